@@ -1,0 +1,71 @@
+"""What users catch. Every error of the library is a ``TensorgradError``, and also the built-in exception that
+PyTorch raises in the same place, so ``except RuntimeError`` around a wrong shape keeps working."""
+
+from __future__ import annotations
+
+import importlib
+import types
+
+
+class TensorgradError(Exception):
+    """The base of every error that tensorgrad raises on purpose."""
+
+
+class ShapeError(TensorgradError, RuntimeError, ValueError):
+    """Raised when shapes do not fit each other, or a shape is impossible (negative, too large)."""
+
+
+class DTypeError(TensorgradError, RuntimeError, TypeError):
+    """Raised when an op does not take a dtype, or inputs' dtypes do not go together."""
+
+
+class DimError(TensorgradError, IndexError):
+    """Raised when a dimension is out of range for the tensor's rank, or given twice."""
+
+
+class IndexOutOfRange(TensorgradError, IndexError):
+    """Raised when an index points outside the dimension it indexes."""
+
+
+class DeviceError(TensorgradError, RuntimeError):
+    """Raised when inputs live on different devices, or a device does not exist here."""
+
+
+class BackendError(TensorgradError, RuntimeError):
+    """Raised when a backend is unknown, can't be loaded, or can't compute what was asked."""
+
+
+class ConfigError(TensorgradError, ValueError):
+    """Raised for an unknown setting, or a value that a setting does not take."""
+
+
+class AutogradError(TensorgradError, RuntimeError):
+    """Raised when a gradient can't be computed: freed graph, changed saved tensor, no grad required."""
+
+
+class MissingExtra(TensorgradError, ImportError):
+    """Raised when a feature needs an optional package that is not installed."""
+
+
+def require_extra(module: str, extra: str) -> types.ModuleType:
+    """Import an optional module, or say which extra brings it.
+
+    Args:
+        module: the module's dotted name, e.g. ``"ml_dtypes"``.
+        extra: the extra of tensorgrad that installs it, e.g. ``"bfloat16"``.
+    Returns: the imported module.
+    Raises: MissingExtra, one line with the install command, if the module is not installed. An installed module that
+        fails on its own import raises its own error: hiding that would send the user to reinstall in vain.
+    Example:
+        >>> require_extra("numpy", "test").__name__
+        'numpy'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise
+        raise MissingExtra(
+            f"{module} is not installed; it comes with an extra: pip install 'tensorgrad[{extra}]'", name=module
+        ) from None
