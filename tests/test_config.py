@@ -25,10 +25,10 @@ def clean(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config.reload()
     yield
+    monkeypatch.undo()  # first: what a test left in environment or file may not even be readable
+    config.reload()
     for row in config.table():
         config.unset(row.name)
-    monkeypatch.undo()
-    config.reload()
     for name, value in before.items():
         config.set(name, value)
 
