@@ -1,0 +1,204 @@
+"""``python -m benchmarks [names] [--peers torch,torch-compile,jax] [--ops] [--overhead] [--startup] [--check]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks import report, rounds, startup
+from benchmarks.frameworks import FRAMEWORKS, installed
+from benchmarks.ops import rows as op_rows
+
+NAMES = ("tiny", "mlp", "cnn", "resnet18", "gpt-micro", "gpt", "lstm", "chain")
+TOLERANCE = 1e-3
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="tensorgrad beside other frameworks, in turn, on this machine."
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=f"workloads, all unless told: {', '.join(NAMES)}")
+    parser.add_argument(
+        "--peers", default="torch", help=f"whom to compare with, by commas: {', '.join(list(FRAMEWORKS)[1:])} (torch)"
+    )
+    parser.add_argument("--us", default="tensorgrad", choices=list(FRAMEWORKS), help="who the ratios are of")
+    parser.add_argument("--steps", type=int, help="steps of each framework (as many as fit in a few seconds)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each framework (2)")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers there, with date, machine and versions")
+    parser.add_argument("--ops", action="store_true", help="single ops, forward and forward + backward")
+    parser.add_argument("--overhead", action="store_true", help="what one small recorded op costs")
+    parser.add_argument("--startup", action="store_true", help="import time, memory, size on disk")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the first five losses from the same weights instead of timing"
+    )
+    args = parser.parse_args(argv)
+    args.peers = [name for name in args.peers.split(",") if name]
+    known_ops = [row.name for row in op_rows()]
+    for name in args.names:
+        if name not in (known_ops if args.ops else NAMES):
+            parser.error(f"nothing is called {name!r}; there are: {', '.join(known_ops if args.ops else NAMES)}")
+    for name in args.peers:
+        if name not in FRAMEWORKS:
+            parser.error(f"no peer is called {name!r}; there are: {', '.join(list(FRAMEWORKS)[1:])}")
+    if args.threads < 1 or (args.steps is not None and args.steps < 1):
+        parser.error("--threads and --steps must be at least 1")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    frameworks = []
+    for name in dict.fromkeys([args.us, *args.peers]):
+        if installed(FRAMEWORKS[name]):
+            frameworks.append(name)
+        else:
+            print(f"{name}: {FRAMEWORKS[name].module} is not installed, left out")
+    result: dict[str, Any] = {"environment": report.environment(args.threads)}
+    print(f"{result['environment']['cpu']}, {args.threads} threads each; " + versions(result, frameworks))
+    ok = True
+    if args.check:
+        ok = check(args, frameworks, result)
+    elif args.ops:
+        ok = ops(args, frameworks, result)
+    elif args.overhead or args.startup:
+        if args.overhead:
+            ok = overhead(args, frameworks, result)
+        if args.startup:
+            start(result)
+    else:
+        ok = steps(args, frameworks, result)
+    if args.json:
+        report.write_json(args.json, result)
+    return 0 if ok else 1
+
+
+def versions(result: dict[str, Any], frameworks: list[str]) -> str:
+    modules = dict.fromkeys(FRAMEWORKS[name].module for name in frameworks)
+    return ", ".join(f"{module} {result['environment']['versions'][module]}" for module in modules)
+
+
+def steps(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
+    """Training steps: medians, how many times faster we are, peak memory, the first step."""
+    peers = [name for name in frameworks if name != args.us]
+    head = ["workload", *frameworks, *(f"x {name}" for name in peers), *(f"MB {name}" for name in frameworks)]
+    head += [f"1st {name}" for name in frameworks]
+    table, notes = [], []
+    result["workloads"] = {}
+    for name in args.names or NAMES:
+        measured = {m.name: m for m in rounds.workload(name, frameworks, args.threads, args.steps)}
+        good = {key: m for key, m in measured.items() if m.error is None}
+        ratios = {p: rounds.ratio(good[p], good[args.us]) for p in peers if p in good and args.us in good}
+        row = [name, *(report.seconds(good[f].median_s) if f in good else "-" for f in frameworks)]
+        row += [f"{ratios[peer]:.2f}" if peer in ratios else "-" for peer in peers]
+        row += [f"{good[f].peak_mb:.0f}" if f in good else "-" for f in frameworks]
+        row += [report.seconds(good[f].first_step_s) if f in good else "-" for f in frameworks]
+        table.append(row)
+        notes += [f"{name}, {m.name}: {m.error}" for m in measured.values() if m.error]
+        print(
+            f"  {name}: " + ", ".join(f"{f} {cell}" for f, cell in zip(frameworks, row[1:], strict=False)), flush=True
+        )
+        result["workloads"][name] = {
+            "ratios": ratios,
+            "frameworks": {
+                m.name: {"error": m.error}
+                if m.error
+                else {
+                    "median_s": m.median_s,
+                    "best_s": min(min(block) for block in m.blocks),
+                    "steps": sum(map(len, m.blocks)),
+                    "first_step_s": m.first_step_s,
+                    "peak_mb": m.peak_mb,
+                    "import_mb": m.import_mb,
+                }
+                for m in measured.values()
+            },
+        }
+    report.print_table(head, table, f"Training steps: medians, x = times faster than, peak memory (of {args.us} first)")
+    for note in notes:
+        print(note)
+    return not notes
+
+
+def check(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
+    """The first five losses from equal weights, compared with those of the last framework named."""
+    ok = True
+    result["check"] = {}
+    for name in args.names or NAMES:
+        measured = rounds.losses(name, frameworks, args.threads)
+        good = [m for m in measured if m.error is None]
+        result["check"][name] = {m.name: m.error or m.losses for m in measured}
+        print(f"\n{name}")
+        for m in measured:
+            if m.error is not None:
+                print(f"  {m.name:17} {m.error}")
+                ok = False
+                continue
+            reference = good[-1].losses
+            worst = max(abs(a - b) / max(abs(b), 1e-9) for a, b in zip(m.losses, reference, strict=True))
+            fits = worst <= TOLERANCE  # a NaN fits nothing
+            ok = ok and fits
+            print(f"  {m.name:17} {' '.join(f'{x:.6f}' for x in m.losses)}  {worst:.1e}{'' if fits else '  DIFFERS'}")
+    return ok
+
+
+def ops(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
+    """Single ops, forward and forward + backward."""
+    jax = [name for name in frameworks if FRAMEWORKS[name].module == "jax" or FRAMEWORKS[name].compiled]
+    frameworks = [name for name in frameworks if name not in jax]
+    if jax:
+        print(f"left out of --ops, whose rows are eager and in PyTorch's style: {', '.join(jax)}")
+    jobs = [
+        (row.name, backward)
+        for row in op_rows()
+        if not args.names or row.name in args.names
+        for backward in ((False, True) if row.backward else (False,))
+    ]
+    peers = [name for name in frameworks if name != args.us]
+    table, notes = [], []
+    result["ops"] = []
+    for (name, backward), answers in rounds.in_turn(
+        frameworks, args.threads, jobs, lambda p, job: p.ask("prepare_op", name=job[0], backward=job[1])
+    ):
+        label = f"{name} + backward" if backward else name
+        times = {f: answer["s"] for f, answer in answers.items() if "s" in answer}
+        shapes = next((answer["shapes"] for answer in answers.values() if "shapes" in answer), [])
+        ratios = {p: times[p] / times[args.us] for p in peers if p in times and args.us in times}
+        row = [label, " ".join("x".join(map(str, shape)) for shape in shapes)]
+        row += [f"{times[f] * 1e6:.1f}" if f in times else "-" for f in frameworks]
+        table.append(row + [f"{ratios[p]:.2f}" if p in ratios else "-" for p in peers])
+        notes += [f"{label}, {f}: {answer['error']}" for f, answer in answers.items() if "error" in answer]
+        result["ops"].append({"op": label, "shapes": shapes, "seconds": times, "ratios": ratios})
+    head = ["op", "inputs", *(f"{f} us" for f in frameworks), *(f"x {p}" for p in peers)]
+    report.print_table(head, table, "Single ops: microseconds, x = times faster than")
+    for note in notes:
+        print(note)
+    return not notes
+
+
+def overhead(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
+    """One small recorded op, forward and backward, out of a chain of a thousand additions of eight numbers."""
+    frameworks = [name for name in frameworks if FRAMEWORKS[name].module != "jax" and not FRAMEWORKS[name].compiled]
+    ((_, answers),) = rounds.in_turn(
+        frameworks, args.threads, ["chain"], lambda p, job: p.ask("prepare_op", name=job, backward=True)
+    )
+    times = {f: answer["s"] / 1000 for f, answer in answers.items() if "s" in answer}
+    result["overhead"] = times
+    table = [[f, f"{t * 1e6:.2f}"] for f, t in times.items()]
+    report.print_table(["framework", "us"], table, "One small recorded op, forward and backward (chain of 1,000 adds)")
+    for f, answer in answers.items():
+        if "error" in answer:
+            print(f"{f}: {answer['error']}")
+    return len(times) == len(frameworks)
+
+
+def start(result: dict[str, Any]) -> None:
+    measured = startup.measure()
+    result["startup"] = [asdict(m) for m in measured]
+    table = [[m.module, f"{m.import_s:.3f}", f"{m.peak_mb:.0f}", f"{m.installed_mb:.1f}"] for m in measured]
+    report.print_table(["module", "import s", "peak MB", "installed MB"], table, "Before the first step")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
