@@ -91,6 +91,9 @@ class _Lowering:
         op, _, args = self.code[index]
         if op == "const" and source_type != target:
             return self.const(args[0], target)
+        if op == "load" and self.keys[args[0]].startswith("py:") and BY_NAME[want].category >= BY_NAME[have].category:
+            # straight from the Python number: by way of float32, 0.1 would reach a float64 tensor with 8 digits
+            return self.emit("load", target, args[0])
         if source_type != target:
             index = self.emit("cast", target, index)
         if target == "i64" and want not in ("int64", have) and have != "bool":
