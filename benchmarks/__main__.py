@@ -96,9 +96,8 @@ def steps(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any
         row += [report.seconds(good[f].first_step_s) if f in good else "-" for f in frameworks]
         table.append(row)
         notes += [f"{name}, {m.name}: {m.error}" for m in measured.values() if m.error]
-        print(
-            f"  {name}: " + ", ".join(f"{f} {cell}" for f, cell in zip(frameworks, row[1:], strict=False)), flush=True
-        )
+        medians = ", ".join(f"{f} {cell}" for f, cell in zip(frameworks, row[1:], strict=False))
+        print(f"  {name}: {medians}", flush=True)
         result["workloads"][name] = {
             "ratios": ratios,
             "frameworks": {
@@ -163,7 +162,7 @@ def ops(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any])
     ):
         label = f"{name} + backward" if backward else name
         times = {f: answer["s"] for f, answer in answers.items() if "s" in answer}
-        shapes = next((answer["shapes"] for answer in answers.values() if "shapes" in answer), [])
+        shapes: list[list[int]] = next((answer["shapes"] for answer in answers.values() if "shapes" in answer), [])
         ratios = {p: times[p] / times[args.us] for p in peers if p in times and args.us in times}
         row = [label, " ".join("x".join(map(str, shape)) for shape in shapes)]
         row += [f"{times[f] * 1e6:.1f}" if f in times else "-" for f in frameworks]

@@ -73,7 +73,8 @@ def version(framework: Framework) -> str:
 
 
 def installed(framework: Framework) -> bool:
-    return importlib.util.find_spec(framework.module) is not None
+    spec = importlib.util.find_spec(framework.module)
+    return spec is not None and spec.origin is not None  # a folder that only has the name has no origin
 
 
 def memory_mb(kind: str) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODULES = ("numpy", "tensorgrad", "torch", "jax")
+WITH = {"jax": ("jaxlib",), "tensorgrad": ("scipy_openblas32",)}
 _PROGRAM = """
 import sys, time
 start = time.perf_counter()
@@ -33,7 +34,8 @@ def measure(runs: int = 7) -> list[Startup]:
     """The median of ``runs`` fresh processes for each module that is installed; the first of each only warms caches."""
     results = []
     for module in MODULES:
-        if importlib.util.find_spec(module) is None:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
             continue
         lines = [_fresh(module) for _ in range(runs + 1)][1:]
         seconds, peaks = zip(*lines, strict=True)
@@ -49,15 +51,16 @@ def _fresh(module: str) -> tuple[float, float]:
 
 
 def installed_mb(module: str) -> float:
-    """Megabytes of the module's folder without byte code: what is the same for every way to install it. Shared
-    libraries in a neighbouring ``<module>.libs`` folder, and for JAX its compiler, belong to it."""
+    """Megabytes of the module's folder without byte code: what is the same for every way to install it. Counted with
+    it are a neighbouring ``<module>.libs`` and the packages that hold its compiled half (``WITH``), not NumPy."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return 0.0
     folder = Path(spec.origin).parent
     folders = [folder, folder.parent / f"{module}.libs"]
-    if module == "jax":
-        folders.append(folder.parent / "jaxlib")
+    for name in WITH.get(module, ()):
+        other = importlib.util.find_spec(name)
+        folders += [] if other is None or other.origin is None else [Path(other.origin).parent]
     return sum(_size(path) for path in folders) / 1e6
 
 
