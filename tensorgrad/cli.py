@@ -1,0 +1,115 @@
+"""The console script ``tensorgrad``; ``tensorgrad info`` says what runs here, what does not, and why."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from .errors import TensorgradError
+
+Row = tuple[str, ...]
+
+BUILD_NOTE = Path(__file__).with_name("_build_note.txt")
+"""Written by setup.py when it could not build the extension: one line that says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; the return value is the exit status: 0, or 1 after an error told in one line."""
+    parser = argparse.ArgumentParser(prog="tensorgrad", description="Tensors with automatic differentiation.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _command(commands, "info", info, "print version, backends, processor, threads and every setting with its source")
+    args = parser.parse_args(argv)
+    try:
+        args.run()
+    except TensorgradError as error:
+        print(f"tensorgrad {args.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `tensorgrad info | head`: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Callable[[], None], doc: str
+) -> None:
+    commands.add_parser(name, help=doc, description=doc[0].upper() + doc[1:] + ".").set_defaults(run=run)
+
+
+def info() -> None:
+    """Print the report in sections of aligned columns."""
+    print("\n".join(report()))
+
+
+def report() -> list[str]:
+    """The lines of ``tensorgrad info``. Raises ConfigError for an invalid setting."""
+    from . import config
+    from .backends import registry
+
+    settings: list[Row] = [("setting", "value", "source", "environment")]
+    settings += [(row.name, _plain(row.value), row.source, row.env) for row in config.table()]
+    backends: list[Row] = [("backend", "device", "here", "note")]
+    backends += [
+        (name, device, "yes" if available else "no", note) for name, device, available, note in registry.status()
+    ]
+    return [*_columns(_machine()), "", *_columns(backends), "", *_columns(settings)]
+
+
+def _machine() -> Iterable[Row]:
+    import numpy
+
+    from . import __version__
+
+    yield "tensorgrad", f"{__version__} ({Path(__file__).parent})"
+    yield "python", f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
+    yield "numpy", numpy.__version__
+    yield "system", platform.platform()
+    yield from _extension()
+    yield "gpu", _gpu()
+
+
+def _extension() -> Iterable[Row]:
+    """What the C++ extension says of the processor; where it is not there, one line with the reason."""
+    try:
+        extension = importlib.import_module("tensorgrad._C")
+    except ImportError as error:
+        yield "extension", f"not there: {why_no_extension(error)}"
+        return
+    yield "extension", str(extension.__file__)
+    yield "processor", extension.cpu_features()
+    yield "kernels", extension.isa()
+    yield "threads", str(extension.num_threads())
+    yield "blas", extension.blas()
+
+
+def why_no_extension(error: ImportError) -> str:
+    """The reason the build left, or, if it built, the reason it does not load."""
+    built = any(Path(__file__).parent.glob("_C.*"))
+    if not built and BUILD_NOTE.is_file():
+        return " ".join(BUILD_NOTE.read_text(encoding="utf-8").split())
+    if not built:
+        return "it was not built; install a C++17 compiler and run: pip install --force-reinstall --no-deps tensorgrad"
+    return f"it was built but does not load ({error})"
+
+
+def _gpu() -> str:
+    """What the backends of other devices than the CPU say of it."""
+    from .backends import registry
+
+    notes = [note for _, device, available, note in registry.status() if device == "cuda" and available]
+    return "; ".join(notes) or "none in use (see the backends below)"
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _columns(rows: Iterable[Row]) -> list[str]:
+    """Rows as lines whose columns start below each other."""
+    table = list(rows)
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -1,0 +1,42 @@
+"""What every test starts from, and what none may leave behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import config, dispatch
+
+STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "grad mode": (tg.is_grad_enabled, tg.set_grad_enabled),
+    "inference mode": (tg.is_inference_mode_enabled, lambda before: None),
+    "default dtype": (tg.get_default_dtype, tg.set_default_dtype),
+    "backend": (tg.get_backend, tg.set_backend),
+    "listeners": (dispatch.listeners, lambda before: None),
+    "threads": (tg.get_num_threads, tg.set_num_threads),
+    "settings made by calls": (lambda: dict(config._calls), lambda before: None),
+}
+"""What a process has only one of: how to read it, and how to give it back so that the next test does not fail too."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Every test draws the same random numbers whoever ran before it, and fails if it leaves global state changed."""
+    tg.manual_seed(0)
+    before = {name: read() for name, (read, _) in STATE.items()}
+    threads = threading.active_count()
+    yield
+    leaked = []
+    for name, (read, give_back) in STATE.items():
+        after = read()
+        if after != before[name]:
+            leaked.append(f"{name}: {before[name]!r} became {after!r}")
+            give_back(before[name])
+    if threading.active_count() > threads:
+        leaked.append(f"threads still running: {[t.name for t in threading.enumerate()]}")
+    if leaked:
+        pytest.fail("the test left global state changed; " + "; ".join(leaked), pytrace=False)
