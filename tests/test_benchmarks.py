@@ -1,0 +1,50 @@
+"""The benchmarks run, and what they compare computes the same thing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER = "torch" if importlib.util.find_spec("torch") else ""
+
+
+def benchmarks(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_losses_from_equal_weights_agree():
+    out = benchmarks("tiny", "mlp", "cnn", "--check", "--peers", PEER)
+    assert "DIFFERS" not in out
+
+
+def test_table_and_json(tmp_path):
+    path = tmp_path / "results" / "tiny.json"
+    out = benchmarks("tiny", "--steps", "3", "--peers", PEER, "--json", str(path))
+    assert "workload" in out
+    result = json.loads(path.read_text())
+    ours = result["workloads"]["tiny"]["frameworks"]["tensorgrad"]
+    assert ours["steps"] == 3
+    assert ours["median_s"] > 0
+    assert ours["peak_mb"] > ours["import_mb"] / 2
+    assert {"date", "cpu", "threads", "versions"} <= result["environment"].keys()
+
+
+def test_single_ops_and_overhead():
+    assert "matmul 64 + backward" in benchmarks("matmul 64", "--ops", "--peers", "")
+    assert "tensorgrad" in benchmarks("--overhead", "--peers", "")
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "resnet"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "resnet18" in done.stderr
