@@ -1,0 +1,314 @@
+"""The backward pass: visit recorded calls from last to first, hand each the gradient of its result.
+
+No recursion (graphs may be 100,000 calls deep) and no counting of dependencies: a node's number grows with time, so a
+heap of falling numbers visits a node only after everything that used its result. Outside of ``create_graph`` the
+gradients are bare arrays and the rules run on raw kernels; under it, both are Tensors and every step is recorded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from ..dispatch import local, recorded
+from ..errors import AutogradError, DTypeError, ShapeError
+from ..tensor import Tensor, wrap
+from .grad_mode import state as grad_state
+from .node import Node
+
+__all__ = ["run"]
+
+anomaly_check: Any = None
+"""Set by detect_anomaly: called with (node, gradients) after each node."""
+
+
+def run(
+    roots: Sequence[Tensor],
+    seeds: Sequence[Any],
+    *,
+    inputs: Sequence[Tensor] | None,
+    retain: bool,
+    create: bool,
+    accumulate: bool,
+) -> list[Any]:
+    """Propagate ``seeds`` (arrays; Tensors under ``create``) from ``roots``.
+
+    With ``accumulate`` the gradients land in ``.grad`` of the leaves (of ``inputs`` only, when given); otherwise they
+    are returned, one per input, None where nothing flowed.
+    """
+    before = grad_state.recording
+    grad_state.recording = create
+    try:
+        return _Pass(inputs, retain, create, accumulate).run(roots, seeds)
+    finally:
+        grad_state.recording = before
+
+
+class _Pass:
+    def __init__(self, inputs: Sequence[Tensor] | None, retain: bool, create: bool, accumulate: bool):
+        self.inputs = inputs
+        self.retain = retain
+        self.create = create
+        self.accumulate = accumulate
+        self.leaves: dict[int, tuple[Tensor, Any]] = {}  # by identity: tensors compare elementwise
+        self.captured: dict[tuple[Node, int], Any] = {}
+        self.wanted: dict[Node, set[int]] = {}
+        self.needed: set[Node] | None = None
+        self.wanted_leaves: set[int] | None = None
+
+    def run(self, roots: Sequence[Tensor], seeds: Sequence[Any]) -> list[Any]:
+        if self.inputs is not None:
+            self.wanted_leaves = {id(x) for x in self.inputs if x.grad_fn is None}
+            for x in self.inputs:
+                if x._node is not None:
+                    self.wanted.setdefault(x._node, set()).add(x._slot)
+            self.needed = self.nodes_above_inputs(roots)
+        heap: list[tuple[int, Node]] = []
+        pending: dict[Node, Any] = {}
+        for root, seed in zip(roots, seeds, strict=True):
+            node = root.grad_fn
+            if node is None:
+                self.to_leaf(root, seed)
+            else:
+                self.send(heap, pending, node, root._slot, seed)
+        while heap:
+            node = heappop(heap)[1]
+            self.visit(heap, pending, node, pending.pop(node))
+        return self.deliver()
+
+    def add(self, a: Any, b: Any) -> Any:
+        # out of place: either may be seen by somebody else
+        return recorded.add(a, b) if self.create else local.doors[type(a)].add(a, b)
+
+    def send(self, heap: list[Any], pending: dict[Node, Any], node: Node, slot: int, g: Any) -> None:
+        if self.needed is not None and node not in self.needed:
+            return
+        if node.count == 1:
+            if node in pending:
+                pending[node] = self.add(pending[node], g)
+                return
+            pending[node] = g
+        else:
+            parts = pending.get(node)
+            if parts is not None:
+                parts[slot] = g if parts[slot] is None else self.add(parts[slot], g)
+                return
+            parts = pending[node] = [None] * node.count
+            parts[slot] = g
+        heappush(heap, (-node.number, node))
+
+    def visit(self, heap: list[Any], pending: dict[Node, Any], node: Node, g: Any) -> None:
+        if node.hooks is not None or node.retained is not None or node in self.wanted:
+            g = self.observe(node, g)
+            if self.needed is not None and not self.goes_on(node):
+                return
+        if node.saved or node.saved_outputs or node.versions is not None or node.packed is not None:
+            node.check()
+        grads = self.gradients_of(node, g if node.count == 1 else tuple(g))
+        if anomaly_check is not None:
+            anomaly_check(node, grads)
+        if node.post_hooks is not None:
+            grads = self.after_node(node, grads, g)
+        slots = node.slots
+        for i, edge in enumerate(node.edges):
+            if edge is None:
+                continue
+            part = grads[i]
+            if part is None:
+                continue
+            if type(edge) is Node:
+                if slots is None and edge.count == 1 and self.needed is None:
+                    if edge in pending:
+                        pending[edge] = self.add(pending[edge], part)
+                    else:
+                        pending[edge] = part
+                        heappush(heap, (-edge.number, edge))
+                else:
+                    self.send(heap, pending, edge, slots[i] if slots else 0, part)
+            else:
+                self.to_leaf(edge, part)
+        if not self.retain:
+            node.release()
+
+    def gradients_of(self, node: Node, g: Any) -> Any:
+        if self.create:
+            inputs, outputs = self.as_tensors(node)
+            return node.op.differentiate(recorded, node, g, inputs, outputs)
+        inputs, outputs = node.saved, node.saved_outputs
+        if node.packed is not None:
+            inputs, outputs = node.packed.unpack(node)
+        some = g if node.count == 1 else next(part for part in g if part is not None)
+        return node.op.differentiate(local.doors[type(some)], node, g, inputs, outputs)
+
+    def as_tensors(self, node: Node) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What was saved, as Tensors that stand where the originals stood on the tape."""
+        saved, outputs = node.saved, node.saved_outputs
+        if node.packed is not None:
+            saved, outputs = node.packed.unpack(node)
+        positions = node.op.saved_positions(node) if hasattr(node.op, "saved_positions") else range(len(saved))
+        inputs = []
+        for i, array in zip(positions, saved, strict=True):
+            if not hasattr(array, "dtype") or not hasattr(array, "data"):
+                inputs.append(array)  # a Spec, a number, None
+                continue
+            edge = node.edges[i]
+            if edge is not None and type(edge) is not Node:
+                inputs.append(edge)
+                continue
+            again = wrap(array)
+            if edge is not None:
+                again._node, again._tracked = edge, True
+                again._slot = node.slots[i] if node.slots else 0
+            inputs.append(again)
+        made = []
+        for (slot, _), array in zip(node.op.kept_outputs, outputs, strict=False):
+            again = wrap(array)
+            if slot not in node.op.nondiff:
+                again._node, again._slot, again._tracked = node, slot, True
+            made.append(again)
+        return tuple(inputs), tuple(made)
+
+    def observe(self, node: Node, g: Any) -> Any:
+        """Hooks, retained gradients and requested inputs see the finished gradient of this node's outputs."""
+        parts = [g] if node.count == 1 else list(g)
+        for slot, part in enumerate(parts):
+            if part is None:
+                continue
+            if node.hooks is not None and slot in node.hooks:
+                parts[slot] = part = self.through_hooks(list(node.hooks[slot]), part)
+            if node.retained is not None and slot in node.retained:
+                tensor = node.retained[slot]()
+                if tensor is not None:
+                    tensor._grad = self.accumulated(tensor, part, fresh=False)
+            if slot in self.wanted.get(node, ()):
+                self.captured[node, slot] = part
+        return parts[0] if node.count == 1 else parts
+
+    def through_hooks(self, hooks: list[Any], g: Any) -> Any:
+        for hook in hooks:
+            seen = g if self.create else wrap(g)
+            replaced = hook(seen)
+            if replaced is not None:
+                if not isinstance(replaced, Tensor) or replaced._data.shape != seen._data.shape:
+                    raise AutogradError(
+                        f"a tensor hook must return None or a Tensor of shape {tuple(seen.shape)}, got {replaced!r}"
+                    )
+                g = replaced if self.create else replaced._data
+        return g
+
+    def after_node(self, node: Node, grads: Any, g: Any) -> Any:
+        as_user = (lambda x: x) if self.create else (lambda x: None if x is None else wrap(x))
+        outgoing = (g,) if node.count == 1 else tuple(g)
+        for hook in list(node.post_hooks or ()):
+            replaced = hook(tuple(map(as_user, grads)), tuple(map(as_user, outgoing)))
+            if replaced is not None:
+                replaced = replaced if isinstance(replaced, tuple) else (replaced,)
+                grads = tuple(r if self.create or r is None else r._data for r in replaced)
+        return grads
+
+    def goes_on(self, node: Node) -> bool:
+        """Whether gradients must flow past a requested node: only towards further requested inputs."""
+        assert self.needed is not None and self.wanted_leaves is not None
+        return any(
+            edge is not None and (edge in self.needed if type(edge) is Node else id(edge) in self.wanted_leaves)
+            for edge in node.edges
+        )
+
+    def nodes_above_inputs(self, roots: Sequence[Tensor]) -> set[Node]:
+        """Nodes from which some requested input is reached; nothing else needs to run."""
+        assert self.wanted_leaves is not None
+        leads: dict[Node, bool] = {}
+        stack: list[tuple[Node, bool]] = [(r.grad_fn, False) for r in roots if r.grad_fn is not None]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                leads[node] = node in self.wanted or any(
+                    edge is not None
+                    and (leads.get(edge, False) if type(edge) is Node else id(edge) in self.wanted_leaves)
+                    for edge in node.edges
+                )
+            elif node not in leads:
+                leads[node] = False
+                stack.append((node, True))
+                stack.extend((e, False) for e in node.edges if type(e) is Node and e not in leads)
+        return {node for node, reached in leads.items() if reached}
+
+    def to_leaf(self, leaf: Tensor, g: Any) -> None:
+        key = id(leaf)
+        if self.wanted_leaves is not None and key not in self.wanted_leaves:
+            return
+        held = self.leaves.get(key)
+        self.leaves[key] = (leaf, g) if held is None else (leaf, self.add(held[1], g))
+
+    def deliver(self) -> list[Any]:
+        for key in list(self.leaves):
+            leaf, g = self.leaves.pop(key)
+            if leaf._hooks:
+                g = self.through_hooks(list(leaf._hooks), g)
+            if not self.accumulate:
+                self.leaves[key] = (leaf, g)
+                continue
+            holder = [g]
+            del g
+            leaf._grad = self.accumulated(leaf, holder.pop(), fresh=True)
+            for hook in list(leaf._post_hooks or ()):
+                hook(leaf)
+        if self.inputs is None:
+            return []
+        if self.accumulate:
+            for x in self.inputs:
+                if x._node is not None and (x._node, x._slot) in self.captured:
+                    x._grad = self.accumulated(x, self.captured[x._node, x._slot], fresh=False)
+            return []
+        return [self.result_for(x) for x in self.inputs]
+
+    def result_for(self, x: Tensor) -> Any:
+        if x._node is not None:
+            return self.captured.get((x._node, x._slot))
+        held = self.leaves.get(id(x))
+        return None if held is None else held[1]
+
+    def accumulated(self, tensor: Tensor, g: Any, fresh: bool) -> Tensor:
+        """``tensor.grad`` after ``g`` arrived: a tensor that nobody else's gradient shares memory with."""
+        array = g._data if self.create else g
+        if array.shape != tensor._data.shape:
+            raise ShapeError(
+                f"backward: a gradient of shape {tuple(array.shape)} reached a tensor of shape {tuple(tensor.shape)}."
+            )
+        if array.dtype is not tensor._data.dtype and array.dtype != tensor._data.dtype:
+            if array.dtype.kind == "c" and tensor._data.dtype.kind != "c":
+                raise DTypeError(f"backward: a complex gradient reached a real tensor ({tensor.dtype}).")
+            g = recorded.cast(g, dtype=tensor._data.dtype) if self.create else self.cast(array, tensor._data.dtype)
+            array = g._data if self.create else g
+        old = tensor._grad
+        if self.create:
+            return recorded.add(old, g) if old is not None else g
+        if old is not None:
+            if old._tracked:  # made under create_graph: its history must not be written over
+                return wrap(local.doors[type(array)].add(old._data, array))
+            local.doors[type(array)].add(old._data, array, out=old._data)
+            old._bump()
+            return old
+        # `g` (parameter), `array` and getrefcount's argument: nobody else may know the array if it is to be kept
+        if fresh and sys.getrefcount(array) <= _OWN_REFERENCES and not isinstance(array.base, type(array)):
+            return wrap(array)
+        return wrap(local.doors[type(array)].contiguous_copy(array))
+
+    def cast(self, array: Any, dtype: Any) -> Any:
+        return local.doors[type(array)].cast(array, dtype=dtype)
+
+
+def _count_own_references() -> int:
+    """References that ``accumulated`` sees on an array that only it holds, on this interpreter."""
+
+    def probe(tensor: Any, g: Any, fresh: bool) -> int:
+        array = g
+        return sys.getrefcount(array)
+
+    holder: list[Any] = [object()]
+    return probe(None, holder.pop(), fresh=True)
+
+
+_OWN_REFERENCES = _count_own_references()

@@ -1,0 +1,174 @@
+"""The tape's links: one node per recorded call, from a result back to what it was computed from."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from itertools import count
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AutogradError
+
+if TYPE_CHECKING:
+    from ..ops.record import Op
+    from ..tensor import Tensor
+
+__all__ = ["Node", "user_line"]
+
+_next_number = count(1).__next__
+_PACKAGE = __name__.partition(".")[0] + "."
+FREED: tuple[Any, ...] = ("freed",)
+
+
+class Node:
+    """One recorded call.
+
+    ``edges[i]`` is where the gradient of input ``i`` goes: the node that made it, the leaf tensor itself, or None.
+    ``slots[i]`` is which output of that node the input was. ``number`` grows with time, so going back in order of
+    falling numbers visits every node after all of its users. Nodes hold arrays, never the tensors they made: a step's
+    memory is freed by counting references alone.
+    """
+
+    __slots__ = (
+        "__weakref__", "attrs", "count", "edges", "extra", "hooks", "line", "needs", "number", "op", "packed",
+        "post_hooks", "retained", "saved", "saved_outputs", "slots", "versions",
+    )  # fmt: skip
+
+    saved: tuple[Any, ...]
+    saved_outputs: tuple[Any, ...]
+
+    def __init__(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: int):
+        self.op = op
+        self.attrs = attrs
+        self.count = outputs
+        self.number = _next_number()
+        edges: list[Any] = []
+        slots: tuple[int, ...] | None = None
+        for x in inputs:
+            if getattr(x, "_tracked", False):
+                if x._base is not None and x._generation != x._base._changes:
+                    x._follow_base()
+                edges.append(x if x._node is None else x._node)
+                if x._slot:
+                    if slots is None:
+                        slots = (0,) * len(inputs)
+                    slots = (*slots[: len(edges) - 1], x._slot, *slots[len(edges) :])
+            else:
+                edges.append(None)
+        self.edges = tuple(edges)
+        self.slots = slots
+        self.needs = tuple([edge is not None for edge in edges])
+        self.versions: list[Any] | None = None
+        self.line: tuple[CodeType, int] | None = None
+        self.hooks: dict[int, list[Any]] | None = None
+        self.post_hooks: list[Any] | None = None
+        self.retained: dict[int, Any] | None = None
+        self.packed: Any = None
+        self.extra: Any = None
+        self.saved = ()
+        self.saved_outputs = ()
+
+    def watch(self, tensor: Tensor) -> None:
+        """A tensor's array was saved: remember its version, to find out if it is changed in place."""
+        if tensor._inference:
+            raise AutogradError(
+                f"{self.op.name}: an inference tensor can't be saved for backward. "
+                "Make it outside of inference_mode, or pass its clone()."
+            )
+        version = tensor._version_cell()
+        if self.versions is None:
+            self.versions = []
+        self.versions.append((version, version[0]))
+
+    def note_line(self) -> None:
+        """Remember the user's line, cheaply: formatted only if an error needs it."""
+        self.line = user_line()
+
+    def finish(self) -> None:
+        """Called once everything is saved: saved-tensor hooks pack here, anomaly mode notes the traceback."""
+        if _extras.active:
+            for hook in _extras.on_finish:
+                hook(self)
+
+    @property
+    def name(self) -> str:
+        return "".join(part.capitalize() for part in self.op.name.split("_")) + "Backward"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes (or leaf tensors) that the inputs' gradients go to, with the output number there."""
+        slots = self.slots or (0,) * len(self.edges)
+        return tuple(zip(self.edges, slots, strict=True))
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call ``hook(grad_inputs, grad_outputs)`` after this node's backward; it may return other grad_inputs."""
+        from .hooks import Handle
+
+        if self.post_hooks is None:
+            self.post_hooks = []
+        return Handle(self.post_hooks, hook)
+
+    def check(self) -> None:
+        """Raises AutogradError if what was saved has been freed or changed."""
+        if self.saved is FREED:
+            raise AutogradError(
+                f"backward through {self.op.name} a second time: its saved tensors were freed by the first. "
+                "Pass retain_graph=True to the first backward if you need both."
+            )
+        if self.versions is not None:
+            for version, seen in self.versions:
+                if version[0] != seen:
+                    raise AutogradError(
+                        f"a tensor that {self.op.name} saved for backward{self.where()} was changed in place since: "
+                        f"it was at version {seen} and is now at {version[0]}. "
+                        "Clone it before, or use the out-of-place operation."
+                    )
+
+    def where(self) -> str:
+        """The user's line that recorded the call, as text."""
+        return "" if self.line is None else f" (at {describe_line(self.line)})"
+
+    def release(self) -> None:
+        """Drop what was saved; its arrays are freed as soon as nobody else holds them."""
+        if self.saved or self.saved_outputs or self.packed is not None:
+            self.saved = FREED
+            self.saved_outputs = ()
+            self.packed = None
+
+
+class _Extras(threading.local):
+    """What rarely used features (saved-tensor hooks, anomaly mode) want to do with each new node."""
+
+    active = False
+    on_finish: tuple[Any, ...] = ()
+
+
+_extras = _Extras()
+
+
+def user_line(depth: int = 2) -> tuple[CodeType, int] | None:
+    """The innermost line outside this package, as (code, instruction offset)."""
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(_PACKAGE) or name.startswith(_PACKAGE + "examples"):
+            return frame.f_code, frame.f_lasti
+        frame = frame.f_back
+    return None
+
+
+def describe_line(line: tuple[CodeType, int]) -> str:
+    """``file.py:12 in function: source text`` of a remembered line."""
+    import linecache
+
+    code, offset = line
+    number = code.co_firstlineno
+    for start, end, at in code.co_lines():
+        if start <= offset < end and at is not None:
+            number = at
+    text = linecache.getline(code.co_filename, number).strip()
+    return f"{code.co_filename}:{number} in {code.co_name}" + (f": {text}" if text else "")

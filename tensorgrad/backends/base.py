@@ -1,0 +1,91 @@
+"""The contract of a backend: little is needed, everything else may be given.
+
+A backend needs a ``name``, a ``device_type``, an array namespace ``xp`` that follows NumPy's API with its
+``array_type``, and transfers from and to the host. With that alone every op works, through the generic kernels of
+``backends.generic`` and the definitions of the ops. A method named as an op is its kernel on this backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..dispatch import Raw
+from ..errors import BackendError
+from .generic.reduce import ReduceKernels
+from .generic.shape import ShapeKernels
+
+if TYPE_CHECKING:
+    from ..ops.elementwise import Elementwise
+    from ..ops.record import Op
+
+__all__ = ["Backend"]
+
+
+class Backend(ShapeKernels, ReduceKernels):
+    """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
+
+    name: ClassVar[str]
+    device_type: ClassVar[str] = "cpu"
+    xp: Any
+    array_type: type
+
+    def __init__(self) -> None:
+        self.raw = Raw(self)
+
+    @classmethod
+    def why_not(cls) -> str | None:
+        """None if the backend can run here, else one line that says why not and what would help."""
+        return None
+
+    def describe(self) -> str:
+        """One line for ``tensorgrad info``."""
+        return ""
+
+    def device_count(self) -> int:
+        return 1
+
+    def device_index(self, array: Any) -> int | None:
+        """The number of the device that holds ``array``; None where there is only one."""
+        return None
+
+    def from_host(self, array: np.ndarray[Any, Any], index: int | None = None) -> Any:
+        """A host array on this backend's device; may share memory where they are the same."""
+        return array
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """The array on the host; may share memory where they are the same."""
+        return array  # type: ignore[no-any-return]
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return self.xp.empty(shape, dtype=dtype)
+
+    def set_num_threads(self, count: int) -> None:
+        """How many threads kernels may use; backends that have no threads of their own ignore it knowingly."""
+
+    def formula_kernel(self, op: Elementwise) -> Callable[..., Any]:
+        """A callable ``f(*arrays_and_numbers, out=None)`` that evaluates the op's formula on this backend."""
+        from .numpy.formula import NumpyFormula
+
+        return NumpyFormula(op.name, op.specialize, self.xp)
+
+    def kernel(self, op: Op) -> Callable[..., Any]:
+        """The fastest way to run ``op`` here: a method of its name, its formula, or its definition."""
+        method = getattr(self, op.name, None) if op.name not in _NOT_KERNELS else None
+        if method is not None:
+            return method  # type: ignore[no-any-return]
+        if hasattr(op, "specialize"):
+            return self.formula_kernel(op)  # type: ignore[arg-type]
+        if op.define is None:
+            raise BackendError(f"backend {self.name!r} has no kernel for {op.name}, and the op has no definition.")
+        return partial(op.define, self.raw)
+
+
+# attributes of a backend that are not kernels, whatever an op may be called
+_NOT_KERNELS = frozenset(
+    ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
+     "from_host", "to_host", "formula_kernel", "kernel", "set_num_threads", "empty")
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""Views, copies and casts over ``xp``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ShapeKernels:
+    xp: Any
+
+    def reshape(self, x: Any, *, shape: tuple[int, ...]) -> Any:
+        return x.reshape(shape)
+
+    def permute(self, x: Any, *, dims: tuple[int, ...]) -> Any:
+        return x.transpose(dims)
+
+    def expand(self, x: Any, *, shape: tuple[int, ...]) -> Any:
+        return self.xp.broadcast_to(x, shape)
+
+    def slice(self, x: Any, *, key: tuple[Any, ...]) -> Any:
+        # the Ellipsis keeps a fully indexed array a 0-d view where NumPy would give a scalar
+        return x[(*key, Ellipsis)]
+
+    def contiguous(self, x: Any) -> Any:
+        return x if x.flags.c_contiguous else self.contiguous_copy(x)
+
+    def zeros_as(self, x: Any, *, shape: tuple[int, ...]) -> Any:
+        return self.xp.zeros(shape, dtype=x.dtype)
+
+    def full_as(self, x: Any, *, value: Any) -> Any:
+        return self.xp.full(x.shape, value, dtype=x.dtype)
+
+    def contiguous_copy(self, x: Any) -> Any:
+        """A fresh C-contiguous array with the same elements."""
+        out = self.xp.empty(x.shape, dtype=x.dtype)
+        out[...] = x
+        return out
+
+    def cast(self, x: Any, *, dtype: Any) -> Any:
+        if x.dtype.kind == "c" and dtype.kind != "c":
+            x = x.real
+        return x.astype(dtype)
+
+    def copy_into(self, target: Any, source: Any) -> Any:
+        """Write ``source``, broadcast and cast, over ``target``; returns ``target``."""
+        if source.dtype.kind == "c" and target.dtype.kind != "c":
+            source = source.real
+        target[...] = source if source.dtype == target.dtype else source.astype(target.dtype)
+        return target
+
+    def sum_to(self, x: Any, *, shape: tuple[int, ...]) -> Any:
+        """``x`` summed over the axes along which ``shape`` was broadcast to ``x.shape``."""
+        lead = x.ndim - len(shape)
+        axes = tuple(range(lead)) + tuple(i + lead for i, size in enumerate(shape) if size == 1 != x.shape[i + lead])
+        summed = self.sum(x, dim=axes, keepdim=False) if axes else x  # type: ignore[attr-defined]
+        return summed.reshape(shape)
+
+    def full(self, *, shape: tuple[int, ...], value: Any, dtype: Any) -> Any:
+        return self.xp.full(shape, value, dtype=dtype)

@@ -1,0 +1,19 @@
+"""The reference backend: NumPy arrays, generic kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base import Backend
+
+__all__ = ["NumpyBackend"]
+
+
+class NumpyBackend(Backend):
+    name = "numpy"
+    device_type = "cpu"
+    xp = np
+    array_type = np.ndarray
+
+    def describe(self) -> str:
+        return f"NumPy {np.__version__}, the reference"

@@ -1,0 +1,153 @@
+"""Evaluates a typed program step by step over an array namespace: the reference for every other evaluator.
+
+Special functions that NumPy lacks are in ``special.py``. Values are computed in the program's compute types, whatever
+is stored: float16 and bfloat16 in float32, integers in int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...dtypes import numpy_dtype
+from ...expr import Program
+from . import special
+
+__all__ = ["evaluate"]
+
+COMPUTE_DTYPE = {
+    "bool": np.dtype(bool),
+    "i64": np.dtype(np.int64),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "c64": np.dtype(np.complex64),
+    "c128": np.dtype(np.complex128),
+}
+
+Step = Callable[..., Any]
+
+_UFUNCS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "neg": "negative", "abs": "absolute", "min": "minimum",
+    "max": "maximum", "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater",
+    "ge": "greater_equal", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "not": "bitwise_not",
+    "shl": "left_shift", "shr": "right_shift", "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log",
+    "log2": "log2", "log10": "log10", "log1p": "log1p", "sqrt": "sqrt", "sin": "sin", "cos": "cos", "tan": "tan",
+    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
+    "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2", "floor": "floor", "ceil": "ceil",
+    "trunc": "trunc", "round": "rint", "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
+    "conj": "conjugate", "where": "where", "real": "real", "imag": "imag", "angle": "angle",
+}  # fmt: skip
+
+
+def _div(xp: Any, kind: str, a: Any, b: Any) -> Any:
+    return xp.true_divide(a, b)
+
+
+def _sign(xp: Any, kind: str, a: Any) -> Any:
+    return xp.sign(a)
+
+
+def _fmod(xp: Any, kind: str, a: Any, b: Any) -> Any:
+    if kind == "i64":
+        safe = xp.where(b == 0, 1, b)
+        return xp.where(b == 0, 0, xp.fmod(a, safe))
+    return xp.fmod(a, b)
+
+
+def _idiv(xp: Any, kind: str, a: Any, b: Any) -> Any:
+    """C's integer division: towards zero; by zero gives zero."""
+    safe = xp.where(b == 0, 1, b)
+    quotient = xp.floor_divide(a, safe)
+    quotient = quotient + ((quotient < 0) & (quotient * safe != a))
+    return xp.where(b == 0, 0, quotient)
+
+
+def _pow(xp: Any, kind: str, a: Any, b: Any) -> Any:
+    if kind != "i64":
+        return xp.power(a, b)
+    # negative exponents truncate 1 / a**|b| towards zero: only 1 and -1 survive
+    positive = xp.power(a, xp.where(b < 0, 0, b))
+    odd = xp.where(b % 2 == 0, 1, -1)
+    negative = xp.where(a == 1, 1, xp.where(a == -1, odd, 0))
+    return xp.where(b < 0, negative, positive)
+
+
+def _rsqrt(xp: Any, kind: str, a: Any) -> Any:
+    return 1 / xp.sqrt(a)
+
+
+def _sigmoid(xp: Any, kind: str, a: Any) -> Any:
+    if kind in ("c64", "c128"):
+        return 1 / (1 + xp.exp(-a))
+    small = xp.exp(-xp.absolute(a))  # in (0, 1]: neither branch overflows
+    return xp.where(a >= 0, 1, small) / (1 + small)
+
+
+def _complex(xp: Any, kind: str, re: Any, im: Any) -> Any:
+    out = xp.empty(xp.broadcast_shapes(re.shape, im.shape), dtype=COMPUTE_DTYPE[kind])
+    out.real, out.imag = re, im
+    return out
+
+
+_OTHERS: dict[str, Callable[..., Any]] = {
+    "div": _div, "sign": _sign, "fmod": _fmod, "idiv": _idiv, "pow": _pow, "rsqrt": _rsqrt, "sigmoid": _sigmoid,
+    "complex": _complex, "erf": special.erf, "erfc": special.erfc, "erfinv": special.erfinv,
+    "lgamma": special.lgamma, "digamma": special.digamma, "polygamma": special.polygamma,
+}  # fmt: skip
+
+
+def evaluate(program: Program, args: Sequence[Any], xp: Any = np) -> tuple[Any, ...]:
+    """The program's outputs for these inputs (arrays of ``xp`` and Python numbers), broadcast to one shape.
+
+    Raises ValueError if the inputs' shapes do not broadcast.
+    """
+    shape = xp.broadcast_shapes(*(a.shape for a in args if hasattr(a, "shape")))
+    values: list[Any] = []
+    with np.errstate(all="ignore"):
+        for op, kind, operands in program.code:
+            values.append(_step(xp, op, kind, operands, values, args))
+        results = []
+        for index, name in program.outputs:
+            results.append(_stored(xp, values[index], shape, numpy_dtype(name)))
+    return tuple(results)
+
+
+def _step(xp: Any, op: str, kind: str, operands: tuple[Any, ...], values: list[Any], args: Sequence[Any]) -> Any:
+    dtype = COMPUTE_DTYPE[kind]
+    if op == "load":
+        given = args[operands[0]]
+        if not hasattr(given, "dtype"):
+            return _number(xp, given, dtype)
+        return given if given.dtype == dtype else given.astype(dtype)
+    if op == "const":
+        return _number(xp, operands[0], dtype)
+    if op == "wrap":
+        return values[operands[0]].astype(numpy_dtype(operands[1])).astype(dtype)
+    inputs = [values[i] for i in operands]
+    if op == "cast":
+        source = inputs[0]
+        if source.dtype.kind == "c" and dtype.kind not in "cb":
+            source = source.real
+        return source.astype(dtype)
+    name = _UFUNCS.get(op)
+    result = getattr(xp, name)(*inputs) if name is not None else _OTHERS[op](xp, kind, *inputs)
+    if getattr(result, "dtype", None) != dtype:
+        result = xp.asarray(result, dtype=dtype)
+    return result
+
+
+def _number(xp: Any, value: Any, dtype: Any) -> Any:
+    if dtype.kind == "i":
+        value = ((int(value) + 2**63) % 2**64) - 2**63  # wraps as every other integer operation does
+    elif dtype.kind in "fb" and isinstance(value, complex):
+        value = value.real
+    return xp.asarray(value, dtype=dtype)
+
+
+def _stored(xp: Any, value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """``value`` as a fresh array of this shape and dtype."""
+    out = xp.empty(shape, dtype=dtype)
+    out[...] = value if value.dtype == dtype else value.astype(dtype)
+    return out

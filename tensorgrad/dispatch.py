@@ -1,0 +1,208 @@
+"""The one door: every kernel of every backend is reached through here.
+
+A *door* is a namespace ``F`` whose attributes are ops: ``F.softmax(x, dim=1)``. There are three kinds, and a
+derivative rule or a definition can't tell which one it was handed:
+
+- ``Raw``: kernels of one backend on its arrays; nothing is recorded. The fast path.
+- ``Listened``: the same, telling every listener of each call: profiler, NaN finder, capture.
+- ``Recorded`` (``recorded``): ops on Tensors; what runs through it can be differentiated again.
+
+Which backend computes is decided by the type of the first array, per thread. ``dispatch`` holds no branch for
+listeners: while somebody listens, the thread's doors *are* listened ones, and otherwise nobody pays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .errors import BackendError
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
+    from .ops.record import Op
+
+__all__ = ["Listener", "Listened", "Raw", "Recorded", "doors", "host", "listeners", "listening", "recorded"]
+
+OPS: dict[str, Op] = {}
+"""Every op by name: what a door can be asked for."""
+
+
+class Listener:
+    """Who wants to know what passes the door. Override what you need.
+
+    ``inputs`` and ``outputs`` are tuples of arrays of the backend (inputs also hold Python numbers, None, and lists of
+    arrays for multi-tensor ops); ``attrs`` are the call's keyword attributes.
+    """
+
+    def before(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> None:
+        """Called before the kernel runs."""
+
+    def after(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
+        """Called with the kernel's results."""
+
+    def host(self, action: Callable[[], Any]) -> None:
+        """Called after an action on the host that belongs to the program, e.g. an optimizer counting its steps."""
+
+
+class Raw:
+    """Kernels of one backend, found at first use and kept."""
+
+    def __init__(self, backend: Backend):
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        op = OPS.get(name)
+        if op is None:
+            raise AttributeError(f"there is no op named {name!r}")
+        kernel = self.backend.kernel(op)
+        self.__dict__[name] = kernel
+        return kernel
+
+
+class Listened:
+    """A door whose calls are announced to the thread's listeners. The calls inside a definition are not."""
+
+    def __init__(self, raw: Raw):
+        self.raw = raw
+        self.backend = raw.backend
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        kernel = getattr(self.raw, name)
+        op = OPS[name]
+
+        def announced(*inputs: Any, **attrs: Any) -> Any:
+            ears = local.listeners
+            for ear in ears:
+                ear.before(op, inputs, attrs)
+            outputs = kernel(*inputs, **attrs)
+            for ear in ears:
+                ear.after(op, inputs, attrs, outputs if isinstance(outputs, tuple) else (outputs,))
+            return outputs
+
+        self.__dict__[name] = announced
+        return announced
+
+
+class Recorded:
+    """Ops on Tensors: the door that rules pass under ``create_graph``, and definitions of fused ops."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        op = OPS.get(name)
+        if op is None:
+            raise AttributeError(f"there is no op named {name!r}")
+        self.__dict__[name] = op
+        return op
+
+
+recorded = Recorded()
+
+
+class Doors(dict[type, Any]):
+    """Array type -> the door of the backend that computes on such arrays."""
+
+    def __missing__(self, array_type: type) -> Any:
+        from .backends import registry
+
+        backend = registry.backend_of(array_type)
+        if backend is None:
+            raise BackendError(f"no backend computes on {array_type.__name__}; convert with tensorgrad.tensor(...)")
+        door = self[array_type] = backend.raw
+        return door
+
+    def of(self, array: Any) -> Any:
+        return self[type(array)]
+
+
+class ListenedDoors(Doors):
+    def __init__(self, plain: Doors):
+        super().__init__()
+        self.plain = plain
+
+    def __missing__(self, array_type: type) -> Any:
+        door = self[array_type] = Listened(self.plain[array_type])
+        return door
+
+
+everywhere = Doors()
+"""The doors of every thread that has chosen nothing for itself."""
+
+
+class Local(threading.local):
+    """This thread's doors and listeners."""
+
+    doors: Doors = everywhere
+    plain: Doors = everywhere
+    listeners: tuple[Listener, ...] = ()
+
+    def refresh(self) -> None:
+        self.doors = ListenedDoors(self.plain) if self.listeners else self.plain
+
+
+local = Local()
+
+
+def doors() -> Doors:
+    return local.doors
+
+
+def set_everywhere(backend: Backend) -> None:
+    """``backend`` computes on its arrays in every thread that has not chosen otherwise."""
+    everywhere[backend.array_type] = backend.raw
+    if local.listeners:
+        local.refresh()
+
+
+@contextmanager
+def using(backend: Backend) -> Iterator[Backend]:
+    """``backend`` computes on its arrays within the block, in this thread."""
+    before = local.plain
+    chosen = Doors(before)
+    chosen[backend.array_type] = backend.raw
+    local.plain = chosen
+    local.refresh()
+    try:
+        yield backend
+    finally:
+        local.plain = before
+        local.refresh()
+
+
+def listeners() -> tuple[Listener, ...]:
+    """Who listens in this thread."""
+    return local.listeners
+
+
+@contextmanager
+def listening(*who: Any) -> Iterator[Any]:
+    """Tell ``who`` of every call that passes the door in this thread, within the block; yields the first of them.
+
+    A listener is any object with some of ``Listener``'s methods.
+    """
+    before = local.listeners
+    local.listeners = before + tuple(_complete(one) for one in who)
+    local.refresh()
+    try:
+        yield who[0] if who else None
+    finally:
+        local.listeners = before
+        local.refresh()
+
+
+def _complete(listener: Any) -> Listener:
+    if isinstance(listener, Listener):
+        return listener
+    full = Listener()
+    for name in ("before", "after", "host"):
+        if hasattr(listener, name):
+            setattr(full, name, getattr(listener, name))
+    return full
+
+
+def host(action: Callable[[], Any]) -> None:
+    """Run an action on the host that belongs to the program: a replay must run it again, at the same place."""
+    action()
+    for ear in local.listeners:
+        ear.host(action)

@@ -1,0 +1,221 @@
+"""In-place operations: checks, the write, and what the tape learns of it.
+
+An in-place form runs its op and puts the result where the old value was. On the tape the tensor then *is* the op's
+result. If it was a view, its base becomes ``view_scatter(old base, new value)``, and views of the base find their new
+place when they are next used; so gradients are those of the out-of-place program.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd.grad_mode import state as grad_state
+from ..autograd.node import Node
+from ..dispatch import local
+from ..dtypes import BY_NAME
+from ..errors import AutogradError, DTypeError, ShapeError
+from ..tensor import Tensor, wrap
+from .create import as_operand
+from .elementwise import Elementwise
+from .record import Op, Spec, check_devices, op
+
+__all__ = ["check_writable", "write_into"]
+
+
+def check_writable(name: str, target: Tensor, track: bool) -> None:
+    """Raises AutogradError or ShapeError if ``target`` may not be written in place."""
+    if target._inference and not grad_state.inference:
+        raise AutogradError(f"{name}: an inference tensor is changed in place outside of inference_mode; clone it.")
+    if track and grad_state.recording:
+        base = target if target._base is None else target._base
+        if base._tracked and base._node is None:
+            what = "a leaf" if base is target else "a view of a leaf"
+            raise AutogradError(
+                f"{name}: {what} that requires grad can't be changed in place while recording. "
+                "Use `with no_grad():` to update parameters, or the out-of-place operation."
+            )
+    array = target._data
+    strides = getattr(array, "strides", None)
+    if strides is not None and any(s == 0 and n > 1 for s, n in zip(strides, array.shape, strict=True)):
+        raise ShapeError(
+            f"{name}: several elements of the tensor share one memory location (it was expanded), so it can't be "
+            "written in place. clone() it first."
+        )
+    flags = getattr(array, "flags", None)
+    if flags is not None and not getattr(flags, "writeable", True):
+        raise ShapeError(f"{name}: the tensor's memory is read-only (it came from a read-only array). clone() it first.")
+
+
+def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
+    """Write ``what(*inputs, **attrs)`` over ``target`` (which may be among the inputs) and record it as such.
+
+    Raises ShapeError if the result does not have the target's shape, DTypeError if its category is higher than the
+    target's, AutogradError for a leaf that requires grad; the target is unchanged then.
+    """
+    name = what.name
+    ready = tuple(x if isinstance(x, Tensor) or x is None else as_operand(name, x) for x in inputs)
+    track = any(isinstance(x, Tensor) and x._tracked for x in ready)
+    record = track and grad_state.recording
+    check_writable(f"{name}_", target, track or target._tracked)
+    arrays = [x._data if isinstance(x, Tensor) else x for x in ready]
+    check_devices(name, ready)
+    spec = what.infer(*arrays, **attrs)
+    if isinstance(spec, tuple):
+        raise DTypeError(f"{name} has several results and no in-place form.")
+    check_fits(f"{name}_", target, spec)
+    check_partial_overlap(f"{name}_", target._data, arrays)
+    if record and what.rule is None and not isinstance(what, Elementwise):
+        # only the definition knows the derivative: run it recorded, then assign its result
+        grad_source = what(*ready, **attrs)
+        return write_into(assign, target, (target, grad_source), {})
+    old = target
+    if record:
+        old = _as_it_was(target)
+        ready = tuple(old if x is target else x for x in ready)
+    array = target._data
+    door = local.doors[type(array)]
+    kernel = getattr(door, name)
+    if isinstance(what, Elementwise):
+        kernel(*arrays, out=array)
+    else:
+        door.copy_into(array, kernel(*arrays, **attrs))
+    target._bump()
+    if record:
+        _rewrite(what, target, old, ready, arrays, attrs)
+    return target
+
+
+def check_fits(name: str, target: Tensor, spec: Spec) -> None:
+    if tuple(spec.shape) != target._data.shape:
+        raise ShapeError(
+            f"{name}: the result has shape {tuple(spec.shape)}, the tensor written to {tuple(target.shape)}; "
+            "an in-place operation can't change a shape."
+        )
+    have, result = BY_NAME[target._data.dtype.name], BY_NAME[spec.dtype.name]
+    if result.category > have.category:
+        raise DTypeError(
+            f"{name}: the result is {result} and can't be stored in a tensor of {have}. "
+            "Use the out-of-place operation, or convert the tensor first."
+        )
+
+
+def check_partial_overlap(name: str, target: Any, inputs: list[Any]) -> None:
+    """Raises ShapeError if an input overlaps the target without being the very same elements."""
+    for x in inputs:
+        if x is target or not hasattr(x, "__array_interface__") or not hasattr(target, "__array_interface__"):
+            continue
+        if x.ndim == 0 or x.size == 0:
+            continue
+        import numpy as np
+
+        if np.may_share_memory(x, target) and np.shares_memory(x, target, max_work=1000):
+            same = x.__array_interface__["data"] == target.__array_interface__["data"] and x.strides == target.strides
+            if not (same and x.shape == target.shape):
+                raise ShapeError(
+                    f"{name}: an input shares part of its memory with the tensor written to, so the result would "
+                    "depend on the order of writing. clone() the input first."
+                )
+
+
+def _as_it_was(target: Tensor) -> Tensor:
+    """A stand-in for the target before the write: same array, same place on the tape."""
+    if target._base is not None and target._generation != target._base._changes:
+        target._follow_base()
+    old = wrap(target._data)
+    old._node, old._slot, old._tracked = target._node, target._slot, target._tracked
+    old._version = target._version_cell()
+    return old
+
+
+def _rewrite(
+    what: Op, target: Tensor, old: Tensor, inputs: tuple[Any, ...], arrays: list[Any], attrs: dict[str, Any]
+) -> None:
+    """Tell the tape: the target is now the op's result."""
+    new = wrap(target._data)
+    new._version = target._version_cell()
+    node = what.record(inputs, arrays, attrs, (new,), (target._data,))
+    if node.versions is not None:
+        # an input saved by this very call was read before the write: at its new version it is gone
+        for i, (cell, seen) in enumerate(node.versions):
+            if cell is target._version and not _is_output(what, node, i):
+                node.versions[i] = (cell, seen - 1)
+    base = target._base
+    if base is None:
+        target._node, target._slot, target._tracked = new._node, 0, True
+        target._changes += 1
+        return
+    before = wrap(base._data)
+    before._node, before._slot, before._tracked = base._node, base._slot, base._tracked
+    scattered = wrap(base._data)
+    scatter_node = view_scatter.record(
+        (before, new), [base._data, target._data], {"chain": target._chain}, (scattered,), (base._data,)
+    )
+    base._node, base._slot, base._tracked = scatter_node, 0, True
+    base._changes += 1
+    target._follow_base()
+
+
+def _is_output(what: Op, node: Node, position: int) -> bool:
+    """Whether the version entry stems from a kept output: outputs are watched after the inputs."""
+    assert node.versions is not None
+    return position >= len(node.versions) - len(node.saved_outputs)
+
+
+def _infer_like(x: Any, source: Any) -> Spec:
+    from .elementwise import broadcast_shape
+
+    if broadcast_shape("copy_", x.shape, source.shape) != tuple(x.shape):
+        raise ShapeError(f"copy_: a value of shape {tuple(source.shape)} does not fit a tensor of {tuple(x.shape)}.")
+    return Spec(tuple(x.shape), x.dtype)
+
+
+def _assign_rule(F: Any, g: Any, x: Any, source: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    if not needs[1]:
+        return None, None
+    to_source = F.sum_to(g, shape=tuple(source.shape)) if tuple(source.shape) != tuple(g.shape) else g
+    return None, to_source if source.dtype == x.dtype else F.cast(to_source, dtype=source.dtype)
+
+
+assign = op(
+    "assign",
+    infer=_infer_like,
+    define=lambda F, x, source: F.copy_into(F.contiguous_copy(x), source),
+    rule=_assign_rule,
+    doc="``source`` broadcast and cast to the shape and dtype of ``x``: what ``x.copy_(source)`` writes.",
+)
+
+
+def _scatter_infer(base: Any, source: Any, *, chain: Any) -> Spec:
+    return Spec(tuple(base.shape), base.dtype)
+
+
+def _scatter_define(F: Any, base: Any, source: Any, *, chain: Any) -> Any:
+    out = F.contiguous_copy(base)
+    region = out
+    for view_op, attrs in chain:
+        region = getattr(F, view_op.name)(region, **attrs)
+    F.copy_into(region, source)
+    return out
+
+
+def _scatter_rule(
+    F: Any, g: Any, base: Any, source: Any, *, needs: tuple[bool, ...], chain: Any
+) -> tuple[Any, ...]:
+    to_base = to_source = None
+    region = g
+    for view_op, attrs in chain:
+        region = getattr(F, view_op.name)(region, **attrs)
+    if needs[1]:
+        to_source = F.contiguous_copy(region)
+    if needs[0]:
+        to_base = F.view_scatter(g, F.mul(region, 0.0), chain=chain)
+    return to_base, to_source
+
+
+view_scatter = op(
+    "view_scatter",
+    infer=_scatter_infer,
+    define=_scatter_define,
+    rule=_scatter_rule,
+    doc="``base`` with the elements that a chain of views selects replaced by ``source``.",
+)

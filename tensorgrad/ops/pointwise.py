@@ -1,0 +1,317 @@
+"""The elementwise functions, each a formula; tests take their samples from the ranges named here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..expr import functions as fn
+from .elementwise import elementwise
+from .samples import binary, unary
+
+__all__: list[str] = []  # the public names are bound in `api.py`; here every op is reached by its record
+
+# --- arithmetic
+add = elementwise(lambda input, other: input + other, name="add", samples=binary())
+sub = elementwise(lambda input, other: input - other, name="sub", samples=binary())
+mul = elementwise(lambda input, other: input * other, name="mul", samples=binary())
+div = elementwise(lambda input, other: input / other, name="div", samples=binary(other=(0.5, 2)))
+floor_divide = elementwise(fn.floor_divide, name="floor_divide", samples=binary(other=(0.6, 2), smooth=False))
+trunc_divide = elementwise(fn.truncdiv, name="trunc_divide", samples=binary(other=(0.6, 2), smooth=False))
+remainder = elementwise(
+    fn.remainder,
+    name="remainder",
+    vjp=lambda g, y, a, b: (g, -(g * fn.floor_divide(a, b))),
+    samples=binary(input=(2.1, 2.9), other=(1.1, 1.9)),
+)
+fmod = elementwise(fn.fmod, name="fmod", samples=binary(input=(2.1, 2.9), other=(1.1, 1.9)))
+pow = elementwise(lambda input, exponent: input**exponent, name="pow", samples=binary(input=(0.3, 2), other=(-2, 2)))
+neg = elementwise(lambda input: -input, name="neg", samples=unary())
+abs = elementwise(lambda input: fn.abs(input), name="abs", samples=unary(avoid=(0,)))
+reciprocal = elementwise(fn.reciprocal, name="reciprocal", samples=unary(0.5, 2))
+square = elementwise(lambda input: input * input, name="square", samples=unary())
+sign = elementwise(lambda input: fn.sign(input), name="sign", samples=unary(avoid=(0,), smooth=False))
+maximum = elementwise(lambda input, other: fn.maximum(input, other), name="maximum", samples=binary())
+minimum = elementwise(lambda input, other: fn.minimum(input, other), name="minimum", samples=binary())
+
+
+def _at_least(x: Any, low: Any) -> Any:
+    return fn.maximum(x, low)
+
+
+# the gradient passes where the value is within bounds, bounds included: not max's half at ties
+clamp_min = elementwise(
+    _at_least,
+    name="clamp_min",
+    vjp=lambda g, y, x, low: (fn.where(fn.ge(x, low), g, 0), fn.where(fn.ge(x, low), 0, g)),
+    samples=binary(),
+)
+clamp_max = elementwise(
+    lambda x, high: fn.minimum(x, high),
+    name="clamp_max",
+    vjp=lambda g, y, x, high: (fn.where(fn.le(x, high), g, 0), fn.where(fn.le(x, high), 0, g)),
+    samples=binary(),
+)
+clamp_both = elementwise(
+    lambda x, low, high: fn.minimum(fn.maximum(x, low), high),
+    name="clamp_both",
+    vjp=lambda g, y, x, low, high: (
+        fn.where(fn.ge(x, low) & fn.le(x, high), g, 0),
+        fn.where(fn.lt(x, low) & fn.lt(low, high), g, 0),
+        fn.where(fn.gt(x, high) | fn.gt(low, high), g, 0),
+    ),
+    samples=binary(third=(1.0, 2.0)),
+)
+lerp = elementwise(
+    lambda input, end, weight: fn.where(
+        fn.lt(fn.abs(weight), 0.5), input + weight * (end - input), end - (end - input) * (1 - weight)
+    ),
+    name="lerp",
+    vjp=lambda g, y, a, b, w: (g * (1 - w), g * w, g * (b - a)),
+    samples=binary(third=(0.1, 0.4)),
+)
+addcmul = elementwise(
+    lambda input, tensor1, tensor2, value: input + value * tensor1 * tensor2, name="addcmul", samples=binary(count=4)
+)
+addcdiv = elementwise(
+    lambda input, tensor1, tensor2, value: input + value * (tensor1 / tensor2),
+    name="addcdiv",
+    samples=binary(count=4, third=(0.5, 2)),
+)
+add_scaled = elementwise(lambda input, other, alpha: input + alpha * other, name="add_scaled", samples=binary(count=3))
+sub_scaled = elementwise(lambda input, other, alpha: input - alpha * other, name="sub_scaled", samples=binary(count=3))
+
+# --- exponentials, powers, roots
+exp = elementwise(fn.exp, name="exp", samples=unary())
+exp2 = elementwise(fn.exp2, name="exp2", samples=unary())
+expm1 = elementwise(fn.expm1, name="expm1", samples=unary())
+log = elementwise(fn.log, name="log", samples=unary(0.1, 4))
+log2 = elementwise(fn.log2, name="log2", samples=unary(0.1, 4))
+log10 = elementwise(fn.log10, name="log10", samples=unary(0.1, 4))
+log1p = elementwise(fn.log1p, name="log1p", samples=unary(-0.6, 4))
+sqrt = elementwise(fn.sqrt, name="sqrt", samples=unary(0.2, 4))
+rsqrt = elementwise(fn.rsqrt, name="rsqrt", samples=unary(0.3, 4))
+logaddexp = elementwise(
+    lambda input, other: fn.where(
+        fn.eq(input, other) & fn.isinf(input),
+        input,
+        fn.maximum(input, other) + fn.log1p(fn.exp(-fn.abs(input - other))),
+    ),
+    name="logaddexp",
+    vjp=lambda g, y, a, b: (
+        g * fn.where(fn.eq(a, b), 0.5, fn.sigmoid(a - b)),
+        g * fn.where(fn.eq(a, b), 0.5, fn.sigmoid(b - a)),
+    ),
+    samples=binary(),
+)
+xlogy = elementwise(
+    lambda input, other: fn.where(fn.eq(input, 0) & ~fn.isnan(other), 0.0, input * fn.log(other)),
+    name="xlogy",
+    vjp=lambda g, y, a, b: (g * fn.where(fn.eq(a, 0) & fn.le(b, 0), 0.0, fn.log(b)), g * (a / b)),
+    samples=binary(input=(0.3, 2), other=(0.3, 2)),
+)
+
+# --- trigonometry
+sin = elementwise(fn.sin, name="sin", samples=unary())
+cos = elementwise(fn.cos, name="cos", samples=unary())
+tan = elementwise(fn.tan, name="tan", samples=unary(-1.2, 1.2))
+asin = elementwise(fn.asin, name="asin", samples=unary(-0.9, 0.9))
+acos = elementwise(fn.acos, name="acos", samples=unary(-0.9, 0.9))
+atan = elementwise(fn.atan, name="atan", samples=unary())
+sinh = elementwise(fn.sinh, name="sinh", samples=unary())
+cosh = elementwise(fn.cosh, name="cosh", samples=unary())
+tanh = elementwise(fn.tanh, name="tanh", samples=unary())
+asinh = elementwise(fn.asinh, name="asinh", samples=unary())
+acosh = elementwise(fn.acosh, name="acosh", samples=unary(1.2, 4))
+atanh = elementwise(fn.atanh, name="atanh", samples=unary(-0.9, 0.9))
+atan2 = elementwise(fn.atan2, name="atan2", samples=binary(input=(0.3, 2), other=(0.3, 2)))
+sinc = elementwise(
+    lambda input: fn.where(fn.eq(input, 0), 1.0, fn.sin(math.pi * input) / (math.pi * input)),
+    name="sinc",
+    vjp=lambda g, y, x: (
+        fn.where(fn.eq(x, 0), 0.0, g * ((fn.cos(math.pi * x) - fn.sin(math.pi * x) / (math.pi * x)) / x)),
+    ),
+    samples=unary(0.2, 2),
+)
+
+# --- special functions
+erf = elementwise(fn.erf, name="erf", samples=unary())
+erfc = elementwise(fn.erfc, name="erfc", samples=unary())
+erfinv = elementwise(fn.erfinv, name="erfinv", samples=unary(-0.8, 0.8))
+lgamma = elementwise(fn.lgamma, name="lgamma", samples=unary(0.4, 4))
+digamma = elementwise(fn.digamma, name="digamma", samples=unary(0.4, 4))
+sigmoid = elementwise(fn.sigmoid, name="sigmoid", samples=unary())
+logit = elementwise(lambda input: fn.log(input / (1 - input)), name="logit", samples=unary(0.1, 0.9))
+
+# --- rounding
+floor = elementwise(fn.floor, name="floor", samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
+ceil = elementwise(fn.ceil, name="ceil", samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
+trunc = elementwise(fn.trunc, name="trunc", samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
+round = elementwise(fn.round, name="round", samples=unary(avoid=(-1.5, -0.5, 0.5, 1.5), smooth=False))
+
+# --- complex numbers
+conj = elementwise(fn.conj, name="conj", samples=unary(kinds="c"))
+real = elementwise(fn.real, name="real", samples=unary(kinds="c"))
+imag = elementwise(fn.imag, name="imag", samples=unary(kinds="c"))
+angle = elementwise(fn.angle, name="angle", samples=unary(avoid=(0,), kinds="c"))
+complex_ = elementwise(fn.complex_, name="complex", samples=binary())
+
+# --- comparison, logic, bits
+eq = elementwise(lambda input, other: fn.eq(input, other), name="eq", samples=binary(smooth=False))
+ne = elementwise(lambda input, other: fn.ne(input, other), name="ne", samples=binary(smooth=False))
+lt = elementwise(lambda input, other: fn.lt(input, other), name="lt", samples=binary(smooth=False))
+le = elementwise(lambda input, other: fn.le(input, other), name="le", samples=binary(smooth=False))
+gt = elementwise(lambda input, other: fn.gt(input, other), name="gt", samples=binary(smooth=False))
+ge = elementwise(lambda input, other: fn.ge(input, other), name="ge", samples=binary(smooth=False))
+isnan = elementwise(fn.isnan, name="isnan", samples=unary(smooth=False))
+isinf = elementwise(fn.isinf, name="isinf", samples=unary(smooth=False))
+isfinite = elementwise(fn.isfinite, name="isfinite", samples=unary(smooth=False))
+logical_not = elementwise(fn.logical_not, name="logical_not", samples=unary(smooth=False))
+logical_and = elementwise(fn.logical_and, name="logical_and", samples=binary(smooth=False))
+logical_or = elementwise(fn.logical_or, name="logical_or", samples=binary(smooth=False))
+logical_xor = elementwise(fn.logical_xor, name="logical_xor", samples=binary(smooth=False))
+bitwise_and = elementwise(lambda input, other: input & other, name="bitwise_and", samples=binary(kinds="i"))
+bitwise_or = elementwise(lambda input, other: input | other, name="bitwise_or", samples=binary(kinds="i"))
+bitwise_xor = elementwise(lambda input, other: input ^ other, name="bitwise_xor", samples=binary(kinds="i"))
+bitwise_not = elementwise(lambda input: ~input, name="bitwise_not", samples=unary(kinds="i"))
+bitwise_left_shift = elementwise(
+    lambda input, other: fn.shl(input, other), name="bitwise_left_shift", samples=binary(kinds="i", other=(0, 4))
+)
+bitwise_right_shift = elementwise(
+    lambda input, other: fn.shr(input, other), name="bitwise_right_shift", samples=binary(kinds="i", other=(0, 4))
+)
+
+# --- selection
+where = elementwise(
+    lambda condition, input, other: fn.where(condition, input, other), name="where", samples=binary(mask_first=True)
+)
+masked_fill = elementwise(
+    lambda input, mask, value: fn.where(mask, value, input),
+    name="masked_fill",
+    vjp=lambda g, y, x, mask, value: (fn.where(mask, 0, g), None, fn.where(mask, g, 0)),
+    samples=binary(mask_second=True),
+)
+nan_to_num = elementwise(
+    lambda input, nan, posinf, neginf: fn.where(
+        fn.isnan(input), nan, fn.where(fn.isinf(input), fn.where(fn.gt(input, 0), posinf, neginf), input)
+    ),
+    name="nan_to_num",
+    vjp=lambda g, y, x, nan, posinf, neginf: (fn.where(fn.isfinite(x), g, 0), None, None, None),
+    samples=unary(extra=(0.0, 1.0, -1.0)),
+)
+
+# --- activations
+relu = elementwise(
+    lambda input: fn.where(input > 0, input, fn.where(fn.isnan(input), input, 0)),
+    name="relu",
+    vjp=lambda g, y, x: (fn.where(y > 0, g, 0),),
+    samples=unary(avoid=(0,)),
+)
+leaky_relu = elementwise(
+    lambda input, negative_slope: fn.where(input > 0, input, negative_slope * input),
+    name="leaky_relu",
+    vjp=lambda g, y, x, slope: (fn.where(x > 0, g, slope * g), None),
+    samples=unary(avoid=(0,), extra=(0.1,)),
+)
+elu = elementwise(
+    lambda input, alpha, scale, input_scale: scale
+    * fn.where(input > 0, input, alpha * fn.expm1(fn.minimum(input_scale * input, 0.0))),
+    name="elu",
+    vjp=lambda g, y, x, alpha, scale, input_scale: (
+        fn.where(x > 0, g * scale, g * (scale * alpha * input_scale) * fn.exp(fn.minimum(input_scale * x, 0.0))),
+        None,
+        None,
+        None,
+    ),
+    samples=unary(avoid=(0,), extra=(1.2, 1.0, 1.0)),
+)
+silu = elementwise(lambda input: input * fn.sigmoid(input), name="silu", samples=unary())
+softplus = elementwise(
+    lambda input, beta, threshold: fn.where(
+        input * beta > threshold,
+        input,
+        (fn.maximum(input * beta, 0.0) + fn.log1p(fn.exp(-fn.abs(input * beta)))) / beta,
+    ),
+    name="softplus",
+    vjp=lambda g, y, x, beta, threshold: (
+        g * fn.where(x * beta > threshold, 1.0, fn.sigmoid(x * beta)),
+        None,
+        None,
+    ),
+    samples=unary(extra=(1.0, 20.0)),
+)
+mish = elementwise(
+    lambda input: input * fn.tanh(fn.maximum(input, 0.0) + fn.log1p(fn.exp(-fn.abs(input)))),
+    name="mish",
+    vjp=lambda g, y, x: (_mish_slope(g, x),),
+    samples=unary(),
+)
+
+
+def _mish_slope(g: Any, x: Any) -> Any:
+    t = fn.tanh(fn.maximum(x, 0.0) + fn.log1p(fn.exp(-fn.abs(x))))
+    return g * (t + x * fn.sigmoid(x) * (1 - t * t))
+
+
+gelu = elementwise(
+    lambda input: 0.5 * input * (1 + fn.erf(input * math.sqrt(0.5))),
+    name="gelu",
+    samples=unary(),
+    doc="``x * Phi(x)`` with the normal distribution function Phi. Source: Hendrycks and Gimpel 2016.",
+)
+gelu_tanh = elementwise(
+    lambda input: 0.5
+    * input
+    * (1 + fn.tanh(math.sqrt(2 / math.pi) * (input + 0.044715 * (input * input * input)))),
+    name="gelu_tanh",
+    samples=unary(),
+    doc="The tanh approximation of GELU. Source: Hendrycks and Gimpel 2016.",
+)
+hardtanh = elementwise(
+    lambda input, low, high: fn.minimum(fn.maximum(input, low), high),
+    name="hardtanh",
+    vjp=lambda g, y, x, low, high: (fn.where((x > low) & (x < high), g, 0), None, None),
+    samples=unary(avoid=(-1, 1), extra=(-1.0, 1.0)),
+)
+hardsigmoid = elementwise(
+    lambda input: fn.minimum(fn.maximum(input + 3, 0), 6) / 6,
+    name="hardsigmoid",
+    vjp=lambda g, y, x: (fn.where((x > -3) & (x < 3), g / 6, 0),),
+    samples=unary(),
+)
+hardswish = elementwise(
+    lambda input: input * fn.minimum(fn.maximum(input + 3, 0), 6) / 6,
+    name="hardswish",
+    vjp=lambda g, y, x: (
+        fn.where(fn.le(x, -3), 0, fn.where(x < 3, g * (x / 3 + 0.5), g)),
+    ),
+    samples=unary(),
+)
+softsign = elementwise(lambda input: input / (1 + fn.abs(input)), name="softsign", samples=unary(avoid=(0,)))
+logsigmoid = elementwise(
+    lambda input: fn.minimum(input, 0.0) - fn.log1p(fn.exp(-fn.abs(input))),
+    name="logsigmoid",
+    vjp=lambda g, y, x: (g * fn.sigmoid(-x),),
+    samples=unary(),
+)
+prelu = elementwise(
+    lambda input, weight: fn.where(input > 0, input, weight * input),
+    name="prelu",
+    samples=binary(avoid=(0,)),
+)
+threshold = elementwise(
+    lambda input, threshold, value: fn.where(input > threshold, input, value),
+    name="threshold",
+    vjp=lambda g, y, x, threshold, value: (fn.where(x > threshold, g, 0), None, None),
+    samples=unary(avoid=(0,), extra=(0.0, 0.5)),
+)
+hardshrink = elementwise(
+    lambda input, lambd: fn.where(fn.abs(input) > lambd, input, 0),
+    name="hardshrink",
+    samples=unary(avoid=(-0.5, 0.5), extra=(0.5,)),
+)
+softshrink = elementwise(
+    lambda input, lambd: fn.where(input > lambd, input - lambd, fn.where(input < -lambd, input + lambd, 0)),
+    name="softshrink",
+    samples=unary(avoid=(-0.5, 0.5), extra=(0.5,)),
+)

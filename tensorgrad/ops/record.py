@@ -1,0 +1,194 @@
+"""What an op is: one stateless record, and the call that runs it and writes it on the tape."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..autograd.grad_mode import state as grad_state
+from ..autograd.node import Node
+from ..dispatch import OPS, local, recorded
+from ..errors import DeviceError, TensorgradError
+from ..tensor import Tensor, view_of, wrap
+
+__all__ = ["Op", "Spec", "op", "specs_of"]
+
+
+class Spec:
+    """The shape and NumPy dtype of an array, without the array: what ``infer`` returns and rules see of inputs that
+    were not kept."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any):
+        self.shape = shape
+        self.dtype = dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"Spec({self.shape}, {self.dtype})"
+
+
+class Op:
+    """One operation: what it means, how it is differentiated, what backward needs of it.
+
+    Args:
+        name: the op's name, and the name of the backend method that makes it fast.
+        infer: ``infer(*inputs, **attrs)`` on arrays or Specs returns the output's Spec (or a tuple of them) and raises
+            before any kernel runs.
+        define: ``define(F, *inputs, **attrs)``, the meaning in smaller ops; None for primitives, which every backend
+            inherits as a method of ``backends.base``.
+        rule: ``rule(F, g, *inputs, needs, <kept outputs by name>, **attrs)`` returns one gradient (or None) per input.
+            Inputs that were not kept arrive as Specs. With several outputs ``g`` is a tuple with None where nothing
+            flows. Without a rule, a recorded call runs the definition, whose ops have rules.
+        keeps: names of the inputs and outputs that the rule reads.
+        outputs: names of the outputs.
+        nondiff: names of outputs without gradient (indices, masks).
+        view: the result shares the input's memory.
+        samples: function returning the sample calls that tests run.
+    """
+
+    view = False
+    recordable = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        infer: Callable[..., Any],
+        define: Callable[..., Any] | None = None,
+        rule: Callable[..., tuple[Any, ...]] | None = None,
+        keeps: tuple[str, ...] = (),
+        outputs: tuple[str, ...] = ("y",),
+        nondiff: tuple[str, ...] = (),
+        view: bool = False,
+        samples: Callable[[], Any] | None = None,
+        doc: str | None = None,
+    ):
+        self.name = name
+        self.infer = infer
+        self.define = define
+        self.rule = rule
+        self.outputs = outputs
+        self.nondiff = frozenset(outputs.index(n) for n in nondiff)
+        self.view = view
+        self.samples = samples
+        self.__doc__ = doc
+        self.inputs = _input_names(infer)
+        unknown = set(keeps) - set(self.inputs) - set(outputs)
+        if unknown:
+            raise TensorgradError(f"op {name}: keeps {sorted(unknown)}, which are neither inputs nor outputs")
+        self.kept_inputs = tuple(n in keeps for n in self.inputs)
+        self.kept_outputs = tuple((i, n) for i, n in enumerate(outputs) if n in keeps)
+        OPS[name] = self
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        """Run on Tensors (inputs may also be None or Python numbers) and record if an input requires grad."""
+        track = False
+        first: Any = None
+        arrays = []
+        for x in inputs:
+            if isinstance(x, Tensor):
+                array = x._data
+                if first is None:
+                    first = array
+                if x._tracked:
+                    track = True
+                arrays.append(array)
+            else:
+                arrays.append(x)
+        if track and grad_state.recording:
+            if self.rule is None and self.define is not None:
+                self.infer(*arrays, **attrs)
+                return self.define(recorded, *inputs, **attrs)
+        else:
+            track = False
+        try:
+            self.infer(*arrays, **attrs)
+            out = getattr(local.doors[type(first)], self.name)(*arrays, **attrs)
+        except (TypeError, AttributeError) as error:
+            check_devices(self.name, inputs)
+            raise error
+        if self.view:
+            return view_of(self, inputs[0], out, attrs, track)
+        if type(out) is tuple:
+            results = tuple([None if part is None else wrap(part) for part in out])
+            if track:
+                self.record(inputs, arrays, attrs, results, out)
+            return results
+        result = wrap(out)
+        if track:
+            self.record(inputs, arrays, attrs, (result,), (out,))
+        return result
+
+    def record(
+        self, inputs: tuple[Any, ...], arrays: list[Any], attrs: dict[str, Any], results: tuple[Any, ...], out: Any
+    ) -> Node:
+        """Write the call on the tape."""
+        node = Node(self, inputs, attrs, len(out))
+        kept_inputs = self.kept_inputs
+        variadic = len(kept_inputs) != len(inputs)
+        saved = []
+        for i, array in enumerate(arrays):
+            if not variadic and kept_inputs[i] and array is not None:
+                saved.append(array)
+                if isinstance(inputs[i], Tensor):
+                    node.watch(inputs[i])
+            elif hasattr(array, "shape"):
+                saved.append(Spec(array.shape, array.dtype))
+            else:
+                saved.append(array)
+        node.saved = tuple(saved)
+        for i, _ in self.kept_outputs:
+            node.watch(results[i])
+        node.saved_outputs = tuple([out[i] for i, _ in self.kept_outputs])
+        if node.versions:
+            node.note_line()
+        nondiff = self.nondiff
+        for i, result in enumerate(results):
+            if result is not None and i not in nondiff:
+                result._node = node
+                result._tracked = True
+                if i:
+                    result._slot = i
+        node.finish()
+        return node
+
+    def differentiate(self, F: Any, node: Node, g: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
+        """The inputs' gradients, through the namespace ``F``."""
+        named = {name: value for (_, name), value in zip(self.kept_outputs, outputs, strict=True)}
+        rule = self.rule
+        assert rule is not None
+        return rule(F, g, *inputs, needs=node.needs, **named, **node.attrs)
+
+
+def _input_names(infer: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(infer).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def op(name: str, **facts: Any) -> Op:
+    """Declare an op; see ``Op`` for the facts."""
+    return Op(name, **facts)
+
+
+def specs_of(infer_result: Any) -> tuple[Spec, ...]:
+    return infer_result if isinstance(infer_result, tuple) else (infer_result,)
+
+
+def check_devices(name: str, inputs: tuple[Any, ...]) -> None:
+    """Raises DeviceError if the tensors among ``inputs`` live in different places."""
+    seen: dict[str, Tensor] = {}
+    for x in inputs:
+        if isinstance(x, Tensor):
+            seen.setdefault(str(x.device), x)
+    if len(seen) > 1:
+        a, b = list(seen)[:2]
+        raise DeviceError(f"{name}: one input lives on {a}, another on {b}. Move one: x = x.to({a!r}).")

@@ -1,0 +1,200 @@
+"""Views and copies that everything else is made of: reshape, permute, expand, slice; cast, copy, sum back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import DimError, ShapeError
+from .record import Spec, op
+
+__all__ = ["cast", "contiguous_copy", "copy_into", "dims_of", "expand", "permute", "reshape", "slice_", "sum_to"]
+
+
+def one_dim(name: str, dim: Any, ndim: int) -> int:
+    """``dim`` counted from the front. Raises DimError out of range, TypeError for non-integers."""
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+        raise TypeError(f"{name}: dim must be an integer, got {dim!r}.")
+    index = dim.__index__()
+    limit = max(ndim, 1)
+    if not -limit <= index < limit:
+        raise DimError(
+            f"{name}: Dimension out of range: dim is {index}, a tensor with {ndim} dimensions has {-limit} to "
+            f"{limit - 1}."
+        )
+    return int(index % limit)
+
+
+def dims_of(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
+    """Dimensions to work on as a tuple counted from the front; None and () mean all. Raises DimError."""
+    if dim is None:
+        return tuple(range(ndim))
+    if not isinstance(dim, (tuple, list)):
+        chosen: tuple[int, ...] = (one_dim(name, dim, ndim),)
+    else:
+        chosen = tuple(one_dim(name, d, ndim) for d in dim)
+        if not chosen:
+            return tuple(range(ndim))
+        if len(set(chosen)) != len(chosen):
+            raise DimError(f"{name}: a dim appears twice in {tuple(dim)}.")
+    return chosen if ndim else ()
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _reshape_infer(x: Any, *, shape: tuple[int, ...]) -> Spec:
+    if size_of(tuple(x.shape)) != size_of(shape):
+        raise ShapeError(
+            f"reshape: shape {shape} is invalid for a tensor of {size_of(tuple(x.shape))} elements "
+            f"(shape {tuple(x.shape)})."
+        )
+    return Spec(shape, x.dtype)
+
+
+reshape = op(
+    "reshape",
+    infer=_reshape_infer,
+    rule=lambda F, g, x, *, needs, shape: (F.reshape(_dense(F, g), shape=tuple(x.shape)),),
+    view=True,
+    doc="The same elements in another shape; the input's memory must allow it without a copy.",
+)
+
+
+def _dense(F: Any, g: Any) -> Any:
+    """``g`` in memory order, so that reshape is a view whatever strides an expanded or permuted gradient has."""
+    return F.contiguous(g)
+
+
+def _contiguous_infer(x: Any) -> Spec:
+    return Spec(tuple(x.shape), x.dtype)
+
+
+contiguous = op(
+    "contiguous",
+    infer=_contiguous_infer,
+    rule=lambda F, g, x, *, needs: (g,),
+    define=lambda F, x: F.contiguous_copy(x),
+    doc="A C-contiguous copy, or the input itself if it is contiguous.",
+)
+contiguous_copy = op(
+    "contiguous_copy",
+    infer=_contiguous_infer,
+    rule=lambda F, g, x, *, needs: (g,),
+    doc="A fresh C-contiguous copy.",
+)
+
+
+def _permute_infer(x: Any, *, dims: tuple[int, ...]) -> Spec:
+    return Spec(tuple(x.shape[d] for d in dims), x.dtype)
+
+
+def _inverse(dims: tuple[int, ...]) -> tuple[int, ...]:
+    inverse = [0] * len(dims)
+    for position, dim in enumerate(dims):
+        inverse[dim] = position
+    return tuple(inverse)
+
+
+permute = op(
+    "permute",
+    infer=_permute_infer,
+    rule=lambda F, g, x, *, needs, dims: (F.permute(g, dims=_inverse(dims)),),
+    view=True,
+    doc="The same elements with the dimensions in another order.",
+)
+
+
+def _expand_infer(x: Any, *, shape: tuple[int, ...]) -> Spec:
+    have = tuple(x.shape)
+    lead = len(shape) - len(have)
+    if lead < 0 or any(size not in (1, shape[i + lead]) for i, size in enumerate(have)):
+        raise ShapeError(f"expand: a tensor of shape {have} can't be expanded to {shape}: only sizes of 1 grow.")
+    return Spec(shape, x.dtype)
+
+
+expand = op(
+    "expand",
+    infer=_expand_infer,
+    rule=lambda F, g, x, *, needs, shape: (F.sum_to(g, shape=tuple(x.shape)),),
+    view=True,
+    doc="Dimensions of size 1 repeated without copying.",
+)
+
+
+def _slice_infer(x: Any, *, key: tuple[Any, ...]) -> Spec:
+    shape: list[int] = []
+    axis = 0
+    for part in key:
+        if part is None:
+            shape.append(1)
+            continue
+        if isinstance(part, slice):
+            shape.append(len(range(*part.indices(x.shape[axis]))))
+        axis += 1
+    shape.extend(x.shape[axis:])
+    return Spec(tuple(shape), x.dtype)
+
+
+slice_ = op(
+    "slice",
+    infer=_slice_infer,
+    rule=lambda F, g, x, *, needs, key: (F.slice_backward(g, shape=tuple(x.shape), key=key),),
+    view=True,
+    doc="Basic indexing: ``key`` holds integers, slices and None.",
+)
+
+
+def _slice_backward_define(F: Any, g: Any, *, shape: tuple[int, ...], key: tuple[Any, ...]) -> Any:
+    out = F.zeros_as(g, shape=shape)
+    F.copy_into(F.slice(out, key=key), g)
+    return out
+
+
+slice_backward = op(
+    "slice_backward",
+    infer=lambda g, *, shape, key: Spec(shape, g.dtype),
+    define=_slice_backward_define,
+    rule=lambda F, g, g0, *, needs, shape, key: (F.slice(g, key=key),),
+    doc="Zeros of ``shape`` with ``g`` where ``key`` points.",
+)
+zeros_as = op(
+    "zeros_as",
+    infer=lambda x, *, shape: Spec(shape, x.dtype),
+    rule=lambda F, g, x, *, needs, shape: (None,),
+    doc="Zeros of ``shape`` in the dtype and on the device of ``x``.",
+)
+
+
+def _cast_infer(x: Any, *, dtype: Any) -> Spec:
+    return Spec(tuple(x.shape), dtype)
+
+
+def _cast_rule(F: Any, g: Any, x: Any, *, needs: tuple[bool, ...], dtype: Any) -> tuple[Any, ...]:
+    return (F.cast(g, dtype=x.dtype),)
+
+
+cast = op("cast", infer=_cast_infer, rule=_cast_rule, doc="The elements converted to ``dtype``, in fresh memory.")
+sum_to = op(
+    "sum_to",
+    infer=lambda x, *, shape: Spec(shape, x.dtype),
+    rule=lambda F, g, x, *, needs, shape: (F.expand(g, shape=tuple(x.shape)),),
+    doc="The sum over the axes along which ``shape`` was broadcast: what undoes broadcasting in backward.",
+)
+
+
+def _copy_into_infer(target: Any, source: Any) -> Spec:
+    return Spec(tuple(target.shape), target.dtype)
+
+
+copy_into = op("copy_into", infer=_copy_into_infer, doc="Writes ``source`` over ``target``; not recorded.")
+full = op("full", infer=lambda *, shape, value, dtype: Spec(shape, dtype), doc="A filled array.")
+full_as = op(
+    "full_as",
+    infer=lambda x, *, value: Spec(tuple(x.shape), x.dtype),
+    rule=lambda F, g, x, *, needs, value: (None,),
+    doc="An array like ``x``, every element ``value``.",
+)

@@ -1,0 +1,245 @@
+"""The user's object: an array of a backend, and its handle on the tape.
+
+Only what every tensor *is* stands here: storage, place on the tape, versions, views. What a tensor can *do* is
+installed from the op families (``ops/``) by ``install``, so an op is added in its own file alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .autograd.grad_mode import state as grad_state
+from .dtypes import BY_NAME, DType
+from .errors import AutogradError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from .autograd.node import Node
+    from .device import Device
+
+__all__ = ["Tensor", "install", "view_of", "wrap"]
+
+
+class Tensor:
+    """A multi-dimensional array whose operations can be differentiated. Make one with ``tensorgrad.tensor``."""
+
+    # Defaults live on the class, so that making a tensor sets two attributes and no more.
+    _data: Any
+    _node: Node | None = None  # what recorded it; None for leaves
+    _slot: int = 0  # which output of that node it is
+    _tracked: bool = False  # requires grad
+    _grad: Tensor | None = None
+    _version: list[int] | None = None  # shared by all tensors on the same storage; made when first needed
+    _base: Tensor | None = None  # the tensor whose storage this is a view of
+    _chain: tuple[tuple[Any, dict[str, Any]], ...] = ()  # view ops that lead from the base to this
+    _changes: int = 0  # how often the history of this base was rewritten by an in-place op
+    _generation: int = 0  # the base's _changes when this view's node was made
+    _frozen_view: bool = False  # made under no_grad: its history does not follow the base's
+    _hooks: list[Any] | None = None
+    _post_hooks: list[Any] | None = None
+    _inference: bool = False
+    _keeps_grad: bool = False
+    __array_priority__ = 1000
+
+    def __init__(self, data: Any = (), *, device: Any = None):
+        from .ops.create import tensor as make
+
+        self._data = make(data, dtype=DEFAULT_OR_OWN(data), device=device)._data
+
+    @property
+    def data(self) -> Tensor:
+        """The same storage outside the tape; changes made through it are not seen by version checks."""
+        return wrap(self._data)
+
+    @data.setter
+    def data(self, other: Tensor) -> None:
+        if not isinstance(other, Tensor):
+            raise TypeError(f"Tensor.data takes a Tensor, got {type(other).__name__}")
+        self._data = other._data
+
+    @property
+    def shape(self) -> Any:
+        return Size(self._data.shape)
+
+    @property
+    def ndim(self) -> int:
+        return int(self._data.ndim)
+
+    @property
+    def dtype(self) -> DType:
+        return BY_NAME[self._data.dtype.name]
+
+    @property
+    def device(self) -> Device:
+        from .backends import registry
+
+        return registry.device_of(self._data)
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._tracked
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if not value and self._node is not None:
+            raise AutogradError(
+                "requires_grad can be switched off on leaf tensors only; this one was computed. Use .detach()."
+            )
+        if value and self.dtype.category < 2:
+            raise DTypeError(
+                f"only floating point and complex tensors can require gradients, this one is {self.dtype}."
+            )
+        if value and self._inference:
+            raise AutogradError("an inference tensor can't require grad; clone it outside of inference_mode.")
+        if self._node is None:
+            self._tracked = bool(value)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self._node is None
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node that recorded this tensor, None for leaves."""
+        if self._base is not None and self._generation != self._base._changes:
+            self._follow_base()
+        return self._node
+
+    @property
+    def grad(self) -> Tensor | None:
+        """What ``backward`` accumulated here; None before."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
+            if value._data.shape != self._data.shape:
+                raise ShapeError(f"grad has shape {tuple(value.shape)}, its tensor {tuple(self.shape)}.")
+        self._grad = value
+
+    @property
+    def _version_number(self) -> int:
+        return self._version_cell()[0]
+
+    def _version_cell(self) -> list[int]:
+        cell = self._version
+        if cell is None:
+            cell = self._version = [0]
+        return cell
+
+    def _bump(self) -> None:
+        """The storage was written to."""
+        self._version_cell()[0] += 1
+
+    def _follow_base(self) -> None:
+        """The base's history was rewritten by an in-place op: find this view's place in the new one."""
+        base = self._base
+        assert base is not None
+        if self._frozen_view:
+            raise AutogradError(
+                "a view made under no_grad is used after its base was changed in place with grad enabled; "
+                "its history is unknown. Make the view again, or detach() it."
+            )
+        self._generation = base._changes
+        if not base._tracked:
+            return
+        again = base
+        recording, grad_state.recording = grad_state.recording, True
+        try:
+            for op, attrs in self._chain:
+                again = op(again, **attrs)
+        finally:
+            grad_state.recording = recording
+        self._node, self._slot, self._tracked = again._node, again._slot, True
+
+    def detach(self) -> Tensor:
+        """The same storage without history; shares the version counter, so in-place changes are noticed."""
+        out = wrap(self._data)
+        out._version = self._version_cell()
+        return out
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        from .ops.create import rebuild
+
+        return rebuild, (type(self), self._data, self._tracked, self.device.type)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise AutogradError("only leaf tensors can be deep-copied; detach() this one first.")
+        found = memo.get(id(self))
+        if found is None:
+            found = type(self).__new__(type(self))
+            found._data = self._data.copy()
+            found._tracked = self._tracked
+            for name, value in vars(self).items():
+                if not name.startswith("_"):
+                    setattr(found, name, value)
+            if self._grad is not None:
+                found._grad = self._grad.__deepcopy__(memo)
+            memo[id(self)] = found
+        return found
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def DEFAULT_OR_OWN(data: Any) -> Any:
+    """``Tensor(data)``, as PyTorch's, converts numbers to the default dtype but keeps a tensor's own."""
+    from .dtypes import get_default_dtype
+
+    return data.dtype if isinstance(data, Tensor) else get_default_dtype()
+
+
+class Size(tuple[int, ...]):
+    """A shape: a tuple that also knows its number of elements."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        count = 1
+        for size in self:
+            count *= size
+        return count
+
+    def __repr__(self) -> str:
+        return f"tensorgrad.Size({list(self)})"
+
+
+_new = object.__new__
+
+
+def wrap(array: Any) -> Tensor:
+    """A tensor on this array, outside the tape."""
+    out = _new(Tensor)
+    out._data = array
+    if grad_state.inference:
+        out._inference = True
+    return out
+
+
+def view_of(op: Any, source: Tensor, array: Any, attrs: dict[str, Any], track: bool) -> Tensor:
+    """The result of a view op: it shares storage and version with its source, and follows the base's history."""
+    out = _new(Tensor)
+    out._data = array
+    if grad_state.inference:
+        out._inference = True
+    base = source if source._base is None else source._base
+    out._base = base
+    out._chain = (*source._chain, (op, attrs))
+    out._version = source._version_cell()
+    out._generation = base._changes
+    if track:
+        if source._base is not None and source._generation != base._changes:
+            source._follow_base()
+        op.record((source,), [source._data], attrs, (out,), (array,))
+    elif source._tracked or source._frozen_view:
+        out._frozen_view = True
+    return out
+
+
+def install(function: Callable[..., Any], *names: str) -> None:
+    """Make a function of a tensor a method of Tensor, under its own name or the given ones."""
+    for name in names or (function.__name__,):
+        setattr(Tensor, name, function)
