@@ -19,7 +19,7 @@ from .create import as_operand
 from .elementwise import Elementwise
 from .record import Op, Spec, check_devices, op
 
-__all__ = ["check_writable", "write_into"]
+__all__ = ["check_writable", "deliver", "write_into"]
 
 
 def check_writable(name: str, target: Tensor, track: bool) -> None:
@@ -64,7 +64,7 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
         raise DTypeError(f"{name} has several results and no in-place form.")
     check_fits(f"{name}_", target, spec)
     check_partial_overlap(f"{name}_", target._data, arrays)
-    if record and what.rule is None and not isinstance(what, Elementwise):
+    if record and not isinstance(what, Elementwise) and what.rule is None:
         # only the definition knows the derivative: run it recorded, then assign its result
         grad_source = what(*ready, **attrs)
         return write_into(assign, target, (target, grad_source), {})
@@ -85,13 +85,40 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
     return target
 
 
+def deliver(name: str, result: Tensor, out: Tensor | None) -> Tensor:
+    """``result``, or ``out`` with the result written into it (an ``out`` of no elements takes its shape).
+
+    Raises AutogradError if a gradient would be needed: ``out=`` is not recorded.
+    """
+    if out is None:
+        return result
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}: out must be a Tensor, got {type(out).__name__}")
+    if grad_state.recording and (result._tracked or out._tracked):
+        raise AutogradError(f"{name}: out= is not recorded, but an argument requires grad. Leave out= away.")
+    check_fits_dtype(name, out, result._data.dtype)
+    if out._data.shape != result._data.shape:
+        if out._data.size:
+            raise ShapeError(f"{name}: out has shape {tuple(out.shape)}, the result {tuple(result.shape)}.")
+        out._data = local.doors[type(result._data)].cast(result._data, dtype=out._data.dtype)
+    else:
+        check_writable(name, out, False)
+        local.doors[type(out._data)].copy_into(out._data, result._data)
+    out._bump()
+    return out
+
+
 def check_fits(name: str, target: Tensor, spec: Spec) -> None:
     if tuple(spec.shape) != target._data.shape:
         raise ShapeError(
             f"{name}: the result has shape {tuple(spec.shape)}, the tensor written to {tuple(target.shape)}; "
             "an in-place operation can't change a shape."
         )
-    have, result = BY_NAME[target._data.dtype.name], BY_NAME[spec.dtype.name]
+    check_fits_dtype(name, target, spec.dtype)
+
+
+def check_fits_dtype(name: str, target: Tensor, dtype: Any) -> None:
+    have, result = BY_NAME[target._data.dtype.name], BY_NAME[dtype.name]
     if result.category > have.category:
         raise DTypeError(
             f"{name}: the result is {result} and can't be stored in a tensor of {have}. "
