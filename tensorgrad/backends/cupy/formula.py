@@ -1,0 +1,98 @@
+"""Formulas on CuPy arrays: the callable behind every elementwise op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...dtypes import key_of, numpy_dtype
+from ...expr import Program
+from .launch import Launcher, Prepared
+
+__all__ = ["CupyFormula"]
+
+
+class CupyFormula:
+    """``f(*arrays_and_numbers, out=None)``: evaluates a formula with one kernel launch.
+
+    Args:
+        name: what errors call it.
+        specialize: gives the typed program for operand keys (``"float32"``, ``"float32:0"``, ``"py:int"``).
+        launcher: who compiles and launches.
+    """
+
+    def __init__(self, name: str, specialize: Callable[[tuple[str, ...]], Program], launcher: Launcher):
+        self.name = name
+        self.specialize = specialize
+        self.launcher = launcher
+        self.xp = launcher.xp
+        self.prepared: dict[tuple[str, ...], Prepared] = {}
+
+    def __call__(self, *args: Any, out: Any = None) -> Any:
+        """The results for these operands: one array, or a tuple of them, of the broadcast shape.
+
+        ``out``: an array or a tuple of arrays of that shape to write to (converted to their dtype); they may share
+        memory with the inputs. Raises ValueError for shapes that don't broadcast or an ``out`` that can't be written.
+        """
+        keys = tuple([key_of(x) for x in args])
+        prepared = self.prepared.get(keys)
+        if prepared is None:
+            prepared = self.prepared[keys] = Prepared(self.specialize(keys))
+        arrays = [args[k] for k in prepared.arrays]
+        shape = arrays[0].shape if arrays else ()
+        for x in arrays[1:]:
+            if x.shape != shape:
+                shape = self.broadcast(arrays)
+                break
+        targets = self.targets(prepared, arrays, shape, out)
+        if 0 not in shape:
+            self.launcher.evaluate(prepared, args, targets, shape)
+        if out is not None:
+            wanted = out if type(out) is tuple else (out,)
+            for target, result in zip(wanted, targets, strict=True):
+                if target is not result:
+                    target[...] = _converted(result, target.dtype)
+            return out
+        return targets[0] if len(targets) == 1 else tuple(targets)
+
+    def broadcast(self, arrays: list[Any]) -> tuple[int, ...]:
+        try:
+            return tuple(self.xp.broadcast_shapes(*[x.shape for x in arrays]))
+        except ValueError:
+            listed = " and ".join(str(x.shape) for x in arrays)
+            raise ValueError(f"{self.name}: shapes {listed} do not broadcast") from None
+
+    def targets(self, prepared: Prepared, arrays: list[Any], shape: tuple[int, ...], out: Any) -> list[Any]:
+        """The arrays that the kernel writes: those given where it may, fresh ones otherwise."""
+        outputs = prepared.program.outputs
+        if out is None:
+            return [self.xp.empty(shape, dtype=numpy_dtype(name)) for _, name in outputs]
+        wanted = out if type(out) is tuple else (out,)
+        if len(wanted) != len(outputs):
+            raise ValueError(f"{self.name}: it has {len(outputs)} results, out gives room for {len(wanted)}")
+        targets: list[Any] = []
+        for target, (_, name) in zip(wanted, outputs, strict=True):
+            if target.shape != shape:
+                raise ValueError(f"{self.name}: out has shape {target.shape}, the result {shape}")
+            if any(step == 0 and size > 1 for step, size in zip(target.strides, shape, strict=True)):
+                raise ValueError(f"{self.name}: out is an expanded view; several results would share one element")
+            dtype = numpy_dtype(name)
+            direct = target.dtype == dtype and not any(self.disturbs(target, x) for x in arrays)
+            targets.append(target if direct else self.xp.empty(shape, dtype=dtype))
+        return targets
+
+    def disturbs(self, target: Any, x: Any) -> bool:
+        """Whether writing ``target`` element by element could change elements of ``x`` that are still to be read."""
+        if not self.xp.may_share_memory(target, x):
+            return False
+        # the same elements in the same places: each is read by the thread that writes it, before it does
+        same_place = self.launcher.pointer(target) == self.launcher.pointer(x)
+        return not (same_place and target.shape == x.shape and target.strides == x.strides and target.dtype == x.dtype)
+
+
+def _converted(result: Any, dtype: Any) -> Any:
+    if result.dtype == dtype:
+        return result
+    if result.dtype.kind == "c" and dtype.kind not in "cb":
+        result = result.real
+    return result.astype(dtype)

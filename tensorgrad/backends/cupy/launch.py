@@ -1,0 +1,147 @@
+"""Runs printed kernels: chooses the layout, compiles at first use, launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...expr import Program
+from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, is_heavy, kernel, numbers, unit
+
+__all__ = ["Launcher", "Prepared", "Walk", "walk"]
+
+_BLOCK = 256
+_MOST_BLOCKS = 1 << 16  # beyond that the kernels' loop goes round: enough to fill any device many times over
+_PACK_BYTES = 16  # the widest load and store of one thread
+_INT32_ELEMENTS = 1 << 31
+
+def _single(value: Any) -> Any:
+    with np.errstate(over="ignore"):  # 1e60 is inf in float32, as it is in the other evaluators
+        return np.float32(value.real)
+
+
+def _complex_single(value: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return np.complex64(value)
+
+
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "bool": np.bool_,
+    "i64": lambda value: np.int64((int(value) + 2**63) % 2**64 - 2**63),  # wraps, as integer arithmetic does
+    "f32": _single,
+    "f64": lambda value: np.float64(value.real),
+    "c64": _complex_single,
+    "c128": np.complex128,
+}
+
+
+class Walk:
+    """A layout with the numbers that go with it: the kernel's leading arguments."""
+
+    __slots__ = ("arguments", "count", "layout")
+
+    def __init__(self, layout: Layout, count: int, arguments: tuple[Any, ...]):
+        self.layout = layout
+        self.count = count
+        self.arguments = arguments
+
+
+def _merged(shape: tuple[int, ...], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """The same walk over fewer axes: axes of length 1 dropped, neighbours joined where every operand steps evenly."""
+    axes = [axis for axis, size in enumerate(shape) if size != 1]
+    sizes: list[int] = []
+    steps: list[list[int]] = [[] for _ in strides]
+    for axis in axes:
+        size = shape[axis]
+        if sizes and all(step[-1] == own[axis] * size for step, own in zip(steps, strides, strict=True)):
+            sizes[-1] *= size
+            for step, own in zip(steps, strides, strict=True):
+                step[-1] = own[axis]
+        else:
+            sizes.append(size)
+            for step, own in zip(steps, strides, strict=True):
+                step.append(own[axis])
+    return sizes, steps
+
+
+@lru_cache(maxsize=8192)
+def walk(
+    shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...], packed: bool
+) -> Walk:
+    """How to visit every element of ``shape``.
+
+    Args:
+        shape: the broadcast shape; not empty of elements.
+        operands: (shape, strides in bytes, itemsize) of the input arrays and then the outputs.
+        packed: elements may be moved several at once: every pointer is a multiple of 16 bytes, and it is worth it.
+    """
+    count = int(np.prod(shape, dtype=object)) if shape else 1
+    strides: list[list[int]] = []
+    reach = count
+    for own_shape, own_strides, itemsize in operands:
+        missing = len(shape) - len(own_shape)
+        step = [0] * missing + [
+            0 if size == 1 else stride // itemsize for size, stride in zip(own_shape, own_strides, strict=True)
+        ]
+        strides.append(step)
+        reach = max(reach, 1 + sum(abs(s) * (n - 1) for s, n in zip(step, shape, strict=True)))
+    wide = reach >= _INT32_ELEMENTS
+    sizes, steps = _merged(shape, strides)
+    dense = [int(np.prod(sizes[axis + 1 :], dtype=object)) for axis in range(len(sizes))]
+    kinds = tuple(SINGLE if not any(step) else DENSE if step == dense else STRIDED for step in steps)
+    if STRIDED not in kinds:
+        widest = max(itemsize for _, _, itemsize in operands)
+        # outputs are never "single" but when there is one element, where packs gain nothing
+        vector = max(1, _PACK_BYTES // widest) if packed and count > 1 else 1
+        scalar = np.int64 if wide else np.uint32
+        return Walk(Layout(kinds, 0, min(vector, 8), wide), count, (scalar(count),))
+    scalar = np.int64 if wide else np.int32
+    arguments = [scalar(count), *map(scalar, sizes[1:])]
+    for step, kind in zip(steps, kinds, strict=True):
+        if kind == STRIDED:
+            arguments += map(scalar, step)
+    return Walk(Layout(kinds, len(sizes), 1, wide), count, tuple(arguments))
+
+
+class Prepared:
+    """A program with what launching it needs at hand, and its kernels by layout."""
+
+    __slots__ = ("arrays", "kernels", "numbers", "packed", "program")
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.arrays = array_inputs(program)
+        self.numbers = tuple((k, _SCALARS[kind]) for k, kind in numbers(program))
+        self.packed = not is_heavy(program)
+        self.kernels: dict[Layout, Any] = {}
+
+
+class Launcher:
+    """Evaluates programs on a device's arrays: the only place that compiles and launches what the printer prints."""
+
+    def __init__(self, xp: Any):
+        self.xp = xp
+
+    def compile(self, source: str, name: str) -> Callable[[tuple[int], tuple[int], tuple[Any, ...]], None]:
+        """A callable ``k(grid, block, arguments)`` for the function ``name``."""
+        return self.xp.RawKernel(source, name)  # type: ignore[no-any-return]
+
+    def pointer(self, array: Any) -> int:
+        return array.data.ptr  # type: ignore[no-any-return]
+
+    def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
+        """Write the results for ``args`` (arrays and Python numbers) into ``outputs``, which all have ``shape``."""
+        arrays = [*[args[k] for k in prepared.arrays], *outputs]
+        operands = tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays])
+        packed = prepared.packed and not any([self.pointer(a) % _PACK_BYTES for a in arrays])
+        plan = walk(shape, operands, packed)
+        run = prepared.kernels.get(plan.layout)
+        if run is None:
+            text = unit([prepared.program], [kernel(prepared.program, plan.layout, "formula")])
+            run = prepared.kernels[plan.layout] = self.compile(text, "formula")
+        blocks = -(-plan.count // (_BLOCK * plan.layout.vector))
+        values = [scalar(args[k]) for k, scalar in prepared.numbers]
+        run((min(blocks, _MOST_BLOCKS),), (_BLOCK,), (*plan.arguments, *arrays, *values))

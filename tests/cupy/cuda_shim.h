@@ -1,0 +1,60 @@
+// The few CUDA names that the package's sources use, for a C++ compiler: so that kernels can be run, thread after thread,
+// on a machine without a GPU. Kernels that need a barrier or warp exchange can't be run this way.
+#pragma once
+#include <math.h>
+#include <string.h>
+
+#include <utility>
+
+#define __device__
+#define __global__
+#define __constant__ static const
+#define __forceinline__ inline
+
+struct Position {
+  unsigned int x;
+};
+static Position blockIdx, threadIdx, blockDim, gridDim;
+
+inline float __int_as_float(int bits) {
+  float x;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+inline double __longlong_as_double(long long bits) {
+  double x;
+  memcpy(&x, &bits, 8);
+  return x;
+}
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+
+struct __half {
+  _Float16 value;
+};
+inline float __half2float(__half h) { return (float)h.value; }
+inline __half __float2half_rn(float x) { return {(_Float16)x}; }
+
+struct __nv_bfloat16 {
+  unsigned short bits;
+};
+inline float __bfloat162float(__nv_bfloat16 h) { return __int_as_float((int)((unsigned int)h.bits << 16)); }
+inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+  unsigned int bits;
+  memcpy(&bits, &x, 4);
+  if (x != x) return {0x7fff};
+  return {(unsigned short)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+template <class... A, size_t... I>
+void run_all(void (*kernel)(A...), unsigned int grid, unsigned int block, void** args, std::index_sequence<I...>) {
+  gridDim.x = grid;
+  blockDim.x = block;
+  for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x)
+    for (threadIdx.x = 0; threadIdx.x < block; ++threadIdx.x) kernel(*(A*)args[I]...);
+}
+
+template <class... A>
+void run_all(void (*kernel)(A...), unsigned int grid, unsigned int block, void** args) {
+  run_all(kernel, grid, block, args, std::index_sequence_for<A...>());
+}

@@ -1,0 +1,51 @@
+"""Compiles CUDA sources to machine code with NVRTC, which needs no GPU."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pytest
+
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'tensorgrad[cuda]'")
+pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder is not installed: pip install 'tensorgrad[cuda]'")
+
+
+def headers() -> str:
+    """The folder of cuda_fp16.h; skips the test where the CUDA runtime's headers are not installed."""
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"NVRTC does not load ({error}): pip install 'tensorgrad[cuda]'")
+    found = pathfinder.find_nvidia_header_directory("cudart")
+    if found is None:
+        pytest.skip("the CUDA runtime's headers are not installed: pip install 'tensorgrad[cuda]'")
+    return str(found)
+
+
+@dataclass
+class Compiled:
+    machine_code: bytes
+    log: str
+
+    @property
+    def spills(self) -> int:
+        """Bytes that kernels spill from registers to memory."""
+        return sum(map(int, re.findall(r"(\d+) bytes spill stores", self.log)))
+
+
+def compile_for_gpu(source: str, arch: int) -> Compiled:
+    """SASS of a source for ``sm_{arch}``, under the options that CuPy gives to a RawKernel. Fails with NVRTC's log."""
+    options = (
+        "-std=c++17", "-ftz=true", "--device-as-default-execution-space", f"-I{headers()}", f"-arch=sm_{arch}",
+        "--ptxas-options=-v",
+    )  # fmt: skip
+    program = cupy.cuda.nvrtc.createProgram(source, "unit.cu", [], [])
+    try:
+        try:
+            cupy.cuda.nvrtc.compileProgram(program, options)
+        except cupy.cuda.nvrtc.NVRTCError:
+            pytest.fail(f"sm_{arch}: {cupy.cuda.nvrtc.getProgramLog(program)[:4000]}", pytrace=False)
+        return Compiled(cupy.cuda.nvrtc.getCUBIN(program), cupy.cuda.nvrtc.getProgramLog(program))
+    finally:
+        cupy.cuda.nvrtc.destroyProgram(program)
