@@ -24,7 +24,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tensorgrad.errors import ConfigError
@@ -32,11 +31,6 @@ from tensorgrad.errors import ConfigError
 PREFIX = "TENSORGRAD_"
 # Read by setup.py while the extension is built; harmless, and often still set, at run time.
 BUILD_VARIABLES = ("TENSORGRAD_BUILD_JOBS", "TENSORGRAD_NO_EXTENSION")
-
-
-class ValueAndSource(NamedTuple):
-    value: Any
-    source: str
 
 
 class Row(NamedTuple):
@@ -50,21 +44,19 @@ class Row(NamedTuple):
     doc: str
 
 
-@dataclass(frozen=True)
 class Setting:
     """The declaration of one setting: ``parse`` turns a given value into the kept one or raises ValueError."""
 
-    name: str
-    default: Any
-    parse: Callable[[Any], Any]
-    valid: Callable[[], str]
-    env: str
-    doc: str
+    # Not a dataclass: writing the methods of one costs more than the rest of this module's import.
+    def __init__(
+        self, name: str, default: Any, parse: Callable[[Any], Any], valid: Callable[[], str], env: str, doc: str
+    ) -> None:
+        self.name, self.default, self.parse, self.valid, self.env, self.doc = name, default, parse, valid, env, doc
 
 
 _settings: dict[str, Setting] = {}
 _calls: dict[str, Any] = {}
-_resolved: dict[str, ValueAndSource] = {}
+_resolved: dict[str, tuple[Any, str]] = {}  # value, source
 _file: tuple[str, dict[str, Any]] | None = None
 _file_was_read = False
 _watchers: dict[str, list[Callable[[Any], None]]] = {}
@@ -113,14 +105,12 @@ def setting(
 
 def get(name: str) -> Any:
     """The value of a setting. Raises ConfigError for an unknown name or an invalid value in environment or file."""
-    found = _resolved.get(name)
-    return (found or _resolve(name)).value
+    return (_resolved.get(name) or _resolve(name))[0]
 
 
 def source(name: str) -> str:
     """Where the value comes from: ``call``, ``environment TENSORGRAD_X``, ``file /path/x.toml`` or ``default``."""
-    found = _resolved.get(name)
-    return (found or _resolve(name)).source
+    return (_resolved.get(name) or _resolve(name))[1]
 
 
 def set(name: str, value: Any) -> None:
@@ -166,22 +156,22 @@ def table() -> list[Row]:
     return [Row(s.name, get(s.name), source(s.name), s.env, s.valid(), s.doc) for s in _settings.values()]
 
 
-def _resolve(name: str) -> ValueAndSource:
+def _resolve(name: str) -> tuple[Any, str]:
     declared = _declared(name, "config.get")
     with _lock:
         if name in _calls:
-            found = ValueAndSource(_calls[name], "call")
+            found = _calls[name], "call"
         else:
             _check_environment()
             path, values = _file_values()
             if declared.env in os.environ:
                 origin = f"environment {declared.env}"
-                found = ValueAndSource(_parse(declared, os.environ[declared.env], origin), origin)
+                found = _parse(declared, os.environ[declared.env], origin), origin
             elif name in values:
                 origin = f"file {path}"
-                found = ValueAndSource(_parse(declared, values[name], origin), origin)
+                found = _parse(declared, values[name], origin), origin
             else:
-                found = ValueAndSource(declared.default, "default")
+                found = declared.default, "default"
         _resolved[name] = found
         return found
 

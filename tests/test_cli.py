@@ -78,4 +78,4 @@ def test_no_command_prints_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([])
     assert stopped.value.code == 2
-    assert "info" in capsys.readouterr().err
+    assert "command" in capsys.readouterr().err
