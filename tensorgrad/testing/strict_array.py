@@ -1,0 +1,352 @@
+"""A stand-in for ``cupy.ndarray`` over NumPy, as strict as CuPy: what runs on it needs no implicit conversion.
+
+It exists so that code for device ``cuda`` can be tested on a machine without one. Arithmetic is NumPy's; what is copied
+from CuPy is everything that such code may stumble over:
+
+- nothing converts silently: ``numpy.asarray(x)`` and ``numpy_array + x`` raise TypeError, also for 0-d arrays; the ways
+  out are ``x.get()`` and ``xp.asnumpy(x)``;
+- reductions and full indexing give 0-d arrays, never NumPy scalars, and an array is no index (``range(x)`` raises);
+- an index out of range is not noticed: it wraps. Kernels must check bounds themselves;
+- assigning to the same element twice leaves *one* of the values: here a randomly chosen one;
+- bfloat16 is refused by what CuPy has no kernel for.
+
+Every access that makes the host wait for the device, or copies to it, is counted (``traffic``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+__all__ = ["StrictArray", "Traffic", "no_traffic", "traffic", "unwrapped", "wrapped"]
+
+
+class Traffic:
+    """Counts what crosses between host and device: ``downloads`` make the host wait, ``uploads`` copy host data."""
+
+    def __init__(self) -> None:
+        self.downloads = 0
+        self.uploads = 0
+        self.forbidden = False
+
+    def download(self, what: str) -> None:
+        self.downloads += 1
+        if self.forbidden:
+            raise AssertionError(f"{what} makes the host wait for the device")
+
+    def upload(self, what: str) -> None:
+        self.uploads += 1
+        if self.forbidden:
+            raise AssertionError(f"{what} copies host memory to the device")
+
+
+traffic = Traffic()
+
+
+@contextmanager
+def no_traffic() -> Iterator[Traffic]:
+    """Within the block, whatever crosses between host and device raises AssertionError."""
+    before, traffic.forbidden = traffic.forbidden, True
+    try:
+        yield traffic
+    finally:
+        traffic.forbidden = before
+
+
+class _Pointer:
+    """``array.data``: where the elements are."""
+
+    def __init__(self, address: int):
+        self.ptr = address
+
+
+class _Device:
+    """``array.device``: always the first one."""
+
+    id = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Device)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "<CUDA Device 0>"
+
+
+_random_winner = np.random.default_rng(0)
+
+
+class StrictArray(NDArrayOperatorsMixin):
+    """Elements that NumPy holds in ``_host``, reachable only as on a device; see the module's text."""
+
+    __slots__ = ("_host",)
+    __array_priority__ = 100
+    device = _Device()
+
+    def __init__(self, host: np.ndarray[Any, Any]):
+        self._host = host
+
+    # ---- what it is
+
+    shape = property(lambda self: self._host.shape)
+    strides = property(lambda self: self._host.strides)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    nbytes = property(lambda self: self._host.nbytes)
+    itemsize = property(lambda self: self._host.itemsize)
+    flags = property(lambda self: self._host.flags)
+    T = property(lambda self: StrictArray(self._host.T))
+    mT = property(lambda self: StrictArray(np.swapaxes(self._host, -1, -2)))
+    data = property(lambda self: _Pointer(self._host.ctypes.data))
+
+    @property
+    def base(self) -> StrictArray | None:
+        return None if self._host.base is None else StrictArray(np.asarray(self._host.base))
+
+    @property
+    def real(self) -> StrictArray:
+        return StrictArray(self._host.real)
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        self._host.real = unwrapped(value)
+
+    @property
+    def imag(self) -> StrictArray:
+        return StrictArray(self._host.imag)
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        self._host.imag = unwrapped(value)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __iter__(self) -> Iterator[StrictArray]:
+        if self.ndim == 0:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(len(self)))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    # ---- the ways to the host
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray[Any, Any]:
+        traffic.download("get()")
+        if out is not None:
+            out[...] = self._host
+            return out  # type: ignore[no-any-return]
+        return np.array(self._host, order=order)  # type: ignore[call-overload, no-any-return]
+
+    def set(self, arr: np.ndarray[Any, Any], stream: Any = None) -> None:
+        if not isinstance(arr, np.ndarray):
+            raise TypeError("only a NumPy array can be set to an array on the device")
+        if arr.dtype != self.dtype or arr.shape != self.shape:
+            raise ValueError(f"set() needs {self.dtype} {self.shape}, got {arr.dtype} {arr.shape}")
+        traffic.upload("set()")
+        self._host[...] = arr
+
+    def _number(self, kind: Any) -> Any:
+        traffic.download(f"{kind.__name__}() of an array")
+        return kind(self._host)
+
+    def __float__(self) -> float:
+        return self._number(float)  # type: ignore[no-any-return]
+
+    def __int__(self) -> int:
+        return self._number(int)  # type: ignore[no-any-return]
+
+    def __bool__(self) -> bool:
+        return self._number(bool)  # type: ignore[no-any-return]
+
+    def __complex__(self) -> complex:
+        return self._number(complex)  # type: ignore[no-any-return]
+
+    def item(self, *args: int) -> Any:
+        traffic.download("item()")
+        return self._host.item(*args)
+
+    def tolist(self) -> Any:
+        traffic.download("tolist()")
+        return self._host.tolist()
+
+    def __repr__(self) -> str:
+        return repr(self._host)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array "
+            "explicitly."
+        )
+
+    # ---- copies and views
+
+    def __copy__(self) -> StrictArray:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> StrictArray:
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        return StrictArray, (self._host,)
+
+    def copy(self, order: Any = "C") -> StrictArray:
+        return StrictArray(self._host.copy(order))
+
+    def astype(
+        self, dtype: Any, order: Any = "K", casting: Any = None, subok: Any = None, copy: bool = True
+    ) -> StrictArray:
+        if casting is not None or subok is not None:
+            raise TypeError("casting and subok are not supported")
+        with np.errstate(all="ignore"):
+            cast = self._host.astype(dtype, order=order, copy=copy)
+        return self if cast is self._host else StrictArray(cast)
+
+    def view(self, dtype: Any = None) -> StrictArray:
+        return StrictArray(self._host.view() if dtype is None else self._host.view(dtype))
+
+    def reshape(self, *shape: Any, order: Any = "C") -> StrictArray:
+        return StrictArray(self._host.reshape(*shape, order=order))
+
+    def transpose(self, *axes: Any) -> StrictArray:
+        return StrictArray(self._host.transpose(*axes))
+
+    def fill(self, value: Any) -> None:
+        self._host.fill(self._assignable(value))
+
+    # ---- indexing
+
+    def __getitem__(self, key: Any) -> StrictArray:
+        key = self._key(key)
+        with np.errstate(all="ignore"):
+            found = self._host[_wrapping(key, self.shape)]
+        return StrictArray(found if isinstance(found, np.ndarray) else self._host[(*_tuple(key), Ellipsis)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        value = self._assignable(value)
+        key = _wrapping(self._key(key), self.shape)
+        with np.errstate(all="ignore"):
+            if any(isinstance(part, np.ndarray) and part.dtype.kind in "iu" for part in _tuple(key)):
+                self._scatter(key, value)
+            else:
+                self._host[key] = value
+
+    def _scatter(self, key: Any, value: Any) -> None:
+        # an undefined order: where an element is named twice, which value stays is drawn
+        places = np.arange(self.size).reshape(self.shape)[key]
+        values = np.broadcast_to(np.asarray(value), places.shape)
+        order = _random_winner.permutation(places.size)
+        chosen = np.unravel_index(places.ravel()[order], self.shape)
+        self._host[chosen] = values.reshape(-1)[order]
+
+    def _key(self, key: Any) -> Any:
+        parts = []
+        for part in _tuple(key):
+            if isinstance(part, StrictArray):
+                if part.dtype.kind == "b":
+                    traffic.download("indexing with a mask")
+                part = part._host
+            elif isinstance(part, (np.ndarray, list)):
+                traffic.upload("indexing with host data")
+                part = np.asarray(part)
+            parts.append(part)
+        return tuple(parts) if isinstance(key, tuple) else parts[0]
+
+    def _assignable(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            traffic.upload("assigning host data")
+            return value
+        return unwrapped(value)
+
+    # ---- operators and NumPy functions
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        from .strict_namespace import xp
+
+        function = getattr(xp, ufunc.__name__)
+        out = kwargs.get("out")
+        if isinstance(out, tuple) and len(out) == 1:
+            kwargs["out"] = out[0]
+        return (function if method == "__call__" else getattr(function, method))(*inputs, **kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        from .strict_namespace import xp
+
+        where: Any = xp
+        for part in function.__module__.split(".")[1:]:
+            where = getattr(where, part)
+        return getattr(where, function.__name__)(*args, **kwargs)
+
+
+def _method(name: str) -> Any:
+    def method(self: StrictArray, *args: Any, **kwargs: Any) -> Any:
+        from .strict_namespace import xp
+
+        return getattr(xp, name)(self, *args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+for _name in (
+    "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "compress", "conj", "conjugate",
+    "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "nonzero", "prod", "ptp", "ravel", "repeat", "round",
+    "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+):  # fmt: skip
+    setattr(StrictArray, _name, _method(_name))
+
+
+def _tuple(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _wrapping(key: Any, shape: tuple[int, ...]) -> Any:
+    """The key with integer arrays taken modulo the length of their axis, as CuPy's kernels do."""
+    parts = _tuple(key)
+    used = sum(
+        part.ndim if isinstance(part, np.ndarray) and part.dtype.kind == "b" else 1
+        for part in parts
+        if part is not None and part is not Ellipsis
+    )
+    axis = 0
+    wrapping = []
+    for part in parts:
+        if part is Ellipsis:
+            axis += len(shape) - used
+        elif isinstance(part, np.ndarray) and part.dtype.kind == "b":
+            axis += part.ndim
+        elif part is not None:
+            if isinstance(part, np.ndarray) and part.dtype.kind in "iu" and axis < len(shape) and shape[axis]:
+                part = part % shape[axis]
+            axis += 1
+        wrapping.append(part)
+    return tuple(wrapping) if isinstance(key, tuple) else wrapping[0]
+
+
+def unwrapped(value: Any) -> Any:
+    """The NumPy side of what a device function may be given; raises TypeError for host arrays, as CuPy does."""
+    if isinstance(value, StrictArray):
+        return value._host
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {type(value)}")
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(unwrapped, value))
+    return value
+
+
+def wrapped(value: Any) -> Any:
+    """Results as device arrays, NumPy scalars as 0-d ones."""
+    if isinstance(value, np.ndarray):
+        return StrictArray(value)
+    if isinstance(value, np.generic):
+        return StrictArray(np.asarray(value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(wrapped, value))
+    return value

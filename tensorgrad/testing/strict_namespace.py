@@ -1,0 +1,256 @@
+"""``xp``: NumPy's functions on strict arrays, as far as CuPy has them, refused where CuPy refuses.
+
+Where CuPy is installed (it imports without a GPU), every name is looked up there and every call is bound to the real
+function's signature, so an argument that only NumPy knows is found out on any machine.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from .strict_array import StrictArray, traffic, unwrapped, wrapped
+
+__all__ = ["xp"]
+
+# NumPy's names that CuPy 14 lacks, for machines without CuPy
+_MISSING = frozenset((
+    "asmatrix", "block", "bmat", "char", "ctypeslib", "datetime64", "einsum_path", "emath", "errstate", "frompyfunc",
+    "geomspace", "geterr", "histogram_bin_edges", "insert", "isnat", "longdouble", "ma", "matrix", "matvec", "memmap",
+    "nanpercentile", "nanquantile", "ndenumerate", "nditer", "nested_iters", "rec", "seterr", "spacing", "strings",
+    "timedelta64", "unstack", "vecdot", "vecmat",
+))  # fmt: skip
+# take no device array: shapes, numbers, or host data that is copied to the device
+_CREATE = frozenset((
+    "arange", "array", "asarray", "ascontiguousarray", "asanyarray", "asfortranarray", "empty", "eye", "from_dlpack",
+    "frombuffer", "full", "identity", "indices", "linspace", "logspace", "ones", "tri", "zeros",
+))  # fmt: skip
+_FROM_HOST = frozenset(("array", "asarray", "ascontiguousarray", "asanyarray", "asfortranarray"))
+_SEQUENCES = frozenset((
+    "broadcast_arrays", "column_stack", "concat", "concatenate", "dstack", "hstack", "ix_", "lexsort", "meshgrid",
+    "select", "stack", "vstack",
+))  # fmt: skip
+# of types and shapes only: no array is read
+_ABOUT = frozenset((
+    "broadcast_shapes", "can_cast", "dtype", "finfo", "iinfo", "isdtype", "isscalar", "issubdtype", "min_scalar_type",
+    "ndim", "promote_types", "result_type", "shape", "size", "may_share_memory", "shares_memory", "iscomplexobj",
+    "isrealobj",
+))  # fmt: skip
+_WAITING = frozenset(("nonzero", "flatnonzero", "argwhere", "unique", "bincount", "extract", "compress"))
+# no kernel for bfloat16 (CuPy 14.2)
+_NO_BFLOAT16 = frozenset((
+    "argmax", "argmin", "argpartition", "argsort", "bincount", "convolve", "correlate", "cumprod", "cumsum", "einsum",
+    "interp", "lexsort", "partition", "searchsorted", "sort", "tensordot", "unique", "inner", "outer", "vdot",
+))  # fmt: skip
+_UFUNC_OPTIONS = frozenset(("out", "dtype", "casting"))
+_SCATTER = {"add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor"}
+_SCATTER_DTYPES = frozenset(("int32", "int64", "uint32", "uint64", "float16", "float32", "float64"))
+
+
+def _real_cupy() -> Any:
+    if find_spec("cupy") is None:
+        return None
+    import cupy
+
+    return cupy
+
+
+def _is_bfloat16(x: Any) -> bool:
+    return isinstance(x, StrictArray) and x.dtype.name == "bfloat16"
+
+
+def _flat(args: Any) -> list[Any]:
+    found = []
+    for x in args:
+        found += _flat(x) if isinstance(x, (list, tuple)) else [x]
+    return found
+
+
+class _Ufunc:
+    """A NumPy ufunc that takes device arrays and numbers only."""
+
+    def __init__(self, name: str, ufunc: np.ufunc, real: Any):
+        self.__name__ = name
+        self.ufunc = ufunc
+        self.real = real
+
+    def check(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for x in inputs:
+            if not isinstance(x, (StrictArray, int, float, complex, np.generic)):
+                raise TypeError(f"{self.__name__}: Unsupported type {type(x)}")
+        if not any(isinstance(x, StrictArray) for x in (*inputs, kwargs.get("out"))):
+            traffic.upload(f"{self.__name__} of numbers")
+        unknown = kwargs.keys() - _UFUNC_OPTIONS
+        if unknown:
+            raise TypeError(f"{self.__name__}: Wrong arguments {sorted(unknown)}")
+        if any(map(_is_bfloat16, inputs)) and self.real is not None and not any("E" in t for t in self.real.types):
+            raise TypeError(f"{self.__name__}: no kernel for bfloat16")
+
+    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+        self.check(inputs, kwargs)
+        out = kwargs.pop("out", None)
+        if out is not None:
+            kwargs["out"] = unwrapped(out)
+        with np.errstate(all="ignore"):
+            result = self.ufunc(*map(unwrapped, inputs), **kwargs)
+        return out if out is not None else wrapped(result)
+
+    def at(self, target: StrictArray, indices: Any, *values: Any) -> None:
+        if self.__name__ not in _SCATTER or target.dtype.name not in _SCATTER_DTYPES:
+            raise TypeError(f"{self.__name__}.at: not supported for {target.dtype}")
+        key = target._key(indices)
+        self.ufunc.at(target._host, key, *map(unwrapped, values))
+
+    def reduce(self, array: StrictArray, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+        if any(map(_is_bfloat16, (array,))):
+            raise TypeError(f"{self.__name__}.reduce: no kernel for bfloat16")
+        with np.errstate(all="ignore"):
+            return wrapped(self.ufunc.reduce(unwrapped(array), axis, dtype, unwrapped(out), keepdims))
+
+    def accumulate(self, array: StrictArray, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
+        if self.__name__ not in ("add", "multiply"):
+            raise NotImplementedError(f"{self.__name__}.accumulate is not supported")
+        return wrapped(self.ufunc.accumulate(unwrapped(array), axis, dtype, unwrapped(out)))
+
+    def outer(self, a: StrictArray, b: StrictArray) -> Any:
+        return self(a.reshape(a.shape + (1,) * b.ndim), b)
+
+    def reduceat(self, array: StrictArray, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
+        if self.__name__ != "add":
+            raise NotImplementedError(f"{self.__name__}.reduceat is not supported")
+        return wrapped(self.ufunc.reduceat(unwrapped(array), unwrapped(indices), axis, dtype, unwrapped(out)))
+
+
+class _Function:
+    """A NumPy function that takes device arrays only."""
+
+    def __init__(self, name: str, function: Callable[..., Any], real: Any):
+        self.__name__ = name
+        self.function = function
+        try:
+            self.signature = None if real is None else inspect.signature(real)
+        except ValueError:  # compiled without a signature
+            self.signature = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self.__name__
+        if self.signature is not None:
+            self.signature.bind(*args, **kwargs)
+        arrays = _flat((*args, *kwargs.values()))
+        if name in _FROM_HOST:
+            if not isinstance(args[0], StrictArray):
+                traffic.upload(f"{name}() of host data")
+                if isinstance(args[0], (list, tuple)) and any(isinstance(x, StrictArray) for x in arrays):
+                    return wrapped(self.function(unwrapped(args[0]), *args[1:], **kwargs))
+                return wrapped(self.function(*args, **kwargs))
+        elif name in _ABOUT:
+            return self.function(*map(unwrapped, args), **kwargs)
+        elif name not in _CREATE and name not in _SEQUENCES and args and name != "einsum":
+            if not isinstance(args[0], StrictArray):
+                raise TypeError(f"{name}: the first argument must be a device array, got {type(args[0])}")
+        if name in _NO_BFLOAT16 and any(map(_is_bfloat16, arrays)):
+            raise TypeError(f"{name}: no kernel for bfloat16")
+        if name in _WAITING or (name == "where" and len(args) == 1):
+            traffic.download(f"{name}()")
+        with np.errstate(all="ignore"):
+            result = self.function(*unwrapped(args), **{key: unwrapped(value) for key, value in kwargs.items()})
+        if isinstance(result, bool):
+            return StrictArray(np.asarray(result))  # allclose and its like
+        for x in (*args, kwargs.get("out")):
+            if isinstance(x, StrictArray) and x._host is result:
+                return x
+        return wrapped(result)
+
+
+def _asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> Any:
+    return a.get(order=order, out=out) if isinstance(a, StrictArray) else np.asarray(a, order=order)  # type: ignore[call-overload]
+
+
+def _matmul(a: Any, b: Any, out: Any = None, **kwargs: Any) -> Any:
+    for x in (a, b):
+        if not isinstance(x, StrictArray):
+            raise TypeError(f"matmul: Unsupported type {type(x)}")
+    if kwargs:
+        raise TypeError(f"matmul: Wrong arguments {sorted(kwargs)}")
+    if _is_bfloat16(a) or _is_bfloat16(b):
+        if max(a.ndim, b.ndim) > 2:
+            raise TypeError("data type 'E' not understood")
+        result = (a._host.astype(np.float32) @ b._host.astype(np.float32)).astype(a.dtype)
+        if out is not None:
+            out._host[...] = result
+            return out
+        return wrapped(result)
+    if a.dtype.kind == "b" and b.dtype.kind == "b" or a.ndim == 0 or b.ndim == 0:
+        return wrapped(np.matmul(a._host, b._host))
+    with np.errstate(all="ignore"):
+        result = np.matmul(a._host, b._host, out=None if out is None else out._host)
+    return out if out is not None else wrapped(result)
+
+
+def _take(a: StrictArray, indices: Any, axis: int | None = None, out: Any = None) -> Any:
+    return wrapped(np.take(unwrapped(a), unwrapped(indices), axis, unwrapped(out), mode="wrap"))
+
+
+def _take_along_axis(a: StrictArray, indices: StrictArray, axis: int | None) -> Any:
+    host, at = unwrapped(a), unwrapped(indices)
+    length = host.size if axis is None else host.shape[axis]
+    return wrapped(np.take_along_axis(host, at % max(length, 1), axis))
+
+
+def _where(condition: Any, *choices: Any) -> Any:
+    if not isinstance(condition, StrictArray):
+        raise AttributeError(f"{type(condition).__name__!r} object has no attribute 'astype'")
+    if not choices:
+        traffic.download("where() of one argument")
+    for x in choices:
+        if isinstance(x, (np.ndarray, list, tuple)):
+            raise TypeError(f"where: Unsupported type {type(x)}")
+    return wrapped(np.where(condition._host, *map(unwrapped, choices)))
+
+
+_OWN: dict[str, Any] = {
+    "ndarray": StrictArray, "asnumpy": _asnumpy, "matmul": _matmul, "take": _take, "where": _where,
+    "take_along_axis": _take_along_axis,
+}  # fmt: skip
+
+
+class Namespace:
+    """NumPy's names on strict arrays; AttributeError for what CuPy does not have."""
+
+    def __init__(self, path: str, numpy: Any, cupy: Any):
+        self.__name__ = path
+        self._numpy = numpy
+        self._cupy = cupy
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._numpy is np and name in _OWN:
+            found = _OWN[name]
+        else:
+            found = self._adapted(name)
+        self.__dict__[name] = found
+        return found
+
+    def _adapted(self, name: str) -> Any:
+        if name in _MISSING or (self._cupy is not None and not hasattr(self._cupy, name)):
+            raise AttributeError(f"module 'cupy' has no attribute {name!r}")
+        real = None if self._cupy is None else getattr(self._cupy, name)
+        value = getattr(self._numpy, name)
+        if isinstance(value, np.ufunc):
+            return _Ufunc(name, value, real)
+        if inspect.ismodule(value):
+            return Namespace(f"{self.__name__}.{name}", value, real)
+        if isinstance(value, type) or not callable(value):
+            return value
+        return _Function(name, value, real)
+
+    def __repr__(self) -> str:
+        return f"<strict namespace {self.__name__}>"
+
+
+xp = Namespace("strict", np, _real_cupy())
