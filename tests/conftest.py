@@ -11,6 +11,19 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import config, dispatch
 
+
+def settings() -> dict[str, Any]:
+    """Settings made by calls, but those that are compared by their effect."""
+    return {name: value for name, value in config._calls.items() if name not in ("backend", "num_threads")}
+
+
+def restore_settings(before: dict[str, Any]) -> None:
+    for name in settings().keys() - before.keys():
+        config.unset(name)
+    for name, value in before.items():
+        config.set(name, value)
+
+
 STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "grad mode": (tg.is_grad_enabled, tg.set_grad_enabled),
     "inference mode": (tg.is_inference_mode_enabled, lambda before: None),
@@ -18,7 +31,7 @@ STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "backend": (tg.get_backend, tg.set_backend),
     "listeners": (dispatch.listeners, lambda before: None),
     "threads": (tg.get_num_threads, tg.set_num_threads),
-    "settings made by calls": (lambda: dict(config._calls), lambda before: None),
+    "settings made by calls": (settings, restore_settings),
 }
 """What a process has only one of: how to read it, and how to give it back so that the next test does not fail too."""
 
