@@ -1,0 +1,25 @@
+// Row-major matrix products on ONE thread, from the OpenBLAS of the package scipy-openblas32; safe to call from several
+// threads at once. Splitting over threads is ours: one pool serves every kernel, and the split depends on shapes alone.
+//
+// The library is loaded at run time from where its Python package says it is, so a wheel needs no search path.
+#pragma once
+
+#include "dtype.h"
+
+namespace tg {
+
+// c (m, n) = alpha op(a) (m, k) op(b) (k, n) + beta c. Sizes must fit in an int.
+void blas_gemm(bool ta, bool tb, Index m, Index n, Index k, float alpha, const float* a, Index lda, const float* b,
+               Index ldb, float beta, float* c, Index ldc);
+void blas_gemm(bool ta, bool tb, Index m, Index n, Index k, double alpha, const double* a, Index lda, const double* b,
+               Index ldb, double beta, double* c, Index ldc);
+void blas_gemm(bool ta, bool tb, Index m, Index n, Index k, c64 alpha, const c64* a, Index lda, const c64* b, Index ldb,
+               c64 beta, c64* c, Index ldc);
+void blas_gemm(bool ta, bool tb, Index m, Index n, Index k, c128 alpha, const c128* a, Index lda, const c128* b,
+               Index ldb, c128 beta, c128* c, Index ldc);
+
+// Loads the library. Throws std::runtime_error with the reason if it can't be had.
+void blas_load(const char* path);
+const char* blas_config();
+
+}  // namespace tg

@@ -1,0 +1,170 @@
+"""Builds the C++ kernels: one extension module per instruction set, of which the package loads the best that fits.
+
+Every source is compiled once per instruction set, in parallel and only if it or a header it includes changed. Without a
+compiler, or if compilation fails, the install goes on without the extension: the ``numpy`` backend serves, and
+``tensorgrad info`` prints the reason that is left in ``tensorgrad/_build_note.txt``.
+
+Environment: ``MAX_JOBS`` (parallel compilations), ``TENSORGRAD_NO_EXTENSION=1`` (skip it), ``CC`` / ``CXX``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+NOTE = "_build_note.txt"
+
+# -ffast-math never: it would let NaN and infinity go wrong, and at link it changes the whole process.
+FLAGS = ["-O3", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-Wall"]
+# Bindings check and call; there is nothing in them for the optimizer to find, and templates to compile.
+BINDING_FLAGS = ["-O1" if flag == "-O3" else flag for flag in FLAGS]
+X86 = {
+    "baseline": ["-msse4.2"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c", "-mbmi2",
+               "-mprefer-vector-width=512"],
+}  # fmt: skip
+
+
+def instruction_sets() -> dict[str, list[str]]:
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return X86
+    return {"baseline": []}  # NEON is the baseline on Arm
+
+
+def sources() -> list[str]:
+    found = [*(ROOT / "csrc").glob("*/*.cpp")]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def extensions() -> list[Extension]:
+    made = [Extension(f"tensorgrad._C_{name}", sources()) for name in instruction_sets()]
+    return [Extension("tensorgrad._cpu", ["csrc/bindings/cpu.c"]), *made]
+
+
+class BuildKernels(build_ext):
+    """Compiles all modules together; leaves a note instead of failing."""
+
+    def run(self) -> None:
+        reason = "it was switched off by TENSORGRAD_NO_EXTENSION when the package was built"
+        if os.environ.get("TENSORGRAD_NO_EXTENSION", "0") not in ("", "0"):
+            self.leave_note(reason)
+            return
+        try:
+            built = self.build_all()
+        except (OSError, subprocess.CalledProcessError, ImportError) as error:
+            self.leave_note(explain(error))
+            return
+        for name, library in built.items():
+            target = Path(self.get_ext_fullpath(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # through a rename: a process that has the old module loaded keeps its old file
+            temporary = target.with_suffix(".new")
+            shutil.copyfile(library, temporary)
+            temporary.replace(target)
+        self.leave_note(None)
+
+    def leave_note(self, reason: str | None) -> None:
+        path = Path(self.get_ext_fullpath("tensorgrad._cpu")).parent / NOTE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if reason is None:
+            path.unlink(missing_ok=True)
+            return
+        path.write_text(f"{reason}\n")
+        print(f"tensorgrad: built without the C++ kernels: {reason}")
+
+    def build_all(self) -> dict[str, Path]:
+        import numpy
+        import pybind11
+
+        compiler = os.environ.get("CXX") or first_of("c++", "g++", "clang++")
+        c_compiler = os.environ.get("CC") or first_of("cc", "gcc", "clang")
+        includes = [f"-I{path}" for path in (
+            sysconfig.get_path("include"), sysconfig.get_path("platinclude"), pybind11.get_include(),
+            numpy.get_include(), str(ROOT / "csrc"),
+        )]  # fmt: skip
+        work = Path(self.build_temp)
+        jobs: list[tuple[list[str], Path, Path]] = []
+        links: dict[str, list[str]] = {}
+        for name, flags in instruction_sets().items():
+            module = f"_C_{name}"
+            objects = []
+            for source in sources():
+                target = work / name / Path(source).with_suffix(".o")
+                base = BINDING_FLAGS if "bindings" in source else FLAGS
+                command = [*compiler.split(), "-std=c++17", *base, *flags, f"-DTG_MODULE={module}", *includes]
+                jobs.append(([*command, "-c", source], ROOT / source, target))
+                objects.append(str(target))
+            links[module] = [*compiler.split(), *objects, "-ldl"]
+        cpu = work / "cpu.o"
+        jobs.append(([*c_compiler.split(), "-O2", "-fPIC", *includes, "-c", "csrc/bindings/cpu.c"],
+                     ROOT / "csrc/bindings/cpu.c", cpu))  # fmt: skip
+        links["_cpu"] = [*c_compiler.split(), str(cpu)]
+        # the longest first, so that none is left alone at the end
+        jobs.sort(key=lambda job: -job[1].stat().st_size)
+        count = int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count() or 1
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(compile_one, jobs))
+            built = {f"tensorgrad.{module}": work / f"{module}.so" for module in links}
+            shared = ["-bundle", "-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-shared", "-s"]
+            list(pool.map(lambda item: execute([*item[1], *shared, "-o", str(work / f"{item[0]}.so")]), links.items()))
+        return built
+
+
+def first_of(*names: str) -> str:
+    for name in names:
+        if shutil.which(name):
+            return name
+    raise OSError(f"no C++ compiler was found (looked for {', '.join(names)}); install one and reinstall tensorgrad")
+
+
+def compile_one(job: tuple[list[str], Path, Path]) -> None:
+    command, source, target = job
+    record = target.with_suffix(".d")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stamp = target.with_suffix(".cmd")
+    text = " ".join(command)
+    if up_to_date(source, target, record) and stamp.exists() and stamp.read_text() == text:
+        return
+    execute([*command, "-MMD", "-MF", str(record), "-o", str(target)])
+    stamp.write_text(text)
+
+
+def up_to_date(source: Path, target: Path, record: Path) -> bool:
+    if not target.exists() or not record.exists():
+        return False
+    built = target.stat().st_mtime
+    words = record.read_text().replace("\\\n", " ").split()[1:]
+    return all(os.path.exists(word) and os.path.getmtime(word) <= built for word in (*words, str(source)))
+
+
+def execute(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n")
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+    if done.stderr.strip():
+        print(done.stderr)
+
+
+def explain(error: Exception) -> str:
+    """One line that says why there is no extension."""
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = [line for line in (error.stderr or "").splitlines() if "error" in line.lower()]
+        return f"the compiler {error.cmd[0]!r} failed: {lines[0].strip() if lines else f'exit status {error.returncode}'}"
+    return str(error)
+
+
+options: dict[str, Any] = {"ext_modules": extensions(), "cmdclass": {"build_ext": BuildKernels}}
+if __name__ == "__main__":
+    setup(**options)

@@ -1,0 +1,59 @@
+"""The C++ kernels built for the best instruction set that this processor has (``TENSORGRAD_CPU`` asks for less)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+_NEEDED = {
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"),
+    "avx2": ("avx2", "fma"),
+    "baseline": (),
+}
+
+
+def _load() -> tuple[str, list[str], ModuleType]:
+    from . import _cpu
+
+    have = _cpu.features()
+    wanted = os.environ.get("TENSORGRAD_CPU", "auto")
+    names = list(_NEEDED)
+    if wanted not in ("auto", ""):
+        if wanted not in _NEEDED:
+            raise ImportError(f"TENSORGRAD_CPU={wanted!r}; the values are auto, {', '.join(_NEEDED)}")
+        names = names[names.index(wanted) :]
+    for name in names:
+        if all(feature in have for feature in _NEEDED[name]):
+            try:
+                return name, have, importlib.import_module(f"tensorgrad._C_{name}")
+            except ModuleNotFoundError:
+                if name == "baseline":
+                    raise
+    raise ImportError("no build of the C++ kernels fits this processor")
+
+
+def _blas_library() -> str:
+    import scipy_openblas32
+
+    folder = Path(scipy_openblas32.get_lib_dir())
+    for pattern in ("lib*openblas*.so", "lib*openblas*.dylib", "*openblas*.dll"):
+        for path in sorted(folder.glob(pattern)):
+            return str(path)
+    raise ImportError(f"scipy-openblas32 is installed, but no library was found in {folder}")
+
+
+_isa, _features, _module = _load()
+_module.blas_load(_blas_library())
+globals().update({name: value for name, value in vars(_module).items() if not name.startswith("__")})
+
+
+def isa() -> str:
+    """The instruction set of the loaded kernels: baseline, avx2 or avx512."""
+    return _isa
+
+
+def cpu_features() -> list[str]:
+    """The instruction sets that the processor has."""
+    return list(_features)
