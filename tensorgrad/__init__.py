@@ -1,9 +1,82 @@
-"""tensorgrad: tensors with gradients, on NumPy, C++ or CuPy kernels; PyTorch's names and semantics."""
-from .ops import create, elementwise, inplace, pointwise, reduce, shape_core, operators
-from .ops.create import *
+"""tensorgrad: tensors with gradients, on NumPy, C++ or CuPy kernels, with PyTorch's names and semantics.
+
+Example:
+    >>> import tensorgrad as tg
+    >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad.tolist()
+    [2.0, 4.0]
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import dtypes as _dtypes
+from ._version import __version__
+from .autograd.grad_mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .backends.registry import backend, get_backend, set_backend
+from .device import Device as device
+from .dtypes import (
+    DType as dtype,
+)
+from .dtypes import (
+    bfloat16,
+    complex64,
+    complex128,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    set_default_dtype,
+    uint8,
+)
+from .ops import *  # noqa: F403 - every op family declares its public names in __all__
 from .ops.elementwise import elementwise
-from .autograd import backward as _b
-from .autograd.backward import grad
-from .autograd.grad_mode import *
-from .tensor import Tensor
-from .ops.pointwise import *
+from .tensor import Size, Tensor
+from .threads import get_num_threads, memory_stats, set_num_threads
+
+bool = _dtypes.bool_
+float, double, half = float32, float64, float16
+int, long, short = int32, int64, int16
+cfloat, cdouble = complex64, complex128
+
+# Loaded when first named, so that importing the package stays fast.
+_LAZY = ("autograd", "backends", "cli", "config", "dispatch", "errors", "expr", "io", "nn", "optim", "random",
+         "testing", "utils")  # fmt: skip
+
+if TYPE_CHECKING:
+    from . import autograd, backends, config, dispatch, errors, expr, nn, optim, random, testing, utils
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"tensorgrad has no {name}")
+
+
+def is_tensor(obj: Any) -> builtins.bool:
+    """Whether ``obj`` is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+__all__ = [
+    "Size", "Tensor", "__version__", "backend", "bfloat16", "complex128", "complex64", "device", "dtype",
+    "elementwise", "enable_grad", "float16", "float32", "float64", "get_backend", "get_default_dtype",
+    "get_num_threads", "inference_mode", "int16", "int32", "int64", "int8", "is_grad_enabled",
+    "is_inference_mode_enabled", "is_tensor", "memory_stats", "no_grad", "set_backend", "set_default_dtype",
+    "set_grad_enabled", "set_num_threads", "uint8",
+]  # fmt: skip

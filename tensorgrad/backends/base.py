@@ -64,7 +64,16 @@ class Backend(ShapeKernels, ReduceKernels):
         return self.xp.empty(shape, dtype=dtype)
 
     def set_num_threads(self, count: int) -> None:
-        """How many threads kernels may use; backends that have no threads of their own ignore it knowingly."""
+        """How many threads kernels may use. Raises BackendError where the backend has no threads to set."""
+        if count != 1:
+            raise BackendError(f"backend {self.name!r} has no threads of its own to set; num_threads must be 1.")
+
+    def num_threads(self) -> int:
+        return 1
+
+    def memory_stats(self) -> dict[str, int]:
+        """Bytes the backend's allocator holds; empty where it has none of its own."""
+        return {}
 
     def formula_kernel(self, op: Elementwise) -> Callable[..., Any]:
         """A callable ``f(*arrays_and_numbers, out=None)`` that evaluates the op's formula on this backend."""
@@ -87,5 +96,5 @@ class Backend(ShapeKernels, ReduceKernels):
 # attributes of a backend that are not kernels, whatever an op may be called
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
-     "from_host", "to_host", "formula_kernel", "kernel", "set_num_threads", "empty")
+     "from_host", "to_host", "formula_kernel", "kernel", "set_num_threads", "num_threads", "memory_stats", "empty")
 )  # fmt: skip

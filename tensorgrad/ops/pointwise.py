@@ -9,7 +9,7 @@ from ..expr import functions as fn
 from .elementwise import elementwise
 from .samples import binary, unary
 
-__all__: list[str] = []  # the public names are bound in `api.py`; here every op is reached by its record
+# The public functions, with PyTorch's signatures, are in `public.py`; here every op is reached by its record.
 
 # --- arithmetic
 add = elementwise(lambda input, other: input + other, name="add", samples=binary())
@@ -30,6 +30,7 @@ neg = elementwise(lambda input: -input, name="neg", samples=unary())
 abs = elementwise(lambda input: fn.abs(input), name="abs", samples=unary(avoid=(0,)))
 reciprocal = elementwise(fn.reciprocal, name="reciprocal", samples=unary(0.5, 2))
 square = elementwise(lambda input: input * input, name="square", samples=unary())
+cube = elementwise(lambda input: input * input * input, name="cube", samples=unary())
 sign = elementwise(lambda input: fn.sign(input), name="sign", samples=unary(avoid=(0,), smooth=False))
 maximum = elementwise(lambda input, other: fn.maximum(input, other), name="maximum", samples=binary())
 minimum = elementwise(lambda input, other: fn.minimum(input, other), name="minimum", samples=binary())

@@ -1,15 +1,84 @@
-"""C++ kernels on NumPy arrays."""
+"""The C++ backend: NumPy arrays, kernels from the extension; what it lacks, it inherits.
+
+A kernel of the extension that has an op's name and the op's signature is bound without a wrapper. Kernels that take
+some dtypes only are listed with those, and hand the rest to the inherited ones.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from ..numpy.backend import NumpyBackend
 
-__all__ = ["CppBackend"]
+if TYPE_CHECKING:
+    from ...ops.elementwise import Elementwise
+    from ...ops.record import Op
+
+__all__ = ["CppBackend", "extension"]
+
+
+@lru_cache(maxsize=1)
+def _load() -> tuple[ModuleType | None, str | None]:
+    """The extension, or one line that says why there is none."""
+    try:
+        from ... import _C
+    except ImportError as error:
+        note = Path(__file__).parents[2] / "_build_note.txt"
+        if note.exists():
+            return None, f"the extension was not built: {note.read_text().strip()}"
+        return None, f"the extension does not load: {error}"
+    return _C, None
+
+
+def extension() -> ModuleType:
+    """The loaded extension. Raises ImportError where it is missing."""
+    module, reason = _load()
+    if module is None:
+        raise ImportError(reason)
+    return module
 
 
 class CppBackend(NumpyBackend):
     name = "cpp"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = extension()
+        from ... import config
+
+        if config.source("num_threads") != "default":
+            self.c.set_num_threads(config.get("num_threads"))
+
     @classmethod
     def why_not(cls) -> str | None:
-        return "the extension is not built"
+        return _load()[1]
+
+    def describe(self) -> str:
+        return f"C++ kernels for {self.c.isa()}, {self.c.num_threads()} threads, {self.c.blas_info()}"
+
+    def set_num_threads(self, count: int) -> None:
+        self.c.set_num_threads(count)
+
+    def num_threads(self) -> int:
+        return int(self.c.num_threads())
+
+    def memory_stats(self) -> dict[str, int]:
+        return dict(self.c.memory_stats())
+
+    def formula_kernel(self, op: Elementwise) -> Callable[..., Any]:
+        if not hasattr(self.c, "Formula"):
+            return super().formula_kernel(op)
+
+        def specialize(keys: tuple[str, ...]) -> tuple[Any, Any]:
+            program = op.specialize(keys)
+            return program.code, program.outputs
+
+        return self.c.Formula(op.name, specialize)  # type: ignore[no-any-return]
+
+    def kernel(self, op: Op) -> Callable[..., Any]:
+        native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
+        return super().kernel(op) if native is None else native

@@ -1,0 +1,262 @@
+"""From tensors to other things and back: Python numbers, NumPy arrays, other dtypes and devices, text, DLPack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backends import registry
+from ..device import Device
+from ..dtypes import BY_NAME, as_dtype
+from ..errors import AutogradError, DeviceError, DTypeError
+from ..tensor import Tensor, install, wrap
+from .record import Op, Spec
+from .shape_core import cast, contiguous_copy
+
+__all__ = ["from_dlpack"]
+
+
+def host(x: Tensor) -> np.ndarray[Any, Any]:
+    """The elements as a host array, which may share memory."""
+    return registry.active(x._data).to_host(x._data)
+
+
+def item(self: Tensor) -> Any:
+    """The only element, as a Python number. Raises RuntimeError if there is not exactly one."""
+    if self._data.size != 1:
+        raise AutogradError(f"a Tensor with {self._data.size} elements cannot be converted to a number: item().")
+    value = host(self).reshape(())
+    return float(value) if value.dtype.kind == "V" else value.item()
+
+
+def tolist(self: Tensor) -> Any:
+    """The elements as nested lists of Python numbers (a number for a 0-d tensor)."""
+    array = host(self)
+    if array.dtype.kind == "V":  # ml_dtypes' scalars are no Python numbers
+        array = array.astype(np.float32)
+    return array.tolist()
+
+
+def numpy(self: Tensor, *, force: bool = False) -> np.ndarray[Any, Any]:
+    """The tensor as a NumPy array sharing its memory.
+
+    Raises AutogradError for a tensor that requires grad, DeviceError for one that is not on the CPU; ``force=True``
+    detaches and copies to the host instead.
+    """
+    if not force:
+        if self._tracked:
+            raise AutogradError(
+                "numpy(): this tensor requires grad, and changes to the array would not be recorded. "
+                "Use tensor.detach().numpy()."
+            )
+        if self.device.type != "cpu":
+            raise DeviceError(f"numpy(): this tensor lives on {self.device}. Use tensor.cpu().numpy().")
+    return host(self)
+
+
+def __array__(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+    array = numpy(self)
+    wanted = array.dtype if dtype is None else np.dtype(dtype)
+    if copy is False and wanted != array.dtype:
+        raise ValueError(f"a {array.dtype} tensor can't become a {wanted} array without a copy.")
+    return array.astype(wanted, copy=bool(copy))
+
+
+def __array_wrap__(self: Tensor, array: Any, context: Any = None, return_scalar: bool = False) -> Tensor:
+    return wrap(np.asarray(array))
+
+
+class _Move(Op):
+    """Copying between devices: the one op whose result another backend computes on."""
+
+    def __call__(self, x: Tensor, *, device: Device) -> Tensor:  # type: ignore[override]
+        found = registry.on_device(device)
+        out = wrap(found.from_host(host(x), device.index))
+        from ..autograd.grad_mode import state
+
+        if x._tracked and state.recording:
+            self.record((x,), [x._data], {"device": device, "origin": x.device}, (out,), (out._data,))
+        return out
+
+    def differentiate(self, F: Any, node: Any, g: Any, inputs: Any, outputs: Any) -> Any:
+        back: Device = node.attrs["origin"]
+        if isinstance(g, Tensor):
+            return (self(g, device=back),)
+        return (registry.on_device(back).from_host(registry.active(g).to_host(g), back.index),)
+
+
+def _move_infer(x: Any, *, device: Any, origin: Any = None) -> Spec:
+    return Spec(tuple(x.shape), x.dtype)
+
+
+move = _Move("move", infer=_move_infer, doc="The elements on another device.")
+
+
+def _parse_to(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, Any]:
+    for arg in args:
+        if isinstance(arg, Tensor):
+            device, dtype = arg.device, arg.dtype
+        elif isinstance(arg, (str, Device)) and not (isinstance(arg, str) and arg in BY_NAME):
+            device = arg
+        elif isinstance(arg, int) and not isinstance(arg, bool):
+            device = Device("cuda", arg)
+        elif arg is not None:
+            dtype = as_dtype(arg)
+    return device, None if dtype is None else as_dtype(dtype)
+
+
+def to(
+    self: Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False
+) -> Tensor:
+    """The tensor on another device and/or in another dtype: ``x.to("cuda")``, ``x.to(tg.float64)``, ``x.to(other)``.
+
+    Returns the tensor itself if nothing changes, unless ``copy``. ``non_blocking`` is a permission, which backends
+    without asynchronous copies do not need.
+    """
+    device, wanted = _parse_to(args, device, dtype)
+    out = self
+    if device is not None:
+        place = device if isinstance(device, Device) else Device(device)
+        have = self.device
+        if place.type != have.type or (place.index is not None and place.index != have.index):
+            out = move(out, device=place)
+    if wanted is not None and wanted.name != out._data.dtype.name:
+        out = cast(out, dtype=wanted.np)
+    if copy and out is self:
+        out = contiguous_copy(self)
+    return out
+
+
+def _caster(name: str) -> Any:
+    def convert(self: Tensor) -> Tensor:
+        return self if self._data.dtype.name == name else cast(self, dtype=BY_NAME[name].np)
+
+    convert.__doc__ = f"The elements as {name}; the tensor itself if it is {name} already."
+    return convert
+
+
+_METHODS = {
+    "double": "float64", "float": "float32", "half": "float16", "bfloat16": "bfloat16", "long": "int64",
+    "int": "int32", "short": "int16", "char": "int8", "byte": "uint8", "bool": "bool", "cfloat": "complex64",
+    "cdouble": "complex128",
+}  # fmt: skip
+for _method, _dtype in _METHODS.items():
+    install(_caster(_dtype), _method)
+
+
+def type_(self: Tensor, dtype: Any = None) -> Any:
+    """The dtype's name without an argument, else the tensor converted to ``dtype``."""
+    return repr(self.dtype) if dtype is None else self.to(as_dtype(dtype))  # type: ignore[attr-defined]
+
+
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """The tensor in the dtype of ``other``."""
+    return self.to(other.dtype)  # type: ignore[attr-defined, no-any-return]
+
+
+def cpu(self: Tensor) -> Tensor:
+    """The tensor in host memory."""
+    return to(self, device="cpu")
+
+
+def cuda(self: Tensor, device: Any = None) -> Tensor:
+    """The tensor on an NVIDIA GPU. Raises DeviceError if there is none."""
+    return to(self, device="cuda" if device is None else device)
+
+
+def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
+    """Set ``requires_grad`` and return the tensor."""
+    self.requires_grad = requires_grad
+    return self
+
+
+def detach_(self: Tensor) -> Tensor:
+    """Cut the tensor off its history, in place."""
+    if self._base is not None:
+        raise AutogradError("detach_(): this tensor is a view; its history follows its base. Use detach().")
+    self._node, self._slot, self._tracked = None, 0, False
+    return self
+
+
+def _number(self: Tensor, kind: Any) -> Any:
+    return kind(item(self))
+
+
+def __bool__(self: Tensor) -> bool:
+    if self._data.size != 1:
+        raise AutogradError(
+            f"the truth value of a tensor with {self._data.size} elements is ambiguous; use .any() or .all()."
+        )
+    return bool(item(self))
+
+
+def __index__(self: Tensor) -> int:
+    if self._data.size != 1 or self.dtype.category > 1:
+        raise TypeError(f"only an integer tensor of one element can be an index, got {self.dtype} {tuple(self.shape)}.")
+    return int(item(self))
+
+
+def __format__(self: Tensor, spec: str) -> str:
+    return format(item(self), spec) if self._data.ndim == 0 else object.__format__(self, spec)
+
+
+def __dlpack__(self: Tensor, **options: Any) -> Any:
+    """A DLPack capsule on the same memory. Raises AutogradError for tensors that require grad."""
+    if self._tracked:
+        raise AutogradError("__dlpack__: this tensor requires grad; export tensor.detach().")
+    array = self._data
+    if array.dtype.kind == "b" and isinstance(array, np.ndarray) and np.lib.NumpyVersion(np.__version__) < "1.25.0":
+        raise DTypeError("__dlpack__: bool needs NumPy 1.25 or newer.")
+    return array.__dlpack__(**options)
+
+
+def __dlpack_device__(self: Tensor) -> Any:
+    return self._data.__dlpack_device__()
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor on the memory of any object that speaks DLPack (NumPy, CuPy, PyTorch, ...), without a copy.
+
+    Raises TypeError for an object that does not, DeviceError for a device no backend serves.
+    """
+    if not hasattr(ext_tensor, "__dlpack__") or not hasattr(ext_tensor, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: {type(ext_tensor).__name__} does not support DLPack.")
+    kind = int(ext_tensor.__dlpack_device__()[0])
+    place = {1: "cpu", 2: "cuda", 3: "cpu", 13: "cuda"}.get(kind)
+    if place is None:
+        raise DeviceError(f"from_dlpack: DLPack device type {kind} is served by no backend.")
+    return wrap(registry.on_device(place).xp.from_dlpack(ext_tensor))
+
+
+def data_ptr(self: Tensor) -> int:
+    """The address of the first element."""
+    array = self._data
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
+for _function in (
+    item, tolist, numpy, __array__, __array_wrap__, to, type_as, cpu, cuda, requires_grad_, detach_, __bool__,
+    __index__, __format__, __dlpack__, __dlpack_device__, data_ptr,
+):  # fmt: skip
+    install(_function)
+install(type_, "type")
+install(lambda self: _number(self, int), "__int__")
+install(lambda self: _number(self, float), "__float__")
+install(lambda self: _number(self, complex), "__complex__")
+
+
+def is_floating_point(self: Tensor) -> bool:
+    """Whether the dtype is a floating-point one."""
+    return self.dtype.is_floating_point
+
+
+def is_complex(self: Tensor) -> bool:
+    """Whether the dtype is a complex one."""
+    return self.dtype.is_complex
+
+
+install(is_floating_point)
+install(is_complex)
+__all__ += ["is_complex", "is_floating_point"]
+

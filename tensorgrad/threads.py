@@ -1,0 +1,24 @@
+"""Threads and memory of the CPU's kernels."""
+
+from __future__ import annotations
+
+from . import config
+from .backends import registry
+
+__all__ = ["get_num_threads", "memory_stats", "set_num_threads"]
+
+
+def set_num_threads(count: int) -> None:
+    """Let CPU kernels use ``count`` threads; results do not depend on it. Raises ValueError below 1."""
+    config.set("num_threads", count)
+    registry.on_device("cpu").set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """How many threads CPU kernels use."""
+    return registry.on_device("cpu").num_threads()
+
+
+def memory_stats() -> dict[str, int]:
+    """Bytes that the CPU backend's allocator holds: in use, cached for reuse, and the peak of both."""
+    return registry.on_device("cpu").memory_stats()
