@@ -14,9 +14,6 @@ from .errors import TensorgradError
 
 Row = tuple[str, ...]
 
-BUILD_NOTE = Path(__file__).with_name("_build_note.txt")
-"""Written by setup.py when it could not build the extension: one line that says why."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the return value is the exit status: 0, or 1 after an error told in one line."""
@@ -68,32 +65,23 @@ def _machine() -> Iterable[Row]:
     yield "python", f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
     yield "numpy", numpy.__version__
     yield "system", platform.platform()
-    yield from _extension()
+    yield from _kernels()
     yield "gpu", _gpu()
 
 
-def _extension() -> Iterable[Row]:
-    """What the C++ extension says of the processor; where it is not there, one line with the reason."""
+def _kernels() -> Iterable[Row]:
+    """What the C++ kernels run on; where they are not there, one line with the reason."""
+    from .backends.cpp.backend import extension
+
     try:
-        extension = importlib.import_module("tensorgrad._C")
+        kernels = extension()
     except ImportError as error:
-        yield "extension", f"not there: {why_no_extension(error)}"
+        yield "kernels", f"none: {error}"
         return
-    yield "extension", str(extension.__file__)
-    yield "processor", extension.cpu_features()
-    yield "kernels", extension.isa()
-    yield "threads", str(extension.num_threads())
-    yield "blas", extension.blas()
-
-
-def why_no_extension(error: ImportError) -> str:
-    """The reason the build left, or, if it built, the reason it does not load."""
-    built = any(Path(__file__).parent.glob("_C.*"))
-    if not built and BUILD_NOTE.is_file():
-        return " ".join(BUILD_NOTE.read_text(encoding="utf-8").split())
-    if not built:
-        return "it was not built; install a C++17 compiler and run: pip install --force-reinstall --no-deps tensorgrad"
-    return f"it was built but does not load ({error})"
+    yield "processor", f"{platform.machine()}, {' '.join(importlib.import_module('tensorgrad._cpu').features())}"
+    yield "kernels", f"C++ for {kernels.isa()}"
+    yield "threads", str(kernels.num_threads())
+    yield "blas", kernels.blas_info()
 
 
 def _gpu() -> str:

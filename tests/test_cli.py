@@ -11,6 +11,7 @@ import pytest
 import tensorgrad
 from tensorgrad import cli, config
 from tensorgrad.backends import registry
+from tensorgrad.backends.cpp import backend
 
 
 def info(capsys) -> str:
@@ -34,33 +35,22 @@ def test_columns_start_below_each_other():
     assert lines == ["a     bbb  c", "aaaa  b    c"]
 
 
-def without_extension(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorgrad._C", None)  # what Python does for a module that can't be imported
+def test_info_without_the_extension_says_why_in_one_line(capsys, monkeypatch):
+    def missing() -> None:
+        raise ImportError("the extension was not built: no C++ compiler was found")
+
+    monkeypatch.setattr(backend, "extension", missing)
+    line = next(line for line in info(capsys).splitlines() if line.startswith("kernels"))
+    assert line.endswith("none: the extension was not built: no C++ compiler was found")
 
 
-def test_info_without_extension_gives_the_note_of_the_build(capsys, monkeypatch, tmp_path):
-    without_extension(monkeypatch)
-    note = tmp_path / "_build_note.txt"
-    note.write_text("no C++ compiler was found:\n  c++ is not on the path\n")
-    monkeypatch.setattr(cli, "BUILD_NOTE", note)
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
-    assert "extension   not there: no C++ compiler was found: c++ is not on the path" in info(capsys)
-
-
-def test_info_without_extension_and_without_note_says_how_to_build(capsys, monkeypatch, tmp_path):
-    without_extension(monkeypatch)
-    monkeypatch.setattr(cli, "BUILD_NOTE", tmp_path / "nothing")
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
-    line = next(line for line in info(capsys).splitlines() if line.startswith("extension"))
-    assert "not built" in line
-    assert "pip install" in line
-
-
-def test_info_with_an_extension_that_does_not_load_says_why(capsys, monkeypatch, tmp_path):
-    without_extension(monkeypatch)
-    (tmp_path / "_C.cpython-xyz.so").touch()
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
-    assert "built but does not load" in info(capsys)
+def test_info_with_the_extension_names_instruction_set_threads_and_blas(capsys):
+    if backend.CppBackend.why_not() is not None:
+        pytest.skip(f"no C++ kernels here: {backend.CppBackend.why_not()}")
+    lines = dict(line.split(maxsplit=1) for line in info(capsys).splitlines()[:10] if line)
+    assert lines["kernels"] == f"C++ for {backend.extension().isa()}"
+    assert int(lines["threads"]) == tensorgrad.get_num_threads()
+    assert "OpenBLAS" in lines["blas"]
 
 
 def test_an_invalid_setting_is_told_in_one_line(tmp_path):
