@@ -1,0 +1,101 @@
+"""The backend of device ``cuda``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..base import Backend
+from .formula import CupyFormula
+from .kernels import Kernels
+from .launch import Launcher
+
+__all__ = ["CupyBackend"]
+
+_INSTALL = "pip install 'tensorgrad[cuda]' (or 'tensorgrad[cuda12]' for a CUDA 12 driver)"
+
+
+def _cupy() -> Any:
+    # CuPy takes bfloat16 only if ml_dtypes was imported before it
+    if find_spec("ml_dtypes") is not None:
+        import_module("ml_dtypes")
+    return import_module("cupy")
+
+
+class CupyBackend(Backend):
+    """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
+
+    name: ClassVar[str] = "cupy"
+    device_type: ClassVar[str] = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.xp = _cupy()
+        self.array_type = self.xp.ndarray
+        self._launcher = Launcher(self.xp)
+        self._kernels = Kernels(self.xp)
+        self._count = self.xp.cuda.runtime.getDeviceCount()
+
+    @classmethod
+    def why_not(cls) -> str | None:
+        if find_spec("cupy") is None:
+            return f"the package cupy is not installed; {_INSTALL}"
+        try:
+            cupy = _cupy()
+        except ImportError as error:
+            return f"cupy does not import ({error}); {_INSTALL}"
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except (cupy.cuda.runtime.CUDARuntimeError, ImportError, RuntimeError) as error:
+            return f"no usable CUDA driver ({error}); install NVIDIA's driver and run nvidia-smi to check it"
+        return None if count else "the CUDA driver sees no device; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+
+    def describe(self) -> str:
+        properties = self.xp.cuda.runtime.getDeviceProperties(0)
+        devices = "1 device" if self._count == 1 else f"{self._count} devices"
+        return f"CuPy {self.xp.__version__}, {devices}: {properties['name'].decode()}"
+
+    # ---- devices and transfers
+
+    def device_count(self) -> int:
+        return self._count
+
+    def device_index(self, array: Any) -> int | None:
+        return array.device.id  # type: ignore[no-any-return]
+
+    def from_host(self, array: np.ndarray[Any, Any], index: int | None = None) -> Any:
+        if index is None:
+            return self.xp.asarray(array)
+        with self.xp.cuda.Device(index):
+            return self.xp.asarray(array)
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        return self.xp.asnumpy(array)  # type: ignore[no-any-return]
+
+    # ---- kernels
+
+    def formula_kernel(self, op: Any) -> Callable[..., Any]:
+        return CupyFormula(op.name, op.specialize, self._launcher)
+
+    def kernel(self, op: Any) -> Callable[..., Any]:
+        found = super().kernel(op)
+        return found if self._count == 1 else self._on_device_of_inputs(found)
+
+    def _on_device_of_inputs(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """``kernel`` run on the device that holds its first array: CuPy launches on the thread's current device."""
+        device = self.xp.cuda.Device
+        array_type = self.array_type
+
+        def there(*inputs: Any, **attrs: Any) -> Any:
+            for x in inputs:
+                first = x[0] if isinstance(x, list) and x else x
+                if isinstance(first, array_type):
+                    with device(first.device.id):  # type: ignore[attr-defined]
+                        return kernel(*inputs, **attrs)
+            return kernel(*inputs, **attrs)
+
+        return there

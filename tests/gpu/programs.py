@@ -1,0 +1,46 @@
+"""Every program that the op table can produce, for the tests that compile and run them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from tensorgrad.dispatch import OPS
+from tensorgrad.errors import DTypeError
+from tensorgrad.expr import Program
+from tensorgrad.ops.elementwise import Elementwise
+
+__all__ = ["DTYPES", "all_programs", "formulas"]
+
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "bool", "complex64")
+
+
+def formulas() -> list[Elementwise]:
+    """The forward formulas and their backward formulas for every set of inputs that may need a gradient."""
+    found: dict[str, Elementwise] = {}
+    for op in [op for op in OPS.values() if isinstance(op, Elementwise) and not op.derived]:
+        found[op.name] = op
+        for needs in product((False, True), repeat=len(op.inputs)):
+            if any(needs):
+                derived = op.plan(needs).kernel
+                if derived is not None:
+                    found[derived.name] = derived
+    return list(found.values())
+
+
+def all_programs(dtype: str) -> Iterator[tuple[str, Program]]:
+    """(op name, typed program) of every formula that is defined for ``dtype``, all inputs being arrays of it.
+
+    Programs that differ in nothing but the name come once. Integers and bools have no gradients.
+    """
+    seen = set()
+    for op in formulas():
+        if op.derived and dtype in ("int64", "bool"):
+            continue
+        try:
+            program = op.specialize((dtype,) * len(op.inputs))
+        except DTypeError:
+            continue
+        if (program.code, program.outputs) not in seen:
+            seen.add((program.code, program.outputs))
+            yield op.name, program

@@ -1,0 +1,89 @@
+"""Every CUDA source that the package can produce, compiled to machine code: no GPU needed."""
+
+from __future__ import annotations
+
+import pytest
+
+import tensorgrad  # noqa: F401 - fills the table of ops
+from tensorgrad.backends.cupy.kernels import SOURCES
+from tensorgrad.backends.cupy.launch import walk
+from tensorgrad.backends.cupy.printer import Layout, array_inputs, is_heavy, kernel, storage_of, unit
+from tensorgrad.dtypes import BY_NAME
+from tensorgrad.expr import Program, lower, symbol
+from tensorgrad.expr import functions as fn
+
+from .nvrtc import compile_for_gpu
+from .programs import DTYPES, all_programs
+
+ARCHS = (80, 90)
+_KERNELS_PER_UNIT = 64
+
+
+def dense_layout(program: Program) -> Layout:
+    """The layout that the launcher chooses for dense arrays of many elements."""
+    names = [*(storage_of(program, k) for k in array_inputs(program)), *(name for _, name in program.outputs)]
+    operands = tuple(((1024,), (BY_NAME[n].itemsize,), BY_NAME[n].itemsize) for n in names)
+    return walk((1024,), operands, not is_heavy(program)).layout
+
+
+def strided_layout(program: Program, *, ndim: int = 2, wide: bool = False) -> Layout:
+    return Layout((*["strided"] * len(array_inputs(program)), *["dense"] * len(program.outputs)), ndim, 1, wide)
+
+
+def compiles(programs: list[tuple[str, Program]], layouts: list[Layout], arch: int) -> None:
+    named = list(zip(programs, layouts, strict=True))
+    for start in range(0, len(named), _KERNELS_PER_UNIT):
+        part = named[start : start + _KERNELS_PER_UNIT]
+        texts = [kernel(program, layout, f"{name}_{i}") for i, ((name, program), layout) in enumerate(part)]
+        compiled = compile_for_gpu(unit([program for (_, program), _ in part], texts), arch)
+        assert compiled.machine_code
+        assert compiled.spills == 0, compiled.log
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("layout", ["dense", "strided"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_formula(dtype: str, layout: str, arch: int) -> None:
+    programs = list(all_programs(dtype))
+    assert len(programs) > 20
+    lay_out = dense_layout if layout == "dense" else strided_layout
+    compiles(programs, [lay_out(program) for _, program in programs], arch)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.file)
+def test_every_file(source: object, arch: int) -> None:
+    compiled = compile_for_gpu(source.text(), arch)  # type: ignore[attr-defined]
+    assert compiled.spills == 0, compiled.log
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_ranks_and_index_widths(arch: int) -> None:
+    program = lower([fn.sigmoid(symbol(0)) * symbol(1)], ("float32", "float16"), name="f")
+    layouts = [strided_layout(program, ndim=n, wide=wide) for n in range(1, 12) for wide in (False, True)]
+    layouts += [Layout(("dense", "single", "dense"), 0, v, wide) for v in (1, 2, 4, 8) for wide in (False, True)]
+    layouts += [Layout(("strided", "single", "strided"), 3)]
+    compiles([("f", program)] * len(layouts), layouts, arch)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_python_numbers_of_every_kind_and_every_storage_type(arch: int) -> None:
+    numbers = ("py:bool", "py:int", "py:float", "py:complex")
+    add = [symbol(0) + symbol(1)]
+    programs = [lower(add, (dtype, number), name="f") for dtype in BY_NAME for number in numbers]
+    programs += [lower(add, (dtype, f"{other}:0"), name="f") for dtype in BY_NAME for other in BY_NAME]
+    programs += [lower([fn.cast(symbol(0), other)], (dtype,), name="f") for dtype in BY_NAME for other in BY_NAME]
+    compiles([("f", program) for program in programs], [dense_layout(program) for program in programs], arch)
+
+
+def test_extreme_constants_compile() -> None:
+    inf, nan = float("inf"), float("nan")
+    values = (inf, -inf, nan, -0.0, 1e-45, 1e300, -(2**63), 2**63 - 1, complex(inf, nan), True)
+    programs = [lower([symbol(0) + value], (dtype,), name="f") for value in values for dtype in ("float32", "float64")]
+    programs += [lower([symbol(0) + value], ("int64",), name="f") for value in values if type(value) is int]
+    compiles([("f", program) for program in programs], [dense_layout(program) for program in programs], 90)
+
+
+def test_a_wrong_kernel_is_refused() -> None:
+    with pytest.raises(pytest.fail.Exception, match="no_such_function"):
+        compile_for_gpu('extern "C" __global__ void f(float* p) { *p = no_such_function(1); }', 90)
