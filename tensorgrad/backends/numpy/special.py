@@ -30,7 +30,7 @@ _erf, _erfc = _from_math(math.erf), _from_math(math.erfc)
 
 
 def _lgamma_scalar(x: float) -> float:
-    if x <= 0 and x == math.floor(x):
+    if x <= 0 and (math.isinf(x) or x == math.floor(x)):
         return math.inf
     try:
         return math.lgamma(x)
