@@ -146,9 +146,9 @@ TG_C acosh(complex_of<R> z) {
 }
 TG_C asinh(complex_of<R> z) { return turned_back(asin(turned(z))); }
 TG_C atanh(complex_of<R> z) {
-  const R from_one = 1 - z.re, squares = from_one * from_one + z.im * z.im;
-  const R re = isinf(squares) ? (R)0 : log1p(4 * z.re / squares) / 4;
-  return complex(copysign(re, z.re), atan2(2 * z.im, from_one * (1 + z.re) - z.im * z.im) / 2);
+  const R size = abs(z.re), from_one = 1 - size, squares = from_one * from_one + z.im * z.im;
+  const R re = isinf(squares) ? (R)0 : log1p(4 * size / squares) / 4;
+  return complex(copysign(re, z.re), atan2(2 * z.im, from_one * (1 + size) - z.im * z.im) / 2);
 }
 TG_C atan(complex_of<R> z) { return turned_back(atanh(turned(z))); }
 
