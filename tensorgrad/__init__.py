@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import dtypes as _dtypes
 from ._version import __version__
+from .autograd import differentiate as _differentiate
+from .autograd import hooks as _hooks
 from .autograd.grad_mode import (
     enable_grad,
     inference_mode,
@@ -48,6 +50,10 @@ from .ops import *  # noqa: F403 - every op family declares its public names in 
 from .ops.elementwise import elementwise
 from .tensor import Size, Tensor
 from .threads import get_num_threads, memory_stats, set_num_threads
+from .wiring import connect as _connect
+
+_connect()
+del _connect, _differentiate, _hooks
 
 bool = _dtypes.bool_
 float, double, half = float32, float64, float16
@@ -55,7 +61,7 @@ int, long, short = int32, int64, int16
 cfloat, cdouble = complex64, complex128
 
 # Loaded when first named, so that importing the package stays fast.
-_LAZY = ("autograd", "backends", "cli", "config", "dispatch", "errors", "expr", "io", "nn", "optim", "random",
+_LAZY = ("backends", "cli", "compiler", "config", "dispatch", "errors", "expr", "io", "nn", "optim", "random",
          "testing", "utils")  # fmt: skip
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ __all__ = ["get_num_threads", "memory_stats", "set_num_threads"]
 
 def set_num_threads(count: int) -> None:
     """Let CPU kernels use ``count`` threads; results do not depend on it. Raises ValueError below 1."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"set_num_threads: expected a number of threads from 1, got {count!r}.")
     config.set("num_threads", count)
-    registry.on_device("cpu").set_num_threads(count)
 
 
 def get_num_threads() -> int:

@@ -134,7 +134,7 @@ class _Pass:
 
     def gradients_of(self, node: Node, g: Any) -> Any:
         if self.create:
-            inputs, outputs = self.as_tensors(node)
+            inputs, outputs = ((), ()) if getattr(node.op, "opaque", False) else self.as_tensors(node)
             return node.op.differentiate(recorded, node, g, inputs, outputs)
         inputs, outputs = node.saved, node.saved_outputs
         if node.packed is not None:

@@ -167,8 +167,10 @@ def set_backend(name: str) -> None:
     Raises BackendError for an unknown backend, or one that can't run here.
     """
     found = get(name)
-    config.set("backend", name)
-    set_everywhere(found)
+    if found.device_type == "cpu":
+        config.set("backend", name)  # its watcher tells every thread
+    else:
+        set_everywhere(found)
 
 
 def get_backend(device: Any = "cpu") -> str:

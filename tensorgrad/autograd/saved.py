@@ -1,0 +1,104 @@
+"""Hooks on what the tape saves: pack a tensor when it is saved, unpack it when backward needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import AutogradError
+from ..tensor import Tensor, wrap
+from .grad_mode import no_grad
+from .node import Node, _extras
+
+__all__ = ["save_on_cpu", "saved_tensors_hooks"]
+
+
+class _Packed:
+    """The packed form of a node's saved arrays."""
+
+    def __init__(self, unpack_hook: Callable[[Any], Any], saved: tuple[Any, ...], outputs: tuple[Any, ...]):
+        self.unpack_hook = unpack_hook
+        self.saved = saved
+        self.outputs = outputs
+
+    def unpack(self, node: Node) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(map(self._one, self.saved)), tuple(map(self._one, self.outputs))
+
+    def _one(self, entry: Any) -> Any:
+        packed, value = entry
+        if not packed:
+            return value
+        tensor = self.unpack_hook(value)
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"saved_tensors_hooks: the unpack hook must return a Tensor, got {type(tensor).__name__}")
+        return tensor._data
+
+
+class saved_tensors_hooks:
+    """Within the block, whatever is saved for backward passes ``pack_hook``, and ``unpack_hook`` when it is needed.
+
+    ``pack_hook(tensor)`` returns any object; ``unpack_hook(object)`` must return a tensor with the same content.
+
+    Example:
+        >>> import tensorgrad as tg
+        >>> x = tg.tensor([2.0], requires_grad=True)
+        >>> with tg.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(), tg.from_numpy):
+        ...     y = x * x
+        >>> y.backward()
+        >>> x.grad.tolist()
+        [4.0]
+    """
+
+    def __init__(self, pack_hook: Callable[[Tensor], Any], unpack_hook: Callable[[Any], Tensor]):
+        self.pack_hook = pack_hook
+        self.unpack_hook = unpack_hook
+
+    def _pack(self, node: Node) -> None:
+        if node.packed is not None:
+            return  # an inner block has packed it
+        with no_grad():
+            saved = tuple(map(self._one, node.saved))
+            outputs = tuple(map(self._one, node.saved_outputs))
+        if not any(packed for packed, _ in (*saved, *outputs)):
+            return
+        node.packed = _Packed(self.unpack_hook, saved, outputs)
+        # what was packed is the hook's to keep safe from now on
+        node.saved, node.saved_outputs = (), ()
+
+    def _one(self, value: Any) -> tuple[bool, Any]:
+        if hasattr(value, "dtype") and hasattr(value, "data"):
+            return True, self.pack_hook(wrap(value))
+        return False, value
+
+    def __enter__(self) -> saved_tensors_hooks:
+        # the innermost block packs first
+        _extras.on_finish = (self._pack, *_extras.on_finish)
+        _extras.active = True
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        hooks = list(_extras.on_finish)
+        hooks.remove(self._pack)
+        _extras.on_finish = tuple(hooks)
+        _extras.active = bool(hooks)
+
+
+@contextmanager
+def save_on_cpu(pin_memory: bool = False) -> Iterator[None]:
+    """Within the block, saved tensors wait for backward in host memory.
+
+    Raises AutogradError for ``pin_memory=True``: pinned host memory is not supported yet.
+    """
+    if pin_memory:
+        raise AutogradError("save_on_cpu: pinned memory is not supported; leave pin_memory=False.")
+
+    def pack(tensor: Tensor) -> Any:
+        return tensor.device, tensor.cpu()  # type: ignore[attr-defined]
+
+    def unpack(packed: Any) -> Tensor:
+        device, tensor = packed
+        return tensor.to(device)  # type: ignore[no-any-return]
+
+    with saved_tensors_hooks(pack, unpack):
+        yield
