@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-__all__ = ["StrictArray", "Traffic", "no_traffic", "traffic", "unwrapped", "wrapped"]
+__all__ = ["StrictArray", "StrictDevice", "Traffic", "no_traffic", "traffic", "unwrapped", "wrapped"]
 
 
 class Traffic:
@@ -64,13 +64,22 @@ class _Pointer:
         self.ptr = address
 
 
-class _Device:
-    """``array.device``: always the first one."""
+class StrictDevice:
+    """``array.device`` and ``xp.cuda.Device``: there is one, number 0."""
 
-    id = 0
+    def __init__(self, device: int = 0):
+        if device != 0:
+            raise RuntimeError(f"cudaErrorInvalidDevice: invalid device ordinal {device}")
+        self.id = device
+
+    def __enter__(self) -> StrictDevice:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to give back: there is no other device."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Device)
+        return isinstance(other, StrictDevice)
 
     def __hash__(self) -> int:
         return 0
@@ -87,7 +96,7 @@ class StrictArray(NDArrayOperatorsMixin):
 
     __slots__ = ("_host",)
     __array_priority__ = 100
-    device = _Device()
+    device = StrictDevice()
 
     def __init__(self, host: np.ndarray[Any, Any]):
         self._host = host

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .strict_array import StrictArray, traffic, unwrapped, wrapped
+from .strict_array import StrictArray, StrictDevice, traffic, unwrapped, wrapped
 
 __all__ = ["xp"]
 
@@ -146,7 +146,7 @@ class _Function:
                 traffic.upload(f"{name}() of host data")
                 if isinstance(args[0], (list, tuple)) and any(isinstance(x, StrictArray) for x in arrays):
                     return wrapped(self.function(unwrapped(args[0]), *args[1:], **kwargs))
-                return wrapped(self.function(*args, **kwargs))
+                return wrapped(np.array(self.function(*args, **kwargs)))  # a copy: the device's memory is its own
         elif name in _ABOUT:
             return self.function(*map(unwrapped, args), **kwargs)
         elif name not in _CREATE and name not in _SEQUENCES and args and name != "einsum":
@@ -212,7 +212,14 @@ def _where(condition: Any, *choices: Any) -> Any:
     return wrapped(np.where(condition._host, *map(unwrapped, choices)))
 
 
+class _Cuda:
+    """``xp.cuda``, as far as it is used."""
+
+    Device = StrictDevice
+
+
 _OWN: dict[str, Any] = {
+    "cuda": _Cuda,
     "ndarray": StrictArray, "asnumpy": _asnumpy, "matmul": _matmul, "take": _take, "where": _where,
     "take_along_axis": _take_along_axis,
 }  # fmt: skip

@@ -1,0 +1,158 @@
+"""Device ``cuda`` without a GPU: the CuPy backend's Python on strict arrays, kernels by their meaning.
+
+Formulas are lowered and laid out as for the device, then evaluated by NumPy instead of launched; the kernels written by
+hand have a reference each in ``REFERENCES``. So the op tests and whole programs run the code that a GPU would run, up to
+the launch; what kernels compute is tested where they are compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..backends import registry
+from ..backends.base import Backend
+from ..backends.cupy.backend import CupyBackend
+from ..backends.cupy.kernels import SOURCES, Kernels
+from ..backends.cupy.launch import Launcher, Prepared, walk
+from ..backends.numpy.evaluate import evaluate
+from ..dispatch import everywhere, using
+from .strict_array import StrictArray
+from .strict_namespace import xp
+
+__all__ = ["REFERENCES", "StrictCupyBackend", "philox_words", "strict_cuda"]
+
+
+def philox_words(count: int, seed: int, offset: int) -> np.ndarray[Any, Any]:
+    """The first ``count`` words of the Philox 4x32-10 stream of a seed, as uint32."""
+    low = np.uint64(0xFFFFFFFF)
+    block = np.arange(-(-count // 4), dtype=np.uint64)
+    c = [block & low, block >> np.uint64(32)]
+    c += [np.full_like(block, offset & 0xFFFFFFFF), np.full_like(block, (offset >> 32) & 0xFFFFFFFF)]
+    k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
+    for _ in range(10):
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), p1 & low, (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), p0 & low]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(c, axis=1).reshape(-1)[:count].astype(np.uint32)
+
+
+def _words(count: int, seed: int, offset: int, out: Any) -> None:
+    out[...] = philox_words(count, seed, offset).reshape(out.shape)
+
+
+def _uniform32(words: Any) -> Any:
+    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def _uniform(count: int, seed: int, offset: int, out: Any) -> None:
+    if out.dtype == np.float64:
+        words = philox_words(2 * count, seed, offset).astype(np.float64)
+        out[...] = ((words[0::2] // 32 * 2.0**26 + words[1::2] // 64) * 2.0**-53).reshape(out.shape)
+    else:
+        out[...] = _uniform32(philox_words(count, seed, offset)).astype(out.dtype).reshape(out.shape)
+
+
+def _normal(count: int, seed: int, offset: int, out: Any) -> None:
+    u = (philox_words(count + count % 2, seed, offset).astype(np.float64) + 0.5) * 2.0**-32
+    radius, angle = np.sqrt(-2 * np.log(u[0::2])), 2 * np.pi * u[1::2]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:count]
+    pairs = pairs.astype(np.float32) if out.dtype.itemsize == 2 else pairs
+    out[...] = pairs.astype(out.dtype).reshape(out.shape)
+
+
+def _dropout(count: int, seed: int, offset: int, p: Any, scale: Any, x: Any, y: Any, mask: Any) -> None:
+    kept = (_uniform32(philox_words(count, seed, offset)) >= p).reshape(x.shape)
+    wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
+    mask[...] = kept
+    y[...] = np.where(kept, wide * wide.dtype.type(scale), 0).astype(y.dtype)
+
+
+def _accumulate(
+    outer: int, length: int, inner: int, rows: int, target: Any, order: Any, values: Any, out: Any
+) -> None:
+    added, total = values.reshape(outer, length, inner), out.reshape(outer, rows, inner)
+    wide = total.astype(np.float32) if total.dtype.itemsize == 2 and total.dtype.kind in "fV" else total
+    for row, place in zip(target.tolist(), order.tolist(), strict=True):
+        wide[:, row] += added[:, place].astype(wide.dtype)
+    total[...] = wide.astype(total.dtype)
+
+
+_BY_KIND: dict[str, Callable[..., None]] = {
+    "words": _words,
+    "uniform": _uniform,
+    "normal": _normal,
+    "dropout": _dropout,
+    "accumulate": _accumulate,
+}
+REFERENCES = {name: _BY_KIND[name.partition("_")[0]] for source in SOURCES for name in source.names}
+"""What each kernel of the ``.cu`` files computes, on NumPy arrays."""
+
+
+class _ReferenceKernels(Kernels):
+    def launch(self, name: str, threads: int, *arguments: Any) -> None:
+        if name not in REFERENCES:
+            raise TypeError(f"there is no CUDA kernel {name!r}")
+        for x in arguments:
+            if not isinstance(x, (int, np.generic, StrictArray)):
+                raise TypeError(f"{name}: Unsupported type {type(x)}")
+            if isinstance(x, StrictArray) and not x.flags.c_contiguous:
+                raise AssertionError(f"{name}: a kernel sees memory, not strides; this array is not dense")
+        if threads:
+            with np.errstate(all="ignore"):
+                REFERENCES[name](*[x._host if isinstance(x, StrictArray) else x for x in arguments])
+
+
+class _EvaluatingLauncher(Launcher):
+    def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
+        arrays = [*[args[k] for k in prepared.arrays], *outputs]
+        walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), prepared.packed)
+        host = [x._host if isinstance(x, StrictArray) else x for x in args]
+        for out, result in zip(outputs, evaluate(prepared.program, host), strict=True):
+            out._host[...] = result
+
+
+class StrictCupyBackend(CupyBackend):
+    """The CuPy backend with the strict namespace in CuPy's place."""
+
+    def __init__(self) -> None:
+        Backend.__init__(self)
+        self.xp = xp
+        self.array_type = StrictArray
+        self._launcher = _EvaluatingLauncher(xp)
+        self._kernels = _ReferenceKernels(xp)
+        self._count = 1
+
+    @classmethod
+    def why_not(cls) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return "a strict stand-in over NumPy, for tests"
+
+
+@contextmanager
+def strict_cuda() -> Iterator[StrictCupyBackend]:
+    """Within the block, in this thread, device ``cuda`` exists and is computed by the stand-in.
+
+    Example:
+        >>> import tensorgrad as tg
+        >>> with strict_cuda():
+        ...     (tg.tensor([1.0, 2.0], device="cuda") * 2).tolist()
+        [2.0, 4.0]
+    """
+    backend = StrictCupyBackend()
+    before = registry._loaded.get("cupy")
+    registry._loaded["cupy"] = backend
+    try:
+        with using(backend):
+            yield backend
+    finally:
+        everywhere.pop(StrictArray, None)
+        if before is None:
+            registry._loaded.pop("cupy", None)
+        else:
+            registry._loaded["cupy"] = before
