@@ -1,0 +1,166 @@
+// Convolution of one to three spatial axes and its gradients.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "../core/bind.h"
+#include "../kernels/conv.h"
+#include "gemm_arrays.h"
+
+namespace tg {
+namespace {
+
+using Attribute = std::vector<Index>;
+
+// Offsets inside the padded copy of one plane are 32-bit.
+constexpr Index kMostPlane = Index(1) << 30;
+
+struct Plan {
+  ConvShape s;
+  Shape out;
+};
+
+Plan plan_conv(const std::string& what, const Shape& x, const Shape& w, const Attribute& stride,
+               const Attribute& padding, const Attribute& dilation, Index groups) {
+  const int axes = static_cast<int>(x.size()) - 2;
+  const std::string shapes = "input " + to_string(x) + " and weight " + to_string(w);
+  if (axes < 1 || axes > 3)
+    bad_value(what + ": expected input (batch, channels, 1 to 3 spatial axes), got shape " + to_string(x));
+  if (w.size() != x.size()) bad_value(what + ": " + shapes + " must have the same number of axes");
+  for (Index n : x)
+    if (n < 0) bad_value(what + ": negative size in " + to_string(x));
+  for (Index n : w)
+    if (n < 0) bad_value(what + ": negative size in " + to_string(w));
+  if (groups < 1) bad_value(what + ": groups must be at least 1, got " + std::to_string(groups));
+  if (x[1] != w[1] * groups)
+    bad_value(what + ": " + shapes + " with groups=" + std::to_string(groups) + ": weight expects " +
+              std::to_string(w[1] * groups) + " input channels, input has " + std::to_string(x[1]));
+  if (w[0] % groups != 0)
+    bad_value(what + ": " + std::to_string(w[0]) + " output channels can't be shared by groups=" +
+              std::to_string(groups));
+  auto attribute = [&](const char* name, const Attribute& values, Index least) {
+    bool fits = static_cast<int>(values.size()) == axes;
+    for (Index v : values) fits = fits && v >= least && v < kMostPlane;
+    if (!fits)
+      bad_value(what + ": " + name + " " + to_string(values) + " needs " + std::to_string(axes) +
+                " numbers of at least " + std::to_string(least));
+  };
+  attribute("stride", stride, 1);
+  attribute("padding", padding, 0);
+  attribute("dilation", dilation, 1);
+  Plan plan;
+  ConvShape& s = plan.s;
+  s.batch = x[0];
+  s.groups = groups;
+  s.in_channels = x[1];
+  s.out_channels = w[0];
+  plan.out = {x[0], w[0]};
+  Index plane = 1;
+  for (int a = 0; a < axes; ++a) {
+    const int i = 3 - axes + a;
+    s.in[i] = x[2 + a];
+    s.kernel[i] = w[2 + a];
+    s.stride[i] = stride[a];
+    s.padding[i] = padding[a];
+    s.dilation[i] = dilation[a];
+    if (s.kernel[i] < 1 || s.kernel[i] >= kMostPlane || s.in[i] >= kMostPlane)
+      bad_value(what + ": " + shapes + ": kernel sizes must be at least 1, all sizes below 2^30");
+    const Index padded = s.in[i] + 2 * s.padding[i];
+    if (padded < s.dilation[i] * (s.kernel[i] - 1) + 1)
+      bad_value(what + ": kernel " + to_string(Shape(w.begin() + 2, w.end())) + " with dilation " + to_string(dilation) +
+                " is larger than the padded input " + to_string(x) + " (padding " + to_string(padding) + ")");
+    s.out[i] = (padded - s.dilation[i] * (s.kernel[i] - 1) - 1) / s.stride[i] + 1;
+    plan.out.push_back(s.out[i]);
+    if (__builtin_mul_overflow(plane, padded + s.dilation[i] * s.kernel[i] + s.stride[i], &plane) || plane >= kMostPlane)
+      bad_value(what + ": a padded plane of " + to_string(x) + " has 2^30 elements or more; cut it into pieces");
+  }
+  return plan;
+}
+
+Index work(const ConvShape& s) { return s.batch * s.out_channels * std::max<Index>(1, s.out_plane() * s.taps()); }
+
+// f(float or double) for a dtype that is computed in one of them; the result in the dtype itself.
+template <class F>
+py::object compute(const char* what, DType dtype, const Shape& shape, Index size, F&& f) {
+  py::object out = empty(compute_type(dtype), shape);
+  visit_real(what, compute_type(dtype), [&](auto t) {
+    MaybeRelease release(size);
+    f(t, data_of<typename decltype(t)::value>(out));
+  });
+  return narrowed(out, dtype);
+}
+
+py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& stride, const Attribute& padding,
+                     const Attribute& dilation, Index groups) {
+  const DType dtype = view(x, "conv: x").dtype;
+  const Plan plan = plan_conv("conv", shape_of(x), shape_of(w), stride, padding, dilation, groups);
+  const py::object xs = dense(x, dtype, "conv: x"), ws = dense(w, dtype, "conv: w");
+  py::object bias;
+  if (!b.is_none()) {
+    const Shape shape = shape_of(b);
+    if (shape != Shape{plan.s.out_channels})
+      bad_value("conv: bias " + to_string(shape) + " does not fit weight " + to_string(shape_of(w)) + "; expected (" +
+                std::to_string(plan.s.out_channels) + ",)");
+    bias = dense(b, dtype, "conv: b");
+  }
+  return compute("conv", dtype, plan.out, work(plan.s), [&](auto t, auto* y) {
+    using T = typename decltype(t)::value;
+    conv_forward(plan.s, data_of<T>(xs), data_of<T>(ws), bias ? data_of<T>(bias) : nullptr, y);
+  });
+}
+
+void require_shape(const char* what, const Shape& got, const Shape& expected) {
+  if (got != expected) bad_value(std::string(what) + ": g has shape " + to_string(got) + ", expected " + to_string(expected));
+}
+
+py::object bind_input_grad(py::handle g, py::handle w, const Attribute& input_shape, const Attribute& stride,
+                           const Attribute& padding, const Attribute& dilation, Index groups) {
+  const char* what = "conv_input_grad";
+  const DType dtype = view(g, what).dtype;
+  const Plan plan = plan_conv(what, input_shape, shape_of(w), stride, padding, dilation, groups);
+  require_shape(what, shape_of(g), plan.out);
+  const py::object gs = dense(g, dtype, "conv_input_grad: g"), ws = dense(w, dtype, "conv_input_grad: w");
+  return compute(what, dtype, input_shape, work(plan.s), [&](auto t, auto* gx) {
+    using T = typename decltype(t)::value;
+    conv_input_grad(plan.s, data_of<T>(gs), data_of<T>(ws), gx);
+  });
+}
+
+py::object bind_weight_grad(py::handle g, py::handle x, const Attribute& weight_shape, const Attribute& stride,
+                            const Attribute& padding, const Attribute& dilation, Index groups) {
+  const char* what = "conv_weight_grad";
+  const DType dtype = view(g, what).dtype;
+  const Plan plan = plan_conv(what, shape_of(x), weight_shape, stride, padding, dilation, groups);
+  require_shape(what, shape_of(g), plan.out);
+  const py::object gs = dense(g, dtype, "conv_weight_grad: g"), xs = dense(x, dtype, "conv_weight_grad: x");
+  return compute(what, dtype, weight_shape, work(plan.s), [&](auto t, auto* gw) {
+    using T = typename decltype(t)::value;
+    conv_weight_grad(plan.s, data_of<T>(gs), data_of<T>(xs), gw);
+  });
+}
+
+py::object bind_channel_sum(py::handle g) {
+  const View v = view(g, "channel_sum: g");
+  if (v.ndim < 2) bad_value("channel_sum: expected (batch, channels, ...), got shape " + to_string(v.shape_vector()));
+  const py::object gs = dense(g, v.dtype, "channel_sum: g");
+  const Index batch = v.shape[0], channels = v.shape[1];
+  Index plane = 1;
+  for (int i = 2; i < v.ndim; ++i) plane *= v.shape[i];
+  return compute("channel_sum", v.dtype, {channels}, v.size(), [&](auto t, auto* out) {
+    channel_sum(data_of<typename decltype(t)::value>(gs), batch, channels, plane, out);
+  });
+}
+
+}  // namespace
+
+TG_BINDINGS(conv) {
+  using py::arg;
+  m.def("conv", &bind_conv, arg("x"), arg("w"), arg("b") = py::none(), py::kw_only(), arg("stride"), arg("padding"),
+        arg("dilation"), arg("groups"));
+  m.def("conv_input_grad", &bind_input_grad, arg("g"), arg("w"), py::kw_only(), arg("input_shape"), arg("stride"),
+        arg("padding"), arg("dilation"), arg("groups"));
+  m.def("conv_weight_grad", &bind_weight_grad, arg("g"), arg("x"), py::kw_only(), arg("weight_shape"), arg("stride"),
+        arg("padding"), arg("dilation"), arg("groups"));
+  m.def("channel_sum", &bind_channel_sum, arg("g"));
+}
+
+}  // namespace tg

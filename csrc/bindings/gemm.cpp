@@ -1,0 +1,313 @@
+// matmul, linear, linear_backward.
+#include <pybind11/pybind11.h>
+
+#include <limits>
+#include <optional>
+
+#include "../core/bind.h"
+#include "gemm_arrays.h"
+
+namespace tg {
+namespace {
+
+// float, double and the two complex types: what BLAS multiplies.
+template <class F>
+decltype(auto) visit_blas(const char* what, DType type, F&& f) {
+  switch (type) {
+    case DType::Complex64: return f(TypeOf<c64>{});
+    case DType::Complex128: return f(TypeOf<c128>{});
+    default: return visit_real(what, type, f);
+  }
+}
+
+template <class F>
+decltype(auto) visit_summed_integer(const char* what, DType type, F&& f) {
+  switch (type) {
+    case DType::UInt8: return f(TypeOf<std::uint8_t>{});
+    case DType::Int8: return f(TypeOf<std::int8_t>{});
+    case DType::Int16: return f(TypeOf<std::int16_t>{});
+    case DType::Int32: return f(TypeOf<std::int32_t>{});
+    case DType::Int64: return f(TypeOf<std::int64_t>{});
+    default: unsupported(what, type);
+  }
+}
+
+bool is_integer(DType type) { return type <= DType::Int64 && type != DType::Bool; }
+
+void require_int_sizes(const char* what, Index m, Index n, Index k) {
+  if (std::max({m, n, k}) >= std::numeric_limits<int>::max())
+    bad_value(std::string(what) + ": a matrix of " + std::to_string(m) + " x " + std::to_string(k) + " by " +
+              std::to_string(k) + " x " + std::to_string(n) + " has a side of 2^31 or more; multiply it in pieces");
+}
+
+// An array whose last two axes are matrices that BLAS (or an integer loop) can read; copied if it must be.
+struct Stack {
+  py::object array;
+  View v;
+  Index strides[kMaxDims];
+
+  template <class T>
+  void read(py::handle given, const char* what) {
+    array = widened(given, what);
+    v = view(array, what);
+    if (usable<T>()) return;
+    array = contiguous(array, what);
+    v = view(array, what);
+    element_strides(v, strides);
+  }
+  template <class T>
+  bool usable() {
+    if (!element_strides(v, strides)) return false;
+    if constexpr (std::is_integral_v<T>) return true;
+    else return blas_readable(matrix<T>(), rows(), cols()) || v.size() == 0;
+  }
+  template <class T>
+  Matrix<T> matrix() const { return {v.as<T>(), strides[v.ndim - 2], strides[v.ndim - 1]}; }
+  Index rows() const { return v.shape[v.ndim - 2]; }
+  Index cols() const { return v.shape[v.ndim - 1]; }
+  int batch_dims() const { return v.ndim - 2; }
+
+  // True if all axes but the last follow each other at one stride, so they are the rows of one matrix.
+  bool rows_fold() const {
+    for (int i = v.ndim - 2; i > 0; --i)
+      if (v.shape[i - 1] != 1 && strides[i - 1] != strides[i] * v.shape[i]) return false;
+    return true;
+  }
+};
+
+Index one_stride(const Stack& s, int axis, int ndim) {
+  const int at = axis - (ndim - s.v.ndim);
+  return at < 0 || s.v.shape[at] == 1 ? 0 : s.strides[at];
+}
+
+// Shape of the result: batch axes broadcast, then (m, n). Throws ValueError.
+Shape matmul_shape(const View& a, const View& b) {
+  auto shapes = [&] { return to_string(a.shape_vector()) + " and " + to_string(b.shape_vector()); };
+  if (a.ndim < 2 || b.ndim < 2) bad_value("matmul: expected arrays of at least 2 axes, got shapes " + shapes());
+  const Index k = a.shape[a.ndim - 1];
+  if (k != b.shape[b.ndim - 2])
+    bad_value("matmul: " + shapes() + " have inner sizes " + std::to_string(k) + " and " +
+              std::to_string(b.shape[b.ndim - 2]) + ", which must be equal");
+  const int ndim = std::max(a.ndim, b.ndim);
+  Shape shape(ndim);
+  for (int i = 0; i < ndim - 2; ++i) {
+    const int ia = i - (ndim - a.ndim), ib = i - (ndim - b.ndim);
+    const Index na = ia < 0 ? 1 : a.shape[ia], nb = ib < 0 ? 1 : b.shape[ib];
+    if (na != nb && na != 1 && nb != 1) bad_value("matmul: batch axes of " + shapes() + " do not broadcast");
+    shape[i] = na == 1 ? nb : na;
+  }
+  shape[ndim - 2] = a.shape[a.ndim - 2];
+  shape[ndim - 1] = b.shape[b.ndim - 1];
+  return shape;
+}
+
+template <class T>
+void multiply(const Gemm<T>& product) {
+  const Index work = product.batch * product.m * product.n * std::max<Index>(1, product.k);
+  MaybeRelease release(work);
+  if constexpr (std::is_integral_v<T>) integer_gemm(product);
+  else gemm(product);
+}
+
+template <class T>
+py::object matmul_as(py::handle given_a, py::handle given_b, const Shape& shape, DType dtype) {
+  Stack a, b;
+  a.read<T>(given_a, "matmul: a");
+  b.read<T>(given_b, "matmul: b");
+  py::object out = empty(dtype, shape);
+  const int ndim = static_cast<int>(shape.size());
+  Gemm<T> product;
+  product.m = a.rows();
+  product.k = a.cols();
+  product.n = b.cols();
+  product.a = a.matrix<T>();
+  product.b = b.matrix<T>();
+  product.c = data_of<T>(out);
+  require_int_sizes("matmul", product.m, product.n, product.k);
+  if (ndim == 2) {
+    multiply(product);
+    return out;
+  }
+  Index batch = 1, b_batch = 1;
+  for (int i = 0; i < ndim - 2; ++i) batch *= shape[i];
+  for (int i = 0; i < b.batch_dims(); ++i) b_batch *= b.v.shape[i];
+  if (b_batch == 1 && a.v.ndim == ndim && batch > 0 && a.rows_fold() &&
+      batch * product.m < std::numeric_limits<int>::max()) {
+    // one matrix on the right: the batch is more rows
+    product.m *= batch;
+    multiply(product);
+    return out;
+  }
+  // The place of every batch entry in a and in b.
+  std::vector<Index> a_offset(batch), b_offset(batch);
+  Index at[kMaxDims] = {}, oa = 0, ob = 0;
+  for (Index entry = 0; entry < batch; ++entry) {
+    a_offset[entry] = oa;
+    b_offset[entry] = ob;
+    for (int i = ndim - 3; i >= 0; --i) {
+      const Index sa = one_stride(a, i, ndim), sb = one_stride(b, i, ndim);
+      oa += sa;
+      ob += sb;
+      if (++at[i] < shape[i]) break;
+      at[i] = 0;
+      oa -= sa * shape[i];
+      ob -= sb * shape[i];
+    }
+  }
+  product.batch = batch;
+  product.a_offset = a_offset.data();
+  product.b_offset = b_offset.data();
+  multiply(product);
+  return out;
+}
+
+py::object matmul(py::handle a, py::handle b) {
+  const View va = view(a, "matmul: a"), vb = view(b, "matmul: b");
+  require_dtype(vb, va.dtype, "matmul: b");
+  const Shape shape = matmul_shape(va, vb);
+  const DType dtype = compute_type(va.dtype);
+  if (is_integer(dtype))
+    return visit_summed_integer("matmul", dtype, [&](auto t) {
+      return matmul_as<typename decltype(t)::value>(a, b, shape, dtype);
+    });
+  return visit_blas("matmul", dtype, [&](auto t) {
+    return narrowed(matmul_as<typename decltype(t)::value>(a, b, shape, dtype), va.dtype);
+  });
+}
+
+// (..., cols) as one matrix; copied where its leading axes are not at one stride.
+struct Folded {
+  Stack stack;
+  Index rows = 1, cols = 0;
+
+  template <class T>
+  Matrix<T> read(py::handle given, const char* what) {
+    stack.array = widened(given, what);
+    stack.v = view(stack.array, what);
+    if (!element_strides(stack.v, stack.strides) || !ready<T>()) {
+      stack.array = contiguous(stack.array, what);
+      stack.v = view(stack.array, what);
+      element_strides(stack.v, stack.strides);
+    }
+    return matrix<T>();
+  }
+
+ private:
+  template <class T>
+  bool ready() {
+    return stack.rows_fold() && blas_readable(matrix<T>(), rows, cols);
+  }
+  template <class T>
+  Matrix<T> matrix() {
+    const View& v = stack.v;
+    rows = 1;
+    Index stride = v.shape[v.ndim - 1];
+    for (int i = v.ndim - 2; i >= 0; --i) {
+      if (rows == 1 && v.shape[i] != 1) stride = stack.strides[i];
+      rows *= v.shape[i];
+    }
+    cols = v.shape[v.ndim - 1];
+    return {v.as<T>(), stride, stack.strides[v.ndim - 1]};
+  }
+};
+
+void check_linear(const View& x, const View& w) {
+  if (x.ndim < 1 || w.ndim != 2)
+    bad_value("linear: expected x (..., in) and weight (out, in), got " + to_string(x.shape_vector()) + " and " +
+              to_string(w.shape_vector()));
+  if (x.shape[x.ndim - 1] != w.shape[1])
+    bad_value("linear: input has " + std::to_string(x.shape[x.ndim - 1]) + " features, weight " +
+              to_string(w.shape_vector()) + " expects " + std::to_string(w.shape[1]));
+  require_dtype(w, x.dtype, "linear: weight");
+}
+
+py::object linear(py::handle x, py::handle w, py::handle b) {
+  const View vx = view(x, "linear: x"), vw = view(w, "linear: weight");
+  check_linear(vx, vw);
+  const Index n = vw.shape[0];
+  py::object bias;
+  if (!b.is_none()) {
+    const View vb = view(b, "linear: bias");
+    if (vb.ndim != 1 || vb.shape[0] != n)
+      bad_value("linear: bias " + to_string(vb.shape_vector()) + " does not fit weight " + to_string(vw.shape_vector()) +
+                "; expected (" + std::to_string(n) + ",)");
+    bias = dense(b, vx.dtype, "linear: bias");
+  }
+  const DType dtype = compute_type(vx.dtype);
+  Index shape[kMaxDims];
+  std::copy_n(vx.shape, vx.ndim, shape);
+  shape[vx.ndim - 1] = n;
+  return visit_blas("linear", dtype, [&](auto t) {
+    using T = typename decltype(t)::value;
+    Folded folded;
+    Stack weight;
+    Gemm<T> product;
+    product.a = folded.read<T>(x, "linear: x");
+    weight.read<T>(w, "linear: weight");
+    const Matrix<T> m = weight.matrix<T>();
+    product.b = {m.data, m.col, m.row};
+    product.m = folded.rows;
+    product.n = n;
+    product.k = folded.cols;
+    product.bias = bias ? data_of<T>(bias) : nullptr;
+    require_int_sizes("linear", product.m, product.n, product.k);
+    py::object out = empty(dtype, shape, vx.ndim);
+    product.c = data_of<T>(out);
+    multiply(product);
+    return narrowed(out, vx.dtype);
+  });
+}
+
+py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle needs) {
+  const View vg = view(g, "linear_backward: g"), vx = view(x, "linear_backward: x"), vw = view(w, "linear_backward: w");
+  check_linear(vx, vw);
+  require_dtype(vg, vx.dtype, "linear_backward: g");
+  Shape expected = vx.shape_vector();
+  expected.back() = vw.shape[0];
+  if (vg.shape_vector() != expected)
+    bad_value("linear_backward: g has shape " + to_string(vg.shape_vector()) + ", x " + to_string(vx.shape_vector()) +
+              " and weight " + to_string(vw.shape_vector()) + " give " + to_string(expected));
+  const auto flags = py::cast<py::sequence>(needs);
+  if (flags.size() != 3) bad_value("linear_backward: needs holds 3 flags (x, w, b), got " + std::to_string(flags.size()));
+  const bool need_x = flags[0].cast<bool>(), need_w = flags[1].cast<bool>(), need_b = flags[2].cast<bool>();
+  const DType dtype = compute_type(vx.dtype);
+  py::object gx = py::none(), gw = py::none(), gb = py::none();
+  visit_blas("linear_backward", dtype, [&](auto t) {
+    using T = typename decltype(t)::value;
+    Folded fg, fx;
+    Stack weight;
+    const Matrix<T> mg = fg.read<T>(g, "linear_backward: g"), mx = fx.read<T>(x, "linear_backward: x");
+    weight.read<T>(w, "linear_backward: w");
+    const Index rows = fg.rows, n = fg.cols, k = fx.cols;
+    require_int_sizes("linear_backward", rows, n, k);
+    std::vector<Gemm<T>> products;
+    if (need_x) {
+      gx = empty(dtype, vx.shape_vector());
+      Gemm<T> p;
+      p.m = rows, p.n = k, p.k = n, p.a = mg, p.b = weight.matrix<T>(), p.c = data_of<T>(gx);
+      products.push_back(p);
+    }
+    if (need_w) {
+      gw = empty(dtype, vw.shape_vector());
+      Gemm<T> p;
+      p.m = n, p.n = k, p.k = rows, p.a = {mg.data, mg.col, mg.row}, p.b = mx, p.c = data_of<T>(gw);
+      products.push_back(p);
+    }
+    if (need_b) gb = empty(dtype, {n});
+    MaybeRelease release(rows * n * std::max<Index>(1, k));
+    gemm(products);
+    if (need_b) column_sum(mg, rows, n, data_of<T>(gb));
+  });
+  auto finish = [&](const py::object& made) { return made.is_none() ? made : narrowed(made, vx.dtype); };
+  return py::make_tuple(finish(gx), finish(gw), finish(gb));
+}
+
+}  // namespace
+
+TG_BINDINGS(gemm) {
+  m.def("matmul", &matmul, py::arg("a"), py::arg("b"));
+  m.def("linear", &linear, py::arg("x"), py::arg("w"), py::arg("b") = py::none());
+  m.def("linear_backward", &linear_backward, py::arg("g"), py::arg("x"), py::arg("w"), py::arg("needs"));
+}
+
+}  // namespace tg

@@ -1,0 +1,56 @@
+#include "gemm_arrays.h"
+
+namespace tg {
+
+void require_dtype(const View& v, DType dtype, const char* what) {
+  if (v.dtype != dtype)
+    throw py::type_error(std::string(what) + " is " + name_of(v.dtype) + ", the other arrays are " + name_of(dtype) +
+                         "; convert one of them");
+}
+
+py::object widened(py::handle array, const char* what) {
+  const View v = view(array, what);
+  if (!is_half(v.dtype)) return py::reinterpret_borrow<py::object>(array);
+  const py::object from = contiguous(array, what);
+  py::object to = empty(DType::Float32, v.shape_vector());
+  const Index n = v.size();
+  MaybeRelease release(n);
+  if (v.dtype == DType::Float16) widen(data_of<half>(from), n, data_of<float>(to));
+  else widen(data_of<bfloat16>(from), n, data_of<float>(to));
+  return to;
+}
+
+py::object narrowed(const py::object& array, DType dtype) {
+  if (!is_half(dtype)) return array;
+  const View v = view(array);
+  py::object to = empty(dtype, v.shape_vector());
+  const Index n = v.size();
+  MaybeRelease release(n);
+  if (dtype == DType::Float16) narrow(data_of<float>(array), n, data_of<half>(to));
+  else narrow(data_of<float>(array), n, data_of<bfloat16>(to));
+  return to;
+}
+
+py::object dense(py::handle array, DType dtype, const char* what) {
+  require_dtype(view(array, what), dtype, what);
+  return contiguous(widened(array, what), what);
+}
+
+bool element_strides(const View& v, Index* strides) {
+  const Index size = size_of(v.dtype);
+  for (int i = 0; i < v.ndim; ++i) {
+    if (v.strides[i] % size != 0) return false;
+    strides[i] = v.strides[i] / size;
+  }
+  return v.aligned();
+}
+
+Shape shape_of(py::handle array) { return view(array).shape_vector(); }
+
+Index product(const Shape& shape) {
+  Index n = 1;
+  for (Index s : shape) n *= s;
+  return n;
+}
+
+}  // namespace tg

@@ -1,0 +1,20 @@
+// Convolution and its two gradients; the fastest kernel for a shape is chosen here. Arrays are contiguous:
+// x (batch, in_channels, in), w (out_channels, in_channels / groups, kernel), y (batch, out_channels, out).
+#pragma once
+
+#include "conv_shape.h"
+
+namespace tg {
+
+template <class T>
+void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+template <class T>
+void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
+template <class T>
+void conv_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw);
+
+// out[c] = sum over batch and plane of g (batch, channels, plane).
+template <class T>
+void channel_sum(const T* g, Index batch, Index channels, Index plane, T* out);
+
+}  // namespace tg

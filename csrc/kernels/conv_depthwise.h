@@ -1,0 +1,15 @@
+#pragma once
+
+#include "conv_shape.h"
+
+namespace tg {
+
+// One input channel per group, out_per_group() output channels from each.
+template <class T>
+void depthwise_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+template <class T>
+void depthwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
+template <class T>
+void depthwise_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw);
+
+}  // namespace tg

@@ -1,0 +1,35 @@
+// Vectors as wide as the instruction set this build of the module is for, as the compiler's own vector type.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "../core/dtype.h"
+
+namespace tg::lanes {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct Lanes {
+  static constexpr int count = kVectorBytes / sizeof(T);
+  using Word = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  typedef T Vec __attribute__((vector_size(kVectorBytes)));
+  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+  typedef Word Int __attribute__((vector_size(kVectorBytes)));
+};
+template <class T>
+using Vec = typename Lanes<T>::Vec;
+
+template <class T>
+inline Vec<T> load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(p); }
+template <class T>
+inline void store(T* p, Vec<T> v) { *reinterpret_cast<typename Lanes<T>::Unaligned*>(p) = v; }
+
+}  // namespace tg::lanes

@@ -1,0 +1,213 @@
+#include "gemm.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "../core/allocator.h"
+#include "../core/blas.h"
+#include "gemm_tasks.h"
+
+namespace tg {
+namespace {
+
+constexpr Index kBlasLimit = std::numeric_limits<int>::max();
+
+
+// Strides of a single row or column mean nothing; give them the value that makes the matrix readable.
+template <class T>
+Matrix<T> canonical(Matrix<T> a, Index rows, Index cols) {
+  if (rows == 1) a.row = a.col == 1 ? std::max<Index>(1, cols) : 1;
+  if (cols == 1) a.col = a.row == 1 && rows > 1 ? rows : 1;
+  return a;
+}
+
+// How one product is cut: tiles of c, and stretches of k whose partial sums are added in order.
+struct Cut {
+  Index tile_m, tile_n, tiles_m, tiles_n, parts;
+  Index tiles() const { return tiles_m * tiles_n; }
+};
+
+constexpr Index kSmall = Index(1) << 18;     // multiplications done before a second thread pays
+constexpr Index kTileWork = Index(1) << 21;  // of one tile, 40 us on one core: large enough to hide packing
+constexpr Index kMostTiles = 16;
+
+Cut cut_product(Index m, Index n, Index k, Index batch) {
+  const Index work = m * n * k;
+  Cut cut{m, n, 1, 1, 1};
+  if (work * batch < 2 * kSmall) return cut;
+  const Index grain = batch == 1 ? std::min(kTileWork, std::max(kSmall, work / 8)) : kTileWork;
+  Index wanted = std::clamp<Index>(divide_up(kMostTiles, batch), 1, std::max<Index>(1, work / grain));
+  auto split = [&](Index length, Index unit, Index least, Index& tile, Index& tiles) {
+    const Index count = std::clamp<Index>(length / least, 1, wanted);
+    tile = round_up(divide_up(length, count), unit);
+    tiles = divide_up(length, tile);
+    wanted = divide_up(wanted, tiles);
+  };
+  if (m >= n) {
+    split(m, 16, 64, cut.tile_m, cut.tiles_m);
+    split(n, 16, 64, cut.tile_n, cut.tiles_n);
+  } else {
+    split(n, 16, 64, cut.tile_n, cut.tiles_n);
+    split(m, 16, 64, cut.tile_m, cut.tiles_m);
+  }
+  cut.parts = std::clamp<Index>(k / 512, 1, wanted);
+  return cut;
+}
+
+// One entry of a list with its cut and the place of its tasks in the list's loop.
+template <class T>
+struct Planned {
+  const Gemm<T>* product;
+  Cut cut;
+  Index batch_grain, tasks, first_task;
+  T* partial;  // (parts - 1) stacked (batch, m, n), or null
+};
+
+template <class T>
+void fill_bias(const T* bias, Index rows, Index cols, T* c, Index ldc) {
+  for (Index i = 0; i < rows; ++i) std::copy_n(bias, cols, c + i * ldc);
+}
+
+template <class T>
+void run_tile(const Planned<T>& p, Index entry, Index tile, Index part) {
+  const Gemm<T>& g = *p.product;
+  const Cut& cut = p.cut;
+  const Index i = tile / cut.tiles_n * cut.tile_m, j = tile % cut.tiles_n * cut.tile_n;
+  const Index rows = std::min(cut.tile_m, g.m - i), cols = std::min(cut.tile_n, g.n - j);
+  const Index k0 = g.k * part / cut.parts, k1 = g.k * (part + 1) / cut.parts;
+  Matrix<T> a = g.a, b = g.b;
+  a.data += (g.a_offset ? g.a_offset[entry] : 0) + i * a.row + k0 * a.col;
+  b.data += (g.b_offset ? g.b_offset[entry] : 0) + k0 * b.row + j * b.col;
+  T* c = part == 0 ? g.c : p.partial + (part - 1) * g.batch * g.m * g.n;
+  c += (entry * g.m + i) * g.n + j;
+  const bool biased = g.bias && part == 0;
+  if (biased) fill_bias(g.bias + j, rows, cols, c, g.n);
+  gemm_block(rows, cols, k1 - k0, a, b, c, g.n, biased);
+}
+
+template <class T>
+void run_task(const Planned<T>& p, Index task) {
+  const Cut& cut = p.cut;
+  const Index part = task % cut.parts, tile = task / cut.parts % cut.tiles();
+  const Index first = task / cut.parts / cut.tiles() * p.batch_grain;
+  const Index last = std::min(p.product->batch, first + p.batch_grain);
+  for (Index entry = first; entry < last; ++entry) run_tile(p, entry, tile, part);
+}
+
+template <class T>
+void add_parts(const Planned<T>& p) {
+  const Index size = p.product->batch * p.product->m * p.product->n, chunk = 1 << 14;
+  for_each_task(divide_up(size, chunk), [&](Index task) {
+    const Index first = task * chunk, last = std::min(size, first + chunk);
+    for (Index part = 0; part + 1 < p.cut.parts; ++part) {
+      const T* from = p.partial + part * size;
+      for (Index i = first; i < last; ++i) p.product->c[i] += from[i];
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+bool blas_readable(const Matrix<T>& given, Index rows, Index cols) {
+  const Matrix<T> a = canonical(given, rows, cols);
+  return (a.col == 1 && a.row >= cols && a.row < kBlasLimit) || (a.row == 1 && a.col >= rows && a.col < kBlasLimit);
+}
+
+template <class T>
+void gemm_block(Index m, Index n, Index k, Matrix<T> a, Matrix<T> b, T* c, Index ldc, bool add, T alpha) {
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    if (!add)
+      for (Index i = 0; i < m; ++i) std::fill_n(c + i * ldc, n, T(0));
+    return;
+  }
+  a = canonical(a, m, k);
+  b = canonical(b, k, n);
+  const bool ta = a.col != 1, tb = b.col != 1;
+  blas_gemm(ta, tb, m, n, k, alpha, a.data, ta ? a.col : a.row, b.data, tb ? b.col : b.row, add ? T(1) : T(0), c, ldc);
+}
+
+template <class T>
+void gemm(const std::vector<Gemm<T>>& products) {
+  std::vector<Planned<T>> plans;
+  Index tasks = 0, scratch = 0, work = 0;
+  for (const Gemm<T>& g : products) {
+    if (g.m == 0 || g.n == 0 || g.batch == 0) continue;
+    Planned<T> p{&g, cut_product(g.m, g.n, g.k, g.batch), 1, 0, tasks, nullptr};
+    if (p.cut.tiles() == 1) p.batch_grain = std::max<Index>(1, kSmall / std::max<Index>(1, g.m * g.n * g.k));
+    p.tasks = divide_up(g.batch, p.batch_grain) * p.cut.tiles() * p.cut.parts;
+    tasks += p.tasks;
+    scratch += (p.cut.parts - 1) * g.batch * g.m * g.n;
+    work += g.m * g.n * g.k * g.batch;
+    plans.push_back(p);
+  }
+  if (work < 2 * kSmall) {
+    for (const Planned<T>& p : plans)
+      for (Index t = 0; t < p.tasks; ++t) run_task(p, t);
+    return;
+  }
+  Scratch<T> partial(scratch);
+  scratch = 0;
+  for (Planned<T>& p : plans) {
+    p.partial = partial.data() + scratch;
+    scratch += (p.cut.parts - 1) * p.product->batch * p.product->m * p.product->n;
+  }
+  for_each_task(tasks, [&](Index task) {
+    std::size_t i = plans.size() - 1;
+    while (plans[i].first_task > task) --i;
+    run_task(plans[i], task - plans[i].first_task);
+  });
+  for (const Planned<T>& p : plans)
+    if (p.cut.parts > 1) add_parts(p);
+}
+
+template <class T>
+void gemm(const Gemm<T>& g) {
+  if (g.m * g.n * g.k * g.batch >= 2 * kSmall) return gemm(std::vector<Gemm<T>>{g});
+  // Too small for threads: no plan, no list.
+  const Planned<T> p{&g, {g.m, g.n, 1, 1, 1}, g.batch, 1, 0, nullptr};
+  if (g.m > 0 && g.n > 0 && g.batch > 0) run_task(p, 0);
+}
+
+// Rows of c in registers' reach: for each row, k outside and columns inside, so b and c are read along their rows.
+template <class T>
+void integer_gemm(const Gemm<T>& g) {
+  const Index grain = std::max<Index>(1, kSmall / std::max<Index>(1, g.n * g.k)), blocks = divide_up(g.m, grain);
+  for_each_task(g.batch * blocks, [&](Index task) {
+    const Index entry = task / blocks, first = task % blocks * grain, last = std::min(g.m, first + grain);
+    const T* a = g.a.data + (g.a_offset ? g.a_offset[entry] : 0);
+    const T* b = g.b.data + (g.b_offset ? g.b_offset[entry] : 0);
+    std::vector<std::uint64_t> sum(g.n);  // unsigned: wrapping is what is asked for
+    for (Index i = first; i < last; ++i) {
+      std::fill(sum.begin(), sum.end(), 0);
+      for (Index k = 0; k < g.k; ++k) {
+        const auto x = static_cast<std::uint64_t>(static_cast<std::int64_t>(a[i * g.a.row + k * g.a.col]));
+        const T* row = b + k * g.b.row;
+        for (Index j = 0; j < g.n; ++j)
+          sum[j] += x * static_cast<std::uint64_t>(static_cast<std::int64_t>(row[j * g.b.col]));
+      }
+      T* c = g.c + (entry * g.m + i) * g.n;
+      for (Index j = 0; j < g.n; ++j) c[j] = static_cast<T>(sum[j]);
+    }
+  });
+}
+
+#define TG_GEMM(T)                                                                                     \
+  template bool blas_readable(const Matrix<T>&, Index, Index);                                         \
+  template void gemm_block(Index, Index, Index, Matrix<T>, Matrix<T>, T*, Index, bool, T);              \
+  template void gemm(const std::vector<Gemm<T>>&);                                                      \
+  template void gemm(const Gemm<T>&);
+TG_GEMM(float)
+TG_GEMM(double)
+TG_GEMM(std::complex<float>)
+TG_GEMM(std::complex<double>)
+#undef TG_GEMM
+
+template void integer_gemm(const Gemm<std::int8_t>&);
+template void integer_gemm(const Gemm<std::int16_t>&);
+template void integer_gemm(const Gemm<std::int32_t>&);
+template void integer_gemm(const Gemm<std::int64_t>&);
+template void integer_gemm(const Gemm<std::uint8_t>&);
+
+}  // namespace tg

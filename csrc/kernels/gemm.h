@@ -1,0 +1,49 @@
+// Matrix products over our thread pool: c = a b (+ bias) for a batch of matrices.
+//
+// Operands are read through element strides. Where one of a matrix's two strides is 1 BLAS takes it as it lies; else it
+// is copied once. Tiles, and cuts of the sum over k, depend on shapes alone, so the bits of c do not depend on threads.
+#pragma once
+
+#include <complex>
+#include <cstdint>
+#include <vector>
+
+#include "../core/dtype.h"
+
+namespace tg {
+
+template <class T>
+struct Matrix {
+  const T* data = nullptr;
+  Index row = 0, col = 0;  // strides in elements
+};
+
+// One thread, c (m, n) with rows ldc apart: c = a b, or c += a b. What a tile of any kernel calls.
+template <class T>
+void gemm_block(Index m, Index n, Index k, Matrix<T> a, Matrix<T> b, T* c, Index ldc, bool add, T alpha = T(1));
+
+// True where BLAS can read a (rows, cols) matrix in place.
+template <class T>
+bool blas_readable(const Matrix<T>& a, Index rows, Index cols);
+
+template <class T>
+struct Gemm {
+  Index m = 0, n = 0, k = 0, batch = 1;
+  Matrix<T> a, b;
+  const Index* a_offset = nullptr;  // element offset of each batch entry, or null when batch is 1
+  const Index* b_offset = nullptr;
+  T* c = nullptr;               // (batch, m, n) contiguous
+  const T* bias = nullptr;      // (n,) added to every row, or null
+};
+
+// The products of one list run in one parallel loop, so two small ones share the threads.
+template <class T>
+void gemm(const std::vector<Gemm<T>>& products);
+template <class T>
+void gemm(const Gemm<T>& product);
+
+// Integers: c (batch, m, n) = a b, summed in 64 bits and wrapped to T.
+template <class T>
+void integer_gemm(const Gemm<T>& product);
+
+}  // namespace tg
