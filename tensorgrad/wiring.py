@@ -20,7 +20,8 @@ def _backend(name: str) -> None:
 
 
 def _threads(count: Any) -> None:
-    registry.on_device("cpu").set_num_threads(count)
+    if count:  # 0: as many as the process may run on, which is what the backend started with
+        registry.on_device("cpu").set_num_threads(count)
 
 
 def connect() -> None:

@@ -151,8 +151,8 @@ class StrictArray(NDArrayOperatorsMixin):
         traffic.download("get()")
         if out is not None:
             out[...] = self._host
-            return out  # type: ignore[no-any-return]
-        return np.array(self._host, order=order)  # type: ignore[call-overload, no-any-return]
+            return out
+        return np.array(self._host, order=order)
 
     def set(self, arr: np.ndarray[Any, Any], stream: Any = None) -> None:
         if not isinstance(arr, np.ndarray):
@@ -167,16 +167,16 @@ class StrictArray(NDArrayOperatorsMixin):
         return kind(self._host)
 
     def __float__(self) -> float:
-        return self._number(float)  # type: ignore[no-any-return]
+        return self._number(float)
 
     def __int__(self) -> int:
-        return self._number(int)  # type: ignore[no-any-return]
+        return self._number(int)
 
     def __bool__(self) -> bool:
-        return self._number(bool)  # type: ignore[no-any-return]
+        return self._number(bool)
 
     def __complex__(self) -> complex:
-        return self._number(complex)  # type: ignore[no-any-return]
+        return self._number(complex)
 
     def item(self, *args: int) -> Any:
         traffic.download("item()")

@@ -1,7 +1,7 @@
 """Device ``cuda`` without a GPU: the CuPy backend's Python on strict arrays, kernels by their meaning.
 
-Formulas are lowered and laid out as for the device, then evaluated by NumPy instead of launched; the kernels written by
-hand have a reference each in ``REFERENCES``. So the op tests and whole programs run the code that a GPU would run, up to
+Formulas are lowered and laid out as for the device, then evaluated by NumPy instead of launched; the kernels written
+by hand have a reference each in ``REFERENCES``. So the op tests and whole programs run the code that a GPU would run, up to
 the launch; what kernels compute is tested where they are compiled.
 """
 
@@ -35,7 +35,8 @@ def philox_words(count: int, seed: int, offset: int) -> np.ndarray[Any, Any]:
     k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
     for _ in range(10):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), p1 & low, (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), p0 & low]
+        high0, high1 = p0 >> np.uint64(32), p1 >> np.uint64(32)
+        c = [high1 ^ c[1] ^ np.uint64(k0), p1 & low, high0 ^ c[3] ^ np.uint64(k1), p0 & low]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return np.stack(c, axis=1).reshape(-1)[:count].astype(np.uint32)
 

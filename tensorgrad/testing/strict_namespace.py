@@ -105,11 +105,13 @@ class _Ufunc:
         key = target._key(indices)
         self.ufunc.at(target._host, key, *map(unwrapped, values))
 
-    def reduce(self, array: StrictArray, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        if any(map(_is_bfloat16, (array,))):
+    def reduce(
+        self, array: StrictArray, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False
+    ) -> Any:
+        if _is_bfloat16(array):
             raise TypeError(f"{self.__name__}.reduce: no kernel for bfloat16")
         with np.errstate(all="ignore"):
-            return wrapped(self.ufunc.reduce(unwrapped(array), axis, dtype, unwrapped(out), keepdims))
+            return wrapped(self.ufunc.reduce(unwrapped(array), axis, dtype, unwrapped(out), keepdims=keepdims))
 
     def accumulate(self, array: StrictArray, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
         if self.__name__ not in ("add", "multiply"):
@@ -149,9 +151,8 @@ class _Function:
                 return wrapped(np.array(self.function(*args, **kwargs)))  # a copy: the device's memory is its own
         elif name in _ABOUT:
             return self.function(*map(unwrapped, args), **kwargs)
-        elif name not in _CREATE and name not in _SEQUENCES and args and name != "einsum":
-            if not isinstance(args[0], StrictArray):
-                raise TypeError(f"{name}: the first argument must be a device array, got {type(args[0])}")
+        elif name not in _CREATE and name not in _SEQUENCES and args and not isinstance(args[0], (StrictArray, str)):
+            raise TypeError(f"{name}: the first argument must be a device array, got {type(args[0])}")
         if name in _NO_BFLOAT16 and any(map(_is_bfloat16, arrays)):
             raise TypeError(f"{name}: no kernel for bfloat16")
         if name in _WAITING or (name == "where" and len(args) == 1):
@@ -184,7 +185,7 @@ def _matmul(a: Any, b: Any, out: Any = None, **kwargs: Any) -> Any:
             out._host[...] = result
             return out
         return wrapped(result)
-    if a.dtype.kind == "b" and b.dtype.kind == "b" or a.ndim == 0 or b.ndim == 0:
+    if (a.dtype.kind == "b" and b.dtype.kind == "b") or a.ndim == 0 or b.ndim == 0:
         return wrapped(np.matmul(a._host, b._host))
     with np.errstate(all="ignore"):
         result = np.matmul(a._host, b._host, out=None if out is None else out._host)

@@ -50,7 +50,7 @@ class CppBackend(NumpyBackend):
         self.c = extension()
         from ... import config
 
-        if config.source("num_threads") != "default":
+        if config.get("num_threads"):
             self.c.set_num_threads(config.get("num_threads"))
 
     @classmethod

@@ -1,0 +1,72 @@
+"""Every sample of every op: value, bits, shapes, first and second derivative, on every backend that runs here."""
+
+from __future__ import annotations
+
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.backends import registry
+from tensorgrad.dispatch import OPS
+from tensorgrad.testing import conformance
+
+CASES = list(conformance.cases())
+BACKENDS = [
+    name
+    for name in ("numpy", "cpp")
+    if registry.class_of(name).why_not() is None
+]
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_value(case, dtype, backend):
+    if conformance.applies(case, dtype):
+        conformance.check_value(case, dtype, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_infer_tells_the_truth(case, backend):
+    for dtype in DTYPES:
+        if conformance.applies(case, dtype):
+            conformance.check_shapes(case, dtype, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_first_derivative(case, backend):
+    conformance.check_first_derivative(case, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_second_derivative(case, backend):
+    conformance.check_second_derivative(case, backend)
+
+
+# Ops that no sample describes, and why; everything else must have samples.
+UNSAMPLED = {
+    "copy_into": "writes into its argument; test_inplace",
+    "full": "takes no array; test_create",
+    "move": "needs two devices; tests/gpu",
+    "view_scatter": "its attribute is a chain of views; test_inplace",
+    "assign": "in-place copy; test_inplace",
+}
+
+
+def test_every_op_has_samples():
+    missing = [
+        name for name, op in OPS.items()
+        if op.samples is None and not getattr(op, "derived", False) and name not in UNSAMPLED
+    ]  # fmt: skip
+    assert not missing, f"ops without samples: {missing}"
+
+
+def test_every_public_function_is_documented():
+    undocumented = [
+        name for name in dir(tg)
+        if not name.startswith("_") and callable(getattr(tg, name)) and not getattr(tg, name).__doc__
+    ]  # fmt: skip
+    assert not undocumented
