@@ -1,0 +1,136 @@
+// cast, contiguous, cat and pad: fresh C-contiguous arrays from arrays of any layout.
+#include "../kernels/copy.h"
+
+#include "lines.h"
+
+namespace tg {
+namespace {
+
+DType dtype_named(py::handle dtype) {
+  std::string name;
+  if (py::isinstance<py::str>(dtype)) name = py::cast<std::string>(dtype);
+  else if (PyArray_DescrCheck(dtype.ptr())) name = py::cast<std::string>(dtype.attr("name"));
+  else throw py::type_error(std::string("cast: dtype must be a numpy.dtype or its name, got ") + Py_TYPE(dtype.ptr())->tp_name);
+  for (int k = 0; k <= int(DType::Complex128); ++k)
+    if (name == name_of(DType(k))) return DType(k);
+  throw py::type_error("cast: dtype " + name + " is not supported");
+}
+
+void c_strides(DType type, const Shape& shape, Index* strides) {
+  Index step = size_of(type);
+  for (size_t k = shape.size(); k-- > 0;) {
+    strides[k] = step;
+    step *= shape[k];
+  }
+}
+
+// Copies x into memory of these strides.
+void copy_into(const View& x, char* to, const Index* to_strides) {
+  Index shape[kMaxDims], from[kMaxDims];
+  for (int k = 0; k < x.ndim; ++k) {
+    shape[k] = x.shape[k];
+    from[k] = x.strides[k];
+  }
+  copy_strided(size_of(x.dtype), x.ndim, shape, x.data, from, to, to_strides);
+}
+
+py::object fresh(const View& x) {
+  const Shape shape = x.shape_vector();
+  py::object out = empty(x.dtype, shape);
+  Index strides[kMaxDims];
+  c_strides(x.dtype, shape, strides);
+  char* to = data_of<char>(out);
+  MaybeRelease unlock(x.size());
+  copy_into(x, to, strides);
+  return out;
+}
+
+py::object cast(py::handle array, py::handle dtype) {
+  const View x = view(array, "cast");
+  const DType type = dtype_named(dtype);
+  return type == x.dtype ? fresh(x) : ready(x, type);
+}
+
+py::object cat(py::handle arrays, Index dim) {
+  const py::tuple parts = py::reinterpret_steal<py::tuple>(PySequence_Tuple(arrays.ptr()));
+  if (!parts) throw py::error_already_set();
+  if (parts.empty()) throw py::value_error("cat: needs at least one array");
+  const View first = view(parts[0], "cat");
+  const int axis = checked_axis("cat", dim, first);
+  std::vector<View> views;
+  Shape shape = first.shape_vector();
+  shape[size_t(axis)] = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const View v = view(parts[i], "cat");
+    const std::string what = "array " + std::to_string(i);
+    require_dtype("cat", what.c_str(), v, first.dtype);
+    bool fits = v.ndim == first.ndim;
+    for (int k = 0; fits && k < v.ndim; ++k) fits = k == axis || v.shape[k] == first.shape[k];
+    if (!fits)
+      throw py::value_error("cat: array " + std::to_string(i) + " has shape " + to_string(v.shape_vector()) +
+                            ", array 0 has " + to_string(first.shape_vector()) + "; they may differ along dim " +
+                            std::to_string(axis) + " only");
+    if (__builtin_add_overflow(shape[size_t(axis)], v.shape[axis], &shape[size_t(axis)])) throw std::bad_alloc();
+    views.push_back(v);
+  }
+  py::object out = empty(first.dtype, shape);
+  Index strides[kMaxDims];
+  c_strides(first.dtype, shape, strides);
+  char* to = data_of<char>(out);
+  MaybeRelease unlock(view(out).size());
+  for (const View& v : views) {
+    copy_into(v, to, strides);
+    to += v.shape[axis] * strides[axis];
+  }
+  return out;
+}
+
+py::object pad(py::handle array, const std::vector<std::pair<Index, Index>>& pads, py::handle value) {
+  const View x = view(array, "pad");
+  if (int(pads.size()) != x.ndim)
+    throw py::value_error("pad: " + std::to_string(pads.size()) + " pairs of pads for shape " +
+                          to_string(x.shape_vector()) + "; give (before, after) for every axis");
+  // One element of x's dtype, by NumPy's own conversion, which refuses what does not fit.
+  const py::object filler = py::module_::import("numpy").attr("array")(value, x.array.attr("dtype"));
+  if (view(filler).ndim != 0) throw py::value_error("pad: value must be one number");
+  const Index item = size_of(x.dtype);
+  Shape shape = x.shape_vector();
+  Index inner[kMaxDims], from[kMaxDims], strides[kMaxDims], read = 0;
+  bool grows = false;
+  for (int k = 0; k < x.ndim; ++k) {
+    const auto [before, after] = pads[size_t(k)];
+    Index total;
+    if (__builtin_add_overflow(shape[size_t(k)], before, &total) || __builtin_add_overflow(total, after, &total))
+      throw std::bad_alloc();
+    const Index cut = (before < 0 ? -before : 0) + (after < 0 ? -after : 0);
+    if (total < 0 || cut > shape[size_t(k)])
+      throw py::value_error("pad: (" + std::to_string(before) + ", " + std::to_string(after) + ") takes more than the " +
+                            std::to_string(shape[size_t(k)]) + " elements of axis " + std::to_string(k));
+    inner[k] = shape[size_t(k)] - cut;
+    read += before < 0 ? -before * x.strides[k] : 0;
+    from[k] = x.strides[k];
+    shape[size_t(k)] = total;
+    grows = grows || before > 0 || after > 0;
+  }
+  py::object out = empty(x.dtype, shape);
+  c_strides(x.dtype, shape, strides);
+  const Index none[kMaxDims] = {};
+  char* to = data_of<char>(out);
+  const char* one = data_of<char>(filler);
+  MaybeRelease unlock(view(out).size());
+  if (grows) copy_strided(item, x.ndim, shape.data(), one, none, to, strides);
+  for (int k = 0; k < x.ndim; ++k) to += pads[size_t(k)].first > 0 ? pads[size_t(k)].first * strides[k] : 0;
+  copy_strided(item, x.ndim, inner, x.data + read, from, to, strides);
+  return out;
+}
+
+}  // namespace
+
+TG_BINDINGS(copy) {
+  m.def("cast", cast, py::arg("x"), py::arg("dtype"));
+  m.def("contiguous", [](py::handle x) { return fresh(view(x, "contiguous")); }, py::arg("x"));
+  m.def("cat", cat, py::arg("arrays"), py::arg("dim"));
+  m.def("pad", pad, py::arg("x"), py::arg("pads"), py::arg("value"));
+}
+
+}  // namespace tg

@@ -1,0 +1,297 @@
+// sgd_, adam_: updates in place of many parameters at once. multi_norm, multi_scale_: clipping by total norm.
+//
+// Lists of arrays, one per parameter. Everything is checked before the first write: shapes, dtypes, writability, overlap.
+#include "../kernels/optim.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lines.h"
+
+namespace tg {
+namespace {
+
+struct Operand {
+  View view;
+  bool written;
+};
+
+// The lists of one call, one row per parameter.
+class Table {
+ public:
+  Table(const char* op, const char* what, py::handle params, bool written) : op_(op) {
+    add_list(what, params, written);
+    rows_ = columns_[0].size();
+    if (rows_ == 0) return;
+    type_ = columns_[0][0].view.dtype;
+    if (type_ != DType::Float32 && type_ != DType::Float64)
+      throw py::type_error(std::string(op) + ": arrays must be float32 or float64, got " + name_of(type_));
+  }
+
+  // Empty lists stand for "not used" where `optional`.
+  void add(const char* what, py::handle list, bool written, bool optional = false) {
+    add_list(what, list, written);
+    const auto& column = columns_.back();
+    if (optional && column.empty()) return;
+    if (column.size() != rows_)
+      throw py::value_error(std::string(op_) + ": " + what + " has " + std::to_string(column.size()) + " arrays, params has " +
+                            std::to_string(rows_));
+  }
+
+  // Call once all lists are in.
+  void check() {
+    check_arrays();
+    check_overlap();
+  }
+
+  void check_arrays() const {
+    for (size_t c = 0; c < columns_.size(); ++c)
+      for (size_t r = 0; r < columns_[c].size(); ++r) {
+        const View &v = columns_[c][r].view, &p = columns_[0][r].view;
+        const auto where = [&] { return std::string(names_[c]) + "[" + std::to_string(r) + "]"; };
+        if (v.dtype != type_) require_dtype(op_, where().c_str(), v, type_);
+        if (v.ndim != p.ndim || !std::equal(v.shape, v.shape + v.ndim, p.shape))
+          require_shape(op_, where().c_str(), v, p.shape_vector());
+        if (columns_[c][r].written && !PyArray_ISWRITEABLE(reinterpret_cast<PyArrayObject*>(v.array.ptr())))
+          throw py::value_error(std::string(op_) + ": " + where() + " is read-only");
+      }
+  }
+
+  // Runs `use(pointers, n)` once per parameter, then copies back what had to be brought into one order. Pointers follow
+  // the lists; a list left empty gives null.
+  template <class Use>
+  void each(Use use) {
+    pointers_.resize(columns_.size());
+    for (size_t r = 0; r < rows_; ++r) {
+      const bool plain = same_order(r);
+      for (size_t c = 0; c < columns_.size(); ++c) {
+        if (columns_[c].empty()) {
+          pointers_[c] = nullptr;
+          continue;
+        }
+        const Operand& o = columns_[c][r];
+        if (plain) {
+          pointers_[c] = o.view.data;
+          continue;
+        }
+        py::object copy = ready(o.view);
+        if (copy.is(py::reinterpret_borrow<py::object>(o.view.array))) {
+          pointers_[c] = o.view.data;
+          continue;
+        }
+        pointers_[c] = data_of<char>(copy);
+        copies_.push_back({std::move(copy), &o});
+      }
+      use(pointers_, columns_[0][r].view.size());
+    }
+  }
+
+  void copy_back() {
+    for (const auto& [copy, operand] : copies_) {
+      if (!operand->written) continue;
+      const View to = operand->view, from = view(copy);
+      Index shape[kMaxDims], f[kMaxDims], t[kMaxDims];
+      for (int k = 0; k < to.ndim; ++k) {
+        shape[k] = to.shape[k];
+        f[k] = from.strides[k];
+        t[k] = to.strides[k];
+      }
+      copy_strided(size_of(type_), to.ndim, shape, from.data, f, to.data, t);
+    }
+  }
+
+  Index total() const {
+    Index n = 0;
+    if (!columns_.empty())
+      for (const Operand& o : columns_[0]) n += o.view.size();
+    return n;
+  }
+  size_t rows() const { return rows_; }
+  bool is_double() const { return type_ == DType::Float64; }
+
+ private:
+  void add_list(const char* what, py::handle list, bool written) {
+    names_.push_back(what);
+    columns_.emplace_back();
+    if (list.is_none()) return;
+    const bool is_list = PyList_Check(list.ptr());
+    if (!is_list && !PyTuple_Check(list.ptr()))
+      throw py::type_error(std::string(op_) + ": " + what + " must be a list of arrays, got " + Py_TYPE(list.ptr())->tp_name);
+    const Py_ssize_t n = is_list ? PyList_GET_SIZE(list.ptr()) : PyTuple_GET_SIZE(list.ptr());
+    columns_.back().reserve(size_t(n));
+    for (Py_ssize_t i = 0; i < n; ++i) {
+      PyObject* item = is_list ? PyList_GET_ITEM(list.ptr(), i) : PyTuple_GET_ITEM(list.ptr(), i);
+      columns_.back().push_back({view(item, what), written});
+    }
+  }
+
+  // All arrays of a row are dense and laid out alike (any order of axes), so memory order serves for all.
+  bool same_order(size_t r) const {
+    const View& p = columns_[0][r].view;
+    auto* array = reinterpret_cast<PyArrayObject*>(p.array.ptr());
+    if (!PyArray_IS_C_CONTIGUOUS(array) && !PyArray_IS_F_CONTIGUOUS(array)) return false;
+    for (const auto& column : columns_) {
+      if (column.empty()) continue;
+      const View& v = column[r].view;
+      if (!v.aligned()) return false;
+      for (int k = 0; k < v.ndim; ++k)
+        if (v.shape[k] > 1 && v.strides[k] != p.strides[k]) return false;
+    }
+    return true;
+  }
+
+  struct Extent {
+    const char *low, *high;
+    const Operand* operand;
+    size_t row, column;
+  };
+
+  // What is written must not share memory with anything else of the call. Neighbouring ranges are compared first; only
+  // arrays whose ranges cross (interleaved views) are asked for exactly.
+  void check_overlap() const {
+    std::vector<Extent> extents;
+    extents.reserve(rows_ * columns_.size());
+    for (size_t c = 0; c < columns_.size(); ++c)
+      for (size_t r = 0; r < columns_[c].size(); ++r) {
+        const View& v = columns_[c][r].view;
+        if (v.size() == 0) continue;
+        const char *low = v.data, *high = v.data + size_of(v.dtype);
+        for (int k = 0; k < v.ndim; ++k) (v.strides[k] < 0 ? low : high) += (v.shape[k] - 1) * v.strides[k];
+        extents.push_back({low, high, &columns_[c][r], r, c});
+      }
+    std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) { return a.low < b.low; });
+    for (size_t i = 0; i < extents.size(); ++i) {
+      const Extent& a = extents[i];
+      for (size_t j = i + 1; j < extents.size() && extents[j].low < a.high; ++j) {
+        const Extent& b = extents[j];
+        if (!a.operand->written && !b.operand->written) continue;
+        const py::object shares = py::module_::import("numpy").attr("shares_memory");
+        if (!py::cast<bool>(shares(a.operand->view.array, b.operand->view.array))) continue;
+        throw py::value_error(std::string(op_) + ": " + names_[a.column] + "[" + std::to_string(a.row) + "] and " +
+                              names_[b.column] + "[" + std::to_string(b.row) +
+                              "] share memory, and one of them is written; pass each parameter once, state in arrays of its own");
+      }
+      check_self(a);
+    }
+  }
+
+  // An array that is written must not visit an element twice (an expanded view).
+  void check_self(const Extent& e) const {
+    if (!e.operand->written) return;
+    const View& v = e.operand->view;
+    for (int k = 0; k < v.ndim; ++k)
+      if (v.shape[k] > 1 && v.strides[k] == 0)
+        throw py::value_error(std::string(op_) + ": " + names_[e.column] + "[" + std::to_string(e.row) +
+                              "] is an expanded view; its elements share memory and can't be updated one by one");
+  }
+
+  const char* op_;
+  size_t rows_ = 0;
+  DType type_ = DType::Float32;
+  std::vector<const char*> names_;
+  std::vector<std::vector<Operand>> columns_;
+  std::vector<char*> pointers_;
+  std::vector<std::pair<py::object, const Operand*>> copies_;
+};
+
+// The values of `hyper`, a float64 array of known length.
+const double* read_hyper(const char* op, py::handle hyper, Index expected, py::object& hold) {
+  const View h = view(hyper, op);
+  require_dtype(op, "hyper", h, DType::Float64);
+  require_shape(op, "hyper", h, {expected});
+  hold = ready(h);
+  return data_of<double>(hold);
+}
+
+void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper, bool nesterov, bool maximize) {
+  py::object hold;
+  const double* h = read_hyper("sgd_", hyper, 5, hold);
+  const SgdRates rates{h[0], h[1], h[2], h[3], h[4] != 0, nesterov, maximize};
+  Table table("sgd_", "params", params, true);
+  if (table.rows() == 0) return;
+  table.add("grads", grads, false);
+  table.add("bufs", bufs, true, rates.momentum == 0);
+  table.check();
+  std::vector<SgdSpan> spans;
+  spans.reserve(table.rows());
+  const bool momentum = rates.momentum != 0;
+  table.each([&](const std::vector<char*>& p, Index n) { spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, n}); });
+  MaybeRelease unlock(table.total());
+  sgd_step(spans, rates, table.is_double());
+  table.copy_back();
+}
+
+void adam(py::handle params, py::handle grads, py::handle means, py::handle squares, py::handle largest, py::handle hyper,
+          bool decoupled, bool maximize, bool amsgrad) {
+  py::object hold;
+  const double* h = read_hyper("adam_", hyper, 6, hold);
+  const AdamRates rates{h[0], h[1], h[2], h[3], h[4], h[5], decoupled, maximize};
+  if (!(rates.step >= 1))
+    throw py::value_error("adam_: step is " + std::to_string(rates.step) + "; it counts from 1, this step included");
+  Table table("adam_", "params", params, true);
+  if (table.rows() == 0) return;
+  table.add("grads", grads, false);
+  table.add("exp_avgs", means, true);
+  table.add("exp_avg_sqs", squares, true);
+  table.add("max_exp_avg_sqs", largest, true, !amsgrad);
+  table.check();
+  std::vector<AdamSpan> spans;
+  spans.reserve(table.rows());
+  table.each([&](const std::vector<char*>& p, Index n) {
+    spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, n});
+  });
+  MaybeRelease unlock(table.total());
+  adam_step(spans, rates, table.is_double());
+  table.copy_back();
+}
+
+py::object multi_norm(py::handle grads, double p) {
+  if (std::isnan(p)) throw py::value_error("multi_norm: p is NaN");
+  Table table("multi_norm", "grads", grads, false);
+  py::object out = empty(DType::Float64, Shape{});
+  double* to = data_of<double>(out);
+  if (table.rows() == 0) {
+    *to = 0;
+    return out;
+  }
+  table.check_arrays();
+  std::vector<Span> spans;
+  table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
+  MaybeRelease unlock(table.total());
+  *to = norm_of_all(spans, p, table.is_double());
+  return out;
+}
+
+void multi_scale(py::handle grads, py::handle factor) {
+  double f;
+  if (is_array(factor)) {
+    const View v = view(factor, "multi_scale_: factor");
+    if (v.size() != 1)
+      throw py::value_error("multi_scale_: factor has shape " + to_string(v.shape_vector()) + ", expected one value");
+    f = *data_of<double>(ready(v, DType::Float64));
+  } else {
+    f = py::cast<double>(factor);
+  }
+  Table table("multi_scale_", "grads", grads, true);
+  if (table.rows() == 0) return;
+  table.check();
+  std::vector<Span> spans;
+  table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
+  MaybeRelease unlock(table.total());
+  scale_all(spans, f, table.is_double());
+  table.copy_back();
+}
+
+}  // namespace
+
+TG_BINDINGS(optim) {
+  m.def("sgd_", sgd, py::arg("params"), py::arg("grads"), py::arg("bufs"), py::arg("hyper"), py::arg("nesterov") = false,
+        py::arg("maximize") = false);
+  m.def("adam_", adam, py::arg("params"), py::arg("grads"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"),
+        py::arg("max_exp_avg_sqs"), py::arg("hyper"), py::arg("decoupled") = false, py::arg("maximize") = false,
+        py::arg("amsgrad") = false);
+  m.def("multi_norm", multi_norm, py::arg("grads"), py::arg("p") = 2.0);
+  m.def("multi_scale_", multi_scale, py::arg("grads"), py::arg("factor"));
+}
+
+}  // namespace tg

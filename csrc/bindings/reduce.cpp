@@ -1,0 +1,203 @@
+// sum, prod, amax, amin, any, all, mean, var, logsumexp; argmax, argmin, max_dim, min_dim; cumsum, cumprod.
+#include "../kernels/reduce.h"
+
+#include "../kernels/reduce_arg.h"
+#include "../kernels/scan.h"
+#include "lines.h"
+
+namespace tg {
+namespace {
+
+const char* name_of(Reduce kind) {
+  switch (kind) {
+    case Reduce::sum: return "sum";
+    case Reduce::prod: return "prod";
+    case Reduce::amax: return "amax";
+    case Reduce::amin: return "amin";
+    case Reduce::any: return "any";
+    case Reduce::all: return "all";
+    case Reduce::mean: return "mean";
+    case Reduce::var: return "var";
+    case Reduce::logsumexp: return "logsumexp";
+  }
+  return "reduce";
+}
+
+DType result_type(Reduce kind, const View& x) {
+  const bool floating = is_floating(x.dtype), complex = is_complex(x.dtype);
+  switch (kind) {
+    case Reduce::sum:
+    case Reduce::prod: return floating || complex ? x.dtype : DType::Int64;
+    case Reduce::amax:
+    case Reduce::amin:
+      if (complex) throw py::type_error(std::string(name_of(kind)) + ": complex numbers have no order");
+      return x.dtype;
+    case Reduce::any:
+    case Reduce::all: return DType::Bool;
+    case Reduce::mean:
+      if (!complex) float_compute("mean", x);
+      return x.dtype;
+    default: float_compute(name_of(kind), x); return x.dtype;
+  }
+}
+
+// Sets reduce[k] for the axes in `dim`, a tuple of distinct axes or one int.
+void read_axes(const char* op, const View& x, py::handle dim, bool* reduce) {
+  for (int k = 0; k < x.ndim; ++k) reduce[k] = false;
+  const auto take = [&](PyObject* item) {
+    const Py_ssize_t axis = PyNumber_AsSsize_t(item, PyExc_IndexError);
+    if (axis == -1 && PyErr_Occurred()) throw py::error_already_set();
+    const int k = checked_axis(op, axis, x);
+    if (reduce[k]) throw py::value_error(std::string(op) + ": dim " + std::to_string(k) + " is given twice");
+    reduce[k] = true;
+  };
+  if (PyTuple_Check(dim.ptr())) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(dim.ptr()); ++i) take(PyTuple_GET_ITEM(dim.ptr(), i));
+  } else if (PyLong_Check(dim.ptr())) {
+    take(dim.ptr());
+  } else {
+    throw py::type_error(std::string(op) + ": dim must be a tuple of ints, got " + Py_TYPE(dim.ptr())->tp_name);
+  }
+}
+
+py::object run(Reduce kind, py::handle array, py::handle dim, bool keepdim, double correction = 0) {
+  const char* op = name_of(kind);
+  const View x = view(array, op);
+  const DType out_type = result_type(kind, x);
+  bool folded[kMaxDims];
+  read_axes(op, x, dim, folded);
+  Index shape[kMaxDims], full[kMaxDims], strides[kMaxDims];
+  int n = 0;
+  for (int k = 0; k < x.ndim; ++k) {
+    full[k] = x.shape[k];
+    strides[k] = x.strides[k];
+    if (!folded[k]) shape[n++] = x.shape[k];
+    else if (keepdim) shape[n++] = 1;
+  }
+  const ReducePlan plan(x.ndim, full, strides, folded);
+  if ((kind == Reduce::amax || kind == Reduce::amin) && plan.reduced == 0 && plan.outputs > 0)
+    throw py::value_error(std::string(op) + ": shape " + to_string(x.shape_vector()) +
+                          " has no elements along the reduced axes, so there is no extreme");
+  py::object out = empty(out_type, shape, n);
+  char* to = data_of<char>(out);
+  MaybeRelease unlock(plan.outputs * plan.reduced);
+  reduce(kind, plan, x.dtype, x.data, out_type, to, correction);
+  return out;
+}
+
+// ---- argmax and its kin ---------------------------------------------------------------------------------------------
+
+DType ordered_compute(const char* op, const View& x) {
+  if (is_complex(x.dtype)) throw py::type_error(std::string(op) + ": complex numbers have no order");
+  return is_floating(x.dtype) ? float_compute(op, x) : DType::Int64;
+}
+
+// Values are wanted for max_dim and min_dim. dim None: over all elements.
+py::object arg(const char* op, bool largest, bool with_values, py::handle array, py::handle dim, bool keepdim) {
+  const View x = view(array, op);
+  const DType compute = ordered_compute(op, x);
+  const bool flat = dim.is_none() || x.ndim == 0;
+  const int axis = dim.is_none() ? 0 : x.ndim == 0 && py::cast<Index>(dim) == 0 ? 0 : checked_axis(op, py::cast<Index>(dim), x);
+  Shape shape;
+  for (int k = 0; k < x.ndim; ++k) {
+    if (flat || k == axis) {
+      if (keepdim) shape.push_back(1);
+    } else {
+      shape.push_back(x.shape[k]);
+    }
+  }
+  Lines lines(x, flat ? 0 : axis);
+  if (flat) {
+    lines.length = x.size();
+    lines.outer = lines.inner = 1;
+  }
+  if (lines.length == 0 && lines.outer * lines.inner > 0)
+    throw py::value_error(std::string(op) + ": shape " + to_string(x.shape_vector()) + " has no elements along " +
+                          (flat ? "any axis" : "dim " + std::to_string(axis)));
+  const py::object source = ready(x, compute);
+  py::object indices = empty(DType::Int64, shape), values;
+  if (with_values) values = empty(compute, shape);
+  if (lines.size() > 0) {
+    const char* from = data_of<char>(source);
+    int64_t* at = data_of<int64_t>(indices);
+    char* best = with_values ? data_of<char>(values) : nullptr;
+    MaybeRelease unlock(lines.size());
+    const auto go = [&](auto t) {
+      using T = decltype(t);
+      arg_extreme(largest, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from),
+                  reinterpret_cast<T*>(best), at);
+    };
+    if (compute == DType::Float32) go(float{});
+    else if (compute == DType::Float64) go(double{});
+    else go(int64_t{});
+  }
+  if (!with_values) return indices;
+  return py::make_tuple(ready_as(values, x.dtype), indices);
+}
+
+// ---- running sums ---------------------------------------------------------------------------------------------------
+
+py::object scan(const char* op, Scan kind, py::handle array, Index dim) {
+  const View x = view(array, op);
+  if (is_complex(x.dtype)) throw py::type_error(std::string(op) + ": complex arrays are not supported by this kernel");
+  const int axis = x.ndim == 0 && dim == 0 ? 0 : checked_axis(op, dim, x);
+  const DType compute = is_floating(x.dtype) ? float_compute(op, x) : DType::Int64;
+  const py::object source = ready(x, compute);
+  py::object out = empty(compute, x.shape_vector());
+  const Lines lines(x, axis);
+  {
+    const char* from = data_of<char>(source);
+    char* to = data_of<char>(out);
+    MaybeRelease unlock(lines.size());
+    const auto go = [&](auto t) {
+      using T = decltype(t);
+      scan_lines(kind, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
+    };
+    if (compute == DType::Float32) go(float{});
+    else if (compute == DType::Float64) go(double{});
+    else go(int64_t{});
+  }
+  return is_narrow_float(x.dtype) ? ready_as(out, x.dtype) : out;
+}
+
+template <Reduce Kind>
+py::object reduce_binding(py::handle x, py::handle dim, bool keepdim) {
+  return run(Kind, x, dim, keepdim);
+}
+
+}  // namespace
+
+TG_BINDINGS(reduce) {
+  using py::arg_v;
+  const auto def = [&](const char* name, auto function) {
+    m.def(name, function, py::arg("x"), py::arg("dim"), py::arg("keepdim") = false);
+  };
+  def("sum", reduce_binding<Reduce::sum>);
+  def("prod", reduce_binding<Reduce::prod>);
+  def("amax", reduce_binding<Reduce::amax>);
+  def("amin", reduce_binding<Reduce::amin>);
+  def("any", reduce_binding<Reduce::any>);
+  def("all", reduce_binding<Reduce::all>);
+  def("mean", reduce_binding<Reduce::mean>);
+  def("logsumexp", reduce_binding<Reduce::logsumexp>);
+  m.def(
+      "var",
+      [](py::handle x, py::handle dim, double correction, bool keepdim) {
+        return run(Reduce::var, x, dim, keepdim, correction);
+      },
+      py::arg("x"), py::arg("dim"), py::arg("correction") = 1.0, py::arg("keepdim") = false);
+  def("argmax", [](py::handle x, py::handle dim, bool keepdim) { return arg("argmax", true, false, x, dim, keepdim); });
+  def("argmin", [](py::handle x, py::handle dim, bool keepdim) { return arg("argmin", false, false, x, dim, keepdim); });
+  def("max_dim", [](py::handle x, Index dim, bool keepdim) {
+    return arg("max_dim", true, true, x, py::int_(dim), keepdim);
+  });
+  def("min_dim", [](py::handle x, Index dim, bool keepdim) {
+    return arg("min_dim", false, true, x, py::int_(dim), keepdim);
+  });
+  m.def("cumsum", [](py::handle x, Index dim) { return scan("cumsum", Scan::sum, x, dim); }, py::arg("x"), py::arg("dim"));
+  m.def(
+      "cumprod", [](py::handle x, Index dim) { return scan("cumprod", Scan::product, x, dim); }, py::arg("x"),
+      py::arg("dim"));
+}
+
+}  // namespace tg

@@ -1,0 +1,89 @@
+// sort and topk along an axis.
+#include "../kernels/sort.h"
+
+#include <limits>
+
+#include "lines.h"
+
+namespace tg {
+namespace {
+
+// Narrow floats sort as float, bool as uint8; the rest as they are.
+DType sort_compute(const char* op, const View& x) {
+  if (is_complex(x.dtype)) throw py::type_error(std::string(op) + ": complex numbers have no order");
+  if (x.dtype == DType::Bool) return DType::UInt8;
+  return is_narrow_float(x.dtype) ? DType::Float32 : x.dtype;
+}
+
+template <class F>
+void visit_sortable(const char* op, DType type, F f) {
+  if (type == DType::Float32 || type == DType::Float64) return visit_real(op, type, f);
+  visit_integer(op, type, [&](auto t) {
+    using T = typename decltype(t)::value;
+    if constexpr (!std::is_same_v<T, bool>) f(t);
+  });
+}
+
+LineShape lines_of(const char* op, const View& x, Index dim, Lines& lines) {
+  lines = Lines(x, x.ndim == 0 && dim == 0 ? 0 : checked_axis(op, dim, x));
+  if (lines.length > Index(std::numeric_limits<uint32_t>::max()))
+    throw py::value_error(std::string(op) + ": " + std::to_string(lines.length) + " values along dim " + std::to_string(dim) +
+                          "; at most 4294967295 can be sorted");
+  return {lines.outer, lines.length, lines.inner};
+}
+
+py::object finish(py::object values, py::object indices, DType stored) {
+  return py::make_tuple(ready_as(std::move(values), stored), std::move(indices));
+}
+
+py::object sort(py::handle array, Index dim, bool descending, bool stable) {
+  (void)stable;  // always stable: a radix sort is, and costs nothing more
+  const View x = view(array, "sort");
+  const DType compute = sort_compute("sort", x);
+  Lines lines(x, 0);
+  const LineShape s = lines_of("sort", x, dim, lines);
+  const py::object source = ready(x, compute);
+  py::object values = empty(compute, x.shape_vector()), indices = empty(DType::Int64, x.shape_vector());
+  visit_sortable("sort", compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T* from = data_of<T>(source);
+    T* to = data_of<T>(values);
+    int64_t* at = data_of<int64_t>(indices);
+    MaybeRelease unlock(lines.size());
+    if (lines.size()) sort_lines(s, descending, from, to, at);
+  });
+  return finish(values, indices, x.dtype);
+}
+
+py::object topk(py::handle array, Index k, Index dim, bool largest, bool sorted) {
+  (void)sorted;  // always sorted, which every caller may rely on or not
+  const View x = view(array, "topk");
+  const DType compute = sort_compute("topk", x);
+  Lines lines(x, 0);
+  const LineShape s = lines_of("topk", x, dim, lines);
+  if (k < 0 || k > s.length)
+    throw py::value_error("topk: k is " + std::to_string(k) + ", valid: 0 to " + std::to_string(s.length) + " for shape " +
+                          to_string(x.shape_vector()) + " along dim " + std::to_string(dim));
+  Shape shape = x.shape_vector();
+  if (x.ndim) shape[size_t(dim)] = k;
+  const py::object source = ready(x, compute);
+  py::object values = empty(compute, shape), indices = empty(DType::Int64, shape);
+  visit_sortable("topk", compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T* from = data_of<T>(source);
+    T* to = data_of<T>(values);
+    int64_t* at = data_of<int64_t>(indices);
+    MaybeRelease unlock(lines.size());
+    if (lines.size()) topk_lines(s, k, largest, from, to, at);
+  });
+  return finish(values, indices, x.dtype);
+}
+
+}  // namespace
+
+TG_BINDINGS(sort) {
+  m.def("sort", sort, py::arg("x"), py::arg("dim"), py::arg("descending") = false, py::arg("stable") = true);
+  m.def("topk", topk, py::arg("x"), py::arg("k"), py::arg("dim"), py::arg("largest") = true, py::arg("sorted") = true);
+}
+
+}  // namespace tg

@@ -1,0 +1,188 @@
+// Axes are sorted by the target's strides and joined where both sides allow it. Then
+//   runs        both innermost strides are one item: memcpy
+//   transposes  the source's smallest stride belongs to another axis: 16 x 16 blocks, so that each cache line of either
+//               side is touched once per block
+//   general     a loop over the innermost axis
+// Pieces of about 64 KB are shared out; nothing here depends on their order.
+#include "copy.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "../core/parallel.h"
+
+namespace tg {
+namespace {
+
+constexpr int kAxes = 64;
+constexpr Index kPieceBytes = 131072;
+constexpr Index kSquare = 16;
+
+struct Pair {
+  uint64_t a, b;
+};
+
+struct Layout {
+  int n = 0;
+  Index shape[kAxes], from[kAxes], to[kAxes];  // innermost last
+  bool empty = false;
+
+  Layout(int ndim, const Index* s, const Index* f, const Index* t) {
+    int order[kAxes], m = 0;
+    for (int k = 0; k < ndim; ++k) {
+      if (s[k] == 0) empty = true;
+      if (s[k] != 1) order[m++] = k;
+    }
+    std::stable_sort(order, order + m, [&](int a, int b) {
+      return std::llabs(t[a]) != std::llabs(t[b]) ? std::llabs(t[a]) > std::llabs(t[b]) : std::llabs(f[a]) > std::llabs(f[b]);
+    });
+    for (int i = 0; i < m; ++i) {
+      const int k = order[i];
+      if (n && from[n - 1] == s[k] * f[k] && to[n - 1] == s[k] * t[k]) {
+        shape[n - 1] *= s[k];
+        from[n - 1] = f[k];
+        to[n - 1] = t[k];
+        continue;
+      }
+      shape[n] = s[k];
+      from[n] = f[k];
+      to[n++] = t[k];
+    }
+    if (n == 0) {
+      shape[0] = 1;
+      from[0] = to[0] = 0;
+      n = 1;
+    }
+  }
+};
+
+template <class I>
+inline void move_item(char* to, const char* from) {  // memcpy: either side may be unaligned
+  std::memcpy(to, from, sizeof(I));
+}
+
+template <class I>
+void copy_line(const char* from, Index from_stride, char* to, Index to_stride, Index n) {
+  constexpr Index item = Index(sizeof(I));
+  if (from_stride == item && to_stride == item) {
+    std::memcpy(to, from, size_t(n * item));
+  } else if (to_stride == item) {
+    for (Index i = 0; i < n; ++i) move_item<I>(to + i * item, from + i * from_stride);
+  } else {
+    for (Index i = 0; i < n; ++i) move_item<I>(to + i * to_stride, from + i * from_stride);
+  }
+}
+
+// Offsets of position `linear` over axes [0, n), skipping one.
+inline void locate(const Layout& l, int n, int skip, Index linear, Index& from, Index& to) {
+  from = to = 0;
+  for (int k = n - 1; k >= 0; --k) {
+    if (k == skip) continue;
+    const Index at = linear % l.shape[k];
+    linear /= l.shape[k];
+    from += at * l.from[k];
+    to += at * l.to[k];
+  }
+}
+
+template <class I>
+void copy_lines(const Layout& l, const char* from, char* to) {
+  const int inner = l.n - 1;
+  const Index n = l.shape[inner];
+  Index lines = 1;
+  for (int k = 0; k < inner; ++k) lines *= l.shape[k];
+  const Index cut = std::min(n, std::max<Index>(1, kPieceBytes / Index(sizeof(I))));
+  const Index cuts = (n + cut - 1) / cut;
+  parallel_for(lines * cuts, std::max<Index>(1, kPieceBytes / (cut * Index(sizeof(I)))), [&](Index first, Index last) {
+    Index at[kAxes], f, t;
+    locate(l, inner, -1, first / cuts, f, t);
+    Index rest = first / cuts;
+    for (int k = inner - 1; k >= 0; --k) {
+      at[k] = rest % l.shape[k];
+      rest /= l.shape[k];
+    }
+    for (Index u = first; u < last; ++u) {
+      const Index begin = u % cuts * cut;
+      copy_line<I>(from + f + begin * l.from[inner], l.from[inner], to + t + begin * l.to[inner], l.to[inner],
+                   std::min(cut, n - begin));
+      if (u % cuts != cuts - 1) continue;
+      for (int k = inner - 1; k >= 0; --k) {
+        f += l.from[k];
+        t += l.to[k];
+        if (++at[k] < l.shape[k]) break;
+        f -= l.shape[k] * l.from[k];
+        t -= l.shape[k] * l.to[k];
+        at[k] = 0;
+      }
+    }
+  });
+}
+
+template <class I>
+void copy_square(const char* from, Index from_row, Index from_column, char* to, Index to_row, Index rows, Index columns) {
+  // Target rows are contiguous; source columns are: from_row is one item.
+  if (rows == kSquare && columns == kSquare) {
+    I block[kSquare][kSquare];
+    for (Index c = 0; c < kSquare; ++c) {
+      I line[kSquare];
+      std::memcpy(line, from + c * from_column, sizeof(line));
+      for (Index r = 0; r < kSquare; ++r) block[r][c] = line[r];
+    }
+    for (Index r = 0; r < kSquare; ++r) std::memcpy(to + r * to_row, block[r], sizeof(block[r]));
+    return;
+  }
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < columns; ++c)
+      move_item<I>(to + r * to_row + c * Index(sizeof(I)), from + r * from_row + c * from_column);
+}
+
+// Axis `row` has the source's unit stride, the last axis the target's.
+template <class I>
+void copy_transposed(const Layout& l, int row, const char* from, char* to) {
+  const int inner = l.n - 1;
+  const Index rows = l.shape[row], columns = l.shape[inner];
+  Index planes = 1;
+  for (int k = 0; k < inner; ++k)
+    if (k != row) planes *= l.shape[k];
+  const Index row_blocks = (rows + kSquare - 1) / kSquare;
+  const Index bytes = kSquare * columns * Index(sizeof(I));
+  parallel_for(planes * row_blocks, std::max<Index>(1, kPieceBytes / bytes), [&](Index first, Index last) {
+    for (Index u = first; u < last; ++u) {
+      Index f, t;
+      locate(l, inner, row, u / row_blocks, f, t);
+      const Index r = u % row_blocks * kSquare, height = std::min(kSquare, rows - r);
+      for (Index c = 0; c < columns; c += kSquare)
+        copy_square<I>(from + f + r * l.from[row] + c * l.from[inner], l.from[row], l.from[inner],
+                       to + t + r * l.to[row] + c * l.to[inner], l.to[row], height, std::min(kSquare, columns - c));
+    }
+  });
+}
+
+template <class I>
+void copy_items(const Layout& l, const char* from, char* to) {
+  constexpr Index item = Index(sizeof(I));
+  const int inner = l.n - 1;
+  if (l.to[inner] == item && l.from[inner] != item)
+    for (int k = 0; k < inner; ++k)
+      if (l.from[k] == item && l.shape[k] >= 4 && l.shape[inner] >= 4) return copy_transposed<I>(l, k, from, to);
+  copy_lines<I>(l, from, to);
+}
+
+}  // namespace
+
+void copy_strided(Index itemsize, int ndim, const Index* shape, const char* from, const Index* from_strides, char* to,
+                  const Index* to_strides) {
+  const Layout l(ndim, shape, from_strides, to_strides);
+  if (l.empty) return;
+  switch (itemsize) {
+    case 1: return copy_items<uint8_t>(l, from, to);
+    case 2: return copy_items<uint16_t>(l, from, to);
+    case 4: return copy_items<uint32_t>(l, from, to);
+    case 8: return copy_items<uint64_t>(l, from, to);
+    default: return copy_items<Pair>(l, from, to);
+  }
+}
+
+}  // namespace tg

@@ -1,0 +1,15 @@
+// Copies between layouts and between dtypes.
+#pragma once
+
+#include "../core/dtype.h"
+
+namespace tg {
+
+// to[i] = from[i] for items of 1, 2, 4, 8 or 16 bytes; strides in bytes, any sign, on both sides. No overlap.
+void copy_strided(Index itemsize, int ndim, const Index* shape, const char* from, const Index* from_strides, char* to,
+                  const Index* to_strides);
+
+// to[i] = from[i] converted, both contiguous and aligned; the conversions of copy_convert.h.
+void cast_items(DType from_type, const char* from, DType to_type, char* to, Index n);
+
+}  // namespace tg

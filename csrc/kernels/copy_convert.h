@@ -1,0 +1,91 @@
+// One element's conversion between any two dtypes, with every case defined, and loops over blocks of them.
+//
+// Float to integer truncates; NaN and what does not fit give the smallest int32 (types up to 32 bits, then cut to their
+// width) or int64, which is what x86 instructions, and so NumPy there, give. Anything to bool is != 0. Complex to real
+// takes the real part.
+#pragma once
+
+#include <complex>
+#include <limits>
+#include <type_traits>
+
+#include "../core/dtype.h"
+
+namespace tg {
+
+template <class T>
+constexpr bool is_complex_v = std::is_same_v<T, c64> || std::is_same_v<T, c128>;
+template <class T>
+constexpr bool is_narrow_float_v = std::is_same_v<T, half> || std::is_same_v<T, bfloat16>;
+
+template <class To, class From>
+inline To convert(From x) {
+  if constexpr (std::is_same_v<To, From>) {
+    return x;
+  } else if constexpr (is_narrow_float_v<From>) {
+    return convert<To>(float(x));
+  } else if constexpr (is_complex_v<From>) {
+    if constexpr (is_complex_v<To>) return To(typename To::value_type(x.real()), typename To::value_type(x.imag()));
+    else if constexpr (std::is_same_v<To, bool>) return x.real() != 0 || x.imag() != 0;
+    else return convert<To>(x.real());
+  } else if constexpr (is_complex_v<To>) {
+    return To(typename To::value_type(x), 0);
+  } else if constexpr (std::is_same_v<To, bool>) {
+    return x != 0;
+  } else if constexpr (is_narrow_float_v<To>) {
+    return To(float(x));
+  } else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
+    if constexpr (sizeof(To) == 8) {
+      return x >= From(-9223372036854775808.0) && x < From(9223372036854775808.0) ? To(x) : std::numeric_limits<To>::min();
+    } else {
+      // The limits are exact in double; a float has no value between 2^31 - 128 and 2^31.
+      const bool fits = x > From(-2147483649.0) && x < From(2147483648.0) && x >= From(-2147483648.0);
+      return To(fits ? int32_t(x) : std::numeric_limits<int32_t>::min());
+    }
+  } else {
+    return To(x);
+  }
+}
+
+template <class S>
+inline S load_item(const char* p) {  // any alignment; a bool is any nonzero byte
+  if constexpr (std::is_same_v<S, bool>) {
+    return *p != 0;
+  } else {
+    S x;
+    std::memcpy(&x, p, sizeof(S));
+    return x;
+  }
+}
+
+// to[i] = the item at from + i * stride.
+template <class To, class From>
+void load_block(To* to, const char* from, Index stride, Index n) {
+  if (stride == Index(sizeof(From))) {
+    for (Index i = 0; i < n; ++i) to[i] = convert<To>(load_item<From>(from + i * Index(sizeof(From))));
+  } else {
+    for (Index i = 0; i < n; ++i) to[i] = convert<To>(load_item<From>(from + i * stride));
+  }
+}
+
+template <class To>
+using LoadBlock = void (*)(To* to, const char* from, Index stride, Index n);
+
+template <class To>
+LoadBlock<To> loader_for(DType from) {
+  return visit_any("load", from, [](auto type) -> LoadBlock<To> { return &load_block<To, typename decltype(type)::value>; });
+}
+
+// Values of every dtype are computed in one of float, double, int64 and complex double.
+template <class T>
+struct ComputeOf {
+  using Type = std::conditional_t<std::is_integral_v<T>, int64_t, T>;
+};
+template <>
+struct ComputeOf<half> { using Type = float; };
+template <>
+struct ComputeOf<bfloat16> { using Type = float; };
+template <>
+struct ComputeOf<c64> { using Type = c128; };
+
+}  // namespace tg

@@ -1,0 +1,26 @@
+// Cross-entropy from logits (rows, classes), contiguous, with integer targets.
+#pragma once
+
+#include "../core/dtype.h"
+
+namespace tg {
+
+enum class Reduction { none, mean, sum };
+
+struct CrossEntropy {
+  Index rows, classes;
+  const int64_t* target;  // checked: in [0, classes) or ignore_index
+  int64_t ignore_index;
+  Reduction reduction;
+  double label_smoothing;
+};
+
+// loss: one value, or `rows` of them for Reduction::none. lse: `rows` values of log(sum(exp(x))).
+template <class T>
+void cross_entropy(const CrossEntropy& c, const T* x, const T* weight, T* loss, T* lse);
+
+// g: the gradient of the loss, shaped like it.
+template <class T>
+void cross_entropy_backward(const CrossEntropy& c, const T* g, const T* x, const T* weight, const T* lse, T* gx);
+
+}  // namespace tg

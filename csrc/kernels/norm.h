@@ -1,0 +1,43 @@
+// Normalizations over contiguous arrays, forward and backward. float or double; statistics are kept in the same type.
+#pragma once
+
+#include "../core/dtype.h"
+
+namespace tg {
+
+// Rows of `length` values; w and b have `length` values or are null; mean and rstd one per row.
+template <class T>
+void layer_norm(Index rows, Index length, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd);
+// Null gx, gw, gb are not computed.
+template <class T>
+void layer_norm_backward(Index rows, Index length, const T* g, const T* x, const T* mean, const T* rstd, const T* w,
+                         T* gx, T* gw, T* gb);
+
+template <class T>
+void rms_norm(Index rows, Index length, double eps, const T* x, const T* w, T* y, T* rstd);
+template <class T>
+void rms_norm_backward(Index rows, Index length, const T* g, const T* x, const T* rstd, const T* w, T* gx, T* gw);
+
+// (batch, channels, plane). Statistics are per channel; `var` is the biased one.
+struct ChannelShape {
+  Index batch, channels, plane;
+};
+
+template <class T>
+void batch_norm(const ChannelShape& s, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd, T* var);
+template <class T>
+void batch_norm_backward(const ChannelShape& s, const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx,
+                         T* gw, T* gb);
+template <class T>
+void batch_norm_eval(const ChannelShape& s, double eps, const T* x, const T* w, const T* b, const T* mean, const T* var,
+                     T* y);
+
+// Statistics per sample and group of channels / groups channels: mean and rstd have batch * groups values.
+template <class T>
+void group_norm(const ChannelShape& s, Index groups, double eps, const T* x, const T* w, const T* b, T* y, T* mean,
+                T* rstd);
+template <class T>
+void group_norm_backward(const ChannelShape& s, Index groups, const T* g, const T* x, const T* mean, const T* rstd,
+                         const T* w, T* gx, T* gw, T* gb);
+
+}  // namespace tg

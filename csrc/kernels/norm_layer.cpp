@@ -1,0 +1,153 @@
+// layer norm: xhat = (x - mean) rstd, y = xhat w + b, rstd = 1 / sqrt(var + eps), var biased (Ba, Kiros, Hinton 2016).
+//   gx = rstd (d - mean(d) - xhat mean(d xhat)),  d = g w;  gw = sum over rows of g xhat;  gb = sum of g
+// rms norm: y = x rstd w, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang, Sennrich 2019).
+//   gx = rstd (d - xhat mean(d xhat)),  xhat = x rstd
+// One row at a time, read again from cache; backward does gx and the row's share of gw and gb in the same visit.
+#include "norm.h"
+#include "norm_rows.h"
+
+namespace tg {
+namespace {
+
+constexpr Index kPiece = 32768;
+
+inline Index rows_per_task(Index length) { return std::max<Index>(1, kPiece / std::max<Index>(1, length)); }
+
+// Sums over a row of d and d xhat, with d = g w.
+template <class T>
+void row_dots(Index n, const T* g, const T* x, const T* w, T mean, T rstd, double& sum_d, double& sum_dx) {
+  using W = Wide<T>;
+  sum_d = sum_dx = 0;
+  for (Index start = 0; start < n; start += kSumBlock) {
+    const Index end = std::min(n, start + kSumBlock);
+    typename W::Vector a{}, b{}, a2{}, b2{};
+    Index i = start;
+    for (; i + 2 * W::lanes <= end; i += 2 * W::lanes) {
+      auto d = W::load(g + i), e = W::load(g + i + W::lanes);
+      if (w) {
+        d *= W::load(w + i);
+        e *= W::load(w + i + W::lanes);
+      }
+      a += d;
+      b += d * ((W::load(x + i) - mean) * rstd);
+      a2 += e;
+      b2 += e * ((W::load(x + i + W::lanes) - mean) * rstd);
+    }
+    T ta = 0, tb = 0;
+    for (; i < end; ++i) {
+      const T d = w ? g[i] * w[i] : g[i];
+      ta += d;
+      tb += d * ((x[i] - mean) * rstd);
+    }
+    sum_d += double(sum_lanes(a + a2) + ta);
+    sum_dx += double(sum_lanes(b + b2) + tb);
+  }
+}
+
+template <class T>
+void row_gx(Index n, const T* g, const T* x, const T* w, T mean, T rstd, T c1, T c2, T* gx) {
+  if (w)
+    for (Index i = 0; i < n; ++i) gx[i] = rstd * (g[i] * w[i] - c1 - (x[i] - mean) * rstd * c2);
+  else
+    for (Index i = 0; i < n; ++i) gx[i] = rstd * (g[i] - c1 - (x[i] - mean) * rstd * c2);
+}
+
+}  // namespace
+
+template <class T>
+void layer_norm(Index rows, Index length, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd) {
+  parallel_for(rows, rows_per_task(length), [&](Index first, Index last) {
+    for (Index r = first; r < last; ++r) {
+      const T* row = x + r * length;
+      T* to = y + r * length;
+      const Moments s = moments_of(row, length);
+      const T m = T(s.mean), k = T(1 / std::sqrt(std::max(s.m2 / double(length), 0.0) + eps));
+      const T rest = T(s.mean - double(m));  // what rounding the mean leaves
+      mean[r] = m;
+      rstd[r] = k;
+      if (w && b)
+        for (Index i = 0; i < length; ++i) to[i] = ((row[i] - m) - rest) * k * w[i] + b[i];
+      else if (w)
+        for (Index i = 0; i < length; ++i) to[i] = ((row[i] - m) - rest) * k * w[i];
+      else if (b)
+        for (Index i = 0; i < length; ++i) to[i] = ((row[i] - m) - rest) * k + b[i];
+      else
+        for (Index i = 0; i < length; ++i) to[i] = ((row[i] - m) - rest) * k;
+    }
+  });
+}
+
+template <class T>
+void layer_norm_backward(Index rows, Index length, const T* g, const T* x, const T* mean, const T* rstd, const T* w,
+                         T* gx, T* gw, T* gb) {
+  const auto one_gx = [&](Index r) {
+    const T *gr = g + r * length, *xr = x + r * length;
+    double d, dx;
+    row_dots(length, gr, xr, w, mean[r], rstd[r], d, dx);
+    row_gx(length, gr, xr, w, mean[r], rstd[r], T(d / double(length)), T(dx / double(length)), gx + r * length);
+  };
+  if (!gw && !gb) {
+    if (gx)
+      parallel_for(rows, rows_per_task(length), [&](Index first, Index last) {
+        for (Index r = first; r < last; ++r) one_gx(r);
+      });
+    return;
+  }
+  sum_over_rows<T>(rows, length, gw, gb, [&](Index r, T* sum_w, T* sum_b) {
+    if (gx) one_gx(r);
+    const T *gr = g + r * length, *xr = x + r * length, m = mean[r], k = rstd[r];
+    for (Index i = 0; i < length; ++i) {
+      sum_w[i] += gr[i] * ((xr[i] - m) * k);
+      sum_b[i] += gr[i];
+    }
+  });
+}
+
+template <class T>
+void rms_norm(Index rows, Index length, double eps, const T* x, const T* w, T* y, T* rstd) {
+  parallel_for(rows, rows_per_task(length), [&](Index first, Index last) {
+    for (Index r = first; r < last; ++r) {
+      const T* row = x + r * length;
+      T* to = y + r * length;
+      const T k = T(1 / std::sqrt(sum_squares_long(row, length, T(0)) / double(length) + eps));
+      rstd[r] = k;
+      if (w)
+        for (Index i = 0; i < length; ++i) to[i] = row[i] * k * w[i];
+      else
+        for (Index i = 0; i < length; ++i) to[i] = row[i] * k;
+    }
+  });
+}
+
+template <class T>
+void rms_norm_backward(Index rows, Index length, const T* g, const T* x, const T* rstd, const T* w, T* gx, T* gw) {
+  const auto one_gx = [&](Index r) {
+    const T *gr = g + r * length, *xr = x + r * length;
+    double d, dx;
+    row_dots(length, gr, xr, w, T(0), rstd[r], d, dx);
+    row_gx(length, gr, xr, w, T(0), rstd[r], T(0), T(dx / double(length)), gx + r * length);
+  };
+  if (!gw) {
+    if (gx)
+      parallel_for(rows, rows_per_task(length), [&](Index first, Index last) {
+        for (Index r = first; r < last; ++r) one_gx(r);
+      });
+    return;
+  }
+  sum_over_rows<T>(rows, length, gw, static_cast<T*>(nullptr), [&](Index r, T* sum_w, T*) {
+    if (gx) one_gx(r);
+    const T *gr = g + r * length, *xr = x + r * length, k = rstd[r];
+    for (Index i = 0; i < length; ++i) sum_w[i] += gr[i] * (xr[i] * k);
+  });
+}
+
+template void layer_norm(Index, Index, double, const float*, const float*, const float*, float*, float*, float*);
+template void layer_norm_backward(Index, Index, const float*, const float*, const float*, const float*, const float*, float*, float*, float*);
+template void rms_norm(Index, Index, double, const float*, const float*, float*, float*);
+template void rms_norm_backward(Index, Index, const float*, const float*, const float*, const float*, float*, float*);
+template void layer_norm(Index, Index, double, const double*, const double*, const double*, double*, double*, double*);
+template void layer_norm_backward(Index, Index, const double*, const double*, const double*, const double*, const double*, double*, double*, double*);
+template void rms_norm(Index, Index, double, const double*, const double*, double*, double*);
+template void rms_norm_backward(Index, Index, const double*, const double*, const double*, const double*, double*, double*);
+
+}  // namespace tg

@@ -1,0 +1,47 @@
+// Updates of many parameters at once: one pass over every element, all tensors dealt to the threads together.
+#pragma once
+
+#include <vector>
+
+#include "../core/dtype.h"
+
+namespace tg {
+
+// n values of one tensor, in memory order; every pointer of a tensor runs in that same order.
+struct SgdSpan {
+  void* param;
+  const void* grad;
+  void* momentum;  // null without momentum
+  Index n;
+};
+
+struct SgdRates {
+  double lr, momentum, dampening, weight_decay;
+  bool fresh, nesterov, maximize;  // fresh: the momentum buffers take the gradient as it is
+};
+
+struct AdamSpan {
+  void* param;
+  const void* grad;
+  void *mean, *square, *largest;  // largest is null without amsgrad
+  Index n;
+};
+
+struct AdamRates {
+  double lr, beta1, beta2, eps, weight_decay, step;
+  bool decoupled, maximize;
+};
+
+struct Span {
+  void* data;
+  Index n;
+};
+
+void sgd_step(const std::vector<SgdSpan>& spans, const SgdRates& rates, bool is_double);
+void adam_step(const std::vector<AdamSpan>& spans, const AdamRates& rates, bool is_double);
+
+// The p-norm of all values together (p = infinity: the largest magnitude); NaN and infinity propagate.
+double norm_of_all(const std::vector<Span>& spans, double p, bool is_double);
+void scale_all(const std::vector<Span>& spans, double factor, bool is_double);
+
+}  // namespace tg

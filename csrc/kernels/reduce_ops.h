@@ -1,0 +1,291 @@
+// What is reduced: one struct per reduction, with what the walk over memory needs of it.
+//
+//   C             the type values are computed in (storage is converted in blocks that stay in L1)
+//   Acc           what is kept per output
+//   run           folds a run of values into one Acc
+//   columns       folds up to 8 rows into one Acc per column
+//   merge         joins two Accs; the walk calls it in an order that depends on the shape alone
+//
+// float32 sums are formed in float over at most 1,024 values, then in double; double sums carry their rounding error
+// from block to block, so long sums are at least as accurate as a pairwise one. Every reduction is one pass over
+// memory: variance merges (count, mean, M2) of blocks that are in L1 while they are read twice (Chan, Golub, LeVeque
+// 1983), logsumexp rescales when the maximum grows.
+#pragma once
+
+#include <complex>
+
+#include "reduce_lanes.h"
+#include "softmax_exp.h"
+
+namespace tg {
+
+struct CompensatedSum {  // high + low, by Neumaier's variant of Kahan's sum
+  double high = 0, low = 0;
+  void add(double x) {
+    const double t = high + x;
+    low += std::fabs(high) >= std::fabs(x) ? (high - t) + x : (x - t) + high;
+    high = t;
+  }
+  double value() const { return std::isfinite(high) ? high + low : high; }
+};
+
+constexpr Index kRowGroup = 8;  // rows that `columns` takes at once
+
+template <class C>
+struct SumOp;
+
+template <>
+struct SumOp<float> {
+  using C = float;
+  using Acc = double;
+  static Acc init() { return 0; }
+  static void run(Acc& a, const C* x, Index n) { a += sum_long(x, n); }
+  static void merge(Acc& a, const Acc& b) { a += b; }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    if (count == 8) {
+      const C *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3], *r4 = rows[4], *r5 = rows[5], *r6 = rows[6],
+              *r7 = rows[7];
+      for (Index j = 0; j < n; ++j)
+        a[j] += double(((r0[j] + r1[j]) + (r2[j] + r3[j])) + ((r4[j] + r5[j]) + (r6[j] + r7[j])));
+      return;
+    }
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j] += double(rows[r][j]);
+  }
+};
+
+template <>
+struct SumOp<double> {
+  using C = double;
+  using Acc = CompensatedSum;
+  static Acc init() { return {}; }
+  static void run(Acc& a, const C* x, Index n) {
+    for (Index i = 0; i < n; i += kSumBlock) a.add(sum_run(x + i, n - i < kSumBlock ? n - i : kSumBlock));
+  }
+  static void merge(Acc& a, const Acc& b) {
+    a.add(b.high);
+    a.low += b.low;
+  }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    if (count == 8) {
+      const C *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3], *r4 = rows[4], *r5 = rows[5], *r6 = rows[6],
+              *r7 = rows[7];
+      for (Index j = 0; j < n; ++j)
+        a[j].add(((r0[j] + r1[j]) + (r2[j] + r3[j])) + ((r4[j] + r5[j]) + (r6[j] + r7[j])));
+      return;
+    }
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j].add(rows[r][j]);
+  }
+};
+
+template <>
+struct SumOp<int64_t> {  // wraps as NumPy does, in unsigned arithmetic, where overflow is defined
+  using C = int64_t;
+  using Acc = uint64_t;
+  static Acc init() { return 0; }
+  static void run(Acc& a, const C* x, Index n) {
+    uint64_t t = 0;
+    for (Index i = 0; i < n; ++i) t += uint64_t(x[i]);
+    a += t;
+  }
+  static void merge(Acc& a, const Acc& b) { a += b; }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j] += uint64_t(rows[r][j]);
+  }
+};
+
+template <>
+struct SumOp<std::complex<double>> {
+  using C = std::complex<double>;
+  struct Acc {
+    CompensatedSum re, im;
+  };
+  static Acc init() { return {}; }
+  static void run(Acc& a, const C* x, Index n) {
+    for (Index i = 0; i < n; ++i) {
+      a.re.add(x[i].real());
+      a.im.add(x[i].imag());
+    }
+  }
+  static void merge(Acc& a, const Acc& b) {
+    a.re.add(b.re.high);
+    a.im.add(b.im.high);
+    a.re.low += b.re.low;
+    a.im.low += b.im.low;
+  }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) run(a[j], rows[r] + j, 1);
+  }
+};
+
+template <class T>
+struct ProdOp {  // floats multiply in double, so partial products overflow only where the double does
+  using C = T;
+  using Acc = std::conditional_t<std::is_integral_v<T>, uint64_t, std::conditional_t<std::is_same_v<T, float>, double, T>>;
+  static Acc init() { return Acc(1); }
+  static void run(Acc& a, const C* x, Index n) {
+    Acc p[4] = {Acc(1), Acc(1), Acc(1), Acc(1)};
+    Index i = 0;
+    for (; i + 4 <= n; i += 4)
+      for (int l = 0; l < 4; ++l) p[l] *= Acc(x[i + l]);
+    for (; i < n; ++i) p[0] *= Acc(x[i]);
+    a *= (p[0] * p[1]) * (p[2] * p[3]);
+  }
+  static void merge(Acc& a, const Acc& b) { a *= b; }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j] *= Acc(rows[r][j]);
+  }
+};
+
+template <class T, int Sign>
+struct ExtremeOp {
+  using C = T;
+  using Acc = T;
+  static Acc init() {
+    using Limits = std::numeric_limits<T>;
+    if constexpr (Limits::has_infinity) return Sign > 0 ? -Limits::infinity() : Limits::infinity();
+    else return Sign > 0 ? Limits::min() : Limits::max();
+  }
+  static T pick(T a, T b) { return Sign > 0 ? max_nan(a, b) : min_nan(a, b); }
+  static void run(Acc& a, const C* x, Index n) { a = pick(a, extreme_run<Sign>(x, n)); }
+  static void merge(Acc& a, const Acc& b) { a = pick(a, b); }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j] = pick(a[j], rows[r][j]);
+  }
+};
+
+// Values arrive as bytes, zero or not.
+struct AnyOp {
+  using C = uint8_t;
+  using Acc = uint8_t;
+  static Acc init() { return 0; }
+  static void run(Acc& a, const C* x, Index n) {
+    uint8_t t = 0;
+    for (Index i = 0; i < n; ++i) t |= x[i];
+    a |= t;
+  }
+  static void merge(Acc& a, const Acc& b) { a |= b; }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j] |= rows[r][j];
+  }
+};
+
+struct AllOp {
+  using C = uint8_t;
+  using Acc = uint8_t;
+  static Acc init() { return 1; }
+  static void run(Acc& a, const C* x, Index n) {
+    uint8_t t = 1;
+    for (Index i = 0; i < n; ++i) t &= uint8_t(x[i] != 0);
+    a &= t;
+  }
+  static void merge(Acc& a, const Acc& b) { a &= b; }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j] &= uint8_t(rows[r][j] != 0);
+  }
+};
+
+// Count, mean and sum of squared distances from it.
+struct Moments {
+  double count = 0, mean = 0, m2 = 0;
+  void merge(double n, double m, double s) {
+    if (n == 0) return;
+    const double total = count + n, d = m - mean;
+    mean += d * (n / total);
+    m2 += s + d * d * (count * n / total);
+    count = total;
+  }
+};
+
+template <class T>
+struct VarOp {
+  using C = T;
+  using Acc = Moments;
+  static Acc init() { return {}; }
+  static void run(Acc& a, const C* x, Index n) {
+    for (Index i = 0; i < n; i += kSumBlock) {
+      const Index k = n - i < kSumBlock ? n - i : kSumBlock;
+      // Any center near the mean serves: the rest is corrected, so the center's own rounding does not matter.
+      const T center = T(sum_run(x + i, k) / T(k));
+      const double off = double(sum_map<T>(
+                             k, [&](Index j) { return Wide<T>::load(x + i + j) - Wide<T>::fill(center); },
+                             [&](Index j) { return x[i + j] - center; })) /
+                         double(k);
+      const double s = double(sum_squares(x + i, k, center));
+      a.merge(double(k), double(center) + off, s - double(k) * off * off);
+    }
+  }
+  static void merge(Acc& a, const Acc& b) { a.merge(b.count, b.mean, b.m2); }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    const T inverse = T(1) / T(count);
+    for (Index j = 0; j < n; ++j) {
+      T s = 0;
+      for (Index r = 0; r < count; ++r) s += rows[r][j];
+      const T center = s * inverse;
+      T q = 0, off = 0;
+      for (Index r = 0; r < count; ++r) {
+        const T d = rows[r][j] - center;
+        off += d;
+        q += d * d;
+      }
+      const double shift = double(off * inverse);
+      a[j].merge(double(count), double(center) + shift, double(q) - double(count) * shift * shift);
+    }
+  }
+};
+
+// sum of exp(x - max), with the largest value so far.
+struct ScaledExpSum {
+  double max = -std::numeric_limits<double>::infinity(), sum = 0;
+  void merge(double m, double s) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    if (m == -infinity) return;
+    if (max == m) {
+      sum += s;
+    } else if (max > m) {
+      sum += s * std::exp(m - max);
+    } else {  // also where either is NaN, which then stays
+      sum = max == -infinity ? s : sum * std::exp(max - m) + s;
+      max = max != max ? max : m;
+    }
+  }
+  double value() const {
+    if (std::isnan(max) || std::isinf(max)) return max;
+    return max + std::log(sum);
+  }
+};
+
+template <class T>
+struct LogSumExpOp {
+  using C = T;
+  using Acc = ScaledExpSum;
+  static Acc init() { return {}; }
+  static void run(Acc& a, const C* x, Index n) {
+    for (Index i = 0; i < n; i += kSumBlock) {
+      const Index k = n - i < kSumBlock ? n - i : kSumBlock;
+      const T m = extreme_run<1>(x + i, k);
+      if (!std::isfinite(m)) {
+        a.merge(double(m), 1);
+        continue;
+      }
+      a.merge(double(m), double(sum_exp(x + i, k, m)));
+    }
+  }
+  static void merge(Acc& a, const Acc& b) { a.merge(b.max, b.sum); }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index j = 0; j < n; ++j) {
+      T column[kRowGroup];
+      for (Index r = 0; r < count; ++r) column[r] = rows[r][j];
+      run(a[j], column, count);
+    }
+  }
+};
+
+}  // namespace tg

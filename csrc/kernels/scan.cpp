@@ -1,0 +1,102 @@
+// y_i = x_0 op ... op x_i. Float accumulates in double. A long line alone is cut into blocks of 16k: totals of the blocks
+// first, then every block from where the ones before it end; the blocks depend on the length alone.
+#include "scan.h"
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "../core/parallel.h"
+
+namespace tg {
+namespace {
+
+constexpr Index kPiece = 32768, kBlock = 16384, kTile = 64;
+
+template <class T>
+using Acc = std::conditional_t<std::is_same_v<T, float>, double, std::conditional_t<std::is_integral_v<T>, uint64_t, T>>;
+
+template <Scan Kind, class A>
+inline A step(A a, A x) {
+  return Kind == Scan::sum ? a + x : a * x;
+}
+
+template <Scan Kind, class T>
+Acc<T> scan_run(const T* x, T* y, Index n, Acc<T> a) {
+  for (Index i = 0; i < n; ++i) {
+    a = step<Kind>(a, Acc<T>(x[i]));
+    y[i] = T(a);
+  }
+  return a;
+}
+
+template <Scan Kind, class T>
+void scan_all(Index outer, Index length, Index inner, const T* x, T* y) {
+  const Acc<T> neutral = Kind == Scan::sum ? Acc<T>(0) : Acc<T>(1);
+  if (inner == 1) {
+    if (length >= 4 * kBlock) {
+      const Index blocks = (length + kBlock - 1) / kBlock;
+      std::vector<Acc<T>> start(static_cast<size_t>(blocks));
+      for (Index o = 0; o < outer; ++o) {
+        const T* from = x + o * length;
+        T* to = y + o * length;
+        parallel_for(blocks, 1, [&](Index first, Index last) {
+          for (Index b = first; b < last; ++b) {
+            Acc<T> part[4] = {neutral, neutral, neutral, neutral};
+            const Index end = std::min(length, (b + 1) * kBlock);
+            Index i = b * kBlock;
+            for (; i + 4 <= end; i += 4)
+              for (int l = 0; l < 4; ++l) part[l] = step<Kind>(part[l], Acc<T>(from[i + l]));
+            for (; i < end; ++i) part[0] = step<Kind>(part[0], Acc<T>(from[i]));
+            start[size_t(b)] = step<Kind>(step<Kind>(part[0], part[1]), step<Kind>(part[2], part[3]));
+          }
+        });
+        Acc<T> a = neutral;
+        for (Index b = 0; b < blocks; ++b) {
+          const Acc<T> total = start[size_t(b)];
+          start[size_t(b)] = a;
+          a = step<Kind>(a, total);
+        }
+        parallel_for(blocks, 1, [&](Index first, Index last) {
+          for (Index b = first; b < last; ++b)
+            scan_run<Kind>(from + b * kBlock, to + b * kBlock, std::min(kBlock, length - b * kBlock), start[size_t(b)]);
+        });
+      }
+      return;
+    }
+    parallel_for(outer, std::max<Index>(1, kPiece / std::max<Index>(1, length)), [&](Index first, Index last) {
+      for (Index o = first; o < last; ++o) scan_run<Kind>(x + o * length, y + o * length, length, neutral);
+    });
+    return;
+  }
+  const Index tiles = (inner + kTile - 1) / kTile;
+  const Index group = std::max<Index>(1, kPiece / std::max<Index>(1, std::min(kTile, inner) * length));
+  parallel_for(outer * tiles, group, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      const Index column = t % tiles * kTile, n = std::min(kTile, inner - column);
+      Acc<T> a[kTile];
+      std::fill(a, a + n, neutral);
+      for (Index r = 0; r < length; ++r) {
+        const Index at = (t / tiles * length + r) * inner + column;
+        for (Index j = 0; j < n; ++j) {
+          a[j] = step<Kind>(a[j], Acc<T>(x[at + j]));
+          y[at + j] = T(a[j]);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void scan_lines(Scan kind, Index outer, Index length, Index inner, const T* x, T* y) {
+  if (kind == Scan::sum) scan_all<Scan::sum>(outer, length, inner, x, y);
+  else scan_all<Scan::product>(outer, length, inner, x, y);
+}
+
+template void scan_lines(Scan, Index, Index, Index, const float*, float*);
+template void scan_lines(Scan, Index, Index, Index, const double*, double*);
+template void scan_lines(Scan, Index, Index, Index, const int64_t*, int64_t*);
+
+}  // namespace tg

@@ -1,0 +1,131 @@
+// exp on vectors of 64 bytes, for the shifted exponentials of softmax, logsumexp and cross-entropy.
+//
+// exp(x) = 2^k exp(r), k = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor polynomial with the last coefficients
+// adjusted; 2^k is put together from bits. Float keeps subnormal results; double flushes below 1e-307. Arguments above
+// the range saturate to infinity, NaN stays NaN.
+#pragma once
+
+#include "reduce_lanes.h"
+
+namespace tg {
+
+inline Wide<float>::Vector exp_wide(Wide<float>::Vector x) {
+  using V = Wide<float>::Vector;
+  typedef int32_t I __attribute__((vector_size(64)));
+  const V low = Wide<float>::fill(-104.0f), high = Wide<float>::fill(89.0f);
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  const V t = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded quotient
+  const V k = t - 12582912.0f;
+  V r = x - k * 0.693359375f;
+  r = r + k * 2.12194440e-4f;
+  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const I n = (I)t - 0x4B400000;  // k as an integer
+  const I n1 = n >> 1, n2 = n - n1;  // in two halves, so that subnormal results and the largest ones come out
+  return p * (V)((n1 + 127) << 23) * (V)((n2 + 127) << 23);
+}
+
+inline Wide<double>::Vector exp_wide(Wide<double>::Vector x) {
+  using V = Wide<double>::Vector;
+  typedef int64_t I __attribute__((vector_size(64)));
+  const V low = Wide<double>::fill(-707.0), high = Wide<double>::fill(709.0);
+  const I tiny = x < low, huge = x > Wide<double>::fill(709.782712893384);
+  x = x < low ? low : x;
+  const V shift = x > high ? Wide<double>::fill(1.0) : Wide<double>::fill(0.0);
+  const V y = x > Wide<double>::fill(710.0) ? Wide<double>::fill(700.0) : x - shift;
+  const V t = y * 1.4426950408889634074 + 6755399441055744.0;
+  const V k = t - 6755399441055744.0;
+  V r = y - k * 6.93147180369123816490e-01;
+  r = r - k * 1.90821492927058770002e-10;
+  V p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  p = p * (r * r) + r + 1.0;
+  const I n = (I)t - 0x4338000000000000LL;
+  V e = p * (V)((n + 1023) << 52);
+  e = shift > Wide<double>::fill(0.0) ? e * 2.71828182845904523536 : e;
+  e = tiny ? Wide<double>::fill(0.0) : e;
+  return huge ? Wide<double>::fill(std::numeric_limits<double>::infinity()) : e;
+}
+
+// One value by the same arithmetic, so that a tail has the bits a full vector would give it.
+template <class T>
+inline T exp_one(T x) {
+  return exp_wide(Wide<T>::fill(x))[0];
+}
+
+// Sum of exp(x - shift); `keep(i, vector)` sees the exponentials of every full vector or, padded, of the tail.
+template <class T>
+inline T sum_exp(const T* x, Index n, T shift) {
+  using W = Wide<T>;
+  const auto s = W::fill(shift);
+  typename W::Vector a{}, b{};
+  Index i = 0;
+  for (; i + 2 * W::lanes <= n; i += 2 * W::lanes) {
+    a += exp_wide(W::load(x + i) - s);
+    b += exp_wide(W::load(x + i + W::lanes) - s);
+  }
+  for (; i < n; i += W::lanes) {
+    const Index left = n - i < W::lanes ? n - i : W::lanes;
+    alignas(64) T pad[W::lanes];
+    for (Index l = 0; l < W::lanes; ++l) pad[l] = l < left ? x[i + l] : -std::numeric_limits<T>::infinity();
+    a += exp_wide(W::load(pad) - s);
+  }
+  return sum_lanes(a + b);
+}
+
+// y = exp(x - shift), and their sum.
+template <class T>
+inline T exp_run(T* y, const T* x, Index n, T shift) {
+  using W = Wide<T>;
+  const auto s = W::fill(shift);
+  typename W::Vector a{}, b{};
+  Index i = 0;
+  for (; i + 2 * W::lanes <= n; i += 2 * W::lanes) {
+    const auto e = exp_wide(W::load(x + i) - s), f = exp_wide(W::load(x + i + W::lanes) - s);
+    W::store(y + i, e);
+    W::store(y + i + W::lanes, f);
+    a += e;
+    b += f;
+  }
+  for (; i < n; i += W::lanes) {
+    const Index left = n - i < W::lanes ? n - i : W::lanes;
+    alignas(64) T pad[W::lanes];
+    for (Index l = 0; l < W::lanes; ++l) pad[l] = l < left ? x[i + l] : -std::numeric_limits<T>::infinity();
+    const auto e = exp_wide(W::load(pad) - s);
+    W::store(pad, e);
+    for (Index l = 0; l < left; ++l) y[i + l] = pad[l];
+    a += e;
+  }
+  return sum_lanes(a + b);
+}
+
+// Runs of any length: blocks in T, blocks added in double.
+template <class T>
+inline double exp_long(T* y, const T* x, Index n, T shift) {
+  double total = 0;
+  for (Index i = 0; i < n; i += kSumBlock) total += exp_run(y + i, x + i, n - i < kSumBlock ? n - i : kSumBlock, shift);
+  return total;
+}
+
+template <class T>
+inline double sum_exp_long(const T* x, Index n, T shift) {
+  double total = 0;
+  for (Index i = 0; i < n; i += kSumBlock) total += sum_exp(x + i, n - i < kSumBlock ? n - i : kSumBlock, shift);
+  return total;
+}
+
+}  // namespace tg
