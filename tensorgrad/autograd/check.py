@@ -33,7 +33,7 @@ def _host(x: Tensor) -> np.ndarray[Any, Any]:
 def _like(x: Tensor, array: np.ndarray[Any, Any]) -> Tensor:
     from ..backends import registry
 
-    return wrap(registry.active(x._data).from_host(array.astype(x._data.dtype), x.device.index))
+    return wrap(registry.active(x._data).from_host(np.asarray(array).astype(x._data.dtype), x.device.index))
 
 
 def _outputs(given: Any) -> list[Tensor]:

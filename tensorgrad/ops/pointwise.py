@@ -154,7 +154,7 @@ round = elementwise(fn.round, name="round", samples=unary(avoid=(-1.5, -0.5, 0.5
 conj = elementwise(fn.conj, name="conj", samples=unary(kinds="c"))
 real = elementwise(fn.real, name="real", samples=unary(kinds="c"))
 imag = elementwise(fn.imag, name="imag", samples=unary(kinds="c"))
-angle = elementwise(fn.angle, name="angle", samples=unary(avoid=(0,), kinds="c"))
+angle = elementwise(fn.angle, name="angle", samples=unary(0.5, 2, kinds="c"))
 complex_ = elementwise(fn.complex_, name="complex", samples=binary())
 
 # --- comparison, logic, bits
