@@ -147,12 +147,12 @@ class StrictArray(NDArrayOperatorsMixin):
 
     # ---- the ways to the host
 
-    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray[Any, Any]:
+    def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True) -> np.ndarray[Any, Any]:
         traffic.download("get()")
         if out is not None:
             out[...] = self._host
             return out
-        return np.array(self._host, order=order)
+        return self._host.copy(order)
 
     def set(self, arr: np.ndarray[Any, Any], stream: Any = None) -> None:
         if not isinstance(arr, np.ndarray):

@@ -1,8 +1,8 @@
 """Device ``cuda`` without a GPU: the CuPy backend's Python on strict arrays, kernels by their meaning.
 
 Formulas are lowered and laid out as for the device, then evaluated by NumPy instead of launched; the kernels written
-by hand have a reference each in ``REFERENCES``. So the op tests and whole programs run the code that a GPU would run, up to
-the launch; what kernels compute is tested where they are compiled.
+by hand have a reference each in ``REFERENCES``. So the op tests and whole programs run the code that a GPU would run,
+up to the launch; what kernels compute is tested where they are compiled.
 """
 
 from __future__ import annotations
@@ -18,58 +18,45 @@ from ..backends.base import Backend
 from ..backends.cupy.backend import CupyBackend
 from ..backends.cupy.kernels import SOURCES, Kernels
 from ..backends.cupy.launch import Launcher, Prepared, walk
+from ..backends.generic.random import RandomKernels, philox_words
 from ..backends.numpy.evaluate import evaluate
 from ..dispatch import everywhere, using
 from .strict_array import StrictArray
 from .strict_namespace import xp
 
-__all__ = ["REFERENCES", "StrictCupyBackend", "philox_words", "strict_cuda"]
+__all__ = ["REFERENCES", "StrictCupyBackend", "strict_cuda"]
 
 
-def philox_words(count: int, seed: int, offset: int) -> np.ndarray[Any, Any]:
-    """The first ``count`` words of the Philox 4x32-10 stream of a seed, as uint32."""
-    low = np.uint64(0xFFFFFFFF)
-    block = np.arange(-(-count // 4), dtype=np.uint64)
-    c = [block & low, block >> np.uint64(32)]
-    c += [np.full_like(block, offset & 0xFFFFFFFF), np.full_like(block, (offset >> 32) & 0xFFFFFFFF)]
-    k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
-    for _ in range(10):
-        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        high0, high1 = p0 >> np.uint64(32), p1 >> np.uint64(32)
-        c = [high1 ^ c[1] ^ np.uint64(k0), p1 & low, high0 ^ c[3] ^ np.uint64(k1), p0 & low]
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return np.stack(c, axis=1).reshape(-1)[:count].astype(np.uint32)
+class _Stream:
+    """A generator at a known place."""
+
+    def __init__(self, seed: int, offset: int):
+        self.place = int(seed) % 2**64, int(offset) % 2**64
+
+    def take(self, count: int = 1) -> tuple[int, int]:
+        return self.place
+
+
+class _Host(RandomKernels):
+    xp = np
 
 
 def _words(count: int, seed: int, offset: int, out: Any) -> None:
-    out[...] = philox_words(count, seed, offset).reshape(out.shape)
-
-
-def _uniform32(words: Any) -> Any:
-    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    out[...] = philox_words(np, seed, offset, 0, -(-count // 4))[:count].reshape(out.shape)
 
 
 def _uniform(count: int, seed: int, offset: int, out: Any) -> None:
-    if out.dtype == np.float64:
-        words = philox_words(2 * count, seed, offset).astype(np.float64)
-        out[...] = ((words[0::2] // 32 * 2.0**26 + words[1::2] // 64) * 2.0**-53).reshape(out.shape)
-    else:
-        out[...] = _uniform32(philox_words(count, seed, offset)).astype(out.dtype).reshape(out.shape)
+    out[...] = _Host().random_uniform(shape=out.shape, dtype=out.dtype, generator=_Stream(seed, offset))
 
 
 def _normal(count: int, seed: int, offset: int, out: Any) -> None:
-    u = (philox_words(count + count % 2, seed, offset).astype(np.float64) + 0.5) * 2.0**-32
-    radius, angle = np.sqrt(-2 * np.log(u[0::2])), 2 * np.pi * u[1::2]
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:count]
-    pairs = pairs.astype(np.float32) if out.dtype.itemsize == 2 else pairs
-    out[...] = pairs.astype(out.dtype).reshape(out.shape)
+    out[...] = _Host().random_normal(shape=out.shape, dtype=out.dtype, generator=_Stream(seed, offset))
 
 
 def _dropout(count: int, seed: int, offset: int, p: Any, scale: Any, x: Any, y: Any, mask: Any) -> None:
-    kept = (_uniform32(philox_words(count, seed, offset)) >= p).reshape(x.shape)
+    mask[...] = _Host().dropout(x, p=float(p), generator=_Stream(seed, offset))[1]
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-    mask[...] = kept
-    y[...] = np.where(kept, wide * wide.dtype.type(scale), 0).astype(y.dtype)
+    y[...] = np.where(mask, wide * wide.dtype.type(scale), 0).astype(y.dtype)
 
 
 def _accumulate(

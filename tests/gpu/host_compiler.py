@@ -35,7 +35,8 @@ class HostKernel:
 def compile_for_host(source: str, *names: str) -> list[HostKernel]:
     """Callables for the kernels of a CUDA source, with CuPy's calling convention."""
     entries = "\n".join(
-        f'extern "C" void run_{name}(unsigned g, unsigned b, void** a) {{ run_all({name}, g, b, a); }}' for name in names
+        f'extern "C" void run_{name}(unsigned g, unsigned b, void** a) {{ run_all({name}, g, b, a); }}'
+        for name in names
     )
     source = "\n".join(line for line in source.splitlines() if not line.startswith("#include <cuda_"))
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +44,8 @@ def compile_for_host(source: str, *names: str) -> list[HostKernel]:
         text.write_text(f'#include "cuda_shim.h"\n{source}\n{entries}\n', encoding="utf-8")
         assert COMPILER is not None
         done = subprocess.run(
-            [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", f"-I{_HERE}", text, "-o", library],
+            [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", f"-I{_HERE}", text, "-o",
+             library],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[:4000]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'tensorgrad[cuda]'")
-pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder is not installed: pip install 'tensorgrad[cuda]'")
+pathfinder = pytest.importorskip("cuda.pathfinder", reason="the CUDA parts are not installed: see 'tensorgrad[cuda]'")
 
 
 def headers() -> str:

@@ -13,6 +13,7 @@ from ..base import Backend
 from .formula import CupyFormula
 from .kernels import Kernels
 from .launch import Launcher
+from .random_kernels import CupyRandomKernels
 
 __all__ = ["CupyBackend"]
 
@@ -26,7 +27,7 @@ def _cupy() -> Any:
     return import_module("cupy")
 
 
-class CupyBackend(Backend):
+class CupyBackend(CupyRandomKernels, Backend):
     """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
 
     name: ClassVar[str] = "cupy"
@@ -65,7 +66,7 @@ class CupyBackend(Backend):
         return self._count
 
     def device_index(self, array: Any) -> int | None:
-        return array.device.id  # type: ignore[no-any-return]
+        return array.device.id
 
     def from_host(self, array: np.ndarray[Any, Any], index: int | None = None) -> Any:
         if index is None:
@@ -74,7 +75,7 @@ class CupyBackend(Backend):
             return self.xp.asarray(array)
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        return self.xp.asnumpy(array)  # type: ignore[no-any-return]
+        return self.xp.asnumpy(array)
 
     # ---- kernels
 

@@ -1,4 +1,4 @@
-"""The kernels that are written by hand, in ``.cu`` files beside this one: a table that builds them and feeds the tests."""
+"""The kernels written by hand, in ``.cu`` files beside this one: a table that builds them and feeds the tests."""
 
 from __future__ import annotations
 

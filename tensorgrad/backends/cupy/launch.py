@@ -96,8 +96,8 @@ def walk(
         widest = max(itemsize for _, _, itemsize in operands)
         # outputs are never "single" but when there is one element, where packs gain nothing
         vector = max(1, _PACK_BYTES // widest) if packed and count > 1 else 1
-        scalar = np.int64 if wide else np.uint32
-        return Walk(Layout(kinds, 0, min(vector, 8), wide), count, (scalar(count),))
+        elements = np.int64(count) if wide else np.uint32(count)
+        return Walk(Layout(kinds, 0, min(vector, 8), wide), count, (elements,))
     scalar = np.int64 if wide else np.int32
     arguments = [scalar(count), *map(scalar, sizes[1:])]
     for step, kind in zip(steps, kinds, strict=True):
@@ -127,16 +127,16 @@ class Launcher:
 
     def compile(self, source: str, name: str) -> Callable[[tuple[int], tuple[int], tuple[Any, ...]], None]:
         """A callable ``k(grid, block, arguments)`` for the function ``name``."""
-        return self.xp.RawKernel(source, name)  # type: ignore[no-any-return]
+        return self.xp.RawKernel(source, name)
 
     def pointer(self, array: Any) -> int:
-        return array.data.ptr  # type: ignore[no-any-return]
+        return array.data.ptr
 
     def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
         """Write the results for ``args`` (arrays and Python numbers) into ``outputs``, which all have ``shape``."""
         arrays = [*[args[k] for k in prepared.arrays], *outputs]
         operands = tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays])
-        packed = prepared.packed and not any([self.pointer(a) % _PACK_BYTES for a in arrays])
+        packed = prepared.packed and not any(self.pointer(a) % _PACK_BYTES for a in arrays)
         plan = walk(shape, operands, packed)
         run = prepared.kernels.get(plan.layout)
         if run is None:

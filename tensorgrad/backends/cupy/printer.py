@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -206,12 +206,13 @@ def _dense_loop(program: Program, layout: Layout, index: str) -> list[str]:
         width = layout.vector
         each = {k: f"x{o}" if o in singles else f"x{o}.v[e]" for o, k in enumerate(arrays)}
         lines += [f"const {index} packs = count / {width};", f"for ({index} i = first; i < packs; i += step) {{"]
-        lines += [f"  const tg::pack<{types[o]}, {width}> x{o} = ((const tg::pack<{types[o]}, {width}>*)p{o})[i];" for o in dense]
-        lines += [f"  tg::pack<{types[o]}, {width}> y{o};" for o in outputs]
+        packs = {o: f"tg::pack<{types[o]}, {width}>" for o in (*dense, *outputs)}
+        lines += [f"  const {packs[o]} x{o} = ((const {packs[o]}*)p{o})[i];" for o in dense]
+        lines += [f"  {packs[o]} y{o};" for o in outputs]
         lines += ["#pragma unroll", f"  for (int e = 0; e < {width}; ++e) {{"]
         lines += _indented(_statements(program, each, [f"y{o}.v[e]" for o in outputs]), 2)
         lines += ["  }"]
-        lines += [f"  ((tg::pack<{types[o]}, {width}>*)p{o})[i] = y{o};" for o in outputs]
+        lines += [f"  (({packs[o]}*)p{o})[i] = y{o};" for o in outputs]
         lines += ["}"]
         start = f"packs * {width} + first"  # the elements that fill no pack
     one = {k: f"x{o}" if o in singles else f"p{o}[i]" for o, k in enumerate(arrays)}
@@ -246,7 +247,7 @@ def _strided_loop(program: Program, layout: Layout, index: str) -> list[str]:
     return [*lines, *_indented(inner, 1), "}"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def source_file(name: str) -> str:
     """The text of a CUDA file of this package."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8").replace("#pragma once\n", "")

@@ -32,13 +32,18 @@ extern "C" __global__ void uniform_float64(
   }
 }
 
+// half precision takes only as many bits as it holds, so that nothing rounds up to 1
+template <class T> TG_FN double uniform_in(unsigned int w) { return tg::uniform32(w); }
+template <> TG_FN double uniform_in<__half>(unsigned int w) { return (w >> 21) * 4.8828125e-04; }
+template <> TG_FN double uniform_in<__nv_bfloat16>(unsigned int w) { return (w >> 24) * 3.90625e-03; }
+
 #define UNIFORM(name, T)                                                                                      \
   extern "C" __global__ void uniform_##name(                                                                  \
       const tg::i64 count, const tg::u64 seed, const tg::u64 offset, T* out) {                                \
     FOR_EACH_BLOCK(4) {                                                                                       \
       const tg::words random = tg::philox(seed, block, offset);                                               \
       for (int e = 0; e < 4; ++e)                                                                             \
-        if (block * 4 + e < count) out[block * 4 + e] = stored<T>(tg::uniform32(random.w[e]));                \
+        if (block * 4 + e < count) out[block * 4 + e] = stored<T>(uniform_in<T>(random.w[e]));                 \
     }                                                                                                         \
   }
 
