@@ -88,6 +88,17 @@ class StrictDevice:
         return "<CUDA Device 0>"
 
 
+class _Flags:
+    """``array.flags``: the few that CuPy has."""
+
+    def __init__(self, flags: Any):
+        self.c_contiguous: bool = flags.c_contiguous
+        self.f_contiguous: bool = flags.f_contiguous
+        self.owndata: bool = flags.owndata
+        self.forc: bool = flags.forc
+        self.fnc: bool = flags.fnc
+
+
 _random_winner = np.random.default_rng(0)
 
 
@@ -110,7 +121,7 @@ class StrictArray(NDArrayOperatorsMixin):
     size = property(lambda self: self._host.size)
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
-    flags = property(lambda self: self._host.flags)
+    flags = property(lambda self: _Flags(self._host.flags))
     T = property(lambda self: StrictArray(self._host.T))
     mT = property(lambda self: StrictArray(np.swapaxes(self._host, -1, -2)))
     data = property(lambda self: _Pointer(self._host.ctypes.data))

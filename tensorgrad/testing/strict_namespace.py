@@ -213,6 +213,12 @@ def _where(condition: Any, *choices: Any) -> Any:
     return wrapped(np.where(condition._host, *map(unwrapped, choices)))
 
 
+def _diagonal(a: StrictArray, offset: int = 0, axis1: int = 0, axis2: int = 1) -> StrictArray:
+    view = np.diagonal(unwrapped(a), offset, axis1, axis2)
+    view.flags.writeable = True  # CuPy knows no read-only arrays
+    return StrictArray(view)
+
+
 class _Cuda:
     """``xp.cuda``, as far as it is used."""
 
@@ -222,7 +228,7 @@ class _Cuda:
 _OWN: dict[str, Any] = {
     "cuda": _Cuda,
     "ndarray": StrictArray, "asnumpy": _asnumpy, "matmul": _matmul, "take": _take, "where": _where,
-    "take_along_axis": _take_along_axis,
+    "take_along_axis": _take_along_axis, "diagonal": _diagonal,
 }  # fmt: skip
 
 

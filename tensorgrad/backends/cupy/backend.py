@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..base import Backend
+from .dense_kernels import CupyAccumulation, CupyProducts
 from .formula import CupyFormula
 from .kernels import Kernels
 from .launch import Launcher
@@ -27,7 +28,7 @@ def _cupy() -> Any:
     return import_module("cupy")
 
 
-class CupyBackend(CupyRandomKernels, Backend):
+class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, Backend):
     """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
 
     name: ClassVar[str] = "cupy"

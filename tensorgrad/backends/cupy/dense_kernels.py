@@ -1,0 +1,83 @@
+"""Where CuPy needs another way than the generic kernels: half-precision products and deterministic accumulation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..generic.index import IndexKernels, Indices
+from ..generic.matmul import MatmulKernels
+from ..generic.reduce import wide
+from .kernels import Kernels
+
+__all__ = ["CupyAccumulation", "CupyProducts"]
+
+
+def _is_half(x: Any) -> bool:
+    return x.dtype.itemsize == 2 and x.dtype.kind in "fV"
+
+
+class CupyProducts(MatmulKernels):
+    """cuBLAS multiplies half precision on tensor cores and sums in float32 by itself: nothing is widened for it."""
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        if not _is_half(a):
+            return super().matmul(a, b)
+        if b.ndim == 2 and a.ndim > 2:
+            rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+            return self.xp.matmul(rows, b).reshape(*a.shape[:-1], b.shape[-1])
+        if a.ndim == 2 and b.ndim == 2:
+            return self.xp.matmul(a, b)
+        # CuPy has no batched product in bfloat16, and makes its own float32 copies for float16
+        return self.xp.matmul(wide(a), wide(b)).astype(a.dtype)
+
+    def linear(self, x: Any, w: Any, b: Any) -> Any:
+        if not _is_half(x):
+            return super().linear(x, w, b)
+        y = self.xp.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), w.T)
+        if b is not None:
+            y += b
+        return y.reshape(*x.shape[:-1], w.shape[0])
+
+    def linear_backward(self, g: Any, x: Any, w: Any, *, needs: tuple[bool, bool, bool]) -> Any:
+        if not _is_half(x):
+            return super().linear_backward(g, x, w, needs=needs)
+        (n, k), rows = w.shape, math.prod(x.shape[:-1])
+        flat = g.reshape(rows, n)
+        to_x = self.xp.matmul(flat, w).reshape(x.shape) if needs[0] else None
+        to_w = self.xp.matmul(flat.T, x.reshape(rows, k)) if needs[1] else None
+        to_b = self.xp.asarray(wide(flat).sum(axis=0)).astype(w.dtype) if needs[2] else None
+        return to_x, to_w, to_b
+
+
+class CupyAccumulation(IndexKernels):
+    """Sums at repeated places by one kernel after a sort: no atomics, so the same bits in every run."""
+
+    _kernels: Kernels
+
+    def _combine(self, how: Any, target: Any, dims: tuple[int, ...], indices: Indices, values: Any) -> Any:
+        first, after = dims[0], dims[-1] + 1
+        if how is not self.xp.add or dims != tuple(range(first, after)) or target.dtype.kind == "b":
+            return super()._combine(how, target, dims, indices, values)
+        xp = self.xp
+        shape = np.broadcast_shapes(*(index.shape for index in indices))
+        length, outer, inner = math.prod(shape), math.prod(target.shape[:first]), math.prod(target.shape[after:])
+        if length * outer * inner == 0:
+            return target
+        place = xp.zeros(shape, dtype=np.int64)
+        for index, size in zip(indices, target.shape[first:after], strict=True):
+            place = place * size + index
+        place = place.reshape(-1)
+        order = xp.argsort(place, kind="stable")
+        spread = xp.broadcast_to(values, (*target.shape[:first], *shape, *target.shape[after:]))
+        spread = xp.ascontiguousarray(spread.astype(target.dtype, copy=False))
+        out = xp.ascontiguousarray(target)
+        name = f"accumulate_{target.dtype.name}"
+        rows = math.prod(target.shape[first:after])
+        threads = outer * length * inner
+        self._kernels.launch(name, threads, outer, length, inner, rows, place[order], order, spread, out)
+        if not target.flags.c_contiguous:
+            target[...] = out.reshape(target.shape)
+        return target
