@@ -15,8 +15,10 @@ import numpy as np
 
 from ..dispatch import Raw
 from ..errors import BackendError
+from .generic.index import IndexKernels
 from .generic.reduce import ReduceKernels
 from .generic.shape import ShapeKernels
+from .generic.shape_more import MoreShapeKernels
 
 if TYPE_CHECKING:
     from ..ops.elementwise import Elementwise
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Backend"]
 
 
-class Backend(ShapeKernels, ReduceKernels):
+class Backend(ShapeKernels, MoreShapeKernels, ReduceKernels, IndexKernels):
     """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
 
     name: ClassVar[str]

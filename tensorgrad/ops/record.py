@@ -45,7 +45,7 @@ class Op:
         rule: ``rule(F, g, *inputs, needs, <kept outputs by name>, **attrs)`` returns one gradient (or None) per input.
             Inputs that were not kept arrive as Specs. With several outputs ``g`` is a tuple with None where nothing
             flows. Without a rule, a recorded call runs the definition, whose ops have rules.
-        keeps: names of the inputs and outputs that the rule reads.
+        keeps: names of the inputs and outputs that the rule reads; that of ``*rest`` stands for all of them.
         outputs: names of the outputs.
         nondiff: names of outputs without gradient (indices, masks).
         view: the result shares the input's memory.
@@ -79,10 +79,12 @@ class Op:
         self.samples = samples
         self.__doc__ = doc
         self.inputs = _input_names(infer)
-        unknown = set(keeps) - set(self.inputs) - set(outputs)
+        rest = _rest_name(infer)
+        unknown = set(keeps) - set(self.inputs) - set(outputs) - {rest}
         if unknown:
             raise TensorgradError(f"op {name}: keeps {sorted(unknown)}, which are neither inputs nor outputs")
         self.kept_inputs = tuple(n in keeps for n in self.inputs)
+        self.keeps_rest = rest in keeps
         self.kept_outputs = tuple((i, n) for i, n in enumerate(outputs) if n in keeps)
         OPS[name] = self
 
@@ -134,10 +136,10 @@ class Op:
         """Write the call on the tape."""
         node = Node(self, inputs, attrs, len(out))
         kept_inputs = self.kept_inputs
-        variadic = len(kept_inputs) != len(inputs)
+        named = len(kept_inputs)
         saved = []
         for i, array in enumerate(arrays):
-            if not variadic and kept_inputs[i] and array is not None:
+            if (kept_inputs[i] if i < named else self.keeps_rest) and array is not None:
                 saved.append(array)
                 if isinstance(inputs[i], Tensor):
                     node.watch(inputs[i])
@@ -172,6 +174,12 @@ class Op:
 def _input_names(infer: Callable[..., Any]) -> tuple[str, ...]:
     parameters = inspect.signature(infer).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def _rest_name(infer: Callable[..., Any]) -> str | None:
+    """The name of the parameter that takes any number of inputs, if there is one."""
+    parameters = inspect.signature(infer).parameters.values()
+    return next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
 
 
 def op(name: str, **facts: Any) -> Op:

@@ -1,20 +1,102 @@
-"""Reductions: sum and its family."""
+"""Reductions: sum, prod, mean, variance, logsumexp, norms, truth and counts. Extremes are in ``extremes.py``."""
 
 from __future__ import annotations
 
+from collections import namedtuple
+from collections.abc import Sequence
 from typing import Any
 
-from ..dtypes import numpy_dtype
+from ..backends.generic.reduce import elements_in, reduced_shape
+from ..dtypes import BY_NAME, REAL_OF, as_dtype, numpy_dtype
+from ..errors import DTypeError
+from ..tensor import Tensor, install
+from . import pointwise as pw
+from .inplace import deliver
 from .record import Spec, op
+from .samples import Arg, Sample
+from .shape_core import cast, dims_of
 
-__all__ = ["reduced_shape"]
+__all__ = [
+    "all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "norm", "prod", "std", "std_mean", "sum",
+    "var", "var_mean",
+]  # fmt: skip
+
+Dims = int | Sequence[int] | None
 
 
-def reduced_shape(shape: tuple[int, ...], dim: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
-    """The shape after reducing over ``dim``."""
-    if keepdim:
-        return tuple(1 if i in dim else size for i, size in enumerate(shape))
-    return tuple(size for i, size in enumerate(shape) if i not in dim)
+# --- what rules share
+
+
+def spread(F: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """A reduced gradient expanded back over the reduced axes of ``x``."""
+    return F.expand(with_dims(F, g, x, dim, keepdim), shape=tuple(x.shape))
+
+
+def with_dims(F: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """A reduced value with the reduced axes of ``x`` back, of size 1, so that it broadcasts against ``x``."""
+    if keepdim or not dim:
+        return g
+    return F.reshape(F.contiguous(g), shape=reduced_shape(tuple(x.shape), dim, True))
+
+
+def is_complex(x: Any) -> bool:
+    """Whether an array, Spec or Tensor holds complex numbers."""
+    return bool(getattr(x, "_data", x).dtype.kind == "c")
+
+
+def conjugate(F: Any, x: Any) -> Any:
+    return F.conj(x) if is_complex(x) else x
+
+
+def reduction_samples(
+    low: float = -2.0, high: float = 2.0, *, empty: bool = True, smooth: bool = True, **attrs: Any
+) -> Any:
+    """Samples of a reduction over one dim, several, all; of 0-d, strided and zero-size arrays."""
+
+    def make() -> list[Sample]:
+        def one(name: str, shape: tuple[int, ...], dim: tuple[int, ...], keepdim: bool, layout: str = "C") -> Sample:
+            arg = Arg(shape, low, high, layout=layout)
+            return Sample((arg,), {"dim": dim, "keepdim": keepdim, **attrs}, smooth, name)
+
+        samples = [
+            one("rows", (3, 4), (1,), False),
+            one("columns-kept", (3, 4), (0,), True),
+            one("all", (2, 3, 2), (0, 1, 2), False),
+            one("outer", (2, 3, 4), (0, 2), False),
+            one("transposed", (4, 5), (0,), False, "T"),
+            one("strided", (3, 4), (1,), True, "step"),
+            one("scalar", (), (), False),
+            one("no-results", (0, 3), (1,), False),
+            one("long", (3, 1000), (1,), False),
+        ]
+        return [*samples, one("empty", (0, 3), (0,), False)] if empty else samples
+
+    return make
+
+
+def require_tensor(name: str, x: Any) -> Any:
+    """The array of a Tensor. Raises TypeError for anything else."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}; make one with tensorgrad.tensor(...).")
+    return x._data
+
+
+def require_float(name: str, dtype: Any) -> None:
+    if dtype.kind in "bui":
+        raise DTypeError(
+            f"{name}: needs a floating point or complex tensor, got {BY_NAME[dtype.name]}. Convert with .float()."
+        )
+
+
+def prepared(name: str, input: Any, dtype: Any) -> Tensor:
+    """``input`` in the dtype asked for."""
+    array = require_tensor(name, input)
+    if dtype is not None and array.dtype.name != (wanted := as_dtype(dtype)).name:
+        return cast(input, dtype=wanted.np)  # type: ignore[no-any-return]
+    return input  # type: ignore[no-any-return]
+
+
+# --- sum and product
 
 
 def _sum_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
@@ -22,16 +104,437 @@ def _sum_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
     return Spec(reduced_shape(tuple(x.shape), dim, keepdim), dtype)
 
 
-def spread(F: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
-    """A reduced gradient expanded back over the reduced axes of ``x``."""
-    if not keepdim:
-        g = F.reshape(F.contiguous(g), shape=reduced_shape(tuple(x.shape), dim, True))
-    return F.expand(g, shape=tuple(x.shape))
-
-
-sum_ = op(
+sum_op = op(
     "sum",
     infer=_sum_infer,
     rule=lambda F, g, x, *, needs, dim, keepdim: (spread(F, g, x, dim, keepdim),),
+    samples=reduction_samples(),
     doc="The sum over ``dim``; bool and integers are summed in int64, float16 and bfloat16 in float32.",
 )
+
+
+def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+    """The sum of the elements, over all dimensions or those in ``dim``.
+
+    Bool and integers are summed in int64, float16 and bfloat16 in float32; the sum of nothing is 0.
+
+    Args:
+        dim: a dimension or several; None means all.
+        keepdim: keep the reduced dimensions, with size 1.
+        dtype: convert to this dtype first.
+    Raises: DimError for a dim that is out of range or given twice.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.sum(tg.tensor([[1, 2], [3, 4]]), dim=0).tolist()
+        [4, 6]
+    """
+    x = prepared("sum", input, dtype)
+    result = sum_op(x, dim=dims_of("sum", dim, x._data.ndim), keepdim=keepdim)
+    return result if out is None else deliver("sum", result, out)
+
+
+def _prod_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], keepdim: bool) -> tuple[Any, ...]:
+    """Each element receives the product of all others, from both sides: right whatever is zero, to any order."""
+    shape = tuple(x.shape)
+    order = (*(d for d in range(len(shape)) if d not in dim), *dim)
+    moved = F.permute(x, dims=order)
+    count = elements_in(shape, dim)
+    row_shape = (*reduced_shape(shape, dim, False), count)
+    rows = F.reshape(F.contiguous(moved), shape=row_shape)
+    axis = len(row_shape) - 1
+    before = F.cumprod(_shifted(F, rows, axis), dim=axis)
+    backwards = F.flip(rows, dims=(axis,))
+    after = F.flip(F.cumprod(_shifted(F, backwards, axis), dim=axis), dims=(axis,))
+    others = F.reshape(F.contiguous(F.mul(before, after)), shape=tuple(moved.shape))
+    inverse = tuple(order.index(d) for d in range(len(shape)))
+    return (F.mul(with_dims(F, g, x, dim, keepdim), conjugate(F, F.permute(others, dims=inverse))),)
+
+
+def _shifted(F: Any, x: Any, axis: int, value: float = 1.0) -> Any:
+    """``x`` moved up by one along ``axis``, with ``value`` entering at the front."""
+    size = x.shape[axis]
+    if size == 0:
+        return x
+    lead = (slice(None),) * axis
+    pads = ((0, 0),) * axis + ((1, 0),) + ((0, 0),) * (x.ndim - axis - 1)
+    return F.pad(F.slice(x, key=(*lead, slice(0, size - 1, 1))), pads=pads, mode="constant", value=value)
+
+
+def _prod_samples() -> list[Sample]:
+    zeros = (0.0, 1.5, -2.0, 1.0, 0.5, 2.0, 0.0, 3.0, 0.0)
+    attrs = {"dim": (1,), "keepdim": False}
+    return [*reduction_samples(0.5, 1.5)(), Sample((Arg((3, 3), values=zeros),), attrs, name="zeros")]
+
+
+prod_op = op(
+    "prod",
+    infer=_sum_infer,
+    rule=_prod_rule,
+    keeps=("x",),
+    samples=_prod_samples,
+    doc="The product over ``dim``; bool and integers in int64, float16 and bfloat16 in float32.",
+)
+
+
+def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+    """The product of the elements, over all dimensions or those in ``dim``; the product of nothing is 1.
+
+    Gradients are right where elements are zero. Integers are multiplied in int64.
+
+    Raises: DimError for a dim that is out of range or given twice.
+    """
+    x = prepared("prod", input, dtype)
+    result = prod_op(x, dim=dims_of("prod", dim, x._data.ndim), keepdim=keepdim)
+    return result if out is None else deliver("prod", result, out)
+
+
+# --- mean and variance
+
+
+def _mean_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
+    require_float("mean", x.dtype)
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), x.dtype)
+
+
+def _mean_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], keepdim: bool) -> tuple[Any, ...]:
+    count = elements_in(tuple(x.shape), dim)
+    share = g if count == 1 else F.mul(g, 1.0 / count if count else float("nan"))
+    return (spread(F, share, x, dim, keepdim),)
+
+
+mean_op = op(
+    "mean",
+    infer=_mean_infer,
+    rule=_mean_rule,
+    samples=reduction_samples(),
+    doc="The mean over ``dim``, accumulated as ``sum``; NaN where there is nothing.",
+)
+
+
+def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+    """The mean of the elements, over all dimensions or those in ``dim``; the mean of nothing is NaN.
+
+    Raises: DTypeError for bool and integer tensors; DimError for a dim that is out of range or given twice.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.tensor([[1.0, 3.0], [2.0, 6.0]]).mean(1).tolist()
+        [2.0, 4.0]
+    """
+    x = prepared("mean", input, dtype)
+    result = mean_op(x, dim=dims_of("mean", dim, x._data.ndim), keepdim=keepdim)
+    return result if out is None else deliver("mean", result, out)
+
+
+def _var_infer(x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Spec:
+    require_float("var", x.dtype)
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype(REAL_OF.get(x.dtype.name, x.dtype.name)))
+
+
+def _freedom(x: Any, dim: tuple[int, ...], correction: float) -> float:
+    return max(elements_in(tuple(x.shape), dim) - correction, 0)
+
+
+def _var_rule(
+    F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], correction: float, keepdim: bool
+) -> tuple[Any, ...]:
+    freedom = _freedom(x, dim, correction)
+    away = F.sub(x, F.mean(x, dim=dim, keepdim=True))
+    slope = F.mul(away, 2.0 / freedom if freedom else float("inf"))
+    return (F.mul(with_dims(F, g, x, dim, keepdim), slope),)
+
+
+var_op = op(
+    "var",
+    infer=_var_infer,
+    rule=_var_rule,
+    keeps=("x",),
+    samples=reduction_samples(correction=1),
+    doc="The sum of squared distances from the mean over ``n - correction``, in two passes.",
+)
+
+
+def _std_rule(
+    F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: tuple[int, ...], correction: float, keepdim: bool
+) -> tuple[Any, ...]:
+    # at zero the slope is infinite; as in PyTorch nothing flows there
+    to_var = F.where(F.eq(y, 0), 0.0, F.div(g, F.mul(y, 2.0)))
+    return _var_rule(F, to_var, x, needs=needs, dim=dim, correction=correction, keepdim=keepdim)
+
+
+std_op = op(
+    "std",
+    infer=_var_infer,
+    define=lambda F, x, *, dim, correction, keepdim: F.sqrt(F.var(x, dim=dim, correction=correction, keepdim=keepdim)),
+    rule=_std_rule,
+    keeps=("x", "y"),
+    samples=reduction_samples(correction=1),
+    doc="The square root of ``var``; its gradient is 0 where all elements are equal.",
+)
+
+
+def _spread_arguments(name: str, dim: Any, unbiased: bool | None, correction: float | None) -> tuple[Any, float]:
+    """(dim, correction) from PyTorch's two generations of arguments: ``var(False)``, ``var(0, unbiased=False)``."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if unbiased is not None:
+        if correction is not None:
+            raise TypeError(f"{name}: give unbiased or correction, not both.")
+        return dim, int(unbiased)
+    return dim, 1 if correction is None else correction
+
+
+def _spread(
+    record: Any, input: Any, dim: Any, unbiased: Any, keepdim: bool, correction: Any, out: Any
+) -> Tensor:
+    array = require_tensor(record.name, input)
+    dim, correction = _spread_arguments(record.name, dim, unbiased, correction)
+    dims = dims_of(record.name, dim, array.ndim)
+    result = record(input, dim=dims, correction=correction, keepdim=keepdim)
+    return result if out is None else deliver(record.name, result, out)
+
+
+def var(
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None, out: Any = None,
+) -> Tensor:  # fmt: skip
+    """The variance over all dimensions or those in ``dim``: squared distances from the mean over ``n - correction``.
+
+    Args:
+        unbiased: the older way to say ``correction=1`` (True) or ``correction=0`` (False).
+        correction: taken off the number of elements; 1 by default (Bessel). NaN or infinite where nothing is left.
+    Raises: DTypeError for bool and integer tensors; DimError for a bad dim.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.tensor([1.0, 2.0, 3.0]).var().item()
+        1.0
+    """
+    return _spread(var_op, input, dim, unbiased, keepdim, correction, out)
+
+
+def std(
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None, out: Any = None,
+) -> Tensor:  # fmt: skip
+    """The standard deviation, the square root of ``var``; its gradient is 0 where all elements are equal."""
+    return _spread(std_op, input, dim, unbiased, keepdim, correction, out)
+
+
+def var_mean(
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """``(var, mean)`` over all dimensions or those in ``dim``."""
+    chosen = dim if not isinstance(dim, bool) else None
+    return var(input, dim, unbiased, keepdim, correction=correction), mean(input, chosen, keepdim)
+
+
+def std_mean(
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """``(std, mean)`` over all dimensions or those in ``dim``."""
+    chosen = dim if not isinstance(dim, bool) else None
+    return std(input, dim, unbiased, keepdim, correction=correction), mean(input, chosen, keepdim)
+
+
+# --- log-sum-exp and norms
+
+
+def _logsumexp_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
+    require_float("logsumexp", x.dtype)
+    if x.dtype.kind == "c":
+        raise DTypeError("logsumexp: complex tensors are not supported; use log(sum(exp(x))).")
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), x.dtype)
+
+
+def _logsumexp_define(F: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    top = F.amax(x, dim=dim, keepdim=True)
+    top = F.where(F.isfinite(top), top, 0.0)
+    total = F.sum(F.exp(F.sub(x, top)), dim=dim, keepdim=True)
+    y = F.add(F.log(total), top)
+    return F.reshape(y, shape=reduced_shape(tuple(x.shape), dim, keepdim))
+
+
+def _logsumexp_rule(F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:
+    share = F.exp(F.sub(x, with_dims(F, y, x, dim, keepdim)))
+    return (F.mul(with_dims(F, g, x, dim, keepdim), share),)
+
+
+logsumexp_op = op(
+    "logsumexp",
+    infer=_logsumexp_infer,
+    define=_logsumexp_define,
+    rule=_logsumexp_rule,
+    keeps=("x", "y"),
+    samples=reduction_samples(-30.0, 30.0, empty=False),
+    doc="``log(sum(exp(x)))`` over ``dim``, shifted by the maximum so that nothing overflows.",
+)
+
+
+def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = None) -> Tensor:
+    """``log(sum(exp(input)))`` over ``dim``, shifted by the maximum: ``m + log(sum(exp(x - m)))`` with ``m = max x``.
+
+    Integers are converted to the default dtype; the result over nothing is -inf.
+
+    Raises: DTypeError for complex tensors; DimError for a bad dim.
+    Source: Blanchard, Higham, Higham 2021.
+    """
+    array = require_tensor("logsumexp", input)
+    x = prepared("logsumexp", input, float) if array.dtype.kind in "bui" else input
+    result = logsumexp_op(x, dim=dims_of("logsumexp", dim, array.ndim), keepdim=keepdim)
+    return result if out is None else deliver("logsumexp", result, out)
+
+
+def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Spec:
+    require_float("norm", x.dtype)
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype(REAL_OF.get(x.dtype.name, x.dtype.name)))
+
+
+def _norm_define(F: Any, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
+    size = F.abs(x)
+    if ord == float("inf"):
+        return F.amax(size, dim=dim, keepdim=keepdim)
+    if ord == -float("inf"):
+        return F.amin(size, dim=dim, keepdim=keepdim)
+    if ord == 0:
+        return F.sum(F.where(F.ne(size, 0), F.full_as(size, value=1.0), 0.0), dim=dim, keepdim=keepdim)
+    if ord == 1:
+        return F.sum(size, dim=dim, keepdim=keepdim)
+    if ord == 2:
+        return F.sqrt(F.sum(F.square(size), dim=dim, keepdim=keepdim))
+    return F.pow(F.sum(F.pow(size, ord), dim=dim, keepdim=keepdim), 1.0 / ord)
+
+
+def _norm_rule(
+    F: Any, g: Any, x: Any, *, y: Any, needs: Any, ord: float, dim: tuple[int, ...], keepdim: bool
+) -> tuple[Any, ...]:
+    """``g * x |x|^(p-2) / y^(p-1)``, and 0 where that is 0/0, as in PyTorch."""
+    if ord == 0:
+        return (None,)
+    g, y = with_dims(F, g, x, dim, keepdim), with_dims(F, y, x, dim, keepdim)
+    size = F.abs(x)
+    direction = F.sign(x) if not is_complex(x) else F.div(x, F.where(F.eq(size, 0), 1.0, size))
+    if ord == 1:
+        return (F.mul(g, direction),)
+    if ord in (float("inf"), -float("inf")):
+        hit = F.eq(size, y)
+        return (F.div(F.mul(F.mul(g, hit), direction), F.sum(hit, dim=dim, keepdim=True)),)
+    safe = F.where(F.eq(y, 0), 1.0, y)
+    if ord == 2:
+        return (F.mul(g, F.div(x, safe)),)
+    away = F.ne(size, 0)
+    power = F.pow(F.where(away, F.div(size, safe), 1.0), ord - 1)
+    return (F.mul(F.mul(g, F.where(away, power, 0.0)), direction),)
+
+
+def _norm_samples() -> list[Sample]:
+    samples = []
+    for ord in (2.0, 1.0, 3.0, 0.5, float("inf"), -float("inf"), 0.0):
+        for sample in reduction_samples(0.3, 2.0, empty=False, smooth=ord != 0, ord=ord)():
+            samples.append(Sample(sample.inputs, sample.attrs, sample.smooth, f"p{ord:g}-{sample.name}"))
+    return samples
+
+
+vector_norm_op = op(
+    "vector_norm",
+    infer=_norm_infer,
+    define=_norm_define,
+    rule=_norm_rule,
+    keeps=("x", "y"),
+    samples=_norm_samples,
+    doc="``sum(|x|^ord)^(1/ord)`` over ``dim``; the largest or smallest size for infinite ``ord``, a count for 0.",
+)
+
+
+def norm(
+    input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, out: Any = None,
+    dtype: Any = None,
+) -> Tensor:  # fmt: skip
+    """The p-norm of the elements over all dimensions or those in ``dim``: ``sum(|x|^p)^(1/p)``.
+
+    ``p`` may be any number, inf, -inf, 0 (counts what is not zero), or ``"fro"`` (2). Where the norm is 0, nothing
+    flows back.
+
+    Raises: DTypeError for integers; ValueError for another ``p``; DimError for a bad dim.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.tensor([3.0, 4.0]).norm().item()
+        5.0
+    """
+    x = prepared("norm", input, dtype)
+    if p is None or p == "fro":
+        p = 2.0
+    if isinstance(p, str):
+        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}.")
+    dims = dims_of("norm", dim, x._data.ndim)
+    result = vector_norm_op(x, ord=float(p), dim=dims, keepdim=keepdim)
+    return result if out is None else deliver("norm", result, out)
+
+
+# --- NaN left out
+
+
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+    """``sum`` with NaN taken as 0."""
+    x = prepared("nansum", input, dtype)
+    if x._data.dtype.kind not in "bui":
+        x = pw.where(pw.isnan(x), 0.0, x)
+    return sum(x, dim, keepdim, out=out)
+
+
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+    """``mean`` over the elements that are not NaN; NaN where there is none."""
+    x = prepared("nanmean", input, dtype)
+    require_float("nanmean", x._data.dtype)
+    count = sum(pw.logical_not(pw.isnan(x)), dim, keepdim)
+    result = pw.div(nansum(x, dim, keepdim), count)
+    return result if out is None else deliver("nanmean", result, out)
+
+
+# --- truth and counts
+
+
+def _truth_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), x.dtype if x.dtype.name == "uint8" else numpy_dtype("bool"))
+
+
+any_op = op(
+    "any", infer=_truth_infer, nondiff=("y",), samples=reduction_samples(smooth=False), doc="Whether some element holds."
+)
+all_op = op("all", infer=_truth_infer, nondiff=("y",), samples=reduction_samples(smooth=False), doc="Whether all hold.")
+count_nonzero_op = op(
+    "count_nonzero",
+    infer=lambda x, *, dim, keepdim: Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype("int64")),
+    nondiff=("y",),
+    samples=reduction_samples(smooth=False),
+    doc="How many elements are not zero.",
+)
+
+
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
+    """Whether any element (over ``dim``) is not zero; NaN is not. False over nothing."""
+    array = require_tensor("any", input)
+    result = any_op(input, dim=dims_of("any", dim, array.ndim), keepdim=keepdim)
+    return result if out is None else deliver("any", result, out)
+
+
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
+    """Whether all elements (over ``dim``) are not zero. True over nothing."""
+    array = require_tensor("all", input)
+    result = all_op(input, dim=dims_of("all", dim, array.ndim), keepdim=keepdim)
+    return result if out is None else deliver("all", result, out)
+
+
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
+    """How many elements (over ``dim``) are not zero, in int64."""
+    array = require_tensor("count_nonzero", input)
+    return count_nonzero_op(input, dim=dims_of("count_nonzero", dim, array.ndim), keepdim=False)
+
+
+def named(name: str, fields: str) -> Any:
+    """The named tuple that a function with several results returns."""
+    return namedtuple(name, fields, module=__name__)  # type: ignore[misc]
+
+
+for _function in (all, any, count_nonzero, logsumexp, mean, nanmean, nansum, norm, prod, std, sum, var):
+    install(_function)

@@ -14,6 +14,7 @@ class NumpyBackend(Backend):
     device_type = "cpu"
     xp = np
     array_type = np.ndarray
+    at_in_order = True
 
     def describe(self) -> str:
         return f"NumPy {np.__version__}, the reference"

@@ -1,0 +1,364 @@
+"""One position per element along a dimension: gather, and scatter back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ShapeError
+from ..tensor import Tensor, install
+from . import pointwise as pw
+from . import shape_core as core
+from .index import as_index, as_value, put_in_place, same_dtype
+from .inplace import deliver
+from .record import Spec, op
+from .reduce import conjugate, require_tensor
+from .samples import Arg, Sample
+from .shape_core import one_dim
+
+__all__ = ["gather", "scatter", "scatter_add", "scatter_reduce"]
+
+
+def _check_index(name: str, x: Any, index: Any, dim: int) -> None:
+    if index.ndim != x.ndim:
+        raise ShapeError(
+            f"{name}: index must have the same number of dimensions as the tensor, got {index.ndim} and {x.ndim}."
+        )
+    for d, size in enumerate(index.shape):
+        if d != dim and size > x.shape[d]:
+            raise ShapeError(
+                f"{name}: index has size {size} in dimension {d}, the tensor {x.shape[d]}; apart from dimension {dim} "
+                "the index may not be larger."
+            )
+
+
+def _gather_infer(x: Any, index: Any, *, dim: int) -> Spec:
+    _check_index("gather", x, index, dim)
+    return Spec(tuple(index.shape), x.dtype)
+
+
+def _i(shape: tuple[int, ...], *values: int) -> Arg:
+    return Arg(shape, kind="i", values=values)
+
+
+gather_op = op(
+    "gather",
+    infer=_gather_infer,
+    rule=lambda F, g, x, index, *, needs, dim: (
+        F.scatter_add(F.zeros_as(g, shape=tuple(x.shape)), index, g, dim=dim),
+        None,
+    ),
+    keeps=("index",),
+    samples=lambda: [
+        Sample((Arg((3, 4)), _i((3, 2), 0, 1, 2, 2, 3, 0)), {"dim": 1}, name="rows"),
+        Sample((Arg((3, 4), layout="T"), _i((2, 3), 0, 2, 2, 1, 0, 2)), {"dim": 0}, name="smaller-index"),
+        Sample((Arg((3, 4)), _i((0, 4))), {"dim": 0}, name="nothing"),
+        Sample((Arg((2,), layout="step"), _i((5,), 0, 1, 1, 1, 0)), {"dim": 0}, name="repeated"),
+    ],
+    doc="``y[i, j, k] = x[i, index[i, j, k], k]`` for ``dim`` 1, and so for any.",
+)
+
+
+def _lift(*tensors: Any) -> tuple[Any, ...]:
+    return tuple([core.reshape(x, shape=(1,)) if x._data.ndim == 0 else x for x in tensors])
+
+
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Tensor:
+    """Elements along ``dim``, one for each element of ``index``: ``y[i, j] = input[i, index[i, j]]`` for ``dim=1``.
+
+    Args:
+        index: int64 or int32, of as many dimensions as ``input`` and no larger than it apart from ``dim``.
+        sparse_grad: must be False: gradients are dense.
+    Raises: IndexOutOfRange for indices out of bounds (negative ones are); ShapeError for an index of a wrong shape.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.gather(tg.tensor([[1, 2], [3, 4]]), 1, tg.tensor([[1], [0]])).tolist()
+        [[2], [3]]
+    """
+    if sparse_grad:
+        raise TypeError("gather: sparse_grad=True is not supported; gradients are dense.")
+    array = require_tensor("gather", input)
+    at = one_dim("gather", dim, array.ndim)
+    where = as_index("gather", index)
+    if array.ndim and where._data.ndim:
+        result = gather_op(input, where, dim=at)
+    else:
+        result = gather_op(*_lift(input, where), dim=at)
+        if where._data.ndim == 0:
+            result = core.reshape(result, shape=())
+    return result if out is None else deliver("gather", result, out)
+
+
+# --- scatter
+
+
+def _scatter_infer(name: str) -> Any:
+    def infer(x: Any, index: Any, src: Any, *, dim: int, reduce: str = "") -> Spec:
+        _check_index(name, x, index, dim)
+        if tuple(src.shape) != tuple(index.shape):
+            raise ShapeError(f"{name}: source {tuple(src.shape)} and index {tuple(index.shape)} differ in shape.")
+        same_dtype(name, x, src)
+        return Spec(tuple(x.shape), x.dtype)
+
+    return infer
+
+
+def _scatter_rule(F: Any, g: Any, x: Any, index: Any, src: Any, *, needs: Any, dim: int) -> tuple[Any, ...]:
+    to_x = to_src = None
+    if needs[0]:
+        to_x = F.scatter(g, index, F.zeros_as(g, shape=tuple(index.shape)), dim=dim)
+    if needs[2]:
+        to_src = F.gather(g, index, dim=dim)
+    return to_x, None, to_src
+
+
+def _scatter_samples() -> list[Sample]:
+    return [
+        Sample((Arg((3, 4)), _i((3, 2), 0, 1, 2, 3, 3, 0), Arg((3, 2))), {"dim": 1}, name="rows"),
+        Sample((Arg((3, 4), layout="T"), _i((2, 3), 0, 2, 2, 1, 0, 1), Arg((2, 3))), {"dim": 0}, name="smaller"),
+        Sample((Arg((3, 4)), _i((0, 4)), Arg((0, 4))), {"dim": 0}, name="nothing"),
+    ]
+
+
+def _add_samples() -> list[Sample]:
+    repeated = Sample((Arg((3,)), _i((5,), 1, 1, 0, 1, 0), Arg((5,))), {"dim": 0}, name="repeated")
+    return [*_scatter_samples(), repeated]
+
+
+scatter_op = op(
+    "scatter",
+    infer=_scatter_infer("scatter"),
+    define=lambda F, x, index, src, *, dim: F.scatter_into(F.contiguous_copy(x), index, src, dim=dim),
+    rule=_scatter_rule,
+    keeps=("index",),
+    samples=_scatter_samples,
+    doc="``x`` with ``src`` written where ``gather`` by ``index`` would read.",
+)
+scatter_into = op("scatter_into", infer=_scatter_infer("scatter"), doc="``scatter`` over the memory of ``x``.")
+scatter_add_op = op(
+    "scatter_add",
+    infer=_scatter_infer("scatter_add"),
+    define=lambda F, x, index, src, *, dim: F.scatter_add_into(F.contiguous_copy(x), index, src, dim=dim),
+    rule=lambda F, g, x, index, src, *, needs, dim: (
+        g if needs[0] else None,
+        None,
+        F.gather(g, index, dim=dim) if needs[2] else None,
+    ),
+    keeps=("index",),
+    samples=_add_samples,
+    doc="``x`` with ``src`` added where ``gather`` by ``index`` would read, in the order of the elements.",
+)
+scatter_add_into = op(
+    "scatter_add_into", infer=_scatter_infer("scatter_add"), doc="``scatter_add`` over the memory of ``x``."
+)
+
+
+def _reduce_rule(
+    F: Any, g: Any, x: Any, index: Any, src: Any, *, y: Any, needs: Any, dim: int, reduce: str
+) -> tuple[Any, ...]:
+    """Extremes: those that tie share. Products: the product of all others, which is known from the product of what is
+    not zero and the number of zeros."""
+    if reduce == "prod":
+        return _prod_rule(F, g, x, index, src, dim)
+    hit_x, hit_src = F.eq(x, y), F.eq(src, F.gather(y, index, dim=dim))
+    # counted in the gradient's dtype
+    zeros = F.zeros_as(g, shape=tuple(x.shape))
+    ones_src = F.where(hit_src, F.full_as(src, value=1.0), 0.0)
+    count = F.scatter_add(F.where(hit_x, F.add(zeros, 1.0), 0.0), index, ones_src, dim=dim)
+    share = F.div(g, count)
+    return (
+        F.where(hit_x, share, 0.0) if needs[0] else None,
+        None,
+        F.where(hit_src, F.gather(share, index, dim=dim), 0.0) if needs[2] else None,
+    )
+
+
+def _prod_rule(F: Any, g: Any, x: Any, index: Any, src: Any, dim: int) -> tuple[Any, ...]:
+    zero_x, zero_src = F.eq(x, 0), F.eq(src, 0)
+    safe_x, safe_src = F.where(zero_x, 1.0, x), F.where(zero_src, 1.0, src)
+    rest = F.scatter_reduce(safe_x, index, safe_src, dim=dim, reduce="prod")
+    count = F.scatter_add(
+        F.where(zero_x, F.full_as(x, value=1.0), 0.0), index, F.where(zero_src, F.full_as(src, value=1.0), 0.0), dim=dim
+    )
+
+    def others(rest: Any, count: Any, zero: Any, safe: Any) -> Any:
+        alone = F.where(F.eq(count, 1), F.where(zero, rest, 0.0), 0.0)
+        return conjugate(F, F.where(F.eq(count, 0), F.div(rest, safe), alone))
+
+    at_src = [F.gather(part, index, dim=dim) for part in (g, rest, count)]
+    return (
+        F.mul(g, others(rest, count, zero_x, safe_x)),
+        None,
+        F.mul(at_src[0], others(at_src[1], at_src[2], zero_src, safe_src)),
+    )
+
+
+scatter_reduce_op = op(
+    "scatter_reduce",
+    infer=_scatter_infer("scatter_reduce"),
+    define=lambda F, x, index, src, *, dim, reduce: F.scatter_reduce_into(
+        F.contiguous_copy(x), index, src, dim=dim, reduce=reduce
+    ),
+    rule=_reduce_rule,
+    keeps=("x", "index", "src", "y"),
+    samples=lambda: [
+        Sample(s.inputs, {**s.attrs, "reduce": how}, s.smooth, f"{how}-{s.name}")
+        for how in ("prod", "amax", "amin")
+        for s in _add_samples()
+    ],
+    doc="``x`` combined with ``src`` where ``gather`` by ``index`` would read; ``reduce``: prod, amax or amin.",
+)
+scatter_reduce_into = op(
+    "scatter_reduce_into", infer=_scatter_infer("scatter_reduce"), doc="``scatter_reduce`` over the memory of ``x``."
+)
+
+
+def _source(name: str, input: Tensor, index: Tensor, src: Any) -> Tensor:
+    """The source cut (or a number expanded) to the shape of the index."""
+    value = as_value(name, input, src)
+    shape = tuple(index._data.shape)
+    if not isinstance(src, Tensor):
+        return core.expand(value, shape=shape)  # type: ignore[no-any-return]
+    have = tuple(value._data.shape)
+    if len(have) != len(shape) or any(a > b for a, b in zip(shape, have, strict=True)):
+        raise ShapeError(
+            f"{name}: index of shape {shape} must have as many dimensions as the source {have} and be no larger."
+        )
+    if have == shape:
+        return value
+    return core.slice_(value, key=tuple([slice(0, size, 1) for size in shape]))  # type: ignore[no-any-return]
+
+
+def _arguments(name: str, input: Any, dim: int, index: Any, src: Any) -> tuple[int, Any, Any, Any]:
+    array = require_tensor(name, input)
+    at = one_dim(name, dim, array.ndim)
+    where = as_index(name, index)
+    if src is None:
+        raise TypeError(f"{name}: a source tensor or a value is missing.")
+    if array.ndim == 0 or where._data.ndim == 0:
+        lifted = _lift(input, where, *([src] if isinstance(src, Tensor) else []))
+        input, where = lifted[:2]
+        src = lifted[2] if isinstance(src, Tensor) else src
+    return at, input, where, _source(name, input, where, src)
+
+
+_WAYS = {"add": "sum", "multiply": "prod"}
+
+
+def _scatter(
+    name: str, target: Any, dim: int, index: Any, src: Any, how: str | None, in_place: bool
+) -> Tensor:
+    at, x, where, source = _arguments(name, target, dim, index, src)
+    attrs: dict[str, Any] = {"dim": at}
+    record, into = {None: (scatter_op, "scatter_into"), "sum": (scatter_add_op, "scatter_add_into")}.get(
+        how, (scatter_reduce_op, "scatter_reduce_into")
+    )
+    if record is scatter_reduce_op:
+        attrs["reduce"] = how
+    if in_place:
+        put_in_place(record, into, x, (where, source), attrs)
+        return target  # type: ignore[no-any-return]
+    result = record(x, where, source, **attrs)
+    return result if x is target else core.reshape(result, shape=tuple(target.shape))  # type: ignore[no-any-return]
+
+
+def _way(reduce: str | None) -> str | None:
+    if reduce is None:
+        return None
+    if reduce not in _WAYS:
+        raise ValueError(f"scatter: reduce must be 'add' or 'multiply', got {reduce!r}.")
+    return _WAYS[reduce]
+
+
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None,
+    out: Any = None,
+) -> Tensor:  # fmt: skip
+    """A copy of ``input`` with ``src`` (a tensor or a number) written at ``index`` along ``dim``.
+
+    ``y[i, index[i, j]] = src[i, j]`` for ``dim=1``. Where an index repeats, one of the values stays.
+
+    Args:
+        index: int64 or int32, of as many dimensions as ``input``.
+        src: a tensor at least as large as ``index``, in the dtype of ``input``; or a number, also as ``value=``.
+        reduce: ``"add"`` or ``"multiply"`` combines with what is there instead.
+    Raises: IndexOutOfRange for indices out of bounds, before anything is written; ShapeError for a wrong shape;
+        DTypeError for a source of another dtype.
+    """
+    result = _scatter("scatter", input, dim, index, value if src is None else src, _way(reduce), False)
+    return result if out is None else deliver("scatter", result, out)
+
+
+def scatter_(
+    self: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
+) -> Tensor:
+    """In-place form of ``scatter``."""
+    return _scatter("scatter_", self, dim, index, value if src is None else src, _way(reduce), True)
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor, *, out: Any = None) -> Tensor:
+    """A copy of ``input`` with ``src`` added at ``index`` along ``dim``; repeats add up, in their order.
+
+    Raises: as ``scatter``.
+    """
+    result = _scatter("scatter_add", input, dim, index, src, "sum", False)
+    return result if out is None else deliver("scatter_add", result, out)
+
+
+def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """In-place form of ``scatter_add``."""
+    return _scatter("scatter_add_", self, dim, index, src, "sum", True)
+
+
+_NEUTRAL = {"sum": 0, "mean": 0, "prod": 1}
+
+
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True, out: Any = None
+) -> Tensor:
+    """A copy of ``input`` combined with ``src`` at ``index`` along ``dim``.
+
+    Args:
+        reduce: ``"sum"``, ``"prod"``, ``"mean"``, ``"amax"`` or ``"amin"``.
+        include_self: whether the elements of ``input`` take part; if not, they stay only where no index points.
+    Raises: ValueError for another ``reduce``; else as ``scatter``.
+    """
+    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+        raise ValueError(f"scatter_reduce: reduce must be sum, prod, mean, amax or amin, got {reduce!r}.")
+    start = input
+    if not include_self:
+        start = _scatter("scatter_reduce", input, dim, index, _neutral(input, reduce), None, False)
+    how = "sum" if reduce == "mean" else reduce
+    result = _scatter("scatter_reduce", start, dim, index, src, how, False)
+    if reduce == "mean":
+        ones = input.new_ones(input.shape) if include_self else scatter(input.new_ones(input.shape), dim, index, 0)  # type: ignore[attr-defined]
+        count = scatter_add(ones, dim, index, core.expand(as_value("mean", input, 1), shape=tuple(index.shape)))
+        count = pw.clamp_min(count, 1)
+        result = pw.div(result, count) if input._data.dtype.kind not in "iu" else pw.floor_divide(result, count)
+    return result if out is None else deliver("scatter_reduce", result, out)
+
+
+def _neutral(input: Tensor, reduce: str) -> Any:
+    """What changes nothing when combined: the start where the tensor's own elements do not take part."""
+    if reduce in _NEUTRAL:
+        return _NEUTRAL[reduce]
+    import numpy as np
+
+    name = input._data.dtype.name
+    low = reduce == "amax"
+    if input._data.dtype.kind in "fV":
+        return -float("inf") if low else float("inf")
+    if name == "bool":
+        return not low
+    info = np.iinfo(name)
+    return int(info.min if low else info.max)
+
+
+def scatter_reduce_(
+    self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """In-place form of ``scatter_reduce``."""
+    return self.copy_(scatter_reduce(self, dim, index, src, reduce, include_self=include_self))  # type: ignore
+
+
+for _function in (gather, scatter, scatter_, scatter_add, scatter_add_, scatter_reduce, scatter_reduce_):
+    install(_function)

@@ -1,0 +1,268 @@
+"""``x[key]`` and ``x[key] = value``: what a key means, split into a view and integer positions in it.
+
+Integers, slices, None and Ellipsis make a view. Tensors, lists and masks then pick positions in that view: masks as the
+positions where they hold. So ``x[0, :, [1, 2]]`` is ``x[0][:, [1, 2]]``, as in PyTorch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..autograd.grad_mode import state as grad_state
+from ..dispatch import local
+from ..dtypes import BY_NAME, numpy_dtype
+from ..errors import DTypeError, IndexOutOfRange, ShapeError
+from ..tensor import Tensor, install
+from . import shape_core as core
+from .create import as_operand, tensor
+from .index import as_value, index_op, index_put_op, put_in_place
+from .inplace import assign, check_writable, write_into
+from .record import check_devices
+
+__all__: list[str] = []
+
+_WHOLE = slice(None)
+
+
+def checked_index(index: Any, size: int, dim: int) -> int:
+    """``index`` counted from the front. Raises IndexOutOfRange outside of the dimension."""
+    at = int(index.__index__())
+    if not -size <= at < size:
+        raise IndexOutOfRange(f"index {at} is out of bounds for dimension {dim} with size {size}")
+    return at + size if at < 0 else at
+
+
+def checked_slice(part: slice, size: int) -> slice:
+    """The slice with its bounds resolved. Raises ValueError for a step that is not positive."""
+    if part.step is not None and part.step.__index__() <= 0:
+        raise ValueError("slice step must be greater than zero; use flip() to reverse a dimension.")
+    start, stop, step = part.indices(size)
+    return slice(start, max(start, stop), step)
+
+
+def __getitem__(self: Tensor, key: Any) -> Tensor:
+    """The elements at ``key``: a view for integers, slices, None and Ellipsis; a copy for tensors, lists and masks."""
+    shape = self._data.shape
+    if type(key) is int and shape:
+        return core.slice_(self, key=(checked_index(key, shape[0], 0),))  # type: ignore[no-any-return]
+    if type(key) is slice and shape:
+        return core.slice_(self, key=(checked_slice(key, shape[0]),))  # type: ignore[no-any-return]
+    basic, spec, indices = _resolved(self, key)
+    if not indices:
+        return core.slice_(self, key=basic)  # type: ignore[no-any-return]
+    x = self if _is_whole(basic) else core.slice_(self, key=basic)
+    return index_op(x, *indices, spec=spec)  # type: ignore[no-any-return]
+
+
+def __setitem__(self: Tensor, key: Any, value: Any) -> None:
+    """Write ``value``, a number or a tensor that broadcasts, where ``key`` points; recorded like any operation."""
+    basic, spec, indices = _resolved(self, key)
+    if isinstance(value, (list, tuple)):
+        raise TypeError(f"can't assign a {type(value).__name__} to elements of a tensor; use tensor(...).")
+    value = as_value("setitem", self, value)
+    region = self if _is_whole(basic) else core.slice_(self, key=basic)
+    if not indices:
+        copy_(region, _without_leading_ones(value, region._data.ndim))
+        return
+    value = _without_leading_ones(value, region._data.ndim - len(spec) + max(i._data.ndim for i in indices))
+    attrs = {"spec": spec, "accumulate": False}
+    put_in_place(index_put_op, "index_put_into", region, (value, *indices), attrs)
+
+
+def _without_leading_ones(value: Tensor, ndim: int) -> Tensor:
+    shape = tuple(value._data.shape)
+    extra = max(len(shape) - ndim, 0)
+    if not extra or any(size != 1 for size in shape[:extra]):
+        return value
+    return core.slice_(value, key=(0,) * extra)  # type: ignore[no-any-return]
+
+
+def _is_whole(basic: tuple[Any, ...]) -> bool:
+    return all(part is _WHOLE for part in basic)
+
+
+def _resolved(x: Tensor, key: Any) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[Tensor, ...]]:
+    """(basic key, dimensions of the view it makes, index tensors for those).
+
+    Raises: IndexOutOfRange for integers out of bounds or too many of them; ShapeError for a mask of another shape;
+        DTypeError for index tensors that do not count; TypeError for what can't be a key.
+    """
+    shape = x._data.shape
+    parts = [_as_part(part, x) for part in (key if isinstance(key, tuple) else (key,))]
+    used = sum(_dims_taken(part) for part in parts)
+    if used > len(shape):
+        raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}: {used} were given.")
+    if sum(part is Ellipsis for part in parts) > 1:
+        raise IndexOutOfRange("an index can only have a single ellipsis ('...').")
+    basic: list[Any] = []
+    spec: list[int] = []
+    indices: list[Tensor] = []
+    dim = made = 0  # dimensions of x passed, dimensions of the view made
+    for position, part in enumerate(parts):
+        if part is Ellipsis:
+            free = len(shape) - used
+            basic += [_WHOLE] * free
+            dim, made = dim + free, made + free
+        elif part is None:
+            basic.append(None)
+            made += 1
+        elif isinstance(part, bool):
+            basic.append(None)
+            spec.append(made)
+            indices.append(_positions(x, [0] if part else []))
+            made += 1
+        elif isinstance(part, slice):
+            whole = part.start is None and part.stop is None and part.step is None
+            basic.append(_WHOLE if whole else checked_slice(part, shape[dim]))
+            dim, made = dim + 1, made + 1
+        elif isinstance(part, int):
+            basic.append(checked_index(part, shape[dim], dim))
+            dim += 1
+        elif part._data.dtype.kind == "b":
+            for index in _where_it_holds(part, shape, dim, position):
+                basic.append(_WHOLE)
+                spec.append(made)
+                indices.append(index)
+                dim, made = dim + 1, made + 1
+        else:
+            basic.append(_WHOLE)
+            spec.append(made)
+            indices.append(part)
+            dim, made = dim + 1, made + 1
+    return tuple(basic), tuple(spec), tuple(indices)
+
+
+def advanced(x: Tensor, key: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
+    """(dimensions, index tensors) of a key of tensors and masks only."""
+    kept = tuple(core.reshape(k, shape=(1,)) if isinstance(k, Tensor) and k._data.ndim == 0 else k for k in key)
+    basic, spec, indices = _resolved(x, tuple(_WHOLE if k is None else k for k in kept))
+    if not _is_whole(basic) or not indices:
+        raise TypeError("index_put: indices must be tensors (or None for a whole dimension), at least one of them.")
+    return spec, indices
+
+
+def _as_part(part: Any, x: Tensor) -> Any:
+    """One part of a key as int, bool, slice, None, Ellipsis, or a tensor of int64 or bool on the device of ``x``."""
+    if part is None or part is Ellipsis or isinstance(part, (bool, int, slice)):
+        return part
+    if isinstance(part, (np.ndarray, list, tuple, range)):
+        given = list(part) if isinstance(part, range) else part
+        part = tensor(given)
+        if part._data.size == 0 and part._data.dtype.kind == "f" and not isinstance(given, np.ndarray):
+            part = core.cast(part, dtype=numpy_dtype("int64"))
+    elif isinstance(part, np.bool_):
+        return bool(part)
+    elif not isinstance(part, Tensor):
+        if hasattr(part, "__index__"):
+            return int(part.__index__())
+        raise TypeError(
+            f"a tensor is indexed by integers, slices, None, ..., tensors, lists and masks, not {type(part).__name__}."
+        )
+    dtype = part._data.dtype
+    if dtype.kind in "iu" and dtype.name != "uint8":
+        if part._data.ndim == 0:
+            return int(part)
+        if dtype.name not in ("int64", "int32"):
+            raise DTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
+        part = part if dtype.name == "int64" else core.cast(part, dtype=numpy_dtype("int64"))
+    elif dtype.name == "uint8":
+        warnings.warn("indexing with uint8 as a mask is deprecated; use bool", UserWarning, stacklevel=4)
+        part = core.cast(part, dtype=numpy_dtype("bool"))
+    elif dtype.kind != "b":
+        raise DTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
+    if part._data.dtype.kind == "b" and part._data.ndim == 0:
+        return bool(part)
+    return part if type(part._data) is type(x._data) else part.to(x.device)
+
+
+def _dims_taken(part: Any) -> int:
+    if part is None or part is Ellipsis or isinstance(part, bool):
+        return 0
+    if isinstance(part, Tensor) and part._data.dtype.kind == "b":
+        return int(part._data.ndim)
+    return 1
+
+
+def _positions(x: Tensor, at: list[int]) -> Tensor:
+    return tensor(at, dtype="int64", device=x.device)
+
+
+def _where_it_holds(mask: Tensor, shape: tuple[int, ...], dim: int, position: int) -> Iterator[Tensor]:
+    from .search import nonzero
+
+    for i, size in enumerate(mask._data.shape):
+        if size != shape[dim + i]:
+            raise MaskError(
+                f"the shape of the mask {list(mask.shape)} at index {position + i} does not match the shape of the "
+                f"indexed tensor {list(shape)} at index {dim + i}."
+            )
+    yield from nonzero(mask, as_tuple=True)
+
+
+class MaskError(ShapeError, IndexError):
+    """A mask of another shape than what it masks; also an IndexError, as in PyTorch."""
+
+
+# --- writing whole tensors
+
+
+def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Write ``src``, broadcast and converted to this dtype and device, over the tensor.
+
+    ``non_blocking`` is a permission that is not needed. Raises: ShapeError if ``src`` does not broadcast to the shape.
+    """
+    value = as_operand("copy_", src)
+    value = value if isinstance(value, Tensor) else as_value("copy_", self, value)
+    if type(value._data) is not type(self._data) or value.device != self.device:
+        value = value.to(self.device)  # type: ignore[attr-defined]
+    if grad_state.recording and (self._tracked or value._tracked):
+        if self is value:
+            return self
+        return write_into(assign, self, (self, _safe(self, value)), {})
+    check_writable("copy_", self, False)
+    check_devices("copy_", (self, value))
+    assign.infer(self._data, value._data)
+    source = _safe(self, value)._data
+    local.doors[type(self._data)].copy_into(self._data, source)
+    self._bump()
+    return self
+
+
+def _safe(target: Tensor, value: Tensor) -> Tensor:
+    """``value``, copied if it shares its storage with the target, so that it is read before the first write."""
+    if value._version is None or value._version is not target._version:
+        return value
+    return core.contiguous_copy(value)  # type: ignore[no-any-return]
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Fill the tensor with a number or a 0-d tensor. Raises ShapeError for a value of more dimensions."""
+    filler = as_value("fill_", self, value)
+    if filler._data.ndim:
+        raise ShapeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(filler.shape)}.")
+    return copy_(self, filler)
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Fill the tensor with zeros."""
+    return fill_(self, 0)
+
+
+def __iter__(self: Tensor) -> Iterator[Tensor]:
+    if self._data.ndim == 0:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter(self.unbind(0))  # type: ignore[attr-defined]
+
+
+def __contains__(self: Tensor, element: Any) -> bool:
+    from . import pointwise as pw
+
+    return bool(pw.eq(self, element).any())
+
+
+for _function in (__contains__, __getitem__, __iter__, __setitem__, copy_, fill_, zero_):
+    install(_function)

@@ -1,0 +1,225 @@
+"""Joining tensors, and cutting them up: cat, stack, split, chunk and their kin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..dtypes import key_of, numpy_dtype, result_name
+from ..errors import DimError, ShapeError
+from ..tensor import Tensor, install
+from . import shape_core as core
+from .inplace import deliver
+from .record import Spec, op
+from .reduce import require_tensor
+from .samples import Arg, Sample
+from .shape import atleast_1d, atleast_2d, integers, unsqueeze
+from .shape_core import one_dim
+
+__all__ = [
+    "cat", "chunk", "concat", "concatenate", "dstack", "hstack", "split", "stack", "tensor_split", "unbind", "vstack",
+]  # fmt: skip
+
+
+def _cat_infer(*xs: Any, dim: int) -> Spec:
+    shape = list(xs[0].shape)
+    for i, x in enumerate(xs[1:], 1):
+        if x.ndim != len(shape):
+            raise ShapeError(
+                f"cat: tensors must have the same number of dimensions: got {len(shape)} for tensor 0, {x.ndim} "
+                f"for tensor {i}."
+            )
+        for axis, size in enumerate(x.shape):
+            if axis != dim and size != shape[axis]:
+                raise ShapeError(
+                    f"cat: sizes of tensors must match except in dimension {dim}. Expected size {shape[axis]} in "
+                    f"dimension {axis} but got size {size} for tensor number {i}."
+                )
+        shape[dim] += x.shape[dim]
+    return Spec(tuple(shape), xs[0].dtype)
+
+
+def _cat_rule(F: Any, g: Any, *xs: Any, needs: tuple[bool, ...], dim: int) -> tuple[Any, ...]:
+    grads, start = [], 0
+    lead = (slice(None),) * dim
+    for x, needed in zip(xs, needs, strict=True):
+        end = start + x.shape[dim]
+        grads.append(F.slice(g, key=(*lead, slice(start, end, 1))) if needed else None)
+        start = end
+    return tuple(grads)
+
+
+cat_op = op(
+    "cat",
+    infer=_cat_infer,
+    rule=_cat_rule,
+    samples=lambda: [
+        Sample((Arg((2, 3)), Arg((1, 3))), {"dim": 0}, name="rows"),
+        Sample((Arg((2, 3)), Arg((2, 1)), Arg((2, 2), layout="T")), {"dim": 1}, name="columns"),
+        Sample((Arg((0, 3)), Arg((2, 3), layout="step")), {"dim": 0}, name="empty"),
+        Sample((Arg((2,)),), {"dim": 0}, name="one"),
+    ],
+    doc="The tensors one after another along ``dim``.",
+)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
+    """The tensors one after another along ``dim``, promoted to one dtype.
+
+    All sizes but that of ``dim`` must match; one-dimensional tensors of no elements are passed over.
+
+    Raises: ValueError for no tensors; ShapeError for sizes or dimensions that differ; DimError for a bad dim.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.cat([tg.tensor([1, 2]), tg.tensor([3])]).tolist()
+        [1, 2, 3]
+    """
+    given = _tensors("cat", tensors)
+    used = [x for x in given if x._data.shape != (0,)] or [given[0]]
+    if used[0]._data.ndim == 0:
+        raise ShapeError("cat: 0-d tensors can't be concatenated; use stack.")
+    at = one_dim("cat", dim, used[0]._data.ndim)
+    result = cat_op(*_promoted(used, given), dim=at)
+    return result if out is None else deliver("cat", result, out)
+
+
+def _tensors(name: str, tensors: Any) -> list[Tensor]:
+    if isinstance(tensors, Tensor) or not isinstance(tensors, (tuple, list)):
+        if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
+            raise TypeError(f"{name}: expected a sequence of Tensors, got {type(tensors).__name__}.")
+        tensors = list(tensors)
+    for x in tensors:
+        require_tensor(name, x)
+    if not tensors:
+        raise ValueError(f"{name}: expected a non-empty list of Tensors.")
+    return list(tensors)
+
+
+def _promoted(used: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+    first = given[0]._data.dtype
+    if all(x._data.dtype == first for x in given):
+        return used
+    dtype = numpy_dtype(result_name(tuple([key_of(x._data) for x in given])))
+    return [x if x._data.dtype == dtype else core.cast(x, dtype=dtype) for x in used]
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
+    """The tensors, all of one shape, along a new dimension ``dim``.
+
+    Raises: ValueError for no tensors; ShapeError if shapes differ; DimError for a bad dim.
+    """
+    given = _tensors("stack", tensors)
+    shape = given[0]._data.shape
+    for i, x in enumerate(given):
+        if x._data.shape != shape:
+            raise ShapeError(
+                f"stack: expects each tensor to be equal size, but got {tuple(shape)} at entry 0 and "
+                f"{tuple(x.shape)} at entry {i}."
+            )
+    at = one_dim("stack", dim, len(shape) + 1)
+    result = cat_op(*[unsqueeze(x, at) for x in _promoted(given, given)], dim=at)
+    return result if out is None else deliver("stack", result, out)
+
+
+def hstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
+    """The tensors side by side: along dim 1, or dim 0 if they have one dimension."""
+    grown = [atleast_1d(x) for x in _tensors("hstack", tensors)]
+    return cat(grown, 0 if grown[0]._data.ndim == 1 else 1, out=out)
+
+
+def vstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
+    """The tensors one below another, as at least two-dimensional ones."""
+    return cat([atleast_2d(x) for x in _tensors("vstack", tensors)], 0, out=out)
+
+
+def dstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
+    """The tensors one behind another along dim 2, as at least three-dimensional ones."""
+    from .shape import atleast_3d
+
+    return cat([atleast_3d(x) for x in _tensors("dstack", tensors)], 2, out=out)
+
+
+# --- cutting up: all views
+
+
+def _pieces(input: Tensor, dim: int, bounds: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+    lead = (slice(None),) * dim
+    return tuple([core.slice_(input, key=(*lead, slice(start, end, 1))) for start, end in bounds])
+
+
+def _dim_to_cut(name: str, input: Any, dim: int) -> tuple[int, int]:
+    shape = require_tensor(name, input).shape
+    if not shape:
+        raise DimError(f"{name}: a 0-d tensor can't be split.")
+    at = one_dim(name, dim, len(shape))
+    return at, shape[at]
+
+
+def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of ``split_size`` slices along ``dim`` each (the last may have fewer), or of as many as ``sections`` name.
+
+    Raises: ShapeError for sections that do not add up to the dimension, or a size that is not positive.
+    """
+    at, total = _dim_to_cut("split", input, dim)
+    if isinstance(split_size_or_sections, (tuple, list)):
+        sections = integers("split", (split_size_or_sections,))
+        if sum(sections) != total or min(sections, default=0) < 0:
+            raise ShapeError(
+                f"split: sections {sections} must add up to {total}, the size of dim {at}; they make {sum(sections)}."
+            )
+        bounds, start = [], 0
+        for length in sections:
+            bounds.append((start, start + length))
+            start += length
+        return _pieces(input, at, bounds)
+    step = int(split_size_or_sections)  # type: ignore[call-overload]
+    if step < 0 or (step == 0 and total):
+        raise ShapeError(f"split: split_size must be positive, got {step}.")
+    return _pieces(input, at, [(i, min(i + step, total)) for i in range(0, total, step or 1)] or [(0, 0)])
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most ``chunks`` views along ``dim``, all of one size but perhaps the last. Raises ShapeError for ``chunks < 1``."""
+    at, total = _dim_to_cut("chunk", input, dim)
+    if chunks < 1:
+        raise ShapeError(f"chunk: chunks must be greater than 0, got {chunks}.")
+    if total == 0:
+        return _pieces(input, at, [(0, 0)] * chunks)
+    return split(input, -(-total // chunks), at)
+
+
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views along ``dim``: ``sections`` of nearly equal size, or cut before each of the indices.
+
+    Raises: ShapeError for ``sections < 1``.
+    """
+    at, total = _dim_to_cut("tensor_split", input, dim)
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()  # type: ignore[attr-defined]
+    if isinstance(indices_or_sections, (tuple, list)):
+        cuts = [0, *integers("tensor_split", (indices_or_sections,)), total]
+        starts = [min(max(c + total if c < 0 else c, 0), total) for c in cuts]
+        starts[-1] = total
+        return _pieces(input, at, [(a, max(a, b)) for a, b in zip(starts, starts[1:], strict=False)])
+    sections = int(indices_or_sections)
+    if sections < 1:
+        raise ShapeError(f"tensor_split: the number of sections must be greater than 0, got {sections}.")
+    size, more = divmod(total, sections)
+    bounds, start = [], 0
+    for i in range(sections):
+        end = start + size + (i < more)
+        bounds.append((start, end))
+        start = end
+    return _pieces(input, at, bounds)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of all slices along ``dim``, without that dimension."""
+    at, total = _dim_to_cut("unbind", input, dim)
+    lead = (slice(None),) * at
+    return tuple([core.slice_(input, key=(*lead, i)) for i in range(total)])
+
+
+concat = concatenate = cat
+for _function in (chunk, split, tensor_split, unbind):
+    install(_function)

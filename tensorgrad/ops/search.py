@@ -1,0 +1,235 @@
+"""Finding: where elements are, which there are, how often, and where they belong in an order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..dispatch import local
+from ..dtypes import numpy_dtype
+from ..errors import DTypeError, IndexOutOfRange, ShapeError
+from ..tensor import Tensor, install, wrap
+from . import shape_core as core
+from .inplace import deliver
+from .record import Spec, op
+from .reduce import require_tensor
+from .samples import Arg, Sample
+from .shape_core import one_dim
+
+__all__ = [
+    "argwhere", "bincount", "bucketize", "nonzero", "one_hot", "searchsorted", "unique", "unique_consecutive",
+]  # fmt: skip
+
+_INT64 = numpy_dtype("int64")
+
+
+def _unknown(name: str) -> Any:
+    def infer(x: Any, *others: Any, **attrs: Any) -> Any:
+        return Spec((), _INT64)
+
+    infer.__name__ = name
+    return infer
+
+
+# The shapes of these results depend on the elements: what infer says of them is not used.
+nonzero_op = op("nonzero", infer=_unknown("nonzero"), nondiff=("y",), doc="(n, ndim): where ``x`` is not zero.")
+bincount_op = op("bincount", infer=_unknown("bincount"), nondiff=("y",), doc="How often each integer occurs.")
+
+
+def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
+    """Where the elements are not zero: an (n, ndim) int64 tensor, or with ``as_tuple`` one tensor (n,) per dimension."""
+    array = require_tensor("nonzero", input)
+    if as_tuple:
+        found = nonzero_op(input if array.ndim else core.reshape(input, shape=(1,)))
+        return tuple([core.slice_(found, key=(slice(None), i)) for i in range(max(array.ndim, 1))])
+    result = nonzero_op(input)
+    return result if out is None else deliver("nonzero", result, out)
+
+
+def argwhere(input: Tensor) -> Tensor:
+    """``nonzero(input)``: an (n, ndim) tensor of positions."""
+    return nonzero(input)  # type: ignore[no-any-return]
+
+
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often each of 0, 1, 2, ... occurs in ``input`` (one dimension, integers), or the sum of its weights.
+
+    Raises: IndexOutOfRange for negative integers; ShapeError for more than one dimension or weights of another shape.
+    """
+    array = require_tensor("bincount", input)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise ShapeError(f"bincount: expected integers in one dimension, got {input.dtype} {tuple(input.shape)}.")
+    if minlength < 0:
+        raise ShapeError(f"bincount: minlength must not be negative, got {minlength}.")
+    if weights is not None:
+        if require_tensor("bincount", weights).shape != array.shape:
+            raise ShapeError(f"bincount: weights have shape {tuple(weights.shape)}, the input {tuple(input.shape)}.")
+        if weights._data.dtype.name != "float32":
+            weights = weights.to("float64")  # type: ignore[attr-defined]
+    wide = core.cast(input, dtype=_INT64) if array.dtype != _INT64 else input
+    return bincount_op(wide, weights, minlength=int(minlength))  # type: ignore[no-any-return]
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """An int64 tensor with a new last dimension, 1 where it equals the class and 0 elsewhere.
+
+    Args:
+        num_classes: the size of that dimension; -1 means one more than the largest class.
+    Raises: DTypeError unless ``tensor`` is int64; IndexOutOfRange for classes that are negative or too large.
+    """
+    from .gather import scatter
+
+    array = require_tensor("one_hot", tensor)
+    if array.dtype != _INT64:
+        raise DTypeError(f"one_hot is only applicable to index tensors of type int64, got {tensor.dtype}.")
+    if array.size == 0:
+        if num_classes <= 0:
+            raise ShapeError("one_hot: the number of classes can't be found in an empty tensor; pass num_classes.")
+    else:
+        low, high = int(tensor.min()), int(tensor.max())  # type: ignore[attr-defined]
+        if low < 0:
+            raise IndexOutOfRange(f"one_hot: class values must be non-negative, got {low}.")
+        if num_classes == -1:
+            num_classes = high + 1
+        elif high >= num_classes:
+            raise IndexOutOfRange(f"one_hot: class values must be smaller than num_classes = {num_classes}, got {high}.")
+    door = local.doors[type(array)]
+    zeros = wrap(door.zeros_as(array, shape=(*array.shape, num_classes)))
+    return scatter(zeros, -1, core.reshape(tensor.contiguous(), shape=(*array.shape, 1)), 1)  # type: ignore
+
+
+# --- order
+
+
+def _search_infer(boundaries: Any, values: Any, *, right: bool) -> Spec:
+    if boundaries.ndim != 1 and tuple(boundaries.shape[:-1]) != tuple(values.shape[:-1]):
+        raise ShapeError(
+            f"searchsorted: boundaries {tuple(boundaries.shape)} must have one dimension or share all but the last "
+            f"with the values {tuple(values.shape)}."
+        )
+    return Spec(tuple(values.shape), _INT64)
+
+
+searchsorted_op = op(
+    "searchsorted",
+    infer=_search_infer,
+    nondiff=("y",),
+    samples=lambda: [
+        Sample((Arg((4,), values=(-1.0, 0.0, 0.0, 1.0)), Arg((3, 2))), {"right": False}, False, "vector"),
+        Sample((Arg((2, 3), values=(-1.0, 0.0, 1.0, 0.0, 0.5, 2.0)), Arg((2, 4))), {"right": True}, False, "rows"),
+        Sample((Arg((0,)), Arg((3,))), {"right": False}, False, "no-boundaries"),
+        Sample((Arg((3,), values=(0.0, 1.0, 2.0)), Arg((3,), values=(1.0, 2.0, 0.0))), {"right": True}, False, "equal"),
+    ],
+    doc="Where each value belongs among sorted boundaries, before (or, with ``right``, after) equal ones.",
+)
+
+
+def searchsorted(
+    sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None,
+    out: Any = None, sorter: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Where each element of ``input`` belongs in the last dimension of ``sorted_sequence`` to keep it sorted.
+
+    Args:
+        right: (or ``side="right"``) after equal elements rather than before.
+        sorter: what sorts ``sorted_sequence``, if it is not sorted itself.
+        out_int32: int32 instead of int64.
+    Raises: ShapeError for a sequence of several dimensions whose leading ones differ from the input's; ValueError for
+        ``side`` and ``right`` that contradict each other.
+    """
+    if side not in (None, "left", "right") or (side == "left" and right):
+        raise ValueError(f"searchsorted: side must be 'left' or 'right' and agree with right={right}, got {side!r}.")
+    array = require_tensor("searchsorted", sorted_sequence)
+    if array.ndim == 0:
+        raise ShapeError("searchsorted: the sequence must have at least one dimension.")
+    if sorter is not None:
+        from .gather import gather
+
+        sorted_sequence = gather(sorted_sequence, -1, sorter)
+    number = not isinstance(input, Tensor)
+    if number:
+        from .create import tensor
+
+        input = tensor(input, device=sorted_sequence.device)
+    result = searchsorted_op(sorted_sequence, input, right=right or side == "right")
+    if out_int32:
+        result = core.cast(result, dtype=numpy_dtype("int32"))
+    return result if out is None else deliver("searchsorted", result, out)
+
+
+def bucketize(
+    input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False, out: Any = None
+) -> Tensor:
+    """The number of the bucket, bounded by ``boundaries`` (one dimension, sorted), that each element falls into."""
+    if require_tensor("bucketize", boundaries).ndim != 1:
+        raise ShapeError(f"bucketize: boundaries must have one dimension, got {tuple(boundaries.shape)}.")
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right, out=out)
+
+
+# --- which there are
+
+
+unique_op = op(
+    "unique",
+    infer=_unknown("unique"),
+    outputs=("values", "inverse", "counts"),
+    nondiff=("values", "inverse", "counts"),
+    doc="The distinct rows of ``x``, sorted; where each row is among them, and how often each occurs.",
+)
+
+
+def unique(
+    input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:  # fmt: skip
+    """The distinct elements, or the distinct slices along ``dim``, sorted (``sorted=False`` permits any order).
+
+    Returns: the values; with ``return_inverse`` also where each element is among them, with ``return_counts`` also how
+        often each occurs. NaN differs from every NaN.
+    """
+    array = require_tensor("unique", input)
+    if dim is None:
+        rows = input.reshape(-1, 1)  # type: ignore[attr-defined]
+        shape: Sequence[int] = tuple(array.shape)
+    else:
+        at = one_dim("unique", dim, array.ndim)
+        moved = input.movedim(at, 0)  # type: ignore[attr-defined]
+        rows = moved.reshape(array.shape[at], -1) if array.size else moved.flatten(1)
+        shape = (array.shape[at],)
+    values, inverse, counts = unique_op(rows)
+    if dim is None:
+        values = values.reshape(-1)
+    else:
+        values = values.reshape((values.shape[0], *moved.shape[1:])).movedim(0, at).contiguous()
+    return _asked(values, inverse.reshape(shape), counts, return_inverse, return_counts)
+
+
+def _asked(values: Any, inverse: Any, counts: Any, return_inverse: bool, return_counts: bool) -> Any:
+    found = (values, *([inverse] if return_inverse else []), *([counts] if return_counts else []))
+    return found if len(found) > 1 else values
+
+
+def unique_consecutive(
+    input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
+    """The elements (or slices along ``dim``) without those that equal the one before; returns as ``unique``."""
+    array = require_tensor("unique_consecutive", input)
+    at = 0 if dim is None else one_dim("unique_consecutive", dim, array.ndim)
+    x = input.reshape(-1) if dim is None else input.movedim(at, 0)  # type: ignore[attr-defined]
+    count = x._data.shape[0]
+    rows = x.reshape(count, -1) if x._data.size else x.flatten(1) if x._data.ndim > 1 else x.reshape(count, 1)
+    new = x.new_ones((count,), dtype="bool")
+    if count > 1:
+        new[1:] = (rows[1:] != rows[:-1]).any(1)
+    starts = nonzero(new)[:, 0]
+    values = x[starts] if dim is None else x[starts].movedim(0, at).contiguous()
+    inverse = (new.cumsum(0) - 1).reshape(tuple(array.shape) if dim is None else (count,))
+    ends = starts.new_full((1,), count)
+    from .join import cat
+
+    counts = cat([starts[1:], ends]) - starts if count else starts
+    return _asked(values, inverse, counts, return_inverse, return_counts)
+
+
+for _function in (argwhere, bincount, nonzero, unique, unique_consecutive):
+    install(_function)

@@ -1,0 +1,467 @@
+"""Shapes and views: the same elements seen otherwise. What copies elements about is in ``rearrange.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import DimError, ShapeError
+from ..tensor import Size, Tensor, install
+from . import shape_core as core
+from .record import Spec, op
+from .reduce import require_tensor
+from .samples import Arg, Sample
+from .shape_core import dims_of, one_dim, size_of
+
+__all__ = [
+    "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors", "broadcast_to", "clone", "contiguous", "flatten",
+    "is_nonzero", "movedim", "moveaxis", "narrow", "numel", "permute", "ravel", "reshape", "select", "squeeze",
+    "swapaxes", "swapdims", "t", "transpose", "unflatten", "unsqueeze",
+]  # fmt: skip
+
+
+def integers(name: str, given: Any) -> tuple[int, ...]:
+    """A tuple of integers from ``f(2, 3)`` or ``f((2, 3))``. Raises TypeError for anything else."""
+    if len(given) == 1 and isinstance(given[0], (tuple, list)):
+        given = given[0]
+    out = []
+    for part in given:
+        if isinstance(part, bool) or not hasattr(part, "__index__"):
+            raise TypeError(f"{name}: expected integers, got {part!r}.")
+        out.append(int(part.__index__()))
+    return tuple(out)
+
+
+def inferred(name: str, count: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``shape`` with its -1 replaced by what makes ``count`` elements. Raises ShapeError where nothing does."""
+    holes = [i for i, size in enumerate(shape) if size == -1]
+    if len(holes) > 1:
+        raise ShapeError(f"{name}: only one dimension can be inferred, shape {shape} asks for {len(holes)}.")
+    if min(shape, default=0) < -1:
+        raise ShapeError(f"{name}: shape {shape} has a negative size.")
+    if not holes:
+        if size_of(shape) != count:
+            raise ShapeError(f"{name}: shape {shape} is invalid for input of size {count}.")
+        return shape
+    known = -size_of(shape)
+    if known == 0:
+        if count == 0:
+            raise ShapeError(
+                f"{name}: the size to infer in shape {shape} is ambiguous for a tensor of 0 elements; name it."
+            )
+        raise ShapeError(f"{name}: shape {shape} is invalid for input of size {count}.")
+    if count % known:
+        raise ShapeError(f"{name}: shape {shape} is invalid for input of size {count}.")
+    return tuple([count // known if size == -1 else size for size in shape])
+
+
+def viewable(array: Any, shape: tuple[int, ...]) -> bool:
+    """Whether the array's memory can be seen in ``shape`` without a copy.
+
+    Dimensions that lie in memory as one are merged into blocks; every block must be cut up by sizes of the new shape.
+    """
+    if array.flags.c_contiguous or array.size == 0:
+        return True
+    blocks: list[list[int]] = []  # [elements, bytes between neighbours]
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        if size == 1:
+            continue
+        if blocks and blocks[-1][1] == size * stride:
+            blocks[-1][0] *= size
+            blocks[-1][1] = stride
+        else:
+            blocks.append([size, stride])
+    wanted = [size for size in shape if size != 1]
+    for size, _ in blocks:
+        while size > 1:
+            if not wanted or size % wanted[0]:
+                return False
+            size //= wanted.pop(0)
+    return True
+
+
+def _to_shape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if not viewable(x._data, shape):
+        x = core.contiguous_copy(x)
+    return core.reshape(x, shape=shape)  # type: ignore[no-any-return]
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The elements in another shape: a view where the memory allows it, else a copy.
+
+    One size may be -1: it is inferred from the others.
+
+    Raises: ShapeError if the number of elements differs, or the -1 is ambiguous.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.arange(6).reshape(2, -1).tolist()
+        [[0, 1, 2], [3, 4, 5]]
+    """
+    array = require_tensor("reshape", input)
+    return _to_shape(input, inferred("reshape", array.size, integers("reshape", shape)))
+
+
+def reshape_as(self: Tensor, other: Tensor) -> Tensor:
+    """``reshape`` to the shape of ``other``."""
+    return reshape(self, tuple(other._data.shape))
+
+
+def view(self: Tensor, *shape: Any) -> Tensor:
+    """The same memory in another shape; never a copy.
+
+    Raises: ShapeError if the memory's layout does not allow it (``reshape`` copies then) or the number of elements
+        differs.
+    """
+    sizes = inferred("view", self._data.size, integers("view", shape))
+    if not viewable(self._data, sizes):
+        raise ShapeError(
+            f"view: view size {sizes} is not compatible with the tensor's size {tuple(self.shape)} and stride "
+            f"{stride(self)} (at least one dimension spans across two contiguous subspaces). Use .reshape(...) instead."
+        )
+    return core.reshape(self, shape=sizes)  # type: ignore[no-any-return]
+
+
+def view_as(self: Tensor, other: Tensor) -> Tensor:
+    """``view`` in the shape of ``other``."""
+    return view(self, tuple(other._data.shape))
+
+
+def ravel(input: Tensor) -> Tensor:
+    """The elements in one dimension: a view where possible."""
+    return reshape(input, -1)
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """The dimensions from ``start_dim`` to ``end_dim`` (included) merged into one: a view where possible.
+
+    Raises: DimError for dims out of range or in the wrong order.
+    """
+    shape = tuple(require_tensor("flatten", input).shape)
+    if not shape:
+        return _to_shape(input, (1,))
+    first, last = one_dim("flatten", start_dim, len(shape)), one_dim("flatten", end_dim, len(shape))
+    if first > last:
+        raise DimError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}.")
+    if first == last:
+        return input
+    return _to_shape(input, (*shape[:first], size_of(shape[first : last + 1]), *shape[last + 1 :]))
+
+
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Dimension ``dim`` split into ``sizes``, one of which may be -1. Raises ShapeError if they do not multiply up."""
+    shape = tuple(require_tensor("unflatten", input).shape)
+    at = one_dim("unflatten", dim, len(shape))
+    parts = inferred("unflatten", shape[at], integers("unflatten", (sizes,)))
+    return _to_shape(input, (*shape[:at], *parts, *shape[at + 1 :]))
+
+
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """A view without the dimensions of size 1: all of them, or those in ``dim`` (others there stay as they are)."""
+    shape = tuple(require_tensor("squeeze", input).shape)
+    dims = tuple(range(len(shape))) if dim is None else () if dim == () else dims_of("squeeze", dim, len(shape))
+    return core.reshape(  # type: ignore[no-any-return]
+        input, shape=tuple([size for i, size in enumerate(shape) if size != 1 or i not in dims])
+    )
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """A view with a dimension of size 1 inserted at ``dim``. Raises DimError out of range."""
+    shape = tuple(require_tensor("unsqueeze", input).shape)
+    at = one_dim("unsqueeze", dim, len(shape) + 1)
+    return core.reshape(input, shape=(*shape[:at], 1, *shape[at:]))  # type: ignore[no-any-return]
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """A view with the dimensions in another order. Raises DimError if ``dims`` is not a permutation of them."""
+    ndim = require_tensor("permute", input).ndim
+    asked = integers("permute", dims)
+    order = tuple([one_dim("permute", d, ndim) for d in asked])
+    if sorted(order) != list(range(ndim)):
+        raise DimError(f"permute: {asked} is not a permutation of the {ndim} dimensions of the tensor.")
+    return core.permute(input, dims=order)  # type: ignore[no-any-return]
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """A view with two dimensions swapped."""
+    ndim = require_tensor("transpose", input).ndim
+    a, b = one_dim("transpose", dim0, ndim), one_dim("transpose", dim1, ndim)
+    order = list(range(ndim))
+    if ndim:
+        order[a], order[b] = b, a
+    return core.permute(input, dims=tuple(order))  # type: ignore[no-any-return]
+
+
+def t(input: Tensor) -> Tensor:
+    """The transpose of a matrix; tensors of fewer dimensions as they are. Raises DimError for more than two."""
+    ndim = require_tensor("t", input).ndim
+    if ndim > 2:
+        raise DimError(f"t: expected at most 2 dimensions, got {ndim}; use .mT for batches of matrices.")
+    return core.permute(input, dims=tuple(reversed(range(ndim))))  # type: ignore[no-any-return]
+
+
+def _matrix_transpose(self: Tensor) -> Tensor:
+    """Batches of matrices, each transposed: a view with the last two dimensions swapped."""
+    if self._data.ndim < 2:
+        raise DimError(f"mT: expected at least 2 dimensions, got {self._data.ndim}.")
+    return transpose(self, -2, -1)
+
+
+def _all_reversed(self: Tensor) -> Tensor:
+    """A view with the dimensions reversed."""
+    return core.permute(self, dims=tuple(reversed(range(self._data.ndim))))  # type: ignore[no-any-return]
+
+
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """A view with the dimensions ``source`` moved to ``destination``, the others in their order.
+
+    Raises: DimError for dims out of range or given twice, ShapeError if the two differ in length.
+    """
+    ndim = require_tensor("movedim", input).ndim
+    one = (lambda d: (d,)) if not isinstance(source, (tuple, list)) else tuple
+    source, destination = one(source), (destination,) if not isinstance(destination, (tuple, list)) else destination
+    if len(source) != len(destination):
+        raise ShapeError(f"movedim: {len(source)} source dims but {len(destination)} destinations.")
+    if not source:
+        return core.permute(input, dims=tuple(range(ndim)))  # type: ignore[no-any-return]
+    start, end = dims_of("movedim", source, ndim), dims_of("movedim", destination, ndim)
+    others = iter(d for d in range(ndim) if d not in start)
+    placed = dict(zip(end, start, strict=True))
+    order = tuple([placed[i] if i in placed else next(others) for i in range(ndim)])
+    return core.permute(input, dims=order)  # type: ignore[no-any-return]
+
+
+def expand(self: Tensor, *sizes: Any) -> Tensor:
+    """A view in which dimensions of size 1 are repeated without a copy; -1 keeps a size, new dimensions go in front.
+
+    Raises: ShapeError if a size other than 1 would change.
+    """
+    return _expanded("expand", self, integers("expand", sizes))
+
+
+def _expanded(name: str, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    have = tuple(x._data.shape)
+    lead = len(sizes) - len(have)
+    if lead < 0:
+        raise ShapeError(
+            f"{name}: {len(sizes)} sizes were given for a tensor of {len(have)} dimensions {have}; give them all."
+        )
+    shape = []
+    for i, size in enumerate(sizes):
+        if size == -1:
+            if i < lead:
+                raise ShapeError(f"{name}: -1 is not allowed in a leading, new dimension of {sizes}.")
+            size = have[i - lead]
+        elif size < 0:
+            raise ShapeError(f"{name}: sizes {sizes} have a negative size.")
+        shape.append(size)
+    return core.expand(x, shape=tuple(shape))  # type: ignore[no-any-return]
+
+
+def expand_as(self: Tensor, other: Tensor) -> Tensor:
+    """``expand`` to the shape of ``other``."""
+    return _expanded("expand_as", self, tuple(other._data.shape))
+
+
+def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
+    """A view of ``input`` repeated to ``size`` by broadcasting. Raises ShapeError where sizes do not go together."""
+    require_tensor("broadcast_to", input)
+    return _expanded("broadcast_to", input, integers("broadcast_to", (size,)))
+
+
+def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
+    """Views of the tensors, broadcast to their common shape. Raises ShapeError if there is none."""
+    from .elementwise import broadcast_shape
+
+    given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
+    shape = broadcast_shape("broadcast_tensors", *(tuple(require_tensor("broadcast_tensors", x).shape) for x in given))
+    return tuple([core.expand(x, shape=shape) for x in given])
+
+
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """The slice at ``index`` along ``dim``, a view without that dimension.
+
+    Raises: IndexOutOfRange for an index outside the dimension; DimError for a bad dim.
+    """
+    from .getitem import checked_index
+
+    shape = tuple(require_tensor("select", input).shape)
+    if not shape:
+        raise DimError("select: a 0-d tensor has no dimension to select from.")
+    at = one_dim("select", dim, len(shape))
+    return core.slice_(input, key=(slice(None),) * at + (checked_index(index, shape[at], at),))  # type: ignore
+
+
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """A view of ``length`` slices from ``start`` along ``dim``.
+
+    Raises: ShapeError if they reach outside the dimension.
+    """
+    shape = tuple(require_tensor("narrow", input).shape)
+    if not shape:
+        raise DimError("narrow: a 0-d tensor has no dimension to narrow.")
+    at = one_dim("narrow", dim, len(shape))
+    size = shape[at]
+    first = int(start) + size if start < 0 else int(start)
+    if length < 0 or not 0 <= first <= size - length:
+        raise ShapeError(
+            f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}) of dim {at}."
+        )
+    return core.slice_(input, key=(slice(None),) * at + (slice(first, first + length, 1),))  # type: ignore
+
+
+# --- copies
+
+
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A copy in fresh memory, through which gradients flow. ``memory_format`` None means row-major."""
+    require_tensor("clone", input)
+    if memory_format is not None and "contiguous" not in str(memory_format) and "preserve" not in str(memory_format):
+        raise TypeError(f"clone: memory_format {memory_format!r} is not supported; tensors are row-major.")
+    return core.contiguous_copy(input)  # type: ignore[no-any-return]
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """The tensor itself if its elements lie in memory in row-major order, else such a copy."""
+    return input if require_tensor("contiguous", input).flags.c_contiguous else core.contiguous_copy(input)  # type: ignore
+
+
+# --- what a tensor's shape and memory are
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return int(require_tensor("numel", input).size)
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the only element is not zero. Raises RuntimeError if there is not exactly one."""
+    require_tensor("is_nonzero", input)
+    return bool(input)
+
+
+def size(self: Tensor, dim: int | None = None) -> Any:
+    """The shape, or the size of one dimension. Raises DimError out of range."""
+    shape = self._data.shape
+    if dim is None:
+        return Size(shape)
+    if not shape:
+        raise DimError("size: a 0-d tensor has no dimensions.")
+    return int(shape[one_dim("size", dim, len(shape))])
+
+
+def stride(self: Tensor, dim: int | None = None) -> Any:
+    """How many elements apart neighbours along each dimension (or along ``dim``) lie in memory."""
+    steps = tuple([s // self._data.itemsize for s in self._data.strides])
+    return steps if dim is None else steps[one_dim("stride", dim, len(steps))]
+
+
+def is_contiguous(self: Tensor) -> bool:
+    """Whether the elements lie in memory in row-major order."""
+    return bool(self._data.flags.c_contiguous)
+
+
+def storage_offset(self: Tensor) -> int:
+    """How many elements after the first one of its base a view begins."""
+    if self._base is None:
+        return 0
+    return (self.data_ptr() - self._base.data_ptr()) // int(self._data.itemsize)  # type: ignore[attr-defined]
+
+
+def __len__(self: Tensor) -> int:
+    if self._data.ndim == 0:
+        raise TypeError("len() of a 0-d tensor")
+    return int(self._data.shape[0])
+
+
+def _at_least(name: str, tensors: Any, grow: Any) -> Any:
+    if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
+        tensors = tensors[0]
+        return tuple([grow(x, require_tensor(name, x).ndim) for x in tensors])
+    grown = tuple([grow(x, require_tensor(name, x).ndim) for x in tensors])
+    return grown[0] if len(grown) == 1 else grown
+
+
+def atleast_1d(*tensors: Any) -> Any:
+    """Views with at least one dimension: 0-d tensors become (1,)."""
+    return _at_least("atleast_1d", tensors, lambda x, ndim: x if ndim else unsqueeze(x, 0))
+
+
+def atleast_2d(*tensors: Any) -> Any:
+    """Views with at least two dimensions: (n,) becomes (1, n)."""
+    return _at_least(
+        "atleast_2d", tensors, lambda x, ndim: x if ndim > 1 else unsqueeze(atleast_1d(x), 0)
+    )
+
+
+def atleast_3d(*tensors: Any) -> Any:
+    """Views with at least three dimensions: (n,) becomes (1, n, 1), (n, m) becomes (n, m, 1)."""
+    return _at_least(
+        "atleast_3d", tensors, lambda x, ndim: x if ndim > 2 else unsqueeze(atleast_2d(x), -1)
+    )
+
+
+swapaxes = swapdims = transpose
+moveaxis = movedim
+
+# --- views by diagonal are in diagonals.py; by sliding window here
+
+
+def _unfold_infer(x: Any, *, dim: int, size: int, step: int) -> Spec:
+    shape = tuple(x.shape)
+    if step <= 0:
+        raise ShapeError(f"unfold: step is {step} but must be > 0.")
+    if not 0 <= size <= shape[dim]:
+        raise ShapeError(f"unfold: maximum size for tensor at dimension {dim} is {shape[dim]} but size is {size}.")
+    return Spec((*shape[:dim], (shape[dim] - size) // step + 1, *shape[dim + 1 :], size), x.dtype)
+
+
+unfold_dim = op(
+    "unfold_dim",
+    infer=_unfold_infer,
+    rule=lambda F, g, x, *, needs, dim, size, step: (
+        F.unfold_dim_backward(g, shape=tuple(x.shape), dim=dim, size=size, step=step),
+    ),
+    view=True,
+    samples=lambda: [
+        Sample((Arg((7,)),), {"dim": 0, "size": 3, "step": 2}, name="vector"),
+        Sample((Arg((2, 5, 3)),), {"dim": 1, "size": 2, "step": 1}, name="middle"),
+        Sample((Arg((2, 5), layout="T"),), {"dim": 1, "size": 5, "step": 3}, name="whole"),
+        Sample((Arg((0, 4)),), {"dim": 1, "size": 2, "step": 2}, name="empty"),
+    ],
+    doc="Windows of ``size`` elements along ``dim``, every ``step``; the window is the last dimension.",
+)
+unfold_dim_backward = op(
+    "unfold_dim_backward",
+    infer=lambda g, *, shape, dim, size, step: Spec(shape, g.dtype),
+    rule=lambda F, gg, g, *, needs, shape, dim, size, step: (F.unfold_dim(gg, dim=dim, size=size, step=step),),
+    samples=lambda: [Sample((Arg((2, 3, 3)),), {"shape": (2, 7), "dim": 1, "size": 3, "step": 2}, name="overlap")],
+    doc="Windows added up where they overlap: the adjoint of ``unfold_dim``.",
+)
+
+
+def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """A view of all windows of ``size`` elements along ``dimension``, every ``step``; windows are the last dimension.
+
+    Raises: ShapeError for a window larger than the dimension, or a step that is not positive.
+    """
+    x = self if self._data.ndim else unsqueeze(self, 0)
+    at = one_dim("unfold", dimension, x._data.ndim)
+    return unfold_dim(x, dim=at, size=int(size), step=int(step))  # type: ignore[no-any-return]
+
+
+for _function in (
+    __len__, clone, contiguous, expand, expand_as, flatten, is_contiguous, is_nonzero, movedim, narrow, numel, permute,
+    ravel, reshape, reshape_as, select, size, squeeze, storage_offset, stride, t, transpose, unflatten, unfold,
+    unsqueeze, view, view_as, broadcast_to,
+):  # fmt: skip
+    install(_function)
+install(movedim, "moveaxis")
+install(transpose, "swapaxes", "swapdims")
+install(numel, "nelement")
+install(lambda self: int(self._data.ndim), "dim", "ndimension")
+install(lambda self: int(self._data.itemsize), "element_size")
+Tensor.T = property(_all_reversed)  # type: ignore[attr-defined]
+Tensor.mT = property(_matrix_transpose)  # type: ignore[attr-defined]
+Tensor.H = property(lambda self: t(self).conj())  # type: ignore[attr-defined]
+Tensor.nbytes = property(lambda self: int(self._data.size) * int(self._data.itemsize))  # type: ignore[attr-defined]
+Tensor.itemsize = property(lambda self: int(self._data.itemsize))  # type: ignore[attr-defined]
