@@ -45,6 +45,7 @@ void multiply_planes(const ConvShape& s, Matrix<T> w, Index rows, Index cols, In
 
 template <class T>
 void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
+  if (s.batch * s.out_channels * s.out_plane() == 0) return;
   if (depthwise(s)) return depthwise_forward(s, x, w, bias, y);
   if (pointwise(s) && bias == nullptr)
     return multiply_planes(s, {w, s.in_per_group(), 1}, s.out_per_group(), s.in_per_group(), s.in_plane(), x, y);
@@ -66,6 +67,11 @@ void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* 
 
 template <class T>
 void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
+  const Index size = s.batch * s.in_channels * s.in_plane();
+  if (size == 0 || s.out_channels * s.out_plane() == 0) {
+    std::fill_n(gx, size, T(0));
+    return;
+  }
   if (depthwise(s)) return depthwise_input_grad(s, g, w, gx);
   if (pointwise(s))
     return multiply_planes(s, {w, 1, s.in_per_group()}, s.in_per_group(), s.out_per_group(), s.in_plane(), g, gx);
@@ -86,6 +92,11 @@ void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
 
 template <class T>
 void conv_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
+  const Index size = s.out_channels * s.in_per_group() * s.taps();
+  if (size == 0 || s.batch * s.out_plane() == 0) {
+    std::fill_n(gw, size, T(0));
+    return;
+  }
   if (depthwise(s)) return depthwise_weight_grad(s, g, x, gw);
   conv_weight_grad_walk(s, g, x, gw);
 }

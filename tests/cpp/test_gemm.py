@@ -1,0 +1,203 @@
+"""Matrix products of the C++ kernels against NumPy in float64, over layouts, dtypes and thread counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.random import Generator, default_rng
+
+_C = pytest.importorskip("tensorgrad._C", exc_type=ImportError)
+
+TOLERANCE = {"float32": 3e-6, "float64": 1e-13, "complex64": 5e-6, "complex128": 1e-13, "float16": 2e-3}
+
+
+@pytest.fixture(autouse=True)
+def threads_restored():
+    before = _C.num_threads()
+    yield
+    _C.set_num_threads(before)
+
+
+def draw(rng: Generator, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    x = rng.standard_normal(shape)
+    if dtype.startswith("complex"):
+        x = x + 1j * rng.standard_normal(shape)
+    if dtype.startswith(("int", "uint")):
+        x = rng.integers(-100, 100, shape)
+    return np.asarray(x).astype(dtype)
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    assert got.shape == expected.shape
+    if expected.size == 0:
+        return 0.0
+    wide = "complex128" if np.iscomplexobj(expected) else "float64"
+    return float(np.abs(got.astype(wide) - expected).max() / max(np.abs(expected).max(), 1e-3))
+
+
+def wide(x: np.ndarray) -> np.ndarray:
+    return x.astype("complex128" if np.iscomplexobj(x) else "float64")
+
+
+SHAPES = [
+    ((3, 4), (4, 5)),
+    ((8, 16), (16, 32)),
+    ((1, 7), (7, 1)),
+    ((1, 1), (1, 1)),
+    ((5, 1), (1, 5)),
+    ((130, 257), (257, 190)),
+    ((300, 64), (64, 1000)),
+    ((40, 5000), (5000, 24)),
+    ((2, 3, 4), (2, 4, 5)),
+    ((6, 1, 3, 4), (5, 4, 2)),
+    ((4, 33, 70), (70, 65)),
+    ((3, 4), (7, 4, 2)),
+    ((0, 4), (4, 5)),
+    ((3, 0), (0, 5)),
+    ((2, 0, 4), (2, 4, 5)),
+    ((0, 3, 4), (1, 4, 5)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128", "float16"])
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_matmul(shapes, dtype):
+    rng = default_rng(0)
+    a, b = (draw(rng, shape, dtype) for shape in shapes)
+    got = _C.matmul(a, b)
+    assert got.dtype == a.dtype
+    assert relative_error(got, wide(a) @ wide(b)) < TOLERANCE[dtype]
+
+
+def test_matmul_bfloat16():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    rng = default_rng(0)
+    a, b = rng.standard_normal((9, 40)).astype(bfloat16), rng.standard_normal((40, 12)).astype(bfloat16)
+    got = _C.matmul(a, b)
+    assert got.dtype == bfloat16
+    assert relative_error(got.astype("float64"), a.astype("float64") @ b.astype("float64")) < 8e-3
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8"])
+def test_integers_wrap(dtype):
+    rng = default_rng(0)
+    a, b = rng.integers(-99, 99, (6, 30)).astype(dtype), rng.integers(-99, 99, (30, 7)).astype(dtype)
+    exact = a.astype("int64") @ b.astype("int64")
+    np.testing.assert_array_equal(_C.matmul(a, b), exact.astype(dtype))
+    np.testing.assert_array_equal(_C.matmul(b.T, a.T), exact.T.astype(dtype))
+
+
+def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
+    """The same values in memory in every way BLAS can or can't take."""
+    gap = np.zeros((*x.shape[:-2], 2 * x.shape[-2], 3 * x.shape[-1]), x.dtype)
+    gap[..., ::2, ::3] = x
+    wide_rows = np.zeros((*x.shape[:-1], x.shape[-1] + 5), x.dtype)
+    wide_rows[..., 2:-3] = x
+    odd = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    odd[...] = x
+    return {
+        "rows apart": wide_rows[..., 2:-3],
+        "transposed": np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
+        "both strided": gap[..., ::2, ::3],
+        "reversed": np.ascontiguousarray(x[..., ::-1, ::-1])[..., ::-1, ::-1],
+        "unaligned": odd,
+    }
+
+
+@pytest.mark.parametrize("shapes", [((37, 20), (20, 45)), ((3, 9, 8), (3, 8, 11)), ((1, 20), (20, 1))], ids=str)
+def test_matmul_reads_any_layout(shapes):
+    rng = default_rng(1)
+    a, b = (draw(rng, shape) for shape in shapes)
+    expected = wide(a) @ wide(b)
+    for name, x in layouts(a).items():
+        assert relative_error(_C.matmul(x, b), expected) < 3e-6, name
+    for name, x in layouts(b).items():
+        assert relative_error(_C.matmul(a, x), expected) < 3e-6, name
+
+
+def test_broadcast_operands_are_not_copied_wrongly():
+    rng = default_rng(2)
+    a, b = draw(rng, (1, 6, 5)), draw(rng, (5, 4))
+    spread = np.broadcast_to(a, (7, 6, 5))
+    assert relative_error(_C.matmul(spread, b), wide(spread) @ wide(b)) < 3e-6
+    rows = np.broadcast_to(draw(rng, (1, 5)), (6, 5))
+    assert relative_error(_C.matmul(rows, b), wide(rows) @ wide(b)) < 3e-6
+    columns = np.broadcast_to(draw(rng, (6, 1)), (6, 5))
+    assert relative_error(_C.matmul(columns, b), wide(columns) @ wide(b)) < 3e-6
+
+
+@pytest.mark.parametrize(
+    "shapes", [((512, 300), (300, 700)), ((64, 20000), (20000, 32)), ((40, 60, 70), (40, 70, 50))], ids=str
+)
+def test_same_bits_for_any_number_of_threads(shapes):
+    rng = default_rng(3)
+    a, b = (draw(rng, shape) for shape in shapes)
+    results = []
+    for count in (1, 2, 8):
+        _C.set_num_threads(count)
+        results.append(_C.matmul(a, b).tobytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "float16"])
+@pytest.mark.parametrize("x_shape", [(5,), (3, 5), (2, 3, 5), (0, 5), (400, 5)], ids=str)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_linear(x_shape, dtype, with_bias):
+    rng = default_rng(4)
+    x, w, b = draw(rng, x_shape, dtype), draw(rng, (7, 5), dtype), draw(rng, (7,), dtype)
+    expected = wide(x) @ wide(w).T + (wide(b) if with_bias else 0)
+    assert relative_error(_C.linear(x, w, b if with_bias else None), expected) < TOLERANCE[dtype]
+    g = draw(rng, (*x_shape[:-1], 7), dtype)
+    rows_g, rows_x = wide(g).reshape(-1, 7), wide(x).reshape(-1, 5)
+    expected_grads = (wide(g) @ wide(w), rows_g.T @ rows_x, rows_g.sum(0))
+    for got, exact in zip(_C.linear_backward(g, x, w, (True, True, True)), expected_grads, strict=True):
+        assert relative_error(got, exact) < TOLERANCE[dtype] * 2
+
+
+def test_linear_strided_and_large():
+    rng = default_rng(5)
+    x = draw(rng, (300, 8, 64)).transpose(1, 0, 2)  # leading axes that don't fold into rows
+    w, b = draw(rng, (64, 96)).T, draw(rng, (96,))
+    g = draw(rng, (96, 8, 300)).transpose(1, 2, 0)
+    assert relative_error(_C.linear(x, w, b), wide(x) @ wide(w).T + b) < 3e-6
+    rows_g, rows_x = wide(g).reshape(-1, 96), wide(x).reshape(-1, 64)
+    results = []
+    for count in (1, 2, 8):
+        _C.set_num_threads(count)
+        gx, gw, gb = _C.linear_backward(g, x, w, (True, True, True))
+        results.append(gx.tobytes() + gw.tobytes() + gb.tobytes())
+    assert len(set(results)) == 1
+    assert relative_error(gx, wide(g) @ wide(w)) < 3e-6
+    assert relative_error(gw, rows_g.T @ rows_x) < 3e-6
+    assert relative_error(gb, rows_g.sum(0)) < 3e-6
+
+
+def test_linear_backward_leaves_out_what_nobody_needs():
+    g, x, w = np.ones((3, 2), "float32"), np.ones((3, 4), "float32"), np.ones((2, 4), "float32")
+    gx, gw, gb = _C.linear_backward(g, x, w, (False, True, False))
+    assert gx is None and gb is None
+    np.testing.assert_array_equal(gw, np.full((2, 4), 3.0))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error", "words"),
+    [
+        ((3, 4), (5, 6), ValueError, "inner sizes 4 and 5"),
+        ((4,), (4, 5), ValueError, "at least 2 axes"),
+        ((2, 3, 4), (3, 4, 5), ValueError, "do not broadcast"),
+    ],
+)
+def test_bad_shapes(a, b, error, words):
+    with pytest.raises(error, match=words):
+        _C.matmul(np.zeros(a, "float32"), np.zeros(b, "float32"))
+
+
+def test_bad_types():
+    with pytest.raises(TypeError, match="float64"):
+        _C.matmul(np.zeros((2, 2), "float32"), np.zeros((2, 2)))
+    with pytest.raises(TypeError, match=r"numpy\.ndarray"):
+        _C.matmul([[1.0]], np.zeros((1, 1)))
+    with pytest.raises(ValueError, match=r"784 features.*expects 512"):
+        _C.linear(np.zeros((1, 784), "float32"), np.zeros((256, 512), "float32"), None)
+    with pytest.raises(ValueError, match="bias"):
+        _C.linear(np.zeros((1, 4), "float32"), np.zeros((3, 4), "float32"), np.zeros(4, "float32"))
