@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from ...dtypes import key_of, numpy_dtype
+import numpy as np
+
+from ...dtypes import BY_NAME, PYTHON_KEYS, key_of, numpy_dtype
 from ...expr import Program
 from .launch import Launcher, Prepared
 
 __all__ = ["CupyFormula"]
+
+
+# (key of an array, key of a 0-d array) by dtype: asking a NumPy dtype for its name takes longer than all the rest
+_keys: dict[Any, tuple[str, str]] = {}
+
+
+def _key(operand: Any) -> str:
+    number = PYTHON_KEYS.get(type(operand))
+    if number is not None:
+        return number
+    dtype = operand.dtype
+    found = _keys.get(dtype)
+    if found is None:
+        name = dtype.name
+        if name not in BY_NAME:
+            return key_of(operand)
+        found = _keys[dtype] = (name, name + ":0")
+    return found[0] if operand.shape else found[1]
+
+
+@lru_cache(maxsize=4096)
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(np.broadcast_shapes(*shapes))
 
 
 class CupyFormula:
@@ -34,7 +60,7 @@ class CupyFormula:
         ``out``: an array or a tuple of arrays of that shape to write to (converted to their dtype); they may share
         memory with the inputs. Raises ValueError for shapes that don't broadcast or an ``out`` that can't be written.
         """
-        keys = tuple([key_of(x) for x in args])
+        keys = tuple([_key(x) for x in args])
         prepared = self.prepared.get(keys)
         if prepared is None:
             prepared = self.prepared[keys] = Prepared(self.specialize(keys))
@@ -57,7 +83,7 @@ class CupyFormula:
 
     def broadcast(self, arrays: list[Any]) -> tuple[int, ...]:
         try:
-            return tuple(self.xp.broadcast_shapes(*[x.shape for x in arrays]))
+            return _broadcast(*[x.shape for x in arrays])
         except ValueError:
             listed = " and ".join(str(x.shape) for x in arrays)
             raise ValueError(f"{self.name}: shapes {listed} do not broadcast") from None
@@ -66,7 +92,8 @@ class CupyFormula:
         """The arrays that the kernel writes: those given where it may, fresh ones otherwise."""
         outputs = prepared.program.outputs
         if out is None:
-            return [self.xp.empty(shape, dtype=numpy_dtype(name)) for _, name in outputs]
+            empty = self.xp.empty
+            return [empty(shape, numpy_dtype(name)) for _, name in outputs]
         wanted = out if type(out) is tuple else (out,)
         if len(wanted) != len(outputs):
             raise ValueError(f"{self.name}: it has {len(outputs)} results, out gives room for {len(wanted)}")

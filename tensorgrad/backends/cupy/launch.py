@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ _BLOCK = 256
 _MOST_BLOCKS = 1 << 16  # beyond that the kernels' loop goes round: enough to fill any device many times over
 _PACK_BYTES = 16  # the widest load and store of one thread
 _INT32_ELEMENTS = 1 << 31
+_MOST_WALKS = 4096  # remembered per program; a program of ever new shapes starts over
 
 def _single(value: Any) -> Any:
     with np.errstate(over="ignore"):  # 1e60 is inf in float32, as it is in the other evaluators
@@ -67,7 +67,6 @@ def _merged(shape: tuple[int, ...], strides: list[list[int]]) -> tuple[list[int]
     return sizes, steps
 
 
-@lru_cache(maxsize=8192)
 def walk(
     shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...], packed: bool
 ) -> Walk:
@@ -109,7 +108,7 @@ def walk(
 class Prepared:
     """A program with what launching it needs at hand, and its kernels by layout."""
 
-    __slots__ = ("arrays", "kernels", "numbers", "packed", "program")
+    __slots__ = ("arrays", "kernels", "numbers", "packed", "program", "walks")
 
     def __init__(self, program: Program):
         self.program = program
@@ -117,6 +116,7 @@ class Prepared:
         self.numbers = tuple((k, _SCALARS[kind]) for k, kind in numbers(program))
         self.packed = not is_heavy(program)
         self.kernels: dict[Layout, Any] = {}
+        self.walks: dict[tuple[Any, ...], tuple[Walk, Any]] = {}
 
 
 class Launcher:
@@ -135,13 +135,29 @@ class Launcher:
     def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
         """Write the results for ``args`` (arrays and Python numbers) into ``outputs``, which all have ``shape``."""
         arrays = [*[args[k] for k in prepared.arrays], *outputs]
-        operands = tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays])
-        packed = prepared.packed and not any(self.pointer(a) % _PACK_BYTES for a in arrays)
-        plan = walk(shape, operands, packed)
+        place: list[Any] = [prepared.packed]
+        for array in arrays:
+            place += (array.shape, array.strides)
+            if self.pointer(array) % _PACK_BYTES:
+                place[0] = False
+        found = prepared.walks.get(tuple(place))
+        if found is None:
+            found = self.plan(prepared, arrays, shape, place)
+        plan, run = found
+        blocks = -(-plan.count // (_BLOCK * plan.layout.vector))
+        values = [scalar(args[k]) for k, scalar in prepared.numbers]
+        run((min(blocks, _MOST_BLOCKS),), (_BLOCK,), (*plan.arguments, *arrays, *values))
+
+    def plan(
+        self, prepared: Prepared, arrays: list[Any], shape: tuple[int, ...], place: list[Any]
+    ) -> tuple[Walk, Callable[..., Any]]:
+        """The walk over arrays that lie like this, and the compiled kernel for it."""
+        plan = walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), place[0])
         run = prepared.kernels.get(plan.layout)
         if run is None:
             text = unit([prepared.program], [kernel(prepared.program, plan.layout, "formula")])
             run = prepared.kernels[plan.layout] = self.compile(text, "formula")
-        blocks = -(-plan.count // (_BLOCK * plan.layout.vector))
-        values = [scalar(args[k]) for k, scalar in prepared.numbers]
-        run((min(blocks, _MOST_BLOCKS),), (_BLOCK,), (*plan.arguments, *arrays, *values))
+        if len(prepared.walks) >= _MOST_WALKS:
+            prepared.walks.clear()
+        prepared.walks[tuple(place)] = plan, run
+        return plan, run
