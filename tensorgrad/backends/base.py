@@ -17,8 +17,10 @@ from ..dispatch import Raw
 from ..errors import BackendError
 from .generic.index import IndexKernels
 from .generic.reduce import ReduceKernels
+from .generic.scan import ScanKernels
 from .generic.shape import ShapeKernels
 from .generic.shape_more import MoreShapeKernels
+from .generic.sort import SortKernels
 
 if TYPE_CHECKING:
     from ..ops.elementwise import Elementwise
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Backend"]
 
 
-class Backend(ShapeKernels, MoreShapeKernels, ReduceKernels, IndexKernels):
+class Backend(ShapeKernels, MoreShapeKernels, ReduceKernels, ScanKernels, IndexKernels, SortKernels):
     """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
 
     name: ClassVar[str]

@@ -330,8 +330,10 @@ def scatter_reduce(
     how = "sum" if reduce == "mean" else reduce
     result = _scatter("scatter_reduce", start, dim, index, src, how, False)
     if reduce == "mean":
-        ones = input.new_ones(input.shape) if include_self else scatter(input.new_ones(input.shape), dim, index, 0)  # type: ignore[attr-defined]
-        count = scatter_add(ones, dim, index, core.expand(as_value("mean", input, 1), shape=tuple(index.shape)))
+        one = as_value("scatter_reduce", input, 1)
+        ones = core.expand(one, shape=tuple(input.shape))
+        ones = ones if include_self else scatter(ones, dim, index, 0)
+        count = scatter_add(ones, dim, index, core.expand(one, shape=tuple(index.shape)))
         count = pw.clamp_min(count, 1)
         result = pw.div(result, count) if input._data.dtype.kind not in "iu" else pw.floor_divide(result, count)
     return result if out is None else deliver("scatter_reduce", result, out)

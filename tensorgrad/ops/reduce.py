@@ -142,15 +142,15 @@ def _prod_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], keep
     row_shape = (*reduced_shape(shape, dim, False), count)
     rows = F.reshape(F.contiguous(moved), shape=row_shape)
     axis = len(row_shape) - 1
-    before = F.cumprod(_shifted(F, rows, axis), dim=axis)
+    before = F.cumprod(shifted(F, rows, axis), dim=axis)
     backwards = F.flip(rows, dims=(axis,))
-    after = F.flip(F.cumprod(_shifted(F, backwards, axis), dim=axis), dims=(axis,))
+    after = F.flip(F.cumprod(shifted(F, backwards, axis), dim=axis), dims=(axis,))
     others = F.reshape(F.contiguous(F.mul(before, after)), shape=tuple(moved.shape))
     inverse = tuple(order.index(d) for d in range(len(shape)))
     return (F.mul(with_dims(F, g, x, dim, keepdim), conjugate(F, F.permute(others, dims=inverse))),)
 
 
-def _shifted(F: Any, x: Any, axis: int, value: float = 1.0) -> Any:
+def shifted(F: Any, x: Any, axis: int, value: float = 1.0) -> Any:
     """``x`` moved up by one along ``axis``, with ``value`` entering at the front."""
     size = x.shape[axis]
     if size == 0:

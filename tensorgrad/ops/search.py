@@ -213,20 +213,21 @@ def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
     """The elements (or slices along ``dim``) without those that equal the one before; returns as ``unique``."""
+    from .create import full
+    from .join import cat
+
     array = require_tensor("unique_consecutive", input)
     at = 0 if dim is None else one_dim("unique_consecutive", dim, array.ndim)
     x = input.reshape(-1) if dim is None else input.movedim(at, 0)  # type: ignore[attr-defined]
     count = x._data.shape[0]
     rows = x.reshape(count, -1) if x._data.size else x.flatten(1) if x._data.ndim > 1 else x.reshape(count, 1)
-    new = x.new_ones((count,), dtype="bool")
+    new = full((count,), True, device=input.device)
     if count > 1:
         new[1:] = (rows[1:] != rows[:-1]).any(1)
     starts = nonzero(new)[:, 0]
     values = x[starts] if dim is None else x[starts].movedim(0, at).contiguous()
     inverse = (new.cumsum(0) - 1).reshape(tuple(array.shape) if dim is None else (count,))
-    ends = starts.new_full((1,), count)
-    from .join import cat
-
+    ends = full((1,), count, device=input.device)
     counts = cat([starts[1:], ends]) - starts if count else starts
     return _asked(values, inverse, counts, return_inverse, return_counts)
 

@@ -58,8 +58,11 @@ class MoreShapeKernels:
         keep = inside(xp.arange(rows).reshape(rows, 1), xp.arange(columns).reshape(1, columns))
         return xp.where(keep, x, xp.zeros((), dtype=x.dtype))
 
-    def repeat_interleave(self, x: Any, repeats: Any, *, dim: int, total: int) -> Any:
-        """Slice ``i`` along ``dim`` is repeated ``repeats[i]`` times."""
-        xp = self.xp
-        ends = xp.cumsum(repeats)
-        return xp.take(x, xp.searchsorted(ends, xp.arange(total), side="right"), axis=dim)
+    def pad(self, x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Any:
+        if mode != "constant":
+            return self.xp.pad(x, pads, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+        shape = tuple([before + size + after for size, (before, after) in zip(x.shape, pads, strict=True)])
+        out = self.xp.full(shape, value, dtype=x.dtype)
+        key = tuple([slice(before, before + size) for size, (before, _) in zip(x.shape, pads, strict=True)])
+        out[(*key, Ellipsis)] = x
+        return out

@@ -1,0 +1,185 @@
+"""Diagonals and triangles of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import DimError, ShapeError
+from ..tensor import Tensor, install
+from . import shape_core as core
+from .inplace import deliver, write_into
+from .record import Spec, op
+from .reduce import require_tensor
+from .samples import Arg, Sample
+from .shape_core import one_dim
+
+__all__ = ["diag", "diag_embed", "diagonal", "trace", "tril", "triu"]
+
+
+def _length(rows: int, columns: int, offset: int) -> int:
+    return max(min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns), 0)
+
+
+def _diagonal_infer(x: Any, *, offset: int, dim1: int, dim2: int) -> Spec:
+    rest = tuple([size for d, size in enumerate(x.shape) if d not in (dim1, dim2)])
+    return Spec((*rest, _length(x.shape[dim1], x.shape[dim2], offset)), x.dtype)
+
+
+diagonal_op = op(
+    "diagonal",
+    infer=_diagonal_infer,
+    rule=lambda F, g, x, *, needs, offset, dim1, dim2: (
+        F.diagonal_backward(g, shape=tuple(x.shape), offset=offset, dim1=dim1, dim2=dim2),
+    ),
+    view=True,
+    samples=lambda: [
+        Sample((Arg((3, 4)),), {"offset": 0, "dim1": 0, "dim2": 1}, name="main"),
+        Sample((Arg((3, 4), layout="T"),), {"offset": 2, "dim1": 0, "dim2": 1}, name="above"),
+        Sample((Arg((2, 3, 4)),), {"offset": -1, "dim1": 2, "dim2": 0}, name="batched"),
+        Sample((Arg((2, 3)),), {"offset": 3, "dim1": 0, "dim2": 1}, name="outside"),
+        Sample((Arg((0, 3)),), {"offset": 0, "dim1": 0, "dim2": 1}, name="empty"),
+    ],
+    doc="The diagonals of the matrices in two dimensions, as a last dimension.",
+)
+diagonal_backward = op(
+    "diagonal_backward",
+    infer=lambda g, *, shape, offset, dim1, dim2: Spec(shape, g.dtype),
+    rule=lambda F, gg, g, *, needs, shape, offset, dim1, dim2: (
+        F.diagonal(gg, offset=offset, dim1=dim1, dim2=dim2),
+    ),
+    samples=lambda: [
+        Sample((Arg((3,)),), {"shape": (3, 4), "offset": 0, "dim1": 0, "dim2": 1}, name="main"),
+        Sample((Arg((3, 2)),), {"shape": (2, 3, 3), "offset": 1, "dim1": 0, "dim2": 2}, name="batched"),
+    ],
+    doc="Zeros of ``shape`` with ``g`` on the diagonals: the adjoint of ``diagonal``.",
+)
+
+
+def _two_dims(name: str, dim1: int, dim2: int, ndim: int) -> tuple[int, int]:
+    a, b = one_dim(name, dim1, ndim), one_dim(name, dim2, ndim)
+    if a == b:
+        raise DimError(f"{name}: dim1 and dim2 are the same dimension, {dim1} and {dim2}.")
+    return a, b
+
+
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """A view of the diagonals of the matrices in ``dim1`` and ``dim2``, as the last dimension.
+
+    ``offset`` counts to the right of the main diagonal. Raises: DimError for bad or equal dims.
+    """
+    a, b = _two_dims("diagonal", dim1, dim2, require_tensor("diagonal", input).ndim)
+    return diagonal_op(input, offset=int(offset), dim1=a, dim2=b)  # type: ignore[no-any-return]
+
+
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Matrices in ``dim1`` and ``dim2`` of the result with the last dimension of ``input`` on their diagonal."""
+    shape = list(require_tensor("diag_embed", input).shape)
+    if not shape:
+        raise DimError("diag_embed: a 0-d tensor has no dimension to put on a diagonal.")
+    a, b = _two_dims("diag_embed", dim1, dim2, len(shape) + 1)
+    size = shape.pop() + abs(offset)
+    for d in sorted((a, b)):
+        shape.insert(d, size)
+    return diagonal_backward(input, shape=tuple(shape), offset=int(offset), dim1=a, dim2=b)  # type: ignore
+
+
+def diag(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
+    """The matrix with a vector on its diagonal, or the diagonal of a matrix. Raises ShapeError for other tensors."""
+    array = require_tensor("diag", input)
+    if array.ndim not in (1, 2):
+        raise ShapeError(f"diag: expected one or two dimensions, got shape {tuple(array.shape)}.")
+    if array.ndim == 1:
+        result = diag_embed(input, diagonal)
+    else:
+        result = core.contiguous_copy(diagonal_op(input, offset=int(diagonal), dim1=0, dim2=1))
+    return result if out is None else deliver("diag", result, out)
+
+
+def trace(input: Tensor) -> Tensor:
+    """The sum of the diagonal of a matrix. Raises ShapeError for other tensors."""
+    if require_tensor("trace", input).ndim != 2:
+        raise ShapeError(f"trace: expected a matrix, got shape {tuple(input.shape)}.")
+    return diagonal(input).sum()  # type: ignore[attr-defined, no-any-return]
+
+
+def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
+    """Write a number over the main diagonal; ``wrap`` goes on below it in tall matrices, after a row left out.
+
+    Raises: ShapeError for fewer than two dimensions, or more of different sizes.
+    """
+    shape = self._data.shape
+    if len(shape) < 2 or (len(shape) > 2 and len(set(shape)) > 1):
+        raise ShapeError(f"fill_diagonal_: expected a matrix or equal sizes, got shape {tuple(shape)}.")
+    if len(shape) > 2:
+        from .create import tensor
+
+        ramp = tensor(list(range(shape[0])), device=self.device)
+        self.index_put_((ramp,) * len(shape), fill_value)  # type: ignore[attr-defined]
+        return self
+    rows, columns = shape
+    step = rows if not wrap else columns + 1
+    for start in range(0, rows, max(step, 1)):
+        part = core.slice_(self, key=(slice(start, rows, 1),))
+        diagonal_op(part, offset=0, dim1=0, dim2=1).fill_(fill_value)
+    return self
+
+
+# --- triangles
+
+
+def _triangle_infer(name: str) -> Any:
+    def infer(x: Any, *, diagonal: int) -> Spec:
+        if x.ndim < 2:
+            raise ShapeError(f"{name}: expected at least two dimensions, got shape {tuple(x.shape)}.")
+        return Spec(tuple(x.shape), x.dtype)
+
+    return infer
+
+
+def _triangle_samples() -> list[Sample]:
+    return [
+        Sample((Arg((3, 4)),), {"diagonal": 0}, name="main"),
+        Sample((Arg((2, 4, 3), layout="T"),), {"diagonal": -1}, name="below"),
+        Sample((Arg((3, 3), layout="step"),), {"diagonal": 2}, name="above"),
+        Sample((Arg((0, 3)),), {"diagonal": 0}, name="empty"),
+    ]
+
+
+tril_op, triu_op = (
+    op(
+        name,
+        infer=_triangle_infer(name),
+        rule=lambda F, g, x, *, needs, diagonal, _name=name: (getattr(F, _name)(g, diagonal=diagonal),),
+        samples=_triangle_samples,
+        doc=f"The matrices with zeros {where} the diagonal.",
+    )
+    for name, where in (("tril", "above"), ("triu", "below"))
+)
+
+
+def tril(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
+    """The lower triangles of the matrices in the last two dimensions, zeros above diagonal number ``diagonal``."""
+    require_tensor("tril", input)
+    result = tril_op(input, diagonal=int(diagonal))
+    return result if out is None else deliver("tril", result, out)
+
+
+def triu(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
+    """The upper triangles of the matrices in the last two dimensions, zeros below diagonal number ``diagonal``."""
+    require_tensor("triu", input)
+    result = triu_op(input, diagonal=int(diagonal))
+    return result if out is None else deliver("triu", result, out)
+
+
+def tril_(self: Tensor, diagonal: int = 0) -> Tensor:
+    """In-place form of ``tril``."""
+    return write_into(tril_op, self, (self,), {"diagonal": int(diagonal)})
+
+
+def triu_(self: Tensor, diagonal: int = 0) -> Tensor:
+    """In-place form of ``triu``."""
+    return write_into(triu_op, self, (self,), {"diagonal": int(diagonal)})
+
+
+for _function in (diag, diag_embed, diagonal, fill_diagonal_, trace, tril, tril_, triu, triu_):
+    install(_function)

@@ -1,0 +1,322 @@
+"""Copies with the elements elsewhere: flip, roll, repeat, pad, meshgrid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ShapeError
+from ..tensor import Tensor, install
+from . import shape_core as core
+from .record import Spec, op
+from .reduce import require_tensor
+from .samples import Arg, Sample
+from .shape import integers
+from .shape import reshape as to_shape
+from .shape import transpose, unsqueeze
+from .shape_core import dims_of, one_dim
+
+__all__ = [
+    "flip", "fliplr", "flipud", "meshgrid", "pad", "repeat_interleave", "roll", "rot90", "tile",
+]  # fmt: skip
+
+
+def _same(x: Any, **attrs: Any) -> Spec:
+    return Spec(tuple(x.shape), x.dtype)
+
+
+flip_op = op(
+    "flip",
+    infer=_same,
+    rule=lambda F, g, x, *, needs, dims: (F.flip(g, dims=dims),),
+    samples=lambda: [
+        Sample((Arg((3, 4)),), {"dims": (0,)}, name="rows"),
+        Sample((Arg((2, 3, 2), layout="T"),), {"dims": (0, 2)}, name="two"),
+        Sample((Arg(()),), {"dims": ()}, name="scalar"),
+        Sample((Arg((0, 2)),), {"dims": (1,)}, name="empty"),
+    ],
+    doc="The elements in reverse order along ``dims``.",
+)
+
+
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """A copy with the order reversed along ``dims``. Raises DimError for dims out of range or given twice."""
+    asked = integers("flip", dims)
+    ndim = require_tensor("flip", input).ndim
+    return flip_op(input, dims=dims_of("flip", asked, ndim) if asked else ())  # type: ignore[no-any-return]
+
+
+def fliplr(input: Tensor) -> Tensor:
+    """``flip`` along dimension 1."""
+    return flip(input, 1)
+
+
+def flipud(input: Tensor) -> Tensor:
+    """``flip`` along dimension 0."""
+    return flip(input, 0)
+
+
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """A copy rotated by ``k`` quarter turns from the first towards the second of ``dims``."""
+    a, b = dims_of("rot90", tuple(dims), require_tensor("rot90", input).ndim)
+    turns = k % 4
+    if turns == 0:
+        return core.contiguous_copy(input)  # type: ignore[no-any-return]
+    if turns == 2:
+        return flip(input, (a, b))
+    return flip(transpose(input, a, b), a) if turns == 1 else transpose(flip(input, a), a, b)
+
+
+roll_op = op(
+    "roll",
+    infer=_same,
+    rule=lambda F, g, x, *, needs, shifts, dims: (F.roll(g, shifts=tuple([-s for s in shifts]), dims=dims),),
+    samples=lambda: [
+        Sample((Arg((3, 4)),), {"shifts": (1,), "dims": (1,)}, name="one"),
+        Sample((Arg((3, 4), layout="T"),), {"shifts": (-2, 5), "dims": (0, 1)}, name="two"),
+        Sample((Arg((0, 3)),), {"shifts": (2,), "dims": (0,)}, name="empty"),
+    ],
+    doc="The elements moved by ``shifts`` along ``dims``; what leaves at one end enters at the other.",
+)
+
+
+def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """A copy with the elements moved by ``shifts`` along ``dims``, round the ends; without dims the flattened tensor is.
+
+    Raises: ShapeError if ``shifts`` and ``dims`` differ in length; DimError for a bad dim.
+    """
+    array = require_tensor("roll", input)
+    by = integers("roll", (shifts,))
+    if dims is None or dims == ():
+        if len(by) != 1:
+            raise ShapeError(f"roll: without dims one shift is expected, got {by}.")
+        flat = roll_op(to_shape(input, -1), shifts=by, dims=(0,))
+        return core.reshape(flat, shape=tuple(array.shape))  # type: ignore[no-any-return]
+    along = tuple([one_dim("roll", d, array.ndim) for d in integers("roll", (dims,))])
+    if len(by) != len(along):
+        raise ShapeError(f"roll: shifts {by} and dims {along} must have the same length.")
+    return roll_op(input, shifts=by, dims=along)  # type: ignore[no-any-return]
+
+
+# --- repeating
+
+
+def repeat(self: Tensor, *sizes: Any) -> Tensor:
+    """The tensor repeated ``sizes[d]`` times along each dimension; more sizes than dimensions add new ones in front.
+
+    Raises: ShapeError for fewer sizes than dimensions, or negative ones.
+    """
+    times = integers("repeat", sizes)
+    have = tuple(self._data.shape)
+    if len(times) < len(have) or min(times, default=0) < 0:
+        raise ShapeError(
+            f"repeat: {times} must name at least {len(have)} sizes, none negative, for a tensor of shape {have}."
+        )
+    have = (1,) * (len(times) - len(have)) + have
+    apart = tuple([part for size in have for part in (1, size)])
+    spread = tuple([part for pair in zip(times, have, strict=True) for part in pair])
+    wide = core.expand(to_shape(self, apart), shape=spread)
+    result = tuple([n * size for n, size in zip(times, have, strict=True)])
+    return core.reshape(core.contiguous_copy(wide), shape=result)  # type: ignore[no-any-return]
+
+
+def tile(input: Tensor, *dims: Any) -> Tensor:
+    """``repeat``, with ones put in front where ``dims`` has fewer sizes than the tensor dimensions."""
+    times = integers("tile", dims)
+    lead = require_tensor("tile", input).ndim - len(times)
+    return repeat(input, (1,) * lead + times)
+
+
+def repeat_interleave(
+    input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
+    """Each slice along ``dim`` repeated ``repeats`` times in a row: a number, or one for each slice.
+
+    Without ``dim`` the tensor is flattened. ``output_size`` is the size of the result, if the caller knows it.
+
+    Raises: ShapeError for repeats that are negative or of another length.
+    """
+    from .index import as_index, index_select
+    from .search import searchsorted
+
+    array = require_tensor("repeat_interleave", input)
+    x = to_shape(input, -1) if dim is None or array.ndim == 0 else input
+    at = 0 if dim is None else one_dim("repeat_interleave", dim, array.ndim)
+    size = x._data.shape[at]
+    if isinstance(repeats, Tensor) and repeats._data.size == 1:
+        repeats = int(repeats)
+    if not isinstance(repeats, Tensor):
+        times = int(repeats)
+        if times < 0:
+            raise ShapeError(f"repeat_interleave: repeats must not be negative, got {times}.")
+        shape = tuple(x._data.shape)
+        spread = core.expand(unsqueeze(x, at + 1), shape=(*shape[: at + 1], times, *shape[at + 1 :]))
+        return core.reshape(  # type: ignore[no-any-return]
+            core.contiguous_copy(spread), shape=(*shape[:at], size * times, *shape[at + 1 :])
+        )
+    counts = as_index("repeat_interleave", repeats)
+    if counts._data.shape != (size,):
+        raise ShapeError(f"repeat_interleave: repeats must have shape ({size},) for dim {at}, got {tuple(counts.shape)}.")
+    if size and int(counts.min()) < 0:  # type: ignore[attr-defined]
+        raise ShapeError("repeat_interleave: repeats must not be negative.")
+    ends = counts.cumsum(0)  # type: ignore[attr-defined]
+    total = int(ends[-1]) if size else 0
+    if output_size is not None and output_size != total:
+        raise ShapeError(f"repeat_interleave: output_size is {output_size}, but the repeats add up to {total}.")
+    from .create import arange
+
+    places = searchsorted(ends, arange(total, device=x.device), right=True)
+    return index_select(x, at, places)
+
+
+# --- padding
+
+_MODES = ("constant", "reflect", "replicate", "circular")
+
+
+def _pad_infer(x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Spec:
+    shape = []
+    for d, (size, (before, after)) in enumerate(zip(x.shape, pads, strict=True)):
+        most = {"reflect": size - 1, "circular": size}.get(mode, before + after)
+        if max(before, after) > max(most, 0) or (mode == "replicate" and size == 0 and before + after):
+            raise ShapeError(
+                f"pad: {mode} padding of {(before, after)} is too much for dimension {d} of size {size}: at most "
+                f"{max(most, 0) if mode != 'replicate' else 0} can be added at each end."
+            )
+        shape.append(before + size + after)
+    return Spec(tuple(shape), x.dtype)
+
+
+def _pad_rule(F: Any, g: Any, x: Any, *, needs: Any, pads: Any, mode: str, value: float) -> tuple[Any, ...]:
+    """The gradient of what was padded on is added where its value came from."""
+    shape = tuple(x.shape)
+    if mode == "constant":
+        key = tuple([slice(before, before + size, 1) for size, (before, _) in zip(shape, pads, strict=True)])
+        return (F.slice(g, key=key),)
+    for d, (before, after) in enumerate(pads):
+        if before or after:
+            g = _folded(F, g, d, shape[d], before, after, mode)
+    return (g,)
+
+
+def _folded(F: Any, g: Any, d: int, size: int, before: int, after: int, mode: str) -> Any:
+    lead = (slice(None),) * d
+
+    def part(start: int, end: int) -> Any:
+        return F.slice(g, key=(*lead, slice(start, end, 1)))
+
+    def placed(piece: Any, start: int, count: int) -> Any:
+        around = ((0, 0),) * d + ((start, size - start - count),) + ((0, 0),) * (g.ndim - d - 1)
+        return F.pad(piece, pads=around, mode="constant", value=0.0)
+
+    total = part(before, before + size)
+    for piece_from, count, reflect_to, edge, around_to in (
+        (0, before, 1, 0, size - before),
+        (before + size, after, size - 1 - after, size - 1, 0),
+    ):
+        if not count:
+            continue
+        piece = part(piece_from, piece_from + count)
+        if mode == "reflect":
+            piece = placed(F.flip(piece, dims=(d,)), reflect_to, count)
+        elif mode == "replicate":
+            piece = placed(F.sum(piece, dim=(d,), keepdim=True), edge, 1)
+        else:
+            piece = placed(piece, around_to, count)
+        total = F.add(total, piece)
+    return total
+
+
+def _pad_samples() -> list[Sample]:
+    samples = []
+    for mode in _MODES:
+        for name, shape, pads, layout in (
+            ("ends", (5,), ((2, 1),), "C"),
+            ("image", (2, 4, 3), ((0, 0), (1, 3), (2, 0)), "T"),
+            ("nothing", (2, 3), ((0, 0), (0, 0)), "C"),
+        ):
+            attrs = {"pads": pads, "mode": mode, "value": 0.5 if mode == "constant" else 0.0}
+            samples.append(Sample((Arg(shape, layout=layout),), attrs, name=f"{mode}-{name}"))
+    return samples
+
+
+pad_op = op(
+    "pad",
+    infer=_pad_infer,
+    rule=_pad_rule,
+    samples=_pad_samples,
+    doc="Each dimension grown by ``pads``: with a value, reflected, with its edge, or round the ends.",
+)
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Grow the last dimensions: ``pad`` is (before, after) of the last one, then of the one before it, and so on.
+
+    Args:
+        mode: ``"constant"`` fills with ``value`` (0 by default; negative sizes cut off), ``"reflect"`` mirrors without
+            repeating the edge, ``"replicate"`` repeats the edge, ``"circular"`` goes round.
+    Raises: ShapeError for an odd number of sizes, more than the tensor has, or more than the mode allows; ValueError
+        for another mode, or a ``value`` where it has no meaning.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.pad(tg.tensor([1, 2, 3]), (2, 1), "reflect").tolist()
+        [3, 2, 1, 2, 3, 2]
+    """
+    shape = tuple(require_tensor("pad", input).shape)
+    sizes = integers("pad", (pad,))
+    if len(sizes) % 2 or len(sizes) // 2 > len(shape):
+        raise ShapeError(f"pad: {sizes} must be pairs, at most one for each of the {len(shape)} dimensions.")
+    if mode not in _MODES:
+        raise ValueError(f"pad: mode must be one of {', '.join(_MODES)}; got {mode!r}.")
+    if mode != "constant" and value:
+        raise ValueError(f"pad: value is for mode 'constant', not {mode!r}.")
+    pads = [(0, 0)] * len(shape)
+    for i in range(len(sizes) // 2):
+        pads[len(shape) - 1 - i] = (sizes[2 * i], sizes[2 * i + 1])
+    x = input
+    if min(sizes, default=0) < 0:
+        cut = []
+        for d, (before, after) in enumerate(pads):
+            start, end = max(-before, 0), shape[d] - max(-after, 0)
+            if start > end:
+                raise ShapeError(f"pad: {(before, after)} cuts more off than dimension {d} of size {shape[d]} has.")
+            cut.append(slice(start, end, 1))
+        x = core.slice_(input, key=tuple(cut))
+        pads = [(max(before, 0), max(after, 0)) for before, after in pads]
+    fill = 0.0 if value is None else value
+    return pad_op(x, pads=tuple(pads), mode=mode, value=fill)  # type: ignore[no-any-return]
+
+
+# --- grids
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """Coordinates of a grid: for vectors of sizes n1, n2, ... one (n1, n2, ...) view each.
+
+    ``indexing="xy"`` swaps the first two dimensions of the results.
+
+    Raises: ShapeError for tensors of more than one dimension; ValueError for another ``indexing``.
+    """
+    given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
+    if indexing not in ("ij", "xy"):
+        raise ValueError(f"meshgrid: indexing must be 'ij' or 'xy', got {indexing!r}.")
+    for x in given:
+        if require_tensor("meshgrid", x).ndim > 1:
+            raise ShapeError(f"meshgrid: expected vectors or 0-d tensors, got shape {tuple(x.shape)}.")
+    vectors = [to_shape(x, -1) for x in given]
+    swap = indexing == "xy" and len(vectors) > 1
+    if swap:
+        vectors[:2] = vectors[1], vectors[0]
+    shape = tuple([x._data.shape[0] for x in vectors])
+    grids = []
+    for d, x in enumerate(vectors):
+        column = core.reshape(x, shape=(1,) * d + (shape[d],) + (1,) * (len(shape) - d - 1))
+        grid = core.expand(column, shape=shape)
+        grids.append(transpose(grid, 0, 1) if swap else grid)
+    if swap:
+        grids[:2] = grids[1], grids[0]
+    return tuple(grids)
+
+
+for _function in (flip, fliplr, flipud, repeat, repeat_interleave, roll, rot90, tile):
+    install(_function)
