@@ -72,7 +72,8 @@ def operands(op: str, kind: str, count: int) -> list[np.ndarray[Any, Any]]:
             values = values[:12]
     elif kind in FLOATS:
         special = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, 2.0, -2.5, 3.0, 10.0, -100.0, 1e-20, 700.0, -750.0, 1e30]
-        values = np.array([*special, -1e30, math.inf, -math.inf, math.nan, *RNG.normal(size=40) * 3, *RNG.uniform(-1, 1, 20)])
+        special += [-1e30, math.inf, -math.inf, math.nan]
+        values = np.array([*special, *RNG.normal(size=40) * 3, *RNG.uniform(-1, 1, 20)])
     else:
         # NumPy's own power has no digits left at 1e10
         parts = np.array([0.0, 0.3, -0.7, 1.0, -1.0, 2.5, -8.0, 1e-10, 2.0 if op == "pow" else 1e10])

@@ -57,6 +57,11 @@ class CupyAccumulation(IndexKernels):
 
     _kernels: Kernels
 
+    def check_index(self, name: str, index: Any, size: int, dim: int, negative: bool = False) -> None:
+        # CuPy wraps what is out of range without a word. One answer is fetched, the numbers only for the message.
+        if index.size and not bool(((index >= (-size if negative else 0)) & (index < size)).all()):
+            super().check_index(name, index, size, dim, negative)
+
     def _combine(self, how: Any, target: Any, dims: tuple[int, ...], indices: Indices, values: Any) -> Any:
         first, after = dims[0], dims[-1] + 1
         if how is not self.xp.add or dims != tuple(range(first, after)) or target.dtype.kind == "b":
