@@ -44,7 +44,7 @@ def _laid_out(array: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
 
 def draw(arg: Arg, dtype: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     """The array of one argument; floating kinds in ``dtype``."""
-    values = np.asarray(arg.values) if arg.values is not None else _values(arg, rng)
+    values = np.asarray(arg.values).reshape(arg.shape) if arg.values is not None else _values(arg, rng)
     if arg.kind == "c":
         values = values.astype(COMPLEX_OF[dtype])
     elif arg.kind == "f":

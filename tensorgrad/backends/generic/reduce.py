@@ -45,7 +45,7 @@ class ReduceKernels:
         count = elements_in(x.shape, dim)
         with np.errstate(all="ignore"):
             total = self.xp.asarray(self.xp.sum(wide(x), axis=dim, keepdims=keepdim))
-            return (total / total.dtype.type(count)).astype(x.dtype, copy=False)
+            return self.xp.asarray(total / total.dtype.type(count)).astype(x.dtype, copy=False)
 
     def var(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
         """Two passes: the sum of squared distances from the mean does not cancel."""
@@ -57,7 +57,7 @@ class ReduceKernels:
             away = w - mean / mean.dtype.type(count)
             squares = away.real**2 + away.imag**2 if w.dtype.kind == "c" else away * away
             total = xp.asarray(xp.sum(squares, axis=dim, keepdims=keepdim))
-            result = total / total.dtype.type(max(count - correction, 0))
+            result = xp.asarray(total / total.dtype.type(max(count - correction, 0)))
         return result if x.dtype.kind == "c" else result.astype(x.dtype, copy=False)
 
     def amax(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
