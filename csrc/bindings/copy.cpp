@@ -1,6 +1,8 @@
 // cast, contiguous, cat and pad: fresh C-contiguous arrays from arrays of any layout.
 #include "../kernels/copy.h"
 
+#include <pybind11/stl.h>
+
 #include "lines.h"
 
 namespace tg {

@@ -82,3 +82,19 @@ class CppBackend(NumpyBackend):
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
         return super().kernel(op) if native is None else native
+
+    # --- kernels of the extension whose signature differs from the op's
+
+    def contiguous(self, x: Any) -> Any:
+        return x if x.flags.c_contiguous else self.c.contiguous(x)
+
+    def contiguous_copy(self, x: Any) -> Any:
+        return self.c.contiguous(x)
+
+    def cat(self, *xs: Any, dim: int) -> Any:
+        return self.c.cat(xs, dim)
+
+    def pad(self, x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Any:
+        if mode != "constant":
+            return super().pad(x, pads=pads, mode=mode, value=value)
+        return self.c.pad(x, pads, value)
