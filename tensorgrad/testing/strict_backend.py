@@ -59,9 +59,7 @@ def _dropout(count: int, seed: int, offset: int, p: Any, scale: Any, x: Any, y: 
     y[...] = np.where(mask, wide * wide.dtype.type(scale), 0).astype(y.dtype)
 
 
-def _accumulate(
-    outer: int, length: int, inner: int, rows: int, target: Any, order: Any, values: Any, out: Any
-) -> None:
+def _accumulate(outer: int, length: int, inner: int, rows: int, target: Any, order: Any, values: Any, out: Any) -> None:
     added, total = values.reshape(outer, length, inner), out.reshape(outer, rows, inner)
     wide = total.astype(np.float32) if total.dtype.itemsize == 2 and total.dtype.kind in "fV" else total
     for row, place in zip(target.tolist(), order.tolist(), strict=True):
@@ -112,6 +110,7 @@ class StrictCupyBackend(CupyBackend):
         self.array_type = StrictArray
         self._launcher = _EvaluatingLauncher(xp)
         self._kernels = _ReferenceKernels(xp)
+        self._steps = {}
         self._count = 1
 
     @classmethod

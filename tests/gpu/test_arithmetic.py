@@ -131,9 +131,10 @@ def test_primitive(op: str, kind: str, kernels: dict[tuple[str, str], Any]) -> N
         digits = (3e-6 if kind == "c64" else 1e-6) if single else 2e-13
         good = close(out, want, digits)
     bad = np.flatnonzero(~good)
-    assert not bad.size, "; ".join(
-        f"{op}({', '.join(repr(x[i]) for x in given)}) = {out[i]!r}, not {want[i]!r}" for i in bad[:6]
-    ) + f" ({bad.size} of {out.size})"
+    assert not bad.size, (
+        "; ".join(f"{op}({', '.join(repr(x[i]) for x in given)}) = {out[i]!r}, not {want[i]!r}" for i in bad[:6])
+        + f" ({bad.size} of {out.size})"
+    )
 
 
 STORED = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 import tensorgrad  # noqa: F401 - fills the table of ops
 from tensorgrad.backends.cupy.kernels import SOURCES
 from tensorgrad.backends.cupy.launch import walk
+from tensorgrad.backends.cupy.optim_kernels import adam_formula, sgd_formula
 from tensorgrad.backends.cupy.printer import Layout, array_inputs, is_heavy, kernel, storage_of, unit
 from tensorgrad.dtypes import BY_NAME
 from tensorgrad.expr import Program, lower, symbol
@@ -55,6 +58,22 @@ def test_every_formula(dtype: str, layout: str, arch: int) -> None:
 def test_every_file(source: object, arch: int) -> None:
     compiled = compile_for_gpu(source.text(), arch)  # type: ignore[attr-defined]
     assert compiled.spills == 0, compiled.log
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_every_optimizer_step(dtype: str, arch: int) -> None:
+    number, programs = "py:float", []
+    for momentum, nesterov, decays, maximize in product((False, True), repeat=4):
+        keys = (dtype, dtype, number, number, *((dtype, number, number, "py:bool") if momentum else ()))
+        built = sgd_formula(momentum=momentum, nesterov=nesterov, decays=decays, maximize=maximize)
+        programs.append(("sgd", lower(built, keys)))
+    for decays, decoupled, maximize, amsgrad, light in product((False, True), repeat=5):
+        keys = (*(dtype,) * 4, *(number,) * 8, *((dtype,) if amsgrad else ()))
+        built = adam_formula(decays=decays, decoupled=decoupled, maximize=maximize, amsgrad=amsgrad, light=light)
+        programs.append(("adam", lower(built, keys)))
+    assert all({name for _, name in program.outputs} == {dtype} for _, program in programs)
+    compiles(programs, [dense_layout(program) for _, program in programs], arch)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

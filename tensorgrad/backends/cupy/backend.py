@@ -14,6 +14,7 @@ from .dense_kernels import CupyAccumulation, CupyProducts
 from .formula import CupyFormula
 from .kernels import Kernels
 from .launch import Launcher
+from .optim_kernels import CupyOptimizers
 from .random_kernels import CupyRandomKernels
 
 __all__ = ["CupyBackend"]
@@ -28,7 +29,7 @@ def _cupy() -> Any:
     return import_module("cupy")
 
 
-class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, Backend):
+class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimizers, Backend):
     """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
 
     name: ClassVar[str] = "cupy"
@@ -40,6 +41,7 @@ class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, Backend):
         self.array_type = self.xp.ndarray
         self._launcher = Launcher(self.xp)
         self._kernels = Kernels(self.xp)
+        self._steps = {}
         self._count = self.xp.cuda.runtime.getDeviceCount()
 
     @classmethod

@@ -18,6 +18,7 @@ _PACK_BYTES = 16  # the widest load and store of one thread
 _INT32_ELEMENTS = 1 << 31
 _MOST_WALKS = 4096  # remembered per program; a program of ever new shapes starts over
 
+
 def _single(value: Any) -> Any:
     with np.errstate(over="ignore"):  # 1e60 is inf in float32, as it is in the other evaluators
         return np.float32(value.real)

@@ -227,7 +227,8 @@ def _strided_loop(program: Program, layout: Layout, index: str) -> list[str]:
     unsigned = "unsigned long long" if layout.wide else "unsigned int"
     places = []
     for o, how in enumerate(layout.operands):
-        places.append(f"p{o}[{ {DENSE: 'i', SINGLE: '0', STRIDED: f'at{o}'}[how]}]")
+        at = {DENSE: "i", SINGLE: "0", STRIDED: f"at{o}"}[how]
+        places.append(f"p{o}[{at}]")
     moving = [o for o, how in enumerate(layout.operands) if how == STRIDED]
     lines = [
         f"const {unsigned} step = ({unsigned})gridDim.x * blockDim.x;",
