@@ -1,0 +1,116 @@
+"""The backend of device ``cuda``: why it can't run, and which device a kernel runs on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tensorgrad.backends import registry
+from tensorgrad.backends.cupy import backend as cupy_backend
+from tensorgrad.backends.cupy.backend import CupyBackend
+from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
+from tensorgrad.backends.cupy.launch import Launcher
+from tensorgrad.backends.cupy.printer import kernel, numbers, source_file, unit
+from tensorgrad.errors import BackendError, DeviceError
+from tensorgrad.expr import lower, symbol
+from tensorgrad.testing.strict_array import StrictArray, StrictDevice
+from tensorgrad.testing.strict_backend import REFERENCES, StrictCupyBackend, strict_cuda
+
+from .test_compile import dense_layout
+
+
+class _Cuda:
+    """``cupy`` with a driver that answers as it is told."""
+
+    class cuda:
+        class runtime:
+            CUDARuntimeError = type("CUDARuntimeError", (RuntimeError,), {})
+            answer: Any = 0
+
+            @classmethod
+            def getDeviceCount(cls) -> int:
+                if isinstance(cls.answer, Exception):
+                    raise cls.answer
+                return cls.answer  # type: ignore[no-any-return]
+
+
+def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_backend, "find_spec", lambda name: None)
+    reason = CupyBackend.why_not()
+    assert reason is not None
+    assert "pip install 'tensorgrad[cuda]'" in reason
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(_Cuda.cuda.runtime.CUDARuntimeError("too old"), "too old"), (0, "sees no device"), (2, None)]
+)
+def test_a_missing_driver_and_missing_devices(answer: Any, said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_backend, "find_spec", lambda name: object())
+    monkeypatch.setattr(cupy_backend, "_cupy", lambda: _Cuda)
+    monkeypatch.setattr(_Cuda.cuda.runtime, "answer", answer)
+    reason = CupyBackend.why_not()
+    assert (reason is None) if said is None else (said in str(reason) and "\n" not in str(reason))
+
+
+def test_without_a_device_the_user_is_told_why() -> None:
+    if CupyBackend.why_not() is None:
+        pytest.skip("there is a GPU here")
+    with pytest.raises(DeviceError, match=r"device 'cuda' is not available: .*can't run here"):
+        registry.on_device("cuda")
+    with pytest.raises(BackendError, match="can't run here"):
+        registry.get("cupy")
+
+
+def test_the_stand_in_leaves_nothing_behind() -> None:
+    before = dict(registry._loaded)
+    with strict_cuda() as backend:
+        assert registry.on_device("cuda") is backend
+        assert registry.get_backend("cuda") == "cupy"
+    assert registry._loaded == before
+
+
+def test_kernels_run_on_the_device_of_their_arrays() -> None:
+    entered = []
+
+    class Device(StrictDevice):
+        def __enter__(self) -> Device:
+            entered.append(self.id)
+            return self
+
+    class Namespace:
+        class cuda:
+            pass
+
+    backend = StrictCupyBackend()
+    Namespace.cuda.Device = Device  # type: ignore[attr-defined]
+    backend.xp = Namespace
+    run = backend._on_device_of_inputs(lambda *inputs, **attrs: len(inputs))
+    x = StrictArray(np.ones(2))
+    assert run(1.0, x) == 2
+    assert run([x], [x]) == 2
+    assert run(3.0) == 1
+    assert entered == [0, 0]
+
+
+def test_cupy_takes_the_kernels_without_a_driver() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'tensorgrad[cuda]'")
+    program = lower([symbol(0) * symbol(1)], ("float32", "py:float"))
+    text = unit([program], [kernel(program, dense_layout(program), "formula")])
+    assert isinstance(Launcher(cupy).compile(text, "formula"), cupy.RawKernel)
+
+
+def test_numbers_are_passed_in_every_type_they_are_used_in() -> None:
+    program = lower([symbol(0) * symbol(2), symbol(1) * symbol(2)], ("float32", "float64", "py:float"))
+    assert set(numbers(program)) == {(2, "f32"), (2, "f64")}
+
+
+def test_every_kernel_has_a_reference_and_a_source() -> None:
+    for source in SOURCES:
+        assert source.text().count("__global__") >= 1
+        assert all(name in REFERENCES for name in source.names)
+    assert "namespace tg" in source_file("core.cuh")
+    with pytest.raises(TypeError, match="no CUDA kernel 'accumulate_bool'"):
+        Kernels(None).launch("accumulate_bool", 1)
