@@ -15,11 +15,20 @@ import numpy as np
 
 from ..dispatch import Raw
 from ..errors import BackendError
+from .generic.attention import AttentionKernels
+from .generic.conv import ConvKernels
+from .generic.embedding import EmbeddingKernels
 from .generic.index import IndexKernels
+from .generic.loss import LossKernels
+from .generic.matmul import MatmulKernels
+from .generic.norm import NormKernels
+from .generic.pool import PoolKernels
+from .generic.random import RandomKernels
 from .generic.reduce import ReduceKernels
 from .generic.scan import ScanKernels
 from .generic.shape import ShapeKernels
 from .generic.shape_more import MoreShapeKernels
+from .generic.softmax import SoftmaxKernels
 from .generic.sort import SortKernels
 
 if TYPE_CHECKING:
@@ -29,7 +38,10 @@ if TYPE_CHECKING:
 __all__ = ["Backend"]
 
 
-class Backend(ShapeKernels, MoreShapeKernels, ReduceKernels, ScanKernels, IndexKernels, SortKernels):
+class Backend(
+    ShapeKernels, MoreShapeKernels, ReduceKernels, ScanKernels, IndexKernels, SortKernels, MatmulKernels, ConvKernels,
+    PoolKernels, SoftmaxKernels, NormKernels, LossKernels, EmbeddingKernels, AttentionKernels, RandomKernels,
+):  # fmt: skip
     """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
 
     name: ClassVar[str]

@@ -1,0 +1,74 @@
+"""Attention over ``xp``, written out: the scores of all queries and keys are made at once, in float32 at least."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .reduce import wide
+
+
+class AttentionKernels:
+    xp: Any
+
+    def attention(
+        self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float
+    ) -> tuple[Any, Any]:
+        scores = self._scores(q, k, mask, causal, scale)
+        lse = self._log_sum(scores)
+        out = self.xp.matmul(self._weights(scores, lse), wide(v))
+        return out.astype(q.dtype, copy=False), lse
+
+    def attention_backward(
+        self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, *, causal: bool, scale: float,
+        needs: tuple[bool, ...],
+    ) -> Any:  # fmt: skip
+        xp = self.xp
+        weights = self._weights(self._scores(q, k, mask, causal, scale), lse)
+        g, v = wide(g), wide(v)
+        to_q = to_k = to_v = to_mask = None
+        if needs[2]:
+            to_v = xp.matmul(weights.swapaxes(-1, -2), g).astype(q.dtype, copy=False)
+        if needs[0] or needs[1] or needs[3]:
+            slope = xp.matmul(g, v.swapaxes(-1, -2))
+            slope -= (g * wide(out)).sum(axis=-1, keepdims=True)
+            slope *= weights
+            if needs[3]:
+                to_mask = self.sum_to(slope, shape=mask.shape).astype(mask.dtype, copy=False)  # type: ignore[attr-defined]
+            slope *= slope.dtype.type(scale)
+            if needs[0]:
+                to_q = xp.matmul(slope, wide(k)).astype(q.dtype, copy=False)
+            if needs[1]:
+                to_k = xp.matmul(slope.swapaxes(-1, -2), wide(q)).astype(q.dtype, copy=False)
+        return to_q, to_k, to_v, to_mask
+
+    def _scores(self, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
+        """(..., queries, keys): ``q k^T * scale`` plus the mask; -inf where a query must not look."""
+        xp = self.xp
+        q = wide(q)
+        scores = xp.matmul(q * q.dtype.type(scale), wide(k).swapaxes(-1, -2))
+        never = xp.asarray(-math.inf, dtype=scores.dtype)
+        if causal:
+            rows, columns = xp.arange(scores.shape[-2])[:, None], xp.arange(scores.shape[-1])
+            scores = xp.where(columns <= rows, scores, never)
+        if mask is None:
+            return scores
+        return xp.where(mask, scores, never) if mask.dtype.kind == "b" else scores + wide(mask)
+
+    def _log_sum(self, scores: Any) -> Any:
+        """logsumexp of each row; -inf for a row that looks nowhere."""
+        xp = self.xp
+        if not scores.shape[-1]:
+            return xp.full(scores.shape[:-1], -math.inf, dtype=scores.dtype)
+        top = scores.max(axis=-1, keepdims=True)
+        top = xp.where(xp.isinf(top), xp.zeros((), dtype=top.dtype), top)
+        with np.errstate(divide="ignore"):
+            return xp.log(xp.exp(scores - top).sum(axis=-1)) + top[..., 0]
+
+    def _weights(self, scores: Any, lse: Any) -> Any:
+        """softmax of the scores; zeros in a row that looks nowhere."""
+        xp = self.xp
+        safe = xp.where(xp.isinf(lse), xp.zeros((), dtype=lse.dtype), lse)
+        return xp.exp(scores - safe[..., None])

@@ -1,0 +1,89 @@
+"""Cross-entropy of class indices over ``xp``; half precision is computed in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...errors import IndexOutOfRange
+from .reduce import wide
+
+
+class LossKernels:
+    xp: Any
+
+    def cross_entropy(
+        self, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
+    ) -> tuple[Any, Any]:
+        xp = self.xp
+        valid, index = self._classes(target, x.shape[1], ignore_index)
+        source = wide(x)
+        rows = xp.arange(x.shape[0])
+        with np.errstate(all="ignore"):
+            top = source.max(axis=1, keepdims=True) if x.shape[1] else source[:, :0].sum(axis=1, keepdims=True)
+            lse = (xp.log(xp.exp(source - top).sum(axis=1, keepdims=True)) + top)[:, 0]
+        losses = lse - source[rows, index]
+        weights = None if w is None else wide(w)
+        if weights is not None:
+            losses = losses * weights[index]
+        if label_smoothing:
+            far = lse[:, None] - source
+            spread = far.sum(axis=1) if weights is None else (far * weights).sum(axis=1)
+            share = label_smoothing / x.shape[1]
+            losses = losses * (1 - label_smoothing) + spread * share
+        losses = xp.where(valid, losses, xp.zeros((), dtype=losses.dtype))
+        if reduction == "none":
+            return losses.astype(x.dtype, copy=False), lse
+        total = losses.sum()
+        if reduction == "mean":
+            with np.errstate(all="ignore"):
+                total = total / self._weight_sum(valid, index, weights, losses.dtype)
+        return xp.asarray(total, dtype=x.dtype), lse
+
+    def cross_entropy_backward(
+        self, g: Any, x: Any, target: Any, w: Any, lse: Any, *, ignore_index: int, reduction: str,
+        label_smoothing: float,
+    ) -> Any:  # fmt: skip
+        xp = self.xp
+        valid, index = self._classes(target, x.shape[1], ignore_index)
+        source = wide(x)
+        rows = xp.arange(x.shape[0])
+        weights = None if w is None else wide(w)
+        scale = wide(g)
+        if reduction == "mean":
+            with np.errstate(all="ignore"):
+                scale = scale / self._weight_sum(valid, index, weights, source.dtype)
+        scale = xp.where(valid, scale, xp.zeros((), dtype=source.dtype))  # (n,), whatever the reduction
+        hard = scale * (1 - label_smoothing)
+        if weights is not None:
+            hard = hard * weights[index]
+        with np.errstate(all="ignore"):
+            out = xp.exp(source - lse[:, None])
+        if label_smoothing:
+            share = label_smoothing / x.shape[1]
+            total = x.shape[1] if weights is None else weights.sum()
+            out *= (hard + scale * share * total)[:, None]
+            out -= (scale * share)[:, None] * (1 if weights is None else weights)
+        else:
+            out *= hard[:, None]
+        out[rows, index] -= hard
+        return out.astype(x.dtype, copy=False)
+
+    def _classes(self, target: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
+        """(which rows count, their class, 0 for the others). Raises IndexOutOfRange for a class that is not there."""
+        valid = target != ignore_index
+        wrong = valid & ((target < 0) | (target >= classes))
+        if bool(wrong.any()):
+            first = int(target[wrong][0])
+            raise IndexOutOfRange(
+                f"cross_entropy: target {first} is out of bounds for {classes} classes (0 to {classes - 1}; "
+                f"ignore_index is {ignore_index})."
+            )
+        return valid, self.xp.where(valid, target, self.xp.zeros((), dtype=target.dtype))
+
+    def _weight_sum(self, valid: Any, index: Any, weights: Any, dtype: Any) -> Any:
+        """What the mean divides by: the weights of the rows that count."""
+        if weights is None:
+            return valid.sum().astype(dtype)
+        return self.xp.where(valid, weights[index], self.xp.zeros((), dtype=weights.dtype)).sum()

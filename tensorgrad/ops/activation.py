@@ -1,0 +1,195 @@
+"""Activations with PyTorch's signatures; the formulas are in ``pointwise``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ShapeError
+from ..tensor import Tensor, install
+from . import pointwise as pw
+from .checks import require_tensors, shaped
+from .elementwise import Elementwise
+from .inplace import write_into
+from .shape_core import one_dim, slice_
+
+__all__ = ["celu", "celu_", "elu_", "hardshrink", "prelu", "relu", "relu_", "rrelu", "selu", "selu_", "threshold"]
+
+
+def _apply(record: Elementwise, input: Tensor, inplace: bool, *numbers: Any) -> Tensor:
+    if inplace:
+        return write_into(record, input, (input, *numbers), {})
+    return record(input, *numbers)  # type: ignore[no-any-return]
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``max(x, 0)``; its derivative at 0 is taken as 0."""
+    return _apply(pw.relu, input, inplace)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """``min(max(x, 0), 6)``."""
+    return _apply(pw.hardtanh, input, inplace, 0.0, 6.0)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """``x`` where positive, else ``negative_slope * x``. Source: Maas, Hannun, Ng 2013."""
+    return _apply(pw.leaky_relu, input, inplace, float(negative_slope))
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """``x`` where positive, else ``alpha * (exp(x) - 1)``. Source: Clevert, Unterthiner, Hochreiter 2015."""
+    return _apply(pw.elu, input, inplace, float(alpha), 1.0, 1.0)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """ELU scaled so that mean 0 and variance 1 are a fixed point. Source: Klambauer et al. 2017."""
+    return _apply(pw.elu, input, inplace, 1.6732632423543772, 1.0507009873554805, 1.0)
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """``max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)``. Source: Barron 2017."""
+    if alpha == 0:
+        raise ValueError("celu: alpha must not be zero.")
+    return _apply(pw.elu, input, inplace, float(alpha), 1.0, 1.0 / float(alpha))
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """``x * Phi(x)`` with the normal distribution function; ``approximate="tanh"`` gives its tanh approximation.
+
+    Source: Hendrycks and Gimpel 2016.
+    """
+    if approximate == "none":
+        return pw.gelu(input)  # type: ignore[no-any-return]
+    if approximate == "tanh":
+        return pw.gelu_tanh(input)  # type: ignore[no-any-return]
+    raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}.")
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x * sigmoid(x)``, also called swish."""
+    return _apply(pw.silu, input, inplace)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x * tanh(softplus(x))``. Source: Misra 2019."""
+    return _apply(pw.mish, input, inplace)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """``log(1 + exp(beta * x)) / beta``; ``x`` itself where ``beta * x > threshold``."""
+    return pw.softplus(input, float(beta), float(threshold))  # type: ignore[no-any-return]
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """``x`` limited to [min_val, max_val]; the derivative at the bounds is 0."""
+    if min_val > max_val:
+        raise ValueError(f"hardtanh: min_val {min_val} is larger than max_val {max_val}.")
+    return _apply(pw.hardtanh, input, inplace, min_val, max_val)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x * relu6(x + 3) / 6``. Source: Howard et al. 2019."""
+    return _apply(pw.hardswish, input, inplace)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """``relu6(x + 3) / 6``."""
+    return _apply(pw.hardsigmoid, input, inplace)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """``log(sigmoid(x))`` without overflow."""
+    return pw.logsigmoid(input)  # type: ignore[no-any-return]
+
+
+def softsign(input: Tensor) -> Tensor:
+    """``x / (1 + |x|)``."""
+    return pw.softsign(input)  # type: ignore[no-any-return]
+
+
+def tanhshrink(input: Tensor) -> Tensor:
+    """``x - tanh(x)``."""
+    return pw.sub(input, pw.tanh(input))  # type: ignore[no-any-return]
+
+
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """``x`` where ``|x| > lambd``, else 0."""
+    return pw.hardshrink(input, lambd)  # type: ignore[no-any-return]
+
+
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """``x`` moved towards 0 by ``lambd``, and 0 within it."""
+    if lambd < 0:
+        raise ValueError(f"softshrink: lambd must not be negative, got {lambd}.")
+    return pw.softshrink(input, lambd)  # type: ignore[no-any-return]
+
+
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """``x`` where ``x > threshold``, else ``value``."""
+    return _apply(pw.threshold, input, inplace, threshold, value)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """``x`` where positive, else ``weight * x``, with one weight or one per channel (dimension 1).
+
+    Raises ShapeError if the weights are neither one nor as many as channels. Source: He, Zhang, Ren, Sun 2015.
+    """
+    require_tensors("prelu", input=input, weight=weight)
+    count = weight._data.size
+    if count != 1:
+        channels = input.shape[1] if input._data.ndim > 1 else 1
+        if weight._data.ndim != 1 or count != channels:
+            raise ShapeError(f"prelu: {tuple(weight.shape)} weights for {channels} channels of {tuple(input.shape)}.")
+        weight = shaped(weight, (count, *(1,) * (input._data.ndim - 2)))
+    elif weight._data.ndim:
+        weight = shaped(weight, (1,) * input._data.ndim)
+    return pw.prelu(input, weight)  # type: ignore[no-any-return]
+
+
+def rrelu(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False,
+    *, generator: Any = None,
+) -> Tensor:  # fmt: skip
+    """Leaky ReLU whose slope is drawn from [lower, upper] for each element in training, and its mean otherwise.
+
+    Source: Xu, Wang, Chen, Li 2015.
+    """
+    if lower > upper:
+        raise ValueError(f"rrelu: lower {lower} is larger than upper {upper}.")
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    from .random import rand_like
+
+    slope = pw.add(pw.mul(rand_like(input, generator=generator), upper - lower), lower)
+    return _apply(pw.prelu, input, inplace, slope)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """``a * sigmoid(b)`` of the two halves of ``input`` along ``dim``. Source: Dauphin, Fan, Auli, Grangier 2016."""
+    require_tensors("glu", input=input)
+    axis = one_dim("glu", dim, input._data.ndim)
+    if input._data.ndim == 0 or input.shape[axis] % 2:
+        raise ShapeError(f"glu: dim {dim} of shape {tuple(input.shape)} can't be halved.")
+    half = input.shape[axis] // 2
+    lead = (slice(None),) * axis
+    first = slice_(input, key=(*lead, slice(0, half)))
+    return gated(first, slice_(input, key=(*lead, slice(half, 2 * half))))
+
+
+def gated(value: Tensor, gate: Tensor) -> Tensor:
+    return pw.mul(value, pw.sigmoid(gate))  # type: ignore[no-any-return]
+
+
+def _in_place(function: Any) -> Any:
+    def form(input: Tensor, *numbers: Any, **named: Any) -> Tensor:
+        return function(input, *numbers, **named, inplace=True)  # type: ignore[no-any-return]
+
+    form.__name__ = form.__qualname__ = f"{function.__name__}_"
+    form.__doc__ = f"In-place form of ``{function.__name__}``."
+    return form
+
+
+relu_, elu_, selu_, celu_ = (_in_place(f) for f in (relu, elu, selu, celu))
+leaky_relu_, hardtanh_, threshold_, rrelu_ = (_in_place(f) for f in (leaky_relu, hardtanh, threshold, rrelu))
+for _function in (relu, relu_, prelu, hardshrink):
+    install(_function)

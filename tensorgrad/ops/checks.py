@@ -1,0 +1,94 @@
+"""What the infer functions of the op families check alike, and small helpers over ``F`` that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..dispatch import recorded
+from ..errors import DTypeError, ShapeError
+from ..tensor import Tensor
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def np_dtype(x: Any) -> np.dtype[Any]:
+    """The NumPy dtype of an array or of a Tensor's array: rules and definitions meet both."""
+    return x._data.dtype if isinstance(x, Tensor) else x.dtype  # type: ignore[no-any-return]
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def statistic_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which statistics of such elements are kept: float32 for half precision."""
+    return FLOAT32 if dtype.itemsize == 2 else dtype
+
+
+def require_float(name: str, x: Any, *, complex: bool = False) -> None:
+    """Raises DTypeError unless ``x`` is floating point (or complex, where that is allowed)."""
+    dtype = x.dtype
+    if not (dtype.kind == "f" or (complex and dtype.kind == "c") or dtype.name == "bfloat16"):
+        raise DTypeError(f"{name}: expected a floating-point tensor, got {dtype.name}. Convert it with .float().")
+
+
+def require_same_dtype(name: str, first: Any, **others: Any) -> None:
+    """Raises DTypeError unless the others (None is skipped) have the dtype of ``first``."""
+    dtype = first.dtype
+    for label, other in others.items():
+        if other is not None and other.dtype is not dtype and other.dtype != dtype:
+            raise DTypeError(
+                f"{name}: expected the same dtype everywhere, got {dtype.name} and {label} of {other.dtype.name}. "
+                f"Convert one: {label} = {label}.to(x.dtype)."
+            )
+
+
+def require_tensors(name: str, **given: Any) -> None:
+    """Raises TypeError unless every argument is a Tensor."""
+    for label, x in given.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: {label} must be a Tensor, got {type(x).__name__}.")
+
+
+def require_vector(name: str, label: str, x: Any, size: int) -> None:
+    """Raises ShapeError unless ``x`` is None or has shape ``(size,)``."""
+    if x is not None and tuple(x.shape) != (size,):
+        raise ShapeError(f"{name}: {label} has shape {tuple(x.shape)}, expected ({size},).")
+
+
+def product(sizes: Any) -> int:
+    count = 1
+    for size in sizes:
+        count *= size
+    return count
+
+
+def reshaped(F: Any, x: Any, shape: tuple[int, ...]) -> Any:
+    """``x`` in another shape, copied first if its memory does not allow a view."""
+    return x if tuple(x.shape) == shape else F.reshape(F.contiguous(x), shape=shape)
+
+
+def shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``reshape`` of a user's tensor: a view that shares its version where possible, else of a copy."""
+    if x._data.shape == shape:
+        return x
+    source = x if x._data.flags.c_contiguous else recorded.contiguous_copy(x)
+    return recorded.reshape(source, shape=shape)  # type: ignore[no-any-return]
+
+
+def swapped(F: Any, x: Any) -> Any:
+    """``x`` with its last two dimensions exchanged."""
+    n = x.ndim
+    return F.permute(x, dims=(*range(n - 2), n - 1, n - 2))
+
+
+def conjugate(F: Any, x: Any) -> Any:
+    """``x`` itself if it is real: what the rule of a product multiplies the gradient with."""
+    return F.conj(x) if np_dtype(x).kind == "c" else x
+
+
+def check_reduction(name: str, reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")

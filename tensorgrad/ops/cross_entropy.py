@@ -1,0 +1,313 @@
+"""Losses over classes: cross-entropy (indices or probabilities), negative log-likelihood, multi-class margins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..dispatch import recorded
+from ..errors import DTypeError, IndexOutOfRange, ShapeError
+from ..tensor import Tensor
+from . import pointwise as pw
+from .checks import (
+    check_reduction,
+    np_dtype,
+    require_float,
+    require_same_dtype,
+    require_tensors,
+    reshaped,
+    shaped,
+    statistic_dtype,
+)
+from .loss import reduce_losses
+from .record import Spec, op
+from .samples import Arg, Sample
+from .shape_core import permute
+from .softmax import log_softmax_op
+
+_INT64 = np.dtype(np.int64)
+
+
+def _infer(
+    x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
+) -> tuple[Spec, Spec]:
+    require_float("cross_entropy", x)
+    if x.ndim != 2 or target.shape != x.shape[:1]:
+        raise ShapeError(
+            f"cross_entropy: logits of shape {tuple(x.shape)} and targets of {tuple(target.shape)} do not fit; "
+            "expected (n, classes) and (n,)."
+        )
+    if target.dtype != _INT64:
+        raise DTypeError(f"cross_entropy: targets are class indices in int64, got {target.dtype.name}.")
+    if w is not None:
+        require_same_dtype("cross_entropy", x, weight=w)
+        if w.shape != x.shape[1:]:
+            raise ShapeError(f"cross_entropy: weight has shape {tuple(w.shape)}, expected ({x.shape[1]},).")
+    rows = (x.shape[0],)
+    return Spec(rows if reduction == "none" else (), x.dtype), Spec(rows, statistic_dtype(x.dtype))
+
+
+def _valid(F: Any, target: Any, ignore_index: int, dtype: Any) -> tuple[Any, Any]:
+    """(1 where a row counts and 0 elsewhere, its class and 0 elsewhere)."""
+    counts = F.ne(target, ignore_index)
+    return F.cast(counts, dtype=dtype), F.where(counts, target, 0)
+
+
+def _weight_of_rows(F: Any, w: Any, index: Any, valid: Any) -> Any:
+    return valid if w is None else F.mul(F.index_select(w, index, dim=0), valid)
+
+
+def _define(
+    F: Any, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
+) -> tuple[Any, Any]:
+    n, classes = x.shape
+    lse = F.logsumexp(x, dim=(1,), keepdim=False)
+    valid, index = _valid(F, target, ignore_index, np_dtype(x))
+    chosen = reshaped(F, F.gather(x, reshaped(F, index, (n, 1)), dim=1), (n,))
+    row_weight = _weight_of_rows(F, w, index, valid)
+    losses = F.mul(F.sub(lse, chosen), row_weight)
+    if label_smoothing:
+        far = F.sub(reshaped(F, lse, (n, 1)), x)
+        spread = F.mul(F.sum(far if w is None else F.mul(far, w), dim=(1,), keepdim=False), valid)
+        losses = F.add(F.mul(losses, 1 - label_smoothing), F.mul(spread, label_smoothing / classes))
+    if reduction == "none":
+        return losses, lse
+    total = F.sum(losses, dim=(0,), keepdim=False)
+    if reduction == "mean":
+        total = F.div(total, F.sum(row_weight, dim=(0,), keepdim=False))
+    return total, lse
+
+
+def _rule(
+    F: Any, g: Any, x: Any, target: Any, w: Any, *, lse: Any, needs: Any, **how: Any
+) -> tuple[Any, ...]:
+    to_loss, to_lse = g
+    to_x = None
+    if needs[2]:
+        raise DTypeError("cross_entropy: the class weights can't require grad; detach() them.")
+    if to_loss is not None:
+        to_x = F.cross_entropy_backward(to_loss, x, target, w, lse, **how)
+    if to_lse is not None:
+        rows = (x.shape[0], 1)
+        share = F.mul(F.exp(F.sub(x, reshaped(F, lse, rows))), reshaped(F, to_lse, rows))
+        to_x = share if to_x is None else F.add(to_x, share)
+    return to_x, None, None
+
+
+def _i(*values: int) -> Arg:
+    return Arg((len(values),), kind="i", values=values)
+
+
+def _how(**changed: Any) -> dict[str, Any]:
+    return {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0} | changed
+
+
+def _samples() -> list[Sample]:
+    return [
+        Sample((Arg((3, 4)), _i(1, 0, 3), None), _how(), name="mean"),
+        Sample((Arg((3, 4), -60.0, 60.0), _i(1, 0, 3), None), _how(reduction="sum"), name="wide range"),
+        Sample((Arg((3, 4), layout="T"), _i(1, -100, 3), None), _how(reduction="none"), name="ignored"),
+        Sample((Arg((3, 4)), _i(1, 2, 3), None), _how(ignore_index=2, label_smoothing=0.1), name="smoothed"),
+        Sample((Arg((3, 4)), _i(1, 0, 3), Arg((4,), 0.5, 2.0)), _how(label_smoothing=0.2), False, "weighted"),
+    ]
+
+
+cross_entropy_op = op(
+    "cross_entropy",
+    infer=_infer,
+    define=_define,
+    rule=_rule,
+    keeps=("x", "target", "w", "lse"),
+    outputs=("loss", "lse"),
+    samples=_samples,
+    doc="``logsumexp(x) - x[target]`` of each row, weighted and reduced; and the logsumexp of each row.",
+)
+
+
+def _backward_infer(
+    g: Any, x: Any, target: Any, w: Any, lse: Any, *, ignore_index: int, reduction: str, label_smoothing: float
+) -> Spec:
+    return Spec(tuple(x.shape), x.dtype)
+
+
+def _backward_define(
+    F: Any, g: Any, x: Any, target: Any, w: Any, lse: Any, *, ignore_index: int, reduction: str, label_smoothing: float
+) -> Any:
+    n, classes = x.shape
+    dtype = np_dtype(x)
+    valid, index = _valid(F, target, ignore_index, dtype)
+    row_weight = _weight_of_rows(F, w, index, valid)
+    if reduction == "mean":
+        g = F.div(g, F.sum(row_weight, dim=(0,), keepdim=False))
+    hard = F.mul(F.mul(row_weight, g), 1 - label_smoothing)
+    column = reshaped(F, hard, (n, 1))
+    share = F.exp(F.sub(x, reshaped(F, lse, (n, 1))))
+    if label_smoothing:
+        soft = reshaped(F, F.mul(F.mul(valid, g), label_smoothing / classes), (n, 1))
+        total = float(classes) if w is None else F.sum(w, dim=(0,), keepdim=False)
+        out = F.mul(share, F.add(column, F.mul(soft, total)))
+        out = F.sub(out, soft if w is None else F.mul(soft, w))
+    else:
+        out = F.mul(share, column)
+    at = F.scatter_add(F.zeros_as(x, shape=(n, classes)), reshaped(F, index, (n, 1)), column, dim=1)
+    return F.sub(out, at)
+
+
+cross_entropy_backward = op(
+    "cross_entropy_backward",
+    infer=_backward_infer,
+    define=_backward_define,
+    samples=lambda: [
+        Sample((Arg(()), Arg((3, 4)), _i(1, 0, 3), None, Arg((3,), 2.0, 3.0)), _how(), name="mean"),
+        Sample((Arg((3,)), Arg((3, 4)), _i(1, -100, 3), None, Arg((3,), 2.0, 3.0)),
+               _how(reduction="none", label_smoothing=0.1), name="none"),
+    ],  # fmt: skip
+    doc="The gradient of ``cross_entropy`` in the logits.",
+)
+
+
+# --- the public functions
+
+
+def _as_rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """((rows, classes), (rows,), the shape of unreduced losses) of inputs (c,), (n, c) or (n, c, d1, ...)."""
+    shape = tuple(input.shape)
+    if not shape:
+        raise ShapeError(f"{name}: the input needs a dimension of classes, got a 0-d tensor.")
+    expected = shape[:0] if len(shape) == 1 else (shape[0], *shape[2:])
+    if tuple(target.shape) != expected:
+        raise ShapeError(
+            f"{name}: an input of shape {shape} needs class indices of shape {expected}, got {tuple(target.shape)}."
+        )
+    if len(shape) == 2:
+        return input, target, expected
+    if len(shape) == 1:
+        return shaped(input, (1, shape[0])), shaped(target, (1,)), ()
+    moved = permute(input, dims=(0, *range(2, len(shape)), 1))
+    count = target._data.size
+    return shaped(moved, (count, shape[1])), shaped(target, (count,)), expected
+
+
+def cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: None = None, ignore_index: int = -100,
+    reduce: None = None, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """``-log softmax(input)`` of the target's class.
+
+    Args:
+        input: logits (c,), (n, c) or (n, c, d1, ...).
+        target: class indices int64 (), (n,) or (n, d1, ...); or probabilities in the shape and kind of the input.
+        weight: (c,) factors of the classes; the mean is divided by the sum of the targets' weights.
+        ignore_index: targets of this value count neither in the sum nor in the mean's divisor.
+        reduction: "mean", "sum" or "none".
+        label_smoothing: the part of each target that is spread evenly over all classes.
+    Raises: ShapeError, DTypeError; IndexOutOfRange for a class that is not there; ValueError for another reduction or
+        for smoothing outside of [0, 1].
+    Example:
+        >>> import tensorgrad as tg
+        >>> from tensorgrad.nn import functional as F
+        >>> round(F.cross_entropy(tg.tensor([[0.0, 0.0]]), tg.tensor([1])).item(), 4)
+        0.6931
+    """
+    require_tensors("cross_entropy", input=input, target=target)
+    _refuse_old("cross_entropy", size_average, reduce)
+    check_reduction("cross_entropy", reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, got {label_smoothing}.")
+    if target.dtype.category > 1:
+        return _soft_targets(input, target, weight, reduction, float(label_smoothing))
+    if target.dtype.name != "int64":
+        raise DTypeError(f"cross_entropy: class indices must be int64, got {target.dtype}. Use target.long().")
+    x, classes, shape = _as_rows("cross_entropy", input, target)
+    loss = cross_entropy_op(
+        x, classes, weight, ignore_index=int(ignore_index), reduction=reduction, label_smoothing=float(label_smoothing)
+    )[0]
+    return shaped(loss, shape) if reduction == "none" else loss
+
+
+def _refuse_old(name: str, size_average: Any, reduce: Any) -> None:
+    if size_average is not None or reduce is not None:
+        raise TypeError(f"{name}: size_average and reduce are gone; use reduction='mean', 'sum' or 'none'.")
+
+
+def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float) -> Tensor:
+    if tuple(target.shape) != tuple(input.shape):
+        raise ShapeError(
+            f"cross_entropy: class probabilities of shape {tuple(target.shape)} for an input of {tuple(input.shape)}."
+        )
+    axis = 0 if input._data.ndim == 1 else 1
+    classes = input.shape[axis]
+    if smoothing:
+        target = pw.add(pw.mul(target, 1 - smoothing), smoothing / classes)
+    logs = log_softmax_op(input, dim=axis)
+    product = pw.mul(logs, target)
+    if weight is not None:
+        product = pw.mul(product, shaped(weight, (classes, *(1,) * (input._data.ndim - axis - 1))))
+    losses: Any = pw.neg(recorded.sum(product, dim=(axis,), keepdim=False))
+    if reduction == "none":
+        return losses  # type: ignore[no-any-return]
+    total = losses.sum()
+    return pw.div(total, float(losses._data.size)) if reduction == "mean" else total  # type: ignore[no-any-return]
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: None = None, ignore_index: int = -100,
+    reduce: None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """``-input`` at the target's class: the loss of log-probabilities. See ``cross_entropy`` for the arguments."""
+    require_tensors("nll_loss", input=input, target=target)
+    _refuse_old("nll_loss", size_average, reduce)
+    check_reduction("nll_loss", reduction)
+    if target.dtype.name != "int64":
+        raise DTypeError(f"nll_loss: class indices must be int64, got {target.dtype}. Use target.long().")
+    x, classes, shape = _as_rows("nll_loss", input, target)
+    require_float("nll_loss", x._data)
+    counts = pw.ne(classes, int(ignore_index))
+    index = pw.where(counts, classes, 0)
+    _check_classes("nll_loss", index, x.shape[1])
+    rows = x.shape[0]
+    chosen = shaped(recorded.gather(x, shaped(index, (rows, 1)), dim=1), (rows,))
+    valid = recorded.cast(counts, dtype=x._data.dtype)
+    weights = valid if weight is None else pw.mul(recorded.index_select(weight, index, dim=0), valid)
+    losses = pw.neg(pw.where(counts, pw.mul(chosen, weights), 0.0))
+    if reduction == "none":
+        return shaped(losses, shape)
+    total = losses.sum()
+    return pw.div(total, weights.sum()) if reduction == "mean" else total  # type: ignore[no-any-return]
+
+
+def _check_classes(name: str, index: Any, classes: int) -> None:
+    if index._data.size and bool(((index < 0) | (index >= classes)).any()):
+        raise IndexOutOfRange(f"{name}: a target is out of bounds for {classes} classes (0 to {classes - 1}).")
+
+
+def multi_margin_loss(
+    input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """``sum over the other classes of max(0, margin - x[target] + x[class]) ** p``, divided by the number of classes.
+
+    Args:
+        input: (n, c) or (c,).
+        target: int64 (n,) or ().
+        p: 1 or 2.
+        weight: (c,) factors of the targets' classes.
+    """
+    require_tensors("multi_margin_loss", input=input, target=target)
+    if p not in (1, 2):
+        raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p}.")
+    x, classes, shape = _as_rows("multi_margin_loss", input, target)
+    rows, count = x.shape
+    _check_classes("multi_margin_loss", classes, count)
+    places = shaped(classes, (rows, 1))
+    apart: Any = pw.relu(pw.add(pw.sub(x, recorded.gather(x, places, dim=1)), margin))
+    if p == 2:
+        apart = pw.square(apart)
+    if weight is not None:
+        apart = pw.mul(apart, shaped(recorded.index_select(weight, classes, dim=0), (rows, 1)))
+    from .create import arange
+
+    others = pw.ne(arange(count, device=x.device), places)
+    losses = pw.where(others, apart, 0.0).sum(1) / count
+    return shaped(reduce_losses("multi_margin_loss", losses, reduction), shape if reduction == "none" else ())

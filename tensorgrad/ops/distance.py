@@ -1,0 +1,94 @@
+"""Similarities and distances of vectors, and the losses made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ShapeError
+from ..tensor import Tensor
+from . import pointwise as pw
+from .checks import require_tensors
+from .loss import reduce_losses
+from .normalize import vector_norm
+from .shape_core import one_dim
+
+__all__ = ["cosine_similarity", "pairwise_distance"]
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """``x1 . x2 / (max(|x1|, eps) * max(|x2|, eps))`` along ``dim``; the inputs broadcast."""
+    require_tensors("cosine_similarity", x1=x1, x2=x2)
+    from .elementwise import broadcast_shape
+
+    shape = broadcast_shape("cosine_similarity", x1._data.shape, x2._data.shape)
+    axis = one_dim("cosine_similarity", dim, len(shape))
+    a: Any = x1.expand(shape)  # type: ignore[attr-defined]
+    b: Any = x2.expand(shape)  # type: ignore[attr-defined]
+    lengths = pw.mul(
+        pw.clamp_min(vector_norm(a, 2.0, axis, True), eps), pw.clamp_min(vector_norm(b, 2.0, axis, True), eps)
+    )
+    return pw.div(pw.mul(a, b), lengths).sum(axis)  # type: ignore[no-any-return]
+
+
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    """The p-norm of ``x1 - x2 + eps`` along the last dimension."""
+    require_tensors("pairwise_distance", x1=x1, x2=x2)
+    return vector_norm(pw.add(pw.sub(x1, x2), eps), p, -1, keepdim)
+
+
+def cosine_embedding_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """``1 - cos(input1, input2)`` where the target is 1, ``max(0, cos - margin)`` where it is -1.
+
+    Args:
+        input1, input2: (n, d) or (d,).
+        target: (n,) or ().
+    """
+    require_tensors("cosine_embedding_loss", input1=input1, input2=input2, target=target)
+    if target._data.ndim + 1 != input1._data.ndim or input1._data.ndim > 2:
+        raise ShapeError(
+            f"cosine_embedding_loss: inputs (n, d) need targets (n,), inputs (d,) a 0-d target; got "
+            f"{tuple(input1.shape)} and {tuple(target.shape)}."
+        )
+    # eps is added to the squared lengths, not a floor under the lengths: as PyTorch's
+    a, b = input1, input2
+    tiny = 1.1920928955078125e-07 if a.dtype.name == "float32" else 1e-12
+    dots = pw.mul(a, b).sum(-1)
+    squares = pw.mul(pw.add(pw.square(a).sum(-1), tiny), pw.add(pw.square(b).sum(-1), tiny))
+    cosine = pw.div(dots, pw.sqrt(squares))
+    near = pw.where(pw.eq(target, 1), pw.sub(1.0, cosine), 0.0)
+    far = pw.where(pw.eq(target, -1), pw.relu(pw.sub(cosine, margin)), 0.0)
+    return reduce_losses("cosine_embedding_loss", pw.add(near, far), reduction)
+
+
+def triplet_margin_loss(
+    anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6,
+    swap: bool = False, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """``max(0, d(anchor, positive) - d(anchor, negative) + margin)`` with p-norm distances.
+
+    Args:
+        swap: measure the negative from the positive where that is nearer. Source: Balntas et al. 2016.
+    """
+    return triplet_margin_with_distance_loss(
+        anchor, positive, negative, distance_function=lambda a, b: pairwise_distance(a, b, p, eps), margin=margin,
+        swap=swap, reduction=reduction,
+    )  # fmt: skip
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *,
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0, swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """``triplet_margin_loss`` with a distance of your own."""
+    require_tensors("triplet_margin_loss", anchor=anchor, positive=positive, negative=negative)
+    if margin <= 0:
+        raise ValueError(f"triplet_margin_loss: margin must be positive, got {margin}.")
+    distance = pairwise_distance if distance_function is None else distance_function
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = pw.minimum(far, distance(positive, negative))
+    return reduce_losses("triplet_margin_loss", pw.relu(pw.add(pw.sub(near, far), margin)), reduction)

@@ -1,0 +1,187 @@
+"""Einstein summation, by reduction to matrix products."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ..dispatch import recorded
+from ..errors import ShapeError
+from ..tensor import Tensor
+from . import pointwise as pw
+from .checks import product, require_tensors, shaped
+from .matmul import matmul_op
+from .shape_core import permute
+
+__all__ = ["einsum"]
+
+Labels = tuple[str, ...]
+
+
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """Products of the operands' elements, summed over the labels that the output does not name.
+
+    Args:
+        equation: labels of each operand's dimensions, separated by commas, and after ``->`` those of the output. A
+            label twice in one operand is a diagonal; ``...`` stands for dimensions that broadcast. Without ``->`` the
+            output has the labels that occur once, in alphabetical order, after ``...``.
+        operands: tensors of one dtype (or a single list of them). Also ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
+    Raises: ValueError for a malformed equation; ShapeError if sizes of a label differ.
+    Example:
+        >>> import tensorgrad as tg
+        >>> a = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> tg.einsum("ii->i", a).tolist()
+        [1.0, 4.0]
+    """
+    if not isinstance(equation, str):
+        equation, operands = _from_lists((equation, *operands))
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])
+    require_tensors("einsum", **{f"operand {i}": x for i, x in enumerate(operands)})
+    inputs, output = _parse(equation, operands)
+    sizes = _sizes(equation, inputs, operands)
+    terms = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
+    result, labels = terms[0]
+    if len(terms) == 1:
+        result, labels = _sum_out(result, labels, set(output))
+    for i, (x, its) in enumerate(terms[1:], 2):
+        later = set(output).union(*(other for _, other in terms[i:]))
+        result, labels = _contract(result, labels, x, its, later)
+    result, labels = _sum_out(result, labels, set(output))
+    missing = [label for label in output if label not in labels]  # broadcast sizes of 1 that were squeezed away
+    if missing:
+        result, labels = shaped(result, (*result.shape, *(1,) * len(missing))), (*labels, *missing)
+    result = permute(result, dims=tuple(labels.index(label) for label in output))
+    shape = tuple(sizes[label] for label in output)
+    return result if tuple(result.shape) == shape else recorded.expand(result, shape=shape)  # type: ignore[no-any-return]
+
+
+def _from_lists(args: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The form with lists of numbers, as an equation."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+    def spelled(numbers: Any) -> str:
+        return "".join("..." if n is Ellipsis else letters[n] for n in numbers)
+
+    operands, lists = args[: len(args) // 2 * 2 : 2], args[1::2]
+    equation = ",".join(map(spelled, lists))
+    if len(args) % 2:
+        equation += "->" + spelled(args[-1])
+    return equation, tuple(operands)
+
+
+def _parse(equation: str, operands: Sequence[Tensor]) -> tuple[list[Labels], Labels]:
+    """Labels of each operand and of the output; the dimensions under ``...`` are labelled ``.0`` (the last), ``.1``."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    parts = left.split(",")
+    if len(parts) != len(operands):
+        raise ValueError(f"einsum: {equation!r} names {len(parts)} operands, {len(operands)} were given.")
+    inputs = []
+    hidden = 0
+    for part, x in zip(parts, operands, strict=True):
+        labels = _labels(equation, part)
+        ndim = x._data.ndim
+        if "..." in labels:
+            under = ndim - (len(labels) - 1)
+            hidden = max(hidden, under)
+            at = labels.index("...")
+            labels = (*labels[:at], *(f".{i}" for i in reversed(range(under))), *labels[at + 1 :])
+        if len(labels) != ndim:
+            raise ShapeError(f"einsum: {part!r} in {equation!r} names {len(labels)} dimensions, the operand has {ndim}.")
+        inputs.append(labels)
+    dots = tuple(f".{i}" for i in reversed(range(hidden)))
+    if not arrow:
+        counts = Counter(label for labels in inputs for label in labels)
+        return inputs, (*dots, *sorted(label for label, n in counts.items() if n == 1 and label[0] != "."))
+    output: list[str] = []
+    for label in _labels(equation, right):
+        output.extend(dots if label == "..." else (label,))
+    known = {label for labels in inputs for label in labels}
+    for label in output:
+        if label not in known:
+            raise ValueError(f"einsum: the output of {equation!r} names {label!r}, which no operand has.")
+    if len(set(output)) != len(output):
+        raise ValueError(f"einsum: the output of {equation!r} names a label twice.")
+    return inputs, tuple(output)
+
+
+def _labels(equation: str, part: str) -> Labels:
+    before, dots, after = part.partition("...")
+    letters = before + after
+    if not all(letter.isalpha() for letter in letters):
+        raise ValueError(f"einsum: {equation!r} must be made of letters, commas, '...' and '->'; got {part!r}.")
+    return (*before, "...", *after) if dots else tuple(before)
+
+
+def _sizes(equation: str, inputs: list[Labels], operands: Sequence[Tensor]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for labels, x in zip(inputs, operands, strict=True):
+        for label, size in zip(labels, x.shape, strict=True):
+            have = sizes.setdefault(label, size)
+            if have == 1:
+                sizes[label] = size
+            elif size not in (1, have):
+                raise ShapeError(f"einsum: label {label!r} of {equation!r} has sizes {have} and {size}.")
+    return sizes
+
+
+def _diagonals(x: Tensor, labels: Labels) -> tuple[Tensor, Labels]:
+    """Labels that occur twice taken as diagonals."""
+    while len(set(labels)) != len(labels):
+        label = next(one for one in labels if labels.count(one) > 1)
+        first = labels.index(label)
+        second = labels.index(label, first + 1)
+        if x.shape[first] != x.shape[second]:
+            raise ShapeError(f"einsum: the diagonal {label!r} has sizes {x.shape[first]} and {x.shape[second]}.")
+        x = recorded.diagonal(x, offset=0, dim1=first, dim2=second)
+        labels = (*(one for i, one in enumerate(labels) if i not in (first, second)), label)
+    return x, labels
+
+
+def _sum_out(x: Tensor, labels: Labels, keep: set[str]) -> tuple[Tensor, Labels]:
+    dims = tuple(i for i, label in enumerate(labels) if label not in keep)
+    if not dims:
+        return x, labels
+    return recorded.sum(x, dim=dims, keepdim=False), tuple(label for label in labels if label in keep)
+
+
+def _without_ones(x: Tensor, labels: Labels, other: Labels, other_shape: Sequence[int]) -> tuple[Tensor, Labels]:
+    """Dimensions of size 1 that broadcast against the other operand's are dropped: they only repeat."""
+    dropped = {
+        i for i, label in enumerate(labels) if label in other and x.shape[i] == 1 != other_shape[other.index(label)]
+    }
+    if not dropped:
+        return x, labels
+    kept = [i for i in range(len(labels)) if i not in dropped]
+    return shaped(x, tuple(x.shape[i] for i in kept)), tuple(labels[i] for i in kept)
+
+
+def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]) -> tuple[Tensor, Labels]:
+    """The product of two terms, summed over the labels that nothing later names, as one batched matrix product."""
+    a, left = _sum_out(a, left, later.union(right))
+    b, right = _sum_out(b, right, later.union(left))
+    shape_a, shape_b = tuple(a.shape), tuple(b.shape)
+    a, left_used = _without_ones(a, left, right, shape_b)
+    b, right_used = _without_ones(b, right, left, shape_a)
+    both = [label for label in left_used if label in right_used]
+    batch = [label for label in both if label in later]
+    summed = [label for label in both if label not in later]
+    only_a = [label for label in left_used if label not in right_used]
+    only_b = [label for label in right_used if label not in left_used]
+    # a broadcast label that nothing later names is still to be summed: it stays, and the caller sums it out
+    size_a, size_b = dict(zip(left_used, a.shape, strict=True)), dict(zip(right_used, b.shape, strict=True))
+    x = permute(a, dims=tuple(left_used.index(label) for label in (*batch, *only_a, *summed)))
+    y = permute(b, dims=tuple(right_used.index(label) for label in (*batch, *summed, *only_b)))
+    lead = tuple(size_a[label] for label in batch)
+    rows, columns = tuple(size_a[label] for label in only_a), tuple(size_b[label] for label in only_b)
+    labels = (*batch, *only_a, *only_b)
+    if not summed:
+        wide_a = shaped(x, (*lead, *rows, *(1,) * len(columns)))
+        wide_b = shaped(y, (*lead, *(1,) * len(rows), *columns))
+        return pw.mul(wide_a, wide_b), labels
+    inner = product(size_a[label] for label in summed)
+    result = matmul_op(
+        shaped(x, (product(lead), product(rows), inner)), shaped(y, (product(lead), inner, product(columns)))
+    )
+    return shaped(result, (*lead, *rows, *columns)), labels

@@ -1,0 +1,166 @@
+"""Rows of a table by their number: embedding, and one-hot vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd.grad_mode import no_grad
+from ..dispatch import recorded
+from ..dtypes import numpy_dtype
+from ..errors import DTypeError, IndexOutOfRange, ShapeError
+from ..tensor import Tensor
+from . import pointwise as pw
+from .checks import np_dtype, product, require_tensors, reshaped, shaped
+from .inplace import assign, write_into
+from .record import Spec, op
+from .samples import Arg, Sample
+
+
+def _infer(weight: Any, index: Any, **attrs: Any) -> Spec:
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: the weight must be (rows, width), got shape {tuple(weight.shape)}.")
+    if index.dtype.kind not in "iu":
+        raise DTypeError(f"embedding: indices must be integers, got {index.dtype.name}.")
+    return Spec((*index.shape, weight.shape[1]), weight.dtype)
+
+
+def _i(shape: tuple[int, ...], *values: int) -> Arg:
+    return Arg(shape, kind="i", values=values)
+
+
+def _samples(**attrs: Any) -> Any:
+    return lambda: [
+        Sample((Arg((5, 3)), _i((4,), 1, 4, 1, 0)), attrs, name="rows"),
+        Sample((Arg((5, 3), layout="T"), _i((2, 2), 1, 2, 2, 2)), attrs, name="matrix"),
+        Sample((Arg((5, 3)), _i((), 2)), attrs, name="scalar"),
+        Sample((Arg((5, 3)), _i((0,))), attrs, name="empty"),
+    ]
+
+
+def _rule(
+    F: Any, g: Any, weight: Any, index: Any, *, needs: Any, padding_idx: int | None = None
+) -> tuple[Any, ...]:
+    return F.embedding_backward(g, index, num_embeddings=weight.shape[0], padding_idx=padding_idx), None
+
+
+embedding_op = op(
+    "embedding",
+    infer=lambda weight, index: _infer(weight, index),
+    rule=_rule,
+    keeps=("index",),
+    samples=_samples(),
+    doc="The rows ``weight[index]``.",
+)
+padded_embedding = op(
+    "padded_embedding",
+    infer=lambda weight, index, *, padding_idx: _infer(weight, index),
+    define=lambda F, weight, index, *, padding_idx: F.embedding(weight, index),
+    rule=_rule,
+    keeps=("index",),
+    samples=_samples(padding_idx=2),
+    doc="The rows ``weight[index]``, of which row ``padding_idx`` gets no gradient.",
+)
+
+
+def _backward_infer(g: Any, index: Any, *, num_embeddings: int, padding_idx: int | None) -> Spec:
+    return Spec((num_embeddings, g.shape[-1]), g.dtype)
+
+
+def _backward_define(F: Any, g: Any, index: Any, *, num_embeddings: int, padding_idx: int | None) -> Any:
+    count, width = product(index.shape), g.shape[-1]
+    rows, places = reshaped(F, g, (count, width)), reshaped(F, index, (count,))
+    if padding_idx is not None:
+        rows = F.where(reshaped(F, F.ne(places, padding_idx), (count, 1)), rows, 0.0)
+    return F.index_add(F.zeros_as(g, shape=(num_embeddings, width)), places, rows, dim=0)
+
+
+def _backward_rule(
+    F: Any, h: Any, g: Any, index: Any, *, needs: Any, num_embeddings: int, padding_idx: int | None
+) -> tuple[Any, ...]:
+    rows = F.embedding(h, index)
+    if padding_idx is not None:
+        rows = F.where(reshaped(F, F.ne(index, padding_idx), (*index.shape, 1)), rows, 0.0)
+    return rows, None
+
+
+embedding_backward = op(
+    "embedding_backward",
+    infer=_backward_infer,
+    define=_backward_define,
+    rule=_backward_rule,
+    keeps=("index",),
+    samples=lambda: [
+        Sample((Arg((4, 3)), _i((4,), 1, 4, 1, 0)), {"num_embeddings": 5, "padding_idx": None}, name="rows"),
+        Sample((Arg((2, 2, 3)), _i((2, 2), 1, 4, 1, 1)), {"num_embeddings": 5, "padding_idx": 4}, name="padding"),
+        Sample((Arg((0, 3)), _i((0,))), {"num_embeddings": 5, "padding_idx": None}, name="empty"),
+    ],
+    doc="Rows of ``g`` added up at the rows of the table they came from.",
+)
+
+
+def embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Tensor:  # fmt: skip
+    """The rows of ``weight`` that ``input`` numbers.
+
+    Args:
+        input: integers of any shape, from 0 to rows - 1.
+        weight: (rows, width).
+        padding_idx: this row gets no gradient; negative counts from the end.
+        max_norm: rows that are used and whose ``norm_type``-norm is larger are first scaled down to it, in place.
+    Returns: (*input.shape, width).
+    Raises: IndexOutOfRange for a row that is not there; DTypeError if ``input`` does not hold integers; ValueError for
+        ``sparse`` or ``scale_grad_by_freq``, which do not exist here.
+    """
+    require_tensors("embedding", input=input, weight=weight)
+    if sparse or scale_grad_by_freq:
+        raise ValueError("embedding: gradients are dense and unscaled; leave sparse and scale_grad_by_freq False.")
+    if input._data.dtype.kind in "iu" and input._data.dtype.itemsize != 8:
+        input = recorded.cast(input, dtype=numpy_dtype("int64"))
+    if max_norm is not None:
+        _shorten(weight, input, float(max_norm), float(norm_type))
+    if padding_idx is None:
+        return embedding_op(weight, input)  # type: ignore[no-any-return]
+    rows = weight.shape[0]
+    if not -rows <= padding_idx < rows:
+        raise IndexOutOfRange(f"embedding: padding_idx {padding_idx} is out of range for {rows} rows.")
+    return padded_embedding(weight, input, padding_idx=padding_idx % rows)  # type: ignore[no-any-return]
+
+
+def _shorten(weight: Tensor, index: Tensor, longest: float, p: float) -> None:
+    """Scale the rows that are used and longer than ``longest`` down to it, in place."""
+    with no_grad():
+        norms = weight.norm(p, dim=1, keepdim=True)  # type: ignore[attr-defined]
+        places = shaped(index, (index._data.size,))
+        ones = pw.add(pw.mul(recorded.embedding(norms, places), 0.0), 1.0)
+        used = recorded.embedding_backward(ones, places, num_embeddings=weight.shape[0], padding_idx=None)
+        scale = pw.where((used > 0) & (norms > longest), longest / (norms + 1e-7), 1.0)
+        write_into(assign, weight, (weight, pw.mul(weight, scale)), {})
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """int64 vectors of zeros with a one at the given place.
+
+    Args:
+        tensor: int64 (*), not negative.
+        num_classes: the length of the vectors; one more than the largest class if -1.
+    Returns: int64 (*, num_classes).
+    Raises: DTypeError unless int64; IndexOutOfRange for a class that does not fit.
+    """
+    from .create import arange
+
+    require_tensors("one_hot", tensor=tensor)
+    if np_dtype(tensor).name != "int64":
+        raise DTypeError(f"one_hot: classes must be int64, got {tensor.dtype}. Use tensor.long().")
+    classes: Any = tensor
+    if num_classes == -1:
+        if not tensor._data.size:
+            raise ValueError("one_hot: num_classes is needed for an empty tensor.")
+        num_classes = int(classes.max()) + 1
+    if tensor._data.size and (int(classes.min()) < 0 or int(classes.max()) >= num_classes):
+        raise IndexOutOfRange(
+            f"one_hot: classes from {int(classes.min())} to {int(classes.max())} do not fit num_classes={num_classes}."
+        )
+    column = shaped(tensor, (*tensor.shape, 1))
+    return pw.eq(column, arange(num_classes, device=tensor.device)).long()  # type: ignore[no-any-return]

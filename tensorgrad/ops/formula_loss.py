@@ -1,0 +1,65 @@
+"""Losses that are a formula per element and a sum or mean: one op forward, one fused formula backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tensor import Tensor
+from .checks import check_reduction, np_dtype, product
+from .elementwise import Elementwise, _fit, broadcast_shape
+from .record import Op, Spec
+
+
+class ReducedFormula(Op):
+    """The sum or mean of an elementwise formula: ``reduced(*inputs, reduction="mean")``.
+
+    Its backward is the formula's own fused backward kernel, handed a 0-d gradient that broadcasts: the loss per element
+    is never differentiated through memory.
+    """
+
+    def __init__(self, name: str, formula: Elementwise, samples: Any = None):
+        self.formula = formula
+        super().__init__(name, infer=self._infer, define=self._define, rule=self._rule, samples=samples,
+                         doc=f"The mean or sum of ``{formula.formula}``.")  # fmt: skip
+        self.inputs = formula.inputs
+        self.kept_inputs = (True,) * len(formula.inputs)
+
+    def _infer(self, *inputs: Any, reduction: str) -> Spec:
+        spec: Spec = self.formula.infer(*inputs)
+        return Spec((), spec.dtype)
+
+    def _define(self, F: Any, *inputs: Any, reduction: str) -> Any:
+        y = getattr(F, self.formula.name)(*inputs)
+        reduce = F.mean if reduction == "mean" else F.sum
+        return reduce(y, dim=tuple(range(y.ndim)), keepdim=False)
+
+    def _rule(self, F: Any, g: Any, *inputs: Any, needs: tuple[bool, ...], reduction: str) -> tuple[Any, ...]:
+        formula = self.formula
+        plan = formula._plans.get(needs) or formula.plan(needs)
+        shape = broadcast_shape(self.name, *(x.shape for x in inputs if hasattr(x, "shape")))
+        if reduction == "mean":
+            count = product(shape)
+            g = F.mul(g, 1.0 / count if count else float("nan"))
+        results: Any = ()
+        if plan.kernel is not None:
+            outputs = (getattr(F, formula.name)(*inputs),) if plan.uses_output else ()
+            results = getattr(F, plan.kernel.name)(g, *(inputs[i] for i in plan.uses), *outputs)
+            results = results if isinstance(results, tuple) else (results,)
+        grads: list[Any] = []
+        for x, part in zip(inputs, plan.parts, strict=True):
+            if part is None:
+                grads.append(None)
+                continue
+            found = g if part == "g" else results[part]
+            if tuple(found.shape) != shape:
+                found = F.expand(found, shape=shape)  # a formula that does not read every input
+            grads.append(_fit(F, found, tuple(x.shape), np_dtype(x)))
+        return tuple(grads)
+
+
+def reduced(formula: Elementwise, whole: ReducedFormula, reduction: str, *inputs: Any) -> Tensor:
+    """The formula's loss under a reduction. Raises ValueError for an unknown one."""
+    if reduction == "none":
+        return formula(*inputs)  # type: ignore[no-any-return]
+    check_reduction(whole.name, reduction)
+    return whole(*inputs, reduction=reduction)  # type: ignore[no-any-return]

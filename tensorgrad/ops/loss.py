@@ -1,0 +1,365 @@
+"""Losses that compare element by element. Cross-entropy and the losses over classes are in ``cross_entropy``."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from ..errors import DTypeError
+from ..expr import functions as fn
+from ..tensor import Tensor
+from . import pointwise as pw
+from .checks import check_reduction, require_tensors
+from .elementwise import Elementwise, elementwise
+from .formula_loss import ReducedFormula, reduced
+from .samples import Arg, Sample
+
+
+def _pairs(*extra: Any, low: float = -2.0, high: float = 2.0, target: tuple[float, float] = (-2.0, 2.0)) -> Any:
+    """Samples of a loss of an input and a target."""
+
+    def make() -> list[Sample]:
+        shapes = [("matrix", (3, 4), "C"), ("scalar", (), "C"), ("transposed", (3, 5), "T")]
+        return [
+            Sample((Arg(shape, low, high, layout=layout), Arg(shape, *target), *extra), {"reduction": how}, name=name)
+            for (name, shape, layout), how in zip(shapes, ("mean", "mean", "sum"), strict=True)
+        ]
+
+    return make
+
+
+def _loss(formula: Elementwise, name: str, samples: Any = None) -> ReducedFormula:
+    return ReducedFormula(name, formula, samples)
+
+
+def _checked(name: str, input: Any, target: Any) -> None:
+    """Raises TypeError unless both are Tensors; warns where their shapes differ and will broadcast."""
+    require_tensors(name, input=input, target=target)
+    if input._data.shape != target._data.shape:
+        warnings.warn(
+            f"{name}: using a target size {tuple(target.shape)} that is different to the input size "
+            f"{tuple(input.shape)}. This will likely lead to incorrect results due to broadcasting. "
+            "Please ensure they have the same size.",
+            stacklevel=3,
+        )
+
+
+# --- distances
+
+squared_difference = elementwise(lambda input, target: (input - target) * (input - target), name="squared_difference")
+absolute_difference = elementwise(
+    lambda input, target: fn.abs(input - target),
+    name="absolute_difference",
+    vjp=lambda g, y, a, b: (g * fn.sign(a - b), -(g * fn.sign(a - b))),
+)
+smooth_l1 = elementwise(
+    lambda input, target, beta: fn.where(
+        fn.abs(input - target) < beta,
+        0.5 * (input - target) * (input - target) / beta,
+        fn.abs(input - target) - 0.5 * beta,
+    ),
+    name="smooth_l1",
+    vjp=lambda g, y, a, b, beta: (_smooth_slope(g, a, b, beta), -_smooth_slope(g, a, b, beta), None),
+)
+huber = elementwise(
+    lambda input, target, delta: fn.where(
+        fn.abs(input - target) < delta,
+        0.5 * (input - target) * (input - target),
+        delta * (fn.abs(input - target) - 0.5 * delta),
+    ),
+    name="huber",
+    vjp=lambda g, y, a, b, delta: (_huber_slope(g, a, b, delta), -_huber_slope(g, a, b, delta), None),
+)
+
+
+def _smooth_slope(g: Any, a: Any, b: Any, beta: Any) -> Any:
+    return g * fn.where(fn.abs(a - b) < beta, (a - b) / beta, fn.sign(a - b))
+
+
+def _huber_slope(g: Any, a: Any, b: Any, delta: Any) -> Any:
+    return g * fn.where(fn.abs(a - b) < delta, a - b, delta * fn.sign(a - b))
+
+
+mse_mean = _loss(squared_difference, "mse_loss", _pairs())
+l1_mean = _loss(absolute_difference, "l1_loss", _pairs(low=2.5, high=4.0))
+smooth_l1_mean = _loss(smooth_l1, "smooth_l1_loss", _pairs(1.0, low=3.5, high=5.0))
+huber_mean = _loss(huber, "huber_loss", _pairs(1.0, low=3.5, high=5.0))
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """The mean of ``(input - target) ** 2``.
+
+    Args:
+        reduction: "mean", "sum", or "none" for the losses of the elements.
+        weight: multiplied with each element's loss; the mean is then divided by the sum of the weights.
+    """
+    _checked("mse_loss", input, target)
+    if weight is not None:
+        return _weighted("mse_loss", squared_difference(input, target), weight, reduction)
+    return reduced(squared_difference, mse_mean, reduction, input, target)
+
+
+def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """The mean of ``|input - target|``; see ``mse_loss`` for the arguments."""
+    _checked("l1_loss", input, target)
+    if weight is not None:
+        return _weighted("l1_loss", absolute_difference(input, target), weight, reduction)
+    return reduced(absolute_difference, l1_mean, reduction, input, target)
+
+
+def _weighted(name: str, losses: Tensor, weight: Tensor, reduction: str) -> Tensor:
+    check_reduction(name, reduction)
+    total: Any = pw.mul(losses, weight)
+    if reduction == "none":
+        return total  # type: ignore[no-any-return]
+    if reduction == "sum":
+        return total.sum()  # type: ignore[no-any-return]
+    return pw.div(total.sum(), weight.expand(tuple(total.shape)).sum())  # type: ignore
+
+
+def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """Squared below ``beta`` (halved and divided by it), absolute (minus ``beta / 2``) above. Source: Girshick 2015."""
+    _checked("smooth_l1_loss", input, target)
+    if beta < 0:
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}.")
+    if beta == 0:
+        return l1_loss(input, target, reduction)
+    return reduced(smooth_l1, smooth_l1_mean, reduction, input, target, float(beta))
+
+
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """Half the square up to ``delta``, and its tangent beyond. Source: Huber 1964."""
+    _checked("huber_loss", input, target)
+    if delta <= 0:
+        raise ValueError(f"huber_loss: delta must be positive, got {delta}.")
+    if weight is not None:
+        return _weighted("huber_loss", huber(input, target, float(delta)), weight, reduction)
+    return reduced(huber, huber_mean, reduction, input, target, float(delta))
+
+
+# --- probabilities of two classes
+
+binary_entropy = elementwise(
+    # the logarithms are cut at -100, so that a wrong certainty costs much but not infinitely
+    lambda input, target, weight: weight
+    * -(target * fn.maximum(fn.log(input), -100.0) + (1 - target) * fn.maximum(fn.log(1 - input), -100.0)),
+    name="binary_entropy",
+    vjp=lambda g, y, x, t, w: (
+        g * w * (x - t) / fn.maximum((1 - x) * x, 1e-12),
+        g * w * (fn.maximum(fn.log(1 - x), -100.0) - fn.maximum(fn.log(x), -100.0)),
+        g * -(t * fn.maximum(fn.log(x), -100.0) + (1 - t) * fn.maximum(fn.log(1 - x), -100.0)),
+    ),
+)
+
+
+def _soft(x: Any) -> Any:
+    """log(1 + exp(-x)) without overflow."""
+    return fn.log1p(fn.exp(-fn.abs(x))) + fn.maximum(-x, 0.0)
+
+
+logit_entropy = elementwise(
+    lambda input, target, weight, pos_weight: weight
+    * ((1 - target) * input + (1 + (pos_weight - 1) * target) * _soft(input)),
+    name="logit_entropy",
+    vjp=lambda g, y, x, t, w, p: (
+        g * w * ((1 - t) - (1 + (p - 1) * t) * fn.sigmoid(-x)),
+        g * w * ((p - 1) * _soft(x) - x),
+        g * ((1 - t) * x + (1 + (p - 1) * t) * _soft(x)),
+        g * w * t * _soft(x),
+    ),
+)
+bce_mean = _loss(
+    binary_entropy, "binary_cross_entropy", _pairs(1.0, low=0.1, high=0.9, target=(0.1, 0.9))
+)
+bce_logits_mean = _loss(
+    logit_entropy, "binary_cross_entropy_with_logits", _pairs(0.5, 2.0, target=(0.1, 0.9))
+)
+
+
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """``-(t log p + (1 - t) log(1 - p))``, logarithms cut at -100.
+
+    Args:
+        input: probabilities in [0, 1].
+        target: of the same shape.
+        weight: multiplied with each element's loss; broadcasts.
+    Raises: ValueError if the shapes differ, or a probability is outside of [0, 1].
+    """
+    require_tensors("binary_cross_entropy", input=input, target=target)
+    if input._data.shape != target._data.shape:
+        raise ValueError(
+            f"binary_cross_entropy: target has shape {tuple(target.shape)}, input {tuple(input.shape)}; they must be "
+            "equal."
+        )
+    checked = input.detach()
+    if checked._data.size and not bool(((checked >= 0) & (checked <= 1)).all()):  # type: ignore[operator]
+        raise ValueError(
+            "binary_cross_entropy: all elements of input should be between 0 and 1; for logits use "
+            "binary_cross_entropy_with_logits."
+        )
+    return reduced(binary_entropy, bce_mean, reduction, input, target, 1.0 if weight is None else weight)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Binary cross-entropy of ``sigmoid(input)``, right for logits of any size.
+
+    Args:
+        weight: multiplied with each element's loss; broadcasts.
+        pos_weight: multiplied with the loss of positive targets; broadcasts, e.g. one per class.
+    """
+    require_tensors("binary_cross_entropy_with_logits", input=input, target=target)
+    if input._data.shape != target._data.shape:
+        raise ValueError(
+            f"binary_cross_entropy_with_logits: target has shape {tuple(target.shape)}, input {tuple(input.shape)}; "
+            "they must be equal."
+        )
+    return reduced(
+        logit_entropy, bce_logits_mean, reduction, input, target, 1.0 if weight is None else weight,
+        1.0 if pos_weight is None else pos_weight,
+    )  # fmt: skip
+
+
+# --- distributions
+
+kl_pointwise = elementwise(
+    lambda input, target: fn.where(fn.eq(target, 0), 0.0, target * fn.log(target)) - target * input,
+    name="kl_pointwise",
+    vjp=lambda g, y, x, t: (-(g * t), g * (fn.where(fn.eq(t, 0), 0.0, fn.log(t) + 1) - x)),
+)
+kl_log_pointwise = elementwise(
+    lambda input, target: fn.exp(target) * (target - input), name="kl_log_pointwise"
+)
+kl_mean = _loss(kl_pointwise, "kl_div", _pairs(target=(0.1, 0.9)))
+kl_log_mean = _loss(kl_log_pointwise, "kl_div_log", _pairs())
+poisson_log = elementwise(lambda input, target: fn.exp(input) - target * input, name="poisson_log")
+poisson_rate = elementwise(lambda input, target, eps: input - target * fn.log(input + eps), name="poisson_rate")
+stirling = elementwise(
+    lambda target: fn.where(
+        target > 1, target * fn.log(target) - target + 0.5 * fn.log(2 * math.pi * target), 0.0
+    ),
+    name="stirling",
+    doc="Stirling's approximation of ``log(target!)`` above 1, else 0.",
+)
+poisson_log_mean = _loss(poisson_log, "poisson_nll_log", _pairs(target=(0.5, 3.0)))
+poisson_rate_mean = _loss(poisson_rate, "poisson_nll", _pairs(1e-8, low=0.5, high=3.0, target=(0.5, 3.0)))
+gaussian_pointwise = elementwise(
+    # the variance is cut at eps, but its gradient passes the cut: a variance too small can grow again
+    lambda input, target, var, eps: 0.5
+    * (fn.log(fn.maximum(var, eps)) + (input - target) * (input - target) / fn.maximum(var, eps)),
+    name="gaussian_pointwise",
+    vjp=lambda g, y, x, t, v, eps: (
+        g * (x - t) / fn.maximum(v, eps),
+        -(g * (x - t) / fn.maximum(v, eps)),
+        g * 0.5 * (1 - (x - t) * (x - t) / fn.maximum(v, eps)) / fn.maximum(v, eps),
+        None,
+    ),
+)
+gaussian_mean = _loss(gaussian_pointwise, "gaussian_nll", lambda: [
+    Sample((Arg((3, 4)), Arg((3, 4)), Arg((3, 1), 0.5, 2.0), 1e-6), {"reduction": "mean"}, name="per row"),
+    Sample((Arg((3, 4)), Arg((3, 4)), Arg((3, 4), 0.5, 2.0), 1e-6), {"reduction": "sum"}, name="per element"),
+])  # fmt: skip
+
+
+def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """``target * (log target - input)``, the pointwise Kullback-Leibler divergence.
+
+    Args:
+        input: log-probabilities.
+        target: probabilities, or their logarithms with ``log_target``.
+        reduction: also "batchmean", the sum divided by the size of dimension 0: the divergence as defined.
+    """
+    require_tensors("kl_div", input=input, target=target)
+    formula, whole = (kl_log_pointwise, kl_log_mean) if log_target else (kl_pointwise, kl_mean)
+    if reduction == "batchmean":
+        total = reduced(formula, whole, "sum", input, target)
+        return pw.div(total, float(input.shape[0])) if input._data.ndim else total  # type: ignore[no-any-return]
+    return reduced(formula, whole, reduction, input, target)
+
+
+def poisson_nll_loss(
+    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """The negative log-likelihood of counts under a Poisson distribution.
+
+    Args:
+        input: the rate, or its logarithm with ``log_input``.
+        full: add Stirling's approximation of ``log(target!)`` for targets above 1.
+        eps: added to the rate before its logarithm is taken.
+    """
+    require_tensors("poisson_nll_loss", input=input, target=target)
+    if full:
+        losses = poisson_log(input, target) if log_input else poisson_rate(input, target, float(eps))
+        return reduce_losses("poisson_nll_loss", pw.add(losses, stirling(target)), reduction)
+    if log_input:
+        return reduced(poisson_log, poisson_log_mean, reduction, input, target)
+    return reduced(poisson_rate, poisson_rate_mean, reduction, input, target, float(eps))
+
+
+def gaussian_nll_loss(
+    input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+) -> Tensor:
+    """The negative log-likelihood under normal distributions of mean ``input`` and variance ``var``.
+
+    Args:
+        var: of the input's shape, or one per row (last dimension left out or of size 1), or a number.
+        full: add the constant ``log(2 pi) / 2``.
+        eps: the variance is taken to be at least this.
+    Raises: ValueError for a negative variance, or one of another shape.
+    """
+    require_tensors("gaussian_nll_loss", input=input, target=target)
+    if isinstance(var, Tensor):
+        if tuple(var.shape) == tuple(input.shape)[:-1] and tuple(var.shape) != tuple(input.shape):
+            var = var.unsqueeze(-1)  # type: ignore[attr-defined]
+        elif var._data.ndim != input._data.ndim or tuple(var.shape[:-1]) != tuple(input.shape[:-1]):
+            raise ValueError(f"gaussian_nll_loss: var has shape {tuple(var.shape)}, input {tuple(input.shape)}.")
+        if bool((var.detach() < 0).any()):  # type: ignore[operator]
+            raise ValueError("gaussian_nll_loss: var has negative entries.")
+    elif var < 0:
+        raise ValueError(f"gaussian_nll_loss: var must not be negative, got {var}.")
+    losses = reduced(gaussian_pointwise, gaussian_mean, reduction, input, target, var, float(eps))
+    if not full:
+        return losses
+    constant = 0.5 * math.log(2 * math.pi)
+    return pw.add(losses, constant * (input._data.size if reduction == "sum" else 1))  # type: ignore[no-any-return]
+
+
+def reduce_losses(name: str, losses: Tensor, reduction: str) -> Tensor:
+    """Losses of elements under a reduction. Raises ValueError for an unknown one."""
+    check_reduction(name, reduction)
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()  # type: ignore[attr-defined, no-any-return]
+
+
+def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """``log(1 + exp(-target * input))`` for targets of 1 and -1."""
+    require_tensors("soft_margin_loss", input=input, target=target)
+    return reduce_losses("soft_margin_loss", pw.softplus(pw.neg(pw.mul(input, target)), 1.0, 100.0), reduction)
+
+
+def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+    """``input`` where the target is 1, ``max(0, margin - input)`` where it is -1."""
+    require_tensors("hinge_embedding_loss", input=input, target=target)
+    if target.dtype.category > 1 and input.dtype != target.dtype:
+        raise DTypeError(f"hinge_embedding_loss: target is {target.dtype}, input {input.dtype}.")
+    far = pw.where(pw.ne(target, 1), pw.relu(pw.sub(margin, input)), 0.0)
+    near = pw.where(pw.ne(target, -1), input, 0.0)
+    return reduce_losses("hinge_embedding_loss", pw.add(far, near), reduction)
+
+
+def margin_ranking_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """``max(0, -target * (input1 - input2) + margin)``: the first should rank higher where the target is 1."""
+    require_tensors("margin_ranking_loss", input1=input1, input2=input2, target=target)
+    apart = pw.add(pw.mul(pw.neg(target), pw.sub(input1, input2)), margin)
+    return reduce_losses("margin_ranking_loss", pw.relu(apart), reduction)

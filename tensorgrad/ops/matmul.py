@@ -1,0 +1,423 @@
+"""Products of matrices: matmul and its relatives, and ``linear`` with its fused backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import DTypeError, ShapeError
+from ..tensor import Tensor, install
+from . import pointwise as pw
+from .checks import conjugate, product, require_same_dtype, require_tensors, reshaped, shaped, swapped
+from .elementwise import broadcast_shape
+from .inplace import deliver, write_into
+from .record import Spec, op
+from .samples import Arg, Sample
+
+__all__ = [
+    "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "ger", "inner", "kron", "matmul", "mm", "mv", "outer",
+    "tensordot", "vdot",
+]  # fmt: skip
+
+
+# --- matmul
+
+
+def _matmul_infer(a: Any, b: Any) -> Spec:
+    left, right = a.shape, b.shape
+    if a.dtype is not b.dtype:
+        require_same_dtype("matmul", a, other=b)
+    if a.dtype.kind == "b":
+        raise DTypeError("matmul: not defined for bool; convert with .float() or .long().")
+    if len(left) < 2 or len(right) < 2:
+        raise ShapeError(f"matmul: expected matrices, got shapes {tuple(left)} and {tuple(right)}.")
+    if left[-1] != right[-2]:
+        raise ShapeError(
+            f"matmul: mat1 and mat2 shapes cannot be multiplied: {tuple(left)} has {left[-1]} columns, "
+            f"{tuple(right)} has {right[-2]} rows; they must be equal."
+        )
+    if len(left) == 2 == len(right):
+        return Spec((left[0], right[1]), a.dtype)
+    return Spec((*broadcast_shape("matmul", left[:-2], right[:-2]), left[-2], right[-1]), a.dtype)
+
+
+def _folds(a: Any, b: Any) -> bool:
+    """A batch times one matrix is one product of tall matrices."""
+    return b.ndim == 2 and a.ndim > 2  # type: ignore[no-any-return]
+
+
+def _matmul_rule(F: Any, g: Any, a: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    to_a = to_b = None
+    if needs[0]:
+        to_a = F.matmul(g, swapped(F, conjugate(F, b)))
+        if tuple(to_a.shape) != tuple(a.shape):
+            to_a = F.sum_to(to_a, shape=tuple(a.shape))
+    if needs[1]:
+        if _folds(a, b):
+            rows, (k, n) = product(a.shape[:-1]), b.shape
+            to_b = F.matmul(swapped(F, conjugate(F, reshaped(F, a, (rows, k)))), reshaped(F, g, (rows, n)))
+        else:
+            to_b = F.matmul(swapped(F, conjugate(F, a)), g)
+            if tuple(to_b.shape) != tuple(b.shape):
+                to_b = F.sum_to(to_b, shape=tuple(b.shape))
+    return to_a, to_b
+
+
+def _matmul_samples() -> list[Sample]:
+    shapes = [
+        ("matrices", (3, 4), (4, 2), "C"),
+        ("transposed", (3, 4), (4, 2), "T"),
+        ("strided", (3, 4), (4, 2), "step"),
+        ("batched", (2, 3, 4), (2, 4, 2), "C"),
+        ("shared right", (2, 3, 4), (4, 2), "C"),
+        ("shared left", (3, 4), (2, 4, 2), "C"),
+        ("broadcast", (2, 1, 3, 4), (3, 4, 2), "C"),
+        ("no rows", (0, 4), (4, 2), "C"),
+        ("no terms", (3, 0), (0, 2), "C"),
+        ("no batch", (0, 3, 4), (4, 2), "C"),
+    ]
+    return [Sample((Arg(a, layout=layout), Arg(b, layout=layout)), name=name) for name, a, b, layout in shapes]
+
+
+matmul_op = op(
+    "matmul",
+    infer=_matmul_infer,
+    rule=_matmul_rule,
+    keeps=("a", "b"),
+    samples=_matmul_samples,
+    doc="The product of (batches of) matrices, batch dimensions broadcast; half precision sums in float32.",
+)
+
+
+# --- linear
+
+
+def _linear_infer(x: Any, w: Any, b: Any) -> Spec:
+    if w.ndim != 2:
+        raise ShapeError(f"linear: the weight must be a matrix (out, in), got shape {tuple(w.shape)}.")
+    if x.ndim < 1 or x.shape[-1] != w.shape[1]:
+        if x.ndim < 1:
+            raise ShapeError("linear: the input must have at least one dimension.")
+        raise ShapeError(
+            f"linear: input has {x.shape[-1]} features, weight {tuple(w.shape)} expects {w.shape[1]}. "
+            f"Use Linear({x.shape[-1]}, {w.shape[0]}), or reshape the input to (..., {w.shape[1]})."
+        )
+    if x.dtype is not w.dtype or (b is not None and b.dtype is not w.dtype):
+        require_same_dtype("linear", x, weight=w, bias=b)
+    if b is not None and b.shape != (w.shape[0],):
+        raise ShapeError(f"linear: bias has shape {tuple(b.shape)}, weight {tuple(w.shape)} expects ({w.shape[0]},).")
+    return Spec((*x.shape[:-1], w.shape[0]), x.dtype)
+
+
+def _linear_define(F: Any, x: Any, w: Any, b: Any) -> Any:
+    n, k = w.shape
+    y = F.matmul(reshaped(F, x, (product(x.shape[:-1]), k)), swapped(F, w))
+    if b is not None:
+        y = F.add(y, b)
+    return reshaped(F, y, (*x.shape[:-1], n))
+
+
+def _linear_rule(F: Any, g: Any, x: Any, w: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    return F.linear_backward(g, x, w, needs=needs)  # type: ignore[no-any-return]
+
+
+def _linear_samples() -> list[Sample]:
+    rows = [("rows", (3, 4)), ("vector", (4,)), ("batch", (2, 3, 4)), ("empty", (0, 4))]
+    samples = [Sample((Arg(shape), Arg((5, 4)), Arg((5,))), name=name) for name, shape in rows]
+    samples.append(Sample((Arg((3, 4), layout="T"), Arg((5, 4), layout="T"), None), name="no bias"))
+    return samples
+
+
+linear_op = op(
+    "linear",
+    infer=_linear_infer,
+    define=_linear_define,
+    rule=_linear_rule,
+    keeps=("x", "w"),
+    samples=_linear_samples,
+    doc="``x @ w.T + b``: x (..., k), w (n, k), b (n,) or None; the result is (..., n).",
+)
+
+
+def _linear_backward_infer(g: Any, x: Any, w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    n = w.shape[0]
+    return (
+        Spec(tuple(x.shape), x.dtype) if needs[0] else None,
+        Spec(tuple(w.shape), w.dtype) if needs[1] else None,
+        Spec((n,), w.dtype) if needs[2] else None,
+    )
+
+
+def _linear_backward_define(F: Any, g: Any, x: Any, w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    (n, k), rows = w.shape, product(x.shape[:-1])
+    g = reshaped(F, g, (rows, n))
+    to_x = to_w = to_b = None
+    if needs[0]:
+        to_x = reshaped(F, F.matmul(g, conjugate(F, w)), tuple(x.shape))
+    if needs[1]:
+        to_w = F.matmul(swapped(F, g), conjugate(F, reshaped(F, x, (rows, k))))
+    if needs[2]:
+        to_b = F.sum(g, dim=(0,), keepdim=False)
+    return to_x, to_w, to_b
+
+
+def _linear_backward_samples() -> list[Sample]:
+    return [
+        Sample((Arg((3, 5)), Arg((3, 4)), Arg((5, 4))), {"needs": (True, True, True)}, name="all"),
+        Sample((Arg((2, 3, 5)), Arg((2, 3, 4)), Arg((5, 4))), {"needs": (True, False, True)}, name="batch"),
+        Sample((Arg((0, 5)), Arg((0, 4)), Arg((5, 4))), {"needs": (False, True, True)}, name="empty"),
+    ]
+
+
+linear_backward = op(
+    "linear_backward",
+    infer=_linear_backward_infer,
+    define=_linear_backward_define,
+    outputs=("gx", "gw", "gb"),
+    samples=_linear_backward_samples,
+    doc="The gradients of ``linear``'s inputs that are needed; None for the others.",
+)
+
+
+# --- the public functions
+
+
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The matrix product, by the rank of its operands.
+
+    Two vectors give their dot product (0-d); a vector is a row on the left and a column on the right; further leading
+    dimensions are batches, and broadcast.
+
+    Args:
+        input: (k,), or (..., n, k).
+        other: (k,), or (..., k, m), of the same dtype; half precision is summed in float32.
+        out: written to instead of a fresh tensor; not recorded.
+    Raises: ShapeError if the inner sizes differ, an operand is 0-d, or batches do not broadcast; DTypeError if the
+        dtypes differ or are bool.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.matmul(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.tensor([1.0, 1.0])).tolist()
+        [3.0, 7.0]
+    """
+    require_tensors("matmul", input=input, other=other)
+    left, right = input._data.ndim, other._data.ndim
+    if left >= 2 and right >= 2:
+        result = matmul_op(input, other)
+    else:
+        result = _with_vectors(input, other, left, right)
+    return result if out is None else deliver("matmul", result, out)  # type: ignore[no-any-return]
+
+
+def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
+    if left == 0 or right == 0:
+        raise ShapeError(
+            f"matmul: both arguments need at least one dimension, got shapes {tuple(a.shape)} and {tuple(b.shape)}. "
+            "Multiply by a 0-d tensor with *."
+        )
+    inner = b.shape[-2] if right > 1 else b.shape[0]
+    if a.shape[-1] != inner:
+        raise ShapeError(
+            f"matmul: shapes {tuple(a.shape)} and {tuple(b.shape)} can't be multiplied: {a.shape[-1]} and {inner} "
+            "must be equal."
+        )
+    rows = shaped(a, (1, a.shape[0])) if left == 1 else a
+    columns = shaped(b, (b.shape[0], 1)) if right == 1 else b
+    y = matmul_op(rows, columns)
+    shape = tuple(y.shape)
+    kept = shape[:-2] + (() if left == 1 else shape[-2:-1]) + (() if right == 1 else shape[-1:])
+    return shaped(y, kept)
+
+
+def _ranked(name: str, a: Any, b: Any, left: int, right: int) -> None:
+    require_tensors(name, input=a, other=b)
+    if a._data.ndim != left or b._data.ndim != right:
+        raise ShapeError(
+            f"{name}: expected a {left}-d and a {right}-d tensor, got shapes {tuple(a.shape)} and {tuple(b.shape)}."
+        )
+
+
+def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The product of two matrices, without broadcasting."""
+    _ranked("mm", input, mat2, 2, 2)
+    return matmul(input, mat2, out=out)
+
+
+def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The products of two batches (b, n, k) and (b, k, m) of matrices, without broadcasting."""
+    _ranked("bmm", input, mat2, 3, 3)
+    if input.shape[0] != mat2.shape[0]:
+        raise ShapeError(f"bmm: batches of {input.shape[0]} and {mat2.shape[0]} matrices; they must be equal.")
+    return matmul(input, mat2, out=out)
+
+
+def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """A matrix times a vector."""
+    _ranked("mv", input, vec, 2, 1)
+    return matmul(input, vec, out=out)
+
+
+def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The dot product of two vectors of the same length, 0-d; complex ones are not conjugated."""
+    _ranked("dot", input, tensor, 1, 1)
+    return matmul(input, tensor, out=out)
+
+
+def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The dot product of two vectors, the first conjugated."""
+    _ranked("vdot", input, other, 1, 1)
+    return matmul(pw.conj(input) if input.dtype.is_complex else input, other, out=out)
+
+
+def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The (n, m) matrix of all products of a vector's elements with another's."""
+    _ranked("outer", input, vec2, 1, 1)
+    result = pw.mul(shaped(input, (input.shape[0], 1)), vec2)
+    return result if out is None else deliver("outer", result, out)  # type: ignore[no-any-return]
+
+
+def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Products summed over the last dimension of both; with a 0-d operand, plain multiplication."""
+    require_tensors("inner", input=input, other=other)
+    if input._data.ndim == 0 or other._data.ndim == 0:
+        result = pw.mul(input, other)
+    else:
+        result = tensordot(input, other, dims=([-1], [-1]))
+    return result if out is None else deliver("inner", result, out)  # type: ignore[no-any-return]
+
+
+def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The Kronecker product: every element of ``input`` times the whole of ``other``."""
+    require_tensors("kron", input=input, other=other)
+    n = max(input._data.ndim, other._data.ndim)
+    left = (1,) * (n - input._data.ndim) + tuple(input.shape)
+    right = (1,) * (n - other._data.ndim) + tuple(other.shape)
+    a = shaped(input, tuple(size for pair in zip(left, (1,) * n, strict=True) for size in pair))
+    b = shaped(other, tuple(size for pair in zip((1,) * n, right, strict=True) for size in pair))
+    result = shaped(pw.mul(a, b), tuple(i * j for i, j in zip(left, right, strict=True)))
+    return result if out is None else deliver("kron", result, out)
+
+
+def _blend(input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
+    """``beta * input + alpha * product``; with ``beta`` 0 the input is not read, so NaN in it does not spread."""
+    broadcast_shape("addmm", tuple(product_.shape), tuple(input.shape))
+    if alpha != 1:
+        product_ = pw.mul(product_, alpha)
+    if beta == 0:
+        return product_
+    return pw.add(product_, input) if beta == 1 else pw.add_scaled(product_, input, beta)
+
+
+def addmm(
+    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
+) -> Tensor:
+    """``beta * input + alpha * (mat1 @ mat2)``."""
+    result = _blend(input, mm(mat1, mat2), beta, alpha)
+    return result if out is None else deliver("addmm", result, out)  # type: ignore[no-any-return]
+
+
+def addmv(
+    input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
+) -> Tensor:
+    """``beta * input + alpha * (mat @ vec)``."""
+    result = _blend(input, mv(mat, vec), beta, alpha)
+    return result if out is None else deliver("addmv", result, out)  # type: ignore[no-any-return]
+
+
+def addr(
+    input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
+) -> Tensor:
+    """``beta * input + alpha * outer(vec1, vec2)``."""
+    result = _blend(input, outer(vec1, vec2), beta, alpha)
+    return result if out is None else deliver("addr", result, out)  # type: ignore[no-any-return]
+
+
+def baddbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
+) -> Tensor:
+    """``beta * input + alpha * bmm(batch1, batch2)``."""
+    result = _blend(input, bmm(batch1, batch2), beta, alpha)
+    return result if out is None else deliver("baddbmm", result, out)  # type: ignore[no-any-return]
+
+
+def addbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
+) -> Tensor:
+    """``beta * input + alpha * (the sum over the batch of batch1 @ batch2)``."""
+    _ranked("addbmm", batch1, batch2, 3, 3)
+    result = _blend(input, tensordot(batch1, batch2, dims=([0, 2], [0, 1])), beta, alpha)
+    return result if out is None else deliver("addbmm", result, out)  # type: ignore[no-any-return]
+
+
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) -> Tensor:
+    """Products summed over pairs of dimensions.
+
+    Args:
+        dims: the last ``dims`` dimensions of ``a`` against the first of ``b``; or two lists that name the pairs.
+    Raises: ShapeError if paired sizes differ or the lists' lengths do; DimError for a dimension out of range.
+    """
+    from .shape_core import one_dim, permute
+
+    require_tensors("tensordot", a=a, b=b)
+    left, right = tuple(a.shape), tuple(b.shape)
+    if isinstance(dims, int):
+        if dims < 0 or dims > min(len(left), len(right)):
+            raise ShapeError(f"tensordot: dims={dims} does not fit shapes {left} and {right}.")
+        pairs = list(range(len(left) - dims, len(left))), list(range(dims))
+    else:
+        first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
+        if len(first) != len(second):
+            raise ShapeError(f"tensordot: {len(first)} dims of a are paired with {len(second)} of b.")
+        pairs = [one_dim("tensordot", d, len(left)) for d in first], [one_dim("tensordot", d, len(right)) for d in second]
+    for i, j in zip(*pairs, strict=True):
+        if left[i] != right[j]:
+            raise ShapeError(
+                f"tensordot: dim {i} of a has size {left[i]}, its partner, dim {j} of b, {right[j]}; "
+                f"shapes {left} and {right}."
+            )
+    free_a = [i for i in range(len(left)) if i not in pairs[0]]
+    free_b = [j for j in range(len(right)) if j not in pairs[1]]
+    rows, columns = [left[i] for i in free_a], [right[j] for j in free_b]
+    inner_size = product(left[i] for i in pairs[0])
+    x = shaped(permute(a, dims=(*free_a, *pairs[0])), (product(rows), inner_size))
+    y = shaped(permute(b, dims=(*pairs[1], *free_b)), (inner_size, product(columns)))
+    result = shaped(matmul_op(x, y), (*rows, *columns))
+    return result if out is None else deliver("tensordot", result, out)
+
+
+ger = outer
+for _function in (
+    addbmm, addmm, addmv, addr, baddbmm, bmm, dot, ger, inner, kron, matmul, mm, mv, outer, vdot,
+):  # fmt: skip
+    install(_function)
+install(matmul, "__matmul__")
+install(lambda self, other: matmul(other, self), "__rmatmul__")
+
+
+def _in_place(function: Any) -> Any:
+    from .inplace import assign
+
+    def form(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        return write_into(assign, self, (self, function(self, *args, **options)), {})
+
+    form.__doc__ = f"In-place form of ``{function.__name__}``."
+    return form
+
+
+for _function in (addbmm, addmm, addmv, addr, baddbmm):
+    install(_in_place(_function), f"{_function.__name__}_")
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input @ weight.T + bias``.
+
+    Args:
+        input: (..., k).
+        weight: (n, k), or (k,) for a single output without its dimension.
+        bias: (n,), or 0-d for a 1-d weight; None for none.
+    Returns: (..., n), or (...) for a 1-d weight.
+    Raises: ShapeError if the sizes do not fit; DTypeError if the dtypes differ.
+    """
+    require_tensors("linear", input=input, weight=weight)
+    if weight._data.ndim == 1:
+        y = matmul(input, weight)
+        return y if bias is None else pw.add(y, bias)  # type: ignore[no-any-return]
+    return linear_op(input, weight, bias)  # type: ignore[no-any-return]

@@ -1,0 +1,202 @@
+"""The normalizations as users call them (``nn.functional``); the records are in ``norm`` and ``channel_norm``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..autograd.grad_mode import no_grad
+from ..dispatch import recorded
+from ..errors import ShapeError
+from ..tensor import Tensor
+from . import channel_norm as channels
+from . import norm as rows
+from . import pointwise as pw
+from .checks import product, require_tensors, shaped
+from .elementwise import elementwise
+from .inplace import write_into
+from .shape_core import slice_
+
+moved_average = elementwise(
+    lambda running, batch, momentum, factor: (1 - momentum) * running + momentum * (factor * batch),
+    name="moved_average",
+    doc="A running statistic after a batch whose own value is ``factor * batch``.",
+)
+
+
+def _last_dims(name: str, x: Tensor, normalized_shape: Any) -> int:
+    """How many dimensions to normalize. Raises ShapeError unless x ends in ``normalized_shape``."""
+    require_tensors(name, input=x)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    count = len(shape)
+    if not count or x._data.shape[x._data.ndim - count :] != shape or count > x._data.ndim:
+        raise ShapeError(f"{name}: an input of shape {tuple(x.shape)} does not end in normalized_shape {shape}.")
+    return count
+
+
+def layer_norm(
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """The last dimensions brought to mean 0 and variance 1 together, then scaled and shifted per element.
+
+    Args:
+        input: (..., *normalized_shape).
+        weight, bias: of shape ``normalized_shape``, or None.
+        eps: added to the (biased) variance.
+    Raises: ShapeError if the shapes do not end alike; DTypeError for integers.
+    Source: Ba, Kiros, Hinton 2016.
+    """
+    count = _last_dims("layer_norm", input, normalized_shape)
+    return rows.layer_norm(input, weight, bias, ndim=count, eps=float(eps))[0]  # type: ignore[no-any-return]
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """The last dimensions divided by the root of their mean square, then scaled per element.
+
+    Args:
+        eps: added to the mean square; the dtype's machine epsilon if None.
+    Source: Zhang and Sennrich 2019.
+    """
+    count = _last_dims("rms_norm", input, normalized_shape)
+    if eps is None:
+        eps = 2.0**-7 if input.dtype.name == "bfloat16" else float(np.finfo(input._data.dtype).eps)
+    return rows.rms_norm(input, weight, ndim=count, eps=float(eps))[0]  # type: ignore[no-any-return]
+
+
+def batch_norm(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Each channel brought to mean 0 and variance 1, then scaled and shifted.
+
+    In training, by the statistics of the batch, towards which the running ones move by ``momentum`` (in place; the
+    variance unbiased). Otherwise by the running statistics.
+
+    Args:
+        input: (n, c, ...).
+        running_mean, running_var: (c,), or None in training.
+        weight, bias: (c,) or None.
+    Raises: ShapeError in training if there is only one value per channel; ValueError without running statistics
+        outside of training.
+    Source: Ioffe and Szegedy 2015.
+    """
+    require_tensors("batch_norm", input=input)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm: running_mean and running_var are needed outside of training.")
+        return channels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps=float(eps))  # type: ignore
+    count = input._data.size // max(1, input._data.shape[1]) if input._data.ndim > 1 else input._data.size
+    if count <= 1 and input._data.size:
+        raise ShapeError(
+            f"batch_norm: expected more than 1 value per channel when training, got input size {tuple(input.shape)}."
+        )
+    y, mean, _, variance = channels.batch_norm(input, weight, bias, eps=float(eps))
+    if running_mean is not None or running_var is not None:
+        with no_grad():
+            if running_mean is not None:
+                write_into(moved_average, running_mean, (running_mean, mean, float(momentum), 1.0), {})
+            if running_var is not None:
+                unbiased = count / max(count - 1, 1)
+                write_into(moved_average, running_var, (running_var, variance, float(momentum), unbiased), {})
+    return y  # type: ignore[no-any-return]
+
+
+def instance_norm(
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+    bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Each channel of each sample brought to mean 0 and variance 1, then scaled and shifted per channel.
+
+    Args:
+        running_mean, running_var: (c,) moved towards the mean of the samples' statistics, or None.
+        use_input_stats: normalize by the samples' statistics; by the running ones otherwise.
+    Raises: ShapeError if there is only one value per channel of a sample.
+    Source: Ulyanov, Vedaldi, Lempitsky 2016.
+    """
+    require_tensors("instance_norm", input=input)
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if input._data.ndim < 3:
+        raise ShapeError(f"instance_norm: expected at least 3 dimensions (n, c, ...), got {tuple(input.shape)}.")
+    n, c = input.shape[:2]
+    count = product(input.shape[2:])
+    if count == 1:
+        raise ShapeError(
+            "instance_norm: expected more than 1 spatial element when training, got input size "
+            f"{tuple(input.shape)}."
+        )
+    # every channel of every sample is a group of its own
+    y, mean, rstd = channels.group_norm(input, weight, bias, groups=c, eps=float(eps))
+    if running_mean is not None or running_var is not None:
+        with no_grad():
+            if running_mean is not None:
+                average = recorded.mean(mean, dim=(0,), keepdim=False)
+                write_into(moved_average, running_mean, (running_mean, average, float(momentum), 1.0), {})
+            if running_var is not None:
+                variance = pw.sub(pw.reciprocal(pw.square(rstd)), float(eps))
+                average = recorded.mean(variance, dim=(0,), keepdim=False)
+                unbiased = count / max(count - 1, 1)
+                write_into(moved_average, running_var, (running_var, average, float(momentum), unbiased), {})
+    return y  # type: ignore[no-any-return]
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """The channels of each of ``num_groups`` groups of each sample brought to mean 0 and variance 1 together.
+
+    Args:
+        input: (n, c, ...), c a multiple of ``num_groups``.
+        weight, bias: (c,) or None.
+    Source: Wu and He 2018.
+    """
+    require_tensors("group_norm", input=input)
+    return channels.group_norm(input, weight, bias, groups=int(num_groups), eps=float(eps))[0]  # type: ignore
+
+
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """``x / (k + alpha * mean of x**2 over size neighbouring channels) ** beta``.
+
+    Args:
+        input: (n, c, ...) with at least 3 dimensions; channels beyond the ends count as zeros.
+    Source: Krizhevsky, Sutskever, Hinton 2012.
+    """
+    require_tensors("local_response_norm", input=input)
+    if input._data.ndim < 3:
+        raise ShapeError(f"local_response_norm: expected at least 3 dimensions, got shape {tuple(input.shape)}.")
+    if size < 1:
+        raise ValueError(f"local_response_norm: size must be positive, got {size}.")
+    n, c = input.shape[:2]
+    flat = shaped(pw.square(input), (n, c, math.prod(input.shape[2:])))
+    pads = ((0, 0), (size // 2, (size - 1) // 2), (0, 0))
+    padded = recorded.pad(flat, pads=pads, mode="constant", value=0.0)
+    total: Any = None
+    for shift in range(size):
+        part = slice_(padded, key=(slice(None), slice(shift, shift + c)))
+        total = part if total is None else pw.add(total, part)
+    scale = shaped(pw.pow(pw.add(pw.mul(total, alpha / size), k), beta), tuple(input.shape))
+    return pw.div(input, scale)  # type: ignore[no-any-return]
+
+
+def normalize(
+    input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
+) -> Tensor:
+    """``input`` divided by its p-norm along ``dim``, or by ``eps`` where the norm is smaller."""
+    from .inplace import deliver
+
+    require_tensors("normalize", input=input)
+    result = pw.div(input, pw.clamp_min(vector_norm(input, p, dim, True), eps))
+    return result if out is None else deliver("normalize", result, out)  # type: ignore[no-any-return]
+
+
+def vector_norm(x: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
+    """The p-norm along ``dim``; its derivative where all elements are zero is zero."""
+    return x.norm(p, dim=dim, keepdim=keepdim)  # type: ignore[attr-defined, no-any-return]

@@ -1,0 +1,351 @@
+"""Random tensors: uniform, normal, integers, permutations, choices; and the in-place forms.
+
+What is drawn comes through the door, so a recorded program draws anew each time it is replayed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backends import registry
+from ..dispatch import local
+from ..dtypes import BY_NAME, as_dtype, get_default_dtype
+from ..errors import DTypeError, ShapeError
+from ..random import Generator, chosen, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from ..tensor import Tensor, install, wrap
+from . import pointwise as pw
+from .checks import require_float
+from .create import finish, shape_from
+from .elementwise import broadcast_shape
+from .inplace import assign, deliver, write_into
+from .record import Spec, op
+
+__all__ = [
+    "Generator", "bernoulli", "get_rng_state", "initial_seed", "manual_seed", "multinomial", "normal", "rand",
+    "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
+]  # fmt: skip
+
+
+def _filled_infer(*, shape: tuple[int, ...], dtype: Any, generator: Any) -> Spec:
+    return Spec(shape, dtype)
+
+
+random_uniform = op("random_uniform", infer=_filled_infer, doc="Uniform numbers in [0, 1).")
+random_normal = op("random_normal", infer=_filled_infer, doc="Normal numbers with mean 0 and variance 1.")
+random_integers = op(
+    "random_integers",
+    infer=lambda *, shape, low, high, dtype, generator: Spec(shape, dtype),
+    doc="Integers from ``low`` to ``high`` (excluded).",
+)
+random_permutation = op(
+    "random_permutation",
+    infer=lambda *, n, dtype, generator: Spec((n,), dtype),
+    doc="The numbers from 0 to ``n`` (excluded) in random order.",
+)
+
+
+def _door(device: Any) -> Any:
+    """The door on a device, listened to where somebody listens."""
+    return local.doors[registry.on_device(device or "cpu").array_type]
+
+
+def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
+    chosen_dtype = get_default_dtype() if dtype is None else as_dtype(dtype)
+    if not chosen_dtype.is_floating_point:
+        raise DTypeError(f"{name}: expected a floating-point dtype, got {chosen_dtype}.")
+    return chosen_dtype.np
+
+
+def _draw(
+    kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, generator: Generator | None
+) -> Tensor:
+    return wrap(getattr(_door(device), kind)(shape=shape, dtype=dtype, generator=chosen(generator)))
+
+
+def rand(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Uniform numbers in [0, 1): ``rand(2, 3)`` or ``rand((2, 3))``.
+
+    The numbers depend on the generator's seed and how often it was asked before: not on backend or threads.
+    """
+    result = _draw("random_uniform", shape_from("rand", size), _float_dtype("rand", dtype), device, generator)
+    return _given("rand", result, requires_grad, out)
+
+
+def randn(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Normal numbers with mean 0 and variance 1: ``randn(2, 3)`` or ``randn((2, 3))``."""
+    result = _draw("random_normal", shape_from("randn", size), _float_dtype("randn", dtype), device, generator)
+    return _given("randn", result, requires_grad, out)
+
+
+def _given(name: str, result: Tensor, requires_grad: bool, out: Tensor | None) -> Tensor:
+    if out is not None:
+        result = deliver(name, result, out)
+    return finish(result._data, True) if requires_grad and out is None else result
+
+
+def randint(
+    low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
+    device: Any = None, requires_grad: bool = False, out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Integers from ``low`` (0 if left out) to ``high`` (excluded): ``randint(10, (3,))``, ``randint(2, 10, (3,))``.
+
+    Raises ValueError if the range is empty.
+    """
+    if size is None:
+        low, high, size = 0, low, high
+    if size is None or high is None:
+        raise TypeError("randint: expected randint(high, size) or randint(low, high, size).")
+    shape = shape_from("randint", (size,))
+    kind = as_dtype("int64" if dtype is None else dtype)
+    result = _integers("randint", int(low), int(high), shape, kind.np, device, generator)
+    return _given("randint", result, requires_grad, out)
+
+
+def _integers(
+    name: str, low: int, high: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any,
+    generator: Generator | None,
+) -> Tensor:  # fmt: skip
+    if high <= low:
+        raise ValueError(f"{name}: the range from {low} to {high} (excluded) is empty.")
+    if low < -(2**63) or high > 2**63:
+        raise ValueError(f"{name}: the range from {low} to {high} does not fit int64.")
+    if dtype.kind in "iu" and (low < np.iinfo(dtype).min or high - 1 > np.iinfo(dtype).max):
+        raise ValueError(f"{name}: the range from {low} to {high} does not fit {dtype.name}.")
+    door = _door(device)
+    return wrap(door.random_integers(shape=shape, low=low, high=high, dtype=dtype, generator=chosen(generator)))
+
+
+def randperm(
+    n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """The numbers from 0 to ``n`` (excluded) in random order."""
+    if n < 0:
+        raise ValueError(f"randperm: n must not be negative, got {n}.")
+    kind = as_dtype("int64" if dtype is None else dtype)
+    array = _door(device).random_permutation(n=int(n), dtype=kind.np, generator=chosen(generator))
+    return finish(array, requires_grad)
+
+
+def rand_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Uniform numbers in the shape, dtype and device of ``input``."""
+    return rand(
+        tuple(input.shape), generator=generator, dtype=dtype or input.dtype, device=device or input.device,
+        requires_grad=requires_grad,
+    )  # fmt: skip
+
+
+def randn_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Normal numbers in the shape, dtype and device of ``input``."""
+    return randn(
+        tuple(input.shape), generator=generator, dtype=dtype or input.dtype, device=device or input.device,
+        requires_grad=requires_grad,
+    )  # fmt: skip
+
+
+def randint_like(
+    input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None,
+    device: Any = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Integers from ``low`` to ``high`` in the shape, dtype and device of ``input``."""
+    if high is None:
+        low, high = 0, low
+    return randint(
+        low, high, tuple(input.shape), generator=generator, dtype=dtype or input.dtype, device=device or input.device,
+        requires_grad=requires_grad,
+    )  # fmt: skip
+
+
+def normal(
+    mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
+    device: Any = None, requires_grad: bool = False, out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Normal numbers with the given mean and standard deviation, numbers or tensors that broadcast.
+
+    Args:
+        size: the shape, when both are numbers.
+    Raises: ValueError for a negative number ``std``; TypeError if neither a tensor nor a size gives the shape.
+    """
+    tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
+    if not isinstance(std, Tensor) and std < 0:
+        raise ValueError(f"normal: std must not be negative, got {std}.")
+    if not tensors:
+        if size is None:
+            raise TypeError("normal: give size when mean and std are numbers.")
+        shape = shape_from("normal", (size,))
+        kind = _float_dtype("normal", dtype)
+        place = device
+    else:
+        shape = broadcast_shape("normal", *(x._data.shape for x in tensors))
+        kind = _float_dtype("normal", tensors[0].dtype if dtype is None else dtype)
+        place = tensors[0].device if device is None else device
+    noise = _draw("random_normal", shape, kind, place, generator)
+    result = _affine(noise, std, mean)
+    return _given("normal", result.detach(), requires_grad, out)
+
+
+def _affine(noise: Tensor, scale: Any, shift: Any) -> Tensor:
+    """``noise * scale + shift``, without the steps that change nothing."""
+    if isinstance(scale, Tensor) or scale != 1:
+        noise = pw.mul(noise, scale)
+    if isinstance(shift, Tensor) or shift != 0:
+        noise = pw.add(noise, shift)
+    return noise
+
+
+def _probabilities(name: str, p: Tensor) -> None:
+    require_float(name, p._data)
+    if p._data.size and not bool(((p >= 0) & (p <= 1)).all()):  # type: ignore[operator]
+        raise ValueError(f"{name}: expected probabilities between 0 and 1.")
+
+
+def bernoulli(
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None, out: Tensor | None = None
+) -> Tensor:
+    """Ones with the probabilities in ``input`` (or with probability ``p`` everywhere), else zeros.
+
+    Raises ValueError for probabilities outside of [0, 1].
+    """
+    result = _bernoulli("bernoulli", input, input if p is None else p, generator)
+    return result if out is None else deliver("bernoulli", result, out)  # type: ignore[no-any-return]
+
+
+def _bernoulli(name: str, like: Tensor, p: Any, generator: Generator | None) -> Tensor:
+    if isinstance(p, Tensor):
+        _probabilities(name, p)
+    elif not 0 <= p <= 1:
+        raise ValueError(f"{name}: expected a probability between 0 and 1, got {p}.")
+    kind = np.dtype(np.float64 if isinstance(p, Tensor) and p.dtype.name == "float64" else np.float32)
+    u = _draw("random_uniform", tuple(like.shape), kind, like.device, generator)
+    return pw.lt(u, p.detach() if isinstance(p, Tensor) else float(p)).to(like.dtype)  # type: ignore[no-any-return]
+
+
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
+    """Indices drawn with the (unnormalized) probabilities in the rows of ``input``.
+
+    Args:
+        input: (n,) or (m, n), not negative.
+        num_samples: how many to draw of each row.
+        replacement: whether an index may be drawn again.
+    Returns: int64 (num_samples,) or (m, num_samples).
+    Raises: ValueError if a row has a negative or infinite weight, no weight at all, or, without replacement, fewer
+        than ``num_samples`` positive ones.
+    """
+    require_float("multinomial", input._data)
+    if input._data.ndim not in (1, 2):
+        raise ShapeError(f"multinomial: expected 1 or 2 dimensions, got shape {tuple(input.shape)}.")
+    if num_samples <= 0:
+        raise ValueError(f"multinomial: num_samples must be positive, got {num_samples}.")
+    weights: Any = input.detach()
+    n = weights.shape[-1]
+    if not bool((pw.isfinite(weights) & (weights >= 0)).all()):
+        raise ValueError("multinomial: the weights must be finite and not negative.")
+    weights = weights.double()
+    if replacement:
+        if weights._data.size and bool((weights.sum(-1) <= 0).any()):
+            raise ValueError("multinomial: a row has no positive weight.")
+        sums = weights.cumsum(-1)
+        shape = (*weights.shape[:-1], num_samples)
+        u = _draw("random_uniform", shape, np.dtype(np.float64), input.device, generator)
+        # u < 1, so the first sum above u * total has positive weight; counting the others is its index
+        return (sums.unsqueeze(-2) <= (u * sums[..., -1:]).unsqueeze(-1)).sum(-1).clamp(max=n - 1)  # type: ignore
+    if num_samples > n or bool(((weights > 0).sum(-1) < num_samples).any()):
+        raise ValueError(
+            f"multinomial: {num_samples} draws without replacement need as many positive weights in every row of {n}."
+        )
+    # the smallest of exponential clocks with these rates: Efraimidis and Spirakis 2006
+    u = _draw("random_uniform", tuple(weights.shape), np.dtype(np.float64), input.device, generator)
+    clocks = pw.where(weights > 0, -pw.log1p(-u) / weights, float("inf"))  # type: ignore[operator]
+    return clocks.topk(num_samples, dim=-1, largest=False)[1]  # type: ignore[no-any-return]
+
+
+# --- in place
+
+
+def _put(self: Tensor, drawn: Tensor) -> Tensor:
+    return write_into(assign, self, (self, drawn), {})
+
+
+def _own_float(name: str, self: Tensor) -> np.dtype[Any]:
+    require_float(name, self._data)
+    return self._data.dtype  # type: ignore[no-any-return]
+
+
+def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with uniform numbers in [from, to)."""
+    if to < from_:
+        raise ValueError(f"uniform_: the range from {from_} to {to} is empty.")
+    noise = _draw("random_uniform", tuple(self.shape), _own_float("uniform_", self), self.device, generator)
+    return _put(self, _affine(noise, to - from_, from_))
+
+
+def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with normal numbers of this mean and standard deviation."""
+    if std < 0:
+        raise ValueError(f"normal_: std must not be negative, got {std}.")
+    noise = _draw("random_normal", tuple(self.shape), _own_float("normal_", self), self.device, generator)
+    return _put(self, _affine(noise, std, mean))
+
+
+def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Fill with ones of probability ``p`` (a number, or a tensor that broadcasts), else zeros."""
+    return _put(self, _bernoulli("bernoulli_", self, p, generator))
+
+
+def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with numbers of density ``lambd * exp(-lambd * x)``."""
+    if lambd <= 0:
+        raise ValueError(f"exponential_: lambd must be positive, got {lambd}.")
+    u = _draw("random_uniform", tuple(self.shape), _own_float("exponential_", self), self.device, generator)
+    return _put(self, pw.div(pw.neg(pw.log1p(pw.neg(u))), lambd))
+
+
+def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
+    """Fill with integers from ``from_`` to ``to`` (excluded): ``random_(10)``, ``random_(2, 10)``, ``random_()``.
+
+    Without a bound, all values that the dtype holds exactly and that are not negative.
+    """
+    dtype = self._data.dtype
+    low, high = (0, from_) if to is None and from_ else (from_, to)
+    if high is None:
+        high = _last_exact(self) + 1
+    drawn = _integers("random_", int(low), int(high), tuple(self.shape), np.dtype(np.int64), self.device, generator)
+    return _put(self, drawn if dtype.kind == "i" and dtype.itemsize == 8 else drawn.to(BY_NAME[dtype.name]))  # type: ignore
+
+
+def _last_exact(self: Tensor) -> int:
+    dtype = self._data.dtype
+    if dtype.kind == "b":
+        return 1
+    if dtype.kind in "iu":
+        return min(int(np.iinfo(dtype).max), 2**63 - 1)
+    return 2 ** {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
+
+
+for _function in (bernoulli, bernoulli_, exponential_, multinomial, normal_, random_):
+    install(_function)
+
+
+def _uniform_method(self: Tensor, *bounds: float, generator: Generator | None = None, **named: float) -> Tensor:
+    """Fill with uniform numbers in [from, to): ``uniform_(-1, 1)`` or ``uniform_(**{"from": -1, "to": 1})``."""
+    if "from" in named:
+        named["from_"] = named.pop("from")
+    return uniform_(self, *bounds, generator=generator, **named)
+
+
+install(_uniform_method, "uniform_")
