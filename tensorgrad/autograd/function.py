@@ -237,7 +237,8 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(backward)
     def once(ctx: Any, *grads: Any) -> Any:
-        live = grad_state.recording and any(isinstance(g, Tensor) and g._tracked for g in grads)
+        seen = (*grads, *ctx.saved_tensors) if grad_state.recording else ()
+        live = [t for t in seen if isinstance(t, Tensor) and t._tracked]
         with no_grad():
             result = backward(ctx, *grads)
         if not live:
@@ -247,7 +248,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
         class Refuse(Function):
             @staticmethod
             def forward(ctx: Any, *parts: Any) -> Any:
-                return tuple(wrap(part._data) for part in parts[1:])
+                return tuple(wrap(part._data) for part in parts[len(live) :])
 
             @staticmethod
             def backward(ctx: Any, *gradients: Any) -> Any:
@@ -258,7 +259,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
 
         with enable_grad():
             present = [part for part in many if part is not None]
-            guarded = Refuse.apply(next(g for g in grads if isinstance(g, Tensor) and g._tracked), *present)
+            guarded = Refuse.apply(*live, *present)
         guarded = guarded if isinstance(guarded, tuple) else (guarded,)
         back = iter(guarded)
         return tuple(None if part is None else next(back) for part in many)

@@ -1,0 +1,240 @@
+"""autograd's functions: Function, functional, gradcheck, anomaly, saved-tensor hooks, checkpoint."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.autograd import functional
+from tensorgrad.utils.checkpoint import checkpoint, checkpoint_sequential
+
+
+def leaf(values):
+    return tg.tensor(values, dtype=tg.float64, requires_grad=True)
+
+
+class Cube(tg.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 3 * x * x * grad
+
+
+def test_function_first_and_second_derivative():
+    x = leaf([1.5, -0.5])
+    assert tg.autograd.gradcheck(Cube.apply, x)
+    assert tg.autograd.gradgradcheck(Cube.apply, x)
+
+
+def test_function_context():
+    seen = {}
+
+    class Both(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, y, power):
+            ctx.power = power
+            ctx.save_for_backward(x, y)
+            largest = (x > y).long()
+            ctx.mark_non_differentiable(largest)
+            return x * y, largest
+
+        @staticmethod
+        def backward(ctx, grad, _):
+            seen["needs"] = ctx.needs_input_grad
+            x, y = ctx.saved_tensors
+            return grad * y * ctx.power, None, None
+
+    x, y = leaf([2.0]), tg.tensor([3.0], dtype=tg.float64)
+    product, largest = Both.apply(x, y, 10)
+    assert not largest.requires_grad
+    product.backward()
+    assert x.grad.tolist() == [30.0] and seen["needs"] == (True, False, False)
+    with pytest.raises(RuntimeError, match="second time"):
+        product.backward()
+
+
+def test_function_with_setup_context_and_unused_output():
+    class Split(tg.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x * 2, x * 3
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.set_materialize_grads(False)
+
+        @staticmethod
+        def backward(ctx, a, b):
+            assert b is None
+            return a * 2
+
+    x = leaf([1.0])
+    Split.apply(x)[0].backward()
+    assert x.grad.tolist() == [2.0]
+
+
+def test_function_leaves_no_cycle():
+    x = leaf([1.0])
+    gc.disable()
+    try:
+        y = Cube.apply(x)
+        node = weakref.ref(y.grad_fn)
+        y.backward()
+        del y
+        assert node() is None
+    finally:
+        gc.enable()
+
+
+def test_once_differentiable_refuses_the_second_derivative():
+    class Square(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        @tg.autograd.once_differentiable
+        def backward(ctx, grad):
+            return grad * 2 * ctx.saved_tensors[0]
+
+    x = leaf(3.0)
+    (slope,) = tg.autograd.grad(Square.apply(x), x, create_graph=True)
+    assert slope.item() == 6.0
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        tg.autograd.grad(slope, x)
+
+
+def test_function_with_wrong_number_of_gradients():
+    class Wrong(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, y):
+            return x * y
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    with pytest.raises(RuntimeError, match="returned 1 gradients, forward took 2"):
+        Wrong.apply(leaf(1.0), leaf(1.0)).backward()
+
+
+def test_functional_against_closed_forms():
+    a = tg.tensor([[2.0, 1.0], [0.5, 3.0]], dtype=tg.float64)
+    x = tg.tensor([1.0, -2.0], dtype=tg.float64)
+
+    def quadratic(v):
+        return (v * (a @ v)).sum()
+
+    both = a + a.t()
+    np.testing.assert_allclose(functional.hessian(quadratic, x).tolist(), both.tolist())
+    np.testing.assert_allclose(functional.jacobian(lambda v: a @ v, x).tolist(), a.tolist())
+    v = tg.tensor([0.5, 2.0], dtype=tg.float64)
+    np.testing.assert_allclose(functional.vjp(lambda t: a @ t, x, v)[1].tolist(), (a.t() @ v).tolist())
+    np.testing.assert_allclose(functional.jvp(lambda t: a @ t, x, v)[1].tolist(), (a @ v).tolist())
+    for product in (functional.hvp, functional.vhp):
+        np.testing.assert_allclose(product(quadratic, x, v)[1].tolist(), (both @ v).tolist())
+
+
+def test_functional_with_several_inputs_and_strict():
+    x, y = tg.tensor([1.0, 2.0]), tg.tensor([3.0])
+    rows = functional.jacobian(lambda a, b: a * b, (x, y))
+    assert rows[0].tolist() == [[3.0, 0.0], [0.0, 3.0]] and rows[1].tolist() == [[1.0], [2.0]]
+    with pytest.raises(RuntimeError, match="strict"):
+        functional.jacobian(lambda a, b: a * 2, (x, y), strict=True)
+
+
+def test_gradcheck_finds_a_wrong_gradient():
+    class Wrong(Cube):
+        @staticmethod
+        def backward(ctx, grad):
+            return 3.01 * ctx.saved_tensors[0] ** 2 * grad
+
+    x = leaf([1.0, 2.0])
+    assert tg.autograd.gradcheck(Wrong.apply, x, raise_exception=False) is False
+    with pytest.raises(RuntimeError, match="central differences"):
+        tg.autograd.gradcheck(Wrong.apply, x)
+    with pytest.raises(ValueError, match="float64"):
+        tg.autograd.gradcheck(Cube.apply, tg.ones(1, requires_grad=True))
+
+
+def test_anomaly_names_the_line_that_made_the_nan():
+    x = leaf([0.0, 1.0])
+    with tg.autograd.detect_anomaly():
+        root = (x * 1.0).sqrt()  # the root of the trouble
+        loss = (root * tg.tensor([0.0, 1.0], dtype=tg.float64)).sum()
+        with pytest.raises(RuntimeError, match=r"SqrtBackward gave NaN.*test_autograd\.py:\d+.*root of the trouble"):
+            loss.backward()
+    assert not tg.autograd.is_anomaly_enabled()
+
+
+def test_saved_tensors_hooks_pack_and_unpack():
+    packed = []
+
+    def pack(tensor):
+        packed.append(tuple(tensor.shape))
+        return tensor.numpy().copy()
+
+    x = leaf([2.0, 3.0])
+    with tg.autograd.graph.saved_tensors_hooks(pack, tg.from_numpy):
+        y = (x.exp() * x).sum()
+    y.backward()
+    assert packed
+    np.testing.assert_allclose(x.grad.tolist(), [np.exp(2) * 3, np.exp(3) * 4])
+    with tg.autograd.graph.save_on_cpu():
+        z = (x * x).sum()
+    z.backward()
+
+
+def test_checkpoint_gives_the_gradients_of_a_plain_call():
+    w = leaf([[0.3, -0.2], [0.1, 0.4]])
+    x = leaf([1.0, 2.0])
+
+    def block(t):
+        return (w @ t).tanh() * t
+
+    runs = []
+
+    def counted(t):
+        runs.append(1)
+        return block(t)
+
+    plain = tg.autograd.grad(block(x).sum(), [w, x])
+    saved = tg.autograd.grad(checkpoint(counted, x, use_reentrant=False).sum(), [w, x])
+    assert len(runs) == 2
+    for a, b in zip(plain, saved, strict=True):
+        assert a.tolist() == b.tolist()
+    assert tg.autograd.gradgradcheck(lambda t: checkpoint(block, t), x)
+    out = checkpoint_sequential([block, block, block], 2, x)
+    np.testing.assert_allclose(out.tolist(), block(block(block(x))).tolist())
+
+
+def test_checkpoint_draws_the_same_random_numbers_again():
+    x = leaf(np.ones(1000))
+    tg.manual_seed(3)
+    y = checkpoint(lambda t: tg.nn.functional.dropout(t, 0.5) * t, x)
+    y.sum().backward()
+    # d/dt (m t * t) = 2 m t: the mask of the second run must be that of the first
+    np.testing.assert_allclose(x.grad.tolist(), (2 * y).tolist())
+
+
+def test_checkpoint_refuses_changed_arguments_and_other_operations():
+    x = leaf([1.0])
+    y = x * 1.0
+    out = checkpoint(lambda t: t.exp() * t, y)
+    y.add_(1.0)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        out.backward()
+    flips = iter([True, False])
+    out = checkpoint(lambda t: t.exp().sin() * t if next(flips) else t * 2.0, x)
+    with pytest.raises(RuntimeError, match="same operations"):
+        out.backward()

@@ -1,0 +1,322 @@
+"""The tape: accumulation, freeing, depth, hooks, versions, in-place operations on tensors and views."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+
+
+def leaf(values, dtype=tg.float64):
+    return tg.tensor(values, dtype=dtype, requires_grad=True)
+
+
+def test_gradients_accumulate_and_share_no_memory():
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    (x + y).sum().backward()
+    (x + y).sum().backward()
+    assert x.grad.tolist() == [2.0, 2.0]
+    x.grad.mul_(10)
+    assert y.grad.tolist() == [2.0, 2.0], "two leaves that received the same gradient must not share it"
+
+
+def test_the_seed_is_not_the_gradient():
+    x = leaf([1.0, 2.0])
+    seed = tg.ones(2, dtype=tg.float64)
+    (x * 1.0).backward(seed)
+    x.grad.zero_()
+    assert seed.tolist() == [1.0, 1.0]
+
+
+def test_second_backward_needs_retain_graph():
+    x = leaf([2.0])
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.tolist() == [8.0]
+    with pytest.raises(RuntimeError, match="second time"):
+        y.backward()
+
+
+def test_a_graph_of_100000_operations_runs_and_dies_without_recursion():
+    x = leaf(1.0)
+    y = x
+    for _ in range(100_000):
+        y = y + 1.0
+    y.backward()
+    assert x.grad.item() == 1.0
+    y = x
+    for _ in range(100_000):
+        y = y * 1.0
+    node = weakref.ref(y.grad_fn)
+    del y
+    assert node() is None
+
+
+def test_a_step_leaves_nothing_to_the_garbage_collector():
+    x = leaf(np.ones((4, 4)))
+    gc.collect()
+    gc.disable()
+    try:
+        y = ((x @ x).exp() + x[1:].sum() * x.mean()).softmax(dim=1)
+        inner = weakref.ref(y.grad_fn)
+        array = weakref.ref(y)
+        loss = y.sum()
+        loss.backward()
+        del y, loss
+        assert inner() is None and array() is None
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        assert gc.collect() == 0 or not [o for o in gc.garbage if isinstance(o, tg.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def test_backward_frees_saved_memory_while_the_loss_lives():
+    x = leaf(np.ones(10))
+    y = x.exp()
+    saved = weakref.ref(y)
+    loss = (y * y).sum()
+    del y
+    loss.backward()
+    assert saved() is None
+    assert loss.grad_fn is not None
+
+
+def test_create_graph_gives_derivatives_of_any_order():
+    x = leaf(0.7)
+    y = x.sin()
+    orders = []
+    for _ in range(4):
+        (y,) = tg.autograd.grad(y, x, create_graph=True)
+        orders.append(y.item())
+    np.testing.assert_allclose(orders, [np.cos(0.7), -np.sin(0.7), -np.cos(0.7), np.sin(0.7)], rtol=1e-12)
+
+
+def test_backward_with_create_graph_accumulates_differentiable_gradients():
+    x = leaf(3.0)
+    (x**3).backward(create_graph=True)
+    x.grad.backward()
+    # the second pass adds 6x to the 3x^2 that is there
+    assert x.grad.item() == pytest.approx(27.0 + 18.0)
+
+
+def test_backward_into_chosen_inputs_only():
+    x, y = leaf(2.0), leaf(3.0)
+    middle = x * y
+    out = middle * x
+    out.backward(inputs=[y, middle])
+    assert x.grad is None and y.grad.item() == 4.0 and middle.grad.item() == 2.0
+
+
+def test_grad_reports_unused_inputs():
+    x, y = leaf(1.0), leaf(1.0)
+    with pytest.raises(RuntimeError, match="allow_unused"):
+        tg.autograd.grad(x * 2, [x, y])
+    assert tg.autograd.grad(x * 2, [x, y], allow_unused=True)[1] is None
+    assert tg.autograd.grad(x * 2, [x, y], materialize_grads=True)[1].item() == 0.0
+
+
+def test_seeds_are_checked():
+    x = leaf([1.0, 2.0])
+    with pytest.raises(RuntimeError, match="scalar outputs"):
+        (x * 2).backward()
+    with pytest.raises(RuntimeError, match="shape"):
+        (x * 2).backward(tg.ones(3, dtype=tg.float64))
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        tg.ones(1).backward()
+
+
+@pytest.mark.parametrize("switch", [tg.no_grad, tg.inference_mode, lambda: tg.set_grad_enabled(False)])
+def test_switches_as_context_managers(switch):
+    x = leaf(1.0)
+    with switch():
+        assert not (x * 2).requires_grad
+        assert not tg.is_grad_enabled()
+    assert (x * 2).requires_grad
+
+
+def test_switches_as_decorators_and_on_generators():
+    x = leaf(1.0)
+
+    @tg.no_grad()
+    def quiet():
+        return x * 2
+
+    @tg.no_grad()
+    def stream():
+        for _ in range(2):
+            yield (x * 2).requires_grad
+
+    assert not quiet().requires_grad
+    for inside in stream():
+        assert inside is False and tg.is_grad_enabled()
+    with tg.no_grad(), tg.enable_grad():
+        assert (x * 2).requires_grad
+    with tg.inference_mode(), tg.enable_grad():
+        assert not (x * 2).requires_grad
+
+
+def test_recording_is_thread_local():
+    seen = []
+    with tg.no_grad():
+        thread = threading.Thread(target=lambda: seen.append(tg.is_grad_enabled()))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_inference_tensors_cannot_be_saved():
+    with tg.inference_mode():
+        x = tg.ones(2)
+    w = tg.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="inference"):
+        x * w
+    assert (x.clone() * w).requires_grad
+
+
+def test_tensor_hooks_replace_and_see_gradients():
+    x = leaf([1.0, 2.0])
+    y = x * 3
+    seen = []
+    handle = y.register_hook(lambda g: seen.append(g.tolist()))
+    y.register_hook(lambda g: g * 10)
+    x.register_hook(lambda g: g + 1)
+    y.sum().backward()
+    assert seen == [[1.0, 1.0]] and x.grad.tolist() == [31.0, 31.0]
+    handle.remove()
+    handle.remove()
+    (x * 3).sum().backward()
+    assert seen == [[1.0, 1.0]]
+
+
+def test_hook_sees_the_whole_gradient_once():
+    x = leaf(2.0)
+    y = x * 1.0
+    seen = []
+    y.register_hook(lambda g: seen.append(g.item()))
+    (y * y + y).backward()
+    assert seen == [5.0]
+
+
+def test_post_accumulate_hook_and_retain_grad():
+    x = leaf(2.0)
+    done = []
+    x.register_post_accumulate_grad_hook(lambda t: done.append(t.grad.item()))
+    y = x * 3
+    y.retain_grad()
+    (y * y).backward()
+    assert done == [36.0] and y.grad.item() == 12.0 and y.retains_grad
+    with pytest.raises(RuntimeError):
+        y.register_post_accumulate_grad_hook(print)
+
+
+def test_changed_saved_tensor_raises_and_names_op_and_line():
+    x = leaf([1.0, 2.0])
+    y = x * 1.0
+    z = y * y  # the guilty line
+    y.add_(1.0)
+    with pytest.raises(RuntimeError, match=r"mul saved.*test_tape\.py:\d+.*the guilty line"):
+        z.sum().backward()
+
+
+def test_changes_through_detach_are_noticed_and_through_data_are_not():
+    x = leaf([1.0])
+    y = x * 1.0
+    z = y * y
+    y.detach().add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        z.backward()
+    y = x * 1.0
+    z = y * y
+    y.data.add_(1)
+    z.backward()
+    assert x.grad.item() == 4.0
+
+
+def test_in_place_on_leaf_and_on_view_of_leaf_raise():
+    x = leaf([1.0, 2.0])
+    for change in (lambda: x.add_(1), lambda: x[:1].add_(1), lambda: x.__setitem__(0, 5.0)):
+        with pytest.raises(RuntimeError, match="leaf"):
+            change()
+    assert x.tolist() == [1.0, 2.0]
+    with tg.no_grad():
+        x.add_(1)
+    assert x.tolist() == [2.0, 3.0]
+
+
+def test_in_place_on_a_view_changes_the_history_of_its_base():
+    x = leaf([1.0, 2.0, 3.0])
+    base = x * 1.0
+    view = base[:2]
+    view.mul_(3.0)
+    (base * base).sum().backward()
+    np.testing.assert_allclose(x.grad.tolist(), [18.0, 36.0, 6.0])
+
+
+def test_in_place_on_the_base_changes_the_history_of_its_views():
+    x = leaf([1.0, 2.0, 3.0])
+    base = x * 1.0
+    view = base[1:]
+    base.mul_(2.0)
+    (view * view).sum().backward()
+    np.testing.assert_allclose(x.grad.tolist(), [0.0, 16.0, 24.0])
+
+
+def test_setitem_under_grad():
+    x, v = leaf([1.0, 2.0, 3.0]), leaf(10.0)
+    y = x * 2
+    y[1] = v * v
+    y[tg.tensor([0, 2])] = y[tg.tensor([2, 0])] * 3
+    (y * tg.tensor([1.0, 2.0, 3.0], dtype=tg.float64)).sum().backward()
+    np.testing.assert_allclose(x.grad.tolist(), [18.0, 0.0, 6.0])
+    assert v.grad.item() == 40.0
+
+
+def test_relu_in_place_differentiates_from_its_output():
+    x = leaf([-1.0, 2.0])
+    y = x * 1.0
+    tg.nn.functional.relu(y, inplace=True)
+    y.sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0]
+
+
+def test_overlapping_writes_are_refused_and_change_nothing():
+    x = tg.arange(6, dtype=tg.float64)
+    with pytest.raises(RuntimeError, match="shares part of its memory"):
+        x[1:].add_(x[:-1])
+    with pytest.raises(RuntimeError, match="expanded"):
+        tg.zeros(1).expand(3).add_(1)
+    assert x.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_in_place_never_changes_shape_or_category():
+    x = tg.arange(3)
+    with pytest.raises(RuntimeError, match="can't be stored"):
+        x.add_(0.5)
+    with pytest.raises(RuntimeError, match="shape"):
+        x.add_(tg.ones(2, 3, dtype=tg.int64))
+    assert x.tolist() == [0, 1, 2]
+
+
+def test_requires_grad_rules():
+    with pytest.raises(RuntimeError, match="floating point"):
+        tg.tensor([1], requires_grad=True)
+    y = leaf(1.0) * 2
+    with pytest.raises(RuntimeError, match="leaf"):
+        y.requires_grad = False
+    assert not y.detach().requires_grad
+
+
+def test_null_backend_runs_the_tape_without_arithmetic():
+    with tg.backend("null"):
+        x = tg.ones(4096, 4096, 64, requires_grad=True)
+        loss = ((x * x).sum(dim=1) + x.mean(dim=1)).relu().sum()
+        loss.backward()
+        assert tuple(x.grad.shape) == (4096, 4096, 64)
