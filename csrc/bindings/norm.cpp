@@ -1,6 +1,8 @@
 // layer_norm, rms_norm, batch_norm, group_norm and their gradients. Narrow floats are computed in float.
 #include "../kernels/norm.h"
 
+#include <pybind11/stl.h>
+
 #include "lines.h"
 
 namespace tg {

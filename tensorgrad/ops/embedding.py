@@ -28,11 +28,11 @@ def _i(shape: tuple[int, ...], *values: int) -> Arg:
     return Arg(shape, kind="i", values=values)
 
 
-def _samples(**attrs: Any) -> Any:
+def _samples(smooth: bool = True, **attrs: Any) -> Any:
     return lambda: [
         Sample((Arg((5, 3)), _i((4,), 1, 4, 1, 0)), attrs, name="rows"),
-        Sample((Arg((5, 3), layout="T"), _i((2, 2), 1, 2, 2, 2)), attrs, name="matrix"),
-        Sample((Arg((5, 3)), _i((), 2)), attrs, name="scalar"),
+        Sample((Arg((5, 3), layout="T"), _i((2, 2), 1, 2, 2, 2)), attrs, smooth, "matrix"),
+        Sample((Arg((5, 3)), _i((), 2)), attrs, smooth, "scalar"),
         Sample((Arg((5, 3)), _i((0,))), attrs, name="empty"),
     ]
 
@@ -57,7 +57,7 @@ padded_embedding = op(
     define=lambda F, weight, index, *, padding_idx: F.embedding(weight, index),
     rule=_rule,
     keeps=("index",),
-    samples=_samples(padding_idx=2),
+    samples=_samples(smooth=False, padding_idx=2),
     doc="The rows ``weight[index]``, of which row ``padding_idx`` gets no gradient.",
 )
 
