@@ -69,7 +69,7 @@ py::object forward(py::handle logits, py::handle target, py::handle weight, Inde
     MaybeRelease unlock(in.shape.rows * in.shape.classes);
     cross_entropy(in.shape, x, w, to, l);
   });
-  if (in.stored != in.compute) return py::make_tuple(ready_as(loss, in.stored), ready_as(lse, in.stored));
+  if (in.stored != in.compute) return py::make_tuple(ready_as(loss, in.stored), lse);
   return py::make_tuple(loss, lse);
 }
 
@@ -80,7 +80,7 @@ py::object backward(py::handle gradient, py::handle logits, py::handle target, p
   const View g = view(gradient, op), l = view(lse_, op);
   require_dtype(op, "g", g, in.stored);
   require_shape(op, "g", g, in.shape.reduction == Reduction::none ? Shape{in.shape.rows} : Shape{});
-  require_dtype(op, "lse", l, in.stored);
+  require_dtype(op, "lse", l, in.compute);
   require_shape(op, "lse", l, {in.shape.rows});
   const py::object gs = ready(g, in.compute), ls = ready(l, in.compute);
   py::object out = empty(in.compute, Shape{in.shape.rows, in.shape.classes});

@@ -8,7 +8,8 @@
 namespace tg {
 namespace {
 
-// The inputs and outputs of one call, in the type they are computed in.
+// The inputs and outputs of one call, in the type they are computed in. Next to narrow elements, statistics and
+// parameters may be of the computed type: statistics are returned so, gradients of parameters in the parameter's type.
 class Call {
  public:
   Call(const char* op, const View& x) : op_(op), stored_(x.dtype), compute_(float_compute(op, x)) {}
@@ -16,7 +17,7 @@ class Call {
   // Null for None where that is allowed.
   const char* input(const char* what, py::handle array, const Shape& shape) {
     const View v = view(array, op_);
-    require_dtype(op_, what, v, stored_);
+    if (v.dtype != compute_) require_dtype(op_, what, v, stored_);
     require_shape(op_, what, v, shape);
     held_.push_back(ready(v, compute_));
     return data_of<char>(held_.back());
@@ -25,14 +26,15 @@ class Call {
     return array.is_none() ? nullptr : input(what, array, shape);
   }
   // An output, or None in its place.
-  char* output(const Shape& shape, bool wanted = true) {
-    outputs_.push_back(wanted ? empty(compute_, shape) : py::none());
-    return wanted ? data_of<char>(outputs_.back()) : nullptr;
+  char* output(const Shape& shape, bool wanted = true) { return output_as(stored_, shape, wanted); }
+  char* statistic(const Shape& shape) { return output_as(compute_, shape, true); }
+  char* parameter(py::handle like, const Shape& shape, bool wanted) {
+    return output_as(like.is_none() ? stored_ : view(like, op_).dtype, shape, wanted);
   }
   py::object result() {
     py::tuple made(outputs_.size());
     for (size_t k = 0; k < outputs_.size(); ++k)
-      made[k] = outputs_[k].is_none() || stored_ == compute_ ? outputs_[k] : ready_as(outputs_[k], stored_);
+      made[k] = outputs_[k].is_none() || types_[k] == compute_ ? outputs_[k] : ready_as(outputs_[k], types_[k]);
     return made;
   }
   // kernel(T) runs in float or double, without the interpreter's lock when there is much to do.
@@ -43,9 +45,16 @@ class Call {
   }
 
  private:
+  char* output_as(DType type, const Shape& shape, bool wanted) {
+    types_.push_back(type);
+    outputs_.push_back(wanted ? empty(compute_, shape) : py::none());
+    return wanted ? data_of<char>(outputs_.back()) : nullptr;
+  }
+
   const char* op_;
   DType stored_, compute_;
   std::vector<py::object> held_, outputs_;
+  std::vector<DType> types_;
 };
 
 template <class T>
@@ -93,7 +102,7 @@ py::object layer_forward(py::handle x_, py::handle w_, py::handle b_, Index ndim
   Call call("layer_norm", x);
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized),
              *b = call.optional("bias", b_, s.normalized);
-  char *y = call.output(s.all), *mean = call.output(s.statistics), *rstd = call.output(s.statistics);
+  char *y = call.output(s.all), *mean = call.statistic(s.statistics), *rstd = call.statistic(s.statistics);
   call.run(s.rows * s.length, [&](auto t) {
     using T = typename decltype(t)::value;
     layer_norm(s.rows, s.length, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd));
@@ -111,7 +120,7 @@ py::object layer_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
   const char *g = call.input("g", g_, s.all), *xp = call.input("x", x_, s.all),
              *mean = call.input("mean", mean_, s.statistics), *rstd = call.input("rstd", rstd_, s.statistics),
              *w = call.optional("weight", w_, s.normalized);
-  char *gx = call.output(s.all, needs.x), *gw = call.output(s.normalized, needs.w), *gb = call.output(s.normalized, needs.b);
+  char *gx = call.output(s.all, needs.x), *gw = call.parameter(w_, s.normalized, needs.w), *gb = call.parameter(w_, s.normalized, needs.b);
   call.run(s.rows * s.length, [&](auto t) {
     using T = typename decltype(t)::value;
     layer_norm_backward(s.rows, s.length, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw),
@@ -125,7 +134,7 @@ py::object rms_forward(py::handle x_, py::handle w_, Index ndim, double eps) {
   const Rows s("rms_norm", x, ndim);
   Call call("rms_norm", x);
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized);
-  char *y = call.output(s.all), *rstd = call.output(s.statistics);
+  char *y = call.output(s.all), *rstd = call.statistic(s.statistics);
   call.run(s.rows * s.length, [&](auto t) {
     using T = typename decltype(t)::value;
     rms_norm(s.rows, s.length, eps, in<T>(xp), in<T>(w), to<T>(y), to<T>(rstd));
@@ -142,7 +151,7 @@ py::object rms_backward(py::handle g_, py::handle x_, py::handle rstd_, py::hand
   Call call(op, x);
   const char *g = call.input("g", g_, s.all), *xp = call.input("x", x_, s.all),
              *rstd = call.input("rstd", rstd_, s.statistics), *w = call.optional("weight", w_, s.normalized);
-  char *gx = call.output(s.all, needs.x), *gw = call.output(s.normalized, needs.w);
+  char *gx = call.output(s.all, needs.x), *gw = call.parameter(w_, s.normalized, needs.w);
   call.run(s.rows * s.length, [&](auto t) {
     using T = typename decltype(t)::value;
     rms_norm_backward(s.rows, s.length, in<T>(g), in<T>(xp), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw));
@@ -175,8 +184,8 @@ py::object batch_forward(py::handle x_, py::handle w_, py::handle b_, double eps
   Call call("batch_norm", x);
   const char *xp = call.input("x", x_, c.all), *w = call.optional("weight", w_, c.per_channel),
              *b = call.optional("bias", b_, c.per_channel);
-  char *y = call.output(c.all), *mean = call.output(c.per_channel), *rstd = call.output(c.per_channel),
-       *var = call.output(c.per_channel);
+  char *y = call.output(c.all), *mean = call.statistic(c.per_channel), *rstd = call.statistic(c.per_channel),
+       *var = call.statistic(c.per_channel);
   call.run(c.size(), [&](auto t) {
     using T = typename decltype(t)::value;
     batch_norm(c.s, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd), to<T>(var));
@@ -194,8 +203,8 @@ py::object batch_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
   const char *g = call.input("g", g_, c.all), *xp = call.input("x", x_, c.all),
              *mean = call.input("mean", mean_, c.per_channel), *rstd = call.input("rstd", rstd_, c.per_channel),
              *w = call.optional("weight", w_, c.per_channel);
-  char *gx = call.output(c.all, needs.x), *gw = call.output(c.per_channel, needs.w),
-       *gb = call.output(c.per_channel, needs.b);
+  char *gx = call.output(c.all, needs.x), *gw = call.parameter(w_, c.per_channel, needs.w),
+       *gb = call.parameter(w_, c.per_channel, needs.b);
   call.run(c.size(), [&](auto t) {
     using T = typename decltype(t)::value;
     batch_norm_backward(c.s, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw), to<T>(gb));
@@ -233,7 +242,7 @@ py::object group_forward(py::handle x_, py::handle w_, py::handle b_, Index grou
   const char *xp = call.input("x", x_, c.all), *w = call.optional("weight", w_, c.per_channel),
              *b = call.optional("bias", b_, c.per_channel);
   const Shape statistics{c.s.batch, groups};
-  char *y = call.output(c.all), *mean = call.output(statistics), *rstd = call.output(statistics);
+  char *y = call.output(c.all), *mean = call.statistic(statistics), *rstd = call.statistic(statistics);
   call.run(c.size(), [&](auto t) {
     using T = typename decltype(t)::value;
     group_norm(c.s, groups, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd));
@@ -253,8 +262,8 @@ py::object group_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
   const char *g = call.input("g", g_, c.all), *xp = call.input("x", x_, c.all),
              *mean = call.input("mean", mean_, statistics), *rstd = call.input("rstd", rstd_, statistics),
              *w = call.optional("weight", w_, c.per_channel);
-  char *gx = call.output(c.all, needs.x), *gw = call.output(c.per_channel, needs.w),
-       *gb = call.output(c.per_channel, needs.b);
+  char *gx = call.output(c.all, needs.x), *gw = call.parameter(w_, c.per_channel, needs.w),
+       *gb = call.parameter(w_, c.per_channel, needs.b);
   call.run(c.size(), [&](auto t) {
     using T = typename decltype(t)::value;
     group_norm_backward(c.s, groups, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw),

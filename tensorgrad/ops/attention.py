@@ -163,7 +163,7 @@ attention_backward = op(
     define=_backward_define,
     outputs=("gq", "gk", "gv", "gmask"),
     samples=lambda: [
-        Sample((Arg((2, 3, 3)), *_qkv((2,), 3, 5), None, Arg((2, 3, 3)), Arg((2, 3), 2.0, 3.0)),
+        Sample((Arg((2, 3, 3)), *_qkv((2,), 3, 5), None, Arg((2, 3, 3)), Arg((2, 3), 2.0, 3.0, kind="s")),
                _how(needs=(True, True, True, False)), name="plain"),
     ],  # fmt: skip
     doc="The gradients of ``attention``'s inputs that are needed.",

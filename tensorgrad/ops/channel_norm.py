@@ -88,7 +88,7 @@ batch_norm = op(
 def _batch_backward_infer(
     g: Any, x: Any, mean: Any, rstd: Any, w: Any, *, needs: tuple[bool, ...]
 ) -> tuple[Any, ...]:
-    parameter = Spec((x.shape[1],), mean.dtype if w is None else w.dtype)
+    parameter = Spec((x.shape[1],), x.dtype if w is None else w.dtype)
     return _needed(needs, Spec(tuple(x.shape), x.dtype), parameter, parameter)
 
 
@@ -96,7 +96,7 @@ def _batch_backward_define(
     F: Any, g: Any, x: Any, mean: Any, rstd: Any, w: Any, *, needs: tuple[bool, ...]
 ) -> tuple[Any, ...]:
     axes, dtype, kept = batch_axes(x), np_dtype(x), np_dtype(mean)
-    parameter = kept if w is None else np_dtype(w)
+    parameter = dtype if w is None else np_dtype(w)
     g, rstd = fitted(F, g, kept), column(F, rstd, x)
     normal = F.mul(F.sub(fitted(F, x, kept), column(F, mean, x)), rstd)
     to_x = to_w = to_b = None
@@ -111,7 +111,7 @@ def _batch_backward_define(
 
 
 def _channel_backward_samples() -> list[Sample]:
-    statistics = (Arg((3,), -1.0, 1.0), Arg((3,), 0.5, 1.0))
+    statistics = (Arg((3,), -1.0, 1.0, kind="s"), Arg((3,), 0.5, 1.0, kind="s"))
     every = {"needs": (True, True, True)}
     return [
         Sample((Arg((4, 3, 2)), Arg((4, 3, 2)), *statistics, Arg((3,))), every, name="affine"),
@@ -284,7 +284,7 @@ def _group_backward_define(
 
 
 def _group_backward_samples() -> list[Sample]:
-    statistics = (Arg((2, 2), -1.0, 1.0), Arg((2, 2), 0.5, 1.0))
+    statistics = (Arg((2, 2), -1.0, 1.0, kind="s"), Arg((2, 2), 0.5, 1.0, kind="s"))
     every = {"groups": 2, "needs": (True, True, True)}
     return [Sample((Arg((2, 4, 3)), Arg((2, 4, 3)), *statistics, Arg((4,))), every, name="affine")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .checks import (
     statistic_dtype,
 )
 from .loss import reduce_losses
+from .norm import fitted, plus
 from .record import Spec, op
 from .samples import Arg, Sample
 from .shape_core import permute
@@ -62,6 +64,8 @@ def _define(
     F: Any, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
 ) -> tuple[Any, Any]:
     n, classes = x.shape
+    dtype = np_dtype(x)
+    x = fitted(F, x, statistic_dtype(dtype))
     lse = F.logsumexp(x, dim=(1,), keepdim=False)
     valid, index = _valid(F, target, ignore_index, np_dtype(x))
     chosen = reshaped(F, F.gather(x, reshaped(F, index, (n, 1)), dim=1), (n,))
@@ -72,11 +76,11 @@ def _define(
         spread = F.mul(F.sum(far if w is None else F.mul(far, w), dim=(1,), keepdim=False), valid)
         losses = F.add(F.mul(losses, 1 - label_smoothing), F.mul(spread, label_smoothing / classes))
     if reduction == "none":
-        return losses, lse
+        return fitted(F, losses, dtype), lse
     total = F.sum(losses, dim=(0,), keepdim=False)
     if reduction == "mean":
         total = F.div(total, F.sum(row_weight, dim=(0,), keepdim=False))
-    return total, lse
+    return fitted(F, total, dtype), lse
 
 
 def _rule(
@@ -91,7 +95,7 @@ def _rule(
     if to_lse is not None:
         rows = (x.shape[0], 1)
         share = F.mul(F.exp(F.sub(x, reshaped(F, lse, rows))), reshaped(F, to_lse, rows))
-        to_x = share if to_x is None else F.add(to_x, share)
+        to_x = plus(F, to_x, fitted(F, share, np_dtype(x)))
     return to_x, None, None
 
 
@@ -136,7 +140,8 @@ def _backward_define(
 ) -> Any:
     n, classes = x.shape
     dtype = np_dtype(x)
-    valid, index = _valid(F, target, ignore_index, dtype)
+    x, g = fitted(F, x, np_dtype(lse)), fitted(F, g, np_dtype(lse))
+    valid, index = _valid(F, target, ignore_index, np_dtype(lse))
     row_weight = _weight_of_rows(F, w, index, valid)
     if reduction == "mean":
         g = F.div(g, F.sum(row_weight, dim=(0,), keepdim=False))
@@ -151,18 +156,27 @@ def _backward_define(
     else:
         out = F.mul(share, column)
     at = F.scatter_add(F.zeros_as(x, shape=(n, classes)), reshaped(F, index, (n, 1)), column, dim=1)
-    return F.sub(out, at)
+    return fitted(F, F.sub(out, at), dtype)
+
+
+def _backward_samples() -> list[Sample]:
+    # log-probabilities, so that zeros are their logsumexp: backends may count on that, so lse can't vary by itself
+    rows = (0.1, 0.2, 0.3, 0.4, 0.7, 0.1, 0.1, 0.1, 0.25, 0.25, 0.4, 0.1)
+    x = Arg((3, 4), values=tuple(math.log(p) for p in rows))
+    lse = Arg((3,), values=(0.0, 0.0, 0.0), kind="s")
+    soft = _how(reduction="none", label_smoothing=0.1)
+    return [
+        Sample((Arg(()), x, _i(1, 0, 3), None, lse), _how(), False, "mean"),
+        Sample((Arg((3,)), x, _i(1, -100, 3), None, lse), soft, False, "none"),
+        Sample((Arg((3,)), x, _i(1, -100, 3), Arg((4,), 0.5, 2.0), lse), soft, False, "weighted"),
+    ]
 
 
 cross_entropy_backward = op(
     "cross_entropy_backward",
     infer=_backward_infer,
     define=_backward_define,
-    samples=lambda: [
-        Sample((Arg(()), Arg((3, 4)), _i(1, 0, 3), None, Arg((3,), 2.0, 3.0)), _how(), name="mean"),
-        Sample((Arg((3,)), Arg((3, 4)), _i(1, -100, 3), None, Arg((3,), 2.0, 3.0)),
-               _how(reduction="none", label_smoothing=0.1), name="none"),
-    ],  # fmt: skip
+    samples=_backward_samples,
     doc="The gradient of ``cross_entropy`` in the logits.",
 )
 

@@ -161,7 +161,7 @@ def _layer_backward_define(
 
 def _rows_backward_samples(*extra: Any, needs: tuple[bool, ...]) -> Any:
     def make() -> list[Sample]:
-        statistics = tuple(Arg((3, 1), low, 1.0) for low in extra)
+        statistics = tuple(Arg((3, 1), low, 1.0, kind="s") for low in extra)
         return [
             Sample((Arg((3, 5)), Arg((3, 5)), *statistics, Arg((5,))), {"ndim": 1, "needs": needs}, name="rows"),
             Sample((Arg((3, 5)), Arg((3, 5)), *statistics, None), {"ndim": 1, "needs": (True, *(False,) * (len(needs) - 1))},

@@ -21,7 +21,8 @@ class Arg:
         shape: of the array.
         low, high: the range that elements are drawn from, uniformly.
         avoid: values that no element comes near.
-        kind: ``"f"`` the dtype under test, ``"c"`` its complex form, ``"i"`` int64, ``"b"`` bool.
+        kind: ``"f"`` the dtype under test, ``"c"`` its complex form, ``"i"`` int64, ``"b"`` bool,
+            ``"s"`` a statistic's dtype: float32 where the one under test is narrower.
         layout: ``"C"``, ``"T"`` (transposed memory), ``"step"`` (every second element), ``"expand"`` (stride 0).
         values: elements given outright, for indices; overrides the range.
     """

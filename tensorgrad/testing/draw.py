@@ -49,6 +49,8 @@ def draw(arg: Arg, dtype: str, rng: np.random.Generator) -> np.ndarray[Any, Any]
         values = values.astype(COMPLEX_OF[dtype])
     elif arg.kind == "f":
         values = values.astype(numpy_dtype(dtype))
+    elif arg.kind == "s":
+        values = values.astype(numpy_dtype("float64" if dtype == "float64" else "float32"))
     elif arg.kind == "i":
         values = values.astype(np.int64)
     return _laid_out(np.asarray(values), arg.layout)

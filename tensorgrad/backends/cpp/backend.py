@@ -98,3 +98,57 @@ class CppBackend(NumpyBackend):
         if mode != "constant":
             return super().pad(x, pads=pads, mode=mode, value=value)
         return self.c.pad(x, pads, value)
+
+    def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> Any:
+        heads = _heads(q, k, v, mask)
+        if heads is None:
+            return super().attention(q, k, v, mask, causal=causal, scale=scale)
+        out, lse = self.c.attention(*heads, mask, causal=causal, scale=scale)
+        return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
+
+    def attention_backward(
+        self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, *, causal: bool, scale: float,
+        needs: tuple[bool, ...],
+    ) -> Any:  # fmt: skip
+        heads = _heads(q, k, v, mask)
+        if heads is None or needs[3]:
+            return super().attention_backward(
+                g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs
+            )
+        wide = heads[0].shape[:-1]
+        shape = (*wide, v.shape[-1])
+        grads = self.c.attention_backward(
+            g.reshape(shape), *heads, mask, out.reshape(shape), lse.reshape(wide), causal=causal, scale=scale
+        )
+        shaped = [part.reshape(x.shape) if needed else None for part, x, needed in zip(grads, (q, k, v), needs[:3], strict=True)]
+        return (*shaped, None)
+
+
+def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
+    """The three as (batch, heads, length, width), which the kernel takes; None where the mask forbids merging."""
+    if q.ndim == 4:
+        return q, k, v
+    if q.ndim > 4:
+        if mask is not None and mask.ndim > 2:
+            return None
+        return tuple(x.reshape(-1 if x.size else 0, *x.shape[-3:]) for x in (q, k, v))  # type: ignore[return-value]
+    ones = (1,) * (4 - q.ndim)
+    return tuple(x.reshape(*ones, *x.shape) for x in (q, k, v))  # type: ignore[return-value]
+
+    # --- kernels of the extension that leave some dtypes to the inherited ones
+
+    def var(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+        found = super().var if x.dtype.kind == "c" else self.c.var
+        return found(x, dim=dim, correction=correction, keepdim=keepdim)
+
+    def cumsum(self, x: Any, *, dim: int) -> Any:
+        return (super().cumsum if x.dtype.kind == "c" else self.c.cumsum)(x, dim=dim)
+
+    def cumprod(self, x: Any, *, dim: int) -> Any:
+        return (super().cumprod if x.dtype.kind == "c" else self.c.cumprod)(x, dim=dim)
+
+    def any(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+        return (super().any if x.dtype.name == "uint8" else self.c.any)(x, dim=dim, keepdim=keepdim)
+
+    def all(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+        return (super().all if x.dtype.name == "uint8" else self.c.all)(x, dim=dim, keepdim=keepdim)

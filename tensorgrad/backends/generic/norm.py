@@ -50,9 +50,9 @@ class NormKernels:
             inner = wide_g if w is None else wide_g * wide(w)
             to_x = self._through(inner, normal, rstd, axes).astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = self.xp.asarray((wide_g * normal).sum(axis=lead)).astype(x.dtype, copy=False)
+            to_w = self.xp.asarray((wide_g * normal).sum(axis=lead)).astype(x.dtype if w is None else w.dtype, copy=False)
         if needs[2]:
-            to_b = self.xp.asarray(wide_g.sum(axis=lead)).astype(x.dtype, copy=False)
+            to_b = self.xp.asarray(wide_g.sum(axis=lead)).astype(x.dtype if w is None else w.dtype, copy=False)
         return to_x, to_w, to_b
 
     def rms_norm(self, x: Any, w: Any, *, ndim: int, eps: float) -> Any:
@@ -76,7 +76,7 @@ class NormKernels:
             along = (inner * normal).mean(axis=axes, keepdims=True)
             to_x = ((inner - normal * along) * rstd).astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = self.xp.asarray((wide_g * normal).sum(axis=lead)).astype(x.dtype, copy=False)
+            to_w = self.xp.asarray((wide_g * normal).sum(axis=lead)).astype(x.dtype if w is None else w.dtype, copy=False)
         return to_x, to_w
 
     # --- over all axes but the channels
@@ -106,9 +106,9 @@ class NormKernels:
                 to_x = to_x * wide(w).reshape(column)
             to_x = to_x.astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = (wide_g * normal).sum(axis=axes).astype(mean.dtype if w is None else w.dtype, copy=False)
+            to_w = (wide_g * normal).sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
         if needs[2]:
-            to_b = wide_g.sum(axis=axes).astype(mean.dtype if w is None else w.dtype, copy=False)
+            to_b = wide_g.sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
         return to_x, to_w, to_b
 
     # --- over groups of channels
@@ -138,7 +138,7 @@ class NormKernels:
             inner = wide_g if w is None else wide_g * wide(w).reshape(column)
             to_x = self._through(inner.reshape(rows), normal, rstd, (2,)).reshape(x.shape).astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = (wide_g * normal.reshape(x.shape)).sum(axis=axes).astype(x.dtype, copy=False)
+            to_w = (wide_g * normal.reshape(x.shape)).sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
         if needs[2]:
-            to_b = wide_g.sum(axis=axes).astype(x.dtype, copy=False)
+            to_b = wide_g.sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
         return to_x, to_w, to_b
