@@ -123,18 +123,6 @@ class CppBackend(NumpyBackend):
         shaped = [part.reshape(x.shape) if needed else None for part, x, needed in zip(grads, (q, k, v), needs[:3], strict=True)]
         return (*shaped, None)
 
-
-def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
-    """The three as (batch, heads, length, width), which the kernel takes; None where the mask forbids merging."""
-    if q.ndim == 4:
-        return q, k, v
-    if q.ndim > 4:
-        if mask is not None and mask.ndim > 2:
-            return None
-        return tuple(x.reshape(-1 if x.size else 0, *x.shape[-3:]) for x in (q, k, v))  # type: ignore[return-value]
-    ones = (1,) * (4 - q.ndim)
-    return tuple(x.reshape(*ones, *x.shape) for x in (q, k, v))  # type: ignore[return-value]
-
     # --- kernels of the extension that leave some dtypes to the inherited ones
 
     def var(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
@@ -152,3 +140,16 @@ def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
 
     def all(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
         return (super().all if x.dtype.name == "uint8" else self.c.all)(x, dim=dim, keepdim=keepdim)
+
+
+
+def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
+    """The three as (batch, heads, length, width), which the kernel takes; None where the mask forbids merging."""
+    if q.ndim == 4:
+        return q, k, v
+    if q.ndim > 4:
+        if mask is not None and mask.ndim > 2:
+            return None
+        return tuple(x.reshape(-1 if x.size else 0, *x.shape[-3:]) for x in (q, k, v))  # type: ignore[return-value]
+    ones = (1,) * (4 - q.ndim)
+    return tuple(x.reshape(*ones, *x.shape) for x in (q, k, v))  # type: ignore[return-value]
