@@ -253,7 +253,8 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out:
 
 def _position(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Tensor:
     if dim is None:
-        _require_some(record.name, input)
+        if require_tensor(record.name, input).size == 0:
+            raise DimError(f"{record.name}: a tensor of shape {tuple(input.shape)} has no elements.")
         result = record(input, dim=None, keepdim=keepdim)
     else:
         result = over_dim(record, record.name, input, dim, keepdim=keepdim)

@@ -100,6 +100,13 @@ def prepared(name: str, input: Any, dtype: Any) -> Tensor:
     return input  # type: ignore[no-any-return]
 
 
+def delivered(name: str, result: Tensor, dtype: Any, out: Any) -> Tensor:
+    """The result in the dtype asked for (integers are summed in int64), or in ``out``."""
+    if dtype is not None and result._data.dtype.name != (wanted := as_dtype(dtype)).name:
+        result = cast(result, dtype=wanted.np)
+    return result if out is None else deliver(name, result, out)
+
+
 # --- sum and product
 
 
@@ -134,7 +141,7 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     """
     x = prepared("sum", input, dtype)
     result = sum_op(x, dim=dims_of("sum", dim, x._data.ndim), keepdim=keepdim)
-    return result if out is None else deliver("sum", result, out)
+    return result if out is None and dtype is None else delivered("sum", result, dtype, out)
 
 
 def _prod_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], keepdim: bool) -> tuple[Any, ...]:
@@ -189,7 +196,7 @@ def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
     """
     x = prepared("prod", input, dtype)
     result = prod_op(x, dim=dims_of("prod", dim, x._data.ndim), keepdim=keepdim)
-    return result if out is None else deliver("prod", result, out)
+    return result if out is None and dtype is None else delivered("prod", result, dtype, out)
 
 
 # --- mean and variance

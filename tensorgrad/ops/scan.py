@@ -10,9 +10,9 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .extremes import over_dim
-from .inplace import deliver, write_into
+from .inplace import deliver
 from .record import Spec, op
-from .reduce import conjugate, named, prepared, require_float, require_tensor, shifted
+from .reduce import conjugate, delivered, named, prepared, require_float, require_tensor, shifted
 from .samples import Arg, Sample
 from .shape_core import one_dim
 
@@ -96,8 +96,7 @@ cumprod_op = op(
 
 
 def _running(record: Any, name: str, input: Any, dim: int, dtype: Any, out: Any) -> Tensor:
-    result = over_dim(record, name, prepared(name, input, dtype), dim)
-    return result if out is None else deliver(name, result, out)
+    return delivered(name, over_dim(record, name, prepared(name, input, dtype), dim), dtype, out)
 
 
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> Tensor:
@@ -117,23 +116,14 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> T
     return _running(cumprod_op, "cumprod", input, dim, dtype, out)
 
 
-def _running_in_place(record: Any, name: str, self: Tensor, dim: int) -> Tensor:
-    at = one_dim(name, dim, self._data.ndim)
-    if self._data.ndim == 0:
-        return self
-    if self._data.dtype.kind in "bui":
-        return self.copy_(record(self, dim=at))  # type: ignore[attr-defined, no-any-return]
-    return write_into(record, self, (self,), {"dim": at})
-
-
 def cumsum_(self: Tensor, dim: int) -> Tensor:
     """In-place form of ``cumsum``."""
-    return _running_in_place(cumsum_op, "cumsum_", self, dim)
+    return self.copy_(cumsum(self, dim))  # type: ignore[attr-defined, no-any-return]
 
 
 def cumprod_(self: Tensor, dim: int) -> Tensor:
     """In-place form of ``cumprod``."""
-    return _running_in_place(cumprod_op, "cumprod_", self, dim)
+    return self.copy_(cumprod(self.clone(), dim))  # type: ignore[attr-defined, no-any-return]
 
 
 # --- log space

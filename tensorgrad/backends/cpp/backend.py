@@ -142,7 +142,6 @@ class CppBackend(NumpyBackend):
         return (super().all if x.dtype.name == "uint8" else self.c.all)(x, dim=dim, keepdim=keepdim)
 
 
-
 def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
     """The three as (batch, heads, length, width), which the kernel takes; None where the mask forbids merging."""
     if q.ndim == 4:

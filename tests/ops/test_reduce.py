@@ -1,0 +1,166 @@
+"""Reductions, extremes and scans beside PyTorch: semantics, derivatives, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+
+from .parity import same, same_error
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((3, 4, 2))
+POSITIVE = np.abs(X) + 0.3
+TIES = np.array([[1.0, 3.0, 3.0, -2.0], [0.0, 0.0, 0.0, 0.0], [2.0, -1.0, 2.0, 2.0]])
+ZEROS = np.array([[1.0, 0.0, 3.0], [0.0, 2.0, 0.0], [1.5, 2.0, -1.0]])
+NAN = np.array([[1.0, np.nan, 3.0], [-np.inf, 2.0, 0.0], [np.nan, np.nan, np.nan]])
+INTS = np.array([[3, -1, 2], [0, 5, 5]])
+COMPLEX = RNG.standard_normal((2, 3)) + 1j * RNG.standard_normal((2, 3))
+
+NAMES = ("sum", "prod", "mean", "var", "std", "amax", "amin", "nansum", "nanmean", "norm")
+DIMS = ({}, {"dim": 1}, {"dim": -1, "keepdim": True}, {"dim": (0, 2)})
+
+
+@pytest.mark.parametrize("kwargs", DIMS, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_reductions(name, kwargs):
+    if name == "prod" and isinstance(kwargs.get("dim"), tuple):
+        pytest.skip("PyTorch's prod takes one dim")
+    same(lambda lib, x: getattr(x, name)(**kwargs) if name != "nanmean" else lib.nanmean(x, **kwargs), POSITIVE)
+
+
+@pytest.mark.parametrize("name", ("sum", "prod", "mean", "nansum", "any", "all", "count_nonzero"))
+@pytest.mark.parametrize("array", (np.zeros((0, 3)), np.zeros((2, 0)), np.zeros(())), ids=("rows", "columns", "0-d"))
+def test_of_little(name, array):
+    same(lambda lib, x: [getattr(x, name)(), getattr(x, name)(dim=0)], array, order=1)
+
+
+@pytest.mark.parametrize("dtype", ("bool", "uint8", "int8", "int32", "int64", "float32", "complex64"))
+@pytest.mark.parametrize("name", ("sum", "prod", "any", "all", "cumsum", "cumprod"))
+def test_dtypes(name, dtype):
+    args = (0,) if name.startswith("cum") else ()
+    same(lambda lib, x: getattr(x, name)(*args), np.abs(INTS).astype(dtype), order=0, rtol=1e-6)
+
+
+def test_dtype_argument():
+    same(lambda lib, x: [x.sum(dtype=lib.float64), x.mean(dtype=lib.float64), x.cumsum(0, dtype=lib.int32)],
+         INTS, order=0)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ("sum", "mean", "prod", "cumsum", "cumprod", "var", "std", "norm"))
+def test_complex(name):
+    args = (0,) if name.startswith("cum") else ()
+    same(lambda lib, x: getattr(x, name)(*args), COMPLEX, order=1)
+
+
+def test_products_with_zeros():
+    same(lambda lib, x: [x.prod(), x.prod(1), x.prod(0, keepdim=True)], ZEROS)
+    same(lambda lib, x: [x.cumprod(1), x.cumprod(0)], ZEROS)
+
+
+def test_variance_arguments():
+    same(lambda lib, x: [x.var(0, correction=0), x.var(unbiased=False), x.var(False), x.std(1, False),
+                         *lib.var_mean(x, 1), *lib.std_mean(x, dim=(0, 1), correction=2, keepdim=True)], X)  # fmt: skip
+    same(lambda lib, x: [x.var(0), x.std(0), x.std()], np.ones((1, 2)), order=1)
+
+
+def test_extremes_share_or_choose():
+    same(lambda lib, x: [x.max(), x.min(), x.amax(1), x.amin((0, 1)), *lib.aminmax(x)], TIES)
+    same(lambda lib, x: [*x.max(1), *x.min(0, keepdim=True), *lib.aminmax(x, dim=1)], TIES)
+    same(lambda lib, x, y: [lib.max(x, y), lib.min(x, other=y), lib.maximum(x, y)], TIES, TIES[::-1].copy())
+
+
+def test_extremes_name_their_fields():
+    found = tg.tensor([[1.0, 5.0], [4.0, 2.0]]).max(dim=1)
+    assert found.values.tolist() == [5.0, 4.0]
+    assert found.indices.tolist() == [1, 0]
+
+
+def test_nan_is_largest():
+    same(lambda lib, x: [x.amax(1), x.amin(1), x.argmax(1), x.argmin(1), *x.max(1), *x.min(1), x.max(),
+                         *x.cummax(1), *x.cummin(1)], NAN, order=0)  # fmt: skip
+
+
+def test_positions():
+    same(lambda lib, x: [x.argmax(), x.argmin(1), x.argmax(0, keepdim=True), x.argmax(keepdim=True)], X, order=0)
+    same(lambda lib, x: [x.argmax(), x.argmax(0), *x.max(0), *x.median(0), *x.sort(0)], np.array(2.0), order=0)
+
+
+@pytest.mark.parametrize("shape", ((5,), (6,), (3, 4)))
+def test_median(shape):
+    x = RNG.permutation(int(np.prod(shape))).reshape(shape).astype(float)
+    same(lambda lib, x: [x.median(), *x.median(0), *x.median(-1, keepdim=True), x.nanmedian(), *x.kthvalue(2, 0)], x)
+
+
+def test_median_of_nan():
+    same(lambda lib, x: [x.median(), x.nanmedian(), x.median(1).values, x.nanmedian(1).values], NAN, order=0)
+
+
+@pytest.mark.parametrize("p", (0, 0.5, 1, 2, 3, float("inf"), -float("inf"), "fro"))
+def test_norms(p):
+    same(lambda lib, x: [lib.norm(x, p), lib.norm(x, p, dim=1), lib.norm(x, p, dim=(0, 1), keepdim=True)], X)
+
+
+def test_norm_at_zero():
+    same(lambda lib, x: [x.norm(), x.norm(1), x.norm(3)], np.zeros((2, 2)), order=1)
+
+
+def test_logsumexp():
+    same(lambda lib, x: [x.logsumexp(1), x.logsumexp((0, 1), keepdim=True), lib.logsumexp(100 * x, 0)], X)
+    same(lambda lib, x: x.logsumexp(1), np.array([[-np.inf, 0.0], [np.inf, 1.0], [-np.inf, -np.inf]]), order=0)
+    same(lambda lib, x: x.logcumsumexp(1), X)
+    same(lambda lib, x: x.logcumsumexp(0), np.array([-np.inf, -np.inf, 0.0, 1.0, -np.inf]), order=0)
+
+
+@pytest.mark.parametrize("dim", (0, 1, -1))
+def test_scans(dim):
+    same(lambda lib, x: [x.cumsum(dim), x.cumprod(dim), *x.cummax(dim), *x.cummin(dim)], X)
+    same(lambda lib, x: [*x.cummax(1), *x.cummin(1)], TIES)
+
+
+def test_diff():
+    same(lambda lib, x: [x.diff(), x.diff(dim=0), x.diff(n=2, dim=1), x.diff(n=9, dim=1)], X)
+    same(lambda lib, x, y: lib.diff(x, dim=0, prepend=y, append=y), X, X[:1].copy())
+    same(lambda lib, x: x.diff(), np.array([True, False, False]), order=0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    (
+        lambda lib, x: x.sum(5), lambda lib, x: x.amax(), lambda lib, x: x.max(),
+        lambda lib, x: x.max(0), lambda lib, x: x.argmax(), lambda lib, x: x.argmax(0), lambda lib, x: x.kthvalue(1, 0),
+        lambda lib, x: lib.sum([1, 2]), lambda lib, x: x.long().mean(), lambda lib, x: x.long().var(),
+        lambda lib, x: x.median(7),
+    ),
+)  # fmt: skip
+def test_refused(call):
+    same_error(call, np.zeros((0, 2)))
+
+
+def test_errors_say_what_was_seen():
+    with pytest.raises(IndexError, match=r"sum: .*dim is 3, a tensor with 2 dimensions has -2 to 1"):
+        tg.zeros(2, 2).sum(3)
+    with pytest.raises(RuntimeError, match=r"mean: .*int64.*\.float\(\)"):
+        tg.arange(3).mean()
+
+
+@pytest.mark.parametrize("dtype", ("float16", "bfloat16"))
+def test_half_precision_accumulates_in_float32(dtype):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    x = tg.ones(100, 100).to(getattr(tg, dtype))
+    assert x.sum().item() == tg.tensor(1e4).to(getattr(tg, dtype)).item()
+    assert x.mean().item() == 1.0
+
+
+def test_out():
+    x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    out = tg.empty(0)
+    assert tg.sum(x, 0, out=out) is out
+    assert out.tolist() == [4.0, 6.0]
+
+
+def test_in_place_scans():
+    same(lambda lib, x: (x * 1).cumsum_(0), X)
+    same(lambda lib, x: (x * 1).cumprod_(1), X)
