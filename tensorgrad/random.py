@@ -93,7 +93,7 @@ class Generator:
             raise TypeError("set_state: expected a uint8 Tensor that get_state returned.")
         if tuple(new_state.shape) != (16,):
             raise ShapeError(f"set_state: a state has 16 bytes, got shape {tuple(new_state.shape)}.")
-        raw = np.asarray(new_state.numpy(force=True)).tobytes()  # type: ignore[attr-defined]
+        raw = bytes(new_state._data.tolist())
         with self._lock:
             self._seed, self._offset = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
         return self

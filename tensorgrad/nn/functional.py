@@ -47,7 +47,6 @@ from ..ops.distance import (
 from ..ops.dropout import alpha_dropout, dropout, feature_alpha_dropout
 from ..ops.dropout import feature_dropout as _feature_dropout
 from ..ops.embedding import embedding, one_hot
-from ..ops.rearrange import pad
 from ..ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -64,6 +63,7 @@ from ..ops.loss import (
 )
 from ..ops.matmul import linear
 from ..ops.normalize import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, normalize, rms_norm
+from ..ops.pointwise import sigmoid, tanh
 from ..ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -81,7 +81,7 @@ from ..ops.pool import (
     max_pool2d,
     max_pool3d,
 )
-from ..ops.public import sigmoid, tanh
+from ..ops.rearrange import pad
 from ..ops.softmax import log_softmax, softmax, softmin
 
 dropout1d = dropout2d = dropout3d = _feature_dropout

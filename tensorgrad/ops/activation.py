@@ -18,7 +18,7 @@ __all__ = ["celu", "celu_", "elu_", "hardshrink", "prelu", "relu", "relu_", "rre
 def _apply(record: Elementwise, input: Tensor, inplace: bool, *numbers: Any) -> Tensor:
     if inplace:
         return write_into(record, input, (input, *numbers), {})
-    return record(input, *numbers)  # type: ignore[no-any-return]
+    return record(input, *numbers)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -59,9 +59,9 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     Source: Hendrycks and Gimpel 2016.
     """
     if approximate == "none":
-        return pw.gelu(input)  # type: ignore[no-any-return]
+        return pw.gelu(input)
     if approximate == "tanh":
-        return pw.gelu_tanh(input)  # type: ignore[no-any-return]
+        return pw.gelu_tanh(input)
     raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}.")
 
 
@@ -77,7 +77,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * x)) / beta``; ``x`` itself where ``beta * x > threshold``."""
-    return pw.softplus(input, float(beta), float(threshold))  # type: ignore[no-any-return]
+    return pw.softplus(input, float(beta), float(threshold))
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -99,29 +99,29 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 def logsigmoid(input: Tensor) -> Tensor:
     """``log(sigmoid(x))`` without overflow."""
-    return pw.logsigmoid(input)  # type: ignore[no-any-return]
+    return pw.logsigmoid(input)
 
 
 def softsign(input: Tensor) -> Tensor:
     """``x / (1 + |x|)``."""
-    return pw.softsign(input)  # type: ignore[no-any-return]
+    return pw.softsign(input)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
     """``x - tanh(x)``."""
-    return pw.sub(input, pw.tanh(input))  # type: ignore[no-any-return]
+    return pw.sub(input, pw.tanh(input))
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` where ``|x| > lambd``, else 0."""
-    return pw.hardshrink(input, lambd)  # type: ignore[no-any-return]
+    return pw.hardshrink(input, lambd)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` moved towards 0 by ``lambd``, and 0 within it."""
     if lambd < 0:
         raise ValueError(f"softshrink: lambd must not be negative, got {lambd}.")
-    return pw.softshrink(input, lambd)  # type: ignore[no-any-return]
+    return pw.softshrink(input, lambd)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
@@ -143,7 +143,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         weight = shaped(weight, (count, *(1,) * (input._data.ndim - 2)))
     elif weight._data.ndim:
         weight = shaped(weight, (1,) * input._data.ndim)
-    return pw.prelu(input, weight)  # type: ignore[no-any-return]
+    return pw.prelu(input, weight)
 
 
 def rrelu(
@@ -177,12 +177,12 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 
 def gated(value: Tensor, gate: Tensor) -> Tensor:
-    return pw.mul(value, pw.sigmoid(gate))  # type: ignore[no-any-return]
+    return pw.mul(value, pw.sigmoid(gate))
 
 
 def _in_place(function: Any) -> Any:
     def form(input: Tensor, *numbers: Any, **named: Any) -> Tensor:
-        return function(input, *numbers, **named, inplace=True)  # type: ignore[no-any-return]
+        return function(input, *numbers, **named, inplace=True)
 
     form.__name__ = form.__qualname__ = f"{function.__name__}_"
     form.__doc__ = f"In-place form of ``{function.__name__}``."

@@ -10,7 +10,16 @@ from ..errors import DTypeError, ShapeError
 from ..random import Generator
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import np_dtype, require_float, require_same_dtype, require_tensors, reshaped, shaped, statistic_dtype, swapped
+from .checks import (
+    np_dtype,
+    require_float,
+    require_same_dtype,
+    require_tensors,
+    reshaped,
+    shaped,
+    statistic_dtype,
+    swapped,
+)
 from .elementwise import broadcast_shape
 from .matmul import matmul_op
 from .norm import fitted, plus
@@ -157,15 +166,18 @@ def _backward_define(
     return to_q, to_k, to_v, to_mask
 
 
+def _backward_samples() -> list[Sample]:
+    lse = Arg((2, 3), 2.0, 3.0, kind="s")
+    inputs = (Arg((2, 3, 3)), *_qkv((2,), 3, 5), None, Arg((2, 3, 3)), lse)
+    return [Sample(inputs, _how(needs=(True, True, True, False)), name="plain")]
+
+
 attention_backward = op(
     "attention_backward",
     infer=_backward_infer,
     define=_backward_define,
     outputs=("gq", "gk", "gv", "gmask"),
-    samples=lambda: [
-        Sample((Arg((2, 3, 3)), *_qkv((2,), 3, 5), None, Arg((2, 3, 3)), Arg((2, 3), 2.0, 3.0, kind="s")),
-               _how(needs=(True, True, True, False)), name="plain"),
-    ],  # fmt: skip
+    samples=_backward_samples,
     doc="The gradients of ``attention``'s inputs that are needed.",
 )
 
@@ -203,7 +215,7 @@ def scaled_dot_product_attention(
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     if dropout_p == 0.0:
-        return attention_op(q, k, v, attn_mask, causal=bool(is_causal), scale=float(scale))[0]  # type: ignore
+        return attention_op(q, k, v, attn_mask, causal=bool(is_causal), scale=float(scale))[0]
     return _with_dropout(q, k, v, attn_mask, dropout_p, bool(is_causal), float(scale), generator)
 
 
@@ -213,13 +225,14 @@ def _with_dropout(
 ) -> Tensor:  # fmt: skip
     from .dropout import dropout
 
-    spec = attention_op.infer(q._data, k._data, v._data, None if mask is None else mask._data, causal=causal, scale=scale)
+    given = None if mask is None else mask._data
+    spec = attention_op.infer(q._data, k._data, v._data, given, causal=causal, scale=scale)
     scores = _scores(recorded, q, k, mask, causal, scale)
     weights = softmax_op(scores, dim=scores.ndim - 1)
     if mask is not None:
         weights = pw.where(pw.isnan(weights), 0.0, weights)  # rows that look nowhere
     out = matmul_op(dropout(weights, p, generator=generator), fitted(recorded, v, scores._data.dtype))
-    return fitted(recorded, out, spec[0].dtype)  # type: ignore[no-any-return]
+    return fitted(recorded, out, spec[0].dtype)
 
 
 def _shared(query: Tensor, x: Tensor) -> Tensor:

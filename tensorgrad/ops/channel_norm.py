@@ -9,7 +9,7 @@ from .checks import np_dtype, product, require_float, reshaped, statistic_dtype
 from .elementwise import elementwise
 from .norm import check_affine, fitted, plus, through, through_statistics
 from .record import Spec, op
-from .samples import Arg, Sample
+from .samples import Arg, Sample, binary
 
 
 def column(F: Any, p: Any, x: Any) -> Any:
@@ -62,8 +62,8 @@ def _batch_rule(
     if to_y is not None:
         to_x, to_w, to_b = F.batch_norm_backward(to_y, x, mean, rstd, w, needs=needs)
     if needs[0] and (to_mean is not None or to_rstd is not None):
-        parts = [None if p is None else column(F, p, x) for p in (mean, rstd, to_mean, to_rstd)]
-        extra = through_statistics(F, x, *parts, product(x.shape) // max(1, x.shape[1]))
+        m, r, to_m, to_r = (None if p is None else column(F, p, x) for p in (mean, rstd, to_mean, to_rstd))
+        extra = through_statistics(F, x, m, r, to_m, to_r, product(x.shape) // max(1, x.shape[1]))
         to_x = plus(F, to_x, fitted(F, extra, np_dtype(x)))
     return to_x, to_w, to_b
 
@@ -132,7 +132,7 @@ batch_norm_backward = op(
 # --- batch_norm by given statistics
 
 scale_shift = elementwise(
-    lambda input, scale, shift: input * scale + shift, name="scale_shift", doc="``input * scale + shift``."
+    lambda input, scale, shift: input * scale + shift, name="scale_shift", samples=binary(count=3)
 )
 
 
@@ -234,9 +234,9 @@ def _group_rule(
         to_x, to_w, to_b = F.group_norm_backward(to_y, x, mean, rstd, w, groups=groups, needs=needs)
     if needs[0] and (to_mean is not None or to_rstd is not None):
         shape = (x.shape[0], groups, 1)
-        parts = [None if p is None else reshaped(F, p, shape) for p in (mean, rstd, to_mean, to_rstd)]
+        m, r, to_m, to_r = (None if p is None else reshaped(F, p, shape) for p in (mean, rstd, to_mean, to_rstd))
         rows = _rows(x, groups)
-        extra = through_statistics(F, reshaped(F, x, rows), *parts, rows[2])
+        extra = through_statistics(F, reshaped(F, x, rows), m, r, to_m, to_r, rows[2])
         to_x = plus(F, to_x, fitted(F, reshaped(F, extra, tuple(x.shape)), np_dtype(x)))
     return to_x, to_w, to_b
 

@@ -15,7 +15,7 @@ FLOAT32 = np.dtype(np.float32)
 
 def np_dtype(x: Any) -> np.dtype[Any]:
     """The NumPy dtype of an array or of a Tensor's array: rules and definitions meet both."""
-    return x._data.dtype if isinstance(x, Tensor) else x.dtype  # type: ignore[no-any-return]
+    return x._data.dtype if isinstance(x, Tensor) else x.dtype
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
@@ -58,6 +58,12 @@ def require_vector(name: str, label: str, x: Any, size: int) -> None:
         raise ShapeError(f"{name}: {label} has shape {tuple(x.shape)}, expected ({size},).")
 
 
+def everywhere(condition: Tensor) -> bool:
+    """Whether a bool tensor is True at every element. Waits for the device."""
+    shape = condition._data.shape
+    return bool(recorded.all(condition, dim=tuple(range(len(shape))), keepdim=False)._data)
+
+
 def product(sizes: Any) -> int:
     count = 1
     for size in sizes:
@@ -75,7 +81,7 @@ def shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     if x._data.shape == shape:
         return x
     source = x if x._data.flags.c_contiguous else recorded.contiguous_copy(x)
-    return recorded.reshape(source, shape=shape)  # type: ignore[no-any-return]
+    return recorded.reshape(source, shape=shape)
 
 
 def swapped(F: Any, x: Any) -> Any:

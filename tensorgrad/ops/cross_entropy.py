@@ -260,9 +260,9 @@ def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reductio
         product = pw.mul(product, shaped(weight, (classes, *(1,) * (input._data.ndim - axis - 1))))
     losses: Any = pw.neg(recorded.sum(product, dim=(axis,), keepdim=False))
     if reduction == "none":
-        return losses  # type: ignore[no-any-return]
+        return losses
     total = losses.sum()
-    return pw.div(total, float(losses._data.size)) if reduction == "mean" else total  # type: ignore[no-any-return]
+    return pw.div(total, float(losses._data.size)) if reduction == "mean" else total
 
 
 def nll_loss(
@@ -288,7 +288,7 @@ def nll_loss(
     if reduction == "none":
         return shaped(losses, shape)
     total = losses.sum()
-    return pw.div(total, weights.sum()) if reduction == "mean" else total  # type: ignore[no-any-return]
+    return pw.div(total, weights.sum()) if reduction == "mean" else total
 
 
 def _check_classes(name: str, index: Any, classes: int) -> None:

@@ -11,7 +11,7 @@ from . import pointwise as pw
 from .checks import require_tensors
 from .loss import reduce_losses
 from .normalize import vector_norm
-from .shape_core import one_dim
+from .shape_core import expand, one_dim
 
 __all__ = ["cosine_similarity", "pairwise_distance"]
 
@@ -23,12 +23,12 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 
     shape = broadcast_shape("cosine_similarity", x1._data.shape, x2._data.shape)
     axis = one_dim("cosine_similarity", dim, len(shape))
-    a: Any = x1.expand(shape)  # type: ignore[attr-defined]
-    b: Any = x2.expand(shape)  # type: ignore[attr-defined]
+    a: Any = expand(x1, shape=shape)
+    b: Any = expand(x2, shape=shape)
     lengths = pw.mul(
         pw.clamp_min(vector_norm(a, 2.0, axis, True), eps), pw.clamp_min(vector_norm(b, 2.0, axis, True), eps)
     )
-    return pw.div(pw.mul(a, b), lengths).sum(axis)  # type: ignore[no-any-return]
+    return pw.div(pw.mul(a, b), lengths).sum(axis)
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:

@@ -14,12 +14,14 @@ from .checks import require_float, require_tensors
 from .elementwise import elementwise
 from .inplace import assign, write_into
 from .record import Spec, op
+from .samples import binary
 
 __all__ = ["alpha_dropout", "dropout", "feature_alpha_dropout", "feature_dropout"]
 
 masked_scale = elementwise(
     lambda input, mask, scale: fn.where(mask, input * scale, 0),
     name="masked_scale",
+    samples=binary(count=3, mask_second=True),
     vjp=lambda g, y, x, mask, scale: (fn.where(mask, g * scale, 0), None, fn.where(mask, g * x, 0)),
     doc="``input * scale`` where the mask holds, zero elsewhere.",
 )
@@ -106,9 +108,9 @@ def _alpha(name: str, x: Tensor, shape: tuple[int, ...], p: float, generator: Ge
     low = -1.7580993408473766  # -alpha * scale of SELU
     mask = _keep_mask(name, x, shape, p, generator)
     if p == 1:
-        return pw.mul(x, 0.0)  # type: ignore[no-any-return]
+        return pw.mul(x, 0.0)
     a = ((1 - p) * (1 + p * low * low)) ** -0.5
-    return pw.add(pw.mul(pw.where(mask, x, low), a), -a * p * low)  # type: ignore[no-any-return]
+    return pw.add(pw.mul(pw.where(mask, x, low), a), -a * p * low)
 
 
 def alpha_dropout(

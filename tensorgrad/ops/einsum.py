@@ -54,7 +54,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         result, labels = shaped(result, (*result.shape, *(1,) * len(missing))), (*labels, *missing)
     result = permute(result, dims=tuple(labels.index(label) for label in output))
     shape = tuple(sizes[label] for label in output)
-    return result if tuple(result.shape) == shape else recorded.expand(result, shape=shape)  # type: ignore[no-any-return]
+    return result if tuple(result.shape) == shape else recorded.expand(result, shape=shape)
 
 
 def _from_lists(args: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
@@ -88,7 +88,7 @@ def _parse(equation: str, operands: Sequence[Tensor]) -> tuple[list[Labels], Lab
             at = labels.index("...")
             labels = (*labels[:at], *(f".{i}" for i in reversed(range(under))), *labels[at + 1 :])
         if len(labels) != ndim:
-            raise ShapeError(f"einsum: {part!r} in {equation!r} names {len(labels)} dimensions, the operand has {ndim}.")
+            raise ShapeError(f"einsum: {part!r} in {equation!r} names {len(labels)} dimensions, not {ndim}.")
         inputs.append(labels)
     dots = tuple(f".{i}" for i in reversed(range(hidden)))
     if not arrow:

@@ -12,6 +12,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import np_dtype, product, require_tensors, reshaped, shaped
 from .inplace import assign, write_into
+from .normalize import vector_norm
 from .record import Spec, op
 from .samples import Arg, Sample
 
@@ -121,21 +122,22 @@ def embedding(
     if max_norm is not None:
         _shorten(weight, input, float(max_norm), float(norm_type))
     if padding_idx is None:
-        return embedding_op(weight, input)  # type: ignore[no-any-return]
+        return embedding_op(weight, input)
     rows = weight.shape[0]
     if not -rows <= padding_idx < rows:
         raise IndexOutOfRange(f"embedding: padding_idx {padding_idx} is out of range for {rows} rows.")
-    return padded_embedding(weight, input, padding_idx=padding_idx % rows)  # type: ignore[no-any-return]
+    return padded_embedding(weight, input, padding_idx=padding_idx % rows)
 
 
 def _shorten(weight: Tensor, index: Tensor, longest: float, p: float) -> None:
     """Scale the rows that are used and longer than ``longest`` down to it, in place."""
     with no_grad():
-        norms = weight.norm(p, dim=1, keepdim=True)  # type: ignore[attr-defined]
+        norms = vector_norm(weight, p, 1, True)
         places = shaped(index, (index._data.size,))
         ones = pw.add(pw.mul(recorded.embedding(norms, places), 0.0), 1.0)
         used = recorded.embedding_backward(ones, places, num_embeddings=weight.shape[0], padding_idx=None)
-        scale = pw.where((used > 0) & (norms > longest), longest / (norms + 1e-7), 1.0)
+        long = pw.bitwise_and(pw.gt(used, 0), pw.gt(norms, longest))
+        scale = pw.where(long, pw.div(longest, pw.add(norms, 1e-7)), 1.0)
         write_into(assign, weight, (weight, pw.mul(weight, scale)), {})
 
 
@@ -163,4 +165,4 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"one_hot: classes from {int(classes.min())} to {int(classes.max())} do not fit num_classes={num_classes}."
         )
     column = shaped(tensor, (*tensor.shape, 1))
-    return pw.eq(column, arange(num_classes, device=tensor.device)).long()  # type: ignore[no-any-return]
+    return pw.eq(column, arange(num_classes, device=tensor.device)).long()

@@ -60,6 +60,6 @@ class ReducedFormula(Op):
 def reduced(formula: Elementwise, whole: ReducedFormula, reduction: str, *inputs: Any) -> Tensor:
     """The formula's loss under a reduction. Raises ValueError for an unknown one."""
     if reduction == "none":
-        return formula(*inputs)  # type: ignore[no-any-return]
+        return formula(*inputs)
     check_reduction(whole.name, reduction)
-    return whole(*inputs, reduction=reduction)  # type: ignore[no-any-return]
+    return whole(*inputs, reduction=reduction)

@@ -6,14 +6,16 @@ import math
 import warnings
 from typing import Any
 
+from ..dispatch import recorded
 from ..errors import DTypeError
 from ..expr import functions as fn
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import check_reduction, require_tensors
+from .checks import check_reduction, everywhere, require_tensors, shaped
 from .elementwise import Elementwise, elementwise
 from .formula_loss import ReducedFormula, reduced
-from .samples import Arg, Sample
+from .samples import Arg, Sample, binary, unary
+from .shape_core import expand
 
 
 def _pairs(*extra: Any, low: float = -2.0, high: float = 2.0, target: tuple[float, float] = (-2.0, 2.0)) -> Any:
@@ -24,6 +26,20 @@ def _pairs(*extra: Any, low: float = -2.0, high: float = 2.0, target: tuple[floa
         return [
             Sample((Arg(shape, low, high, layout=layout), Arg(shape, *target), *extra), {"reduction": how}, name=name)
             for (name, shape, layout), how in zip(shapes, ("mean", "mean", "sum"), strict=True)
+        ]
+
+    return make
+
+
+def _pointwise(
+    *extra: Any, input: tuple[float, float] = (-2.0, 2.0), target: tuple[float, float] = (-2.0, 2.0)
+) -> Any:
+    """Samples of a loss of elements, with its further inputs."""
+
+    def make() -> list[Sample]:
+        return [
+            Sample((Arg((3, 4), *input, layout=layout), Arg((3, 4), *target), *extra), name=name)
+            for name, layout in (("matrix", "C"), ("transposed", "T"), ("strided", "step"))
         ]
 
     return make
@@ -47,11 +63,14 @@ def _checked(name: str, input: Any, target: Any) -> None:
 
 # --- distances
 
-squared_difference = elementwise(lambda input, target: (input - target) * (input - target), name="squared_difference")
+squared_difference = elementwise(
+    lambda input, target: (input - target) * (input - target), name="squared_difference", samples=binary()
+)
 absolute_difference = elementwise(
     lambda input, target: fn.abs(input - target),
     name="absolute_difference",
     vjp=lambda g, y, a, b: (g * fn.sign(a - b), -(g * fn.sign(a - b))),
+    samples=binary(input=(2.5, 4.0)),
 )
 smooth_l1 = elementwise(
     lambda input, target, beta: fn.where(
@@ -61,6 +80,7 @@ smooth_l1 = elementwise(
     ),
     name="smooth_l1",
     vjp=lambda g, y, a, b, beta: (_smooth_slope(g, a, b, beta), -_smooth_slope(g, a, b, beta), None),
+    samples=_pointwise(1.0, input=(0.1, 0.9), target=(0.1, 0.9)),
 )
 huber = elementwise(
     lambda input, target, delta: fn.where(
@@ -70,6 +90,7 @@ huber = elementwise(
     ),
     name="huber",
     vjp=lambda g, y, a, b, delta: (_huber_slope(g, a, b, delta), -_huber_slope(g, a, b, delta), None),
+    samples=_pointwise(1.0, input=(3.5, 5.0)),
 )
 
 
@@ -112,10 +133,10 @@ def _weighted(name: str, losses: Tensor, weight: Tensor, reduction: str) -> Tens
     check_reduction(name, reduction)
     total: Any = pw.mul(losses, weight)
     if reduction == "none":
-        return total  # type: ignore[no-any-return]
+        return total
     if reduction == "sum":
-        return total.sum()  # type: ignore[no-any-return]
-    return pw.div(total.sum(), weight.expand(tuple(total.shape)).sum())  # type: ignore
+        return _sum(total)
+    return pw.div(_sum(total), _sum(expand(weight, shape=tuple(total.shape))))
 
 
 def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -152,6 +173,7 @@ binary_entropy = elementwise(
         g * w * (fn.maximum(fn.log(1 - x), -100.0) - fn.maximum(fn.log(x), -100.0)),
         g * -(t * fn.maximum(fn.log(x), -100.0) + (1 - t) * fn.maximum(fn.log(1 - x), -100.0)),
     ),
+    samples=_pointwise(Arg((4,), 0.5, 2.0), input=(0.1, 0.9), target=(0.1, 0.9)),
 )
 
 
@@ -170,6 +192,7 @@ logit_entropy = elementwise(
         g * ((1 - t) * x + (1 + (p - 1) * t) * _soft(x)),
         g * w * t * _soft(x),
     ),
+    samples=_pointwise(Arg((4,), 0.5, 2.0), Arg((4,), 0.5, 2.0), target=(0.1, 0.9)),
 )
 bce_mean = _loss(
     binary_entropy, "binary_cross_entropy", _pairs(1.0, low=0.1, high=0.9, target=(0.1, 0.9))
@@ -197,7 +220,7 @@ def binary_cross_entropy(
             "equal."
         )
     checked = input.detach()
-    if checked._data.size and not bool(((checked >= 0) & (checked <= 1)).all()):  # type: ignore[operator]
+    if not everywhere(pw.bitwise_and(pw.ge(checked, 0), pw.le(checked, 1))):
         raise ValueError(
             "binary_cross_entropy: all elements of input should be between 0 and 1; for logits use "
             "binary_cross_entropy_with_logits."
@@ -233,19 +256,27 @@ kl_pointwise = elementwise(
     lambda input, target: fn.where(fn.eq(target, 0), 0.0, target * fn.log(target)) - target * input,
     name="kl_pointwise",
     vjp=lambda g, y, x, t: (-(g * t), g * (fn.where(fn.eq(t, 0), 0.0, fn.log(t) + 1) - x)),
+    samples=_pointwise(target=(0.1, 0.9)),
 )
 kl_log_pointwise = elementwise(
-    lambda input, target: fn.exp(target) * (target - input), name="kl_log_pointwise"
+    lambda input, target: fn.exp(target) * (target - input), name="kl_log_pointwise", samples=_pointwise()
 )
 kl_mean = _loss(kl_pointwise, "kl_div", _pairs(target=(0.1, 0.9)))
 kl_log_mean = _loss(kl_log_pointwise, "kl_div_log", _pairs())
-poisson_log = elementwise(lambda input, target: fn.exp(input) - target * input, name="poisson_log")
-poisson_rate = elementwise(lambda input, target, eps: input - target * fn.log(input + eps), name="poisson_rate")
+poisson_log = elementwise(
+    lambda input, target: fn.exp(input) - target * input, name="poisson_log", samples=_pointwise(target=(0.5, 3.0))
+)
+poisson_rate = elementwise(
+    lambda input, target, eps: input - target * fn.log(input + eps),
+    name="poisson_rate",
+    samples=_pointwise(1e-8, input=(0.5, 3.0), target=(0.5, 3.0)),
+)
 stirling = elementwise(
     lambda target: fn.where(
         target > 1, target * fn.log(target) - target + 0.5 * fn.log(2 * math.pi * target), 0.0
     ),
     name="stirling",
+    samples=unary(1.2, 4.0),
     doc="Stirling's approximation of ``log(target!)`` above 1, else 0.",
 )
 poisson_log_mean = _loss(poisson_log, "poisson_nll_log", _pairs(target=(0.5, 3.0)))
@@ -261,11 +292,19 @@ gaussian_pointwise = elementwise(
         g * 0.5 * (1 - (x - t) * (x - t) / fn.maximum(v, eps)) / fn.maximum(v, eps),
         None,
     ),
+    samples=_pointwise(Arg((3, 1), 0.5, 2.0), 1e-6),
 )
-gaussian_mean = _loss(gaussian_pointwise, "gaussian_nll", lambda: [
-    Sample((Arg((3, 4)), Arg((3, 4)), Arg((3, 1), 0.5, 2.0), 1e-6), {"reduction": "mean"}, name="per row"),
-    Sample((Arg((3, 4)), Arg((3, 4)), Arg((3, 4), 0.5, 2.0), 1e-6), {"reduction": "sum"}, name="per element"),
-])  # fmt: skip
+
+
+def _gaussian_samples() -> list[Sample]:
+    pair = (Arg((3, 4)), Arg((3, 4)))
+    return [
+        Sample((*pair, Arg((3, 1), 0.5, 2.0), 1e-6), {"reduction": "mean"}, name="per row"),
+        Sample((*pair, Arg((3, 4), 0.5, 2.0), 1e-6), {"reduction": "sum"}, name="per element"),
+    ]
+
+
+gaussian_mean = _loss(gaussian_pointwise, "gaussian_nll", _gaussian_samples)
 
 
 def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
@@ -280,7 +319,7 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
     formula, whole = (kl_log_pointwise, kl_log_mean) if log_target else (kl_pointwise, kl_mean)
     if reduction == "batchmean":
         total = reduced(formula, whole, "sum", input, target)
-        return pw.div(total, float(input.shape[0])) if input._data.ndim else total  # type: ignore[no-any-return]
+        return pw.div(total, float(input.shape[0])) if input._data.ndim else total
     return reduced(formula, whole, reduction, input, target)
 
 
@@ -318,10 +357,10 @@ def gaussian_nll_loss(
     require_tensors("gaussian_nll_loss", input=input, target=target)
     if isinstance(var, Tensor):
         if tuple(var.shape) == tuple(input.shape)[:-1] and tuple(var.shape) != tuple(input.shape):
-            var = var.unsqueeze(-1)  # type: ignore[attr-defined]
+            var = shaped(var, (*var.shape, 1))
         elif var._data.ndim != input._data.ndim or tuple(var.shape[:-1]) != tuple(input.shape[:-1]):
             raise ValueError(f"gaussian_nll_loss: var has shape {tuple(var.shape)}, input {tuple(input.shape)}.")
-        if bool((var.detach() < 0).any()):  # type: ignore[operator]
+        if not everywhere(pw.ge(var.detach(), 0)):
             raise ValueError("gaussian_nll_loss: var has negative entries.")
     elif var < 0:
         raise ValueError(f"gaussian_nll_loss: var must not be negative, got {var}.")
@@ -329,7 +368,7 @@ def gaussian_nll_loss(
     if not full:
         return losses
     constant = 0.5 * math.log(2 * math.pi)
-    return pw.add(losses, constant * (input._data.size if reduction == "sum" else 1))  # type: ignore[no-any-return]
+    return pw.add(losses, constant * (input._data.size if reduction == "sum" else 1))
 
 
 def reduce_losses(name: str, losses: Tensor, reduction: str) -> Tensor:
@@ -337,7 +376,11 @@ def reduce_losses(name: str, losses: Tensor, reduction: str) -> Tensor:
     check_reduction(name, reduction)
     if reduction == "none":
         return losses
-    return losses.mean() if reduction == "mean" else losses.sum()  # type: ignore[attr-defined, no-any-return]
+    return _sum(losses) if reduction == "sum" else recorded.mean(losses, dim=tuple(range(losses.ndim)), keepdim=False)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return recorded.sum(x, dim=tuple(range(x.ndim)), keepdim=False)
 
 
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

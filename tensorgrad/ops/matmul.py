@@ -42,7 +42,7 @@ def _matmul_infer(a: Any, b: Any) -> Spec:
 
 def _folds(a: Any, b: Any) -> bool:
     """A batch times one matrix is one product of tall matrices."""
-    return b.ndim == 2 and a.ndim > 2  # type: ignore[no-any-return]
+    return b.ndim == 2 and a.ndim > 2
 
 
 def _matmul_rule(F: Any, g: Any, a: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
@@ -117,7 +117,7 @@ def _linear_define(F: Any, x: Any, w: Any, b: Any) -> Any:
 
 
 def _linear_rule(F: Any, g: Any, x: Any, w: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
-    return F.linear_backward(g, x, w, needs=needs)  # type: ignore[no-any-return]
+    return F.linear_backward(g, x, w, needs=needs)
 
 
 def _linear_samples() -> list[Sample]:
@@ -204,7 +204,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
         result = matmul_op(input, other)
     else:
         result = _with_vectors(input, other, left, right)
-    return result if out is None else deliver("matmul", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("matmul", result, out)
 
 
 def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
@@ -271,7 +271,7 @@ def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The (n, m) matrix of all products of a vector's elements with another's."""
     _ranked("outer", input, vec2, 1, 1)
     result = pw.mul(shaped(input, (input.shape[0], 1)), vec2)
-    return result if out is None else deliver("outer", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("outer", result, out)
 
 
 def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -281,7 +281,7 @@ def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
         result = pw.mul(input, other)
     else:
         result = tensordot(input, other, dims=([-1], [-1]))
-    return result if out is None else deliver("inner", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("inner", result, out)
 
 
 def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -311,7 +311,7 @@ def addmm(
 ) -> Tensor:
     """``beta * input + alpha * (mat1 @ mat2)``."""
     result = _blend(input, mm(mat1, mat2), beta, alpha)
-    return result if out is None else deliver("addmm", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("addmm", result, out)
 
 
 def addmv(
@@ -319,7 +319,7 @@ def addmv(
 ) -> Tensor:
     """``beta * input + alpha * (mat @ vec)``."""
     result = _blend(input, mv(mat, vec), beta, alpha)
-    return result if out is None else deliver("addmv", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("addmv", result, out)
 
 
 def addr(
@@ -327,7 +327,7 @@ def addr(
 ) -> Tensor:
     """``beta * input + alpha * outer(vec1, vec2)``."""
     result = _blend(input, outer(vec1, vec2), beta, alpha)
-    return result if out is None else deliver("addr", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("addr", result, out)
 
 
 def baddbmm(
@@ -335,7 +335,7 @@ def baddbmm(
 ) -> Tensor:
     """``beta * input + alpha * bmm(batch1, batch2)``."""
     result = _blend(input, bmm(batch1, batch2), beta, alpha)
-    return result if out is None else deliver("baddbmm", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("baddbmm", result, out)
 
 
 def addbmm(
@@ -344,7 +344,7 @@ def addbmm(
     """``beta * input + alpha * (the sum over the batch of batch1 @ batch2)``."""
     _ranked("addbmm", batch1, batch2, 3, 3)
     result = _blend(input, tensordot(batch1, batch2, dims=([0, 2], [0, 1])), beta, alpha)
-    return result if out is None else deliver("addbmm", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("addbmm", result, out)
 
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) -> Tensor:
@@ -366,7 +366,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
         first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
         if len(first) != len(second):
             raise ShapeError(f"tensordot: {len(first)} dims of a are paired with {len(second)} of b.")
-        pairs = [one_dim("tensordot", d, len(left)) for d in first], [one_dim("tensordot", d, len(right)) for d in second]
+        paired_a = [one_dim("tensordot", d, len(left)) for d in first]
+        pairs = paired_a, [one_dim("tensordot", d, len(right)) for d in second]
     for i, j in zip(*pairs, strict=True):
         if left[i] != right[j]:
             raise ShapeError(
@@ -419,5 +420,5 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     require_tensors("linear", input=input, weight=weight)
     if weight._data.ndim == 1:
         y = matmul(input, weight)
-        return y if bias is None else pw.add(y, bias)  # type: ignore[no-any-return]
-    return linear_op(input, weight, bias)  # type: ignore[no-any-return]
+        return y if bias is None else pw.add(y, bias)
+    return linear_op(input, weight, bias)

@@ -162,11 +162,12 @@ def _layer_backward_define(
 def _rows_backward_samples(*extra: Any, needs: tuple[bool, ...]) -> Any:
     def make() -> list[Sample]:
         statistics = tuple(Arg((3, 1), low, 1.0, kind="s") for low in extra)
+        shared = (Arg((3, 5)), Arg((3, 5)), *statistics)
+        first = (True, *(False,) * (len(needs) - 1))
         return [
-            Sample((Arg((3, 5)), Arg((3, 5)), *statistics, Arg((5,))), {"ndim": 1, "needs": needs}, name="rows"),
-            Sample((Arg((3, 5)), Arg((3, 5)), *statistics, None), {"ndim": 1, "needs": (True, *(False,) * (len(needs) - 1))},
-                   name="plain"),
-        ]  # fmt: skip
+            Sample((*shared, Arg((5,))), {"ndim": 1, "needs": needs}, name="rows"),
+            Sample((*shared, None), {"ndim": 1, "needs": first}, name="plain"),
+        ]
 
     return make
 

@@ -17,12 +17,15 @@ from . import norm as rows
 from . import pointwise as pw
 from .checks import product, require_tensors, shaped
 from .elementwise import elementwise
-from .inplace import write_into
+from .inplace import deliver, write_into
+from .reduce import norm
+from .samples import binary
 from .shape_core import slice_
 
 moved_average = elementwise(
     lambda running, batch, momentum, factor: (1 - momentum) * running + momentum * (factor * batch),
     name="moved_average",
+    samples=binary(count=4),
     doc="A running statistic after a batch whose own value is ``factor * batch``.",
 )
 
@@ -51,7 +54,7 @@ def layer_norm(
     Source: Ba, Kiros, Hinton 2016.
     """
     count = _last_dims("layer_norm", input, normalized_shape)
-    return rows.layer_norm(input, weight, bias, ndim=count, eps=float(eps))[0]  # type: ignore[no-any-return]
+    return rows.layer_norm(input, weight, bias, ndim=count, eps=float(eps))[0]
 
 
 def rms_norm(
@@ -66,7 +69,7 @@ def rms_norm(
     count = _last_dims("rms_norm", input, normalized_shape)
     if eps is None:
         eps = 2.0**-7 if input.dtype.name == "bfloat16" else float(np.finfo(input._data.dtype).eps)
-    return rows.rms_norm(input, weight, ndim=count, eps=float(eps))[0]  # type: ignore[no-any-return]
+    return rows.rms_norm(input, weight, ndim=count, eps=float(eps))[0]
 
 
 def batch_norm(
@@ -90,7 +93,7 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed outside of training.")
-        return channels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps=float(eps))  # type: ignore
+        return channels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps=float(eps))
     count = input._data.size // max(1, input._data.shape[1]) if input._data.ndim > 1 else input._data.size
     if count <= 1 and input._data.size:
         raise ShapeError(
@@ -104,7 +107,7 @@ def batch_norm(
             if running_var is not None:
                 unbiased = count / max(count - 1, 1)
                 write_into(moved_average, running_var, (running_var, variance, float(momentum), unbiased), {})
-    return y  # type: ignore[no-any-return]
+    return y
 
 
 def instance_norm(
@@ -124,8 +127,7 @@ def instance_norm(
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if input._data.ndim < 3:
         raise ShapeError(f"instance_norm: expected at least 3 dimensions (n, c, ...), got {tuple(input.shape)}.")
-    n, c = input.shape[:2]
-    count = product(input.shape[2:])
+    c, count = input.shape[1], product(input.shape[2:])
     if count == 1:
         raise ShapeError(
             "instance_norm: expected more than 1 spatial element when training, got input size "
@@ -143,7 +145,7 @@ def instance_norm(
                 average = recorded.mean(variance, dim=(0,), keepdim=False)
                 unbiased = count / max(count - 1, 1)
                 write_into(moved_average, running_var, (running_var, average, float(momentum), unbiased), {})
-    return y  # type: ignore[no-any-return]
+    return y
 
 
 def group_norm(
@@ -157,7 +159,7 @@ def group_norm(
     Source: Wu and He 2018.
     """
     require_tensors("group_norm", input=input)
-    return channels.group_norm(input, weight, bias, groups=int(num_groups), eps=float(eps))[0]  # type: ignore
+    return channels.group_norm(input, weight, bias, groups=int(num_groups), eps=float(eps))[0]
 
 
 def local_response_norm(
@@ -183,20 +185,18 @@ def local_response_norm(
         part = slice_(padded, key=(slice(None), slice(shift, shift + c)))
         total = part if total is None else pw.add(total, part)
     scale = shaped(pw.pow(pw.add(pw.mul(total, alpha / size), k), beta), tuple(input.shape))
-    return pw.div(input, scale)  # type: ignore[no-any-return]
+    return pw.div(input, scale)
 
 
 def normalize(
     input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
 ) -> Tensor:
     """``input`` divided by its p-norm along ``dim``, or by ``eps`` where the norm is smaller."""
-    from .inplace import deliver
-
     require_tensors("normalize", input=input)
     result = pw.div(input, pw.clamp_min(vector_norm(input, p, dim, True), eps))
-    return result if out is None else deliver("normalize", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("normalize", result, out)
 
 
 def vector_norm(x: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     """The p-norm along ``dim``; its derivative where all elements are zero is zero."""
-    return x.norm(p, dim=dim, keepdim=keepdim)  # type: ignore[attr-defined, no-any-return]
+    return norm(x, p, dim=dim, keepdim=keepdim)

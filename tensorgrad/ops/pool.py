@@ -108,9 +108,10 @@ max_pool_backward = op(
     rule=_max_backward_rule,
     keeps=("indices",),
     samples=lambda: [
-        Sample((Arg((1, 1, 2, 2)), Arg((1, 1, 2, 2), kind="i", values=(0, 2, 6, 6))),
-               {"input_shape": (1, 1, 3, 3)}),
-    ],  # fmt: skip
+        Sample(
+            (Arg((1, 1, 2, 2)), Arg((1, 1, 2, 2), kind="i", values=(0, 2, 6, 6))), {"input_shape": (1, 1, 3, 3)}
+        )
+    ],
     doc="``g`` added up at the places that ``max_pool`` found.",
 )
 
@@ -359,7 +360,7 @@ def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, strid
     kernel = per_axis(f"lp_pool{dims}d", "kernel_size", kernel_size, dims, 1)
     mean = _avg_pool(dims, pw.pow(input, norm_type), kernel_size, stride, 0, ceil_mode, True, None)
     total = pw.mul(mean, float(math.prod(kernel)))
-    return pw.pow(pw.mul(pw.sign(total), pw.relu(pw.abs(total))), 1.0 / norm_type)  # type: ignore[no-any-return]
+    return pw.pow(pw.mul(pw.sign(total), pw.relu(pw.abs(total))), 1.0 / norm_type)
 
 
 def lp_pool1d(

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..backends import registry
-from ..dispatch import local
-from ..dtypes import BY_NAME, as_dtype, get_default_dtype
+from ..dispatch import local, recorded
+from ..dtypes import as_dtype, get_default_dtype
 from ..errors import DTypeError, ShapeError
 from ..random import Generator, chosen, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
-from .checks import require_float
+from .checks import everywhere, require_float
 from .create import finish, shape_from
 from .elementwise import broadcast_shape
 from .inplace import assign, deliver, write_into
@@ -208,7 +208,7 @@ def _affine(noise: Tensor, scale: Any, shift: Any) -> Tensor:
 
 def _probabilities(name: str, p: Tensor) -> None:
     require_float(name, p._data)
-    if p._data.size and not bool(((p >= 0) & (p <= 1)).all()):  # type: ignore[operator]
+    if not everywhere(pw.bitwise_and(pw.ge(p, 0), pw.le(p, 1))):
         raise ValueError(f"{name}: expected probabilities between 0 and 1.")
 
 
@@ -220,7 +220,7 @@ def bernoulli(
     Raises ValueError for probabilities outside of [0, 1].
     """
     result = _bernoulli("bernoulli", input, input if p is None else p, generator)
-    return result if out is None else deliver("bernoulli", result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver("bernoulli", result, out)
 
 
 def _bernoulli(name: str, like: Tensor, p: Any, generator: Generator | None) -> Tensor:
@@ -230,7 +230,7 @@ def _bernoulli(name: str, like: Tensor, p: Any, generator: Generator | None) -> 
         raise ValueError(f"{name}: expected a probability between 0 and 1, got {p}.")
     kind = np.dtype(np.float64 if isinstance(p, Tensor) and p.dtype.name == "float64" else np.float32)
     u = _draw("random_uniform", tuple(like.shape), kind, like.device, generator)
-    return pw.lt(u, p.detach() if isinstance(p, Tensor) else float(p)).to(like.dtype)  # type: ignore[no-any-return]
+    return pw.lt(u, p.detach() if isinstance(p, Tensor) else float(p)).to(like.dtype)
 
 
 def multinomial(
@@ -263,15 +263,15 @@ def multinomial(
         shape = (*weights.shape[:-1], num_samples)
         u = _draw("random_uniform", shape, np.dtype(np.float64), input.device, generator)
         # u < 1, so the first sum above u * total has positive weight; counting the others is its index
-        return (sums.unsqueeze(-2) <= (u * sums[..., -1:]).unsqueeze(-1)).sum(-1).clamp(max=n - 1)  # type: ignore
+        return (sums.unsqueeze(-2) <= (u * sums[..., -1:]).unsqueeze(-1)).sum(-1).clamp(max=n - 1)
     if num_samples > n or bool(((weights > 0).sum(-1) < num_samples).any()):
         raise ValueError(
             f"multinomial: {num_samples} draws without replacement need as many positive weights in every row of {n}."
         )
     # the smallest of exponential clocks with these rates: Efraimidis and Spirakis 2006
     u = _draw("random_uniform", tuple(weights.shape), np.dtype(np.float64), input.device, generator)
-    clocks = pw.where(weights > 0, -pw.log1p(-u) / weights, float("inf"))  # type: ignore[operator]
-    return clocks.topk(num_samples, dim=-1, largest=False)[1]  # type: ignore[no-any-return]
+    clocks = pw.where(weights > 0, pw.div(pw.neg(pw.log1p(pw.neg(u))), weights), float("inf"))
+    return clocks.topk(num_samples, dim=-1, largest=False)[1]
 
 
 # --- in place
@@ -283,7 +283,7 @@ def _put(self: Tensor, drawn: Tensor) -> Tensor:
 
 def _own_float(name: str, self: Tensor) -> np.dtype[Any]:
     require_float(name, self._data)
-    return self._data.dtype  # type: ignore[no-any-return]
+    return self._data.dtype
 
 
 def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
@@ -325,7 +325,7 @@ def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: G
     if high is None:
         high = _last_exact(self) + 1
     drawn = _integers("random_", int(low), int(high), tuple(self.shape), np.dtype(np.int64), self.device, generator)
-    return _put(self, drawn if dtype.kind == "i" and dtype.itemsize == 8 else drawn.to(BY_NAME[dtype.name]))  # type: ignore
+    return _put(self, drawn if dtype.name == "int64" else recorded.cast(drawn, dtype=dtype))
 
 
 def _last_exact(self: Tensor) -> int:

@@ -23,8 +23,18 @@ def _gru(reset: Any, update: Any, new: Any, h_reset: Any, h_update: Any, h_new: 
     return (1 - z) * n + z * h
 
 
-lstm_gates = elementwise(_lstm, name="lstm_gates", doc="(hidden, cell) of the four gates' inputs and the old cell.")
-gru_gates = elementwise(_gru, name="gru_gates", doc="The new hidden state of the gates' two inputs each, and the old.")
+lstm_gates = elementwise(
+    _lstm,
+    name="lstm_gates",
+    samples=lambda: [Sample(tuple(Arg((3, 4)) for _ in range(5)), name="rows")],
+    doc="(hidden, cell) of the four gates' inputs and the old cell.",
+)
+gru_gates = elementwise(
+    _gru,
+    name="gru_gates",
+    samples=lambda: [Sample(tuple(Arg((3, 4)) for _ in range(7)), name="rows")],
+    doc="The new hidden state of the gates' two inputs each, and the old.",
+)
 
 
 def columns(F: Any, x: Any, count: int) -> list[Any]:

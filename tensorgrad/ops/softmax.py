@@ -123,19 +123,19 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     Source: Bridle 1990; shift by the maximum: Blanchard, Higham, Higham 2021.
     """
     x, axis = _prepared("softmax", input, dim, dtype)
-    return softmax_op(x, dim=axis)  # type: ignore[no-any-return]
+    return softmax_op(x, dim=axis)
 
 
 def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """``x_i - log(sum_j exp(x_j))`` along ``dim``: the logarithm of ``softmax``, right where that underflows."""
     x, axis = _prepared("log_softmax", input, dim, dtype)
-    return log_softmax_op(x, dim=axis)  # type: ignore[no-any-return]
+    return log_softmax_op(x, dim=axis)
 
 
 def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """``softmax`` of ``-input``."""
     x, axis = _prepared("softmin", input, dim, dtype)
-    return softmax_op(pw.neg(x), dim=axis)  # type: ignore[no-any-return]
+    return softmax_op(pw.neg(x), dim=axis)
 
 
 install(softmax)

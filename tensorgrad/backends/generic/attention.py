@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from .reduce import wide
 
 class AttentionKernels:
     xp: Any
+    sum_to: Callable[..., Any]  # of ShapeKernels
 
     def attention(
         self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float
@@ -36,7 +38,7 @@ class AttentionKernels:
             slope -= (g * wide(out)).sum(axis=-1, keepdims=True)
             slope *= weights
             if needs[3]:
-                to_mask = self.sum_to(slope, shape=mask.shape).astype(mask.dtype, copy=False)  # type: ignore[attr-defined]
+                to_mask = self.sum_to(slope, shape=mask.shape).astype(mask.dtype, copy=False)
             slope *= slope.dtype.type(scale)
             if needs[0]:
                 to_q = xp.matmul(slope, wide(k)).astype(q.dtype, copy=False)

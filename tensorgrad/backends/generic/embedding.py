@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
 class EmbeddingKernels:
     xp: Any
+    check_index: Callable[..., None]  # of IndexKernels
+    index_add_into: Callable[..., Any]
 
     def embedding(self, weight: Any, index: Any) -> Any:
-        self.check_index("embedding", index, weight.shape[0], 0)  # type: ignore[attr-defined]
+        self.check_index("embedding", index, weight.shape[0], 0)
         return self.xp.take(weight, index, axis=0)
 
     def embedding_backward(self, g: Any, index: Any, *, num_embeddings: int, padding_idx: int | None) -> Any:
@@ -18,4 +21,4 @@ class EmbeddingKernels:
         if padding_idx is not None:
             rows = self.xp.where((places == padding_idx)[:, None], self.xp.zeros((), dtype=g.dtype), rows)
         out = self.xp.zeros((num_embeddings, width), dtype=g.dtype)
-        return self.index_add_into(out, places, rows, dim=0)  # type: ignore[attr-defined]
+        return self.index_add_into(out, places, rows, dim=0)

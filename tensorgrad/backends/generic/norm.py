@@ -27,6 +27,10 @@ class NormKernels:
         along = (g * normal).mean(axis=axes, keepdims=True)
         return (g - middle - normal * along) * rstd
 
+    def _for_parameter(self, g: Any, x: Any, w: Any) -> Any:
+        """A parameter's gradient in the parameter's dtype."""
+        return self.xp.asarray(g).astype(x.dtype if w is None else w.dtype, copy=False)
+
     # --- over the last axes
 
     def layer_norm(self, x: Any, w: Any, b: Any, *, ndim: int, eps: float) -> Any:
@@ -50,9 +54,9 @@ class NormKernels:
             inner = wide_g if w is None else wide_g * wide(w)
             to_x = self._through(inner, normal, rstd, axes).astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = self.xp.asarray((wide_g * normal).sum(axis=lead)).astype(x.dtype if w is None else w.dtype, copy=False)
+            to_w = self._for_parameter((wide_g * normal).sum(axis=lead), x, w)
         if needs[2]:
-            to_b = self.xp.asarray(wide_g.sum(axis=lead)).astype(x.dtype if w is None else w.dtype, copy=False)
+            to_b = self._for_parameter(wide_g.sum(axis=lead), x, w)
         return to_x, to_w, to_b
 
     def rms_norm(self, x: Any, w: Any, *, ndim: int, eps: float) -> Any:
@@ -76,7 +80,7 @@ class NormKernels:
             along = (inner * normal).mean(axis=axes, keepdims=True)
             to_x = ((inner - normal * along) * rstd).astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = self.xp.asarray((wide_g * normal).sum(axis=lead)).astype(x.dtype if w is None else w.dtype, copy=False)
+            to_w = self._for_parameter((wide_g * normal).sum(axis=lead), x, w)
         return to_x, to_w
 
     # --- over all axes but the channels
@@ -106,9 +110,9 @@ class NormKernels:
                 to_x = to_x * wide(w).reshape(column)
             to_x = to_x.astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = (wide_g * normal).sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
+            to_w = self._for_parameter((wide_g * normal).sum(axis=axes), x, w)
         if needs[2]:
-            to_b = wide_g.sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
+            to_b = self._for_parameter(wide_g.sum(axis=axes), x, w)
         return to_x, to_w, to_b
 
     # --- over groups of channels
@@ -138,7 +142,7 @@ class NormKernels:
             inner = wide_g if w is None else wide_g * wide(w).reshape(column)
             to_x = self._through(inner.reshape(rows), normal, rstd, (2,)).reshape(x.shape).astype(x.dtype, copy=False)
         if needs[1]:
-            to_w = (wide_g * normal.reshape(x.shape)).sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
+            to_w = self._for_parameter((wide_g * normal.reshape(x.shape)).sum(axis=axes), x, w)
         if needs[2]:
-            to_b = wide_g.sum(axis=axes).astype(x.dtype if w is None else w.dtype, copy=False)
+            to_b = self._for_parameter(wide_g.sum(axis=axes), x, w)
         return to_x, to_w, to_b
