@@ -154,7 +154,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     as_dtype(array.dtype)
     if not array.dtype.isnative:
         raise DTypeError("from_numpy: the array's byte order is not this machine's; convert it with astype first.")
-    return wrap(array)
+    return wrap(np.asarray(array))  # a subclass (memmap, matrix) as the plain array that it is
 
 
 def rebuild(kind: type, array: Any, requires_grad: bool, device: str) -> Tensor:

@@ -58,14 +58,14 @@ diagonal_backward = op(
 def _two_dims(name: str, dim1: int, dim2: int, ndim: int) -> tuple[int, int]:
     a, b = one_dim(name, dim1, ndim), one_dim(name, dim2, ndim)
     if a == b:
-        raise DimError(f"{name}: dim1 and dim2 are the same dimension, {dim1} and {dim2}.")
+        raise ShapeError(f"{name}: dim1 and dim2 are the same dimension, {dim1} and {dim2}.")
     return a, b
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A view of the diagonals of the matrices in ``dim1`` and ``dim2``, as the last dimension.
 
-    ``offset`` counts to the right of the main diagonal. Raises: DimError for bad or equal dims.
+    ``offset`` counts to the right of the main diagonal. Raises: DimError for bad dims, ShapeError for equal ones.
     """
     a, b = _two_dims("diagonal", dim1, dim2, require_tensor("diagonal", input).ndim)
     return diagonal_op(input, offset=int(offset), dim1=a, dim2=b)  # type: ignore[no-any-return]

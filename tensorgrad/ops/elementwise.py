@@ -107,6 +107,8 @@ class Elementwise(Op):
                 array = x._data
                 if first is None:
                     first = array
+                elif type(array) is not type(first):
+                    check_devices(self.name, inputs)
                 if x._tracked:
                     track = True
                 arrays.append(array)

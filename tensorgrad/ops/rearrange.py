@@ -311,8 +311,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     grids = []
     for d, x in enumerate(vectors):
         column = core.reshape(x, shape=(1,) * d + (shape[d],) + (1,) * (len(shape) - d - 1))
-        grid = core.expand(column, shape=shape)
-        grids.append(transpose(grid, 0, 1) if swap else grid)
+        grids.append(core.expand(column, shape=shape))
     if swap:
         grids[:2] = grids[1], grids[0]
     return tuple(grids)

@@ -101,6 +101,8 @@ class Op:
                 array = x._data
                 if first is None:
                     first = array
+                elif type(array) is not type(first):
+                    check_devices(self.name, inputs)
                 if x._tracked:
                     track = True
                 arrays.append(array)

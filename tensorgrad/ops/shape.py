@@ -134,14 +134,14 @@ def ravel(input: Tensor) -> Tensor:
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The dimensions from ``start_dim`` to ``end_dim`` (included) merged into one: a view where possible.
 
-    Raises: DimError for dims out of range or in the wrong order.
+    Raises: DimError for dims out of range, ShapeError for dims in the wrong order.
     """
     shape = tuple(require_tensor("flatten", input).shape)
     if not shape:
         return _to_shape(input, (1,))
     first, last = one_dim("flatten", start_dim, len(shape)), one_dim("flatten", end_dim, len(shape))
     if first > last:
-        raise DimError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}.")
+        raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}.")
     if first == last:
         return input
     return _to_shape(input, (*shape[:first], size_of(shape[first : last + 1]), *shape[last + 1 :]))
@@ -172,12 +172,12 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 
 def permute(input: Tensor, *dims: Any) -> Tensor:
-    """A view with the dimensions in another order. Raises DimError if ``dims`` is not a permutation of them."""
+    """A view with the dimensions in another order. Raises ShapeError if ``dims`` is not a permutation of them."""
     ndim = require_tensor("permute", input).ndim
     asked = integers("permute", dims)
     order = tuple([one_dim("permute", d, ndim) for d in asked])
     if sorted(order) != list(range(ndim)):
-        raise DimError(f"permute: {asked} is not a permutation of the {ndim} dimensions of the tensor.")
+        raise ShapeError(f"permute: {asked} is not a permutation of the {ndim} dimensions of the tensor.")
     return core.permute(input, dims=order)  # type: ignore[no-any-return]
 
 
@@ -192,10 +192,10 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def t(input: Tensor) -> Tensor:
-    """The transpose of a matrix; tensors of fewer dimensions as they are. Raises DimError for more than two."""
+    """The transpose of a matrix; tensors of fewer dimensions as they are. Raises ShapeError for more than two."""
     ndim = require_tensor("t", input).ndim
     if ndim > 2:
-        raise DimError(f"t: expected at most 2 dimensions, got {ndim}; use .mT for batches of matrices.")
+        raise ShapeError(f"t: expected at most 2 dimensions, got {ndim}; use .mT for batches of matrices.")
     return core.permute(input, dims=tuple(reversed(range(ndim))))  # type: ignore[no-any-return]
 
 
