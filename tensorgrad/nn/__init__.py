@@ -1,0 +1,37 @@
+"""Layers, losses and initial values under PyTorch's names.
+
+Every layer is a ``Module``; a layer's function without weights stands in ``nn.functional``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .activation import *  # noqa: F403 - each file declares its layers in __all__
+from .attention import *  # noqa: F403
+from .containers import *  # noqa: F403
+from .conv import *  # noqa: F403
+from .distance import *  # noqa: F403
+from .dropout import *  # noqa: F403
+from .embedding import *  # noqa: F403
+from .linear import *  # noqa: F403
+from .loss import *  # noqa: F403
+from .module import Module as Module
+from .norm import *  # noqa: F403
+from .padding import *  # noqa: F403
+from .parameter import Buffer as Buffer
+from .parameter import Parameter as Parameter
+from .pool import *  # noqa: F403
+from .recurrent import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from . import functional, init, utils
+
+_LAZY = ("functional", "init", "parameter", "utils")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"tensorgrad.nn has no {name}")

@@ -1,0 +1,323 @@
+"""Modules that hold others: in a row, in a list, by name; and the same for parameters."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..tensor import Tensor
+from .module import MODULE, Module
+from .parameter import Parameter
+
+__all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
+
+
+def _position(name: str, index: int, count: int) -> int:
+    """A non-negative index. Raises IndexError if it is out of range."""
+    place = index.__index__()
+    if not -count <= place < count:
+        raise IndexError(f"{name}: index {index} is out of range for {count} entries")
+    return place % count
+
+
+class _Numbered(Module):
+    """Submodules under the names "0", "1", ..., kept without gaps."""
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        attributes = self.__dict__
+        return iter([attributes[name] for name, kind in self._kinds.items() if kind == MODULE])
+
+    def _set_all(self, modules: Iterable[Module]) -> None:
+        new = list(modules)
+        self._modules.clear()
+        for i, module in enumerate(new):
+            self.add_module(str(i), module)
+
+    def _getitem(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self)._from(list(self)[index])
+        return self._modules[str(_position(type(self).__name__, index, len(self)))]
+
+    @classmethod
+    def _from(cls, modules: list[Module]) -> Any:
+        raise TypeError(f"{cls.__name__} can't be sliced")
+
+    def __setitem__(self, index: Any, module: Module) -> None:
+        place = _position(type(self).__name__, index, len(self))
+        setattr(self, list(self._modules)[place], module)
+
+    def __delitem__(self, index: Any) -> None:
+        modules = list(self)
+        del modules[index]
+        self._set_all(modules)
+
+    def append(self, module: Module) -> Any:
+        """Add a module at the end; returns the container."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Any:
+        """Add modules at the end; returns the container."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"{type(self).__name__}.extend takes an iterable, got {type(modules).__name__}")
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Any:
+        """Put a module before position ``index``; returns the container."""
+        if not isinstance(module, Module):
+            raise TypeError(f"module should be of type Module, got {type(module).__name__}")
+        if not -len(self) <= index <= len(self):
+            raise IndexError(f"Index out of range: {index} for {len(self)} modules")
+        modules = list(self)
+        modules.insert(index, module)
+        self._set_all(modules)
+        return self
+
+    def pop(self, index: int | slice = -1) -> Any:
+        """Remove the module at ``index`` and return it."""
+        found = self._getitem(index)
+        del self[index]
+        return found
+
+    def __iadd__(self, other: Iterable[Module]) -> Any:
+        return self.extend(other)
+
+
+class Sequential(_Numbered):
+    """Modules called one after the other, each on the result of the one before.
+
+    Args:
+        args: modules, numbered from "0"; or one dict of names to modules.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.nn.Sequential(tg.nn.Linear(4, 3), tg.nn.ReLU())(tg.zeros(2, 4)).shape
+        tensorgrad.Size([2, 3])
+    """
+
+    def __init__(self, *args: Any):
+        super().__init__()
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            for name, module in args[0].items():
+                self.add_module(name, module)
+        else:
+            for i, module in enumerate(args):
+                self.add_module(str(i), module)
+
+    def forward(self, input: Any) -> Any:
+        attributes = self.__dict__
+        for name, kind in self._kinds.items():
+            if kind is MODULE:
+                input = attributes[name](input)
+        return input
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self)(OrderedDict(list(self._modules.items())[index]))
+        return list(self)[_position("Sequential", index, len(self))]
+
+    def _getitem(self, index: Any) -> Any:
+        return self[index]
+
+    def __add__(self, other: Sequential) -> Sequential:
+        if not isinstance(other, Sequential):
+            raise ValueError(f"add operator supports only objects of Sequential class, got {type(other).__name__}")
+        return Sequential(*self, *other)
+
+    def __mul__(self, times: int) -> Sequential:
+        if not isinstance(times, int) or times <= 0:
+            raise ValueError(f"Sequential can be repeated a positive number of times, got {times!r}")
+        return Sequential(*(list(self) * times))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Sequential:
+        if not isinstance(times, int) or times <= 0:
+            raise ValueError(f"Sequential can be repeated a positive number of times, got {times!r}")
+        return self.extend(list(self) * (times - 1))  # type: ignore[no-any-return]
+
+
+class ModuleList(_Numbered):
+    """A list whose modules are registered; it has no forward of its own."""
+
+    def __init__(self, modules: Iterable[Module] | None = None):
+        super().__init__()
+        if modules is not None:
+            self.extend(modules)
+
+    @classmethod
+    def _from(cls, modules: list[Module]) -> ModuleList:
+        return cls(modules)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._getitem(index)
+
+    def __add__(self, other: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *other])
+
+
+class ModuleDict(Module):
+    """A dict whose modules are registered; it has no forward of its own."""
+
+    def __init__(self, modules: Any = None):
+        super().__init__()
+        if modules is not None:
+            self.update(modules)
+
+    def __getitem__(self, key: str) -> Module:
+        found = self._modules[key]
+        assert found is not None
+        return found
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.add_module(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        del self._modules[key]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._modules
+
+    def clear(self) -> None:
+        self._modules.clear()
+
+    def pop(self, key: str) -> Module:
+        """Remove the module named ``key`` and return it."""
+        found = self[key]
+        del self[key]
+        return found
+
+    def keys(self) -> Any:
+        return self._modules.keys()
+
+    def values(self) -> Any:
+        return self._modules.values()
+
+    def items(self) -> Any:
+        return self._modules.items()
+
+    def update(self, modules: Any) -> None:
+        """Add modules from a dict or from pairs; those of the same name are replaced."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"ModuleDict.update takes a dict or pairs, got {type(modules).__name__}")
+        for key, module in modules.items() if hasattr(modules, "items") else modules:
+            self[key] = module
+
+
+def _as_parameter(value: Any) -> Any:
+    """Tensors become parameters; anything else is kept as it is."""
+    if isinstance(value, Tensor) and not isinstance(value, Parameter):
+        return Parameter(value)
+    return value
+
+
+class ParameterList(Module):
+    """A list whose tensors are registered as parameters."""
+
+    def __init__(self, values: Iterable[Any] | None = None):
+        super().__init__()
+        self._size = 0
+        if values is not None:
+            self.extend(values)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return ParameterList(list(self)[index])
+        return getattr(self, str(_position("ParameterList", index, self._size)))
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        setattr(self, str(_position("ParameterList", index, self._size)), _as_parameter(value))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[i] for i in range(self._size)])
+
+    def __iadd__(self, values: Iterable[Any]) -> ParameterList:
+        return self.extend(values)
+
+    def append(self, value: Any) -> ParameterList:
+        """Add a value at the end; returns the list."""
+        self._size += 1
+        self[self._size - 1] = value
+        return self
+
+    def extend(self, values: Iterable[Any]) -> ParameterList:
+        """Add values at the end; returns the list."""
+        if not isinstance(values, Iterable) or isinstance(values, Tensor):
+            raise TypeError(f"ParameterList.extend takes an iterable, got {type(values).__name__}")
+        for value in list(values):
+            self.append(value)
+        return self
+
+    def extra_repr(self) -> str:
+        return "\n".join(f"({i}): {_described(value)}" for i, value in enumerate(self))
+
+
+class ParameterDict(Module):
+    """A dict whose tensors are registered as parameters."""
+
+    def __init__(self, parameters: Any = None):
+        super().__init__()
+        self._keys: dict[str, None] = {}
+        if parameters is not None:
+            self.update(parameters)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self, key, _as_parameter(value))
+        self._keys[key] = None
+
+    def __delitem__(self, key: str) -> None:
+        del self._keys[key]
+        delattr(self, key)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def keys(self) -> Any:
+        return self._keys.keys()
+
+    def values(self) -> list[Any]:
+        return [self[key] for key in self._keys]
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(key, self[key]) for key in self._keys]
+
+    def update(self, parameters: Any) -> None:
+        """Add values from a dict or from pairs."""
+        for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
+            self[key] = value
+
+    def extra_repr(self) -> str:
+        return "\n".join(f"({key}): {_described(value)}" for key, value in self.items())
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"Object of type: {type(value).__name__}"
+    kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
+    sizes = "x".join(map(str, value.shape))
+    return f"{kind} containing: [{value.dtype!r} of size {sizes}]"

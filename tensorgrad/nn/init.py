@@ -1,0 +1,210 @@
+"""Initial values of weights, written in place: ``nn.init.kaiming_normal_(layer.weight)``.
+
+Every function returns its tensor; none is recorded. ``generator`` gives the random numbers, the default one if None.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..autograd.grad_mode import no_grad
+from ..errors import ShapeError
+from ..random import Generator
+from ..tensor import Tensor
+
+__all__ = [
+    "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
+    "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+]  # fmt: skip
+
+
+def calculate_gain(nonlinearity: str, param: Any = None) -> float:
+    """The factor on a layer's standard deviation that keeps the variance through this nonlinearity.
+
+    Args:
+        nonlinearity: "linear", "conv1d" to "conv3d", "conv_transpose1d" to "conv_transpose3d", "sigmoid", "tanh",
+            "relu", "leaky_relu" or "selu".
+        param: the negative slope of "leaky_relu"; 0.01 if None.
+    Raises: ValueError for another name.
+    """
+    if nonlinearity in ("linear", "sigmoid") or nonlinearity.startswith(("conv1d", "conv2d", "conv3d", "conv_transpose")):
+        return 1.0
+    if nonlinearity == "tanh":
+        return 5.0 / 3
+    if nonlinearity == "relu":
+        return math.sqrt(2.0)
+    if nonlinearity == "leaky_relu":
+        slope = 0.01 if param is None else float(param)
+        return math.sqrt(2.0 / (1 + slope * slope))
+    if nonlinearity == "selu":
+        return 3.0 / 4
+    raise ValueError(
+        f"Unsupported nonlinearity {nonlinearity!r}; known are linear, conv1d..3d, conv_transpose1d..3d, sigmoid, "
+        "tanh, relu, leaky_relu, selu."
+    )
+
+
+def fans(tensor: Tensor) -> tuple[int, int]:
+    """(inputs, outputs) of one unit of a weight (out, in, *kernel). Raises ShapeError below two dimensions."""
+    shape = tuple(tensor.shape)
+    if len(shape) < 2:
+        raise ShapeError(f"fan in and fan out need a weight of at least 2 dimensions, got shape {shape}.")
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def _fan(tensor: Tensor, mode: str) -> int:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"Mode {mode!r} not supported, please use one of fan_in, fan_out.")
+    return fans(tensor)[mode == "fan_out"]
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Uniform in [a, b)."""
+    with no_grad():
+        return tensor.uniform_(a, b, generator=generator)  # type: ignore[attr-defined, no-any-return]
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Normal with this mean and standard deviation."""
+    with no_grad():
+        return tensor.normal_(mean, std, generator=generator)  # type: ignore[attr-defined, no-any-return]
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """The same value everywhere."""
+    with no_grad():
+        return tensor.fill_(val)  # type: ignore[attr-defined, no-any-return]
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Zeros."""
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Ones."""
+    return constant_(tensor, 1.0)
+
+
+def _put(tensor: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
+    from ..ops.create import from_numpy
+
+    with no_grad():
+        value: Any = from_numpy(np.ascontiguousarray(values))
+        return tensor.copy_(value.to(tensor.device))  # type: ignore[attr-defined, no-any-return]
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity matrix; raises ShapeError unless 2-dimensional."""
+    if tensor.ndim != 2:
+        raise ShapeError(f"eye_: only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}.")
+    return _put(tensor, np.eye(*tensor.shape, dtype=np.float32))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A convolution's weight (3 to 5 dimensions) that passes its input channels on unchanged, in each group."""
+    if tensor.ndim not in (3, 4, 5):
+        raise ShapeError(f"dirac_: expected 3, 4 or 5 dimensions, got shape {tuple(tensor.shape)}.")
+    if tensor.shape[0] % groups:
+        raise ShapeError(f"dirac_: {tensor.shape[0]} output channels are not divisible by {groups} groups.")
+    values = np.zeros(tuple(tensor.shape), dtype=np.float32)
+    per_group = tensor.shape[0] // groups
+    middle = tuple(size // 2 for size in tensor.shape[2:])
+    for group in range(groups):
+        for channel in range(min(per_group, tensor.shape[1])):
+            values[(group * per_group + channel, channel, *middle)] = 1
+    return _put(tensor, values)
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Uniform with variance ``gain**2 * 2 / (fan_in + fan_out)``. Source: Glorot and Bengio 2010."""
+    bound = gain * math.sqrt(6.0 / sum(fans(tensor)))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Normal with variance ``gain**2 * 2 / (fan_in + fan_out)``. Source: Glorot and Bengio 2010."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))), generator)
+
+
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Uniform with variance ``gain**2 / fan``, which keeps the variance of activations (fan_in) or gradients (fan_out).
+
+    Args:
+        a: the negative slope, with "leaky_relu".
+    Source: He, Zhang, Ren, Sun 2015.
+    """
+    if 0 in tensor.shape:
+        return tensor  # nothing to fill, and no fan to divide by
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _fan(tensor, mode))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Normal with variance ``gain**2 / fan``; see ``kaiming_uniform_``."""
+    if 0 in tensor.shape:
+        return tensor
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Normal with values outside of [a, b] drawn again: by the inverse of the distribution function.
+
+    Raises ValueError for an empty interval.
+    """
+    if a >= b:
+        raise ValueError(f"trunc_normal_: the interval from {a} to {b} is empty.")
+    low, high = (0.5 * (1 + math.erf((bound - mean) / (std * math.sqrt(2)))) for bound in (a, b))
+    with no_grad():
+        x: Any = tensor
+        x.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
+        return x.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)  # type: ignore[no-any-return]
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Rows (or columns, whichever are fewer) that are orthogonal; dimensions after the first are flattened.
+
+    Raises ShapeError below two dimensions. Source: Saxe, McClelland, Ganguli 2013.
+    """
+    from .. import ops
+
+    if tensor.ndim < 2:
+        raise ShapeError(f"orthogonal_: expected at least 2 dimensions, got shape {tuple(tensor.shape)}.")
+    if 0 in tensor.shape:
+        return tensor
+    rows = tensor.shape[0]
+    columns = math.prod(tensor.shape[1:])
+    noise: Any = ops.randn(max(rows, columns), min(rows, columns), dtype="float64", generator=generator)  # type: ignore[attr-defined]
+    q, r = np.linalg.qr(noise.numpy())
+    q = q * np.sign(np.diag(r))  # makes the draw uniform among orthogonal matrices
+    return _put(tensor, (gain * (q.T if rows < columns else q)).reshape(tuple(tensor.shape)))
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
+    """Normal with a fraction ``sparsity`` of each column set to zero. Source: Martens 2010."""
+    from .. import ops
+
+    if tensor.ndim != 2:
+        raise ShapeError(f"sparse_: only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}.")
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    kept = np.ones((rows, columns), dtype=np.float32)
+    for column in range(columns):
+        kept[ops.randperm(rows, generator=generator).numpy()[:zeros], column] = 0  # type: ignore[attr-defined]
+    normal_(tensor, 0.0, std, generator)
+    with no_grad():
+        mask: Any = ops.from_numpy(kept)  # type: ignore[attr-defined]
+        return tensor.mul_(mask.to(tensor))  # type: ignore[attr-defined, no-any-return]

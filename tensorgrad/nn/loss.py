@@ -1,0 +1,222 @@
+"""Loss layers: a function of ``nn.functional`` and the settings it is called with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..tensor import Tensor
+from . import functional as F
+from .module import Module
+
+__all__ = [
+    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss",
+    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiMarginLoss",
+    "NLLLoss", "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
+]  # fmt: skip
+
+
+class _Loss(Module):
+    """A loss whose settings are the parameters of ``__init__``, kept under the same names.
+
+    ``reduction``: "mean" or "sum" over the batch, or "none" for every element's loss.
+    """
+
+    function: Any
+    settings: tuple[str, ...] = ("reduction",)
+
+    def __init_subclass__(cls) -> None:
+        own = cls.__dict__.get("__init__")
+        if own is not None:
+            cls.settings = tuple(inspect.signature(own).parameters)[1:]
+
+    def __init__(self, reduction: str = "mean") -> None:
+        self._keep(reduction=reduction)
+
+    def _keep(self, **settings: Any) -> None:
+        super().__init__()
+        for name, value in settings.items():
+            if name in ("weight", "pos_weight"):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        own = self.__dict__
+        return type(self).function(*inputs, **{name: own[name] for name in self.settings})  # type: ignore[no-any-return]
+
+
+class L1Loss(_Loss):
+    """``|input - target|``."""
+
+    function = F.l1_loss
+
+
+class MSELoss(_Loss):
+    """``(input - target) ** 2``."""
+
+    function = F.mse_loss
+
+
+class SoftMarginLoss(_Loss):
+    """``log(1 + exp(-target * input))`` for targets of 1 and -1."""
+
+    function = F.soft_margin_loss
+
+
+class CrossEntropyLoss(_Loss):
+    """``-log softmax(input)`` at the target's class.
+
+    Args:
+        weight: (c,) a factor per class.
+        ignore_index: targets of this value count nothing.
+        label_smoothing: this share of the target is spread evenly over the classes.
+    Shapes: input (n, c) or (n, c, d1, ...), target (n) or (n, d1, ...) of int64; or probabilities in the input's shape.
+    """
+
+    function = F.cross_entropy
+
+    def __init__(
+        self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._keep(weight=weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
+
+
+class NLLLoss(_Loss):
+    """``-input`` at the target's class, for log-probabilities."""
+
+    function = F.nll_loss
+
+    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+        self._keep(weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+
+class BCELoss(_Loss):
+    """``-target * log(input) - (1 - target) * log(1 - input)`` for probabilities."""
+
+    function = F.binary_cross_entropy
+
+    def __init__(self, weight: Tensor | None = None, reduction: str = "mean") -> None:
+        self._keep(weight=weight, reduction=reduction)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """``BCELoss`` of the sigmoid of the input, in one stable step; ``pos_weight`` scales the term of positives."""
+
+    function = F.binary_cross_entropy_with_logits
+
+    def __init__(
+        self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
+    ) -> None:
+        self._keep(weight=weight, reduction=reduction, pos_weight=pos_weight)
+
+
+class SmoothL1Loss(_Loss):
+    """Squared below ``beta``, absolute above."""
+
+    function = F.smooth_l1_loss
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        self._keep(reduction=reduction, beta=beta)
+
+
+class HuberLoss(_Loss):
+    """Squared below ``delta``, ``delta`` times absolute above."""
+
+    function = F.huber_loss
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        self._keep(reduction=reduction, delta=delta)
+
+
+class KLDivLoss(_Loss):
+    """The Kullback-Leibler divergence of a target distribution from log-probabilities."""
+
+    function = F.kl_div
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        self._keep(reduction=reduction, log_target=log_target)
+
+
+class PoissonNLLLoss(_Loss):
+    """Minus the log-likelihood of counts under Poisson distributions."""
+
+    function = F.poisson_nll_loss
+
+    def __init__(
+        self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
+    ) -> None:
+        self._keep(log_input=log_input, full=full, eps=eps, reduction=reduction)
+
+
+class GaussianNLLLoss(_Loss):
+    """Minus the log-likelihood under normal distributions: called with (input, target, var)."""
+
+    function = F.gaussian_nll_loss
+
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        self._keep(full=full, eps=eps, reduction=reduction)
+
+
+class HingeEmbeddingLoss(_Loss):
+    """``input`` where the target is 1, ``max(0, margin - input)`` where it is -1."""
+
+    function = F.hinge_embedding_loss
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
+        self._keep(margin=margin, reduction=reduction)
+
+
+class MarginRankingLoss(_Loss):
+    """``max(0, -target * (input1 - input2) + margin)``: called with (input1, input2, target)."""
+
+    function = F.margin_ranking_loss
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        self._keep(margin=margin, reduction=reduction)
+
+
+class CosineEmbeddingLoss(_Loss):
+    """``1 - cos`` where the target is 1, ``max(0, cos - margin)`` where it is -1."""
+
+    function = F.cosine_embedding_loss
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        self._keep(margin=margin, reduction=reduction)
+
+
+class MultiMarginLoss(_Loss):
+    """The hinge loss of classes: by how much others come within ``margin`` of the target's score."""
+
+    function = F.multi_margin_loss
+
+    def __init__(
+        self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean"
+    ) -> None:
+        self._keep(p=p, margin=margin, weight=weight, reduction=reduction)
+
+
+class TripletMarginLoss(_Loss):
+    """``max(0, d(anchor, positive) - d(anchor, negative) + margin)`` with p-norm distances."""
+
+    function = F.triplet_margin_loss
+
+    def __init__(
+        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
+    ) -> None:
+        self._keep(margin=margin, p=p, eps=eps, swap=swap, reduction=reduction)
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """``TripletMarginLoss`` with a distance of your own."""
+
+    function = F.triplet_margin_with_distance_loss
+
+    def __init__(
+        self, *, distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0,
+        swap: bool = False, reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        self._keep(distance_function=distance_function, margin=margin, swap=swap, reduction=reduction)

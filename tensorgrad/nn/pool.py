@@ -1,0 +1,191 @@
+"""Pooling layers: maxima and averages of windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ops import pool as ops
+from ..tensor import Tensor
+from .module import Module
+
+__all__ = [
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d",
+]  # fmt: skip
+
+
+class _MaxPool(Module):
+    function: Any
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, return_indices: bool = False,
+        ceil_mode: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.dilation = dilation
+        self.return_indices = return_indices
+        self.ceil_mode = ceil_mode
+
+    def forward(self, input: Tensor) -> Any:
+        return type(self).function(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class MaxPool1d(_MaxPool):
+    """The largest element of each window of (n, c, length); see ``MaxPool2d``."""
+
+    function = ops.max_pool1d
+
+
+class MaxPool2d(_MaxPool):
+    """The largest element of each window of (n, c, h, w).
+
+    Args:
+        kernel_size, stride, padding, dilation: one number, or one per spatial dimension; stride is the kernel by
+            default, padding is with -inf.
+        return_indices: also return where each maximum was, as a flat index of the plane.
+        ceil_mode: also take windows that reach over the end.
+    """
+
+    function = ops.max_pool2d
+
+
+class MaxPool3d(_MaxPool):
+    """The largest element of each window of (n, c, d, h, w); see ``MaxPool2d``."""
+
+    function = ops.max_pool3d
+
+
+class _AvgPool(Module):
+    function: Any
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+        self.divisor_override = divisor_override
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self).function(  # type: ignore[no-any-return]
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+            self.divisor_override,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(_AvgPool):
+    """The average of each window of (n, c, length); see ``AvgPool2d``."""
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(*(v[0] if isinstance(v, tuple) else v for v in (kernel_size, stride, padding)), ceil_mode,
+                         count_include_pad)  # fmt: skip
+        for name in ("kernel_size", "stride", "padding"):
+            setattr(self, name, (getattr(self, name),))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.avg_pool1d(
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        )
+
+
+class AvgPool2d(_AvgPool):
+    """The average of each window of (n, c, h, w).
+
+    Args:
+        count_include_pad: padding counts as elements of value 0.
+        divisor_override: divide by this instead of the number of elements.
+    """
+
+    function = ops.avg_pool2d
+
+
+class AvgPool3d(_AvgPool):
+    """The average of each window of (n, c, d, h, w); see ``AvgPool2d``."""
+
+    function = ops.avg_pool3d
+
+
+class _AdaptiveAvg(Module):
+    function: Any
+
+    def __init__(self, output_size: Any) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self).function(input, self.output_size)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvg):
+    """Averages of windows chosen so that the result has length ``output_size``."""
+
+    function = ops.adaptive_avg_pool1d
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvg):
+    """Averages of windows chosen so that the result has size ``output_size``; None keeps a dimension's size."""
+
+    function = ops.adaptive_avg_pool2d
+
+
+class AdaptiveAvgPool3d(_AdaptiveAvg):
+    """Averages of windows chosen so that the result has size ``output_size``; None keeps a dimension's size."""
+
+    function = ops.adaptive_avg_pool3d
+
+
+class _AdaptiveMax(Module):
+    function: Any
+
+    def __init__(self, output_size: Any, return_indices: bool = False) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.return_indices = return_indices
+
+    def forward(self, input: Tensor) -> Any:
+        return type(self).function(input, self.output_size, self.return_indices)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveMaxPool1d(_AdaptiveMax):
+    """Maxima of windows chosen so that the result has length ``output_size``."""
+
+    function = ops.adaptive_max_pool1d
+
+
+class AdaptiveMaxPool2d(_AdaptiveMax):
+    """Maxima of windows chosen so that the result has size ``output_size``."""
+
+    function = ops.adaptive_max_pool2d
+
+
+class AdaptiveMaxPool3d(_AdaptiveMax):
+    """Maxima of windows chosen so that the result has size ``output_size``."""
+
+    function = ops.adaptive_max_pool3d
