@@ -15,7 +15,8 @@ class ShapeKernels:
         return x.transpose(dims)
 
     def expand(self, x: Any, *, shape: tuple[int, ...]) -> Any:
-        return self.xp.broadcast_to(x, shape)
+        # where nothing grows the result can be written to; NumPy's broadcast_to is read-only
+        return x[...] if x.shape == shape else self.xp.broadcast_to(x, shape)
 
     def slice(self, x: Any, *, key: tuple[Any, ...]) -> Any:
         # the Ellipsis keeps a fully indexed array a 0-d view where NumPy would give a scalar
