@@ -6,7 +6,6 @@ gradient, derivatives of any order (the backward kernel is a formula again), dty
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -356,7 +355,9 @@ def elementwise(
         raise ValueError("elementwise: a lambda has no name; pass name='...'.")
     if chosen in OPS:
         raise ValueError(f"elementwise: an op named {chosen!r} exists already; pass another name='...'.")
-    inputs = tuple(inspect.signature(formula).parameters)
+    if not hasattr(formula, "__code__"):
+        raise TypeError(f"elementwise: the formula must be a Python function, got {formula!r}")
+    inputs = formula.__code__.co_varnames[: formula.__code__.co_argcount]
     from ..expr.node import as_expr
 
     results = formula(*map(symbol, range(len(inputs))))

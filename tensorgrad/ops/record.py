@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node
 from ..dispatch import OPS, local, recorded
-from ..errors import DeviceError, TensorgradError
+from ..errors import DeviceError, IndexOutOfRange, TensorgradError
 from ..tensor import Tensor, view_of, wrap
 
 __all__ = ["Op", "Spec", "op", "specs_of"]
@@ -120,6 +119,8 @@ class Op:
         except (TypeError, AttributeError) as error:
             check_devices(self.name, inputs)
             raise error
+        except IndexError as error:
+            raise as_ours(error) from None
         if self.view:
             return view_of(self, inputs[0], out, attrs, track)
         if type(out) is tuple:
@@ -173,15 +174,22 @@ class Op:
         return rule(F, g, *inputs, needs=node.needs, **named, **node.attrs)
 
 
-def _input_names(infer: Callable[..., Any]) -> tuple[str, ...]:
-    parameters = inspect.signature(infer).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+def _input_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the positional parameters; read off the code, since inspect costs more than the rest of an import."""
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount]
 
 
-def _rest_name(infer: Callable[..., Any]) -> str | None:
+def as_ours(error: IndexError) -> IndexError:
+    """A kernel's plain IndexError as the one that the library promises."""
+    return error if isinstance(error, TensorgradError) else IndexOutOfRange(str(error))
+
+
+def _rest_name(function: Callable[..., Any]) -> str | None:
     """The name of the parameter that takes any number of inputs, if there is one."""
-    parameters = inspect.signature(infer).parameters.values()
-    return next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+    code = function.__code__
+    takes_rest = code.co_flags & 0x04  # CO_VARARGS
+    return code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if takes_rest else None
 
 
 def op(name: str, **facts: Any) -> Op:
