@@ -23,8 +23,9 @@ class DimError(TensorgradError, IndexError):
     """Raised when a dimension is out of range for the tensor's rank, or given twice."""
 
 
-class IndexOutOfRange(TensorgradError, IndexError):
-    """Raised when an index points outside the dimension it indexes."""
+class IndexOutOfRange(TensorgradError, IndexError, RuntimeError):
+    """Raised when an index points outside the dimension it indexes: an IndexError in some places of PyTorch, a
+    RuntimeError in others."""
 
 
 class DeviceError(TensorgradError, RuntimeError):

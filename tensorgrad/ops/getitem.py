@@ -167,13 +167,13 @@ def _as_part(part: Any, x: Tensor) -> Any:
         if part._data.ndim == 0:
             return int(part)
         if dtype.name not in ("int64", "int32"):
-            raise DTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
+            raise KeyDTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
         part = part if dtype.name == "int64" else core.cast(part, dtype=numpy_dtype("int64"))
     elif dtype.name == "uint8":
         warnings.warn("indexing with uint8 as a mask is deprecated; use bool", UserWarning, stacklevel=4)
         part = core.cast(part, dtype=numpy_dtype("bool"))
     elif dtype.kind != "b":
-        raise DTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
+        raise KeyDTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
     if part._data.dtype.kind == "b" and part._data.ndim == 0:
         return bool(part)
     return part if type(part._data) is type(x._data) else part.to(x.device)
@@ -205,6 +205,10 @@ def _where_it_holds(mask: Tensor, shape: tuple[int, ...], dim: int, position: in
 
 class MaskError(ShapeError, IndexError):
     """A mask of another shape than what it masks; also an IndexError, as in PyTorch."""
+
+
+class KeyDTypeError(DTypeError, IndexError):
+    """A key of a dtype that does not count; also an IndexError, as in PyTorch."""
 
 
 # --- writing whole tensors

@@ -17,7 +17,7 @@ from ..errors import AutogradError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from .create import as_operand
 from .elementwise import Elementwise
-from .record import Op, Spec, check_devices, op
+from .record import Op, Spec, as_ours, check_devices, op
 
 __all__ = ["check_writable", "deliver", "write_into"]
 
@@ -78,7 +78,11 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
     if isinstance(what, Elementwise):
         kernel(*arrays, out=array)
     else:
-        door.copy_into(array, kernel(*arrays, **attrs))
+        try:
+            result = kernel(*arrays, **attrs)
+        except IndexError as error:
+            raise as_ours(error) from None
+        door.copy_into(array, result)
     target._bump()
     if record:
         _rewrite(what, target, old, ready, arrays, attrs)
