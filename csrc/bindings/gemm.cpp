@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 
 #include <limits>
-#include <optional>
 
 #include "../core/bind.h"
 #include "gemm_arrays.h"

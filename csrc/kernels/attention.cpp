@@ -22,9 +22,13 @@
 namespace tg {
 namespace {
 
-constexpr Index kQueries = 64, kKeys = 256;
+constexpr Index kMostQueries = 128, kKeys = 256;
 constexpr Index kFewHeads = 8;
 
+
+// Queries per tile: long tiles multiply faster, short ones leave out more of what causality hides.
+template <class T>
+Index query_block_size(const Attention<T>& a) { return a.causal && a.queries < 1024 ? kMostQueries / 2 : kMostQueries; }
 
 template <class T>
 struct Head {
@@ -75,9 +79,9 @@ void scores(const Attention<T>& a, const Head<T>& head, Index i0, Index i1, Inde
 template <class T>
 void forward_block(const Attention<T>& a, Index index, Index i0, HeadView<T> out, T* lse) {
   const Head<T> head(a, index);
-  const Index i1 = std::min(a.queries, i0 + kQueries), n = i1 - i0, last = last_key(a, i1);
-  Scratch<T> s(kQueries * kKeys);
-  T top[kQueries], sum[kQueries];
+  const Index i1 = std::min(a.queries, i0 + query_block_size(a)), n = i1 - i0, last = last_key(a, i1);
+  Scratch<T> s(kMostQueries * kKeys);
+  T top[kMostQueries], sum[kMostQueries];
   T* o = out.data + head.b * out.batch + head.h * out.head + i0 * out.row;
   std::fill_n(top, n, -std::numeric_limits<T>::infinity());
   std::fill_n(sum, n, T(0));
@@ -118,6 +122,7 @@ struct Backward {
   HeadView<const T> g, out;
   const T* lse;
   HeadView<T> gq, gk, gv;
+  const Index block = query_block_size(a);
 
   // delta[i] = sum_d g[i][d] out[i][d], for one head
   void deltas(const Head<T>& head, Index first, Index last, T* delta) const {
@@ -156,11 +161,11 @@ struct Backward {
   void key_block(Index index, Index j0, const T* delta, bool with_gq) const {
     const Head<T> head(a, index);
     const Index j1 = std::min(a.keys, j0 + kKeys), m = j1 - j0;
-    Scratch<T> p(kQueries * kKeys), ds(kQueries * kKeys);
+    Scratch<T> p(kMostQueries * kKeys), ds(kMostQueries * kKeys);
     bool first = true;
-    const Index start = a.causal ? j0 / kQueries * kQueries : 0;
-    for (Index i0 = start; i0 < a.queries; i0 += kQueries) {
-      const Index i1 = std::min(a.queries, i0 + kQueries), n = i1 - i0, last = std::min(j1, last_key(a, i1));
+    const Index start = a.causal ? j0 / block * block : 0;
+    for (Index i0 = start; i0 < a.queries; i0 += block) {
+      const Index i1 = std::min(a.queries, i0 + block), n = i1 - i0, last = std::min(j1, last_key(a, i1));
       if (last <= j0) continue;
       const Index seen = last - j0;
       tile(head, index, i0, i1, j0, last, delta + i0, p.data(), ds.data());
@@ -187,8 +192,8 @@ struct Backward {
 
   void query_block(Index index, Index i0, const T* delta) const {
     const Head<T> head(a, index);
-    const Index i1 = std::min(a.queries, i0 + kQueries), last = last_key(a, i1);
-    Scratch<T> p(kQueries * kKeys), ds(kQueries * kKeys);
+    const Index i1 = std::min(a.queries, i0 + block), last = last_key(a, i1);
+    Scratch<T> p(kMostQueries * kKeys), ds(kMostQueries * kKeys);
     for (Index j0 = 0; j0 < last; j0 += kKeys) {
       const Index j1 = std::min(last, j0 + kKeys);
       tile(head, index, i0, i1, j0, j1, delta + i0, p.data(), ds.data());
@@ -199,7 +204,7 @@ struct Backward {
 
   void run() const {
     const Index heads = a.batch * a.heads, key_blocks = divide_up(a.keys, kKeys);
-    const Index query_blocks = divide_up(a.queries, kQueries);
+    const Index query_blocks = divide_up(a.queries, block);
     if (a.keys == 0) {
       for (Index h = 0; h < heads; ++h)
         for (Index i = 0; i < a.queries; ++i) std::fill_n(row(gq, Head<T>(a, h), i), a.dim, T(0));
@@ -215,14 +220,14 @@ struct Backward {
     }
     Scratch<T> delta(heads * a.queries);
     for_each_task(heads * query_blocks, [&](Index task) {
-      const Index h = task / query_blocks, i0 = task % query_blocks * kQueries;
-      deltas(Head<T>(a, h), i0, std::min(a.queries, i0 + kQueries), delta.data() + h * a.queries + i0);
+      const Index h = task / query_blocks, i0 = task % query_blocks * block;
+      deltas(Head<T>(a, h), i0, std::min(a.queries, i0 + block), delta.data() + h * a.queries + i0);
     });
     for_each_task(heads * (key_blocks + query_blocks), [&](Index task) {
-      const Index h = task / (key_blocks + query_blocks), block = task % (key_blocks + query_blocks);
+      const Index h = task / (key_blocks + query_blocks), part = task % (key_blocks + query_blocks);
       const T* d = delta.data() + h * a.queries;
-      if (block < key_blocks) key_block(h, block * kKeys, d, false);
-      else query_block(h, (block - key_blocks) * kQueries, d);
+      if (part < key_blocks) key_block(h, part * kKeys, d, false);
+      else query_block(h, (part - key_blocks) * block, d);
     });
   }
 };
@@ -231,9 +236,9 @@ struct Backward {
 
 template <class T>
 void attention(const Attention<T>& a, HeadView<T> out, T* lse) {
-  const Index blocks = divide_up(a.queries, kQueries);
+  const Index size = query_block_size(a), blocks = divide_up(a.queries, size);
   for_each_task(a.batch * a.heads * blocks, [&](Index task) {
-    forward_block(a, task / blocks, task % blocks * kQueries, out, lse);
+    forward_block(a, task / blocks, task % blocks * size, out, lse);
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "../core/allocator.h"
 #include "conv_slab.h"
 #include "gemm_tasks.h"
 
@@ -54,11 +55,12 @@ void add_planes(const ConvShape& s, const Walk& walk, const Planes& p, const T* 
   const SlabLayout layout(walk, whole_image(walk, 0));
   for_each_task(s.batch * s.groups, [&](Index task) {
     const Index n = task / s.groups, group = task % s.groups;
-    Scratch<T> sum(walk.size[2]);
-    PaddedSource<T> padded(p.sources * layout.channel);
-    padded.start(walk, whole_image(walk, n), layout, p.sources);
-    padded.fill(source, s.groups * p.sources * source_plane, source_plane, group * p.sources, p.sources, walk,
-                whole_image(walk, n), layout);
+    Scratch<T> sum(walk.size[2]), padded(p.sources * layout.channel);
+    const Slab slab = whole_image(walk, n);
+    const PaddedCopy<T> copy(walk, slab, layout);
+    copy.zero(padded.data(), p.sources);
+    copy.fill(source + group * p.sources * source_plane, s.groups * p.sources * source_plane, source_plane, p.sources,
+              padded.data());
     for (Index t = 0; t < p.targets; ++t) {
       const Index channel = group * p.targets + t;
       T* to = target + (n * s.groups * p.targets + channel) * target_plane;
@@ -71,10 +73,10 @@ void add_planes(const ConvShape& s, const Walk& walk, const Planes& p, const T* 
               for (std::size_t j = 0; j < pass.taps.size(); ++j) {
                 const Triple& tap = pass.taps[j];
                 const T* row = padded.data() + c * layout.channel + tap[2] +
-                               ((d * walk.step[0] + tap[0]) * layout.box[1] + h * walk.step[1] + tap[1]) * layout.box[2];
+                               ((d * layout.step[0] + tap[0]) * layout.box[1] + h * layout.step[1] + tap[1]) * layout.box[2];
                 const T by = w[group * s.out_per_group() * s.taps() + c * p.weight_source + t * p.weight_target +
                                pass.weight[j]];
-                add_row(sum.data(), row, walk.step[2], by, pass.size[2]);
+                add_row(sum.data(), row, layout.step[2], by, pass.size[2]);
               }
             T* out = to + ((pass.start[0] + d * pass.stride[0]) * walk.target[1] + pass.start[1] + h * pass.stride[1]) *
                               walk.target[2] + pass.start[2];
@@ -104,12 +106,13 @@ void depthwise_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
   const SlabLayout layout(walk, whole_image(walk, 0));
   const Index taps = s.taps(), targets = s.out_per_group();
   for_each_task(s.groups, [&](Index group) {
-    Scratch<T> sums(targets * taps * kRowLanes);
-    PaddedSource<T> padded(layout.channel);
-    padded.start(walk, whole_image(walk, 0), layout, 1);
+    Scratch<T> padded(layout.channel), sums(targets * taps * kRowLanes);
     std::fill_n(sums.data(), targets * taps * kRowLanes, T(0));
     for (Index n = 0; n < s.batch; ++n) {
-      padded.fill(x, s.groups * s.in_plane(), s.in_plane(), group, 1, walk, whole_image(walk, n), layout);
+      const Slab slab = whole_image(walk, n);
+      const PaddedCopy<T> copy(walk, slab, layout);
+      if (n == 0) copy.zero(padded.data(), 1);
+      copy.fill(x + group * s.in_plane(), s.groups * s.in_plane(), s.in_plane(), 1, padded.data());
       for (Index t = 0; t < targets; ++t) {
         const T* plane = g + (n * s.out_channels + group * targets + t) * s.out_plane();
         for (Index d = 0; d < s.out[0]; ++d)
@@ -117,9 +120,9 @@ void depthwise_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
             for (Index j = 0; j < taps; ++j) {
               const Triple& tap = pass.taps[j];
               const T* row = padded.data() + tap[2] +
-                             ((d * walk.step[0] + tap[0]) * layout.box[1] + h * walk.step[1] + tap[1]) * layout.box[2];
+                             ((d * layout.step[0] + tap[0]) * layout.box[1] + h * layout.step[1] + tap[1]) * layout.box[2];
               dot_row(sums.data() + (t * taps + j) * kRowLanes, plane + (d * s.out[1] + h) * s.out[2], row,
-                         walk.step[2], s.out[2]);
+                         layout.step[2], s.out[2]);
             }
       }
     }

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <vector>
 
-#include "../core/allocator.h"
 #include "conv_shape.h"
+#include "gemm_tasks.h"
 
 namespace tg {
 
@@ -17,83 +17,98 @@ constexpr Index kSlabSourceBytes = 256 * 1024;
 constexpr Index kSumElements = 64 * 1024;
 
 struct SlabLayout {
-  Triple box{};
-  Index plane = 0;    // elements of one padded box
+  Triple box{};       // lengths of the copy of one image and channel
+  Triple copy_step{}; // from one copied element to the next in the padded source
+  Triple step{};      // from one position to the next in the copy
+  Index plane = 0;    // elements of one box
   Index channel = 0;  // elements from one channel to the next: all images of the slab, kept off powers of two
 
-  SlabLayout(const Walk& walk, const Slab& slab) : box(slab.box(walk)), plane(volume(box)) {
+  SlabLayout(const Walk& walk, const Slab& slab) : box(slab.box(walk)) {
+    for (int a = 0; a < 3; ++a) {
+      // where the kernel has one tap, what the stride skips is not copied
+      const bool skips = walk.reach[a] == 1;
+      copy_step[a] = skips ? walk.step[a] : 1;
+      step[a] = skips ? 1 : walk.step[a];
+      if (skips) box[a] = slab.size[a];
+    }
+    plane = volume(box);
     channel = plane * slab.images;
     if (channel % 64 == 0) channel += 16;  // or every channel would fall into the same few sets of L1
   }
 };
 
-// Rows are short (4 to 64 elements), so a call of memcpy for each would cost more than its bytes: fixed sizes, the last
-// overlapping the one before.
+// Copies a slab's part of the padded source: dst[channel][image][box]. The zeros lie in the same places for every
+// channel, so they are written once and the copies only fill what lies inside.
 template <class T>
-inline void copy_row(T* to, const T* from, Index n) {
-  constexpr Index wide = 64 / sizeof(T), half = 32 / sizeof(T), quarter = 16 / sizeof(T);
-  if (n >= wide) {
-    for (Index i = 0; i + wide <= n; i += wide) std::memcpy(to + i, from + i, 64);
-    std::memcpy(to + n - wide, from + n - wide, 64);
-  } else if (n >= half) {
-    std::memcpy(to, from, 32);
-    std::memcpy(to + n - half, from + n - half, 32);
-  } else if (n >= quarter) {
-    std::memcpy(to, from, 16);
-    std::memcpy(to + n - quarter, from + n - quarter, 16);
-  } else {
-    for (Index i = 0; i < n; ++i) to[i] = from[i];
-  }
-}
-
-// A slab's copy of the padded source. The zeros lie in the same places for every channel, so they are written once.
-template <class T>
-class PaddedSource {
+class PaddedCopy {
  public:
-  PaddedSource(Index capacity) : data_(capacity) {}
-  const T* data() const { return data_.data(); }
-
-  // Prepares for a slab of this layout and at most `channels` channels at a time.
-  void start(const Walk& walk, const Slab& slab, const SlabLayout& layout, Index channels) {
+  PaddedCopy(const Walk& walk, const Slab& slab, const SlabLayout& layout) : slab_(slab), layout_(layout) {
+    Triple origin{};
     for (int a = 0; a < 3; ++a) {
-      origin_[a] = slab.first[a] * walk.step[a] - walk.before[a];
-      first_[a] = std::clamp<Index>(-origin_[a], 0, layout.box[a]);
-      last_[a] = std::clamp<Index>(walk.source[a] - origin_[a], first_[a], layout.box[a]);
+      const Index step = layout.copy_step[a];
+      origin[a] = slab.first[a] * walk.step[a] - walk.before[a];
+      first_[a] = std::clamp<Index>(origin[a] >= 0 ? 0 : divide_up(-origin[a], step), 0, layout.box[a]);
+      const Index inside = walk.source[a] - origin[a];
+      last_[a] = std::clamp<Index>(inside <= 0 ? 0 : divide_up(inside, step), first_[a], layout.box[a]);
+      from_[a] = origin[a] + first_[a] * step;
     }
-    const bool padded = first_ != Triple{0, 0, 0} || last_ != layout.box;
-    if (padded) std::fill_n(data_.data(), layout.channel * channels, T(0));
+    row_ = layout.copy_step[1] * walk.source[2];
+    depth_ = layout.copy_step[0] * walk.source[1] * walk.source[2];
+    offset_ = (from_[0] * walk.source[1] + from_[1]) * walk.source[2] + from_[2];
+    place_ = (first_[0] * layout.box[1] + first_[1]) * layout.box[2] + first_[2];
+    padded_ = first_ != Triple{0, 0, 0} || last_ != layout.box;
   }
 
-  // data[channel][image][box] = source channels [first, first + count) of each image.
-  void fill(const T* source, Index image_stride, Index channel_stride, Index first, Index count, const Walk& walk,
-            const Slab& slab, const SlabLayout& layout) {
+  void zero(T* dst, Index channels) const {
+    if (padded_) std::fill_n(dst, layout_.channel * channels, T(0));
+  }
+
+  // `source` at the first channel of the first image of the batch.
+  void fill(const T* source, Index image_stride, Index channel_stride, Index channels, T* dst) const {
     const Index length = last_[2] - first_[2];
-    const bool rows_joined = length == layout.box[2] && length == walk.source[2];
-    for (Index c = 0; c < count; ++c)
-      for (Index n = 0; n < slab.images; ++n) {
-        const T* plane = source + (slab.first_image + n) * image_stride + (first + c) * channel_stride;
-        T* to = data_.data() + c * layout.channel + n * layout.plane;
-        for (Index d = first_[0]; d < last_[0]; ++d) {
-          const T* from = plane + ((origin_[0] + d) * walk.source[1] + origin_[1] + first_[1]) * walk.source[2] +
-                          origin_[2] + first_[2];
-          T* line = to + (d * layout.box[1] + first_[1]) * layout.box[2] + first_[2];
-          const Index rows = last_[1] - first_[1];
-          if (rows_joined) {
-            copy_row(line, from, rows * length);
-          } else {
-            for (Index h = 0; h < rows; ++h, line += layout.box[2], from += walk.source[2]) copy_row(line, from, length);
-          }
-        }
-      }
+    constexpr Index wide = 64 / sizeof(T), half = 32 / sizeof(T), quarter = 16 / sizeof(T);
+    if (layout_.copy_step[2] != 1) planes<0>(source, image_stride, channel_stride, channels, dst);
+    else if (length >= wide) planes<wide>(source, image_stride, channel_stride, channels, dst);
+    else if (length >= half) planes<half>(source, image_stride, channel_stride, channels, dst);
+    else if (length >= quarter) planes<quarter>(source, image_stride, channel_stride, channels, dst);
+    else planes<0>(source, image_stride, channel_stride, channels, dst);
   }
 
  private:
-  Scratch<T> data_;
-  Triple origin_{}, first_{}, last_{};
+  // Rows are short (4 to 64 elements), so a call of memcpy for each would cost more than its bytes: pieces of a fixed
+  // size, the last overlapping the one before; 0 copies one by one.
+  template <Index Piece>
+  void planes(const T* source, Index image_stride, Index channel_stride, Index channels, T* dst) const {
+    const Index length = last_[2] - first_[2], rows = last_[1] - first_[1], depths = last_[0] - first_[0];
+    const Index step = layout_.copy_step[2], width = layout_.box[2], row = row_;
+    source += slab_.first_image * image_stride + offset_;
+    dst += place_;
+    for (Index c = 0; c < channels; ++c)
+      for (Index n = 0; n < slab_.images; ++n)
+        for (Index d = 0; d < depths; ++d) {
+          const T* from = source + c * channel_stride + n * image_stride + d * depth_;
+          T* to = dst + c * layout_.channel + n * layout_.plane + d * layout_.box[1] * width;
+          for (Index h = 0; h < rows; ++h, from += row, to += width) {
+            if constexpr (Piece == 0) {
+              for (Index i = 0; i < length; ++i) to[i] = from[i * step];
+            } else {
+              for (Index i = Piece; i < length; i += Piece)
+                std::memcpy(to + i - Piece, from + i - Piece, Piece * sizeof(T));
+              std::memcpy(to + length - Piece, from + length - Piece, Piece * sizeof(T));
+            }
+          }
+        }
+  }
+
+  const Slab& slab_;
+  const SlabLayout& layout_;
+  Triple first_{}, last_{}, from_{};
+  Index row_ = 0, depth_ = 0, offset_ = 0, place_ = 0;
+  bool padded_ = false;
 };
 
 // Offsets, in one channel of the copy, of the positions of a pass inside a slab: images outermost.
-inline void list_positions(const Walk& walk, const Slab& slab, const SlabLayout& layout, const Pass& pass,
+inline void list_positions(const Slab& slab, const SlabLayout& layout, const Pass& pass,
                            std::vector<std::int32_t>& out) {
   const Triple n = slab.clip(pass);
   for (Index i = 0; i < slab.images; ++i)
@@ -101,8 +116,8 @@ inline void list_positions(const Walk& walk, const Slab& slab, const SlabLayout&
       for (Index h = 0; h < n[1]; ++h)
         for (Index w = 0; w < n[2]; ++w)
           out.push_back(static_cast<std::int32_t>(
-              i * layout.plane + (d * walk.step[0] * layout.box[1] + h * walk.step[1]) * layout.box[2] +
-              w * walk.step[2]));
+              i * layout.plane + (d * layout.step[0] * layout.box[1] + h * layout.step[1]) * layout.box[2] +
+              w * layout.step[2]));
 }
 
 // Offsets of (channel, tap) for `channels` channels of the copy, taps fastest.

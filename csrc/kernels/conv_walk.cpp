@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "../core/allocator.h"
 #include "conv_slab.h"
 #include "conv_tile.h"
 #include "gemm_tasks.h"
@@ -50,10 +51,15 @@ class WalkConv {
     const bool ahead = slabs_.size() > 1;
     Scratch<T> packed(ahead ? plan_.group_size * op_.groups : 0);
     if (ahead) pack_all(packed.data());
+    // And every range of output channels needs the same copy of the source: it is made ahead, once.
+    const SlabLayout layout(walk_, slabs_[0]);
+    Scratch<T> copied(ahead ? 0 : layout.channel * op_.source_channels);
+    if (!ahead) copy_all(layout, copied.data());
     const Index tasks = static_cast<Index>(slabs_.size()) * op_.groups * chunks_;
     for_each_task(tasks, [&](Index task) {
       const Index chunk = task % chunks_, group = task / chunks_ % op_.groups;
-      compute(slabs_[task / chunks_ / op_.groups], group, chunk, ahead ? packed.data() : nullptr);
+      compute(slabs_[task / chunks_ / op_.groups], group, chunk, ahead ? packed.data() : nullptr,
+              ahead ? nullptr : copied.data());
     });
   }
 
@@ -71,7 +77,7 @@ class WalkConv {
     chunks_ = divide_up(blocks, fit);
     const Index tasks = static_cast<Index>(slabs_.size()) * op_.groups;
     const Index work = positions * tasks * plan_.source_channels * most_taps_ * padded_channels_;
-    const Index wanted = std::clamp<Index>(work / (Index(1) << 20), 1, 16);
+    const Index wanted = std::clamp<Index>(work / (Index(1) << 22), 1, 16);
     chunks_ = std::clamp<Index>(divide_up(wanted, tasks), chunks_, blocks);
   }
 
@@ -107,7 +113,20 @@ class WalkConv {
     });
   }
 
-  void compute(const Slab& slab, Index group, Index chunk, const T* packed) const {
+  void copy_all(const SlabLayout& layout, T* copied) const {
+    const PaddedCopy<T> copy(walk_, slabs_[0], layout);
+    const Index grain = std::max<Index>(1, kSlabSourceBytes / Index(sizeof(T)) / std::max<Index>(1, layout.channel));
+    for_each_task(divide_up(op_.source_channels, grain), [&](Index task) {
+      const Index first = task * grain, count = std::min(grain, op_.source_channels - first);
+      T* to = copied + first * layout.channel;
+      copy.zero(to, count);
+      copy.fill(op_.source + first * op_.source_plane, image_stride(), op_.source_plane, count, to);
+    });
+  }
+
+  Index image_stride() const { return op_.source_channels * op_.source_plane; }
+
+  void compute(const Slab& slab, Index group, Index chunk, const T* packed, const T* copied) const {
     const SlabLayout layout(walk_, slab);
     const Index blocks = static_cast<Index>(plan_.blocks.size());
     const Index first_block = blocks * chunk / chunks_, last_block = blocks * (chunk + 1) / chunks_;
@@ -122,7 +141,7 @@ class WalkConv {
     std::vector<Index> count(walk_.passes.size()), sum_offset(walk_.passes.size());
     Index sums = 0;
     for (std::size_t p = 0; p < walk_.passes.size(); ++p) {
-      list_positions(walk_, slab, layout, walk_.passes[p], rows[p]);
+      list_positions(slab, layout, walk_.passes[p], rows[p]);
       count[p] = static_cast<Index>(rows[p].size());
       rows[p].resize(round_up(count[p], kTileRows), 0);
       list_taps(layout, walk_.passes[p], step, cols[p]);
@@ -130,15 +149,17 @@ class WalkConv {
       sums += static_cast<Index>(rows[p].size()) * width;
     }
     Scratch<T> sum(sums);
-    PaddedSource<T> source(layout.channel * step);
-    source.start(walk_, slab, layout, step);
+    Scratch<T> source(copied ? 0 : layout.channel * step);
+    const PaddedCopy<T> copy(walk_, slab, layout);
+    if (!copied) copy.zero(source.data(), step);
     Scratch<T> weights(packed ? 0 : step * most_taps_ * 2 * kLanes);
 
     const T* group_source = op_.source + group * plan_.source_channels * op_.source_plane;
     for (Index c = 0; c == 0 || c < plan_.source_channels; c += step) {
       const Index channels = std::min(step, plan_.source_channels - c);
-      source.fill(group_source, op_.source_channels * op_.source_plane, op_.source_plane, c, channels, walk_, slab,
-                  layout);
+      const T* x = copied ? copied + (group * plan_.source_channels + c) * layout.channel : source.data();
+      if (!copied)
+        copy.fill(group_source + c * op_.source_plane, image_stride(), op_.source_plane, channels, source.data());
       for (std::size_t p = 0; p < walk_.passes.size(); ++p) {
         const Index taps = static_cast<Index>(walk_.passes[p].taps.size());
         const Index row_count = static_cast<Index>(rows[p].size());
@@ -147,7 +168,7 @@ class WalkConv {
           const ChannelBlock& block = plan_.blocks[b];
           const T* w = packed ? packed + packed_offset(group, p, block, c) : weights.data();
           if (!packed) pack_weights(group, block, walk_.passes[p], c, channels, weights.data());
-          tile_run(source.data(), rows[p].data(), row_count, cols[p].data(), channels * taps, w, to, block.width,
+          tile_run(x, rows[p].data(), row_count, cols[p].data(), channels * taps, w, to, block.width,
                     c > 0);
           to += row_count * block.width;
         }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "../core/allocator.h"
 #include "conv_slab.h"
 #include "conv_tile.h"
 #include "gemm_tasks.h"
@@ -58,7 +59,7 @@ class WeightGrad {
     const Index per_chunk = divide_up(blocks, out_chunks_);
     tile_size_ = per_chunk * width * round_up(range * taps, kTileRows);
     const Index work = s_.batch * s_.out_plane() * s_.out_channels * s_.in_per_group() * taps;
-    const Index wanted = std::clamp<Index>(work / (Index(1) << 20), 1, 16);
+    const Index wanted = std::clamp<Index>(work / (Index(1) << 22), 1, 16);
     parts_ = std::clamp<Index>(divide_up(wanted, s_.groups * out_chunks_ * in_ranges_), 1, Index(slabs_.size()));
   }
 
@@ -75,8 +76,7 @@ class WeightGrad {
     const Index count = static_cast<Index>(slabs_.size());
     const Index first = count * part / parts_, last = count * (part + 1) / parts_;
     const Pass& pass = walk_.passes[0];
-    PaddedSource<T> source(most_channel_ * r.in);
-    Scratch<T> packed(most_positions_ * 2 * kLanes);
+    Scratch<T> source(most_channel_ * r.in), packed(most_positions_ * 2 * kLanes);
     std::vector<std::int32_t> rows, cols;
     const Index q = r.in * s_.taps(), padded = round_up(q, kTileRows);
     for (Index i = first; i < last; ++i) {
@@ -86,11 +86,12 @@ class WeightGrad {
       cols.clear();
       list_taps(layout, pass, r.in, rows);
       rows.resize(padded, 0);
-      list_positions(walk_, slab, layout, pass, cols);
+      list_positions(slab, layout, pass, cols);
       const Index positions = static_cast<Index>(cols.size());
-      source.start(walk_, slab, layout, r.in);
-      source.fill(x_, s_.in_channels * s_.in_plane(), s_.in_plane(), r.group * s_.in_per_group() + r.first_in, r.in,
-                  walk_, slab, layout);
+      const PaddedCopy<T> copy(walk_, slab, layout);
+      copy.zero(source.data(), r.in);
+      copy.fill(x_ + (r.group * s_.in_per_group() + r.first_in) * s_.in_plane(), s_.in_channels * s_.in_plane(),
+                s_.in_plane(), r.in, source.data());
       T* to = sums;
       for (Index b = r.first_block; b < r.last_block; ++b) {
         const ChannelBlock& block = blocks_[b];

@@ -27,30 +27,31 @@ struct Cut {
   Index tiles() const { return tiles_m * tiles_n; }
 };
 
-constexpr Index kSmall = Index(1) << 18;     // multiplications done before a second thread pays
-constexpr Index kTileWork = Index(1) << 21;  // of one tile, 40 us on one core: large enough to hide packing
-constexpr Index kMostTiles = 16;
+constexpr Index kSmall = Index(1) << 18;  // multiplications done before a second thread pays
 
+// Each tile packs its operands anew, which costs a tile of side s about 16 / s of its time twice over. So the longer side
+// is cut first, tiles keep a side of 128 (256 in large products), and there are few: 2 to 8, more only for products of seconds.
 Cut cut_product(Index m, Index n, Index k, Index batch) {
   const Index work = m * n * k;
   Cut cut{m, n, 1, 1, 1};
   if (work * batch < 2 * kSmall) return cut;
-  const Index grain = batch == 1 ? std::min(kTileWork, std::max(kSmall, work / 8)) : kTileWork;
-  Index wanted = std::clamp<Index>(divide_up(kMostTiles, batch), 1, std::max<Index>(1, work / grain));
-  auto split = [&](Index length, Index unit, Index least, Index& tile, Index& tiles) {
+  Index wanted = std::max(std::clamp<Index>(work >> 23, 2, 8), work >> 28);
+  wanted = std::clamp<Index>(divide_up(16, batch), 1, wanted);
+  const Index least = work < (Index(1) << 22) ? 64 : work < (Index(1) << 27) ? 128 : 256;
+  auto split = [&](Index length, Index& tile, Index& tiles) {
     const Index count = std::clamp<Index>(length / least, 1, wanted);
-    tile = round_up(divide_up(length, count), unit);
+    tile = round_up(divide_up(length, count), 16);
     tiles = divide_up(length, tile);
-    wanted = divide_up(wanted, tiles);
+    wanted /= tiles;
   };
   if (m >= n) {
-    split(m, 16, 64, cut.tile_m, cut.tiles_m);
-    split(n, 16, 64, cut.tile_n, cut.tiles_n);
+    split(m, cut.tile_m, cut.tiles_m);
+    split(n, cut.tile_n, cut.tiles_n);
   } else {
-    split(n, 16, 64, cut.tile_n, cut.tiles_n);
-    split(m, 16, 64, cut.tile_m, cut.tiles_m);
+    split(n, cut.tile_n, cut.tiles_n);
+    split(m, cut.tile_m, cut.tiles_m);
   }
-  cut.parts = std::clamp<Index>(k / 512, 1, wanted);
+  cut.parts = std::clamp<Index>(k / 512, 1, std::max<Index>(1, wanted));
   return cut;
 }
 
