@@ -1,0 +1,471 @@
+// Formula(name, specialize): the object that Python calls with arrays and numbers.
+//
+// A call costs less than a NumPy ufunc's machinery, so the type is written against CPython (vectorcall) and the usual
+// call, arrays of one shape lying contiguous, allocates nothing but its result.
+#include <Python.h>
+#include <structmember.h>
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "../core/bind.h"
+#include "../kernels/formula_layout.h"
+#include "formula_source.h"
+
+namespace tg {
+namespace formula {
+namespace {
+
+// An array of n elements on the stack up to N, beyond on the heap.
+template <class T, int N>
+class Local {
+ public:
+  explicit Local(std::size_t n) {
+    if (n > N) {
+      heap_.resize(n);
+      data_ = heap_.data();
+    }
+  }
+  T& operator[](std::size_t i) { return data_[i]; }
+  T* data() { return data_; }
+
+ private:
+  T stack_[N];
+  std::vector<T> heap_;
+  T* data_ = stack_;
+};
+
+constexpr unsigned char kScalar = 0x10, kPython = 0x20, kGiven = 0x40;
+constexpr const char* kPythonKeys[] = {"py:bool", "py:int", "py:float", "py:complex"};
+
+std::uint32_t generation = 0;  // part of every key: forget_formulas() makes all known programs unreachable
+
+struct Cache {
+  std::string last_key;
+  Program* last = nullptr;
+  std::unordered_map<std::string, std::unique_ptr<Program>> programs;
+};
+
+struct FormulaObject {
+  PyObject_HEAD
+  vectorcallfunc call;
+  PyObject* name;
+  PyObject* specialize;
+  Cache* cache;
+};
+
+PyArrayObject* as_array(PyObject* object) { return reinterpret_cast<PyArrayObject*>(object); }
+
+std::string name_of(const FormulaObject* self) {
+  const char* text = PyUnicode_AsUTF8(self->name);
+  if (!text) throw py::error_already_set();
+  return text;
+}
+
+std::string shape_text(PyArrayObject* array) {
+  return to_string(Shape(PyArray_SHAPE(array), PyArray_SHAPE(array) + PyArray_NDIM(array)));
+}
+
+// One call: its operands, its program, its results.
+class Call {
+ public:
+  Call(FormulaObject* self, PyObject* const* args, std::size_t count, PyObject* out)
+      : self_(self), count_(count), args_(count), key_(count + 8) {
+    for (std::size_t i = 0; i < count; ++i) args_[i] = args[i];
+    if (out && out != Py_None) read_out(out);
+    read_args();
+  }
+
+  py::object run() {
+    find_shape();
+    check_given();
+    const Program& program = find_program();
+    const int inputs = static_cast<int>(count_), outputs = program.output_count();
+    if (!given_.empty() && static_cast<int>(given_.size()) != outputs) {
+      throw std::invalid_argument(name_of(self_) + ": out has " + std::to_string(given_.size()) + " arrays, the results are " + std::to_string(outputs));
+    }
+    Local<PyArrayObject*, 4> targets(static_cast<std::size_t>(outputs));
+    std::vector<py::object> fresh;
+    py::object single;
+    bool defer = false;
+    for (int i = 0; i < outputs; ++i) {
+      if (!given_.empty()) {
+        targets[i] = given_[i];
+        const Overlap overlap = overlap_of(given_[i]);
+        defer |= overlap == Overlap::Exact && outputs > 1;
+        if (overlap != Overlap::Partial) continue;
+      }
+      py::object made = empty(program.output_dtype(i), shape_, ndim_);
+      targets[i] = as_array(made.ptr());
+      if (outputs == 1) single = std::move(made);
+      else fresh.push_back(std::move(made));
+    }
+    Local<Number, 16> numbers(program.numbers().size());
+    std::copy(program.numbers().begin(), program.numbers().end(), numbers.data());
+    for (const auto& each : program.python_numbers()) numbers[each.at] = number_of(args_[each.input], each.type);
+    for (int i = 0; i < inputs; ++i) {
+      const int at = program.number_of_scalar_input(i);
+      if (at >= 0) std::memcpy(numbers[at].bytes, PyArray_DATA(as_array(args_[i])), PyArray_ITEMSIZE(as_array(args_[i])));
+    }
+    execute(program, numbers.data(), targets.data(), defer);
+    if (given_.empty()) return outputs == 1 ? std::move(single) : tuple_of(fresh);
+    for (int i = 0; i < outputs; ++i) {
+      if (targets[i] != given_[i] && PyArray_CopyInto(given_[i], targets[i]) < 0) throw py::error_already_set();
+    }
+    return out_;
+  }
+
+ private:
+  enum class Overlap { None, Exact, Partial };
+
+  static py::object tuple_of(const std::vector<py::object>& parts) {
+    py::tuple all(parts.size());
+    for (std::size_t i = 0; i < parts.size(); ++i) all[i] = parts[i];
+    return std::move(all);
+  }
+
+  void read_out(PyObject* out) {
+    out_ = py::reinterpret_borrow<py::object>(out);
+    const bool several = PyTuple_Check(out);
+    const Py_ssize_t count = several ? PyTuple_GET_SIZE(out) : 1;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      PyObject* target = several ? PyTuple_GET_ITEM(out, i) : out;
+      if (!PyArray_Check(target)) {
+        throw py::type_error(name_of(self_) + ": out must be a numpy.ndarray or a tuple of them, got " + Py_TYPE(target)->tp_name);
+      }
+      given_.push_back(as_array(target));
+    }
+  }
+
+  void read_args() {
+    for (std::size_t i = 0; i < count_; ++i) {
+      PyObject* x = args_[i];
+      if (PyArray_Check(x)) {
+        key_[i] = array_code(as_array(x));
+      } else if (PyFloat_CheckExact(x)) {
+        key_[i] = kPython | 2;
+      } else if (PyLong_CheckExact(x)) {
+        key_[i] = kPython | 1;
+      } else if (PyBool_Check(x)) {
+        key_[i] = kPython | 0;
+      } else if (PyComplex_CheckExact(x)) {
+        key_[i] = kPython | 3;
+      } else if (PyArray_CheckScalar(x)) {
+        converted_.push_back(py::reinterpret_steal<py::object>(PyArray_FromScalar(x, nullptr)));
+        if (!converted_.back()) throw py::error_already_set();
+        args_[i] = converted_.back().ptr();
+        key_[i] = array_code(as_array(args_[i]));
+      } else if (PyFloat_Check(x) || PyLong_Check(x) || PyComplex_Check(x)) {
+        key_[i] = static_cast<unsigned char>(kPython | (PyFloat_Check(x) ? 2 : PyLong_Check(x) ? 1 : 3));
+      } else {
+        throw py::type_error(name_of(self_) + ": operand " + std::to_string(i) +
+                             " must be a numpy.ndarray or a Python number, got " + Py_TYPE(x)->tp_name);
+      }
+    }
+  }
+
+  static unsigned char array_code(PyArrayObject* array) {
+    return static_cast<unsigned char>(static_cast<unsigned char>(dtype_of(array)) | (PyArray_NDIM(array) ? 0 : kScalar));
+  }
+  bool varies(std::size_t i) const { return !(const_cast<Local<unsigned char, 24>&>(key_)[i] & (kScalar | kPython)); }
+
+  // The common shape. `simple_` stays true while every array has it and lies contiguous.
+  void find_shape() {
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!varies(i)) continue;
+      PyArrayObject* array = as_array(args_[i]);
+      const int ndim = PyArray_NDIM(array);
+      const npy_intp* sizes = PyArray_SHAPE(array);
+      simple_ &= PyArray_IS_C_CONTIGUOUS(array) && PyArray_ISALIGNED(array);
+      if (ndim_ == 0) {
+        ndim_ = ndim;
+        for (int d = 0; d < ndim; ++d) shape_[d] = sizes[d];
+        continue;
+      }
+      if (ndim == ndim_ && std::equal(sizes, sizes + ndim, shape_)) continue;
+      simple_ = false;
+      join_shape(sizes, ndim);
+    }
+  }
+
+  void join_shape(const npy_intp* sizes, int ndim) {
+    if (ndim > ndim_) {
+      const int more = ndim - ndim_;
+      for (int d = ndim_ - 1; d >= 0; --d) shape_[d + more] = shape_[d];
+      for (int d = 0; d < more; ++d) shape_[d] = 1;
+      ndim_ = ndim;
+    }
+    const int missing = ndim_ - ndim;
+    for (int d = 0; d < ndim; ++d) {
+      Index& size = shape_[missing + d];
+      if (sizes[d] == size || sizes[d] == 1) continue;
+      if (size != 1) refuse_shapes();
+      size = sizes[d];
+    }
+  }
+
+  [[noreturn]] void refuse_shapes() {
+    std::string text = name_of(self_) + ": shapes";
+    const char* separator = " ";
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!PyArray_Check(args_[i])) continue;
+      text += separator + shape_text(as_array(args_[i]));
+      separator = ", ";
+    }
+    throw std::invalid_argument(text + " do not broadcast: sizes must be equal or 1, counted from the last axis");
+  }
+
+  void check_given() {
+    for (PyArrayObject* target : given_) {
+      if (PyArray_NDIM(target) != ndim_ || !std::equal(shape_, shape_ + ndim_, PyArray_SHAPE(target))) {
+        throw std::invalid_argument(name_of(self_) + ": out has shape " + shape_text(target) + ", the result has " +
+                                    to_string(Shape(shape_, shape_ + ndim_)));
+      }
+      if (!PyArray_ISWRITEABLE(target)) throw std::invalid_argument(name_of(self_) + ": out is read-only");
+      simple_ &= PyArray_IS_C_CONTIGUOUS(target) && PyArray_ISALIGNED(target);
+    }
+  }
+
+  const Program& find_program() {
+    std::size_t length = count_;
+    Local<unsigned char, 24> key(count_ + given_.size() + 4);
+    std::copy(key_.data(), key_.data() + count_, key.data());
+    for (PyArrayObject* target : given_) key[length++] = static_cast<unsigned char>(kGiven | static_cast<unsigned char>(dtype_of(target)));
+    std::memcpy(key.data() + length, &generation, 4);
+    length += 4;
+    Cache& cache = *self_->cache;
+    if (cache.last && cache.last_key.size() == length && std::memcmp(cache.last_key.data(), key.data(), length) == 0) {
+      return *cache.last;
+    }
+    const std::string text(reinterpret_cast<const char*>(key.data()), length);
+    auto found = cache.programs.find(text);
+    if (found == cache.programs.end()) {
+      auto made = make_program();
+      found = cache.programs.emplace(text, std::move(made)).first;  // kept if specialize() called back and made it too
+    }
+    cache.last_key = text;
+    cache.last = found->second.get();
+    return *cache.last;
+  }
+
+  std::unique_ptr<Program> make_program() {
+    py::tuple keys(count_);
+    std::vector<Input> inputs;
+    for (std::size_t i = 0; i < count_; ++i) {
+      const unsigned char code = key_[i];
+      if (code & kPython) {
+        inputs.push_back({Input::Python, DType::Float64});
+        keys[i] = py::str(kPythonKeys[code & 3]);
+      } else {
+        const auto dtype = static_cast<DType>(code & 0x0f);
+        inputs.push_back({code & kScalar ? Input::Scalar : Input::Array, dtype});
+        keys[i] = py::str(std::string(tg::name_of(dtype)) + (code & kScalar ? ":0" : ""));
+      }
+    }
+    PyObject* result = PyObject_CallOneArg(self_->specialize, keys.ptr());
+    if (!result) throw py::error_already_set();
+    Source source = read_source(py::reinterpret_steal<py::object>(result), inputs);
+    if (given_.size() == source.outputs.size()) {
+      for (std::size_t i = 0; i < given_.size(); ++i) source.outputs[i].stored = dtype_of(given_[i]);
+    }
+    return std::make_unique<Program>(source);
+  }
+
+  // Exact: the same elements at the same places. Partial: perhaps others.
+  Overlap overlap_of(PyArrayObject* target) {
+    Overlap worst = Overlap::None;
+    const auto [low, high] = extent(target);
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!varies(i)) continue;
+      PyArrayObject* x = as_array(args_[i]);
+      const auto [first, last] = extent(x);
+      if (last <= low || high <= first) continue;
+      const bool same = PyArray_DATA(x) == PyArray_DATA(target) && PyArray_NDIM(x) == ndim_ &&
+                        PyArray_ITEMSIZE(x) == PyArray_ITEMSIZE(target) &&
+                        std::equal(shape_, shape_ + ndim_, PyArray_SHAPE(x)) &&
+                        std::equal(PyArray_STRIDES(x), PyArray_STRIDES(x) + ndim_, PyArray_STRIDES(target));
+      if (!same) return Overlap::Partial;
+      worst = Overlap::Exact;
+    }
+    return worst;
+  }
+
+  static std::pair<const char*, const char*> extent(PyArrayObject* array) {
+    const char* low = static_cast<const char*>(PyArray_DATA(array));
+    const char* high = low + PyArray_ITEMSIZE(array);
+    for (int d = 0; d < PyArray_NDIM(array); ++d) {
+      if (PyArray_DIM(array, d) == 0) return {low, low};
+      const npy_intp reach = (PyArray_DIM(array, d) - 1) * PyArray_STRIDE(array, d);
+      (reach < 0 ? low : high) += reach;
+    }
+    return {low, high};
+  }
+
+  void execute(const Program& program, Number* numbers, PyArrayObject** targets, bool defer) {
+    const int inputs = static_cast<int>(count_), outputs = program.output_count();
+    Local<Operand, 16> operands(static_cast<std::size_t>(inputs + outputs));
+    Index total = 1;
+    for (int d = 0; d < ndim_; ++d) total *= shape_[d];
+    const auto array_of = [&](int i) { return i < inputs ? as_array(args_[i]) : targets[i - inputs]; };
+    const auto describe = [&](int i, const Index* strides) {
+      operands[i] = {static_cast<char*>(PyArray_DATA(array_of(i))), strides, static_cast<bool>(PyArray_ISALIGNED(array_of(i)))};
+    };
+    const auto run_over = [&](int ndim, const Index* shape) {
+      MaybeRelease unlock(total * (program.work() + 1));
+      formula::run(program, numbers, operands.data(), ndim, shape, defer);
+    };
+    if (simple_ || ndim_ == 0) {
+      for (int i = 0; i < inputs + outputs; ++i) {
+        if (program.port(i).varies) describe(i, nullptr);
+      }
+      return run_over(1, &total);
+    }
+    Layout layout(shape_, ndim_, inputs + outputs);
+    for (int i = 0; i < inputs + outputs; ++i) {
+      if (program.port(i).varies) layout.place(i, PyArray_SHAPE(array_of(i)), PyArray_STRIDES(array_of(i)), PyArray_NDIM(array_of(i)));
+    }
+    if (!given_.empty()) layout.order_by(inputs);
+    layout.collapse();
+    for (int i = 0; i < inputs + outputs; ++i) {
+      if (program.port(i).varies) describe(i, layout.strides(i, program.port(i).item_size));
+    }
+    run_over(layout.ndim(), layout.shape());
+  }
+
+  FormulaObject* self_;
+  std::size_t count_;
+  Local<PyObject*, 16> args_;
+  Local<unsigned char, 24> key_;
+  std::vector<PyArrayObject*> given_;
+  std::vector<py::object> converted_;
+  py::object out_;
+  int ndim_ = 0;
+  bool simple_ = true;
+  Index shape_[kMaxDims];
+};
+
+// Runs `work` with C++ exceptions turned into Python's.
+template <class Work>
+PyObject* guarded(Work work) {
+  try {
+    return work();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t flags, PyObject* names) {
+  auto* self = reinterpret_cast<FormulaObject*>(callable);
+  const auto count = static_cast<std::size_t>(PyVectorcall_NARGS(flags));
+  PyObject* out = nullptr;
+  if (names) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+      PyObject* name = PyTuple_GET_ITEM(names, i);
+      if (PyUnicode_CompareWithASCIIString(name, "out") != 0) {
+        PyErr_Format(PyExc_TypeError, "%U: unknown keyword %R; the only one is out", self->name, name);
+        return nullptr;
+      }
+      out = args[count + static_cast<std::size_t>(i)];
+    }
+  }
+  return guarded([&] { return Call(self, args, count, out).run().release().ptr(); });
+}
+
+PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static const char* names[] = {"name", "specialize", nullptr};
+  PyObject *name, *specialize;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO:Formula", const_cast<char**>(names), &name, &specialize)) return nullptr;
+  if (!PyCallable_Check(specialize)) {
+    PyErr_Format(PyExc_TypeError, "Formula: specialize must be callable, got %s", Py_TYPE(specialize)->tp_name);
+    return nullptr;
+  }
+  auto* self = reinterpret_cast<FormulaObject*>(type->tp_alloc(type, 0));
+  if (!self) return nullptr;
+  self->call = call_formula;
+  Py_INCREF(name);
+  self->name = name;
+  Py_INCREF(specialize);
+  self->specialize = specialize;
+  self->cache = new (std::nothrow) Cache;
+  if (!self->cache) {
+    Py_DECREF(self);
+    return PyErr_NoMemory();
+  }
+  return reinterpret_cast<PyObject*>(self);
+}
+
+int traverse_formula(PyObject* object, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(reinterpret_cast<FormulaObject*>(object)->specialize);
+  return 0;
+}
+
+int clear_formula(PyObject* object) {
+  Py_CLEAR(reinterpret_cast<FormulaObject*>(object)->specialize);
+  return 0;
+}
+
+void free_formula(PyObject* object) {
+  auto* self = reinterpret_cast<FormulaObject*>(object);
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject_GC_UnTrack(object);
+  clear_formula(object);
+  Py_CLEAR(self->name);
+  delete self->cache;
+  type->tp_free(object);
+  Py_DECREF(type);
+}
+
+PyObject* describe_formula(PyObject* object) {
+  return PyUnicode_FromFormat("Formula(%R)", reinterpret_cast<FormulaObject*>(object)->name);
+}
+
+PyMemberDef members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(FormulaObject, call), READONLY, nullptr},
+    {"name", T_OBJECT_EX, offsetof(FormulaObject, name), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+PyType_Slot slots[] = {
+    {Py_tp_new, reinterpret_cast<void*>(make_formula)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(free_formula)},
+    {Py_tp_traverse, reinterpret_cast<void*>(traverse_formula)},
+    {Py_tp_clear, reinterpret_cast<void*>(clear_formula)},
+    {Py_tp_repr, reinterpret_cast<void*>(describe_formula)},
+    {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
+    {Py_tp_members, members},
+    {0, nullptr},
+};
+
+PyType_Spec spec = {
+    "tensorgrad._C.Formula",
+    sizeof(FormulaObject),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    slots,
+};
+
+}  // namespace
+
+}  // namespace formula
+
+TG_BINDINGS(formula) {
+  py::object type = py::reinterpret_steal<py::object>(PyType_FromSpec(&formula::spec));
+  if (!type) throw py::error_already_set();
+  m.attr("Formula") = type;
+  m.def("forget_formulas", [] { ++formula::generation; },
+        "Programs are specialized anew at their next call: what specialize() answers has changed.");
+}
+
+}  // namespace tg

@@ -1,0 +1,297 @@
+// From a typed program to loops and slots.
+#include <algorithm>
+#include <stdexcept>
+
+#include "formula.h"
+
+namespace tg {
+namespace formula {
+
+class Assembler {
+ public:
+  Assembler(const Source& source, Program& program) : source_(source), p_(program) {}
+
+  void assemble() {
+    p_.inputs_ = source_.inputs;
+    inputs_ = static_cast<int>(source_.inputs.size());
+    outputs_ = static_cast<int>(source_.outputs.size());
+    p_.slots_ = inputs_ + outputs_;
+    p_.scalar_at_.assign(inputs_, -1);
+    for (const Input& input : source_.inputs) add_port(input.dtype, input.kind == Input::Array);
+    for (const Output& output : source_.outputs) {
+      p_.outputs_.push_back(output.stored);
+      add_port(output.stored, true);
+    }
+    for (int i = 0; i < inputs_; ++i) {
+      if (source_.inputs[i].kind == Input::Scalar) p_.scalar_at_[i] = new_number(i);
+    }
+    find_last_readers();
+    for (position_ = 0; position_ < count(); ++position_) {
+      define(source_.code[position_]);
+      release_ended();
+    }
+    for (int i = 0; i < outputs_; ++i) store(i);
+    choose_block();
+  }
+
+ private:
+  struct Value {
+    int slot = -1;
+    Type type = Type::F32;
+    bool one = false;       // one number for the whole run
+    int reg = -1;           // register that it occupies
+  };
+  struct Register {
+    int slot, size;
+  };
+
+  int count() const { return static_cast<int>(source_.code.size()); }
+
+  void add_port(DType dtype, bool varies) {
+    const int size = static_cast<int>(tg::size_of(dtype));
+    p_.ports_.push_back({dtype, size, varies ? reserve(size) : 0, varies, false});
+  }
+
+  // Bytes per element, in order of request; a block is a multiple of 64 elements, so every buffer is aligned.
+  int reserve(int size) {
+    const int offset = p_.bytes_per_element_;
+    p_.bytes_per_element_ += size;
+    return offset;
+  }
+
+  int new_number(int slot) {
+    p_.numbers_.emplace_back();
+    p_.number_slots_.push_back(slot);
+    return static_cast<int>(p_.numbers_.size()) - 1;
+  }
+  int new_number_slot() {
+    const int slot = p_.slots_++;
+    new_number(slot);
+    return slot;
+  }
+
+  static bool reads_values(const Instruction& x) { return x.op != "load" && x.op != "const"; }
+
+  void find_last_readers() {
+    std::vector<int> last(count(), -1);
+    for (int i = 0; i < count(); ++i) {
+      const Instruction& x = source_.code[i];
+      if (!reads_values(x)) continue;
+      if (x.args.empty() || x.args.size() > 3) throw std::invalid_argument("formula: " + x.op + " with " + std::to_string(x.args.size()) + " operands");
+      for (int arg : x.args) {
+        if (arg < 0 || arg >= i) throw std::invalid_argument("formula: value " + std::to_string(i) + " reads value " + std::to_string(arg));
+        last[arg] = i;
+      }
+    }
+    for (const Output& output : source_.outputs) {
+      if (output.value < 0 || output.value >= count()) throw std::invalid_argument("formula: no value " + std::to_string(output.value));
+      last[output.value] = count();
+    }
+    readers_end_.resize(count() + 1);
+    for (int i = 0; i < count(); ++i) {
+      if (last[i] >= 0 && last[i] < count()) readers_end_[last[i]].push_back(i);
+    }
+    values_.resize(count());
+  }
+
+  int take_register(int size) {
+    for (std::size_t i = 0; i < free_.size(); ++i) {
+      if (registers_[free_[i]].size == size) {
+        const int reg = free_[i];
+        free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(i));
+        return reg;
+      }
+    }
+    registers_.push_back({p_.slots_++, size});
+    p_.buffers_.push_back({registers_.back().slot, reserve(size)});
+    return static_cast<int>(registers_.size()) - 1;
+  }
+
+  // The registers of values whose last reader is the current instruction.
+  void release_ended() {
+    for (int value : readers_end_[position_]) {
+      if (values_[value].reg >= 0) free_.push_back(values_[value].reg);
+      values_[value].reg = -1;
+    }
+  }
+
+  // The output that this value is stored to as it is, or -1: then its last loop writes there.
+  int direct_output(int value, Type type) const {
+    for (int i = 0; i < outputs_; ++i) {
+      const Output& output = source_.outputs[i];
+      if (output.value == value && output.dtype == output.stored && native_storage(type) == output.stored) return i;
+    }
+    return -1;
+  }
+
+  void define(const Instruction& x) {
+    Value& v = values_[position_];
+    v.type = x.type;
+    if (x.op == "const") {
+      v.one = true;
+      v.slot = new_number_slot();
+      p_.numbers_.back() = x.constant;
+      return;
+    }
+    if (x.op == "load") return load(x, v);
+    Type operand = Type::F32;
+    for (int arg : x.args) operand = values_[arg].type;
+    if (x.op == "cast" || x.op == "wrap") {
+      const Loop loop = x.op == "cast" ? find_cast(operand, x.type) : find_wrap(x.width);
+      if (!loop) throw std::invalid_argument("formula: no width " + std::string(tg::name_of(x.width)) + " to wrap to");
+      Kernel kernel;
+      kernel.operands = 1;
+      kernel.by_mask[0] = loop;
+      return emit(kernel, x, v);
+    }
+    const Kernel* kernel = find_kernel(x.op, operand);
+    if (!kernel || kernel->operands != static_cast<int>(x.args.size())) {
+      throw std::invalid_argument("formula: no operation " + x.op + " on " + std::to_string(x.args.size()) + " values of " + name_of(operand));
+    }
+    emit(*kernel, x, v);
+  }
+
+  void emit(const Kernel& kernel, const Instruction& x, Value& v) {
+    const int n = static_cast<int>(x.args.size());
+    v.one = true;
+    int mask = 0;
+    for (int i = 0; i < n; ++i) {
+      if (values_[x.args[i]].one) mask |= 1 << i;
+      else v.one = false;
+    }
+    Step step{kernel.by_mask[0], -1, 0, 0, 0};
+    int* operands[] = {&step.a, &step.b, &step.c};
+    for (int i = 0; i < n; ++i) *operands[i] = values_[x.args[i]].slot;
+    if (v.one) {
+      step.to = v.slot = new_number_slot();
+      p_.prologue_.push_back(step);
+      return;
+    }
+    if (kernel.by_mask[mask]) {
+      step.loop = kernel.by_mask[mask];
+    } else {
+      for (int i = 0; i < n; ++i) {
+        if (mask & (1 << i)) *operands[i] = spread(*operands[i], size_of(values_[x.args[i]].type));
+      }
+    }
+    // loops go element by element, so the result may take the register of an operand of the same size that ends here
+    release_ended();
+    step.to = v.slot = destination(v);
+    p_.body_.push_back(step);
+  }
+
+  int destination(Value& v) {
+    const int output = direct_output(position_, v.type);
+    if (output >= 0) {
+      p_.ports_[inputs_ + output].in_place_ok = true;
+      return inputs_ + output;
+    }
+    v.reg = take_register(size_of(v.type));
+    return registers_[v.reg].slot;
+  }
+
+  int spread(int from, int size) {
+    for (const Program::Spread& known : p_.spreads_) {
+      if (known.from == from) return known.slot;
+    }
+    const int slot = p_.slots_++;
+    p_.buffers_.push_back({slot, reserve(size)});
+    p_.spreads_.push_back({slot, from, find_fill(size)});
+    return slot;
+  }
+
+  void load(const Instruction& x, Value& v) {
+    const int k = x.args.empty() ? -1 : x.args[0];
+    if (k < 0 || k >= inputs_) throw std::invalid_argument("formula: no input " + std::to_string(k));
+    const Input& input = source_.inputs[k];
+    v.one = input.kind != Input::Array;
+    if (input.kind == Input::Python) {
+      v.slot = new_number_slot();
+      p_.python_numbers_.push_back({k, x.type, static_cast<int>(p_.numbers_.size()) - 1});
+      return;
+    }
+    int slot = k;
+    const Type native = compute_type(input.dtype);
+    if (!is_native(input.dtype)) slot = convert(find_load(input.dtype), slot, native, v);
+    if (native != x.type) slot = convert(find_cast(native, x.type), slot, x.type, v);
+    v.slot = slot;
+  }
+
+  // A conversion outside the program's own code; v keeps the register of the last one.
+  int convert(Loop loop, int from, Type to, Value& v) {
+    int slot;
+    const int before = v.reg;
+    if (v.one) {
+      slot = new_number_slot();
+      p_.prologue_.push_back({loop, slot, from, 0, 0});
+    } else {
+      v.reg = take_register(size_of(to));
+      slot = registers_[v.reg].slot;
+      p_.body_.push_back({loop, slot, from, 0, 0});
+    }
+    if (before >= 0) free_.push_back(before);
+    return slot;
+  }
+
+  // Brings a value into an output that no loop has written to yet.
+  void store(int i) {
+    const Output& output = source_.outputs[i];
+    const Value& value = values_[output.value];
+    const int target = inputs_ + i;
+    if (value.slot == target) return;
+    Value now = value;
+    now.reg = -1;
+    int slot = value.slot;
+    const Type made = compute_type(output.dtype);
+    if (value.type != made) slot = convert(find_cast(value.type, made), slot, made, now);
+    if (output.stored != output.dtype) {
+      if (!is_native(output.dtype)) {  // round to what the program would have stored
+        slot = pass(find_store(output.dtype), slot, static_cast<int>(tg::size_of(output.dtype)), now);
+        slot = pass(find_load(output.dtype), slot, size_of(made), now);
+      }
+      const Type wanted = compute_type(output.stored);
+      if (wanted != made) slot = convert(find_cast(made, wanted), slot, wanted, now);
+    }
+    const int size = static_cast<int>(tg::size_of(output.stored));
+    if (!now.one) {
+      p_.body_.push_back({find_store(output.stored), target, slot, 0, 0});
+    } else {
+      if (!is_native(output.stored)) slot = pass(find_store(output.stored), slot, size, now);
+      p_.body_.push_back({find_fill(size), target, slot, 0, 0});
+    }
+    p_.ports_[target].in_place_ok = true;
+    if (now.reg >= 0) free_.push_back(now.reg);
+  }
+
+  int pass(Loop loop, int from, int size, Value& v) {
+    if (v.one) {
+      const int slot = new_number_slot();
+      p_.prologue_.push_back({loop, slot, from, 0, 0});
+      return slot;
+    }
+    const int before = v.reg;
+    v.reg = take_register(size);
+    if (before >= 0) free_.push_back(before);
+    p_.body_.push_back({loop, registers_[v.reg].slot, from, 0, 0});
+    return registers_[v.reg].slot;
+  }
+
+  // Half of a 32 KiB cache for the buffers in use at a time; more blocks cost more calls.
+  void choose_block() {
+    p_.block_ = 1024;
+    while (p_.block_ > 256 && p_.block_ * p_.bytes_per_element_ > (32 << 10)) p_.block_ /= 2;
+  }
+
+  const Source& source_;
+  Program& p_;
+  int inputs_ = 0, outputs_ = 0, position_ = 0;
+  std::vector<Value> values_;
+  std::vector<Register> registers_;
+  std::vector<int> free_;
+  std::vector<std::vector<int>> readers_end_;
+};
+
+Program::Program(const Source& source) { Assembler(source, *this).assemble(); }
+
+}  // namespace formula
+}  // namespace tg

@@ -1,0 +1,39 @@
+// How the arrays of one call lie in the shape that they are broadcast to.
+#pragma once
+
+#include <vector>
+
+#include "../core/array.h"
+#include "formula.h"
+
+namespace tg {
+namespace formula {
+
+// Fewest dimensions that describe all operands together: axes of size 1 dropped, neighbours merged where every operand
+// runs on from one into the other. Given outputs set the order of the axes, so that they are written as they lie.
+class Layout {
+ public:
+  Layout(const Index* shape, int ndim, int operands)
+      : ndim_(ndim), operands_(operands), shape_(shape, shape + ndim), strides_(static_cast<std::size_t>(operands * ndim)) {}
+
+  // The array's axes are the last of the shape's, its sizes those of the shape or 1.
+  void place(int operand, const npy_intp* sizes, const npy_intp* strides, int ndim);
+  // Where the output lies in memory says in which order to walk.
+  void order_by(int operand);
+  void collapse();
+
+  int ndim() const { return ndim_; }
+  const Index* shape() const { return shape_.data(); }
+  // The operand's strides, or null if it is one contiguous run.
+  const Index* strides(int operand, Index item_size) const;
+
+ private:
+  Index& stride(int operand, int axis) { return strides_[static_cast<std::size_t>(operand * width_ + axis)]; }
+  Index stride(int operand, int axis) const { return strides_[static_cast<std::size_t>(operand * width_ + axis)]; }
+
+  int ndim_, width_ = ndim_, operands_;
+  std::vector<Index> shape_, strides_;
+};
+
+}  // namespace formula
+}  // namespace tg

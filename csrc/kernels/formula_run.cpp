@@ -1,0 +1,186 @@
+// Walks the blocks of a formula. See formula.h.
+#include <algorithm>
+
+#include "../core/allocator.h"
+#include "../core/array.h"
+#include "../core/parallel.h"
+#include "formula.h"
+
+namespace tg {
+namespace formula {
+namespace {
+
+constexpr Index kStretch = 32768;  // elements that a thread takes at a time
+
+// Slots and block buffers of the calling thread, kept from run to run.
+class Workspace {
+ public:
+  ~Workspace() { release(memory_); }
+  char* at_least(std::size_t bytes) {
+    if (bytes > size_) {
+      release(memory_);
+      memory_ = nullptr;
+      size_ = 0;
+      memory_ = static_cast<char*>(allocate(bytes));
+      size_ = bytes;
+    }
+    return memory_;
+  }
+
+ private:
+  char* memory_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+Workspace& workspace() {
+  thread_local Workspace mine;
+  return mine;
+}
+
+// Whether an item of this size may be read as a number of its type at this address and stride.
+bool fits_in_place(const Operand& operand, Index stride, int size) { return operand.aligned && stride == size; }
+
+}  // namespace
+
+class Runner {
+ public:
+  Runner(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer)
+      : p_(program), numbers_(numbers), operands_(operands), ndim_(ndim), shape_(shape), defer_(defer) {
+    total_ = 1;
+    for (int i = 0; i < ndim; ++i) total_ *= shape[i];
+    inner_ = ndim ? shape[ndim - 1] : 1;
+    ports_ = static_cast<int>(p_.ports_.size());
+    // rows long enough to be blocks of their own leave operands in place that are contiguous along them only
+    by_rows_ = ndim > 1 && inner_ >= 256;
+  }
+
+  void run() {
+    if (total_ == 0) return;
+    prologue();
+    parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last); });
+  }
+
+ private:
+  void prologue() {
+    if (p_.prologue_.empty()) return;
+    void** slots = reinterpret_cast<void**>(workspace().at_least(slot_bytes()));
+    set_numbers(slots);
+    for (const Step& s : p_.prologue_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], 1);
+  }
+
+  std::size_t slot_bytes() const { return (static_cast<std::size_t>(p_.slots_) * sizeof(void*) + 63) / 64 * 64; }
+
+  void set_numbers(void** slots) const {
+    for (std::size_t i = 0; i < p_.number_slots_.size(); ++i) slots[p_.number_slots_[i]] = numbers_ + i;
+  }
+
+  void stretch(Index first, Index last) const {
+    const Index longest = std::min<Index>(p_.block_, (last - first + 63) / 64 * 64);
+    char* memory = workspace().at_least(slot_bytes() + static_cast<std::size_t>(p_.bytes_per_element_ * longest));
+    void** slots = reinterpret_cast<void**>(memory);
+    char* buffers = memory + slot_bytes();
+    std::fill(slots, slots + p_.slots_, nullptr);
+    set_numbers(slots);
+    for (const Program::Buffer& b : p_.buffers_) slots[b.slot] = buffers + b.offset * longest;
+    for (const Program::Spread& s : p_.spreads_) s.fill(slots[s.slot], slots[s.from], nullptr, nullptr, longest);
+    for (Index i = first; i < last;) {
+      Index n = std::min(longest, last - i);
+      if (by_rows_) n = std::min(n, inner_ - i % inner_);
+      block(i, n, slots, buffers, longest);
+      i += n;
+    }
+  }
+
+  void block(Index first, Index n, void** slots, char* buffers, Index longest) const {
+    Index at[kMaxDims];
+    bool located = false;
+    const int inputs = p_.input_count();
+    for (int i = 0; i < ports_; ++i) {
+      const Program::Port& port = p_.ports_[i];
+      if (!port.varies) continue;
+      const Operand& operand = operands_[i];
+      const bool output = i >= inputs;
+      const bool whole = operand.strides == nullptr;
+      if (!whole && !located) {
+        locate(first, at);
+        located = true;
+      }
+      char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
+      const bool row = whole ? operand.aligned : by_rows_ && fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size);
+      if (row && !(output && defer_)) {
+        slots[i] = here;
+        continue;
+      }
+      slots[i] = buffers + port.staging * longest;
+      if (!output) move(operand, port, here, at, n, static_cast<char*>(slots[i]), true);
+    }
+    for (const Step& s : p_.body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+    for (int i = inputs; i < ports_; ++i) {
+      const Program::Port& port = p_.ports_[i];
+      char* staged = buffers + port.staging * longest;
+      if (slots[i] != staged) continue;
+      const Operand& operand = operands_[i];
+      const bool whole = operand.strides == nullptr;
+      char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
+      move(operand, port, here, at, n, staged, false);
+    }
+  }
+
+  void locate(Index first, Index* at) const {
+    for (int d = ndim_ - 1; d >= 0; --d) {
+      at[d] = first % shape_[d];
+      first /= shape_[d];
+    }
+  }
+
+  Index offset(const Operand& operand, const Index* at) const {
+    Index bytes = 0;
+    for (int d = 0; d < ndim_; ++d) bytes += at[d] * operand.strides[d];
+    return bytes;
+  }
+
+  // n elements from `here` on into packed memory, or back, row by row.
+  void move(const Operand& operand, const Program::Port& port, char* here, const Index* start, Index n, char* packed,
+            bool in) const {
+    if (!operand.strides) {
+      find_copy(port.item_size)(in ? packed : here, in ? here : packed, nullptr, nullptr, n);
+      return;
+    }
+    const Loop loop = in ? find_gather(port.item_size) : find_scatter(port.item_size);
+    const Index* strides = operand.strides;
+    const Index stride = ndim_ ? strides[ndim_ - 1] : 0;
+    Index at[kMaxDims];
+    std::copy(start, start + ndim_, at);
+    while (n > 0) {
+      const Index left = ndim_ ? inner_ - at[ndim_ - 1] : 1, run = std::min(left, n);
+      loop(in ? packed : here, in ? here : packed, &stride, nullptr, run);
+      packed += run * port.item_size;
+      n -= run;
+      if (n == 0) break;
+      // the next row: back to this one's start, then on along the first outer axis that has one
+      here -= at[ndim_ - 1] * stride;
+      at[ndim_ - 1] = 0;
+      for (int d = ndim_ - 2; d >= 0; --d) {
+        here += strides[d];
+        if (++at[d] < shape_[d]) break;
+        here -= shape_[d] * strides[d];
+        at[d] = 0;
+      }
+    }
+  }
+
+  const Program& p_;
+  Number* numbers_;
+  const Operand* operands_;
+  int ndim_, ports_ = 0;
+  const Index* shape_;
+  bool defer_, by_rows_ = false;
+  Index total_ = 1, inner_ = 1;
+};
+
+void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer) {
+  Runner(program, numbers, operands, ndim, shape, defer).run();
+}
+
+}  // namespace formula
+}  // namespace tg
