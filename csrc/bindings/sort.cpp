@@ -61,9 +61,11 @@ py::object topk(py::handle array, Index k, Index dim, bool largest, bool sorted)
   const DType compute = sort_compute("topk", x);
   Lines lines(x, 0);
   const LineShape s = lines_of("topk", x, dim, lines);
-  if (k < 0 || k > s.length)
-    throw py::value_error("topk: k is " + std::to_string(k) + ", valid: 0 to " + std::to_string(s.length) + " for shape " +
-                          to_string(x.shape_vector()) + " along dim " + std::to_string(dim));
+  const Index least = x.ndim ? 0 : 1;
+  if (k < least || k > s.length)
+    throw py::value_error("topk: k is " + std::to_string(k) + ", valid: " + std::to_string(least) + " to " +
+                          std::to_string(s.length) + " for shape " + to_string(x.shape_vector()) + " along dim " +
+                          std::to_string(dim));
   Shape shape = x.shape_vector();
   if (x.ndim) shape[size_t(dim)] = k;
   const py::object source = ready(x, compute);

@@ -4,6 +4,7 @@
 // gathers its statistics and, while the values are near, writes the result. Few channels with much data are cut along
 // the batch as well, with a second pass once the statistics are merged. plane = 1 runs over rows of channels.
 #include "norm.h"
+#include "copy_convert.h"
 #include "norm_rows.h"
 #include "reduce_walk.h"
 
@@ -11,11 +12,6 @@ namespace tg {
 namespace {
 
 constexpr Index kPiece = 65536;  // elements per task
-
-template <class T>
-struct ChannelScale {  // y = (x - mean - rest) * scale * w + b
-  T mean, rest, scale;
-};
 
 // How samples are cut: whole channels where there are enough of them to share out.
 Index samples_per_piece(const ChannelShape& s) {
@@ -32,7 +28,7 @@ void scale_run(const T* x, T* y, Index n, T mean, T rest, T scale, T w, T b) {
 template <class T>
 void put_statistics(const Moments& m, double eps, Index c, T* mean, T* rstd, T* var) {
   const double v = std::max(m.m2 / m.count, 0.0);
-  mean[c] = T(m.mean);
+  mean[c] = m.count > 0 ? T(m.mean) : std::numeric_limits<T>::quiet_NaN();
   var[c] = T(v);
   rstd[c] = T(1 / std::sqrt(v + eps));
 }
@@ -44,10 +40,8 @@ void columns_forward(const ChannelShape& s, double eps, const T* x, const T* w, 
   const Index shape[2] = {s.batch, s.channels}, strides[2] = {s.channels * Index(sizeof(T)), Index(sizeof(T))};
   const bool reduce[2] = {true, false};
   const ReducePlan plan(2, shape, strides, reduce);
-  Reader<T> reader;
-  reader.same_type = true;
+  const Reader<T> reader{&load_block<T, T>, true};
   std::vector<T> rest(static_cast<size_t>(s.channels));
-  std::vector<T> buffer;
   ReduceWalk<VarOp<T>> walk(plan, reinterpret_cast<const char*>(x), reader);
   walk([&](Index c, const Moments& m) {
     put_statistics(m, eps, c, mean, rstd, var);

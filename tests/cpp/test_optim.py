@@ -1,0 +1,166 @@
+"""Multi-tensor SGD and Adam against the update rules written out in double; norms and scaling for clipping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_arrays import same_for_any_threads, strided
+
+import tensorgrad._C as C
+
+SHAPES = [(3, 5), (), (0, 4), (17,), (40, 7, 3), (70_000,), (2, 2)]
+
+
+def arrays(rng: np.random.Generator, dtype: str, layout: str) -> list[np.ndarray]:
+    made = []
+    for shape in SHAPES:
+        values = rng.standard_normal(shape).astype(dtype)
+        if layout == "strided":
+            made.append(strided(rng, shape, dtype))
+        else:
+            made.append(np.asarray(values, order="F" if layout == "fortran" else "C"))
+    return made
+
+
+def sgd(p: Any, g: Any, b: Any, hyper: list[float], nesterov: bool, maximize: bool) -> tuple[Any, Any]:
+    lr, momentum, dampening, decay, first = hyper
+    g = (-g if maximize else g) + decay * p
+    if momentum:
+        b = g if first else momentum * b + (1 - dampening) * g
+        g = g + momentum * b if nesterov else b
+    return p - lr * g, b
+
+
+def adam(p: Any, g: Any, m: Any, v: Any, top: Any, hyper: list[float], flags: dict[str, bool]) -> tuple[Any, ...]:
+    lr, beta1, beta2, eps, decay, step = hyper
+    g = -g if flags["maximize"] else g
+    if flags["decoupled"]:
+        p = p * (1 - lr * decay)
+    else:
+        g = g + decay * p
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    top = np.maximum(top, v)
+    scale = np.sqrt(top if flags["amsgrad"] else v) / np.sqrt(1 - beta2**step) + eps
+    return p - lr / (1 - beta1**step) * m / scale, m, v, top
+
+
+@pytest.mark.parametrize("layout", ["plain", "fortran", "strided"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd(momentum: float, maximize: bool, dtype: str, layout: str) -> None:
+    rng = np.random.default_rng(0)
+    params, bufs = arrays(rng, dtype, layout), arrays(rng, dtype, layout)
+    expected = [(p.astype(np.float64), b.astype(np.float64)) for p, b in zip(params, bufs, strict=True)]
+    for step in range(3):
+        hyper = [0.1, momentum, 0.25 if step == 2 else 0.0, 0.01 * step, float(step == 0)]
+        grads = arrays(rng, dtype, "plain")
+        nesterov = bool(momentum) and step == 1
+        C.sgd_(params, grads, bufs if momentum else [], np.array(hyper), nesterov, maximize)
+        expected = [sgd(p, g.astype(np.float64), b, hyper, nesterov, maximize)
+                    for (p, b), g in zip(expected, grads, strict=True)]  # fmt: skip
+    rtol = 1e-5 if dtype == "float32" else 1e-13
+    for (p, b), got_p, got_b in zip(expected, params, bufs, strict=True):
+        np.testing.assert_allclose(got_p, p, rtol=rtol, atol=rtol)
+        if momentum:
+            np.testing.assert_allclose(got_b, b, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("layout", ["plain", "fortran", "strided"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("maximize", [False, True])
+def test_adam(maximize: bool, decoupled: bool, amsgrad: bool, dtype: str, layout: str) -> None:
+    rng = np.random.default_rng(1)
+    params = arrays(rng, dtype, layout)
+    state = [[np.zeros_like(p) for p in params] for _ in range(3)]
+    expected = [(p.astype(np.float64), *(0 * p.astype(np.float64) for _ in range(3))) for p in params]
+    flags = {"decoupled": decoupled, "maximize": maximize, "amsgrad": amsgrad}
+    for step in range(1, 5):
+        hyper = [0.01 * step, 0.9, 0.99, 1e-8, 0.1, float(step)]
+        grads = arrays(rng, dtype, "plain")
+        C.adam_(params, grads, state[0], state[1], state[2] if amsgrad else [], np.array(hyper), **flags)
+        expected = [adam(*e[:1], g.astype(np.float64), *e[1:], hyper, flags) for e, g in zip(expected, grads, strict=True)]
+    rtol = 2e-5 if dtype == "float32" else 1e-11
+    for e, *got in zip(expected, params, *state, strict=True):
+        for exact, array in zip(e[: 4 if amsgrad else 3], got, strict=False):
+            np.testing.assert_allclose(array, exact, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 2.0, 3.0, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("large", [False, True])
+def test_norm_and_scale(large: bool, dtype: str, p: float) -> None:
+    rng = np.random.default_rng(2)
+    grads = [g for g in arrays(rng, dtype, "strided") if large or g.size < 10_000]
+    flat = np.concatenate([g.ravel() for g in grads]).astype(np.float64)
+    total = same_for_any_threads(lambda: C.multi_norm(grads, p))
+    assert total.dtype == np.float64 and total.shape == ()
+    np.testing.assert_allclose(total, np.linalg.norm(flat, p), rtol=1e-12 if p != 2 else 1e-7)
+    before = [g.copy() for g in grads]
+    C.multi_scale_(grads, np.asarray(0.5))
+    C.multi_scale_(grads, 0.5)
+    assert all(np.array_equal(g, b * b.dtype.type(0.25)) for g, b in zip(grads, before, strict=True))
+
+
+def test_norm_of_nothing_and_of_nan() -> None:
+    assert C.multi_norm([]) == 0 and C.multi_norm([np.zeros(0)]) == 0
+    bad = np.ones(30, "float32")
+    bad[7] = np.nan
+    assert np.isnan(C.multi_norm([bad])) and np.isnan(C.multi_norm([bad], np.inf))
+    assert C.multi_norm([np.full(4, 3e30, "float32")]) == pytest.approx(6e30)
+
+
+def test_bad_input_changes_nothing() -> None:
+    p, g, b = np.ones((2, 3), "float32"), np.ones((2, 3), "float32"), np.zeros((2, 3), "float32")
+    hyper = np.array([0.1, 0.9, 0.0, 0.0, 0.0])
+    cases: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
+        (ValueError, r"grads\[1\] has shape", ([p, p.copy()], [g, g[:1]], [b, b.copy()], hyper)),
+        (TypeError, r"grads\[0\] is float64, expected float32", ([p], [np.ones((2, 3))], [b], hyper)),
+        (ValueError, "bufs has 0 arrays, params has 1", ([p], [g], [], hyper)),
+        (ValueError, r"share memory", ([p, p], [g, g], [b, b.copy()], hyper)),
+        (ValueError, r"params\[0\] and grads\[0\] share memory", ([p], [p], [b], hyper)),
+        (ValueError, r"share memory", ([p], [g], [p[::-1]], hyper)),
+        (ValueError, "expanded view", ([np.broadcast_to(p[:1, :1], (2, 3))], [g], [b], hyper)),
+        (TypeError, "float32 or float64", ([np.ones(3, "int64")], [g], [b], hyper)),
+        (TypeError, "list of arrays", (p, [g], [b], hyper)),
+        (ValueError, r"hyper has shape \(4,\), expected \(5,\)", ([p], [g], [b], hyper[:4])),
+        (TypeError, "hyper is float32, expected float64", ([p], [g], [b], hyper.astype("float32"))),
+    ]
+    for error, words, arguments in cases:
+        if "expanded" in words:
+            arguments[0][0].flags.writeable = True
+        with pytest.raises(error, match=words):
+            C.sgd_(*arguments)
+    frozen = p.copy()
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\[0\] is read-only"):
+        C.sgd_([frozen], [g], [b], hyper)
+    with pytest.raises(ValueError, match="counts from 1"):
+        C.adam_([p], [g], [b], [b.copy()], [], np.array([0.1, 0.9, 0.99, 1e-8, 0.0, 0.0]))
+    assert (p == 1).all() and (b == 0).all()
+
+
+def test_interleaved_views_are_allowed() -> None:
+    both, grads, bufs = np.ones((4, 2), "float32"), np.ones((4, 2), "float32"), np.zeros((4, 2), "float32")
+    split = [[array[:, 0], array[:, 1]] for array in (both, grads, bufs)]
+    C.sgd_(*split, np.array([0.5, 0.9, 0.0, 0.0, 1.0]))
+    assert (both == 0.5).all() and (bufs == 1).all()
+
+
+def test_same_bits_for_any_threads() -> None:
+    rng = np.random.default_rng(3)
+    start = [rng.standard_normal(n).astype("float32") for n in (50_000, 3, 20_000, 100_001)]
+    grads = [rng.standard_normal(p.shape).astype("float32") for p in start]
+
+    def run() -> list[np.ndarray]:
+        params = [p.copy() for p in start]
+        state = [[np.zeros_like(p) for p in params] for _ in range(2)]
+        C.adam_(params, grads, *state, [], np.array([0.1, 0.9, 0.99, 1e-8, 0.0, 1.0]))
+        return params + state[0] + state[1]
+
+    same_for_any_threads(run)
