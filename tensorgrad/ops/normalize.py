@@ -18,9 +18,9 @@ from . import pointwise as pw
 from .checks import product, require_tensors, shaped
 from .elementwise import elementwise
 from .inplace import deliver, write_into
-from .reduce import norm
 from .samples import binary
 from .shape_core import slice_
+from .vector_norm import norm
 
 moved_average = elementwise(
     lambda running, batch, momentum, factor: (1 - momentum) * running + momentum * (factor * batch),

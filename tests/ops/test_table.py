@@ -53,6 +53,11 @@ UNSAMPLED = {
     "move": "needs two devices; tests/gpu",
     "view_scatter": "its attribute is a chain of views; test_inplace",
     "assign": "in-place copy; test_inplace",
+    "dropout": "draws; test_random",
+    "random_integers": "draws; test_random",
+    "random_normal": "draws; test_random",
+    "random_permutation": "draws; test_random",
+    "random_uniform": "draws; test_random",
 }
 
 

@@ -1,0 +1,62 @@
+"""Attention against PyTorch's written-out form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.errors import DTypeError, ShapeError
+from tensorgrad.nn import functional as F
+from tensorgrad.random import Generator
+
+from .parity import compare, normal
+
+ALLOWED = np.array([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 0, 1]], dtype=bool)
+CASES = {
+    "plain": ([(2, 3, 4), (2, 5, 4), (2, 5, 3)], None, {}),
+    "no batch": ([(3, 4), (5, 4), (5, 3)], None, {"scale": 0.3}),
+    "heads": ([(2, 2, 4, 4), (2, 2, 4, 4), (2, 2, 4, 3)], None, {"is_causal": True}),
+    "five dimensions": ([(2, 1, 2, 3, 4), (2, 1, 2, 5, 4), (2, 1, 2, 5, 3)], None, {}),
+    "causal, more keys": ([(2, 3, 4), (2, 5, 4), (2, 5, 3)], None, {"is_causal": True}),
+    "added mask": ([(2, 3, 4), (2, 5, 4), (2, 5, 3)], normal(3, 5), {}),
+    "broadcast mask": ([(2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3)], normal(2, 1, 1, 5), {}),
+    "a row that looks nowhere": ([(2, 3, 4), (2, 5, 4), (2, 5, 3)], ALLOWED, {}),
+    "shared heads": ([(2, 4, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3)], None, {"enable_gqa": True}),
+    "broadcast batch": ([(2, 1, 3, 4), (4, 5, 4), (1, 5, 3)], None, {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention(name):
+    torch = pytest.importorskip("torch")
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    shapes, mask, options = CASES[name]
+    arrays = [normal(*shape) for shape in shapes] + ([] if mask is None else [mask])
+    theirs = torch.nn.functional.scaled_dot_product_attention
+    with sdpa_kernel(SDPBackend.MATH):
+        compare(
+            lambda *x: F.scaled_dot_product_attention(*x, **options), lambda *x: theirs(*x, **options), arrays
+        )
+
+
+def test_dropout_keeps_the_expectation():
+    q, k, v = tg.zeros(1, 1, 4), tg.zeros(1, 4000, 4), tg.ones(1, 4000, 2)
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=0.25, generator=Generator())
+    assert abs(out.mean().item() - 1) < 0.05
+    assert F.scaled_dot_product_attention(q, k, v, dropout_p=1.0).abs().max().item() == 0
+
+
+def test_errors():
+    x = tg.ones(2, 3, 4)
+    with pytest.raises(ValueError, match="not both"):
+        F.scaled_dot_product_attention(x, x, x, tg.ones(3, 3), is_causal=True)
+    with pytest.raises(ShapeError, match="same width"):
+        F.scaled_dot_product_attention(x, tg.ones(2, 3, 5), x)
+    with pytest.raises(ShapeError, match="does not broadcast|do not broadcast"):
+        F.scaled_dot_product_attention(x, x, x, tg.ones(2, 2))
+    with pytest.raises(DTypeError, match="mask must be bool"):
+        F.scaled_dot_product_attention(x, x, x, tg.ones(3, 3).double())
+    with pytest.raises(ShapeError, match="at least 2 dimensions"):
+        F.scaled_dot_product_attention(tg.ones(3), x, x)

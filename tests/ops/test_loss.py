@@ -1,0 +1,130 @@
+"""Losses, embeddings and softmax against PyTorch, and what goes wrong said clearly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.errors import DTypeError, IndexOutOfRange, ShapeError
+from tensorgrad.nn import functional as F
+
+from .parity import between, compare, normal
+
+REDUCTIONS = ("mean", "sum", "none")
+SIGNS = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
+
+
+def both(name, **options):
+    functional = pytest.importorskip("torch").nn.functional
+    mine, theirs = getattr(F, name), getattr(functional, name)
+    return (lambda *x: mine(*x, **options)), (lambda *x: theirs(*x, **options))
+
+
+ELEMENTWISE = [
+    ("mse_loss", {}, [normal(3, 4), normal(3, 4)], None),
+    ("l1_loss", {}, [normal(3, 4), normal(3, 4)], None),
+    ("smooth_l1_loss", {"beta": 0.4}, [normal(3, 4), normal(3, 4)], None),
+    ("huber_loss", {"delta": 0.7}, [normal(3, 4), normal(3, 4)], None),
+    ("binary_cross_entropy", {}, [between(3, 4), between(3, 4), between(4)], [0, 1]),
+    ("kl_div", {}, [normal(3, 4), between(3, 4)], None),
+    ("kl_div", {"log_target": True}, [normal(3, 4), normal(3, 4)], None),
+    ("poisson_nll_loss", {}, [between(3, 4), between(3, 4, high=4.0)], [0]),
+    ("poisson_nll_loss", {"log_input": False, "full": True}, [between(3, 4), between(3, 4, high=4.0)], [0]),
+    ("gaussian_nll_loss", {"full": True}, [normal(3, 4), normal(3, 4), between(3, 4)], None),
+    ("gaussian_nll_loss", {}, [normal(3, 4), normal(3, 4), between(3)], None),
+    ("soft_margin_loss", {}, [normal(5), SIGNS], [0]),
+    ("hinge_embedding_loss", {}, [normal(5), SIGNS], [0]),
+    ("margin_ranking_loss", {"margin": 0.1}, [normal(5), normal(5), SIGNS], [0, 1]),
+    ("cosine_embedding_loss", {"margin": 0.1}, [normal(5, 3), normal(5, 3), SIGNS], [0, 1]),
+    ("triplet_margin_loss", {"swap": True}, [normal(5, 3), normal(5, 3), normal(5, 3)], None),
+]
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=lambda c: f"{c[0]}-{c[1]}")
+def test_elementwise(case, reduction):
+    name, options, arrays, wrt = case
+    compare(*both(name, reduction=reduction, **options), arrays, wrt=wrt)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_logits_with_weights(reduction):
+    functional = pytest.importorskip("torch").nn.functional
+
+    def run(lib):
+        return lambda x, t, w, p: lib.binary_cross_entropy_with_logits(x, t, w, reduction=reduction, pos_weight=p)
+
+    compare(run(F), run(functional), [normal(3, 4), between(3, 4), between(4), between(4)], wrt=[0, 1])
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("shape", [(5, 4), (4,), (2, 4, 3), (2, 4, 3, 2)])
+def test_cross_entropy(shape, smoothing, reduction):
+    target = np.random.default_rng(1).integers(0, 4, shape[:1] + shape[2:] if len(shape) > 1 else ())
+    target = np.asarray(target)
+    if target.size > 2:
+        target.reshape(-1)[1] = -100
+    options = {"reduction": reduction, "label_smoothing": smoothing}
+    compare(*both("cross_entropy", **options), [normal(*shape), target])
+    compare(*both("cross_entropy", **options), [normal(*shape), target, between(4)], wrt=[0])
+    compare(*both("cross_entropy", **options), [normal(*shape), between(*shape), between(4)], wrt=[0, 1])
+    compare(*both("nll_loss", reduction=reduction), [normal(*shape), target, between(4)], wrt=[0])
+
+
+def test_extremes():
+    assert F.cross_entropy(tg.tensor([[1e4, 0.0, -1e4]]), tg.tensor([1])).item() == 1e4
+    assert F.binary_cross_entropy_with_logits(tg.tensor([-1e4]), tg.tensor([1.0])).item() == 1e4
+    assert F.binary_cross_entropy(tg.tensor([0.0]), tg.tensor([1.0])).item() == 100
+    assert np.isnan(F.cross_entropy(tg.ones(2, 3), tg.tensor([-100, -100])).item())
+
+
+def test_softmax():
+    for name in ("softmax", "log_softmax", "softmin"):
+        compare(*both(name, dim=1), [normal(3, 4, 2)])
+        compare(*both(name, dim=0), [np.asarray(0.3)])
+
+
+def test_embedding():
+    functional = pytest.importorskip("torch").nn.functional
+    index = np.array([[1, 2], [2, 0]])
+    for padding in (None, 2):
+        compare(
+            lambda w, i, p=padding: F.embedding(i, w, padding_idx=p),
+            lambda w, i, p=padding: functional.embedding(i, w, padding_idx=p),
+            [normal(4, 3), index],
+        )
+    weight = tg.tensor([[3.0, 4.0], [0.3, 0.4], [6.0, 8.0]])
+    F.embedding(tg.tensor([0, 1]), weight, max_norm=1.0)
+    np.testing.assert_allclose(weight.numpy(), [[0.6, 0.8], [0.3, 0.4], [6, 8]], rtol=1e-6)
+    assert F.one_hot(tg.tensor([2, 0])).tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_errors():
+    x = tg.ones(2, 3)
+    with pytest.raises(IndexOutOfRange, match="3"):
+        F.cross_entropy(x, tg.tensor([0, 3]))
+    with pytest.raises(IndexOutOfRange):
+        F.nll_loss(x, tg.tensor([0, -1]))
+    with pytest.raises(ShapeError, match="needs class indices of shape"):
+        F.cross_entropy(x, tg.tensor([0]))
+    with pytest.raises(DTypeError, match="int64"):
+        F.cross_entropy(x, tg.tensor([0, 1], dtype=tg.int32))
+    with pytest.raises(ValueError, match="reduction"):
+        F.mse_loss(x, x, reduction="avg")
+    with pytest.warns(UserWarning, match="target size"):
+        F.mse_loss(x, tg.ones(3))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        F.binary_cross_entropy(x * 2, x)
+    with pytest.raises(IndexOutOfRange):
+        F.embedding(tg.tensor([5]), x)
+    with pytest.raises(DTypeError, match="integers"):
+        F.embedding(tg.tensor([1.0]), x)
+    with pytest.raises(ValueError, match="dense"):
+        F.embedding(tg.tensor([1]), x, sparse=True)
+    with pytest.raises(IndexError, match="out of range"):
+        F.softmax(x, dim=2)
+    with pytest.raises(DTypeError, match="floating"):
+        F.softmax(x.long(), dim=1)

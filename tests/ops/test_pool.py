@@ -1,0 +1,76 @@
+"""Pooling against PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.errors import DTypeError, ShapeError
+from tensorgrad.nn import functional as F
+
+from .parity import between, compare, normal
+
+SIZES = (7, 6, 5)
+MAX = [
+    {"kernel_size": 2}, {"kernel_size": 2, "stride": 1}, {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, {"kernel_size": 2, "dilation": 2, "stride": 1},
+]  # fmt: skip
+AVERAGE = [
+    {"kernel_size": 2}, {"kernel_size": 3, "padding": 1}, {"kernel_size": 3, "padding": 1, "count_include_pad": False},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False},
+]  # fmt: skip
+
+
+def pair(name, dims, **options):
+    functional = pytest.importorskip("torch").nn.functional
+    mine, theirs = getattr(F, f"{name}{dims}d"), getattr(functional, f"{name}{dims}d")
+    return (lambda x: mine(x, **options)), (lambda x: theirs(x, **options))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("options", MAX, ids=str)
+def test_max_pool(dims, options):
+    compare(*pair("max_pool", dims, **options, return_indices=True), [normal(2, 3, *SIZES[:dims])])
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("options", AVERAGE, ids=str)
+def test_avg_pool(dims, options):
+    compare(*pair("avg_pool", dims, **options), [normal(2, 3, *SIZES[:dims])])
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_adaptive(dims, size):
+    compare(*pair("adaptive_avg_pool", dims, output_size=size), [normal(2, 3, *SIZES[:dims])])
+    options = {"output_size": size, "return_indices": True}
+    compare(*pair("adaptive_max_pool", dims, **options), [normal(2, 3, *SIZES[:dims])])
+
+
+def test_lp_pool_and_divisor():
+    compare(*pair("lp_pool", 2, norm_type=2, kernel_size=2), [between(2, 3, 6, 6)])
+    compare(*pair("avg_pool", 2, kernel_size=2, divisor_override=3), [normal(2, 3, 6, 6)])
+
+
+def test_nan_wins_and_infinite_windows_have_a_place():
+    x = normal(1, 1, 4, 4)
+    x[0, 0, 1, 1] = np.nan
+    x[0, 0, 2:, 2:] = -np.inf
+    compare(*pair("max_pool", 2, kernel_size=2, return_indices=True), [x], wrt=[])
+
+
+def test_integers_have_a_maximum():
+    assert F.max_pool1d(tg.tensor([[[1, -5, -7, -6]]]), 2, padding=1).tolist() == [[[1, -5, -6]]]
+
+
+def test_errors():
+    with pytest.raises(ShapeError, match="larger than the input"):
+        F.max_pool2d(tg.ones(1, 1, 2, 2), 3)
+    with pytest.raises(ValueError, match="at most half"):
+        F.avg_pool2d(tg.ones(1, 1, 4, 4), 2, padding=2)
+    with pytest.raises(DTypeError, match="floating"):
+        F.avg_pool2d(tg.ones(1, 1, 4, 4).long(), 2)
+    with pytest.raises(ShapeError, match="expected 4 or 3"):
+        F.max_pool2d(tg.ones(4), 2)
