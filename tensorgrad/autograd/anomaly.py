@@ -8,7 +8,7 @@ from ..dispatch import local
 from ..errors import AutogradError
 from ..tensor import Tensor
 from . import engine
-from .node import Node, _extras, describe_line, user_line
+from .node import Node, extras, describe_line, user_line
 
 __all__ = ["detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
 
@@ -97,9 +97,9 @@ def _set(enabled: bool) -> None:
 def _switch(by: int) -> None:
     global _depth
     _depth += by
-    hooks = [hook for hook in _extras.on_finish if hook is not _note]
-    _extras.on_finish = (*hooks, _note) if _depth > 0 else tuple(hooks)
-    _extras.active = bool(_extras.on_finish)
+    hooks = [hook for hook in extras.on_finish if hook is not _note]
+    extras.on_finish = (*hooks, _note) if _depth > 0 else tuple(hooks)
+    extras.active = bool(extras.on_finish)
     engine.anomaly_check = _check if _depth > 0 else None
 
 

@@ -11,7 +11,7 @@ from ..errors import AutogradError
 from ..tensor import Tensor, wrap
 from .grad_mode import enable_grad, no_grad
 from .grad_mode import state as grad_state
-from .node import Node
+from .node import Node, extras
 
 __all__ = ["Function", "FunctionContext", "once_differentiable"]
 
@@ -228,7 +228,8 @@ def _record(
             continue
         mine._node, mine._slot, mine._tracked = node, slot, True
     ctx._node = weakref.ref(node)
-    node.finish()
+    if extras.active:
+        node.finish()
     return tuple(results)
 
 

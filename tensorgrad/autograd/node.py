@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from itertools import count
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Node", "user_line"]
 
 _next_number = count(1).__next__
-_PACKAGE = __name__.partition(".")[0] + "."
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_EXAMPLES = _PACKAGE + "examples" + os.sep
+_PLAIN = frozenset((int, float, bool, complex, type(None)))
 FREED: tuple[Any, ...] = ("freed",)
 
 
@@ -30,13 +33,17 @@ class Node:
     memory is freed by counting references alone.
     """
 
-    __slots__ = (
-        "__weakref__", "attrs", "count", "edges", "extra", "hooks", "line", "needs", "number", "op", "packed",
-        "post_hooks", "retained", "saved", "saved_outputs", "slots", "versions",
-    )  # fmt: skip
-
-    saved: tuple[Any, ...]
-    saved_outputs: tuple[Any, ...]
+    # Defaults live on the class: making a node sets what it has, and no more.
+    saved: tuple[Any, ...] = ()
+    saved_outputs: tuple[Any, ...] = ()
+    slots: tuple[int, ...] | None = None
+    versions: list[Any] | None = None
+    line: tuple[CodeType, int] | None = None
+    hooks: dict[int, list[Any]] | None = None
+    post_hooks: list[Any] | None = None
+    retained: dict[int, Any] | None = None
+    packed: Any = None
+    extra: Any = None
 
     def __init__(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: int):
         self.op = op
@@ -44,30 +51,19 @@ class Node:
         self.count = outputs
         self.number = _next_number()
         edges: list[Any] = []
-        slots: tuple[int, ...] | None = None
         for x in inputs:
-            if getattr(x, "_tracked", False):
-                if x._base is not None and x._generation != x._base._changes:
-                    x._follow_base()
-                edges.append(x if x._node is None else x._node)
-                if x._slot:
-                    if slots is None:
-                        slots = (0,) * len(inputs)
-                    slots = (*slots[: len(edges) - 1], x._slot, *slots[len(edges) :])
-            else:
+            # numbers and None have no _tracked; asking the type first is cheaper than getattr's default
+            if type(x) in _PLAIN or not getattr(x, "_tracked", False):
                 edges.append(None)
+                continue
+            if x._base is not None and x._generation != x._base._changes:
+                x._follow_base()
+            edges.append(x if x._node is None else x._node)
+            if x._slot:
+                slots = self.slots or (0,) * len(inputs)
+                self.slots = (*slots[: len(edges) - 1], x._slot, *slots[len(edges) :])
         self.edges = tuple(edges)
-        self.slots = slots
         self.needs = tuple([edge is not None for edge in edges])
-        self.versions: list[Any] | None = None
-        self.line: tuple[CodeType, int] | None = None
-        self.hooks: dict[int, list[Any]] | None = None
-        self.post_hooks: list[Any] | None = None
-        self.retained: dict[int, Any] | None = None
-        self.packed: Any = None
-        self.extra: Any = None
-        self.saved = ()
-        self.saved_outputs = ()
 
     def watch(self, tensor: Tensor) -> None:
         """A tensor's array was saved: remember its version, to find out if it is changed in place."""
@@ -76,7 +72,9 @@ class Node:
                 f"{self.op.name}: an inference tensor can't be saved for backward. "
                 "Make it outside of inference_mode, or pass its clone()."
             )
-        version = tensor._version_cell()
+        version = tensor._version
+        if version is None:
+            version = tensor._version = [0]
         if self.versions is None:
             self.versions = []
         self.versions.append((version, version[0]))
@@ -86,10 +84,9 @@ class Node:
         self.line = user_line()
 
     def finish(self) -> None:
-        """Called once everything is saved: saved-tensor hooks pack here, anomaly mode notes the traceback."""
-        if _extras.active:
-            for hook in _extras.on_finish:
-                hook(self)
+        """Called once everything is saved, if ``extras.active``: saved-tensor hooks pack, anomaly mode notes the line."""
+        for hook in extras.on_finish:
+            hook(self)
 
     @property
     def name(self) -> str:
@@ -147,16 +144,17 @@ class _Extras(threading.local):
     on_finish: tuple[Any, ...] = ()
 
 
-_extras = _Extras()
+extras = _Extras()
 
 
 def user_line(depth: int = 2) -> tuple[CodeType, int] | None:
     """The innermost line outside this package, as (code, instruction offset)."""
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not name.startswith(_PACKAGE) or name.startswith(_PACKAGE + "examples"):
-            return frame.f_code, frame.f_lasti
+        code = frame.f_code
+        file = code.co_filename
+        if not file.startswith(_PACKAGE) or file.startswith(_EXAMPLES):
+            return code, frame.f_lasti
         frame = frame.f_back
     return None
 

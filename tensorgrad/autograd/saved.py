@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import AutogradError
 from ..tensor import Tensor, wrap
 from .grad_mode import no_grad
-from .node import Node, _extras
+from .node import Node, extras
 
 __all__ = ["save_on_cpu", "saved_tensors_hooks"]
 
@@ -73,15 +73,15 @@ class saved_tensors_hooks:
 
     def __enter__(self) -> saved_tensors_hooks:
         # the innermost block packs first
-        _extras.on_finish = (self._pack, *_extras.on_finish)
-        _extras.active = True
+        extras.on_finish = (self._pack, *extras.on_finish)
+        extras.active = True
         return self
 
     def __exit__(self, *error: Any) -> None:
-        hooks = list(_extras.on_finish)
+        hooks = list(extras.on_finish)
         hooks.remove(self._pack)
-        _extras.on_finish = tuple(hooks)
-        _extras.active = bool(hooks)
+        extras.on_finish = tuple(hooks)
+        extras.active = bool(hooks)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node, user_line
+from ..autograd.node import Node, extras, user_line
 from ..dispatch import OPS, local
 from ..dtypes import PYTHON_KEYS, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
@@ -24,6 +24,8 @@ from .record import Op, Spec, check_devices
 __all__ = ["Elementwise", "broadcast_shape", "elementwise"]
 
 _NUMBERS = frozenset(PYTHON_KEYS)
+_NO_ATTRS: dict[str, Any] = {}
+_new = object.__new__
 
 
 class Plan:
@@ -99,14 +101,14 @@ class Elementwise(Op):
 
     def __call__(self, *inputs: Any) -> Any:
         track = False
-        first: Any = None
+        kind: Any = None
         arrays = []
         for x in inputs:
             if isinstance(x, Tensor):
                 array = x._data
-                if first is None:
-                    first = array
-                elif type(array) is not type(first):
+                if kind is None:
+                    kind = type(array)
+                elif type(array) is not kind:
                     check_devices(self.name, inputs)
                 if x._tracked:
                     track = True
@@ -115,20 +117,24 @@ class Elementwise(Op):
                 arrays.append(x)
             else:
                 return self.on_others(inputs)
-        if first is None:
+        if kind is None:
             return self.on_others(inputs)
         try:
-            out = getattr(local.doors[type(first)], self.name)(*arrays)
+            out = getattr(local.doors[kind], self.name)(*arrays)
         except (ValueError, TypeError, AttributeError) as error:
             raise self.explained(error, inputs, arrays) from None
         if type(out) is tuple:
             results = tuple([wrap(part) for part in out])
             if track and grad_state.recording and self.floating(tuple(map(key_of, arrays))):
-                self.record(inputs, arrays, {}, results, out)
+                self.record(inputs, arrays, _NO_ATTRS, results, out)
             return results
-        result = wrap(out)
-        if track and grad_state.recording and out.dtype.kind in "fcV":
-            self.record(inputs, arrays, {}, (result,), (out,))
+        result = _new(Tensor)
+        result._data = out
+        if track:
+            if grad_state.recording and out.dtype.kind in "fcV":
+                self.record(inputs, arrays, _NO_ATTRS, (result,), (out,))
+        elif grad_state.inference:
+            result._inference = True
         return result
 
     def into(self, target: Tensor, *inputs: Any) -> Tensor:
@@ -174,12 +180,11 @@ class Elementwise(Op):
         plan = self._plans.get(needs)
         if plan is None:
             plan = self.plan(needs)
-        saved = []
-        for i in plan.uses:
-            saved.append(arrays[i])
-            if isinstance(inputs[i], Tensor):
-                node.watch(inputs[i])
-        node.saved = tuple(saved)
+        if plan.uses:
+            for i in plan.uses:
+                if isinstance(inputs[i], Tensor):
+                    node.watch(inputs[i])
+            node.saved = tuple([arrays[i] for i in plan.uses])
         if plan.uses_output:
             node.saved_outputs = (out[0],)
             node.watch(results[0])
@@ -187,8 +192,8 @@ class Elementwise(Op):
             node.line = user_line(3)
         # what must be undone in backward: broadcasting, and a cast to the common dtype
         shape, dtype = out[0].shape, out[0].dtype
-        for i, needed in enumerate(needs):
-            if needed and (arrays[i].shape != shape or arrays[i].dtype != dtype):
+        for array, needed in zip(arrays, needs):  # noqa: B905 - of one length; strict costs here
+            if needed and (array.shape != shape or (array.dtype is not dtype and array.dtype != dtype)):
                 node.extra = tuple(
                     [(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)]
                 )
@@ -198,7 +203,8 @@ class Elementwise(Op):
             result._tracked = True
             if i:
                 result._slot = i
-        node.finish()
+        if extras.active:
+            node.finish()
         return node
 
     @property

@@ -18,7 +18,7 @@ def _is_operand(x: Any) -> bool:
 
 def _operator(name: str, op: Elementwise, *, reflected: bool = True, inplace: bool = True) -> None:
     def forward(self: Tensor, other: Any) -> Any:
-        if isinstance(other, Tensor) or type(other) in _NUMBERS or _is_operand(other):
+        if type(other) in _NUMBERS or isinstance(other, Tensor) or _is_operand(other):
             return op(self, other)
         return NotImplemented
 

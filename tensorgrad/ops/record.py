@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node
+from ..autograd.node import Node, extras
 from ..dispatch import OPS, local, recorded
 from ..errors import DeviceError, IndexOutOfRange, TensorgradError
 from ..tensor import Tensor, view_of, wrap
@@ -163,7 +163,8 @@ class Op:
                 result._tracked = True
                 if i:
                     result._slot = i
-        node.finish()
+        if extras.active:
+            node.finish()
         return node
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
