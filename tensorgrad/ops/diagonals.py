@@ -7,9 +7,10 @@ from typing import Any
 from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
+from .index import index_put_
 from .inplace import deliver, write_into
 from .record import Spec, op
-from .reduce import require_tensor
+from .reduce import require_tensor, sum_op
 from .samples import Arg, Sample
 from .shape_core import one_dim
 
@@ -68,7 +69,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     ``offset`` counts to the right of the main diagonal. Raises: DimError for bad dims, ShapeError for equal ones.
     """
     a, b = _two_dims("diagonal", dim1, dim2, require_tensor("diagonal", input).ndim)
-    return diagonal_op(input, offset=int(offset), dim1=a, dim2=b)  # type: ignore[no-any-return]
+    return diagonal_op(input, offset=int(offset), dim1=a, dim2=b)
 
 
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
@@ -80,7 +81,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     size = shape.pop() + abs(offset)
     for d in sorted((a, b)):
         shape.insert(d, size)
-    return diagonal_backward(input, shape=tuple(shape), offset=int(offset), dim1=a, dim2=b)  # type: ignore
+    return diagonal_backward(input, shape=tuple(shape), offset=int(offset), dim1=a, dim2=b)
 
 
 def diag(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
@@ -99,7 +100,7 @@ def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix. Raises ShapeError for other tensors."""
     if require_tensor("trace", input).ndim != 2:
         raise ShapeError(f"trace: expected a matrix, got shape {tuple(input.shape)}.")
-    return diagonal(input).sum()  # type: ignore[attr-defined, no-any-return]
+    return sum_op(diagonal(input), dim=(0,), keepdim=False)
 
 
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
@@ -114,8 +115,7 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
         from .create import tensor
 
         ramp = tensor(list(range(shape[0])), device=self.device)
-        self.index_put_((ramp,) * len(shape), fill_value)  # type: ignore[attr-defined]
-        return self
+        return index_put_(self, (ramp,) * len(shape), fill_value)
     rows, columns = shape
     step = rows if not wrap else columns + 1
     for start in range(0, rows, max(step, 1)):

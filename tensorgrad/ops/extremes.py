@@ -31,7 +31,7 @@ def _require_elements(name: str, x: Any, dim: tuple[int, ...]) -> None:
     for d in dim:
         if x.shape[d] == 0:
             raise DimError(
-                f"{name}: dim {d} of a tensor of shape {tuple(x.shape)} has size 0, and there is no {name} of nothing."
+                f"{name}: dim {d} of shape {tuple(x.shape)} has size 0, and there is no {name} of nothing."
             )
 
 
@@ -150,7 +150,7 @@ max_dim_op, min_dim_op, median_dim_op, nanmedian_dim_op = (
     for record, name, doc in (
         ("max_dim", "max", "The largest element along ``dim`` and where it is, the first of equals."),
         ("min_dim", "min", "The smallest element along ``dim`` and where it is, the first of equals."),
-        ("median_dim", "median", "The lower of the middle elements along ``dim``, and where it is; NaN if there is one."),
+        ("median_dim", "median", "The lower of the middle elements along ``dim`` and where it is; NaN if any is."),
         ("nanmedian_dim", "nanmedian", "The lower of the middle elements that are not NaN, and where it is."),
     )
 )
@@ -282,9 +282,9 @@ def _middle(name: str, record: Any, input: Any, dim: Any, keepdim: bool, out: An
         return with_indices(name, record, input, dim, out, keepdim=keepdim)
     array = require_tensor(name, input)
     if array.size == 0:
-        result: Any = pw.mul(input.sum(), float("nan"))  # type: ignore[attr-defined]
+        result: Any = pw.mul(input.sum(), float("nan"))
     else:
-        result = record(input.reshape(-1), dim=0, keepdim=False)[0]  # type: ignore[attr-defined]
+        result = record(input.reshape(-1), dim=0, keepdim=False)[0]
     return result if out is None else deliver(name, result, out)
 
 

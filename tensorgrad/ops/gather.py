@@ -8,6 +8,7 @@ from ..errors import ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .getitem import copy_
 from .index import as_index, as_value, put_in_place, same_dtype
 from .inplace import deliver
 from .record import Spec, op
@@ -217,7 +218,7 @@ def _source(name: str, input: Tensor, index: Tensor, src: Any) -> Tensor:
     value = as_value(name, input, src)
     shape = tuple(index._data.shape)
     if not isinstance(src, Tensor):
-        return core.expand(value, shape=shape)  # type: ignore[no-any-return]
+        return core.expand(value, shape=shape)
     have = tuple(value._data.shape)
     if len(have) != len(shape) or any(a > b for a, b in zip(shape, have, strict=True)):
         raise ShapeError(
@@ -225,7 +226,7 @@ def _source(name: str, input: Tensor, index: Tensor, src: Any) -> Tensor:
         )
     if have == shape:
         return value
-    return core.slice_(value, key=tuple([slice(0, size, 1) for size in shape]))  # type: ignore[no-any-return]
+    return core.slice_(value, key=tuple([slice(0, size, 1) for size in shape]))
 
 
 def _arguments(name: str, input: Any, dim: int, index: Any, src: Any) -> tuple[int, Any, Any, Any]:
@@ -256,9 +257,9 @@ def _scatter(
         attrs["reduce"] = how
     if in_place:
         put_in_place(record, into, x, (where, source), attrs)
-        return target  # type: ignore[no-any-return]
+        return target
     result = record(x, where, source, **attrs)
-    return result if x is target else core.reshape(result, shape=tuple(target.shape))  # type: ignore[no-any-return]
+    return result if x is target else core.reshape(result, shape=tuple(target.shape))
 
 
 def _way(reduce: str | None) -> str | None:
@@ -359,7 +360,7 @@ def scatter_reduce_(
     self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
     """In-place form of ``scatter_reduce``."""
-    return self.copy_(scatter_reduce(self, dim, index, src, reduce, include_self=include_self))  # type: ignore
+    return copy_(self, scatter_reduce(self, dim, index, src, reduce, include_self=include_self))
 
 
 for _function in (gather, scatter, scatter_, scatter_add, scatter_add_, scatter_reduce, scatter_reduce_):

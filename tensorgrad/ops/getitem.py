@@ -48,14 +48,14 @@ def __getitem__(self: Tensor, key: Any) -> Tensor:
     """The elements at ``key``: a view for integers, slices, None and Ellipsis; a copy for tensors, lists and masks."""
     shape = self._data.shape
     if type(key) is int and shape:
-        return core.slice_(self, key=(checked_index(key, shape[0], 0),))  # type: ignore[no-any-return]
+        return core.slice_(self, key=(checked_index(key, shape[0], 0),))
     if type(key) is slice and shape:
-        return core.slice_(self, key=(checked_slice(key, shape[0]),))  # type: ignore[no-any-return]
+        return core.slice_(self, key=(checked_slice(key, shape[0]),))
     basic, spec, indices = _resolved(self, key)
     if not indices:
-        return core.slice_(self, key=basic)  # type: ignore[no-any-return]
+        return core.slice_(self, key=basic)
     x = self if _is_whole(basic) else core.slice_(self, key=basic)
-    return index_op(x, *indices, spec=spec)  # type: ignore[no-any-return]
+    return index_op(x, *indices, spec=spec)
 
 
 def __setitem__(self: Tensor, key: Any, value: Any) -> None:
@@ -78,7 +78,7 @@ def _without_leading_ones(value: Tensor, ndim: int) -> Tensor:
     extra = max(len(shape) - ndim, 0)
     if not extra or any(size != 1 for size in shape[:extra]):
         return value
-    return core.slice_(value, key=(0,) * extra)  # type: ignore[no-any-return]
+    return core.slice_(value, key=(0,) * extra)
 
 
 def _is_whole(basic: tuple[Any, ...]) -> bool:
@@ -167,7 +167,7 @@ def _as_part(part: Any, x: Tensor) -> Any:
         if part._data.ndim == 0:
             return int(part)
         if dtype.name not in ("int64", "int32"):
-            raise KeyDTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
+            raise KeyDTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, not {dtype.name}.")
         part = part if dtype.name == "int64" else core.cast(part, dtype=numpy_dtype("int64"))
     elif dtype.name == "uint8":
         warnings.warn("indexing with uint8 as a mask is deprecated; use bool", UserWarning, stacklevel=4)
@@ -240,7 +240,7 @@ def _safe(target: Tensor, value: Tensor) -> Tensor:
     """``value``, copied if it shares its storage with the target, so that it is read before the first write."""
     if value._version is None or value._version is not target._version:
         return value
-    return core.contiguous_copy(value)  # type: ignore[no-any-return]
+    return core.contiguous_copy(value)
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
@@ -259,7 +259,9 @@ def zero_(self: Tensor) -> Tensor:
 def __iter__(self: Tensor) -> Iterator[Tensor]:
     if self._data.ndim == 0:
         raise TypeError("iteration over a 0-d tensor")
-    return iter(self.unbind(0))  # type: ignore[attr-defined]
+    from .join import unbind
+
+    return iter(unbind(self, 0))
 
 
 def __contains__(self: Tensor, element: Any) -> bool:

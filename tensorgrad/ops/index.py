@@ -32,10 +32,10 @@ def as_index(name: str, index: Any) -> Tensor:
     """An index tensor in int64. Raises DTypeError for anything that does not count."""
     array = require_tensor(name, index)
     if array.dtype.name == "int64":
-        return index  # type: ignore[no-any-return]
+        return index
     if array.dtype.name != "int32":
         raise DTypeError(f"{name}: index must be an int64 or int32 tensor, got {BY_NAME[array.dtype.name]}.")
-    return core.cast(index, dtype=numpy_dtype("int64"))  # type: ignore[no-any-return]
+    return core.cast(index, dtype=numpy_dtype("int64"))
 
 
 def as_value(name: str, target: Tensor, value: Any) -> Tensor:
@@ -212,7 +212,7 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
         of another dtype.
     """
     value, spec, tensors = _put_arguments("index_put", input, indices, values)
-    return index_put_op(input, value, *tensors, spec=spec, accumulate=bool(accumulate))  # type: ignore[no-any-return]
+    return index_put_op(input, value, *tensors, spec=spec, accumulate=bool(accumulate))
 
 
 def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
@@ -325,7 +325,7 @@ def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of ``input`` with the slices at ``index`` along ``dim`` replaced by those of ``source``."""
     at, where, src = _copy_arguments(input, dim, index, source)
-    return index_put_op(input, src, where, spec=(at,), accumulate=False)  # type: ignore[no-any-return]
+    return index_put_op(input, src, where, spec=(at,), accumulate=False)
 
 
 def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
@@ -347,7 +347,7 @@ def _copy_arguments(input: Tensor, dim: int, index: Any, source: Any) -> tuple[A
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy of ``input`` with the slices at ``index`` along ``dim`` filled with ``value``, a number or 0-d tensor."""
     at, where, fill = _fill_arguments(input, dim, index, value)
-    return index_put_op(input, fill, where, spec=(at,), accumulate=False)  # type: ignore[no-any-return]
+    return index_put_op(input, fill, where, spec=(at,), accumulate=False)
 
 
 def index_fill_(self: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
@@ -368,9 +368,9 @@ def _fill_arguments(input: Tensor, dim: int, index: Any, value: Any) -> tuple[An
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
-    """The elements at ``index`` of the flattened tensor, in the shape of ``index``; negative ones count from the end."""
+    """The elements at ``index`` of the flattened tensor, in its shape; negative positions count from the end."""
     require_tensor("take", input)
-    return index_op(to_shape(input, -1), as_index("take", index), spec=(0,))  # type: ignore[no-any-return]
+    return index_op(to_shape(input, -1), as_index("take", index), spec=(0,))
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out: Any = None) -> Tensor:
@@ -394,7 +394,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, ou
     )
 
     def grown(x: Tensor) -> Tensor:
-        return core.expand(x, shape=(*others[:at], x._data.shape[at], *others[at + 1 :]))  # type: ignore[no-any-return]
+        return core.expand(x, shape=(*others[:at], x._data.shape[at], *others[at + 1 :]))
 
     return gather(grown(input), at, grown(where), out=out)
 
@@ -431,7 +431,7 @@ def _masked_source(x: Tensor, source: Any, indices: tuple[Any, ...]) -> Tensor:
         raise ShapeError(
             f"masked_scatter: the mask holds {count} times, but the source has {source._data.size} elements only."
         )
-    return core.slice_(to_shape(source, -1), key=(slice(0, count, 1),))  # type: ignore[no-any-return]
+    return core.slice_(to_shape(source, -1), key=(slice(0, count, 1),))
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
@@ -441,7 +441,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """
     x, spec, indices = _mask_positions("masked_scatter", input, mask)
     result = index_put_op(x, _masked_source(x, source, indices), *indices, spec=spec, accumulate=False)
-    return result if input._data.ndim else core.reshape(result, shape=tuple(input.shape))  # type: ignore
+    return result if input._data.ndim else core.reshape(result, shape=tuple(input.shape))
 
 
 def masked_scatter_(self: Tensor, mask: Tensor, source: Tensor) -> Tensor:

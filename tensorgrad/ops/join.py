@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from ..dtypes import key_of, numpy_dtype, result_name
@@ -161,7 +162,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     Raises: ShapeError for sections that do not add up to the dimension, or a size that is not positive.
     """
     at, total = _dim_to_cut("split", input, dim)
-    if isinstance(split_size_or_sections, (tuple, list)):
+    if not isinstance(split_size_or_sections, int) and not hasattr(split_size_or_sections, "__index__"):
         sections = integers("split", (split_size_or_sections,))
         if sum(sections) != total or min(sections, default=0) < 0:
             raise ShapeError(
@@ -172,14 +173,14 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
             bounds.append((start, start + length))
             start += length
         return _pieces(input, at, bounds)
-    step = int(split_size_or_sections)  # type: ignore[call-overload]
+    step = int(split_size_or_sections.__index__())
     if step < 0 or (step == 0 and total):
         raise ShapeError(f"split: split_size must be positive, got {step}.")
     return _pieces(input, at, [(i, min(i + step, total)) for i in range(0, total, step or 1)] or [(0, 0)])
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most ``chunks`` views along ``dim``, all of one size but perhaps the last. Raises ShapeError for ``chunks < 1``."""
+    """At most ``chunks`` views along ``dim``, all of one size but perhaps the last. Raises ShapeError for none."""
     at, total = _dim_to_cut("chunk", input, dim)
     if chunks < 1:
         raise ShapeError(f"chunk: chunks must be greater than 0, got {chunks}.")
@@ -200,7 +201,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         cuts = [0, *integers("tensor_split", (indices_or_sections,)), total]
         starts = [min(max(c + total if c < 0 else c, 0), total) for c in cuts]
         starts[-1] = total
-        return _pieces(input, at, [(a, max(a, b)) for a, b in zip(starts, starts[1:], strict=False)])
+        return _pieces(input, at, [(a, max(a, b)) for a, b in pairwise(starts)])
     sections = int(indices_or_sections)
     if sections < 1:
         raise ShapeError(f"tensor_split: the number of sections must be greater than 0, got {sections}.")

@@ -11,9 +11,8 @@ from . import shape_core as core
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
-from .shape import integers
+from .shape import integers, transpose, unsqueeze
 from .shape import reshape as to_shape
-from .shape import transpose, unsqueeze
 from .shape_core import dims_of, one_dim
 
 __all__ = [
@@ -43,7 +42,7 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
     """A copy with the order reversed along ``dims``. Raises DimError for dims out of range or given twice."""
     asked = integers("flip", dims)
     ndim = require_tensor("flip", input).ndim
-    return flip_op(input, dims=dims_of("flip", asked, ndim) if asked else ())  # type: ignore[no-any-return]
+    return flip_op(input, dims=dims_of("flip", asked, ndim) if asked else ())
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     a, b = dims_of("rot90", tuple(dims), require_tensor("rot90", input).ndim)
     turns = k % 4
     if turns == 0:
-        return core.contiguous_copy(input)  # type: ignore[no-any-return]
+        return core.contiguous_copy(input)
     if turns == 2:
         return flip(input, (a, b))
     return flip(transpose(input, a, b), a) if turns == 1 else transpose(flip(input, a), a, b)
@@ -81,7 +80,7 @@ roll_op = op(
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
-    """A copy with the elements moved by ``shifts`` along ``dims``, round the ends; without dims the flattened tensor is.
+    """A copy with the elements moved by ``shifts`` along ``dims``, round the ends; without dims, when flattened.
 
     Raises: ShapeError if ``shifts`` and ``dims`` differ in length; DimError for a bad dim.
     """
@@ -91,11 +90,11 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
         if len(by) != 1:
             raise ShapeError(f"roll: without dims one shift is expected, got {by}.")
         flat = roll_op(to_shape(input, -1), shifts=by, dims=(0,))
-        return core.reshape(flat, shape=tuple(array.shape))  # type: ignore[no-any-return]
+        return core.reshape(flat, shape=tuple(array.shape))
     along = tuple([one_dim("roll", d, array.ndim) for d in integers("roll", (dims,))])
     if len(by) != len(along):
         raise ShapeError(f"roll: shifts {by} and dims {along} must have the same length.")
-    return roll_op(input, shifts=by, dims=along)  # type: ignore[no-any-return]
+    return roll_op(input, shifts=by, dims=along)
 
 
 # --- repeating
@@ -117,7 +116,7 @@ def repeat(self: Tensor, *sizes: Any) -> Tensor:
     spread = tuple([part for pair in zip(times, have, strict=True) for part in pair])
     wide = core.expand(to_shape(self, apart), shape=spread)
     result = tuple([n * size for n, size in zip(times, have, strict=True)])
-    return core.reshape(core.contiguous_copy(wide), shape=result)  # type: ignore[no-any-return]
+    return core.reshape(core.contiguous_copy(wide), shape=result)
 
 
 def tile(input: Tensor, *dims: Any) -> Tensor:
@@ -144,22 +143,22 @@ def repeat_interleave(
     at = 0 if dim is None else one_dim("repeat_interleave", dim, array.ndim)
     size = x._data.shape[at]
     if isinstance(repeats, Tensor) and repeats._data.size == 1:
-        repeats = int(repeats)
+        repeats = repeats.item()  # type: ignore[attr-defined]
     if not isinstance(repeats, Tensor):
         times = int(repeats)
         if times < 0:
             raise ShapeError(f"repeat_interleave: repeats must not be negative, got {times}.")
         shape = tuple(x._data.shape)
         spread = core.expand(unsqueeze(x, at + 1), shape=(*shape[: at + 1], times, *shape[at + 1 :]))
-        return core.reshape(  # type: ignore[no-any-return]
+        return core.reshape(
             core.contiguous_copy(spread), shape=(*shape[:at], size * times, *shape[at + 1 :])
         )
-    counts = as_index("repeat_interleave", repeats)
+    counts: Any = as_index("repeat_interleave", repeats)
     if counts._data.shape != (size,):
-        raise ShapeError(f"repeat_interleave: repeats must have shape ({size},) for dim {at}, got {tuple(counts.shape)}.")
-    if size and int(counts.min()) < 0:  # type: ignore[attr-defined]
+        raise ShapeError(f"repeat_interleave: repeats must have shape ({size},), got {tuple(counts.shape)}.")
+    if size and int(counts.min()) < 0:
         raise ShapeError("repeat_interleave: repeats must not be negative.")
-    ends = counts.cumsum(0)  # type: ignore[attr-defined]
+    ends = counts.cumsum(0)
     total = int(ends[-1]) if size else 0
     if output_size is not None and output_size != total:
         raise ShapeError(f"repeat_interleave: output_size is {output_size}, but the repeats add up to {total}.")
@@ -284,7 +283,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         x = core.slice_(input, key=tuple(cut))
         pads = [(max(before, 0), max(after, 0)) for before, after in pads]
     fill = 0.0 if value is None else value
-    return pad_op(x, pads=tuple(pads), mode=mode, value=fill)  # type: ignore[no-any-return]
+    return pad_op(x, pads=tuple(pads), mode=mode, value=fill)
 
 
 # --- grids

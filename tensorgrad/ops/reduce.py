@@ -1,4 +1,4 @@
-"""Reductions: sum, prod, mean, variance, logsumexp, norms, truth and counts. Extremes are in ``extremes.py``."""
+"""Reductions: sum, prod, mean, variance, logsumexp, truth and counts. Extremes are in ``extremes.py``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .samples import Arg, Sample
 from .shape_core import cast, dims_of
 
 __all__ = [
-    "all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "norm", "prod", "std", "std_mean", "sum",
+    "all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "std", "std_mean", "sum",
     "var", "var_mean",
 ]  # fmt: skip
 
@@ -96,8 +96,8 @@ def prepared(name: str, input: Any, dtype: Any) -> Tensor:
     """``input`` in the dtype asked for."""
     array = require_tensor(name, input)
     if dtype is not None and array.dtype.name != (wanted := as_dtype(dtype)).name:
-        return cast(input, dtype=wanted.np)  # type: ignore[no-any-return]
-    return input  # type: ignore[no-any-return]
+        return cast(input, dtype=wanted.np)
+    return input
 
 
 def delivered(name: str, result: Tensor, dtype: Any, out: Any) -> Tensor:
@@ -348,7 +348,7 @@ def std_mean(
     return std(input, dim, unbiased, keepdim, correction=correction), mean(input, chosen, keepdim)
 
 
-# --- log-sum-exp and norms
+# --- log-sum-exp
 
 
 def _logsumexp_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
@@ -396,93 +396,6 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = Non
     return result if out is None else deliver("logsumexp", result, out)
 
 
-def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Spec:
-    require_float("norm", x.dtype)
-    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype(REAL_OF.get(x.dtype.name, x.dtype.name)))
-
-
-def _norm_define(F: Any, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
-    size = F.abs(x)
-    if ord == float("inf"):
-        return F.amax(size, dim=dim, keepdim=keepdim)
-    if ord == -float("inf"):
-        return F.amin(size, dim=dim, keepdim=keepdim)
-    if ord == 0:
-        return F.sum(F.where(F.ne(size, 0), F.full_as(size, value=1.0), 0.0), dim=dim, keepdim=keepdim)
-    if ord == 1:
-        return F.sum(size, dim=dim, keepdim=keepdim)
-    if ord == 2:
-        return F.sqrt(F.sum(F.square(size), dim=dim, keepdim=keepdim))
-    return F.pow(F.sum(F.pow(size, ord), dim=dim, keepdim=keepdim), 1.0 / ord)
-
-
-def _norm_rule(
-    F: Any, g: Any, x: Any, *, y: Any, needs: Any, ord: float, dim: tuple[int, ...], keepdim: bool
-) -> tuple[Any, ...]:
-    """``g * x |x|^(p-2) / y^(p-1)``, and 0 where that is 0/0, as in PyTorch."""
-    if ord == 0:
-        return (None,)
-    g, y = with_dims(F, g, x, dim, keepdim), with_dims(F, y, x, dim, keepdim)
-    size = F.abs(x)
-    direction = F.sign(x) if not is_complex(x) else F.div(x, F.where(F.eq(size, 0), 1.0, size))
-    if ord == 1:
-        return (F.mul(g, direction),)
-    if ord in (float("inf"), -float("inf")):
-        hit = F.eq(size, y)
-        return (F.div(F.mul(F.mul(g, hit), direction), F.sum(hit, dim=dim, keepdim=True)),)
-    safe = F.where(F.eq(y, 0), 1.0, y)
-    if ord == 2:
-        return (F.mul(g, F.div(x, safe)),)
-    away = F.ne(size, 0)
-    power = F.pow(F.where(away, F.div(size, safe), 1.0), ord - 1)
-    return (F.mul(F.mul(g, F.where(away, power, 0.0)), direction),)
-
-
-def _norm_samples() -> list[Sample]:
-    samples = []
-    for ord in (2.0, 1.0, 3.0, 0.5, float("inf"), -float("inf"), 0.0):
-        for sample in reduction_samples(0.3, 2.0, empty=False, smooth=ord != 0, ord=ord)():
-            if ord >= 1 or sample.name != "long":  # 1000 square roots, squared, are too large for float16
-                samples.append(Sample(sample.inputs, sample.attrs, sample.smooth, f"p{ord:g}-{sample.name}"))
-    return samples
-
-
-vector_norm_op = op(
-    "vector_norm",
-    infer=_norm_infer,
-    define=_norm_define,
-    rule=_norm_rule,
-    keeps=("x", "y"),
-    samples=_norm_samples,
-    doc="``sum(|x|^ord)^(1/ord)`` over ``dim``; the largest or smallest size for infinite ``ord``, a count for 0.",
-)
-
-
-def norm(
-    input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, out: Any = None,
-    dtype: Any = None,
-) -> Tensor:  # fmt: skip
-    """The p-norm of the elements over all dimensions or those in ``dim``: ``sum(|x|^p)^(1/p)``.
-
-    ``p`` may be any number, inf, -inf, 0 (counts what is not zero), or ``"fro"`` (2). Where the norm is 0, nothing
-    flows back.
-
-    Raises: DTypeError for integers; ValueError for another ``p``; DimError for a bad dim.
-    Example:
-        >>> import tensorgrad as tg
-        >>> tg.tensor([3.0, 4.0]).norm().item()
-        5.0
-    """
-    x = prepared("norm", input, dtype)
-    if p is None or p == "fro":
-        p = 2.0
-    if isinstance(p, str):
-        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}.")
-    dims = dims_of("norm", dim, x._data.ndim)
-    result = vector_norm_op(x, ord=float(p), dim=dims, keepdim=keepdim)
-    return result if out is None else deliver("norm", result, out)
-
-
 # --- NaN left out
 
 
@@ -507,13 +420,14 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: An
 
 
 def _truth_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
-    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), x.dtype if x.dtype.name == "uint8" else numpy_dtype("bool"))
+    dtype = x.dtype if x.dtype.name == "uint8" else numpy_dtype("bool")
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), dtype)
 
 
-any_op = op(
-    "any", infer=_truth_infer, nondiff=("y",), samples=reduction_samples(smooth=False), doc="Whether some element holds."
+any_op, all_op = (
+    op(name, infer=_truth_infer, nondiff=("y",), samples=reduction_samples(smooth=False), doc=doc)
+    for name, doc in (("any", "Whether some element is not zero."), ("all", "Whether no element is zero."))
 )
-all_op = op("all", infer=_truth_infer, nondiff=("y",), samples=reduction_samples(smooth=False), doc="Whether all hold.")
 count_nonzero_op = op(
     "count_nonzero",
     infer=lambda x, *, dim, keepdim: Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype("int64")),
@@ -545,8 +459,8 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
 
 def named(name: str, fields: str) -> Any:
     """The named tuple that a function with several results returns."""
-    return namedtuple(name, fields, module=__name__)  # type: ignore[misc]
+    return namedtuple(name, fields, module=__name__)
 
 
-for _function in (all, any, count_nonzero, logsumexp, mean, nanmean, nansum, norm, prod, std, sum, var):
+for _function in (all, any, count_nonzero, logsumexp, mean, nanmean, nansum, prod, std, sum, var):
     install(_function)

@@ -10,6 +10,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .extremes import over_dim
+from .getitem import copy_
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import conjugate, delivered, named, prepared, require_float, require_tensor, shifted
@@ -78,7 +79,7 @@ linear_recurrence = op(
 
 
 def _cumprod_rule(F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: int) -> tuple[Any, ...]:
-    """``y_i`` holds ``x_k`` between what came before and what came after: nothing is divided, so zeros are no trouble."""
+    """``y_i`` is what came before ``x_k``, times it, times what came after: nothing is divided, so zeros are right."""
     before = conjugate(F, shifted(F, y, dim))
     return (F.mul(before, _reverse_recurrence(F, x, g, dim)),)
 
@@ -118,12 +119,12 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> T
 
 def cumsum_(self: Tensor, dim: int) -> Tensor:
     """In-place form of ``cumsum``."""
-    return self.copy_(cumsum(self, dim))  # type: ignore[attr-defined, no-any-return]
+    return copy_(self, cumsum(self, dim))
 
 
 def cumprod_(self: Tensor, dim: int) -> Tensor:
     """In-place form of ``cumprod``."""
-    return self.copy_(cumprod(self.clone(), dim))  # type: ignore[attr-defined, no-any-return]
+    return copy_(self, cumprod(core.contiguous_copy(self), dim))
 
 
 # --- log space

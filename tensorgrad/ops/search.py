@@ -14,6 +14,8 @@ from .inplace import deliver
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
+from .shape import contiguous, movedim
+from .shape import reshape as to_shape
 from .shape_core import one_dim
 
 __all__ = [
@@ -37,7 +39,7 @@ bincount_op = op("bincount", infer=_unknown("bincount"), nondiff=("y",), doc="Ho
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
-    """Where the elements are not zero: an (n, ndim) int64 tensor, or with ``as_tuple`` one tensor (n,) per dimension."""
+    """Where the elements are not zero: an (n, ndim) int64 tensor; with ``as_tuple`` an (n,) tensor per dimension."""
     array = require_tensor("nonzero", input)
     if as_tuple:
         found = nonzero_op(input if array.ndim else core.reshape(input, shape=(1,)))
@@ -48,7 +50,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
 
 def argwhere(input: Tensor) -> Tensor:
     """``nonzero(input)``: an (n, ndim) tensor of positions."""
-    return nonzero(input)  # type: ignore[no-any-return]
+    return nonzero(input)
 
 
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
@@ -65,9 +67,9 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         if require_tensor("bincount", weights).shape != array.shape:
             raise ShapeError(f"bincount: weights have shape {tuple(weights.shape)}, the input {tuple(input.shape)}.")
         if weights._data.dtype.name != "float32":
-            weights = weights.to("float64")  # type: ignore[attr-defined]
+            weights = core.cast(weights, dtype=numpy_dtype("float64"))
     wide = core.cast(input, dtype=_INT64) if array.dtype != _INT64 else input
-    return bincount_op(wide, weights, minlength=int(minlength))  # type: ignore[no-any-return]
+    return bincount_op(wide, weights, minlength=int(minlength))
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -77,6 +79,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes: the size of that dimension; -1 means one more than the largest class.
     Raises: DTypeError unless ``tensor`` is int64; IndexOutOfRange for classes that are negative or too large.
     """
+    from .extremes import amax, amin
     from .gather import scatter
 
     array = require_tensor("one_hot", tensor)
@@ -86,16 +89,17 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         if num_classes <= 0:
             raise ShapeError("one_hot: the number of classes can't be found in an empty tensor; pass num_classes.")
     else:
-        low, high = int(tensor.min()), int(tensor.max())  # type: ignore[attr-defined]
+        ends: tuple[Any, Any] = amin(tensor), amax(tensor)
+        low, high = int(ends[0]), int(ends[1])
         if low < 0:
             raise IndexOutOfRange(f"one_hot: class values must be non-negative, got {low}.")
         if num_classes == -1:
             num_classes = high + 1
         elif high >= num_classes:
-            raise IndexOutOfRange(f"one_hot: class values must be smaller than num_classes = {num_classes}, got {high}.")
+            raise IndexOutOfRange(f"one_hot: class values must be below num_classes = {num_classes}, got {high}.")
     door = local.doors[type(array)]
     zeros = wrap(door.zeros_as(array, shape=(*array.shape, num_classes)))
-    return scatter(zeros, -1, core.reshape(tensor.contiguous(), shape=(*array.shape, 1)), 1)  # type: ignore
+    return scatter(zeros, -1, core.reshape(contiguous(tensor), shape=(*array.shape, 1)), 1)
 
 
 # --- order
@@ -189,11 +193,11 @@ def unique(
     """
     array = require_tensor("unique", input)
     if dim is None:
-        rows = input.reshape(-1, 1)  # type: ignore[attr-defined]
+        rows = to_shape(input, -1, 1)
         shape: Sequence[int] = tuple(array.shape)
     else:
         at = one_dim("unique", dim, array.ndim)
-        moved = input.movedim(at, 0)  # type: ignore[attr-defined]
+        moved: Any = movedim(input, at, 0)
         rows = moved.reshape(array.shape[at], -1) if array.size else moved.flatten(1)
         shape = (array.shape[at],)
     values, inverse, counts = unique_op(rows)
@@ -218,10 +222,10 @@ def unique_consecutive(
 
     array = require_tensor("unique_consecutive", input)
     at = 0 if dim is None else one_dim("unique_consecutive", dim, array.ndim)
-    x = input.reshape(-1) if dim is None else input.movedim(at, 0)  # type: ignore[attr-defined]
+    x: Any = to_shape(input, -1) if dim is None else movedim(input, at, 0)
     count = x._data.shape[0]
     rows = x.reshape(count, -1) if x._data.size else x.flatten(1) if x._data.ndim > 1 else x.reshape(count, 1)
-    new = full((count,), True, device=input.device)
+    new: Any = full((count,), True, device=input.device)
     if count > 1:
         new[1:] = (rows[1:] != rows[:-1]).any(1)
     starts = nonzero(new)[:, 0]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import DimError, ShapeError
 from ..tensor import Size, Tensor, install
+from . import pointwise as pw
 from . import shape_core as core
 from .record import Spec, op
 from .reduce import require_tensor
@@ -14,9 +15,30 @@ from .samples import Arg, Sample
 from .shape_core import dims_of, one_dim, size_of
 
 __all__ = [
-    "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors", "broadcast_to", "clone", "contiguous", "flatten",
-    "is_nonzero", "movedim", "moveaxis", "narrow", "numel", "permute", "ravel", "reshape", "select", "squeeze",
-    "swapaxes", "swapdims", "t", "transpose", "unflatten", "unsqueeze",
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
+    "broadcast_tensors",
+    "broadcast_to",
+    "clone",
+    "contiguous",
+    "flatten",
+    "is_nonzero",
+    "moveaxis",
+    "movedim",
+    "narrow",
+    "numel",
+    "permute",
+    "ravel",
+    "reshape",
+    "select",
+    "squeeze",
+    "swapaxes",
+    "swapdims",
+    "t",
+    "transpose",
+    "unflatten",
+    "unsqueeze",
 ]  # fmt: skip
 
 
@@ -83,7 +105,7 @@ def viewable(array: Any, shape: tuple[int, ...]) -> bool:
 def _to_shape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     if not viewable(x._data, shape):
         x = core.contiguous_copy(x)
-    return core.reshape(x, shape=shape)  # type: ignore[no-any-return]
+    return core.reshape(x, shape=shape)
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
@@ -118,7 +140,7 @@ def view(self: Tensor, *shape: Any) -> Tensor:
             f"view: view size {sizes} is not compatible with the tensor's size {tuple(self.shape)} and stride "
             f"{stride(self)} (at least one dimension spans across two contiguous subspaces). Use .reshape(...) instead."
         )
-    return core.reshape(self, shape=sizes)  # type: ignore[no-any-return]
+    return core.reshape(self, shape=sizes)
 
 
 def view_as(self: Tensor, other: Tensor) -> Tensor:
@@ -159,7 +181,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """A view without the dimensions of size 1: all of them, or those in ``dim`` (others there stay as they are)."""
     shape = tuple(require_tensor("squeeze", input).shape)
     dims = tuple(range(len(shape))) if dim is None else () if dim == () else dims_of("squeeze", dim, len(shape))
-    return core.reshape(  # type: ignore[no-any-return]
+    return core.reshape(
         input, shape=tuple([size for i, size in enumerate(shape) if size != 1 or i not in dims])
     )
 
@@ -168,7 +190,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A view with a dimension of size 1 inserted at ``dim``. Raises DimError out of range."""
     shape = tuple(require_tensor("unsqueeze", input).shape)
     at = one_dim("unsqueeze", dim, len(shape) + 1)
-    return core.reshape(input, shape=(*shape[:at], 1, *shape[at:]))  # type: ignore[no-any-return]
+    return core.reshape(input, shape=(*shape[:at], 1, *shape[at:]))
 
 
 def permute(input: Tensor, *dims: Any) -> Tensor:
@@ -178,7 +200,7 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     order = tuple([one_dim("permute", d, ndim) for d in asked])
     if sorted(order) != list(range(ndim)):
         raise ShapeError(f"permute: {asked} is not a permutation of the {ndim} dimensions of the tensor.")
-    return core.permute(input, dims=order)  # type: ignore[no-any-return]
+    return core.permute(input, dims=order)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -188,7 +210,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     order = list(range(ndim))
     if ndim:
         order[a], order[b] = b, a
-    return core.permute(input, dims=tuple(order))  # type: ignore[no-any-return]
+    return core.permute(input, dims=tuple(order))
 
 
 def t(input: Tensor) -> Tensor:
@@ -196,7 +218,7 @@ def t(input: Tensor) -> Tensor:
     ndim = require_tensor("t", input).ndim
     if ndim > 2:
         raise ShapeError(f"t: expected at most 2 dimensions, got {ndim}; use .mT for batches of matrices.")
-    return core.permute(input, dims=tuple(reversed(range(ndim))))  # type: ignore[no-any-return]
+    return core.permute(input, dims=tuple(reversed(range(ndim))))
 
 
 def _matrix_transpose(self: Tensor) -> Tensor:
@@ -208,7 +230,7 @@ def _matrix_transpose(self: Tensor) -> Tensor:
 
 def _all_reversed(self: Tensor) -> Tensor:
     """A view with the dimensions reversed."""
-    return core.permute(self, dims=tuple(reversed(range(self._data.ndim))))  # type: ignore[no-any-return]
+    return core.permute(self, dims=tuple(reversed(range(self._data.ndim))))
 
 
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
@@ -217,17 +239,16 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     Raises: DimError for dims out of range or given twice, ShapeError if the two differ in length.
     """
     ndim = require_tensor("movedim", input).ndim
-    one = (lambda d: (d,)) if not isinstance(source, (tuple, list)) else tuple
-    source, destination = one(source), (destination,) if not isinstance(destination, (tuple, list)) else destination
-    if len(source) != len(destination):
-        raise ShapeError(f"movedim: {len(source)} source dims but {len(destination)} destinations.")
-    if not source:
-        return core.permute(input, dims=tuple(range(ndim)))  # type: ignore[no-any-return]
-    start, end = dims_of("movedim", source, ndim), dims_of("movedim", destination, ndim)
+    given, wanted = integers("movedim", (source,)), integers("movedim", (destination,))
+    if len(given) != len(wanted):
+        raise ShapeError(f"movedim: {len(given)} source dims but {len(wanted)} destinations.")
+    if not given:
+        return core.permute(input, dims=tuple(range(ndim)))
+    start, end = dims_of("movedim", given, ndim), dims_of("movedim", wanted, ndim)
     others = iter(d for d in range(ndim) if d not in start)
     placed = dict(zip(end, start, strict=True))
     order = tuple([placed[i] if i in placed else next(others) for i in range(ndim)])
-    return core.permute(input, dims=order)  # type: ignore[no-any-return]
+    return core.permute(input, dims=order)
 
 
 def expand(self: Tensor, *sizes: Any) -> Tensor:
@@ -254,7 +275,7 @@ def _expanded(name: str, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
         elif size < 0:
             raise ShapeError(f"{name}: sizes {sizes} have a negative size.")
         shape.append(size)
-    return core.expand(x, shape=tuple(shape))  # type: ignore[no-any-return]
+    return core.expand(x, shape=tuple(shape))
 
 
 def expand_as(self: Tensor, other: Tensor) -> Tensor:
@@ -288,7 +309,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     if not shape:
         raise DimError("select: a 0-d tensor has no dimension to select from.")
     at = one_dim("select", dim, len(shape))
-    return core.slice_(input, key=(slice(None),) * at + (checked_index(index, shape[at], at),))  # type: ignore
+    return core.slice_(input, key=(slice(None),) * at + (checked_index(index, shape[at], at),))
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -306,7 +327,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
         raise ShapeError(
             f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}) of dim {at}."
         )
-    return core.slice_(input, key=(slice(None),) * at + (slice(first, first + length, 1),))  # type: ignore
+    return core.slice_(input, key=(slice(None),) * at + (slice(first, first + length, 1),))
 
 
 # --- copies
@@ -317,12 +338,12 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     require_tensor("clone", input)
     if memory_format is not None and "contiguous" not in str(memory_format) and "preserve" not in str(memory_format):
         raise TypeError(f"clone: memory_format {memory_format!r} is not supported; tensors are row-major.")
-    return core.contiguous_copy(input)  # type: ignore[no-any-return]
+    return core.contiguous_copy(input)
 
 
 def contiguous(input: Tensor) -> Tensor:
     """The tensor itself if its elements lie in memory in row-major order, else such a copy."""
-    return input if require_tensor("contiguous", input).flags.c_contiguous else core.contiguous_copy(input)  # type: ignore
+    return input if require_tensor("contiguous", input).flags.c_contiguous else core.contiguous_copy(input)
 
 
 # --- what a tensor's shape and memory are
@@ -446,7 +467,7 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """
     x = self if self._data.ndim else unsqueeze(self, 0)
     at = one_dim("unfold", dimension, x._data.ndim)
-    return unfold_dim(x, dim=at, size=int(size), step=int(step))  # type: ignore[no-any-return]
+    return unfold_dim(x, dim=at, size=int(size), step=int(step))
 
 
 for _function in (
@@ -460,8 +481,9 @@ install(transpose, "swapaxes", "swapdims")
 install(numel, "nelement")
 install(lambda self: int(self._data.ndim), "dim", "ndimension")
 install(lambda self: int(self._data.itemsize), "element_size")
-Tensor.T = property(_all_reversed)  # type: ignore[attr-defined]
-Tensor.mT = property(_matrix_transpose)  # type: ignore[attr-defined]
-Tensor.H = property(lambda self: t(self).conj())  # type: ignore[attr-defined]
-Tensor.nbytes = property(lambda self: int(self._data.size) * int(self._data.itemsize))  # type: ignore[attr-defined]
-Tensor.itemsize = property(lambda self: int(self._data.itemsize))  # type: ignore[attr-defined]
+for _name, _property in {
+    "T": _all_reversed, "mT": _matrix_transpose, "H": lambda self: pw.conj(t(self)),
+    "nbytes": lambda self: int(self._data.size) * int(self._data.itemsize),
+    "itemsize": lambda self: int(self._data.itemsize),
+}.items():  # fmt: skip
+    setattr(Tensor, _name, property(_property))

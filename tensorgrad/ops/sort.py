@@ -106,7 +106,7 @@ def sort(
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """Where the elements along ``dim`` are that ``sort`` puts first, second, and so on."""
-    return sort(input, dim, descending, stable).indices  # type: ignore[no-any-return]
+    return sort(input, dim, descending, stable).indices
 
 
 def msort(input: Tensor, *, out: Any = None) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.errors import IndexOutOfRange
 
-from .parity import same, same_error
+from .beside_torch import same, same_error
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 4, 5))
@@ -200,12 +200,14 @@ SRC = RNG.standard_normal((3, 3))
 
 
 def test_gather_and_scatter():
-    same(lambda lib, x, i: [x.gather(1, i), x.gather(0, i), lib.gather(x, 1, i[:2, :1]), x.gather(-1, i[:0])], M, INDEX)
+    same(lambda lib, x, i: [x.gather(1, i), x.gather(0, i), lib.gather(x, 1, i[:2, :1]), x.gather(-1, i[:0])],
+         M, INDEX)  # fmt: skip
     same(lambda lib, x, i, s: [x.scatter_add(0, i, s), x.scatter_add(1, i[:2], s[:2]), (x * 1).scatter_add_(0, i, s)],
          M, INDEX, SRC)  # fmt: skip
     distinct = np.array([[0, 1, 2], [3, 2, 1]])
     same(lambda lib, x, i, s: [x.scatter(0, i, s[:2]), x.scatter(0, i, 2.5),
-                               lib.scatter(x, 0, i, value=1), (x * 1).scatter_(0, i, s[:2] * 2)], M, distinct, SRC)  # fmt: skip
+                               lib.scatter(x, 0, i, value=1), (x * 1).scatter_(0, i, s[:2] * 2)],
+         M, distinct, SRC)  # fmt: skip
 
 
 @pytest.mark.parametrize("reduce", ("add", "multiply"))
@@ -232,7 +234,8 @@ def test_along_one_dimension():
          M, i, SRC)  # fmt: skip
     distinct = np.array([2, 0, 3])
     same(lambda lib, x, i, s: [x.index_copy(0, i, s), (x * 1).index_copy_(0, i, s), x.index_fill(0, i, 2.0),
-                               (x * 1).index_fill_(1, i[:2], -1), x.index_fill(0, i, s[0, 0])], M, distinct, SRC)  # fmt: skip
+                               (x * 1).index_fill_(1, i[:2], -1), x.index_fill(0, i, s[0, 0])],
+         M, distinct, SRC)  # fmt: skip
 
 
 def test_index_put():
@@ -245,19 +248,23 @@ def test_index_put():
 
 def test_flat_positions_and_masks():
     same(lambda lib, x: [x.take(lib.tensor([[0, -1], [5, 5]])), lib.take_along_dim(x, x.detach().argsort(0), 0),
-                         lib.take_along_dim(x, lib.tensor([[1]]), 1), lib.take_along_dim(x, lib.tensor([3, 3]))], M)  # fmt: skip
+                         lib.take_along_dim(x, lib.tensor([[1]]), 1), lib.take_along_dim(x, lib.tensor([3, 3]))],
+         M)  # fmt: skip
     same(lambda lib, x: [x.masked_select(x > 0), x.masked_select(x[0] > 0), x.masked_fill(x > 0, 2.0)], M)
-    same(lambda lib, x, s: [x.masked_scatter(x > 0, s), (x * 1).masked_scatter_(x > 0, s)], M, RNG.standard_normal(20))
+    source = RNG.standard_normal(20)
+    same(lambda lib, x, s: [x.masked_scatter(x > 0, s), (x * 1).masked_scatter_(x > 0, s)], M, source)
 
 
 def test_0_d_tensors():
-    same(lambda lib, x: [x[...], x[None], x[True], x[x > 9], x.gather(0, lib.tensor(0)), x.gather(0, lib.tensor([0, 0])),
+    same(lambda lib, x: [x[...], x[None], x[True], x[x > 9], x.gather(0, lib.tensor(0)),
+                         x.gather(0, lib.tensor([0, 0])),
                          x.index_select(0, lib.tensor([0])), x.masked_select(lib.tensor(True)), x.take(lib.tensor(0)),
                          x.scatter(0, lib.tensor(0), 4.0)], np.array(2.5))  # fmt: skip
 
 
 def test_nonzero_and_where():
-    same(lambda lib, x: [lib.nonzero(x > 0), (x > 0).nonzero(as_tuple=True), lib.where(x > 0), lib.argwhere(x > 9),
+    same(lambda lib, x: [lib.nonzero(x > 0), (x > 0).nonzero(as_tuple=True), lib.where(x > 0),
+                         lib.argwhere(x > 9),
                          lib.tensor(1.0).nonzero(), lib.tensor(0).nonzero(), x.count_nonzero(0)], M, order=0)  # fmt: skip
 
 

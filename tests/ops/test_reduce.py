@@ -7,7 +7,7 @@ import pytest
 
 import tensorgrad as tg
 
-from .parity import same, same_error
+from .beside_torch import same, same_error
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 4, 2))

@@ -7,7 +7,7 @@ import pytest
 
 import tensorgrad as tg
 
-from .parity import same, same_error
+from .beside_torch import same, same_error
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 6))
@@ -65,7 +65,8 @@ def test_unique():
     y = np.array([1, 1, 2, 2, 2, 1, 3])
     same(lambda lib, y: [*lib.unique_consecutive(y, return_inverse=True, return_counts=True), y[:0].unique()],
          y, order=0)  # fmt: skip
-    same(lambda lib, y: lib.unique_consecutive(y, dim=0, return_counts=True), np.array([[1, 1], [1, 1], [2, 0]]), order=0)
+    rows = np.array([[1, 1], [1, 1], [2, 0]])
+    same(lambda lib, y: lib.unique_consecutive(y, dim=0, return_counts=True), rows, order=0)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class IndexKernels:
         return target
 
     def _combine_sorted(self, how: Any, rows: Any, flat: Indices, values: Any) -> None:
-        """Equal places are brought together by a stable sort and combined in a tree; then every place is written once."""
+        """Equal places are brought together by a stable sort and combined in a tree; every place is written once."""
         xp = self.xp
         count = values.shape[0]
         if count == 0:
