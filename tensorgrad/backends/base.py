@@ -22,6 +22,7 @@ from .generic.index import IndexKernels
 from .generic.loss import LossKernels
 from .generic.matmul import MatmulKernels
 from .generic.norm import NormKernels
+from .generic.optim import OptimKernels
 from .generic.pool import PoolKernels
 from .generic.random import RandomKernels
 from .generic.reduce import ReduceKernels
@@ -41,6 +42,7 @@ __all__ = ["Backend"]
 class Backend(
     ShapeKernels, MoreShapeKernels, ReduceKernels, ScanKernels, IndexKernels, SortKernels, MatmulKernels, ConvKernels,
     PoolKernels, SoftmaxKernels, NormKernels, LossKernels, EmbeddingKernels, AttentionKernels, RandomKernels,
+    OptimKernels,
 ):  # fmt: skip
     """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
 

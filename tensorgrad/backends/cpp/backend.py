@@ -141,6 +141,24 @@ class CppBackend(NumpyBackend):
     def all(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
         return (super().all if x.dtype.name == "uint8" else self.c.all)(x, dim=dim, keepdim=keepdim)
 
+    def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
+        (self.c if _plain(params) else super()).sgd_(params, *lists, **how)
+
+    def adam_(self, params: Any, *lists: Any, **how: Any) -> None:
+        (self.c if _plain(params) else super()).adam_(params, *lists, **how)
+
+    def multi_norm(self, grads: Any, *, p: float) -> Any:
+        return (self.c if _plain(grads) else super()).multi_norm(grads, p=p)
+
+    def multi_scale_(self, grads: Any, factor: Any) -> None:
+        (self.c if _plain(grads) else super()).multi_scale_(grads, factor)
+
+
+def _plain(arrays: Any) -> bool:
+    """Whether the optimizers' kernels take these arrays: all of float32, or all of float64."""
+    first = arrays[0].dtype if arrays else None
+    return first is not None and first.name in ("float32", "float64") and all(x.dtype == first for x in arrays)
+
 
 def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
     """The three as (batch, heads, length, width), which the kernel takes; None where the mask forbids merging."""

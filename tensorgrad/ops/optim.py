@@ -1,0 +1,82 @@
+"""Updates of many parameters at once, in place: what optimizers and gradient clipping pass through the door.
+
+Inputs are lists of arrays, one entry per parameter. ``hyper`` is a small float64 array on the host that the kernel
+reads when it runs, so a replayed program sees today's learning rate and step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from .record import Spec, op
+
+Arrays = list[Any]
+
+
+def _check(name: str, params: Arrays, **others: Arrays) -> None:
+    """Raises ShapeError or DTypeError unless the lists match ``params`` entry by entry (empty ones are not used)."""
+    for i, p in enumerate(params):
+        if p.dtype.kind not in "fc" and p.dtype.name != "bfloat16":
+            raise DTypeError(f"{name}: parameter {i} is {p.dtype.name}; only floating point can be trained.")
+    for label, arrays in others.items():
+        if arrays and len(arrays) != len(params):
+            raise ShapeError(f"{name}: {len(params)} parameters, but {len(arrays)} {label}.")
+        for i, (p, x) in enumerate(zip(params, arrays, strict=False)):
+            if tuple(x.shape) != tuple(p.shape):
+                raise ShapeError(f"{name}: {label}[{i}] has shape {tuple(x.shape)}, its parameter {tuple(p.shape)}.")
+            if x.dtype != p.dtype:
+                raise DTypeError(f"{name}: {label}[{i}] is {x.dtype.name}, its parameter {p.dtype.name}.")
+
+
+def _sgd_infer(
+    params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any = None, nesterov: bool = False, maximize: bool = False
+) -> None:
+    _check("sgd_", params, grads=grads, bufs=bufs)
+
+
+def _adam_infer(
+    params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, max_exp_avg_sqs: Arrays, *, hyper: Any = None,
+    decoupled: bool = False, maximize: bool = False, amsgrad: bool = False,
+) -> None:  # fmt: skip
+    _check(
+        "adam_", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs, max_exp_avg_sqs=max_exp_avg_sqs
+    )
+
+
+def _norm_infer(grads: Arrays, *, p: float) -> Spec:
+    return Spec((), np.dtype(np.float64))
+
+
+def _scale_infer(grads: Arrays, factor: Any) -> None:
+    if tuple(factor.shape):
+        raise ShapeError(f"multi_scale_: the factor must be 0-d, got shape {tuple(factor.shape)}.")
+
+
+sgd_ = op(
+    "sgd_",
+    infer=_sgd_infer,
+    doc="""A step of gradient descent, in place.
+
+    ``d = g + weight_decay p``; ``b = momentum b + (1 - dampening) d`` (``b = d`` where first);
+    ``p -= lr (d + momentum b if nesterov else b)``. hyper: lr, momentum, dampening, weight_decay, first.
+    Source: Polyak 1964; Nesterov 1983; Sutskever, Martens, Dahl, Hinton 2013.""",
+)
+adam_ = op(
+    "adam_",
+    infer=_adam_infer,
+    doc="""A step of Adam, in place; of AdamW if ``decoupled``.
+
+    ``m += (1 - beta1) (d - m)``; ``v = beta2 v + (1 - beta2) d**2``;
+    ``p -= lr / (1 - beta1**step) m / (sqrt(v) / sqrt(1 - beta2**step) + eps)``, with ``d = g + weight_decay p``, or
+    ``p *= 1 - lr weight_decay`` before, if decoupled. hyper: lr, beta1, beta2, eps, weight_decay, step (from 1).
+    Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; amsgrad: Reddi, Kale, Kumar 2018.""",
+)
+multi_norm = op(
+    "multi_norm",
+    infer=_norm_infer,
+    doc="The p-norm of all elements of all arrays together, as a 0-d float64 array.",
+)
+multi_scale_ = op("multi_scale_", infer=_scale_infer, doc="Multiply all arrays by a 0-d array, in place.")

@@ -1,0 +1,68 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .optimizer import Bucket, Group, Optimizer, check_rates
+
+__all__ = ["SGD"]
+
+
+class SGD(Optimizer):
+    """``d = g + weight_decay p``; ``b = momentum b + (1 - dampening) d``; ``p -= lr b``.
+
+    Args:
+        params: tensors, (name, tensor) pairs, or groups.
+        lr: the learning rate; a number or a tensor of one element.
+        nesterov: step along ``d + momentum b`` instead of ``b``.
+        maximize: climb instead of descending.
+        foreach, fused: accepted for PyTorch's sake: every step is one fused call for all parameters already.
+        differentiable: only False: a step is not recorded.
+    State: momentum_buffer, where momentum is not zero.
+    Example:
+        >>> import tensorgrad as tg
+        >>> x = tg.tensor([1.0], requires_grad=True)
+        >>> optimizer = tg.optim.SGD([x], lr=0.5)
+        >>> (x * x).sum().backward()
+        >>> optimizer.step()
+        >>> x.tolist()
+        [0.0]
+    Source: Polyak 1964; Nesterov 1983; Sutskever, Martens, Dahl, Hinton 2013.
+    """
+
+    hyper_size = 5
+
+    def __init__(
+        self, params: Any, lr: Any = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
+        nesterov: bool = False, *, maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
+        fused: bool | None = None,
+    ):  # fmt: skip
+        if differentiable:
+            raise ValueError("SGD: differentiable=True is not supported; write the update with tensor operations.")
+        super().__init__(params, {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+            "nesterov": nesterov, "maximize": maximize, "foreach": foreach, "differentiable": differentiable,
+            "fused": fused,
+        })  # fmt: skip
+
+    def _check_group(self, group: Group) -> None:
+        check_rates("SGD", group, lr=0, momentum=0, weight_decay=0)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+
+    def _layout(self, group: Group) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
+
+    def _refresh(self, group: Group, bucket: Bucket) -> None:
+        hyper = bucket.hyper
+        hyper[0] = float(group["lr"])
+        hyper[1] = group["momentum"]
+        hyper[2] = group["dampening"]
+        hyper[3] = group["weight_decay"]
+        hyper[4] = bucket.fresh
+        bucket.fresh = False
+
+    def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
+        bufs = bucket.state("momentum_buffer") if group["momentum"] else []
+        door.sgd_(params, grads, bufs, hyper=bucket.hyper, nesterov=group["nesterov"], maximize=group["maximize"])
