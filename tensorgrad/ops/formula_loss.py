@@ -25,6 +25,10 @@ class ReducedFormula(Op):
         self.kept_inputs = (True,) * len(formula.inputs)
 
     def _infer(self, *inputs: Any, reduction: str) -> Spec:
+        first = inputs[0]
+        shape, dtype = first.shape, first.dtype
+        if dtype.kind == "f" and all(type(x) is float or (x.dtype is dtype and x.shape == shape) for x in inputs):
+            return Spec((), dtype)  # the usual case, without the formula's whole typing
         spec: Spec = self.formula.infer(*inputs)
         return Spec((), spec.dtype)
 
@@ -36,7 +40,8 @@ class ReducedFormula(Op):
     def _rule(self, F: Any, g: Any, *inputs: Any, needs: tuple[bool, ...], reduction: str) -> tuple[Any, ...]:
         formula = self.formula
         plan = formula._plans.get(needs) or formula.plan(needs)
-        shape = broadcast_shape(self.name, *(x.shape for x in inputs if hasattr(x, "shape")))
+        shapes = [tuple(x.shape) for x in inputs if hasattr(x, "shape")]
+        shape = shapes[0] if shapes.count(shapes[0]) == len(shapes) else broadcast_shape(self.name, *shapes)
         if reduction == "mean":
             count = product(shape)
             g = F.mul(g, 1.0 / count if count else float("nan"))

@@ -54,7 +54,7 @@ def test_errors():
         F.scaled_dot_product_attention(x, x, x, tg.ones(3, 3), is_causal=True)
     with pytest.raises(ShapeError, match="same width"):
         F.scaled_dot_product_attention(x, tg.ones(2, 3, 5), x)
-    with pytest.raises(ShapeError, match="does not broadcast|do not broadcast"):
+    with pytest.raises(ShapeError, match=r"does not broadcast|do not broadcast"):
         F.scaled_dot_product_attention(x, x, x, tg.ones(2, 2))
     with pytest.raises(DTypeError, match="mask must be bool"):
         F.scaled_dot_product_attention(x, x, x, tg.ones(3, 3).double())

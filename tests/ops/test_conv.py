@@ -65,7 +65,7 @@ def test_pieces_of_a_large_batch_join():
 
 def test_errors():
     x, w = tg.ones(1, 3, 5, 5), tg.ones(2, 3, 3, 3)
-    with pytest.raises(ShapeError, match="input has 4 channels, weight .* expects 3"):
+    with pytest.raises(ShapeError, match=r"input has 4 channels, weight .* expects 3"):
         F.conv2d(tg.ones(1, 4, 5, 5), w)
     with pytest.raises(ShapeError, match="larger than the input"):
         F.conv2d(tg.ones(1, 3, 2, 2), w)
