@@ -39,7 +39,7 @@ def _require_some(name: str, input: Any) -> Any:
     array = require_tensor(name, input)
     if array.size == 0:
         raise ShapeError(
-            f"{name}: a tensor of shape {tuple(array.shape)} has no elements. Give a dim of nonzero size, if it has one."
+            f"{name}: no elements in a tensor of shape {tuple(array.shape)}. Give a dim of nonzero size."
         )
     return array
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dtypes import numpy_dtype
 from ..errors import DimError, ShapeError
 from .record import Spec, op
+from .samples import Arg, Sample
 
 __all__ = ["cast", "contiguous_copy", "copy_into", "dims_of", "expand", "permute", "reshape", "slice_", "sum_to"]
 
@@ -60,6 +62,11 @@ reshape = op(
     infer=_reshape_infer,
     rule=lambda F, g, x, *, needs, shape: (F.reshape(_dense(F, g), shape=tuple(x.shape)),),
     view=True,
+    samples=lambda: [
+        Sample((Arg((3, 4)),), {"shape": (2, 6)}, name="matrix"),
+        Sample((Arg(()),), {"shape": (1, 1)}, name="scalar"),
+        Sample((Arg((0, 3)),), {"shape": (3, 0, 2)}, name="empty"),
+    ],
     doc="The same elements in another shape; the input's memory must allow it without a copy.",
 )
 
@@ -73,17 +80,29 @@ def _contiguous_infer(x: Any) -> Spec:
     return Spec(tuple(x.shape), x.dtype)
 
 
+def _copies() -> list[Sample]:
+    return [
+        Sample((Arg((3, 4)),), name="matrix"),
+        Sample((Arg((3, 4), layout="T"),), name="transposed"),
+        Sample((Arg((2, 3), layout="step"),), name="strided"),
+        Sample((Arg(()),), name="scalar"),
+        Sample((Arg((0, 3)),), name="empty"),
+    ]
+
+
 contiguous = op(
     "contiguous",
     infer=_contiguous_infer,
     rule=lambda F, g, x, *, needs: (g,),
     define=lambda F, x: F.contiguous_copy(x),
+    samples=_copies,
     doc="A C-contiguous copy, or the input itself if it is contiguous.",
 )
 contiguous_copy = op(
     "contiguous_copy",
     infer=_contiguous_infer,
     rule=lambda F, g, x, *, needs: (g,),
+    samples=_copies,
     doc="A fresh C-contiguous copy.",
 )
 
@@ -104,6 +123,12 @@ permute = op(
     infer=_permute_infer,
     rule=lambda F, g, x, *, needs, dims: (F.permute(g, dims=_inverse(dims)),),
     view=True,
+    samples=lambda: [
+        Sample((Arg((2, 3, 4)),), {"dims": (2, 0, 1)}, name="three"),
+        Sample((Arg((3, 4), layout="T"),), {"dims": (1, 0)}, name="transposed"),
+        Sample((Arg(()),), {"dims": ()}, name="scalar"),
+        Sample((Arg((0, 2)),), {"dims": (1, 0)}, name="empty"),
+    ],
     doc="The same elements with the dimensions in another order.",
 )
 
@@ -121,6 +146,12 @@ expand = op(
     infer=_expand_infer,
     rule=lambda F, g, x, *, needs, shape: (F.sum_to(g, shape=tuple(x.shape)),),
     view=True,
+    samples=lambda: [
+        Sample((Arg((3, 1)),), {"shape": (2, 3, 4)}, name="column"),
+        Sample((Arg(()),), {"shape": (2, 2)}, name="scalar"),
+        Sample((Arg((1, 3), layout="step"),), {"shape": (0, 3)}, name="to-nothing"),
+        Sample((Arg((2, 3)),), {"shape": (2, 3)}, name="same"),
+    ],
     doc="Dimensions of size 1 repeated without copying.",
 )
 
@@ -144,6 +175,13 @@ slice_ = op(
     infer=_slice_infer,
     rule=lambda F, g, x, *, needs, key: (F.slice_backward(g, shape=tuple(x.shape), key=key),),
     view=True,
+    samples=lambda: [
+        Sample((Arg((4, 5)),), {"key": (1,)}, name="row"),
+        Sample((Arg((4, 5), layout="T"),), {"key": (slice(1, 4, 2), slice(0, 5, 3))}, name="steps"),
+        Sample((Arg((3, 2)),), {"key": (None, slice(0, 3, 1), 1, None)}, name="new-dims"),
+        Sample((Arg((3, 2)),), {"key": (2, 0)}, name="element"),
+        Sample((Arg((3, 2)),), {"key": (slice(2, 2, 1),)}, name="nothing"),
+    ],
     doc="Basic indexing: ``key`` holds integers, slices and None.",
 )
 
@@ -159,12 +197,17 @@ slice_backward = op(
     infer=lambda g, *, shape, key: Spec(shape, g.dtype),
     define=_slice_backward_define,
     rule=lambda F, g, g0, *, needs, shape, key: (F.slice(g, key=key),),
+    samples=lambda: [
+        Sample((Arg((2, 2)),), {"shape": (4, 5), "key": (slice(1, 4, 2), slice(0, 5, 3))}, name="steps"),
+        Sample((Arg(()),), {"shape": (3, 2), "key": (2, 0)}, name="element"),
+    ],
     doc="Zeros of ``shape`` with ``g`` where ``key`` points.",
 )
 zeros_as = op(
     "zeros_as",
     infer=lambda x, *, shape: Spec(shape, x.dtype),
     rule=lambda F, g, x, *, needs, shape: (None,),
+    samples=lambda: [Sample((Arg((2, 3)),), {"shape": (4,)}, False, "vector")],
     doc="Zeros of ``shape`` in the dtype and on the device of ``x``.",
 )
 
@@ -177,11 +220,28 @@ def _cast_rule(F: Any, g: Any, x: Any, *, needs: tuple[bool, ...], dtype: Any) -
     return (F.cast(g, dtype=x.dtype),)
 
 
-cast = op("cast", infer=_cast_infer, rule=_cast_rule, doc="The elements converted to ``dtype``, in fresh memory.")
+cast = op(
+    "cast",
+    infer=_cast_infer,
+    rule=_cast_rule,
+    samples=lambda: [
+        Sample((Arg((3, 4)),), {"dtype": numpy_dtype("float64")}, name="float64"),
+        Sample((Arg((3, 4), 1.2, 9.8, layout="T"),), {"dtype": numpy_dtype("int64")}, False, "int64"),
+        Sample((Arg((3,)),), {"dtype": numpy_dtype("bool")}, False, "bool"),
+        Sample((Arg((0, 2)),), {"dtype": numpy_dtype("float32")}, False, "empty"),
+    ],
+    doc="The elements converted to ``dtype``, in fresh memory.",
+)
 sum_to = op(
     "sum_to",
     infer=lambda x, *, shape: Spec(shape, x.dtype),
     rule=lambda F, g, x, *, needs, shape: (F.expand(g, shape=tuple(x.shape)),),
+    samples=lambda: [
+        Sample((Arg((2, 3, 4)),), {"shape": (3, 1)}, name="lead-and-column"),
+        Sample((Arg((2, 3), layout="T"),), {"shape": ()}, name="scalar"),
+        Sample((Arg((2, 3)),), {"shape": (2, 3)}, name="same"),
+        Sample((Arg((0, 3)),), {"shape": (3,)}, name="empty"),
+    ],
     doc="The sum over the axes along which ``shape`` was broadcast: what undoes broadcasting in backward.",
 )
 
@@ -196,5 +256,6 @@ full_as = op(
     "full_as",
     infer=lambda x, *, value: Spec(tuple(x.shape), x.dtype),
     rule=lambda F, g, x, *, needs, value: (None,),
+    samples=lambda: [Sample((Arg((2, 3)),), {"value": 1.5}, False, "number")],
     doc="An array like ``x``, every element ``value``.",
 )

@@ -265,7 +265,8 @@ def test_0_d_tensors():
 def test_nonzero_and_where():
     same(lambda lib, x: [lib.nonzero(x > 0), (x > 0).nonzero(as_tuple=True), lib.where(x > 0),
                          lib.argwhere(x > 9),
-                         lib.tensor(1.0).nonzero(), lib.tensor(0).nonzero(), x.count_nonzero(0)], M, order=0)  # fmt: skip
+                         lib.tensor(1.0).nonzero(), lib.tensor(0).nonzero(), x.count_nonzero(0)],
+         M, order=0)  # fmt: skip
 
 
 def test_one_hot_and_counts():
