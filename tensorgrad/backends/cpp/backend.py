@@ -6,6 +6,7 @@ some dtypes only are listed with those, and hand the rest to the inherited ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -122,6 +123,17 @@ class CppBackend(NumpyBackend):
         )
         shaped = [part.reshape(x.shape) if needed else None for part, x, needed in zip(grads, (q, k, v), needs[:3], strict=True)]
         return (*shaped, None)
+
+    def random_uniform(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
+        return self.c.random_uniform(shape, dtype.name, *generator.take(math.prod(shape)))
+
+    def random_normal(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
+        return self.c.random_normal(shape, dtype.name, *generator.take(math.prod(shape)))
+
+    def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
+        if x.dtype.kind == "c":
+            return super().dropout(x, p=p, generator=generator)
+        return self.c.dropout(x, p, *generator.take(x.size))
 
     # --- kernels of the extension that leave some dtypes to the inherited ones
 
