@@ -78,3 +78,16 @@ def test_unique():
 )  # fmt: skip
 def test_refused(call):
     same_error(call, X)
+
+
+def test_agreement():
+    y = X + 1e-9
+    same(lambda lib, x, y: [lib.equal(x, x), lib.equal(x, y), lib.equal(x, y[0]), lib.allclose(x, y), x.isclose(y),
+                            lib.allclose(x, y, 0, 0), x.allclose(x * 2)], X, y, order=0)  # fmt: skip
+    same(lambda lib, x: [x.isclose(x), x.isclose(x, equal_nan=True), x.isclose(-x)], NAN, order=0)
+    same_error(lambda lib, x: x.isclose(x.float()), X)
+
+
+def test_new_tensors_take_after_another():
+    same(lambda lib, x: [x.new_zeros(2, 3), x.new_ones((2,)), x.new_full((2,), 5), x.new_tensor([1, 2]),
+                         x.new_zeros(1, dtype=lib.int32)], X.astype(np.float32), order=0)  # fmt: skip
