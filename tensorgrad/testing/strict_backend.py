@@ -95,7 +95,7 @@ class _ReferenceKernels(Kernels):
 class _EvaluatingLauncher(Launcher):
     def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
         arrays = [*[args[k] for k in prepared.arrays], *outputs]
-        walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), prepared.packed)
+        walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), prepared.most_packed)
         host = [x._host if isinstance(x, StrictArray) else x for x in args]
         for out, result in zip(outputs, evaluate(prepared.program, host), strict=True):
             out._host[...] = result

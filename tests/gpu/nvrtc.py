@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -11,6 +12,7 @@ cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 't
 pathfinder = pytest.importorskip("cuda.pathfinder", reason="the CUDA parts are not installed: see 'tensorgrad[cuda]'")
 
 
+@cache
 def headers() -> str:
     """The folder of cuda_fp16.h; skips the test where the CUDA runtime's headers are not installed."""
     try:
@@ -20,6 +22,11 @@ def headers() -> str:
     found = pathfinder.find_nvidia_header_directory("cudart")
     if found is None:
         pytest.skip("the CUDA runtime's headers are not installed: pip install 'tensorgrad[cuda]'")
+    first = cupy.cuda.nvrtc.createProgram("", "first.cu", [], [])
+    cupy.cuda.nvrtc.compileProgram(
+        first, ("-arch=sm_80",)
+    )  # loads the compiler's parts, which threads must not race for
+    cupy.cuda.nvrtc.destroyProgram(first)
     return str(found)
 
 

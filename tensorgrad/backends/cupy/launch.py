@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...expr import Program
-from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, is_heavy, kernel, numbers, unit
+from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, kernel, most_packed, numbers, unit
 
 __all__ = ["Launcher", "Prepared", "Walk", "walk"]
 
@@ -68,15 +68,13 @@ def _merged(shape: tuple[int, ...], strides: list[list[int]]) -> tuple[list[int]
     return sizes, steps
 
 
-def walk(
-    shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...], packed: bool
-) -> Walk:
+def walk(shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...], most: int) -> Walk:
     """How to visit every element of ``shape``.
 
     Args:
         shape: the broadcast shape; not empty of elements.
         operands: (shape, strides in bytes, itemsize) of the input arrays and then the outputs.
-        packed: elements may be moved several at once: every pointer is a multiple of 16 bytes, and it is worth it.
+        most: how many elements may be moved at once; 1 unless every pointer is a multiple of 16 bytes.
     """
     count = int(np.prod(shape, dtype=object)) if shape else 1
     strides: list[list[int]] = []
@@ -95,9 +93,9 @@ def walk(
     if STRIDED not in kinds:
         widest = max(itemsize for _, _, itemsize in operands)
         # outputs are never "single" but when there is one element, where packs gain nothing
-        vector = max(1, _PACK_BYTES // widest) if packed and count > 1 else 1
+        vector = min(most, max(1, _PACK_BYTES // widest)) if count > 1 else 1
         elements = np.int64(count) if wide else np.uint32(count)
-        return Walk(Layout(kinds, 0, min(vector, 8), wide), count, (elements,))
+        return Walk(Layout(kinds, 0, vector, wide), count, (elements,))
     scalar = np.int64 if wide else np.int32
     arguments = [scalar(count), *map(scalar, sizes[1:])]
     for step, kind in zip(steps, kinds, strict=True):
@@ -109,13 +107,13 @@ def walk(
 class Prepared:
     """A program with what launching it needs at hand, and its kernels by layout."""
 
-    __slots__ = ("arrays", "kernels", "numbers", "packed", "program", "walks")
+    __slots__ = ("arrays", "kernels", "most_packed", "numbers", "program", "walks")
 
     def __init__(self, program: Program):
         self.program = program
         self.arrays = array_inputs(program)
         self.numbers = tuple((k, _SCALARS[kind]) for k, kind in numbers(program))
-        self.packed = not is_heavy(program)
+        self.most_packed = most_packed(program)
         self.kernels: dict[Layout, Any] = {}
         self.walks: dict[tuple[Any, ...], tuple[Walk, Any]] = {}
 
@@ -136,11 +134,11 @@ class Launcher:
     def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
         """Write the results for ``args`` (arrays and Python numbers) into ``outputs``, which all have ``shape``."""
         arrays = [*[args[k] for k in prepared.arrays], *outputs]
-        place: list[Any] = [prepared.packed]
+        place: list[Any] = [prepared.most_packed]
         for array in arrays:
             place += (array.shape, array.strides)
             if self.pointer(array) % _PACK_BYTES:
-                place[0] = False
+                place[0] = 1
         found = prepared.walks.get(tuple(place))
         if found is None:
             found = self.plan(prepared, arrays, shape, place)

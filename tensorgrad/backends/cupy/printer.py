@@ -25,7 +25,7 @@ import numpy as np
 from ...dtypes import BY_NAME
 from ...expr import Program
 
-__all__ = ["Layout", "Operand", "is_heavy", "kernel", "numbers", "source_file", "unit"]
+__all__ = ["Layout", "Operand", "kernel", "most_packed", "numbers", "source_file", "unit"]
 
 # how operands lie in memory
 DENSE, SINGLE, STRIDED = "dense", "single", "strided"
@@ -71,6 +71,7 @@ _SPECIAL = frozenset(("erfinv", "lgamma", "digamma", "polygamma"))
 _LIGHT_ON_COMPLEX = frozenset(
     ("load", "const", "cast", "add", "sub", "mul", "neg", "conj", "complex", "where", "real", "imag")
 )
+_SHORT = 10  # instructions of a formula that memory alone limits
 _RESERVED = frozenset(("and", "or", "xor", "not"))  # spellings of C++ operators
 
 
@@ -106,11 +107,15 @@ def numbers(program: Program) -> tuple[tuple[int, str], ...]:
     return tuple(wanted)
 
 
-def is_heavy(program: Program) -> bool:
-    """Whether arithmetic, not memory, takes the time: then packs only multiply the code, and the time to compile it."""
-    return any(
-        op in _SPECIAL or (kind in ("c64", "c128") and op not in _LIGHT_ON_COMPLEX) for op, kind, _ in program.code
-    )
+def most_packed(program: Program) -> int:
+    """How many elements a thread may move at once: fewer the more arithmetic there is to hide the memory behind.
+
+    Packs multiply the code, and with it the time to compile: long formulas gain nothing from wide ones.
+    """
+    for op, kind, _ in program.code:
+        if op in _SPECIAL or (kind in ("c64", "c128") and op not in _LIGHT_ON_COMPLEX):
+            return 1
+    return 8 if len(program.code) <= _SHORT else 4
 
 
 def storage_of(program: Program, index: int) -> str:
