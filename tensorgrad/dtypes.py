@@ -229,8 +229,19 @@ def key_of(operand: Any) -> str:
     kind = PYTHON_KEYS.get(type(operand))
     if kind is not None:
         return kind
-    name: str = operand.dtype.name
+    name = of_array(operand.dtype).name
     return name if operand.ndim else name + ":0"
+
+
+_OF_NUMPY: dict[Any, DType] = {}
+
+
+def of_array(dtype: Any) -> DType:
+    """The DType of an array's dtype: kept, since NumPy composes a dtype's name anew at each question."""
+    found = _OF_NUMPY.get(dtype)
+    if found is None:
+        found = _OF_NUMPY[dtype] = as_dtype(dtype)
+    return found
 
 
 PYTHON_KEYS = {bool: "py:bool", int: "py:int", float: "py:float", complex: "py:complex"}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .autograd.grad_mode import state as grad_state
-from .dtypes import BY_NAME, DType
+from .dtypes import DType, of_array
 from .errors import AutogradError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Tensor:
 
     @property
     def dtype(self) -> DType:
-        return BY_NAME[self._data.dtype.name]
+        return of_array(self._data.dtype)
 
     @property
     def device(self) -> Device:

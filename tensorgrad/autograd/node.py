@@ -20,6 +20,7 @@ __all__ = ["Node", "user_line"]
 _next_number = count(1).__next__
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _EXAMPLES = _PACKAGE + "examples" + os.sep
+_inside: dict[str, bool] = {}  # whether a source file is the package's
 _PLAIN = frozenset((int, float, bool, complex, type(None)))
 FREED: tuple[Any, ...] = ("freed",)
 
@@ -152,8 +153,11 @@ def user_line(depth: int = 2) -> tuple[CodeType, int] | None:
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
-        file = code.co_filename
-        if not file.startswith(_PACKAGE) or file.startswith(_EXAMPLES):
+        inside = _inside.get(code.co_filename)
+        if inside is None:
+            file = code.co_filename
+            inside = _inside[file] = file.startswith(_PACKAGE) and not file.startswith(_EXAMPLES)
+        if not inside:
             return code, frame.f_lasti
         frame = frame.f_back
     return None
