@@ -19,13 +19,13 @@ from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
 from .create import as_operand, tensor
-from .index import as_value, index_op, index_put_op, put_in_place
+from .index import as_value, elsewhere, index_op, index_put_op, put_in_place
 from .inplace import assign, check_writable, write_into
-from .record import check_devices
 
 __all__: list[str] = []
 
 _WHOLE = slice(None)
+_INT64, _UINT8 = numpy_dtype("int64"), numpy_dtype("uint8")
 
 
 def checked_index(index: Any, size: int, dim: int) -> int:
@@ -46,11 +46,6 @@ def checked_slice(part: slice, size: int) -> slice:
 
 def __getitem__(self: Tensor, key: Any) -> Tensor:
     """The elements at ``key``: a view for integers, slices, None and Ellipsis; a copy for tensors, lists and masks."""
-    shape = self._data.shape
-    if type(key) is int and shape:
-        return core.slice_(self, key=(checked_index(key, shape[0], 0),))
-    if type(key) is slice and shape:
-        return core.slice_(self, key=(checked_slice(key, shape[0]),))
     basic, spec, indices = _resolved(self, key)
     if not indices:
         return core.slice_(self, key=basic)
@@ -92,6 +87,13 @@ def _resolved(x: Tensor, key: Any) -> tuple[tuple[Any, ...], tuple[int, ...], tu
         DTypeError for index tensors that do not count; TypeError for what can't be a key.
     """
     shape = x._data.shape
+    if shape:  # the three commonest keys, without the ceremony
+        if type(key) is int:
+            return (checked_index(key, shape[0], 0),), (), ()
+        if type(key) is slice:
+            return (checked_slice(key, shape[0]),), (), ()
+        if type(key) is Tensor and key._data.ndim and key._data.dtype == _INT64 and not elsewhere(x._data, key._data):
+            return (_WHOLE,), (0,), (key,)
     parts = [_as_part(part, x) for part in (key if isinstance(key, tuple) else (key,))]
     used = sum(_dims_taken(part) for part in parts)
     if used > len(shape):
@@ -153,7 +155,7 @@ def _as_part(part: Any, x: Tensor) -> Any:
         given = list(part) if isinstance(part, range) else part
         part = tensor(given)
         if part._data.size == 0 and part._data.dtype.kind == "f" and not isinstance(given, np.ndarray):
-            part = core.cast(part, dtype=numpy_dtype("int64"))
+            part = core.cast(part, dtype=_INT64)
     elif isinstance(part, np.bool_):
         return bool(part)
     elif not isinstance(part, Tensor):
@@ -163,20 +165,20 @@ def _as_part(part: Any, x: Tensor) -> Any:
             f"a tensor is indexed by integers, slices, None, ..., tensors, lists and masks, not {type(part).__name__}."
         )
     dtype = part._data.dtype
-    if dtype.kind in "iu" and dtype.name != "uint8":
+    if dtype.kind in "iu" and dtype != _UINT8:
         if part._data.ndim == 0:
             return int(part)
-        if dtype.name not in ("int64", "int32"):
+        if dtype.itemsize < 4:
             raise KeyDTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, not {dtype.name}.")
-        part = part if dtype.name == "int64" else core.cast(part, dtype=numpy_dtype("int64"))
-    elif dtype.name == "uint8":
+        part = part if dtype == _INT64 else core.cast(part, dtype=_INT64)
+    elif dtype == _UINT8:
         warnings.warn("indexing with uint8 as a mask is deprecated; use bool", UserWarning, stacklevel=4)
         part = core.cast(part, dtype=numpy_dtype("bool"))
     elif dtype.kind != "b":
         raise KeyDTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, got {BY_NAME[dtype.name]}.")
     if part._data.dtype.kind == "b" and part._data.ndim == 0:
         return bool(part)
-    return part if type(part._data) is type(x._data) else part.to(x.device)
+    return part.to(x.device) if elsewhere(x._data, part._data) else part
 
 
 def _dims_taken(part: Any) -> int:
@@ -221,15 +223,15 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """
     value = as_operand("copy_", src)
     value = value if isinstance(value, Tensor) else as_value("copy_", self, value)
-    if type(value._data) is not type(self._data) or value.device != self.device:
+    if elsewhere(self._data, value._data):
         value = value.to(self.device)  # type: ignore[attr-defined]
     if grad_state.recording and (self._tracked or value._tracked):
         if self is value:
             return self
         return write_into(assign, self, (self, _safe(self, value)), {})
     check_writable("copy_", self, False)
-    check_devices("copy_", (self, value))
-    assign.infer(self._data, value._data)
+    if value._data.ndim:
+        assign.infer(self._data, value._data)
     source = _safe(self, value)._data
     local.doors[type(self._data)].copy_into(self._data, source)
     self._bump()

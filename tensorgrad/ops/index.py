@@ -12,6 +12,7 @@ from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from . import shape_core as core
 from .create import as_operand
+from .elementwise import broadcast_shape
 from .inplace import check_writable, deliver, write_into
 from .record import Op, Spec, check_devices, op
 from .reduce import require_tensor
@@ -25,17 +26,19 @@ __all__ = [
 ]  # fmt: skip
 
 
+_INT64 = numpy_dtype("int64")
+
 # --- what indexing functions share
 
 
 def as_index(name: str, index: Any) -> Tensor:
     """An index tensor in int64. Raises DTypeError for anything that does not count."""
     array = require_tensor(name, index)
-    if array.dtype.name == "int64":
+    if array.dtype == _INT64:
         return index
     if array.dtype.name != "int32":
         raise DTypeError(f"{name}: index must be an int64 or int32 tensor, got {BY_NAME[array.dtype.name]}.")
-    return core.cast(index, dtype=numpy_dtype("int64"))
+    return core.cast(index, dtype=_INT64)
 
 
 def as_value(name: str, target: Tensor, value: Any) -> Tensor:
@@ -48,8 +51,14 @@ def as_value(name: str, target: Tensor, value: Any) -> Tensor:
         raise DTypeError(f"{name}: {value!r} can't be stored in a tensor of {target.dtype}.")
     if isinstance(value, float) and dtype.kind in "iu":
         value = int(value)  # as assignment in PyTorch: towards zero
-    zero_d = local.doors[type(target._data)].zeros_as(target._data, shape=())
-    return wrap(local.doors[type(zero_d)].full_as(zero_d, value=value))
+    door = local.doors[type(target._data)]
+    zero = door.zeros_as(target._data, shape=())
+    return wrap(door.full_as(zero, value=value) if value else zero)
+
+
+def elsewhere(a: Any, b: Any) -> bool:
+    """Whether two arrays may live in different places."""
+    return type(a) is not type(b) or getattr(a, "device", None) != getattr(b, "device", None)
 
 
 def same_dtype(name: str, x: Any, src: Any) -> None:
@@ -70,7 +79,8 @@ def put_in_place(record: Op, into: str, target: Tensor, inputs: tuple[Any, ...],
     if grad_state.recording and (target._tracked or any(x._tracked for x in inputs)):
         return write_into(record, target, (target, *inputs), attrs)
     check_writable(name, target, False)
-    check_devices(name, (target, *inputs))
+    if any(elsewhere(target._data, x._data) for x in inputs):
+        check_devices(name, (target, *inputs))
     record.infer(target._data, *[x._data for x in inputs], **attrs)
     # an input on the target's own memory must be read before the first write
     arrays = [
@@ -95,9 +105,9 @@ def _lifted(name: str, x: Tensor, dim: int) -> tuple[Tensor, int]:
 def indexed_shape(name: str, x: Any, indices: tuple[Any, ...], spec: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of ``x[indices]``: the indices' common shape takes the place of the dimensions ``spec`` if those are
     neighbours, and comes first otherwise. Raises ShapeError if the indices have no common shape."""
-    from .elementwise import broadcast_shape
-
-    common = broadcast_shape(f"{name} by tensors", *[tuple(i.shape) for i in indices])
+    common = indices[0].shape
+    if len(indices) > 1:
+        common = broadcast_shape(f"{name} by tensors", *[tuple(i.shape) for i in indices])
     rest = [size for d, size in enumerate(x.shape) if d not in spec]
     first = spec[0] if spec[-1] - spec[0] == len(spec) - 1 else 0
     return (*rest[:first], *common, *rest[first:])
@@ -138,8 +148,6 @@ index_op = op(
 
 
 def _index_put_infer(x: Any, value: Any, *indices: Any, spec: tuple[int, ...], accumulate: bool) -> Spec:
-    from .elementwise import broadcast_shape
-
     shape = indexed_shape("indexing", x, indices, spec)
     if broadcast_shape("index_put", shape, tuple(value.shape)) != shape:
         raise ShapeError(
@@ -375,7 +383,6 @@ def take(input: Tensor, index: Tensor) -> Tensor:
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out: Any = None) -> Tensor:
     """Elements along ``dim`` at ``indices``, which broadcast against the other dimensions; None flattens first."""
-    from .elementwise import broadcast_shape
     from .gather import gather
 
     array = require_tensor("take_along_dim", input)
@@ -401,7 +408,6 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, ou
 
 def _mask_positions(name: str, input: Tensor, mask: Any) -> tuple[Tensor, tuple[int, ...], tuple[Any, ...]]:
     """(input, spec, indices): ``input`` broadcast with the mask, and where the mask holds."""
-    from .elementwise import broadcast_shape
     from .search import nonzero
 
     array = require_tensor(name, input)

@@ -20,6 +20,8 @@ class IndexKernels:
     xp: Any
     at_in_order = False
     """Whether ``xp.add.at`` and its kin take their values one after another, in order."""
+    raises_out_of_range = False
+    """Whether indexing by arrays raises IndexError, before anything is written, for an index out of range."""
 
     def check_index(self, name: str, index: Any, size: int, dim: int, negative: bool = False) -> None:
         """Raises IndexOutOfRange unless all of ``index`` lies in a dimension of this size."""
@@ -35,6 +37,10 @@ class IndexKernels:
                 else f"{name}: dimension {dim} has size 0, there is nothing to index."
             )
 
+    def _check_indices(self, name: str, x: Any, indices: Indices, spec: tuple[int, ...]) -> None:
+        for index, dim in zip(indices, spec, strict=True):
+            self.check_index(name, index, x.shape[dim], dim, negative=True)
+
     # --- reading
 
     def gather(self, x: Any, index: Any, *, dim: int) -> Any:
@@ -47,9 +53,13 @@ class IndexKernels:
         return self.xp.take(x, index, axis=dim)
 
     def index(self, x: Any, *indices: Any, spec: tuple[int, ...]) -> Any:
-        for i, dim in zip(indices, spec, strict=True):
-            self.check_index("index", i, x.shape[dim], dim, negative=True)
-        return self.xp.asarray(x[_key(indices, spec, x.ndim)])
+        if not self.raises_out_of_range:
+            self._check_indices("index", x, indices, spec)
+        try:
+            return self.xp.asarray(x[_key(indices, spec, x.ndim)])
+        except IndexError:
+            self._check_indices("index", x, indices, spec)
+            raise
 
     def nonzero(self, x: Any) -> Any:
         """(n, ndim) positions of what is not zero, in row-major order."""
@@ -82,10 +92,14 @@ class IndexKernels:
     def index_put_into(
         self, target: Any, value: Any, *indices: Any, spec: tuple[int, ...], accumulate: bool
     ) -> Any:
-        for i, dim in zip(indices, spec, strict=True):
-            self.check_index("index_put", i, target.shape[dim], dim, negative=True)
+        if accumulate or not self.raises_out_of_range:
+            self._check_indices("index_put", target, indices, spec)
         if not accumulate:
-            target[_key(indices, spec, target.ndim)] = value
+            try:
+                target[_key(indices, spec, target.ndim)] = value
+            except IndexError:
+                self._check_indices("index_put", target, indices, spec)
+                raise
             return target
         sizes = [target.shape[dim] for dim in spec]
         ready = tuple([self.xp.where(i < 0, i + size, i) for i, size in zip(indices, sizes, strict=True)])

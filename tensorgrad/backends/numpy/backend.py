@@ -15,6 +15,7 @@ class NumpyBackend(Backend):
     xp = np
     array_type = np.ndarray
     at_in_order = True
+    raises_out_of_range = True
 
     def describe(self) -> str:
         return f"NumPy {np.__version__}, the reference"
