@@ -1,0 +1,17 @@
+"""Files: tensors in safetensors."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import safetensors
+
+__all__ = ["safetensors"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"tensorgrad.io has no {name}")

@@ -1,0 +1,17 @@
+"""What training needs besides layers and optimizers: data loading, checkpointing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import checkpoint, data
+
+__all__ = ["checkpoint", "data"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"tensorgrad.utils has no {name}")
