@@ -112,6 +112,7 @@ def set_default_dtype(dtype: Any) -> None:
 
 
 def get_default_dtype() -> DType:
+    """The dtype of Python floats and of functions that are given none."""
     return BY_NAME[_default[0]]
 
 

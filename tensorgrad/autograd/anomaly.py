@@ -104,5 +104,6 @@ def _switch(by: int) -> None:
 
 
 def is_anomaly_enabled() -> bool:
+    """Whether backward searches for NaN."""
     return _depth > 0
 

@@ -169,8 +169,10 @@ class inference_mode(_Switch):
 
 
 def is_grad_enabled() -> bool:
+    """Whether operations are recorded in this thread."""
     return state.recording
 
 
 def is_inference_mode_enabled() -> bool:
+    """Whether this thread is in inference mode."""
     return state.inference

@@ -50,6 +50,10 @@ def test_second_derivative(case, backend):
 UNSAMPLED = {
     "copy_into": "writes into its argument; test_inplace",
     "full": "takes no array; test_create",
+    "sgd_": "writes into lists of arrays; tests/optim",
+    "adam_": "writes into lists of arrays; tests/optim",
+    "multi_norm": "takes a list of arrays; tests/optim",
+    "multi_scale_": "writes into a list of arrays; tests/optim",
     "move": "needs two devices; tests/gpu",
     "view_scatter": "its attribute is a chain of views; test_inplace",
     "assign": "in-place copy; test_inplace",
