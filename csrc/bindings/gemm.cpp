@@ -228,8 +228,8 @@ py::object linear(py::handle x, py::handle w, py::handle b) {
   if (!b.is_none()) {
     const View vb = view(b, "linear: bias");
     if (vb.ndim != 1 || vb.shape[0] != n)
-      bad_value("linear: bias " + to_string(vb.shape_vector()) + " does not fit weight " + to_string(vw.shape_vector()) +
-                "; expected (" + std::to_string(n) + ",)");
+      bad_value("linear: bias " + to_string(vb.shape_vector()) + " does not fit weight " +
+                to_string(vw.shape_vector()) + "; expected (" + std::to_string(n) + ",)");
     bias = dense(b, vx.dtype, "linear: bias");
   }
   const DType dtype = compute_type(vx.dtype);
@@ -267,7 +267,8 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
     bad_value("linear_backward: g has shape " + to_string(vg.shape_vector()) + ", x " + to_string(vx.shape_vector()) +
               " and weight " + to_string(vw.shape_vector()) + " give " + to_string(expected));
   const auto flags = py::cast<py::sequence>(needs);
-  if (flags.size() != 3) bad_value("linear_backward: needs holds 3 flags (x, w, b), got " + std::to_string(flags.size()));
+  if (flags.size() != 3)
+    bad_value("linear_backward: needs holds 3 flags (x, w, b), got " + std::to_string(flags.size()));
   const bool need_x = flags[0].cast<bool>(), need_w = flags[1].cast<bool>(), need_b = flags[2].cast<bool>();
   const DType dtype = compute_type(vx.dtype);
   py::object gx = py::none(), gw = py::none(), gb = py::none();

@@ -134,7 +134,8 @@ struct Backward {
   }
 
   // p and ds of one tile; `p` ends as P, `ds` as scale * dS, both with rows kKeys apart.
-  void tile(const Head<T>& head, Index index, Index i0, Index i1, Index j0, Index j1, const T* delta, T* p, T* ds) const {
+  void tile(const Head<T>& head, Index index, Index i0, Index i1, Index j0, Index j1, const T* delta, T* p,
+            T* ds) const {
       scores(a, head, i0, i1, j0, j1, p);
     const T* gi = g.data + head.b * g.batch + head.h * g.head + i0 * g.row;
     gemm_block(i1 - i0, j1 - j0, a.value_dim, rows(gi, g.row), transposed(head.v + j0 * a.v.row, a.v.row), ds, kKeys,

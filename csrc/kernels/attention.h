@@ -33,8 +33,8 @@ struct Attention {
   T scale = 1;
 };
 
-// lse (batch, heads, queries) contiguous: log of the sum of exp(score) per row, -inf where nothing is seen. Such a row of
-// out is 0, as in PyTorch.
+// lse (batch, heads, queries) contiguous: log of the sum of exp(score) per row, -inf where nothing is seen. Such a row
+// of out is 0, as in PyTorch.
 template <class T>
 void attention(const Attention<T>& a, HeadView<T> out, T* lse);
 

@@ -1,5 +1,5 @@
-// 1x1 with unit stride is a product of matrices, one channel per group a sum of shifted planes; all else goes through the
-// shared walk.
+// 1x1 with unit stride is a product of matrices, one channel per group a sum of shifted planes; all else goes through
+// the shared walk.
 #include "conv.h"
 
 #include <algorithm>

@@ -40,6 +40,11 @@ void dot_row(T* lane, const T* g, const T* x, Index stride, Index n) {
   else dot_row_by<0>(lane, g, x, stride, n);
 }
 
+// The row of the copy that a tap meets for the row of outputs (d, h).
+Index row_of(const SlabLayout& layout, Index d, Index h, const Triple& tap) {
+  return (d * layout.step[0] + tap[0]) * layout.box[1] + h * layout.step[1] + tap[1];
+}
+
 Slab whole_image(const Walk& walk, Index n) { return {n, 1, {0, 0, 0}, walk.size}; }
 
 // Planes of `per_group` channels per group on each side; one side has one.
@@ -72,8 +77,7 @@ void add_planes(const ConvShape& s, const Walk& walk, const Planes& p, const T* 
             for (Index c = 0; c < p.sources; ++c)
               for (std::size_t j = 0; j < pass.taps.size(); ++j) {
                 const Triple& tap = pass.taps[j];
-                const T* row = padded.data() + c * layout.channel + tap[2] +
-                               ((d * layout.step[0] + tap[0]) * layout.box[1] + h * layout.step[1] + tap[1]) * layout.box[2];
+                const T* row = padded.data() + c * layout.channel + tap[2] + row_of(layout, d, h, tap) * layout.box[2];
                 const T by = w[group * s.out_per_group() * s.taps() + c * p.weight_source + t * p.weight_target +
                                pass.weight[j]];
                 add_row(sum.data(), row, layout.step[2], by, pass.size[2]);
@@ -119,8 +123,7 @@ void depthwise_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
           for (Index h = 0; h < s.out[1]; ++h)
             for (Index j = 0; j < taps; ++j) {
               const Triple& tap = pass.taps[j];
-              const T* row = padded.data() + tap[2] +
-                             ((d * layout.step[0] + tap[0]) * layout.box[1] + h * layout.step[1] + tap[1]) * layout.box[2];
+              const T* row = padded.data() + tap[2] + row_of(layout, d, h, tap) * layout.box[2];
               dot_row(sums.data() + (t * taps + j) * kRowLanes, plane + (d * s.out[1] + h) * s.out[2], row,
                          layout.step[2], s.out[2]);
             }

@@ -123,8 +123,10 @@ inline void list_positions(const Slab& slab, const SlabLayout& layout, const Pas
 // Offsets of (channel, tap) for `channels` channels of the copy, taps fastest.
 inline void list_taps(const SlabLayout& layout, const Pass& pass, Index channels, std::vector<std::int32_t>& out) {
   for (Index c = 0; c < channels; ++c)
-    for (const Triple& t : pass.taps)
-      out.push_back(static_cast<std::int32_t>(c * layout.channel + (t[0] * layout.box[1] + t[1]) * layout.box[2] + t[2]));
+    for (const Triple& t : pass.taps) {
+      const Index tap = (t[0] * layout.box[1] + t[1]) * layout.box[2] + t[2];
+      out.push_back(static_cast<std::int32_t>(c * layout.channel + tap));
+    }
 }
 
 // Calls f(image, offset, count) for runs of positions in the order of list_positions: `offset` is the first one's place

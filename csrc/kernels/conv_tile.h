@@ -28,8 +28,8 @@ constexpr int kTileRows = 6;  // 12 sums, 2 of b, 1 of x: of 16 registers
 #endif
 
 template <class T, int V>
-void tile_width(const T* x, const std::int32_t* row, Index row_count, const std::int32_t* col, Index k, const T* b, T* c,
-               bool add) {
+void tile_width(const T* x, const std::int32_t* row, Index row_count, const std::int32_t* col, Index k, const T* b,
+                T* c, bool add) {
   constexpr int L = Lanes<T>::count;
   for (Index j0 = 0; j0 < row_count; j0 += kTileRows, c += kTileRows * V * L) {
     const T* base[kTileRows];

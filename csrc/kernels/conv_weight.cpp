@@ -51,7 +51,8 @@ class WeightGrad {
     const Index blocks = static_cast<Index>(blocks_.size()), taps = s_.taps();
     const Index width = 2 * kLanes;
     Index range = std::max<Index>(1, kSumElements / (width * taps));
-    range = std::min(range, std::max<Index>(1, 2 * kSlabSourceBytes / Index(sizeof(T)) / std::max<Index>(1, most_channel_)));
+    const Index by_source = 2 * kSlabSourceBytes / Index(sizeof(T)) / std::max<Index>(1, most_channel_);
+    range = std::min(range, std::max<Index>(1, by_source));
     in_ranges_ = divide_up(s_.in_per_group(), range);
     range = divide_up(s_.in_per_group(), in_ranges_);
     const Index by_sum = kSumElements / (width * round_up(range * taps, kTileRows));

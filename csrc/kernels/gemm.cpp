@@ -29,8 +29,9 @@ struct Cut {
 
 constexpr Index kSmall = Index(1) << 18;  // multiplications done before a second thread pays
 
-// Each tile packs its operands anew, which costs a tile of side s about 16 / s of its time twice over. So the longer side
-// is cut first, tiles keep a side of 128 (256 in large products), and there are few: 2 to 8, more only for products of seconds.
+// Each tile packs its operands anew, which costs a tile of side s about 16 / s of its time twice over. So the longer
+// side is cut first, tiles keep a side of 128 (256 in large products), and there are few: 2 to 8, more only for
+// products that take seconds.
 Cut cut_product(Index m, Index n, Index k, Index batch) {
   const Index work = m * n * k;
   Cut cut{m, n, 1, 1, 1};

@@ -24,7 +24,8 @@ using Windows = std::array<AxisWindows, 3>;
 Windows pool_windows(const PoolShape& s, bool count_include_pad);
 Windows adaptive_windows(const Triple& in, const Triple& out);
 
-// y[o] = max over the window, NaN wins; index = place of that value in its plane (of the last NaN, or the first maximum).
+// y[o] = max over the window, NaN wins; index = place of that value in its plane (of the last NaN, else of the first
+// maximum).
 template <class T>
 void max_pool(const PoolShape& s, const T* x, T* y, std::int64_t* index);
 template <class T>
