@@ -52,7 +52,7 @@ def _seeds(name: str, roots: tuple[Tensor, ...], given: Any, create: bool) -> li
                 f"{name}: the gradient has shape {tuple(gradient.shape)}, the tensor {tuple(root.shape)}."
             )
         else:
-            seed = gradient if gradient._data.dtype == root._data.dtype else gradient.to(root.dtype)  # type: ignore
+            seed = gradient if gradient._data.dtype == root._data.dtype else gradient.to(root.dtype)
         seeds.append(seed if create else seed._data)
     return seeds
 

@@ -28,7 +28,7 @@ def _point(name: str, inputs: Any, create_graph: bool) -> tuple[bool, tuple[Tens
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: inputs must be Tensors, got {type(x).__name__}")
         if create_graph and x._tracked:
-            ready.append(x.view_as(x))  # type: ignore[attr-defined]
+            ready.append(x.view_as(x))
         else:
             fresh = x.detach()
             fresh.requires_grad = True
@@ -47,7 +47,7 @@ def _outputs(name: str, given: Any) -> tuple[bool, tuple[Tensor, ...]]:
 
 def _vectors(name: str, given: Any, like: tuple[Tensor, ...], what: str) -> tuple[Tensor, ...]:
     if given is None:
-        if len(like) == 1 and like[0].numel() == 1:  # type: ignore[attr-defined]
+        if len(like) == 1 and like[0].numel() == 1:
             return (_ones(like[0]),)
         raise AutogradError(f"{name}: v may be left out only for a single {what} of one element.")
     many = (given,) if isinstance(given, Tensor) else tuple(given)
@@ -148,15 +148,15 @@ def jacobian(
         rows_of_outputs = []
         for y in ys:
             rows: list[list[Tensor]] = [[] for _ in xs]
-            flat = y.reshape(-1)  # type: ignore[attr-defined]
-            for i in range(y.numel()):  # type: ignore[attr-defined]
+            flat = y.reshape(-1)
+            for i in range(y.numel()):
                 found = _grads("jacobian", (flat[i],), xs, (_ones(flat[i]),), create_graph, strict)
                 for column, g in zip(rows, found, strict=True):
                     column.append(g)
             blocks = []
             for column, x in zip(rows, xs, strict=True):
                 shape = tuple(y.shape) + tuple(x.shape)
-                blocks.append(stack(column).reshape(shape) if column else _zeros(x).new_zeros(shape))  # type: ignore
+                blocks.append(stack(column).reshape(shape) if column else _zeros(x).new_zeros(shape))
             rows_of_outputs.append(_pack(single_in, _finish(blocks, create_graph)))
     return _pack(single_out, rows_of_outputs)
 
@@ -164,9 +164,9 @@ def jacobian(
 def _scalar(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*xs: Tensor) -> Tensor:
         out = func(*xs)
-        if not isinstance(out, Tensor) or out.numel() != 1:  # type: ignore[attr-defined]
+        if not isinstance(out, Tensor) or out.numel() != 1:
             raise AutogradError(f"{name}: the function must return a Tensor with a single element.")
-        return out.reshape(())  # type: ignore[attr-defined, no-any-return]
+        return out.reshape(())
 
     return checked
 

@@ -94,11 +94,11 @@ def save_on_cpu(pin_memory: bool = False) -> Iterator[None]:
         raise AutogradError("save_on_cpu: pinned memory is not supported; leave pin_memory=False.")
 
     def pack(tensor: Tensor) -> Any:
-        return tensor.device, tensor.cpu()  # type: ignore[attr-defined]
+        return tensor.device, tensor.cpu()
 
     def unpack(packed: Any) -> Tensor:
         device, tensor = packed
-        return tensor.to(device)  # type: ignore[no-any-return]
+        return tensor.to(device)
 
     with saved_tensors_hooks(pack, unpack):
         yield

@@ -76,7 +76,7 @@ class Backend(
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """The array on the host; may share memory where they are the same."""
-        return array  # type: ignore[no-any-return]
+        return array
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.xp.empty(shape, dtype=dtype)
@@ -103,7 +103,7 @@ class Backend(
         """The fastest way to run ``op`` here: a method of its name, its formula, or its definition."""
         method = getattr(self, op.name, None) if op.name not in _NOT_KERNELS else None
         if method is not None:
-            return method  # type: ignore[no-any-return]
+            return method
         if hasattr(op, "specialize"):
             return self.formula_kernel(op)  # type: ignore[arg-type]
         if op.define is None:

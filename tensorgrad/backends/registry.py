@@ -62,9 +62,9 @@ def class_of(name: str) -> type[Backend]:
         point = _from_entry_points().get(name)
         if point is None:
             raise BackendError(f"unknown backend {name!r}; the backends are {', '.join(names())}.")
-        return point.load()  # type: ignore[no-any-return]
+        return point.load()
     module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    return getattr(importlib.import_module(module), attribute)
 
 
 def get(name: str) -> Backend:
@@ -131,7 +131,7 @@ def backend_of(array_type: type) -> Backend | None:
 
 def active(array: Any) -> Backend:
     """Who computes on this array now, in this thread."""
-    return local.plain.of(array).backend  # type: ignore[no-any-return]
+    return local.plain.of(array).backend
 
 
 def on_device(device: Any) -> Backend:
@@ -149,7 +149,7 @@ def on_device(device: Any) -> Backend:
         found = local.plain[found.array_type].backend
     if place.index is not None and place.index >= found.device_count():
         raise DeviceError(f"device {str(place)!r} does not exist; there are {found.device_count()}.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 _CPU = Device("cpu")

@@ -36,7 +36,7 @@ class _Activation(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         own = self.__dict__
-        return type(self).function(input, **{name: own[name] for name in self.settings})  # type: ignore[no-any-return]
+        return type(self).function(input, **{name: own[name] for name in self.settings})
 
     def extra_repr(self) -> str:
         own = self.__dict__
@@ -49,7 +49,7 @@ class _Plain(_Activation):
     """A function without settings."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return type(self).function(input)  # type: ignore[no-any-return]
+        return type(self).function(input)
 
 
 class _InPlace(_Activation):
@@ -59,7 +59,7 @@ class _InPlace(_Activation):
         self._keep(inplace=inplace)
 
     def forward(self, input: Tensor) -> Tensor:
-        return type(self).function(input, self.inplace)  # type: ignore[no-any-return]
+        return type(self).function(input, self.inplace)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""

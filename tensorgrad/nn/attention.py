@@ -98,11 +98,11 @@ class MultiheadAttention(Module):
                 f"MultiheadAttention: expected query, key, value all of 2 or all of 3 dimensions, got {tuple(q.shape)}, "
                 f"{tuple(k.shape)}, {tuple(v.shape)}."
             )
-        parts: list[Any] = [x if batched else x.unsqueeze(1) for x in (q, k, v)]  # type: ignore[attr-defined]
+        parts: list[Any] = [x if batched else x.unsqueeze(1) for x in (q, k, v)]
         if batched and self.batch_first:
             parts = [x.transpose(0, 1) for x in parts]
         if key_padding_mask is not None and key_padding_mask.ndim == 1:
-            key_padding_mask = key_padding_mask.unsqueeze(0)  # type: ignore[attr-defined]
+            key_padding_mask = key_padding_mask.unsqueeze(0)
         length, n = parts[0].shape[:2]
         projected = self._project(*parts)
         mask = self._mask(attn_mask, key_padding_mask, n, projected[1].shape[0], projected[0])

@@ -139,7 +139,7 @@ class Sequential(_Numbered):
     def __imul__(self, times: int) -> Sequential:
         if not isinstance(times, int) or times <= 0:
             raise ValueError(f"Sequential can be repeated a positive number of times, got {times!r}")
-        return self.extend(list(self) * (times - 1))  # type: ignore[no-any-return]
+        return self.extend(list(self) * (times - 1))
 
 
 class ModuleList(_Numbered):

@@ -107,7 +107,7 @@ class _Forward(_Conv):
         padding = self.padding
         if self.padding_mode != "zeros":
             input, padding = pad(input, self._both_sides(), mode=self.padding_mode), 0
-        return type(self).function(  # type: ignore[no-any-return]
+        return type(self).function(
             input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
         )
 
@@ -174,7 +174,7 @@ class _Transposed(_Conv):
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """``output_size``: the spatial sizes of the result, where the stride leaves a choice."""
         extra = self.output_padding if output_size is None else self._extra_for(input, output_size)
-        return type(self).function(  # type: ignore[no-any-return]
+        return type(self).function(
             input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
         )
 

@@ -181,15 +181,15 @@ class _Pass(Function):
     """The identity, whose gradients pass ``observe`` (as many as ``count``, None where there is no tensor)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, observe: Callable[..., Any], count: int, positions: list[int], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.observe, ctx.count, ctx.positions = observe, count, positions
         ctx.set_materialize_grads(False)
-        return tuple(x.view_as(x) for x in tensors)  # type: ignore[attr-defined]
+        return tuple(x.view_as(x) for x in tensors)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         full: list[Any] = [None] * ctx.count
         for i, grad in zip(ctx.positions, grads, strict=True):
             full[i] = grad

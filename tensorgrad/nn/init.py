@@ -65,19 +65,19 @@ def _fan(tensor: Tensor, mode: str) -> int:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform in [a, b)."""
     with no_grad():
-        return tensor.uniform_(a, b, generator=generator)  # type: ignore[attr-defined, no-any-return]
+        return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with this mean and standard deviation."""
     with no_grad():
-        return tensor.normal_(mean, std, generator=generator)  # type: ignore[attr-defined, no-any-return]
+        return tensor.normal_(mean, std, generator=generator)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """The same value everywhere."""
     with no_grad():
-        return tensor.fill_(val)  # type: ignore[attr-defined, no-any-return]
+        return tensor.fill_(val)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def _put(tensor: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
 
     with no_grad():
         value: Any = from_numpy(np.ascontiguousarray(values))
-        return tensor.copy_(value.to(tensor.device))  # type: ignore[attr-defined, no-any-return]
+        return tensor.copy_(value.to(tensor.device))
 
 
 def eye_(tensor: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def trunc_normal_(
     with no_grad():
         x: Any = tensor
         x.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
-        return x.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)  # type: ignore[no-any-return]
+        return x.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -207,4 +207,4 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
     normal_(tensor, 0.0, std, generator)
     with no_grad():
         mask: Any = ops.from_numpy(kept)  # type: ignore[attr-defined]
-        return tensor.mul_(mask.to(tensor))  # type: ignore[attr-defined, no-any-return]
+        return tensor.mul_(mask.to(tensor))

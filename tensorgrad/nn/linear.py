@@ -57,7 +57,7 @@ class Linear(Module):
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight
         if type(weight) is Parameter and isinstance(input, Tensor):
-            return _linear(input, weight, self.bias)  # type: ignore[no-any-return]
+            return _linear(input, weight, self.bias)
         return linear(input, weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -100,7 +100,7 @@ class Bilinear(Module):
         from ..ops.einsum import einsum
 
         y = einsum("...i,kij,...j->...k", input1, self.weight, input2)
-        return y if self.bias is None else y + self.bias  # type: ignore[no-any-return, operator]
+        return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
         return (
@@ -118,7 +118,7 @@ class Flatten(Module):
         self.end_dim = end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        return input.flatten(self.start_dim, self.end_dim)  # type: ignore[attr-defined, no-any-return]
+        return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
@@ -133,7 +133,7 @@ class Unflatten(Module):
         self.unflattened_size = unflattened_size
 
     def forward(self, input: Tensor) -> Tensor:
-        return input.unflatten(self.dim, self.unflattened_size)  # type: ignore[attr-defined, no-any-return]
+        return input.unflatten(self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

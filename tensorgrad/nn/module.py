@@ -214,11 +214,11 @@ class Module(StateMixin):
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter at a dotted path. Raises AttributeError if there is none."""
-        return self._get_member(target, PARAMETER)  # type: ignore[no-any-return]
+        return self._get_member(target, PARAMETER)
 
     def get_buffer(self, target: str) -> Tensor:
         """The buffer at a dotted path. Raises AttributeError if there is none."""
-        return self._get_member(target, BUFFER)  # type: ignore[no-any-return]
+        return self._get_member(target, BUFFER)
 
     # --- walking the tree
 
@@ -367,7 +367,7 @@ class Module(StateMixin):
 
         def move(x: Any) -> Tensor:
             kind = wanted if x.dtype.category >= 2 else None
-            return x.to(device=place, dtype=kind, non_blocking=non_blocking)  # type: ignore[no-any-return]
+            return x.to(device=place, dtype=kind, non_blocking=non_blocking)
 
         return self._apply(move)
 
@@ -392,7 +392,7 @@ class Module(StateMixin):
 
     def type(self: Self, dst_type: Any) -> Self:
         """All parameters and buffers in this dtype."""
-        return self._apply(lambda x: x.to(dtype=dst_type))  # type: ignore[attr-defined, no-any-return]
+        return self._apply(lambda x: x.to(dtype=dst_type))
 
     def cpu(self: Self) -> Self:
         """Parameters and buffers in host memory."""
@@ -462,4 +462,4 @@ def zero_in_place(parameter: Tensor) -> None:
     assert grad is not None
     if grad._tracked:
         grad = parameter._grad = grad.detach()
-    grad.zero_()  # type: ignore[attr-defined]
+    grad.zero_()

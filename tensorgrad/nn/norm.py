@@ -142,7 +142,7 @@ class _InstanceNorm(_Tracking):
     def forward(self, input: Tensor) -> Tensor:
         self._check(input)
         full = max(self.ranks)
-        x: Any = input if input.ndim == full else input.unsqueeze(0)  # type: ignore[attr-defined]
+        x: Any = input if input.ndim == full else input.unsqueeze(0)
         if x.shape[1] != self.num_features and self.affine:
             raise ShapeError(
                 f"{type(self).__name__}: expected {self.num_features} channels, got input of {tuple(input.shape)}."
@@ -152,7 +152,7 @@ class _InstanceNorm(_Tracking):
         y: Any = ops.instance_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, by_sample, momentum, self.eps
         )
-        return y if input.ndim == full else y.squeeze(0)  # type: ignore[no-any-return]
+        return y if input.ndim == full else y.squeeze(0)
 
 
 class InstanceNorm1d(_InstanceNorm):

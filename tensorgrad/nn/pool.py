@@ -82,7 +82,7 @@ class _AvgPool(Module):
         self.divisor_override = divisor_override
 
     def forward(self, input: Tensor) -> Tensor:
-        return type(self).function(  # type: ignore[no-any-return]
+        return type(self).function(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
             self.divisor_override,
         )  # fmt: skip
@@ -134,7 +134,7 @@ class _AdaptiveAvg(Module):
         self.output_size = output_size
 
     def forward(self, input: Tensor) -> Tensor:
-        return type(self).function(input, self.output_size)  # type: ignore[no-any-return]
+        return type(self).function(input, self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"

@@ -248,7 +248,7 @@ class LSTM(_Recurrent):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         outputs, state = self._run(input, hx)
-        return outputs, state  # type: ignore[return-value]
+        return outputs, state
 
 
 class _Cell(Module):
@@ -310,7 +310,7 @@ class RNNCell(_Cell):
         self.nonlinearity = nonlinearity
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._next(input, hx)[0]  # type: ignore[no-any-return]
+        return self._next(input, hx)[0]
 
 
 class GRUCell(_Cell):
@@ -319,7 +319,7 @@ class GRUCell(_Cell):
     mode = "GRU"
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._next(input, hx)[0]  # type: ignore[no-any-return]
+        return self._next(input, hx)[0]
 
 
 class LSTMCell(_Cell):

@@ -189,7 +189,7 @@ class StateMixin:
                 )
         if not assign:
             with no_grad():
-                current.copy_(value.to(current.device))  # type: ignore[attr-defined]
+                current.copy_(value.to(current.device))
             return None
         if isinstance(current, Parameter):
             if isinstance(value, Parameter):

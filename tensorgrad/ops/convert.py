@@ -70,7 +70,7 @@ def __array_wrap__(self: Tensor, array: Any, context: Any = None, return_scalar:
 class _Move(Op):
     """Copying between devices: the one op whose result another backend computes on."""
 
-    def __call__(self, x: Tensor, *, device: Device) -> Tensor:  # type: ignore[override]
+    def __call__(self, x: Tensor, *, device: Device) -> Tensor:
         found = registry.on_device(device)
         out = wrap(found.from_host(host(x), device.index))
         from ..autograd.grad_mode import state
@@ -147,12 +147,12 @@ for _method, _dtype in _METHODS.items():
 
 def type_(self: Tensor, dtype: Any = None) -> Any:
     """The dtype's name without an argument, else the tensor converted to ``dtype``."""
-    return repr(self.dtype) if dtype is None else self.to(as_dtype(dtype))  # type: ignore[attr-defined]
+    return repr(self.dtype) if dtype is None else self.to(as_dtype(dtype))
 
 
 def type_as(self: Tensor, other: Tensor) -> Tensor:
     """The tensor in the dtype of ``other``."""
-    return self.to(other.dtype)  # type: ignore[attr-defined, no-any-return]
+    return self.to(other.dtype)
 
 
 def cpu(self: Tensor) -> Tensor:

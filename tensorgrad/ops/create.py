@@ -98,7 +98,7 @@ def _holds_numpy(data: Any) -> bool:
 
 def _with_numbers(data: Any) -> Any:
     if isinstance(data, Tensor):
-        return data.tolist()  # type: ignore[attr-defined]
+        return data.tolist()
     return [_with_numbers(part) for part in data] if isinstance(data, (list, tuple)) else data
 
 
@@ -119,12 +119,12 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
-        out = data.detach().clone()  # type: ignore[attr-defined]
+        out = data.detach().clone()
         out = out.to(device=device, dtype=wanted) if device is not None or wanted is not None else out
         out._version = None
         if requires_grad:
             out.requires_grad = True
-        return out  # type: ignore[no-any-return]
+        return out
     if hasattr(data, "__cuda_array_interface__"):
         return tensor(from_array(data), dtype=dtype, device=device, requires_grad=requires_grad)
     return finish(to_device(_host_array(data, wanted), device), requires_grad)
@@ -143,7 +143,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     if isinstance(data, np.ndarray):
         data = from_numpy(data)
     if isinstance(data, Tensor):
-        return data if dtype is None and device is None else data.to(device=device, dtype=dtype)  # type: ignore
+        return data if dtype is None and device is None else data.to(device=device, dtype=dtype)
     return tensor(data, dtype=dtype, device=device)
 
 
@@ -199,7 +199,7 @@ def full(
     size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of the given size, every element ``fill_value``."""
-    value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value  # type: ignore
+    value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
     return _filled("full", shape_from("full", (size,)), value, dtype, device, requires_grad)
 
 

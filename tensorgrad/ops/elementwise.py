@@ -92,7 +92,7 @@ class Elementwise(Op):
     def _floating(self, keys: tuple[str, ...]) -> bool:
         return any(name[0] in "fbc" and name != "bool" for _, name in self.specialize(keys).outputs)
 
-    def infer(self, *arrays: Any) -> Any:  # type: ignore[override]
+    def infer(self, *arrays: Any) -> Any:
         """Spec of each result; raises DTypeError or ShapeError."""
         program = self.specialize(tuple(map(key_of, arrays)))
         shape = broadcast_shape(self.name, *(a.shape for a in arrays if hasattr(a, "shape")))

@@ -224,7 +224,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     value = as_operand("copy_", src)
     value = value if isinstance(value, Tensor) else as_value("copy_", self, value)
     if elsewhere(self._data, value._data):
-        value = value.to(self.device)  # type: ignore[attr-defined]
+        value = value.to(self.device)
     if grad_state.recording and (self._tracked or value._tracked):
         if self is value:
             return self

@@ -196,7 +196,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     """
     at, total = _dim_to_cut("tensor_split", input, dim)
     if isinstance(indices_or_sections, Tensor):
-        indices_or_sections = indices_or_sections.tolist()  # type: ignore[attr-defined]
+        indices_or_sections = indices_or_sections.tolist()
     if isinstance(indices_or_sections, (tuple, list)):
         cuts = [0, *integers("tensor_split", (indices_or_sections,)), total]
         starts = [min(max(c + total if c < 0 else c, 0), total) for c in cuts]

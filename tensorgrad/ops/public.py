@@ -198,9 +198,9 @@ def round(input: Tensor, *, decimals: int = 0, out: Any = None) -> Any:
     if decimals == 0:
         result = pw.round(input)
     elif decimals > 0:
-        result = pw.round(input * 10.0**decimals) / 10.0**decimals  # type: ignore[operator]
+        result = pw.round(input * 10.0**decimals) / 10.0**decimals
     else:
-        result = pw.round(input / 10.0**-decimals) * 10.0**-decimals  # type: ignore[operator]
+        result = pw.round(input / 10.0**-decimals) * 10.0**-decimals
     return result if out is None else deliver("round", result, out)
 
 
@@ -221,7 +221,7 @@ def _fill_value(input: Tensor, mask: Any, value: Any) -> Any:
     if isinstance(ready, Tensor):
         if ready._data.ndim:
             raise DTypeError(f"masked_fill: value must be a number or a 0-d tensor, got {tuple(ready.shape)}.")
-        return ready.to(input.dtype)  # type: ignore[attr-defined]
+        return ready.to(input.dtype)
     if BY_NAME[result_name((key_of(input._data), key_of(ready)))].category > input.dtype.category:
         raise DTypeError(f"masked_fill: {ready!r} can't be stored in a tensor of {input.dtype}.")
     return ready
@@ -229,7 +229,7 @@ def _fill_value(input: Tensor, mask: Any, value: Any) -> Any:
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """``input`` with ``value`` where ``mask`` is True. Raises DTypeError for a mask that is not bool."""
-    return pw.masked_fill(input, mask, _fill_value(input, mask, value))  # type: ignore[no-any-return]
+    return pw.masked_fill(input, mask, _fill_value(input, mask, value))
 
 
 def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -272,7 +272,7 @@ def nan_to_num(
 ) -> Any:
     """NaN and infinities replaced by numbers; infinities by default by the dtype's largest and lowest."""
     if input.dtype.category < 2:
-        result: Any = input.clone()  # type: ignore[attr-defined]
+        result: Any = input.clone()
     else:
         largest = _largest(input.dtype)
         result = pw.nan_to_num(

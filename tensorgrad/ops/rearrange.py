@@ -143,7 +143,7 @@ def repeat_interleave(
     at = 0 if dim is None else one_dim("repeat_interleave", dim, array.ndim)
     size = x._data.shape[at]
     if isinstance(repeats, Tensor) and repeats._data.size == 1:
-        repeats = repeats.item()  # type: ignore[attr-defined]
+        repeats = repeats.item()
     if not isinstance(repeats, Tensor):
         times = int(repeats)
         if times < 0:

@@ -385,7 +385,7 @@ def storage_offset(self: Tensor) -> int:
     """How many elements after the first one of its base a view begins."""
     if self._base is None:
         return 0
-    return (self.data_ptr() - self._base.data_ptr()) // int(self._data.itemsize)  # type: ignore[attr-defined]
+    return (self.data_ptr() - self._base.data_ptr()) // int(self._data.itemsize)
 
 
 def __len__(self: Tensor) -> int:

@@ -78,7 +78,7 @@ class CppBackend(NumpyBackend):
             program = op.specialize(keys)
             return program.code, program.outputs
 
-        return self.c.Formula(op.name, specialize)  # type: ignore[no-any-return]
+        return self.c.Formula(op.name, specialize)
 
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
@@ -179,6 +179,6 @@ def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
     if q.ndim > 4:
         if mask is not None and mask.ndim > 2:
             return None
-        return tuple(x.reshape(-1 if x.size else 0, *x.shape[-3:]) for x in (q, k, v))  # type: ignore[return-value]
+        return tuple(x.reshape(-1 if x.size else 0, *x.shape[-3:]) for x in (q, k, v))
     ones = (1,) * (4 - q.ndim)
-    return tuple(x.reshape(*ones, *x.shape) for x in (q, k, v))  # type: ignore[return-value]
+    return tuple(x.reshape(*ones, *x.shape) for x in (q, k, v))

@@ -58,7 +58,7 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
             f"the total norm of order {norm_type} is not finite ({float(total)}), so the gradients can't be clipped. "
             "Pass error_if_nonfinite=False to scale by it anyway."
         )
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor) -> None:
@@ -102,4 +102,4 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     bound = float(clip_value)
     with no_grad():
         for grad in _gradients(parameters):
-            grad.clamp_(-bound, bound)  # type: ignore[attr-defined]
+            grad.clamp_(-bound, bound)

@@ -14,7 +14,7 @@ __all__ = ["parameters_to_vector", "vector_to_parameters"]
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """The elements of all parameters, one after the other."""
-    return cat([p.reshape(-1) for p in parameters])  # type: ignore[attr-defined]
+    return cat([p.reshape(-1) for p in parameters])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
@@ -25,6 +25,6 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
         raise ShapeError(f"vector_to_parameters: the parameters have {total} elements, the vector {tuple(vec.shape)}.")
     start = 0
     for p in members:
-        part: Any = vec[start : start + int(p._data.size)]  # type: ignore[index]
+        part: Any = vec[start : start + int(p._data.size)]
         p.data = part.view_as(p).data
         start += int(p._data.size)

@@ -58,14 +58,14 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
-        return tuple(x[index] for x in self.tensors)  # type: ignore[index]
+        return tuple(x[index] for x in self.tensors)
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
 
     def batch(self, indices: Sequence[int]) -> list[Tensor]:
         """The rows at all these indices, as ``default_collate`` would stack them, in one gather per tensor."""
-        return [x[list(indices)] for x in self.tensors]  # type: ignore[index]
+        return [x[list(indices)] for x in self.tensors]
 
 
 class StackDataset(Dataset[Any]):
@@ -113,7 +113,7 @@ class ConcatDataset(Dataset[T]):
         index %= len(self)
         which = bisect_right(self.cumulative_sizes, index)
         start = self.cumulative_sizes[which - 1] if which else 0
-        return self.datasets[which][index - start]  # type: ignore[no-any-return]
+        return self.datasets[which][index - start]
 
 
 class ChainDataset(IterableDataset[Any]):
@@ -138,13 +138,13 @@ class Subset(Dataset[T]):
 
     def __getitem__(self, index: Any) -> T:
         if isinstance(index, list):
-            return self.dataset[[self.indices[i] for i in index]]  # type: ignore[no-any-return]
-        return self.dataset[self.indices[index]]  # type: ignore[no-any-return]
+            return self.dataset[[self.indices[i] for i in index]]
+        return self.dataset[self.indices[index]]
 
     def __getitems__(self, indices: list[int]) -> list[T]:
         chosen = [self.indices[i] for i in indices]
         if hasattr(self.dataset, "__getitems__"):
-            return self.dataset.__getitems__(chosen)  # type: ignore[no-any-return]
+            return self.dataset.__getitems__(chosen)
         return [self.dataset[i] for i in chosen]
 
     @property
@@ -174,6 +174,6 @@ def random_split(
             sizes[i % len(sizes)] += 1
     if sum(sizes) != total:
         raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
-    order = randperm(total, generator=generator).tolist()  # type: ignore[attr-defined]
+    order = randperm(total, generator=generator).tolist()
     ends = list(accumulate(sizes))
     return [Subset(dataset, order[end - size : end]) for end, size in zip(ends, sizes, strict=True)]

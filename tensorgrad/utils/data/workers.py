@@ -83,7 +83,7 @@ class Pool:
         if not hasattr(context, "Process"):
             # not fork by default: it copies the locks of kernels' threads in whatever state they are
             context = multiprocessing.get_context(context or "spawn")
-        seed = int(randint(0, 2**62, (), generator=loader.generator))  # type: ignore[call-overload]
+        seed = int(randint(0, 2**62, (), generator=loader.generator))
         count = loader.num_workers
         settings = (loader.collate_fn, loader.worker_init_fn, loader.batch_size, loader.drop_last)
         self.tasks = [context.Queue() for _ in range(count)]
@@ -100,7 +100,7 @@ class Pool:
         waited = 0.0
         while True:
             try:
-                return self.results.get(timeout=1.0 if not timeout else min(1.0, timeout))  # type: ignore[no-any-return]
+                return self.results.get(timeout=1.0 if not timeout else min(1.0, timeout))
             except queue.Empty:
                 waited += 1.0 if not timeout else min(1.0, timeout)
                 dead = [p for p in self.processes if not p.is_alive()]
