@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kAxes = 64;
 constexpr Index kPieceBytes = 131072;
-constexpr Index kSquare = 16;
+constexpr Index kSquare = 16, kLarge = 128;
 
 struct Pair {
   uint64_t a, b;
@@ -146,16 +146,20 @@ void copy_transposed(const Layout& l, int row, const char* from, char* to) {
   Index planes = 1;
   for (int k = 0; k < inner; ++k)
     if (k != row) planes *= l.shape[k];
-  const Index row_blocks = (rows + kSquare - 1) / kSquare;
-  const Index bytes = kSquare * columns * Index(sizeof(I));
-  parallel_for(planes * row_blocks, std::max<Index>(1, kPieceBytes / bytes), [&](Index first, Index last) {
+  // Large squares first, so that few pages are in use at a time; small ones inside.
+  const Index row_blocks = (rows + kLarge - 1) / kLarge, column_blocks = (columns + kLarge - 1) / kLarge;
+  const Index bytes = std::min(rows, kLarge) * std::min(columns, kLarge) * Index(sizeof(I));
+  parallel_for(planes * row_blocks * column_blocks, std::max<Index>(1, kPieceBytes / bytes), [&](Index first, Index last) {
     for (Index u = first; u < last; ++u) {
       Index f, t;
-      locate(l, inner, row, u / row_blocks, f, t);
-      const Index r = u % row_blocks * kSquare, height = std::min(kSquare, rows - r);
-      for (Index c = 0; c < columns; c += kSquare)
-        copy_square<I>(from + f + r * l.from[row] + c * l.from[inner], l.from[row], l.from[inner],
-                       to + t + r * l.to[row] + c * l.to[inner], l.to[row], height, std::min(kSquare, columns - c));
+      locate(l, inner, row, u / (row_blocks * column_blocks), f, t);
+      const Index row_first = u / column_blocks % row_blocks * kLarge, row_last = std::min(rows, row_first + kLarge);
+      const Index column_first = u % column_blocks * kLarge, column_last = std::min(columns, column_first + kLarge);
+      for (Index r = row_first; r < row_last; r += kSquare)
+        for (Index c = column_first; c < column_last; c += kSquare)
+          copy_square<I>(from + f + r * l.from[row] + c * l.from[inner], l.from[row], l.from[inner],
+                         to + t + r * l.to[row] + c * l.to[inner], l.to[row], std::min(kSquare, row_last - r),
+                         std::min(kSquare, column_last - c));
     }
   });
 }

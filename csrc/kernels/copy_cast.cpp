@@ -14,6 +14,9 @@ constexpr Index kCastPiece = 65536, kCastBlock = 1024;
 template <class C, class To>
 void write_block(const C* from, char* to, Index n) {
   To* out = reinterpret_cast<To*>(to);
+#if defined(__F16C__)
+  if constexpr (std::is_same_v<C, float> && std::is_same_v<To, half>) return narrow_to_halves(out, from, n);
+#endif
   for (Index i = 0; i < n; ++i) out[i] = convert<To>(from[i]);
 }
 

@@ -11,6 +11,10 @@
 
 #include "../core/dtype.h"
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 namespace tg {
 
 template <class T>
@@ -58,9 +62,31 @@ inline S load_item(const char* p) {  // any alignment; a bool is any nonzero byt
   }
 }
 
+#if defined(__F16C__)
+// Compilers do not vectorize these conversions on their own.
+inline void widen_halves(float* to, const char* from, Index n) {
+  Index i = 0;
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i))));
+  for (; i < n; ++i) to[i] = float(load_item<half>(from + 2 * i));
+}
+inline void narrow_to_halves(half* to, const float* from, Index n) {
+  Index i = 0;
+  for (; i + 8 <= n; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  for (; i < n; ++i) to[i] = half(from[i]);
+}
+#endif
+
 // to[i] = the item at from + i * stride.
 template <class To, class From>
 void load_block(To* to, const char* from, Index stride, Index n) {
+#if defined(__F16C__)
+  if constexpr (std::is_same_v<To, float> && std::is_same_v<From, half>) {
+    if (stride == 2) return widen_halves(to, from, n);
+  }
+#endif
   if (stride == Index(sizeof(From))) {
     for (Index i = 0; i < n; ++i) to[i] = convert<To>(load_item<From>(from + i * Index(sizeof(From))));
   } else {

@@ -65,6 +65,10 @@ void walk(const GatherShape& s, Visit visit) {
       }
       const Index data_base = data_outer * data_length * data_inner;
       const Index source_base = source_outer * source_length * source_inner;
+      if (s.dim + 1 == s.ndim) {  // nothing comes after dim
+        for (Index r = 0; r < length; ++r) visit(b * length + r, data_base, Index(1), source_base + r);
+        continue;
+      }
       for (Index r = 0; r < length; ++r) {
         const Index at = (b * length + r) * after + column;
         for (Index j = 0; j < n; ++j)
@@ -117,11 +121,17 @@ void scatter_add(const GatherShape& s, T* y, const int64_t* index, const T* src)
 }
 
 void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y) {
-  if (bytes == 0) return;
+  if (bytes == 0 || count == 0) return;
   const Index group = std::max<Index>(1, 4 * kPiece / bytes);
   parallel_for(outer * count, group, [&](Index first, Index last) {
     const auto each = [&](auto copy) {
-      for (Index t = first; t < last; ++t) copy(y + t * bytes, x + (t / count * length + index[t % count]) * bytes);
+      for (Index t = first; t < last;) {
+        const Index m = t % count, n = std::min(count - m, last - t);
+        const char* from = x + t / count * length * bytes;
+        char* to = y + t * bytes;
+        for (Index k = 0; k < n; ++k) copy(to + k * bytes, from + index[m + k] * bytes);
+        t += n;
+      }
     };
     switch (bytes) {
       case 4: return each([](char* to, const char* from) { std::memcpy(to, from, 4); });

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "../core/dtype.h"
 
@@ -38,6 +39,18 @@ inline double sum_lanes(Wide<double>::Vector v) {
   return (h[0] + h[2]) + (h[1] + h[3]);
 }
 
+// The last `count` lanes, zero in the others: a tail is read as the end of a full vector.
+template <class T>
+inline typename Wide<T>::Vector last_lanes(typename Wide<T>::Vector v, Index count) {
+  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef Bits Mask __attribute__((vector_size(64)));
+  constexpr Index w = Wide<T>::lanes;
+  Mask lane;
+  if constexpr (w == 16) lane = Mask{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  else lane = Mask{0, 1, 2, 3, 4, 5, 6, 7};
+  return lane >= Bits(w - count) ? v : typename Wide<T>::Vector{};
+}
+
 // The sum over i < n of a map: `wide(i)` gives lanes i, i+1, ..., `one(i)` a single value.
 template <class T, class WideMap, class OneMap>
 inline T sum_map(Index n, WideMap wide, OneMap one) {
@@ -51,10 +64,13 @@ inline T sum_map(Index n, WideMap wide, OneMap one) {
     d += wide(i + 3 * w);
   }
   for (; i + w <= n; i += w) a += wide(i);
-  T tail = 0;
-  for (; i < n; ++i) tail += one(i);
-  if (n < w) return tail;
-  return sum_lanes((a + b) + (c + d)) + tail;
+  if (n < w) {
+    T total = 0;
+    for (; i < n; ++i) total += one(i);
+    return total;
+  }
+  if (i < n) d += last_lanes<T>(wide(n - w), n - i);
+  return sum_lanes((a + b) + (c + d));
 }
 
 template <class T>
@@ -113,6 +129,22 @@ inline T min_nan(T a, T b) {
   return (a < b || a != a) ? a : b;
 }
 
+template <Index By, class V, size_t... I>
+inline V rotate_lanes(V v, std::index_sequence<I...>) {
+  return __builtin_shufflevector(v, v, (int(I + By) % int(sizeof...(I)))...);
+}
+
+// One value from all lanes, halving: log2 steps instead of one per lane.
+template <class T, class V, class Pick>
+inline T fold_lanes(V v, Pick pick) {
+  constexpr auto all = std::make_index_sequence<size_t(Wide<T>::lanes)>();
+  if constexpr (Wide<T>::lanes >= 16) v = pick(v, rotate_lanes<8>(v, all));
+  v = pick(v, rotate_lanes<4>(v, all));
+  v = pick(v, rotate_lanes<2>(v, all));
+  v = pick(v, rotate_lanes<1>(v, all));
+  return v[0];
+}
+
 // Largest (Sign > 0) or smallest value of a run of n >= 1; a NaN anywhere gives NaN.
 template <int Sign, class T>
 inline T extreme_run(const T* x, Index n) {
@@ -144,7 +176,9 @@ inline T extreme_run(const T* x, Index n) {
       a = pick(pick(a, b), pick(c, d));
     }
     for (; i + w <= n; i += w) a = pick(a, Wide<T>::load(x + i));
-    for (Index l = 0; l < w; ++l) best = one(best, a[l]);
+    if (i < n) a = pick(a, Wide<T>::load(x + n - w));  // some values twice, which changes no extreme
+    i = n;
+    best = fold_lanes<T>(a, pick);
   }
   for (; i < n; ++i) best = one(best, x[i]);
   return best;

@@ -127,8 +127,20 @@ struct ProdOp {  // floats multiply in double, so partial products overflow only
   using Acc = std::conditional_t<std::is_integral_v<T>, uint64_t, std::conditional_t<std::is_same_v<T, float>, double, T>>;
   static Acc init() { return Acc(1); }
   static void run(Acc& a, const C* x, Index n) {
-    Acc p[4] = {Acc(1), Acc(1), Acc(1), Acc(1)};
     Index i = 0;
+    if constexpr (std::is_same_v<T, float>) {
+      typedef float Narrow __attribute__((vector_size(32), aligned(4), may_alias));
+      using V = Wide<double>::Vector;
+      if (n >= 32) {
+        V p[4];
+        for (V& v : p) v = Wide<double>::fill(1);
+        for (; i + 32 <= n; i += 32)
+          for (int l = 0; l < 4; ++l)
+            p[l] *= __builtin_convertvector(*reinterpret_cast<const Narrow*>(x + i + 8 * l), V);
+        a *= fold_lanes<double>((p[0] * p[1]) * (p[2] * p[3]), [](V u, V v) { return u * v; });
+      }
+    }
+    Acc p[4] = {Acc(1), Acc(1), Acc(1), Acc(1)};
     for (; i + 4 <= n; i += 4)
       for (int l = 0; l < 4; ++l) p[l] *= Acc(x[i + l]);
     for (; i < n; ++i) p[0] *= Acc(x[i]);
@@ -225,18 +237,31 @@ struct VarOp {
   static void merge(Acc& a, const Acc& b) { a.merge(b.count, b.mean, b.m2); }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
     const T inverse = T(1) / T(count);
-    for (Index j = 0; j < n; ++j) {
-      T s = 0;
-      for (Index r = 0; r < count; ++r) s += rows[r][j];
-      const T center = s * inverse;
-      T q = 0, off = 0;
-      for (Index r = 0; r < count; ++r) {
-        const T d = rows[r][j] - center;
-        off += d;
-        q += d * d;
+    constexpr Index tile = 64;
+    for (Index start = 0, width; start < n; start += width) {
+      width = n - start < tile ? n - start : tile;
+      while (width > 1 && a[start + width - 1].count != a[start].count) --width;  // the end of a stack is one row shorter
+      T center[tile], off[tile], q[tile];
+      for (Index j = 0; j < width; ++j) center[j] = off[j] = q[j] = 0;
+      for (Index r = 0; r < count; ++r)
+        for (Index j = 0; j < width; ++j) center[j] += rows[r][start + j];
+      for (Index j = 0; j < width; ++j) center[j] *= inverse;
+      for (Index r = 0; r < count; ++r)
+        for (Index j = 0; j < width; ++j) {
+          const T d = rows[r][start + j] - center[j];
+          off[j] += d;
+          q[j] += d * d;
+        }
+      // Moments::merge with the factors that all columns share taken out: they have the same count.
+      const double rows_here = double(count), before = a[start].count, total = before + rows_here;
+      const double part = rows_here / total, cross = before * part;
+      for (Index j = 0; j < width; ++j) {
+        Moments& m = a[start + j];
+        const double shift = double(off[j] * inverse), d = double(center[j]) + shift - m.mean;
+        m.mean += d * part;
+        m.m2 += double(q[j]) - rows_here * shift * shift + d * d * cross;
+        m.count = total;
       }
-      const double shift = double(off * inverse);
-      a[j].merge(double(count), double(center) + shift, double(q) - double(count) * shift * shift);
     }
   }
 };
@@ -280,10 +305,32 @@ struct LogSumExpOp {
   }
   static void merge(Acc& a, const Acc& b) { a.merge(b.max, b.sum); }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
-    for (Index j = 0; j < n; ++j) {
-      T column[kRowGroup];
-      for (Index r = 0; r < count; ++r) column[r] = rows[r][j];
-      run(a[j], column, count);
+    using W = Wide<T>;
+    constexpr Index w = W::lanes;
+    for (Index start = 0; start < n; start += w) {
+      const Index width = n - start < w ? n - start : w;
+      alignas(64) T top[w], shift[w], rescale[w], pad[w] = {};
+      for (Index j = 0; j < w; ++j) top[j] = j < width ? T(a[start + j].max) : T(0);
+      for (Index r = 0; r < count; ++r)
+        for (Index j = 0; j < width; ++j) top[j] = max_nan(top[j], rows[r][start + j]);
+      // Nothing shifts an infinite maximum: -inf everywhere so far, or a result that is already infinite or NaN.
+      for (Index j = 0; j < w; ++j) shift[j] = std::isfinite(top[j]) ? top[j] : T(0);
+      const auto s = W::load(shift);
+      typename W::Vector sum{};
+      for (Index r = 0; r < count; ++r) {
+        const T* row = rows[r] + start;
+        if (width < w) {
+          for (Index j = 0; j < width; ++j) pad[j] = row[j];
+          row = pad;
+        }
+        sum += exp_wide(W::load(row) - s);
+      }
+      for (Index j = 0; j < width; ++j) pad[j] = T(a[start + j].max);
+      W::store(rescale, exp_wide(W::load(pad) - s));
+      for (Index j = 0; j < width; ++j) {
+        a[start + j].sum = a[start + j].sum * double(rescale[j]) + double(sum[j]);
+        a[start + j].max = double(top[j]);
+      }
     }
   }
 };

@@ -97,9 +97,12 @@ class ReduceWalk {
       parallel_for(p_.outputs, group, [&](Index first, Index last) {
         Odometer out(p_.kn, p_.kshape, p_.kstride);
         out.seek(first);
+        const bool single = p_.rn <= 1;
+        const Index stride = p_.rn ? p_.rstride[p_.rn - 1] : 0;
         for (Index o = first; o < last; ++o, out.next()) {
           Acc a = Op::init();
-          fold(a, data_ + out.offset, run, block, blocks, 0, units);
+          if (single && blocks == 1) fold_run(a, data_ + out.offset, stride, run);
+          else fold(a, data_ + out.offset, run, block, blocks, 0, units);
           emit(o, a);
         }
       });
@@ -198,6 +201,8 @@ class ReduceWalk {
     in.seek(begin);
     alignas(64) C buffer[kRowGroup * kReduceTile];
     const C* rows[kRowGroup];
+    const Index stacked = rows_per_stack(n);
+    if (stacked > 1) return fold_stacks(acc, base, n, stacked, begin, end);
     for (Index r = begin; r < end;) {
       const Index count = std::min(kRowGroup, end - r);
       for (Index k = 0; k < count; ++k, in.next())
@@ -205,6 +210,35 @@ class ReduceWalk {
       Op::columns(acc, rows, count, n);
       r += count;
     }
+  }
+
+  // Narrow rows that follow each other in memory are taken side by side, as one row of a stack.
+  Index rows_per_stack(Index n) const {
+    const Index item = Index(sizeof(C));
+    const bool follow = p_.rn == 1 && reader_.same_type && p_.kstride[p_.kn - 1] == item && n == p_.kshape[p_.kn - 1] &&
+                        p_.rstride[0] == n * item && reinterpret_cast<uintptr_t>(data_) % alignof(C) == 0;
+    return follow && n <= kReduceTile / 8 ? kReduceTile / n : 1;
+  }
+
+  void fold_stacks(Acc* acc, const char* base, Index n, Index stacked, Index begin, Index end) const {
+    const C* from = reinterpret_cast<const C*>(base) + begin * n;
+    const Index total = end - begin;
+    Acc wide[kReduceTile];
+    std::fill(wide, wide + stacked * n, Op::init());
+    const C* rows[kRowGroup];
+    Index r = 0;
+    while (total - r >= stacked) {
+      const Index count = std::min(kRowGroup, (total - r) / stacked);
+      for (Index k = 0; k < count; ++k) rows[k] = from + (r + k * stacked) * n;
+      Op::columns(wide, rows, count, stacked * n);
+      r += count * stacked;
+    }
+    if (r < total) {  // what is left of a stack
+      rows[0] = from + r * n;
+      Op::columns(wide, rows, 1, (total - r) * n);
+    }
+    for (Index k = 0; k < std::min(stacked, total); ++k)
+      for (Index j = 0; j < n; ++j) Op::merge(acc[j], wide[k * n + j]);
   }
 
   const ReducePlan& p_;

@@ -78,6 +78,11 @@ inline T sum_exp(const T* x, Index n, T shift) {
     a += exp_wide(W::load(x + i) - s);
     b += exp_wide(W::load(x + i + W::lanes) - s);
   }
+  if (n >= W::lanes) {
+    for (; i + W::lanes <= n; i += W::lanes) a += exp_wide(W::load(x + i) - s);
+    if (i < n) b += last_lanes<T>(exp_wide(W::load(x + n - W::lanes) - s), n - i);
+    return sum_lanes(a + b);
+  }
   for (; i < n; i += W::lanes) {
     const Index left = n - i < W::lanes ? n - i : W::lanes;
     alignas(64) T pad[W::lanes];
@@ -87,7 +92,7 @@ inline T sum_exp(const T* x, Index n, T shift) {
   return sum_lanes(a + b);
 }
 
-// y = exp(x - shift), and their sum.
+// y = exp(x - shift), and their sum. y may not be x: the end of a run is read twice.
 template <class T>
 inline T exp_run(T* y, const T* x, Index n, T shift) {
   using W = Wide<T>;
@@ -100,6 +105,19 @@ inline T exp_run(T* y, const T* x, Index n, T shift) {
     W::store(y + i + W::lanes, f);
     a += e;
     b += f;
+  }
+  if (n >= W::lanes) {
+    for (; i + W::lanes <= n; i += W::lanes) {
+      const auto e = exp_wide(W::load(x + i) - s);
+      W::store(y + i, e);
+      a += e;
+    }
+    if (i < n) {
+      const auto e = exp_wide(W::load(x + n - W::lanes) - s);
+      W::store(y + n - W::lanes, e);
+      b += last_lanes<T>(e, n - i);
+    }
+    return sum_lanes(a + b);
   }
   for (; i < n; i += W::lanes) {
     const Index left = n - i < W::lanes ? n - i : W::lanes;

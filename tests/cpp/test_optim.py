@@ -84,7 +84,8 @@ def test_adam(maximize: bool, decoupled: bool, amsgrad: bool, dtype: str, layout
         hyper = [0.01 * step, 0.9, 0.99, 1e-8, 0.1, float(step)]
         grads = arrays(rng, dtype, "plain")
         C.adam_(params, grads, state[0], state[1], state[2] if amsgrad else [], np.array(hyper), **flags)
-        expected = [adam(*e[:1], g.astype(np.float64), *e[1:], hyper, flags) for e, g in zip(expected, grads, strict=True)]
+        expected = [adam(e[0], g.astype(np.float64), *e[1:], hyper, flags)
+                    for e, g in zip(expected, grads, strict=True)]  # fmt: skip
     rtol = 2e-5 if dtype == "float32" else 1e-11
     for e, *got in zip(expected, params, *state, strict=True):
         for exact, array in zip(e[: 4 if amsgrad else 3], got, strict=False):
