@@ -65,7 +65,37 @@ _LAZY = ("backends", "cli", "compiler", "config", "dispatch", "errors", "expr", 
          "testing", "utils")  # fmt: skip
 
 if TYPE_CHECKING:
-    from . import autograd, backends, config, dispatch, errors, expr, nn, optim, random, testing, utils
+    from . import autograd, backends, compiler, config, dispatch, errors, expr, nn, optim, random, testing, utils
+
+    # `ops` collects its names at run time; a type checker must be told where they are
+    from .ops.activation import *  # noqa: F403
+    from .ops.compare import *  # noqa: F403
+    from .ops.conv import *  # noqa: F403
+    from .ops.convert import *  # noqa: F403
+    from .ops.create import *  # noqa: F403
+    from .ops.diagonals import *  # noqa: F403
+    from .ops.distance import *  # noqa: F403
+    from .ops.dropout import *  # noqa: F403
+    from .ops.einsum import *  # noqa: F403
+    from .ops.extremes import *  # noqa: F403
+    from .ops.gather import *  # noqa: F403
+    from .ops.getitem import *  # noqa: F403
+    from .ops.index import *  # noqa: F403
+    from .ops.join import *  # noqa: F403
+    from .ops.like import *  # noqa: F403
+    from .ops.matmul import *  # noqa: F403
+    from .ops.pool import *  # noqa: F403
+    from .ops.public import *  # noqa: F403
+    from .ops.random import *  # noqa: F403
+    from .ops.rearrange import *  # noqa: F403
+    from .ops.reduce import *  # noqa: F403
+    from .ops.scan import *  # noqa: F403
+    from .ops.search import *  # noqa: F403
+    from .ops.shape import *  # noqa: F403
+    from .ops.softmax import *  # noqa: F403
+    from .ops.sort import *  # noqa: F403
+    from .ops.text import *  # noqa: F403
+    from .ops.vector_norm import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:

@@ -149,11 +149,9 @@ class inference_mode(_Switch):
     """``no_grad`` whose tensors also can't be used in recorded operations later: they keep no version."""
 
     def __new__(cls, mode: Any = True) -> Any:
-        made = super().__new__(cls)
-        if callable(mode):
-            made.__init__()
-            return made(mode)
-        return made
+        if callable(mode):  # used as a bare decorator
+            return cls()(mode)
+        return super().__new__(cls)
 
     def __init__(self, mode: bool = True) -> None:
         super().__init__()

@@ -40,12 +40,13 @@ class Recording(Listener):
         array_type = type(next((x for x in (*inputs, *outputs) if hasattr(x, "dtype")), outputs[0]))
         if isinstance(inputs[0] if inputs else None, (list, tuple)):
             array_type = type(inputs[0][0])
-        step = (op.name, array_type, self._refs(inputs), {k: self._refs(v) for k, v in attrs.items()}, [])
+        slots: list[int | None] = []
+        step = (op.name, array_type, self._refs(inputs), {k: self._refs(v) for k, v in attrs.items()}, slots)
         for output in outputs:
             if output is None or id(output) in self._slot_of or any(output is x for x in inputs):
-                step[4].append(None)
+                slots.append(None)
             else:
-                step[4].append(self._new_slot(output))
+                slots.append(self._new_slot(output))
         self._alive.append((inputs, attrs))
         self.steps.append(step)
 

@@ -67,10 +67,6 @@ def _atan2(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
     return norm * b, -(norm * a)
 
 
-def _polygamma(g: Expr, y: Expr, x: Expr, order: int) -> tuple[Any, ...]:
-    return (g * fn.polygamma(order + 1, x),)
-
-
 _ZERO: Rule = lambda g, y, *args: (None,) * len(args)  # noqa: E731 - a table of one-line rules reads best
 
 _TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
@@ -148,7 +144,7 @@ def vector_jacobian(outputs: Sequence[Expr], seeds: Sequence[Expr], wrt: Sequenc
         if g is None or not node.args or not leads_to_wanted[node]:
             continue
         if node.op == "polygamma":
-            parts = _polygamma(g, node, *node.args, order=node.value)
+            parts = (g * fn.polygamma(node.value + 1, node.args[0]),)
         else:
             parts = RULES[node.op](g, node, *node.args)
         for arg, part in zip(node.args, parts, strict=True):

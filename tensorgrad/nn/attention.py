@@ -115,7 +115,7 @@ class MultiheadAttention(Module):
             weights = F.dropout(weights, drop, True) if drop else weights
             mixed: Any = matmul(weights, heads[2])
         else:
-            mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=drop)
+            mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask, dropout_p=drop)
         out: Any = self.out_proj(mixed.permute(2, 0, 1, 3).reshape(length, n, self.embed_dim))
         if need_weights:
             weights = weights.mean(1) if average_attn_weights else weights

@@ -104,7 +104,7 @@ class _Forward(_Conv):
                          padding_mode, device, dtype)  # fmt: skip
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = pad(input, self._both_sides(), mode=self.padding_mode), 0
         return type(self).function(
@@ -121,7 +121,7 @@ class _Forward(_Conv):
                 total = self.dilation[i] * (self.kernel_size[i] - 1)
                 sides += [total // 2, total - total // 2]
             else:
-                sides += [self.padding[i]] * 2
+                sides += [int(self.padding[i])] * 2
         return tuple(sides)
 
 

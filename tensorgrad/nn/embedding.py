@@ -61,7 +61,8 @@ class Embedding(Module):
         """An Embedding on a given table (rows, width), not trained by default."""
         if embeddings.ndim != 2:
             raise ShapeError(f"Embedding: the table must have 2 dimensions, got shape {tuple(embeddings.shape)}.")
-        return cls(*embeddings.shape, _weight=embeddings, _freeze=freeze, **options)
+        rows, width = tuple(embeddings.shape)
+        return cls(rows, width, _weight=embeddings, _freeze=freeze, **options)
 
     def reset_parameters(self) -> None:
         """Draw new initial values."""

@@ -98,8 +98,8 @@ class AvgPool1d(_AvgPool):
         self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(*(v[0] if isinstance(v, tuple) else v for v in (kernel_size, stride, padding)), ceil_mode,
-                         count_include_pad)  # fmt: skip
+        kernel, step, pad = (v[0] if isinstance(v, tuple) else v for v in (kernel_size, stride, padding))
+        super().__init__(kernel, step, pad, ceil_mode, count_include_pad)
         for name in ("kernel_size", "stride", "padding"):
             setattr(self, name, (getattr(self, name),))
 

@@ -119,7 +119,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
-        out = data.detach().clone()
+        out: Tensor = data.detach().clone()
         out = out.to(device=device, dtype=wanted) if device is not None or wanted is not None else out
         out._version = None
         if requires_grad:
@@ -159,7 +159,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 
 def rebuild(kind: type, array: Any, requires_grad: bool, device: str) -> Tensor:
     """Unpickling: a tensor of class ``kind`` on ``array``."""
-    out = object.__new__(kind)
+    out: Any = object.__new__(kind)
     out._data = array
     out._tracked = requires_grad
     return out

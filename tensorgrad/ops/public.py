@@ -304,16 +304,18 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
 
 
 clip, subtract, divide, true_divide = clamp, sub, div, div
-for _function in (
+_methods: tuple[Callable[..., Any], ...] = (
     add, add_, addcdiv, addcdiv_, addcmul, addcmul_, clamp, clamp_, clamp_max, clamp_min, div, div_, logit,
     masked_fill, masked_fill_, nan_to_num, pow, pow_, round, sub, sub_,
-):  # fmt: skip
-    install(_function)
-for _alias, _function in {
+)  # fmt: skip
+for _given in _methods:
+    install(_given)
+_other_names: dict[str, Callable[..., Any]] = {
     "clip": clamp, "clip_": clamp_, "subtract": sub, "subtract_": sub_, "divide": div, "divide_": div_,
     "true_divide": div, "true_divide_": div_, "__pow__": pow,
-}.items():  # fmt: skip
-    install(_function, _alias)
+}  # fmt: skip
+for _alias, _taken in _other_names.items():
+    install(_taken, _alias)
 _install_inplace("round", pw.round)
 _install_inplace("clamp_min", pw.clamp_min)
 _install_inplace("clamp_max", pw.clamp_max)

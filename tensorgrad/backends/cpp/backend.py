@@ -154,16 +154,16 @@ class CppBackend(NumpyBackend):
         return (super().all if x.dtype.name == "uint8" else self.c.all)(x, dim=dim, keepdim=keepdim)
 
     def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c if _plain(params) else super()).sgd_(params, *lists, **how)
+        (self.c.sgd_ if _plain(params) else super().sgd_)(params, *lists, **how)
 
     def adam_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c if _plain(params) else super()).adam_(params, *lists, **how)
+        (self.c.adam_ if _plain(params) else super().adam_)(params, *lists, **how)
 
     def multi_norm(self, grads: Any, *, p: float) -> Any:
-        return (self.c if _plain(grads) else super()).multi_norm(grads, p=p)
+        return (self.c.multi_norm if _plain(grads) else super().multi_norm)(grads, p=p)
 
     def multi_scale_(self, grads: Any, factor: Any) -> None:
-        (self.c if _plain(grads) else super()).multi_scale_(grads, factor)
+        (self.c.multi_scale_ if _plain(grads) else super().multi_scale_)(grads, factor)
 
 
 def _plain(arrays: Any) -> bool:

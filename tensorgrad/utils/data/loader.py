@@ -131,6 +131,7 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         self._epoch_start = chosen(self.generator).get_state()
         skip, self._skip = self._skip, 0
+        batches: Iterator[Any]
         self._done = skip
         if isinstance(self.dataset, IterableDataset) and not self.num_workers:
             batches = islice(stream_batches(self.dataset, self.batch_size, self.drop_last, self.collate_fn), skip, None)
