@@ -19,7 +19,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 @pytest.fixture(autouse=True)
 def cuda() -> Iterator[None]:
-    with strict_cuda() if registry.class_of("cupy").why_not() is not None else nullcontext():
+    with registry.backend("numpy"), strict_cuda() if registry.class_of("cupy").why_not() is not None else nullcontext():
         yield
 
 
