@@ -22,8 +22,7 @@ class Embedding(Module):
     Args:
         padding_idx: this row starts at zero and gets no gradient.
         max_norm: rows that are looked up are first scaled to at most this ``norm_type`` norm, in place.
-        scale_grad_by_freq: divide each row's gradient by how often it was looked up.
-        sparse: only False; gradients are dense tensors.
+        scale_grad_by_freq, sparse: only False: gradients are dense and unscaled.
     Initial values: normal with mean 0 and variance 1.
     """
 
@@ -33,8 +32,8 @@ class Embedding(Module):
         _freeze: bool = False, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        if sparse:
-            raise ValueError("Embedding: sparse gradients are not supported; use sparse=False.")
+        if sparse or scale_grad_by_freq:
+            raise ValueError("Embedding: gradients are dense and unscaled; leave sparse and scale_grad_by_freq False.")
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise IndexOutOfRange(f"Embedding: padding_idx {padding_idx} is not among {num_embeddings} rows.")
@@ -44,7 +43,6 @@ class Embedding(Module):
         self.padding_idx = padding_idx
         self.max_norm = max_norm
         self.norm_type = norm_type
-        self.scale_grad_by_freq = scale_grad_by_freq
         if _weight is None:
             table = empty(num_embeddings, embedding_dim, dtype=dtype, device=device)
             self.weight = Parameter(table, requires_grad=not _freeze)
@@ -72,9 +70,7 @@ class Embedding(Module):
                 self.weight[self.padding_idx].fill_(0)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(
-            input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq
-        )
+        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type)
 
     def extra_repr(self) -> str:
         text = f"{self.num_embeddings}, {self.embedding_dim}"
@@ -84,6 +80,4 @@ class Embedding(Module):
             text += f", max_norm={self.max_norm}"
         if self.norm_type != 2:
             text += f", norm_type={self.norm_type}"
-        if self.scale_grad_by_freq:
-            text += f", scale_grad_by_freq={self.scale_grad_by_freq}"
         return text
