@@ -5,7 +5,7 @@
 // same bits in a vector, in the tail after the last full vector and alone. Polynomials are minimax fits (Remez) over the
 // reduced ranges; their relative errors are below a quarter of an ulp unless said.
 //
-// Float: at most 2 ulp over the whole range, subnormal results included. Double: at most 3 ulp.
+// Float: at most 1.5 ulp over the whole range (expm1 1.8, sigmoid 2.1), subnormal results included. Double: at most 4 ulp.
 #pragma once
 
 #include <cmath>
