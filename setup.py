@@ -26,8 +26,16 @@ ROOT = Path(__file__).parent
 NOTE = "_build_note.txt"
 
 # -ffast-math never: it would let NaN and infinity go wrong, and at link it changes the whole process.
-FLAGS = ["-O3", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-Wall",
-         "-Wno-psabi"]  # vector types never cross a call between modules
+FLAGS = [
+    "-O3",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fPIC",
+    "-Wall",
+    "-Wno-psabi",
+]  # vector types never cross a call between modules
 # Bindings check and call; there is nothing in them for the optimizer to find, and templates to compile.
 BINDING_FLAGS = ["-O1" if flag == "-O3" else flag for flag in FLAGS]
 # Where the time does not go into arithmetic one build for the baseline serves every module.
@@ -175,7 +183,9 @@ def explain(error: Exception) -> str:
     """One line that says why there is no extension."""
     if isinstance(error, subprocess.CalledProcessError):
         lines = [line for line in (error.stderr or "").splitlines() if "error" in line.lower()]
-        return f"the compiler {error.cmd[0]!r} failed: {lines[0].strip() if lines else f'exit status {error.returncode}'}"
+        return (
+            f"the compiler {error.cmd[0]!r} failed: {lines[0].strip() if lines else f'exit status {error.returncode}'}"
+        )
     return str(error)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .backends.base import Backend
     from .ops.record import Op
 
-__all__ = ["Listener", "Listened", "Raw", "Recorded", "doors", "host", "listeners", "listening", "recorded"]
+__all__ = ["Listened", "Listener", "Raw", "Recorded", "doors", "host", "listeners", "listening", "recorded"]
 
 OPS: dict[str, Op] = {}
 """Every op by name: what a door can be asked for."""

@@ -11,7 +11,7 @@ dimensions, ``"float32:0"`` for a 0-d tensor, ``"py:int"`` for a Python number.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ bool_ = BY_NAME["bool"]
 complex64, complex128 = BY_NAME["complex64"], BY_NAME["complex128"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """NumPy's dtype of a dtype name."""
     if name == "bfloat16":
@@ -144,7 +144,7 @@ def as_dtype(given: Any) -> DType:
     return BY_NAME[name]
 
 
-@lru_cache(maxsize=None)
+@cache
 def promote_names(a: str, b: str) -> str:
     """The smallest dtype that both are promoted to, between operands of the same rank."""
     if a == b:

@@ -14,15 +14,29 @@ _HOME = {
     "set_detect_anomaly": "anomaly", "is_anomaly_enabled": "anomaly", "no_grad": "grad_mode",
     "enable_grad": "grad_mode", "set_grad_enabled": "grad_mode", "inference_mode": "grad_mode",
 }  # fmt: skip
-_MODULES = frozenset(("anomaly", "check", "differentiate", "engine", "function", "functional", "grad_mode", "graph", "hooks", "node", "saved"))
+_MODULES = frozenset(
+    (
+        "anomaly",
+        "check",
+        "differentiate",
+        "engine",
+        "function",
+        "functional",
+        "grad_mode",
+        "graph",
+        "hooks",
+        "node",
+        "saved",
+    )
+)
 
 if TYPE_CHECKING:
     from . import functional, graph
     from .anomaly import detect_anomaly, is_anomaly_enabled, set_detect_anomaly
+    from .check import gradcheck, gradgradcheck
     from .differentiate import backward, grad
     from .function import Function, once_differentiable
     from .grad_mode import enable_grad, inference_mode, no_grad, set_grad_enabled
-    from .check import gradcheck, gradgradcheck
 
 __all__ = [
     "Function", "backward", "detect_anomaly", "enable_grad", "functional", "grad", "gradcheck", "gradgradcheck",

@@ -8,7 +8,7 @@ from ..dispatch import local
 from ..errors import AutogradError
 from ..tensor import Tensor
 from . import engine
-from .node import Node, extras, describe_line, user_line
+from .node import Node, describe_line, extras, user_line
 
 __all__ = ["detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
 
@@ -106,4 +106,3 @@ def _switch(by: int) -> None:
 def is_anomaly_enabled() -> bool:
     """Whether backward searches for NaN."""
     return _depth > 0
-

@@ -91,9 +91,7 @@ def _compare(
         if not live:
             found: Sequence[Any] = [None] * len(checked)
         else:
-            found = grad(
-                [out for out, _ in live], [args[i] for i in checked], [w for _, w in live], allow_unused=True
-            )
+            found = grad([out for out, _ in live], [args[i] for i in checked], [w for _, w in live], allow_unused=True)
     analytic = 0.0
     for i, g in zip(checked, found, strict=True):
         if g is not None:
@@ -107,9 +105,7 @@ def _compare(
             moved[i] = _like(args[i], _host(args[i]) + step * ways[i])
         with no_grad():
             results = _outputs(func(*moved))
-        return float(
-            sum(np.sum(np.real(np.conj(w) * _host(out))) for out, w in zip(results, weights, strict=True))
-        )
+        return float(sum(np.sum(np.real(np.conj(w) * _host(out))) for out, w in zip(results, weights, strict=True)))
 
     numeric = (along(eps) - along(-eps)) / (2 * eps)
     if not np.isfinite(analytic) or abs(analytic - numeric) > atol + rtol * max(abs(analytic), abs(numeric)):

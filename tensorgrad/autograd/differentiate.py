@@ -48,9 +48,7 @@ def _seeds(name: str, roots: tuple[Tensor, ...], given: Any, create: bool) -> li
         elif not isinstance(gradient, Tensor):
             raise TypeError(f"{name}: gradient must be a Tensor or None, got {type(gradient).__name__}")
         elif gradient._data.shape != root._data.shape:
-            raise ShapeError(
-                f"{name}: the gradient has shape {tuple(gradient.shape)}, the tensor {tuple(root.shape)}."
-            )
+            raise ShapeError(f"{name}: the gradient has shape {tuple(gradient.shape)}, the tensor {tuple(root.shape)}.")
         else:
             seed = gradient if gradient._data.dtype == root._data.dtype else gradient.to(root.dtype)
         seeds.append(seed if create else seed._data)

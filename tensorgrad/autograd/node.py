@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import AutogradError
 
 if TYPE_CHECKING:
-    from ..ops.record import Op
     from ..tensor import Tensor
 
 __all__ = ["Node", "user_line"]
@@ -85,7 +84,7 @@ class Node:
         self.line = user_line()
 
     def finish(self) -> None:
-        """Called once everything is saved, if ``extras.active``: saved-tensor hooks pack, anomaly mode notes the line."""
+        """Called once everything is saved, if ``extras.active``: hooks pack, anomaly mode notes the line."""
         for hook in extras.on_finish:
             hook(self)
 

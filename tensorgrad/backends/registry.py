@@ -89,7 +89,7 @@ def status() -> list[tuple[str, str, bool, str]]:
         try:
             cls = class_of(name)
             reason = cls.why_not()
-        except Exception as error:  # a third party's broken package must not break the report
+        except Exception as error:  # noqa: BLE001 - a third party's broken package must not break the report
             rows.append((name, "?", False, f"{type(error).__name__}: {error}"))
             continue
         if reason is None:

@@ -1,9 +1,9 @@
 """A convolutional network learns handwritten digits, on a backend of your choice.
 
-    python -m tensorgrad.examples.digits                     train, show progress, write pictures and a checkpoint
-    python -m tensorgrad.examples.digits --backend numpy     the same on another backend
-    python -m tensorgrad.examples.digits --resume            continue a run that was stopped, to the same bits
-    python -m tensorgrad.examples.digits --fine-tune         learn 0 to 4, then adapt a few layers to 5 to 9
+python -m tensorgrad.examples.digits                     train, show progress, write pictures and a checkpoint
+python -m tensorgrad.examples.digits --backend numpy     the same on another backend
+python -m tensorgrad.examples.digits --resume            continue a run that was stopped, to the same bits
+python -m tensorgrad.examples.digits --fine-tune         learn 0 to 4, then adapt a few layers to 5 to 9
 """
 
 from __future__ import annotations

@@ -151,4 +151,3 @@ def vector_jacobian(outputs: Sequence[Expr], seeds: Sequence[Expr], wrt: Sequenc
             if part is not None and leads_to_wanted[arg]:
                 received[arg] = received[arg] + part if arg in received else part
     return [received.get(symbol(index)) for index in wrt]
-

@@ -16,7 +16,9 @@ Scalar = bool | int | float | complex
 # name -> number of operands. `load` and `const` are leaves; `cast` carries its dtype as value, `polygamma` its order.
 # `floordiv` and `truncdiv` depend on the operands' type and are spelled out by the lowering.
 PRIMITIVES: dict[str, int] = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "fmod", "floordiv", "truncdiv", "pow", "min", "max", "atan2", "complex"), 2),
+    **dict.fromkeys(
+        ("add", "sub", "mul", "div", "fmod", "floordiv", "truncdiv", "pow", "min", "max", "atan2", "complex"), 2
+    ),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "shl", "shr"), 2),
     **dict.fromkeys(("neg", "abs", "not", "sign", "floor", "ceil", "trunc", "round"), 1),
     **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid"), 1),
@@ -192,8 +194,20 @@ def substitute(roots: Iterable[Expr], by_index: dict[int, Expr]) -> list[Expr]:
 
 
 _INFIX = {
-    **{"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "and": "&", "or": "|", "xor": "^"},
-    **{"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="},
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "pow": "**",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
 }
 
 

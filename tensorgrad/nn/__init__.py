@@ -26,7 +26,9 @@ from .pool import *  # noqa: F403
 from .recurrent import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from . import functional, init, utils
+    from . import functional as functional
+    from . import init as init
+    from . import utils as utils
 
 _LAZY = ("functional", "init", "parameter", "utils")
 

@@ -40,7 +40,9 @@ class MultiheadAttention(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
-            raise ValueError(f"MultiheadAttention: embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads}).")
+            raise ValueError(
+                f"MultiheadAttention: embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads})."
+            )
         self.embed_dim = embed_dim
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim
@@ -95,7 +97,7 @@ class MultiheadAttention(Module):
         batched = q.ndim == 3
         if q.ndim not in (2, 3) or k.ndim != q.ndim or v.ndim != q.ndim:
             raise ShapeError(
-                f"MultiheadAttention: expected query, key, value all of 2 or all of 3 dimensions, got {tuple(q.shape)}, "
+                f"MultiheadAttention: query, key and value must all have 2 or all 3 dimensions, got {tuple(q.shape)}, "
                 f"{tuple(k.shape)}, {tuple(v.shape)}."
             )
         parts: list[Any] = [x if batched else x.unsqueeze(1) for x in (q, k, v)]

@@ -107,9 +107,7 @@ class _Forward(_Conv):
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = pad(input, self._both_sides(), mode=self.padding_mode), 0
-        return type(self).function(
-            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+        return type(self).function(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _both_sides(self) -> tuple[int, ...]:
         """The padding as ``pad`` takes it: before and after, the last dimension first."""

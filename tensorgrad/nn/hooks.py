@@ -82,9 +82,7 @@ def call(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         while pending:
             hook = pending.pop(0)
             replaced = (
-                hook.function(module, args, kwargs, result)
-                if hook.with_kwargs
-                else hook.function(module, args, result)
+                hook.function(module, args, kwargs, result) if hook.with_kwargs else hook.function(module, args, result)
             )
             if replaced is not None:
                 result = replaced

@@ -30,7 +30,9 @@ def calculate_gain(nonlinearity: str, param: Any = None) -> float:
         param: the negative slope of "leaky_relu"; 0.01 if None.
     Raises: ValueError for another name.
     """
-    if nonlinearity in ("linear", "sigmoid") or nonlinearity.startswith(("conv1d", "conv2d", "conv3d", "conv_transpose")):
+    if nonlinearity in ("linear", "sigmoid") or nonlinearity.startswith(
+        ("conv1d", "conv2d", "conv3d", "conv_transpose")
+    ):
         return 1.0
     if nonlinearity == "tanh":
         return 5.0 / 3

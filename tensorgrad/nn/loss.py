@@ -108,9 +108,7 @@ class BCEWithLogitsLoss(_Loss):
 
     function = F.binary_cross_entropy_with_logits
 
-    def __init__(
-        self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
-    ) -> None:
+    def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
         self._keep(weight=weight, reduction=reduction, pos_weight=pos_weight)
 
 
@@ -146,9 +144,7 @@ class PoissonNLLLoss(_Loss):
 
     function = F.poisson_nll_loss
 
-    def __init__(
-        self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
-    ) -> None:
+    def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
         self._keep(log_input=log_input, full=full, eps=eps, reduction=reduction)
 
 
@@ -193,9 +189,7 @@ class MultiMarginLoss(_Loss):
 
     function = F.multi_margin_loss
 
-    def __init__(
-        self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean"
-    ) -> None:
+    def __init__(self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean") -> None:
         self._keep(p=p, margin=margin, weight=weight, reduction=reduction)
 
 

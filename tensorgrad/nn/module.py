@@ -87,7 +87,7 @@ class Module(StateMixin):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; every subclass defines it."""
-        raise NotImplementedError(f"Module [{type(self).__name__}] is missing the required \"forward\" function")
+        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._hooks is None and not hooks.everywhere:
@@ -141,9 +141,9 @@ class Module(StateMixin):
         if not isinstance(name, str):
             raise TypeError(f"{kind} name should be a string, got {type(name).__name__}")
         if "." in name:
-            raise KeyError(f"{kind} name can't contain \".\", got {name!r}")
+            raise KeyError(f'{kind} name can\'t contain ".", got {name!r}')
         if name == "":
-            raise KeyError(f"{kind} name can't be empty string \"\"")
+            raise KeyError(f'{kind} name can\'t be empty string ""')
         if hasattr(type(self), name):
             raise KeyError(f"attribute '{name}' already exists in class {type(self).__name__}; choose another name.")
         if kinds.get(name, kind) != kind:
@@ -363,7 +363,9 @@ class Module(StateMixin):
 
         place, wanted = _parse_to(args, device, dtype)
         if wanted is not None and wanted.category < 2:
-            raise DTypeError(f"Module.to: only floating-point or complex dtypes make sense for parameters, got {wanted}.")
+            raise DTypeError(
+                f"Module.to: only floating-point or complex dtypes make sense for parameters, got {wanted}."
+            )
 
         def move(x: Any) -> Tensor:
             kind = wanted if x.dtype.category >= 2 else None

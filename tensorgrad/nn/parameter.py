@@ -16,7 +16,7 @@ class Parameter(Tensor):
     Args:
         data: a tensor, whose memory is shared; None for an empty one.
         requires_grad: whether it is trained.
-    Raises: TypeError if ``data`` is no Tensor; DTypeError if it requires grad and is neither floating point nor complex.
+    Raises: TypeError if ``data`` is no Tensor; DTypeError if it requires grad and is not floating or complex.
     Example:
         >>> import tensorgrad as tg
         >>> tg.nn.Parameter(tg.zeros(2)).requires_grad

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-
 # not families: the machinery, and records that users reach through other names
 _INTERNAL = frozenset(("elementwise", "inplace", "operators", "pointwise", "record", "samples", "shape_core"))
 
@@ -20,4 +19,3 @@ for _info in pkgutil.iter_modules(__path__):
         for _name in getattr(_module, "__all__", ()):
             globals()[_name] = getattr(_module, _name)
             __all__.append(_name)
-

@@ -90,9 +90,7 @@ def _rule(
     return grads
 
 
-def _to_inputs(
-    F: Any, slope: Any, q: Any, k: Any, mask: Any, scale: float, needs: tuple[bool, ...]
-) -> tuple[Any, ...]:
+def _to_inputs(F: Any, slope: Any, q: Any, k: Any, mask: Any, scale: float, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     """The gradients in query, key and mask when ``slope`` reaches the scores."""
     dtype, kept = np_dtype(q), np_dtype(slope)
     to_q = to_k = to_mask = None
@@ -257,6 +255,4 @@ def _same_batch(*tensors: Tensor) -> list[Tensor]:
                 f"scaled_dot_product_attention: expected at least 2 dimensions (length, width), got {tuple(x.shape)}."
             )
     batch = broadcast_shape("scaled_dot_product_attention", *(x._data.shape[:-2] for x in tensors))
-    return [
-        x if x._data.shape[:-2] == batch else expand(x, shape=(*batch, *x._data.shape[-2:])) for x in tensors
-    ]
+    return [x if x._data.shape[:-2] == batch else expand(x, shape=(*batch, *x._data.shape[-2:])) for x in tensors]

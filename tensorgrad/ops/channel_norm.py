@@ -85,9 +85,7 @@ batch_norm = op(
 )
 
 
-def _batch_backward_infer(
-    g: Any, x: Any, mean: Any, rstd: Any, w: Any, *, needs: tuple[bool, ...]
-) -> tuple[Any, ...]:
+def _batch_backward_infer(g: Any, x: Any, mean: Any, rstd: Any, w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     parameter = Spec((x.shape[1],), x.dtype if w is None else w.dtype)
     return _needed(needs, Spec(tuple(x.shape), x.dtype), parameter, parameter)
 

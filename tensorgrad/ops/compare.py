@@ -24,9 +24,7 @@ def _all(holds: Any) -> bool:
     return bool(all_op(holds, dim=tuple(range(holds._data.ndim)), keepdim=False))
 
 
-def isclose(
-    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
-) -> Tensor:
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """Elementwise ``|input - other| <= atol + rtol * |other|``; equal infinities are close, NaN only if ``equal_nan``.
 
     Raises: DTypeError for tensors of different dtypes; ValueError for negative tolerances.
@@ -47,9 +45,7 @@ def isclose(
     return pw.logical_or(close, near)
 
 
-def allclose(
-    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
-) -> bool:
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether all elements are close in the sense of ``isclose``."""
     return _all(isclose(input, other, rtol, atol, equal_nan))
 

@@ -35,9 +35,7 @@ def _check_weight(name: str, x: Any, w: Any, groups: int) -> None:
         )
 
 
-def _conv_infer(
-    x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Spec:
+def _conv_infer(x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Spec:
     require_float("conv", x, complex=True)
     require_same_dtype("conv", x, weight=w, bias=b)
     _check_weight("conv", x, w, groups)

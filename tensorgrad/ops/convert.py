@@ -259,4 +259,3 @@ def is_complex(self: Tensor) -> bool:
 install(is_floating_point)
 install(is_complex)
 __all__ += ["is_complex", "is_floating_point"]
-

@@ -58,7 +58,7 @@ def to_device(array: np.ndarray[Any, Any], device: Any) -> Any:
 
 def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     """Fresh host array from nested lists, numbers or arrays, by PyTorch's rules of type."""
-    if isinstance(data, np.ndarray) or isinstance(data, np.generic):
+    if isinstance(data, (np.ndarray, np.generic)):
         own = as_dtype(data.dtype)
         return np.array(data, dtype=(dtype or own).np)
     if isinstance(data, (list, tuple)) and _holds_tensor(data):
@@ -179,9 +179,7 @@ def as_operand(name: str, x: Any) -> Any:
     raise TypeError(f"{name}: expected a Tensor or a number, got {type(x).__name__}: {x!r}")
 
 
-def _filled(
-    name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: Any, requires_grad: bool
-) -> Tensor:
+def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
     if dtype is None:
         chosen = get_default_dtype() if not isinstance(value, (bool, int)) else as_dtype(type(value))
         if isinstance(value, complex):
@@ -257,7 +255,7 @@ def arange(
     start: float, end: float | None = None, step: float = 1, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The numbers from ``start`` to ``end`` (excluded) in steps: ``arange(4)``, ``arange(1, 4)``, ``arange(0, 1, 0.1)``.
+    """Numbers from ``start`` to ``end`` (excluded) in steps: ``arange(4)``, ``arange(1, 4)``, ``arange(0, 1, 0.1)``.
 
     Raises ValueError for a step of zero, or one that leads away from ``end``.
     """
@@ -288,9 +286,7 @@ def linspace(
     return finish(to_device(np.linspace(start, end, steps).astype(chosen.np), device), requires_grad)
 
 
-def eye(
-    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The (n, m) matrix with ones on the diagonal."""
     chosen = get_default_dtype() if dtype is None else as_dtype(dtype)
     array = np.eye(n, n if m is None else m, dtype=np.float64).astype(chosen.np)

@@ -83,9 +83,7 @@ def _define(
     return fitted(F, total, dtype), lse
 
 
-def _rule(
-    F: Any, g: Any, x: Any, target: Any, w: Any, *, lse: Any, needs: Any, **how: Any
-) -> tuple[Any, ...]:
+def _rule(F: Any, g: Any, x: Any, target: Any, w: Any, *, lse: Any, needs: Any, **how: Any) -> tuple[Any, ...]:
     to_loss, to_lse = g
     to_x = None
     if needs[2]:

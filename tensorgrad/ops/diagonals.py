@@ -45,9 +45,7 @@ diagonal_op = op(
 diagonal_backward = op(
     "diagonal_backward",
     infer=lambda g, *, shape, offset, dim1, dim2: Spec(shape, g.dtype),
-    rule=lambda F, gg, g, *, needs, shape, offset, dim1, dim2: (
-        F.diagonal(gg, offset=offset, dim1=dim1, dim2=dim2),
-    ),
+    rule=lambda F, gg, g, *, needs, shape, offset, dim1, dim2: (F.diagonal(gg, offset=offset, dim1=dim1, dim2=dim2),),
     samples=lambda: [
         Sample((Arg((3,)),), {"shape": (3, 4), "offset": 0, "dim1": 0, "dim2": 1}, name="main"),
         Sample((Arg((3, 2)),), {"shape": (2, 3, 3), "offset": 1, "dim1": 0, "dim2": 2}, name="batched"),

@@ -194,9 +194,7 @@ class Elementwise(Op):
         shape, dtype = out[0].shape, out[0].dtype
         for array, needed in zip(arrays, needs):  # noqa: B905 - of one length; strict costs here
             if needed and (array.shape != shape or (array.dtype is not dtype and array.dtype != dtype)):
-                node.extra = tuple(
-                    [(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)]
-                )
+                node.extra = tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)])
                 break
         for i, result in enumerate(results):
             result._node = node
@@ -290,6 +288,7 @@ def _replace_node(roots: list[Expr], target: Expr, by: Expr) -> list[Expr]:
 
     if target.op in ("load", "const"):
         return roots
+
     def replace(node: Expr, args: tuple[Expr, ...]) -> Expr:
         if node is target:
             return by
@@ -379,5 +378,3 @@ def dtype_of_result(op: Elementwise, *arrays: Any) -> np.dtype[Any]:
     if len(program.outputs) != 1:
         raise DTypeError(f"{op.name} has {len(program.outputs)} results")
     return numpy_dtype(program.outputs[0][1])
-
-

@@ -38,9 +38,7 @@ def _samples(smooth: bool = True, **attrs: Any) -> Any:
     ]
 
 
-def _rule(
-    F: Any, g: Any, weight: Any, index: Any, *, needs: Any, padding_idx: int | None = None
-) -> tuple[Any, ...]:
+def _rule(F: Any, g: Any, weight: Any, index: Any, *, needs: Any, padding_idx: int | None = None) -> tuple[Any, ...]:
     return F.embedding_backward(g, index, num_embeddings=weight.shape[0], padding_idx=padding_idx), None
 
 

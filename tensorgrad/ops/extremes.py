@@ -19,9 +19,7 @@ __all__ = [
     "amax", "amin", "aminmax", "argmax", "argmin", "kthvalue", "max", "median", "min", "nanmedian",
 ]  # fmt: skip
 
-_ValuesOf = {
-    name: named(name, "values indices") for name in ("max", "min", "median", "nanmedian", "kthvalue")
-}
+_ValuesOf = {name: named(name, "values indices") for name in ("max", "min", "median", "nanmedian", "kthvalue")}
 _MinMax = named("aminmax", "min max")
 
 
@@ -30,17 +28,13 @@ def _require_elements(name: str, x: Any, dim: tuple[int, ...]) -> None:
         raise DTypeError(f"{name}: complex numbers have no order; use abs().")
     for d in dim:
         if x.shape[d] == 0:
-            raise DimError(
-                f"{name}: dim {d} of shape {tuple(x.shape)} has size 0, and there is no {name} of nothing."
-            )
+            raise DimError(f"{name}: dim {d} of shape {tuple(x.shape)} has size 0, and there is no {name} of nothing.")
 
 
 def _require_some(name: str, input: Any) -> Any:
     array = require_tensor(name, input)
     if array.size == 0:
-        raise ShapeError(
-            f"{name}: no elements in a tensor of shape {tuple(array.shape)}. Give a dim of nonzero size."
-        )
+        raise ShapeError(f"{name}: no elements in a tensor of shape {tuple(array.shape)}. Give a dim of nonzero size.")
     return array
 
 

@@ -245,9 +245,7 @@ def _arguments(name: str, input: Any, dim: int, index: Any, src: Any) -> tuple[i
 _WAYS = {"add": "sum", "multiply": "prod"}
 
 
-def _scatter(
-    name: str, target: Any, dim: int, index: Any, src: Any, how: str | None, in_place: bool
-) -> Tensor:
+def _scatter(name: str, target: Any, dim: int, index: Any, src: Any, how: str | None, in_place: bool) -> Tensor:
     at, x, where, source = _arguments(name, target, dim, index, src)
     attrs: dict[str, Any] = {"dim": at}
     record, into = {None: (scatter_op, "scatter_into"), "sum": (scatter_add_op, "scatter_add_into")}.get(

@@ -312,9 +312,7 @@ def _add_arguments(input: Tensor, dim: int, index: Any, source: Any, alpha: Any)
     return at, where, source if alpha == 1 else pw.mul(source, alpha)
 
 
-def index_add(
-    input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1, out: Any = None
-) -> Tensor:
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1, out: Any = None) -> Tensor:
     """A copy of ``input`` with ``alpha * source``'s slices added at ``index`` along ``dim``; repeats add up, in order.
 
     Raises: IndexOutOfRange for indices out of bounds; ShapeError for a source of another shape.

@@ -45,7 +45,9 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
         )
     flags = getattr(array, "flags", None)
     if flags is not None and not getattr(flags, "writeable", True):
-        raise ShapeError(f"{name}: the tensor's memory is read-only (it came from a read-only array). clone() it first.")
+        raise ShapeError(
+            f"{name}: the tensor's memory is read-only (it came from a read-only array). clone() it first."
+        )
 
 
 def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
@@ -239,9 +241,7 @@ def _scatter_define(F: Any, base: Any, source: Any, *, chain: Any) -> Any:
     return out
 
 
-def _scatter_rule(
-    F: Any, g: Any, base: Any, source: Any, *, needs: tuple[bool, ...], chain: Any
-) -> tuple[Any, ...]:
+def _scatter_rule(F: Any, g: Any, base: Any, source: Any, *, needs: tuple[bool, ...], chain: Any) -> tuple[Any, ...]:
     to_base = to_source = None
     region = g
     for view_op, attrs in chain:

@@ -31,9 +31,7 @@ def _pairs(*extra: Any, low: float = -2.0, high: float = 2.0, target: tuple[floa
     return make
 
 
-def _pointwise(
-    *extra: Any, input: tuple[float, float] = (-2.0, 2.0), target: tuple[float, float] = (-2.0, 2.0)
-) -> Any:
+def _pointwise(*extra: Any, input: tuple[float, float] = (-2.0, 2.0), target: tuple[float, float] = (-2.0, 2.0)) -> Any:
     """Samples of a loss of elements, with its further inputs."""
 
     def make() -> list[Sample]:
@@ -165,8 +163,9 @@ def huber_loss(
 
 binary_entropy = elementwise(
     # the logarithms are cut at -100, so that a wrong certainty costs much but not infinitely
-    lambda input, target, weight: weight
-    * -(target * fn.maximum(fn.log(input), -100.0) + (1 - target) * fn.maximum(fn.log(1 - input), -100.0)),
+    lambda input, target, weight: (
+        weight * -(target * fn.maximum(fn.log(input), -100.0) + (1 - target) * fn.maximum(fn.log(1 - input), -100.0))
+    ),
     name="binary_entropy",
     vjp=lambda g, y, x, t, w: (
         g * w * (x - t) / fn.maximum((1 - x) * x, 1e-12),
@@ -183,8 +182,9 @@ def _soft(x: Any) -> Any:
 
 
 logit_entropy = elementwise(
-    lambda input, target, weight, pos_weight: weight
-    * ((1 - target) * input + (1 + (pos_weight - 1) * target) * _soft(input)),
+    lambda input, target, weight, pos_weight: (
+        weight * ((1 - target) * input + (1 + (pos_weight - 1) * target) * _soft(input))
+    ),
     name="logit_entropy",
     vjp=lambda g, y, x, t, w, p: (
         g * w * ((1 - t) - (1 + (p - 1) * t) * fn.sigmoid(-x)),
@@ -194,12 +194,8 @@ logit_entropy = elementwise(
     ),
     samples=_pointwise(Arg((4,), 0.5, 2.0), Arg((4,), 0.5, 2.0), target=(0.1, 0.9)),
 )
-bce_mean = _loss(
-    binary_entropy, "binary_cross_entropy", _pairs(1.0, low=0.1, high=0.9, target=(0.1, 0.9))
-)
-bce_logits_mean = _loss(
-    logit_entropy, "binary_cross_entropy_with_logits", _pairs(0.5, 2.0, target=(0.1, 0.9))
-)
+bce_mean = _loss(binary_entropy, "binary_cross_entropy", _pairs(1.0, low=0.1, high=0.9, target=(0.1, 0.9)))
+bce_logits_mean = _loss(logit_entropy, "binary_cross_entropy_with_logits", _pairs(0.5, 2.0, target=(0.1, 0.9)))
 
 
 def binary_cross_entropy(
@@ -272,9 +268,7 @@ poisson_rate = elementwise(
     samples=_pointwise(1e-8, input=(0.5, 3.0), target=(0.5, 3.0)),
 )
 stirling = elementwise(
-    lambda target: fn.where(
-        target > 1, target * fn.log(target) - target + 0.5 * fn.log(2 * math.pi * target), 0.0
-    ),
+    lambda target: fn.where(target > 1, target * fn.log(target) - target + 0.5 * fn.log(2 * math.pi * target), 0.0),
     name="stirling",
     samples=unary(1.2, 4.0),
     doc="Stirling's approximation of ``log(target!)`` above 1, else 0.",
@@ -283,8 +277,9 @@ poisson_log_mean = _loss(poisson_log, "poisson_nll_log", _pairs(target=(0.5, 3.0
 poisson_rate_mean = _loss(poisson_rate, "poisson_nll", _pairs(1e-8, low=0.5, high=3.0, target=(0.5, 3.0)))
 gaussian_pointwise = elementwise(
     # the variance is cut at eps, but its gradient passes the cut: a variance too small can grow again
-    lambda input, target, var, eps: 0.5
-    * (fn.log(fn.maximum(var, eps)) + (input - target) * (input - target) / fn.maximum(var, eps)),
+    lambda input, target, var, eps: (
+        0.5 * (fn.log(fn.maximum(var, eps)) + (input - target) * (input - target) / fn.maximum(var, eps))
+    ),
     name="gaussian_pointwise",
     vjp=lambda g, y, x, t, v, eps: (
         g * (x - t) / fn.maximum(v, eps),

@@ -199,9 +199,7 @@ def _rms_define(F: Any, x: Any, w: Any, *, ndim: int, eps: float) -> tuple[Any, 
     return fitted(F, y if w is None else F.mul(y, w), dtype), rstd
 
 
-def _rms_rule(
-    F: Any, g: Any, x: Any, w: Any, *, rstd: Any, needs: Any, ndim: int, eps: float
-) -> tuple[Any, ...]:
+def _rms_rule(F: Any, g: Any, x: Any, w: Any, *, rstd: Any, needs: Any, ndim: int, eps: float) -> tuple[Any, ...]:
     to_y, to_rstd = g
     to_x = to_w = None
     if to_y is not None:
@@ -229,9 +227,7 @@ rms_norm = op(
 )
 
 
-def _rms_backward_infer(
-    g: Any, x: Any, rstd: Any, w: Any, *, ndim: int, needs: tuple[bool, ...]
-) -> tuple[Any, ...]:
+def _rms_backward_infer(g: Any, x: Any, rstd: Any, w: Any, *, ndim: int, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     return _rows_backward_infer(g, x, rstd, rstd, w, ndim=ndim, needs=(*needs, False))[:2]
 
 

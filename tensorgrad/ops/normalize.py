@@ -130,8 +130,7 @@ def instance_norm(
     c, count = input.shape[1], product(input.shape[2:])
     if count == 1:
         raise ShapeError(
-            "instance_norm: expected more than 1 spatial element when training, got input size "
-            f"{tuple(input.shape)}."
+            f"instance_norm: expected more than 1 spatial element when training, got input size {tuple(input.shape)}."
         )
     # every channel of every sample is a group of its own
     y, mean, rstd = channels.group_norm(input, weight, bias, groups=c, eps=float(eps))
@@ -162,9 +161,7 @@ def group_norm(
     return channels.group_norm(input, weight, bias, groups=int(num_groups), eps=float(eps))[0]
 
 
-def local_response_norm(
-    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Tensor:
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """``x / (k + alpha * mean of x**2 over size neighbouring channels) ** beta``.
 
     Args:
@@ -188,9 +185,7 @@ def local_response_norm(
     return pw.div(input, scale)
 
 
-def normalize(
-    input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
-) -> Tensor:
+def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """``input`` divided by its p-norm along ``dim``, or by ``eps`` where the norm is smaller."""
     require_tensors("normalize", input=input)
     result = pw.div(input, pw.clamp_min(vector_norm(input, p, dim, True), eps))

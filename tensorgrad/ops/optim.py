@@ -41,9 +41,7 @@ def _adam_infer(
     params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, max_exp_avg_sqs: Arrays, *, hyper: Any = None,
     decoupled: bool = False, maximize: bool = False, amsgrad: bool = False,
 ) -> None:  # fmt: skip
-    _check(
-        "adam_", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs, max_exp_avg_sqs=max_exp_avg_sqs
-    )
+    _check("adam_", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs, max_exp_avg_sqs=max_exp_avg_sqs)
 
 
 def _norm_infer(grads: Arrays, *, p: float) -> Spec:

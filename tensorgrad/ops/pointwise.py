@@ -215,8 +215,9 @@ leaky_relu = elementwise(
     samples=unary(avoid=(0,), extra=(0.1,)),
 )
 elu = elementwise(
-    lambda input, alpha, scale, input_scale: scale
-    * fn.where(input > 0, input, alpha * fn.expm1(fn.minimum(input_scale * input, 0.0))),
+    lambda input, alpha, scale, input_scale: (
+        scale * fn.where(input > 0, input, alpha * fn.expm1(fn.minimum(input_scale * input, 0.0)))
+    ),
     name="elu",
     vjp=lambda g, y, x, alpha, scale, input_scale: (
         fn.where(x > 0, g * scale, g * (scale * alpha * input_scale) * fn.exp(fn.minimum(input_scale * x, 0.0))),
@@ -261,9 +262,7 @@ gelu = elementwise(
     doc="``x * Phi(x)`` with the normal distribution function Phi. Source: Hendrycks and Gimpel 2016.",
 )
 gelu_tanh = elementwise(
-    lambda input: 0.5
-    * input
-    * (1 + fn.tanh(math.sqrt(2 / math.pi) * (input + 0.044715 * (input * input * input)))),
+    lambda input: 0.5 * input * (1 + fn.tanh(math.sqrt(2 / math.pi) * (input + 0.044715 * (input * input * input)))),
     name="gelu_tanh",
     samples=unary(),
     doc="The tanh approximation of GELU. Source: Hendrycks and Gimpel 2016.",
@@ -283,9 +282,7 @@ hardsigmoid = elementwise(
 hardswish = elementwise(
     lambda input: input * fn.minimum(fn.maximum(input + 3, 0), 6) / 6,
     name="hardswish",
-    vjp=lambda g, y, x: (
-        fn.where(fn.le(x, -3), 0, fn.where(x < 3, g * (x / 3 + 0.5), g)),
-    ),
+    vjp=lambda g, y, x: (fn.where(fn.le(x, -3), 0, fn.where(x < 3, g * (x / 3 + 0.5), g)),),
     samples=unary(),
 )
 softsign = elementwise(lambda input: input / (1 + fn.abs(input)), name="softsign", samples=unary(avoid=(0,)))

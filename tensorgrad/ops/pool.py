@@ -37,9 +37,7 @@ def _outputs(name: str, x: Any, kernel: Any, stride: Any, padding: Any, dilation
 # --- maximum
 
 
-def _max_infer(
-    x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> tuple[Spec, Spec]:
+def _max_infer(x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[Spec, Spec]:
     if x.dtype.kind in "bc":
         raise DTypeError(f"max_pool: not defined for {x.dtype.name}.")
     shape = (*x.shape[:2], *_outputs("max_pool", x, kernel, stride, padding, dilation, ceil_mode))
@@ -108,9 +106,7 @@ max_pool_backward = op(
     rule=_max_backward_rule,
     keeps=("indices",),
     samples=lambda: [
-        Sample(
-            (Arg((1, 1, 2, 2)), Arg((1, 1, 2, 2), kind="i", values=(0, 2, 6, 6))), {"input_shape": (1, 1, 3, 3)}
-        )
+        Sample((Arg((1, 1, 2, 2)), Arg((1, 1, 2, 2), kind="i", values=(0, 2, 6, 6))), {"input_shape": (1, 1, 3, 3)})
     ],
     doc="``g`` added up at the places that ``max_pool`` found.",
 )
@@ -363,23 +359,17 @@ def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, strid
     return pw.pow(pw.mul(pw.sign(total), pw.relu(pw.abs(total))), 1.0 / norm_type)
 
 
-def lp_pool1d(
-    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
+def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """``(sum of x ** p) ** (1 / p)`` under a window along the last axis, with ``p = norm_type``."""
     return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def lp_pool2d(
-    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
+def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """``(sum of x ** p) ** (1 / p)`` under a window over the last two axes, with ``p = norm_type``."""
     return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def lp_pool3d(
-    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
+def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """``(sum of x ** p) ** (1 / p)`` under a window over the last three axes, with ``p = norm_type``."""
     return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
 

@@ -58,9 +58,7 @@ def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     return chosen_dtype.np
 
 
-def _draw(
-    kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, generator: Generator | None
-) -> Tensor:
+def _draw(kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, generator: Generator | None) -> Tensor:
     return wrap(getattr(_door(device), kind)(shape=shape, dtype=dtype, generator=chosen(generator)))
 
 

@@ -126,9 +126,7 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
     return repeat(input, (1,) * lead + times)
 
 
-def repeat_interleave(
-    input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None
-) -> Tensor:
+def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
     """Each slice along ``dim`` repeated ``repeats`` times in a row: a number, or one for each slice.
 
     Without ``dim`` the tensor is flattened. ``output_size`` is the size of the result, if the caller knows it.
@@ -150,9 +148,7 @@ def repeat_interleave(
             raise ShapeError(f"repeat_interleave: repeats must not be negative, got {times}.")
         shape = tuple(x._data.shape)
         spread = core.expand(unsqueeze(x, at + 1), shape=(*shape[: at + 1], times, *shape[at + 1 :]))
-        return core.reshape(
-            core.contiguous_copy(spread), shape=(*shape[:at], size * times, *shape[at + 1 :])
-        )
+        return core.reshape(core.contiguous_copy(spread), shape=(*shape[:at], size * times, *shape[at + 1 :]))
     counts: Any = as_index("repeat_interleave", repeats)
     if counts._data.shape != (size,):
         raise ShapeError(f"repeat_interleave: repeats must have shape ({size},), got {tuple(counts.shape)}.")

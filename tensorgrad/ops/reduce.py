@@ -49,7 +49,12 @@ def conjugate(F: Any, x: Any) -> Any:
 
 
 def reduction_samples(
-    low: float = -2.0, high: float = 2.0, *, empty: bool = True, smooth: bool = True, rough: tuple[str, ...] = (),
+    low: float = -2.0,
+    high: float = 2.0,
+    *,
+    empty: bool = True,
+    smooth: bool = True,
+    rough: tuple[str, ...] = (),
     **attrs: Any,
 ) -> Any:
     """Samples of a reduction over one dim, several, all; of 0-d, strided and zero-size arrays.
@@ -294,9 +299,7 @@ def _spread_arguments(name: str, dim: Any, unbiased: bool | None, correction: fl
     return dim, 1 if correction is None else correction
 
 
-def _spread(
-    record: Any, input: Any, dim: Any, unbiased: Any, keepdim: bool, correction: Any, out: Any
-) -> Tensor:
+def _spread(record: Any, input: Any, dim: Any, unbiased: Any, keepdim: bool, correction: Any, out: Any) -> Tensor:
     array = require_tensor(record.name, input)
     dim, correction = _spread_arguments(record.name, dim, unbiased, correction)
     dims = dims_of(record.name, dim, array.ndim)

@@ -107,9 +107,7 @@ def binary(
     def make() -> list[Sample]:
         samples = []
         for name, a, b, layout in _PAIRS:
-            args = [
-                Arg(a if i == 0 else b, *ranges[i], avoid, kinds, layout if i < 2 else "C") for i in range(total)
-            ]
+            args = [Arg(a if i == 0 else b, *ranges[i], avoid, kinds, layout if i < 2 else "C") for i in range(total)]
             if mask_first or mask_second:
                 at = 0 if mask_first else 1
                 args[at] = Arg(args[at].shape, kind="b")

@@ -89,9 +89,7 @@ cumprod_op = op(
     infer=_infer,
     rule=_cumprod_rule,
     keeps=("x", "y"),
-    samples=_samples(
-        0.5, 1.5, Sample((Arg((6,), values=(1.5, 0.0, 2.0, -1.0, 0.0, 3.0)),), {"dim": 0}, name="zeros")
-    ),
+    samples=_samples(0.5, 1.5, Sample((Arg((6,), values=(1.5, 0.0, 2.0, -1.0, 0.0, 3.0)),), {"dim": 0}, name="zeros")),
     doc="Products up to and including each element along ``dim``; gradients are right where elements are zero.",
 )
 

@@ -181,9 +181,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """A view without the dimensions of size 1: all of them, or those in ``dim`` (others there stay as they are)."""
     shape = tuple(require_tensor("squeeze", input).shape)
     dims = tuple(range(len(shape))) if dim is None else () if dim == () else dims_of("squeeze", dim, len(shape))
-    return core.reshape(
-        input, shape=tuple([size for i, size in enumerate(shape) if size != 1 or i not in dims])
-    )
+    return core.reshape(input, shape=tuple([size for i, size in enumerate(shape) if size != 1 or i not in dims]))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -324,9 +322,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     size = shape[at]
     first = int(start) + size if start < 0 else int(start)
     if length < 0 or not 0 <= first <= size - length:
-        raise ShapeError(
-            f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}) of dim {at}."
-        )
+        raise ShapeError(f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}) of dim {at}.")
     return core.slice_(input, key=(slice(None),) * at + (slice(first, first + length, 1),))
 
 
@@ -409,16 +405,12 @@ def atleast_1d(*tensors: Any) -> Any:
 
 def atleast_2d(*tensors: Any) -> Any:
     """Views with at least two dimensions: (n,) becomes (1, n)."""
-    return _at_least(
-        "atleast_2d", tensors, lambda x, ndim: x if ndim > 1 else unsqueeze(atleast_1d(x), 0)
-    )
+    return _at_least("atleast_2d", tensors, lambda x, ndim: x if ndim > 1 else unsqueeze(atleast_1d(x), 0))
 
 
 def atleast_3d(*tensors: Any) -> Any:
     """Views with at least three dimensions: (n,) becomes (1, n, 1), (n, m) becomes (n, m, 1)."""
-    return _at_least(
-        "atleast_3d", tensors, lambda x, ndim: x if ndim > 2 else unsqueeze(atleast_2d(x), -1)
-    )
+    return _at_least("atleast_3d", tensors, lambda x, ndim: x if ndim > 2 else unsqueeze(atleast_2d(x), -1))
 
 
 swapaxes = swapdims = transpose

@@ -83,9 +83,7 @@ topk_op = op(
 )
 
 
-def sort(
-    input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
-) -> Any:
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None) -> Any:
     """The elements along ``dim`` in order, and where they were: a named tuple (values, indices).
 
     Equal elements keep their order whether or not ``stable`` asks for it. NaN counts as larger than every number.
@@ -115,9 +113,7 @@ def msort(input: Tensor, *, out: Any = None) -> Tensor:
     return result if out is None else deliver("msort", result, out)
 
 
-def topk(
-    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None
-) -> Any:
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None) -> Any:
     """The ``k`` largest (or smallest) elements along ``dim``, in order, and where they were: (values, indices).
 
     Raises: ShapeError if ``k`` is larger than the dimension; DTypeError for complex tensors; DimError for a bad dim.

@@ -46,9 +46,7 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", float(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(
-                    f"param 'initial_lr' is not specified in param_groups[{i}] when resuming an optimizer"
-                )
+                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming an optimizer")
         self.base_lrs = [float(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._step_count = 0
@@ -58,7 +56,7 @@ class LRScheduler:
 
     def get_lr(self) -> list[float]:
         """The rates at ``last_epoch``, computed from the present ones."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define get_lr()")
 
     def get_last_lr(self) -> list[float]:
         """The rates that the schedule set last."""
@@ -297,9 +295,7 @@ class CosineAnnealingLR(LRScheduler):
             return [self.eta_min + (base - self.eta_min) * self._height(epoch) / 2 for base in self.base_lrs]
         if (epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # leaving the bottom: nothing there to be multiplied
             rise = (1 - math.cos(math.pi / self.T_max)) / 2
-            return [
-                rate + (base - self.eta_min) * rise for rate, base in zip(rates, self.base_lrs, strict=True)
-            ]
+            return [rate + (base - self.eta_min) * rise for rate, base in zip(rates, self.base_lrs, strict=True)]
         factor = self._height(epoch) / self._height(epoch - 1)
         return [factor * (rate - self.eta_min) + self.eta_min for rate in rates]
 
@@ -314,9 +310,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     ``step(epoch)`` takes fractions. Source: Loshchilov and Hutter 2017.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
-    ):
+    def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
         if T_0 <= 0 or not isinstance(T_0, int):
             raise ValueError(f"Expected positive integer T_0, but got {T_0}")
         if T_mult < 1 or not isinstance(T_mult, int):
@@ -401,7 +395,9 @@ class OneCycleLR(LRScheduler):
                 group["min_lr"] = group["initial_lr"] / final_div_factor
                 if cycle_momentum:
                     if "momentum" not in group and "betas" not in group:
-                        raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+                        raise ValueError(
+                            "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
+                        )
                     group["max_momentum"], group["base_momentum"] = high, low
                     _set_momentum(group, high)
         super().__init__(optimizer, last_epoch)
@@ -422,11 +418,9 @@ class OneCycleLR(LRScheduler):
     def get_lr(self) -> list[float]:
         at = self.last_epoch
         if at > self.total_steps:
-            raise ValueError(
-                f"Tried to step {at} times. The specified number of total steps is {self.total_steps}"
-            )
+            raise ValueError(f"Tried to step {at} times. The specified number of total steps is {self.total_steps}")
         start = 0.0
-        for i, (end, *names) in enumerate(self.phases):
+        for i, (end, *names) in enumerate(self.phases):  # noqa: B007 - read after the loop
             if at <= end or i == len(self.phases) - 1:
                 part = (at - start) / (end - start)
                 break
@@ -449,9 +443,7 @@ def _set_momentum(group: dict[str, Any], value: float) -> None:
 class SequentialLR(LRScheduler):
     """One schedule after the other: the next takes over at each milestone, from its own beginning."""
 
-    def __init__(
-        self, optimizer: Optimizer, schedulers: list[Any], milestones: list[int], last_epoch: int = -1
-    ):
+    def __init__(self, optimizer: Optimizer, schedulers: list[Any], milestones: list[int], last_epoch: int = -1):
         if not schedulers or len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"SequentialLR takes one milestone fewer than schedulers; got {len(schedulers)} schedulers and "

@@ -103,7 +103,7 @@ class Optimizer:
     def __init__(self, params: Any, defaults: Group):
         if isinstance(params, Tensor):
             raise TypeError(
-                f"{type(self).__name__}: params must be an iterable of Tensors or dicts, got a single Tensor; pass [it]."
+                f"{type(self).__name__}: params must be an iterable of Tensors or dicts, got one Tensor; pass [it]."
             )
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
@@ -204,15 +204,15 @@ class Optimizer:
 
     def _layout(self, group: Group) -> Any:
         """The names of the state tensors that the group's settings ask for."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define _layout(group)")
 
     def _refresh(self, group: Group, bucket: Bucket) -> None:
         """Write the numbers of the coming step to ``bucket.hyper``."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define _refresh(group, bucket)")
 
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         """Call the update op."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define _update(door, group, bucket, params, grads)")
 
     # --- plans
 

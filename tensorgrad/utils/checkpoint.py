@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ..autograd.grad_mode import enable_grad
@@ -77,7 +78,11 @@ class _randomness:
 
 
 def checkpoint(
-    function: Callable[..., Any], *args: Any, use_reentrant: bool = False, preserve_rng_state: bool = True, **kwargs: Any
+    function: Callable[..., Any],
+    *args: Any,
+    use_reentrant: bool = False,
+    preserve_rng_state: bool = True,
+    **kwargs: Any,
 ) -> Any:
     """``function(*args)``, keeping only ``args`` for backward and computing the rest again there.
 
@@ -124,6 +129,6 @@ def checkpoint_sequential(functions: Sequence[Callable[..., Any]], segments: int
 
         return run
 
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in pairwise(bounds):
         input = checkpoint(part(first, last), input, **options)
     return input

@@ -50,7 +50,7 @@ def test_function_context():
         @staticmethod
         def backward(ctx, grad, _):
             seen["needs"] = ctx.needs_input_grad
-            x, y = ctx.saved_tensors
+            _, y = ctx.saved_tensors
             return grad * y * ctx.power, None, None
 
     x, y = leaf([2.0]), tg.tensor([3.0], dtype=tg.float64)

@@ -1,5 +1,5 @@
-"""The recorder replays a whole training step of the digits network: forward, backward, AdamW with a changing rate, fresh
-dropout masks and batch-norm statistics, on new batches, with the losses of eager."""
+"""The recorder replays a whole training step of the digits network with the losses of eager: forward, backward, AdamW
+with a changing rate, fresh dropout masks and batch-norm statistics, on new batches."""
 
 from __future__ import annotations
 

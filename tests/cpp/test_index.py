@@ -8,7 +8,19 @@ from kernel_arrays import same_for_any_threads, shapes, strided
 
 import tensorgrad._C as C
 
-DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64", "complex128"]
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+]
 
 
 def index_for(rng: np.random.Generator, shape: list[int], dim: int) -> np.ndarray:

@@ -251,7 +251,12 @@ def test_embedding_is_pytorchs() -> None:
 
 
 def test_initial_values_have_pytorchs_range() -> None:
-    for name, args in (("Linear", (64, 80)), ("Conv2d", (8, 16, 3)), ("LSTM", (20, 30)), ("ConvTranspose2d", (8, 16, 3))):
+    for name, args in (
+        ("Linear", (64, 80)),
+        ("Conv2d", (8, 16, 3)),
+        ("LSTM", (20, 30)),
+        ("ConvTranspose2d", (8, 16, 3)),
+    ):
         ours, theirs = getattr(tg.nn, name)(*args), getattr(torch.nn, name)(*args)
         for (key, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
             a, b = np.asarray(a.detach()), b.detach().numpy()

@@ -36,9 +36,7 @@ def test_attention(name):
     arrays = [normal(*shape) for shape in shapes] + ([] if mask is None else [mask])
     theirs = torch.nn.functional.scaled_dot_product_attention
     with sdpa_kernel(SDPBackend.MATH):
-        compare(
-            lambda *x: F.scaled_dot_product_attention(*x, **options), lambda *x: theirs(*x, **options), arrays
-        )
+        compare(lambda *x: F.scaled_dot_product_attention(*x, **options), lambda *x: theirs(*x, **options), arrays)
 
 
 def test_dropout_keeps_the_expectation():

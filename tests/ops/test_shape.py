@@ -60,8 +60,10 @@ def test_beside_pytorch(name):
 @pytest.mark.parametrize("name", ("reshape", "split", "cat", "flip", "roll", "repeat", "triangles", "stack"))
 @pytest.mark.parametrize("dtype", ("bool", "uint8", "int32", "complex64"))
 def test_dtypes(name, dtype):
-    calls = {"stack": lambda lib, x: [lib.stack([x, x]), lib.hstack([x, x])],
-             "cat": lambda lib, x: [lib.cat([x, x]), lib.cat([x, x.to(lib.float32) if not x.is_complex() else x])]}
+    calls = {
+        "stack": lambda lib, x: [lib.stack([x, x]), lib.hstack([x, x])],
+        "cat": lambda lib, x: [lib.cat([x, x]), lib.cat([x, x.to(lib.float32) if not x.is_complex() else x])],
+    }
     same(calls.get(name, CALLS[name]), (X > 0).astype(dtype), order=0)
 
 

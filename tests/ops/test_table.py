@@ -10,11 +10,7 @@ from tensorgrad.dispatch import OPS
 from tensorgrad.testing import conformance
 
 CASES = list(conformance.cases())
-BACKENDS = [
-    name
-    for name in ("numpy", "cpp")
-    if registry.class_of(name).why_not() is None
-]
+BACKENDS = [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None]
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -60,8 +56,10 @@ UNSAMPLED = {
     "nonzero": "its shape depends on the elements; test_index",
     "bincount": "its shape depends on the elements; test_index",
     "unique": "its shape depends on the elements; test_sort",
-    **{f"{name}_into": "writes into its argument; test_index" for name in (
-        "index_put", "index_add", "scatter", "scatter_add", "scatter_reduce")},
+    **{
+        f"{name}_into": "writes into its argument; test_index"
+        for name in ("index_put", "index_add", "scatter", "scatter_add", "scatter_reduce")
+    },
     "dropout": "draws; test_random",
     "random_integers": "draws; test_random",
     "random_normal": "draws; test_random",

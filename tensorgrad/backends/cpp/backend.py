@@ -113,15 +113,16 @@ class CppBackend(NumpyBackend):
     ) -> Any:  # fmt: skip
         heads = _heads(q, k, v, mask)
         if heads is None or needs[3]:
-            return super().attention_backward(
-                g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs
-            )
+            return super().attention_backward(g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs)
         wide = heads[0].shape[:-1]
         shape = (*wide, v.shape[-1])
         grads = self.c.attention_backward(
             g.reshape(shape), *heads, mask, out.reshape(shape), lse.reshape(wide), causal=causal, scale=scale
         )
-        shaped = [part.reshape(x.shape) if needed else None for part, x, needed in zip(grads, (q, k, v), needs[:3], strict=True)]
+        shaped = [
+            part.reshape(x.shape) if needed else None
+            for part, x, needed in zip(grads, (q, k, v), needs[:3], strict=True)
+        ]
         return (*shaped, None)
 
     def random_uniform(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:

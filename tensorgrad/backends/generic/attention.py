@@ -15,9 +15,7 @@ class AttentionKernels:
     xp: Any
     sum_to: Callable[..., Any]  # of ShapeKernels
 
-    def attention(
-        self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float
-    ) -> tuple[Any, Any]:
+    def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Any, Any]:
         scores = self._scores(q, k, mask, causal, scale)
         lse = self._log_sum(scores)
         out = self.xp.matmul(self._weights(scores, lse), wide(v))

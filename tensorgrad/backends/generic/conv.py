@@ -25,9 +25,7 @@ def _pieces(batch: int, per_sample: int) -> Iterator[tuple[int, int]]:
 class ConvKernels:
     xp: Any
 
-    def _columns(
-        self, x: Any, kernel: Any, outputs: Any, stride: Any, padding: Any, dilation: Any, groups: int
-    ) -> Any:
+    def _columns(self, x: Any, kernel: Any, outputs: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         """(groups, channels per group * taps, samples * positions): what each window reads."""
         n, c = x.shape[:2]
         columns = self.xp.zeros((groups, c // groups, *kernel, n, *outputs), dtype=x.dtype)
@@ -38,9 +36,7 @@ class ConvKernels:
             columns[(slice(None), slice(None), *tap, slice(None), *at)] = source[(..., *read)]
         return columns.reshape(groups, c // groups * math.prod(kernel), n * math.prod(outputs))
 
-    def conv(
-        self, x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
-    ) -> Any:
+    def conv(self, x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         n, o, kernel = x.shape[0], w.shape[0], w.shape[2:]
         outputs = conv_outputs(x.shape[2:], kernel, stride, padding, dilation)
         y = self.xp.empty((n, o, *outputs), dtype=x.dtype)

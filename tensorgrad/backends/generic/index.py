@@ -89,9 +89,7 @@ class IndexKernels:
         self.check_index("index_add", index, target.shape[dim], dim)
         return self._combine(self.xp.add, target, (dim,), (index,), src)
 
-    def index_put_into(
-        self, target: Any, value: Any, *indices: Any, spec: tuple[int, ...], accumulate: bool
-    ) -> Any:
+    def index_put_into(self, target: Any, value: Any, *indices: Any, spec: tuple[int, ...], accumulate: bool) -> Any:
         if accumulate or not self.raises_out_of_range:
             self._check_indices("index_put", target, indices, spec)
         if not accumulate:

@@ -23,9 +23,7 @@ def _real_parts(arrays: Arrays) -> Arrays:
 class OptimKernels:
     xp: Any
 
-    def sgd_(
-        self, params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any, nesterov: bool, maximize: bool
-    ) -> None:
+    def sgd_(self, params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any, nesterov: bool, maximize: bool) -> None:
         lr, momentum, dampening, decay, first = map(float, hyper)
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
             w, d = wide(p), wide(g)

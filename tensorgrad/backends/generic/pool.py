@@ -11,9 +11,7 @@ from .reduce import wide
 from .windows import taps
 
 
-def pool_outputs(
-    sizes: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> tuple[int, ...]:
+def pool_outputs(sizes: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[int, ...]:
     """How many windows there are along each axis; with ``ceil_mode`` also those that begin inside but end outside."""
     counts = []
     for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):

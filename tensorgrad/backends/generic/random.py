@@ -64,6 +64,7 @@ class RandomKernels:
         count = math.prod(shape)
         seed, offset = generator.take(count)
         if dtype.name == "float64":
+
             def convert(words: Any) -> Any:
                 high, low = words[0::2] >> np.uint64(5), words[1::2] >> np.uint64(6)
                 return (high.astype(np.float64) * 2.0**26 + low.astype(np.float64)) * 2.0**-53

@@ -157,9 +157,7 @@ class Subset(Dataset[T]):
         return len(self.indices)
 
 
-def random_split(
-    dataset: Any, lengths: Sequence[float], generator: Generator | None = None
-) -> list[Subset[Any]]:
+def random_split(dataset: Any, lengths: Sequence[float], generator: Generator | None = None) -> list[Subset[Any]]:
     """Disjoint random subsets of these lengths, or of these fractions of the whole (which sum to 1).
 
     Raises ValueError if the lengths do not add up to the dataset's.

@@ -92,7 +92,9 @@ class DataLoader:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, drop_last")
+                raise ValueError(
+                    "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, drop_last"
+                )
             batch_size, drop_last = None, False
         elif batch_size is None and drop_last:
             raise ValueError("batch_size=None disables auto-batching and is mutually exclusive with drop_last")
@@ -151,7 +153,7 @@ class DataLoader:
         return {"generator": self._epoch_start, "batches": self._done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next iteration continue from a ``state_dict`` (which sets the generator back to the epoch's begin)."""
+        """Let the next iteration continue from a ``state_dict`` (the generator goes back to the epoch's start)."""
         if state_dict["generator"] is not None:
             chosen(self.generator).set_state(state_dict["generator"])
         self._skip = int(state_dict["batches"])

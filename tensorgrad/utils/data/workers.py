@@ -63,14 +63,14 @@ def _work(info: WorkerInfo, settings: tuple[Any, ...], tasks: Any, results: Any)
         stream = None
         if isinstance(dataset, IterableDataset):
             stream = stream_batches(dataset, batch_size, drop_last, collate)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, it is raised again in the main process
         results.put((None, _Failure(traceback.format_exc())))
         return
     while (task := tasks.get()) is not None:
         number, indices = task
         try:
             batch = next(stream, _End()) if stream is not None else fetch(dataset, indices, collate)
-        except Exception:
+        except Exception:  # noqa: BLE001 - likewise
             batch = _Failure(traceback.format_exc())
         results.put((number, batch))
 
