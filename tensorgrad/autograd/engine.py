@@ -7,9 +7,9 @@ gradients are bare arrays and the rules run on raw kernels; under it, both are T
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from sys import getrefcount
 from typing import Any
 
 from ..dispatch import local, recorded
@@ -106,7 +106,10 @@ class _Pass:
                 return
         if node.saved or node.saved_outputs or node.versions is not None or node.packed is not None:
             node.check()
-        grads = self.gradients_of(node, g if node.count == 1 else tuple(g))
+        if node.count == 1 and node.packed is None and not self.create:
+            grads = node.op.differentiate(local.doors[type(g)], node, g, node.saved, node.saved_outputs)
+        else:
+            grads = self.gradients_of(node, g if node.count == 1 else tuple(g))
         if anomaly_check is not None:
             anomaly_check(node, grads)
         if node.post_hooks is not None:
@@ -250,6 +253,16 @@ class _Pass:
             if not self.accumulate:
                 self.leaves[key] = (leaf, g)
                 continue
+            if leaf._grad is None and not self.create and g.dtype is leaf._data.dtype and g.shape == leaf._data.shape:
+                # nobody but this frame may know the array if it is to be kept: `g` and getrefcount's argument
+                if getrefcount(g) <= 2 and not isinstance(g.base, type(g)):
+                    leaf._grad = wrap(g)
+                else:
+                    leaf._grad = wrap(local.doors[type(g)].contiguous_copy(g))
+                del g
+                for hook in list(leaf._post_hooks or ()):
+                    hook(leaf)
+                continue
             holder = [g]
             del g
             leaf._grad = self.accumulated(leaf, holder.pop(), fresh=True)
@@ -292,7 +305,7 @@ class _Pass:
             old._bump()
             return old
         # `g` (parameter), `array` and getrefcount's argument: nobody else may know the array if it is to be kept
-        if fresh and sys.getrefcount(array) <= _OWN_REFERENCES and not isinstance(array.base, type(array)):
+        if fresh and getrefcount(array) <= _OWN_REFERENCES and not isinstance(array.base, type(array)):
             return wrap(array)
         return wrap(local.doors[type(array)].contiguous_copy(array))
 
@@ -305,7 +318,7 @@ def _count_own_references() -> int:
 
     def probe(tensor: Any, g: Any, fresh: bool) -> int:
         array = g
-        return sys.getrefcount(array)
+        return getrefcount(array)
 
     holder: list[Any] = [object()]
     return probe(None, holder.pop(), fresh=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node, extras
+from ..autograd.node import Node, extras, user_line
 from ..dispatch import OPS, local, recorded
 from ..errors import DeviceError, IndexOutOfRange, TensorgradError
 from ..tensor import Tensor, view_of, wrap
@@ -151,11 +151,12 @@ class Op:
             else:
                 saved.append(array)
         node.saved = tuple(saved)
-        for i, _ in self.kept_outputs:
-            node.watch(results[i])
-        node.saved_outputs = tuple([out[i] for i, _ in self.kept_outputs])
+        if self.kept_outputs:
+            for i, _ in self.kept_outputs:
+                node.watch(results[i])
+            node.saved_outputs = tuple([out[i] for i, _ in self.kept_outputs])
         if node.versions:
-            node.note_line()
+            node.line = user_line(3)
         nondiff = self.nondiff
         for i, result in enumerate(results):
             if result is not None and i not in nondiff:
@@ -169,9 +170,10 @@ class Op:
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
         """The inputs' gradients, through the namespace ``F``."""
+        rule: Any = self.rule
+        if not self.kept_outputs:
+            return rule(F, g, *inputs, needs=node.needs, **node.attrs)
         named = {name: value for (_, name), value in zip(self.kept_outputs, outputs, strict=True)}
-        rule = self.rule
-        assert rule is not None
         return rule(F, g, *inputs, needs=node.needs, **named, **node.attrs)
 
 
