@@ -1,11 +1,12 @@
-"""The C++ kernels built for the best instruction set that this processor has (``TENSORGRAD_CPU`` asks for less)."""
+"""The C++ kernels built for the best instruction set that this processor has (the setting ``cpu`` asks for less)."""
 
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from types import ModuleType
+
+from . import config
 
 _NEEDED = {
     "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"),
@@ -18,11 +19,9 @@ def _load() -> tuple[str, list[str], ModuleType]:
     from . import _cpu
 
     have = _cpu.features()
-    wanted = os.environ.get("TENSORGRAD_CPU", "auto")
+    wanted = config.get("cpu")
     names = list(_NEEDED)
-    if wanted not in ("auto", ""):
-        if wanted not in _NEEDED:
-            raise ImportError(f"TENSORGRAD_CPU={wanted!r}; the values are auto, {', '.join(_NEEDED)}")
+    if wanted != "auto":
         names = names[names.index(wanted) :]
     for name in names:
         if all(feature in have for feature in _NEEDED[name]):

@@ -170,12 +170,15 @@ def as_operand(name: str, x: Any) -> Any:
 
     NumPy scalars act as Python numbers do: they never widen.
     """
-    if isinstance(x, (Tensor, *_NUMBERS)):
-        return x if isinstance(x, Tensor) or type(x) in _NUMBERS else x + 0
+    if isinstance(x, Tensor) or type(x) in _NUMBERS:
+        return x
     if isinstance(x, np.ndarray):
         return from_numpy(x)
     if isinstance(x, np.generic):
         return x.item()
+    for kind in _NUMBERS:  # a subclass of int, an enum say, as the number that it is
+        if isinstance(x, kind):
+            return kind(x)
     raise TypeError(f"{name}: expected a Tensor or a number, got {type(x).__name__}: {x!r}")
 
 

@@ -121,7 +121,7 @@ class Elementwise(Op):
             return self.on_others(inputs)
         try:
             out = getattr(local.doors[kind], self.name)(*arrays)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise self.explained(error, inputs, arrays) from None
         if type(out) is tuple:
             results = tuple([wrap(part) for part in out])

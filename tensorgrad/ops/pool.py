@@ -255,7 +255,7 @@ def _max_pool(
 
 def _check_padding(name: str, padding: tuple[int, ...], kernel: tuple[int, ...]) -> None:
     if any(p > k // 2 for p, k in zip(padding, kernel, strict=True)):
-        raise ValueError(f"{name}: padding {padding} must be at most half of the window {kernel}.")
+        raise ShapeError(f"{name}: padding {padding} must be at most half of the window {kernel}.")
 
 
 def max_pool1d(

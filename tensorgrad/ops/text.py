@@ -80,7 +80,10 @@ def __repr__(self: Tensor) -> str:
     else:
         shown = _shown(array, summarize)
         text = _format(shown)
-        width = max((len(text(v)) for v in shown.reshape(-1)), default=0)
+        flat = shown.reshape(-1)
+        # NaN and infinities do not widen whole numbers' columns, as in PyTorch
+        finite = flat[np.isfinite(flat.astype(np.complex128))] if flat.dtype.kind in "fcV" else flat
+        width = max((len(text(v)) for v in (finite if finite.size else flat)), default=0)
         body = _rows(array, text, width, len("tensor("), summarize)
     notes = []
     if self.device.type != "cpu":

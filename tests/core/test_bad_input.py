@@ -1,0 +1,72 @@
+"""Wrong input gives a clear exception; the process lives and the tensors are unchanged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.nn import functional as F
+
+X = (2, 3)
+
+CASES = {
+    "shapes do not broadcast": (lambda x: x + tg.ones(2, 4), RuntimeError, "do not broadcast"),
+    "matmul sizes": (lambda x: x @ tg.ones(4, 2), RuntimeError, "matmul"),
+    "linear features": (lambda x: F.linear(x, tg.ones(5, 7)), RuntimeError, "expects 7"),
+    "dtype of an integer formula": (lambda x: x & 1, RuntimeError, "bitwise_and"),
+    "index out of range": (lambda x: x[5], IndexError, "out of bounds"),
+    "gather out of range": (lambda x: x.gather(1, tg.tensor([[9]])), IndexError, "9"),
+    "embedding out of range": (lambda x: F.embedding(tg.tensor([7]), x), IndexError, "7"),
+    "target out of range": (lambda x: F.cross_entropy(x, tg.tensor([0, 3])), IndexError, "3"),
+    "dim out of range": (lambda x: x.sum(dim=4), IndexError, "out of range"),
+    "dim twice": (lambda x: x.sum(dim=(0, 0)), (IndexError, RuntimeError), "twice"),
+    "impossible reshape": (lambda x: x.reshape(4, 2), RuntimeError, "reshape"),
+    "channels": (lambda x: F.conv2d(tg.ones(1, 3, 4, 4), tg.ones(2, 4, 3, 3)), RuntimeError, "channels"),
+    "kernel too large": (lambda x: F.conv2d(tg.ones(1, 1, 2, 2), tg.ones(1, 1, 5, 5)), RuntimeError, "kernel"),
+    "pool padding": (lambda x: F.max_pool2d(tg.ones(1, 1, 4, 4), 2, padding=2), RuntimeError, "pad"),
+    "huge size": (lambda x: tg.zeros(2**40, 2**40), RuntimeError, "elements"),
+    "too much memory": (lambda x: tg.empty(2**50), MemoryError, "memory|alloc"),
+    "negative size": (lambda x: tg.zeros(-1), RuntimeError, "negative"),
+    "ragged": (lambda x: tg.tensor([[1.0], [1.0, 2.0]]), ValueError, "ragged"),
+    "not a number": (lambda x: tg.tensor(["a"]), TypeError, "numbers"),
+    "not a tensor": (lambda x: tg.exp("a"), TypeError, "exp"),
+    "partly overlapping write": (lambda x: x.view(-1)[1:].add_(x.view(-1)[:-1]), RuntimeError, "shares part"),
+    "expanded write": (lambda x: x[:, :1].expand(2, 3).mul_(2), RuntimeError, "expanded"),
+    "unknown dtype": (lambda x: x.to("float8"), (RuntimeError, TypeError), "float8"),
+    "bad p": (lambda x: F.dropout(x, 1.5), ValueError, "1.5"),
+    "integer to negative power": (lambda x: tg.ones(2, dtype=tg.int64) ** -1, RuntimeError, "negative"),
+    "softmax of integers": (lambda x: tg.ones(2, dtype=tg.int64).softmax(0), RuntimeError, "float"),
+    "boolean mask of a wrong shape": (lambda x: x[tg.ones(5, dtype=tg.bool)], IndexError, "mask|shape"),
+    "negative step": (lambda x: x[::-1], ValueError, "step"),
+    "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
+}
+
+
+def _read_only():
+    array = np.ones(2)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(name):
+    action, error, text = CASES[name]
+    x = tg.arange(6.0).reshape(X)
+    with pytest.raises(error, match=text):
+        action(x)
+    assert x.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_nan_and_infinity_pass_through():
+    x = tg.tensor([float("nan"), float("inf"), -float("inf"), 0.0])
+    assert np.isnan(x.max().item()) and np.isnan(x.relu()[0].item()) and x.relu()[1].item() == float("inf")
+    assert np.isnan(tg.tensor([[float("nan"), 1.0]]).softmax(1).numpy()).all()
+    assert tg.tensor([-float("inf"), 0.0]).softmax(0).tolist() == [0.0, 1.0]
+
+
+def test_errors_carry_the_users_line():
+    x = tg.ones(2)
+    with pytest.raises(RuntimeError) as caught:
+        x + tg.ones(3)
+    assert caught.traceback[0].path.name == "test_bad_input.py"
