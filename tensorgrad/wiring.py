@@ -20,8 +20,8 @@ def _backend(name: str) -> None:
 
 
 def _threads(count: Any) -> None:
-    if count:  # 0: as many as the process may run on, which is what the backend started with
-        registry.on_device("cpu").set_num_threads(count)
+    found = registry.on_device("cpu")
+    found.set_num_threads(count or found.default_threads())
 
 
 def connect() -> None:

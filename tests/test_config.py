@@ -65,6 +65,8 @@ def test_precedence_call_over_environment_over_file_over_default(monkeypatch, tm
     path.unlink()
     config.reload()
     assert config.source("num_threads") == "default"
+    config.set("num_threads", 1)
+    config.unset("num_threads")  # tells the backend to take as many threads as it began with
 
 
 def test_pyproject_table(tmp_path):

@@ -89,6 +89,10 @@ class Backend(
     def num_threads(self) -> int:
         return 1
 
+    def default_threads(self) -> int:
+        """How many it uses when nobody asks for a number: as many as the process may run on."""
+        return 1
+
     def memory_stats(self) -> dict[str, int]:
         """Bytes the backend's allocator holds; empty where it has none of its own."""
         return {}
@@ -114,5 +118,6 @@ class Backend(
 # attributes of a backend that are not kernels, whatever an op may be called
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
-     "from_host", "to_host", "formula_kernel", "kernel", "set_num_threads", "num_threads", "memory_stats", "empty")
+     "from_host", "to_host", "formula_kernel", "kernel", "set_num_threads", "default_threads",
+     "num_threads", "memory_stats", "empty")
 )  # fmt: skip

@@ -182,7 +182,7 @@ class Training:
                 state.setdefault(int(number), {})[name] = value
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
             self.schedule.load_state_dict({**schedule, "lr_lambdas": [None] * len(groups)})
-            self.history = {name: tensors[f"history.{name}"].tolist() for name in COLUMNS}  # type: ignore[attr-defined]
+            self.history = {name: tensors[f"history.{name}"].tolist() for name in COLUMNS}
             self.generator.set_state(tensors["generator.data"])
             tg.random.set_rng_state(tensors["generator.default"])
         except (KeyError, ValueError) as error:

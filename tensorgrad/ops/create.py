@@ -176,7 +176,8 @@ def as_operand(name: str, x: Any) -> Any:
         return from_numpy(x)
     if isinstance(x, np.generic):
         return x.item()
-    for kind in _NUMBERS:  # a subclass of int, an enum say, as the number that it is
+    kinds: tuple[Any, ...] = _NUMBERS
+    for kind in kinds:  # a subclass of int, an enum say, as the number that it is
         if isinstance(x, kind):
             return kind(x)
     raise TypeError(f"{name}: expected a Tensor or a number, got {type(x).__name__}: {x!r}")

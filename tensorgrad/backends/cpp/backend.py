@@ -43,12 +43,27 @@ def extension() -> ModuleType:
     return module
 
 
+# Kernels written for floating point; integers and complex numbers go to the inherited ones.
+_FLOATS_ONLY = frozenset((
+    "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "avg_pool", "avg_pool_backward", "conv",
+    "conv_input_grad", "conv_weight_grad", "linear", "linear_backward", "max_pool", "max_pool_backward",
+))  # fmt: skip
+
+
+def _floats_first(native: Callable[..., Any], inherited: Callable[..., Any]) -> Callable[..., Any]:
+    def kernel(x: Any, *others: Any, **attrs: Any) -> Any:
+        return (native if x.dtype.kind in "fV" else inherited)(x, *others, **attrs)
+
+    return kernel
+
+
 class CppBackend(NumpyBackend):
     name = "cpp"
 
     def __init__(self) -> None:
         super().__init__()
         self.c = extension()
+        self._default_threads = int(self.c.num_threads())
         from ... import config
 
         if config.get("num_threads"):
@@ -67,6 +82,9 @@ class CppBackend(NumpyBackend):
     def num_threads(self) -> int:
         return int(self.c.num_threads())
 
+    def default_threads(self) -> int:
+        return self._default_threads
+
     def memory_stats(self) -> dict[str, int]:
         return dict(self.c.memory_stats())
 
@@ -82,7 +100,9 @@ class CppBackend(NumpyBackend):
 
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
-        return super().kernel(op) if native is None else native
+        if native is None:
+            return super().kernel(op)
+        return _floats_first(native, super().kernel(op)) if op.name in _FLOATS_ONLY else native
 
     # --- kernels of the extension whose signature differs from the op's
 
