@@ -5,7 +5,6 @@
 #include <limits>
 #include <stdexcept>
 
-#include "../core/simd.h"
 #include "formula_kernels.h"
 
 namespace tg {
@@ -30,9 +29,6 @@ struct Mul {
 };
 struct Div {
   template <class T> static T of(T a, T b) { return a / b; }
-};
-struct MulAdd {
-  template <class T> static T of(T a, T b, T c) { return lane::fma_(a, b, c); }
 };
 struct Neg {
   static I64 of(I64 a) { return static_cast<I64>(U64(0) - static_cast<U64>(a)); }
@@ -165,12 +161,6 @@ void add_floats(KernelTable& table) {
   add1<IsNan, Truth, T>(table, "isnan");
   add1<IsInf, Truth, T>(table, "isinf");
   add1<IsFinite, Truth, T>(table, "isfinite");
-  Kernel& k = table[kernel_key("muladd", TypeFor<T>::value)];
-  k.operands = 3;
-  k.by_mask[0] = loop3<0, MulAdd, T, T, T, T>;
-  k.by_mask[2] = loop3<2, MulAdd, T, T, T, T>;
-  k.by_mask[4] = loop3<4, MulAdd, T, T, T, T>;
-  k.by_mask[6] = loop3<6, MulAdd, T, T, T, T>;
 }
 
 KernelTable make_table() {
@@ -179,6 +169,7 @@ KernelTable make_table() {
   add_math(table);
   add_special(table);
   add_complex(table);
+  add_pairs(table);
   return table;
 }
 

