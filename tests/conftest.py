@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,8 +40,9 @@ STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """Every test draws the same random numbers whoever ran before it, and fails if it leaves global state changed."""
-    if hasattr(tg, "manual_seed"):
-        tg.manual_seed(0)
+    tg.manual_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
     before = {name: read() for name, (read, _) in STATE.items()}
     threads = threading.active_count()
     yield

@@ -44,7 +44,7 @@ struct Heads {
 // A fresh array for a result that will be `stored`, of the shape and axis order of `like`: (batch, length, heads, dim) in memory where `like` is a transposed
 // view of that, so that merging the heads afterwards needs no copy.
 py::object empty_heads(DType stored, const Index* shape, const View& like) {
-  const DType dtype = compute_type(stored);
+  const DType dtype = compute_dtype(stored);
   const bool transposed = like.shape[1] > 1 && like.shape[2] > 1 && like.strides[1] < like.strides[2];
   if (!transposed || is_half(stored)) return empty(dtype, shape, 4);
   const Index order[4] = {shape[0], shape[2], shape[1], shape[3]};
@@ -108,7 +108,7 @@ struct Call {
     if (!batches || !heads) bad_value(what + ": batch and heads must agree, got " + shapes);
     if (k.shape[2] != v.shape[2]) bad_value(what + ": k and v must have the same length, got " + shapes);
     if (q.shape[3] != k.shape[3]) bad_value(what + ": q and k must have the same last axis, got " + shapes);
-    visit_real(what.c_str(), compute_type(q.dtype), [](auto) {});
+    visit_real(what.c_str(), compute_dtype(q.dtype), [](auto) {});
     return q.dtype;
   }
 
@@ -139,7 +139,7 @@ struct Call {
 
 py::tuple bind_attention(py::handle q, py::handle k, py::handle v, py::handle mask, bool causal, double scale) {
   const Call call("attention", q, k, v, mask);
-  const DType dtype = compute_type(call.dtype);
+  const DType dtype = compute_dtype(call.dtype);
   const Index shape[4] = {call.batch, call.heads, call.queries, call.value_dim};
   py::object out = empty_heads(call.dtype, shape, view(q)), lse = empty(dtype, shape, 3);
   visit_real("attention", dtype, [&](auto t) {
@@ -156,7 +156,7 @@ py::tuple bind_attention_backward(py::handle g, py::handle q, py::handle k, py::
                                   py::handle lse, bool causal, double scale) {
   const std::string what = "attention_backward";
   const Call call(what, q, k, v, mask);
-  const DType dtype = compute_type(call.dtype);
+  const DType dtype = compute_dtype(call.dtype);
   const Shape expected = {call.batch, call.heads, call.queries, call.value_dim};
   if (shape_of(g) != expected || shape_of(out) != expected)
     bad_value(what + ": g " + to_string(shape_of(g)) + " and out " + to_string(shape_of(out)) + " must have shape " +

@@ -14,12 +14,12 @@ using Attribute = std::vector<Index>;
 // Offsets inside the padded copy of one plane are 32-bit.
 constexpr Index kMostPlane = Index(1) << 30;
 
-struct Plan {
+struct ConvPlan {
   ConvShape s;
   Shape out;
 };
 
-Plan plan_conv(const std::string& what, const Shape& x, const Shape& w, const Attribute& stride,
+ConvPlan plan_conv(const std::string& what, const Shape& x, const Shape& w, const Attribute& stride,
                const Attribute& padding, const Attribute& dilation, Index groups) {
   const int axes = static_cast<int>(x.size()) - 2;
   const std::string shapes = "input " + to_string(x) + " and weight " + to_string(w);
@@ -47,7 +47,7 @@ Plan plan_conv(const std::string& what, const Shape& x, const Shape& w, const At
   attribute("stride", stride, 1);
   attribute("padding", padding, 0);
   attribute("dilation", dilation, 1);
-  Plan plan;
+  ConvPlan plan;
   ConvShape& s = plan.s;
   s.batch = x[0];
   s.groups = groups;
@@ -81,8 +81,8 @@ Index work(const ConvShape& s) { return s.batch * s.out_channels * std::max<Inde
 // f(float or double) for a dtype that is computed in one of them; the result in the dtype itself.
 template <class F>
 py::object compute(const char* what, DType dtype, const Shape& shape, Index size, F&& f) {
-  py::object out = empty(compute_type(dtype), shape);
-  visit_real(what, compute_type(dtype), [&](auto t) {
+  py::object out = empty(compute_dtype(dtype), shape);
+  visit_real(what, compute_dtype(dtype), [&](auto t) {
     MaybeRelease release(size);
     f(t, data_of<typename decltype(t)::value>(out));
   });
@@ -92,7 +92,7 @@ py::object compute(const char* what, DType dtype, const Shape& shape, Index size
 py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& stride, const Attribute& padding,
                      const Attribute& dilation, Index groups) {
   const DType dtype = view(x, "conv: x").dtype;
-  const Plan plan = plan_conv("conv", shape_of(x), shape_of(w), stride, padding, dilation, groups);
+  const ConvPlan plan = plan_conv("conv", shape_of(x), shape_of(w), stride, padding, dilation, groups);
   const py::object xs = dense(x, dtype, "conv: x"), ws = dense(w, dtype, "conv: w");
   py::object bias;
   if (!b.is_none()) {
@@ -116,7 +116,7 @@ py::object bind_input_grad(py::handle g, py::handle w, const Attribute& input_sh
                            const Attribute& padding, const Attribute& dilation, Index groups) {
   const char* what = "conv_input_grad";
   const DType dtype = view(g, what).dtype;
-  const Plan plan = plan_conv(what, input_shape, shape_of(w), stride, padding, dilation, groups);
+  const ConvPlan plan = plan_conv(what, input_shape, shape_of(w), stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
   const py::object gs = dense(g, dtype, "conv_input_grad: g"), ws = dense(w, dtype, "conv_input_grad: w");
   return compute(what, dtype, input_shape, work(plan.s), [&](auto t, auto* gx) {
@@ -129,7 +129,7 @@ py::object bind_weight_grad(py::handle g, py::handle x, const Attribute& weight_
                             const Attribute& padding, const Attribute& dilation, Index groups) {
   const char* what = "conv_weight_grad";
   const DType dtype = view(g, what).dtype;
-  const Plan plan = plan_conv(what, shape_of(x), weight_shape, stride, padding, dilation, groups);
+  const ConvPlan plan = plan_conv(what, shape_of(x), weight_shape, stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
   const py::object gs = dense(g, dtype, "conv_weight_grad: g"), xs = dense(x, dtype, "conv_weight_grad: x");
   return compute(what, dtype, weight_shape, work(plan.s), [&](auto t, auto* gw) {

@@ -164,7 +164,7 @@ py::object matmul(py::handle a, py::handle b) {
   const View va = view(a, "matmul: a"), vb = view(b, "matmul: b");
   require_dtype(vb, va.dtype, "matmul: b");
   const Shape shape = matmul_shape(va, vb);
-  const DType dtype = compute_type(va.dtype);
+  const DType dtype = compute_dtype(va.dtype);
   if (is_integer(dtype))
     return visit_summed_integer("matmul", dtype, [&](auto t) {
       return matmul_as<typename decltype(t)::value>(a, b, shape, dtype);
@@ -232,7 +232,7 @@ py::object linear(py::handle x, py::handle w, py::handle b) {
                 to_string(vw.shape_vector()) + "; expected (" + std::to_string(n) + ",)");
     bias = dense(b, vx.dtype, "linear: bias");
   }
-  const DType dtype = compute_type(vx.dtype);
+  const DType dtype = compute_dtype(vx.dtype);
   Index shape[kMaxDims];
   std::copy_n(vx.shape, vx.ndim, shape);
   shape[vx.ndim - 1] = n;
@@ -270,7 +270,7 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
   if (flags.size() != 3)
     bad_value("linear_backward: needs holds 3 flags (x, w, b), got " + std::to_string(flags.size()));
   const bool need_x = flags[0].cast<bool>(), need_w = flags[1].cast<bool>(), need_b = flags[2].cast<bool>();
-  const DType dtype = compute_type(vx.dtype);
+  const DType dtype = compute_dtype(vx.dtype);
   py::object gx = py::none(), gw = py::none(), gb = py::none();
   visit_blas("linear_backward", dtype, [&](auto t) {
     using T = typename decltype(t)::value;

@@ -13,7 +13,7 @@ namespace tg {
 [[noreturn]] inline void bad_value(const std::string& text) { throw std::invalid_argument(text); }
 
 inline bool is_half(DType type) { return type == DType::Float16 || type == DType::BFloat16; }
-inline DType compute_type(DType type) { return is_half(type) ? DType::Float32 : type; }
+inline DType compute_dtype(DType type) { return is_half(type) ? DType::Float32 : type; }
 
 // The array, or a contiguous float32 copy of one that stores half floats.
 py::object widened(py::handle array, const char* what);

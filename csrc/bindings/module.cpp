@@ -1,6 +1,5 @@
-// The extension module. It is built once per instruction set, each build a module of its own (TG_MODULE) of which the
-// Python side loads one: code for a newer processor can't leak into the path of an older one through shared templates.
-#define TG_IMPORT_NUMPY
+// The extension module. It is linked once per instruction set, each time to a module of its own name of which the Python
+// side loads one: code for a newer processor can't leak into the path of an older one through shared templates.
 #include "../core/bind.h"
 
 #include <vector>
@@ -28,14 +27,9 @@ void run_binders(pybind11::module_& m) {
 
 }  // namespace tg
 
-static int import_numpy() {
-  import_array1(-1);
-  return 0;
-}
-
-PYBIND11_MODULE(TG_MODULE, m) {
+static void fill(pybind11::module_& m) {
   namespace py = pybind11;
-  if (import_numpy() < 0) throw py::error_already_set();
+  if (tg::import_numpy() < 0) throw py::error_already_set();
   m.def("set_num_threads", &tg::set_num_threads);
   m.def("num_threads", &tg::num_threads);
   m.def("blas_load", [](const std::string& path) { tg::blas_load(path.c_str()); });
@@ -54,3 +48,8 @@ PYBIND11_MODULE(TG_MODULE, m) {
   });
   tg::run_binders(m);
 }
+
+// Each library has all three entries and is loaded under the name of one.
+PYBIND11_MODULE(_C_baseline, m) { fill(m); }
+PYBIND11_MODULE(_C_avx2, m) { fill(m); }
+PYBIND11_MODULE(_C_avx512, m) { fill(m); }

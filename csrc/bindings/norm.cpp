@@ -10,9 +10,9 @@ namespace {
 
 // The inputs and outputs of one call, in the type they are computed in. Next to narrow elements, statistics and
 // parameters may be of the computed type: statistics are returned so, gradients of parameters in the parameter's type.
-class Call {
+class NormCall {
  public:
-  Call(const char* op, const View& x) : op_(op), stored_(x.dtype), compute_(float_compute(op, x)) {}
+  NormCall(const char* op, const View& x) : op_(op), stored_(x.dtype), compute_(float_compute(op, x)) {}
 
   // Null for None where that is allowed.
   const char* input(const char* what, py::handle array, const Shape& shape) {
@@ -99,7 +99,7 @@ struct Rows {
 py::object layer_forward(py::handle x_, py::handle w_, py::handle b_, Index ndim, double eps) {
   const View x = view(x_, "layer_norm");
   const Rows s("layer_norm", x, ndim);
-  Call call("layer_norm", x);
+  NormCall call("layer_norm", x);
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized),
              *b = call.optional("bias", b_, s.normalized);
   char *y = call.output(s.all), *mean = call.statistic(s.statistics), *rstd = call.statistic(s.statistics);
@@ -116,7 +116,7 @@ py::object layer_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
   const View x = view(x_, op);
   const Rows s(op, x, ndim);
   const Needs needs(needs_, op, 3);
-  Call call(op, x);
+  NormCall call(op, x);
   const char *g = call.input("g", g_, s.all), *xp = call.input("x", x_, s.all),
              *mean = call.input("mean", mean_, s.statistics), *rstd = call.input("rstd", rstd_, s.statistics),
              *w = call.optional("weight", w_, s.normalized);
@@ -132,7 +132,7 @@ py::object layer_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
 py::object rms_forward(py::handle x_, py::handle w_, Index ndim, double eps) {
   const View x = view(x_, "rms_norm");
   const Rows s("rms_norm", x, ndim);
-  Call call("rms_norm", x);
+  NormCall call("rms_norm", x);
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized);
   char *y = call.output(s.all), *rstd = call.statistic(s.statistics);
   call.run(s.rows * s.length, [&](auto t) {
@@ -148,7 +148,7 @@ py::object rms_backward(py::handle g_, py::handle x_, py::handle rstd_, py::hand
   const View x = view(x_, op);
   const Rows s(op, x, ndim);
   const Needs needs(needs_, op, 2);
-  Call call(op, x);
+  NormCall call(op, x);
   const char *g = call.input("g", g_, s.all), *xp = call.input("x", x_, s.all),
              *rstd = call.input("rstd", rstd_, s.statistics), *w = call.optional("weight", w_, s.normalized);
   char *gx = call.output(s.all, needs.x), *gw = call.parameter(w_, s.normalized, needs.w);
@@ -181,7 +181,7 @@ struct Channels {
 py::object batch_forward(py::handle x_, py::handle w_, py::handle b_, double eps) {
   const View x = view(x_, "batch_norm");
   const Channels c("batch_norm", x);
-  Call call("batch_norm", x);
+  NormCall call("batch_norm", x);
   const char *xp = call.input("x", x_, c.all), *w = call.optional("weight", w_, c.per_channel),
              *b = call.optional("bias", b_, c.per_channel);
   char *y = call.output(c.all), *mean = call.statistic(c.per_channel), *rstd = call.statistic(c.per_channel),
@@ -199,7 +199,7 @@ py::object batch_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
   const View x = view(x_, op);
   const Channels c(op, x);
   const Needs needs(needs_, op, 3);
-  Call call(op, x);
+  NormCall call(op, x);
   const char *g = call.input("g", g_, c.all), *xp = call.input("x", x_, c.all),
              *mean = call.input("mean", mean_, c.per_channel), *rstd = call.input("rstd", rstd_, c.per_channel),
              *w = call.optional("weight", w_, c.per_channel);
@@ -216,7 +216,7 @@ py::object batch_eval(py::handle x_, py::handle w_, py::handle b_, py::handle me
   const char* op = "batch_norm_eval";
   const View x = view(x_, op);
   const Channels c(op, x);
-  Call call(op, x);
+  NormCall call(op, x);
   const char *xp = call.input("x", x_, c.all), *w = call.optional("weight", w_, c.per_channel),
              *b = call.optional("bias", b_, c.per_channel), *mean = call.input("mean", mean_, c.per_channel),
              *var = call.input("var", var_, c.per_channel);
@@ -238,7 +238,7 @@ py::object group_forward(py::handle x_, py::handle w_, py::handle b_, Index grou
   const View x = view(x_, "group_norm");
   const Channels c("group_norm", x);
   require_groups("group_norm", c, groups);
-  Call call("group_norm", x);
+  NormCall call("group_norm", x);
   const char *xp = call.input("x", x_, c.all), *w = call.optional("weight", w_, c.per_channel),
              *b = call.optional("bias", b_, c.per_channel);
   const Shape statistics{c.s.batch, groups};
@@ -257,7 +257,7 @@ py::object group_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
   const Channels c(op, x);
   require_groups(op, c, groups);
   const Needs needs(needs_, op, 3);
-  Call call(op, x);
+  NormCall call(op, x);
   const Shape statistics{c.s.batch, groups};
   const char *g = call.input("g", g_, c.all), *xp = call.input("x", x_, c.all),
              *mean = call.input("mean", mean_, statistics), *rstd = call.input("rstd", rstd_, statistics),

@@ -38,13 +38,13 @@ Triple spread(const std::string& what, const char* name, const Attribute& values
   return t;
 }
 
-struct Plan {
+struct PoolPlan {
   PoolShape pool;
   int axes;
   Shape in, out;
 
   // `what` names the op in errors.
-  Plan(const std::string& what, const Shape& shape) : axes(spatial_axes(what, shape)), in(shape), out(shape) {
+  PoolPlan(const std::string& what, const Shape& shape) : axes(spatial_axes(what, shape)), in(shape), out(shape) {
     pool.planes = shape[0] * shape[1];
     for (int a = 0; a < axes; ++a) pool.in[3 - axes + a] = shape[2 + a];
   }
@@ -89,16 +89,16 @@ struct Plan {
 // f(values of T) on the float32 or float64 array that stands for `dtype`.
 template <class F>
 void visit(const char* what, DType dtype, F&& f) {
-  visit_real(what, compute_type(dtype), f);
+  visit_real(what, compute_dtype(dtype), f);
 }
 
-py::tuple max_with(const char* what, const Plan& plan, py::handle x, bool adaptive) {
+py::tuple max_with(const char* what, const PoolPlan& plan, py::handle x, bool adaptive) {
   const DType dtype = view(x, what).dtype;
   const py::object from = dense(x, dtype, what);
   py::object indices = empty(DType::Int64, plan.out), values;
   visit(what, dtype, [&](auto t) {
     using T = typename decltype(t)::value;
-    values = empty(compute_type(dtype), plan.out);
+    values = empty(compute_dtype(dtype), plan.out);
     MaybeRelease release(plan.work());
     if (adaptive) adaptive_max_pool(plan.pool, data_of<T>(from), data_of<T>(values), data_of<std::int64_t>(indices));
     else max_pool(plan.pool, data_of<T>(from), data_of<T>(values), data_of<std::int64_t>(indices));
@@ -108,13 +108,13 @@ py::tuple max_with(const char* what, const Plan& plan, py::handle x, bool adapti
 
 py::tuple bind_max_pool(py::handle x, const Attribute& kernel, const Attribute& stride, const Attribute& padding,
                         const Attribute& dilation, bool ceil_mode) {
-  Plan plan("max_pool", shape_of(x));
+  PoolPlan plan("max_pool", shape_of(x));
   plan.windows("max_pool", kernel, stride, padding, dilation, ceil_mode);
   return max_with("max_pool: x", plan, x, false);
 }
 
 py::tuple bind_adaptive_max_pool(py::handle x, const Attribute& output_size) {
-  Plan plan("adaptive_max_pool", shape_of(x));
+  PoolPlan plan("adaptive_max_pool", shape_of(x));
   plan.adapt("adaptive_max_pool", output_size);
   return max_with("adaptive_max_pool: x", plan, x, true);
 }
@@ -123,7 +123,7 @@ py::object bind_max_pool_backward(py::handle g, py::handle indices, const Attrib
   const char* what = "max_pool_backward";
   const View vg = view(g, "max_pool_backward: g"), vi = view(indices, "max_pool_backward: indices");
   require_dtype(vi, DType::Int64, "max_pool_backward: indices");
-  Plan plan(what, input_shape);
+  PoolPlan plan(what, input_shape);
   const Shape shape = vg.shape_vector();
   if (vi.shape_vector() != shape)
     bad_value("max_pool_backward: g " + to_string(shape) + " and indices " + to_string(vi.shape_vector()) +
@@ -136,7 +136,7 @@ py::object bind_max_pool_backward(py::handle g, py::handle indices, const Attrib
   py::object gx;
   visit(what, vg.dtype, [&](auto t) {
     using T = typename decltype(t)::value;
-    gx = empty(compute_type(vg.dtype), input_shape);
+    gx = empty(compute_dtype(vg.dtype), input_shape);
     const auto* index = data_of<std::int64_t>(where);
     if (!indices_inside(index, product(shape), volume(plan.pool.in)))
       throw py::index_error("max_pool_backward: an index lies outside the plane of input_shape " + to_string(input_shape));
@@ -152,43 +152,43 @@ double checked_divisor(const char* what, const std::optional<Index>& divisor) {
   return static_cast<double>(*divisor);
 }
 
-py::object mean_forward(const char* what, const Plan& plan, const Windows& windows, double divisor, py::handle x) {
+py::object mean_forward(const char* what, const PoolPlan& plan, const Windows& windows, double divisor, py::handle x) {
   const DType dtype = view(x, what).dtype;
   const py::object from = dense(x, dtype, what);
   py::object y;
   visit(what, dtype, [&](auto t) {
     using T = typename decltype(t)::value;
-    y = empty(compute_type(dtype), plan.out);
+    y = empty(compute_dtype(dtype), plan.out);
     MaybeRelease release(plan.work());
     mean_pool(plan.pool, windows, divisor, data_of<T>(from), data_of<T>(y));
   });
   return narrowed(y, dtype);
 }
 
-py::object mean_backward(const char* what, const Plan& plan, const Windows& windows, double divisor, py::handle g) {
+py::object mean_backward(const char* what, const PoolPlan& plan, const Windows& windows, double divisor, py::handle g) {
   const View vg = view(g, what);
   plan.require_out(what, vg.shape_vector());
   const py::object from = dense(g, vg.dtype, what);
   py::object gx;
   visit(what, vg.dtype, [&](auto t) {
     using T = typename decltype(t)::value;
-    gx = empty(compute_type(vg.dtype), plan.in);
+    gx = empty(compute_dtype(vg.dtype), plan.in);
     MaybeRelease release(plan.work());
     mean_pool_backward(plan.pool, windows, divisor, data_of<T>(from), data_of<T>(gx));
   });
   return narrowed(gx, vg.dtype);
 }
 
-Plan mean_plan(const char* what, const Shape& in, const Attribute& kernel, const Attribute& stride,
+PoolPlan mean_plan(const char* what, const Shape& in, const Attribute& kernel, const Attribute& stride,
                const Attribute& padding, bool ceil_mode) {
-  Plan plan(what, in);
+  PoolPlan plan(what, in);
   plan.windows(what, kernel, stride, padding, Attribute(plan.axes, 1), ceil_mode);
   return plan;
 }
 
 py::object bind_avg_pool(py::handle x, const Attribute& kernel, const Attribute& stride, const Attribute& padding,
                          bool ceil_mode, bool count_include_pad, const std::optional<Index>& divisor_override) {
-  const Plan plan = mean_plan("avg_pool", shape_of(x), kernel, stride, padding, ceil_mode);
+  const PoolPlan plan = mean_plan("avg_pool", shape_of(x), kernel, stride, padding, ceil_mode);
   const double divisor = checked_divisor("avg_pool", divisor_override);
   return mean_forward("avg_pool", plan, pool_windows(plan.pool, count_include_pad), divisor, x);
 }
@@ -196,20 +196,20 @@ py::object bind_avg_pool(py::handle x, const Attribute& kernel, const Attribute&
 py::object bind_avg_pool_backward(py::handle g, const Attribute& input_shape, const Attribute& kernel,
                                   const Attribute& stride, const Attribute& padding, bool ceil_mode,
                                   bool count_include_pad, const std::optional<Index>& divisor_override) {
-  const Plan plan = mean_plan("avg_pool_backward", input_shape, kernel, stride, padding, ceil_mode);
+  const PoolPlan plan = mean_plan("avg_pool_backward", input_shape, kernel, stride, padding, ceil_mode);
   const double divisor = checked_divisor("avg_pool_backward", divisor_override);
   return mean_backward("avg_pool_backward", plan, pool_windows(plan.pool, count_include_pad), divisor, g);
 }
 
 py::object bind_adaptive_avg_pool(py::handle x, const Attribute& output_size) {
-  Plan plan("adaptive_avg_pool", shape_of(x));
+  PoolPlan plan("adaptive_avg_pool", shape_of(x));
   plan.adapt("adaptive_avg_pool", output_size);
   return mean_forward("adaptive_avg_pool", plan, adaptive_windows(plan.pool.in, plan.pool.out), 0, x);
 }
 
 py::object bind_adaptive_avg_pool_backward(py::handle g, const Attribute& input_shape) {
   const char* what = "adaptive_avg_pool_backward";
-  Plan plan(what, input_shape);
+  PoolPlan plan(what, input_shape);
   const Shape shape = shape_of(g);
   if (shape.size() != input_shape.size()) plan.require_out(what, shape);
   plan.adapt(what, Attribute(shape.begin() + 2, shape.end()));

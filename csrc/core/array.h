@@ -5,9 +5,7 @@
 
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #define PY_ARRAY_UNIQUE_SYMBOL tensorgrad_numpy_api
-#ifndef TG_IMPORT_NUMPY
 #define NO_IMPORT_ARRAY
-#endif
 #include <numpy/arrayobject.h>
 
 #include <initializer_list>
@@ -20,7 +18,6 @@
 namespace tg {
 
 namespace py = pybind11;
-constexpr int kMaxDims = 64;
 
 using Shape = std::vector<Index>;
 
@@ -46,6 +43,9 @@ struct View {
     return reinterpret_cast<T*>(data);
   }
 };
+
+// Fills NumPy's table of functions; negative, with a Python error set, if NumPy can't be imported.
+int import_numpy();
 
 // The dtype of a NumPy array. Throws TypeError for one that tensorgrad does not store, or of foreign byte order.
 DType dtype_of(PyArrayObject* array);

@@ -10,6 +10,7 @@
 namespace tg {
 
 using Index = std::int64_t;
+constexpr int kMaxDims = 64;
 using c64 = std::complex<float>;
 using c128 = std::complex<double>;
 

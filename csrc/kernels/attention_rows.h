@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "conv_lanes.h"
+#include "../core/lanes.h"
 
 namespace tg::attention_rows {
 

@@ -12,7 +12,7 @@
 
 #include <utility>
 
-#include "conv_lanes.h"
+#include "../core/lanes.h"
 
 namespace tg {
 

@@ -7,13 +7,6 @@
 namespace tg {
 namespace formula {
 
-void Layout::place(int operand, const npy_intp* sizes, const npy_intp* strides, int ndim) {
-  const int missing = ndim_ - ndim;
-  for (int axis = 0; axis < ndim; ++axis) {
-    stride(operand, missing + axis) = sizes[axis] == 1 ? 0 : static_cast<Index>(strides[axis]);
-  }
-}
-
 void Layout::order_by(int operand) {
   std::vector<int> order(static_cast<std::size_t>(ndim_));
   std::iota(order.begin(), order.end(), 0);

@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#include "../core/array.h"
 #include "formula.h"
 
 namespace tg {
@@ -17,7 +16,11 @@ class Layout {
       : ndim_(ndim), operands_(operands), shape_(shape, shape + ndim), strides_(static_cast<std::size_t>(operands * ndim)) {}
 
   // The array's axes are the last of the shape's, its sizes those of the shape or 1.
-  void place(int operand, const npy_intp* sizes, const npy_intp* strides, int ndim);
+  template <class Size>  // Index, or what NumPy counts in
+  void place(int operand, const Size* sizes, const Size* strides, int ndim) {
+    for (int axis = 0; axis < ndim; ++axis)
+      stride(operand, ndim_ - ndim + axis) = sizes[axis] == 1 ? 0 : static_cast<Index>(strides[axis]);
+  }
   // Where the output lies in memory says in which order to walk.
   void order_by(int operand);
   void collapse();

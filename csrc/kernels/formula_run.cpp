@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "../core/allocator.h"
-#include "../core/array.h"
 #include "../core/parallel.h"
 #include "formula.h"
 

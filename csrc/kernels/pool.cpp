@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "conv_lanes.h"
+#include "../core/lanes.h"
 #include "gemm_tasks.h"
 
 namespace tg {

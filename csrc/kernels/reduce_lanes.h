@@ -1,8 +1,9 @@
-// Sums and extremes of runs that lie in cache, over lanes of 64 bytes.
+// Sums and extremes of runs that lie in cache, over vectors as wide as the machine's.
 //
-// A run is summed in four vectors of 16 floats (or 8 doubles) and a tree over their lanes, so a block of 1,024 floats
-// has chains of 16 additions: no longer than NumPy's pairwise sum, which adds blocks of 128 in 8 chains. Compilers keep
-// the order of float additions as written, so the lanes are written out; a smaller register file splits them.
+// Not wider: compilers split additions of a wider vector, but take its comparisons apart lane by lane (amax of AVX2 was
+// 30 times slower so). A run is summed in up to 8 vectors and a tree over their lanes, so a block of 1,024 floats has
+// chains of 16 additions (32 without AVX): about those of NumPy's pairwise sum, which adds blocks of 128 in 8 chains.
+// Compilers keep the order of float additions as written, so the lanes are written out.
 #pragma once
 
 #include <cmath>
@@ -10,67 +11,91 @@
 #include <limits>
 #include <utility>
 
-#include "../core/dtype.h"
+#include "../core/lanes.h"
 
 namespace tg {
 
 template <class T>
 struct Wide {
-  static constexpr Index lanes = 64 / Index(sizeof(T));
-  typedef T Vector __attribute__((vector_size(64)));
-  typedef T Unaligned __attribute__((vector_size(64), aligned(sizeof(T)), may_alias));
-  static Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
-  static void store(T* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+  static constexpr Index lanes = lanes::Lanes<T>::count;
+  using Vector = lanes::Vec<T>;
+  using Mask = typename lanes::Lanes<T>::Int;
+  static Vector load(const T* p) { return lanes::load(p); }
+  static void store(T* p, Vector v) { lanes::store(p, v); }
   static Vector fill(T x) { return x - Vector{}; }
 };
 
-inline float sum_lanes(Wide<float>::Vector v) {
-  typedef float Half __attribute__((vector_size(32)));
-  typedef float Quarter __attribute__((vector_size(16)));
-  const Half h = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const Quarter q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
-  return (q[0] + q[2]) + (q[1] + q[3]);
+template <Index By, class V, size_t... I>
+inline V rotate_lanes(V v, std::index_sequence<I...>) {
+  return __builtin_shufflevector(v, v, (int(I + By) % int(sizeof...(I)))...);
 }
 
-inline double sum_lanes(Wide<double>::Vector v) {
-  typedef double Half __attribute__((vector_size(32)));
-  const Half h = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-  return (h[0] + h[2]) + (h[1] + h[3]);
+// One value from all lanes, halving: log2 steps instead of one per lane.
+template <class T, class V, class Pick>
+inline T fold_lanes(V v, Pick pick) {
+  constexpr Index w = Wide<T>::lanes;
+  constexpr auto all = std::make_index_sequence<size_t(w)>();
+  if constexpr (w >= 16) v = pick(v, rotate_lanes<8>(v, all));
+  if constexpr (w >= 8) v = pick(v, rotate_lanes<4>(v, all));
+  if constexpr (w >= 4) v = pick(v, rotate_lanes<2>(v, all));
+  v = pick(v, rotate_lanes<1>(v, all));
+  return v[0];
+}
+
+template <class T, class V, size_t... I>
+inline T sum_upper_and_lower(V v, std::index_sequence<I...>) {
+  typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
+  const Half h = Half(__builtin_shufflevector(v, v, int(I)...)) +
+                 Half(__builtin_shufflevector(v, v, int(I + sizeof...(I))...));
+  if constexpr (sizeof...(I) == 1) return h[0];
+  else if constexpr (sizeof...(I) == 2) return h[0] + h[1];
+  else return sum_upper_and_lower<T>(h, std::make_index_sequence<sizeof...(I) / 2>());
+}
+
+// The sum of all lanes, upper half onto lower.
+template <class V>
+inline auto sum_lanes(V v) {
+  using T = std::decay_t<decltype(v[0])>;
+  return sum_upper_and_lower<T>(v, std::make_index_sequence<sizeof(V) / sizeof(T) / 2>());
+}
+
+template <class T, size_t... I>
+inline typename Wide<T>::Mask lane_numbers(std::index_sequence<I...>) {
+  return typename Wide<T>::Mask{typename lanes::Lanes<T>::Word(I)...};
 }
 
 // The last `count` lanes, zero in the others: a tail is read as the end of a full vector.
 template <class T>
 inline typename Wide<T>::Vector last_lanes(typename Wide<T>::Vector v, Index count) {
-  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  typedef Bits Mask __attribute__((vector_size(64)));
   constexpr Index w = Wide<T>::lanes;
-  Mask lane;
-  if constexpr (w == 16) lane = Mask{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  else lane = Mask{0, 1, 2, 3, 4, 5, 6, 7};
-  return lane >= Bits(w - count) ? v : typename Wide<T>::Vector{};
+  const auto lane = lane_numbers<T>(std::make_index_sequence<size_t(w)>());
+  return lane >= typename lanes::Lanes<T>::Word(w - count) ? v : typename Wide<T>::Vector{};
 }
 
 // The sum over i < n of a map: `wide(i)` gives lanes i, i+1, ..., `one(i)` a single value.
 template <class T, class WideMap, class OneMap>
 inline T sum_map(Index n, WideMap wide, OneMap one) {
-  constexpr Index w = Wide<T>::lanes;
-  typename Wide<T>::Vector a{}, b{}, c{}, d{};
-  Index i = 0;
-  for (; i + 4 * w <= n; i += 4 * w) {
-    a += wide(i);
-    b += wide(i + w);
-    c += wide(i + 2 * w);
-    d += wide(i + 3 * w);
-  }
-  for (; i + w <= n; i += w) a += wide(i);
+  constexpr Index w = Wide<T>::lanes, chains = lanes::kVectorBytes == 64 ? 4 : 8;
   if (n < w) {
     T total = 0;
-    for (; i < n; ++i) total += one(i);
+    for (Index i = 0; i < n; ++i) total += one(i);
     return total;
   }
-  if (i < n) d += last_lanes<T>(wide(n - w), n - i);
-  return sum_lanes((a + b) + (c + d));
+  Index i = 0;
+  if (n < chains * w) {  // short rows come in great numbers: no tree for them
+    typename Wide<T>::Vector total{};
+    for (; i + w <= n; i += w) total += wide(i);
+    if (i < n) total += last_lanes<T>(wide(n - w), n - i);
+    return sum_lanes(total);
+  }
+  typename Wide<T>::Vector a[chains] = {};
+  for (; i + chains * w <= n; i += chains * w)
+    for (Index c = 0; c < chains; ++c) a[c] += wide(i + c * w);
+  for (; i + w <= n; i += w) a[0] += wide(i);
+  if (i < n) a[chains - 1] += last_lanes<T>(wide(n - w), n - i);
+  for (Index half = chains / 2; half; half /= 2)
+    for (Index c = 0; c < half; ++c) a[c] += a[c + half];
+  return sum_lanes(a[0]);
 }
 
 template <class T>
@@ -129,20 +154,16 @@ inline T min_nan(T a, T b) {
   return (a < b || a != a) ? a : b;
 }
 
-template <Index By, class V, size_t... I>
-inline V rotate_lanes(V v, std::index_sequence<I...>) {
-  return __builtin_shufflevector(v, v, (int(I + By) % int(sizeof...(I)))...);
-}
-
-// One value from all lanes, halving: log2 steps instead of one per lane.
-template <class T, class V, class Pick>
-inline T fold_lanes(V v, Pick pick) {
-  constexpr auto all = std::make_index_sequence<size_t(Wide<T>::lanes)>();
-  if constexpr (Wide<T>::lanes >= 16) v = pick(v, rotate_lanes<8>(v, all));
-  v = pick(v, rotate_lanes<4>(v, all));
-  v = pick(v, rotate_lanes<2>(v, all));
-  v = pick(v, rotate_lanes<1>(v, all));
-  return v[0];
+// Lane by lane the larger (Sign > 0) or smaller, with NaN winning.
+template <int Sign, class T>
+inline typename Wide<T>::Vector extreme_lanes(typename Wide<T>::Vector p, typename Wide<T>::Vector q) {
+  if constexpr (std::numeric_limits<T>::has_quiet_NaN) {
+    if constexpr (Sign > 0) return ((p > q) | (p != p)) ? p : q;
+    else return ((p < q) | (p != p)) ? p : q;
+  } else {
+    if constexpr (Sign > 0) return p > q ? p : q;
+    else return p < q ? p : q;
+  }
 }
 
 // Largest (Sign > 0) or smallest value of a run of n >= 1; a NaN anywhere gives NaN.
@@ -150,15 +171,7 @@ template <int Sign, class T>
 inline T extreme_run(const T* x, Index n) {
   constexpr Index w = Wide<T>::lanes;
   using V = typename Wide<T>::Vector;
-  const auto pick = [](V p, V q) {
-    if constexpr (std::numeric_limits<T>::has_quiet_NaN) {
-      if constexpr (Sign > 0) return ((p > q) | (p != p)) ? p : q;
-      else return ((p < q) | (p != p)) ? p : q;
-    } else {
-      if constexpr (Sign > 0) return p > q ? p : q;
-      else return p < q ? p : q;
-    }
-  };
+  const auto pick = extreme_lanes<Sign, T>;
   const auto one = [](T p, T q) { return Sign > 0 ? max_nan(p, q) : min_nan(p, q); };
   T best = x[0];
   Index i = 0;

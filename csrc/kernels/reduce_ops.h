@@ -129,14 +129,15 @@ struct ProdOp {  // floats multiply in double, so partial products overflow only
   static void run(Acc& a, const C* x, Index n) {
     Index i = 0;
     if constexpr (std::is_same_v<T, float>) {
-      typedef float Narrow __attribute__((vector_size(32), aligned(4), may_alias));
+      typedef float Narrow __attribute__((vector_size(lanes::kVectorBytes / 2), aligned(4), may_alias));
       using V = Wide<double>::Vector;
-      if (n >= 32) {
+      constexpr Index w = Wide<double>::lanes;
+      if (n >= 4 * w) {
         V p[4];
         for (V& v : p) v = Wide<double>::fill(1);
-        for (; i + 32 <= n; i += 32)
+        for (; i + 4 * w <= n; i += 4 * w)
           for (int l = 0; l < 4; ++l)
-            p[l] *= __builtin_convertvector(*reinterpret_cast<const Narrow*>(x + i + 8 * l), V);
+            p[l] *= __builtin_convertvector(*reinterpret_cast<const Narrow*>(x + i + w * l), V);
         a *= fold_lanes<double>((p[0] * p[1]) * (p[2] * p[3]), [](V u, V v) { return u * v; });
       }
     }
@@ -166,8 +167,14 @@ struct ExtremeOp {
   static void run(Acc& a, const C* x, Index n) { a = pick(a, extreme_run<Sign>(x, n)); }
   static void merge(Acc& a, const Acc& b) { a = pick(a, b); }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    Index start = 0;
+    for (constexpr Index w = Wide<T>::lanes; start + w <= n; start += w) {
+      auto best = Wide<T>::load(a + start);
+      for (Index r = 0; r < count; ++r) best = extreme_lanes<Sign, T>(best, Wide<T>::load(rows[r] + start));
+      Wide<T>::store(a + start, best);
+    }
     for (Index r = 0; r < count; ++r)
-      for (Index j = 0; j < n; ++j) a[j] = pick(a[j], rows[r][j]);
+      for (Index j = start; j < n; ++j) a[j] = pick(a[j], rows[r][j]);
   }
 };
 

@@ -7,12 +7,10 @@
 
 namespace tg {
 
-constexpr int kMaxAxes = 64;
-
 struct ReducePlan {
   int kn = 0, rn = 0;  // kept and reduced axes left after joining
-  Index kshape[kMaxAxes], kstride[kMaxAxes];  // kept, in the order of the output
-  Index rshape[kMaxAxes], rstride[kMaxAxes];  // reduced, the closest together last
+  Index kshape[kMaxDims], kstride[kMaxDims];  // kept, in the order of the output
+  Index rshape[kMaxDims], rstride[kMaxDims];  // reduced, the closest together last
   Index outputs = 1, reduced = 1;
   bool columns = false;  // the innermost axis in memory is a kept one
 

@@ -59,7 +59,7 @@ struct Odometer {
   int n;
   const Index *shape, *strides;
   Index offset = 0;
-  Index at[kMaxAxes];
+  Index at[kMaxDims];
 };
 
 template <class Op>
@@ -124,7 +124,7 @@ class ReduceWalk {
     }
   }
 
-  void fold(Acc& a, const char* base, Index run, Index block, Index blocks, Index begin, Index end) const {
+  __attribute__((noinline)) void fold(Acc& a, const char* base, Index run, Index block, Index blocks, Index begin, Index end) const {
     const int outer = std::max(0, p_.rn - 1);
     const Index stride = p_.rn ? p_.rstride[p_.rn - 1] : 0;
     Odometer in(outer, p_.rshape, p_.rstride);
@@ -139,7 +139,7 @@ class ReduceWalk {
     }
   }
 
-  void fold_run(Acc& a, const char* from, Index stride, Index n) const {
+  __attribute__((noinline)) void fold_run(Acc& a, const char* from, Index stride, Index n) const {
     if (reader_.same_type && stride == Index(sizeof(C)) && reinterpret_cast<uintptr_t>(from) % alignof(C) == 0) {
       Op::run(a, reinterpret_cast<const C*>(from), n);
       return;
@@ -192,7 +192,7 @@ class ReduceWalk {
     });
   }
 
-  void fold_rows(Acc* acc, Index o, Index column, Index n, Index begin, Index end) const {
+  __attribute__((noinline)) void fold_rows(Acc* acc, Index o, Index column, Index n, Index begin, Index end) const {
     const Index stride = p_.kstride[p_.kn - 1];
     Odometer out(p_.kn - 1, p_.kshape, p_.kstride);
     out.seek(o);

@@ -1,4 +1,4 @@
-// exp on vectors of 64 bytes, for the shifted exponentials of softmax, logsumexp and cross-entropy.
+// exp on vectors, for the shifted exponentials of softmax, logsumexp and cross-entropy.
 //
 // exp(x) = 2^k exp(r), k = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor polynomial with the last coefficients
 // adjusted; 2^k is put together from bits. Float keeps subnormal results; double flushes below 1e-307. Arguments above
@@ -11,7 +11,7 @@ namespace tg {
 
 inline Wide<float>::Vector exp_wide(Wide<float>::Vector x) {
   using V = Wide<float>::Vector;
-  typedef int32_t I __attribute__((vector_size(64)));
+  using I = Wide<float>::Mask;
   const V low = Wide<float>::fill(-104.0f), high = Wide<float>::fill(89.0f);
   x = x < low ? low : x;
   x = x > high ? high : x;
@@ -32,7 +32,7 @@ inline Wide<float>::Vector exp_wide(Wide<float>::Vector x) {
 
 inline Wide<double>::Vector exp_wide(Wide<double>::Vector x) {
   using V = Wide<double>::Vector;
-  typedef int64_t I __attribute__((vector_size(64)));
+  using I = Wide<double>::Mask;
   const V low = Wide<double>::fill(-707.0), high = Wide<double>::fill(709.0);
   const I tiny = x < low, huge = x > Wide<double>::fill(709.782712893384);
   x = x < low ? low : x;

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../core/dtype.h"
+#include "dtype.h"
 
 namespace tg::lanes {
 
