@@ -73,10 +73,41 @@ class _Pass:
                 self.to_leaf(root, seed)
             else:
                 self.send(heap, pending, node, root._slot, seed)
+        self.go(heap, pending)
+        return self.deliver()
+
+    def go(self, heap: list[tuple[int, Node]], pending: dict[Node, Any]) -> None:
+        """Visit all nodes. What ``visit`` does for any node stands here for the usual one, without its questions."""
+        plain = self.inputs is None and not self.create
+        retain, doors = self.retain, local.doors
         while heap:
             node = heappop(heap)[1]
-            self.visit(heap, pending, node, pending.pop(node))
-        return self.deliver()
+            g = pending.pop(node)
+            if not plain or node.watched or node.count != 1 or anomaly_check is not None:
+                self.visit(heap, pending, node, g)
+                continue
+            saved, saved_outputs = node.saved, node.saved_outputs
+            if saved or saved_outputs:
+                node.check()
+            grads = node.op.differentiate(doors[type(g)], node, g, saved, saved_outputs)
+            if node.slots is not None:
+                self.hand_on(heap, pending, node, grads)
+            else:
+                for edge, part in zip(node.edges, grads):  # noqa: B905 - of one length; strict costs here
+                    if edge is None or part is None:
+                        continue
+                    if type(edge) is not Node:
+                        self.to_leaf(edge, part)
+                    elif edge.count != 1:
+                        self.send(heap, pending, edge, 0, part)
+                    elif edge in pending:
+                        pending[edge] = self.add(pending[edge], part)
+                    else:
+                        pending[edge] = part
+                        heappush(heap, (-edge.number, edge))
+            if not retain and (saved or saved_outputs):
+                node.release()
+            g = grads = part = saved = saved_outputs = None  # or they would live on while the next node computes
 
     def add(self, a: Any, b: Any) -> Any:
         # out of place: either may be seen by somebody else
@@ -114,26 +145,20 @@ class _Pass:
             anomaly_check(node, grads)
         if node.post_hooks is not None:
             grads = self.after_node(node, grads, g)
-        slots = node.slots
-        for i, edge in enumerate(node.edges):
-            if edge is None:
-                continue
-            part = grads[i]
-            if part is None:
-                continue
-            if type(edge) is Node:
-                if slots is None and edge.count == 1 and self.needed is None:
-                    if edge in pending:
-                        pending[edge] = self.add(pending[edge], part)
-                    else:
-                        pending[edge] = part
-                        heappush(heap, (-edge.number, edge))
-                else:
-                    self.send(heap, pending, edge, slots[i] if slots else 0, part)
-            else:
-                self.to_leaf(edge, part)
+        self.hand_on(heap, pending, node, grads)
         if not self.retain:
             node.release()
+
+    def hand_on(self, heap: list[Any], pending: dict[Node, Any], node: Node, grads: Any) -> None:
+        """Each input's gradient goes where the input came from."""
+        slots = node.slots
+        for i, edge in enumerate(node.edges):
+            if edge is None or grads[i] is None:
+                continue
+            if type(edge) is Node:
+                self.send(heap, pending, edge, slots[i] if slots else 0, grads[i])
+            else:
+                self.to_leaf(edge, grads[i])
 
     def gradients_of(self, node: Node, g: Any) -> Any:
         if self.create:
@@ -184,7 +209,7 @@ class _Pass:
             if node.retained is not None and slot in node.retained:
                 tensor = node.retained[slot]()
                 if tensor is not None:
-                    tensor._grad = self.accumulated(tensor, part, fresh=False)
+                    tensor._grad = self.accumulated(tensor, part, own=False)
             if slot in self.wanted.get(node, ()):
                 self.captured[node, slot] = part
         return parts[0] if node.count == 1 else parts
@@ -246,36 +271,28 @@ class _Pass:
         self.leaves[key] = (leaf, g) if held is None else (leaf, self.add(held[1], g))
 
     def deliver(self) -> list[Any]:
-        for key in list(self.leaves):
-            leaf, g = self.leaves.pop(key)
+        if not self.accumulate:
+            for key, (leaf, g) in self.leaves.items():
+                if leaf._hooks:
+                    self.leaves[key] = (leaf, self.through_hooks(list(leaf._hooks), g))
+            return [self.result_for(x) for x in self.inputs or ()]
+        for leaf, g in self.leaves.values():
             if leaf._hooks:
                 g = self.through_hooks(list(leaf._hooks), g)
-            if not self.accumulate:
-                self.leaves[key] = (leaf, g)
-                continue
-            if leaf._grad is None and not self.create and g.dtype is leaf._data.dtype and g.shape == leaf._data.shape:
-                # nobody but this frame may know the array if it is to be kept: `g` and getrefcount's argument
-                if getrefcount(g) <= 2 and not isinstance(g.base, type(g)):
-                    leaf._grad = wrap(g)
-                else:
-                    leaf._grad = wrap(local.doors[type(g)].contiguous_copy(g))
-                del g
-                for hook in list(leaf._post_hooks or ()):
+            # an array that only the pair, `g` and getrefcount's argument know becomes the gradient as it is
+            own = getrefcount(g) <= 3 and not self.create and not isinstance(g.base, type(g))
+            data = leaf._data
+            if own and leaf._grad is None and g.dtype is data.dtype and g.shape == data.shape:
+                leaf._grad = wrap(g)
+            else:
+                leaf._grad = self.accumulated(leaf, g, own)
+            if leaf._post_hooks:
+                for hook in list(leaf._post_hooks):
                     hook(leaf)
-                continue
-            holder = [g]
-            del g
-            leaf._grad = self.accumulated(leaf, holder.pop(), fresh=True)
-            for hook in list(leaf._post_hooks or ()):
-                hook(leaf)
-        if self.inputs is None:
-            return []
-        if self.accumulate:
-            for x in self.inputs:
-                if x._node is not None and (x._node, x._slot) in self.captured:
-                    x._grad = self.accumulated(x, self.captured[x._node, x._slot], fresh=False)
-            return []
-        return [self.result_for(x) for x in self.inputs]
+        for x in self.inputs or ():
+            if x._node is not None and (x._node, x._slot) in self.captured:
+                x._grad = self.accumulated(x, self.captured[x._node, x._slot], own=False)
+        return []
 
     def result_for(self, x: Tensor) -> Any:
         if x._node is not None:
@@ -283,8 +300,11 @@ class _Pass:
         held = self.leaves.get(id(x))
         return None if held is None else held[1]
 
-    def accumulated(self, tensor: Tensor, g: Any, fresh: bool) -> Tensor:
-        """``tensor.grad`` after ``g`` arrived: a tensor that nobody else's gradient shares memory with."""
+    def accumulated(self, tensor: Tensor, g: Any, own: bool) -> Tensor:
+        """``tensor.grad`` after ``g`` arrived: a tensor that nobody else's gradient shares memory with.
+
+        ``own``: nobody else knows the array ``g``.
+        """
         array = g._data if self.create else g
         if array.shape != tensor._data.shape:
             raise ShapeError(
@@ -295,6 +315,7 @@ class _Pass:
                 raise DTypeError(f"backward: a complex gradient reached a real tensor ({tensor.dtype}).")
             g = recorded.cast(g, dtype=tensor._data.dtype) if self.create else self.cast(array, tensor._data.dtype)
             array = g._data if self.create else g
+            own = not self.create
         old = tensor._grad
         if self.create:
             return recorded.add(old, g) if old is not None else g
@@ -304,24 +325,7 @@ class _Pass:
             local.doors[type(array)].add(old._data, array, out=old._data)
             old._bump()
             return old
-        # `g` (parameter), `array` and getrefcount's argument: nobody else may know the array if it is to be kept
-        if fresh and getrefcount(array) <= _OWN_REFERENCES and not isinstance(array.base, type(array)):
-            return wrap(array)
-        return wrap(local.doors[type(array)].contiguous_copy(array))
+        return wrap(array if own else local.doors[type(array)].contiguous_copy(array))
 
     def cast(self, array: Any, dtype: Any) -> Any:
         return local.doors[type(array)].cast(array, dtype=dtype)
-
-
-def _count_own_references() -> int:
-    """References that ``accumulated`` sees on an array that only it holds, on this interpreter."""
-
-    def probe(tensor: Any, g: Any, fresh: bool) -> int:
-        array = g
-        return getrefcount(array)
-
-    holder: list[Any] = [object()]
-    return probe(None, holder.pop(), fresh=True)
-
-
-_OWN_REFERENCES = _count_own_references()

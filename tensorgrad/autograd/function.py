@@ -192,7 +192,14 @@ def _record(
 ) -> tuple[Tensor, ...]:
     templates = tuple((tuple(out._data.shape), out._data.dtype, type(out._data)) for out in outputs)
     op = _FunctionOp(cls, ctx, templates)
-    node = Node(op, args, {}, len(outputs))
+    node = Node(op, {}, len(outputs))
+    edges: list[Any] = []
+    for a in args:
+        if isinstance(a, Tensor) and a._tracked:
+            node.link(edges, a, len(args))
+        else:
+            edges.append(None)
+    node.edges = edges
     inputs_by_id = {id(a): i for i, a in enumerate(args) if isinstance(a, Tensor)}
     results = []
     slots = {}

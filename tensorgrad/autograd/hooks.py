@@ -51,6 +51,7 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hand
         return Handle(self._hooks, hook)
     if node.hooks is None:
         node.hooks = {}
+        node.watched = True
     return Handle(node.hooks.setdefault(self._slot, []), hook)
 
 
@@ -78,6 +79,7 @@ def retain_grad(self: Tensor) -> None:
         return
     if node.retained is None:
         node.retained = {}
+        node.watched = True
     node.retained[self._slot] = weakref.ref(self)
     self._keeps_grad = True
 

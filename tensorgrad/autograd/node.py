@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from itertools import count
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,12 @@ from ..errors import AutogradError
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["Node", "user_line"]
+__all__ = ["Node", "next_number", "user_line"]
 
-_next_number = count(1).__next__
+next_number = count(1).__next__
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _EXAMPLES = _PACKAGE + "examples" + os.sep
 _inside: dict[str, bool] = {}  # whether a source file is the package's
-_PLAIN = frozenset((int, float, bool, complex, type(None)))
 FREED: tuple[Any, ...] = ("freed",)
 
 
@@ -34,36 +34,43 @@ class Node:
     """
 
     # Defaults live on the class: making a node sets what it has, and no more.
+    op: Any
+    edges: Sequence[Any]
+    number: int
+    attrs: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    count: int = 1
+    plan: Any = None  # what an elementwise op does backward
     saved: tuple[Any, ...] = ()
     saved_outputs: tuple[Any, ...] = ()
     slots: tuple[int, ...] | None = None
     versions: list[Any] | None = None
     line: tuple[CodeType, int] | None = None
+    watched: bool = False  # one of the next four is there
     hooks: dict[int, list[Any]] | None = None
     post_hooks: list[Any] | None = None
     retained: dict[int, Any] | None = None
     packed: Any = None
     extra: Any = None
 
-    def __init__(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: int):
+    def __init__(self, op: Any, attrs: dict[str, Any], outputs: int):
         self.op = op
         self.attrs = attrs
         self.count = outputs
-        self.number = _next_number()
-        edges: list[Any] = []
-        for x in inputs:
-            # numbers and None have no _tracked; asking the type first is cheaper than getattr's default
-            if type(x) in _PLAIN or not getattr(x, "_tracked", False):
-                edges.append(None)
-                continue
-            if x._base is not None and x._generation != x._base._changes:
-                x._follow_base()
-            edges.append(x if x._node is None else x._node)
-            if x._slot:
-                slots = self.slots or (0,) * len(inputs)
-                self.slots = (*slots[: len(edges) - 1], x._slot, *slots[len(edges) :])
-        self.edges = tuple(edges)
-        self.needs = tuple([edge is not None for edge in edges])
+        self.number = next_number()
+
+    def link(self, edges: list[Any], x: Tensor, count: int) -> None:
+        """The edge to input number ``len(edges)`` of ``count``."""
+        if x._base is not None and x._generation != x._base._changes:
+            x._follow_base()
+        if x._slot:
+            slots = self.slots or (0,) * count
+            self.slots = (*slots[: len(edges)], x._slot, *slots[len(edges) + 1 :])
+        edges.append(x if x._node is None else x._node)
+
+    @property
+    def needs(self) -> tuple[bool, ...]:
+        """Which inputs get a gradient."""
+        return tuple([edge is not None for edge in self.edges])
 
     def watch(self, tensor: Tensor) -> None:
         """A tensor's array was saved: remember its version, to find out if it is changed in place."""
@@ -75,9 +82,11 @@ class Node:
         version = tensor._version
         if version is None:
             version = tensor._version = [0]
-        if self.versions is None:
-            self.versions = []
-        self.versions.append((version, version[0]))
+        versions = self.versions
+        if versions is None:
+            self.versions = [(version, version[0])]
+        else:
+            versions.append((version, version[0]))
 
     def note_line(self) -> None:
         """Remember the user's line, cheaply: formatted only if an error needs it."""
@@ -107,6 +116,7 @@ class Node:
 
         if self.post_hooks is None:
             self.post_hooks = []
+            self.watched = True
         return Handle(self.post_hooks, hook)
 
     def check(self) -> None:

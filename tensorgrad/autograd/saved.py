@@ -62,6 +62,7 @@ class saved_tensors_hooks:
             outputs = tuple(map(self._one, node.saved_outputs))
         if not any(packed for packed, _ in (*saved, *outputs)):
             return
+        node.watched = True
         node.packed = _Packed(self.unpack_hook, saved, outputs)
         # what was packed is the hook's to keep safe from now on
         node.saved, node.saved_outputs = (), ()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node, extras, user_line
+from ..autograd.node import Node, extras, next_number, user_line
 from ..dispatch import OPS, local
 from ..dtypes import PYTHON_KEYS, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
@@ -29,18 +29,29 @@ _new = object.__new__
 
 
 class Plan:
-    """How to differentiate with respect to some of the inputs.
+    """How to differentiate with respect to some of the inputs, ``wrt``.
 
-    ``uses``: the inputs to keep; ``uses_output``: whether the (only) output is kept instead of what it came from;
+    ``uses``: the inputs to keep, ``uses_all`` whether that is every one; ``uses_output``: whether the (only) output is kept instead of what it came from;
     ``kernel``: the fused backward op, None when every gradient is ``g`` itself; ``parts[i]``: where input i's gradient
     comes from: None (nowhere), ``"g"``, or the kernel's result number.
     """
 
-    __slots__ = ("kernel", "parts", "uses", "uses_output")
+    __slots__ = ("keeps", "kernel", "parts", "uses", "uses_all", "uses_output", "wrt")
 
-    def __init__(self, kernel: Elementwise | None, uses: tuple[int, ...], uses_output: bool, parts: tuple[Any, ...]):
+    def __init__(
+        self,
+        kernel: Elementwise | None,
+        wrt: tuple[int, ...],
+        uses: tuple[int, ...],
+        uses_all: bool,
+        uses_output: bool,
+        parts: tuple[Any, ...],
+    ):
+        self.keeps = bool(uses) or uses_output
         self.kernel = kernel
+        self.wrt = wrt
         self.uses = uses
+        self.uses_all = uses_all
         self.uses_output = uses_output
         self.parts = parts
 
@@ -76,7 +87,7 @@ class Elementwise(Op):
         self.__doc__ = doc
         self.define = None
         self.derived = derived
-        self._plans: dict[tuple[bool, ...], Plan] = {}
+        self._plans: dict[int, Plan] = {}  # by the bits of the inputs that get a gradient
         self.specialize = lru_cache(maxsize=None)(self._specialize)
         self.floating = lru_cache(maxsize=None)(self._floating)
         OPS[name] = self
@@ -132,7 +143,7 @@ class Elementwise(Op):
         result._data = out
         if track:
             if grad_state.recording and out.dtype.kind in "fcV":
-                self.record(inputs, arrays, _NO_ATTRS, (result,), (out,))
+                self.record_one(inputs, arrays, result, out)
         elif grad_state.inference:
             result._inference = True
         return result
@@ -175,32 +186,56 @@ class Elementwise(Op):
     def record(
         self, inputs: tuple[Any, ...], arrays: list[Any], attrs: dict[str, Any], results: tuple[Any, ...], out: Any
     ) -> Node:
-        node = Node(self, inputs, attrs, len(out))
-        needs = node.needs
+        node = self.record_one(inputs, arrays, results[0], out[0])
+        if len(results) > 1:
+            node.count = len(results)
+            for i, result in enumerate(results):
+                result._node, result._tracked, result._slot = node, True, i
+        return node
+
+    def record_one(self, inputs: tuple[Any, ...], arrays: list[Any], result: Tensor, out: Any) -> Node:
+        """Write the call on the tape. Every small op passes here, so its loops are unrolled where that is cheaper."""
+        node = _new(Node)
+        node.op = self
+        node.number = next_number()
+        node.edges = edges = []
+        needs = 0  # bit i: input i gets a gradient
+        bit = 1
+        for x in inputs:
+            if isinstance(x, Tensor) and x._tracked:
+                if x._base is None and not x._slot:
+                    made = x._node
+                    edges.append(x if made is None else made)
+                else:
+                    node.link(edges, x, len(inputs))
+                needs |= bit
+            else:
+                edges.append(None)
+            bit += bit
         plan = self._plans.get(needs)
         if plan is None:
-            plan = self.plan(needs)
-        if plan.uses:
-            for i in plan.uses:
-                if isinstance(inputs[i], Tensor):
-                    node.watch(inputs[i])
-            node.saved = tuple([arrays[i] for i in plan.uses])
-        if plan.uses_output:
-            node.saved_outputs = (out[0],)
-            node.watch(results[0])
-        if node.versions is not None:
+            plan = self.plan(node.needs)
+        node.plan = plan
+        if plan.keeps:
+            if plan.uses:
+                node.saved = tuple(arrays) if plan.uses_all else tuple([arrays[i] for i in plan.uses])
+                for i in plan.uses:
+                    x = inputs[i]
+                    if isinstance(x, Tensor):
+                        node.watch(x)
+            if plan.uses_output:
+                node.saved_outputs = (out,)
+                node.watch(result)
             node.line = user_line(3)
         # what must be undone in backward: broadcasting, and a cast to the common dtype
-        shape, dtype = out[0].shape, out[0].dtype
-        for array, needed in zip(arrays, needs):  # noqa: B905 - of one length; strict costs here
-            if needed and (array.shape != shape or (array.dtype is not dtype and array.dtype != dtype)):
-                node.extra = tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)])
+        shape, dtype = out.shape, out.dtype
+        for i in plan.wrt:
+            array = arrays[i]
+            if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype):
+                node.extra = tuple([(arrays[k].shape, arrays[k].dtype) for k in plan.wrt])
                 break
-        for i, result in enumerate(results):
-            result._node = node
-            result._tracked = True
-            if i:
-                result._slot = i
+        result._node = node
+        result._tracked = True
         if extras.active:
             node.finish()
         return node
@@ -210,28 +245,36 @@ class Elementwise(Op):
         return ((0, "y"),)
 
     def saved_positions(self, node: Node) -> tuple[int, ...]:
-        return self._plans[node.needs].uses
+        uses: tuple[int, ...] = node.plan.uses
+        return uses
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
-        plan = self._plans[node.needs]
-        if plan.kernel is None:
-            results: Any = ()
-        else:
+        plan = node.plan
+        results: Any = ()
+        if plan.kernel is not None:
             seeds = (g,) if node.count == 1 else tuple([0.0 if part is None else part for part in g])
             results = getattr(F, plan.kernel.name)(*seeds, *inputs, *outputs)
             if type(results) is not tuple:
                 results = (results,)
-        grads = [part if part is None else g if part == "g" else results[part] for part in plan.parts]
+        grads: list[Any] = []
+        for part in plan.parts:
+            grads.append(part if part is None else g if part == "g" else results[part])
         if node.extra is not None:
-            for i, want in enumerate(node.extra):
-                if want is not None and grads[i] is not None:
+            for i, want in zip(plan.wrt, node.extra, strict=True):
+                if grads[i] is not None:
                     grads[i] = _fit(F, grads[i], *want)
         return grads
 
     def plan(self, needs: tuple[bool, ...]) -> Plan:
         """The fused backward op for these inputs, made once."""
+        mask = sum(1 << i for i, needed in enumerate(needs) if needed)
+        found = self._plans.get(mask)
+        if found is None:
+            found = self._plans[mask] = self._make_plan(tuple(i for i, needed in enumerate(needs) if needed))
+        return found
+
+    def _make_plan(self, wrt: tuple[int, ...]) -> Plan:
         count, outs = len(self.inputs), len(self.results)
-        wrt = [i for i, needed in enumerate(needs) if needed]
         g_at, y_at = count, count + outs  # symbols: inputs, then the seeds, then the output
         seeds = [symbol(g_at + k) for k in range(outs)]
         if self.vjp is not None:
@@ -262,8 +305,7 @@ class Elementwise(Op):
             names = (*(f"g{k}" for k in range(outs)), *(self.inputs[i] for i in uses), *(["y"] if uses_output else []))
             mask = "".join(str(i) for i in wrt)
             kernel = Elementwise(f"{self.name}_backward{mask}", names, tuple(moved), derived=True)
-        plan = self._plans[needs] = Plan(kernel, uses, uses_output, tuple(parts))
-        return plan
+        return Plan(kernel, wrt, uses, len(uses) == count, uses_output, tuple(parts))
 
     def _through_output(self, grads: list[Expr | None], y_at: int) -> list[Expr | None]:
         """Prefer the saved output (exp, tanh, sqrt, ...) where it replaces every input: one array kept, and nothing

@@ -10,6 +10,14 @@ from .elementwise import Elementwise, _fit, broadcast_shape
 from .record import Op, Spec
 
 
+def _alike(inputs: tuple[Any, ...], shape: Any, dtype: Any) -> bool:
+    """Whether nothing is to be broadcast or promoted among arrays of one shape and dtype, and Python floats."""
+    for x in inputs:  # noqa: SIM110 - a generator's frame costs more than the loop
+        if type(x) is not float and (x.dtype is not dtype or x.shape != shape):
+            return False
+    return True
+
+
 class ReducedFormula(Op):
     """The sum or mean of an elementwise formula: ``reduced(*inputs, reduction="mean")``.
 
@@ -27,7 +35,7 @@ class ReducedFormula(Op):
     def _infer(self, *inputs: Any, reduction: str) -> Spec:
         first = inputs[0]
         shape, dtype = first.shape, first.dtype
-        if dtype.kind == "f" and all(type(x) is float or (x.dtype is dtype and x.shape == shape) for x in inputs):
+        if dtype.kind == "f" and _alike(inputs, shape, dtype):
             return Spec((), dtype)  # the usual case, without the formula's whole typing
         spec: Spec = self.formula.infer(*inputs)
         return Spec((), spec.dtype)
@@ -39,9 +47,10 @@ class ReducedFormula(Op):
 
     def _rule(self, F: Any, g: Any, *inputs: Any, needs: tuple[bool, ...], reduction: str) -> tuple[Any, ...]:
         formula = self.formula
-        plan = formula._plans.get(needs) or formula.plan(needs)
-        shapes = [tuple(x.shape) for x in inputs if hasattr(x, "shape")]
-        shape = shapes[0] if shapes.count(shapes[0]) == len(shapes) else broadcast_shape(self.name, *shapes)
+        plan = formula.plan(needs)
+        first = inputs[0]
+        alike = _alike(inputs, first.shape, first.dtype)
+        shape = first.shape if alike else broadcast_shape(self.name, *(x.shape for x in inputs if hasattr(x, "shape")))
         if reduction == "mean":
             count = product(shape)
             g = F.mul(g, 1.0 / count if count else float("nan"))
@@ -58,7 +67,7 @@ class ReducedFormula(Op):
             found = g if part == "g" else results[part]
             if tuple(found.shape) != shape:
                 found = F.expand(found, shape=shape)  # a formula that does not read every input
-            grads.append(_fit(F, found, tuple(x.shape), np_dtype(x)))
+            grads.append(found if alike else _fit(F, found, tuple(x.shape), np_dtype(x)))
         return tuple(grads)
 
 

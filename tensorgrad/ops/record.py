@@ -137,25 +137,35 @@ class Op:
         self, inputs: tuple[Any, ...], arrays: list[Any], attrs: dict[str, Any], results: tuple[Any, ...], out: Any
     ) -> Node:
         """Write the call on the tape."""
-        node = Node(self, inputs, attrs, len(out))
-        kept_inputs = self.kept_inputs
-        named = len(kept_inputs)
+        node = Node(self, attrs, len(out))
+        edges: list[Any] = []
         saved = []
-        for i, array in enumerate(arrays):
-            if (kept_inputs[i] if i < named else self.keeps_rest) and array is not None:
-                saved.append(array)
-                if isinstance(inputs[i], Tensor):
-                    node.watch(inputs[i])
-            elif hasattr(array, "shape"):
-                saved.append(Spec(array.shape, array.dtype))
+        keeps = self.kept_inputs
+        if len(inputs) > len(keeps):
+            keeps += (self.keeps_rest,) * (len(inputs) - len(keeps))
+        for x, array, kept in zip(inputs, arrays, keeps):  # noqa: B905 - of one length; strict costs here
+            if not isinstance(x, Tensor):
+                edges.append(None)
+                saved.append(array if kept or not hasattr(array, "shape") else Spec(array.shape, array.dtype))
+                continue
+            if not x._tracked:
+                edges.append(None)
+            elif x._base is None and not x._slot:
+                edges.append(x if x._node is None else x._node)
             else:
+                node.link(edges, x, len(inputs))
+            if kept:
                 saved.append(array)
+                node.watch(x)
+            else:
+                saved.append(Spec(array.shape, array.dtype))
+        node.edges = edges
         node.saved = tuple(saved)
         if self.kept_outputs:
             for i, _ in self.kept_outputs:
                 node.watch(results[i])
             node.saved_outputs = tuple([out[i] for i, _ in self.kept_outputs])
-        if node.versions:
+        if node.versions is not None:
             node.line = user_line(3)
         nondiff = self.nondiff
         for i, result in enumerate(results):

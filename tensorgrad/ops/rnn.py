@@ -46,7 +46,7 @@ def columns(F: Any, x: Any, count: int) -> list[Any]:
 def _backward(F: Any, formula: Elementwise, seeds: tuple[Any, ...], inputs: list[Any]) -> list[Any]:
     """The gradient in each of the formula's inputs, by its fused backward kernel."""
     needs = (True,) * len(inputs)
-    plan = formula._plans.get(needs) or formula.plan(needs)
+    plan = formula.plan(needs)
     assert plan.kernel is not None and not plan.uses_output
     results = getattr(F, plan.kernel.name)(*seeds, *(inputs[i] for i in plan.uses))
     return [results[part] for part in plan.parts]
