@@ -79,7 +79,7 @@ class _Pass:
     def go(self, heap: list[tuple[int, Node]], pending: dict[Node, Any]) -> None:
         """Visit all nodes. What ``visit`` does for any node stands here for the usual one, without its questions."""
         plain = self.inputs is None and not self.create
-        retain, doors = self.retain, local.doors
+        retain, doors, leaves = self.retain, local.doors, self.leaves
         while heap:
             node = heappop(heap)[1]
             g = pending.pop(node)
@@ -97,7 +97,9 @@ class _Pass:
                     if edge is None or part is None:
                         continue
                     if type(edge) is not Node:
-                        self.to_leaf(edge, part)
+                        key = id(edge)
+                        held = leaves.get(key)
+                        leaves[key] = (edge, part if held is None else self.add(held[1], part))
                     elif edge.count != 1:
                         self.send(heap, pending, edge, 0, part)
                     elif edge in pending:
@@ -107,7 +109,8 @@ class _Pass:
                         heappush(heap, (-edge.number, edge))
             if not retain and (saved or saved_outputs):
                 node.release()
-            g = grads = part = saved = saved_outputs = None  # or they would live on while the next node computes
+            g = grads = part = None
+            saved = saved_outputs = ()  # or they would live on while the next node computes
 
     def add(self, a: Any, b: Any) -> Any:
         # out of place: either may be seen by somebody else

@@ -15,12 +15,11 @@ from ..errors import AutogradError
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["Node", "next_number", "user_line"]
+__all__ = ["Node", "inside", "next_number", "user_line"]
 
 next_number = count(1).__next__
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _EXAMPLES = _PACKAGE + "examples" + os.sep
-_inside: dict[str, bool] = {}  # whether a source file is the package's
 FREED: tuple[Any, ...] = ("freed",)
 
 
@@ -157,16 +156,27 @@ class _Extras(threading.local):
 extras = _Extras()
 
 
+class _Inside(dict[str, bool]):
+    """Whether a source file is the package's; its examples are users."""
+
+    def __missing__(self, file: str) -> bool:
+        found = self[file] = file.startswith(_PACKAGE) and not file.startswith(_EXAMPLES)
+        return found
+
+
+inside = _Inside()
+
+
 def user_line(depth: int = 2) -> tuple[CodeType, int] | None:
-    """The innermost line outside this package, as (code, instruction offset)."""
+    """The innermost line outside this package, as (code, instruction offset), from ``depth`` calls up on.
+
+    Every frame that is looked at costs as much as a small kernel, the user's excepted, which is made once: the caller
+    gives the largest depth below which all frames are the package's.
+    """
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
-        inside = _inside.get(code.co_filename)
-        if inside is None:
-            file = code.co_filename
-            inside = _inside[file] = file.startswith(_PACKAGE) and not file.startswith(_EXAMPLES)
-        if not inside:
+        if not inside[code.co_filename]:
             return code, frame.f_lasti
         frame = frame.f_back
     return None

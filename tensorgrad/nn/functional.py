@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ops import public
 from ..ops.activation import (
     celu,
     celu_,
@@ -63,7 +64,6 @@ from ..ops.loss import (
 )
 from ..ops.matmul import linear
 from ..ops.normalize import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, normalize, rms_norm
-from ..ops.pointwise import sigmoid, tanh
 from ..ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -85,6 +85,8 @@ from ..ops.rearrange import pad
 from ..ops.softmax import log_softmax, softmax, softmin
 
 dropout1d = dropout2d = dropout3d = _feature_dropout
+
+sigmoid, tanh = public.sigmoid, public.tanh  # type: ignore[attr-defined]  # made there, by a loop
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node, extras, next_number, user_line
+from ..autograd.node import Node, extras, inside, next_number, user_line
 from ..dispatch import OPS, local
 from ..dtypes import PYTHON_KEYS, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
@@ -31,9 +31,9 @@ _new = object.__new__
 class Plan:
     """How to differentiate with respect to some of the inputs, ``wrt``.
 
-    ``uses``: the inputs to keep, ``uses_all`` whether that is every one; ``uses_output``: whether the (only) output is kept instead of what it came from;
-    ``kernel``: the fused backward op, None when every gradient is ``g`` itself; ``parts[i]``: where input i's gradient
-    comes from: None (nowhere), ``"g"``, or the kernel's result number.
+    ``uses``: the inputs to keep, ``uses_all`` whether that is every one; ``uses_output``: whether the (only) output is
+    kept instead of what it came from; ``kernel``: the fused backward op, None when every gradient is ``g`` itself;
+    ``parts[i]``: where input i's gradient comes from: None (nowhere), ``"g"``, or the kernel's result number.
     """
 
     __slots__ = ("keeps", "kernel", "parts", "uses", "uses_all", "uses_output", "wrt")
@@ -87,6 +87,7 @@ class Elementwise(Op):
         self.__doc__ = doc
         self.define = None
         self.derived = derived
+        self.entry = 4
         self._plans: dict[int, Plan] = {}  # by the bits of the inputs that get a gradient
         self.specialize = lru_cache(maxsize=None)(self._specialize)
         self.floating = lru_cache(maxsize=None)(self._floating)
@@ -198,7 +199,8 @@ class Elementwise(Op):
         node = _new(Node)
         node.op = self
         node.number = next_number()
-        node.edges = edges = []
+        edges: list[Any] = []
+        node.edges = edges
         needs = 0  # bit i: input i gets a gradient
         bit = 1
         for x in inputs:
@@ -226,7 +228,7 @@ class Elementwise(Op):
             if plan.uses_output:
                 node.saved_outputs = (out,)
                 node.watch(result)
-            node.line = user_line(3)
+            node.line = user_line(self.entry)
         # what must be undone in backward: broadcasting, and a cast to the common dtype
         shape, dtype = out.shape, out.dtype
         for i in plan.wrt:
@@ -409,9 +411,12 @@ def elementwise(
 
     results = formula(*map(symbol, range(len(inputs))))
     results = results if isinstance(results, tuple) else (results,)
-    return Elementwise(
+    made = Elementwise(
         chosen, inputs, tuple(map(as_expr, results)), vjp=vjp, samples=samples, doc=doc or formula.__doc__
     )
+    if not inside[formula.__code__.co_filename]:
+        made.entry = 3
+    return made
 
 
 def dtype_of_result(op: Elementwise, *arrays: Any) -> np.dtype[Any]:

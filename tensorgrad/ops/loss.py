@@ -49,7 +49,8 @@ def _loss(formula: Elementwise, name: str, samples: Any = None) -> ReducedFormul
 
 def _checked(name: str, input: Any, target: Any) -> None:
     """Raises TypeError unless both are Tensors; warns where their shapes differ and will broadcast."""
-    require_tensors(name, input=input, target=target)
+    if not (isinstance(input, Tensor) and isinstance(target, Tensor)):
+        require_tensors(name, input=input, target=target)
     if input._data.shape != target._data.shape:
         warnings.warn(
             f"{name}: using a target size {tuple(target.shape)} that is different to the input size "

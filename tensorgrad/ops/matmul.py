@@ -92,20 +92,22 @@ matmul_op = op(
 
 
 def _linear_infer(x: Any, w: Any, b: Any) -> Spec:
-    if w.ndim != 2:
+    shape, wide = x.shape, w.shape
+    if len(wide) != 2:
         raise ShapeError(f"linear: the weight must be a matrix (out, in), got shape {tuple(w.shape)}.")
-    if x.ndim < 1 or x.shape[-1] != w.shape[1]:
-        if x.ndim < 1:
+    if not shape or shape[-1] != wide[1]:
+        if not shape:
             raise ShapeError("linear: the input must have at least one dimension.")
         raise ShapeError(
             f"linear: input has {x.shape[-1]} features, weight {tuple(w.shape)} expects {w.shape[1]}. "
             f"Use Linear({x.shape[-1]}, {w.shape[0]}), or reshape the input to (..., {w.shape[1]})."
         )
-    if x.dtype is not w.dtype or (b is not None and b.dtype is not w.dtype):
+    dtype = x.dtype
+    if w.dtype is not dtype or (b is not None and b.dtype is not dtype):
         require_same_dtype("linear", x, weight=w, bias=b)
-    if b is not None and b.shape != (w.shape[0],):
+    if b is not None and b.shape != wide[:1]:
         raise ShapeError(f"linear: bias has shape {tuple(b.shape)}, weight {tuple(w.shape)} expects ({w.shape[0]},).")
-    return Spec((*x.shape[:-1], w.shape[0]), x.dtype)
+    return Spec(shape[:-1] + wide[:1], dtype)
 
 
 def _linear_define(F: Any, x: Any, w: Any, b: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node, extras, user_line
+from ..autograd.node import Node, extras, inside, user_line
 from ..dispatch import OPS, local, recorded
 from ..errors import DeviceError, IndexOutOfRange, TensorgradError
 from ..tensor import Tensor, view_of, wrap
@@ -85,6 +85,9 @@ class Op:
         self.kept_inputs = tuple(n in keeps for n in self.inputs)
         self.keeps_rest = rest in keeps
         self.kept_outputs = tuple((i, n) for i, n in enumerate(outputs) if n in keeps)
+        # how many calls above ``user_line`` the user's can be: users call functions around the package's records, and
+        # records of their own as they are
+        self.entry = 4 if inside[infer.__code__.co_filename] else 3
         OPS[name] = self
 
     def __repr__(self) -> str:
@@ -166,7 +169,7 @@ class Op:
                 node.watch(results[i])
             node.saved_outputs = tuple([out[i] for i, _ in self.kept_outputs])
         if node.versions is not None:
-            node.line = user_line(3)
+            node.line = user_line(self.entry)
         nondiff = self.nondiff
         for i, result in enumerate(results):
             if result is not None and i not in nondiff:

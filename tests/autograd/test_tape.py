@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad import nn
+from tensorgrad.nn import functional as F
+from tensorgrad.ops.record import Op
 
 
 def leaf(values, dtype=tg.float64):
@@ -320,3 +323,47 @@ def test_null_backend_runs_the_tape_without_arithmetic():
         loss = ((x * x).sum(dim=1) + x.mean(dim=1)).relu().sum()
         loss.backward()
         assert tuple(x.grad.shape) == (4096, 4096, 64)
+
+
+def test_no_public_function_is_a_bare_record():
+    """The tape finds the user's line above the functions around records; see ``Op.entry``."""
+    bare = [
+        f"{space.__name__}.{n}" for space in (tg, F, tg.Tensor) for n in dir(space) if isinstance(getattr(space, n), Op)
+    ]
+    assert bare == []
+
+
+@tg.elementwise
+def cubed_for_its_line(x):
+    return x * x * x
+
+
+class _Squared(nn.Module):
+    def forward(self, x):
+        return x * x  # squared in a module
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda x: x * x, "x * x"),
+        (lambda x: x.exp(), "x.exp()"),
+        (lambda x: tg.exp(x), "tg.exp(x)"),
+        (lambda x: F.softplus(x), "F.softplus(x)"),
+        (lambda x: nn.Softplus()(x), "nn.Softplus()(x)"),
+        (lambda x: cubed_for_its_line(x), "cubed_for_its_line(x)"),
+        (lambda x: F.softmax(x, dim=0), "F.softmax(x, dim=0)"),
+        (lambda x: x.square().prod(dim=0), "x.square()"),
+        (lambda x: _Squared()(x), "squared in a module"),
+    ],
+)
+def test_the_error_about_a_changed_tensor_quotes_the_users_line(call, line):
+    x = tg.tensor([0.5, 1.5], requires_grad=True)
+    y = x + 0.0
+    z = call(y)
+    with tg.no_grad():
+        y.mul_(2.0)
+        z.mul_(2.0)  # some save their output
+    with pytest.raises(RuntimeError, match="changed in place") as caught:
+        z.sum().backward()
+    assert line in str(caught.value)

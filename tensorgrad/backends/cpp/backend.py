@@ -50,13 +50,6 @@ _FLOATS_ONLY = frozenset((
 ))  # fmt: skip
 
 
-def _floats_first(native: Callable[..., Any], inherited: Callable[..., Any]) -> Callable[..., Any]:
-    def kernel(x: Any, *others: Any, **attrs: Any) -> Any:
-        return (native if x.dtype.kind in "fV" else inherited)(x, *others, **attrs)
-
-    return kernel
-
-
 class CppBackend(NumpyBackend):
     name = "cpp"
 
@@ -102,7 +95,7 @@ class CppBackend(NumpyBackend):
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
         if native is None:
             return super().kernel(op)
-        return _floats_first(native, super().kernel(op)) if op.name in _FLOATS_ONLY else native
+        return self.c.FloatsFirst(native, super().kernel(op)) if op.name in _FLOATS_ONLY else native
 
     # --- kernels of the extension whose signature differs from the op's
 
