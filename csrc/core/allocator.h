@@ -1,8 +1,8 @@
 // Memory for arrays and scratch: 64-byte aligned blocks in size classes, kept for reuse.
 //
 // A training step asks for the same sizes again and again; handing back a block that was touched before costs no page
-// fault. What is kept unused is bounded: beyond the bound (a share of the peak in use) freed blocks return to the
-// system, the largest first. Thread-safe.
+// fault. What is kept unused is bounded: beyond what the last seconds had in use at once, and half of it again, freed
+// blocks return to the system, the largest first. Thread-safe.
 #pragma once
 
 #include <cstddef>

@@ -105,6 +105,9 @@ class CppBackend(NumpyBackend):
     def contiguous_copy(self, x: Any) -> Any:
         return self.c.contiguous(x)
 
+    def zeros_as(self, x: Any, *, shape: tuple[int, ...]) -> Any:
+        return self.c.zeros(x, shape)
+
     def cat(self, *xs: Any, dim: int) -> Any:
         return self.c.cat(xs, dim)
 
