@@ -174,23 +174,47 @@ def _reduce_rule(
 
 
 def _prod_rule(F: Any, g: Any, x: Any, index: Any, src: Any, dim: int) -> tuple[Any, ...]:
+    """Each element receives the product of all others: of those that are not zero, ``rest`` over its own, times that of
+    the zeros, which is zero itself but has derivatives. It is written as the elementary symmetric polynomial of their
+    power sums (Newton's identities), as far as third derivatives reach."""
     zero_x, zero_src = F.eq(x, 0), F.eq(src, 0)
     safe_x, safe_src = F.where(zero_x, 1.0, x), F.where(zero_src, 1.0, src)
     rest = F.scatter_reduce(safe_x, index, safe_src, dim=dim, reduce="prod")
-    count = F.scatter_add(
-        F.where(zero_x, F.full_as(x, value=1.0), 0.0), index, F.where(zero_src, F.full_as(src, value=1.0), 0.0), dim=dim
-    )
 
-    def others(rest: Any, count: Any, zero: Any, safe: Any) -> Any:
-        alone = F.where(F.eq(count, 1), F.where(zero, rest, 0.0), 0.0)
-        return conjugate(F, F.where(F.eq(count, 0), F.div(rest, safe), alone))
+    def over_zeros(of_x: Any, of_src: Any) -> Any:
+        return F.scatter_add(F.where(zero_x, of_x, 0.0), index, F.where(zero_src, of_src, 0.0), dim=dim)
 
-    at_src = [F.gather(part, index, dim=dim) for part in (g, rest, count)]
+    count = over_zeros(F.full_as(x, value=1.0), F.full_as(src, value=1.0))
+    total, squares = over_zeros(x, src), over_zeros(F.mul(x, x), F.mul(src, src))
+
+    def pairs(total: Any, squares: Any) -> Any:
+        return F.mul(F.sub(F.mul(total, total), squares), 0.5)
+
+    def by_count(count: Any, *products: Any) -> Any:
+        chosen = F.full_as(count, value=0.0)
+        for number, product in enumerate(products):
+            chosen = F.where(F.eq(count, number), product, chosen)
+        return chosen
+
+    def others(rest: Any, count: Any, total: Any, squares: Any, zero: Any, safe: Any, own: Any) -> Any:
+        ones = F.full_as(total, value=1.0)
+        among_zeros = by_count(count, ones, total, pairs(total, squares))
+        less, less_squares = F.sub(total, own), F.sub(squares, F.mul(own, own))
+        but_own = by_count(F.sub(count, 1), ones, less, pairs(less, less_squares))
+        return conjugate(F, F.where(zero, F.mul(rest, but_own), F.mul(F.div(rest, safe), among_zeros)))
+
+    at_src = [F.gather(part, index, dim=dim) for part in (g, rest, count, total, squares)]
     return (
-        F.mul(g, others(rest, count, zero_x, safe_x)),
+        F.mul(g, others(rest, count, total, squares, zero_x, safe_x, x)),
         None,
-        F.mul(at_src[0], others(at_src[1], at_src[2], zero_src, safe_src)),
+        F.mul(at_src[0], others(*at_src[1:], zero_src, safe_src, src)),
     )
+
+
+def _zeros_sample() -> Sample:
+    """One zero, two zeros and three among what meets."""
+    start, more = Arg((4,), values=(0.0, 1.5, 0.0, 2.0)), Arg((7,), values=(2.0, 0.5, 0.0, 0.0, 0.0, -1.0, 1.5))
+    return Sample((start, _i((7,), 0, 1, 1, 2, 2, 1, 3), more), {"dim": 0, "reduce": "prod"}, name="prod-zeros")
 
 
 scatter_reduce_op = op(
@@ -201,11 +225,14 @@ scatter_reduce_op = op(
     ),
     rule=_reduce_rule,
     keeps=("x", "index", "src", "y"),
-    samples=lambda: [
-        Sample(s.inputs, {**s.attrs, "reduce": how}, s.smooth, f"{how}-{s.name}")
-        for how in ("prod", "amax", "amin")
-        for s in _add_samples()
-    ],
+    samples=lambda: (
+        [
+            Sample(s.inputs, {**s.attrs, "reduce": how}, s.smooth, f"{how}-{s.name}")
+            for how in ("prod", "amax", "amin")
+            for s in _add_samples()
+        ]
+        + [_zeros_sample()]
+    ),
     doc="``x`` combined with ``src`` where ``gather`` by ``index`` would read; ``reduce``: prod, amax or amin.",
 )
 scatter_reduce_into = op(
