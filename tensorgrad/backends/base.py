@@ -8,6 +8,7 @@ A backend needs a ``name``, a ``device_type``, an array namespace ``xp`` that fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,6 +79,10 @@ class Backend(
         """The array on the host; may share memory where they are the same."""
         return array
 
+    def on(self, index: int | None) -> AbstractContextManager[Any]:
+        """Arrays made within the block lie on the device of that number; on the current one for None."""
+        return nullcontext()
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.xp.empty(shape, dtype=dtype)
 
@@ -118,6 +123,6 @@ class Backend(
 # attributes of a backend that are not kernels, whatever an op may be called
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
-     "from_host", "to_host", "formula_kernel", "kernel", "set_num_threads", "default_threads",
+     "from_host", "to_host", "on", "formula_kernel", "kernel", "set_num_threads", "default_threads",
      "num_threads", "memory_stats", "empty")
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import registry
+from ..device import as_device
 from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype, numpy_dtype
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
@@ -50,7 +51,6 @@ def to_device(array: np.ndarray[Any, Any], device: Any) -> Any:
     """A host array on a device; the array itself on the CPU."""
     if device is None:
         return array
-    from ..device import as_device
 
     place = as_device(device)
     return registry.on_device(place).from_host(array, place.index)
@@ -191,7 +191,8 @@ def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: A
     else:
         chosen = as_dtype(dtype)
     found = registry.on_device(device or "cpu")
-    out = wrap(found.raw.full(shape=shape, value=value, dtype=chosen.np))
+    with found.on(as_device(device or "cpu").index):
+        out = wrap(found.raw.full(shape=shape, value=value, dtype=chosen.np))
     if requires_grad:
         out.requires_grad = True
     return out
@@ -219,7 +220,9 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     """A tensor whose elements are whatever the memory held."""
     shape = shape_from("empty", size)
     chosen = get_default_dtype() if dtype is None else as_dtype(dtype)
-    out = wrap(registry.on_device(device or "cpu").empty(shape, chosen.np))
+    found = registry.on_device(device or "cpu")
+    with found.on(as_device(device or "cpu").index):
+        out = wrap(found.empty(shape, chosen.np))
     if requires_grad:
         out.requires_grad = True
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ShapeError
@@ -196,18 +197,20 @@ def _prod_rule(F: Any, g: Any, x: Any, index: Any, src: Any, dim: int) -> tuple[
             chosen = F.where(F.eq(count, number), product, chosen)
         return chosen
 
-    def others(rest: Any, count: Any, total: Any, squares: Any, zero: Any, safe: Any, own: Any) -> Any:
+    def others(facts: Sequence[Any], zero: Any, safe: Any, own: Any) -> Any:
+        rest, count, total, squares = facts
         ones = F.full_as(total, value=1.0)
         among_zeros = by_count(count, ones, total, pairs(total, squares))
         less, less_squares = F.sub(total, own), F.sub(squares, F.mul(own, own))
         but_own = by_count(F.sub(count, 1), ones, less, pairs(less, less_squares))
         return conjugate(F, F.where(zero, F.mul(rest, but_own), F.mul(F.div(rest, safe), among_zeros)))
 
-    at_src = [F.gather(part, index, dim=dim) for part in (g, rest, count, total, squares)]
+    facts = (rest, count, total, squares)
+    at_src = [F.gather(part, index, dim=dim) for part in facts]
     return (
-        F.mul(g, others(rest, count, total, squares, zero_x, safe_x, x)),
+        F.mul(g, others(facts, zero_x, safe_x, x)),
         None,
-        F.mul(at_src[0], others(*at_src[1:], zero_src, safe_src, src)),
+        F.mul(F.gather(g, index, dim=dim), others(at_src, zero_src, safe_src, src)),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import registry
+from ..device import as_device
 from ..dispatch import local, recorded
 from ..dtypes import as_dtype, get_default_dtype
 from ..errors import DTypeError, ShapeError
@@ -46,9 +47,12 @@ random_permutation = op(
 )
 
 
-def _door(device: Any) -> Any:
-    """The door on a device, listened to where somebody listens."""
-    return local.doors[registry.on_device(device or "cpu").array_type]
+def _drawn(kind: str, device: Any, generator: Generator | None, **attrs: Any) -> Any:
+    """A draw's array on a device, through the door, so that whoever listens hears of it."""
+    place = as_device(device or "cpu")
+    found = registry.on_device(place)
+    with found.on(place.index):
+        return getattr(local.doors[found.array_type], kind)(**attrs, generator=chosen(generator))
 
 
 def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
@@ -59,7 +63,7 @@ def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
 
 
 def _draw(kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, generator: Generator | None) -> Tensor:
-    return wrap(getattr(_door(device), kind)(shape=shape, dtype=dtype, generator=chosen(generator)))
+    return wrap(_drawn(kind, device, generator, shape=shape, dtype=dtype))
 
 
 def rand(
@@ -117,8 +121,7 @@ def _integers(
         raise ValueError(f"{name}: the range from {low} to {high} does not fit int64.")
     if dtype.kind in "iu" and (low < np.iinfo(dtype).min or high - 1 > np.iinfo(dtype).max):
         raise ValueError(f"{name}: the range from {low} to {high} does not fit {dtype.name}.")
-    door = _door(device)
-    return wrap(door.random_integers(shape=shape, low=low, high=high, dtype=dtype, generator=chosen(generator)))
+    return wrap(_drawn("random_integers", device, generator, shape=shape, low=low, high=high, dtype=dtype))
 
 
 def randperm(
@@ -128,8 +131,7 @@ def randperm(
     if n < 0:
         raise ValueError(f"randperm: n must not be negative, got {n}.")
     kind = as_dtype("int64" if dtype is None else dtype)
-    array = _door(device).random_permutation(n=int(n), dtype=kind.np, generator=chosen(generator))
-    return finish(array, requires_grad)
+    return finish(_drawn("random_permutation", device, generator, n=int(n), dtype=kind.np), requires_grad)
 
 
 def rand_like(

@@ -58,12 +58,13 @@ def test_a_step_of_large_arrays_repeats_without_page_faults():
 
 
 def test_what_is_kept_unused_is_bounded_by_what_was_in_use():
+    before = _C.memory_stats()["in_use"]  # scratch that threads keep
     for size in (64, 80, 96, 112, 128, 160):  # each of a class of its own, one after the other
         a = make(size)
         del a
         stats = _C.memory_stats()
-        assert stats["in_use"] == 0
-        assert stats["cached"] <= 1.5 * 160 * MB * 1.01
+        assert stats["in_use"] == before
+        assert stats["cached"] <= 1.5 * (160 * MB + before) * 1.01
 
 
 def test_trimming_gives_everything_unused_back():

@@ -16,17 +16,12 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "bool", "complex
 
 
 def formulas() -> list[Elementwise]:
-    """The forward formulas and their backward formulas for every set of inputs that may need a gradient.
-
-    Of ops with more than two inputs: the gradient of each input alone, and of all; any other set is made of the same
-    expressions.
-    """
+    """The forward formulas and their backward formulas for every set of inputs that may need a gradient."""
     found: dict[str, Elementwise] = {}
     for op in [op for op in OPS.values() if isinstance(op, Elementwise) and not op.derived]:
         found[op.name] = op
         count = len(op.inputs)
-        sizes = {1, count}
-        for chosen in (chosen for size in sizes for chosen in combinations(range(count), size)):
+        for chosen in (chosen for size in range(1, count + 1) for chosen in combinations(range(count), size)):
             derived = op.plan(tuple(i in chosen for i in range(count))).kernel
             if derived is not None:
                 found[derived.name] = derived

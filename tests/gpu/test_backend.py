@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tensorgrad as tg
 from tensorgrad.backends import registry
 from tensorgrad.backends.cupy import backend as cupy_backend
 from tensorgrad.backends.cupy.backend import CupyBackend
@@ -93,6 +96,40 @@ def test_kernels_run_on_the_device_of_their_arrays() -> None:
     assert run([x], [x]) == 2
     assert run(3.0) == 1
     assert entered == [0, 0]
+
+
+def test_arrays_are_made_on_the_device_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[int | None] = []
+    made: list[int | None] = []
+
+    @contextmanager
+    def on(index: int | None) -> Iterator[None]:
+        current.append(index)
+        yield
+        current.pop()
+
+    with strict_cuda() as backend:
+        monkeypatch.setattr(backend, "on", on)
+        for name in ("random_uniform", "random_normal", "random_integers", "random_permutation", "full"):
+            kernel = getattr(backend.raw, name)
+
+            def seen(*inputs: Any, _kernel: Any = kernel, **attrs: Any) -> Any:
+                made.append(current[-1] if current else -1)
+                return _kernel(*inputs, **attrs)
+
+            monkeypatch.setitem(backend.raw.__dict__, name, seen)
+        for make in (
+            lambda: tg.rand(2, device="cuda:0"),
+            lambda: tg.randn(2, device="cuda:0"),
+            lambda: tg.randint(5, (2,), device="cuda:0"),
+            lambda: tg.randperm(3, device="cuda:0"),
+            lambda: tg.zeros(2, device="cuda:0"),
+            lambda: tg.ones_like(tg.zeros(2, device="cuda:0")),
+        ):
+            make()
+        assert made == [0] * 7
+        tg.rand(2, device="cuda")
+        assert made[7:] == [None]
 
 
 def test_cupy_takes_the_kernels_without_a_driver() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -72,13 +73,14 @@ class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimiz
         return array.device.id
 
     def from_host(self, array: np.ndarray[Any, Any], index: int | None = None) -> Any:
-        if index is None:
-            return self.xp.asarray(array)
-        with self.xp.cuda.Device(index):
+        with self.on(index):
             return self.xp.asarray(array)
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         return self.xp.asnumpy(array)
+
+    def on(self, index: int | None) -> AbstractContextManager[Any]:
+        return nullcontext() if index is None else self.xp.cuda.Device(index)
 
     # ---- kernels
 
