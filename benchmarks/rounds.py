@@ -121,13 +121,13 @@ def workload(name: str, frameworks: Iterable[str], threads: int, steps: int | No
     return list(results.values())
 
 
-def losses(name: str, frameworks: Iterable[str], threads: int, steps: int = 5) -> list[Measured]:
+def losses(name: str, frameworks: Iterable[str], threads: int, steps: int = 5, double: bool = False) -> list[Measured]:
     """The first losses of each framework from the same weights and batches."""
     results = []
     for framework in frameworks:
         result = Measured(framework)
         with Process(framework, threads) as process, _noting(result):
-            first = process.ask("build", workload=name)["loss"]
+            first = process.ask("build", workload=name, double=double)["loss"]
             result.losses = [first, *process.ask("steps", count=steps - 1)["losses"]]
         results.append(result)
     return results

@@ -29,9 +29,11 @@ class Worker:
     def hello(self) -> dict[str, Any]:
         return {"import_s": self.import_s, "rss_mb": memory_mb("VmRSS")}
 
-    def build(self, workload: str) -> dict[str, Any]:
+    def build(self, workload: str, double: bool = False) -> dict[str, Any]:
         """Model, optimizer and batches; the time of the first step is told apart, compilers do their work there."""
         if self.framework.module == "jax":
+            if double:
+                raise ValueError("the JAX workloads are written in float32")
             from benchmarks import jax_workloads
 
             self.job = jax_workloads.build(workload)
@@ -39,6 +41,8 @@ class Worker:
             from benchmarks import workloads
 
             self.job = workloads.build(workload, self.ns)
+            if double:
+                self.job.double(self.ns)
             if self.framework.compiled:
                 self.job.loss = self.ns.compile(self.job.loss)
                 self.job.optimizer.step = self.ns.compile(self.job.optimizer.step)

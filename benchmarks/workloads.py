@@ -30,6 +30,13 @@ class Job:
         self.optimizer.step()
         return loss
 
+    def double(self, ns: Any) -> None:
+        """From here on in float64: from the same float32 values, but without float32's rounding."""
+        self.model.to(ns.float64)
+        self.batches = [
+            tuple(x.to(ns.float64) if x.is_floating_point() else x for x in batch) for batch in self.batches
+        ]
+
 
 def build(name: str, ns: Any) -> Job:
     """The job of that name with the weights that every framework starts from."""

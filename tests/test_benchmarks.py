@@ -25,6 +25,11 @@ def test_losses_from_equal_weights_agree():
     assert "DIFFERS" not in out
 
 
+def test_losses_in_double_agree_beyond_what_single_can_show():
+    out = benchmarks("resnet18", "gpt-micro", "lstm", "--check", "--double", "--peers", PEER)
+    assert "DIFFERS" not in out
+
+
 def test_table_and_json(tmp_path):
     path = tmp_path / "results" / "tiny.json"
     out = benchmarks("tiny", "--steps", "3", "--peers", PEER, "--json", str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import product
 
 from tensorgrad.dispatch import OPS
 from tensorgrad.errors import DTypeError
@@ -15,14 +15,25 @@ __all__ = ["DTYPES", "all_programs", "formulas"]
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "bool", "complex64")
 
 
+# Inputs that are columns of one array, and so need a gradient together or not at all.
+TOGETHER = {"lstm_gates": (4, 1), "gru_gates": (3, 3, 1)}
+
+
+def masks(op: Elementwise) -> Iterator[tuple[bool, ...]]:
+    """Every set of inputs that may need a gradient."""
+    groups = TOGETHER.get(op.name, (1,) * len(op.inputs))
+    for chosen in product((False, True), repeat=len(groups)):
+        if any(chosen):
+            yield tuple(needed for size, needed in zip(groups, chosen, strict=True) for _ in range(size))
+
+
 def formulas() -> list[Elementwise]:
     """The forward formulas and their backward formulas for every set of inputs that may need a gradient."""
     found: dict[str, Elementwise] = {}
     for op in [op for op in OPS.values() if isinstance(op, Elementwise) and not op.derived]:
         found[op.name] = op
-        count = len(op.inputs)
-        for chosen in (chosen for size in range(1, count + 1) for chosen in combinations(range(count), size)):
-            derived = op.plan(tuple(i in chosen for i in range(count))).kernel
+        for needs in masks(op):
+            derived = op.plan(needs).kernel
             if derived is not None:
                 found[derived.name] = derived
     return list(found.values())
