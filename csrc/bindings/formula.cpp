@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "../core/bind.h"
+#include "../core/fastcall.h"
 #include "../kernels/formula_layout.h"
 #include "formula_source.h"
 
@@ -345,25 +345,6 @@ class Call {
   bool simple_ = true;
   Index shape_[kMaxDims];
 };
-
-// Runs `work` with C++ exceptions turned into Python's.
-template <class Work>
-PyObject* guarded(Work work) {
-  try {
-    return work();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::invalid_argument& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
-}
 
 PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t flags, PyObject* names) {
   auto* self = reinterpret_cast<FormulaObject*>(callable);

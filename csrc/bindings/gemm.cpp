@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "../core/bind.h"
+#include "../core/fastcall.h"
 #include "gemm_arrays.h"
 
 namespace tg {
@@ -225,7 +225,7 @@ py::object linear(py::handle x, py::handle w, py::handle b) {
   check_linear(vx, vw);
   const Index n = vw.shape[0];
   py::object bias;
-  if (!b.is_none()) {
+  if (b && !b.is_none()) {
     const View vb = view(b, "linear: bias");
     if (vb.ndim != 1 || vb.shape[0] != n)
       bad_value("linear: bias " + to_string(vb.shape_vector()) + " does not fit weight " +
@@ -266,10 +266,10 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
   if (vg.shape_vector() != expected)
     bad_value("linear_backward: g has shape " + to_string(vg.shape_vector()) + ", x " + to_string(vx.shape_vector()) +
               " and weight " + to_string(vw.shape_vector()) + " give " + to_string(expected));
-  const auto flags = py::cast<py::sequence>(needs);
-  if (flags.size() != 3)
-    bad_value("linear_backward: needs holds 3 flags (x, w, b), got " + std::to_string(flags.size()));
-  const bool need_x = flags[0].cast<bool>(), need_w = flags[1].cast<bool>(), need_b = flags[2].cast<bool>();
+  if (!PyTuple_Check(needs.ptr()) || PyTuple_GET_SIZE(needs.ptr()) != 3)
+    bad_value("linear_backward: needs must be a tuple of 3 flags (x, w, b)");
+  const bool need_x = flag(PyTuple_GET_ITEM(needs.ptr(), 0)), need_w = flag(PyTuple_GET_ITEM(needs.ptr(), 1)),
+             need_b = flag(PyTuple_GET_ITEM(needs.ptr(), 2));
   const DType dtype = compute_dtype(vx.dtype);
   py::object gx = py::none(), gw = py::none(), gb = py::none();
   visit_blas("linear_backward", dtype, [&](auto t) {
@@ -304,10 +304,14 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
 
 }  // namespace
 
+FAST_BINDING(matmul, 2, "a", "b") { return matmul(a[0], a[1]); }
+FAST_BINDING(linear, 2, "x", "w", "b") { return linear(a[0], a[1], a[2]); }
+FAST_BINDING(linear_backward, 4, "g", "x", "w", "needs") { return linear_backward(a[0], a[1], a[2], a[3]); }
+
 TG_BINDINGS(gemm) {
-  m.def("matmul", &matmul, py::arg("a"), py::arg("b"));
-  m.def("linear", &linear, py::arg("x"), py::arg("w"), py::arg("b") = py::none());
-  m.def("linear_backward", &linear_backward, py::arg("g"), py::arg("x"), py::arg("w"), py::arg("needs"));
+  add_fast(m, fast_matmul);
+  add_fast(m, fast_linear);
+  add_fast(m, fast_linear_backward);
 }
 
 }  // namespace tg

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../core/fastcall.h"
 #include "lines.h"
 
 namespace tg {
@@ -284,9 +285,13 @@ void multi_scale(py::handle grads, py::handle factor) {
 
 }  // namespace
 
+FAST_BINDING(sgd_, 4, "params", "grads", "bufs", "hyper", "nesterov", "maximize") {
+  sgd(a[0], a[1], a[2], a[3], flag(a[4]), flag(a[5]));
+  return py::none();
+}
+
 TG_BINDINGS(optim) {
-  m.def("sgd_", sgd, py::arg("params"), py::arg("grads"), py::arg("bufs"), py::arg("hyper"), py::arg("nesterov") = false,
-        py::arg("maximize") = false);
+  add_fast(m, fast_sgd_);
   m.def("adam_", adam, py::arg("params"), py::arg("grads"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"),
         py::arg("max_exp_avg_sqs"), py::arg("hyper"), py::arg("decoupled") = false, py::arg("maximize") = false,
         py::arg("amsgrad") = false);

@@ -1,27 +1,13 @@
 // sum, prod, amax, amin, any, all, mean, var, logsumexp; argmax, argmin, max_dim, min_dim; cumsum, cumprod.
 #include "../kernels/reduce.h"
 
+#include "../core/fastcall.h"
 #include "../kernels/reduce_arg.h"
 #include "../kernels/scan.h"
 #include "lines.h"
 
 namespace tg {
 namespace {
-
-const char* name_of(Reduce kind) {
-  switch (kind) {
-    case Reduce::sum: return "sum";
-    case Reduce::prod: return "prod";
-    case Reduce::amax: return "amax";
-    case Reduce::amin: return "amin";
-    case Reduce::any: return "any";
-    case Reduce::all: return "all";
-    case Reduce::mean: return "mean";
-    case Reduce::var: return "var";
-    case Reduce::logsumexp: return "logsumexp";
-  }
-  return "reduce";
-}
 
 DType result_type(Reduce kind, const View& x) {
   const bool floating = is_floating(x.dtype), complex = is_complex(x.dtype);
@@ -160,26 +146,26 @@ py::object scan(const char* op, Scan kind, py::handle array, Index dim) {
   return is_narrow_float(x.dtype) ? ready_as(out, x.dtype) : out;
 }
 
-template <Reduce Kind>
-py::object reduce_binding(py::handle x, py::handle dim, bool keepdim) {
-  return run(Kind, x, dim, keepdim);
-}
-
 }  // namespace
+
+#define REDUCE_BINDING(kind) \
+  FAST_BINDING(kind, 2, "x", "dim", "keepdim") { return run(Reduce::kind, a[0], a[1], flag(a[2])); }
+REDUCE_BINDING(sum)
+REDUCE_BINDING(prod)
+REDUCE_BINDING(amax)
+REDUCE_BINDING(amin)
+REDUCE_BINDING(any)
+REDUCE_BINDING(all)
+REDUCE_BINDING(mean)
+REDUCE_BINDING(logsumexp)
 
 TG_BINDINGS(reduce) {
   using py::arg_v;
   const auto def = [&](const char* name, auto function) {
     m.def(name, function, py::arg("x"), py::arg("dim"), py::arg("keepdim") = false);
   };
-  def("sum", reduce_binding<Reduce::sum>);
-  def("prod", reduce_binding<Reduce::prod>);
-  def("amax", reduce_binding<Reduce::amax>);
-  def("amin", reduce_binding<Reduce::amin>);
-  def("any", reduce_binding<Reduce::any>);
-  def("all", reduce_binding<Reduce::all>);
-  def("mean", reduce_binding<Reduce::mean>);
-  def("logsumexp", reduce_binding<Reduce::logsumexp>);
+  for (PyMethodDef* each : {&fast_sum, &fast_prod, &fast_amax, &fast_amin, &fast_any, &fast_all, &fast_mean, &fast_logsumexp})
+    add_fast(m, *each);
   m.def(
       "var",
       [](py::handle x, py::handle dim, double correction, bool keepdim) {

@@ -8,6 +8,21 @@ namespace tg {
 
 enum class Reduce { sum, prod, amax, amin, any, all, mean, var, logsumexp };
 
+constexpr const char* name_of(Reduce kind) {
+  switch (kind) {
+    case Reduce::sum: return "sum";
+    case Reduce::prod: return "prod";
+    case Reduce::amax: return "amax";
+    case Reduce::amin: return "amin";
+    case Reduce::any: return "any";
+    case Reduce::all: return "all";
+    case Reduce::mean: return "mean";
+    case Reduce::var: return "var";
+    case Reduce::logsumexp: return "logsumexp";
+  }
+  return "?";
+}
+
 // `out` is contiguous, plan.outputs values of `out_type`:
 //   sum, prod         the input's floating type, or int64 for integers and bool
 //   amax, amin        the input's type; not complex

@@ -22,21 +22,6 @@ void extreme(const ReducePlan& plan, DType type, const char* data, DType out_typ
   fold<ExtremeOp<int64_t, Sign>>(plan, data, reader_for<int64_t>(type), out_type, out, [](int64_t a) { return a; });
 }
 
-const char* name_of(Reduce kind) {
-  switch (kind) {
-    case Reduce::sum: return "sum";
-    case Reduce::prod: return "prod";
-    case Reduce::amax: return "amax";
-    case Reduce::amin: return "amin";
-    case Reduce::any: return "any";
-    case Reduce::all: return "all";
-    case Reduce::mean: return "mean";
-    case Reduce::var: return "var";
-    case Reduce::logsumexp: return "logsumexp";
-  }
-  return "?";
-}
-
 }  // namespace
 
 void reduce_rare(Reduce kind, const ReducePlan& plan, DType type, const char* data, DType out_type, char* out) {
