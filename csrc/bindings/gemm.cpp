@@ -194,7 +194,8 @@ struct Folded {
  private:
   template <class T>
   bool ready() {
-    return stack.rows_fold() && blas_readable(matrix<T>(), rows, cols);
+    const Matrix<T> m = matrix<T>();  // first: it sets rows and cols
+    return stack.rows_fold() && blas_readable(m, rows, cols);
   }
   template <class T>
   Matrix<T> matrix() {

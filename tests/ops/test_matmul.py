@@ -63,6 +63,30 @@ def test_linear(shape):
     compare(F.linear, functional.linear, [normal(*shape), normal(5, 3)])
 
 
+ROWS = {
+    "expanded": ((3,), lambda x: x.expand(5, 3)),
+    "expanded inside": ((4, 3), lambda x: x[:, None].expand(4, 5, 3)),
+    "overlapping": ((9,), lambda x: x.unfold(0, 3, 1)),
+    "wide apart": ((5, 8), lambda x: x[:, ::3]),
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("name", ROWS)
+def test_linear_of_rows_that_blas_cannot_read(name, backend):
+    functional = pytest.importorskip("torch").nn.functional
+    shape, rows = ROWS[name]
+    with tg.backend(backend):
+        compare(lambda x, w: F.linear(rows(x), w), lambda x, w: functional.linear(rows(x), w),
+                [normal(*shape), normal(4, 3)])  # fmt: skip
+
+
+def test_linear_of_reversed_rows():
+    x, w = normal(4, 3), normal(5, 3)
+    got = F.linear(tg.from_numpy(x[::-1]), tg.from_numpy(w[::-1]))
+    np.testing.assert_allclose(got.numpy(), x[::-1] @ w[::-1].T)
+
+
 def test_complex_products_conjugate_their_gradients():
     torch = pytest.importorskip("torch")
 
