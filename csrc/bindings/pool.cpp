@@ -60,13 +60,14 @@ struct PoolPlan {
       const Index k = pool.kernel[i], s = pool.stride[i], p = pool.padding[i];
       if (2 * p > k)
         bad_value(what + ": padding " + to_string(padding) + " is more than half of kernel " + to_string(kernel));
-      const Index room = pool.in[i] + 2 * p - pool.dilation[i] * (k - 1) - 1;
-      if (room < 0 || pool.in[i] == 0)
-        bad_value(what + ": kernel " + to_string(kernel) + " with dilation " + to_string(dilation) +
-                  " does not fit the padded input " + to_string(in));
-      Index length = (room + (ceil_mode ? s - 1 : 0)) / s + 1;
+      // with ceil_mode the room may be negative: the only window then begins inside and ends outside
+      const Index room = pool.in[i] + 2 * p - pool.dilation[i] * (k - 1) - 1 + (ceil_mode ? s - 1 : 0);
+      Index length = room < 0 ? 0 : room / s + 1;
       // a last window must start inside the input or its left padding
       if (ceil_mode && (length - 1) * s >= pool.in[i] + p) --length;
+      if (length < 1 || pool.in[i] == 0)
+        bad_value(what + ": kernel " + to_string(kernel) + " with dilation " + to_string(dilation) +
+                  " does not fit the padded input " + to_string(in));
       pool.out[i] = length;
       out[2 + a] = length;
     }

@@ -12,6 +12,14 @@ from tensorgrad.nn import functional as F
 from .parity import between, compare, normal
 
 SIZES = (7, 6, 5)
+BEYOND = [
+    ("max_pool", (2,), {"kernel_size": 3, "return_indices": True}),
+    ("max_pool", (3, 1), {"kernel_size": (3, 2)}),
+    ("max_pool", (2, 3), {"kernel_size": 3, "stride": 4, "padding": 1, "dilation": 2}),
+    ("avg_pool", (2,), {"kernel_size": 3}),
+    ("avg_pool", (1, 2), {"kernel_size": 5, "stride": 3, "padding": 1}),
+    ("avg_pool", (1, 2), {"kernel_size": 5, "stride": 3, "padding": 1, "count_include_pad": False}),
+]
 MAX = [
     {"kernel_size": 2}, {"kernel_size": 2, "stride": 1}, {"kernel_size": 3, "padding": 1},
     {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, {"kernel_size": 2, "dilation": 2, "stride": 1},
@@ -39,6 +47,21 @@ def test_max_pool(dims, options):
 @pytest.mark.parametrize("options", AVERAGE, ids=str)
 def test_avg_pool(dims, options):
     compare(*pair("avg_pool", dims, **options), [normal(2, 3, *SIZES[:dims])])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize(("name", "sizes", "options"), BEYOND, ids=str)
+def test_ceil_mode_takes_a_window_larger_than_the_input(name, sizes, options, backend):
+    with tg.backend(backend):
+        compare(*pair(name, len(sizes), **options, ceil_mode=True), [normal(2, 3, *sizes)])
+        with pytest.raises(ValueError):
+            getattr(F, f"{name}{len(sizes)}d")(tg.ones(2, 3, *sizes), **options)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_adaptive_of_an_empty_batch(backend):
+    with tg.backend(backend):
+        compare(*pair("adaptive_max_pool", 2, output_size=2, return_indices=True), [normal(0, 3, 4, 5)])
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
