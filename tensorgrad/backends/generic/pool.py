@@ -135,8 +135,9 @@ class PoolKernels:
         source = wide(x)
         for cell in np.ndindex(*output_size):
             box = tuple(slice(*along[i]) for along, i in zip(bounds, cell, strict=True))
-            window = source[(..., *box)].reshape(*x.shape[:2], -1)
+            within = places[box].reshape(-1)
+            window = source[(..., *box)].reshape(*x.shape[:2], within.size)
             best = window.argmax(axis=2)  # the first NaN, if there is one
             values[(..., *cell)] = xp.take_along_axis(window, best[..., None], axis=2)[..., 0]
-            indices[(..., *cell)] = places[box].reshape(-1)[best]
+            indices[(..., *cell)] = within[best]
         return values, indices
