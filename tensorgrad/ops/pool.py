@@ -353,6 +353,10 @@ def avg_pool3d(
 
 
 def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
+    if math.isinf(norm_type):  # the limits of the formula: the largest magnitude, and the smallest
+        sign = math.copysign(1.0, norm_type)
+        largest = _max_pool(dims, pw.mul(pw.abs(input), sign), kernel_size, stride, 0, 1, ceil_mode, False)
+        return pw.mul(largest, sign)
     kernel = per_axis(f"lp_pool{dims}d", "kernel_size", kernel_size, dims, 1)
     mean = _avg_pool(dims, pw.pow(input, norm_type), kernel_size, stride, 0, ceil_mode, True, None)
     total = pw.mul(mean, float(math.prod(kernel)))

@@ -75,6 +75,8 @@ def test_adaptive(dims, size):
 def test_lp_pool_and_divisor():
     compare(*pair("lp_pool", 2, norm_type=2, kernel_size=2), [between(2, 3, 6, 6)])
     compare(*pair("avg_pool", 2, kernel_size=2, divisor_override=3), [normal(2, 3, 6, 6)])
+    for norm in (float("inf"), -float("inf")):
+        compare(*pair("lp_pool", 2, norm_type=norm, kernel_size=2, ceil_mode=True), [normal(2, 3, 5, 6)])
 
 
 def test_nan_wins_and_infinite_windows_have_a_place():
