@@ -13,6 +13,7 @@ from ..dispatch import recorded
 from ..errors import ShapeError
 from ..tensor import Tensor
 from .checks import conjugate, require_float, require_same_dtype, require_tensors, shaped
+from .rearrange import pad
 from .record import Spec, op
 from .samples import Arg, Sample
 
@@ -281,10 +282,18 @@ def _conv_transpose(
     channels = weight.shape[1] * groups
     if bias is not None and tuple(bias.shape) != (channels,):
         raise ShapeError(f"{name}: bias has shape {tuple(bias.shape)}, expected ({channels},).")
+    # A convolution of stride s maps inputs that are up to s - 1 longer to one size, and no longer ones. Where a dilation
+    # lets the output be longer than that, it is cut from the whole transposed convolution, with zeros behind it.
+    cut = any(e >= s for e, s in zip(extra, steps, strict=True))
+    inner = sizes
+    if cut:
+        inner = tuple(size - e + 2 * p for size, e, p in zip(sizes, extra, pads, strict=True))
     y: Any = conv_input_grad(
-        x, weight, input_shape=(x.shape[0], channels, *sizes), stride=steps, padding=pads, dilation=spread,
-        groups=groups,
+        x, weight, input_shape=(x.shape[0], channels, *inner), stride=steps, padding=(0,) * dims if cut else pads,
+        dilation=spread, groups=groups,
     )  # fmt: skip
+    if cut:
+        y = pad(y, [end for p, e in zip(reversed(pads), reversed(extra), strict=True) for end in (-p, e - p)])
     if bias is not None:
         y = recorded.add(y, shaped(bias, (channels, *(1,) * dims)))
     return unbatched(y, added)

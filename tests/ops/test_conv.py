@@ -18,6 +18,7 @@ FORWARD = [
 ]  # fmt: skip
 TRANSPOSED = [
     {}, {"stride": 2}, {"stride": 2, "padding": 1, "output_padding": 1}, {"dilation": 2}, {"groups": 2},
+    {"dilation": 2, "output_padding": 1}, {"dilation": 3, "stride": 2, "padding": 1, "output_padding": 2, "groups": 2},
 ]  # fmt: skip
 
 
