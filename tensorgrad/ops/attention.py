@@ -63,7 +63,7 @@ def _scores(F: Any, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> An
 
 
 def _weights(F: Any, scores: Any, lse: Any) -> Any:
-    safe = F.where(F.isinf(lse), 0.0, lse)
+    safe = F.where(F.eq(lse, -math.inf), 0.0, lse)
     return F.exp(F.sub(scores, reshaped(F, safe, (*lse.shape, 1))))
 
 

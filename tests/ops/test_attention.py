@@ -39,6 +39,14 @@ def test_attention(name):
         compare(lambda *x: F.scaled_dot_product_attention(*x, **options), lambda *x: theirs(*x, **options), arrays)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_a_row_with_an_infinite_score_has_no_mean(backend):
+    with tg.backend(backend):
+        x, mask = tg.zeros(2, 3), tg.tensor([[float("inf"), 0.0], [0.0, 0.0]])
+        out = F.scaled_dot_product_attention(x, x, x, mask)
+    assert out[0].isnan().all() and out[1].tolist() == [0, 0, 0]
+
+
 def test_dropout_keeps_the_expectation():
     q, k, v = tg.zeros(1, 1, 4), tg.zeros(1, 4000, 4), tg.ones(1, 4000, 2)
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=0.25, generator=Generator())

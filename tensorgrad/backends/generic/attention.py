@@ -68,7 +68,8 @@ class AttentionKernels:
             return xp.log(xp.exp(scores - top).sum(axis=-1)) + top[..., 0]
 
     def _weights(self, scores: Any, lse: Any) -> Any:
-        """softmax of the scores; zeros in a row that looks nowhere."""
+        """softmax of the scores; zeros in a row that looks nowhere, NaN in one with an infinite score."""
         xp = self.xp
-        safe = xp.where(xp.isinf(lse), xp.zeros((), dtype=lse.dtype), lse)
-        return xp.exp(scores - safe[..., None])
+        safe = xp.where(lse == -math.inf, xp.zeros((), dtype=lse.dtype), lse)
+        with np.errstate(invalid="ignore"):
+            return xp.exp(scores - safe[..., None])
