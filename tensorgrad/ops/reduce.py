@@ -440,17 +440,22 @@ count_nonzero_op = op(
 )
 
 
+def _dims_or_none(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
+    """``dims_of``, but () means no dimension: of all reductions PyTorch's any and all alone take it so."""
+    return () if isinstance(dim, (tuple, list)) and not dim else dims_of(name, dim, ndim)
+
+
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether any element (over ``dim``) is not zero; NaN is not. False over nothing."""
     array = require_tensor("any", input)
-    result = any_op(input, dim=dims_of("any", dim, array.ndim), keepdim=keepdim)
+    result = any_op(input, dim=_dims_or_none("any", dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver("any", result, out)
 
 
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether all elements (over ``dim``) are not zero. True over nothing."""
     array = require_tensor("all", input)
-    result = all_op(input, dim=dims_of("all", dim, array.ndim), keepdim=keepdim)
+    result = all_op(input, dim=_dims_or_none("all", dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver("all", result, out)
 
 

@@ -30,6 +30,11 @@ def test_reductions(name, kwargs):
     same(lambda lib, x: getattr(x, name)(**kwargs) if name != "nanmean" else lib.nanmean(x, **kwargs), POSITIVE)
 
 
+@pytest.mark.parametrize("name", ("sum", "mean", "amax", "any", "all"))
+def test_no_dims(name):
+    same(lambda lib, x: [getattr(x, name)(dim=()), getattr(x, name)(dim=(), keepdim=True)], ZEROS, order=0)
+
+
 @pytest.mark.parametrize("name", ("sum", "prod", "mean", "nansum", "any", "all", "count_nonzero"))
 @pytest.mark.parametrize("array", (np.zeros((0, 3)), np.zeros((2, 0)), np.zeros(())), ids=("rows", "columns", "0-d"))
 def test_of_little(name, array):
