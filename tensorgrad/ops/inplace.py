@@ -249,7 +249,7 @@ def _scatter_rule(F: Any, g: Any, base: Any, source: Any, *, needs: tuple[bool, 
     if needs[1]:
         to_source = F.contiguous_copy(region)
     if needs[0]:
-        to_base = F.view_scatter(g, F.mul(region, 0.0), chain=chain)
+        to_base = F.view_scatter(g, F.zeros_as(g, shape=tuple(region.shape)), chain=chain)
     return to_base, to_source
 
 

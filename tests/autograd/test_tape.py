@@ -272,6 +272,25 @@ def test_in_place_on_the_base_changes_the_history_of_its_views():
     np.testing.assert_allclose(x.grad.tolist(), [0.0, 16.0, 24.0])
 
 
+def test_what_was_overwritten_gets_no_gradient_even_from_an_infinite_one():
+    x = tg.ones(3, requires_grad=True)
+    y = x * 1
+    y[0] = 5.0
+    y[1:2].mul_(2)
+    (g,) = tg.autograd.grad(y, x, tg.tensor([float("nan"), float("inf"), 1.0]))
+    assert g.tolist() == [0.0, float("inf"), 1.0]
+
+
+def test_integers_end_the_tape():
+    x = tg.tensor([1.5, -2.5], requires_grad=True)
+    for y in (x.long(), x.bool(), x.to(tg.int32), x.type(tg.uint8)):
+        assert not y.requires_grad and not (y.double() * 2).requires_grad
+    counts = tg.zeros(2, dtype=tg.int64)
+    counts.copy_(x)
+    counts[0] = x[1]
+    assert not counts.requires_grad and counts.tolist() == [-2, -2]
+
+
 def test_setitem_under_grad():
     x, v = leaf([1.0, 2.0, 3.0]), leaf(10.0)
     y = x * 2
