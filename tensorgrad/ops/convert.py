@@ -122,15 +122,20 @@ def to(
         if place.type != have.type or (place.index is not None and place.index != have.index):
             out = move(out, device=place)
     if wanted is not None and wanted.name != out._data.dtype.name:
-        out = cast(out, dtype=wanted.np)
+        out = _converted(out, wanted.np)
     if copy and out is self:
         out = contiguous_copy(self)
     return out
 
 
+def _converted(x: Tensor, dtype: Any) -> Tensor:
+    """``x`` cast to ``dtype``; integers and bools have no gradient to pass on, so they are not recorded."""
+    return cast(x if dtype.kind in "fcV" else x.detach(), dtype=dtype)
+
+
 def _caster(name: str) -> Any:
     def convert(self: Tensor) -> Tensor:
-        return self if self._data.dtype.name == name else cast(self, dtype=BY_NAME[name].np)
+        return self if self._data.dtype.name == name else _converted(self, BY_NAME[name].np)
 
     convert.__doc__ = f"The elements as {name}; the tensor itself if it is {name} already."
     return convert

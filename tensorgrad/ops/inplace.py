@@ -58,7 +58,8 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
     """
     name = what.name
     ready = tuple(x if isinstance(x, Tensor) or x is None else as_operand(name, x) for x in inputs)
-    track = any(isinstance(x, Tensor) and x._tracked for x in ready)
+    # an integer or bool has no gradient, whatever is written into it
+    track = target._data.dtype.kind in "fcV" and any(isinstance(x, Tensor) and x._tracked for x in ready)
     record = track and grad_state.recording
     check_writable(f"{name}_", target, track or target._tracked)
     arrays = [x._data if isinstance(x, Tensor) else x for x in ready]
