@@ -37,17 +37,30 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
                 "Use `with no_grad():` to update parameters, or the out-of-place operation."
             )
     array = target._data
-    strides = getattr(array, "strides", None)
-    if strides is not None and any(s == 0 and n > 1 for s, n in zip(strides, array.shape, strict=True)):
-        raise ShapeError(
-            f"{name}: several elements of the tensor share one memory location (it was expanded), so it can't be "
-            "written in place. clone() it first."
-        )
     flags = getattr(array, "flags", None)
+    if not getattr(flags, "c_contiguous", False) and _overlaps_itself(array):
+        raise ShapeError(
+            f"{name}: several elements of the tensor share one memory location (it was expanded or unfolded), so it "
+            "can't be written in place. clone() it first."
+        )
     if flags is not None and not getattr(flags, "writeable", True):
         raise ShapeError(
             f"{name}: the tensor's memory is read-only (it came from a read-only array). clone() it first."
         )
+
+
+def _overlaps_itself(array: Any) -> bool:
+    """Whether two elements lie at one place: a stride is no longer than what the shorter ones reach. Of the views that
+    tensorgrad makes this holds for expanded and unfolded ones alone."""
+    strides = getattr(array, "strides", None)
+    if strides is None:
+        return False
+    reach = 0
+    for stride, size in sorted((abs(s), n) for s, n in zip(strides, array.shape, strict=True) if n > 1):
+        if stride <= reach:
+            return True
+        reach += stride * (size - 1)
+    return False
 
 
 def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
