@@ -300,7 +300,12 @@ def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 def _blend(input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
     """``beta * input + alpha * product``; with ``beta`` 0 the input is not read, so NaN in it does not spread."""
-    broadcast_shape("addmm", tuple(product_.shape), tuple(input.shape))
+    if broadcast_shape("addmm", tuple(product_.shape), tuple(input.shape)) != tuple(product_.shape):
+        raise ShapeError(
+            f"addmm: input of shape {tuple(input.shape)} does not broadcast to the product's {tuple(product_.shape)}."
+        )
+    if product_._data.dtype.kind in "iu" and not (hasattr(beta, "__index__") and hasattr(alpha, "__index__")):
+        raise DTypeError(f"addmm: integer tensors take integers as beta and alpha, got {beta!r} and {alpha!r}.")
     if alpha != 1:
         product_ = pw.mul(product_, alpha)
     if beta == 0:
