@@ -7,7 +7,7 @@ from typing import Any
 from ..autograd.grad_mode import state as grad_state
 from ..dispatch import local
 from ..dtypes import BY_NAME, numpy_dtype
-from ..errors import DTypeError, ShapeError
+from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from . import shape_core as core
@@ -91,6 +91,14 @@ def put_in_place(record: Op, into: str, target: Tensor, inputs: tuple[Any, ...],
     getattr(local.doors[type(target._data)], into)(target._data, *arrays, **attrs)
     target._bump()
     return target
+
+
+def _vector(name: str, index: Any) -> Tensor:
+    """An index of one dimension in int64, a 0-d one being one element. Raises DimError for more dimensions."""
+    where = as_index(name, index)
+    if where._data.ndim > 1:
+        raise DimError(f"{name}: index must have one dimension, got shape {tuple(where.shape)}.")
+    return to_shape(where, -1)
 
 
 def _lifted(name: str, x: Tensor, dim: int) -> tuple[Tensor, int]:
@@ -308,7 +316,7 @@ index_add_into = op("index_add_into", infer=_add_infer, doc="``index_add`` over 
 def _add_arguments(input: Tensor, dim: int, index: Any, source: Any, alpha: Any) -> tuple[Any, ...]:
     at = one_dim("index_add", dim, require_tensor("index_add", input).ndim)
     require_tensor("index_add", source)
-    where = to_shape(as_index("index_add", index), -1)
+    where = _vector("index_add", index)
     return at, where, source if alpha == 1 else pw.mul(source, alpha)
 
 
@@ -342,7 +350,7 @@ def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 def _copy_arguments(input: Tensor, dim: int, index: Any, source: Any) -> tuple[Any, ...]:
     at = one_dim("index_copy", dim, require_tensor("index_copy", input).ndim)
-    where = to_shape(as_index("index_copy", index), -1)
+    where = _vector("index_copy", index)
     shape = input._data.shape
     want = (*shape[:at], where._data.shape[0], *shape[at + 1 :])
     if require_tensor("index_copy", source).shape != want:
@@ -367,7 +375,7 @@ def _fill_arguments(input: Tensor, dim: int, index: Any, value: Any) -> tuple[An
     fill = as_value("index_fill", input, value)
     if fill._data.ndim:
         raise ShapeError(f"index_fill: value must be a number or a 0-d tensor, got shape {tuple(fill.shape)}.")
-    return at, to_shape(as_index("index_fill", index), -1), fill
+    return at, _vector("index_fill", index), fill
 
 
 # --- positions in the flattened tensor, and under masks
