@@ -155,6 +155,12 @@ conj = elementwise(fn.conj, name="conj", samples=unary(kinds="c"))
 real = elementwise(fn.real, name="real", samples=unary(kinds="c"))
 imag = elementwise(fn.imag, name="imag", samples=unary(kinds="c"))
 angle = elementwise(fn.angle, name="angle", samples=unary(0.5, 2, kinds="c"))
+angle_of_real = elementwise(  # apart, because the derivative of ``angle`` is complex
+    lambda input: fn.where(input < 0, math.pi, fn.where(fn.isnan(input), input, 0)),
+    name="angle_of_real",
+    vjp=lambda g, y, x: (fn.where(fn.isnan(x), 0, fn.sign(x) * 0),),
+    samples=unary(0.5, 2),
+)
 complex_ = elementwise(fn.complex_, name="complex", samples=binary())
 
 # --- comparison, logic, bits

@@ -90,6 +90,19 @@ for _alias, _name in _ALIASES.items():
         install(getattr(Tensor, f"{_name}_"), f"{_alias}_")
 
 
+def angle(input: Tensor, *, out: Any = None) -> Any:
+    """The argument of complex numbers; pi for negative real ones, 0 for the others, NaN for NaN."""
+    record = pw.angle_of_real if isinstance(input, Tensor) and input.dtype.category == 2 else pw.angle
+    result = record(input)
+    return result if out is None else deliver("angle", result, out)
+
+
+def real(input: Tensor, *, out: Any = None) -> Any:
+    """The real part of complex numbers, a copy; a real tensor is returned itself."""
+    result = input if isinstance(input, Tensor) and input.dtype.category < 3 else pw.real(input)
+    return result if out is None else deliver("real", result, out)
+
+
 def add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
     """``input + alpha * other``."""
     result = pw.add(input, other) if alpha == 1 else pw.add_scaled(input, other, alpha)
@@ -305,7 +318,7 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
 
 clip, subtract, divide, true_divide = clamp, sub, div, div
 _methods: tuple[Callable[..., Any], ...] = (
-    add, add_, addcdiv, addcdiv_, addcmul, addcmul_, clamp, clamp_, clamp_max, clamp_min, div, div_, logit,
+    add, add_, addcdiv, addcdiv_, addcmul, addcmul_, angle, clamp, clamp_, clamp_max, clamp_min, div, div_, logit,
     masked_fill, masked_fill_, nan_to_num, pow, pow_, round, sub, sub_,
 )  # fmt: skip
 for _given in _methods:
@@ -320,5 +333,5 @@ _install_inplace("round", pw.round)
 _install_inplace("clamp_min", pw.clamp_min)
 _install_inplace("clamp_max", pw.clamp_max)
 install(lambda self, condition, other: where(condition, self, other), "where")
-Tensor.real = property(lambda self: pw.real(self))  # type: ignore[attr-defined]
+Tensor.real = property(lambda self: real(self))  # type: ignore[attr-defined]
 Tensor.imag = property(lambda self: pw.imag(self))  # type: ignore[attr-defined]
