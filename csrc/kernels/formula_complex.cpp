@@ -41,7 +41,7 @@ C power(C a, C b) {
   using R = Real<C>;
   const R nan = std::numeric_limits<R>::quiet_NaN();
   if (b.real() == 0 && b.imag() == 0) return C(1);
-  if (a.real() == 0 && a.imag() == 0) return b.real() > 0 && b.imag() == 0 ? C(0) : C(nan, nan);
+  if (a.real() == 0 && a.imag() == 0) return b.real() > 0 ? C(0) : C(nan, nan);
   if (b.imag() == 0 && std::fabs(b.real()) <= 100 && b.real() == std::trunc(b.real())) {
     C base = a, result(1);
     for (int left = static_cast<int>(std::fabs(b.real())); left; left >>= 1) {

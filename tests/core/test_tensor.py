@@ -69,6 +69,30 @@ def test_promotion_is_that_of_pytorch():
             assert f"torch.{mine.name}" == str(torch.result_type(torch.zeros(2, dtype=getattr(torch, a)), number))
 
 
+def test_numbers_replace_nan_and_infinity_in_the_tensors_precision():
+    x = tg.tensor([float("nan"), float("inf"), -float("inf"), 1.0], dtype=tg.float64)
+    largest = np.finfo(np.float64).max
+    for backend in ("numpy", "cpp"):
+        with tg.backend(backend):
+            assert x.nan_to_num().tolist() == [0.0, largest, -largest, 1.0]
+            assert x.nan_to_num(0.1, 0.2, 0.3).tolist() == [0.1, 0.2, 0.3, 1.0]
+
+
+def test_real_tensors_have_themselves_as_real_part_and_an_angle_without_slope():
+    x = tg.tensor([float("nan"), -2.0, 0.0, 3.0], dtype=tg.float64, requires_grad=True)
+    assert x.real is x
+    angle = x.angle()
+    np.testing.assert_array_equal(angle.detach().numpy(), [np.nan, np.pi, 0, 0])
+    (g,) = tg.autograd.grad(angle.sum(), x)
+    assert g.dtype is tg.float64 and g.tolist() == [0, 0, 0, 0]
+
+
+def test_zero_to_a_complex_power_is_zero():
+    for backend in ("numpy", "cpp"):
+        with tg.backend(backend):
+            assert (tg.zeros(1, dtype=tg.complex128) ** tg.tensor([0.5 + 1j])).tolist() == [0]
+
+
 def test_a_python_number_never_widens():
     assert (tg.ones(2, dtype=tg.float16) * 2.5).dtype == tg.float16
     assert (tg.ones(2, dtype=tg.int8) + 1).dtype == tg.int8
