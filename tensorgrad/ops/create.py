@@ -56,6 +56,28 @@ def to_device(array: np.ndarray[Any, Any], device: Any) -> Any:
     return registry.on_device(place).from_host(array, place.index)
 
 
+def check_storable(name: str, value: Any, dtype: DType) -> None:
+    """Raises DTypeError for a Python number, or an array of them, that ``dtype`` can't hold even rounded: NumPy would
+    store some other number. Unsigned integers take negative ones modulo their size, as in PyTorch."""
+    kind = dtype.np.kind
+    if kind == "b" or not isinstance(value, (int, float, complex, np.ndarray)):
+        return
+    given = np.asarray(value)
+    if given.dtype.kind == "c" and kind != "c":
+        raise DTypeError(f"{name}: a complex number can't be stored in a tensor of {dtype}.")
+    if kind not in "iu" or not given.size or given.dtype.kind == "b":
+        return
+    limits = np.iinfo(dtype.np)
+    low = limits.min or -limits.max
+    if given.dtype.kind == "f":
+        given = np.trunc(given)
+        wrong = ~((given >= float(low)) & (given < float(limits.max) + 1))  # NaN is wrong too
+    else:
+        wrong = (given < low) | (given > limits.max)
+    if wrong.any():
+        raise DTypeError(f"{name}: {given[wrong].flat[0]} can't be stored in a tensor of {dtype}; it overflows.")
+
+
 def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     """Fresh host array from nested lists, numbers or arrays, by PyTorch's rules of type."""
     if isinstance(data, (np.ndarray, np.generic)):
@@ -83,6 +105,7 @@ def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             dtype = get_default_dtype()
         else:
             dtype = as_dtype(array.dtype)
+    check_storable("tensor", array, dtype)
     return array.astype(dtype.np)
 
 
@@ -190,6 +213,8 @@ def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: A
             chosen = get_default_dtype().to_complex()
     else:
         chosen = as_dtype(dtype)
+    if value:
+        check_storable(name, value, chosen)
     found = registry.on_device(device or "cpu")
     with found.on(as_device(device or "cpu").index):
         out = wrap(found.raw.full(shape=shape, value=value, dtype=chosen.np))

@@ -15,7 +15,7 @@ from ..dtypes import promote_types as promote_types
 from ..errors import DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
-from .create import as_operand
+from .create import as_operand, check_storable
 from .elementwise import Elementwise
 from .inplace import deliver, write_into
 
@@ -183,6 +183,10 @@ def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -
 def _clamping(input: Any, low: Any, high: Any) -> tuple[Elementwise, tuple[Any, ...]]:
     if low is None and high is None:
         raise ValueError("clamp: at least one of min and max must be given.")
+    if isinstance(input, Tensor) and input.dtype.category == 1:  # a bound that wraps would limit to another number
+        for bound in (low, high):
+            if type(bound) is int:
+                check_storable("clamp", bound, input.dtype)
     if high is None:
         return pw.clamp_min, (input, low)
     if low is None:
@@ -223,6 +227,9 @@ def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = No
         return condition.nonzero(as_tuple=True)
     if isinstance(condition, Tensor) and condition.dtype.name not in ("bool", "uint8"):
         raise DTypeError(f"where: the condition must be bool, got {condition.dtype}. Write condition != 0.")
+    for number, tensor in ((input, other), (other, input)):
+        if type(number) is int and isinstance(tensor, Tensor) and tensor.dtype.category == 1:
+            check_storable("where", number, tensor.dtype)
     result = pw.where(condition, input, other)
     return result if out is None else deliver("where", result, out)
 
@@ -237,6 +244,7 @@ def _fill_value(input: Tensor, mask: Any, value: Any) -> Any:
         return ready.to(input.dtype)
     if BY_NAME[result_name((key_of(input._data), key_of(ready)))].category > input.dtype.category:
         raise DTypeError(f"masked_fill: {ready!r} can't be stored in a tensor of {input.dtype}.")
+    check_storable("masked_fill", ready, input.dtype)
     return ready
 
 
