@@ -3,6 +3,7 @@
 Types come from PyTorch's promotion rules applied node by node, as if the formula were run op by op; so a fused formula
 has the dtype of its unfused spelling. What is computed in (a *compute type*) is wider than what is stored: float16 and
 bfloat16 compute in f32, every integer in i64 (narrow integers are wrapped after each operation that can overflow).
+Python numbers compute among themselves as in Python, in f64, and take the type of the first tensor that they meet.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ COMPUTE_TYPE = {
     "complex64": "c64",
     "complex128": "c128",
 }
+_PYTHON_TYPE = {"py:bool": "bool", "py:int": "int64", "py:float": "float64", "py:complex": "complex128"}
 _FLOATING = frozenset((
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
@@ -63,7 +65,13 @@ class _Value:
 
     @property
     def name(self) -> str:
-        return python_number_dtype(self.key) if self.key.startswith("py:") else self.key.removesuffix(":0")
+        """The dtype it is computed as."""
+        return _PYTHON_TYPE[self.key] if self.key.startswith("py:") else self.key.removesuffix(":0")
+
+    @property
+    def stored(self) -> str:
+        """The dtype it has as a result."""
+        return python_number_dtype(self.key) if self.key.startswith("py:") else self.name
 
 
 class _Lowering:
@@ -71,6 +79,7 @@ class _Lowering:
         self.op_name = op_name
         self.keys = keys
         self.code: list[Instruction] = []
+        self.numbers: list[bool] = []  # which values are made of Python numbers alone
         self.known: dict[Instruction, int] = {}
 
     def emit(self, op: str, kind: str, *args: Any) -> int:
@@ -81,7 +90,13 @@ class _Lowering:
         if index is None:
             index = self.known[key] = len(self.code)
             self.code.append(instruction)
+            self.numbers.append(self._is_number(op, args))
         return index
+
+    def _is_number(self, op: str, args: tuple[Any, ...]) -> bool:
+        if op == "load":
+            return self.keys[args[0]].startswith("py:")
+        return op == "const" or all(self.numbers[arg] for arg in (args[:1] if op == "wrap" else args))
 
     def convert(self, value: _Value, name: str) -> int:
         return self.cast(value.index, value.name, name)
@@ -94,6 +109,9 @@ class _Lowering:
         if op == "load" and self.keys[args[0]].startswith("py:") and BY_NAME[want].category >= BY_NAME[have].category:
             # straight from the Python number: by way of float32, 0.1 would reach a float64 tensor with 8 digits
             return self.emit("load", target, args[0])
+        if op == "where" and source_type != target and self.numbers[args[1]] and self.numbers[args[2]]:
+            # a choice between two numbers: convert those, once, and not what is chosen for every element
+            return self.emit("where", target, args[0], *[self.cast(arg, have, want) for arg in args[1:]])
         if source_type != target:
             index = self.emit("cast", target, index)
         if target == "i64" and want not in ("int64", have) and have != "bool":
@@ -118,11 +136,10 @@ class _Lowering:
         op = node.op
         if op == "load":
             key = self.keys[node.value]
-            name = _Value(0, key).name
-            return _Value(self.emit("load", COMPUTE_TYPE[name], node.value), key)
+            return _Value(self.emit("load", COMPUTE_TYPE[_Value(0, key).name], node.value), key)
         if op == "const":
             key = "py:" + type(node.value).__name__
-            return _Value(self.const(node.value, COMPUTE_TYPE[python_number_dtype(key)]), key)
+            return _Value(self.const(node.value, COMPUTE_TYPE[_PYTHON_TYPE[key]]), key)
         if op == "cast":
             rank = ":0" if args[0].key.endswith(":0") or args[0].key.startswith("py:") else ""
             return _Value(self.convert(args[0], node.value), node.value + rank)
@@ -136,8 +153,11 @@ class _Lowering:
         name, key = self.promote(args)
         category = BY_NAME[name].category
         if op in _FLOATING and category < 2:
-            name = get_default_dtype().name
-            key = name + self.rank_of(args)
+            if key.startswith("py:"):
+                name, key = "float64", "py:float"
+            else:
+                name = get_default_dtype().name
+                key = name + self.rank_of(args)
             category = 2
         if op in _REAL_ONLY and category == 3:
             raise self.fail(op, f"complex numbers ({name})", "Work on .real and .imag, or on abs().")
@@ -184,12 +204,14 @@ class _Lowering:
         if op == "complex":
             if name not in COMPLEX_OF:
                 raise self.fail(op, name, "The two parts must be real floating point.")
-            return _Value(self.emit(op, COMPUTE_TYPE[COMPLEX_OF[name]], *values), COMPLEX_OF[name] + rank)
+            made = "py:complex" if key.startswith("py:") else COMPLEX_OF[name] + rank
+            return _Value(self.emit(op, COMPUTE_TYPE[COMPLEX_OF[name]], *values), made)
         if kind in ("c64", "c128"):
             if op == "conj":
                 return _Value(self.emit("conj", kind, *values), key)
             real = REAL_OF[name]
-            return _Value(self.emit(op, COMPUTE_TYPE[real], *values), real + rank)
+            made = "py:float" if key.startswith("py:") else real + rank
+            return _Value(self.emit(op, COMPUTE_TYPE[real], *values), made)
         if op in ("conj", "real"):
             return _Value(values[0], key)
         if op == "angle":  # pi for negative numbers, 0 for positive ones, NaN for NaN
@@ -257,8 +279,8 @@ class _Lowering:
         keys = tuple(arg.key for arg in args)
         name = result_name(keys)
         if all(key.startswith("py:") for key in keys):
-            category = BY_NAME[name].category
-            return name, "py:" + ("bool", "int", "float", "complex")[category]
+            key = "py:" + ("bool", "int", "float", "complex")[BY_NAME[name].category]
+            return _PYTHON_TYPE[key], key
         return name, name + self.rank_of(args)
 
 
@@ -309,7 +331,7 @@ def lower(
     results: list[tuple[int, str]] = []
     for position, root in enumerate(roots):
         value = values[root]
-        wanted = (store[position] if store else None) or value.name
+        wanted = (store[position] if store else None) or value.stored
         index = value.index
         if COMPUTE_TYPE[wanted] != COMPUTE_TYPE[value.name]:
             index = work.cast(index, value.name, wanted)

@@ -200,10 +200,7 @@ masked_fill = elementwise(
 )
 nan_to_num = elementwise(
     lambda input, nan, posinf, neginf: fn.where(
-        # the input in every branch: two numbers alone would meet in the default dtype
-        fn.isnan(input),
-        nan,
-        fn.where(fn.eq(input, math.inf), posinf, fn.where(fn.eq(input, -math.inf), neginf, input)),
+        fn.isnan(input), nan, fn.where(fn.isinf(input), fn.where(fn.gt(input, 0), posinf, neginf), input)
     ),
     name="nan_to_num",
     vjp=lambda g, y, x, nan, posinf, neginf: (fn.where(fn.isfinite(x), g, 0), None, None, None),

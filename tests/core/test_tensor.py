@@ -78,6 +78,29 @@ def test_numbers_replace_nan_and_infinity_in_the_tensors_precision():
             assert x.nan_to_num(0.1, 0.2, 0.3).tolist() == [0.1, 0.2, 0.3, 1.0]
 
 
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_numbers_among_themselves_compute_in_double(backend):
+    x, w = np.array([0.3, -1.7, 2.9]), 0.3
+    cases = [  # function, its value, its slope
+        (lambda t: tg.lerp(t, t * 0, w), x * (1 - w), np.full(3, 1 - w)),
+        (lambda t: t.square().pow(w), np.square(x) ** w, 2 * x * w * np.square(x) ** (w - 1)),
+        (lambda t: w**t, w**x, w**x * np.log(w)),
+        (lambda t: tg.nn.functional.elu(t, w), np.where(x > 0, x, w * np.expm1(x)), np.where(x > 0, 1, w * np.exp(x))),
+        (
+            lambda t: tg.nn.functional.smooth_l1_loss(t, t.detach() * 0, reduction="none", beta=w),
+            np.abs(x) - 0.5 * w, np.sign(x),
+        ),
+    ]  # fmt: skip
+    with tg.backend(backend):
+        for function, value, slope in cases:
+            t = tg.tensor(x, requires_grad=True)
+            y = function(t)
+            np.testing.assert_allclose(y.detach().numpy(), value, rtol=1e-14)
+            np.testing.assert_allclose(tg.autograd.grad(y.sum(), t)[0].numpy(), slope, rtol=1e-14)
+        assert tg.where(tg.tensor([True]), 1.0, w).dtype is tg.float32
+        assert tg.tensor(2.0, dtype=tg.bfloat16).xlogy(3).dtype is tg.bfloat16
+
+
 def test_real_tensors_have_themselves_as_real_part_and_an_angle_without_slope():
     x = tg.tensor([float("nan"), -2.0, 0.0, 3.0], dtype=tg.float64, requires_grad=True)
     assert x.real is x
