@@ -282,7 +282,7 @@ def _conv_transpose(
     channels = weight.shape[1] * groups
     if bias is not None and tuple(bias.shape) != (channels,):
         raise ShapeError(f"{name}: bias has shape {tuple(bias.shape)}, expected ({channels},).")
-    # A convolution of stride s maps inputs that are up to s - 1 longer to one size, and no longer ones. Where a dilation
+    # A convolution of stride s maps inputs that are up to s - 1 longer to one size, and no longer ones. Where dilation
     # lets the output be longer than that, it is cut from the whole transposed convolution, with zeros behind it.
     cut = any(e >= s for e, s in zip(extra, steps, strict=True))
     inner = sizes
