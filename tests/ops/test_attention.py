@@ -40,6 +40,20 @@ def test_attention(name):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 1, 5), (2, 3, 5)])
+def test_gradient_of_an_added_mask(shape, backend):
+    """Kernels against definitions: those of plain backward against those that are recorded."""
+    with tg.backend(backend):
+        arrays = [normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 3), normal(*shape)]
+        inputs = [tg.tensor(a, requires_grad=True) for a in arrays]
+        out = F.scaled_dot_product_attention(*inputs)
+        plain = tg.autograd.grad(out.square().sum(), inputs, retain_graph=True)
+        recorded = tg.autograd.grad(out.square().sum(), inputs, create_graph=True)
+    for g, h in zip(plain, recorded, strict=True):
+        np.testing.assert_allclose(g.numpy(), h.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
 def test_a_row_with_an_infinite_score_has_no_mean(backend):
     with tg.backend(backend):
         x, mask = tg.zeros(2, 3), tg.tensor([[float("inf"), 0.0], [0.0, 0.0]])

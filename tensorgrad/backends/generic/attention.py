@@ -37,7 +37,7 @@ class AttentionKernels:
             slope *= weights
             if needs[3]:
                 to_mask = self.sum_to(slope, shape=mask.shape).astype(mask.dtype, copy=False)
-            slope *= slope.dtype.type(scale)
+            slope = slope * slope.dtype.type(scale)  # not in place: to_mask may be slope itself
             if needs[0]:
                 to_q = xp.matmul(slope, wide(k)).astype(q.dtype, copy=False)
             if needs[1]:
