@@ -100,8 +100,9 @@ logaddexp = elementwise(
     ),
     name="logaddexp",
     vjp=lambda g, y, a, b: (
-        g * fn.where(fn.eq(a, b), 0.5, fn.sigmoid(a - b)),
-        g * fn.where(fn.eq(a, b), 0.5, fn.sigmoid(b - a)),
+        # only where both are infinite is the difference unknown; elsewhere equal ones have a second derivative
+        g * fn.where(fn.eq(a, b) & fn.isinf(a), 0.5, fn.sigmoid(a - b)),
+        g * fn.where(fn.eq(a, b) & fn.isinf(a), 0.5, fn.sigmoid(b - a)),
     ),
     samples=binary(),
 )

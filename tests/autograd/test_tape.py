@@ -281,6 +281,12 @@ def test_what_was_overwritten_gets_no_gradient_even_from_an_infinite_one():
     assert g.tolist() == [0.0, float("inf"), 1.0]
 
 
+def test_equal_numbers_have_a_second_derivative_in_logaddexp():
+    x, y = leaf([0.7, -1.2]), leaf([0.7, -1.2])
+    (g,) = tg.autograd.grad(tg.logaddexp(x, y).sum(), x, create_graph=True)
+    assert [h.tolist() for h in tg.autograd.grad(g.sum(), [x, y])] == [[0.25, 0.25], [-0.25, -0.25]]
+
+
 def test_integers_end_the_tape():
     x = tg.tensor([1.5, -2.5], requires_grad=True)
     for y in (x.long(), x.bool(), x.to(tg.int32), x.type(tg.uint8)):
