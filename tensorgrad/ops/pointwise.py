@@ -311,12 +311,14 @@ threshold = elementwise(
     samples=unary(avoid=(0,), extra=(0.0, 0.5)),
 )
 hardshrink = elementwise(
-    lambda input, lambd: fn.where(fn.abs(input) > lambd, input, 0),
+    lambda input, lambd: fn.where(fn.abs(input) <= lambd, 0, input),  # so that NaN stays
     name="hardshrink",
     samples=unary(avoid=(-0.5, 0.5), extra=(0.5,)),
 )
 softshrink = elementwise(
-    lambda input, lambd: fn.where(input > lambd, input - lambd, fn.where(input < -lambd, input + lambd, 0)),
+    lambda input, lambd: fn.where(  # so that NaN stays
+        fn.abs(input) <= lambd, 0, fn.where(input > lambd, input - lambd, input + lambd)
+    ),
     name="softshrink",
     samples=unary(avoid=(-0.5, 0.5), extra=(0.5,)),
 )

@@ -110,6 +110,14 @@ def test_real_tensors_have_themselves_as_real_part_and_an_angle_without_slope():
     assert g.dtype is tg.float64 and g.tolist() == [0, 0, 0, 0]
 
 
+def test_shrinking_keeps_nan():
+    x = tg.tensor([float("nan"), 0.2, 2.0, -2.0])
+    for backend in ("numpy", "cpp"):
+        with tg.backend(backend):
+            np.testing.assert_array_equal(tg.nn.functional.softshrink(x).numpy(), np.float32([np.nan, 0, 1.5, -1.5]))
+            np.testing.assert_array_equal(tg.nn.functional.hardshrink(x).numpy(), np.float32([np.nan, 0, 2, -2]))
+
+
 def test_zero_to_a_complex_power_is_zero():
     for backend in ("numpy", "cpp"):
         with tg.backend(backend):
