@@ -407,7 +407,7 @@ def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any
     x = prepared("nansum", input, dtype)
     if x._data.dtype.kind not in "bui":
         x = pw.where(pw.isnan(x), 0.0, x)
-    return sum(x, dim, keepdim, out=out)
+    return sum(x, dim, keepdim, dtype=dtype, out=out)
 
 
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
