@@ -11,6 +11,7 @@ from ..dtypes import BY_NAME, REAL_OF, as_dtype, numpy_dtype
 from ..errors import DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .checks import np_dtype, statistic_dtype
 from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -277,10 +278,17 @@ def _std_rule(
     return _var_rule(F, to_var, x, needs=needs, dim=dim, correction=correction, keepdim=keepdim)
 
 
+def in_float32(F: Any, x: Any, compute: Any) -> Any:
+    """``compute(x)``, in float32 for half precision: squares beyond its range may have a root within."""
+    dtype = np_dtype(x)
+    kept = statistic_dtype(dtype)
+    return compute(x) if kept == dtype else F.cast(compute(F.cast(x, dtype=kept)), dtype=dtype)
+
+
 std_op = op(
     "std",
     infer=_var_infer,
-    define=lambda F, x, *, dim, correction, keepdim: F.sqrt(F.var(x, dim=dim, correction=correction, keepdim=keepdim)),
+    define=lambda F, x, **how: in_float32(F, x, lambda x: F.sqrt(F.var(x, **how))),
     rule=_std_rule,
     keeps=("x", "y"),
     samples=reduction_samples(rough=("empty", "scalar"), correction=1),

@@ -9,7 +9,7 @@ from ..dtypes import REAL_OF, numpy_dtype
 from ..tensor import Tensor, install
 from .inplace import deliver
 from .record import Spec, op
-from .reduce import Dims, is_complex, prepared, reduction_samples, require_float, with_dims
+from .reduce import Dims, in_float32, is_complex, prepared, reduction_samples, require_float, with_dims
 from .samples import Sample
 from .shape_core import dims_of
 
@@ -21,7 +21,11 @@ def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> S
     return Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype(REAL_OF.get(x.dtype.name, x.dtype.name)))
 
 
-def _norm_define(F: Any, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
+def _norm_define(F: Any, x: Any, **how: Any) -> Any:
+    return in_float32(F, x, lambda x: _norm_in(F, x, **how))
+
+
+def _norm_in(F: Any, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
     size = F.abs(x)
     if ord == float("inf"):
         return F.amax(size, dim=dim, keepdim=keepdim)

@@ -159,6 +159,17 @@ def test_half_precision_accumulates_in_float32(dtype):
     assert x.mean().item() == 1.0
 
 
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_roots_of_squares_beyond_half_precision(backend):
+    x = tg.tensor([3000.0, -3000.0], dtype=tg.float16)
+    with tg.backend(backend):
+        assert x.std().item() == 4244 and x.norm().item() == 4244 and x.norm(3).item() == 3780
+
+
+def test_nansum_keeps_the_dtype_asked_for():
+    same(lambda lib, x: lib.nansum(x, dtype=lib.int32), np.abs(INTS).astype("float32"), order=0)
+
+
 def test_out():
     x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
     out = tg.empty(0)
