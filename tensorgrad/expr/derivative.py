@@ -118,10 +118,18 @@ RULES: dict[str, Rule] = {
     "lgamma": _holomorphic(lambda x, y: fn.digamma(x)),
     "digamma": _holomorphic(lambda x, y: fn.polygamma(1, x)),
     "cast": lambda g, y, x: (g,),
-    **dict.fromkeys(("sign", "floor", "ceil", "trunc", "round", "floordiv", "truncdiv"), _ZERO),
+    "sign": lambda g, y, x: (_turned(g, y, x),),
+    **dict.fromkeys(("floor", "ceil", "trunc", "round", "floordiv", "truncdiv"), _ZERO),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "shl", "shr"), _ZERO),
     **dict.fromkeys(("isnan", "isinf", "isfinite"), _ZERO),
 }
+
+
+def _turned(g: Expr, y: Expr, x: Expr) -> Expr:
+    """What ``sign(x) = x / |x|`` passes on: the part of ``g`` across ``x``, over ``|x|``. A real number has none."""
+    along = fn.conj(y) * g
+    across = fn.where(fn.eq(along, fn.real(along)), 0, along - fn.real(along))
+    return y * across / fn.where(fn.eq(x, 0), 1, fn.abs(x))
 
 
 def _safe_square(x: Expr) -> Expr:

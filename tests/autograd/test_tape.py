@@ -281,6 +281,18 @@ def test_what_was_overwritten_gets_no_gradient_even_from_an_infinite_one():
     assert g.tolist() == [0.0, float("inf"), 1.0]
 
 
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_the_size_of_a_complex_number_has_a_second_derivative(backend):
+    a, b = leaf([0.7, -2.0]), leaf([0.4, 1.5])
+    with tg.backend(backend):
+        assert tg.autograd.gradgradcheck(lambda a, b: tg.complex(a, b).abs(), (a, b))
+        assert tg.autograd.gradgradcheck(lambda a, b: tg.complex(a, b).norm(dim=0), (a, b))
+        x = leaf([float("inf"), -2.0, 0.0])
+        (g,) = tg.autograd.grad(x.abs().sum(), x, create_graph=True)
+        assert g.tolist() == [1, -1, 0]
+        assert tg.autograd.grad(g.sum(), x)[0].tolist() == [0, 0, 0]
+
+
 def test_equal_numbers_have_a_second_derivative_in_logaddexp():
     x, y = leaf([0.7, -1.2]), leaf([0.7, -1.2])
     (g,) = tg.autograd.grad(tg.logaddexp(x, y).sum(), x, create_graph=True)
