@@ -16,6 +16,8 @@ def strided(rng: np.random.Generator, shape: Sequence[int], dtype: str, scale: f
     steps = [int(rng.choice([1, 1, 2, -1, -2])) for _ in shape]
     full = [shape[axis] * abs(step) for axis, step in zip(order, steps, strict=True)]
     values = np.asarray(rng.standard_normal(full) * scale)
+    if np.dtype(dtype).kind in "iu":  # through int64: NumPy leaves negative floats to unsigned to the processor
+        values = values.astype(np.int64)
     values = np.asarray(values > 0) if dtype == "bool" else values.astype(dtype)
     if rng.random() < 0.2:
         raw = np.empty(values.nbytes + 1, np.uint8)

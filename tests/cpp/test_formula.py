@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from kernel_arrays import same_for_any_threads, shapes, strided
 
+from tensorgrad.backends.numpy.convert import converted
 from tensorgrad.backends.numpy.evaluate import evaluate
 from tensorgrad.dtypes import key_of, numpy_dtype
 from tensorgrad.expr import Program, lower
@@ -373,7 +374,7 @@ def test_out() -> None:
     for dtype in DTYPES:
         out = np.zeros((37, 91), numpy_dtype(dtype))
         call(a, b, c, out=(out,))
-        np.testing.assert_array_equal(out, call(a, b, c).astype(numpy_dtype(dtype)))
+        np.testing.assert_array_equal(out, converted(np, call(a, b, c), numpy_dtype(dtype)))
 
 
 def test_out_of_several_results() -> None:

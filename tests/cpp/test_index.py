@@ -7,6 +7,7 @@ import pytest
 from kernel_arrays import same_for_any_threads, shapes, strided
 
 import tensorgrad._C as C
+from tensorgrad.backends.numpy.convert import converted
 
 DTYPES = [
     "bool",
@@ -165,6 +166,8 @@ def test_cast_is_defined_for_what_does_not_fit() -> None:
             3000000000, -3000000000, np.iinfo(np.int64).min]  # fmt: skip
         assert C.cast(x.astype(dtype), "uint8").tolist()[-2:] == [255, 44]
         assert C.cast(x.astype(dtype), "bool").all()
+        for target in ("uint8", "int8", "int16", "int32", "int64"):
+            assert np.array_equal(converted(np, x.astype(dtype), np.dtype(target)), C.cast(x.astype(dtype), target))
 
 
 def test_casts_through_bfloat16() -> None:

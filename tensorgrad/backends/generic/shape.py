@@ -39,16 +39,20 @@ class ShapeKernels:
         out[...] = x
         return out
 
+    def converted(self, x: Any, dtype: Any) -> Any:
+        """A fresh array of this dtype; complex numbers become no others here."""
+        return x.astype(dtype)
+
     def cast(self, x: Any, *, dtype: Any) -> Any:
         if x.dtype.kind == "c" and dtype.kind != "c":
             x = x.real
-        return x.astype(dtype)
+        return self.converted(x, dtype)
 
     def copy_into(self, target: Any, source: Any) -> Any:
         """Write ``source``, broadcast and cast, over ``target``; returns ``target``."""
         if source.dtype.kind == "c" and target.dtype.kind != "c":
             source = source.real
-        target[...] = source if source.dtype == target.dtype else source.astype(target.dtype)
+        target[...] = source if source.dtype == target.dtype else self.converted(source, target.dtype)
         return target
 
     def sum_to(self, x: Any, *, shape: tuple[int, ...]) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..base import Backend
+from .convert import converted
 
 __all__ = ["NumpyBackend"]
 
@@ -16,6 +19,9 @@ class NumpyBackend(Backend):
     array_type = np.ndarray
     at_in_order = True
     raises_out_of_range = True
+
+    def converted(self, x: Any, dtype: Any) -> Any:
+        return converted(np, x, dtype)
 
     def describe(self) -> str:
         return f"NumPy {np.__version__}, the reference"

@@ -14,6 +14,7 @@ import numpy as np
 from ...dtypes import numpy_dtype
 from ...expr import Program
 from . import special
+from .convert import converted
 
 __all__ = ["evaluate"]
 
@@ -130,7 +131,7 @@ def _step(xp: Any, op: str, kind: str, operands: tuple[Any, ...], values: list[A
         source = inputs[0]
         if source.dtype.kind == "c" and dtype.kind not in "cb":
             source = source.real
-        return source.astype(dtype)
+        return converted(xp, source, dtype)
     name = _UFUNCS.get(op)
     result = getattr(xp, name)(*inputs) if name is not None else _OTHERS[op](xp, kind, *inputs)
     if getattr(result, "dtype", None) != dtype:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...dtypes import key_of
 from ...expr import Program
+from .convert import converted
 from .evaluate import evaluate
 
 __all__ = ["NumpyFormula"]
@@ -30,6 +31,6 @@ class NumpyFormula:
                     raise ValueError(f"{self.name}: out has shape {target.shape}, the result {result.shape}")
                 if result.dtype.kind == "c" and target.dtype.kind != "c":
                     result = result.real
-                target[...] = result.astype(target.dtype)
+                target[...] = converted(self.xp, result, target.dtype)
             return out
         return results[0] if len(results) == 1 else results
