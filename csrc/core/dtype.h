@@ -29,14 +29,20 @@ inline std::uint32_t float_to_bits(float value) {
   return bits;
 }
 
+#if defined(__F16C__)
+// Not by way of _Float16, which GCC 11 and Clang 14 do not have on x86; <immintrin.h> would cost every source half a
+// second to compile.
+typedef float FloatsOfHalf __attribute__((vector_size(16)));
+typedef short BitsOfHalf __attribute__((vector_size(16)));
+#endif
+
 // IEEE binary16, stored; computed in float. Conversions round to nearest, ties to even.
 struct half {
   std::uint16_t bits;
   half() = default;
   explicit half(float value) {
 #if defined(__F16C__)
-    const _Float16 narrow = static_cast<_Float16>(value);
-    std::memcpy(&bits, &narrow, 2);
+    bits = static_cast<std::uint16_t>(__builtin_ia32_vcvtps2ph(FloatsOfHalf{value}, 0)[0]);
 #else
     const std::uint32_t x = float_to_bits(value);
     const std::uint32_t sign = (x >> 16) & 0x8000u;
@@ -57,9 +63,7 @@ struct half {
   }
   explicit operator float() const {
 #if defined(__F16C__)
-    _Float16 narrow;
-    std::memcpy(&narrow, &bits, 2);
-    return static_cast<float>(narrow);
+    return __builtin_ia32_vcvtph2ps(BitsOfHalf{static_cast<short>(bits)})[0];
 #else
     const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
     const std::uint32_t exponent = (bits >> 10) & 0x1fu, fraction = bits & 0x3ffu;

@@ -27,7 +27,11 @@ struct Wide {
 
 template <Index By, class V, size_t... I>
 inline V rotate_lanes(V v, std::index_sequence<I...>) {
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
   return __builtin_shufflevector(v, v, (int(I + By) % int(sizeof...(I)))...);
+#else
+  return V{v[(I + By) % sizeof...(I)]...};
+#endif
 }
 
 // One value from all lanes, halving: log2 steps instead of one per lane.
@@ -45,8 +49,12 @@ inline T fold_lanes(V v, Pick pick) {
 template <class T, class V, size_t... I>
 inline T sum_upper_and_lower(V v, std::index_sequence<I...>) {
   typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
   const Half h = Half(__builtin_shufflevector(v, v, int(I)...)) +
                  Half(__builtin_shufflevector(v, v, int(I + sizeof...(I))...));
+#else
+  const Half h = Half{v[I]...} + Half{v[I + sizeof...(I)]...};
+#endif
   if constexpr (sizeof...(I) == 1) return h[0];
   else if constexpr (sizeof...(I) == 2) return h[0] + h[1];
   else return sum_upper_and_lower<T>(h, std::make_index_sequence<sizeof...(I) / 2>());
