@@ -1,8 +1,8 @@
 // Sums and extremes of runs that lie in cache, over vectors as wide as the machine's.
 //
 // Not wider: compilers split additions of a wider vector, but take its comparisons apart lane by lane (amax of AVX2 was
-// 30 times slower so). A run is summed in up to 8 vectors and a tree over their lanes, so a block of 1,024 floats has
-// chains of 16 additions (32 without AVX): about those of NumPy's pairwise sum, which adds blocks of 128 in 8 chains.
+// 30 times slower so). A run is summed in up to 8 vectors and a tree over their lanes, so a block of 1,024 floats (512
+// without AVX) has chains of 16 additions: about those of NumPy's pairwise sum, which adds blocks of 128 in 8 chains.
 // Compilers keep the order of float additions as written, so the lanes are written out.
 #pragma once
 
@@ -130,8 +130,9 @@ inline T sum_products(const T* x, const T* y, Index n) {
       n, [&](Index i) { return Wide<T>::load(x + i) * Wide<T>::load(y + i); }, [&](Index i) { return x[i] * y[i]; });
 }
 
-// Blocks up to this length are summed in T; their sums are added in double.
-constexpr Index kSumBlock = 1024;
+// Blocks up to this length are summed in T; their sums are added in double. Narrow vectors take shorter ones: with 1,024
+// their chains are twice as long as those of AVX2, and equal errors of equal blocks add up in a long sum.
+constexpr Index kSumBlock = lanes::kVectorBytes == 16 ? 512 : 1024;
 
 // Sum of x over a run of any length: blocks in T, blocks added in double.
 template <class T>
