@@ -24,9 +24,14 @@ std::int64_t integer_of(PyObject* value) {
   const py::object whole = py::reinterpret_steal<py::object>(
       PyComplex_Check(value) ? PyLong_FromDouble(PyComplex_RealAsDouble(value)) : PyNumber_Long(value));
   if (!whole) throw py::error_already_set();
-  const unsigned long long bits = PyLong_AsUnsignedLongLongMask(whole.ptr());
-  if (bits == static_cast<unsigned long long>(-1) && PyErr_Occurred()) throw py::error_already_set();
-  return static_cast<std::int64_t>(bits);
+  int overflow = 0;
+  const long long number = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
+  if (overflow) {
+    PyErr_Format(PyExc_OverflowError, "the number %S does not fit int64", whole.ptr());
+    throw py::error_already_set();
+  }
+  if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return number;
 }
 
 std::complex<double> complex_of(PyObject* value) {

@@ -133,7 +133,7 @@ class Elementwise(Op):
             return self.on_others(inputs)
         try:
             out = getattr(local.doors[kind], self.name)(*arrays)
-        except (ValueError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise self.explained(error, inputs, arrays) from None
         if type(out) is tuple:
             results = tuple([wrap(part) for part in out])
@@ -182,6 +182,10 @@ class Elementwise(Op):
         self.check_count(inputs)
         check_devices(self.name, inputs)
         self.infer(*arrays)
+        if isinstance(error, OverflowError):
+            return DTypeError(
+                f"{self.name}: {error}, in which integer tensors compute. Convert the tensor: x.double()."
+            )
         return error
 
     def record(

@@ -370,11 +370,6 @@ def test_no_public_function_is_a_bare_record():
     assert bare == []
 
 
-@tg.elementwise
-def cubed_for_its_line(x):
-    return x * x * x
-
-
 class _Squared(nn.Module):
     def forward(self, x):
         return x * x  # squared in a module
@@ -388,7 +383,6 @@ class _Squared(nn.Module):
         (lambda x: tg.exp(x), "tg.exp(x)"),
         (lambda x: F.softplus(x), "F.softplus(x)"),
         (lambda x: nn.Softplus()(x), "nn.Softplus()(x)"),
-        (lambda x: cubed_for_its_line(x), "cubed_for_its_line(x)"),
         (lambda x: F.softmax(x, dim=0), "F.softmax(x, dim=0)"),
         (lambda x: x.square().prod(dim=0), "x.square()"),
         (lambda x: _Squared()(x), "squared in a module"),
@@ -404,3 +398,13 @@ def test_the_error_about_a_changed_tensor_quotes_the_users_line(call, line):
     with pytest.raises(RuntimeError, match="changed in place") as caught:
         z.sum().backward()
     assert line in str(caught.value)
+
+
+def test_the_error_quotes_the_line_of_a_users_formula():
+    @tg.elementwise
+    def cubed_for_its_line(x):
+        return x * x * x
+
+    test_the_error_about_a_changed_tensor_quotes_the_users_line(
+        lambda x: cubed_for_its_line(x), "lambda x: cubed_for_its_line(x)"
+    )

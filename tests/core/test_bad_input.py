@@ -36,6 +36,7 @@ CASES = {
     "unfolded write": (lambda x: x.view(-1).unfold(0, 3, 1).add_(1), RuntimeError, "unfolded"),
     "input larger than the product": (lambda x: tg.addmm(tg.ones(2, 1, 1), x, x.t()), RuntimeError, "broadcast"),
     "number beyond an integer dtype": (lambda x: tg.tensor([1, 300], dtype=tg.int8), RuntimeError, "300"),
+    "number beyond int64": (lambda x: tg.tensor([5]) > 2**63, RuntimeError, "9223372036854775808 does not fit int64"),
     "NaN as an integer": (lambda x: tg.full((2,), float("nan"), dtype=tg.int64), RuntimeError, "nan"),
     "complex as real": (lambda x: tg.tensor([1j], dtype=tg.float32), TypeError, "complex"),
     "fill beyond an integer dtype": (

@@ -230,7 +230,7 @@ def test_one_kernel_serves_every_shape_and_every_number(launcher: HostLauncher) 
     assert len(launcher.compiled) == 2  # of two axes and of three
 
 
-@pytest.mark.parametrize("number", [True, 3, -(2**63), 2**64 + 5, 0.1, 2 + 1j], ids=repr)
+@pytest.mark.parametrize("number", [True, 3, -(2**63), 2**63 - 1, 0.1, 2 + 1j], ids=repr)
 @pytest.mark.parametrize("dtype", ["int32", "float64", "complex64"])
 def test_python_numbers(number: Any, dtype: str, launcher: HostLauncher) -> None:
     x = np.arange(6).astype(dtype)

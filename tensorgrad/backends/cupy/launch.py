@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...expr import Program
+from ..numpy.evaluate import fitting
 from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, kernel, most_packed, numbers, unit
 
 __all__ = ["Launcher", "Prepared", "Walk", "walk"]
@@ -31,7 +32,7 @@ def _complex_single(value: Any) -> Any:
 
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "bool": np.bool_,
-    "i64": lambda value: np.int64((int(value) + 2**63) % 2**64 - 2**63),  # wraps, as integer arithmetic does
+    "i64": lambda value: np.int64(fitting(value)),
     "f32": _single,
     "f64": lambda value: np.float64(value.real),
     "c64": _complex_single,

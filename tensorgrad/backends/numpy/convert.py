@@ -19,7 +19,6 @@ def converted(xp: Any, x: Any, dtype: Any) -> Any:
     """
     if dtype.kind not in "iu" or x.dtype.kind not in "fV":
         return x.astype(dtype)
-    through = np.dtype(np.int64 if dtype.itemsize == 8 else np.int32)
-    least = float(np.iinfo(through).min)
+    through, least = (np.int64, -(2.0**63)) if dtype.itemsize == 8 else (np.int32, -(2.0**31))
     x = wide(x)
     return xp.where((x >= least) & (x < -least), x, least).astype(through).astype(dtype, copy=False)

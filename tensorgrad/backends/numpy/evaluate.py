@@ -139,9 +139,17 @@ def _step(xp: Any, op: str, kind: str, operands: tuple[Any, ...], values: list[A
     return result
 
 
+def fitting(value: Any) -> int:
+    """A Python number as an integer. Raises OverflowError beyond int64, where it would become another number."""
+    whole = int(value)
+    if not -(2**63) <= whole < 2**63:
+        raise OverflowError(f"the number {whole} does not fit int64")
+    return whole
+
+
 def _number(xp: Any, value: Any, dtype: Any) -> Any:
     if dtype.kind == "i":
-        value = ((int(value) + 2**63) % 2**64) - 2**63  # wraps as every other integer operation does
+        value = fitting(value)
     elif dtype.kind in "fb" and isinstance(value, complex):
         value = value.real
     return xp.asarray(value, dtype=dtype)
