@@ -11,6 +11,7 @@ dimensions, ``"float32:0"`` for a 0-d tensor, ``"py:int"`` for a Python number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
@@ -100,6 +101,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 _default = ["float32"]
+when_default_changes: list[Callable[[], object]] = []
+"""Called after the default dtype has changed: whoever keeps typed programs of formulas must type them anew."""
 
 
 def set_default_dtype(dtype: Any) -> None:
@@ -109,6 +112,8 @@ def set_default_dtype(dtype: Any) -> None:
         raise DTypeError(f"set_default_dtype: got {chosen}; only floating-point dtypes can be the default.")
     _default[0] = chosen.name
     result_name.cache_clear()
+    for forget in when_default_changes:
+        forget()
 
 
 def get_default_dtype() -> DType:

@@ -7,7 +7,7 @@ number of threads.
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from typing import Any
 
@@ -73,7 +73,7 @@ class Generator:
 
     def seed(self) -> int:
         """Start anew from a seed that the operating system gives, and return it."""
-        value = secrets.randbits(63)
+        value = int.from_bytes(os.urandom(8), "little") >> 1
         self.manual_seed(value)
         return value
 

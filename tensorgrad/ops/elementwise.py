@@ -7,7 +7,6 @@ gradient, derivatives of any order (the backward kernel is a formula again), dty
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node, extras, inside, next_number, user_line
 from ..dispatch import OPS, local
-from ..dtypes import PYTHON_KEYS, key_of, numpy_dtype
+from ..dtypes import PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..expr import Expr, Program, lower, source, substitute, symbol, symbols, vector_jacobian
 from ..tensor import Tensor, wrap
@@ -89,8 +88,7 @@ class Elementwise(Op):
         self.derived = derived
         self.entry = 4
         self._plans: dict[int, Plan] = {}  # by the bits of the inputs that get a gradient
-        self.specialize = lru_cache(maxsize=None)(self._specialize)
-        self.floating = lru_cache(maxsize=None)(self._floating)
+        self._programs: dict[tuple[str, ...], Program] = {}  # by the default dtype and the operands' keys
         OPS[name] = self
 
     @property
@@ -98,10 +96,16 @@ class Elementwise(Op):
         """The formula as readable text."""
         return ", ".join(source(result, self.inputs) for result in self.results)
 
-    def _specialize(self, keys: tuple[str, ...]) -> Program:
-        return lower(self.results, keys, name=self.name)
+    def specialize(self, keys: tuple[str, ...]) -> Program:
+        """The typed program for operands of these keys (``"float32"``, ``"float32:0"``, ``"py:int"``)."""
+        at = (get_default_dtype().name, *keys)
+        found = self._programs.get(at)
+        if found is None:
+            found = self._programs[at] = lower(self.results, keys, name=self.name)
+        return found
 
-    def _floating(self, keys: tuple[str, ...]) -> bool:
+    def floating(self, keys: tuple[str, ...]) -> bool:
+        """Whether a result for these operands can have a gradient."""
         return any(name[0] in "fbc" and name != "bool" for _, name in self.specialize(keys).outputs)
 
     def infer(self, *arrays: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends import registry
 
 
 def test_numpy_shares_memory_both_ways():
@@ -210,3 +211,18 @@ def test_user_formula_is_a_first_class_op():
         tg.elementwise(lambda x: x if x > 0 else -x, name="branching")
     with pytest.raises(TypeError, match="takes 2 arguments"):
         bent(x)
+
+
+@pytest.mark.parametrize("name", ["numpy", "cpp"])
+def test_formulas_follow_a_change_of_the_default_dtype(name):
+    if registry.class_of(name).why_not() is not None:
+        pytest.skip(f"{name} can't run here")
+    x = tg.arange(3)
+    with tg.backend(name):
+        assert [tg.exp(x).dtype, (x / 2).dtype, (x * 0.5).dtype] == [tg.float32] * 3
+        tg.set_default_dtype(tg.float64)
+        try:
+            assert [tg.exp(x).dtype, (x / 2).dtype, (x * 0.5).dtype] == [tg.float64] * 3
+        finally:
+            tg.set_default_dtype(tg.float32)
+        assert [tg.exp(x).dtype, (x / 2).dtype, (x * 0.5).dtype] == [tg.float32] * 3

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tensorgrad as tg
 from tensorgrad.backends.cupy.formula import CupyFormula
 from tensorgrad.backends.cupy.printer import Layout, kernel, unit
 from tensorgrad.backends.numpy.evaluate import evaluate
@@ -291,3 +292,15 @@ def test_what_is_refused(launcher: HostLauncher) -> None:
         f(draw(3), 1.0, out=np.broadcast_to(draw(1), (3,)))
     with pytest.raises(ValueError, match="1 results, out gives room for 2"):
         f(draw(3), 1.0, out=(draw(3), draw(3)))
+
+
+def test_kernels_follow_a_change_of_the_default_dtype(launcher: HostLauncher) -> None:
+    f = formula(launcher, fn.exp(X))
+    x = np.arange(3)
+    assert f(x).dtype == np.float32
+    tg.set_default_dtype(tg.float64)
+    try:
+        assert f(x).dtype == np.float64
+    finally:
+        tg.set_default_dtype(tg.float32)
+    assert f(x).dtype == np.float32

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ...dtypes import when_default_changes
 from ..numpy.backend import NumpyBackend
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class CppBackend(NumpyBackend):
         super().__init__()
         self.c = extension()
         self._default_threads = int(self.c.num_threads())
+        when_default_changes.append(self.c.forget_formulas)
         from ... import config
 
         if config.get("num_threads"):

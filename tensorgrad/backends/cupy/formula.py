@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import BY_NAME, PYTHON_KEYS, key_of, numpy_dtype
+from ...dtypes import BY_NAME, PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
 from ...expr import Program
 from .launch import Launcher, Prepared
 
@@ -52,7 +52,7 @@ class CupyFormula:
         self.specialize = specialize
         self.launcher = launcher
         self.xp = launcher.xp
-        self.prepared: dict[tuple[str, ...], Prepared] = {}
+        self.prepared: dict[tuple[str, ...], Prepared] = {}  # by the default dtype and the operands' keys
 
     def __call__(self, *args: Any, out: Any = None) -> Any:
         """The results for these operands: one array, or a tuple of them, of the broadcast shape.
@@ -61,9 +61,10 @@ class CupyFormula:
         memory with the inputs. Raises ValueError for shapes that don't broadcast or an ``out`` that can't be written.
         """
         keys = tuple([_key(x) for x in args])
-        prepared = self.prepared.get(keys)
+        at = (get_default_dtype().name, *keys)
+        prepared = self.prepared.get(at)
         if prepared is None:
-            prepared = self.prepared[keys] = Prepared(self.specialize(keys))
+            prepared = self.prepared[at] = Prepared(self.specialize(keys))
         arrays = [args[k] for k in prepared.arrays]
         shape = arrays[0].shape if arrays else ()
         for x in arrays[1:]:
