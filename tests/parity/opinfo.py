@@ -138,9 +138,7 @@ def compare(info: Any, form: str, theirs: Callable[..., Any], mine: Callable[...
         gradients(got_parts, want_parts, my_leaves, their_leaves, order)
 
 
-def gradients(
-    info: Any, got: list[Any], want: list[Any], my_leaves: list[Any], their_leaves: list[Any], order: int
-) -> None:
+def gradients(got: list[Any], want: list[Any], my_leaves: list[Any], their_leaves: list[Any], order: int) -> None:
     live = [k for k, w in enumerate(want) if is_tensor(w) and w.requires_grad]
     if not live:
         return
