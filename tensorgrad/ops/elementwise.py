@@ -275,6 +275,9 @@ class Elementwise(Op):
                     grads[i] = _fit(F, grads[i], *want)
         return grads
 
+    def keeps_input(self, position: int, needs: tuple[bool, ...]) -> bool:
+        return position in self.plan(needs).uses
+
     def plan(self, needs: tuple[bool, ...]) -> Plan:
         """The fused backward op for these inputs, made once."""
         mask = sum(1 << i for i, needed in enumerate(needs) if needed)

@@ -87,11 +87,17 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
         grad_source = what(*ready, **attrs)
         return write_into(assign, target, (target, grad_source), {})
     old = target
+    array = target._data
+    door = local.doors[type(array)]
+    before = arrays
     if record:
         old = _as_it_was(target)
         ready = tuple(old if x is target else x for x in ready)
-    array = target._data
-    door = local.doors[type(array)]
+        needs = tuple(isinstance(x, Tensor) and x._tracked for x in ready)
+        if any(x is old and what.keeps_input(i, needs) for i, x in enumerate(ready)):
+            # the rule reads what is about to be overwritten: let it read a copy, of a version of its own
+            old._data, old._version = door.contiguous_copy(array), None
+            before = [old._data if x is old else arrays[i] for i, x in enumerate(ready)]
     kernel = getattr(door, name)
     if isinstance(what, Elementwise):
         kernel(*arrays, out=array)
@@ -103,7 +109,7 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
         door.copy_into(array, result)
     target._bump()
     if record:
-        _rewrite(what, target, old, ready, arrays, attrs)
+        _rewrite(what, target, ready, before, attrs)
     return target
 
 
@@ -184,9 +190,7 @@ def _as_it_was(target: Tensor) -> Tensor:
     return old
 
 
-def _rewrite(
-    what: Op, target: Tensor, old: Tensor, inputs: tuple[Any, ...], arrays: list[Any], attrs: dict[str, Any]
-) -> None:
+def _rewrite(what: Op, target: Tensor, inputs: tuple[Any, ...], arrays: list[Any], attrs: dict[str, Any]) -> None:
     """Tell the tape: the target is now the op's result."""
     new = wrap(target._data)
     new._version = target._version_cell()

@@ -181,6 +181,10 @@ class Op:
             node.finish()
         return node
 
+    def keeps_input(self, position: int, needs: tuple[bool, ...]) -> bool:
+        """Whether the derivative with respect to the inputs marked in ``needs`` reads the input at ``position``."""
+        return self.kept_inputs[position] if position < len(self.kept_inputs) else self.keeps_rest
+
     def differentiate(self, F: Any, node: Node, g: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
         """The inputs' gradients, through the namespace ``F``."""
         rule: Any = self.rule

@@ -106,11 +106,11 @@ def compare(info: Any, form: str, theirs: Callable[..., Any], mine: Callable[...
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         translate.torch.manual_seed(0)
+        their_leaves = [x for x in flat((args, kwargs)) if is_tensor(x) and x.requires_grad]
+        my_leaves = [x for x in flat((my_args, my_kwargs)) if is_tensor(x) and x.requires_grad]
         if form == "inplace":
             args = _unleaf(args)
             my_args = _unleaf(my_args)
-        their_leaves = [x for x in flat((args, kwargs)) if is_tensor(x) and x.requires_grad]
-        my_leaves = [x for x in flat((my_args, my_kwargs)) if is_tensor(x) and x.requires_grad]
         try:
             want = theirs(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever PyTorch refuses is not a sample
