@@ -19,6 +19,10 @@ class DTypeError(TensorgradError, RuntimeError, TypeError):
     """Raised when an op does not take a dtype, or inputs' dtypes do not go together."""
 
 
+class InputDTypeError(DTypeError, ValueError):
+    """Raised when a layer's input does not have the dtype of its weights."""
+
+
 class DimError(TensorgradError, IndexError):
     """Raised when a dimension is out of range for the tensor's rank, or given twice."""
 

@@ -24,6 +24,7 @@ from .parameter import Buffer as Buffer
 from .parameter import Parameter as Parameter
 from .pool import *  # noqa: F403
 from .recurrent import *  # noqa: F403
+from .recurrent_cells import *  # noqa: F403
 
 if TYPE_CHECKING:
     from . import functional as functional

@@ -1,4 +1,4 @@
-"""Recurrent layers: RNN, LSTM, GRU over whole sequences, and their cells for single steps.
+"""Recurrent layers over whole sequences: RNN, LSTM, GRU.
 
 Everything that does not depend on the state, the input's product with its weights, is done for all steps in one
 product; a step then is one small product and one fused op for the gates.
@@ -6,66 +6,56 @@ product; a step then is one small product and one fused op for the gates.
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any
+import numbers
+import warnings
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ShapeError
-from ..ops import pointwise as pw
+from ..errors import InputDTypeError, ShapeError
 from ..ops.create import empty, zeros
+from ..ops.index import index_select
 from ..ops.join import cat, stack
 from ..ops.matmul import linear
-from ..ops.rnn import gru_cell, lstm_cell
-from ..ops.steps import steps
+from ..ops.steps import pieces, steps
 from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module
 from .parameter import Parameter
+from .recurrent_cells import GATES, next_state
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
+if TYPE_CHECKING:
+    from .utils.rnn import PackedSequence
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-
-
-def _step(mode: str, x: Any, state: tuple[Any, ...], weight: Any, bias: Any) -> tuple[Any, ...]:
-    """The next state: of LSTM (hidden, cell), else (hidden,). ``x`` (n, gates * h): the input's share of the gates."""
-    hidden = linear(state[0], weight, bias)
-    if mode == "LSTM":
-        return tuple(lstm_cell(x + hidden, state[1]))
-    if mode == "GRU":
-        return (gru_cell(x, hidden, state[0]),)
-    total = x + hidden
-    return (pw.tanh(total) if mode == "RNN_TANH" else F.relu(total),)
+__all__ = ["GRU", "LSTM", "RNN", "RNNBase"]
 
 
-class _Recurrent(Module):
+class RNNBase(Module):
     """What all recurrent layers share.
 
     Args:
+        mode: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU".
         input_size, hidden_size: widths of an input and of the state.
         num_layers: each layer above the first reads the outputs of the one below.
         bias: whether there are biases.
         batch_first: sequences are (n, t, input_size) instead of (t, n, input_size).
         dropout: between layers, in training.
         bidirectional: a second set of weights reads each sequence backwards; outputs are put side by side.
+        proj_size: of LSTM; see there.
     Parameters: weight_ih_l{k} (gates * hidden_size, inputs), weight_hh_l{k} (gates * hidden_size, hidden_size),
         bias_ih_l{k}, bias_hh_l{k}; those of the backward direction end in ``_reverse``.
     Initial values: uniform in ``±1/sqrt(hidden_size)``.
     """
 
-    mode: str
-    proj_size = 0
-
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, device: Any = None, dtype: Any = None,
+        self, mode: str, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
+        device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        name = type(self).__name__
-        if hidden_size <= 0 or num_layers <= 0:
-            raise ValueError(f"{name}: hidden_size and num_layers must be positive, got {hidden_size}, {num_layers}.")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"{name}: dropout should be a number in range [0, 1], got {dropout}.")
+        _check_arguments(mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
+        self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -73,16 +63,17 @@ class _Recurrent(Module):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
-        gates = _GATES[self.mode] * hidden_size
-        width = self.proj_size or hidden_size
+        self.proj_size = proj_size
+        gates = GATES[mode] * hidden_size
+        width = proj_size or hidden_size
         for layer in range(num_layers):
             for suffix in self._directions(layer):
                 inputs = input_size if layer == 0 else width * (2 if bidirectional else 1)
                 shapes: dict[str, tuple[int, ...]] = {"weight_ih": (gates, inputs), "weight_hh": (gates, width)}
                 if bias:
                     shapes |= {"bias_ih": (gates,), "bias_hh": (gates,)}
-                if self.proj_size:
-                    shapes["weight_hr"] = (self.proj_size, hidden_size)
+                if proj_size:
+                    shapes["weight_hr"] = (proj_size, hidden_size)
                 for part, shape in shapes.items():
                     setattr(self, part + suffix, Parameter(empty(shape, dtype=dtype, device=device)))
         self.reset_parameters()
@@ -99,73 +90,142 @@ class _Recurrent(Module):
     def flatten_parameters(self) -> None:
         """Nothing to do: kernels take the weights as they are. Kept so that scripts that call it run."""
 
+    @property
+    def _all_weights(self) -> list[list[str]]:
+        parts = ["weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ())]
+        parts += ["weight_hr"] if self.proj_size else []
+        return [[p + s for p in parts] for k in range(self.num_layers) for s in self._directions(k)]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _flat_weights(self) -> list[Any]:
+        return [getattr(self, name, None) for name in self._flat_weights_names]
+
+    @property
+    def all_weights(self) -> list[list[Any]]:
+        """The weights of each layer and direction: [weight_ih, weight_hh, bias_ih, bias_hh]."""
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
     def _widths(self) -> tuple[int, ...]:
         """The widths of the parts of the state."""
-        return (self.hidden_size,)
+        return (self.proj_size or self.hidden_size, self.hidden_size) if self.mode == "LSTM" else (self.hidden_size,)
 
-    def _initial(self, given: Any, like: Any, batched: bool) -> tuple[Any, ...]:
+    def _initial(self, given: Any, like: Any, n: int, batched: bool) -> tuple[Any, ...]:
         """The parts of the initial state, each (layers * directions, n, width)."""
-        count, n = self.num_layers * (2 if self.bidirectional else 1), like.shape[1]
+        count = self.num_layers * (2 if self.bidirectional else 1)
         if given is None:
             return tuple(zeros(count, n, w, dtype=like.dtype, device=like.device) for w in self._widths())
         parts = tuple(given) if isinstance(given, (tuple, list)) else (given,)
         if len(parts) != len(self._widths()):
             raise ValueError(f"{type(self).__name__}: the state has {len(self._widths())} parts, got {len(parts)}.")
+        ranks = [part.ndim for part in parts]
+        if ranks != [3 if batched else 2] * len(parts):
+            kind, rank = ("batched 3-D", "3-D") if batched else ("unbatched 2-D", "2-D")
+            what = "hx" if len(parts) == 1 else "hx and cx"
+            got = f"{ranks[0]}-D tensor" if len(ranks) == 1 else f"({', '.join(f'{r}-D' for r in ranks)}) tensors"
+            raise ShapeError(f"For {kind} input, {what} should also be {rank} but got {got}")
         ready = tuple(part if batched else part.unsqueeze(1) for part in parts)
-        for part, width in zip(ready, self._widths(), strict=True):
+        for i, (part, width) in enumerate(zip(ready, self._widths(), strict=True)):
             if tuple(part.shape) != (count, n, width):
-                expected = (count, n, width) if batched else (count, width)
-                got = tuple(part.shape) if batched else (part.shape[0], part.shape[2])
-                raise ShapeError(f"{type(self).__name__}: expected an initial state of shape {expected}, got {got}.")
+                which = f"hidden[{i}]" if len(parts) > 1 else "hidden"
+                raise ShapeError(f"Expected {which} size {(count, n, width)}, got {list(part.shape)}")
         return ready
 
-    def _sequence(self, input: Any) -> tuple[Any, bool]:
-        """((t, n, input_size), whether it came with a batch)."""
-        name = type(self).__name__
-        if not isinstance(input, Tensor):
-            raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}.")
-        x: Any = input
-        if x.ndim not in (2, 3):
-            raise ShapeError(f"{name}: expected input to be 2D or 3D, got {x.ndim}D of shape {tuple(x.shape)}.")
+    def _check_input(self, x: Tensor, rank: int) -> None:
+        weight = getattr(self, "weight_ih_l0")  # noqa: B009 - a tensor that a parametrization may compute
+        if x.dtype != weight.dtype and not autocast_is_on():
+            raise InputDTypeError(
+                f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). Convert input: "
+                f"input.to({weight.dtype}), or convert model: model.to({x.dtype})"
+            )
+        if x.ndim != rank:
+            raise ShapeError(f"input must have {rank} dimensions, got {x.ndim}")
         if x.shape[-1] != self.input_size:
-            raise ShapeError(f"{name}: input.size(-1) must be {self.input_size}, got {x.shape[-1]}.")
-        batched = x.ndim == 3
-        x = x.unsqueeze(1) if not batched else x.transpose(0, 1) if self.batch_first else x
-        if x.shape[0] == 0:
-            raise ShapeError(f"{name}: expected a sequence of at least one step, got shape {tuple(input.shape)}.")
-        return x, batched
+            raise ShapeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
+            )
 
     def _run(self, input: Any, given: Any) -> tuple[Any, tuple[Any, ...]]:
-        x, batched = self._sequence(input)
-        initial = self._initial(given, x, batched)
+        """(outputs, parts of the final state) for a tensor or a packed sequence."""
+        if not isinstance(input, Tensor):
+            return self._run_packed(input, given)
+        x: Any = input
+        if x.ndim not in (2, 3):
+            raise ShapeError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.ndim}D tensor instead")
+        batched = x.ndim == 3
+        self._check_input(x, x.ndim)
+        x = x.unsqueeze(1) if not batched else x.transpose(0, 1) if self.batch_first else x
+        if x.shape[0] == 0:
+            raise ShapeError(
+                f"Expected sequence length to be larger than 0 in {type(self).__name__}, got shape {tuple(input.shape)}"
+            )
+        x, final = self._layers(x, self._initial(given, x, x.shape[1], batched), None)
+        if not batched:
+            return x.squeeze(1), tuple(part.squeeze(1) for part in final)
+        return (x.transpose(0, 1) if self.batch_first else x), final
+
+    def _run_packed(self, input: Any, given: Any) -> tuple[Any, tuple[Any, ...]]:
+        from .utils.rnn import PackedSequence
+
+        if not isinstance(input, PackedSequence):
+            raise TypeError(
+                f"{type(self).__name__}: input must be a Tensor or a PackedSequence, got {type(input).__name__}."
+            )
+        data, batch_sizes, order, back = input
+        sizes = tuple(batch_sizes.tolist())
+        self._check_input(data, 2)
+        if not sizes or sum(sizes) != data.shape[0] or any(a < b for a, b in itertools.pairwise(sizes)):
+            raise ShapeError(
+                f"{type(self).__name__}: a packed sequence of {data.shape[0]} rows can't have batch_sizes {sizes}; "
+                "make one with nn.utils.rnn.pack_padded_sequence."
+            )
+        state = self._initial(given, data, sizes[0], True)
+        if given is not None and order is not None:
+            state = tuple(index_select(part, 1, order) for part in state)
+        outputs, final = self._layers(data, state, sizes)
+        if back is not None:
+            final = tuple(index_select(part, 1, back) for part in final)
+        return PackedSequence(outputs, batch_sizes, order, back), final
+
+    def _layers(self, x: Any, initial: tuple[Any, ...], sizes: tuple[int, ...] | None) -> tuple[Any, tuple[Any, ...]]:
+        """All layers over (t, n, features), or over packed rows, of which ``sizes`` belong to each step."""
         last: list[tuple[Any, ...]] = []
         for layer in range(self.num_layers):
             outputs = []
             for backward, suffix in enumerate(self._directions(layer)):
                 state = tuple(part[len(last)] for part in initial)
-                sequence, state = self._direction(x, state, suffix, bool(backward))
+                sequence, state = self._direction(x, state, suffix, bool(backward), sizes)
                 outputs.append(sequence)
                 last.append(state)
-            x = outputs[0] if len(outputs) == 1 else cat(outputs, 2)
+            x = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
             if self.dropout and layer + 1 < self.num_layers:
                 x = F.dropout(x, self.dropout, self.training)
-        final: list[Any] = [stack(parts, 0) for parts in zip(*last, strict=True)]
-        if not batched:
-            return x.squeeze(1), tuple(part.squeeze(1) for part in final)
-        return (x.transpose(0, 1) if self.batch_first else x), tuple(final)
+        return x, tuple(stack(parts, 0) for parts in zip(*last, strict=True))
 
-    def _direction(self, x: Any, state: tuple[Any, ...], suffix: str, backward: bool) -> tuple[Any, tuple[Any, ...]]:
-        own = self.__dict__
-        weight, bias = own["weight_hh" + suffix], own.get("bias_hh" + suffix)
-        projection = own.get("weight_hr" + suffix)
-        shares = list(steps(linear(x, own["weight_ih" + suffix], own.get("bias_ih" + suffix))))
+    def _direction(
+        self, x: Any, state: tuple[Any, ...], suffix: str, backward: bool, sizes: tuple[int, ...] | None
+    ) -> tuple[Any, tuple[Any, ...]]:
+        weight, bias = getattr(self, "weight_hh" + suffix), getattr(self, "bias_hh" + suffix, None)
+        projection = getattr(self, "weight_hr" + suffix, None)
+        gates = linear(x, getattr(self, "weight_ih" + suffix), getattr(self, "bias_ih" + suffix, None))
+        shares = list(steps(gates) if sizes is None else pieces(gates, sizes=sizes))
+        rows = None if sizes is None else _Rows(state, shares, backward)
         hidden = []
         for share in reversed(shares) if backward else shares:
-            state = _step(self.mode, share, state, weight, bias)
+            if rows is not None:
+                state = rows.fit(state, share.shape[0])
+            state = next_state(self.mode, share, state, weight, bias)
             if projection is not None:
                 state = (linear(state[0], projection), *state[1:])
             hidden.append(state[0])
-        return stack(hidden[::-1] if backward else hidden, 0), state
+        if backward:
+            hidden.reverse()
+        if rows is None:
+            return stack(hidden, 0), state
+        return cat(hidden, 0), rows.whole(state)
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -184,11 +244,90 @@ class _Recurrent(Module):
         return text
 
 
-class RNN(_Recurrent):
+class _Rows:
+    """Which sequences of a packed batch, sorted by falling length, take part in a step.
+
+    Forward, those that have ended leave their state behind; backward, each joins with its initial state at its end.
+    """
+
+    def __init__(self, initial: tuple[Any, ...], shares: list[Any], backward: bool):
+        self.ended: list[tuple[Any, ...]] = []
+        self.waiting: dict[int, tuple[Any, ...]] = {}
+        if backward:
+            counts = sorted({share.shape[0] for share in shares})
+            cuts = tuple(b - a for a, b in zip([0, *counts], counts, strict=False))
+            parts = [pieces(part, sizes=cuts) for part in initial]
+            self.waiting = {n: tuple(block) for n, block in zip(counts, zip(*parts, strict=True), strict=True)}
+        self.started = not backward
+
+    def fit(self, state: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+        """The state of the ``n`` sequences of this step."""
+        if not self.started:
+            self.started = True
+            return self.waiting[n]
+        have = state[0].shape[0]
+        if n > have:
+            return tuple(cat([part, new], 0) for part, new in zip(state, self.waiting[n], strict=True))
+        if n < have:
+            cut = [pieces(part, sizes=(n, have - n)) for part in state]
+            self.ended.append(tuple(part[1] for part in cut))
+            return tuple(part[0] for part in cut)
+        return state
+
+    def whole(self, state: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The final state of all sequences."""
+        if not self.ended:
+            return state
+        return tuple(cat(list(parts), 0) for parts in zip(state, *reversed(self.ended), strict=True))
+
+
+def autocast_is_on() -> bool:
+    """Whether dtypes may differ, since ops convert their inputs."""
+    return False
+
+
+def _check_arguments(
+    mode: Any, input_size: Any, hidden_size: Any, num_layers: Any, bias: Any, batch_first: Any, dropout: Any,
+    proj_size: Any,
+) -> None:  # fmt: skip
+    if mode not in GATES:
+        raise ValueError(f"Unrecognized RNN mode: {mode}; known are {', '.join(GATES)}.")
+    if not isinstance(dropout, numbers.Number) or isinstance(dropout, bool) or not 0 <= dropout <= 1:  # type: ignore[operator]
+        raise ValueError(
+            f"dropout should be a number in range [0, 1], the probability that an element is zeroed; got {dropout!r}"
+        )
+    for name, value in (("bias", bias), ("batch_first", batch_first)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} should be of type bool, got: {type(value).__name__}")
+    for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        if not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name} should be of type int, got: {type(value).__name__}")
+        if value <= 0:
+            raise ValueError(f"{name} must be greater than zero")
+    if proj_size < 0:
+        raise ValueError("proj_size should be a positive integer or zero to disable projections")
+    if proj_size >= hidden_size:
+        raise ValueError("proj_size has to be smaller than hidden_size")
+    if dropout and num_layers == 1:
+        warnings.warn(
+            "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers "
+            f"greater than 1, but got dropout={dropout} and num_layers={num_layers}",
+            stacklevel=4,
+        )
+
+
+class RNN(RNNBase):
     """``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu; called with (input, h_0), returns (outputs, h_n).
 
-    Shapes: input (t, n, input_size), or without n; states (layers * directions, n, hidden_size); outputs
-        (t, n, directions * hidden_size). See ``LSTM`` for the arguments. Source: Elman 1990.
+    Args: those of ``RNNBase`` without ``mode``, and ``nonlinearity``, "tanh" or "relu", after ``num_layers``.
+    Shapes: input (t, n, input_size), or without n, or a PackedSequence; states (layers * directions, n, hidden_size);
+        outputs (t, n, directions * hidden_size), packed for a packed input.
+    Source: Elman 1990.
+    Example:
+        >>> import tensorgrad as tg
+        >>> outputs, hidden = tg.nn.RNN(3, 4)(tg.zeros(5, 2, 3))
+        >>> tuple(outputs.shape), tuple(hidden.shape)
+        ((5, 2, 4), (1, 2, 4))
     """
 
     def __init__(
@@ -198,30 +337,38 @@ class RNN(_Recurrent):
     ) -> None:  # fmt: skip
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-        self.__dict__["mode"] = f"RNN_{nonlinearity.upper()}"
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        mode = f"RNN_{nonlinearity.upper()}"
+        super().__init__(
+            mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
+        )
         self.nonlinearity = nonlinearity
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         outputs, (hidden,) = self._run(input, hx)
         return outputs, hidden
 
 
-class GRU(_Recurrent):
+class GRU(RNNBase):
     """A gated recurrent unit; called with (input, h_0), returns (outputs, h_n).
 
     ``r, z = sigmoid(...)``, ``n = tanh(W_in x + b_in + r * (W_hn h + b_hn))``, ``h' = (1 - z) n + z h``; rows of the
     weights stand in the order r, z, n. See ``RNN`` for shapes. Source: Cho et al. 2014.
     """
 
-    mode = "GRU"
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
+        )
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         outputs, (hidden,) = self._run(input, hx)
         return outputs, hidden
 
 
-class LSTM(_Recurrent):
+class LSTM(RNNBase):
     """Long short-term memory; called with (input, (h_0, c_0)), returns (outputs, (h_n, c_n)).
 
     ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``, ``h' = sigmoid(o) tanh(c')``; rows of the weights stand in the order
@@ -232,102 +379,17 @@ class LSTM(_Recurrent):
     Source: Hochreiter and Schmidhuber 1997; projections: Sak, Senior, Beaufays 2014.
     """
 
-    mode = "LSTM"
-
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(f"LSTM: proj_size must be from 0 to hidden_size - 1, got {proj_size} of {hidden_size}.")
-        self.__dict__["proj_size"] = proj_size
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        super().__init__(
+            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device,
+            dtype,
+        )  # fmt: skip
 
-    def _widths(self) -> tuple[int, ...]:
-        return (self.proj_size or self.hidden_size, self.hidden_size)
-
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        outputs, state = self._run(input, hx)
-        return outputs, state
-
-
-class _Cell(Module):
-    """One step of a recurrent layer on inputs (n, input_size) or (input_size,)."""
-
-    mode: str
-    parts = 1
-
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
-    ) -> None:
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.bias = bias
-        gates = _GATES[self.mode] * hidden_size
-        make = {"dtype": dtype, "device": device}
-        self.weight_ih = Parameter(empty(gates, input_size, **make))
-        self.weight_hh = Parameter(empty(gates, hidden_size, **make))
-        self.register_parameter("bias_ih", Parameter(empty(gates, **make)) if bias else None)
-        self.register_parameter("bias_hh", Parameter(empty(gates, **make)) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw new initial values, uniform in ``±1/sqrt(hidden_size)``."""
-        bound = 1.0 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            init.uniform_(parameter, -bound, bound)
-
-    def _next(self, input: Any, given: Any) -> tuple[Any, ...]:
-        name = type(self).__name__
-        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
-            raise ShapeError(f"{name}: expected input (n, {self.input_size}), got {tuple(input.shape)}.")
-        x = input if input.ndim == 2 else input.unsqueeze(0)
-        if given is None:
-            zero = zeros(x.shape[0], self.hidden_size, dtype=x.dtype, device=x.device)
-            state: tuple[Any, ...] = (zero,) * self.parts
-        else:
-            state = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-            state = state if input.ndim == 2 else tuple(part.unsqueeze(0) for part in state)
-        new = _step(self.mode, linear(x, self.weight_ih, self.bias_ih), state, self.weight_hh, self.bias_hh)
-        return new if input.ndim == 2 else tuple(part.squeeze(0) for part in new)
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else f", bias={self.bias}")
-
-
-class RNNCell(_Cell):
-    """One step of ``RNN``: (input, h) gives h'."""
-
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Any = None,
-        dtype: Any = None,
-    ) -> None:  # fmt: skip
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-        self.__dict__["mode"] = f"RNN_{nonlinearity.upper()}"
-        super().__init__(input_size, hidden_size, bias, device, dtype)
-        self.nonlinearity = nonlinearity
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._next(input, hx)[0]
-
-
-class GRUCell(_Cell):
-    """One step of ``GRU``: (input, h) gives h'."""
-
-    mode = "GRU"
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._next(input, hx)[0]
-
-
-class LSTMCell(_Cell):
-    """One step of ``LSTM``: (input, (h, c)) gives (h', c')."""
-
-    mode = "LSTM"
-    parts = 2
-
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        hidden, cell = self._next(input, hx)
-        return hidden, cell
+    def forward(
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Any, tuple[Tensor, Tensor]]:
+        outputs, (hidden, cell) = self._run(input, hx)
+        return outputs, (hidden, cell)
