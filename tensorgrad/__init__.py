@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING, Any
 
 from . import dtypes as _dtypes
@@ -46,6 +47,7 @@ from .dtypes import (
     set_default_dtype,
     uint8,
 )
+from .errors import missing_name as _missing_name
 from .ops import *  # noqa: F403 - every op family declares its public names in __all__
 from .ops.elementwise import elementwise
 from .tensor import Size, Tensor
@@ -60,9 +62,13 @@ float, double, half = float32, float64, float16
 int, long, short = int32, int64, int16
 cfloat, cdouble = complex64, complex128
 
-# Loaded when first named, so that importing the package stays fast.
-_LAZY = ("backends", "cli", "compiler", "config", "dispatch", "errors", "expr", "io", "nn", "optim", "random",
-         "testing", "utils")  # fmt: skip
+_PRIVATE = frozenset(("__config__", "_dynamo"))
+
+# Functions whose module is loaded when they are first named, so that importing the package stays fast; modules are
+# found by their name alone.
+_HOMES = {
+    "compile": "compiler",
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from . import autograd, backends, compiler, config, dispatch, errors, expr, nn, optim, random, testing, utils
@@ -99,9 +105,15 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    home = _HOMES.get(name)
+    if home is not None:
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
+    # the finder is asked only for names that a submodule could have
+    if (not name.startswith("_") or name in _PRIVATE) and _find_spec(f"{__name__}.{name}") is not None:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"tensorgrad has no {name}")
+    raise AttributeError(_missing_name(f"torch.{name}"))
 
 
 def is_tensor(obj: Any) -> builtins.bool:

@@ -20,26 +20,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tensorgrad", description="Tensors with automatic differentiation.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _command(commands, "info", info, "print version, backends, processor, threads and every setting with its source")
+    running = _command(commands, "run", run, "run a PyTorch program, unmodified: `import torch` finds tensorgrad")
+    running.add_argument("-m", dest="module", action="store_true", help="the target is a module, as for python -m")
+    running.add_argument("target", help="a script, a folder with a __main__.py, or a module's name")
+    running.add_argument("arguments", nargs=argparse.REMAINDER, help="what the program gets as its arguments")
+    checking = _command(commands, "check", check, "list the names of torch that a program uses and tensorgrad lacks")
+    checking.add_argument("paths", nargs="+", metavar="path", help="a script, or a folder of them")
     args = parser.parse_args(argv)
     try:
-        args.run()
+        return args.run(args) or 0
     except TensorgradError as error:
         print(f"tensorgrad {args.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `tensorgrad info | head`: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Callable[[], None], doc: str
-) -> None:
-    commands.add_parser(name, help=doc, description=doc[0].upper() + doc[1:] + ".").set_defaults(run=run)
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    doc: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=doc, description=doc[0].upper() + doc[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
 
 
-def info() -> None:
+def info(args: argparse.Namespace) -> None:
     """Print the report in sections of aligned columns."""
     print("\n".join(report()))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run a program with tensorgrad as its ``torch``. What it raises is its own affair and comes out as it is."""
+    from .script.run import run as run_program
+
+    run_program(args.target, args.arguments, module=args.module)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Print what is missing, a line each; the exit status is 1 if anything is."""
+    from .script.check import check as check_paths
+
+    found = check_paths([Path(path) for path in args.paths])
+    for line in found.lines():
+        print(line)
+    return 1 if found.missing else 0
 
 
 def report() -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib
 import types
+from collections.abc import Callable
+from typing import Any
 
 
 class TensorgradError(Exception):
@@ -74,3 +76,17 @@ def require_extra(module: str, extra: str) -> types.ModuleType:
         raise MissingExtra(
             f"{module} is not installed; it comes with an extra: pip install 'tensorgrad[{extra}]'", name=module
         ) from None
+
+
+def missing_name(name: str) -> str:
+    """What is said of a name of PyTorch that tensorgrad does not have."""
+    return f"tensorgrad has no {name} (see docs/differences.md)"
+
+
+def missing_from(namespace: str) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` that names what was asked for: ``missing_from("torch.nn.functional")``."""
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(missing_name(f"{namespace}.{name}"))
+
+    return __getattr__

@@ -82,6 +82,11 @@ def get(name: str) -> Backend:
     return found
 
 
+def is_loaded(device_type: str) -> bool:
+    """Whether a backend of this device type is loaded."""
+    return any(found.device_type == device_type for found in list(_loaded.values()))
+
+
 def status() -> list[tuple[str, str, bool, str]]:
     """(name, device type, available, note) of every backend: why not, or what it runs on."""
     rows = []

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..base import Backend
 from .dense_kernels import CupyAccumulation, CupyProducts
+from .devices import CupyDevices
 from .formula import CupyFormula
 from .kernels import Kernels
 from .launch import Launcher
@@ -30,7 +31,7 @@ def _cupy() -> Any:
     return import_module("cupy")
 
 
-class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimizers, Backend):
+class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimizers, CupyDevices, Backend):
     """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
 
     name: ClassVar[str] = "cupy"

@@ -1,0 +1,120 @@
+"""``torch.backends.cuda``: switches of matrix products and attention on CUDA devices.
+
+Attention has one implementation for each device; its switches report what they are given and do not choose. TF32 is
+never used for float32 products: ``matmul.allow_tf32`` is a permission, not an order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = [
+    "cudnn_sdp_enabled",
+    "enable_cudnn_sdp",
+    "enable_flash_sdp",
+    "enable_math_sdp",
+    "enable_mem_efficient_sdp",
+    "flash_sdp_enabled",
+    "is_built",
+    "is_flash_attention_available",
+    "math_sdp_enabled",
+    "matmul",
+    "mem_efficient_sdp_enabled",
+    "preferred_linalg_library",
+    "sdp_kernel",
+]  # fmt: skip
+
+
+class _Matmul:
+    """``backends.cuda.matmul``: permissions for matrix products."""
+
+    __slots__ = (
+        "allow_bf16_reduced_precision_reduction",
+        "allow_fp16_accumulation",
+        "allow_fp16_reduced_precision_reduction",
+        "allow_tf32",
+        "fp32_precision",
+    )
+
+    def __init__(self) -> None:
+        self.allow_tf32 = False
+        self.allow_fp16_reduced_precision_reduction = True
+        self.allow_bf16_reduced_precision_reduction = True
+        self.allow_fp16_accumulation = False
+        self.fp32_precision = "none"
+
+
+matmul = _Matmul()
+_attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
+
+
+def is_built() -> bool:
+    """Whether there is a backend for CUDA devices: always, since it is Python and compiles its kernels on the spot."""
+    return True
+
+
+def is_flash_attention_available() -> bool:
+    """Whether attention on CUDA never writes the matrix of scores: no."""
+    return False
+
+
+def flash_sdp_enabled() -> bool:
+    """What ``enable_flash_sdp`` was given."""
+    return _attention["flash"]
+
+
+def enable_flash_sdp(enabled: bool) -> None:
+    """Permit flash attention."""
+    _attention["flash"] = bool(enabled)
+
+
+def mem_efficient_sdp_enabled() -> bool:
+    """What ``enable_mem_efficient_sdp`` was given."""
+    return _attention["mem_efficient"]
+
+
+def enable_mem_efficient_sdp(enabled: bool) -> None:
+    """Permit memory-efficient attention."""
+    _attention["mem_efficient"] = bool(enabled)
+
+
+def math_sdp_enabled() -> bool:
+    """What ``enable_math_sdp`` was given."""
+    return _attention["math"]
+
+
+def enable_math_sdp(enabled: bool) -> None:
+    """Permit attention written out in matrix products."""
+    _attention["math"] = bool(enabled)
+
+
+def cudnn_sdp_enabled() -> bool:
+    """What ``enable_cudnn_sdp`` was given."""
+    return _attention["cudnn"]
+
+
+def enable_cudnn_sdp(enabled: bool) -> None:
+    """Permit cuDNN's attention."""
+    _attention["cudnn"] = bool(enabled)
+
+
+@contextmanager
+def sdp_kernel(
+    enable_flash: bool = True, enable_math: bool = True, enable_mem_efficient: bool = True, enable_cudnn: bool = True
+) -> Iterator[None]:
+    """The four permissions within the block."""
+    before = dict(_attention)
+    _attention.update(flash=enable_flash, math=enable_math, mem_efficient=enable_mem_efficient, cudnn=enable_cudnn)
+    try:
+        yield
+    finally:
+        _attention.update(before)
+
+
+def preferred_linalg_library(backend: Any = None) -> str:
+    """Who factorises matrices on CUDA: cuSOLVER, through CuPy. Raises ValueError for a wish for another."""
+    if backend not in (None, "default", "cusolver"):
+        raise ValueError(f"preferred_linalg_library: only 'cusolver' is there, got {backend!r}.")
+    return "cusolver"

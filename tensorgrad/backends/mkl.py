@@ -1,0 +1,10 @@
+"""``torch.backends.mkl``: Intel's MKL is not used; kernels have their own threads, matrix products are OpenBLAS's."""
+
+from __future__ import annotations
+
+__all__ = ["is_available"]
+
+
+def is_available() -> bool:
+    """False: Intel's MKL is not used."""
+    return False

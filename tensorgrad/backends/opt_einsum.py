@@ -1,0 +1,20 @@
+"""``torch.backends.opt_einsum``: how ``einsum`` of many operands chooses its order."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from ._switches import make_switches
+
+__all__ = ["enabled", "is_available", "strategy"]
+
+enabled = False
+strategy: str | None = None
+
+
+def is_available() -> bool:
+    """Whether the package opt_einsum is installed. It is not used: operands are contracted from left to right."""
+    return importlib.util.find_spec("opt_einsum") is not None
+
+
+make_switches(__name__, enabled=bool, strategy=(str, type(None)))
