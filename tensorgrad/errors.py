@@ -34,6 +34,10 @@ class IndexOutOfRange(TensorgradError, IndexError, RuntimeError):
     RuntimeError in others."""
 
 
+class AttentionError(ShapeError, AssertionError):
+    """Raised when arguments of multi-head attention do not go together; PyTorch asserts there."""
+
+
 class DeviceError(TensorgradError, RuntimeError):
     """Raised when inputs live on different devices, or a device does not exist here."""
 

@@ -25,6 +25,7 @@ from .parameter import Parameter as Parameter
 from .pool import *  # noqa: F403
 from .recurrent import *  # noqa: F403
 from .recurrent_cells import *  # noqa: F403
+from .transformer import *  # noqa: F403
 
 if TYPE_CHECKING:
     from . import functional as functional

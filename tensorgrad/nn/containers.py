@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -159,6 +160,19 @@ class ModuleList(_Numbered):
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
+
+    def __repr__(self) -> str:
+        """Modules that print alike stand in one line, as many as there are in a row."""
+        texts = [repr(module) for module in self]
+        if not texts:
+            return f"{self._get_name()}()"
+        lines, start = [], 0
+        for text, group in itertools.groupby(texts):
+            count = len(list(group))
+            where = f"({start}): " if count == 1 else f"({start}-{start + count - 1}): {count} x "
+            lines.append(where + text.replace("\n", "\n  "))
+            start += count
+        return f"{self._get_name()}(\n  " + "\n  ".join(lines) + "\n)"
 
 
 class ModuleDict(Module):
