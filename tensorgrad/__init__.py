@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import math as _math
 from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from .autograd.grad_mode import (
 )
 from .backends.registry import backend, get_backend, set_backend
 from .device import Device as device
+from .device import get_default_device, set_default_device
 from .dtypes import (
     DType as dtype,
 )
@@ -48,6 +50,7 @@ from .dtypes import (
     uint8,
 )
 from .errors import missing_name as _missing_name
+from .interop import connect as _connect_others
 from .ops import *  # noqa: F403 - every op family declares its public names in __all__
 from .ops.elementwise import elementwise
 from .tensor import Size, Tensor
@@ -55,12 +58,15 @@ from .threads import get_num_threads, memory_stats, set_num_threads
 from .wiring import connect as _connect
 
 _connect()
-del _connect, _differentiate, _hooks
+_connect_others()
+del _connect, _connect_others, _differentiate, _hooks
 
 bool = _dtypes.bool_
 float, double, half = float32, float64, float16
 int, long, short = int32, int64, int16
 cfloat, cdouble = complex64, complex128
+inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
+newaxis = None
 
 _PRIVATE = frozenset(("__config__", "_dynamo"))
 
@@ -68,6 +74,21 @@ _PRIVATE = frozenset(("__config__", "_dynamo"))
 # found by their name alone.
 _HOMES = {
     "compile": "compiler",
+    "get_device_module": "settings",
+    "get_deterministic_debug_mode": "settings",
+    "get_float32_matmul_precision": "settings",
+    "get_num_interop_threads": "settings",
+    "is_deterministic_algorithms_warn_only_enabled": "settings",
+    "are_deterministic_algorithms_enabled": "settings",
+    "is_warn_always_enabled": "settings",
+    "set_default_tensor_type": "settings",
+    "set_deterministic_debug_mode": "settings",
+    "set_float32_matmul_precision": "settings",
+    "set_flush_denormal": "settings",
+    "set_num_interop_threads": "settings",
+    "set_warn_always": "settings",
+    "typename": "settings",
+    "use_deterministic_algorithms": "settings",
 }  # fmt: skip
 
 if TYPE_CHECKING:
@@ -144,6 +165,7 @@ __all__ = [
     "float32",
     "float64",
     "get_backend",
+    "get_default_device",
     "get_default_dtype",
     "get_num_threads",
     "inference_mode",
@@ -160,6 +182,7 @@ __all__ = [
     "optim",
     "random",
     "set_backend",
+    "set_default_device",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from .errors import DeviceError
 
-__all__ = ["Device", "as_device"]
+__all__ = ["CPU", "Device", "as_device", "get_default_device", "set_default_device", "where"]
 
 
 class Device:
     """A place for tensors, e.g. ``Device("cuda:1")`` or ``Device("cuda", 1)``.
 
-    Raises DeviceError for a malformed name; whether the device exists is found out when it is used.
+    Raises DeviceError for a malformed name; whether the device exists is found out when it is used. ``with
+    device("cuda"):`` makes it the device of tensors made in the block, in this thread.
     """
 
-    __slots__ = ("index", "type")
+    __slots__ = ("_before", "index", "type")
 
     type: str
     index: int | None
@@ -49,6 +51,43 @@ class Device:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Device, (str(self),))
+
+    def __enter__(self) -> Device:
+        # one object can be entered twice: what was before is kept as a stack
+        self._before = [*getattr(self, "_before", ()), _default.place]
+        _default.place = self
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _default.place = self._before.pop()
+
+
+class _Default(threading.local):
+    place: Device | None = None
+
+
+_default = _Default()
+CPU = Device("cpu")
+
+
+def where(given: Any) -> Device:
+    """The device meant by an argument ``device=``: None is the default device."""
+    if given is None:
+        return _default.place or CPU
+    return given if isinstance(given, Device) else Device(given)
+
+
+def set_default_device(device: Any) -> None:
+    """Make tensors on ``device`` where none is named, in this thread; None goes back to the CPU.
+
+    Raises DeviceError for a malformed name; whether the device exists is found out when it is used.
+    """
+    _default.place = None if device is None else as_device(device)
+
+
+def get_default_device() -> Device:
+    """Where tensors are made when no device is named."""
+    return _default.place or CPU
 
 
 def as_device(given: Any) -> Device:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..errors import missing_name
+
 _HOME = {
     "Function": "function", "once_differentiable": "function", "backward": "differentiate", "grad": "differentiate",
     "gradcheck": "check", "gradgradcheck": "check", "detect_anomaly": "anomaly",
@@ -27,6 +29,7 @@ _MODULES = frozenset(
         "hooks",
         "node",
         "saved",
+        "variable",
     )
 )
 
@@ -51,6 +54,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
         globals()[name] = value
         return value
+    if name == "Variable":  # tensors have recorded themselves since PyTorch 0.4; programs still write it
+        return importlib.import_module("tensorgrad.autograd.variable").Variable
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"tensorgrad.autograd has no {name}")
+    raise AttributeError(missing_name(f"torch.autograd.{name}"))

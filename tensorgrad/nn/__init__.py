@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..errors import missing_name
 from .activation import *  # noqa: F403 - each file declares its layers in __all__
 from .attention import *  # noqa: F403
 from .containers import *  # noqa: F403
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from . import init as init
     from . import utils as utils
 
-_LAZY = ("functional", "init", "parameter", "utils")
+_LAZY = ("functional", "init", "parallel", "parameter", "utils")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"tensorgrad.nn has no {name}")
+    if name in ("DataParallel", "DistributedDataParallel"):
+        return getattr(importlib.import_module(f"{__name__}.parallel"), name)
+    raise AttributeError(missing_name(f"torch.nn.{name}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import missing_from
 from ..ops import public
 from ..ops.activation import (
     celu,
@@ -105,3 +106,5 @@ __all__ = [
     "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold", "threshold_",
     "triplet_margin_loss", "triplet_margin_with_distance_loss",
 ]  # fmt: skip
+
+__getattr__ = missing_from("torch.nn.functional")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import registry
-from ..device import as_device
+from ..device import CPU, where
 from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype, numpy_dtype
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
@@ -48,11 +48,10 @@ def finish(array: Any, requires_grad: bool) -> Tensor:
 
 
 def to_device(array: np.ndarray[Any, Any], device: Any) -> Any:
-    """A host array on a device; the array itself on the CPU."""
-    if device is None:
+    """A host array on a device, by default the default one; the array itself on the CPU."""
+    place = where(device)
+    if place is CPU:
         return array
-
-    place = as_device(device)
     return registry.on_device(place).from_host(array, place.index)
 
 
@@ -215,8 +214,9 @@ def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: A
         chosen = as_dtype(dtype)
     if value:
         check_storable(name, value, chosen)
-    found = registry.on_device(device or "cpu")
-    with found.on(as_device(device or "cpu").index):
+    place = where(device)
+    found = registry.on_device(place)
+    with found.on(place.index):
         out = wrap(found.raw.full(shape=shape, value=value, dtype=chosen.np))
     if requires_grad:
         out.requires_grad = True
@@ -245,8 +245,9 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     """A tensor whose elements are whatever the memory held."""
     shape = shape_from("empty", size)
     chosen = get_default_dtype() if dtype is None else as_dtype(dtype)
-    found = registry.on_device(device or "cpu")
-    with found.on(as_device(device or "cpu").index):
+    place = where(device)
+    found = registry.on_device(place)
+    with found.on(place.index):
         out = wrap(found.empty(shape, chosen.np))
     if requires_grad:
         out.requires_grad = True

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import registry
-from ..device import as_device
+from ..device import where
 from ..dispatch import local, recorded
 from ..dtypes import as_dtype, get_default_dtype
 from ..errors import DTypeError, ShapeError
@@ -49,7 +49,7 @@ random_permutation = op(
 
 def _drawn(kind: str, device: Any, generator: Generator | None, **attrs: Any) -> Any:
     """A draw's array on a device, through the door, so that whoever listens hears of it."""
-    place = as_device(device or "cpu")
+    place = where(device)
     found = registry.on_device(place)
     with found.on(place.index):
         return getattr(local.doors[found.array_type], kind)(**attrs, generator=chosen(generator))

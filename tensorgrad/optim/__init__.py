@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..errors import missing_name
 from .adam import Adam, AdamW
 from .optimizer import Optimizer
 from .sgd import SGD
@@ -18,4 +19,4 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "lr_scheduler"]
 def __getattr__(name: str) -> Any:
     if name == "lr_scheduler":
         return importlib.import_module(f"{__name__}.lr_scheduler")
-    raise AttributeError(f"tensorgrad.optim has no {name}")
+    raise AttributeError(missing_name(f"torch.optim.{name}"))

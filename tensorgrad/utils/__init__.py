@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..errors import missing_name
+
 if TYPE_CHECKING:
     from . import checkpoint, data
 
@@ -14,4 +16,4 @@ __all__ = ["checkpoint", "data"]
 def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"tensorgrad.utils has no {name}")
+    raise AttributeError(missing_name(f"torch.utils.{name}"))
