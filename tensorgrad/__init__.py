@@ -51,6 +51,9 @@ from .dtypes import (
 )
 from .errors import missing_name as _missing_name
 from .interop import connect as _connect_others
+from .layout import Layout as layout
+from .layout import MemoryFormat as memory_format
+from .layout import channels_last, channels_last_3d, contiguous_format, preserve_format, strided
 from .ops import *  # noqa: F403 - every op family declares its public names in __all__
 from .ops.elementwise import elementwise
 from .tensor import Size, Tensor
@@ -109,13 +112,16 @@ if TYPE_CHECKING:
     from .ops.getitem import *  # noqa: F403
     from .ops.index import *  # noqa: F403
     from .ops.join import *  # noqa: F403
+    from .ops.legacy import *  # noqa: F403
     from .ops.like import *  # noqa: F403
     from .ops.matmul import *  # noqa: F403
     from .ops.pool import *  # noqa: F403
     from .ops.public import *  # noqa: F403
     from .ops.random import *  # noqa: F403
+    from .ops.ranges import *  # noqa: F403
     from .ops.rearrange import *  # noqa: F403
     from .ops.reduce import *  # noqa: F403
+    from .ops.reinterpret import *  # noqa: F403
     from .ops.scan import *  # noqa: F403
     from .ops.search import *  # noqa: F403
     from .ops.shape import *  # noqa: F403
@@ -150,10 +156,13 @@ __all__ = [
     "backend",
     "backends",
     "bfloat16",
+    "channels_last",
+    "channels_last_3d",
     "compiler",
     "complex64",
     "complex128",
     "config",
+    "contiguous_format",
     "device",
     "dispatch",
     "dtype",
@@ -176,16 +185,20 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "is_tensor",
+    "layout",
+    "memory_format",
     "memory_stats",
     "nn",
     "no_grad",
     "optim",
+    "preserve_format",
     "random",
     "set_backend",
     "set_default_device",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",
+    "strided",
     "testing",
     "uint8",
     "utils",

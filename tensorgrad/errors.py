@@ -25,8 +25,13 @@ class InputDTypeError(DTypeError, ValueError):
     """Raised when a layer's input does not have the dtype of its weights."""
 
 
-class DimError(TensorgradError, IndexError):
-    """Raised when a dimension is out of range for the tensor's rank, or given twice."""
+class ArgumentError(TensorgradError, RuntimeError, ValueError):
+    """Raised when a number is outside of what a function takes."""
+
+
+class DimError(TensorgradError, IndexError, RuntimeError):
+    """Raised when a dimension is out of range for the tensor's rank, or given twice: an IndexError in some places of
+    PyTorch, a RuntimeError in others."""
 
 
 class IndexOutOfRange(TensorgradError, IndexError, RuntimeError):

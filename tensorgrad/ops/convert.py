@@ -10,9 +10,10 @@ from ..backends import registry
 from ..device import Device
 from ..dtypes import BY_NAME, as_dtype
 from ..errors import AutogradError, DeviceError, DTypeError
+from ..layout import dense_order, follows, preserve_format
 from ..tensor import Tensor, install, wrap
 from .record import Op, Spec
-from .shape_core import cast, contiguous_copy
+from .shape_core import cast, contiguous_copy, copied
 
 __all__ = ["from_dlpack"]
 
@@ -107,13 +108,17 @@ def _parse_to(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, Any]
 
 
 def to(
-    self: Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False
-) -> Tensor:
+    self: Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False,
+    memory_format: Any = preserve_format,
+) -> Tensor:  # fmt: skip
     """The tensor on another device and/or in another dtype: ``x.to("cuda")``, ``x.to(tg.float64)``, ``x.to(other)``.
 
-    Returns the tensor itself if nothing changes, unless ``copy``. ``non_blocking`` is a permission, which backends
-    without asynchronous copies do not need.
+    Returns the tensor itself if nothing changes, unless ``copy``; a ``memory_format`` asks for that order in memory.
+    ``non_blocking`` is a permission, which backends without asynchronous copies do not need.
     """
+    if args and isinstance(args[-1], bool):  # x.to(device, dtype, non_blocking, copy)
+        at = 2 if len(args) > 2 and isinstance(args[-2], bool) else 1
+        args, copy = args[:-at], args[-1] if at == 2 else copy
     device, wanted = _parse_to(args, device, dtype)
     out = self
     if device is not None:
@@ -123,6 +128,10 @@ def to(
             out = move(out, device=place)
     if wanted is not None and wanted.name != out._data.dtype.name:
         out = _converted(out, wanted.np)
+    if memory_format is not None and memory_format is not preserve_format:
+        order = dense_order("to", out._data, memory_format)
+        if not follows(out._data, memory_format):
+            out = copied(out, order)
     if copy and out is self:
         out = contiguous_copy(self)
     return out
@@ -134,7 +143,9 @@ def _converted(x: Tensor, dtype: Any) -> Tensor:
 
 
 def _caster(name: str) -> Any:
-    def convert(self: Tensor) -> Tensor:
+    def convert(self: Tensor, memory_format: Any = preserve_format) -> Tensor:
+        if memory_format is not preserve_format:
+            return to(self, dtype=BY_NAME[name], memory_format=memory_format)
         return self if self._data.dtype.name == name else _converted(self, BY_NAME[name].np)
 
     convert.__doc__ = f"The elements as {name}; the tensor itself if it is {name} already."
@@ -150,9 +161,15 @@ for _method, _dtype in _METHODS.items():
     install(_caster(_dtype), _method)
 
 
-def type_(self: Tensor, dtype: Any = None) -> Any:
-    """The dtype's name without an argument, else the tensor converted to ``dtype``."""
-    return repr(self.dtype) if dtype is None else self.to(as_dtype(dtype))
+def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """Without an argument PyTorch's name of the tensor's type, ``"torch.FloatTensor"``; else the tensor converted to a
+    dtype, or to a type given by its name or constructor. ``non_blocking`` is a permission, as in ``to``."""
+    from .legacy import meaning_of, type_name
+
+    if dtype is None:
+        return type_name(self.dtype, self.device.type)
+    wanted, place = meaning_of(dtype)
+    return self.to(device=place, dtype=wanted)
 
 
 def type_as(self: Tensor, other: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Making tensors: from data, filled, in ranges; and turning what users pass into tensors."""
+"""Making tensors: from data, and filled; and turning what users pass into tensors. Ranges are in ``ranges.py``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 
 from ..backends import registry
 from ..device import CPU, where
-from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype, numpy_dtype
+from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
 from ..errors import DeviceError, DTypeError, ShapeError
+from ..layout import check_layout, dense_order, preserve_format
 from ..tensor import Tensor, wrap
 
 __all__ = [
-    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
-    "ones_like", "tensor", "zeros", "zeros_like",
+    "as_tensor", "empty", "empty_like", "empty_permuted", "empty_strided", "from_numpy", "full", "full_like", "ones",
+    "ones_like", "scalar_tensor", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 _NUMBERS = (bool, int, float, complex)
@@ -24,7 +25,9 @@ _NUMBERS = (bool, int, float, complex)
 def shape_from(name: str, given: Any) -> tuple[int, ...]:
     """A shape from ``f(2, 3)`` or ``f((2, 3))``. Raises ShapeError for negative sizes, TypeError for non-integers."""
     if len(given) == 1 and not isinstance(given[0], (int, np.integer)):
-        given = given[0]
+        one = given[0]
+        if not (isinstance(one, Tensor) and one._data.ndim == 0):
+            given = one
     sizes = []
     for size in given:
         if isinstance(size, bool) or not hasattr(size, "__index__"):
@@ -83,6 +86,7 @@ def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
         own = as_dtype(data.dtype)
         return np.array(data, dtype=(dtype or own).np)
     if isinstance(data, (list, tuple)) and _holds_tensor(data):
+        dtype = dtype or _common_dtype(data)
         data = _with_numbers(data)
     try:
         array = np.array(data)
@@ -118,13 +122,29 @@ def _holds_numpy(data: Any) -> bool:
     return isinstance(data, (np.ndarray, np.generic))
 
 
+def _common_dtype(data: Any) -> DType | None:
+    """The dtype of nested sequences of tensors; None if numbers are among them, which have a say of their own."""
+    found: DType | None = None
+    for part in data:
+        if isinstance(part, Tensor):
+            one: DType | None = part.dtype
+        else:
+            one = _common_dtype(part) if isinstance(part, (list, tuple)) and part else None
+        if one is None:
+            return None
+        found = one if found is None else promote_types(found, one)
+    return found
+
+
 def _with_numbers(data: Any) -> Any:
     if isinstance(data, Tensor):
         return data.tolist()
     return [_with_numbers(part) for part in data] if isinstance(data, (list, tuple)) else data
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Tensor:
     """A new leaf tensor holding a copy of ``data``.
 
     Args:
@@ -133,12 +153,16 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
             arrays keep theirs.
         device: where to put it; ``"cpu"`` by default, the tensor's own if ``data`` is one.
         requires_grad: record operations on it.
+        pin_memory: put it into page-locked host memory; see ``Tensor.pin_memory``.
     Raises: TypeError or ValueError if ``data`` does not make a rectangular array of numbers; DTypeError for a dtype
         that tensorgrad does not store; DeviceError for a device that is not here.
     Example:
         >>> tensor([[1, 2], [3, 4]]).shape
         tensorgrad.Size([2, 2])
     """
+    if pin_memory:
+        pinned: Tensor = tensor(data, dtype=dtype, device=device).pin_memory()
+        return finish(pinned._data, requires_grad)
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         out: Tensor = data.detach().clone()
@@ -205,8 +229,30 @@ def as_operand(name: str, x: Any) -> Any:
     raise TypeError(f"{name}: expected a Tensor or a number, got {type(x).__name__}: {x!r}")
 
 
-def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
-    if dtype is None:
+def _placed(requires_grad: bool, pin_memory: bool, out: Tensor) -> Tensor:
+    if pin_memory:
+        out = out.pin_memory()
+    return finish(out._data, requires_grad) if requires_grad else out
+
+
+def _written(name: str, result: Tensor, out: Tensor | None, requires_grad: bool) -> Tensor:
+    """``result``, or ``out`` with it written in."""
+    if out is None:
+        return result
+    from .inplace import deliver
+
+    deliver(name, result, out)
+    return out.requires_grad_() if requires_grad else out
+
+
+def _filled(
+    name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: Any, requires_grad: bool, layout: Any = None,
+    pin_memory: bool = False, out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    check_layout(name, layout)
+    if dtype is None and out is not None:
+        chosen = out.dtype
+    elif dtype is None:
         chosen = get_default_dtype() if not isinstance(value, (bool, int)) else as_dtype(type(value))
         if isinstance(value, complex):
             chosen = get_default_dtype().to_complex()
@@ -214,116 +260,192 @@ def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, device: A
         chosen = as_dtype(dtype)
     if value:
         check_storable(name, value, chosen)
+    if out is not None and device is None:
+        device = out.device
     place = where(device)
     found = registry.on_device(place)
     with found.on(place.index):
-        out = wrap(found.raw.full(shape=shape, value=value, dtype=chosen.np))
+        made = wrap(found.raw.full(shape=shape, value=value, dtype=chosen.np))
+    if out is not None:
+        return _written(name, made, out, requires_grad)
+    if pin_memory:
+        return _placed(requires_grad, pin_memory, made)
     if requires_grad:
-        out.requires_grad = True
-    return out
+        made.requires_grad = True
+    return made
 
 
 def full(
-    size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+    size: Sequence[int], fill_value: Any, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
     """A tensor of the given size, every element ``fill_value``."""
     value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
-    return _filled("full", shape_from("full", (size,)), value, dtype, device, requires_grad)
+    shape = shape_from("full", (size,))
+    return _filled("full", shape, value, dtype, device, requires_grad, layout, pin_memory, out)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
-    return _filled("zeros", shape_from("zeros", size), 0.0, dtype, device, requires_grad)
+def _sizes(name: str, given: tuple[Any, ...], size: Any) -> tuple[int, ...]:
+    """The shape from ``f(2, 3)``, ``f((2, 3))`` or ``f(size=(2, 3))``."""
+    if size is None:
+        return shape_from(name, given)
+    if given:
+        raise TypeError(f"{name}: the size was given twice, as {given} and as size={size!r}.")
+    return shape_from(name, (size,))
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
-    return _filled("ones", shape_from("ones", size), 1.0, dtype, device, requires_grad)
+def zeros(
+    *args: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor of zeros: ``zeros(2, 3)``, ``zeros((2, 3))`` or ``zeros(size=(2, 3))``."""
+    return _filled("zeros", _sizes("zeros", args, size), 0.0, dtype, device, requires_grad, layout, pin_memory, out)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor whose elements are whatever the memory held."""
-    shape = shape_from("empty", size)
+def ones(
+    *args: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor of ones: ``ones(2, 3)``, ``ones((2, 3))`` or ``ones(size=(2, 3))``."""
+    return _filled("ones", _sizes("ones", args, size), 1.0, dtype, device, requires_grad, layout, pin_memory, out)
+
+
+def scalar_tensor(
+    s: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """The number ``s`` as a 0-d tensor, in the default dtype unless another is given."""
+    value = s.item() if isinstance(s, (Tensor, np.generic)) else s
+    chosen = get_default_dtype() if dtype is None else dtype
+    return _filled("scalar_tensor", (), value, chosen, device, requires_grad, layout, pin_memory)
+
+
+def empty(
+    *args: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """A tensor whose elements are whatever the memory held; row-major, or in the order of a ``memory_format``."""
+    check_layout("empty", layout)
+    shape = _sizes("empty", args, size)
+    if dtype is None and out is not None:
+        dtype = out.dtype
+    made = _uninitialized(shape, dtype, device)
+    if memory_format is not None:
+        order = dense_order("empty", made._data, memory_format)
+        made = made if order is None else _in_order(made, shape, order)
+    if out is not None:
+        return _written("empty", made, out, requires_grad)
+    return _placed(requires_grad, pin_memory, made)
+
+
+def _uninitialized(shape: tuple[int, ...], dtype: Any, device: Any) -> Tensor:
     chosen = get_default_dtype() if dtype is None else as_dtype(dtype)
     place = where(device)
     found = registry.on_device(place)
     with found.on(place.index):
-        out = wrap(found.empty(shape, chosen.np))
-    if requires_grad:
-        out.requires_grad = True
-    return out
+        return wrap(found.empty(shape, chosen.np))
 
 
-def _like(x: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+def _in_order(flat: Tensor, shape: tuple[int, ...], order: tuple[int, ...]) -> Tensor:
+    """The memory of ``flat`` seen in ``shape``, running through the dimensions in this order."""
+    inside = flat._data.reshape([shape[d] for d in order])
+    return wrap(inside.transpose([order.index(d) for d in range(len(order))]))
+
+
+def empty_permuted(
+    size: Sequence[int], physical_layout: Sequence[int], *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """An uninitialized tensor whose memory runs through the dimensions as ``physical_layout`` orders them.
+
+    Raises: ShapeError unless ``physical_layout`` is a permutation of the dimensions.
+    """
+    check_layout("empty_permuted", layout)
+    shape, order = shape_from("empty_permuted", (size,)), tuple(physical_layout)
+    if sorted(order) != list(range(len(shape))):
+        raise ShapeError(
+            f"empty_permuted: Number of dimensions in size does not match the length of the physical_layout, or it is "
+            f"no permutation of them: size {shape}, physical_layout {order}; a duplicate dim is not allowed."
+        )
+    made = _in_order(_uninitialized(shape, dtype, device), shape, order)
+    return _placed(requires_grad, pin_memory, made)
+
+
+def empty_strided(
+    size: Sequence[int], stride: Sequence[int], *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """An uninitialized tensor whose neighbours along dimension d lie ``stride[d]`` elements apart in memory.
+
+    Raises: ShapeError for negative strides, or as many as there are not sizes.
+    """
+    check_layout("empty_strided", layout)
+    shape, steps = shape_from("empty_strided", (size,)), shape_from("empty_strided", (tuple(stride),))
+    if len(shape) != len(steps):
+        raise ShapeError(
+            f"empty_strided: dimensionality of sizes ({len(shape)}) must match dimensionality of strides "
+            f"({len(steps)})."
+        )
+    span = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
+    flat = _uninitialized(shape_from("empty_strided", (span,)), dtype, device)
+    if span == 0:
+        return _placed(requires_grad, pin_memory, wrap(flat._data.reshape(shape)))
+    door = registry.active(flat._data).raw
+    made = wrap(door.as_strided(flat._data, size=shape, stride=steps, offset=0, within=(1,)))
+    return _placed(requires_grad, pin_memory, made)
+
+
+def _like(
+    name: str, x: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool, layout: Any, pin_memory: bool,
+    memory_format: Any,
+) -> Tensor:  # fmt: skip
     if not isinstance(x, Tensor):
-        raise TypeError(f"expected a Tensor, got {type(x).__name__}")
-    return _filled("full_like", tuple(x.shape), value, dtype or x.dtype, device or x.device, requires_grad)
+        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
+    shape = tuple(x.shape)
+    order = None
+    if memory_format is not preserve_format:
+        order = dense_order(name, x._data, memory_format)
+    if value is None:
+        check_layout(name, layout)
+        made = _uninitialized(shape, dtype or x.dtype, device or x.device)
+    else:
+        made = _filled(name, shape, value, dtype or x.dtype, device or x.device, False, layout)
+    if order is not None:
+        made = _in_order(made, shape, order)
+    return _placed(requires_grad, pin_memory, made)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False, memory_format: Any = preserve_format,
+) -> Tensor:  # fmt: skip
     """Zeros in the shape, dtype and device of ``input``."""
-    return _like(input, 0, dtype, device, requires_grad)
+    return _like("zeros_like", input, 0, dtype, device, requires_grad, layout, pin_memory, memory_format)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(
+    input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False, memory_format: Any = preserve_format,
+) -> Tensor:  # fmt: skip
     """Ones in the shape, dtype and device of ``input``."""
-    return _like(input, 1, dtype, device, requires_grad)
+    return _like("ones_like", input, 1, dtype, device, requires_grad, layout, pin_memory, memory_format)
 
 
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """``fill_value`` in the shape, dtype and device of ``input``."""
-    return _like(input, fill_value, dtype, device, requires_grad)
-
-
-def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """An uninitialized tensor in the shape, dtype and device of ``input``."""
-    return empty(
-        tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad
-    )
-
-
-def arange(
-    start: float, end: float | None = None, step: float = 1, *, dtype: Any = None, device: Any = None,
-    requires_grad: bool = False,
+    input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = preserve_format,
 ) -> Tensor:  # fmt: skip
-    """Numbers from ``start`` to ``end`` (excluded) in steps: ``arange(4)``, ``arange(1, 4)``, ``arange(0, 1, 0.1)``.
-
-    Raises ValueError for a step of zero, or one that leads away from ``end``.
-    """
-    if end is None:
-        start, end = 0, start
-    if step == 0 or (end - start) * step < 0:
-        raise ValueError(f"arange: step {step} does not lead from {start} to {end}.")
-    if dtype is None:
-        chosen = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else BY_NAME["int64"]
-    else:
-        chosen = as_dtype(dtype)
-    count = max(0, int(np.ceil((end - start) / step)))
-    exact: Any = np.arange(count)
-    if all(isinstance(v, int) for v in (start, end, step)):
-        values = start + exact * step
-    else:
-        values = start + exact.astype(np.float64) * step
-    return finish(to_device(values.astype(chosen.np), device), requires_grad)
+    """``fill_value`` in the shape, dtype and device of ``input``."""
+    value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
+    return _like("full_like", input, value, dtype, device, requires_grad, layout, pin_memory, memory_format)
 
 
-def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """``steps`` numbers evenly spaced from ``start`` to ``end``, both included."""
-    if steps < 0:
-        raise ValueError(f"linspace: the number of steps must not be negative, got {steps}.")
-    chosen = get_default_dtype() if dtype is None else as_dtype(dtype)
-    return finish(to_device(np.linspace(start, end, steps).astype(chosen.np), device), requires_grad)
-
-
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """The (n, m) matrix with ones on the diagonal."""
-    chosen = get_default_dtype() if dtype is None else as_dtype(dtype)
-    array = np.eye(n, n if m is None else m, dtype=np.float64).astype(chosen.np)
-    return finish(to_device(array, device), requires_grad)
+def empty_like(
+    input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False, memory_format: Any = preserve_format,
+) -> Tensor:  # fmt: skip
+    """An uninitialized tensor in the shape, dtype and device of ``input``."""
+    return _like("empty_like", input, None, dtype, device, requires_grad, layout, pin_memory, memory_format)
 
 
 def default_float() -> np.dtype[Any]:

@@ -318,7 +318,7 @@ def multi_margin_loss(
         apart = pw.square(apart)
     if weight is not None:
         apart = pw.mul(apart, shaped(recorded.index_select(weight, classes, dim=0), (rows, 1)))
-    from .create import arange
+    from .ranges import arange
 
     others = pw.ne(arange(count, device=x.device), places)
     losses = pw.where(others, apart, 0.0).sum(1) / count

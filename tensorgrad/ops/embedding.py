@@ -148,7 +148,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Returns: int64 (*, num_classes).
     Raises: DTypeError unless int64; IndexOutOfRange for a class that does not fit.
     """
-    from .create import arange
+    from .ranges import arange
 
     require_tensors("one_hot", tensor=tensor)
     if np_dtype(tensor).name != "int64":

@@ -22,9 +22,9 @@ from .inplace import deliver, write_into
 _PLAIN = (
     "abs", "acos", "acosh", "angle", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_left_shift",
     "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "conj", "cos", "cosh", "digamma", "eq",
-    "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "ge", "gt", "imag", "isfinite",
+    "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "ge", "gt", "isfinite",
     "isinf", "isnan", "le", "lerp", "lgamma", "log", "log10", "log1p", "log2", "logaddexp", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "real", "reciprocal",
+    "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "reciprocal",
     "remainder", "rsqrt", "sigmoid", "sign", "sin", "sinc", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "xlogy",
 )  # fmt: skip
 _ALIASES = {
@@ -32,7 +32,7 @@ _ALIASES = {
     "arctan2": "atan2", "arctanh": "atanh", "fix": "trunc", "greater": "gt", "greater_equal": "ge", "less": "lt",
     "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne",
 }  # fmt: skip
-_NO_INPLACE = frozenset(("angle", "conj", "imag", "isfinite", "isinf", "isnan", "maximum", "minimum", "real"))
+_NO_INPLACE = frozenset(("angle", "conj", "isfinite", "isinf", "isnan", "maximum", "minimum"))
 
 __all__ = [
     "add", "addcdiv", "addcmul", "clamp", "clamp_max", "clamp_min", "clip", "complex", "div", "divide", "logit",
@@ -95,12 +95,6 @@ def angle(input: Tensor, *, out: Any = None) -> Any:
     record = pw.angle_of_real if isinstance(input, Tensor) and input.dtype.category == 2 else pw.angle
     result = record(input)
     return result if out is None else deliver("angle", result, out)
-
-
-def real(input: Tensor, *, out: Any = None) -> Any:
-    """The real part of complex numbers, a copy; a real tensor is returned itself."""
-    result = input if isinstance(input, Tensor) and input.dtype.category < 3 else pw.real(input)
-    return result if out is None else deliver("real", result, out)
 
 
 def add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
@@ -341,5 +335,3 @@ _install_inplace("round", pw.round)
 _install_inplace("clamp_min", pw.clamp_min)
 _install_inplace("clamp_max", pw.clamp_max)
 install(lambda self, condition, other: where(condition, self, other), "where")
-Tensor.real = property(lambda self: real(self))  # type: ignore[attr-defined]
-Tensor.imag = property(lambda self: pw.imag(self))  # type: ignore[attr-defined]

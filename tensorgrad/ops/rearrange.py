@@ -158,7 +158,7 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
     total = int(ends[-1]) if size else 0
     if output_size is not None and output_size != total:
         raise ShapeError(f"repeat_interleave: output_size is {output_size}, but the repeats add up to {total}.")
-    from .create import arange
+    from .ranges import arange
 
     places = searchsorted(ends, arange(total, device=x.device), right=True)
     return index_select(x, at, places)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..dtypes import DType
 from ..errors import DimError, ShapeError
+from ..layout import contiguous_format, dense_order, follows, preserve_format
 from ..tensor import Size, Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
@@ -128,13 +130,19 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
     return reshape(self, tuple(other._data.shape))
 
 
-def view(self: Tensor, *shape: Any) -> Tensor:
-    """The same memory in another shape; never a copy.
+def view(self: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
+    """The same memory in another shape, never a copy; or, ``x.view(tg.int32)``, read as another dtype.
 
     Raises: ShapeError if the memory's layout does not allow it (``reshape`` copies then) or the number of elements
         differs.
     """
-    sizes = inferred("view", self._data.size, integers("view", shape))
+    if len(shape) == 1 and (isinstance(shape[0], (DType, type))):
+        dtype, shape = shape[0], ()
+    if dtype is not None:
+        from .reinterpret import view_as_dtype
+
+        return view_as_dtype(self, dtype)
+    sizes = inferred("view", self._data.size, integers("view", shape if size is None else (size,)))
     if not viewable(self._data, sizes):
         raise ShapeError(
             f"view: view size {sizes} is not compatible with the tensor's size {tuple(self.shape)} and stride "
@@ -330,16 +338,20 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A copy in fresh memory, through which gradients flow. ``memory_format`` None means row-major."""
-    require_tensor("clone", input)
-    if memory_format is not None and "contiguous" not in str(memory_format) and "preserve" not in str(memory_format):
-        raise TypeError(f"clone: memory_format {memory_format!r} is not supported; tensors are row-major.")
-    return core.contiguous_copy(input)
+    """A copy in fresh memory, through which gradients flow; row-major, unless a ``memory_format`` says otherwise."""
+    order = dense_order("clone", require_tensor("clone", input), memory_format)
+    return core.copied(input, order)
 
 
-def contiguous(input: Tensor) -> Tensor:
-    """The tensor itself if its elements lie in memory in row-major order, else such a copy."""
-    return input if require_tensor("contiguous", input).flags.c_contiguous else core.contiguous_copy(input)
+def contiguous(input: Tensor, memory_format: Any = contiguous_format) -> Tensor:
+    """The tensor itself if its elements lie in memory in row-major order (or that of the format), else such a copy."""
+    array = require_tensor("contiguous", input)
+    if memory_format is contiguous_format:
+        return input if array.flags.c_contiguous else core.contiguous_copy(input)
+    if memory_format is preserve_format:
+        raise ShapeError("contiguous: preserve_format is no order to bring elements into; use contiguous_format.")
+    order = dense_order("contiguous", array, memory_format)
+    return input if follows(array, memory_format) else core.copied(input, order)
 
 
 # --- what a tensor's shape and memory are
@@ -372,9 +384,9 @@ def stride(self: Tensor, dim: int | None = None) -> Any:
     return steps if dim is None else steps[one_dim("stride", dim, len(steps))]
 
 
-def is_contiguous(self: Tensor) -> bool:
-    """Whether the elements lie in memory in row-major order."""
-    return bool(self._data.flags.c_contiguous)
+def is_contiguous(self: Tensor, memory_format: Any = contiguous_format) -> bool:
+    """Whether the elements lie in memory in row-major order, or in that of the format."""
+    return follows(self._data, memory_format)
 
 
 def storage_offset(self: Tensor) -> int:

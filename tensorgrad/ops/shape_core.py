@@ -6,6 +6,7 @@ from typing import Any
 
 from ..dtypes import numpy_dtype
 from ..errors import DimError, ShapeError
+from ..tensor import wrap
 from .record import Spec, op
 from .samples import Arg, Sample
 
@@ -105,6 +106,20 @@ contiguous_copy = op(
     samples=_copies,
     doc="A fresh C-contiguous copy.",
 )
+
+
+def copied(x: Any, order: tuple[int, ...] | None) -> Any:
+    """A copy of the Tensor ``x`` whose memory runs through the dimensions in this order; None means row-major."""
+    if order is None:
+        return contiguous_copy(x)
+    return owned(permute(contiguous_copy(permute(x, dims=order)), dims=_inverse(order)))
+
+
+def owned(view: Any) -> Any:
+    """A view of memory that nothing else sees, as a tensor of its own."""
+    out = wrap(view._data)
+    out._node, out._slot, out._tracked = view.grad_fn, view._slot, view._tracked
+    return out
 
 
 def _permute_infer(x: Any, *, dims: tuple[int, ...]) -> Spec:

@@ -1,0 +1,215 @@
+"""Numbers in ranges, and the positions of triangles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..layout import check_layout
+from ..tensor import Tensor, wrap
+from .create import finish, to_device
+
+__all__ = ["arange", "eye", "linspace", "logspace", "range", "tril_indices", "triu_indices"]
+
+
+def _made(
+    name: str, values: Any, dtype: DType, layout: Any, device: Any, requires_grad: bool, pin_memory: bool,
+    out: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """Host numbers as a tensor of the dtype, or in ``out``."""
+    check_layout(name, layout)
+    array = np.asarray(values).astype(dtype.np)
+    if out is not None:
+        from .inplace import deliver
+
+        result = deliver(name, wrap(to_device(array, out.device if device is None else device)), out)
+        return result.requires_grad_() if requires_grad else result
+    placed = to_device(array, device)
+    return finish(wrap(placed).pin_memory()._data if pin_memory else placed, requires_grad)
+
+
+def _number(name: str, value: Any) -> Any:
+    """A Python number from a number or a tensor of no dimensions."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        if value.ndim:
+            raise ShapeError(f"{name}: only supports 0-dimensional start and end tensors, got {tuple(value.shape)}.")
+        return value.item()
+    if isinstance(value, np.generic):
+        return value.item()
+    if not isinstance(value, (bool, int, float, complex)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}: {value!r}.")
+    return value
+
+
+def _dtype_for(dtype: Any, out: Tensor | None, default: DType) -> DType:
+    return as_dtype(dtype) if dtype is not None else default if out is None else out.dtype
+
+
+def arange(
+    *bounds: Any, start: Any = None, end: Any = None, step: Any = None, out: Tensor | None = None, dtype: Any = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Numbers from ``start`` to ``end`` (excluded) in steps: ``arange(4)``, ``arange(1, 4)``, ``arange(0, 1, 0.1)``.
+
+    Integers give int64, floats the default dtype. With an integer ``dtype`` the start and the step are cut to
+    integers, as in PyTorch.
+
+    Raises: ArgumentError (a RuntimeError and ValueError) for a step of zero, or one that leads away from ``end``.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.arange(1, 2.5, 0.5).tolist()
+        [1.0, 1.5, 2.0]
+    """
+    first, last, by = _bounds("arange", bounds, start, end, step)
+    floats = any(isinstance(v, float) for v in (first, last, by))
+    chosen = _dtype_for(dtype, out, get_default_dtype() if floats else BY_NAME["int64"])
+    _check_range("arange", first, last, by)
+    if chosen.category == 3:
+        raise DTypeError(f"arange: complex numbers have no order; got dtype {chosen}.")
+    if chosen.name == "int64":
+        first, last, by = int(first), int(last), int(by)
+        if by == 0:
+            raise ArgumentError("arange: step must be nonzero; it is cut to the integer 0 for dtype int64.")
+        count = max(0, -(-(last - first) // by))
+    else:
+        count = max(0, int(np.ceil((last - first) / by)))
+        if chosen.category < 2:
+            first, by = int(first), int(by)
+    exact: Any = np.arange(count)
+    if isinstance(first, float) or isinstance(by, float):
+        exact = exact.astype(np.float64)
+    return _made("arange", first + exact * by, chosen, layout, device, requires_grad, pin_memory, out)
+
+
+def _bounds(name: str, bounds: tuple[Any, ...], start: Any, end: Any, step: Any) -> tuple[Any, Any, Any]:
+    """(start, end, step) as Python numbers, from what was given in order and by name."""
+    order = ("end",) if len(bounds) == 1 and end is None else ("start", "end", "step")
+    if len(bounds) > len(order):
+        raise TypeError(f"{name}: takes start, end and step, got {len(bounds)} positional arguments.")
+    given = dict(zip(order, bounds, strict=False))
+    for key, value in (("start", start), ("end", end), ("step", step)):
+        if value is not None:
+            if key in given:
+                raise TypeError(f"{name}: {key} was given twice.")
+            given[key] = value
+    if "end" not in given:
+        raise TypeError(f"{name}: the argument end is missing.")
+    parts = given.get("start", 0), given["end"], given.get("step", 1)
+    first, last, by = (_number(name, part) for part in parts)
+    return first, last, by
+
+
+def _check_range(name: str, first: Any, last: Any, by: Any) -> None:
+    if by == 0:
+        raise ArgumentError(f"{name}: step must be nonzero.")
+    if not (np.isfinite(first) and np.isfinite(last)):
+        raise ArgumentError(f"{name}: unsupported range: {first} -> {last}.")
+    if (last - first) * by < 0:
+        raise ArgumentError(
+            f"{name}: upper bound and lower bound inconsistent with step sign: step {by} does not lead from {first} "
+            f"to {last}."
+        )
+
+
+def range(
+    *bounds: Any, start: Any = None, end: Any = None, step: Any = None, out: Tensor | None = None, dtype: Any = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Numbers from ``start`` to ``end``, which is included, in the default dtype; ``arange`` is what Python means."""
+    first, last, by = _bounds("range", bounds, start, end, step)
+    _check_range("range", first, last, by)
+    chosen = _dtype_for(dtype, out, get_default_dtype())
+    count = int((last - first) / by) + 1
+    return _made("range", first + np.arange(count) * by, chosen, layout, device, requires_grad, False, out)
+
+
+def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.ndarray[Any, Any]:
+    """The numbers of ``linspace`` before they are cut to the dtype: the second half is counted from the end, so that
+    both ends are exact."""
+    if isinstance(steps, bool) or not hasattr(steps, "__index__"):
+        raise TypeError(f"{name}: steps must be an integer, got {steps!r}.")
+    count = int(steps.__index__())
+    if count < 0:
+        raise ArgumentError(f"{name}: number of steps must be non-negative, got {count}.")
+    if dtype.category < 2:
+        start, end = int(start), int(end)
+    kind = np.complex128 if dtype.category == 3 else np.float64
+    first, last = kind(start), kind(end)
+    if count == 1:
+        return np.full(1, first)
+    at = np.arange(count)
+    step = (last - first) / max(count - 1, 1)
+    return np.where(at < count // 2, first + step * at, last - step * (count - 1 - at))
+
+
+def _spaced_dtype(name: str, dtype: Any, out: Tensor | None, *ends: Any) -> DType:
+    complex_ends = any(isinstance(v, complex) for v in ends)
+    default = get_default_dtype().to_complex() if complex_ends else get_default_dtype()
+    chosen = _dtype_for(dtype, out, default)
+    if complex_ends and chosen.category < 3:
+        raise DTypeError(f"{name}: complex ends need a complex dtype, got {chosen}.")
+    return chosen
+
+
+def linspace(
+    start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """``steps`` numbers evenly spaced from ``start`` to ``end``, both included; the ends may be 0-d tensors."""
+    ends = _number("linspace", start), _number("linspace", end)
+    chosen = _spaced_dtype("linspace", dtype, out, *ends)
+    values = _spaced("linspace", *ends, steps, chosen)
+    return _made("linspace", values, chosen, layout, device, requires_grad, pin_memory, out)
+
+
+def logspace(
+    start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tensor | None = None, dtype: Any = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """``base`` to the powers evenly spaced from ``start`` to ``end``, both included."""
+    ends = _number("logspace", start), _number("logspace", end)
+    chosen = _spaced_dtype("logspace", dtype, out, *ends)
+    powers = _spaced("logspace", *ends, steps, chosen)
+    with np.errstate(all="ignore"):
+        values = np.power(powers.dtype.type(base), powers)
+    return _made("logspace", values, chosen, layout, device, requires_grad, pin_memory, out)
+
+
+def eye(
+    n: int, m: int | None = None, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """The (n, m) matrix with ones on the diagonal. Raises ArgumentError for negative sizes."""
+    rows, columns = int(n), int(n if m is None else m)
+    for letter, size in (("n", rows), ("m", columns)):
+        if size < 0:
+            raise ArgumentError(f"eye: {letter} must be greater or equal to 0, got {size}.")
+    chosen = _dtype_for(dtype, out, get_default_dtype())
+    return _made("eye", np.eye(rows, columns), chosen, layout, device, requires_grad, pin_memory, out)
+
+
+def _triangle(name: str, row: int, col: int, offset: int, dtype: Any, device: Any, layout: Any, lower: bool) -> Tensor:
+    if row < 0 or col < 0:
+        raise ArgumentError(f"{name}: row and col must be non-negative, got {row} and {col}.")
+    chosen = as_dtype(dtype)
+    if chosen.name not in ("int64", "int32"):
+        raise DTypeError(f'{name}: "{name}" is not implemented for {chosen}; positions are int64 or int32.')
+    places = np.tril_indices(row, offset, col) if lower else np.triu_indices(row, offset, col)
+    return _made(name, np.stack(places), chosen, layout, device, False, False, None)
+
+
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = BY_NAME["int64"], device: Any = None, layout: Any = None
+) -> Tensor:
+    """The positions of the lower triangle of a (row, col) matrix: (2, n), rows first, in row-major order."""
+    return _triangle("tril_indices", row, col, offset, dtype, device, layout, True)
+
+
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = BY_NAME["int64"], device: Any = None, layout: Any = None
+) -> Tensor:
+    """The positions of the upper triangle of a (row, col) matrix: (2, n), rows first, in row-major order."""
+    return _triangle("triu_indices", row, col, offset, dtype, device, layout, False)
