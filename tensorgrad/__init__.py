@@ -76,6 +76,7 @@ _PRIVATE = frozenset(("__config__", "_dynamo"))
 # Functions whose module is loaded when they are first named, so that importing the package stays fast; modules are
 # found by their name alone.
 _HOMES = {
+    **dict.fromkeys(("load", "save"), "serialization"),
     "compile": "compiler",
     "get_device_module": "settings",
     "get_deterministic_debug_mode": "settings",

@@ -1,7 +1,7 @@
 """``torch.hub``, refused: fetching models runs code from the network, which this package never does.
 
-What works instead: install the model's code as a package, download its weights with a tool of your choice, and read them
-with ``tensorgrad.load`` or ``tensorgrad.io.safetensors.load_file``.
+What works instead: install the model's code as a package, download its weights with a tool of your choice, and read
+them with ``tensorgrad.load`` or ``tensorgrad.io.safetensors.load_file``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``save`` and ``load``: files that PyTorch reads, and PyTorch's files, with no PyTorch here.
 
 By default nothing in a file is run: ``load`` interprets the pickle itself and builds only tensors, containers, numbers
-and what ``add_safe_globals`` allowed (``tensorgrad.io.unpickle`` and ``allowed``). Only ``weights_only=False`` lets a file
-name any function, as Python's own pickle does: for files whose maker you trust.
+and what ``add_safe_globals`` allowed (``tensorgrad.io.unpickle`` and ``allowed``). Only ``weights_only=False`` lets a
+file name any function, as Python's own pickle does: for files whose maker you trust.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import IO, Any
 
-from .errors import TensorgradError
 from .io import allowed
 from .io.archive import Archive, write_archive
 from .io.atomic import atomic_file
@@ -227,14 +226,12 @@ class _How:
         return _Trusting(content, persistent, self.encoding, self.errors)
 
 
-
-
 class _Trusting:
     """Python's own reader, for files that may run code."""
 
     def __init__(self, content: Any, persistent: Callable[[Any], Any], encoding: str, errors: str):
         self.file = _io.BytesIO(content)
-        self.settings = {"encoding": encoding, "errors": errors}
+        self.encoding, self.errors = encoding, errors
         self.persistent = persistent
 
     @property
@@ -246,7 +243,7 @@ class _Trusting:
         self.file.seek(value)
 
     def load(self) -> Any:
-        reader = _NamesOfTorch(self.file, **self.settings)
+        reader = _NamesOfTorch(self.file, encoding=self.encoding, errors=self.errors)
         reader.persistent = self.persistent
         try:
             return reader.load()
@@ -272,8 +269,12 @@ class _NamesOfTorch(pickle.Unpickler):
         return _counterpart(module, name)
 
 
+_RENAMED = {"NonDynamicallyQuantizableLinear": "Linear"}  # PyTorch's classes that differ in nothing that is here
+
+
 def _counterpart(module: str, name: str) -> Any:
     """What tensorgrad has under a name of PyTorch, whose modules lie deeper: nn.modules.linear.Linear is nn.Linear."""
+    name = _RENAMED.get(name, name)
     parts = module.split(".")[1:]
     while True:
         path = ".".join((__package__, *parts))
@@ -335,7 +336,9 @@ class _Storages:
     def __call__(self, pid: Any) -> Storage:
         dtype, key, location, count = _parsed(pid, self.legacy)
         if self.legacy and pid[5] is not None:
-            raise CheckpointError("the file has views of storages as PyTorch wrote them before 0.4; save it anew there.")
+            raise CheckpointError(
+                "the file has views of storages as PyTorch wrote them before 0.4; save it anew there."
+            )
         storage = self.found.get(key)
         if storage is None:
             storage = self.found[key] = Storage(dtype, count, location)
@@ -391,14 +394,15 @@ def _load_stream(content: memoryview, how: _How) -> Any:
     )
     if bytes(content[257:262]) == b"ustar":
         raise CheckpointError("the file is a tar archive as PyTorch wrote them before 0.1.10; save it anew there.")
-    mark = reader.load()
-    if mark != _MAGIC:
+    if content[0] != pickle.PROTO[0] or reader.load() != _MAGIC:
         raise CheckpointError("the file is neither a zip archive nor a stream that torch.save wrote.")
     version, facts = reader.load(), reader.load()
     if version != _VERSION:
         raise CheckpointError(f"the file's version is {version!r}; {_VERSION} is known.")
     if not isinstance(facts, dict) or facts.get("little_endian", True) is not True:
-        raise CheckpointError("the file was written on a big-endian machine, in a format that is read as little-endian.")
+        raise CheckpointError(
+            "the file was written on a big-endian machine, in a format that is read as little-endian."
+        )
     begin = reader.position
     pending = _Pending(how, len(content) - begin)
     result, position = _read_at(how, content, begin, pending)
@@ -422,9 +426,9 @@ def _load_stream(content: memoryview, how: _How) -> Any:
         if storage.size():
             storage.array[...] = elements
         position = end
-    if all(storage.device.type == "cpu" for storage in pending.found.values()):
+    if all(storage.device.type == "cpu" and not storage.read_early for storage in pending.found.values()):
         return result
-    # Tensors were made before their elements were read. Now that these are here, make the tensors where they belong.
+    # Tensors were made before their elements were read. Now that these are here, make the tensors again.
     for storage in pending.found.values():
         storage.fill(storage.array)
     return _read_at(how, content, begin, pending)[0]

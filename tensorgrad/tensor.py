@@ -203,7 +203,8 @@ class Tensor:
     def __reduce_ex__(self, protocol: Any) -> Any:
         from .ops.create import rebuild
 
-        return rebuild, (type(self), self._data, self._tracked, self.device.type)
+        attributes = {name: value for name, value in vars(self).items() if not name.startswith("_")}  # the user's
+        return rebuild, (type(self), self._data, self._tracked, self.device.type), attributes or None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._node is not None:

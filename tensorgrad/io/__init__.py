@@ -1,4 +1,4 @@
-"""Files: tensors in safetensors."""
+"""Files: tensors in safetensors; the readers and writers behind ``save`` and ``load``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..device import Device
 from ..dtypes import BY_NAME
 from ..errors import DTypeError
-from ..nn.parameter import Parameter
+from ..nn.parameter import Buffer, Parameter
 from ..random import Generator
 from ..random import _rebuild as rebuild_generator
 from ..tensor import Size, Tensor
@@ -67,6 +67,7 @@ def tensor_v2(*args: Any) -> Tensor:
     tensor = rebuild_tensor(storage, offset, size, stride)
     metadata = rest[0] if rest else None
     if metadata is not None and metadata != {}:
+        storage.read_early = True
         tensor = _with_bits(tensor, metadata)
     return _requiring(tensor, requires_grad, hooks)
 
@@ -113,7 +114,10 @@ def from_type(*args: Any) -> Tensor:
     if function not in (tensor_v2, parameter, parameter_with_state, tensor_v1) or not isinstance(arguments, tuple):
         raise CheckpointError("a tensor is rebuilt by other than a function for tensors.")
     made: Tensor = function(*arguments)
-    if kind not in (Tensor, Parameter):
+    if isinstance(state, dict) and state.get("_is_buffer") is True:
+        kept = state.get("persistent", True)
+        made, state = Buffer(made, persistent=kept is not False), {n: v for n, v in state.items() if n not in _BUFFER}
+    elif kind not in (Tensor, Parameter):
         if not (isinstance(kind, type) and issubclass(kind, Tensor)):
             raise CheckpointError(f"a tensor is rebuilt as a {kind!r}, which is no class of tensors.")
         again = kind.__new__(kind)
@@ -121,6 +125,9 @@ def from_type(*args: Any) -> Tensor:
         made = again
     _set_attributes(made, state)
     return made
+
+
+_BUFFER = ("persistent", "_is_buffer")
 
 
 def _set_attributes(tensor: Tensor, state: Any) -> None:
@@ -270,7 +277,7 @@ def _build_dtype(dtype: np.dtype[Any], state: Any) -> None:
         or state[1] not in ("<", ">", "=", "|")
         or any(part is not None for part in state[2:5])
         or (state[5:7] != (-1, -1) and (dtype.kind not in "SU" or state[5:7] != size))
-        or state[7] != 0
+        or state[7] != dtype.flags
     ):
         raise CheckpointError("the state of a NumPy dtype is not one of numbers or texts.")
     dtype.__setstate__(state)  # type: ignore[attr-defined]
@@ -291,7 +298,19 @@ def _build_array(array: np.ndarray[Any, Any], state: Any) -> None:
         raise CheckpointError("the state of a NumPy array is not one.")
     if not isinstance(dtype, np.dtype) or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(raw):
         raise CheckpointError("a NumPy array's bytes do not fit its shape and dtype.")
-    array.__setstate__(state)  # type: ignore[attr-defined]
+    array.__setstate__(state)
+
+
+def _from_buffer(self: Unpickler, args: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+    """An array as pickle protocol 5 gives it, from (bytes, dtype, shape, "C" or "F")."""
+    _expect("numpy._frombuffer", args, 4, 4)
+    raw, dtype, shape, order = args
+    array = _array(self, (None, None, None))
+    if order not in ("C", "F") or not isinstance(raw, (bytes, bytearray)):
+        raise CheckpointError("the state of a NumPy array is not one.")
+    self.spend(len(raw))
+    _build_array(array, (1, shape, dtype, order == "F", bytes(raw)))
+    return array
 
 
 def _scalar(self: Unpickler, args: tuple[Any, ...]) -> Any:
@@ -320,7 +339,7 @@ def _plain(function: Callable[..., Any]) -> Callable[[Unpickler, tuple[Any, ...]
     return lambda self, args: function(*args)
 
 
-_array_name, _scalar_name = _Numpy("_reconstruct"), _Numpy("scalar")
+_array_name, _scalar_name, _buffer_name = _Numpy("_reconstruct"), _Numpy("scalar"), _Numpy("_frombuffer")
 _REBUILD: dict[str, Any] = {
     "_rebuild_tensor": tensor_v1, "_rebuild_tensor_v2": tensor_v2, "_rebuild_parameter": parameter,
     "_rebuild_parameter_with_state": parameter_with_state, "_rebuild_sparse_tensor": sparse,
@@ -339,15 +358,17 @@ _NAMES: dict[str, Any] = {
     **{f"torch.{name}": dtype for name, dtype in BY_NAME.items()},
     **{f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__")
        for kind in (list, dict, set, frozenset, int, float, str, tuple, bool, complex, bytes, bytearray)},
-    **{f"{module}.dtype": np.dtype for module in ("numpy",)},
-    "numpy.ndarray": np.ndarray,
-    **{f"numpy.{core}.multiarray.{name.name}": name for core in ("core", "_core") for name in (_array_name, _scalar_name)},
+    "numpy.dtype": np.dtype, "numpy.ndarray": np.ndarray,
+    **{f"numpy.{core}.{name}": stands_for for core in ("core", "_core") for name, stands_for in (
+        ("multiarray._reconstruct", _array_name), ("multiarray.scalar", _scalar_name),
+        ("numeric._frombuffer", _buffer_name))},
 }  # fmt: skip
 
 _CALLS: dict[Any, Callable[[Unpickler, tuple[Any, ...]], Any]] = {
     OrderedDict: _ordered, Counter: _counter, defaultdict: _defaultdict, set: _set(set), frozenset: _set(frozenset),
     bytearray: _bytearray, bytes: _bytes, complex: _complex, codecs.encode: _encode, Size: _size, Device: _device,
-    np.dtype: _dtype, _array_name: _array, _scalar_name: _scalar, rebuild_generator: _generator,
+    np.dtype: _dtype, _array_name: _array, _scalar_name: _scalar,
+    _buffer_name: _from_buffer, rebuild_generator: _generator,
     from_type: _plain(from_type), **{function: _plain(function) for function in _REBUILD.values()},
 }  # fmt: skip
 _BUILDERS = {id(function): builder for function, builder in _CALLS.items()}

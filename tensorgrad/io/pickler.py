@@ -11,7 +11,7 @@ import numpy as np
 from ..backends import registry
 from ..device import Device
 from ..dtypes import DType
-from ..nn.parameter import Parameter
+from ..nn.parameter import Buffer, Parameter
 from ..nn.state import StateDict
 from ..tensor import Size, Tensor
 from .storage import STORAGE_NAMES, contiguous_strides, flat_view
@@ -45,13 +45,16 @@ class Reference:
         self.id = ("storage", _STORAGES[dtype.name], key, location, count)
 
 
-class TensorPickler(pickle._Pickler):
+_Pickler: Any = pickle._Pickler  # Python's own in Python: the one in C can't write names of what is not here
+
+
+class TensorPickler(_Pickler):
     """Writes one object; ``storages`` are then the flat host arrays by key.
 
     ``legacy``: the storages' identifiers carry a place for views, as before PyTorch 1.6.
     """
 
-    dispatch = pickle._Pickler.dispatch.copy()
+    dispatch = _Pickler.dispatch.copy()
 
     def __init__(self, file: IO[bytes], protocol: int, legacy: bool = False):
         super().__init__(file, protocol)
@@ -109,10 +112,11 @@ class TensorPickler(pickle._Pickler):
                 return _PARAMETER_STATE, (data, x.requires_grad, hooks, attributes)
             return _PARAMETER, (data, x.requires_grad, hooks)
         plain = (*view, x.requires_grad, hooks)
-        if kind.__module__.startswith("tensorgrad."):  # Tensor, and Buffer, which is one wherever it matters
-            attributes.pop("persistent", None)
-            if not attributes:
-                return _TENSOR_V2, plain
+        if kind is Tensor and not attributes:
+            return _TENSOR_V2, plain
+        if kind in (Tensor, Buffer):
+            if kind is Buffer:
+                attributes["_is_buffer"] = True
             return _FROM_TYPE, (_TENSOR_V2, _TENSOR, plain, attributes)
         return _FROM_TYPE, (_TENSOR_V2, kind, plain, attributes)
 

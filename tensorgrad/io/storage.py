@@ -50,7 +50,8 @@ class Storage:
         self.array: Any = None
         self.location = location
         self.device = Device("cpu")
-        self.used = False
+        self.used = False  # a tensor is a view of it
+        self.read_early = False  # a tensor was computed from its elements while the pickle was read
 
     def size(self) -> int:
         """The number of elements."""
@@ -116,10 +117,9 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
             f"a tensor of size {size} and stride {stride} at offset {offset} reaches outside of its storage, "
             f"which holds {storage.size()} elements."
         )
-    if not count:
-        # no element is read: strides of an empty tensor may be anything, and NumPy refuses some
-        stride, offset = tuple([0] * len(size)), 0
     storage.used = True
+    if not count:  # nothing is read: strides of an empty tensor may be anything, and NumPy refuses some
+        return wrap(storage.array[:0].reshape(size))
     return wrap(strided(storage.array, offset, size, stride))
 
 

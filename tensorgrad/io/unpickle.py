@@ -36,7 +36,7 @@ class Unpickler:
 
     Args:
         content: the bytes of the file, or a memoryview of them.
-        find: ``find(module, name)`` gives what a name stands for; raises CheckpointError for names that are not allowed.
+        find: ``find(module, name)`` gives what a name stands for; raises CheckpointError for those not allowed.
         call: ``call(function, args, unpickler)`` builds an object from what ``find`` gave; raises likewise.
         new: ``new(cls, args, kwargs)`` makes an empty object of a class that ``find`` gave.
         build: ``build(object, state)`` gives an object its state.
@@ -64,6 +64,7 @@ class Unpickler:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: dict[int, Any] = {}
+        self.outside = False
 
     def load(self) -> Any:
         """The object of the pickle at ``position``, which moves behind it.
@@ -90,6 +91,8 @@ class Unpickler:
         except TensorgradError:
             raise
         except _DAMAGE as error:
+            if self.outside:
+                raise
             raise CheckpointError(
                 f"the pickle is damaged at byte {self.position - 1}: {type(error).__name__}: {error}"
             ) from None
@@ -219,6 +222,12 @@ class Unpickler:
         state = self.stack.pop()
         self.build(self.stack[-1], state)
 
+    def stored(self) -> None:
+        pid = self.stack.pop()
+        self.outside = True  # errors from here on are the caller's: of map_location, or of its devices
+        self.push(self.persistent(pid))
+        self.outside = False
+
     def protocol(self) -> None:
         version = self.number(1)
         if version > 5:
@@ -313,6 +322,6 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.NEWOBJ: Unpickler.new_object,
         pickle.NEWOBJ_EX: Unpickler.new_object_ex,
         pickle.BUILD: Unpickler.build_object,
-        pickle.BINPERSID: lambda self: self.push(self.persistent(self.stack.pop())),
+        pickle.BINPERSID: Unpickler.stored,
     }.items()
 }

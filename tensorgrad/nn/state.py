@@ -65,6 +65,15 @@ class StateMixin:
         own = self.__dict__
         return [(name, own[name]) for kind in kinds for name, k in self._kinds.items() if k == kind]
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickling: our own attributes, or those of a module that PyTorch pickled."""
+        if "_kinds" not in state and "_parameters" in state:
+            from .torch_state import restore
+
+            restore(self, state)  # type: ignore[arg-type]
+        else:
+            self.__dict__.update(state)
+
     # --- saving
 
     def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:

@@ -356,6 +356,16 @@ class Optimizer:
         kept["_plans"] = [None] * len(self.param_groups)
         return kept
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_plans" in state:
+            self.__dict__.update(state)
+            return
+        # Pickled by PyTorch: its settings and tensors are taken over, the rest is as in a new optimizer.
+        type(self).__init__(self, state["param_groups"])  # type: ignore[call-arg]
+        self.defaults.update(state["defaults"])
+        for p, values in state["state"].items():
+            self.state[p] = {name: self._loaded(name, value, p) for name, value in values.items()}
+
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
