@@ -19,6 +19,7 @@ from ..errors import BackendError
 from .generic.attention import AttentionKernels
 from .generic.conv import ConvKernels
 from .generic.embedding import EmbeddingKernels
+from .generic.fold import FoldKernels
 from .generic.index import IndexKernels
 from .generic.loss import LossKernels
 from .generic.matmul import MatmulKernels
@@ -27,6 +28,7 @@ from .generic.optim import OptimKernels
 from .generic.pool import PoolKernels
 from .generic.random import RandomKernels
 from .generic.reduce import ReduceKernels
+from .generic.resize import ResizeKernels
 from .generic.scan import ScanKernels
 from .generic.shape import ShapeKernels
 from .generic.shape_more import MoreShapeKernels
@@ -43,7 +45,7 @@ __all__ = ["Backend"]
 class Backend(
     ShapeKernels, MoreShapeKernels, ReduceKernels, ScanKernels, IndexKernels, SortKernels, MatmulKernels, ConvKernels,
     PoolKernels, SoftmaxKernels, NormKernels, LossKernels, EmbeddingKernels, AttentionKernels, RandomKernels,
-    OptimKernels,
+    OptimKernels, FoldKernels, ResizeKernels,
 ):  # fmt: skip
     """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
 

@@ -1,7 +1,7 @@
 """The ops: one record each, one file per family, and the functions users call them by.
 
 Importing this package installs the families' functions as methods of Tensor. A family's public names are its module's
-``__all__``; adding one needs no other list than the line below.
+``__all__``; adding one needs no other list than the lines below.
 """
 
 from __future__ import annotations
@@ -11,9 +11,22 @@ import pkgutil
 
 # not families: the machinery, and records that users reach through other names
 _INTERNAL = frozenset(("elementwise", "inplace", "operators", "pointwise", "record", "samples", "shape_core"))
+# families that only ``nn.functional`` has functions of: loaded with it, so that the package is imported fast
+_LATER = frozenset((
+    "fold", "grid_sample", "interpolate", "unpool",
+))  # fmt: skip
+
+
+def load_all() -> None:
+    """Load the families that are otherwise loaded when they are first needed: for lists of all ops."""
+    for name in _LATER:
+        importlib.import_module(f"{__name__}.{name}")
+
 
 __all__: list[str] = []
 for _info in pkgutil.iter_modules(__path__):
+    if _info.name in _LATER:
+        continue
     _module = importlib.import_module(f"{__name__}.{_info.name}")
     if _info.name not in _INTERNAL:
         for _name in getattr(_module, "__all__", ()):

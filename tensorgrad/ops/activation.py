@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import require_tensors, shaped
@@ -28,7 +28,18 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """``min(max(x, 0), 6)``."""
-    return _apply(pw.hardtanh, input, inplace, 0.0, 6.0)
+    low, high = _bounds("relu6", input, 0.0, 6.0)
+    return _apply(pw.hardtanh, input, inplace, low, high)
+
+
+def _bounds(name: str, input: Tensor, low: float, high: float) -> tuple[float, float]:
+    """The bounds in the kind of the input: those of integers are cut to integers."""
+    require_tensors(name, input=input)
+    if input.dtype.category > 1:
+        return low, high
+    if input.dtype.category == 0 or (low < 0 and input.dtype.name == "uint8"):
+        raise DTypeError(f"{name}: a tensor of {input.dtype} can't be limited to [{low}, {high}].")
+    return int(low), int(high)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -49,7 +60,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """``max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)``. Source: Barron 2017."""
     if alpha == 0:
-        raise ValueError("celu: alpha must not be zero.")
+        raise ArgumentError("celu: alpha must not be zero.")
     return _apply(pw.elu, input, inplace, float(alpha), 1.0, 1.0 / float(alpha))
 
 
@@ -62,7 +73,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
         return pw.gelu(input)
     if approximate == "tanh":
         return pw.gelu_tanh(input)
-    raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}.")
+    raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}.")
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -83,8 +94,9 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """``x`` limited to [min_val, max_val]; the derivative at the bounds is 0."""
     if min_val > max_val:
-        raise ValueError(f"hardtanh: min_val {min_val} is larger than max_val {max_val}.")
-    return _apply(pw.hardtanh, input, inplace, min_val, max_val)
+        raise ArgumentError(f"hardtanh: min_val {min_val} is larger than max_val {max_val}.")
+    low, high = _bounds("hardtanh", input, min_val, max_val)
+    return _apply(pw.hardtanh, input, inplace, low, high)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -120,7 +132,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` moved towards 0 by ``lambd``, and 0 within it."""
     if lambd < 0:
-        raise ValueError(f"softshrink: lambd must not be negative, got {lambd}.")
+        raise ArgumentError(f"softshrink: lambd must not be negative, got {lambd}.")
     return pw.softshrink(input, lambd)
 
 
@@ -155,7 +167,7 @@ def rrelu(
     Source: Xu, Wang, Chen, Li 2015.
     """
     if lower > upper:
-        raise ValueError(f"rrelu: lower {lower} is larger than upper {upper}.")
+        raise ArgumentError(f"rrelu: lower {lower} is larger than upper {upper}.")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     from .random import rand_like

@@ -10,14 +10,19 @@ from typing import Any
 
 from ..backends.generic.conv import conv_outputs
 from ..dispatch import recorded
-from ..errors import ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
-from .checks import conjugate, require_float, require_same_dtype, require_tensors, shaped
+from .checks import conjugate, require_same_dtype, require_tensors, shaped
 from .rearrange import pad
 from .record import Spec, op
 from .samples import Arg, Sample
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+
+
+def _require_number(name: str, x: Any) -> None:
+    if x.dtype.kind == "b":
+        raise DTypeError(f"{name}: not defined for bool. Convert it with .float().")
 
 
 def _check_weight(name: str, x: Any, w: Any, groups: int) -> None:
@@ -37,7 +42,7 @@ def _check_weight(name: str, x: Any, w: Any, groups: int) -> None:
 
 
 def _conv_infer(x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Spec:
-    require_float("conv", x, complex=True)
+    _require_number("conv", x)
     require_same_dtype("conv", x, weight=w, bias=b)
     _check_weight("conv", x, w, groups)
     if b is not None and tuple(b.shape) != (w.shape[0],):
@@ -147,7 +152,7 @@ conv_weight_grad = op(
 
 
 def per_axis(name: str, label: str, given: Any, dims: int, least: int) -> tuple[int, ...]:
-    """A number or one per axis, as a tuple. Raises ShapeError for a wrong count, ValueError below ``least``."""
+    """A number or one per axis, as a tuple. Raises ShapeError for a wrong count, ArgumentError below ``least``."""
     values = tuple(given) if isinstance(given, (tuple, list)) else (given,) * dims
     if len(values) == 1 and dims > 1:
         values = values * dims
@@ -157,7 +162,7 @@ def per_axis(name: str, label: str, given: Any, dims: int, least: int) -> tuple[
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name}: {label} must be made of integers, got {given!r}.")
         if value < least:
-            raise ValueError(f"{name}: {label} must be at least {least}, got {given!r}.")
+            raise ArgumentError(f"{name}: {label} must be at least {least}, got {given!r}.")
     return tuple(int(value.__index__()) for value in values)
 
 
@@ -232,7 +237,7 @@ def conv2d(
             size, for stride 1).
         groups: channels are split in so many groups, each with filters of its own.
     Returns: (n, o, oh, ow) with ``oh = (h + 2 * padding - dilation * (kh - 1) - 1) // stride + 1``.
-    Raises: ShapeError if sizes or channels do not fit; DTypeError for integers or unequal dtypes.
+    Raises: ShapeError if sizes or channels do not fit; DTypeError for bool or unequal dtypes.
     Example:
         >>> import tensorgrad as tg
         >>> tg.conv2d(tg.ones(1, 1, 4, 4), tg.ones(2, 1, 3, 3), padding=1).shape
@@ -258,7 +263,7 @@ def _conv_transpose(
     if weight._data.ndim != dims + 2:
         raise ShapeError(f"{name}: expected a weight of {dims + 2} dimensions, got shape {tuple(weight.shape)}.")
     x, added = batched(name, input, dims)
-    require_float(name, x._data, complex=True)
+    _require_number(name, x._data)
     require_same_dtype(name, x._data, weight=weight._data, bias=None if bias is None else bias._data)
     steps = per_axis(name, "stride", stride, dims, 1)
     pads = per_axis(name, "padding", padding, dims, 0)
@@ -320,7 +325,7 @@ def conv_transpose2d(
         output_padding: rows and columns added behind the output, to choose among the sizes that a strided
             convolution maps to the input's.
     Returns: (n, o, oh, ow) with ``oh = (h - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1``.
-    Raises: ShapeError if sizes or channels do not fit; DTypeError for integers or unequal dtypes.
+    Raises: ShapeError if sizes or channels do not fit; DTypeError for bool or unequal dtypes.
     """
     return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 

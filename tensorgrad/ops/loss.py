@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from ..dispatch import recorded
-from ..errors import DTypeError
+from ..errors import ArgumentError, DTypeError
 from ..expr import functions as fn
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -142,7 +142,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta:
     """Squared below ``beta`` (halved and divided by it), absolute (minus ``beta / 2``) above. Source: Girshick 2015."""
     _checked("smooth_l1_loss", input, target)
     if beta < 0:
-        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}.")
+        raise ArgumentError(f"smooth_l1_loss: beta must not be negative, got {beta}.")
     if beta == 0:
         return l1_loss(input, target, reduction)
     return reduced(smooth_l1, smooth_l1_mean, reduction, input, target, float(beta))
@@ -154,7 +154,7 @@ def huber_loss(
     """Half the square up to ``delta``, and its tangent beyond. Source: Huber 1964."""
     _checked("huber_loss", input, target)
     if delta <= 0:
-        raise ValueError(f"huber_loss: delta must be positive, got {delta}.")
+        raise ArgumentError(f"huber_loss: delta must be positive, got {delta}.")
     if weight is not None:
         return _weighted("huber_loss", huber(input, target, float(delta)), weight, reduction)
     return reduced(huber, huber_mean, reduction, input, target, float(delta))

@@ -90,12 +90,16 @@ def batch_norm(
     Source: Ioffe and Szegedy 2015.
     """
     require_tensors("batch_norm", input=input)
+    if input._data.ndim < 2 and not input._data.size:
+        return _empty_batch(input, weight, bias)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed outside of training.")
         return channels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps=float(eps))
+    if not input._data.size:  # no element, no statistic: the running ones stay as they are
+        return _empty_batch(input, weight, bias)
     count = input._data.size // max(1, input._data.shape[1]) if input._data.ndim > 1 else input._data.size
-    if count <= 1 and input._data.size:
+    if count <= 1:
         raise ShapeError(
             f"batch_norm: expected more than 1 value per channel when training, got input size {tuple(input.shape)}."
         )
@@ -107,6 +111,16 @@ def batch_norm(
             if running_var is not None:
                 unbiased = count / max(count - 1, 1)
                 write_into(moved_average, running_var, (running_var, variance, float(momentum), unbiased), {})
+    return y
+
+
+def _empty_batch(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """An input without elements under a norm: itself, with zero gradients for weight and bias."""
+    y: Tensor = recorded.contiguous_copy(input)
+    shape = (-1, *(1,) * (input._data.ndim - 2)) if input._data.ndim > 1 else (-1,)
+    for at, other in ((pw.mul, weight), (pw.add, bias)):
+        if other is not None:
+            y = at(y, other.reshape(shape))
     return y
 
 
@@ -158,6 +172,8 @@ def group_norm(
     Source: Wu and He 2018.
     """
     require_tensors("group_norm", input=input)
+    if input._data.ndim > 1 and (input.shape[1] < 1 or product(input.shape[2:]) < 1):
+        raise ShapeError(f"group_norm: channels and positions may not be empty, got shape {tuple(input.shape)}.")
     return channels.group_norm(input, weight, bias, groups=int(num_groups), eps=float(eps))[0]
 
 
@@ -173,6 +189,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         raise ShapeError(f"local_response_norm: expected at least 3 dimensions, got shape {tuple(input.shape)}.")
     if size < 1:
         raise ValueError(f"local_response_norm: size must be positive, got {size}.")
+    if not input._data.size:
+        return input
     n, c = input.shape[:2]
     flat = shaped(pw.square(input), (n, c, math.prod(input.shape[2:])))
     pads = ((0, 0), (size // 2, (size - 1) // 2), (0, 0))
@@ -181,6 +199,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     for shift in range(size):
         part = slice_(padded, key=(slice(None), slice(shift, shift + c)))
         total = part if total is None else pw.add(total, part)
+    if input.dtype.category < 2:  # the mean of integers is one
+        total, alpha = pw.trunc_divide(total, size), alpha * size
     scale = shaped(pw.pow(pw.add(pw.mul(total, alpha / size), k), beta), tuple(input.shape))
     return pw.div(input, scale)
 

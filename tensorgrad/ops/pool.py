@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.generic.pool import pool_outputs
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import product, require_float, require_tensors, reshaped
@@ -45,7 +45,20 @@ def _max_infer(x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any,
 
 
 def _max_rule(F: Any, g: Any, x: Any, *, needs: Any, indices: Any, **how: Any) -> tuple[Any, ...]:
-    return (F.max_pool_backward(g[0], indices, input_shape=tuple(x.shape)),)
+    gradient = g[0]
+    if how.get("dilation") and _misses(x.shape[2:], **how):  # a window between whose taps the input lies: index -1
+        gradient = F.where(F.lt(indices, 0), 0.0, gradient)
+        indices = F.where(F.lt(indices, 0), 0, indices)
+    return (F.max_pool_backward(gradient, indices, input_shape=tuple(x.shape)),)
+
+
+def _misses(sizes: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> bool:
+    """Whether some window has no tap inside the input."""
+    outputs = pool_outputs(sizes, kernel, stride, padding, dilation, ceil_mode)
+    return any(
+        p > 0 and d > 1 and any(not any(0 <= o * s - p + t * d < n for t in range(k)) for o in range(count))
+        for n, count, k, s, p, d in zip(sizes, outputs, kernel, stride, padding, dilation, strict=True)
+    )
 
 
 def _window(dims: int, kernel: Any, **changed: Any) -> dict[str, Any]:
@@ -119,7 +132,8 @@ def _avg_infer(
     x: Any, *, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
     divisor_override: int | None,
 ) -> Spec:  # fmt: skip
-    require_float("avg_pool", x)
+    if x.dtype.kind == "b":
+        raise DTypeError("avg_pool: not defined for bool.")
     ones = (1,) * len(kernel)
     return Spec((*x.shape[:2], *_outputs("avg_pool", x, kernel, stride, padding, ones, ceil_mode)), x.dtype)
 
@@ -238,19 +252,25 @@ def _max_pool(
     name = f"max_pool{dims}d"
     require_tensors(name, input=input)
     x, added = batched(name, input, dims)
+    _check_filled(name, input, added)
     kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
     pads = per_axis(name, "padding", padding, dims, 0)
     _check_padding(name, pads, kernel)
     values, indices = max_pool_op(
         x,
         kernel=kernel,
-        stride=kernel if stride is None or stride == [] else per_axis(name, "stride", stride, dims, 1),
+        stride=kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
         padding=pads,
         dilation=per_axis(name, "dilation", dilation, dims, 1),
         ceil_mode=bool(ceil_mode),
     )
     y = unbatched(values, added)
     return (y, unbatched(indices, added)) if return_indices else y
+
+
+def _check_filled(name: str, x: Tensor, single: bool) -> None:
+    if min(x.shape[0 if single else 1 :]) < 1:
+        raise ShapeError(f"{name}: only the batch may be empty, got shape {tuple(x.shape)}.")
 
 
 def _check_padding(name: str, padding: tuple[int, ...], kernel: tuple[int, ...]) -> None:
@@ -302,7 +322,7 @@ def _avg_pool(
     name = f"avg_pool{dims}d"
     require_tensors(name, input=input)
     if divisor_override is not None and divisor_override == 0:
-        raise ValueError(f"{name}: divisor_override must not be zero.")
+        raise ArgumentError(f"{name}: divisor_override must not be zero.")
     x, added = batched(name, input, dims)
     kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
     pads = per_axis(name, "padding", padding, dims, 0)
@@ -310,7 +330,7 @@ def _avg_pool(
     y = avg_pool_op(
         x,
         kernel=kernel,
-        stride=kernel if stride is None or stride == [] else per_axis(name, "stride", stride, dims, 1),
+        stride=kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
         padding=pads,
         ceil_mode=bool(ceil_mode),
         count_include_pad=bool(count_include_pad),

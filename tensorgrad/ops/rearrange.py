@@ -273,6 +273,11 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         cut = []
         for d, (before, after) in enumerate(pads):
             start, end = max(-before, 0), shape[d] - max(-after, 0)
+            if start >= end and mode == "replicate" and shape[d]:
+                # nothing is left but the edge, which is repeated
+                total = shape[d] + before + after
+                start, end = (shape[d] - 1, shape[d]) if before < 0 else (0, 1)
+                pads[d] = (0, total - 1) if before < 0 else (total - 1, 0)
             if start > end:
                 raise ShapeError(f"pad: {(before, after)} cuts more off than dimension {d} of size {shape[d]} has.")
             cut.append(slice(start, end, 1))

@@ -17,6 +17,7 @@ import numpy as np
 from ..autograd.check import gradcheck, gradgradcheck
 from ..backends import registry
 from ..dispatch import OPS
+from ..ops import load_all
 from ..ops.record import Op, specs_of
 from ..ops.samples import Arg, Sample
 from ..tensor import Tensor, wrap
@@ -47,6 +48,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every sample of every op that has samples."""
+    load_all()
     for op in list(OPS.values()):
         if op.samples is not None:
             for number, sample in enumerate(op.samples()):

@@ -29,6 +29,8 @@ def ours(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         mine = _array(value)
         return mine.requires_grad_() if value.requires_grad else mine
+    if isinstance(value, torch.nn.Module):
+        return _module(value)
     if isinstance(value, torch.Size):
         return tg.Size(value)
     if isinstance(value, torch.dtype):
@@ -54,6 +56,17 @@ def ours(value: Any) -> Any:
             if hasattr(space, value.__name__):
                 return getattr(space, value.__name__)
     return value
+
+
+def _module(module: Any) -> Any:
+    """Our module of the same name and settings; those that PyTorch hands around have neither weights nor children."""
+    if list(module.parameters()) or list(module.children()):
+        raise Untranslatable(type(module).__name__)
+    mine = getattr(tg.nn, type(module).__name__)()
+    for name, setting in vars(module).items():
+        if not name.startswith("_"):
+            setattr(mine, name, ours(setting))
+    return mine
 
 
 def dtype_of(dtype: Any) -> Any:

@@ -74,9 +74,13 @@ class PoolKernels:
         total = self.xp.zeros((*x.shape[:2], *outputs), dtype=source.dtype)
         for _, at, read in taps(kernel, sizes, outputs, stride, padding, ones):
             total[(..., *at)] += source[(..., *read)]
-        total /= self._divisor(
+        divisor = self._divisor(
             source.dtype, sizes, kernel, stride, padding, outputs, count_include_pad, divisor_override
         )
+        if source.dtype.kind in "iu":  # integers are divided towards zero
+            sign = self.xp.sign(total) * self.xp.sign(divisor)
+            return sign * (self.xp.abs(total) // self.xp.abs(divisor))
+        total /= divisor
         return total.astype(x.dtype, copy=False)
 
     def avg_pool_backward(

@@ -1,0 +1,232 @@
+"""Reading an image or volume at the places of a grid, and the grid of an affine map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product as combinations
+from typing import Any
+
+import numpy as np
+
+from ..dispatch import recorded
+from ..errors import ArgumentError, ShapeError
+from ..tensor import Tensor
+from .checks import np_dtype, product, require_float, require_same_dtype, require_tensors, reshaped, statistic_dtype
+from .matmul import matmul_op
+from .norm import fitted
+from .record import Spec, op
+from .samples import Arg, Sample
+
+__all__: list[str] = []  # users know them as functions of nn.functional
+
+_INT64 = np.dtype(np.int64)
+_MODES = ("bilinear", "nearest", "bicubic")
+_PADDINGS = ("zeros", "border", "reflection")
+
+
+def _infer(x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -> Spec:
+    require_float("grid_sample", x)
+    require_same_dtype("grid_sample", x, grid=grid)
+    dims = x.ndim - 2
+    if dims not in (2, 3) or grid.ndim != x.ndim:
+        raise ShapeError(
+            f"grid_sample: expected 4-D or 5-D input and grid of equal dimensions, got {tuple(x.shape)} and "
+            f"{tuple(grid.shape)}."
+        )
+    if grid.shape[0] != x.shape[0] or grid.shape[-1] != dims:
+        raise ShapeError(
+            f"grid_sample: an input of {tuple(x.shape)} needs a grid of ({x.shape[0]}, ..., {dims}), got "
+            f"{tuple(grid.shape)}."
+        )
+    if min(x.shape[2:]) < 1:
+        raise ShapeError(f"grid_sample: the input's spatial sizes may not be zero, got {tuple(x.shape)}.")
+    if mode == "bicubic" and dims != 2:
+        raise ShapeError(f"grid_sample: mode 'bicubic' needs a 4-D input, got {tuple(x.shape)}.")
+    return Spec((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
+
+
+def _clipped(F: Any, at: Any, size: int) -> Any:
+    """Limited to the input; no gradient at the limits or beyond."""
+    at = F.where(F.gt(at, 0.0), at, 0.0)
+    return F.where(F.lt(at, float(size - 1)), at, float(size - 1))
+
+
+def _reflected(F: Any, at: Any, size: int, align_corners: bool) -> Any:
+    """Folded back at the ends: the centres of the outer elements, or their outer edges."""
+    low, high = (0.0, size - 1.0) if align_corners else (-0.5, size - 0.5)
+    if low == high:
+        return F.mul(at, 0.0)
+    span = high - low
+    away = F.sub(at, low)
+    away = F.where(F.lt(away, 0.0), F.neg(away), away)
+    extra = F.fmod(away, span)
+    odd = F.gt(F.remainder(F.floor(F.div(away, span)), 2.0), 0.5)
+    return F.add(F.where(odd, F.sub(span, extra), extra), low)
+
+
+def _padded(F: Any, at: Any, size: int, padding: str, align_corners: bool) -> Any:
+    if padding == "zeros":
+        return at
+    if padding == "reflection":
+        at = _reflected(F, at, size, align_corners)
+    return _clipped(F, at, size)
+
+
+def _cubic_weights(F: Any, part: Any) -> list[Any]:
+    """The weights of the elements 1 before to 2 behind, for a place ``part`` of the way to the next one."""
+    a = -0.75
+
+    def far(d: Any) -> Any:
+        return F.sub(F.mul(F.add(F.mul(F.sub(F.mul(d, a), 5 * a), d), 8 * a), d), 4 * a)
+
+    def near(d: Any) -> Any:
+        return F.add(F.mul(F.mul(F.sub(F.mul(d, a + 2), a + 3), d), d), 1.0)
+
+    rest = F.sub(1.0, part)
+    return [far(F.add(part, 1.0)), near(part), near(rest), far(F.add(rest, 1.0))]
+
+
+def _taps(F: Any, at: Any, size: int, mode: str, padding: str, align_corners: bool) -> list[tuple[Any, Any]]:
+    """(place, weight) of the elements that are read along one axis; None for a weight of one."""
+    if mode == "bicubic":
+        low = F.floor(at)
+        weights = _cubic_weights(F, F.sub(at, low))
+        shifted = [F.add(low, float(i - 1)) for i in range(4)]
+        return [(_padded(F, place, size, padding, align_corners), w) for place, w in zip(shifted, weights, strict=True)]
+    at = _padded(F, at, size, padding, align_corners)
+    if mode == "nearest":
+        return [(F.round(at), None)]
+    low = F.floor(at)
+    part = F.sub(at, low)
+    return [(low, F.sub(1.0, part)), (F.add(low, 1.0), part)]
+
+
+def _define(F: Any, x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -> Any:
+    dtype = np_dtype(x)
+    x, grid = fitted(F, x, statistic_dtype(dtype)), fitted(F, grid, statistic_dtype(dtype))
+    n, c, sizes = x.shape[0], x.shape[1], tuple(x.shape[2:])
+    out = tuple(grid.shape[1:-1])
+    count = product(out)
+    flat = reshaped(F, x, (n, c, product(sizes)))
+    axes = []
+    for axis, size in enumerate(sizes):
+        key = (*(slice(None),) * (grid.ndim - 1), len(sizes) - 1 - axis)  # the grid names the last axis first
+        place = F.slice(grid, key=key)
+        at = (
+            F.mul(F.add(place, 1.0), (size - 1) / 2)
+            if align_corners
+            else (F.div(F.sub(F.mul(F.add(place, 1.0), float(size)), 1.0), 2.0))
+        )
+        axes.append(_taps(F, at, size, mode, padding, align_corners))
+    total: Any = None
+    for corner in combinations(*axes):
+        inside: Any = None
+        index: Any = None
+        weight: Any = None
+        for (place, part), size in zip(corner, sizes, strict=True):
+            here = F.logical_and(F.ge(place, 0.0), F.le(place, float(size - 1)))  # False for NaN
+            inside = here if inside is None else F.logical_and(inside, here)
+            step = F.cast(F.where(here, place, 0.0), dtype=_INT64)
+            index = step if index is None else F.add(F.mul(index, size), step)
+            if part is not None:
+                weight = part if weight is None else F.mul(weight, part)
+        where = F.expand(reshaped(F, index, (n, 1, count)), shape=(n, c, count))
+        value = F.gather(flat, where, dim=2)
+        if weight is not None:
+            value = F.mul(value, reshaped(F, weight, (n, 1, count)))
+        value = F.where(reshaped(F, inside, (n, 1, count)), value, 0.0)
+        total = value if total is None else F.add(total, value)
+    return fitted(F, reshaped(F, total, (n, c, *out)), dtype)
+
+
+def _how(**changed: Any) -> dict[str, Any]:
+    return {"mode": "bilinear", "padding": "zeros", "align_corners": False} | changed
+
+
+def _samples() -> list[Sample]:
+    # between the elements' centres: there the derivatives do not jump
+    image, volume = Arg((2, 3, 4, 4)), Arg((1, 2, 2, 2, 4))
+    grid = Arg((2, 2, 2, 2), values=(-1.1, 0.9, -0.4, 0.1, 0.35, -0.6, 1.15, -1.6, 0.4, 0.85, -0.9, -0.1, 0.1, 0.6, 1.6,
+                                     0.15))  # fmt: skip
+    points = Arg((1, 1, 2, 2, 3), values=(-0.4, 0.2, 0.1, 0.35, -0.3, -1.2, 0.9, 0.3, 0.2, 1.1, 0.1, -0.2))
+    return [
+        Sample((image, grid), _how(), name="bilinear"),
+        Sample((image, grid), _how(padding="border", align_corners=True), name="border"),
+        Sample((image, grid), _how(padding="reflection"), name="reflection"),
+        Sample((image, grid), _how(mode="nearest"), name="nearest"),
+        Sample((image, grid), _how(mode="bicubic"), name="bicubic"),
+        Sample((image, grid), _how(mode="bicubic", padding="reflection", align_corners=True), name="bicubic folded"),
+        Sample((volume, points), _how(), name="volume"),
+    ]
+
+
+grid_sample_op = op(
+    "grid_sample",
+    infer=_infer,
+    define=_define,
+    samples=_samples,
+    doc="``x`` interpolated at the places of a grid, whose last dimension names the last axis first, in [-1, 1].",
+)
+
+
+def grid_sample(
+    input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None
+) -> Tensor:
+    """The input read at the places that a grid names.
+
+    Args:
+        input: (n, c, h, w) or (n, c, d, h, w).
+        grid: (n, oh, ow, 2) of (x, y), or (n, od, oh, ow, 3) of (x, y, z): -1 and 1 are the ends of the axes.
+        mode: "bilinear" (of 4 or 8 neighbours), "nearest" or, for 4 dimensions, "bicubic".
+        padding_mode: what lies beyond the ends: "zeros", the "border" repeated, or the input's "reflection".
+        align_corners: -1 and 1 are the centres of the outer elements; otherwise (the default) their outer edges.
+    Returns: (n, c, oh, ow) or (n, c, od, oh, ow).
+    Raises: ValueError for another mode; ShapeError, DTypeError.
+    Source: Jaderberg, Simonyan, Zisserman, Kavukcuoglu 2015.
+    """
+    require_tensors("grid_sample", input=input, grid=grid)
+    if mode not in _MODES:
+        raise ValueError(f"grid_sample: mode must be one of {', '.join(_MODES)}; got {mode!r}.")
+    if padding_mode not in _PADDINGS:
+        raise ValueError(f"grid_sample: padding_mode must be one of {', '.join(_PADDINGS)}; got {padding_mode!r}.")
+    return grid_sample_op(input, grid, mode=mode, padding=padding_mode, align_corners=bool(align_corners))
+
+
+def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
+    """The grid for ``grid_sample`` that an affine map makes of the output's places.
+
+    Args:
+        theta: (n, 2, 3) for images, (n, 3, 4) for volumes.
+        size: of the output: (n, c, h, w) or (n, c, d, h, w).
+        align_corners: as for ``grid_sample``.
+    Returns: (n, h, w, 2) or (n, d, h, w, 3).
+    Raises: DTypeError unless ``theta`` is floating; ValueError or NotImplementedError for a size of a wrong length;
+        ShapeError for a theta that does not fit; ArgumentError for a size that is not positive.
+    """
+    from .create import linspace, ones
+
+    require_tensors("affine_grid", theta=theta)
+    require_float("affine_grid", theta._data)
+    sizes = tuple(int(s) for s in size)
+    dims = len(sizes) - 2
+    if dims not in (2, 3):
+        raise NotImplementedError(f"affine_grid: size must name 4 or 5 sizes, got {sizes}.")
+    if min(sizes) <= 0:
+        raise ArgumentError(f"affine_grid: expected a non-zero, positive output size, got {sizes}.")
+    if theta._data.shape != (sizes[0], dims, dims + 1):
+        raise ValueError(
+            f"affine_grid: expected a batch of affine matrices of shape {(sizes[0], dims, dims + 1)} for size {sizes}, "
+            f"got {tuple(theta.shape)}."
+        )
+    like: dict[str, Any] = {"dtype": theta.dtype, "device": theta.device}
+    columns = []
+    for axis in reversed(range(dims)):
+        count = sizes[2 + axis]
+        line: Any = linspace(-1.0, 1.0, count, **like) if count > 1 else ones(1, **like) * 0.0
+        if not align_corners:
+            line = line * ((count - 1) / count)
+        columns.append(line.reshape((-1, *(1,) * (dims - 1 - axis))).expand(sizes[2:]).reshape(-1))
+    columns.append(ones(product(sizes[2:]), **like))
+    base = recorded.cat(*[column.reshape(-1, 1) for column in columns], dim=1)
+    placed: Any = matmul_op(base.expand(sizes[0], *base.shape), theta.transpose(1, 2).contiguous())
+    return placed.reshape(sizes[0], *sizes[2:], dims)

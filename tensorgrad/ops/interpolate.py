@@ -1,0 +1,152 @@
+"""Resizing images and volumes: nearest, linear, cubic and area interpolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backends.generic.resize import scaled_size
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..tensor import Tensor
+from .checks import is_float, require_tensors
+from .pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from .record import Spec, op
+from .samples import Arg, Sample
+
+__all__: list[str] = []  # users know them as functions of nn.functional
+
+
+def _infer(x: Any, *, sizes: Any, mode: str, scales: Any, align_corners: bool, antialias: bool) -> Spec:
+    if not (is_float(x.dtype) or x.dtype.name == "uint8"):
+        raise DTypeError(f"interpolate: expected floating point or uint8, got {x.dtype.name}. Convert with .float().")
+    return Spec((*x.shape[:2], *sizes), x.dtype)
+
+
+def _how(mode: str, sizes: Any, **changed: Any) -> dict[str, Any]:
+    how = {"mode": mode, "sizes": sizes, "scales": (None,) * len(sizes), "align_corners": False, "antialias": False}
+    return how | changed
+
+
+def _samples() -> list[Sample]:
+    image = Arg((2, 3, 4, 5))
+    return [
+        Sample((Arg((2, 3, 7)),), _how("nearest", (4,)), name="nearest"),
+        Sample((image,), _how("nearest-exact", (7, 3)), name="nearest-exact"),
+        Sample((Arg((2, 3, 4), layout="T"),), _how("linear", (7,), align_corners=True), name="linear"),
+        Sample((image,), _how("linear", (9, 3), scales=(2.3, None)), name="bilinear"),
+        Sample((Arg((1, 2, 3, 2, 3)),), _how("linear", (2, 4, 3)), name="trilinear"),
+        Sample((image,), _how("cubic", (7, 3)), name="bicubic"),
+        Sample((image,), _how("linear", (2, 8), antialias=True), name="antialiased"),
+        Sample((image,), _how("cubic", (2, 3), antialias=True), name="antialiased cubic"),
+        Sample((Arg((0, 3, 4)),), _how("linear", (7,)), name="no samples"),
+    ]
+
+
+resize = op(
+    "resize",
+    infer=_infer,
+    rule=lambda F, g, x, *, needs, sizes, **how: (F.resize_backward(g, sizes=tuple(x.shape[2:]), **how),),
+    samples=_samples,
+    doc="The axes behind the channels interpolated to ``sizes``, one after the other.",
+)
+resize_backward = op(
+    "resize_backward",
+    infer=lambda g, *, sizes, mode, scales, align_corners, antialias: Spec((*g.shape[:2], *sizes), g.dtype),
+    rule=lambda F, h, g, *, needs, sizes, **how: (F.resize(h, sizes=tuple(g.shape[2:]), **how),),
+    samples=lambda: [
+        Sample((Arg((2, 3, 9, 3)),), _how("linear", (4, 5)), name="bilinear"),
+        Sample((Arg((2, 3, 3, 9)),), _how("cubic", (4, 5)), name="bicubic"),
+        Sample((Arg((2, 3, 2, 8)),), _how("nearest", (4, 5)), name="nearest"),
+    ],
+    doc="The transpose of ``resize``: every output's gradient shared out among the inputs it was made of.",
+)
+
+_DIMS = {"nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "area": (1, 2, 3), "linear": (1,), "bilinear": (2,),
+         "trilinear": (3,), "bicubic": (2,)}  # fmt: skip
+_AREA = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
+
+
+def _per_axis(label: str, given: Any, dims: int) -> list[Any]:
+    if not isinstance(given, (tuple, list)):
+        return [given] * dims
+    if len(given) != dims:
+        raise ShapeError(f"interpolate: {label} has {len(given)} numbers, the input {dims} spatial dimensions.")
+    return list(given)
+
+
+def interpolate(
+    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+    align_corners: bool | None = None, recompute_scale_factor: bool | None = None, antialias: bool = False,
+) -> Tensor:  # fmt: skip
+    """The input resized to a size, or by a factor.
+
+    Args:
+        input: (n, c, w), (n, c, h, w) or (n, c, d, h, w).
+        size: of the output: a number, or one per spatial dimension. Give this or ``scale_factor``.
+        scale_factor: a factor, or one per spatial dimension; sizes are rounded down.
+        mode: "nearest", "nearest-exact", "area" for any; "linear" for 3, "bilinear" and "bicubic" for 4, "trilinear"
+            for 5 dimensions.
+        align_corners: the centres of the corners of input and output coincide, not their outer edges; for the linear
+            modes and "bicubic".
+        recompute_scale_factor: the factor becomes what the rounded sizes say, where it was given.
+        antialias: smooth before shrinking; for "bilinear" and "bicubic".
+    Returns: of the input's dtype; uint8 is rounded.
+    Raises: ValueError for arguments that exclude each other; NotImplementedError for a mode that has no meaning for the
+        input's dimensions; DTypeError for integers other than uint8.
+    Example:
+        >>> import tensorgrad as tg
+        >>> tg.nn.functional.interpolate(tg.tensor([[[1.0, 2.0]]]), scale_factor=2).tolist()
+        [[[1.0, 1.0, 2.0, 2.0]]]
+    Source: cubic kernels by Keys 1981, with a = -0.75 (-0.5 with ``antialias``).
+    """
+    require_tensors("interpolate", input=input)
+    dims = input._data.ndim - 2
+    if mode not in _DIMS:
+        raise NotImplementedError(f"interpolate: mode must be one of {', '.join(_DIMS)}; got {mode!r}.")
+    if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
+        raise ValueError(f"interpolate: align_corners has no meaning for mode {mode!r}; leave it None.")
+    if dims not in _DIMS[mode]:
+        wanted = " or ".join(str(d + 2) for d in _DIMS[mode])
+        kind = NotImplementedError if dims in (1, 2, 3) else ArgumentError
+        raise kind(f"interpolate: mode {mode!r} needs {wanted} dimensions, got shape {tuple(input.shape)}.")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolate: antialias is for modes 'bilinear' and 'bicubic', not {mode!r}.")
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate: either size or scale_factor should be defined, and not both.")
+    scales: list[Any] = [None] * dims
+    if size is not None:
+        if recompute_scale_factor:
+            raise ValueError("interpolate: recompute_scale_factor is not meaningful with an explicit size.")
+        sizes = [int(s.__index__()) for s in _per_axis("size", size, dims)]
+    else:
+        factors = [float(s) for s in _per_axis("scale_factor", scale_factor, dims)]
+        sizes = [scaled_size(n, s) for n, s in zip(input.shape[2:], factors, strict=True)]
+        if not recompute_scale_factor:
+            scales = list(factors)
+    if min(input.shape[1:]) < 1 or min(sizes) < 1:
+        raise ArgumentError(
+            f"interpolate: input and output sizes should be greater than 0, got {tuple(input.shape)} to {tuple(sizes)}."
+        )
+    if mode == "area":
+        return _AREA[dims](input, tuple(sizes))
+    kind_of = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    return resize(
+        input, sizes=tuple(sizes), mode=kind_of, scales=tuple(scales), align_corners=bool(align_corners),
+        antialias=bool(antialias),
+    )  # fmt: skip
+
+
+def upsample(
+    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
+) -> Tensor:
+    """``interpolate`` under its old name."""
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
+    """``interpolate(mode="nearest")`` under its old name."""
+    return interpolate(input, size, scale_factor, "nearest")
+
+
+def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
+    """``interpolate(mode="bilinear", align_corners=True)`` under its old name."""
+    return interpolate(input, size, scale_factor, "bilinear", True)
