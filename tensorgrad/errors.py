@@ -17,11 +17,6 @@ class ShapeError(TensorgradError, RuntimeError, ValueError):
     """Raised when shapes do not fit each other, or a shape is impossible (negative, too large)."""
 
 
-class ArgumentError(TensorgradError, RuntimeError, ValueError):
-    """Raised for an argument whose value has no meaning: a RuntimeError in some places of PyTorch, a ValueError in
-    others."""
-
-
 class DTypeError(TensorgradError, RuntimeError, TypeError):
     """Raised when an op does not take a dtype, or inputs' dtypes do not go together."""
 

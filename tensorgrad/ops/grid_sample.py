@@ -203,7 +203,8 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     Raises: DTypeError unless ``theta`` is floating; ValueError or NotImplementedError for a size of a wrong length;
         ShapeError for a theta that does not fit; ArgumentError for a size that is not positive.
     """
-    from .create import linspace, ones
+    from .create import ones
+    from .ranges import linspace
 
     require_tensors("affine_grid", theta=theta)
     require_float("affine_grid", theta._data)

@@ -46,9 +46,9 @@ def _max_infer(x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any,
 
 def _max_rule(F: Any, g: Any, x: Any, *, needs: Any, indices: Any, **how: Any) -> tuple[Any, ...]:
     gradient = g[0]
-    if how.get("dilation") and _misses(x.shape[2:], **how):  # a window between whose taps the input lies: index -1
-        gradient = F.where(F.lt(indices, 0), 0.0, gradient)
-        indices = F.where(F.lt(indices, 0), 0, indices)
+    if how.get("dilation") and _misses(x.shape[2:], **how):  # a window between whose taps the input lies has no place
+        inside = F.logical_and(F.ge(indices, 0), F.lt(indices, product(x.shape[2:])))
+        gradient, indices = F.where(inside, gradient, 0.0), F.where(inside, indices, 0)
     return (F.max_pool_backward(gradient, indices, input_shape=tuple(x.shape)),)
 
 

@@ -90,12 +90,24 @@ def test_integers_have_a_maximum():
     assert F.max_pool1d(tg.tensor([[[1, -5, -7, -6]]]), 2, padding=1).tolist() == [[[1, -5, -6]]]
 
 
+def test_integers_are_averaged_towards_zero():
+    assert F.avg_pool1d(tg.tensor([[[1, -4, -7, -6, 3, 4]]]), 2).tolist() == [[[-1, -6, 3]]]
+
+
+def test_a_window_around_the_input_is_minus_infinity_without_a_gradient():
+    x = tg.tensor([[[2.0]]], requires_grad=True)
+    y = F.max_pool1d(x, 2, stride=1, padding=1, dilation=2)
+    assert y.tolist() == [[[float("-inf")]]]
+    y.sum().backward()
+    assert x.grad.tolist() == [[[0.0]]]
+
+
 def test_errors():
     with pytest.raises(ShapeError, match="larger than the input"):
         F.max_pool2d(tg.ones(1, 1, 2, 2), 3)
     with pytest.raises(ValueError, match="at most half"):
         F.avg_pool2d(tg.ones(1, 1, 4, 4), 2, padding=2)
-    with pytest.raises(DTypeError, match="floating"):
-        F.avg_pool2d(tg.ones(1, 1, 4, 4).long(), 2)
+    with pytest.raises(DTypeError, match="bool"):
+        F.avg_pool2d(tg.ones(1, 1, 4, 4).bool(), 2)
     with pytest.raises(ShapeError, match="expected 4 or 3"):
         F.max_pool2d(tg.ones(4), 2)
