@@ -55,6 +55,10 @@ class ConfigError(TensorgradError, ValueError):
     """Raised for an unknown setting, or a value that a setting does not take."""
 
 
+class UninitializedError(TensorgradError, RuntimeError, ValueError):
+    """Raised when a lazy parameter is used before it has a shape."""
+
+
 class AutogradError(TensorgradError, RuntimeError):
     """Raised when a gradient can't be computed: freed graph, changed saved tensor, no grad required."""
 

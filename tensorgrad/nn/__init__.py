@@ -23,6 +23,8 @@ from .norm import *  # noqa: F403
 from .padding import *  # noqa: F403
 from .parameter import Buffer as Buffer
 from .parameter import Parameter as Parameter
+from .parameter import UninitializedBuffer as UninitializedBuffer
+from .parameter import UninitializedParameter as UninitializedParameter
 from .pool import *  # noqa: F403
 from .recurrent import *  # noqa: F403
 from .recurrent_cells import *  # noqa: F403
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from . import init as init
     from . import utils as utils
 
-_LAZY = ("functional", "init", "parallel", "parameter", "utils")
+_LAZY = ("functional", "init", "lazy", "modules", "parallel", "parameter", "utils")
 
 
 def __getattr__(name: str) -> Any:

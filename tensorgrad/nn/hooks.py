@@ -5,31 +5,41 @@ A module without hooks pays one attribute read for all of this.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ..autograd.function import Function
 from ..autograd.hooks import Handle as _ListHandle
+from ..errors import AutogradError
 from ..tensor import Tensor
 
 if TYPE_CHECKING:
     from .module import Module
 
 __all__ = [
-    "Handle", "ModuleHooks", "register_module_forward_hook", "register_module_forward_pre_hook",
-    "register_module_full_backward_hook",
+    "Handle", "HookView", "ModuleHooks", "register_module_backward_hook", "register_module_buffer_registration_hook",
+    "register_module_forward_hook", "register_module_forward_pre_hook", "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook", "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
 ]  # fmt: skip
 
 everywhere: list[Hook] = []
 """Hooks called for every module, before its own."""
 
+registrations: list[Hook] = []
+"""Hooks called when any module gets a parameter, buffer or submodule."""
+
+_numbers = itertools.count()
+
 
 class Hook:
     """A user's function, when it is called, and how."""
 
-    __slots__ = ("always_call", "function", "when", "with_kwargs")
+    __slots__ = ("always_call", "function", "id", "when", "with_kwargs")
 
     def __init__(self, when: str, function: Callable[..., Any], with_kwargs: bool = False, always_call: bool = False):
+        self.id = next(_numbers)
         self.when = when
         self.function = function
         self.with_kwargs = with_kwargs
@@ -41,6 +51,7 @@ class Handle(_ListHandle):
 
     def __init__(self, hooks: list[Any], hook: Hook, prepend: bool = False):
         super().__init__(hooks, hook)
+        self.id = hook.id
         if prepend:
             hooks.insert(0, hooks.pop())
 
@@ -55,6 +66,44 @@ class ModuleHooks:
         if not callable(function):
             raise TypeError(f"a hook must be callable, got {type(function).__name__}")
         return Handle(self.all, Hook(when, function, **how), prepend)
+
+
+class HookView(MutableMapping[int, Callable[..., Any]]):
+    """The functions of one kind that are registered with one module, by the ``id`` of their handles."""
+
+    def __init__(self, module: Module, when: str):
+        self._module = module
+        self._when = when
+
+    def _own(self) -> list[Hook]:
+        hooks = self._module._hooks
+        return [] if hooks is None else [hook for hook in hooks.all if hook.when == self._when]
+
+    def __getitem__(self, key: int) -> Callable[..., Any]:
+        for hook in self._own():
+            if hook.id == key:
+                return hook.function
+        raise KeyError(key)
+
+    def __setitem__(self, key: int, function: Callable[..., Any]) -> None:
+        for hook in self._own():
+            if hook.id == key:
+                hook.function = function
+                return
+        hook = Hook(self._when, function)
+        hook.id = key
+        of(self._module).all.append(hook)
+
+    def __delitem__(self, key: int) -> None:
+        self[key]
+        hooks = of(self._module)
+        hooks.all[:] = [hook for hook in hooks.all if hook.id != key]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([hook.id for hook in self._own()])
+
+    def __len__(self) -> int:
+        return len(self._own())
 
 
 def of(module: Module) -> ModuleHooks:
@@ -119,6 +168,7 @@ class _Gradients:
         self.after = after
         self.grad_output: tuple[Any, ...] | None = None
         self.watches_input = False
+        self.count = 0
 
     @classmethod
     def of(cls, module: Module) -> _Gradients | None:
@@ -126,6 +176,7 @@ class _Gradients:
         return cls(module, before, after) if before or after else None
 
     def inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.count = len(args)
         positions = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
         self.watches_input = bool(self.after) and any(args[i].requires_grad for i in positions)
         if not self.watches_input:
@@ -153,7 +204,12 @@ class _Gradients:
         if not self.watches_input:
             # no input needs a gradient, so nothing will be seen there: the hook learns of the outputs alone
             for hook in self.after:
-                hook.function(self.module, (), grads)
+                given = hook.function(self.module, (None,) * self.count, grads)
+                if given is not None and not (isinstance(given, tuple) and all(part is None for part in given)):
+                    raise AutogradError(
+                        "Backward hook for Modules where no input requires gradient should always return None or None "
+                        "for all gradients."
+                    )
         return grads
 
     def at_inputs(self, grads: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -184,7 +240,9 @@ class _Pass(Function):
     ) -> tuple[Tensor, ...]:
         ctx.observe, ctx.count, ctx.positions = observe, count, positions
         ctx.set_materialize_grads(False)
-        return tuple(x.view_as(x) for x in tensors)
+        seen = tuple(x.view_as(x) for x in tensors)
+        ctx.mark_non_differentiable(*(new for new, x in zip(seen, tensors, strict=True) if not x.requires_grad))
+        return seen
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
@@ -214,3 +272,28 @@ def register_module_forward_hook(
 def register_module_full_backward_hook(hook: Callable[..., Any]) -> Handle:
     """Call ``hook(module, grad_input, grad_output)`` after gradients passed any module."""
     return _register_everywhere("backward_after", hook)
+
+
+def register_module_full_backward_pre_hook(hook: Callable[..., Any]) -> Handle:
+    """Call ``hook(module, grad_output)`` before gradients pass any module."""
+    return _register_everywhere("backward_before", hook)
+
+
+def register_module_backward_hook(hook: Callable[..., Any]) -> Handle:
+    """The older name of ``register_module_full_backward_hook``, and the same here."""
+    return register_module_full_backward_hook(hook)
+
+
+def register_module_parameter_registration_hook(hook: Callable[..., Any]) -> Handle:
+    """Call ``hook(module, name, parameter)`` when any module registers one; what it returns takes its place."""
+    return Handle(registrations, Hook("parameter", hook))
+
+
+def register_module_buffer_registration_hook(hook: Callable[..., Any]) -> Handle:
+    """Call ``hook(module, name, buffer)`` when any module registers one; what it returns takes its place."""
+    return Handle(registrations, Hook("buffer", hook))
+
+
+def register_module_module_registration_hook(hook: Callable[..., Any]) -> Handle:
+    """Call ``hook(module, name, submodule)`` when any module registers one; what it returns takes its place."""
+    return Handle(registrations, Hook("module", hook))

@@ -7,8 +7,9 @@ attribute costs; ``_kinds`` says which names are members, and of which kind, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, TypeVar
 
 from ..autograd.grad_mode import no_grad
 from ..tensor import Tensor
@@ -21,6 +22,7 @@ __all__ = ["Module"]
 Self = TypeVar("Self", bound="Module")
 
 PARAMETER, BUFFER, MODULE = "parameter", "buffer", "module"
+_WANTED = {PARAMETER: "nn.Parameter", BUFFER: "Tensor, nn.Buffer", MODULE: "nn.Module"}
 
 
 class Members(MutableMapping[str, Any]):
@@ -51,8 +53,17 @@ class Members(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return sum(kind == self._kind for kind in self._attributes["_kinds"].values())
 
+    def become(self, members: Mapping[str, Any]) -> None:
+        """Hold these members and no others."""
+        new = dict(members)
+        self.clear()
+        self.update(new)
+
+    def copy(self) -> OrderedDict[str, Any]:
+        return OrderedDict(self)
+
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return repr(OrderedDict(self))
 
 
 class Module(StateMixin):
@@ -81,13 +92,22 @@ class Module(StateMixin):
         attributes["_kinds"] = {}
         attributes["_unsaved"] = set()
 
-    if TYPE_CHECKING:
+    def __getattr__(self, name: str) -> Any:
+        # called for what is not there; subclasses that look elsewhere call it through super()
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
-        def __getattr__(self, name: str) -> Any: ...
+    def __dir__(self) -> list[str]:
+        # names like "0" can't be written after a dot
+        return sorted(name for name in super().__dir__() if not name[0].isdigit())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; every subclass defines it."""
-        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function: define forward(self, ...).'
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._hooks is None and not hooks.everywhere:
@@ -100,13 +120,29 @@ class Module(StateMixin):
     def _parameters(self) -> MutableMapping[str, Parameter | None]:
         return Members(self, PARAMETER)
 
+    @_parameters.setter
+    def _parameters(self, members: Mapping[str, Any]) -> None:
+        Members(self, PARAMETER).become(members)
+
     @property
     def _buffers(self) -> MutableMapping[str, Tensor | None]:
         return Members(self, BUFFER)
 
+    @_buffers.setter
+    def _buffers(self, members: Mapping[str, Any]) -> None:
+        Members(self, BUFFER).become(members)
+
     @property
     def _modules(self) -> MutableMapping[str, Module | None]:
         return Members(self, MODULE)
+
+    @_modules.setter
+    def _modules(self, members: Mapping[str, Any]) -> None:
+        Members(self, MODULE).become(members)
+
+    @property
+    def _non_persistent_buffers_set(self) -> set[str]:
+        return self._unsaved
 
     def __setattr__(self, name: str, value: Any) -> None:
         kinds = self.__dict__.get("_kinds")
@@ -122,14 +158,14 @@ class Module(StateMixin):
         elif value is None:
             self.__dict__[name] = None
         else:
-            wanted = {PARAMETER: "Parameter", BUFFER: "Tensor", MODULE: "Module"}[kind]
+            what = "child module" if kind == MODULE else kind
             raise TypeError(
-                f"cannot assign '{type(value).__name__}' as {kind} '{name}' ({wanted} or None expected). "
+                f"cannot assign '{type(value).__name__}' as {what} '{name}' ({_WANTED[kind]} or None expected). "
                 f"del the {kind} first to reuse its name."
             )
 
     def __delattr__(self, name: str) -> None:
-        object.__delattr__(self, name)
+        object.__delattr__(self, name)  # an AttributeError in words of its own if it is not there
         self._kinds.pop(name, None)
         self._unsaved.discard(name)
 
@@ -137,18 +173,27 @@ class Module(StateMixin):
         attributes = self.__dict__
         kinds = attributes.get("_kinds")
         if kinds is None:
-            raise AttributeError(f"cannot assign {kind}s before Module.__init__() call; call super().__init__() first.")
+            raise AttributeError(
+                f"cannot assign {kind if kind == MODULE else kind + 's'} before Module.__init__() call: call "
+                "super().__init__() first."
+            )
         if not isinstance(name, str):
-            raise TypeError(f"{kind} name should be a string, got {type(name).__name__}")
+            raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
         if "." in name:
-            raise KeyError(f'{kind} name can\'t contain ".", got {name!r}')
+            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
         if name == "":
             raise KeyError(f'{kind} name can\'t be empty string ""')
-        if hasattr(type(self), name):
+        inherited = getattr(type(self), name, None)
+        # a plain default of the class gives way to a module; a property would hide it
+        if hasattr(type(self), name) and (kind != MODULE or hasattr(type(inherited), "__set__")):
             raise KeyError(f"attribute '{name}' already exists in class {type(self).__name__}; choose another name.")
         if kinds.get(name, kind) != kind:
             del kinds[name]  # a member of another kind: the name goes to the end of its new kind
             attributes["_unsaved"].discard(name)
+        for watch in hooks.registrations:
+            if watch.when == kind:
+                replaced = watch.function(self, name, value)
+                value = value if replaced is None else replaced
         kinds[name] = kind
         attributes[name] = value
 
@@ -162,9 +207,14 @@ class Module(StateMixin):
         Raises TypeError or KeyError for what is no Parameter, or a name that is taken or not usable.
         """
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"cannot assign '{type(param).__name__}' object to parameter '{name}' (Parameter or None)")
+            raise TypeError(
+                f"cannot assign '{type(param).__name__}' object to parameter '{name}' (Parameter or None required)"
+            )
         if param is not None and param._node is not None:
-            raise ValueError(f"parameter '{name}' must be a leaf; wrap the value: Parameter(value.detach()).")
+            raise ValueError(
+                f"Cannot assign non-leaf Tensor to parameter '{name}'. Wrap its value, Parameter(value.detach()), or "
+                "compute it in forward()."
+            )
         if "_kinds" in self.__dict__:
             self._check_free(name, PARAMETER)
         self._register(name, param, PARAMETER)
@@ -176,7 +226,9 @@ class Module(StateMixin):
             persistent: whether it stands in the state dict.
         """
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None)")
+            raise TypeError(
+                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)"
+            )
         if "_kinds" in self.__dict__:
             self._check_free(name, BUFFER)
         self._register(name, tensor, BUFFER)
@@ -185,31 +237,57 @@ class Module(StateMixin):
         else:
             self._unsaved.add(name)
 
-    def register_module(self, name: str, module: Module | None) -> None:
-        """Add a submodule under a name."""
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a submodule under a name; ``register_module`` calls this, so a subclass may override it."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
         if "_kinds" in self.__dict__:
             self._check_free(name, MODULE)
         self._register(name, module, MODULE)
 
-    add_module = register_module
+    def register_module(self, name: str, module: Module | None) -> None:
+        """The same as ``add_module``."""
+        self.add_module(name, module)
 
     def get_submodule(self, target: str) -> Module:
         """The submodule at a dotted path; the module itself for ``""``. Raises AttributeError if there is none."""
         found: Module = self
         for part in target.split(".") if target else ():
-            inner = found.__dict__.get(part)
+            if not hasattr(found, part):
+                raise AttributeError(f"{found._get_name()} has no attribute `{part}` (looking for {target!r})")
+            inner = getattr(found, part)
             if not isinstance(inner, Module):
-                raise AttributeError(f"{type(found).__name__} has no submodule `{part}` (looking for {target!r})")
+                raise AttributeError(f"`{part}` is not an nn.Module (looking for {target!r})")
             found = inner
         return found
+
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put ``module`` at a dotted path.
+
+        Args:
+            strict: replace a module that is there, but make no new name.
+        Raises: ValueError for an empty path or what is no Module; AttributeError if the path does not exist.
+        """
+        if not target:
+            raise ValueError("Cannot set submodule with empty target name")
+        if not isinstance(module, Module):
+            raise ValueError(f"`module` is not an nn.Module, found {type(module).__name__}")
+        path, _, name = target.rpartition(".")
+        parent = self.get_submodule(path)
+        if strict and not hasattr(parent, name):
+            raise AttributeError(f"{parent._get_name()} has no attribute `{name}`; with strict it must exist.")
+        if hasattr(parent, name) and not isinstance(getattr(parent, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module")
+        setattr(parent, name, module)
 
     def _get_member(self, target: str, kind: str) -> Any:
         path, _, name = target.rpartition(".")
         holder = self.get_submodule(path)
+        if not hasattr(holder, name):
+            raise AttributeError(f"{holder._get_name()} has no attribute `{name}` (looking for {target!r})")
         if holder._kinds.get(name) != kind:
-            raise AttributeError(f"{type(holder).__name__} has no {kind} `{name}` (looking for {target!r})")
+            what = "an nn.Parameter" if kind == PARAMETER else "a buffer"
+            raise AttributeError(f"`{name}` is not {what} (looking for {target!r})")
         return holder.__dict__[name]
 
     def get_parameter(self, target: str) -> Parameter:
@@ -404,7 +482,33 @@ class Module(StateMixin):
         """Parameters and buffers on an NVIDIA GPU."""
         return self.to("cuda" if device is None else device)
 
+    def to_empty(self: Self, *, device: Any, recurse: bool = True) -> Self:
+        """Parameters and buffers of the same shapes on a device, with no values set."""
+        from ..ops.create import empty_like
+
+        return self._apply(lambda x: empty_like(x, device=device), recurse)
+
+    def share_memory(self: Self) -> Self:
+        """Parameters and buffers in memory that processes share; see ``Tensor.share_memory_``."""
+        return self._apply(lambda x: x.share_memory_())
+
     # --- hooks
+
+    @property
+    def _forward_pre_hooks(self) -> hooks.HookView:
+        return hooks.HookView(self, "before")
+
+    @property
+    def _forward_hooks(self) -> hooks.HookView:
+        return hooks.HookView(self, "after")
+
+    @property
+    def _backward_hooks(self) -> hooks.HookView:
+        return hooks.HookView(self, "backward_after")
+
+    @property
+    def _backward_pre_hooks(self) -> hooks.HookView:
+        return hooks.HookView(self, "backward_before")
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -435,6 +539,10 @@ class Module(StateMixin):
         It may return other gradients for the inputs; those of inputs that are no tensors are None.
         """
         return hooks.of(self).add("backward_after", hook, prepend)
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> hooks.Handle:
+        """The older name of ``register_full_backward_hook``, and the same here."""
+        return self.register_full_backward_hook(hook)
 
     # --- text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,12 +11,12 @@ from ..autograd.grad_mode import no_grad
 from ..autograd.hooks import Handle
 from ..errors import TensorgradError
 from ..tensor import Tensor
-from .parameter import Parameter
+from .parameter import Parameter, is_lazy
 
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["IncompatibleKeys", "StateDict", "StateDictError"]
+__all__ = ["StateDictError"]
 
 _EXTRA = "_extra_state"
 
@@ -24,13 +25,7 @@ class StateDictError(TensorgradError, RuntimeError):
     """Raised when a state dict does not fit the module it is loaded into."""
 
 
-class StateDict(OrderedDict[str, Any]):
-    """What ``Module.state_dict`` returns: names to values, with the version of each module in ``_metadata``."""
-
-    _metadata: OrderedDict[str, dict[str, Any]]
-
-
-class IncompatibleKeys(NamedTuple):
+class _IncompatibleKeys(NamedTuple):
     """Names that the module has and the state dict lacks, and the other way round."""
 
     missing_keys: list[str]
@@ -39,7 +34,7 @@ class IncompatibleKeys(NamedTuple):
     def __repr__(self) -> str:
         if not self.missing_keys and not self.unexpected_keys:
             return "<All keys matched successfully>"
-        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+        return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
 class StateMixin:
@@ -76,34 +71,49 @@ class StateMixin:
 
     # --- saving
 
-    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """Parameters and persistent buffers by dotted name; the tensors share memory with the module's.
 
         Args:
             destination: a dict to add to; a new one by default.
             prefix: put before every name.
             keep_vars: give the parameters themselves rather than detached tensors.
+        Returns: an OrderedDict, whose ``_metadata`` holds the version of each module.
         """
+        if args:
+            warnings.warn(
+                "Positional args are being deprecated, use kwargs instead: state_dict(destination=..., prefix=...).",
+                FutureWarning,
+                stacklevel=2,
+            )
+            destination = args[0] if destination is None else destination
+            prefix = args[1] if len(args) > 1 and not prefix else prefix
+            keep_vars = args[2] if len(args) > 2 and not keep_vars else keep_vars
         if destination is None:
-            destination = StateDict()
+            destination = OrderedDict()
             destination._metadata = OrderedDict()
+        local = {"version": self._version}
         if hasattr(destination, "_metadata"):
-            destination._metadata[prefix[:-1]] = {"version": self._version}
+            destination._metadata[prefix[:-1]] = local
         for hook in self._hooks_of("state_dict_pre"):
             hook(self, prefix, keep_vars)
         self._save_to_state_dict(destination, prefix, keep_vars)
         for name, child in self._members("module"):
             if child is not None:
                 child.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in self._hooks_of("state_dict"):
+            replaced = hook(self, destination, prefix, local)
+            destination = destination if replaced is None else replaced
         for hook in self._hooks_of("state_dict_post"):
-            hook(self, destination, prefix, {"version": self._version})
+            if hook(self, destination, prefix, local) is not None:
+                raise StateDictError("state_dict post-hook must return None")
         return destination
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """Add what the module itself holds, without its submodules."""
         for name, value in self._members("parameter", "buffer"):
             if value is not None and name not in self._unsaved:
-                destination[prefix + name] = value if keep_vars else value.detach()
+                destination[prefix + name] = value if keep_vars or is_lazy(value) else value.detach()
         if self._has_extra_state("get_extra_state"):
             destination[prefix + _EXTRA] = self.get_extra_state()
 
@@ -111,7 +121,7 @@ class StateMixin:
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
+    ) -> _IncompatibleKeys:
         """Copy values into parameters and buffers by name.
 
         Args:
@@ -124,15 +134,14 @@ class StateMixin:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        state = StateDict(state_dict)
+        state: dict[str, Any] = OrderedDict(state_dict)
         metadata = getattr(state_dict, "_metadata", None)
-        missing: list[str] = []
-        unexpected: list[str] = []
+        if metadata is not None:
+            state._metadata = metadata  # type: ignore[attr-defined]
+        found = _IncompatibleKeys([], [])
+        missing, unexpected = found
         errors: list[str] = []
-        _load(self, state, "", metadata, assign, strict, missing, unexpected, errors)  # type: ignore[arg-type]
-        found = IncompatibleKeys(missing, unexpected)
-        for hook in self._hooks_of("load_state_dict_post"):
-            hook(self, found)
+        _load(self, state, "", metadata, assign, found, errors)  # type: ignore[arg-type]
         if strict:
             if unexpected:
                 errors.insert(0, f"Unexpected key(s) in state_dict: {_listed(unexpected)}. ")
@@ -154,58 +163,77 @@ class StateMixin:
         error_msgs: list[str],
     ) -> None:
         """Take what the module itself holds, without its submodules; override to translate older names."""
+        for hook in self._hooks_of("load_state_dict_pre"):
+            hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         assign = local_metadata.get("assign_to_params_buffers", False)
-        for name, current in self._members("parameter", "buffer"):
-            if current is None or name in self._unsaved:
-                continue
+        own = {n: value for n, value in self._members("parameter", "buffer") if value is not None}
+        own = {n: value for n, value in own.items() if n not in self._unsaved}
+        for name, current in own.items():
             key = prefix + name
-            if key not in state_dict:
+            if key in state_dict:
+                problem = self._load_member(name, current, key, state_dict[key], assign)
+                if problem is not None:
+                    error_msgs.append(problem)
+            elif strict:
                 missing_keys.append(key)
-                continue
-            problem = self._load_member(name, current, key, state_dict[key], assign)
-            if problem is not None:
-                error_msgs.append(problem)
         key = prefix + _EXTRA
         if self._has_extra_state("set_extra_state"):
             if key in state_dict:
                 self.set_extra_state(state_dict[key])
-            else:
+            elif strict:
                 missing_keys.append(key)
-        elif key in state_dict:
+        elif strict and key in state_dict:
             unexpected_keys.append(key)
         if strict:
-            known = {name for name, value in self._members("parameter", "buffer") if name not in self._unsaved
-                     and value is not None} | {name for name, _ in self._members("module")} | {_EXTRA}  # fmt: skip
+            children = {name for name, _ in self._members("module")}
             for key in state_dict:
-                if key.startswith(prefix) and key[len(prefix) :].split(".", 1)[0] not in known:
-                    unexpected_keys.append(key)
+                if key.startswith(prefix) and key != prefix + _EXTRA:
+                    name, dot, _ = key[len(prefix) :].partition(".")
+                    if name not in (children if dot else own):
+                        unexpected_keys.append(key)
 
-    def _load_member(self, name: str, current: Tensor, key: str, given: Any, assign: bool) -> str | None:
+    def _load_member(self, name: str, current: Any, key: str, given: Any, assign: bool) -> str | None:
         """Take one value; returns what is wrong with it, None if nothing."""
         value = _as_tensor(given)
         if value is None:
             return (
-                f'While copying the parameter named "{key}", expected a Tensor or array in the checkpoint, '
-                f"got {type(given).__name__}."
+                f'While copying the parameter named "{key}", expected a Tensor or Tensor-like object from checkpoint '
+                f"but received {type(given)}"
             )
-        if tuple(value.shape) != tuple(current.shape):
-            if tuple(current.shape) == () and tuple(value.shape) == (1,):  # how scalars were once saved
-                value = value.reshape(())
+        if is_lazy(current):
+            if is_lazy(value):
+                return None
+            if not assign:
+                current.materialize(value.shape, dtype=current.dtype, device=current.device)
+        elif is_lazy(value):
+            return (
+                f'While copying the parameter named "{key}": it has no values in the checkpoint, which was saved before '
+                "the lazy module's first forward."
+            )
+        elif tuple(value.shape) != tuple(current.shape):
+            if current.ndim == 0 and value.ndim == 1 and value.shape[0]:  # how scalars were once saved
+                value = value[0]
             else:
                 return (
                     f"size mismatch for {key}: copying a param with shape {value.shape!r} from checkpoint, "
                     f"the shape in current model is {current.shape!r}."
                 )
         if not assign:
-            with no_grad():
-                current.copy_(value.to(current.device))
+            try:
+                with no_grad():
+                    current.copy_(value.to(current.device))
+            except (RuntimeError, TypeError, ValueError) as error:
+                return (
+                    f'While copying the parameter named "{key}", whose dimensions in the model are {current.shape!r} '
+                    f"and whose dimensions in the checkpoint are {value.shape!r}, an exception occurred : {error.args}."
+                )
             return None
         if isinstance(current, Parameter):
             if isinstance(value, Parameter):
-                value.requires_grad = current.requires_grad
+                value.requires_grad_(current.requires_grad)
             else:
                 value = Parameter(value, requires_grad=current.requires_grad)
-        self.__dict__[name] = value
+        setattr(self, name, value)
         return None
 
     # --- hooks
@@ -224,39 +252,67 @@ class StateMixin:
         return self._add_state_hook("state_dict_pre", hook)
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(module, state_dict, prefix, local_metadata)`` after the module is saved."""
+        """Call ``hook(module, state_dict, prefix, local_metadata)`` after the module is saved; it changes the dict in
+        place and returns None."""
         return self._add_state_hook("state_dict_post", hook)
+
+    def _register_state_dict_hook(self, hook: Callable[..., Any]) -> Handle:
+        """As ``register_state_dict_post_hook``, but what the hook returns, unless None, takes the dict's place."""
+        return self._add_state_hook("state_dict", hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> Handle:
         """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing, unexpected, errors)`` before
         the module takes its values."""
-        return self._add_state_hook("load_state_dict_pre", hook)
+        return self._register_load_state_dict_pre_hook(hook, with_module=True)
+
+    def _register_load_state_dict_pre_hook(self, hook: Callable[..., Any], with_module: bool = False) -> Handle:
+        """As ``register_load_state_dict_pre_hook``; the hook gets the module only if ``with_module``."""
+        return self._add_state_hook("load_state_dict_pre", _WithModule(self, hook) if with_module else hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(module, incompatible_keys)`` after loading; it may empty the lists in place."""
+        """Call ``hook(module, incompatible_keys)`` after the module and what is below it were loaded; it may empty the
+        lists in place, and returns None."""
         return self._add_state_hook("load_state_dict_post", hook)
+
+
+class _WithModule:
+    """A hook with the module it is called with: an object, so that a copy of the module gets a hook of its own."""
+
+    def __init__(self, module: StateMixin, hook: Callable[..., Any]):
+        self.module = module
+        self.hook = hook
+
+    def __call__(self, *args: Any) -> Any:
+        return self.hook(self.module, *args)
 
 
 def _load(
     module: Module,
-    state: StateDict,
+    state: dict[str, Any],
     prefix: str,
     metadata: Any,
     assign: bool,
-    strict: bool,
-    missing: list[str],
-    unexpected: list[str],
+    found: _IncompatibleKeys,
     errors: list[str],
 ) -> None:
+    """Load one module and what is below it. A child is shown its own keys alone."""
     local = {} if metadata is None else dict(metadata.get(prefix[:-1], {}))
     if assign:
         local["assign_to_params_buffers"] = True
-    for hook in module._hooks_of("load_state_dict_pre"):
-        hook(module, state, prefix, local, strict, missing, unexpected, errors)
-    module._load_from_state_dict(state, prefix, local, strict, missing, unexpected, errors)
+    # always asked strictly: whether a wrong name is an error is decided at the end
+    module._load_from_state_dict(state, prefix, local, True, found.missing_keys, found.unexpected_keys, errors)
     for name, child in module._members("module"):
         if child is not None:
-            _load(child, state, f"{prefix}{name}.", metadata, assign, strict, missing, unexpected, errors)
+            below = f"{prefix}{name}."
+            _load(
+                child, {k: v for k, v in state.items() if k.startswith(below)}, below, metadata, assign, found, errors
+            )
+    for hook in module._hooks_of("load_state_dict_post"):
+        if hook(module, found) is not None:
+            raise StateDictError(
+                "Hooks registered with ``register_load_state_dict_post_hook`` are not expected to return new values; "
+                "change the lists of incompatible_keys in place."
+            )
 
 
 def _as_tensor(given: Any) -> Any:
