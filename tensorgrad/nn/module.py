@@ -7,7 +7,6 @@ attribute costs; ``_kinds`` says which names are members, and of which kind, in 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
@@ -53,17 +52,33 @@ class Members(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return sum(kind == self._kind for kind in self._attributes["_kinds"].values())
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
+    # of a dict, which also go backwards, and print as a dict's
+    def keys(self) -> Any:
+        return dict(self._pairs()).keys()
+
+    def values(self) -> Any:
+        return dict(self._pairs()).values()
+
+    def items(self) -> Any:
+        return dict(self._pairs()).items()
+
+    def _pairs(self) -> list[tuple[str, Any]]:
+        return [(name, self._attributes[name]) for name in self]
+
     def become(self, members: Mapping[str, Any]) -> None:
         """Hold these members and no others."""
         new = dict(members)
         self.clear()
         self.update(new)
 
-    def copy(self) -> OrderedDict[str, Any]:
-        return OrderedDict(self)
+    def copy(self) -> dict[str, Any]:
+        return dict(self._pairs())
 
     def __repr__(self) -> str:
-        return repr(OrderedDict(self))
+        return repr(self.copy())
 
 
 class Module(StateMixin):
@@ -149,9 +164,9 @@ class Module(StateMixin):
         kind = None if kinds is None else kinds.get(name)
         if isinstance(value, Parameter):
             self._register(name, value, PARAMETER)
-        elif isinstance(value, Module):
+        elif isinstance(value, Module) and kind != PARAMETER:
             self._register(name, value, MODULE)
-        elif isinstance(value, Buffer):
+        elif isinstance(value, Buffer) and kind in (None, BUFFER):
             self.register_buffer(name, value, value.persistent)
         elif kind is None or (kind == BUFFER and isinstance(value, Tensor)):
             object.__setattr__(self, name, value)
@@ -191,7 +206,7 @@ class Module(StateMixin):
             del kinds[name]  # a member of another kind: the name goes to the end of its new kind
             attributes["_unsaved"].discard(name)
         for watch in hooks.registrations:
-            if watch.when == kind:
+            if watch.when == kind and (value is not None or kind != PARAMETER):
                 replaced = watch.function(self, name, value)
                 value = value if replaced is None else replaced
         kinds[name] = kind
@@ -269,7 +284,7 @@ class Module(StateMixin):
         Raises: ValueError for an empty path or what is no Module; AttributeError if the path does not exist.
         """
         if not target:
-            raise ValueError("Cannot set submodule with empty target name")
+            raise ValueError("Cannot set the submodule without a target name!")
         if not isinstance(module, Module):
             raise ValueError(f"`module` is not an nn.Module, found {type(module).__name__}")
         path, _, name = target.rpartition(".")
@@ -442,7 +457,7 @@ class Module(StateMixin):
         place, wanted = _parse_to(args, device, dtype)
         if wanted is not None and wanted.category < 2:
             raise DTypeError(
-                f"Module.to: only floating-point or complex dtypes make sense for parameters, got {wanted}."
+                f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={wanted}"
             )
 
         def move(x: Any) -> Tensor:

@@ -29,8 +29,8 @@ class Parameter(Tensor):
         if requires_grad:
             if self.dtype.category < 2:
                 raise DTypeError(
-                    f"Parameter: a tensor of {self.dtype} can't require gradients; pass requires_grad=False, "
-                    "or a floating-point tensor."
+                    "Only Tensors of floating point and complex dtype can require gradients, this one is "
+                    f"{self.dtype}; pass requires_grad=False, or a floating-point tensor."
                 )
             self._tracked = True
 
@@ -67,15 +67,15 @@ class _Uninitialized(Tensor):
     cls_to_become: type[Tensor] = Tensor
 
     def __init__(self, requires_grad: bool, device: Any, dtype: Any):
-        from ..device import as_device
         from ..dtypes import as_dtype
+        from ..ops.create import empty
 
         self._tracked = requires_grad
-        self._place = as_device(device)
+        self._place = empty(0, device=device).device
         self._kind = get_default_dtype() if dtype is None else as_dtype(dtype)
 
     @property
-    def _data(self) -> Any:  # type: ignore[override]
+    def _data(self) -> Any:
         raise UninitializedError(
             "Attempted to use an uninitialized parameter or buffer: it has no shape and no values yet. Call `forward` "
             "of the lazy module with a dummy batch first, or materialize(shape)."
@@ -111,7 +111,7 @@ class _Uninitialized(Tensor):
 
         values = empty(tuple(shape), device=device or self._place, dtype=dtype or self._kind)
         del self._place, self._kind
-        self.__class__ = self.cls_to_become
+        self.__class__ = self.cls_to_become  # type: ignore[assignment]
         self._data = values._data  # type: ignore[misc]
 
     def to(self, *args: Any, device: Any = None, dtype: Any = None, **rest: Any) -> Any:

@@ -197,8 +197,8 @@ class StateMixin:
         value = _as_tensor(given)
         if value is None:
             return (
-                f'While copying the parameter named "{key}", expected a Tensor or Tensor-like object from checkpoint '
-                f"but received {type(given)}"
+                f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object from '
+                f"checkpoint but received {type(given)}"
             )
         if is_lazy(current):
             if is_lazy(value):
@@ -207,8 +207,8 @@ class StateMixin:
                 current.materialize(value.shape, dtype=current.dtype, device=current.device)
         elif is_lazy(value):
             return (
-                f'While copying the parameter named "{key}": it has no values in the checkpoint, which was saved before '
-                "the lazy module's first forward."
+                f'While copying the parameter named "{key}": it has no values in the checkpoint, which was saved '
+                "before the lazy module's first forward."
             )
         elif tuple(value.shape) != tuple(current.shape):
             if current.ndim == 0 and value.ndim == 1 and value.shape[0]:  # how scalars were once saved
@@ -252,8 +252,8 @@ class StateMixin:
         return self._add_state_hook("state_dict_pre", hook)
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(module, state_dict, prefix, local_metadata)`` after the module is saved; it changes the dict in
-        place and returns None."""
+        """Call ``hook(module, state_dict, prefix, local_metadata)`` after the module is saved, to change the dict in
+        place."""
         return self._add_state_hook("state_dict_post", hook)
 
     def _register_state_dict_hook(self, hook: Callable[..., Any]) -> Handle:
