@@ -12,7 +12,6 @@ from ..backends import registry
 from ..device import Device
 from ..dtypes import DType
 from ..nn.parameter import Buffer, Parameter
-from ..nn.state import StateDict
 from ..tensor import Size, Tensor
 from .storage import STORAGE_NAMES, contiguous_strides, flat_view
 
@@ -95,9 +94,6 @@ class TensorPickler(_Pickler):
             return _SIZE, (tuple(obj),)
         if kind is Device:
             return _DEVICE, ((obj.type,) if obj.index is None else (obj.type, obj.index))
-        if kind is StateDict:
-            plain = getattr(obj, "_metadata", None)
-            return OrderedDict, (), (None if plain is None else {"_metadata": plain}), None, iter(obj.items())
         return NotImplemented
 
     def _tensor(self, x: Tensor) -> Any:
