@@ -115,9 +115,6 @@ class Module(StateMixin):
         # names like "0" can't be written after a dot
         return sorted(name for name in super().__dir__() if not name[0].isdigit())
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; every subclass defines it."""
         raise NotImplementedError(
