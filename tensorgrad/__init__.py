@@ -93,10 +93,13 @@ _HOMES = {
     "set_warn_always": "settings",
     "typename": "settings",
     "use_deterministic_algorithms": "settings",
+    "vmap": "func",
 }  # fmt: skip
 
 if TYPE_CHECKING:
-    from . import autograd, backends, compiler, config, dispatch, errors, expr, nn, optim, random, testing, utils
+    from . import autograd, backends, compiler, config, dispatch, errors, expr, func, nn, optim, random, testing, utils
+
+    from .func import vmap
 
     # `ops` collects its names at run time; a type checker must be told where they are
     from .ops.activation import *  # noqa: F403

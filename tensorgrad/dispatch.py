@@ -104,6 +104,10 @@ class Doors(dict[type, Any]):
     """Array type -> the door of the backend that computes on such arrays."""
 
     def __missing__(self, array_type: type) -> Any:
+        own = getattr(array_type, "door", None)  # arrays made of arrays (``func.batched``) bring their own
+        if own is not None:
+            self[array_type] = own
+            return own
         from .backends import registry
 
         backend = registry.backend_of(array_type)
@@ -122,7 +126,23 @@ class ListenedDoors(Doors):
         self.plain = plain
 
     def __missing__(self, array_type: type) -> Any:
-        door = self[array_type] = Listened(self.plain[array_type])
+        # an array's own door calls others, which announce what it does
+        door = getattr(array_type, "door", None) or Listened(self.plain[array_type])
+        self[array_type] = door
+        return door
+
+
+class MappedDoors(Doors):
+    """The doors while ``vmap`` runs: each is wrapped by ``frames[-1].guard``, which sees to random draws."""
+
+    def __init__(self, plain: Doors, guard: Callable[[Any], Any]):
+        super().__init__()
+        self.plain = plain
+        self.guard = guard
+
+    def __missing__(self, array_type: type) -> Any:
+        door = getattr(array_type, "door", None) or self.guard(self.plain[array_type])
+        self[array_type] = door
         return door
 
 
@@ -136,9 +156,11 @@ class Local(threading.local):
     doors: Doors = everywhere
     plain: Doors = everywhere
     listeners: tuple[Listener, ...] = ()
+    frames: tuple[Any, ...] = ()  # the ``vmap`` calls that are running, outermost first
 
     def refresh(self) -> None:
-        self.doors = ListenedDoors(self.plain) if self.listeners else self.plain
+        doors = ListenedDoors(self.plain) if self.listeners else self.plain
+        self.doors = MappedDoors(doors, self.frames[-1].guard) if self.frames else doors
 
 
 local = Local()

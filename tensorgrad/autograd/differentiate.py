@@ -96,6 +96,7 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``outputs`` with respect to ``inputs``, without touching any ``.grad``.
@@ -105,6 +106,8 @@ def grad(
         grad_outputs: per output the gradient it receives, or None for scalars.
         retain_graph, create_graph: as for ``backward``.
         allow_unused: give None for inputs that did not contribute instead of raising.
+        is_grads_batched: the gradients in ``grad_outputs`` have a dimension more in front, over which the pass is
+            mapped (``vmap``); the results have it too.
         materialize_grads: give zeros for them.
     Raises: AutogradError as ``backward``, and for an unused input.
     Example:
@@ -114,6 +117,10 @@ def grad(
         >>> tg.autograd.grad(dy, x)[0].item()
         18.0
     """
+    if is_grads_batched:
+        return _batched(
+            outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads
+        )
     roots = _as_tuple("grad", outputs)
     wanted = _as_tuple("grad", inputs)
     if materialize_grads and allow_unused is False:
@@ -144,6 +151,32 @@ def grad(
         else:
             results.append(g if isinstance(g, Tensor) else wrap(g))
     return tuple(results)
+
+
+def _batched(outputs: Tensors, inputs: Tensors, grad_outputs: Any, *options: Any) -> tuple[Tensor | None, ...]:
+    """``grad`` mapped over the leading dimension of ``grad_outputs``."""
+    from ..func import vmap
+
+    roots = _as_tuple("grad", outputs)
+    given = (grad_outputs,) * len(roots) if grad_outputs is None or isinstance(grad_outputs, Tensor) else grad_outputs
+    seeds = tuple(given)
+    if all(seed is None for seed in seeds):
+        raise AutogradError("grad: is_grads_batched=True needs grad_outputs with a leading dimension.")
+    retain, create, unused, materialize = options
+    absent: list[bool] = []
+
+    def pull(*batch: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(batch)
+        each = [None if seed is None else next(rest) for seed in seeds]
+        found = grad(
+            outputs, inputs, each, retain_graph=retain, create_graph=create, allow_unused=unused,
+            materialize_grads=materialize,
+        )  # fmt: skip
+        absent.extend(g is None for g in found)
+        return tuple(g for g in found if g is not None)
+
+    found = iter(vmap(pull)(*[seed for seed in seeds if seed is not None]))
+    return tuple(None if missing else next(found) for missing in absent)
 
 
 def _method(

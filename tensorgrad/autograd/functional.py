@@ -132,14 +132,27 @@ def jvp(
 
 
 def jacobian(
-    func: Callable[..., Any], inputs: Point, create_graph: bool = False, strict: bool = False, vectorize: bool = False
-) -> Any:
+    func: Callable[..., Any], inputs: Point, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+    strategy: str = "reverse-mode",
+) -> Any:  # fmt: skip
     """The Jacobian: for each output and input a tensor of shape ``output.shape + input.shape``.
 
-    Tuples of outputs or inputs give (nested) tuples. Raises ValueError for ``vectorize=True``, which is not supported.
+    Args:
+        vectorize: compute all rows (in reverse mode) or columns at once, by ``vmap``, instead of one after another.
+        strategy: ``"reverse-mode"``, or (with ``vectorize``) ``"forward-mode"``.
+    Tuples of outputs or inputs give (nested) tuples. Raises RuntimeError for ``strict`` with ``vectorize`` or forward
+    mode, which can't tell zeros from no dependence.
     """
+    if strategy not in ("forward-mode", "reverse-mode"):
+        raise ValueError(f'jacobian: expected strategy to be "forward-mode" or "reverse-mode", got {strategy!r}.')
+    if strategy == "forward-mode" and create_graph:
+        raise NotImplementedError("jacobian: strategy='forward-mode' can't be combined with create_graph=True.")
+    if strict and (vectorize or strategy == "forward-mode"):
+        raise AutogradError("jacobian: strict=True can't be combined with vectorize=True or forward mode.")
+    if strategy == "forward-mode" and not vectorize:
+        raise AutogradError("jacobian: strategy='forward-mode' needs vectorize=True.")
     if vectorize:
-        raise ValueError("jacobian: vectorize=True is not supported; rows are computed one by one.")
+        return _vectorized(func, inputs, create_graph, strategy)
     from ..ops.join import stack
 
     with enable_grad():
@@ -161,6 +174,27 @@ def jacobian(
     return _pack(single_out, rows_of_outputs)
 
 
+def _vectorized(func: Callable[..., Any], inputs: Any, create_graph: bool, strategy: str) -> Any:
+    """The Jacobian by ``tensorgrad.func``."""
+    from ..func import jacfwd, jacrev
+
+    single_in = isinstance(inputs, Tensor)
+    transform = jacrev if strategy == "reverse-mode" else jacfwd
+    single_out = True
+
+    def listed(*xs: Tensor) -> tuple[Tensor, ...]:
+        nonlocal single_out
+        single_out, ys = _outputs("jacobian", func(*xs))
+        return ys
+
+    with enable_grad():
+        _, xs = _point("jacobian", inputs, create_graph)
+        given = xs if create_graph else tuple(x.detach() for x in xs)
+        rows = transform(listed, argnums=tuple(range(len(given))))(*given)
+    finished = [_pack(single_in, _finish(row, create_graph)) for row in rows]
+    return _pack(single_out, finished)
+
+
 def _scalar(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*xs: Tensor) -> Tensor:
         out = func(*xs)
@@ -172,9 +206,13 @@ def _scalar(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def hessian(
-    func: Callable[..., Any], inputs: Point, create_graph: bool = False, strict: bool = False, vectorize: bool = False
-) -> Any:
-    """The Hessian of a scalar function: for inputs i and j a tensor of shape ``input_i.shape + input_j.shape``."""
+    func: Callable[..., Any], inputs: Point, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+    outer_jacobian_strategy: str = "reverse-mode",
+) -> Any:  # fmt: skip
+    """The Hessian of a scalar function: for inputs i and j a tensor of shape ``input_i.shape + input_j.shape``.
+
+    ``vectorize`` and ``outer_jacobian_strategy`` are those of ``jacobian``.
+    """
     scalar = _scalar("hessian", func)
     single = isinstance(inputs, Tensor)
 
@@ -182,7 +220,10 @@ def hessian(
         y = scalar(*xs)
         return _pack(single, _grads("hessian", (y,), xs, (_ones(y),), True, strict))
 
-    return jacobian(gradient, inputs, create_graph=create_graph, strict=False, vectorize=vectorize)
+    return jacobian(
+        gradient, inputs, create_graph=create_graph, strict=False, vectorize=vectorize,
+        strategy=outer_jacobian_strategy,
+    )  # fmt: skip
 
 
 def vhp(

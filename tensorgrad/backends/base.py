@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..device import Device
 from ..dispatch import Raw
 from ..errors import BackendError
 from .generic.attention import AttentionKernels
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from ..ops.record import Op
 
 __all__ = ["Backend"]
+
+
+_CPU = Device("cpu")
 
 
 class Backend(
@@ -72,6 +76,11 @@ class Backend(
     def device_index(self, array: Any) -> int | None:
         """The number of the device that holds ``array``; None where there is only one."""
         return None
+
+    def device_of(self, array: Any) -> Device:
+        """Where ``array`` lives."""
+        index = self.device_index(array)
+        return _CPU if index is None and self.device_type == "cpu" else Device(self.device_type, index)
 
     def from_host(self, array: np.ndarray[Any, Any], index: int | None = None) -> Any:
         """A host array on this backend's device; may share memory where they are the same."""
@@ -125,6 +134,7 @@ class Backend(
 # attributes of a backend that are not kernels, whatever an op may be called
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
+     "device_of",
      "from_host", "to_host", "on", "formula_kernel", "kernel", "set_num_threads", "default_threads",
      "num_threads", "memory_stats", "empty")
 )  # fmt: skip

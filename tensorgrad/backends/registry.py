@@ -157,13 +157,8 @@ def on_device(device: Any) -> Backend:
     return found
 
 
-_CPU = Device("cpu")
-
-
 def device_of(array: Any) -> Device:
-    found = active(array)
-    index = found.device_index(array)
-    return _CPU if index is None and found.device_type == "cpu" else Device(found.device_type, index)
+    return active(array).device_of(array)
 
 
 def set_backend(name: str) -> None:

@@ -59,9 +59,12 @@ def require_vector(name: str, label: str, x: Any, size: int) -> None:
 
 
 def everywhere(condition: Tensor) -> bool:
-    """Whether a bool tensor is True at every element. Waits for the device."""
+    """Whether a bool tensor is True at every element, and in every sample of a ``vmap``. Waits for the device."""
     shape = condition._data.shape
-    return bool(recorded.all(condition, dim=tuple(range(len(shape))), keepdim=False)._data)
+    found = recorded.all(condition, dim=tuple(range(len(shape))), keepdim=False)._data
+    while hasattr(found, "mapped"):
+        found = found.value
+    return bool(found.all())
 
 
 def product(sizes: Any) -> int:

@@ -18,7 +18,7 @@ from ..dtypes import PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..expr import Expr, Program, lower, source, substitute, symbol, symbols, vector_jacobian
 from ..tensor import Tensor, wrap
-from .record import Op, Spec, check_devices
+from .record import Op, Spec, check_devices, on_one_level
 
 __all__ = ["Elementwise", "broadcast_shape", "elementwise"]
 
@@ -125,7 +125,9 @@ class Elementwise(Op):
                 if kind is None:
                     kind = type(array)
                 elif type(array) is not kind:
-                    check_devices(self.name, inputs)
+                    met = on_one_level(self.name, inputs)
+                    if met is not inputs:
+                        return self(*met)
                 if x._tracked:
                     track = True
                 arrays.append(array)

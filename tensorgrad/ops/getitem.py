@@ -20,7 +20,7 @@ from ..tensor import Tensor, install
 from . import shape_core as core
 from .create import as_operand, tensor
 from .index import as_value, elsewhere, index_op, index_put_op, put_in_place
-from .inplace import assign, check_writable, write_into
+from .inplace import assign, at_level_of, check_writable, write_into
 
 __all__: list[str] = []
 
@@ -167,6 +167,8 @@ def _as_part(part: Any, x: Tensor) -> Any:
     dtype = part._data.dtype
     if dtype.kind in "iu" and dtype != _UINT8:
         if part._data.ndim == 0:
+            if getattr(part._data, "mapped", False):  # an integer for each sample of a vmap
+                return part if dtype == _INT64 else core.cast(part, dtype=_INT64)
             return int(part)
         if dtype.itemsize < 4:
             raise KeyDTypeError(f"tensors used as indices must be int64, int32, uint8 or bool, not {dtype.name}.")
@@ -224,7 +226,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     value = as_operand("copy_", src)
     value = value if isinstance(value, Tensor) else as_value("copy_", self, value)
     if elsewhere(self._data, value._data):
-        value = value.to(self.device)
+        (value,) = at_level_of("copy_", self, (value.to(self.device),))
     if grad_state.recording and (self._tracked or value._tracked):
         if self is value:
             return self

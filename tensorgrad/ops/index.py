@@ -13,8 +13,8 @@ from . import pointwise as pw
 from . import shape_core as core
 from .create import as_operand
 from .elementwise import broadcast_shape
-from .inplace import check_writable, deliver, write_into
-from .record import Op, Spec, check_devices, op
+from .inplace import at_level_of, check_writable, deliver, write_into
+from .record import Op, Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
 from .shape import reshape as to_shape
@@ -80,7 +80,7 @@ def put_in_place(record: Op, into: str, target: Tensor, inputs: tuple[Any, ...],
         return write_into(record, target, (target, *inputs), attrs)
     check_writable(name, target, False)
     if any(elsewhere(target._data, x._data) for x in inputs):
-        check_devices(name, (target, *inputs))
+        inputs = at_level_of(name, target, inputs)
     record.infer(target._data, *[x._data for x in inputs], **attrs)
     # an input on the target's own memory must be read before the first write
     arrays = [

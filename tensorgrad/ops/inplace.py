@@ -19,7 +19,7 @@ from ..errors import AutogradError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from .create import as_operand
 from .elementwise import Elementwise
-from .record import Op, Spec, as_ours, check_devices, op
+from .record import Op, Spec, as_ours, on_one_level, op
 
 __all__ = ["check_writable", "deliver", "write_into"]
 
@@ -49,6 +49,23 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
         )
 
 
+def at_level_of(name: str, target: Tensor, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs of an in-place form, brought to the level of ``vmap`` that the target is at.
+
+    Raises DeviceError if they live elsewhere; VmapError if one is of an inner level: the target has no room for it.
+    """
+    kind = type(target._data)
+    if all(type(x._data) is kind for x in inputs if isinstance(x, Tensor)):
+        return inputs
+    met = on_one_level(name, (*inputs, target))
+    inner = max((type(x._data) for x in met if isinstance(x, Tensor)), key=lambda t: getattr(t, "level", 0))
+    if inner is not kind and getattr(inner, "level", 0):
+        from ..func.batched import unmapped_target
+
+        raise unmapped_target(name)
+    return met[:-1]
+
+
 def _overlaps_itself(array: Any) -> bool:
     """Whether two elements lie at one place: a stride is no longer than what the shorter ones reach. Of the views that
     tensorgrad makes this holds for expanded and unfolded ones alone."""
@@ -75,8 +92,8 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
     track = target._data.dtype.kind in "fcV" and any(isinstance(x, Tensor) and x._tracked for x in ready)
     record = track and grad_state.recording
     check_writable(f"{name}_", target, track or target._tracked)
+    ready = at_level_of(f"{name}_", target, ready)
     arrays = [x._data if isinstance(x, Tensor) else x for x in ready]
-    check_devices(name, ready)
     spec = what.infer(*arrays, **attrs)
     if isinstance(spec, tuple):
         raise DTypeError(f"{name} has several results and no in-place form.")
@@ -125,6 +142,7 @@ def deliver(name: str, result: Tensor, out: Tensor | None) -> Tensor:
     if grad_state.recording and (result._tracked or out._tracked):
         raise AutogradError(f"{name}: out= is not recorded, but an argument requires grad. Leave out= away.")
     check_fits_dtype(name, out, result._data.dtype)
+    at_level_of(name, out, (result,))
     if out._data.shape != result._data.shape:
         if out._data.size:
             raise ShapeError(f"{name}: out has shape {tuple(out.shape)}, the result {tuple(result.shape)}.")

@@ -253,18 +253,18 @@ def multinomial(
         raise ValueError(f"multinomial: num_samples must be positive, got {num_samples}.")
     weights: Any = input.detach()
     n = weights.shape[-1]
-    if not bool((pw.isfinite(weights) & (weights >= 0)).all()):
+    if not everywhere(pw.isfinite(weights) & (weights >= 0)):
         raise ValueError("multinomial: the weights must be finite and not negative.")
     weights = weights.double()
     if replacement:
-        if weights._data.size and bool((weights.sum(-1) <= 0).any()):
+        if weights._data.size and not everywhere(weights.sum(-1) > 0):
             raise ValueError("multinomial: a row has no positive weight.")
         sums = weights.cumsum(-1)
         shape = (*weights.shape[:-1], num_samples)
         u = _draw("random_uniform", shape, np.dtype(np.float64), input.device, generator)
         # u < 1, so the first sum above u * total has positive weight; counting the others is its index
         return (sums.unsqueeze(-2) <= (u * sums[..., -1:]).unsqueeze(-1)).sum(-1).clamp(max=n - 1)
-    if num_samples > n or bool(((weights > 0).sum(-1) < num_samples).any()):
+    if num_samples > n or not everywhere((weights > 0).sum(-1) >= num_samples):
         raise ValueError(
             f"multinomial: {num_samples} draws without replacement need as many positive weights in every row of {n}."
         )

@@ -104,7 +104,9 @@ class Op:
                 if first is None:
                     first = array
                 elif type(array) is not type(first):
-                    check_devices(self.name, inputs)
+                    met = on_one_level(self.name, inputs)
+                    if met is not inputs:
+                        return self(*met, **attrs)
                 if x._tracked:
                     track = True
                 arrays.append(array)
@@ -219,6 +221,21 @@ def op(name: str, **facts: Any) -> Op:
 
 def specs_of(infer_result: Any) -> tuple[Spec, ...]:
     return infer_result if isinstance(infer_result, tuple) else (infer_result,)
+
+
+def on_one_level(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs whose arrays are of several types: those from outside of a ``vmap`` brought to the level of the others.
+
+    Raises DeviceError if they live in different places.
+    """
+    check_devices(name, inputs)
+    inner = max((x for x in inputs if isinstance(x, Tensor)), key=lambda x: getattr(type(x._data), "level", 0))
+    level = getattr(type(inner._data), "level", 0)
+    if not level:
+        return inputs
+    from ..func.batched import lifted
+
+    return tuple([lifted(x, inner._data.frame) if isinstance(x, Tensor) else x for x in inputs])
 
 
 def check_devices(name: str, inputs: tuple[Any, ...]) -> None:

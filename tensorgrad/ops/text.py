@@ -73,6 +73,8 @@ def _shown(array: np.ndarray[Any, Any], summarize: bool) -> np.ndarray[Any, Any]
 
 
 def __repr__(self: Tensor) -> str:
+    if hasattr(self._data, "mapped"):  # within vmap
+        return repr(self._data)
     array = host(self)
     summarize = array.size > _options["threshold"]
     if array.size == 0:
