@@ -98,7 +98,6 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from . import autograd, backends, compiler, config, dispatch, errors, expr, func, nn, optim, random, testing, utils
-
     from .func import vmap
 
     # `ops` collects its names at run time; a type checker must be told where they are
@@ -177,6 +176,7 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "func",
     "get_backend",
     "get_default_device",
     "get_default_dtype",
@@ -206,4 +206,5 @@ __all__ = [
     "testing",
     "uint8",
     "utils",
+    "vmap",
 ]  # fmt: skip

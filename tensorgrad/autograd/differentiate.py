@@ -7,6 +7,7 @@ from typing import Any
 
 from ..dispatch import local
 from ..errors import AutogradError, ShapeError
+from ..ops.record import on_one_level
 from ..tensor import Tensor, install, wrap
 from . import engine
 
@@ -30,7 +31,7 @@ def _seeds(name: str, roots: tuple[Tensor, ...], given: Any, create: bool) -> li
         gradients = (given,) if isinstance(given, Tensor) else tuple(given)
     if len(gradients) != len(roots):
         raise AutogradError(f"{name}: {len(roots)} tensors but {len(gradients)} gradients were given.")
-    seeds = []
+    seeds: list[Any] = []
     for root, gradient in zip(roots, gradients, strict=True):
         if not root._tracked and root.grad_fn is None:
             raise AutogradError(
@@ -51,8 +52,10 @@ def _seeds(name: str, roots: tuple[Tensor, ...], given: Any, create: bool) -> li
             raise ShapeError(f"{name}: the gradient has shape {tuple(gradient.shape)}, the tensor {tuple(root.shape)}.")
         else:
             seed = gradient if gradient._data.dtype == root._data.dtype else gradient.to(root.dtype)
-        seeds.append(seed if create else seed._data)
-    return seeds
+        seeds.append(seed)
+    if local.frames and len(seeds) > 1:
+        seeds = list(on_one_level(name, tuple(seeds)))  # gradients that meet on the way are of one level of vmap
+    return seeds if create else [seed._data for seed in seeds]
 
 
 def backward(
@@ -118,9 +121,7 @@ def grad(
         18.0
     """
     if is_grads_batched:
-        return _batched(
-            outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads
-        )
+        return _batched(outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads)
     roots = _as_tuple("grad", outputs)
     wanted = _as_tuple("grad", inputs)
     if materialize_grads and allow_unused is False:

@@ -13,8 +13,8 @@ Example: per-sample gradients of a module.
 """
 
 from .derivatives import grad, grad_and_value, hessian, jacfwd, jacrev, jvp, linearize, vjp
-from .stateless import functional_call, stack_module_state
 from .mapping import vmap
+from .stateless import functional_call, stack_module_state
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",

@@ -282,6 +282,15 @@ def expanded(F: Any, value: Any, size: int) -> Any:
 # --- in and out of a level, on the tape
 
 
+def signature(array: Any) -> tuple[Frame, ...]:
+    """The frames that an array is of, innermost map first."""
+    frames = []
+    while isinstance(array, Batched):
+        frames.append(array.frame)
+        array = array.value
+    return tuple(frames)
+
+
 class _Crossing:
     """What the tape calls where an array enters or leaves a level; ``adjoint`` is the way back."""
 
@@ -290,10 +299,9 @@ class _Crossing:
     kept_outputs: tuple[Any, ...] = ()
     rule = None
 
-    def __init__(self, name: str, run: Callable[..., Any], saves: Callable[..., dict[str, Any]]):
+    def __init__(self, name: str, run: Callable[..., Any]):
         self.name = name
         self.run = run
-        self.saves = saves
         self.adjoint: _Crossing
 
     def __call__(self, x: Tensor, **attrs: Any) -> Tensor:
@@ -302,17 +310,24 @@ class _Crossing:
 
         out = wrap(self.run(x._data, **attrs))
         if x._tracked and state.recording and x._data.dtype.kind in "fcV":
-            node = Node(self, self.saves(x._data, **attrs), 1)
+            node = Node(self, attrs, 1)
             edges: list[Any] = []
             node.link(edges, x, 1)
             node.edges = edges
+            node.extra = signature(x._data)
             out._node, out._tracked = node, True
         return out
 
     def differentiate(self, F: Any, node: Any, g: Any, inputs: Any, outputs: Any) -> Any:
-        if isinstance(g, Tensor):
-            return (self.adjoint(g, **node.attrs),)
-        return (self.adjoint.run(g, **node.attrs),)
+        """What arrives may be of maps that the input was not of: it is the same for their samples, and receives the sum
+        of what each sends. Those that are running now map the backward pass itself, and stay."""
+        live = isinstance(g, Tensor)
+        out = self.adjoint(g, **node.attrs) if live else self.adjoint.run(g, **node.attrs)
+        whole = signature(out._data if live else out)
+        gone = tuple(frame for frame in whole if frame not in node.extra and frame not in local.frames)
+        if gone:
+            out = crossing.shrink(out, whole=whole, gone=gone) if live else _shrink(out, whole=whole, gone=gone)
+        return (out,)
 
 
 def _enter(array: Any, *, frame: Frame, axis: int) -> Any:
@@ -353,21 +368,42 @@ def _drop(array: Any, *, frame: Frame) -> Any:
     return F.mul(value, frame.size)
 
 
-def _same_attrs(array: Any, **attrs: Any) -> dict[str, Any]:
-    return attrs
+def _shrink(array: Any, *, whole: tuple[Frame, ...], gone: tuple[Frame, ...]) -> Any:
+    """The sum over the samples of the maps ``gone``, wherever among ``whole`` they are."""
+    if not isinstance(array, Batched):
+        return array
+    if array.frame in gone:
+        return _shrink(_drop(array, frame=array.frame), whole=whole[1:], gone=gone)
+    return type(array)(_shrink(array.value, whole=whole[1:], gone=gone), array.frame, array.mapped)
+
+
+def _grow(array: Any, *, whole: tuple[Frame, ...], gone: tuple[Frame, ...]) -> Any:
+    """The adjoint of ``_shrink``: the same for all samples of the maps ``gone``."""
+    if not whole:
+        return array
+    if whole[0] in gone:
+        return batched_type(whole[0].level)(_grow(array, whole=whole[1:], gone=gone), whole[0], False)
+    if isinstance(array, Batched) and array.frame is whole[0]:
+        return type(array)(_grow(array.value, whole=whole[1:], gone=gone), array.frame, array.mapped)
+    return _grow(array, whole=whole[1:], gone=gone)
 
 
 class crossing:
-    """The four ways: ``enter`` (an axis becomes the mapped one), ``leave``, ``lift`` (shared by all samples), ``drop``."""
+    """The ways between levels: ``enter`` (an axis is mapped from here on) and ``leave``; ``lift`` (shared by all) and
+    ``drop``; ``grow`` and ``shrink``, which are the latter two anywhere among nested maps."""
 
-    enter = _Crossing("vmap_enter", _enter, _same_attrs)
-    leave = _Crossing("vmap_leave", _leave, _same_attrs)
-    lift = _Crossing("vmap_lift", _lift, _same_attrs)
-    drop = _Crossing("vmap_drop", _drop, _same_attrs)
+    enter = _Crossing("vmap_enter", _enter)
+    leave = _Crossing("vmap_leave", _leave)
+    lift = _Crossing("vmap_lift", _lift)
+    drop = _Crossing("vmap_drop", _drop)
+    grow = _Crossing("vmap_grow", _grow)
+    shrink = _Crossing("vmap_shrink", _shrink)
 
 
-crossing.enter.adjoint, crossing.leave.adjoint = crossing.leave, crossing.enter
-crossing.lift.adjoint, crossing.drop.adjoint = crossing.drop, crossing.lift
+for _there, _back in (
+    (crossing.enter, crossing.leave), (crossing.lift, crossing.drop), (crossing.grow, crossing.shrink),
+):  # fmt: skip
+    _there.adjoint, _back.adjoint = _back, _there
 
 
 def lifted(x: Tensor, frame: Frame) -> Tensor:

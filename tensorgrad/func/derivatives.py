@@ -282,9 +282,13 @@ class _Linear:
                 [outputs[i] for i in self.at], leaves, self.seeds, create_graph=True, allow_unused=True
             )
 
-    def push(self, tangents: list[Tensor], create: bool, strict: str | None = None) -> list[Tensor]:
-        """J v: one tangent per output, zeros where it does not depend on the point."""
-        live = [(p, v) for p, v in zip(self.products, tangents, strict=True) if p is not None and p._tracked]
+    def push(self, tangents: list[Any], create: bool, strict: str | None = None) -> list[Tensor]:
+        """J v: one tangent per output, zeros where it does not depend on the point. None stands for zeros."""
+        live = [
+            (p, v)
+            for p, v in zip(self.products, tangents, strict=True)
+            if p is not None and p._tracked and v is not None
+        ]
         results: list[Any] = [None] * len(self.outputs)
         if live:
             found = _tape_grad(
@@ -398,9 +402,7 @@ def jacrev(
             for y in outputs:
                 rows = _rows(y, point.leaves, keep, chunk_size)
                 blocks.append(
-                    point.packed(
-                        [row.reshape(*y.shape, *x.shape) for row, x in zip(rows, point.leaves, strict=True)]
-                    )
+                    point.packed([row.reshape(*y.shape, *x.shape) for row, x in zip(rows, point.leaves, strict=True)])
                 )
             _spend(point.leaves)
         jac = tree_unflatten(blocks, spec)
@@ -464,7 +466,7 @@ def _columns(linear: _Linear, at: int, point: list[Tensor], create: bool, chunk_
         return [_zeros(y).new_zeros((*y.shape, *x.shape)) for y in linear.outputs]
 
     def push(v: Tensor) -> Any:
-        return tuple(linear.push([v if i == at else _zeros(p) for i, p in enumerate(point)], create))
+        return tuple(linear.push([v if i == at else None for i in range(len(point))], create))
 
     found = vmap(push, out_dims=-1, chunk_size=chunk_size)(_basis(x))
     return [column.reshape(*y.shape, *x.shape) for column, y in zip(found, linear.outputs, strict=True)]

@@ -249,8 +249,8 @@ def vmap(
         randomness: what random operations do: ``"error"`` raises, ``"different"`` draws for each sample, ``"same"``
             once for all.
         chunk_size: map over so many samples at a time, to use less memory; None for all at once.
-    Returns: the mapped function. Nested containers of tensors go in and come out; keyword arguments are mapped over
-        dimension 0, as in PyTorch.
+    Returns: the mapped function. Nested containers of tensors go in and come out; keyword arguments are passed
+        on as they are.
     Raises: ValueError for ``in_dims`` or ``out_dims`` that do not go with inputs or outputs; RuntimeError within
         ``func`` for what depends on the values of a sample: ``item()``, ``if``, ``nonzero``.
     Example:
@@ -266,39 +266,18 @@ def vmap(
     @functools.wraps(func, assigned=("__name__", "__doc__", "__module__", "__qualname__"), updated=())
     def mapped(*args: Any, **kwargs: Any) -> Any:
         leaves, axes, spec, size = _flat_inputs(func, in_dims, args)
-        named, named_spec = tree_flatten(kwargs)
-        for x in named:
-            if isinstance(x, Tensor) and (not x._data.ndim or x._data.shape[0] != size):
-                raise ValueError(
-                    f"vmap: keyword arguments are mapped over dimension 0, of size {size} here; one has shape "
-                    f"{tuple(x.shape)}. Pass it by position with in_dims, or bind it with functools.partial."
-                )
-        both = [*leaves, *named]
-        where = [*axes, *[0 if isinstance(x, Tensor) else None for x in named]]
-        count = len(leaves)
 
-        def call(*flat: Any) -> Any:
-            return func(
-                *tree_unflatten(flat[:count], spec), **tree_unflatten(flat[count:], named_spec)
-            )
+        def run(part: list[Any], count: int) -> Any:
+            return _run(func, part, axes, spec, count, out_dims, randomness, kwargs)
 
-        call.__name__ = _name_of(func)
-        flat_spec = tree_flatten(tuple(both))[1] if all(_plain(x) for x in both) else None
-        assert flat_spec is not None
         if chunk_size is None or size <= chunk_size:
-            return _run(call, both, where, flat_spec, size, out_dims, randomness, {})
-        return _chunked(call, both, where, flat_spec, size, out_dims, randomness, chunk_size)
+            return run(leaves, size)
+        return _chunked(run, leaves, axes, size, out_dims, chunk_size)
 
     return mapped
 
 
-def _plain(x: Any) -> bool:
-    return tree_flatten(x)[1].is_leaf()
-
-
-def _chunked(
-    call: Any, leaves: list[Any], axes: list[Any], spec: TreeSpec, size: int, out_dims: Any, randomness: str, chunk: int
-) -> Any:
+def _chunked(run: Callable[..., Any], leaves: list[Any], axes: list[Any], size: int, out_dims: Any, chunk: int) -> Any:
     """A piece of the samples at a time, joined along the mapped dimension."""
     from ..ops.join import cat
     from ..ops.shape import narrow
@@ -306,10 +285,8 @@ def _chunked(
     pieces = []
     for start in range(0, size, chunk):
         count = min(chunk, size - start)
-        part = [
-            x if axis is None else narrow(x, axis, start, count) for x, axis in zip(leaves, axes, strict=True)
-        ]
-        pieces.append(_run(call, part, axes, spec, count, out_dims, randomness, {}))
+        part = [x if axis is None else narrow(x, axis, start, count) for x, axis in zip(leaves, axes, strict=True)]
+        pieces.append(run(part, count))
     flat = [tree_flatten(piece) for piece in pieces]
     structure = flat[0][1]
     places = [out_dims] * structure.num_leaves if _is_axis(out_dims) else None

@@ -66,7 +66,9 @@ def _is_array(x: Any) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "data")
 
 
-def through(door: Any, n: int, function: Callable[..., Any], xs: list[Any], mapped: tuple[bool, ...], frame: Any) -> Any:
+def through(
+    door: Any, n: int, function: Callable[..., Any], xs: list[Any], mapped: tuple[bool, ...], frame: Any
+) -> Any:
     """``function(door, *inputs)`` on inputs of the batched level, and its results as arrays of the level below."""
     cls = door.cls
     inputs = [cls(x, frame, True) if m else x for x, m in zip(xs, mapped, strict=True)]
@@ -96,9 +98,7 @@ def _formula(op: Any, F: Any, xs: list[Any], mapped: tuple[bool, ...], attrs: di
     out = attrs.get("out")
     if out is not None:
         # what shares the output's memory without being it is read before the first write
-        ready = [
-            x if x is out or not _is_array(x) or not _may_overlap(x, out) else F.contiguous_copy(x) for x in ready
-        ]
+        ready = [x if x is out or not _is_array(x) or not _may_overlap(x, out) else F.contiguous_copy(x) for x in ready]
     return getattr(F, op.name)(*ready, **attrs)
 
 
@@ -143,10 +143,9 @@ def _definition(
 ) -> Any:
     if op.name in _WRITES and not mapped[0]:  # the copy that the definition writes into must hold all samples
         xs, mapped = [expanded(F, xs[0], frame.size), *xs[1:]], (True, *mapped[1:])
+    define: Any = op.define
     try:
-        return through(
-            door, frame.size, lambda D, *inputs: op.define(D, *inputs, **attrs), xs, mapped, frame  # type: ignore[misc]
-        )
+        return through(door, frame.size, lambda D, *inputs: define(D, *inputs, **attrs), xs, mapped, frame)
     except UnmappedTarget:
         return looped(op, F, frame.size, xs, mapped, attrs)
 
@@ -332,9 +331,7 @@ def _diagonal(door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, offset: 
 
 
 @rule("unfold_dim_backward")
-def _unfold_backward(
-    door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, shape: Any, dim: int, **how: Any
-) -> Any:
+def _unfold_backward(door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, shape: Any, dim: int, **how: Any) -> Any:
     return F.unfold_dim_backward(xs[0], shape=(n, *shape), dim=dim + 1, **how)
 
 

@@ -62,9 +62,7 @@ def _index_put(door: Any, F: Any, n: int, xs: list[Any], mapped: Any, **attrs: A
 
 
 @rule("index_put_into")
-def _put_into(
-    door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, spec: tuple[int, ...], accumulate: bool
-) -> Any:
+def _put_into(door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, spec: tuple[int, ...], accumulate: bool) -> Any:
     from .batched import unmapped_target
 
     if not mapped[0]:
@@ -77,8 +75,20 @@ def _put_into(
     moved = (0, *[d + 1 for d in spec])
     if first and not _neighbours(moved):
         # the value has the indices' dimensions after ``first`` others; with the sample's number they come first
-        full = aligned(F, value, rest + rank) if mapped[1] else F.slice(value, key=(None,) * (rest + rank + 1 - len(value.shape)))
-        value = F.permute(full, dims=(0, *range(1 + first, 1 + first + rank), *range(1, 1 + first), *range(1 + first + rank, len(full.shape))))
+        full = (
+            aligned(F, value, rest + rank)
+            if mapped[1]
+            else F.slice(value, key=(None,) * (rest + rank + 1 - len(value.shape)))
+        )
+        value = F.permute(
+            full,
+            dims=(
+                0,
+                *range(1 + first, 1 + first + rank),
+                *range(1, 1 + first),
+                *range(1 + first + rank, len(full.shape)),
+            ),
+        )
     elif mapped[1]:
         value = aligned(F, value, rest + rank)
     return F.index_put_into(x, value, numbers(F, x, n, rank), *ready, spec=moved, accumulate=accumulate)

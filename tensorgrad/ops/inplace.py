@@ -58,8 +58,8 @@ def at_level_of(name: str, target: Tensor, inputs: tuple[Any, ...]) -> tuple[Any
     if all(type(x._data) is kind for x in inputs if isinstance(x, Tensor)):
         return inputs
     met = on_one_level(name, (*inputs, target))
-    inner = max((type(x._data) for x in met if isinstance(x, Tensor)), key=lambda t: getattr(t, "level", 0))
-    if inner is not kind and getattr(inner, "level", 0):
+    level = int(getattr(kind, "level", 0))
+    if any(getattr(type(x._data), "level", 0) > level for x in met if isinstance(x, Tensor)):
         from ..func.batched import unmapped_target
 
         raise unmapped_target(name)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 
 import tensorgrad as tg
-from tensorgrad.dispatch import OPS
 from tensorgrad.func.rules import _DYNAMIC
 from tensorgrad.ops.elementwise import Elementwise
 from tensorgrad.testing import conformance
@@ -58,9 +56,7 @@ def test_mapped_op_is_a_loop(case):
         where = tuple((-1 if i % 2 else 0) if i in many else None for i in range(len(drawn)))
         mapped = tg.vmap(lambda *xs: results_of(op, xs, attrs), in_dims=where, out_dims=0)
         if any(r is None for r in results_of(op, tensors_at(tensors, many, 0), attrs)):
-            mapped = tg.vmap(
-                lambda *xs: tuple(r for r in results_of(op, xs, attrs) if r is not None), in_dims=where
-            )
+            mapped = tg.vmap(lambda *xs: tuple(r for r in results_of(op, xs, attrs) if r is not None), in_dims=where)
         got = mapped(*tensors)
         for k in range(COUNT):
             singles.append([r for r in results_of(op, tensors_at(tensors, many, k), attrs) if r is not None])
