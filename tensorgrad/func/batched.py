@@ -173,7 +173,7 @@ class BatchDoor:
         self.home: Any = None  # type of the arrays below, for ops that take none
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        from .rules import rule_for
+        from .rules import RULES, rule_for
 
         op = OPS.get(name)
         if op is None:
@@ -215,8 +215,8 @@ class BatchDoor:
                 result = rule(self, F, frame, values, flags, attrs)
             if out is not None:
                 return out
-            if op.view:
-                return cls(result, frame, mapped, inputs[0].frozen)
+            if op.view:  # one without a rule is copied by the loop over samples, and a write would be lost
+                return cls(result, frame, mapped, inputs[0].frozen or (mapped and name not in RULES))
             if type(result) is tuple:
                 return tuple([None if part is None else cls(part, frame, mapped) for part in result])
             return cls(result, frame, mapped)

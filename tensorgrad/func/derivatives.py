@@ -367,7 +367,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
 
 def _basis(x: Tensor) -> Tensor:
     """(n, *shape): a one at each of the n elements of ``x``."""
-    from ..ops.create import eye
+    from ..ops.ranges import eye
 
     count = int(x._data.size)
     return eye(count, dtype=x.dtype, device=x.device).reshape(count, *x.shape)

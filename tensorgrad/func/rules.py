@@ -42,8 +42,6 @@ def rule_for(op: Op) -> Rule:
         return lambda door, F, frame, xs, mapped, attrs: _formula(op, F, xs, mapped, attrs)
     if _draws(op):
         return lambda door, F, frame, xs, mapped, attrs: drawn(op, F, frame, xs, mapped, attrs)
-    if op.view:
-        raise VmapError(f"vmap: the view {op.name} has no batching rule.")
     if op.name in _DYNAMIC:
         raise VmapError(
             f"vmap: {op.name} gives a shape that depends on the elements, which may differ between samples. Use an "
@@ -290,7 +288,10 @@ def _last_two(name: str) -> Rule:
     return lambda door, F, n, xs, mapped, **attrs: getattr(F, name)(xs[0], **attrs)
 
 
-for _name in ("tril", "triu", "contiguous", "contiguous_copy", "cast", "full_as"):
+for _name in (
+    "tril", "triu", "contiguous", "contiguous_copy", "cast", "full_as", "real_part", "imag_part", "as_real",
+    "as_complex",
+):  # fmt: skip
     RULES[_name] = _last_two(_name)  # whose meaning does not count dimensions from the front
 
 
@@ -325,6 +326,18 @@ def _unfold(door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, dim: int, 
 @rule("diagonal")
 def _diagonal(door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, offset: int, dim1: int, dim2: int) -> Any:
     return F.diagonal(xs[0], offset=offset, dim1=dim1 + 1, dim2=dim2 + 1)
+
+
+@rule("as_strided")
+def _as_strided(
+    door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, size: Any, stride: Any, offset: int, within: Any
+) -> Any:
+    x = xs[0]
+    steps = tuple([step // x.dtype.itemsize for step in x.strides])
+    if steps[1:] != within:
+        x = F.contiguous(x)
+        steps = tuple([step // x.dtype.itemsize for step in x.strides])
+    return F.as_strided(x, size=(n, *size), stride=(steps[0], *stride), offset=offset, within=(steps[0], *within))
 
 
 # --- their adjoints, whose attributes are shapes
