@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..ops.create import empty
+from ..ops.einsum import bilinear
 from ..ops.matmul import linear
 from ..ops.matmul import linear_op as _linear
 from ..tensor import Tensor
@@ -97,10 +98,7 @@ class Bilinear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
-        from ..ops.einsum import einsum
-
-        y = einsum("...i,kij,...j->...k", input1, self.weight, input2)
-        return y if self.bias is None else y + self.bias
+        return bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return (

@@ -13,7 +13,7 @@ import pkgutil
 _INTERNAL = frozenset(("elementwise", "inplace", "operators", "pointwise", "record", "samples", "shape_core"))
 # families that only ``nn.functional`` has functions of: loaded with it, so that the package is imported fast
 _LATER = frozenset((
-    "fold", "grid_sample", "interpolate", "unpool",
+    "ctc", "embedding_bag", "fold", "fractional_pool", "grid_sample", "interpolate", "multilabel_loss", "unpool",
 ))  # fmt: skip
 
 

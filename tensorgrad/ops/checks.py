@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,17 @@ def swapped(F: Any, x: Any) -> Any:
 def conjugate(F: Any, x: Any) -> Any:
     """``x`` itself if it is real: what the rule of a product multiplies the gradient with."""
     return F.conj(x) if np_dtype(x).kind == "c" else x
+
+
+def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
+    """The reduction that the older arguments ask for, if they are given; warns that they are old."""
+    if size_average is None and reduce is None:
+        return reduction
+    asked = "none" if reduce is False else "sum" if size_average is False else "mean"
+    warnings.warn(
+        f"size_average and reduce args will be deprecated, please use reduction={asked!r} instead.", stacklevel=3
+    )
+    return asked
 
 
 def check_reduction(name: str, reduction: str) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import recorded
-from ..errors import DTypeError, IndexOutOfRange, ShapeError
+from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import (
     check_reduction,
+    legacy_reduction,
     np_dtype,
     require_float,
     require_same_dtype,
@@ -202,8 +203,8 @@ def _as_rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: None = None, ignore_index: int = -100,
-    reduce: None = None, reduction: str = "mean", label_smoothing: float = 0.0,
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """``-log softmax(input)`` of the target's class.
 
@@ -223,11 +224,15 @@ def cross_entropy(
         0.6931
     """
     require_tensors("cross_entropy", input=input, target=target)
-    _refuse_old("cross_entropy", size_average, reduce)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("cross_entropy", reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, got {label_smoothing}.")
     if target.dtype.category > 1:
+        if ignore_index >= 0:
+            raise ArgumentError(
+                "cross_entropy: ignore_index is not supported for floating point targets, which are probabilities."
+            )
         return _soft_targets(input, target, weight, reduction, float(label_smoothing))
     if target.dtype.name != "int64":
         raise DTypeError(f"cross_entropy: class indices must be int64, got {target.dtype}. Use target.long().")
@@ -236,11 +241,6 @@ def cross_entropy(
         x, classes, weight, ignore_index=int(ignore_index), reduction=reduction, label_smoothing=float(label_smoothing)
     )[0]
     return shaped(loss, shape) if reduction == "none" else loss
-
-
-def _refuse_old(name: str, size_average: Any, reduce: Any) -> None:
-    if size_average is not None or reduce is not None:
-        raise TypeError(f"{name}: size_average and reduce are gone; use reduction='mean', 'sum' or 'none'.")
 
 
 def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float) -> Tensor:
@@ -264,12 +264,12 @@ def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reductio
 
 
 def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: None = None, ignore_index: int = -100,
-    reduce: None = None, reduction: str = "mean",
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """``-input`` at the target's class: the loss of log-probabilities. See ``cross_entropy`` for the arguments."""
     require_tensors("nll_loss", input=input, target=target)
-    _refuse_old("nll_loss", size_average, reduce)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("nll_loss", reduction)
     if target.dtype.name != "int64":
         raise DTypeError(f"nll_loss: class indices must be int64, got {target.dtype}. Use target.long().")
@@ -296,7 +296,7 @@ def _check_classes(name: str, index: Any, classes: int) -> None:
 
 def multi_margin_loss(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
-    reduction: str = "mean",
+    size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """``sum over the other classes of max(0, margin - x[target] + x[class]) ** p``, divided by the number of classes.
 
@@ -307,9 +307,19 @@ def multi_margin_loss(
         weight: (c,) factors of the targets' classes.
     """
     require_tensors("multi_margin_loss", input=input, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
+    check_reduction("multi_margin_loss", reduction)
+    if weight is not None and weight._data.ndim != 1:
+        raise ValueError(f"multi_margin_loss: weight must be one-dimensional, got shape {tuple(weight.shape)}.")
     if p not in (1, 2):
-        raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p}.")
-    x, classes, shape = _as_rows("multi_margin_loss", input, target)
+        raise ArgumentError(f"multi_margin_loss: p must be 1 or 2, got {p}.")
+    if target.dtype.name != "int64":
+        raise DTypeError(f"multi_margin_loss: class indices must be int64, got {target.dtype}. Use target.long().")
+    if input._data.ndim < 2 and target._data.size == 1:  # one sample, and its class with or without a dimension
+        shape = tuple(target.shape)
+        x, classes = shaped(input, (1, input._data.size)), shaped(target, (1,))
+    else:
+        x, classes, shape = _as_rows("multi_margin_loss", input, target)
     rows, count = x.shape
     _check_classes("multi_margin_loss", classes, count)
     places = shaped(classes, (rows, 1))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ShapeError
+import numpy as np
+
+from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import require_tensors
+from .checks import legacy_reduction, require_float, require_tensors
 from .loss import reduce_losses
 from .normalize import vector_norm
 from .shape_core import expand, one_dim
 
-__all__ = ["cosine_similarity", "pairwise_distance"]
+__all__ = ["cosine_similarity", "pairwise_distance", "pdist"]
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
@@ -37,9 +39,27 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return vector_norm(pw.add(pw.sub(x1, x2), eps), p, -1, keepdim)
 
 
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm distances of all pairs of rows: (n, m) gives the n (n - 1) / 2 above the diagonal, row by row.
+
+    Raises: ShapeError unless there are 2 dimensions; ArgumentError for a negative ``p``; DTypeError for integers.
+    """
+    from .create import from_numpy
+
+    require_tensors("pdist", input=input)
+    require_float("pdist", input._data)
+    if input._data.ndim != 2:
+        raise ShapeError(f"pdist: expected 2 dimensions (n, m), got shape {tuple(input.shape)}.")
+    if p < 0:
+        raise ArgumentError(f"pdist: p must not be negative, got {p}.")
+    first, second = (from_numpy(at).to(input.device) for at in np.triu_indices(input.shape[0], 1))
+    return vector_norm(pw.sub(input[first], input[second]), float(p), -1, False)
+
+
 def cosine_embedding_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``1 - cos(input1, input2)`` where the target is 1, ``max(0, cos - margin)`` where it is -1.
 
     Args:
@@ -47,6 +67,7 @@ def cosine_embedding_loss(
         target: (n,) or ().
     """
     require_tensors("cosine_embedding_loss", input1=input1, input2=input2, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if target._data.ndim + 1 != input1._data.ndim or input1._data.ndim > 2:
         raise ShapeError(
             f"cosine_embedding_loss: inputs (n, d) need targets (n,), inputs (d,) a 0-d target; got "
@@ -65,7 +86,7 @@ def cosine_embedding_loss(
 
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6,
-    swap: bool = False, reduction: str = "mean",
+    swap: bool = False, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """``max(0, d(anchor, positive) - d(anchor, negative) + margin)`` with p-norm distances.
 
@@ -74,7 +95,7 @@ def triplet_margin_loss(
     """
     return triplet_margin_with_distance_loss(
         anchor, positive, negative, distance_function=lambda a, b: pairwise_distance(a, b, p, eps), margin=margin,
-        swap=swap, reduction=reduction,
+        swap=swap, reduction=legacy_reduction(reduction, size_average, reduce),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from .checks import product, require_tensors, shaped
 from .matmul import matmul_op
 from .shape_core import permute
 
-__all__ = ["einsum"]
+__all__ = ["bilinear", "einsum"]
 
 Labels = tuple[str, ...]
 
@@ -185,3 +185,28 @@ def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]
         shaped(x, (product(lead), product(rows), inner)), shaped(y, (product(lead), inner, product(columns)))
     )
     return shaped(result, (*lead, *rows, *columns)), labels
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``y_k = x1 @ weight_k @ x2 + bias_k``.
+
+    Args:
+        input1: (..., in1).
+        input2: (..., in2), of the same leading sizes.
+        weight: (out, in1, in2).
+        bias: (out,) or None.
+    Returns: (..., out).
+    Raises: ShapeError if sizes do not fit.
+    """
+    require_tensors("bilinear", input1=input1, input2=input2, weight=weight)
+    if tuple(input1.shape[:-1]) != tuple(input2.shape[:-1]) or not input1._data.ndim or not input2._data.ndim:
+        raise ShapeError(f"bilinear: inputs {tuple(input1.shape)} and {tuple(input2.shape)} differ before the end.")
+    if weight._data.ndim != 3 or tuple(weight.shape[1:]) != (input1.shape[-1], input2.shape[-1]):
+        raise ShapeError(
+            f"bilinear: inputs of {input1.shape[-1]} and {input2.shape[-1]} features need a weight (out, "
+            f"{input1.shape[-1]}, {input2.shape[-1]}), got {tuple(weight.shape)}."
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise ShapeError(f"bilinear: bias has shape {tuple(bias.shape)}, expected ({weight.shape[0]},).")
+    y = einsum("...i,kij,...j->...k", input1, weight, input2)
+    return y if bias is None else pw.add(y, bias)

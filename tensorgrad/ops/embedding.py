@@ -97,6 +97,41 @@ embedding_backward = op(
 )
 
 
+scaled_gradient = op(
+    "scaled_gradient",
+    infer=lambda x, scale: Spec(tuple(x.shape), x.dtype),
+    define=lambda F, x, scale: F.contiguous_copy(x),
+    rule=lambda F, g, x, scale, *, needs: (F.mul(g, scale), None),
+    keeps=("scale",),
+    samples=lambda: [Sample((Arg((3, 2)), Arg((3, 1), 0.5, 2.0)), smooth=False, name="rows")],
+    doc="``x``, whose gradient is multiplied by ``scale``.",
+)
+
+
+def looked_up(
+    name: str, weight: Tensor, index: Tensor, padding_idx: int | None, max_norm: float | None, norm_type: float,
+    by_frequency: bool,
+) -> Tensor:  # fmt: skip
+    """Rows of ``weight``, after those that are too long are shortened; their gradients divided by how often they are
+    named, if asked for."""
+    if max_norm is not None:
+        _shorten(weight, index, float(max_norm), float(norm_type))
+    if padding_idx is None:
+        rows = embedding_op(weight, index)
+    else:
+        size = weight.shape[0]
+        if not -size <= padding_idx < size:
+            raise IndexOutOfRange(f"{name}: padding_idx {padding_idx} is out of range for {size} rows.")
+        rows = padded_embedding(weight, index, padding_idx=padding_idx % size)
+    if not (by_frequency and rows._tracked):
+        return rows
+    with no_grad():
+        ones = recorded.full_as(recorded.zeros_as(rows, shape=(*index.shape, 1)), value=1.0)
+        counts = recorded.embedding_backward(ones, index, num_embeddings=weight.shape[0], padding_idx=None)
+        scale = pw.reciprocal(recorded.embedding(counts, index))
+    return scaled_gradient(rows, scale)
+
+
 def embedding(
     input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
     norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
@@ -108,23 +143,17 @@ def embedding(
         weight: (rows, width).
         padding_idx: this row gets no gradient; negative counts from the end.
         max_norm: rows that are used and whose ``norm_type``-norm is larger are first scaled down to it, in place.
+        scale_grad_by_freq: gradients of rows are divided by how often they are named.
     Returns: (*input.shape, width).
     Raises: IndexOutOfRange for a row that is not there; DTypeError if ``input`` does not hold integers; ValueError for
-        ``sparse`` or ``scale_grad_by_freq``, which do not exist here.
+        ``sparse``: gradients are dense.
     """
     require_tensors("embedding", input=input, weight=weight)
-    if sparse or scale_grad_by_freq:
-        raise ValueError("embedding: gradients are dense and unscaled; leave sparse and scale_grad_by_freq False.")
+    if sparse:
+        raise ValueError("embedding: gradients are dense; leave sparse False.")
     if input._data.dtype.kind in "iu" and input._data.dtype.itemsize != 8:
         input = recorded.cast(input, dtype=numpy_dtype("int64"))
-    if max_norm is not None:
-        _shorten(weight, input, float(max_norm), float(norm_type))
-    if padding_idx is None:
-        return embedding_op(weight, input)
-    rows = weight.shape[0]
-    if not -rows <= padding_idx < rows:
-        raise IndexOutOfRange(f"embedding: padding_idx {padding_idx} is out of range for {rows} rows.")
-    return padded_embedding(weight, input, padding_idx=padding_idx % rows)
+    return looked_up("embedding", weight, input, padding_idx, max_norm, norm_type, scale_grad_by_freq)
 
 
 def _shorten(weight: Tensor, index: Tensor, longest: float, p: float) -> None:

@@ -11,7 +11,7 @@ from ..errors import ArgumentError, DTypeError
 from ..expr import functions as fn
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import check_reduction, everywhere, require_tensors, shaped
+from .checks import check_reduction, everywhere, legacy_reduction, require_tensors, shaped
 from .elementwise import Elementwise, elementwise
 from .formula_loss import ReducedFormula, reduced
 from .samples import Arg, Sample, binary, unary
@@ -107,22 +107,31 @@ smooth_l1_mean = _loss(smooth_l1, "smooth_l1_loss", _pairs(1.0, low=3.5, high=5.
 huber_mean = _loss(huber, "huber_loss", _pairs(1.0, low=3.5, high=5.0))
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+def mse_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """The mean of ``(input - target) ** 2``.
 
     Args:
+        size_average, reduce: what older programs say instead of ``reduction``.
         reduction: "mean", "sum", or "none" for the losses of the elements.
         weight: multiplied with each element's loss; the mean is then divided by the sum of the weights.
     """
     _checked("mse_loss", input, target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if weight is not None:
         return _weighted("mse_loss", squared_difference(input, target), weight, reduction)
     return reduced(squared_difference, mse_mean, reduction, input, target)
 
 
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+def l1_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """The mean of ``|input - target|``; see ``mse_loss`` for the arguments."""
     _checked("l1_loss", input, target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if weight is not None:
         return _weighted("l1_loss", absolute_difference(input, target), weight, reduction)
     return reduced(absolute_difference, l1_mean, reduction, input, target)
@@ -138,13 +147,17 @@ def _weighted(name: str, losses: Tensor, weight: Tensor, reduction: str) -> Tens
     return pw.div(_sum(total), _sum(expand(weight, shape=tuple(total.shape))))
 
 
-def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", beta: float = 1.0,
+) -> Tensor:  # fmt: skip
     """Squared below ``beta`` (halved and divided by it), absolute (minus ``beta / 2``) above. Source: Girshick 2015."""
     _checked("smooth_l1_loss", input, target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: beta must not be negative, got {beta}.")
     if beta == 0:
-        return l1_loss(input, target, reduction)
+        return l1_loss(input, target, reduction=reduction)
     return reduced(smooth_l1, smooth_l1_mean, reduction, input, target, float(beta))
 
 
@@ -200,8 +213,9 @@ bce_logits_mean = _loss(logit_entropy, "binary_cross_entropy_with_logits", _pair
 
 
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``-(t log p + (1 - t) log(1 - p))``, logarithms cut at -100.
 
     Args:
@@ -211,6 +225,7 @@ def binary_cross_entropy(
     Raises: ValueError if the shapes differ, or a probability is outside of [0, 1].
     """
     require_tensors("binary_cross_entropy", input=input, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if input._data.shape != target._data.shape:
         raise ValueError(
             f"binary_cross_entropy: target has shape {tuple(target.shape)}, input {tuple(input.shape)}; they must be "
@@ -226,8 +241,8 @@ def binary_cross_entropy(
 
 
 def binary_cross_entropy_with_logits(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
-    pos_weight: Tensor | None = None,
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Binary cross-entropy of ``sigmoid(input)``, right for logits of any size.
 
@@ -236,6 +251,7 @@ def binary_cross_entropy_with_logits(
         pos_weight: multiplied with the loss of positive targets; broadcasts, e.g. one per class.
     """
     require_tensors("binary_cross_entropy_with_logits", input=input, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if input._data.shape != target._data.shape:
         raise ValueError(
             f"binary_cross_entropy_with_logits: target has shape {tuple(target.shape)}, input {tuple(input.shape)}; "
@@ -276,34 +292,40 @@ stirling = elementwise(
 )
 poisson_log_mean = _loss(poisson_log, "poisson_nll_log", _pairs(target=(0.5, 3.0)))
 poisson_rate_mean = _loss(poisson_rate, "poisson_nll", _pairs(1e-8, low=0.5, high=3.0, target=(0.5, 3.0)))
+raised_variance = elementwise(
+    lambda var, eps: fn.maximum(var, eps),
+    name="raised_variance",
+    vjp=lambda g, y, v, eps: (g, None),
+    samples=unary(0.5, 2.0, extra=(1e-6,)),
+    doc="The variance, at least eps. Its gradient passes the cut: a variance too small can grow again.",
+)
 gaussian_pointwise = elementwise(
-    # the variance is cut at eps, but its gradient passes the cut: a variance too small can grow again
-    lambda input, target, var, eps: (
-        0.5 * (fn.log(fn.maximum(var, eps)) + (input - target) * (input - target) / fn.maximum(var, eps))
-    ),
+    lambda input, target, var: 0.5 * (fn.log(var) + (input - target) * (input - target) / var),
     name="gaussian_pointwise",
-    vjp=lambda g, y, x, t, v, eps: (
-        g * (x - t) / fn.maximum(v, eps),
-        -(g * (x - t) / fn.maximum(v, eps)),
-        g * 0.5 * (1 - (x - t) * (x - t) / fn.maximum(v, eps)) / fn.maximum(v, eps),
-        None,
+    vjp=lambda g, y, x, t, v: (
+        g * (x - t) / v,
+        -(g * (x - t) / v),
+        g * 0.5 * (1 - (x - t) * (x - t) / v) / v,
     ),
-    samples=_pointwise(Arg((3, 1), 0.5, 2.0), 1e-6),
+    samples=_pointwise(Arg((3, 1), 0.5, 2.0)),
 )
 
 
 def _gaussian_samples() -> list[Sample]:
     pair = (Arg((3, 4)), Arg((3, 4)))
     return [
-        Sample((*pair, Arg((3, 1), 0.5, 2.0), 1e-6), {"reduction": "mean"}, name="per row"),
-        Sample((*pair, Arg((3, 4), 0.5, 2.0), 1e-6), {"reduction": "sum"}, name="per element"),
+        Sample((*pair, Arg((3, 1), 0.5, 2.0)), {"reduction": "mean"}, name="per row"),
+        Sample((*pair, Arg((3, 4), 0.5, 2.0)), {"reduction": "sum"}, name="per element"),
     ]
 
 
 gaussian_mean = _loss(gaussian_pointwise, "gaussian_nll", _gaussian_samples)
 
 
-def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+def kl_div(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", log_target: bool = False,
+) -> Tensor:  # fmt: skip
     """``target * (log target - input)``, the pointwise Kullback-Leibler divergence.
 
     Args:
@@ -312,6 +334,7 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
         reduction: also "batchmean", the sum divided by the size of dimension 0: the divergence as defined.
     """
     require_tensors("kl_div", input=input, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     formula, whole = (kl_log_pointwise, kl_log_mean) if log_target else (kl_pointwise, kl_mean)
     if reduction == "batchmean":
         total = reduced(formula, whole, "sum", input, target)
@@ -320,8 +343,8 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
 
 
 def poisson_nll_loss(
-    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8,
-    reduction: str = "mean",
+    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, size_average: bool | None = None,
+    eps: float = 1e-8, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """The negative log-likelihood of counts under a Poisson distribution.
 
@@ -331,6 +354,7 @@ def poisson_nll_loss(
         eps: added to the rate before its logarithm is taken.
     """
     require_tensors("poisson_nll_loss", input=input, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if full:
         losses = poisson_log(input, target) if log_input else poisson_rate(input, target, float(eps))
         return reduce_losses("poisson_nll_loss", pw.add(losses, stirling(target)), reduction)
@@ -360,7 +384,8 @@ def gaussian_nll_loss(
             raise ValueError("gaussian_nll_loss: var has negative entries.")
     elif var < 0:
         raise ValueError(f"gaussian_nll_loss: var must not be negative, got {var}.")
-    losses = reduced(gaussian_pointwise, gaussian_mean, reduction, input, target, var, float(eps))
+    floor = raised_variance(var, float(eps)) if isinstance(var, Tensor) else max(float(var), float(eps))
+    losses = reduced(gaussian_pointwise, gaussian_mean, reduction, input, target, floor)
     if not full:
         return losses
     constant = 0.5 * math.log(2 * math.pi)
@@ -379,15 +404,22 @@ def _sum(x: Tensor) -> Tensor:
     return recorded.sum(x, dim=tuple(range(x.ndim)), keepdim=False)
 
 
-def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def soft_margin_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
+) -> Tensor:  # fmt: skip
     """``log(1 + exp(-target * input))`` for targets of 1 and -1."""
     require_tensors("soft_margin_loss", input=input, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     return reduce_losses("soft_margin_loss", pw.softplus(pw.neg(pw.mul(input, target)), 1.0, 100.0), reduction)
 
 
-def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(
+    input: Tensor, target: Tensor, margin: float = 1.0, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``input`` where the target is 1, ``max(0, margin - input)`` where it is -1."""
     require_tensors("hinge_embedding_loss", input=input, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     if target.dtype.category > 1 and input.dtype != target.dtype:
         raise DTypeError(f"hinge_embedding_loss: target is {target.dtype}, input {input.dtype}.")
     far = pw.where(pw.ne(target, 1), pw.relu(pw.sub(margin, input)), 0.0)
@@ -396,9 +428,11 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, red
 
 
 def margin_ranking_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``max(0, -target * (input1 - input2) + margin)``: the first should rank higher where the target is 1."""
     require_tensors("margin_ranking_loss", input1=input1, input2=input2, target=target)
+    reduction = legacy_reduction(reduction, size_average, reduce)
     apart = pw.add(pw.mul(pw.neg(target), pw.sub(input1, input2)), margin)
     return reduce_losses("margin_ranking_loss", pw.relu(apart), reduction)

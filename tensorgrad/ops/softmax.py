@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..dtypes import as_dtype
+from ..random import Generator
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import require_float, require_tensors
@@ -136,6 +137,39 @@ def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """``softmax`` of ``-input``."""
     x, axis = _prepared("softmin", input, dim, dtype)
     return softmax_op(pw.neg(x), dim=axis)
+
+
+def gumbel_softmax(
+    logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1, *,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """A sample of the categorical distribution of ``logits`` along ``dim``, smoothed so that it has a gradient.
+
+    Args:
+        logits: (..., n, ...) logarithms of probabilities, up to a constant.
+        tau: the temperature; the smaller, the nearer to a one-hot vector.
+        hard: a one-hot vector, with the gradient of the smooth one.
+        eps: has no meaning any more; kept so that old calls work.
+    Raises: DTypeError for integers.
+    Source: Jang, Gu, Poole 2016; Maddison, Mnih, Teh 2016.
+    """
+    from .random import rand_like
+
+    require_tensors("gumbel_softmax", logits=logits)
+    require_float("gumbel_softmax", logits._data)
+    uniform = rand_like(logits.detach(), generator=generator)
+    # from (0, 1]: the logarithm of an exponential variable is finite
+    noise = pw.neg(pw.log(pw.clamp_min(pw.neg(pw.log(pw.sub(1.0, uniform))), _smallest(logits))))
+    soft: Any = softmax(pw.div(pw.add(logits, noise), tau), dim)
+    if not hard:
+        return soft
+    index = soft.detach().argmax(dim, keepdim=True)
+    one_hot = (soft.detach() * 0.0).scatter(dim, index, 1.0)
+    return pw.add(pw.sub(one_hot, soft.detach()), soft)
+
+
+def _smallest(x: Tensor) -> float:
+    return 1e-7 if x._data.dtype.itemsize == 2 else 1e-30
 
 
 install(softmax)
