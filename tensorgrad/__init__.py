@@ -77,6 +77,9 @@ _PRIVATE = frozenset(("__config__", "_dynamo"))
 # found by their name alone.
 _HOMES = {
     **dict.fromkeys(("load", "save"), "serialization"),
+    "_assert": "settings",
+    "_check": "settings",
+    "_check_type": "settings",
     "compile": "compiler",
     "get_device_module": "settings",
     "get_deterministic_debug_mode": "settings",

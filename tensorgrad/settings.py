@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from .dtypes import BY_NAME, set_default_dtype
@@ -150,3 +151,20 @@ def typename(obj: Any, /) -> str:
     module = getattr(kind, "__module__", "") or ""
     name = getattr(kind, "__qualname__", str(kind))
     return name if module in ("", "builtins") else f"{module}.{name}"
+
+
+def _assert(condition: Any, message: str) -> None:
+    """Raises AssertionError unless the condition holds: what traced programs write for ``assert``."""
+    assert condition, message
+
+
+def _check(cond: bool, message: Callable[[], str] | None = None) -> None:
+    """Raises RuntimeError unless ``cond``, with what ``message()`` says."""
+    if not cond:
+        raise RuntimeError("Expected cond to be True" if message is None else message())
+
+
+def _check_type(cond: bool, message: Callable[[], str] | None = None) -> None:
+    """Raises TypeError unless ``cond``, with what ``message()`` says."""
+    if not cond:
+        raise TypeError("Expected cond to be True" if message is None else message())
