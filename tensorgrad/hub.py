@@ -6,6 +6,7 @@ them with ``tensorgrad.load`` or ``tensorgrad.io.safetensors.load_file``.
 
 from __future__ import annotations
 
+import os
 from typing import Any, NoReturn
 
 from .errors import TensorgradError
@@ -61,3 +62,9 @@ def get_dir() -> NoReturn:
 def set_dir(d: Any) -> NoReturn:
     """Raises HubError."""
     _refuse("set_dir", _DIR)
+
+
+def _get_torch_home() -> str:
+    """Where PyTorch would keep downloads; packages ask when they are imported. Nothing is read or written there."""
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))
+    return os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))

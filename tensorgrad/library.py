@@ -88,11 +88,13 @@ class _CustomOp:
                 setup_context(ctx, args, output)
             return output
 
-        made = type(self.name, (Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
+        made: Any = type(self.name, (Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
         self._call = made.apply
 
 
-def custom_op(name: str, fn: Any = None, /, *, mutates_args: Any = (), device_types: Any = None, schema: Any = None) -> Any:
+def custom_op(
+    name: str, fn: Any = None, /, *, mutates_args: Any = (), device_types: Any = None, schema: Any = None
+) -> Any:
     """A Python function as an operator; a decorator when called without one."""
     if fn is None:
         return lambda function: _CustomOp(name, function)

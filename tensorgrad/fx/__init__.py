@@ -1,4 +1,4 @@
-"""``torch.fx``: programs are not traced into graphs here. What packages name at import is there and refuses to start."""
+"""``torch.fx``: programs are not traced into graphs here. What packages name at import refuses to start."""
 
 from __future__ import annotations
 

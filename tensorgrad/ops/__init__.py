@@ -9,8 +9,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from .numpy_names import accept, accept_in_methods
+
 # not families: the machinery, and records that users reach through other names
-_INTERNAL = frozenset(("elementwise", "inplace", "operators", "pointwise", "record", "samples", "shape_core"))
+_INTERNAL = frozenset(
+    ("elementwise", "inplace", "numpy_names", "operators", "pointwise", "record", "samples", "shape_core")
+)
 # families that only ``nn.functional`` has functions of: loaded with it, so that the package is imported fast
 _LATER = frozenset((
     "ctc", "embedding_bag", "fold", "fractional_pool", "grid_sample", "interpolate", "multilabel_loss", "unpool",
@@ -30,5 +34,6 @@ for _info in pkgutil.iter_modules(__path__):
     _module = importlib.import_module(f"{__name__}.{_info.name}")
     if _info.name not in _INTERNAL:
         for _name in getattr(_module, "__all__", ()):
-            globals()[_name] = getattr(_module, _name)
+            globals()[_name] = accept(getattr(_module, _name))
             __all__.append(_name)
+accept_in_methods()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_name
@@ -14,6 +15,6 @@ __all__ = ["checkpoint", "data"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if not name.startswith("__") and find_spec(f"{__name__}.{name}") is not None:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(missing_name(f"torch.utils.{name}"))
