@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import missing_name
+from .torch_c import Core
 from .torch_ops import Ops
 
 __all__ = ["PATH", "VERSION", "install", "installed"]
@@ -112,7 +113,8 @@ def _torch() -> types.ModuleType:
     module = _Torch("torch", "tensorgrad under PyTorch's name: see tensorgrad.script.alias.")
     module.__dict__["__version__"] = VERSION
     module.__path__ = []
-    module.__dict__["ops"] = Ops()  # not tensorgrad.ops, which is something else
+    # not tensorgrad.ops and tensorgrad._C, which are something else
+    module.__dict__.update(ops=Ops(), _C=Core())
     module.__file__ = importlib.import_module("tensorgrad").__file__
     return module
 
