@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .backends.base import Backend
     from .ops.record import Op
 
-__all__ = ["Listened", "Listener", "Raw", "Recorded", "doors", "host", "listeners", "listening", "recorded"]
+__all__ = [
+    "Listened", "Listener", "Raw", "Recorded", "doors", "host", "listeners", "listening", "recorded", "region",
+]  # fmt: skip
 
 OPS: dict[str, Op] = {}
 """Every op by name: what a door can be asked for."""
@@ -45,6 +47,12 @@ class Listener:
 
     def host(self, action: Callable[[], Any]) -> None:
         """Called after an action on the host that belongs to the program, e.g. an optimizer counting its steps."""
+
+    def enter(self, name: str) -> None:
+        """Called when a named region of the program begins, e.g. an optimizer's step."""
+
+    def leave(self, name: str) -> None:
+        """Called when it ends."""
 
 
 class Raw:
@@ -217,10 +225,23 @@ def _complete(listener: Any) -> Listener:
     if isinstance(listener, Listener):
         return listener
     full = Listener()
-    for name in ("before", "after", "host"):
+    for name in ("before", "after", "host", "enter", "leave"):
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full
+
+
+@contextmanager
+def region(name: str) -> Iterator[None]:
+    """Tell the thread's listeners that what runs within the block belongs together under this name."""
+    ears = local.listeners
+    for ear in ears:
+        ear.enter(name)
+    try:
+        yield
+    finally:
+        for ear in reversed(ears):
+            ear.leave(name)
 
 
 def host(action: Callable[[], Any]) -> None:

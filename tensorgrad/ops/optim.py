@@ -44,6 +44,23 @@ def _adam_infer(
     _check("adam_", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs, max_exp_avg_sqs=max_exp_avg_sqs)
 
 
+def _update_infer(params: Arrays, grads: Arrays, *states: Arrays, hyper: Any, formula: Any) -> None:
+    _check("update_", params, grads=grads, **{f"states[{i}]": state for i, state in enumerate(states)})
+
+
+def _adafactor_infer(
+    params: Arrays, grads: Arrays, rows: Arrays, cols: Arrays, *, hyper: Any, clip: float, maximize: bool
+) -> None:
+    _check("adafactor_", params, grads=grads)
+
+
+def _muon_infer(
+    params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any, nesterov: bool, coefficients: tuple[float, ...],
+    steps: int, eps: float,
+) -> None:  # fmt: skip
+    _check("muon_", params, grads=grads, bufs=bufs)
+
+
 def _norm_infer(grads: Arrays, *, p: float) -> Spec:
     return Spec((), np.dtype(np.float64))
 
@@ -71,6 +88,26 @@ adam_ = op(
     ``p -= lr / (1 - beta1**step) m / (sqrt(v) / sqrt(1 - beta2**step) + eps)``, with ``d = g + weight_decay p``, or
     ``p *= 1 - lr weight_decay`` before, if decoupled. hyper: lr, beta1, beta2, eps, weight_decay, step (from 1).
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; amsgrad: Reddi, Kale, Kumar 2018.""",
+)
+update_ = op(
+    "update_",
+    infer=_update_infer,
+    doc="""A step of an elementwise optimizer, in place: ``p, *state = formula(p, g, *state, *hyper)`` for each
+    parameter. Complex parameters are trained as pairs of real numbers.""",
+)
+adafactor_ = op(
+    "adafactor_",
+    infer=_adafactor_infer,
+    doc="""A step of Adafactor, in place. ``rows[i]`` and ``cols[i]`` are the factors of a matrix's second moment;
+    ``cols[i]`` is None for a vector, whose moment is not factored. hyper: rho, 1 - beta2, eps1, eps2, 1 - lr decay.
+    Source: Shazeer and Stern 2018.""",
+)
+muon_ = op(
+    "muon_",
+    infer=_muon_infer,
+    doc="""A step of Muon, in place: along the momentum, made nearly orthogonal by Newton-Schulz iterations in
+    bfloat16. hyper: momentum, 1 - lr decay, then the adjusted rate of each parameter.
+    Source: Jordan 2024; Liu and others 2025.""",
 )
 multi_norm = op(
     "multi_norm",

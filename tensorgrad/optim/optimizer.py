@@ -1,117 +1,138 @@
-"""``Optimizer``: groups of parameters, their state, and steps that update a whole group in one call.
+"""``Optimizer``: groups of parameters with settings, their state, hooks, saving and loading.
 
-For each group a plan says which parameters one call of the update op serves (a *bucket*: same dtype, same device, as
-many steps behind them) and where their state lies. Plans are made when first needed and again when something they rest
-on has changed; an ordinary step only collects arrays.
+Subclass it for an optimizer of your own: define ``step``. Those of this package update a whole group in one call; how
+is told in ``plan``.
 """
 
 from __future__ import annotations
 
-import copy
+import functools
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from copy import deepcopy
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..autograd.grad_mode import enable_grad, no_grad
+from ..autograd.grad_mode import no_grad
 from ..autograd.hooks import Handle
-from ..dispatch import host, local
-from ..errors import AutogradError, DeviceError, DTypeError
+from ..dispatch import local, region
 from ..nn.module import zero_in_place
-from ..ops.create import zeros_like
-from ..tensor import Tensor, wrap
+from ..tensor import Tensor
 
-__all__ = ["Bucket", "Optimizer"]
+__all__ = ["Optimizer", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook", "required"]
 
 Group = dict[str, Any]
+StateDict: TypeAlias = dict[str, Any]
+ParamsT: TypeAlias = Iterable[Any]
+
+_pre_hooks_of_all: list[Any] = []
+_post_hooks_of_all: list[Any] = []
 
 
-class Bucket:
-    """Parameters that one call updates.
+class _Required:
+    """The default of a setting that every group must give."""
 
-    ``hyper``: the float64 numbers that the kernel reads; ``refresh`` brings them up to date for the coming step.
-    """
-
-    __slots__ = ("cells", "dtype", "fresh", "hyper", "kind", "params", "refresh", "states")
-
-    refresh: Callable[[], None]
-
-    def __init__(self, params: list[Tensor], states: list[dict[str, Any]], hyper: Any, fresh: bool):
-        self.params = params
-        self.states = states
-        self.hyper = hyper
-        self.fresh = fresh
-        self.dtype = params[0]._data.dtype
-        self.kind = type(params[0]._data)
-        self.cells = [p._version_cell() for p in params]
-
-    def arrays(self) -> tuple[list[Any], list[Any]] | None:
-        """The parameters' and the gradients' arrays; None if they are no longer what the bucket was made for."""
-        dtype, kind = self.dtype, self.kind
-        params, grads = [], []
-        for p in self.params:
-            g = p._grad
-            if g is None:
-                return None
-            a, d = p._data, g._data
-            if type(a) is not kind or type(d) is not kind:
-                return None
-            if (a.dtype is not dtype and a.dtype != dtype) or (d.dtype is not dtype and d.dtype != dtype):
-                return None
-            params.append(a)
-            grads.append(d)
-        return params, grads
-
-    def state(self, name: str) -> list[Any]:
-        return [state[name]._data for state in self.states]
+    def __repr__(self) -> str:
+        return "<required parameter>"
 
 
-class Plan:
-    """The buckets of a group, and what they rest on."""
+required = _Required()
 
-    __slots__ = ("buckets", "count", "group", "idle", "layout", "state")
 
-    def __init__(self, group: Group, state: Any, layout: Any, buckets: list[Bucket], idle: list[Tensor]):
-        self.group = group
-        self.count = len(group["params"])
-        self.state = state
-        self.layout = layout
-        self.buckets = buckets
-        self.idle = idle
+def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> Handle:
+    """Call ``hook(optimizer, args, kwargs)`` before each step of every optimizer."""
+    return Handle(_pre_hooks_of_all, hook)
 
-    def fits(self, group: Group, state: Any, layout: Any) -> bool:
-        if self.group is not group or self.count != len(group["params"]) or self.state is not state:
-            return False
-        return self.layout == layout and all(p._grad is None for p in self.idle)
+
+def register_optimizer_step_post_hook(hook: Callable[..., Any]) -> Handle:
+    """Call ``hook(optimizer, args, kwargs)`` after each step of every optimizer."""
+    return Handle(_post_hooks_of_all, hook)
+
+
+def _hooked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A subclass's ``step`` with the hooks called around it."""
+
+    @functools.wraps(function)
+    def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        self._opt_called = True
+        if self._stepping:  # a subclass calls its parent's step: one step
+            return function(self, *args, **kwargs)
+        self._stepping = True
+        try:
+            if not (_pre_hooks_of_all or _post_hooks_of_all or self._pre_hooks or self._post_hooks or local.listeners):
+                return function(self, *args, **kwargs)
+            with region(f"Optimizer.step#{type(self).__name__}.step"):
+                return _with_hooks(self, function, args, kwargs)
+        finally:
+            self._stepping = False
+
+    step.hooked = True  # type: ignore[attr-defined]
+    return step
+
+
+def _with_hooks(self: Optimizer, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    args = (self, *args)
+    for hook in (*_pre_hooks_of_all, *self._pre_hooks):
+        changed = hook(self, args, kwargs)
+        if changed is not None:
+            if not (isinstance(changed, tuple) and len(changed) == 2):
+                raise RuntimeError(
+                    f"{type(self).__name__}.step: a pre-hook must return None or a tuple of (new_args, new_kwargs), "
+                    f"but got {changed}."
+                )
+            args, kwargs = changed
+    result = function(*args, **kwargs)
+    for hook in (*self._post_hooks, *_post_hooks_of_all):
+        hook(self, args, kwargs)
+    return result
 
 
 class Optimizer:
     """Base of all optimizers.
 
-    A subclass names the ``slots`` of its state and the length of ``hyper``, and defines ``_layout``, ``_refresh`` and
-    ``_update``.
-
     Args:
         params: tensors, (name, tensor) pairs, or dicts with ``"params"`` and settings of their own (groups).
         defaults: settings of groups that do not give them.
+    Raises: TypeError for a single Tensor; ValueError for no parameters at all.
+    Example:
+        >>> import tensorgrad as tg
+        >>> class SignDescent(tg.optim.Optimizer):
+        ...     def __init__(self, params, lr=0.1):
+        ...         super().__init__(params, {"lr": lr})
+        ...     @tg.no_grad()
+        ...     def step(self, closure=None):
+        ...         for group in self.param_groups:
+        ...             for p in group["params"]:
+        ...                 p.sub_(group["lr"] * p.grad.sign())
+        >>> x = tg.tensor([1.0, -2.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> SignDescent([x], lr=0.5).step()
+        >>> x.tolist()
+        [0.5, -1.5]
     """
 
-    hyper_size: ClassVar[int]
-    step_at: ClassVar[int | None] = None  # which number of hyper counts the steps
+    defaults: Group
+    state: defaultdict[Any, Any]
+    param_groups: list[Group]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        step = cls.__dict__.get("step")
+        if step is not None and not getattr(step, "hooked", False):
+            cls.step = _hooked(step)  # type: ignore[method-assign]
 
     def __init__(self, params: Any, defaults: Group):
+        self.defaults = defaults
+        self._prepare()
         if isinstance(params, Tensor):
             raise TypeError(
-                f"{type(self).__name__}: params must be an iterable of Tensors or dicts, got one Tensor; pass [it]."
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
+                f"{type(params).__name__}; pass [it]."
             )
-        self.defaults = defaults
-        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
-        self.param_groups: list[Group] = []
-        self._plans: list[Plan | None] = []
-        self._pre_hooks: list[Any] = []
-        self._post_hooks: list[Any] = []
-        self._step_count = 0
+        self.state = defaultdict(dict)
+        self.param_groups = []
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -120,39 +141,66 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
+    def _prepare(self) -> None:
+        """What an optimizer has besides its settings and state, and what is not saved with it."""
+        self._stepping = False
+        self._opt_called = False
+        for name in ("_pre_hooks", "_post_hooks", *_STATE_HOOKS):
+            if name not in self.__dict__:
+                setattr(self, name, [])
+
+    _pre_hooks: list[Any]
+    _post_hooks: list[Any]
+
     def add_param_group(self, param_group: Group) -> None:
         """Train more parameters: a dict with ``"params"`` and settings that differ from the defaults.
 
         Raises TypeError or ValueError for what is no leaf tensor, or is trained already.
         """
         if not isinstance(param_group, dict):
-            raise TypeError(f"param_group must be a dict, but got {type(param_group).__name__}")
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         given = param_group["params"]
         if isinstance(given, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections; a set has no order.")
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the ordering of tensors in "
+                "sets will change between runs. Please use a list instead."
+            )
         members = [given] if isinstance(given, Tensor) else list(given)
-        group: Group = {**param_group, "params": []}
-        if any(isinstance(member, tuple) for member in members):
-            group["param_names"] = [name for name, _ in members]
-            members = [tensor for _, tensor in members]
-        taken = {id(p) for other in self.param_groups for p in other["params"]}
+        names = [member[0] for member in members if isinstance(member, tuple)]
+        members = [member[1] if isinstance(member, tuple) else member for member in members]
+        param_group["params"] = members
+        if names:
+            if len(names) != len(members):
+                raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+            param_group["param_names"] = names
         for p in members:
             if not isinstance(p, Tensor):
                 raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
-            if p._node is not None:
+            if p._node is not None and not p._keeps_grad and not self.defaults.get("differentiable"):
                 raise ValueError("can't optimize a non-leaf Tensor; pass the leaf it was computed from.")
-            if id(p) in taken:
-                raise ValueError("some parameters appear in more than one parameter group, or twice in one")
-            taken.add(id(p))
-        group["params"] = members
         for name, default in self.defaults.items():
-            group.setdefault(name, default)
-        self._check_group(group)
-        self.param_groups.append(group)
-        self._plans.append(None)
-
-    def _check_group(self, group: Group) -> None:
-        """Raises ValueError for settings that make no sense."""
+            if default is required and name not in param_group:
+                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
+            param_group.setdefault(name, default)
+        if len({id(p) for p in members}) != len(members):
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters; each is updated as often as it "
+                "stands there. Pass it once.",
+                UserWarning,
+                stacklevel=3,
+            )
+        taken: set[int] = set()
+        for group in self.param_groups:
+            taken.update(id(p) for p in group["params"])
+            if ("param_names" in param_group) != ("param_names" in group):
+                what = "with names" if "param_names" in param_group else "without names"
+                raise ValueError(
+                    "all optimizer param groups should be with/without names. "
+                    f"cannot add param group {what} to the optimizer"
+                )
+        if not taken.isdisjoint(id(p) for p in members):
+            raise ValueError("some parameters appear in more than one parameter group")
+        self.param_groups.append(param_group)
 
     # --- stepping
 
@@ -173,188 +221,115 @@ class Optimizer:
             closure: evaluates the loss anew (with gradients), called first.
         Returns: what the closure returned, None without one.
         """
-        for hook in self._pre_hooks:
-            hook(self, (closure,), {})
-        loss = None
-        if closure is not None:
-            with enable_grad():
-                loss = closure()
-        for i, group in enumerate(self.param_groups):
-            self._step_group(i, group)
-        self._step_count += 1
-        for hook in self._post_hooks:
-            hook(self, (closure,), {})
-        return loss
-
-    def _step_group(self, i: int, group: Group) -> None:
-        plan = self._plans[i]
-        layout = self._layout(group)
-        ready = None
-        if plan is not None and plan.fits(group, self.state, layout):
-            ready = [bucket.arrays() for bucket in plan.buckets]
-        if plan is None or ready is None or None in ready:
-            plan = self._plans[i] = self._make_plan(group, layout)
-            ready = [bucket.arrays() for bucket in plan.buckets]
-        for bucket, arrays in zip(plan.buckets, ready, strict=True):
-            assert arrays is not None
-            host(bucket.refresh)
-            self._update(local.doors[bucket.kind], group, bucket, *arrays)
-            for cell in bucket.cells:
-                cell[0] += 1
-
-    def _layout(self, group: Group) -> Any:
-        """The names of the state tensors that the group's settings ask for."""
-        raise TypeError(f"{type(self).__name__} must define _layout(group)")
-
-    def _refresh(self, group: Group, bucket: Bucket) -> None:
-        """Write the numbers of the coming step to ``bucket.hyper``."""
-        raise TypeError(f"{type(self).__name__} must define _refresh(group, bucket)")
-
-    def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
-        """Call the update op."""
-        raise TypeError(f"{type(self).__name__} must define _update(door, group, bucket, params, grads)")
-
-    # --- plans
-
-    def _make_plan(self, group: Group, slots: tuple[str, ...]) -> Plan:
-        gathered: dict[Any, list[Tensor]] = {}
-        idle = []
-        for p in group["params"]:
-            state = self.state.get(p)
-            done = 0.0 if not state or self.step_at is None else float(state["step"])
-            if state and self.step_at is not None:
-                state["step"] = wrap(np.array(done))  # no longer counted with the others
-            if p._grad is None:
-                idle.append(p)
-                continue
-            self._check_gradient(p)
-            fresh = not state or any(state.get(name) is None for name in slots)
-            key = (type(p._data), p._data.dtype, str(p.device), done, fresh)
-            gathered.setdefault(key, []).append(p)
-        buckets = [self._make_bucket(group, slots, params, *key[3:]) for key, params in gathered.items()]
-        return Plan(group, self.state, slots, buckets, idle)
-
-    def _make_bucket(
-        self, group: Group, slots: tuple[str, ...], params: list[Tensor], done: float, fresh: bool
-    ) -> Bucket:
-        hyper = np.zeros(self.hyper_size)
-        states = []
-        for p in params:
-            # SGD without momentum has no state at all
-            state = self.state[p] if slots or self.step_at is not None else {}
-            if self.step_at is not None:
-                hyper[self.step_at] = done
-                # the state's step is the very number that counts: no bookkeeping per parameter
-                state["step"] = wrap(hyper[self.step_at : self.step_at + 1].reshape(()))
-            for name in slots:
-                if state.get(name) is None:
-                    state[name] = zeros_like(p)
-                self._check_state(name, state[name], p)
-            states.append(state)
-        bucket = Bucket(params, states, hyper, fresh)
-        bucket.refresh = lambda: self._refresh(group, bucket)
-        return bucket
-
-    def _check_gradient(self, p: Tensor) -> None:
-        grad = p._grad
-        assert grad is not None
-        if grad._data.dtype != p._data.dtype:
-            raise DTypeError(
-                f"{type(self).__name__}: a parameter of {p.dtype} has a gradient of {grad.dtype}. "
-                "Convert it: p.grad = p.grad.to(p.dtype)."
-            )
-        if type(grad._data) is not type(p._data):
-            raise DeviceError(f"{type(self).__name__}: a parameter on {p.device} has a gradient on {grad.device}.")
-        if p._data.dtype.kind not in "fcV":
-            raise DTypeError(f"{type(self).__name__}: a parameter is {p.dtype}; only floating point can be trained.")
-
-    def _check_state(self, name: str, value: Any, p: Tensor) -> None:
-        where = f"{type(self).__name__}: the state {name!r} of a parameter"
-        if not isinstance(value, Tensor) or tuple(value.shape) != tuple(p.shape):
-            raise AutogradError(f"{where} of shape {tuple(p.shape)} does not fit: {value!r}.")
-        if value._data.dtype != p._data.dtype or type(value._data) is not type(p._data):
-            raise DTypeError(
-                f"{where} is {value.dtype} on {value.device}, the parameter is {p.dtype} on {p.device} now. "
-                "Move the model before the optimizer's first step, or load the state again with load_state_dict."
-            )
+        raise NotImplementedError(f"{type(self).__name__} must define step(closure=None)")
 
     # --- saving and loading
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """{"state": {number: {name: value}}, "param_groups": [settings with "params": numbers]}, as PyTorch's.
 
         Parameters are numbered in the order of the groups. Tensors are those of the optimizer, not copies.
         """
+        for hook in self._state_dict_pre_hooks:
+            hook(self)
         numbers: dict[int, int] = {}
         groups = []
+        count = 0
         for group in self.param_groups:
-            for p in group["params"]:
-                numbers.setdefault(id(p), len(numbers))
+            for i, p in enumerate(group["params"], count):
+                numbers.setdefault(id(p), i)
+            count += len(group["params"])
             settings = {key: value for key, value in group.items() if key != "params"}
             groups.append({**settings, "params": [numbers[id(p)] for p in group["params"]]})
-        state = {numbers[id(p)]: dict(value) for p, value in self.state.items() if value}
-        return {"state": {n: state[n] for n in sorted(state)}, "param_groups": groups}
+        state = {(numbers[id(p)] if isinstance(p, Tensor) else p): value for p, value in self.state.items()}
+        made: StateDict = {"state": state, "param_groups": groups}
+        for hook in self._state_dict_post_hooks:
+            made = _or(hook(self, made), made)
+        return made
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Continue from a ``state_dict``, also one of PyTorch's; values are copied.
 
         Raises ValueError if it has other groups, or groups of other sizes.
         """
-        saved = state_dict["param_groups"]
+        state_dict = state_dict.copy()
+        for hook in self._load_state_dict_pre_hooks:
+            state_dict = _or(hook(self, state_dict), state_dict)
+        saved = [{**group} for group in state_dict["param_groups"]]
         if len(saved) != len(self.param_groups):
             raise ValueError(
-                f"loaded state dict has {len(saved)} parameter groups, the optimizer {len(self.param_groups)}"
+                f"loaded state dict has a different number of parameter groups: {len(saved)}, the optimizer has "
+                f"{len(self.param_groups)}."
             )
+        params: dict[Any, Tensor] = {}
         for i, (theirs, ours) in enumerate(zip(saved, self.param_groups, strict=True)):
             if len(theirs["params"]) != len(ours["params"]):
                 raise ValueError(
-                    f"loaded state dict has {len(theirs['params'])} parameters in group {i}, "
-                    f"the optimizer {len(ours['params'])}"
+                    "loaded state dict contains a parameter group that doesn't match the size of optimizer's group: "
+                    f"group {i} has {len(theirs['params'])} parameters there and {len(ours['params'])} here."
                 )
-        params: dict[Any, Tensor] = {}
+            params.update(zip(theirs["params"], ours["params"], strict=True))
+        state: defaultdict[Any, Any] = defaultdict(dict)
+        with no_grad():
+            for key, value in state_dict["state"].items():
+                if key in params:
+                    state[params[key]] = _loaded(value, params[key])
+                else:
+                    state[key] = value
         groups = []
         for theirs, ours in zip(saved, self.param_groups, strict=True):
-            params.update(zip(theirs["params"], ours["params"], strict=True))
-            settings = {key: copy.deepcopy(value) for key, value in theirs.items() if key != "params"}
+            settings = {key: _own(value) for key, value in theirs.items() if key != "params"}
+            if "param_names" in ours:
+                settings.setdefault("param_names", ours["param_names"])
             groups.append({**settings, "params": ours["params"]})
-        self.state = defaultdict(dict)
-        for number, values in state_dict["state"].items():
-            p = params[number]
-            self.state[p] = {name: self._loaded(name, value, p) for name, value in values.items()}
-        self.param_groups = groups
+        self.__setstate__({"state": state, "param_groups": groups})
+        for hook in self._load_state_dict_post_hooks:
+            hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over state and groups: from a pickle, a copy, or ``load_state_dict``. A subclass may add settings that
+        older groups lack."""
+        self.__dict__.update(state)
+        called = self.__dict__.get("_opt_called", False)
+        self._prepare()
+        self._opt_called = called
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
-        self._plans = [None] * len(groups)
 
-    def _loaded(self, name: str, value: Any, p: Tensor) -> Any:
-        from ..nn.state import _as_tensor
+    # --- hooks, text
 
-        if name == "step":
-            return wrap(np.array(float(value)))
-        found = _as_tensor(value)
-        if found is None:
-            return copy.deepcopy(value)
-        with no_grad():
-            # state is kept as its parameter is: the model may have been moved since
-            if found.dtype.is_floating_point or found.dtype.is_complex:
-                return found.to(device=p.device, dtype=p.dtype, copy=True)
-            return found.to(device=p.device, copy=True)
-
-    # --- hooks, text, pickling
-
-    def register_step_pre_hook(self, hook: Callable[..., None]) -> Handle:
-        """Call ``hook(optimizer, args, kwargs)`` before each step."""
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Handle:
+        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return other ``(args, kwargs)``."""
         return Handle(self._pre_hooks, hook)
 
     def register_step_post_hook(self, hook: Callable[..., None]) -> Handle:
         """Call ``hook(optimizer, args, kwargs)`` after each step."""
         return Handle(self._post_hooks, hook)
 
-    def __getstate__(self) -> dict[str, Any]:
-        kept = dict(vars(self))
-        kept["_plans"] = [None] * len(self.param_groups)
-        return kept
+    _state_dict_pre_hooks: list[Any]
+    _state_dict_post_hooks: list[Any]
+    _load_state_dict_pre_hooks: list[Any]
+    _load_state_dict_post_hooks: list[Any]
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., None], prepend: bool = False) -> Handle:
+        """Call ``hook(optimizer)`` before ``state_dict``."""
+        return _register(self._state_dict_pre_hooks, hook, prepend)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> Handle:
+        """Call ``hook(optimizer, state_dict)`` after ``state_dict``; it may return another."""
+        return _register(self._state_dict_post_hooks, hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> Handle:
+        """Call ``hook(optimizer, state_dict)`` before ``load_state_dict``; it may return another."""
+        return _register(self._load_state_dict_pre_hooks, hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., None], prepend: bool = False) -> Handle:
+        """Call ``hook(optimizer)`` after ``load_state_dict``."""
+        return _register(self._load_state_dict_post_hooks, hook, prepend)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_plans" in state:
@@ -370,18 +345,71 @@ class Optimizer:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
             lines.append(f"Parameter Group {i}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join(lines) + "\n)"
 
 
-def check_rates(name: str, group: Group, **least: float) -> None:
-    """Raises ValueError for settings that are negative; called with names and the number they must reach."""
-    for key, bound in least.items():
-        value = group[key]
-        if not float(value) >= bound:
-            raise ValueError(f"{name}: invalid {key}: {value}; it must be at least {bound:g}.")
+_STATE_HOOKS = (
+    "_state_dict_pre_hooks", "_state_dict_post_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+)  # fmt: skip
 
 
-def parameters_of(params: Any) -> Iterable[Tensor]:
-    """The tensors of a list, or the only one."""
-    return [params] if isinstance(params, Tensor) else list(params)
+def _register(hooks: list[Any], hook: Callable[..., Any], prepend: bool) -> Handle:
+    handle = Handle(hooks, hook)
+    if prepend:
+        hooks.insert(0, hooks.pop())
+    return handle
+
+
+def _or(result: Any, otherwise: Any) -> Any:
+    return otherwise if result is None else result
+
+
+def _loaded(value: Any, p: Tensor, key: Any = None) -> Any:
+    """A copy of a saved value; tensors are kept as their parameter is, which may have been moved since. The count of
+    steps keeps its dtype."""
+    from ..nn.state import _as_tensor
+
+    if isinstance(value, dict):
+        return {name: _loaded(part, p, name) for name, part in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)([_loaded(part, p) for part in value])
+    found = None if isinstance(value, (int, float, complex, str, bytes)) else _as_tensor(value)
+    if found is None:
+        return deepcopy(value)
+    if key == "step":
+        return found.clone()
+    if p.dtype.is_floating_point or (p.dtype.is_complex and found.dtype.is_complex):
+        return found.to(device=p.device, dtype=p.dtype, copy=True)
+    return found.to(device=p.device, copy=True)
+
+
+def _own(value: Any) -> Any:
+    """A setting's copy; a foreign tensor (a learning rate) as ours."""
+    from ..nn.state import _as_tensor
+
+    if isinstance(value, Tensor) or not hasattr(value, "__dlpack__") or isinstance(value, np.ndarray):
+        return deepcopy(value)
+    return _as_tensor(value).clone()
+
+
+def check_lr(lr: Any, text: str = "Invalid learning rate: {}") -> None:
+    """Raises ValueError for a learning rate below zero, or a tensor of several."""
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if not float(lr) >= 0.0:
+        raise ValueError(text.format(lr))
+
+
+def check_settings(**settings: Any) -> None:
+    """Raises ValueError for a setting below zero. PyTorch calls ``eps`` epsilon."""
+    for name, value in settings.items():
+        if not float(value) >= 0.0:
+            raise ValueError(f"Invalid {'epsilon' if name == 'eps' else name} value: {value}; it must be at least 0.")
+
+
+def check_betas(betas: Any) -> None:
+    """Raises ValueError unless both are in [0, 1)."""
+    for i in range(2):
+        if not 0.0 <= float(betas[i]) < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {i}: {betas[i]}; it must be in [0, 1).")

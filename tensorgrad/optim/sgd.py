@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .optimizer import Bucket, Group, Optimizer, check_rates
+from ..tensor import Tensor
+from .fused import check_fused
+from .optimizer import Group, check_lr
+from .plan import Bucket, PlannedOptimizer
 
 __all__ = ["SGD"]
 
 
-class SGD(Optimizer):
+class SGD(PlannedOptimizer):
     """``d = g + weight_decay p``; ``b = momentum b + (1 - dampening) d``; ``p -= lr b``.
 
     Args:
@@ -18,7 +21,7 @@ class SGD(Optimizer):
         nesterov: step along ``d + momentum b`` instead of ``b``.
         maximize: climb instead of descending.
         foreach, fused: accepted for PyTorch's sake: every step is one fused call for all parameters already.
-        differentiable: only False: a step is not recorded.
+        differentiable: record the step, so that gradients flow through it.
     State: momentum_buffer, where momentum is not zero.
     Example:
         >>> import tensorgrad as tg
@@ -32,24 +35,26 @@ class SGD(Optimizer):
     """
 
     hyper_size = 5
+    scalars = ()
 
     def __init__(
         self, params: Any, lr: Any = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
         nesterov: bool = False, *, maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
         fused: bool | None = None,
     ):  # fmt: skip
-        if differentiable:
-            raise ValueError("SGD: differentiable=True is not supported; write the update with tensor operations.")
+        check_lr(lr)
+        if momentum < 0.0:
+            raise ValueError(f"Invalid momentum value: {momentum}; it must be at least 0.")
+        if weight_decay < 0.0:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}; it must be at least 0.")
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         super().__init__(params, {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
             "nesterov": nesterov, "maximize": maximize, "foreach": foreach, "differentiable": differentiable,
             "fused": fused,
         })  # fmt: skip
-
-    def _check_group(self, group: Group) -> None:
-        check_rates("SGD", group, lr=0, momentum=0, weight_decay=0)
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        check_fused(fused, foreach, differentiable)
 
     def _layout(self, group: Group) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] else ()
@@ -66,3 +71,15 @@ class SGD(Optimizer):
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         bufs = bucket.state("momentum_buffer") if group["momentum"] else []
         door.sgd_(params, grads, bufs, hyper=bucket.hyper, nesterov=group["nesterov"], maximize=group["maximize"])
+
+    def _differentiable(
+        self, group: Group, p: Tensor, g: Tensor, states: list[Tensor], scalars: Any, fresh: bool
+    ) -> tuple[Tensor, ...]:
+        momentum, decay, lr = group["momentum"], group["weight_decay"], group["lr"]
+        d = -g if group["maximize"] else g
+        if decay:
+            d = d + decay * p
+        if not momentum:
+            return (p - lr * d,)
+        b = d if fresh else momentum * states[0] + (1 - group["dampening"]) * d
+        return p - lr * (d + momentum * b if group["nesterov"] else b), b

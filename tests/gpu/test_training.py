@@ -45,8 +45,12 @@ def losses(device: str, make: Any, steps: int = 5) -> list[float]:
     [
         lambda parameters: optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4),
         lambda parameters: optim.AdamW(parameters, lr=0.01),
+        lambda parameters: optim.RMSprop(parameters, lr=0.01, momentum=0.9, centered=True, weight_decay=1e-4),
+        lambda parameters: optim.RAdam(parameters, lr=0.01),
+        lambda parameters: optim.Adafactor(parameters, lr=0.01, weight_decay=0.1),
+        lambda parameters: optim.Muon([p for p in parameters if p.ndim == 2], lr=0.01),
     ],
-    ids=["sgd", "adamw"],
+    ids=["sgd", "adamw", "rmsprop", "radam", "adafactor", "muon"],
 )
 def test_the_losses_are_those_of_the_cpu(make: Any) -> None:
     with registry.backend("numpy"):

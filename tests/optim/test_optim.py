@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import warnings
+
 import numpy as np
 import pytest
 
@@ -101,8 +105,159 @@ def test_bad_settings_are_refused():
         lambda: tg.optim.SGD([w], lr=-1.0),
         lambda: tg.optim.Adam([w], betas=(1.5, 0.9)),
         lambda: tg.optim.SGD([], lr=0.1),
+        lambda: tg.optim.SGD([w * 2], lr=0.1),
+        lambda: tg.optim.LBFGS([{"params": [w]}, {"params": [nn.Parameter(tg.ones(2))]}]),
     ):
         with pytest.raises(ValueError):
             make()
-    with pytest.raises(TypeError):
-        tg.optim.SGD(w, lr=0.1)
+    for make in (lambda: tg.optim.SGD(w, lr=0.1), lambda: tg.optim.SGD([{"params": {w}}]), lambda: tg.optim.SGD([3])):
+        with pytest.raises(TypeError):
+            make()
+    for kind in ("Adam", "SGD", "Adagrad"):
+        for pair in ({"fused": True, "foreach": True}, {"fused": True, "differentiable": True}):
+            with pytest.raises(RuntimeError):
+                getattr(tg.optim, kind)([w], **pair)
+
+
+DIFFERENTIABLE = [
+    ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}), ("SGD", {}),
+    ("Adam", {"weight_decay": 0.1, "amsgrad": True}), ("AdamW", {}), ("RMSprop", {"centered": True, "momentum": 0.5}),
+    ("Adagrad", {"lr_decay": 0.1}), ("Adadelta", {}), ("Adamax", {"maximize": True}), ("NAdam", {}), ("RAdam", {}),
+    ("ASGD", {}), ("Rprop", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, settings", DIFFERENTIABLE)
+def test_gradients_flow_through_steps(name, settings):
+    def trained(start, factor, rate, differentiable=True):
+        p = start.clone() if differentiable else start
+        optimizer = getattr(tg.optim, name)([p], lr=rate, differentiable=differentiable, **settings)
+        for step in range(4):
+            p.grad = factor * (1 + 0.1 * step) + 0.1
+            optimizer.step()
+        return p
+
+    start, factor, rate = (tg.tensor(v, dtype=tg.float64) for v in ([1.0, -2.0, 0.5], [0.5, 1.5, 2.0], 0.1))
+    plain = trained(start.clone(), factor, 0.1, differentiable=False)
+    np.testing.assert_allclose(trained(start, factor, rate).tolist(), plain.tolist(), rtol=1e-9)
+    for x in (start, factor, rate):
+        x.requires_grad_(name not in ("Rprop", "ASGD") or x is not rate)  # there the rate is but a start
+    assert tg.autograd.gradcheck(trained, (start, factor, rate))
+
+
+def test_an_optimizer_of_ones_own_with_hooks():
+    calls = []
+
+    class Descent(tg.optim.Optimizer):
+        def __init__(self, params, lr=tg.optim.optimizer.required):
+            super().__init__(params, {"lr": lr})
+
+        @tg.no_grad()
+        def step(self, closure=None, scale=1.0):
+            loss = None if closure is None else closure()
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is None:
+                        continue
+                    state = self.state[p]
+                    if not state:
+                        state["step"] = 0
+                        state["mean"] = tg.zeros_like(p)
+                    state["step"] += 1
+                    state["mean"].mul_(0.5).add_(p.grad)
+                    p.data.add_(state["mean"], alpha=-group["lr"] * scale)
+            return loss
+
+    w, idle = tg.tensor([1.0, 2.0], requires_grad=True), tg.zeros(1, requires_grad=True)
+    with pytest.raises(ValueError, match="didn't specify a value of required"):
+        Descent([w])
+    optimizer = Descent([("w", w), ("idle", idle)], lr=0.5)
+    optimizer.register_step_pre_hook(lambda opt, args, kwargs: (args, {**kwargs, "scale": 2.0}))
+    handle = tg.optim.optimizer.register_optimizer_step_post_hook(lambda opt, args, kwargs: calls.append(kwargs))
+    optimizer.register_state_dict_post_hook(lambda opt, state: {**state, "mark": 1})
+    optimizer.register_load_state_dict_pre_hook(lambda opt, state: calls.append(state["mark"]))
+    w.grad = tg.ones(2)
+    optimizer.step()
+    handle.remove()
+    optimizer.step()
+    assert w.tolist() == [-1.5, -0.5] and calls == [{"scale": 2.0}]
+    state = optimizer.state_dict()
+    assert state["param_groups"][0] == {"lr": 0.5, "param_names": ["w", "idle"], "params": [0, 1]}
+    other = copy.deepcopy(optimizer)
+    assert other.param_groups[0]["params"][0] is next(iter(other.state)) and other.param_groups[0]["params"][0] is not w
+    other.register_load_state_dict_pre_hook(lambda opt, state: calls.append(state["mark"]))
+    other.load_state_dict(state)
+    assert calls[1:] == [1] and other.state[other.param_groups[0]["params"][0]]["step"] == 2
+    schedule = tg.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def one_step(lib, optimizer, everything, *params):
+    for p in everything:
+        p.grad = lib.tensor([1.0, -2.0], dtype=lib.float64) if any(p is q for q in params) else None
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adafactor"])
+def test_what_a_plan_rests_on_may_change(name):
+    """Groups, parameters, gradients and state are exchanged between steps, as scripts do."""
+    torch = pytest.importorskip("torch")
+    results = []
+    for lib in (tg, torch):
+        a, b, c = (lib.ones(2, dtype=lib.float64, requires_grad=True) for _ in range(3))
+        settings = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(lib.optim, name)([a], lr=0.1, **settings)
+
+        step = functools.partial(one_step, lib, optimizer, (a, b, c))
+        step(a)
+        optimizer.add_param_group({"params": [b], "lr": 0.01})
+        step(a, b)
+        step(b)
+        step(a, b)
+        optimizer.param_groups[1]["params"][0] = c
+        step(a, c)
+        optimizer.state = type(optimizer.state)(dict)
+        step(a, b, c)
+        optimizer.param_groups = optimizer.param_groups[:1]
+        step(a, c)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            optimizer.add_param_group({"params": [b, b]})
+        assert len(caught) == 1 and "duplicate parameters" in str(caught[0].message)
+        if name != "SGD":  # PyTorch makes such a parameter two momenta, and keeps one
+            step(b)
+            step(b)
+        results.append([x.tolist() for x in (a, b, c)])
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-9)
+
+
+def test_averages_of_weights():
+    torch = pytest.importorskip("torch")
+    results = []
+    for lib in (tg, torch):
+        swa = lib.optim.swa_utils
+        model = lib.nn.Sequential(lib.nn.Linear(2, 3), lib.nn.BatchNorm1d(3)).double()
+        averages = [
+            swa.AveragedModel(model),
+            swa.AveragedModel(model, avg_fn=swa.get_ema_avg_fn(0.9)),
+            swa.AveragedModel(model, multi_avg_fn=swa.get_ema_multi_avg_fn(0.9), use_buffers=True),
+        ]
+        optimizer = lib.optim.SGD(model.parameters(), lr=0.4)
+        schedule = swa.SWALR(optimizer, swa_lr=0.1, anneal_epochs=3)
+        x = lib.arange(8, dtype=lib.float64).reshape(4, 2)
+        rates = []
+        for step in range(5):
+            with lib.no_grad():
+                for i, p in enumerate(model.parameters()):
+                    p.fill_(0.5 + i + step**2)
+            model(x)
+            for average in averages:
+                average.update_parameters(model)
+            optimizer.step()
+            schedule.step()
+            rates += schedule.get_last_lr()
+        swa.update_bn([x, (x + 1,)], averages[0])
+        results.append([rates, *[v.tolist() for a in averages for v in a.state_dict().values()]])
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...dtypes import numpy_dtype
 from .reduce import wide
 
 Arrays = list[Any]
@@ -22,6 +23,70 @@ def _real_parts(arrays: Arrays) -> Arrays:
 
 class OptimKernels:
     xp: Any
+    raw: Any
+
+    def update_(self, params: Arrays, grads: Arrays, *states: Arrays, hyper: Any, formula: Any) -> None:
+        kernel = getattr(self.raw, formula.name)
+        numbers = list(map(float, hyper))
+        for p, g, *state in zip(*map(_real_parts, (params, grads, *states)), strict=True):
+            kernel(p, g, *state, *numbers, out=(p, *state) if state else p)
+
+    def adafactor_(
+        self, params: Arrays, grads: Arrays, rows: Arrays, cols: Arrays, *, hyper: Any, clip: float, maximize: bool
+    ) -> None:
+        xp = self.xp
+        rho, rest, eps1, eps2, shrink = map(float, hyper)
+        for p, g, row, col in zip(params, grads, rows, cols, strict=True):
+            if not p.size:
+                continue
+            w, d = wide(p), wide(g)
+            if maximize:
+                d = -d
+            rms = xp.sqrt(xp.mean(w * w))
+            rate = xp.maximum(rms, xp.asarray(eps2, dtype=rms.dtype)) * rho
+            if shrink != 1:
+                w = w * shrink
+            square = d * d
+            if col is None:
+                moment = wide(row) + rest * (square - wide(row))
+                row[...] = moment
+            else:
+                r = wide(row) + rest * (xp.mean(square, axis=-1, keepdims=True) - wide(row))
+                c = wide(col) + rest * (xp.mean(square, axis=-2, keepdims=True) - wide(col))
+                row[...], col[...] = r, c
+                scale = xp.mean(r, axis=-2, keepdims=True)
+                moment = r * c / xp.maximum(scale, xp.asarray(eps1, dtype=scale.dtype))
+            update = d / xp.sqrt(xp.maximum(moment, xp.asarray(eps1 * eps1, dtype=moment.dtype)))
+            size = xp.sqrt(xp.mean(update * update)) / clip
+            p[...] = w - (rate / xp.maximum(size, xp.asarray(1, dtype=size.dtype))) * update
+
+    def muon_(
+        self, params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any, nesterov: bool,
+        coefficients: tuple[float, ...], steps: int, eps: float,
+    ) -> None:  # fmt: skip
+        momentum, shrink = float(hyper[0]), float(hyper[1])
+        for p, g, buf, rate in zip(params, grads, bufs, map(float, hyper[2:]), strict=True):
+            w, d, b = wide(p), wide(g), wide(buf)
+            b = b + (1 - momentum) * (d - b)
+            buf[...] = b
+            direction = d + momentum * (b - d) if nesterov else b
+            p[...] = w * shrink - rate * wide(self.orthogonal(direction, coefficients, steps, eps)).astype(w.dtype)
+
+    def orthogonal(self, x: Any, coefficients: tuple[float, ...], steps: int, eps: float) -> Any:
+        """The nearest semi-orthogonal matrix, roughly: odd polynomials of the matrix, in bfloat16, that push its
+        singular values towards one."""
+        xp, F = self.xp, self.raw
+        a, b, c = coefficients
+        half = numpy_dtype("bfloat16")
+        tall = x.shape[0] > x.shape[1]
+        y = wide(F.cast(x.T if tall else x, dtype=half))
+        norm = wide(xp.sqrt(xp.sum(y * y)).astype(half))
+        y = (y / xp.maximum(norm, xp.asarray(eps, dtype=norm.dtype))).astype(half)
+        for _ in range(steps):
+            gram = F.matmul(y, y.T)
+            factor = (b * wide(gram) + c * xp.matmul(wide(gram), wide(gram))).astype(half)
+            y = (a * wide(y) + xp.matmul(wide(factor), wide(y))).astype(half)
+        return y.T if tall else y
 
     def sgd_(self, params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any, nesterov: bool, maximize: bool) -> None:
         lr, momentum, dampening, decay, first = map(float, hyper)

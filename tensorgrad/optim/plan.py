@@ -1,0 +1,305 @@
+"""Steps that update a whole group of parameters in one call.
+
+For each group a plan says which parameters one call of the update op serves (a *bucket*: same dtype, same device, as
+many steps behind them) and where their state lies. Plans are made when first needed and again when something they rest
+on has changed; an ordinary step only collects arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import is_
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..autograd.grad_mode import enable_grad, no_grad
+from ..autograd.grad_mode import state as grad_state
+from ..dispatch import host, local
+from ..dtypes import get_default_dtype
+from ..errors import AutogradError, DeviceError, DTypeError
+from ..ops.create import zeros_like
+from ..tensor import Tensor, wrap
+from .optimizer import Group, Optimizer
+
+__all__ = ["Bucket", "PlannedOptimizer"]
+
+
+class Bucket:
+    """Parameters that one call updates.
+
+    ``scalars``: the numbers of their state (the count of steps first), shared by all; ``hyper``: the float64 numbers
+    that the kernel reads; ``refresh`` brings both up to date for the coming step. ``fresh``: there was no state.
+    """
+
+    __slots__ = ("cells", "dtype", "fresh", "hyper", "kind", "params", "refresh", "scalars", "states")
+
+    refresh: Callable[[], None]
+
+    def __init__(self, params: list[Tensor], states: list[dict[str, Any]], scalars: Any, hyper: Any, fresh: bool):
+        self.params = params
+        self.states = states
+        self.scalars = scalars
+        self.hyper = hyper
+        self.fresh = fresh
+        self.dtype = params[0]._data.dtype
+        self.kind = type(params[0]._data)
+        self.cells = [p._version_cell() for p in params]
+
+    def arrays(self) -> tuple[list[Any], list[Any]] | None:
+        """The parameters' and the gradients' arrays; None if they are no longer what the bucket was made for."""
+        dtype, kind = self.dtype, self.kind
+        params, grads = [], []
+        for p in self.params:
+            g = p._grad
+            if g is None:
+                return None
+            a, d = p._data, g._data
+            if type(a) is not kind or type(d) is not kind:
+                return None
+            if (a.dtype is not dtype and a.dtype != dtype) or (d.dtype is not dtype and d.dtype != dtype):
+                return None
+            params.append(a)
+            grads.append(d)
+        return params, grads
+
+    def state(self, name: str) -> list[Any]:
+        return [state[name]._data for state in self.states]
+
+
+class Plan:
+    """The buckets of a group, and what they rest on."""
+
+    __slots__ = ("buckets", "count", "group", "idle", "layout", "members", "state")
+
+    def __init__(self, group: Group, state: Any, layout: Any, buckets: list[Bucket], idle: list[Tensor]):
+        self.group = group
+        self.members = tuple(group["params"])
+        self.state = state
+        self.count = len(state)
+        self.layout = layout
+        self.buckets = buckets
+        self.idle = idle
+
+    def fits(self, group: Group, state: Any, layout: Any) -> bool:
+        members, params = self.members, group["params"]
+        if self.group is not group or self.state is not state or self.layout != layout:
+            return False
+        if len(members) != len(params) or self.count > len(state) or not all(map(is_, members, params)):
+            return False
+        return all(p._grad is None for p in self.idle)
+
+
+class PlannedOptimizer(Optimizer):
+    """An optimizer of this package.
+
+    A subclass gives ``hyper_size`` and ``scalars``, and defines ``_layout``, ``_refresh`` and ``_update``;
+    ``_differentiable`` where it can be recorded.
+    """
+
+    hyper_size: ClassVar[int]
+    scalars: ClassVar[tuple[str, ...]] = ("step",)  # numbers of a parameter's state, in the state's order
+
+    def __init__(self, params: Any, defaults: Group):
+        self._plans: dict[int, Plan] = {}
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plans = {}
+        for value in self.state.values():
+            for name in self.scalars if isinstance(value, dict) else ():
+                if name in value and not isinstance(value[name], Tensor):  # how they were once saved
+                    value[name] = wrap(np.array(value[name], dtype=scalar_dtype()))
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: evaluates the loss anew (with gradients), called first.
+        Returns: what the closure returned, None without one.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for i, group in enumerate(self.param_groups):
+            if group.get("differentiable"):
+                self._step_recorded(group)
+            else:
+                self._step_group(i, group)
+        return loss
+
+    def _step_group(self, i: int, group: Group) -> None:
+        plan = self._plans.get(i)
+        layout = self._layout(group)
+        ready = None
+        if plan is not None and plan.fits(group, self.state, layout):
+            ready = [bucket.arrays() for bucket in plan.buckets]
+        if plan is None or ready is None or None in ready:
+            params = group["params"]
+            once = list({id(p): p for p in params}.values())
+            if len(once) < len(params):
+                self._plans.pop(i, None)
+                return self._step_repeated(group, layout, once)
+            plan = self._plans[i] = self._make_plan(group, layout, params)
+            ready = [bucket.arrays() for bucket in plan.buckets]
+        for bucket, arrays in zip(plan.buckets, ready, strict=True):
+            self._run(group, bucket, arrays)
+
+    def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
+        host(bucket.refresh)
+        self._update(local.doors[bucket.kind], group, bucket, *arrays)
+        for cell in bucket.cells:
+            cell[0] += 1
+
+    def _step_repeated(self, group: Group, layout: Any, once: list[Tensor]) -> None:
+        """A group in which a parameter stands several times: every time is a step of its own."""
+        left = list(group["params"])
+        while left:
+            now = [p for p in once if any(p is q for q in left)]
+            for p in now:
+                del left[next(i for i, q in enumerate(left) if q is p)]
+            for bucket in self._make_plan(group, layout, now).buckets:
+                self._run(group, bucket, bucket.arrays())
+
+    def _layout(self, group: Group) -> tuple[str, ...]:
+        """The names of the state tensors that the group's settings ask for."""
+        raise NotImplementedError(f"{type(self).__name__} must define _layout(group)")
+
+    def _layout_of(self, p: Tensor, layout: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of them that this parameter has."""
+        return layout
+
+    def _hyper_size(self, count: int) -> int:
+        """How many numbers the kernel reads for so many parameters."""
+        return self.hyper_size
+
+    def _refresh(self, group: Group, bucket: Bucket) -> None:
+        """Count a step in ``bucket.scalars`` and write the numbers of the coming step to ``bucket.hyper``."""
+        raise NotImplementedError(f"{type(self).__name__} must define _refresh(group, bucket)")
+
+    def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
+        """Call the update op."""
+        raise NotImplementedError(f"{type(self).__name__} must define _update(door, group, bucket, params, grads)")
+
+    def _differentiable(
+        self, group: Group, p: Tensor, g: Tensor, states: list[Tensor], scalars: Any, fresh: bool
+    ) -> tuple[Tensor, ...]:
+        """The parameter and the state after a step, computed by recorded ops; counts the step in ``scalars``."""
+        raise ValueError(f"{type(self).__name__}: differentiable=True is not supported.")
+
+    def _first(self, name: str, group: Group, p: Tensor) -> Tensor:
+        """A state tensor before the first step."""
+        return zeros_like(p)
+
+    def _first_scalars(self, group: Group) -> tuple[float, ...]:
+        """The numbers of a state before the first step."""
+        return (0.0,) * len(self.scalars)
+
+    def _step_recorded(self, group: Group) -> None:
+        """A step that can itself be differentiated: by the gradients, the state, the parameters and the rate."""
+        layout = self._layout(group)
+        for p in group["params"]:
+            if p._grad is None:
+                continue
+            self._check_gradient(p)
+            if p.dtype.is_complex:
+                raise DTypeError(f"{type(self).__name__}: differentiable=True takes real parameters only.")
+            known = self.state.get(p) or {}
+            fresh = any(known.get(name) is None for name in layout) if layout else not known
+            numbers = self._scalars_of(group, known)
+            scalars = np.array(numbers, dtype=scalar_dtype())
+            with no_grad():
+                states = [known[n] if known.get(n) is not None else self._first(n, group, p) for n in layout]
+            if grad_state.recording:
+                p_before, before = p.clone(), [x.clone() for x in states]
+            else:
+                p_before, before = p, states
+            after = self._differentiable(group, p_before, p._grad, before, scalars, fresh)
+            p.copy_(after[0])
+            if self.scalars or layout:
+                found = self.state[p]
+                for name, number in zip(self.scalars, scalars, strict=True):
+                    found[name] = wrap(np.array(number))
+                found.update(zip(layout, after[1:], strict=True))
+
+    # --- plans
+
+    def _scalars_of(self, group: Group, state: dict[str, Any]) -> tuple[float, ...]:
+        first = self._first_scalars(group) if self.scalars else ()
+        return tuple(
+            float(state[name]) if state.get(name) is not None else value
+            for name, value in zip(self.scalars, first, strict=True)
+        )
+
+    def _make_plan(self, group: Group, layout: tuple[str, ...], params: list[Tensor]) -> Plan:
+        gathered: dict[Any, list[Tensor]] = {}
+        idle = []
+        for p in params:
+            state = self.state.get(p) or {}
+            done = self._scalars_of(group, state)
+            if state:
+                for name, value in zip(self.scalars, done, strict=True):  # no longer counted with the others
+                    state[name] = wrap(np.array(value, dtype=scalar_dtype()))
+            if p._grad is None:
+                idle.append(p)
+                continue
+            self._check_gradient(p)
+            names = self._layout_of(p, layout)
+            fresh = not state or any(state.get(name) is None for name in names)
+            key = (type(p._data), p._data.dtype, str(p.device), names, done, fresh)
+            gathered.setdefault(key, []).append(p)
+        buckets = [self._make_bucket(group, found, *key[3:]) for key, found in gathered.items()]
+        return Plan(group, self.state, layout, buckets, idle)
+
+    def _make_bucket(
+        self, group: Group, params: list[Tensor], layout: tuple[str, ...], done: tuple[float, ...], fresh: bool
+    ) -> Bucket:
+        scalars = np.array(done, dtype=scalar_dtype())
+        states = []
+        for p in params:
+            # SGD without momentum has no state at all
+            state = self.state[p] if layout or self.scalars else {}
+            for i, name in enumerate(self.scalars):
+                # the state's step is the very number that counts: no bookkeeping per parameter
+                state[name] = wrap(scalars[i : i + 1].reshape(()))
+            for name in layout:
+                if state.get(name) is None:
+                    state[name] = self._first(name, group, p)
+                self._check_state(name, state[name], p)
+            states.append(state)
+        bucket = Bucket(params, states, scalars, np.zeros(self._hyper_size(len(params))), fresh)
+        bucket.refresh = lambda: self._refresh(group, bucket)
+        return bucket
+
+    def _check_gradient(self, p: Tensor) -> None:
+        grad = p._grad
+        assert grad is not None
+        if grad._data.dtype != p._data.dtype:
+            raise DTypeError(
+                f"{type(self).__name__}: a parameter of {p.dtype} has a gradient of {grad.dtype}. "
+                "Convert it: p.grad = p.grad.to(p.dtype)."
+            )
+        if type(grad._data) is not type(p._data):
+            raise DeviceError(f"{type(self).__name__}: a parameter on {p.device} has a gradient on {grad.device}.")
+        if p._data.dtype.kind not in "fcV":
+            raise DTypeError(f"{type(self).__name__}: a parameter is {p.dtype}; only floating point can be trained.")
+
+    def _check_state(self, name: str, value: Any, p: Tensor) -> None:
+        where = f"{type(self).__name__}: the state {name!r} of a parameter"
+        if not isinstance(value, Tensor) or tuple(value.shape) != self._state_shape(name, p):
+            raise AutogradError(f"{where} of shape {tuple(p.shape)} does not fit: {value!r}.")
+        if value._data.dtype != p._data.dtype or type(value._data) is not type(p._data):
+            raise DTypeError(
+                f"{where} is {value.dtype} on {value.device}, the parameter is {p.dtype} on {p.device} now. "
+                "Move the model before the optimizer's first step, or load the state again with load_state_dict."
+            )
+
+    def _state_shape(self, name: str, p: Tensor) -> tuple[int, ...]:
+        return tuple(p.shape)
+
+
+def scalar_dtype() -> Any:
+    """In which numbers of the state are kept, as in PyTorch."""
+    return np.float64 if get_default_dtype().name == "float64" else np.float32
