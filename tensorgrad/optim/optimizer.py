@@ -290,8 +290,8 @@ class Optimizer:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over state and groups: from a pickle, a copy, or ``load_state_dict``. A subclass may add settings that
-        older groups lack."""
+        """Take over state and groups: from a pickle (also PyTorch's), a copy, or ``load_state_dict``. A subclass may add settings
+        that older groups lack."""
         self.__dict__.update(state)
         called = self.__dict__.get("_opt_called", False)
         self._prepare()
@@ -330,16 +330,6 @@ class Optimizer:
     def register_load_state_dict_post_hook(self, hook: Callable[..., None], prepend: bool = False) -> Handle:
         """Call ``hook(optimizer)`` after ``load_state_dict``."""
         return _register(self._load_state_dict_post_hooks, hook, prepend)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_plans" in state:
-            self.__dict__.update(state)
-            return
-        # Pickled by PyTorch: its settings and tensors are taken over, the rest is as in a new optimizer.
-        type(self).__init__(self, state["param_groups"])  # type: ignore[call-arg]
-        self.defaults.update(state["defaults"])
-        for p, values in state["state"].items():
-            self.state[p] = {name: self._loaded(name, value, p) for name, value in values.items()}
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
