@@ -1,4 +1,4 @@
-"""``torch._C``: PyTorch's compiled core. The few names of it that packages use when they are imported; there is no more.
+"""``torch._C``: PyTorch's compiled core: the few names of it that packages use when they are imported.
 
 It is part of the alias alone: ``tensorgrad._C`` is tensorgrad's own extension.
 """

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from .errors import TensorgradError, missing_from
-from .nn.module import Module
+from ..errors import TensorgradError, missing_from
+from ..nn.module import Module
 
 __all__ = [
     "Attribute", "Error", "Final", "ScriptFunction", "ScriptModule", "ScriptWarning", "TracerWarning", "annotate",
@@ -77,6 +77,17 @@ def trace_module(mod: Module, inputs: dict[str, Any], *args: Any, **kwargs: Any)
 def script_if_tracing(fn: _T) -> _T:
     """``fn`` itself."""
     return fn
+
+
+_script_if_tracing = script_if_tracing
+
+
+def _overload(fn: _T) -> _T:
+    """``fn`` itself: a declaration for PyTorch's compiler."""
+    return fn
+
+
+_overload_method = _overload
 
 
 def script_method(fn: _T) -> _T:
