@@ -19,6 +19,8 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """Let the parameters be views of parts of ``vec``, in order. Raises ShapeError unless all of it is used."""
+    if not isinstance(vec, Tensor):
+        raise TypeError(f"expected Tensor, but got: {type(vec).__name__}")
     members = list(parameters)
     total = sum(int(p._data.size) for p in members)
     if tuple(vec.shape) != (total,):
