@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import safetensors
+    from . import safetensors, sharded
 
-__all__ = ["safetensors"]
+__all__ = ["safetensors", "sharded"]
 
 
 def __getattr__(name: str) -> Any:
