@@ -1,1 +1,1 @@
-"""Runnable examples: ``python -m tensorgrad.examples.digits``."""
+"""Runnable examples: ``python -m tensorgrad.examples.digits``, ``... .embeddings``."""
