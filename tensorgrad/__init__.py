@@ -76,6 +76,7 @@ _PRIVATE = frozenset(("__config__", "_custom_ops", "_dynamo", "_prims_common"))
 # Functions whose module is loaded when they are first named, so that importing the package stays fast; modules are
 # found by their name alone.
 _HOMES = {
+    **dict.fromkeys(("_standard_gamma", "_standard_gamma_grad", "binomial", "poisson"), "ops.samplers"),
     **dict.fromkeys(("load", "save"), "serialization"),
     "_assert": "settings",
     "_check": "settings",

@@ -30,6 +30,7 @@ from .generic.pool import PoolKernels
 from .generic.random import RandomKernels
 from .generic.reduce import ReduceKernels
 from .generic.resize import ResizeKernels
+from .generic.samplers import SamplerKernels
 from .generic.scan import ScanKernels
 from .generic.shape import ShapeKernels
 from .generic.shape_more import MoreShapeKernels
@@ -49,7 +50,7 @@ _CPU = Device("cpu")
 class Backend(
     ShapeKernels, MoreShapeKernels, ReduceKernels, ScanKernels, IndexKernels, SortKernels, MatmulKernels, ConvKernels,
     PoolKernels, SoftmaxKernels, NormKernels, LossKernels, EmbeddingKernels, AttentionKernels, RandomKernels,
-    OptimKernels, FoldKernels, ResizeKernels,
+    OptimKernels, FoldKernels, ResizeKernels, SamplerKernels,
 ):  # fmt: skip
     """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
 

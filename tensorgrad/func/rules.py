@@ -373,6 +373,11 @@ def _sum_to(door: Any, F: Any, n: int, xs: list[Any], mapped: Any, *, shape: Any
     return F.reshape(F.contiguous(summed), shape=(n, *shape)) if lead else summed
 
 
+@rule("standard_gamma_grad")
+def _standard_gamma_grad(door: Any, F: Any, n: int, xs: list[Any], mapped: Any) -> Any:
+    return F.standard_gamma_grad(*every(F, n, xs, mapped))
+
+
 # --- products
 
 

@@ -53,6 +53,8 @@ UNSAMPLED = {
         for name in ("index_put", "index_add", "scatter", "scatter_add", "scatter_reduce")
     },
     "dropout": "draws; test_random",
+    **dict.fromkeys(("standard_gamma", "poisson", "binomial"), "draws; test_samplers"),
+    "standard_gamma_grad": "has no second derivative; test_samplers",
     "random_integers": "draws; test_random",
     "random_normal": "draws; test_random",
     "random_permutation": "draws; test_random",

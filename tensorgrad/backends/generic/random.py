@@ -24,19 +24,24 @@ _STEPS = (0x9E3779B9, 0xBB67AE85)
 _BLOCKS_AT_ONCE = 1 << 15  # the ten rounds of a piece stay in cache
 
 
-def philox_words(xp: Any, seed: int, offset: int, first: int, blocks: int) -> Any:
-    """The words of ``blocks`` blocks from number ``first`` on, as uint64 (4 * blocks,) below 2**32."""
-    numbers = xp.arange(first, first + blocks, dtype=np.uint64)
+def philox_blocks(xp: Any, seed: int, offset: int, numbers: Any) -> tuple[Any, Any, Any, Any]:
+    """The four words of each block, as uint64 arrays below 2**32, of the blocks ``numbers`` (uint64)."""
     u = np.uint64
     c0, c1 = numbers & u(_LOW), numbers >> u(32)
-    c2 = xp.full(blocks, offset & _LOW, dtype=np.uint64)
-    c3 = xp.full(blocks, offset >> 32, dtype=np.uint64)
+    c2 = xp.full(numbers.shape, offset & _LOW, dtype=np.uint64)
+    c3 = xp.full(numbers.shape, offset >> 32, dtype=np.uint64)
     k0, k1 = seed & _LOW, seed >> 32
     for _ in range(10):
         p0, p1 = c0 * u(_MULTIPLIERS[0]), c2 * u(_MULTIPLIERS[1])
         c0, c1, c2, c3 = (p1 >> u(32)) ^ c1 ^ u(k0), p1 & u(_LOW), (p0 >> u(32)) ^ c3 ^ u(k1), p0 & u(_LOW)
         k0, k1 = (k0 + _STEPS[0]) & _LOW, (k1 + _STEPS[1]) & _LOW
-    return xp.stack([c0, c1, c2, c3], axis=1).reshape(4 * blocks)
+    return c0, c1, c2, c3
+
+
+def philox_words(xp: Any, seed: int, offset: int, first: int, blocks: int) -> Any:
+    """The words of ``blocks`` blocks from number ``first`` on, as uint64 (4 * blocks,) below 2**32."""
+    words = philox_blocks(xp, seed, offset, xp.arange(first, first + blocks, dtype=np.uint64))
+    return xp.stack(words, axis=1).reshape(4 * blocks)
 
 
 def _fill(xp: Any, count: int, words_each: int, dtype: Any, seed: int, offset: int, convert: Any) -> Any:
