@@ -1,7 +1,7 @@
 """Gamma, Poisson and binomial numbers over ``xp``, by rejection, from the streams of ``random``.
 
-Attempt ``k`` of element ``i`` reads Philox block ``i + k * 2**40`` of the draw, whatever other elements did: the numbers
-depend on seed, offset and position alone. Everything is computed in float64.
+Attempt ``k`` of element ``i`` reads Philox block ``i + k * 2**40`` of the draw, whatever other elements did: the
+numbers depend on seed, offset and position alone. Everything is computed in float64.
 
 Sources: Marsaglia and Tsang 2000, "A simple method for generating gamma variables"; Hoermann 1993, "The transformed
 rejection method for generating Poisson random variables" (PTRS), and 1993, "The generation of binomial random variates"
@@ -219,7 +219,7 @@ def _smallest(dtype: Any) -> float:
 
 
 def _inverted(xp: Any, u: Any, first: Any, ratio: Any) -> Any:
-    """The smallest k at which the sum of probabilities reaches u; ``ratio(k)`` is that of the k-th to the one before."""
+    """The smallest k at which the sum of probabilities reaches u; ``ratio(k)`` is that of the k-th to the last."""
     probability, total = first, first
     found = xp.zeros_like(u)
     for k in range(1, _INVERSION_STEPS):
