@@ -106,6 +106,8 @@ if TYPE_CHECKING:
 
     # `ops` collects its names at run time; a type checker must be told where they are
     from .ops.activation import *  # noqa: F403
+    from .ops.calculus import *  # noqa: F403
+    from .ops.combine import *  # noqa: F403
     from .ops.compare import *  # noqa: F403
     from .ops.conv import *  # noqa: F403
     from .ops.convert import *  # noqa: F403
@@ -130,10 +132,12 @@ if TYPE_CHECKING:
     from .ops.reduce import *  # noqa: F403
     from .ops.reinterpret import *  # noqa: F403
     from .ops.scan import *  # noqa: F403
+    from .ops.scattered_views import *  # noqa: F403
     from .ops.search import *  # noqa: F403
     from .ops.shape import *  # noqa: F403
     from .ops.softmax import *  # noqa: F403
     from .ops.sort import *  # noqa: F403
+    from .ops.statistics import *  # noqa: F403
     from .ops.text import *  # noqa: F403
     from .ops.vector_norm import *  # noqa: F403
 

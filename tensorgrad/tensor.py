@@ -192,6 +192,10 @@ class Tensor:
                 again = op(again, **attrs)
         finally:
             grad_state.recording = recording
+        if again._data.shape != self._data.shape or again._data.strides != self._data.strides:
+            raise AutogradError(
+                "a view is used after its base was given another shape in place and then changed; make the view again."
+            )
         self._node, self._slot, self._tracked = again._node, again._slot, True
 
     def detach(self) -> Tensor:

@@ -12,9 +12,10 @@ from .inplace import deliver, write_into
 from .record import Spec, op
 from .reduce import require_tensor, sum_op
 from .samples import Arg, Sample
+from .shape import reshape as flattened
 from .shape_core import one_dim
 
-__all__ = ["diag", "diag_embed", "diagonal", "trace", "tril", "triu"]
+__all__ = ["diag", "diag_embed", "diagflat", "diagonal", "trace", "tril", "triu"]
 
 
 def _length(rows: int, columns: int, offset: int) -> int:
@@ -92,6 +93,12 @@ def diag(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     else:
         result = core.contiguous_copy(diagonal_op(input, offset=int(diagonal), dim1=0, dim2=1))
     return result if out is None else deliver("diag", result, out)
+
+
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
+    """The matrix with all elements of ``input`` on its diagonal number ``offset``."""
+    require_tensor("diagflat", input)
+    return diag_embed(flattened(input, -1), offset)
 
 
 def trace(input: Tensor) -> Tensor:
@@ -179,5 +186,5 @@ def triu_(self: Tensor, diagonal: int = 0) -> Tensor:
     return write_into(triu_op, self, (self,), {"diagonal": int(diagonal)})
 
 
-for _function in (diag, diag_embed, diagonal, fill_diagonal_, trace, tril, tril_, triu, triu_):
+for _function in (diag, diag_embed, diagflat, diagonal, fill_diagonal_, trace, tril, tril_, triu, triu_):
     install(_function)

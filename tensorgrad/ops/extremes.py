@@ -130,8 +130,9 @@ def _dim_samples() -> list[Sample]:
     ]
 
 
-max_dim_op, min_dim_op, median_dim_op, nanmedian_dim_op = (
-    op(
+def dim_record(record: str, name: str, doc: str) -> Any:
+    """An op that picks one element along a dim: its value, and where it is."""
+    return op(
         record,
         infer=_dim_infer(name),
         rule=_dim_rule,
@@ -141,6 +142,10 @@ max_dim_op, min_dim_op, median_dim_op, nanmedian_dim_op = (
         samples=_dim_samples,
         doc=doc,
     )
+
+
+max_dim_op, min_dim_op, median_dim_op, nanmedian_dim_op = (
+    dim_record(record, name, doc)
     for record, name, doc in (
         ("max_dim", "max", "The largest element along ``dim`` and where it is, the first of equals."),
         ("min_dim", "min", "The smallest element along ``dim`` and where it is, the first of equals."),

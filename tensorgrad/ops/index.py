@@ -7,13 +7,13 @@ from typing import Any
 from ..autograd.grad_mode import state as grad_state
 from ..dispatch import local
 from ..dtypes import BY_NAME, numpy_dtype
-from ..errors import DimError, DTypeError, ShapeError
+from ..errors import ArgumentError, DimError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from . import shape_core as core
 from .create import as_operand
 from .elementwise import broadcast_shape
-from .inplace import at_level_of, check_writable, deliver, write_into
+from .inplace import at_level_of, check_partial_overlap, check_writable, deliver, write_into
 from .record import Op, Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
@@ -21,8 +21,8 @@ from .shape import reshape as to_shape
 from .shape_core import one_dim, size_of
 
 __all__ = [
-    "index_add", "index_copy", "index_fill", "index_put", "index_select", "masked_scatter", "masked_select", "take",
-    "take_along_dim",
+    "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "masked_scatter",
+    "masked_select", "put", "take", "take_along_dim",
 ]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def as_index(name: str, index: Any) -> Tensor:
     array = require_tensor(name, index)
     if array.dtype == _INT64:
         return index
-    if array.dtype.name != "int32":
+    if array.dtype.name != "int32" and (array.size or array.dtype.kind not in "iu"):
         raise DTypeError(f"{name}: index must be an int64 or int32 tensor, got {BY_NAME[array.dtype.name]}.")
     return core.cast(index, dtype=_INT64)
 
@@ -313,6 +313,19 @@ index_add_op = op(
 index_add_into = op("index_add_into", infer=_add_infer, doc="``index_add`` over the memory of ``x``; not recorded.")
 
 
+def _lines(name: str, target: Tensor, *sources: Any) -> tuple[Tensor, tuple[Any, ...]]:
+    """The tensors with 0-d ones as one element in one dimension, which is how those are indexed."""
+    lifted = [
+        core.reshape(x, shape=(1,)) if isinstance(x, Tensor) and x._data.ndim == 0 and target._data.ndim < 2 else x
+        for x in (target, *sources)
+    ]
+    return lifted[0], tuple(lifted[1:])
+
+
+def _like_target(result: Tensor, target: Tensor) -> Tensor:
+    return result if target._data.ndim else core.reshape(result, shape=())
+
+
 def _add_arguments(input: Tensor, dim: int, index: Any, source: Any, alpha: Any) -> tuple[Any, ...]:
     at = one_dim("index_add", dim, require_tensor("index_add", input).ndim)
     require_tensor("index_add", source)
@@ -326,48 +339,115 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     Raises: IndexOutOfRange for indices out of bounds; ShapeError for a source of another shape.
     """
     at, where, src = _add_arguments(input, dim, index, source, alpha)
-    result = index_add_op(input, where, src, dim=at)
+    x, (src,) = _lines("index_add", input, src)
+    result = _like_target(index_add_op(x, where, src, dim=at), input)
     return result if out is None else deliver("index_add", result, out)
 
 
 def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """In-place form of ``index_add``."""
     at, where, src = _add_arguments(self, dim, index, source, alpha)
-    return put_in_place(index_add_op, "index_add_into", self, (where, src), {"dim": at})
+    x, (src,) = _lines("index_add", self, src)
+    put_in_place(index_add_op, "index_add_into", x, (where, src), {"dim": at})
+    return self
 
 
-def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor, *, out: Any = None) -> Tensor:
     """A copy of ``input`` with the slices at ``index`` along ``dim`` replaced by those of ``source``."""
-    at, where, src = _copy_arguments(input, dim, index, source)
-    return index_put_op(input, src, where, spec=(at,), accumulate=False)
+    x, at, where, src = _copy_arguments(input, dim, index, source)
+    result = _like_target(index_put_op(x, src, where, spec=(at,), accumulate=False), input)
+    return result if out is None else deliver("index_copy", result, out)
 
 
 def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """In-place form of ``index_copy``."""
-    at, where, src = _copy_arguments(self, dim, index, source)
-    return put_in_place(index_put_op, "index_put_into", self, (src, where), {"spec": (at,), "accumulate": False})
+    x, at, where, src = _copy_arguments(self, dim, index, source)
+    put_in_place(index_put_op, "index_put_into", x, (src, where), {"spec": (at,), "accumulate": False})
+    return self
 
 
 def _copy_arguments(input: Tensor, dim: int, index: Any, source: Any) -> tuple[Any, ...]:
     at = one_dim("index_copy", dim, require_tensor("index_copy", input).ndim)
     where = _vector("index_copy", index)
-    shape = input._data.shape
+    require_tensor("index_copy", source)
+    x, (src,) = _lines("index_copy", input, source)
+    shape = x._data.shape
     want = (*shape[:at], where._data.shape[0], *shape[at + 1 :])
-    if require_tensor("index_copy", source).shape != want:
-        raise ShapeError(f"index_copy: the source must have shape {want}, got {tuple(source.shape)}.")
-    return at, where, source
+    if src._data.shape != want:
+        raise IndexOutOfRange(f"index_copy: the source must have shape {want}, got {tuple(source.shape)}.")
+    _positive("index_copy", where, shape[at], at)
+    return x, at, where, src
+
+
+def _positive(name: str, index: Tensor, size: int, dim: int) -> None:
+    """Raises IndexOutOfRange for an index that is out of range, which a negative one is here."""
+    array = index._data
+    if array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= size:
+            raise IndexOutOfRange(
+                f"{name}: index {high if high >= size else low} is out of bounds for dimension {dim} with size {size}."
+            )
+
+
+def _reduce_arguments(name: str, input: Tensor, dim: int, index: Any, source: Any, reduce: str) -> tuple[Any, ...]:
+    if reduce not in ("prod", "mean", "amax", "amin"):
+        raise ArgumentError(f"{name}: reduce must be prod, mean, amax or amin, got {reduce!r}.")
+    at = one_dim(name, dim, require_tensor(name, input).ndim)
+    where = _vector(name, index)
+    require_tensor(name, source)
+    same_dtype(name, input._data, source._data)
+    x, (src,) = _lines(name, input, source)
+    count = where._data.shape[0]
+    shape = x._data.shape
+    if src._data.shape != (*shape[:at], count, *shape[at + 1 :]):
+        raise ShapeError(
+            f"{name}: the source must have the tensor's shape but {count} slices along dim {at}, got "
+            f"{tuple(source.shape)} for {tuple(input.shape)}."
+        )
+    _positive(name, where, shape[at], at)
+    column = core.reshape(where, shape=(1,) * at + (count,) + (1,) * (len(shape) - at - 1))
+    return x, at, core.expand(column, shape=tuple(src._data.shape)), src
+
+
+def index_reduce(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True, out: Any = None
+) -> Tensor:
+    """A copy of ``input`` combined with the slices of ``source`` at ``index`` along ``dim``.
+
+    Args:
+        reduce: ``"prod"``, ``"mean"``, ``"amax"`` or ``"amin"``.
+        include_self: whether the elements of ``input`` take part; if not, they stay only where no index points.
+    Raises: ArgumentError for another ``reduce``; ShapeError for a source of another shape; IndexOutOfRange.
+    """
+    from .gather import scatter_reduce
+
+    x, at, where, src = _reduce_arguments("index_reduce", input, dim, index, source, reduce)
+    result = _like_target(scatter_reduce(x, at, where, src, reduce, include_self=include_self), input)
+    return result if out is None else deliver("index_reduce", result, out)
+
+
+def index_reduce_(
+    self: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """In-place form of ``index_reduce``."""
+    result = index_reduce(self, dim, index, source, reduce, include_self=include_self)
+    return self.copy_(result)  # type: ignore[no-any-return]
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy of ``input`` with the slices at ``index`` along ``dim`` filled with ``value``, a number or 0-d tensor."""
     at, where, fill = _fill_arguments(input, dim, index, value)
-    return index_put_op(input, fill, where, spec=(at,), accumulate=False)
+    x, _ = _lines("index_fill", input)
+    return _like_target(index_put_op(x, fill, where, spec=(at,), accumulate=False), input)
 
 
 def index_fill_(self: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """In-place form of ``index_fill``."""
     at, where, fill = _fill_arguments(self, dim, index, value)
-    return put_in_place(index_put_op, "index_put_into", self, (fill, where), {"spec": (at,), "accumulate": False})
+    x, _ = _lines("index_fill", self)
+    put_in_place(index_put_op, "index_put_into", x, (fill, where), {"spec": (at,), "accumulate": False})
+    return self
 
 
 def _fill_arguments(input: Tensor, dim: int, index: Any, value: Any) -> tuple[Any, ...]:
@@ -381,10 +461,50 @@ def _fill_arguments(input: Tensor, dim: int, index: Any, value: Any) -> tuple[An
 # --- positions in the flattened tensor, and under masks
 
 
-def take(input: Tensor, index: Tensor) -> Tensor:
+def take(input: Tensor, index: Tensor, *, out: Any = None) -> Tensor:
     """The elements at ``index`` of the flattened tensor, in its shape; negative positions count from the end."""
     require_tensor("take", input)
-    return index_op(to_shape(input, -1), as_index("take", index), spec=(0,))
+    result = index_op(to_shape(input, -1), as_index("take", index), spec=(0,))
+    if out is not None:
+        check_partial_overlap("take", require_tensor("take", out), [input._data, index._data], same=True)
+        return deliver("take", result, out)
+    return result
+
+
+def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy of ``input`` with elements of ``source`` written, or added, at these positions of the flattened tensor.
+
+    Raises: ShapeError if ``source`` and ``index`` differ in their number of elements; DTypeError for another dtype.
+    """
+    value, where = _put_flat("put", input, index, source)
+    flat = index_put_op(to_shape(input, -1), value, where, spec=(0,), accumulate=bool(accumulate))
+    return core.reshape(flat, shape=tuple(input.shape))
+
+
+def put_(self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """In-place form of ``put``."""
+    value, where = _put_flat("put_", self, index, source)
+    attrs = {"spec": (0,), "accumulate": bool(accumulate)}
+    if self._data.flags.c_contiguous:
+        put_in_place(
+            index_put_op, "index_put_into", core.reshape(self, shape=(self._data.size,)), (value, where), attrs
+        )
+        return self
+    return self.copy_(put(self, index, source, accumulate))  # type: ignore[no-any-return]
+
+
+def _put_flat(name: str, target: Tensor, index: Any, source: Any) -> tuple[Tensor, Tensor]:
+    require_tensor(name, target)
+    where, values = as_index(name, index), require_tensor(name, source)
+    if where._data.size != values.size:
+        raise ShapeError(
+            f"{name}: expected source and index to have the same number of elements, but got source.numel() = "
+            f"{values.size}, index.numel() = {where._data.size}."
+        )
+    same_dtype(name, target._data, values)
+    if where._data.size and not target._data.size:
+        raise IndexOutOfRange(f"{name}: cannot write into a tensor of no elements.")
+    return to_shape(source, -1), to_shape(where, -1)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out: Any = None) -> Tensor:
@@ -394,7 +514,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, ou
     array = require_tensor("take_along_dim", input)
     where = as_index("take_along_dim", indices)
     if dim is None:
-        return gather(to_shape(input, -1), 0, to_shape(where, -1), out=out)
+        return gather(to_shape(input, -1), 0, _wrapped(to_shape(where, -1), array.size), out=out)
     at = one_dim("take_along_dim", dim, array.ndim)
     if where._data.ndim != array.ndim:
         raise ShapeError(
@@ -409,7 +529,12 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, ou
     def grown(x: Tensor) -> Tensor:
         return core.expand(x, shape=(*others[:at], x._data.shape[at], *others[at + 1 :]))
 
-    return gather(grown(input), at, grown(where), out=out)
+    return gather(grown(input), at, _wrapped(grown(where), array.shape[at]), out=out)
+
+
+def _wrapped(index: Tensor, size: int) -> Tensor:
+    """Negative positions counted from the end."""
+    return pw.where(pw.lt(index, 0), pw.add(index, size), index)
 
 
 def _mask_positions(name: str, input: Tensor, mask: Any) -> tuple[Tensor, tuple[int, ...], tuple[Any, ...]]:
@@ -467,7 +592,7 @@ def masked_scatter_(self: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
 
 for _function in (
-    index_add, index_add_, index_copy, index_copy_, index_fill, index_fill_, index_put, index_put_, index_select,
-    masked_scatter, masked_scatter_, masked_select, take, take_along_dim,
+    index_add, index_add_, index_copy, index_copy_, index_fill, index_fill_, index_put, index_put_, index_reduce,
+    index_reduce_, index_select, masked_scatter, masked_scatter_, masked_select, put, put_, take, take_along_dim,
 ):  # fmt: skip
     install(_function)

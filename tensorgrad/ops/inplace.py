@@ -172,16 +172,23 @@ def check_fits_dtype(name: str, target: Tensor, dtype: Any) -> None:
         )
 
 
-def check_partial_overlap(name: str, target: Any, inputs: list[Any]) -> None:
-    """Raises ShapeError if an input overlaps the target without being the very same elements."""
+def check_partial_overlap(name: str, target: Any, inputs: list[Any], *, same: bool = False) -> None:
+    """Raises ShapeError if an input overlaps the target without being the very same elements, or with ``same`` even
+    then: where an element's place in the result is not its own."""
     for x in inputs:
+        if x is target and same:
+            raise ShapeError(f"{name}: unsupported operation: out is one of the inputs; clone() the input first.")
         if x is target or not hasattr(x, "__array_interface__") or not hasattr(target, "__array_interface__"):
             continue
         if x.ndim == 0 or x.size == 0:
             continue
         if _share_memory(x, target):
-            same = x.__array_interface__["data"] == target.__array_interface__["data"] and x.strides == target.strides
-            if not (same and x.shape == target.shape):
+            equal = (
+                not same
+                and x.__array_interface__["data"] == target.__array_interface__["data"]
+                and x.strides == target.strides
+            )
+            if not (equal and x.shape == target.shape):
                 raise ShapeError(
                     f"{name}: an input shares part of its memory with the tensor written to, so the result would "
                     "depend on the order of writing. clone() the input first."

@@ -7,18 +7,19 @@ from itertools import pairwise
 from typing import Any
 
 from ..dtypes import key_of, numpy_dtype, result_name
-from ..errors import DimError, ShapeError
+from ..errors import ArgumentError, DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
-from .inplace import deliver
+from .inplace import check_partial_overlap, deliver
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
-from .shape import atleast_1d, atleast_2d, integers, unsqueeze
+from .shape import atleast_1d, atleast_2d, contiguous, integers, unsqueeze
 from .shape_core import one_dim
 
 __all__ = [
-    "cat", "chunk", "concat", "concatenate", "dstack", "hstack", "split", "stack", "tensor_split", "unbind", "vstack",
+    "cat", "chunk", "column_stack", "concat", "concatenate", "dsplit", "dstack", "hsplit", "hstack", "row_stack",
+    "split", "split_with_sizes", "stack", "tensor_split", "unbind", "unsafe_chunk", "unsafe_split", "vsplit", "vstack",
 ]  # fmt: skip
 
 
@@ -76,6 +77,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
         [1, 2, 3]
     """
     given = _tensors("cat", tensors)
+    if isinstance(out, Tensor):
+        check_partial_overlap("cat", out._data, [x._data for x in given], same=True)
     used = [x for x in given if x._data.shape != (0,)] or [given[0]]
     if used[0]._data.ndim == 0:
         raise ShapeError("cat: 0-d tensors can't be concatenated; use stack.")
@@ -92,7 +95,7 @@ def _tensors(name: str, tensors: Any) -> list[Tensor]:
     for x in tensors:
         require_tensor(name, x)
     if not tensors:
-        raise ValueError(f"{name}: expected a non-empty list of Tensors.")
+        raise ArgumentError(f"{name}: expected a non-empty list of Tensors ({name} expects a non-empty TensorList).")
     return list(tensors)
 
 
@@ -140,6 +143,15 @@ def dstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
     return cat([atleast_3d(x) for x in _tensors("dstack", tensors)], 2, out=out)
 
 
+def column_stack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
+    """The tensors side by side along dim 1; those of fewer than two dimensions as columns."""
+    columns = [
+        x if x._data.ndim > 1 else core.reshape(contiguous(x), shape=(core.size_of(x._data.shape), 1))
+        for x in _tensors("column_stack", tensors)
+    ]
+    return cat(columns, 1, out=out)
+
+
 # --- cutting up: all views
 
 
@@ -156,12 +168,18 @@ def _dim_to_cut(name: str, input: Any, dim: int) -> tuple[int, int]:
     return at, shape[at]
 
 
-def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(
+    input: Tensor, split_size_or_sections: int | Sequence[int] | None = None, dim: int = 0, *, split_size: Any = None
+) -> tuple[Tensor, ...]:
     """Views of ``split_size`` slices along ``dim`` each (the last may have fewer), or of as many as ``sections`` name.
 
     Raises: ShapeError for sections that do not add up to the dimension, or a size that is not positive.
     """
     at, total = _dim_to_cut("split", input, dim)
+    if split_size_or_sections is None:
+        split_size_or_sections = split_size
+    if split_size_or_sections is None:
+        raise TypeError("split: the size, or the sizes, of the pieces are missing.")
     if not isinstance(split_size_or_sections, int) and not hasattr(split_size_or_sections, "__index__"):
         sections = integers("split", (split_size_or_sections,))
         if sum(sections) != total or min(sections, default=0) < 0:
@@ -179,6 +197,11 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     return _pieces(input, at, [(i, min(i + step, total)) for i in range(0, total, step or 1)] or [(0, 0)])
 
 
+def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views along ``dim`` of as many slices as ``split_sizes`` name; see ``split``."""
+    return split(input, integers("split_with_sizes", (split_sizes,)), dim)
+
+
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` views along ``dim``, all of one size but perhaps the last. Raises ShapeError for none."""
     at, total = _dim_to_cut("chunk", input, dim)
@@ -189,14 +212,26 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, -(-total // chunks), at)
 
 
-def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+def tensor_split(
+    input: Tensor, indices_or_sections: Any = None, dim: int = 0, *, tensor_indices_or_sections: Any = None,
+    indices: Any = None, sections: Any = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """Views along ``dim``: ``sections`` of nearly equal size, or cut before each of the indices.
 
     Raises: ShapeError for ``sections < 1``.
     """
     at, total = _dim_to_cut("tensor_split", input, dim)
+    for other in (tensor_indices_or_sections, indices, sections):
+        indices_or_sections = other if indices_or_sections is None else indices_or_sections
     if isinstance(indices_or_sections, Tensor):
+        if indices_or_sections.dtype.name != "int64" or indices_or_sections._data.ndim > 1:
+            raise ShapeError(
+                "tensor_split: tensor_indices_or_sections must be a one-dimensional or 0-d int64 tensor, got "
+                f"{indices_or_sections.dtype} {tuple(indices_or_sections.shape)}."
+            )
         indices_or_sections = indices_or_sections.tolist()
+    if not isinstance(indices_or_sections, (tuple, list)) and not hasattr(indices_or_sections, "__index__"):
+        raise TypeError(f"tensor_split: expected a number of sections or indices, got {indices_or_sections!r}.")
     if isinstance(indices_or_sections, (tuple, list)):
         cuts = [0, *integers("tensor_split", (indices_or_sections,)), total]
         starts = [min(max(c + total if c < 0 else c, 0), total) for c in cuts]
@@ -214,6 +249,35 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     return _pieces(input, at, bounds)
 
 
+def _cutter(name: str, least: int, dim_of: Any, doc: str) -> Any:
+    """hsplit, vsplit, dsplit: ``tensor_split`` along a dimension of their own, where sections must divide it."""
+
+    def cut(input: Tensor, indices_or_sections: Any = None, *, sections: Any = None, indices: Any = None) -> Any:
+        for other in (sections, indices):
+            indices_or_sections = other if indices_or_sections is None else indices_or_sections
+        ndim = require_tensor(name, input).ndim
+        if ndim < least:
+            raise DimError(f"{name}: torch.{name} requires a tensor with at least {least} dimension, but got {ndim}.")
+        at = dim_of(ndim)
+        if hasattr(indices_or_sections, "__index__"):
+            count, size = int(indices_or_sections), input._data.shape[at]
+            if count < 1 or size % count:
+                raise ShapeError(
+                    f"{name}: torch.{name} attempted to split along dimension {at}, but the size of the dimension "
+                    f"{size} is not divisible by the split_size {count}!"
+                )
+        return tensor_split(input, indices_or_sections, at)
+
+    cut.__name__ = cut.__qualname__ = name
+    cut.__doc__ = f"{doc} Raises: ShapeError for sections that do not divide the size, DimError for too few dimensions."
+    return cut
+
+
+hsplit = _cutter("hsplit", 1, lambda ndim: 0 if ndim == 1 else 1, "Views along dim 1, or dim 0 of a vector.")
+vsplit = _cutter("vsplit", 2, lambda ndim: 0, "Views along dim 0.")
+dsplit = _cutter("dsplit", 3, lambda ndim: 2, "Views along dim 2.")
+
+
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of all slices along ``dim``, without that dimension."""
     at, total = _dim_to_cut("unbind", input, dim)
@@ -222,5 +286,9 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 concat = concatenate = cat
-for _function in (chunk, split, tensor_split, unbind):
+row_stack = vstack
+unsafe_chunk, unsafe_split = chunk, split
+for _function in (chunk, dsplit, hsplit, split, split_with_sizes, tensor_split, unbind, vsplit):
     install(_function)
+install(chunk, "unsafe_chunk")
+install(split, "unsafe_split")

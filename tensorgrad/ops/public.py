@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..dtypes import BY_NAME, DType, as_dtype, key_of, result_name
+from ..dtypes import DType, as_dtype, key_of, result_name
 from ..dtypes import can_cast as can_cast
 from ..dtypes import promote_types as promote_types
 from ..errors import DTypeError
@@ -235,9 +235,16 @@ def _fill_value(input: Tensor, mask: Any, value: Any) -> Any:
     if isinstance(ready, Tensor):
         if ready._data.ndim:
             raise DTypeError(f"masked_fill: value must be a number or a 0-d tensor, got {tuple(ready.shape)}.")
+        if ready.dtype.category == 3 > input.dtype.category:
+            raise DTypeError(f"masked_fill: value cannot be converted to {input.dtype} without overflow: {ready!r}.")
         return ready.to(input.dtype)
-    if BY_NAME[result_name((key_of(input._data), key_of(ready)))].category > input.dtype.category:
-        raise DTypeError(f"masked_fill: {ready!r} can't be stored in a tensor of {input.dtype}.")
+    kind = input._data.dtype.kind
+    if type(ready).__name__ == "complex" and kind != "c":
+        raise DTypeError(f"masked_fill: value cannot be converted to {input.dtype} without overflow: {ready!r}.")
+    if kind == "b":
+        return ready != 0
+    if isinstance(ready, float) and kind in "iu" and abs(ready) < 2.0**63:
+        ready = int(ready)  # towards zero, as PyTorch
     check_storable("masked_fill", ready, input.dtype)
     return ready
 

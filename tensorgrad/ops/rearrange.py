@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ShapeError
+from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
-from .shape import integers, transpose, unsqueeze
+from .shape import integers, narrow, transpose, unsqueeze
 from .shape import reshape as to_shape
 from .shape_core import dims_of, one_dim
 
 __all__ = [
-    "flip", "fliplr", "flipud", "meshgrid", "pad", "repeat_interleave", "roll", "rot90", "tile",
+    "flip", "fliplr", "flipud", "meshgrid", "narrow_copy", "pad", "repeat_interleave", "roll", "rot90", "tile",
 ]  # fmt: skip
 
 
@@ -38,32 +38,46 @@ flip_op = op(
 )
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy with the order reversed along ``dims``. Raises DimError for dims out of range or given twice."""
-    asked = integers("flip", dims)
+    asked = integers("flip", args if dims is None else (dims,))
     ndim = require_tensor("flip", input).ndim
     return flip_op(input, dims=dims_of("flip", asked, ndim) if asked else ())
 
 
 def fliplr(input: Tensor) -> Tensor:
     """``flip`` along dimension 1."""
+    if require_tensor("fliplr", input).ndim < 2:
+        raise DimError(f"fliplr: Input must be >= 2-d, got {input._data.ndim} dimensions.")
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
     """``flip`` along dimension 0."""
+    if require_tensor("flipud", input).ndim < 1:
+        raise DimError("flipud: Input must be >= 1-d, got 0 dimensions.")
     return flip(input, 0)
 
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """A copy rotated by ``k`` quarter turns from the first towards the second of ``dims``."""
-    a, b = dims_of("rot90", tuple(dims), require_tensor("rot90", input).ndim)
+    ndim = require_tensor("rot90", input).ndim
+    if len(dims) != 2 or ndim < 2:
+        raise DimError(
+            f"rot90: expected total rotation dims == 2 and total dims >= 2, but got {len(dims)} dims of {ndim}."
+        )
+    a, b = dims_of("rot90", tuple(dims), ndim)
     turns = k % 4
     if turns == 0:
         return core.contiguous_copy(input)
     if turns == 2:
         return flip(input, (a, b))
     return flip(transpose(input, a, b), a) if turns == 1 else transpose(flip(input, a), a, b)
+
+
+def narrow_copy(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """``narrow``, copied."""
+    return core.contiguous_copy(narrow(input, dim, start, length))
 
 
 roll_op = op(
@@ -100,12 +114,12 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 # --- repeating
 
 
-def repeat(self: Tensor, *sizes: Any) -> Tensor:
+def repeat(self: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     """The tensor repeated ``sizes[d]`` times along each dimension; more sizes than dimensions add new ones in front.
 
     Raises: ShapeError for fewer sizes than dimensions, or negative ones.
     """
-    times = integers("repeat", sizes)
+    times = integers("repeat", sizes if repeats is None else (repeats,))
     have = tuple(self._data.shape)
     if len(times) < len(have) or min(times, default=0) < 0:
         raise ShapeError(
@@ -119,9 +133,9 @@ def repeat(self: Tensor, *sizes: Any) -> Tensor:
     return core.reshape(core.contiguous_copy(wide), shape=result)
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """``repeat``, with ones put in front where ``dims`` has fewer sizes than the tensor dimensions."""
-    times = integers("tile", dims)
+    times = integers("tile", args if dims is None else (dims,))
     lead = require_tensor("tile", input).ndim - len(times)
     return repeat(input, (1,) * lead + times)
 
@@ -317,5 +331,5 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     return tuple(grids)
 
 
-for _function in (flip, fliplr, flipud, repeat, repeat_interleave, roll, rot90, tile):
+for _function in (flip, fliplr, flipud, narrow_copy, repeat, repeat_interleave, roll, rot90, tile):
     install(_function)

@@ -222,6 +222,9 @@ def diff(
     if array.ndim == 0 or n < 0:
         raise ShapeError(f"diff: needs at least one dimension and n >= 0, got {array.ndim} dimensions and n = {n}.")
     at = one_dim("diff", dim, array.ndim)
+    if n == 0:
+        copy = core.contiguous_copy(input)
+        return copy if out is None else deliver("diff", copy, out)
     given = [part for part in (prepend, input, append) if part is not None]
     x = cat(given, at) if len(given) > 1 else input
     subtract = pw.ne if array.dtype.kind == "b" else pw.sub

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..dispatch import local
-from ..dtypes import numpy_dtype
-from ..errors import DTypeError, IndexOutOfRange, ShapeError
+from ..dtypes import key_of, numpy_dtype, result_name
+from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install, wrap
+from . import pointwise as pw
 from . import shape_core as core
 from .inplace import deliver
 from .record import Spec, op
@@ -17,9 +18,11 @@ from .samples import Arg, Sample
 from .shape import contiguous, movedim
 from .shape import reshape as to_shape
 from .shape_core import one_dim
+from .sort import sort_op
 
 __all__ = [
-    "argwhere", "bincount", "bucketize", "nonzero", "one_hot", "searchsorted", "unique", "unique_consecutive",
+    "argwhere", "bincount", "bucketize", "isin", "nonzero", "nonzero_static", "one_hot", "searchsorted", "unique",
+    "unique_consecutive",
 ]  # fmt: skip
 
 _INT64 = numpy_dtype("int64")
@@ -46,6 +49,50 @@ def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
         return tuple([core.slice_(found, key=(slice(None), i)) for i in range(max(array.ndim, 1))])
     result = nonzero_op(input)
     return result if out is None else deliver("nonzero", result, out)
+
+
+def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1, out: Any = None) -> Tensor:
+    """``nonzero`` with exactly ``size`` rows: more are cut off, missing ones are filled with ``fill_value``."""
+    from .create import full
+    from .join import cat
+
+    if size < 0:
+        raise ArgumentError(f"nonzero_static: size must not be negative, got {size}.")
+    found = nonzero(input)
+    count, ndim = found._data.shape
+    result = core.slice_(found, key=(slice(0, min(count, size), 1),))
+    if count < size:
+        result = cat([result, full((size - count, ndim), fill_value, dtype="int64", device=input.device)], 0)
+    return result if out is None else deliver("nonzero_static", result, out)
+
+
+def isin(
+    elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False, out: Any = None
+) -> Tensor:
+    """Whether each of ``elements`` is among ``test_elements``; one of the two may be a number.
+
+    ``assume_unique`` promises that no element occurs twice, which is not needed; ``invert`` asks whether it is not.
+
+    Raises: TypeError if neither is a tensor; DTypeError for bool and complex tensors.
+    """
+    from .create import tensor
+
+    if not isinstance(elements, Tensor) and not isinstance(test_elements, Tensor):
+        raise TypeError("isin: one of elements and test_elements must be a tensor.")
+    pair = [x if isinstance(x, Tensor) else tensor(x) for x in (elements, test_elements)]
+    for x in pair:
+        if x._data.dtype.kind in "bc" or x._data.dtype.name == "bfloat16" or x._data.dtype.name == "float16":
+            raise DTypeError(f"isin: Unsupported input type encountered for isin(): {x.dtype}.")
+    dtype = numpy_dtype(result_name((key_of(pair[0]._data), key_of(pair[1]._data))))
+    wanted, known = [x if x._data.dtype == dtype else core.cast(x, dtype=dtype) for x in pair]
+    if known._data.size:
+        ordered: Any = sort_op(to_shape(known, -1), dim=0, descending=False, stable=False)[0]
+        places = pw.clamp_max(searchsorted(ordered, contiguous(wanted)), known._data.size - 1)
+        found = pw.eq(ordered[places] if places._data.ndim else ordered[int(places)], wanted)
+    else:
+        found = pw.ne(wanted, wanted) if dtype.kind != "f" else pw.logical_and(pw.isnan(wanted), pw.eq(wanted, 0))
+    result = pw.logical_not(found) if invert else found
+    return result if out is None else deliver("isin", result, out)
 
 
 def argwhere(input: Tensor) -> Tensor:
@@ -236,5 +283,5 @@ def unique_consecutive(
     return _asked(values, inverse, counts, return_inverse, return_counts)
 
 
-for _function in (argwhere, bincount, nonzero, unique, unique_consecutive):
+for _function in (argwhere, bincount, nonzero, nonzero_static, unique, unique_consecutive):
     install(_function)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..autograd.grad_mode import state as grad_state
 from ..dtypes import DType
-from ..errors import DimError, ShapeError
+from ..errors import AutogradError, DimError, IndexOutOfRange, ShapeError
 from ..layout import contiguous_format, dense_order, follows, preserve_format
 from ..tensor import Size, Tensor, install
 from . import pointwise as pw
@@ -17,9 +18,11 @@ from .samples import Arg, Sample
 from .shape_core import dims_of, one_dim, size_of
 
 __all__ = [
+    "adjoint",
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
+    "broadcast_shapes",
     "broadcast_tensors",
     "broadcast_to",
     "clone",
@@ -110,7 +113,7 @@ def _to_shape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return core.reshape(x, shape=shape)
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The elements in another shape: a view where the memory allows it, else a copy.
 
     One size may be -1: it is inferred from the others.
@@ -122,7 +125,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
         [[0, 1, 2], [3, 4, 5]]
     """
     array = require_tensor("reshape", input)
-    return _to_shape(input, inferred("reshape", array.size, integers("reshape", shape)))
+    return _to_shape(input, inferred("reshape", array.size, integers("reshape", args if shape is None else (shape,))))
 
 
 def reshape_as(self: Tensor, other: Tensor) -> Tensor:
@@ -199,10 +202,10 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return core.reshape(input, shape=(*shape[:at], 1, *shape[at:]))
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A view with the dimensions in another order. Raises ShapeError if ``dims`` is not a permutation of them."""
     ndim = require_tensor("permute", input).ndim
-    asked = integers("permute", dims)
+    asked = integers("permute", args if dims is None else (dims,))
     order = tuple([one_dim("permute", d, ndim) for d in asked])
     if sorted(order) != list(range(ndim)):
         raise ShapeError(f"permute: {asked} is not a permutation of the {ndim} dimensions of the tensor.")
@@ -234,6 +237,16 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return transpose(self, -2, -1)
 
 
+def _conjugate_transpose(self: Tensor) -> Tensor:
+    """A matrix transposed and conjugated; a 0-d tensor conjugated."""
+    if self._data.ndim not in (0, 2):
+        raise DimError(
+            f"H: tensor.H is only supported on matrices (2-D tensors), got {self._data.ndim} dimensions. For batches "
+            "of matrices use .mH."
+        )
+    return pw.conj(t(self)) if self._data.dtype.kind == "c" else t(self)
+
+
 def _all_reversed(self: Tensor) -> Tensor:
     """A view with the dimensions reversed."""
     return core.permute(self, dims=tuple(reversed(range(self._data.ndim))))
@@ -257,12 +270,14 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     return core.permute(input, dims=order)
 
 
-def expand(self: Tensor, *sizes: Any) -> Tensor:
+def expand(self: Tensor, *sizes: Any, size: Any = None, implicit: bool = False) -> Tensor:
     """A view in which dimensions of size 1 are repeated without a copy; -1 keeps a size, new dimensions go in front.
+
+    ``implicit`` marks expansions that broadcasting made; it changes nothing.
 
     Raises: ShapeError if a size other than 1 would change.
     """
-    return _expanded("expand", self, integers("expand", sizes))
+    return _expanded("expand", self, integers("expand", sizes if size is None else (size,)))
 
 
 def _expanded(name: str, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -318,18 +333,27 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     return core.slice_(input, key=(slice(None),) * at + (checked_index(index, shape[at], at),))
 
 
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A view of ``length`` slices from ``start`` along ``dim``.
+def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """A view of ``length`` slices from ``start``, an integer or a 0-d integer tensor, along ``dim``.
 
-    Raises: ShapeError if they reach outside the dimension.
+    Raises: IndexOutOfRange for a start outside the dimension, ShapeError if the slices reach outside of it.
     """
     shape = tuple(require_tensor("narrow", input).shape)
     if not shape:
-        raise DimError("narrow: a 0-d tensor has no dimension to narrow.")
+        raise DimError("narrow: narrow() cannot be applied to a 0-dim tensor.")
     at = one_dim("narrow", dim, len(shape))
     size = shape[at]
-    first = int(start) + size if start < 0 else int(start)
-    if length < 0 or not 0 <= first <= size - length:
+    if isinstance(start, Tensor) and (start._data.ndim or start._data.dtype.kind not in "iu"):
+        raise ShapeError("narrow: start must be an 0-dim integral Tensor.")
+    start = int(start)
+    if not -size <= start <= size:
+        raise IndexOutOfRange(
+            f"narrow: start out of range (expected to be in range of [{-size}, {size}], got {start})."
+        )
+    first = start + size if start < 0 else start
+    if length < 0:
+        raise ShapeError(f"narrow: narrow(): length must be non-negative, got {length}.")
+    if first > size - length:
         raise ShapeError(f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}) of dim {at}.")
     return core.slice_(input, key=(slice(None),) * at + (slice(first, first + length, 1),))
 
@@ -428,6 +452,86 @@ def atleast_3d(*tensors: Any) -> Any:
 swapaxes = swapdims = transpose
 moveaxis = movedim
 
+
+def _adjoint(self: Tensor) -> Tensor:
+    """Batches of matrices, each transposed and conjugated."""
+    if self._data.ndim == 0:
+        return self
+    if self._data.ndim == 1:
+        raise DimError("mH: tensor.mH is only supported on matrices or batches of matrices, got one dimension.")
+    turned = transpose(self, -2, -1)
+    return pw.conj(turned) if self._data.dtype.kind == "c" else turned
+
+
+def adjoint(input: Tensor) -> Tensor:
+    """Batches of matrices, each transposed and conjugated. Raises DimError for fewer than two dimensions."""
+    require_tensor("adjoint", input)
+    return _adjoint(input)
+
+
+def broadcast_shapes(*shapes: Any) -> Size:
+    """The shape that all of these broadcast to; an integer counts as a shape of one dimension.
+
+    Raises: ShapeError where there is none, or for a negative size.
+    """
+    from .elementwise import broadcast_shape
+
+    given = [(shape,) if isinstance(shape, int) else integers("broadcast_shapes", (shape,)) for shape in shapes]
+    for shape in given:
+        if min(shape, default=0) < 0:
+            raise ShapeError(f"broadcast_shapes: Trying to create tensor with negative dimension: {shape}.")
+    return Size(broadcast_shape("broadcast_shapes", *given))
+
+
+def sum_to_size(self: Tensor, *size: Any) -> Tensor:
+    """The sum over the dimensions along which ``size`` broadcasts to the tensor's shape.
+
+    Raises: ShapeError if it does not broadcast to it.
+    """
+    shape, have = integers("sum_to_size", size), tuple(self._data.shape)
+    lead = len(have) - len(shape)
+    if lead < 0 or any(n not in (1, have[lead + i]) for i, n in enumerate(shape)):
+        raise ShapeError(f"sum_to_size: size {shape} is not expandable to size {have}.")
+    if not shape or any(n != have[lead + i] for i, n in enumerate(shape)) or lead:
+        from .reduce import sum as total
+
+        first = total(self, tuple(range(lead))) if lead else total(self) if not shape else self
+        ones = tuple([i for i, n in enumerate(shape) if n == 1 and have[lead + i] != 1])
+        return total(first, ones, True) if ones else first
+    return self
+
+
+# --- in place: the tensor itself takes another shape
+
+
+def _become(name: str, x: Tensor, view: Tensor) -> Tensor:
+    """Make ``x`` what its ``view`` is: the same memory, seen in another shape."""
+    base = x if x._base is None else x._base
+    if grad_state.recording and x._tracked and base._tracked and base._node is None:
+        raise AutogradError(
+            f"{name}: a leaf Variable that requires grad is being used in an in-place operation; use the function "
+            "that makes a view, or detach() the tensor."
+        )
+    x._data = view._data
+    if view._tracked:
+        x._node, x._slot, x._tracked = view._node, view._slot, True
+    if x._base is not None:
+        x._chain, x._generation = view._chain, view._generation
+    else:
+        x._changes += 1
+    x._bump()
+    return x
+
+
+def _installed_in_place(function: Any, *names: str) -> None:
+    def in_place(self: Tensor, *args: Any, **named: Any) -> Tensor:
+        return _become(names[0], self, function(self, *args, **named))
+
+    in_place.__name__ = names[0]
+    in_place.__doc__ = f"In-place form of ``{function.__name__}``: the tensor itself takes the other shape."
+    install(in_place, *names)
+
+
 # --- views by diagonal are in diagonals.py; by sliding window here
 
 
@@ -469,24 +573,29 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
 
     Raises: ShapeError for a window larger than the dimension, or a step that is not positive.
     """
-    x = self if self._data.ndim else unsqueeze(self, 0)
-    at = one_dim("unfold", dimension, x._data.ndim)
-    return unfold_dim(x, dim=at, size=int(size), step=int(step))
+    at = one_dim("unfold", dimension, self._data.ndim)
+    if self._data.ndim:
+        return unfold_dim(self, dim=at, size=int(size), step=int(step))
+    return select(unfold_dim(unsqueeze(self, 0), dim=0, size=int(size), step=int(step)), 0, 0)
 
 
 for _function in (
     __len__, clone, contiguous, expand, expand_as, flatten, is_contiguous, is_nonzero, movedim, narrow, numel, permute,
-    ravel, reshape, reshape_as, select, size, squeeze, storage_offset, stride, t, transpose, unflatten, unfold,
-    unsqueeze, view, view_as, broadcast_to,
+    adjoint, broadcast_to, ravel, reshape, reshape_as, select, size, squeeze, storage_offset, stride, sum_to_size, t,
+    transpose, unflatten, unfold, unsqueeze, view, view_as,
 ):  # fmt: skip
     install(_function)
 install(movedim, "moveaxis")
+_installed_in_place(squeeze, "squeeze_")
+_installed_in_place(unsqueeze, "unsqueeze_")
+_installed_in_place(t, "t_")
+_installed_in_place(transpose, "transpose_", "swapaxes_", "swapdims_")
 install(transpose, "swapaxes", "swapdims")
 install(numel, "nelement")
 install(lambda self: int(self._data.ndim), "dim", "ndimension")
 install(lambda self: int(self._data.itemsize), "element_size")
 for _name, _property in {
-    "T": _all_reversed, "mT": _matrix_transpose, "H": lambda self: pw.conj(t(self)),
+    "T": _all_reversed, "mT": _matrix_transpose, "mH": _adjoint, "H": _conjugate_transpose,
     "nbytes": lambda self: int(self._data.size) * int(self._data.itemsize),
     "itemsize": lambda self: int(self._data.itemsize),
 }.items():  # fmt: skip

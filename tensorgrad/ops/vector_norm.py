@@ -6,14 +6,26 @@ from typing import Any
 
 from ..backends.generic.reduce import reduced_shape
 from ..dtypes import REAL_OF, numpy_dtype
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
+from . import pointwise as pw
+from .getitem import copy_
 from .inplace import deliver
 from .record import Spec, op
-from .reduce import Dims, in_float32, is_complex, prepared, reduction_samples, require_float, with_dims
+from .reduce import (
+    Dims,
+    in_float32,
+    is_complex,
+    prepared,
+    reduction_samples,
+    require_float,
+    require_tensor,
+    with_dims,
+)
 from .samples import Sample
-from .shape_core import dims_of
+from .shape_core import dims_of, one_dim
 
-__all__ = ["norm"]
+__all__ = ["norm", "renorm"]
 
 
 def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Spec:
@@ -107,4 +119,35 @@ def norm(
     return result if out is None else deliver("norm", result, out)
 
 
+def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Any = None) -> Tensor:
+    """``input`` with each slice along ``dim`` whose p-norm exceeds ``maxnorm`` scaled down to it.
+
+    Raises: ShapeError for fewer than two dimensions; ArgumentError unless ``p`` is positive and ``maxnorm`` not
+        negative; DTypeError for integers and a complex ``p``.
+    """
+    array = require_tensor("renorm", input)
+    require_float("renorm", array.dtype)
+    if isinstance(p, complex) or isinstance(maxnorm, complex):
+        raise DTypeError("renorm: p and maxnorm must be real-valued.")
+    if p <= 0:
+        raise ArgumentError(f"renorm: non-positive-norm not supported, got p = {p}.")
+    if maxnorm < 0:
+        raise ArgumentError(f"renorm: expected maxnorm to be >= 0 but got {maxnorm}.")
+    if array.ndim < 2:
+        raise ShapeError(f"renorm: input needs at least 2 dimensions, got {array.ndim} dimensions.")
+    at = one_dim("renorm", dim, array.ndim)
+    others = tuple([d for d in range(array.ndim) if d != at])
+    size = vector_norm_op(input, ord=float(p), dim=others, keepdim=True)
+    factor = pw.where(pw.gt(size, maxnorm), pw.div(maxnorm, pw.add(size, 1e-7)), 1.0)
+    result = pw.mul(input, factor)
+    return result if out is None else deliver("renorm", result, out)
+
+
+def renorm_(self: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
+    """In-place form of ``renorm``."""
+    return copy_(self, renorm(self, p, dim, maxnorm))
+
+
 install(norm)
+install(renorm)
+install(renorm_)

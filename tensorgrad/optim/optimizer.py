@@ -290,8 +290,8 @@ class Optimizer:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over state and groups: from a pickle (also PyTorch's), a copy, or ``load_state_dict``. A subclass may add settings
-        that older groups lack."""
+        """Take over state and groups: from a pickle (also PyTorch's), a copy, or ``load_state_dict``. A subclass may
+        add settings that older groups lack."""
         self.__dict__.update(state)
         called = self.__dict__.get("_opt_called", False)
         self._prepare()

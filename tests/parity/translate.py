@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,29 @@ def with_torch() -> Any:
     return torch
 
 
+_same: list[dict[int, Any]] = []
+
+
+@contextlib.contextmanager
+def aliases_kept() -> Iterator[None]:
+    """Within the block one PyTorch tensor becomes one of ours, however often it is given."""
+    _same.append({})
+    try:
+        yield
+    finally:
+        _same.pop()
+
+
 def ours(value: Any) -> Any:
     """``value`` with every PyTorch object in it replaced by tensorgrad's, with strides and requires_grad kept."""
+    if _same and isinstance(value, torch.Tensor):
+        known = _same.pop()
+        try:
+            if id(value) not in known:
+                known[id(value)] = ours(value)
+            return known[id(value)]
+        finally:
+            _same.append(known)
     if isinstance(value, torch.nn.Parameter):
         return tg.nn.Parameter(_array(value), requires_grad=value.requires_grad)
     if isinstance(value, torch.Tensor):
@@ -81,6 +104,9 @@ def _array(x: Any) -> Any:
     if not hasattr(tg, str(x.dtype).rpartition(".")[2]):
         raise Untranslatable(str(x.dtype))
     x = x.detach().resolve_conj().resolve_neg()
+    if x.storage_offset() and x.dtype != torch.bfloat16:  # a part of a larger storage stays one
+        whole = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
+        return tg.from_numpy(whole.numpy().copy()).as_strided(tuple(x.shape), x.stride(), x.storage_offset())
     zero = 0 in x.stride() and x.numel()
     base = x if zero else x.clone()
     if x.dtype == torch.bfloat16:

@@ -51,6 +51,21 @@ class SortKernels:
         middle = xp.maximum(numbers - 1, 0) // 2
         return self._at(x, xp.take_along_axis(order, middle, dim), dim, keepdim)
 
+    def mode_dim(self, x: Any, *, dim: int, keepdim: bool) -> tuple[Any, Any]:
+        """The end of the first of the longest runs of equals among the sorted elements."""
+        xp = self.xp
+        order = self._order(x, dim, False)
+        w = xp.take_along_axis(wide(x), order, dim)
+        size = x.shape[dim]
+        lead = (slice(None),) * dim
+        begins = xp.ones(x.shape, dtype=bool)
+        later, earlier = w[(*lead, slice(1, size))], w[(*lead, slice(0, size - 1))]
+        begins[(*lead, slice(1, size))] = (later != earlier) & ((later == later) | (earlier == earlier))
+        ramp = xp.arange(size, dtype=np.int64).reshape((1,) * dim + (size,) + (1,) * (x.ndim - dim - 1))
+        started = self.cummax(xp.where(begins, ramp, 0), dim=dim)[0]  # type: ignore[attr-defined]
+        longest = xp.expand_dims(xp.argmax(ramp - started, axis=dim), dim)
+        return self._at(x, xp.take_along_axis(order, longest, dim), dim, keepdim)
+
     def _at(self, x: Any, indices: Any, dim: int, keepdim: bool) -> tuple[Any, Any]:
         values = self.xp.take_along_axis(x, indices, dim)
         shape = reduced_shape(x.shape, (dim,), keepdim)
