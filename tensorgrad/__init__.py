@@ -56,6 +56,7 @@ from .layout import MemoryFormat as memory_format
 from .layout import channels_last, channels_last_3d, contiguous_format, preserve_format, strided
 from .ops import *  # noqa: F403 - every op family declares its public names in __all__
 from .ops.elementwise import elementwise
+from .ops.late import HOMES as _HOMES_OF_FAMILIES
 from .tensor import Size, Tensor
 from .threads import get_num_threads, memory_stats, set_num_threads
 from .wiring import connect as _connect
@@ -98,11 +99,18 @@ _HOMES = {
     "typename": "settings",
     "use_deterministic_algorithms": "settings",
     "vmap": "func",
+    **_HOMES_OF_FAMILIES,
 }  # fmt: skip
 
 if TYPE_CHECKING:
     from . import autograd, backends, compiler, config, dispatch, errors, expr, func, nn, optim, random, testing, utils
+    from . import fft as fft
+    from . import linalg as linalg
+    from .fft.short_time import *  # noqa: F403
+    from .fft.windows import *  # noqa: F403
     from .func import vmap
+    from .linalg.distances import *  # noqa: F403
+    from .linalg.torch_names import *  # noqa: F403
 
     # `ops` collects its names at run time; a type checker must be told where they are
     from .ops.activation import *  # noqa: F403

@@ -63,6 +63,11 @@ class AutogradError(TensorgradError, RuntimeError):
     """Raised when a gradient can't be computed: freed graph, changed saved tensor, no grad required."""
 
 
+class LinAlgError(TensorgradError, RuntimeError):
+    """Raised when a factorization or an inverse does not exist, or an iteration does not converge: a singular matrix,
+    one that is not positive definite, NaN in the input."""
+
+
 class MissingExtra(TensorgradError, ImportError):
     """Raised when a feature needs an optional package that is not installed."""
 

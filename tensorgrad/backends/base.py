@@ -127,6 +127,8 @@ class Backend(
             return method
         if hasattr(op, "specialize"):
             return self.formula_kernel(op)  # type: ignore[arg-type]
+        if op.kernel is not None:
+            return partial(op.kernel, self.xp)
         if op.define is None:
             raise BackendError(f"backend {self.name!r} has no kernel for {op.name}, and the op has no definition.")
         return partial(op.define, self.raw)

@@ -25,6 +25,10 @@ def load_all() -> None:
     """Load the families that are otherwise loaded when they are first needed: for lists of all ops."""
     for name in _LATER:
         importlib.import_module(f"{__name__}.{name}")
+    from .late import HOMES
+
+    for name in sorted({"fft", "linalg", *HOMES.values()}):
+        importlib.import_module(f"{__name__.partition('.')[0]}.{name}")
 
 
 __all__: list[str] = []

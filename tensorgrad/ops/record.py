@@ -48,11 +48,14 @@ class Op:
         outputs: names of the outputs.
         nondiff: names of outputs without gradient (indices, masks).
         view: the result shares the input's memory.
+        kernel: ``kernel(xp, *inputs, **attrs)`` over an array namespace, for ops of namespaces that are loaded when
+            first named; those of the others are methods of ``backends.generic``.
         samples: function returning the sample calls that tests run.
     """
 
     view = False
     recordable = True
+    kernel: Callable[..., Any] | None = None
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class Op:
         outputs: tuple[str, ...] = ("y",),
         nondiff: tuple[str, ...] = (),
         view: bool = False,
+        kernel: Callable[..., Any] | None = None,
         samples: Callable[[], Any] | None = None,
         doc: str | None = None,
     ):
@@ -75,6 +79,7 @@ class Op:
         self.outputs = outputs
         self.nondiff = frozenset(outputs.index(n) for n in nondiff)
         self.view = view
+        self.kernel = kernel
         self.samples = samples
         self.__doc__ = doc
         self.inputs = _input_names(infer)

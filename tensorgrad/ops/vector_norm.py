@@ -55,23 +55,31 @@ def _norm_in(F: Any, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool)
 def _norm_rule(
     F: Any, g: Any, x: Any, *, y: Any, needs: Any, ord: float, dim: tuple[int, ...], keepdim: bool
 ) -> tuple[Any, ...]:
-    """``g * x |x|^(p-2) / y^(p-1)``, and 0 where that is 0/0, as in PyTorch."""
+    """``g * x |x|^(p-2) / y^(p-1)``, and 0 where that is 0/0; the second derivative there is NaN. Both as PyTorch."""
     if ord == 0:
         return (None,)
     g, y = with_dims(F, g, x, dim, keepdim), with_dims(F, y, x, dim, keepdim)
+    none = F.eq(y, 0)
+    if ord == 2:
+        return (F.mul(g, F.where(none, 0.0, F.div(x, y))),)
     size = F.abs(x)
-    direction = F.sign(x) if not is_complex(x) else F.div(x, F.where(F.eq(size, 0), 1.0, size))
+    if is_complex(x):
+        still = F.eq(size, 0)
+        direction = F.where(still, 0.0, F.div(x, F.where(still, 1.0, size)))
+    else:
+        direction = F.sign(x)
     if ord == 1:
         return (F.mul(g, direction),)
     if ord in (float("inf"), -float("inf")):
-        hit = F.eq(size, y)
-        return (F.div(F.mul(F.mul(g, hit), direction), F.sum(hit, dim=dim, keepdim=True)),)
-    safe = F.where(F.eq(y, 0), 1.0, y)
-    if ord == 2:
-        return (F.mul(g, F.div(x, safe)),)
-    away = F.ne(size, 0)
-    power = F.pow(F.where(away, F.div(size, safe), 1.0), ord - 1)
-    return (F.mul(F.mul(g, F.where(away, power, 0.0)), direction),)
+        hit = F.logical_or(F.eq(size, y), F.isnan(size))
+        return (F.mul(direction, F.mul(F.div(g, F.sum(hit, dim=dim, keepdim=True)), hit)),)
+    if ord < 1:
+        power = F.where(F.eq(size, 0), 0.0, F.pow(size, ord - 1))
+        return (F.mul(F.mul(direction, power), F.mul(g, F.pow(y, 1 - ord))),)
+    scale = F.where(none, 0.0, F.div(g, F.pow(y, ord - 1)))
+    if ord < 2:
+        return (F.mul(F.mul(direction, F.pow(size, ord - 1)), scale),)
+    return (F.mul(F.mul(x, F.pow(size, ord - 2)), scale),)
 
 
 def _norm_samples() -> list[Sample]:
@@ -100,20 +108,25 @@ def norm(
 ) -> Tensor:  # fmt: skip
     """The p-norm of the elements over all dimensions or those in ``dim``: ``sum(|x|^p)^(1/p)``.
 
-    ``p`` may be any number, inf, -inf, 0 (counts what is not zero), or ``"fro"`` (2). Where the norm is 0, nothing
-    flows back.
+    ``p`` may be any number, inf, -inf, 0 (counts what is not zero), ``"fro"`` (2), or ``"nuc"``, the sum of the
+    singular values of the matrices in the two dimensions. Where the norm is 0, nothing flows back.
 
-    Raises: DTypeError for integers; ValueError for another ``p``; DimError for a bad dim.
+    Raises: DTypeError for integers; ShapeError (a ValueError) for another ``p``; DimError for a bad dim.
     Example:
         >>> import tensorgrad as tg
         >>> tg.tensor([3.0, 4.0]).norm().item()
         5.0
     """
     x = prepared("norm", input, dtype)
+    if p == "nuc":
+        from ..linalg import matrix_norm
+
+        result = matrix_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim)  # type: ignore[arg-type]
+        return result if out is None else deliver("norm", result, out)
     if p is None or p == "fro":
         p = 2.0
     if isinstance(p, str):
-        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}.")
+        raise ShapeError(f"norm: p must be a number, 'fro' or 'nuc', got {p!r}.")
     dims = dims_of("norm", dim, x._data.ndim)
     result = vector_norm_op(x, ord=float(p), dim=dims, keepdim=keepdim)
     return result if out is None else deliver("norm", result, out)

@@ -367,6 +367,8 @@ def wrapped(value: Any) -> Any:
         return StrictArray(value)
     if isinstance(value, np.generic):
         return StrictArray(np.asarray(value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(wrapped, value))
+    if isinstance(value, tuple):
+        return tuple(map(wrapped, value))  # CuPy's several results are plain tuples
+    if isinstance(value, list):
+        return list(map(wrapped, value))
     return value

@@ -100,7 +100,7 @@ class Difference(AssertionError):
 def compare(info: Any, form: str, theirs: Callable[..., Any], mine: Callable[..., Any], sample: Any, dtype: Any,
             order: int) -> None:  # fmt: skip
     """Raises Difference unless the call gives PyTorch's values, gradients and second gradients."""
-    args, kwargs = (sample.input, *sample.args), dict(sample.kwargs)
+    args, kwargs = _own_leaves(((sample.input, *sample.args), dict(sample.kwargs)))
     my_args, my_kwargs = ours(args), ours(kwargs)
     seen: Any = None
     with warnings.catch_warnings():
@@ -166,6 +166,17 @@ def same_elements(x: Any, got: Any, want: Any, kwargs: Any) -> bool:
         if np.array_equal(mine, theirs, equal_nan=mine.dtype.kind in "fc"):
             return True
     return False
+
+
+def _own_leaves(value: Any) -> Any:
+    """``value`` with leaves in place of views that were made without recording: PyTorch gives them no gradient."""
+    if isinstance(value, dict):
+        return {key: _own_leaves(v) for key, v in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(_own_leaves, value))
+    if is_tensor(value) and value.requires_grad and value.is_leaf and value._is_view():
+        return value.detach().requires_grad_()
+    return value
 
 
 def gradients(got: list[Any], want: list[Any], my_leaves: list[Any], their_leaves: list[Any], order: int) -> None:
@@ -279,8 +290,12 @@ class Entry:
 
     # results that depend on choices no one promises: compared through what they rebuild
     POST: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "linalg.svd": lambda r: (r[1], abs(r[0]), abs(r[2])),
-        "svd": lambda r: (r[1], abs(r[0]), abs(r[2])),
+        # vectors beyond the singular values span what is left in any way
+        "linalg.svd": lambda r: (r[1], abs(r[0][..., : r[1].shape[-1]]), abs(r[2][..., : r[1].shape[-1], :])),
+        "svd": lambda r: (r[1], abs(r[0][..., : r[1].shape[-1]]), abs(r[2][..., : r[1].shape[-1]])),
+        "svd_lowrank": lambda r: (r[0] * r[1][..., None, :]) @ r[2].mH,
+        "pca_lowrank": lambda r: (r[0] * r[1][..., None, :]) @ r[2].mH,
+        "linalg.eig": lambda r: (r[0], abs(r[1])),
         "linalg.eigh": lambda r: (r[0], abs(r[1])),
     }
     RANDOM = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "rand_like",
