@@ -293,12 +293,10 @@ class Entry:
         # vectors beyond the singular values span what is left in any way
         "linalg.svd": lambda r: (r[1], abs(r[0][..., : r[1].shape[-1]]), abs(r[2][..., : r[1].shape[-1], :])),
         "svd": lambda r: (r[1], abs(r[0][..., : r[1].shape[-1]]), abs(r[2][..., : r[1].shape[-1]])),
-        "svd_lowrank": lambda r: (r[0] * r[1][..., None, :]) @ r[2].mH,
-        "pca_lowrank": lambda r: (r[0] * r[1][..., None, :]) @ r[2].mH,
         "linalg.eig": lambda r: (r[0], abs(r[1])),
         "linalg.eigh": lambda r: (r[0], abs(r[1])),
     }
-    RANDOM = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "rand_like",
+    RANDOM = ("svd_lowrank", "pca_lowrank", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "rand_like",
               "randn_like", "randn", "randint", "randint_like", "bernoulli", "multinomial", "normal", "uniform",
               "nn.functional.dropout", "nn.functional.dropout2d", "nn.functional.dropout3d", "resize_", "resize_as_",
               "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout", "nn.functional.rrelu", "cauchy",
