@@ -32,7 +32,7 @@ def _areas(name: str, y: Any, x: Any, dx: Any, dim: int) -> tuple[Tensor, int]:
     at = one_dim(name, dim, array.ndim)
     size = array.shape[at] if array.ndim else 1
     if isinstance(x, Tensor):
-        width = _widths(name, x, array, at, size)
+        width: Any = _widths(name, x, array, at, size)
     else:
         width = 1.0 if dx is None else dx
         if isinstance(width, bool):
@@ -128,6 +128,7 @@ def _gradient_dims(array: Any, dim: Any) -> tuple[int, ...]:
 
 
 def _spacings(array: Any, dims: tuple[int, ...], spacing: Any) -> list[Any]:
+    spacing = 1 if spacing is None else spacing
     if isinstance(spacing, (tuple, list)):
         if len(spacing) != len(dims):
             raise ArgumentError(
@@ -159,8 +160,7 @@ def _slope(x: Tensor, at: int, step: Any, edge_order: int) -> Tensor:
         def gap(start: int, end: int) -> Any:
             return _part(column, 0, start, end)
     else:
-        if isinstance(step, Tensor) is False and isinstance(step, (int, float)) and not isinstance(step, bool):
-            step = float(step)
+        step = float(step)
 
         def gap(start: int, end: int) -> Any:
             return step

@@ -285,7 +285,7 @@ def full(
     return _filled("full", shape, value, dtype, device, requires_grad, layout, pin_memory, out)
 
 
-def _sizes(name: str, given: tuple[Any, ...], size: Any) -> tuple[int, ...]:
+def sizes_from(name: str, given: tuple[Any, ...], size: Any) -> tuple[int, ...]:
     """The shape from ``f(2, 3)``, ``f((2, 3))`` or ``f(size=(2, 3))``."""
     if size is None:
         return shape_from(name, given)
@@ -299,7 +299,7 @@ def zeros(
     requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """A tensor of zeros: ``zeros(2, 3)``, ``zeros((2, 3))`` or ``zeros(size=(2, 3))``."""
-    return _filled("zeros", _sizes("zeros", args, size), 0.0, dtype, device, requires_grad, layout, pin_memory, out)
+    return _filled("zeros", sizes_from("zeros", args, size), 0.0, dtype, device, requires_grad, layout, pin_memory, out)
 
 
 def ones(
@@ -307,7 +307,7 @@ def ones(
     requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """A tensor of ones: ``ones(2, 3)``, ``ones((2, 3))`` or ``ones(size=(2, 3))``."""
-    return _filled("ones", _sizes("ones", args, size), 1.0, dtype, device, requires_grad, layout, pin_memory, out)
+    return _filled("ones", sizes_from("ones", args, size), 1.0, dtype, device, requires_grad, layout, pin_memory, out)
 
 
 def scalar_tensor(
@@ -326,7 +326,7 @@ def empty(
 ) -> Tensor:  # fmt: skip
     """A tensor whose elements are whatever the memory held; row-major, or in the order of a ``memory_format``."""
     check_layout("empty", layout)
-    shape = _sizes("empty", args, size)
+    shape = sizes_from("empty", args, size)
     if dtype is None and out is not None:
         dtype = out.dtype
     made = _uninitialized(shape, dtype, device)

@@ -91,9 +91,17 @@ def _extreme(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Tens
     return result if out is None else deliver(record.name, result, out)
 
 
-def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False, out: Any = None) -> Any:
     """The named tuple ``(min, max)`` over all dimensions or ``dim``."""
-    return _MinMax(amin(input, dim, keepdim), amax(input, dim, keepdim))
+    low, high = amin(input, dim, keepdim), amax(input, dim, keepdim)
+    if dim is None and keepdim:
+        low, high = reshape(low, shape=(1,) * input._data.ndim), reshape(high, shape=(1,) * input._data.ndim)
+    if out is not None:
+        for given in out:
+            if given._data.dtype != input._data.dtype:
+                raise DTypeError(f"aminmax: Expected out tensor to have dtype {input.dtype}, but got {given.dtype}.")
+        low, high = deliver("aminmax", low, out[0]), deliver("aminmax", high, out[1])
+    return _MinMax(low, high)
 
 
 # --- over one dim, with where it was
@@ -181,7 +189,9 @@ def _max_or_min(
     over_all, over_one, pairwise = records
     if isinstance(dim, Tensor):
         dim, other = None, dim
+    require_tensor(name, input)
     if other is not None:
+        require_tensor(name, other)
         result = pairwise(input, other)
     elif dim is None:
         array = _require_some(name, input)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ShapeError
+from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
@@ -79,9 +79,14 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
     if sparse_grad:
         raise TypeError("gather: sparse_grad=True is not supported; gradients are dense.")
     array = require_tensor("gather", input)
+    if isinstance(out, Tensor) and out._data.dtype != array.dtype:
+        raise DTypeError(f"gather: Expected out tensor to have dtype {input.dtype}, but got {out.dtype} instead.")
     at = one_dim("gather", dim, array.ndim)
     where = as_index("gather", index)
-    if array.ndim and where._data.ndim:
+    if where._data.size == 0 and where._data.ndim != array.ndim:  # nothing is read, whatever the dimensions
+        none = core.slice_(core.reshape(core.contiguous(input), shape=(array.size,)), key=(slice(0, 0, 1),))
+        result = core.reshape(none, shape=tuple(where.shape))
+    elif array.ndim and where._data.ndim:
         result = gather_op(input, where, dim=at)
     else:
         result = gather_op(*_lift(input, where), dim=at)

@@ -22,7 +22,7 @@ from .create import as_operand, tensor
 from .index import as_value, elsewhere, index_op, index_put_op, put_in_place
 from .inplace import assign, at_level_of, check_writable, write_into
 
-__all__: list[str] = []
+__all__ = ["fill", "fill_", "zero_"]
 
 _WHOLE = slice(None)
 _INT64, _UINT8 = numpy_dtype("int64"), numpy_dtype("uint8")
@@ -253,6 +253,11 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     if filler._data.ndim:
         raise ShapeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(filler.shape)}.")
     return copy_(self, filler)
+
+
+def fill(input: Tensor, value: Any) -> Tensor:
+    """A copy of ``input`` filled with a number or a 0-d tensor. Raises ShapeError for a value of more dimensions."""
+    return fill_(core.contiguous_copy(input), value)
 
 
 def zero_(self: Tensor) -> Tensor:

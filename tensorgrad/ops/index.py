@@ -431,8 +431,9 @@ def index_reduce_(
     self: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
     """In-place form of ``index_reduce``."""
-    result = index_reduce(self, dim, index, source, reduce, include_self=include_self)
-    return self.copy_(result)  # type: ignore[no-any-return]
+    before = core.contiguous_copy(self)
+    result: Tensor = self.copy_(index_reduce(before, dim, index, source, reduce, include_self=include_self))
+    return result
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
@@ -490,7 +491,8 @@ def put_(self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
             index_put_op, "index_put_into", core.reshape(self, shape=(self._data.size,)), (value, where), attrs
         )
         return self
-    return self.copy_(put(self, index, source, accumulate))  # type: ignore[no-any-return]
+    result: Tensor = self.copy_(put(self, index, source, accumulate))
+    return result
 
 
 def _put_flat(name: str, target: Tensor, index: Any, source: Any) -> tuple[Tensor, Tensor]:

@@ -191,7 +191,7 @@ def split(
             bounds.append((start, start + length))
             start += length
         return _pieces(input, at, bounds)
-    step = int(split_size_or_sections.__index__())
+    step = int(split_size_or_sections)
     if step < 0 or (step == 0 and total):
         raise ShapeError(f"split: split_size must be positive, got {step}.")
     return _pieces(input, at, [(i, min(i + step, total)) for i in range(0, total, step or 1)] or [(0, 0)])

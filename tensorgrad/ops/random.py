@@ -12,16 +12,18 @@ import numpy as np
 from ..backends import registry
 from ..device import where
 from ..dispatch import local, recorded
-from ..dtypes import as_dtype, get_default_dtype
-from ..errors import DTypeError, ShapeError
+from ..dtypes import REAL_OF, as_dtype, get_default_dtype
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..layout import check_layout, contiguous_format, preserve_format
 from ..random import Generator, chosen, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from .checks import everywhere, require_float
-from .create import finish, shape_from
+from .create import finish, shape_from, sizes_from
 from .elementwise import broadcast_shape
 from .inplace import assign, deliver, write_into
 from .record import Spec, op
+from .reinterpret import view_as_complex
 
 __all__ = [
     "Generator", "bernoulli", "get_rng_state", "initial_seed", "manual_seed", "multinomial", "normal", "rand",
@@ -57,37 +59,46 @@ def _drawn(kind: str, device: Any, generator: Generator | None, **attrs: Any) ->
 
 def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     chosen_dtype = get_default_dtype() if dtype is None else as_dtype(dtype)
-    if not chosen_dtype.is_floating_point:
-        raise DTypeError(f"{name}: expected a floating-point dtype, got {chosen_dtype}.")
+    if chosen_dtype.category < 2:
+        raise DTypeError(f"{name}: expected a floating-point or complex dtype, got {chosen_dtype}.")
     return chosen_dtype.np
 
 
 def _draw(kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, generator: Generator | None) -> Tensor:
-    return wrap(_drawn(kind, device, generator, shape=shape, dtype=dtype))
+    """Numbers of this kind; complex ones have both parts drawn, those of normal ones with half the variance each."""
+    if dtype.kind != "c":
+        return wrap(_drawn(kind, device, generator, shape=shape, dtype=dtype))
+    parts = np.dtype(REAL_OF[dtype.name])
+    pairs = wrap(_drawn(kind, device, generator, shape=(*shape, 2), dtype=parts))
+    return wrap(view_as_complex(pairs if kind == "random_uniform" else pw.mul(pairs, 0.5**0.5))._data)
 
 
 def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-    out: Tensor | None = None,
+    *args: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Uniform numbers in [0, 1): ``rand(2, 3)`` or ``rand((2, 3))``.
 
     The numbers depend on the generator's seed and how often it was asked before: not on backend or threads.
     """
-    result = _draw("random_uniform", shape_from("rand", size), _float_dtype("rand", dtype), device, generator)
-    return _given("rand", result, requires_grad, out)
+    check_layout("rand", layout)
+    result = _draw("random_uniform", sizes_from("rand", args, size), _float_dtype("rand", dtype), device, generator)
+    return _given("rand", result, requires_grad, out, pin_memory)
 
 
 def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-    out: Tensor | None = None,
+    *args: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Normal numbers with mean 0 and variance 1: ``randn(2, 3)`` or ``randn((2, 3))``."""
-    result = _draw("random_normal", shape_from("randn", size), _float_dtype("randn", dtype), device, generator)
-    return _given("randn", result, requires_grad, out)
+    check_layout("randn", layout)
+    result = _draw("random_normal", sizes_from("randn", args, size), _float_dtype("randn", dtype), device, generator)
+    return _given("randn", result, requires_grad, out, pin_memory)
 
 
-def _given(name: str, result: Tensor, requires_grad: bool, out: Tensor | None) -> Tensor:
+def _given(name: str, result: Tensor, requires_grad: bool, out: Tensor | None, pin_memory: bool = False) -> Tensor:
+    if pin_memory:
+        result = result.pin_memory()
     if out is not None:
         result = deliver(name, result, out)
     return finish(result._data, True) if requires_grad and out is None else result
@@ -95,20 +106,24 @@ def _given(name: str, result: Tensor, requires_grad: bool, out: Tensor | None) -
 
 def randint(
     low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
-    device: Any = None, requires_grad: bool = False, out: Tensor | None = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Integers from ``low`` (0 if left out) to ``high`` (excluded): ``randint(10, (3,))``, ``randint(2, 10, (3,))``.
 
-    Raises ValueError if the range is empty.
+    Raises ArgumentError if the range is empty.
     """
+    check_layout("randint", layout)
     if size is None:
         low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
     if size is None or high is None:
         raise TypeError("randint: expected randint(high, size) or randint(low, high, size).")
     shape = shape_from("randint", (size,))
     kind = as_dtype("int64" if dtype is None else dtype)
     result = _integers("randint", int(low), int(high), shape, kind.np, device, generator)
-    return _given("randint", result, requires_grad, out)
+    return _given("randint", result, requires_grad, out, pin_memory)
 
 
 def _integers(
@@ -116,72 +131,83 @@ def _integers(
     generator: Generator | None,
 ) -> Tensor:  # fmt: skip
     if high <= low:
-        raise ValueError(f"{name}: the range from {low} to {high} (excluded) is empty.")
+        raise ArgumentError(f"{name}: the range from {low} to {high} (excluded) is empty.")
     if low < -(2**63) or high > 2**63:
-        raise ValueError(f"{name}: the range from {low} to {high} does not fit int64.")
+        raise ArgumentError(f"{name}: the range from {low} to {high} does not fit int64.")
     if dtype.kind in "iu" and (low < np.iinfo(dtype).min or high - 1 > np.iinfo(dtype).max):
-        raise ValueError(f"{name}: the range from {low} to {high} does not fit {dtype.name}.")
+        raise ArgumentError(f"{name}: the range from {low} to {high} does not fit {dtype.name}.")
     return wrap(_drawn("random_integers", device, generator, shape=shape, low=low, high=high, dtype=dtype))
 
 
 def randperm(
-    n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+    n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
     """The numbers from 0 to ``n`` (excluded) in random order."""
+    check_layout("randperm", layout)
     if n < 0:
-        raise ValueError(f"randperm: n must not be negative, got {n}.")
+        raise ArgumentError(f"randperm: n must not be negative, got {n}.")
     kind = as_dtype("int64" if dtype is None else dtype)
-    return finish(_drawn("random_permutation", device, generator, n=int(n), dtype=kind.np), requires_grad)
+    result = wrap(_drawn("random_permutation", device, generator, n=int(n), dtype=kind.np))
+    return _given("randperm", result, requires_grad, out, pin_memory)
+
+
+def row_major_unless(memory_format: Any) -> Any:
+    """The format of a ``*_like`` tensor: row-major where the input's is to be kept."""
+    return contiguous_format if memory_format is None or memory_format is preserve_format else memory_format
 
 
 def rand_like(
-    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-    requires_grad: bool = False,
+    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = preserve_format,
 ) -> Tensor:  # fmt: skip
     """Uniform numbers in the shape, dtype and device of ``input``."""
     return rand(
-        tuple(input.shape), generator=generator, dtype=dtype or input.dtype, device=device or input.device,
-        requires_grad=requires_grad,
-    )  # fmt: skip
+        tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
+        device=device or input.device, requires_grad=requires_grad, pin_memory=pin_memory,
+    ).contiguous(memory_format=row_major_unless(memory_format))  # fmt: skip
 
 
 def randn_like(
-    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-    requires_grad: bool = False,
+    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = preserve_format,
 ) -> Tensor:  # fmt: skip
     """Normal numbers in the shape, dtype and device of ``input``."""
     return randn(
-        tuple(input.shape), generator=generator, dtype=dtype or input.dtype, device=device or input.device,
-        requires_grad=requires_grad,
-    )  # fmt: skip
+        tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
+        device=device or input.device, requires_grad=requires_grad, pin_memory=pin_memory,
+    ).contiguous(memory_format=row_major_unless(memory_format))  # fmt: skip
 
 
 def randint_like(
     input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None,
-    device: Any = None, requires_grad: bool = False,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+    memory_format: Any = preserve_format,
 ) -> Tensor:  # fmt: skip
     """Integers from ``low`` to ``high`` in the shape, dtype and device of ``input``."""
     if high is None:
         low, high = 0, low
     return randint(
-        low, high, tuple(input.shape), generator=generator, dtype=dtype or input.dtype, device=device or input.device,
-        requires_grad=requires_grad,
-    )  # fmt: skip
+        low, high, tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
+        device=device or input.device, requires_grad=requires_grad, pin_memory=pin_memory,
+    ).contiguous(memory_format=row_major_unless(memory_format))  # fmt: skip
 
 
 def normal(
     mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
-    device: Any = None, requires_grad: bool = False, out: Tensor | None = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Normal numbers with the given mean and standard deviation, numbers or tensors that broadcast.
 
     Args:
         size: the shape, when both are numbers.
-    Raises: ValueError for a negative number ``std``; TypeError if neither a tensor nor a size gives the shape.
+    Raises: ArgumentError for a negative number ``std``; TypeError if neither a tensor nor a size gives the shape.
     """
+    check_layout("normal", layout)
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     if not isinstance(std, Tensor) and std < 0:
-        raise ValueError(f"normal: std must not be negative, got {std}.")
+        raise ArgumentError(f"normal: std must not be negative, got {std}.")
     if not tensors:
         if size is None:
             raise TypeError("normal: give size when mean and std are numbers.")
@@ -209,7 +235,7 @@ def _affine(noise: Tensor, scale: Any, shift: Any) -> Tensor:
 def _probabilities(name: str, p: Tensor) -> None:
     require_float(name, p._data)
     if not everywhere(pw.bitwise_and(pw.ge(p, 0), pw.le(p, 1))):
-        raise ValueError(f"{name}: expected probabilities between 0 and 1.")
+        raise ArgumentError(f"{name}: expected probabilities between 0 and 1.")
 
 
 def bernoulli(
@@ -217,7 +243,7 @@ def bernoulli(
 ) -> Tensor:
     """Ones with the probabilities in ``input`` (or with probability ``p`` everywhere), else zeros.
 
-    Raises ValueError for probabilities outside of [0, 1].
+    Raises ArgumentError for probabilities outside of [0, 1].
     """
     result = _bernoulli("bernoulli", input, input if p is None else p, generator)
     return result if out is None else deliver("bernoulli", result, out)
@@ -227,15 +253,16 @@ def _bernoulli(name: str, like: Tensor, p: Any, generator: Generator | None) -> 
     if isinstance(p, Tensor):
         _probabilities(name, p)
     elif not 0 <= p <= 1:
-        raise ValueError(f"{name}: expected a probability between 0 and 1, got {p}.")
+        raise ArgumentError(f"{name}: expected a probability between 0 and 1, got {p}.")
     kind = np.dtype(np.float64 if isinstance(p, Tensor) and p.dtype.name == "float64" else np.float32)
     u = _draw("random_uniform", tuple(like.shape), kind, like.device, generator)
     return pw.lt(u, p.detach() if isinstance(p, Tensor) else float(p)).to(like.dtype)
 
 
 def multinomial(
-    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
-) -> Tensor:
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Indices drawn with the (unnormalized) probabilities in the rows of ``input``.
 
     Args:
@@ -243,29 +270,33 @@ def multinomial(
         num_samples: how many to draw of each row.
         replacement: whether an index may be drawn again.
     Returns: int64 (num_samples,) or (m, num_samples).
-    Raises: ValueError if a row has a negative or infinite weight, no weight at all, or, without replacement, fewer
+    Raises: ArgumentError if a row has a negative or infinite weight, no weight at all, or, without replacement, fewer
         than ``num_samples`` positive ones.
     """
+    if out is not None:
+        if out.dtype.name != "int64":
+            raise DTypeError(f"multinomial: multinomial expects Long tensor out, got {out.dtype}.")
+        return deliver("multinomial", multinomial(input, num_samples, replacement, generator=generator), out)
     require_float("multinomial", input._data)
     if input._data.ndim not in (1, 2):
         raise ShapeError(f"multinomial: expected 1 or 2 dimensions, got shape {tuple(input.shape)}.")
     if num_samples <= 0:
-        raise ValueError(f"multinomial: num_samples must be positive, got {num_samples}.")
+        raise ArgumentError(f"multinomial: num_samples must be positive, got {num_samples}.")
     weights: Any = input.detach()
     n = weights.shape[-1]
     if not everywhere(pw.isfinite(weights) & (weights >= 0)):
-        raise ValueError("multinomial: the weights must be finite and not negative.")
+        raise ArgumentError("multinomial: the weights must be finite and not negative.")
     weights = weights.double()
     if replacement:
         if weights._data.size and not everywhere(weights.sum(-1) > 0):
-            raise ValueError("multinomial: a row has no positive weight.")
+            raise ArgumentError("multinomial: a row has no positive weight.")
         sums = weights.cumsum(-1)
         shape = (*weights.shape[:-1], num_samples)
         u = _draw("random_uniform", shape, np.dtype(np.float64), input.device, generator)
         # u < 1, so the first sum above u * total has positive weight; counting the others is its index
         return (sums.unsqueeze(-2) <= (u * sums[..., -1:]).unsqueeze(-1)).sum(-1).clamp(max=n - 1)
     if num_samples > n or not everywhere((weights > 0).sum(-1) >= num_samples):
-        raise ValueError(
+        raise ArgumentError(
             f"multinomial: {num_samples} draws without replacement need as many positive weights in every row of {n}."
         )
     # the smallest of exponential clocks with these rates: Efraimidis and Spirakis 2006
@@ -281,24 +312,26 @@ def _put(self: Tensor, drawn: Tensor) -> Tensor:
     return write_into(assign, self, (self, drawn), {})
 
 
-def _own_float(name: str, self: Tensor) -> np.dtype[Any]:
-    require_float(name, self._data)
+def _own_float(name: str, self: Tensor, complex_too: bool = False) -> np.dtype[Any]:
+    if not (complex_too and self._data.dtype.kind == "c"):
+        require_float(name, self._data)
     return self._data.dtype
 
 
 def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with uniform numbers in [from, to)."""
     if to < from_:
-        raise ValueError(f"uniform_: the range from {from_} to {to} is empty.")
-    noise = _draw("random_uniform", tuple(self.shape), _own_float("uniform_", self), self.device, generator)
-    return _put(self, _affine(noise, to - from_, from_))
+        raise ArgumentError(f"uniform_: the range from {from_} to {to} is empty.")
+    noise = _draw("random_uniform", tuple(self.shape), _own_float("uniform_", self, True), self.device, generator)
+    shift = complex(from_, from_) if noise._data.dtype.kind == "c" and from_ else from_
+    return _put(self, _affine(noise, to - from_, shift))
 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with normal numbers of this mean and standard deviation."""
     if std < 0:
-        raise ValueError(f"normal_: std must not be negative, got {std}.")
-    noise = _draw("random_normal", tuple(self.shape), _own_float("normal_", self), self.device, generator)
+        raise ArgumentError(f"normal_: std must not be negative, got {std}.")
+    noise = _draw("random_normal", tuple(self.shape), _own_float("normal_", self, True), self.device, generator)
     return _put(self, _affine(noise, std, mean))
 
 
@@ -310,9 +343,44 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with numbers of density ``lambd * exp(-lambd * x)``."""
     if lambd <= 0:
-        raise ValueError(f"exponential_: lambd must be positive, got {lambd}.")
+        raise ArgumentError(f"exponential_: lambd must be positive, got {lambd}.")
     u = _draw("random_uniform", tuple(self.shape), _own_float("exponential_", self), self.device, generator)
     return _put(self, pw.div(pw.neg(pw.log1p(pw.neg(u))), lambd))
+
+
+def cauchy_(self: Tensor, median: float = 0, sigma: float = 1, *, generator: Generator | None = None) -> Tensor:
+    """Fill with numbers of density ``sigma / (pi (sigma^2 + (x - median)^2))``."""
+    if sigma <= 0:
+        raise ArgumentError(f"cauchy_: cauchy_ expects sigma > 0.0, but found sigma={sigma}.")
+    u = _open_uniform("cauchy_", self, generator)
+    return _put(self, _affine(pw.tan(pw.mul(pw.sub(u, 0.5), np.pi)), sigma, median))
+
+
+def log_normal_(self: Tensor, mean: float = 1, std: float = 2, *, generator: Generator | None = None) -> Tensor:
+    """Fill with numbers whose logarithm is normal with this mean and standard deviation."""
+    if std <= 0:
+        raise ArgumentError(f"log_normal_: log_normal_ expects std > 0.0, but found std={std}.")
+    noise = _draw("random_normal", tuple(self.shape), _own_float("log_normal_", self), self.device, generator)
+    return _put(self, pw.exp(_affine(noise, std, mean)))
+
+
+def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """Fill with the number of trials, of success probability ``p`` each, up to the first success: 1, 2, 3, ..."""
+    if not 0 < p < 1:
+        raise ArgumentError(f"geometric_: geometric_ expects p to be in (0, 1), but got p={p}.")
+    if self._data.dtype.kind in "bc":
+        raise DTypeError(f'geometric_: "geometric" is not implemented for {self.dtype}.')
+    u = _open_uniform("geometric_", self, generator)
+    drawn = pw.ceil(pw.div(pw.log(u), float(np.log1p(-p))))
+    return _put(self, drawn if drawn._data.dtype == self._data.dtype else recorded.cast(drawn, dtype=self._data.dtype))
+
+
+def _open_uniform(name: str, self: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform numbers between 0 and 1, neither of which occurs."""
+    own = self._data.dtype
+    kind = own if own.kind == "f" and own.itemsize > 2 else np.dtype(np.float64 if own.kind in "iu" else np.float32)
+    u = _draw("random_uniform", tuple(self.shape), kind, self.device, generator)
+    return pw.clamp_min(u, 2.0**-25)
 
 
 def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
@@ -337,7 +405,9 @@ def _last_exact(self: Tensor) -> int:
     return 2 ** {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
 
 
-for _function in (bernoulli, bernoulli_, exponential_, multinomial, normal_, random_):
+for _function in (
+    bernoulli, bernoulli_, cauchy_, exponential_, geometric_, log_normal_, multinomial, normal_, random_,
+):  # fmt: skip
     install(_function)
 
 

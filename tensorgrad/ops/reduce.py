@@ -364,13 +364,11 @@ def std_mean(
 
 def _logsumexp_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
     require_float("logsumexp", x.dtype)
-    if x.dtype.kind == "c":
-        raise DTypeError("logsumexp: complex tensors are not supported; use log(sum(exp(x))).")
     return Spec(reduced_shape(tuple(x.shape), dim, keepdim), x.dtype)
 
 
 def _logsumexp_define(F: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-    top = F.amax(x, dim=dim, keepdim=True)
+    top = F.amax(F.real(x) if is_complex(x) else x, dim=dim, keepdim=True)
     top = F.where(F.isfinite(top), top, 0.0)
     total = F.sum(F.exp(F.sub(x, top)), dim=dim, keepdim=True)
     y = F.add(F.log(total), top)
@@ -379,7 +377,7 @@ def _logsumexp_define(F: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) ->
 
 def _logsumexp_rule(F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:
     share = F.exp(F.sub(x, with_dims(F, y, x, dim, keepdim)))
-    return (F.mul(with_dims(F, g, x, dim, keepdim), share),)
+    return (F.mul(with_dims(F, g, x, dim, keepdim), conjugate(F, share)),)
 
 
 logsumexp_op = op(
@@ -388,7 +386,10 @@ logsumexp_op = op(
     define=_logsumexp_define,
     rule=_logsumexp_rule,
     keeps=("x", "y"),
-    samples=reduction_samples(-30.0, 30.0, empty=False),
+    samples=lambda: [
+        *reduction_samples(-30.0, 30.0, empty=False)(),
+        Sample((Arg((3, 4), kind="c"),), {"dim": (1,), "keepdim": False}, name="complex"),
+    ],
     doc="``log(sum(exp(x)))`` over ``dim``, shifted by the maximum so that nothing overflows.",
 )
 
@@ -396,9 +397,10 @@ logsumexp_op = op(
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """``log(sum(exp(input)))`` over ``dim``, shifted by the maximum: ``m + log(sum(exp(x - m)))`` with ``m = max x``.
 
-    Integers are converted to the default dtype; the result over nothing is -inf.
+    Integers are converted to the default dtype; the result over nothing is -inf. Complex numbers are shifted by their
+    largest real part.
 
-    Raises: DTypeError for complex tensors; DimError for a bad dim.
+    Raises: DimError for a bad dim.
     Source: Blanchard, Higham, Higham 2021.
     """
     array = require_tensor("logsumexp", input)

@@ -15,12 +15,12 @@ from .inplace import check_writable
 from .record import Op, Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
-from .shape import integers, storage_offset
+from .shape import become, integers, storage_offset
 from .shape import stride as strides_of
 
 __all__ = [
-    "as_strided", "as_strided_scatter", "imag", "real", "resolve_conj", "resolve_neg", "view_as_complex",
-    "view_as_real",
+    "as_strided", "as_strided_", "as_strided_scatter", "imag", "real", "resize_as_", "resolve_conj", "resolve_neg",
+    "view_as_complex", "view_as_real",
 ]  # fmt: skip
 
 
@@ -373,6 +373,11 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(steps))
 
 
+def as_strided_(self: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """In-place form of ``as_strided``: the tensor itself takes that size, strides and offset."""
+    return become("as_strided_", self, as_strided(self, size, stride, storage_offset))
+
+
 def resize_as_(self: Tensor, the_template: Tensor, *, memory_format: Any = None) -> Tensor:
     """``resize_`` to the shape of another tensor."""
     return resize_(self, tuple(require_tensor("resize_as_", the_template).shape), memory_format=memory_format)
@@ -400,7 +405,7 @@ def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = 
 
 
 for _function in (
-    as_strided, as_strided_scatter, resize_, resize_as_, resolve_conj, resolve_neg, set_,
+    as_strided, as_strided_, as_strided_scatter, resize_, resize_as_, resolve_conj, resolve_neg, set_,
 ):  # fmt: skip
     install(_function)
 for _name, _read in (("real", real), ("imag", imag)):

@@ -9,11 +9,12 @@ from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .checks import np_dtype
 from .extremes import over_dim
 from .getitem import copy_
 from .inplace import deliver
 from .record import Spec, op
-from .reduce import conjugate, delivered, named, prepared, require_float, require_tensor, shifted
+from .reduce import conjugate, delivered, is_complex, named, prepared, require_float, require_tensor, shifted
 from .samples import Arg, Sample
 from .shape_core import one_dim
 
@@ -115,14 +116,14 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> T
     return _running(cumprod_op, "cumprod", input, dim, dtype, out)
 
 
-def cumsum_(self: Tensor, dim: int) -> Tensor:
+def cumsum_(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """In-place form of ``cumsum``."""
-    return copy_(self, cumsum(self, dim))
+    return copy_(self, cumsum(self, dim, dtype=dtype))
 
 
-def cumprod_(self: Tensor, dim: int) -> Tensor:
+def cumprod_(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """In-place form of ``cumprod``."""
-    return copy_(self, cumprod(core.contiguous_copy(self), dim))
+    return copy_(self, cumprod(core.contiguous_copy(self), dim, dtype=dtype))
 
 
 # --- log space
@@ -130,13 +131,19 @@ def cumprod_(self: Tensor, dim: int) -> Tensor:
 
 def _log_infer(x: Any, *, dim: int) -> Spec:
     require_float("logcumsumexp", x.dtype)
-    if x.dtype.kind == "c":
-        raise DTypeError("logcumsumexp: complex tensors are not supported.")
     return Spec(tuple(x.shape), x.dtype)
 
 
 def _log_rule(F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: int) -> tuple[Any, ...]:
-    """``sum_(i>=k) g_i exp(x_k - y_i)``, summed in log space for the positive and the negative part of ``g``."""
+    """``sum_(i>=k) g_i exp(x_k - y_i)``, summed in log space: for the positive and the negative part of a real ``g``,
+    whose difference may cancel, so that single precision is summed in double."""
+    if is_complex(x):
+        logs = F.sub(F.log(g), conjugate(F, y))
+        total = F.flip(F.logcumsumexp(F.flip(logs, dims=(dim,)), dim=dim), dims=(dim,))
+        return (F.exp(F.add(total, conjugate(F, x))),)
+    own, double = np_dtype(x), numpy_dtype("float64")
+    if own != double:
+        g, x, y = (F.cast(part, dtype=double) for part in (g, x, y))
     low = -float("inf")
     level = F.where(F.eq(y, low), 0.0, y)
 
@@ -147,7 +154,8 @@ def _log_rule(F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: int) -> tuple[
         total = F.flip(F.logcumsumexp(F.flip(logs, dims=(dim,)), dim=dim), dims=(dim,))
         return F.exp(F.add(total, x))
 
-    return (F.sub(part(1.0), part(-1.0)),)
+    to_x = F.sub(part(1.0), part(-1.0))
+    return (to_x if own == double else F.cast(to_x, dtype=own),)
 
 
 logcumsumexp_op = op(
@@ -155,14 +163,19 @@ logcumsumexp_op = op(
     infer=_log_infer,
     rule=_log_rule,
     keeps=("x", "y"),
-    samples=_samples(-5.0, 5.0),
+    samples=_samples(-5.0, 5.0, Sample((Arg((3, 4), kind="c"),), {"dim": 1}, name="complex")),
     doc="``log(cumsum(exp(x)))`` along ``dim`` without overflow.",
 )
 
 
 def logcumsumexp(input: Tensor, dim: int, *, out: Any = None) -> Tensor:
-    """``log(cumsum(exp(input), dim))``, computed without overflow. Raises DTypeError for integers and complex."""
+    """``log(cumsum(exp(input), dim))``, computed without overflow. Raises DTypeError for integers."""
     return _running(logcumsumexp_op, "logcumsumexp", input, dim, None, out)
+
+
+def logcumsumexp_(self: Tensor, dim: int) -> Tensor:
+    """In-place form of ``logcumsumexp``."""
+    return copy_(self, logcumsumexp(core.contiguous_copy(self), dim))
 
 
 # --- extremes
@@ -195,14 +208,21 @@ cummax_op, cummin_op = (
 _Running = {name: named(name, "values indices") for name in ("cummax", "cummin")}
 
 
-def cummax(input: Tensor, dim: int) -> Any:
+def cummax(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """The named tuple (values, indices) of the largest element so far along ``dim``; NaN stays once it was met."""
-    return _Running["cummax"](*over_dim(cummax_op, "cummax", input, dim))
+    return _extreme("cummax", cummax_op, input, dim, out)
 
 
-def cummin(input: Tensor, dim: int) -> Any:
+def cummin(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """The named tuple (values, indices) of the smallest element so far along ``dim``; NaN stays once it was met."""
-    return _Running["cummin"](*over_dim(cummin_op, "cummin", input, dim))
+    return _extreme("cummin", cummin_op, input, dim, out)
+
+
+def _extreme(name: str, record: Any, input: Tensor, dim: int, out: Any) -> Any:
+    values, indices = over_dim(record, name, input, dim)
+    if out is not None:
+        values, indices = deliver(name, values, out[0]), deliver(name, indices, out[1])
+    return _Running[name](values, indices)
 
 
 # --- differences
@@ -237,5 +257,5 @@ def diff(
     return x if out is None else deliver("diff", x, out)
 
 
-for _function in (cummax, cummin, cumprod, cumprod_, cumsum, cumsum_, diff, logcumsumexp):
+for _function in (cummax, cummin, cumprod, cumprod_, cumsum, cumsum_, diff, logcumsumexp, logcumsumexp_):
     install(_function)

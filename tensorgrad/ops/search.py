@@ -81,7 +81,7 @@ def isin(
         raise TypeError("isin: one of elements and test_elements must be a tensor.")
     pair = [x if isinstance(x, Tensor) else tensor(x) for x in (elements, test_elements)]
     for x in pair:
-        if x._data.dtype.kind in "bc" or x._data.dtype.name == "bfloat16" or x._data.dtype.name == "float16":
+        if x._data.dtype.kind in "bc":
             raise DTypeError(f"isin: Unsupported input type encountered for isin(): {x.dtype}.")
     dtype = numpy_dtype(result_name((key_of(pair[0]._data), key_of(pair[1]._data))))
     wanted, known = [x if x._data.dtype == dtype else core.cast(x, dtype=dtype) for x in pair]

@@ -504,7 +504,7 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
 # --- in place: the tensor itself takes another shape
 
 
-def _become(name: str, x: Tensor, view: Tensor) -> Tensor:
+def become(name: str, x: Tensor, view: Tensor) -> Tensor:
     """Make ``x`` what its ``view`` is: the same memory, seen in another shape."""
     base = x if x._base is None else x._base
     if grad_state.recording and x._tracked and base._tracked and base._node is None:
@@ -525,7 +525,7 @@ def _become(name: str, x: Tensor, view: Tensor) -> Tensor:
 
 def _installed_in_place(function: Any, *names: str) -> None:
     def in_place(self: Tensor, *args: Any, **named: Any) -> Tensor:
-        return _become(names[0], self, function(self, *args, **named))
+        return become(names[0], self, function(self, *args, **named))
 
     in_place.__name__ = names[0]
     in_place.__doc__ = f"In-place form of ``{function.__name__}``: the tensor itself takes the other shape."

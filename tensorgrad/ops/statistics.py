@@ -59,7 +59,7 @@ def cov(
     across = away if weights is None else pw.mul(away, weights)
     across = across.t().conj() if x._data.dtype.kind == "c" else across.t()
     products: Any = pw.div(away @ across, norm)
-    return products.squeeze()  # type: ignore[no-any-return]
+    return products.squeeze()
 
 
 def _observations(input: Any, fweights: Any, aweights: Any) -> tuple[Any, Any, Any, Any]:
@@ -107,7 +107,7 @@ def corrcoef(input: Tensor) -> Tensor:
     c = pw.div(pw.div(c, deviation.unsqueeze(1)), deviation.unsqueeze(0))
     if c._data.dtype.kind == "c":
         return pw.complex_(c.real.clamp(-1, 1), c.imag.clamp(-1, 1))
-    return c.clamp(-1, 1)  # type: ignore[no-any-return]
+    return c.clamp(-1, 1)
 
 
 # --- quantiles
@@ -184,7 +184,7 @@ def _quantile(
         result = reshape(result, (result.shape[0],))
     if probabilities._data.ndim == 0:
         result = result.squeeze(0)
-    return result if out is None else deliver(name, result, out)  # type: ignore[no-any-return]
+    return result if out is None else deliver(name, result, out)
 
 
 def _probabilities(name: str, input: Tensor, q: Any) -> Tensor:

@@ -23,7 +23,7 @@ from .reduce import (
     with_dims,
 )
 from .samples import Sample
-from .shape_core import dims_of, one_dim
+from .shape_core import contiguous_copy, dims_of, one_dim
 
 __all__ = ["norm", "renorm"]
 
@@ -158,7 +158,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Any = None
 
 def renorm_(self: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """In-place form of ``renorm``."""
-    return copy_(self, renorm(self, p, dim, maxnorm))
+    return copy_(self, renorm(contiguous_copy(self), p, dim, maxnorm))
 
 
 install(norm)

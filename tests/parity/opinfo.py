@@ -47,7 +47,8 @@ def resolve(name: str) -> Callable[..., Any] | None:
                 found = getattr(found, part)
         except AttributeError:
             continue
-        return found
+        if callable(found) or isinstance(found, property):
+            return found
     return None
 
 

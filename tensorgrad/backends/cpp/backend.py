@@ -160,6 +160,10 @@ class CppBackend(NumpyBackend):
         found = super().var if x.dtype.kind == "c" else self.c.var
         return found(x, dim=dim, correction=correction, keepdim=keepdim)
 
+    def logsumexp(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+        found = super().logsumexp if x.dtype.kind == "c" else self.c.logsumexp
+        return found(x, dim=dim, keepdim=keepdim)
+
     def cumsum(self, x: Any, *, dim: int) -> Any:
         return (super().cumsum if x.dtype.kind == "c" else self.c.cumsum)(x, dim=dim)
 

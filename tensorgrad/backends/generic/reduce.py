@@ -86,7 +86,7 @@ class ReduceKernels:
         with np.errstate(all="ignore"):
             if elements_in(x.shape, dim) == 0:
                 return xp.full(reduced_shape(x.shape, dim, keepdim), -np.inf, dtype=x.dtype)
-            top = xp.asarray(xp.max(w, axis=dim, keepdims=True))
+            top = xp.asarray(xp.max(w.real if w.dtype.kind == "c" else w, axis=dim, keepdims=True))
             top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
             out = xp.log(xp.sum(xp.exp(w - top), axis=dim, keepdims=True)) + top
         return xp.asarray(out).reshape(reduced_shape(x.shape, dim, keepdim)).astype(x.dtype, copy=False)

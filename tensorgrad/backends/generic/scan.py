@@ -30,10 +30,18 @@ class ScanKernels:
 
     def logcumsumexp(self, x: Any, *, dim: int) -> Any:
         out = wide(x).copy()
+        add = self._complex_logaddexp if x.dtype.kind == "c" else self.xp.logaddexp
         with np.errstate(all="ignore"):
             for before, after in _distances(out.ndim, dim, out.shape[dim]):
-                out[after] = self.xp.logaddexp(out[before], out[after])
+                out[after] = add(out[before], out[after])
         return out.astype(x.dtype, copy=False)
+
+    def _complex_logaddexp(self, a: Any, b: Any) -> Any:
+        """``log(exp(a) + exp(b))``, shifted by the larger real part."""
+        xp = self.xp
+        first = a.real >= b.real
+        high, low = xp.where(first, a, b), xp.where(first, b, a)
+        return xp.where(xp.isfinite(high.real), high + xp.log(1 + xp.exp(low - high)), high)
 
     def linear_recurrence(self, a: Any, b: Any, *, dim: int) -> Any:
         """A stretch of the recurrence maps ``h`` to ``a h + b``; two neighbouring stretches make one."""
