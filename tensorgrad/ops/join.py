@@ -169,7 +169,7 @@ def _dim_to_cut(name: str, input: Any, dim: int) -> tuple[int, int]:
 
 
 def split(
-    input: Tensor, split_size_or_sections: int | Sequence[int] | None = None, dim: int = 0, *, split_size: Any = None
+    input: Tensor, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None
 ) -> tuple[Tensor, ...]:
     """Views of ``split_size`` slices along ``dim`` each (the last may have fewer), or of as many as ``sections`` name.
 
