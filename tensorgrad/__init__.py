@@ -103,7 +103,22 @@ _HOMES = {
 }  # fmt: skip
 
 if TYPE_CHECKING:
-    from . import autograd, backends, compiler, config, dispatch, errors, expr, func, nn, optim, random, testing, utils
+    from . import (
+        autograd,
+        backends,
+        compiler,
+        config,
+        dispatch,
+        errors,
+        expr,
+        func,
+        nn,
+        optim,
+        random,
+        special,
+        testing,
+        utils,
+    )
     from . import fft as fft
     from . import linalg as linalg
     from .fft.short_time import *  # noqa: F403
@@ -114,6 +129,7 @@ if TYPE_CHECKING:
 
     # `ops` collects its names at run time; a type checker must be told where they are
     from .ops.activation import *  # noqa: F403
+    from .ops.arithmetic import *  # noqa: F403
     from .ops.calculus import *  # noqa: F403
     from .ops.combine import *  # noqa: F403
     from .ops.compare import *  # noqa: F403
@@ -142,6 +158,7 @@ if TYPE_CHECKING:
     from .ops.scan import *  # noqa: F403
     from .ops.scattered_views import *  # noqa: F403
     from .ops.search import *  # noqa: F403
+    from .ops.selection import *  # noqa: F403
     from .ops.shape import *  # noqa: F403
     from .ops.softmax import *  # noqa: F403
     from .ops.sort import *  # noqa: F403
@@ -218,6 +235,7 @@ __all__ = [
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",
+    "special",
     "strided",
     "testing",
     "uint8",

@@ -17,8 +17,9 @@ class ShapeError(TensorgradError, RuntimeError, ValueError):
     """Raised when shapes do not fit each other, or a shape is impossible (negative, too large)."""
 
 
-class DTypeError(TensorgradError, RuntimeError, TypeError):
-    """Raised when an op does not take a dtype, or inputs' dtypes do not go together."""
+class DTypeError(TensorgradError, NotImplementedError, TypeError):
+    """Raised when an op does not take a dtype, or inputs' dtypes do not go together. It is also the RuntimeError that
+    PyTorch raises, of the class NotImplementedError where a kernel lacks the dtype."""
 
 
 class InputDTypeError(DTypeError, ValueError):

@@ -25,6 +25,7 @@ from .generic.index import IndexKernels
 from .generic.loss import LossKernels
 from .generic.matmul import MatmulKernels
 from .generic.norm import NormKernels
+from .generic.numeric import NumericKernels
 from .generic.optim import OptimKernels
 from .generic.pool import PoolKernels
 from .generic.random import RandomKernels
@@ -50,7 +51,7 @@ _CPU = Device("cpu")
 class Backend(
     ShapeKernels, MoreShapeKernels, ReduceKernels, ScanKernels, IndexKernels, SortKernels, MatmulKernels, ConvKernels,
     PoolKernels, SoftmaxKernels, NormKernels, LossKernels, EmbeddingKernels, AttentionKernels, RandomKernels,
-    OptimKernels, FoldKernels, ResizeKernels, SamplerKernels,
+    OptimKernels, FoldKernels, ResizeKernels, SamplerKernels, NumericKernels,
 ):  # fmt: skip
     """Who computes. Subclass it, fill in the four facts, register the class (``tensorgrad.backends`` entry point)."""
 

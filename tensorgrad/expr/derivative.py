@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import AutogradError
 from . import functions as fn
 from .node import Expr, as_expr, symbol, topological
 
@@ -67,6 +68,12 @@ def _atan2(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
     return norm * b, -(norm * a)
 
 
+def _gamma_density(a: Expr, x: Expr) -> Expr:
+    return fn.exp((a - 1) * fn.log(x) - x - fn.lgamma(a))
+
+
+_UNKNOWN_IN_FIRST = frozenset(("igamma", "igammac", "zeta"))  # nor does PyTorch know these derivatives
+
 _ZERO: Rule = lambda g, y, *args: (None,) * len(args)  # noqa: E731 - a table of one-line rules reads best
 
 _TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
@@ -117,6 +124,9 @@ RULES: dict[str, Rule] = {
     "erfinv": _holomorphic(lambda x, y: (1 / _TWO_OVER_SQRT_PI) * fn.exp(y * y)),
     "lgamma": _holomorphic(lambda x, y: fn.digamma(x)),
     "digamma": _holomorphic(lambda x, y: fn.polygamma(1, x)),
+    "igamma": lambda g, y, a, x: (None, g * _gamma_density(a, x)),
+    "igammac": lambda g, y, a, x: (None, -(g * _gamma_density(a, x))),
+    "zeta": lambda g, y, s, q: (None, -(g * (s * fn.zeta(s + 1, q)))),
     "cast": lambda g, y, x: (g,),
     "sign": lambda g, y, x: (_turned(g, y, x),),
     **dict.fromkeys(("floor", "ceil", "trunc", "round", "floordiv", "truncdiv"), _ZERO),
@@ -155,6 +165,10 @@ def vector_jacobian(outputs: Sequence[Expr], seeds: Sequence[Expr], wrt: Sequenc
             parts = (g * fn.polygamma(node.value + 1, node.args[0]),)
         else:
             parts = RULES[node.op](g, node, *node.args)
+            if node.op in _UNKNOWN_IN_FIRST and leads_to_wanted[node.args[0]]:
+                raise AutogradError(
+                    f"the derivative of {node.op} with respect to its first argument is not implemented."
+                )
         for arg, part in zip(node.args, parts, strict=True):
             if part is not None and leads_to_wanted[arg]:
                 received[arg] = received[arg] + part if arg in received else part

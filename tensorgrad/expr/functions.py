@@ -10,12 +10,77 @@ from typing import Any
 from .node import Expr, as_expr, call, constant
 
 __all__ = [
-    "abs", "acos", "acosh", "angle", "asin", "asinh", "atan", "atan2", "atanh", "cast", "ceil", "complex_", "conj",
-    "cos", "cosh", "digamma", "div", "eq", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "floor_divide",
-    "fmod", "ge", "gt", "imag", "isfinite", "isinf", "isnan", "le", "lgamma", "log", "log1p", "log2", "log10",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "ne", "polygamma", "pow",
-    "real", "reciprocal", "remainder", "round", "rsqrt", "shl", "shr", "sigmoid", "sign", "sin", "sinh", "sqrt",
-    "square", "tan", "tanh", "trunc", "truncdiv", "where",
+    "abs",
+    "acos",
+    "acosh",
+    "alike",
+    "angle",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cast",
+    "ceil",
+    "complex_",
+    "conj",
+    "cos",
+    "cosh",
+    "digamma",
+    "div",
+    "eq",
+    "erf",
+    "erfc",
+    "erfinv",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "floor_divide",
+    "fmod",
+    "ge",
+    "gt",
+    "igamma",
+    "igammac",
+    "imag",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "le",
+    "lgamma",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "lt",
+    "maximum",
+    "minimum",
+    "ne",
+    "polygamma",
+    "pow",
+    "real",
+    "reciprocal",
+    "remainder",
+    "round",
+    "rsqrt",
+    "shl",
+    "shr",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+    "trunc",
+    "truncdiv",
+    "where",
+    "zeta",
 ]  # fmt: skip
 
 
@@ -53,12 +118,18 @@ eq, ne, lt, le, gt, ge = (_binary(op) for op in ("eq", "ne", "lt", "le", "gt", "
 atan2, fmod, truncdiv, div, pow = (_binary(op) for op in ("atan2", "fmod", "truncdiv", "div", "pow"))
 floor_divide = _binary("floordiv")
 maximum, minimum = _binary("max"), _binary("min")
+igamma, igammac, zeta = _binary("igamma"), _binary("igammac"), _binary("zeta")
 shl, shr, complex_ = _binary("shl"), _binary("shr"), _binary("complex")
 
 
 def where(condition: Any, a: Any, b: Any) -> Expr:
     """``a`` where the condition holds, ``b`` elsewhere; both are evaluated."""
     return call("where", condition, a, b)
+
+
+def alike(x: Any, other: Any) -> Expr:
+    """``x`` in the dtype that it and ``other`` are promoted to."""
+    return where(True, x, other)
 
 
 def cast(x: Any, dtype: str) -> Expr:

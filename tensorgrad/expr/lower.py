@@ -8,6 +8,7 @@ Python numbers compute among themselves as in Python, in f64, and take the type 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +32,11 @@ _PYTHON_TYPE = {"py:bool": "bool", "py:int": "int64", "py:float": "float64", "py
 _FLOATING = frozenset((
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
-    "polygamma", "div", "atan2", "angle",
+    "polygamma", "div", "atan2", "angle", "igamma", "igammac", "zeta",
 ))  # fmt: skip
 _REAL_ONLY = frozenset((
-    "exp2", "expm1", "log1p", "erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma", "atan2", "fmod", "floordiv",
-    "truncdiv", "floor", "ceil", "trunc", "round", "min", "max", "lt", "le", "gt", "ge",
+    "erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma", "atan2", "fmod", "floordiv",
+    "truncdiv", "floor", "ceil", "trunc", "round", "igamma", "igammac", "zeta", "min", "max", "lt", "le", "gt", "ge",
 ))  # fmt: skip
 _COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 _INTEGERS_ONLY = frozenset(("and", "or", "xor", "shl", "shr"))
@@ -191,6 +192,8 @@ class _Lowering:
             return self.floating_floor_division(values, kind, key)
         elif op == "sign" and kind in ("c64", "c128"):
             return self.complex_sign(values[0], name, key)
+        elif op in ("exp2", "expm1", "log1p") and kind in ("c64", "c128"):
+            return _Value(self.complex_exponential(op, values[0], kind), key)
         if op == "polygamma":
             values.insert(0, self.const(float(node.value), kind))
         result = self.emit(op, kind, *values)
@@ -228,6 +231,27 @@ class _Lowering:
         at_zero = self.emit("eq", "bool", size, self.const(0.0, real))
         size = self.emit("where", real, at_zero, self.const(1.0, real), size)
         return _Value(self.emit("div", kind, value, self.emit("cast", kind, size)), key)
+
+    def complex_exponential(self, op: str, value: int, kind: str) -> int:
+        """exp2, expm1 and log1p from the two parts, which keeps the digits near zero."""
+        if op == "exp2":
+            return self.emit("exp", kind, self.emit("mul", kind, value, self.const(math.log(2), kind)))
+        real = "f32" if kind == "c64" else "f64"
+
+        def emit(op: str, *args: int) -> int:
+            return self.emit(op, real, *args)
+
+        x, y = emit("real", value), emit("imag", value)
+        one, two, half = (self.const(number, real) for number in (1.0, 2.0, 0.5))
+        if op == "expm1":  # e**x cos y - 1 = expm1(x) cos y - 2 sin(y / 2)**2
+            sine = emit("sin", emit("mul", y, half))
+            turned = emit("mul", two, emit("mul", sine, sine))
+            shrunk = emit("sub", emit("mul", emit("expm1", x), emit("cos", y)), turned)
+            return self.emit("complex", kind, shrunk, emit("mul", emit("exp", x), emit("sin", y)))
+        # |1 + z|**2 = 1 + x (x + 2) + y**2
+        excess = emit("add", emit("mul", x, emit("add", x, two)), emit("mul", y, y))
+        size = emit("mul", half, emit("log1p", excess))
+        return self.emit("complex", kind, size, emit("atan2", y, emit("add", one, x)))
 
     def on_bools(self, op: str, args: list[_Value], values: list[int], key: str) -> _Value:
         same = {"add": "or", "mul": "and", "max": "or", "min": "and"}.get(op, op)

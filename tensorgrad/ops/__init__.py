@@ -13,7 +13,18 @@ from .numpy_names import accept, accept_in_methods
 
 # not families: the machinery, and records that users reach through other names
 _INTERNAL = frozenset(
-    ("elementwise", "inplace", "numpy_names", "operators", "pointwise", "record", "samples", "shape_core")
+    (
+        "elementwise",
+        "inplace",
+        "numeric",
+        "numpy_names",
+        "operators",
+        "pointwise",
+        "record",
+        "samples",
+        "shape_core",
+        "signatures",
+    )
 )
 # families that only ``nn.functional`` has functions of: loaded with it, so that the package is imported fast
 _LATER = frozenset((
@@ -27,7 +38,7 @@ def load_all() -> None:
         importlib.import_module(f"{__name__}.{name}")
     from .late import HOMES
 
-    for name in sorted({"fft", "linalg", *HOMES.values()}):
+    for name in sorted({"fft", "linalg", "special", *HOMES.values()}):
         importlib.import_module(f"{__name__.partition('.')[0]}.{name}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import DTypeError
+from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .reduce import all_op, require_tensor
@@ -27,13 +27,13 @@ def _all(holds: Any) -> bool:
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """Elementwise ``|input - other| <= atol + rtol * |other|``; equal infinities are close, NaN only if ``equal_nan``.
 
-    Raises: DTypeError for tensors of different dtypes; ValueError for negative tolerances.
+    Raises: DTypeError for tensors of different dtypes; ArgumentError for negative tolerances.
     """
     a, b = require_tensor("isclose", input), require_tensor("isclose", other)
     if a.dtype != b.dtype:
         raise DTypeError(f"isclose: the tensors have different dtypes, {input.dtype} and {other.dtype}.")
     if rtol < 0 or atol < 0:
-        raise ValueError(f"isclose: tolerances must not be negative, got rtol={rtol}, atol={atol}.")
+        raise ArgumentError(f"isclose: tolerances must not be negative, got rtol={rtol}, atol={atol}.")
     close = pw.eq(input, other)
     if equal_nan and a.dtype.kind not in "bui":
         close = pw.logical_or(close, pw.logical_and(pw.isnan(input), pw.isnan(other)))

@@ -17,8 +17,8 @@ __all__: list[str] = []  # users know them as functions of nn.functional
 def _starts(sample: Any, size: int, window: int, outputs: int) -> Any:
     """Where the windows begin, (n, c, outputs): steps of ``(size - window) / (outputs - 1)``, rounded from a random
     phase; the last one ends with the input."""
-    from .public import where
     from .ranges import arange
+    from .selection import where
 
     if outputs == 1:
         return sample.unsqueeze(-1).long() * 0 + (size - window)

@@ -9,7 +9,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import check_reduction, legacy_reduction, require_float, require_tensors
 from .loss import reduce_losses
-from .public import where
+from .selection import where
 
 __all__: list[str] = []  # users know them as functions of nn.functional
 

@@ -19,7 +19,7 @@ def accept(function: Any) -> Any:
     Calls inside the package go to the function itself: only users' calls pay for the look at their keywords.
     """
     code = getattr(function, "__code__", None)
-    if code is None or hasattr(function, "__wrapped__"):
+    if code is None or hasattr(function, "__wrapped__") or hasattr(function, "takes_numpy_names"):
         return function
     own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     renamed = {other: name for other, name in _NAMES.items() if name in own and other not in own}

@@ -7,7 +7,11 @@ from typing import Any
 from ..dtypes import PYTHON_KEYS
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .arithmetic import pow as checked_pow
+from .arithmetic import pow_
 from .elementwise import Elementwise
+from .public import positive
+from .signatures import require_tensor_arguments
 
 _NUMBERS = frozenset(PYTHON_KEYS)
 
@@ -23,6 +27,8 @@ def _operator(name: str, op: Elementwise, *, reflected: bool = True, inplace: bo
         return NotImplemented
 
     def backward(self: Tensor, other: Any) -> Any:
+        if not isinstance(self, Tensor):
+            require_tensor_arguments(f"__r{name}__", self=self)
         return op(other, self) if _is_operand(other) else NotImplemented
 
     def in_place(self: Tensor, other: Any) -> Any:
@@ -53,7 +59,13 @@ for _name, _op in {
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     _operator(_name, getattr(pw, _name), reflected=False, inplace=False)
 
+# what Python 2 called division; PyTorch has kept the names
+for _kept in ("__div__", "__rdiv__", "__idiv__"):
+    install(getattr(Tensor, _kept.replace("div", "truediv")), _kept)
+
 install(lambda self: pw.neg(self), "__neg__")
-install(lambda self: self, "__pos__")
+install(lambda self: positive(self), "__pos__")
 install(lambda self: pw.abs(self), "__abs__")
 install(lambda self: pw.bitwise_not(self), "__invert__")
+install(lambda self, other: checked_pow(self, other) if _is_operand(other) else NotImplemented, "__pow__")
+install(lambda self, other: pow_(self, other) if _is_operand(other) else NotImplemented, "__ipow__")

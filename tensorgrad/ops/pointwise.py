@@ -68,7 +68,7 @@ lerp = elementwise(
         fn.lt(fn.abs(weight), 0.5), input + weight * (end - input), end - (end - input) * (1 - weight)
     ),
     name="lerp",
-    vjp=lambda g, y, a, b, w: (g * (1 - w), g * w, g * (b - a)),
+    vjp=lambda g, y, a, b, w: (g * fn.conj(1 - w), g * fn.conj(w), g * fn.conj(b - a)),
     samples=binary(third=(0.1, 0.4)),
 )
 addcmul = elementwise(
@@ -92,26 +92,42 @@ log10 = elementwise(fn.log10, name="log10", samples=unary(0.1, 4))
 log1p = elementwise(fn.log1p, name="log1p", samples=unary(-0.6, 4))
 sqrt = elementwise(fn.sqrt, name="sqrt", samples=unary(0.2, 4))
 rsqrt = elementwise(fn.rsqrt, name="rsqrt", samples=unary(0.3, 4))
+
+
+def _logaddexp(a: Any, b: Any) -> Any:
+    first = fn.ge(fn.real(a), fn.real(b))
+    large, small = fn.where(first, a, b), fn.where(first, b, a)
+    return fn.where(fn.eq(a, b) & fn.isinf(a), a, large + fn.log1p(fn.exp(small - large)))
+
+
+def _share(a: Any, b: Any) -> Any:
+    """``exp(a) / (exp(a) + exp(b))``. Only where both are infinite is it unknown, and taken as a half; elsewhere equal
+    ones have a second derivative."""
+    return fn.where(fn.eq(a, b) & fn.isinf(a), 0.5, fn.sigmoid(a - b))
+
+
 logaddexp = elementwise(
-    lambda input, other: fn.where(
-        fn.eq(input, other) & fn.isinf(input),
-        input,
-        fn.maximum(input, other) + fn.log1p(fn.exp(-fn.abs(input - other))),
-    ),
+    _logaddexp,
     name="logaddexp",
-    vjp=lambda g, y, a, b: (
-        # only where both are infinite is the difference unknown; elsewhere equal ones have a second derivative
-        g * fn.where(fn.eq(a, b) & fn.isinf(a), 0.5, fn.sigmoid(a - b)),
-        g * fn.where(fn.eq(a, b) & fn.isinf(a), 0.5, fn.sigmoid(b - a)),
-    ),
+    vjp=lambda g, y, a, b: (g * fn.conj(_share(a, b)), g * fn.conj(_share(b, a))),
     samples=binary(),
 )
+
+
+def _xlogy(a: Any, b: Any) -> Any:
+    b = fn.alike(b, a)  # an integer is promoted before its logarithm is taken, not after
+    return fn.where(fn.eq(a, 0) & ~fn.isnan(b), 0.0, a * fn.log(b))
+
+
 xlogy = elementwise(
-    lambda input, other: fn.where(fn.eq(input, 0) & ~fn.isnan(other), 0.0, input * fn.log(other)),
+    _xlogy,
     name="xlogy",
-    vjp=lambda g, y, a, b: (g * fn.where(fn.eq(a, 0) & fn.le(b, 0), 0.0, fn.log(b)), g * (a / b)),
+    vjp=lambda g, y, a, b: (
+        g * fn.where(fn.eq(a, 0) & fn.le(b, 0), 0.0, fn.log(fn.alike(b, g))), g * (a / fn.alike(b, g))
+    ),
     samples=binary(input=(0.3, 2), other=(0.3, 2)),
-)
+    doc="``input * log(other)``, and 0 where ``input`` is 0.",
+)  # fmt: skip
 
 # --- trigonometry
 sin = elementwise(fn.sin, name="sin", samples=unary())
@@ -131,7 +147,7 @@ sinc = elementwise(
     lambda input: fn.where(fn.eq(input, 0), 1.0, fn.sin(math.pi * input) / (math.pi * input)),
     name="sinc",
     vjp=lambda g, y, x: (
-        fn.where(fn.eq(x, 0), 0.0, g * ((fn.cos(math.pi * x) - fn.sin(math.pi * x) / (math.pi * x)) / x)),
+        fn.where(fn.eq(x, 0), 0.0, g * fn.conj((fn.cos(math.pi * x) - fn.sin(math.pi * x) / (math.pi * x)) / x)),
     ),
     samples=unary(0.2, 2),
 )
@@ -144,6 +160,20 @@ lgamma = elementwise(fn.lgamma, name="lgamma", samples=unary(0.4, 4))
 digamma = elementwise(fn.digamma, name="digamma", samples=unary(0.4, 4))
 sigmoid = elementwise(fn.sigmoid, name="sigmoid", samples=unary())
 logit = elementwise(lambda input: fn.log(input / (1 - input)), name="logit", samples=unary(0.1, 0.9))
+
+
+def _logit_within(x: Any, eps: Any) -> Any:
+    inside = fn.where(fn.lt(x, eps), eps, fn.where(fn.gt(x, 1 - eps), 1 - eps, x))
+    return fn.log(inside / (1 - inside))
+
+
+logit_within = elementwise(
+    _logit_within,
+    name="logit_within",
+    vjp=lambda g, y, x, eps: (fn.where(fn.lt(x, eps) | fn.gt(x, 1 - eps), 0, g / (x * (1 - x))), None),
+    samples=unary(0.1, 0.9, avoid=(0.3, 0.7), extra=(0.3,)),
+    doc="``logit`` of what is limited to ``[eps, 1 - eps]``.",
+)
 
 # --- rounding
 floor = elementwise(fn.floor, name="floor", samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))

@@ -1,93 +1,119 @@
 """The elementwise functions as users call them: PyTorch's signatures, Tensor methods, in-place forms, ``out=``.
 
-Most are the records of ``pointwise`` as they stand, with ``out=`` added; the few whose arguments need thought are
-written out. A name listed here becomes ``tensorgrad.name``, ``Tensor.name`` and, where it has one, ``Tensor.name_``.
+Most are the records of ``pointwise`` and ``numeric`` as they stand, published by ``signatures``; functions whose
+arguments need thought are written out here, in ``arithmetic`` and in ``selection``.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dtypes import DType, as_dtype, key_of, result_name
 from ..dtypes import can_cast as can_cast
 from ..dtypes import promote_types as promote_types
 from ..errors import DTypeError
 from ..tensor import Tensor, install
+from . import numeric as nm
 from . import pointwise as pw
-from .create import as_operand, check_storable
-from .elementwise import Elementwise
-from .inplace import deliver, write_into
+from .inplace import assign, deliver, write_into
+from .signatures import install_in_place, publish, require_tensor_arguments
 
-_PLAIN = (
-    "abs", "acos", "acosh", "angle", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_left_shift",
-    "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "conj", "cos", "cosh", "digamma", "eq",
-    "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "ge", "gt", "isfinite",
-    "isinf", "isnan", "le", "lerp", "lgamma", "log", "log10", "log1p", "log2", "logaddexp", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "reciprocal",
-    "remainder", "rsqrt", "sigmoid", "sign", "sin", "sinc", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "xlogy",
+# by what may be a Python number: see ``signatures``
+_UNARY = (
+    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "cos", "cosh", "deg2rad",
+    "digamma", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "frac", "isfinite", "isinf", "isnan",
+    "isneginf", "isposinf", "isreal", "lgamma", "log", "log10", "log1p", "log2", "logical_not", "neg", "rad2deg",
+    "reciprocal", "rsqrt", "sigmoid", "signbit", "sin", "sinc", "sinh", "sqrt", "tan", "tanh", "trunc",
 )  # fmt: skip
+_BINARY = {
+    "any": ("bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "floor_divide",
+            "mul", "remainder", "xlogy"),
+    "other": ("copysign", "eq", "fmod", "ge", "gt", "le", "lt", "ne"),
+    "none": ("atan2", "fmax", "fmin", "gcd", "heaviside", "hypot", "lcm", "ldexp", "logaddexp", "logaddexp2",
+             "logical_and", "logical_or", "logical_xor", "maximum", "minimum", "nextafter"),
+}  # fmt: skip
 _ALIASES = {
     "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
     "arctan2": "atan2", "arctanh": "atanh", "fix": "trunc", "greater": "gt", "greater_equal": "ge", "less": "lt",
     "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne",
 }  # fmt: skip
-_NO_INPLACE = frozenset(("angle", "conj", "isfinite", "isinf", "isnan", "maximum", "minimum"))
+_NO_INPLACE = frozenset((
+    "fmax", "fmin", "isfinite", "isinf", "isnan", "isneginf", "isposinf", "isreal", "logaddexp", "logaddexp2",
+    "maximum", "minimum", "signbit",
+))  # fmt: skip
 
 __all__ = [
-    "add", "addcdiv", "addcmul", "clamp", "clamp_max", "clamp_min", "clip", "complex", "div", "divide", "logit",
-    "masked_fill", "nan_to_num", "pow", "result_type", "round", "sub", "subtract", "true_divide", "where",
-    "can_cast", "promote_types", *_PLAIN, *_ALIASES,
+    "angle", "can_cast", "complex", "conj", "conj_physical", "frexp", "logit", "polar", "positive",
+    "promote_types", "result_type", "round", "sgn", "sign", *_UNARY,
+    *(name for group in _BINARY.values() for name in group), *_ALIASES,
 ]  # fmt: skip
 
-
-def _public(name: str, record: Elementwise) -> Callable[..., Any]:
-    """The record as a function with ``out=``; without it the call costs nothing extra."""
-
-    def function(*inputs: Any, out: Any = None, **named: Any) -> Any:
-        if named:
-            inputs = _by_name(record, inputs, named)
-        if out is not None:
-            return deliver(name, record(*inputs), out)
-        return record(*inputs)
-
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = record.__doc__ or f"Elementwise ``{record.formula}``."
-    return function
-
-
-def _by_name(record: Elementwise, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    rest = list(record.inputs[len(inputs) :])
-    unknown = [key for key in named if key not in rest]
-    if unknown:
-        raise TypeError(f"{record.name}() got an unexpected keyword argument {unknown[0]!r}")
-    missing = [key for key in rest if key not in named]
-    if missing:
-        raise TypeError(f"{record.name}() is missing the argument {missing[0]!r}")
-    return (*inputs, *(named[key] for key in rest))
-
-
-def _install_inplace(name: str, record: Elementwise) -> None:
-    def in_place(self: Tensor, *others: Any) -> Tensor:
-        return write_into(record, self, (self, *others), {})
-
-    in_place.__name__ = f"{name}_"
-    in_place.__doc__ = f"In-place form of ``{name}``."
-    install(in_place)
-
-
-for _name in _PLAIN:
-    _record = getattr(pw, _name)
-    globals()[_name] = _public(_name, _record)
-    # the method is the record itself behind one call: the shortest way from x.exp() to the kernel
-    install(globals()[_name], _name)
-    if _name not in _NO_INPLACE:
-        _install_inplace(_name, _record)
+for _numbers, _names in [("any", _UNARY), *_BINARY.items()]:
+    for _name in _names:
+        _record = getattr(pw, _name, None) or getattr(nm, _name)
+        globals()[_name] = publish(_name, _record, numbers=_numbers, inplace=_name not in _NO_INPLACE)
 for _alias, _name in _ALIASES.items():
     globals()[_alias] = globals()[_name]
     install(globals()[_name], _alias)
     if _name not in _NO_INPLACE:
         install(getattr(Tensor, f"{_name}_"), f"{_alias}_")
+
+
+def sign(input: Tensor, *, out: Any = None) -> Any:
+    """-1, 0 or 1. Raises DTypeError for complex numbers, whose direction is ``sgn``."""
+    if isinstance(input, Tensor) and input.dtype.category == 3:
+        raise DTypeError("sign: complex numbers have no sign; their direction is sgn().")
+    result = pw.sign(input)
+    return result if out is None else deliver("sign", result, out)
+
+
+class MantissaExponent(NamedTuple):
+    """What ``frexp`` returns."""
+
+    mantissa: Tensor
+    exponent: Tensor
+
+
+sgn: Callable[..., Any] = publish("sgn", pw.sign)
+
+
+def frexp(input: Tensor, *, out: Any = None) -> Any:
+    """(mantissa, exponent) with ``input = mantissa * 2**exponent`` and ``0.5 <= abs(mantissa) < 1``.
+
+    Raises DTypeError unless ``input`` is floating point.
+    """
+    require_tensor_arguments("frexp", input=input)
+    parts = nm.frexp(input)
+    if out is not None:
+        parts = tuple(deliver("frexp", part, target) for part, target in zip(parts, out, strict=True))
+    return MantissaExponent(*parts)
+
+
+def positive(input: Tensor) -> Any:
+    """``input`` itself, as ``+input``. Raises DTypeError for bool tensors."""
+    require_tensor_arguments("positive", input=input)
+    if not input.dtype.category:
+        raise DTypeError("positive: not defined for bool tensors; convert to an integer dtype first.")
+    return input
+
+
+def conj(input: Tensor) -> Any:
+    """The conjugates of complex numbers, computed at once; a real tensor is returned itself."""
+    require_tensor_arguments("conj", input=input)
+    return input if isinstance(input, Tensor) and input.dtype.category < 3 else pw.conj(input)
+
+
+def conj_physical(input: Tensor, *, out: Any = None) -> Any:
+    """The conjugates of complex numbers; a real tensor is returned itself."""
+    result = conj(input)
+    return result if out is None else deliver("conj_physical", result, out)
+
+
+def conj_physical_(self: Tensor) -> Tensor:
+    """In-place form of ``conj_physical``."""
+    return write_into(pw.conj, self, (self,), {}) if self.dtype.category == 3 else self
 
 
 def angle(input: Tensor, *, out: Any = None) -> Any:
@@ -97,226 +123,65 @@ def angle(input: Tensor, *, out: Any = None) -> Any:
     return result if out is None else deliver("angle", result, out)
 
 
-def add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
-    """``input + alpha * other``."""
-    result = pw.add(input, other) if alpha == 1 else pw.add_scaled(input, other, alpha)
-    return result if out is None else deliver("add", result, out)
-
-
-def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
-    """``input - alpha * other``."""
-    result = pw.sub(input, other) if alpha == 1 else pw.sub_scaled(input, other, alpha)
-    return result if out is None else deliver("sub", result, out)
-
-
-def add_(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-    """In-place form of ``add``."""
-    if alpha == 1:
-        return write_into(pw.add, self, (self, other), {})
-    return write_into(pw.add_scaled, self, (self, other, alpha), {})
-
-
-def sub_(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-    """In-place form of ``sub``."""
-    if alpha == 1:
-        return write_into(pw.sub, self, (self, other), {})
-    return write_into(pw.sub_scaled, self, (self, other, alpha), {})
-
-
-def _divider(rounding_mode: str | None) -> Elementwise:
-    found = {None: pw.div, "floor": pw.floor_divide, "trunc": pw.trunc_divide}.get(rounding_mode)
-    if found is None:
-        raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}.")
-    return found
-
-
-def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
-    """``input / other``; with ``rounding_mode`` "floor" or "trunc" the quotient is rounded, in the inputs' dtype."""
-    result = _divider(rounding_mode)(input, other)
-    return result if out is None else deliver("div", result, out)
-
-
-def div_(self: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
-    """In-place form of ``div``."""
-    return write_into(_divider(rounding_mode), self, (self, other), {})
-
-
-def pow(input: Any, exponent: Any, *, out: Any = None) -> Any:
-    """``input ** exponent``. Raises DTypeError for an integer tensor to a negative integer power."""
-    result = _checked_pow(input, exponent)
-    return result if out is None else deliver("pow", result, out)
-
-
-def _checked_pow(input: Any, exponent: Any) -> Any:
-    if type(exponent) is int and isinstance(input, Tensor):
-        if exponent < 0 and input.dtype.category < 2:
-            raise DTypeError("pow: integers to negative integer powers are not allowed; use input.float() ** exponent.")
-        if exponent == 2:
-            return pw.square(input)
-        if exponent == 3 and input.dtype.category > 1:
-            return pw.cube(input)
-    elif type(exponent) is float and isinstance(input, Tensor) and input.dtype.category > 1:
-        special = {2.0: pw.square, 3.0: pw.cube, 0.5: pw.sqrt}.get(exponent)
-        if special is not None:
-            return special(input)
-    return pw.pow(input, exponent)
-
-
-def pow_(self: Tensor, exponent: Any) -> Tensor:
-    """In-place form of ``pow``."""
-    return write_into(pw.pow, self, (self, exponent), {})
-
-
-def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -> Any:
-    """``input`` limited to ``[min, max]``; either bound may be None, a number or a tensor."""
-    record, inputs = _clamping(input, min, max)
-    result = record(*inputs)
-    return result if out is None else deliver("clamp", result, out)
-
-
-def _clamping(input: Any, low: Any, high: Any) -> tuple[Elementwise, tuple[Any, ...]]:
-    if low is None and high is None:
-        raise ValueError("clamp: at least one of min and max must be given.")
-    if isinstance(input, Tensor) and input.dtype.category == 1:  # a bound that wraps would limit to another number
-        for bound in (low, high):
-            if type(bound) is int:
-                check_storable("clamp", bound, input.dtype)
-    if high is None:
-        return pw.clamp_min, (input, low)
-    if low is None:
-        return pw.clamp_max, (input, high)
-    return pw.clamp_both, (input, low, high)
-
-
-def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """In-place form of ``clamp``."""
-    record, inputs = _clamping(self, min, max)
-    return write_into(record, self, inputs, {})
-
-
-def clamp_min(input: Tensor, min: Any) -> Any:
-    """``input``, but not below ``min``."""
-    return pw.clamp_min(input, min)
-
-
-def clamp_max(input: Tensor, max: Any) -> Any:
-    """``input``, but not above ``max``."""
-    return pw.clamp_max(input, max)
+def _rounded(input: Any, decimals: int) -> Any:
+    if decimals == 0:
+        return pw.round(input)
+    if isinstance(input, Tensor) and input.dtype.category < 2:
+        raise DTypeError(f"round: decimals need a floating-point tensor, got {input.dtype}.")
+    scale = 10.0 ** builtins.abs(decimals)
+    if decimals > 0:
+        return pw.div(pw.round(pw.mul(input, scale)), scale)
+    return pw.mul(pw.round(pw.div(input, scale)), scale)
 
 
 def round(input: Tensor, *, decimals: int = 0, out: Any = None) -> Any:
     """The nearest integer, halves to the even one; with ``decimals`` the nearest multiple of ``10**-decimals``."""
-    if decimals == 0:
-        result = pw.round(input)
-    elif decimals > 0:
-        result = pw.round(input * 10.0**decimals) / 10.0**decimals
-    else:
-        result = pw.round(input / 10.0**-decimals) * 10.0**-decimals
+    result = _rounded(input, decimals)
     return result if out is None else deliver("round", result, out)
 
 
-def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = None) -> Any:
-    """``input`` where ``condition`` holds, else ``other``; with the condition alone, ``nonzero(as_tuple=True)``."""
-    if input is None and other is None:
-        return condition.nonzero(as_tuple=True)
-    if isinstance(condition, Tensor) and condition.dtype.name not in ("bool", "uint8"):
-        raise DTypeError(f"where: the condition must be bool, got {condition.dtype}. Write condition != 0.")
-    for number, tensor in ((input, other), (other, input)):
-        if type(number) is int and isinstance(tensor, Tensor) and tensor.dtype.category == 1:
-            check_storable("where", number, tensor.dtype)
-    result = pw.where(condition, input, other)
-    return result if out is None else deliver("where", result, out)
-
-
-def _fill_value(input: Tensor, mask: Any, value: Any) -> Any:
-    if not isinstance(mask, Tensor) or mask.dtype.name != "bool":
-        raise DTypeError(f"masked_fill: the mask must be a bool tensor, got {getattr(mask, 'dtype', type(mask))}.")
-    ready = as_operand("masked_fill", value)
-    if isinstance(ready, Tensor):
-        if ready._data.ndim:
-            raise DTypeError(f"masked_fill: value must be a number or a 0-d tensor, got {tuple(ready.shape)}.")
-        if ready.dtype.category == 3 > input.dtype.category:
-            raise DTypeError(f"masked_fill: value cannot be converted to {input.dtype} without overflow: {ready!r}.")
-        return ready.to(input.dtype)
-    kind = input._data.dtype.kind
-    if type(ready).__name__ == "complex" and kind != "c":
-        raise DTypeError(f"masked_fill: value cannot be converted to {input.dtype} without overflow: {ready!r}.")
-    if kind == "b":
-        return ready != 0
-    if isinstance(ready, float) and kind in "iu" and abs(ready) < 2.0**63:
-        ready = int(ready)  # towards zero, as PyTorch
-    check_storable("masked_fill", ready, input.dtype)
-    return ready
-
-
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """``input`` with ``value`` where ``mask`` is True. Raises DTypeError for a mask that is not bool."""
-    return pw.masked_fill(input, mask, _fill_value(input, mask, value))
-
-
-def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """In-place form of ``masked_fill``."""
-    return write_into(pw.masked_fill, self, (self, mask, _fill_value(self, mask, value)), {})
-
-
-def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, out: Any = None) -> Any:
-    """``input + value * tensor1 * tensor2``."""
-    result = pw.addcmul(input, tensor1, tensor2, value)
-    return result if out is None else deliver("addcmul", result, out)
-
-
-def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, out: Any = None) -> Any:
-    """``input + value * tensor1 / tensor2``. Raises DTypeError for integer tensors."""
-    if tensor1.dtype.category < 2 and tensor2.dtype.category < 2:
-        raise DTypeError("addcdiv: integer division is not supported; convert with .float().")
-    result = pw.addcdiv(input, tensor1, tensor2, value)
-    return result if out is None else deliver("addcdiv", result, out)
-
-
-def addcmul_(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
-    """In-place form of ``addcmul``."""
-    return write_into(pw.addcmul, self, (self, tensor1, tensor2, value), {})
-
-
-def addcdiv_(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
-    """In-place form of ``addcdiv``."""
-    return write_into(pw.addcdiv, self, (self, tensor1, tensor2, value), {})
+def round_(self: Tensor, *, decimals: int = 0) -> Tensor:
+    """In-place form of ``round``."""
+    if decimals == 0:
+        return write_into(pw.round, self, (self,), {})
+    return write_into(assign, self, (self, _rounded(self, decimals)), {})
 
 
 def logit(input: Tensor, eps: float | None = None, *, out: Any = None) -> Any:
     """``log(x / (1 - x))``, with ``x`` limited to ``[eps, 1 - eps]`` if ``eps`` is given."""
-    result = pw.logit(input if eps is None else pw.clamp_both(input, eps, 1 - eps))
+    result = pw.logit(input) if eps is None else pw.logit_within(input, float(eps))
     return result if out is None else deliver("logit", result, out)
 
 
-def nan_to_num(
-    input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None, *, out: Any = None
-) -> Any:
-    """NaN and infinities replaced by numbers; infinities by default by the dtype's largest and lowest."""
-    if input.dtype.category < 2:
-        result: Any = input.clone()
-    else:
-        largest = _largest(input.dtype)
-        result = pw.nan_to_num(
-            input, nan, largest if posinf is None else posinf, -largest if neginf is None else neginf
+def logit_(self: Tensor, eps: float | None = None) -> Tensor:
+    """In-place form of ``logit``."""
+    record, inputs = (pw.logit, (self,)) if eps is None else (pw.logit_within, (self, float(eps)))
+    return write_into(record, self, inputs, {})
+
+
+def _of_two_parts(name: str, record: Any, first: Any, second: Any, out: Any) -> Any:
+    if first.dtype != second.dtype or first.dtype.name not in ("float32", "float64"):
+        raise DTypeError(
+            f"{name}: expected two tensors of float32 or of float64, got {first.dtype} and {second.dtype}."
         )
-    return result if out is None else deliver("nan_to_num", result, out)
-
-
-def _largest(dtype: DType) -> float:
-    import numpy as np
-
-    if dtype.name == "bfloat16":
-        return 3.3895313892515355e38
-    return float(np.finfo(dtype.np).max)
+    result = record(first, second)
+    if out is None:
+        return result
+    if out.dtype is not result.dtype:
+        raise DTypeError(f"{name}: the result is {result.dtype}, out is {out.dtype}.")
+    return deliver(name, result, out)
 
 
 def complex(real: Tensor, imag: Tensor, *, out: Any = None) -> Any:
     """The complex tensor of these parts, two of the same floating dtype. Raises DTypeError otherwise."""
-    if real.dtype != imag.dtype or real.dtype.name not in ("float32", "float64"):
-        raise DTypeError(f"complex: expected two tensors of float32 or of float64, got {real.dtype} and {imag.dtype}.")
-    result = pw.complex_(real, imag)
-    return result if out is None else deliver("complex", result, out)
+    require_tensor_arguments("complex", real=real, imag=imag)
+    return _of_two_parts("complex", pw.complex_, real, imag, out)
+
+
+def polar(abs: Tensor, angle: Tensor, *, out: Any = None) -> Any:
+    """The complex tensor of these sizes and angles, two of the same floating dtype. Raises DTypeError otherwise."""
+    require_tensor_arguments("polar", abs=abs, angle=angle)
+    return _of_two_parts("polar", nm.polar, abs, angle, out)
 
 
 def result_type(tensor1: Any, tensor2: Any) -> DType:
@@ -325,20 +190,10 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
     return as_dtype(result_name(keys))
 
 
-clip, subtract, divide, true_divide = clamp, sub, div, div
 _methods: tuple[Callable[..., Any], ...] = (
-    add, add_, addcdiv, addcdiv_, addcmul, addcmul_, angle, clamp, clamp_, clamp_max, clamp_min, div, div_, logit,
-    masked_fill, masked_fill_, nan_to_num, pow, pow_, round, sub, sub_,
+    angle, conj, conj_physical, conj_physical_, frexp, logit, logit_, positive, round,
+    round_, sign,
 )  # fmt: skip
 for _given in _methods:
     install(_given)
-_other_names: dict[str, Callable[..., Any]] = {
-    "clip": clamp, "clip_": clamp_, "subtract": sub, "subtract_": sub_, "divide": div, "divide_": div_,
-    "true_divide": div, "true_divide_": div_, "__pow__": pow,
-}  # fmt: skip
-for _alias, _taken in _other_names.items():
-    install(_taken, _alias)
-_install_inplace("round", pw.round)
-_install_inplace("clamp_min", pw.clamp_min)
-_install_inplace("clamp_max", pw.clamp_max)
-install(lambda self, condition, other: where(condition, self, other), "where")
+install_in_place("sign", pw.sign)

@@ -29,7 +29,7 @@ REAL = (
     "add", "sub", "mul", "div", "fmod", "pow", "min", "max", "atan2", "neg", "abs", "sign", "floor", "ceil", "trunc",
     "round", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "sin", "cos", "tan",
     "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma",
-    "digamma", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "complex",
+    "digamma", "zeta", "igamma", "igammac", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "complex",
 )  # fmt: skip
 COMPLEX = (
     "add", "sub", "mul", "div", "pow", "neg", "abs", "exp", "log", "log2", "log10", "sqrt", "rsqrt", "sigmoid", "sin",

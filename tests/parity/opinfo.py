@@ -248,7 +248,8 @@ def weights(like: Any, seed: int) -> Any:
 def close_or_zero(got: Any, want: Any, what: str, loose: float = 1) -> None:
     if got is None or want is None:
         some = want if got is None else got
-        if some is not None and (np.abs(host(some)) > TOLERANCE.get(dtype_name(some), (0, 0))[1]).any():
+        # a rule of PyTorch's may leave rounding where the derivative is zero
+        if some is not None and (np.abs(host(some)) > TOLERANCE.get(dtype_name(some), (0, 0))[1] * loose).any():
             raise Difference(f"{what}: {'None' if got is None else 'not None'}, PyTorch has the opposite, not zero")
         return
     close(got, want, what, loose=loose)
@@ -372,6 +373,8 @@ def error_differences(entry: Entry) -> Iterator[str]:
                     args, kwargs = ours((sample.input, *sample.args)), ours(dict(sample.kwargs))
             except (Untranslatable, AttributeError, ValueError):  # NumPy has at most 64 dimensions
                 continue
+            if not refuses(entry.op, sample):
+                continue
             raised: Any = None
             result: Any = None
             try:
@@ -384,6 +387,15 @@ def error_differences(entry: Entry) -> Iterator[str]:
             elif not isinstance(raised, case.error_type):
                 seen = f"{type(raised).__name__} {str(raised)[:60]}"
                 yield f"{call}: {seen}, PyTorch raises {case.error_type} {case.error_regex[:60]}"
+
+
+def refuses(theirs: Callable[..., Any], sample: Any) -> bool:
+    """Whether PyTorch really raises: the table lists some inputs that only its Python reference refuses."""
+    try:
+        theirs(sample.input, *sample.args, **sample.kwargs)
+    except Exception:  # noqa: BLE001
+        return True
+    return False
 
 
 def summary(sample: Any) -> str:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ...dtypes import when_default_changes
+from ...expr.node import topological
 from ..numpy.backend import NumpyBackend
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ _FLOATS_ONLY = frozenset((
 ))  # fmt: skip
 
 
+# Primitives that the extension's interpreter does not know: a formula with one of them runs on NumPy.
+_NUMPY_ONLY = frozenset(("igamma", "igammac", "zeta"))
+
+
 class CppBackend(NumpyBackend):
     name = "cpp"
 
@@ -84,7 +89,7 @@ class CppBackend(NumpyBackend):
         return dict(self.c.memory_stats())
 
     def formula_kernel(self, op: Elementwise) -> Callable[..., Any]:
-        if not hasattr(self.c, "Formula"):
+        if not hasattr(self.c, "Formula") or any(node.op in _NUMPY_ONLY for node in topological(op.results)):
             return super().formula_kernel(op)
 
         def specialize(keys: tuple[str, ...]) -> tuple[Any, Any]:

@@ -67,7 +67,8 @@ _STORE = {
     "complex64": ("c64", "{}"),
     "complex128": ("c128", "{}"),
 }
-_SPECIAL = frozenset(("erfinv", "lgamma", "digamma", "polygamma"))
+_INCOMPLETE = frozenset(("igamma", "igammac"))
+_SPECIAL = frozenset(("erfinv", "lgamma", "digamma", "polygamma", "zeta")) | _INCOMPLETE
 _LIGHT_ON_COMPLEX = frozenset(
     ("load", "const", "cast", "add", "sub", "mul", "neg", "conj", "complex", "where", "real", "imag")
 )
@@ -273,6 +274,8 @@ def unit(programs: Sequence[Program], kernels: Sequence[str]) -> str:
     parts.append(source_file("core.cuh"))
     if ops & _SPECIAL:
         parts.append(source_file("special.cuh"))
+    if ops & _INCOMPLETE:
+        parts.append(source_file("gamma.cuh"))
     if is_complex:
         parts.append(source_file("complex.cuh"))
     return "\n".join([*parts, *kernels])

@@ -1,4 +1,5 @@
-// Special functions that CUDA's library does not have, or not in the form needed: erfinv, lgamma, digamma, polygamma.
+// Special functions that CUDA's library does not have, or not in the form needed: erfinv, lgamma, digamma, zeta,
+// polygamma; the incomplete gamma integrals are in gamma.cuh.
 //
 // float goes through double: these are rare, and near their roots a float recurrence has no digits left.
 #pragma once
@@ -80,10 +81,10 @@ TG_FN double digamma(double x) {
 }
 TG_FN float digamma(float x) { return (float)digamma((double)x); }
 
-// Hurwitz zeta for s >= 2, q > 0: direct terms up to q >= 10, then Euler-Maclaurin (DLMF 25.11.5).
+// Hurwitz zeta for s > 1, q > 0: twelve direct terms, then Euler-Maclaurin (DLMF 25.11.5).
 TG_FN double hurwitz(double s, double q) {
   double sum = 0.0;
-  while (q < 10.0) {
+  for (int k = 0; k < 12; ++k) {
     sum += ::pow(q, -s);
     q += 1.0;
   }
@@ -101,24 +102,28 @@ TG_FN double hurwitz(double s, double q) {
   return sum;
 }
 
-// (-1)^(n+1) n! sum_k 1/(x+k)^(n+1). Left of 1/2 the poles on both sides of x are split off at the nearest one, so that
-// no term cancels and none is summed one by one, however far left x lies.
+// sum_k (q + k)^-s; left of 0 for integer s alone. Left of 1/2 the poles on both sides of q are split off at the nearest
+// one, so that no term cancels and none is summed one by one, however far left q lies.
+TG_FN double zeta(double s, double q) {
+  if (s != s || q != q || s < 1.0) return quiet_nan(s);
+  if (s == 1.0) return infinity(s);
+  if (q <= 0.0 && q == ::floor(q)) return infinity(q);
+  if (q == infinity(q)) return 0.0;
+  if (q >= 0.5) return hurwitz(s, q);
+  if (q < 0.0 && s != ::floor(s)) return quiet_nan(s);
+  const double alternating = ::fmod(s, 2.0) == 0.0 ? 1.0 : -1.0;
+  const double pole = ::rint(q), rest = q - pole;
+  double sum = (rest < 0.0 ? alternating : 1.0) * ::pow(::fabs(rest), -s) + hurwitz(s, 1.0 + rest);
+  if (pole != 0.0) sum += alternating * (hurwitz(s, 1.0 - rest) - hurwitz(s, 1.0 - q));
+  return sum;
+}
+TG_FN float zeta(float s, float q) { return (float)zeta((double)s, (double)q); }
+
+// (-1)^(n+1) n! sum_k 1/(x+k)^(n+1)
 TG_FN double polygamma(double order, double x) {
   if (order == 0.0) return digamma(x);
   const double s = order + 1.0;
-  const double alternating = ::fmod(s, 2.0) == 0.0 ? 1.0 : -1.0;
-  double zeta;
-  if (x != x) return x;
-  if (x >= 0.5) {
-    zeta = hurwitz(s, x);
-  } else if (x == ::floor(x)) {
-    zeta = infinity(x);
-  } else {
-    const double pole = ::rint(x), rest = x - pole;
-    zeta = ::pow(rest, -s) + hurwitz(s, 1.0 + rest);
-    if (pole != 0.0) zeta += alternating * (hurwitz(s, 1.0 - rest) - hurwitz(s, 1.0 - x));
-  }
-  return alternating * ::exp(::lgamma(s)) * zeta;
+  return (::fmod(s, 2.0) == 0.0 ? 1.0 : -1.0) * ::exp(::lgamma(s)) * zeta(s, x);
 }
 TG_FN float polygamma(float order, float x) { return (float)polygamma((double)order, (double)x); }
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...dtypes import numpy_dtype
 from ...expr import Program
-from . import special
+from . import gamma, special
 from .convert import converted
 
 __all__ = ["evaluate"]
@@ -96,6 +96,7 @@ _OTHERS: dict[str, Callable[..., Any]] = {
     "div": _div, "sign": _sign, "fmod": _fmod, "idiv": _idiv, "pow": _pow, "rsqrt": _rsqrt, "sigmoid": _sigmoid,
     "complex": _complex, "erf": special.erf, "erfc": special.erfc, "erfinv": special.erfinv,
     "lgamma": special.lgamma, "digamma": special.digamma, "polygamma": special.polygamma,
+    "igamma": gamma.igamma, "igammac": gamma.igammac, "zeta": gamma.zeta,
 }  # fmt: skip
 
 

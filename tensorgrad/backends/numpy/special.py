@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .gamma import hurwitz_zeta
+
 
 def _on_host(xp: Any, kind: str, x: Any, function: Callable[[Any], Any]) -> Any:
     """Apply a host function to the elements; arrays of other namespaces bring kernels of their own for speed."""
@@ -94,7 +96,6 @@ def _erfinv(y: Any) -> Any:
 
 # B_2k / (2k): the asymptotic series of digamma
 _DIGAMMA_SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
-_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330)
 
 
 def _digamma(x: Any) -> Any:
@@ -121,32 +122,9 @@ def _digamma(x: Any) -> Any:
 
 
 def _polygamma(n: int, x: Any) -> Any:
-    """psi^(n)(x) = (-1)^(n+1) n! zeta(n+1, x), the Hurwitz zeta by Euler-Maclaurin; for x < 0 by recurrence upward."""
+    """psi^(n)(x) = (-1)^(n+1) n! zeta(n+1, x), with the Hurwitz zeta function."""
     if n == 0:
         return _digamma(x)
     sign = -1.0 if n % 2 == 0 else 1.0
-    return sign * math.factorial(n) * _hurwitz(n + 1, x)
-
-
-def _hurwitz(s: int, x: Any) -> Any:
-    with np.errstate(all="ignore"):
-        pole = (x <= 0) & (x == np.floor(x))
-        nan = np.isnan(x) | np.isneginf(x)
-        usable = ~(pole | nan | np.isinf(x))
-        z = np.where(usable, x, 1.0)
-        total = np.zeros_like(z)
-        below = int(max(0.0, math.ceil(-float(z.min())))) if z.size else 0
-        for _ in range(min(below, 10_000) + 12):
-            low = z < 12
-            total = np.where(low, total + np.where(low, z, 1.0) ** -s, total)
-            z = np.where(low, z + 1, z)
-        tail = z ** (1 - s) / (s - 1) + 0.5 * z**-s
-        factor = float(s)
-        power = z ** (-s - 1)
-        for k, b in enumerate(_BERNOULLI, 1):
-            tail = tail + b / math.factorial(2 * k) * factor * power
-            factor *= (s + 2 * k - 1) * (s + 2 * k)
-            power = power / (z * z)
-        result = total + tail
-        result = np.where(pole, np.inf, result)
-        return np.where(nan, np.nan, np.where(np.isposinf(x), 0.0, result))
+    factorial = float(math.factorial(n)) if n <= 170 else math.inf
+    return sign * factorial * hurwitz_zeta(n + 1, x)
