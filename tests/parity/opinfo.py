@@ -299,7 +299,8 @@ class Entry:
         "linalg.eigh": lambda r: (r[0], abs(r[1])),
     }
     RANDOM = ("svd_lowrank", "pca_lowrank", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided",
-              "empty_permuted", "rand_like", "randn_like", "randn", "randint", "randint_like", "bernoulli", "multinomial", "normal", "uniform",
+              "empty_permuted", "rand_like", "randn_like", "randn", "randint", "randint_like", "bernoulli",
+              "multinomial", "normal", "uniform",
               "nn.functional.dropout", "nn.functional.dropout2d", "nn.functional.dropout3d", "resize_", "resize_as_",
               "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout", "nn.functional.rrelu", "cauchy",
               "exponential", "geometric", "log_normal", "nn.functional.fractional_max_pool2d")  # fmt: skip
