@@ -1,0 +1,113 @@
+"""Formulas as ONNX nodes: the typed program of an elementwise op, instruction by instruction."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import PYTHON_KEYS, numpy_dtype, of_array
+from .graph import Graph, Value
+from .sizes import OnnxExporterError, Size
+
+__all__ = ["formula"]
+
+_DTYPES = {"bool": np.dtype(bool), "i64": np.dtype(np.int64), "f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+
+_NODES = {
+    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "neg": "Neg", "abs": "Abs", "min": "Min", "max": "Max",
+    "eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "exp": "Exp",
+    "log": "Log", "sqrt": "Sqrt", "sigmoid": "Sigmoid", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin",
+    "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "tanh": "Tanh", "asinh": "Asinh",
+    "acosh": "Acosh", "atanh": "Atanh", "erf": "Erf", "floor": "Floor", "ceil": "Ceil", "round": "Round",
+    "isnan": "IsNaN", "isinf": "IsInf", "where": "Where", "sign": "Sign", "pow": "Pow",
+}  # fmt: skip
+_LOGIC = {
+    ("and", "bool"): "And", ("or", "bool"): "Or", ("xor", "bool"): "Xor", ("not", "bool"): "Not",
+    ("and", "i64"): "BitwiseAnd", ("or", "i64"): "BitwiseOr", ("xor", "i64"): "BitwiseXor", ("not", "i64"): "BitwiseNot",
+}  # fmt: skip
+
+
+def _key(x: Any) -> str:
+    if isinstance(x, Value):
+        return of_array(x.dtype).name + ("" if x.ndim else ":0")
+    return "py:int" if isinstance(x, Size) else PYTHON_KEYS[type(x)]
+
+
+def formula(graph: Graph, op: Any, inputs: tuple[Any, ...]) -> list[str]:
+    """The names of the results of an elementwise op. Raises OnnxExporterError for functions that ONNX lacks."""
+    if op.name == "relu" and inputs[0].dtype.kind == "f":
+        return [graph.node("Relu", inputs[0])]
+    program = op.specialize(tuple(map(_key, inputs)))
+    names: list[str] = []
+    reached: list[frozenset[int]] = []
+    for code, kind, operands in program.code:
+        if kind not in _DTYPES:
+            raise OnnxExporterError(f"{op.name}: ONNX has no arithmetic of complex numbers.")
+        dtype = _DTYPES[kind]
+        if code == "load":
+            given = inputs[operands[0]]
+            own = isinstance(given, Value)
+            names.append(graph.cast(given.name, given.dtype, dtype) if own else graph.number(given, dtype))
+            reached.append(frozenset(operands if own else ()))
+            continue
+        if code == "const":
+            names.append(graph.constant(operands[0], dtype))
+            reached.append(frozenset())
+            continue
+        sources = operands[:1] if code == "wrap" else operands
+        kinds = [_DTYPES[program.code[i][1]] for i in sources]
+        reached.append(frozenset().union(*(reached[i] for i in sources)))
+        if code == "wrap":
+            narrow = graph.cast(names[operands[0]], dtype, numpy_dtype(operands[1]))
+            names.append(graph.cast(narrow, numpy_dtype(operands[1]), dtype))
+        elif code == "cast":
+            names.append(graph.cast(names[operands[0]], kinds[0], dtype))
+        else:
+            names.append(_instruction(graph, op.name, code, kind, [names[i] for i in operands], dtype))
+    arrays = {i for i, x in enumerate(inputs) if isinstance(x, Value)}
+    results = []
+    for (index, stored), (shape, _) in zip(program.outputs, graph.results, strict=True):
+        name = graph.cast(names[index], _DTYPES[program.code[index][1]], numpy_dtype(stored))
+        if reached[index] != arrays and not any(inputs[i].shape == shape for i in reached[index]):
+            name = graph.node("Expand", name, graph.sizes(shape))  # a result that not every input takes part in
+        results.append(name)
+    return results
+
+
+def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], dtype: Any) -> str:
+    node, const = graph.node, graph.constant
+    if (code, kind) in _LOGIC:
+        if kind == "i64" and graph.opset < 18:
+            raise OnnxExporterError(f"{op}: bits of integers need opset 18 or later.")
+        return node(_LOGIC[code, kind], *args)
+    if code in _NODES:
+        return node(_NODES[code], *args)
+    if code == "ne":
+        return node("Not", node("Equal", *args))
+    if code == "isfinite":
+        return node("Not", node("Or", node("IsNaN", *args), node("IsInf", *args)))
+    if code == "rsqrt":
+        return node("Reciprocal", node("Sqrt", *args))
+    if code == "exp2":
+        return node("Pow", const(2, dtype), *args)
+    if code == "expm1":
+        return node("Sub", node("Exp", *args), const(1, dtype))
+    if code == "log1p":
+        return node("Log", node("Add", *args, const(1, dtype)))
+    if code in ("log2", "log10"):
+        return node("Div", node("Log", *args), const(math.log(int(code[3:])), dtype))
+    if code == "erfc":
+        return node("Sub", const(1, dtype), node("Erf", *args))
+    if code == "trunc":
+        return node("Mul", node("Sign", *args), node("Floor", node("Abs", *args)))
+    if code == "fmod" and kind != "i64":
+        return node("Mod", *args, fmod=1)
+    if code in ("idiv", "fmod"):  # by zero gives zero
+        zero = const(0, dtype)
+        none = node("Equal", args[1], zero)
+        safe = node("Where", none, const(1, dtype), args[1])
+        done = node("Div", args[0], safe) if code == "idiv" else node("Mod", args[0], safe, fmod=1)
+        return node("Where", none, zero, done)
+    raise OnnxExporterError(f"{op}: ONNX has no function {code!r}; write the model without it.")
