@@ -25,7 +25,8 @@ _NODES = {
 }  # fmt: skip
 _LOGIC = {
     ("and", "bool"): "And", ("or", "bool"): "Or", ("xor", "bool"): "Xor", ("not", "bool"): "Not",
-    ("and", "i64"): "BitwiseAnd", ("or", "i64"): "BitwiseOr", ("xor", "i64"): "BitwiseXor", ("not", "i64"): "BitwiseNot",
+    ("and", "i64"): "BitwiseAnd", ("or", "i64"): "BitwiseOr", ("xor", "i64"): "BitwiseXor",
+    ("not", "i64"): "BitwiseNot",
 }  # fmt: skip
 
 

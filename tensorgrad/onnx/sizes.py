@@ -23,7 +23,7 @@ class OnnxExporterError(TensorgradError, RuntimeError):
 
 
 class Size:
-    """A sum of terms: coefficients by the names that are multiplied, e.g. ``{("batch",): 2, (): 1}`` for 2 batch + 1."""
+    """A sum of terms: coefficients by the names that are multiplied, ``{("batch",): 2, (): 1}`` for 2 batch + 1."""
 
     __slots__ = ("terms",)
 

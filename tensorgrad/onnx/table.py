@@ -489,7 +489,7 @@ def _attention(g: Graph, q: Value, k: Value, v: Value, mask: None, *, causal: bo
     return g.node("MatMul", g.node("Softmax", scores, axis=-1), v), None
 
 
-_MODES = {
+_MODES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nearest": ("nearest", "asymmetric", {"nearest_mode": "floor"}),
     "nearest-exact": ("nearest", "half_pixel", {"nearest_mode": "round_prefer_ceil"}),
     "linear": ("linear", "half_pixel", {}),

@@ -170,6 +170,8 @@ class Trace(Listener):
             self.fixed.update({slot: output for slot, output in zip(slots, outputs, strict=True) if slot >= 0})
 
     def _outdate(self, written: Any) -> None:
+        if not isinstance(written, np.ndarray):
+            raise OnnxExporterError("the model writes in place; move it and its inputs to the cpu to export it.")
         for other in self._alive:
             if other is not written and isinstance(other, np.ndarray) and np.may_share_memory(other, written):
                 self._slot[id(other)] = None

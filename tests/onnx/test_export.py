@@ -123,7 +123,8 @@ def digits():
 
 
 MODELS = {
-    "MLP": (lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3), nn.LogSoftmax(1)), floats(5)),
+    "MLP": (lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(),
+                                  nn.Linear(8, 3), nn.LogSoftmax(1)), floats(5)),
     "digits CNN": (digits, floats(1, 8, 8)),
     "residual": (lambda: Residual(4), floats(4, 6, 6)),
     "LSTM": (lambda: Recurrent(nn.LSTM, num_layers=2), floats(5, 3)),
@@ -135,14 +136,16 @@ MODELS = {
     "attention": (lambda: Attention(), floats(5, 8)),
     "encoder": (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2), floats(5, 8)),
     "autoencoder": (lambda: nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.GroupNorm(2, 4), nn.SiLU(),
-                                          nn.ConvTranspose2d(4, 1, 3, stride=2, padding=1, output_padding=1)), floats(1, 8, 8)),
+                                          nn.ConvTranspose2d(4, 1, 3, stride=2, padding=1, output_padding=1)),
+                    floats(1, 8, 8)),
     "pools": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 1), nn.AdaptiveAvgPool2d(1),
                                     nn.Flatten(), nn.Softmax(1)), floats(2, 9, 9)),
-    "norms": (lambda: nn.Sequential(nn.BatchNorm1d(4), nn.InstanceNorm1d(4, affine=True), nn.LayerNorm((4, 6)), nn.RMSNorm(6),
-                                    nn.BatchNorm1d(4, affine=False)), floats(4, 6)),
+    "norms": (lambda: nn.Sequential(nn.BatchNorm1d(4), nn.InstanceNorm1d(4, affine=True), nn.LayerNorm((4, 6)),
+                                    nn.RMSNorm(6), nn.BatchNorm1d(4, affine=False)), floats(4, 6)),
     "activations": (lambda: nn.Sequential(*[kind() for kind in (
         nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.PReLU,
-        nn.ReLU6, nn.SELU, nn.CELU, nn.SiLU, nn.Softplus, nn.Softsign, nn.Tanhshrink, nn.Hardshrink, nn.Softshrink)]), floats(7)),
+        nn.ReLU6, nn.SELU, nn.CELU, nn.SiLU, nn.Softplus, nn.Softsign, nn.Tanhshrink, nn.Hardshrink, nn.Softshrink)]),
+                    floats(7)),
 }  # fmt: skip
 
 
@@ -183,8 +186,8 @@ def test_opsets(opset):
 
 def test_two_dynamic_axes():
     model = GPT(True).eval()
-    for how in ({"dynamic_axes": {"tokens": {0: "batch", 1: "time"}}},
-                {"dynamic_shapes": {"tokens": {0: "batch", 1: "time"}}}, {"dynamic_shapes": ({0: "batch", 1: "time"},)}):  # fmt: skip
+    axes = {0: "batch", 1: "time"}
+    for how in ({"dynamic_axes": {"tokens": axes}}, {"dynamic_shapes": {"tokens": axes}}, {"dynamic_shapes": (axes,)}):
         session = exported(model, (tg.randint(0, 11, (2, 6)),), **how)
         assert session.get_outputs()[0].shape == ["batch", "time", 11]
         for shape in ((1, 1), (3, 9), (4, 2)):
@@ -205,7 +208,8 @@ def odd(x, y):
         tg.triu(x.T @ y), x.gather(1, y.argsort(1)), tg.einsum("bc,dc->bd", x, y), x.unsqueeze(-1).expand(b, c, 2),
         x.repeat(2, 1), x[:, 1:-1], x[:, None, ::2], x[0], x[-1], F.one_hot(x.argmax(1), c), x.masked_fill(y > 0, 0.0),
         x.norm(dim=1), F.pad(x, (1, 2), value=3.0), x.chunk(2, 1)[1], x.mean(), x.new_zeros(b, 2), x * b, x.tile(1, 2),
-        x.index_select(1, tg.tensor([2, 0])), F.normalize(x), x.bool(), x.reshape(-1), x.exp().log1p().expm1(), x // 0.3,
+        x.index_select(1, tg.tensor([2, 0])), F.normalize(x), x.bool(), x.reshape(-1), x.exp().log1p().expm1(),
+        x // 0.3,
     )  # fmt: skip
 
 
@@ -217,8 +221,10 @@ def test_many_calls():
 
 @pytest.mark.parametrize("mode", ("nearest", "bilinear", "bicubic"))
 def test_resize(mode):
-    model = nn.Upsample(scale_factor=2, mode=mode)
-    agree(exported(model, (tg.randn(1, 2, 4, 5),), dynamic_axes={"input": [0]}), model, (tg.randn(3, 2, 4, 5),))
+    def model(x):
+        return F.interpolate(x, scale_factor=2, mode=mode), F.interpolate(x, (7, 3), mode=mode)
+
+    agree(exported(model, (tg.randn(1, 2, 4, 5),), dynamic_axes={"x": [0]}), model, (tg.randn(3, 2, 4, 5),))
 
 
 def test_names_state_and_files(tmp_path):
@@ -298,5 +304,5 @@ def test_what_can_not_be_exported_says_why(name):
     ({"dynamic_axes": {"input": [5]}}, "dynamic axis 5"), ({"output_names": ["input"]}, "name of an input"),
 ))  # fmt: skip
 def test_wrong_options(how, words):
-    with pytest.raises(ValueError if words != "x" else TypeError, match=words):
+    with pytest.raises(ValueError, match=words):
         tg.onnx.export(nn.Linear(3, 2), (tg.ones(2, 3),), **how)
