@@ -112,6 +112,7 @@ def _asked_by_from() -> bool:
 def _torch() -> types.ModuleType:
     module = _Torch("torch", "tensorgrad under PyTorch's name: see tensorgrad.script.alias.")
     module.__dict__["__version__"] = VERSION
+    module.__spec__ = importlib.machinery.ModuleSpec("torch", None, is_package=True)
     module.__path__ = []
     # not tensorgrad.ops and tensorgrad._C, which are something else
     module.__dict__.update(ops=Ops(), _C=Core())
@@ -136,6 +137,7 @@ def install() -> None:
         raise RuntimeError("PyTorch is imported already; tensorgrad can't take its name. Start a new process.")
     for name in [name for name in sys.modules if name == "torch" or name.startswith("torch.")]:
         del sys.modules[name]
+    sys.path.append(str(PATH))  # for packages that look up the version of torch in its metadata
     sys.meta_path.insert(0, _Finder())
     sys.meta_path.append(_Last())
     importlib.import_module("torch")

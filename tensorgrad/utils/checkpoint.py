@@ -132,3 +132,23 @@ def checkpoint_sequential(functions: Sequence[Callable[..., Any]], segments: int
     for first, last in pairwise(bounds):
         input = checkpoint(part(first, last), input, **options)
     return input
+
+
+def get_device_states(*args: Any) -> tuple[list[int], list[Tensor]]:
+    """(numbers of the CUDA devices among the arguments, the generator's state once for each): for ``set_device_states``.
+
+    One generator serves all devices here.
+    """
+    from .. import random
+
+    found = {x.device.index or 0 for x in args if isinstance(x, Tensor) and x.device.type == "cuda"}
+    devices = sorted(found)
+    return devices, [random.get_rng_state() for _ in devices]
+
+
+def set_device_states(devices: Sequence[int], states: Sequence[Tensor], *, device_type: str | None = None) -> None:
+    """Continue from the states that ``get_device_states`` gave."""
+    from .. import random
+
+    for _, state in zip(devices, states, strict=True):
+        random.set_rng_state(state)

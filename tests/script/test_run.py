@@ -87,7 +87,9 @@ def test_a_missing_name_is_raised_where_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_module_and_exit_status(tmp_path: Path) -> None:
-    done = program(tmp_path, "import sys, torch\nprint(torch.ones(1).item(), sys.argv[1])\nsys.exit(3)", "x", module=True)
+    done = program(
+        tmp_path, "import sys, torch\nprint(torch.ones(1).item(), sys.argv[1])\nsys.exit(3)", "x", module=True
+    )
     assert (done.returncode, done.stdout) == (3, "1.0 x\n"), done.stderr
 
 
