@@ -6,19 +6,30 @@ Every function returns its tensor; none is recorded. ``generator`` gives the ran
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..autograd.grad_mode import no_grad
 from ..errors import ShapeError
+from ..ops.create import empty_like
+from ..ops.pointwise import where
 from ..random import Generator
 from ..tensor import Tensor
 
 __all__ = [
-    "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
-    "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+    "calculate_gain", "constant", "constant_", "dirac", "dirac_", "eye", "eye_", "kaiming_normal", "kaiming_normal_",
+    "kaiming_uniform", "kaiming_uniform_", "normal", "normal_", "ones_", "orthogonal", "orthogonal_", "sparse",
+    "sparse_", "trunc_normal_", "uniform", "uniform_", "xavier_normal", "xavier_normal_", "xavier_uniform",
+    "xavier_uniform_", "zeros_",
 ]  # fmt: skip
+
+
+_LINEAR = (
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid",
+)  # fmt: skip
 
 
 def calculate_gain(nonlinearity: str, param: Any = None) -> float:
@@ -30,22 +41,21 @@ def calculate_gain(nonlinearity: str, param: Any = None) -> float:
         param: the negative slope of "leaky_relu"; 0.01 if None.
     Raises: ValueError for another name.
     """
-    if nonlinearity in ("linear", "sigmoid") or nonlinearity.startswith(
-        ("conv1d", "conv2d", "conv3d", "conv_transpose")
-    ):
-        return 1.0
+    if nonlinearity in _LINEAR:
+        return 1
     if nonlinearity == "tanh":
         return 5.0 / 3
     if nonlinearity == "relu":
         return math.sqrt(2.0)
     if nonlinearity == "leaky_relu":
-        slope = 0.01 if param is None else float(param)
+        if param is not None and (isinstance(param, bool) or not isinstance(param, (int, float))):
+            raise ValueError(f"negative_slope {param} not a valid number")
+        slope = 0.01 if param is None else param
         return math.sqrt(2.0 / (1 + slope * slope))
     if nonlinearity == "selu":
         return 3.0 / 4
     raise ValueError(
-        f"Unsupported nonlinearity {nonlinearity!r}; known are linear, conv1d..3d, conv_transpose1d..3d, sigmoid, "
-        "tanh, relu, leaky_relu, selu."
+        f"Unsupported nonlinearity {nonlinearity}; known are {', '.join(_LINEAR)}, tanh, relu, leaky_relu, selu."
     )
 
 
@@ -53,15 +63,30 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     """(inputs, outputs) of one unit of a weight (out, in, *kernel). Raises ShapeError below two dimensions."""
     shape = tuple(tensor.shape)
     if len(shape) < 2:
-        raise ShapeError(f"fan in and fan out need a weight of at least 2 dimensions, got shape {shape}.")
+        raise ShapeError(
+            f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, got shape {shape}."
+        )
     kernel = math.prod(shape[2:])
     return shape[1] * kernel, shape[0] * kernel
 
 
 def _fan(tensor: Tensor, mode: str) -> int:
+    mode = mode.lower()
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"Mode {mode!r} not supported, please use one of fan_in, fan_out.")
+        raise ValueError(f"Mode {mode} not supported, please use one of fan_in, fan_out.")
     return fans(tensor)[mode == "fan_out"]
+
+
+# under the names that scripts take from PyTorch's file
+_calculate_fan_in_and_fan_out, _calculate_correct_fan = fans, _fan
+
+
+def _is_empty(tensor: Tensor) -> bool:
+    """Whether there is nothing to fill, and no fan to divide by; said, as it is seldom meant."""
+    if 0 not in tensor.shape:
+        return False
+    warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+    return True
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -103,7 +128,7 @@ def _put(tensor: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix; raises ShapeError unless 2-dimensional."""
     if tensor.ndim != 2:
-        raise ShapeError(f"eye_: only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}.")
+        raise ShapeError(f"eye_: Only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}.")
     return _put(tensor, np.eye(*tensor.shape, dtype=np.float32))
 
 
@@ -143,8 +168,8 @@ def kaiming_uniform_(
         a: the negative slope, with "leaky_relu".
     Source: He, Zhang, Ren, Sun 2015.
     """
-    if 0 in tensor.shape:
-        return tensor  # nothing to fill, and no fan to divide by
+    if _is_empty(tensor):
+        return tensor
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _fan(tensor, mode))
     return uniform_(tensor, -bound, bound, generator)
 
@@ -154,7 +179,7 @@ def kaiming_normal_(
     generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Normal with variance ``gain**2 / fan``; see ``kaiming_uniform_``."""
-    if 0 in tensor.shape:
+    if _is_empty(tensor):
         return tensor
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
 
@@ -163,17 +188,37 @@ def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
     generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Normal with values outside of [a, b] drawn again: by the inverse of the distribution function.
+    """Normal with values outside of [a, b] drawn again.
 
-    Raises ValueError for an empty interval.
+    By the inverse of the distribution function where [a, b] holds much of the distribution, else by rejection.
+    Raises ValueError for an empty interval. Warns if ``mean`` is more than 2 ``std`` away from it.
     """
     if a >= b:
         raise ValueError(f"trunc_normal_: the interval from {a} to {b} is empty.")
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be "
+            "incorrect.",
+            stacklevel=2,
+        )
     low, high = (0.5 * (1 + math.erf((bound - mean) / (std * math.sqrt(2)))) for bound in (a, b))
+    x: Any = tensor
     with no_grad():
-        x: Any = tensor
-        x.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
-        return x.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
+        if high - low > 0.3:
+            x.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
+            return x.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
+        peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2  # of the density within the interval, its logarithm
+        x.uniform_(a, b, generator=generator)
+        rejected = _rejected(x, mean, std, peak, generator)
+        while bool(rejected.any()):
+            x.copy_(where(rejected, empty_like(x).uniform_(a, b, generator=generator), x))
+            rejected = rejected & _rejected(x, mean, std, peak, generator)
+        return x
+
+
+def _rejected(x: Any, mean: float, std: float, peak: float, generator: Generator | None) -> Any:
+    """Which values are to be drawn again, so that those that stay are as frequent as the normal density says."""
+    return empty_like(x).uniform_(generator=generator).log() > ((x - mean) / std).square() * -0.5 - peak
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -210,3 +255,24 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
     with no_grad():
         mask: Any = ops.from_numpy(kept)  # type: ignore[attr-defined]
         return tensor.mul_(mask.to(tensor))
+
+
+def _older(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under its name without the underscore, which warns."""
+    name = function.__name__
+
+    def old(*args: Any, **kwargs: Any) -> Any:
+        warnings.warn(
+            f"`nn.init.{name[:-1]}` is now deprecated in favor of `nn.init.{name}`.", FutureWarning, stacklevel=2
+        )
+        return function(*args, **kwargs)
+
+    old.__name__ = old.__qualname__ = name[:-1]
+    old.__doc__ = f"The older name of ``{name}``."
+    return old
+
+
+uniform, normal, constant, eye, dirac = map(_older, (uniform_, normal_, constant_, eye_, dirac_))
+xavier_uniform, xavier_normal = _older(xavier_uniform_), _older(xavier_normal_)
+kaiming_uniform, kaiming_normal = _older(kaiming_uniform_), _older(kaiming_normal_)
+orthogonal, sparse = _older(orthogonal_), _older(sparse_)
