@@ -56,8 +56,10 @@ def test_drawn(name: str, how: dict[str, Any], shape: Any) -> None:
     assert abs(ours.std() / spread - 1) < 0.02
     grid = np.linspace(0.02, 0.98, 25)
     assert np.abs(np.quantile(ours, grid) - np.quantile(theirs, grid)).max() < 0.1 * spread
-    if "uniform" in name or "a" in how:  # bounded
-        assert abs(ours.max() - theirs.max()) < 0.1 * spread and abs(ours.min() - theirs.min()) < 0.3 * spread
+    if "b" in how:
+        assert how["a"] - 1e-5 <= ours.min() and ours.max() <= how["b"] + 1e-5
+    elif "uniform" in name:
+        assert abs(ours.max() - theirs.max()) < 0.1 * spread and abs(ours.min() - theirs.min()) < 0.1 * spread
     if name == "sparse_":
         assert ((ours == 0).sum(0) == (theirs == 0).sum(0)).all()
     first, second = (getattr(tg.nn.init, name)(tg.empty(4, 3), **how, generator=seeded(7)) for _ in range(2))

@@ -366,3 +366,59 @@ def test_paths(path: str) -> None:
     for library in ("torch", "tensorgrad"):
         assert callable(getattr(importlib.import_module(f"{library}.{home}"), name))
     assert callable(tg.nn.utils.weight_norm) and callable(tg.nn.utils.spectral_norm)
+
+
+MAPS = [("matrix_exp", (4, 4)), ("cayley", (4, 4)), ("householder", (4, 4)), ("householder", (3, 5)),
+        ("cayley", (5, 3)), (None, (3, 5)), (None, (4, 4))]  # fmt: skip
+
+
+@pytest.mark.parametrize("trivial", [True, False])
+@pytest.mark.parametrize(("kind", "shape"), MAPS)
+def test_orthogonal(kind: str | None, shape: Any, trivial: bool) -> None:
+    results, state = [], None
+    x = np.random.default_rng(0).normal(size=(2, shape[0]))
+    for ns in (torch, tg):
+        model = ns.nn.utils.parametrizations.orthogonal(
+            ns.nn.Linear(*shape).double(), orthogonal_map=kind, use_trivialization=trivial
+        )
+        q = model.weight
+        gram = q @ q.mT if shape[0] > shape[1] else q.mT @ q
+        np.testing.assert_allclose(gram.detach().numpy(), np.eye(min(shape)), atol=1e-9)
+        given = np.linalg.qr(np.random.default_rng(1).normal(size=(max(shape), max(shape))))[0][: shape[1], : shape[0]]
+        if trivial or kind == "householder" or (kind is None and shape != (4, 4)):
+            model.weight = ns.tensor(given)
+            np.testing.assert_allclose(model.weight.detach().numpy(), given, atol=1e-9)
+        else:
+            with pytest.raises(NotImplementedError):
+                model.weight = ns.tensor(given)
+        if state is None:
+            state = {k: v.clone() for k, v in model.state_dict().items()}
+            state["parametrizations.weight.original"] += torch.tensor(
+                np.random.default_rng(2).normal(size=shape[::-1]) * 0.1
+            )
+        assert list(model.state_dict()) == list(state)
+        model.load_state_dict(state)
+        leaves = list(model.parameters())
+        out = model(ns.tensor(x))
+        grads = ns.autograd.grad(out.sin().sum(), leaves, create_graph=True)
+        second = ns.autograd.grad(sum((g * g).sum() for g in grads), leaves, allow_unused=True)
+        results.append([out, *grads, *second])
+    close(results[1], results[0], rtol=1e-7, atol=1e-9)
+
+
+def test_orthogonal_errors() -> None:
+    for ns in (torch, tg):
+        orthogonal = ns.nn.utils.parametrizations.orthogonal
+        for layer, args in ((ns.nn.Linear(2, 2), ("nothing",)), (ns.nn.Linear(2, 2), ("bias",)),
+                            (ns.nn.Linear(2, 2), ("weight", "rotation"))):  # fmt: skip
+            with pytest.raises(ValueError):
+                orthogonal(layer, *args)
+
+
+def test_stateless() -> None:
+    layer = tg.nn.Linear(2, 1)
+    with pytest.warns(FutureWarning, match="func.functional_call"):
+        out = tg.nn.utils.stateless.functional_call(
+            layer, {"weight": tg.ones(1, 2), "bias": tg.zeros(1)}, tg.ones(1, 2)
+        )
+    assert out.item() == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ...autograd.grad_mode import no_grad
 from ...errors import DimError
 from ...tensor import Tensor
@@ -125,12 +127,11 @@ def spectral_norm(
 
 
 def _is_orthogonal(q: Any, eps: float | None = None) -> bool:
-    from ... import finfo
     from ...ops.ranges import eye
 
     q = q.mT if q.shape[-2] < q.shape[-1] else q
     k = q.shape[-1]
-    eps = 10.0 * k * finfo(q.dtype).eps if eps is None else eps
+    eps = 10.0 * k * float(np.finfo(q.dtype.np).eps) if eps is None else eps
     return bool(((q.mH @ q - eye(k, dtype=q.dtype, device=q.device)).abs() <= eps).all())
 
 
@@ -139,7 +140,9 @@ def _make_orthogonal(a: Any) -> Any:
     from ... import linalg
 
     q, r = linalg.qr(a)
-    return q * r.diagonal(dim1=-2, dim2=-1).sgn().unsqueeze(-2)
+    diagonal = r.diagonal(dim1=-2, dim2=-1)
+    size = diagonal.abs()
+    return q * (diagonal / (size + (size == 0))).unsqueeze(-2)
 
 
 class _Orthogonal(Module):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Any
 
+from ... import func
 from ..module import Module
 
 __all__ = ["functional_call"]
@@ -21,5 +21,4 @@ def functional_call(
         FutureWarning,
         stacklevel=2,
     )
-    call = importlib.import_module("tensorgrad.func").functional_call
-    return call(module, parameters_and_buffers, args, kwargs, tie_weights=tie_weights, strict=strict)
+    return func.functional_call(module, parameters_and_buffers, args, kwargs, tie_weights=tie_weights, strict=strict)
