@@ -13,7 +13,7 @@ strategy: str | None = None
 
 
 def is_available() -> bool:
-    """Whether the package opt_einsum is installed. It is not used: operands are contracted from left to right."""
+    """Whether the package opt_einsum is installed. It is not used: ``einsum`` finds an order of its own, greedily."""
     return importlib.util.find_spec("opt_einsum") is not None
 
 

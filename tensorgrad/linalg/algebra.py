@@ -66,7 +66,9 @@ def require_info(name: str, info: Tensor, problem: str) -> None:
 
 
 def to_host(array: Any) -> Any:
-    """An array of any backend as NumPy's."""
+    """An array of any backend as NumPy's; of all samples while ``vmap`` runs."""
+    while hasattr(array, "mapped"):
+        array = array.value
     return local.doors.of(array).backend.to_host(array)
 
 

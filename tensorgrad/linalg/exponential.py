@@ -48,10 +48,12 @@ matrix_exp_op = op(
 
 
 def matrix_exp(A: Tensor) -> Tensor:
-    """``I + A + A A / 2! + ...`` of (..., n, n), by scaling and squaring. Source: Higham 2005.
+    """``I + A + A A / 2! + ...`` of (..., n, n), by scaling and squaring; half precision in float32.
 
-    Raises: ShapeError for matrices that are not square; DTypeError for integers and half precision.
+    Raises: ShapeError for matrices that are not square; DTypeError for integers. Source: Higham 2005.
     """
+    if isinstance(A, Tensor) and A.dtype.name in ("float16", "bfloat16"):
+        return matrix_exp(A.float()).to(A.dtype)
     require_square("linalg.matrix_exp", A)
     return matrix_exp_op(A)
 

@@ -107,9 +107,10 @@ def matrix_norm(
     # sums over one dimension, then the extreme over the other
     summed, other = (rows, columns) if abs(ord) == 1 else (columns, rows)
     sums = vector_norm_op(x, ord=1.0, dim=(summed,), keepdim=True)
-    if sums.shape[other] == 0:
-        raise ShapeError(f"{name}: cannot compute the {ord} norm of matrices without elements, shape {tuple(A.shape)}.")
-    found = sums.amax((other,), keepdim=True) if ord > 0 else sums.amin((other,), keepdim=True)
+    if sums.shape[other] == 0 and ord > 0:
+        found = sums.sum((other,), keepdim=True)  # the largest of no sums is 0
+    else:
+        found = sums.amax((other,), keepdim=True) if ord > 0 else sums.amin((other,), keepdim=True)
     return deliver(name, found if keepdim else _dropped(found, rows, columns), out)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..backends.generic import linalg as kernels
 from ..dispatch import recorded
+from ..dtypes import BY_NAME
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
 from ..ops.create import empty, zeros
@@ -23,7 +24,7 @@ from .lu_factors import lu_solve as _lu_solve
 from .norms import vector_norm
 from .orthogonal import geqrf, householder_product, ormqr, qr_op
 from .products import cross_of, multi_dot
-from .singular import pinv, svd_op, svdvals_op
+from .singular import pinv, real_name, svd_op, svdvals_op
 from .solving import WELL, WELL_COMPLEX, inv, triangular_op
 
 __all__ = [
@@ -214,7 +215,10 @@ def _range_of(A: Tensor, q: int, niter: int, M: Tensor | None) -> Tensor:
     """Orthonormal columns near the range of ``A - M``. Source: Halko, Martinsson, Tropp 2011, algorithm 4.4."""
     from ..ops.random import randn
 
-    R = randn(A.shape[-1], q, dtype=A.dtype, device=A.device)
+    dtype = BY_NAME[real_name(A)]
+    R = randn(A.shape[-1], q, dtype=dtype, device=A.device)
+    if A.dtype.is_complex:
+        R = pw.complex_(R, randn(A.shape[-1], q, dtype=dtype, device=A.device))
 
     def times(x: Tensor, adjoint: bool) -> Tensor:
         y = (mH(recorded, A) if adjoint else A) @ x

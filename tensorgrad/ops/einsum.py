@@ -42,12 +42,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     inputs, output = _parse(equation, operands)
     sizes = _sizes(equation, inputs, operands)
     terms = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
-    result, labels = terms[0]
-    if len(terms) == 1:
-        result, labels = _sum_out(result, labels, set(output))
-    for i, (x, its) in enumerate(terms[1:], 2):
-        later = set(output).union(*(other for _, other in terms[i:]))
-        result, labels = _contract(result, labels, x, its, later)
+    result, labels = _product(terms, set(output))
     result, labels = _sum_out(result, labels, set(output))
     missing = [label for label in output if label not in labels]  # broadcast sizes of 1 that were squeezed away
     if missing:
@@ -155,6 +150,35 @@ def _without_ones(x: Tensor, labels: Labels, other: Labels, other_shape: Sequenc
         return x, labels
     kept = [i for i in range(len(labels)) if i not in dropped]
     return shaped(x, tuple(x.shape[i] for i in kept)), tuple(labels[i] for i in kept)
+
+
+def _product(terms: list[tuple[Tensor, Labels]], output: set[str]) -> tuple[Tensor, Labels]:
+    """The product of all terms, two at a time: first those whose product is smallest beside what it replaces.
+
+    The order depends on shapes alone. Source: the greedy method of Smith and Gray 2018.
+    """
+    while len(terms) > 1:
+        best: Any = None
+        for i in range(len(terms)):
+            for j in range(i + 1, len(terms)):
+                later = output.union(*(labels for k, (_, labels) in enumerate(terms) if k not in (i, j)))
+                cost = (*_costs(terms[i], terms[j], later), i, j)
+                if best is None or cost < best[0]:
+                    best = cost, later
+        (_, _, i, j), later = best
+        made = _contract(*terms[i], *terms[j], later)
+        terms = [made, *(term for k, term in enumerate(terms) if k not in (i, j))]
+    return terms[0]
+
+
+def _costs(one: tuple[Tensor, Labels], other: tuple[Tensor, Labels], later: set[str]) -> tuple[int, int]:
+    """How many elements the product has more than its factors, and the multiplications it takes."""
+    sizes: dict[str, int] = {}
+    for x, labels in (one, other):
+        for label, size in zip(labels, x.shape, strict=True):
+            sizes[label] = max(sizes.get(label, 1), size)
+    kept = product(size for label, size in sizes.items() if label in later)
+    return kept - product(one[0].shape) - product(other[0].shape), product(sizes.values())
 
 
 def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]) -> tuple[Tensor, Labels]:

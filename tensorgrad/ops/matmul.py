@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dtypes import promote_types
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -298,18 +299,23 @@ def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     return result if out is None else deliver("kron", result, out)
 
 
-def _blend(input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
+def _blend(name: str, input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
     """``beta * input + alpha * product``; with ``beta`` 0 the input is not read, so NaN in it does not spread."""
-    if broadcast_shape("addmm", tuple(product_.shape), tuple(input.shape)) != tuple(product_.shape):
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}.")
+    if input.dtype != product_.dtype:
+        raise DTypeError(f"{name}: expected one dtype, got input of {input.dtype} and a product of {product_.dtype}.")
+    if broadcast_shape(name, tuple(product_.shape), tuple(input.shape)) != tuple(product_.shape):
         raise ShapeError(
-            f"addmm: input of shape {tuple(input.shape)} does not broadcast to the product's {tuple(product_.shape)}."
+            f"{name}: input of shape {tuple(input.shape)} does not broadcast to the product's {tuple(product_.shape)}."
         )
-    if product_._data.dtype.kind in "iu" and not (hasattr(beta, "__index__") and hasattr(alpha, "__index__")):
-        raise DTypeError(f"addmm: integer tensors take integers as beta and alpha, got {beta!r} and {alpha!r}.")
+    if product_._data.dtype.kind in "iu":  # integers take the whole part of both numbers
+        beta, alpha = int(beta), int(alpha)
     if alpha != 1:
         product_ = pw.mul(product_, alpha)
     if beta == 0:
-        return product_
+        # a result of the input's too, though nothing flows back to it
+        return pw.where(True, product_, input) if input._tracked else product_
     return pw.add(product_, input) if beta == 1 else pw.add_scaled(product_, input, beta)
 
 
@@ -317,7 +323,7 @@ def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
 ) -> Tensor:
     """``beta * input + alpha * (mat1 @ mat2)``."""
-    result = _blend(input, mm(mat1, mat2), beta, alpha)
+    result = _blend("addmm", input, mm(mat1, mat2), beta, alpha)
     return result if out is None else deliver("addmm", result, out)
 
 
@@ -325,15 +331,29 @@ def addmv(
     input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
 ) -> Tensor:
     """``beta * input + alpha * (mat @ vec)``."""
-    result = _blend(input, mv(mat, vec), beta, alpha)
+    result = _blend("addmv", input, mv(mat, vec), beta, alpha)
     return result if out is None else deliver("addmv", result, out)
 
 
 def addr(
     input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
 ) -> Tensor:
-    """``beta * input + alpha * outer(vec1, vec2)``."""
-    result = _blend(input, outer(vec1, vec2), beta, alpha)
+    """``beta * input + alpha * outer(vec1, vec2)``, of the dtype that the three promote to.
+
+    Raises: ShapeError if the sizes do not fit; DTypeError for integer tensors and numbers that are not.
+    """
+    product_ = outer(vec1, vec2)
+    both = promote_types(input.dtype, product_.dtype)
+    input, product_ = input.to(both), product_.to(both)
+    if both.category == 1 and not (hasattr(beta, "__index__") and hasattr(alpha, "__index__")):
+        raise DTypeError(f"addr: integer tensors take integers as beta and alpha, got {beta!r} and {alpha!r}.")
+    if both.category == 0:
+        for number in (beta, alpha):
+            if not isinstance(number, (bool, int)):
+                raise DTypeError(f"addr: bool tensors take bools as beta and alpha, got {number!r}.")
+        result = pw.logical_or(pw.logical_and(input, bool(beta)), pw.logical_and(product_, bool(alpha)))
+    else:
+        result = _blend("addr", input, product_, beta, alpha)
     return result if out is None else deliver("addr", result, out)
 
 
@@ -341,7 +361,7 @@ def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor | None = None
 ) -> Tensor:
     """``beta * input + alpha * bmm(batch1, batch2)``."""
-    result = _blend(input, bmm(batch1, batch2), beta, alpha)
+    result = _blend("baddbmm", input, bmm(batch1, batch2), beta, alpha)
     return result if out is None else deliver("baddbmm", result, out)
 
 
@@ -350,7 +370,7 @@ def addbmm(
 ) -> Tensor:
     """``beta * input + alpha * (the sum over the batch of batch1 @ batch2)``."""
     _ranked("addbmm", batch1, batch2, 3, 3)
-    result = _blend(input, tensordot(batch1, batch2, dims=([0, 2], [0, 1])), beta, alpha)
+    result = _blend("addbmm", input, tensordot(batch1, batch2, dims=([0, 2], [0, 1])), beta, alpha)
     return result if out is None else deliver("addbmm", result, out)
 
 
@@ -358,7 +378,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     """Products summed over pairs of dimensions.
 
     Args:
-        dims: the last ``dims`` dimensions of ``a`` against the first of ``b``; or two lists that name the pairs.
+        dims: the last ``dims`` dimensions of ``a`` against the first of ``b``; or two lists that name the pairs. A
+            size of 1 broadcasts against its partner.
     Raises: ShapeError if paired sizes differ or the lists' lengths do; DimError for a dimension out of range.
     """
     from .shape_core import one_dim, permute
@@ -376,11 +397,16 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
         paired_a = [one_dim("tensordot", d, len(left)) for d in first]
         pairs = paired_a, [one_dim("tensordot", d, len(right)) for d in second]
     for i, j in zip(*pairs, strict=True):
-        if left[i] != right[j]:
+        if left[i] == 1 != right[j]:  # sizes of 1 broadcast
+            b = b.sum(j, keepdim=True)
+        elif right[j] == 1 != left[i]:
+            a = a.sum(i, keepdim=True)
+        elif left[i] != right[j]:
             raise ShapeError(
                 f"tensordot: dim {i} of a has size {left[i]}, its partner, dim {j} of b, {right[j]}; "
                 f"shapes {left} and {right}."
             )
+    left, right = tuple(a.shape), tuple(b.shape)
     free_a = [i for i in range(len(left)) if i not in pairs[0]]
     free_b = [j for j in range(len(right)) if j not in pairs[1]]
     rows, columns = [left[i] for i in free_a], [right[j] for j in free_b]
