@@ -165,8 +165,9 @@ def _product(terms: list[tuple[Tensor, Labels]], output: set[str]) -> tuple[Tens
                 cost = (*_costs(terms[i], terms[j], later), i, j)
                 if best is None or cost < best[0]:
                     best = cost, later
-        (_, _, i, j), later = best
-        made = _contract(*terms[i], *terms[j], later)
+        (*_, i, j), later = best
+        (a, left), (b, right) = terms[i], terms[j]
+        made = _contract(a, left, b, right, later)
         terms = [made, *(term for k, term in enumerate(terms) if k not in (i, j))]
     return terms[0]
 
