@@ -87,7 +87,7 @@ class Training:
         self.checkpoint = checkpoint
         self.generator = tg.Generator().manual_seed(seed)  # of the order and the augmentation
         dataset = TensorDataset(self.images, self.labels)
-        self.loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, generator=self.generator)
+        self.loader: DataLoader[Any] = DataLoader(dataset, batch_size=BATCH, shuffle=True, generator=self.generator)
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = tg.optim.AdamW(trained, lr=RATE, weight_decay=0.02)
         steps = len(self.loader)

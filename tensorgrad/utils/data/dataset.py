@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
+from ...errors import TensorgradError
 from ...ops.random import randperm
 from ...random import Generator
 from ...tensor import Tensor
@@ -18,6 +20,11 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
+
+
+class DatasetError(TensorgradError, ValueError, AssertionError):
+    """Raised for datasets that can't be put together: an AssertionError in some places of PyTorch, a ValueError in
+    others."""
 
 
 class Dataset(Generic[T]):
@@ -46,7 +53,7 @@ class IterableDataset(Dataset[T]):
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Tensors of the same first size; sample ``i`` is the tuple of their rows ``i``.
 
-    Raises ValueError if the sizes differ.
+    Raises DatasetError if the sizes differ.
     """
 
     tensors: tuple[Tensor, ...]
@@ -54,7 +61,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __init__(self, *tensors: Tensor):
         sizes = [int(x.shape[0]) for x in tensors]
         if len(set(sizes)) != 1:
-            raise ValueError(f"TensorDataset: the tensors must have the same first size, got {sizes}.")
+            raise DatasetError(f"TensorDataset: Size mismatch between tensors; their first sizes are {sizes}.")
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
@@ -63,28 +70,40 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
 
-    def batch(self, indices: Sequence[int]) -> list[Tensor]:
-        """The rows at all these indices, as ``default_collate`` would stack them, in one gather per tensor."""
-        return [x[list(indices)] for x in self.tensors]
-
 
 class StackDataset(Dataset[Any]):
     """Datasets side by side: a sample is the tuple (or, from keywords, the dict) of theirs."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         if bool(args) == bool(kwargs):
-            raise ValueError("StackDataset takes datasets either by position or by name.")
+            raise DatasetError("StackDataset takes datasets either by position or by name, and at least one.")
         self.datasets: Any = kwargs or args
         members = kwargs.values() if kwargs else args
         sizes = [len(d) for d in members]
         if len(set(sizes)) != 1:
-            raise ValueError(f"StackDataset: the datasets must have the same size, got {sizes}.")
+            raise DatasetError(f"StackDataset: Size mismatch between datasets; their sizes are {sizes}.")
         self._length = sizes[0]
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(self.datasets, dict):
             return {name: dataset[index] for name, dataset in self.datasets.items()}
         return tuple(dataset[index] for dataset in self.datasets)
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """The samples at these indices; of a dataset that can give several at once, all at once."""
+        named = isinstance(self.datasets, dict)
+        columns = []
+        for dataset in self.datasets.values() if named else self.datasets:
+            column = (
+                dataset.__getitems__(indices)
+                if callable(getattr(dataset, "__getitems__", None))
+                else [dataset[i] for i in indices]
+            )
+            if len(column) != len(indices):
+                raise DatasetError(f"Nested dataset's output size mismatch. Expected {len(indices)}, got {len(column)}")
+            columns.append(column)
+        rows = zip(*columns, strict=True)
+        return [dict(zip(self.datasets, row, strict=True)) for row in rows] if named else list(rows)
 
     def __len__(self) -> int:
         return self._length
@@ -99,18 +118,23 @@ class ConcatDataset(Dataset[T]):
     def __init__(self, datasets: Iterable[Any]):
         self.datasets = list(datasets)
         if not self.datasets:
-            raise ValueError("ConcatDataset: datasets should not be an empty iterable")
+            raise DatasetError("ConcatDataset: datasets should not be an empty iterable")
         if any(isinstance(d, IterableDataset) for d in self.datasets):
-            raise ValueError("ConcatDataset does not support IterableDataset; use ChainDataset.")
+            raise DatasetError("ConcatDataset does not support IterableDataset; use ChainDataset.")
         self.cumulative_sizes = list(accumulate(len(d) for d in self.datasets))
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
 
     def __getitem__(self, index: int) -> T:
-        if not -len(self) <= index < len(self):
+        if index < 0:
+            if -index > len(self):
+                raise ValueError(
+                    f"absolute value of index should not exceed dataset length: index {index}, {len(self)} samples"
+                )
+            index += len(self)
+        if index >= len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} samples")
-        index %= len(self)
         which = bisect_right(self.cumulative_sizes, index)
         start = self.cumulative_sizes[which - 1] if which else 0
         return self.datasets[which][index - start]
@@ -123,9 +147,17 @@ class ChainDataset(IterableDataset[Any]):
         self.datasets = list(datasets)
 
     def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self.datasets)
+        for dataset in self._streams():
+            yield from dataset
+
+    def _streams(self) -> list[Any]:
+        for dataset in self.datasets:
+            if not isinstance(dataset, IterableDataset):
+                raise DatasetError(f"ChainDataset only supports IterableDataset, got {type(dataset).__name__}")
+        return self.datasets
 
     def __len__(self) -> int:
+        self._streams()
         return sum(len(d) for d in self.datasets)
 
 
@@ -142,16 +174,13 @@ class Subset(Dataset[T]):
         return self.dataset[self.indices[index]]
 
     def __getitems__(self, indices: list[int]) -> list[T]:
+        kind = type(self)
+        if kind.__getitem__ is not Subset.__getitem__ and kind.__getitems__ is Subset.__getitems__:
+            return [self[i] for i in indices]  # a subclass whose samples are its own
         chosen = [self.indices[i] for i in indices]
-        if hasattr(self.dataset, "__getitems__"):
+        if callable(getattr(self.dataset, "__getitems__", None)):
             return self.dataset.__getitems__(chosen)
         return [self.dataset[i] for i in chosen]
-
-    @property
-    def batch(self) -> Any:
-        """The dataset's own ``batch`` on the chosen indices; AttributeError where it has none."""
-        inner = self.dataset.batch
-        return lambda indices: inner([self.indices[i] for i in indices])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -164,12 +193,18 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Generator | 
     """
     total = len(dataset)
     sizes = [int(size) for size in lengths]
-    if any(isinstance(part, float) for part in lengths) and math.isclose(sum(lengths), 1.0):
+    if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
         if not all(0 <= part <= 1 for part in lengths):
-            raise ValueError(f"random_split: fractions must be between 0 and 1, got {list(lengths)}.")
+            at = next(i for i, part in enumerate(lengths) if not 0 <= part <= 1)
+            raise ValueError(f"Fraction at index {at} is not between 0 and 1: {list(lengths)}")
         sizes = [math.floor(total * part) for part in lengths]
         for i in range(total - sum(sizes)):  # what rounding left over, one each
             sizes[i % len(sizes)] += 1
+        for i, size in enumerate(sizes):
+            if size == 0:
+                warnings.warn(
+                    f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=2
+                )
     if sum(sizes) != total:
         raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
     order = randperm(total, generator=generator).tolist()
