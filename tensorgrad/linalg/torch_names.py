@@ -15,10 +15,9 @@ from ..ops.ranges import eye
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
 from ..tensor import Tensor
-from . import positive
+from . import determinants, exponential, positive
 from .algebra import batch_of, mH, require_matrix, require_same, require_square, result_tuple, write_all
-from .determinants import det, logdet, slogdet
-from .exponential import matrix_exp, matrix_power
+from .determinants import logdet
 from .lu_factors import lu_factor_op, require_full, require_pivoting, unpacked
 from .lu_factors import lu_solve as _lu_solve
 from .norms import vector_norm
@@ -33,11 +32,41 @@ __all__ = [
     "qr", "slogdet", "svd", "svd_lowrank", "triangular_solve",
 ]  # fmt: skip
 
-inverse, orgqr, cross = inv, householder_product, cross_of
+cross = cross_of
 _SVD = result_tuple("svd", "U", "S", "V")
 _QR = result_tuple("qr", "Q", "R")
 _Unpacked = result_tuple("lu_unpack", "P", "L", "U")
 _Solved = result_tuple("triangular_solve", "solution", "cloned_coefficient")
+
+
+def det(input: Tensor) -> Tensor:
+    """``linalg.det``."""
+    return determinants.det(input)
+
+
+def slogdet(input: Tensor, *, out: Any = None) -> Any:
+    """``linalg.slogdet``."""
+    return determinants.slogdet(input, out=out)
+
+
+def inverse(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """``linalg.inv``."""
+    return inv(input, out=out)
+
+
+def matrix_exp(input: Tensor) -> Tensor:
+    """``linalg.matrix_exp``."""
+    return exponential.matrix_exp(input)
+
+
+def matrix_power(input: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
+    """``linalg.matrix_power``."""
+    return exponential.matrix_power(input, n, out=out)
+
+
+def orgqr(input: Tensor, tau: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """``linalg.householder_product``."""
+    return householder_product(input, tau, out=out)
 
 
 def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:

@@ -419,9 +419,10 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
 
 ger = outer
 for _function in (
-    addbmm, addmm, addmv, addr, baddbmm, bmm, dot, ger, inner, kron, matmul, mm, mv, outer, vdot,
+    addbmm, addmm, addmv, addr, baddbmm, bmm, dot, inner, kron, matmul, mm, mv, outer, vdot,
 ):  # fmt: skip
     install(_function)
+install(outer, "ger")
 install(matmul, "__matmul__")
 install(lambda self, other: matmul(other, self), "__rmatmul__")
 

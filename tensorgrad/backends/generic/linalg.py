@@ -235,13 +235,36 @@ def _others(xp: Any, s: Any) -> Any:
     return before * after
 
 
+def _size(x: Any) -> Any:
+    """The root of the sum of squares."""
+    return (x * x.conj()).real.sum(axis=(-2, -1)) ** 0.5
+
+
 def cofactors(xp: Any, a: Any) -> Any:
-    """``conj(det a) a^-H``, also where ``a`` is singular: in the basis of its singular vectors it is diagonal."""
+    """``conj(det a) a^-H``, also where ``a`` is singular: in the basis of its singular vectors it is diagonal.
+
+    The host asks whether there is a matrix of the batch that the inverse does not serve.
+    """
     if a.size == 0:
         return a.copy()
-    u, s, vh = _converged("det", xp.linalg.svd, a, False)
+    with np.errstate(all="ignore"):
+        inverse = inv(xp, a)[0]
+        direct = _columns(_columns(det(xp, a).conj())) * adjoint(inverse)
+        bad = ~(_size(a) * _size(inverse) < np.finfo(a.dtype).eps ** -0.5) | ~xp.isfinite(direct).all(axis=(-2, -1))
+    if not bool(bad.any()):
+        return direct
+    u, s, vh, blank = _finite_svd(xp, a)
     phase = det(xp, u) * det(xp, vh)
-    return _columns(_columns(phase.conj())) * xp.matmul(u * _others(xp, s)[..., None, :], vh)
+    careful = _columns(_columns(phase.conj())) * xp.matmul(u * _others(xp, s)[..., None, :], vh)
+    return xp.where(_columns(_columns(bad)), careful, direct) * blank
+
+
+def _finite_svd(xp: Any, a: Any) -> tuple[Any, Any, Any, Any]:
+    """(u, s, vh, blank): matrices that hold NaN or infinity are replaced, and have NaN in ``blank``, else 1."""
+    finite = _columns(_columns(xp.isfinite(a).all(axis=(-2, -1))))
+    one, nothing = xp.ones((), dtype=a.dtype), xp.zeros((), dtype=a.dtype)
+    u, s, vh = _converged("det", xp.linalg.svd, xp.where(finite, a, nothing), False)
+    return u, s, vh, xp.where(finite, one, one * float("nan"))
 
 
 def cofactors_backward(xp: Any, g: Any, a: Any) -> Any:
@@ -253,7 +276,7 @@ def cofactors_backward(xp: Any, g: Any, a: Any) -> Any:
     n = a.shape[-1]
     if a.size == 0 or n == 1:
         return xp.zeros_like(a)
-    u, s, vh = _converged("det", xp.linalg.svd, a, False)
+    u, s, vh, blank = _finite_svd(xp, a)
     phase = _columns(_columns(det(xp, u) * det(xp, vh)))
     rest = []
     for i in range(n):
@@ -266,7 +289,7 @@ def cofactors_backward(xp: Any, g: Any, a: Any) -> Any:
     result = -others * inner.swapaxes(-1, -2)
     index = xp.arange(n)
     result[..., index, index] += diagonal[..., 0]
-    return xp.matmul(xp.matmul(u, result * phase.conj()), vh)
+    return xp.matmul(xp.matmul(u, result * phase.conj()), vh) * blank
 
 
 # --- orthogonal factors, eigenvalues
