@@ -99,6 +99,7 @@ _HOMES = {
     "typename": "settings",
     "use_deterministic_algorithms": "settings",
     "vmap": "func",
+    **dict.fromkeys(("finfo", "iinfo"), "limits"),
     **_HOMES_OF_FAMILIES,
 }  # fmt: skip
 
@@ -124,6 +125,8 @@ if TYPE_CHECKING:
     from .fft.short_time import *  # noqa: F403
     from .fft.windows import *  # noqa: F403
     from .func import vmap
+    from .limits import finfo as finfo
+    from .limits import iinfo as iinfo
     from .linalg.distances import *  # noqa: F403
     from .linalg.torch_names import *  # noqa: F403
 

@@ -185,10 +185,7 @@ def promote_types(a: Any, b: Any) -> DType:
 
 def can_cast(from_: Any, to: Any) -> bool:
     """Whether a cast keeps the category or raises it, as ``torch.can_cast``."""
-    source, target = as_dtype(from_), as_dtype(to)
-    if source.category > target.category:
-        return False
-    return not (source.name != "uint8" and source.category == _INT and target.name == "uint8")
+    return as_dtype(from_).category <= as_dtype(to).category
 
 
 def python_number_dtype(key: str) -> str:

@@ -189,7 +189,8 @@ def _max_or_min(
     over_all, over_one, pairwise = records
     if isinstance(dim, Tensor):
         dim, other = None, dim
-    require_tensor(name, input)
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
     if other is not None:
         require_tensor(name, other)
         result = pairwise(input, other)

@@ -50,7 +50,10 @@ frac = elementwise(
     doc="What is behind the point: ``input - trunc(input)``, with the sign of ``input``.",
 )  # fmt: skip
 ldexp = elementwise(
-    lambda input, other: input * fn.pow(2.0, other), name="ldexp", samples=binary(), doc="``input * 2**other``."
+    lambda input, other: input * fn.pow(2.0, fn.alike(other, input)),
+    name="ldexp",
+    samples=binary(),
+    doc="``input * 2**other``.",
 )
 
 

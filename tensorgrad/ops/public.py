@@ -22,8 +22,8 @@ from .signatures import install_in_place, publish, require_tensor_arguments
 
 # by what may be a Python number: see ``signatures``
 _UNARY = (
-    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "cos", "cosh", "deg2rad",
-    "digamma", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "frac", "isfinite", "isinf", "isnan",
+    "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "cos", "cosh", "deg2rad",
+    "digamma", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "isfinite", "isinf", "isnan",
     "isneginf", "isposinf", "isreal", "lgamma", "log", "log10", "log1p", "log2", "logical_not", "neg", "rad2deg",
     "reciprocal", "rsqrt", "sigmoid", "signbit", "sin", "sinc", "sinh", "sqrt", "tan", "tanh", "trunc",
 )  # fmt: skip
@@ -31,11 +31,11 @@ _BINARY = {
     "any": ("bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "floor_divide",
             "mul", "remainder", "xlogy"),
     "other": ("copysign", "eq", "fmod", "ge", "gt", "le", "lt", "ne"),
-    "none": ("atan2", "fmax", "fmin", "gcd", "heaviside", "hypot", "lcm", "ldexp", "logaddexp", "logaddexp2",
+    "none": ("atan2", "fmax", "fmin", "gcd", "hypot", "lcm", "ldexp", "logaddexp", "logaddexp2",
              "logical_and", "logical_or", "logical_xor", "maximum", "minimum", "nextafter"),
 }  # fmt: skip
 _ALIASES = {
-    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
+    "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
     "arctan2": "atan2", "arctanh": "atanh", "fix": "trunc", "greater": "gt", "greater_equal": "ge", "less": "lt",
     "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne",
 }  # fmt: skip
@@ -45,9 +45,9 @@ _NO_INPLACE = frozenset((
 ))  # fmt: skip
 
 __all__ = [
-    "angle", "can_cast", "complex", "conj", "conj_physical", "frexp", "logit", "polar", "positive",
-    "promote_types", "result_type", "round", "sgn", "sign", *_UNARY,
-    *(name for group in _BINARY.values() for name in group), *_ALIASES,
+    "abs", "absolute", "angle", "can_cast", "complex", "conj", "conj_physical", "frac", "frexp", "heaviside", "logit",
+    "polar", "positive", "promote_types", "result_type", "round", "sgn", "sign", *_UNARY, *(name for group in
+    _BINARY.values() for name in group), *_ALIASES,
 ]  # fmt: skip
 
 for _numbers, _names in [("any", _UNARY), *_BINARY.items()]:
@@ -59,6 +59,58 @@ for _alias, _name in _ALIASES.items():
     install(globals()[_name], _alias)
     if _name not in _NO_INPLACE:
         install(getattr(Tensor, f"{_name}_"), f"{_alias}_")
+
+
+def abs(input: Tensor, *, out: Any = None) -> Any:
+    """The size of every number, real for complex ones. Raises DTypeError for bool tensors."""
+    if isinstance(input, Tensor) and input._data.dtype.kind == "b":
+        raise DTypeError("abs: not defined for bool tensors; convert to an integer dtype first.")
+    return pw.abs(input) if out is None else deliver("abs", pw.abs(input), out)
+
+
+def abs_(self: Tensor) -> Tensor:
+    """In-place form of ``abs``. Raises DTypeError for bool tensors, and for complex ones, whose sizes are real."""
+    if self.dtype.category not in (1, 2):
+        raise DTypeError(f"abs_: not defined in place for {self.dtype}; use abs().")
+    return write_into(pw.abs, self, (self,), {})
+
+
+absolute, absolute_ = abs, abs_
+
+
+def _require_float(name: str, input: Any) -> None:
+    if isinstance(input, Tensor) and not input.dtype.is_floating_point:
+        raise DTypeError(f"{name}: expected a floating-point tensor, got {input.dtype}. Convert it with .float().")
+
+
+def frac(input: Tensor, *, out: Any = None) -> Any:
+    """What is behind the point: ``input - trunc(input)``. Raises DTypeError unless ``input`` is floating point."""
+    _require_float("frac", input)
+    return nm.frac(input) if out is None else deliver("frac", nm.frac(input), out)
+
+
+def frac_(self: Tensor) -> Tensor:
+    """In-place form of ``frac``."""
+    _require_float("frac_", self)
+    return write_into(nm.frac, self, (self,), {})
+
+
+def _require_alike(name: str, input: Any, values: Any) -> None:
+    require_tensor_arguments(name, input=input, values=values)
+    if input.dtype is not values.dtype or input.dtype.is_complex:
+        raise DTypeError(f"{name}: expected two real tensors of the same dtype, got {input.dtype} and {values.dtype}.")
+
+
+def heaviside(input: Tensor, values: Tensor, *, out: Any = None) -> Any:
+    """0 for negative ``input``, 1 for positive, ``values`` at 0. Raises DTypeError for tensors of different dtypes."""
+    _require_alike("heaviside", input, values)
+    return nm.heaviside(input, values) if out is None else deliver("heaviside", nm.heaviside(input, values), out)
+
+
+def heaviside_(self: Tensor, values: Tensor) -> Tensor:
+    """In-place form of ``heaviside``."""
+    _require_alike("heaviside_", self, values)
+    return write_into(nm.heaviside, self, (self, values), {})
 
 
 def sign(input: Tensor, *, out: Any = None) -> Any:
@@ -191,9 +243,11 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
 
 
 _methods: tuple[Callable[..., Any], ...] = (
-    angle, conj, conj_physical, conj_physical_, frexp, logit, logit_, positive, round,
-    round_, sign,
+    abs, abs_, angle, conj, conj_physical, conj_physical_, frac, frac_, frexp, heaviside, heaviside_, logit, logit_,
+    positive, round, round_, sign,
 )  # fmt: skip
 for _given in _methods:
     install(_given)
+install(abs, "absolute")
+install(abs_, "absolute_")
 install_in_place("sign", pw.sign)
