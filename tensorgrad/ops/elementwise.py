@@ -111,9 +111,16 @@ class Elementwise(Op):
     def infer(self, *arrays: Any) -> Any:
         """Spec of each result; raises DTypeError or ShapeError."""
         program = self.specialize(tuple(map(key_of, arrays)))
-        shape = broadcast_shape(self.name, *(a.shape for a in arrays if hasattr(a, "shape")))
-        specs = tuple(Spec(shape, numpy_dtype(name)) for _, name in program.outputs)
-        return specs[0] if len(specs) == 1 else specs
+        shapes = [a.shape for a in arrays if hasattr(a, "shape")]
+        shape = shapes[0] if shapes else ()
+        for other in shapes:
+            if other != shape:
+                shape = broadcast_shape(self.name, *shapes)
+                break
+        outputs = program.outputs
+        if len(outputs) == 1:
+            return Spec(shape, numpy_dtype(outputs[0][1]))
+        return tuple([Spec(shape, numpy_dtype(name)) for _, name in outputs])
 
     def __call__(self, *inputs: Any) -> Any:
         track = False

@@ -14,7 +14,7 @@ import numpy as np
 from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node
 from ..dispatch import local
-from ..dtypes import BY_NAME
+from ..dtypes import of_array
 from ..errors import AutogradError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from .create import as_operand
@@ -164,7 +164,9 @@ def check_fits(name: str, target: Tensor, spec: Spec) -> None:
 
 
 def check_fits_dtype(name: str, target: Tensor, dtype: Any) -> None:
-    have, result = BY_NAME[target._data.dtype.name], BY_NAME[dtype.name]
+    if target._data.dtype is dtype:
+        return
+    have, result = of_array(target._data.dtype), of_array(dtype)
     if result.category > have.category:
         raise DTypeError(
             f"{name}: the result is {result} and can't be stored in a tensor of {have}. "
@@ -178,7 +180,8 @@ def check_partial_overlap(name: str, target: Any, inputs: list[Any], *, same: bo
     for x in inputs:
         if x is target and same:
             raise ShapeError(f"{name}: unsupported operation: out is one of the inputs; clone() the input first.")
-        if x is target or not hasattr(x, "__array_interface__") or not hasattr(target, "__array_interface__"):
+        # asked of the type, since an array composes its description anew for whoever asks
+        if x is target or type(x) is not type(target) or not hasattr(type(x), "__array_interface__"):
             continue
         if x.ndim == 0 or x.size == 0:
             continue
