@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 from ..ops.create import full
@@ -53,7 +54,8 @@ class _Activation(Module):
     def __init_subclass__(cls) -> None:
         own = cls.__dict__.get("__init__")
         if own is not None:
-            cls.settings = tuple(inspect.signature(own).parameters)[1:]
+            names = tuple(inspect.signature(own).parameters)[1:]
+            cls.settings = tuple(name for name in names if name not in ("min_value", "max_value"))
 
     def _keep(self, **settings: Any) -> None:
         super().__init__()
@@ -210,7 +212,18 @@ class Hardtanh(_Activation):
 
     function = F.hardtanh
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
+    def __init__(
+        self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, min_value: float | None = None,
+        max_value: float | None = None,
+    ) -> None:  # fmt: skip
+        if min_value is not None or max_value is not None:
+            warnings.warn(
+                "Hardtanh: min_value and max_value are deprecated; write min_val and max_val.",
+                FutureWarning,
+                stacklevel=2,
+            )
+            min_val = min_val if min_value is None else min_value
+            max_val = max_val if max_value is None else max_value
         if min_val >= max_val:
             raise ValueError(f"Hardtanh: min_val {min_val} must be smaller than max_val {max_val}.")
         self._keep(min_val=min_val, max_val=max_val, inplace=inplace)

@@ -6,15 +6,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ..ops.checks import legacy_reduction
 from ..tensor import Tensor
 from . import functional as F
 from .module import Module
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss",
-    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiMarginLoss",
-    "NLLLoss", "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
-    "TripletMarginWithDistanceLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss",
+    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss",
+    "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss", "NLLLoss2d", "PoissonNLLLoss", "SmoothL1Loss",
+    "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
 ]  # fmt: skip
 
 
@@ -30,10 +31,11 @@ class _Loss(Module):
     def __init_subclass__(cls) -> None:
         own = cls.__dict__.get("__init__")
         if own is not None:
-            cls.settings = tuple(inspect.signature(own).parameters)[1:]
+            names = tuple(inspect.signature(own).parameters)[1:]
+            cls.settings = tuple(name for name in names if name not in ("size_average", "reduce"))
 
-    def __init__(self, reduction: str = "mean") -> None:
-        self._keep(reduction=reduction)
+    def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean") -> None:
+        self._keep(reduction=legacy_reduction(reduction, size_average, reduce))
 
     def _keep(self, **settings: Any) -> None:
         super().__init__()
@@ -79,9 +81,10 @@ class CrossEntropyLoss(_Loss):
     function = F.cross_entropy
 
     def __init__(
-        self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        self, weight: Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
+        reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(weight=weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
 
 
@@ -90,8 +93,16 @@ class NLLLoss(_Loss):
 
     function = F.nll_loss
 
-    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+    def __init__(
+        self, weight: Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
+        reduce: bool | None = None, reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+
+class NLLLoss2d(NLLLoss):
+    """``NLLLoss`` under an old name."""
 
 
 class BCELoss(_Loss):
@@ -99,8 +110,11 @@ class BCELoss(_Loss):
 
     function = F.binary_cross_entropy
 
-    def __init__(self, weight: Tensor | None = None, reduction: str = "mean") -> None:
-        self._keep(weight=weight, reduction=reduction)
+    def __init__(
+        self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        self._keep(weight=weight, reduction=legacy_reduction(reduction, size_average, reduce))
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -108,7 +122,11 @@ class BCEWithLogitsLoss(_Loss):
 
     function = F.binary_cross_entropy_with_logits
 
-    def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
+        reduction: str = "mean", pos_weight: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(weight=weight, reduction=reduction, pos_weight=pos_weight)
 
 
@@ -117,7 +135,11 @@ class SmoothL1Loss(_Loss):
 
     function = F.smooth_l1_loss
 
-    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+    def __init__(
+        self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+        beta: float = 1.0,
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(reduction=reduction, beta=beta)
 
 
@@ -135,7 +157,11 @@ class KLDivLoss(_Loss):
 
     function = F.kl_div
 
-    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+    def __init__(
+        self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+        log_target: bool = False,
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(reduction=reduction, log_target=log_target)
 
 
@@ -144,7 +170,11 @@ class PoissonNLLLoss(_Loss):
 
     function = F.poisson_nll_loss
 
-    def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
+    def __init__(
+        self, log_input: bool = True, full: bool = False, size_average: bool | None = None, eps: float = 1e-8,
+        reduce: bool | None = None, reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(log_input=log_input, full=full, eps=eps, reduction=reduction)
 
 
@@ -162,7 +192,11 @@ class HingeEmbeddingLoss(_Loss):
 
     function = F.hinge_embedding_loss
 
-    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
+    def __init__(
+        self, margin: float = 1.0, size_average: bool | None = None, reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(margin=margin, reduction=reduction)
 
 
@@ -171,7 +205,11 @@ class MarginRankingLoss(_Loss):
 
     function = F.margin_ranking_loss
 
-    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+    def __init__(
+        self, margin: float = 0.0, size_average: bool | None = None, reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(margin=margin, reduction=reduction)
 
 
@@ -180,7 +218,11 @@ class CosineEmbeddingLoss(_Loss):
 
     function = F.cosine_embedding_loss
 
-    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+    def __init__(
+        self, margin: float = 0.0, size_average: bool | None = None, reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
         self._keep(margin=margin, reduction=reduction)
 
 
@@ -189,7 +231,15 @@ class MultiMarginLoss(_Loss):
 
     function = F.multi_margin_loss
 
-    def __init__(self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean") -> None:
+    def __init__(
+        self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, size_average: bool | None = None,
+        reduce: bool | None = None, reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
+        if p not in (1, 2):
+            raise ValueError("only p == 1 and p == 2 supported")
+        if weight is not None and weight.ndim != 1:
+            raise ValueError(f"MultiMarginLoss: weight must be None or have 1 dimension, got {tuple(weight.shape)}.")
         self._keep(p=p, margin=margin, weight=weight, reduction=reduction)
 
 
@@ -199,8 +249,12 @@ class TripletMarginLoss(_Loss):
     function = F.triplet_margin_loss
 
     def __init__(
-        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
-    ) -> None:
+        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False,
+        size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        reduction = legacy_reduction(reduction, size_average, reduce)
+        if margin <= 0:
+            raise ValueError(f"TripletMarginLoss: expected margin to be greater than 0, got {margin} instead")
         self._keep(margin=margin, p=p, eps=eps, swap=swap, reduction=reduction)
 
 
@@ -214,3 +268,39 @@ class TripletMarginWithDistanceLoss(_Loss):
         swap: bool = False, reduction: str = "mean",
     ) -> None:  # fmt: skip
         self._keep(distance_function=distance_function, margin=margin, swap=swap, reduction=reduction)
+
+
+class MultiLabelMarginLoss(_Loss):
+    """The hinge loss of several classes per sample; targets are their numbers, ended by -1."""
+
+    function = F.multilabel_margin_loss
+
+
+class MultiLabelSoftMarginLoss(_Loss):
+    """Binary cross-entropy of logits for several classes per sample, averaged over the classes."""
+
+    function = F.multilabel_soft_margin_loss
+
+    def __init__(
+        self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        self._keep(weight=weight, reduction=legacy_reduction(reduction, size_average, reduce))
+
+
+class CTCLoss(_Loss):
+    """The loss of labels whose places in the input are not known: called with (log_probs, targets, input_lengths,
+    target_lengths); see ``nn.functional.ctc_loss``.
+
+    Source: Graves, Fernandez, Gomez, Schmidhuber 2006.
+    """
+
+    function = F.ctc_loss
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
+        self._keep(blank=blank, reduction=reduction, zero_infinity=zero_infinity)
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any) -> Tensor:  # type: ignore[override]
+        return F.ctc_loss(
+            log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity
+        )
