@@ -281,6 +281,8 @@ class RReLU(_Activation):
 
 class _AlongDim(_Activation):
     def __init__(self, dim: int | None = None) -> None:
+        if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int)):
+            raise TypeError(f"dim must be an int or None, got {type(dim)}")
         self._keep(dim=dim)
 
 

@@ -40,10 +40,9 @@ class LazyLinear(LazyModuleMixin, Linear):
 
     def initialize_parameters(self, input: Tensor) -> None:
         """Give the parameters the shapes that this input asks for."""
-        if not self.has_uninitialized_params():
-            self.in_features = self.weight.shape[-1]
-            return
         self.in_features = input.shape[-1]
+        if not self.has_uninitialized_params():  # a state dict was loaded
+            return
         lazy: Any = self
         lazy.weight.materialize((self.out_features, self.in_features))
         if lazy.bias is not None:
@@ -77,13 +76,13 @@ class _LazyConv(LazyModuleMixin):
     def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
         """Give the parameters the shapes that this input asks for."""
         layer: Any = self
-        if not self.has_uninitialized_params():
-            return
         name = type(self).__name__
         channels, groups = _channels(name, input, layer.dims), layer.groups
         if channels % groups:
             raise ValueError(f"{name}: in_channels ({channels}) must be divisible by groups ({groups}).")
         layer.in_channels = channels
+        if not self.has_uninitialized_params():  # a state dict was loaded
+            return
         outer, inner = (channels, layer.out_channels) if layer.transposed else (layer.out_channels, channels)
         layer.weight.materialize((outer, inner // groups, *layer.kernel_size))
         if layer.bias is not None:
@@ -178,9 +177,9 @@ class _LazyNorm(LazyModuleMixin):
     def initialize_parameters(self, input: Tensor) -> None:
         """Give the parameters and statistics the shapes that this input asks for."""
         layer: Any = self
-        if not self.has_uninitialized_params():
+        layer.num_features = int(input.shape[1])
+        if not self.has_uninitialized_params():  # a state dict was loaded
             return
-        layer.num_features = _channels(type(self).__name__, input, input._data.ndim - 2)
         for name in ("weight", "bias", "running_mean", "running_var"):
             value = getattr(layer, name)
             if value is not None:

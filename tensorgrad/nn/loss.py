@@ -149,6 +149,8 @@ class HuberLoss(_Loss):
     function = F.huber_loss
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        if isinstance(delta, bool) or not isinstance(delta, (int, float)):
+            raise TypeError(f"HuberLoss: delta must be a float or int, got {type(delta).__name__}")
         self._keep(reduction=reduction, delta=delta)
 
 

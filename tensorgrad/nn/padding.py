@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import ShapeError
 from ..ops.rearrange import pad
 from ..tensor import Tensor
 from .module import Module
@@ -29,6 +30,8 @@ class _Pad(Module):
             raise ValueError(f"{type(self).__name__} needs 1 or {2 * self.dims} widths, got {padding!r}.")
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.mode == "circular" and input.ndim not in (self.dims + 1, self.dims + 2):
+            raise ShapeError(f"expected {self.dims + 1}D or {self.dims + 2}D input (got {input.ndim}D input)")
         if self.mode == "constant":
             return pad(input, self.padding, self.mode, self.value)
         return pad(input, self.padding, self.mode)

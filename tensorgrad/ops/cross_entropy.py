@@ -227,7 +227,7 @@ def cross_entropy(
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("cross_entropy", reduction)
     if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, got {label_smoothing}.")
+        raise ArgumentError(f"cross_entropy: label_smoothing must be between 0 and 1, got {label_smoothing}.")
     if target.dtype.category > 1:
         if ignore_index >= 0:
             raise ArgumentError(
@@ -275,6 +275,8 @@ def nll_loss(
         raise DTypeError(f"nll_loss: class indices must be int64, got {target.dtype}. Use target.long().")
     x, classes, shape = _as_rows("nll_loss", input, target)
     require_float("nll_loss", x._data)
+    if weight is not None:
+        require_same_dtype("nll_loss", x._data, weight=weight._data)
     counts = pw.ne(classes, int(ignore_index))
     index = pw.where(counts, classes, 0)
     _check_classes("nll_loss", index, x.shape[1])

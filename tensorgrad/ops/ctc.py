@@ -15,7 +15,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import check_reduction, np_dtype, require_float, require_tensors, reshaped, statistic_dtype
+from .checks import check_reduction, np_dtype, require_float, require_tensors, reshaped
 from .norm import fitted
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -24,7 +24,8 @@ __all__: list[str] = []  # users know it as a function of nn.functional
 
 # the logarithm of a probability of zero: finite, so that differences of two have a derivative
 _NEVER = -1e30
-_INT64 = np.dtype(np.int64)
+# sums of many logarithms, of whose differences exponentials are taken: single precision would lose three digits
+_DOUBLE = np.dtype(np.float64)
 
 
 def _infer(x: Any, labels: Any, skips: Any, lengths: Any, last: Any) -> Spec:
@@ -80,7 +81,7 @@ def _total(F: Any, alpha: Any, last: Any) -> Any:
 
 def _define(F: Any, x: Any, labels: Any, skips: Any, lengths: Any, last: Any) -> Any:
     dtype = np_dtype(x)
-    x = fitted(F, x, statistic_dtype(dtype))
+    x = fitted(F, x, _DOUBLE)
     n = x.shape[1]
     none = F.logical_and(F.eq(lengths, 0), F.eq(last, 0))  # nothing said in no time: certain
     total = F.where(none, 0.0, _total(F, _alphas(F, x, labels, skips, lengths)[-1], last)) if n else _empty(F, x)
@@ -117,7 +118,7 @@ ctc = op(
 
 def _backward_define(F: Any, g: Any, x: Any, labels: Any, skips: Any, lengths: Any, last: Any) -> Any:
     dtype = np_dtype(x)
-    x, g = fitted(F, x, statistic_dtype(dtype)), fitted(F, g, statistic_dtype(dtype))
+    x, g = fitted(F, x, _DOUBLE), fitted(F, g, _DOUBLE)
     steps, n, classes = x.shape
     if not n:
         return F.zeros_as(x, shape=tuple(x.shape))
@@ -144,8 +145,9 @@ def _backward_define(F: Any, g: Any, x: Any, labels: Any, skips: Any, lengths: A
     spread = F.expand(F.reshape(labels, shape=(1, n, states)), shape=(steps, n, states))
     by_class = F.scatter_add(F.zeros_as(x, shape=(steps, n, classes)), spread, F.cat(*shares, dim=0), dim=2)
     out = F.neg(F.mul(by_class, reshaped(F, g, (1, n, 1))))
-    never = reshaped(F, F.lt(total, _NEVER / 2), (1, n, 1))
-    return fitted(F, F.where(never, float("nan"), out), dtype)
+    # of a sequence that can't be said there is no gradient, unless none is asked for
+    never = F.logical_and(F.lt(total, _NEVER / 2), F.ne(reshaped(F, g, (n, 1)), 0.0))
+    return fitted(F, F.where(reshaped(F, never, (1, n, 1)), float("nan"), out), dtype)
 
 
 ctc_backward = op(
@@ -272,5 +274,4 @@ def _normalized(losses: Tensor, x: Tensor, lengths: Tensor) -> Tensor:
     steps = x.shape[0]
     running: Any = pw.lt(arange(steps, device=x.device).reshape(steps, 1), lengths)
     mass: Any = pw.where(running.unsqueeze(2), pw.exp(x), 0.0).sum((0, 2))
-    rest = pw.where(pw.eq(losses.detach(), float("inf")), float("nan"), 0.0)
-    return pw.add(losses, pw.mul(pw.sub(mass, mass.detach()), pw.add(rest, 1.0)))
+    return pw.add(losses, pw.sub(mass, mass.detach()))

@@ -75,11 +75,11 @@ def _pool(
     n, c = x.shape[:2]
     if samples is None:
         samples = rand(n, c, dims, dtype="float64", device=x.device, generator=generator)
-    elif tuple(samples.shape) != (n, c, dims):
+    elif samples._data.ndim != 3 or samples.shape[0] < n or tuple(samples.shape[1:]) != (c, dims):
         raise ShapeError(f"{name}: _random_samples must be {(n, c, dims)}, got {tuple(samples.shape)}.")
     with no_grad():
         order = range(dims) if dims == 3 else reversed(range(dims))  # of images, the first number is the column's
-        drawn: Any = samples
+        drawn: Any = samples[:n]
         starts = [
             _starts(drawn[..., at], size, window, count)
             for at, size, window, count in zip(order, sizes, kernel, outputs, strict=True)

@@ -166,6 +166,8 @@ def huber_loss(
 ) -> Tensor:
     """Half the square up to ``delta``, and its tangent beyond. Source: Huber 1964."""
     _checked("huber_loss", input, target)
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)):
+        raise TypeError(f"huber_loss: delta must be a float or int, got {type(delta).__name__}.")
     if delta <= 0:
         raise ArgumentError(f"huber_loss: delta must be positive, got {delta}.")
     if weight is not None:
@@ -369,7 +371,7 @@ def gaussian_nll_loss(
     """The negative log-likelihood under normal distributions of mean ``input`` and variance ``var``.
 
     Args:
-        var: of the input's shape, or one per row (last dimension left out or of size 1), or a number.
+        var: of the input's shape, or of size 1 in one dimension, or with the last dimension left out, or a number.
         full: add the constant ``log(2 pi) / 2``.
         eps: the variance is taken to be at least this.
     Raises: ValueError for a negative variance, or one of another shape.
@@ -378,7 +380,10 @@ def gaussian_nll_loss(
     if isinstance(var, Tensor):
         if tuple(var.shape) == tuple(input.shape)[:-1] and tuple(var.shape) != tuple(input.shape):
             var = shaped(var, (*var.shape, 1))
-        elif var._data.ndim != input._data.ndim or tuple(var.shape[:-1]) != tuple(input.shape[:-1]):
+        elif tuple(var.shape) != tuple(input.shape) and (
+            var._data.ndim != input._data.ndim
+            or sum(v for v, n in zip(var.shape, input.shape, strict=True) if v != n) != 1
+        ):
             raise ValueError(f"gaussian_nll_loss: var has shape {tuple(var.shape)}, input {tuple(input.shape)}.")
         if not everywhere(pw.ge(var.detach(), 0)):
             raise ValueError("gaussian_nll_loss: var has negative entries.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..autograd.grad_mode import no_grad
 from ..dispatch import recorded
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import channel_norm as channels
 from . import norm as rows
@@ -90,6 +90,8 @@ def batch_norm(
     Source: Ioffe and Szegedy 2015.
     """
     require_tensors("batch_norm", input=input)
+    if eps < 0 or (training and eps == 0):
+        raise ArgumentError(f"batch_norm: eps must be {'positive' if training else 'non-negative'}, got {eps}.")
     if input._data.ndim < 2 and not input._data.size:
         return _empty_batch(input, weight, bias)
     if not training:

@@ -1,0 +1,90 @@
+"""Layers that learn their width from an input, SyncBatchNorm, and parameters kept in dicts and lists."""
+
+from __future__ import annotations
+
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import nn
+
+
+def test_a_lazy_network_becomes_an_ordinary_one() -> None:
+    net = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(2))
+    assert net[0].has_uninitialized_params()
+    assert net(tg.randn(2, 3, 5, 5)).shape == (2, 2)
+    assert [type(layer) for layer in net] == [nn.Conv2d, nn.BatchNorm2d, nn.Flatten, nn.Linear]
+    assert (net[0].in_channels, net[1].num_features, net[3].in_features) == (3, 4, 36)
+    other = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(2))
+    other.load_state_dict(net.state_dict())  # the shapes come with the values
+    x = tg.randn(2, 3, 5, 5)
+    assert tg.equal(other.eval()(x), net.eval()(x))
+    assert repr(other) == repr(net)
+
+
+def test_a_lazy_convolution_refuses_channels_that_its_groups_do_not_divide() -> None:
+    with pytest.raises(ValueError, match="divisible"):
+        nn.LazyConv1d(4, 1, groups=2)(tg.ones(1, 3, 4))
+    with pytest.raises(RuntimeError, match="dimensions"):
+        nn.LazyConv1d(4, 1)(tg.ones(3))
+
+
+def test_batch_norms_become_synchronized_ones_with_the_same_state() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Sequential(nn.BatchNorm1d(4, affine=False)))
+    net(tg.randn(8, 3))
+    x = tg.randn(8, 3)
+    want = net.eval()(x)
+    weight = net[1].weight
+    made = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert made is net
+    assert type(made[1]) is nn.SyncBatchNorm
+    assert type(made[2][0]) is nn.SyncBatchNorm
+    assert made[1].weight is weight
+    assert tg.equal(made(x), want)
+    assert type(nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(3))) is nn.SyncBatchNorm
+
+
+def test_a_parameter_dict_is_a_dict() -> None:
+    d = nn.ParameterDict({"a": tg.ones(2), "b": tg.zeros(3)})
+    assert list(d) == ["a", "b"]
+    assert list(reversed(d)) == ["b", "a"]
+    assert d.get("c") is None
+    assert d.setdefault("c", tg.ones(1)).shape == (1,)
+    assert list((d | {"e": tg.ones(1)}).keys()) == ["a", "b", "c", "e"]
+    assert list(({"e": tg.ones(1)} | d).keys()) == ["e", "a", "b", "c"]
+    assert d.popitem()[0] == "c"
+    assert d.pop("a").shape == (2,)
+    d |= {"f": tg.ones(4)}
+    assert [name for name, _ in d.named_parameters()] == ["b", "f"]
+    assert list(d.copy().keys()) == ["b", "f"]
+    assert list(nn.ParameterDict().fromkeys(["x", "y"], tg.ones(1))) == ["x", "y"]
+    d.clear()
+    assert len(d) == 0
+    assert not list(d.parameters())
+    with pytest.raises(KeyError):
+        d.popitem()
+    with pytest.raises(TypeError):
+        d[0] = tg.ones(1)
+
+
+def test_the_losses_of_old_programs_say_what_replaces_their_arguments() -> None:
+    x, t = tg.tensor([1.0, 2.0]), tg.tensor([0.0, 0.0])
+    with pytest.warns(UserWarning, match="reduction='sum'"):
+        assert nn.functional.mse_loss(x, t, False).item() == 5
+    with pytest.warns(UserWarning, match="reduction='none'"):
+        assert nn.MSELoss(reduce=False)(x, t).tolist() == [1, 4]
+
+
+def test_adaptive_softmax_is_a_distribution() -> None:
+    layer = nn.AdaptiveLogSoftmaxWithLoss(6, 12, [3, 7], div_value=2.0).double()
+    x = tg.randn(5, 6, dtype=tg.float64)
+    logs = layer.log_prob(x)
+    assert tg.allclose(logs.exp().sum(1), tg.ones(5, dtype=tg.float64))
+    target = tg.tensor([0, 5, 11, 2, 8])
+    output, loss = layer(x, target)
+    assert tg.allclose(output, logs.gather(1, target.unsqueeze(1)).squeeze(1))
+    assert tg.allclose(loss, -output.mean())
+    assert tg.equal(layer.predict(x), logs.argmax(1))
+    with pytest.raises(RuntimeError, match="Target values"):
+        layer(x, target + 4)
+    with pytest.raises(ValueError, match="cutoffs"):
+        nn.AdaptiveLogSoftmaxWithLoss(6, 12, [7, 3])

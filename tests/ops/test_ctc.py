@@ -1,0 +1,68 @@
+"""CTC: its derivatives behind log_softmax, sequences that do not fit, lengths in every form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.autograd.check import gradcheck, gradgradcheck
+from tensorgrad.nn import functional as F
+
+TARGETS = tg.tensor([[1, 1, 2], [3, 0, 0]])
+
+
+def _loss(logits: tg.Tensor) -> tg.Tensor:
+    return F.ctc_loss(logits.log_softmax(2), TARGETS, (6, 4), (3, 1), reduction="sum")
+
+
+def test_derivatives_of_logits() -> None:
+    logits = tg.randn(6, 2, 4, dtype=tg.float64, generator=tg.Generator().manual_seed(0)).requires_grad_()
+    gradcheck(_loss, (logits,))
+    gradgradcheck(_loss, (logits,))
+
+
+def test_paths_are_counted() -> None:
+    # two steps of even chances for 3 classes: "a" is said by a-, -a, aa
+    logs = tg.full((2, 1, 3), math.log(1 / 3), dtype=tg.float64)
+    assert F.ctc_loss(logs, tg.tensor([[1]]), (2,), (1,)).item() == pytest.approx(-math.log(3 / 9))
+    assert F.ctc_loss(logs, tg.tensor([[1, 2]]), (2,), (2,), reduction="sum").item() == pytest.approx(-math.log(1 / 9))
+    assert F.ctc_loss(logs, tg.zeros(1, 0).long(), (2,), (0,)).item() == pytest.approx(-math.log(1 / 9))
+
+
+def test_what_can_not_be_said_in_time_costs_infinitely_or_nothing() -> None:
+    logits = tg.randn(3, 2, 4, requires_grad=True)
+    targets = tg.tensor([[1, 1, 1], [1, 2, 3]])
+    losses = F.ctc_loss(logits.log_softmax(2), targets, (3, 3), (3, 3), reduction="none")
+    assert math.isinf(losses[0].item())
+    assert math.isfinite(losses[1].item())
+    F.ctc_loss(logits.log_softmax(2), targets, (3, 3), (3, 3), zero_infinity=True).backward()
+    assert not logits.grad[:, 0].any()
+    assert bool(tg.isfinite(logits.grad).all())
+    assert bool(logits.grad[:, 1].any())
+
+
+def test_forms_of_targets_and_lengths() -> None:
+    logs = tg.randn(6, 2, 4).log_softmax(2)
+    want = F.ctc_loss(logs, TARGETS, (6, 4), (3, 1))
+    assert tg.equal(F.ctc_loss(logs, tg.tensor([1, 1, 2, 3]), tg.tensor([6, 4]), tg.tensor([3, 1])), want)
+    single = F.ctc_loss(logs[:, 0], TARGETS[0], tg.tensor(6), tg.tensor(3))
+    assert tg.allclose(single, F.ctc_loss(logs[:, :1], TARGETS[:1], (6,), (3,)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"input_lengths": (7, 4)}, RuntimeError, "input_lengths"),
+        ({"target_lengths": (3,)}, RuntimeError, "target_lengths"),
+        ({"targets": tg.tensor([[1, 1, 4], [3, 0, 0]])}, RuntimeError, "none of the 4 classes"),
+        ({"targets": tg.tensor([[1.0]])}, RuntimeError, "integers"),
+        ({"blank": 4}, RuntimeError, "blank"),
+        ({"reduction": "median"}, ValueError, "reduction"),
+    ],
+)
+def test_errors(change: dict, error: type, words: str) -> None:
+    given = {"targets": TARGETS, "input_lengths": (6, 4), "target_lengths": (3, 1)} | change
+    with pytest.raises(error, match=words):
+        F.ctc_loss(tg.randn(6, 2, 4).log_softmax(2), **given)
