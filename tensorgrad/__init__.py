@@ -72,7 +72,7 @@ cfloat, cdouble = complex64, complex128
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
 newaxis = None
 
-_PRIVATE = frozenset(("__config__", "_custom_ops", "_dynamo", "_prims_common"))
+_PRIVATE = frozenset(("__config__", "_custom_ops", "_dynamo", "_prims_common", "_utils"))
 
 # Functions whose module is loaded when they are first named, so that importing the package stays fast; modules are
 # found by their name alone.

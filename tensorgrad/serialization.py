@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import IO, Any
 
+from .errors import missing_from
 from .io import allowed
 from .io.archive import Archive, write_archive
 from .io.atomic import atomic_file
@@ -25,8 +26,8 @@ from .io.storage import Storage, StorageType, host_elements, restore_location
 from .io.unpickle import CheckpointError, TruncatedError, Unpickler
 
 __all__ = [
-    "CheckpointError", "add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "remove_safe_globals",
-    "safe_globals", "save",
+    "CheckpointError", "add_safe_globals", "clear_safe_globals", "get_safe_globals",
+    "get_unsafe_globals_in_checkpoint", "load", "remove_safe_globals", "safe_globals", "save",
 ]  # fmt: skip
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # PyTorch's mark of its stream format
@@ -194,7 +195,32 @@ def load(
         raise ValueError("load: pickle_module must be Python's pickle, or None.")
     if weights_only not in (None, True, False):
         raise TypeError(f"load: weights_only must be a bool, got {weights_only!r}.")
-    how = _How(map_location, weights_only is not False, encoding, errors)
+    return _from(f, _How(map_location, weights_only is not False, encoding, errors), mmap)
+
+
+def load_storage(f: IO[bytes]) -> Storage:
+    """The bare storage that a file holds: what pickles of PyTorch's tensors are made of."""
+    found = _from(f, _How(None, True, "utf-8", "strict", bare=True), False)
+    if not isinstance(found, Storage):
+        raise CheckpointError("the bytes hold no storage.")
+    return found
+
+
+def get_unsafe_globals_in_checkpoint(f: str | os.PathLike[str] | IO[bytes]) -> list[str]:
+    """The names in a file that ``load(f, weights_only=True)`` refuses, sorted; nothing of it is run or built."""
+    names: set[str] = set()
+
+    def note(module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full not in allowed.SAFE and allowed.find_known(module, name) is None:
+            names.add(full)
+        return full
+
+    _from(f, _Names(note), False)
+    return sorted(names)
+
+
+def _from(f: Any, how: _How, mmap: bool | None) -> Any:
     if isinstance(f, (str, os.PathLike)):
         with open(f, "rb") as file:
             return _load(file, how, bool(mmap), True)
@@ -210,7 +236,8 @@ def load(
 class _How:
     """What ``load`` was asked."""
 
-    def __init__(self, map_location: Any, weights_only: bool, encoding: str, errors: str):
+    def __init__(self, map_location: Any, weights_only: bool, encoding: str, errors: str, bare: bool = False):
+        self.bare = bare  # whether a storage without a tensor is an answer
         self.map_location = map_location
         self.weights_only = weights_only
         self.encoding = encoding
@@ -224,6 +251,33 @@ class _How:
                 persistent=persistent, encoding=self.encoding, errors=self.errors,
             )  # fmt: skip
         return _Trusting(content, persistent, self.encoding, self.errors)
+
+
+class _NamesAlone(Unpickler):
+    """Objects stay empty: what is put into them would need what they are."""
+
+    def set_items(self, items: list[Any]) -> None:
+        pass
+
+    def append(self, items: list[Any]) -> None:
+        pass
+
+    def add(self, items: list[Any]) -> None:
+        pass
+
+
+class _Names(_How):
+    """Reads for the names alone: what they stand for is not built."""
+
+    def __init__(self, note: Callable[[str, str], Any]):
+        super().__init__("cpu", True, "utf-8", "strict", bare=True)
+        self.note = note
+
+    def reader(self, content: Any, persistent: Callable[[Any], Any]) -> Any:
+        return _NamesAlone(
+            content, find=self.note, call=lambda function, args, reader: {}, new=lambda cls, args, kwargs: {},
+            build=lambda obj, state: None, persistent=lambda pid: None,
+        )  # fmt: skip
 
 
 class _Trusting:
@@ -352,7 +406,7 @@ class _Storages:
         raise NotImplementedError
 
     def check_used(self) -> None:
-        if not all(storage.used for storage in self.found.values()):
+        if not self.how.bare and not all(storage.used for storage in self.found.values()):
             raise CheckpointError("the file has a bare storage; tensorgrad has tensors only. Save a tensor of it.")
 
 
@@ -410,6 +464,8 @@ def _load_stream(content: memoryview, how: _How) -> Any:
     keys = reader.load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise CheckpointError("the file's list of storages is none.")
+    if isinstance(how, _Names):
+        return result
     if set(keys) != set(pending.found):
         raise CheckpointError("the file's list of storages is not that of its tensors.")
     pending.check_used()
@@ -446,3 +502,6 @@ def _no_names(module: str, name: str) -> Any:
 
 def _no_storages(pid: Any) -> Any:
     raise CheckpointError("the head of the file refers to storages.")
+
+
+__getattr__ = missing_from("torch.serialization")

@@ -132,6 +132,24 @@ class Archive:
             raise CheckpointError(f"the record {info.filename!r} can't be read: {error}") from None
         return target
 
+    def _read_stored(self, info: zipfile.ZipInfo, start: int, target: Any) -> None:
+        """As ``_read_into``, past the zip reader, which copies everything twice."""
+        self.file.seek(start)
+        view = memoryview(target)
+        done = 0
+        while done < len(view):
+            if hasattr(self.file, "readinto"):
+                got = self.file.readinto(view[done:])
+            else:
+                piece = self.file.read(len(view) - done)
+                got = len(piece)
+                view[done : done + got] = piece
+            if not got:
+                raise TruncatedError(f"the record {info.filename!r} ends after {done} of {len(view)} bytes.")
+            done += got
+        if zlib.crc32(view) != info.CRC:
+            raise CheckpointError(f"the record {info.filename!r} is damaged: its CRC-32 is another.")
+
     def elements(self, key: str, dtype: DType, count: int) -> np.ndarray[Any, Any]:
         """The elements of a storage. Raises CheckpointError if the record does not hold just as many."""
         info, start = self._entry(f"data/{key}")
@@ -144,7 +162,11 @@ class Archive:
         if self.memory is not None and info.compress_type == zipfile.ZIP_STORED:
             raw = memoryview(self.memory)[start : start + info.file_size]
         else:
-            raw = self._read_into(info, np.empty(info.file_size, np.uint8))
+            raw = np.empty(info.file_size, np.uint8)
+            if info.compress_type == zipfile.ZIP_STORED:
+                self._read_stored(info, start, raw)
+            else:
+                self._read_into(info, raw)
         return host_elements(raw, dtype, count, self.byteorder)
 
 

@@ -210,17 +210,15 @@ def load_metadata(filename: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _shared(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names whose tensors are the same memory as that of an earlier name, to that name."""
-    first: dict[Any, str] = {}
+    """Names whose tensors are the same array as that of an earlier name, to that name."""
+    first: dict[int, str] = {}
     found = {}
     for name in sorted(state):
-        array: Any = state[name]._data
-        place = getattr(array, "__array_interface__", None) or array.__cuda_array_interface__
-        key = place["data"][0], tuple(array.shape), tuple(array.strides), array.dtype
-        if array.size and key in first:
-            found[name] = first[key]
+        array = id(state[name]._data)
+        if array in first:
+            found[name] = first[array]
         else:
-            first[key] = name
+            first[array] = name
     return found
 
 

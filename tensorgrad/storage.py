@@ -1,0 +1,23 @@
+"""``torch.storage``: what pickles of PyTorch's tensors call. Tensors have no storage objects here."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from .errors import missing_from
+
+__all__ = ["_load_from_bytes"]
+
+
+def _load_from_bytes(b: bytes) -> Any:
+    """The storage that ``pickle.dumps`` of a tensor of PyTorch holds, for ``_utils._rebuild_tensor_v2`` to view.
+
+    Nothing in it is run. Raises CheckpointError for other bytes.
+    """
+    from .serialization import load_storage
+
+    return load_storage(io.BytesIO(b))
+
+
+__getattr__ = missing_from("torch.storage")
