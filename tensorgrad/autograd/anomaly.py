@@ -33,7 +33,7 @@ def _check(node: Node, grads: Any) -> None:
         if bool(door.any(door.isnan(array), dim=tuple(range(array.ndim)), keepdim=False)):
             line = "; it was recorded outside of detect_anomaly" if node.line is None else ""
             at = "" if node.line is None else f" of the forward call at {describe_line(node.line)}"
-            raise AutogradError(f"{node.name} gave NaN as gradient of its input number {i}{at}{line}.")
+            raise AutogradError(f"{node.name()} gave NaN as gradient of its input number {i}{at}{line}.")
 
 
 class detect_anomaly:

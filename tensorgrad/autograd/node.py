@@ -96,9 +96,11 @@ class Node:
         for hook in extras.on_finish:
             hook(self)
 
-    @property
     def name(self) -> str:
-        return "".join(part.capitalize() for part in self.op.name.split("_")) + "Backward"
+        """PyTorch's name of the node, such as ``"AddBackward0"``."""
+        from .names import node_name
+
+        return node_name(self)
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
@@ -107,7 +109,7 @@ class Node:
         return tuple(zip(self.edges, slots, strict=True))
 
     def __repr__(self) -> str:
-        return f"<{self.name}>"
+        return f"<{self.name()} object at {id(self):#x}>"
 
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(grad_inputs, grad_outputs)`` after this node's backward; it may return other grad_inputs."""
