@@ -135,7 +135,7 @@ def checkpoint_sequential(functions: Sequence[Callable[..., Any]], segments: int
 
 
 def get_device_states(*args: Any) -> tuple[list[int], list[Tensor]]:
-    """(numbers of the CUDA devices among the arguments, the generator's state once for each): for ``set_device_states``.
+    """(numbers of CUDA devices among the arguments, the generator's state once for each), for ``set_device_states``.
 
     One generator serves all devices here.
     """
