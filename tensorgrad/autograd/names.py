@@ -88,10 +88,11 @@ def _extreme(whole: str, along: str) -> Any:
 
 
 def _matmul(node: Node, attrs: dict[str, Any]) -> str:
-    ranks = tuple(len(part.shape) for part in node.saved if hasattr(part, "shape"))
-    return {(1, 1): "DotBackward0", (2, 1): "MvBackward0", (2, 2): "MmBackward0", (1, 2): "SqueezeBackward4"}.get(
-        ranks, "UnsafeViewBackward0"
-    )
+    ranks = [len(part.shape) for part in node.saved if hasattr(part, "shape")]
+    for name, known in (("DotBackward0", [1, 1]), ("MvBackward0", [2, 1]), ("MmBackward0", [2, 2])):
+        if ranks == known:
+            return name
+    return "UnsafeViewBackward0"
 
 
 def _linear(node: Node, attrs: dict[str, Any]) -> str:

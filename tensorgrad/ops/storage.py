@@ -1,0 +1,197 @@
+"""The memory behind tensors: what they report of it, and moving it where other processes or devices reach it."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+from ..backends import registry
+from ..errors import DTypeError, ShapeError
+from ..tensor import Tensor, install, wrap
+from .convert import data_ptr
+from .reduce import require_tensor
+
+__all__ = ["TypedStorage", "UntypedStorage", "is_storage"]
+
+
+class UntypedStorage:
+    """The bytes behind a tensor and the views of it; made by ``Tensor.untyped_storage()``."""
+
+    def __init__(self, owner: Tensor):
+        self._owner = owner if owner._base is None else owner._base
+
+    @property
+    def tensor(self) -> Tensor:
+        """All elements of the storage in one dimension."""
+        from .reinterpret import as_strided_op
+
+        root = self._owner
+        count = self.nbytes() // int(root._data.itemsize)
+        with_grad_off: Tensor = wrap(root._data)
+        flat: Tensor = as_strided_op(with_grad_off, size=(count,), stride=(1,), offset=0)
+        flat._version = root._version_cell()
+        return flat
+
+    def data_ptr(self) -> int:
+        """The address of the first byte."""
+        return data_ptr(self._owner)
+
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        array = self._owner._data
+        if array.size == 0:
+            return 0
+        return int(sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)) + array.itemsize)
+
+    size = nbytes
+
+    def __len__(self) -> int:
+        return self.nbytes()
+
+    @property
+    def device(self) -> Any:
+        return self._owner.device
+
+    @property
+    def is_cuda(self) -> bool:
+        return bool(self._owner.device.type == "cuda")
+
+    def tolist(self) -> list[int]:
+        """The bytes as integers."""
+        raw: list[int] = np.frombuffer(self.tensor.cpu().numpy().tobytes(), np.uint8).tolist()
+        return raw
+
+    def __repr__(self) -> str:
+        return f"tensorgrad.storage.UntypedStorage(device={self.device}) of size {self.nbytes()}"
+
+
+class TypedStorage:
+    """The elements behind a tensor and the views of it; made by ``Tensor.storage()``."""
+
+    def __init__(self, owner: Tensor):
+        self._untyped = UntypedStorage(owner)
+
+    @property
+    def tensor(self) -> Tensor:
+        """All elements of the storage in one dimension."""
+        return self._untyped.tensor
+
+    @property
+    def dtype(self) -> Any:
+        return self._untyped._owner.dtype
+
+    @property
+    def device(self) -> Any:
+        return self._untyped.device
+
+    def untyped(self) -> UntypedStorage:
+        return self._untyped
+
+    def data_ptr(self) -> int:
+        """The address of the first element."""
+        return self._untyped.data_ptr()
+
+    def size(self) -> int:
+        """The number of elements."""
+        return self._untyped.nbytes() // int(self._untyped._owner._data.itemsize)
+
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return self._untyped.nbytes()
+
+    def __len__(self) -> int:
+        return self.size()
+
+    def __getitem__(self, key: int) -> Any:
+        return self.tensor[key].item()
+
+    def __iter__(self) -> Any:
+        return iter(self.tolist())
+
+    def tolist(self) -> list[Any]:
+        """The elements as Python numbers."""
+        numbers: list[Any] = self.tensor.tolist()
+        return numbers
+
+    def __repr__(self) -> str:
+        lines = "".join(f" {value}\n" for value in self.tolist())
+        return f"{lines}[tensorgrad.storage.TypedStorage(dtype={self.dtype}, device={self.device}) of size {len(self)}]"
+
+
+def is_storage(obj: Any) -> bool:
+    """Whether ``obj`` is the storage of a tensor."""
+    return isinstance(obj, (TypedStorage, UntypedStorage))
+
+
+def untyped_storage(self: Tensor) -> UntypedStorage:
+    """The bytes that the tensor, and what it is a view of, lie in."""
+    return UntypedStorage(self)
+
+
+def storage(self: Tensor) -> TypedStorage:
+    """The elements that the tensor, and what it is a view of, lie in."""
+    return TypedStorage(self)
+
+
+def is_set_to(self: Tensor, tensor: Tensor) -> bool:
+    """Whether both see the same memory in the same way: address, shape and strides."""
+    require_tensor("is_set_to", tensor)
+    mine, other = self._data, tensor._data
+    return mine.shape == other.shape and mine.strides == other.strides and data_ptr(self) == data_ptr(tensor)
+
+
+# --- memory that others reach
+
+
+def share_memory_(self: Tensor) -> Tensor:
+    """Move the tensor into memory that processes forked from this one share with it; returns the tensor.
+
+    On a GPU nothing needs to be moved. Raises: ShapeError for a view, whose base must be shared instead.
+    """
+    array = self._data
+    if not isinstance(array, np.ndarray) or is_shared(self):
+        return self
+    if self._base is not None:
+        raise ShapeError("share_memory_: this tensor is a view of another; share that one, or clone() the view first.")
+    shared = np.ndarray(array.shape, array.dtype, buffer=mmap.mmap(-1, max(array.nbytes, 1)))
+    shared[...] = array
+    self._data = shared
+    return self
+
+
+def _owners(array: Any) -> Any:
+    """What the array's memory belongs to, from the nearest on."""
+    while array is not None:
+        array = getattr(array, "base", None) if not isinstance(array, memoryview) else array.obj
+        if array is not None:
+            yield array
+
+
+def is_shared(self: Tensor) -> bool:
+    """Whether the tensor lies in memory that forked processes share; always on a GPU."""
+    if not isinstance(self._data, np.ndarray):
+        return True
+    return any(isinstance(owner, mmap.mmap) for owner in _owners(self._data))
+
+
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """The tensor in page-locked host memory, from which copies to the GPU ``device`` are fast.
+
+    Raises: DeviceError where there is no GPU; DTypeError for a tensor that is on one.
+    """
+    if self.device.type != "cpu":
+        raise DTypeError(f"pin_memory: cannot pin {self.type()}; only CPU tensors can be pinned.")
+    found = registry.on_device("cuda" if device is None else device)
+    out = wrap(found.pinned(self._data))
+    return out.requires_grad_() if self._tracked and self._node is None else out
+
+
+def is_pinned(self: Tensor, device: Any = None) -> bool:
+    """Whether the tensor lies in page-locked host memory."""
+    return any(type(owner).__name__ == "PinnedMemoryPointer" for owner in _owners(self._data))
+
+
+for _function in (is_pinned, is_set_to, is_shared, pin_memory, share_memory_, storage, untyped_storage):
+    install(_function)
