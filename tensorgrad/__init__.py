@@ -53,6 +53,7 @@ from .errors import missing_name as _missing_name
 from .interop import connect as _connect_others
 from .layout import Layout as layout
 from .layout import MemoryFormat as memory_format
+from .limits import finfo, iinfo
 from .layout import channels_last, channels_last_3d, contiguous_format, preserve_format, strided
 from .ops import *  # noqa: F403 - every op family declares its public names in __all__
 from .ops.elementwise import elementwise
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
     # `ops` collects its names at run time; a type checker must be told where they are
     from .ops.activation import *  # noqa: F403
     from .ops.arithmetic import *  # noqa: F403
+    from .ops.attributes import *  # noqa: F403
     from .ops.calculus import *  # noqa: F403
     from .ops.combine import *  # noqa: F403
     from .ops.compare import *  # noqa: F403
@@ -166,6 +168,7 @@ if TYPE_CHECKING:
     from .ops.softmax import *  # noqa: F403
     from .ops.sort import *  # noqa: F403
     from .ops.statistics import *  # noqa: F403
+    from .ops.storage import *  # noqa: F403
     from .ops.text import *  # noqa: F403
     from .ops.vector_norm import *  # noqa: F403
 
@@ -176,6 +179,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
         globals()[name] = value
         return value
+    if name.endswith("_") and not name.startswith("_") and name in vars(Tensor):  # relu_(x) for x.relu_()
+        return vars(Tensor)[name]
     # the finder is asked only for names that a submodule could have
     if (not name.startswith("_") or name in _PRIVATE) and _find_spec(f"{__name__}.{name}") is not None:
         return importlib.import_module(f"{__name__}.{name}")
@@ -209,6 +214,7 @@ __all__ = [
     "enable_grad",
     "errors",
     "expr",
+    "finfo",
     "float16",
     "float32",
     "float64",
@@ -217,6 +223,7 @@ __all__ = [
     "get_default_device",
     "get_default_dtype",
     "get_num_threads",
+    "iinfo",
     "inference_mode",
     "int8",
     "int16",

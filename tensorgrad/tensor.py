@@ -81,10 +81,16 @@ class Tensor:
         def __index__(self) -> int: ...
         def __getattr__(self, name: str) -> Any: ...
 
-    def __init__(self, data: Any = (), *, device: Any = None):
-        from .ops.create import tensor as make
+    def __init__(self, *args: Any, data: Any = None, device: Any = None):
+        """As PyTorch's constructor: ``Tensor([1, 2])`` a copy in the default dtype, ``Tensor(2, 3)`` an uninitialized
+        tensor of these sizes, ``Tensor(x)`` the same elements as the tensor ``x``."""
+        from .dtypes import get_default_dtype
+        from .ops.legacy import legacy_tensor
 
-        self._data = make(data, dtype=DEFAULT_OR_OWN(data), device=device)._data
+        given = args if data is None else (data,)
+        first = given[0] if len(given) == 1 else None
+        dtype = first.dtype if isinstance(first, Tensor) else get_default_dtype()
+        self._data = legacy_tensor(type(self).__name__, given, dtype, device)._data
 
     @property
     def data(self) -> Tensor:
@@ -216,7 +222,7 @@ class Tensor:
         found = memo.get(id(self))
         if found is None:
             found = type(self).__new__(type(self))
-            found._data = self._data.copy()
+            found._data = self._data.copy(order="K")
             found._tracked = self._tracked
             for name, value in vars(self).items():
                 if not name.startswith("_"):
@@ -230,13 +236,6 @@ class Tensor:
         return id(self)
 
 
-def DEFAULT_OR_OWN(data: Any) -> Any:
-    """``Tensor(data)``, as PyTorch's, converts numbers to the default dtype but keeps a tensor's own."""
-    from .dtypes import get_default_dtype
-
-    return data.dtype if isinstance(data, Tensor) else get_default_dtype()
-
-
 class Size(tuple[int, ...]):
     """A shape: a tuple that also knows its number of elements."""
 
@@ -247,6 +246,23 @@ class Size(tuple[int, ...]):
         for size in self:
             count *= size
         return count
+
+    def __add__(self, other: Any) -> Size:
+        if not isinstance(other, tuple):
+            return NotImplemented
+        return Size(tuple.__add__(self, other))
+
+    def __radd__(self, other: Any) -> Size:
+        return Size(tuple.__add__(tuple(other), self)) if isinstance(other, tuple) else NotImplemented
+
+    def __mul__(self, times: Any) -> Size:
+        return Size(tuple.__mul__(self, times))
+
+    __rmul__ = __mul__
+
+    def __getitem__(self, key: Any) -> Any:
+        part = tuple.__getitem__(self, key)
+        return Size(part) if isinstance(key, slice) else part
 
     def __repr__(self) -> str:
         return f"tensorgrad.Size({list(self)})"

@@ -92,6 +92,10 @@ class Backend(
         """The array on the host; may share memory where they are the same."""
         return array
 
+    def pinned(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A copy of a host array in memory from which copies to this backend's device are fast."""
+        raise BackendError(f"backend {self.name!r} computes in host memory, which needs no pinning.")
+
     def on(self, index: int | None) -> AbstractContextManager[Any]:
         """Arrays made within the block lie on the device of that number; on the current one for None."""
         return nullcontext()
@@ -139,6 +143,6 @@ class Backend(
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
      "device_of",
-     "from_host", "to_host", "on", "formula_kernel", "kernel", "set_num_threads", "default_threads",
+     "from_host", "to_host", "on", "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
      "num_threads", "memory_stats", "empty")
 )  # fmt: skip

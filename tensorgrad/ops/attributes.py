@@ -16,7 +16,7 @@ from .getitem import copy_
 from .rearrange import flip
 from .reduce import require_tensor
 
-__all__ = ["is_conj", "is_inference", "is_neg", "is_same_size", "is_signed"]
+__all__ = ["detach", "get_device", "is_conj", "is_inference", "is_neg", "is_same_size", "is_signed"]
 
 # kinds of tensors and devices that PyTorch asks for and that are not there
 _NEVER = (
@@ -54,10 +54,16 @@ def is_same_size(input: Tensor, other: Tensor) -> bool:
     return bool(require_tensor("is_same_size", input).shape == require_tensor("is_same_size", other).shape)
 
 
-def get_device(self: Tensor) -> int:
+def get_device(input: Tensor) -> int:
     """The number of the GPU that the tensor lies on; -1 for the CPU."""
-    place = self.device
+    place = input.device
     return -1 if place.type == "cpu" else int(place.index or 0)
+
+
+def detach(input: Tensor) -> Tensor:
+    """The same memory without history; changes in place are noticed by version checks."""
+    require_tensor("detach", input)
+    return input.detach()
 
 
 def to_dense(self: Tensor, dtype: Any = None) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from ..backends import registry
 from ..device import Device
 from ..dtypes import BY_NAME, as_dtype
-from ..errors import AutogradError, DeviceError, DTypeError
+from ..errors import ArgumentError, AutogradError, DeviceError, DTypeError
 from ..layout import dense_order, follows, preserve_format
 from ..tensor import Tensor, install, wrap
 from .record import Op, Spec
@@ -26,7 +26,7 @@ def host(x: Tensor) -> np.ndarray[Any, Any]:
 def item(self: Tensor) -> Any:
     """The only element, as a Python number. Raises RuntimeError if there is not exactly one."""
     if self._data.size != 1:
-        raise AutogradError(f"a Tensor with {self._data.size} elements cannot be converted to a number: item().")
+        raise ArgumentError(f"a Tensor with {self._data.size} elements cannot be converted to a number: item().")
     value = host(self).reshape(())
     return float(value) if value.dtype.kind == "V" else value.item()
 

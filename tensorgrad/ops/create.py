@@ -15,8 +15,8 @@ from ..layout import check_layout, dense_order, preserve_format
 from ..tensor import Tensor, wrap
 
 __all__ = [
-    "as_tensor", "empty", "empty_like", "empty_permuted", "empty_strided", "from_numpy", "full", "full_like", "ones",
-    "ones_like", "scalar_tensor", "tensor", "zeros", "zeros_like",
+    "as_tensor", "asarray", "empty", "empty_like", "empty_permuted", "empty_strided", "from_numpy", "frombuffer",
+    "full", "full_like", "ones", "ones_like", "scalar_tensor", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 _NUMBERS = (bool, int, float, complex)
@@ -99,7 +99,7 @@ def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     if dtype is None:
         kind = array.dtype.kind
         if isinstance(data, (list, tuple)) and _holds_numpy(data):
-            dtype = as_dtype(array.dtype)
+            dtype = _common_dtype(data) or as_dtype(array.dtype)
         elif kind == "f":
             dtype = get_default_dtype()
         elif kind == "c":
@@ -123,17 +123,22 @@ def _holds_numpy(data: Any) -> bool:
 
 
 def _common_dtype(data: Any) -> DType | None:
-    """The dtype of nested sequences of tensors; None if numbers are among them, which have a say of their own."""
-    found: DType | None = None
-    for part in data:
-        if isinstance(part, Tensor):
-            one: DType | None = part.dtype
-        else:
-            one = _common_dtype(part) if isinstance(part, (list, tuple)) and part else None
-        if one is None:
-            return None
-        found = one if found is None else promote_types(found, one)
-    return found
+    """The dtype that the elements of nested sequences are promoted to: tensors and NumPy numbers with their own, Python
+    floats with the default one; None where there are none."""
+    if isinstance(data, Tensor):
+        return data.dtype
+    if isinstance(data, (np.ndarray, np.generic)):
+        return as_dtype(data.dtype)
+    if isinstance(data, (list, tuple)):
+        found: DType | None = None
+        for part in data:
+            one = _common_dtype(part)
+            if one is not None:
+                found = one if found is None else promote_types(found, one)
+        return found
+    if isinstance(data, complex):
+        return get_default_dtype().to_complex()
+    return as_dtype(type(data)) if isinstance(data, (bool, int, float)) else None
 
 
 def _with_numbers(data: Any) -> Any:
@@ -191,6 +196,88 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     if isinstance(data, Tensor):
         return data if dtype is None and device is None else data.to(device=device, dtype=dtype)
     return tensor(data, dtype=dtype, device=device)
+
+
+def asarray(
+    obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False
+) -> Tensor:
+    """``obj`` as a tensor: tensors, NumPy arrays, DLPack objects and buffers share their memory where they can.
+
+    Args:
+        copy: True always copies, False never (and raises where it would have to), None where it must be.
+        requires_grad: the result is a leaf that does; a tensor that does not want it is detached.
+    Raises: ValueError for ``copy=False`` where a copy is needed.
+    """
+    from .convert import from_dlpack
+
+    if isinstance(obj, np.generic):
+        shared = None
+    elif isinstance(obj, Tensor):
+        shared = obj
+    elif isinstance(obj, np.ndarray):
+        shared = from_numpy(obj)
+    elif hasattr(obj, "__dlpack__") and hasattr(obj, "__dlpack_device__"):
+        shared = from_dlpack(obj)
+    elif isinstance(obj, (bytes, bytearray, memoryview)):
+        shared = frombuffer(obj, dtype=get_default_dtype() if dtype is None else dtype)
+    else:
+        shared = None
+    if shared is None:
+        if copy is False:
+            raise ValueError("asarray: can't alias arbitrary sequence; a copy is needed, but copy=False forbids it.")
+        return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
+    out: Tensor = shared.to(device=device, dtype=dtype) if device is not None or dtype is not None else shared
+    copied = out._data is not shared._data
+    if copied and copy is False:
+        raise ValueError(
+            "asarray: can't alias the object in another dtype or on another device; copy=False forbids it."
+        )
+    if copy and not copied:
+        out = out.clone()
+    if not requires_grad:
+        return out.detach() if out._tracked and not isinstance(obj, Tensor) else out
+    return out if out._tracked else finish(out._data, True)
+
+
+def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A tensor of one dimension on the memory of an object with Python's buffer interface.
+
+    Args:
+        count: how many elements; -1 means as many as there are.
+        offset: bytes to pass over first.
+    Raises: ValueError for a buffer that is empty, too short, or (with ``count=-1``) not of whole elements.
+    """
+    kind = as_dtype(dtype).np
+    try:
+        raw = memoryview(buffer)
+    except TypeError:
+        raise TypeError(
+            f"frombuffer: object of {type(buffer).__name__} does not implement Python buffer protocol."
+        ) from None
+    total = raw.nbytes
+    if total == 0:
+        raise ValueError("frombuffer: both buffer length (0) and count must not be 0.")
+    if not 0 <= offset < total:
+        raise ValueError(
+            f"frombuffer: offset ({offset} bytes) must be non-negative and no greater than buffer length ({total} "
+            "bytes) minus 1."
+        )
+    if count == 0 or count < -1:
+        raise ValueError(f"frombuffer: count must be positive or -1, got {count}.")
+    room = total - offset
+    if count == -1 and room % kind.itemsize:
+        raise ValueError(
+            f"frombuffer: buffer length ({room} bytes) after offset must be a multiple of element size "
+            f"({kind.itemsize})."
+        )
+    elements = room // kind.itemsize if count == -1 else count
+    if elements * kind.itemsize > room:
+        raise ValueError(
+            f"frombuffer: requested buffer length ({elements} * {kind.itemsize} bytes) after offset ({offset} bytes) "
+            f"must not be greater than actual buffer length ({total} bytes)."
+        )
+    array = np.ndarray((elements,), kind, buffer=raw.cast("B") if raw.contiguous else raw, offset=offset)
+    return finish(array, requires_grad)
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:

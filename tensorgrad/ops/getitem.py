@@ -161,7 +161,7 @@ def _as_part(part: Any, x: Tensor) -> Any:
     elif not isinstance(part, Tensor):
         if hasattr(part, "__index__"):
             return int(part.__index__())
-        raise TypeError(
+        raise KeyDTypeError(
             f"a tensor is indexed by integers, slices, None, ..., tensors, lists and masks, not {type(part).__name__}."
         )
     dtype = part._data.dtype

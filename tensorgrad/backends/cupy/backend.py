@@ -77,6 +77,12 @@ class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimiz
         with self.on(index):
             return self.xp.asarray(array)
 
+    def pinned(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        memory = self.xp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
+        out: np.ndarray[Any, Any] = np.ndarray(array.shape, array.dtype, buffer=memory)
+        out[...] = array
+        return out
+
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         return self.xp.asnumpy(array)
 
