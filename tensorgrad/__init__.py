@@ -53,7 +53,6 @@ from .errors import missing_name as _missing_name
 from .interop import connect as _connect_others
 from .layout import Layout as layout
 from .layout import MemoryFormat as memory_format
-from .limits import finfo, iinfo
 from .layout import channels_last, channels_last_3d, contiguous_format, preserve_format, strided
 from .ops import *  # noqa: F403 - every op family declares its public names in __all__
 from .ops.elementwise import elementwise
@@ -214,7 +213,6 @@ __all__ = [
     "enable_grad",
     "errors",
     "expr",
-    "finfo",
     "float16",
     "float32",
     "float64",
@@ -223,7 +221,6 @@ __all__ = [
     "get_default_device",
     "get_default_dtype",
     "get_num_threads",
-    "iinfo",
     "inference_mode",
     "int8",
     "int16",
