@@ -17,7 +17,7 @@ from .algebra import batch_of, column
 
 __all__ = ["cdist"]
 
-_ROOM = 1 << 22  # elements of the differences that a kernel holds at a time
+_ROOM = 1 << 16  # elements of the differences that a kernel holds at a time: they stay in the cache
 _BY_PRODUCT = 25  # more rows than this, on either side, and the Euclidean distance is made of a matrix product
 
 

@@ -125,11 +125,9 @@ def _of_singular_values(x: Tensor, rows: int, columns: int, which: str, keepdim:
     ndim = x._data.ndim
     order = [d for d in range(ndim) if d not in (rows, columns)]
     values = svdvals(x.permute(*order, rows, columns))
-    if which == "nuc":
+    if which == "nuc" or (which == "max" and values.shape[-1] == 0):  # the largest of none is 0
         result = values.sum(-1)
     else:
-        if values.shape[-1] == 0:
-            raise ShapeError(f"linalg.matrix_norm: there is no singular value in shape {tuple(x.shape)}.")
         result = values.amax(-1) if which == "max" else values.amin(-1)
     if keepdim:
         for d in sorted((rows, columns)):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..dispatch import recorded
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import product, require_tensors, shaped
@@ -27,7 +27,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
             label twice in one operand is a diagonal; ``...`` stands for dimensions that broadcast. Without ``->`` the
             output has the labels that occur once, in alphabetical order, after ``...``.
         operands: tensors of one dtype (or a single list of them). Also ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
-    Raises: ValueError for a malformed equation; ShapeError if sizes of a label differ.
+    Raises: ArgumentError for a malformed equation; ShapeError if sizes of a label differ.
     Example:
         >>> import tensorgrad as tg
         >>> a = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -57,6 +57,9 @@ def _from_lists(args: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
     def spelled(numbers: Any) -> str:
+        for n in numbers:
+            if n is not Ellipsis and not 0 <= n < len(letters):
+                raise ArgumentError(f"einsum: label {n!r} is not in the valid range [0, {len(letters)}).")
         return "".join("..." if n is Ellipsis else letters[n] for n in numbers)
 
     operands, lists = args[: len(args) // 2 * 2 : 2], args[1::2]
@@ -71,7 +74,7 @@ def _parse(equation: str, operands: Sequence[Tensor]) -> tuple[list[Labels], Lab
     left, arrow, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
     if len(parts) != len(operands):
-        raise ValueError(f"einsum: {equation!r} names {len(parts)} operands, {len(operands)} were given.")
+        raise ArgumentError(f"einsum: {equation!r} names {len(parts)} operands, {len(operands)} were given.")
     inputs = []
     hidden = 0
     for part, x in zip(parts, operands, strict=True):
@@ -95,9 +98,9 @@ def _parse(equation: str, operands: Sequence[Tensor]) -> tuple[list[Labels], Lab
     known = {label for labels in inputs for label in labels}
     for label in output:
         if label not in known:
-            raise ValueError(f"einsum: the output of {equation!r} names {label!r}, which no operand has.")
+            raise ArgumentError(f"einsum: the output of {equation!r} names {label!r}, which no operand has.")
     if len(set(output)) != len(output):
-        raise ValueError(f"einsum: the output of {equation!r} names a label twice.")
+        raise ArgumentError(f"einsum: the output of {equation!r} names a label twice.")
     return inputs, tuple(output)
 
 
@@ -105,7 +108,7 @@ def _labels(equation: str, part: str) -> Labels:
     before, dots, after = part.partition("...")
     letters = before + after
     if not all(letter.isalpha() for letter in letters):
-        raise ValueError(f"einsum: {equation!r} must be made of letters, commas, '...' and '->'; got {part!r}.")
+        raise ArgumentError(f"einsum: {equation!r} must be made of letters, commas, '...' and '->'; got {part!r}.")
     return (*before, "...", *after) if dots else tuple(before)
 
 
