@@ -10,7 +10,7 @@ from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .elementwise import Elementwise
-from .inplace import deliver, write_into
+from .inplace import assign, deliver, write_into
 from .shape_core import cast
 from .signatures import require_tensor_arguments
 
@@ -102,12 +102,25 @@ def _divider(rounding_mode: str | None) -> Elementwise:
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
     """``input / other``; with ``rounding_mode`` "floor" or "trunc" the quotient is rounded, in the inputs' dtype."""
-    result = pw.div(input, other) if rounding_mode is None else _divider(rounding_mode)(input, other)
+    if rounding_mode is None:
+        result = pw.div(input, other)
+    elif rounding_mode == "trunc" and _is_half(input, other):
+        result = pw.trunc(pw.div(input, other))
+    else:
+        result = _divider(rounding_mode)(input, other)
     return result if out is None else deliver("div", result, out)
+
+
+def _is_half(*operands: Any) -> bool:
+    """Whether the quotient is float16 or bfloat16: PyTorch rounds it to that before it cuts off the fraction."""
+    dtype = _dtype_of(*operands)
+    return dtype.is_floating_point and dtype.itemsize == 2
 
 
 def div_(self: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """In-place form of ``div``."""
+    if rounding_mode == "trunc" and _is_half(self, other):
+        return write_into(assign, self, (self, div(self, other, rounding_mode=rounding_mode)), {})
     return write_into(_divider(rounding_mode), self, (self, other), {})
 
 

@@ -20,7 +20,7 @@ from ..expr import Expr, Program, lower, source, substitute, symbol, symbols, ve
 from ..tensor import Tensor, wrap
 from .record import Op, Spec, check_devices, on_one_level
 
-__all__ = ["Elementwise", "broadcast_shape", "elementwise"]
+__all__ = ["Elementwise", "broadcast_shape", "elementwise", "fit"]
 
 _NUMBERS = frozenset(PYTHON_KEYS)
 _NO_ATTRS: dict[str, Any] = {}
@@ -281,7 +281,7 @@ class Elementwise(Op):
         if node.extra is not None:
             for i, want in zip(plan.wrt, node.extra, strict=True):
                 if grads[i] is not None:
-                    grads[i] = _fit(F, grads[i], *want)
+                    grads[i] = fit(F, grads[i], *want)
         return grads
 
     def keeps_input(self, position: int, needs: tuple[bool, ...]) -> bool:
@@ -361,7 +361,7 @@ def _replace_node(roots: list[Expr], target: Expr, by: Expr) -> list[Expr]:
     return rebuild(roots, replace)
 
 
-def _fit(F: Any, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+def fit(F: Any, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Undo broadcasting and promotion: ``g`` summed to ``shape`` and cast to ``dtype``."""
     if tuple(g.shape) != shape:
         g = F.sum_to(g, shape=shape)

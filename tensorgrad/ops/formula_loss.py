@@ -6,7 +6,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .checks import check_reduction, np_dtype, product
-from .elementwise import Elementwise, _fit, broadcast_shape
+from .elementwise import Elementwise, broadcast_shape, fit
 from .record import Op, Spec
 
 
@@ -67,7 +67,7 @@ class ReducedFormula(Op):
             found = g if part == "g" else results[part]
             if tuple(found.shape) != shape:
                 found = F.expand(found, shape=shape)  # a formula that does not read every input
-            grads.append(found if alike else _fit(F, found, tuple(x.shape), np_dtype(x)))
+            grads.append(found if alike else fit(F, found, tuple(x.shape), np_dtype(x)))
         return tuple(grads)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from ..dtypes import key_of, numpy_dtype, result_name
 from ..errors import DTypeError
 from ..expr import functions as fn
-from .checks import is_float
-from .elementwise import broadcast_shape, elementwise
+from .checks import is_float, np_dtype
+from .elementwise import broadcast_shape, elementwise, fit
 from .record import Spec, op
 from .samples import Arg, Sample, binary, unary
 
@@ -162,9 +162,18 @@ def _of_floats(name: str, *arrays: Any) -> Spec:
     return Spec(shape, _common(*arrays) if len(arrays) > 1 else arrays[0].dtype)
 
 
+def _nextafter_rule(F: Any, g: Any, input: Any, other: Any, *, needs: Any) -> tuple[Any, ...]:
+    if not needs[0]:
+        return None, None
+    moved = F.masked_fill(g, F.eq(input, other), 0.0)
+    return fit(F, moved, tuple(input.shape), np_dtype(input)), None
+
+
 nextafter = op(
     "nextafter",
     infer=lambda input, other: _of_floats("nextafter", input, other),
+    rule=_nextafter_rule,
+    keeps=("input", "other"),
     samples=lambda: (Sample((Arg((3, 4)), Arg((4,))), smooth=False, name="broadcast"),),
     doc="The number next to ``input`` in the direction of ``other``.",
 )

@@ -36,3 +36,46 @@ def test_in_place_on_a_view_keeps_the_old_value_too():
     y.sum().backward()
     assert x.grad.tolist() == [1.0, 5.0, 7.0]
     assert w.grad.tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_neighbours_of_a_number(dtype):
+    kind = getattr(tg, dtype)
+    x = tg.tensor([1.0, -1.0, 0.0, 2.0, 0.0], dtype=kind)
+    eps, tiny = tg.finfo(kind).eps, float(tg.nextafter(x[2], x[0]))
+    up = tg.nextafter(x, tg.full_like(x, float("inf"))).double()
+    assert up.tolist() == [1.0 + eps, -1.0 + eps / 2, tiny, 2.0 + 2 * eps, tiny]
+    assert 0 < tiny < tg.finfo(kind).tiny
+    assert float(tg.nextafter(x[4], x[1])) == -tiny
+    assert tg.nextafter(x[0], x[0]).shape == ()
+    assert bool(tg.nextafter(x[0], tg.tensor(float("nan"), dtype=kind)).isnan())
+
+
+# value and argument: digits of the tail, limits, edges; exact values by mpmath
+EXACT = [
+    ("ndtri", 1e-300, -37.0470962993612), ("log_ndtr", -40.0, -804.6084420137538),
+    ("log_ndtr", 9.0, -1.1285884059538405e-19), ("erfcx", 30.0, 0.01879588886141675),
+    ("erfcx", -2.0, 108.94090438997797), ("i0", 20.0, 43558282.559553534), ("i1e", 100.0, 0.03974415302513025),
+    ("bessel_j0", 2.404825557695773, -6.10876525973673e-17), ("bessel_j1", 30.0, -0.11875106261662294),
+    ("bessel_y0", 0.5, -0.44451873350670656), ("bessel_y1", 12.0, -0.05709921826089652),
+    ("modified_bessel_k0", 0.1, 2.4270690247020164), ("scaled_modified_bessel_k1", 30.0, 0.2316541293777118),
+    ("entr", 0.5, 0.34657359027997264),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "x", "want"), EXACT)
+def test_special_functions_keep_their_digits(name, x, want):
+    got = float(getattr(tg.special, name)(tg.tensor(x, dtype=tg.float64)))
+    assert abs(got - want) <= 2e-13 * abs(want)
+
+
+@pytest.mark.parametrize(("name", "a", "x", "want"), [
+    ("igamma", 0.5, 0.1, 0.345279153981423), ("igammac", 1e-06, 0.3, 9.056768136855656e-07),
+    ("igammac", 3.0, 40.0, 3.572865928700226e-15), ("igamma", 1000.0, 900.0, 0.0005499022657117829),
+    ("zeta", 3.0, -1.5, 0.1181020258208637), ("zeta", 2.0, 1.0, 1.6449340668482264),
+])  # fmt: skip
+def test_special_functions_of_two(name, a, x, want):
+    got = float(getattr(tg.special, {"igamma": "gammainc", "igammac": "gammaincc"}.get(name, name))(
+        tg.tensor(a, dtype=tg.float64), tg.tensor(x, dtype=tg.float64)
+    ))  # fmt: skip
+    assert abs(got - want) <= 1e-13 * abs(want)

@@ -30,13 +30,13 @@ class NumericKernels:
     def _next_half(self, a: Any, b: Any) -> Any:
         """The bits of a float, sign aside, count its magnitude: its neighbours have the numbers next to its own."""
         xp = self.xp
-        bits = xp.ascontiguousarray(a).view(np.int16)
+        bits = a.view(np.int16)
         from_, to = wide(a), wide(b)
         outward = xp.where(to > from_, ~xp.signbit(from_), xp.signbit(from_))
         moved = xp.where(outward, bits + np.int16(1), bits - np.int16(1))
         tiny = xp.where(to > 0, np.int16(1), np.int16(-0x7FFF))  # the smallest number of either sign
         moved = xp.where(from_ == 0, tiny, moved)
-        result = xp.where(from_ == to, xp.ascontiguousarray(b).view(np.int16), moved).view(a.dtype)
+        result = xp.where(from_ == to, b.view(np.int16), moved).view(a.dtype)
         unknown = xp.isnan(from_) | xp.isnan(to)
         return xp.where(unknown, xp.asarray(np.nan, dtype=a.dtype), result)
 
