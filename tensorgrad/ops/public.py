@@ -45,9 +45,10 @@ _NO_INPLACE = frozenset((
 ))  # fmt: skip
 
 __all__ = [
-    "abs", "absolute", "angle", "can_cast", "complex", "conj", "conj_physical", "frac", "frexp", "heaviside", "logit",
-    "polar", "positive", "promote_types", "result_type", "round", "sgn", "sign", *_UNARY, *(name for group in
-    _BINARY.values() for name in group), *_ALIASES,
+    "abs", "absolute", "angle", "can_cast", "complex", "conj", "conj_physical", "frac", "frexp", "heaviside",
+    "is_conj", "is_neg", "is_signed", "logit", "polar", "positive", "promote_types", "result_type", "round", "sgn",
+    "sign",
+    *_UNARY, *(name for group in _BINARY.values() for name in group), *_ALIASES,
 ]  # fmt: skip
 
 for _numbers, _names in [("any", _UNARY), *_BINARY.items()]:
@@ -168,6 +169,24 @@ def conj_physical_(self: Tensor) -> Tensor:
     return write_into(pw.conj, self, (self,), {}) if self.dtype.category == 3 else self
 
 
+def is_conj(input: Tensor) -> bool:
+    """False: ``conj`` computes at once here."""
+    require_tensor_arguments("is_conj", input=input)
+    return False
+
+
+def is_neg(input: Tensor) -> bool:
+    """False: no tensor here waits to be negated."""
+    require_tensor_arguments("is_neg", input=input)
+    return False
+
+
+def is_signed(input: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    require_tensor_arguments("is_signed", input=input)
+    return input.dtype.is_signed
+
+
 def angle(input: Tensor, *, out: Any = None) -> Any:
     """The argument of complex numbers; pi for negative real ones, 0 for the others, NaN for NaN."""
     record = pw.angle_of_real if isinstance(input, Tensor) and input.dtype.category == 2 else pw.angle
@@ -243,8 +262,8 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
 
 
 _methods: tuple[Callable[..., Any], ...] = (
-    abs, abs_, angle, conj, conj_physical, conj_physical_, frac, frac_, frexp, heaviside, heaviside_, logit, logit_,
-    positive, round, round_, sign,
+    abs, abs_, angle, conj, conj_physical, conj_physical_, frac, frac_, frexp, heaviside, heaviside_, is_conj, is_neg,
+    is_signed, logit, logit_, positive, round, round_, sign,
 )  # fmt: skip
 for _given in _methods:
     install(_given)
