@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from . import init as init
     from . import utils as utils
 
-_LAZY = ("functional", "init", "lazy", "modules", "parallel", "parameter", "utils")
+_LAZY = ("common_types", "functional", "init", "lazy", "modules", "parallel", "parameter", "utils")
 
 
 def __getattr__(name: str) -> Any:

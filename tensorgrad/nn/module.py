@@ -504,6 +504,14 @@ class Module(StateMixin):
         """Parameters and buffers in memory that processes share; see ``Tensor.share_memory_``."""
         return self._apply(lambda x: x.share_memory_())
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Let forward be what ``tensorgrad.compile`` makes of it, with the same arguments."""
+        from ..compiler import compile
+
+        compiled = compile(self.forward, *args, **kwargs)
+        if compiled != self.forward:
+            self.__dict__["forward"] = compiled
+
     # --- hooks
 
     @property

@@ -23,7 +23,7 @@ from . import functional as F
 from . import init
 from .module import Module
 from .parameter import Parameter
-from .recurrent_cells import GATES, next_state
+from .recurrent_cells import GATES, autocast_is_on, next_state
 
 if TYPE_CHECKING:
     from .utils.rnn import PackedSequence
@@ -127,6 +127,12 @@ class RNNBase(Module):
             what = "hx" if len(parts) == 1 else "hx and cx"
             got = f"{ranks[0]}-D tensor" if len(ranks) == 1 else f"({', '.join(f'{r}-D' for r in ranks)}) tensors"
             raise ShapeError(f"For {kind} input, {what} should also be {rank} but got {got}")
+        for part in parts:
+            if part.dtype != like.dtype and not autocast_is_on(like):
+                raise InputDTypeError(
+                    f"Input and hidden tensors are not the same dtype, found input tensor with {like.dtype} and hidden "
+                    f"tensor with {part.dtype}"
+                )
         ready = tuple(part if batched else part.unsqueeze(1) for part in parts)
         for i, (part, width) in enumerate(zip(ready, self._widths(), strict=True)):
             if tuple(part.shape) != (count, n, width):
@@ -136,7 +142,7 @@ class RNNBase(Module):
 
     def _check_input(self, x: Tensor, rank: int) -> None:
         weight = getattr(self, "weight_ih_l0")  # noqa: B009 - a tensor that a parametrization may compute
-        if x.dtype != weight.dtype and not autocast_is_on():
+        if x.dtype != weight.dtype and not autocast_is_on(x):
             raise InputDTypeError(
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). Convert input: "
                 f"input.to({weight.dtype}), or convert model: model.to({x.dtype})"
@@ -211,6 +217,8 @@ class RNNBase(Module):
         weight, bias = getattr(self, "weight_hh" + suffix), getattr(self, "bias_hh" + suffix, None)
         projection = getattr(self, "weight_hr" + suffix, None)
         gates = linear(x, getattr(self, "weight_ih" + suffix), getattr(self, "bias_ih" + suffix, None))
+        if gates.dtype != state[0].dtype:  # within autocast, which lowered the product
+            state = tuple(part.to(gates.dtype) for part in state)
         shares = list(steps(gates) if sizes is None else pieces(gates, sizes=sizes))
         rows = None if sizes is None else _Rows(state, shares, backward)
         hidden = []
@@ -279,11 +287,6 @@ class _Rows:
         if not self.ended:
             return state
         return tuple(cat(list(parts), 0) for parts in zip(state, *reversed(self.ended), strict=True))
-
-
-def autocast_is_on() -> bool:
-    """Whether dtypes may differ, since ops convert their inputs."""
-    return False
 
 
 def _check_arguments(

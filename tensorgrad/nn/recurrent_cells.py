@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from ..errors import ShapeError
@@ -20,6 +21,13 @@ __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 """How many blocks of ``hidden_size`` rows the weights of each kind have."""
+
+
+def autocast_is_on(x: Tensor) -> bool:
+    """Whether dtypes may differ, since products of such tensors choose their own. False as long as nobody imported
+    ``amp``."""
+    amp = sys.modules.get("tensorgrad.amp.autocast_mode")
+    return amp is not None and bool(amp.is_autocast_enabled(x.device.type))
 
 
 def next_state(mode: str, x: Any, state: tuple[Any, ...], weight: Any, bias: Any) -> tuple[Any, ...]:
@@ -74,7 +82,10 @@ class RNNCellBase(Module):
             state: tuple[Any, ...] = (zero,) * self.parts
         else:
             state = self._state(given, x.shape[0], batched)
-        new = next_state(mode, linear(x, self.weight_ih, self.bias_ih), state, self.weight_hh, self.bias_hh)
+        gates = linear(x, self.weight_ih, self.bias_ih)
+        if gates.dtype != state[0].dtype and autocast_is_on(x):
+            state = tuple(part.to(gates.dtype) for part in state)
+        new = next_state(mode, gates, state, self.weight_hh, self.bias_hh)
         return new if batched else tuple(part.squeeze(0) for part in new)
 
     def _state(self, given: Any, n: int, batched: bool) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,8 @@ ERRORS: list[tuple[str, Any]] = [
     ("rank", lambda ns: ns.nn.LSTM(4, 2)(ns.zeros(1, 3, 2, 4))),
     ("width", lambda ns: ns.nn.LSTM(4, 2)(ns.zeros(3, 2, 3))),
     ("dtype", lambda ns: ns.nn.GRU(4, 2)(ns.zeros(3, 2, 4, dtype=ns.float64))),
+    ("state dtype", lambda ns: ns.nn.GRU(4, 2)(ns.zeros(3, 2, 4), ns.zeros(1, 2, 2, dtype=ns.float64))),
+    ("cell's state dtype", lambda ns: ns.nn.GRUCell(4, 2)(ns.zeros(3, 4), ns.zeros(3, 2, dtype=ns.float64))),
     ("no steps", lambda ns: ns.nn.RNN(4, 2)(ns.zeros(0, 2, 4))),
     ("state rank", lambda ns: ns.nn.RNN(4, 2)(ns.zeros(3, 2, 4), ns.zeros(1, 2))),
     ("state rank, unbatched", lambda ns: ns.nn.GRU(4, 2)(ns.zeros(3, 4), ns.zeros(1, 1, 2))),
@@ -142,6 +145,8 @@ def test_errors(name: str, call: Any) -> None:
         call(torch)
     with pytest.raises(theirs.type) as ours:
         call(tg)
+    if name.endswith("state dtype"):
+        return  # PyTorch speaks of its kernels there
     words = [w for w in str(theirs.value).replace("torch.", "").split() if w.isalpha()][:2]
     assert all(word.lower() in str(ours.value).lower() for word in words), (str(theirs.value), str(ours.value))
 
@@ -156,3 +161,21 @@ def test_recurrent_attributes() -> None:
         assert ours.mode == theirs.mode and ours.flatten_parameters() is None
     with pytest.warns(UserWarning, match="num_layers greater than 1"):
         tg.nn.LSTM(3, 4, dropout=0.5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorgrad.amp") is None, reason="there is no autocast yet")
+def test_autocast() -> None:
+    """Products are lowered and the state follows them."""
+    for kind in ("RNN", "GRU", "LSTM"):
+        layer, cell = getattr(tg.nn, kind)(3, 4, 2, bidirectional=True), getattr(tg.nn, f"{kind}Cell")(3, 4)
+        x = tg.randn(5, 2, 3)
+        plain, small = layer(x)[0], cell(x[0])
+        with tg.autocast("cpu"):
+            lowered, final = layer(x)
+            packed, _ = layer(tg.nn.utils.rnn.pack_padded_sequence(x, [5, 3]))
+            one = cell(x[0])
+        for got, want in ((lowered, plain), (flat(one)[0], flat(small)[0])):
+            assert got.dtype == tg.bfloat16 and float((got - want).abs().max()) < 0.05
+        assert packed.data.dtype == tg.bfloat16 and flat(final)[0].dtype == tg.bfloat16
+        lowered.sum().backward()
+        assert layer.weight_hh_l0.grad.dtype == tg.float32
