@@ -220,6 +220,8 @@ def __index__(self: Tensor) -> int:
 
 
 def __format__(self: Tensor, spec: str) -> str:
+    if hasattr(self._data, "mapped"):  # within vmap
+        return format(repr(self), spec)
     return format(item(self), spec) if self._data.ndim == 0 else object.__format__(self, spec)
 
 

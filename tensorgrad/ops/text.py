@@ -161,6 +161,8 @@ def _with_notes(body: str, notes: list[str], indent: int) -> str:
 
 
 def __repr__(self: Tensor, *, tensor_contents: str | None = None) -> str:
+    if hasattr(self._data, "mapped"):  # within vmap
+        return repr(self._data)
     start = "tensor("
     default = get_default_dtype()
     notes = []

@@ -133,8 +133,16 @@ class SamplerKernels:
             psi, log_x = _digamma(xp, a), xp.log(x)
             use_series = (a < 10) & (x <= xp.maximum(2.0, a + 3.0 * xp.sqrt(a)))
             below = log_x < psi
-            result = xp.where(below, _below(xp, a, x, psi, log_x), _above(xp, a, x, psi, log_x))
-            result = xp.where(use_series, _series(xp, a, xp.where(use_series, x, 1.0), log_x), result)
+            forms = (
+                (_series, use_series),
+                (_below, below & xp.logical_not(use_series)),
+                (_above, xp.logical_not(below | use_series)),
+            )
+            result = xp.zeros_like(a)
+            for form, chosen in forms:
+                where = xp.nonzero(chosen)[0]
+                if where.shape[0]:
+                    result[where] = form(xp, a[where], x[where], psi[where], log_x[where])
             return result.astype(alpha.dtype).reshape(alpha.shape)
 
     def poisson(self, rate: Any, *, generator: Any) -> Any:
@@ -229,9 +237,9 @@ def _inverted(xp: Any, u: Any, first: Any, ratio: Any) -> Any:
     return found
 
 
-def _series(xp: Any, a: Any, x: Any, log_x: Any) -> Any:
+def _series(xp: Any, a: Any, x: Any, psi: Any, log_x: Any) -> Any:
     term = xp.ones_like(a)
-    psi = _digamma(xp, a + 1.0)
+    psi = psi + 1.0 / a
     total = psi - log_x
     for n in range(1, 80):
         term = term * x / (a + n)
