@@ -79,6 +79,16 @@ _PRIVATE = frozenset(("__config__", "_custom_ops", "_dynamo", "_prims_common", "
 _HOMES = {
     **dict.fromkeys(("_standard_gamma", "_standard_gamma_grad", "binomial", "poisson"), "ops.samplers"),
     **dict.fromkeys(("load", "save"), "serialization"),
+    **dict.fromkeys(
+        (
+            "autocast", "autocast_decrement_nesting", "autocast_increment_nesting", "clear_autocast_cache",
+            "get_autocast_cpu_dtype", "get_autocast_dtype", "get_autocast_gpu_dtype", "is_autocast_cache_enabled",
+            "is_autocast_cpu_enabled", "is_autocast_enabled", "set_autocast_cache_enabled", "set_autocast_cpu_dtype",
+            "set_autocast_cpu_enabled", "set_autocast_dtype", "set_autocast_enabled", "set_autocast_gpu_dtype",
+        ),
+        "amp.autocast_mode",
+    ),
+    "GradScaler": "amp.grad_scaler",
     "_assert": "settings",
     "_check": "settings",
     "_check_type": "settings",

@@ -181,7 +181,7 @@ class _Pass:
         positions = node.op.saved_positions(node) if hasattr(node.op, "saved_positions") else range(len(saved))
         inputs = []
         for i, array in zip(positions, saved, strict=True):
-            if not hasattr(array, "dtype") or not hasattr(array, "data"):
+            if not hasattr(array, "dtype") or not hasattr(type(array), "data"):
                 inputs.append(array)  # a Spec, a number, None
                 continue
             edge = node.edges[i]

@@ -68,7 +68,7 @@ class saved_tensors_hooks:
         node.saved, node.saved_outputs = (), ()
 
     def _one(self, value: Any) -> tuple[bool, Any]:
-        if hasattr(value, "dtype") and hasattr(value, "data"):
+        if hasattr(value, "dtype") and hasattr(type(value), "data"):
             return True, self.pack_hook(wrap(value))
         return False, value
 

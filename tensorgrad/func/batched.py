@@ -152,7 +152,7 @@ def door_of(values: Any) -> Any:
     """The door for arrays of which some may be batched: that of the innermost level."""
     top: Any = None
     for value in values:
-        if hasattr(value, "dtype") and hasattr(value, "data"):
+        if hasattr(value, "dtype") and hasattr(type(value), "data"):
             kind = type(value)
             if top is None or getattr(kind, "level", 0) > getattr(top, "level", 0):
                 top = kind

@@ -43,7 +43,7 @@ def _draw(guard: _Guard, name: str, kernel: Callable[..., Any], *inputs: Any, **
     try:
         if frame.randomness == "same":
             return getattr(guard, name)(*inputs, **attrs)
-        arrays = [x for x in inputs if hasattr(x, "dtype") and hasattr(x, "data")]
+        arrays = [x for x in inputs if hasattr(x, "dtype") and hasattr(type(x), "data")]
         if "shape" in attrs:
             attrs["shape"] = (frame.size, *attrs["shape"])
         elif not arrays:

@@ -61,7 +61,7 @@ def every(F: Any, n: int, xs: list[Any], mapped: tuple[bool, ...]) -> list[Any]:
 
 
 def _is_array(x: Any) -> bool:
-    return hasattr(x, "dtype") and hasattr(x, "data")
+    return hasattr(x, "dtype") and hasattr(type(x), "data")
 
 
 def through(

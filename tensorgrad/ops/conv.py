@@ -264,6 +264,11 @@ def _conv_transpose(
         raise ShapeError(f"{name}: expected a weight of {dims + 2} dimensions, got shape {tuple(weight.shape)}.")
     x, added = batched(name, input, dims)
     _require_number(name, x._data)
+    if input.dtype != weight.dtype:
+        from ..amp.casting import lowered
+
+        x, weight = lowered(x), lowered(weight)  # within autocast, one dtype
+        bias = lowered(bias)
     require_same_dtype(name, x._data, weight=weight._data, bias=None if bias is None else bias._data)
     steps = per_axis(name, "stride", stride, dims, 1)
     pads = per_axis(name, "padding", padding, dims, 0)

@@ -24,6 +24,7 @@ from .checks import (
 )
 from .loss import reduce_losses
 from .norm import fitted, plus
+from .precision import in_float32
 from .record import Spec, op
 from .samples import Arg, Sample
 from .shape_core import permute
@@ -263,6 +264,7 @@ def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reductio
     return pw.div(total, float(losses._data.size)) if reduction == "mean" else total
 
 
+@in_float32
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
@@ -296,6 +298,7 @@ def _check_classes(name: str, index: Any, classes: int) -> None:
         raise IndexOutOfRange(f"{name}: a target is out of bounds for {classes} classes (0 to {classes - 1}).")
 
 
+@in_float32
 def multi_margin_loss(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
     size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",

@@ -13,6 +13,7 @@ from . import pointwise as pw
 from .checks import legacy_reduction, require_float, require_tensors
 from .loss import reduce_losses
 from .normalize import vector_norm
+from .precision import in_float32
 from .shape_core import expand, one_dim
 
 __all__ = ["cosine_similarity", "pairwise_distance", "pdist"]
@@ -56,6 +57,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     return vector_norm(pw.sub(input[first], input[second]), float(p), -1, False)
 
 
+@in_float32
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean",
@@ -84,6 +86,7 @@ def cosine_embedding_loss(
     return reduce_losses("cosine_embedding_loss", pw.add(near, far), reduction)
 
 
+@in_float32
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6,
     swap: bool = False, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",

@@ -14,6 +14,7 @@ from . import pointwise as pw
 from .checks import check_reduction, everywhere, legacy_reduction, require_tensors, shaped
 from .elementwise import Elementwise, elementwise
 from .formula_loss import ReducedFormula, reduced
+from .precision import in_float32
 from .samples import Arg, Sample, binary, unary
 from .shape_core import expand
 
@@ -409,6 +410,7 @@ def _sum(x: Tensor) -> Tensor:
     return recorded.sum(x, dim=tuple(range(x.ndim)), keepdim=False)
 
 
+@in_float32
 def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
 ) -> Tensor:  # fmt: skip
@@ -418,6 +420,7 @@ def soft_margin_loss(
     return reduce_losses("soft_margin_loss", pw.softplus(pw.neg(pw.mul(input, target)), 1.0, 100.0), reduction)
 
 
+@in_float32
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean",
@@ -432,6 +435,7 @@ def hinge_embedding_loss(
     return reduce_losses("hinge_embedding_loss", pw.add(far, near), reduction)
 
 
+@in_float32
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean",

@@ -303,6 +303,10 @@ def _blend(name: str, input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
     """``beta * input + alpha * product``; with ``beta`` 0 the input is not read, so NaN in it does not spread."""
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}.")
+    if input.dtype != product_.dtype and product_.dtype.name in ("bfloat16", "float16"):
+        from ..amp.casting import lowered
+
+        input = lowered(input)  # within autocast, as the factors were
     if input.dtype != product_.dtype:
         raise DTypeError(f"{name}: expected one dtype, got input of {input.dtype} and a product of {product_.dtype}.")
     if broadcast_shape(name, tuple(product_.shape), tuple(input.shape)) != tuple(product_.shape):

@@ -9,11 +9,13 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import check_reduction, legacy_reduction, require_float, require_tensors
 from .loss import reduce_losses
+from .precision import in_float32
 from .selection import where
 
 __all__: list[str] = []  # users know them as functions of nn.functional
 
 
+@in_float32
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean",

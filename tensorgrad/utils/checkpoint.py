@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +26,8 @@ class _Segment:
         self.args = args
         self.rng = rng
         self.versions = [(a._version_cell(), a._version_cell()[0]) for a in args if isinstance(a, Tensor)]
+        amp = sys.modules.get("tensorgrad.amp.casting")  # who never used it has no settings of it
+        self.autocast: Any = nullcontext if amp is None else partial(amp.as_then, amp.snapshot())
         self.count = 0
         self.found: dict[int, Tensor] = {}
 
@@ -48,7 +53,7 @@ class _Segment:
             found[len(found)] = tensor
             return tensor
 
-        with saved_tensors_hooks(keep, lambda kept: kept), enable_grad(), _randomness(self.rng):
+        with saved_tensors_hooks(keep, lambda kept: kept), enable_grad(), _randomness(self.rng), self.autocast():
             self.run(*self.args)
         if len(found) != self.count:
             raise AutogradError(

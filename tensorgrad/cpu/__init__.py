@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from .errors import missing_from
+from ..errors import missing_from
 
 __all__ = ["current_device", "device_count", "is_available", "synchronize"]
 
@@ -28,4 +29,8 @@ def synchronize(device: Any = None) -> None:
     """Nothing to wait for: a call on the CPU returns when its work is done."""
 
 
-__getattr__ = missing_from("torch.cpu")
+_missing = missing_from("torch.cpu")
+
+
+def __getattr__(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.amp") if name == "amp" else _missing(name)

@@ -1,0 +1,257 @@
+"""``GradScaler``: losses are scaled so that float16 gradients do not vanish, and gradients are scaled back."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from ..autograd.grad_mode import no_grad
+from ..errors import AutogradError
+from ..ops.create import full
+from ..tensor import Tensor
+
+__all__ = ["GradScaler", "OptState"]
+
+
+class OptState(Enum):
+    """How far an optimizer is since the last ``update``."""
+
+    READY = 0
+    UNSCALED = 1
+    STEPPED = 2
+
+
+class _Progress:
+    def __init__(self) -> None:
+        self.stage = OptState.READY
+        self.found_inf: bool | None = None
+
+
+class GradScaler:
+    """Scales losses, unscales gradients, skips steps whose gradients are not finite, and adapts the scale.
+
+    Args:
+        device: where the losses are: "cuda" or "cpu".
+        init_scale: the first scale.
+        growth_factor: multiplies the scale after ``growth_interval`` finite steps in a row.
+        backoff_factor: multiplies it after a step that was not finite.
+        enabled: False makes ``scale``, ``unscale_`` and ``update`` do nothing, and ``step`` the optimizer's.
+    Raises: AssertionError for a growth factor not above 1, or a backoff factor not below. Warns and is disabled for
+        "cuda" where there is none.
+    Example:
+        >>> import tensorgrad as tg
+        >>> x = tg.ones(2, requires_grad=True)
+        >>> optimizer = tg.optim.SGD([x], lr=0.5)
+        >>> scaler = tg.amp.GradScaler("cpu", init_scale=1024.0)
+        >>> scaler.scale((x * x).sum()).backward()
+        >>> scaler.step(optimizer); scaler.update()
+        >>> x.tolist(), scaler.get_scale()
+        ([0.0, 0.0], 1024.0)
+    Source: Micikevicius and others 2018.
+    """
+
+    def __init__(
+        self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
+        backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True,
+    ):  # fmt: skip
+        self._device = device
+        if enabled and device == "cuda" and not _cuda():
+            warnings.warn("GradScaler is enabled, but CUDA is not available. Disabling.", UserWarning, stacklevel=2)
+            enabled = False
+        self._enabled = enabled
+        if not enabled:
+            return
+        if growth_factor <= 1.0:
+            raise AssertionError("The growth factor must be > 1.0.")
+        if backoff_factor >= 1.0:
+            raise AssertionError("The backoff factor must be < 1.0.")
+        self._init_scale = init_scale
+        self._growth_factor = growth_factor
+        self._backoff_factor = backoff_factor
+        self._growth_interval = growth_interval
+        self._init_growth_tracker = 0
+        self._scale: Tensor | None = None
+        self._growth_tracker: int | None = None
+        self._progress: dict[int, _Progress] = {}
+
+    def _started(self, what: str) -> Tensor:
+        if self._scale is None:
+            raise AssertionError(
+                f"Attempted {what} but _scale is None. This may indicate your script did not use scaler.scale(loss or "
+                "outputs) earlier in the iteration."
+            )
+        return self._scale
+
+    def scale(self, outputs: Any) -> Any:
+        """A tensor, or all tensors in lists and tuples, times the scale."""
+        if not self._enabled:
+            return outputs
+        if isinstance(outputs, Tensor):
+            if self._scale is None:
+                self._scale = full((), self._init_scale, dtype="float32", device=outputs.device)
+                self._growth_tracker = self._init_growth_tracker
+            return outputs * self._scale.to(outputs.device)
+        if isinstance(outputs, Iterable):
+            scaled = map(self.scale, outputs)
+            return type(outputs)(scaled) if isinstance(outputs, (list, tuple)) else scaled
+        raise ValueError("outputs must be a Tensor or an iterable of Tensors")
+
+    def _of(self, optimizer: Any) -> _Progress:
+        return self._progress.setdefault(id(optimizer), _Progress())
+
+    def unscale_(self, optimizer: Any) -> None:
+        """Divide the gradients of the optimizer's parameters by the scale, before clipping them, say.
+
+        Raises: AutogradError if that was done since the last ``update``; ValueError for float16 gradients.
+        """
+        if not self._enabled:
+            return
+        scale = self._started("unscale_")
+        progress = self._of(optimizer)
+        if progress.stage is OptState.UNSCALED:
+            raise AutogradError("unscale_() has already been called on this optimizer since the last update().")
+        if progress.stage is OptState.STEPPED:
+            raise AutogradError("unscale_() is being called after step().")
+        factor = 1.0 / float(scale)
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if any(grad.dtype.name == "float16" for grad in grads):
+            raise ValueError("Attempting to unscale FP16 gradients.")
+        with no_grad():
+            finite: list[Any] = []
+            for grad in grads:
+                grad.mul_(factor)
+                finite.append(grad.isfinite().all())
+        progress.found_inf = None if not finite else not all(bool(one) for one in finite)
+        progress.stage = OptState.UNSCALED
+
+    def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        """The optimizer's step, unless a gradient is infinite or NaN. Unscales first where that was not done.
+
+        Returns: what the optimizer's step returns; None where it was skipped.
+        Raises: AutogradError for a closure, or a second step before ``update``.
+        """
+        if not self._enabled:
+            return optimizer.step(*args, **kwargs)
+        if "closure" in kwargs:
+            raise AutogradError("Closure use is not currently supported if GradScaler is enabled.")
+        self._started("step")
+        progress = self._of(optimizer)
+        if progress.stage is OptState.STEPPED:
+            raise AutogradError("step() has already been called since the last update().")
+        if progress.stage is OptState.READY:
+            self.unscale_(optimizer)
+        if progress.found_inf is None:
+            raise AssertionError("No inf checks were recorded for this optimizer.")
+        result = None if progress.found_inf else optimizer.step(*args, **kwargs)
+        if progress.found_inf:
+            optimizer._opt_called = True  # a schedule may go on: the step was tried
+        progress.stage = OptState.STEPPED
+        return result
+
+    def update(self, new_scale: Any = None) -> None:
+        """Adapt the scale to what the steps since the last ``update`` found, or set it.
+
+        Raises: AssertionError if there was no step, or ``new_scale`` is neither a float nor a tensor of one element.
+        """
+        if not self._enabled:
+            return
+        scale = self._started("update")
+        assert self._growth_tracker is not None
+        if new_scale is not None:
+            if isinstance(new_scale, Tensor):
+                if new_scale.numel() != 1 or new_scale.requires_grad:
+                    raise AssertionError(
+                        "new_scale should be a float or a 1-element float tensor with requires_grad=False."
+                    )
+                new_scale = new_scale.item()
+            scale.fill_(float(new_scale))
+        else:
+            found = [p.found_inf for p in self._progress.values() if p.found_inf is not None]
+            if not found:
+                raise AssertionError("No inf checks were recorded prior to update.")
+            if any(found):
+                scale.mul_(self._backoff_factor)
+                self._growth_tracker = 0
+            else:
+                self._growth_tracker += 1
+                if self._growth_tracker == self._growth_interval:
+                    grown = float(scale * self._growth_factor)
+                    if math.isfinite(grown):
+                        scale.fill_(grown)
+                    self._growth_tracker = 0
+        self._progress = {}
+
+    def get_scale(self) -> float:
+        """The scale; 1 if disabled."""
+        if not self._enabled:
+            return 1.0
+        return self._init_scale if self._scale is None else float(self._scale)
+
+    def get_growth_factor(self) -> float:
+        """By what the scale grows."""
+        return self._growth_factor
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Let the scale grow by another factor."""
+        self._growth_factor = new_factor
+
+    def get_backoff_factor(self) -> float:
+        """By what the scale shrinks."""
+        return self._backoff_factor
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Let the scale shrink by another factor."""
+        self._backoff_factor = new_factor
+
+    def get_growth_interval(self) -> int:
+        """After how many finite steps the scale grows."""
+        return self._growth_interval
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Let the scale grow after another number of finite steps."""
+        self._growth_interval = new_interval
+
+    def _get_growth_tracker(self) -> int:
+        if not self._enabled:
+            return 0
+        return self._init_growth_tracker if self._growth_tracker is None else self._growth_tracker
+
+    def is_enabled(self) -> bool:
+        """Whether it does anything."""
+        return self._enabled
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale, the factors, and how many finite steps are behind; empty if disabled."""
+        if not self._enabled:
+            return {}
+        return {
+            "scale": self.get_scale(), "growth_factor": self._growth_factor, "backoff_factor": self._backoff_factor,
+            "growth_interval": self._growth_interval, "_growth_tracker": self._get_growth_tracker(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a ``state_dict``. Raises AutogradError for that of a disabled one."""
+        if not self._enabled:
+            return
+        if not state_dict:
+            raise AutogradError(
+                "The source state dict is empty, possibly because it was saved from a disabled instance of GradScaler."
+            )
+        self._init_scale = state_dict["scale"]
+        if self._scale is not None:
+            self._scale.fill_(self._init_scale)
+        self._growth_factor = state_dict["growth_factor"]
+        self._backoff_factor = state_dict["backoff_factor"]
+        self._growth_interval = state_dict["growth_interval"]
+        self._init_growth_tracker = state_dict["_growth_tracker"]
+        if self._growth_tracker is not None:
+            self._growth_tracker = self._init_growth_tracker
+
+
+def _cuda() -> bool:
+    from .. import cuda
+
+    return cuda.is_available()
