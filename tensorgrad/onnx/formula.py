@@ -105,6 +105,14 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
         return node("Mul", node("Sign", *args), node("Floor", node("Abs", *args)))
     if code == "fmod" and kind != "i64":
         return node("Mod", *args, fmod=1)
+    if code == "atan2":
+        y, x = args
+        zero, turn = const(0, dtype), const(math.pi, dtype)
+        flat = node("Atan", node("Div", y, x))
+        left = node("Where", node("Less", y, zero), node("Sub", flat, turn), node("Add", flat, turn))
+        upright = node("Mul", node("Sign", y), const(math.pi / 2, dtype))
+        side = node("Where", node("Less", x, zero), left, flat)
+        return node("Where", node("Equal", x, zero), upright, side)
     if code in ("idiv", "fmod"):  # by zero gives zero
         zero = const(0, dtype)
         none = node("Equal", args[1], zero)

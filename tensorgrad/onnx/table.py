@@ -58,7 +58,9 @@ def _same(g: Graph, x: Value) -> str:
 
 @translates("reshape")
 def _reshape(g: Graph, x: Value, *, shape: Any) -> str:
-    return x.name if tuple(shape) == x.shape else g.node("Reshape", x, g.shape_for_reshape(tuple(shape)))
+    if tuple(shape) == x.shape:
+        return x.name
+    return g.node("Reshape", x, g.shape_for_reshape(tuple(shape)), allowzero=1 if 0 in shape else None)
 
 
 @translates("permute")
@@ -130,6 +132,49 @@ def _full(g: Graph, *, shape: Any, value: Any, dtype: Any) -> str:
 def _copy_into(g: Graph, target: Value, source: Value) -> str:
     name = g.cast(source.name, source.dtype, target.dtype)
     return name if source.shape == target.shape else g.node("Expand", name, g.sizes(target.shape))
+
+
+@translates("view_write")
+def _view_write(g: Graph, base: Value, part: Value, *, view: str, attrs: dict[str, Any]) -> str:
+    """``base`` after its view ``part`` was written to."""
+    if view == "reshape":
+        return _reshape(g, part, shape=base.shape)
+    if view == "permute":
+        dims = list(attrs["dims"])
+        return _moved(g, part.name, [dims.index(d) for d in range(base.ndim)])
+    if view != "slice":
+        raise OnnxExporterError(f"the model writes through a view made by {view}; write out of place.")
+    bounds, axis, place = [], 0, 0
+    name = part.name
+    for key in attrs["key"]:
+        if key is None:
+            name = g.node("Squeeze", name, g.constant([place]))
+            continue
+        if isinstance(key, slice):
+            start, stop = key.start or 0, base.shape[axis] if key.stop is None else key.stop
+            if key.step not in (None, 1):
+                raise OnnxExporterError("the model writes through a slice with steps; write out of place.")
+        else:
+            start, stop = key, _next(key)
+            name = g.node("Unsqueeze", name, g.constant([axis]))
+        if start != 0 or stop != base.shape[axis]:
+            bounds.append((axis, start, stop))
+        place += 1
+        axis += 1
+    return _placed(g, base.name, name, bounds)
+
+
+def _placed(g: Graph, base: str, part: str, bounds: list[tuple[int, Any, Any]]) -> str:
+    """``base`` with ``part`` where the bounds (axis, start, stop) meet."""
+    if not bounds:
+        return part
+    (axis, start, stop), *others = bounds
+
+    def cut(begin: Any, end: Any) -> str:
+        return g.node("Slice", base, g.size(begin), g.size(end), g.constant([axis]))
+
+    inner = _placed(g, cut(start, stop), part, others) if others else part
+    return g.node("Concat", cut(0, start), inner, cut(stop, _END), axis=axis)
 
 
 @translates("cast")
@@ -243,16 +288,20 @@ def _sum_to(g: Graph, x: Value, *, shape: Any) -> str:
     return g.node("Squeeze", name, g.constant(list(range(lead)))) if lead else name
 
 
-def _logical(kind: str) -> Translation:
+def _truth(every: bool) -> Translation:
+    """Whether all hold (none does not), or any does: by counting, which is right for no elements too."""
+
     def translate(g: Graph, x: Value, *, dim: Any, keepdim: bool) -> str:
         holds = g.cast(x.name, x.dtype, np.dtype(bool))
-        found = _reduced(g, kind, g.node("Cast", holds, to=6), dim, keepdim)
-        return g.node("Cast", found, to=onnx_type(g.results[0][1]))
+        counted = g.node("Cast", g.node("Not", holds) if every else holds, to=7)
+        none = g.node("Equal", _reduced(g, "ReduceSum", counted, dim, keepdim), g.constant(0))
+        found = none if every else g.node("Not", none)
+        return g.cast(found, np.dtype(bool), g.results[0][1])
 
     return translate
 
 
-TABLE["any"], TABLE["all"] = _logical("ReduceMax"), _logical("ReduceMin")
+TABLE["any"], TABLE["all"] = _truth(False), _truth(True)
 
 
 @translates("count_nonzero")
@@ -336,24 +385,73 @@ def _index_select(g: Graph, x: Value, index: Value, *, dim: int) -> str:
     return g.node("Gather", x, where, axis=dim)
 
 
+@translates("nonzero")
+def _nonzero(g: Graph, x: Value) -> str:
+    raise OnnxExporterError(
+        "the model indexes by a mask (or calls nonzero): how many elements that gives depends on their values. Use "
+        "torch.where or masked_fill, which keep the shape."
+    )
+
+
+def _moved(g: Graph, name: str, perm: list[int]) -> str:
+    return name if perm == sorted(perm) else g.node("Transpose", name, perm=perm)
+
+
+def _first_axis(spec: Any) -> int:
+    """Where the indices' common axes come in the result: in the indexed ones' place if those are neighbours."""
+    return spec[0] if spec[-1] - spec[0] == len(spec) - 1 else 0
+
+
+def _broadcast(shapes: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
+
+
+def _places(g: Graph, indices: tuple[Value, ...], sizes: tuple[Any, ...]) -> str:
+    """The indices as one array (sizes, number of indices), as GatherND and ScatterND take them."""
+    wide = [i.name if i.shape == sizes else g.node("Expand", i, g.sizes(sizes)) for i in indices]
+    return g.node("Concat", *[g.node("Unsqueeze", i, g.constant([-1])) for i in wide], axis=-1)
+
+
 @translates("index")
 def _index(g: Graph, x: Value, *indices: Value, spec: Any) -> str:
     if len(indices) == 1:
         return g.node("Gather", x, indices[0], axis=spec[0])
-    (shape, _), common = g.results[0], max(i.ndim for i in indices)
-    adjacent = spec[-1] - spec[0] == len(spec) - 1
-    first = spec[0] if adjacent else 0
-    sizes = shape[first : first + common]
-    wide = [i.name if i.shape == sizes else g.node("Expand", i, g.sizes(sizes)) for i in indices]
-    places = g.node("Concat", *[g.node("Unsqueeze", i, g.constant([-1])) for i in wide], axis=-1)
+    common, first = _broadcast([i.shape for i in indices]), _first_axis(spec)
+    name = _moved(g, x.name, [*spec, *(d for d in range(x.ndim) if d not in spec)])
+    found = g.node("GatherND", name, _places(g, indices, common))
+    lead, rank = len(common), len(common) + x.ndim - len(spec)
+    return _moved(g, found, [*range(lead, lead + first), *range(lead), *range(lead + first, rank)])
+
+
+@translates("index_put", "index_put_into")
+def _index_put(g: Graph, x: Value, value: Value, *indices: Value, spec: Any, accumulate: bool) -> str:
+    common, first = _broadcast([i.shape for i in indices]), _first_axis(spec)
     order = [*spec, *(d for d in range(x.ndim) if d not in spec)]
-    name = x.name if order == sorted(order) else g.node("Transpose", x, perm=order)
-    found = g.node("GatherND", name, places)
-    if not first:
-        return found
-    rank = len(shape)
-    back = [*range(common, common + first), *range(common), *range(common + first, rank)]
-    return g.node("Transpose", found, perm=back)
+    rest = tuple(x.shape[d] for d in order[len(spec) :])
+    target = (*rest[:first], *common, *rest[first:])
+    name = value.name if value.shape == target else g.node("Expand", value, g.sizes(target))
+    lead = len(common)
+    name = _moved(g, name, [*range(first, first + lead), *range(first), *range(first + lead, len(target))])
+    done = g.node("ScatterND", _moved(g, x.name, order), _places(g, indices, common), name,
+                  reduction="add" if accumulate else None)  # fmt: skip
+    return _moved(g, done, [order.index(d) for d in range(x.ndim)])
+
+
+@translates("index_add", "index_add_into")
+def _index_add(g: Graph, x: Value, index: Value, source: Value, *, dim: int) -> str:
+    column = g.node("Reshape", index, g.constant([-1 if d == dim else 1 for d in range(x.ndim)]))
+    places = g.node("Expand", column, g.sizes(source.shape))
+    return g.node("ScatterElements", x, places, source, axis=dim, reduction="add")
+
+
+@translates("unfold_dim")
+def _windows(g: Graph, x: Value, *, dim: int, size: int, step: int) -> str:
+    (length,) = _fixed("unfold", x.shape[dim])
+    starts = np.arange(0, length - size + 1, step)
+    found = g.node("Gather", x, g.constant(starts[:, None] + np.arange(size)), axis=dim)
+    return _moved(g, found, [*(d for d in range(x.ndim + 1) if d != dim + 1), dim + 1])
 
 
 @translates("gather")
@@ -374,7 +472,8 @@ def _scatter(reduction: str | None) -> Translation:
     return translate
 
 
-TABLE["scatter"], TABLE["scatter_add"] = _scatter(None), _scatter("add")
+TABLE["scatter"] = TABLE["scatter_into"] = _scatter(None)
+TABLE["scatter_add"] = TABLE["scatter_add_into"] = _scatter("add")
 
 
 # --- layers
@@ -470,7 +569,13 @@ def _batch_norm(
 
 
 def _softmax(kind: str) -> Translation:
-    return lambda g, x, *, dim: g.node(kind, x, axis=dim)
+    def translate(g: Graph, x: Value, *, dim: int) -> str:
+        if x.ndim:
+            return g.node(kind, x, axis=dim)
+        row = g.node(kind, g.node("Reshape", x, g.constant([1])), axis=0)
+        return g.node("Squeeze", row, g.constant([0]))
+
+    return translate
 
 
 TABLE["softmax"], TABLE["log_softmax"] = _softmax("Softmax"), _softmax("LogSoftmax")
@@ -503,7 +608,12 @@ def _resize(g: Graph, x: Value, *, sizes: Any, mode: str, scales: Any, align_cor
     if antialias:
         if g.opset < 18:
             raise OnnxExporterError("interpolate: antialias needs opset 18 or later.")
-        attrs = {**attrs, "antialias": 1}
+        # the filter of PyTorch's, which is that of PIL
+        attrs = {**attrs, "antialias": 1, "exclude_outside": 1}
+        if mode == "cubic":
+            attrs["cubic_coeff_a"] = -0.5
+    if any(scale is None for scale in scales) and any(scale is not None for scale in scales):
+        raise OnnxExporterError("interpolate: a scale for some axes and none for others can't be exported.")
     if all(scale is not None for scale in scales):
         factors, target = g.constant([1.0, 1.0, *scales], np.float32), None
     else:

@@ -36,6 +36,16 @@ class Constant:
         self.array = array
 
 
+class _ViewWrite:
+    """The step that brings a written view back into what it is a view of."""
+
+    name = "view_write"
+    view = False
+
+
+VIEW_WRITE = _ViewWrite()
+
+
 class Step:
     """A call: its op, inputs and attributes (with Refs and Constants for arrays), and the numbers of its results."""
 
@@ -85,6 +95,7 @@ class Trace(Listener):
         self.specs: list[tuple[Any, Any]] = []  # shape and dtype by slot
         self.fixed: dict[int, Any] = {}  # arrays of slots that do not depend on the model's inputs
         self._slot: dict[int, int | Constant | None] = {}  # None: out of date
+        self._seen_from: dict[int, tuple[Any, str, dict[str, Any]]] = {}  # a view: its input, its op's name, attributes
         self._alive: list[Any] = []
         self._state = state
 
@@ -103,7 +114,7 @@ class Trace(Listener):
         """What stands for an array."""
         if id(array) not in self._slot:
             self._alive.append(array)
-            return Constant(array)
+            self._slot[id(array)] = Constant(array)
         found = self._slot[id(array)]
         if found is None:
             raise OnnxExporterError(
@@ -132,11 +143,19 @@ class Trace(Listener):
             return
         arrays = target if isinstance(target, (list, tuple)) else [target]
         for array in arrays:
-            if any(np.may_share_memory(array, own) for own in self._state if isinstance(own, np.ndarray)):
+            if any(_share(array, own) for own in self._state):
                 raise OnnxExporterError(f"{op.name}: the model changes its own parameters or buffers as it runs.")
-            if id(array) not in self._slot:
-                self._slot[id(array)] = Constant(array.copy())  # as it is before the write
-                self._alive.append(array)
+            self.ref(array)
+            self._keep_copies(array)
+
+    def _keep_copies(self, target: Any) -> None:
+        """What is known by its content keeps the content it has before ``target`` is written to."""
+        for constant in self._slot.values():
+            if isinstance(constant, Constant) and _share(constant.array, target):
+                constant.array = constant.array.copy()
+        for slot, array in self.fixed.items():
+            if _share(array, target):
+                self.fixed[slot] = array.copy()
 
     def after(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
         target = self._target(op, inputs, attrs)
@@ -160,20 +179,40 @@ class Trace(Listener):
             if output is None or (target is None and any(output is x for x in inputs)):
                 slots.append(-1)  # nothing, or an input handed on
             else:
-                if target is not None:
-                    self._outdate(output)
                 slots.append(self._add(output))
         specs = [((), None) if output is None else (tuple(output.shape), output.dtype) for output in outputs]
         self._alive.append((inputs, attrs))
         self.steps.append(Step(op, given, named, slots, specs))
         if not self._depends((given, list(named.values()))):
             self.fixed.update({slot: output for slot, output in zip(slots, outputs, strict=True) if slot >= 0})
+        if op.view:
+            self._seen_from[id(outputs[0])] = inputs[0], op.name, named
+        if target is not None:
+            for output in outputs:
+                self._written(output)
 
-    def _outdate(self, written: Any) -> None:
+    def _written(self, array: Any) -> None:
+        """An array was written to: what it is a view of has changed too, and all else that shares the memory."""
+        current = {id(array)}
+        while id(array) in self._seen_from:
+            base, name, attrs = self._seen_from[id(array)]
+            before = self._slot.get(id(base))
+            if before is None:  # out of date already
+                break
+            given = (self.ref(base), self.ref(array))
+            slot = self._add(base)
+            self.steps.append(Step(VIEW_WRITE, given, {"view": name, "attrs": attrs}, [slot], [self.specs[slot]]))
+            if not self._depends(given):
+                self.fixed[slot] = base
+            array = base
+            current.add(id(base))
+        self._outdate(array, current)
+
+    def _outdate(self, written: Any, current: set[int]) -> None:
         if not isinstance(written, np.ndarray):
             raise OnnxExporterError("the model writes in place; move it and its inputs to the cpu to export it.")
         for other in self._alive:
-            if other is not written and isinstance(other, np.ndarray) and np.may_share_memory(other, written):
+            if id(other) not in current and _share(other, written):
                 self._slot[id(other)] = None
 
     def _depends(self, value: Any) -> bool:
@@ -186,3 +225,7 @@ class Trace(Listener):
         self.fixed = {slot: registry.active(array).to_host(array) for slot, array in self.fixed.items()}
         self._alive.clear()
         self._slot.clear()
+
+
+def _share(a: Any, b: Any) -> bool:
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)

@@ -83,6 +83,8 @@ class Writer:
             if len({len(value) for value in seen}) > 1:
                 raise OnnxExporterError(f"{what} has other lengths at other sizes; fix those sizes.")
             return type(first)(self._merge(parts, what) for parts in zip(*seen, strict=True))
+        if isinstance(first, dict):
+            return {name: self._merge([value[name] for value in seen], what) for name in first}
         if isinstance(first, slice):
             return slice(*self._merge([(value.start, value.stop, value.step) for value in seen], what))
         if isinstance(first, (bool, str)) or first is None or not isinstance(first, (int, float)):

@@ -219,6 +219,35 @@ def test_many_calls():
         agree(session, odd, (tg.randn(n, 4), tg.randn(n, 4)))
 
 
+def writes(x):
+    b = x.shape[0]
+    zeros = tg.zeros(b, 4)
+    first = zeros + x
+    zeros[:, 1:3] = x[:, :2]
+    zeros[:, 0] += 5.0
+    out = tg.zeros(b, 3, 4)
+    for t in range(3):
+        out[:, t] = x * t
+    y = x.clone()
+    y.view(-1)[:2] = 7.0
+    y.t()[3].mul_(2.0)
+    z = x * 1
+    z[tg.tensor([0, 1]), tg.tensor([1, 2])] = -1.0
+    z.clamp_(-0.5, 0.5)
+    x = F.relu(x, inplace=True)
+    return first, zeros, out, y, z, x, x.unfold(1, 2, 1), tg.atan2(y, z), z.index_add(1, tg.tensor([0]), y[:, :1])
+
+
+def test_writes_and_views():
+    session = exported(writes, (tg.randn(3, 4),), dynamic_axes={"x": {0: "n"}})
+    for n in (2, 5):
+        x = tg.randn(n, 4)
+        names = [one.name for one in session.get_inputs()]
+        got = session.run(None, {names[0]: x.numpy().copy()})
+        for a, b in zip(got, writes(x), strict=True):
+            np.testing.assert_allclose(a, b.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ("nearest", "bilinear", "bicubic"))
 def test_resize(mode):
     def model(x):
@@ -261,8 +290,9 @@ class Buffered(nn.Module):
 
 def through_view(x):
     y = x * 2
+    row = y[0]
     y[:, 0] = 1.0
-    return y
+    return row  # a view from before the write: ONNX has no views
 
 
 def shape_branch(x):
@@ -285,6 +315,7 @@ REFUSED = {
     "a loop over the batch": (shape_branch, floats(3), {"dynamic_axes": {"x": [0]}}, "other steps at other sizes"),
     "content from the size": (from_numpy, floats(3), {"dynamic_axes": {"x": [0]}}, "content depends on the sizes"),
     "half the batch": (lambda x: x[: x.shape[0] // 2], floats(3), {"dynamic_axes": {"x": [0]}}, "no sum of products"),
+    "a mask as an index": (lambda x: x[x > 0], floats(3), {}, "masked_fill"),
     "places of maxima": (lambda x: F.max_pool1d(x, 2, return_indices=True), floats(2, 4), {}, "places of the maxima"),
     "an output that is none": (lambda x: "text", floats(3), {}, "returned a str"),
 }  # fmt: skip
