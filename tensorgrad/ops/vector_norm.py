@@ -76,10 +76,11 @@ def _norm_rule(
     if ord < 1:
         power = F.where(F.eq(size, 0), 0.0, F.pow(size, ord - 1))
         return (F.mul(F.mul(direction, power), F.mul(g, F.pow(y, 1 - ord))),)
-    scale = F.where(none, 0.0, F.div(g, F.pow(y, ord - 1)))
     if ord < 2:
+        scale = F.where(none, 0.0, F.div(g, F.pow(y, ord - 1)))
         return (F.mul(F.mul(direction, F.pow(size, ord - 1)), scale),)
-    return (F.mul(F.mul(x, F.pow(size, ord - 2)), scale),)
+    share = F.pow(F.div(size, F.where(none, 1.0, y)), ord - 2)  # a power of y alone would overflow
+    return (F.mul(F.mul(x, share), F.where(none, 0.0, F.div(g, y))),)
 
 
 def _norm_samples() -> list[Sample]:

@@ -7,6 +7,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.autograd import gradcheck, gradgradcheck
+from tensorgrad.testing.strict_backend import strict_cuda
 
 rng = np.random.default_rng(7)
 
@@ -23,7 +24,7 @@ def hermitian(x):
 
 
 def positive(x):
-    return x @ x.mH + 3 * tg.eye(x.shape[-1], dtype=x.dtype)
+    return x @ x.mH + 3 * tg.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
 # name, function, shapes, whether to try complex numbers too
@@ -208,3 +209,34 @@ def test_einsum_of_many_contracts_in_a_cheap_order():
     assert (tg.einsum("ij,jk,kl->il", a, b, c) == 600).all()
     assert (tg.einsum(a, [0, 1], b, [1, 2], c, [2, 3], [0, 3]) == 600).all()
     assert tg.einsum("ij,jk,kl,lm->", a, b, c, b).item() == 300 * 2 * 300 * 2 * 300
+
+
+def test_every_function_computes_on_a_device():
+    """The same programs on the strict stand-in for CuPy, which refuses whatever would mix host and device."""
+
+    def flat(result):
+        return (result,) if isinstance(result, tg.Tensor) else tuple(result)
+
+    with strict_cuda():
+        for name, function, shapes, both in SMOOTH:
+            inputs = [drawn(*shape, complex=both).detach() for shape in shapes]
+            here = flat(function(*inputs))
+            there = flat(function(*[x.to("cuda") for x in inputs]))
+            for want, got in zip(here, there, strict=True):
+                assert got.device.type == "cuda", name
+                np.testing.assert_allclose(got.cpu().numpy(), want.numpy(), atol=1e-8, err_msg=name)
+        spectrum = tg.stft(tg.ones(32, device="cuda"), 8, window=tg.hann_window(8, device="cuda"), return_complex=True)
+        assert tg.istft(spectrum, 8, window=tg.hann_window(8, device="cuda")).device.type == "cuda"
+        ill = tg.ones(2, 2, device="cuda")
+        assert tg.linalg.matrix_rank(ill).item() == 1 and tg.linalg.cond(ill, "nuc").item() == float("inf")
+        with pytest.raises(tg.linalg.LinAlgError):
+            tg.linalg.cholesky(-ill)
+
+
+def test_gradients_of_norms_do_not_overflow():
+    for p in (1.5, 2.0, 3.0, 10.0):
+        wide = tg.tensor([300.0, 400.0, 1000.0], dtype=tg.float64, requires_grad=True)
+        half = wide.detach().half().requires_grad_()
+        for x in (wide, half):
+            tg.linalg.vector_norm(x, p).backward()
+        np.testing.assert_allclose(half.grad.numpy().astype(float), wide.grad.numpy(), rtol=5e-3)
