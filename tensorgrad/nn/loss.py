@@ -30,7 +30,7 @@ class _Loss(Module):
 
     def __init_subclass__(cls) -> None:
         own = cls.__dict__.get("__init__")
-        if own is not None:
+        if own is not None and cls.__module__ == __name__:  # a user's class has settings of its own
             names = tuple(inspect.signature(own).parameters)[1:]
             cls.settings = tuple(name for name in names if name not in ("size_average", "reduce"))
 
@@ -48,6 +48,18 @@ class _Loss(Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         own = self.__dict__
         return type(self).function(*inputs, **{name: own[name] for name in self.settings})
+
+
+class _WeightedLoss(_Loss):
+    """A loss with a factor per class, a buffer."""
+
+    settings = ("weight", "reduction")
+
+    def __init__(
+        self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        self._keep(weight=weight, reduction=legacy_reduction(reduction, size_average, reduce))
 
 
 class L1Loss(_Loss):
@@ -68,7 +80,7 @@ class SoftMarginLoss(_Loss):
     function = F.soft_margin_loss
 
 
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(_WeightedLoss):
     """``-log softmax(input)`` at the target's class.
 
     Args:
@@ -88,7 +100,7 @@ class CrossEntropyLoss(_Loss):
         self._keep(weight=weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
 
 
-class NLLLoss(_Loss):
+class NLLLoss(_WeightedLoss):
     """``-input`` at the target's class, for log-probabilities."""
 
     function = F.nll_loss
@@ -105,16 +117,10 @@ class NLLLoss2d(NLLLoss):
     """``NLLLoss`` under an old name."""
 
 
-class BCELoss(_Loss):
+class BCELoss(_WeightedLoss):
     """``-target * log(input) - (1 - target) * log(1 - input)`` for probabilities."""
 
     function = F.binary_cross_entropy
-
-    def __init__(
-        self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> None:  # fmt: skip
-        self._keep(weight=weight, reduction=legacy_reduction(reduction, size_average, reduce))
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -228,7 +234,7 @@ class CosineEmbeddingLoss(_Loss):
         self._keep(margin=margin, reduction=reduction)
 
 
-class MultiMarginLoss(_Loss):
+class MultiMarginLoss(_WeightedLoss):
     """The hinge loss of classes: by how much others come within ``margin`` of the target's score."""
 
     function = F.multi_margin_loss
@@ -278,7 +284,7 @@ class MultiLabelMarginLoss(_Loss):
     function = F.multilabel_margin_loss
 
 
-class MultiLabelSoftMarginLoss(_Loss):
+class MultiLabelSoftMarginLoss(_WeightedLoss):
     """Binary cross-entropy of logits for several classes per sample, averaged over the classes."""
 
     function = F.multilabel_soft_margin_loss

@@ -442,10 +442,14 @@ class Module(StateMixin):
                     value._grad = fn(value._grad)
         return self
 
-    def to(self: Self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> Self:
+    def to(
+        self: Self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False,
+        memory_format: Any = None,
+    ) -> Self:  # fmt: skip
         """Move parameters and buffers to a device and/or, those that are floating point or complex, to a dtype.
 
-        In place: parameters stay the same objects, so an optimizer keeps working on them.
+        In place: parameters stay the same objects, so an optimizer keeps working on them. ``memory_format`` is the
+        order in memory of those of 4 and 5 dimensions.
         Raises DTypeError for a dtype that is neither floating point nor complex.
         """
         from ..errors import DTypeError
@@ -459,7 +463,8 @@ class Module(StateMixin):
 
         def move(x: Any) -> Tensor:
             kind = wanted if x.dtype.category >= 2 else None
-            return x.to(device=place, dtype=kind, non_blocking=non_blocking)
+            how = {"memory_format": memory_format} if memory_format is not None and x.ndim in (4, 5) else {}
+            return x.to(device=place, dtype=kind, non_blocking=non_blocking, **how)
 
         return self._apply(move)
 

@@ -127,17 +127,16 @@ class RNNBase(Module):
             what = "hx" if len(parts) == 1 else "hx and cx"
             got = f"{ranks[0]}-D tensor" if len(ranks) == 1 else f"({', '.join(f'{r}-D' for r in ranks)}) tensors"
             raise ShapeError(f"For {kind} input, {what} should also be {rank} but got {got}")
-        for part in parts:
-            if part.dtype != like.dtype and not autocast_is_on(like):
-                raise InputDTypeError(
-                    f"Input and hidden tensors are not the same dtype, found input tensor with {like.dtype} and hidden "
-                    f"tensor with {part.dtype}"
-                )
         ready = tuple(part if batched else part.unsqueeze(1) for part in parts)
         for i, (part, width) in enumerate(zip(ready, self._widths(), strict=True)):
             if tuple(part.shape) != (count, n, width):
                 which = f"hidden[{i}]" if len(parts) > 1 else "hidden"
                 raise ShapeError(f"Expected {which} size {(count, n, width)}, got {list(part.shape)}")
+            if part.dtype != like.dtype and not autocast_is_on(like):
+                raise InputDTypeError(
+                    f"Input and hidden tensors are not the same dtype, found input tensor with {like.dtype} and hidden "
+                    f"tensor with {part.dtype}"
+                )
         return ready
 
     def _check_input(self, x: Tensor, rank: int) -> None:

@@ -138,6 +138,7 @@ PROGRAMS: dict[str, Any] = {
     "train": lambda ns: net(ns).train("yes"),
     "eval": lambda ns: [m.training for m in net(ns).eval().modules()],
     "to integer": lambda ns: net(ns).to(ns.int64),
+    "to channels_last": lambda ns: ns.nn.Conv2d(3, 4, 2).to(memory_format=ns.channels_last).weight.stride(),
     "to double": lambda ns: [str(x.dtype) for x in net(ns).to(ns.float64).state_dict().values()],
     "type": lambda ns: [str(x.dtype) for x in net(ns).type(ns.float64).state_dict().values()],
     "half": lambda ns: [str(x.dtype) for x in net(ns).half().state_dict().values()],
@@ -409,9 +410,9 @@ def test_lazy_module() -> None:
     [
         "activation.MultiheadAttention", "batchnorm._BatchNorm", "batchnorm.BatchNorm2d", "container.Sequential",
         "conv._ConvNd", "conv.Conv2d", "dropout._DropoutNd", "dropout.Dropout", "flatten.Flatten", "linear.Linear",
-        "instancenorm._InstanceNorm", "linear.NonDynamicallyQuantizableLinear", "loss._Loss", "module.Module",
-        "loss.CrossEntropyLoss", "module._IncompatibleKeys", "normalization.LayerNorm", "padding.ZeroPad2d",
-        "pooling.MaxPool2d", "rnn.RNNBase", "rnn.LSTM", "rnn.RNNCellBase", "sparse.Embedding",
+        "instancenorm._InstanceNorm", "linear.NonDynamicallyQuantizableLinear", "loss._Loss", "loss._WeightedLoss",
+        "module.Module", "loss.CrossEntropyLoss", "module._IncompatibleKeys", "normalization.LayerNorm",
+        "padding.ZeroPad2d", "pooling.MaxPool2d", "rnn.RNNBase", "rnn.LSTM", "rnn.RNNCellBase", "sparse.Embedding",
         "distance.CosineSimilarity", "transformer.TransformerEncoder", "transformer._get_clones", "utils._pair",
         "utils._ntuple", "Conv2d", "Module", "utils.consume_prefix_in_state_dict_if_present",
         "module.register_module_forward_hook", "lazy.LazyModuleMixin",
@@ -424,6 +425,29 @@ def test_paths(path: str) -> None:
     found = getattr(importlib.import_module(f"tensorgrad.{home}"), name)
     if hasattr(tg.nn, name):
         assert found is getattr(tg.nn, name)
+
+
+def test_losses_of_users() -> None:
+    """A subclass of a loss takes what arguments it likes."""
+    seen = []
+    for ns in (torch, tg):
+
+        class Focal(ns.nn.CrossEntropyLoss):
+            def __init__(self, gamma, **kwargs):
+                super().__init__(reduction="none", **kwargs)
+                self.gamma = gamma
+
+            def forward(self, input, target):
+                loss = super().forward(input, target)
+                return (loss * (1 - (-loss).exp()) ** self.gamma).mean()
+
+        class Weighted(ns.nn.modules.loss._WeightedLoss):
+            def forward(self, input, target):
+                return (input.sum(1) * self.weight[target]).mean() if self.reduction == "mean" else None
+
+        x, t = ns.tensor([[1.0, 2.0], [3.0, -1.0]]), ns.tensor([0, 1])
+        seen.append([Focal(2.0, label_smoothing=0.1)(x, t).item(), Weighted(ns.tensor([1.0, 3.0]))(x, t).item()])
+    np.testing.assert_allclose(seen[1], seen[0], rtol=1e-6)
 
 
 def test_paths_that_are_not_there() -> None:
