@@ -7,13 +7,20 @@ them with ``tensorgrad.load`` or ``tensorgrad.io.safetensors.load_file``.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, NoReturn
+from urllib.parse import urlparse
 
 from .errors import TensorgradError
 
 __all__ = [
-    "HubError", "download_url_to_file", "get_dir", "help", "list", "load", "load_state_dict_from_url", "set_dir",
+    "HASH_REGEX", "HubError", "download_url_to_file", "get_dir", "help", "list", "load", "load_state_dict_from_url",
+    "set_dir", "urlparse",
 ]  # fmt: skip
+
+
+HASH_REGEX = re.compile(r"-([a-f0-9]*)\.")
+"""How PyTorch marks a file's hash in its name."""
 
 
 class HubError(TensorgradError, RuntimeError):

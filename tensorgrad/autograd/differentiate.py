@@ -98,6 +98,7 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -108,6 +109,7 @@ def grad(
         outputs, inputs: tensors; inputs may be leaves or intermediate results.
         grad_outputs: per output the gradient it receives, or None for scalars.
         retain_graph, create_graph: as for ``backward``.
+        only_inputs: True; gradients of other leaves are accumulated by ``backward`` alone.
         allow_unused: give None for inputs that did not contribute instead of raising.
         is_grads_batched: the gradients in ``grad_outputs`` have a dimension more in front, over which the pass is
             mapped (``vmap``); the results have it too.
@@ -120,6 +122,8 @@ def grad(
         >>> tg.autograd.grad(dy, x)[0].item()
         18.0
     """
+    if not only_inputs:
+        raise ValueError("grad: only_inputs=False is not supported; backward() accumulates into all leaves.")
     if is_grads_batched:
         return _batched(outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads)
     roots = _as_tuple("grad", outputs)

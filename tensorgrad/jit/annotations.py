@@ -1,12 +1,12 @@
-"""``torch.jit.annotations``: types of arguments that may be one value or a list of that many."""
+"""``torch.jit.annotations``: types of arguments, some of which may be one value or a list of that many."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Dict, List, Optional, Tuple, Union  # noqa: UP035 - the names are what is asked for
 
 from ..errors import missing_from
 
-__all__ = ["BroadcastingList1", "BroadcastingList2", "BroadcastingList3"]
+__all__ = ["BroadcastingList1", "BroadcastingList2", "BroadcastingList3", "Dict", "List", "Optional", "Tuple", "Union"]
 
 
 class _Broadcasting:

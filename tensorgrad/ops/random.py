@@ -105,7 +105,7 @@ def _given(name: str, result: Tensor, requires_grad: bool, out: Tensor | None, p
 
 
 def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
+    low: Any = None, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
     layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
@@ -118,6 +118,8 @@ def randint(
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
+    elif low is None:
+        low = 0
     if size is None or high is None:
         raise TypeError("randint: expected randint(high, size) or randint(low, high, size).")
     shape = shape_from("randint", (size,))
@@ -180,13 +182,13 @@ def randn_like(
 
 
 def randint_like(
-    input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None,
+    input: Tensor, low: Any = None, high: Any = None, *, generator: Generator | None = None, dtype: Any = None,
     layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
     memory_format: Any = preserve_format,
 ) -> Tensor:  # fmt: skip
-    """Integers from ``low`` to ``high`` in the shape, dtype and device of ``input``."""
-    if high is None:
-        low, high = 0, low
+    """Integers from ``low`` (0 if left out) to ``high`` in the shape, dtype and device of ``input``."""
+    if low is None and high is None:
+        raise TypeError("randint_like: expected randint_like(input, high) or randint_like(input, low, high).")
     return randint(
         low, high, tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
         device=device or input.device, requires_grad=requires_grad, pin_memory=pin_memory,
