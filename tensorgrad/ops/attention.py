@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..dispatch import recorded
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..random import Generator
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -204,7 +204,7 @@ def scaled_dot_product_attention(
     """
     require_tensors("scaled_dot_product_attention", query=query, key=key, value=value)
     if attn_mask is not None and is_causal:
-        raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal=True, not both.")
+        raise ArgumentError("scaled_dot_product_attention: give attn_mask or is_causal=True, not both.")
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"scaled_dot_product_attention: dropout_p must be between 0 and 1, got {dropout_p}.")
     if enable_gqa:

@@ -184,7 +184,7 @@ def unbatched(y: Tensor, added: bool) -> Tensor:
 def _same_padding(name: str, x: Tensor, kernel: Any, stride: Any, dilation: Any) -> tuple[Tensor, tuple[int, ...]]:
     """The padding that keeps the size; where its total is odd, the extra element goes behind the input."""
     if any(s != 1 for s in stride):
-        raise ValueError(f"{name}: padding='same' is not defined for a stride other than 1, got {stride}.")
+        raise ArgumentError(f"{name}: padding='same' is not defined for a stride other than 1, got {stride}.")
     totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     if any(total % 2 for total in totals):
         pads = ((0, 0), (0, 0), *((0, total % 2) for total in totals))
@@ -207,7 +207,7 @@ def _conv(
     elif padding == "valid":
         pads = (0,) * dims
     elif isinstance(padding, str):
-        raise ValueError(f"{name}: padding must be integers, 'same' or 'valid', got {padding!r}.")
+        raise ArgumentError(f"{name}: padding must be integers, 'same' or 'valid', got {padding!r}.")
     else:
         pads = per_axis(name, "padding", padding, dims, 0)
     y = conv_op(x, weight, bias, stride=steps, padding=pads, dilation=spread, groups=groups)
@@ -281,7 +281,7 @@ def _conv_transpose(
             f"{name}: input has {x.shape[1]} channels, weight {tuple(weight.shape)} expects {weight.shape[0]}."
         )
     if any(e >= max(s, d) for e, s, d in zip(extra, steps, spread, strict=True)):
-        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {steps} or dilation {spread}.")
+        raise ArgumentError(f"{name}: output_padding {extra} must be smaller than stride {steps} or dilation {spread}.")
     kernel = weight.shape[2:]
     sizes = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1

@@ -235,6 +235,7 @@ def cross_entropy(
                 "cross_entropy: ignore_index is not supported for floating point targets, which are probabilities."
             )
         return _soft_targets(input, target, weight, reduction, float(label_smoothing))
+    target = _wide_classes(target)
     if target.dtype.name != "int64":
         raise DTypeError(f"cross_entropy: class indices must be int64, got {target.dtype}. Use target.long().")
     x, classes, shape = _as_rows("cross_entropy", input, target)
@@ -242,6 +243,11 @@ def cross_entropy(
         x, classes, weight, ignore_index=int(ignore_index), reduction=reduction, label_smoothing=float(label_smoothing)
     )[0]
     return shaped(loss, shape) if reduction == "none" else loss
+
+
+def _wide_classes(target: Tensor) -> Tensor:
+    """Bytes, which may be classes too, as int64."""
+    return recorded.cast(target, dtype=_INT64) if target.dtype.name == "uint8" else target
 
 
 def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float) -> Tensor:
@@ -273,6 +279,7 @@ def nll_loss(
     require_tensors("nll_loss", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("nll_loss", reduction)
+    target = _wide_classes(target)
     if target.dtype.name != "int64":
         raise DTypeError(f"nll_loss: class indices must be int64, got {target.dtype}. Use target.long().")
     x, classes, shape = _as_rows("nll_loss", input, target)

@@ -11,7 +11,16 @@ import numpy as np
 from ..dispatch import recorded
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
-from .checks import np_dtype, product, require_float, require_same_dtype, require_tensors, reshaped, statistic_dtype
+from .checks import (
+    is_float,
+    np_dtype,
+    product,
+    require_float,
+    require_same_dtype,
+    require_tensors,
+    reshaped,
+    statistic_dtype,
+)
 from .matmul import matmul_op
 from .norm import fitted
 from .record import Spec, op
@@ -131,10 +140,9 @@ def _define(F: Any, x: Any, grid: Any, *, mode: str, padding: str, align_corners
             if part is not None:
                 weight = part if weight is None else F.mul(weight, part)
         where = F.expand(reshaped(F, index, (n, 1, count)), shape=(n, c, count))
-        value = F.gather(flat, where, dim=2)
-        if weight is not None:
+        value = F.where(reshaped(F, inside, (n, 1, count)), F.gather(flat, where, dim=2), 0.0)
+        if weight is not None:  # after the zeros: a place that is no number gives none
             value = F.mul(value, reshaped(F, weight, (n, 1, count)))
-        value = F.where(reshaped(F, inside, (n, 1, count)), value, 0.0)
         total = value if total is None else F.add(total, value)
     return fitted(F, reshaped(F, total, (n, c, *out)), dtype)
 
@@ -200,14 +208,15 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
         size: of the output: (n, c, h, w) or (n, c, d, h, w).
         align_corners: as for ``grid_sample``.
     Returns: (n, h, w, 2) or (n, d, h, w, 3).
-    Raises: DTypeError unless ``theta`` is floating; ValueError or NotImplementedError for a size of a wrong length;
-        ShapeError for a theta that does not fit; ArgumentError for a size that is not positive.
+    Raises: NotImplementedError for a size of a wrong length; ArgumentError for a size that is not positive, or a theta
+        that does not fit or is not floating.
     """
     from .create import ones
     from .ranges import linspace
 
     require_tensors("affine_grid", theta=theta)
-    require_float("affine_grid", theta._data)
+    if not is_float(theta._data.dtype):
+        raise ArgumentError(f"affine_grid: expected theta to have a floating point type, got {theta.dtype}.")
     sizes = tuple(int(s) for s in size)
     dims = len(sizes) - 2
     if dims not in (2, 3):
@@ -215,7 +224,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     if min(sizes) <= 0:
         raise ArgumentError(f"affine_grid: expected a non-zero, positive output size, got {sizes}.")
     if theta._data.shape != (sizes[0], dims, dims + 1):
-        raise ValueError(
+        raise ArgumentError(
             f"affine_grid: expected a batch of affine matrices of shape {(sizes[0], dims, dims + 1)} for size {sizes}, "
             f"got {tuple(theta.shape)}."
         )

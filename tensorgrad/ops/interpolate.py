@@ -106,8 +106,9 @@ def interpolate(
         raise ValueError(f"interpolate: align_corners has no meaning for mode {mode!r}; leave it None.")
     if dims not in _DIMS[mode]:
         wanted = " or ".join(str(d + 2) for d in _DIMS[mode])
-        kind = NotImplementedError if dims in (1, 2, 3) else ArgumentError
-        raise kind(f"interpolate: mode {mode!r} needs {wanted} dimensions, got shape {tuple(input.shape)}.")
+        raise NotImplementedError(
+            f"interpolate: mode {mode!r} needs {wanted} dimensions, got shape {tuple(input.shape)}."
+        )
     if antialias and mode not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolate: antialias is for modes 'bilinear' and 'bicubic', not {mode!r}.")
     if (size is None) == (scale_factor is None):

@@ -236,7 +236,7 @@ def binary_cross_entropy(
         )
     checked = input.detach()
     if not everywhere(pw.bitwise_and(pw.ge(checked, 0), pw.le(checked, 1))):
-        raise ValueError(
+        raise ArgumentError(
             "binary_cross_entropy: all elements of input should be between 0 and 1; for logits use "
             "binary_cross_entropy_with_logits."
         )

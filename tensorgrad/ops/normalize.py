@@ -96,7 +96,7 @@ def batch_norm(
         return _empty_batch(input, weight, bias)
     if not training:
         if running_mean is None or running_var is None:
-            raise ValueError("batch_norm: running_mean and running_var are needed outside of training.")
+            raise ArgumentError("batch_norm: running_mean and running_var are needed outside of training.")
         return channels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps=float(eps))
     if not input._data.size:  # no element, no statistic: the running ones stay as they are
         return _empty_batch(input, weight, bias)

@@ -264,8 +264,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     Args:
         mode: ``"constant"`` fills with ``value`` (0 by default; negative sizes cut off), ``"reflect"`` mirrors without
             repeating the edge, ``"replicate"`` repeats the edge, ``"circular"`` goes round.
-    Raises: ShapeError for an odd number of sizes, more than the tensor has, or more than the mode allows; ValueError
-        for another mode, or a ``value`` where it has no meaning.
+    Raises: ShapeError for an odd number of sizes, more than the tensor has, or more than the mode allows;
+        NotImplementedError for another mode; ValueError for a ``value`` where it has no meaning.
     Example:
         >>> import tensorgrad as tg
         >>> tg.pad(tg.tensor([1, 2, 3]), (2, 1), "reflect").tolist()
@@ -276,7 +276,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(sizes) % 2 or len(sizes) // 2 > len(shape):
         raise ShapeError(f"pad: {sizes} must be pairs, at most one for each of the {len(shape)} dimensions.")
     if mode not in _MODES:
-        raise ValueError(f"pad: mode must be one of {', '.join(_MODES)}; got {mode!r}.")
+        raise NotImplementedError(f"pad: mode must be one of {', '.join(_MODES)}; got {mode!r}.")
     if mode != "constant" and value:
         raise ValueError(f"pad: value is for mode 'constant', not {mode!r}.")
     pads = [(0, 0)] * len(shape)
