@@ -27,8 +27,15 @@ def _negative(x: Any) -> Any:
 
 
 signbit = elementwise(lambda input: _negative(input), name="signbit", samples=unary(avoid=(0,), smooth=False))
+
+
+def _copysign(a: Any, b: Any) -> Any:
+    size = fn.abs(fn.alike(a, b)) / 1  # floating point, also of integers
+    return fn.where(_negative(b), -size, size)
+
+
 copysign = elementwise(
-    lambda input, other: fn.where(_negative(other), -(fn.abs(input) / 1), fn.abs(input) / 1),
+    _copysign,
     name="copysign",
     vjp=lambda g, y, a, b: (fn.where(fn.eq(a, 0), 0, fn.where(fn.ne(_negative(b), a < 0), -g, g)), None),
     samples=binary(avoid=(0,)),
@@ -126,14 +133,14 @@ polar = elementwise(
 
 # --- records
 def _of_integers(name: str, a: Any, b: Any) -> Spec:
-    for x in (a, b):
-        if x.dtype.kind not in "iu":
-            raise DTypeError(f"{name}: expected integers, got {x.dtype.name}.")
-    return Spec(broadcast_shape(name, tuple(a.shape), tuple(b.shape)), _common(a, b))
+    dtype = _common(a, b)
+    if dtype.kind not in "iu":
+        raise DTypeError(f"{name}: expected integers, got {a.dtype.name} and {b.dtype.name}.")
+    return Spec(broadcast_shape(name, tuple(a.shape), tuple(b.shape)), dtype)
 
 
-def _common(a: Any, b: Any) -> np.dtype[Any]:
-    return numpy_dtype(result_name((key_of(a), key_of(b))))
+def _common(*arrays: Any) -> np.dtype[Any]:
+    return numpy_dtype(result_name(tuple(map(key_of, arrays))))
 
 
 _INTEGER_PAIRS = (
@@ -155,11 +162,10 @@ lcm = op(
 
 
 def _of_floats(name: str, *arrays: Any) -> Spec:
-    for x in arrays:
-        if not is_float(x.dtype):
-            raise DTypeError(f"{name}: expected floating-point tensors, got {x.dtype.name}. Convert with .float().")
-    shape = broadcast_shape(name, *(tuple(x.shape) for x in arrays))
-    return Spec(shape, _common(*arrays) if len(arrays) > 1 else arrays[0].dtype)
+    dtype = _common(*arrays)
+    if not is_float(dtype):
+        raise DTypeError(f"{name}: expected a floating-point tensor, got {dtype.name}. Convert it with .float().")
+    return Spec(broadcast_shape(name, *(tuple(x.shape) for x in arrays)), dtype)
 
 
 def _nextafter_rule(F: Any, g: Any, input: Any, other: Any, *, needs: Any) -> tuple[Any, ...]:
