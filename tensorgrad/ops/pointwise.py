@@ -31,7 +31,15 @@ abs = elementwise(lambda input: fn.abs(input), name="abs", samples=unary(avoid=(
 reciprocal = elementwise(fn.reciprocal, name="reciprocal", samples=unary(0.5, 2))
 square = elementwise(lambda input: input * input, name="square", samples=unary())
 cube = elementwise(lambda input: input * input * input, name="cube", samples=unary())
-sign = elementwise(lambda input: fn.sign(input), name="sign", samples=unary(avoid=(0,), smooth=False))
+sign = elementwise(
+    lambda input: fn.where(fn.isnan(input), False, fn.sign(input)),  # False promotes nothing
+    name="sign",
+    samples=unary(avoid=(0,), smooth=False),
+    doc="-1, 0 or 1 for real numbers; 0 for NaN.",
+)
+direction = elementwise(
+    lambda input: fn.sign(input), name="direction", samples=unary(0.5, 2, kinds="c"), doc="``z / |z|``, and 0 at 0."
+)
 maximum = elementwise(lambda input, other: fn.maximum(input, other), name="maximum", samples=binary())
 minimum = elementwise(lambda input, other: fn.minimum(input, other), name="minimum", samples=binary())
 
@@ -72,7 +80,10 @@ lerp = elementwise(
     samples=binary(third=(0.1, 0.4)),
 )
 addcmul = elementwise(
-    lambda input, tensor1, tensor2, value: input + value * tensor1 * tensor2, name="addcmul", samples=binary(count=4)
+    # the number is of no weight in promotion, so it multiplies what has the result's dtype
+    lambda input, tensor1, tensor2, value: input + value * fn.alike(fn.alike(tensor1, tensor2), input) * tensor2,
+    name="addcmul",
+    samples=binary(count=4),
 )
 addcdiv = elementwise(
     lambda input, tensor1, tensor2, value: input + value * (tensor1 / tensor2),
@@ -159,12 +170,19 @@ erfinv = elementwise(fn.erfinv, name="erfinv", samples=unary(-0.8, 0.8))
 lgamma = elementwise(fn.lgamma, name="lgamma", samples=unary(0.4, 4))
 digamma = elementwise(fn.digamma, name="digamma", samples=unary(0.4, 4))
 sigmoid = elementwise(fn.sigmoid, name="sigmoid", samples=unary())
-logit = elementwise(lambda input: fn.log(input / (1 - input)), name="logit", samples=unary(0.1, 0.9))
+
+
+def _logit(x: Any) -> Any:
+    x = fn.alike(x, 1.0)  # an unsigned integer would wrap below
+    return fn.log(x / (1 - x))
+
+
+logit = elementwise(_logit, name="logit", samples=unary(0.1, 0.9))
 
 
 def _logit_within(x: Any, eps: Any) -> Any:
     inside = fn.where(fn.lt(x, eps), eps, fn.where(fn.gt(x, 1 - eps), 1 - eps, x))
-    return fn.log(inside / (1 - inside))
+    return _logit(inside)
 
 
 logit_within = elementwise(

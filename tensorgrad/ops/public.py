@@ -129,7 +129,15 @@ class MantissaExponent(NamedTuple):
     exponent: Tensor
 
 
-sgn: Callable[..., Any] = publish("sgn", pw.sign)
+def sgn(input: Tensor, *, out: Any = None) -> Any:
+    """``sign`` of real numbers, ``z / |z|`` of complex ones and 0 at 0."""
+    record = pw.direction if isinstance(input, Tensor) and input.dtype.category == 3 else pw.sign
+    return record(input) if out is None else deliver("sgn", record(input), out)
+
+
+def sgn_(self: Tensor) -> Tensor:
+    """In-place form of ``sgn``."""
+    return write_into(pw.direction if self.dtype.category == 3 else pw.sign, self, (self,), {})
 
 
 def frexp(input: Tensor, *, out: Any = None) -> Any:
@@ -263,7 +271,7 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
 
 _methods: tuple[Callable[..., Any], ...] = (
     abs, abs_, angle, conj, conj_physical, conj_physical_, frac, frac_, frexp, heaviside, heaviside_, is_conj, is_neg,
-    is_signed, logit, logit_, positive, round, round_, sign,
+    is_signed, logit, logit_, positive, round, round_, sgn, sgn_, sign,
 )  # fmt: skip
 for _given in _methods:
     install(_given)

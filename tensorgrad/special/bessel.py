@@ -158,7 +158,7 @@ def _j(x: Any, order: int) -> Any:
     z = fn.abs(x)
     small, large = fn.minimum(z, 8.0), fn.maximum(z, 8.0)
     root, far, _ = _waves(large, order)
-    far = fn.where(fn.isinf(z), 0.0, root * far)
+    far = root * far
     if order:
         far = far * fn.sign(x)
     return fn.where(fn.le(z, 8.0), _near_j(x, small, order), far)
@@ -173,8 +173,7 @@ def _y(x: Any, order: int) -> Any:
     else:
         near = (2 / math.pi) * (fn.log(small) * j - 1.0 / small) + small * _chebyshev(series.Y1_NEAR, w)
     root, _, far = _waves(large, order)
-    far = fn.where(fn.isinf(x), 0.0, root * far)
-    value = fn.where(fn.le(x, 8.0), near, far)
+    value = fn.where(fn.le(x, 8.0), near, root * far)
     return fn.where(fn.lt(x, 0), math.nan, fn.where(fn.eq(x, 0), -math.inf, value))
 
 

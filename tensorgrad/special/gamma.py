@@ -57,9 +57,15 @@ xlog1py = elementwise(
     samples=binary(input=(0.3, 2), other=(-0.5, 2)),
     doc="``input * log1p(other)``, and 0 where ``input`` is 0.",
 )  # fmt: skip
+
+
+def _entr(x: Any) -> Any:
+    x = fn.alike(x, 1.0)  # an unsigned integer has no negative
+    return fn.where(fn.gt(x, 0) | fn.isnan(x), -x * fn.log(x), fn.where(fn.eq(x, 0), 0.0, -math.inf))
+
+
 entr = elementwise(
-    lambda input: fn.where(fn.gt(input, 0) | fn.isnan(input), -input * fn.log(input),
-                           fn.where(fn.eq(input, 0), 0.0, -math.inf)),
+    _entr,
     name="entr",
     vjp=lambda g, y, x: (g * (-fn.log(x) - 1),),
     samples=unary(0.1, 3),

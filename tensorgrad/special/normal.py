@@ -16,7 +16,7 @@ _ROOT_TWO_PI = math.sqrt(2 * math.pi)
 def _erfcx(x: Any) -> Any:
     """Up to 8, ``exp(x**2) erfc(x)``; the square is taken in two parts, of which the first is exact, since the
     exponential multiplies the error of its argument. Above, the asymptotic series (DLMF 7.12.1) has converged."""
-    near = fn.minimum(x, 8.0)
+    near = fn.maximum(fn.minimum(x, 8.0), -30.0)  # below, the exponential has long overflowed
     head = fn.round(near * 256.0) / 256.0
     grown = fn.exp(head * head) * fn.exp((near - head) * (near + head))
     far = fn.maximum(x, 8.0)
