@@ -26,6 +26,7 @@ _ALIGNMENT = 64
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _INFLATED = 256 * 2**20  # what compressed records may expand to in any case,
 _INFLATED_PER_BYTE = 64  # and for each byte of the file
+_INFLATED_PICKLE = 4 * 2**20  # a byte of a pickle can make an object of 200
 _BAD_ZIP = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
     ValueError, OverflowError, IndexError, KeyError, AttributeError, TypeError, OSError,
@@ -57,6 +58,13 @@ class Archive:
         if len(pickles) != 1:
             raise CheckpointError("the zip archive is no checkpoint: it must have one folder with a data.pkl.")
         self.prefix = pickles[0][: -len("data.pkl")]
+        pickled = self.entries[pickles[0]][0]
+        if pickled.compress_type != zipfile.ZIP_STORED and pickled.file_size > max(
+            _INFLATED_PICKLE, _INFLATED_PER_BYTE * self.file_size
+        ):
+            raise CheckpointError(
+                f"the archive's pickle would expand to {pickled.file_size} bytes, more than one needs."
+            )
         if f"{self.prefix}constants.pkl" in self.entries:
             raise CheckpointError(
                 "the file is a TorchScript archive, a program of PyTorch's own; save the module's state_dict() instead."

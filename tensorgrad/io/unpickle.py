@@ -26,6 +26,7 @@ class TruncatedError(CheckpointError, EOFError):
 
 
 _KEY_PARTS = 1000
+_MARKS = 10000
 
 # What damaged bytes make of honest code; each becomes a CheckpointError.
 _DAMAGE = (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, struct.error)
@@ -137,6 +138,8 @@ class Unpickler:
         self.stack.append(value)
 
     def mark(self) -> None:
+        if len(self.below) > _MARKS:
+            raise CheckpointError(f"the pickle nests its containers more than {_MARKS} deep.")
         self.below.append(self.stack)
         self.stack = []
 

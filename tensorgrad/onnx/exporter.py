@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -93,7 +94,7 @@ def export(
         kwargs: inputs by keyword.
         verbose: print the graph.
         input_names, output_names: names in the graph; those of ``forward``'s parameters, and ``output_0`` ... .
-        opset_version: 17 to 21; 18 by default.
+        opset_version: 17 to 21; 18 by default. For an older one a warning is given and 17 is written, as PyTorch does.
         dynamo: PyTorch's choice between two exporters; there is one here, which serves for both.
         external_data: whether weights of 2 GB or more may go to a file beside ``f``.
         dynamic_shapes: the axes that may vary, by parameter or position: ``{"x": {0: "batch"}}``.
@@ -112,7 +113,7 @@ def export(
     axes = call.dynamic_axes(dynamic_axes, dynamic_shapes)
     with _mode_of(model, int(training)), no_grad():
         sizes, traces, results = recorded(call, axes)
-        graph = Graph(opset_version or _DEFAULT_OPSET)
+        graph = Graph(max(opset_version or _DEFAULT_OPSET, _LEAST_OPSET))
         proto = Writer(
             graph, call, axes, sizes, traces, results, output_names, dynamic_axes, do_constant_folding
         ).proto()
@@ -129,8 +130,13 @@ def export(
 
 
 def _check_options(opset: int | None, export_params: bool, inputs_too: bool, training: Any) -> None:
-    if opset is not None and not _LEAST_OPSET <= opset <= _LAST_OPSET:
+    if opset is not None and not 1 <= opset <= _LAST_OPSET:
         raise ValueError(f"onnx.export: opset_version must be {_LEAST_OPSET} to {_LAST_OPSET}, got {opset}.")
+    if opset is not None and opset < _LEAST_OPSET:
+        warnings.warn(
+            f"onnx.export: opset {opset} is older than what is written here; the model is of opset {_LEAST_OPSET}.",
+            stacklevel=3,
+        )
     if not export_params or inputs_too:
         raise ValueError("onnx.export: the weights are always part of the model, and no inputs of it.")
     if int(training) not in (_EVAL, _PRESERVE):

@@ -371,6 +371,10 @@ HOSTILE = {
     "byteorder": (rewritten(ONE, bytes, records={"byteorder": b"middle"}), "byte order"),
     "a longer record": (rewritten(ONE, bytes, records={"data/0": bytes(25)}), "its record has 25"),
     "a bomb": (rewritten(ONE, bytes, zipfile.ZIP_DEFLATED, {"data/0": bytes(2**28 + 1)}), "would expand"),
+    "a pickle that expands": (
+        rewritten(ONE, lambda raw: b"\x80\x02" + b"]0" * 2**22 + b"N.", zipfile.ZIP_DEFLATED), "more than one needs",
+    ),
+    "marks in marks": (archived(b"\x80\x02" + b"(" * 20000 + b"N."), "deep"),
     "no checkpoint": (None, "no checkpoint"),
     "TorchScript": (None, "TorchScript"),
     "a wrong checksum": (ONE.replace(np.ones(6, "<f4").tobytes(), np.full(6, 2, "<f4").tobytes()), "CRC"),

@@ -184,6 +184,12 @@ def test_opsets(opset):
     assert session.get_inputs()[0].shape == ["input_dynamic_axes_1", 2, 7]
 
 
+def test_an_older_opset_is_raised_with_a_warning():
+    with pytest.warns(UserWarning, match="opset 17"):
+        program = tg.onnx.export(nn.Linear(2, 2), tg.ones(1, 2), opset_version=11)
+    assert program.model_proto.opset_import[0].version == 17
+
+
 def test_two_dynamic_axes():
     model = GPT(True).eval()
     axes = {0: "batch", 1: "time"}
@@ -330,7 +336,7 @@ def test_what_can_not_be_exported_says_why(name):
 
 
 @pytest.mark.parametrize(("how", "words"), (
-    ({"opset_version": 16}, "17 to 21"), ({"export_params": False}, "weights"), ({"training": 2}, "evaluation mode"),
+    ({"opset_version": 22}, "17 to 21"), ({"export_params": False}, "weights"), ({"training": 2}, "evaluation mode"),
     ({"dynamic_axes": {"nobody": [0]}}, "nobody"), ({"input_names": ["a", "b"]}, "2 input_names"),
     ({"dynamic_axes": {"input": [5]}}, "dynamic axis 5"), ({"output_names": ["input"]}, "name of an input"),
 ))  # fmt: skip
