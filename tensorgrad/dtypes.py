@@ -121,7 +121,7 @@ def get_default_dtype() -> DType:
     return BY_NAME[_default[0]]
 
 
-_FROM_PYTHON = {bool: "bool", int: "int64"}
+_FROM_PYTHON = {bool: "bool", int: "int64", float: "float64", complex: "complex128"}
 
 
 def as_dtype(given: Any) -> DType:
@@ -131,10 +131,6 @@ def as_dtype(given: Any) -> DType:
     """
     if type(given) is DType:
         return given
-    if given is float:
-        return get_default_dtype()
-    if given is complex:
-        return get_default_dtype().to_complex()
     if isinstance(given, type) and given in _FROM_PYTHON:
         return BY_NAME[_FROM_PYTHON[given]]
     name = given if isinstance(given, str) else None

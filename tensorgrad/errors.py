@@ -30,6 +30,10 @@ class ArgumentError(TensorgradError, RuntimeError, ValueError):
     """Raised when a number is outside of what a function takes."""
 
 
+class DivisionByZero(TensorgradError, RuntimeError, ZeroDivisionError):
+    """Raised when integers are divided by zero on the CPU."""
+
+
 class DimError(TensorgradError, IndexError, RuntimeError):
     """Raised when a dimension is out of range for the tensor's rank, or given twice: an IndexError in some places of
     PyTorch, a RuntimeError in others."""

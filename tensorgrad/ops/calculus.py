@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..dtypes import get_default_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -113,7 +114,7 @@ def gradient(
                 f"gradient: torch.gradient expected each dimension size to be at least edge_order+1, got "
                 f"{array.shape[at]} in dimension {at}."
             )
-    x = input if array.dtype.kind in "fcV" else input.to(float)
+    x = input if array.dtype.kind in "fcV" else input.to(get_default_dtype())
     return tuple([_slope(x, at, step, edge_order) for at, step in zip(dims, spacings, strict=True)])
 
 

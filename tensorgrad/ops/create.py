@@ -136,9 +136,9 @@ def _common_dtype(data: Any) -> DType | None:
             if one is not None:
                 found = one if found is None else promote_types(found, one)
         return found
-    if isinstance(data, complex):
-        return get_default_dtype().to_complex()
-    return as_dtype(type(data)) if isinstance(data, (bool, int, float)) else None
+    if isinstance(data, (float, complex)):
+        return get_default_dtype() if isinstance(data, float) else get_default_dtype().to_complex()
+    return as_dtype(type(data)) if isinstance(data, (bool, int)) else None
 
 
 def _with_numbers(data: Any) -> Any:

@@ -11,7 +11,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from .inplace import deliver
 from .record import Spec, op
-from .reduce import Dims, named, reduction_samples, require_tensor, with_dims
+from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
 from .samples import Arg, Sample
 from .shape_core import dims_of, one_dim, reshape
 
@@ -87,6 +87,7 @@ def _extreme(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Tens
         array = _require_some(record.name, input)
     else:
         array = require_tensor(record.name, input)
+    require_work(record.name, array)
     result = record(input, dim=dims_of(record.name, dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver(record.name, result, out)
 
@@ -166,6 +167,7 @@ max_dim_op, min_dim_op, median_dim_op, nanmedian_dim_op = (
 def over_dim(record: Any, name: str, input: Tensor, dim: int, **attrs: Any) -> Any:
     """A record of one dim on tensors that may be 0-d, which count as having one element along dim 0."""
     array = require_tensor(name, input)
+    require_work(name, array)
     at = one_dim(name, dim, array.ndim)
     if array.ndim:
         return record(input, dim=at, **attrs)
@@ -196,6 +198,7 @@ def _max_or_min(
         result = pairwise(input, other)
     elif dim is None:
         array = _require_some(name, input)
+        require_work(name, array)
         result = over_all(input, dim=tuple(range(array.ndim)), keepdim=False)
     else:
         return with_indices(name, over_one, input, dim, out, keepdim=keepdim)

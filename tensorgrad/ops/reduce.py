@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backends.generic.reduce import elements_in, reduced_shape
-from ..dtypes import BY_NAME, REAL_OF, as_dtype, numpy_dtype
-from ..errors import DTypeError
+from ..dtypes import BY_NAME, REAL_OF, as_dtype, get_default_dtype, numpy_dtype
+from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import np_dtype, statistic_dtype
 from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
-from .shape_core import cast, dims_of
+from .shape_core import cast, dims_of, slice_
 
 __all__ = [
     "all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "std", "std_mean", "sum",
@@ -91,6 +91,28 @@ def require_tensor(name: str, x: Any) -> Any:
     return x._data
 
 
+_TOO_MANY = 2**46  # elements; at a billion a second a day's work
+
+
+def require_work(name: str, array: Any) -> None:
+    """Raises ShapeError for an array, expanded beyond all memory, whose elements can't be gone through."""
+    if array.size > _TOO_MANY:
+        raise ShapeError(
+            f"{name}: a tensor of shape {tuple(array.shape)} has {array.size} elements, too many to reduce."
+        )
+
+
+def collapsed(input: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, int]:
+    """A huge expanded tensor with one element for those that repeat along ``dim``, and how often each one did."""
+    array = input._data
+    key, times = [], 1
+    for d, (size, step) in enumerate(zip(array.shape, array.strides, strict=True)):
+        repeats = size > 1 and step == 0 and d in dim
+        key.append(slice(0, 1, 1) if repeats else slice(None))
+        times *= size if repeats else 1
+    return (slice_(input, key=tuple(key)), times) if times > 1 else (input, 1)
+
+
 def require_float(name: str, dtype: Any) -> None:
     if dtype.kind in "bui":
         raise DTypeError(
@@ -146,7 +168,13 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
         [4, 6]
     """
     x = prepared("sum", input, dtype)
-    result = sum_op(x, dim=dims_of("sum", dim, x._data.ndim), keepdim=keepdim)
+    dims = dims_of("sum", dim, x._data.ndim)
+    if x._data.size > _TOO_MANY:
+        few, times = collapsed(x, dims)
+        require_work("sum", few._data)
+        result = pw.mul(sum_op(few, dim=dims, keepdim=keepdim), times)
+    else:
+        result = sum_op(x, dim=dims, keepdim=keepdim)
     return result if out is None and dtype is None else delivered("sum", result, dtype, out)
 
 
@@ -201,6 +229,7 @@ def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
     Raises: DimError for a dim that is out of range or given twice.
     """
     x = prepared("prod", input, dtype)
+    require_work("prod", x._data)
     result = prod_op(x, dim=dims_of("prod", dim, x._data.ndim), keepdim=keepdim)
     return result if out is None and dtype is None else delivered("prod", result, dtype, out)
 
@@ -238,7 +267,11 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
         [2.0, 4.0]
     """
     x = prepared("mean", input, dtype)
-    result = mean_op(x, dim=dims_of("mean", dim, x._data.ndim), keepdim=keepdim)
+    dims = dims_of("mean", dim, x._data.ndim)
+    if x._data.size > _TOO_MANY:
+        x = collapsed(x, dims)[0]
+        require_work("mean", x._data)
+    result = mean_op(x, dim=dims, keepdim=keepdim)
     return result if out is None else deliver("mean", result, out)
 
 
@@ -309,6 +342,7 @@ def _spread_arguments(name: str, dim: Any, unbiased: bool | None, correction: fl
 
 def _spread(record: Any, input: Any, dim: Any, unbiased: Any, keepdim: bool, correction: Any, out: Any) -> Tensor:
     array = require_tensor(record.name, input)
+    require_work(record.name, array)
     dim, correction = _spread_arguments(record.name, dim, unbiased, correction)
     dims = dims_of(record.name, dim, array.ndim)
     result = record(input, dim=dims, correction=correction, keepdim=keepdim)
@@ -404,7 +438,8 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = Non
     Source: Blanchard, Higham, Higham 2021.
     """
     array = require_tensor("logsumexp", input)
-    x = prepared("logsumexp", input, float) if array.dtype.kind in "bui" else input
+    require_work("logsumexp", array)
+    x = prepared("logsumexp", input, get_default_dtype()) if array.dtype.kind in "bui" else input
     result = logsumexp_op(x, dim=dims_of("logsumexp", dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver("logsumexp", result, out)
 
@@ -458,6 +493,7 @@ def _dims_or_none(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether any element (over ``dim``) is not zero; NaN is not. False over nothing."""
     array = require_tensor("any", input)
+    require_work("any", array)
     result = any_op(input, dim=_dims_or_none("any", dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver("any", result, out)
 
@@ -465,6 +501,7 @@ def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = No
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether all elements (over ``dim``) are not zero. True over nothing."""
     array = require_tensor("all", input)
+    require_work("all", array)
     result = all_op(input, dim=_dims_or_none("all", dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver("all", result, out)
 
@@ -472,6 +509,7 @@ def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = No
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     """How many elements (over ``dim``) are not zero, in int64."""
     array = require_tensor("count_nonzero", input)
+    require_work("count_nonzero", array)
     return count_nonzero_op(input, dim=dims_of("count_nonzero", dim, array.ndim), keepdim=False)
 
 

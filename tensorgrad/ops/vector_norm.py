@@ -126,6 +126,12 @@ def norm(
         return result if out is None else deliver("norm", result, out)
     if p is None or p == "fro":
         p = 2.0
+    if p == "nuc":
+        from ..linalg import matrix_norm
+
+        both = tuple(range(x._data.ndim)) if dim is None else dims_of("norm", dim, x._data.ndim)
+        nuclear: Tensor = matrix_norm(x, "nuc", both, keepdim)
+        return nuclear if out is None else deliver("norm", nuclear, out)
     if isinstance(p, str):
         raise ShapeError(f"norm: p must be a number, 'fro' or 'nuc', got {p!r}.")
     dims = dims_of("norm", dim, x._data.ndim)

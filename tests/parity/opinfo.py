@@ -163,7 +163,10 @@ def same_elements(x: Any, got: Any, want: Any, kwargs: Any) -> bool:
             first, second = a, b
         else:
             continue
-        if max(first.max(), second.max()) >= size or (np.diff(np.sort(first, axis), axis=axis) == 0).any():
+        if (
+            max(abs(part).max() for part in (first, second)) >= size
+            or (np.diff(np.sort(first, axis), axis=axis) == 0).any()
+        ):
             continue
         mine, theirs = (np.take_along_axis(values, part, axis) for part in (first, second))
         if np.array_equal(mine, theirs, equal_nan=mine.dtype.kind in "fc"):

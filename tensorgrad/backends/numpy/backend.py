@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..base import Backend
 from .convert import converted
+from .division import DIVISIONS, checked
+
+if TYPE_CHECKING:
+    from ...ops.record import Op
 
 __all__ = ["NumpyBackend"]
 
@@ -19,6 +24,10 @@ class NumpyBackend(Backend):
     array_type = np.ndarray
     at_in_order = True
     raises_out_of_range = True
+
+    def kernel(self, op: Op) -> Callable[..., Any]:
+        found = super().kernel(op)
+        return checked(op.name, found) if op.name in DIVISIONS else found
 
     def converted(self, x: Any, dtype: Any) -> Any:
         return converted(np, x, dtype)
