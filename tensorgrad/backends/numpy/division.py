@@ -22,7 +22,7 @@ def checked(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
                 raise DivisionByZero(f"{name}: ZeroDivisionError: integers can't be divided by zero.")
         elif type(b) is not float and type(b) is not complex and b.dtype.kind in "iub":
             integers = type(a) in _INTEGERS or (hasattr(a, "dtype") and a.dtype.kind in "iub")
-            if integers and not b.all() and getattr(a, "size", 1):
+            if integers and not b.all() and (type(a) in _INTEGERS or a.size):
                 raise DivisionByZero(f"{name}: ZeroDivisionError: integers can't be divided by zero.")
         return kernel(a, b, **to)
 
