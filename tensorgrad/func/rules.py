@@ -33,7 +33,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def rule_for(op: Op) -> Rule:
     """How to compute ``op`` on mapped inputs."""
-    from . import rules_index, rules_layers  # noqa: F401 - they register theirs
+    from . import rules_index, rules_layers, rules_linalg  # noqa: F401 - they register theirs
 
     found = RULES.get(op.name)
     if found is not None:
@@ -58,6 +58,12 @@ _DYNAMIC = frozenset(("nonzero", "unique", "bincount"))
 def every(F: Any, n: int, xs: list[Any], mapped: tuple[bool, ...]) -> list[Any]:
     """All arrays mapped: those that the samples share are expanded, without a copy."""
     return [x if m or not _is_array(x) else expanded(F, x, n) for x, m in zip(xs, mapped, strict=True)]
+
+
+def aligned_every(F: Any, xs: list[Any], mapped: tuple[bool, ...]) -> list[Any]:
+    """Arrays that broadcast as those of one sample do."""
+    rank = max(len(x.shape) - m if _is_array(x) else 0 for x, m in zip(xs, mapped, strict=True))
+    return [aligned(F, x, rank) if m else x for x, m in zip(xs, mapped, strict=True)]
 
 
 def _is_array(x: Any) -> bool:
@@ -257,7 +263,7 @@ def _one_dim(name: str) -> Rule:
 for _name in (
     "softmax", "log_softmax", "softmax_backward", "log_softmax_backward", "cumsum", "cumprod", "logcumsumexp",
     "cummax", "cummin", "sort", "topk", "kthvalue", "max_dim", "min_dim", "median_dim", "nanmedian_dim", "argmax",
-    "argmin", "linear_recurrence", "cat",
+    "argmin", "mode_dim", "linear_recurrence", "cat",
 ):  # fmt: skip
     RULES[_name] = _one_dim(_name)
 

@@ -26,9 +26,10 @@ _INTERNAL = frozenset(
         "signatures",
     )
 )
-# families that only ``nn.functional`` has functions of: loaded with it, so that the package is imported fast
+# families that few programs call: loaded with ``nn.functional``, or when named, so that the package is imported fast
 _LATER = frozenset((
-    "ctc", "embedding_bag", "fold", "fractional_pool", "grid_sample", "interpolate", "multilabel_loss", "unpool",
+    "ctc", "embedding_bag", "fold", "fractional_pool", "grid_sample", "interpolate", "multilabel_loss", "samplers",
+    "unpool",
 ))  # fmt: skip
 
 
