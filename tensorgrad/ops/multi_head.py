@@ -214,7 +214,12 @@ def _attend(heads: list[Any], added: Any, drop: float, need_weights: bool, causa
     q, k, v = heads
     if not need_weights:
         return scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=drop, is_causal=causal), None
-    scores: Any = matmul(q * math.sqrt(1.0 / q.shape[-1]), k.transpose(-2, -1))
-    weights: Any = softmax(scores if added is None else scores + added, -1)
+    q, k = q * math.sqrt(1.0 / q.shape[-1]), k.transpose(-2, -1)
+    if added is not None and q.dtype.itemsize < 4:  # rounded once, after the mask is added
+        scores: Any = (matmul(q.float(), k.float()) + added).to(q.dtype)
+    else:
+        scores = matmul(q, k)
+        scores = scores if added is None else scores + added.to(scores.dtype)
+    weights: Any = softmax(scores, -1)
     weights = dropout(weights, drop, True) if drop else weights
     return matmul(weights, v), weights
