@@ -66,13 +66,17 @@ def unary(
     extra: tuple[float, ...] = (),
     smooth: bool = True,
     kinds: str = "f",
+    few: bool = False,
 ) -> Callable[[], list[Sample]]:
-    """Samples of a function of one array (and ``extra`` numbers), drawn from ``low`` to ``high``."""
+    """Samples of a function of one array (and ``extra`` numbers), drawn from ``low`` to ``high``.
+
+    ``few``: two layouts only, where a formula is long and what it does with layouts is seen in others.
+    """
 
     def make() -> list[Sample]:
         return [
             Sample((Arg(shape, low, high, avoid, kinds, layout), *extra), {}, smooth and kinds != "i", name)
-            for name, shape, layout in _SHAPES
+            for name, shape, layout in (_SHAPES[::4] if few else _SHAPES)
         ]
 
     return make
@@ -99,14 +103,15 @@ def binary(
     kinds: str = "f",
     mask_first: bool = False,
     mask_second: bool = False,
+    few: bool = False,
 ) -> Callable[[], list[Sample]]:
-    """Samples of a function of two arrays or more, with every kind of broadcasting."""
+    """Samples of a function of two arrays or more, with every kind of broadcasting; two kinds only if ``few``."""
     ranges = [input, other, third, third]
     total = count or (3 if (third != (-2.0, 2.0) or mask_first or mask_second) else 2)
 
     def make() -> list[Sample]:
         samples = []
-        for name, a, b, layout in _PAIRS:
+        for name, a, b, layout in _PAIRS[1:5:2] if few else _PAIRS:
             args = [Arg(a if i == 0 else b, *ranges[i], avoid, kinds, layout if i < 2 else "C") for i in range(total)]
             if mask_first or mask_second:
                 at = 0 if mask_first else 1

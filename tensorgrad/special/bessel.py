@@ -59,28 +59,28 @@ i0e: Any = elementwise(
     _i0e,
     name="i0e",
     vjp=lambda g, y, x: (g * (i1e(x) - fn.sign(x) * y),),
-    samples=unary(0.3, 12, avoid=(8,)),
+    samples=unary(0.3, 12, avoid=(8,), few=True),
     doc="``exp(-|x|) I0(x)``, the scaled modified Bessel function of the first kind.",
 )
 i1e: Any = elementwise(
     _i1e,
     name="i1e",
     vjp=lambda g, y, x: (g * (i0e(x) - y * fn.sign(x) - _over_x(y, x)),),
-    samples=unary(0.3, 12, avoid=(8,)),
+    samples=unary(0.3, 12, avoid=(8,), few=True),
     doc="``exp(-|x|) I1(x)``.",
 )
 i0: Any = elementwise(
     lambda input: _grown(_i0e(input), input),
     name="i0",
     vjp=lambda g, y, x: (g * i1(x),),
-    samples=unary(-3, 3),
+    samples=unary(-3, 3, few=True),
     doc="The modified Bessel function of the first kind and order 0.",
 )
 i1: Any = elementwise(
     lambda input: _grown(_i1e(input), input),
     name="i1",
     vjp=lambda g, y, x: (g * (i0(x) - _over_x(y, x)),),
-    samples=unary(0.3, 3),
+    samples=unary(0.3, 3, few=True),
     doc="The modified Bessel function of the first kind and order 1.",
 )
 
@@ -102,28 +102,28 @@ modified_bessel_k0: Any = elementwise(
     lambda input: _k(input, 0, scaled=False),
     name="modified_bessel_k0",
     vjp=lambda g, y, x: (-(g * modified_bessel_k1(x)),),
-    samples=unary(0.3, 6, avoid=(2,)),
+    samples=unary(0.3, 6, avoid=(2,), few=True),
     doc="The modified Bessel function of the second kind and order 0.",
 )
 modified_bessel_k1: Any = elementwise(
     lambda input: _k(input, 1, scaled=False),
     name="modified_bessel_k1",
     vjp=lambda g, y, x: (-(g * (modified_bessel_k0(x) + y / x)),),
-    samples=unary(0.3, 6, avoid=(2,)),
+    samples=unary(0.3, 6, avoid=(2,), few=True),
     doc="The modified Bessel function of the second kind and order 1.",
 )
 scaled_modified_bessel_k0: Any = elementwise(
     lambda input: _k(input, 0, scaled=True),
     name="scaled_modified_bessel_k0",
     vjp=lambda g, y, x: (g * (y - scaled_modified_bessel_k1(x)),),
-    samples=unary(0.3, 6, avoid=(2,)),
+    samples=unary(0.3, 6, avoid=(2,), few=True),
     doc="``exp(x) K0(x)``.",
 )
 scaled_modified_bessel_k1: Any = elementwise(
     lambda input: _k(input, 1, scaled=True),
     name="scaled_modified_bessel_k1",
     vjp=lambda g, y, x: (g * (y - y / x - scaled_modified_bessel_k0(x)),),
-    samples=unary(0.3, 6, avoid=(2,)),
+    samples=unary(0.3, 6, avoid=(2,), few=True),
     doc="``exp(x) K1(x)``.",
 )
 
@@ -181,28 +181,28 @@ bessel_j0: Any = elementwise(
     lambda input: _j(input, 0),
     name="bessel_j0",
     vjp=lambda g, y, x: (-(g * bessel_j1(x)),),
-    samples=unary(-12, 12, avoid=(-8, 8)),
+    samples=unary(-12, 12, avoid=(-8, 8), few=True),
     doc="The Bessel function of the first kind and order 0.",
 )
 bessel_j1: Any = elementwise(
     lambda input: _j(input, 1),
     name="bessel_j1",
     vjp=lambda g, y, x: (g * (bessel_j0(x) - _over_x(y, x)),),
-    samples=unary(-12, 12, avoid=(-8, 8)),
+    samples=unary(-12, 12, avoid=(-8, 8), few=True),
     doc="The Bessel function of the first kind and order 1.",
 )
 bessel_y0: Any = elementwise(
     lambda input: _y(input, 0),
     name="bessel_y0",
     vjp=lambda g, y, x: (-(g * bessel_y1(x)),),
-    samples=unary(0.2, 12, avoid=(8,)),
+    samples=unary(0.2, 12, avoid=(8,), few=True),
     doc="The Bessel function of the second kind and order 0.",
 )
 bessel_y1: Any = elementwise(
     lambda input: _y(input, 1),
     name="bessel_y1",
     vjp=lambda g, y, x: (g * (bessel_y0(x) - y / x),),
-    samples=unary(0.2, 12, avoid=(8,)),
+    samples=unary(0.2, 12, avoid=(8,), few=True),
     doc="The Bessel function of the second kind and order 1.",
 )
 
@@ -218,6 +218,6 @@ spherical_bessel_j0 = elementwise(
     _spherical_j0,
     name="spherical_bessel_j0",
     vjp=lambda g, y, x: (g * fn.where(fn.eq(x, 0), 0.0, (fn.cos(x) - y) / fn.where(fn.eq(x, 0), 1.0, x)),),
-    samples=unary(-6, 6, avoid=(-0.5, 0, 0.5)),
+    samples=unary(-6, 6, avoid=(-0.5, 0, 0.5), few=True),
     doc="The spherical Bessel function of order 0, ``sin(x) / x``.",
 )

@@ -28,7 +28,7 @@ class _InSecondOnly(Elementwise):
 
 def _in_second_only(primitive: Any, name: str, second: tuple[float, float], doc: str) -> Elementwise:
     results = (primitive(symbol(0), symbol(1)),)
-    samples = binary(input=(1.5, 4), other=second, smooth=False)
+    samples = binary(input=(1.5, 4), other=second, smooth=False, few=True)
     return _InSecondOnly(name, ("input", "other"), results, samples=samples, doc=doc)
 
 
@@ -54,7 +54,7 @@ xlog1py = elementwise(
     vjp=lambda g, y, a, b: (
         g * fn.where(fn.eq(a, 0) & fn.le(b, -1), 0.0, fn.log1p(fn.alike(b, g))), g * (a / (fn.alike(b, g) + 1))
     ),
-    samples=binary(input=(0.3, 2), other=(-0.5, 2)),
+    samples=binary(input=(0.3, 2), other=(-0.5, 2), few=True),
     doc="``input * log1p(other)``, and 0 where ``input`` is 0.",
 )  # fmt: skip
 
@@ -68,7 +68,7 @@ entr = elementwise(
     _entr,
     name="entr",
     vjp=lambda g, y, x: (g * (-fn.log(x) - 1),),
-    samples=unary(0.1, 3),
+    samples=unary(0.1, 3, few=True),
     doc="The entropy ``-x log(x)``; 0 at 0, negative infinity below.",
 )  # fmt: skip
 
@@ -101,4 +101,4 @@ def _made(name: str, formula: Any) -> Elementwise:
 
 
 for _record, _low in ((polygamma(2), 0.4), (mvlgamma(3), 1.4)):
-    _record.samples = unary(_low, 4)
+    _record.samples = unary(_low, 4, few=True)

@@ -67,14 +67,14 @@ erfcx = elementwise(
     _erfcx,
     name="erfcx",
     vjp=lambda g, y, x: (g * (2.0 * x * y - 2 / math.sqrt(math.pi)),),
-    samples=unary(-2, 4),
+    samples=unary(-2, 4, few=True),
     doc="``exp(x**2) erfc(x)``.",
 )
 ndtr = elementwise(
     _ndtr,
     name="ndtr",
     vjp=lambda g, y, x: (g * (fn.exp(-(x * x) / 2) / _ROOT_TWO_PI),),
-    samples=unary(-3, 3),
+    samples=unary(-3, 3, few=True),
     doc="The normal distribution function: the integral of its density up to x.",
 )
 log_ndtr = elementwise(
@@ -86,13 +86,13 @@ log_ndtr = elementwise(
             fn.exp(-(x * x) / 2 - y) / _ROOT_TWO_PI,
         ),
     ),
-    samples=unary(-6, 3, avoid=(-1, 0)),
+    samples=unary(-6, 3, avoid=(-1, 0), few=True),
     doc="The logarithm of ``ndtr``.",
 )  # fmt: skip
 ndtri = elementwise(
     _ndtri,
     name="ndtri",
     vjp=lambda g, y, x: (g * (_ROOT_TWO_PI * fn.exp(y * y / 2)),),
-    samples=unary(0.2, 0.8),
+    samples=unary(0.2, 0.8, few=True),
     doc="The normal quantile: the x with ``ndtr(x) = p``.",
 )
