@@ -196,8 +196,11 @@ class Writer:
             value = self._value(ref)
             graph.nodes.append(helper.make_node("Identity", [value.name], [name], name=f"node_{name}"))
             outputs.append(helper.make_tensor_value_info(name, onnx_type(value.dtype), _labels(value.shape)))
-        weights = [graph.numpy_helper.from_array(array, name) for name, array in graph.initializers.items()]
-        nodes = _without_identities(graph.nodes, set(self.call.names) | set(graph.initializers))
+        nodes = _used(
+            _without_identities(graph.nodes, set(self.call.names) | set(graph.initializers)), self.output_names
+        )
+        read = {name for node in nodes for name in node.input}
+        weights = [graph.numpy_helper.from_array(x, name) for name, x in graph.initializers.items() if name in read]
         made = helper.make_graph(nodes, _graph_name(self.call.model), inputs, outputs, weights)
         return helper.make_model(
             made, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=_IR_VERSION,
@@ -266,6 +269,17 @@ def _without_identities(nodes: list[Any], reserved: set[str]) -> list[Any]:
             for i, name in enumerate(names):
                 names[i] = renamed.get(name, name)
     return kept
+
+
+def _used(nodes: list[Any], outputs: list[str]) -> list[Any]:
+    """The nodes that the outputs depend on, in their order."""
+    wanted = set(outputs)
+    kept = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    return kept[::-1]
 
 
 def _graph_name(model: Any) -> str:

@@ -22,6 +22,36 @@ class UntypedStorage:
     def __init__(self, owner: Tensor):
         self._owner = owner if owner._base is None else owner._base
 
+    @classmethod
+    def from_file(cls, filename: Any, shared: bool = False, nbytes: int = 0) -> UntypedStorage:
+        """The first ``nbytes`` bytes of a file, mapped into memory; writing changes the file only where ``shared``.
+
+        Raises: ShapeError if the file is shorter.
+        """
+        with open(filename, "r+b" if shared else "rb") as file:
+            size = file.seek(0, 2)
+            if not 0 <= nbytes <= size:
+                raise ShapeError(f"from_file: {filename} has {size} bytes, {nbytes} were asked for.")
+            access = mmap.ACCESS_WRITE if shared else mmap.ACCESS_COPY
+            memory = mmap.mmap(file.fileno(), nbytes, access=access) if nbytes else b""
+        return cls(wrap(np.frombuffer(memory, np.uint8)))
+
+    def untyped(self) -> UntypedStorage:
+        return self
+
+    def __getitem__(self, key: Any) -> Any:
+        """A byte, or the storage of some of the bytes, which are shared."""
+        if not isinstance(key, slice):
+            return int(self._bytes()[key])
+        return UntypedStorage(wrap(self._bytes()[key]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self._bytes(), dtype=dtype, copy=copy)
+
+    def _bytes(self) -> np.ndarray[Any, Any]:
+        flat: np.ndarray[Any, Any] = self.tensor.cpu()._data
+        return flat.view(np.uint8)
+
     @property
     def tensor(self) -> Tensor:
         """All elements of the storage in one dimension."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from tensorgrad.errors import TensorgradError
 from tensorgrad.io import safetensors as st
 from tensorgrad.io.sharded import load_sharded, save_sharded
 
+HERE = str(Path(tg.__file__).parent.parent)
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64")
 
 
@@ -189,3 +194,37 @@ def test_what_is_no_tensor():
         st.save({"a": tg.ones(1)}, {"k": 3})
     with pytest.raises(st.FileError, match="complex128"):
         st.save({"a": tg.ones(1, dtype=tg.complex128)})
+
+
+SCRIPT = """
+import sys, torch
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
+model = torch.nn.Linear(2, 2)
+save_file(model.state_dict(), sys.argv[1])
+assert load_file(sys.argv[1])["weight"].tolist() == model.weight.tolist()
+save_model(model, sys.argv[1])
+print(load_model(model, sys.argv[1]))
+with safe_open(sys.argv[1], framework="pt") as file:
+    assert file.get_tensor("bias").tolist() == model.bias.tolist()
+"""
+
+
+def test_the_packages_own_functions_under_the_name_of_torch(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "-m", "tensorgrad", "run", "script.py", "f.safetensors"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": HERE})
+    assert (done.returncode, done.stdout) == (0, "(set(), [])\n"), done.stderr
+
+
+def test_storages_of_files(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(np.arange(4, dtype="<f4").tobytes())
+    storage = tg.UntypedStorage.from_file(path, shared=False, nbytes=16)
+    part = storage.untyped()[4:12]
+    assert tg.asarray(part, dtype=tg.uint8).view(tg.float32).tolist() == [1.0, 2.0]
+    assert (len(storage), storage[0], storage[7]) == (16, 0, 63)
+    tg.UntypedStorage.from_file(path, shared=True, nbytes=4).tensor.fill_(1)
+    assert path.read_bytes()[:5] == b"\1\1\1\1\0"
+    with pytest.raises(RuntimeError, match="16 bytes"):
+        tg.UntypedStorage.from_file(path, nbytes=17)
