@@ -156,6 +156,10 @@ def istft(
     if input._data.size == 0:
         raise ShapeError(f"{name}: input tensor cannot be empty, got shape {tuple(input.shape)}.")
     hop, win = _lengths(name, n_fft, hop_length, win_length)
+    if hop > win:
+        raise ShapeError(
+            f"{name}: expected 0 < hop_length <= win_length, but got {hop} and {win}: points are left out."
+        )
     x = shaped(input, (1, *input.shape)) if input._data.ndim == 2 else input
     size, count = x.shape[1], x.shape[2]
     if onesided is None:

@@ -189,17 +189,15 @@ def cond(A: Tensor, p: Order = None, *, out: Any = None) -> Tensor:
     if not isinstance(p, str) and p is not None and abs(p) not in (1, 2, math.inf):
         raise ShapeError(f"{name}: got an invalid norm type: {p}.")
     batch = tuple(A.shape[:-2])
+    if A._data.size == 0:
+        return deliver(name, _zeros(A, batch), out)
     if p is None or p in (2, -2):
-        if 0 in A.shape[-2:]:
-            return deliver(name, _zeros(A, batch), out)
         values = svdvals(A)
         first, last = values[..., 0], values[..., -1]
         result = pw.div(first, last) if p != -2 else pw.div(last, first)
         return deliver(name, result, out)
     if A.shape[-1] != A.shape[-2]:
         raise ShapeError(f"{name}: p={p!r} needs square matrices, got shape {tuple(A.shape)}.")
-    if A.shape[-1] == 0:
-        return deliver(name, _zeros(A, batch), out)
     inverse, info = inv_op(A)
     if p == "nuc" or isinstance(p, str):
         # singular values of NaN can't be computed: a matrix without inverse is given one, and its result replaced
