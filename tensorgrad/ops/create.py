@@ -80,6 +80,13 @@ def check_storable(name: str, value: Any, dtype: DType) -> None:
         raise DTypeError(f"{name}: {given[wrong].flat[0]} can't be stored in a tensor of {dtype}; it overflows.")
 
 
+def modulo(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A number as an unsigned dtype stores it: a negative one from the other end, as in PyTorch."""
+    if dtype.kind == "u" and isinstance(value, (int, float)) and value < 0:
+        return int(value) % (int(np.iinfo(dtype).max) + 1)
+    return value
+
+
 def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     """Fresh host array from nested lists, numbers or arrays, by PyTorch's rules of type."""
     if isinstance(data, (np.ndarray, np.generic)):
@@ -347,6 +354,7 @@ def _filled(
         chosen = as_dtype(dtype)
     if value:
         check_storable(name, value, chosen)
+        value = modulo(value, chosen.np)
     if out is not None and device is None:
         device = out.device
     place = where(device)

@@ -11,7 +11,7 @@ from ..errors import ArgumentError, DimError, DTypeError, IndexOutOfRange, Shape
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from . import shape_core as core
-from .create import as_operand
+from .create import as_operand, check_storable, modulo
 from .elementwise import broadcast_shape
 from .inplace import at_level_of, check_partial_overlap, check_writable, deliver, write_into
 from .record import Op, Spec, op
@@ -50,7 +50,14 @@ def as_value(name: str, target: Tensor, value: Any) -> Tensor:
     if isinstance(value, complex) and dtype.kind != "c":
         raise DTypeError(f"{name}: {value!r} can't be stored in a tensor of {target.dtype}.")
     if isinstance(value, float) and dtype.kind in "iu":
+        if not abs(value) < float("inf"):
+            raise DTypeError(f"{name}: {value} can't be stored in a tensor of {target.dtype}; it overflows.")
         value = int(value)  # as assignment in PyTorch: towards zero
+    if isinstance(value, float) and dtype.name == "float32" and 3.4028235677973366e38 <= abs(value) < float("inf"):
+        raise DTypeError(f"{name}: value cannot be converted to float32 without overflow: {value}.")
+    if value and dtype.kind in "iu":
+        check_storable(name, value, target.dtype)
+        value = modulo(value, dtype)
     door = local.doors[type(target._data)]
     zero = door.zeros_as(target._data, shape=())
     return wrap(door.full_as(zero, value=value) if value else zero)
@@ -456,7 +463,12 @@ def _fill_arguments(input: Tensor, dim: int, index: Any, value: Any) -> tuple[An
     fill = as_value("index_fill", input, value)
     if fill._data.ndim:
         raise ShapeError(f"index_fill: value must be a number or a 0-d tensor, got shape {tuple(fill.shape)}.")
-    return at, _vector("index_fill", index), fill
+    where = _vector("index_fill", index)
+    if fill._tracked:  # a place that is named twice is filled once
+        from .search import unique
+
+        where = unique(where)
+    return at, where, fill
 
 
 # --- positions in the flattened tensor, and under masks

@@ -9,6 +9,7 @@ from ..random import Generator
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import require_float, require_tensors
+from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
 from .shape_core import one_dim
@@ -106,7 +107,7 @@ def _prepared(name: str, x: Any, dim: Any, dtype: Any) -> tuple[Tensor, int]:
     return x, one_dim(name, dim, x._data.ndim)
 
 
-def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, out: Any = None) -> Tensor:
     """Exponentials of ``input`` along ``dim``, scaled to sum to one.
 
     ``y_i = exp(x_i - m) / sum_j exp(x_j - m)`` with ``m = max_j x_j``, which changes nothing but the range.
@@ -124,13 +125,15 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     Source: Bridle 1990; shift by the maximum: Blanchard, Higham, Higham 2021.
     """
     x, axis = _prepared("softmax", input, dim, dtype)
-    return softmax_op(x, dim=axis)
+    result = softmax_op(x, dim=axis)
+    return result if out is None else deliver("softmax", result, out)
 
 
-def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, out: Any = None) -> Tensor:
     """``x_i - log(sum_j exp(x_j))`` along ``dim``: the logarithm of ``softmax``, right where that underflows."""
     x, axis = _prepared("log_softmax", input, dim, dtype)
-    return log_softmax_op(x, dim=axis)
+    result = log_softmax_op(x, dim=axis)
+    return result if out is None else deliver("log_softmax", result, out)
 
 
 def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
