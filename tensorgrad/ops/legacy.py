@@ -23,7 +23,8 @@ _NAMES = {dtype: f"{kind}Tensor" for kind, dtype in _KINDS.items()}
 def legacy_tensor(name: str, args: tuple[Any, ...], dtype: DType, device: Any) -> Tensor:
     """What ``FloatTensor(*args)`` makes: sizes make an uninitialized tensor, a sequence, an array or a tensor its copy
     in the constructor's dtype. Raises TypeError for anything else."""
-    if (len(args) == 1 and not hasattr(args[0], "__index__")) or (args and isinstance(args[0], Tensor)):
+    # arrays and tensors have an __index__ too, but are no sizes
+    if len(args) == 1 and (isinstance(args[0], (Tensor, np.ndarray)) or not hasattr(args[0], "__index__")):
         (data,) = args
         if isinstance(data, Tensor):
             if data.dtype is not dtype:

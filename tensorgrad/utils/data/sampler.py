@@ -65,8 +65,10 @@ class RandomSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         n, wanted = len(self.data_source), self.num_samples
         if self.replacement:
-            drawn: Any = randint(0, n, (wanted,), generator=self.generator)
-            yield from drawn.tolist()
+            while wanted > 0:  # a piece at a time: programs ask for 10**10 samples to loop for ever
+                drawn: Any = randint(0, n, (min(wanted, 1024),), generator=self.generator)
+                yield from drawn.tolist()
+                wanted -= 1024
             return
         while wanted > 0:
             order: Any = randperm(n, generator=self.generator)
