@@ -277,7 +277,9 @@ class ParameterList(Module):
         return self
 
     def extra_repr(self) -> str:
-        return "\n".join(f"({i}): {_described(value)}" for i, value in enumerate(self))
+        return "\n".join(
+            f"  ({i}): {_described(value, repr(getattr(value, 'dtype', None)))}" for i, value in enumerate(self)
+        )
 
 
 class ParameterDict(Module):
@@ -383,12 +385,16 @@ class ParameterDict(Module):
         return self
 
     def extra_repr(self) -> str:
-        return "\n".join(f"({key}): {_described(value)}" for key, value in self.items())
+        return "\n".join(
+            f"  ({key}): {_described(value, value.type() if isinstance(value, Tensor) else '')}"
+            for key, value in self.items()
+        )
 
 
-def _described(value: Any) -> str:
+def _described(value: Any, kind: str) -> str:
+    """One line of a list's or dict's text; PyTorch names the dtype in the one and the class in the other."""
     if not isinstance(value, Tensor):
         return f"Object of type: {type(value).__name__}"
-    kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
+    what = "Parameter" if isinstance(value, Parameter) else "Tensor"
     sizes = "x".join(map(str, value.shape))
-    return f"{kind} containing: [{value.dtype!r} of size {sizes}]"
+    return f"{what} containing: [{kind} of size {sizes}]"

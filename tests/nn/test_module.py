@@ -74,6 +74,8 @@ def put(**entries: tuple[int, ...]) -> Any:
 # program(ns) returns something whose text is compared; or raises, and class and text are
 PROGRAMS: dict[str, Any] = {
     "repr": lambda ns: repr(net(ns)),
+    "ParameterList": lambda ns: repr(ns.nn.Sequential(ns.nn.ParameterList([ns.zeros(2, 3), 3]))),
+    "ParameterDict": lambda ns: repr(ns.nn.ParameterDict({"a": ns.zeros(2), "b": "text"})),
     "modules": lambda ns: names(net(ns).named_modules()),
     "modules, all": lambda ns: names(net(ns).named_modules(prefix="p", remove_duplicate=False)),
     "parameters": lambda ns: names(net(ns).named_parameters()),
