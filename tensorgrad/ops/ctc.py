@@ -15,7 +15,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import check_reduction, np_dtype, require_float, require_tensors, reshaped
+from .checks import check_reduction, np_dtype, require_float, require_tensors, reshaped, statistic_dtype
 from .norm import fitted
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -24,8 +24,6 @@ __all__: list[str] = []  # users know it as a function of nn.functional
 
 # the logarithm of a probability of zero: finite, so that differences of two have a derivative
 _NEVER = -1e30
-# sums of many logarithms, of whose differences exponentials are taken: single precision would lose three digits
-_DOUBLE = np.dtype(np.float64)
 
 
 def _infer(x: Any, labels: Any, skips: Any, lengths: Any, last: Any) -> Spec:
@@ -81,7 +79,7 @@ def _total(F: Any, alpha: Any, last: Any) -> Any:
 
 def _define(F: Any, x: Any, labels: Any, skips: Any, lengths: Any, last: Any) -> Any:
     dtype = np_dtype(x)
-    x = fitted(F, x, _DOUBLE)
+    x = fitted(F, x, statistic_dtype(dtype))
     n = x.shape[1]
     none = F.logical_and(F.eq(lengths, 0), F.eq(last, 0))  # nothing said in no time: certain
     total = F.where(none, 0.0, _total(F, _alphas(F, x, labels, skips, lengths)[-1], last)) if n else _empty(F, x)
@@ -118,7 +116,7 @@ ctc = op(
 
 def _backward_define(F: Any, g: Any, x: Any, labels: Any, skips: Any, lengths: Any, last: Any) -> Any:
     dtype = np_dtype(x)
-    x, g = fitted(F, x, _DOUBLE), fitted(F, g, _DOUBLE)
+    x, g = fitted(F, x, statistic_dtype(dtype)), fitted(F, g, statistic_dtype(dtype))
     steps, n, classes = x.shape
     if not n:
         return F.zeros_as(x, shape=tuple(x.shape))

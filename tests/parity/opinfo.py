@@ -284,7 +284,7 @@ def close(got: Any, want: Any, what: str, *, values: bool = True, loose: float =
     rtol, atol = TOLERANCE.get(dtype_name(want), (0, 0))
     if b.size and dtype_name(want) in ("float32", "complex64"):  # what is left where large terms cancel
         finite = np.abs(b[np.isfinite(b)])
-        atol = max(atol, 1e-6 * float(finite.max())) if finite.size else atol
+        atol = max(atol, 4e-6 * float(finite.max())) if finite.size else atol
     if not np.allclose(a, b, rtol=rtol * loose, atol=atol * loose, equal_nan=True):
         with np.errstate(all="ignore"):
             worst = np.abs(np.asarray(a, dtype=np.complex128) - b)
