@@ -28,6 +28,7 @@ _MODULES = frozenset(
         "graph",
         "hooks",
         "node",
+        "profiler",
         "saved",
         "variable",
     )

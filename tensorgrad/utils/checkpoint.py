@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
-from itertools import pairwise
+from functools import partial, wraps
 from typing import Any
 
 from ..autograd.grad_mode import enable_grad
@@ -15,25 +14,31 @@ from ..autograd.saved import saved_tensors_hooks
 from ..errors import AutogradError
 from ..tensor import Tensor
 
-__all__ = ["checkpoint", "checkpoint_sequential"]
+__all__ = ["CheckpointError", "checkpoint", "checkpoint_sequential"]
+
+
+class CheckpointError(AutogradError):
+    """Raised in backward when running a checkpointed function again gives other tensors than the first time."""
 
 
 class _Segment:
     """One checkpointed call: what it saved is forgotten, and computed again when backward first asks for it."""
 
-    def __init__(self, run: Callable[..., Any], args: tuple[Any, ...], rng: Any):
+    def __init__(self, run: Callable[..., Any], args: tuple[Any, ...], rng: Any, around: Any, compares: bool):
         self.run = run
         self.args = args
         self.rng = rng
+        self.around = around  # a context of the user's for the second run
+        self.compares = compares
         self.versions = [(a._version_cell(), a._version_cell()[0]) for a in args if isinstance(a, Tensor)]
         amp = sys.modules.get("tensorgrad.amp.casting")  # who never used it has no settings of it
         self.autocast: Any = nullcontext if amp is None else partial(amp.as_then, amp.snapshot())
-        self.count = 0
+        self.kinds: list[Any] = []
         self.found: dict[int, Tensor] = {}
 
     def pack(self, tensor: Tensor) -> int:
-        self.count += 1
-        return self.count - 1
+        self.kinds.append((tuple(tensor.shape), tensor.dtype, str(tensor.device)))
+        return len(self.kinds) - 1
 
     def unpack(self, index: int) -> Tensor:
         if index not in self.found:
@@ -53,13 +58,21 @@ class _Segment:
             found[len(found)] = tensor
             return tensor
 
-        with saved_tensors_hooks(keep, lambda kept: kept), enable_grad(), _randomness(self.rng), self.autocast():
+        keeping = saved_tensors_hooks(keep, lambda kept: kept)
+        with keeping, enable_grad(), _randomness(self.rng), self.autocast(), self.around:
             self.run(*self.args)
-        if len(found) != self.count:
-            raise AutogradError(
-                f"checkpoint: the function saved {self.count} tensors in forward and {len(found)} when run again; "
-                "it must do the same operations both times."
+        if len(found) != len(self.kinds):
+            raise CheckpointError(
+                f"checkpoint: A different number of tensors was saved during the original forward ({len(self.kinds)}) "
+                f"and recomputation ({len(found)}); the function must do the same operations both times."
             )
+        for i, kind in enumerate(self.kinds if self.compares else ()):
+            again = (tuple(found[i].shape), found[i].dtype, str(found[i].device))
+            if again != kind:
+                raise CheckpointError(
+                    f"checkpoint: Recomputed values have different metadata than during the forward pass: tensor {i} "
+                    f"was {kind}, and {again} when the function ran again."
+                )
         self.found = found
 
 
@@ -82,49 +95,82 @@ class _randomness:
         random.set_rng_state(self.before)
 
 
+def _nothing() -> tuple[Any, Any]:
+    return nullcontext(), nullcontext()
+
+
 def checkpoint(
-    function: Callable[..., Any],
-    *args: Any,
-    use_reentrant: bool = False,
-    preserve_rng_state: bool = True,
-    **kwargs: Any,
-) -> Any:
-    """``function(*args)``, keeping only ``args`` for backward and computing the rest again there.
+    function: Callable[..., Any] | None = None, *args: Any, use_reentrant: bool | None = None,
+    preserve_rng_state: bool = True, context_fn: Callable[[], tuple[Any, Any]] = _nothing,
+    determinism_check: str = "default", debug: bool = False, early_stop: bool = True, **kwargs: Any,
+) -> Any:  # fmt: skip
+    """``function(*args, **kwargs)``, keeping only the arguments for backward and computing the rest again there.
 
     Parameters that the function closes over receive gradients, and second derivatives work.
 
     Args:
-        function: must do the same operations when run again.
-        use_reentrant: only False is supported: PyTorch's older form loses gradients that this one keeps.
+        function: must do the same operations when run again; None gives a decorator.
+        use_reentrant: accepted for PyTorch's sake: its older form (True) gives the same gradients where it gives any,
+            and both are run alike here.
         preserve_rng_state: draw the same random numbers in the second run.
+        context_fn: returns two context managers, one for each run.
+        determinism_check: "default" compares shapes and dtypes of what both runs save; "none" only how many there are.
+        early_stop: accepted as a hint; the second run goes to the function's end.
     Returns: what ``function`` returned.
-    Raises: ValueError for ``use_reentrant=True``. Backward raises AutogradError if the second run saves other tensors,
-        or an argument was changed in place.
+    Raises: ValueError for ``debug=True``, which is not supported, or an unknown ``determinism_check``. Backward raises
+        CheckpointError if the second run saves other tensors, AutogradError if an argument was changed in place.
     Example:
         >>> import tensorgrad as tg
         >>> from tensorgrad.utils.checkpoint import checkpoint
         >>> x = tg.tensor(0.5, requires_grad=True)
-        >>> checkpoint(lambda t: (t.exp() + 1).log(), x).backward()
+        >>> checkpoint(lambda t: (t.exp() + 1).log(), x, use_reentrant=False).backward()
+    Source: Griewank and Walther 2000; Chen, Xu, Zhang, Guestrin 2016.
     """
     from .. import random
 
-    if use_reentrant:
-        raise ValueError("checkpoint: use_reentrant=True is not supported; use_reentrant=False does all it does.")
-    run = (lambda *given: function(*given, **kwargs)) if kwargs else function
+    if debug:
+        raise ValueError("checkpoint: debug=True is not supported; the error names what differs.")
+    if determinism_check not in ("default", "none"):
+        raise ValueError(f"checkpoint: determinism_check must be 'default' or 'none', got {determinism_check!r}.")
+    options = {"preserve_rng_state": preserve_rng_state, "context_fn": context_fn,
+               "determinism_check": determinism_check}  # fmt: skip
+    if function is None:
+
+        def decorate(chosen: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(chosen)
+            def checkpointed(*given: Any, **named: Any) -> Any:
+                return checkpoint(partial(chosen, **named), *given, **options)  # type: ignore[arg-type]
+
+            return checkpointed
+
+        return decorate
+    run = partial(function, **kwargs) if kwargs else function
+    first, second = context_fn()
     if not grad_state.recording:
-        return run(*args)
-    segment = _Segment(run, args, random.get_rng_state() if preserve_rng_state else None)
-    with saved_tensors_hooks(segment.pack, segment.unpack):
+        with first:
+            return run(*args)
+    rng = random.get_rng_state() if preserve_rng_state else None
+    segment = _Segment(run, args, rng, second, determinism_check == "default")
+    with saved_tensors_hooks(segment.pack, segment.unpack), first:
         return run(*args)
 
 
-def checkpoint_sequential(functions: Sequence[Callable[..., Any]], segments: int, input: Tensor, **options: Any) -> Any:
-    """A chain of functions run in ``segments`` parts, each checkpointed."""
-    chain = list(functions)
+def checkpoint_sequential(
+    functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any
+) -> Any:
+    """A chain of functions, or an ``nn.Sequential``, run in ``segments`` parts, each but the last checkpointed.
+
+    Args:
+        use_reentrant, preserve_rng_state: as in ``checkpoint``.
+    Raises: ValueError for other keywords, or segments that are none.
+    """
+    options = {"preserve_rng_state": kwargs.pop("preserve_rng_state", True)}
+    if kwargs:
+        raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
+    chain = list(functions.children() if hasattr(functions, "children") else functions)
     if not 1 <= segments <= len(chain):
         raise ValueError(f"checkpoint_sequential: segments must be between 1 and {len(chain)}, got {segments}.")
     size = len(chain) // segments
-    bounds = [*(i * size for i in range(segments)), len(chain)]
 
     def part(first: int, last: int) -> Callable[..., Any]:
         def run(x: Any) -> Any:
@@ -134,9 +180,9 @@ def checkpoint_sequential(functions: Sequence[Callable[..., Any]], segments: int
 
         return run
 
-    for first, last in pairwise(bounds):
-        input = checkpoint(part(first, last), input, **options)
-    return input
+    for k in range(segments - 1):
+        input = checkpoint(part(k * size, (k + 1) * size), input, **options)  # type: ignore[arg-type]
+    return part((segments - 1) * size, len(chain))(input)
 
 
 def get_device_states(*args: Any) -> tuple[list[int], list[Tensor]]:

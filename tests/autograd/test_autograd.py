@@ -238,3 +238,41 @@ def test_checkpoint_refuses_changed_arguments_and_other_operations():
     out = checkpoint(lambda t: t.exp().sin() * t if next(flips) else t * 2.0, x)
     with pytest.raises(RuntimeError, match="same operations"):
         out.backward()
+
+
+def test_checkpointing_takes_the_options_of_pytorch():
+    from contextlib import contextmanager
+
+    from tensorgrad.utils.checkpoint import CheckpointError, checkpoint, checkpoint_sequential
+
+    seen = []
+
+    @contextmanager
+    def noted(what):
+        seen.append(what)
+        yield
+
+    x = tg.randn(3, requires_grad=True)
+    plain = (x.exp() * 2).sin().sum()
+    (want,) = tg.autograd.grad(plain, x)
+    for options in (
+        {"use_reentrant": True}, {"use_reentrant": False, "context_fn": lambda: (noted("first"), noted("second"))},
+        {"determinism_check": "none", "preserve_rng_state": False, "early_stop": False},
+    ):  # fmt: skip
+        out = checkpoint(lambda t, scale: (t.exp() * scale).sin(), x, scale=2, **options)
+        assert tg.autograd.grad(out.sum(), x)[0].tolist() == want.tolist()
+    assert seen == ["first", "second"]
+    decorated = checkpoint(use_reentrant=False)(lambda t, scale=2: (t.exp() * scale).sin())
+    assert tg.autograd.grad(decorated(x, scale=2).sum(), x)[0].tolist() == want.tolist()
+    chain = tg.nn.Sequential(tg.nn.Linear(3, 3), tg.nn.Tanh(), tg.nn.Linear(3, 2))
+    got = tg.autograd.grad(checkpoint_sequential(chain, 2, x, use_reentrant=False).sum(), chain.parameters())
+    assert [g.tolist() for g in got] == [g.tolist() for g in tg.autograd.grad(chain(x).sum(), chain.parameters())]
+    with pytest.raises(ValueError, match="Unexpected keyword"):
+        checkpoint_sequential(chain, 2, x, colour=1)
+    for bad in ({"debug": True}, {"determinism_check": "some"}):
+        with pytest.raises(ValueError):
+            checkpoint(lambda t: t, x, **bad)
+    shapes = iter([3, 2])
+    out = checkpoint(lambda t: (t[: next(shapes)] ** 2).exp().sum(), x)
+    with pytest.raises(CheckpointError, match="different metadata"):
+        out.backward()
