@@ -1,4 +1,4 @@
-"""``torch.storage``: what pickles of PyTorch's tensors call. Tensors have no storage objects here."""
+"""``torch.storage``: the memory behind tensors, and what pickles of PyTorch's tensors call."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import io
 from typing import Any
 
 from .errors import missing_from
+from .ops.storage import TypedStorage, UntypedStorage
 
-__all__ = ["_load_from_bytes"]
+__all__ = ["TypedStorage", "UntypedStorage", "_load_from_bytes"]
 
 
 def _load_from_bytes(b: bytes) -> Any:
