@@ -80,10 +80,17 @@ def check_storable(name: str, value: Any, dtype: DType) -> None:
         raise DTypeError(f"{name}: {given[wrong].flat[0]} can't be stored in a tensor of {dtype}; it overflows.")
 
 
-def modulo(value: Any, dtype: np.dtype[Any]) -> Any:
-    """A number as an unsigned dtype stores it: a negative one from the other end, as in PyTorch."""
+def as_stored(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A number as the dtype stores it, as in PyTorch: unsigned ones take negative numbers from the other end, and what
+    is beyond half precision is infinite."""
     if dtype.kind == "u" and isinstance(value, (int, float)) and value < 0:
         return int(value) % (int(np.iinfo(dtype).max) + 1)
+    if isinstance(value, float) and dtype.kind in "fV" and dtype.itemsize < 8 and abs(value) >= 65520:
+        largest = 65520 if dtype.name == "float16" else 3.4028235677973366e38
+        if largest <= abs(value) < float("inf"):
+            if dtype.itemsize == 4:
+                raise DTypeError(f"value cannot be converted to float32 without overflow: {value}.")
+            return float("inf") if value > 0 else -float("inf")
     return value
 
 
@@ -354,7 +361,7 @@ def _filled(
         chosen = as_dtype(dtype)
     if value:
         check_storable(name, value, chosen)
-        value = modulo(value, chosen.np)
+        value = as_stored(value, chosen.np)
     if out is not None and device is None:
         device = out.device
     place = where(device)

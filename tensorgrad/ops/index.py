@@ -11,7 +11,7 @@ from ..errors import ArgumentError, DimError, DTypeError, IndexOutOfRange, Shape
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from . import shape_core as core
-from .create import as_operand, check_storable, modulo
+from .create import as_operand, as_stored, check_storable
 from .elementwise import broadcast_shape
 from .inplace import at_level_of, check_partial_overlap, check_writable, deliver, write_into
 from .record import Op, Spec, op
@@ -53,11 +53,9 @@ def as_value(name: str, target: Tensor, value: Any) -> Tensor:
         if not abs(value) < float("inf"):
             raise DTypeError(f"{name}: {value} can't be stored in a tensor of {target.dtype}; it overflows.")
         value = int(value)  # as assignment in PyTorch: towards zero
-    if isinstance(value, float) and dtype.name == "float32" and 3.4028235677973366e38 <= abs(value) < float("inf"):
-        raise DTypeError(f"{name}: value cannot be converted to float32 without overflow: {value}.")
     if value and dtype.kind in "iu":
         check_storable(name, value, target.dtype)
-        value = modulo(value, dtype)
+    value = as_stored(value, dtype)
     door = local.doors[type(target._data)]
     zero = door.zeros_as(target._data, shape=())
     return wrap(door.full_as(zero, value=value) if value else zero)
