@@ -145,4 +145,13 @@ def test_windows():
         }.items():  # fmt: skip
             got = getattr(tg, f"{name}_window")(6, periodic, dtype=tg.float64)
             np.testing.assert_allclose(got.numpy(), want, atol=1e-12)
+            same = getattr(tg.signal.windows, name)(6, sym=not periodic, dtype=tg.float64)
+            np.testing.assert_allclose(same.numpy(), want, atol=1e-12)
     assert tg.hann_window(1).tolist() == [1.0] and tg.hann_window(0).tolist() == []
+    at = np.arange(5) - 2.0
+    for name, how, want in (
+        ("gaussian", {"std": 2.0}, np.exp(-(at**2) / 8)), ("exponential", {"tau": 2.0}, np.exp(-abs(at) / 2)),
+        ("cosine", {}, np.cos(np.pi * at / 5)), ("general_hamming", {"alpha": 0.6}, 0.6 + 0.4 * np.cos(np.pi * at / 2)),
+    ):  # fmt: skip
+        got = getattr(tg.signal.windows, name)(5, dtype=tg.float64, **how)
+        np.testing.assert_allclose(got.numpy(), want, atol=1e-12)

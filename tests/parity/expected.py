@@ -83,4 +83,7 @@ OPERATORS = (
     "unfold", "uniform", "unique", "unique_consecutive", "unravel_index", "unsqueeze", "var", "var_mean", "vdot",
     "view", "view_as", "view_as_complex", "view_as_real", "vsplit", "vstack", "where", "xlogy", "zero_", "zeros",
     "zeros_like",
+    "signal.windows.bartlett", "signal.windows.blackman", "signal.windows.cosine", "signal.windows.exponential",
+    "signal.windows.gaussian", "signal.windows.general_cosine", "signal.windows.general_hamming",
+    "signal.windows.hamming", "signal.windows.hann", "signal.windows.kaiser", "signal.windows.nuttall",
 )  # fmt: skip
