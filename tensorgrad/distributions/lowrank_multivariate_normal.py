@@ -95,7 +95,7 @@ class LowRankMultivariateNormal(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
-        options = {"dtype": self.loc.dtype, "device": self.loc.device}
+        options: dict[str, Any] = {"dtype": self.loc.dtype, "device": self.loc.device}
         inner = tg.randn((*shape[:-1], self.cov_factor.shape[-1]), **options)
         own = tg.randn(shape, **options)
         low = (self._unbroadcasted_cov_factor @ inner.unsqueeze(-1)).squeeze(-1)

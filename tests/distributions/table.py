@@ -50,6 +50,8 @@ MAKE = {
     "ContinuousBernoulli": lambda D, v: D.ContinuousBernoulli(v.u),
     "Weibull": lambda D, v: D.Weibull(v.p, v.q),
     "Pareto": lambda D, v: D.Pareto(v.p, v.q + 2),
+    "GeneralizedPareto": lambda D, v: D.GeneralizedPareto(v.a, v.p, v.u / 3),
+    "GeneralizedPareto bounded": lambda D, v: D.GeneralizedPareto(v.a, v.p, -v.u / 2),
     "VonMises": lambda D, v: D.VonMises(v.a, v.p),
     "Bernoulli": lambda D, v: D.Bernoulli(v.u),
     "Bernoulli logits": lambda D, v: D.Bernoulli(logits=v.a),
@@ -68,6 +70,9 @@ MAKE = {
     "MultivariateNormal": lambda D, v: D.MultivariateNormal(v.vector, v.cov),
     "MultivariateNormal precision": lambda D, v: D.MultivariateNormal(v.vector, precision_matrix=v.cov),
     "MultivariateNormal tril": lambda D, v: D.MultivariateNormal(v.vector, scale_tril=v.cov.tril()),
+    "LKJCholesky": lambda D, v: D.LKJCholesky(3, v.p),
+    "Wishart": lambda D, v: D.Wishart(v.count + 3, v.cov),
+    "Wishart precision": lambda D, v: D.Wishart(v.count + 3, precision_matrix=v.cov),
     "LowRankMultivariateNormal": lambda D, v: D.LowRankMultivariateNormal(v.vector, v.factor, v.diag),
     "LogisticNormal": lambda D, v: D.LogisticNormal(v.vector, v.diag),
     "RelaxedBernoulli": lambda D, v: D.RelaxedBernoulli(v.p[0], v.u),
@@ -97,6 +102,8 @@ def values(name):
         return 2 * _uniform - 1
     if kind == "Uniform":
         return PARAMETERS["a"] + _uniform * PARAMETERS["p"]
+    if kind == "GeneralizedPareto":
+        return PARAMETERS["a"] + _uniform * PARAMETERS["p"]
     if kind == "Pareto":
         return PARAMETERS["p"] * (1 + _uniform)
     if name == "Transformed":
@@ -117,6 +124,10 @@ def values(name):
         return 4 * _hot + 2 * np.roll(_hot, 1, axis=-1)
     if kind in ("Dirichlet", "RelaxedOneHotCategorical"):
         return _simplex
+    if kind == "Wishart":
+        return OTHERS["cov"] + np.zeros((2, 1, 1, 1))
+    if kind == "LKJCholesky":
+        return np.linalg.cholesky(_correlations)
     if kind == "LogisticNormal":
         return _rng_simplex5
     if kind in ("MultivariateNormal", "LowRankMultivariateNormal", "Independent"):
@@ -124,6 +135,9 @@ def values(name):
     return _uniform
 
 
+_covariances = np.stack([[_matrix(3) for _ in range(3)] for _ in range(2)])
+_lengths = np.sqrt(np.einsum("...ii->...i", _covariances))
+_correlations = _covariances / (_lengths[..., None] * _lengths[..., None, :])
 _rng_simplex5 = np.random.default_rng(9).dirichlet(np.ones(5), (2, 3))
 
 

@@ -25,7 +25,7 @@ def gradients(library, result, given):
     return [None if g is None else g.detach().numpy() for g in found]
 
 
-def compare(compute, parameters=PARAMETERS, rtol=1e-9):
+def compare(compute, parameters=PARAMETERS, rtol=1e-9, gradients_too=True):
     """The results of both libraries for ``compute(library, D, given)``, and their gradients."""
     results = []
     for library in LIBRARIES:
@@ -47,7 +47,7 @@ def compare(compute, parameters=PARAMETERS, rtol=1e-9):
         return
     assert mine[0].shape == theirs[0].shape
     np.testing.assert_allclose(mine[0], theirs[0], rtol=rtol, atol=1e-11)
-    if theirs[1] == "unknown":
+    if theirs[1] == "unknown" or not gradients_too:
         return
     if theirs[1] is None:
         assert mine[1] is None
@@ -59,7 +59,10 @@ def compare(compute, parameters=PARAMETERS, rtol=1e-9):
         np.testing.assert_allclose(a[known], b[known], rtol=10 * rtol, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", MAKE)
+ALIKE = [n for n in MAKE if not n.startswith("GeneralizedPareto")]  # takes float32 alone in PyTorch; see test_samples
+
+
+@pytest.mark.parametrize("name", ALIKE)
 @pytest.mark.parametrize("what", ["log_prob", "cdf"])
 def test_of_values(name, what):
     compare(
@@ -88,7 +91,7 @@ def test_moments_and_entropy(name, what):
     compare(compute, rtol={"VonMises": 1e-5, "Multinomial": 1e-7, "Dirichlet": 1e-6}.get(name, 1e-9))
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("name", ALIKE)
 def test_shapes_printing_and_expansion(name):
     seen = []
     for library in LIBRARIES:
@@ -148,7 +151,7 @@ def test_divergences(p):
             return d.kl_divergence(first, second)
 
         try:
-            compare(compute)
+            compare(compute, gradients_too=p.split()[0] != "Wishart")  # PyTorch's is not recorded in p's parameters
         except AssertionError as error:
             raise AssertionError(f"KL({p}, {q}): {error}") from None
 
@@ -298,5 +301,5 @@ def test_nothing_is_missing():
         names = torch.distributions if not module else getattr(torch.distributions, module[1:])
         mine = D if not module else getattr(D, module[1:])
         missing = {n for n in names.__all__ if not hasattr(mine, n)}
-        assert missing <= {"LKJCholesky", "Wishart", "GeneralizedPareto"}, missing
+        assert not missing, missing
     assert len(list(itertools.chain(MAKE))) > 40

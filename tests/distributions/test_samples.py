@@ -45,6 +45,7 @@ def test_moments(name):
 CONTINUOUS = [
     "Normal", "LogNormal", "HalfNormal", "Laplace", "Cauchy", "HalfCauchy", "Gumbel", "Uniform", "Exponential", "Gamma",
     "Chi2", "InverseGamma", "Kumaraswamy", "ContinuousBernoulli", "Weibull", "Pareto", "Transformed",
+    "GeneralizedPareto", "GeneralizedPareto bounded",
     "MixtureSameFamily",
 ]  # fmt: skip
 
@@ -165,6 +166,16 @@ def test_low_rank_is_the_full_matrix():
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-9)
 
 
+def test_divergence_of_wishart_is_recorded_in_both():
+    def divergence(a, b, df):
+        one = tg.eye(3, dtype=tg.float64)
+        return D.kl_divergence(D.Wishart(df + 4, a @ a.mT + one), D.Wishart(5.0, b @ b.mT + one))
+
+    tg.manual_seed(2)
+    point = [tg.randn(3, 3, dtype=tg.float64, requires_grad=True) for _ in range(2)]
+    assert tg.autograd.gradcheck(divergence, (*point, tg.tensor(1.5, dtype=tg.float64, requires_grad=True)))
+
+
 def test_distributions_are_mapped():
     """Log densities and samples within vmap, with arguments checked."""
     loc, scale = tg.randn(4, 3), tg.rand(4, 3) + 0.5
@@ -209,6 +220,18 @@ def test_transforms_keep_their_last_pair():
     assert D.SigmoidTransform().inv.inv == D.SigmoidTransform()
     assert D.AffineTransform(1.0, 2.0) == D.AffineTransform(1.0, 2.0)
     assert t.with_cache(0).inv(y) is not x
+
+
+def test_generalized_pareto_beside_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    c = np.array([0.0, 0.4, -0.3])
+    mine, theirs = D.GeneralizedPareto(tg.tensor(1.0).double(), 2.0, tg.tensor(c)), stats.genpareto(c, 1.0, 2.0)
+    x = np.array([1.5, 3.0, 4.0])
+    for name, reference in (("log_prob", "logpdf"), ("cdf", "cdf"), ("log_survival_function", "logsf")):
+        np.testing.assert_allclose(getattr(mine, name)(tg.tensor(x)), getattr(theirs, reference)(x), rtol=1e-12)
+    np.testing.assert_allclose(mine.icdf(tg.tensor(0.3).double()), theirs.ppf(np.float32(0.3)), rtol=1e-12)
+    for got, want in ((mine.mean, theirs.mean()), (mine.variance, theirs.var()), (mine.entropy(), theirs.entropy())):
+        np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["Gamma", "Beta", "Poisson", "Categorical", "MultivariateNormal", "VonMises"])
