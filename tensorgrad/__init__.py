@@ -80,6 +80,11 @@ _HOMES = {
     **dict.fromkeys(("_standard_gamma", "_standard_gamma_grad", "binomial", "poisson"), "ops.samplers"),
     **dict.fromkeys(("load", "save"), "serialization"),
     **dict.fromkeys(
+        ("batch_norm", "constant_pad_nd", "embedding", "group_norm", "instance_norm", "layer_norm", "rms_norm"),
+        "ops.layer_names",
+    ),
+    **dict.fromkeys(("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"), "ops.pixel_shuffle"),
+    **dict.fromkeys(
         (
             "autocast", "autocast_decrement_nesting", "autocast_increment_nesting", "clear_autocast_cache",
             "get_autocast_cpu_dtype", "get_autocast_dtype", "get_autocast_gpu_dtype", "is_autocast_cache_enabled",

@@ -28,8 +28,8 @@ _INTERNAL = frozenset(
 )
 # families that few programs call: loaded with ``nn.functional``, or when named, so that the package is imported fast
 _LATER = frozenset((
-    "ctc", "embedding_bag", "fold", "fractional_pool", "grid_sample", "interpolate", "multilabel_loss", "samplers",
-    "unpool",
+    "ctc", "embedding_bag", "fold", "fractional_pool", "grid_sample", "interpolate", "layer_names", "multilabel_loss",
+    "pixel_shuffle", "samplers", "unpool",
 ))  # fmt: skip
 
 

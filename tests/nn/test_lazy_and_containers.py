@@ -88,3 +88,19 @@ def test_adaptive_softmax_is_a_distribution() -> None:
         layer(x, target + 4)
     with pytest.raises(ValueError, match="cutoffs"):
         nn.AdaptiveLogSoftmaxWithLoss(6, 12, [7, 3])
+
+
+def test_functions_of_layers_in_the_main_namespace() -> None:
+    x, w, b = tg.randn(2, 4, 3), tg.randn(4), tg.randn(4)
+    mean, var = tg.randn(4), tg.rand(4)
+    F = nn.functional
+    assert tg.equal(
+        tg.batch_norm(x, w, b, mean, var, False, 0.1, 1e-5, False), F.batch_norm(x, mean, var, w, b, False, 0.1, 1e-5)
+    )
+    assert tg.equal(tg.instance_norm(x, w, b, None, None, True, 0.1, 1e-5, False), F.instance_norm(x, None, None, w, b))
+    assert tg.equal(tg.layer_norm(x, (3,)), F.layer_norm(x, (3,)))
+    assert tg.equal(tg.group_norm(x, 2, w, b), F.group_norm(x, 2, w, b))
+    table = tg.randn(5, 2)
+    assert tg.equal(tg.embedding(table, tg.tensor([1, 4])), table[tg.tensor([1, 4])])
+    assert tg.constant_pad_nd(x, (1, 0), 2.0)[0, 0, 0].item() == 2
+    assert tg.pixel_shuffle(tg.randn(1, 4, 2, 2), 2).shape == (1, 1, 4, 4)
