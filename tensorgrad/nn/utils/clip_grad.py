@@ -100,13 +100,13 @@ def clip_grad_norm_(
         norm_type: any number; infinity for the largest magnitude.
         foreach: a hint that changes nothing: gradients of one dtype are scaled in one call already.
     Returns: the total norm before.
+    Source: Pascanu, Mikolov, Bengio 2013.
     Example:
         >>> import tensorgrad as tg
         >>> x = tg.zeros(2, requires_grad=True)
         >>> x.grad = tg.tensor([3.0, 4.0])
         >>> float(tg.nn.utils.clip_grad_norm_([x], 1.0))
         5.0
-    Source: Pascanu, Mikolov, Bengio 2013.
     """
     members = _listed(parameters)
     if not members and isinstance(parameters, Iterator):
