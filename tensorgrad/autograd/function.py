@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..dispatch import local
 from ..errors import AutogradError
 from ..tensor import Tensor, wrap
 from .grad_mode import enable_grad, no_grad
@@ -125,8 +126,6 @@ class _FunctionOp:
 
 
 def _zeros(like: tuple[Any, ...]) -> Tensor:
-    from ..dispatch import local
-
     shape, dtype, array_type = like
     return wrap(local.doors[array_type].full(shape=shape, value=0, dtype=dtype))
 
@@ -137,6 +136,10 @@ class Function:
     ``forward(ctx, *args)`` computes on detached tensors; ``backward(ctx, *grad_outputs)`` returns one gradient per
     argument. With ``setup_context(ctx, inputs, output)`` defined, forward takes no ctx. If backward is written in
     tensorgrad's operations it can be differentiated again; otherwise decorate it with ``once_differentiable``.
+
+    Within ``vmap`` forward and backward run on mapped tensors, as any code does. A Function that can't (it leaves for
+    NumPy, say) defines ``vmap(info, in_dims, *args)``: it gets tensors with the samples along the dimensions
+    ``in_dims`` (None for shared ones), and returns (outputs, out_dims).
 
     Example:
         >>> import tensorgrad as tg
@@ -156,6 +159,8 @@ class Function:
     """
 
     setup_context: Any = None
+    vmap: Any = None
+    generate_vmap_rule: bool = False
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -168,6 +173,14 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run forward and record it. Raises TypeError if it returns anything but Tensors (or None) when recording."""
+        if cls.vmap is not None and local.frames:
+            if cls.generate_vmap_rule:
+                raise AutogradError(f"{cls.__name__} defines vmap and sets generate_vmap_rule=True; choose one.")
+            from ..func.user_functions import mapped_by_its_own_rule
+
+            mapped = mapped_by_its_own_rule(cls, args)
+            if mapped is not None:
+                return mapped
         ctx = FunctionContext()
         tracked = grad_state.recording and any(isinstance(a, Tensor) and a._tracked for a in args)
         ctx.needs_input_grad = tuple(bool(isinstance(a, Tensor) and a._tracked) for a in args)

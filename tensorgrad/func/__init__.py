@@ -12,6 +12,9 @@ Example: per-sample gradients of a module.
     (8, 1, 3)
 """
 
+from typing import Any
+
+from ..errors import missing_name
 from .derivatives import grad, grad_and_value, hessian, jacfwd, jacrev, jvp, linearize, vjp
 from .mapping import vmap
 from .stateless import functional_call, stack_module_state
@@ -20,3 +23,7 @@ __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",
     "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(missing_name(f"torch.func.{name}"))

@@ -303,6 +303,78 @@ def test_functions_of_users_are_mapped():
     close(func.jacfwd(lambda a: Cube.apply(a))(x[0]), tg.diag(3 * x[0] ** 2))
 
 
+def sorting(library):
+    class Sort(library.autograd.Function):
+        """Leaves for NumPy, so that mapped tensors could not go through."""
+
+        @staticmethod
+        def forward(x, dim):
+            order = np.argsort(x.detach().numpy(), axis=dim)
+            return library.take_along_dim(x, library.tensor(order), dim), library.tensor(order)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.dim = inputs[1]
+            ctx.save_for_backward(output[1])
+            ctx.mark_non_differentiable(output[1])
+
+        @staticmethod
+        def backward(ctx, g, _):
+            (order,) = ctx.saved_tensors
+            return library.zeros_like(g).scatter(ctx.dim, order, g), None
+
+        @staticmethod
+        def vmap(info, in_dims, x, dim):
+            assert in_dims == (0, None)
+            assert info.batch_size == 3
+            return Sort.apply(x, dim + 1), (0, 0)
+
+    return Sort
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_functions_with_a_vmap_method_beside_torch():
+    torch = pytest.importorskip("torch")
+    results = []
+    for library in (tg, torch):
+        sort = sorting(library)
+        x, y = library.tensor(X, requires_grad=True), library.tensor(Y)
+        values, order = library.vmap(lambda a, sort=sort: sort.apply(a, 0))(x)
+        (values * y).sum().backward()
+        results.append([p.detach().numpy() for p in (values, order, x.grad)])
+        inner = library.vmap(library.func.grad(lambda a, b, sort=sort: (sort.apply(a, 0)[0] * b).sum()))
+        np.testing.assert_allclose(inner(x.detach(), y).numpy(), x.grad.numpy())
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_maps_on_a_device():
+    from contextlib import nullcontext
+
+    from tensorgrad.backends import registry
+    from tensorgrad.testing.strict_backend import strict_cuda
+
+    def run(device):
+        tg.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)).to(device)
+        params = {key: p.detach() for key, p in model.named_parameters()}
+        image, label = tg.randn(4, 1, 6, 6).to(device), tg.tensor([0, 2, 1, 1]).to(device)
+
+        def loss(params, a, b):
+            out = func.functional_call(model, params, (a.unsqueeze(0),))
+            return nn.functional.cross_entropy(out, b.unsqueeze(0))
+
+        grads = tg.vmap(func.grad(loss), in_dims=(None, 0, 0))(params, image, label)
+        assert all(g.device.type == device for g in grads.values())
+        curve = func.hessian(lambda a: (a.tanh() ** 2).prod())(image[0, 0, 0])
+        return [*(g.cpu().numpy() for g in grads.values()), curve.cpu().numpy()]
+
+    with strict_cuda() if registry.class_of("cupy").why_not() is not None else nullcontext():
+        got = run("cuda")
+    for a, b in zip(got, run("cpu"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_vectorized_jacobians_and_batched_gradients():
     functional = tg.autograd.functional
 
