@@ -181,7 +181,7 @@ def checkpoint_sequential(
         return run
 
     for k in range(segments - 1):
-        input = checkpoint(part(k * size, (k + 1) * size), input, **options)  # type: ignore[arg-type]
+        input = checkpoint(part(k * size, (k + 1) * size), input, **options)
     return part((segments - 1) * size, len(chain))(input)
 
 
