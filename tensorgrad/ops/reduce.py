@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
 from ..backends.generic.reduce import elements_in, reduced_shape
 from ..dtypes import BY_NAME, REAL_OF, as_dtype, get_default_dtype, numpy_dtype
 from ..errors import DTypeError, ShapeError
+from ..return_types import named as named
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import np_dtype, statistic_dtype
@@ -511,11 +511,6 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     array = require_tensor("count_nonzero", input)
     require_work("count_nonzero", array)
     return count_nonzero_op(input, dim=dims_of("count_nonzero", dim, array.ndim), keepdim=False)
-
-
-def named(name: str, fields: str) -> Any:
-    """The named tuple that a function with several results returns."""
-    return namedtuple(name, fields, module=__name__)
 
 
 for _function in (all, any, count_nonzero, logsumexp, mean, nanmean, nansum, prod, std, sum, var):

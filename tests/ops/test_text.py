@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,10 @@ def test_nodes(name: str) -> None:
 def test_unknown_profile_is_refused() -> None:
     with pytest.raises(ValueError, match="profile"):
         tg.set_printoptions(profile="loud")
+
+
+def test_named_results() -> None:
+    mine, theirs = both(np.array([[1.0, 3.0], [4.0, 2.0]]))
+    same_text(mine.max(1), theirs.max(1))
+    same_text(mine.sort(), theirs.sort())
+    assert pickle.loads(pickle.dumps(mine.max(1))).values.tolist() == [3.0, 4.0]

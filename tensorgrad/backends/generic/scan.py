@@ -30,10 +30,15 @@ class ScanKernels:
 
     def logcumsumexp(self, x: Any, *, dim: int) -> Any:
         out = wide(x).copy()
-        add = self._complex_logaddexp if x.dtype.kind == "c" else self.xp.logaddexp
+        if x.dtype.kind == "c":  # one after another: which of the logarithms comes out depends on the order
+            with np.errstate(all="ignore"):
+                lead = (slice(None),) * dim
+                for i in range(1, x.shape[dim]):
+                    out[(*lead, i)] = self._complex_logaddexp(out[(*lead, i)], out[(*lead, i - 1)])
+            return out
         with np.errstate(all="ignore"):
             for before, after in _distances(out.ndim, dim, out.shape[dim]):
-                out[after] = add(out[before], out[after])
+                out[after] = self.xp.logaddexp(out[before], out[after])
         return out.astype(x.dtype, copy=False)
 
     def _complex_logaddexp(self, a: Any, b: Any) -> Any:
