@@ -13,9 +13,13 @@ def _text(self: Any) -> str:
     return f"tensorgrad.return_types.{type(self).__name__}(\n{parts})"
 
 
+def _plain(name: str, fields: str) -> Any:
+    return namedtuple(name, fields, module=__name__)
+
+
 def named(name: str, fields: str) -> Any:
     """The named tuple that ``name`` returns, of this module, so that it can be pickled; it prints as PyTorch's."""
-    made: Any = namedtuple(name, fields, module=__name__)
+    made = _plain(name, fields)
     made.__repr__ = _text
     globals()[name] = made
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
@@ -354,10 +354,10 @@ def scatter_reduce(
     Args:
         reduce: ``"sum"``, ``"prod"``, ``"mean"``, ``"amax"`` or ``"amin"``.
         include_self: whether the elements of ``input`` take part; if not, they stay only where no index points.
-    Raises: ValueError for another ``reduce``; else as ``scatter``.
+    Raises: ArgumentError for another ``reduce``; else as ``scatter``.
     """
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
-        raise ValueError(f"scatter_reduce: reduce must be sum, prod, mean, amax or amin, got {reduce!r}.")
+        raise ArgumentError(f"scatter_reduce: reduce must be sum, prod, mean, amax or amin, got {reduce!r}.")
     start = input
     if not include_self:
         start = _scatter("scatter_reduce", input, dim, index, _neutral(input, reduce), None, False)
@@ -393,7 +393,9 @@ def scatter_reduce_(
     self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
     """In-place form of ``scatter_reduce``."""
-    return copy_(self, scatter_reduce(self, dim, index, src, reduce, include_self=include_self))
+    recorded = self._tracked or (isinstance(src, Tensor) and src._tracked)
+    start = core.contiguous_copy(self) if recorded else self  # backward reads what is written over
+    return copy_(self, scatter_reduce(start, dim, index, src, reduce, include_self=include_self))
 
 
 for _function in (gather, scatter, scatter_, scatter_add, scatter_add_, scatter_reduce, scatter_reduce_):
