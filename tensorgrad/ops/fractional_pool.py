@@ -70,7 +70,7 @@ def _pool(
     else:
         outputs = per_axis(name, "output_size", output_size, dims, 1)
     for size, window, count in zip(sizes, kernel, outputs, strict=True):
-        if count < 1 or count + window - 1 > size:
+        if count < 1 or count + window - 1 > size - (dims == 3):  # of volumes PyTorch asks for one more
             raise ArgumentError(f"{name}: {count} windows of {window} do not fit into a size of {size}.")
     n, c = x.shape[:2]
     if samples is None:
