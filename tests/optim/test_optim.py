@@ -261,3 +261,33 @@ def test_averages_of_weights():
         results.append([rates, *[v.tolist() for a in averages for v in a.state_dict().values()]])
     for mine, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["RMSprop", "NAdam", "RAdam", "ASGD", "Adafactor", "Adagrad", "Rprop", "Muon"])
+def test_a_replayed_step_counts_and_sees_the_present_rate(name):
+    from tensorgrad.compiler.record import record
+
+    def make():
+        w = tg.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+        return w, getattr(tg.optim, name)([w], lr=0.1)
+
+    def step(w, optimizer):
+        optimizer.zero_grad()
+        loss = (w * w).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    (a, eager), (b, replayed) = make(), make()
+    step(a, eager)
+    step(b, replayed)  # makes the state, which is no part of a step
+    recording = None
+    for rate in (0.1, 0.05, 0.2, 0.1, 0.3, 0.1, 0.1):
+        for optimizer in (eager, replayed):
+            optimizer.param_groups[0]["lr"] = rate
+        step(a, eager)
+        if recording is None:
+            _, recording = record(step, b, replayed)
+        else:
+            recording.replay()
+        np.testing.assert_allclose(b.tolist(), a.tolist(), rtol=1e-5)

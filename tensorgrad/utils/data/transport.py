@@ -1,12 +1,13 @@
 """How a batch comes from a worker: pickled, with its arrays in shared memory where they are large.
 
-The worker copies the arrays into one block, the receiver copies them out and gives the block back, so nothing of it
-outlives the batch; a block whose receiver died is freed by Python's resource tracker. Where shared memory is full or
-missing, the arrays go through the pipe.
+The worker copies the arrays into one block. The receiver maps it and removes its name at once, so the memory lives as
+long as the batch's arrays do and no longer; a block whose receiver died is freed by Python's resource tracker. Where
+shared memory is full or missing, the arrays go through the pipe.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 from multiprocessing import shared_memory
@@ -33,16 +34,24 @@ def pack(batch: Any) -> Parcel:
     text = pickle.dumps(batch, protocol=5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
     sizes = [view.nbytes for view in views]
-    block = _block(sum(sizes)) if sum(sizes) >= LARGE else None
+    starts, total = _places(sizes)
+    block = _block(total) if total >= LARGE else None
     if block is None:
         return Parcel(text, sizes, None, [view.tobytes() for view in views])
-    start = 0
-    for view, size in zip(views, sizes, strict=True):
+    for view, start, size in zip(views, starts, sizes, strict=True):
         block.buf[start : start + size] = view
-        start += size
     name = block.name
     block.close()
     return Parcel(text, sizes, name, [])
+
+
+def _places(sizes: list[int]) -> tuple[list[int], int]:
+    """Where each buffer begins in the block, as aligned as arrays like it, and the block's size."""
+    starts, end = [], 0
+    for size in sizes:
+        starts.append(end)
+        end += -(-size // 64) * 64
+    return starts, end
 
 
 def _block(size: int) -> Any:
@@ -68,16 +77,21 @@ def unpack(parcel: Parcel) -> Any:
         return pickle.loads(parcel.text, buffers=map(bytearray, parcel.inline))
     block = shared_memory.SharedMemory(parcel.block)
     try:
-        memory: Any = block.buf
-        buffers, start = [], 0
-        for size in parcel.sizes:
-            buffers.append(bytearray(memory[start : start + size]))
-            start += size
+        memory: Any = _mapped(block)
     finally:
-        memory = None
         block.close()
         block.unlink()
+    starts, _ = _places(parcel.sizes)
+    buffers = [memory[start : start + size] for start, size in zip(starts, parcel.sizes, strict=True)]
     return pickle.loads(parcel.text, buffers=buffers)
+
+
+def _mapped(block: Any) -> memoryview:
+    """The block's memory, for as long as somebody holds on to it: a mapping of its own, or a copy on systems where a
+    block is no file."""
+    if getattr(block, "_fd", -1) >= 0:
+        return memoryview(mmap.mmap(block._fd, block.size))
+    return memoryview(bytearray(block.buf))
 
 
 def discard(parcel: Any) -> None:
