@@ -62,9 +62,11 @@ class Categorical(ByProbsOrLogits):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with no_grad():
             shape = as_size(sample_shape)
-            rows = self.probs.reshape(-1, self._num_events)
-            drawn = tg.multinomial(rows, shape.numel(), True).T
-            return drawn.reshape(self._extended_shape(shape))
+            sums = self.probs.reshape(-1, self._num_events).double().cumsum(-1)
+            u = tg.rand((sums.shape[0], shape.numel()), dtype=tg.float64, device=sums.device)
+            # u < 1, so the first sum above u * total has positive probability
+            drawn = tg.searchsorted(sums, u * sums[:, -1:], right=True).clamp(max=self._num_events - 1)
+            return drawn.T.reshape(self._extended_shape(shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

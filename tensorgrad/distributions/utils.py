@@ -33,6 +33,9 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
     if like is not None:
         options = {"dtype": like.dtype, "device": like.device}
     ready = [v if isinstance(v, Tensor) else tg.tensor(v, **options) for v in values]
+    shape = ready[0]._data.shape
+    if all(x._data.shape == shape for x in ready):
+        return tuple(ready)
     return tg.broadcast_tensors(*ready)
 
 

@@ -63,6 +63,8 @@ def everywhere(condition: Tensor) -> bool:
     """Whether a bool tensor is True at every element, and in every sample of a ``vmap``. Waits for the device."""
     shape = condition._data.shape
     found = recorded.all(condition, dim=tuple(range(len(shape))), keepdim=False)._data
+    if not hasattr(found, "mapped"):
+        return bool(found)
     while hasattr(found, "mapped"):
         found = found.value
     return bool(found.all())
