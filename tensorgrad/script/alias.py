@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import missing_name
+from ..errors import missing_from, missing_name
+from ..tensor import Tensor
+from .tensor_methods import MISSING_METHODS
 from .torch_c import Core
 from .torch_ops import Ops
 
@@ -109,6 +111,41 @@ def _asked_by_from() -> bool:
     return seen and frame is not None and not str(frame.f_globals.get("__name__", "")).startswith("tensorgrad")
 
 
+class _Ours(importlib.abc.MetaPathFinder):
+    """Sees tensorgrad's modules being imported: those that answer to unknown names in Python's words get ours."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if not fullname.startswith("tensorgrad."):
+            return None
+        found = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if found is not None and isinstance(found.loader, importlib.machinery.SourceFileLoader):
+            run = found.loader.exec_module
+
+            def run_and_name(module: types.ModuleType) -> None:
+                run(module)
+                _name_what_is_missing(module)
+
+            found.loader.exec_module = run_and_name  # type: ignore[method-assign]
+        return found
+
+
+def _name_what_is_missing(module: types.ModuleType) -> None:
+    if "__getattr__" not in module.__dict__ and not module.__name__.startswith("tensorgrad.script"):
+        module.__dict__["__getattr__"] = missing_from("torch" + module.__name__[len("tensorgrad") :])
+
+
+class _MissingMethod:
+    """A method of PyTorch's Tensor that ours lacks: asking for it says so, and ``hasattr`` is False."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(missing_name(f"torch.Tensor.{self.name}"))
+
+
 def _torch() -> types.ModuleType:
     module = _Torch("torch", "tensorgrad under PyTorch's name: see tensorgrad.script.alias.")
     module.__dict__["__version__"] = VERSION
@@ -138,6 +175,11 @@ def install() -> None:
     for name in [name for name in sys.modules if name == "torch" or name.startswith("torch.")]:
         del sys.modules[name]
     sys.path.append(str(PATH))  # for packages that look up the version of torch in its metadata
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path[:0] = [_Finder(), _Ours()]
     sys.meta_path.append(_Last())
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tensorgrad."):
+            _name_what_is_missing(module)
+    for name in MISSING_METHODS:
+        setattr(Tensor, name, _MissingMethod(name))
     importlib.import_module("torch")

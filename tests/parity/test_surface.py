@@ -15,8 +15,8 @@ from .surface import FUNCTIONS, MODULES, TRAINING
 
 
 def found(name: str) -> bool:
-    """Whether ``tensorgrad.name`` or ``Tensor.name`` answers."""
-    return exists(f"torch.{name}") or exists(f"torch.Tensor.{name}")
+    """Whether ``tensorgrad.name``, ``Tensor.name`` or, for what exists in place alone, ``Tensor.name_`` answers."""
+    return any(exists(f"torch.{form}") for form in (name, f"Tensor.{name}", f"Tensor.{name}_"))
 
 
 @pytest.mark.parametrize("names", (FUNCTIONS, MODULES, TRAINING, OPERATORS), ids=("functions", "nn", "training", "ops"))

@@ -51,7 +51,8 @@ assert isinstance(net, Net) and isinstance(net(double(torch.ones(1, 2))), Tensor
 
 said = []
 for ask in (lambda: torch.frobnicate, lambda: F.frobnicate, lambda: nn.Frobnicate, lambda: torch.linalg.frobnicate,
-            lambda: torch.cuda.frobnicate, lambda: torch.ops.torchvision.nms(1)):
+            lambda: torch.cuda.frobnicate, lambda: torch.optim.lr_scheduler.frobnicate,
+            lambda: torch.ops.torchvision.nms(1), lambda: torch.ones(1).to_sparse()):
     try:
         ask()
     except AttributeError as error:
@@ -73,7 +74,8 @@ def test_names(tmp_path: Path) -> None:
     done = program(tmp_path, NAMES, "--lr", "0.1")
     assert done.returncode == 0, done.stderr
     asked = ["frobnicate", "nn.functional.frobnicate", "nn.Frobnicate", "linalg.frobnicate", "cuda.frobnicate",
-             "ops.torchvision.nms", "frobnicate", "nn.Frobnicate", "frobnicate"]  # fmt: skip
+             "optim.lr_scheduler.frobnicate", "ops.torchvision.nms", "Tensor.to_sparse", "frobnicate", "nn.Frobnicate",
+             "frobnicate"]  # fmt: skip
     lines = done.stdout.splitlines()
     assert lines[:-1] == [f"tensorgrad has no torch.{name} (see docs/differences.md)" for name in asked]
     assert lines[-1].startswith("child 2.") and "tensorgrad" in lines[-1]
