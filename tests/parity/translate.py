@@ -104,9 +104,9 @@ def _array(x: Any) -> Any:
     if not hasattr(tg, str(x.dtype).rpartition(".")[2]):
         raise Untranslatable(str(x.dtype))
     x = x.detach().resolve_conj().resolve_neg()
-    if x.storage_offset() and x.dtype != torch.bfloat16:  # a part of a larger storage stays one
-        whole = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
-        return tg.from_numpy(whole.numpy().copy()).as_strided(tuple(x.shape), x.stride(), x.storage_offset())
+    if x.storage_offset():  # a part of a larger storage stays one
+        whole = _array(torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()))
+        return whole.as_strided(tuple(x.shape), x.stride(), x.storage_offset())
     zero = 0 in x.stride() and x.numel()
     base = x if zero else x.clone()
     if x.dtype == torch.bfloat16:
