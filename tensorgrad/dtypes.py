@@ -60,7 +60,7 @@ class DType:
         return BY_NAME[COMPLEX_OF.get(self.name, self.name)]
 
     def __repr__(self) -> str:
-        return f"tensorgrad.{self.name}"
+        return f"torch.{self.name}"  # programs print dtypes, and compare their text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (as_dtype, (self.name,))
@@ -174,7 +174,7 @@ def promote_types(a: Any, b: Any) -> DType:
 
     Example:
         >>> promote_types("int32", "float16")
-        tensorgrad.float16
+        torch.float16
     """
     return BY_NAME[promote_names(as_dtype(a).name, as_dtype(b).name)]
 

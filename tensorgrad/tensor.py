@@ -267,7 +267,7 @@ class Size(tuple[int, ...]):
         return Size(part) if isinstance(key, slice) else part
 
     def __repr__(self) -> str:
-        return f"tensorgrad.Size({list(self)})"
+        return f"torch.Size({list(self)})"
 
 
 _new = object.__new__

@@ -50,7 +50,7 @@ class autocast:
         >>> with tg.autocast("cpu"):
         ...     y = layer(tg.ones(3, 4))
         >>> y.dtype, layer.weight.dtype
-        (tensorgrad.bfloat16, tensorgrad.float32)
+        (torch.bfloat16, torch.float32)
     Source: Micikevicius and others 2018.
     """
 
@@ -66,7 +66,7 @@ class autocast:
         elif enabled and self.fast_dtype not in (bfloat16, float16):
             warnings.warn(
                 f"In {device_type.upper()} autocast, but the target dtype is not supported. Disabling autocast. "
-                f"{device_type.upper()} Autocast only supports dtypes of tensorgrad.bfloat16, tensorgrad.float16.",
+                f"{device_type.upper()} Autocast only supports dtypes of torch.bfloat16, torch.float16.",
                 UserWarning,
                 stacklevel=2,
             )

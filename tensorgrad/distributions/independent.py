@@ -19,7 +19,7 @@ class Independent(Distribution):
         >>> import tensorgrad as tg
         >>> d = tg.distributions.Independent(tg.distributions.Normal(tg.zeros(3), tg.ones(3)), 1)
         >>> d.batch_shape, d.event_shape
-        (tensorgrad.Size([]), tensorgrad.Size([3]))
+        (torch.Size([]), torch.Size([3]))
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}

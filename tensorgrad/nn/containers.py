@@ -98,7 +98,7 @@ class Sequential(_Numbered):
     Example:
         >>> import tensorgrad as tg
         >>> tg.nn.Sequential(tg.nn.Linear(4, 3), tg.nn.ReLU())(tg.zeros(2, 4)).shape
-        tensorgrad.Size([2, 3])
+        torch.Size([2, 3])
     """
 
     def __init__(self, *args: Any):

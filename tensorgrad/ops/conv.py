@@ -241,7 +241,7 @@ def conv2d(
     Example:
         >>> import tensorgrad as tg
         >>> tg.conv2d(tg.ones(1, 1, 4, 4), tg.ones(2, 1, 3, 3), padding=1).shape
-        tensorgrad.Size([1, 2, 4, 4])
+        torch.Size([1, 2, 4, 4])
     """
     return _conv(2, input, weight, bias, stride, padding, dilation, groups)
 

@@ -177,7 +177,7 @@ def tensor(
         that tensorgrad does not store; DeviceError for a device that is not here.
     Example:
         >>> tensor([[1, 2], [3, 4]]).shape
-        tensorgrad.Size([2, 2])
+        torch.Size([2, 2])
     """
     if pin_memory:
         pinned: Tensor = tensor(data, dtype=dtype, device=device).pin_memory()

@@ -87,7 +87,7 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     Example:
         >>> import tensorgrad as tg
         >>> tg.nn.functional.unfold(tg.ones(1, 3, 4, 4), 2).shape
-        tensorgrad.Size([1, 12, 9])
+        torch.Size([1, 12, 9])
     """
     require_tensors("unfold", input=input)
     how = _how("unfold", kernel_size, dilation, padding, stride)

@@ -150,7 +150,7 @@ def test_to_item_tolist():
 def test_bfloat16_rounds_and_computes_in_float32():
     x = tg.tensor([1.0, 2.0, 3.0]).bfloat16()
     assert x.dtype == tg.bfloat16 and (x / 3).float().tolist() == pytest.approx([1 / 3, 2 / 3, 1.0], rel=8e-3)
-    assert repr(x) == "tensor([1., 2., 3.], dtype=tensorgrad.bfloat16)"
+    assert repr(x) == "tensor([1., 2., 3.], dtype=torch.bfloat16)"
 
 
 def test_devices():
@@ -178,7 +178,7 @@ def test_copies_and_pickles():
         (lambda: tg.tensor([1e-9, 1.0]), "tensor([1.0000e-09, 1.0000e+00])"),
         (lambda: tg.tensor([True, False]), "tensor([ True, False])"),
         (lambda: tg.tensor([1.0], requires_grad=True), "tensor([1.], requires_grad=True)"),
-        (lambda: tg.tensor([1.0], dtype=tg.float64), "tensor([1.], dtype=tensorgrad.float64)"),
+        (lambda: tg.tensor([1.0], dtype=tg.float64), "tensor([1.], dtype=torch.float64)"),
         (lambda: tg.zeros(0), "tensor([])"),
         (lambda: tg.tensor([float("nan"), 1.0]), "tensor([nan, 1.])"),
     ],

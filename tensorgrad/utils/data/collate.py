@@ -116,7 +116,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     Raises: TypeError for anything else; ShapeError for sequences of different lengths.
     Example:
         >>> default_collate([(1, 2.0), (3, 4.0)])
-        [tensor([1, 3]), tensor([2., 4.], dtype=tensorgrad.float64)]
+        [tensor([1, 3]), tensor([2., 4.], dtype=torch.float64)]
     """
     return collate(batch, collate_fn_map=default_collate_fn_map)
 
