@@ -22,8 +22,10 @@ def accept(function: Any) -> Any:
     if code is None or hasattr(function, "__wrapped__") or hasattr(function, "takes_numpy_names"):
         return function
     own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if "dim" not in own and "other" not in own:
+        return function
     renamed = {other: name for other, name in _NAMES.items() if name in own and other not in own}
-    if not ("dim" in own or "other" in own) or not renamed:
+    if not renamed:
         return function
     found = _wrapped.get(function)
     if found is not None:

@@ -276,3 +276,26 @@ def test_checkpointing_takes_the_options_of_pytorch():
     out = checkpoint(lambda t: (t[: next(shapes)] ** 2).exp().sum(), x)
     with pytest.raises(CheckpointError, match="different metadata"):
         out.backward()
+
+
+def test_gradcheck_sees_what_pytorch_s_sees():
+    x = tg.rand(3, dtype=tg.float64, requires_grad=True)
+    assert tg.autograd.gradcheck(lambda a: (a.sin(), a * 2), x, check_grad_dtypes=True, check_batched_grad=True)
+    assert tg.autograd.gradgradcheck(lambda a: a**3, x, gen_non_contig_grad_outputs=True, check_batched_grad=True)
+    calls = []
+
+    class Unsteady(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx, a):
+            return a * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            calls.append(1)
+            return g * 2 + 1e-9 * len(calls)
+
+    assert not tg.autograd.gradcheck(Unsteady.apply, x, raise_exception=False)
+    assert tg.autograd.gradcheck(Unsteady.apply, x, nondet_tol=1e-6, fast_mode=True)
+    for wrong in ({"check_forward_ad": True}, {"check_backward_ad": False}, {"masked": True}):
+        with pytest.raises(ValueError):
+            tg.autograd.gradcheck(tg.sin, x, **wrong)
