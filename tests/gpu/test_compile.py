@@ -49,9 +49,9 @@ def compiles(programs: list[tuple[str, Program]], layouts: list[Layout], arch: i
             assert compiled.spills == 0, compiled.log
 
 
-# Architectures differ in the instructions for narrow types, layouts in the walk around the same arithmetic: each formula
-# is compiled for every dtype once, and for both architectures and layouts with one or two of them. TENSORGRAD_COMPILE_ALL=1
-# takes every combination, which is three times the work.
+# Architectures differ in the instructions for narrow types, layouts in the walk around the same arithmetic: each
+# formula is compiled for every dtype once, and for both architectures and layouts with one or two of them.
+# TENSORGRAD_COMPILE_ALL=1 takes every combination, which is three times the work.
 COMBINATIONS = [
     (dtype, layout, arch)
     for dtype, layout, arch in product(DTYPES, ("dense", "strided"), ARCHS)
