@@ -36,7 +36,11 @@ def database() -> list[Any]:
     with_torch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from torch.testing._internal import common_utils
         from torch.testing._internal.common_methods_invocations import op_db
+        from torch.testing._internal.opinfo import core
+    # both look for a unittest in the source lines of every frame, for each sample: most of the time under pytest
+    core.extract_test_fn = common_utils.extract_test_fn = lambda: None
     return list(op_db)
 
 
