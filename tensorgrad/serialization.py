@@ -184,7 +184,9 @@ def load(
         pickle_module: None or Python's ``pickle``; others are refused.
         weights_only: True (and the default): nothing in the file is run; what is not on the allow-list or in
             ``add_safe_globals`` raises. False: **the file may run any code**; use it only if you trust whoever made it.
-            Names of PyTorch's classes then stand for tensorgrad's.
+            Names of PyTorch's classes then stand for tensorgrad's. The environment changes it as in PyTorch:
+            ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` makes False the default, ``TORCH_FORCE_WEIGHTS_ONLY_LOAD=1`` makes
+            every call one with True.
         mmap: map a zip file at a path into memory: elements are read when first used, and writing to a tensor copies.
         encoding, errors: how texts of Python 2 are decoded.
     Raises: FileNotFoundError; CheckpointError (a pickle.UnpicklingError and a RuntimeError) for a damaged file, one
@@ -195,7 +197,20 @@ def load(
         raise ValueError("load: pickle_module must be Python's pickle, or None.")
     if weights_only not in (None, True, False):
         raise TypeError(f"load: weights_only must be a bool, got {weights_only!r}.")
-    return _from(f, _How(map_location, weights_only is not False, encoding, errors), mmap)
+    return _from(f, _How(map_location, _data_alone(weights_only), encoding, errors), mmap)
+
+
+def _data_alone(weights_only: bool | None) -> bool:
+    """Whether nothing of a file may run: what the call says, and what the environment says of all calls."""
+    always, by_default = (
+        os.environ.get(name, "0") in ("1", "y", "yes", "true")
+        for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    )
+    if always and by_default:
+        raise CheckpointError(
+            "load: only one of TORCH_FORCE_WEIGHTS_ONLY_LOAD and TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD may be set."
+        )
+    return always or (not by_default if weights_only is None else weights_only)
 
 
 def load_storage(f: IO[bytes]) -> Storage:

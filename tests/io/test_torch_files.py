@@ -182,6 +182,25 @@ def test_whole_modules_need_trust_or_permission(how):
     assert tg.serialization.get_safe_globals() == []
 
 
+def test_the_environment_says_whom_to_trust(monkeypatch):
+    # a call without weights_only, one with False, one with True, as in PyTorch
+    def loaded():
+        for said in ({}, {"weights_only": False}, {"weights_only": True}):
+            try:
+                yield type(through(tg.save, tg.load, Net(), {}, **said)) is Net
+            except CheckpointError:
+                yield False
+
+    assert [*loaded()] == [False, True, False]
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    assert [*loaded()] == [True, True, False]
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "yes")
+    with pytest.raises(RuntimeError, match="only one of"):
+        through(tg.save, tg.load, 1, {})
+    monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    assert [*loaded()] == [False, False, False]
+
+
 def test_objects_of_ours():
     generator = tg.Generator().manual_seed(3)
     tg.rand(2, generator=generator)
