@@ -1,6 +1,6 @@
 """``torch.multiprocessing``: Python's ``multiprocessing``, whose pickling tensors take part in, and ``spawn``.
 
-Tensors are sent as copies; ``share_memory_`` is refused by tensors themselves where it can't be given.
+Tensors are sent as copies, but for those that ``share_memory_()`` moved: what one process writes to them, all see.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,7 @@ def is_set_to(self: Tensor, tensor: Tensor) -> bool:
 
 
 def share_memory_(self: Tensor) -> Tensor:
-    """Move the tensor into memory that processes forked from this one share with it; returns the tensor.
+    """Move the tensor into memory that processes share with this one, forked from it or sent it; returns the tensor.
 
     On a GPU nothing needs to be moved. Raises: ShapeError for a view, whose base must be shared instead.
     """
@@ -185,13 +186,13 @@ def share_memory_(self: Tensor) -> Tensor:
         return self
     if self._base is not None:
         raise ShapeError("share_memory_: this tensor is a view of another; share that one, or clone() the view first.")
-    shared = np.ndarray(array.shape, array.dtype, buffer=mmap.mmap(-1, max(array.nbytes, 1)))
-    shared[...] = array
-    self._data = shared
+    from ..multiprocessing.shared import shared_copy
+
+    self._data = shared_copy(array, type(self))
     return self
 
 
-def _owners(array: Any) -> Any:
+def owners(array: Any) -> Iterator[Any]:
     """What the array's memory belongs to, from the nearest on."""
     while array is not None:
         array = getattr(array, "base", None) if not isinstance(array, memoryview) else array.obj
@@ -203,7 +204,7 @@ def is_shared(self: Tensor) -> bool:
     """Whether the tensor lies in memory that forked processes share; always on a GPU."""
     if not isinstance(self._data, np.ndarray):
         return True
-    return any(isinstance(owner, mmap.mmap) for owner in _owners(self._data))
+    return any(isinstance(owner, mmap.mmap) for owner in owners(self._data))
 
 
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
@@ -220,7 +221,7 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
 
 def is_pinned(self: Tensor, device: Any = None) -> bool:
     """Whether the tensor lies in page-locked host memory."""
-    return any(type(owner).__name__ == "PinnedMemoryPointer" for owner in _owners(self._data))
+    return any(type(owner).__name__ == "PinnedMemoryPointer" for owner in owners(self._data))
 
 
 for _function in (is_pinned, is_set_to, is_shared, pin_memory, share_memory_, storage, untyped_storage):

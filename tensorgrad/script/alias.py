@@ -174,7 +174,10 @@ def install() -> None:
         raise RuntimeError("PyTorch is imported already; tensorgrad can't take its name. Start a new process.")
     for name in [name for name in sys.modules if name == "torch" or name.startswith("torch.")]:
         del sys.modules[name]
-    sys.path.append(str(PATH))  # for packages that look up the version of torch in its metadata
+    # For packages that look up the version of torch in its metadata, and for processes started by "spawn", which get
+    # this list: an installed PyTorch must come behind it.
+    if str(PATH) not in sys.path:
+        sys.path.insert(0, str(PATH))
     sys.meta_path[:0] = [_Finder(), _Ours()]
     sys.meta_path.append(_Last())
     for name, module in list(sys.modules.items()):

@@ -242,13 +242,6 @@ def test_more_elements_than_can_be_gone_through() -> None:
         x.sum(1)
 
 
-def test_shared_memory_reaches_a_forked_process() -> None:
-    x = tg.arange(3.0).share_memory_()
-    assert x.is_shared() and x.tolist() == [0, 1, 2]
-    with pytest.raises(RuntimeError, match="view"):
-        tg.ones(3)[1:].share_memory_()
-
-
 def test_pinning_needs_a_gpu() -> None:
     if tg.cuda.is_available():
         assert tg.ones(2).pin_memory().is_pinned()

@@ -81,6 +81,32 @@ def test_names(tmp_path: Path) -> None:
     assert lines[-1].startswith("child 2.") and "tensorgrad" in lines[-1]
 
 
+SPAWNS = """
+import torch, torch.multiprocessing as mp
+from torch import nn
+
+def work(rank, model):
+    with torch.no_grad():
+        model.weight.fill_(rank + 1)
+    print("child", torch.__version__, flush=True)
+
+if __name__ == "__main__":
+    model = nn.Linear(1, 1).share_memory()
+    mp.spawn(work, args=(model,), nprocs=1)
+    print(model.weight.item())
+"""
+
+
+def test_spawned_processes_find_tensorgrad_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "torch.py").write_text("raise RuntimeError('PyTorch was imported')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
+    done = program(tmp_path, SPAWNS)
+    assert done.returncode == 0, done.stderr
+    child, weight = done.stdout.splitlines()
+    assert child.startswith("child 2.") and child.endswith("tensorgrad") and weight == "1.0"
+
+
 def test_a_missing_name_is_raised_where_it_is_asked_for(tmp_path: Path) -> None:
     done = program(tmp_path, "import torch\nx = torch.ones(2)\nprint(x.sum().item())\ntorch.frobnicate(x)\n")
     assert done.returncode == 1 and done.stdout == "2.0\n"
