@@ -69,6 +69,10 @@ def arange(
     _check_range("arange", first, last, by)
     if chosen.category == 3:
         raise DTypeError(f"arange: complex numbers have no order; got dtype {chosen}.")
+    if chosen.name == "int64":  # cut before they are counted, in other integer dtypes after that
+        first, last, by = int(first), int(last), int(by)
+        if by == 0:
+            raise ArgumentError("arange: step must be nonzero; it is cut to the integer 0 for dtype int64.")
     if all(isinstance(v, int) for v in (first, last, by)):
         count = max(0, -(-(last - first) // by))
     else:
