@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from ..errors import missing_from
@@ -21,13 +22,14 @@ class Variable(metaclass=_VariableMeta):
     Args:
         data: a tensor.
         requires_grad: whether gradients are recorded for it.
-        volatile: the old name of ``no_grad``; refused.
-    Raises: TypeError if ``data`` is no tensor, ValueError for ``volatile=True``.
+        volatile: what ``no_grad`` was before; as in PyTorch it warns and has no effect.
+    Raises: TypeError if ``data`` is no tensor.
     """
 
     def __new__(cls, data: Any = None, requires_grad: bool = False, volatile: bool = False) -> Any:
         if volatile:
-            raise ValueError("Variable: volatile is gone; use `with torch.no_grad():`.")
+            message = "volatile was removed and now has no effect. Use `with torch.no_grad():` instead."
+            warnings.warn(message, UserWarning, stacklevel=2)
         if not isinstance(data, Tensor):
             raise TypeError(f"Variable: data must be a Tensor, got {type(data).__name__}.")
         return data.detach().requires_grad_(requires_grad)

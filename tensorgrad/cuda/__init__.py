@@ -69,6 +69,11 @@ _LAZY = ("amp", "devices", "memory", "streams")
 def __getattr__(name: str) -> Any:
     if name in _LAZY and importlib.util.find_spec(f"{__name__}.{name}"):
         return importlib.import_module(f"{__name__}.{name}")
+    if name.endswith("Tensor"):
+        from ..ops.legacy import CONSTRUCTORS, constructor
+
+        if name in CONSTRUCTORS:  # torch.cuda.FloatTensor, kept so that it is one object
+            return globals().setdefault(name, constructor(name, "cuda"))
     raise AttributeError(missing_name(f"torch.cuda.{name}"))
 
 

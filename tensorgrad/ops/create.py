@@ -101,7 +101,7 @@ def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
         return np.array(data, dtype=(dtype or own).np)
     if isinstance(data, (list, tuple)) and _holds_tensor(data):
         dtype = dtype or _common_dtype(data)
-        data = _with_numbers(data)
+        data = _with_numbers(data, dtype)
     try:
         array = np.array(data)
     except ValueError as error:
@@ -155,10 +155,18 @@ def _common_dtype(data: Any) -> DType | None:
     return as_dtype(type(data)) if isinstance(data, (bool, int)) else None
 
 
-def _with_numbers(data: Any) -> Any:
+def _with_numbers(data: Any, dtype: DType | None) -> Any:
+    """Nested sequences with their tensors as numbers. As in PyTorch a tensor within a sequence is one number, whatever
+    its dimensions: ``tensor([tensor([1]), tensor([2])])`` is ``[1, 2]``."""
     if isinstance(data, Tensor):
-        return data.tolist()
-    return [_with_numbers(part) for part in data] if isinstance(data, (list, tuple)) else data
+        if data.numel() != 1:
+            wrong = TypeError if dtype is not None and dtype.np.kind in "iub" else ValueError
+            raise wrong(
+                "tensor: a tensor within a sequence counts as one number, and this one has shape "
+                f"{tuple(data.shape)}; use torch.stack(sequence)."
+            )
+        return data.item()
+    return [_with_numbers(part, dtype) for part in data] if isinstance(data, (list, tuple)) else data
 
 
 def tensor(
@@ -167,7 +175,7 @@ def tensor(
     """A new leaf tensor holding a copy of ``data``.
 
     Args:
-        data: a number, nested sequence, NumPy array, or tensor.
+        data: a number, nested sequence, NumPy array, or tensor. A tensor within a sequence is one number.
         dtype: of the result; by default Python floats give the default dtype (float32), integers int64, bools bool,
             arrays keep theirs.
         device: where to put it; ``"cpu"`` by default, the tensor's own if ``data`` is one.

@@ -17,6 +17,7 @@ _KINDS = {
     "BFloat16": "bfloat16", "Bool": "bool", "Byte": "uint8", "Char": "int8", "Double": "float64", "Float": "float32",
     "Half": "float16", "Int": "int32", "Long": "int64", "Short": "int16",
 }  # fmt: skip
+CONSTRUCTORS = tuple(f"{kind}Tensor" for kind in _KINDS)
 _NAMES = {dtype: f"{kind}Tensor" for kind, dtype in _KINDS.items()}
 
 
@@ -84,7 +85,6 @@ def meaning_of(given: Any) -> tuple[DType, str | None]:
     return as_dtype(given), None
 
 
-for _kind in _KINDS:
-    _made = constructor(f"{_kind}Tensor", "cpu")
-    globals()[_made.__name__] = _made
-    __all__.append(_made.__name__)
+for _kind in CONSTRUCTORS:
+    globals()[_kind] = constructor(_kind, "cpu")
+    __all__.append(_kind)

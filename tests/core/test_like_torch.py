@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,15 @@ def copies(t: Any) -> Any:
     return copy.deepcopy(x.t()).stride(), copy.copy(x), again.requires_grad, again.detach(), copy.deepcopy(t.int64)
 
 
+def variables(t):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        made = t.autograd.Variable(t.ones(2), volatile=True)
+    return made, isinstance(made, t.autograd.Variable), [str(one.message) for one in seen]
+
+
 PROGRAMS: dict[str, Any] = {
+    "variables": variables,
     "getitem": lambda t: [
         (x := t.arange(24).reshape(2, 3, 4))[0, ..., 1], x[:, [0, 2], 1:], x[..., None, 0], x[[0, 1], :, [1, 2]],
         x[[[0], [1]], [1, 2]], x[0, :, [1, 2]], x[None, 1, ..., -1], x[1:, ::2, [3, 0]],
@@ -138,7 +147,12 @@ PROGRAMS: dict[str, Any] = {
         isinstance(t.zeros(2), t.LongTensor), t.ones(2).type(), t.ones(2).type("torch.LongTensor"),
         t.BoolTensor([True]),
         t.ones(2).type(t.DoubleTensor), t.ones(2).type(t.int32), t.ByteTensor([1]), t.ones(2).new(2, 3).shape,
+        isinstance(t.zeros(2), t.cuda.FloatTensor), str(t.cuda.LongTensor),
         t.ones(2).new([1.0, 2.0]), t.Tensor(2, 3).shape, t.Tensor([1, 2]), t.Tensor().shape, t.tensor(1j).type(),
+    ],
+    "tensors-in-sequences": lambda t: [
+        t.tensor([t.tensor([1]), t.tensor([[2]])]), t.tensor([t.tensor([1.5]), 2]), t.as_tensor([t.tensor([1])]),
+        t.tensor([[t.tensor([1]), t.tensor(2)], [3, 4]]), t.FloatTensor([t.tensor([1])]),
     ],
     "attributes": lambda t: [
         (x := t.ones(2, 3)).nelement(), x.ndimension(), x.is_cuda, x.get_device(), x.itemsize, x.stride(), x.nbytes,
@@ -208,6 +222,9 @@ ERRORS: dict[str, Any] = {
     "negative size": lambda t: t.zeros(-1),
     "ragged": lambda t: t.tensor([[1], [1, 2]]),
     "text": lambda t: t.tensor("a"),
+    "rows in a sequence": lambda t: t.tensor([t.ones(2), t.ones(2)]),
+    "integer rows in a sequence": lambda t: t.tensor([t.arange(2)]),
+    "no number in a sequence": lambda t: t.FloatTensor([t.arange(0)]),
     "cat of nothing": lambda t: t.cat([]),
     "stack of two shapes": lambda t: t.stack([t.ones(2), t.ones(3)]),
     "iterate a number": lambda t: iter(t.tensor(1)),
