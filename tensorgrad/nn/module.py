@@ -108,7 +108,10 @@ class Module(StateMixin):
         attributes["_unsaved"] = set()
 
     def __getattr__(self, name: str) -> Any:
-        # called for what is not there; subclasses that look elsewhere call it through super()
+        # Called for what is not there; subclasses that look elsewhere call it through super(). Programs ask it for
+        # their layers by name, too: in PyTorch these are nowhere else.
+        if name in self.__dict__.get("_kinds", ()):
+            return self.__dict__[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __dir__(self) -> list[str]:

@@ -269,6 +269,16 @@ def shape(x: Any) -> Any:
     return tuple(x.shape) if hasattr(x, "shape") else x
 
 
+def test_getattr_asked_by_name() -> None:
+    net = tg.nn.BatchNorm1d(2)
+    net.layer = tg.nn.Linear(1, 1)
+    for name in ("weight", "running_mean", "layer"):
+        assert net.__getattr__(name) is getattr(net, name)
+    for name in ("training", "missing"):
+        with pytest.raises(AttributeError, match=name):
+            net.__getattr__(name)
+
+
 def test_hooks_that_raise_and_that_are_always_called() -> None:
     for ns in (torch, tg):
         seen = []
