@@ -336,7 +336,7 @@ def view(offset, size, stride, count=4, dtype="FloatStorage", key="0", grad="\x8
 
 FOUR = np.arange(4, dtype="<f4").tobytes()
 HOSTILE = {
-    "a call": (archived(pickle.dumps(Run(os.system, "touch /tmp/x"), 2)), "system.*not data on the allow-list"),
+    "a call": (archived(pickle.dumps(Run(os.system, "touch x"), 2)), "system.*not data on the allow-list"),
     "eval": (archived(pickle.dumps(Run(eval, "1"), 2)), "eval"),
     "a call at protocol 4": (archived(pickle.dumps(Run(os.system, "true"), 4)), "system"),
     "getattr": (archived(b"\x80\x02cbuiltins\ngetattr\n)R."), "getattr"),
