@@ -122,7 +122,7 @@ def held_out_loss(model: GPT, data: Any) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = common.parser("char_gpt", __doc__, steps=900, every=50)
+    made = common.parser("char_gpt", __doc__, steps=800, every=50)
     made.add_argument("--prompt", default="def ", help="what the generated code starts with (default %(default)r)")
     made.add_argument("--length", type=int, default=500, help="characters to generate (default %(default)s)")
     return made

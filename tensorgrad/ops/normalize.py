@@ -69,6 +69,10 @@ def rms_norm(
     count = _last_dims("rms_norm", input, normalized_shape)
     if eps is None:
         eps = 2.0**-7 if input.dtype.name == "bfloat16" else float(np.finfo(input._data.dtype).eps)
+    if input.dtype.is_complex:  # as PyTorch: the square, not the absolute square
+        last = tuple(range(-count, 0))
+        scaled = input * ((input * input).mean(last, keepdim=True) + float(eps)).rsqrt()
+        return scaled if weight is None else scaled * weight
     return rows.rms_norm(input, weight, ndim=count, eps=float(eps))[0]
 
 
