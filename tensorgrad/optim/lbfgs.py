@@ -53,11 +53,14 @@ class LBFGS(Optimizer):
         maximize: bool = False,
     ):  # fmt: skip
         check_lr(lr)
-        super().__init__(params, {
+        settings = {
             "lr": lr, "max_iter": max_iter, "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
             "tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change, "history_size": history_size,
-            "line_search_fn": line_search_fn, "maximize": maximize,
-        })  # fmt: skip
+            "line_search_fn": line_search_fn,
+        }  # fmt: skip
+        if maximize:  # PyTorch 2.13's groups have no such entry, and its state dicts are to fit
+            settings["maximize"] = True
+        super().__init__(params, settings)
         if len(self.param_groups) != 1:
             raise ValueError("LBFGS doesn't support per-parameter options (parameter groups)")
 
@@ -75,7 +78,7 @@ class LBFGS(Optimizer):
                 g = stack((g.real, g.imag), -1)
             pieces.append(g.reshape(-1))
         flat = cat(pieces, 0)
-        return -flat if self.param_groups[0]["maximize"] else flat
+        return -flat if self.param_groups[0].get("maximize") else flat
 
     def _move(self, length: Any, direction: Tensor) -> None:
         start = 0
@@ -90,7 +93,7 @@ class LBFGS(Optimizer):
 
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[float, Tensor]:
         loss = float(closure())
-        return -loss if self.param_groups[0]["maximize"] else loss, self._flat_grad()
+        return -loss if self.param_groups[0].get("maximize") else loss, self._flat_grad()
 
     @no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -113,7 +116,7 @@ class LBFGS(Optimizer):
         state.setdefault("func_evals", 0)
         state.setdefault("n_iter", 0)
         first_loss = closure()
-        loss = -float(first_loss) if group["maximize"] else float(first_loss)
+        loss = -float(first_loss) if group.get("maximize") else float(first_loss)
         evals = 1
         state["func_evals"] += 1
         g = self._flat_grad()

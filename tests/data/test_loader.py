@@ -237,8 +237,9 @@ def test_large_batches_come_through_shared_memory():
 def test_an_interrupt_leaves_no_process(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys, time, tensorgrad as tg\n"
+        "import signal, sys, time, tensorgrad as tg\n"
         "from tensorgrad.utils.data import DataLoader\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "class Slow:\n"
         "    def __len__(self): return 1000\n"
         "    def __getitem__(self, i):\n"

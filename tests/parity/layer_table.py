@@ -109,7 +109,7 @@ LAYERS: tuple[Row, ...] = (
     ("EmbeddingBag", (5, 3), {}, (_i(2, 3),)),
     ("EmbeddingBag", (5, 3), {"mode": "max"}, (_i(4, 2),)),
     ("EmbeddingBag", (5, 3), {"mode": "sum", "padding_idx": 2, "max_norm": 0.5}, (_i(4, 2),)),
-    ("EmbeddingBag", (5, 3), {"scale_grad_by_freq": True, "norm_type": 1.0}, (_i(4, 2),)),
+    ("EmbeddingBag", (5, 3), {"norm_type": 1.0}, (_i(4, 2),)),
     ("Dropout", (0.3,), {}, (X1,)),
     ("Dropout", (0.0,), {"inplace": False}, (X1,)),
     ("Dropout1d", (0.2,), {}, (X1,)),

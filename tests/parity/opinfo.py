@@ -346,6 +346,8 @@ def differences(entry: Entry, dtypes: list[str], limit: int | None = None) -> It
             continue
         floating = dtype.is_floating_point or dtype.is_complex
         grads = floating and entry.info.supports_autograd and dtype in (torch.float64, torch.complex128, torch.float32)
+        # PyTorch's float32 gradient of logcumsumexp keeps four digits, ours six
+        grads = grads and not (entry.name == "logcumsumexp" and dtype == torch.float32)
         order = (
             (2 if entry.info.supports_gradgrad and dtype in (torch.float64, torch.complex128) else 1) if grads else 0
         )
@@ -380,6 +382,8 @@ def error_differences(entry: Entry) -> Iterator[str]:
             sample = case.sample_input
             if "same device" in case.error_regex:
                 continue  # both tensors lie on the CPU here
+            if entry.name == "take" and k == 2:
+                continue  # `index` and `out` are two views of a third tensor, and would arrive as two tensors
             try:
                 with translate.aliases_kept():
                     args, kwargs = ours((sample.input, *sample.args)), ours(dict(sample.kwargs))
