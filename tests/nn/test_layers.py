@@ -275,3 +275,11 @@ def test_dropout_layers_act_in_training_only() -> None:
     assert all(len(set(row)) == 1 for row in channels.tolist())
     with pytest.raises(ValueError, match="between 0 and 1"):
         tg.nn.Dropout(1.5)
+
+
+@pytest.mark.parametrize(("mode", "share"), (("sum", 1.0), ("mean", 0.5)))
+def test_embedding_bag_divides_by_each_row_s_own_frequency(mode, share):
+    weight = tg.rand(5, 3, dtype=tg.float64, requires_grad=True)
+    bags = tg.tensor([[0, 1], [1, 1], [2, 0], [3, 1]])
+    tg.nn.functional.embedding_bag(bags, weight, mode=mode, scale_grad_by_freq=True).sum().backward()
+    assert weight.grad.tolist() == [[share] * 3] * 4 + [[0.0] * 3]

@@ -145,7 +145,9 @@ def compare(info: Any, form: str, theirs: Callable[..., Any], mine: Callable[...
             close(g, w, f"result {i}", values=not random, loose=SEVEN_DIGITS.get(info.name, 1))
         if not order or random or not my_leaves:
             return
-        gradients(got_parts, want_parts, my_leaves, their_leaves, order)
+        narrow = dtype == translate.torch.float32
+        slack = CANCELLING.get(info.name, 1) if narrow else 1
+        gradients(got_parts, want_parts, my_leaves, their_leaves, order, slack)
 
 
 # Which of several equal elements these name is not promised: their positions are compared through what lies there.
@@ -189,7 +191,14 @@ def _own_leaves(value: Any) -> Any:
     return value
 
 
-def gradients(got: list[Any], want: list[Any], my_leaves: list[Any], their_leaves: list[Any], order: int) -> None:
+# In float32 the digits of this gradient cancel: on PyTorch's samples it is up to 2.4e-3 from float64 in PyTorch, up to
+# 2.8e-4 here. float64 is compared at the full tolerance.
+CANCELLING = {"logcumsumexp": 40}
+
+
+def gradients(
+    got: list[Any], want: list[Any], my_leaves: list[Any], their_leaves: list[Any], order: int, loose: float = 1
+) -> None:
     live = [k for k, w in enumerate(want) if is_tensor(w) and w.requires_grad]
     if not live:
         return
@@ -210,7 +219,7 @@ def gradients(got: list[Any], want: list[Any], my_leaves: list[Any], their_leave
     except Exception as error:
         raise Difference(f"gradient raises {type(error).__name__}: {error}") from error
     for i, (g, w) in enumerate(zip(mine, first, strict=True)):
-        close_or_zero(g, w, f"gradient {i}")
+        close_or_zero(g, w, f"gradient {i}", loose=loose)
     if order < 2:
         return
     pairs = [(g, w) for g, w in zip(mine, first, strict=True) if w is not None and w.requires_grad]
@@ -346,8 +355,6 @@ def differences(entry: Entry, dtypes: list[str], limit: int | None = None) -> It
             continue
         floating = dtype.is_floating_point or dtype.is_complex
         grads = floating and entry.info.supports_autograd and dtype in (torch.float64, torch.complex128, torch.float32)
-        # PyTorch's float32 gradient of logcumsumexp keeps four digits, ours six
-        grads = grads and not (entry.name == "logcumsumexp" and dtype == torch.float32)
         order = (
             (2 if entry.info.supports_gradgrad and dtype in (torch.float64, torch.complex128) else 1) if grads else 0
         )
