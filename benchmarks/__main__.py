@@ -1,4 +1,4 @@
-"""``python -m benchmarks [names] [--peers torch,torch-compile,jax] [--ops] [--overhead] [--startup] [--check]``."""
+"""``python -m benchmarks [names] [--more] [--peers torch,torch-compile,jax] [--ops] [--check] ...``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks import report, rounds, startup
 from benchmarks.frameworks import FRAMEWORKS, installed
+from benchmarks.more_workloads import MORE
 from benchmarks.ops import rows as op_rows
 
 NAMES = ("tiny", "mlp", "cnn", "resnet18", "gpt-micro", "gpt", "lstm", "chain")
@@ -21,6 +22,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks", description="tensorgrad beside other frameworks, in turn, on this machine."
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"workloads, all unless told: {', '.join(NAMES)}")
+    parser.add_argument("--more", action="store_true", help=f"those nobody tuned for: {', '.join(MORE)}")
     parser.add_argument(
         "--peers", default="torch", help=f"whom to compare with, by commas: {', '.join(list(FRAMEWORKS)[1:])} (torch)"
     )
@@ -45,9 +47,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--double goes with --check: timings are of float32")
     args.peers = [name for name in args.peers.split(",") if name]
     known_ops = [row.name for row in op_rows()]
+    known = known_ops if args.ops else [*NAMES, *MORE]
     for name in args.names:
-        if name not in (known_ops if args.ops else NAMES):
-            parser.error(f"nothing is called {name!r}; there are: {', '.join(known_ops if args.ops else NAMES)}")
+        if name not in known:
+            parser.error(f"nothing is called {name!r}; there are: {', '.join(known)}")
+    if not args.names and not args.ops:
+        args.names = list(MORE) if args.more else list(NAMES)
     for name in args.peers:
         if name not in FRAMEWORKS:
             parser.error(f"no peer is called {name!r}; there are: {', '.join(list(FRAMEWORKS)[1:])}")
@@ -95,7 +100,7 @@ def steps(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any
     head += [f"1st {name}" for name in frameworks]
     table, notes = [], []
     result["workloads"] = {}
-    for name in args.names or NAMES:
+    for name in args.names:
         measured = {m.name: m for m in rounds.workload(name, frameworks, args.threads, args.steps)}
         good = {key: m for key, m in measured.items() if m.error is None}
         ratios = {p: rounds.ratio(good[p], good[args.us]) for p in peers if p in good and args.us in good}
@@ -133,7 +138,7 @@ def check(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any
     """The first five losses from equal weights, compared with those of the last framework named."""
     ok = True
     result["check"] = {}
-    for name in args.names or NAMES:
+    for name in args.names:
         measured = rounds.losses(name, frameworks, args.threads, double=args.double)
         good = [m for m in measured if m.error is None]
         result["check"][name] = {m.name: m.error or m.losses for m in measured}

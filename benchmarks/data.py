@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -65,3 +66,49 @@ def sequences(batch: int, steps: int, width: int) -> list[tuple[np.ndarray, np.n
         (random.standard_normal((batch, steps, width), np.float32), random.standard_normal((batch, 1), np.float32))
         for _ in range(BATCHES)
     ]
+
+
+def texts(batch: int, length: int, vocabulary: int, classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Token ids (N, T), zeros behind the end of each text, and a class."""
+    random = np.random.default_rng(6)
+    made = []
+    for _ in range(BATCHES):
+        ids = random.integers(1, vocabulary, (batch, length))
+        ids[np.arange(length) >= random.integers(length // 2, length + 1, batch)[:, None]] = 0
+        made.append((ids, random.integers(0, classes, batch)))
+    return made
+
+
+def clicks(batch: int, numbers: int, tables: int, rows: int, bag: int) -> list[tuple[np.ndarray, ...]]:
+    """Numbers (N, numbers), ids (N, tables) or with a bag size (N, tables, bag), and 0 or 1 (N,)."""
+    random = np.random.default_rng(7)
+    shape = (batch, tables, bag) if bag else (batch, tables)
+    return [
+        (
+            random.standard_normal((batch, numbers), np.float32),
+            random.integers(0, rows, shape),
+            random.integers(0, 2, batch).astype(np.float32),
+        )
+        for _ in range(BATCHES)
+    ]
+
+
+def graphs(nodes: int, edges: int, width: int, classes: int) -> list[tuple[np.ndarray, ...]]:
+    """One graph with new features every time: features (nodes, width), from (edges,), to (edges,), class (nodes,)."""
+    random = np.random.default_rng(8)
+    source, target = random.integers(0, nodes, edges), random.integers(0, nodes, edges)
+    return [
+        (random.standard_normal((nodes, width), np.float32), source, target, random.integers(0, classes, nodes))
+        for _ in range(BATCHES)
+    ]
+
+
+class Noise:
+    """In place of ``randn_like``: the same numbers for every framework."""
+
+    def __init__(self, tensor: Callable[[np.ndarray], Any]) -> None:
+        self.tensor = tensor
+        self.random = np.random.default_rng(9)
+
+    def __call__(self, like: Any) -> Any:
+        return self.tensor(self.random.standard_normal(tuple(like.shape), np.float32)).to(like.dtype)

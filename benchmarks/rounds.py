@@ -127,7 +127,7 @@ def losses(name: str, frameworks: Iterable[str], threads: int, steps: int = 5, d
     for framework in frameworks:
         result = Measured(framework)
         with Process(framework, threads) as process, _noting(result):
-            first = process.ask("build", workload=name, double=double)["loss"]
+            first = process.ask("build", workload=name, double=double, chance=False)["loss"]
             result.losses = [first, *process.ask("steps", count=steps - 1)["losses"]]
         results.append(result)
     return results

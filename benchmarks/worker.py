@@ -29,7 +29,7 @@ class Worker:
     def hello(self) -> dict[str, Any]:
         return {"import_s": self.import_s, "rss_mb": memory_mb("VmRSS")}
 
-    def build(self, workload: str, double: bool = False) -> dict[str, Any]:
+    def build(self, workload: str, double: bool = False, chance: bool = True) -> dict[str, Any]:
         """Model, optimizer and batches; the time of the first step is told apart, compilers do their work there."""
         if self.framework.module == "jax":
             if double:
@@ -43,6 +43,8 @@ class Worker:
             self.job = workloads.build(workload, self.ns)
             if double:
                 self.job.double(self.ns)
+            if not chance:
+                self.job.without_chance(self.ns)
             if self.framework.compiled:
                 self.job.loss = self.ns.compile(self.job.loss)
                 self.job.optimizer.step = self.ns.compile(self.job.optimizer.step)

@@ -6,7 +6,7 @@ A workload is a function of the namespace ``ns`` (the module ``torch`` or ``tens
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,16 +37,28 @@ class Job:
             tuple(x.to(ns.float64) if x.is_floating_point() else x for x in batch) for batch in self.batches
         ]
 
+    def without_chance(self, ns: Any) -> None:
+        """From here on no dropout and noise that is the same for every framework: losses can be compared."""
+        for module in self.model.modules():
+            if isinstance(module, ns.nn.Dropout):
+                module.p = 0.0
+            if isinstance(getattr(module, "dropout", None), float):  # attention, LSTM
+                module.dropout = 0.0
+            if hasattr(module, "draw"):
+                module.draw = data.Noise(ns.tensor)
+
 
 def build(name: str, ns: Any) -> Job:
     """The job of that name with the weights that every framework starts from."""
-    job = WORKLOADS[name](ns)
+    from benchmarks.more_workloads import MORE
+
+    job = (WORKLOADS.get(name) or MORE[name])(ns)
     shapes = {key: tuple(value.shape) for key, value in job.model.state_dict().items()}
     job.model.load_state_dict({key: ns.tensor(value) for key, value in data.initial_state(shapes).items()})
     return job
 
 
-def on(ns: Any, batches: list[tuple[Any, Any]]) -> list[Batch]:
+def on(ns: Any, batches: Sequence[tuple[Any, ...]]) -> list[Batch]:
     return [tuple(ns.tensor(array) for array in batch) for batch in batches]
 
 

@@ -30,6 +30,12 @@ def test_losses_in_double_agree_beyond_what_single_can_show():
     assert "DIFFERS" not in out
 
 
+def test_losses_of_other_networks_agree():
+    names = ("vae", "mobilenet", "dcgan", "encoder", "bilstm", "dlrm-bags", "pinn", "graph")
+    out = benchmarks(*names, "--check", "--double", "--peers", PEER)
+    assert "DIFFERS" not in out
+
+
 def test_table_and_json(tmp_path):
     path = tmp_path / "results" / "tiny.json"
     out = benchmarks("tiny", "--steps", "3", "--peers", PEER, "--json", str(path))
