@@ -1,4 +1,4 @@
-"""``python -m benchmarks [names] [--more] [--peers torch,torch-compile,jax] [--ops] [--check] ...``."""
+"""``python -m benchmarks [names] [--more] [--peers torch,torch-compile,jax] [--ops] [--conv] [--check] ...``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks import report, rounds, startup
+from benchmarks import conv, report, rounds, startup
 from benchmarks.frameworks import FRAMEWORKS, installed
 from benchmarks.more_workloads import MORE
 from benchmarks.ops import rows as op_rows
@@ -31,6 +31,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="threads of each framework (2)")
     parser.add_argument("--json", metavar="FILE", help="write all numbers there, with date, machine and versions")
     parser.add_argument("--ops", action="store_true", help="single ops, forward and forward + backward")
+    parser.add_argument(
+        "--conv", action="store_true", help=f"convolutions, forward and both gradients; names: {', '.join(conv.MODELS)}"
+    )
+    parser.add_argument("--batches", default="1,16,64", help="with --conv: batch sizes, by commas (1,16,64)")
     parser.add_argument("--overhead", action="store_true", help="what one small recorded op costs")
     parser.add_argument("--startup", action="store_true", help="import time, memory, size on disk")
     parser.add_argument(
@@ -46,13 +50,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if args.double and not args.check:
         parser.error("--double goes with --check: timings are of float32")
     args.peers = [name for name in args.peers.split(",") if name]
-    known_ops = [row.name for row in op_rows()]
-    known = known_ops if args.ops else [*NAMES, *MORE]
+    known = [row.name for row in op_rows()] if args.ops else list(conv.MODELS) if args.conv else [*NAMES, *MORE]
     for name in args.names:
         if name not in known:
             parser.error(f"nothing is called {name!r}; there are: {', '.join(known)}")
-    if not args.names and not args.ops:
+    if not args.names and not args.ops and not args.conv:
         args.names = list(MORE) if args.more else list(NAMES)
+    if not all(part.isdigit() and int(part) > 0 for part in args.batches.split(",")):
+        parser.error(f"--batches needs numbers of at least 1, by commas, got {args.batches!r}")
     for name in args.peers:
         if name not in FRAMEWORKS:
             parser.error(f"no peer is called {name!r}; there are: {', '.join(list(FRAMEWORKS)[1:])}")
@@ -76,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         ok = check(args, frameworks, result)
     elif args.ops:
         ok = ops(args, frameworks, result)
+    elif args.conv:
+        ok = convolutions(args, frameworks, result)
     elif args.overhead or args.startup:
         if args.overhead:
             ok = overhead(args, frameworks, result)
@@ -185,6 +192,38 @@ def ops(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any])
         result["ops"].append({"op": label, "shapes": shapes, "seconds": times, "ratios": ratios})
     head = ["op", "inputs", *(f"{f} us" for f in frameworks), *(f"x {p}" for p in peers)]
     report.print_table(head, table, "Single ops: microseconds, x = times faster than")
+    for note in notes:
+        print(note)
+    return not notes
+
+
+def convolutions(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
+    """The layers of well-known networks: milliseconds, and GFLOP/s of ours."""
+    frameworks = [name for name in frameworks if FRAMEWORKS[name].module != "jax" and not FRAMEWORKS[name].compiled]
+    peers = [name for name in frameworks if name != args.us]
+    models = args.names or [name for name in conv.MODELS if name != "quick"]
+    jobs = conv.jobs(models, [int(part) for part in args.batches.split(",")])
+    table, notes = [], []
+    result["conv"] = []
+    for job, answers in rounds.in_turn(
+        frameworks, args.threads, jobs, lambda p, job: p.ask("prepare_conv", **conv.command(job))
+    ):
+        layer, batch, kind = job
+        times = {f: answer["s"] for f, answer in answers.items() if "s" in answer}
+        ratios = {p: times[p] / times[args.us] for p in peers if p in times and args.us in times}
+        row = [str(layer), str(batch), kind, *(f"{times[f] * 1e3:.3f}" if f in times else "-" for f in frameworks)]
+        row += [f"{ratios[p]:.2f}" if p in ratios else "-" for p in peers]
+        row.append(f"{layer.flops() * batch / times[args.us] / 1e9:.0f}" if args.us in times else "-")
+        table.append(row)
+        notes += [f"{layer}, batch {batch}, {kind}, {f}: {a['error']}" for f, a in answers.items() if "error" in a]
+        result["conv"].append(
+            {"layer": str(layer), "batch": batch, "kind": kind, "seconds": times, "ratios": ratios}
+        )
+    head = ["layer", "batch", "kind", *(f"{f} ms" for f in frameworks), *(f"x {p}" for p in peers), "GFLOP/s"]
+    report.print_table(head, table, "Convolutions: milliseconds, x = times faster than, GFLOP/s of the direct sum")
+    for peer in peers:
+        behind = [entry for entry in result["conv"] if entry["ratios"].get(peer, 1.0) < 1.0]
+        print(f"\n{len(behind)} of {len(jobs)} slower than {peer}")
     for note in notes:
         print(note)
     return not notes

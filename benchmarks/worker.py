@@ -77,6 +77,15 @@ class Worker:
         self.call()
         return {"shapes": shapes}
 
+    def prepare_conv(self, layer: dict[str, int], batch: int, kind: str) -> dict[str, Any]:
+        """Make one convolution of ``benchmarks.conv`` ready for ``op``."""
+        from benchmarks import conv
+
+        self.call = None  # the last one's arrays die before the next one's are made
+        self.call = conv.prepare(conv.Layer(**layer), batch, kind, self.ns)
+        self.call()
+        return {}
+
     def op(self, seconds: float) -> dict[str, Any]:
         """Seconds per call, best of what fits in ``seconds``: a single op is too short for medians of single calls."""
         assert self.call is not None
@@ -90,7 +99,7 @@ class Worker:
             count = max(count + 1, int(count * 2))
         count = max(1, int(seconds / 5 / per_call))
         times = []
-        for _ in range(4):
+        for _ in range(4 if per_call < seconds else 2):
             start = time.perf_counter()
             for _ in range(count):
                 self.call()

@@ -7,6 +7,7 @@
 #include "conv_depthwise.h"
 #include "conv_walk.h"
 #include "conv_weight.h"
+#include "conv_winograd.h"
 #include "gemm.h"
 #include "gemm_tasks.h"
 
@@ -49,6 +50,7 @@ void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* 
   if (depthwise(s)) return depthwise_forward(s, x, w, bias, y);
   if (pointwise(s) && bias == nullptr)
     return multiply_planes(s, {w, s.in_per_group(), 1}, s.out_per_group(), s.in_per_group(), s.in_plane(), x, y);
+  if (winograd_fits(s)) return winograd_forward(s, x, w, bias, y);
   ConvOperands<T> op;
   op.batch = s.batch;
   op.groups = s.groups;
@@ -75,6 +77,7 @@ void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
   if (depthwise(s)) return depthwise_input_grad(s, g, w, gx);
   if (pointwise(s))
     return multiply_planes(s, {w, 1, s.in_per_group()}, s.in_per_group(), s.out_per_group(), s.in_plane(), g, gx);
+  if (winograd_fits(s)) return winograd_input_grad(s, g, w, gx);
   ConvOperands<T> op;
   op.batch = s.batch;
   op.groups = s.groups;
@@ -98,6 +101,7 @@ void conv_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
     return;
   }
   if (depthwise(s)) return depthwise_weight_grad(s, g, x, gw);
+  if (winograd_fits_weight(s)) return winograd_weight_grad(s, g, x, gw);
   conv_weight_grad_walk(s, g, x, gw);
 }
 

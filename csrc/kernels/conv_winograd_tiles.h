@@ -1,0 +1,190 @@
+// Winograd's F(2x2, 3x3): the tiles of a map, the transforms, and the product that both kernels share.
+//
+// A tile is 2x2 outputs, from 4x4 inputs d and a 3x3 filter g: y = A'[(G g G') * (B' d B)]A with 16 products where the
+// sum has 36. Summed over channels the 16 products are 16 products of matrices. Channels lie along the vector
+// everywhere, so maps of any size fill it; images are turned from planes to that order a few rows at a time, in L1.
+#pragma once
+
+#include <algorithm>
+
+#include "../core/lanes.h"
+#include "conv_slab.h"
+#include "conv_tile.h"
+
+namespace tg {
+
+constexpr int kProducts = 16;
+constexpr Index kFewTiles = 32, kManyTiles = 96;  // of a block: enough to reuse weights, few enough for L2
+
+// Some rows of tiles (of all images, one below the other) and a range of columns.
+struct TileBlock {
+  Index row, rows, col, cols;
+  Index tiles() const { return rows * cols; }
+};
+
+class TileGrid {
+ public:
+  TileGrid(Index images, Index height, Index width)
+      : images_(images), tile_rows(divide_up(height, 2)), tile_cols(divide_up(width, 2)) {
+    parts_ = divide_up(tile_cols, kManyTiles);
+    // as many rows as leave the smallest rest of a register tile
+    const Index cols = divide_up(tile_cols, parts_);
+    double least = 2;
+    for (Index rows = 1; rows == 1 || rows * cols <= kManyTiles; ++rows) {
+      if (rows * cols < kFewTiles && rows < images * tile_rows) continue;
+      const double waste = double(round_up(rows * cols, kTileRows)) / double(rows * cols);
+      if (waste < least - 0.01) least = waste, rows_ = rows;
+      if (rows >= images * tile_rows) break;
+    }
+    most_tiles = rows_ * cols;
+    most_box = (2 * rows_ + 2) * (2 * cols + 2);
+  }
+
+  Index blocks() const { return divide_up(images_ * tile_rows, rows_) * parts_; }
+
+  TileBlock block(Index i) const {
+    const Index part = i % parts_, row = i / parts_ * rows_;
+    const Index first = tile_cols * part / parts_, last = tile_cols * (part + 1) / parts_;
+    return {row, std::min(rows_, images_ * tile_rows - row), first, last - first};
+  }
+
+  // f(image, first row of tiles, rows of tiles, first tile of the block) for each image that a block meets.
+  template <class F>
+  void for_each_image(const TileBlock& block, F f) const {
+    for (Index row = block.row; row < block.row + block.rows;) {
+      const Index y = row % tile_rows, rows = std::min(block.row + block.rows - row, tile_rows - y);
+      f(row / tile_rows, y, rows, (row - block.row) * block.cols);
+      row += rows;
+    }
+  }
+
+ private:
+  Index images_, parts_ = 1, rows_ = 1;
+
+ public:
+  Index tile_rows, tile_cols, most_tiles = 0, most_box = 0;  // of a block: tiles, pixels they read
+};
+
+// One channel's plane, and where the channels after it lie.
+template <class T>
+struct Planes {
+  const T* first;
+  const T* end;  // of the whole array: no load passes it
+  Index height, width;
+};
+
+// to[row][column][lane] for a box of pixels of `channels` planes, at most one vector of them; zero outside.
+template <class T>
+void gather_box(const Planes<T>& planes, Index channels, Index y, Index rows, Index x, Index cols, T* to) {
+  constexpr int L = Lanes<T>::count;
+  const Index plane = planes.height * planes.width;
+  const Index first = std::clamp<Index>(-x, 0, cols), last = std::clamp<Index>(planes.width - x, first, cols);
+  for (Index r = 0; r < rows; ++r, to += cols * L) {
+    if (y + r < 0 || y + r >= planes.height) {
+      std::fill_n(to, cols * L, T(0));
+      continue;
+    }
+    std::fill_n(to, first * L, T(0));
+    std::fill_n(to + last * L, (cols - last) * L, T(0));
+    const T* from = planes.first + (y + r) * planes.width + x;
+    Index i = first;
+    // the last piece of a row reads into the next one, and stores what belongs here
+    for (; i < last && from + (channels - 1) * plane + i + L <= planes.end; i += L) {
+      Vec<T> v[L];
+      if (channels == L) {
+#pragma GCC unroll 16
+        for (int j = 0; j < L; ++j) v[j] = load(from + j * plane + i);
+      } else {
+        for (int j = 0; j < L; ++j) v[j] = j < channels ? load(from + j * plane + i) : Vec<T>{};
+      }
+      transpose_from<T, L / 2>(v);
+      const Index count = std::min<Index>(L, last - i);
+      if (count == L) {
+#pragma GCC unroll 16
+        for (int j = 0; j < L; ++j) store(to + (i + j) * L, v[j]);
+      } else {
+#pragma GCC unroll 16
+        for (int j = 0; j < L; ++j)
+          if (j < count) store(to + (i + j) * L, v[j]);
+      }
+    }
+    for (; i < last; ++i)
+      for (Index c = 0; c < L; ++c) to[i * L + c] = c < channels ? from[c * plane + i] : T(0);
+  }
+}
+
+// B' d B of a row of tiles: `from` is a box of four rows `width` pixels long; product p of tile t goes to
+// to[p * product + t * tile].
+template <class T>
+void transform_source(const T* from, Index width, Index tiles, T* to, Index product, Index tile) {
+  constexpr int L = Lanes<T>::count;
+  Vec<T> c[4][4];  // [column][row of B' d]
+  auto column = [&](Vec<T>* v, Index x) {
+    const Vec<T> d0 = load(from + x * L), d1 = load(from + (width + x) * L), d2 = load(from + (2 * width + x) * L),
+                 d3 = load(from + (3 * width + x) * L);
+    v[0] = d0 - d2;
+    v[1] = d1 + d2;
+    v[2] = d2 - d1;
+    v[3] = d1 - d3;
+  };
+  column(c[0], 0);
+  column(c[1], 1);
+  for (Index t = 0; t < tiles; ++t, to += tile) {
+    column(c[2], 2 * t + 2);
+    column(c[3], 2 * t + 3);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      store(to + (4 * i) * product, c[0][i] - c[2][i]);
+      store(to + (4 * i + 1) * product, c[1][i] + c[2][i]);
+      store(to + (4 * i + 2) * product, c[2][i] - c[1][i]);
+      store(to + (4 * i + 3) * product, c[1][i] - c[3][i]);
+      c[0][i] = c[2][i];
+      c[1][i] = c[3][i];
+    }
+  }
+}
+
+// Transformed inputs of a block of tiles: to[p * product + tile * row + channel], for all channels rounded up to
+// vectors. `before` zeros lie in front of the map.
+template <class T>
+void transform_block(const TileGrid& grid, const TileBlock& block, const T* source, const T* end, Index image_stride,
+                     Index height, Index width, Index before_y, Index before_x, Index channels, T* box, T* to,
+                     Index product, Index row) {
+  constexpr Index L = Lanes<T>::count;
+  const Index cols = 2 * block.cols + 2;
+  for (Index c = 0; c < channels; c += L)
+    grid.for_each_image(block, [&](Index image, Index y, Index rows, Index tile) {
+      const Planes<T> planes{source + image * image_stride + c * height * width, end, height, width};
+      gather_box(planes, std::min(L, channels - c), 2 * y - before_y, 2 * rows + 2, 2 * block.col - before_x, cols, box);
+      for (Index r = 0; r < rows; ++r)
+        transform_source(box + 2 * r * cols * L, cols, block.cols, to + (tile + r * block.cols) * row + c, product, row);
+    });
+}
+
+// c[j][:] (+)= sum over k of x[j * row + k * step] * b[k][:], for kTileRows rows j at a time, V vectors wide. The sum is
+// finished before it meets what c holds: long sums are sums of short ones.
+template <class T, int V>
+void product_rows(const T* x, Index row, Index step, Index rows, const T* b, Index k, T* c, bool add) {
+  constexpr int L = Lanes<T>::count;
+  for (Index j0 = 0; j0 < rows; j0 += kTileRows, x += kTileRows * row, c += kTileRows * V * L) {
+    Vec<T> sum[kTileRows][V] = {};
+    const T *xk = x, *bk = b;
+    for (Index i = 0; i < k; ++i, xk += step, bk += V * L) {
+      Vec<T> bv[V];
+      for (int v = 0; v < V; ++v) bv[v] = load(bk + v * L);
+#pragma GCC unroll 8
+      for (int j = 0; j < kTileRows; ++j) {
+        const Vec<T> xj = xk[j * row] - Vec<T>{};  // minus zero: a broadcast the compiler sees through
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) sum[j][v] += xj * bv[v];
+      }
+    }
+    for (int j = 0; j < kTileRows; ++j)
+      for (int v = 0; v < V; ++v) {
+        T* to = c + (j * V + v) * L;
+        store(to, add ? load(to) + sum[j][v] : sum[j][v]);
+      }
+  }
+}
+
+}  // namespace tg
