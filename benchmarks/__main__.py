@@ -216,9 +216,7 @@ def convolutions(args: argparse.Namespace, frameworks: list[str], result: dict[s
         row.append(f"{layer.flops() * batch / times[args.us] / 1e9:.0f}" if args.us in times else "-")
         table.append(row)
         notes += [f"{layer}, batch {batch}, {kind}, {f}: {a['error']}" for f, a in answers.items() if "error" in a]
-        result["conv"].append(
-            {"layer": str(layer), "batch": batch, "kind": kind, "seconds": times, "ratios": ratios}
-        )
+        result["conv"].append({"layer": str(layer), "batch": batch, "kind": kind, "seconds": times, "ratios": ratios})
     head = ["layer", "batch", "kind", *(f"{f} ms" for f in frameworks), *(f"x {p}" for p in peers), "GFLOP/s"]
     report.print_table(head, table, "Convolutions: milliseconds, x = times faster than, GFLOP/s of the direct sum")
     for peer in peers:

@@ -161,29 +161,32 @@ void transform_block(const TileGrid& grid, const TileBlock& block, const T* sour
     });
 }
 
-// c[j][:] (+)= sum over k of x[j * row + k * step] * b[k][:], for kTileRows rows j at a time, V vectors wide. The sum is
-// finished before it meets what c holds: long sums are sums of short ones.
+// c[j][:] (+)= sum over k of x[j * row + k * step] * b[k][:], for kTileRows rows j at a time, V vectors wide. Sums of
+// `run` terms are finished before they meet what c holds: a long sum is a sum of short ones, and rounds less.
 template <class T, int V>
-void product_rows(const T* x, Index row, Index step, Index rows, const T* b, Index k, T* c, bool add) {
+void product_rows(const T* x, Index row, Index step, Index rows, const T* b, Index k, Index run, T* c, bool add) {
   constexpr int L = Lanes<T>::count;
   for (Index j0 = 0; j0 < rows; j0 += kTileRows, x += kTileRows * row, c += kTileRows * V * L) {
-    Vec<T> sum[kTileRows][V] = {};
     const T *xk = x, *bk = b;
-    for (Index i = 0; i < k; ++i, xk += step, bk += V * L) {
-      Vec<T> bv[V];
-      for (int v = 0; v < V; ++v) bv[v] = load(bk + v * L);
+    for (Index first = 0; first < k; first += run) {
+      Vec<T> sum[kTileRows][V] = {};
+      for (Index i = std::min(run, k - first); i > 0; --i, xk += step, bk += V * L) {
+        Vec<T> bv[V];
+        for (int v = 0; v < V; ++v) bv[v] = load(bk + v * L);
 #pragma GCC unroll 8
-      for (int j = 0; j < kTileRows; ++j) {
-        const Vec<T> xj = xk[j * row] - Vec<T>{};  // minus zero: a broadcast the compiler sees through
+        for (int j = 0; j < kTileRows; ++j) {
+          const Vec<T> xj = xk[j * row] - Vec<T>{};  // minus zero: a broadcast the compiler sees through
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) sum[j][v] += xj * bv[v];
+          for (int v = 0; v < V; ++v) sum[j][v] += xj * bv[v];
+        }
       }
+      const bool keep = add || first > 0;
+      for (int j = 0; j < kTileRows; ++j)
+        for (int v = 0; v < V; ++v) {
+          T* to = c + (j * V + v) * L;
+          store(to, keep ? load(to) + sum[j][v] : sum[j][v]);
+        }
     }
-    for (int j = 0; j < kTileRows; ++j)
-      for (int v = 0; v < V; ++v) {
-        T* to = c + (j * V + v) * L;
-        store(to, add ? load(to) + sum[j][v] : sum[j][v]);
-      }
   }
 }
 
