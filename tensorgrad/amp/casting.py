@@ -44,7 +44,9 @@ class State(threading.local):
 
 state = State()
 
-LOWER = frozenset(("attention", "conv", "conv_input_grad", "conv_weight_grad", "linear", "matmul", "prelu"))
+LOWER = frozenset((
+    "attention", "conv", "conv_input_grad", "conv_weight_grad", "linear", "matmul", "prelu", "rnn_sequence",
+))  # fmt: skip
 """Records whose inputs are cast to autocast's dtype."""
 
 

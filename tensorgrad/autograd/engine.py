@@ -195,6 +195,9 @@ class _Pass:
             inputs.append(again)
         made = []
         for (slot, _), array in zip(node.op.kept_outputs, outputs, strict=False):
+            if array is None:
+                made.append(None)
+                continue
             again = wrap(array)
             if slot not in node.op.nondiff:
                 again._node, again._slot, again._tracked = node, slot, True

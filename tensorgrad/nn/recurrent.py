@@ -1,8 +1,4 @@
-"""Recurrent layers over whole sequences: RNN, LSTM, GRU.
-
-Everything that does not depend on the state, the input's product with its weights, is done for all steps in one
-product; a step then is one small product and one fused op for the gates.
-"""
+"""Recurrent layers over whole sequences: RNN, LSTM, GRU. One op computes all steps of a layer in one direction."""
 
 from __future__ import annotations
 
@@ -13,22 +9,24 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputDTypeError, ShapeError
-from ..ops.create import empty, zeros
+from ..ops.create import empty
 from ..ops.index import index_select
 from ..ops.join import cat, stack
-from ..ops.matmul import linear
-from ..ops.steps import pieces, steps
+from ..ops.rnn_sequence import GATES, sequence
+from ..ops.steps import steps
 from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module
 from .parameter import Parameter
-from .recurrent_cells import GATES, autocast_is_on, next_state
+from .recurrent_cells import autocast_is_on
 
 if TYPE_CHECKING:
     from .utils.rnn import PackedSequence
 
 __all__ = ["GRU", "LSTM", "RNN", "RNNBase"]
+
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
 class RNNBase(Module):
@@ -114,10 +112,10 @@ class RNNBase(Module):
         return (self.proj_size or self.hidden_size, self.hidden_size) if self.mode == "LSTM" else (self.hidden_size,)
 
     def _initial(self, given: Any, like: Any, n: int, batched: bool) -> tuple[Any, ...]:
-        """The parts of the initial state, each (layers * directions, n, width)."""
+        """The parts of the initial state, each (layers * directions, n, width); none if it is zero."""
         count = self.num_layers * (2 if self.bidirectional else 1)
         if given is None:
-            return tuple(zeros(count, n, w, dtype=like.dtype, device=like.device) for w in self._widths())
+            return ()
         parts = tuple(given) if isinstance(given, (tuple, list)) else (given,)
         if len(parts) != len(self._widths()):
             raise ValueError(f"{type(self).__name__}: the state has {len(self._widths())} parts, got {len(parts)}.")
@@ -188,7 +186,7 @@ class RNNBase(Module):
                 "make one with nn.utils.rnn.pack_padded_sequence."
             )
         state = self._initial(given, data, sizes[0], True)
-        if given is not None and order is not None:
+        if order is not None:
             state = tuple(index_select(part, 1, order) for part in state)
         outputs, final = self._layers(data, state, sizes)
         if back is not None:
@@ -198,41 +196,22 @@ class RNNBase(Module):
     def _layers(self, x: Any, initial: tuple[Any, ...], sizes: tuple[int, ...] | None) -> tuple[Any, tuple[Any, ...]]:
         """All layers over (t, n, features), or over packed rows, of which ``sizes`` belong to each step."""
         last: list[tuple[Any, ...]] = []
+        # all layers' states by one op: picking one by one would fill a whole gradient for each
+        first = [iter(steps(part)) for part in initial]
         for layer in range(self.num_layers):
             outputs = []
             for backward, suffix in enumerate(self._directions(layer)):
-                state = tuple(part[len(last)] for part in initial)
-                sequence, state = self._direction(x, state, suffix, bool(backward), sizes)
-                outputs.append(sequence)
-                last.append(state)
+                state = (*(next(part) for part in first), None, None)
+                weights = tuple(getattr(self, part + suffix, None) for part in _WEIGHTS)
+                out, *final = sequence(
+                    self.mode, x, state[0], state[1], weights, reverse=bool(backward), sizes=sizes
+                )  # fmt: skip
+                outputs.append(out)
+                last.append(tuple(part for part in final if part is not None))
             x = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
             if self.dropout and layer + 1 < self.num_layers:
                 x = F.dropout(x, self.dropout, self.training)
         return x, tuple(stack(parts, 0) for parts in zip(*last, strict=True))
-
-    def _direction(
-        self, x: Any, state: tuple[Any, ...], suffix: str, backward: bool, sizes: tuple[int, ...] | None
-    ) -> tuple[Any, tuple[Any, ...]]:
-        weight, bias = getattr(self, "weight_hh" + suffix), getattr(self, "bias_hh" + suffix, None)
-        projection = getattr(self, "weight_hr" + suffix, None)
-        gates = linear(x, getattr(self, "weight_ih" + suffix), getattr(self, "bias_ih" + suffix, None))
-        if gates.dtype != state[0].dtype:  # within autocast, which lowered the product
-            state = tuple(part.to(gates.dtype) for part in state)
-        shares = list(steps(gates) if sizes is None else pieces(gates, sizes=sizes))
-        rows = None if sizes is None else _Rows(state, shares, backward)
-        hidden = []
-        for share in reversed(shares) if backward else shares:
-            if rows is not None:
-                state = rows.fit(state, share.shape[0])
-            state = next_state(self.mode, share, state, weight, bias)
-            if projection is not None:
-                state = (linear(state[0], projection), *state[1:])
-            hidden.append(state[0])
-        if backward:
-            hidden.reverse()
-        if rows is None:
-            return stack(hidden, 0), state
-        return cat(hidden, 0), rows.whole(state)
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -249,43 +228,6 @@ class RNNBase(Module):
         if self.bidirectional:
             text += f", bidirectional={self.bidirectional}"
         return text
-
-
-class _Rows:
-    """Which sequences of a packed batch, sorted by falling length, take part in a step.
-
-    Forward, those that have ended leave their state behind; backward, each joins with its initial state at its end.
-    """
-
-    def __init__(self, initial: tuple[Any, ...], shares: list[Any], backward: bool):
-        self.ended: list[tuple[Any, ...]] = []
-        self.waiting: dict[int, tuple[Any, ...]] = {}
-        if backward:
-            counts = sorted({share.shape[0] for share in shares})
-            cuts = tuple(b - a for a, b in zip([0, *counts], counts, strict=False))
-            parts = [pieces(part, sizes=cuts) for part in initial]
-            self.waiting = {n: tuple(block) for n, block in zip(counts, zip(*parts, strict=True), strict=True)}
-        self.started = not backward
-
-    def fit(self, state: tuple[Any, ...], n: int) -> tuple[Any, ...]:
-        """The state of the ``n`` sequences of this step."""
-        if not self.started:
-            self.started = True
-            return self.waiting[n]
-        have = state[0].shape[0]
-        if n > have:
-            return tuple(cat([part, new], 0) for part, new in zip(state, self.waiting[n], strict=True))
-        if n < have:
-            cut = [pieces(part, sizes=(n, have - n)) for part in state]
-            self.ended.append(tuple(part[1] for part in cut))
-            return tuple(part[0] for part in cut)
-        return state
-
-    def whole(self, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The final state of all sequences."""
-        if not self.ended:
-            return state
-        return tuple(cat(list(parts), 0) for parts in zip(state, *reversed(self.ended), strict=True))
 
 
 def _check_arguments(

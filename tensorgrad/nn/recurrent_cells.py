@@ -7,38 +7,20 @@ import sys
 from typing import Any
 
 from ..errors import ShapeError
-from ..ops import pointwise as pw
-from ..ops.create import empty, zeros
-from ..ops.matmul import linear
-from ..ops.rnn import gru_cell, lstm_cell
+from ..ops.create import empty
+from ..ops.rnn_sequence import sequence
 from ..tensor import Tensor
-from . import functional as F
 from . import init
 from .module import Module
 from .parameter import Parameter
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-"""How many blocks of ``hidden_size`` rows the weights of each kind have."""
-
-
 def autocast_is_on(x: Tensor) -> bool:
     """Whether dtypes may differ, since products of such tensors choose their own. False as long as nobody imported
     ``amp``."""
     amp = sys.modules.get("tensorgrad.amp.autocast_mode")
     return amp is not None and bool(amp.is_autocast_enabled(x.device.type))
-
-
-def next_state(mode: str, x: Any, state: tuple[Any, ...], weight: Any, bias: Any) -> tuple[Any, ...]:
-    """The next state: of LSTM (hidden, cell), else (hidden,). ``x`` (n, gates * h): the input's share of the gates."""
-    hidden = linear(state[0], weight, bias)
-    if mode == "LSTM":
-        return tuple(lstm_cell(x + hidden, state[1]))
-    if mode == "GRU":
-        return (gru_cell(x, hidden, state[0]),)
-    total = x + hidden
-    return (pw.tanh(total) if mode == "RNN_TANH" else F.relu(total),)
 
 
 class RNNCellBase(Module):
@@ -77,15 +59,10 @@ class RNNCellBase(Module):
             )
         batched = input.ndim == 2
         x = input if batched else input.unsqueeze(0)
-        if given is None:
-            zero = zeros(x.shape[0], self.hidden_size, dtype=x.dtype, device=x.device)
-            state: tuple[Any, ...] = (zero,) * self.parts
-        else:
-            state = self._state(given, x.shape[0], batched)
-        gates = linear(x, self.weight_ih, self.bias_ih)
-        if gates.dtype != state[0].dtype and autocast_is_on(x):
-            state = tuple(part.to(gates.dtype) for part in state)
-        new = next_state(mode, gates, state, self.weight_hh, self.bias_hh)
+        state = (None, None) if given is None else (*self._state(given, x.shape[0], batched), None)
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
+        _, h, c = sequence(mode, x, *state[:2], weights, sizes=(x.shape[0],))
+        new = (h,) if c is None else (h, c)
         return new if batched else tuple(part.squeeze(0) for part in new)
 
     def _state(self, given: Any, n: int, batched: bool) -> tuple[Any, ...]:

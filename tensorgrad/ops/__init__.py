@@ -29,7 +29,7 @@ _INTERNAL = frozenset(
 # families that few programs call: loaded with ``nn.functional``, or when named, so that the package is imported fast
 _LATER = frozenset((
     "ctc", "embedding_bag", "fold", "fractional_pool", "grid_sample", "interpolate", "layer_names", "multilabel_loss",
-    "pixel_shuffle", "samplers", "unpool",
+    "pixel_shuffle", "rnn", "rnn_sequence", "samplers", "unpool",
 ))  # fmt: skip
 
 

@@ -173,7 +173,8 @@ class Op:
         node.saved = tuple(saved)
         if self.kept_outputs:
             for i, _ in self.kept_outputs:
-                node.watch(results[i])
+                if results[i] is not None:
+                    node.watch(results[i])
             node.saved_outputs = tuple([out[i] for i, _ in self.kept_outputs])
         if node.versions is not None:
             node.line = user_line(self.entry)
