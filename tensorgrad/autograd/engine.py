@@ -193,7 +193,7 @@ class _Pass:
                 again._node, again._tracked = edge, True
                 again._slot = node.slots[i] if node.slots else 0
             inputs.append(again)
-        made = []
+        made: list[Any] = []
         for (slot, _), array in zip(node.op.kept_outputs, outputs, strict=False):
             if array is None:
                 made.append(None)

@@ -16,6 +16,7 @@ from .parameter import Parameter
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
+
 def autocast_is_on(x: Tensor) -> bool:
     """Whether dtypes may differ, since products of such tensors choose their own. False as long as nobody imported
     ``amp``."""
@@ -59,9 +60,10 @@ class RNNCellBase(Module):
             )
         batched = input.ndim == 2
         x = input if batched else input.unsqueeze(0)
-        state = (None, None) if given is None else (*self._state(given, x.shape[0], batched), None)
+        state = () if given is None else self._state(given, x.shape[0], batched)
+        h0, c0, *_ = *state, None, None
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
-        _, h, c = sequence(mode, x, *state[:2], weights, sizes=(x.shape[0],))
+        _, h, c = sequence(mode, x, h0, c0, weights, sizes=(x.shape[0],))
         new = (h,) if c is None else (h, c)
         return new if batched else tuple(part.squeeze(0) for part in new)
 

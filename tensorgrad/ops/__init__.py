@@ -35,7 +35,7 @@ _LATER = frozenset((
 
 def load_all() -> None:
     """Load the families that are otherwise loaded when they are first needed: for lists of all ops."""
-    for name in _LATER:
+    for name in sorted(_LATER):
         importlib.import_module(f"{__name__}.{name}")
     from .late import HOMES
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
 from ..errors import ShapeError
-from .checks import np_dtype, reshaped, require_float, require_same_dtype, statistic_dtype, swapped
+from .checks import np_dtype, require_float, require_same_dtype, reshaped, statistic_dtype, swapped
 from .norm import fitted
 from .record import Spec, op
 from .rnn import columns, gradients_of, gru_gates, lstm_gates
@@ -137,12 +137,13 @@ def _start(F: Any, given: Any, like: Any, n: Any, width: Any, dtype: Any) -> Any
 
 
 class _Forward:
-    """The forward pass in smaller ops, in float32 for half precision; ``steps`` holds what backward reads of each step."""
+    """The forward pass in smaller ops, in float32 for half precision; ``steps``: what backward reads of each step."""
 
     def __init__(
-        self, F: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any, mode: str,
-        reverse: bool, sizes: Sizes,
+        self, F: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any, *,
+        mode: str, reverse: bool, sizes: Sizes,
     ):  # fmt: skip
+        self.F = F
         dtype = statistic_dtype(np_dtype(x))
         self.x, self.w_ih, self.w_hh, b_ih, b_hh, self.w_hr = (
             None if one is None else fitted(F, one, dtype) for one in (x, w_ih, w_hh, b_ih, b_hh, w_hr)
@@ -172,13 +173,30 @@ class _Forward:
             outputs[t] = h.now
         self.results = walk.join(outputs), h.whole(), None if c is None else c.whole()
 
+    def kept(self, mode: str) -> tuple[Any, Any]:
+        """All rows of the activated gates, and of the cells (LSTM) or the new gate's share of the state (GRU)."""
+        F = self.F
+        gates: dict[int, Any] = {}
+        cells: dict[int, Any] = {}
+        parts: tuple[Any, ...]
+        for t, step in self.steps.items():
+            if mode == "LSTM":
+                i, f, g, o = columns(F, step[1], 4)
+                parts = F.sigmoid(i), F.sigmoid(f), F.tanh(g), F.sigmoid(o)
+                cells[t] = F.add(F.mul(parts[1], step[2]), F.mul(parts[0], parts[2]))
+            else:
+                (r, z, n), (h_r, h_z, cells[t]) = columns(F, step[1], 3), columns(F, step[2], 3)
+                reset = F.sigmoid(F.add(r, h_r))
+                parts = reset, F.sigmoid(F.add(z, h_z)), F.tanh(F.add(n, F.mul(reset, cells[t])))
+            gates[t] = F.cat(*parts, dim=1)
+        return _flat(F, self.walk.join(gates)), _flat(F, self.walk.join(cells))
 
-def _define(
-    F: Any, x: Any, *inputs: Any, mode: str, reverse: bool, sizes: Sizes, keep: bool
-) -> tuple[Any, ...]:
+
+def _define(F: Any, x: Any, *inputs: Any, mode: str, reverse: bool, sizes: Sizes, keep: bool) -> tuple[Any, ...]:
     dtype = np_dtype(x)
-    results = _Forward(F, x, *inputs, mode, reverse, sizes).results
-    return (*(None if one is None else fitted(F, one, dtype) for one in results), None, None)
+    forward = _Forward(F, x, *inputs, mode=mode, reverse=reverse, sizes=sizes)
+    results = (None if one is None else fitted(F, one, dtype) for one in forward.results)
+    return (*results, *(forward.kept(mode) if keep and GATES[mode] > 1 else (None, None)))
 
 
 def _rule(
@@ -186,8 +204,8 @@ def _rule(
     needs: tuple[bool, ...], out: Any, gates: Any, cells: Any, mode: str, reverse: bool, sizes: Sizes, keep: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
     inputs = (*g[:3], x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, out, gates, cells)
-    attrs = {"mode": mode, "reverse": reverse, "sizes": sizes, "needs": needs}
-    if gates is None and GATES[mode] > 1:  # of a backend that keeps nothing, or that ran the definition
+    attrs: dict[str, Any] = {"mode": mode, "reverse": reverse, "sizes": sizes, "needs": needs}
+    if gates is None and GATES[mode] > 1:  # called with keep=False
         return _backward_define(F, *inputs, **attrs)
     result: tuple[Any, ...] = F.rnn_sequence_backward(*inputs, **attrs)
     return result
@@ -251,11 +269,11 @@ rnn_sequence = op(
     doc="""All steps of a recurrent layer in one direction.
 
     x (steps, batch, inputs), or packed rows (rows, inputs) of which ``sizes[t]``, falling, belong to step t; h0 (batch,
-    state), c0 (batch, hidden) of LSTM, None for zeros; w_ih (gates * hidden, inputs), w_hh (gates * hidden, state), biases
-    (gates * hidden,) or None; w_hr (state, hidden), LSTM's projection, or None, when state is hidden. ``mode``: a key of
-    GATES; ``reverse``: from the last step to the first; ``keep``: whether backward will be asked for. Returns out, the
-    final states (c_n of LSTM, else None), and what a backend keeps for backward: LSTM the activated gates and the cells,
-    GRU the activated gates and the new gate's share of the state. Half precision computes in float32.""",
+    state), c0 (batch, hidden) of LSTM, None for zeros; w_ih (gates * hidden, inputs), w_hh (gates * hidden, state),
+    biases (gates * hidden,) or None; w_hr (state, hidden), LSTM's projection, or None, when state is hidden. ``mode``:
+    a key of GATES; ``reverse``: from the last step to the first; ``keep``: whether backward will be asked for. Returns
+    out, the final states (c_n of LSTM, else None), and what backward reads besides: of LSTM the activated gates and the
+    cells, of GRU the activated gates and the new gate's share of the state. Half precision computes in float32.""",
 )
 
 
@@ -279,7 +297,7 @@ def _backward_define(
 ) -> tuple[Any, ...]:  # fmt: skip
     """Through the steps that forward took, computed anew: so the gradients are functions of the inputs alone."""
     inputs = (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
-    forward = _Forward(F, *inputs, mode, reverse, sizes)
+    forward = _Forward(F, *inputs, mode=mode, reverse=reverse, sizes=sizes)
     walk, dtype = forward.walk, np_dtype(forward.x)
     state, width = w_hh.shape[1], w_ih.shape[0] // GATES[mode]
     dh = _Carried(F, _start(F, g_h, forward.x, walk.batch, state, dtype))
