@@ -38,6 +38,7 @@ FLAGS = [
 ]  # vector types never cross a call between modules
 # Bindings check and call; there is nothing in them for the optimizer to find, and templates to compile.
 BINDING_FLAGS = ["-O1" if flag == "-O3" else flag for flag in FLAGS]
+TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp", "csrc/core/array.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves every module.
 COLD = ("csrc/core/*.cpp", "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp",
@@ -66,8 +67,13 @@ def lowest() -> list[str]:
 
 def sources(kind: str) -> list[str]:
     """``hot``: once per instruction set; ``cold``: once; ``bindings``: once, gathered into few compilations."""
-    found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*/*.cpp"))
+    found = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*/*.cpp") if p.parent.name != "tape")
     return [source for source in found if kind_of(source) == kind]
+
+
+def tape_sources() -> list[str]:
+    """The tape's own module, which is loaded with the package, whoever computes."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc/tape").glob("*.cpp"))
 
 
 def kind_of(source: str) -> str:
@@ -93,7 +99,7 @@ def gathered(work: Path) -> list[Path]:
 def extensions() -> list[Extension]:
     everything = [*sources("bindings"), *sources("cold"), *sources("hot")]
     made = [Extension(f"tensorgrad._C_{name}", everything) for name in instruction_sets()]
-    return [Extension("tensorgrad._cpu", ["csrc/bindings/cpu.c"]), *made]
+    return [Extension("tensorgrad._cpu", ["csrc/bindings/cpu.c"]), Extension("tensorgrad._tape", tape_sources()), *made]
 
 
 class BuildKernels(build_ext):
@@ -160,6 +166,11 @@ class BuildKernels(build_ext):
         jobs.append(Job([*c_compiler.split(), "-O2", "-fPIC", *includes, "-c", "csrc/bindings/cpu.c"],
                         ROOT / "csrc/bindings/cpu.c", cpu))  # fmt: skip
         links["_cpu"] = [*c_compiler.split(), str(cpu)]
+        links["_tape"] = [*compiler.split()]
+        for source in map(Path, tape_sources()):
+            target = work / "tape" / source.with_suffix(".o").name
+            jobs.append(Job([*gxx, *TAPE_FLAGS, *includes, "-c", str(source)], ROOT / source, target))
+            links["_tape"].append(str(target))
         # the longest first, so that none is left alone at the end
         jobs.sort(key=lambda job: (job.source.is_relative_to(ROOT / "csrc"), -job.source.stat().st_size))
         count = int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count() or 1

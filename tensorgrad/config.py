@@ -310,6 +310,12 @@ setting(
     doc="which instruction set the C++ kernels use; auto takes the best the processor has",
 )
 setting(
+    "tape",
+    default="auto",
+    choices=("auto", "python"),
+    doc="whether the tape's inner loops run in C where they were built, or in Python; read when the package is loaded",
+)
+setting(
     "default_dtype",
     default="float32",
     choices=("float16", "bfloat16", "float32", "float64"),

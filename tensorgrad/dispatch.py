@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .core import set_doors
 from .errors import BackendError
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class Local(threading.local):
     def refresh(self) -> None:
         doors = ListenedDoors(self.plain) if self.listeners else self.plain
         self.doors = MappedDoors(doors, self.frames[-1].guard) if self.frames else doors
+        set_doors(None if self.doors is everywhere else self.doors)
 
 
 local = Local()

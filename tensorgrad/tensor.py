@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .autograd.grad_mode import state as grad_state
+from .core import TensorCore
 from .dtypes import DType, of_array
 from .errors import AutogradError, DTypeError, ShapeError
 
@@ -20,25 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["Tensor", "install", "view_of", "wrap"]
 
 
-class Tensor:
+class Tensor(TensorCore):
     """A multi-dimensional array whose operations can be differentiated. Make one with ``tensorgrad.tensor``."""
 
-    # Defaults live on the class, so that making a tensor sets two attributes and no more.
     _data: Any
-    _node: Node | None = None  # what recorded it; None for leaves
-    _slot: int = 0  # which output of that node it is
-    _tracked: bool = False  # requires grad
-    _grad: Tensor | None = None
-    _version: list[int] | None = None  # shared by all tensors on the same storage; made when first needed
-    _base: Tensor | None = None  # the tensor whose storage this is a view of
-    _chain: tuple[tuple[Any, dict[str, Any]], ...] = ()  # view ops that lead from the base to this
-    _changes: int = 0  # how often the history of this base was rewritten by an in-place op
-    _generation: int = 0  # the base's _changes when this view's node was made
-    _frozen_view: bool = False  # made under no_grad: its history does not follow the base's
-    _hooks: list[Any] | None = None
-    _post_hooks: list[Any] | None = None
-    _inference: bool = False
-    _keeps_grad: bool = False
+    _node: Node | None  # what recorded it; None for leaves
+    _slot: int  # which output of that node it is
+    _tracked: bool  # requires grad
+    _grad: Tensor | None
+    _version: list[int] | None  # shared by all tensors on the same storage; made when first needed
+    _base: Tensor | None  # the tensor whose storage this is a view of
+    _chain: tuple[tuple[Any, dict[str, Any]], ...]  # view ops that lead from the base to this
+    _changes: int  # how often the history of this base was rewritten by an in-place op
+    _generation: int  # the base's _changes when this view's node was made
+    _frozen_view: bool  # made under no_grad: its history does not follow the base's
+    _hooks: list[Any] | None
+    _post_hooks: list[Any] | None
+    _inference: bool
+    _keeps_grad: bool
     __array_priority__ = 1000
 
     if TYPE_CHECKING:
@@ -270,7 +270,7 @@ class Size(tuple[int, ...]):
         return f"torch.Size({list(self)})"
 
 
-_new = object.__new__
+_new = Tensor.__new__
 
 
 def wrap(array: Any) -> Tensor:

@@ -8,10 +8,10 @@ gradients are bare arrays and the rules run on raw kernels; under it, both are T
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any
 
+from ..core import Heap, native
 from ..dispatch import local, recorded
 from ..errors import AutogradError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
@@ -65,7 +65,7 @@ class _Pass:
                 if x._node is not None:
                     self.wanted.setdefault(x._node, set()).add(x._slot)
             self.needed = self.nodes_above_inputs(roots)
-        heap: list[tuple[int, Node]] = []
+        heap = Heap()
         pending: dict[Node, Any] = {}
         for root, seed in zip(roots, seeds, strict=True):
             node = root.grad_fn
@@ -76,12 +76,15 @@ class _Pass:
         self.go(heap, pending)
         return self.deliver()
 
-    def go(self, heap: list[tuple[int, Node]], pending: dict[Node, Any]) -> None:
+    def go(self, heap: Heap, pending: dict[Node, Any]) -> None:
         """Visit all nodes. What ``visit`` does for any node stands here for the usual one, without its questions."""
         plain = self.inputs is None and not self.create
+        if native is not None and plain and anomaly_check is None:
+            native.go(self, heap, pending, self.leaves, self.retain)
+            return
         retain, doors, leaves = self.retain, local.doors, self.leaves
         while heap:
-            node = heappop(heap)[1]
+            node = heap.pop()
             g = pending.pop(node)
             if not plain or node.watched or node.count != 1 or anomaly_check is not None:
                 self.visit(heap, pending, node, g)
@@ -106,7 +109,7 @@ class _Pass:
                         pending[edge] = self.add(pending[edge], part)
                     else:
                         pending[edge] = part
-                        heappush(heap, (-edge.number, edge))
+                        heap.push(edge)
             if not retain and (saved or saved_outputs):
                 node.release()
             g = grads = part = None
@@ -116,7 +119,7 @@ class _Pass:
         # out of place: either may be seen by somebody else
         return recorded.add(a, b) if self.create else local.doors[type(a)].add(a, b)
 
-    def send(self, heap: list[Any], pending: dict[Node, Any], node: Node, slot: int, g: Any) -> None:
+    def send(self, heap: Heap, pending: dict[Node, Any], node: Node, slot: int, g: Any) -> None:
         if self.needed is not None and node not in self.needed:
             return
         if node.count == 1:
@@ -131,9 +134,9 @@ class _Pass:
                 return
             parts = pending[node] = [None] * node.count
             parts[slot] = g
-        heappush(heap, (-node.number, node))
+        heap.push(node)
 
-    def visit(self, heap: list[Any], pending: dict[Node, Any], node: Node, g: Any) -> None:
+    def visit(self, heap: Heap, pending: dict[Node, Any], node: Node, g: Any) -> None:
         if node.hooks is not None or node.retained is not None or node in self.wanted:
             g = self.observe(node, g)
             if self.needed is not None and not self.goes_on(node):
@@ -152,7 +155,7 @@ class _Pass:
         if not self.retain:
             node.release()
 
-    def hand_on(self, heap: list[Any], pending: dict[Node, Any], node: Node, grads: Any) -> None:
+    def hand_on(self, heap: Heap, pending: dict[Node, Any], node: Node, grads: Any) -> None:
         """Each input's gradient goes where the input came from."""
         slots = node.slots
         for i, edge in enumerate(node.edges):

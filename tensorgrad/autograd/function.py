@@ -12,7 +12,7 @@ from ..errors import AutogradError
 from ..tensor import Tensor, wrap
 from .grad_mode import enable_grad, no_grad
 from .grad_mode import state as grad_state
-from .node import Node, extras
+from .node import Node
 
 __all__ = ["Function", "FunctionContext", "once_differentiable"]
 
@@ -248,7 +248,7 @@ def _record(
             continue
         mine._node, mine._slot, mine._tracked = node, slot, True
     ctx._node = weakref.ref(node)
-    if extras.active:
+    if grad_state.extras:
         node.finish()
     return tuple(results)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
+
+from ..core import GradState
 
 __all__ = [
     "enable_grad",
@@ -21,14 +22,8 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class GradState(threading.local):
-    """This thread's switches. ``recording`` is what the hot path reads."""
-
-    recording: bool = True
-    inference: bool = False
-
-
 state = GradState()
+"""This thread's switches."""
 
 
 class _Switch:

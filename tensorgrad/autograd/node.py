@@ -6,24 +6,24 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from itertools import count
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from ..core import NodeCore
 from ..errors import AutogradError
+from .grad_mode import state as grad_state
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["Node", "inside", "next_number", "user_line"]
+__all__ = ["Node", "inside", "user_line"]
 
-next_number = count(1).__next__
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _EXAMPLES = _PACKAGE + "examples" + os.sep
 FREED: tuple[Any, ...] = ("freed",)
 
 
-class Node:
+class Node(NodeCore):
     """One recorded call.
 
     ``edges[i]`` is where the gradient of input ``i`` goes: the node that made it, the leaf tensor itself, or None.
@@ -32,30 +32,29 @@ class Node:
     memory is freed by counting references alone.
     """
 
-    # Defaults live on the class: making a node sets what it has, and no more.
+    __slots__ = ()
     op: Any
     edges: Sequence[Any]
     number: int
-    attrs: dict[str, Any] = {}  # noqa: RUF012 - never written to
-    count: int = 1
-    plan: Any = None  # what an elementwise op does backward
-    saved: tuple[Any, ...] = ()
-    saved_outputs: tuple[Any, ...] = ()
-    slots: tuple[int, ...] | None = None
-    versions: list[Any] | None = None
-    line: tuple[CodeType, int] | None = None
-    watched: bool = False  # one of the next four is there
-    hooks: dict[int, list[Any]] | None = None
-    post_hooks: list[Any] | None = None
-    retained: dict[int, Any] | None = None
-    packed: Any = None
-    extra: Any = None
+    attrs: dict[str, Any]
+    count: int
+    plan: Any  # what an elementwise op does backward
+    saved: tuple[Any, ...]
+    saved_outputs: tuple[Any, ...]
+    slots: tuple[int, ...] | None
+    versions: list[Any] | None
+    line: tuple[CodeType, int] | None
+    watched: bool  # one of the next four is there
+    hooks: dict[int, list[Any]] | None
+    post_hooks: list[Any] | None
+    retained: dict[int, Any] | None
+    packed: Any
+    extra: Any
 
     def __init__(self, op: Any, attrs: dict[str, Any], outputs: int):
         self.op = op
         self.attrs = attrs
         self.count = outputs
-        self.number = next_number()
 
     def link(self, edges: list[Any], x: Tensor, count: int) -> None:
         """The edge to input number ``len(edges)`` of ``count``."""
@@ -151,8 +150,15 @@ class Node:
 class _Extras(threading.local):
     """What rarely used features (saved-tensor hooks, anomaly mode) want to do with each new node."""
 
-    active = False
     on_finish: tuple[Any, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        return grad_state.extras
+
+    @active.setter
+    def active(self, value: bool) -> None:
+        grad_state.extras = value
 
 
 extras = _Extras()

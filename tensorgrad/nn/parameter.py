@@ -70,7 +70,7 @@ class _Uninitialized(Tensor):
         from ..dtypes import as_dtype
         from ..ops.create import empty
 
-        self._tracked = requires_grad
+        self._tracked = bool(requires_grad)
         self._place = empty(0, device=device).device
         self._kind = get_default_dtype() if dtype is None else as_dtype(dtype)
 

@@ -314,9 +314,9 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 
 def rebuild(kind: type, array: Any, requires_grad: bool, device: str) -> Tensor:
     """Unpickling: a tensor of class ``kind`` on ``array``."""
-    out: Any = object.__new__(kind)
+    out: Any = kind.__new__(kind)
     out._data = array
-    out._tracked = requires_grad
+    out._tracked = bool(requires_grad)
     return out
 
 

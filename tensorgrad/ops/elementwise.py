@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node, extras, inside, next_number, user_line
-from ..dispatch import OPS, local
+from ..autograd.node import FREED, Node, inside, user_line
+from ..core import PlanCore, native
+from ..dispatch import OPS, Raw, everywhere, local
 from ..dtypes import PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..expr import Expr, Program, lower, source, substitute, symbol, symbols, vector_jacobian
-from ..tensor import Tensor, wrap
-from .record import Op, Spec, check_devices, on_one_level
+from ..tensor import Tensor, view_of, wrap
+from .record import Op, Spec, check_devices, entry_of, on_one_level
 
 __all__ = ["Elementwise", "broadcast_shape", "elementwise", "fit"]
 
 _NUMBERS = frozenset(PYTHON_KEYS)
 _NO_ATTRS: dict[str, Any] = {}
-_new = object.__new__
+_new = Tensor.__new__
+_new_node = Node.__new__
 
 
-class Plan:
+class Plan(PlanCore):
     """How to differentiate with respect to some of the inputs, ``wrt``.
 
     ``uses``: the inputs to keep, ``uses_all`` whether that is every one; ``uses_output``: whether the (only) output is
@@ -35,7 +37,7 @@ class Plan:
     ``parts[i]``: where input i's gradient comes from: None (nowhere), ``"g"``, or the kernel's result number.
     """
 
-    __slots__ = ("keeps", "kernel", "parts", "uses", "uses_all", "uses_output", "wrt")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -46,7 +48,6 @@ class Plan:
         uses_output: bool,
         parts: tuple[Any, ...],
     ):
-        self.keeps = bool(uses) or uses_output
         self.kernel = kernel
         self.wrt = wrt
         self.uses = uses
@@ -86,7 +87,7 @@ class Elementwise(Op):
         self.__doc__ = doc
         self.define = None
         self.derived = derived
-        self.entry = 4
+        self.entry = entry_of(True)
         self._plans: dict[int, Plan] = {}  # by the bits of the inputs that get a gradient
         self._programs: dict[tuple[str, ...], Program] = {}  # by the default dtype and the operands' keys
         OPS[name] = self
@@ -122,7 +123,7 @@ class Elementwise(Op):
             return Spec(shape, numpy_dtype(outputs[0][1]))
         return tuple([Spec(shape, numpy_dtype(name)) for _, name in outputs])
 
-    def __call__(self, *inputs: Any) -> Any:
+    def call(self, *inputs: Any) -> Any:
         track = False
         kind: Any = None
         arrays = []
@@ -213,9 +214,8 @@ class Elementwise(Op):
 
     def record_one(self, inputs: tuple[Any, ...], arrays: list[Any], result: Tensor, out: Any) -> Node:
         """Write the call on the tape. Every small op passes here, so its loops are unrolled where that is cheaper."""
-        node = _new(Node)
+        node = _new_node(Node)
         node.op = self
-        node.number = next_number()
         edges: list[Any] = []
         node.edges = edges
         needs = 0  # bit i: input i gets a gradient
@@ -235,7 +235,7 @@ class Elementwise(Op):
         if plan is None:
             plan = self.plan(node.needs)
         node.plan = plan
-        if plan.keeps:
+        if plan.uses or plan.uses_output:
             if plan.uses:
                 node.saved = tuple(arrays) if plan.uses_all else tuple([arrays[i] for i in plan.uses])
                 for i in plan.uses:
@@ -255,7 +255,7 @@ class Elementwise(Op):
                 break
         result._node = node
         result._tracked = True
-        if extras.active:
+        if grad_state.extras:
             node.finish()
         return node
 
@@ -434,8 +434,7 @@ def elementwise(
     made = Elementwise(
         chosen, inputs, tuple(map(as_expr, results)), vjp=vjp, samples=samples, doc=doc or formula.__doc__
     )
-    if not inside[formula.__code__.co_filename]:
-        made.entry = 3
+    made.entry = entry_of(inside[formula.__code__.co_filename])
     return made
 
 
@@ -445,3 +444,14 @@ def dtype_of_result(op: Elementwise, *arrays: Any) -> np.dtype[Any]:
     if len(program.outputs) != 1:
         raise DTypeError(f"{op.name} has {len(program.outputs)} results")
     return numpy_dtype(program.outputs[0][1])
+
+
+if native is None:
+    Op.__call__, Elementwise.__call__ = Op.call, Elementwise.call  # type: ignore[method-assign, assignment]
+else:
+    native.register(
+        tensor=Tensor, node=Node, spec=Spec, everywhere=everywhere, raw=Raw, inside=inside, freed=FREED, fit=fit,
+        view_of=view_of, op_call=Op.call, op_record=Op.record, op_differentiate=Op.differentiate,
+        formula_call=Elementwise.call, formula_record=Elementwise.record_one,
+        formula_differentiate=Elementwise.differentiate,
+    )  # fmt: skip

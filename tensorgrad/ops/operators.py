@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..core import native
 from ..dtypes import PYTHON_KEYS
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -34,9 +35,9 @@ def _operator(name: str, op: Elementwise, *, reflected: bool = True, inplace: bo
     def in_place(self: Tensor, other: Any) -> Any:
         return op.into(self, self, other) if _is_operand(other) else NotImplemented
 
-    install(forward, f"__{name}__")
+    install(forward if native is None else native.Operator(op, forward, False), f"__{name}__")
     if reflected:
-        install(backward, f"__r{name}__")
+        install(backward if native is None else native.Operator(op, backward, True), f"__r{name}__")
     if inplace:
         install(in_place, f"__i{name}__")
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
-from ..autograd.node import Node, extras, inside, user_line
+from ..autograd.node import Node, inside, user_line
+from ..core import OpCore, SpecCore, native
 from ..dispatch import OPS, local, recorded
 from ..errors import DeviceError, IndexOutOfRange, TensorgradError
 from ..tensor import Tensor, view_of, wrap
@@ -14,11 +15,11 @@ from ..tensor import Tensor, view_of, wrap
 __all__ = ["Op", "Spec", "op", "specs_of"]
 
 
-class Spec:
+class Spec(SpecCore):
     """The shape and NumPy dtype of an array, without the array: what ``infer`` returns and rules see of inputs that
     were not kept."""
 
-    __slots__ = ("dtype", "shape")
+    __slots__ = ()
 
     def __init__(self, shape: tuple[int, ...], dtype: Any):
         self.shape = shape
@@ -32,7 +33,7 @@ class Spec:
         return f"Spec({self.shape}, {self.dtype})"
 
 
-class Op:
+class Op(OpCore):
     """One operation: what it means, how it is differentiated, what backward needs of it.
 
     Args:
@@ -92,13 +93,13 @@ class Op:
         self.kept_outputs = tuple((i, n) for i, n in enumerate(outputs) if n in keeps)
         # how many calls above ``user_line`` the user's can be: users call functions around the package's records, and
         # records of their own as they are
-        self.entry = 4 if inside[infer.__code__.co_filename] else 3
+        self.entry = entry_of(inside[infer.__code__.co_filename])
         OPS[name] = self
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
-    def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+    def call(self, *inputs: Any, **attrs: Any) -> Any:
         """Run on Tensors (inputs may also be None or Python numbers) and record if an input requires grad."""
         track = False
         first: Any = None
@@ -185,7 +186,7 @@ class Op:
                 result._tracked = True
                 if i:
                     result._slot = i
-        if extras.active:
+        if grad_state.extras:
             node.finish()
         return node
 
@@ -200,6 +201,13 @@ class Op:
             return rule(F, g, *inputs, needs=node.needs, **node.attrs)
         named = {name: value for (_, name), value in zip(self.kept_outputs, outputs, strict=True)}
         return rule(F, g, *inputs, needs=node.needs, **named, **node.attrs)
+
+
+def entry_of(ours: bool) -> int:
+    """The ``depth`` at which ``user_line`` begins for a record of the package, or of a user."""
+    if native is not None:
+        return 2  # C calls ``record``, between which and the user's line need be nothing
+    return 4 if ours else 3
 
 
 def _input_names(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -1,0 +1,309 @@
+// The backward pass over nodes, from last to first: _Pass.go.
+#include "tape.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace tape {
+
+namespace {
+
+// Nodes by falling numbers; each node stands in it once.
+struct HeapObject {
+  PyObject_HEAD
+  std::vector<NodeObject*>* nodes;
+};
+
+bool earlier(const NodeObject* a, const NodeObject* b) { return a->number < b->number; }
+
+void push(HeapObject* heap, PyObject* node) {
+  Py_INCREF(node);
+  heap->nodes->push_back(as_node(node));
+  std::push_heap(heap->nodes->begin(), heap->nodes->end(), earlier);
+}
+
+Ref pop(HeapObject* heap) {
+  std::pop_heap(heap->nodes->begin(), heap->nodes->end(), earlier);
+  Ref last(reinterpret_cast<PyObject*>(heap->nodes->back()));
+  heap->nodes->pop_back();
+  return last;
+}
+
+PyObject* heap_push(PyObject* self, PyObject* node) {
+  if (!PyObject_TypeCheck(node, &NodeType)) return PyErr_Format(PyExc_TypeError, "push: expected a Node");
+  push(reinterpret_cast<HeapObject*>(self), node);
+  Py_RETURN_NONE;
+}
+
+PyObject* heap_pop(PyObject* self, PyObject*) {
+  auto* heap = reinterpret_cast<HeapObject*>(self);
+  if (heap->nodes->empty()) return PyErr_Format(PyExc_IndexError, "pop: the heap is empty");
+  return pop(heap).release();
+}
+
+Py_ssize_t heap_size(PyObject* self) { return static_cast<Py_ssize_t>(reinterpret_cast<HeapObject*>(self)->nodes->size()); }
+
+PyObject* new_heap(PyTypeObject* type, PyObject*, PyObject*) {
+  PyObject* self = type->tp_alloc(type, 0);
+  if (self) reinterpret_cast<HeapObject*>(self)->nodes = new std::vector<NodeObject*>;
+  return self;
+}
+
+void free_heap(PyObject* self) {
+  auto* heap = reinterpret_cast<HeapObject*>(self);
+  for (NodeObject* node : *heap->nodes) Py_DECREF(reinterpret_cast<PyObject*>(node));
+  delete heap->nodes;
+  Py_TYPE(self)->tp_free(self);
+}
+
+PyMethodDef heap_methods[] = {{"push", heap_push, METH_O, "Add a node."},
+                              {"pop", heap_pop, METH_NOARGS, "Take the node with the largest number."}, {}};
+PySequenceMethods heap_sequence;
+
+// Whether what the node saved is as it was. False with an error set.
+bool check(NodeObject* node) {
+  bool good = node->f[NodeObject::kSaved] != known.freed;
+  PyObject* versions = node->f[NodeObject::kVersions];
+  if (good && versions != Py_None) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(versions) && good; ++i) {
+      PyObject* pair = PyList_GET_ITEM(versions, i);
+      PyObject *now = PyList_GET_ITEM(PyTuple_GET_ITEM(pair, 0), 0), *seen = PyTuple_GET_ITEM(pair, 1);
+      good = now == seen || PyObject_RichCompareBool(now, seen, Py_EQ) == 1;
+    }
+  }
+  if (good) return true;
+  Ref said(PyObject_CallMethodNoArgs(reinterpret_cast<PyObject*>(node), names.check));
+  return static_cast<bool>(said);
+}
+
+Ref added(PyObject* a, PyObject* b) {
+  PyObject* door = door_of(Py_TYPE(a));
+  if (!door && PyErr_Occurred()) return Ref();
+  Ref found = door ? Ref::borrowed(door) : Ref(PyObject_GetItem(doors(), reinterpret_cast<PyObject*>(Py_TYPE(a))));
+  if (!found) return Ref();
+  PyObject* three[] = {found.get(), a, b};  // out of place: either may be seen by somebody else
+  return Ref(PyObject_VectorcallMethod(names.add, three, 3, nullptr));
+}
+
+// Elementwise.differentiate
+PyObject* formula_gradients(PyObject* door, NodeObject* node, PyObject* g) {
+  auto* plan = reinterpret_cast<PlanObject*>(node->f[NodeObject::kPlan]);
+  Ref results;
+  PyObject* kernel_op = plan->f[PlanObject::kKernel];
+  if (kernel_op != Py_None) {
+    PyObject *saved = node->f[NodeObject::kSaved], *outputs = node->f[NodeObject::kSavedOutputs];
+    PyObject* args[32];
+    Py_ssize_t n = 0;
+    args[n++] = g;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(saved); ++i) args[n++] = PyTuple_GET_ITEM(saved, i);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(outputs); ++i) args[n++] = PyTuple_GET_ITEM(outputs, i);
+    Ref kernel = kernel_of(as_op(kernel_op), door);
+    if (!kernel) return nullptr;
+    results = Ref(PyObject_Vectorcall(kernel.get(), args, static_cast<std::size_t>(n), nullptr));
+    if (!results) return nullptr;
+  }
+  PyObject* parts = plan->f[PlanObject::kParts];
+  const Py_ssize_t count = PyTuple_GET_SIZE(parts);
+  Ref grads(PyTuple_New(count));
+  if (!grads) return nullptr;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* part = PyTuple_GET_ITEM(parts, i);
+    PyObject* value = Py_None;
+    if (PyLong_CheckExact(part)) {
+      const bool several = PyTuple_CheckExact(results.get());
+      value = several ? PyTuple_GET_ITEM(results.get(), PyLong_AsLong(part)) : results.get();
+    } else if (part != Py_None) {
+      value = g;
+    }
+    Py_INCREF(value);
+    PyTuple_SET_ITEM(grads.get(), i, value);
+  }
+  PyObject* extra = node->f[NodeObject::kExtra];
+  if (extra != Py_None) {  // undo broadcasting and promotion
+    PyObject* wrt = plan->f[PlanObject::kWrt];
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(wrt); ++k) {
+      const Py_ssize_t i = PyLong_AsSsize_t(PyTuple_GET_ITEM(wrt, k));
+      PyObject* grad = PyTuple_GET_ITEM(grads.get(), i);
+      if (grad == Py_None) continue;
+      PyObject* want = PyTuple_GET_ITEM(extra, k);
+      PyObject* four[] = {door, grad, PyTuple_GET_ITEM(want, 0), PyTuple_GET_ITEM(want, 1)};
+      PyObject* fitted = PyObject_Vectorcall(known.fit, four, 4, nullptr);
+      if (!fitted) return nullptr;
+      PyTuple_SET_ITEM(grads.get(), i, fitted);
+      Py_DECREF(grad);
+    }
+  }
+  return grads.release();
+}
+
+// Op.differentiate
+PyObject* rule_gradients(PyObject* door, NodeObject* node, PyObject* g) {
+  OpObject* op = as_op(node->f[NodeObject::kOp]);
+  PyObject *saved = node->f[NodeObject::kSaved], *outputs = node->f[NodeObject::kSavedOutputs];
+  PyObject *edges = node->f[NodeObject::kEdges], *attrs = node->f[NodeObject::kAttrs], *kept = op->f[OpObject::kKeptOutputs];
+  const Py_ssize_t n = PyTuple_GET_SIZE(saved), named = PyTuple_GET_SIZE(kept), more = PyDict_GET_SIZE(attrs);
+  PyObject* args[40];
+  Py_ssize_t at = 0;
+  args[at++] = door;
+  args[at++] = g;
+  for (Py_ssize_t i = 0; i < n; ++i) args[at++] = PyTuple_GET_ITEM(saved, i);
+  const Py_ssize_t positional = at;
+  const Py_ssize_t count = PyTuple_GET_SIZE(edges);
+  Ref keywords(PyTuple_New(1 + named + more)), needs(PyTuple_New(count));
+  if (!keywords || !needs) return nullptr;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* flag = PyTuple_GET_ITEM(edges, i) == Py_None ? Py_False : Py_True;
+    Py_INCREF(flag);
+    PyTuple_SET_ITEM(needs.get(), i, flag);
+  }
+  Py_ssize_t k = 0;
+  const auto give = [&](PyObject* name, PyObject* value) {
+    Py_INCREF(name);
+    PyTuple_SET_ITEM(keywords.get(), k++, name);
+    args[at++] = value;
+  };
+  give(names.needs, needs.get());
+  for (Py_ssize_t j = 0; j < named; ++j) give(PyTuple_GET_ITEM(PyTuple_GET_ITEM(kept, j), 1), PyTuple_GET_ITEM(outputs, j));
+  PyObject *key, *value;
+  Py_ssize_t position = 0;
+  while (PyDict_Next(attrs, &position, &key, &value)) give(key, value);
+  return PyObject_Vectorcall(op->f[OpObject::kRule], args, static_cast<std::size_t>(positional), keywords.get());
+}
+
+struct Pass {
+  PyObject *self, *pending, *leaves;
+  HeapObject* heap;
+  bool retain;
+
+  bool to_leaf(PyObject* leaf, PyObject* part) {
+    Ref key(PyLong_FromVoidPtr(leaf));
+    if (!key) return false;
+    PyObject* held = PyDict_GetItemWithError(leaves, key.get());
+    if (!held && PyErr_Occurred()) return false;
+    Ref sum = held ? added(PyTuple_GET_ITEM(held, 1), part) : Ref::borrowed(part);
+    Ref pair(sum ? PyTuple_Pack(2, leaf, sum.get()) : nullptr);
+    return pair && PyDict_SetItem(leaves, key.get(), pair.get()) == 0;
+  }
+
+  bool to_node(PyObject* node, PyObject* part) {
+    PyObject* held = PyDict_GetItemWithError(pending, node);
+    if (!held && PyErr_Occurred()) return false;
+    if (!held) {
+      if (PyDict_SetItem(pending, node, part) < 0) return false;
+      push(heap, node);
+      return true;
+    }
+    Ref sum = added(held, part);
+    return sum && PyDict_SetItem(pending, node, sum.get()) == 0;
+  }
+
+  bool send(PyObject* node, PyObject* slot, PyObject* part) {
+    PyObject* six[] = {self, reinterpret_cast<PyObject*>(heap), pending, node, slot, part};
+    Ref done(PyObject_VectorcallMethod(names.send, six, 6, nullptr));
+    return static_cast<bool>(done);
+  }
+
+  bool hand_on(NodeObject* node, PyObject* grads) {
+    PyObject *edges = node->f[NodeObject::kEdges], *slots = node->f[NodeObject::kSlots];
+    const Py_ssize_t count = std::min(PySequence_Fast_GET_SIZE(edges), PySequence_Fast_GET_SIZE(grads));
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      PyObject *edge = PySequence_Fast_GET_ITEM(edges, i), *part = PySequence_Fast_GET_ITEM(grads, i);
+      if (edge == Py_None || part == Py_None) continue;
+      bool good;
+      if (!is_node(edge)) {
+        good = to_leaf(edge, part);
+      } else if (as_node(edge)->count == 1) {
+        good = to_node(edge, part);
+      } else {
+        Ref slot = slots == Py_None ? Ref(PyLong_FromLong(0)) : Ref(PySequence_GetItem(slots, i));
+        good = slot && send(edge, slot.get(), part);
+      }
+      if (!good) return false;
+    }
+    return true;
+  }
+
+  bool visit_one() {
+    Ref held = pop(heap);
+    NodeObject* node = as_node(held.get());
+    Ref g = Ref::borrowed(PyDict_GetItemWithError(pending, held.get()));
+    if (!g) {
+      if (!PyErr_Occurred()) PyErr_SetString(PyExc_KeyError, "a node without a gradient");
+      return false;
+    }
+    if (PyDict_DelItem(pending, held.get()) < 0) return false;
+    if (node->watched || node->count != 1) {
+      PyObject* five[] = {self, reinterpret_cast<PyObject*>(heap), pending, held.get(), g.get()};
+      Ref done(PyObject_VectorcallMethod(names.visit, five, 5, nullptr));
+      return static_cast<bool>(done);
+    }
+    PyObject *saved = node->f[NodeObject::kSaved], *outputs = node->f[NodeObject::kSavedOutputs];
+    const bool keeps = PyTuple_GET_SIZE(saved) || PyTuple_GET_SIZE(outputs);
+    if (keeps && !check(node)) return false;
+    PyObject* found = door_of(Py_TYPE(g.get()));
+    if (!found && PyErr_Occurred()) return false;
+    Ref door = found ? Ref::borrowed(found) : Ref(PyObject_GetItem(doors(), reinterpret_cast<PyObject*>(Py_TYPE(g.get()))));
+    if (!door) return false;
+    Ref grads(differentiate(door.get(), node, g.get()));
+    if (!grads) return false;
+    if (!PyTuple_Check(grads.get()) && !PyList_Check(grads.get())) {
+      PyErr_Format(PyExc_TypeError, "a derivative rule returned %s, expected a tuple", Py_TYPE(grads.get())->tp_name);
+      return false;
+    }
+    g = Ref();
+    if (!hand_on(node, grads.get())) return false;
+    if (keeps && !retain) {
+      set_borrowed(node->f[NodeObject::kSaved], known.freed);
+      static PyObject* empty = PyTuple_New(0);
+      set_borrowed(node->f[NodeObject::kSavedOutputs], empty);
+    }
+    return true;
+  }
+
+  PyObject* differentiate(PyObject* door, NodeObject* node, PyObject* g) {
+    PyObject* op = node->f[NodeObject::kOp];
+    if (PyObject_TypeCheck(op, &OpType)) {
+      OpObject* record = as_op(op);
+      if (record->kind == OpObject::kUnknown && !prepare(record)) return nullptr;
+      if (record->kind == OpObject::kFormula) return formula_gradients(door, node, g);
+      if (record->kind == OpObject::kOp && PyTuple_Check(node->f[NodeObject::kEdges]) &&
+          PyTuple_GET_SIZE(node->f[NodeObject::kSaved]) + PyDict_GET_SIZE(node->f[NodeObject::kAttrs]) < 30)
+        return rule_gradients(door, node, g);
+    }
+    PyObject* six[] = {op, door, reinterpret_cast<PyObject*>(node), g, node->f[NodeObject::kSaved],
+                       node->f[NodeObject::kSavedOutputs]};
+    return PyObject_VectorcallMethod(names.differentiate, six, 6, nullptr);
+  }
+};
+
+}  // namespace
+
+PyTypeObject HeapType = {PyVarObject_HEAD_INIT(nullptr, 0)};
+
+bool add_heap(PyObject* module) {
+  heap_sequence.sq_length = heap_size;
+  HeapType.tp_name = "tensorgrad._tape.Heap";
+  HeapType.tp_basicsize = sizeof(HeapObject);
+  HeapType.tp_flags = Py_TPFLAGS_DEFAULT;
+  HeapType.tp_new = new_heap;
+  HeapType.tp_dealloc = free_heap;
+  HeapType.tp_methods = heap_methods;
+  HeapType.tp_as_sequence = &heap_sequence;
+  if (PyType_Ready(&HeapType) < 0) return false;
+  Py_INCREF(&HeapType);
+  return PyModule_AddObject(module, "Heap", reinterpret_cast<PyObject*>(&HeapType)) == 0;
+}
+
+// go(pass, heap, pending, leaves, retain)
+PyObject* go(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 5 || Py_TYPE(args[1]) != &HeapType || !PyDict_Check(args[2]) || !PyDict_Check(args[3]))
+    return PyErr_Format(PyExc_TypeError, "go: expected (pass, heap, pending, leaves, retain)");
+  const int retain = PyObject_IsTrue(args[4]);
+  if (retain < 0) return nullptr;
+  Pass pass{args[0], args[2], args[3], reinterpret_cast<HeapObject*>(args[1]), retain != 0};
+  while (!pass.heap->nodes->empty())
+    if (!pass.visit_one()) return nullptr;
+  Py_RETURN_NONE;
+}
+
+}  // namespace tape

@@ -1,0 +1,127 @@
+"""What tensors, nodes and records are made of: objects with their fields in C, and the tape's inner loops over them.
+
+They are written twice. ``csrc/tape`` serves NumPy arrays where the extension is built; what stands here, and the text
+of ``Op.call``, ``Elementwise.call``, ``record`` and ``_Pass.go``, is the meaning, serves every other array, and all of
+them under the setting ``tape = "python"``.
+"""
+
+from __future__ import annotations
+
+import threading
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from . import config
+
+__all__ = ["GradState", "Heap", "NodeCore", "OpCore", "PlanCore", "SpecCore", "TensorCore", "native", "set_doors"]
+
+
+def _load() -> Any:
+    if config.get("tape") == "python":
+        return None
+    try:
+        from . import _tape  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:
+        return None
+    return _tape
+
+
+native: Any = _load()
+"""The extension's module; None where Python does it all."""
+
+if TYPE_CHECKING or native is None:
+
+    class TensorCore:
+        """Fields of a tensor; their defaults live on the class, so that making one sets two attributes and no more."""
+
+        _data: Any
+        _node: Any = None
+        _slot: int = 0
+        _tracked: bool = False
+        _grad: Any = None
+        _version: list[int] | None = None
+        _base: Any = None
+        _chain: tuple[tuple[Any, dict[str, Any]], ...] = ()
+        _changes: int = 0
+        _generation: int = 0
+        _frozen_view: bool = False
+        _hooks: list[Any] | None = None
+        _post_hooks: list[Any] | None = None
+        _inference: bool = False
+        _keeps_grad: bool = False
+
+    _next_number = count(1).__next__
+
+    class NodeCore:
+        """Fields of a node."""
+
+        op: Any
+        edges: Any = ()
+        number: int
+        attrs: dict[str, Any] = {}  # noqa: RUF012 - never written to
+        count: int = 1
+        plan: Any = None
+        saved: tuple[Any, ...] = ()
+        saved_outputs: tuple[Any, ...] = ()
+        slots: tuple[int, ...] | None = None
+        versions: list[Any] | None = None
+        line: Any = None
+        watched: bool = False
+        hooks: dict[int, list[Any]] | None = None
+        post_hooks: list[Any] | None = None
+        retained: dict[int, Any] | None = None
+        packed: Any = None
+        extra: Any = None
+
+        def __new__(cls, *unused: Any) -> Any:
+            self = object.__new__(cls)
+            self.number = _next_number()
+            return self
+
+    class PlanCore:
+        """Fields of a plan."""
+
+        __slots__ = ("kernel", "parts", "uses", "uses_all", "uses_output", "wrt")
+
+    class SpecCore:
+        """Fields of a Spec."""
+
+        __slots__ = ("dtype", "shape")
+        dtype: Any
+        shape: tuple[int, ...]
+
+    class OpCore:
+        """A record. Calling it is ``call``, without another frame between."""
+
+        def __call__(self, *inputs: Any, **attrs: Any) -> Any: ...
+
+    class GradState(threading.local):
+        """This thread's switches: whether calls are recorded, whether in inference mode, and whether rarely used
+        features (saved-tensor hooks, anomaly mode) want to see each new node."""
+
+        recording: bool = True
+        inference: bool = False
+        extras: bool = False
+
+    class Heap:
+        """Nodes by falling numbers."""
+
+        def __init__(self) -> None:
+            self._nodes: list[tuple[int, Any]] = []
+
+        def push(self, node: Any) -> None:
+            heappush(self._nodes, (-node.number, node))
+
+        def pop(self) -> Any:
+            return heappop(self._nodes)[1]
+
+        def __len__(self) -> int:
+            return len(self._nodes)
+
+    def set_doors(doors: Any) -> None:
+        """Tell the inner loops of this thread's doors; None: those of every thread."""
+
+else:
+    TensorCore, NodeCore, PlanCore, SpecCore = native.TensorCore, native.NodeCore, native.PlanCore, native.SpecCore
+    OpCore, GradState, Heap, set_doors = native.OpCore, native.GradState, native.Heap, native.set_doors
