@@ -3,10 +3,16 @@
 
 #include <pybind11/stl.h>
 
+#include "../core/fastcall.h"
 #include "lines.h"
 
 namespace tg {
 namespace {
+
+PyObject* one() {
+  static PyObject* made = PyLong_FromLong(1);
+  return made;
+}
 
 DType dtype_named(py::handle dtype) {
   std::string name;
@@ -128,7 +134,24 @@ py::object pad(py::handle array, const std::vector<std::pair<Index, Index>>& pad
 
 }  // namespace
 
+FAST_BINDING(full_as, 2, "x", "value") {
+  const View x = view(a[0], "full_as");
+  Index shape[kMaxDims];
+  std::copy_n(x.shape, x.ndim, shape);
+  py::object out = empty(x.dtype, shape, x.ndim);
+  auto* array = reinterpret_cast<PyArrayObject*>(out.ptr());
+  if (x.dtype == DType::Float32 && PyFloat_CheckExact(a[1].ptr())) {
+    std::fill_n(data_of<float>(out), x.size(), static_cast<float>(PyFloat_AS_DOUBLE(a[1].ptr())));
+  } else if (x.dtype == DType::Float32 && a[1].ptr() == one()) {
+    std::fill_n(data_of<float>(out), x.size(), 1.0f);  // the seed of a backward pass
+  } else if (PyArray_FillWithScalar(array, a[1].ptr()) < 0) {
+    throw py::error_already_set();
+  }
+  return out;
+}
+
 TG_BINDINGS(copy) {
+  add_fast(m, fast_full_as);
   m.def("cast", cast, py::arg("x"), py::arg("dtype"));
   m.def("contiguous", [](py::handle x) { return fresh(view(x, "contiguous")); }, py::arg("x"));
   m.def("cat", cat, py::arg("arrays"), py::arg("dim"));

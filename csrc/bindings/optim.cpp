@@ -290,11 +290,30 @@ FAST_BINDING(sgd_, 4, "params", "grads", "bufs", "hyper", "nesterov", "maximize"
   return py::none();
 }
 
+FAST_BINDING(adam_, 6, "params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "hyper", "decoupled", "maximize", "amsgrad") {
+  adam(a[0], a[1], a[2], a[3], a[4], a[5], flag(a[6]), flag(a[7]), flag(a[8]));
+  return py::none();
+}
+
+// Whether these kernels take the arrays: a list, all of float32 or all of float64.
+FAST_BINDING(plain, 1, "arrays") {
+  PyObject* list = a[0].ptr();
+  bool good = PyList_Check(list) && PyList_GET_SIZE(list) > 0;
+  int first = -1;
+  for (Py_ssize_t i = 0; good && i < PyList_GET_SIZE(list); ++i) {
+    PyObject* x = PyList_GET_ITEM(list, i);
+    if (!PyArray_Check(x)) return py::bool_(false);
+    const int type = PyArray_TYPE(reinterpret_cast<PyArrayObject*>(x));
+    good = (type == NPY_FLOAT || type == NPY_DOUBLE) && (first < 0 || type == first);
+    first = type;
+  }
+  return py::bool_(good);
+}
+
 TG_BINDINGS(optim) {
   add_fast(m, fast_sgd_);
-  m.def("adam_", adam, py::arg("params"), py::arg("grads"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"),
-        py::arg("max_exp_avg_sqs"), py::arg("hyper"), py::arg("decoupled") = false, py::arg("maximize") = false,
-        py::arg("amsgrad") = false);
+  add_fast(m, fast_adam_);
+  add_fast(m, fast_plain);
   m.def("multi_norm", multi_norm, py::arg("grads"), py::arg("p") = 2.0);
   m.def("multi_scale_", multi_scale, py::arg("grads"), py::arg("factor"));
 }

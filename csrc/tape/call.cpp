@@ -82,15 +82,22 @@ PyObject* edge_of(PyObject* x) {
   return node == Py_None ? x : node;
 }
 
-// Appends the tensor's version to the node's list. False with an error set.
-bool watch(NodeObject* node, TensorObject* t) {
+// The list that counts writes to the tensor's storage (borrowed).
+PyObject* version_of(TensorObject* t) {
   PyObject*& cell = t->f[TensorObject::kVersion];
   if (cell == Py_None) {
     PyObject* made = PyList_New(1);
-    if (!made) return false;
+    if (!made) return nullptr;
     PyList_SET_ITEM(made, 0, PyLong_FromLong(0));
     set(cell, made);
   }
+  return cell;
+}
+
+// Appends the tensor's version to the node's list. False with an error set.
+bool watch(NodeObject* node, TensorObject* t) {
+  PyObject* cell = version_of(t);
+  if (!cell) return false;
   PyObject* pair = PyTuple_New(2);
   if (!pair) return false;
   PyObject* seen = PyList_GET_ITEM(cell, 0);
@@ -159,10 +166,6 @@ void put_on_tape(PyObject* result, PyObject* node) {
 
 bool same_type(PyArrayObject* a, PyArrayObject* b) {
   return PyArray_DESCR(a) == PyArray_DESCR(b) || PyArray_EquivTypes(PyArray_DESCR(a), PyArray_DESCR(b));
-}
-
-bool same_shape(PyArrayObject* a, PyArrayObject* b) {
-  return PyArray_NDIM(a) == PyArray_NDIM(b) && PyArray_CompareLists(PyArray_SHAPE(a), PyArray_SHAPE(b), PyArray_NDIM(a));
 }
 
 enum Recorded { kDone, kAskPython, kFailed };
@@ -358,6 +361,40 @@ Recorded record_op(OpObject* op, PyObject* const* inputs, PyObject* const* array
   return finish(node) ? kDone : kFailed;
 }
 
+// view_of: the result shares storage and version with its source, and follows the base's history.
+PyObject* view_result(OpObject* op, PyObject* const* args, PyObject* const* arrays, PyObject* array, PyObject* attrs, bool track) {
+  auto* self = reinterpret_cast<PyObject*>(op);
+  TensorObject* source = as_tensor(args[0]);
+  PyObject* base = source->f[TensorObject::kBase] == Py_None ? args[0] : source->f[TensorObject::kBase];
+  if (!is_tensor(base) || (track && !edge_of(args[0])) || (track && source->f[TensorObject::kInference] != Py_False)) {
+    PyObject* five[] = {self, args[0], array, attrs, track ? Py_True : Py_False};
+    return PyObject_Vectorcall(known.view_of, five, 5, nullptr);
+  }
+  Ref result(wrapped(array, switches.inference));
+  Ref step(result ? PyTuple_Pack(2, self, attrs) : nullptr);
+  Ref steps(step ? PyTuple_Pack(1, step.get()) : nullptr);
+  Ref chain(steps ? PySequence_Concat(source->f[TensorObject::kChain], steps.get()) : nullptr);
+  PyObject* cell = chain ? version_of(source) : nullptr;
+  if (!cell) return nullptr;
+  auto& f = as_tensor(result.get())->f;
+  set(f[TensorObject::kChain], chain.release());
+  set_borrowed(f[TensorObject::kBase], base);
+  set_borrowed(f[TensorObject::kVersion], cell);
+  set_borrowed(f[TensorObject::kGeneration], as_tensor(base)->f[TensorObject::kChanges]);
+  if (!track) {
+    if (source->f[TensorObject::kTracked] == Py_True || source->f[TensorObject::kFrozen] == Py_True)
+      set_borrowed(f[TensorObject::kFrozen], Py_True);
+    return result.release();
+  }
+  PyObject* made = result.get();
+  switch (record_op(op, args, arrays, 1, attrs, &made, &array, 1)) {
+    case kDone: return result.release();
+    case kFailed: return nullptr;
+    case kAskPython: break;
+  }
+  return PyErr_Format(PyExc_SystemError, "%S: a view that can't be recorded", op->f[OpObject::kName]);
+}
+
 Ref dict_of(PyObject* const* values, PyObject* keywords) {
   Ref made(PyDict_New());
   if (!made) return made;
@@ -398,6 +435,7 @@ PyObject* call_record(OpObject* op, PyObject* const* args, Py_ssize_t n, PyObjec
   }
   if (op->f[OpObject::kView] == Py_True) {
     if (!attrs && !(attrs = Ref(PyDict_New()))) return nullptr;
+    if (n == 1) return view_result(op, args, given.arrays, out.get(), attrs.get(), track);
     PyObject* five[] = {self, args[0], out.get(), attrs.get(), track ? Py_True : Py_False};
     return PyObject_Vectorcall(known.view_of, five, 5, nullptr);
   }

@@ -294,6 +294,40 @@ bool add_heap(PyObject* module) {
   return PyModule_AddObject(module, "Heap", reinterpret_cast<PyObject*>(&HeapType)) == 0;
 }
 
+// deliver(pass, leaves): the usual gradient, an array that nobody else knows, becomes the leaf's as it is; the others are
+// Python's to `land`.
+PyObject* deliver(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2 || !PyDict_Check(args[1])) return PyErr_Format(PyExc_TypeError, "deliver: expected (pass, leaves)");
+  Ref all(PyDict_Values(args[1]));
+  if (!all) return nullptr;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(all.get()); ++i) {
+    PyObject* pair = PyList_GET_ITEM(all.get(), i);
+    PyObject *leaf = PyTuple_GET_ITEM(pair, 0), *g = PyTuple_GET_ITEM(pair, 1);
+    if (!is_tensor(leaf)) return PyErr_Format(PyExc_TypeError, "deliver: expected tensors");
+    TensorObject* t = as_tensor(leaf);
+    PyObject* data = t->f[TensorObject::kData];
+    bool own = Py_REFCNT(g) == 1;
+    if (own && data && PyArray_CheckExact(g) && PyArray_CheckExact(data)) {
+      PyObject* base = PyArray_BASE(as_array(g));
+      own = !base || !PyArray_Check(base);
+      if (own && t->f[TensorObject::kGrad] == Py_None && t->f[TensorObject::kHooks] == Py_None &&
+          t->f[TensorObject::kPostHooks] == Py_None && PyArray_DESCR(as_array(g)) == PyArray_DESCR(as_array(data)) &&
+          same_shape(as_array(g), as_array(data))) {
+        PyObject* made = wrapped(g, switches.inference);
+        if (!made) return nullptr;
+        set(t->f[TensorObject::kGrad], made);
+        continue;
+      }
+    } else {
+      own = false;
+    }
+    PyObject* four[] = {args[0], leaf, g, own ? Py_True : Py_False};
+    Ref done(PyObject_VectorcallMethod(names.land, four, 4, nullptr));
+    if (!done) return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
 // go(pass, heap, pending, leaves, retain)
 PyObject* go(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 5 || Py_TYPE(args[1]) != &HeapType || !PyDict_Check(args[2]) || !PyDict_Check(args[3]))

@@ -199,6 +199,12 @@ PyMethodDef functions[] = {
      "Tell the module of Python's side."},
     {"go", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(go)), METH_FASTCALL,
      "Visit the nodes of a heap, as _Pass.go does."},
+    {"deliver", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(deliver)), METH_FASTCALL,
+     "Give the leaves their gradients, as _Pass.deliver does."},
+    {"collect", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(collect)), METH_FASTCALL,
+     "The arrays of parameters and of their gradients."},
+    {"bump", bump, METH_O, "Add one to each version."},
+    {"forget", forget, METH_O, "Drop the gradients of a list of tensors."},
     {}};
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_tape", nullptr, -1, functions, nullptr, nullptr, nullptr, nullptr};
@@ -241,7 +247,7 @@ PyMODINIT_FUNC PyInit__tape() {
   if (!module) return nullptr;
   const std::pair<PyObject**, const char*> all[] = {
       {&names.add, "add"}, {&names.call, "call"}, {&names.check, "check"}, {&names.differentiate, "differentiate"},
-      {&names.finish, "finish"}, {&names.needs, "needs"}, 
+      {&names.finish, "finish"}, {&names.land, "land"}, {&names.needs, "needs"}, 
       {&names.record, "record"}, {&names.record_one, "record_one"}, {&names.send, "send"}, {&names.visit, "visit"}};
   for (const auto& [place, text] : all)
     if (!(*place = PyUnicode_InternFromString(text))) return nullptr;

@@ -112,7 +112,7 @@ extern thread_local Switches switches;
 
 // Names, interned.
 struct Names {
-  PyObject *add, *call, *check, *differentiate, *finish, *needs, *record, *record_one, *send, *visit;
+  PyObject *add, *call, *check, *differentiate, *finish, *land, *needs, *record, *record_one, *send, *visit;
 };
 extern Names names;
 
@@ -133,6 +133,10 @@ inline void set_borrowed(PyObject*& field, PyObject* value) {
   set(field, value);
 }
 
+inline bool same_shape(PyArrayObject* a, PyArrayObject* b) {
+  return PyArray_NDIM(a) == PyArray_NDIM(b) && PyArray_CompareLists(PyArray_SHAPE(a), PyArray_SHAPE(b), PyArray_NDIM(a));
+}
+
 PyObject* new_object(PyObject* type);
 PyObject* wrapped(PyObject* array, bool inference);
 inline PyObject* doors() { return switches.doors ? switches.doors : known.everywhere; }
@@ -144,6 +148,10 @@ bool prepare(OpObject* op);
 PyObject* call_op(PyObject* self, PyObject* const* args, std::size_t flags, PyObject* keywords);
 PyObject* shape_of(PyArrayObject* array);
 PyObject* go(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* deliver(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* bump(PyObject* module, PyObject* cells);
+PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
 extern PyTypeObject OperatorType;
 

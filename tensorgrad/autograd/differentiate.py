@@ -75,6 +75,12 @@ def backward(
         inputs: accumulate into these tensors only.
     Raises: AutogradError if a tensor has no history, was freed by an earlier pass, or something saved was changed.
     """
+    if grad_tensors is None and inputs is None and not create_graph and isinstance(tensors, Tensor):
+        data = tensors._data
+        if tensors._node is not None and tensors._base is None and data.size == 1:  # a loss: nothing to check or choose
+            seed = local.doors[type(data)].full_as(data, value=1)
+            engine.run((tensors,), (seed,), inputs=None, retain=bool(retain_graph), create=False, accumulate=True)
+            return
     roots = _as_tuple("backward", tensors)
     wanted = None if inputs is None else _as_tuple("backward", inputs)
     if wanted is not None and not wanted:

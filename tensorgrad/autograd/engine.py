@@ -46,20 +46,26 @@ def run(
         grad_state.recording = before
 
 
+_NOTHING: dict[Any, Any] = {}  # never written to
+
+
 class _Pass:
+    # what a pass to requested inputs has besides
+    captured: dict[tuple[Node, int], Any] = _NOTHING
+    wanted: dict[Node, set[int]] = _NOTHING
+    needed: set[Node] | None = None
+    wanted_leaves: set[int] | None = None
+
     def __init__(self, inputs: Sequence[Tensor] | None, retain: bool, create: bool, accumulate: bool):
         self.inputs = inputs
         self.retain = retain
         self.create = create
         self.accumulate = accumulate
         self.leaves: dict[int, tuple[Tensor, Any]] = {}  # by identity: tensors compare elementwise
-        self.captured: dict[tuple[Node, int], Any] = {}
-        self.wanted: dict[Node, set[int]] = {}
-        self.needed: set[Node] | None = None
-        self.wanted_leaves: set[int] | None = None
 
     def run(self, roots: Sequence[Tensor], seeds: Sequence[Any]) -> list[Any]:
         if self.inputs is not None:
+            self.captured, self.wanted = {}, {}
             self.wanted_leaves = {id(x) for x in self.inputs if x.grad_fn is None}
             for x in self.inputs:
                 if x._node is not None:
@@ -285,23 +291,29 @@ class _Pass:
                 if leaf._hooks:
                     self.leaves[key] = (leaf, self.through_hooks(list(leaf._hooks), g))
             return [self.result_for(x) for x in self.inputs or ()]
-        for leaf, g in self.leaves.values():
-            if leaf._hooks:
-                g = self.through_hooks(list(leaf._hooks), g)
-            # an array that only the pair, `g` and getrefcount's argument know becomes the gradient as it is
-            own = getrefcount(g) <= 3 and not self.create and not isinstance(g.base, type(g))
-            data = leaf._data
-            if own and leaf._grad is None and g.dtype is data.dtype and g.shape == data.shape:
-                leaf._grad = wrap(g)
-            else:
-                leaf._grad = self.accumulated(leaf, g, own)
-            if leaf._post_hooks:
-                for hook in list(leaf._post_hooks):
-                    hook(leaf)
+        if native is not None and not self.create:
+            native.deliver(self, self.leaves)
+        else:
+            for leaf, g in self.leaves.values():
+                # an array that only the pair, `g` and getrefcount's argument know becomes the gradient as it is
+                self.land(leaf, g, getrefcount(g) <= 3 and not self.create and not isinstance(g.base, type(g)))
         for x in self.inputs or ():
             if x._node is not None and (x._node, x._slot) in self.captured:
                 x._grad = self.accumulated(x, self.captured[x._node, x._slot], own=False)
         return []
+
+    def land(self, leaf: Tensor, g: Any, own: bool) -> None:
+        """A leaf's gradient has arrived; ``own``: nobody else knows the array."""
+        if leaf._hooks:
+            g, own = self.through_hooks(list(leaf._hooks), g), False
+        data = leaf._data
+        if own and leaf._grad is None and g.dtype is data.dtype and g.shape == data.shape:
+            leaf._grad = wrap(g)
+        else:
+            leaf._grad = self.accumulated(leaf, g, own)
+        if leaf._post_hooks:
+            for hook in list(leaf._post_hooks):
+                hook(leaf)
 
     def result_for(self, x: Tensor) -> Any:
         if x._node is not None:

@@ -23,7 +23,7 @@ def _apply(record: Elementwise, input: Tensor, inplace: bool, *numbers: Any) -> 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """``max(x, 0)``; its derivative at 0 is taken as 0."""
-    return _apply(pw.relu, input, inplace)
+    return _apply(pw.relu, input, True) if inplace else pw.relu(input)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..autograd.grad_mode import no_grad
 from ..autograd.hooks import Handle
+from ..core import native
 from ..dispatch import local, region
 from ..nn.module import zero_in_place
 from ..tensor import Tensor
@@ -207,7 +208,11 @@ class Optimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients (or, with False, set them to zero)."""
         for group in self.param_groups:
-            for p in group["params"]:
+            params = group["params"]
+            if native is not None and set_to_none and type(params) is list:
+                native.forget(params)
+                continue
+            for p in params:
                 if p._grad is not None:
                     if set_to_none:
                         p._grad = None

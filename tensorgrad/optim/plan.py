@@ -15,6 +15,7 @@ import numpy as np
 
 from ..autograd.grad_mode import enable_grad, no_grad
 from ..autograd.grad_mode import state as grad_state
+from ..core import native
 from ..dispatch import host, local
 from ..dtypes import get_default_dtype
 from ..errors import AutogradError, DeviceError, DTypeError
@@ -49,6 +50,9 @@ class Bucket:
     def arrays(self) -> tuple[list[Any], list[Any]] | None:
         """The parameters' and the gradients' arrays; None if they are no longer what the bucket was made for."""
         dtype, kind = self.dtype, self.kind
+        if native is not None and kind is np.ndarray:
+            found: tuple[list[Any], list[Any]] | None = native.collect(self.params, dtype)
+            return found
         params, grads = [], []
         for p in self.params:
             g = p._grad
@@ -87,7 +91,7 @@ class Plan:
             return False
         if len(members) != len(params) or self.count > len(state) or not all(map(is_, members, params)):
             return False
-        return all(p._grad is None for p in self.idle)
+        return not self.idle or all(p._grad is None for p in self.idle)
 
 
 class PlannedOptimizer(Optimizer):
@@ -135,6 +139,11 @@ class PlannedOptimizer(Optimizer):
         layout = self._layout(group)
         ready = None
         if plan is not None and plan.fits(group, self.state, layout):
+            if len(plan.buckets) == 1:
+                bucket = plan.buckets[0]
+                arrays = bucket.arrays()
+                if arrays is not None:
+                    return self._run(group, bucket, arrays)
             ready = [bucket.arrays() for bucket in plan.buckets]
         if plan is None or ready is None or None in ready:
             params = group["params"]
@@ -150,6 +159,9 @@ class PlannedOptimizer(Optimizer):
     def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
         host(bucket.refresh)
         self._update(local.doors[bucket.kind], group, bucket, *arrays)
+        if native is not None:
+            native.bump(bucket.cells)
+            return
         for cell in bucket.cells:
             cell[0] += 1
 

@@ -182,27 +182,16 @@ class CppBackend(NumpyBackend):
         return (super().all if x.dtype.name == "uint8" else self.c.all)(x, dim=dim, keepdim=keepdim)
 
     def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c.sgd_ if _plain(params) else super().sgd_)(params, *lists, **how)
+        (self.c.sgd_ if self.c.plain(params) else super().sgd_)(params, *lists, **how)
 
     def adam_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c.adam_ if _plain(params) else super().adam_)(params, *lists, **how)
+        (self.c.adam_ if self.c.plain(params) else super().adam_)(params, *lists, **how)
 
     def multi_norm(self, grads: Any, *, p: float) -> Any:
-        return (self.c.multi_norm if _plain(grads) else super().multi_norm)(grads, p=p)
+        return (self.c.multi_norm if self.c.plain(grads) else super().multi_norm)(grads, p=p)
 
     def multi_scale_(self, grads: Any, factor: Any) -> None:
-        (self.c.multi_scale_ if _plain(grads) else super().multi_scale_)(grads, factor)
-
-
-def _plain(arrays: Any) -> bool:
-    """Whether the optimizers' kernels take these arrays: all of float32, or all of float64."""
-    if not arrays or arrays[0].dtype.char not in "fd":
-        return False
-    first = arrays[0].dtype
-    for x in arrays:  # noqa: SIM110 - a generator's frame costs more than the loop
-        if x.dtype is not first and x.dtype != first:
-            return False
-    return True
+        (self.c.multi_scale_ if self.c.plain(grads) else super().multi_scale_)(grads, factor)
 
 
 def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
