@@ -312,7 +312,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     return wrap(np.asarray(array))  # a subclass (memmap, matrix) as the plain array that it is
 
 
-def rebuild(kind: type, array: Any, requires_grad: bool, device: str) -> Tensor:
+def rebuild(kind: type[Tensor], array: Any, requires_grad: bool, device: str) -> Tensor:
     """Unpickling: a tensor of class ``kind`` on ``array``."""
     out: Any = kind.__new__(kind)
     out._data = array

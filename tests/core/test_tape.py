@@ -1,0 +1,241 @@
+"""The tape's inner loops in C against the same in Python: the same bits, the same errors, nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import core
+
+needs_c = pytest.mark.skipif(core.native is None, reason="the tape's module is not built, or switched off")
+
+
+def _x(*shape: int, seed: int = 0, grad: bool = True, dtype: str = "float32") -> Any:
+    values = np.random.default_rng(seed).uniform(0.5, 1.5, shape).astype(dtype)
+    return tg.tensor(values).requires_grad_(grad)
+
+
+def _error(run: Callable[[], Any]) -> tuple[str, str]:
+    try:
+        run()
+    except Exception as error:  # noqa: BLE001 - the words are the result
+        return type(error).__name__, str(error)
+    return "", "no error"
+
+
+def formulas() -> Any:
+    x, row, number, wide = _x(3, 4), _x(4, seed=1), _x(seed=2), _x(3, 4, seed=3, dtype="float64")
+    y = ((x * row + number) / wide - x * 2 + 1.5 * row.tanh()).sqrt().exp() - x.clamp(0.7, 1.2)
+    (y * y).sum().backward()
+    return y, x.grad, row.grad, number.grad, wide.grad
+
+
+def records() -> Any:
+    x, w, b = _x(3, 4), _x(5, 4, seed=1), _x(5, seed=2)
+    y = tg.nn.functional.linear(x, w, b).softmax(-1).cumsum(0)
+    values, where = y.max(1)
+    (values.sum() + y.std() + (x @ w.t()).mean()).backward()
+    return y, where, x.grad, w.grad, b.grad
+
+
+def views() -> Any:
+    x = _x(4, 6)
+    y = x * 1
+    part = y[1:3].reshape(2, 3, 2).transpose(0, 2)
+    part *= 2  # the base's history is rewritten
+    a, b = y.unbind(0)[0], y.split(2, 1)[1]
+    ((y * y).sum() + (a * 3).sum() + (b * b).sum() + part.sum()).backward()
+    with tg.no_grad():
+        frozen = y[0]
+    return y, part, x.grad, frozen.requires_grad, part.is_leaf, y._version_number
+
+
+def several_outputs() -> Any:
+    x = _x(5, 3)
+    values, index = x.sort(0)
+    first, second = values.chunk(2, 0)
+    mean_and_variance = tg.var_mean(x, 0)
+    (first.sum() * second.sum() + mean_and_variance[0].sum()).backward()
+    return values, index, x.grad
+
+
+def higher() -> Any:
+    x = _x(4)
+    (dx,) = tg.autograd.grad((x**3 * x.sin()).sum(), x, create_graph=True)
+    (ddx,) = tg.autograd.grad((dx * dx).sum(), x, create_graph=True)
+    ddx.sum().backward()
+    return dx, ddx, x.grad
+
+
+def hooks() -> Any:
+    x, seen = _x(3), []
+    y = x * 2
+    y.register_hook(lambda g: seen.append(g.tolist()) or g * 10)
+    x.register_hook(lambda g: g + 1)
+    y.retain_grad()
+    z = y.exp()
+    z.grad_fn.register_hook(lambda grads, outs: seen.append((len(grads), len(outs))))
+    z.sum().backward()
+    with tg.autograd.graph.saved_tensors_hooks(lambda t: t.numpy() * 2, tg.from_numpy):
+        w = (x * x).sum()
+    w.backward()
+    return seen, x.grad, y.grad
+
+
+def accumulation() -> Any:
+    x, y = _x(3), _x(3, seed=1)
+    (x + y).sum().backward()  # one array arrives at two leaves
+    shared = x.grad.data_ptr() == y.grad.data_ptr()
+    z = (x * x).sum()
+    z.backward(retain_graph=True)
+    z.backward()
+    return shared, x.grad, y.grad
+
+
+def modes() -> Any:
+    x = _x(2)
+    with tg.inference_mode():
+        inferred = x * 2
+    with tg.no_grad():
+        plain = x + x
+    return inferred.is_inference(), plain.requires_grad, (x > 1).requires_grad, (x * 1).requires_grad
+
+
+def training() -> Any:
+    tg.manual_seed(0)
+    nn = tg.nn
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.LayerNorm(8), nn.Dropout(0.2), nn.Linear(8, 3))
+    optimizer = tg.optim.AdamW(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(_x(6, 4, grad=False)), tg.arange(6) % 3)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, [p.detach() for p in model.parameters()], model[0].weight._version_number
+
+
+def errors() -> Any:
+    x, y = _x(3), _x(4)
+    once = (x * x).sum()
+    once.backward()
+    changed = x * 1
+    product = (changed * changed).sum()
+    changed += 1
+    with tg.inference_mode():
+        inferred = tg.ones(3)
+    w = _x(2, 3)
+    return [
+        _error(run)
+        for run in (
+            lambda: x + y, lambda: x + "a", lambda: "a" * x, lambda: x.sum(5),
+            lambda: tg.nn.functional.linear(x, _x(2, 2)),
+            lambda: x & x, lambda: once.backward(), lambda: product.backward(), lambda: x.backward(),
+            lambda: x * inferred, lambda: w.softmax(3), lambda: tg.ops.pointwise.add(x),
+            lambda: x.detach().sum().backward(), lambda: tg.arange(3) + 2**70,
+        )
+    ]  # fmt: skip
+
+
+PROGRAMS = (
+    formulas, records, views, several_outputs, higher, hooks, accumulation, modes, training, errors,
+)  # fmt: skip
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, tg.Tensor):
+        array = value.detach().numpy()
+        return (array.dtype.name, array.shape, array.tobytes())
+    return [_bare(part) for part in value] if isinstance(value, (tuple, list)) else value
+
+
+def _results() -> dict[str, Any]:
+    return {program.__name__: _bare(program()) for program in PROGRAMS}
+
+
+@pytest.fixture(scope="module")
+def in_python() -> dict[str, Any]:
+    code = (
+        "import pickle, sys; from tests.core import test_tape as t; sys.stdout.buffer.write(pickle.dumps(t._results()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import tests.core.test_tape as t; assert t.core.native is None; {code}"],
+        env={**os.environ, "TENSORGRAD_TAPE": "python"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = pickle.loads(done.stdout)
+    return found
+
+
+@needs_c
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_as_in_python(program: Callable[[], Any], in_python: dict[str, Any]) -> None:
+    assert _bare(program()) == in_python[program.__name__]
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if p is not errors], ids=lambda program: program.__name__)
+def test_leaves_nothing_behind(program: Callable[[], Any]) -> None:
+    def growth() -> int:
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(40):
+            program()
+        gc.collect()
+        return sys.getallocatedblocks() - before
+
+    assert any(growth() < 40 for _ in range(12))  # forty rounds that each lose an object; caches must fill first
+
+
+def test_a_step_makes_no_cycles() -> None:
+    x = _x(3)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            ((x * x).exp() + x[0:1].reshape(1)).sum().backward()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_switches_and_doors_are_each_threads_own() -> None:
+    x, seen = _x(2), []
+
+    def other() -> None:
+        seen.append(((x * 2).requires_grad, type(tg.dispatch.local.doors).__name__))
+
+    with tg.no_grad(), tg.dispatch.listening(tg.dispatch.Listener()):
+        assert not (x * 2).requires_grad
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert seen == [(True, "Doors")]
+
+
+def test_the_users_line_is_named() -> None:
+    x = _x(3)
+    y = x * 1
+    z = (y * y).sum()  # this line
+    y += 1
+    with pytest.raises(
+        tg.errors.AutogradError, match=r"test_tape\.py:\d+ in test_the_users_line_is_named: z = \(y \* y\)"
+    ):
+        z.backward()
+
+
+def test_a_deep_graph_is_freed_without_recursion() -> None:
+    y = _x(1)
+    for _ in range(200_000):
+        y = y + 1.0
+    del y
