@@ -115,6 +115,13 @@ class CppBackend(NumpyBackend):
     def zeros_as(self, x: Any, *, shape: tuple[int, ...]) -> Any:
         return self.c.zeros(x, shape)
 
+    def sum_to(self, x: Any, *, shape: tuple[int, ...]) -> Any:
+        if x.dtype.kind not in "fV":
+            return super().sum_to(x, shape=shape)
+        axes = _broadcast_axes(x.shape, shape)
+        out = self.c.sum(x, dim=axes, keepdim=False) if axes else x
+        return out if out.shape == shape else out.reshape(shape)
+
     def cat(self, *xs: Any, dim: int) -> Any:
         return self.c.cat(xs, dim)
 
@@ -192,6 +199,13 @@ class CppBackend(NumpyBackend):
 
     def multi_scale_(self, grads: Any, factor: Any) -> None:
         (self.c.multi_scale_ if self.c.plain(grads) else super().multi_scale_)(grads, factor)
+
+
+@lru_cache(maxsize=1024)
+def _broadcast_axes(have: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes along which ``shape`` was broadcast to ``have``."""
+    lead = len(have) - len(shape)
+    return tuple(i for i, size in enumerate(have) if i < lead or (shape[i - lead] == 1 and size != 1))
 
 
 def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
