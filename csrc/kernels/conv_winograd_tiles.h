@@ -8,8 +8,8 @@
 #include <algorithm>
 
 #include "../core/lanes.h"
+#include "conv_lanes.h"
 #include "conv_slab.h"
-#include "conv_tile.h"
 
 namespace tg {
 
@@ -65,54 +65,6 @@ class TileGrid {
   Index tile_rows, tile_cols, most_tiles = 0, most_box = 0;  // of a block: tiles, pixels they read
 };
 
-// One channel's plane, and where the channels after it lie.
-template <class T>
-struct Planes {
-  const T* first;
-  const T* end;  // of the whole array: no load passes it
-  Index height, width;
-};
-
-// to[row][column][lane] for a box of pixels of `channels` planes, at most one vector of them; zero outside.
-template <class T>
-void gather_box(const Planes<T>& planes, Index channels, Index y, Index rows, Index x, Index cols, T* to) {
-  constexpr int L = Lanes<T>::count;
-  const Index plane = planes.height * planes.width;
-  const Index first = std::clamp<Index>(-x, 0, cols), last = std::clamp<Index>(planes.width - x, first, cols);
-  for (Index r = 0; r < rows; ++r, to += cols * L) {
-    if (y + r < 0 || y + r >= planes.height) {
-      std::fill_n(to, cols * L, T(0));
-      continue;
-    }
-    std::fill_n(to, first * L, T(0));
-    std::fill_n(to + last * L, (cols - last) * L, T(0));
-    const T* from = planes.first + (y + r) * planes.width + x;
-    Index i = first;
-    // the last piece of a row reads into the next one, and stores what belongs here
-    for (; i < last && from + (channels - 1) * plane + i + L <= planes.end; i += L) {
-      Vec<T> v[L];
-      if (channels == L) {
-#pragma GCC unroll 16
-        for (int j = 0; j < L; ++j) v[j] = load(from + j * plane + i);
-      } else {
-        for (int j = 0; j < L; ++j) v[j] = j < channels ? load(from + j * plane + i) : Vec<T>{};
-      }
-      transpose_from<T, L / 2>(v);
-      const Index count = std::min<Index>(L, last - i);
-      if (count == L) {
-#pragma GCC unroll 16
-        for (int j = 0; j < L; ++j) store(to + (i + j) * L, v[j]);
-      } else {
-#pragma GCC unroll 16
-        for (int j = 0; j < L; ++j)
-          if (j < count) store(to + (i + j) * L, v[j]);
-      }
-    }
-    for (; i < last; ++i)
-      for (Index c = 0; c < L; ++c) to[i * L + c] = c < channels ? from[c * plane + i] : T(0);
-  }
-}
-
 // B' d B of a row of tiles: `from` is a box of four rows `width` pixels long; product p of tile t goes to
 // to[p * product + t * tile].
 template <class T>
@@ -154,7 +106,7 @@ void transform_block(const TileGrid& grid, const TileBlock& block, const T* sour
   const Index cols = 2 * block.cols + 2;
   for (Index c = 0; c < channels; c += L)
     grid.for_each_image(block, [&](Index image, Index y, Index rows, Index tile) {
-      const Planes<T> planes{source + image * image_stride + c * height * width, end, height, width};
+      const Plane<T> planes{source + image * image_stride + c * height * width, end, height, width, height * width};
       gather_box(planes, std::min(L, channels - c), 2 * y - before_y, 2 * rows + 2, 2 * block.col - before_x, cols, box);
       for (Index r = 0; r < rows; ++r)
         transform_source(box + 2 * r * cols * L, cols, block.cols, to + (tile + r * block.cols) * row + c, product, row);

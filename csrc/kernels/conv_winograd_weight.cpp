@@ -93,8 +93,8 @@ class WinogradWeight {
               for (Index t = 0; t < rows * block.cols; ++t) store(place + p * product + t * b.width, Vec<T>{});
             return;
           }
-          const Planes<T> planes{g + (image * s_.out_channels + b.first + v) * plane,
-                                 g_ + s_.batch * s_.out_channels * plane, s_.out[1], s_.out[2]};
+          const Plane<T> planes{g + (image * s_.out_channels + b.first + v) * plane,
+                                g_ + s_.batch * s_.out_channels * plane, s_.out[1], s_.out[2], plane};
           gather_box(planes, std::min(L, r.outs - b.first - v), 2 * y, 2 * rows, 2 * block.col, cols, box);
           for (Index row = 0; row < rows; ++row)
             for (Index c = 0; c < block.cols; ++c, place += b.width) {
