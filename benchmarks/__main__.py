@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 import sys
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks import conv, report, rounds, startup
-from benchmarks.frameworks import FRAMEWORKS, installed
+from benchmarks import accuracy, conv, neighbour, report, rounds, startup
+from benchmarks.frameworks import FRAMEWORKS, installed, load
 from benchmarks.more_workloads import MORE
 from benchmarks.ops import rows as op_rows
 
@@ -37,6 +39,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", default="1,16,64", help="with --conv: batch sizes, by commas (1,16,64)")
     parser.add_argument("--overhead", action="store_true", help="what one small recorded op costs")
     parser.add_argument("--startup", action="store_true", help="import time, memory, size on disk")
+    parser.add_argument("--accuracy", action="store_true", help="errors in ulp against float64; names: families")
+    parser.add_argument("--neighbour", action="store_true", help="how steps slow while another process has one core")
     parser.add_argument(
         "--check", action="store_true", help="compare the first five losses from the same weights instead of timing"
     )
@@ -50,12 +54,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if args.double and not args.check:
         parser.error("--double goes with --check: timings are of float32")
     args.peers = [name for name in args.peers.split(",") if name]
-    known = [row.name for row in op_rows()] if args.ops else list(conv.MODELS) if args.conv else [*NAMES, *MORE]
+    known = (
+        [row.name for row in op_rows()] if args.ops
+        else list(conv.MODELS) if args.conv
+        else list(accuracy.FAMILIES) if args.accuracy
+        else [*NAMES, *MORE]
+    )  # fmt: skip
     for name in args.names:
         if name not in known:
             parser.error(f"nothing is called {name!r}; there are: {', '.join(known)}")
-    if not args.names and not args.ops and not args.conv:
-        args.names = list(MORE) if args.more else list(NAMES)
+    if not args.names and not (args.ops or args.conv or args.accuracy):
+        args.names = list(MORE if args.more else neighbour.WORKLOADS if args.neighbour else NAMES)
+    if args.neighbour and not hasattr(os, "sched_setaffinity"):
+        parser.error("--neighbour needs a system where a process can be pinned to a core (Linux)")
     if not all(part.isdigit() and int(part) > 0 for part in args.batches.split(",")):
         parser.error(f"--batches needs numbers of at least 1, by commas, got {args.batches!r}")
     for name in args.peers:
@@ -83,6 +94,10 @@ def main(argv: list[str] | None = None) -> int:
         ok = ops(args, frameworks, result)
     elif args.conv:
         ok = convolutions(args, frameworks, result)
+    elif args.accuracy:
+        ok = accuracies(args, frameworks, result)
+    elif args.neighbour:
+        ok = beside_neighbour(args, frameworks, result)
     elif args.overhead or args.startup:
         if args.overhead:
             ok = overhead(args, frameworks, result)
@@ -241,6 +256,60 @@ def overhead(args: argparse.Namespace, frameworks: list[str], result: dict[str, 
         if "error" in answer:
             print(f"{f}: {answer['error']}")
     return len(times) == len(frameworks)
+
+
+def accuracies(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
+    """Errors in ulp against float64, in this one process: nothing is timed."""
+    eager = [name for name in frameworks if name in ("tensorgrad", "torch")]
+    loaded = {name: load(FRAMEWORKS[name], args.threads) for name in eager}
+    reference = loaded.get("torch", loaded[args.us])
+    table, notes = [], []
+    result["accuracy"] = []
+    for row in accuracy.rows():
+        if args.names and row.family not in args.names:
+            continue
+        errors = accuracy.measure(row, loaded, reference)
+        behind = [p for p in eager if p != args.us and accuracy.worse(row, errors[args.us], errors[p])]
+        cells = [f"{errors[f].most:.3g}" for f in eager] + [f"{errors[f].mean:.3g}" for f in eager]
+        table.append([row.family, row.name, *cells, "worse" if behind else ""])
+        numbers = {f: {"max": e.most, "mean": e.mean} for f, e in errors.items()}
+        result["accuracy"].append({"family": row.family, "name": row.name, "ulp": numbers, "worse_than": behind})
+        if behind:
+            notes.append(f"{row.family}, {row.name}: less exact than {', '.join(behind)}")
+    head = ["family", "row", *(f"max {f}" for f in eager), *(f"mean {f}" for f in eager), ""]
+    report.print_table(head, table, "Errors in ulp against float64")
+    for note in notes:
+        print(note)
+    return not notes
+
+
+def beside_neighbour(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
+    """Steps while another process spins on one of the cores: how many times longer than without it."""
+    table, notes = [], []
+    result["neighbour"] = {}
+    for name in args.names:
+        measured = neighbour.measure(name, frameworks, args.threads)
+        good = [m for m in measured if m.error is None]
+        notes += [f"{name}, {m.name}: {m.error}" for m in measured if m.error]
+        for m in good:
+            quiet, busy = statistics.median(m.quiet), statistics.median(m.busy)
+            row = [report.seconds(quiet), report.seconds(busy), f"{m.slowdown:.2f}", f"{m.worst:.2f}"]
+            table.append([name, m.name, *row])
+            print(f"  {name}, {m.name}: {m.slowdown:.2f}", flush=True)
+        result["neighbour"][name] = {
+            m.name: {
+                "quiet_s": statistics.median(m.quiet),
+                "busy_s": statistics.median(m.busy),
+                "slowdown": m.slowdown,
+                "slowdown_95": m.worst,
+            }
+            for m in good
+        }
+    head = ["workload", "framework", "alone", "beside", "x", "x, 95th"]
+    report.print_table(head, table, "Steps alone and beside a process that spins on one of the cores (medians)")
+    for note in notes:
+        print(note)
+    return not notes
 
 
 def start(result: dict[str, Any]) -> None:

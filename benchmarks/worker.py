@@ -7,6 +7,7 @@ of steps of several frameworks can take turns: noise of the machine meets all of
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -53,10 +54,14 @@ class Worker:
         loss = self._step()
         return {"first_step_s": time.perf_counter() - start, "loss": number(loss)}
 
-    def steps(self, count: int) -> dict[str, Any]:
-        """Run ``count`` steps; the seconds of each, and the losses."""
-        times, losses = [], []
+    def steps(self, count: int, seconds: float = math.inf) -> dict[str, Any]:
+        """Run ``count`` steps, or until ``seconds`` have passed; the seconds of each, and the losses."""
+        times: list[float] = []
+        losses = []
+        end = time.perf_counter() + seconds
         for _ in range(count):
+            if times and time.perf_counter() > end:
+                break
             start = time.perf_counter()
             loss = self._step()
             times.append(time.perf_counter() - start)

@@ -6,6 +6,7 @@
 
 #include "../core/allocator.h"
 #include "../core/blas.h"
+#include "../core/cpus.h"
 #include "../core/parallel.h"
 
 namespace tg {
@@ -32,6 +33,7 @@ static void fill(pybind11::module_& m) {
   if (tg::import_numpy() < 0) throw py::error_already_set();
   m.def("set_num_threads", &tg::set_num_threads);
   m.def("num_threads", &tg::num_threads);
+  m.def("usable_cpus", &tg::usable_cpus, py::arg("proc") = "/proc");
   m.def("blas_load", [](const std::string& path) { tg::blas_load(path.c_str()); });
   m.def("blas_info", [] { return std::string(tg::blas_config()); });
   m.def("trim_memory", &tg::trim_memory);

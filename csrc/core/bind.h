@@ -3,6 +3,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <chrono>
+#include <thread>
+
 #include "array.h"
 
 namespace tg {
@@ -14,11 +17,24 @@ void run_binders(pybind11::module_& m);
 // Below this many elements releasing the interpreter's lock costs more than it gives.
 constexpr Index kReleaseFrom = 20000;
 
+struct StayIfUnwound {
+  bool back = false;
+  ~StayIfUnwound() {
+    while (!back) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+};
+
 class MaybeRelease {
  public:
   explicit MaybeRelease(Index work) : state_(work >= kReleaseFrom ? PyEval_SaveThread() : nullptr) {}
-  ~MaybeRelease() {
-    if (state_) PyEval_RestoreThread(state_);
+  // When the interpreter ends, up to 3.13 a daemon thread that asks for its lock is ended by pthread_exit, whose unwinding
+  // would cross C++ frames that must not throw, and release Python objects without the lock. Such a thread stays here
+  // until the process is gone, as Python itself lets it from 3.14 on.
+  ~MaybeRelease() noexcept(false) {
+    if (!state_) return;
+    StayIfUnwound guard;
+    PyEval_RestoreThread(state_);
+    guard.back = true;
   }
   MaybeRelease(const MaybeRelease&) = delete;
   MaybeRelease& operator=(const MaybeRelease&) = delete;
