@@ -39,7 +39,7 @@ void require_int_sizes(const char* what, Index m, Index n, Index k) {
               std::to_string(k) + " x " + std::to_string(n) + " has a side of 2^31 or more; multiply it in pieces");
 }
 
-// An array whose last two axes are matrices that BLAS (or an integer loop) can read; copied if it must be.
+// An array whose last two axes are matrices that a product can read; copied if it must be.
 struct Stack {
   py::object array;
   View v;
@@ -58,7 +58,7 @@ struct Stack {
   bool usable() {
     if (!element_strides(v, strides)) return false;
     if constexpr (std::is_integral_v<T>) return true;
-    else return blas_readable(matrix<T>(), rows(), cols()) || v.size() == 0;
+    else return readable(matrix<T>(), rows(), cols()) || v.size() == 0;
   }
   template <class T>
   Matrix<T> matrix() const { return {v.as<T>(), strides[v.ndim - 2], strides[v.ndim - 1]}; }
@@ -195,7 +195,7 @@ struct Folded {
   template <class T>
   bool ready() {
     const Matrix<T> m = matrix<T>();  // first: it sets rows and cols
-    return stack.rows_fold() && blas_readable(m, rows, cols);
+    return stack.rows_fold() && readable(m, rows, cols);
   }
   template <class T>
   Matrix<T> matrix() {

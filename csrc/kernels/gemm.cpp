@@ -5,6 +5,7 @@
 
 #include "../core/allocator.h"
 #include "../core/blas.h"
+#include "gemm_panels.h"
 #include "gemm_tasks.h"
 
 namespace tg {
@@ -29,9 +30,8 @@ struct Cut {
 
 constexpr Index kSmall = Index(1) << 18;  // multiplications done before a second thread pays
 
-// Each tile packs its operands anew: (128, 784) by (784, 512) runs at 99 GFLOP/s on one core in one piece, at 93 in
-// tiles of 128 x 128, at 87 in 128 x 64. So the longer side is cut first, tiles keep a side of 128 (256 in large
-// products), and there are few: 2 to 8, more only above 2^31 multiplications.
+// Complex products go to BLAS, whose tiles pack their operands anew. So the longer side is cut first, tiles keep a side of
+// 128 (256 in large products), and there are few: 2 to 8, more only above 2^31 multiplications.
 Cut cut_product(Index m, Index n, Index k, Index batch) {
   const Index work = m * n * k;
   Cut cut{m, n, 1, 1, 1};
@@ -111,7 +111,8 @@ void add_parts(const Planned<T>& p) {
 }  // namespace
 
 template <class T>
-bool blas_readable(const Matrix<T>& given, Index rows, Index cols) {
+bool readable(const Matrix<T>& given, Index rows, Index cols) {
+  if constexpr (std::is_floating_point_v<T>) return true;
   const Matrix<T> a = canonical(given, rows, cols);
   return (a.col == 1 && a.row >= cols && a.row < kBlasLimit) || (a.row == 1 && a.col >= rows && a.col < kBlasLimit);
 }
@@ -131,13 +132,12 @@ void gemm_block(Index m, Index n, Index k, Matrix<T> a, Matrix<T> b, T* c, Index
 }
 
 template <class T>
-void gemm(const std::vector<Gemm<T>>& products) {
+void blas_list(const std::vector<Gemm<T>>& products) {
   std::vector<Planned<T>> plans;
   Index tasks = 0, scratch = 0, work = 0;
   for (const Gemm<T>& g : products) {
-    if (g.m == 0 || g.n == 0 || g.batch == 0) continue;
     Planned<T> p{&g, cut_product(g.m, g.n, g.k, g.batch), 1, 0, tasks, nullptr};
-    if (p.cut.tiles() == 1) p.batch_grain = std::max<Index>(1, kSmall / std::max<Index>(1, g.m * g.n * g.k));
+    if (p.cut.tiles() == 1) p.batch_grain = std::max<Index>(1, kSmall / (g.m * g.n * g.k));
     p.tasks = divide_up(g.batch, p.batch_grain) * p.cut.tiles() * p.cut.parts;
     tasks += p.tasks;
     scratch += (p.cut.parts - 1) * g.batch * g.m * g.n;
@@ -165,11 +165,24 @@ void gemm(const std::vector<Gemm<T>>& products) {
 }
 
 template <class T>
+void gemm(const std::vector<Gemm<T>>& products) {
+  std::vector<Gemm<T>> whole;
+  for (const Gemm<T>& g : products) {
+    if (g.m == 0 || g.n == 0 || g.batch == 0) continue;
+    if (g.k > 0) whole.push_back(g);
+    else
+      for (Index i = 0; i < g.batch * g.m; ++i)
+        for (Index j = 0; j < g.n; ++j) g.c[i * g.n + j] = g.bias ? g.bias[j] : T(0);
+  }
+  if constexpr (std::is_floating_point_v<T>) panel_gemm(whole.data(), whole.size());
+  else blas_list(whole);
+}
+
+template <class T>
 void gemm(const Gemm<T>& g) {
-  if (g.m * g.n * g.k * g.batch >= 2 * kSmall) return gemm(std::vector<Gemm<T>>{g});
-  // Too small for threads: no plan, no list.
-  const Planned<T> p{&g, {g.m, g.n, 1, 1, 1}, g.batch, 1, 0, nullptr};
-  if (g.m > 0 && g.n > 0 && g.batch > 0) run_task(p, 0);
+  if constexpr (std::is_floating_point_v<T>)
+    if (g.m > 0 && g.n > 0 && g.k > 0 && g.batch > 0) return panel_gemm(&g, 1);
+  gemm(std::vector<Gemm<T>>{g});
 }
 
 // Rows of c in registers' reach: for each row, k outside and columns inside, so b and c are read along their rows.
@@ -196,7 +209,7 @@ void integer_gemm(const Gemm<T>& g) {
 }
 
 #define TG_GEMM(T)                                                                                     \
-  template bool blas_readable(const Matrix<T>&, Index, Index);                                         \
+  template bool readable(const Matrix<T>&, Index, Index);                                         \
   template void gemm_block(Index, Index, Index, Matrix<T>, Matrix<T>, T*, Index, bool, T);              \
   template void gemm(const std::vector<Gemm<T>>&);                                                      \
   template void gemm(const Gemm<T>&);

@@ -1,7 +1,8 @@
 // Matrix products over our thread pool: c = a b (+ bias) for a batch of matrices.
 //
-// Operands are read through element strides. Where one of a matrix's two strides is 1 BLAS takes it as it lies; else it
-// is copied once. Tiles, and cuts of the sum over k, depend on shapes alone, so the bits of c do not depend on threads.
+// Operands are read through element strides, float and double ones with whatever strides by our own tiles
+// (gemm_panels.h), complex ones by BLAS, where one stride is 1. How a product is cut depends on shapes alone, so the bits
+// of c do not depend on threads.
 #pragma once
 
 #include <complex>
@@ -22,9 +23,9 @@ struct Matrix {
 template <class T>
 void gemm_block(Index m, Index n, Index k, Matrix<T> a, Matrix<T> b, T* c, Index ldc, bool add, T alpha = T(1));
 
-// True where BLAS can read a (rows, cols) matrix in place.
+// True where a product can read a (rows, cols) matrix in place.
 template <class T>
-bool blas_readable(const Matrix<T>& a, Index rows, Index cols);
+bool readable(const Matrix<T>& a, Index rows, Index cols);
 
 template <class T>
 struct Gemm {

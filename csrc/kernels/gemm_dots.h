@@ -1,0 +1,98 @@
+// Products with at most three rows, or columns: dot products along k, so that the large operand is read once, in order.
+//
+// Four of its rows by all of the small one's at a time, each pair summed in one vector. Long sums are cut into stretches
+// whose sums are added in order.
+#pragma once
+
+#include <algorithm>
+
+#include "../core/allocator.h"
+#include "../core/lanes.h"
+#include "gemm.h"
+#include "gemm_tasks.h"
+
+namespace tg {
+
+// Many rows and few, both contiguous along k; where the product of row i and few row f goes, and what it starts from.
+template <class T>
+struct Dots {
+  const T *many, *few;
+  Index many_step, few_step, out_step, out_few_step;
+};
+
+template <class T, int R, int F>
+void dot_rows(const Dots<T>& d, Index row, Index k0, Index k1, T* out) {
+  using namespace lanes;
+  constexpr int L = Lanes<T>::count;
+  Vec<T> sum[R][F] = {};
+  const T* many = d.many + row * d.many_step;
+  Index k = k0;
+  for (; k + L <= k1; k += L) {
+    Vec<T> x[F];
+    for (int f = 0; f < F; ++f) x[f] = load(d.few + f * d.few_step + k);
+    for (int r = 0; r < R; ++r) {
+      const Vec<T> w = load(many + r * d.many_step + k);
+      for (int f = 0; f < F; ++f) sum[r][f] += w * x[f];
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int f = 0; f < F; ++f) {
+      T total = 0;
+      for (int l = 0; l < L; ++l) total += sum[r][f][l];
+      for (Index i = k; i < k1; ++i) total += many[r * d.many_step + i] * d.few[f * d.few_step + i];
+      out[(row + r) * d.out_step + f * d.out_few_step] = total;
+    }
+}
+
+template <class T>
+bool dots_fit(const Gemm<T>& g) {
+  return g.k >= 16 && ((g.n <= 3 && g.a.col == 1) || (g.m <= 3 && g.b.row == 1));
+}
+
+template <class T>
+void dots(const Gemm<T>& g, Index entry) {
+  constexpr Index kStretch = Index(1) << 15, kTask = Index(1) << 17;
+  Matrix<T> a = g.a, b = g.b;
+  if (g.a_offset) a.data += g.a_offset[entry];
+  if (g.b_offset) b.data += g.b_offset[entry];
+  T* c = g.c + entry * g.m * g.n;
+  const bool rows_are_many = g.n <= 3 && a.col == 1 && (g.m > 3 || b.row != 1 || g.m >= g.n);
+  const Index many = rows_are_many ? g.m : g.n, few = rows_are_many ? g.n : g.m;
+  Dots<T> d;
+  const Matrix<T> small = rows_are_many ? Matrix<T>{b.data, b.col, b.row} : a;  // (few, k)
+  d.many = rows_are_many ? a.data : b.data;
+  d.many_step = rows_are_many ? a.row : b.col;
+  Scratch<T> copy(small.col == 1 ? 0 : few * g.k);
+  d.few = small.data, d.few_step = small.row;
+  if (small.col != 1) {
+    for (Index f = 0; f < few; ++f)
+      for (Index k = 0; k < g.k; ++k) copy[f * g.k + k] = small.data[f * small.row + k * small.col];
+    d.few = copy.data(), d.few_step = g.k;
+  }
+  d.out_step = rows_are_many ? g.n : 1;
+  d.out_few_step = rows_are_many ? 1 : g.n;
+  const Index parts = divide_up(g.k, kStretch), size = many * few;
+  const Index grain = round_up(std::max<Index>(1, kTask / (few * std::min(g.k, kStretch))), 4);
+  Scratch<T> partial((parts - 1) * size);
+  for_each_task(divide_up(many, grain) * parts, [&](Index task) {
+    const Index part = task % parts, first = task / parts * grain, last = std::min(many, first + grain);
+    const Index k0 = part * kStretch, k1 = std::min(g.k, k0 + kStretch);
+    T* out = part == 0 ? c : partial.data() + (part - 1) * size;
+    auto run = [&](auto count) {
+      constexpr int F = count;
+      Index row = first;
+      for (; row + 4 <= last; row += 4) dot_rows<T, 4, F>(d, row, k0, k1, out);
+      for (; row < last; ++row) dot_rows<T, 1, F>(d, row, k0, k1, out);
+    };
+    if (few == 1) run(std::integral_constant<int, 1>{});
+    else if (few == 2) run(std::integral_constant<int, 2>{});
+    else run(std::integral_constant<int, 3>{});
+  });
+  for (Index part = 1; part < parts; ++part)
+    for (Index i = 0; i < size; ++i) c[i] += partial[(part - 1) * size + i];
+  if (g.bias)
+    for (Index i = 0; i < g.m; ++i)
+      for (Index j = 0; j < g.n; ++j) c[i * g.n + j] += g.bias[j];
+}
+
+}  // namespace tg
