@@ -48,6 +48,11 @@ SHAPES = [
     ((130, 257), (257, 190)),
     ((300, 64), (64, 1000)),
     ((40, 5000), (5000, 24)),
+    ((3, 70000), (70000, 40)),
+    ((50, 700), (700, 2)),
+    ((7, 600), (600, 45)),
+    ((97, 1025), (1025, 301)),
+    ((9, 20, 30), (9, 30, 40)),
     ((2, 3, 4), (2, 4, 5)),
     ((6, 1, 3, 4), (5, 4, 2)),
     ((4, 33, 70), (70, 65)),
@@ -88,7 +93,7 @@ def test_integers_wrap(dtype):
 
 
 def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
-    """The same values in memory in every way BLAS can or can't take."""
+    """The same values in memory in every way a product can or can't take."""
     gap = np.zeros((*x.shape[:-2], 2 * x.shape[-2], 3 * x.shape[-1]), x.dtype)
     gap[..., ::2, ::3] = x
     wide_rows = np.zeros((*x.shape[:-1], x.shape[-1] + 5), x.dtype)
@@ -104,7 +109,11 @@ def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("shapes", [((37, 20), (20, 45)), ((3, 9, 8), (3, 8, 11)), ((1, 20), (20, 1))], ids=str)
+@pytest.mark.parametrize(
+    "shapes",
+    [((37, 20), (20, 45)), ((3, 9, 8), (3, 8, 11)), ((1, 20), (20, 1)), ((2, 40), (40, 90)), ((7, 40), (40, 90))],
+    ids=str,
+)
 def test_matmul_reads_any_layout(shapes):
     rng = default_rng(1)
     a, b = (draw(rng, shape) for shape in shapes)
@@ -127,8 +136,13 @@ def test_broadcast_operands_are_not_copied_wrongly():
 
 
 @pytest.mark.parametrize(
-    "shapes", [((512, 300), (300, 700)), ((64, 20000), (20000, 32)), ((40, 60, 70), (40, 70, 50))], ids=str
-)
+    "shapes",
+    [
+        ((512, 300), (300, 700)), ((64, 20000), (20000, 32)), ((40, 60, 70), (40, 70, 50)), ((3, 70000), (70000, 5)),
+        ((6, 700), (700, 900)),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_same_bits_for_any_number_of_threads(shapes):
     rng = default_rng(3)
     a, b = (draw(rng, shape) for shape in shapes)
