@@ -71,13 +71,12 @@ Ref tuple_of(PyObject* const* items, Py_ssize_t n) {
   return made;
 }
 
-// Where the input's gradient goes (borrowed); null where Python must find it: a changed base, a later output.
+// Where the input's gradient goes (borrowed); null where Python must find it: the base of a view was changed.
 PyObject* edge_of(PyObject* x) {
   TensorObject* t = as_tensor(x);
   PyObject* base = t->f[TensorObject::kBase];
   if (base != Py_None && (!is_tensor(base) || t->f[TensorObject::kGeneration] != as_tensor(base)->f[TensorObject::kChanges]))
     return nullptr;  // numbers below 257 are one object each
-  if (PyLong_AsLong(t->f[TensorObject::kSlot]) != 0) return nullptr;
   PyObject* node = t->f[TensorObject::kNode];
   return node == Py_None ? x : node;
 }
@@ -92,6 +91,23 @@ PyObject* version_of(TensorObject* t) {
     set(cell, made);
   }
   return cell;
+}
+
+// Which outputs of their nodes the inputs are, where one is not the first. False with an error set.
+bool note_slots(NodeObject* node, PyObject* const* inputs, PyObject* const* edges, Py_ssize_t n) {
+  bool later = false;
+  for (Py_ssize_t i = 0; i < n && !later; ++i)
+    later = edges[i] != Py_None && PyLong_AsLong(as_tensor(inputs[i])->f[TensorObject::kSlot]) != 0;
+  if (!later) return true;
+  Ref slots(PyTuple_New(n));
+  if (!slots) return false;
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    PyObject* slot = edges[i] == Py_None ? PyLong_FromLong(0) : as_tensor(inputs[i])->f[TensorObject::kSlot];
+    if (edges[i] != Py_None) Py_INCREF(slot);
+    PyTuple_SET_ITEM(slots.get(), i, slot);
+  }
+  set(node->f[NodeObject::kSlots], slots.release());
+  return true;
 }
 
 // Appends the tensor's version to the node's list. False with an error set.
@@ -199,7 +215,7 @@ Recorded record_formula(OpObject* op, PyObject* const* inputs, PyObject* const* 
   set_borrowed(node->f[NodeObject::kOp], reinterpret_cast<PyObject*>(op));
   set_borrowed(node->f[NodeObject::kPlan], found);
   Ref all = tuple_of(edges, n);
-  if (!all) return kFailed;
+  if (!all || !note_slots(node, inputs, edges, n)) return kFailed;
   set(node->f[NodeObject::kEdges], all.release());
   if (used || uses_output) {
     if (used) {
@@ -310,7 +326,7 @@ Recorded record_op(OpObject* op, PyObject* const* inputs, PyObject* const* array
   if (attrs) set_borrowed(node->f[NodeObject::kAttrs], attrs);
   Ref all = tuple_of(edges, n);
   Ref saved(PyTuple_New(n));
-  if (!all || !saved) return kFailed;
+  if (!all || !saved || !note_slots(node, inputs, edges, n)) return kFailed;
   set(node->f[NodeObject::kEdges], all.release());
   for (Py_ssize_t i = 0; i < n; ++i) {
     PyObject* item = arrays[i];

@@ -65,6 +65,8 @@ def several_outputs() -> Any:
     values, index = x.sort(0)
     first, second = values.chunk(2, 0)
     mean_and_variance = tg.var_mean(x, 0)
+    q, r = tg.linalg.qr(x)  # the second output enters a formula, a record and a view
+    ((r * r).sum() + q.sum() * r.sum() + r.t()[0].sum()).backward(retain_graph=True)
     (first.sum() * second.sum() + mean_and_variance[0].sum()).backward()
     return values, index, x.grad
 

@@ -183,10 +183,10 @@ class CppBackend(NumpyBackend):
         return (super().cumprod if x.dtype.kind == "c" else self.c.cumprod)(x, dim=dim)
 
     def any(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-        return (super().any if x.dtype.name == "uint8" else self.c.any)(x, dim=dim, keepdim=keepdim)
+        return (super().any if x.dtype.char == "B" else self.c.any)(x, dim=dim, keepdim=keepdim)
 
     def all(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-        return (super().all if x.dtype.name == "uint8" else self.c.all)(x, dim=dim, keepdim=keepdim)
+        return (super().all if x.dtype.char == "B" else self.c.all)(x, dim=dim, keepdim=keepdim)
 
     def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
         (self.c.sgd_ if self.c.plain(params) else super().sgd_)(params, *lists, **how)
