@@ -2,7 +2,9 @@
 // over objects whose fields lie in C. Python's text stays the meaning: whatever is rare (views of changed bases, hooks,
 // anomaly mode, other arrays, errors) is handed to it, and where this module was not built all of it is.
 //
-// Measured for one small recorded op, forward and backward: 4.1 us in Python, of which the kernel is 0.4.
+// Measured, one small recorded op (x + 1, a chain of them), forward and backward: 4.1 us in Python, 1.1 us here, of
+// which 0.4 are the kernel. Fields in C are what makes the loops short: read from objects of Python, each costs as much as
+// in bytecode.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
