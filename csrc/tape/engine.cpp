@@ -8,6 +8,8 @@ namespace tape {
 
 namespace {
 
+constexpr Py_ssize_t kMostRead = 29;  // arrays and attributes that a derivative reads; Python serves what reads more
+
 // Nodes by falling numbers; each node stands in it once.
 struct HeapObject {
   PyObject_HEAD
@@ -92,7 +94,7 @@ PyObject* formula_gradients(PyObject* door, NodeObject* node, PyObject* g) {
   PyObject* kernel_op = plan->f[PlanObject::kKernel];
   if (kernel_op != Py_None) {
     PyObject *saved = node->f[NodeObject::kSaved], *outputs = node->f[NodeObject::kSavedOutputs];
-    PyObject* args[32];
+    PyObject* args[kMostRead + 1];
     Py_ssize_t n = 0;
     args[n++] = g;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(saved); ++i) args[n++] = PyTuple_GET_ITEM(saved, i);
@@ -142,7 +144,7 @@ PyObject* rule_gradients(PyObject* door, NodeObject* node, PyObject* g) {
   PyObject *saved = node->f[NodeObject::kSaved], *outputs = node->f[NodeObject::kSavedOutputs];
   PyObject *edges = node->f[NodeObject::kEdges], *attrs = node->f[NodeObject::kAttrs], *kept = op->f[OpObject::kKeptOutputs];
   const Py_ssize_t n = PyTuple_GET_SIZE(saved), named = PyTuple_GET_SIZE(kept), more = PyDict_GET_SIZE(attrs);
-  PyObject* args[40];
+  PyObject* args[kMostRead + 3];
   Py_ssize_t at = 0;
   args[at++] = door;
   args[at++] = g;
@@ -265,9 +267,11 @@ struct Pass {
     if (PyObject_TypeCheck(op, &OpType)) {
       OpObject* record = as_op(op);
       if (record->kind == OpObject::kUnknown && !prepare(record)) return nullptr;
-      if (record->kind == OpObject::kFormula) return formula_gradients(door, node, g);
-      if (record->kind == OpObject::kOp && PyTuple_Check(node->f[NodeObject::kEdges]) &&
-          PyTuple_GET_SIZE(node->f[NodeObject::kSaved]) + PyDict_GET_SIZE(node->f[NodeObject::kAttrs]) < 30)
+      const Py_ssize_t read = PyTuple_GET_SIZE(node->f[NodeObject::kSaved]) +
+                              PyTuple_GET_SIZE(node->f[NodeObject::kSavedOutputs]) +
+                              PyDict_GET_SIZE(node->f[NodeObject::kAttrs]);
+      if (read <= kMostRead && record->kind == OpObject::kFormula) return formula_gradients(door, node, g);
+      if (read <= kMostRead && record->kind == OpObject::kOp && PyTuple_Check(node->f[NodeObject::kEdges]))
         return rule_gradients(door, node, g);
     }
     PyObject* six[] = {op, door, reinterpret_cast<PyObject*>(node), g, node->f[NodeObject::kSaved],
@@ -318,8 +322,10 @@ PyObject* deliver(PyObject*, PyObject* const* args, Py_ssize_t count) {
         set(t->f[TensorObject::kGrad], made);
         continue;
       }
-    } else {
-      own = false;
+    } else if (own) {
+      Ref base(PyObject_GetAttrString(g, "base"));
+      if (!base) return nullptr;
+      own = !PyObject_TypeCheck(base.get(), Py_TYPE(g));
     }
     PyObject* four[] = {args[0], leaf, g, own ? Py_True : Py_False};
     Ref done(PyObject_VectorcallMethod(names.land, four, 4, nullptr));

@@ -25,6 +25,10 @@ def _x(*shape: int, seed: int = 0, grad: bool = True, dtype: str = "float32") ->
     return tg.tensor(values).requires_grad_(grad)
 
 
+_names = [f"x{i}" for i in range(35)]
+_product_of_35 = tg.elementwise(eval(f"lambda {', '.join(_names)}: {' * '.join(_names)}"), name="product_of_35")
+
+
 def _error(run: Callable[[], Any]) -> tuple[str, str]:
     try:
         run()
@@ -37,6 +41,7 @@ def formulas() -> Any:
     x, row, number, wide = _x(3, 4), _x(4, seed=1), _x(seed=2), _x(3, 4, seed=3, dtype="float64")
     y = ((x * row + number) / wide - x * 2 + 1.5 * row.tanh()).sqrt().exp() - x.clamp(0.7, 1.2)
     (y * y).sum().backward()
+    _product_of_35(*[row] * 35).sum().backward()
     return y, x.grad, row.grad, number.grad, wide.grad
 
 
