@@ -1,4 +1,4 @@
-// Forward: gates = x w_ih^T + b for all steps in one product, then step by step gates += h w_hh^T and the cell.
+// Forward: gates = x w_ih^T for all steps in one product, then step by step gates += h w_hh^T + b and the cell.
 //
 // The recurrent product, a few rows by all weights, is where a BLAS that packs the weights at every call is weak (53 to 65
 // GFLOP/s of 90 on one Zen 3 core). Here they are packed once, in panels of the columns of a few units for all gates; a
@@ -29,7 +29,8 @@ class Forward : RecurrentWalk<T> {
       : Base(layer), out_(out), h_n_(h_n), c_n_(c_n), kept_(kept), blocks_(divide_up(a.hidden, kWide)),
         pack_(a.steps() > 1), panels_(pack_ ? blocks_ * a.gates() * a.state * kWide : 0),
         projection_(a.w_hr ? divide_up(a.state, kWide) * a.hidden * kWide : 0),
-        product_(pack_ ? 0 : a.batch() * a.gates() * a.hidden), wide_(a.w_hr ? a.batch() * a.hidden : 0) {}
+        product_(pack_ ? 0 : a.batch() * a.gates() * a.hidden), wide_(a.w_hr ? a.batch() * a.hidden : 0),
+        bias_(a.gates() * a.hidden) {}
 
   void run() {
     if (a.cell == Cell::lstm) {
@@ -39,8 +40,8 @@ class Forward : RecurrentWalk<T> {
     pack();
     const Index width = a.gates() * a.hidden, all = a.steps();
     const Index piece = kept_.gates ? all : std::max<Index>(1, kPieceElements / std::max<Index>(1, a.batch() * width));
-    Scratch<T> gates(kept_.gates ? 0 : std::min(all, piece) * a.batch() * width), bias(width);
-    add_biases(bias.data());
+    Scratch<T> gates(kept_.gates ? 0 : std::min(all, piece) * a.batch() * width);
+    add_biases();
     for (Index k0 = 0; k0 < all; k0 += piece) {
       const Index k1 = std::min(all, k0 + piece);
       const Index low = std::min(this->step(k0), this->step(k1 - 1)), high = std::max(this->step(k0), this->step(k1 - 1));
@@ -51,7 +52,6 @@ class Forward : RecurrentWalk<T> {
       g.a = {a.x + first_row_ * a.inputs, a.inputs, 1};
       g.b = {a.w_ih, 1, a.inputs};
       g.c = gates_;
-      g.bias = a.b_ih || a.b_hh ? bias.data() : nullptr;
       gemm(g);
       this->for_steps(k0, k1, false, a.w_hr != nullptr, blocks_, units_per_group(),
                       [&](Index k, Index r0, Index r1, Index u0, Index u1) { run_step(k, r0, r1, u0, u1); });
@@ -67,10 +67,10 @@ class Forward : RecurrentWalk<T> {
   int units_per_group() const { return a.gates() == 1 ? 4 : 1; }
 
   // Of GRU's state share only reset and update take theirs here; the new gate's is multiplied by the reset gate.
-  void add_biases(T* bias) const {
+  void add_biases() const {
     const Index h = a.hidden;
     for (Index j = 0; j < a.gates() * h; ++j)
-      bias[j] = (a.b_ih ? a.b_ih[j] : T(0)) + (a.b_hh && (a.cell != Cell::gru || j < 2 * h) ? a.b_hh[j] : T(0));
+      bias_[j] = (a.b_ih ? a.b_ih[j] : T(0)) + (a.b_hh && (a.cell != Cell::gru || j < 2 * h) ? a.b_hh[j] : T(0));
   }
 
   void pack() {
@@ -136,18 +136,20 @@ class Forward : RecurrentWalk<T> {
     T unused[kWide];
     T* gates = gates_ + (at - first_row_) * a.gates() * a.hidden + unit;
     T* kept = kept_.cells ? kept_.cells + at * a.hidden + unit : unused;
+    const T* bias = bias_.data() + unit;
     switch (a.cell) {
       case Cell::lstm:
-        lstm_units(n, gates, a.hidden, sum, apart, c_n_ + r * a.hidden + unit, kept, to);
+        lstm_units(n, gates, a.hidden, sum, apart, bias, c_n_ + r * a.hidden + unit, kept, to);
         break;
       case Cell::gru: {
         T none[kWide] = {};
-        const T* bias = a.b_hh ? a.b_hh + 2 * a.hidden + unit : none;
-        gru_units(n, gates, a.hidden, sum, apart, bias, this->before(k, r, out_, a.state, a.h0) + unit, kept, to);
+        const T* state_bias = a.b_hh ? a.b_hh + 2 * a.hidden + unit : none;
+        gru_units(n, gates, a.hidden, sum, apart, bias, state_bias, this->before(k, r, out_, a.state, a.h0) + unit, kept,
+                  to);
         break;
       }
       default:
-        plain_units(a.cell == Cell::relu, n, gates, sum, to);
+        plain_units(a.cell == Cell::relu, n, gates, sum, bias, to);
     }
   }
 
@@ -172,7 +174,7 @@ class Forward : RecurrentWalk<T> {
   Kept<T> kept_;
   Index blocks_;
   bool pack_;
-  Scratch<T> panels_, projection_, product_, wide_;  // wide: the hidden state before its projection
+  Scratch<T> panels_, projection_, product_, wide_, bias_;  // wide: the hidden state before its projection
   T* gates_ = nullptr;
   Index first_row_ = 0;
 };

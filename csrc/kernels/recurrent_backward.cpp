@@ -96,15 +96,19 @@ class Backward : RecurrentWalk<T> {
     }
   }
 
+  // Where the gradient to a row of out lies.
+  const T* seed(Index k, Index r) const {
+    const Index t = this->step(k);
+    return seeds_.out + (seeds_.packed ? this->row(t, r) * seeds_.g_row : r * seeds_.g_row + t * seeds_.g_step);
+  }
+
   // Adds what arrives from outside.
   void gather(int n, Index k, Index r, Index unit, T* __restrict dh) const {
     T* __restrict carry = carry_.data() + r * a.state + unit;
     for (int j = 0; j < n; ++j) dh[j] += carry[j];
     if (a.cell != Cell::gru && !this->has(k + 1, r)) std::fill_n(carry, n, T(0));
     if (!seeds_.out) return;
-    const Index t = this->step(k);
-    const T* __restrict g = seeds_.out + unit +
-                            (seeds_.packed ? this->row(t, r) * seeds_.g_row : r * seeds_.g_row + t * seeds_.g_step);
+    const T* __restrict g = seed(k, r) + unit;
     for (int j = 0; j < n; ++j) dh[j] += g[j];
   }
 
@@ -128,7 +132,7 @@ class Backward : RecurrentWalk<T> {
       const Index at = this->row(this->step(k), r + i);
       const T *o = kept_.gates + at * fed_ + 3 * a.hidden, *c = kept_.cells + at * a.hidden;
       T* h = wide_.data() + at * a.hidden;
-      for (Index j = 0; j < a.hidden; ++j) h[j] = o[j] * lane::tanh(c[j]);
+      for (Index j = 0; j < a.hidden; ++j) h[j] = o[j] * gate_tanh(c[j]);
     }
   }
 

@@ -14,27 +14,57 @@ namespace tg {
 
 #define TG_CELL inline __attribute__((always_inline))
 
-template <class T>
-TG_CELL void sigmoid_run(int n, T* __restrict to, const T* __restrict sum, T* __restrict copy) {
-  for (int j = 0; j < n; ++j) to[j] = copy[j] = lane::sigmoid(to[j] + sum[j]);
-}
-template <class T>
-TG_CELL void tanh_run(int n, T* __restrict to, const T* __restrict sum, T* __restrict copy) {
-  for (int j = 0; j < n; ++j) to[j] = copy[j] = lane::tanh(to[j] + sum[j]);
+// e^y for |y| <= 87: without the second scale by which lane::exp reaches subnormal and largest results.
+inline float exp_of_gate(float y) {
+  const float t = lane::fma_(y, 1.44269504f, lane::kRoundF);
+  const float k = t - lane::kRoundF;
+  float r = lane::fma_(k, -0.693145752f, y);
+  r = lane::fma_(k, -1.42860677e-6f, r);
+  return (lane::fma_(lane::exp_tail(r), r * r, r) + 1.0f) *
+         lane::power_of_two(lane::bits<std::int32_t>(t) - lane::kRoundBitsF);
 }
 
-// gates: the input's share, with its blocks `hidden` apart, overwritten by the activated gates; sums: the state's share,
-// `step` apart. c is the cell, updated; kept receives a copy.
+// Within 2 ulp where the gate is at least 2^-126, and that where it should be less.
+inline float gate_sigmoid(float x) {
+  float y = x < -87.0f ? -87.0f : x;
+  y = y > 87.0f ? 87.0f : y;
+  return 1.0f / (1.0f + exp_of_gate(-y));
+}
+inline double gate_sigmoid(double x) { return lane::sigmoid(x); }
+
+// lane::tanh with that exponential.
+inline float gate_tanh(float x) {
+  const float a = std::fabs(x), z = x * x;
+  const float p = lane::horner(z, -0.333333313f, 0.133332014f, -0.0539460182f, 0.0216961652f, -0.00816521049f,
+                               0.00213102112f);
+  const float large = 1.0f - 2.0f / (exp_of_gate(2.0f * (a > 10.0f ? 10.0f : a)) + 1.0f);
+  return a < 0.625f ? lane::fma_(p * z, x, x) : std::copysign(large, x);
+}
+inline double gate_tanh(double x) { return lane::tanh(x); }
+
 template <class T>
-TG_CELL void lstm_units(int n, T* gates, Index hidden, const T* sums, Index step, T* __restrict c, T* __restrict kept,
+TG_CELL void sigmoid_run(int n, T* __restrict to, const T* __restrict sum, const T* __restrict bias, T* __restrict copy) {
+  for (int j = 0; j < n; ++j) to[j] = copy[j] = gate_sigmoid(to[j] + sum[j] + bias[j]);
+}
+template <class T>
+TG_CELL void tanh_run(int n, T* __restrict to, const T* __restrict sum, const T* __restrict bias, T* __restrict copy) {
+  for (int j = 0; j < n; ++j) to[j] = copy[j] = gate_tanh(to[j] + sum[j] + bias[j]);
+}
+
+// gates: the input's share, with its blocks `hidden` apart as those of bias, overwritten by the activated gates; sums: the
+// state's share, `step` apart. c is the cell, updated; kept receives a copy.
+template <class T>
+TG_CELL void lstm_units(int n, T* gates, Index hidden, const T* sums, Index step, const T* bias, T* __restrict c, T* __restrict kept,
                         T* __restrict h) {
   T i[kPanel<T>], f[kPanel<T>], g[kPanel<T>], o[kPanel<T>];
-  sigmoid_run(n, gates, sums, i);
-  sigmoid_run(n, gates + hidden, sums + step, f);
-  tanh_run(n, gates + 2 * hidden, sums + 2 * step, g);
-  sigmoid_run(n, gates + 3 * hidden, sums + 3 * step, o);
-  for (int j = 0; j < n; ++j) c[j] = kept[j] = lane::fma_(f[j], c[j], i[j] * g[j]);
-  for (int j = 0; j < n; ++j) h[j] = o[j] * lane::tanh(kept[j]);
+  sigmoid_run(n, gates, sums, bias, i);
+  sigmoid_run(n, gates + hidden, sums + step, bias + hidden, f);
+  tanh_run(n, gates + 2 * hidden, sums + 2 * step, bias + 2 * hidden, g);
+  sigmoid_run(n, gates + 3 * hidden, sums + 3 * step, bias + 3 * hidden, o);
+  for (int j = 0; j < n; ++j) f[j] = lane::fma_(f[j], c[j], i[j] * g[j]);
+  for (int j = 0; j < n; ++j) h[j] = o[j] * gate_tanh(f[j]);
+  for (int j = 0; j < n; ++j) c[j] = f[j];
+  for (int j = 0; j < n; ++j) kept[j] = f[j];
 }
 
 template <class T>
@@ -44,7 +74,7 @@ TG_CELL void lstm_units_backward(int n, const T* gates, Index hidden, const T* _
   const T *i = gates, *f = gates + hidden, *g = gates + 2 * hidden, *o = gates + 3 * hidden;
   T d[kPanel<T>], next[kPanel<T>], a[kPanel<T>];
   for (int j = 0; j < n; ++j) {
-    const T t = lane::tanh(c[j]);
+    const T t = gate_tanh(c[j]);
     d[j] = dc[j] + dh[j] * o[j] * (T(1) - t * t);
     a[j] = dh[j] * t * o[j] * (T(1) - o[j]);
   }
@@ -59,18 +89,21 @@ TG_CELL void lstm_units_backward(int n, const T* gates, Index hidden, const T* _
   for (int j = 0; j < n; ++j) dg[j] = next[j];
 }
 
-// bias: of the state's share of the new gate; kept: that share, bias included.
+// state_bias: of the state's share of the new gate; kept: that share, bias included.
 template <class T>
-TG_CELL void gru_units(int n, T* gates, Index hidden, const T* sums, Index step, const T* __restrict bias,
-                       const T* __restrict before, T* __restrict kept, T* __restrict h) {
+TG_CELL void gru_units(int n, T* gates, Index hidden, const T* sums, Index step, const T* bias,
+                       const T* __restrict state_bias, const T* __restrict before, T* __restrict kept, T* __restrict h) {
   T r[kPanel<T>], z[kPanel<T>];
-  sigmoid_run(n, gates, sums, r);
-  sigmoid_run(n, gates + hidden, sums + step, z);
+  sigmoid_run(n, gates, sums, bias, r);
+  sigmoid_run(n, gates + hidden, sums + step, bias + hidden, z);
   T* __restrict fresh = gates + 2 * hidden;
-  const T* __restrict share = sums + 2 * step;
-  for (int j = 0; j < n; ++j) kept[j] = share[j] + bias[j];
-  for (int j = 0; j < n; ++j) fresh[j] = lane::tanh(lane::fma_(r[j], kept[j], fresh[j]));
-  for (int j = 0; j < n; ++j) h[j] = lane::fma_(z[j], before[j], (T(1) - z[j]) * fresh[j]);
+  const T *__restrict share = sums + 2 * step, *__restrict own = bias + 2 * hidden;
+  T fed[kPanel<T>];
+  for (int j = 0; j < n; ++j) fed[j] = share[j] + state_bias[j];
+  for (int j = 0; j < n; ++j) r[j] = gate_tanh(lane::fma_(r[j], fed[j], fresh[j] + own[j]));
+  for (int j = 0; j < n; ++j) h[j] = lane::fma_(z[j], before[j], (T(1) - z[j]) * r[j]);
+  for (int j = 0; j < n; ++j) fresh[j] = r[j];
+  for (int j = 0; j < n; ++j) kept[j] = fed[j];
 }
 
 // to: d new | d reset | d update | d (state's share of new), blocks `hidden` apart; dh becomes its direct share of the
@@ -93,14 +126,15 @@ TG_CELL void gru_units_backward(int n, const T* gates, Index hidden, const T* __
 }
 
 template <class T>
-TG_CELL void plain_units(bool relu, int n, const T* __restrict gates, const T* __restrict sums, T* __restrict h) {
+TG_CELL void plain_units(bool relu, int n, const T* __restrict gates, const T* __restrict sums, const T* __restrict bias,
+                         T* __restrict h) {
   if (relu)
     for (int j = 0; j < n; ++j) {
-      const T total = gates[j] + sums[j];
+      const T total = gates[j] + sums[j] + bias[j];
       h[j] = total <= T(0) ? T(0) : total;  // NaN stays
     }
   else
-    for (int j = 0; j < n; ++j) h[j] = lane::tanh(gates[j] + sums[j]);
+    for (int j = 0; j < n; ++j) h[j] = gate_tanh(gates[j] + sums[j] + bias[j]);
 }
 
 template <class T>
