@@ -18,6 +18,7 @@ import numpy as np
 from ..autograd.grad_mode import no_grad
 from ..errors import require_extra
 from ..io.atomic import atomic_file
+from . import recurrent  # noqa: F401 - its translations enter the table
 from .call import Call, flat, recorded
 from .graph import Graph
 from .sizes import OnnxExporterError
@@ -85,7 +86,8 @@ def export(
 ) -> ONNXProgram:
     """Write a model's forward pass as an ONNX graph.
 
-    Control flow in Python is that of the run; an RNN is written step by step, for the length it was given.
+    Control flow in Python is that of the run. LSTM, GRU and RNN are single operators; on packed sequences, with a
+    projection or in another dtype than float32 they are written step by step, for the length they were given.
 
     Args:
         model: a Module, or any function of tensors; evaluated in evaluation mode, and left as it was.

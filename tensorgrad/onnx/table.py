@@ -21,7 +21,7 @@ __all__ = ["TABLE", "translated"]
 Translation = Callable[..., Any]
 TABLE: dict[str, Translation] = {}
 
-_ONLY_IF: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
+ONLY_IF: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
     # with a mask a whole row may be hidden: Softmax gives NaN there, the definition 0
     "attention": lambda inputs, attrs: inputs[3] is None,
 }
@@ -30,7 +30,7 @@ _END = np.iinfo(np.int64).max
 
 def translated(op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> bool:
     """Whether the table has this call."""
-    return op.name in TABLE and (op.name not in _ONLY_IF or _ONLY_IF[op.name](inputs, attrs))
+    return op.name in TABLE and (op.name not in ONLY_IF or ONLY_IF[op.name](inputs, attrs))
 
 
 def translates(*names: str) -> Callable[[Translation], Translation]:

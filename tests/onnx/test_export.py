@@ -59,7 +59,7 @@ class Recurrent(nn.Module):
     def __init__(self, kind, **how):
         super().__init__()
         self.rnn = kind(3, 4, batch_first=True, **how)
-        self.head = nn.Linear(4 * (2 if how.get("bidirectional") else 1), 2)
+        self.head = nn.Linear(how.get("proj_size", 4) * (2 if how.get("bidirectional") else 1), 2)
 
     def forward(self, x):
         out, state = self.rnn(x)
@@ -130,7 +130,10 @@ MODELS = {
     "LSTM": (lambda: Recurrent(nn.LSTM, num_layers=2), floats(5, 3)),
     "bidirectional LSTM": (lambda: Recurrent(nn.LSTM, bidirectional=True), floats(5, 3)),
     "GRU": (lambda: Recurrent(nn.GRU), floats(4, 3)),
+    "GRU without bias": (lambda: Recurrent(nn.GRU, bidirectional=True, bias=False), floats(4, 3)),
     "RNN": (lambda: Recurrent(nn.RNN), floats(4, 3)),
+    "RNN with relu": (lambda: Recurrent(nn.RNN, nonlinearity="relu", bidirectional=True), floats(4, 3)),
+    "LSTM, projected": (lambda: Recurrent(nn.LSTM, proj_size=2), floats(5, 3)),
     "GPT": (lambda: GPT(False), tokens(6)),
     "GPT with its mask": (lambda: GPT(True), tokens(6)),
     "attention": (lambda: Attention(), floats(5, 8)),
@@ -175,6 +178,24 @@ def test_models_at_several_batch_sizes(name):
     model.eval()
     for n in (1, 2, 5):
         agree(session, model, inputs(n))
+
+
+@pytest.mark.parametrize("kind", ("LSTM", "GRU", "RNN"))
+def test_a_recurrent_layer_is_one_node_for_any_length(kind):
+    layer = getattr(nn, kind)(3, 4).eval()
+    axes = {"x": {0: "time", 1: "batch"}, "h": {1: "batch"}}
+    start = lambda n: (tg.randn(1, n, 4),) * 2 if kind == "LSTM" else tg.randn(1, n, 4)  # noqa: E731
+    names = ["x", "h", "c"] if kind == "LSTM" else ["x", "h"]
+    if kind == "LSTM":
+        axes["c"] = {1: "batch"}
+    program = tg.onnx.export(layer, (tg.randn(5, 2, 3), start(2)), input_names=names, dynamic_axes=axes)
+    assert [node.op_type for node in program.model_proto.graph.node].count(kind) == 1
+    session = runtime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for steps, n in ((1, 1), (9, 3)):
+        x, state = tg.randn(steps, n, 3), start(n)
+        given = dict(zip(names, [part.numpy() for part in flat((x, state))], strict=True))
+        for a, b in zip(session.run(None, given), flat(layer(x, state)), strict=True):
+            np.testing.assert_allclose(a, b.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", (17, 18, 21))
