@@ -35,8 +35,8 @@ def _gates(g: Graph, x: Value, mode: str) -> Value:
 
 def _stacked(g: Graph, *parts: Value) -> str:
     """With an axis for the direction; biases one after the other."""
-    known = [g.initializers.get(part.name) for part in parts]
-    if all(array is not None for array in known):
+    known = [g.initializers[part.name] for part in parts if part.name in g.initializers]
+    if len(known) == len(parts):
         return g.initializer(np.concatenate(known)[None], parts[0].name)
     joined = parts[0].name if len(parts) == 1 else g.node("Concat", *parts, axis=0)
     return g.node("Unsqueeze", joined, g.constant([0]))
