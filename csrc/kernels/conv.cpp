@@ -1,9 +1,10 @@
-// 1x1 with unit stride is a product of matrices, one channel per group a sum of shifted planes; all else goes through
-// the shared walk.
+// 1x1 is a product of matrices (of what a stride keeps, copied together), one channel per group a sum of shifted pixels,
+// 3x3 with unit stride goes by Winograd's algorithm; all else through the shared walk.
 #include "conv.h"
 
 #include <algorithm>
 
+#include "../core/allocator.h"
 #include "conv_depthwise.h"
 #include "conv_walk.h"
 #include "conv_weight.h"
@@ -16,6 +17,44 @@ namespace {
 
 bool pointwise(const ConvShape& s) {
   return s.taps() == 1 && s.stride == Triple{1, 1, 1} && s.padding == Triple{0, 0, 0};
+}
+
+// One tap and no padding: a product of matrices with what the stride leaves of the input.
+bool strided_pointwise(const ConvShape& s) {
+  return s.taps() == 1 && s.stride != Triple{1, 1, 1} && s.padding == Triple{0, 0, 0};
+}
+
+ConvShape without_stride(ConvShape s) {
+  s.in = s.out;
+  s.stride = {1, 1, 1};
+  return s;
+}
+
+// small (planes, out) = what the stride keeps of large (planes, in)
+template <class T>
+void keep_strided(const ConvShape& s, Index planes, const T* large, T* small) {
+  for_each_task(planes, [&](Index i) {
+    T* to = small + i * s.out_plane();
+    for (Index d = 0; d < s.out[0]; ++d)
+      for (Index h = 0; h < s.out[1]; ++h, to += s.out[2]) {
+        const T* from = large + i * s.in_plane() + (d * s.stride[0] * s.in[1] + h * s.stride[1]) * s.in[2];
+        for (Index w = 0; w < s.out[2]; ++w) to[w] = from[w * s.stride[2]];
+      }
+  });
+}
+
+// large (planes, in) = small (planes, out) where the stride keeps it, zero between
+template <class T>
+void spread_strided(const ConvShape& s, Index planes, const T* small, T* large) {
+  for_each_task(planes, [&](Index i) {
+    const T* from = small + i * s.out_plane();
+    std::fill_n(large + i * s.in_plane(), s.in_plane(), T(0));
+    for (Index d = 0; d < s.out[0]; ++d)
+      for (Index h = 0; h < s.out[1]; ++h, from += s.out[2]) {
+        T* to = large + i * s.in_plane() + (d * s.stride[0] * s.in[1] + h * s.stride[1]) * s.in[2];
+        for (Index w = 0; w < s.out[2]; ++w) to[w * s.stride[2]] = from[w];
+      }
+  });
 }
 
 bool depthwise(const ConvShape& s) { return s.groups > 1 && s.in_per_group() == 1 && s.out_per_group() <= 4; }
@@ -50,6 +89,11 @@ void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* 
   if (depthwise(s)) return depthwise_forward(s, x, w, bias, y);
   if (pointwise(s) && bias == nullptr)
     return multiply_planes(s, {w, s.in_per_group(), 1}, s.out_per_group(), s.in_per_group(), s.in_plane(), x, y);
+  if (strided_pointwise(s) && bias == nullptr) {
+    Scratch<T> kept(s.batch * s.in_channels * s.out_plane());
+    keep_strided(s, s.batch * s.in_channels, x, kept.data());
+    return conv_forward<T>(without_stride(s), kept.data(), w, nullptr, y);
+  }
   if (winograd_fits(s)) return winograd_forward(s, x, w, bias, y);
   ConvOperands<T> op;
   op.batch = s.batch;
@@ -77,6 +121,11 @@ void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
   if (depthwise(s)) return depthwise_input_grad(s, g, w, gx);
   if (pointwise(s))
     return multiply_planes(s, {w, 1, s.in_per_group()}, s.in_per_group(), s.out_per_group(), s.in_plane(), g, gx);
+  if (strided_pointwise(s)) {
+    Scratch<T> kept(s.batch * s.in_channels * s.out_plane());
+    conv_input_grad(without_stride(s), g, w, kept.data());
+    return spread_strided(s, s.batch * s.in_channels, kept.data(), gx);
+  }
   if (winograd_fits(s)) return winograd_input_grad(s, g, w, gx);
   ConvOperands<T> op;
   op.batch = s.batch;

@@ -159,8 +159,6 @@ class WinogradWeight {
 
 }  // namespace
 
-bool winograd_fits_weight(const ConvShape& s) { return winograd_fits(s); }
-
 template <class T>
 void winograd_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
   WinogradWeight<T>(s, g, x, gw).run();

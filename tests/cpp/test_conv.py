@@ -116,6 +116,9 @@ CASES = [
     Case((1, 16, 5, 391), (16, 16, 3, 3), (1, 1), (1, 1), (1, 1)),
     Case((9, 70, 4, 4), (150, 70, 3, 3), (1, 1), (1, 1), (1, 1)),
     Case((2, 300, 6, 5), (90, 300, 3, 3), (1, 1), (1, 1), (1, 1)),
+    # 1x1 with a stride, groups, an input the stride does not reach the end of
+    Case((3, 12, 9, 8), (10, 6, 1, 1), (2, 3), (0, 0), (1, 1), 2),
+    Case((2, 5, 5, 6, 7), (4, 5, 1, 1, 1), (2, 1, 3), (0, 0, 0), (1, 1, 1)),
     # depthwise: several bands of rows, short rows, strides, two outputs a channel, volumes
     Case((2, 19, 70, 75), (19, 1, 3, 3), (1, 1), (1, 1), (1, 1), 19),
     Case((3, 11, 7, 3), (22, 1, 3, 3), (2, 2), (1, 1), (1, 1), 11),
