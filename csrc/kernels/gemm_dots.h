@@ -51,7 +51,7 @@ bool dots_fit(const Gemm<T>& g) {
 
 template <class T>
 void dots(const Gemm<T>& g, Index entry) {
-  constexpr Index kStretch = Index(1) << 15, kTask = Index(1) << 17;
+  constexpr Index kStretch = Index(1) << 12, kTask = Index(1) << 17;
   Matrix<T> a = g.a, b = g.b;
   if (g.a_offset) a.data += g.a_offset[entry];
   if (g.b_offset) b.data += g.b_offset[entry];

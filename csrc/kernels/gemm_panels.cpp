@@ -89,11 +89,11 @@ void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, In
       const T* b = copied ? s.copy(k, panel) : s.b.data + k * s.b.row + panel * kColumns<T>;
       const Index b_step = copied ? kColumns<T> : s.b.row;
       tile::Target<T> target{nullptr, g.n, std::min<Index>(kColumns<T>, s.j0 + s.columns - j), nullptr, 0};
-      if (begins && g.bias) target.start = g.bias + j;
+      if (begins && g.bias) target.add = g.bias + j;
       for (Index i = i0; i < i1;) {
         const int tall = tile::height(i1 - i);
         target.c = c + i * g.n + j;
-        if (!begins) target.start = target.c, target.start_step = g.n;
+        if (!begins) target.add = target.c, target.add_step = g.n;
         const T* top = a_in_place ? rows + (i - i0) * a.row : rows_packed + (i - i0) * depth;
         tile::run(tall, depth, top, a.row, a_in_place, b, b_step, target);
         i += tall;

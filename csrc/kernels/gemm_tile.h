@@ -62,39 +62,19 @@ inline void copy_few(const T* from, Index count, T* to) {
 // The largest piece of a copy of fewer than n elements.
 constexpr int piece_of(int n) { return n <= 2 ? 1 : 2 * piece_of((n + 1) / 2); }
 
-// Where the sums of a tile start, and where they go. `columns` may be fewer than the vectors hold.
+// Where the sums of a tile go, and what is added to them. `columns` may be fewer than the vectors hold.
 template <class T>
 struct Target {
   T* c;
   Index ldc, columns;
-  const T* start;  // null for zero; the bias (start_step 0), or c itself
-  Index start_step;
+  const T* add;  // null for nothing; the bias (add_step 0), or c itself
+  Index add_step;
 };
 
 template <class T, int R, int V, class A>
 void run(Index k, const A a, const T* b, Index b_step, const Target<T>& t) {
   constexpr int L = Lanes<T>::count;
-  Vec<T> sum[R][V];
-  const bool whole = t.columns == V * L;
-  T edge[R * V * L];  // a tile of few columns starts and ends here
-  if (!t.start) {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = Vec<T>{};
-  } else {
-    const T* from = t.start;
-    Index step = t.start_step;
-    if (!whole) {
-      std::fill_n(edge, R * V * L, T(0));
-      for (int r = 0; r < R; ++r) copy_few<piece_of(V * L)>(from + r * step, t.columns, edge + r * V * L);
-      from = edge, step = V * L;
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = load(from + r * step + v * L);
-  }
+  Vec<T> sum[R][V] = {};
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) __builtin_prefetch(t.c + r * t.ldc, 1);
 #pragma GCC unroll 4
@@ -108,6 +88,23 @@ void run(Index k, const A a, const T* b, Index b_step, const Target<T>& t) {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[r][v] += x * bv[v];
     }
+  }
+  // What the sums are added to comes last: begun with, it would make one long sum of all stretches of k, with ten times
+  // the error.
+  const bool whole = t.columns == V * L;
+  T edge[R * V * L];  // a tile of few columns ends here
+  if (t.add) {
+    const T* from = t.add;
+    Index step = t.add_step;
+    if (!whole) {
+      std::fill_n(edge, R * V * L, T(0));
+      for (int r = 0; r < R; ++r) copy_few<piece_of(V * L)>(from + r * step, t.columns, edge + r * V * L);
+      from = edge, step = V * L;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] += load(from + r * step + v * L);
   }
   T* to = whole ? t.c : edge;
   const Index step = whole ? t.ldc : V * L;
