@@ -49,8 +49,12 @@ class ScanKernels:
         return xp.where(xp.isfinite(high.real), high + xp.log(1 + xp.exp(low - high)), high)
 
     def linear_recurrence(self, a: Any, b: Any, *, dim: int) -> Any:
-        """A stretch of the recurrence maps ``h`` to ``a h + b``; two neighbouring stretches make one."""
-        slope, value = wide(a).copy(), wide(b).copy()
+        """A stretch of the recurrence maps ``h`` to ``a h + b``; two neighbouring stretches make one.
+
+        In double: in single, cumprod's gradient erred 2.5 times as much as PyTorch's.
+        """
+        double = np.promote_types(wide(b).dtype, np.float64)
+        slope, value = wide(a).astype(double), wide(b).astype(double)
         with np.errstate(all="ignore"):
             for before, after in _distances(value.ndim, dim, value.shape[dim]):
                 value[after] = value[after] + slope[after] * value[before]
