@@ -1,4 +1,4 @@
-"""``python -m benchmarks [names] [--more] [--peers torch,torch-compile,jax] [--ops] [--conv] [--check] ...``."""
+"""``python -m benchmarks [names] [--more] [--peers torch,jax] [--ops [--sizes 1e2,1e4]] [--conv] [--check] ...``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import accuracy, conv, neighbour, report, rounds, startup
 from benchmarks.frameworks import FRAMEWORKS, installed, load
 from benchmarks.more_workloads import MORE
+from benchmarks.ops import SIZES
 from benchmarks.ops import rows as op_rows
 
 NAMES = ("tiny", "mlp", "cnn", "resnet18", "gpt-micro", "gpt", "lstm", "chain")
@@ -32,7 +33,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="steps of each framework (as many as fit in a few seconds)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each framework (2)")
     parser.add_argument("--json", metavar="FILE", help="write all numbers there, with date, machine and versions")
-    parser.add_argument("--ops", action="store_true", help="single ops, forward and forward + backward")
+    parser.add_argument("--ops", action="store_true", help="single ops of several sizes, forward and with backward")
+    parser.add_argument(
+        "--sizes", help="with --ops: numbers of elements, by commas (1e2,1e4,1e6,1e7 and rows of one size)"
+    )
     parser.add_argument(
         "--conv", action="store_true", help=f"convolutions, forward and both gradients; names: {', '.join(conv.MODELS)}"
     )
@@ -53,6 +57,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.double and not args.check:
         parser.error("--double goes with --check: timings are of float32")
+    if args.sizes is not None and not args.ops:
+        parser.error("--sizes goes with --ops")
+    try:
+        args.sizes = None if args.sizes is None else [int(float(size)) for size in args.sizes.split(",")]
+    except ValueError:
+        parser.error(f"--sizes: {args.sizes!r} are not numbers")
+    if args.sizes is not None and min(args.sizes) < 16:
+        parser.error("--sizes must be at least 16")
     args.peers = [name for name in args.peers.split(",") if name]
     known = (
         [row.name for row in op_rows()] if args.ops
@@ -179,34 +191,41 @@ def check(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any
 
 
 def ops(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
-    """Single ops, forward and forward + backward."""
+    """Single ops: a line per op and peer, columns of sizes, forward and with backward; then all cells that lose."""
     jax = [name for name in frameworks if FRAMEWORKS[name].module == "jax" or FRAMEWORKS[name].compiled]
     frameworks = [name for name in frameworks if name not in jax]
     if jax:
         print(f"left out of --ops, whose rows are eager and in PyTorch's style: {', '.join(jax)}")
+    asked = [row for row in op_rows() if not args.names or row.name in args.names]
     jobs = [
-        (row.name, backward)
-        for row in op_rows()
-        if not args.names or row.name in args.names
+        (row.name, size, backward)
+        for row in asked
+        for size in ((args.sizes or SIZES) if not row.fixed else (0,) if args.sizes is None or args.names else ())
         for backward in ((False, True) if row.backward else (False,))
     ]
     peers = [name for name in frameworks if name != args.us]
-    table, notes = [], []
-    result["ops"] = []
-    for (name, backward), answers in rounds.in_turn(
-        frameworks, args.threads, jobs, lambda p, job: p.ask("prepare_op", name=job[0], backward=job[1])
+    cells: list[dict[str, Any]] = []
+    notes = []
+    for (name, size, backward), answers in rounds.in_turn(
+        frameworks,
+        args.threads,
+        jobs,
+        lambda p, job: p.ask("prepare_op", name=job[0], size=job[1], backward=job[2]),
     ):
-        label = f"{name} + backward" if backward else name
-        times = {f: answer["s"] for f, answer in answers.items() if "s" in answer}
+        times = {f: answer["s"] for f, answer in answers.items() if answer.get("s")}
         shapes: list[list[int]] = next((answer["shapes"] for answer in answers.values() if "shapes" in answer), [])
-        ratios = {p: times[p] / times[args.us] for p in peers if p in times and args.us in times}
-        row = [label, " ".join("x".join(map(str, shape)) for shape in shapes)]
-        row += [f"{times[f] * 1e6:.1f}" if f in times else "-" for f in frameworks]
-        table.append(row + [f"{ratios[p]:.2f}" if p in ratios else "-" for p in peers])
-        notes += [f"{label}, {f}: {answer['error']}" for f, answer in answers.items() if "error" in answer]
-        result["ops"].append({"op": label, "shapes": shapes, "seconds": times, "ratios": ratios})
-    head = ["op", "inputs", *(f"{f} us" for f in frameworks), *(f"x {p}" for p in peers)]
-    report.print_table(head, table, "Single ops: microseconds, x = times faster than")
+        ratios = {p: rounds.ratio_of_turns(times[p], times[args.us]) for p in peers if p in times and args.us in times}
+        cell = {
+            "op": name, "size": size, "backward": backward, "shapes": shapes, "ratios": ratios,
+            "seconds": {f: statistics.median(turns) for f, turns in times.items()},
+        }  # fmt: skip
+        cells.append(cell)
+        notes += [f"{_cell_name(cell)}, {f}: {answer['error']}" for f, answer in answers.items() if "error" in answer]
+        line = "  ".join(f"{f} {report.seconds(s)}" for f, s in cell["seconds"].items())
+        print(f"  {_cell_name(cell)}: {line}", flush=True)
+    result["ops"] = cells
+    for peer in peers:
+        _print_ratios(cells, peer)
     for note in notes:
         print(note)
     return not notes
@@ -224,8 +243,9 @@ def convolutions(args: argparse.Namespace, frameworks: list[str], result: dict[s
         frameworks, args.threads, jobs, lambda p, job: p.ask("prepare_conv", **conv.command(job))
     ):
         layer, batch, kind = job
-        times = {f: answer["s"] for f, answer in answers.items() if "s" in answer}
-        ratios = {p: times[p] / times[args.us] for p in peers if p in times and args.us in times}
+        turns = {f: answer["s"] for f, answer in answers.items() if answer.get("s")}
+        times = {f: statistics.median(s) for f, s in turns.items()}
+        ratios = {p: rounds.ratio_of_turns(turns[p], turns[args.us]) for p in peers if p in turns and args.us in turns}
         row = [str(layer), str(batch), kind, *(f"{times[f] * 1e3:.3f}" if f in times else "-" for f in frameworks)]
         row += [f"{ratios[p]:.2f}" if p in ratios else "-" for p in peers]
         row.append(f"{layer.flops() * batch / times[args.us] / 1e9:.0f}" if args.us in times else "-")
@@ -242,13 +262,40 @@ def convolutions(args: argparse.Namespace, frameworks: list[str], result: dict[s
     return not notes
 
 
+LOSING = 0.9  # slower than a peer by more than 10 %
+
+
+def _cell_name(cell: dict[str, Any]) -> str:
+    """ "sort 1e6 + backward" """
+    size = f" {cell['size']:.0e}".replace("e+0", "e") if cell["size"] else ""
+    return f"{cell['op']}{size}{' + backward' if cell['backward'] else ''}"
+
+
+def _print_ratios(cells: list[dict[str, Any]], peer: str) -> None:
+    columns = sorted({(cell["size"], cell["backward"]) for cell in cells})
+    found = {(cell["op"], cell["size"], cell["backward"]): cell["ratios"].get(peer) for cell in cells}
+    head = ["op", *(f"{f'{size:.0e}'.replace('e+0', 'e') if size else 'own'}{' +b' * back}" for size, back in columns)]
+    table = []
+    for name in dict.fromkeys(cell["op"] for cell in cells):
+        ratios = [found.get((name, *column)) for column in columns]
+        table.append([name, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
+    report.print_table(head, table, f"Single ops: times faster than {peer} (+b: with backward)")
+    losers = sorted(
+        (cell for cell in cells if cell["ratios"].get(peer, 1.0) < LOSING), key=lambda cell: cell["ratios"][peer]
+    )
+    print(f"\n{len(losers)} of {sum(peer in cell['ratios'] for cell in cells)} cells below {LOSING}")
+    for cell in losers:
+        times = ", ".join(f"{f} {report.seconds(s)}" for f, s in cell["seconds"].items())
+        print(f"  {cell['ratios'][peer]:.2f}  {_cell_name(cell)}  ({times})")
+
+
 def overhead(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any]) -> bool:
     """One small recorded op, forward and backward, out of a chain of a thousand additions of eight numbers."""
     frameworks = [name for name in frameworks if FRAMEWORKS[name].module != "jax" and not FRAMEWORKS[name].compiled]
     ((_, answers),) = rounds.in_turn(
-        frameworks, args.threads, ["chain"], lambda p, job: p.ask("prepare_op", name=job, backward=True)
+        frameworks, args.threads, ["chain"], lambda p, job: p.ask("prepare_op", name=job, size=0, backward=True)
     )
-    times = {f: answer["s"] / 1000 for f, answer in answers.items() if "s" in answer}
+    times = {f: statistics.median(answer["s"]) / 1000 for f, answer in answers.items() if answer.get("s")}
     result["overhead"] = times
     table = [[f, f"{t * 1e6:.2f}"] for f, t in times.items()]
     report.print_table(["framework", "us"], table, "One small recorded op, forward and backward (chain of 1,000 adds)")

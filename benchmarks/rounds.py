@@ -133,15 +133,18 @@ def losses(name: str, frameworks: Iterable[str], threads: int, steps: int = 5, d
     return results
 
 
+TURNS = 5
+
+
 def in_turn(
     frameworks: Iterable[str], threads: int, jobs: Iterable[Any], prepare: Callable[[Process, Any], dict[str, Any]]
 ) -> Iterable[tuple[Any, dict[str, dict[str, Any]]]]:
-    """For each job: prepare it on every framework, then time it in three turns; yields the best seconds of each."""
+    """For each job: prepare it on every framework, then time it turn by turn; "s" holds the seconds of each turn."""
     processes = [Process(framework, threads) for framework in frameworks]
     try:
         for job in jobs:
-            answers: dict[str, dict[str, Any]] = {process.name: {} for process in processes}
-            for turn in range(4):
+            answers: dict[str, dict[str, Any]] = {process.name: {"s": []} for process in processes}
+            for turn in range(1 + TURNS):
                 for process in processes:
                     answer = answers[process.name]
                     if "error" in answer:
@@ -150,13 +153,18 @@ def in_turn(
                         if turn == 0:
                             answer.update(prepare(process, job))
                         else:
-                            answer["s"] = min(process.ask("op", seconds=0.03)["s"], answer.get("s", 1e9))
+                            answer["s"].append(process.ask("op")["s"])
                     except WorkerError as error:
                         answer["error"] = str(error)
             yield job, answers
     finally:
         for process in processes:
             process.__exit__()
+
+
+def ratio_of_turns(peer: list[float], ours: list[float]) -> float:
+    """How many times faster we are: the median over turns of the ratios."""
+    return statistics.median(theirs / mine for theirs, mine in zip(peer, ours, strict=True))
 
 
 class _noting:

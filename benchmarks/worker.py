@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks.frameworks import FRAMEWORKS, Framework, limit_cores, load, memory_mb, number
+
+
+BLOCK_SECONDS = 0.008
+BLOCKS = 3
 
 
 class Worker:
@@ -26,6 +31,7 @@ class Worker:
         self.job: Any = None
         self.index = 0
         self.call: Callable[[], Any] | None = None
+        self.count = 1
 
     def hello(self) -> dict[str, Any]:
         return {"import_s": self.import_s, "rss_mb": memory_mb("VmRSS")}
@@ -74,13 +80,21 @@ class Worker:
         # Losses are kept until the end of a block: without the graph behind them.
         return loss.detach() if hasattr(loss, "detach") else loss
 
-    def prepare_op(self, name: str, backward: bool) -> dict[str, Any]:
+    def prepare_op(self, name: str, size: int, backward: bool) -> dict[str, Any]:
         """Make one op of the table ready for ``op``; answers with the shapes of its inputs."""
         from benchmarks import ops
 
-        self.call, shapes = ops.prepare(name, self.ns, backward)
-        self.call()
+        self.call = None  # the last op's tensors go before new ones come
+        self.call, shapes = ops.prepare(name, self.ns, size, backward)
+        self._calibrate()
         return {"shapes": shapes}
+
+    def _calibrate(self) -> None:
+        """How many calls make a block."""
+        count = 1
+        while (spent := self._block(count)) < BLOCK_SECONDS / 4:
+            count = max(count + 1, min(4 * count, int(count * BLOCK_SECONDS / max(spent, 1e-7))))
+        self.count = max(1, int(count * BLOCK_SECONDS / spent))
 
     def prepare_conv(self, layer: dict[str, int], batch: int, kind: str) -> dict[str, Any]:
         """Make one convolution of ``benchmarks.conv`` ready for ``op``."""
@@ -88,28 +102,24 @@ class Worker:
 
         self.call = None  # the last one's arrays die before the next one's are made
         self.call = conv.prepare(conv.Layer(**layer), batch, kind, self.ns)
-        self.call()
+        self._calibrate()
         return {}
 
-    def op(self, seconds: float) -> dict[str, Any]:
-        """Seconds per call, best of what fits in ``seconds``: a single op is too short for medians of single calls."""
+    def op(self) -> dict[str, Any]:
+        """Seconds per call: the median of blocks of calls, a small op being too short for the clock. The first block
+        wakes the cores up and is not counted, unless one call is longer than all of that."""
+        blocks = [self._block(self.count)]
+        if blocks[0] < 4 * BLOCK_SECONDS:
+            blocks = [self._block(self.count) for _ in range(BLOCKS)]
+        return {"s": statistics.median(blocks) / self.count}
+
+    def _block(self, count: int) -> float:
         assert self.call is not None
-        count, spent = 1, 0.0
-        while spent < seconds / 5:
-            start = time.perf_counter()
-            for _ in range(count):
-                self.call()
-            spent = time.perf_counter() - start
-            per_call = spent / count
-            count = max(count + 1, int(count * 2))
-        count = max(1, int(seconds / 5 / per_call))
-        times = []
-        for _ in range(4 if per_call < seconds else 2):
-            start = time.perf_counter()
-            for _ in range(count):
-                self.call()
-            times.append((time.perf_counter() - start) / count)
-        return {"s": min(times)}
+        call = self.call
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        return time.perf_counter() - start
 
     def memory(self) -> dict[str, Any]:
         return {"peak_mb": memory_mb("VmHWM")}

@@ -1,4 +1,4 @@
-// sort and topk along an axis.
+// sort, topk, kthvalue and medians along an axis.
 #include "../kernels/sort.h"
 
 #include <limits>
@@ -37,7 +37,7 @@ py::object finish(py::object values, py::object indices, DType stored) {
 }
 
 py::object sort(py::handle array, Index dim, bool descending, bool stable) {
-  (void)stable;  // always stable: a radix sort is, and costs nothing more
+  (void)stable;  // always stable: a radix sort is
   const View x = view(array, "sort");
   const DType compute = sort_compute("sort", x);
   Lines lines(x, 0);
@@ -81,11 +81,48 @@ py::object topk(py::handle array, Index k, Index dim, bool largest, bool sorted)
   return finish(values, indices, x.dtype);
 }
 
+// The element at one place of each line, and where it is.
+py::object select(const char* op, Middle which, py::handle array, Index k, Index dim, bool keepdim) {
+  const View x = view(array, op);
+  const DType compute = sort_compute(op, x);
+  Lines lines(x, 0);
+  const LineShape s = lines_of(op, x, dim, lines);
+  if (which == Middle::kth ? k < 1 || k > s.length : s.length < 1 && s.outer * s.inner > 0)
+    throw py::value_error(std::string(op) + ": there is no such place along dim " + std::to_string(dim) + " of shape " +
+                          to_string(x.shape_vector()));
+  Shape shape = x.shape_vector();
+  if (x.ndim && keepdim) shape[size_t(dim)] = 1;
+  else if (x.ndim) shape.erase(shape.begin() + dim);
+  const py::object source = ready(x, compute);
+  py::object values = empty(compute, shape), indices = empty(DType::Int64, shape);
+  visit_sortable(op, compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T* from = data_of<T>(source);
+    T* to = data_of<T>(values);
+    int64_t* at = data_of<int64_t>(indices);
+    MaybeRelease unlock(lines.size());
+    if (lines.size()) select_lines(s, which, k - 1, from, to, at);
+  });
+  return finish(values, indices, x.dtype);
+}
+
 }  // namespace
 
 TG_BINDINGS(sort) {
   m.def("sort", sort, py::arg("x"), py::arg("dim"), py::arg("descending") = false, py::arg("stable") = true);
   m.def("topk", topk, py::arg("x"), py::arg("k"), py::arg("dim"), py::arg("largest") = true, py::arg("sorted") = true);
+  m.def(
+      "kthvalue",
+      [](py::handle x, Index k, Index dim, bool keepdim) { return select("kthvalue", Middle::kth, x, k, dim, keepdim); },
+      py::arg("x"), py::arg("k"), py::arg("dim"), py::arg("keepdim") = false);
+  m.def(
+      "median_dim",
+      [](py::handle x, Index dim, bool keepdim) { return select("median", Middle::median, x, 1, dim, keepdim); },
+      py::arg("x"), py::arg("dim"), py::arg("keepdim") = false);
+  m.def(
+      "nanmedian_dim",
+      [](py::handle x, Index dim, bool keepdim) { return select("nanmedian", Middle::nanmedian, x, 1, dim, keepdim); },
+      py::arg("x"), py::arg("dim"), py::arg("keepdim") = false);
 }
 
 }  // namespace tg
