@@ -1,8 +1,9 @@
-// gather, scatter, scatter_add, index_select, index_add, embedding and its gradient. Indices may not be negative, as in
-// PyTorch; every one is checked before anything is written.
+// gather, scatter and its kin, index_select, index_add, embedding and its gradient, bincount. Indices may not be negative,
+// as in PyTorch; every one is checked before anything is written.
 #include "../kernels/index.h"
 
-#include "lines.h"
+#include "../core/fastcall.h"
+#include "index_target.h"
 
 namespace tg {
 namespace {
@@ -20,32 +21,6 @@ py::object checked_index(const char* op, const View& index, Index limit) {
                           " is out of range for an axis of length " + std::to_string(limit) +
                           (limit ? "; valid: 0 to " + std::to_string(limit - 1) : ""));
   return plain;
-}
-
-// A private contiguous copy, in the type additions are done in.
-py::object copy_for_writing(const View& x, DType type) {
-  py::object made = ready(x, type);
-  if (!made.is(py::reinterpret_borrow<py::object>(x.array))) return made;
-  py::object out = empty(type, x.shape_vector());
-  std::memcpy(data_of<char>(out), data_of<char>(made), size_t(x.size() * size_of(type)));
-  return out;
-}
-
-// Integers add in uint64, where wrapping is defined; narrow floats in float.
-DType add_compute(DType type) {
-  if (is_complex(type) || type == DType::Float32 || type == DType::Float64) return type;
-  return is_narrow_float(type) ? DType::Float32 : DType::Int64;
-}
-
-template <class F>
-void visit_add(DType type, F f) {
-  switch (type) {
-    case DType::Float32: return f(float{});
-    case DType::Float64: return f(double{});
-    case DType::Complex64: return f(c64{});
-    case DType::Complex128: return f(c128{});
-    default: return f(uint64_t{});
-  }
 }
 
 // Shapes as gather and scatter see them: a 0-d array is one of length 1.
@@ -75,7 +50,7 @@ struct Axes {
   Index limit() const { return data[size_t(shape.dim)]; }
 };
 
-py::object gather(py::handle array, py::handle index_, Index dim) {
+py::object gather_(py::handle array, py::handle index_, Index dim) {
   const View x = view(array, "gather"), i = view(index_, "gather: index");
   const Axes axes("gather", x, i, nullptr, dim);
   const py::object index = checked_index("gather", i, axes.limit());
@@ -89,40 +64,58 @@ py::object gather(py::handle array, py::handle index_, Index dim) {
   return out;
 }
 
-py::object scatter(py::handle array, py::handle index_, py::handle src_, Index dim) {
-  const View x = view(array, "scatter"), i = view(index_, "scatter: index"), src = view(src_, "scatter: src");
-  require_dtype("scatter", "src", src, x.dtype);
-  const Axes axes("scatter", x, i, &src, dim);
-  const py::object index = checked_index("scatter", i, axes.limit());
-  const py::object source = ready(src);
-  py::object out = copy_for_writing(x, x.dtype);
-  const char* from = data_of<char>(source);
-  const int64_t* at = data_of<int64_t>(index);
-  char* to = data_of<char>(out);
-  MaybeRelease unlock(i.size());
-  if (i.size()) scatter_items(axes.shape, size_of(x.dtype), to, at, from);
-  return out;
+// The arguments of scatter and its kin, checked.
+struct Scattered {
+  Scattered(const char* op, py::handle array, py::handle index_, py::handle src_, py::handle dim, bool adds)
+      : x(view(array, op)), i(view(index_, "scatter: index")), src(view(src_, "scatter: src")),
+        axes(op, x, i, &src, py::cast<Index>(dim)), compute(adds ? add_compute(x.dtype) : x.dtype) {
+    require_dtype(op, "src", src, x.dtype);
+    index = checked_index(op, i, axes.limit());
+    source = ready(src, compute);
+  }
+  const int64_t* at() const { return data_of<int64_t>(index); }
+
+  View x, i, src;
+  Axes axes;
+  DType compute;
+  py::object index, source;
+};
+
+// `into`: over the memory of x, which is returned.
+py::object scatter_(const Arguments<4>& a, bool into) {
+  const Scattered s("scatter", a[0], a[1], a[2], a[3], false);
+  Target to(s.x, s.compute, into);
+  if (s.i.size()) {
+    char* data = to.data<char>();
+    const char* from = data_of<char>(s.source);
+    MaybeRelease unlock(s.i.size());
+    scatter_items(s.axes.shape, size_of(s.compute), data, s.at(), from);
+  }
+  return to.finish();
 }
 
-py::object scatter_add_(py::handle array, py::handle index_, py::handle src_, Index dim) {
-  const View x = view(array, "scatter_add"), i = view(index_, "scatter_add: index"), src = view(src_, "scatter_add: src");
-  require_dtype("scatter_add", "src", src, x.dtype);
-  const Axes axes("scatter_add", x, i, &src, dim);
-  const py::object index = checked_index("scatter_add", i, axes.limit());
-  const DType compute = add_compute(x.dtype);
-  const py::object source = ready(src, compute);
-  py::object out = copy_for_writing(x, compute);
-  if (i.size()) {
-    const int64_t* at = data_of<int64_t>(index);
-    visit_add(compute, [&](auto t) {
+py::object scatter_combine_(const char* op, Combine how, const Arguments<4>& a, bool into) {
+  const Scattered s(op, a[0], a[1], a[2], a[3], true);
+  if (how != Combine::add && is_complex(s.compute))
+    throw py::type_error(std::string(op) + ": this kernel takes no complex numbers");
+  Target to(s.x, s.compute, into);
+  if (s.i.size())
+    visit_add(s.compute, [&](auto t) {
       using T = decltype(t);
-      const T* from = data_of<T>(source);
-      T* to = data_of<T>(out);
-      MaybeRelease unlock(i.size());
-      scatter_add(axes.shape, to, at, from);
+      T* data = to.data<T>();
+      const T* from = data_of<T>(s.source);
+      MaybeRelease unlock(s.i.size());
+      scatter_combine(how, s.axes.shape, data, s.at(), from);
     });
-  }
-  return compute == x.dtype ? out : ready_as(out, x.dtype);
+  return to.finish();
+}
+
+Combine combine_named(py::handle name) {
+  const std::string text = py::cast<std::string>(name);
+  if (text == "prod") return Combine::multiply;
+  if (text == "amax") return Combine::largest;
+  if (text == "amin") return Combine::smallest;
+  throw py::value_error("scatter_reduce: reduce must be 'prod', 'amax' or 'amin', got '" + text + "'");
 }
 
 void require_vector(const char* op, const View& index) {
@@ -130,7 +123,7 @@ void require_vector(const char* op, const View& index) {
     throw py::value_error(std::string(op) + ": index has shape " + to_string(index.shape_vector()) + ", expected one axis");
 }
 
-py::object index_select(py::handle array, py::handle index_, Index dim) {
+py::object index_select_(py::handle array, py::handle index_, Index dim) {
   const View x = view(array, "index_select"), i = view(index_, "index_select: index");
   require_vector("index_select", i);
   const int axis = x.ndim == 0 && dim == 0 ? 0 : checked_axis("index_select", dim, x);
@@ -151,8 +144,9 @@ py::object index_select(py::handle array, py::handle index_, Index dim) {
   return out;
 }
 
-py::object index_add(py::handle array, py::handle index_, py::handle src_, Index dim) {
-  const View x = view(array, "index_add"), i = view(index_, "index_add: index"), src = view(src_, "index_add: src");
+py::object index_add_(const Arguments<4>& a, bool into) {
+  const View x = view(a[0], "index_add"), i = view(a[1], "index_add: index"), src = view(a[2], "index_add: src");
+  const Index dim = py::cast<Index>(a[3]);
   require_vector("index_add", i);
   require_dtype("index_add", "src", src, x.dtype);
   const int axis = x.ndim == 0 && dim == 0 ? 0 : checked_axis("index_add", dim, x);
@@ -163,19 +157,19 @@ py::object index_add(py::handle array, py::handle index_, py::handle src_, Index
   const py::object index = checked_index("index_add", i, lines.length);
   const DType compute = add_compute(x.dtype);
   const py::object source = ready(src, compute);
-  py::object out = copy_for_writing(x, compute);
+  Target to(x, compute, into);
   const int64_t* at = data_of<int64_t>(index);
   visit_add(compute, [&](auto t) {
     using T = decltype(t);
     const T* from = data_of<T>(source);
-    T* to = data_of<T>(out);
+    T* data = to.data<T>();
     MaybeRelease unlock(src.size());
-    add_slabs(lines.outer, lines.length, i.size(), lines.inner, to, at, from, -1);
+    add_slabs(lines.outer, lines.length, i.size(), lines.inner, data, at, from, -1);
   });
-  return compute == x.dtype ? out : ready_as(out, x.dtype);
+  return to.finish();
 }
 
-py::object embedding(py::handle weight, py::handle index_) {
+py::object embedding_(py::handle weight, py::handle index_) {
   const View w = view(weight, "embedding: weight"), i = view(index_, "embedding: index");
   if (w.ndim != 2)
     throw py::value_error("embedding: weight has shape " + to_string(w.shape_vector()) + ", expected (rows, width)");
@@ -222,18 +216,71 @@ py::object embedding_backward(py::handle g_, py::handle index_, Index num_embedd
   return compute == g.dtype ? out : ready_as(out, g.dtype);
 }
 
+py::object bincount_(py::handle x_, py::handle weights_, py::handle minlength_) {
+  const View x = view(x_, "bincount");
+  if (x.ndim != 1) throw py::value_error("bincount: needs one dimension, got shape " + to_string(x.shape_vector()));
+  const Index least = py::cast<Index>(minlength_), n = x.size();
+  if (least < 0) throw py::value_error("bincount: minlength must not be negative, got " + std::to_string(least));
+  const py::object values = ready(x, DType::Int64);
+  const int64_t* at = data_of<int64_t>(values);
+  IndexRange range{0, -1};
+  if (n) range = range_of(at, n);
+  if (range.low < 0) throw py::index_error("bincount: the input has a negative element, " + std::to_string(range.low) + ".");
+  if (range.high == INT64_MAX) throw std::bad_alloc();
+  const Index bins = std::max(least, range.high + 1);
+  if (weights_.is_none()) {
+    py::object out = empty(DType::Int64, Shape{bins});
+    int64_t* to = data_of<int64_t>(out);
+    MaybeRelease unlock(n + bins);
+    count_values(n, at, bins, to);
+    return out;
+  }
+  const View w = view(weights_, "bincount: weights");
+  require_shape("bincount", "weights", w, Shape{n});
+  const DType compute = w.dtype == DType::Float32 ? DType::Float32 : DType::Float64;
+  if (!is_floating(w.dtype)) throw py::type_error("bincount: this kernel takes floating weights");
+  const py::object weights = ready(w, compute);
+  py::object out = empty(compute, Shape{bins});
+  visit_real("bincount", compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T* from = data_of<T>(weights);
+    T* to = data_of<T>(out);
+    MaybeRelease unlock(n + bins);
+    add_weights(n, at, bins, from, to);
+  });
+  return out;
+}
+
 }  // namespace
 
+FAST_BINDING(gather, 3, "x", "index", "dim") { return gather_(a[0], a[1], py::cast<Index>(a[2])); }
+FAST_BINDING(index_select, 3, "x", "index", "dim") { return index_select_(a[0], a[1], py::cast<Index>(a[2])); }
+FAST_BINDING(embedding, 2, "weight", "index") { return embedding_(a[0], a[1]); }
+FAST_BINDING(scatter, 4, "x", "index", "src", "dim") { return scatter_(a, false); }
+FAST_BINDING(scatter_into, 4, "x", "index", "src", "dim") { return scatter_(a, true); }
+FAST_BINDING(scatter_add, 4, "x", "index", "src", "dim") {
+  return scatter_combine_("scatter_add", Combine::add, a, false);
+}
+FAST_BINDING(scatter_add_into, 4, "x", "index", "src", "dim") {
+  return scatter_combine_("scatter_add", Combine::add, a, true);
+}
+FAST_BINDING(scatter_reduce, 5, "x", "index", "src", "dim", "reduce") {
+  return scatter_combine_("scatter_reduce", combine_named(a[4]), {a[0], a[1], a[2], a[3]}, false);
+}
+FAST_BINDING(scatter_reduce_into, 5, "x", "index", "src", "dim", "reduce") {
+  return scatter_combine_("scatter_reduce", combine_named(a[4]), {a[0], a[1], a[2], a[3]}, true);
+}
+FAST_BINDING(index_add, 4, "x", "index", "src", "dim") { return index_add_(a, false); }
+FAST_BINDING(index_add_into, 4, "x", "index", "src", "dim") { return index_add_(a, true); }
+FAST_BINDING(bincount, 3, "x", "weights", "minlength") { return bincount_(a[0], a[1], a[2]); }
+
 TG_BINDINGS(index) {
-  using py::arg;
-  m.def("gather", gather, arg("x"), arg("index"), arg("dim"));
-  m.def("scatter", scatter, arg("x"), arg("index"), arg("src"), arg("dim"));
-  m.def("scatter_add", scatter_add_, arg("x"), arg("index"), arg("src"), arg("dim"));
-  m.def("index_select", index_select, arg("x"), arg("index"), arg("dim"));
-  m.def("index_add", index_add, arg("x"), arg("index"), arg("src"), arg("dim"));
-  m.def("embedding", embedding, arg("weight"), arg("index"));
-  m.def("embedding_backward", embedding_backward, arg("g"), arg("index"), arg("num_embeddings"),
-        arg("padding_idx") = py::none());
+  for (PyMethodDef* each : {&fast_gather, &fast_index_select, &fast_embedding, &fast_scatter, &fast_scatter_into,
+                            &fast_scatter_add, &fast_scatter_add_into, &fast_scatter_reduce, &fast_scatter_reduce_into,
+                            &fast_index_add, &fast_index_add_into, &fast_bincount})
+    add_fast(m, *each);
+  m.def("embedding_backward", embedding_backward, py::arg("g"), py::arg("index"), py::arg("num_embeddings"),
+        py::arg("padding_idx") = py::none());
 }
 
 }  // namespace tg

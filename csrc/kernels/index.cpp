@@ -1,13 +1,13 @@
-// No two threads ever write one element, and every element takes its additions in the order of the index: sums have the
-// same bits for any number of threads. gather and scatter split over the axes other than dim; add_slabs deals rows of
-// the target into buckets first, so that each bucket belongs to one task.
+// gather and scatter split over the axes other than dim, along which no two threads write one element. Where these make
+// too few tasks, gather splits dim as well, and scatter deals its writes to places (index_deal.h). Every element takes
+// what is written to it in the order of the index: the same bits for any number of threads.
 #include "index.h"
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
+#include <type_traits>
 
-#include "../core/parallel.h"
+#include "index_deal.h"
 
 namespace tg {
 namespace {
@@ -15,10 +15,12 @@ namespace {
 constexpr Index kPiece = 16384;  // elements per task
 constexpr Index kTile = 256;     // elements of the axes after dim per task
 
+constexpr Index kLine = 4096;    // elements along dim per task where the others make few
+
 // Walks index in parallel: visit(position in index, position in data without dim, stride of dim, position in source).
-// Axes after dim are flattened; their data positions follow an odometer.
+// Axes after dim are flattened; their data positions follow an odometer. `split`: dim may be cut among tasks.
 template <class Visit>
-void walk(const GatherShape& s, Visit visit) {
+void walk(const GatherShape& s, bool split, Visit visit) {
   const Index length = s.ndim ? s.index[s.dim] : 1;
   Index before = 1, after = 1, data_inner = 1, source_inner = 1;
   for (int k = 0; k < s.dim; ++k) before *= s.index[k];
@@ -32,10 +34,13 @@ void walk(const GatherShape& s, Visit visit) {
   bool same_inner = true;  // one run serves where the trailing axes agree
   for (int k = s.dim + 1; k < s.ndim; ++k) same_inner = same_inner && s.index[k] == s.data[k] && s.index[k] == s.source[k];
   const Index tiles = (after + kTile - 1) / kTile;
-  const Index group = std::max<Index>(1, kPiece / (std::min(kTile, after) * length));
-  parallel_for(before * tiles, group, [&](Index first, Index last) {
+  const Index most = split && before * tiles < 16 ? std::max<Index>(kPiece / std::min(kTile, after), kLine) : length;
+  const Index cuts = (length + most - 1) / most;
+  const Index group = std::max<Index>(1, kPiece / (std::min(kTile, after) * std::min(most, length)));
+  parallel_for(before * tiles * cuts, group, [&](Index first, Index last) {
     Index data_at[kTile], source_at[kTile];
-    for (Index t = first; t < last; ++t) {
+    for (Index u = first; u < last; ++u) {
+      const Index t = u / cuts, from = u % cuts * most, to = std::min(length, from + most);
       const Index b = t / tiles, column = t % tiles * kTile, n = std::min(kTile, after - column);
       Index rest = b, data_outer = 0, source_outer = 0, data_step = 1, source_step = 1;
       for (int k = s.dim - 1; k >= 0; --k) {
@@ -66,10 +71,10 @@ void walk(const GatherShape& s, Visit visit) {
       const Index data_base = data_outer * data_length * data_inner;
       const Index source_base = source_outer * source_length * source_inner;
       if (s.dim + 1 == s.ndim) {  // nothing comes after dim
-        for (Index r = 0; r < length; ++r) visit(b * length + r, data_base, Index(1), source_base + r);
+        for (Index r = from; r < to; ++r) visit(b * length + r, data_base, Index(1), source_base + r);
         continue;
       }
-      for (Index r = 0; r < length; ++r) {
+      for (Index r = from; r < to; ++r) {
         const Index at = (b * length + r) * after + column;
         for (Index j = 0; j < n; ++j)
           visit(at + j, data_base + data_at[j], data_inner, source_base + r * source_inner + source_at[j]);
@@ -92,6 +97,45 @@ void with_item(Index itemsize, Use use) {
   }
 }
 
+Index product(const Index* shape, int from, int to) {
+  Index n = 1;
+  for (int k = from; k < to; ++k) n *= shape[k];
+  return n;
+}
+
+// write(y[place], src[position]) for every index.
+template <class T, class Write>
+void scatter_all(const GatherShape& s, T* y, const int64_t* index, const T* src, Write write) {
+  const Index length = s.ndim ? s.index[s.dim] : 1, n = product(s.index, 0, s.ndim);
+  const Index after = product(s.index, s.dim + 1, s.ndim);
+  const bool few_tasks = n / std::max<Index>(1, length) / std::min(kTile, std::max<Index>(1, after)) < 4;
+  if (!few_tasks || n < kDealFrom) {
+    walk(s, false, [&](Index at, Index data, Index step, Index source) { write(y[data + index[at] * step], src[source]); });
+    return;
+  }
+  const Index places = product(s.data, 0, s.ndim);
+  if (s.ndim <= 1) {
+    write_dealt<T, T>(n, places, y, [&](Index m) { return index[m]; }, [&](Index m) { return src[m]; }, write);
+    return;
+  }
+  Scratch<Index> place(n), source(n);
+  walk(s, true, [&](Index at, Index data, Index step, Index from) {
+    place[at] = data + index[at] * step;
+    source[at] = from;
+  });
+  write_dealt<T, T>(n, places, y, [&](Index m) { return place[m]; }, [&](Index m) { return src[source[m]]; }, write);
+}
+
+// NaN wins.
+template <bool Largest, class T>
+inline T extreme(T a, T b) {
+  if constexpr (std::is_same_v<T, uint64_t>) {
+    return T(Largest ? std::max(int64_t(a), int64_t(b)) : std::min(int64_t(a), int64_t(b)));
+  } else {
+    return (Largest ? b > a : b < a) || b != b ? b : a;
+  }
+}
+
 }  // namespace
 
 void gather_items(const GatherShape& s, Index itemsize, const char* x, const int64_t* index, char* y) {
@@ -99,99 +143,32 @@ void gather_items(const GatherShape& s, Index itemsize, const char* x, const int
     using I = decltype(item);
     const I* from = reinterpret_cast<const I*>(x);
     I* to = reinterpret_cast<I*>(y);
-    walk(s, [&](Index at, Index data, Index step, Index) { to[at] = from[data + index[at] * step]; });
+    walk(s, true, [&](Index at, Index data, Index step, Index) { to[at] = from[data + index[at] * step]; });
   });
 }
 
 void scatter_items(const GatherShape& s, Index itemsize, char* y, const int64_t* index, const char* src) {
   with_item(itemsize, [&](auto item) {
     using I = decltype(item);
-    const I* from = reinterpret_cast<const I*>(src);
-    I* to = reinterpret_cast<I*>(y);
-    walk(s, [&](Index at, Index data, Index step, Index source) { to[data + index[at] * step] = from[source]; });
+    scatter_all(s, reinterpret_cast<I*>(y), index, reinterpret_cast<const I*>(src), [](I& to, const I& v) { to = v; });
   });
 }
 
 template <class T>
-void scatter_add(const GatherShape& s, T* y, const int64_t* index, const T* src) {
-  walk(s, [&](Index at, Index data, Index step, Index source) {
-    T& to = y[data + index[at] * step];
-    to = T(to + src[source]);
-  });
-}
-
-void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y) {
-  if (bytes == 0 || count == 0) return;
-  const Index group = std::max<Index>(1, 4 * kPiece / bytes);
-  parallel_for(outer * count, group, [&](Index first, Index last) {
-    const auto each = [&](auto copy) {
-      for (Index t = first; t < last;) {
-        const Index m = t % count, n = std::min(count - m, last - t);
-        const char* from = x + t / count * length * bytes;
-        char* to = y + t * bytes;
-        for (Index k = 0; k < n; ++k) copy(to + k * bytes, from + index[m + k] * bytes);
-        t += n;
-      }
-    };
-    switch (bytes) {
-      case 4: return each([](char* to, const char* from) { std::memcpy(to, from, 4); });
-      case 8: return each([](char* to, const char* from) { std::memcpy(to, from, 8); });
-      default: return each([&](char* to, const char* from) { std::memcpy(to, from, size_t(bytes)); });
-    }
-  });
-}
-
-template <class T>
-void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
-               int64_t skip) {
-  if (outer == 0 || count == 0 || inner == 0 || length == 0) return;
-  const auto add = [&](Index o, Index m) {
-    T* to = y + (o * length + index[m]) * inner;
-    const T* from = src + (o * count + m) * inner;
-    for (Index j = 0; j < inner; ++j) to[j] = T(to[j] + from[j]);
-  };
-  const Index work = count * inner;
-  if (outer > 1 || work < 2 * kPiece) {
-    parallel_for(outer, std::max<Index>(1, kPiece / work), [&](Index first, Index last) {
-      for (Index o = first; o < last; ++o)
-        for (Index m = 0; m < count; ++m)
-          if (index[m] != skip) add(o, m);
-    });
-    return;
+void scatter_combine(Combine how, const GatherShape& s, T* y, const int64_t* index, const T* src) {
+  if (how == Combine::add) return scatter_all(s, y, index, src, [](T& to, const T& v) { to = T(to + v); });
+  if constexpr (!std::is_same_v<T, c64> && !std::is_same_v<T, c128>) {
+    if (how == Combine::multiply) return scatter_all(s, y, index, src, [](T& to, const T& v) { to = T(to * v); });
+    if (how == Combine::largest)
+      return scatter_all(s, y, index, src, [](T& to, const T& v) { to = extreme<true>(to, v); });
+    scatter_all(s, y, index, src, [](T& to, const T& v) { to = extreme<false>(to, v); });
   }
-  // Buckets of neighbouring rows, each with the positions of the index that fall into it, in order.
-  const Index buckets = std::min<Index>({length, 64, work / kPiece});
-  const Index width = (length + buckets - 1) / buckets;
-  std::vector<Index> start(size_t(buckets + 1), 0), order(size_t(count), 0);
-  for (Index m = 0; m < count; ++m)
-    if (index[m] != skip) ++start[size_t(index[m] / width + 1)];
-  for (Index b = 0; b < buckets; ++b) start[size_t(b + 1)] += start[size_t(b)];
-  std::vector<Index> next(start.begin(), start.end() - 1);
-  for (Index m = 0; m < count; ++m)
-    if (index[m] != skip) order[size_t(next[size_t(index[m] / width)]++)] = m;
-  parallel_for(buckets, 1, [&](Index first, Index last) {
-    for (Index k = start[size_t(first)]; k < start[size_t(last)]; ++k) add(0, order[size_t(k)]);
-  });
 }
 
-IndexRange range_of(const int64_t* index, Index n) {
-  int64_t low = index[0], high = index[0];
-  for (Index i = 1; i < n; ++i) {
-    low = std::min(low, index[i]);
-    high = std::max(high, index[i]);
-  }
-  return {low, high};
-}
-
-template void scatter_add(const GatherShape&, float*, const int64_t*, const float*);
-template void add_slabs(Index, Index, Index, Index, float*, const int64_t*, const float*, int64_t);
-template void scatter_add(const GatherShape&, double*, const int64_t*, const double*);
-template void add_slabs(Index, Index, Index, Index, double*, const int64_t*, const double*, int64_t);
-template void scatter_add(const GatherShape&, uint64_t*, const int64_t*, const uint64_t*);
-template void add_slabs(Index, Index, Index, Index, uint64_t*, const int64_t*, const uint64_t*, int64_t);
-template void scatter_add(const GatherShape&, c64*, const int64_t*, const c64*);
-template void add_slabs(Index, Index, Index, Index, c64*, const int64_t*, const c64*, int64_t);
-template void scatter_add(const GatherShape&, c128*, const int64_t*, const c128*);
-template void add_slabs(Index, Index, Index, Index, c128*, const int64_t*, const c128*, int64_t);
+template void scatter_combine(Combine, const GatherShape&, float*, const int64_t*, const float*);
+template void scatter_combine(Combine, const GatherShape&, double*, const int64_t*, const double*);
+template void scatter_combine(Combine, const GatherShape&, uint64_t*, const int64_t*, const uint64_t*);
+template void scatter_combine(Combine, const GatherShape&, c64*, const int64_t*, const c64*);
+template void scatter_combine(Combine, const GatherShape&, c128*, const int64_t*, const c128*);
 
 }  // namespace tg

@@ -14,11 +14,14 @@ struct GatherShape {
   const Index* source;  // shape of src (contiguous), for scatter; at least as large as index
 };
 
+enum class Combine { add, multiply, largest, smallest };
+
 void gather_items(const GatherShape& s, Index itemsize, const char* x, const int64_t* index, char* y);
 // y[..., index, ...] = src; where indices repeat, the last one along dim stays.
 void scatter_items(const GatherShape& s, Index itemsize, char* y, const int64_t* index, const char* src);
+// T: float, double, uint64_t (wraps; compares as int64), and for `add` the complex types.
 template <class T>
-void scatter_add(const GatherShape& s, T* y, const int64_t* index, const T* src);
+void scatter_combine(Combine how, const GatherShape& s, T* y, const int64_t* index, const T* src);
 
 // Slabs of `bytes`: y (outer, count, bytes) = x (outer, length, bytes)[:, index].
 void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y);
@@ -32,5 +35,44 @@ struct IndexRange {
   int64_t low, high;
 };
 IndexRange range_of(const int64_t* index, Index n);  // n >= 1
+
+// How often each value of [0, bins) occurs; and the sums of their weights, in their order.
+void count_values(Index n, const int64_t* x, Index bins, int64_t* y);
+template <class T>
+void add_weights(Index n, const int64_t* x, Index bins, const T* weights, T* y);
+
+// Points of an array: y[b, j, a] lies at x + before[b] + points[j] + after[a] (bytes), a run of `run` items each.
+struct Points {
+  Index befores, points, afters, run, itemsize;
+  const Index *before, *point, *after;
+};
+void read_points(const Points& p, const char* x, char* y);
+// Values lie at before[b] + point[j] + after[a] of their own, `step` bytes from item to item of a run.
+struct PointValues {
+  const char* data;
+  const Index *before, *point, *after;
+  Index step;
+};
+// Where points repeat, the last one stays. `span`: bytes from the lowest to behind the highest point.
+void write_points(const Points& p, const PointValues& v, char* x, Index span);
+template <class T>
+void add_points(const Points& p, const PointValues& v, char* x, Index span);
+
+// The positions of what is not zero in an array of n items, in order: counts first, then writes (count, ndim).
+class NonZero {
+ public:
+  NonZero(DType type, const char* x, Index n);
+  ~NonZero();
+  NonZero(const NonZero&) = delete;
+  NonZero& operator=(const NonZero&) = delete;
+  Index count() const { return count_; }
+  void write(int ndim, const Index* shape, int64_t* to) const;
+
+ private:
+  DType type_;
+  const char* x_;
+  Index n_, count_ = 0;
+  Index* starts_;
+};
 
 }  // namespace tg

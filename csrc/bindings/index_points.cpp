@@ -1,0 +1,282 @@
+// index, index_put_into and nonzero: positions named by index arrays, of either sign; each is checked before anything is
+// read or written.
+#include <optional>
+
+#include "../core/fastcall.h"
+#include "../kernels/index.h"
+#include "index_target.h"
+
+namespace tg {
+namespace {
+
+using Offsets = std::vector<Index>;
+
+// Offsets of every position of the axes named, the last fastest.
+void spread(Offsets& offsets, Index size, Index stride) {
+  Offsets grown(offsets.size() * size_t(size));
+  Index* to = grown.data();
+  for (Index base : offsets)
+    for (Index i = 0; i < size; ++i) *to++ = base + i * stride;
+  offsets.swap(grown);
+}
+
+// x[indices], taken apart: which axes of x stand before and after the points, and where they lie.
+struct Selection {
+  Selection(const char* op, const View& x, py::handle const* indices, size_t count, py::handle spec) : x(x) {
+    if (!PyTuple_Check(spec.ptr()) || size_t(PyTuple_GET_SIZE(spec.ptr())) != count || count == 0)
+      throw py::type_error(std::string(op) + ": needs one index array for each dimension in spec");
+    bool taken[kMaxDims] = {};
+    int axes[kMaxDims], last = -1;
+    for (size_t k = 0; k < count; ++k) {
+      axes[k] = checked_axis(op, py::cast<Index>(py::handle(PyTuple_GET_ITEM(spec.ptr(), Py_ssize_t(k)))), x);
+      if (axes[k] <= last) throw py::value_error(std::string(op) + ": spec must name rising dimensions");
+      taken[last = axes[k]] = true;
+    }
+    std::vector<View> views;
+    for (size_t k = 0; k < count; ++k) {
+      views.push_back(view(indices[k], "index"));
+      if (views[k].dtype != DType::Int64)
+        throw py::type_error(std::string(op) + ": index is " + name_of(views[k].dtype) + ", expected int64");
+    }
+    broadcast(op, views);
+    const bool together = axes[count - 1] - axes[0] == int(count) - 1;
+    first = together ? axes[0] : 0;
+    Index n = 1;
+    for (Index size : common) n *= size;
+    points.assign(size_t(n), 0);
+    for (size_t k = 0; k < count; ++k) add_index(op, views[k], axes[k]);
+    for (int k = 0; k < x.ndim; ++k) {
+      if (taken[k]) continue;
+      shape.push_back(x.shape[k]);
+      kept.push_back(k);
+    }
+    shape.insert(shape.begin() + first, common.begin(), common.end());
+    // the trailing axes that lie as in a contiguous array are read in runs
+    const Index item = size_of(x.dtype);
+    size_t end = kept.size();
+    while (end > size_t(first) && !taken[x.ndim - 1] && x.strides[kept[end - 1]] == run * item &&
+           kept[end - 1] == x.ndim - int(kept.size() - end) - 1)
+      run *= x.shape[kept[--end]];
+    runs_from = end;
+    for (size_t k = 0; k < end; ++k)
+      spread(k < size_t(first) ? befores : afters, x.shape[kept[k]], x.strides[kept[k]]);
+  }
+
+  Points points_of(Index itemsize) const {
+    return {Index(befores.size()), Index(points.size()), Index(afters.size()), run, itemsize,
+            befores.data(), points.data(), afters.data()};
+  }
+
+  View x;
+  Shape common, shape;    // of the indices, and of the result
+  std::vector<int> kept;  // axes of x without an index
+  size_t runs_from = 0;   // those from here on make up a run
+  int first = 0;          // the place of the indices' axes in the result
+  Index run = 1;
+  Offsets befores{0}, points, afters{0};
+
+ private:
+  void broadcast(const char* op, const std::vector<View>& views) {
+    for (const View& v : views) {
+      if (size_t(v.ndim) > common.size()) common.insert(common.begin(), size_t(v.ndim) - common.size(), 1);
+      for (int k = 0; k < v.ndim; ++k) {
+        Index& size = common[common.size() - size_t(v.ndim - k)];
+        if (size == 1) size = v.shape[k];
+        else if (v.shape[k] != 1 && v.shape[k] != size)
+          throw py::value_error(std::string(op) + ": the indices' shapes do not broadcast: " + to_string(v.shape_vector()) +
+                                " and " + to_string(common));
+      }
+    }
+  }
+
+  void add_index(const char* op, const View& v, int axis) {
+    const Index n = Index(points.size()), size = x.shape[axis], stride = x.strides[axis];
+    if (n == 0) return;
+    const py::object plain = ready(v);  // small beside what it names
+    const int64_t* at = data_of<int64_t>(plain);
+    const IndexRange range = range_of(at, v.size());
+    if (range.low < -size || range.high >= size)
+      throw py::index_error(
+          std::string(op) + ": index " + std::to_string(range.high >= size ? range.high : range.low) +
+          " is out of bounds for dimension " + std::to_string(axis) + " with size " + std::to_string(size) +
+          (size ? "; it must be from " + std::to_string(-size) + " to " + std::to_string(size - 1) + "." : "."));
+    const Index up = range.low < 0 ? size : 0;
+    const auto add = [&](Index m, int64_t i) { points[size_t(m)] += (i < 0 ? i + up : i) * stride; };
+    if (v.size() == n) {
+      for (Index m = 0; m < n; ++m) add(m, at[m]);
+      return;
+    }
+    Offsets from{0};
+    Index step = v.size();
+    const size_t lead = common.size() - size_t(v.ndim);
+    for (size_t k = 0; k < common.size(); ++k) {
+      const Index own = k < lead ? 1 : v.shape[k - lead];
+      step /= own;
+      spread(from, common[k], own == 1 ? 0 : step);
+    }
+    for (Index m = 0; m < n; ++m) add(m, at[from[size_t(m)]]);
+  }
+};
+
+py::object index_of(py::handle array, py::handle const* indices, size_t count, py::handle spec) {
+  const View x = view(array, "index");
+  const Selection s("index", x, indices, count, spec);
+  py::object out = empty(x.dtype, s.shape);
+  char* to = data_of<char>(out);
+  const Points p = s.points_of(size_of(x.dtype));
+  MaybeRelease unlock(p.befores * p.points * p.afters * p.run);
+  read_points(p, x.data, to);
+  return out;
+}
+
+// Where the broadcast value of each point lies.
+struct Values {
+  Values(const Selection& s, const View& v) {
+    const size_t n = s.shape.size();
+    if (size_t(v.ndim) > n) throw py::value_error("index_put: the value has more dimensions than what it is written to");
+    Index strides[kMaxDims];
+    for (size_t k = 0; k < n; ++k) {
+      const Index own = k + size_t(v.ndim) < n ? 1 : v.shape[k + size_t(v.ndim) - n];
+      if (own != 1 && own != s.shape[k])
+        throw py::value_error("index_put: a value of shape " + to_string(v.shape_vector()) + " does not broadcast to " +
+                              to_string(s.shape));
+      strides[k] = own == 1 ? 0 : v.strides[k + size_t(v.ndim) - n];
+    }
+    const size_t first = size_t(s.first), behind = first + s.common.size();
+    const size_t runs = behind + (s.runs_from - first);  // axes of the result that a run is made of
+    for (size_t k = 0; k < first; ++k) spread(befores, s.shape[k], strides[k]);
+    for (size_t k = first; k < behind; ++k) spread(points, s.shape[k], strides[k]);
+    for (size_t k = behind; k < runs; ++k) spread(afters, s.shape[k], strides[k]);
+    step = 0;
+    for (size_t k = runs; k < n; ++k) {
+      if (s.shape[k] == 1) continue;
+      // one step from item to item, or the run can't be read as one
+      if (step == 0 && k == runs) step = strides[k];
+      else if (step == strides[k] * s.shape[k]) step = strides[k];
+      else plain = false;
+    }
+  }
+  Offsets befores{0}, points{0}, afters{0};
+  Index step;
+  bool plain = true;
+};
+
+py::object index_put_into_(py::handle array, py::handle value_, py::handle const* indices, size_t count, py::handle spec,
+                           bool accumulate) {
+  const View x = view(array, "index_put");
+  require_writable(x, "index_put: the array");
+  View v = view(value_, "index_put: value");
+  require_dtype("index_put", "value", v, x.dtype);
+  const DType compute = accumulate ? add_compute(x.dtype) : x.dtype;
+  if (compute != x.dtype) {  // added in a wider type
+    Target wide(x, compute, true);
+    const py::object target = wide.made(), value = ready(v, compute);
+    index_put_into_(target, value, indices, count, spec, true);
+    return wide.finish();
+  }
+  const Selection s("index_put", x, indices, count, spec);
+  py::object spread_value;
+  std::optional<Values> values;
+  values.emplace(s, v);
+  if (!values->plain) {  // written out, so that runs have one step
+    spread_value = empty(x.dtype, s.shape);
+    const View full = view(spread_value);
+    Index from[kMaxDims];
+    for (int k = 0; k < full.ndim; ++k) {
+      const int own = k - (full.ndim - v.ndim);
+      from[k] = own < 0 || v.shape[own] == 1 ? 0 : v.strides[own];
+    }
+    copy_strided(size_of(x.dtype), full.ndim, s.shape.data(), v.data, from, full.data,
+                 std::vector<Index>(full.strides, full.strides + full.ndim).data());
+    v = full;
+    values.emplace(s, v);
+  }
+  // places are counted from the lowest byte of the array
+  Index below = 0, span = size_of(x.dtype);
+  for (int k = 0; k < x.ndim; ++k) {
+    const Index reach = (x.shape[k] - 1) * x.strides[k];
+    if (reach < 0) below += reach;
+    span += std::abs(reach);
+  }
+  Points p = s.points_of(size_of(x.dtype));
+  Offsets raised = s.befores;
+  for (Index& offset : raised) offset -= below;
+  p.before = raised.data();
+  const PointValues from{v.data, values->befores.data(), values->points.data(), values->afters.data(), values->step};
+  const auto write = [&] {
+    MaybeRelease unlock(p.befores * p.points * p.afters * p.run);
+    if (!accumulate) write_points(p, from, x.data + below, span);
+    else visit_add(compute, [&](auto t) { add_points<decltype(t)>(p, from, x.data + below, span); });
+  };
+  if (x.size()) write();
+  return py::reinterpret_borrow<py::object>(x.array);
+}
+
+py::object nonzero_(py::handle array) {
+  const View x = view(array, "nonzero");
+  const py::object source = ready(x);
+  const Index n = x.size();
+  const char* from = data_of<char>(source);
+  std::optional<NonZero> found;
+  {
+    MaybeRelease unlock(n);
+    found.emplace(x.dtype, from, n);
+  }
+  const Shape shape = x.shape_vector();
+  py::object out = empty(DType::Int64, Shape{found->count(), x.ndim});
+  int64_t* to = data_of<int64_t>(out);
+  MaybeRelease unlock(n);
+  found->write(x.ndim, shape.data(), to);
+  return out;
+}
+
+// f(x, *indices, spec=...), f(x, value, *indices, spec=..., accumulate=...): the positional arguments and the two named.
+struct Called {
+  Called(const char* op, PyObject* const* args, Py_ssize_t count, PyObject* keywords) : count(size_t(count)) {
+    for (Py_ssize_t i = 0; i < count; ++i) given[i < 70 ? i : 69] = args[i];
+    if (count > 70) throw py::type_error(std::string(op) + ": too many index arrays");
+    const Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+    for (Py_ssize_t k = 0; k < named; ++k) {
+      PyObject* name = PyTuple_GET_ITEM(keywords, k);
+      if (PyUnicode_CompareWithASCIIString(name, "spec") == 0) spec = args[count + k];
+      else if (PyUnicode_CompareWithASCIIString(name, "accumulate") == 0) accumulate = args[count + k];
+      else throw py::type_error(std::string(op) + "() has no argument '" + py::cast<std::string>(py::handle(name)) + "'");
+    }
+    if (!spec) throw py::type_error(std::string(op) + "() needs the argument 'spec'");
+  }
+  py::handle given[70];
+  size_t count;
+  py::handle spec, accumulate;
+};
+
+PyObject* call_index(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return guarded([&] {
+    const Called c("index", args, count, keywords);
+    if (c.count < 2) throw py::type_error("index() needs an array and at least one index");
+    return index_of(c.given[0], c.given + 1, c.count - 1, c.spec).release().ptr();
+  });
+}
+
+PyObject* call_index_put_into(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return guarded([&] {
+    const Called c("index_put", args, count, keywords);
+    if (c.count < 3) throw py::type_error("index_put_into() needs an array, a value and at least one index");
+    return index_put_into_(c.given[0], c.given[1], c.given + 2, c.count - 2, c.spec, flag(c.accumulate)).release().ptr();
+  });
+}
+
+PyMethodDef fast_index = {"index", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_index)),
+                          METH_FASTCALL | METH_KEYWORDS, nullptr};
+PyMethodDef fast_index_put_into = {"index_put_into",
+                                   reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_index_put_into)),
+                                   METH_FASTCALL | METH_KEYWORDS, nullptr};
+
+}  // namespace
+
+FAST_BINDING(nonzero, 1, "x") { return nonzero_(a[0]); }
+
+TG_BINDINGS(index_points) {
+  for (PyMethodDef* each : {&fast_index, &fast_index_put_into, &fast_nonzero}) add_fast(m, *each);
+}
+
+}  // namespace tg

@@ -1,0 +1,143 @@
+// Slices along one axis: rows of a table, read by index or added to. Wide slices are cut into tiles of columns, each a task
+// that goes through all of the index; narrow ones are dealt to rows (index_deal.h). Each row takes its additions in the
+// order of the index.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "index.h"
+#include "index_deal.h"
+
+namespace tg {
+namespace {
+
+constexpr Index kPiece = 16384;  // elements per task
+constexpr Index kWide = 2048;    // elements of a slice that is cut
+constexpr Index kColumns = 1024;
+
+}  // namespace
+
+void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y) {
+  if (bytes == 0 || count == 0) return;
+  const Index group = std::max<Index>(1, 4 * kPiece / bytes);
+  parallel_for(outer * count, group, [&](Index first, Index last) {
+    const auto each = [&](auto copy) {
+      for (Index t = first; t < last;) {
+        const Index m = t % count, n = std::min(count - m, last - t);
+        const char* from = x + t / count * length * bytes;
+        char* to = y + t * bytes;
+        for (Index k = 0; k < n; ++k) copy(to + k * bytes, from + index[m + k] * bytes);
+        t += n;
+      }
+    };
+    // whole cache lines, which need no call: rows of tables are multiples of 64 bytes as a rule
+    const auto lines = [&](char* to, const char* from) {
+      for (Index k = 0; k < bytes; k += 64) std::memcpy(to + k, from + k, 64);
+    };
+    switch (bytes) {
+      case 4: return each([](char* to, const char* from) { std::memcpy(to, from, 4); });
+      case 8: return each([](char* to, const char* from) { std::memcpy(to, from, 8); });
+      default:
+        if (bytes % 64 == 0 && bytes <= 512) return each(lines);
+        return each([&](char* to, const char* from) { std::memcpy(to, from, size_t(bytes)); });
+    }
+  });
+}
+
+template <class T>
+void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
+               int64_t skip) {
+  if (outer == 0 || count == 0 || inner == 0 || length == 0) return;
+  const auto add = [&](Index o, Index m, Index first, Index last) {
+    T* to = y + (o * length + index[m]) * inner;
+    const T* from = src + (o * count + m) * inner;
+    for (Index j = first; j < last; ++j) to[j] = T(to[j] + from[j]);
+  };
+  const Index work = count * inner;
+  const Index tiles = inner >= kWide ? (inner + kColumns - 1) / kColumns : 1, columns = tiles > 1 ? kColumns : inner;
+  if (outer * tiles >= 8 || work < 2 * kPiece) {
+    parallel_for(outer * tiles, std::max<Index>(1, kPiece / (count * columns)), [&](Index first, Index last) {
+      for (Index t = first; t < last; ++t)
+        for (Index m = 0; m < count; ++m)
+          if (index[m] != skip) add(t / tiles, m, t % tiles * columns, std::min(inner, (t % tiles + 1) * columns));
+    });
+    return;
+  }
+  for (Index o = 0; o < outer; ++o) {
+    const auto row = [&](Index m) { return index[m] == skip ? Index(-1) : Index(index[m]); };
+    if (inner == 1) {
+      write_dealt<T, T>(
+          count, length, y + o * length, row, [&](Index m) { return src[o * count + m]; },
+          [](T& to, const T& v) { to = T(to + v); });
+      continue;
+    }
+    const Buckets buckets(length, std::max<Index>(1, 131072 / (inner * Index(sizeof(T)))));
+    deal<Index>(count, buckets, row, [](Index m) { return m; }, [&](Index m) { add(o, m, 0, inner); });
+  }
+}
+
+IndexRange range_of(const int64_t* index, Index n) {
+  const auto of = [&](Index first, Index last) {
+    int64_t low = index[first], high = index[first];
+    for (Index i = first + 1; i < last; ++i) {
+      low = std::min(low, index[i]);
+      high = std::max(high, index[i]);
+    }
+    return IndexRange{low, high};
+  };
+  const Index pieces = (n + kDealPiece - 1) / kDealPiece;
+  if (pieces == 1) return of(0, n);
+  std::vector<IndexRange> parts(static_cast<size_t>(pieces));
+  parallel_for(pieces, 1, [&](Index first, Index last) {
+    for (Index p = first; p < last; ++p) parts[size_t(p)] = of(p * kDealPiece, std::min(n, (p + 1) * kDealPiece));
+  });
+  IndexRange all = parts[0];
+  for (const IndexRange& part : parts) all = {std::min(all.low, part.low), std::max(all.high, part.high)};
+  return all;
+}
+
+void count_values(Index n, const int64_t* x, Index bins, int64_t* y) {
+  std::fill(y, y + bins, int64_t(0));
+  // whole numbers may be counted in any order: tables of their own for a few stretches
+  constexpr Index tables = 8;
+  if (n < kDealFrom) {
+    for (Index i = 0; i < n; ++i) ++y[x[i]];
+  } else if (bins <= n / tables && bins <= 65536) {
+    Scratch<int64_t> own(tables * bins);
+    const Index stretch = (n + tables - 1) / tables;
+    parallel_for(tables, 1, [&](Index first, Index last) {
+      for (Index t = first; t < last; ++t) {
+        int64_t* to = own.data() + t * bins;
+        std::fill(to, to + bins, int64_t(0));
+        for (Index i = t * stretch; i < std::min(n, (t + 1) * stretch); ++i) ++to[x[i]];
+      }
+    });
+    for (Index t = 0; t < tables; ++t)
+      for (Index b = 0; b < bins; ++b) y[b] += own[t * bins + b];
+  } else {
+    const Buckets buckets(bins, 16384);
+    const auto place = [&](Index m) { return Index(x[m]); };
+    if (bins <= Index(UINT32_MAX))
+      deal<uint32_t>(n, buckets, place, [&](Index m) { return uint32_t(x[m]); }, [&](uint32_t at) { ++y[at]; });
+    else
+      deal<Index>(n, buckets, place, place, [&](Index at) { ++y[at]; });
+  }
+}
+
+template <class T>
+void add_weights(Index n, const int64_t* x, Index bins, const T* weights, T* y) {
+  std::fill(y, y + bins, T(0));
+  write_dealt<T, T>(
+      n, bins, y, [&](Index m) { return Index(x[m]); }, [&](Index m) { return weights[m]; },
+      [](T& to, const T& v) { to = T(to + v); });
+}
+
+template void add_slabs(Index, Index, Index, Index, float*, const int64_t*, const float*, int64_t);
+template void add_slabs(Index, Index, Index, Index, double*, const int64_t*, const double*, int64_t);
+template void add_slabs(Index, Index, Index, Index, uint64_t*, const int64_t*, const uint64_t*, int64_t);
+template void add_slabs(Index, Index, Index, Index, c64*, const int64_t*, const c64*, int64_t);
+template void add_slabs(Index, Index, Index, Index, c128*, const int64_t*, const c128*, int64_t);
+template void add_weights(Index, const int64_t*, Index, const float*, float*);
+template void add_weights(Index, const int64_t*, Index, const double*, double*);
+
+}  // namespace tg
