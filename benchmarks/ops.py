@@ -50,7 +50,7 @@ def rows() -> list[Row]:
     return [*_pointwise(), *_reductions(), *_index(), *_movement(), *_layers(), *_fixed()]
 
 
-# ---- inputs -----------------------------------------------------------------------------------------------------------
+# --- inputs
 
 
 def flat(n: int) -> tuple[Input, ...]:
@@ -180,7 +180,7 @@ def of_shapes(*inputs: Input | tuple[int, ...]) -> Callable[[int], tuple[Input, 
     return lambda n: made
 
 
-# ---- rows -------------------------------------------------------------------------------------------------------------
+# --- rows
 
 
 def F(ns: Any) -> Any:
@@ -406,7 +406,7 @@ def _fixed() -> list[Row]:
     return [Row(name, inputs, call, fixed=True) for name, inputs, call in given]
 
 
-# ---- running ----------------------------------------------------------------------------------------------------------
+# --- running
 
 
 def chain_of_adds(ns: Any, length: int = 1000) -> Callable[[], Any]:

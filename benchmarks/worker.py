@@ -17,7 +17,6 @@ from typing import Any
 
 from benchmarks.frameworks import FRAMEWORKS, Framework, limit_cores, load, memory_mb, number
 
-
 BLOCK_SECONDS = 0.008
 BLOCKS = 3
 

@@ -1,4 +1,4 @@
-// cast, contiguous, cat and pad: fresh C-contiguous arrays from arrays of any layout.
+// cast, contiguous, cat, pad, tril and triu: fresh C-contiguous arrays from arrays of any layout.
 #include "../kernels/copy.h"
 
 #include <pybind11/stl.h>
@@ -15,6 +15,15 @@ PyObject* one() {
 }
 
 DType dtype_named(py::handle dtype) {
+  if (PyArray_DescrCheck(dtype.ptr())) {  // the usual ones by their numbers
+    switch (reinterpret_cast<PyArray_Descr*>(dtype.ptr())->type_num) {
+      case NPY_FLOAT32: return DType::Float32;
+      case NPY_FLOAT64: return DType::Float64;
+      case NPY_INT64: return DType::Int64;
+      case NPY_BOOL: return DType::Bool;
+      default: break;
+    }
+  }
   std::string name;
   if (py::isinstance<py::str>(dtype)) name = py::cast<std::string>(dtype);
   else if (PyArray_DescrCheck(dtype.ptr())) name = py::cast<std::string>(dtype.attr("name"));
@@ -53,13 +62,13 @@ py::object fresh(const View& x) {
   return out;
 }
 
-py::object cast(py::handle array, py::handle dtype) {
+py::object cast_(py::handle array, py::handle dtype) {
   const View x = view(array, "cast");
   const DType type = dtype_named(dtype);
   return type == x.dtype ? fresh(x) : ready(x, type);
 }
 
-py::object cat(py::handle arrays, Index dim) {
+py::object cat_(py::handle arrays, Index dim) {
   const py::tuple parts = py::reinterpret_steal<py::tuple>(PySequence_Tuple(arrays.ptr()));
   if (!parts) throw py::error_already_set();
   if (parts.empty()) throw py::value_error("cat: needs at least one array");
@@ -70,8 +79,7 @@ py::object cat(py::handle arrays, Index dim) {
   shape[size_t(axis)] = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const View v = view(parts[i], "cat");
-    const std::string what = "array " + std::to_string(i);
-    require_dtype("cat", what.c_str(), v, first.dtype);
+    if (v.dtype != first.dtype) require_dtype("cat", ("array " + std::to_string(i)).c_str(), v, first.dtype);
     bool fits = v.ndim == first.ndim;
     for (int k = 0; fits && k < v.ndim; ++k) fits = k == axis || v.shape[k] == first.shape[k];
     if (!fits)
@@ -93,18 +101,33 @@ py::object cat(py::handle arrays, Index dim) {
   return out;
 }
 
-py::object pad(py::handle array, const std::vector<std::pair<Index, Index>>& pads, py::handle value) {
+// One element of x's dtype.
+struct Filler {
+  Filler(const View& x, py::handle value) {
+    if (x.dtype == DType::Float32 && PyFloat_Check(value.ptr())) {
+      const float number = float(PyFloat_AS_DOUBLE(value.ptr()));
+      std::memcpy(bytes, &number, sizeof(number));
+      return;
+    }
+    // by NumPy's own conversion, which refuses what does not fit
+    const py::object made = py::module_::import("numpy").attr("array")(value, x.array.attr("dtype"));
+    const View v = view(made);
+    if (v.ndim != 0) throw py::value_error("pad: value must be one number");
+    std::memcpy(bytes, v.data, size_t(size_of(x.dtype)));
+  }
+  char bytes[16] = {};
+};
+
+py::object pad_(py::handle array, py::handle pads_, py::handle value) {
   const View x = view(array, "pad");
+  const auto pads = py::cast<std::vector<std::pair<Index, Index>>>(pads_);
   if (int(pads.size()) != x.ndim)
     throw py::value_error("pad: " + std::to_string(pads.size()) + " pairs of pads for shape " +
                           to_string(x.shape_vector()) + "; give (before, after) for every axis");
-  // One element of x's dtype, by NumPy's own conversion, which refuses what does not fit.
-  const py::object filler = py::module_::import("numpy").attr("array")(value, x.array.attr("dtype"));
-  if (view(filler).ndim != 0) throw py::value_error("pad: value must be one number");
+  const Filler filler(x, value);
   const Index item = size_of(x.dtype);
   Shape shape = x.shape_vector();
   Index inner[kMaxDims], from[kMaxDims], strides[kMaxDims], read = 0;
-  bool grows = false;
   for (int k = 0; k < x.ndim; ++k) {
     const auto [before, after] = pads[size_t(k)];
     Index total;
@@ -118,17 +141,44 @@ py::object pad(py::handle array, const std::vector<std::pair<Index, Index>>& pad
     read += before < 0 ? -before * x.strides[k] : 0;
     from[k] = x.strides[k];
     shape[size_t(k)] = total;
-    grows = grows || before > 0 || after > 0;
   }
   py::object out = empty(x.dtype, shape);
   c_strides(x.dtype, shape, strides);
   const Index none[kMaxDims] = {};
   char* to = data_of<char>(out);
-  const char* one = data_of<char>(filler);
   MaybeRelease unlock(view(out).size());
-  if (grows) copy_strided(item, x.ndim, shape.data(), one, none, to, strides);
-  for (int k = 0; k < x.ndim; ++k) to += pads[size_t(k)].first > 0 ? pads[size_t(k)].first * strides[k] : 0;
+  // the slabs around what is copied: those of axis k have the inner sizes along the axes before it
+  Index slab[kMaxDims];
+  for (int k = 0; k < x.ndim; ++k) slab[k] = shape[size_t(k)];
+  for (int k = 0; k < x.ndim; ++k) {
+    const Index before = std::max<Index>(0, pads[size_t(k)].first), after = std::max<Index>(0, pads[size_t(k)].second);
+    if (before) {
+      slab[k] = before;
+      copy_strided(item, x.ndim, slab, filler.bytes, none, to, strides);
+    }
+    if (after) {
+      slab[k] = after;
+      copy_strided(item, x.ndim, slab, filler.bytes, none, to + (before + inner[k]) * strides[k], strides);
+    }
+    slab[k] = inner[k];
+    to += before * strides[k];
+  }
   copy_strided(item, x.ndim, inner, x.data + read, from, to, strides);
+  return out;
+}
+
+py::object triangle(const char* op, bool upper, py::handle array, py::handle diagonal_) {
+  const View x = view(array, op);
+  if (x.ndim < 2) throw py::value_error(std::string(op) + ": needs matrices, got shape " + to_string(x.shape_vector()));
+  const Index rows = x.shape[x.ndim - 2], columns = x.shape[x.ndim - 1], n = x.size();
+  // beyond the corners nothing changes
+  const Index diagonal = std::min(columns, std::max(-rows - 1, py::cast<Index>(diagonal_)));
+  const py::object source = ready(x);
+  py::object out = empty(x.dtype, x.shape_vector());
+  const char* from = data_of<char>(source);
+  char* to = data_of<char>(out);
+  MaybeRelease unlock(n);
+  if (n) copy_triangle(size_of(x.dtype), n / (rows * columns), rows, columns, diagonal, upper, from, to);
   return out;
 }
 
@@ -150,12 +200,16 @@ FAST_BINDING(full_as, 2, "x", "value") {
   return out;
 }
 
+FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
+FAST_BINDING(contiguous, 1, "x") { return fresh(view(a[0], "contiguous")); }
+FAST_BINDING(cat, 2, "arrays", "dim") { return cat_(a[0], py::cast<Index>(a[1])); }
+FAST_BINDING(pad, 3, "x", "pads", "value") { return pad_(a[0], a[1], a[2]); }
+FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[1]); }
+FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
+
 TG_BINDINGS(copy) {
-  add_fast(m, fast_full_as);
-  m.def("cast", cast, py::arg("x"), py::arg("dtype"));
-  m.def("contiguous", [](py::handle x) { return fresh(view(x, "contiguous")); }, py::arg("x"));
-  m.def("cat", cat, py::arg("arrays"), py::arg("dim"));
-  m.def("pad", pad, py::arg("x"), py::arg("pads"), py::arg("value"));
+  for (PyMethodDef* each : {&fast_full_as, &fast_cast, &fast_contiguous, &fast_cat, &fast_pad, &fast_tril, &fast_triu})
+    add_fast(m, *each);
 }
 
 }  // namespace tg

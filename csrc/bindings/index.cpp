@@ -216,6 +216,29 @@ py::object embedding_backward(py::handle g_, py::handle index_, Index num_embedd
   return compute == g.dtype ? out : ready_as(out, g.dtype);
 }
 
+// Sums or means of rows of a float32 or float64 table by bags, which end where the next begins.
+py::object bag_rows_(py::handle weight, py::handle index_, py::handle ends_, bool mean) {
+  const View w = view(weight, "bag_rows"), i = view(index_, "bag_rows: index"), e = view(ends_, "bag_rows: ends");
+  if (w.ndim != 2 || i.ndim != 1 || e.ndim != 1 || e.shape[0] < 1)
+    throw py::value_error("bag_rows: needs a table, an index and ends of one dimension");
+  require_dtype("bag_rows", "ends", e, DType::Int64);
+  const py::object index = checked_index("bag_rows", i, w.shape[0]), ends = ready(e), source = ready(w);
+  const Index bags = e.shape[0] - 1;
+  const int64_t *at = data_of<int64_t>(index), *to = data_of<int64_t>(ends);
+  for (Index b = 0; b <= bags; ++b)
+    if (to[b] < (b ? to[b - 1] : 0) || to[b] > i.size())
+      throw py::value_error("bag_rows: ends must not fall, nor exceed the number of indices");
+  py::object out = empty(w.dtype, Shape{bags, w.shape[1]});
+  visit_real("bag_rows", w.dtype, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T* from = data_of<T>(source);
+    T* y = data_of<T>(out);
+    MaybeRelease unlock(i.size() * w.shape[1]);
+    pool_rows(bags, w.shape[1], from, at, to, mean, y);
+  });
+  return out;
+}
+
 py::object bincount_(py::handle x_, py::handle weights_, py::handle minlength_) {
   const View x = view(x_, "bincount");
   if (x.ndim != 1) throw py::value_error("bincount: needs one dimension, got shape " + to_string(x.shape_vector()));
@@ -274,10 +297,12 @@ FAST_BINDING(index_add, 4, "x", "index", "src", "dim") { return index_add_(a, fa
 FAST_BINDING(index_add_into, 4, "x", "index", "src", "dim") { return index_add_(a, true); }
 FAST_BINDING(bincount, 3, "x", "weights", "minlength") { return bincount_(a[0], a[1], a[2]); }
 
+FAST_BINDING(bag_rows, 4, "weight", "index", "ends", "mean") { return bag_rows_(a[0], a[1], a[2], flag(a[3])); }
+
 TG_BINDINGS(index) {
   for (PyMethodDef* each : {&fast_gather, &fast_index_select, &fast_embedding, &fast_scatter, &fast_scatter_into,
                             &fast_scatter_add, &fast_scatter_add_into, &fast_scatter_reduce, &fast_scatter_reduce_into,
-                            &fast_index_add, &fast_index_add_into, &fast_bincount})
+                            &fast_index_add, &fast_index_add_into, &fast_bincount, &fast_bag_rows})
     add_fast(m, *each);
   m.def("embedding_backward", embedding_backward, py::arg("g"), py::arg("index"), py::arg("num_embeddings"),
         py::arg("padding_idx") = py::none());

@@ -20,6 +20,7 @@ DType result_type(Reduce kind, const View& x) {
       return x.dtype;
     case Reduce::any:
     case Reduce::all: return DType::Bool;
+    case Reduce::count_nonzero: return DType::Int64;
     case Reduce::mean:
       if (!complex) float_compute("mean", x);
       return x.dtype;
@@ -158,32 +159,35 @@ REDUCE_BINDING(any)
 REDUCE_BINDING(all)
 REDUCE_BINDING(mean)
 REDUCE_BINDING(logsumexp)
+REDUCE_BINDING(count_nonzero)
+
+// Python's number for an optional correction, 1 where none is given.
+static double correction_of(py::handle given) { return given ? py::cast<double>(given) : 1.0; }
+
+FAST_BINDING(var, 2, "x", "dim", "correction", "keepdim") {
+  return run(Reduce::var, a[0], a[1], flag(a[3]), correction_of(a[2]));
+}
+FAST_BINDING(std, 2, "x", "dim", "correction", "keepdim") {
+  return run(Reduce::std, a[0], a[1], flag(a[3]), correction_of(a[2]));
+}
+FAST_BINDING(vector_norm, 3, "x", "dim", "ord", "keepdim") {
+  const double ord = py::cast<double>(a[2]);
+  if (ord != 1 && ord != 2) throw py::value_error("vector_norm: this kernel takes ord 1 or 2");
+  return run(ord == 1 ? Reduce::norm1 : Reduce::norm2, a[0], a[1], flag(a[3]));
+}
+FAST_BINDING(argmax, 2, "x", "dim", "keepdim") { return arg("argmax", true, false, a[0], a[1], flag(a[2])); }
+FAST_BINDING(argmin, 2, "x", "dim", "keepdim") { return arg("argmin", false, false, a[0], a[1], flag(a[2])); }
+FAST_BINDING(max_dim, 2, "x", "dim", "keepdim") { return arg("max_dim", true, true, a[0], a[1], flag(a[2])); }
+FAST_BINDING(min_dim, 2, "x", "dim", "keepdim") { return arg("min_dim", false, true, a[0], a[1], flag(a[2])); }
+FAST_BINDING(cumsum, 2, "x", "dim") { return scan("cumsum", Scan::sum, a[0], py::cast<Index>(a[1])); }
+FAST_BINDING(cumprod, 2, "x", "dim") { return scan("cumprod", Scan::product, a[0], py::cast<Index>(a[1])); }
 
 TG_BINDINGS(reduce) {
-  using py::arg_v;
-  const auto def = [&](const char* name, auto function) {
-    m.def(name, function, py::arg("x"), py::arg("dim"), py::arg("keepdim") = false);
-  };
-  for (PyMethodDef* each : {&fast_sum, &fast_prod, &fast_amax, &fast_amin, &fast_any, &fast_all, &fast_mean, &fast_logsumexp})
+  for (PyMethodDef* each :
+       {&fast_sum, &fast_prod, &fast_amax, &fast_amin, &fast_any, &fast_all, &fast_mean, &fast_logsumexp,
+        &fast_count_nonzero, &fast_var, &fast_std, &fast_vector_norm, &fast_argmax, &fast_argmin, &fast_max_dim,
+        &fast_min_dim, &fast_cumsum, &fast_cumprod})
     add_fast(m, *each);
-  m.def(
-      "var",
-      [](py::handle x, py::handle dim, double correction, bool keepdim) {
-        return run(Reduce::var, x, dim, keepdim, correction);
-      },
-      py::arg("x"), py::arg("dim"), py::arg("correction") = 1.0, py::arg("keepdim") = false);
-  def("argmax", [](py::handle x, py::handle dim, bool keepdim) { return arg("argmax", true, false, x, dim, keepdim); });
-  def("argmin", [](py::handle x, py::handle dim, bool keepdim) { return arg("argmin", false, false, x, dim, keepdim); });
-  def("max_dim", [](py::handle x, Index dim, bool keepdim) {
-    return arg("max_dim", true, true, x, py::int_(dim), keepdim);
-  });
-  def("min_dim", [](py::handle x, Index dim, bool keepdim) {
-    return arg("min_dim", false, true, x, py::int_(dim), keepdim);
-  });
-  m.def("cumsum", [](py::handle x, Index dim) { return scan("cumsum", Scan::sum, x, dim); }, py::arg("x"), py::arg("dim"));
-  m.def(
-      "cumprod", [](py::handle x, Index dim) { return scan("cumprod", Scan::product, x, dim); }, py::arg("x"),
-      py::arg("dim"));
 }
 
 }  // namespace tg

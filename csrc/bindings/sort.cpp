@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "../core/fastcall.h"
 #include "lines.h"
 
 namespace tg {
@@ -36,8 +37,7 @@ py::object finish(py::object values, py::object indices, DType stored) {
   return py::make_tuple(ready_as(std::move(values), stored), std::move(indices));
 }
 
-py::object sort(py::handle array, Index dim, bool descending, bool stable) {
-  (void)stable;  // always stable: a radix sort is
+py::object sort_(py::handle array, Index dim, bool descending) {
   const View x = view(array, "sort");
   const DType compute = sort_compute("sort", x);
   Lines lines(x, 0);
@@ -55,8 +55,7 @@ py::object sort(py::handle array, Index dim, bool descending, bool stable) {
   return finish(values, indices, x.dtype);
 }
 
-py::object topk(py::handle array, Index k, Index dim, bool largest, bool sorted) {
-  (void)sorted;  // always sorted, which every caller may rely on or not
+py::object topk_(py::handle array, Index k, Index dim, bool largest) {
   const View x = view(array, "topk");
   const DType compute = sort_compute("topk", x);
   Lines lines(x, 0);
@@ -108,21 +107,24 @@ py::object select(const char* op, Middle which, py::handle array, Index k, Index
 
 }  // namespace
 
+// Always stable and always sorted, whatever is asked for: a radix sort is.
+FAST_BINDING(sort, 2, "x", "dim", "descending", "stable") { return sort_(a[0], py::cast<Index>(a[1]), flag(a[2])); }
+FAST_BINDING(topk, 3, "x", "k", "dim", "largest", "sorted") {
+  return topk_(a[0], py::cast<Index>(a[1]), py::cast<Index>(a[2]), flag(a[3], true));
+}
+FAST_BINDING(kthvalue, 3, "x", "k", "dim", "keepdim") {
+  return select("kthvalue", Middle::kth, a[0], py::cast<Index>(a[1]), py::cast<Index>(a[2]), flag(a[3]));
+}
+FAST_BINDING(median_dim, 2, "x", "dim", "keepdim") {
+  return select("median", Middle::median, a[0], 1, py::cast<Index>(a[1]), flag(a[2]));
+}
+FAST_BINDING(nanmedian_dim, 2, "x", "dim", "keepdim") {
+  return select("nanmedian", Middle::nanmedian, a[0], 1, py::cast<Index>(a[1]), flag(a[2]));
+}
+
 TG_BINDINGS(sort) {
-  m.def("sort", sort, py::arg("x"), py::arg("dim"), py::arg("descending") = false, py::arg("stable") = true);
-  m.def("topk", topk, py::arg("x"), py::arg("k"), py::arg("dim"), py::arg("largest") = true, py::arg("sorted") = true);
-  m.def(
-      "kthvalue",
-      [](py::handle x, Index k, Index dim, bool keepdim) { return select("kthvalue", Middle::kth, x, k, dim, keepdim); },
-      py::arg("x"), py::arg("k"), py::arg("dim"), py::arg("keepdim") = false);
-  m.def(
-      "median_dim",
-      [](py::handle x, Index dim, bool keepdim) { return select("median", Middle::median, x, 1, dim, keepdim); },
-      py::arg("x"), py::arg("dim"), py::arg("keepdim") = false);
-  m.def(
-      "nanmedian_dim",
-      [](py::handle x, Index dim, bool keepdim) { return select("nanmedian", Middle::nanmedian, x, 1, dim, keepdim); },
-      py::arg("x"), py::arg("dim"), py::arg("keepdim") = false);
+  for (PyMethodDef* each : {&fast_sort, &fast_topk, &fast_kthvalue, &fast_median_dim, &fast_nanmedian_dim})
+    add_fast(m, *each);
 }
 
 }  // namespace tg

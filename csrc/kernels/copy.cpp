@@ -2,7 +2,7 @@
 //   runs        both innermost strides are one item: memcpy
 //   transposes  the source's smallest stride belongs to another axis: 16 x 16 blocks, so that each cache line of either
 //               side is touched once per block
-//   general     a loop over the innermost axis
+//   general     a loop over the innermost axis; where that is short, over the two innermost at once
 // Pieces of about 64 KB are shared out; nothing here depends on their order.
 #include "copy.h"
 
@@ -68,6 +68,8 @@ void copy_line(const char* from, Index from_stride, char* to, Index to_stride, I
   constexpr Index item = Index(sizeof(I));
   if (from_stride == item && to_stride == item) {
     std::memcpy(to, from, size_t(n * item));
+  } else if (to_stride == item && from_stride == -item) {
+    for (Index i = 0; i < n; ++i) move_item<I>(to + i * item, from - i * item);
   } else if (to_stride == item) {
     for (Index i = 0; i < n; ++i) move_item<I>(to + i * item, from + i * from_stride);
   } else {
@@ -85,6 +87,48 @@ inline void locate(const Layout& l, int n, int skip, Index linear, Index& from, 
     from += at * l.from[k];
     to += at * l.to[k];
   }
+}
+
+// `rows` short lines of N (or of n) items each: an odometer for every one would cost more than the items.
+template <class I, Index N>
+void copy_short(const char* from, Index from_row, Index from_step, char* to, Index to_row, Index rows, Index n) {
+  constexpr Index item = Index(sizeof(I));
+  const Index count = N ? N : n;
+  if (from_row == item && to_row == count * item) {  // in step: N arrays become one of groups
+    for (Index r = 0; r < rows; ++r)
+      for (Index i = 0; i < count; ++i) move_item<I>(to + (r * count + i) * item, from + r * item + i * from_step);
+    return;
+  }
+  for (Index r = 0; r < rows; ++r)
+    for (Index i = 0; i < count; ++i) move_item<I>(to + r * to_row + i * item, from + r * from_row + i * from_step);
+}
+
+constexpr Index kShort = 16;
+
+template <class I>
+void copy_short_lines(const Layout& l, const char* from, char* to) {
+  const int inner = l.n - 1, row = l.n - 2;
+  const Index n = l.shape[inner], rows = l.shape[row];
+  Index planes = 1;
+  for (int k = 0; k < row; ++k) planes *= l.shape[k];
+  const Index cut = std::min(rows, std::max<Index>(1, kPieceBytes / (n * Index(sizeof(I)))));
+  const Index cuts = (rows + cut - 1) / cut;
+  parallel_for(planes * cuts, std::max<Index>(1, kPieceBytes / (cut * n * Index(sizeof(I)))), [&](Index first, Index last) {
+    for (Index u = first; u < last; ++u) {
+      Index f, t;
+      locate(l, row, -1, u / cuts, f, t);
+      const Index begin = u % cuts * cut, count = std::min(cut, rows - begin);
+      const char* source = from + f + begin * l.from[row];
+      char* target = to + t + begin * l.to[row];
+      const auto go = [&](auto copy) { copy(source, l.from[row], l.from[inner], target, l.to[row], count, n); };
+      switch (n) {
+        case 2: go(copy_short<I, 2>); break;
+        case 3: go(copy_short<I, 3>); break;
+        case 4: go(copy_short<I, 4>); break;
+        default: go(copy_short<I, 0>);
+      }
+    }
+  });
 }
 
 template <class I>
@@ -171,10 +215,27 @@ void copy_items(const Layout& l, const char* from, char* to) {
   if (l.to[inner] == item && l.from[inner] != item)
     for (int k = 0; k < inner; ++k)
       if (l.from[k] == item && l.shape[k] >= 4 && l.shape[inner] >= 4) return copy_transposed<I>(l, k, from, to);
+  if (l.n > 1 && l.shape[inner] <= kShort && l.to[inner] == item) return copy_short_lines<I>(l, from, to);
   copy_lines<I>(l, from, to);
 }
 
 }  // namespace
+
+void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Index diagonal, bool upper, const char* x,
+                   char* y) {
+  const Index width = columns * itemsize;
+  parallel_for(planes * rows, std::max<Index>(1, kPieceBytes / std::max<Index>(1, width)), [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      const Index r = t % rows;
+      // columns before `cut` are zero (upper), or those from it on
+      const Index cut = std::min(columns, std::max<Index>(0, upper ? r + diagonal : r + diagonal + 1)) * itemsize;
+      const char* from = x + t * width;
+      char* to = y + t * width;
+      std::memcpy(upper ? to + cut : to, upper ? from + cut : from, size_t(upper ? width - cut : cut));
+      std::memset(upper ? to : to + cut, 0, size_t(upper ? cut : width - cut));
+    }
+  });
+}
 
 void copy_strided(Index itemsize, int ndim, const Index* shape, const char* from, const Index* from_strides, char* to,
                   const Index* to_strides) {

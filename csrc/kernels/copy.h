@@ -12,4 +12,8 @@ void copy_strided(Index itemsize, int ndim, const Index* shape, const char* from
 // to[i] = from[i] converted, both contiguous and aligned; the conversions of copy_convert.h.
 void cast_items(DType from_type, const char* from, DType to_type, char* to, Index n);
 
+// y = x (planes, rows, columns), contiguous, and zero where column - row is below (upper) or above `diagonal`.
+void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Index diagonal, bool upper, const char* x,
+                   char* y);
+
 }  // namespace tg

@@ -31,6 +31,10 @@ template <class T>
 void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
                int64_t skip);
 
+// y (bags, width) = sums (or means) of the rows of x that index[ends[b]:ends[b + 1]] names.
+template <class T>
+void pool_rows(Index bags, Index width, const T* x, const int64_t* index, const int64_t* ends, bool mean, T* y);
+
 struct IndexRange {
   int64_t low, high;
 };

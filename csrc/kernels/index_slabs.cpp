@@ -76,6 +76,24 @@ void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const 
   }
 }
 
+template <class T>
+void pool_rows(Index bags, Index width, const T* x, const int64_t* index, const int64_t* ends, bool mean, T* y) {
+  const Index work = std::max<Index>(1, (ends[bags] - ends[0]) / std::max<Index>(1, bags)) * width;
+  parallel_for(bags, std::max<Index>(1, kPiece / std::max<Index>(1, work)), [&](Index first, Index last) {
+    for (Index b = first; b < last; ++b) {
+      T* to = y + b * width;
+      std::fill(to, to + width, T(0));
+      for (Index m = ends[b]; m < ends[b + 1]; ++m) {
+        const T* from = x + index[m] * width;
+        for (Index j = 0; j < width; ++j) to[j] += from[j];
+      }
+      const Index count = ends[b + 1] - ends[b];
+      if (mean && count > 1)
+        for (Index j = 0; j < width; ++j) to[j] /= T(count);
+    }
+  });
+}
+
 IndexRange range_of(const int64_t* index, Index n) {
   const auto of = [&](Index first, Index last) {
     int64_t low = index[first], high = index[first];
@@ -137,6 +155,8 @@ template void add_slabs(Index, Index, Index, Index, double*, const int64_t*, con
 template void add_slabs(Index, Index, Index, Index, uint64_t*, const int64_t*, const uint64_t*, int64_t);
 template void add_slabs(Index, Index, Index, Index, c64*, const int64_t*, const c64*, int64_t);
 template void add_slabs(Index, Index, Index, Index, c128*, const int64_t*, const c128*, int64_t);
+template void pool_rows(Index, Index, const float*, const int64_t*, const int64_t*, bool, float*);
+template void pool_rows(Index, Index, const double*, const int64_t*, const int64_t*, bool, double*);
 template void add_weights(Index, const int64_t*, Index, const float*, float*);
 template void add_weights(Index, const int64_t*, Index, const double*, double*);
 

@@ -17,7 +17,7 @@ void extreme(const ReducePlan& plan, DType type, const char* data, DType out_typ
 
 void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, DType out_type, char* out,
             double correction) {
-  if (!is_floating(type) || kind == Reduce::any || kind == Reduce::all)
+  if (!is_floating(type) || kind == Reduce::any || kind == Reduce::all || kind == Reduce::count_nonzero)
     return reduce_rare(kind, plan, type, data, out_type, out);
   visit_float("reduce", type, [&](auto t) {
     using C = typename ComputeOf<typename decltype(t)::value>::Type;
@@ -37,10 +37,19 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
           // No degrees of freedom left: NaN where nothing varies, infinity otherwise, as 0 / 0 and x / 0 are.
           return m.m2 / std::max(m.count - correction, 0.0);
         });
+      case Reduce::std:
+        return fold<VarOp<C>>(plan, data, reader, out_type, out, [correction](const Moments& m) {
+          return std::sqrt(m.m2 / std::max(m.count - correction, 0.0));
+        });
+      case Reduce::norm1:
+        return fold<NormOp<C, 1>>(plan, data, reader, out_type, out, [](double a) { return a; });
+      case Reduce::norm2:
+        return fold<NormOp<C, 2>>(plan, data, reader, out_type, out, [](double a) { return std::sqrt(a); });
       case Reduce::logsumexp:
         return fold<LogSumExpOp<C>>(plan, data, reader, out_type, out, [](const ScaledExpSum& a) { return a.value(); });
       case Reduce::any:
-      case Reduce::all: break;
+      case Reduce::all:
+      case Reduce::count_nonzero: break;
     }
   });
 }

@@ -6,7 +6,7 @@
 
 namespace tg {
 
-enum class Reduce { sum, prod, amax, amin, any, all, mean, var, logsumexp };
+enum class Reduce { sum, prod, amax, amin, any, all, mean, var, logsumexp, std, norm1, norm2, count_nonzero };
 
 constexpr const char* name_of(Reduce kind) {
   switch (kind) {
@@ -19,6 +19,10 @@ constexpr const char* name_of(Reduce kind) {
     case Reduce::mean: return "mean";
     case Reduce::var: return "var";
     case Reduce::logsumexp: return "logsumexp";
+    case Reduce::std: return "std";
+    case Reduce::norm1:
+    case Reduce::norm2: return "vector_norm";
+    case Reduce::count_nonzero: return "count_nonzero";
   }
   return "?";
 }
@@ -28,7 +32,8 @@ constexpr const char* name_of(Reduce kind) {
 //   amax, amin        the input's type; not complex
 //   any, all          bool
 //   mean              the input's floating or complex type
-//   var, logsumexp    the input's floating type; var divides by count - correction
+//   var, std, logsumexp, norm1, norm2   the input's floating type; var and std divide by count - correction
+//   count_nonzero     int64
 void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, DType out_type, char* out,
             double correction = 0);
 

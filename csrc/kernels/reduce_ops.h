@@ -178,6 +178,54 @@ struct ExtremeOp {
   }
 };
 
+// Sums of |x| or x^2: of blocks in T, the blocks in double.
+template <class T, int Power>
+struct NormOp {
+  using C = T;
+  using Acc = double;
+  static T one(T x) { return Power == 2 ? x * x : std::fabs(x); }
+  static typename Wide<T>::Vector wide(typename Wide<T>::Vector v) {
+    if constexpr (Power == 2) return v * v;
+    else return v < 0 ? -v : v;
+  }
+  static Acc init() { return 0; }
+  static void run(Acc& a, const C* x, Index n) {
+    for (Index i = 0; i < n; i += kSumBlock) {
+      const T* p = x + i;
+      a += double(sum_map<T>(
+          n - i < kSumBlock ? n - i : kSumBlock, [&](Index j) { return wide(Wide<T>::load(p + j)); },
+          [&](Index j) { return one(p[j]); }));
+    }
+  }
+  static void merge(Acc& a, const Acc& b) { a += b; }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    constexpr Index tile = 64;
+    for (Index start = 0; start < n; start += tile) {
+      const Index width = n - start < tile ? n - start : tile;
+      T sum[tile] = {};
+      for (Index r = 0; r < count; ++r)
+        for (Index j = 0; j < width; ++j) sum[j] += one(rows[r][start + j]);
+      for (Index j = 0; j < width; ++j) a[start + j] += double(sum[j]);
+    }
+  }
+};
+
+struct CountOp {
+  using C = uint8_t;
+  using Acc = int64_t;
+  static Acc init() { return 0; }
+  static void run(Acc& a, const C* x, Index n) {
+    Acc t = 0;
+    for (Index i = 0; i < n; ++i) t += x[i] != 0;
+    a += t;
+  }
+  static void merge(Acc& a, const Acc& b) { a += b; }
+  static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    for (Index r = 0; r < count; ++r)
+      for (Index j = 0; j < n; ++j) a[j] += rows[r][j] != 0;
+  }
+};
+
 // Values arrive as bytes, zero or not.
 struct AnyOp {
   using C = uint8_t;

@@ -1,5 +1,6 @@
 // y_i = x_0 op ... op x_i. Float accumulates in double. A long line alone is cut into blocks of 16k: totals of the blocks
-// first, then every block from where the ones before it end; the blocks depend on the length alone.
+// first, then every block from where the ones before it end; the blocks depend on the length alone. Four lines (or
+// blocks) go in step, since a sum waits for the one before it and a core can have that many under way.
 #include "scan.h"
 
 #include <algorithm>
@@ -30,6 +31,28 @@ Acc<T> scan_run(const T* x, T* y, Index n, Acc<T> a) {
   return a;
 }
 
+// `count` lines of n elements, `apart` elements from each other, from `start` on.
+template <Scan Kind, class T>
+void scan_lines_in_step(const T* x, T* y, Index count, Index apart, Index n, const Acc<T>* start) {
+  Index l = 0;
+  for (; l + 4 <= count; l += 4) {
+    const T *x0 = x + l * apart, *x1 = x0 + apart, *x2 = x1 + apart, *x3 = x2 + apart;
+    T *y0 = y + l * apart, *y1 = y0 + apart, *y2 = y1 + apart, *y3 = y2 + apart;
+    Acc<T> a0 = start[l], a1 = start[l + 1], a2 = start[l + 2], a3 = start[l + 3];
+    for (Index i = 0; i < n; ++i) {
+      a0 = step<Kind>(a0, Acc<T>(x0[i]));
+      a1 = step<Kind>(a1, Acc<T>(x1[i]));
+      a2 = step<Kind>(a2, Acc<T>(x2[i]));
+      a3 = step<Kind>(a3, Acc<T>(x3[i]));
+      y0[i] = T(a0);
+      y1[i] = T(a1);
+      y2[i] = T(a2);
+      y3[i] = T(a3);
+    }
+  }
+  for (; l < count; ++l) scan_run<Kind>(x + l * apart, y + l * apart, n, start[l]);
+}
+
 template <Scan Kind, class T>
 void scan_all(Index outer, Index length, Index inner, const T* x, T* y) {
   const Acc<T> neutral = Kind == Scan::sum ? Acc<T>(0) : Acc<T>(1);
@@ -57,15 +80,19 @@ void scan_all(Index outer, Index length, Index inner, const T* x, T* y) {
           start[size_t(b)] = a;
           a = step<Kind>(a, total);
         }
-        parallel_for(blocks, 1, [&](Index first, Index last) {
-          for (Index b = first; b < last; ++b)
-            scan_run<Kind>(from + b * kBlock, to + b * kBlock, std::min(kBlock, length - b * kBlock), start[size_t(b)]);
+        const Index whole = length / kBlock;
+        parallel_for(whole, 4, [&](Index first, Index last) {
+          scan_lines_in_step<Kind>(from + first * kBlock, to + first * kBlock, last - first, kBlock, kBlock, &start[size_t(first)]);
         });
+        if (whole < blocks)
+          scan_run<Kind>(from + whole * kBlock, to + whole * kBlock, length - whole * kBlock, start[size_t(whole)]);
       }
       return;
     }
-    parallel_for(outer, std::max<Index>(1, kPiece / std::max<Index>(1, length)), [&](Index first, Index last) {
-      for (Index o = first; o < last; ++o) scan_run<Kind>(x + o * length, y + o * length, length, neutral);
+    const Acc<T> neutrals[4] = {neutral, neutral, neutral, neutral};
+    parallel_for(outer, std::max<Index>(4, kPiece / std::max<Index>(1, length) / 4 * 4), [&](Index first, Index last) {
+      for (Index o = first; o < last; o += 4)
+        scan_lines_in_step<Kind>(x + o * length, y + o * length, std::min<Index>(4, last - o), length, length, neutrals);
     });
     return;
   }

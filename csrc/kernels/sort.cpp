@@ -6,21 +6,6 @@
 namespace tg {
 namespace {
 
-constexpr Index kInsertion = 32;
-
-template <class T>
-const Entry<T>* sort_line(LineScratch<T>& s, Index n) {
-  Entry<T>* e = s.entries.data();
-  if (n > kInsertion) return radix_sort(e, s.spare.data(), n, s.counts.data());
-  for (Index i = 1; i < n; ++i) {
-    const Entry<T> x = e[i];
-    Index j = i;
-    for (; j > 0 && x.key < e[j - 1].key; --j) e[j] = e[j - 1];
-    e[j] = x;
-  }
-  return e;
-}
-
 template <class T>
 void sort_rows(Index rows, Index length, bool descending, const T* x, T* values, int64_t* indices) {
   if (length >= kLongLine) {

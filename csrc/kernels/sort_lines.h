@@ -23,6 +23,21 @@ struct LineScratch {
   Scratch<uint32_t> counts;
 };
 
+constexpr Index kInsertion = 32;
+
+template <class T>
+const Entry<T>* sort_line(LineScratch<T>& s, Index n) {
+  Entry<T>* e = s.entries.data();
+  if (n > kInsertion) return radix_sort(e, s.spare.data(), n, s.counts.data());
+  for (Index i = 1; i < n; ++i) {
+    const Entry<T> x = e[i];
+    Index j = i;
+    for (; j > 0 && x.key < e[j - 1].key; --j) e[j] = e[j - 1];
+    e[j] = x;
+  }
+  return e;
+}
+
 // line(scratch, number) for every line of `length` elements.
 template <class T, class Line>
 void over_lines(Index lines, Index length, Line line) {

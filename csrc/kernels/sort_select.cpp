@@ -91,7 +91,8 @@ void topk_rows(Index rows, Index length, Index k, bool largest, const T* x, T* v
       heap_best(from, 0, length, k, flip, e);
     } else {
       scratch.fill(from, length, flip);
-      e = radix_sort(e, scratch.spare.data(), length, scratch.counts.data());
+      put(sort_line(scratch, length), k, from, values + r * k, indices + r * k);
+      return;
     }
     put(e, k, from, values + r * k, indices + r * k);
   });

@@ -80,9 +80,55 @@ pooled_rows = op(
 )
 
 
-def _bags(input: Tensor, offsets: Tensor, count: int, last: bool) -> tuple[Tensor, int]:
-    """The bag of each index, and how many bags there are."""
-    host = np.asarray(offsets.detach().cpu().tolist(), dtype=np.int64).reshape(-1)
+def _bag_rows_infer(weight: Any, index: Any, ends: Any, *, mean: bool) -> Spec:
+    return Spec((ends.shape[0] - 1, weight.shape[1]), weight.dtype)
+
+
+def _bag_of(F: Any, index: Any, ends: Any) -> Any:
+    """The bag of each index."""
+    ramp = F.sub(F.cumsum(F.full_as(index, value=1), dim=0), 1)
+    return F.sub(F.searchsorted(ends, ramp, right=True), 1)
+
+
+def _bag_rows_rule(
+    F: Any, g: Any, weight: Any, index: Any, ends: Any, *, needs: Any, mean: bool
+) -> tuple[Any, Any, Any]:
+    bags = ends.shape[0] - 1
+    if mean:
+        held = F.sub(F.slice(ends, key=(slice(1, bags + 1, 1),)), F.slice(ends, key=(slice(0, bags, 1),)))
+        share = F.cast(F.where(F.gt(held, 0), held, 1), dtype=np_dtype(g))
+        g = F.div(g, reshaped(F, share, (bags, 1)))
+    rows = F.index_select(g, _bag_of(F, index, ends), dim=0)
+    return F.embedding_backward(rows, index, num_embeddings=weight.shape[0], padding_idx=None), None, None
+
+
+def _bag_rows_samples() -> list[Sample]:
+    index, ends = Arg((5,), kind="i", values=(0, 3, 3, 1, 0)), Arg((4,), kind="i", values=(0, 2, 2, 5))
+    none = (Arg((0,), kind="i"), Arg((3,), kind="i", values=(0, 0, 0)))
+    return [
+        Sample((Arg((4, 3)), index, ends), {"mean": False}, name="sum"),
+        Sample((Arg((4, 3), layout="T"), index, ends), {"mean": True}, name="mean"),
+        Sample((Arg((4, 3)), *none), {"mean": True}, name="empty"),
+    ]
+
+
+bag_rows = op(
+    "bag_rows",
+    infer=_bag_rows_infer,
+    define=lambda F, weight, index, ends, *, mean: F.pooled_rows(
+        F.embedding(weight, index), _bag_of(F, index, ends), bags=ends.shape[0] - 1, mode="mean" if mean else "sum"
+    ),
+    rule=_bag_rows_rule,
+    keeps=("index", "ends"),
+    samples=_bag_rows_samples,
+    doc="Sums or means of the rows that ``index[ends[b]:ends[b + 1]]`` names, without the rows in memory.",
+)
+
+
+def _bags(offsets: Tensor, count: int, last: bool) -> tuple[np.ndarray[Any, Any], int]:
+    """Where bags begin, and where the last one ends."""
+    host = offsets.detach().cpu().numpy().astype(np.int64).reshape(-1)
+    end = count
     if last:
         if not host.size:
             raise ArgumentError("embedding_bag: include_last_offset needs at least one offset.")
@@ -95,12 +141,7 @@ def _bags(input: Tensor, offsets: Tensor, count: int, last: bool) -> tuple[Tenso
         raise ArgumentError(
             f"embedding_bag: offsets must not fall, nor exceed the {count} indices; got {host.tolist()[:10]}."
         )
-    from .create import from_numpy
-
-    bag = np.searchsorted(host, np.arange(count), side="right") - 1
-    if last:
-        bag[end:] = len(host)  # in no bag
-    return from_numpy(bag.astype(np.int64)).to(input.device), len(host)
+    return host, end
 
 
 def embedding_bag(
@@ -157,19 +198,26 @@ def embedding_bag(
     if input._data.ndim == 2:
         if offsets is not None:
             raise ValueError("embedding_bag: an input of 2 dimensions is its bags; offsets have to be None.")
-        bags = int(input.shape[0])
-        from .ranges import arange
-
-        each = count // bags if bags else 0
-        bag: Any = arange(bags, device=input.device).reshape(bags, 1).expand(bags, each).reshape(-1)
+        bags, end = int(input.shape[0]), count
+        starts = np.arange(bags) * (count // bags if bags else 0)
     elif input._data.ndim == 1:
         if offsets is None:
             raise ValueError("embedding_bag: an input of 1 dimension needs offsets.")
         if offsets._data.ndim != 1:
             raise ValueError(f"embedding_bag: offsets must have 1 dimension, got shape {tuple(offsets.shape)}.")
-        bag, bags = _bags(flat, offsets, count, include_last_offset)
+        starts, end = _bags(offsets, count, include_last_offset)
+        bags = len(starts)
     else:
         raise ValueError(f"embedding_bag: the input must have 1 or 2 dimensions, got shape {tuple(input.shape)}.")
+    from .create import from_numpy
+
+    plain = padding_idx is None and per_sample_weights is None and max_norm is None and not scale_grad_by_freq
+    if plain and mode != "max" and bags and end == count:
+        ends = from_numpy(np.append(starts, end)).to(weight.device)
+        return bag_rows(weight, flat, ends, mean=mode == "mean")
+    which = np.searchsorted(starts, np.arange(count), side="right") - 1
+    which[end:] = bags  # in no bag
+    bag: Any = from_numpy(which.astype(np.int64)).to(input.device)
     if padding_idx is not None:
         rows = int(weight.shape[0])
         if not -rows <= padding_idx < rows:

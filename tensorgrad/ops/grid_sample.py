@@ -54,97 +54,187 @@ def _infer(x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -
     return Spec((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
 
 
-def _clipped(F: Any, at: Any, size: int) -> Any:
+Slope = Any
+"""How a coordinate in pixels changes with the one it was made from; None for 1."""
+
+
+def _times(F: Any, a: Slope, b: Slope) -> Slope:
+    return b if a is None else a if b is None else F.mul(a, b)
+
+
+def _clipped(F: Any, at: Any, size: int, slope: Slope) -> tuple[Any, Slope]:
     """Limited to the input; no gradient at the limits or beyond."""
-    at = F.where(F.gt(at, 0.0), at, 0.0)
-    return F.where(F.lt(at, float(size - 1)), at, float(size - 1))
+    above = F.gt(at, 0.0)
+    raised = F.where(above, at, 0.0)
+    below = F.lt(raised, float(size - 1))
+    within = F.where(F.logical_and(above, below), F.full_as(at, value=1.0), 0.0)
+    return F.where(below, raised, float(size - 1)), _times(F, slope, within)
 
 
-def _reflected(F: Any, at: Any, size: int, align_corners: bool) -> Any:
+def _reflected(F: Any, at: Any, size: int, align_corners: bool) -> tuple[Any, Slope]:
     """Folded back at the ends: the centres of the outer elements, or their outer edges."""
     low, high = (0.0, size - 1.0) if align_corners else (-0.5, size - 0.5)
     if low == high:
-        return F.mul(at, 0.0)
+        none = F.mul(at, 0.0)
+        return none, none
     span = high - low
     away = F.sub(at, low)
-    away = F.where(F.lt(away, 0.0), F.neg(away), away)
+    back = F.lt(away, 0.0)
+    away = F.where(back, F.neg(away), away)
     extra = F.fmod(away, span)
     odd = F.gt(F.remainder(F.floor(F.div(away, span)), 2.0), 0.5)
-    return F.add(F.where(odd, F.sub(span, extra), extra), low)
+    one = F.full_as(at, value=1.0)
+    turned = F.where(F.logical_xor(back, odd), F.neg(one), one)
+    return F.add(F.where(odd, F.sub(span, extra), extra), low), turned
 
 
-def _padded(F: Any, at: Any, size: int, padding: str, align_corners: bool) -> Any:
+def _padded(F: Any, at: Any, size: int, padding: str, align_corners: bool) -> tuple[Any, Slope]:
     if padding == "zeros":
-        return at
+        return at, None
+    slope = None
     if padding == "reflection":
-        at = _reflected(F, at, size, align_corners)
-    return _clipped(F, at, size)
+        at, slope = _reflected(F, at, size, align_corners)
+    return _clipped(F, at, size, slope)
 
 
-def _cubic_weights(F: Any, part: Any) -> list[Any]:
-    """The weights of the elements 1 before to 2 behind, for a place ``part`` of the way to the next one."""
+def _cubic_weights(F: Any, part: Any) -> list[tuple[Any, Any]]:
+    """The weights of the elements 1 before to 2 behind, for a place ``part`` of the way to the next one, and their
+    slopes."""
     a = -0.75
 
-    def far(d: Any) -> Any:
-        return F.sub(F.mul(F.add(F.mul(F.sub(F.mul(d, a), 5 * a), d), 8 * a), d), 4 * a)
+    def far(d: Any, sign: float) -> tuple[Any, Any]:
+        weight = F.sub(F.mul(F.add(F.mul(F.sub(F.mul(d, a), 5 * a), d), 8 * a), d), 4 * a)
+        return weight, F.mul(F.add(F.mul(F.sub(F.mul(d, 3 * a), 10 * a), d), 8 * a), sign)
 
-    def near(d: Any) -> Any:
-        return F.add(F.mul(F.mul(F.sub(F.mul(d, a + 2), a + 3), d), d), 1.0)
+    def near(d: Any, sign: float) -> tuple[Any, Any]:
+        weight = F.add(F.mul(F.mul(F.sub(F.mul(d, a + 2), a + 3), d), d), 1.0)
+        return weight, F.mul(F.mul(F.sub(F.mul(d, 3 * (a + 2)), 2 * (a + 3)), d), sign)
 
     rest = F.sub(1.0, part)
-    return [far(F.add(part, 1.0)), near(part), near(rest), far(F.add(rest, 1.0))]
+    return [far(F.add(part, 1.0), 1.0), near(part, 1.0), near(rest, -1.0), far(F.add(rest, 1.0), -1.0)]
 
 
-def _taps(F: Any, at: Any, size: int, mode: str, padding: str, align_corners: bool) -> list[tuple[Any, Any]]:
-    """(place, weight) of the elements that are read along one axis; None for a weight of one."""
+def _taps(F: Any, at: Any, size: int, mode: str, padding: str, align_corners: bool) -> list[tuple[Any, Any, Any]]:
+    """(place, weight, slope of the weight) of the elements that are read along one axis; None for a weight of one, and
+    for a slope of zero."""
     if mode == "bicubic":
         low = F.floor(at)
         weights = _cubic_weights(F, F.sub(at, low))
         shifted = [F.add(low, float(i - 1)) for i in range(4)]
-        return [(_padded(F, place, size, padding, align_corners), w) for place, w in zip(shifted, weights, strict=True)]
-    at = _padded(F, at, size, padding, align_corners)
+        return [
+            (_padded(F, place, size, padding, align_corners)[0], *w) for place, w in zip(shifted, weights, strict=True)
+        ]
+    at, slope = _padded(F, at, size, padding, align_corners)
     if mode == "nearest":
-        return [(F.round(at), None)]
+        return [(F.round(at), None, None)]
     low = F.floor(at)
     part = F.sub(at, low)
-    return [(low, F.sub(1.0, part)), (F.add(low, 1.0), part)]
+    slope = F.full_as(part, value=1.0) if slope is None else slope
+    return [(low, F.sub(1.0, part), F.neg(slope)), (F.add(low, 1.0), part, slope)]
 
 
-def _define(F: Any, x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -> Any:
-    dtype = np_dtype(x)
-    x, grid = fitted(F, x, statistic_dtype(dtype)), fitted(F, grid, statistic_dtype(dtype))
-    n, c, sizes = x.shape[0], x.shape[1], tuple(x.shape[2:])
-    out = tuple(grid.shape[1:-1])
-    count = product(out)
-    flat = reshaped(F, x, (n, c, product(sizes)))
+def _axes(F: Any, x: Any, grid: Any, mode: str, padding: str, align_corners: bool) -> list[Any]:
+    """The taps of each axis of ``x``; the grid names the last axis first."""
+    sizes = tuple(x.shape[2:])
     axes = []
     for axis, size in enumerate(sizes):
-        key = (*(slice(None),) * (grid.ndim - 1), len(sizes) - 1 - axis)  # the grid names the last axis first
-        place = F.slice(grid, key=key)
+        place = F.slice(grid, key=(*(slice(None),) * (grid.ndim - 1), len(sizes) - 1 - axis))
         at = (
             F.mul(F.add(place, 1.0), (size - 1) / 2)
             if align_corners
             else (F.div(F.sub(F.mul(F.add(place, 1.0), float(size)), 1.0), 2.0))
         )
         axes.append(_taps(F, at, size, mode, padding, align_corners))
+    return axes
+
+
+def _corner(F: Any, corner: Any, x: Any, count: int) -> tuple[Any, Any]:
+    """(whether a corner lies inside, where it lies in a flattened plane), (n, 1, count) and (n, c, count)."""
+    n, c = x.shape[0], x.shape[1]
+    inside: Any = None
+    index: Any = None
+    for (place, _, _), size in zip(corner, x.shape[2:], strict=True):
+        here = F.logical_and(F.ge(place, 0.0), F.le(place, float(size - 1)))  # False for NaN
+        inside = here if inside is None else F.logical_and(inside, here)
+        step = F.cast(F.where(here, place, 0.0), dtype=_INT64)
+        index = step if index is None else F.add(F.mul(index, size), step)
+    where = F.expand(reshaped(F, index, (n, 1, count)), shape=(n, c, count))
+    return reshaped(F, inside, (n, 1, count)), where
+
+
+def _weight(F: Any, corner: Any, sloped: int | None = None) -> Any:
+    """The product of a corner's weights, of one axis its slope; None for 1, and where a slope is zero."""
     total: Any = None
-    for corner in combinations(*axes):
-        inside: Any = None
-        index: Any = None
-        weight: Any = None
-        for (place, part), size in zip(corner, sizes, strict=True):
-            here = F.logical_and(F.ge(place, 0.0), F.le(place, float(size - 1)))  # False for NaN
-            inside = here if inside is None else F.logical_and(inside, here)
-            step = F.cast(F.where(here, place, 0.0), dtype=_INT64)
-            index = step if index is None else F.add(F.mul(index, size), step)
-            if part is not None:
-                weight = part if weight is None else F.mul(weight, part)
-        where = F.expand(reshaped(F, index, (n, 1, count)), shape=(n, c, count))
-        value = F.where(reshaped(F, inside, (n, 1, count)), F.gather(flat, where, dim=2), 0.0)
+    for axis, (_, part, slope) in enumerate(corner):
+        if axis == sloped and slope is None:
+            return None
+        total = _times(F, total, slope if axis == sloped else part)
+    return total
+
+
+def _define(F: Any, x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -> Any:
+    dtype = np_dtype(x)
+    x, grid = fitted(F, x, statistic_dtype(dtype)), fitted(F, grid, statistic_dtype(dtype))
+    n, c, out = x.shape[0], x.shape[1], tuple(grid.shape[1:-1])
+    count = product(out)
+    flat = reshaped(F, x, (n, c, product(x.shape[2:])))
+    total: Any = None
+    for corner in combinations(*_axes(F, x, grid, mode, padding, align_corners)):
+        inside, where = _corner(F, corner, x, count)
+        value = F.where(inside, F.gather(flat, where, dim=2), 0.0)
+        weight = _weight(F, corner)
         if weight is not None:  # after the zeros: a place that is no number gives none
             value = F.mul(value, reshaped(F, weight, (n, 1, count)))
         total = value if total is None else F.add(total, value)
     return fitted(F, reshaped(F, total, (n, c, *out)), dtype)
+
+
+def _define_backward(
+    F: Any, g: Any, x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool, needs: tuple[bool, bool]
+) -> tuple[Any, Any]:
+    """To ``x``: what each corner read is added where it was. To the grid: the weights' slopes times what they weigh."""
+    dtype = np_dtype(x)
+    g, x, grid = (fitted(F, part, statistic_dtype(dtype)) for part in (g, x, grid))
+    n, c, out = x.shape[0], x.shape[1], tuple(grid.shape[1:-1])
+    count, sizes = product(out), tuple(x.shape[2:])
+    flat, g = reshaped(F, x, (n, c, product(sizes))), reshaped(F, g, (n, c, count))
+    to_x: Any = F.zeros_as(g, shape=tuple(flat.shape)) if needs[0] else None
+    to_axes: list[Any] = [None] * len(sizes)
+    for corner in combinations(*_axes(F, x, grid, mode, padding, align_corners)):
+        inside, where = _corner(F, corner, x, count)
+        if needs[0]:
+            weight = _weight(F, corner)
+            share = g if weight is None else F.mul(g, reshaped(F, weight, (n, 1, count)))
+            to_x = F.scatter_add(to_x, where, F.where(inside, share, 0.0), dim=2)
+        slopes = [_weight(F, corner, axis) for axis in range(len(sizes))] if needs[1] else []
+        if any(slope is not None for slope in slopes):
+            value = F.where(inside, F.gather(flat, where, dim=2), 0.0)
+            weighed = reshaped(F, F.sum(F.mul(g, value), dim=(1,), keepdim=False), (n, *out))
+            for axis, slope in enumerate(slopes):
+                part = F.mul(weighed, slope)
+                to_axes[axis] = part if to_axes[axis] is None else F.add(to_axes[axis], part)
+    to_grid: Any = None
+    if needs[1] and to_axes[0] is None:
+        to_grid = F.zeros_as(grid, shape=tuple(grid.shape))
+    elif needs[1]:
+        scaled = [
+            F.mul(part, (size - 1) / 2 if align_corners else size / 2)
+            for part, size in zip(to_axes, sizes, strict=True)
+        ]
+        to_grid = F.stack(*reversed(scaled), dim=grid.ndim - 1)
+    return (
+        fitted(F, reshaped(F, to_x, tuple(x.shape)), dtype) if needs[0] else None,
+        fitted(F, to_grid, dtype) if needs[1] else None,
+    )
+
+
+def _rule(
+    F: Any, g: Any, x: Any, grid: Any, *, needs: Any, mode: str, padding: str, align_corners: bool
+) -> tuple[Any, Any]:
+    found: tuple[Any, Any] = F.grid_sample_backward(
+        g, x, grid, mode=mode, padding=padding, align_corners=align_corners, needs=tuple(needs[:2])
+    )
+    return found
 
 
 def _how(**changed: Any) -> dict[str, Any]:
@@ -172,8 +262,22 @@ grid_sample_op = op(
     "grid_sample",
     infer=_infer,
     define=_define,
+    rule=_rule,
+    keeps=("x", "grid"),
     samples=_samples,
     doc="``x`` interpolated at the places of a grid, whose last dimension names the last axis first, in [-1, 1].",
+)
+
+
+grid_sample_backward = op(
+    "grid_sample_backward",
+    infer=lambda g, x, grid, *, mode, padding, align_corners, needs: (
+        Spec(tuple(x.shape), x.dtype),
+        Spec(tuple(grid.shape), grid.dtype),
+    ),
+    define=_define_backward,
+    outputs=("to_x", "to_grid"),
+    doc="The gradients of ``grid_sample``; None where not needed.",
 )
 
 

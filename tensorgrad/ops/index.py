@@ -14,7 +14,7 @@ from . import shape_core as core
 from .create import as_operand, as_stored, check_storable
 from .elementwise import broadcast_shape
 from .inplace import at_level_of, check_partial_overlap, check_writable, deliver, write_into
-from .record import Op, Spec, op
+from .record import Op, Spec, as_ours, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
 from .shape import reshape as to_shape
@@ -93,7 +93,10 @@ def put_in_place(record: Op, into: str, target: Tensor, inputs: tuple[Any, ...],
         else x._data
         for x in inputs
     ]  # fmt: skip
-    getattr(local.doors[type(target._data)], into)(target._data, *arrays, **attrs)
+    try:
+        getattr(local.doors[type(target._data)], into)(target._data, *arrays, **attrs)
+    except IndexError as error:
+        raise as_ours(error) from None
     target._bump()
     return target
 

@@ -14,7 +14,7 @@ from .inplace import check_partial_overlap, deliver
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
-from .shape import atleast_1d, atleast_2d, contiguous, integers, unsqueeze
+from .shape import atleast_1d, atleast_2d, contiguous, integers
 from .shape_core import one_dim
 
 __all__ = [
@@ -65,6 +65,42 @@ cat_op = op(
 )
 
 
+def _stack_infer(*xs: Any, dim: int) -> Spec:
+    shape = tuple(xs[0].shape)
+    for i, x in enumerate(xs):
+        if x.shape != shape:
+            raise ShapeError(
+                f"stack: expects each tensor to be equal size, but got {shape} at entry 0 and {tuple(x.shape)} at "
+                f"entry {i}."
+            )
+    return Spec((*shape[:dim], len(xs), *shape[dim:]), xs[0].dtype)
+
+
+def _stack_define(F: Any, *xs: Any, dim: int) -> Any:
+    key = (*(slice(None),) * dim, None)
+    return F.cat(*[F.slice(x, key=key) for x in xs], dim=dim)
+
+
+def _stack_rule(F: Any, g: Any, *xs: Any, needs: tuple[bool, ...], dim: int) -> tuple[Any, ...]:
+    lead = (slice(None),) * dim
+    return tuple([F.slice(g, key=(*lead, i)) if needed else None for i, needed in enumerate(needs)])
+
+
+stack_op = op(
+    "stack",
+    infer=_stack_infer,
+    define=_stack_define,
+    rule=_stack_rule,
+    samples=lambda: [
+        Sample((Arg((2, 3)), Arg((2, 3))), {"dim": 0}, name="first"),
+        Sample((Arg((2, 3)), Arg((2, 3), layout="T"), Arg((2, 3))), {"dim": 2}, name="last"),
+        Sample((Arg(()), Arg(())), {"dim": 0}, name="scalars"),
+        Sample((Arg((0, 3)),), {"dim": 1}, name="empty"),
+    ],
+    doc="The tensors, all of one shape, along a new dimension ``dim``.",
+)
+
+
 def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
     """The tensors one after another along ``dim``, promoted to one dtype.
 
@@ -79,7 +115,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
     given = _tensors("cat", tensors)
     if isinstance(out, Tensor):
         check_partial_overlap("cat", out._data, [x._data for x in given], same=True)
-    used = [x for x in given if x._data.shape != (0,)] or [given[0]]
+    used = given
+    for x in given:
+        if x._data.shape == (0,):
+            used = [x for x in given if x._data.shape != (0,)] or [given[0]]
+            break
     if used[0]._data.ndim == 0:
         raise ShapeError("cat: 0-d tensors can't be concatenated; use stack.")
     at = one_dim("cat", dim, used[0]._data.ndim)
@@ -88,12 +128,13 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
 
 
 def _tensors(name: str, tensors: Any) -> list[Tensor]:
-    if isinstance(tensors, Tensor) or not isinstance(tensors, (tuple, list)):
+    if not isinstance(tensors, (tuple, list)):
         if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
             raise TypeError(f"{name}: expected a sequence of Tensors, got {type(tensors).__name__}.")
         tensors = list(tensors)
     for x in tensors:
-        require_tensor(name, x)
+        if not isinstance(x, Tensor):
+            require_tensor(name, x)
     if not tensors:
         raise ArgumentError(f"{name}: expected a non-empty list of Tensors ({name} expects a non-empty TensorList).")
     return list(tensors)
@@ -101,7 +142,10 @@ def _tensors(name: str, tensors: Any) -> list[Tensor]:
 
 def _promoted(used: list[Tensor], given: list[Tensor]) -> list[Tensor]:
     first = given[0]._data.dtype
-    if all(x._data.dtype == first for x in given):
+    for x in given:
+        if x._data.dtype is not first and x._data.dtype != first:
+            break
+    else:
         return used
     dtype = numpy_dtype(result_name(tuple([key_of(x._data) for x in given])))
     return [x if x._data.dtype == dtype else core.cast(x, dtype=dtype) for x in used]
@@ -113,15 +157,8 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor
     Raises: ValueError for no tensors; ShapeError if shapes differ; DimError for a bad dim.
     """
     given = _tensors("stack", tensors)
-    shape = given[0]._data.shape
-    for i, x in enumerate(given):
-        if x._data.shape != shape:
-            raise ShapeError(
-                f"stack: expects each tensor to be equal size, but got {tuple(shape)} at entry 0 and "
-                f"{tuple(x.shape)} at entry {i}."
-            )
-    at = one_dim("stack", dim, len(shape) + 1)
-    result = cat_op(*[unsqueeze(x, at) for x in _promoted(given, given)], dim=at)
+    at = one_dim("stack", dim, given[0]._data.ndim + 1)
+    result = stack_op(*_promoted(given, given), dim=at)
     return result if out is None else deliver("stack", result, out)
 
 

@@ -21,7 +21,7 @@ def _made(
 ) -> Tensor:  # fmt: skip
     """Host numbers as a tensor of the dtype, or in ``out``."""
     check_layout(name, layout)
-    array = np.asarray(values).astype(dtype.np)
+    array = np.asarray(values).astype(dtype.np, copy=False)
     if out is not None:
         from .inplace import deliver
 
@@ -82,7 +82,9 @@ def arange(
     exact: Any = np.arange(count)
     if isinstance(first, float) or isinstance(by, float):
         exact = exact.astype(np.float64)
-    return _made("arange", first + exact * by, chosen, layout, device, requires_grad, pin_memory, out)
+    if first != 0 or by != 1:
+        exact = first + exact * by
+    return _made("arange", exact, chosen, layout, device, requires_grad, pin_memory, out)
 
 
 def _bounds(name: str, bounds: tuple[Any, ...], start: Any, end: Any, step: Any) -> tuple[Any, Any, Any]:

@@ -123,9 +123,9 @@ def require_float(name: str, dtype: Any) -> None:
 def prepared(name: str, input: Any, dtype: Any) -> Tensor:
     """``input`` in the dtype asked for."""
     array = require_tensor(name, input)
-    if dtype is not None and array.dtype.name != (wanted := as_dtype(dtype)).name:
-        return cast(input, dtype=wanted.np)
-    return input
+    if dtype is None:
+        return input  # type: ignore[no-any-return]
+    return input if array.dtype.name == (wanted := as_dtype(dtype)).name else cast(input, dtype=wanted.np)
 
 
 def delivered(name: str, result: Tensor, dtype: Any, out: Any) -> Tensor:
@@ -139,8 +139,10 @@ def delivered(name: str, result: Tensor, dtype: Any, out: Any) -> Tensor:
 
 
 def _sum_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
-    dtype = numpy_dtype("int64") if x.dtype.kind in "bui" else x.dtype
-    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), dtype)
+    dtype = x.dtype
+    if dtype.kind in "bui":
+        dtype = numpy_dtype("int64")
+    return Spec(reduced_shape(x.shape, dim, keepdim), dtype)
 
 
 sum_op = op(

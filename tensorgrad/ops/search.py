@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..dispatch import local
 from ..dtypes import key_of, numpy_dtype, result_name
-from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
-from ..tensor import Tensor, install, wrap
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .inplace import deliver
@@ -38,6 +37,13 @@ def _unknown(name: str) -> Any:
 
 # The shapes of these results depend on the elements: what infer says of them is not used.
 nonzero_op = op("nonzero", infer=_unknown("nonzero"), nondiff=("y",), doc="(n, ndim): where ``x`` is not zero.")
+one_hot_op = op(
+    "one_hot",
+    infer=lambda x, *, classes: Spec((*x.shape, classes), _INT64),
+    nondiff=("y",),
+    samples=lambda: [Sample((Arg((2, 3), kind="i", values=(0, 2, 1, 1, 0, 2)),), {"classes": 4}, False, "matrix")],
+    doc="1 where the class of a new last dimension is that of the element, 0 elsewhere.",
+)
 bincount_op = op("bincount", infer=_unknown("bincount"), nondiff=("y",), doc="How often each integer occurs.")
 
 
@@ -126,27 +132,16 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes: the size of that dimension; -1 means one more than the largest class.
     Raises: DTypeError unless ``tensor`` is int64; IndexOutOfRange for classes that are negative or too large.
     """
-    from .extremes import amax, amin
-    from .gather import scatter
+    from .extremes import amax
 
     array = require_tensor("one_hot", tensor)
     if array.dtype != _INT64:
         raise DTypeError(f"one_hot is only applicable to index tensors of type int64, got {tensor.dtype}.")
-    if array.size == 0:
-        if num_classes <= 0:
-            raise ShapeError("one_hot: the number of classes can't be found in an empty tensor; pass num_classes.")
-    else:
-        ends: tuple[Any, Any] = amin(tensor), amax(tensor)
-        low, high = int(ends[0]), int(ends[1])
-        if low < 0:
-            raise IndexOutOfRange(f"one_hot: class values must be non-negative, got {low}.")
-        if num_classes == -1:
-            num_classes = high + 1
-        elif high >= num_classes:
-            raise IndexOutOfRange(f"one_hot: class values must be below num_classes = {num_classes}, got {high}.")
-    door = local.doors[type(array)]
-    zeros = wrap(door.zeros_as(array, shape=(*array.shape, num_classes)))
-    return scatter(zeros, -1, core.reshape(contiguous(tensor), shape=(*array.shape, 1)), 1)
+    if num_classes == -1 and array.size:
+        num_classes = max(int(amax(tensor)), 0) + 1
+    if array.size == 0 and num_classes <= 0:
+        raise ShapeError("one_hot: the number of classes can't be found in an empty tensor; pass num_classes.")
+    return one_hot_op(tensor, classes=int(num_classes))
 
 
 # --- order
@@ -225,7 +220,7 @@ unique_op = op(
     infer=_unknown("unique"),
     outputs=("values", "inverse", "counts"),
     nondiff=("values", "inverse", "counts"),
-    doc="The distinct rows of ``x``, sorted; where each row is among them, and how often each occurs.",
+    doc="The distinct rows of ``x``, sorted; where each row is among them (if asked), and how often each occurs.",
 )
 
 
@@ -247,12 +242,13 @@ def unique(
         moved: Any = movedim(input, at, 0)
         rows = moved.reshape(array.shape[at], -1) if array.size else moved.flatten(1)
         shape = (array.shape[at],)
-    values, inverse, counts = unique_op(rows)
+    values, inverse, counts = unique_op(rows, inverse=return_inverse)
     if dim is None:
         values = values.reshape(-1)
     else:
         values = values.reshape((values.shape[0], *moved.shape[1:])).movedim(0, at).contiguous()
-    return _asked(values, inverse.reshape(shape), counts, return_inverse, return_counts)
+    where = inverse.reshape(shape) if return_inverse else None
+    return _asked(values, where, counts, return_inverse, return_counts)
 
 
 def _asked(values: Any, inverse: Any, counts: Any, return_inverse: bool, return_counts: bool) -> Any:

@@ -15,6 +15,8 @@ __all__ = ["cast", "contiguous_copy", "copy_into", "dims_of", "expand", "permute
 
 def one_dim(name: str, dim: Any, ndim: int) -> int:
     """``dim`` counted from the front. Raises DimError out of range, TypeError for non-integers."""
+    if type(dim) is int and -ndim <= dim < ndim:
+        return dim if dim >= 0 else dim + ndim
     if isinstance(dim, bool) or not hasattr(dim, "__index__"):
         raise TypeError(f"{name}: dim must be an integer, got {dim!r}.")
     index = dim.__index__()
@@ -27,10 +29,13 @@ def one_dim(name: str, dim: Any, ndim: int) -> int:
     return int(index % limit)
 
 
+_ALL = tuple([tuple(range(ndim)) for ndim in range(65)])  # NumPy's arrays have at most 64 dimensions
+
+
 def dims_of(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
     """Dimensions to work on as a tuple counted from the front; None and () mean all. Raises DimError."""
     if dim is None:
-        return tuple(range(ndim))
+        return _ALL[ndim]
     if not isinstance(dim, (tuple, list)):
         chosen: tuple[int, ...] = (one_dim(name, dim, ndim),)
     else:

@@ -13,7 +13,9 @@ from .extremes import dim_record, over_dim
 from .gather import gather
 from .inplace import deliver
 from .ranges import linspace
+from .record import Spec, op
 from .reduce import named, require_tensor
+from .samples import Arg, Sample
 from .search import bincount, searchsorted
 from .shape import movedim, reshape
 from .shape_core import one_dim, size_of
@@ -242,6 +244,15 @@ def _require_real(name: str, x: Any) -> Any:
     return array
 
 
+histc_op = op(
+    "histc",
+    infer=lambda x, *, bins, low, high: Spec((bins,), x.dtype),
+    nondiff=("y",),
+    samples=lambda: [Sample((Arg((30,)),), {"bins": 7, "low": -1.0, "high": 1.5}, False, "some outside")],
+    doc="How many elements fall into each of ``bins`` equal intervals from ``low`` to ``high``.",
+)
+
+
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out: Any = None) -> Tensor:
     """How many elements fall into each of ``bins`` equal intervals from ``min`` to ``max``, in the input's dtype.
 
@@ -254,9 +265,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out
         raise ArgumentError(f"histc: bins must be > 0, got {bins}.")
     x: Any = reshape(input, -1).detach()
     low, high = _range("histc", x, float(min), float(max), 1.0)
-    inside: Any = x[(x >= low) & (x <= high)]
-    places = ((inside - low) * int(bins) / (high - low)).long().clamp(max=int(bins) - 1)
-    result = core.cast(bincount(places, minlength=int(bins)), dtype=input._data.dtype)
+    result = histc_op(x, bins=int(bins), low=low, high=high)
     return result if out is None else deliver("histc", result, out)
 
 

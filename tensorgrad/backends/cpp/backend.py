@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ...dispatch import OPS
 from ...dtypes import when_default_changes
 from ...expr.node import topological
+from ..generic.resize import axis_table, transposed_table
 from ..numpy.backend import NumpyBackend
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ _FLOATS_ONLY = frozenset((
 
 # Primitives that the extension's interpreter does not know: a formula with one of them runs on NumPy.
 _NUMPY_ONLY = frozenset(("igamma", "igammac", "zeta"))
+
+
+_WHOLE, _BACKWARDS = slice(None), slice(None, None, -1)
 
 
 class CppBackend(NumpyBackend):
@@ -125,10 +130,65 @@ class CppBackend(NumpyBackend):
     def cat(self, *xs: Any, dim: int) -> Any:
         return self.c.cat(xs, dim)
 
+    def stack(self, *xs: Any, dim: int) -> Any:
+        key = (*(slice(None),) * dim, None)
+        return self.c.cat([x[key] for x in xs], dim)
+
+    def flip(self, x: Any, *, dims: tuple[int, ...]) -> Any:
+        return self.c.contiguous(x[(*[_BACKWARDS if d in dims else _WHOLE for d in range(x.ndim)], Ellipsis)])
+
+    def roll(self, x: Any, *, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Any:
+        rolled = x
+        for shift, dim in zip(shifts, dims, strict=True):
+            size = rolled.shape[dim]
+            if not size or not (by := shift % size):
+                continue
+            lead = (_WHOLE,) * dim
+            rolled = self.c.cat((rolled[(*lead, slice(size - by, None))], rolled[(*lead, slice(size - by))]), dim)
+        return self.c.contiguous(x) if rolled is x else rolled
+
     def pad(self, x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Any:
-        if mode != "constant":
-            return super().pad(x, pads=pads, mode=mode, value=value)
-        return self.c.pad(x, pads, value)
+        if mode == "constant":
+            return self.c.pad(x, pads, value)
+        for dim, (before, after) in enumerate(pads):
+            if not (before or after):
+                continue
+            size, lead = x.shape[dim], (_WHOLE,) * dim
+            if mode == "reflect":
+                first, last = slice(before, 0, -1), slice(size - 2, size - 2 - after if size - 2 >= after else None, -1)
+            elif mode == "circular":
+                first, last = slice(size - before, size), slice(0, after)
+            else:
+                first, last = slice(0, 1), slice(size - 1, size)
+            parts = [x[(*lead, first)], x, x[(*lead, last)]]
+            if mode == "replicate":
+                for end, count in ((0, before), (2, after)):
+                    edge = parts[end]
+                    parts[end] = self.xp.broadcast_to(edge, (*edge.shape[:dim], count, *edge.shape[dim + 1 :]))
+            x = self.c.cat([part for part, count in zip(parts, (before, 1, after), strict=True) if count], dim)
+        return x if any(max(pair) for pair in pads) else self.c.contiguous(x)
+
+    def resize(self, x: Any, *, sizes: Any, mode: str, scales: Any, align_corners: bool, antialias: bool) -> Any:
+        if x.dtype.kind in "iu":
+            return super().resize(
+                x, sizes=sizes, mode=mode, scales=scales, align_corners=align_corners, antialias=antialias
+            )
+        single = x.dtype.itemsize != 8
+        tables = [
+            axis_table(mode, size, outputs, scale, align_corners, antialias, single)
+            for size, outputs, scale in zip(x.shape[2:], sizes, scales, strict=True)
+        ]
+        return self.c.resize_by(x, tuple(tables))
+
+    def resize_backward(
+        self, g: Any, *, sizes: Any, mode: str, scales: Any, align_corners: bool, antialias: bool
+    ) -> Any:
+        single = g.dtype.itemsize != 8
+        tables = [
+            transposed_table(mode, size, outputs, scale, align_corners, antialias, single)
+            for size, outputs, scale in zip(sizes, g.shape[2:], scales, strict=True)
+        ]
+        return self.c.resize_by(g, tuple(tables))
 
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> Any:
         heads = _heads(q, k, v, mask)
@@ -181,6 +241,46 @@ class CppBackend(NumpyBackend):
 
     def cumprod(self, x: Any, *, dim: int) -> Any:
         return (super().cumprod if x.dtype.kind == "c" else self.c.cumprod)(x, dim=dim)
+
+    def std(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+        found = self._defined("std") if x.dtype.kind == "c" else self.c.std
+        return found(x, dim=dim, correction=correction, keepdim=keepdim)
+
+    def vector_norm(self, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
+        found = self.c.vector_norm if ord in (1, 2) and x.dtype.kind != "c" else self._defined("vector_norm")
+        return found(x, ord=ord, dim=dim, keepdim=keepdim)
+
+    def scatter_reduce(self, x: Any, index: Any, src: Any, *, dim: int, reduce: str) -> Any:
+        found = self._defined("scatter_reduce") if x.dtype.kind == "c" else self.c.scatter_reduce
+        return found(x, index, src, dim=dim, reduce=reduce)
+
+    def scatter_reduce_into(self, target: Any, index: Any, src: Any, *, dim: int, reduce: str) -> Any:
+        found = super().scatter_reduce_into if target.dtype.kind == "c" else self.c.scatter_reduce_into
+        return found(target, index, src, dim=dim, reduce=reduce)
+
+    def unique(self, rows: Any, *, inverse: bool) -> Any:
+        if rows.shape[1] != 1 or rows.dtype.kind == "c":
+            return super().unique(rows, inverse=inverse)
+        return self.c.unique_values(rows, inverse)
+
+    def bag_rows(self, weight: Any, index: Any, ends: Any, *, mean: bool) -> Any:
+        found = self.c.bag_rows if weight.dtype.char in "fd" else self._defined("bag_rows")
+        return found(weight, index, ends, mean=mean)
+
+    def grid_sample(self, x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -> Any:
+        found = self.c.grid_sample if x.ndim == 4 and mode != "bicubic" else self._defined("grid_sample")
+        return found(x, grid, mode=mode, padding=padding, align_corners=align_corners)
+
+    def grid_sample_backward(self, g: Any, x: Any, grid: Any, *, mode: str, **how: Any) -> Any:
+        fits = x.ndim == 4 and mode != "bicubic"
+        found = self.c.grid_sample_backward if fits else self._defined("grid_sample_backward")
+        return found(g, x, grid, mode=mode, **how)
+
+    def _defined(self, name: str) -> Callable[..., Any]:
+        """The op in smaller ops, for what its kernel does not take."""
+        define = OPS[name].define
+        assert define is not None
+        return partial(define, self.raw)
 
     def any(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
         return (super().any if x.dtype.char == "B" else self.c.any)(x, dim=dim, keepdim=keepdim)

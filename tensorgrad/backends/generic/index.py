@@ -173,6 +173,24 @@ class IndexKernels:
         ones = self.xp.ones((1,), dtype=np.int64) if weights is None else weights
         return self._combine(self.xp.add, out, (0,), (x,), ones)
 
+    def histc(self, x: Any, *, bins: int, low: float, high: float) -> Any:
+        xp = self.xp
+        w = wide(x).reshape(-1)
+        inside = (w >= low) & (w <= high)
+        places = ((xp.where(inside, w, low) - low) * bins / (high - low)).astype(np.int64)
+        places = xp.where(inside, xp.minimum(places, bins - 1), bins)
+        return self.bincount(places, None, minlength=bins + 1)[:bins].astype(x.dtype)
+
+    def one_hot(self, x: Any, *, classes: int) -> Any:
+        xp = self.xp
+        if x.size:
+            low, high = int(x.min()), int(x.max())
+            if low < 0:
+                raise IndexOutOfRange(f"one_hot: class values must be non-negative, got {low}.")
+            if high >= classes:
+                raise IndexOutOfRange(f"one_hot: class values must be below num_classes = {classes}, got {high}.")
+        return (x[..., None] == xp.arange(classes, dtype=np.int64)).astype(np.int64)
+
     def searchsorted(self, boundaries: Any, values: Any, *, right: bool) -> Any:
         """Halving, all values at once: the first place (or the one after the last equal) that keeps the order.
 

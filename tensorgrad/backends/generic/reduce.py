@@ -14,6 +14,8 @@ def wide(x: Any) -> Any:
 
 def reduced_shape(shape: tuple[int, ...], dim: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
     """The shape after reducing over ``dim``."""
+    if len(dim) == len(shape) and not keepdim:
+        return ()
     if keepdim:
         return tuple([1 if i in dim else size for i, size in enumerate(shape)])
     return tuple([size for i, size in enumerate(shape) if i not in dim])

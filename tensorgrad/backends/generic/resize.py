@@ -86,6 +86,8 @@ def transposed_table(
     places, weights = np.zeros((taps, size), dtype=np.int64), np.zeros((taps, size))
     places[rank, source] = np.broadcast_to(np.arange(outputs), index.shape).ravel()[order]
     weights[rank, source] = weight.ravel()[order]
+    # where fewer count, the first one is read again, at weight zero: another's NaN would not stay away
+    places = np.where(np.arange(taps)[:, None] < np.bincount(source, minlength=size), places, places[0])
     return places, weights
 
 

@@ -81,6 +81,9 @@ class MoreShapeKernels:
     def cat(self, *xs: Any, dim: int) -> Any:
         return self.xp.concatenate(xs, axis=dim)
 
+    def stack(self, *xs: Any, dim: int) -> Any:
+        return self.xp.stack(xs, axis=dim)
+
     def flip(self, x: Any, *, dims: tuple[int, ...]) -> Any:
         key = tuple([slice(None, None, -1) if d in dims else slice(None) for d in range(x.ndim)])
         return x[(*key, Ellipsis)].copy()

@@ -71,15 +71,14 @@ class SortKernels:
         shape = reduced_shape(x.shape, (dim,), keepdim)
         return values.reshape(shape), indices.reshape(shape)
 
-    def unique(self, rows: Any) -> tuple[Any, Any, Any]:
-        """(distinct rows in order, where each row is among them, how often each occurs) of an (n, k) array."""
+    def unique(self, rows: Any, *, inverse: bool) -> tuple[Any, Any, Any]:
+        """(distinct rows in order, where each row is among them if asked, how often each occurs) of an (n, k) array."""
         xp = self.xp
         x = wide(rows)
-        if rows.shape[1] == 1:
-            found = xp.unique(x.reshape(-1), return_inverse=True, return_counts=True, equal_nan=False)
-            values = found[0].reshape(-1, 1)
-        else:
-            found = xp.unique(x, return_inverse=True, return_counts=True, axis=0, equal_nan=False)
-            values = found[0]
-        inverse, counts = found[1].reshape(-1).astype(np.int64, copy=False), found[2].astype(np.int64, copy=False)
-        return values.astype(rows.dtype, copy=False), inverse, counts
+        along = {} if rows.shape[1] == 1 else {"axis": 0}
+        found = xp.unique(
+            x if along else x.reshape(-1), return_inverse=True, return_counts=True, equal_nan=False, **along
+        )
+        values = found[0] if along else found[0].reshape(-1, 1)
+        places, counts = found[1].reshape(-1).astype(np.int64, copy=False), found[2].astype(np.int64, copy=False)
+        return values.astype(rows.dtype, copy=False), places if inverse else None, counts

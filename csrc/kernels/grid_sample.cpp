@@ -1,0 +1,208 @@
+// y[c, p] = sum over the corners k of place p of weight[k, p] x[c, index[k, p]].
+//
+// Corners are found once for a batch of places, then read for all channels: they stay in L1 (forward, and the gradient
+// in the grid) or in memory for all places of the batch (the gradient in x, whose planes are a task each, so that no two
+// threads add to one element and every one takes its additions in the order of the places).
+#include "grid_sample.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "../core/allocator.h"
+#include "../core/parallel.h"
+
+namespace tg {
+namespace {
+
+constexpr Index kPlaces = 256;
+
+// Up to four corners of kPlaces places; an index below zero lies outside and reads zero. `slope`: of the coordinate in
+// pixels with respect to the grid's number.
+template <class T>
+struct Corners {
+  int32_t index[4][kPlaces];
+  T weight[4][kPlaces];
+  T part[2][kPlaces], slope[2][kPlaces];  // of y, x
+};
+
+template <class T>
+struct Axis {
+  T size;
+  bool align;
+  Beyond beyond;
+
+  // The coordinate in pixels, and how it changes with the grid's number.
+  T at(T place, T& slope) const {
+    T p;
+    if (align) {
+      const T scale = T((double(size) - 1) / 2);
+      p = (place + T(1)) * scale;
+      slope = scale;
+    } else {
+      p = ((place + T(1)) * size - T(1)) / T(2);
+      slope = size / T(2);
+    }
+    if (beyond == Beyond::zeros) return p;
+    if (beyond == Beyond::reflection) p = reflected(p, slope);
+    // no gradient at the limits or beyond
+    const T last = size - T(1), raised = p > T(0) ? p : T(0);
+    if (!(p > T(0)) || !(raised < last)) slope = T(0);
+    return raised < last ? raised : last;
+  }
+
+  T reflected(T p, T& slope) const {
+    const T low = align ? T(0) : T(-0.5), span = align ? size - T(1) : size;
+    if (span == T(0)) {
+      slope = T(0);
+      return p * T(0);
+    }
+    T away = p - low;
+    if (away < T(0)) {
+      away = -away;
+      slope = -slope;
+    }
+    const T extra = std::fmod(away, span);
+    if (std::fmod(std::floor(away / span), T(2)) > T(0.5)) {
+      slope = -slope;
+      return span - extra + low;
+    }
+    return extra + low;
+  }
+};
+
+template <class T>
+inline int32_t inside(T y, T x, Index height, Index width) {
+  // false for NaN
+  const bool in = y >= T(0) && y <= T(height - 1) && x >= T(0) && x <= T(width - 1);
+  return in ? int32_t(Index(y) * width + Index(x)) : -1;
+}
+
+template <class T>
+void find(const GridShape& s, const T* grid, Index n, Corners<T>& k) {
+  const Axis<T> rows{T(s.height), s.align_corners, s.beyond}, columns{T(s.width), s.align_corners, s.beyond};
+  for (Index p = 0; p < n; ++p) {
+    const T x = columns.at(grid[2 * p], k.slope[1][p]), y = rows.at(grid[2 * p + 1], k.slope[0][p]);
+    if (s.nearest) {
+      k.index[0][p] = inside(std::nearbyint(y), std::nearbyint(x), s.height, s.width);
+      continue;
+    }
+    const T y0 = std::floor(y), x0 = std::floor(x), b = y - y0, a = x - x0;
+    k.part[0][p] = b;
+    k.part[1][p] = a;
+    k.index[0][p] = inside(y0, x0, s.height, s.width);
+    k.index[1][p] = inside(y0, x0 + T(1), s.height, s.width);
+    k.index[2][p] = inside(y0 + T(1), x0, s.height, s.width);
+    k.index[3][p] = inside(y0 + T(1), x0 + T(1), s.height, s.width);
+    k.weight[0][p] = (T(1) - b) * (T(1) - a);
+    k.weight[1][p] = (T(1) - b) * a;
+    k.weight[2][p] = b * (T(1) - a);
+    k.weight[3][p] = b * a;
+  }
+}
+
+template <class T>
+inline T read(const T* plane, int32_t index) {
+  const T v = plane[std::max(index, 0)];
+  return index < 0 ? T(0) : v;
+}
+
+// use(image, first place, places, corners) for all places in batches.
+template <class T, class Use>
+void over_places(const GridShape& s, const T* grid, Use use) {
+  const Index batches = (s.count + kPlaces - 1) / kPlaces;
+  parallel_for(s.n * batches, std::max<Index>(1, 64 / s.c), [&](Index first, Index last) {
+    Corners<T> corners;
+    for (Index t = first; t < last; ++t) {
+      const Index image = t / batches, at = t % batches * kPlaces, n = std::min(kPlaces, s.count - at);
+      find(s, grid + 2 * (image * s.count + at), n, corners);
+      use(image, at, n, corners);
+    }
+  });
+}
+
+template <class T>
+void add_to_planes(const GridShape& s, const T* g, const T* grid, T* dx) {
+  const Index plane = s.height * s.width, corners = s.nearest ? 1 : 4, all = s.n * s.count;
+  Scratch<int32_t> index(all * corners);
+  Scratch<T> weight(s.nearest ? 0 : all * corners);
+  over_places(s, grid, [&](Index image, Index at, Index n, const Corners<T>& k) {
+    for (Index p = 0; p < n; ++p)
+      for (Index c = 0; c < corners; ++c) {
+        const Index to = (image * s.count + at + p) * corners + c;
+        index[to] = k.index[c][p];
+        if (!s.nearest) weight[to] = k.weight[c][p];
+      }
+  });
+  parallel_for(s.n * s.c, std::max<Index>(1, 4096 / std::max<Index>(1, s.count)), [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      T* to = dx + t * plane;
+      std::fill(to, to + plane, T(0));
+      const T* from = g + t * s.count;
+      const int32_t* i = index.data() + t / s.c * s.count * corners;
+      const T* w = s.nearest ? nullptr : weight.data() + t / s.c * s.count * corners;
+      for (Index p = 0; p < s.count; ++p)
+        for (Index c = 0; c < corners; ++c)
+          if (const int32_t at = i[p * corners + c]; at >= 0) to[at] += s.nearest ? from[p] : w[p * corners + c] * from[p];
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void grid_sample(const GridShape& s, const T* x, const T* grid, T* y) {
+  const Index plane = s.height * s.width;
+  over_places(s, grid, [&](Index image, Index at, Index n, const Corners<T>& k) {
+    for (Index c = 0; c < s.c; ++c) {
+      const T* from = x + (image * s.c + c) * plane;
+      T* to = y + (image * s.c + c) * s.count + at;
+      if (s.nearest) {
+        for (Index p = 0; p < n; ++p) to[p] = read(from, k.index[0][p]);
+        continue;
+      }
+      for (Index p = 0; p < n; ++p) {
+        T sum = k.weight[0][p] * read(from, k.index[0][p]);
+        sum += k.weight[1][p] * read(from, k.index[1][p]);
+        sum += k.weight[2][p] * read(from, k.index[2][p]);
+        sum += k.weight[3][p] * read(from, k.index[3][p]);
+        to[p] = sum;
+      }
+    }
+  });
+}
+
+template <class T>
+void grid_sample_backward(const GridShape& s, const T* g, const T* x, const T* grid, T* dx, T* dgrid) {
+  if (dx) add_to_planes(s, g, grid, dx);
+  if (!dgrid) return;
+  if (s.nearest) {
+    std::fill(dgrid, dgrid + s.n * s.count * 2, T(0));
+    return;
+  }
+  const Index plane = s.height * s.width;
+  over_places(s, grid, [&](Index image, Index at, Index n, const Corners<T>& k) {
+    T by_y[kPlaces] = {}, by_x[kPlaces] = {};
+    for (Index c = 0; c < s.c; ++c) {
+      const T* from = x + (image * s.c + c) * plane;
+      const T* up = g + (image * s.c + c) * s.count + at;
+      for (Index p = 0; p < n; ++p) {
+        const T v0 = read(from, k.index[0][p]), v1 = read(from, k.index[1][p]), v2 = read(from, k.index[2][p]),
+                v3 = read(from, k.index[3][p]), a = k.part[1][p], b = k.part[0][p];
+        by_y[p] += up[p] * ((v2 - v0) * (T(1) - a) + (v3 - v1) * a);
+        by_x[p] += up[p] * ((v1 - v0) * (T(1) - b) + (v3 - v2) * b);
+      }
+    }
+    T* to = dgrid + 2 * (image * s.count + at);
+    for (Index p = 0; p < n; ++p) {
+      to[2 * p] = by_x[p] * k.slope[1][p];
+      to[2 * p + 1] = by_y[p] * k.slope[0][p];
+    }
+  });
+}
+
+template void grid_sample(const GridShape&, const float*, const float*, float*);
+template void grid_sample(const GridShape&, const double*, const double*, double*);
+template void grid_sample_backward(const GridShape&, const float*, const float*, const float*, float*, float*);
+template void grid_sample_backward(const GridShape&, const double*, const double*, const double*, double*, double*);
+
+}  // namespace tg
