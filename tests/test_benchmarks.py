@@ -50,6 +50,9 @@ def test_table_and_json(tmp_path):
 
 def test_single_ops_and_overhead():
     assert "matmul 64 + backward" in benchmarks("matmul 64", "--ops", "--peers", "")
+    out = benchmarks("add", "sort", "--ops", "--sizes", "1e2,1e3", "--peers", PEER)
+    assert "sort 1e3 + backward" in out
+    assert not PEER or "of 8 cells below 0.9" in out
     assert "tensorgrad" in benchmarks("--overhead", "--peers", "")
 
 
