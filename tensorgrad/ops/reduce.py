@@ -124,7 +124,7 @@ def prepared(name: str, input: Any, dtype: Any) -> Tensor:
     """``input`` in the dtype asked for."""
     array = require_tensor(name, input)
     if dtype is None:
-        return input  # type: ignore[no-any-return]
+        return input
     return input if array.dtype.name == (wanted := as_dtype(dtype)).name else cast(input, dtype=wanted.np)
 
 
