@@ -241,6 +241,16 @@ def _how(**changed: Any) -> dict[str, Any]:
     return {"mode": "bilinear", "padding": "zeros", "align_corners": False} | changed
 
 
+def _backward_samples() -> list[Sample]:
+    """``_samples`` with a gradient of each result."""
+    made = []
+    for sample in _samples():
+        x, grid = sample.inputs
+        g = Arg((*x.shape[:2], *grid.shape[1:-1]))
+        made.append(Sample((g, x, grid), {**sample.attrs, "needs": (True, True)}, name=sample.name))
+    return made
+
+
 def _samples() -> list[Sample]:
     # between the elements' centres: there the derivatives do not jump
     image, volume = Arg((2, 3, 4, 4)), Arg((1, 2, 2, 2, 4))
@@ -277,6 +287,7 @@ grid_sample_backward = op(
     ),
     define=_define_backward,
     outputs=("to_x", "to_grid"),
+    samples=_backward_samples,
     doc="The gradients of ``grid_sample``; None where not needed.",
 )
 
