@@ -23,7 +23,7 @@ Cell cell_named(const std::string& mode) {
 }
 
 // The checked inputs of a call, contiguous and in the dtype that is computed in.
-struct Call {
+struct RecurrentCall {
   const char* what;
   DType stored, compute;
   Cell cell;
@@ -32,7 +32,7 @@ struct Call {
   std::vector<Index> sizes, first{0};
   py::object x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr;
 
-  Call(const char* name, const std::string& mode, bool backwards, const Sizes& given, py::handle gx, py::handle gh,
+  RecurrentCall(const char* name, const std::string& mode, bool backwards, const Sizes& given, py::handle gx, py::handle gh,
        py::handle gc, py::handle gw_ih, py::handle gw_hh, py::handle gb_ih, py::handle gb_hh, py::handle gw_hr)
       : what(name), cell(cell_named(mode)), reverse(backwards), packed(given.has_value()) {
     const View vx = view(gx, "rnn_sequence: x"), vi = view(gw_ih, "rnn_sequence: w_ih"), vh = view(gw_hh, "rnn_sequence: w_hh");
@@ -121,7 +121,7 @@ struct Call {
 py::tuple rnn_sequence(py::handle x, py::handle h0, py::handle c0, py::handle w_ih, py::handle w_hh, py::handle b_ih,
                        py::handle b_hh, py::handle w_hr, const std::string& mode, bool reverse, const Sizes& sizes,
                        bool keep) {
-  const Call call("rnn_sequence", mode, reverse, sizes, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr);
+  const RecurrentCall call("rnn_sequence", mode, reverse, sizes, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr);
   const bool lstm = call.cell == Cell::lstm, keeps = keep && (lstm || call.cell == Cell::gru);
   const py::object out = empty(call.compute, call.out_shape()), h_n = zeros(call.compute, {call.batch, call.state});
   py::object c_n = py::none(), gates = py::none(), cells = py::none();
@@ -133,8 +133,8 @@ py::tuple rnn_sequence(py::handle x, py::handle h0, py::handle c0, py::handle w_
   visit_real("rnn_sequence", call.compute, [&](auto t) {
     using T = typename decltype(t)::value;
     const Recurrent<T> layer = call.as<T>();
-    const Kept<T> kept{Call::pointer<T>(gates), Call::pointer<T>(cells)};
-    T *to = data_of<T>(out), *to_h = data_of<T>(h_n), *to_c = Call::pointer<T>(c_n);
+    const Kept<T> kept{RecurrentCall::pointer<T>(gates), RecurrentCall::pointer<T>(cells)};
+    T *to = data_of<T>(out), *to_h = data_of<T>(h_n), *to_c = RecurrentCall::pointer<T>(c_n);
     MaybeRelease release(call.work());
     if (layer.rows() > 0) recurrent(layer, to, to_h, to_c, kept);
   });
@@ -144,9 +144,9 @@ py::tuple rnn_sequence(py::handle x, py::handle h0, py::handle c0, py::handle w_
 
 // The gradient to out with rows at strides of its own.
 template <class T>
-RecurrentSeeds<T> seeds_of(const Call& call, py::object& g_out, const py::object& g_h, const py::object& g_c) {
+RecurrentSeeds<T> seeds_of(const RecurrentCall& call, py::object& g_out, const py::object& g_h, const py::object& g_c) {
   RecurrentSeeds<T> seeds;
-  seeds.h_n = Call::pointer<T>(g_h), seeds.c_n = Call::pointer<T>(g_c);
+  seeds.h_n = RecurrentCall::pointer<T>(g_h), seeds.c_n = RecurrentCall::pointer<T>(g_c);
   seeds.packed = call.packed;
   if (g_out.is_none()) return seeds;
   Index strides[kMaxDims];
@@ -167,7 +167,7 @@ py::tuple rnn_sequence_backward(py::handle g_out, py::handle g_h, py::handle g_c
                                 py::handle w_hr, py::handle out, py::handle gates, py::handle cells,
                                 const std::string& mode, bool reverse, const Sizes& sizes, const std::vector<bool>& needs) {
   const char* what = "rnn_sequence_backward";
-  const Call call(what, mode, reverse, sizes, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr);
+  const RecurrentCall call(what, mode, reverse, sizes, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr);
   if (needs.size() != 8) bad_value(std::string(what) + ": needs must be 8 flags");
   const bool lstm = call.cell == Cell::lstm, keeps = lstm || call.cell == Cell::gru;
   if (keeps && (gates.is_none() || cells.is_none())) bad_value(std::string(what) + ": forward kept no gates");
@@ -193,10 +193,10 @@ py::tuple rnn_sequence_backward(py::handle g_out, py::handle g_h, py::handle g_c
   }
   visit_real(what, call.compute, [&](auto t) {
     using T = typename decltype(t)::value;
-    auto at = [&](int i) { return Call::pointer<T>(grads[i]); };
+    auto at = [&](int i) { return RecurrentCall::pointer<T>(grads[i]); };
     const Recurrent<T> layer = call.as<T>();
     const RecurrentSeeds<T> seeds = seeds_of<T>(call, seed, seed_h, seed_c);
-    const Kept<T> kept{Call::pointer<T>(ready_gates), Call::pointer<T>(ready_cells)};
+    const Kept<T> kept{RecurrentCall::pointer<T>(ready_gates), RecurrentCall::pointer<T>(ready_cells)};
     const RecurrentGrads<T> to{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
     const T* from = data_of<T>(ready_out);
     MaybeRelease release(call.work());
