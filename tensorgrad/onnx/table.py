@@ -194,17 +194,6 @@ def _steps(g: Graph, x: Value) -> tuple[str | None, ...]:
     )  # fmt: skip
 
 
-@translates("pieces")
-def _pieces(g: Graph, x: Value, *, sizes: Any) -> tuple[str | None, ...]:
-    found: list[str | None] = []
-    start = 0
-    for size, wanted in zip(_fixed("pieces", *sizes), g.wanted, strict=True):
-        ends = g.constant([start + size])
-        found.append(g.node("Slice", x, g.constant([start]), ends, g.constant([0])) if wanted else None)
-        start += size
-    return tuple(found)
-
-
 @translates("flip")
 def _flip(g: Graph, x: Value, *, dims: Any) -> str:
     if not dims:
