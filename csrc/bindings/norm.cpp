@@ -178,36 +178,40 @@ struct Channels {
   Index size() const { return s.batch * s.channels * s.plane; }
 };
 
-py::object batch_forward(py::handle x_, py::handle w_, py::handle b_, double eps) {
-  const View x = view(x_, "batch_norm");
-  const Channels c("batch_norm", x);
-  NormCall call("batch_norm", x);
+py::object batch_forward(const char* op, bool relu, py::handle x_, py::handle w_, py::handle b_, double eps) {
+  const View x = view(x_, op);
+  const Channels c(op, x);
+  NormCall call(op, x);
   const char *xp = call.input("x", x_, c.all), *w = call.optional("weight", w_, c.per_channel),
              *b = call.optional("bias", b_, c.per_channel);
   char *y = call.output(c.all), *mean = call.statistic(c.per_channel), *rstd = call.statistic(c.per_channel),
-       *var = call.statistic(c.per_channel);
+       *var = call.statistic(c.per_channel), *shift = relu ? call.statistic(c.per_channel) : nullptr;
   call.run(c.size(), [&](auto t) {
     using T = typename decltype(t)::value;
-    batch_norm(c.s, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd), to<T>(var));
+    std::vector<T> unseen(relu ? 0 : size_t(c.s.channels));
+    batch_norm(c.s, relu, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd), to<T>(var),
+               relu ? to<T>(shift) : unseen.data());
   });
   return call.result();
 }
 
-py::object batch_backward(py::handle g_, py::handle x_, py::handle mean_, py::handle rstd_, py::handle w_,
-                          const std::vector<bool>& needs_) {
-  const char* op = "batch_norm_backward";
+// `shift` is null for batch norm without ReLU.
+py::object batch_backward(const char* op, py::handle g_, py::handle x_, py::handle mean_, py::handle rstd_,
+                          py::handle w_, const py::handle* shift_, const std::vector<bool>& needs_) {
   const View x = view(x_, op);
   const Channels c(op, x);
   const Needs needs(needs_, op, 3);
   NormCall call(op, x);
   const char *g = call.input("g", g_, c.all), *xp = call.input("x", x_, c.all),
              *mean = call.input("mean", mean_, c.per_channel), *rstd = call.input("rstd", rstd_, c.per_channel),
-             *w = call.optional("weight", w_, c.per_channel);
+             *w = call.optional("weight", w_, c.per_channel),
+             *shift = shift_ ? call.input("shift", *shift_, c.per_channel) : nullptr;
   char *gx = call.output(c.all, needs.x), *gw = call.parameter(w_, c.per_channel, needs.w),
        *gb = call.parameter(w_, c.per_channel, needs.b);
   call.run(c.size(), [&](auto t) {
     using T = typename decltype(t)::value;
-    batch_norm_backward(c.s, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw), to<T>(gb));
+    batch_norm_backward(c.s, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), in<T>(shift), to<T>(gx),
+                        to<T>(gw), to<T>(gb));
   });
   return call.result();
 }
@@ -226,6 +230,28 @@ py::object batch_eval(py::handle x_, py::handle w_, py::handle b_, py::handle me
     batch_norm_eval(c.s, eps, in<T>(xp), in<T>(w), in<T>(b), in<T>(mean), in<T>(var), to<T>(y));
   });
   return py::object(py::tuple(call.result())[0]);
+}
+
+py::object batch_eval_backward(py::handle g_, py::handle x_, py::handle w_, py::handle mean_, py::handle var_, double eps,
+                               const std::vector<bool>& needs) {
+  const char* op = "batch_norm_eval_backward";
+  const View x = view(x_, op);
+  const Channels c(op, x);
+  if (needs.size() != 5)
+    throw py::value_error(std::string(op) + ": needs has " + std::to_string(needs.size()) + " entries, expected 5");
+  NormCall call(op, x);
+  const char *g = call.input("g", g_, c.all), *xp = call.input("x", x_, c.all),
+             *w = call.optional("weight", w_, c.per_channel), *mean = call.input("mean", mean_, c.per_channel),
+             *var = call.input("var", var_, c.per_channel);
+  char *gx = call.output(c.all, needs[0]), *gw = call.parameter(w_, c.per_channel, needs[1]),
+       *gb = call.parameter(w_, c.per_channel, needs[2]), *gmean = call.parameter(mean_, c.per_channel, needs[3]),
+       *gvar = call.parameter(var_, c.per_channel, needs[4]);
+  call.run(c.size(), [&](auto t) {
+    using T = typename decltype(t)::value;
+    batch_norm_eval_backward(c.s, eps, in<T>(g), in<T>(xp), in<T>(w), in<T>(mean), in<T>(var), to<T>(gx), to<T>(gw),
+                             to<T>(gb), to<T>(gmean), to<T>(gvar));
+  });
+  return call.result();
 }
 
 void require_groups(const char* op, const Channels& c, Index groups) {
@@ -281,8 +307,23 @@ TG_BINDINGS(norm) {
         arg("needs"));
   m.def("rms_norm", rms_forward, arg("x"), arg("w"), arg("ndim"), arg("eps"));
   m.def("rms_norm_backward", rms_backward, arg("g"), arg("x"), arg("rstd"), arg("w"), arg("ndim"), arg("needs"));
-  m.def("batch_norm", batch_forward, arg("x"), arg("w"), arg("b"), arg("eps"));
-  m.def("batch_norm_backward", batch_backward, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("needs"));
+  const auto batch = [&m](const char* op, bool relu) {
+    m.def(op, [op, relu](py::handle x, py::handle w, py::handle b, double eps) {
+      return batch_forward(op, relu, x, w, b, eps);
+    }, arg("x"), arg("w"), arg("b"), arg("eps"));
+  };
+  batch("batch_norm", false);
+  batch("batch_norm_relu", true);
+  m.def("batch_norm_backward", [](py::handle g, py::handle x, py::handle mean, py::handle rstd, py::handle w,
+                                  const std::vector<bool>& needs) {
+    return batch_backward("batch_norm_backward", g, x, mean, rstd, w, nullptr, needs);
+  }, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("needs"));
+  m.def("batch_norm_relu_backward", [](py::handle g, py::handle x, py::handle mean, py::handle rstd, py::handle w,
+                                       py::handle shift, const std::vector<bool>& needs) {
+    return batch_backward("batch_norm_relu_backward", g, x, mean, rstd, w, &shift, needs);
+  }, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("shift"), arg("needs"));
+  m.def("batch_norm_eval_backward", batch_eval_backward, arg("g"), arg("x"), arg("w"), arg("mean"), arg("var"),
+        arg("eps"), arg("needs"));
   m.def("batch_norm_eval", batch_eval, arg("x"), arg("w"), arg("b"), arg("mean"), arg("var"), arg("eps"));
   m.def("group_norm", group_forward, arg("x"), arg("w"), arg("b"), arg("groups"), arg("eps"));
   m.def("group_norm_backward", group_backward, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("groups"),

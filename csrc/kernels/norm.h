@@ -23,14 +23,20 @@ struct ChannelShape {
   Index batch, channels, plane;
 };
 
+// With `relu`, y is what ReLU leaves. `shift` is such that y = (x - mean) rstd w + shift.
 template <class T>
-void batch_norm(const ChannelShape& s, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd, T* var);
+void batch_norm(const ChannelShape& s, bool relu, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd,
+                T* var, T* shift);
+// Null gx, gw, gb are not computed. `shift` is null where no ReLU followed.
 template <class T>
-void batch_norm_backward(const ChannelShape& s, const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx,
-                         T* gw, T* gb);
+void batch_norm_backward(const ChannelShape& s, const T* g, const T* x, const T* mean, const T* rstd, const T* w,
+                         const T* shift, T* gx, T* gw, T* gb);
 template <class T>
 void batch_norm_eval(const ChannelShape& s, double eps, const T* x, const T* w, const T* b, const T* mean, const T* var,
                      T* y);
+template <class T>
+void batch_norm_eval_backward(const ChannelShape& s, double eps, const T* g, const T* x, const T* w, const T* mean,
+                              const T* var, T* gx, T* gw, T* gb, T* gmean, T* gvar);
 
 // Statistics per sample and group of channels / groups channels: mean and rstd have batch * groups values.
 template <class T>

@@ -10,13 +10,127 @@
 
 namespace tg {
 
-// Mean and biased variance of a run, which is read twice from cache. The center is the mean rounded to T; what the
-// rounding leaves is taken out of the squares again, so data far from zero keeps its digits.
+// Asks for a run that is needed soon: short runs that lie apart leave the hardware's prefetcher behind (5 to 10 % of
+// batch norm). Asking for what will be written gains nothing.
+template <class T>
+inline void fetch_run(const T* x, Index n) {
+  for (Index i = 0; i < n; i += 64 / Index(sizeof(T))) __builtin_prefetch(x + i);
+}
+
+// Two sums over the same positions, in T; taken over at most about kSumBlock of them before they are read in double.
+template <class T>
+class PairSums {
+ public:
+  using V = typename Wide<T>::Vector;
+
+  // wide(i, u, v) gives the terms of lanes i, i+1, ..., one(i, u, v) those of a single position.
+  template <class WideTerms, class OneTerm>
+  void run(Index n, WideTerms wide, OneTerm one) {
+    constexpr Index w = Wide<T>::lanes;
+    Index i = 0;
+    V u, v;
+    for (; i + 4 * w <= n; i += 4 * w) {
+      wide(i, u, v);
+      a_ += u, b_ += v;
+      wide(i + w, u, v);
+      c_ += u, d_ += v;
+      wide(i + 2 * w, u, v);
+      e_ += u, f_ += v;
+      wide(i + 3 * w, u, v);
+      g_ += u, h_ += v;
+    }
+    if (i + 2 * w <= n) {
+      wide(i, u, v);
+      a_ += u, b_ += v;
+      wide(i + w, u, v);
+      c_ += u, d_ += v;
+      i += 2 * w;
+    }
+    if (i + w <= n) {
+      wide(i, u, v);
+      e_ += u, f_ += v;
+      i += w;
+    }
+    if (i == n) return;
+    if (n >= w) {
+      wide(n - w, u, v);
+      g_ += last_lanes<T>(u, n - i), h_ += last_lanes<T>(v, n - i);
+      return;
+    }
+    T p, q;
+    for (; i < n; ++i) {
+      one(i, p, q);
+      first_ += p, second_ += q;
+    }
+  }
+  double first() const { return double(sum_lanes((a_ + c_) + (e_ + g_)) + first_); }
+  double second() const { return double(sum_lanes((b_ + d_) + (f_ + h_)) + second_); }
+
+ private:
+  V a_{}, b_{}, c_{}, d_{}, e_{}, f_{}, g_{}, h_{};
+  T first_ = 0, second_ = 0;
+};
+
+// Adds x - center and its square.
+template <class T>
+inline void add_distances(PairSums<T>& sums, const T* x, Index n, T center) {
+  const auto c = Wide<T>::fill(center);
+  sums.run(
+      n,
+      [&](Index i, auto& u, auto& v) {
+        u = Wide<T>::load(x + i) - c;
+        v = u * u;
+      },
+      [&](Index i, T& u, T& v) {
+        u = x[i] - center;
+        v = u * u;
+      });
+}
+
+// Merges `count` values into the moments. sums(center) gives the PairSums of their distances from a center. Squares lose
+// less than a bit as long as the center is within a deviation of the mean, so one reading does where the guess was good
+// (Chan, Golub, LeVeque 1983); else the mean it found is the center of a second.
+template <class T, class Sums>
+inline void merge_block(Moments& m, Index count, T guess, Sums sums) {
+  for (bool again = false;; again = true) {
+    const PairSums<T> s = sums(guess);
+    const double d = s.first(), off = d / double(count), spread = s.second() - d * off;
+    if (d * off <= spread || again) return m.merge(double(count), double(guess) + off, spread);
+    guess = T(double(guess) + off);
+  }
+}
+
+// A first guess of the mean.
+template <class T>
+inline T near_mean(const T* x, Index n) {
+  return n < Wide<T>::lanes ? x[0] : sum_lanes(Wide<T>::load(x)) / T(Wide<T>::lanes);
+}
+
+// Mean and biased variance of a run.
 template <class T>
 inline Moments moments_of(const T* x, Index n) {
   Moments m;
-  VarOp<T>::run(m, x, n);
+  for (Index i = 0; i < n; i += kSumBlock) {
+    const Index k = std::min(kSumBlock, n - i);
+    merge_block(m, k, i ? T(m.mean) : near_mean(x, k), [&](T center) {
+      PairSums<T> sums;
+      add_distances(sums, x + i, k, center);
+      return sums;
+    });
+  }
   return m;
+}
+
+// y[i] = f(i) for a run, in vectors; the last one overlaps the one before. y may not be what f reads.
+template <class T, class WideMap, class OneMap>
+inline void fill_run(T* y, Index n, WideMap wide, OneMap one) {
+  constexpr Index w = Wide<T>::lanes;
+  if (n < w) {
+    for (Index i = 0; i < n; ++i) y[i] = one(i);
+    return;
+  }
+  for (Index i = 0; i + w <= n; i += w) Wide<T>::store(y + i, wide(i));
+  if (n % w) Wide<T>::store(y + n - w, wide(n - w));
 }
 
 // a[j], b[j] += terms of a row, for many rows: in T within 32 rows, then in double.

@@ -8,10 +8,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..tensor import Tensor
+from .hooks import everywhere
 from .module import MODULE, Module
 from .parameter import Parameter
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
+
+
+joined_by: dict[type, dict[type, str]] = {}
+"""Layers that compute the layer behind them too, by exact type: ``joined_by[BatchNorm2d][ReLU]`` is the method's name."""
+
+
+def _joined(first: Module, second: Module) -> Any:
+    """The method of ``first`` that stands for both, or None: nobody may want to see what passes between them."""
+    name = joined_by[type(first)].get(type(second))
+    if name is None or first._hooks is not None or second._hooks is not None or everywhere:
+        return None
+    return None if "forward" in first.__dict__ or "forward" in second.__dict__ else getattr(first, name)
 
 
 def _position(name: str, index: int, count: int) -> int:
@@ -112,10 +125,22 @@ class Sequential(_Numbered):
 
     def forward(self, input: Any) -> Any:
         attributes = self.__dict__
+        waiting: Any = None  # a module that the next may be joined to
         for name, kind in self._kinds.items():
-            if kind is MODULE:
-                input = attributes[name](input)
-        return input
+            if kind is not MODULE:
+                continue
+            module = attributes[name]
+            if waiting is not None:
+                joined = _joined(waiting, module)
+                input = (waiting if joined is None else joined)(input)
+                waiting = None
+                if joined is not None:
+                    continue
+            if type(module) in joined_by:
+                waiting = module
+            else:
+                input = module(input)
+        return input if waiting is None else waiting(input)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd.grad_mode import no_grad
 from ..errors import ShapeError
 from ..ops import normalize as ops
+from ..ops import pointwise as pw
 from ..ops.create import empty, ones, tensor, zeros
+from ..ops.inplace import move_buffer
 from ..tensor import Tensor
 from . import init
+from .activation import ReLU
+from .containers import joined_by
 from .module import Module
 from .parameter import Parameter
 
@@ -68,8 +71,7 @@ class _Tracking(Module):
 
     def _count(self) -> float:
         """Note that a batch is seen; returns how far the running statistics move towards its own."""
-        with no_grad():
-            self.num_batches_tracked.add_(1)
+        move_buffer(pw.add, self.num_batches_tracked, 1)
         return self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
@@ -93,6 +95,13 @@ class _BatchNorm(_Tracking):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        return self._through(ops.batch_norm, input)
+
+    def forward_relu(self, input: Tensor) -> Tensor:
+        """``relu(self(input))``, for a container that finds a ReLU behind this layer."""
+        return self._through(ops.batch_norm_relu, input)
+
+    def _through(self, function: Any, input: Tensor) -> Tensor:
         self._check(input)
         mean, variance = self.running_mean, self.running_var
         by_batch = self.training or mean is None
@@ -102,7 +111,7 @@ class _BatchNorm(_Tracking):
             factor = 0.0 if self.momentum is None else self.momentum
             if by_batch:
                 mean = variance = None
-        return ops.batch_norm(input, mean, variance, self.weight, self.bias, by_batch, factor, self.eps)
+        return function(input, mean, variance, self.weight, self.bias, by_batch, factor, self.eps)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -131,6 +140,9 @@ class BatchNorm3d(_BatchNorm):
     """Batch norm over (n, c, d, h, w); see ``BatchNorm2d``."""
 
     ranks = (5,)
+
+
+joined_by.update({kind: {ReLU: "forward_relu"} for kind in (BatchNorm1d, BatchNorm2d, BatchNorm3d)})
 
 
 class SyncBatchNorm(_BatchNorm):

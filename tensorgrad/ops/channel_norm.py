@@ -127,6 +127,78 @@ batch_norm_backward = op(
 )
 
 
+# --- batch_norm followed by ReLU
+
+
+def _relu_infer(x: Any, w: Any, b: Any, *, eps: float) -> tuple[Spec, ...]:
+    outputs = _batch_infer(x, w, b, eps=eps)
+    return (*outputs, outputs[1])
+
+
+def _relu_define(F: Any, x: Any, w: Any, b: Any, *, eps: float) -> tuple[Any, ...]:
+    y, mean, rstd, variance = F.batch_norm(x, w, b, eps=eps)
+    kept = np_dtype(mean)
+    shift = F.zeros_as(mean, shape=(x.shape[1],)) if b is None else fitted(F, b, kept)
+    return F.relu(y), mean, rstd, variance, shift
+
+
+def _relu_rule(
+    F: Any, g: Any, x: Any, w: Any, b: Any, *, mean: Any, rstd: Any, shift: Any, needs: Any, eps: float
+) -> tuple[Any, ...]:
+    to_y, *to_statistics, _ = g
+    grads: tuple[Any, ...] = (None, None, None)
+    if to_y is not None:
+        grads = F.batch_norm_relu_backward(to_y, x, mean, rstd, w, shift, needs=needs)
+    if any(part is not None for part in to_statistics):
+        more = _batch_rule(F, (None, *to_statistics), x, w, b, mean=mean, rstd=rstd, needs=needs, eps=eps)
+        grads = (plus(F, grads[0], more[0]), *grads[1:])
+    return grads
+
+
+batch_norm_relu = op(
+    "batch_norm_relu",
+    infer=_relu_infer,
+    define=_relu_define,
+    rule=_relu_rule,
+    keeps=("x", "w", "mean", "rstd", "shift"),
+    outputs=("y", "mean", "rstd", "variance", "shift"),
+    nondiff=("variance", "shift"),
+    samples=lambda: [
+        Sample((Arg((4, 3)), Arg((3,)), Arg((3,))), {"eps": 1e-5}, name="rows"),
+        Sample((Arg((2, 3, 4, 3), layout="T"), Arg((3,)), Arg((3,))), {"eps": 1e-5}, name="images"),
+        Sample((Arg((4, 3, 2)), None, None), {"eps": 1e-5}, name="plain"),
+    ],
+    doc="ReLU of ``batch_norm``: what is kept for backward is the same, the result of batch norm is never stored.",
+)
+
+
+def _relu_backward_infer(
+    g: Any, x: Any, mean: Any, rstd: Any, w: Any, shift: Any, *, needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    return _batch_backward_infer(g, x, mean, rstd, w, needs=needs)
+
+
+def _relu_backward_define(
+    F: Any, g: Any, x: Any, mean: Any, rstd: Any, w: Any, shift: Any, *, needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    scale = rstd if w is None else F.mul(rstd, fitted(F, w, np_dtype(rstd)))
+    apart = F.sub(fitted(F, x, np_dtype(mean)), column(F, mean, x))
+    passes = F.gt(F.add(F.mul(apart, column(F, scale, x)), column(F, shift, x)), 0)
+    return _batch_backward_define(F, F.where(passes, g, 0.0), x, mean, rstd, w, needs=needs)
+
+
+batch_norm_relu_backward = op(
+    "batch_norm_relu_backward",
+    infer=_relu_backward_infer,
+    define=_relu_backward_define,
+    outputs=("gx", "gw", "gb"),
+    samples=lambda: [
+        Sample((*call.inputs, Arg((3,), kind="s")), call.attrs, name=call.name) for call in _channel_backward_samples()
+    ],
+    doc="``batch_norm_backward`` of the elements that the ReLU let pass, found again from x.",
+)
+
+
 # --- batch_norm by given statistics
 
 scale_shift = elementwise(
@@ -158,23 +230,8 @@ def _eval_define(F: Any, x: Any, w: Any, b: Any, mean: Any, var: Any, *, eps: fl
 def _eval_rule(
     F: Any, g: Any, x: Any, w: Any, b: Any, mean: Any, var: Any, *, needs: Any, eps: float
 ) -> tuple[Any, ...]:
-    axes, dtype, kept = batch_axes(x), np_dtype(x), statistic_dtype(np_dtype(x))
-    rstd = F.rsqrt(F.add(fitted(F, var, kept), eps))
-    scale = rstd if w is None else F.mul(rstd, w)
-    to_x = to_w = to_mean = to_var = None
-    total = F.sum(g, dim=axes, keepdim=False) if needs[2] or needs[3] else None
-    if needs[0]:
-        to_x = fitted(F, F.mul(g, fitted(F, column(F, scale, x), dtype)), dtype)
-    if needs[1] or needs[4]:
-        along = F.sum(F.mul(fitted(F, g, kept), F.sub(fitted(F, x, kept), column(F, mean, x))), dim=axes, keepdim=False)
-        if needs[1]:
-            to_w = fitted(F, F.mul(along, rstd), np_dtype(w))
-        if needs[4]:
-            to_var = fitted(F, F.mul(F.mul(along, F.mul(scale, F.square(rstd))), -0.5), np_dtype(var))
-    if needs[3]:
-        to_mean = fitted(F, F.neg(F.mul(total, scale)), np_dtype(mean))
-    to_b = fitted(F, total, b.dtype) if needs[2] else None
-    return to_x, to_w, to_b, to_mean, to_var
+    grads: tuple[Any, ...] = F.batch_norm_eval_backward(g, x, w, mean, var, eps=eps, needs=needs)
+    return grads
 
 
 batch_norm_eval = op(
@@ -188,6 +245,59 @@ batch_norm_eval = op(
         Sample((Arg((4, 3)), None, None, Arg((3,)), Arg((3,), 0.5, 2.0)), {"eps": 1e-5}, name="plain"),
     ],
     doc="Each channel normalized by the given mean and variance, times w, plus b.",
+)
+
+
+def _eval_backward_infer(
+    g: Any, x: Any, w: Any, mean: Any, var: Any, *, eps: float, needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    channels = (x.shape[1],)
+    parameter = Spec(channels, x.dtype if w is None else w.dtype)
+    specs = (Spec(tuple(x.shape), x.dtype), parameter, parameter, Spec(channels, mean.dtype), Spec(channels, var.dtype))
+    return _needed(needs, *specs)
+
+
+def _eval_backward_define(
+    F: Any, g: Any, x: Any, w: Any, mean: Any, var: Any, *, eps: float, needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    axes, dtype, kept = batch_axes(x), np_dtype(x), statistic_dtype(np_dtype(x))
+    parameter = dtype if w is None else np_dtype(w)
+    rstd = F.rsqrt(F.add(fitted(F, var, kept), eps))
+    scale = rstd if w is None else F.mul(rstd, w)
+    to_x = to_w = to_b = to_mean = to_var = None
+    total = F.sum(fitted(F, g, kept), dim=axes, keepdim=False) if needs[2] or needs[3] else None
+    if needs[0]:
+        to_x = fitted(F, F.mul(g, fitted(F, column(F, scale, x), dtype)), dtype)
+    if needs[1] or needs[4]:
+        along = F.sum(F.mul(fitted(F, g, kept), F.sub(fitted(F, x, kept), column(F, mean, x))), dim=axes, keepdim=False)
+        if needs[1]:
+            to_w = fitted(F, F.mul(along, rstd), parameter)
+        if needs[4]:
+            to_var = fitted(F, F.mul(F.mul(along, F.mul(scale, F.square(rstd))), -0.5), np_dtype(var))
+    if needs[2]:
+        to_b = fitted(F, total, parameter)
+    if needs[3]:
+        to_mean = fitted(F, F.neg(F.mul(total, scale)), np_dtype(mean))
+    return to_x, to_w, to_b, to_mean, to_var
+
+
+def _eval_backward_samples() -> list[Sample]:
+    statistics = (Arg((3,), kind="s"), Arg((3,), 0.5, 2.0, kind="s"))
+    every = {"eps": 1e-5, "needs": (True, True, True, True, True)}
+    return [
+        Sample((Arg((4, 3, 2)), Arg((4, 3, 2)), Arg((3,)), *statistics), every, name="affine"),
+        Sample((Arg((4, 3, 9)), Arg((4, 3, 9)), None, *statistics), {**every, "needs": (True, *(False,) * 4)}, name="plain"),
+        Sample((Arg((4, 3)), Arg((4, 3)), Arg((3,)), *statistics), every, name="rows"),
+    ]
+
+
+batch_norm_eval_backward = op(
+    "batch_norm_eval_backward",
+    infer=_eval_backward_infer,
+    define=_eval_backward_define,
+    outputs=("gx", "gw", "gb", "gmean", "gvar"),
+    samples=_eval_backward_samples,
+    doc="The gradients of ``batch_norm_eval``'s inputs that are needed.",
 )
 
 

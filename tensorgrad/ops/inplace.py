@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.grad_mode import no_grad
 from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node
 from ..dispatch import local
@@ -21,7 +22,7 @@ from .create import as_operand
 from .elementwise import Elementwise
 from .record import Op, Spec, as_ours, on_one_level, op
 
-__all__ = ["check_writable", "deliver", "write_into"]
+__all__ = ["check_writable", "deliver", "move_buffer", "write_into"]
 
 
 def check_writable(name: str, target: Tensor, track: bool) -> None:
@@ -128,6 +129,26 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
     if record:
         _rewrite(what, target, ready, before, attrs)
     return target
+
+
+def move_buffer(what: Elementwise, target: Tensor, *others: Any) -> None:
+    """``target = what(target, *others)`` in place, unrecorded: for running statistics and counts. A plain buffer beside
+    operands of its kind needs none of ``write_into``'s questions."""
+    array = target._data
+    plain = not (target._tracked or target._inference or target._base is not None)
+    operands = [array]
+    for x in others:
+        if isinstance(x, Tensor):
+            other = x._data
+            plain = plain and type(other) is type(array) and other.dtype == array.dtype and other.shape == array.shape
+            x = other
+        operands.append(x)
+    if plain and array.flags.c_contiguous and getattr(array.flags, "writeable", True):
+        getattr(local.doors[type(array)], what.name)(*operands, out=array)
+        target._bump()
+        return
+    with no_grad():
+        write_into(what, target, (target, *others), {})
 
 
 def deliver(name: str, result: Tensor, out: Tensor | None) -> Tensor:

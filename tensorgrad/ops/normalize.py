@@ -17,7 +17,7 @@ from . import norm as rows
 from . import pointwise as pw
 from .checks import product, require_tensors, shaped
 from .elementwise import elementwise
-from .inplace import deliver, write_into
+from .inplace import deliver, move_buffer
 from .samples import binary
 from .shape_core import slice_
 from .vector_norm import norm
@@ -93,6 +93,27 @@ def batch_norm(
         outside of training.
     Source: Ioffe and Szegedy 2015.
     """
+    return channel_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, channels.batch_norm)
+
+
+def batch_norm_relu(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    training: bool, momentum: float, eps: float,
+) -> Tensor:  # fmt: skip
+    """``relu(batch_norm(...))``, in training as one kernel."""
+    y = channel_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, channels.batch_norm_relu
+    )
+    if training and input._data.size:
+        return y
+    return pw.relu(y) if y._tracked else pw.relu.into(y, y)
+
+
+def channel_norm(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    training: bool, momentum: float, eps: float, by_batch: Any,
+) -> Tensor:  # fmt: skip
+    """``batch_norm`` by ``by_batch``, the record that normalizes by the batch's statistics in training."""
     require_tensors("batch_norm", input=input)
     if eps < 0 or (training and eps == 0):
         raise ArgumentError(f"batch_norm: eps must be {'positive' if training else 'non-negative'}, got {eps}.")
@@ -109,14 +130,11 @@ def batch_norm(
         raise ShapeError(
             f"batch_norm: expected more than 1 value per channel when training, got input size {tuple(input.shape)}."
         )
-    y, mean, _, variance = channels.batch_norm(input, weight, bias, eps=float(eps))
-    if running_mean is not None or running_var is not None:
-        with no_grad():
-            if running_mean is not None:
-                write_into(moved_average, running_mean, (running_mean, mean, float(momentum), 1.0), {})
-            if running_var is not None:
-                unbiased = count / max(count - 1, 1)
-                write_into(moved_average, running_var, (running_var, variance, float(momentum), unbiased), {})
+    y, mean, _, variance, *_ = by_batch(input, weight, bias, eps=float(eps))
+    if running_mean is not None:
+        move_buffer(moved_average, running_mean, mean, float(momentum), 1.0)
+    if running_var is not None:
+        move_buffer(moved_average, running_var, variance, float(momentum), count / max(count - 1, 1))
     return y
 
 
@@ -157,13 +175,11 @@ def instance_norm(
     if running_mean is not None or running_var is not None:
         with no_grad():
             if running_mean is not None:
-                average = recorded.mean(mean, dim=(0,), keepdim=False)
-                write_into(moved_average, running_mean, (running_mean, average, float(momentum), 1.0), {})
+                move_buffer(moved_average, running_mean, recorded.mean(mean, dim=(0,), keepdim=False), float(momentum), 1.0)
             if running_var is not None:
                 variance = pw.sub(pw.reciprocal(pw.square(rstd)), float(eps))
                 average = recorded.mean(variance, dim=(0,), keepdim=False)
-                unbiased = count / max(count - 1, 1)
-                write_into(moved_average, running_var, (running_var, average, float(momentum), unbiased), {})
+                move_buffer(moved_average, running_var, average, float(momentum), count / max(count - 1, 1))
     return y
 
 
