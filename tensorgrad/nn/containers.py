@@ -16,7 +16,7 @@ __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequen
 
 
 joined_by: dict[type, dict[type, str]] = {}
-"""Layers that compute the layer behind them too, by exact type: ``joined_by[BatchNorm2d][ReLU]`` is the method's name."""
+"""Layers that compute the layer behind them too, by exact type: ``joined_by[BatchNorm2d][ReLU]`` names the method."""
 
 
 def _joined(first: Module, second: Module) -> Any:

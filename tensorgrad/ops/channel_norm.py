@@ -286,7 +286,9 @@ def _eval_backward_samples() -> list[Sample]:
     every = {"eps": 1e-5, "needs": (True, True, True, True, True)}
     return [
         Sample((Arg((4, 3, 2)), Arg((4, 3, 2)), Arg((3,)), *statistics), every, name="affine"),
-        Sample((Arg((4, 3, 9)), Arg((4, 3, 9)), None, *statistics), {**every, "needs": (True, *(False,) * 4)}, name="plain"),
+        Sample(
+            (Arg((4, 3, 9)), Arg((4, 3, 9)), None, *statistics), {**every, "needs": (True, *(False,) * 4)}, name="plain"
+        ),
         Sample((Arg((4, 3)), Arg((4, 3)), Arg((3,)), *statistics), every, name="rows"),
     ]
 

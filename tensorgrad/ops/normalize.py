@@ -101,9 +101,7 @@ def batch_norm_relu(
     training: bool, momentum: float, eps: float,
 ) -> Tensor:  # fmt: skip
     """``relu(batch_norm(...))``, in training as one kernel."""
-    y = channel_norm(
-        input, running_mean, running_var, weight, bias, training, momentum, eps, channels.batch_norm_relu
-    )
+    y = channel_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, channels.batch_norm_relu)
     if training and input._data.size:
         return y
     return pw.relu(y) if y._tracked else pw.relu.into(y, y)
@@ -175,7 +173,8 @@ def instance_norm(
     if running_mean is not None or running_var is not None:
         with no_grad():
             if running_mean is not None:
-                move_buffer(moved_average, running_mean, recorded.mean(mean, dim=(0,), keepdim=False), float(momentum), 1.0)
+                average = recorded.mean(mean, dim=(0,), keepdim=False)
+                move_buffer(moved_average, running_mean, average, float(momentum), 1.0)
             if running_var is not None:
                 variance = pw.sub(pw.reciprocal(pw.square(rstd)), float(eps))
                 average = recorded.mean(variance, dim=(0,), keepdim=False)

@@ -104,3 +104,41 @@ def test_functions_of_layers_in_the_main_namespace() -> None:
     assert tg.equal(tg.embedding(table, tg.tensor([1, 4])), table[tg.tensor([1, 4])])
     assert tg.constant_pad_nd(x, (1, 0), 2.0)[0, 0, 0].item() == 2
     assert tg.pixel_shuffle(tg.randn(1, 4, 2, 2), 2).shape == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize(
+    "kind, shape", (("BatchNorm1d", (9, 5)), ("BatchNorm1d", (4, 5, 3)), ("BatchNorm2d", (4, 5, 7, 7)))
+)
+def test_sequential_joins_batch_norm_and_relu(kind, shape, training):
+    """One kernel pair, the numbers of two layers; whoever looks in between gets the two layers."""
+
+    def run(hooked):
+        tg.manual_seed(0)
+        model = tg.nn.Sequential(getattr(tg.nn, kind)(5), tg.nn.ReLU(), tg.nn.Flatten())
+        model.train(training)
+        seen = []
+        if hooked:
+            model[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+        x = tg.randn(*shape, requires_grad=True)
+        y = model(x)
+        (g,) = tg.autograd.grad((y * y).sum(), x, create_graph=True)
+        (g.sin().sum() + y.exp().sum()).backward()
+        parts = [y, g, x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
+        return parts, y, seen
+
+    joined, y, _ = run(False)
+    apart, _, seen = run(True)
+    assert seen and bool((seen[0] < 0).any())
+    for a, b in zip(joined, apart, strict=True):
+        assert tg.allclose(a, b, rtol=1e-5, atol=1e-6)
+    if training:
+        assert [op for op in _ops_of(y) if "batch_norm" in op] == ["batch_norm_relu"]
+
+
+def _ops_of(y):
+    names, node = [], y.grad_fn
+    while getattr(node, "op", None) is not None:
+        names.append(node.op.name)
+        node = node.edges[0]
+    return names
