@@ -2,9 +2,10 @@
 // one multiply-add of a pixel. A task takes a vector of channels of one image, or a band of its rows that stays in L1
 // and L2 with its zeros, turns it from planes to pixels, sums, and turns the sums back.
 //
-// Ladder (16 images, ms on two Zen 3 cores; rows of planes shifted by each tap -> this -> PyTorch):
-//   192 channels 28x28: forward 5.7 -> 1.8 -> 1.4, gradient to the input 5.7 -> 1.6 -> 2.0, to the weight 6.9 -> 1.4 -> 2.5;
-//   576 channels 14x14 /2: 11.8 -> 0.75 -> 0.7, 7.8 -> 1.2 -> 1.7, 3.2 -> 0.75 -> 1.0.
+// Ladder (16 images, ms on two Zen 3 cores; rows of planes shifted by each tap -> this -> PyTorch beside this, on a machine
+// with other work, where single numbers vary by a fifth and more):
+//   192 channels 28x28: forward 5.67 -> 1.87 -> 2.18, gradient to the input 5.68 -> 1.96 -> 2.67, to the weight 6.94 -> 0.97 -> 2.26;
+//   576 channels 14x14 /2: 11.76 -> 0.44 -> 0.74, 7.83 -> 0.79 -> 1.29, 3.19 -> 0.84 -> 1.23.
 #include "conv_depthwise.h"
 
 #include <algorithm>
