@@ -5,7 +5,8 @@
 // same bits in a vector, in the tail after the last full vector and alone. Polynomials are minimax fits (Remez) over the
 // reduced ranges; their relative errors are below a quarter of an ulp unless said.
 //
-// Float: at most 1.5 ulp over the whole range (expm1 1.8, sigmoid 2.1), subnormal results included. Double: at most 4 ulp.
+// Double: at most 4 ulp over the whole range. Of float only the logarithms are here, at most 0.9 ulp; for the others see
+// simd_float.h.
 #pragma once
 
 #include <cmath>
@@ -47,22 +48,16 @@ inline T horner(T x, T c, More... more) {
   return fma_(horner(x, more...), x, c);
 }
 
-// Adding 1.5 * 2^23 (2^52) rounds to an integer, which the low bits of the sum then hold.
-constexpr float kRoundF = 12582912.0f;
+// Adding 1.5 * 2^52 rounds to an integer, which the low bits of the sum then hold.
 constexpr double kRoundD = 6755399441055744.0;
-constexpr std::int32_t kRoundBitsF = 0x4B400000;
 constexpr std::int64_t kRoundBitsD = 0x4338000000000000LL;
 
 // 2^n for the exponents of normal numbers.
-inline float power_of_two(std::int32_t n) { return bits<float>((n + 127) << 23); }
 inline double power_of_two(std::int64_t n) { return bits<double>((n + 1023) << 52); }
 
 // ---- exponentials -------------------------------------------------------------------------------------------------
 
 // (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2
-inline float exp_tail(float r) {
-  return horner(r, 0.5f, 0.166666657f, 0.0416663587f, 0.00833339058f, 0.0013940722f, 0.000198455789f);
-}
 inline double exp_tail(double r) {
   return horner(r, 0.5, 0.16666666666666677, 0.041666666666666505, 0.0083333333333216082, 0.0013888888888962912,
                 0.00019841269886207332, 2.4801587171819316e-05, 2.7557244104781522e-06, 2.7557402960103788e-07,
@@ -70,25 +65,9 @@ inline double exp_tail(double r) {
 }
 
 // p 2^n in two factors, so that subnormal results and the largest ones come out. |n| <= 2 * 126.
-inline float scale(float p, std::int32_t n) {
-  const std::int32_t half = n >> 1;
-  return p * power_of_two(half) * power_of_two(n - half);
-}
 inline double scale(double p, std::int64_t n) {
   const std::int64_t half = static_cast<std::int64_t>(static_cast<std::uint64_t>(n + 4096) >> 1) - 2048;
   return p * power_of_two(half) * power_of_two(n - half);
-}
-
-inline float exp(float x) {
-  float y = x < -104.0f ? -104.0f : x;
-  y = y > 89.0f ? 89.0f : y;
-  const float t = fma_(y, 1.44269504f, kRoundF);
-  const float k = t - kRoundF;
-  float r = fma_(k, -0.693145752f, y);
-  r = fma_(k, -1.42860677e-6f, r);
-  const float p = fma_(exp_tail(r), r * r, r) + 1.0f;
-  const float e = scale(p, bits<std::int32_t>(t) - kRoundBitsF);
-  return x != x ? x : e;
 }
 
 inline double exp(double x) {
@@ -101,32 +80,6 @@ inline double exp(double x) {
   const double p = fma_(exp_tail(r), r * r, r) + 1.0;
   const double e = scale(p, bits<std::int64_t>(t) - kRoundBitsD);
   return x != x ? x : e;
-}
-
-inline float exp2(float x) {
-  float y = x < -151.0f ? -151.0f : x;
-  y = y > 129.0f ? 129.0f : y;
-  const float t = y + kRoundF;
-  const float r = (y - (t - kRoundF)) * 0.693147181f;
-  const float p = fma_(exp_tail(r), r * r, r) + 1.0f;
-  const float e = scale(p, bits<std::int32_t>(t) - kRoundBitsF);
-  return x != x ? x : e;
-}
-
-inline float expm1(float x) {
-  float y = x < -20.0f ? -20.0f : x;
-  y = y > 89.0f ? 89.0f : y;
-  const float t = fma_(y, 1.44269504f, kRoundF);
-  const float k = t - kRoundF;
-  float r = fma_(k, -0.693145752f, y);
-  r = fma_(k, -1.42860677e-6f, r);
-  const float e = fma_(exp_tail(r), r * r, r);
-  // 2^k (e^r - 1) + (2^k - 1), with half of 2^k so that k = 128 is in range
-  const float s = power_of_two(bits<std::int32_t>(t) - kRoundBitsF - 1);
-  const float grown = fma_(s, e, s - 0.5f) * 2.0f;
-  const float small = k == 0.0f ? e : grown;
-  const float signed_zero = x == 0.0f ? x : small;
-  return x != x ? x : signed_zero;
 }
 
 inline double expm1(double x) {
@@ -144,22 +97,9 @@ inline double expm1(double x) {
   return x != x ? x : signed_zero;
 }
 
-inline float sigmoid(float x) {
-  const float e = exp(-std::fabs(x));  // in (0, 1]: neither branch overflows
-  return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
-}
 inline double sigmoid(double x) {
   const double e = exp(-std::fabs(x));
   return (x >= 0.0 ? 1.0 : e) / (1.0 + e);
-}
-
-inline float tanh(float x) {
-  const float a = std::fabs(x), z = x * x;
-  const float p = horner(z, -0.333333313f, 0.133332014f, -0.0539460182f, 0.0216961652f, -0.00816521049f, 0.00213102112f);
-  const float small = fma_(p * z, x, x);
-  const float large = 1.0f - 2.0f / (exp(2.0f * (a > 10.0f ? 10.0f : a)) + 1.0f);
-  const float result = a < 0.625f ? small : std::copysign(large, x);
-  return ((x != x) | (x == 0.0f)) ? x : result;
 }
 
 inline double tanh(double x) {
@@ -222,24 +162,6 @@ inline double log(double x) {
   return log_edges(x, fma_(k, 0.6931471803691238, f + low));
 }
 
-inline float log2(float x) {
-  float k, f;
-  split(x, k, f);
-  const float low = log_low(f);
-  // 1 / ln 2 in two parts: the product's rounding would show where k is 0
-  const float log = f + low, rest = (f - log) + low;
-  return log_edges(x, fma_(log, 1.44269502f, fma_(log, 1.92596299e-8f, rest * 1.44269502f)) + k);
-}
-
-inline float log10(float x) {
-  float k, f;
-  split(x, k, f);
-  const float low = log_low(f);
-  const float log = f + low, rest = (f - log) + low;
-  const float part = fma_(log, 0.434294492f, fma_(log, -1.01030501e-8f, rest * 0.434294492f));
-  return log_edges(x, fma_(k, 0.301025391f, fma_(k, 4.60503898e-6f, part)));
-}
-
 template <class T>
 inline T log1p_of(T x, T ln2_high, T ln2_low) {
   const T u = T(1) + x;
@@ -256,76 +178,6 @@ inline T log1p_of(T x, T ln2_high, T ln2_low) {
 }
 inline float log1p(float x) { return log1p_of(x, 0.693145752f, 1.42860677e-6f); }
 inline double log1p(double x) { return log1p_of(x, 0.6931471803691238, 1.9082149292705877e-10); }
-
-// ---- trigonometric ------------------------------------------------------------------------------------------------
-
-// Up to here the reduction below is good to float's last digit; beyond, the C library takes over.
-constexpr float kTrigLimit = 1.0e6f;
-
-// x - k pi / 2 and k modulo 4. In double: k has at most 20 bits, pi / 2's first part 33, so their product is exact.
-inline float reduce(float x, std::int32_t& quadrant) {
-  const double wide = x;
-  const double t = fma_(wide, 0.6366197723675814, kRoundD);
-  const double k = t - kRoundD;
-  quadrant = static_cast<std::int32_t>(bits<std::int64_t>(t));
-  return static_cast<float>(fma_(k, -6.077100506506192e-11, fma_(k, -1.5707963267341256, wide)));
-}
-
-inline float sin_part(float r) {
-  const float z = r * r;
-  return fma_(horner(z, -0.166666672f, 0.00833332911f, -0.000198393274f, 2.71823751e-06f) * z, r, r);
-}
-inline float cos_part(float r) {
-  const float z = r * r;
-  return fma_(fma_(horner(z, 0.0416666679f, -0.00138888834f, 2.47995122e-05f, -2.72095491e-07f), z, -0.5f), z, 1.0f);
-}
-
-inline float flip(float x, std::int32_t sign_bit) { return bits<float>(bits<std::int32_t>(x) ^ sign_bit); }
-
-inline float sin(float x) {
-  std::int32_t q;
-  const float r = reduce(x, q);
-  const float y = flip((q & 1) ? cos_part(r) : sin_part(r), (q & 2) << 30);
-  return x == 0.0f ? x : y;
-}
-inline float cos(float x) {
-  std::int32_t q;
-  const float r = reduce(x, q);
-  return flip((q & 1) ? sin_part(r) : cos_part(r), ((q + 1) & 2) << 30);
-}
-
-// ---- error function -----------------------------------------------------------------------------------------------
-
-inline float erf(float x) {
-  const float a = std::fabs(x), z = x * x;
-  const float p = horner(z, 0.128379166f, -0.376126319f, 0.112836875f, -0.0268589426f, 0.00519990828f, -0.000813001883f,
-                         8.3167688e-05f);
-  const float small = fma_(p, x, x);
-  // ln erfc(a) on [0.9, 4]; erfc is below 0.21 there, so its error is scaled down by 4 and more
-  const float b = a > 4.0f ? 4.0f : a;
-  const float q = horner(b, 0.000150588516f, -1.12938166f, -0.633663654f, -0.107857727f, 0.0247741025f, -0.00399388745f,
-                         0.000378782221f, -1.12995858e-05f, -7.38319898e-07f);
-  const float large = std::copysign(1.0f - exp(q), x);
-  const float result = a < 0.92f ? small : large;
-  return x != x ? x : result;
-}
-
-// ---- powers -------------------------------------------------------------------------------------------------------
-
-// By way of double, whose 29 spare bits cover the growth of log's error by the exponent.
-inline float pow(float x, float y) {
-  const float a = std::fabs(x);
-  const double magnitude = exp(static_cast<double>(y) * log(static_cast<double>(a)));
-  float r = static_cast<float>(magnitude);
-  const float half = 0.5f * y;
-  const bool whole = std::trunc(y) == y, odd = whole & (std::trunc(half) != half) & (std::fabs(y) < kInfF);
-  const bool negative = bits<std::int32_t>(x) < 0;
-  r = (negative & odd) ? -r : r;
-  r = ((x < 0.0f) & (a < kInfF) & !whole) ? kNanF : r;
-  r = ((x != x) | (y != y)) ? x + y : r;
-  r = ((x == 1.0f) | (y == 0.0f)) ? 1.0f : r;
-  return ((x == -1.0f) & (std::fabs(y) == kInfF)) ? 1.0f : r;
-}
 
 }  // namespace lane
 }  // namespace tg

@@ -1,7 +1,8 @@
-// Elementary functions of f32 and f64: vectorized where core/simd.h has them, else the C library's, one by one.
+// Elementary functions of f32 and f64: vectorized where core/simd.h and simd_float.h have them, else the C library's,
+// one by one.
 #include <cmath>
 
-#include "../core/simd.h"
+#include "../core/simd_float.h"
 #include "formula_kernels.h"
 
 namespace tg {
@@ -18,13 +19,24 @@ TG_LANE(Exp2Lane, exp2)
 TG_LANE(Expm1, expm1)
 TG_LANE(Sigmoid, sigmoid)
 TG_LANE(Tanh, tanh)
+TG_LANE(SinhLane, sinh)
+TG_LANE(CoshLane, cosh)
 TG_LANE(Log, log)
 TG_LANE(Log2Lane, log2)
 TG_LANE(Log10Lane, log10)
 TG_LANE(Log1p, log1p)
+TG_LANE(AsinhLane, asinh)
+TG_LANE(AcoshLane, acosh)
+TG_LANE(AtanhLane, atanh)
 TG_LANE(ErfLane, erf)
+TG_LANE(ErfcLane, erfc)
+TG_LANE(ErfinvLane, erfinv)
 TG_LANE(SinLane, sin)
 TG_LANE(CosLane, cos)
+TG_LANE(TanLane, tan)
+TG_LANE(AsinLane, asin)
+TG_LANE(AcosLane, acos)
+TG_LANE(AtanLane, atan)
 TG_LIBM(Exp2, exp2)
 TG_LIBM(Log2, log2)
 TG_LIBM(Log10, log10)
@@ -42,10 +54,15 @@ TG_LIBM(Atanh, atanh)
 TG_LIBM(Erf, erf)
 TG_LIBM(Erfc, erfc)
 
-struct Atan2 { template <class T> static T of(T a, T b) { return std::atan2(a, b); } };
+struct Atan2 {
+  static float of(float a, float b) { return lane::atan2(a, b); }
+  static double of(double a, double b) { return std::atan2(a, b); }
+};
 struct Fmod { template <class T> static T of(T a, T b) { return std::fmod(a, b); } };
-struct Pow { static double of(double a, double b) { return std::pow(a, b); } };
-struct PowLane { static float of(float a, float b) { return lane::pow(a, b); } };
+struct Pow {
+  static float of(float a, float b) { return lane::pow(a, b); }
+  static double of(double a, double b) { return std::pow(a, b); }
+};
 
 // Vectorized if no argument of the block is beyond what the reduction can take. An element's bits depend on itself
 // alone: the small ones of a mixed block take the same arithmetic, one by one.
@@ -67,18 +84,21 @@ void add_both(KernelTable& table) {
   add1<Tanh, T, T>(table, "tanh");
   add1<Log, T, T>(table, "log");
   add1<Log1p, T, T>(table, "log1p");
-  add1<Tan, T, T>(table, "tan");
-  add1<Asin, T, T>(table, "asin");
-  add1<Acos, T, T>(table, "acos");
-  add1<Atan, T, T>(table, "atan");
-  add1<Sinh, T, T>(table, "sinh");
-  add1<Cosh, T, T>(table, "cosh");
-  add1<Asinh, T, T>(table, "asinh");
-  add1<Acosh, T, T>(table, "acosh");
-  add1<Atanh, T, T>(table, "atanh");
-  add1<Erfc, T, T>(table, "erfc");
   add2<Atan2, T, T>(table, "atan2");
   add2<Fmod, T, T>(table, "fmod");
+  add2<Pow, T, T>(table, "pow");
+}
+
+template <class OfFloat, class OfDouble>
+void add_each(KernelTable& table, const char* name) {
+  add1<OfFloat, float, float>(table, name);
+  add1<OfDouble, double, double>(table, name);
+}
+
+template <class Small, class Large>
+void add_trigonometric(KernelTable& table, const char* name) {
+  add_each<Small, Large>(table, name);
+  table[kernel_key(name, Type::F32)].by_mask[0] = trigonometric<Small, Large>;
 }
 
 }  // namespace
@@ -86,22 +106,23 @@ void add_both(KernelTable& table) {
 void add_math(KernelTable& table) {
   add_both<float>(table);
   add_both<double>(table);
-  add1<Exp2Lane, float, float>(table, "exp2");
-  add1<Log2Lane, float, float>(table, "log2");
-  add1<Log10Lane, float, float>(table, "log10");
-  add1<ErfLane, float, float>(table, "erf");
-  add1<SinLane, float, float>(table, "sin");
-  add1<CosLane, float, float>(table, "cos");
-  table[kernel_key("sin", Type::F32)].by_mask[0] = trigonometric<SinLane, Sin>;
-  table[kernel_key("cos", Type::F32)].by_mask[0] = trigonometric<CosLane, Cos>;
-  add1<Exp2, double, double>(table, "exp2");
-  add1<Log2, double, double>(table, "log2");
-  add1<Log10, double, double>(table, "log10");
-  add1<Erf, double, double>(table, "erf");
-  add1<Sin, double, double>(table, "sin");
-  add1<Cos, double, double>(table, "cos");
-  add2<PowLane, float, float>(table, "pow");
-  add2<Pow, double, double>(table, "pow");
+  add_trigonometric<SinLane, Sin>(table, "sin");
+  add_trigonometric<CosLane, Cos>(table, "cos");
+  add_trigonometric<TanLane, Tan>(table, "tan");
+  add_each<Exp2Lane, Exp2>(table, "exp2");
+  add_each<Log2Lane, Log2>(table, "log2");
+  add_each<Log10Lane, Log10>(table, "log10");
+  add_each<AsinLane, Asin>(table, "asin");
+  add_each<AcosLane, Acos>(table, "acos");
+  add_each<AtanLane, Atan>(table, "atan");
+  add_each<SinhLane, Sinh>(table, "sinh");
+  add_each<CoshLane, Cosh>(table, "cosh");
+  add_each<AsinhLane, Asinh>(table, "asinh");
+  add_each<AcoshLane, Acosh>(table, "acosh");
+  add_each<AtanhLane, Atanh>(table, "atanh");
+  add_each<ErfLane, Erf>(table, "erf");
+  add_each<ErfcLane, Erfc>(table, "erfc");
+  add1<ErfinvLane, float, float>(table, "erfinv");
 }
 
 }  // namespace formula

@@ -99,7 +99,6 @@ struct Polygamma { template <class T> static T of(T n, T x) { return static_cast
 
 template <class T>
 void add_both(KernelTable& table) {
-  add1<Erfinv, T, T>(table, "erfinv");
   add1<Lgamma, T, T>(table, "lgamma");
   add1<Digamma, T, T>(table, "digamma");
   add2<Polygamma, T, T>(table, "polygamma");
@@ -110,6 +109,7 @@ void add_both(KernelTable& table) {
 void add_special(KernelTable& table) {
   add_both<float>(table);
   add_both<double>(table);
+  add1<Erfinv, double, double>(table, "erfinv");
 }
 
 }  // namespace formula

@@ -258,7 +258,7 @@ nan_to_num = elementwise(
 
 # --- activations
 relu = elementwise(
-    lambda input: fn.where(input > 0, input, fn.where(fn.isnan(input), input, 0)),
+    lambda input: fn.maximum(input, 0),
     name="relu",
     vjp=lambda g, y, x: (fn.where(y > 0, g, 0),),
     samples=unary(avoid=(0,)),
@@ -317,7 +317,10 @@ gelu = elementwise(
     doc="``x * Phi(x)`` with the normal distribution function Phi. Source: Hendrycks and Gimpel 2016.",
 )
 gelu_tanh = elementwise(
-    lambda input: 0.5 * input * (1 + fn.tanh(math.sqrt(2 / math.pi) * (input + 0.044715 * (input * input * input)))),
+    # (1 + tanh u) / 2 is sigmoid(2 u), which keeps the digits that 1 + tanh u loses left of zero
+    lambda input: (
+        input * fn.sigmoid(input * (math.sqrt(8 / math.pi) + math.sqrt(8 / math.pi) * 0.044715 * (input * input)))
+    ),
     name="gelu_tanh",
     samples=unary(),
     doc="The tanh approximation of GELU. Source: Hendrycks and Gimpel 2016.",
