@@ -43,7 +43,7 @@ BINDINGS = ("csrc/bindings/*.cpp", "csrc/core/array.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves every module.
 COLD = ("csrc/core/*.cpp", "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp",
         "csrc/kernels/scan*.cpp", "csrc/kernels/conv_shape.cpp", "csrc/kernels/copy.cpp",
-        "csrc/kernels/formula_assemble.cpp", "csrc/kernels/formula_layout.cpp",
+        "csrc/kernels/formula_assemble.cpp", "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp",
         "csrc/kernels/reduce_rare.cpp")  # fmt: skip
 X86 = {
     # For processors of before 2013: vectorized, but without the cloning and unrolling that take a third of the time.

@@ -56,6 +56,7 @@ Number number_of(PyObject* value, Type type) {
       return packed(c64(static_cast<float>(z.real()), static_cast<float>(z.imag())));
     }
     case Type::C128: return packed(complex_of(value));
+    default: break;  // Python numbers come in wide
   }
   return {};
 }

@@ -80,12 +80,10 @@ struct bfloat16 {
   std::uint16_t bits;
   bfloat16() = default;
   explicit bfloat16(float value) {
-    const std::uint32_t x = float_to_bits(value);
-    if ((x & 0x7fffffffu) > 0x7f800000u) {
-      bits = static_cast<std::uint16_t>((x >> 16) | 0x0040u);
-    } else {
-      bits = static_cast<std::uint16_t>((x + 0x7fffu + ((x >> 16) & 1u)) >> 16);
-    }
+    // by selection rather than a branch, so that loops vectorize
+    const std::uint32_t x = float_to_bits(value), nan = (x >> 16) | 0x40u;
+    const std::uint32_t rounded = (x + 0x7fffu + ((x >> 16) & 1u)) >> 16;
+    bits = static_cast<std::uint16_t>((x & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
   }
   explicit operator float() const { return bits_to_float(static_cast<std::uint32_t>(bits) << 16); }
 };

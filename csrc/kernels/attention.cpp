@@ -8,6 +8,8 @@
 // A tile of scores and its blocks of q, k and v stay in L2. Forward deals out blocks of queries. Backward deals out
 // heads, each summed in one order; with fewer than kFewHeads of them, blocks of keys (for dk and dv), then blocks of
 // queries (for dq), at the price of two products more. Either way the order of sums depends on shapes alone.
+//
+// The products are attention_tile.h's where the widths of the heads are whole vectors, else BLAS'.
 #include "attention.h"
 
 #include <algorithm>
@@ -16,19 +18,15 @@
 
 #include "../core/allocator.h"
 #include "attention_rows.h"
+#include "attention_tile.h"
 #include "gemm.h"
 #include "gemm_tasks.h"
 
 namespace tg {
 namespace {
 
-constexpr Index kMostQueries = 128, kKeys = 256;
+constexpr Index kQueries = 96, kKeys = 128;  // 16 groups of rows; a tile of scores is 48 KiB
 constexpr Index kFewHeads = 8;
-
-
-// Queries per tile: long tiles multiply faster, short ones leave out more of what causality hides.
-template <class T>
-Index query_block_size(const Attention<T>& a) { return a.causal && a.queries < 1024 ? kMostQueries / 2 : kMostQueries; }
 
 template <class T>
 struct Head {
@@ -57,48 +55,142 @@ Matrix<T> transposed(const T* data, Index stride) { return {data, 1, stride}; }
 template <class T>
 Index last_key(const Attention<T>& a, Index i1) { return a.causal ? std::min(a.keys, i1) : a.keys; }
 
-// s (i1 - i0, j1 - j0), rows kKeys apart: scores with the mask applied.
+// What row i of the tile from (i0, j0) on, m keys wide, sees of it.
 template <class T>
-void scores(const Attention<T>& a, const Head<T>& head, Index i0, Index i1, Index j0, Index j1, T* s) {
-  const Index n = i1 - i0, m = j1 - j0;
-  gemm_block(n, m, a.dim, rows(head.q + i0 * a.q.row, a.q.row), transposed(head.k + j0 * a.k.row, a.k.row), s, kKeys,
-             false, a.scale);
+Index seen_by(const Attention<T>& a, Index i0, Index i, Index j0, Index m) {
+  return a.causal ? std::clamp<Index>(i0 + i + 1 - j0, 0, m) : m;
+}
+
+// Whether a mask over keys alone, as padding gives, leaves nothing of the block.
+template <class T>
+bool hidden(const Attention<T>& a, const Head<T>& head, Index j0, Index j1) {
+  if (!head.keep || a.mask.query != 0) return false;
+  for (Index j = j0; j < j1; ++j)
+    if (head.keep[j * a.mask.key]) return false;
+  return true;
+}
+
+// One block of keys and values, and the products of a tile with it.
+template <class T>
+class KeyBlock {
+ public:
+  KeyBlock(const Attention<T>& a, bool with_values)
+      : a_(a), own_(a.dim % Lanes<T>::count == 0 && a.value_dim % Lanes<T>::count == 0),
+        keys_(own_ ? kKeys * a.dim : 0), values_(own_ && with_values ? kKeys * a.value_dim : 0),
+        with_values_(with_values) {}
+
+  void take(const Head<T>& head, Index j0, Index j1) {
+    j0_ = j0, m_ = j1 - j0;
+    k_ = head.k + j0 * a_.k.row;
+    v_ = head.v + j0 * a_.v.row;
+    if (!own_) return;
+    attention_tile::pack(k_, a_.k.row, m_, a_.dim, keys_.data());
+    if (with_values_) attention_tile::pack(v_, a_.v.row, m_, a_.value_dim, values_.data());
+  }
+
+  // s = scale q k^T
+  void scores(const T* q, Index i0, Index n, Index m, T* s) const {
+    if (!own_) return gemm_block(n, m, a_.dim, rows(q, a_.q.row), transposed(k_, a_.k.row), s, kKeys, false, a_.scale);
+    across(n, m, a_.dim, q, a_.q.row, keys_.data(), s, i0, a_.scale);
+  }
+  // d = g v^T
+  void slopes(const T* g, Index g_row, Index i0, Index n, Index m, T* d) const {
+    if (!own_) return gemm_block(n, m, a_.value_dim, rows(g, g_row), transposed(v_, a_.v.row), d, kKeys, false);
+    across(n, m, a_.value_dim, g, g_row, values_.data(), d, i0, T(1));
+  }
+  // to (n, width) (+)= p v, or ds k
+  void add_values(const T* p, Index i0, Index n, Index m, T* to, Index to_row, bool add) const {
+    along(p, i0, n, m, v_, a_.v.row, a_.value_dim, to, to_row, add);
+  }
+  void add_keys(const T* p, Index i0, Index n, Index m, T* to, Index to_row, bool add) const {
+    along(p, i0, n, m, k_, a_.k.row, a_.dim, to, to_row, add);
+  }
+  // to (m, width) (+)= p^T x
+  void gather(const T* p, Index i0, Index n, Index m, const T* x, Index x_row, Index width, T* to, Index to_row,
+              bool add) const {
+    if (!own_) return gemm_block(m, width, n, transposed<T>(p, kKeys), rows(x, x_row), to, to_row, add);
+    const Index hidden = a_.causal ? j0_ - i0 : -kKeys - kQueries;  // queries before key j see nothing of it
+    attention_tile::multiply<T>(m, width, p, 1, kKeys, x, x_row, attention_tile::kPanel<T>, to, to_row, add, T(1),
+                                [=](Index j, Index) {
+                                  return attention_tile::Part{std::clamp<Index>(hidden + j, 0, n), n, width};
+                                });
+  }
+
+ private:
+  void across(Index n, Index m, Index dim, const T* x, Index x_row, const T* packed, T* to, Index i0, T alpha) const {
+    attention_tile::multiply<T>(n, m, x, x_row, 1, packed, attention_tile::kPanel<T>, dim * attention_tile::kPanel<T>,
+                                to, kKeys, false, alpha, [=](Index i, Index count) {
+                                  return attention_tile::Part{0, dim, seen_by(a_, i0, i + count - 1, j0_, m)};
+                                });
+  }
+  void along(const T* p, Index i0, Index n, Index m, const T* x, Index x_row, Index width, T* to, Index to_row,
+             bool add) const {
+    if (!own_) return gemm_block(n, width, m, rows<T>(p, kKeys), rows(x, x_row), to, to_row, add);
+    attention_tile::multiply<T>(n, width, p, kKeys, 1, x, x_row, attention_tile::kPanel<T>, to, to_row, add, T(1),
+                                [=](Index i, Index count) {
+                                  return attention_tile::Part{0, seen_by(a_, i0, i + count - 1, j0_, m), width};
+                                });
+  }
+
+  const Attention<T>& a_;
+  const bool own_;
+  Scratch<T> keys_, values_;  // packed
+  const bool with_values_;
+  const T *k_ = nullptr, *v_ = nullptr;
+  Index j0_ = 0, m_ = 0;
+};
+
+// Scores of a tile, the mask applied to what causality leaves.
+template <class T>
+void masked_scores(const Attention<T>& a, const Head<T>& head, const KeyBlock<T>& block, Index i0, Index n, Index j0,
+                   Index m, T* s) {
+  block.scores(head.q + i0 * a.q.row, i0, n, m, s);
+  if (!head.add && !head.keep) return;
   const T none = -std::numeric_limits<T>::infinity();
+  const Index step = a.mask.key;
   for (Index i = 0; i < n; ++i) {
     T* row = s + i * kKeys;
-    const Index at = (i0 + i) * a.mask.query + j0 * a.mask.key;
-    if (head.add)
-      for (Index j = 0; j < m; ++j) row[j] += head.add[at + j * a.mask.key];
-    if (head.keep)
-      for (Index j = 0; j < m; ++j) row[j] = head.keep[at + j * a.mask.key] ? row[j] : none;
-    if (a.causal)
-      for (Index j = std::max<Index>(0, i0 + i + 1 - j0); j < m; ++j) row[j] = none;
+    const Index at = (i0 + i) * a.mask.query + j0 * step, seen = seen_by(a, i0, i, j0, m);
+    if (head.add) {
+      const T* add = head.add + at;
+      if (step == 1) for (Index j = 0; j < seen; ++j) row[j] += add[j];
+      else for (Index j = 0; j < seen; ++j) row[j] += add[j * step];
+    } else {
+      const std::uint8_t* keep = head.keep + at;
+      if (step == 1) for (Index j = 0; j < seen; ++j) row[j] = keep[j] ? row[j] : none;
+      else for (Index j = 0; j < seen; ++j) row[j] = keep[j * step] ? row[j] : none;
+    }
   }
 }
 
 template <class T>
 void forward_block(const Attention<T>& a, Index index, Index i0, HeadView<T> out, T* lse) {
   const Head<T> head(a, index);
-  const Index i1 = std::min(a.queries, i0 + query_block_size(a)), n = i1 - i0, last = last_key(a, i1);
-  Scratch<T> s(kMostQueries * kKeys);
-  T top[kMostQueries], sum[kMostQueries];
+  const Index i1 = std::min(a.queries, i0 + kQueries), n = i1 - i0, last = last_key(a, i1);
+  Scratch<T> s(kQueries * kKeys);
+  KeyBlock<T> block(a, false);
+  T top[kQueries], sum[kQueries];
   T* o = out.data + head.b * out.batch + head.h * out.head + i0 * out.row;
   std::fill_n(top, n, -std::numeric_limits<T>::infinity());
   std::fill_n(sum, n, T(0));
-  for (Index i = 0; i < n; ++i) std::fill_n(o + i * out.row, a.value_dim, T(0));
+  bool first = true;
   for (Index j0 = 0; j0 < last; j0 += kKeys) {
-    const Index j1 = std::min(last, j0 + kKeys);
-    scores(a, head, i0, i1, j0, j1, s.data());
+    const Index j1 = std::min(last, j0 + kKeys), m = j1 - j0;
+    if (hidden(a, head, j0, j1)) continue;
+    block.take(head, j0, j1);
+    masked_scores(a, head, block, i0, n, j0, m, s.data());
     for (Index i = 0; i < n; ++i) {
       T* row = s.data() + i * kKeys;
-      const T before = top[i], here = attention_rows::row_max<T>(row, j1 - j0);
+      const Index seen = seen_by(a, i0, i, j0, m);
+      const T before = top[i], here = attention_rows::row_max<T>(row, seen);
       const T now = here <= before ? before : here;  // NaN comes through
       if (now == -std::numeric_limits<T>::infinity()) {
-        std::fill_n(row, j1 - j0, T(0));  // nothing seen yet; exp(-inf + inf) would be NaN
+        std::fill_n(row, m, T(0));  // nothing seen yet; exp(-inf + inf) would be NaN
         continue;
       }
-      const T part = attention_rows::exp_shifted<T>(row, j1 - j0, now);
-      if (now != before && j0 > 0) {
+      const T part = attention_rows::exp_shifted<T>(row, seen, now);
+      std::fill(row + seen, row + m, T(0));
+      if (now != before && !first) {
         const T by = std::exp(before - now);
         sum[i] *= by;
         for (Index d = 0; d < a.value_dim; ++d) o[i * out.row + d] *= by;
@@ -106,12 +198,13 @@ void forward_block(const Attention<T>& a, Index index, Index i0, HeadView<T> out
       sum[i] += part;
       top[i] = now;
     }
-    gemm_block(n, a.value_dim, j1 - j0, rows<T>(s.data(), kKeys), rows(head.v + j0 * a.v.row, a.v.row), o, out.row,
-               j0 > 0);
+    block.add_values(s.data(), i0, n, m, o, out.row, !first);
+    first = false;
   }
   for (Index i = 0; i < n; ++i) {
     const T by = sum[i] == T(0) ? T(0) : T(1) / sum[i];
-    for (Index d = 0; d < a.value_dim; ++d) o[i * out.row + d] *= by;
+    if (first) std::fill_n(o + i * out.row, a.value_dim, T(0));
+    else for (Index d = 0; d < a.value_dim; ++d) o[i * out.row + d] *= by;
     lse[index * a.queries + i0 + i] = sum[i] == T(0) ? -std::numeric_limits<T>::infinity() : top[i] + std::log(sum[i]);
   }
 }
@@ -122,7 +215,6 @@ struct Backward {
   HeadView<const T> g, out;
   const T* lse;
   HeadView<T> gq, gk, gv;
-  const Index block = query_block_size(a);
 
   // delta[i] = sum_d g[i][d] out[i][d], for one head
   void deltas(const Head<T>& head, Index first, Index last, T* delta) const {
@@ -134,22 +226,20 @@ struct Backward {
   }
 
   // p and ds of one tile; `p` ends as P, `ds` as scale * dS, both with rows kKeys apart.
-  void tile(const Head<T>& head, Index index, Index i0, Index i1, Index j0, Index j1, const T* delta, T* p,
-            T* ds) const {
-      scores(a, head, i0, i1, j0, j1, p);
-    const T* gi = g.data + head.b * g.batch + head.h * g.head + i0 * g.row;
-    gemm_block(i1 - i0, j1 - j0, a.value_dim, rows(gi, g.row), transposed(head.v + j0 * a.v.row, a.v.row), ds, kKeys,
-               false);
-    for (Index i = 0; i < i1 - i0; ++i) {
+  void tile(const Head<T>& head, const KeyBlock<T>& block, Index index, Index i0, Index n, Index j0, Index m,
+            const T* delta, T* p, T* ds) const {
+    masked_scores(a, head, block, i0, n, j0, m, p);
+    block.slopes(g_row(head, i0), g.row, i0, n, m, ds);
+    for (Index i = 0; i < n; ++i) {
       T *pi = p + i * kKeys, *di = ds + i * kKeys;
       const T shift = lse[index * a.queries + i0 + i];
-      if (shift == -std::numeric_limits<T>::infinity()) {
-        std::fill_n(pi, j1 - j0, T(0));
-        std::fill_n(di, j1 - j0, T(0));
-        continue;
+      const Index seen = shift == -std::numeric_limits<T>::infinity() ? 0 : seen_by(a, i0, i, j0, m);
+      if (seen) {
+        attention_rows::exp_shifted<T>(pi, seen, shift);
+        attention_rows::softmax_grad<T>(pi, di, seen, delta[i], a.scale);
       }
-      attention_rows::exp_shifted<T>(pi, j1 - j0, shift);
-      attention_rows::softmax_grad<T>(pi, di, j1 - j0, delta[i], a.scale);
+      std::fill(pi + seen, pi + m, T(0));
+      std::fill(di + seen, di + m, T(0));
     }
   }
 
@@ -158,77 +248,81 @@ struct Backward {
     return view.data + head.b * view.batch + head.h * view.head + i * view.row;
   }
 
-  // Keys [j0, j1) against every block of queries, in order.
+  // Keys from j0 on against every block of queries, in order.
   void key_block(Index index, Index j0, const T* delta, bool with_gq) const {
     const Head<T> head(a, index);
-    const Index j1 = std::min(a.keys, j0 + kKeys), m = j1 - j0;
-    Scratch<T> p(kMostQueries * kKeys), ds(kMostQueries * kKeys);
+    const Index j1 = std::min(a.keys, j0 + kKeys);
+    Scratch<T> p(kQueries * kKeys), ds(kQueries * kKeys);
+    KeyBlock<T> block(a, true);
     bool first = true;
-    const Index start = a.causal ? j0 / block * block : 0;
-    for (Index i0 = start; i0 < a.queries; i0 += block) {
-      const Index i1 = std::min(a.queries, i0 + block), n = i1 - i0, last = std::min(j1, last_key(a, i1));
+    const Index start = a.causal ? j0 / kQueries * kQueries : 0;
+    const bool none = hidden(a, head, j0, j1);
+    if (!none) block.take(head, j0, j1);
+    for (Index i0 = start; i0 < a.queries && !none; i0 += kQueries) {
+      const Index i1 = std::min(a.queries, i0 + kQueries), n = i1 - i0, last = std::min(j1, last_key(a, i1));
       if (last <= j0) continue;
       const Index seen = last - j0;
-      tile(head, index, i0, i1, j0, last, delta + i0, p.data(), ds.data());
-      if (first)
-        for (Index j = seen; j < m; ++j) {
-          std::fill_n(row(gv, head, j0 + j), a.value_dim, T(0));
-          std::fill_n(row(gk, head, j0 + j), a.dim, T(0));
-        }
-      gemm_block(seen, a.value_dim, n, transposed<T>(p.data(), kKeys), rows(g_row(head, i0), g.row),
-                 row(gv, head, j0), gv.row, !first);
-      gemm_block(seen, a.dim, n, transposed<T>(ds.data(), kKeys), rows(head.q + i0 * a.q.row, a.q.row),
-                 row(gk, head, j0), gk.row, !first);
-      if (with_gq)
-        gemm_block(n, a.dim, seen, rows<T>(ds.data(), kKeys), rows(head.k + j0 * a.k.row, a.k.row),
-                   row(gq, head, i0), gq.row, j0 > 0);
+      tile(head, block, index, i0, n, j0, seen, delta + i0, p.data(), ds.data());
+      if (first) clear_keys(head, j0 + seen, j1);
+      block.gather(p.data(), i0, n, seen, g_row(head, i0), g.row, a.value_dim, row(gv, head, j0), gv.row, !first);
+      block.gather(ds.data(), i0, n, seen, head.q + i0 * a.q.row, a.q.row, a.dim, row(gk, head, j0), gk.row, !first);
+      if (with_gq) block.add_keys(ds.data(), i0, n, seen, row(gq, head, i0), gq.row, true);
       first = false;
     }
-    if (first)
-      for (Index j = j0; j < j1; ++j) {
-        std::fill_n(row(gv, head, j), a.value_dim, T(0));
-        std::fill_n(row(gk, head, j), a.dim, T(0));
-      }
+    if (first) clear_keys(head, j0, j1);
+  }
+
+  void clear_keys(const Head<T>& head, Index from, Index to) const {
+    for (Index j = from; j < to; ++j) {
+      std::fill_n(row(gv, head, j), a.value_dim, T(0));
+      std::fill_n(row(gk, head, j), a.dim, T(0));
+    }
+  }
+  void clear_queries(const Head<T>& head, Index from, Index to) const {
+    for (Index i = from; i < to; ++i) std::fill_n(row(gq, head, i), a.dim, T(0));
   }
 
   void query_block(Index index, Index i0, const T* delta) const {
     const Head<T> head(a, index);
-    const Index i1 = std::min(a.queries, i0 + block), last = last_key(a, i1);
-    Scratch<T> p(kMostQueries * kKeys), ds(kMostQueries * kKeys);
+    const Index i1 = std::min(a.queries, i0 + kQueries), n = i1 - i0, last = last_key(a, i1);
+    Scratch<T> p(kQueries * kKeys), ds(kQueries * kKeys);
+    KeyBlock<T> block(a, true);
+    clear_queries(head, i0, i1);
     for (Index j0 = 0; j0 < last; j0 += kKeys) {
       const Index j1 = std::min(last, j0 + kKeys);
-      tile(head, index, i0, i1, j0, j1, delta + i0, p.data(), ds.data());
-      gemm_block(i1 - i0, a.dim, j1 - j0, rows<T>(ds.data(), kKeys), rows(head.k + j0 * a.k.row, a.k.row),
-                 row(gq, head, i0), gq.row, j0 > 0);
+      if (hidden(a, head, j0, j1)) continue;
+      block.take(head, j0, j1);
+      tile(head, block, index, i0, n, j0, j1 - j0, delta + i0, p.data(), ds.data());
+      block.add_keys(ds.data(), i0, n, j1 - j0, row(gq, head, i0), gq.row, true);
     }
   }
 
   void run() const {
     const Index heads = a.batch * a.heads, key_blocks = divide_up(a.keys, kKeys);
-    const Index query_blocks = divide_up(a.queries, block);
+    const Index query_blocks = divide_up(a.queries, kQueries);
     if (a.keys == 0) {
-      for (Index h = 0; h < heads; ++h)
-        for (Index i = 0; i < a.queries; ++i) std::fill_n(row(gq, Head<T>(a, h), i), a.dim, T(0));
+      for (Index h = 0; h < heads; ++h) clear_queries(Head<T>(a, h), 0, a.queries);
       return;
     }
     if (heads >= kFewHeads || key_blocks * query_blocks == 1) {
       for_each_task(heads, [&](Index h) {
         Scratch<T> delta(a.queries);
         deltas(Head<T>(a, h), 0, a.queries, delta.data());
+        clear_queries(Head<T>(a, h), 0, a.queries);
         for (Index j = 0; j < key_blocks; ++j) key_block(h, j * kKeys, delta.data(), true);
       });
       return;
     }
     Scratch<T> delta(heads * a.queries);
     for_each_task(heads * query_blocks, [&](Index task) {
-      const Index h = task / query_blocks, i0 = task % query_blocks * block;
-      deltas(Head<T>(a, h), i0, std::min(a.queries, i0 + block), delta.data() + h * a.queries + i0);
+      const Index h = task / query_blocks, i0 = task % query_blocks * kQueries;
+      deltas(Head<T>(a, h), i0, std::min(a.queries, i0 + kQueries), delta.data() + h * a.queries + i0);
     });
     for_each_task(heads * (key_blocks + query_blocks), [&](Index task) {
       const Index h = task / (key_blocks + query_blocks), part = task % (key_blocks + query_blocks);
       const T* d = delta.data() + h * a.queries;
       if (part < key_blocks) key_block(h, part * kKeys, d, false);
-      else query_block(h, (part - key_blocks) * block, d);
+      else query_block(h, (part - key_blocks) * kQueries, d);
     });
   }
 };
@@ -237,9 +331,9 @@ struct Backward {
 
 template <class T>
 void attention(const Attention<T>& a, HeadView<T> out, T* lse) {
-  const Index size = query_block_size(a), blocks = divide_up(a.queries, size);
+  const Index blocks = divide_up(a.queries, kQueries);
   for_each_task(a.batch * a.heads * blocks, [&](Index task) {
-    forward_block(a, task / blocks, task % blocks * size, out, lse);
+    forward_block(a, task / blocks, task % blocks * kQueries, out, lse);
   });
 }
 

@@ -49,6 +49,9 @@ struct Source {
   std::vector<Output> outputs;
 };
 
+// Lets programs of narrow integers of one width compute in it.
+void narrow_integers(Source& source);
+
 struct Step {
   Loop loop;
   int to, a, b, c;

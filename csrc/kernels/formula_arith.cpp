@@ -15,35 +15,61 @@ using I64 = std::int64_t;
 using U64 = std::uint64_t;
 constexpr I64 kSmallest = std::numeric_limits<I64>::min();
 
+// Narrow integers wrap as they are stored.
+template <class T>
+constexpr bool is_small_v = std::is_integral_v<T> && sizeof(T) < 8;
+
 struct Add {
   static I64 of(I64 a, I64 b) { return static_cast<I64>(static_cast<U64>(a) + static_cast<U64>(b)); }
-  template <class T> static T of(T a, T b) { return a + b; }
+  template <class T> static T of(T a, T b) {
+    if constexpr (is_small_v<T>) return static_cast<T>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+    else return a + b;
+  }
 };
 struct Sub {
   static I64 of(I64 a, I64 b) { return static_cast<I64>(static_cast<U64>(a) - static_cast<U64>(b)); }
-  template <class T> static T of(T a, T b) { return a - b; }
+  template <class T> static T of(T a, T b) {
+    if constexpr (is_small_v<T>) return static_cast<T>(static_cast<std::uint32_t>(a) - static_cast<std::uint32_t>(b));
+    else return a - b;
+  }
 };
 struct Mul {
   static I64 of(I64 a, I64 b) { return static_cast<I64>(static_cast<U64>(a) * static_cast<U64>(b)); }
-  template <class T> static T of(T a, T b) { return a * b; }
+  template <class T> static T of(T a, T b) {
+    if constexpr (is_small_v<T>) return static_cast<T>(static_cast<std::uint32_t>(a) * static_cast<std::uint32_t>(b));
+    else return a * b;
+  }
 };
 struct Div {
   template <class T> static T of(T a, T b) { return a / b; }
 };
 struct Neg {
   static I64 of(I64 a) { return static_cast<I64>(U64(0) - static_cast<U64>(a)); }
-  template <class T> static T of(T a) { return -a; }
+  template <class T> static T of(T a) {
+    if constexpr (is_small_v<T>) return static_cast<T>(0u - static_cast<std::uint32_t>(a));
+    else return -a;
+  }
 };
 struct Abs {
   static I64 of(I64 a) { return a < 0 ? Neg::of(a) : a; }
-  template <class T> static T of(T a) { return std::fabs(a); }
+  template <class T> static T of(T a) {
+    if constexpr (is_small_v<T>) return a < 0 ? Neg::of(a) : a;
+    else return std::fabs(a);
+  }
 };
+// By a mask: a select becomes a minimum, for which AVX2 has no instruction and the loop stays scalar.
 struct Min {
-  static I64 of(I64 a, I64 b) { return a < b ? a : b; }
+  static I64 of(I64 a, I64 b) {
+    const I64 first = -static_cast<I64>(a < b);
+    return (a & first) | (b & ~first);
+  }
   template <class T> static T of(T a, T b) { return ((a < b) | (a != a)) ? a : b; }
 };
 struct Max {
-  static I64 of(I64 a, I64 b) { return a > b ? a : b; }
+  static I64 of(I64 a, I64 b) {
+    const I64 first = -static_cast<I64>(a > b);
+    return (a & first) | (b & ~first);
+  }
   template <class T> static T of(T a, T b) { return ((a > b) | (a != a)) ? a : b; }
 };
 struct Sign {
@@ -106,9 +132,15 @@ struct IsNan { template <class T> static Truth of(T a) { return a != a; } };
 struct IsInf { template <class T> static Truth of(T a) { return std::fabs(a) == std::numeric_limits<T>::infinity(); } };
 struct IsFinite { template <class T> static Truth of(T a) { return std::fabs(a) <= std::numeric_limits<T>::max(); } };
 
+// Of narrow integers, for which the templates above mean floats or truth values.
+struct Smaller { template <class T> static T of(T a, T b) { return a < b ? a : b; } };
+struct Larger { template <class T> static T of(T a, T b) { return a > b ? a : b; } };
+struct SignOf { template <class T> static T of(T a) { return static_cast<T>((a > 0) - (a < 0)); } };
+struct Invert { template <class T> static T of(T a) { return static_cast<T>(~a); } };
+
 template <class T>
-void add_where(KernelTable& table) {
-  Kernel& k = table[kernel_key("where", TypeFor<T>::value)];
+void add_where(KernelTable& table, Type type = TypeFor<T>::value) {
+  Kernel& k = table[kernel_key("where", type)];
   k.operands = 3;
   k.by_mask[0] = loop3<0, Where, T, Truth, T, T>;
   k.by_mask[2] = loop3<2, Where, T, Truth, T, T>;
@@ -170,12 +202,43 @@ KernelTable make_table() {
   add_special(table);
   add_complex(table);
   add_pairs(table);
+  add_narrow(table);
   return table;
 }
 
-constexpr const char* kTypeNames[] = {"bool", "i64", "f32", "f64", "c64", "c128"};
+constexpr const char* kTypeNames[] = {"bool", "i64", "f32", "f64", "c64", "c128", "u8", "i8", "i16", "i32"};
 
 }  // namespace
+
+template <class T>
+void add_narrow(KernelTable& table, Type type = TypeFor<T>::value) {
+  add2_masks<Eq, Truth, T>(table, "eq", type);
+  add2_masks<Ne, Truth, T>(table, "ne", type);
+  add2_masks<Lt, Truth, T>(table, "lt", type);
+  add2_masks<Le, Truth, T>(table, "le", type);
+  add2_masks<Gt, Truth, T>(table, "gt", type);
+  add2_masks<Ge, Truth, T>(table, "ge", type);
+  add2_masks<Add, T, T>(table, "add", type);
+  add2_masks<Sub, T, T>(table, "sub", type);
+  add2_masks<Mul, T, T>(table, "mul", type);
+  add2_masks<Smaller, T, T>(table, "min", type);
+  add2_masks<Larger, T, T>(table, "max", type);
+  add2_masks<And, T, T>(table, "and", type);
+  add2_masks<Or, T, T>(table, "or", type);
+  add2_masks<Xor, T, T>(table, "xor", type);
+  add1<Neg, T, T>(table, "neg", type);
+  add1<Abs, T, T>(table, "abs", type);
+  add1<SignOf, T, T>(table, "sign", type);
+  add1<Invert, T, T>(table, "not", type);
+  add_where<T>(table, type);
+}
+
+void add_narrow(KernelTable& table) {
+  add_narrow<std::uint8_t>(table, Type::U8);
+  add_narrow<std::int8_t>(table);
+  add_narrow<std::int16_t>(table);
+  add_narrow<std::int32_t>(table);
+}
 
 void add_arithmetic(KernelTable& table) {
   add_comparisons<Truth>(table);
@@ -220,7 +283,9 @@ Type compute_type(DType stored) {
 
 DType native_storage(Type type) {
   constexpr DType stored[] = {DType::Bool,    DType::Int64,     DType::Float32,
-                              DType::Float64, DType::Complex64, DType::Complex128};
+                              DType::Float64, DType::Complex64, DType::Complex128,
+                              DType::UInt8,   DType::Int8,      DType::Int16,
+                              DType::Int32};
   return stored[static_cast<int>(type)];
 }
 

@@ -193,8 +193,10 @@ class Assembler {
     if (x.op == "load") return load(x, v);
     Type operand = Type::F32;
     for (int arg : x.args) operand = values_[arg].type;
-    if (x.op == "cast" || x.op == "wrap") {
-      const Loop loop = x.op == "cast" ? find_cast(operand, x.type) : find_wrap(x.width);
+    if (x.op == "cast" || x.op == "wrap" || x.op == "narrow") {
+      const Loop loop = x.op == "cast"   ? find_cast(operand, x.type)
+                        : x.op == "wrap" ? find_wrap(x.width)
+                                         : find_store(native_storage(x.type));
       if (!loop) throw std::invalid_argument("formula: no width " + std::string(tg::name_of(x.width)) + " to wrap to");
       Kernel kernel;
       kernel.operands = 1;
@@ -268,6 +270,10 @@ class Assembler {
       return;
     }
     int slot = k;
+    if (is_narrow(x.type)) {
+      v.slot = slot;
+      return;
+    }
     const Type native = compute_type(input.dtype);
     if (!is_native(input.dtype)) slot = convert(find_load(input.dtype), slot, native, v);
     if (native != x.type) slot = convert(find_cast(native, x.type), slot, x.type, v);
@@ -299,7 +305,7 @@ class Assembler {
     Value now = value;
     now.reg = -1;
     int slot = value.slot;
-    const Type made = compute_type(output.dtype);
+    const Type made = is_narrow(value.type) ? value.type : compute_type(output.dtype);
     if (value.type != made) slot = convert(find_cast(value.type, made), slot, made, now);
     if (output.stored != output.dtype) {
       if (!is_native(output.dtype)) {  // round to what the program would have stored
@@ -311,9 +317,10 @@ class Assembler {
     }
     const int size = static_cast<int>(tg::size_of(output.stored));
     if (!now.one) {
-      p_.body_.push_back({find_store(output.stored), target, slot, 0, 0});
+      const Loop loop = is_narrow(made) ? find_copy(size) : find_store(output.stored);
+      p_.body_.push_back({loop, target, slot, 0, 0});
     } else {
-      if (!is_native(output.stored)) slot = pass(find_store(output.stored), slot, size, now);
+      if (!is_native(output.stored) && !is_narrow(made)) slot = pass(find_store(output.stored), slot, size, now);
       p_.body_.push_back({find_fill(size), target, slot, 0, 0});
     }
     p_.ports_[target].in_place_ok = true;
@@ -333,9 +340,9 @@ class Assembler {
     return registers_[v.reg].slot;
   }
 
-  // Half of a 32 KiB cache for the buffers in use at a time; more blocks cost more calls.
+  // A first-level cache for the arrays and buffers in use at a time; more blocks cost more calls.
   void choose_block() {
-    p_.block_ = 1024;
+    p_.block_ = 8192;
     while (p_.block_ > 256 && p_.block_ * p_.bytes_per_element_ > (32 << 10)) p_.block_ /= 2;
   }
 
@@ -349,7 +356,11 @@ class Assembler {
   std::vector<std::vector<int>> readers_end_;
 };
 
-Program::Program(const Source& source) { Assembler(source, *this).assemble(); }
+Program::Program(const Source& given) {
+  Source source = given;
+  narrow_integers(source);
+  Assembler(source, *this).assemble();
+}
 
 }  // namespace formula
 }  // namespace tg

@@ -3,18 +3,12 @@
 #include <limits>
 #include <type_traits>
 
+#include "copy_convert.h"
 #include "formula_kernels.h"
-
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 namespace tg {
 namespace formula {
 namespace {
-
-template <class T>
-constexpr bool is_complex_v = std::is_same_v<T, c64> || std::is_same_v<T, c128>;
 
 template <class To>
 struct Cast {
@@ -34,9 +28,7 @@ struct Cast {
     } else if constexpr (std::is_same_v<To, Truth>) {
       return x != 0;
     } else if constexpr (std::is_floating_point_v<From> && std::is_same_v<To, std::int64_t>) {
-      // what does not fit gives the smallest integer, as the x86 instruction does
-      const bool fits = (x >= From(-9223372036854775808.0)) & (x < From(9223372036854775808.0));
-      return fits ? static_cast<std::int64_t>(x) : std::numeric_limits<std::int64_t>::min();
+      return convert<To>(x);
     } else {
       return static_cast<To>(x);
     }
@@ -44,7 +36,23 @@ struct Cast {
 };
 
 template <class From>
+void cast_integers(void* to, const void* a, const void*, const void*, Index n) {
+  to_integers(static_cast<std::int64_t*>(to), static_cast<const From*>(a), n);
+}
+template <class To>
+void cast_floats(void* to, const void* a, const void*, const void*, Index n) {
+  from_integers(static_cast<To*>(to), static_cast<const std::int64_t*>(a), n);
+}
+
+template <class From>
 Loop cast_from(Type to) {
+  if constexpr (std::is_floating_point_v<From>) {
+    if (to == Type::I64) return cast_integers<From>;
+  }
+  if constexpr (std::is_same_v<From, std::int64_t>) {
+    if (to == Type::F32) return cast_floats<float>;
+    if (to == Type::F64) return cast_floats<double>;
+  }
   switch (to) {
     case Type::Bool: return loop1<Cast<Truth>, Truth, From>;
     case Type::I64: return loop1<Cast<std::int64_t>, std::int64_t, From>;
@@ -52,8 +60,8 @@ Loop cast_from(Type to) {
     case Type::F64: return loop1<Cast<double>, double, From>;
     case Type::C64: return loop1<Cast<c64>, c64, From>;
     case Type::C128: return loop1<Cast<c128>, c128, From>;
+    default: return nullptr;  // nothing is made narrow but by a store
   }
-  return nullptr;
 }
 
 // Truncation to the low bits and back.
@@ -73,33 +81,18 @@ struct Widen {
   static float of(bfloat16 x) { return static_cast<float>(x); }
 };
 struct Round {
-  static bfloat16 of(float x) {  // by selection rather than the branch of the constructor, so that it vectorizes
-    const std::uint32_t bits = float_to_bits(x);
-    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
-    bfloat16 y;
-    y.bits = static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-    return y;
-  }
+  static bfloat16 of(float x) { return bfloat16(x); }
 };
 
 void load_half(void* to, const void* a, const void*, const void*, Index n) {
-  float* r = static_cast<float*>(to);
-  const half* x = static_cast<const half*>(a);
-  Index i = 0;
-#if defined(__F16C__)
-  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(r + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i))));
-#endif
-  for (; i < n; ++i) r[i] = static_cast<float>(x[i]);
+  load_block<float, half>(static_cast<float*>(to), static_cast<const char*>(a), 2, n);
 }
-
 void store_half(void* to, const void* a, const void*, const void*, Index n) {
-  half* r = static_cast<half*>(to);
-  const float* x = static_cast<const float*>(a);
-  Index i = 0;
 #if defined(__F16C__)
-  for (; i + 8 <= n; i += 8) _mm_storeu_si128(reinterpret_cast<__m128i*>(r + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));
+  narrow_to_halves(static_cast<half*>(to), static_cast<const float*>(a), n);
+#else
+  for (Index i = 0; i < n; ++i) static_cast<half*>(to)[i] = half(static_cast<const float*>(a)[i]);
 #endif
-  for (; i < n; ++i) r[i] = half(x[i]);
 }
 
 // Items by size alone; memcpy of a fixed size is one move, at any alignment.
@@ -164,6 +157,10 @@ Loop find_cast(Type from, Type to) {
     case Type::F64: return cast_from<double>(to);
     case Type::C64: return cast_from<c64>(to);
     case Type::C128: return cast_from<c128>(to);
+    case Type::U8: return cast_from<std::uint8_t>(to);
+    case Type::I8: return cast_from<std::int8_t>(to);
+    case Type::I16: return cast_from<std::int16_t>(to);
+    case Type::I32: return cast_from<std::int32_t>(to);
   }
   return nullptr;
 }

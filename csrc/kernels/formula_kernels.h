@@ -13,12 +13,14 @@
 namespace tg {
 namespace formula {
 
-// What formulas compute in; integers of every width in I64, the narrow floats in F32. Bool is a byte, 0 or 1.
-enum class Type : std::uint8_t { Bool, I64, F32, F64, C64, C128 };
+// What formulas compute in; integers of every width in I64 (or, where that gives the same, in their own: formula_narrow.cpp),
+// the narrow floats in F32. Bool is a byte, 0 or 1.
+enum class Type : std::uint8_t { Bool, I64, F32, F64, C64, C128, U8, I8, I16, I32 };
+constexpr bool is_narrow(Type type) { return type >= Type::U8; }
 using Truth = std::uint8_t;
 
 constexpr int size_of(Type type) {
-  constexpr int sizes[] = {1, 8, 4, 8, 8, 16};
+  constexpr int sizes[] = {1, 8, 4, 8, 8, 16, 1, 1, 2, 4};
   return sizes[static_cast<int>(type)];
 }
 const char* name_of(Type type);
@@ -56,12 +58,16 @@ void add_math(KernelTable& table);
 void add_special(KernelTable& table);
 void add_complex(KernelTable& table);
 void add_pairs(KernelTable& table);
+void add_narrow(KernelTable& table);
 
 template <class T> struct TypeFor;
 template <> struct TypeFor<Truth> { static constexpr Type value = Type::Bool; };
 template <> struct TypeFor<std::int64_t> { static constexpr Type value = Type::I64; };
 template <> struct TypeFor<float> { static constexpr Type value = Type::F32; };
 template <> struct TypeFor<double> { static constexpr Type value = Type::F64; };
+template <> struct TypeFor<std::int8_t> { static constexpr Type value = Type::I8; };
+template <> struct TypeFor<std::int16_t> { static constexpr Type value = Type::I16; };
+template <> struct TypeFor<std::int32_t> { static constexpr Type value = Type::I32; };
 template <> struct TypeFor<c64> { static constexpr Type value = Type::C64; };
 template <> struct TypeFor<c128> { static constexpr Type value = Type::C128; };
 
@@ -102,8 +108,8 @@ void loop3(void* to, const void* a, const void* b, const void* c, Index n) {
 }
 
 template <class F, class R, class A>
-void add1(KernelTable& table, const char* op) {
-  Kernel& k = table[kernel_key(op, TypeFor<A>::value)];
+void add1(KernelTable& table, const char* op, Type type = TypeFor<A>::value) {
+  Kernel& k = table[kernel_key(op, type)];
   k.operands = 1;
   k.by_mask[0] = loop1<F, R, A>;
 }
@@ -117,8 +123,8 @@ void add2(KernelTable& table, const char* op) {
 }
 
 template <class F, class R, class A>
-void add2_masks(KernelTable& table, const char* op) {
-  Kernel& k = table[kernel_key(op, TypeFor<A>::value)];
+void add2_masks(KernelTable& table, const char* op, Type type = TypeFor<A>::value) {
+  Kernel& k = table[kernel_key(op, type)];
   k.operands = 2;
   k.by_mask[0] = loop2<0, F, R, A, A>;
   k.by_mask[1] = loop2<1, F, R, A, A>;

@@ -161,12 +161,12 @@ def logical_not(x: Any) -> Expr:
 
 
 def logical_and(a: Any, b: Any) -> Expr:
-    return ne(a, 0) & ne(b, 0)
+    return cast(a, "bool") & cast(b, "bool")
 
 
 def logical_or(a: Any, b: Any) -> Expr:
-    return ne(a, 0) | ne(b, 0)
+    return cast(a, "bool") | cast(b, "bool")
 
 
 def logical_xor(a: Any, b: Any) -> Expr:
-    return ne(ne(a, 0), ne(b, 0))
+    return cast(a, "bool") ^ cast(b, "bool")
