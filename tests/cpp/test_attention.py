@@ -155,6 +155,29 @@ def test_same_bits_for_any_number_of_threads(sizes):
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_memory_is_linear_in_the_length(causal):
+    q, k, v = draw(1, 1, 2048, 2048, 16)
+    _C.trim_memory()
+    before = _C.memory_stats()["in_use"]
+    out, lse = _C.attention(q, k, v, None, causal=causal, scale=0.25)
+    grads = _C.attention_backward(out, q, k, v, None, out, lse, causal=causal, scale=0.25)
+    # results are 0.6 MB, tiles a few hundred KB per thread; all scores would be 16 MB
+    assert _C.memory_stats()["peak"] - before < 6 << 20
+    assert len(grads) == 3
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 2, 1, 300, 16), (1, 2, 97, 129, 8, 24), (2, 1, 13, 260, 40), (1, 9, 100, 300, 16, 48)], ids=str
+)
+@pytest.mark.parametrize("causal", [False, True])
+def test_edges_of_tiles(sizes, causal):
+    q, k, v = draw(*sizes)
+    compare(q, k, v, causal=causal)
+    padding = np.arange(sizes[3]) < 100  # whole blocks of keys hidden
+    compare(q, k, v, mask=padding.reshape(1, 1, 1, -1), causal=causal)
+
+
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [

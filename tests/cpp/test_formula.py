@@ -282,6 +282,37 @@ def test_layouts_and_broadcasting(name: str, dtype: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+INTEGER_NAMES = ("uint8", "int8", "int16", "int32")
+NARROW: dict[str, Callable[[Any, Any], Any]] = {
+    "sums": lambda a, b: a * b - a + 100,
+    "differences": lambda a, b: fn.abs(-a - b),
+    "bounds": lambda a, b: fn.minimum(fn.maximum(a, b), 100) + fn.sign(b),
+    "bits": lambda a, b: (a & b) ^ ~(a | 5),
+    "choice": lambda a, b: fn.where(a > b, a, b * 3),
+    "truth": lambda a, b: (a + b >= b) & fn.ne(a, 7),
+    "large number": lambda a, b: fn.where(a < 100_000, a, b),  # no number of the narrow types
+    "quotients": lambda a, b: fn.floor_divide(a, fn.maximum(b, 1)) + b,
+    "floats": lambda a, b: (a * b) * 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize("dtypes", [*itertools.product(INTEGER_NAMES, repeat=2), ("int8", "bool")], ids="-".join)
+def test_narrow_integers(name: str, dtypes: tuple[str, str]) -> None:
+    rng = np.random.default_rng(0)
+    results = (NARROW[name](symbol(0), symbol(1)),)
+    if dtypes[1] == "bool" and name not in ("sums", "choice"):
+        pytest.skip("bool has no such operation")
+    args: list[Any] = []
+    for dtype in dtypes:
+        limits = np.iinfo(dtype) if dtype != "bool" else None
+        low, high = (limits.min, limits.max + 1) if limits else (0, 2)
+        args.append(rng.integers(low, high, 1000).astype(dtype))
+    for given in (args, [args[0], args[1][3]], [args[0], 2], [args[0], np.array(args[1][5])]):
+        program = lower(results, tuple(map(key_of, given)))
+        agree(native(program)(*given), evaluate(program, given))
+
+
 @pytest.mark.parametrize("rows", [(300, 700), (3, 100_000), (100_000, 3), (70_001,)])
 def test_large_arrays_in_every_layout(rows: tuple[int, ...]) -> None:
     call, reference = formula("gelu")
@@ -492,20 +523,23 @@ def every_float() -> np.ndarray:
 
 EXACT_IN_DOUBLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2, "log10": np.log10,
-    "log1p": np.log1p, "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
+    "log1p": np.log1p, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin,
+    "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
+    "acosh": np.arccosh, "atanh": np.arctanh,
+    "erfc": lambda x: np.array([math.erfc(v) for v in x]),
     "sigmoid": lambda x: np.exp(-np.logaddexp(0, -x)),
     "erf": lambda x: np.array([math.erf(v) for v in x]),
     "rsqrt": lambda x: 1 / np.sqrt(x),
 }  # fmt: skip
 
 
-ULPS = {"sigmoid": 2.1, "expm1": 1.8}  # the others keep to 1.5
+ULPS = {"log": 0.9, "log1p": 0.9, "rsqrt": 1.5, "tan": 0.9}  # the others are computed in double; tan's libm beyond 1e6
 
 
 @pytest.mark.parametrize("op", EXACT_IN_DOUBLE)
 def test_ulps_of_float32_functions(op: str) -> None:
     x = every_float()
-    if op == "erf":
+    if op in ("erf", "erfc"):
         x = x[::7]
     with np.errstate(all="ignore"):
         exact = EXACT_IN_DOUBLE[op](x.astype(np.float64))
@@ -515,13 +549,12 @@ def test_ulps_of_float32_functions(op: str) -> None:
     np.testing.assert_array_equal(got[~usual], rounded[~usual])
     ulp = np.spacing(np.abs(rounded[usual])).astype(np.float64)
     errors = np.abs(got[usual].astype(np.float64) - exact[usual]) / ulp
-    assert errors.max() <= ULPS.get(op, 1.5), f"{op}: {errors.max():.2f} ulp at {x[usual][errors.argmax()]!r}"
+    assert errors.max() <= ULPS.get(op, 0.57), f"{op}: {errors.max():.2f} ulp at {x[usual][errors.argmax()]!r}"
     zero = np.array([0.0, -0.0], np.float32)
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(
-            np.signbit(native(one_operation(op, "f32", 1))(zero)),
-            np.signbit(EXACT_IN_DOUBLE[op](zero.astype(np.float64))),
-        )
+        at_zero = EXACT_IN_DOUBLE[op](zero.astype(np.float64))
+    signs = np.signbit(native(one_operation(op, "f32", 1))(zero)) | np.isnan(at_zero)  # a NaN's sign says nothing
+    np.testing.assert_array_equal(signs, np.signbit(at_zero) | np.isnan(at_zero))
 
 
 @pytest.mark.parametrize("op", ["exp", "expm1", "log", "log1p", "tanh", "sigmoid"])
