@@ -48,16 +48,22 @@ inline T horner(T x, T c, More... more) {
   return fma_(horner(x, more...), x, c);
 }
 
-// Adding 1.5 * 2^52 rounds to an integer, which the low bits of the sum then hold.
+// Adding 1.5 * 2^23 (2^52) rounds to an integer, which the low bits of the sum then hold.
+constexpr float kRoundF = 12582912.0f;
 constexpr double kRoundD = 6755399441055744.0;
+constexpr std::int32_t kRoundBitsF = 0x4B400000;
 constexpr std::int64_t kRoundBitsD = 0x4338000000000000LL;
 
 // 2^n for the exponents of normal numbers.
+inline float power_of_two(std::int32_t n) { return bits<float>((n + 127) << 23); }
 inline double power_of_two(std::int64_t n) { return bits<double>((n + 1023) << 52); }
 
 // ---- exponentials -------------------------------------------------------------------------------------------------
 
 // (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2
+inline float exp_tail(float r) {
+  return horner(r, 0.5f, 0.166666657f, 0.0416663587f, 0.00833339058f, 0.0013940722f, 0.000198455789f);
+}
 inline double exp_tail(double r) {
   return horner(r, 0.5, 0.16666666666666677, 0.041666666666666505, 0.0083333333333216082, 0.0013888888888962912,
                 0.00019841269886207332, 2.4801587171819316e-05, 2.7557244104781522e-06, 2.7557402960103788e-07,

@@ -7,7 +7,7 @@
 
 #include "../core/allocator.h"
 #include "../core/parallel.h"
-#include "../core/simd.h"
+#include "../core/simd_float.h"
 
 namespace tg {
 namespace {
