@@ -33,6 +33,7 @@ class Job:
     def double(self, ns: Any) -> None:
         """From here on in float64: from the same float32 values, but without float32's rounding."""
         self.model.to(ns.float64)
+        self.optimizer.load_state_dict(self.optimizer.state_dict())  # what it made at once (Adagrad) follows
         self.batches = [
             tuple(x.to(ns.float64) if x.is_floating_point() else x for x in batch) for batch in self.batches
         ]

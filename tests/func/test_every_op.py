@@ -22,8 +22,10 @@ def plain(case):
 CASES = [case for case in conformance.cases() if plain(case) and case.op.name not in _DYNAMIC]
 
 
-def variants(array):
+def variants(op, position, array):
     """The array and others that are as valid: elements in another order, or scaled where their order matters."""
+    if (op.name, position) == ("bag_rows", 2):  # the ends of bags never fall, and the last is the number of indices
+        return [np.minimum(array + i * (array > 0), array[-1]) for i in range(COUNT)]
     if array.dtype.kind in "fc" and array.ndim == 1:
         return [array * (1.0 - 0.05 * i) for i in range(COUNT)]
     return [np.roll(array.reshape(-1), i).reshape(array.shape) for i in range(COUNT)]
@@ -45,7 +47,7 @@ def test_mapped_op_is_a_loop(case):
     op, attrs = case.op, case.sample.attrs
     drawn = inputs_of(op.name, case.sample, "float64")
     for chosen in choices(drawn):
-        many = {i: variants(drawn[i]) for i in chosen}
+        many = {i: variants(op, i, drawn[i]) for i in chosen}
         tensors, singles = [], []
         for i, x in enumerate(drawn):
             if i in many:
