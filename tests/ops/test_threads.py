@@ -23,8 +23,8 @@ for case in conformance.cases():
     OPS.setdefault(case.op.name, []).append(case)
 # What the system's libraries compute, on one thread: nothing of ours to split
 LIBRARY = ("cholesky", "eig", "inv", "lstsq", "lu", "matrix_exp", "pinv", "qr", "slogdet", "solve", "svd", "triangular")
-# Series and sequences that take a minute on arrays of this size; recurrent layers are below
-SLOW = ("zeta", "steps", "rnn_sequence")
+# Take a minute on arrays of this size; recurrent layers are below, index_select in tests/cpp/test_positions.py
+SLOW = ("zeta", "rnn_sequence", "ctc_backward", "index_select")
 
 
 def enlarged(sample: Sample) -> list[Sample]:
