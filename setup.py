@@ -36,8 +36,8 @@ FLAGS = [
     "-Wall",
     "-Wno-psabi",
 ]  # vector types never cross a call between modules
-# Bindings check and call; there is nothing in them for the optimizer to find, and templates to compile.
-BINDING_FLAGS = ["-O1" if flag == "-O3" else flag for flag in FLAGS]
+# Bindings check and call; there is nothing in them for the optimizer to find, and each module has a copy of them.
+BINDING_FLAGS = ["-Os" if flag == "-O3" else flag for flag in FLAGS]
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp", "csrc/core/array.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves every module.
@@ -46,8 +46,8 @@ COLD = ("csrc/core/*.cpp", "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp",
         "csrc/kernels/formula_assemble.cpp", "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp",
         "csrc/kernels/reduce_rare.cpp")  # fmt: skip
 X86 = {
-    # For processors of before 2013: vectorized, but without the cloning and unrolling that take a third of the time.
-    "baseline": ["-msse4.2", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"],
+    # For processors of before 2013: vectorized, but small. At -O2 the wheel is above 5 MB, and builds take longer.
+    "baseline": ["-msse4.2", "-Os", "-ftree-vectorize"],
     "avx2": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c", "-mbmi2",
                "-mprefer-vector-width=512"],
