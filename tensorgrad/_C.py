@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -43,8 +44,21 @@ def _blas_library() -> str:
     raise ImportError(f"scipy-openblas32 is installed, but no library was found in {folder}")
 
 
+def _load_blas() -> None:
+    """Load OpenBLAS with one thread: left to itself it starts its own while it loads, which spin for 100 ms."""
+    before = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    try:
+        _module.blas_load(_blas_library())
+    finally:
+        if before is None:
+            del os.environ["OPENBLAS_NUM_THREADS"]
+        else:
+            os.environ["OPENBLAS_NUM_THREADS"] = before
+
+
 _isa, _features, _module = _load()
-_module.blas_load(_blas_library())
+_load_blas()
 globals().update({name: value for name, value in vars(_module).items() if not name.startswith("__")})
 
 

@@ -103,7 +103,7 @@ time.sleep(0.5)
 end = os.times()
 print(end.user - start.user + end.system - start.system)
 """)  # fmt: skip
-    assert float(spent) < 0.1  # one worker that spins would take 0.5; the clock ticks in hundredths
+    assert float(spent) <= 0.03  # the clock ticks in hundredths
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -23,7 +23,7 @@ for case in conformance.cases():
     OPS.setdefault(case.op.name, []).append(case)
 # What the system's libraries compute, on one thread: nothing of ours to split
 LIBRARY = ("cholesky", "eig", "inv", "lstsq", "lu", "matrix_exp", "pinv", "qr", "slogdet", "solve", "svd", "triangular")
-# Take a minute on arrays of this size; recurrent layers are below, index_select in tests/cpp/test_positions.py
+# Take a minute on arrays enlarged so; all but zeta, which is elementwise, are below at sizes of their own
 SLOW = ("zeta", "rnn_sequence", "ctc_backward", "index_select")
 
 
@@ -107,6 +107,30 @@ def test_recurrent_layers_have_the_same_bits_for_any_number_of_threads(kind):
                 y = layer(x)[0]
                 y.square().sum().backward()
                 seen.append([t.numpy().tobytes() for t in (y.detach(), x.grad, *(p.grad for p in layer.parameters()))])
+    finally:
+        tg.set_num_threads(before)
+    assert seen[1] == seen[0] and seen[2] == seen[0], "the bits depend on the number of threads"
+
+
+@pytest.mark.parametrize("name", ["ctc", "index_select"])
+def test_ops_too_slow_to_enlarge_have_the_same_bits_for_any_number_of_threads(name):
+    draw = np.random.default_rng(0)
+    scores = draw.standard_normal((60, 16, 40)).astype(np.float32)
+    table = draw.standard_normal((3000, 64)).astype(np.float32)
+    labels, rows = draw.integers(1, 40, (16, 20)), draw.integers(0, 3000, 9000)
+    before, seen = tg.get_num_threads(), []
+    try:
+        with registry.backend("cpp"):
+            for threads in (1, 2, 8):
+                tg.set_num_threads(threads)
+                x = tg.tensor(scores if name == "ctc" else table, requires_grad=True)
+                if name == "ctc":
+                    lengths = tg.full((16,), 60), tg.full((16,), 20)
+                    y = tg.nn.functional.ctc_loss(x.log_softmax(2), tg.tensor(labels), *lengths, reduction="none")
+                else:
+                    y = x.index_select(0, tg.tensor(rows))
+                y.square().sum().backward()
+                seen.append([y.detach().numpy().tobytes(), x.grad.numpy().tobytes()])
     finally:
         tg.set_num_threads(before)
     assert seen[1] == seen[0] and seen[2] == seen[0], "the bits depend on the number of threads"
