@@ -1,10 +1,12 @@
 // A container's limit may stand in the process's own group or in any group above it, and the group's path as
 // /proc/self/cgroup gives it need not exist below the mount (a container often sees its own group as the mount's root).
 // So for every mounted hierarchy with CPU time the path is walked up to the mount, and the smallest limit counts.
+// Files are read by C's functions: a stream of C++ asks the process's locale, and crashes where a module with a static
+// libstdc++ meets another one.
 #include "cpus.h"
 
-#include <fstream>
-#include <sstream>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -17,9 +19,24 @@ namespace {
 
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
-  std::istringstream in(text);
-  for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
+  for (size_t from = 0; from < text.size();) {
+    size_t to = text.find(separator, from);
+    if (to == std::string::npos) to = text.size();
+    parts.push_back(text.substr(from, to - from));
+    from = to + 1;
+  }
   return parts;
+}
+
+// A whole file; empty if there is none.
+std::string content(const std::string& path) {
+  std::string text;
+  if (std::FILE* file = std::fopen(path.c_str(), "re")) {
+    char block[4096];
+    for (size_t got; (got = std::fread(block, 1, sizeof(block), file)) > 0;) text.append(block, got);
+    std::fclose(file);
+  }
+  return text;
 }
 
 bool lists_cpu(const std::string& options) {
@@ -33,10 +50,13 @@ bool lists_cpu(const std::string& options) {
 int group_limit(const std::string& folder, bool unified) {
   double quota = 0, period = 0;
   if (unified) {
-    std::ifstream(folder + "/cpu.max") >> quota >> period;  // "max 100000" leaves zeros
+    const std::string text = content(folder + "/cpu.max");
+    char* rest = nullptr;
+    quota = std::strtod(text.c_str(), &rest);  // "max 100000" gives 0
+    period = std::strtod(rest, nullptr);
   } else {
-    std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;  // -1: none
-    std::ifstream(folder + "/cpu.cfs_period_us") >> period;
+    quota = std::strtod(content(folder + "/cpu.cfs_quota_us").c_str(), nullptr);  // -1: none
+    period = std::strtod(content(folder + "/cpu.cfs_period_us").c_str(), nullptr);
   }
   if (quota <= 0 || period <= 0) return 0;
   const double cpus = quota / period;
@@ -45,8 +65,7 @@ int group_limit(const std::string& folder, bool unified) {
 
 // The path of this process in the hierarchy, "/" if it is not told.
 std::string own_group(const std::string& proc, bool unified) {
-  std::ifstream file(proc + "/self/cgroup");
-  for (std::string line; std::getline(file, line);) {  // 4:cpu,cpuacct:/path, or 0::/path
+  for (const std::string& line : split(content(proc + "/self/cgroup"), '\n')) {  // 4:cpu,cpuacct:/path, or 0::/path
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
@@ -57,8 +76,8 @@ std::string own_group(const std::string& proc, bool unified) {
 
 int cgroup_limit(const std::string& proc) {
   int least = 0;
-  std::ifstream file(proc + "/self/mountinfo");
-  for (std::string line; std::getline(file, line);) {  // id parent device root mount-point options ... - type source options
+  // id parent device root mount-point options ... - type source options
+  for (const std::string& line : split(content(proc + "/self/mountinfo"), '\n')) {
     const auto dash = line.find(" - ");
     if (dash == std::string::npos) continue;
     const auto before = split(line.substr(0, dash), ' '), after = split(line.substr(dash + 3), ' ');
