@@ -38,7 +38,7 @@ class NumericKernels:
         moved = xp.where(from_ == 0, tiny, moved)
         result = xp.where(from_ == to, b.view(np.int16), moved).view(a.dtype)
         unknown = xp.isnan(from_) | xp.isnan(to)
-        return xp.where(unknown, xp.asarray(np.nan, dtype=a.dtype), result)
+        return xp.where(unknown, xp.asarray(np.nan, dtype=a.dtype), result).astype(a.dtype, copy=False)
 
     def frexp(self, input: Any) -> Any:
         mantissa, exponent = self.xp.frexp(wide(input))

@@ -101,7 +101,7 @@ class MoreShapeKernels:
         xp = self.xp
         rows, columns = x.shape[-2:]
         keep = inside(xp.arange(rows).reshape(rows, 1), xp.arange(columns).reshape(1, columns))
-        return xp.where(keep, x, xp.zeros((), dtype=x.dtype))
+        return xp.where(keep, x, xp.zeros((), dtype=x.dtype)).astype(x.dtype, copy=False)  # CuPy widens bfloat16
 
     def pad(self, x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Any:
         if mode != "constant":
