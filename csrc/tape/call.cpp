@@ -25,25 +25,35 @@ bool take(OpObject* op, int field, const char* name) {
   return true;
 }
 
+// Owned while the kernel runs without the interpreter's lock: another thread may give the tensors other arrays.
 struct Arguments {
   PyObject* arrays[kMost + 1];
+  Py_ssize_t owned = 0;
   bool any = false, tracked = false;
 
-  // False where Python must look: nothing is set then.
+  Arguments() = default;
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+  ~Arguments() {
+    while (owned) Py_DECREF(arrays[--owned]);
+  }
+
+  // False where Python must look.
   bool read(PyObject* const* args, Py_ssize_t n, bool numbers_only) {
     for (Py_ssize_t i = 0; i < n; ++i) {
       PyObject* x = args[i];
-      arrays[i] = x;
       if (is_tensor(x)) {
         auto* t = as_tensor(x);
-        PyObject* array = t->f[TensorObject::kData];
-        if (!array || !PyArray_CheckExact(array)) return false;
-        arrays[i] = array;
+        x = t->f[TensorObject::kData];
+        if (!x || !PyArray_CheckExact(x)) return false;
         any = true;
         tracked |= t->f[TensorObject::kTracked] == Py_True;
       } else if (numbers_only && !is_number(x)) {
         return false;
       }
+      Py_INCREF(x);
+      arrays[i] = x;
+      owned = i + 1;
     }
     return any;
   }

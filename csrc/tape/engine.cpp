@@ -246,6 +246,8 @@ struct Pass {
     if (!found && PyErr_Occurred()) return false;
     Ref door = found ? Ref::borrowed(found) : Ref(PyObject_GetItem(doors(), reinterpret_cast<PyObject*>(Py_TYPE(g.get()))));
     if (!door) return false;
+    // held: a pass of another thread, or one within the rule, may free what the node saved
+    const Ref held_saved = Ref::borrowed(saved), held_outputs = Ref::borrowed(outputs);
     Ref grads(differentiate(door.get(), node, g.get()));
     if (!grads) return false;
     if (!PyTuple_Check(grads.get()) && !PyList_Check(grads.get())) {
