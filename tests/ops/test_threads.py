@@ -22,7 +22,8 @@ OPS: dict[str, list[Any]] = {}
 for case in conformance.cases():
     OPS.setdefault(case.op.name, []).append(case)
 # What the system's libraries compute, on one thread: nothing of ours to split
-LIBRARY = ("cholesky", "eig", "inv", "lstsq", "lu", "matrix_exp", "pinv", "qr", "slogdet", "solve", "svd", "triangular")
+LIBRARY = ("cholesky", "cofactors", "det", "eig", "inv", "lstsq", "lu", "matrix_exp", "pinv", "qr", "slogdet", "solve",
+           "svd", "triangular")  # fmt: skip
 # Take a minute on arrays enlarged so; all but zeta, which is elementwise, are below at sizes of their own
 SLOW = ("zeta", "rnn_sequence", "ctc_backward", "index_select")
 
