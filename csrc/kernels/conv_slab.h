@@ -35,6 +35,18 @@ struct SlabLayout {
     channel = plane * slab.images;
     if (channel % 64 == 0) channel += 16;  // or every channel would fall into the same few sets of L1
   }
+
+  // Of a source without padding that is read where it lies.
+  SlabLayout(const Walk& walk, Index source_channels)
+      : box(walk.source), copy_step{1, 1, 1}, step(walk.step), plane(source_channels * volume(walk.source)),
+        channel(volume(walk.source)) {}
+
+  // The first element that a slab reads of it.
+  Index start(const Slab& slab) const {
+    Index at = slab.first_image * plane;
+    at += (slab.first[0] * step[0] * box[1] + slab.first[1] * step[1]) * box[2] + slab.first[2] * step[2];
+    return at;
+  }
 };
 
 // Copies a slab's part of the padded source: dst[channel][image][box]. The zeros lie in the same places for every

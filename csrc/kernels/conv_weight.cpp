@@ -77,22 +77,28 @@ class WeightGrad {
     const Index count = static_cast<Index>(slabs_.size());
     const Index first = count * part / parts_, last = count * (part + 1) / parts_;
     const Pass& pass = walk_.passes[0];
-    Scratch<T> source(most_channel_ * r.in), packed(most_positions_ * 2 * kLanes);
+    const bool in_place = walk_.before == Triple{0, 0, 0};
+    Scratch<T> source(in_place ? 0 : most_channel_ * r.in), packed(most_positions_ * 2 * kLanes);
     std::vector<std::int32_t> rows, cols;
     const Index q = r.in * s_.taps(), padded = round_up(q, kTileRows);
     for (Index i = first; i < last; ++i) {
       const Slab& slab = slabs_[i];
-      const SlabLayout layout(walk_, slab);
+      const SlabLayout layout = in_place ? SlabLayout(walk_, s_.in_channels) : SlabLayout(walk_, slab);
       rows.clear();
       cols.clear();
       list_taps(layout, pass, r.in, rows);
       rows.resize(padded, 0);
       list_positions(slab, layout, pass, cols);
       const Index positions = static_cast<Index>(cols.size());
-      const PaddedCopy<T> copy(walk_, slab, layout);
-      copy.zero(source.data(), r.in);
-      copy.fill(x_ + (r.group * s_.in_per_group() + r.first_in) * s_.in_plane(), s_.in_channels * s_.in_plane(),
-                s_.in_plane(), r.in, source.data());
+      const T* x = x_ + (r.group * s_.in_per_group() + r.first_in) * s_.in_plane();
+      if (in_place) {
+        x += layout.start(slab);
+      } else {
+        const PaddedCopy<T> copy(walk_, slab, layout);
+        copy.zero(source.data(), r.in);
+        copy.fill(x, s_.in_channels * s_.in_plane(), s_.in_plane(), r.in, source.data());
+        x = source.data();
+      }
       T* to = sums;
       for (Index b = r.first_block; b < r.last_block; ++b) {
         const ChannelBlock& block = blocks_[b];
@@ -103,7 +109,7 @@ class WeightGrad {
                      line, block.width);
           line += n * block.width;
         });
-        tile_run(source.data(), rows.data(), padded, cols.data(), positions, packed.data(), to, block.width, i > first);
+        tile_run(x, rows.data(), padded, cols.data(), positions, packed.data(), to, block.width, i > first);
         to += padded * block.width;
       }
     }

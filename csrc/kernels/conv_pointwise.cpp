@@ -1,0 +1,232 @@
+// Convolution by one tap: y[n] = w x[n] for every image n, as one product whose columns are the positions of all images,
+// one after the other.
+//
+// Memory: a task has a stripe of columns and a range of rows (output channels). It packs a stretch of its stripe in
+// panels of register tiles, which stay in half an L2, multiplies, and goes on to the next stretch. A panel that lies in
+// one image is summed where its result belongs; one that meets several images, or the end, in a buffer. What a stride
+// skips is left out as the stripe is packed. Weights are read in place, or packed once for all tasks where they lie
+// across.
+#include "conv_pointwise.h"
+
+#include <algorithm>
+
+#include "../core/allocator.h"
+#include "gemm_tasks.h"
+#include "gemm_tile.h"
+
+namespace tg {
+namespace {
+
+using lanes::Lanes;
+using lanes::load;
+using lanes::store;
+using tile::kColumns;
+using tile::kRows;
+
+constexpr Index kDepth = 256;                 // terms summed in registers, as in other products (gemm_panels.cpp)
+constexpr Index kPackedBytes = 128 * 1024;    // of a stripe
+constexpr Index kMostRows = 256;              // of a task: with its part of the results a stretch fits L2
+constexpr Index kRowBlock = 16 * kRows;       // rows whose weights stay in L2 while the panels pass by
+constexpr Index kLeastRows = 8 * kRows;       // of a task: a panel packed is used as often as that at least
+constexpr Index kTaskWork = Index(1) << 19;   // multiplications of a task, where there are enough
+constexpr Index kWantedTasks = 16;            // stripes, or, each packing the same, half as many ranges of rows
+constexpr Index kManyColumns = 512;           // a copy of the weights pays
+
+template <class T>
+struct PointwiseOperands {
+  Index batch, groups, rows, terms;     // of one group: target and source channels
+  Triple source, target, stride;        // lengths of both maps
+  Matrix<T> weight;                     // (rows, terms) of the first group
+  const T *x, *bias;
+  T* y;
+};
+
+template <class T>
+class Pointwise {
+ public:
+  explicit Pointwise(const PointwiseOperands<T>& op) : op_(op), plane_(volume(op.target)) {
+    in_place_ = op.weight.col == 1 && op.batch * plane_ < kManyColumns;
+    depth_ = divide_up(op.terms, divide_up(op.terms, kDepth));
+    const Index most = std::max<Index>(1, kPackedBytes / Index(sizeof(T)) / depth_ / N);
+    panels_ = divide_up(op.batch * plane_, N);
+    const Index work = op.batch * op.groups * plane_ * op.rows * op.terms;
+    const Index wanted = std::clamp<Index>(work / kTaskWork, 1, kWantedTasks);
+    stripes_ = std::max(divide_up(panels_, most), std::min(divide_up(wanted, op.groups), panels_ / 4));
+    const Index ranges = std::min(divide_up(divide_up(wanted, 2), stripes_ * op.groups), op.rows / kLeastRows);
+    range_ = round_up(divide_up(op.rows, std::max(divide_up(op.rows, kMostRows), ranges)), kRows);
+    ranges_ = divide_up(op.rows, range_);
+  }
+
+  void run() {
+    const bool ahead = !in_place_ && stripes_ > 1;
+    Scratch<T> packed(ahead ? op_.groups * op_.rows * op_.terms : 0);
+    if (ahead) pack_weights(packed.data());
+    for_each_task(stripes_ * op_.groups * ranges_, [&](Index task) {
+      const Index range = task % ranges_, group = task / ranges_ % op_.groups, stripe = task / ranges_ / op_.groups;
+      compute(panels_ * stripe / stripes_, panels_ * (stripe + 1) / stripes_, group, range * range_,
+              std::min(op_.rows, (range + 1) * range_), ahead ? packed.data() : nullptr);
+    });
+  }
+
+ private:
+  static constexpr Index L = Lanes<T>::count, N = kColumns<T>;
+
+  // Columns of one panel that lie side by side, in the source (at the stride) and in the target.
+  struct Piece {
+    Index panel, lane, count, source, target;
+  };
+
+  // A stretch of rows [i0, i1) of the weights: [panel of rows][term][row]
+  void pack_rows(Index group, Index i0, Index i1, Index k, Index depth, T* to) const {
+    const T* from = op_.weight.data + group * op_.rows * op_.terms + i0 * op_.weight.row + k * op_.weight.col;
+    tile::pack_rows(Matrix<T>{from, op_.weight.row, op_.weight.col}, i1 - i0, depth, to);
+  }
+
+  // Where many stripes use them: [group][stretch][panel of rows][term][row]
+  void pack_weights(T* packed) const {
+    const Index stretches = divide_up(op_.terms, depth_);
+    for_each_task(op_.groups * stretches * ranges_, [&](Index task) {
+      const Index i0 = task % ranges_ * range_, stretch = task / ranges_ % stretches, group = task / ranges_ / stretches;
+      const Index k = stretch * depth_, depth = std::min(depth_, op_.terms - k);
+      pack_rows(group, i0, std::min(op_.rows, i0 + range_), k, depth,
+                packed + (group * op_.terms + k) * op_.rows + i0 * depth);
+    });
+  }
+
+  std::vector<Piece> pieces(Index first, Index last) const {
+    const bool strided = op_.stride != Triple{1, 1, 1};
+    const Index line = strided ? op_.target[2] : plane_, source_plane = volume(op_.source);
+    const Index end = std::min(last * N, op_.batch * plane_);
+    std::vector<Piece> all;
+    for (Index j = first * N; j < end;) {
+      const Index image = j / plane_, at = j % plane_, row = at / line, col = at % line, lane = j % N;
+      const Index count = std::min({line - col, N - lane, end - j});
+      Index source = image * op_.groups * op_.terms * source_plane + col * op_.stride[2];
+      if (strided)
+        source += (row / op_.target[1] * op_.stride[0] * op_.source[1] + row % op_.target[1] * op_.stride[1]) * op_.source[2];
+      all.push_back({j / N - first, lane, count, source, image * op_.groups * op_.rows * plane_ + at});
+      j += count;
+    }
+    return all;
+  }
+
+  // Terms of the stripe: to[panel][term][column]. Term by term, for the lines of memory that a row of the stripe fills.
+  void pack(const std::vector<Piece>& pieces, Index panels, const T* x, Index depth, T* to) const {
+    const Index source_plane = volume(op_.source), step = op_.stride[2];
+    const Piece& end = pieces.back();
+    const Index valid = end.lane + end.count;
+    for (Index k = 0; k < depth; ++k, x += source_plane, to += N) {
+      for (const Piece& p : pieces) {
+        const T* from = x + p.source;
+        T* place = to + p.panel * depth * N + p.lane;
+        if (step != 1) {
+          for (Index i = 0; i < p.count; ++i) place[i] = from[i * step];
+        } else if (p.count == N) {
+#pragma GCC unroll 4
+          for (Index i = 0; i < N; i += L) store(place + i, load(from + i));
+        } else {
+          tile::copy_few<tile::piece_of(N)>(from, p.count, place);
+        }
+      }
+      if (valid < N) std::fill_n(to + (panels - 1) * depth * N + valid, N - valid, T(0));
+    }
+  }
+
+  void compute(Index first, Index last, Index group, Index i0, Index i1, const T* weights) const {
+    const Index panels = last - first, rows = i1 - i0;
+    const std::vector<Piece> all = pieces(first, last);
+    // where each panel is summed: in the target, or in a buffer
+    std::vector<T*> place(panels, nullptr);
+    Index buffered = 0;
+    T* y = op_.y + (group * op_.rows + i0) * plane_;
+    for (const Piece& p : all)
+      if (p.count == N) place[p.panel] = y + p.target;
+    for (T* p : place) buffered += p == nullptr;
+    Scratch<T> packed(panels * N * depth_), buffer(buffered * rows * N);
+    Scratch<T> own_weights(in_place_ || weights ? 0 : rows * depth_);
+    std::vector<bool> own(panels);
+    T* next = buffer.data();
+    for (Index p = 0; p < panels; ++p)
+      if ((own[p] = place[p] == nullptr)) place[p] = next, next += rows * N;
+    const Index valid = all.back().lane + all.back().count;  // columns of the last panel
+    const T* bias = op_.bias ? op_.bias + group * op_.rows + i0 : nullptr;
+    if (bias)
+      for (Index p = 0; p < panels; ++p)
+        for (Index i = 0; i < rows; ++i) std::fill_n(place[p] + i * (own[p] ? N : plane_), N, bias[i]);
+
+    const T* x = op_.x + group * op_.terms * volume(op_.source);
+    for (Index k = 0; k < op_.terms; k += depth_) {
+      const Index depth = std::min(depth_, op_.terms - k);
+      pack(all, panels, x + k * volume(op_.source), depth, packed.data());
+      const T* a = own_weights.data();
+      if (in_place_) a = op_.weight.data + (group * op_.rows + i0) * op_.terms + k;
+      else if (weights) a = weights + (group * op_.terms + k) * op_.rows + i0 * depth;
+      else pack_rows(group, i0, i1, k, depth, own_weights.data());
+      const Index a_step = in_place_ ? op_.terms : depth;
+      for (Index block = 0; block < rows; block += kRowBlock)
+        for (Index p = 0; p < panels; ++p) {
+          const Index step = own[p] ? N : plane_;
+          tile::Target<T> target{nullptr, step, p == panels - 1 && valid <= L ? L : N, nullptr, step};
+          for (Index i = block; i < std::min(rows, block + kRowBlock);) {
+            const int tall = tile::height(rows - i);
+            target.c = place[p] + i * step;
+            if (k > 0 || bias) target.add = target.c;
+            tile::run(tall, depth, a + i * a_step, a_step, in_place_, packed.data() + p * depth * N, N, target);
+            i += tall;
+          }
+        }
+    }
+    for (const Piece& p : all)
+      if (own[p.panel])
+        for (Index i = 0; i < rows; ++i)
+          tile::copy_few<tile::piece_of(N)>(place[p.panel] + i * N + p.lane, p.count, y + p.target + i * plane_);
+  }
+
+  const PointwiseOperands<T>& op_;
+  Index plane_, depth_ = 0, panels_ = 0, stripes_ = 1, range_ = 0, ranges_ = 1;
+  bool in_place_ = false;
+};
+
+// large (planes, in) = small (planes, out) where the stride keeps it, zero between
+template <class T>
+void spread_strided(const ConvShape& s, Index planes, const T* small, T* large) {
+  for_each_task(planes, [&](Index i) {
+    const T* from = small + i * s.out_plane();
+    std::fill_n(large + i * s.in_plane(), s.in_plane(), T(0));
+    for (Index d = 0; d < s.out[0]; ++d)
+      for (Index h = 0; h < s.out[1]; ++h, from += s.out[2]) {
+        T* to = large + i * s.in_plane() + (d * s.stride[0] * s.in[1] + h * s.stride[1]) * s.in[2];
+        for (Index w = 0; w < s.out[2]; ++w) to[w * s.stride[2]] = from[w];
+      }
+  });
+}
+
+}  // namespace
+
+bool pointwise_fits(const ConvShape& s) { return s.taps() == 1 && s.padding == Triple{0, 0, 0} && s.in_per_group() > 0; }
+
+template <class T>
+void pointwise_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
+  const PointwiseOperands<T> op{s.batch, s.groups, s.out_per_group(), s.in_per_group(), s.in, s.out, s.stride,
+                                {w, s.in_per_group(), 1}, x, bias, y};
+  Pointwise<T>(op).run();
+}
+
+template <class T>
+void pointwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
+  const bool strided = s.stride != Triple{1, 1, 1};
+  Scratch<T> kept(strided ? s.batch * s.in_channels * s.out_plane() : 0);
+  const PointwiseOperands<T> op{s.batch, s.groups, s.in_per_group(), s.out_per_group(), s.out, s.out, {1, 1, 1},
+                                {w, 1, s.in_per_group()}, g, nullptr, strided ? kept.data() : gx};
+  Pointwise<T>(op).run();
+  if (strided) spread_strided(s, s.batch * s.in_channels, kept.data(), gx);
+}
+
+#define TG_POINTWISE(T)                                                                \
+  template void pointwise_forward(const ConvShape&, const T*, const T*, const T*, T*); \
+  template void pointwise_input_grad(const ConvShape&, const T*, const T*, T*);
+TG_POINTWISE(float)
+TG_POINTWISE(double)
+#undef TG_POINTWISE
+
+}  // namespace tg
