@@ -5,10 +5,10 @@
 // time multiplies and transforms back. Its inputs and products fit L2, the weights are read from L3 once per block.
 // The gradient to the input is the same with the filters turned by half a circle and the channels exchanged.
 //
-// Root mean square error in float32 against float64, over PyTorch's (2.13, direct sums) on the same numbers: forward 0.8
-// (16 channels), 0.6 (64), 0.3 (512); gradient to the input 0.5 to 0.8 on maps of 7 and 14, 1.3 on 56x56, where oneDNN
-// sums in shorter pieces; gradient to the weight 0.1 to 0.9. Inputs of mean 10: 0.2 to 0.6, 0.5 to 0.9, 0.05 to 0.5.
-// Largest errors: 0.15 to 0.5, 0.4 to 1.15, 0.1 to 0.5.
+// Root mean square error in float32 against float64, over PyTorch's (2.13, direct sums on AVX2) on the same numbers:
+// forward 0.8 (16 channels), 0.5 (64), 0.2 (512); gradient to the input 0.6 to 0.8 on maps of 7 and 14, 1.08 on 56x56,
+// where oneDNN sums in shorter pieces; gradient to the weight 0.2 to 0.9. Largest errors: 0.1 to 0.5, 0.3 to 0.9, 0.1 to
+// 0.5.
 // F(4x4, 3x3) was tried for its 4 times fewer multiplications: its error is 4 to 6 times PyTorch's.
 //
 // A NaN or infinity in the input reaches all outputs of the tiles it lies in, one pixel farther than the sum's.
@@ -21,9 +21,10 @@ namespace tg {
 namespace {
 
 constexpr Index kReduceChannels = 256;  // a block of packed weights then takes 16 KB, half of L1
-// Sums are made in pieces of so many terms. PyTorch's gradient sums in pieces too and errs less than its forward: without
-// short ones ours erred 1.6 times as much (16 terms: 1.1 times, for 20 % of the time; 32: 1.3 times at most, for 8 %).
-constexpr Index kRun = 128, kRunGrad = 32;
+// Sums are made in pieces of so many terms: of the square root of their number the error is least. PyTorch's forward sums
+// in pieces on AVX-512 and its gradient everywhere; with one piece ours erred 1.6 times as much as they. Up to 64 channels
+// its gradient errs least: there 32 terms err 1.27 times as much, 16 1.08 times, for 5 % of the time.
+constexpr Index kRun = 32, kRunFew = 16, kFewChannels = 64;
 constexpr Index kSumBlocks = 4;         // blocks of output channels whose products are held at once
 constexpr Index kWantedTasks = 8;       // where there are few blocks of tiles, ranges of output channels make more
 
@@ -137,8 +138,8 @@ class Winograd {
             const T* w = weights + offset_[b] + p * weight_stride(blocks_[b]) + k * width;
             const T* x = inputs.data() + p * product_ + k;
             T* to = sums.data() + p * sum_stride + (b - b0) * padded * 2 * L;
-            if (width == L) product_rows<T, 1>(x, row_, 1, padded, w, count, op_.run, to, k > 0);
-            else product_rows<T, 2>(x, row_, 1, padded, w, count, op_.run, to, k > 0);
+            if (width == L) product_rows<T, 1, false>(x, row_, padded, w, count, op_.run, to, k > 0);
+            else product_rows<T, 2, false>(x, row_, padded, w, count, op_.run, to, k > 0);
           }
         }
       for (Index b = b0; b < b1; ++b)
@@ -220,7 +221,8 @@ template <class T>
 void winograd_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
   const WinogradOperands<T> op{s.batch, s.groups, s.out_channels, s.in_channels, {s.out[1], s.out[2]},
                                {s.in[1], s.in[2]}, 2 - s.padding[1], 2 - s.padding[2], g, w, nullptr, gx,
-                               s.out_per_group() * s.in_per_group() * 9, 9, s.in_per_group() * 9, true, kRunGrad};
+                               s.out_per_group() * s.in_per_group() * 9, 9, s.in_per_group() * 9, true,
+                               s.out_per_group() <= kFewChannels ? kRunFew : kRun};
   Winograd<T>(op).run();
 }
 

@@ -74,8 +74,8 @@ class WinogradWeight {
           T* to = sums + p * sum_product_ + b.first * round_up(r.ins, kTileRows);
           const T* xp = inputs.data() + p * product;
           const Index rows = round_up(r.ins, kTileRows);
-          if (b.width == L) product_rows<T, 1>(xp, 1, row, rows, from, block.tiles(), block.tiles(), to, i > first);
-          else product_rows<T, 2>(xp, 1, row, rows, from, block.tiles(), block.tiles(), to, i > first);
+          if (b.width == L) product_rows<T, 1, true>(xp, row, rows, from, block.tiles(), block.tiles(), to, i > first);
+          else product_rows<T, 2, true>(xp, row, rows, from, block.tiles(), block.tiles(), to, i > first);
         }
     }
   }
