@@ -6,6 +6,7 @@
 
 #include "../core/allocator.h"
 #include "conv_depthwise.h"
+#include "conv_few.h"
 #include "conv_pointwise.h"
 #include "conv_walk.h"
 #include "conv_weight.h"
@@ -14,6 +15,11 @@
 
 namespace tg {
 namespace {
+
+template <class T>
+void walk(const Walk& walk, const ConvOperands<T>& op) {
+  few_targets(walk, op) ? conv_walk_few(walk, op) : conv_walk(walk, op);
+}
 
 bool depthwise(const ConvShape& s) { return s.groups > 1 && s.in_per_group() == 1 && s.out_per_group() <= 4; }
 
@@ -38,7 +44,7 @@ void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* 
   op.weight_source = s.taps();
   op.weight_target = s.in_per_group() * s.taps();
   op.weight_group = s.out_per_group() * op.weight_target;
-  conv_walk(forward_walk(s), op);
+  walk(forward_walk(s), op);
 }
 
 template <class T>
@@ -63,7 +69,7 @@ void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
   op.weight_target = s.taps();
   op.weight_source = s.in_per_group() * s.taps();
   op.weight_group = s.out_per_group() * op.weight_source;
-  conv_walk(input_grad_walk(s), op);
+  walk(input_grad_walk(s), op);
 }
 
 template <class T>

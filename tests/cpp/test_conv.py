@@ -125,6 +125,17 @@ CASES = [
     Case((1, 24, 90, 61), (48, 1, 5, 5), (3, 2), (2, 2), (1, 2), 24),
     Case((2, 9, 6, 5, 7), (9, 1, 3, 2, 3), (2, 1, 2), (1, 0, 1), (1, 1, 2), 9),
     Case((2, 4, 9, 9), (4, 1, 1, 1), (3, 3), (0, 0), (1, 1), 4),
+    # few channels of one side: one to four, several images and bands of rows, strides, groups, dilation, volumes
+    *(Case((5, c, 31, 29), (70, c, 3, 3), (1, 1), (1, 1), (1, 1)) for c in (1, 2, 3, 4)),
+    Case((2, 3, 70, 65), (40, 3, 7, 7), (2, 2), (3, 3), (1, 1)),
+    Case((3, 70, 40, 60), (3, 70, 3, 3), (1, 1), (2, 1), (1, 2)),
+    Case((2, 6, 21, 22), (40, 3, 4, 4), (2, 2), (1, 1), (1, 1), 2),
+    Case((2, 2, 9, 10, 11), (20, 2, 3, 2, 3), (1, 2, 1), (1, 0, 1), (1, 1, 1)),
+    # 1x1: panels of several images, rows and terms beyond a stretch, a bias (test_bias), strides that skip
+    Case((9, 300, 7, 7), (270, 300, 1, 1), (1, 1), (0, 0), (1, 1)),
+    Case((2, 30, 41, 37), (70, 30, 1, 1), (1, 1), (0, 0), (1, 1)),
+    Case((4, 40, 12, 13), (300, 20, 1, 1), (2, 3), (0, 0), (1, 1), 2),
+    Case((70, 5, 1, 1), (7, 5, 1, 1), (1, 1), (0, 0), (1, 1)),
 ]
 
 
@@ -151,7 +162,7 @@ def test_forward_and_gradients(case, dtype, tolerance):
 
 
 def test_bias():
-    for case in CASES[:20]:
+    for case in (*CASES[:20], *CASES[-12:]):
         x, w, g = arrays(case, "float32")
         b = default_rng(1).standard_normal(case.w[0]).astype("float32")
         expected = reference(case, x, w, g)[0] + b.reshape(-1, *[1] * (len(case.x) - 2))
@@ -185,6 +196,8 @@ def test_float16_computes_in_float32():
         Case((16, 160, 4, 4), (96, 160, 3, 3), (1, 1), (1, 1), (1, 1)),
         Case((4, 40, 19, 19), (40, 1, 3, 3), (1, 1), (1, 1), (1, 1), 40),
         Case((4, 64, 14, 14), (96, 64, 1, 1), (1, 1), (0, 0), (1, 1)),
+        Case((9, 300, 7, 7), (270, 300, 1, 1), (1, 1), (0, 0), (1, 1)),
+        Case((9, 3, 33, 33), (70, 3, 3, 3), (1, 1), (1, 1), (1, 1)),
         Case((5, 64, 15, 15), (96, 64, 3, 3), (1, 1), (1, 1), (1, 1)),
     ],
     ids=str,
