@@ -9,7 +9,7 @@
 namespace tg {
 namespace {
 
-constexpr Index kPiece = 32768;
+constexpr Index kPiece = 8192;  // elements of a task
 
 inline Index rows_per_task(Index length) { return std::max<Index>(1, kPiece / std::max<Index>(1, length)); }
 

@@ -161,9 +161,8 @@ class RowSums {
 // first[j] and second[j] (either may be null) receive the sums over all rows.
 template <class T, class Row>
 void sum_over_rows(Index rows, Index n, T* first, T* second, Row row) {
-  const Index per_piece = std::max<Index>(32, (rows + 255) / 256 > 65536 / std::max<Index>(1, n)
-                                                  ? (rows + 255) / 256
-                                                  : 65536 / std::max<Index>(1, n));
+  constexpr Index kPiece = 16384;  // elements: 10 us, so that (512, 128) is shared among threads
+  const Index per_piece = std::max({Index(32), (rows + 255) / 256, kPiece / std::max<Index>(1, n)});
   const Index pieces = (rows + per_piece - 1) / per_piece;
   std::vector<double> parts(size_t(pieces * 2 * n));
   parallel_for(pieces, 1, [&](Index begin, Index end) {

@@ -606,7 +606,7 @@ bool prepare(OpObject* op) {
     if (!define || !take(op, OpObject::kInfer, "infer") || !take(op, OpObject::kRule, "rule") ||
         !take(op, OpObject::kView, "view") || !take(op, OpObject::kKeptInputs, "kept_inputs") ||
         !take(op, OpObject::kKeepsRest, "keeps_rest") || !take(op, OpObject::kKeptOutputs, "kept_outputs") ||
-        !take(op, OpObject::kNondiff, "nondiff"))
+        !take(op, OpObject::kNondiff, "nondiff") || !take(op, OpObject::kAdds, "adds"))
       return false;
     op->expands = op->f[OpObject::kRule] == Py_None && define.get() != Py_None;
     op->kind = OpObject::kOp;

@@ -87,6 +87,13 @@ Ref added(PyObject* a, PyObject* b) {
   return Ref(PyObject_VectorcallMethod(names.add, three, 3, nullptr));
 }
 
+// Whether nobody but the table it is in knows the array, and its memory is an array's own.
+bool is_fresh(PyObject* array) {
+  if (!PyArray_CheckExact(array) || Py_REFCNT(array) != 1) return false;
+  PyObject* base = PyArray_BASE(as_array(array));
+  return base ? PyCapsule_IsValid(base, "tensorgrad") != 0 : PyArray_CHKFLAGS(as_array(array), NPY_ARRAY_OWNDATA) != 0;
+}
+
 // Elementwise.differentiate
 PyObject* formula_gradients(PyObject* door, NodeObject* node, PyObject* g) {
   auto* plan = reinterpret_cast<PlanObject*>(node->f[NodeObject::kPlan]);
@@ -248,20 +255,50 @@ struct Pass {
     if (!door) return false;
     // held: a pass of another thread, or one within the rule, may free what the node saved
     const Ref held_saved = Ref::borrowed(saved), held_outputs = Ref::borrowed(outputs);
-    Ref grads(differentiate(door.get(), node, g.get()));
-    if (!grads) return false;
-    if (!PyTuple_Check(grads.get()) && !PyList_Check(grads.get())) {
-      PyErr_Format(PyExc_TypeError, "a derivative rule returned %s, expected a tuple", Py_TYPE(grads.get())->tp_name);
-      return false;
-    }
-    g = Ref();
-    if (!hand_on(node, grads.get())) return false;
+    const int in_place = add_into(door.get(), node, g.get());
+    if (in_place < 0) return false;
+    if (!in_place && !spread(door.get(), node, g)) return false;
     if (keeps && !retain) {
       set_borrowed(node->f[NodeObject::kSaved], known.freed);
       static PyObject* empty = PyTuple_New(0);
       set_borrowed(node->f[NodeObject::kSavedOutputs], empty);
     }
     return true;
+  }
+
+  // The gradients of the node's inputs, to where the inputs came from; g is let go before.
+  bool spread(PyObject* door, NodeObject* node, Ref& g) {
+    Ref grads(differentiate(door, node, g.get()));
+    if (!grads) return false;
+    if (!PyTuple_Check(grads.get()) && !PyList_Check(grads.get())) {
+      PyErr_Format(PyExc_TypeError, "a derivative rule returned %s, expected a tuple", Py_TYPE(grads.get())->tp_name);
+      return false;
+    }
+    g = Ref();
+    return hand_on(node, grads.get());
+  }
+
+  // _Pass.add_into: 1 where it was done, 0 where not, -1 with an error set.
+  int add_into(PyObject* door, NodeObject* node, PyObject* g) {
+    PyObject* op = node->f[NodeObject::kOp];
+    if (!PyObject_TypeCheck(op, &OpType) || as_op(op)->kind != OpObject::kOp) return 0;
+    PyObject* kernel = as_op(op)->f[OpObject::kAdds];
+    if (kernel == Py_None || !PyArray_CheckExact(g)) return 0;
+    PyObject* edge = PySequence_Fast_GET_ITEM(node->f[NodeObject::kEdges], 0);
+    PyObject* total = nullptr;
+    if (is_node(edge)) {
+      if (as_node(edge)->count == 1) total = PyDict_GetItemWithError(pending, edge);
+    } else {
+      Ref key(PyLong_FromVoidPtr(edge));
+      PyObject* pair = key ? PyDict_GetItemWithError(leaves, key.get()) : nullptr;
+      if (pair) total = PyTuple_GET_ITEM(pair, 1);
+    }
+    if (!total) return PyErr_Occurred() ? -1 : 0;
+    if (!is_fresh(total) || PyArray_DESCR(as_array(total)) != PyArray_DESCR(as_array(g))) return 0;
+    PyObject* attrs = node->f[NodeObject::kAttrs];
+    Ref found(PyObject_GetAttr(door, kernel)), args(PyTuple_Pack(2, total, g));
+    Ref done(found && args ? PyObject_Call(found.get(), args.get(), attrs) : nullptr);
+    return done ? 1 : -1;
   }
 
   PyObject* differentiate(PyObject* door, NodeObject* node, PyObject* g) {

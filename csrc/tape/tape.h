@@ -89,7 +89,7 @@ struct SpecObject {
 };
 
 struct OpObject {
-  enum Field { kName, kPlans, kInfer, kRule, kView, kKeptInputs, kKeepsRest, kKeptOutputs, kNondiff, kDoor, kKernel, kFields };
+  enum Field { kName, kPlans, kInfer, kRule, kView, kKeptInputs, kKeepsRest, kKeptOutputs, kNondiff, kDoor, kKernel, kAdds, kFields };
   enum Kind : char { kUnknown, kPython, kOp, kFormula };
   PyObject_HEAD
   PyObject* f[kFields];

@@ -98,10 +98,14 @@ class _Pass:
             saved, saved_outputs = node.saved, node.saved_outputs
             if saved or saved_outputs:
                 node.check()
-            grads = node.op.differentiate(doors[type(g)], node, g, saved, saved_outputs)
-            if node.slots is not None:
+            grads: Any = None
+            if getattr(node.op, "adds", None) is not None and self.add_into(doors, pending, node, g):
+                pass
+            elif node.slots is not None:
+                grads = node.op.differentiate(doors[type(g)], node, g, saved, saved_outputs)
                 self.hand_on(heap, pending, node, grads)
             else:
+                grads = node.op.differentiate(doors[type(g)], node, g, saved, saved_outputs)
                 for edge, part in zip(node.edges, grads):  # noqa: B905 - of one length; strict costs here
                     if edge is None or part is None:
                         continue
@@ -124,6 +128,23 @@ class _Pass:
     def add(self, a: Any, b: Any) -> Any:
         # out of place: either may be seen by somebody else
         return recorded.add(a, b) if self.create else local.doors[type(a)].add(a, b)
+
+    def add_into(self, doors: Any, pending: dict[Node, Any], node: Node, g: Any) -> bool:
+        """Add the gradient of the node's one input to what has arrived there before, in place if nobody else can see
+        that; False, and nothing is done, where there is none or it may be seen."""
+        edge, total = node.edges[0], None
+        if type(edge) is Node:
+            if edge.count == 1:
+                total = pending.get(edge)
+        elif id(edge) in self.leaves:
+            total = self.leaves[id(edge)][1]
+        # a fresh array, known to the table, to `total` and to getrefcount's argument
+        if total is None or type(total) is not type(g) or hasattr(type(g), "door") or getrefcount(total) > 3:
+            return False
+        if total.base is not None or total.dtype != g.dtype:
+            return False
+        getattr(doors[type(g)], node.op.adds)(total, g, **node.attrs)
+        return True
 
     def send(self, heap: Heap, pending: dict[Node, Any], node: Node, slot: int, g: Any) -> None:
         if self.needed is not None and node not in self.needed:

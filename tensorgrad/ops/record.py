@@ -49,6 +49,8 @@ class Op(OpCore):
         outputs: names of the outputs.
         nondiff: names of outputs without gradient (indices, masks).
         view: the result shares the input's memory.
+        adds: for ops of one input whose gradient is mostly zeros: the name of the kernel ``adds(total, g, **attrs)``
+            that adds it to a total that is there already, in the total's memory.
         kernel: ``kernel(xp, *inputs, **attrs)`` over an array namespace, for ops of namespaces that are loaded when
             first named; those of the others are methods of ``backends.generic``.
         samples: function returning the sample calls that tests run.
@@ -56,6 +58,7 @@ class Op(OpCore):
 
     view = False
     recordable = True
+    adds: str | None = None
     kernel: Callable[..., Any] | None = None
 
     def __init__(
@@ -69,6 +72,7 @@ class Op(OpCore):
         outputs: tuple[str, ...] = ("y",),
         nondiff: tuple[str, ...] = (),
         view: bool = False,
+        adds: str | None = None,
         kernel: Callable[..., Any] | None = None,
         samples: Callable[[], Any] | None = None,
         doc: str | None = None,
@@ -80,6 +84,7 @@ class Op(OpCore):
         self.outputs = outputs
         self.nondiff = frozenset(outputs.index(n) for n in nondiff)
         self.view = view
+        self.adds = adds
         self.kernel = kernel
         self.samples = samples
         self.__doc__ = doc

@@ -195,6 +195,7 @@ slice_ = op(
     infer=_slice_infer,
     rule=lambda F, g, x, *, needs, key: (F.slice_backward(g, shape=tuple(x.shape), key=key),),
     view=True,
+    adds="slice_add_into",  # or the gradients of n slices would write and add n whole arrays
     samples=lambda: [
         Sample((Arg((4, 5)),), {"key": (1,)}, name="row"),
         Sample((Arg((4, 5), layout="T"),), {"key": (slice(1, 4, 2), slice(0, 5, 3))}, name="steps"),
@@ -222,6 +223,11 @@ slice_backward = op(
         Sample((Arg(()),), {"shape": (3, 2), "key": (2, 0)}, name="element"),
     ],
     doc="Zeros of ``shape`` with ``g`` where ``key`` points.",
+)
+slice_add_into = op(
+    "slice_add_into",
+    infer=lambda x, g, *, key: Spec(tuple(x.shape), x.dtype),
+    doc="``x`` with ``g`` added where ``key`` points, in the memory of ``x``.",
 )
 zeros_as = op(
     "zeros_as",

@@ -120,6 +120,11 @@ class CppBackend(NumpyBackend):
     def zeros_as(self, x: Any, *, shape: tuple[int, ...]) -> Any:
         return self.c.zeros(x, shape)
 
+    def slice_add_into(self, x: Any, g: Any, *, key: tuple[Any, ...]) -> Any:
+        part = x[(*key, Ellipsis)]
+        self.raw.add(part, g, out=part)
+        return x
+
     def sum_to(self, x: Any, *, shape: tuple[int, ...]) -> Any:
         if x.dtype.kind not in "fV":
             return super().sum_to(x, shape=shape)

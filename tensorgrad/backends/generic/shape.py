@@ -22,6 +22,11 @@ class ShapeKernels:
         # the Ellipsis keeps a fully indexed array a 0-d view where NumPy would give a scalar
         return x[(*key, Ellipsis)]
 
+    def slice_add_into(self, x: Any, g: Any, *, key: tuple[Any, ...]) -> Any:
+        part = x[(*key, Ellipsis)]
+        part += g
+        return x
+
     def contiguous(self, x: Any) -> Any:
         return x if x.flags.c_contiguous else self.contiguous_copy(x)
 
