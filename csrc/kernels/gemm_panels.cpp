@@ -75,15 +75,23 @@ struct Stripe {
   }
 };
 
+// Rows of a that can't be read in place: all of them, packed before for the stripe's terms, or room to pack a task's.
+template <class T>
+struct Rows {
+  T* packed;
+  bool all;
+};
+
 // Rows [i0, i1) of c by panels [first, last) of a stripe.
 template <class T>
 void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, Index i0, Index i1, Index first,
-              Index last, T* rows_packed) {
+              Index last, Rows<T> room) {
   const bool a_in_place = a.col == 1;
   for (Index k = 0; k < s.depth; k += s.step()) {
     const Index depth = std::min(s.step(), s.depth - k);
     const T* rows = a.data + i0 * a.row + (s.k0 + k) * a.col;
-    if (!a_in_place) tile::pack_rows(Matrix<T>{rows, a.row, a.col}, i1 - i0, depth, rows_packed);
+    const T* packed = room.all ? room.packed + k * g.m + i0 * depth : room.packed;
+    if (!a_in_place && !room.all) tile::pack_rows(Matrix<T>{rows, a.row, a.col}, i1 - i0, depth, room.packed);
     const bool begins = s.k0 + k == 0;
     for (Index panel = first; panel < last; ++panel) {
       const Index j = s.j0 + panel * kColumns<T>;
@@ -96,7 +104,7 @@ void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, In
         const int tall = tile::height(i1 - i);
         target.c = c + i * g.n + j;
         if (!begins) target.add = target.c, target.add_step = g.n;
-        const T* top = a_in_place ? rows + (i - i0) * a.row : rows_packed + (i - i0) * depth;
+        const T* top = a_in_place ? rows + (i - i0) * a.row : packed + (i - i0) * depth;
         tile::run(tall, depth, top, a.row, a_in_place, b, b_step, target);
         i += tall;
       }
@@ -120,7 +128,7 @@ void alone(const Gemm<T>& g, Index entry) {
       s.packed = scratch.data();
       s.pack(0, s.panels());
       for (Index i = 0; i < g.m; i += tall)
-        multiply(g, a, c, s, i, std::min(g.m, i + tall), 0, s.panels(), scratch.data() + depth * width);
+        multiply(g, a, c, s, i, std::min(g.m, i + tall), 0, s.panels(), {scratch.data() + depth * width, false});
     }
 }
 
@@ -132,16 +140,29 @@ struct Part {
   Stripe<T> s;
   Index tall, row_blocks, wide, column_blocks;  // a task: rows and panels
   Index packs, first_pack, tasks, first_task;
+  T* rows;  // of a, packed for all tasks; null where they are read in place or would be too many
+
+  bool packs_rows() const { return entry >= 0 && g->a.col != 1 && g->m * s.depth <= kPacked; }
+  Index size() const { return entry < 0 ? 0 : s.size() + (packs_rows() ? g->m * s.depth : 0); }
 };
-constexpr Index kPanelsAPack = 4;
+constexpr Index kPanelsAPack = 4, kRowsAPack = 8 * kRows;
+
+template <class T>
+void pack_rows(const Part<T>& p, Index i0, Index i1) {
+  const Matrix<T> a = entry_of(p.g->a, p.g->a_offset, p.entry);
+  for (Index k = 0; k < p.s.depth; k += p.s.step()) {
+    const Index depth = std::min(p.s.step(), p.s.depth - k);
+    const T* from = a.data + i0 * a.row + (p.s.k0 + k) * a.col;
+    tile::pack_rows(Matrix<T>{from, a.row, a.col}, i1 - i0, depth, p.rows + k * p.g->m + i0 * depth);
+  }
+}
 
 template <class T>
 void cut(Part<T>& p) {
   // Tasks of 2^19 multiplications (10 us), and not more than 48. A panel serves at least four tiles of rows, eight where
-  // panels have to come from L3; half as many where rows are packed: every task does that for itself, so no two tasks
-  // should have the same.
+  // panels have to come from L3; half as many where every task packs rows for itself: no two tasks should have the same.
   const Index m = p.g->m, panels = p.s.panels();
-  const bool in_place = p.g->a.col == 1;
+  const bool in_place = p.g->a.col == 1 || p.packs_rows();
   const Index wanted = std::clamp<Index>((m * p.s.columns * p.s.depth) >> 19, 1, 48);
   const Index least = (p.s.size() > kLargeStripe ? 8 : 4) / (in_place ? 1 : 2) * kRows;
   p.row_blocks = std::clamp<Index>(divide_up(m, least), 1, wanted);
@@ -151,7 +172,7 @@ void cut(Part<T>& p) {
   p.wide = divide_up(panels, p.column_blocks);
   p.column_blocks = divide_up(panels, p.wide);
   p.tasks = p.row_blocks * p.column_blocks;
-  p.packs = divide_up(panels, kPanelsAPack);
+  p.packs = divide_up(panels, kPanelsAPack) + (p.packs_rows() ? divide_up(m, kRowsAPack) : 0);
 }
 
 // Packs and multiplies the parts of one wave.
@@ -161,20 +182,26 @@ void run_wave(std::vector<Part<T>>& parts) {
   for (Part<T>& p : parts) {
     p.first_pack = packs, p.first_task = tasks;
     packs += p.packs, tasks += p.tasks;
-    if (p.entry >= 0) packed += p.s.size();
+    packed += p.size();
   }
   Scratch<T> scratch(packed);
   packed = 0;
   for (Part<T>& p : parts) {
     p.s.packed = scratch.data() + packed;
-    if (p.entry >= 0) packed += p.s.size();
+    if (p.packs_rows()) p.rows = p.s.packed + p.s.size();
+    packed += p.size();
   }
   auto pack = [&](Index task) {
     std::size_t i = parts.size() - 1;
     while (parts[i].first_pack > task) --i;
     const Part<T>& p = parts[i];
-    const Index first = (task - p.first_pack) * kPanelsAPack;
-    p.s.pack(first, std::min(p.s.panels(), first + kPanelsAPack));
+    task -= p.first_pack;
+    const Index panel_packs = divide_up(p.s.panels(), kPanelsAPack);
+    if (task >= panel_packs) {
+      const Index i = (task - panel_packs) * kRowsAPack;
+      return pack_rows(p, i, std::min(p.g->m, i + kRowsAPack));
+    }
+    p.s.pack(task * kPanelsAPack, std::min(p.s.panels(), (task + 1) * kPanelsAPack));
   };
   if (packed < (Index(1) << 15)) {
     for (Index task = 0; task < packs; ++task) pack(task);
@@ -194,8 +221,9 @@ void run_wave(std::vector<Part<T>>& parts) {
     }
     const Index i0 = task % p.row_blocks * p.tall, i1 = std::min(g.m, i0 + p.tall);
     const Index first = task / p.row_blocks * p.wide, last = std::min(p.s.panels(), first + p.wide);
-    Scratch<T> rows(g.a.col == 1 ? 0 : (i1 - i0) * p.s.step());
-    multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows.data());
+    Scratch<T> own(g.a.col == 1 || p.rows ? 0 : (i1 - i0) * p.s.step());
+    const Rows<T> rows = p.rows ? Rows<T>{p.rows, true} : Rows<T>{own.data(), false};
+    multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
   });
   parts.clear();
 }
@@ -212,7 +240,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       continue;
     }
     if (g.batch >= 8 || work < 2 * kSmall) {
-      Part<T> p{&g, -1, Stripe<T>(g, 0, 0, 0, 0, 0), 0, 1, 0, 1, 0, 0, 0, 0};
+      Part<T> p{&g, -1, Stripe<T>(g, 0, 0, 0, 0, 0), 0, 1, 0, 1, 0, 0, 0, 0, nullptr};
       p.tall = std::max<Index>(1, kSmall / work);  // entries of a task
       p.tasks = divide_up(g.batch, p.tall);
       wave.push_back(p);
@@ -224,9 +252,9 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       for (Index j = 0; j < g.n; j += width)
         for (Index k = 0; k < g.k; k += depth) {
           const Stripe<T> s(g, entry, j, std::min(width, g.n - j), k, std::min(depth, g.k - k));
-          Part<T> p{&g, entry, s, 0, 0, 0, 0, 0, 0, 0, 0};
+          Part<T> p{&g, entry, s, 0, 0, 0, 0, 0, 0, 0, 0, nullptr};
           cut(p);
-          const Index size = s.size();
+          const Index size = p.size();
           // a wave's parts run in any order: later terms of the same sums wait for the next
           if (!wave.empty() && (k > 0 || packed + size > kPacked)) run_wave(wave), packed = 0;
           packed += size;
