@@ -282,6 +282,9 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
     const Index rows = fg.rows, n = fg.cols, k = fx.cols;
     require_int_sizes("linear_backward", rows, n, k);
     std::vector<Gemm<T>> products;
+    if (need_b) gb = empty(dtype, {n});
+    // the product for the weight sums g's columns where it packs them
+    const bool summed = std::is_floating_point_v<T> && need_w && need_b && rows > 0 && n > 0 && k > 0;
     if (need_x) {
       gx = empty(dtype, vx.shape_vector());
       Gemm<T> p;
@@ -292,12 +295,12 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
       gw = empty(dtype, vw.shape_vector());
       Gemm<T> p;
       p.m = n, p.n = k, p.k = rows, p.a = {mg.data, mg.col, mg.row}, p.b = mx, p.c = data_of<T>(gw);
+      if (summed) p.row_sums = data_of<T>(gb);
       products.push_back(p);
     }
-    if (need_b) gb = empty(dtype, {n});
     MaybeRelease release(rows * n * std::max<Index>(1, k));
     gemm(products);
-    if (need_b) column_sum(mg, rows, n, data_of<T>(gb));
+    if (need_b && !summed) column_sum(mg, rows, n, data_of<T>(gb));
   });
   auto finish = [&](const py::object& made) { return made.is_none() ? made : narrowed(made, vx.dtype); };
   return py::make_tuple(finish(gx), finish(gw), finish(gb));

@@ -35,6 +35,7 @@ struct Gemm {
   const Index* b_offset = nullptr;
   T* c = nullptr;               // (batch, m, n) contiguous
   const T* bias = nullptr;      // (n,) added to every row, or null
+  T* row_sums = nullptr;        // (m,) receives the sums of a's rows, or null; of real products with batch 1 alone
 };
 
 // The products of one list run in one parallel loop, so two small ones share the threads.

@@ -19,6 +19,7 @@
 #include "gemm_dots.h"
 #include "gemm_tasks.h"
 #include "gemm_tile.h"
+#include "linear.h"
 
 namespace tg {
 namespace {
@@ -153,8 +154,15 @@ void pack_rows(const Part<T>& p, Index i0, Index i1) {
   for (Index k = 0; k < p.s.depth; k += p.s.step()) {
     const Index depth = std::min(p.s.step(), p.s.depth - k);
     const T* from = a.data + i0 * a.row + (p.s.k0 + k) * a.col;
-    tile::pack_rows(Matrix<T>{from, a.row, a.col}, i1 - i0, depth, p.rows + k * p.g->m + i0 * depth);
+    T* to = p.rows + k * p.g->m + i0 * depth;
+    tile::pack_rows(Matrix<T>{from, a.row, a.col}, i1 - i0, depth, to);
+    if (p.g->row_sums && p.s.j0 == 0) tile::sum_rows(to, i1 - i0, depth, p.g->row_sums + i0, p.s.k0 + k > 0);
   }
+}
+
+template <class T>
+void sum_rows(const Gemm<T>& g) {
+  if (g.row_sums) column_sum(Matrix<T>{g.a.data, g.a.col, g.a.row}, g.k, g.m, g.row_sums);
 }
 
 template <class T>
@@ -236,6 +244,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
     const Gemm<T>& g = products[at];
     const Index work = g.m * g.n * g.k;
     if (g.batch < 8 && dots_fit(g)) {
+      sum_rows(g);
       for (Index entry = 0; entry < g.batch; ++entry) dots(g, entry);
       continue;
     }
@@ -243,6 +252,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       Part<T> p{&g, -1, Stripe<T>(g, 0, 0, 0, 0, 0), 0, 1, 0, 1, 0, 0, 0, 0, nullptr};
       p.tall = std::max<Index>(1, kSmall / work);  // entries of a task
       p.tasks = divide_up(g.batch, p.tall);
+      sum_rows(g);
       wave.push_back(p);
       continue;
     }
@@ -255,6 +265,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
           Part<T> p{&g, entry, s, 0, 0, 0, 0, 0, 0, 0, 0, nullptr};
           cut(p);
           const Index size = p.size();
+          if (j == 0 && k == 0 && !p.packs_rows()) sum_rows(g);
           // a wave's parts run in any order: later terms of the same sums wait for the next
           if (!wave.empty() && (k > 0 || packed + size > kPacked)) run_wave(wave), packed = 0;
           packed += size;
@@ -271,8 +282,10 @@ void panel_gemm(const Gemm<T>* products, std::size_t count) {
   Index work = 0;
   for (std::size_t i = 0; i < count; ++i) work += products[i].m * products[i].n * products[i].k * products[i].batch;
   if (work >= 2 * kSmall) return run_waves(products, count);
-  for (std::size_t i = 0; i < count; ++i)
+  for (std::size_t i = 0; i < count; ++i) {
+    sum_rows(products[i]);
     for (Index entry = 0; entry < products[i].batch; ++entry) alone(products[i], entry);
+  }
 }
 
 template void panel_gemm(const Gemm<float>*, std::size_t);

@@ -200,4 +200,29 @@ void pack_rows(const Matrix<T>& a, Index rows, Index k, T* to) {
   }
 }
 
+// to[i] (+)= the sum of row i of what pack_rows made, in one sum a lane.
+template <class T>
+void sum_rows(const T* packed, Index rows, Index k, T* to, bool add) {
+  constexpr Index L = Lanes<T>::count;
+  for (Index i = 0; i < rows;) {
+    const int tall = height(rows - i);
+    visit_height(tall, [&](auto height) {
+      constexpr int R = height;
+      const T* panel = packed + i * k;
+      Vec<T> lanes_of[R] = {};
+      Index j = 0;
+      for (; j + L <= k; j += L)
+#pragma GCC unroll 16
+        for (int v = 0; v < R; ++v) lanes_of[v] += load(panel + j * R + v * L);
+      T lane[R * L], sum[R] = {};
+      for (int v = 0; v < R; ++v) store(lane + v * L, lanes_of[v]);
+      for (Index at = 0; at < R * L; ++at) sum[at % R] += lane[at];
+      for (; j < k; ++j)
+        for (int r = 0; r < R; ++r) sum[r] += panel[j * R + r];
+      for (int r = 0; r < R; ++r) to[i + r] = add ? to[i + r] + sum[r] : sum[r];
+    });
+    i += tall;
+  }
+}
+
 }  // namespace tg::tile
