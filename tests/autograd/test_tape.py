@@ -13,6 +13,7 @@ import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.nn import functional as F
 from tensorgrad.ops.record import Op
+from tensorgrad.profiler import profile
 
 
 def leaf(values, dtype=tg.float64):
@@ -26,6 +27,28 @@ def test_gradients_accumulate_and_share_no_memory():
     assert x.grad.tolist() == [2.0, 2.0]
     x.grad.mul_(10)
     assert y.grad.tolist() == [2.0, 2.0], "two leaves that received the same gradient must not share it"
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_gradients_of_slices_are_added_in_place_only_where_nobody_sees_the_sum(backend):
+    with tg.backend(backend):
+        x = leaf([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+
+        def loss():
+            u, v = x * 2.0, x * 3.0
+            parts = [u[0], u[1:], v[:, 1], u[:, None, ::2], x[2]]
+            shared = u + v  # u and v receive one array, then their slices' gradients
+            return (shared * shared).sum() + sum((i + 2.0) * (part * part).sum() for i, part in enumerate(parts))
+
+        (expected,) = tg.autograd.grad(loss(), x, create_graph=True)
+        loss().backward()
+        assert x.grad.tolist() == expected.tolist()
+        x.grad = None
+        with profile() as seen:
+            sum((i + 1.0) * row.sum() for i, row in enumerate((x * 5.0).unbind(0))).backward()
+        assert x.grad.tolist() == [[5.0, 5.0], [10.0, 10.0], [15.0, 15.0]]
+        counts = {row.key: row.count for row in seen.key_averages()}
+        assert (counts["slice_backward"], counts["slice_add_into"]) == (1, 2)
 
 
 def test_the_seed_is_not_the_gradient():

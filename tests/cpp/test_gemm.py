@@ -168,11 +168,12 @@ def test_linear(x_shape, dtype, with_bias):
         assert relative_error(got, exact) < TOLERANCE[dtype] * 2
 
 
-def test_linear_strided_and_large():
+@pytest.mark.parametrize("g_contiguous", [True, False])
+def test_linear_strided_and_large(g_contiguous):
     rng = default_rng(5)
     x = draw(rng, (300, 8, 64)).transpose(1, 0, 2)  # leading axes that don't fold into rows
     w, b = draw(rng, (64, 96)).T, draw(rng, (96,))
-    g = draw(rng, (96, 8, 300)).transpose(1, 2, 0)
+    g = draw(rng, (8, 300, 96)) if g_contiguous else draw(rng, (96, 8, 300)).transpose(1, 2, 0)
     assert relative_error(_C.linear(x, w, b), wide(x) @ wide(w).T + b) < 3e-6
     rows_g, rows_x = wide(g).reshape(-1, 96), wide(x).reshape(-1, 64)
     results = []
