@@ -1,5 +1,6 @@
-// 1x1 is a product of matrices (of what a stride keeps, copied together), one channel per group a sum of shifted pixels,
-// 3x3 with unit stride goes by Winograd's algorithm; all else through the shared walk.
+// 1x1 is a product of matrices, and so is one position that sees its whole input (100-256 channels, 4x4, 32 images, the
+// gradient to the input: 7.2 ms on one core through the walk, 0.54 so); one channel per group is a sum of shifted pixels, 3x3 with
+// unit stride goes by Winograd's algorithm; all else through the shared walk.
 #include "conv.h"
 
 #include <algorithm>
@@ -11,10 +12,25 @@
 #include "conv_walk.h"
 #include "conv_weight.h"
 #include "conv_winograd.h"
+#include "gemm.h"
 #include "gemm_tasks.h"
 
 namespace tg {
 namespace {
+
+// One output position that sees the whole input: a product with rows of all that an image holds.
+bool whole(const ConvShape& s) {
+  return s.groups == 1 && s.kernel == s.in && s.padding == Triple{0, 0, 0} && s.out_plane() == 1 && s.taps() > 1 &&
+         s.in_channels > 0;
+}
+
+template <class T>
+void multiply(Index m, Index n, Index k, Matrix<T> a, Matrix<T> b, const T* bias, T* c) {
+  Gemm<T> product;
+  product.m = m, product.n = n, product.k = k;
+  product.a = a, product.b = b, product.c = c, product.bias = bias;
+  gemm(product);
+}
 
 template <class T>
 void walk(const Walk& walk, const ConvOperands<T>& op) {
@@ -29,6 +45,8 @@ template <class T>
 void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
   if (s.batch * s.out_channels * s.out_plane() == 0) return;
   if (depthwise(s)) return depthwise_forward(s, x, w, bias, y);
+  const Index row = s.in_channels * s.taps();
+  if (whole(s)) return multiply<T>(s.batch, s.out_channels, row, {x, row, 1}, {w, 1, row}, bias, y);
   if (pointwise_fits(s)) return pointwise_forward(s, x, w, bias, y);
   if (winograd_fits(s)) return winograd_forward(s, x, w, bias, y);
   ConvOperands<T> op;
@@ -55,6 +73,8 @@ void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
     return;
   }
   if (depthwise(s)) return depthwise_input_grad(s, g, w, gx);
+  const Index row = s.in_channels * s.taps();
+  if (whole(s)) return multiply<T>(s.batch, row, s.out_channels, {g, s.out_channels, 1}, {w, row, 1}, nullptr, gx);
   if (pointwise_fits(s)) return pointwise_input_grad(s, g, w, gx);
   if (winograd_fits(s)) return winograd_input_grad(s, g, w, gx);
   ConvOperands<T> op;
@@ -80,6 +100,8 @@ void conv_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
     return;
   }
   if (depthwise(s)) return depthwise_weight_grad(s, g, x, gw);
+  const Index row = s.in_channels * s.taps();
+  if (whole(s)) return multiply<T>(s.out_channels, row, s.batch, {g, 1, s.out_channels}, {x, row, 1}, nullptr, gw);
   if (winograd_fits_weight(s)) return winograd_weight_grad(s, g, x, gw);
   conv_weight_grad_walk(s, g, x, gw);
 }

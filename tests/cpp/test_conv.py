@@ -136,6 +136,8 @@ CASES = [
     Case((2, 30, 41, 37), (70, 30, 1, 1), (1, 1), (0, 0), (1, 1)),
     Case((4, 40, 12, 13), (300, 20, 1, 1), (2, 3), (0, 0), (1, 1), 2),
     Case((70, 5, 1, 1), (7, 5, 1, 1), (1, 1), (0, 0), (1, 1)),
+    # one position that sees the whole input
+    Case((30, 50, 4, 3), (70, 50, 4, 3), (2, 1), (0, 0), (1, 1)),
 ]
 
 
@@ -162,7 +164,7 @@ def test_forward_and_gradients(case, dtype, tolerance):
 
 
 def test_bias():
-    for case in (*CASES[:20], *CASES[-12:]):
+    for case in (*CASES[:20], *CASES[-13:]):
         x, w, g = arrays(case, "float32")
         b = default_rng(1).standard_normal(case.w[0]).astype("float32")
         expected = reference(case, x, w, g)[0] + b.reshape(-1, *[1] * (len(case.x) - 2))
