@@ -37,7 +37,7 @@ void tile_width(const T* x, const std::int32_t* row, Index row_count, const std:
     Vec<T> sum[kTileRows][V];
     for (int j = 0; j < kTileRows; ++j) {
       base[j] = x + row[j0 + j];
-      for (int v = 0; v < V; ++v) sum[j][v] = add ? load(c + (j * V + v) * L) : Vec<T>{};
+      for (int v = 0; v < V; ++v) sum[j][v] = Vec<T>{};
     }
     const T* bk = b;
     for (Index i = 0; i < k; ++i, bk += V * L) {
@@ -51,8 +51,12 @@ void tile_width(const T* x, const std::int32_t* row, Index row_count, const std:
         for (int v = 0; v < V; ++v) sum[j][v] += xj * bv[v];
       }
     }
+    // what c holds is added last: begun with, it would make one long sum of all calls, which rounds more
     for (int j = 0; j < kTileRows; ++j)
-      for (int v = 0; v < V; ++v) store(c + (j * V + v) * L, sum[j][v]);
+      for (int v = 0; v < V; ++v) {
+        T* to = c + (j * V + v) * L;
+        store(to, add ? load(to) + sum[j][v] : sum[j][v]);
+      }
   }
 }
 

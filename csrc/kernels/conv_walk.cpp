@@ -18,7 +18,7 @@
 namespace tg {
 namespace {
 
-constexpr Index kReduceBlock = 768;  // k of one sweep over the sums: 32 channels wide, 96 KB of packed weights
+constexpr Index kReduceBlock = 256;  // k of one sweep over the sums: 32 channels wide, 96 KB of packed weights
 
 // Weights as the inner loop reads them: per pass and block of output channels, [source channel][tap][width].
 struct WeightPlan {
