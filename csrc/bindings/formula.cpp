@@ -5,9 +5,11 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "../core/fastcall.h"
@@ -81,6 +83,7 @@ class Call {
   py::object run() {
     find_shape();
     check_given();
+    if (!simple_ && given_.empty() && ndim_ > 1) find_order();
     const Program& program = find_program();
     const int inputs = static_cast<int>(count_), outputs = program.output_count();
     if (!given_.empty() && static_cast<int>(given_.size()) != outputs) {
@@ -97,7 +100,7 @@ class Call {
         defer |= overlap == Overlap::Exact && outputs > 1;
         if (overlap != Overlap::Partial) continue;
       }
-      py::object made = empty(program.output_dtype(i), shape_, ndim_);
+      py::object made = moved_ ? empty_as_it_lies(program.output_dtype(i)) : empty(program.output_dtype(i), shape_, ndim_);
       targets[i] = as_array(made.ptr());
       if (outputs == 1) single = std::move(made);
       else fresh.push_back(std::move(made));
@@ -228,6 +231,50 @@ class Call {
     }
   }
 
+  // Fresh results lie as the operands do, as in PyTorch: transposed operands are walked in the order of their memory
+  // (a.t() + a.t() over 1e7 floats: 11 times faster than into C order). order_: the axes from the innermost on.
+  void find_order() {
+    for (int d = 0; d < ndim_; ++d) order_[d] = ndim_ - 1 - d;
+    for (int d = 1; d < ndim_; ++d) {
+      int at = d;
+      for (int k = d - 1; k >= 0; --k) {
+        const int told = compare_axes(order_[k], order_[at]);
+        if (told < 0) break;
+        if (told == 0) continue;
+        std::swap(order_[k], order_[at]);
+        at = k;
+        moved_ = true;
+      }
+    }
+  }
+
+  // Above zero if axis a takes the longer steps; the first operand that tells the axes apart decides.
+  int compare_axes(int a, int b) const {
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!varies(i)) continue;
+      PyArrayObject* x = as_array(const_cast<Local<PyObject*, 16>&>(args_)[i]);
+      const int missing = ndim_ - PyArray_NDIM(x), p = a - missing, q = b - missing;
+      if (p < 0 || q < 0 || PyArray_DIM(x, p) == 1 || PyArray_DIM(x, q) == 1) continue;
+      const npy_intp of_a = std::abs(PyArray_STRIDE(x, p)), of_b = std::abs(PyArray_STRIDE(x, q));
+      if (of_a && of_b && of_a != of_b) return of_a > of_b ? 1 : -1;
+    }
+    return 0;
+  }
+
+  py::object empty_as_it_lies(DType dtype) const {
+    Index lying[kMaxDims];
+    npy_intp places[kMaxDims];
+    for (int d = 0; d < ndim_; ++d) {
+      lying[d] = shape_[order_[ndim_ - 1 - d]];
+      places[order_[ndim_ - 1 - d]] = d;
+    }
+    const py::object made = empty(dtype, lying, ndim_);
+    PyArray_Dims axes{places, ndim_};
+    PyObject* seen = PyArray_Transpose(as_array(made.ptr()), &axes);
+    if (!seen) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(seen);
+  }
+
   const Program& find_program() {
     std::size_t length = count_;
     Local<unsigned char, 24> key(count_ + given_.size() + 4);
@@ -326,7 +373,7 @@ class Call {
     for (int i = 0; i < inputs + outputs; ++i) {
       if (program.port(i).varies) layout.place(i, PyArray_SHAPE(array_of(i)), PyArray_STRIDES(array_of(i)), PyArray_NDIM(array_of(i)));
     }
-    if (!given_.empty()) layout.order_by(inputs);
+    if (moved_ || !given_.empty()) layout.order_by(inputs);
     layout.collapse();
     for (int i = 0; i < inputs + outputs; ++i) {
       if (program.port(i).varies) describe(i, layout.strides(i, program.port(i).item_size));
@@ -342,8 +389,9 @@ class Call {
   std::vector<py::object> converted_;
   py::object out_;
   int ndim_ = 0;
-  bool simple_ = true;
+  bool simple_ = true, moved_ = false;
   Index shape_[kMaxDims];
+  int order_[kMaxDims];
 };
 
 PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t flags, PyObject* names) {

@@ -56,13 +56,27 @@ void write_items(const Points& p, const PointValues& v, char* x, Index span, Wri
   write_dealt<char, I>(n, span, x, place, value, [&](char& to, const I& one) { write(&to, one); });
 }
 
+// One run. Runs of neighbours and of one repeated value are loops of their own, so that they become vectors.
+template <class I, class Write>
+inline void write_run(char* to, const char* from, Index step, Index n, Write write) {
+  constexpr Index item = Index(sizeof(I));
+  if (step == item) {
+    for (Index r = 0; r < n; ++r) write(to + r * item, load_item<I>(from + r * item));
+  } else if (step == 0) {
+    const I value = load_item<I>(from);
+    for (Index r = 0; r < n; ++r) write(to + r * item, value);
+  } else {
+    for (Index r = 0; r < n; ++r) write(to + r * item, load_item<I>(from + r * step));
+  }
+}
+
 template <class I, class Write>
 void write_runs(const Points& p, const PointValues& v, char* x, Write write) {
   const auto one = [&](Index b, Index a, Index first, Index last) {
     for (Index j = 0; j < p.points; ++j) {
       char* to = x + p.before[b] + p.point[j] + p.after[a];
       const char* from = v.data + v.before[b] + v.point[j] + v.after[a];
-      for (Index r = first; r < last; ++r) write(to + r * Index(sizeof(I)), load_item<I>(from + r * v.step));
+      write_run<I>(to + first * Index(sizeof(I)), from + first * v.step, v.step, last - first, write);
     }
   };
   // what lies before and after the points names places that never meet
@@ -85,7 +99,7 @@ void write_rows(const Points& p, const PointValues& v, char* x, Index span, Writ
   deal<Index>(p.points, buckets, place, [](Index m) { return m; }, [&](Index m) {
     char* to = x + place(m);
     const char* from = v.data + v.before[0] + v.point[m] + v.after[0];
-    for (Index r = 0; r < p.run; ++r) write(to + r * Index(sizeof(I)), load_item<I>(from + r * v.step));
+    write_run<I>(to, from, v.step, p.run, write);
   });
 }
 
