@@ -1,106 +1,162 @@
-// cross_entropy from logits and its gradient.
+// Losses of classes given by indices, and their gradients.
 #include "../kernels/loss.h"
 
+#include "../core/fastcall.h"
 #include "lines.h"
 
 namespace tg {
 namespace {
 
-Reduction reduction_of(const std::string& name) {
-  if (name == "none") return Reduction::none;
-  if (name == "mean") return Reduction::mean;
-  if (name == "sum") return Reduction::sum;
-  throw py::value_error("cross_entropy: reduction is '" + name + "'; valid: 'none', 'mean', 'sum'");
+Reduction reduction_of(const char* op, py::handle name) {
+  const auto is = [&](const char* word) {
+    return PyUnicode_Check(name.ptr()) && PyUnicode_CompareWithASCIIString(name.ptr(), word) == 0;
+  };
+  if (is("none")) return Reduction::none;
+  if (is("mean")) return Reduction::mean;
+  if (is("sum")) return Reduction::sum;
+  throw py::value_error(std::string(op) + ": reduction is " + py::cast<std::string>(py::repr(name)) +
+                        "; valid: 'none', 'mean', 'sum'");
 }
 
 // The checked, contiguous inputs of a call.
 struct Inputs {
+  const char* op;
   DType stored, compute;
-  py::object logits, target, weight;
-  CrossEntropy shape;
+  py::object x, target, weight;
+  CrossEntropy shape{};
 
-  Inputs(const char* op, py::handle x_, py::handle target_, py::handle weight_, Index ignore_index,
-         const std::string& reduction, double smoothing) {
-    const View x = view(x_, "cross_entropy: logits"), t = view(target_, "cross_entropy: target");
-    stored = x.dtype;
-    compute = float_compute(op, x);
-    if (x.ndim != 2)
-      throw py::value_error(std::string(op) + ": logits have shape " + to_string(x.shape_vector()) +
-                            ", expected (rows, classes); move the classes last and flatten the rest");
+  // of (rows, classes)
+  Inputs(const char* op_, Index rows, Index classes, DType dtype, py::handle target_, py::handle weight_,
+         py::handle ignore_index, py::handle reduction)
+      : op(op_), stored(dtype), compute(dtype == DType::Float64 ? DType::Float64 : DType::Float32) {
+    const View t = view(target_, op);
     require_dtype(op, "target", t, DType::Int64);
-    require_shape(op, "target", t, {x.shape[0]});
-    if (!(smoothing >= 0 && smoothing <= 1))
-      throw py::value_error(std::string(op) + ": label_smoothing is " + std::to_string(smoothing) + ", expected 0 to 1");
-    logits = ready(x, compute);
+    require_shape(op, "target", t, {rows});
     target = ready(t);
-    weight = py::none();
     if (!weight_.is_none()) {
-      const View w = view(weight_, "cross_entropy: weight");
-      require_shape(op, "weight", w, {x.shape[1]});
-      require_dtype(op, "weight", w, x.dtype);
+      const View w = view(weight_, op);
+      require_shape(op, "weight", w, {classes});
+      require_dtype(op, "weight", w, dtype);
       weight = ready(w, compute);
     }
-    shape = {x.shape[0], x.shape[1], data_of<int64_t>(target), ignore_index, reduction_of(reduction), smoothing};
-    for (Index r = 0; r < shape.rows; ++r) {
+    shape = {rows, classes, data_of<int64_t>(target), py::cast<int64_t>(ignore_index), reduction_of(op, reduction), 0};
+    for (Index r = 0; r < rows; ++r) {
       const int64_t c = shape.target[r];
-      if (c != ignore_index && (c < 0 || c >= shape.classes))
+      if (c != shape.ignore_index && (c < 0 || c >= classes))
         throw py::index_error(std::string(op) + ": target[" + std::to_string(r) + "] is " + std::to_string(c) +
-                              ", valid: 0 to " + std::to_string(shape.classes - 1) + ", or ignore_index " +
-                              std::to_string(ignore_index));
+                              ", valid: 0 to " + std::to_string(classes - 1) + ", or ignore_index " +
+                              std::to_string(shape.ignore_index));
     }
-    if (shape.classes == 0 && shape.rows > 0) throw py::value_error(std::string(op) + ": there are no classes");
+    if (classes == 0 && rows > 0) throw py::value_error(std::string(op) + ": there are no classes");
+  }
+  Inputs(const char* op_, const View& from, py::handle target_, py::handle weight_, py::handle ignore_index,
+         py::handle reduction)
+      : Inputs(op_, checked(op_, from).shape[0], from.shape[1], from.dtype, target_, weight_, ignore_index, reduction) {
+    x = ready(from, compute);
   }
 
+  static const View& checked(const char* op, const View& from) {
+    if (from.ndim != 2)
+      throw py::value_error(std::string(op) + ": the input has shape " + to_string(from.shape_vector()) +
+                            ", expected (rows, classes); move the classes last and flatten the rest");
+    float_compute(op, from);
+    return from;
+  }
+  void smooth(py::handle given) {
+    shape.label_smoothing = py::cast<double>(given);
+    if (!(shape.label_smoothing >= 0 && shape.label_smoothing <= 1))
+      throw py::value_error(std::string(op) + ": label_smoothing is " + std::to_string(shape.label_smoothing) +
+                            ", expected 0 to 1");
+  }
+  Shape loss_shape() const { return shape.reduction == Reduction::none ? Shape{shape.rows} : Shape{}; }
+  py::object gradient(py::handle given) const {
+    const View g = view(given, op);
+    require_dtype(op, "g", g, stored);
+    require_shape(op, "g", g, loss_shape());
+    return ready(g, compute);
+  }
+  py::object result(py::object made) const { return stored == compute ? made : ready_as(made, stored); }
   template <class T>
   const T* weights() const {
-    return weight.is_none() ? nullptr : data_of<T>(weight);
+    return weight ? data_of<T>(weight) : nullptr;
   }
 };
 
-py::object forward(py::handle logits, py::handle target, py::handle weight, Index ignore_index,
-                   const std::string& reduction, double label_smoothing) {
-  const Inputs in("cross_entropy", logits, target, weight, ignore_index, reduction, label_smoothing);
-  py::object loss = empty(in.compute, in.shape.reduction == Reduction::none ? Shape{in.shape.rows} : Shape{});
-  py::object lse = empty(in.compute, Shape{in.shape.rows});
+FAST_BINDING(cross_entropy, 6, "x", "target", "w", "ignore_index", "reduction", "label_smoothing") {
+  Inputs in("cross_entropy", view(a[0], "cross_entropy: logits"), a[1], a[2], a[3], a[4]);
+  in.smooth(a[5]);
+  py::object loss = empty(in.compute, in.loss_shape()), lse = empty(in.compute, Shape{in.shape.rows});
   visit_real("cross_entropy", in.compute, [&](auto t) {
     using T = typename decltype(t)::value;
-    const T *x = data_of<T>(in.logits), *w = in.weights<T>();
+    const T *x = data_of<T>(in.x), *w = in.weights<T>();
     T *to = data_of<T>(loss), *l = data_of<T>(lse);
     MaybeRelease unlock(in.shape.rows * in.shape.classes);
     cross_entropy(in.shape, x, w, to, l);
   });
-  if (in.stored != in.compute) return py::make_tuple(ready_as(loss, in.stored), lse);
-  return py::make_tuple(loss, lse);
+  return py::make_tuple(in.result(loss), lse);
 }
 
-py::object backward(py::handle gradient, py::handle logits, py::handle target, py::handle weight, py::handle lse_,
-                    Index ignore_index, const std::string& reduction, double label_smoothing) {
+FAST_BINDING(cross_entropy_backward, 8, "g", "x", "target", "w", "lse", "ignore_index", "reduction",
+             "label_smoothing") {
   const char* op = "cross_entropy_backward";
-  const Inputs in(op, logits, target, weight, ignore_index, reduction, label_smoothing);
-  const View g = view(gradient, op), l = view(lse_, op);
-  require_dtype(op, "g", g, in.stored);
-  require_shape(op, "g", g, in.shape.reduction == Reduction::none ? Shape{in.shape.rows} : Shape{});
+  Inputs in(op, view(a[1], op), a[2], a[3], a[5], a[6]);
+  in.smooth(a[7]);
+  const View l = view(a[4], op);
   require_dtype(op, "lse", l, in.compute);
   require_shape(op, "lse", l, {in.shape.rows});
-  const py::object gs = ready(g, in.compute), ls = ready(l, in.compute);
+  const py::object gs = in.gradient(a[0]), ls = ready(l, in.compute);
   py::object out = empty(in.compute, Shape{in.shape.rows, in.shape.classes});
   visit_real(op, in.compute, [&](auto t) {
     using T = typename decltype(t)::value;
-    const T *x = data_of<T>(in.logits), *w = in.weights<T>(), *gp = data_of<T>(gs), *lp = data_of<T>(ls);
+    const T *x = data_of<T>(in.x), *w = in.weights<T>(), *gp = data_of<T>(gs), *lp = data_of<T>(ls);
     T* to = data_of<T>(out);
     MaybeRelease unlock(in.shape.rows * in.shape.classes);
     cross_entropy_backward(in.shape, gp, x, w, lp, to);
   });
-  return in.stored == in.compute ? out : ready_as(out, in.stored);
+  return in.result(out);
+}
+
+FAST_BINDING(nll_loss, 5, "x", "target", "w", "ignore_index", "reduction") {
+  const Inputs in("nll_loss", view(a[0], "nll_loss: input"), a[1], a[2], a[3], a[4]);
+  py::object loss = empty(in.compute, in.loss_shape());
+  visit_real("nll_loss", in.compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T *x = data_of<T>(in.x), *w = in.weights<T>();
+    T* to = data_of<T>(loss);
+    MaybeRelease unlock(in.shape.rows);
+    nll_loss(in.shape, x, w, to);
+  });
+  return in.result(loss);
+}
+
+FAST_BINDING(nll_loss_backward, 6, "g", "target", "w", "classes", "ignore_index", "reduction") {
+  const char* op = "nll_loss_backward";
+  const View g = view(a[0], op), target = view(a[1], op);
+  float_compute(op, g);
+  const Index classes = py::cast<Index>(a[3]);
+  if (target.ndim != 1 || classes < 0)
+    throw py::value_error(std::string(op) + ": target has shape " + to_string(target.shape_vector()) + " for " +
+                          std::to_string(classes) + " classes, expected (rows,) and a number that is not negative");
+  const Inputs in(op, target.shape[0], classes, g.dtype, a[1], a[2], a[4], a[5]);
+  const py::object gs = in.gradient(a[0]);
+  py::object out = empty(in.compute, Shape{in.shape.rows, classes});
+  visit_real(op, in.compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T *w = in.weights<T>(), *gp = data_of<T>(gs);
+    T* to = data_of<T>(out);
+    MaybeRelease unlock(in.shape.rows * classes);
+    nll_loss_backward(in.shape, gp, w, to);
+  });
+  return in.result(out);
 }
 
 }  // namespace
 
 TG_BINDINGS(loss) {
-  m.def("cross_entropy", forward, py::arg("logits"), py::arg("target"), py::arg("weight"), py::arg("ignore_index") = -100,
-        py::arg("reduction") = "mean", py::arg("label_smoothing") = 0.0);
-  m.def("cross_entropy_backward", backward, py::arg("g"), py::arg("logits"), py::arg("target"), py::arg("weight"),
-        py::arg("lse"), py::arg("ignore_index") = -100, py::arg("reduction") = "mean", py::arg("label_smoothing") = 0.0);
+  add_fast(m, fast_cross_entropy);
+  add_fast(m, fast_cross_entropy_backward);
+  add_fast(m, fast_nll_loss);
+  add_fast(m, fast_nll_loss_backward);
 }
 
 }  // namespace tg

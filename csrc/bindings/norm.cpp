@@ -1,8 +1,9 @@
 // layer_norm, rms_norm, batch_norm, group_norm and their gradients. Narrow floats are computed in float.
 #include "../kernels/norm.h"
 
-#include <pybind11/stl.h>
+#include <array>
 
+#include "../core/fastcall.h"
 #include "lines.h"
 
 namespace tg {
@@ -19,8 +20,8 @@ class NormCall {
     const View v = view(array, op_);
     if (v.dtype != compute_) require_dtype(op_, what, v, stored_);
     require_shape(op_, what, v, shape);
-    held_.push_back(ready(v, compute_));
-    return data_of<char>(held_.back());
+    held_[inputs_] = ready(v, compute_);
+    return data_of<char>(held_[inputs_++]);
   }
   const char* optional(const char* what, py::handle array, const Shape& shape) {
     return array.is_none() ? nullptr : input(what, array, shape);
@@ -32,11 +33,15 @@ class NormCall {
     return output_as(like.is_none() ? stored_ : view(like, op_).dtype, shape, wanted);
   }
   py::object result() {
-    py::tuple made(outputs_.size());
-    for (size_t k = 0; k < outputs_.size(); ++k)
-      made[k] = outputs_[k].is_none() || types_[k] == compute_ ? outputs_[k] : ready_as(outputs_[k], types_[k]);
-    return made;
+    py::tuple made(count_);
+    for (size_t k = 0; k < count_; ++k) {
+      py::object& one = outputs_[k];
+      if (!one.is_none() && types_[k] != compute_) one = ready_as(one, types_[k]);
+      PyTuple_SET_ITEM(made.ptr(), Py_ssize_t(k), one.release().ptr());
+    }
+    return std::move(made);
   }
+  py::object only() { return types_[0] == compute_ ? outputs_[0] : ready_as(outputs_[0], types_[0]); }
   // kernel(T) runs in float or double, without the interpreter's lock when there is much to do.
   template <class Kernel>
   void run(Index work, Kernel kernel) {
@@ -46,15 +51,18 @@ class NormCall {
 
  private:
   char* output_as(DType type, const Shape& shape, bool wanted) {
-    types_.push_back(type);
-    outputs_.push_back(wanted ? empty(compute_, shape) : py::none());
-    return wanted ? data_of<char>(outputs_.back()) : nullptr;
+    py::object& made = outputs_[count_];
+    types_[count_++] = type;
+    made = wanted ? empty(compute_, shape) : py::none();
+    return wanted ? data_of<char>(made) : nullptr;
   }
 
   const char* op_;
   DType stored_, compute_;
-  std::vector<py::object> held_, outputs_;
-  std::vector<DType> types_;
+  std::array<py::object, 7> held_;  // as many as a call can have
+  std::array<py::object, 5> outputs_;
+  std::array<DType, 5> types_{};
+  size_t inputs_ = 0, count_ = 0;
 };
 
 template <class T>
@@ -66,15 +74,17 @@ T* to(char* p) {
   return reinterpret_cast<T*>(p);
 }
 
+// Which gradients are asked for: a sequence of truths.
 struct Needs {
-  bool x, w, b;
-  explicit Needs(const std::vector<bool>& needs, const char* op, size_t count) {
-    if (needs.size() != count)
-      throw py::value_error(std::string(op) + ": needs has " + std::to_string(needs.size()) + " entries, expected " +
-                            std::to_string(count));
-    x = needs[0];
-    w = needs[1];
-    b = count > 2 && needs[2];
+  bool x = false, w = false, b = false, mean = false, var = false;
+  Needs(py::handle given, const char* op, Py_ssize_t count) {
+    const py::object all = py::reinterpret_steal<py::object>(PySequence_Fast(given.ptr(), "needs must be a sequence"));
+    if (!all) throw py::error_already_set();
+    if (PySequence_Fast_GET_SIZE(all.ptr()) != count)
+      throw py::value_error(std::string(op) + ": needs has " + std::to_string(PySequence_Fast_GET_SIZE(all.ptr())) +
+                            " entries, expected " + std::to_string(count));
+    bool* const to[] = {&x, &w, &b, &mean, &var};
+    for (Py_ssize_t i = 0; i < count; ++i) *to[i] = flag(PySequence_Fast_GET_ITEM(all.ptr(), i));
   }
 };
 
@@ -111,7 +121,7 @@ py::object layer_forward(py::handle x_, py::handle w_, py::handle b_, Index ndim
 }
 
 py::object layer_backward(py::handle g_, py::handle x_, py::handle mean_, py::handle rstd_, py::handle w_, Index ndim,
-                          const std::vector<bool>& needs_) {
+                          py::handle needs_) {
   const char* op = "layer_norm_backward";
   const View x = view(x_, op);
   const Rows s(op, x, ndim);
@@ -143,7 +153,7 @@ py::object rms_forward(py::handle x_, py::handle w_, Index ndim, double eps) {
 }
 
 py::object rms_backward(py::handle g_, py::handle x_, py::handle rstd_, py::handle w_, Index ndim,
-                        const std::vector<bool>& needs_) {
+                        py::handle needs_) {
   const char* op = "rms_norm_backward";
   const View x = view(x_, op);
   const Rows s(op, x, ndim);
@@ -197,7 +207,7 @@ py::object batch_forward(const char* op, bool relu, py::handle x_, py::handle w_
 
 // `shift` is null for batch norm without ReLU.
 py::object batch_backward(const char* op, py::handle g_, py::handle x_, py::handle mean_, py::handle rstd_,
-                          py::handle w_, const py::handle* shift_, const std::vector<bool>& needs_) {
+                          py::handle w_, const py::handle* shift_, py::handle needs_) {
   const View x = view(x_, op);
   const Channels c(op, x);
   const Needs needs(needs_, op, 3);
@@ -229,23 +239,22 @@ py::object batch_eval(py::handle x_, py::handle w_, py::handle b_, py::handle me
     using T = typename decltype(t)::value;
     batch_norm_eval(c.s, eps, in<T>(xp), in<T>(w), in<T>(b), in<T>(mean), in<T>(var), to<T>(y));
   });
-  return py::object(py::tuple(call.result())[0]);
+  return call.only();
 }
 
 py::object batch_eval_backward(py::handle g_, py::handle x_, py::handle w_, py::handle mean_, py::handle var_, double eps,
-                               const std::vector<bool>& needs) {
+                               py::handle needs_) {
   const char* op = "batch_norm_eval_backward";
   const View x = view(x_, op);
   const Channels c(op, x);
-  if (needs.size() != 5)
-    throw py::value_error(std::string(op) + ": needs has " + std::to_string(needs.size()) + " entries, expected 5");
+  const Needs needs(needs_, op, 5);
   NormCall call(op, x);
   const char *g = call.input("g", g_, c.all), *xp = call.input("x", x_, c.all),
              *w = call.optional("weight", w_, c.per_channel), *mean = call.input("mean", mean_, c.per_channel),
              *var = call.input("var", var_, c.per_channel);
-  char *gx = call.output(c.all, needs[0]), *gw = call.parameter(w_, c.per_channel, needs[1]),
-       *gb = call.parameter(w_, c.per_channel, needs[2]), *gmean = call.parameter(mean_, c.per_channel, needs[3]),
-       *gvar = call.parameter(var_, c.per_channel, needs[4]);
+  char *gx = call.output(c.all, needs.x), *gw = call.parameter(w_, c.per_channel, needs.w),
+       *gb = call.parameter(w_, c.per_channel, needs.b), *gmean = call.parameter(mean_, c.per_channel, needs.mean),
+       *gvar = call.parameter(var_, c.per_channel, needs.var);
   call.run(c.size(), [&](auto t) {
     using T = typename decltype(t)::value;
     batch_norm_eval_backward(c.s, eps, in<T>(g), in<T>(xp), in<T>(w), in<T>(mean), in<T>(var), to<T>(gx), to<T>(gw),
@@ -277,7 +286,7 @@ py::object group_forward(py::handle x_, py::handle w_, py::handle b_, Index grou
 }
 
 py::object group_backward(py::handle g_, py::handle x_, py::handle mean_, py::handle rstd_, py::handle w_, Index groups,
-                          const std::vector<bool>& needs_) {
+                          py::handle needs_) {
   const char* op = "group_norm_backward";
   const View x = view(x_, op);
   const Channels c(op, x);
@@ -298,36 +307,61 @@ py::object group_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
   return call.result();
 }
 
+Index whole(py::handle given) { return py::cast<Index>(given); }
+double number(py::handle given) { return py::cast<double>(given); }
+
+FAST_BINDING(layer_norm, 5, "x", "w", "b", "ndim", "eps") {
+  return layer_forward(a[0], a[1], a[2], whole(a[3]), number(a[4]));
+}
+FAST_BINDING(layer_norm_backward, 7, "g", "x", "mean", "rstd", "w", "ndim", "needs") {
+  return layer_backward(a[0], a[1], a[2], a[3], a[4], whole(a[5]), a[6]);
+}
+FAST_BINDING(rms_norm, 4, "x", "w", "ndim", "eps") {
+  return rms_forward(a[0], a[1], whole(a[2]), number(a[3]));
+}
+FAST_BINDING(rms_norm_backward, 6, "g", "x", "rstd", "w", "ndim", "needs") {
+  return rms_backward(a[0], a[1], a[2], a[3], whole(a[4]), a[5]);
+}
+FAST_BINDING(batch_norm, 4, "x", "w", "b", "eps") {
+  return batch_forward("batch_norm", false, a[0], a[1], a[2], number(a[3]));
+}
+FAST_BINDING(batch_norm_relu, 4, "x", "w", "b", "eps") {
+  return batch_forward("batch_norm_relu", true, a[0], a[1], a[2], number(a[3]));
+}
+FAST_BINDING(batch_norm_backward, 6, "g", "x", "mean", "rstd", "w", "needs") {
+  return batch_backward("batch_norm_backward", a[0], a[1], a[2], a[3], a[4], nullptr, a[5]);
+}
+FAST_BINDING(batch_norm_relu_backward, 7, "g", "x", "mean", "rstd", "w", "shift", "needs") {
+  return batch_backward("batch_norm_relu_backward", a[0], a[1], a[2], a[3], a[4], &a[5], a[6]);
+}
+FAST_BINDING(batch_norm_eval, 6, "x", "w", "b", "mean", "var", "eps") {
+  return batch_eval(a[0], a[1], a[2], a[3], a[4], number(a[5]));
+}
+FAST_BINDING(batch_norm_eval_backward, 7, "g", "x", "w", "mean", "var", "eps", "needs") {
+  return batch_eval_backward(a[0], a[1], a[2], a[3], a[4], number(a[5]), a[6]);
+}
+FAST_BINDING(group_norm, 5, "x", "w", "b", "groups", "eps") {
+  return group_forward(a[0], a[1], a[2], whole(a[3]), number(a[4]));
+}
+FAST_BINDING(group_norm_backward, 7, "g", "x", "mean", "rstd", "w", "groups", "needs") {
+  return group_backward(a[0], a[1], a[2], a[3], a[4], whole(a[5]), a[6]);
+}
+
 }  // namespace
 
 TG_BINDINGS(norm) {
-  using py::arg;
-  m.def("layer_norm", layer_forward, arg("x"), arg("w"), arg("b"), arg("ndim"), arg("eps"));
-  m.def("layer_norm_backward", layer_backward, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("ndim"),
-        arg("needs"));
-  m.def("rms_norm", rms_forward, arg("x"), arg("w"), arg("ndim"), arg("eps"));
-  m.def("rms_norm_backward", rms_backward, arg("g"), arg("x"), arg("rstd"), arg("w"), arg("ndim"), arg("needs"));
-  const auto batch = [&m](const char* op, bool relu) {
-    m.def(op, [op, relu](py::handle x, py::handle w, py::handle b, double eps) {
-      return batch_forward(op, relu, x, w, b, eps);
-    }, arg("x"), arg("w"), arg("b"), arg("eps"));
-  };
-  batch("batch_norm", false);
-  batch("batch_norm_relu", true);
-  m.def("batch_norm_backward", [](py::handle g, py::handle x, py::handle mean, py::handle rstd, py::handle w,
-                                  const std::vector<bool>& needs) {
-    return batch_backward("batch_norm_backward", g, x, mean, rstd, w, nullptr, needs);
-  }, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("needs"));
-  m.def("batch_norm_relu_backward", [](py::handle g, py::handle x, py::handle mean, py::handle rstd, py::handle w,
-                                       py::handle shift, const std::vector<bool>& needs) {
-    return batch_backward("batch_norm_relu_backward", g, x, mean, rstd, w, &shift, needs);
-  }, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("shift"), arg("needs"));
-  m.def("batch_norm_eval_backward", batch_eval_backward, arg("g"), arg("x"), arg("w"), arg("mean"), arg("var"),
-        arg("eps"), arg("needs"));
-  m.def("batch_norm_eval", batch_eval, arg("x"), arg("w"), arg("b"), arg("mean"), arg("var"), arg("eps"));
-  m.def("group_norm", group_forward, arg("x"), arg("w"), arg("b"), arg("groups"), arg("eps"));
-  m.def("group_norm_backward", group_backward, arg("g"), arg("x"), arg("mean"), arg("rstd"), arg("w"), arg("groups"),
-        arg("needs"));
+  add_fast(m, fast_layer_norm);
+  add_fast(m, fast_layer_norm_backward);
+  add_fast(m, fast_rms_norm);
+  add_fast(m, fast_rms_norm_backward);
+  add_fast(m, fast_batch_norm);
+  add_fast(m, fast_batch_norm_relu);
+  add_fast(m, fast_batch_norm_backward);
+  add_fast(m, fast_batch_norm_relu_backward);
+  add_fast(m, fast_batch_norm_eval);
+  add_fast(m, fast_batch_norm_eval_backward);
+  add_fast(m, fast_group_norm);
+  add_fast(m, fast_group_norm_backward);
 }
 
 }  // namespace tg

@@ -1,15 +1,19 @@
 // softmax and log_softmax along an axis, and their gradients.
 #include "../kernels/softmax.h"
 
+#include "../core/fastcall.h"
 #include "lines.h"
 
 namespace tg {
 namespace {
 
-int axis_of(const char* op, const View& x, Index dim) { return x.ndim == 0 && dim == 0 ? 0 : checked_axis(op, dim, x); }
+int axis_of(const char* op, const View& x, py::handle given) {
+  const Index dim = py::cast<Index>(given);
+  return x.ndim == 0 && dim == 0 ? 0 : checked_axis(op, dim, x);
+}
 
 template <class Kernel>
-py::object forward(const char* op, py::handle array, Index dim, Kernel kernel) {
+py::object forward(const char* op, py::handle array, py::handle dim, Kernel kernel) {
   const View x = view(array, op);
   const DType compute = float_compute(op, x);
   const Lines lines(x, axis_of(op, x, dim));
@@ -29,7 +33,7 @@ py::object forward(const char* op, py::handle array, Index dim, Kernel kernel) {
 }
 
 template <class Kernel>
-py::object backward(const char* op, py::handle gradient, py::handle output, Index dim, Kernel kernel) {
+py::object backward(const char* op, py::handle gradient, py::handle output, py::handle dim, Kernel kernel) {
   const View g = view(gradient, op), y = view(output, op);
   const DType compute = float_compute(op, y);
   require_shape(op, "g", g, y.shape_vector());
@@ -50,38 +54,29 @@ py::object backward(const char* op, py::handle gradient, py::handle output, Inde
   return y.dtype == compute ? out : ready_as(out, y.dtype);
 }
 
+FAST_BINDING(softmax, 2, "x", "dim") {
+  return forward("softmax", a[0], a[1], [](const SoftmaxShape& s, auto* from, auto* to) { softmax(s, from, to); });
+}
+FAST_BINDING(log_softmax, 2, "x", "dim") {
+  return forward("log_softmax", a[0], a[1],
+                 [](const SoftmaxShape& s, auto* from, auto* to) { log_softmax(s, from, to); });
+}
+FAST_BINDING(softmax_backward, 3, "g", "y", "dim") {
+  return backward("softmax_backward", a[0], a[1], a[2],
+                  [](const SoftmaxShape& s, auto* gp, auto* yp, auto* to) { softmax_backward(s, gp, yp, to); });
+}
+FAST_BINDING(log_softmax_backward, 3, "g", "y", "dim") {
+  return backward("log_softmax_backward", a[0], a[1], a[2],
+                  [](const SoftmaxShape& s, auto* gp, auto* yp, auto* to) { log_softmax_backward(s, gp, yp, to); });
+}
+
 }  // namespace
 
 TG_BINDINGS(softmax) {
-  m.def(
-      "softmax",
-      [](py::handle x, Index dim) {
-        return forward("softmax", x, dim, [](const SoftmaxShape& s, auto* from, auto* to) { softmax(s, from, to); });
-      },
-      py::arg("x"), py::arg("dim"));
-  m.def(
-      "log_softmax",
-      [](py::handle x, Index dim) {
-        return forward("log_softmax", x, dim,
-                       [](const SoftmaxShape& s, auto* from, auto* to) { log_softmax(s, from, to); });
-      },
-      py::arg("x"), py::arg("dim"));
-  m.def(
-      "softmax_backward",
-      [](py::handle g, py::handle y, Index dim) {
-        return backward("softmax_backward", g, y, dim, [](const SoftmaxShape& s, auto* gp, auto* yp, auto* to) {
-          softmax_backward(s, gp, yp, to);
-        });
-      },
-      py::arg("g"), py::arg("y"), py::arg("dim"));
-  m.def(
-      "log_softmax_backward",
-      [](py::handle g, py::handle y, Index dim) {
-        return backward("log_softmax_backward", g, y, dim, [](const SoftmaxShape& s, auto* gp, auto* yp, auto* to) {
-          log_softmax_backward(s, gp, yp, to);
-        });
-      },
-      py::arg("g"), py::arg("y"), py::arg("dim"));
+  add_fast(m, fast_softmax);
+  add_fast(m, fast_log_softmax);
+  add_fast(m, fast_softmax_backward);
+  add_fast(m, fast_log_softmax_backward);
 }
 
 }  // namespace tg

@@ -3,6 +3,8 @@
 //   gx_c = g (((1 - s) w_t + s / C * W) exp(x_c - lse) - s / C * w_c - (1 - s) w_t [c = t]),   W = sum_c w_c
 // The mean divides by the sum of w_t over the rows that are not ignored, with or without smoothing, as in PyTorch.
 // The probabilities are never stored: the forward pass keeps one number per row.
+// Of log-probabilities x, loss = -w_t x_t and gx_c = -g w_t [c = t]: one element per row is read, and the gradient is
+// zeros written once, with one element per row put in while the row is near.
 #include "loss.h"
 
 #include <algorithm>
@@ -100,6 +102,50 @@ void cross_entropy_backward(const CrossEntropy& c, const T* g, const T* x, const
   });
 }
 
+template <class T>
+void nll_loss(const CrossEntropy& c, const T* x, const T* weight, T* loss) {
+  const auto value = [&](Index r) {
+    const int64_t t = c.target[r];
+    return t == c.ignore_index ? 0.0 : -(weight ? double(weight[t]) : 1.0) * double(x[r * c.classes + t]);
+  };
+  const Index stretch = 2048;  // rows; each is a cache miss
+  if (c.reduction == Reduction::none) {
+    parallel_for(c.rows, stretch, [&](Index first, Index last) {
+      for (Index r = first; r < last; ++r) loss[r] = T(value(r));
+    });
+    return;
+  }
+  std::vector<double> parts(size_t((c.rows + stretch - 1) / stretch));
+  parallel_for(c.rows, stretch, [&](Index first, Index last) {
+    double sum = 0;
+    for (Index r = first; r < last; ++r) sum += value(r);
+    parts[size_t(first / stretch)] = sum;
+  });
+  double total = 0;
+  for (const double part : parts) total += part;
+  loss[0] = T(c.reduction == Reduction::sum ? total : total / divisor(c, weight));
+}
+
+template <class T>
+void nll_loss_backward(const CrossEntropy& c, const T* g, const T* weight, T* gx) {
+  const double scale = c.reduction == Reduction::mean ? 1 / divisor(c, weight) : 1;
+  parallel_for(c.rows, std::max<Index>(1, kPiece / std::max<Index>(1, c.classes)), [&](Index first, Index last) {
+    std::fill(gx + first * c.classes, gx + last * c.classes, T(0));
+    for (Index r = first; r < last; ++r) {
+      const int64_t t = c.target[r];
+      if (t == c.ignore_index) continue;
+      const double up = double(g[c.reduction == Reduction::none ? r : 0]) * scale;
+      gx[r * c.classes + t] = T(-up * (weight ? double(weight[t]) : 1.0));
+    }
+  });
+}
+
+#define TG_NLL(T)                                                                  \
+  template void nll_loss(const CrossEntropy&, const T*, const T*, T*);             \
+  template void nll_loss_backward(const CrossEntropy&, const T*, const T*, T*);
+TG_NLL(float)
+TG_NLL(double)
+#undef TG_NLL
 template void cross_entropy(const CrossEntropy&, const float*, const float*, float*, float*);
 template void cross_entropy_backward(const CrossEntropy&, const float*, const float*, const float*, const float*, float*);
 template void cross_entropy(const CrossEntropy&, const double*, const double*, double*, double*);

@@ -1,4 +1,4 @@
-// Cross-entropy from logits (rows, classes), contiguous, with integer targets.
+// Losses of (rows, classes), contiguous, with integer targets: cross-entropy from logits, and from log-probabilities.
 #pragma once
 
 #include "../core/dtype.h"
@@ -22,5 +22,12 @@ void cross_entropy(const CrossEntropy& c, const T* x, const T* weight, T* loss, 
 // g: the gradient of the loss, shaped like it.
 template <class T>
 void cross_entropy_backward(const CrossEntropy& c, const T* g, const T* x, const T* weight, const T* lse, T* gx);
+
+// The negative log-likelihood of log-probabilities x, and its gradient, which does not depend on x. `label_smoothing` is
+// not read.
+template <class T>
+void nll_loss(const CrossEntropy& c, const T* x, const T* weight, T* loss);
+template <class T>
+void nll_loss_backward(const CrossEntropy& c, const T* g, const T* weight, T* gx);
 
 }  // namespace tg

@@ -3,24 +3,33 @@
 
 namespace tape {
 
-// collect(params, dtype) -> (arrays, gradients); None unless all are NumPy arrays of that dtype and have a gradient.
+// Whether an array is of this type and dtype; -1 with an error set.
+static int fits(PyObject* array, PyObject* kind, PyObject* dtype) {
+  if (!array || reinterpret_cast<PyObject*>(Py_TYPE(array)) != kind) return 0;
+  if (PyArray_CheckExact(array) && PyArray_DescrCheck(dtype)) {
+    PyArray_Descr* own = PyArray_DESCR(as_array(array));
+    return reinterpret_cast<PyObject*>(own) == dtype || PyArray_EquivTypes(own, reinterpret_cast<PyArray_Descr*>(dtype));
+  }
+  Ref own(PyObject_GetAttrString(array, "dtype"));
+  return own ? PyObject_RichCompareBool(own.get(), dtype, Py_EQ) : -1;
+}
+
+// collect(params, kind, dtype) -> (arrays, gradients); None unless all are arrays of that type and dtype and have a
+// gradient.
 PyObject* collect(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2 || !PyList_Check(args[0])) return PyErr_Format(PyExc_TypeError, "collect: expected (list, dtype)");
+  if (count != 3 || !PyList_Check(args[0])) return PyErr_Format(PyExc_TypeError, "collect: expected (list, type, dtype)");
   const Py_ssize_t n = PyList_GET_SIZE(args[0]);
   Ref arrays(PyList_New(n)), grads(PyList_New(n));
   if (!arrays || !grads) return nullptr;
-  const auto fits = [&](PyObject* array) {
-    if (!array || !PyArray_CheckExact(array)) return false;
-    PyArray_Descr* dtype = PyArray_DESCR(as_array(array));
-    return reinterpret_cast<PyObject*>(dtype) == args[1] ||
-           (PyArray_DescrCheck(args[1]) && PyArray_EquivTypes(dtype, reinterpret_cast<PyArray_Descr*>(args[1])));
-  };
   for (Py_ssize_t i = 0; i < n; ++i) {
     PyObject* p = PyList_GET_ITEM(args[0], i);
     PyObject* g = is_tensor(p) ? as_tensor(p)->f[TensorObject::kGrad] : nullptr;
     if (!g || !is_tensor(g)) Py_RETURN_NONE;
     PyObject *array = as_tensor(p)->f[TensorObject::kData], *grad = as_tensor(g)->f[TensorObject::kData];
-    if (!fits(array) || !fits(grad)) Py_RETURN_NONE;
+    int fit = fits(array, args[1], args[2]);
+    if (fit > 0) fit = fits(grad, args[1], args[2]);
+    if (fit < 0) return nullptr;
+    if (!fit) Py_RETURN_NONE;
     Py_INCREF(array);
     PyList_SET_ITEM(arrays.get(), i, array);
     Py_INCREF(grad);

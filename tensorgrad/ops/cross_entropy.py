@@ -181,6 +181,110 @@ cross_entropy_backward = op(
 )
 
 
+# --- of log-probabilities
+
+
+def _nll_infer(x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str) -> Spec:
+    require_float("nll_loss", x)
+    if x.ndim != 2 or target.shape != x.shape[:1]:
+        raise ShapeError(
+            f"nll_loss: log-probabilities of shape {tuple(x.shape)} and targets of {tuple(target.shape)} do not fit; "
+            "expected (n, classes) and (n,)."
+        )
+    if target.dtype != _INT64:
+        raise DTypeError(f"nll_loss: targets are class indices in int64, got {target.dtype.name}.")
+    if w is not None:
+        require_same_dtype("nll_loss", x, weight=w)
+        if w.shape != x.shape[1:]:
+            raise ShapeError(f"nll_loss: weight has shape {tuple(w.shape)}, expected ({x.shape[1]},).")
+    return Spec(x.shape[:1] if reduction == "none" else (), x.dtype)
+
+
+def _nll_define(F: Any, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str) -> Any:
+    rows, dtype = (x.shape[0],), np_dtype(x)
+    kept = statistic_dtype(dtype)
+    valid, index = _valid(F, target, ignore_index, kept)
+    chosen = fitted(F, reshaped(F, F.gather(x, reshaped(F, index, (*rows, 1)), dim=1), rows), kept)
+    row_weight = _weight_of_rows(F, None if w is None else fitted(F, w, kept), index, valid)
+    # chosen, not multiplied: an ignored row may hold an infinity
+    losses = F.where(F.ne(target, ignore_index), F.neg(F.mul(chosen, row_weight)), 0.0)
+    if reduction == "none":
+        return fitted(F, losses, dtype)
+    total = F.sum(losses, dim=(0,), keepdim=False)
+    if reduction == "mean":
+        total = F.div(total, F.sum(row_weight, dim=(0,), keepdim=False))
+    return fitted(F, total, dtype)
+
+
+def _nll_rule(F: Any, g: Any, x: Any, target: Any, w: Any, *, needs: Any, **how: Any) -> tuple[Any, ...]:
+    if needs[2]:
+        raise DTypeError("nll_loss: the class weights can't require grad; detach() them.")
+    return F.nll_loss_backward(g, target, w, classes=x.shape[1], **how), None, None
+
+
+def _nll_samples() -> list[Sample]:
+    def how(**changed: Any) -> dict[str, Any]:
+        return {"ignore_index": -100, "reduction": "mean"} | changed
+
+    return [
+        Sample((Arg((3, 4)), _i(1, 0, 3), None), how(), name="mean"),
+        Sample((Arg((3, 4), layout="T"), _i(1, -100, 3), None), how(reduction="none"), name="ignored"),
+        Sample((Arg((3, 4)), _i(1, 2, 3), None), how(ignore_index=2, reduction="sum"), name="sum"),
+        Sample((Arg((3, 4)), _i(1, 0, 3), Arg((4,), 0.5, 2.0)), how(), False, "weighted"),
+    ]
+
+
+nll_loss_op = op(
+    "nll_loss",
+    infer=_nll_infer,
+    define=_nll_define,
+    rule=_nll_rule,
+    keeps=("target", "w"),
+    samples=_nll_samples,
+    doc="``-x[target]`` of each row, weighted and reduced.",
+)
+
+
+def _nll_backward_infer(g: Any, target: Any, w: Any, *, classes: int, ignore_index: int, reduction: str) -> Spec:
+    return Spec((target.shape[0], classes), g.dtype)
+
+
+def _nll_backward_define(
+    F: Any, g: Any, target: Any, w: Any, *, classes: int, ignore_index: int, reduction: str
+) -> Any:
+    rows, dtype = target.shape[0], np_dtype(g)
+    kept = statistic_dtype(dtype)
+    g = fitted(F, g, kept)
+    valid, index = _valid(F, target, ignore_index, kept)
+    row_weight = _weight_of_rows(F, None if w is None else fitted(F, w, kept), index, valid)
+    if reduction == "mean":
+        g = F.div(g, F.sum(row_weight, dim=(0,), keepdim=False))
+    put = reshaped(F, F.where(F.ne(target, ignore_index), F.neg(F.mul(row_weight, g)), 0.0), (rows, 1))
+    zeros = F.zeros_as(put, shape=(rows, classes))
+    return fitted(F, F.scatter_add(zeros, reshaped(F, index, (rows, 1)), put, dim=1), dtype)
+
+
+nll_loss_backward = op(
+    "nll_loss_backward",
+    infer=_nll_backward_infer,
+    define=_nll_backward_define,
+    samples=lambda: [
+        Sample(
+            (g, _i(1, -100, 3), w),
+            {"classes": 4, "ignore_index": -100, "reduction": reduction},
+            w is None,
+            reduction,
+        )
+        for g, w, reduction in (
+            (Arg(()), None, "mean"),
+            (Arg((3,)), None, "none"),
+            (Arg(()), Arg((4,), 0.5, 2.0), "sum"),
+        )
+    ],
+    doc="The gradient of ``nll_loss`` in the log-probabilities: the gradient of each loss at the place of its class.",
+)
+
+
 # --- the public functions
 
 
@@ -283,21 +387,8 @@ def nll_loss(
     if target.dtype.name != "int64":
         raise DTypeError(f"nll_loss: class indices must be int64, got {target.dtype}. Use target.long().")
     x, classes, shape = _as_rows("nll_loss", input, target)
-    require_float("nll_loss", x._data)
-    if weight is not None:
-        require_same_dtype("nll_loss", x._data, weight=weight._data)
-    counts = pw.ne(classes, int(ignore_index))
-    index = pw.where(counts, classes, 0)
-    _check_classes("nll_loss", index, x.shape[1])
-    rows = x.shape[0]
-    chosen = shaped(recorded.gather(x, shaped(index, (rows, 1)), dim=1), (rows,))
-    valid = recorded.cast(counts, dtype=x._data.dtype)
-    weights = valid if weight is None else pw.mul(recorded.index_select(weight, index, dim=0), valid)
-    losses = pw.neg(pw.where(counts, pw.mul(chosen, weights), 0.0))
-    if reduction == "none":
-        return shaped(losses, shape)
-    total = losses.sum()
-    return pw.div(total, weights.sum()) if reduction == "mean" else total
+    loss = nll_loss_op(x, classes, weight, ignore_index=int(ignore_index), reduction=reduction)
+    return shaped(loss, shape) if reduction == "none" else loss
 
 
 def _check_classes(name: str, index: Any, classes: int) -> None:

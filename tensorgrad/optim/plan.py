@@ -50,8 +50,8 @@ class Bucket:
     def arrays(self) -> tuple[list[Any], list[Any]] | None:
         """The parameters' and the gradients' arrays; None if they are no longer what the bucket was made for."""
         dtype, kind = self.dtype, self.kind
-        if native is not None and kind is np.ndarray:
-            found: tuple[list[Any], list[Any]] | None = native.collect(self.params, dtype)
+        if native is not None:
+            found: tuple[list[Any], list[Any]] | None = native.collect(self.params, kind, dtype)
             return found
         params, grads = [], []
         for p in self.params:
