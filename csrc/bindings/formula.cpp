@@ -106,18 +106,36 @@ class Call {
       else fresh.push_back(std::move(made));
     }
     Local<Number, 16> numbers(program.numbers().size());
-    std::copy(program.numbers().begin(), program.numbers().end(), numbers.data());
-    for (const auto& each : program.python_numbers()) numbers[each.at] = number_of(args_[each.input], each.type);
-    for (int i = 0; i < inputs; ++i) {
-      const int at = program.number_of_scalar_input(i);
-      if (at >= 0) std::memcpy(numbers[at].bytes, PyArray_DATA(as_array(args_[i])), PyArray_ITEMSIZE(as_array(args_[i])));
-    }
-    execute(program, numbers.data(), targets.data(), defer);
+    fill_numbers(program, numbers.data());
+    over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
+      formula::run(program, numbers.data(), operands, ndim, shape, defer);
+    });
     if (given_.empty()) return outputs == 1 ? std::move(single) : tuple_of(fresh);
     for (int i = 0; i < outputs; ++i) {
       if (targets[i] != given_[i] && PyArray_CopyInto(given_[i], targets[i]) < 0) throw py::error_already_set();
     }
     return out_;
+  }
+
+  // The sum of all elements of the result, or their mean, as a 0-d array; None for what is summed elsewhere: results
+  // that are no float or double, or no array at all.
+  py::object reduced(bool mean) {
+    find_shape();
+    const Program& program = find_program();
+    const DType dtype = program.output_dtype(0);
+    if (program.output_count() != 1 || !ndim_ || (dtype != DType::Float32 && dtype != DType::Float64)) return py::none();
+    Local<Number, 16> numbers(program.numbers().size());
+    fill_numbers(program, numbers.data());
+    double total = 0;
+    const Index count = over_operands(program, static_cast<int>(count_), nullptr,
+                                      [&](const Operand* operands, int ndim, const Index* shape) {
+                                        total = formula::sum(program, numbers.data(), operands, ndim, shape);
+                                      });
+    if (mean) total /= static_cast<double>(count);
+    py::object made = empty(dtype, Shape{});
+    if (dtype == DType::Float64) *data_of<double>(made) = total;
+    else *data_of<float>(made) = static_cast<float>(total);
+    return made;
   }
 
  private:
@@ -350,9 +368,21 @@ class Call {
     return {low, high};
   }
 
-  void execute(const Program& program, Number* numbers, PyArrayObject** targets, bool defer) {
-    const int inputs = static_cast<int>(count_), outputs = program.output_count();
-    Local<Operand, 16> operands(static_cast<std::size_t>(inputs + outputs));
+  void fill_numbers(const Program& program, Number* numbers) {
+    std::copy(program.numbers().begin(), program.numbers().end(), numbers);
+    for (const auto& each : program.python_numbers()) numbers[each.at] = number_of(args_[each.input], each.type);
+    for (int i = 0; i < static_cast<int>(count_); ++i) {
+      const int at = program.number_of_scalar_input(i);
+      if (at >= 0) std::memcpy(numbers[at].bytes, PyArray_DATA(as_array(args_[i])), PyArray_ITEMSIZE(as_array(args_[i])));
+    }
+  }
+
+  // work(operands, ndim, shape) over the first `ports` of inputs and outputs, without the interpreter's lock where there
+  // is much to do. Returns the number of elements.
+  template <class Work>
+  Index over_operands(const Program& program, int ports, PyArrayObject** targets, Work work) {
+    const int inputs = static_cast<int>(count_);
+    Local<Operand, 16> operands(static_cast<std::size_t>(ports));
     Index total = 1;
     for (int d = 0; d < ndim_; ++d) total *= shape_[d];
     const auto array_of = [&](int i) { return i < inputs ? as_array(args_[i]) : targets[i - inputs]; };
@@ -361,24 +391,25 @@ class Call {
     };
     const auto run_over = [&](int ndim, const Index* shape) {
       MaybeRelease unlock(total * (program.work() + 1));
-      formula::run(program, numbers, operands.data(), ndim, shape, defer);
+      work(operands.data(), ndim, shape);
+      return total;
     };
     if (simple_ || ndim_ == 0) {
-      for (int i = 0; i < inputs + outputs; ++i) {
+      for (int i = 0; i < ports; ++i) {
         if (program.port(i).varies) describe(i, nullptr);
       }
       return run_over(1, &total);
     }
-    Layout layout(shape_, ndim_, inputs + outputs);
-    for (int i = 0; i < inputs + outputs; ++i) {
+    Layout layout(shape_, ndim_, ports);
+    for (int i = 0; i < ports; ++i) {
       if (program.port(i).varies) layout.place(i, PyArray_SHAPE(array_of(i)), PyArray_STRIDES(array_of(i)), PyArray_NDIM(array_of(i)));
     }
     if (moved_ || !given_.empty()) layout.order_by(inputs);
     layout.collapse();
-    for (int i = 0; i < inputs + outputs; ++i) {
+    for (int i = 0; i < ports; ++i) {
       if (program.port(i).varies) describe(i, layout.strides(i, program.port(i).item_size));
     }
-    run_over(layout.ndim(), layout.shape());
+    return run_over(layout.ndim(), layout.shape());
   }
 
   FormulaObject* self_;
@@ -397,18 +428,27 @@ class Call {
 PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t flags, PyObject* names) {
   auto* self = reinterpret_cast<FormulaObject*>(callable);
   const auto count = static_cast<std::size_t>(PyVectorcall_NARGS(flags));
-  PyObject* out = nullptr;
+  PyObject *out = nullptr, *reduction = nullptr;
   if (names) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
-      PyObject* name = PyTuple_GET_ITEM(names, i);
-      if (PyUnicode_CompareWithASCIIString(name, "out") != 0) {
-        PyErr_Format(PyExc_TypeError, "%U: unknown keyword %R; the only one is out", self->name, name);
+      PyObject *name = PyTuple_GET_ITEM(names, i), *value = args[count + static_cast<std::size_t>(i)];
+      if (PyUnicode_CompareWithASCIIString(name, "out") == 0) {
+        out = value;
+      } else if (PyUnicode_CompareWithASCIIString(name, "reduction") == 0) {
+        reduction = value;
+      } else {
+        PyErr_Format(PyExc_TypeError, "%U: unknown keyword %R; valid: out, reduction", self->name, name);
         return nullptr;
       }
-      out = args[count + static_cast<std::size_t>(i)];
     }
   }
-  return guarded([&] { return Call(self, args, count, out).run().release().ptr(); });
+  if (!reduction) return guarded([&] { return Call(self, args, count, out).run().release().ptr(); });
+  const bool mean = PyUnicode_Check(reduction) && PyUnicode_CompareWithASCIIString(reduction, "mean") == 0;
+  if (out || !(mean || (PyUnicode_Check(reduction) && PyUnicode_CompareWithASCIIString(reduction, "sum") == 0))) {
+    PyErr_Format(PyExc_ValueError, "%U: reduction is %R; valid: 'mean' and 'sum', without out", self->name, reduction);
+    return nullptr;
+  }
+  return guarded([&] { return Call(self, args, count, nullptr).reduced(mean).release().ptr(); });
 }
 
 PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {

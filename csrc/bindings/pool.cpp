@@ -1,10 +1,8 @@
 // max, mean and adaptive pools with their gradients.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <optional>
 
 #include "../core/bind.h"
+#include "../core/fastcall.h"
 #include "../kernels/pool.h"
 #include "gemm_arrays.h"
 
@@ -12,6 +10,20 @@ namespace tg {
 namespace {
 
 using Attribute = std::vector<Index>;
+
+Attribute numbers(py::handle given) {
+  const py::object all = py::reinterpret_steal<py::object>(PySequence_Fast(given.ptr(), "expected a sequence of integers"));
+  if (!all) throw py::error_already_set();
+  Attribute values(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(all.ptr())));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = py::cast<Index>(py::handle(PySequence_Fast_GET_ITEM(all.ptr(), static_cast<Py_ssize_t>(i))));
+  return values;
+}
+
+std::optional<Index> number_or_none(py::handle given) {
+  if (given.is_none()) return std::nullopt;
+  return py::cast<Index>(given);
+}
 
 constexpr Index kMostExtent = Index(1) << 31;
 
@@ -217,20 +229,32 @@ py::object bind_adaptive_avg_pool_backward(py::handle g, const Attribute& input_
   return mean_backward(what, plan, adaptive_windows(plan.pool.in, plan.pool.out), 0, g);
 }
 
+FAST_BINDING(max_pool, 6, "x", "kernel", "stride", "padding", "dilation", "ceil_mode") {
+  return bind_max_pool(a[0], numbers(a[1]), numbers(a[2]), numbers(a[3]), numbers(a[4]), flag(a[5]));
+}
+FAST_BINDING(adaptive_max_pool, 2, "x", "output_size") { return bind_adaptive_max_pool(a[0], numbers(a[1])); }
+FAST_BINDING(max_pool_backward, 3, "g", "indices", "input_shape") {
+  return bind_max_pool_backward(a[0], a[1], numbers(a[2]));
+}
+FAST_BINDING(avg_pool, 7, "x", "kernel", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override") {
+  return bind_avg_pool(a[0], numbers(a[1]), numbers(a[2]), numbers(a[3]), flag(a[4]), flag(a[5]), number_or_none(a[6]));
+}
+FAST_BINDING(avg_pool_backward, 8, "g", "input_shape", "kernel", "stride", "padding", "ceil_mode", "count_include_pad",
+             "divisor_override") {
+  return bind_avg_pool_backward(a[0], numbers(a[1]), numbers(a[2]), numbers(a[3]), numbers(a[4]), flag(a[5]), flag(a[6]),
+                                number_or_none(a[7]));
+}
+FAST_BINDING(adaptive_avg_pool, 2, "x", "output_size") { return bind_adaptive_avg_pool(a[0], numbers(a[1])); }
+FAST_BINDING(adaptive_avg_pool_backward, 2, "g", "input_shape") {
+  return bind_adaptive_avg_pool_backward(a[0], numbers(a[1]));
+}
+
 }  // namespace
 
 TG_BINDINGS(pool) {
-  using py::arg;
-  m.def("max_pool", &bind_max_pool, arg("x"), py::kw_only(), arg("kernel"), arg("stride"), arg("padding"),
-        arg("dilation"), arg("ceil_mode"));
-  m.def("adaptive_max_pool", &bind_adaptive_max_pool, arg("x"), py::kw_only(), arg("output_size"));
-  m.def("max_pool_backward", &bind_max_pool_backward, arg("g"), arg("indices"), py::kw_only(), arg("input_shape"));
-  m.def("avg_pool", &bind_avg_pool, arg("x"), py::kw_only(), arg("kernel"), arg("stride"), arg("padding"),
-        arg("ceil_mode"), arg("count_include_pad"), arg("divisor_override"));
-  m.def("avg_pool_backward", &bind_avg_pool_backward, arg("g"), py::kw_only(), arg("input_shape"), arg("kernel"),
-        arg("stride"), arg("padding"), arg("ceil_mode"), arg("count_include_pad"), arg("divisor_override"));
-  m.def("adaptive_avg_pool", &bind_adaptive_avg_pool, arg("x"), py::kw_only(), arg("output_size"));
-  m.def("adaptive_avg_pool_backward", &bind_adaptive_avg_pool_backward, arg("g"), py::kw_only(), arg("input_shape"));
+  for (PyMethodDef* one : {&fast_max_pool, &fast_adaptive_max_pool, &fast_max_pool_backward, &fast_avg_pool,
+                           &fast_avg_pool_backward, &fast_adaptive_avg_pool, &fast_adaptive_avg_pool_backward})
+    add_fast(m, *one);
 }
 
 }  // namespace tg

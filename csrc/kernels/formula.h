@@ -126,5 +126,8 @@ struct Operand {
 // results are stored after a block's last loop, so that an output may be the same memory as an input.
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer);
 
+// The sum of the only output, which is float or double, over `shape`; of the operands only the inputs.
+double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape);
+
 }  // namespace formula
 }  // namespace tg

@@ -1,9 +1,11 @@
 // Walks the blocks of a formula. See formula.h.
 #include <algorithm>
+#include <vector>
 
 #include "../core/allocator.h"
 #include "../core/parallel.h"
 #include "formula.h"
+#include "reduce_lanes.h"
 
 namespace tg {
 namespace formula {
@@ -56,7 +58,23 @@ class Runner {
   void run() {
     if (total_ == 0) return;
     prologue();
-    parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last); });
+    parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last, nullptr); });
+  }
+
+  // Nothing is stored: blocks are summed where they were computed, in their own type and then in double, and stretches in
+  // the order of the elements.
+  double sum() {
+    if (total_ == 0) return 0;
+    prologue();
+    std::vector<double> parts(static_cast<std::size_t>((total_ + kStretch - 1) / kStretch));
+    parallel_for(total_, kStretch, [&](Index first, Index last) {
+      double part = 0;  // not in the vector: threads would take its cache lines from each other block by block
+      stretch(first, last, &part);
+      parts[static_cast<std::size_t>(first / kStretch)] = part;
+    });
+    double total = 0;
+    for (const double part : parts) total += part;
+    return total;
   }
 
  private:
@@ -73,7 +91,8 @@ class Runner {
     for (std::size_t i = 0; i < p_.number_slots_.size(); ++i) slots[p_.number_slots_[i]] = numbers_ + i;
   }
 
-  void stretch(Index first, Index last) const {
+  // With `sum` the results are added to it and go nowhere else.
+  void stretch(Index first, Index last, double* sum) const {
     const Index longest = std::min<Index>(p_.block_, (last - first + 63) / 64 * 64);
     char* memory = workspace().at_least(slot_bytes() + static_cast<std::size_t>(p_.bytes_per_element_ * longest));
     void** slots = reinterpret_cast<void**>(memory);
@@ -85,20 +104,24 @@ class Runner {
     for (Index i = first; i < last;) {
       Index n = std::min(longest, last - i);
       if (by_rows_) n = std::min(n, inner_ - i % inner_);
-      block(i, n, slots, buffers, longest);
+      block(i, n, slots, buffers, longest, sum);
       i += n;
     }
   }
 
-  void block(Index first, Index n, void** slots, char* buffers, Index longest) const {
+  void block(Index first, Index n, void** slots, char* buffers, Index longest, double* sum) const {
     Index at[kMaxDims];
     bool located = false;
     const int inputs = p_.input_count();
     for (int i = 0; i < ports_; ++i) {
       const Program::Port& port = p_.ports_[i];
       if (!port.varies) continue;
-      const Operand& operand = operands_[i];
       const bool output = i >= inputs;
+      if (output && sum) {
+        slots[i] = buffers + port.staging * longest;
+        continue;
+      }
+      const Operand& operand = operands_[i];
       const bool whole = operand.strides == nullptr;
       if (!whole && !located) {
         locate(first, at);
@@ -114,6 +137,11 @@ class Runner {
       if (!output) move(operand, port, here, at, n, static_cast<char*>(slots[i]), true);
     }
     for (const Step& s : p_.body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+    if (sum) {
+      const bool wide = p_.ports_[inputs].dtype == DType::Float64;
+      *sum += wide ? sum_long(static_cast<double*>(slots[inputs]), n) : sum_long(static_cast<float*>(slots[inputs]), n);
+      return;
+    }
     for (int i = inputs; i < ports_; ++i) {
       const Program::Port& port = p_.ports_[i];
       char* staged = buffers + port.staging * longest;
@@ -179,6 +207,10 @@ class Runner {
 
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer) {
   Runner(program, numbers, operands, ndim, shape, defer).run();
+}
+
+double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape) {
+  return Runner(program, numbers, inputs, ndim, shape, false).sum();
 }
 
 }  // namespace formula

@@ -9,25 +9,40 @@
 
 namespace tg {
 
-inline Wide<float>::Vector exp_wide(Wide<float>::Vector x) {
+// N vectors side by side, step by step: one exponential is a chain of 15 operations, and a core looks ahead over less than
+// two of them where they stand one after the other.
+template <int N>
+inline void exp_each(Wide<float>::Vector (&x)[N]) {
   using V = Wide<float>::Vector;
   using I = Wide<float>::Mask;
   const V low = Wide<float>::fill(-104.0f), high = Wide<float>::fill(89.0f);
-  x = x < low ? low : x;
-  x = x > high ? high : x;
-  const V t = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded quotient
-  const V k = t - 12582912.0f;
-  V r = x - k * 0.693359375f;
-  r = r + k * 2.12194440e-4f;
-  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const I n = (I)t - 0x4B400000;  // k as an integer
-  const I n1 = n >> 1, n2 = n - n1;  // in two halves, so that subnormal results and the largest ones come out
-  return p * (V)((n1 + 127) << 23) * (V)((n2 + 127) << 23);
+  V t[N], p[N];
+  const auto each = [](auto step) {
+    for (int i = 0; i < N; ++i) step(i);
+  };
+  each([&](int i) { x[i] = x[i] < low ? low : x[i]; });
+  each([&](int i) { x[i] = x[i] > high ? high : x[i]; });
+  each([&](int i) { t[i] = x[i] * 1.44269504088896341f + 12582912.0f; });  // 1.5 * 2^23: low bits are the rounded quotient
+  each([&](int i) { p[i] = t[i] - 12582912.0f; });
+  each([&](int i) { x[i] = x[i] - p[i] * 0.693359375f; });
+  each([&](int i) { x[i] = x[i] + p[i] * 2.12194440e-4f; });
+  each([&](int i) { p[i] = x[i] * 1.9875691500e-4f + 1.3981999507e-3f; });
+  each([&](int i) { p[i] = p[i] * x[i] + 8.3334519073e-3f; });
+  each([&](int i) { p[i] = p[i] * x[i] + 4.1665795894e-2f; });
+  each([&](int i) { p[i] = p[i] * x[i] + 1.6666665459e-1f; });
+  each([&](int i) { p[i] = p[i] * x[i] + 5.0000001201e-1f; });
+  each([&](int i) { p[i] = p[i] * (x[i] * x[i]) + x[i] + 1.0f; });
+  each([&](int i) {
+    const I n = (I)t[i] - 0x4B400000;  // the quotient as an integer
+    const I n1 = n >> 1, n2 = n - n1;  // in two halves, so that subnormal results and the largest ones come out
+    x[i] = p[i] * (V)((n1 + 127) << 23) * (V)((n2 + 127) << 23);
+  });
+}
+
+inline Wide<float>::Vector exp_wide(Wide<float>::Vector x) {
+  Wide<float>::Vector one[1] = {x};
+  exp_each(one);
+  return one[0];
 }
 
 inline Wide<double>::Vector exp_wide(Wide<double>::Vector x) {
@@ -61,74 +76,72 @@ inline Wide<double>::Vector exp_wide(Wide<double>::Vector x) {
   return huge ? Wide<double>::fill(std::numeric_limits<double>::infinity()) : e;
 }
 
+template <int N>
+inline void exp_each(Wide<double>::Vector (&x)[N]) {
+  for (auto& one : x) one = exp_wide(one);
+}
+
 // One value by the same arithmetic, so that a tail has the bits a full vector would give it.
 template <class T>
 inline T exp_one(T x) {
   return exp_wide(Wide<T>::fill(x))[0];
 }
 
-// Sum of exp(x - shift); `keep(i, vector)` sees the exponentials of every full vector or, padded, of the tail.
-template <class T>
-inline T sum_exp(const T* x, Index n, T shift) {
+// The sum of exp(x - shift); with Keep, y becomes exp(x - shift). y may not be x: the end of a run is read twice.
+template <bool Keep, class T>
+inline T exp_and_sum(T* y, const T* x, Index n, T shift) {
   using W = Wide<T>;
+  constexpr int side = 4;
   const auto s = W::fill(shift);
-  typename W::Vector a{}, b{};
+  typename W::Vector sum[side] = {};
+  const auto keep = [&](Index at, typename W::Vector e) {
+    if constexpr (Keep) W::store(y + at, e);
+  };
   Index i = 0;
-  for (; i + 2 * W::lanes <= n; i += 2 * W::lanes) {
-    a += exp_wide(W::load(x + i) - s);
-    b += exp_wide(W::load(x + i + W::lanes) - s);
-  }
-  if (n >= W::lanes) {
-    for (; i + W::lanes <= n; i += W::lanes) a += exp_wide(W::load(x + i) - s);
-    if (i < n) b += last_lanes<T>(exp_wide(W::load(x + n - W::lanes) - s), n - i);
-    return sum_lanes(a + b);
-  }
-  for (; i < n; i += W::lanes) {
-    const Index left = n - i < W::lanes ? n - i : W::lanes;
-    alignas(64) T pad[W::lanes];
-    for (Index l = 0; l < W::lanes; ++l) pad[l] = l < left ? x[i + l] : -std::numeric_limits<T>::infinity();
-    a += exp_wide(W::load(pad) - s);
-  }
-  return sum_lanes(a + b);
-}
-
-// y = exp(x - shift), and their sum. y may not be x: the end of a run is read twice.
-template <class T>
-inline T exp_run(T* y, const T* x, Index n, T shift) {
-  using W = Wide<T>;
-  const auto s = W::fill(shift);
-  typename W::Vector a{}, b{};
-  Index i = 0;
-  for (; i + 2 * W::lanes <= n; i += 2 * W::lanes) {
-    const auto e = exp_wide(W::load(x + i) - s), f = exp_wide(W::load(x + i + W::lanes) - s);
-    W::store(y + i, e);
-    W::store(y + i + W::lanes, f);
-    a += e;
-    b += f;
+  for (; i + side * W::lanes <= n; i += side * W::lanes) {
+    typename W::Vector e[side];
+    for (int k = 0; k < side; ++k) e[k] = W::load(x + i + k * W::lanes) - s;
+    exp_each(e);
+    for (int k = 0; k < side; ++k) {
+      keep(i + k * W::lanes, e[k]);
+      sum[k] += e[k];
+    }
   }
   if (n >= W::lanes) {
     for (; i + W::lanes <= n; i += W::lanes) {
       const auto e = exp_wide(W::load(x + i) - s);
-      W::store(y + i, e);
-      a += e;
+      keep(i, e);
+      sum[0] += e;
     }
     if (i < n) {
       const auto e = exp_wide(W::load(x + n - W::lanes) - s);
-      W::store(y + n - W::lanes, e);
-      b += last_lanes<T>(e, n - i);
+      keep(n - W::lanes, e);
+      sum[1] += last_lanes<T>(e, n - i);
     }
-    return sum_lanes(a + b);
+    return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
   }
   for (; i < n; i += W::lanes) {
     const Index left = n - i < W::lanes ? n - i : W::lanes;
     alignas(64) T pad[W::lanes];
     for (Index l = 0; l < W::lanes; ++l) pad[l] = l < left ? x[i + l] : -std::numeric_limits<T>::infinity();
     const auto e = exp_wide(W::load(pad) - s);
-    W::store(pad, e);
-    for (Index l = 0; l < left; ++l) y[i + l] = pad[l];
-    a += e;
+    if constexpr (Keep) {
+      W::store(pad, e);
+      for (Index l = 0; l < left; ++l) y[i + l] = pad[l];
+    }
+    sum[0] += e;
   }
-  return sum_lanes(a + b);
+  return sum_lanes(sum[0]);
+}
+
+template <class T>
+inline T sum_exp(const T* x, Index n, T shift) {
+  return exp_and_sum<false>(static_cast<T*>(nullptr), x, n, shift);
+}
+
+template <class T>
+inline T exp_run(T* y, const T* x, Index n, T shift) {
+  return exp_and_sum<true>(y, x, n, shift);
 }
 
 // Runs of any length: blocks in T, blocks added in double.

@@ -29,7 +29,8 @@ def _needed(needs: tuple[bool, ...], *specs: Spec) -> tuple[Any, ...]:
 
 
 def _batch_infer(x: Any, w: Any, b: Any, *, eps: float) -> tuple[Spec, ...]:
-    require_float("batch_norm", x)
+    if x.dtype.kind != "f":
+        require_float("batch_norm", x)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: expected at least 2 dimensions (n, c, ...), got shape {tuple(x.shape)}.")
     channels = (x.shape[1],)
@@ -207,7 +208,8 @@ scale_shift = elementwise(
 
 
 def _eval_infer(x: Any, w: Any, b: Any, mean: Any, var: Any, *, eps: float) -> Spec:
-    require_float("batch_norm", x)
+    if x.dtype.kind != "f":
+        require_float("batch_norm", x)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: expected at least 2 dimensions (n, c, ...), got shape {tuple(x.shape)}.")
     channels = (x.shape[1],)
@@ -307,7 +309,8 @@ batch_norm_eval_backward = op(
 
 
 def _group_infer(x: Any, w: Any, b: Any, *, groups: int, eps: float) -> tuple[Spec, ...]:
-    require_float("group_norm", x)
+    if x.dtype.kind != "f":
+        require_float("group_norm", x)
     if x.ndim < 2:
         raise ShapeError(f"group_norm: expected at least 2 dimensions (n, c, ...), got shape {tuple(x.shape)}.")
     if groups < 1 or x.shape[1] % groups:

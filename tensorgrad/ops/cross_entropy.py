@@ -36,7 +36,8 @@ _INT64 = np.dtype(np.int64)
 def _infer(
     x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
 ) -> tuple[Spec, Spec]:
-    require_float("cross_entropy", x)
+    if x.dtype.kind != "f":
+        require_float("cross_entropy", x)
     if x.ndim != 2 or target.shape != x.shape[:1]:
         raise ShapeError(
             f"cross_entropy: logits of shape {tuple(x.shape)} and targets of {tuple(target.shape)} do not fit; "
@@ -48,7 +49,7 @@ def _infer(
         require_same_dtype("cross_entropy", x, weight=w)
         if w.shape != x.shape[1:]:
             raise ShapeError(f"cross_entropy: weight has shape {tuple(w.shape)}, expected ({x.shape[1]},).")
-    rows = (x.shape[0],)
+    rows = target.shape
     return Spec(rows if reduction == "none" else (), x.dtype), Spec(rows, statistic_dtype(x.dtype))
 
 
@@ -185,7 +186,8 @@ cross_entropy_backward = op(
 
 
 def _nll_infer(x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str) -> Spec:
-    require_float("nll_loss", x)
+    if x.dtype.kind != "f":
+        require_float("nll_loss", x)
     if x.ndim != 2 or target.shape != x.shape[:1]:
         raise ShapeError(
             f"nll_loss: log-probabilities of shape {tuple(x.shape)} and targets of {tuple(target.shape)} do not fit; "
@@ -290,7 +292,9 @@ nll_loss_backward = op(
 
 def _as_rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """((rows, classes), (rows,), the shape of unreduced losses) of inputs (c,), (n, c) or (n, c, d1, ...)."""
-    shape = tuple(input.shape)
+    shape = input._data.shape
+    if len(shape) == 2 and target._data.shape == shape[:1]:
+        return input, target, shape[:1]
     if not shape:
         raise ShapeError(f"{name}: the input needs a dimension of classes, got a 0-d tensor.")
     expected = shape[:0] if len(shape) == 1 else (shape[0], *shape[2:])
@@ -298,8 +302,6 @@ def _as_rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, 
         raise ShapeError(
             f"{name}: an input of shape {shape} needs class indices of shape {expected}, got {tuple(target.shape)}."
         )
-    if len(shape) == 2:
-        return input, target, expected
     if len(shape) == 1:
         return shaped(input, (1, shape[0])), shaped(target, (1,)), ()
     moved = permute(input, dims=(0, *range(2, len(shape)), 1))
@@ -339,9 +341,7 @@ def cross_entropy(
                 "cross_entropy: ignore_index is not supported for floating point targets, which are probabilities."
             )
         return _soft_targets(input, target, weight, reduction, float(label_smoothing))
-    target = _wide_classes(target)
-    if target.dtype.name != "int64":
-        raise DTypeError(f"cross_entropy: class indices must be int64, got {target.dtype}. Use target.long().")
+    target = _wide_classes("cross_entropy", target)
     x, classes, shape = _as_rows("cross_entropy", input, target)
     loss = cross_entropy_op(
         x, classes, weight, ignore_index=int(ignore_index), reduction=reduction, label_smoothing=float(label_smoothing)
@@ -349,9 +349,14 @@ def cross_entropy(
     return shaped(loss, shape) if reduction == "none" else loss
 
 
-def _wide_classes(target: Tensor) -> Tensor:
-    """Bytes, which may be classes too, as int64."""
-    return recorded.cast(target, dtype=_INT64) if target.dtype.name == "uint8" else target
+def _wide_classes(name: str, target: Tensor) -> Tensor:
+    """Classes as int64; bytes may be classes too. Raises DTypeError for anything else."""
+    if target._data.dtype == _INT64:
+        return target
+    if target.dtype.name != "uint8":
+        raise DTypeError(f"{name}: class indices must be int64, got {target.dtype}. Use target.long().")
+    wide: Tensor = recorded.cast(target, dtype=_INT64)
+    return wide
 
 
 def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float) -> Tensor:
@@ -383,9 +388,7 @@ def nll_loss(
     require_tensors("nll_loss", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("nll_loss", reduction)
-    target = _wide_classes(target)
-    if target.dtype.name != "int64":
-        raise DTypeError(f"nll_loss: class indices must be int64, got {target.dtype}. Use target.long().")
+    target = _wide_classes("nll_loss", target)
     x, classes, shape = _as_rows("nll_loss", input, target)
     loss = nll_loss_op(x, classes, weight, ignore_index=int(ignore_index), reduction=reduction)
     return shaped(loss, shape) if reduction == "none" else loss

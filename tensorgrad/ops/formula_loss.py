@@ -26,7 +26,7 @@ class ReducedFormula(Op):
     """
 
     def __init__(self, name: str, formula: Elementwise, samples: Any = None):
-        self.formula = formula
+        self.summand = formula
         super().__init__(name, infer=self._infer, define=self._define, rule=self._rule, samples=samples,
                          doc=f"The mean or sum of ``{formula.formula}``.")  # fmt: skip
         self.inputs = formula.inputs
@@ -37,16 +37,16 @@ class ReducedFormula(Op):
         shape, dtype = first.shape, first.dtype
         if dtype.kind == "f" and _alike(inputs, shape, dtype):
             return Spec((), dtype)  # the usual case, without the formula's whole typing
-        spec: Spec = self.formula.infer(*inputs)
+        spec: Spec = self.summand.infer(*inputs)
         return Spec((), spec.dtype)
 
     def _define(self, F: Any, *inputs: Any, reduction: str) -> Any:
-        y = getattr(F, self.formula.name)(*inputs)
+        y = getattr(F, self.summand.name)(*inputs)
         reduce = F.mean if reduction == "mean" else F.sum
         return reduce(y, dim=tuple(range(y.ndim)), keepdim=False)
 
     def _rule(self, F: Any, g: Any, *inputs: Any, needs: tuple[bool, ...], reduction: str) -> tuple[Any, ...]:
-        formula = self.formula
+        formula = self.summand
         plan = formula.plan(needs)
         first = inputs[0]
         alike = _alike(inputs, first.shape, first.dtype)

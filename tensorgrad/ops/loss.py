@@ -72,22 +72,22 @@ absolute_difference = elementwise(
     vjp=lambda g, y, a, b: (g * fn.sign(a - b), -(g * fn.sign(a - b))),
     samples=binary(input=(2.5, 4.0)),
 )
+
+
+def _near_square(d: Any, end: Any) -> Any:
+    """``d * d / 2`` up to ``end``, its tangent beyond: without a choice, which would compute both."""
+    near = fn.minimum(d, end)
+    return near * (d - 0.5 * near)
+
+
 smooth_l1 = elementwise(
-    lambda input, target, beta: fn.where(
-        fn.abs(input - target) < beta,
-        0.5 * (input - target) * (input - target) / beta,
-        fn.abs(input - target) - 0.5 * beta,
-    ),
+    lambda input, target, beta: _near_square(fn.abs(input - target), beta) / beta,
     name="smooth_l1",
     vjp=lambda g, y, a, b, beta: (_smooth_slope(g, a, b, beta), -_smooth_slope(g, a, b, beta), None),
     samples=_pointwise(1.0, input=(0.1, 0.9), target=(0.1, 0.9)),
 )
 huber = elementwise(
-    lambda input, target, delta: fn.where(
-        fn.abs(input - target) < delta,
-        0.5 * (input - target) * (input - target),
-        delta * (fn.abs(input - target) - 0.5 * delta),
-    ),
+    lambda input, target, delta: _near_square(fn.abs(input - target), delta),
     name="huber",
     vjp=lambda g, y, a, b, delta: (_huber_slope(g, a, b, delta), -_huber_slope(g, a, b, delta), None),
     samples=_pointwise(1.0, input=(3.5, 5.0)),
@@ -95,11 +95,11 @@ huber = elementwise(
 
 
 def _smooth_slope(g: Any, a: Any, b: Any, beta: Any) -> Any:
-    return g * fn.where(fn.abs(a - b) < beta, (a - b) / beta, fn.sign(a - b))
+    return g * fn.maximum(fn.minimum((a - b) / beta, 1.0), -1.0)
 
 
 def _huber_slope(g: Any, a: Any, b: Any, delta: Any) -> Any:
-    return g * fn.where(fn.abs(a - b) < delta, a - b, delta * fn.sign(a - b))
+    return g * fn.maximum(fn.minimum(a - b, delta), -delta)
 
 
 mse_mean = _loss(squared_difference, "mse_loss", _pairs())

@@ -57,7 +57,7 @@ def check_affine(name: str, x: Any, shape: tuple[int, ...], **parameters: Any) -
             continue
         if p.shape != shape:
             raise ShapeError(f"{name}: {label} has shape {tuple(p.shape)}, expected {shape}.")
-        if p.dtype != x.dtype and p.dtype != statistic_dtype(x.dtype):
+        if p.dtype is not x.dtype and p.dtype != x.dtype and p.dtype != statistic_dtype(x.dtype):
             raise DTypeError(f"{name}: {label} is {p.dtype.name}, the input {x.dtype.name}; convert one of them.")
 
 
@@ -72,11 +72,12 @@ def _row_statistic(x: Any, ndim: int) -> Spec:
     return Spec((*x.shape[: x.ndim - ndim], *(1,) * ndim), statistic_dtype(x.dtype))
 
 
-def _layer_infer(x: Any, w: Any, b: Any, *, ndim: int, eps: float) -> tuple[Spec, ...]:
-    require_float("layer_norm", x)
-    check_affine("layer_norm", x, tuple(x.shape[x.ndim - ndim :]), weight=w, bias=b)
+def _layer_infer(x: Any, w: Any, b: Any, *, ndim: int, eps: float) -> tuple[Any, ...]:
+    if x.dtype.kind != "f":
+        require_float("layer_norm", x)
+    check_affine("layer_norm", x, x.shape[x.ndim - ndim :], weight=w, bias=b)
     statistic = _row_statistic(x, ndim)
-    return Spec(tuple(x.shape), x.dtype), statistic, statistic
+    return x, statistic, statistic  # the first: shape and dtype are the input's
 
 
 def _layer_define(F: Any, x: Any, w: Any, b: Any, *, ndim: int, eps: float) -> tuple[Any, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,11 +26,12 @@ __all__ = [
 _INT64 = np.dtype(np.int64)
 
 
-def _outputs(name: str, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
-    outputs = pool_outputs(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+@lru_cache(maxsize=1024)  # layers ask the same again and again
+def _outputs(name: str, sizes: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+    outputs = pool_outputs(sizes, kernel, stride, padding, dilation, ceil_mode)
     if min(outputs) < 1:
         raise ShapeError(
-            f"{name}: a window of {kernel} with dilation {dilation} is larger than the input {tuple(x.shape[2:])} "
+            f"{name}: a window of {kernel} with dilation {dilation} is larger than the input {sizes} "
             f"with padding {padding}."
         )
     return outputs
@@ -40,7 +43,7 @@ def _outputs(name: str, x: Any, kernel: Any, stride: Any, padding: Any, dilation
 def _max_infer(x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[Spec, Spec]:
     if x.dtype.kind in "bc":
         raise DTypeError(f"max_pool: not defined for {x.dtype.name}.")
-    shape = (*x.shape[:2], *_outputs("max_pool", x, kernel, stride, padding, dilation, ceil_mode))
+    shape = (*x.shape[:2], *_outputs("max_pool", tuple(x.shape[2:]), kernel, stride, padding, dilation, ceil_mode))
     return Spec(shape, x.dtype), Spec(shape, _INT64)
 
 
@@ -135,7 +138,9 @@ def _avg_infer(
     if x.dtype.kind == "b":
         raise DTypeError("avg_pool: not defined for bool.")
     ones = (1,) * len(kernel)
-    return Spec((*x.shape[:2], *_outputs("avg_pool", x, kernel, stride, padding, ones, ceil_mode)), x.dtype)
+    return Spec(
+        (*x.shape[:2], *_outputs("avg_pool", tuple(x.shape[2:]), kernel, stride, padding, ones, ceil_mode)), x.dtype
+    )
 
 
 def _average(dims: int, kernel: Any, **changed: Any) -> dict[str, Any]:
@@ -188,13 +193,14 @@ avg_pool_backward = op(
 
 
 def _adaptive_shape(name: str, x: Any, output_size: Any) -> tuple[int, ...]:
-    if min(x.shape[1:]) < 1:
+    if 0 in x.shape[1:]:
         raise ShapeError(f"{name}: only the batch may be empty, got shape {tuple(x.shape)}.")
     return (*x.shape[:2], *output_size)
 
 
 def _adaptive_infer(x: Any, *, output_size: Any) -> Spec:
-    require_float("adaptive_avg_pool", x)
+    if x.dtype.kind != "f":
+        require_float("adaptive_avg_pool", x)
     return Spec(_adaptive_shape("adaptive_avg_pool", x, output_size), x.dtype)
 
 
@@ -245,6 +251,38 @@ adaptive_max_pool = op(
 # --- the public functions
 
 
+def _settled(make: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """``make(*given)``, the attributes that a user's arguments mean; kept where the arguments are plain numbers."""
+    try:
+        return _kept(make, *given)
+    except TypeError:  # lists, tensors, and what is wrong
+        return make(*given)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _kept(make: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    for value in given:
+        for number in value if type(value) is tuple else (value,):
+            if number is not None and type(number) not in (int, bool, str):
+                raise TypeError("a value that may change")
+    return make(*given)
+
+
+def _max_settings(
+    name: str, dims: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
+) -> dict[str, Any]:
+    kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
+    pads = per_axis(name, "padding", padding, dims, 0)
+    _check_padding(name, pads, kernel)
+    return {
+        "kernel": kernel,
+        "stride": kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
+        "padding": pads,
+        "dilation": per_axis(name, "dilation", dilation, dims, 1),
+        "ceil_mode": bool(ceil_mode),
+    }
+
+
 def _max_pool(
     dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
     return_indices: bool,
@@ -253,23 +291,16 @@ def _max_pool(
     require_tensors(name, input=input)
     x, added = batched(name, input, dims)
     _check_filled(name, input, added)
-    kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
-    pads = per_axis(name, "padding", padding, dims, 0)
-    _check_padding(name, pads, kernel)
-    values, indices = max_pool_op(
-        x,
-        kernel=kernel,
-        stride=kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
-        padding=pads,
-        dilation=per_axis(name, "dilation", dilation, dims, 1),
-        ceil_mode=bool(ceil_mode),
-    )
+    how = _settled(_max_settings, name, dims, kernel_size, stride, padding, dilation, ceil_mode)
+    values, indices = max_pool_op(x, **how)
+    if not added:
+        return (values, indices) if return_indices else values
     y = unbatched(values, added)
     return (y, unbatched(indices, added)) if return_indices else y
 
 
 def _check_filled(name: str, x: Tensor, single: bool) -> None:
-    if min(x.shape[0 if single else 1 :]) < 1:
+    if 0 in x._data.shape[0 if single else 1 :]:
         raise ShapeError(f"{name}: only the batch may be empty, got shape {tuple(x.shape)}.")
 
 
@@ -315,28 +346,36 @@ def max_pool3d(
     return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+def _avg_settings(
+    name: str, dims: int, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any, count_include_pad: Any,
+    divisor_override: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    if divisor_override is not None and divisor_override == 0:
+        raise ArgumentError(f"{name}: divisor_override must not be zero.")
+    kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
+    pads = per_axis(name, "padding", padding, dims, 0)
+    _check_padding(name, pads, kernel)
+    return {
+        "kernel": kernel,
+        "stride": kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
+        "padding": pads,
+        "ceil_mode": bool(ceil_mode),
+        "count_include_pad": bool(count_include_pad),
+        "divisor_override": divisor_override,
+    }
+
+
 def _avg_pool(
     dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:  # fmt: skip
     name = f"avg_pool{dims}d"
     require_tensors(name, input=input)
-    if divisor_override is not None and divisor_override == 0:
-        raise ArgumentError(f"{name}: divisor_override must not be zero.")
     x, added = batched(name, input, dims)
-    kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
-    pads = per_axis(name, "padding", padding, dims, 0)
-    _check_padding(name, pads, kernel)
-    y = avg_pool_op(
-        x,
-        kernel=kernel,
-        stride=kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
-        padding=pads,
-        ceil_mode=bool(ceil_mode),
-        count_include_pad=bool(count_include_pad),
-        divisor_override=divisor_override,
+    how = _settled(
+        _avg_settings, name, dims, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
-    return unbatched(y, added)
+    return unbatched(avg_pool_op(x, **how), added)
 
 
 def avg_pool1d(
@@ -399,6 +438,8 @@ def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = N
 
 
 def _adaptive_sizes(name: str, x: Tensor, output_size: Any, dims: int) -> tuple[int, ...]:
+    if type(output_size) is int and output_size >= 0:
+        return (output_size,) * dims
     given = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * dims
     if len(given) != dims:
         raise ShapeError(f"{name}: output_size has {len(given)} numbers, expected one or {dims}.")

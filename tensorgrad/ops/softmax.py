@@ -17,9 +17,10 @@ from .shape_core import one_dim
 __all__ = ["log_softmax", "softmax"]
 
 
-def _infer(x: Any, *, dim: int) -> Spec:
-    require_float("softmax", x)
-    return Spec(tuple(x.shape), x.dtype)
+def _infer(x: Any, *, dim: int) -> Any:
+    if x.dtype.kind != "f":
+        require_float("softmax", x)
+    return x  # shape and dtype are the input's
 
 
 def _samples() -> list[Sample]:
@@ -98,7 +99,8 @@ log_softmax_backward = op(
 
 
 def _prepared(name: str, x: Any, dim: Any, dtype: Any) -> tuple[Tensor, int]:
-    require_tensors(name, input=x)
+    if not isinstance(x, Tensor):
+        require_tensors(name, input=x)
     if dtype is not None:
         x = x.to(as_dtype(dtype))
     if dim is None:

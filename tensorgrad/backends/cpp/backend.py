@@ -106,8 +106,20 @@ class CppBackend(NumpyBackend):
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
         if native is None:
-            return super().kernel(op)
+            return self._summed(op, super().kernel(op)) if hasattr(op, "summand") else super().kernel(op)
         return self.c.FloatsFirst(native, super().kernel(op)) if op.name in _FLOATS_ONLY else native
+
+    def _summed(self, op: Any, defined: Callable[..., Any]) -> Callable[..., Any]:
+        """The kernel of a sum or mean of a formula, which is never stored."""
+        formula = getattr(self.raw, op.summand.name)
+        if not hasattr(self.c, "Formula") or not isinstance(formula, self.c.Formula):
+            return defined
+
+        def kernel(*inputs: Any, reduction: str) -> Any:
+            found = formula(*inputs, reduction=reduction)
+            return defined(*inputs, reduction=reduction) if found is None else found
+
+        return kernel
 
     # --- kernels of the extension whose signature differs from the op's
 
