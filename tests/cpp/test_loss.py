@@ -66,12 +66,15 @@ def test_large_logits_keep_their_digits() -> None:
     np.testing.assert_allclose(got, grad, rtol=1e-6)
 
 
+USUAL = (None, -100, "mean", 0.0)  # weight, ignore_index, reduction, label_smoothing
+
+
 def test_nothing_left_to_average_is_nan() -> None:
     x = np.ones((3, 4), "float32")
     ignored = np.full(3, -100)
-    assert np.isnan(C.cross_entropy(x, ignored, None)[0])
-    assert C.cross_entropy(x, ignored, None, -100, "sum")[0] == 0
-    assert np.isnan(C.cross_entropy(np.ones((0, 4)), np.zeros(0, np.int64), None)[0])
+    assert np.isnan(C.cross_entropy(x, ignored, *USUAL)[0])
+    assert C.cross_entropy(x, ignored, None, -100, "sum", 0.0)[0] == 0
+    assert np.isnan(C.cross_entropy(np.ones((0, 4)), np.zeros(0, np.int64), *USUAL)[0])
 
 
 def test_same_bits_for_any_threads() -> None:
@@ -84,16 +87,16 @@ def test_same_bits_for_any_threads() -> None:
 def test_refusals() -> None:
     x, t = np.ones((2, 3), "float32"), np.array([0, 1])
     with pytest.raises(IndexError, match=r"target\[1\] is 3, valid: 0 to 2"):
-        C.cross_entropy(x, np.array([0, 3]), None)
+        C.cross_entropy(x, np.array([0, 3]), *USUAL)
     with pytest.raises(IndexError, match=r"target\[0\] is -1"):
-        C.cross_entropy_backward(np.ones((), "float32"), x, np.array([-1, 0]), None, np.ones(2, "float32"))
+        C.cross_entropy_backward(np.ones((), "float32"), x, np.array([-1, 0]), None, np.ones(2, "float32"), *USUAL[1:])
     with pytest.raises(TypeError, match="target is int32, expected int64"):
-        C.cross_entropy(x, t.astype("int32"), None)
+        C.cross_entropy(x, t.astype("int32"), *USUAL)
     with pytest.raises(ValueError, match="valid: 'none', 'mean', 'sum'"):
-        C.cross_entropy(x, t, None, -100, "average")
+        C.cross_entropy(x, t, None, -100, "average", 0.0)
     with pytest.raises(ValueError, match="expected 0 to 1"):
         C.cross_entropy(x, t, None, -100, "mean", 1.5)
     with pytest.raises(ValueError, match=r"weight has shape \(2,\), expected \(3,\)"):
-        C.cross_entropy(x, t, np.ones(2, "float32"))
+        C.cross_entropy(x, t, np.ones(2, "float32"), *USUAL[1:])
     with pytest.raises(ValueError, match=r"expected \(rows, classes\)"):
-        C.cross_entropy(np.ones((2, 3, 4), "float32"), t, None)
+        C.cross_entropy(np.ones((2, 3, 4), "float32"), t, *USUAL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -128,3 +130,29 @@ def test_errors():
         F.softmax(x, dim=2)
     with pytest.raises(DTypeError, match="floating"):
         F.softmax(x.long(), dim=1)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtypes"),
+    [
+        (((300, 257), (300, 257)), ("float32", "float32")),
+        (((300, 257), (257,)), ("float32", "float64")),
+        (((300, 257), (300, 1)), ("float64", "float64")),
+        (((9000,), (1,)), ("float16", "float16")),
+        (((0, 4), (4,)), ("float32", "float32")),
+    ],
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_sums_of_formulas(shapes, dtypes, transposed):
+    """What is summed block by block is what the definition gives, whatever has to be gathered or broadcast first."""
+    arrays = [normal(*shape).astype(dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    if transposed and len(shapes[0]) == 2 and shapes[0] == shapes[1]:
+        arrays = [arrays[0].T, np.ascontiguousarray(arrays[1].T)]
+    a, b = map(tg.tensor, arrays)
+    wide = [x.astype(np.float64) for x in arrays]
+    with np.errstate(all="ignore"):
+        expected = ((wide[0] - wide[1]) ** 2).mean() if wide[0].size else np.nan
+    with pytest.warns(UserWarning) if a.shape != b.shape else nullcontext():
+        found = F.mse_loss(a, b)
+    assert found.dtype == tg.promote_types(a.dtype, b.dtype)
+    np.testing.assert_allclose(found.item(), expected, rtol=2e-3 if "float16" in dtypes else 1e-6)
