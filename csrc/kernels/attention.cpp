@@ -27,6 +27,7 @@ namespace {
 
 constexpr Index kQueries = 96, kKeys = 128;  // 16 groups of rows; a tile of scores is 48 KiB
 constexpr Index kFewHeads = 8;
+constexpr Index kFewQueries = 4;  // of fewer than these, dot products with keys as they lie: a copy would not pay
 
 template <class T>
 struct Head {
@@ -76,14 +77,14 @@ class KeyBlock {
  public:
   KeyBlock(const Attention<T>& a, bool with_values)
       : a_(a), own_(a.dim % Lanes<T>::count == 0 && a.value_dim % Lanes<T>::count == 0),
-        keys_(own_ ? kKeys * a.dim : 0), values_(own_ && with_values ? kKeys * a.value_dim : 0),
-        with_values_(with_values) {}
+        packs_(own_ && a.queries >= kFewQueries), keys_(packs_ ? kKeys * a.dim : 0),
+        values_(packs_ && with_values ? kKeys * a.value_dim : 0), with_values_(with_values) {}
 
   void take(const Head<T>& head, Index j0, Index j1) {
     j0_ = j0, m_ = j1 - j0;
     k_ = head.k + j0 * a_.k.row;
     v_ = head.v + j0 * a_.v.row;
-    if (!own_) return;
+    if (!packs_) return;
     attention_tile::pack(k_, a_.k.row, m_, a_.dim, keys_.data());
     if (with_values_) attention_tile::pack(v_, a_.v.row, m_, a_.value_dim, values_.data());
   }
@@ -91,11 +92,13 @@ class KeyBlock {
   // s = scale q k^T
   void scores(const T* q, Index i0, Index n, Index m, T* s) const {
     if (!own_) return gemm_block(n, m, a_.dim, rows(q, a_.q.row), transposed(k_, a_.k.row), s, kKeys, false, a_.scale);
+    if (!packs_) return dots(n, m, a_.dim, q, a_.q.row, k_, a_.k.row, s, a_.scale);
     across(n, m, a_.dim, q, a_.q.row, keys_.data(), s, i0, a_.scale);
   }
   // d = g v^T
   void slopes(const T* g, Index g_row, Index i0, Index n, Index m, T* d) const {
     if (!own_) return gemm_block(n, m, a_.value_dim, rows(g, g_row), transposed(v_, a_.v.row), d, kKeys, false);
+    if (!packs_) return dots(n, m, a_.value_dim, g, g_row, v_, a_.v.row, d, T(1));
     across(n, m, a_.value_dim, g, g_row, values_.data(), d, i0, T(1));
   }
   // to (n, width) (+)= p v, or ds k
@@ -117,6 +120,11 @@ class KeyBlock {
   }
 
  private:
+  static void dots(Index n, Index m, Index dim, const T* x, Index x_row, const T* y, Index y_row, T* to, T alpha) {
+    for (Index j = 0; j < m; ++j)
+      for (Index i = 0; i < n; ++i)
+        to[i * kKeys + j] = alpha * attention_rows::dot<T>(x + i * x_row, y + j * y_row, dim);
+  }
   void across(Index n, Index m, Index dim, const T* x, Index x_row, const T* packed, T* to, Index i0, T alpha) const {
     attention_tile::multiply<T>(n, m, x, x_row, 1, packed, attention_tile::kPanel<T>, dim * attention_tile::kPanel<T>,
                                 to, kKeys, false, alpha, [=](Index i, Index count) {
@@ -133,7 +141,7 @@ class KeyBlock {
   }
 
   const Attention<T>& a_;
-  const bool own_;
+  const bool own_, packs_;
   Scratch<T> keys_, values_;  // packed
   const bool with_values_;
   const T *k_ = nullptr, *v_ = nullptr;
