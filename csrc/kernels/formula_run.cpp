@@ -1,5 +1,6 @@
 // Walks the blocks of a formula. See formula.h.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "../core/allocator.h"
@@ -40,6 +41,17 @@ Workspace& workspace() {
 
 // Whether an item of this size may be read as a number of its type at this address and stride.
 bool fits_in_place(const Operand& operand, Index stride, int size) { return operand.aligned && stride == size; }
+
+// Rows of `bytes` each by pieces of fixed size, of which the last may overlap the one before. A call for each row of 16
+// floats takes longer than its copy: (8, 6, 96, 16) of 32 columns by (96, 16) in 64 us, by this in 29.
+template <Index piece>
+inline void copy_pieces(Index rows, Index bytes, char* to, Index to_step, const char* from, Index from_step) {
+  for (; rows > 0; --rows, to += to_step, from += from_step) {
+    for (Index i = 0; i + piece < bytes; i += piece) std::memcpy(to + i, from + i, piece);
+    std::memcpy(to + bytes - piece, from + bytes - piece, piece);
+  }
+}
+constexpr Index kShortest = 32, kShort = 512;  // bytes of a row that it is meant for
 
 }  // namespace
 
@@ -178,7 +190,17 @@ class Runner {
     const Index stride = ndim_ ? strides[ndim_ - 1] : 0;
     Index at[kMaxDims];
     std::copy(start, start + ndim_, at);
+    const Index bytes = inner_ * port.item_size;
+    const bool brief = ndim_ > 1 && stride == port.item_size && bytes >= kShortest && bytes <= kShort;
     while (n > 0) {
+      if (brief && at[ndim_ - 1] == 0 && n > inner_) {  // the last row is left, so that what follows has one
+        const Index rows = std::min(shape_[ndim_ - 2] - at[ndim_ - 2] - 1, (n - 1) / inner_), step = strides[ndim_ - 2];
+        copy_pieces<kShortest>(rows, bytes, in ? packed : here, in ? bytes : step, in ? here : packed, in ? step : bytes);
+        packed += rows * bytes;
+        n -= rows * inner_;
+        here += rows * step;
+        at[ndim_ - 2] += rows;
+      }
       const Index left = ndim_ ? inner_ - at[ndim_ - 1] : 1, run = std::min(left, n);
       loop(in ? packed : here, in ? here : packed, &stride, nullptr, run);
       packed += run * port.item_size;
