@@ -29,7 +29,7 @@ constexpr Index kMostRows = 256;              // of a task: with its part of the
 constexpr Index kRowBlock = 16 * kRows;       // rows whose weights stay in L2 while the panels pass by
 constexpr Index kLeastRows = 8 * kRows;       // of a task: a panel packed is used as often as that at least
 constexpr Index kTaskWork = Index(1) << 19;   // multiplications of a task, where there are enough
-constexpr Index kWantedTasks = 16;            // stripes, or, each packing the same, half as many ranges of rows
+constexpr Index kWantedTasks = 16;            // stripes; half as many ranges of rows, as each packs the same
 constexpr Index kManyColumns = 512;           // a copy of the weights pays
 
 template <class T>

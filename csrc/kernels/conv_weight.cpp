@@ -22,9 +22,13 @@ class WeightGrad {
   WeightGrad(const ConvShape& s, const T* g, const T* x, T* gw)
       : s_(s), g_(g), x_(x), gw_(gw), walk_(forward_walk(s)) {
     slabs_ = cut_slabs(walk_, s.batch, 1024);
+    // Without padding x is read where it lies (96-24 1x1 56x56, 16 images: 2.7 times as fast), but for the short rows that a
+    // stride leaves of several images: those are copied once (1024-2048 1x1 /2 14x14, 16 images: 1.3 times as fast).
+    in_place_ = walk_.before == Triple{0, 0, 0};
     for (const Slab& slab : slabs_) {
       const SlabLayout layout(walk_, slab);
       most_channel_ = std::max(most_channel_, layout.channel);
+      if (slab.images > 1 && walk_.step != Triple{1, 1, 1}) in_place_ = false;
       most_positions_ = std::max(most_positions_, volume(slab.clip(walk_.passes[0])) * slab.images);
     }
     for (const ChannelBlock& b : channel_blocks(s.out_per_group(), kLanes)) blocks_.push_back(b);
@@ -77,13 +81,12 @@ class WeightGrad {
     const Index count = static_cast<Index>(slabs_.size());
     const Index first = count * part / parts_, last = count * (part + 1) / parts_;
     const Pass& pass = walk_.passes[0];
-    const bool in_place = walk_.before == Triple{0, 0, 0};
-    Scratch<T> source(in_place ? 0 : most_channel_ * r.in), packed(most_positions_ * 2 * kLanes);
+    Scratch<T> source(in_place_ ? 0 : most_channel_ * r.in), packed(most_positions_ * 2 * kLanes);
     std::vector<std::int32_t> rows, cols;
     const Index q = r.in * s_.taps(), padded = round_up(q, kTileRows);
     for (Index i = first; i < last; ++i) {
       const Slab& slab = slabs_[i];
-      const SlabLayout layout = in_place ? SlabLayout(walk_, s_.in_channels) : SlabLayout(walk_, slab);
+      const SlabLayout layout = in_place_ ? SlabLayout(walk_, s_.in_channels) : SlabLayout(walk_, slab);
       rows.clear();
       cols.clear();
       list_taps(layout, pass, r.in, rows);
@@ -91,7 +94,7 @@ class WeightGrad {
       list_positions(slab, layout, pass, cols);
       const Index positions = static_cast<Index>(cols.size());
       const T* x = x_ + (r.group * s_.in_per_group() + r.first_in) * s_.in_plane();
-      if (in_place) {
+      if (in_place_) {
         x += layout.start(slab);
       } else {
         const PaddedCopy<T> copy(walk_, slab, layout);
@@ -140,6 +143,7 @@ class WeightGrad {
   std::vector<ChannelBlock> blocks_;
   Index most_channel_ = 0, most_positions_ = 0;
   Index in_ranges_ = 1, out_chunks_ = 1, parts_ = 1, tile_size_ = 0;
+  bool in_place_ = false;
 };
 
 }  // namespace
