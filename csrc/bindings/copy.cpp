@@ -1,7 +1,9 @@
-// cast, contiguous, cat, pad, tril and triu: fresh C-contiguous arrays from arrays of any layout.
+// cast, contiguous, cat, pad, tril, triu and filled arrays: fresh C-contiguous arrays from arrays of any layout.
 #include "../kernels/copy.h"
 
 #include <pybind11/stl.h>
+
+#include <cmath>
 
 #include "../core/fastcall.h"
 #include "lines.h"
@@ -101,22 +103,49 @@ py::object cat_(py::handle arrays, Index dim) {
   return out;
 }
 
-// One element of x's dtype.
+// One element of a dtype.
 struct Filler {
-  Filler(const View& x, py::handle value) {
-    if (x.dtype == DType::Float32 && PyFloat_Check(value.ptr())) {
-      const float number = float(PyFloat_AS_DOUBLE(value.ptr()));
-      std::memcpy(bytes, &number, sizeof(number));
-      return;
+  Filler(DType type, py::handle dtype, py::handle value) {
+    PyObject* given = value.ptr();
+    if (type == DType::Float32 && PyFloat_Check(given)) {
+      set(float(PyFloat_AS_DOUBLE(given)));
+    } else if (PyFloat_CheckExact(given) ? PyFloat_AS_DOUBLE(given) == 0 && !std::signbit(PyFloat_AS_DOUBLE(given))
+                                         : PyLong_Check(given) && !PyObject_IsTrue(given)) {
+      // zero is zero in every type
+    } else if (type == DType::Float32 && given == one()) {
+      set(1.0f);  // the seed of a backward pass
+    } else {
+      // by NumPy's own conversion, which refuses what does not fit
+      const py::object made = py::module_::import("numpy").attr("array")(value, dtype);
+      const View v = view(made);
+      if (v.ndim != 0) throw py::value_error("the value must be one number");
+      std::memcpy(bytes, v.data, size_t(size_of(type)));
     }
-    // by NumPy's own conversion, which refuses what does not fit
-    const py::object made = py::module_::import("numpy").attr("array")(value, x.array.attr("dtype"));
-    const View v = view(made);
-    if (v.ndim != 0) throw py::value_error("pad: value must be one number");
-    std::memcpy(bytes, v.data, size_t(size_of(x.dtype)));
   }
-  char bytes[16] = {};
+  void set(float number) { std::memcpy(bytes, &number, sizeof(number)); }
+  alignas(16) char bytes[16] = {};
 };
+
+py::object filled(DType type, const Index* shape, int ndim, const char* item) {
+  py::object out = empty(type, shape, ndim);
+  Index n = 1;
+  for (int k = 0; k < ndim; ++k) n *= shape[k];
+  char* to = data_of<char>(out);
+  MaybeRelease unlock(n);
+  if (n) fill_items(size_of(type), n, item, to);
+  return out;
+}
+
+int read_shape(const char* op, py::handle given, Index* shape) {
+  const py::tuple sizes = py::reinterpret_steal<py::tuple>(PySequence_Tuple(given.ptr()));
+  if (!sizes) throw py::error_already_set();
+  if (sizes.size() > size_t(kMaxDims)) throw py::value_error(std::string(op) + ": arrays have at most 64 dimensions");
+  for (size_t k = 0; k < sizes.size(); ++k) {
+    shape[k] = PyLong_AsSsize_t(PyTuple_GET_ITEM(sizes.ptr(), Py_ssize_t(k)));
+    if (shape[k] == -1 && PyErr_Occurred()) throw py::error_already_set();
+  }
+  return int(sizes.size());
+}
 
 py::object pad_(py::handle array, py::handle pads_, py::handle value) {
   const View x = view(array, "pad");
@@ -124,7 +153,7 @@ py::object pad_(py::handle array, py::handle pads_, py::handle value) {
   if (int(pads.size()) != x.ndim)
     throw py::value_error("pad: " + std::to_string(pads.size()) + " pairs of pads for shape " +
                           to_string(x.shape_vector()) + "; give (before, after) for every axis");
-  const Filler filler(x, value);
+  const Filler filler(x.dtype, x.array.attr("dtype"), value);
   const Index item = size_of(x.dtype);
   Shape shape = x.shape_vector();
   Index inner[kMaxDims], from[kMaxDims], strides[kMaxDims], read = 0;
@@ -186,20 +215,24 @@ py::object triangle(const char* op, bool upper, py::handle array, py::handle dia
 
 FAST_BINDING(full_as, 2, "x", "value") {
   const View x = view(a[0], "full_as");
+  const Filler filler(x.dtype, py::handle(reinterpret_cast<PyObject*>(PyArray_DESCR(reinterpret_cast<PyArrayObject*>(a[0].ptr())))), a[1]);
   Index shape[kMaxDims];
   std::copy_n(x.shape, x.ndim, shape);
-  py::object out = empty(x.dtype, shape, x.ndim);
-  auto* array = reinterpret_cast<PyArrayObject*>(out.ptr());
-  if (x.dtype == DType::Float32 && PyFloat_CheckExact(a[1].ptr())) {
-    std::fill_n(data_of<float>(out), x.size(), static_cast<float>(PyFloat_AS_DOUBLE(a[1].ptr())));
-  } else if (x.dtype == DType::Float32 && a[1].ptr() == one()) {
-    std::fill_n(data_of<float>(out), x.size(), 1.0f);  // the seed of a backward pass
-  } else if (PyArray_FillWithScalar(array, a[1].ptr()) < 0) {
-    throw py::error_already_set();
-  }
-  return out;
+  return filled(x.dtype, shape, x.ndim, filler.bytes);
 }
-
+FAST_BINDING(full, 3, "shape", "value", "dtype") {
+  Index shape[kMaxDims];
+  const int ndim = read_shape("full", a[0], shape);
+  const DType type = dtype_named(a[2]);
+  const Filler filler(type, a[2], a[1]);
+  return filled(type, shape, ndim, filler.bytes);
+}
+FAST_BINDING(zeros_as, 2, "x", "shape") {
+  Index shape[kMaxDims];
+  const int ndim = read_shape("zeros_as", a[1], shape);
+  constexpr char none[16] = {};
+  return filled(view(a[0], "zeros_as").dtype, shape, ndim, none);
+}
 FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
 FAST_BINDING(contiguous, 1, "x") { return fresh(view(a[0], "contiguous")); }
 FAST_BINDING(cat, 2, "arrays", "dim") { return cat_(a[0], py::cast<Index>(a[1])); }
@@ -208,7 +241,7 @@ FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[
 FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
 
 TG_BINDINGS(copy) {
-  for (PyMethodDef* each : {&fast_full_as, &fast_cast, &fast_contiguous, &fast_cat, &fast_pad, &fast_tril, &fast_triu})
+  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_contiguous, &fast_cat, &fast_pad, &fast_tril, &fast_triu})
     add_fast(m, *each);
 }
 

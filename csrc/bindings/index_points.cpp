@@ -11,6 +11,14 @@ namespace {
 
 using Offsets = std::vector<Index>;
 
+void check_range(const char* op, const IndexRange& range, Index size, int axis) {
+  if (range.low >= -size && range.high < size) return;
+  throw py::index_error(
+      std::string(op) + ": index " + std::to_string(range.high >= size ? range.high : range.low) +
+      " is out of bounds for dimension " + std::to_string(axis) + " with size " + std::to_string(size) +
+      (size ? "; it must be from " + std::to_string(-size) + " to " + std::to_string(size - 1) + "." : "."));
+}
+
 // Offsets of every position of the axes named, the last fastest.
 void spread(Offsets& offsets, Index size, Index stride) {
   Offsets grown(offsets.size() * size_t(size));
@@ -95,11 +103,7 @@ struct Selection {
     const py::object plain = ready(v);  // small beside what it names
     const int64_t* at = data_of<int64_t>(plain);
     const IndexRange range = range_of(at, v.size());
-    if (range.low < -size || range.high >= size)
-      throw py::index_error(
-          std::string(op) + ": index " + std::to_string(range.high >= size ? range.high : range.low) +
-          " is out of bounds for dimension " + std::to_string(axis) + " with size " + std::to_string(size) +
-          (size ? "; it must be from " + std::to_string(-size) + " to " + std::to_string(size - 1) + "." : "."));
+    check_range(op, range, size, axis);
     const Index up = range.low < 0 ? size : 0;
     const auto add = [&](Index m, int64_t i) { points[size_t(m)] += (i < 0 ? i + up : i) * stride; };
     if (v.size() == n) {
@@ -118,8 +122,56 @@ struct Selection {
   }
 };
 
+// One index array along one dimension of a contiguous array: slices of it, without a list of places.
+struct Slabs {
+  static bool fits(const View& x, size_t count, py::handle spec) {
+    return count == 1 && x.contiguous() && x.aligned() && PyTuple_Check(spec.ptr()) && PyTuple_GET_SIZE(spec.ptr()) == 1;
+  }
+  Slabs(const char* op, const View& x, py::handle index, py::handle spec)
+      : axis(checked_axis(op, py::cast<Index>(py::handle(PyTuple_GET_ITEM(spec.ptr(), 0))), x)), lines(x, axis),
+        i(view(index, "index")) {
+    if (i.dtype != DType::Int64)
+      throw py::type_error(std::string(op) + ": index is " + name_of(i.dtype) + ", expected int64");
+    at = ready(i);
+    const Index n = i.size();
+    if (n) {
+      const IndexRange range = range_of(data_of<int64_t>(at), n);
+      check_range(op, range, lines.length, axis);
+      if (range.low < 0) count_from_front(n);
+    }
+    shape.assign(x.shape, x.shape + axis);
+    shape.insert(shape.end(), i.shape, i.shape + i.ndim);
+    shape.insert(shape.end(), x.shape + axis + 1, x.shape + x.ndim);
+  }
+
+  int axis;
+  Lines lines;
+  View i;
+  py::object at;  // int64, contiguous, none negative
+  Shape shape;    // of the result
+
+ private:
+  void count_from_front(Index n) {
+    const int64_t* from = data_of<int64_t>(at);
+    py::object made = empty(DType::Int64, i.shape_vector());
+    int64_t* to = data_of<int64_t>(made);
+    for (Index m = 0; m < n; ++m) to[m] = from[m] < 0 ? from[m] + lines.length : from[m];
+    at = made;
+  }
+};
+
 py::object index_of(py::handle array, py::handle const* indices, size_t count, py::handle spec) {
   const View x = view(array, "index");
+  if (Slabs::fits(x, count, spec)) {
+    const Slabs s("index", x, indices[0], spec);
+    py::object out = empty(x.dtype, s.shape);
+    const int64_t* at = data_of<int64_t>(s.at);
+    char* to = data_of<char>(out);
+    const Index n = s.i.size();
+    MaybeRelease unlock(s.lines.outer * n * s.lines.inner);
+    select_slabs(s.lines.outer, s.lines.length, n, s.lines.inner * size_of(x.dtype), x.data, at, to);
+    return out;
+  }
   const Selection s("index", x, indices, count, spec);
   py::object out = empty(x.dtype, s.shape);
   char* to = data_of<char>(out);
@@ -173,6 +225,18 @@ py::object index_put_into_(py::handle array, py::handle value_, py::handle const
     const py::object target = wide.made(), value = ready(v, compute);
     index_put_into_(target, value, indices, count, spec, true);
     return wide.finish();
+  }
+  if (accumulate && v.contiguous() && v.aligned() && Slabs::fits(x, count, spec)) {
+    const Slabs s("index_put", x, indices[0], spec);
+    if (s.shape == v.shape_vector()) {
+      const int64_t* at = data_of<int64_t>(s.at);
+      visit_add(compute, [&](auto t) {
+        using T = decltype(t);
+        MaybeRelease unlock(v.size());
+        add_slabs(s.lines.outer, s.lines.length, s.i.size(), s.lines.inner, x.as<T>(), at, v.as<const T>(), -1);
+      });
+      return py::reinterpret_borrow<py::object>(x.array);
+    }
   }
   const Selection s("index_put", x, indices, count, spec);
   py::object spread_value;

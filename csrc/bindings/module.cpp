@@ -48,9 +48,6 @@ static void fill(pybind11::module_& m) {
   m.def("empty", [](py::handle like_dtype, const std::vector<tg::Index>& shape) {
     return tg::empty(tg::view(like_dtype, "empty: like").dtype, shape);
   });
-  m.def("zeros", [](py::handle like_dtype, const std::vector<tg::Index>& shape) {
-    return tg::zeros(tg::view(like_dtype, "zeros: like").dtype, shape);
-  });
   tg::run_binders(m);
 }
 

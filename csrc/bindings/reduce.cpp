@@ -1,9 +1,11 @@
-// sum, prod, amax, amin, any, all, mean, var, logsumexp; argmax, argmin, max_dim, min_dim; cumsum, cumprod.
+// sum, prod, amax, amin, any, all, mean, var, logsumexp; argmax, argmin, max_dim, min_dim; cumsum, cumprod and the
+// other running ops.
 #include "../kernels/reduce.h"
 
 #include "../core/fastcall.h"
 #include "../kernels/reduce_arg.h"
 #include "../kernels/scan.h"
+#include "../kernels/scan_steps.h"
 #include "lines.h"
 
 namespace tg {
@@ -147,6 +149,65 @@ py::object scan(const char* op, Scan kind, py::handle array, Index dim) {
   return is_narrow_float(x.dtype) ? ready_as(out, x.dtype) : out;
 }
 
+py::object running_extreme(const char* op, bool largest, py::handle array, Index dim) {
+  const View x = view(array, op);
+  const DType compute = ordered_compute(op, x);
+  const Lines lines(x, checked_axis(op, dim, x));
+  const py::object source = ready(x, compute);
+  py::object values = empty(compute, x.shape_vector()), indices = empty(DType::Int64, x.shape_vector());
+  const char* from = data_of<char>(source);
+  char* to = data_of<char>(values);
+  int64_t* at = data_of<int64_t>(indices);
+  {
+    MaybeRelease unlock(lines.size());
+    const auto go = [&](auto t) {
+      using T = decltype(t);
+      scan_extreme(largest, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from),
+                   reinterpret_cast<T*>(to), at);
+    };
+    if (compute == DType::Float32) go(float{});
+    else if (compute == DType::Float64) go(double{});
+    else go(int64_t{});
+  }
+  return py::make_tuple(ready_as(values, x.dtype), indices);
+}
+
+py::object running_logsumexp(py::handle array, Index dim) {
+  const char* op = "logcumsumexp";
+  const View x = view(array, op);
+  const DType compute = float_compute(op, x);
+  const Lines lines(x, checked_axis(op, dim, x));
+  const py::object source = ready(x, compute);
+  py::object out = empty(compute, x.shape_vector());
+  visit_real(op, compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T* from = data_of<T>(source);
+    T* to = data_of<T>(out);
+    MaybeRelease unlock(lines.size());
+    scan_logsumexp(lines.outer, lines.length, lines.inner, from, to);
+  });
+  return ready_as(out, x.dtype);
+}
+
+py::object recurrence(py::handle a_, py::handle b_, Index dim) {
+  const char* op = "linear_recurrence";
+  const View a = view(a_, op), b = view(b_, op);
+  require_shape(op, "a", a, b.shape_vector());
+  require_dtype(op, "a", a, b.dtype);
+  const DType compute = float_compute(op, b);
+  const Lines lines(b, checked_axis(op, dim, b));
+  const py::object slope = ready(a, compute), added = ready(b, compute);
+  py::object out = empty(compute, b.shape_vector());
+  visit_real(op, compute, [&](auto t) {
+    using T = typename decltype(t)::value;
+    const T *by = data_of<T>(slope), *add = data_of<T>(added);
+    T* to = data_of<T>(out);
+    MaybeRelease unlock(lines.size());
+    scan_recurrence(lines.outer, lines.length, lines.inner, by, add, to);
+  });
+  return ready_as(out, b.dtype);
+}
+
 }  // namespace
 
 #define REDUCE_BINDING(kind) \
@@ -181,12 +242,17 @@ FAST_BINDING(max_dim, 2, "x", "dim", "keepdim") { return arg("max_dim", true, tr
 FAST_BINDING(min_dim, 2, "x", "dim", "keepdim") { return arg("min_dim", false, true, a[0], a[1], flag(a[2])); }
 FAST_BINDING(cumsum, 2, "x", "dim") { return scan("cumsum", Scan::sum, a[0], py::cast<Index>(a[1])); }
 FAST_BINDING(cumprod, 2, "x", "dim") { return scan("cumprod", Scan::product, a[0], py::cast<Index>(a[1])); }
+FAST_BINDING(cummax, 2, "x", "dim") { return running_extreme("cummax", true, a[0], py::cast<Index>(a[1])); }
+FAST_BINDING(cummin, 2, "x", "dim") { return running_extreme("cummin", false, a[0], py::cast<Index>(a[1])); }
+FAST_BINDING(logcumsumexp, 2, "x", "dim") { return running_logsumexp(a[0], py::cast<Index>(a[1])); }
+FAST_BINDING(linear_recurrence, 3, "a", "b", "dim") { return recurrence(a[0], a[1], py::cast<Index>(a[2])); }
 
 TG_BINDINGS(reduce) {
   for (PyMethodDef* each :
        {&fast_sum, &fast_prod, &fast_amax, &fast_amin, &fast_any, &fast_all, &fast_mean, &fast_logsumexp,
         &fast_count_nonzero, &fast_var, &fast_std, &fast_vector_norm, &fast_argmax, &fast_argmin, &fast_max_dim,
-        &fast_min_dim, &fast_cumsum, &fast_cumprod})
+        &fast_min_dim, &fast_cumsum, &fast_cumprod, &fast_cummax, &fast_cummin, &fast_logcumsumexp,
+        &fast_linear_recurrence})
     add_fast(m, *each);
 }
 

@@ -68,6 +68,10 @@ void copy_line(const char* from, Index from_stride, char* to, Index to_stride, I
   constexpr Index item = Index(sizeof(I));
   if (from_stride == item && to_stride == item) {
     std::memcpy(to, from, size_t(n * item));
+  } else if (to_stride == item && from_stride == 0) {  // what was expanded
+    I value;
+    std::memcpy(&value, from, sizeof(I));
+    for (Index i = 0; i < n; ++i) std::memcpy(to + i * item, &value, sizeof(I));
   } else if (to_stride == item && from_stride == -item) {
     for (Index i = 0; i < n; ++i) move_item<I>(to + i * item, from - i * item);
   } else if (to_stride == item) {
@@ -233,6 +237,27 @@ void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Inde
       char* to = y + t * width;
       std::memcpy(upper ? to + cut : to, upper ? from + cut : from, size_t(upper ? width - cut : cut));
       std::memset(upper ? to : to + cut, 0, size_t(upper ? cut : width - cut));
+    }
+  });
+}
+
+void fill_items(Index itemsize, Index n, const char* item, char* to) {
+  const bool zero = std::all_of(item, item + itemsize, [](char byte) { return byte == 0; });
+  parallel_for(n, kPieceBytes / itemsize, [&](Index first, Index last) {
+    if (zero) {
+      std::memset(to + first * itemsize, 0, size_t((last - first) * itemsize));
+      return;
+    }
+    const auto all = [&](auto value) {
+      std::memcpy(&value, item, sizeof(value));
+      std::fill_n(reinterpret_cast<decltype(value)*>(to) + first, last - first, value);
+    };
+    switch (itemsize) {
+      case 1: return all(uint8_t{});
+      case 2: return all(uint16_t{});
+      case 4: return all(uint32_t{});
+      case 8: return all(uint64_t{});
+      default: return all(Pair{});
     }
   });
 }

@@ -16,4 +16,7 @@ void cast_items(DType from_type, const char* from, DType to_type, char* to, Inde
 void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Index diagonal, bool upper, const char* x,
                    char* y);
 
+// n times the item (to is aligned to its size).
+void fill_items(Index itemsize, Index n, const char* item, char* to);
+
 }  // namespace tg

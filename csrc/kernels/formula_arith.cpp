@@ -63,14 +63,14 @@ struct Min {
     const I64 first = -static_cast<I64>(a < b);
     return (a & first) | (b & ~first);
   }
-  template <class T> static T of(T a, T b) { return ((a < b) | (a != a)) ? a : b; }
+  template <class T> static T of(T a, T b) { return nan_if(a < b ? a : b, a); }
 };
 struct Max {
   static I64 of(I64 a, I64 b) {
     const I64 first = -static_cast<I64>(a > b);
     return (a & first) | (b & ~first);
   }
-  template <class T> static T of(T a, T b) { return ((a > b) | (a != a)) ? a : b; }
+  template <class T> static T of(T a, T b) { return nan_if(a > b ? a : b, a); }
 };
 struct Sign {
   static I64 of(I64 a) { return (a > 0) - (a < 0); }

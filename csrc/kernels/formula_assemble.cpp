@@ -1,5 +1,6 @@
 // From a typed program to loops and slots.
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "formula.h"
@@ -93,12 +94,15 @@ class Assembler {
     }
   }
 
-  static bool can_join(const Instruction& x) {
-    return (x.type == Type::F32 || x.type == Type::F64) && x.args.size() == 2 &&
-           (x.op == "add" || x.op == "sub" || x.op == "mul");
+  static bool is_arithmetic(const Instruction& x) { return x.op == "add" || x.op == "sub" || x.op == "mul"; }
+
+  // Whether `second`, whose operand on this side is `first`, can be one loop with it.
+  bool can_join(const Instruction& first, const Instruction& second, int side) const {
+    if (first.args.size() != 2 || first.type != second.type) return false;
+    return (is_arithmetic(first) && is_arithmetic(second)) || (first.op == "max" && second.op == "min" && side == 0);
   }
 
-  // Joins sums, differences and products to the one that alone reads them.
+  // Joins sums, differences and products to the one that alone reads them, and a maximum to its minimum.
   void join_pairs() {
     std::vector<int> readers(count(), 0);
     std::vector<char> one(count(), 0);
@@ -115,10 +119,12 @@ class Assembler {
     }
     for (const Output& output : source_.outputs) ++readers[output.value];
     for (int i = 0; i < count(); ++i) {
-      if (!can_join(code_[i])) continue;
+      if (code_[i].type != Type::F32 && code_[i].type != Type::F64) continue;
+      if (code_[i].op == "where" && readers[code_[i].args[0]] == 1 && !one[code_[i].args[0]]) join_choice(code_[i]);
+      if (code_[i].args.size() != 2) continue;
       for (int side = 0; side < 2; ++side) {
         const int t = code_[i].args[side], c = code_[i].args[1 - side];
-        if (readers[t] != 1 || one[t] || !can_join(code_[t]) || code_[t].type != code_[i].type) continue;
+        if (readers[t] != 1 || one[t] || !can_join(code_[t], code_[i], side)) continue;
         std::string first = code_[t].op, second = code_[i].op;
         int a = code_[t].args[0], b = code_[t].args[1];
         if (one[a]) {  // the first operand varies
@@ -133,6 +139,23 @@ class Assembler {
         break;
       }
     }
+  }
+
+  // where(a > b, ...) that chooses between what is compared and one other value.
+  void join_choice(Instruction& x) {
+    Instruction& test = code_[x.args[0]];
+    if (test.op != "gt" || code_[test.args[0]].type != x.type) return;
+    const int a = test.args[0], b = test.args[1], yes = x.args[1], no = x.args[2];
+    if (yes == a) x.op = "larger_or", x.args = {a, b, no};
+    else if (same_value(no, b)) x.op = "if_larger", x.args = {a, b, yes};
+    else return;
+    test.op = "joined";
+    test.args.clear();
+  }
+  bool same_value(int a, int b) const {
+    const Instruction &x = code_[a], &y = code_[b];
+    return a == b || (x.op == "const" && y.op == "const" && x.type == y.type &&
+                      std::memcmp(x.constant.bytes, y.constant.bytes, sizeof(x.constant.bytes)) == 0);
   }
 
   void find_last_readers() {

@@ -5,7 +5,9 @@
 // value), elsewhere the value is spread over a block first. Source and result may be the same memory.
 #pragma once
 
+#include <cstring>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 
 #include "../core/dtype.h"
@@ -38,7 +40,8 @@ struct Kernel {
 
 // The kernel of an operation on operands of this type (the last operand's, for `where`); null if there is none.
 const Kernel* find_kernel(const std::string& op, Type operand);
-// (a first b) second c in one loop; the operations are add, sub, mul and rsub (b - a), the types f32 and f64.
+// (a first b) second c in one loop; the operations are add, sub, mul and rsub (b - a), or max and min; the types f32 and
+// f64. Beside them: larger_or(a, b, c) is a > b ? a : c, if_larger(a, b, c) is a > b ? c : b.
 inline std::string pair_name(const std::string& first, const std::string& second) { return first + '>' + second; }
 
 Loop find_cast(Type from, Type to);
@@ -72,6 +75,17 @@ template <> struct TypeFor<c64> { static constexpr Type value = Type::C64; };
 template <> struct TypeFor<c128> { static constexpr Type value = Type::C128; };
 
 inline std::string kernel_key(const std::string& op, Type operand) { return op + '.' + name_of(operand); }
+
+// x, or NaN where a is: by bits, since compilers take a second select apart into a dozen.
+template <class T>
+inline T nan_if(T x, T a) {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  Bits bits;
+  std::memcpy(&bits, &x, sizeof(T));
+  bits |= -static_cast<Bits>(a != a);
+  std::memcpy(&x, &bits, sizeof(T));
+  return x;
+}
 
 template <class F, class R, class A>
 void loop1(void* to, const void* a, const void*, const void*, Index n) {

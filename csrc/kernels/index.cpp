@@ -109,11 +109,11 @@ void scatter_all(const GatherShape& s, T* y, const int64_t* index, const T* src,
   const Index length = s.ndim ? s.index[s.dim] : 1, n = product(s.index, 0, s.ndim);
   const Index after = product(s.index, s.dim + 1, s.ndim);
   const bool few_tasks = n / std::max<Index>(1, length) / std::min(kTile, std::max<Index>(1, after)) < 4;
-  if (!few_tasks || n < kDealFrom) {
+  const Index places = product(s.data, 0, s.ndim);
+  if (!few_tasks || n < kDealFrom || places * Index(sizeof(T)) <= kNear) {
     walk(s, false, [&](Index at, Index data, Index step, Index source) { write(y[data + index[at] * step], src[source]); });
     return;
   }
-  const Index places = product(s.data, 0, s.ndim);
   if (s.ndim <= 1) {
     write_dealt<T, T>(n, places, y, [&](Index m) { return index[m]; }, [&](Index m) { return src[m]; }, write);
     return;

@@ -54,7 +54,7 @@ from ..ops.distance import (
 from ..ops.dropout import alpha_dropout, dropout, feature_alpha_dropout
 from ..ops.dropout import feature_dropout as _feature_dropout
 from ..ops.einsum import bilinear
-from ..ops.embedding import embedding, one_hot
+from ..ops.embedding import embedding
 from ..ops.embedding_bag import embedding_bag
 from ..ops.fold import fold, unfold
 from ..ops.fractional_pool import fractional_max_pool2d, fractional_max_pool3d
@@ -97,6 +97,7 @@ from ..ops.pool import (
     max_pool3d,
 )
 from ..ops.rearrange import pad
+from ..ops.search import one_hot
 from ..ops.softmax import gumbel_softmax
 from ..ops.softmax import log_softmax as _log_softmax
 from ..ops.softmax import softmax as _softmax

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backends import registry
 from ..device import Device
-from ..dtypes import BY_NAME, as_dtype
+from ..dtypes import BY_NAME, as_dtype, numpy_dtype
 from ..errors import ArgumentError, AutogradError, DeviceError, DTypeError
 from ..layout import dense_order, follows, preserve_format
 from ..tensor import Tensor, install, wrap
@@ -126,7 +126,7 @@ def to(
         have = self.device
         if place.type != have.type or (place.index is not None and place.index != have.index):
             out = move(out, device=place)
-    if wanted is not None and wanted.name != out._data.dtype.name:
+    if wanted is not None and wanted.np != out._data.dtype:
         out = _converted(out, wanted.np)
     if memory_format is not None and memory_format is not preserve_format:
         order = dense_order("to", out._data, memory_format)
@@ -146,7 +146,8 @@ def _caster(name: str) -> Any:
     def convert(self: Tensor, memory_format: Any = preserve_format) -> Tensor:
         if memory_format is not preserve_format:
             return to(self, dtype=BY_NAME[name], memory_format=memory_format)
-        return self if self._data.dtype.name == name else _converted(self, BY_NAME[name].np)
+        wanted = numpy_dtype(name)
+        return self if self._data.dtype == wanted else _converted(self, wanted)
 
     convert.__doc__ = f"The elements as {name}; the tensor itself if it is {name} already."
     return convert

@@ -1,4 +1,4 @@
-"""Rows of a table by their number: embedding, and one-hot vectors."""
+"""Rows of a table by their number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import np_dtype, product, require_tensors, reshaped, shaped
+from .checks import product, require_tensors, reshaped, shaped
 from .inplace import assign, write_into
 from .normalize import vector_norm
 from .record import Spec, op
@@ -166,30 +166,3 @@ def _shorten(weight: Tensor, index: Tensor, longest: float, p: float) -> None:
         long = pw.bitwise_and(pw.gt(used, 0), pw.gt(norms, longest))
         scale = pw.where(long, pw.div(longest, pw.add(norms, 1e-7)), 1.0)
         write_into(assign, weight, (weight, pw.mul(weight, scale)), {})
-
-
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """int64 vectors of zeros with a one at the given place.
-
-    Args:
-        tensor: int64 (*), not negative.
-        num_classes: the length of the vectors; one more than the largest class if -1.
-    Returns: int64 (*, num_classes).
-    Raises: DTypeError unless int64; IndexOutOfRange for a class that does not fit.
-    """
-    from .ranges import arange
-
-    require_tensors("one_hot", tensor=tensor)
-    if np_dtype(tensor).name != "int64":
-        raise DTypeError(f"one_hot: classes must be int64, got {tensor.dtype}. Use tensor.long().")
-    classes: Any = tensor
-    if num_classes == -1:
-        if not tensor._data.size:
-            raise ValueError("one_hot: num_classes is needed for an empty tensor.")
-        num_classes = int(classes.max()) + 1
-    if tensor._data.size and (int(classes.min()) < 0 or int(classes.max()) >= num_classes):
-        raise IndexOutOfRange(
-            f"one_hot: classes from {int(classes.min())} to {int(classes.max())} do not fit num_classes={num_classes}."
-        )
-    column = shaped(tensor, (*tensor.shape, 1))
-    return pw.eq(column, arange(num_classes, device=tensor.device)).long()

@@ -87,13 +87,20 @@ def _resolved(x: Tensor, key: Any) -> tuple[tuple[Any, ...], tuple[int, ...], tu
         DTypeError for index tensors that do not count; TypeError for what can't be a key.
     """
     shape = x._data.shape
-    if shape:  # the three commonest keys, without the ceremony
+    if shape:  # the four commonest keys, without the ceremony
         if type(key) is int:
             return (checked_index(key, shape[0], 0),), (), ()
         if type(key) is slice:
             return (checked_slice(key, shape[0]),), (), ()
-        if type(key) is Tensor and key._data.ndim and key._data.dtype == _INT64 and not elsewhere(x._data, key._data):
-            return (_WHOLE,), (0,), (key,)
+        if type(key) is Tensor and key._data.ndim and not elsewhere(x._data, key._data):
+            mask = key._data
+            if mask.dtype == _INT64:
+                return (_WHOLE,), (0,), (key,)
+            if mask.dtype.kind == "b" and mask.shape == shape[: mask.ndim]:
+                from .search import nonzero
+
+                dims = tuple(range(mask.ndim))
+                return (_WHOLE,) * mask.ndim, dims, nonzero(key, as_tuple=True)
     parts = [_as_part(part, x) for part in (key if isinstance(key, tuple) else (key,))]
     used = sum(_dims_taken(part) for part in parts)
     if used > len(shape):
@@ -140,6 +147,9 @@ def _resolved(x: Tensor, key: Any) -> tuple[tuple[Any, ...], tuple[int, ...], tu
 
 def advanced(x: Tensor, key: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
     """(dimensions, index tensors) of a key of tensors and masks only."""
+    if len(key) == 1 and x._data.ndim and type(key[0]) is Tensor and key[0]._data.ndim:
+        _, spec, indices = _resolved(x, key[0])
+        return spec, indices
     kept = tuple(core.reshape(k, shape=(1,)) if isinstance(k, Tensor) and k._data.ndim == 0 else k for k in key)
     basic, spec, indices = _resolved(x, tuple(_WHOLE if k is None else k for k in kept))
     if not _is_whole(basic) or not indices:

@@ -106,7 +106,7 @@ def _vector(name: str, index: Any) -> Tensor:
     where = as_index(name, index)
     if where._data.ndim > 1:
         raise DimError(f"{name}: index must have one dimension, got shape {tuple(where.shape)}.")
-    return to_shape(where, -1)
+    return where if where._data.ndim else core.reshape(where, shape=(1,))
 
 
 def _lifted(name: str, x: Tensor, dim: int) -> tuple[Tensor, int]:
@@ -121,9 +121,10 @@ def _lifted(name: str, x: Tensor, dim: int) -> tuple[Tensor, int]:
 def indexed_shape(name: str, x: Any, indices: tuple[Any, ...], spec: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of ``x[indices]``: the indices' common shape takes the place of the dimensions ``spec`` if those are
     neighbours, and comes first otherwise. Raises ShapeError if the indices have no common shape."""
-    common = indices[0].shape
-    if len(indices) > 1:
-        common = broadcast_shape(f"{name} by tensors", *[tuple(i.shape) for i in indices])
+    if len(indices) == 1:
+        at = spec[0]
+        return (*x.shape[:at], *indices[0].shape, *x.shape[at + 1 :])
+    common = broadcast_shape(f"{name} by tensors", *[tuple(i.shape) for i in indices])
     rest = [size for d, size in enumerate(x.shape) if d not in spec]
     first = spec[0] if spec[-1] - spec[0] == len(spec) - 1 else 0
     return (*rest[:first], *common, *rest[first:])
@@ -165,7 +166,7 @@ index_op = op(
 
 def _index_put_infer(x: Any, value: Any, *indices: Any, spec: tuple[int, ...], accumulate: bool) -> Spec:
     shape = indexed_shape("indexing", x, indices, spec)
-    if broadcast_shape("index_put", shape, tuple(value.shape)) != shape:
+    if value.shape != shape and broadcast_shape("index_put", shape, tuple(value.shape)) != shape:
         raise ShapeError(
             f"index_put: shape mismatch: value tensor of shape {tuple(value.shape)} cannot be broadcast to the "
             f"indexing result of shape {shape}."
@@ -323,9 +324,10 @@ index_add_into = op("index_add_into", infer=_add_infer, doc="``index_add`` over 
 
 def _lines(name: str, target: Tensor, *sources: Any) -> tuple[Tensor, tuple[Any, ...]]:
     """The tensors with 0-d ones as one element in one dimension, which is how those are indexed."""
+    if target._data.ndim > 1:
+        return target, sources
     lifted = [
-        core.reshape(x, shape=(1,)) if isinstance(x, Tensor) and x._data.ndim == 0 and target._data.ndim < 2 else x
-        for x in (target, *sources)
+        core.reshape(x, shape=(1,)) if isinstance(x, Tensor) and x._data.ndim == 0 else x for x in (target, *sources)
     ]
     return lifted[0], tuple(lifted[1:])
 
@@ -478,7 +480,8 @@ def _fill_arguments(input: Tensor, dim: int, index: Any, value: Any) -> tuple[An
 def take(input: Tensor, index: Tensor, *, out: Any = None) -> Tensor:
     """The elements at ``index`` of the flattened tensor, in its shape; negative positions count from the end."""
     require_tensor("take", input)
-    result = index_op(to_shape(input, -1), as_index("take", index), spec=(0,))
+    flat = input if input._data.ndim == 1 else to_shape(input, -1)
+    result = index_op(flat, as_index("take", index), spec=(0,))
     if out is not None:
         check_partial_overlap("take", require_tensor("take", out), [input._data, index._data], same=True)
         return deliver("take", result, out)

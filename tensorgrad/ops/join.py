@@ -25,7 +25,12 @@ __all__ = [
 
 def _cat_infer(*xs: Any, dim: int) -> Spec:
     shape = list(xs[0].shape)
+    before, after = tuple(shape[:dim]), tuple(shape[dim + 1 :])
     for i, x in enumerate(xs[1:], 1):
+        other = x.shape
+        if other[:dim] == before and other[dim + 1 :] == after:
+            shape[dim] += other[dim]
+            continue
         if x.ndim != len(shape):
             raise ShapeError(
                 f"cat: tensors must have the same number of dimensions: got {len(shape)} for tensor 0, {x.ndim} "
@@ -137,12 +142,12 @@ def _tensors(name: str, tensors: Any) -> list[Tensor]:
             require_tensor(name, x)
     if not tensors:
         raise ArgumentError(f"{name}: expected a non-empty list of Tensors ({name} expects a non-empty TensorList).")
-    return list(tensors)
+    return tensors if type(tensors) is list else list(tensors)
 
 
 def _promoted(used: list[Tensor], given: list[Tensor]) -> list[Tensor]:
     first = given[0]._data.dtype
-    for x in given:
+    for x in given[1:]:
         if x._data.dtype is not first and x._data.dtype != first:
             break
     else:

@@ -181,6 +181,33 @@ linear_backward = op(
 )
 
 
+def _dot_infer(a: Any, b: Any) -> Spec:
+    _matmul_infer(Spec((1, *a.shape), a.dtype), Spec((*b.shape, 1), b.dtype))
+    return Spec((), a.dtype)
+
+
+def _dot_rule(F: Any, g: Any, a: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    return (
+        F.mul(g, conjugate(F, b)) if needs[0] else None,
+        F.mul(g, conjugate(F, a)) if needs[1] else None,
+    )
+
+
+dot_op = op(
+    "dot",
+    infer=_dot_infer,
+    define=lambda F, a, b: F.reshape(F.matmul(reshaped(F, a, (1, *a.shape)), reshaped(F, b, (*b.shape, 1))), shape=()),
+    rule=_dot_rule,
+    keeps=("a", "b"),
+    samples=lambda: [
+        Sample((Arg((5,)), Arg((5,))), name="vectors"),
+        Sample((Arg((4,), layout="step"), Arg((4,))), name="strided"),
+        Sample((Arg((0,)), Arg((0,))), name="empty"),
+    ],
+    doc="The sum of the products of two vectors' elements; nothing is conjugated.",
+)
+
+
 # --- the public functions
 
 
@@ -222,6 +249,8 @@ def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
             f"matmul: shapes {tuple(a.shape)} and {tuple(b.shape)} can't be multiplied: {a.shape[-1]} and {inner} "
             "must be equal."
         )
+    if left == right == 1:
+        return dot_op(a, b)
     rows = shaped(a, (1, a.shape[0])) if left == 1 else a
     columns = shaped(b, (b.shape[0], 1)) if right == 1 else b
     y = matmul_op(rows, columns)

@@ -72,8 +72,10 @@ clamp_both = elementwise(
     samples=binary(third=(1.0, 2.0)),
 )
 lerp = elementwise(
-    lambda input, end, weight: fn.where(
-        fn.lt(fn.abs(weight), 0.5), input + weight * (end - input), end - (end - input) * (1 - weight)
+    # from the nearer end; where the weight is one number, so are what is chosen by it and its difference
+    lambda input, end, weight: (
+        fn.where(fn.lt(fn.abs(weight), 0.5), input, end)
+        + fn.where(fn.lt(fn.abs(weight), 0.5), weight, weight - 1) * (end - input)
     ),
     name="lerp",
     vjp=lambda g, y, a, b, w: (g * fn.conj(1 - w), g * fn.conj(w), g * fn.conj(b - a)),

@@ -40,6 +40,11 @@ def with_dims(F: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) -> An
     return F.reshape(F.contiguous(g), shape=reduced_shape(tuple(x.shape), dim, True))
 
 
+def real_dtype(dtype: Any) -> Any:
+    """The dtype of the parts of complex elements; any other dtype itself."""
+    return numpy_dtype(REAL_OF[dtype.name]) if dtype.kind == "c" else dtype
+
+
 def is_complex(x: Any) -> bool:
     """Whether an array, Spec or Tensor holds complex numbers."""
     return bool(getattr(x, "_data", x).dtype.kind == "c")
@@ -125,7 +130,8 @@ def prepared(name: str, input: Any, dtype: Any) -> Tensor:
     array = require_tensor(name, input)
     if dtype is None:
         return input
-    return input if array.dtype.name == (wanted := as_dtype(dtype)).name else cast(input, dtype=wanted.np)
+    wanted = as_dtype(dtype).np
+    return input if array.dtype == wanted else cast(input, dtype=wanted)
 
 
 def delivered(name: str, result: Tensor, dtype: Any, out: Any) -> Tensor:
@@ -279,7 +285,7 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
 
 def _var_infer(x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Spec:
     require_float("var", x.dtype)
-    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype(REAL_OF.get(x.dtype.name, x.dtype.name)))
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), real_dtype(x.dtype))
 
 
 def _freedom(x: Any, dim: tuple[int, ...], correction: float) -> float:
@@ -470,7 +476,7 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: An
 
 
 def _truth_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
-    dtype = x.dtype if x.dtype.name == "uint8" else numpy_dtype("bool")
+    dtype = x.dtype if x.dtype.char == "B" else numpy_dtype("bool")
     return Spec(reduced_shape(tuple(x.shape), dim, keepdim), dtype)
 
 

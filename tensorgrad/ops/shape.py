@@ -53,6 +53,9 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
         given = given[0]
     out = []
     for part in given:
+        if type(part) is int:
+            out.append(part)
+            continue
         if isinstance(part, bool) or not hasattr(part, "__index__"):
             raise TypeError(f"{name}: expected integers, got {part!r}.")
         out.append(int(part.__index__()))
@@ -61,9 +64,9 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
 
 def inferred(name: str, count: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     """``shape`` with its -1 replaced by what makes ``count`` elements. Raises ShapeError where nothing does."""
-    holes = [i for i, size in enumerate(shape) if size == -1]
-    if len(holes) > 1:
-        raise ShapeError(f"{name}: only one dimension can be inferred, shape {shape} asks for {len(holes)}.")
+    holes = shape.count(-1)
+    if holes > 1:
+        raise ShapeError(f"{name}: only one dimension can be inferred, shape {shape} asks for {holes}.")
     if min(shape, default=0) < -1:
         raise ShapeError(f"{name}: shape {shape} has a negative size.")
     if not holes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends.generic.reduce import reduced_shape
-from ..dtypes import REAL_OF, numpy_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -17,6 +16,7 @@ from .reduce import (
     in_float32,
     is_complex,
     prepared,
+    real_dtype,
     reduction_samples,
     require_float,
     require_tensor,
@@ -30,7 +30,7 @@ __all__ = ["norm", "renorm"]
 
 def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Spec:
     require_float("norm", x.dtype)
-    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype(REAL_OF.get(x.dtype.name, x.dtype.name)))
+    return Spec(reduced_shape(tuple(x.shape), dim, keepdim), real_dtype(x.dtype))
 
 
 def _norm_define(F: Any, x: Any, **how: Any) -> Any:

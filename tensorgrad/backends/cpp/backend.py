@@ -129,9 +129,6 @@ class CppBackend(NumpyBackend):
     def contiguous_copy(self, x: Any) -> Any:
         return self.c.contiguous(x)
 
-    def zeros_as(self, x: Any, *, shape: tuple[int, ...]) -> Any:
-        return self.c.zeros(x, shape)
-
     def slice_add_into(self, x: Any, g: Any, *, key: tuple[Any, ...]) -> Any:
         part = x[(*key, Ellipsis)]
         self.raw.add(part, g, out=part)
@@ -146,6 +143,9 @@ class CppBackend(NumpyBackend):
 
     def cat(self, *xs: Any, dim: int) -> Any:
         return self.c.cat(xs, dim)
+
+    def dot(self, a: Any, b: Any) -> Any:
+        return self.c.matmul(a[None], b[:, None]).reshape(())
 
     def stack(self, *xs: Any, dim: int) -> Any:
         key = (*(slice(None),) * dim, None)
@@ -258,6 +258,13 @@ class CppBackend(NumpyBackend):
 
     def cumprod(self, x: Any, *, dim: int) -> Any:
         return (super().cumprod if x.dtype.kind == "c" else self.c.cumprod)(x, dim=dim)
+
+    def logcumsumexp(self, x: Any, *, dim: int) -> Any:
+        return (super().logcumsumexp if x.dtype.kind == "c" else self.c.logcumsumexp)(x, dim=dim)
+
+    def linear_recurrence(self, a: Any, b: Any, *, dim: int) -> Any:
+        plain = b.dtype.kind in "fV" and a.dtype == b.dtype
+        return (self.c.linear_recurrence if plain else super().linear_recurrence)(a, b, dim=dim)
 
     def std(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
         found = self._defined("std") if x.dtype.kind == "c" else self.c.std
