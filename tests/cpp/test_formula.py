@@ -282,6 +282,51 @@ def test_layouts_and_broadcasting(name: str, dtype: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("layouts", "order"),
+    [
+        (((0, 1, 2), (0, 1, 2)), (0, 1, 2)),
+        (((2, 0, 1), (2, 0, 1)), (2, 0, 1)),
+        (((1, 0, 2), (0, 1, 2)), (1, 0, 2)),  # the first operand decides
+        (((0, 1, 2), (1, 0, 2)), (0, 1, 2)),
+        (((2,), (1, 2, 0)), (1, 2, 0)),  # where it can: a row tells no axes apart
+    ],
+)
+def test_results_lie_as_their_operands(layouts: tuple[tuple[int, ...], ...], order: tuple[int, ...]) -> None:
+    sizes, rng = (3, 4, 5), np.random.default_rng(0)
+
+    def lying(order: tuple[int, ...]) -> np.ndarray:  # the axes from the outermost to the innermost in memory
+        array = rng.standard_normal([sizes[axis] for axis in order]).astype("float32")
+        return array.transpose(np.argsort(order)) if len(order) == len(sizes) else array
+
+    a, b = (lying(layout) for layout in layouts)
+    x, y = symbol(0), symbol(1)
+
+    def specialize(keys: tuple[str, ...]) -> Any:
+        program = lower((x * y, x > y), keys)
+        return program.code, program.outputs
+
+    for got, expected in zip(C.Formula("two", specialize)(a, b), (a * b, a > b), strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert tuple(np.argsort([-step for step in got.strides])) == order
+        assert got.transpose(order).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_choices_and_bounds_in_one_loop(dtype: str) -> None:
+    x, y, z = (symbol(i) for i in range(3))
+    special = np.array([-np.inf, -1.5, -0.0, 0.0, 1.0, 2.5, np.inf, np.nan], dtype)
+    args = [part.ravel() for part in np.meshgrid(special, special, special)]
+    for made in (
+        fn.where(x > y, x, z), fn.where(x > y, z, y), fn.where(x > 0, z, 0), fn.where(x > 0, z, 1),
+        fn.where(x > y, z, x), fn.where(x > 1, x, 0.1 * x), fn.minimum(fn.maximum(x, y), z),
+        fn.minimum(z, fn.maximum(x, y)), fn.minimum(fn.maximum(x, -1), 2), fn.where(x < 0, x, z),
+    ):  # fmt: skip
+        program = lower((made,), (dtype,) * 3)
+        (expected,) = evaluate(program, args)
+        np.testing.assert_array_equal(native(program)(*args), expected)
+
+
 INTEGER_NAMES = ("uint8", "int8", "int16", "int32")
 NARROW: dict[str, Callable[[Any, Any], Any]] = {
     "sums": lambda a, b: a * b - a + 100,

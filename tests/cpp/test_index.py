@@ -92,6 +92,22 @@ def test_additions_keep_their_order_on_any_threads() -> None:
     same_for_any_threads(lambda: C.scatter_add(x, at, g, 0))
 
 
+@pytest.mark.parametrize("shape", [(3_000_000,), (50, 4), (2, 90, 300)])  # beyond the caches, within, along the middle
+def test_one_index_along_one_dimension(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(4)
+    dim = len(shape) // 2
+    x = rng.standard_normal(shape).astype("float32")
+    index = rng.integers(-shape[dim], shape[dim], (40, 1000))
+    assert np.array_equal(same_for_any_threads(lambda: C.index(x, index, spec=(dim,))), np.take(x, index, dim))
+    value = rng.standard_normal(np.take(x, index, dim).shape).astype("float32")
+    got = same_for_any_threads(lambda: C.index_put_into(x.copy(), value, index, spec=(dim,), accumulate=True))
+    expected = x.copy()
+    np.add.at(expected, (*(slice(None),) * dim, index), value)
+    assert np.array_equal(got, expected)
+    count = same_for_any_threads(lambda: C.bincount(index.ravel() % shape[dim], None, 0))
+    assert np.array_equal(count, np.bincount(index.ravel() % shape[dim]))
+
+
 def test_refusals_name_the_bad_index() -> None:
     x, index = np.zeros((3, 4), "float32"), np.zeros((3, 2), np.int64)
     for bad, value in ((-1, "-1"), (4, "4")):

@@ -9,6 +9,7 @@ import pytest
 from kernel_arrays import same_for_any_threads, shapes, strided
 
 import tensorgrad._C as C
+from tensorgrad.backends.numpy.backend import NumpyBackend
 
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["bool", "uint8", "int8", "int16", "int32", "int64"]
@@ -157,6 +158,28 @@ def test_scans(dtype: str) -> None:
         if x.size < 1000:
             np.testing.assert_allclose(C.cumprod(x, dim), np.cumprod(exact, axis=dim), rtol=RELATIVE.get(dtype, 1e-12),
                                        atol=1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "bool"])
+def test_steps_along_lines(dtype: str) -> None:
+    rng, numpy = np.random.default_rng(11), NumpyBackend()
+    for shape in [*shapes(rng, 30, least=1), [3, 7000], [90, 700], [2, 5, 200]]:
+        x = strided(rng, shape, dtype, scale=2.0)
+        if x.dtype.kind == "f" and x.size:
+            x.flat[int(rng.integers(x.size))] = rng.choice([np.nan, np.inf, -np.inf])
+        dim = int(rng.integers(len(shape)))
+        for name in ("cummax", "cummin"):
+            for got, expected in zip(getattr(C, name)(x, dim), getattr(numpy, name)(x, dim=dim), strict=True):
+                assert got.dtype == expected.dtype
+                np.testing.assert_array_equal(got, expected)
+        if x.dtype.kind != "f":
+            continue
+        close = {"rtol": RELATIVE.get(dtype, 1e-12) * 4, "atol": RELATIVE.get(dtype, 1e-12) * 4}
+        np.testing.assert_allclose(C.logcumsumexp(x, dim), numpy.logcumsumexp(x, dim=dim), **close)
+        a = np.asarray(rng.uniform(-0.9, 0.9, shape).astype(dtype))
+        b = np.asarray(rng.standard_normal(shape).astype(dtype))
+        np.testing.assert_allclose(C.linear_recurrence(a, b, dim), numpy.linear_recurrence(a, b, dim=dim), **close)
+        same_for_any_threads(lambda x=x, d=dim: (C.logcumsumexp(x, d), *C.cummax(x, d)))
 
 
 @pytest.mark.parametrize("shape", [(1_000_003,), (100_000, 7), (7, 100_000), (300, 400, 11), (2, 3)])
