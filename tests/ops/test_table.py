@@ -34,6 +34,7 @@ def test_first_and_second_derivative(case, backend):
 # Ops that no sample describes, and why; everything else must have samples.
 UNSAMPLED = {
     "copy_into": "writes into its argument; test_inplace",
+    "slice_add_into": "writes into its argument; tests/autograd/test_tape",
     "full": "takes no array; test_create",
     "sgd_": "writes into lists of arrays; tests/optim",
     "adam_": "writes into lists of arrays; tests/optim",
