@@ -450,6 +450,11 @@ def _gather(g: Graph, x: Value, index: Value, *, dim: int) -> str:
     return g.node("GatherElements", name, index, axis=dim)
 
 
+@translates("one_hot")
+def _one_hot(g: Graph, x: Value, *, classes: int) -> str:
+    return g.node("OneHot", x, g.sizes([classes]), g.constant([0, 1]))
+
+
 def _scatter(reduction: str | None) -> Translation:
     def translate(g: Graph, x: Value, index: Value, source: Value, *, dim: int) -> str:
         if source.shape != index.shape:
