@@ -28,7 +28,7 @@ def _cat_infer(*xs: Any, dim: int) -> Spec:
     before, after = tuple(shape[:dim]), tuple(shape[dim + 1 :])
     for i, x in enumerate(xs[1:], 1):
         other = x.shape
-        if other[:dim] == before and other[dim + 1 :] == after:
+        if len(other) == len(shape) and other[:dim] == before and other[dim + 1 :] == after:
             shape[dim] += other[dim]
             continue
         if x.ndim != len(shape):

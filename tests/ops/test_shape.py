@@ -98,6 +98,7 @@ def test_zero_sizes():
         lambda lib, x: x.transpose(0, 3), lambda lib, x: x.expand(3, 3, 4), lambda lib, x: x.expand(3, 4),
         lambda lib, x: x.unsqueeze(5), lambda lib, x: x.narrow(0, 1, 2), lambda lib, x: x.select(0, 2),
         lambda lib, x: lib.cat([]), lambda lib, x: lib.cat([x, x[0]]), lambda lib, x: lib.cat([x, x[:, :2]]),
+        lambda lib, x: lib.cat([x[0, 0], x[0, 0, 0]]),
         lambda lib, x: lib.stack([x, x[0]]), lambda lib, x: x.split(0), lambda lib, x: x.split([1, 2]),
         lambda lib, x: x.chunk(0), lambda lib, x: x.unfold(0, 3, 1), lambda lib, x: x.flatten(2, 1),
         lambda lib, x: x.repeat(2), lambda lib, x: x.t(), lambda lib, x: x.trace(), lambda lib, x: x.diag(),
