@@ -44,12 +44,14 @@ SMALL = ("csrc/bindings/formula.cpp", "csrc/kernels/ctc.cpp", "csrc/kernels/form
          "csrc/kernels/formula_arith.cpp", "csrc/kernels/reduce_rare.cpp")  # fmt: skip
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp",)
-# Where the time does not go into arithmetic one build for the baseline serves every module. Views of arrays and the
-# binding of formulas are what a small op spends its time in.
-COLD = ("csrc/bindings/formula.cpp", "csrc/core/*.cpp", "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp",
-        "csrc/kernels/scan*.cpp", "csrc/kernels/conv_shape.cpp", "csrc/kernels/copy.cpp",
-        "csrc/kernels/formula_assemble.cpp", "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp",
-        "csrc/kernels/reduce_rare.cpp")  # fmt: skip
+# Where the time does not go into arithmetic one build for the baseline serves every module. What knows neither Python
+# nor the other kernels lies in one library beside them, which they share: the wheel is a seventh smaller for it.
+SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp", "csrc/core/parallel.cpp",
+          "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp", "csrc/kernels/scan*.cpp", "csrc/kernels/conv_shape.cpp",
+          "csrc/kernels/copy.cpp", "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp",
+          "csrc/kernels/reduce_rare.cpp")  # fmt: skip
+# Views of arrays and the binding of formulas are what a small op spends its time in: built for speed.
+COLD = ("csrc/bindings/formula.cpp", "csrc/core/*.cpp", "csrc/kernels/formula_assemble.cpp")
 X86 = {
     # For processors of before 2013: vectorized, but small. At -O2 the wheel is above 5 MB, and builds take longer.
     "baseline": ["-msse4.2", "-Os", "-ftree-vectorize"],
@@ -71,7 +73,8 @@ def lowest() -> list[str]:
 
 
 def sources(kind: str) -> list[str]:
-    """``hot``: once per instruction set; ``cold``: once; ``bindings``: once, gathered into few compilations."""
+    """``hot``: compiled once per instruction set; ``shared``: once, into the library that the modules share; ``cold``:
+    once, linked into each module; ``bindings``: as cold, gathered into few compilations."""
     found = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*/*.cpp") if p.parent.name != "tape")
     return [source for source in found if kind_of(source) == kind]
 
@@ -82,7 +85,7 @@ def tape_sources() -> list[str]:
 
 
 def kind_of(source: str) -> str:
-    for kind, patterns in (("cold", COLD), ("bindings", BINDINGS)):
+    for kind, patterns in (("shared", SHARED), ("cold", COLD), ("bindings", BINDINGS)):
         if any(fnmatch(source, pattern) for pattern in patterns):
             return kind
     return "hot"
@@ -108,7 +111,12 @@ def gathered(work: Path) -> list[Path]:
 def extensions() -> list[Extension]:
     everything = [*sources("bindings"), *sources("cold"), *sources("hot")]
     made = [Extension(f"tensorgrad._C_{name}", everything) for name in instruction_sets()]
-    return [Extension("tensorgrad._cpu", ["csrc/bindings/cpu.c"]), Extension("tensorgrad._tape", tape_sources()), *made]
+    return [
+        Extension("tensorgrad._cpu", ["csrc/bindings/cpu.c"]),
+        Extension("tensorgrad._tape", tape_sources()),
+        Extension("tensorgrad._C_shared", sources("shared")),
+        *made,
+    ]
 
 
 class BuildKernels(build_ext):
@@ -157,13 +165,21 @@ class BuildKernels(build_ext):
         gxx = [*compiler.split(), "-std=c++17"]
         jobs: list[Job] = []
         common: list[str] = []
+        links: dict[str, list[str]] = {"_C_shared": [*compiler.split(), *self.exports(work)]}
+        for source in map(Path, sources("shared")):
+            target = work / "shared" / source.with_suffix(".o").name
+            # visible to the linker, so that its list of exports can choose; calls within the library stay direct
+            visible = ["-fvisibility=default", "-fno-semantic-interposition"]
+            command = [*gxx, *flags_of(source), *visible, *lowest(), *includes, "-c", str(source)]
+            jobs.append(Job(command, ROOT / source, target))
+            links["_C_shared"].append(str(target))
+        links["_C_shared"].append("-ldl")
         for source in (*gathered(work), *map(Path, sources("cold"))):
             flags = BINDING_FLAGS if source.is_absolute() else flags_of(source)
             target = work / "cold" / source.with_suffix(".o").name
             command = [*gxx, *flags, *lowest(), *includes, "-c", str(source)]
             jobs.append(Job(command, ROOT / source, target))
             common.append(str(target))
-        links: dict[str, list[str]] = {}
         for name, machine in instruction_sets().items():
             objects = list(common)
             for source in map(Path, sources("hot")):
@@ -171,7 +187,7 @@ class BuildKernels(build_ext):
                 command = [*gxx, *flags_of(source), *machine, *includes, "-c", str(source)]
                 jobs.append(Job(command, ROOT / source, target))
                 objects.append(str(target))
-            links[f"_C_{name}"] = [*compiler.split(), *objects, "-ldl"]
+            links[f"_C_{name}"] = [*compiler.split(), *objects, *self.beside(work)]
         cpu = work / "cpu.o"
         jobs.append(Job([*c_compiler.split(), "-O2", "-fPIC", *includes, "-c", "csrc/bindings/cpu.c"],
                         ROOT / "csrc/bindings/cpu.c", cpu))  # fmt: skip
@@ -187,9 +203,36 @@ class BuildKernels(build_ext):
         with ThreadPoolExecutor(count) as pool:
             list(pool.map(Job.run, jobs))
             built = {f"tensorgrad.{module}": work / f"{module}.so" for module in links}
-            shared = ["-bundle", "-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-shared", "-s"]
-            list(pool.map(lambda item: execute([*item[1], *shared, "-o", str(work / f"{item[0]}.so")]), links.items()))
+
+            def link(module: str) -> None:
+                execute([*links[module], *link_flags(module), "-o", str(built[f"tensorgrad.{module}"])])
+
+            link("_C_shared")
+            list(pool.map(link, [module for module in links if module != "_C_shared"]))
         return built
+
+    def shared_name(self) -> str:
+        return Path(self.get_ext_filename("tensorgrad._C_shared")).name
+
+    def exports(self, work: Path) -> list[str]:
+        """Linker flags of the shared library: its name, and of its symbols those of our namespace only."""
+        if platform.system() == "Darwin":
+            return [f"-Wl,-install_name,@rpath/{self.shared_name()}", "-Wl,-exported_symbol,__ZN2tg*"]
+        listed = work.absolute() / "exports.map"
+        listed.write_text("{ global: _ZN2tg*; _ZNK2tg*; local: *; };\n")
+        return [f"-Wl,-soname,{self.shared_name()}", f"-Wl,--version-script={listed}", "-Wl,-Bsymbolic"]
+
+    @staticmethod
+    def beside(work: Path) -> list[str]:
+        """Linker flags of a module: the shared library is found in the module's own folder."""
+        origin = "@loader_path" if platform.system() == "Darwin" else "$ORIGIN"
+        return [str(work.absolute() / "_C_shared.so"), f"-Wl,-rpath,{origin}"]
+
+
+def link_flags(module: str) -> list[str]:
+    if platform.system() == "Darwin":
+        return ["-dynamiclib" if module == "_C_shared" else "-bundle", "-undefined", "dynamic_lookup"]
+    return ["-shared", "-s"]
 
 
 def first_of(*names: str) -> str:
