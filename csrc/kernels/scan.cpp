@@ -7,12 +7,12 @@
 #include <type_traits>
 #include <vector>
 
-#include "../core/parallel.h"
+#include "scan_walk.h"
 
 namespace tg {
 namespace {
 
-constexpr Index kPiece = 32768, kBlock = 16384, kTile = 64;
+constexpr Index kBlock = 16384;
 
 template <class T>
 using Acc = std::conditional_t<std::is_same_v<T, float>, double, std::conditional_t<std::is_integral_v<T>, uint64_t, T>>;
@@ -90,26 +90,16 @@ void scan_all(Index outer, Index length, Index inner, const T* x, T* y) {
       return;
     }
     const Acc<T> neutrals[4] = {neutral, neutral, neutral, neutral};
-    parallel_for(outer, std::max<Index>(4, kPiece / std::max<Index>(1, length) / 4 * 4), [&](Index first, Index last) {
+    parallel_for(outer, std::max<Index>(4, kScanPiece / std::max<Index>(1, length) / 4 * 4), [&](Index first, Index last) {
       for (Index o = first; o < last; o += 4)
         scan_lines_in_step<Kind>(x + o * length, y + o * length, std::min<Index>(4, last - o), length, length, neutrals);
     });
     return;
   }
-  const Index tiles = (inner + kTile - 1) / kTile;
-  const Index group = std::max<Index>(1, kPiece / std::max<Index>(1, std::min(kTile, inner) * length));
-  parallel_for(outer * tiles, group, [&](Index first, Index last) {
-    for (Index t = first; t < last; ++t) {
-      const Index column = t % tiles * kTile, n = std::min(kTile, inner - column);
-      Acc<T> a[kTile];
-      std::fill(a, a + n, neutral);
-      for (Index r = 0; r < length; ++r) {
-        const Index at = (t / tiles * length + r) * inner + column;
-        for (Index j = 0; j < n; ++j) {
-          a[j] = step<Kind>(a[j], Acc<T>(x[at + j]));
-          y[at + j] = T(a[j]);
-        }
-      }
+  walk_columns(outer, length, inner, neutral, [=](Acc<T>* a, Index, Index at, Index n) {
+    for (Index j = 0; j < n; ++j) {
+      a[j] = step<Kind>(a[j], Acc<T>(x[at + j]));
+      y[at + j] = T(a[j]);
     }
   });
 }

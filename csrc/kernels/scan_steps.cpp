@@ -1,5 +1,4 @@
-// Lines along the axis are shared out; where other axes follow, tiles of 64 neighbouring lines, so that whole cache lines
-// are read. A line is gone through once.
+// Running extremes, sums of exponentials and recurrences: a line is gone through once.
 //
 // logsumexp keeps m, the largest element so far, and s, the sum of exp(x - m) over the others: y = m + log1p(s). Steps
 // wait for one addition, the exponential only where m changes.
@@ -7,42 +6,13 @@
 // recurrence in cumprod's gradient 48 to 3.
 #include "scan_steps.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "../core/parallel.h"
+#include "scan_walk.h"
 
 namespace tg {
 namespace {
-
-constexpr Index kPiece = 32768, kTile = 64;
-
-// take(state, r, at) for every element: r along the axis, `at` in the arrays; a State for each line.
-template <class State, class Take>
-void walk_lines(Index outer, Index length, Index inner, Take take) {
-  if (inner == 1) {
-    parallel_for(outer, std::max<Index>(1, kPiece / std::max<Index>(1, length)), [&](Index first, Index last) {
-      for (Index o = first; o < last; ++o) {
-        State state;
-        for (Index r = 0; r < length; ++r) take(state, r, o * length + r);
-      }
-    });
-    return;
-  }
-  const Index tiles = (inner + kTile - 1) / kTile;
-  const Index group = std::max<Index>(1, kPiece / std::max<Index>(1, std::min(kTile, inner) * length));
-  parallel_for(outer * tiles, group, [&](Index first, Index last) {
-    for (Index t = first; t < last; ++t) {
-      const Index column = t % tiles * kTile, n = std::min(kTile, inner - column);
-      State states[kTile];
-      for (Index r = 0; r < length; ++r) {
-        const Index at = (t / tiles * length + r) * inner + column;
-        for (Index j = 0; j < n; ++j) take(states[j], r, at + j);
-      }
-    }
-  });
-}
 
 template <bool Largest, class T>
 void extreme(Index outer, Index length, Index inner, const T* x, T* values, int64_t* indices) {
