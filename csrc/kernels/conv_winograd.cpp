@@ -6,7 +6,7 @@
 // The gradient to the input is the same with the filters turned by half a circle and the channels exchanged.
 //
 // Root mean square error in float32 against float64, over PyTorch's (2.13, direct sums on AVX2) on the same numbers:
-// forward 0.8 (16 channels), 0.5 (64), 0.2 (512); gradient to the input 0.6 to 0.8 on maps of 7 and 14, 1.08 on 56x56,
+// forward 0.8 (16 channels), 0.5 (64), 0.2 (512); gradient to the input 0.6 to 0.8 on maps of 7 to 28, 1.02 on 56x56,
 // where oneDNN sums in shorter pieces; gradient to the weight 0.2 to 0.9. Largest errors: 0.1 to 0.5, 0.3 to 0.9, 0.1 to
 // 0.5.
 // F(4x4, 3x3) was tried for its 4 times fewer multiplications: its error is 4 to 6 times PyTorch's.
@@ -23,8 +23,8 @@ namespace {
 constexpr Index kReduceChannels = 256;  // a block of packed weights then takes 16 KB, half of L1
 // Sums are made in pieces of so many terms: of the square root of their number the error is least. PyTorch's forward sums
 // in pieces on AVX-512 and its gradient everywhere; with one piece ours erred 1.6 times as much as they. Up to 64 channels
-// its gradient errs least: there 32 terms err 1.27 times as much, 16 1.08 times, for 5 % of the time.
-constexpr Index kRun = 32, kRunFew = 16, kFewChannels = 64;
+// its gradient errs least: there 32 terms err 1.27 times as much, 16 1.08 times, 8 1.02 times, each for 5 % of the time.
+constexpr Index kRun = 32, kRunFew = 8, kFewChannels = 64;
 constexpr Index kSumBlocks = 4;         // blocks of output channels whose products are held at once
 constexpr Index kWantedTasks = 8;       // where there are few blocks of tiles, ranges of output channels make more
 
