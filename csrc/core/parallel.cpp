@@ -1,5 +1,8 @@
-// Workers spin for half a millisecond after a loop, then park on a condition variable. A loop is a shared
-// counter of stretches: the caller and every awake worker take the next one until none is left.
+// Workers spin for half a millisecond after a loop, then park on a condition variable. Of a loop's stretches every thread
+// has a share of neighbours, the same in every loop: so it finds in its cache what it left there, where cores have caches
+// of their own (two Zen 3 cores that share no L3 read what the other wrote at 16 GB/s, what they wrote themselves at 64;
+// with one counter for all, products of 512 to 1,024 rows took 1.1 to 1.4 times as long, a step of gpt 1.1). Then it
+// takes what is left of the others' shares.
 //
 // Nobody waits for a worker that the system is not running, with one exception. The gate is one word: a loop's ticket,
 // whether it is open, and how many workers are inside. A worker enters only while the loop is open, so one that wakes
@@ -14,6 +17,7 @@
 // So a worker asks now and then whether the system took the core away from it, and the caller waits on its feet.
 #include "parallel.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -108,27 +112,47 @@ class Stolen {
   Clock::duration cpu_;
 };
 
+// The stretches that one thread takes first.
+struct alignas(64) Share {
+  std::atomic<Index> next{0};
+  Index end = 0;
+};
+
 struct Loop {
   detail::Body body;
   void* context;
   Index n, grain, stretches;
-  std::atomic<Index> next{0};
+  int count = 0;  // of shares
   std::atomic<bool> failed{false};
   std::exception_ptr error;
   std::mutex error_guard;
 
-  void work() {
-    for (Index s; (s = next.fetch_add(1, std::memory_order_relaxed)) < stretches;) {
-      if (failed.load(std::memory_order_relaxed)) continue;
-      const Index first = s * grain;
-      const Index last = first + grain < n ? first + grain : n;
-      try {
-        body(context, first, last);
-      } catch (...) {
-        std::lock_guard<std::mutex> lock(error_guard);
-        if (!error) error = std::current_exception();
-        failed = true;
+  // The stretches of the own share, then what is left of the others'.
+  void work(Share* shares, int own) {
+    for (int i = 0; i < count; ++i) {
+      Share& share = shares[(own + i) % count];
+      while (share.next.load(std::memory_order_relaxed) < share.end) {
+        const Index s = share.next.fetch_add(1, std::memory_order_relaxed);
+        if (s < share.end) run(s);
       }
+    }
+  }
+
+  void alone() {
+    for (Index s = 0; s < stretches; ++s) run(s);
+  }
+
+ private:
+  void run(Index s) {
+    if (failed.load(std::memory_order_relaxed)) return;
+    const Index first = s * grain;
+    const Index last = first + grain < n ? first + grain : n;
+    try {
+      body(context, first, last);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(error_guard);
+      if (!error) error = std::current_exception();
+      failed = true;
     }
   }
 };
@@ -137,14 +161,14 @@ thread_local bool inside_loop = false;
 
 class Pool {
  public:
-  explicit Pool(int workers) {
+  explicit Pool(int workers) : shares_(static_cast<std::size_t>(workers) + 1) {
 #if defined(__linux__) || defined(__APPLE__)
     sigset_t all, before;  // signals are for the program's own threads
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
 #endif
     try {
-      for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { serve(); });
+      for (int i = 0; i < workers; ++i) threads_.emplace_back([this, i] { serve(i + 1); });
     } catch (const std::system_error&) {
       // the system grants no more: fewer workers give the same results
     }
@@ -162,10 +186,15 @@ class Pool {
 
   void run(Loop& loop) {
     loop_ = &loop;
+    const int count = loop.count = static_cast<int>(std::min<Index>(loop.stretches, static_cast<Index>(shares_.size())));
+    for (int i = 0; i < count; ++i) {
+      shares_[i].next.store(loop.stretches * i / count, std::memory_order_relaxed);
+      shares_[i].end = loop.stretches * (i + 1) / count;
+    }
     open_gate();
     wake(static_cast<std::size_t>(loop.stretches - 1));
     inside_loop = true;
-    loop.work();
+    loop.work(shares_.data(), 0);
     inside_loop = false;
     const auto empty = [&] { return (gate_.load() & kInside) == 0; };
     if ((gate_.fetch_and(~kOpen) & kInside) == 0 || spin(Clock::now() + kBriefSpin, empty)) return;
@@ -196,7 +225,7 @@ class Pool {
     else for (; most > 0; --most) wake_.notify_one();
   }
 
-  void serve() {
+  void serve(int own) {
     inside_loop = true;  // nested loops run on the worker itself
     std::uint64_t seen = 0;
     Stolen stolen;
@@ -208,7 +237,7 @@ class Pool {
       while ((gate & kOpen) && !stop_) {
         if (!gate_.compare_exchange_weak(gate, gate + 1)) continue;
         seen = gate / kTicket;
-        loop_->work();
+        loop_->work(shares_.data(), own);
         gate = gate_.fetch_sub(1);
         if (!(gate & kOpen) && (gate & kInside) == 1 && caller_sleeps_.load()) {
           std::lock_guard<std::mutex> lock(guard_);
@@ -236,6 +265,7 @@ class Pool {
   }
 
   std::vector<std::thread> threads_;
+  std::vector<Share> shares_;  // written before the gate opens
   std::mutex guard_;
   std::condition_variable wake_, left_;
   alignas(64) std::atomic<std::uint64_t> gate_{0};
@@ -286,11 +316,12 @@ void set_num_threads(int count) {
 namespace detail {
 
 void run_parallel(Index n, Index grain, Body body, void* context) {
-  Loop loop{body, context, n, grain, (n + grain - 1) / grain};
+  Loop loop;
+  loop.body = body, loop.context = context, loop.n = n, loop.grain = grain, loop.stretches = (n + grain - 1) / grain;
   State& state = *state_slot();
   std::unique_lock<std::mutex> lock(state.owner, std::defer_lock);
   if (inside_loop || state.threads == 1 || !lock.try_lock()) {
-    loop.work();
+    loop.alone();
   } else {
     if (!state.pool) state.pool = new Pool(state.threads - 1);
     state.pool->run(loop);

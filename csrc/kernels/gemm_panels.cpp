@@ -227,8 +227,9 @@ void run_wave(std::vector<Part<T>>& parts) {
       for (Index entry = task * p.tall; entry < last; ++entry) alone(g, entry);
       return;
     }
-    const Index i0 = task % p.row_blocks * p.tall, i1 = std::min(g.m, i0 + p.tall);
-    const Index first = task / p.row_blocks * p.wide, last = std::min(p.s.panels(), first + p.wide);
+    // the same rows to the same thread as in the ops before and after: its cache has them
+    const Index i0 = task / p.column_blocks * p.tall, i1 = std::min(g.m, i0 + p.tall);
+    const Index first = task % p.column_blocks * p.wide, last = std::min(p.s.panels(), first + p.wide);
     Scratch<T> own(g.a.col == 1 || p.rows ? 0 : (i1 - i0) * p.s.step());
     const Rows<T> rows = p.rows ? Rows<T>{p.rows, true} : Rows<T>{own.data(), false};
     multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
