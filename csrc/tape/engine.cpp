@@ -8,6 +8,7 @@ namespace tape {
 
 namespace {
 
+constexpr Py_ssize_t kWorthAsking = 32768;
 constexpr Py_ssize_t kMostRead = 29;  // arrays and attributes that a derivative reads; Python serves what reads more
 
 // Nodes by falling numbers; each node stands in it once.
@@ -338,10 +339,10 @@ bool add_heap(PyObject* module) {
 }
 
 // deliver(pass, leaves): the usual gradient, an array that nobody else knows, becomes the leaf's as it is; the others are
-// Python's to `land`.
+// Python's to `land`. Below kWorthAsking bytes a view is copied: that takes no longer than to ask whether it may be kept.
 PyObject* deliver(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 2 || !PyDict_Check(args[1])) return PyErr_Format(PyExc_TypeError, "deliver: expected (pass, leaves)");
-  Ref all(PyDict_Values(args[1]));
+  Ref all(PyDict_Values(args[1])), kept;
   if (!all) return nullptr;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(all.get()); ++i) {
     PyObject* pair = PyList_GET_ITEM(all.get(), i);
@@ -353,6 +354,13 @@ PyObject* deliver(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (own && data && PyArray_CheckExact(g) && PyArray_CheckExact(data)) {
       PyObject* base = PyArray_BASE(as_array(g));
       own = !base || !PyArray_Check(base);
+      if (!own && PyArray_NBYTES(as_array(g)) >= kWorthAsking) {
+        if (!kept) kept = Ref(PyObject_CallMethodNoArgs(args[0], names.private_views));
+        Ref key(kept ? PyLong_FromVoidPtr(leaf) : nullptr);
+        const int found = key ? PySet_Contains(kept.get(), key.get()) : -1;
+        if (found < 0) return nullptr;
+        own = found == 1;
+      }
       if (own && t->f[TensorObject::kGrad] == Py_None && t->f[TensorObject::kHooks] == Py_None &&
           t->f[TensorObject::kPostHooks] == Py_None && PyArray_DESCR(as_array(g)) == PyArray_DESCR(as_array(data)) &&
           same_shape(as_array(g), as_array(data))) {

@@ -247,7 +247,7 @@ PyMODINIT_FUNC PyInit__tape() {
   if (!module) return nullptr;
   const std::pair<PyObject**, const char*> all[] = {
       {&names.add, "add"}, {&names.call, "call"}, {&names.check, "check"}, {&names.differentiate, "differentiate"},
-      {&names.finish, "finish"}, {&names.land, "land"}, {&names.needs, "needs"}, 
+      {&names.finish, "finish"}, {&names.land, "land"}, {&names.needs, "needs"}, {&names.private_views, "private_views"},
       {&names.record, "record"}, {&names.record_one, "record_one"}, {&names.send, "send"}, {&names.visit, "visit"}};
   for (const auto& [place, text] : all)
     if (!(*place = PyUnicode_InternFromString(text))) return nullptr;

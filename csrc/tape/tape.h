@@ -115,7 +115,7 @@ extern thread_local Switches switches;
 
 // Names, interned.
 struct Names {
-  PyObject *add, *call, *check, *differentiate, *finish, *land, *needs, *record, *record_one, *send, *visit;
+  PyObject *add, *call, *check, *differentiate, *finish, *land, *needs, *private_views, *record, *record_one, *send, *visit;
 };
 extern Names names;
 

@@ -7,6 +7,7 @@ gradients are bare arrays and the rules run on raw kernels; under it, both are T
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any
@@ -322,13 +323,38 @@ class _Pass:
         if native is not None and not self.create:
             native.deliver(self, self.leaves)
         else:
-            for leaf, g in self.leaves.values():
+            kept: set[int] | None = None
+            for key, (leaf, g) in self.leaves.items():
                 # an array that only the pair, `g` and getrefcount's argument know becomes the gradient as it is
-                self.land(leaf, g, getrefcount(g) <= 3 and not self.create and not isinstance(g.base, type(g)))
+                own = getrefcount(g) <= 3 and not self.create
+                if own and isinstance(g.base, type(g)):
+                    if kept is None:
+                        kept = self.private_views()
+                    own = key in kept
+                self.land(leaf, g, own)
         for x in self.inputs or ():
             if x._node is not None and (x._node, x._slot) in self.captured:
                 x._grad = self.accumulated(x, self.captured[x._node, x._slot], own=False)
         return []
+
+    def private_views(self) -> set[int]:
+        """The leaves, by identity, whose gradients are views that they may keep: contiguous ones of memory that nobody but
+        such views knows, no two of which overlap. So the slices of one gradient of ``cat`` or ``stack`` are not copied."""
+        views: dict[int, list[tuple[int, int, int, bool]]] = {}
+        for key, (_, g) in self.leaves.items():
+            if isinstance(g.base, type(g)) and hasattr(g, "__array_interface__"):
+                start = g.__array_interface__["data"][0]
+                plain = g.flags.c_contiguous and g.flags.writeable
+                views.setdefault(id(g.base), []).append((start, start + g.nbytes, key, plain))
+        kept: set[int] = set()
+        for found in views.values():
+            base = self.leaves[found[0][2]][1].base
+            # known to the views, to `base` and to getrefcount's argument
+            if getrefcount(base) == len(found) + 2 and _owns_memory(base) and all(plain for *_, plain in found):
+                found.sort()
+                if all(a[1] <= b[0] for a, b in itertools.pairwise(found)):
+                    kept.update(key for _, _, key, _ in found)
+        return kept
 
     def land(self, leaf: Tensor, g: Any, own: bool) -> None:
         """A leaf's gradient has arrived; ``own``: nobody else knows the array."""

@@ -11,6 +11,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad import nn
+from tensorgrad.autograd import engine
 from tensorgrad.nn import functional as F
 from tensorgrad.ops.record import Op
 from tensorgrad.profiler import profile
@@ -49,6 +50,51 @@ def test_gradients_of_slices_are_added_in_place_only_where_nobody_sees_the_sum(b
         assert x.grad.tolist() == [[5.0, 5.0], [10.0, 10.0], [15.0, 15.0]]
         counts = {row.key: row.count for row in seen.key_averages()}
         assert (counts["slice_backward"], counts["slice_add_into"]) == (1, 2)
+
+
+# what is recorded of three leaves, and how many of their gradients are slices that may stay where they are
+KEPT_VIEWS = {
+    "cat": (lambda *leaves: tg.cat(leaves) * 2.0, 3),
+    "stack": (lambda *leaves: tg.stack(leaves) * 2.0, 3),
+    "columns": (lambda *leaves: tg.cat(leaves, 1) * 2.0, 0),
+    "a sum beside": (lambda x, y, z: (tg.cat((x, y)) + tg.cat((y, z))) * 2.0, 2),
+    "one memory": (lambda x, y, z: (x.reshape(-1) + y.reshape(-1) + z.reshape(-1)) * 2.0, 0),
+}
+
+
+@pytest.mark.parametrize("tape", ("native", "python"))
+@pytest.mark.parametrize("name", KEPT_VIEWS)
+def test_leaves_keep_slices_of_a_gradient_that_nobody_else_knows(monkeypatch, name, tape):
+    if tape == "python":
+        monkeypatch.setattr(engine, "native", None)
+    call, count = KEPT_VIEWS[name]
+    leaves = [tg.full((100, 100), float(i), dtype=tg.float64, requires_grad=True) for i in range(3)]
+    loss = (call(*leaves) ** 2).sum()
+    expected = tg.autograd.grad(loss, leaves, create_graph=True)
+    loss.backward(retain_graph=True)
+    arrays = [leaf.grad._data for leaf in leaves]
+    assert sum(isinstance(array.base, np.ndarray) for array in arrays) == count
+    for _ in range(2):  # in place, and no other leaf sees it
+        loss.backward(retain_graph=True)
+    for leaf, array, once in zip(leaves, arrays, expected, strict=True):
+        assert leaf.grad._data is array and leaf.grad.equal(3.0 * once)
+    for i, leaf in enumerate(leaves):
+        leaf.grad.fill_(float(i))
+    assert [leaf.grad.unique().tolist() for leaf in leaves] == [[0.0], [1.0], [2.0]]
+
+    # known elsewhere: to the caller as the seed, to a hook, to the result that retains it
+    seed, seen = tg.ones(300, 100, dtype=tg.float64), []
+    joined = tg.cat(leaves) * 1.0
+    for leaf in leaves:
+        leaf.grad = None
+    joined.retain_grad()
+    handle = leaves[0].register_hook(seen.append)
+    joined.backward(seed, retain_graph=True)
+    handle.remove()
+    tg.cat(leaves[1:]).backward(seed[100:])
+    for leaf in leaves:
+        leaf.grad.zero_()
+    assert [x.unique().tolist() for x in (seed, joined.grad, *seen)] == [[1.0]] * 3
 
 
 def test_the_seed_is_not_the_gradient():
