@@ -1,5 +1,5 @@
 // Axes are sorted by the target's strides and joined where both sides allow it. Then
-//   runs        both innermost strides are one item: memcpy
+//   runs        both innermost strides are one item: copy_bytes
 //   transposes  the source's smallest stride belongs to another axis: 16 x 16 blocks, so that each cache line of either
 //               side is touched once per block
 //   general     a loop over the innermost axis; where that is short, over the two innermost at once
@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../core/copy_bytes.h"
 #include "../core/parallel.h"
 
 namespace tg {
@@ -67,7 +68,7 @@ template <class I>
 void copy_line(const char* from, Index from_stride, char* to, Index to_stride, Index n) {
   constexpr Index item = Index(sizeof(I));
   if (from_stride == item && to_stride == item) {
-    std::memcpy(to, from, size_t(n * item));
+    copy_bytes(to, from, n * item);
   } else if (to_stride == item && from_stride == 0) {  // what was expanded
     I value;
     std::memcpy(&value, from, sizeof(I));
@@ -216,7 +217,7 @@ template <class I>
 void copy_items(const Layout& l, const char* from, char* to) {
   constexpr Index item = Index(sizeof(I));
   const int inner = l.n - 1;
-  if (l.to[inner] == item && l.from[inner] != item)
+  if (l.to[inner] == item && l.from[inner] != item && l.from[inner] != 0)
     for (int k = 0; k < inner; ++k)
       if (l.from[k] == item && l.shape[k] >= 4 && l.shape[inner] >= 4) return copy_transposed<I>(l, k, from, to);
   if (l.n > 1 && l.shape[inner] <= kShort && l.to[inner] == item) return copy_short_lines<I>(l, from, to);
@@ -235,7 +236,7 @@ void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Inde
       const Index cut = std::min(columns, std::max<Index>(0, upper ? r + diagonal : r + diagonal + 1)) * itemsize;
       const char* from = x + t * width;
       char* to = y + t * width;
-      std::memcpy(upper ? to + cut : to, upper ? from + cut : from, size_t(upper ? width - cut : cut));
+      copy_bytes(upper ? to + cut : to, upper ? from + cut : from, upper ? width - cut : cut);
       std::memset(upper ? to : to + cut, 0, size_t(upper ? cut : width - cut));
     }
   });

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../core/copy_bytes.h"
 #include "index.h"
 #include "index_deal.h"
 
@@ -133,14 +134,11 @@ void read_points(const Points& p, const char* x, char* y) {
             std::memcpy(to + k * Index(sizeof(I)), &v, sizeof(I));
           }
         } else {
-          const bool lines = width % 64 == 0 && width <= 512;  // whole cache lines, which need no call
           for (Index k = 0; k < n; ++k)
             for (Index a = 0; a < p.afters; ++a, to += width) {
               const char* at = from + p.point[j + k] + p.after[a];
               if (p.run == 1) std::memcpy(to, at, sizeof(I));
-              else if (lines)
-                for (Index c = 0; c < width; c += 64) std::memcpy(to + c, at + c, 64);
-              else std::memcpy(to, at, size_t(width));
+              else copy_bytes(to, at, width);
             }
         }
         t += n;

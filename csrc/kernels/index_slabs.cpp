@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "../core/copy_bytes.h"
 #include "index.h"
 #include "index_deal.h"
 
@@ -39,16 +40,10 @@ void select_slabs(Index outer, Index length, Index count, Index bytes, const cha
         t += n;
       }
     };
-    // whole cache lines, which need no call: rows of tables are multiples of 64 bytes as a rule
-    const auto lines = [&](char* to, const char* from) {
-      for (Index k = 0; k < bytes; k += 64) std::memcpy(to + k, from + k, 64);
-    };
     switch (bytes) {
       case 4: return each([](char* to, const char* from) { std::memcpy(to, from, 4); });
       case 8: return each([](char* to, const char* from) { std::memcpy(to, from, 8); });
-      default:
-        if (bytes % 64 == 0 && bytes <= 512) return each(lines);
-        return each([&](char* to, const char* from) { std::memcpy(to, from, size_t(bytes)); });
+      default: return each([&](char* to, const char* from) { copy_bytes(to, from, bytes); });
     }
   });
 }

@@ -338,8 +338,9 @@ class _Pass:
         return []
 
     def private_views(self) -> set[int]:
-        """The leaves, by identity, whose gradients are views that they may keep: contiguous ones of memory that nobody but
-        such views knows, no two of which overlap. So the slices of one gradient of ``cat`` or ``stack`` are not copied."""
+        """The leaves, by identity, whose gradients are views that they may keep: contiguous ones of memory that nobody
+        but such views knows, no two of which overlap. So slices of one gradient (of ``cat``, ``stack``) are not
+        copied."""
         views: dict[int, list[tuple[int, int, int, bool]]] = {}
         for key, (_, g) in self.leaves.items():
             if isinstance(g.base, type(g)) and hasattr(g, "__array_interface__"):
