@@ -311,6 +311,10 @@ struct Pass {
                               PyTuple_GET_SIZE(node->f[NodeObject::kSavedOutputs]) +
                               PyDict_GET_SIZE(node->f[NodeObject::kAttrs]);
       if (read <= kMostRead && record->kind == OpObject::kFormula) return formula_gradients(door, node, g);
+      if (record->kind == OpObject::kOp && record->f[OpObject::kView] == Py_True) {
+        PyObject* grads = view_gradients(record, door, node, g);
+        if (grads || PyErr_Occurred()) return grads;
+      }
       if (read <= kMostRead && record->kind == OpObject::kOp && PyTuple_Check(node->f[NodeObject::kEdges]))
         return rule_gradients(door, node, g);
     }

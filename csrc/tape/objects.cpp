@@ -176,7 +176,8 @@ PyObject* register_all(PyObject*, PyObject*, PyObject* keywords) {
                 {"freed", &known.freed}, {"fit", &known.fit}, {"view_of", &known.view_of},
                 {"op_record", &known.op_record}, {"op_call", &known.op_call},
                 {"op_differentiate", &known.op_differentiate}, {"formula_record", &known.formula_record},
-                {"formula_call", &known.formula_call}, {"formula_differentiate", &known.formula_differentiate}};
+                {"formula_call", &known.formula_call}, {"formula_differentiate", &known.formula_differentiate}, {"reshape", &known.reshape},
+                {"permute", &known.permute}, {"accept", &known.accept}};
   PyObject *key, *value;
   Py_ssize_t position = 0;
   while (keywords && PyDict_Next(keywords, &position, &key, &value)) {
@@ -247,7 +248,8 @@ PyMODINIT_FUNC PyInit__tape() {
   if (!module) return nullptr;
   const std::pair<PyObject**, const char*> all[] = {
       {&names.add, "add"}, {&names.call, "call"}, {&names.check, "check"}, {&names.differentiate, "differentiate"},
-      {&names.finish, "finish"}, {&names.land, "land"}, {&names.needs, "needs"}, {&names.private_views, "private_views"},
+      {&names.dims, "dims"}, {&names.finish, "finish"}, {&names.key, "key"}, {&names.land, "land"},
+      {&names.needs, "needs"}, {&names.private_views, "private_views"}, {&names.shape, "shape"},
       {&names.record, "record"}, {&names.record_one, "record_one"}, {&names.send, "send"}, {&names.visit, "visit"}};
   for (const auto& [place, text] : all)
     if (!(*place = PyUnicode_InternFromString(text))) return nullptr;
@@ -264,7 +266,8 @@ PyMODINIT_FUNC PyInit__tape() {
   if (!add_type(module, "TensorCore", &TensorType) || !add_type(module, "NodeCore", &NodeType) ||
       !add_type(module, "PlanCore", &PlanType) || !add_type(module, "SpecCore", &SpecType) ||
       !add_type(module, "OpCore", &OpType) || !add_type(module, "GradState", &StateType) ||
-      !add_type(module, "Operator", &OperatorType) || !add_heap(module))
+      !add_type(module, "Operator", &OperatorType) || !add_type(module, "Renamed", &RenamedType) ||
+      !add_type(module, "View", &ViewType) || PyModule_AddFunctions(module, view_kernels) < 0 || !add_heap(module))
     return nullptr;
   return module;
 }

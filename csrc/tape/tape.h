@@ -103,7 +103,7 @@ extern PyTypeObject TensorType, NodeType, PlanType, SpecType, OpType, HeapType;
 // What Python's side registers once, and each thread's switches.
 struct Registered {
   PyObject *tensor, *node, *spec, *everywhere, *raw, *inside, *freed, *fit, *view_of, *op_record, *op_call, *op_differentiate,
-      *formula_record, *formula_call, *formula_differentiate;
+      *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *accept;
 };
 extern Registered known;
 
@@ -115,7 +115,8 @@ extern thread_local Switches switches;
 
 // Names, interned.
 struct Names {
-  PyObject *add, *call, *check, *differentiate, *finish, *land, *needs, *private_views, *record, *record_one, *send, *visit;
+  PyObject *add, *call, *check, *differentiate, *dims, *finish, *key, *land, *needs, *private_views, *record, *record_one,
+      *send, *shape, *visit;
 };
 extern Names names;
 
@@ -124,6 +125,9 @@ inline NodeObject* as_node(PyObject* p) { return reinterpret_cast<NodeObject*>(p
 inline OpObject* as_op(PyObject* p) { return reinterpret_cast<OpObject*>(p); }
 inline PyArrayObject* as_array(PyObject* p) { return reinterpret_cast<PyArrayObject*>(p); }
 inline bool is_tensor(PyObject* p) { return PyObject_TypeCheck(p, &TensorType); }
+inline bool is_number(PyObject* x) {
+  return PyFloat_CheckExact(x) || PyLong_CheckExact(x) || PyBool_Check(x) || PyComplex_CheckExact(x);
+}
 inline bool is_node(PyObject* p) { return Py_TYPE(p) == reinterpret_cast<PyTypeObject*>(known.node); }
 
 inline void set(PyObject*& field, PyObject* stolen) {
@@ -149,13 +153,35 @@ inline PyObject* door_of(PyTypeObject* type) { return PyDict_GetItemWithError(do
 Ref kernel_of(OpObject* op, PyObject* door);
 bool prepare(OpObject* op);
 PyObject* call_op(PyObject* self, PyObject* const* args, std::size_t flags, PyObject* keywords);
+
+// --- record.cpp
+
+constexpr Py_ssize_t kMost = 12;  // inputs and attributes of a call that is served here
+enum Recorded { kDone, kAskPython, kFailed };
+Ref tuple_of(PyObject* const* items, Py_ssize_t n);
 PyObject* shape_of(PyArrayObject* array);
+PyObject* edge_of(PyObject* x);
+PyObject* version_of(TensorObject* t);
+Recorded record_formula(OpObject* op, PyObject* const* inputs, PyObject* const* arrays, Py_ssize_t n, PyObject* result,
+                        PyArrayObject* out);
+Recorded record_op(OpObject* op, PyObject* const* inputs, PyObject* const* arrays, Py_ssize_t n, PyObject* attrs,
+                   PyObject* const* results, PyObject* const* outs, Py_ssize_t count);
+
+// --- view.cpp
+
+PyObject* view_result(OpObject* op, PyObject* const* args, PyObject* const* arrays, PyObject* array, PyObject* attrs, bool track);
+// Whether the kernel is one of those below, which check what `infer` checks.
+bool is_view_kernel(PyObject* kernel);
+// The gradient of a view's source, where it is a view too; null without an error where the rule must say it.
+PyObject* view_gradients(OpObject* op, PyObject* door, NodeObject* node, PyObject* g);
+extern PyMethodDef view_kernels[];
+
 PyObject* go(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* deliver(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);
 PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
-extern PyTypeObject OperatorType;
+extern PyTypeObject OperatorType, RenamedType, ViewType;
 
 }  // namespace tape

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from .native_views import install_views
 from .numpy_names import accept, accept_in_methods
 
 # not families: the machinery, and records that users reach through other names
@@ -16,6 +17,7 @@ _INTERNAL = frozenset(
     (
         "elementwise",
         "inplace",
+        "native_views",
         "numeric",
         "numpy_names",
         "operators",
@@ -53,3 +55,4 @@ for _info in pkgutil.iter_modules(__path__):
             globals()[_name] = accept(getattr(_module, _name))
             __all__.append(_name)
 accept_in_methods()
+install_views(globals())

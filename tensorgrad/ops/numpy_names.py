@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..core import native
 from ..tensor import Tensor
 
 __all__ = ["accept", "accept_in_methods"]
@@ -30,6 +31,11 @@ def accept(function: Any) -> Any:
     found = _wrapped.get(function)
     if found is not None:
         return found
+
+    if native is not None:
+        made: Callable[..., Any] = native.Renamed(function, renamed)
+        _wrapped[function] = made
+        return made
 
     def call(*args: Any, **named: Any) -> Any:
         if named:

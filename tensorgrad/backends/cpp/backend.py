@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ...core import native as tape
 from ...dispatch import OPS
 from ...dtypes import when_default_changes
 from ...expr.node import topological
@@ -105,6 +106,8 @@ class CppBackend(NumpyBackend):
 
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
+        if op.view and native is None and tape is not None:
+            native = getattr(tape, op.name, None)
         if native is None:
             return self._summed(op, super().kernel(op)) if hasattr(op, "summand") else super().kernel(op)
         return self.c.FloatsFirst(native, super().kernel(op)) if op.name in _FLOATS_ONLY else native

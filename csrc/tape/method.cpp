@@ -1,0 +1,573 @@
+// Functions and methods of tensors whose usual call needs no frame of Python: operators, views, renamed arguments.
+//
+// Each stands before a function of Python, which is its meaning and its documentation: what is rare, and what is wrong, is
+// handed on to it as it came.
+#include "view.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+namespace tape {
+
+namespace {
+
+struct MethodObject;
+// The result; null without an error where the function of Python must look.
+using Fast = PyObject* (*)(MethodObject* self, PyObject* const* args, Py_ssize_t n);
+
+struct MethodObject {
+  PyObject_HEAD
+  vectorcallfunc call;
+  PyObject* otherwise;
+  PyObject* op;      // a record, or None
+  PyObject* names;   // of renamed arguments
+  Fast fast;
+  Py_ssize_t dim;    // the position of an argument `dim` that is often given by name; 0: none
+  bool reflected;
+};
+
+MethodObject* as_method(PyObject* p) { return reinterpret_cast<MethodObject*>(p); }
+
+// --- operators: Tensor's __add__ and its kind, which a record serves
+
+PyObject* call_operator(PyObject* self, PyObject* const* args, std::size_t flags, PyObject* keywords) {
+  auto* it = as_method(self);
+  if (PyVectorcall_NARGS(flags) == 2 && !keywords && is_tensor(args[0]) && (is_tensor(args[1]) || is_number(args[1]))) {
+    PyObject* swapped[] = {args[1], args[0]};
+    return call_op(it->op, it->reflected ? swapped : args, 2, nullptr);
+  }
+  return PyObject_Vectorcall(it->otherwise, args, flags, keywords);
+}
+
+// --- functions that take NumPy's names of arguments too
+
+PyObject* call_renamed(PyObject* self, PyObject* const* args, std::size_t flags, PyObject* keywords) {
+  auto* it = as_method(self);
+  const Py_ssize_t count = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+  Ref names;
+  for (Py_ssize_t k = 0; k < count; ++k) {
+    PyObject* meant = PyDict_GetItemWithError(it->names, PyTuple_GET_ITEM(keywords, k));
+    if (!meant) {
+      if (PyErr_Occurred()) return nullptr;
+      continue;
+    }
+    if (PySequence_Contains(keywords, meant)) break;  // given under both names: Python says so
+    if (!names) names = tuple_of(&PyTuple_GET_ITEM(keywords, 0), count);
+    if (!names) return nullptr;
+    PyObject* old = PyTuple_GET_ITEM(names.get(), k);
+    Py_INCREF(meant);
+    PyTuple_SET_ITEM(names.get(), k, meant);
+    Py_DECREF(old);
+  }
+  return PyObject_Vectorcall(it->otherwise, args, flags, names ? names.get() : keywords);
+}
+
+// --- views
+
+struct Source {
+  PyArrayObject* array = nullptr;
+  Ref held;  // the array: another thread may give the tensor another
+  bool track = false;
+};
+
+// Whether the first argument is a tensor whose views this file may make: of a NumPy array, behind a door that nobody listens
+// at and whose kernel is this module's.
+bool open(MethodObject* self, PyObject* const* args, Py_ssize_t n, Source& source) {
+  if (n < 1 || !is_tensor(args[0])) return false;
+  auto* t = as_tensor(args[0]);
+  PyObject* array = t->f[TensorObject::kData];
+  if (!array || !PyArray_CheckExact(array)) return false;
+  PyObject* door = door_of(&PyArray_Type);
+  Ref kernel = door ? kernel_of(as_op(self->op), door) : Ref();
+  if (!kernel || !is_view_kernel(kernel.get())) {
+    PyErr_Clear();
+    return false;
+  }
+  source.held = Ref::borrowed(array);
+  source.array = as_array(array);
+  source.track = t->f[TensorObject::kTracked] == Py_True && switches.recording;
+  return true;
+}
+
+PyObject* give(MethodObject* self, PyObject* const* args, const Source& source, const Form& form, PyObject* name, Ref value) {
+  Ref array(value ? made_view(source.array, form) : nullptr);
+  Ref attrs(array ? PyDict_New() : nullptr);
+  if (!attrs || PyDict_SetItem(attrs.get(), name, value.get()) < 0) return nullptr;
+  PyObject* held = source.held.get();
+  return view_result(as_op(self->op), args, &held, array.get(), attrs.get(), source.track);
+}
+
+Ref integers_of(const npy_intp* values, int count) {
+  Ref made(PyTuple_New(count));
+  for (int i = 0; made && i < count; ++i) {
+    PyObject* value = PyLong_FromSsize_t(values[i]);
+    if (!value) return Ref();
+    PyTuple_SET_ITEM(made.get(), i, value);
+  }
+  return made;
+}
+
+bool one_integer(PyObject* given, npy_intp& out) {
+  if (!PyLong_CheckExact(given)) return false;
+  out = PyLong_AsSsize_t(given);
+  if (out != -1 || !PyErr_Occurred()) return true;
+  PyErr_Clear();
+  return false;
+}
+
+bool one_dim(PyObject* given, int ndim, int& out) {
+  npy_intp dim;
+  if (!one_integer(given, dim) || dim < -ndim || dim >= ndim) return false;
+  out = static_cast<int>(dim < 0 ? dim + ndim : dim);
+  return true;
+}
+
+// Integers given as f(2, 3) or f((2, 3)).
+bool all_integers(PyObject* const* args, Py_ssize_t n, npy_intp* out, int& count) {
+  if (n == 2 && !PyLong_CheckExact(args[1])) return read_integers(args[1], out, count);
+  if (n > kMostDims) return false;
+  for (Py_ssize_t i = 1; i < n; ++i)
+    if (!one_integer(args[i], out[i - 1])) return false;
+  count = static_cast<int>(n - 1);
+  return true;
+}
+
+PyObject* give_shape(MethodObject* self, PyObject* const* args, const Source& source, const npy_intp* shape, int ndim) {
+  Form form;
+  if (!reshaped(source.array, shape, ndim, form)) return nullptr;
+  return give(self, args, source, form, names.shape, integers_of(shape, ndim));
+}
+
+// view and reshape; a reshape that copies is Python's
+PyObject* view(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  npy_intp shape[kMostDims];
+  int ndim, hole = -1;
+  if (!open(self, args, n, source) || !all_integers(args, n, shape, ndim)) return nullptr;
+  npy_intp known_size = 1;
+  for (int i = 0; i < ndim; ++i) {
+    if (shape[i] == -1) {
+      if (hole >= 0) return nullptr;
+      hole = i;
+    } else if (shape[i] < 0 || __builtin_mul_overflow(known_size, shape[i], &known_size)) {
+      return nullptr;
+    }
+  }
+  if (hole >= 0) {
+    const npy_intp size = PyArray_SIZE(source.array);
+    if (!known_size || size % known_size) return nullptr;
+    shape[hole] = size / known_size;
+  }
+  return give_shape(self, args, source, shape, ndim);
+}
+
+PyObject* flatten(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  if (n > 3 || !open(self, args, n, source)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  int first = 0, last = ndim - 1;
+  if (!ndim || (n > 1 && !one_dim(args[1], ndim, first)) || (n > 2 && !one_dim(args[2], ndim, last)) || first > last)
+    return nullptr;
+  if (first == last) return Py_INCREF(args[0]), args[0];
+  npy_intp shape[kMostDims];
+  int count = 0;
+  for (int i = 0; i < ndim; ++i) {
+    if (i > first && i <= last) shape[count - 1] *= PyArray_DIM(source.array, i);
+    else shape[count++] = PyArray_DIM(source.array, i);
+  }
+  return give_shape(self, args, source, shape, count);
+}
+
+PyObject* squeeze(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  if (n > 2 || !open(self, args, n, source)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  int only = -1;
+  if (n == 2 && !one_dim(args[1], ndim, only)) return nullptr;
+  npy_intp shape[kMostDims];
+  int count = 0;
+  for (int i = 0; i < ndim; ++i)
+    if (PyArray_DIM(source.array, i) != 1 || (only >= 0 && i != only)) shape[count++] = PyArray_DIM(source.array, i);
+  return give_shape(self, args, source, shape, count);
+}
+
+PyObject* unsqueeze(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int at;
+  if (n != 2 || !open(self, args, n, source)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  if (ndim == kMostDims || !one_dim(args[1], ndim + 1, at)) return nullptr;
+  npy_intp shape[kMostDims];
+  std::copy_n(PyArray_DIMS(source.array), at, shape);
+  shape[at] = 1;
+  std::copy(PyArray_DIMS(source.array) + at, PyArray_DIMS(source.array) + ndim, shape + at + 1);
+  return give_shape(self, args, source, shape, ndim + 1);
+}
+
+PyObject* give_order(MethodObject* self, PyObject* const* args, const Source& source, const npy_intp* dims) {
+  Form form;
+  permuted(source.array, dims, form);
+  return give(self, args, source, form, names.dims, integers_of(dims, form.ndim));
+}
+
+PyObject* permute(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  npy_intp dims[kMostDims];
+  int count;
+  if (!open(self, args, n, source) || !all_integers(args, n, dims, count)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  if (count != ndim) return nullptr;
+  unsigned long long seen = 0;
+  for (int i = 0; i < ndim; ++i) {
+    if (dims[i] < -ndim || dims[i] >= ndim) return nullptr;
+    if (dims[i] < 0) dims[i] += ndim;
+    if (seen >> dims[i] & 1) return nullptr;
+    seen |= 1ULL << dims[i];
+  }
+  return give_order(self, args, source, dims);
+}
+
+PyObject* swap(MethodObject* self, PyObject* const* args, const Source& source, int a, int b) {
+  npy_intp dims[kMostDims];
+  for (int i = 0; i < PyArray_NDIM(source.array); ++i) dims[i] = i;
+  std::swap(dims[a], dims[b]);
+  return give_order(self, args, source, dims);
+}
+
+PyObject* transpose(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int a, b;
+  if (n != 3 || !open(self, args, n, source)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  return one_dim(args[1], ndim, a) && one_dim(args[2], ndim, b) ? swap(self, args, source, a, b) : nullptr;
+}
+
+PyObject* t(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  return n == 1 && open(self, args, n, source) && PyArray_NDIM(source.array) == 2 ? swap(self, args, source, 0, 1) : nullptr;
+}
+
+PyObject* matrix_transpose(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  if (n != 1 || !open(self, args, n, source)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  return ndim >= 2 ? swap(self, args, source, ndim - 2, ndim - 1) : nullptr;
+}
+
+PyObject* expand(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  npy_intp shape[kMostDims];
+  int ndim;
+  if (!open(self, args, n, source) || !all_integers(args, n, shape, ndim)) return nullptr;
+  const int lead = ndim - PyArray_NDIM(source.array);
+  for (int i = std::max(lead, 0); i < ndim; ++i)
+    if (shape[i] == -1) shape[i] = PyArray_DIM(source.array, i - lead);
+  Form form;
+  if (!expanded(source.array, shape, ndim, form)) return nullptr;
+  return give(self, args, source, form, names.shape, integers_of(shape, ndim));
+}
+
+PyObject* give_part(MethodObject* self, PyObject* const* args, const Source& source, Ref key) {
+  if (!key) return nullptr;
+  Form form;
+  if (!sliced(source.array, key.get(), form)) return nullptr;
+  return give(self, args, source, form, names.key, std::move(key));
+}
+
+PyObject* whole() {
+  static PyObject* const made = PySlice_New(nullptr, nullptr, nullptr);
+  return made;
+}
+
+Ref slice_from(Py_ssize_t start, Py_ssize_t stop, Py_ssize_t step) {
+  Ref first(PyLong_FromSsize_t(start)), last(PyLong_FromSsize_t(stop)), by(PyLong_FromSsize_t(step));
+  return first && last && by ? Ref(PySlice_New(first.get(), last.get(), by.get())) : Ref();
+}
+
+// All of the first `dim` dimensions, then `part`.
+Ref key_at(int dim, Ref part) {
+  Ref key(part ? PyTuple_New(dim + 1) : nullptr);
+  if (!key) return key;
+  for (int i = 0; i < dim; ++i) PyTuple_SET_ITEM(key.get(), i, (Py_INCREF(whole()), whole()));
+  PyTuple_SET_ITEM(key.get(), dim, part.release());
+  return key;
+}
+
+bool is_bound(PyObject* bound) { return bound == Py_None || PyLong_CheckExact(bound); }
+
+// One part of a key in the words of the op, for a dimension of this size; null without an error where Python must look.
+Ref part_of(PyObject* given, npy_intp size, bool within) {
+  if (PyLong_CheckExact(given)) {
+    npy_intp at;
+    if (!one_integer(given, at) || at < -size || at >= size) return Ref();
+    return at < 0 ? Ref(PyLong_FromSsize_t(at + size)) : Ref::borrowed(given);
+  }
+  if (!PySlice_Check(given)) return Ref();
+  auto* slice = reinterpret_cast<PySliceObject*>(given);
+  if (!is_bound(slice->start) || !is_bound(slice->stop) || !is_bound(slice->step)) return Ref();
+  if (within && slice->start == Py_None && slice->stop == Py_None && slice->step == Py_None) return Ref::borrowed(whole());
+  Py_ssize_t start, stop, step;
+  if (PySlice_Unpack(given, &start, &stop, &step) < 0) {
+    PyErr_Clear();
+    return Ref();
+  }
+  if (step < 1) return Ref();
+  PySlice_AdjustIndices(size, &start, &stop, step);
+  return slice_from(start, std::max(start, stop), step);
+}
+
+PyObject* getitem(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  if (n != 2) return nullptr;
+  PyObject* given = args[1];
+  const bool several = PyTuple_CheckExact(given);
+  const Py_ssize_t count = several ? PyTuple_GET_SIZE(given) : 1;
+  PyObject* const* parts = several ? &PyTuple_GET_ITEM(given, 0) : &given;
+  Py_ssize_t used = 0, dots = 0;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* part = parts[i];
+    if (part == Py_Ellipsis) ++dots;
+    else if (PyLong_CheckExact(part) || PySlice_Check(part)) ++used;
+    else if (part != Py_None) return nullptr;
+  }
+  if (dots > 1 || !open(self, args, n, source)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  if (used > ndim) return nullptr;
+  const Py_ssize_t free = ndim - used;
+  Ref key(PyTuple_New(dots ? count - 1 + free : count));
+  if (!key) return nullptr;
+  Py_ssize_t at = 0;
+  int dim = 0;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* part = parts[i];
+    if (part == Py_Ellipsis) {
+      for (Py_ssize_t k = 0; k < free; ++k) PyTuple_SET_ITEM(key.get(), at++, (Py_INCREF(whole()), whole()));
+      dim += static_cast<int>(free);
+      continue;
+    }
+    Ref one = part == Py_None ? Ref::borrowed(part) : part_of(part, PyArray_DIM(source.array, dim++), several);
+    if (!one) return nullptr;
+    PyTuple_SET_ITEM(key.get(), at++, one.release());
+  }
+  return give_part(self, args, source, std::move(key));
+}
+
+PyObject* select(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int dim;
+  if (n != 3 || !open(self, args, n, source) || !one_dim(args[1], PyArray_NDIM(source.array), dim)) return nullptr;
+  if (!PyLong_CheckExact(args[2])) return nullptr;
+  return give_part(self, args, source, key_at(dim, part_of(args[2], PyArray_DIM(source.array, dim), true)));
+}
+
+PyObject* narrow(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int dim;
+  npy_intp start, length;
+  if (n != 4 || !open(self, args, n, source) || !one_dim(args[1], PyArray_NDIM(source.array), dim)) return nullptr;
+  const npy_intp size = PyArray_DIM(source.array, dim);
+  if (!one_integer(args[2], start) || !one_integer(args[3], length) || start < -size || start > size) return nullptr;
+  if (start < 0) start += size;
+  if (length < 0 || start > size - length) return nullptr;
+  return give_part(self, args, source, key_at(dim, slice_from(start, start + length, 1)));
+}
+
+// A tuple of views, the i-th of which has the key that `key(i)` makes.
+template <class Key>
+PyObject* give_parts(MethodObject* self, PyObject* const* args, const Source& source, Py_ssize_t count, Key key) {
+  Ref all(PyTuple_New(count));
+  if (!all) return nullptr;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* part = give_part(self, args, source, key(i));
+    if (!part) return nullptr;
+    PyTuple_SET_ITEM(all.get(), i, part);
+  }
+  return all.release();
+}
+
+// The dimension to cut and its size.
+bool open_cut(MethodObject* self, PyObject* const* args, Py_ssize_t n, Py_ssize_t at, Source& source, int& dim, npy_intp& total) {
+  if (n > at + 1 || !open(self, args, n, source)) return false;
+  dim = 0;
+  const int ndim = PyArray_NDIM(source.array);
+  if (!ndim || (n == at + 1 && !one_dim(args[at], ndim, dim))) return false;
+  total = PyArray_DIM(source.array, dim);
+  return true;
+}
+
+PyObject* in_steps(MethodObject* self, PyObject* const* args, const Source& source, int dim, npy_intp total, npy_intp step) {
+  return give_parts(self, args, source, (total - 1) / step + 1, [&](Py_ssize_t i) {
+    return key_at(dim, slice_from(i * step, i * step + std::min(step, total - i * step), 1));
+  });
+}
+
+PyObject* split(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int dim, count;
+  npy_intp total, step, sizes[kMostDims];
+  if (n < 2 || !open_cut(self, args, n, 2, source, dim, total)) return nullptr;
+  if (one_integer(args[1], step))
+    return step > 0 && total > 0 ? in_steps(self, args, source, dim, total, step) : nullptr;
+  if (!read_integers(args[1], sizes, count)) return nullptr;
+  npy_intp left = total;
+  for (int i = 0; i < count; ++i) {
+    if (sizes[i] < 0 || sizes[i] > left) return nullptr;
+    left -= sizes[i];
+  }
+  if (left || !count) return nullptr;
+  npy_intp start = 0;
+  return give_parts(self, args, source, count, [&](Py_ssize_t i) {
+    start += sizes[i];
+    return key_at(dim, slice_from(start - sizes[i], start, 1));
+  });
+}
+
+PyObject* chunk(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int dim;
+  npy_intp total, chunks;
+  if (n < 2 || !open_cut(self, args, n, 2, source, dim, total) || !one_integer(args[1], chunks)) return nullptr;
+  if (chunks < 1 || total < 1) return nullptr;
+  return in_steps(self, args, source, dim, total, (total - 1) / chunks + 1);
+}
+
+PyObject* unbind(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int dim;
+  npy_intp total;
+  if (!open_cut(self, args, n, 1, source, dim, total)) return nullptr;
+  return give_parts(self, args, source, total, [&](Py_ssize_t i) { return key_at(dim, Ref(PyLong_FromSsize_t(i))); });
+}
+
+const struct {
+  const char* name;
+  Fast fast;
+  Py_ssize_t dim;
+} kinds[] = {{"view", view, 0}, {"reshape", view, 0}, {"flatten", flatten, 0}, {"squeeze", squeeze, 1},
+             {"unsqueeze", unsqueeze, 1}, {"permute", permute, 0}, {"transpose", transpose, 0}, {"t", t, 0}, {"T", t, 0},
+             {"mT", matrix_transpose, 0}, {"expand", expand, 0}, {"__getitem__", getitem, 0}, {"select", select, 0},
+             {"narrow", narrow, 0}, {"split", split, 2}, {"chunk", chunk, 2}, {"unbind", unbind, 1}};
+
+PyObject* call_view(PyObject* self, PyObject* const* args, std::size_t flags, PyObject* keywords) {
+  auto* it = as_method(self);
+  const Py_ssize_t n = PyVectorcall_NARGS(flags);
+  const bool by_name = keywords && PyTuple_GET_SIZE(keywords) == 1 && n == it->dim &&
+                       PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "dim") == 0;
+  if (!keywords || by_name) {
+    PyObject* result = it->fast(it, args, n + by_name);
+    if (result || PyErr_Occurred()) return result;
+  }
+  return PyObject_Vectorcall(it->otherwise, args, flags, keywords);
+}
+
+// --- the type
+
+PyObject* new_method(PyTypeObject* type, vectorcallfunc call, PyObject* otherwise, PyObject* op, PyObject* names) {
+  PyObject* self = type->tp_alloc(type, 0);
+  if (!self) return nullptr;
+  auto* it = as_method(self);
+  it->call = call;
+  it->otherwise = (Py_INCREF(otherwise), otherwise);
+  Py_XINCREF(op);
+  Py_XINCREF(names);
+  it->op = op;
+  it->names = names;
+  return self;
+}
+
+PyObject* new_operator(PyTypeObject* type, PyObject* args, PyObject*) {
+  PyObject *op, *otherwise;
+  int reflected;
+  if (!PyArg_ParseTuple(args, "O!Op:Operator", &OpType, &op, &otherwise, &reflected)) return nullptr;
+  PyObject* self = new_method(type, call_operator, otherwise, op, nullptr);
+  if (self) as_method(self)->reflected = reflected != 0;
+  return self;
+}
+
+PyObject* new_renamed(PyTypeObject* type, PyObject* args, PyObject*) {
+  PyObject *otherwise, *names;
+  if (!PyArg_ParseTuple(args, "OO!:Renamed", &otherwise, &PyDict_Type, &names)) return nullptr;
+  return new_method(type, call_renamed, otherwise, nullptr, names);
+}
+
+PyObject* new_view(PyTypeObject* type, PyObject* args, PyObject*) {
+  const char* name;
+  PyObject *op, *otherwise;
+  if (!PyArg_ParseTuple(args, "sO!O:View", &name, &OpType, &op, &otherwise)) return nullptr;
+  for (const auto& kind : kinds) {
+    if (std::strcmp(kind.name, name)) continue;
+    PyObject* self = new_method(type, call_view, otherwise, op, nullptr);
+    if (!self) return nullptr;
+    as_method(self)->fast = kind.fast;
+    as_method(self)->dim = kind.dim;
+    return self;
+  }
+  return PyErr_Format(PyExc_ValueError, "View: there is no view %s", name);
+}
+
+PyObject* bind_method(PyObject* self, PyObject* object, PyObject*) {
+  if (object && object != Py_None) return PyMethod_New(self, object);
+  Py_INCREF(self);
+  return self;
+}
+
+void free_method(PyObject* self) {
+  auto* it = as_method(self);
+  Py_XDECREF(it->otherwise);
+  Py_XDECREF(it->op);
+  Py_XDECREF(it->names);
+  Py_TYPE(self)->tp_free(self);
+}
+
+// What else is asked of it, its name and documentation, is the function's.
+PyObject* method_attribute(PyObject* self, PyObject* name) {
+  PyObject* own = PyObject_GenericGetAttr(self, name);
+  if (own || !PyErr_ExceptionMatches(PyExc_AttributeError)) return own;
+  PyErr_Clear();
+  return PyObject_GetAttr(as_method(self)->otherwise, name);
+}
+
+PyObject* method_repr(PyObject* self) { return PyObject_Repr(as_method(self)->otherwise); }
+
+// Found again, when it is pickled or copied, as the method of its name or as what stands before the function.
+PyObject* method_reduce(PyObject* self, PyObject*) {
+  auto* it = as_method(self);
+  if (it->names) return Py_BuildValue("(O(O))", known.accept, it->otherwise);
+  Ref name(PyObject_GetAttrString(it->otherwise, "__name__"));
+  return name ? Py_BuildValue("(O(OO))", PyDict_GetItemString(PyEval_GetBuiltins(), "getattr"), known.tensor, name.get()) : nullptr;
+}
+
+PyMethodDef method_methods[] = {{"__reduce__", method_reduce, METH_NOARGS, "How it is found again."}, {}};
+
+PyMemberDef method_members[] = {{"__wrapped__", T_OBJECT_EX, offsetof(MethodObject, otherwise), READONLY, nullptr}, {}};
+
+PyObject* method_doc(PyObject* self, void*) { return PyObject_GetAttrString(as_method(self)->otherwise, "__doc__"); }
+
+PyGetSetDef method_getset[] = {{"__doc__", method_doc, nullptr, nullptr, nullptr}, {}};
+
+PyTypeObject make_type(const char* name, newfunc make) {
+  PyTypeObject type = {PyVarObject_HEAD_INIT(nullptr, 0)};
+  type.tp_name = name;
+  type.tp_basicsize = sizeof(MethodObject);
+  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+  type.tp_vectorcall_offset = offsetof(MethodObject, call);
+  type.tp_call = PyVectorcall_Call;
+  type.tp_new = make;
+  type.tp_dealloc = free_method;
+  type.tp_descr_get = bind_method;
+  type.tp_getattro = method_attribute;
+  type.tp_repr = method_repr;
+  type.tp_methods = method_methods;
+  type.tp_members = method_members;
+  type.tp_getset = method_getset;
+  return type;
+}
+
+}  // namespace
+
+PyTypeObject OperatorType = make_type("tensorgrad._tape.Operator", new_operator);
+PyTypeObject RenamedType = make_type("tensorgrad._tape.Renamed", new_renamed);
+PyTypeObject ViewType = make_type("tensorgrad._tape.View", new_view);
+
+}  // namespace tape
