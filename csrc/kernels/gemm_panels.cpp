@@ -34,6 +34,7 @@ constexpr Index kPacked = Index(1) << 22;      // elements packed at once: what 
 constexpr Index kOwnPacked = Index(1) << 16;   // elements a task packs for itself at once: half an L2
 constexpr Index kLargeStripe = Index(1) << 18; // elements of b beyond one core's L2
 constexpr Index kSmall = Index(1) << 18;       // multiplications done before a second thread pays
+constexpr Index kManyRows = 512;               // with the panels of a task and its part of c they fit an L2
 constexpr Index kFewRows = 8;                  // a copy of b pays from more rows on
 
 template <class T>
@@ -144,9 +145,16 @@ struct Part {
   T* rows;  // of a, packed for all tasks; null where they are read in place or would be too many
 
   bool packs_rows() const { return entry >= 0 && g->a.col != 1 && g->m * s.depth <= kPacked; }
-  Index size() const { return entry < 0 ? 0 : s.size() + (packs_rows() ? g->m * s.depth : 0); }
+  // Whether tasks have all rows and pack b's columns for themselves: where b is large beside the result, it passes each
+  // cache once, and not as a copy that another core wrote.
+  bool packs_own() const {
+    return entry >= 0 && !s.in_place && g->m <= kManyRows && s.size() >= kOwnPacked && s.panels() >= 8 * num_threads();
+  }
+  Index size() const {
+    return entry < 0 ? 0 : (packs_own() ? 0 : s.size()) + (packs_rows() ? g->m * s.depth : 0);
+  }
 };
-constexpr Index kPanelsAPack = 4, kRowsAPack = 8 * kRows;
+constexpr Index kPanelsAPack = 4, kPanelsATask = 4, kRowsAPack = 8 * kRows;
 
 template <class T>
 void pack_rows(const Part<T>& p, Index i0, Index i1) {
@@ -170,6 +178,12 @@ void cut(Part<T>& p) {
   // Tasks of 2^19 multiplications (10 us), and not more than 48. A panel serves at least four tiles of rows, eight where
   // panels have to come from L3; half as many where every task packs rows for itself: no two tasks should have the same.
   const Index m = p.g->m, panels = p.s.panels();
+  p.packs = p.packs_rows() ? divide_up(m, kRowsAPack) : 0;
+  if (p.packs_own()) {
+    p.tall = m, p.row_blocks = 1, p.wide = kPanelsATask;
+    p.tasks = p.column_blocks = divide_up(panels, p.wide);
+    return;
+  }
   const bool in_place = p.g->a.col == 1 || p.packs_rows();
   const Index wanted = std::clamp<Index>((m * p.s.columns * p.s.depth) >> 19, 1, 48);
   const Index least = (p.s.size() > kLargeStripe ? 8 : 4) / (in_place ? 1 : 2) * kRows;
@@ -180,7 +194,22 @@ void cut(Part<T>& p) {
   p.wide = divide_up(panels, p.column_blocks);
   p.column_blocks = divide_up(panels, p.wide);
   p.tasks = p.row_blocks * p.column_blocks;
-  p.packs = divide_up(panels, kPanelsAPack) + (p.packs_rows() ? divide_up(m, kRowsAPack) : 0);
+  p.packs += divide_up(panels, kPanelsAPack);
+}
+
+// All rows by panels [first, last), of which a copy is made stretch by stretch.
+template <class T>
+void multiply_packing(const Part<T>& p, Index first, Index last, T* room_for_rows) {
+  const Gemm<T>& g = *p.g;
+  const Index j = first * kColumns<T>, columns = std::min(p.s.columns, last * kColumns<T>) - j, step = p.s.step();
+  Scratch<T> copy((last - first) * kColumns<T> * step);
+  for (Index k = 0; k < p.s.depth; k += step) {
+    Stripe<T> s(g, p.entry, p.s.j0 + j, columns, p.s.k0 + k, std::min(step, p.s.depth - k));
+    s.packed = copy.data();
+    s.pack(0, s.panels());
+    const Rows<T> rows = p.rows ? Rows<T>{p.rows + k * g.m, true} : Rows<T>{room_for_rows, false};
+    multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, s, 0, g.m, 0, s.panels(), rows);
+  }
 }
 
 // Packs and multiplies the parts of one wave.
@@ -196,7 +225,7 @@ void run_wave(std::vector<Part<T>>& parts) {
   packed = 0;
   for (Part<T>& p : parts) {
     p.s.packed = scratch.data() + packed;
-    if (p.packs_rows()) p.rows = p.s.packed + p.s.size();
+    if (p.packs_rows()) p.rows = p.s.packed + (p.packs_own() ? 0 : p.s.size());
     packed += p.size();
   }
   auto pack = [&](Index task) {
@@ -204,7 +233,7 @@ void run_wave(std::vector<Part<T>>& parts) {
     while (parts[i].first_pack > task) --i;
     const Part<T>& p = parts[i];
     task -= p.first_pack;
-    const Index panel_packs = divide_up(p.s.panels(), kPanelsAPack);
+    const Index panel_packs = p.packs_own() ? 0 : divide_up(p.s.panels(), kPanelsAPack);
     if (task >= panel_packs) {
       const Index i = (task - panel_packs) * kRowsAPack;
       return pack_rows(p, i, std::min(p.g->m, i + kRowsAPack));
@@ -231,6 +260,7 @@ void run_wave(std::vector<Part<T>>& parts) {
     const Index i0 = task / p.column_blocks * p.tall, i1 = std::min(g.m, i0 + p.tall);
     const Index first = task % p.column_blocks * p.wide, last = std::min(p.s.panels(), first + p.wide);
     Scratch<T> own(g.a.col == 1 || p.rows ? 0 : (i1 - i0) * p.s.step());
+    if (p.packs_own()) return multiply_packing(p, first, last, own.data());
     const Rows<T> rows = p.rows ? Rows<T>{p.rows, true} : Rows<T>{own.data(), false};
     multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
   });
