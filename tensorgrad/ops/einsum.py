@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..dispatch import recorded
@@ -38,8 +39,10 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         equation, operands = _from_lists((equation, *operands))
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
-    require_tensors("einsum", **{f"operand {i}": x for i, x in enumerate(operands)})
-    inputs, output = _parse(equation, operands)
+    for i, x in enumerate(operands):
+        if not isinstance(x, Tensor):
+            require_tensors("einsum", **{f"operand {i}": x})
+    inputs, output = _parse(equation, tuple([x._data.ndim for x in operands]))
     sizes = _sizes(equation, inputs, operands)
     terms = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
     result, labels = _product(terms, set(output))
@@ -47,9 +50,9 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     missing = [label for label in output if label not in labels]  # broadcast sizes of 1 that were squeezed away
     if missing:
         result, labels = shaped(result, (*result.shape, *(1,) * len(missing))), (*labels, *missing)
-    result = permute(result, dims=tuple(labels.index(label) for label in output))
-    shape = tuple(sizes[label] for label in output)
-    return result if tuple(result.shape) == shape else recorded.expand(result, shape=shape)
+    result = permute(result, dims=tuple([labels.index(label) for label in output]))
+    shape = tuple([sizes[label] for label in output])
+    return result if result._data.shape == shape else recorded.expand(result, shape=shape)
 
 
 def _from_lists(args: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
@@ -69,17 +72,17 @@ def _from_lists(args: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     return equation, tuple(operands)
 
 
-def _parse(equation: str, operands: Sequence[Tensor]) -> tuple[list[Labels], Labels]:
+@lru_cache(maxsize=256)
+def _parse(equation: str, ndims: tuple[int, ...]) -> tuple[tuple[Labels, ...], Labels]:
     """Labels of each operand and of the output; the dimensions under ``...`` are labelled ``.0`` (the last), ``.1``."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
-    if len(parts) != len(operands):
-        raise ArgumentError(f"einsum: {equation!r} names {len(parts)} operands, {len(operands)} were given.")
-    inputs = []
+    if len(parts) != len(ndims):
+        raise ArgumentError(f"einsum: {equation!r} names {len(parts)} operands, {len(ndims)} were given.")
+    inputs: tuple[Labels, ...] = ()
     hidden = 0
-    for part, x in zip(parts, operands, strict=True):
+    for part, ndim in zip(parts, ndims, strict=True):
         labels = _labels(equation, part)
-        ndim = x._data.ndim
         if "..." in labels:
             under = ndim - (len(labels) - 1)
             hidden = max(hidden, under)
@@ -87,7 +90,7 @@ def _parse(equation: str, operands: Sequence[Tensor]) -> tuple[list[Labels], Lab
             labels = (*labels[:at], *(f".{i}" for i in reversed(range(under))), *labels[at + 1 :])
         if len(labels) != ndim:
             raise ShapeError(f"einsum: {part!r} in {equation!r} names {len(labels)} dimensions, not {ndim}.")
-        inputs.append(labels)
+        inputs += (labels,)
     dots = tuple(f".{i}" for i in reversed(range(hidden)))
     if not arrow:
         counts = Counter(label for labels in inputs for label in labels)
@@ -112,10 +115,10 @@ def _labels(equation: str, part: str) -> Labels:
     return (*before, "...", *after) if dots else tuple(before)
 
 
-def _sizes(equation: str, inputs: list[Labels], operands: Sequence[Tensor]) -> dict[str, int]:
+def _sizes(equation: str, inputs: tuple[Labels, ...], operands: Sequence[Tensor]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for labels, x in zip(inputs, operands, strict=True):
-        for label, size in zip(labels, x.shape, strict=True):
+        for label, size in zip(labels, x._data.shape, strict=True):
             have = sizes.setdefault(label, size)
             if have == 1:
                 sizes[label] = size
@@ -147,7 +150,9 @@ def _sum_out(x: Tensor, labels: Labels, keep: set[str]) -> tuple[Tensor, Labels]
 def _without_ones(x: Tensor, labels: Labels, other: Labels, other_shape: Sequence[int]) -> tuple[Tensor, Labels]:
     """Dimensions of size 1 that broadcast against the other operand's are dropped: they only repeat."""
     dropped = {
-        i for i, label in enumerate(labels) if label in other and x.shape[i] == 1 != other_shape[other.index(label)]
+        i
+        for i, (label, size) in enumerate(zip(labels, x._data.shape, strict=True))
+        if size == 1 and label in other and other_shape[other.index(label)] != 1
     }
     if not dropped:
         return x, labels
@@ -160,6 +165,8 @@ def _product(terms: list[tuple[Tensor, Labels]], output: set[str]) -> tuple[Tens
 
     The order depends on shapes alone. Source: the greedy method of Smith and Gray 2018.
     """
+    if len(terms) == 2:
+        return _contract(*terms[0], *terms[1], output)
     while len(terms) > 1:
         best: Any = None
         for i in range(len(terms)):
@@ -189,7 +196,7 @@ def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]
     """The product of two terms, summed over the labels that nothing later names, as one batched matrix product."""
     a, left = _sum_out(a, left, later.union(right))
     b, right = _sum_out(b, right, later.union(left))
-    shape_a, shape_b = tuple(a.shape), tuple(b.shape)
+    shape_a, shape_b = a._data.shape, b._data.shape
     a, left_used = _without_ones(a, left, right, shape_b)
     b, right_used = _without_ones(b, right, left, shape_a)
     both = [label for label in left_used if label in right_used]
@@ -198,11 +205,12 @@ def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]
     only_a = [label for label in left_used if label not in right_used]
     only_b = [label for label in right_used if label not in left_used]
     # a broadcast label that nothing later names is still to be summed: it stays, and the caller sums it out
-    size_a, size_b = dict(zip(left_used, a.shape, strict=True)), dict(zip(right_used, b.shape, strict=True))
-    x = permute(a, dims=tuple(left_used.index(label) for label in (*batch, *only_a, *summed)))
-    y = permute(b, dims=tuple(right_used.index(label) for label in (*batch, *summed, *only_b)))
-    lead = tuple(size_a[label] for label in batch)
-    rows, columns = tuple(size_a[label] for label in only_a), tuple(size_b[label] for label in only_b)
+    size_a = dict(zip(left_used, a._data.shape, strict=True))
+    size_b = dict(zip(right_used, b._data.shape, strict=True))
+    x = permute(a, dims=tuple([left_used.index(label) for label in (*batch, *only_a, *summed)]))
+    y = permute(b, dims=tuple([right_used.index(label) for label in (*batch, *summed, *only_b)]))
+    lead = tuple([size_a[label] for label in batch])
+    rows, columns = tuple([size_a[label] for label in only_a]), tuple([size_b[label] for label in only_b])
     labels = (*batch, *only_a, *only_b)
     if not summed:
         wide_a = shaped(x, (*lead, *rows, *(1,) * len(columns)))

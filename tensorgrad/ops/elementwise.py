@@ -371,6 +371,8 @@ def fit(F: Any, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 def broadcast_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that all broadcast to. Raises ShapeError, naming the op and the axis."""
+    if len(shapes) == 2 and shapes[0] == shapes[1]:
+        return tuple(shapes[0])
     result: list[int] = []
     for shape in shapes:
         if len(shape) > len(result):

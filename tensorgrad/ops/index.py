@@ -562,7 +562,7 @@ def _mask_positions(name: str, input: Tensor, mask: Any) -> tuple[Tensor, tuple[
     array = require_tensor(name, input)
     if require_tensor(name, mask).dtype.kind != "b":
         raise DTypeError(f"{name}: the mask must be a bool tensor, got {mask.dtype}.")
-    shape = broadcast_shape(name, tuple(array.shape), tuple(mask.shape))
+    shape = broadcast_shape(name, array.shape, mask._data.shape)
     x = input if array.shape == shape else core.expand(input, shape=shape)
     where = mask if mask._data.shape == shape else core.expand(mask, shape=shape)
     if not shape:

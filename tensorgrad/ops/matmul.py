@@ -13,6 +13,7 @@ from .elementwise import broadcast_shape
 from .inplace import deliver, write_into
 from .record import Spec, op
 from .samples import Arg, Sample
+from .shape_core import reshape
 
 __all__ = [
     "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "ger", "inner", "kron", "matmul", "mm", "mv", "outer",
@@ -38,6 +39,8 @@ def _matmul_infer(a: Any, b: Any) -> Spec:
         )
     if len(left) == 2 == len(right):
         return Spec((left[0], right[1]), a.dtype)
+    if left[:-2] == right[:-2]:
+        return Spec((*left[:-1], right[-1]), a.dtype)
     return Spec((*broadcast_shape("matmul", left[:-2], right[:-2]), left[-2], right[-1]), a.dtype)
 
 
@@ -182,7 +185,8 @@ linear_backward = op(
 
 
 def _dot_infer(a: Any, b: Any) -> Spec:
-    _matmul_infer(Spec((1, *a.shape), a.dtype), Spec((*b.shape, 1), b.dtype))
+    if a.dtype is not b.dtype or a.dtype.kind == "b" or a.shape != b.shape:
+        _matmul_infer(Spec((1, *a.shape), a.dtype), Spec((*b.shape, 1), b.dtype))
     return Spec((), a.dtype)
 
 
@@ -228,7 +232,8 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
         >>> tg.matmul(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.tensor([1.0, 1.0])).tolist()
         [3.0, 7.0]
     """
-    require_tensors("matmul", input=input, other=other)
+    if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+        require_tensors("matmul", input=input, other=other)
     left, right = input._data.ndim, other._data.ndim
     if left >= 2 and right >= 2:
         result = matmul_op(input, other)
@@ -238,6 +243,8 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
 
 
 def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
+    if left == right == 1 and a._data.shape == b._data.shape:
+        return dot_op(a, b)
     if left == 0 or right == 0:
         raise ShapeError(
             f"matmul: both arguments need at least one dimension, got shapes {tuple(a.shape)} and {tuple(b.shape)}. "
@@ -260,7 +267,8 @@ def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
 
 
 def _ranked(name: str, a: Any, b: Any, left: int, right: int) -> None:
-    require_tensors(name, input=a, other=b)
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        require_tensors(name, input=a, other=b)
     if a._data.ndim != left or b._data.ndim != right:
         raise ShapeError(
             f"{name}: expected a {left}-d and a {right}-d tensor, got shapes {tuple(a.shape)} and {tuple(b.shape)}."
@@ -276,7 +284,7 @@ def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
 def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The products of two batches (b, n, k) and (b, k, m) of matrices, without broadcasting."""
     _ranked("bmm", input, mat2, 3, 3)
-    if input.shape[0] != mat2.shape[0]:
+    if input._data.shape[0] != mat2._data.shape[0]:
         raise ShapeError(f"bmm: batches of {input.shape[0]} and {mat2.shape[0]} matrices; they must be equal.")
     return matmul(input, mat2, out=out)
 
@@ -302,7 +310,7 @@ def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
 def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The (n, m) matrix of all products of a vector's elements with another's."""
     _ranked("outer", input, vec2, 1, 1)
-    result = pw.mul(shaped(input, (input.shape[0], 1)), vec2)
+    result = pw.mul(reshape(input, shape=(input._data.shape[0], 1)), vec2)
     return result if out is None else deliver("outer", result, out)
 
 

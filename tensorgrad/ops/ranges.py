@@ -63,6 +63,10 @@ def arange(
         >>> tg.arange(1, 2.5, 0.5).tolist()
         [1.0, 1.5, 2.0]
     """
+    plain = start is None and end is None and step is None and dtype is None and out is None
+    if plain and len(bounds) == 1 and type(bounds[0]) is int and bounds[0] >= 0:  # the usual call
+        exact: Any = np.arange(bounds[0])
+        return _made("arange", exact, BY_NAME["int64"], layout, device, requires_grad, pin_memory, None)
     first, last, by = _bounds("arange", bounds, start, end, step)
     floats = any(isinstance(v, float) for v in (first, last, by))
     chosen = _dtype_for(dtype, out, get_default_dtype() if floats else BY_NAME["int64"])
@@ -79,7 +83,7 @@ def arange(
         count = max(0, int(np.ceil((last - first) / by)))
     if chosen.category < 2:
         first, by = int(first), int(by)
-    exact: Any = np.arange(count)
+    exact = np.arange(count)
     if isinstance(first, float) or isinstance(by, float):
         exact = exact.astype(np.float64)
     if first != 0 or by != 1:

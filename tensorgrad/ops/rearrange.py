@@ -11,7 +11,7 @@ from . import shape_core as core
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
-from .shape import integers, narrow, transpose, unsqueeze
+from .shape import integers, narrow, transpose
 from .shape import reshape as to_shape
 from .shape_core import dims_of, one_dim
 
@@ -147,9 +147,6 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
 
     Raises: ShapeError for repeats that are negative or of another length.
     """
-    from .index import as_index, index_select
-    from .search import searchsorted
-
     array = require_tensor("repeat_interleave", input)
     x = to_shape(input, -1) if dim is None or array.ndim == 0 else input
     at = 0 if dim is None else one_dim("repeat_interleave", dim, array.ndim)
@@ -161,8 +158,12 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
         if times < 0:
             raise ShapeError(f"repeat_interleave: repeats must not be negative, got {times}.")
         shape = tuple(x._data.shape)
-        spread = core.expand(unsqueeze(x, at + 1), shape=(*shape[: at + 1], times, *shape[at + 1 :]))
+        apart = core.reshape(x, shape=(*shape[: at + 1], 1, *shape[at + 1 :]))
+        spread = core.expand(apart, shape=(*shape[: at + 1], times, *shape[at + 1 :]))
         return core.reshape(core.contiguous_copy(spread), shape=(*shape[:at], size * times, *shape[at + 1 :]))
+    from .index import as_index, index_select
+    from .search import searchsorted
+
     counts: Any = as_index("repeat_interleave", repeats)
     if counts._data.shape != (size,):
         raise ShapeError(f"repeat_interleave: repeats must have shape ({size},), got {tuple(counts.shape)}.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import native as tape
 from ...dispatch import OPS
-from ...dtypes import when_default_changes
+from ...dtypes import of_array, when_default_changes
 from ...expr.node import topological
 from ..generic.resize import axis_table, transposed_table
 from ..numpy.backend import NumpyBackend
@@ -236,10 +236,10 @@ class CppBackend(NumpyBackend):
         return (*shaped, None)
 
     def random_uniform(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
-        return self.c.random_uniform(shape, dtype.name, *generator.take(math.prod(shape)))
+        return self.c.random_uniform(shape, of_array(dtype).name, *generator.take(math.prod(shape)))
 
     def random_normal(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
-        return self.c.random_normal(shape, dtype.name, *generator.take(math.prod(shape)))
+        return self.c.random_normal(shape, of_array(dtype).name, *generator.take(math.prod(shape)))
 
     def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
         if x.dtype.kind == "c":
