@@ -242,6 +242,25 @@ FAST_BINDING(max_dim, 2, "x", "dim", "keepdim") { return arg("max_dim", true, tr
 FAST_BINDING(min_dim, 2, "x", "dim", "keepdim") { return arg("min_dim", false, true, a[0], a[1], flag(a[2])); }
 FAST_BINDING(cumsum, 2, "x", "dim") { return scan("cumsum", Scan::sum, a[0], py::cast<Index>(a[1])); }
 FAST_BINDING(cumprod, 2, "x", "dim") { return scan("cumprod", Scan::product, a[0], py::cast<Index>(a[1])); }
+FAST_BINDING(products_of_others, 1, "x") {
+  const View x = view(a[0], "products_of_others");
+  if (x.ndim == 0) throw py::value_error("products_of_others: needs an array with an axis");
+  const DType type = float_compute("products_of_others", x);
+  require_dtype("products_of_others", "x", x, type);
+  const py::object source = ready(x);
+  py::object out = empty(type, x.shape_vector());
+  const char* from = data_of<char>(source);
+  char* to = data_of<char>(out);
+  const Lines lines(x, x.ndim - 1);
+  MaybeRelease unlock(lines.size());
+  const auto go = [&](auto t) {
+    using T = decltype(t);
+    products_of_others(lines.outer, lines.length, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
+  };
+  if (type == DType::Float32) go(float{});
+  else go(double{});
+  return out;
+}
 FAST_BINDING(cummax, 2, "x", "dim") { return running_extreme("cummax", true, a[0], py::cast<Index>(a[1])); }
 FAST_BINDING(cummin, 2, "x", "dim") { return running_extreme("cummin", false, a[0], py::cast<Index>(a[1])); }
 FAST_BINDING(logcumsumexp, 2, "x", "dim") { return running_logsumexp(a[0], py::cast<Index>(a[1])); }
@@ -251,8 +270,8 @@ TG_BINDINGS(reduce) {
   for (PyMethodDef* each :
        {&fast_sum, &fast_prod, &fast_amax, &fast_amin, &fast_any, &fast_all, &fast_mean, &fast_logsumexp,
         &fast_count_nonzero, &fast_var, &fast_std, &fast_vector_norm, &fast_argmax, &fast_argmin, &fast_max_dim,
-        &fast_min_dim, &fast_cumsum, &fast_cumprod, &fast_cummax, &fast_cummin, &fast_logcumsumexp,
-        &fast_linear_recurrence})
+        &fast_min_dim, &fast_cumsum, &fast_cumprod, &fast_products_of_others, &fast_cummax, &fast_cummin,
+        &fast_logcumsumexp, &fast_linear_recurrence})
     add_fast(m, *each);
 }
 

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../core/allocator.h"
 #include "scan_walk.h"
 
 namespace tg {
@@ -112,8 +113,42 @@ void scan_lines(Scan kind, Index outer, Index length, Index inner, const T* x, T
   else scan_all<Scan::product>(outer, length, inner, x, y);
 }
 
+// The products before each element, then those after it from the end; four lines in step, as above.
+template <class T>
+void products_of_others(Index lines, Index n, const T* x, T* y) {
+  if (n == 0) return;
+  using A = Acc<T>;
+  parallel_for(lines, std::max<Index>(4, kBlock / n / 4 * 4), [&](Index first, Index last) {
+    Scratch<A> before(4 * n);
+    const auto go = [&](Index line, auto count) {
+      constexpr Index R = count;
+      const T* from = x + line * n;
+      T* to = y + line * n;
+      A a[R];
+      std::fill_n(a, R, A(1));
+      for (Index i = 0; i < n; ++i)
+        for (Index r = 0; r < R; ++r) {
+          before[i * R + r] = a[r];
+          a[r] *= A(from[r * n + i]);
+        }
+      std::fill_n(a, R, A(1));
+      for (Index i = n; i-- > 0;)
+        for (Index r = 0; r < R; ++r) {
+          const A own = A(from[r * n + i]);
+          to[r * n + i] = T(before[i * R + r] * a[r]);
+          a[r] *= own;
+        }
+    };
+    Index line = first;
+    for (; line + 4 <= last; line += 4) go(line, std::integral_constant<Index, 4>{});
+    for (; line < last; ++line) go(line, std::integral_constant<Index, 1>{});
+  });
+}
+
 template void scan_lines(Scan, Index, Index, Index, const float*, float*);
 template void scan_lines(Scan, Index, Index, Index, const double*, double*);
 template void scan_lines(Scan, Index, Index, Index, const int64_t*, int64_t*);
+template void products_of_others(Index, Index, const float*, float*);
+template void products_of_others(Index, Index, const double*, double*);
 
 }  // namespace tg

@@ -11,4 +11,8 @@ enum class Scan { sum, product };
 template <class T>
 void scan_lines(Scan kind, Index outer, Index length, Index inner, const T* x, T* y);
 
+// For each element of `lines` lines of n the product of all others. T: float (multiplies in double), double.
+template <class T>
+void products_of_others(Index lines, Index n, const T* x, T* y);
+
 }  // namespace tg

@@ -187,18 +187,14 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
 
 
 def _prod_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], keepdim: bool) -> tuple[Any, ...]:
-    """Each element receives the product of all others, from both sides: right whatever is zero, to any order."""
+    """Each element receives the product of all others: right whatever is zero, to any order."""
     shape = tuple(x.shape)
     order = (*(d for d in range(len(shape)) if d not in dim), *dim)
     moved = F.permute(x, dims=order)
     count = elements_in(shape, dim)
     row_shape = (*reduced_shape(shape, dim, False), count)
     rows = F.reshape(F.contiguous(moved), shape=row_shape)
-    axis = len(row_shape) - 1
-    before = F.cumprod(shifted(F, rows, axis), dim=axis)
-    backwards = F.flip(rows, dims=(axis,))
-    after = F.flip(F.cumprod(shifted(F, backwards, axis), dim=axis), dims=(axis,))
-    others = F.reshape(F.contiguous(F.mul(before, after)), shape=tuple(moved.shape))
+    others = F.reshape(F.products_of_others(rows), shape=tuple(moved.shape))
     inverse = tuple(order.index(d) for d in range(len(shape)))
     return (F.mul(with_dims(F, g, x, dim, keepdim), conjugate(F, F.permute(others, dims=inverse))),)
 
@@ -211,6 +207,27 @@ def shifted(F: Any, x: Any, axis: int, value: float = 1.0) -> Any:
     lead = (slice(None),) * axis
     pads = ((0, 0),) * axis + ((1, 0),) + ((0, 0),) * (x.ndim - axis - 1)
     return F.pad(F.slice(x, key=(*lead, slice(0, size - 1, 1))), pads=pads, mode="constant", value=value)
+
+
+def _products_of_others_define(F: Any, x: Any) -> Any:
+    axis = x.ndim - 1
+    before = F.cumprod(shifted(F, x, axis), dim=axis)
+    after = F.flip(F.cumprod(shifted(F, F.flip(x, dims=(axis,)), axis), dim=axis), dims=(axis,))
+    return F.contiguous(F.mul(before, after))
+
+
+products_of_others = op(
+    "products_of_others",
+    infer=lambda x: Spec(tuple(x.shape), x.dtype),
+    define=_products_of_others_define,
+    samples=lambda: [
+        Sample((Arg((3, 9), low=0.5, high=1.5),), name="rows"),
+        Sample((Arg((2, 5, 1), low=0.5, high=1.5),), name="of one"),
+        Sample((Arg((0, 3)),), name="empty"),
+        Sample((Arg((2, 0)),), name="empty rows"),
+    ],
+    doc="For each element the product of all others of its row: of those before it by those after it.",
+)
 
 
 def _prod_samples() -> list[Sample]:

@@ -262,6 +262,10 @@ class CppBackend(NumpyBackend):
     def cumprod(self, x: Any, *, dim: int) -> Any:
         return (super().cumprod if x.dtype.kind == "c" else self.c.cumprod)(x, dim=dim)
 
+    def products_of_others(self, x: Any) -> Any:
+        found = self.c.products_of_others if x.dtype.char in "fd" else self._defined("products_of_others")
+        return found(x)
+
     def logcumsumexp(self, x: Any, *, dim: int) -> Any:
         return (super().logcumsumexp if x.dtype.kind == "c" else self.c.logcumsumexp)(x, dim=dim)
 
