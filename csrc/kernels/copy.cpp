@@ -152,11 +152,13 @@ void copy_lines(const Layout& l, const char* from, char* to) {
       at[k] = rest % l.shape[k];
       rest /= l.shape[k];
     }
+    Index piece = first % cuts;
     for (Index u = first; u < last; ++u) {
-      const Index begin = u % cuts * cut;
+      const Index begin = piece * cut;
       copy_line<I>(from + f + begin * l.from[inner], l.from[inner], to + t + begin * l.to[inner], l.to[inner],
                    std::min(cut, n - begin));
-      if (u % cuts != cuts - 1) continue;
+      if (++piece < cuts) continue;
+      piece = 0;
       for (int k = inner - 1; k >= 0; --k) {
         f += l.from[k];
         t += l.to[k];

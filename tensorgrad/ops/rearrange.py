@@ -203,10 +203,14 @@ def _pad_rule(F: Any, g: Any, x: Any, *, needs: Any, pads: Any, mode: str, value
     if mode == "constant":
         key = tuple([slice(before, before + size, 1) for size, (before, _) in zip(shape, pads, strict=True)])
         return (F.slice(g, key=key),)
+    return (F.pad_backward(g, shape=shape, pads=pads, mode=mode),)
+
+
+def _pad_backward_define(F: Any, g: Any, *, shape: tuple[int, ...], pads: Any, mode: str) -> Any:
     for d, (before, after) in enumerate(pads):
         if before or after:
             g = _folded(F, g, d, shape[d], before, after, mode)
-    return (g,)
+    return g
 
 
 def _folded(F: Any, g: Any, d: int, size: int, before: int, after: int, mode: str) -> Any:
@@ -235,6 +239,18 @@ def _folded(F: Any, g: Any, d: int, size: int, before: int, after: int, mode: st
             piece = placed(piece, around_to, count)
         total = F.add(total, piece)
     return total
+
+
+pad_backward = op(
+    "pad_backward",
+    infer=lambda g, *, shape, pads, mode: Spec(shape, g.dtype),
+    define=_pad_backward_define,
+    samples=lambda: [
+        Sample((Arg((5, 7)),), {"shape": (3, 4), "pads": ((0, 2), (2, 1)), "mode": mode}, name=mode)
+        for mode in _MODES[1:]
+    ],
+    doc="The gradient of a padded tensor, what was padded on added where its value came from. Not for constants.",
+)
 
 
 def _pad_samples() -> list[Sample]:

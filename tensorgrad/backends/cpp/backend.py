@@ -170,23 +170,31 @@ class CppBackend(NumpyBackend):
     def pad(self, x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Any:
         if mode == "constant":
             return self.c.pad(x, pads, value)
-        for dim, (before, after) in enumerate(pads):
+        out = self.c.pad(x, pads, 0)
+        for dim, ((before, after), size) in enumerate(zip(pads, x.shape, strict=True)):
+            lead, end = (_WHOLE,) * dim, before + size
+            first, last = _pad_sources(mode, size, before, after, before)
+            if before:
+                out[(*lead, slice(0, before))] = out[(*lead, first)]
+            if after:
+                out[(*lead, slice(end, end + after))] = out[(*lead, last)]
+        return out
+
+    def pad_backward(self, g: Any, *, shape: tuple[int, ...], pads: Any, mode: str) -> Any:
+        for dim, ((before, after), size) in enumerate(zip(pads, shape, strict=True)):
             if not (before or after):
                 continue
-            size, lead = x.shape[dim], (_WHOLE,) * dim
-            if mode == "reflect":
-                first, last = slice(before, 0, -1), slice(size - 2, size - 2 - after if size - 2 >= after else None, -1)
-            elif mode == "circular":
-                first, last = slice(size - before, size), slice(0, after)
-            else:
-                first, last = slice(0, 1), slice(size - 1, size)
-            parts = [x[(*lead, first)], x, x[(*lead, last)]]
-            if mode == "replicate":
-                for end, count in ((0, before), (2, after)):
-                    edge = parts[end]
-                    parts[end] = self.xp.broadcast_to(edge, (*edge.shape[:dim], count, *edge.shape[dim + 1 :]))
-            x = self.c.cat([part for part, count in zip(parts, (before, 1, after), strict=True) if count], dim)
-        return x if any(max(pair) for pair in pads) else self.c.contiguous(x)
+            lead, end = (_WHOLE,) * dim, before + size
+            total = self.c.contiguous(g[(*lead, slice(before, end))])
+            first, last = _pad_sources(mode, size, before, after, 0)
+            for source, count, piece in ((first, before, slice(0, before)), (last, after, slice(end, end + after))):
+                if count:
+                    part, target = g[(*lead, piece)], total[(*lead, source)]
+                    if mode == "replicate":
+                        part = self.raw.sum(part, dim=(dim,), keepdim=True)
+                    self.raw.add(target, part, out=target)
+            g = total
+        return g
 
     def resize(self, x: Any, *, sizes: Any, mode: str, scales: Any, align_corners: bool, antialias: bool) -> Any:
         if x.dtype.kind in "iu":
@@ -349,3 +357,15 @@ def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
         return tuple(x.reshape(-1 if x.size else 0, *x.shape[-3:]) for x in (q, k, v))
     ones = (1,) * (4 - q.ndim)
     return tuple(x.reshape(*ones, *x.shape) for x in (q, k, v))
+
+
+def _pad_sources(mode: str, size: int, before: int, after: int, start: int) -> tuple[slice, slice]:
+    """Where along a dimension of this size, which begins at ``start``, the values padded on before and after it come
+    from; of ``replicate`` one for all."""
+    end = start + size
+    if mode == "reflect":
+        stop = end - 2 - after
+        return slice(start + before, start, -1), slice(end - 2, stop if stop >= 0 else None, -1)
+    if mode == "circular":
+        return slice(end - before, end), slice(start, start + after)
+    return slice(start, start + 1), slice(end - 1, end)
