@@ -72,8 +72,9 @@ struct Target {
 };
 
 template <class T, int R, int V, class A>
-void run(Index k, const A a, const T* b, Index b_step, const Target<T>& t) {
+void run(Index k, const T* first, Index stride, const T* b, Index b_step, const Target<T>& t) {
   constexpr int L = Lanes<T>::count;
+  const A a(first, stride);
   Vec<T> sum[R][V] = {};
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) __builtin_prefetch(t.c + r * t.ldc, 1);
@@ -139,11 +140,11 @@ void run(int rows, Index k, const T* a, Index stride, bool in_place, const T* b,
   visit_height(rows, [&](auto height) {
     constexpr int R = height, L = Lanes<T>::count;
     if (t.columns > L) {
-      if (in_place) run<T, R, kVectors>(k, InPlace<T, R>(a, stride), b, b_step, t);
-      else run<T, R, kVectors>(k, Packed<T, R>(a, stride), b, b_step, t);
+      if (in_place) run<T, R, kVectors, InPlace<T, R>>(k, a, stride, b, b_step, t);
+      else run<T, R, kVectors, Packed<T, R>>(k, a, stride, b, b_step, t);
     } else {
-      if (in_place) run<T, R, 1>(k, InPlace<T, R>(a, stride), b, b_step, t);
-      else run<T, R, 1>(k, Packed<T, R>(a, stride), b, b_step, t);
+      if (in_place) run<T, R, 1, InPlace<T, R>>(k, a, stride, b, b_step, t);
+      else run<T, R, 1, Packed<T, R>>(k, a, stride, b, b_step, t);
     }
   });
 }
