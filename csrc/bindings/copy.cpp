@@ -70,38 +70,61 @@ py::object cast_(py::handle array, py::handle dtype) {
   return type == x.dtype ? fresh(x) : ready(x, type);
 }
 
-py::object cat_(py::handle arrays, Index dim) {
-  const py::tuple parts = py::reinterpret_steal<py::tuple>(PySequence_Tuple(arrays.ptr()));
-  if (!parts) throw py::error_already_set();
-  if (parts.empty()) throw py::value_error("cat: needs at least one array");
-  const View first = view(parts[0], "cat");
-  const int axis = checked_axis("cat", dim, first);
+// cat(*arrays, dim): one after another along the dimension. stack(*arrays, dim): all of one shape, along a new one.
+py::object joined(const char* op, PyObject* const* arrays, size_t count, Index dim, bool along_new) {
+  if (!count) throw py::value_error(std::string(op) + ": needs at least one array");
   std::vector<View> views;
+  views.reserve(count);
+  views.push_back(view(arrays[0], op));
+  const View first = views[0];
   Shape shape = first.shape_vector();
-  shape[size_t(axis)] = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const View v = view(parts[i], "cat");
-    if (v.dtype != first.dtype) require_dtype("cat", ("array " + std::to_string(i)).c_str(), v, first.dtype);
+  if (along_new) {
+    if (dim < 0 || dim > first.ndim || first.ndim == kMaxDims)
+      throw py::value_error(std::string(op) + ": there can be no new dim " + std::to_string(dim));
+    shape.insert(shape.begin() + dim, Index(count));
+  }
+  const int axis = along_new ? int(dim) : checked_axis(op, dim, first);
+  for (size_t i = 1; i < count; ++i) {
+    const View v = view(arrays[i], op);
+    if (v.dtype != first.dtype) require_dtype(op, ("array " + std::to_string(i)).c_str(), v, first.dtype);
     bool fits = v.ndim == first.ndim;
-    for (int k = 0; fits && k < v.ndim; ++k) fits = k == axis || v.shape[k] == first.shape[k];
+    for (int k = 0; fits && k < v.ndim; ++k) fits = (!along_new && k == axis) || v.shape[k] == first.shape[k];
     if (!fits)
-      throw py::value_error("cat: array " + std::to_string(i) + " has shape " + to_string(v.shape_vector()) +
-                            ", array 0 has " + to_string(first.shape_vector()) + "; they may differ along dim " +
-                            std::to_string(axis) + " only");
-    if (__builtin_add_overflow(shape[size_t(axis)], v.shape[axis], &shape[size_t(axis)])) throw std::bad_alloc();
+      throw py::value_error(std::string(op) + ": array " + std::to_string(i) + " has shape " + to_string(v.shape_vector()) +
+                            ", array 0 has " + to_string(first.shape_vector()) +
+                            (along_new ? "; they must be equal"
+                                       : "; they may differ along dim " + std::to_string(axis) + " only"));
+    if (!along_new && __builtin_add_overflow(shape[size_t(axis)], v.shape[axis], &shape[size_t(axis)])) throw std::bad_alloc();
     views.push_back(v);
   }
   py::object out = empty(first.dtype, shape);
-  Index strides[kMaxDims];
+  Index strides[kMaxDims], within[kMaxDims];  // of the result, and of one array's place in it
   c_strides(first.dtype, shape, strides);
+  std::copy_n(strides, first.ndim, within);
+  if (along_new) std::copy(strides + axis + 1, strides + first.ndim + 1, within + axis);
   char* to = data_of<char>(out);
   MaybeRelease unlock(view(out).size());
   for (const View& v : views) {
-    copy_into(v, to, strides);
-    to += v.shape[axis] * strides[axis];
+    copy_into(v, to, within);
+    to += (along_new ? 1 : v.shape[axis]) * strides[axis];
   }
   return out;
 }
+
+template <bool along_new>
+PyObject* call_joined(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  const char* op = along_new ? "stack" : "cat";
+  return guarded([&] {
+    if (!keywords || PyTuple_GET_SIZE(keywords) != 1 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "dim"))
+      throw py::type_error(std::string(op) + ": expected arrays and dim=");
+    return joined(op, args, size_t(count), py::cast<Index>(py::handle(args[count])), along_new).release().ptr();
+  });
+}
+
+PyMethodDef fast_cat = {"cat", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_joined<false>)),
+                        METH_FASTCALL | METH_KEYWORDS, nullptr};
+PyMethodDef fast_stack = {"stack", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_joined<true>)),
+                          METH_FASTCALL | METH_KEYWORDS, nullptr};
 
 // One element of a dtype.
 struct Filler {
@@ -235,13 +258,12 @@ FAST_BINDING(zeros_as, 2, "x", "shape") {
 }
 FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
 FAST_BINDING(contiguous, 1, "x") { return fresh(view(a[0], "contiguous")); }
-FAST_BINDING(cat, 2, "arrays", "dim") { return cat_(a[0], py::cast<Index>(a[1])); }
 FAST_BINDING(pad, 3, "x", "pads", "value") { return pad_(a[0], a[1], a[2]); }
 FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[1]); }
 FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
 
 TG_BINDINGS(copy) {
-  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_contiguous, &fast_cat, &fast_pad, &fast_tril, &fast_triu})
+  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_contiguous, &fast_cat, &fast_stack, &fast_pad, &fast_tril, &fast_triu})
     add_fast(m, *each);
 }
 

@@ -130,11 +130,11 @@ PyObject* call_record(OpObject* op, PyObject* const* args, Py_ssize_t n, PyObjec
   std::copy(args + n, args + n + more, given.arrays + n);
   const auto total = static_cast<std::size_t>(n);
   Ref out, kernel = kernel_of(op, door);
-  const bool plain_view = kernel && is_view_kernel(kernel.get());
-  if (kernel && (plain_view || Ref(PyObject_Vectorcall(op->f[OpObject::kInfer], given.arrays, total, keywords))))
+  const bool checks = kernel && (op->checked ? PyCFunction_CheckExact(kernel.get()) : is_view_kernel(kernel.get()));
+  if (kernel && (checks || Ref(PyObject_Vectorcall(op->f[OpObject::kInfer], given.arrays, total, keywords))))
     out = Ref(PyObject_Vectorcall(kernel.get(), given.arrays, total, keywords));
   if (!out) {
-    if (!plain_view && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_AttributeError) &&
+    if (!checks && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_AttributeError) &&
         !PyErr_ExceptionMatches(PyExc_IndexError))
       return nullptr;
     PyErr_Clear();  // once more, to say in the words of the op what is wrong
@@ -210,6 +210,8 @@ bool prepare(OpObject* op) {
         !take(op, OpObject::kKeepsRest, "keeps_rest") || !take(op, OpObject::kKeptOutputs, "kept_outputs") ||
         !take(op, OpObject::kNondiff, "nondiff") || !take(op, OpObject::kAdds, "adds"))
       return false;
+    Ref checked(PyObject_GetAttrString(self, "checked"));
+    op->checked = checked.get() == Py_True;
     op->expands = op->f[OpObject::kRule] == Py_None && define.get() != Py_None;
     op->kind = OpObject::kOp;
   }

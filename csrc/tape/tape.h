@@ -96,6 +96,7 @@ struct OpObject {
   vectorcallfunc call;
   Kind kind;
   bool expands;  // without a rule: a recorded call runs the definition
+  bool checked;  // the extension's kernel checks what `infer` checks
 };
 
 extern PyTypeObject TensorType, NodeType, PlanType, SpecType, OpType, HeapType;

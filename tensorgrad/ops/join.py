@@ -60,6 +60,7 @@ cat_op = op(
     "cat",
     infer=_cat_infer,
     rule=_cat_rule,
+    checked=True,
     samples=lambda: [
         Sample((Arg((2, 3)), Arg((1, 3))), {"dim": 0}, name="rows"),
         Sample((Arg((2, 3)), Arg((2, 1)), Arg((2, 2), layout="T")), {"dim": 1}, name="columns"),
@@ -96,6 +97,7 @@ stack_op = op(
     infer=_stack_infer,
     define=_stack_define,
     rule=_stack_rule,
+    checked=True,
     samples=lambda: [
         Sample((Arg((2, 3)), Arg((2, 3))), {"dim": 0}, name="first"),
         Sample((Arg((2, 3)), Arg((2, 3), layout="T"), Arg((2, 3))), {"dim": 2}, name="last"),

@@ -51,6 +51,7 @@ class Op(OpCore):
         view: the result shares the input's memory.
         adds: for ops of one input whose gradient is mostly zeros: the name of the kernel ``adds(total, g, **attrs)``
             that adds it to a total that is there already, in the total's memory.
+        checked: the extension's kernel refuses all that ``infer`` refuses, which is then asked only for the words.
         kernel: ``kernel(xp, *inputs, **attrs)`` over an array namespace, for ops of namespaces that are loaded when
             first named; those of the others are methods of ``backends.generic``.
         samples: function returning the sample calls that tests run.
@@ -59,6 +60,7 @@ class Op(OpCore):
     view = False
     recordable = True
     adds: str | None = None
+    checked = False
     kernel: Callable[..., Any] | None = None
 
     def __init__(
@@ -73,6 +75,7 @@ class Op(OpCore):
         nondiff: tuple[str, ...] = (),
         view: bool = False,
         adds: str | None = None,
+        checked: bool = False,
         kernel: Callable[..., Any] | None = None,
         samples: Callable[[], Any] | None = None,
         doc: str | None = None,
@@ -85,6 +88,7 @@ class Op(OpCore):
         self.nondiff = frozenset(outputs.index(n) for n in nondiff)
         self.view = view
         self.adds = adds
+        self.checked = checked
         self.kernel = kernel
         self.samples = samples
         self.__doc__ = doc

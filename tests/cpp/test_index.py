@@ -147,7 +147,7 @@ def test_contiguous_cat_and_pad(dtype: str) -> None:
             continue
         dim = int(rng.integers(len(shape)))
         others = [strided(rng, [*shape[:dim], n, *shape[dim + 1 :]], dtype) for n in (2, 0, 5)]
-        assert np.array_equal(C.cat([x, *others], dim), np.concatenate([x, *others], dim))
+        assert np.array_equal(C.cat(x, *others, dim=dim), np.concatenate([x, *others], dim))
         pads = [(int(rng.integers(0, 4)), int(rng.integers(0, 4))) for _ in shape]
         value = 1 if dtype == "bool" else 3
         assert np.array_equal(C.pad(x, pads, value), np.pad(x, pads, constant_values=value))
@@ -203,11 +203,11 @@ def test_casts_through_bfloat16() -> None:
 def test_copy_refusals() -> None:
     x = np.ones((2, 3), "float32")
     with pytest.raises(ValueError, match=r"array 1 has shape \(3, 3\), array 0 has \(2, 3\)"):
-        C.cat([x, np.ones((3, 3), "float32")], 1)
+        C.cat(x, np.ones((3, 3), "float32"), dim=1)
     with pytest.raises(TypeError, match="array 1 is float64, expected float32"):
-        C.cat([x, np.ones((2, 3))], 0)
+        C.cat(x, np.ones((2, 3)), dim=0)
     with pytest.raises(ValueError, match="at least one"):
-        C.cat([], 0)
+        C.cat(dim=0)
     with pytest.raises(ValueError, match="for every axis"):
         C.pad(x, [(1, 1)], 0)
     with pytest.raises(ValueError, match="takes more than the 2 elements"):

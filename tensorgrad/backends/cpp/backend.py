@@ -144,15 +144,8 @@ class CppBackend(NumpyBackend):
         out = self.c.sum(x, dim=axes, keepdim=False) if axes else x
         return out if out.shape == shape else out.reshape(shape)
 
-    def cat(self, *xs: Any, dim: int) -> Any:
-        return self.c.cat(xs, dim)
-
     def dot(self, a: Any, b: Any) -> Any:
         return self.c.matmul(a[None], b[:, None]).reshape(())
-
-    def stack(self, *xs: Any, dim: int) -> Any:
-        key = (*(slice(None),) * dim, None)
-        return self.c.cat([x[key] for x in xs], dim)
 
     def flip(self, x: Any, *, dims: tuple[int, ...]) -> Any:
         return self.c.contiguous(x[(*[_BACKWARDS if d in dims else _WHOLE for d in range(x.ndim)], Ellipsis)])
@@ -164,7 +157,7 @@ class CppBackend(NumpyBackend):
             if not size or not (by := shift % size):
                 continue
             lead = (_WHOLE,) * dim
-            rolled = self.c.cat((rolled[(*lead, slice(size - by, None))], rolled[(*lead, slice(size - by))]), dim)
+            rolled = self.c.cat(rolled[(*lead, slice(size - by, None))], rolled[(*lead, slice(size - by))], dim=dim)
         return self.c.contiguous(x) if rolled is x else rolled
 
     def pad(self, x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Any:
