@@ -25,6 +25,8 @@ def _check_index(name: str, x: Any, index: Any, dim: int) -> None:
         raise ShapeError(
             f"{name}: index must have the same number of dimensions as the tensor, got {index.ndim} and {x.ndim}."
         )
+    if index.shape == x.shape:
+        return
     for d, size in enumerate(index.shape):
         if d != dim and size > x.shape[d]:
             raise ShapeError(
@@ -250,18 +252,17 @@ scatter_reduce_into = op(
 
 def _source(name: str, input: Tensor, index: Tensor, src: Any) -> Tensor:
     """The source cut (or a number expanded) to the shape of the index."""
-    value = as_value(name, input, src)
+    if isinstance(src, Tensor) and src._data.shape == index._data.shape:
+        return src
     shape = tuple(index._data.shape)
     if not isinstance(src, Tensor):
-        return core.expand(value, shape=shape)
-    have = tuple(value._data.shape)
+        return core.expand(as_value(name, input, src), shape=shape)
+    have = tuple(src._data.shape)
     if len(have) != len(shape) or any(a > b for a, b in zip(shape, have, strict=True)):
         raise ShapeError(
             f"{name}: index of shape {shape} must have as many dimensions as the source {have} and be no larger."
         )
-    if have == shape:
-        return value
-    return core.slice_(value, key=tuple([slice(0, size, 1) for size in shape]))
+    return core.slice_(src, key=tuple([slice(0, size, 1) for size in shape]))
 
 
 def _arguments(name: str, input: Any, dim: int, index: Any, src: Any) -> tuple[int, Any, Any, Any]:
