@@ -2,7 +2,7 @@
 //
 // reshape, permute, expand and slice are kernels here, which check all that the ops' `infer` checks, so that a call needs
 // no question to Python. What is left of its cost is its objects: an array, a tensor, a node, attributes, a chain. Measured,
-// recorded: view, transpose, x[1] 0.75 us, split in three 2.4 us; as functions of Python over NumPy's methods 2 and 9 us.
+// recorded: view 0.8 us, split in three 2.5 us; as functions of Python over NumPy's methods 3.8 and 13.5 us.
 #include "view.h"
 
 #include <algorithm>
