@@ -1,7 +1,8 @@
-// Elementary functions of f32 and f64: vectorized where core/simd.h and simd_float.h have them, else the C library's,
-// one by one.
+// Elementary functions of f32 and f64: vectorized where core/pack_math.h, simd.h and simd_float.h have them, else the C
+// library's, one by one.
 #include <cmath>
 
+#include "../core/pack_math.h"
 #include "../core/simd_float.h"
 #include "formula_kernels.h"
 
@@ -54,6 +55,28 @@ TG_LIBM(Atanh, atanh)
 TG_LIBM(Erf, erf)
 TG_LIBM(Erfc, erfc)
 
+// Packs of float (four vectors: fewer leave the core waiting, more don't fit the registers); of double, plain loops.
+#define TG_PACK(Name, function)                                                                    \
+  struct Name {                                                                                    \
+    template <int N> static pack::Pack<N> of(const pack::Pack<N>& x) { return pack::function(x); } \
+  };
+TG_PACK(SigmoidPack, sigmoid)
+TG_PACK(SoftplusPack, softplus)
+TG_PACK(NormalCdfPack, normal_cdf)
+TG_PACK(GeluSlopePack, gelu_slope)
+struct Softplus {
+  static double of(double x) { return (x < 0.0 ? 0.0 : x) + lane::log1p(lane::exp(-std::fabs(x))); }
+};
+struct NormalCdf {
+  static double of(double x) { return 0.5 * std::erfc(x * -0.70710678118654752); }
+};
+struct GeluSlope {
+  static double of(double x) {
+    const double size = std::fabs(x) < 40.0 ? std::fabs(x) : 40.0;  // beyond, all is 0 or 1
+    return NormalCdf::of(x) + std::copysign(size, x) * (0.39894228040143268 * lane::exp(-0.5 * size * size));
+  }
+};
+
 struct Atan2 {
   static float of(float a, float b) { return lane::atan2(a, b); }
   static double of(double a, double b) { return std::atan2(a, b); }
@@ -76,11 +99,23 @@ void trigonometric(void* to, const void* a, const void*, const void*, Index n) {
   for (Index i = 0; i < n; ++i) r[i] = std::fabs(x[i]) > lane::kTrigLimit ? Large::of(x[i]) : Small::of(x[i]);
 }
 
+template <class F>
+void packs(void* to, const void* a, const void*, const void*, Index n) {
+  pack::map<F, 4>(static_cast<float*>(to), static_cast<const float*>(a), n);
+}
+
+template <class OfFloat, class OfDouble>
+void add_packs(KernelTable& table, const char* name) {
+  add1<OfDouble, double, double>(table, name);
+  Kernel& k = table[kernel_key(name, Type::F32)];
+  k.operands = 1;
+  k.by_mask[0] = packs<OfFloat>;
+}
+
 template <class T>
 void add_both(KernelTable& table) {
   add1<Exp, T, T>(table, "exp");
   add1<Expm1, T, T>(table, "expm1");
-  add1<Sigmoid, T, T>(table, "sigmoid");
   add1<Tanh, T, T>(table, "tanh");
   add1<Log, T, T>(table, "log");
   add1<Log1p, T, T>(table, "log1p");
@@ -106,6 +141,10 @@ void add_trigonometric(KernelTable& table, const char* name) {
 void add_math(KernelTable& table) {
   add_both<float>(table);
   add_both<double>(table);
+  add_packs<SigmoidPack, Sigmoid>(table, "sigmoid");
+  add_packs<SoftplusPack, Softplus>(table, "softplus");
+  add_packs<NormalCdfPack, NormalCdf>(table, "normal_cdf");
+  add_packs<GeluSlopePack, GeluSlope>(table, "gelu_slope");
   add_trigonometric<SinLane, Sin>(table, "sin");
   add_trigonometric<CosLane, Cos>(table, "cos");
   add_trigonometric<TanLane, Tan>(table, "tan");

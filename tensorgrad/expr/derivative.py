@@ -68,6 +68,10 @@ def _atan2(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
     return norm * b, -(norm * a)
 
 
+def _normal_density(x: Expr) -> Expr:
+    return (1 / math.sqrt(2 * math.pi)) * fn.exp(-0.5 * (x * x))
+
+
 def _gamma_density(a: Expr, x: Expr) -> Expr:
     return fn.exp((a - 1) * fn.log(x) - x - fn.lgamma(a))
 
@@ -122,6 +126,9 @@ RULES: dict[str, Rule] = {
     "erf": _holomorphic(lambda x, y: _TWO_OVER_SQRT_PI * fn.exp(-(x * x))),
     "erfc": _holomorphic(lambda x, y: -_TWO_OVER_SQRT_PI * fn.exp(-(x * x))),
     "erfinv": _holomorphic(lambda x, y: (1 / _TWO_OVER_SQRT_PI) * fn.exp(y * y)),
+    "softplus": _holomorphic(lambda x, y: fn.sigmoid(x)),
+    "normal_cdf": _holomorphic(lambda x, y: _normal_density(x)),
+    "gelu_slope": _holomorphic(lambda x, y: (2 - x * x) * _normal_density(x)),
     "lgamma": _holomorphic(lambda x, y: fn.digamma(x)),
     "digamma": _holomorphic(lambda x, y: fn.polygamma(1, x)),
     "igamma": lambda g, y, a, x: (None, g * _gamma_density(a, x)),

@@ -39,6 +39,7 @@ __all__ = [
     "floor_divide",
     "fmod",
     "ge",
+    "gelu_slope",
     "gt",
     "igamma",
     "igammac",
@@ -60,6 +61,7 @@ __all__ = [
     "maximum",
     "minimum",
     "ne",
+    "normal_cdf",
     "polygamma",
     "pow",
     "real",
@@ -73,6 +75,7 @@ __all__ = [
     "sign",
     "sin",
     "sinh",
+    "softplus",
     "sqrt",
     "square",
     "tan",
@@ -111,6 +114,8 @@ sinh, cosh, tanh = _unary("sinh"), _unary("cosh"), _unary("tanh")
 asinh, acosh, atanh = _unary("asinh"), _unary("acosh"), _unary("atanh")
 erf, erfc, erfinv = _unary("erf"), _unary("erfc"), _unary("erfinv")
 lgamma, digamma = _unary("lgamma"), _unary("digamma")
+# log(1 + exp(x)); the normal distribution function Phi; and the derivative of x Phi(x)
+softplus, normal_cdf, gelu_slope = _unary("softplus"), _unary("normal_cdf"), _unary("gelu_slope")
 floor, ceil, trunc, round = _unary("floor"), _unary("ceil"), _unary("trunc"), _unary("round")
 abs, isnan, isinf, isfinite = _unary("abs"), _unary("isnan"), _unary("isinf"), _unary("isfinite")
 conj, real, imag, angle = _unary("conj"), _unary("real"), _unary("imag"), _unary("angle")

@@ -32,11 +32,12 @@ _PYTHON_TYPE = {"py:bool": "bool", "py:int": "int64", "py:float": "float64", "py
 _FLOATING = frozenset((
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
-    "polygamma", "div", "atan2", "angle", "igamma", "igammac", "zeta",
+    "polygamma", "div", "atan2", "angle", "igamma", "igammac", "zeta", "softplus", "normal_cdf", "gelu_slope",
 ))  # fmt: skip
 _REAL_ONLY = frozenset((
     "erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma", "atan2", "fmod", "floordiv",
     "truncdiv", "floor", "ceil", "trunc", "round", "igamma", "igammac", "zeta", "min", "max", "lt", "le", "gt", "ge",
+    "softplus", "normal_cdf", "gelu_slope",
 ))  # fmt: skip
 _COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 _INTEGERS_ONLY = frozenset(("and", "or", "xor", "shl", "shr"))

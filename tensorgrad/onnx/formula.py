@@ -109,6 +109,8 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
         return node("Div", node("Log", *args), const(math.log(int(code[3:])), dtype))
     if code == "erfc":
         return node("Sub", const(1, dtype), node("Erf", *args))
+    if code in ("softplus", "normal_cdf", "gelu_slope"):
+        return _smooth(graph, code, args[0], dtype)
     if code == "trunc":
         return node("Mul", node("Sign", *args), node("Floor", node("Abs", *args)))
     if code == "fmod" and kind != "i64":
@@ -128,3 +130,16 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
         done = node("Div", args[0], safe) if code == "idiv" else node("Mod", args[0], safe, fmod=1)
         return node("Where", none, zero, done)
     raise OnnxExporterError(f"{op}: ONNX has no function {code!r}; write the model without it.")
+
+
+def _smooth(graph: Graph, code: str, x: str, dtype: Any) -> str:
+    """log(1 + exp(x)); the normal distribution function, and the derivative of x times it."""
+    node, const = graph.node, graph.constant
+    if code == "softplus":
+        return node("Softplus", x)
+    whole = node("Add", const(1, dtype), node("Erf", node("Mul", x, const(math.sqrt(0.5), dtype))))
+    cdf = node("Mul", const(0.5, dtype), whole)
+    if code == "normal_cdf":
+        return cdf
+    power = node("Exp", node("Mul", const(-0.5, dtype), node("Mul", x, x)))
+    return node("Add", cdf, node("Mul", x, node("Mul", const(1 / math.sqrt(2 * math.pi), dtype), power)))

@@ -194,8 +194,8 @@ binary_entropy = elementwise(
 
 
 def _soft(x: Any) -> Any:
-    """log(1 + exp(-x)) without overflow."""
-    return fn.log1p(fn.exp(-fn.abs(x))) + fn.maximum(-x, 0.0)
+    """log(1 + exp(-x))."""
+    return fn.softplus(-x)
 
 
 logit_entropy = elementwise(

@@ -289,7 +289,7 @@ softplus = elementwise(
     lambda input, beta, threshold: fn.where(
         input * beta > threshold,
         input,
-        (fn.maximum(input * beta, 0.0) + fn.log1p(fn.exp(-fn.abs(input * beta)))) / beta,
+        fn.softplus(input * beta) / beta,
     ),
     name="softplus",
     vjp=lambda g, y, x, beta, threshold: (
@@ -299,8 +299,17 @@ softplus = elementwise(
     ),
     samples=unary(extra=(1.0, 20.0)),
 )
+
+
+def _tanh_softplus(x: Any) -> Any:
+    """tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2), e = exp(x); it is 1 from x = 20 on."""
+    e = fn.exp(fn.minimum(x, 20.0))
+    grown = e * (e + 2)
+    return grown / (grown + 2)
+
+
 mish = elementwise(
-    lambda input: input * fn.tanh(fn.maximum(input, 0.0) + fn.log1p(fn.exp(-fn.abs(input)))),
+    lambda input: input * _tanh_softplus(input),
     name="mish",
     vjp=lambda g, y, x: (_mish_slope(g, x),),
     samples=unary(),
@@ -308,13 +317,14 @@ mish = elementwise(
 
 
 def _mish_slope(g: Any, x: Any) -> Any:
-    t = fn.tanh(fn.maximum(x, 0.0) + fn.log1p(fn.exp(-fn.abs(x))))
+    t = _tanh_softplus(x)
     return g * (t + x * fn.sigmoid(x) * (1 - t * t))
 
 
 gelu = elementwise(
-    lambda input: 0.5 * input * (1 + fn.erf(input * math.sqrt(0.5))),
+    lambda input: input * fn.normal_cdf(input),
     name="gelu",
+    vjp=lambda g, y, x: (g * fn.gelu_slope(x),),
     samples=unary(),
     doc="``x * Phi(x)`` with the normal distribution function Phi. Source: Hendrycks and Gimpel 2016.",
 )
@@ -347,7 +357,7 @@ hardswish = elementwise(
 )
 softsign = elementwise(lambda input: input / (1 + fn.abs(input)), name="softsign", samples=unary(avoid=(0,)))
 logsigmoid = elementwise(
-    lambda input: fn.minimum(input, 0.0) - fn.log1p(fn.exp(-fn.abs(input))),
+    lambda input: -fn.softplus(-input),
     name="logsigmoid",
     vjp=lambda g, y, x: (g * fn.sigmoid(-x),),
     samples=unary(),

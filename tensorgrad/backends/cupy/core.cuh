@@ -140,5 +140,12 @@ template <class T> TG_FN T sigmoid(T x) {
   const T e = exp(-abs(x)), s = 1 / (1 + e);
   return x != x ? x : x >= 0 ? s : e * s;
 }
+template <class T> TG_FN T softplus(T x) { return (x < 0 ? (T)0 : x) + log1p(exp(-abs(x))); }
+TG_FN float normal_cdf(float x) { return normcdff(x); }
+TG_FN double normal_cdf(double x) { return ::normcdf(x); }
+template <class T> TG_FN T gelu_slope(T x) {
+  const T limit = 40, inside = x < -limit ? -limit : x > limit ? limit : x;  // beyond, all is 0 or 1
+  return normal_cdf(x) + inside * ((T)0.39894228040143268 * exp((T)-0.5 * inside * inside));
+}
 
 }  // namespace tg

@@ -6,6 +6,7 @@ is stored: float16 and bfloat16 in float32, integers in int64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,6 +87,22 @@ def _sigmoid(xp: Any, kind: str, a: Any) -> Any:
     return xp.where(a >= 0, 1, small) / (1 + small)
 
 
+def _softplus(xp: Any, kind: str, a: Any) -> Any:
+    return xp.maximum(a, 0) + xp.log1p(xp.exp(-xp.absolute(a)))
+
+
+def _normal_cdf(xp: Any, kind: str, a: Any) -> Any:
+    # in double, as the error function is: left of zero a rounded a / sqrt(2) would cost digits
+    wide = a.astype(np.float64)
+    return (0.5 * special.erfc(xp, "f64", wide * -math.sqrt(0.5))).astype(a.dtype)
+
+
+def _gelu_slope(xp: Any, kind: str, a: Any) -> Any:
+    wide = xp.clip(a.astype(np.float64), -40, 40)  # beyond, all is 0 or 1
+    density = xp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+    return (_normal_cdf(xp, "f64", wide) + wide * density).astype(a.dtype)
+
+
 def _complex(xp: Any, kind: str, re: Any, im: Any) -> Any:
     out = xp.empty(xp.broadcast_shapes(re.shape, im.shape), dtype=COMPUTE_DTYPE[kind])
     out.real, out.imag = re, im
@@ -94,6 +111,7 @@ def _complex(xp: Any, kind: str, re: Any, im: Any) -> Any:
 
 _OTHERS: dict[str, Callable[..., Any]] = {
     "div": _div, "sign": _sign, "fmod": _fmod, "idiv": _idiv, "pow": _pow, "rsqrt": _rsqrt, "sigmoid": _sigmoid,
+    "softplus": _softplus, "normal_cdf": _normal_cdf, "gelu_slope": _gelu_slope,
     "complex": _complex, "erf": special.erf, "erfc": special.erfc, "erfinv": special.erfinv,
     "lgamma": special.lgamma, "digamma": special.digamma, "polygamma": special.polygamma,
     "igamma": gamma.igamma, "igammac": gamma.igammac, "zeta": gamma.zeta,
