@@ -1,9 +1,8 @@
 // N vectors of float side by side, as one value to calculate with.
 //
-// An elementary function is one chain of 20 to 40 dependent operations, each of 4 cycles. A core looks ahead over about 64 of
-// them: hardly two vectors where one stands after the other in the code, so that it waits for most of the time. Every
-// operation here goes over all N vectors before the next one begins. Measured for exp on Zen 3, cycles a vector: one after
-// the other 26, three side by side 12.
+// An elementary function is one chain of 20 to 40 dependent operations, each of 4 cycles, and a core looks ahead over few of
+// such chains. Every operation here goes over all N vectors before the next one begins. Measured on Zen 3, ns for an element
+// with one vector and with four: softplus 1.25 and 1.12, normal_cdf 1.05 and 0.96.
 //
 // Each multiply-add is spelled as fma: an element has the same bits in any vector of any pack, and at the end of an array.
 #pragma once
@@ -39,6 +38,37 @@ TG_ALWAYS_INLINE Float fused(Float a, Float b, Float c) {
 #endif
 }
 
+// min(limit, x) and max(limit, x) where NaN stays, and a where the sign bit of x is set, else b: as one instruction each, of
+// which compilers make five when they see comparisons.
+TG_ALWAYS_INLINE Float smaller(Float limit, Float x) {
+#if defined(__AVX512F__)
+  return (Float)_mm512_maskz_min_ps(0xffff, (__m512)limit, (__m512)x);
+#elif defined(__FMA__)
+  return (Float)_mm256_min_ps((__m256)limit, (__m256)x);
+#else
+  return limit < x ? limit : x;
+#endif
+}
+TG_ALWAYS_INLINE Float larger(Float limit, Float x) {
+#if defined(__AVX512F__)
+  return (Float)_mm512_maskz_max_ps(0xffff, (__m512)limit, (__m512)x);
+#elif defined(__FMA__)
+  return (Float)_mm256_max_ps((__m256)limit, (__m256)x);
+#else
+  return limit > x ? limit : x;
+#endif
+}
+TG_ALWAYS_INLINE Float by_sign(Float x, Float a, Float b) {
+#if defined(__AVX512F__)
+  return (Float)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)x), (__m512)b, (__m512)a);
+#elif defined(__FMA__)
+  return (Float)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)x);
+#else
+  const Int negative = (Int)x >> 31;
+  return (Float)(((Int)a & negative) | ((Int)b & ~negative));
+#endif
+}
+
 template <int N, class V = Float>
 struct Pack {
   V v[N];
@@ -64,8 +94,6 @@ TG_PACK_OP(+)
 TG_PACK_OP(-)
 TG_PACK_OP(*)
 TG_PACK_OP(/)
-TG_PACK_OP(&)
-TG_PACK_OP(|)
 #undef TG_PACK_OP
 #define TG_PACK_WITH_NUMBER(op)                                                                                \
   template <int N>                                                                                             \
@@ -75,10 +103,6 @@ TG_PACK_OP(|)
   template <int N>                                                                                             \
   TG_ALWAYS_INLINE Pack<N> operator op(float a, const Pack<N>& b) {                                                      \
     return each<N, Float>([&](int i) { return a op b.v[i]; });                                                 \
-  }                                                                                                            \
-  template <int N>                                                                                             \
-  TG_ALWAYS_INLINE Ints<N> operator op(const Ints<N>& a, std::int32_t b) {                                               \
-    return each<N, Int>([&](int i) { return a.v[i] op b; });                                                   \
   }
 TG_PACK_WITH_NUMBER(+)
 TG_PACK_WITH_NUMBER(-)
@@ -91,6 +115,8 @@ TG_PACK_WITH_NUMBER(/)
     return each<N, Int>([&](int i) { return a.v[i] op b; });                                                   \
   }
 TG_PACK_BITS(&)
+TG_PACK_BITS(+)
+TG_PACK_BITS(-)
 TG_PACK_BITS(<<)
 TG_PACK_BITS(>>)
 #undef TG_PACK_BITS
@@ -132,17 +158,17 @@ TG_ALWAYS_INLINE Pack<N> horner(const Pack<N>& x, float c0, float c1, More... mo
 template <int N>
 TG_ALWAYS_INLINE Pack<N> at_most(const Pack<N>& x, float limit) {
   const Float spread = limit - Float{};
-  return each<N, Float>([&](int i) { return x.v[i] > spread ? spread : x.v[i]; });
+  return each<N, Float>([&](int i) { return smaller(spread, x.v[i]); });
 }
 template <int N>
 TG_ALWAYS_INLINE Pack<N> at_least(const Pack<N>& x, float limit) {
   const Float spread = limit - Float{};
-  return each<N, Float>([&](int i) { return x.v[i] < spread ? spread : x.v[i]; });
+  return each<N, Float>([&](int i) { return larger(spread, x.v[i]); });
 }
-// a where x < 0, else b
+// a where the sign bit of x is set, else b
 template <int N>
 TG_ALWAYS_INLINE Pack<N> if_negative(const Pack<N>& x, const Pack<N>& a, const Pack<N>& b) {
-  return each<N, Float>([&](int i) { return x.v[i] < Float{} ? a.v[i] : b.v[i]; });
+  return each<N, Float>([&](int i) { return by_sign(x.v[i], a.v[i], b.v[i]); });
 }
 
 template <int N>

@@ -272,8 +272,8 @@ leaky_relu = elementwise(
     samples=unary(avoid=(0,), extra=(0.1,)),
 )
 elu = elementwise(
-    lambda input, alpha, scale, input_scale: (
-        scale * fn.where(input > 0, input, alpha * fn.expm1(fn.minimum(input_scale * input, 0.0)))
+    lambda input, alpha, scale, input_scale: fn.where(
+        input > 0, scale * input, (alpha * scale) * fn.expm1(fn.minimum(input_scale * input, 0.0))
     ),
     name="elu",
     vjp=lambda g, y, x, alpha, scale, input_scale: (
@@ -285,12 +285,14 @@ elu = elementwise(
     samples=unary(avoid=(0,), extra=(1.2, 1.0, 1.0)),
 )
 silu = elementwise(lambda input: input * fn.sigmoid(input), name="silu", samples=unary())
+
+
+def _softplus_within(x: Any, threshold: Any) -> Any:
+    return fn.where(x > threshold, x, fn.softplus(x))
+
+
 softplus = elementwise(
-    lambda input, beta, threshold: fn.where(
-        input * beta > threshold,
-        input,
-        fn.softplus(input * beta) / beta,
-    ),
+    lambda input, beta, threshold: _softplus_within(input * beta, threshold) / beta,
     name="softplus",
     vjp=lambda g, y, x, beta, threshold: (
         g * fn.where(x * beta > threshold, 1.0, fn.sigmoid(x * beta)),
