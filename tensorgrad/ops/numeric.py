@@ -68,7 +68,9 @@ def _hypot(a: Any, b: Any) -> Any:
     size_a, size_b = fn.abs(a), fn.abs(b)
     large, small = fn.maximum(size_a, size_b), fn.minimum(size_a, size_b)
     ratio = small / fn.where(fn.eq(large, 0), 1, large)  # at most 1: no square overflows
-    return fn.where(fn.isinf(a) | fn.isinf(b), math.inf, large * fn.sqrt(1 + ratio * ratio))
+    # large * sqrt(1 + ratio^2), as a sum of which only the smaller part has more than one rounding
+    length = large + small * (ratio / (1 + fn.sqrt(1 + ratio * ratio)))
+    return fn.where(fn.isinf(a) | fn.isinf(b), math.inf, length)
 
 
 hypot = elementwise(
