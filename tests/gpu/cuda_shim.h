@@ -27,6 +27,8 @@ inline double __longlong_as_double(long long bits) {
   return x;
 }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline double normcdf(double x) { return 0.5 * erfc(x * -0.70710678118654752); }
+inline float normcdff(float x) { return (float)normcdf(x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 
 struct __half {
