@@ -45,7 +45,7 @@ SMALL = ("csrc/bindings/formula.cpp", "csrc/kernels/ctc.cpp", "csrc/kernels/form
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp",)
 # Where the time does not go into arithmetic one build for the baseline serves every module. What knows neither Python
-# nor the other kernels lies in one library beside them, which they share: the wheel is a seventh smaller for it.
+# nor the other kernels lies in one library beside them, which they share: the wheel is a ninth smaller for it.
 SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp", "csrc/core/parallel.cpp",
           "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp", "csrc/kernels/scan*.cpp", "csrc/kernels/conv_shape.cpp",
           "csrc/kernels/copy.cpp", "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp",

@@ -60,6 +60,15 @@ def _normal(name: str, *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return tuple(random.standard_normal(shape).astype(np.float32) for shape in shapes)
 
 
+def _exact_gelu(ns: Any, x: Any) -> Any:
+    return x * 0.5 * ns.erfc(x * -math.sqrt(0.5))
+
+
+def _exact_tanh_gelu(ns: Any, x: Any) -> Any:
+    steep = math.sqrt(8 / math.pi)
+    return x * ns.sigmoid(x * (steep + steep * 0.044715 * x * x))
+
+
 def _elementwise() -> Iterable[Row]:
     everywhere = every_float()
     names = (
@@ -69,15 +78,12 @@ def _elementwise() -> Iterable[Row]:
     )  # fmt: skip
     for name in names:
         yield Row("elementwise", name, lambda ns, x, name=name: getattr(ns, name)(x), (everywhere,), elementwise=True)
-    gelu = lambda ns, x: x * 0.5 * ns.erfc(x * -math.sqrt(0.5))  # noqa: E731
     for name in ("relu", "gelu", "silu", "softplus", "mish", "elu", "selu", "logsigmoid", "hardswish", "tanhshrink"):
         call = lambda ns, x, name=name: getattr(ns.nn.functional, name)(x)  # noqa: E731
-        exact = gelu if name == "gelu" else None
+        exact = _exact_gelu if name == "gelu" else None
         yield Row("activation", name, call, (everywhere,), elementwise=True, exact=exact)
     tanh_gelu = lambda ns, x: ns.nn.functional.gelu(x, approximate="tanh")  # noqa: E731
-    steep = math.sqrt(8 / math.pi)
-    exact = lambda ns, x: x * ns.sigmoid(x * (steep + steep * 0.044715 * x * x))  # noqa: E731
-    yield Row("activation", "gelu tanh", tanh_gelu, (everywhere,), elementwise=True, exact=exact)
+    yield Row("activation", "gelu tanh", tanh_gelu, (everywhere,), elementwise=True, exact=_exact_tanh_gelu)
     moderate = np.random.default_rng(0).uniform(-12, 12, 200_000).astype(np.float32)
     for name in ("gelu", "silu", "softplus", "mish", "elu", "selu", "logsigmoid", "sigmoid", "tanh"):
         call = lambda ns, x, name=name: getattr(ns.nn.functional, name)(x)  # noqa: E731

@@ -263,7 +263,8 @@ FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[
 FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
 
 TG_BINDINGS(copy) {
-  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_contiguous, &fast_cat, &fast_stack, &fast_pad, &fast_tril, &fast_triu})
+  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_contiguous, &fast_cat,
+                            &fast_stack, &fast_pad, &fast_tril, &fast_triu})
     add_fast(m, *each);
 }
 

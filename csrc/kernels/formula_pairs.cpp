@@ -1,5 +1,6 @@
-// Two arithmetic operations (a maximum and a minimum, a comparison and a choice) in one loop, (a op b) op c: a chain of them is bound by the loads and stores of its
-// intermediate values, which this halves (tanh-GELU's gradient takes a fifth less time).
+// Two arithmetic operations (a maximum and a minimum, a comparison and a choice) in one loop, (a op b) op c: a chain of
+// them is bound by the loads and stores of its intermediate values, which this halves (tanh-GELU's gradient takes a fifth
+// less time).
 //
 // Each result is rounded as if the operations stood alone, so fusing never changes a bit.
 #if defined(__clang__)

@@ -243,8 +243,6 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
 
 
 def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
-    if left == right == 1 and a._data.shape == b._data.shape:
-        return dot_op(a, b)
     if left == 0 or right == 0:
         raise ShapeError(
             f"matmul: both arguments need at least one dimension, got shapes {tuple(a.shape)} and {tuple(b.shape)}. "

@@ -287,12 +287,8 @@ elu = elementwise(
 silu = elementwise(lambda input: input * fn.sigmoid(input), name="silu", samples=unary())
 
 
-def _softplus_within(x: Any, threshold: Any) -> Any:
-    return fn.where(x > threshold, x, fn.softplus(x))
-
-
 softplus = elementwise(
-    lambda input, beta, threshold: _softplus_within(input * beta, threshold) / beta,
+    lambda input, beta, threshold: fn.where(input * beta > threshold, input, fn.softplus(input * beta) / beta),
     name="softplus",
     vjp=lambda g, y, x, beta, threshold: (
         g * fn.where(x * beta > threshold, 1.0, fn.sigmoid(x * beta)),

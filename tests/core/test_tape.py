@@ -97,13 +97,13 @@ def _seen_as(x: Any, call: str) -> Any:
     x.grad = None
     try:
         got = eval(f"x.{call}", {"x": x, "tg": tg})
-        parts = list(got) if isinstance(got, tuple) else [got]
-        facts = [(y.shape, y.stride(), y.storage_offset(), y.requires_grad, y._base is x, y.tolist()) for y in parts]
-        if parts[0].dtype is x.dtype and x.requires_grad:
-            sum([(y * (y.detach() + i)).sum() for i, y in enumerate(parts, 1)]).backward()
-        return facts, x.grad
-    except Exception as error:  # noqa: BLE001 - the words are the result
+    except (TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:  # what a wrong call may raise
         return type(error).__name__, str(error)
+    parts = list(got) if isinstance(got, tuple) else [got]
+    facts = [(y.shape, y.stride(), y.storage_offset(), y.requires_grad, y._base is x, y.tolist()) for y in parts]
+    if parts and parts[0].dtype is x.dtype and x.requires_grad:
+        sum([(y * (y.detach() + i)).sum() for i, y in enumerate(parts, 1)]).backward()
+    return facts, x.grad
 
 
 def geometry() -> Any:

@@ -79,3 +79,10 @@ def test_special_functions_of_two(name, a, x, want):
         tg.tensor(a, dtype=tg.float64), tg.tensor(x, dtype=tg.float64)
     ))  # fmt: skip
     assert abs(got - want) <= 1e-13 * abs(want)
+
+
+def test_softplus_is_its_argument_where_beta_would_carry_it_beyond_the_largest_number():
+    x = tg.tensor([1e38, 3.0], requires_grad=True)
+    y = tg.nn.functional.softplus(x, beta=100.0)
+    y.sum().backward()
+    assert y.tolist() == x.tolist() and x.grad.tolist() == [1.0, 1.0]
