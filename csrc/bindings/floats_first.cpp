@@ -1,6 +1,7 @@
-// FloatsFirst(native, inherited): calls the one where the first argument is an array of a floating type, the other
-// elsewhere. Kernels written for floats leave every other dtype to those they override; in Python the question would
-// cost as much as a small kernel.
+// FloatsFirst(native, inherited, whole=False): calls the one where the first argument is an array of a floating type (with
+// `whole`: or of integers or truth values), the other elsewhere. Kernels written for floats leave every other dtype to
+// those they override; in Python the question would cost as much as a small kernel. The tape asks for `native` and puts
+// the question itself.
 #include "../core/bind.h"
 
 #include <structmember.h>
@@ -13,6 +14,7 @@ struct FloatsFirst {
   vectorcallfunc call;
   PyObject* native;
   PyObject* inherited;
+  int whole;
 };
 
 PyObject* call_floats_first(PyObject* object, PyObject* const* args, std::size_t flags, PyObject* names) {
@@ -21,15 +23,17 @@ PyObject* call_floats_first(PyObject* object, PyObject* const* args, std::size_t
   if (PyVectorcall_NARGS(flags) && PyArray_Check(args[0])) {
     const int type = PyArray_TYPE(reinterpret_cast<PyArrayObject*>(args[0]));
     // beyond NumPy's own types there is bfloat16
-    floating = PyTypeNum_ISFLOAT(type) || PyTypeNum_ISUSERDEF(type);
+    floating = PyTypeNum_ISFLOAT(type) || PyTypeNum_ISUSERDEF(type) ||
+               (self->whole && (PyTypeNum_ISINTEGER(type) || PyTypeNum_ISBOOL(type)));
   }
   return PyObject_Vectorcall(floating ? self->native : self->inherited, args, flags, names);
 }
 
 PyObject* make_floats_first(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* names[] = {"native", "inherited", nullptr};
+  static const char* names[] = {"native", "inherited", "whole", nullptr};
   PyObject *native, *inherited;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:FloatsFirst", const_cast<char**>(names), &native, &inherited))
+  int whole = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|p:FloatsFirst", const_cast<char**>(names), &native, &inherited, &whole))
     return nullptr;
   if (!PyCallable_Check(native) || !PyCallable_Check(inherited)) {
     PyErr_SetString(PyExc_TypeError, "FloatsFirst: native and inherited must be callable");
@@ -42,6 +46,7 @@ PyObject* make_floats_first(PyTypeObject* type, PyObject* args, PyObject* kwargs
   self->native = native;
   Py_INCREF(inherited);
   self->inherited = inherited;
+  self->whole = whole;
   return reinterpret_cast<PyObject*>(self);
 }
 
@@ -68,6 +73,7 @@ void free_floats_first(PyObject* object) {
 
 PyMemberDef floats_first_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(FloatsFirst, call), READONLY, nullptr},
+    {"native", T_OBJECT_EX, offsetof(FloatsFirst, native), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr},
 };
 

@@ -21,7 +21,7 @@ DType result_type(Reduce kind, const View& x) {
       if (complex) throw py::type_error(std::string(name_of(kind)) + ": complex numbers have no order");
       return x.dtype;
     case Reduce::any:
-    case Reduce::all: return DType::Bool;
+    case Reduce::all: return x.dtype == DType::UInt8 ? x.dtype : DType::Bool;
     case Reduce::count_nonzero: return DType::Int64;
     case Reduce::mean:
       if (!complex) float_compute("mean", x);
@@ -62,11 +62,11 @@ py::object run(Reduce kind, py::handle array, py::handle dim, bool keepdim, doub
     strides[k] = x.strides[k];
     if (!folded[k]) shape[n++] = x.shape[k];
     else if (keepdim) shape[n++] = 1;
+    if (folded[k] && !x.shape[k] && (kind == Reduce::amax || kind == Reduce::amin))
+      throw py::value_error(std::string(op) + ": shape " + to_string(x.shape_vector()) + " has no elements along dim " +
+                            std::to_string(k) + ", so there is no extreme");
   }
   const ReducePlan plan(x.ndim, full, strides, folded);
-  if ((kind == Reduce::amax || kind == Reduce::amin) && plan.reduced == 0 && plan.outputs > 0)
-    throw py::value_error(std::string(op) + ": shape " + to_string(x.shape_vector()) +
-                          " has no elements along the reduced axes, so there is no extreme");
   py::object out = empty(out_type, shape, n);
   char* to = data_of<char>(out);
   MaybeRelease unlock(plan.outputs * plan.reduced);
@@ -100,7 +100,7 @@ py::object arg(const char* op, bool largest, bool with_values, py::handle array,
     lines.length = x.size();
     lines.outer = lines.inner = 1;
   }
-  if (lines.length == 0 && lines.outer * lines.inner > 0)
+  if (lines.length == 0)
     throw py::value_error(std::string(op) + ": shape " + to_string(x.shape_vector()) + " has no elements along " +
                           (flat ? "any axis" : "dim " + std::to_string(axis)));
   const py::object source = ready(x, compute);

@@ -86,7 +86,7 @@ py::object select(const char* op, Middle which, py::handle array, Index k, Index
   const DType compute = sort_compute(op, x);
   Lines lines(x, 0);
   const LineShape s = lines_of(op, x, dim, lines);
-  if (which == Middle::kth ? k < 1 || k > s.length : s.length < 1 && s.outer * s.inner > 0)
+  if (which == Middle::kth ? k < 1 || k > s.length : s.length < 1)
     throw py::value_error(std::string(op) + ": there is no such place along dim " + std::to_string(dim) + " of shape " +
                           to_string(x.shape_vector()));
   Shape shape = x.shape_vector();

@@ -30,7 +30,7 @@ constexpr const char* name_of(Reduce kind) {
 // `out` is contiguous, plan.outputs values of `out_type`:
 //   sum, prod         the input's floating type, or int64 for integers and bool
 //   amax, amin        the input's type; not complex
-//   any, all          bool
+//   any, all          bool, or uint8 (0 and 1)
 //   mean              the input's floating or complex type
 //   var, std, logsumexp, norm1, norm2   the input's floating type; var and std divide by count - correction
 //   count_nonzero     int64

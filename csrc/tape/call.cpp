@@ -116,6 +116,12 @@ Ref dict_of(PyObject* const* values, PyObject* keywords) {
   return made;
 }
 
+bool is_floating(PyObject* x) {
+  if (!PyArray_CheckExact(x)) return false;
+  const int type = PyArray_TYPE(as_array(x));
+  return PyTypeNum_ISFLOAT(type) || PyTypeNum_ISUSERDEF(type);  // beyond NumPy's own there is bfloat16
+}
+
 PyObject* call_record(OpObject* op, PyObject* const* args, Py_ssize_t n, PyObject* keywords) {
   auto* self = reinterpret_cast<PyObject*>(op);
   const Py_ssize_t more = keywords ? PyTuple_GET_SIZE(keywords) : 0;
@@ -130,6 +136,11 @@ PyObject* call_record(OpObject* op, PyObject* const* args, Py_ssize_t n, PyObjec
   std::copy(args + n, args + n + more, given.arrays + n);
   const auto total = static_cast<std::size_t>(n);
   Ref out, kernel = kernel_of(op, door);
+  if (kernel && op->checked && is_floating(given.arrays[0])) {
+    // of a pair the one for floats
+    PyObject* floats = op->f[OpObject::kKernel] == kernel.get() ? op->f[OpObject::kFloats] : nullptr;
+    if (floats && PyCFunction_CheckExact(floats)) kernel = Ref::borrowed(floats);
+  }
   const bool checks = kernel && (op->checked ? PyCFunction_CheckExact(kernel.get()) : is_view_kernel(kernel.get()));
   if (kernel && (checks || Ref(PyObject_Vectorcall(op->f[OpObject::kInfer], given.arrays, total, keywords))))
     out = Ref(PyObject_Vectorcall(kernel.get(), given.arrays, total, keywords));
@@ -186,6 +197,9 @@ Ref kernel_of(OpObject* op, PyObject* door) {
   Ref kernel(PyObject_GetAttr(door, op->f[OpObject::kName]));
   // other doors come and go: keeping theirs would keep what they hold
   if (kernel && reinterpret_cast<PyObject*>(Py_TYPE(door)) == known.raw) {
+    PyObject* floats = op->checked ? PyObject_GetAttrString(kernel.get(), "native") : nullptr;  // of FloatsFirst
+    PyErr_Clear();
+    set(op->f[OpObject::kFloats], floats);
     set_borrowed(op->f[OpObject::kKernel], kernel.get());
     set_borrowed(op->f[OpObject::kDoor], door);
   }

@@ -2,7 +2,7 @@
 //
 // Each stands before a function of Python, which is its meaning and its documentation: what is rare, and what is wrong, is
 // handed on to it as it came.
-#include "view.h"
+#include "method.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -11,23 +11,6 @@
 namespace tape {
 
 namespace {
-
-struct MethodObject;
-// The result; null without an error where the function of Python must look.
-using Fast = PyObject* (*)(MethodObject* self, PyObject* const* args, Py_ssize_t n);
-
-struct MethodObject {
-  PyObject_HEAD
-  vectorcallfunc call;
-  PyObject* otherwise;
-  PyObject* op;      // a record, or None
-  PyObject* names;   // of renamed arguments
-  Fast fast;
-  Py_ssize_t dim;    // the position of an argument `dim` that is often given by name; 0: none
-  bool reflected;
-};
-
-MethodObject* as_method(PyObject* p) { return reinterpret_cast<MethodObject*>(p); }
 
 // --- operators: Tensor's __add__ and its kind, which a record serves
 
@@ -108,6 +91,8 @@ Ref integers_of(const npy_intp* values, int count) {
   return made;
 }
 
+}  // namespace
+
 bool one_integer(PyObject* given, npy_intp& out) {
   if (!PyLong_CheckExact(given)) return false;
   out = PyLong_AsSsize_t(given);
@@ -122,6 +107,8 @@ bool one_dim(PyObject* given, int ndim, int& out) {
   out = static_cast<int>(dim < 0 ? dim + ndim : dim);
   return true;
 }
+
+namespace {
 
 // Integers given as f(2, 3) or f((2, 3)).
 bool all_integers(PyObject* const* args, Py_ssize_t n, npy_intp* out, int& count) {
@@ -461,6 +448,8 @@ PyObject* call_view(PyObject* self, PyObject* const* args, std::size_t flags, Py
   return PyObject_Vectorcall(it->otherwise, args, flags, keywords);
 }
 
+}  // namespace
+
 // --- the type
 
 PyObject* new_method(PyTypeObject* type, vectorcallfunc call, PyObject* otherwise, PyObject* op, PyObject* names) {
@@ -475,6 +464,8 @@ PyObject* new_method(PyTypeObject* type, vectorcallfunc call, PyObject* otherwis
   it->names = names;
   return self;
 }
+
+namespace {
 
 PyObject* new_operator(PyTypeObject* type, PyObject* args, PyObject*) {
   PyObject *op, *otherwise;
@@ -546,10 +537,12 @@ PyObject* method_doc(PyObject* self, void*) { return PyObject_GetAttrString(as_m
 
 PyGetSetDef method_getset[] = {{"__doc__", method_doc, nullptr, nullptr, nullptr}, {}};
 
-PyTypeObject make_type(const char* name, newfunc make) {
+}  // namespace
+
+PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size) {
   PyTypeObject type = {PyVarObject_HEAD_INIT(nullptr, 0)};
   type.tp_name = name;
-  type.tp_basicsize = sizeof(MethodObject);
+  type.tp_basicsize = size;
   type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
   type.tp_vectorcall_offset = offsetof(MethodObject, call);
   type.tp_call = PyVectorcall_Call;
@@ -564,10 +557,8 @@ PyTypeObject make_type(const char* name, newfunc make) {
   return type;
 }
 
-}  // namespace
-
-PyTypeObject OperatorType = make_type("tensorgrad._tape.Operator", new_operator);
-PyTypeObject RenamedType = make_type("tensorgrad._tape.Renamed", new_renamed);
-PyTypeObject ViewType = make_type("tensorgrad._tape.View", new_view);
+PyTypeObject OperatorType = make_method_type("tensorgrad._tape.Operator", new_operator);
+PyTypeObject RenamedType = make_method_type("tensorgrad._tape.Renamed", new_renamed);
+PyTypeObject ViewType = make_method_type("tensorgrad._tape.View", new_view);
 
 }  // namespace tape

@@ -89,7 +89,7 @@ struct SpecObject {
 };
 
 struct OpObject {
-  enum Field { kName, kPlans, kInfer, kRule, kView, kKeptInputs, kKeepsRest, kKeptOutputs, kNondiff, kDoor, kKernel, kAdds, kFields };
+  enum Field { kName, kPlans, kInfer, kRule, kView, kKeptInputs, kKeepsRest, kKeptOutputs, kNondiff, kDoor, kKernel, kFloats, kAdds, kFields };
   enum Kind : char { kUnknown, kPython, kOp, kFormula };
   PyObject_HEAD
   PyObject* f[kFields];
@@ -183,6 +183,6 @@ PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);
 PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
-extern PyTypeObject OperatorType, RenamedType, ViewType;
+extern PyTypeObject OperatorType, RenamedType, ViewType, DirectType;
 
 }  // namespace tape

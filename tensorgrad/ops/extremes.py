@@ -9,6 +9,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .direct import direct
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
@@ -61,6 +62,7 @@ amax_op, amin_op = (
         infer=_amax_infer(name),
         rule=_shared_rule,
         keeps=("x", "y"),
+        checked=True,
         samples=reduction_samples(empty=False),
         doc=f"The {what} element over ``dim``; NaN if there is one. Ties share the gradient evenly.",
     )
@@ -148,6 +150,7 @@ def dim_record(record: str, name: str, doc: str) -> Any:
         keeps=("indices",),
         outputs=("values", "indices"),
         nondiff=("indices",),
+        checked=True,
         samples=_dim_samples,
         doc=doc,
     )
@@ -243,7 +246,7 @@ def _arg_samples() -> list[Sample]:
 
 
 argmax_op, argmin_op = (
-    op(name, infer=_arg_infer(name), nondiff=("y",), samples=_arg_samples, doc=doc)
+    op(name, infer=_arg_infer(name), nondiff=("y",), checked=True, samples=_arg_samples, doc=doc)
     for name, doc in (
         ("argmax", "Where the largest element is along ``dim``, or in the flattened tensor."),
         ("argmin", "Where the smallest element is along ``dim``, or in the flattened tensor."),
@@ -316,6 +319,7 @@ kthvalue_op = op(
     keeps=("indices",),
     outputs=("values", "indices"),
     nondiff=("indices",),
+    checked=True,
     samples=lambda: [Sample(s.inputs, {**s.attrs, "k": 2}, s.smooth, s.name) for s in _dim_samples()],
     doc="The k-th smallest element along ``dim`` (1 is the smallest) and where it is.",
 )
@@ -331,3 +335,14 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False, *, out
 
 for _function in (amax, amin, aminmax, argmax, argmin, kthvalue, max, median, min, nanmedian):
     install(_function)
+for _function, _record in ((amax, amax_op), (amin, amin_op)):
+    direct(_function, _record, "dims flag -")
+for _function, _one, _all in ((max, max_dim_op, amax_op), (min, min_dim_op, amin_op)):
+    direct(_function, _all, "all:dim -:keepdim=False - -")
+    direct(_function, _one, "dim flag - -", returns=_ValuesOf[_function.__name__])
+for _function, _record in ((argmax, argmax_op), (argmin, argmin_op)):
+    direct(_function, _record, "-:dim=None flag -")
+    direct(_function, _record, "dim flag -")
+for _function, _record in ((median, median_dim_op), (nanmedian, nanmedian_dim_op)):
+    direct(_function, _record, "dim flag -", returns=_ValuesOf[_function.__name__])
+direct(kthvalue, kthvalue_op, "count dim flag -", returns=_ValuesOf["kthvalue"])

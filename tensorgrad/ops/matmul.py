@@ -87,6 +87,7 @@ matmul_op = op(
     infer=_matmul_infer,
     rule=_matmul_rule,
     keeps=("a", "b"),
+    checked=True,
     samples=_matmul_samples,
     doc="The product of (batches of) matrices, batch dimensions broadcast; half precision sums in float32.",
 )
@@ -139,6 +140,7 @@ linear_op = op(
     define=_linear_define,
     rule=_linear_rule,
     keeps=("x", "w"),
+    checked=True,
     samples=_linear_samples,
     doc="``x @ w.T + b``: x (..., k), w (n, k), b (n,) or None; the result is (..., n).",
 )

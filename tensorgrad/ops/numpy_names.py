@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core import native
 from ..tensor import Tensor
+from .direct import first_asked
 
 __all__ = ["accept", "accept_in_methods"]
 
@@ -15,27 +16,29 @@ _wrapped: dict[Any, Callable[..., Any]] = {}
 
 
 def accept(function: Any) -> Any:
-    """``function``, or one that takes the other names too if it has an argument ``dim`` or ``other``.
+    """``function``, or what stands before it: one that takes the other names too if it has an argument ``dim`` or
+    ``other``, and C where it is one call of a record.
 
     Calls inside the package go to the function itself: only users' calls pay for the look at their keywords.
     """
     code = getattr(function, "__code__", None)
     if code is None or hasattr(function, "__wrapped__") or hasattr(function, "takes_numpy_names"):
         return function
+    found = _wrapped.get(function)
+    if found is None:
+        found = _wrapped[function] = first_asked(function, _accepting(function, code))
+    return found
+
+
+def _accepting(function: Any, code: Any) -> Any:
     own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if "dim" not in own and "other" not in own:
         return function
     renamed = {other: name for other, name in _NAMES.items() if name in own and other not in own}
     if not renamed:
         return function
-    found = _wrapped.get(function)
-    if found is not None:
-        return found
-
     if native is not None:
-        made: Callable[..., Any] = native.Renamed(function, renamed)
-        _wrapped[function] = made
-        return made
+        return native.Renamed(function, renamed)
 
     def call(*args: Any, **named: Any) -> Any:
         if named:
@@ -48,7 +51,6 @@ def accept(function: Any) -> Any:
     call.__name__, call.__qualname__, call.__doc__ = function.__name__, function.__qualname__, function.__doc__
     call.__module__ = function.__module__
     call.__wrapped__ = function  # type: ignore[attr-defined]  # inspect.signature shows the arguments
-    _wrapped[function] = call
     return call
 
 

@@ -12,6 +12,7 @@ from ..return_types import named as named
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import np_dtype, statistic_dtype
+from .direct import direct
 from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -155,6 +156,7 @@ sum_op = op(
     "sum",
     infer=_sum_infer,
     rule=lambda F, g, x, *, needs, dim, keepdim: (spread(F, g, x, dim, keepdim),),
+    checked=True,
     samples=reduction_samples(),
     doc="The sum over ``dim``; bool and integers are summed in int64, float16 and bfloat16 in float32.",
 )
@@ -241,6 +243,7 @@ prod_op = op(
     infer=_sum_infer,
     rule=_prod_rule,
     keeps=("x",),
+    checked=True,
     samples=_prod_samples,
     doc="The product over ``dim``; bool and integers in int64, float16 and bfloat16 in float32.",
 )
@@ -277,6 +280,7 @@ mean_op = op(
     "mean",
     infer=_mean_infer,
     rule=_mean_rule,
+    checked=True,
     samples=reduction_samples(rough=("empty",)),
     doc="The mean over ``dim``, accumulated as ``sum``; NaN where there is nothing.",
 )
@@ -323,6 +327,7 @@ var_op = op(
     infer=_var_infer,
     rule=_var_rule,
     keeps=("x",),
+    checked=True,
     samples=reduction_samples(rough=("empty", "scalar"), correction=1),
     doc="The sum of squared distances from the mean over ``n - correction``, in two passes.",
 )
@@ -349,6 +354,7 @@ std_op = op(
     define=lambda F, x, **how: in_float32(F, x, lambda x: F.sqrt(F.var(x, **how))),
     rule=_std_rule,
     keeps=("x", "y"),
+    checked=True,
     samples=reduction_samples(rough=("empty", "scalar"), correction=1),
     doc="The square root of ``var``; its gradient is 0 where all elements are equal.",
 )
@@ -445,6 +451,7 @@ logsumexp_op = op(
     define=_logsumexp_define,
     rule=_logsumexp_rule,
     keeps=("x", "y"),
+    checked=True,
     samples=lambda: [
         *reduction_samples(-30.0, 30.0, empty=False)(),
         Sample((Arg((3, 4), kind="c"),), {"dim": (1,), "keepdim": False}, name="complex"),
@@ -498,13 +505,14 @@ def _truth_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
 
 
 any_op, all_op = (
-    op(name, infer=_truth_infer, nondiff=("y",), samples=reduction_samples(smooth=False), doc=doc)
+    op(name, infer=_truth_infer, nondiff=("y",), checked=True, samples=reduction_samples(smooth=False), doc=doc)
     for name, doc in (("any", "Whether some element is not zero."), ("all", "Whether no element is zero."))
 )
 count_nonzero_op = op(
     "count_nonzero",
     infer=lambda x, *, dim, keepdim: Spec(reduced_shape(tuple(x.shape), dim, keepdim), numpy_dtype("int64")),
     nondiff=("y",),
+    checked=True,
     samples=reduction_samples(smooth=False),
     doc="How many elements are not zero.",
 )
@@ -540,3 +548,11 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
 
 for _function in (all, any, count_nonzero, logsumexp, mean, nanmean, nansum, prod, std, sum, var):
     install(_function)
+for _function, _record in ((sum, sum_op), (prod, prod_op), (mean, mean_op)):
+    direct(_function, _record, "dims flag - -")
+direct(any, any_op, "dims flag -")
+direct(all, all_op, "dims flag -")
+direct(logsumexp, logsumexp_op, "dims flag -", alike=True)  # integers are converted
+for _function, _record in ((var, var_op), (std, std_op)):
+    direct(_function, _record, "dims - flag number=1 -")
+direct(count_nonzero, count_nonzero_op, "dims", keepdim=False)

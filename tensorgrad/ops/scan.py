@@ -10,6 +10,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .checks import np_dtype
+from .direct import direct
 from .extremes import over_dim
 from .getitem import copy_
 from .inplace import deliver
@@ -45,6 +46,7 @@ cumsum_op = op(
     "cumsum",
     infer=_infer,
     rule=lambda F, g, x, *, needs, dim: (reverse_sum(F, g, dim),),
+    checked=True,
     samples=_samples(),
     doc="Sums up to and including each element along ``dim``; accumulated as ``sum``.",
 )
@@ -90,6 +92,7 @@ cumprod_op = op(
     infer=_infer,
     rule=_cumprod_rule,
     keeps=("x", "y"),
+    checked=True,
     samples=_samples(0.5, 1.5, Sample((Arg((6,), values=(1.5, 0.0, 2.0, -1.0, 0.0, 3.0)),), {"dim": 0}, name="zeros")),
     doc="Products up to and including each element along ``dim``; gradients are right where elements are zero.",
 )
@@ -163,6 +166,7 @@ logcumsumexp_op = op(
     infer=_log_infer,
     rule=_log_rule,
     keeps=("x", "y"),
+    checked=True,
     samples=_samples(-5.0, 5.0, Sample((Arg((3, 4), kind="c"),), {"dim": 1}, name="complex")),
     doc="``log(cumsum(exp(x)))`` along ``dim`` without overflow.",
 )
@@ -200,6 +204,7 @@ cummax_op, cummin_op = (
         keeps=("indices",),
         outputs=("values", "indices"),
         nondiff=("indices",),
+        checked=True,
         samples=_samples(),
         doc=f"The {what} element so far along ``dim``, and where it was, the last of equals.",
     )
@@ -259,3 +264,8 @@ def diff(
 
 for _function in (cummax, cummin, cumprod, cumprod_, cumsum, cumsum_, diff, logcumsumexp, logcumsumexp_):
     install(_function)
+for _function, _record in ((cumsum, cumsum_op), (cumprod, cumprod_op)):
+    direct(_function, _record, "dim - -")
+direct(logcumsumexp, logcumsumexp_op, "dim -")
+for _function, _record in ((cummax, cummax_op), (cummin, cummin_op)):
+    direct(_function, _record, "dim -", returns=_Running[_function.__name__])

@@ -9,6 +9,7 @@ from ..random import Generator
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import require_float, require_tensors
+from .direct import direct
 from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -64,6 +65,7 @@ softmax_op = op(
     define=_softmax_define,
     rule=lambda F, g, x, *, y, needs, dim: (F.softmax_backward(g, y, dim=dim),),
     keeps=("y",),
+    checked=True,
     samples=_samples,
     doc="Exponentials along ``dim``, scaled to sum to one.",
 )
@@ -73,6 +75,7 @@ log_softmax_op = op(
     define=_log_softmax_define,
     rule=lambda F, g, x, *, y, needs, dim: (F.log_softmax_backward(g, y, dim=dim),),
     keeps=("y",),
+    checked=True,
     samples=_samples,
     doc="The logarithm of ``softmax``, without its loss of digits.",
 )
@@ -179,3 +182,5 @@ def _smallest(x: Tensor) -> float:
 
 install(softmax)
 install(log_softmax)
+direct(softmax, softmax_op, "dim - -")
+direct(log_softmax, log_softmax_op, "dim - -")

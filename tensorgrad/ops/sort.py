@@ -7,6 +7,7 @@ from typing import Any
 from ..dtypes import numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
+from .direct import direct
 from .extremes import over_dim, place
 from .inplace import deliver
 from .record import Spec, op
@@ -53,6 +54,7 @@ sort_op = op(
     keeps=("indices",),
     outputs=("values", "indices"),
     nondiff=("indices",),
+    checked=True,
     samples=_sort_samples,
     doc="The elements along ``dim`` in order and where they were; NaN counts as largest, equals keep their order.",
 )
@@ -73,6 +75,7 @@ topk_op = op(
     keeps=("indices",),
     outputs=("values", "indices"),
     nondiff=("indices",),
+    checked=True,
     samples=lambda: [
         Sample((Arg((3, 5)),), {"k": 2, "dim": 1, "largest": True, "sorted": True}, name="largest"),
         Sample((Arg((4, 3), layout="T"),), {"k": 3, "dim": 0, "largest": False, "sorted": True}, name="smallest"),
@@ -133,3 +136,6 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 for _function in (argsort, msort, sort, topk):
     install(_function)
+direct(sort, sort_op, "dim flag flag -", returns=_Sorted)
+direct(argsort, sort_op, "dim flag flag", returns=1)
+direct(topk, topk_op, "count dim flag flag -", returns=_Top)

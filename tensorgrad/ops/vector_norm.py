@@ -8,6 +8,7 @@ from ..backends.generic.reduce import reduced_shape
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .direct import direct
 from .getitem import copy_
 from .inplace import deliver
 from .record import Spec, op
@@ -171,3 +172,4 @@ def renorm_(self: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 install(norm)
 install(renorm)
 install(renorm_)
+direct(norm, vector_norm_op, "real:ord=2.0 dims flag - -")

@@ -51,8 +51,12 @@ def extension() -> ModuleType:
 # Kernels written for floating point; integers and complex numbers go to the inherited ones.
 _FLOATS_ONLY = frozenset((
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "avg_pool", "avg_pool_backward", "conv",
-    "conv_input_grad", "conv_weight_grad", "linear", "linear_backward", "max_pool", "max_pool_backward",
+    "conv_input_grad", "conv_weight_grad", "linear", "linear_backward", "logcumsumexp", "logsumexp", "max_pool",
+    "max_pool_backward", "std", "var",
 ))  # fmt: skip
+
+# Those that take every real dtype.
+_REAL_ONLY = frozenset(("cumprod", "cumsum"))
 
 
 # Primitives that the extension's interpreter does not know: a formula with one of them runs on NumPy.
@@ -110,7 +114,9 @@ class CppBackend(NumpyBackend):
             native = getattr(tape, op.name, None)
         if native is None:
             return self._summed(op, super().kernel(op)) if hasattr(op, "summand") else super().kernel(op)
-        return self.c.FloatsFirst(native, super().kernel(op)) if op.name in _FLOATS_ONLY else native
+        if op.name in _FLOATS_ONLY or op.name in _REAL_ONLY:
+            return self.c.FloatsFirst(native, super().kernel(op), whole=op.name in _REAL_ONLY)
+        return native
 
     def _summed(self, op: Any, defined: Callable[..., Any]) -> Callable[..., Any]:
         """The kernel of a sum or mean of a formula, which is never stored."""
@@ -249,34 +255,13 @@ class CppBackend(NumpyBackend):
 
     # --- kernels of the extension that leave some dtypes to the inherited ones
 
-    def var(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
-        found = super().var if x.dtype.kind == "c" else self.c.var
-        return found(x, dim=dim, correction=correction, keepdim=keepdim)
-
-    def logsumexp(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-        found = super().logsumexp if x.dtype.kind == "c" else self.c.logsumexp
-        return found(x, dim=dim, keepdim=keepdim)
-
-    def cumsum(self, x: Any, *, dim: int) -> Any:
-        return (super().cumsum if x.dtype.kind == "c" else self.c.cumsum)(x, dim=dim)
-
-    def cumprod(self, x: Any, *, dim: int) -> Any:
-        return (super().cumprod if x.dtype.kind == "c" else self.c.cumprod)(x, dim=dim)
-
     def products_of_others(self, x: Any) -> Any:
         found = self.c.products_of_others if x.dtype.char in "fd" else self._defined("products_of_others")
         return found(x)
 
-    def logcumsumexp(self, x: Any, *, dim: int) -> Any:
-        return (super().logcumsumexp if x.dtype.kind == "c" else self.c.logcumsumexp)(x, dim=dim)
-
     def linear_recurrence(self, a: Any, b: Any, *, dim: int) -> Any:
         plain = b.dtype.kind in "fV" and a.dtype == b.dtype
         return (self.c.linear_recurrence if plain else super().linear_recurrence)(a, b, dim=dim)
-
-    def std(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
-        found = self._defined("std") if x.dtype.kind == "c" else self.c.std
-        return found(x, dim=dim, correction=correction, keepdim=keepdim)
 
     def vector_norm(self, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
         found = self.c.vector_norm if ord in (1, 2) and x.dtype.kind != "c" else self._defined("vector_norm")
@@ -313,12 +298,6 @@ class CppBackend(NumpyBackend):
         define = OPS[name].define
         assert define is not None
         return partial(define, self.raw)
-
-    def any(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-        return (super().any if x.dtype.char == "B" else self.c.any)(x, dim=dim, keepdim=keepdim)
-
-    def all(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-        return (super().all if x.dtype.char == "B" else self.c.all)(x, dim=dim, keepdim=keepdim)
 
     def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
         (self.c.sgd_ if self.c.plain(params) else super().sgd_)(params, *lists, **how)
