@@ -33,6 +33,8 @@ class Device:
             if not number.isdigit() or index is not None:
                 raise DeviceError(f"device {name!r}: expected a form like 'cpu', 'cuda' or 'cuda:0'.")
             index = int(number)
+        if not kind:
+            raise DeviceError(f"device {name!r}: expected a form like 'cpu', 'cuda' or 'cuda:0'.")
         self.type, self.index = kind, index
 
     def __eq__(self, other: object) -> bool:

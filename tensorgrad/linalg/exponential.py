@@ -7,6 +7,7 @@ from typing import Any
 from ..backends.generic import linalg as kernels
 from ..errors import ShapeError
 from ..ops import pointwise as pw
+from ..ops.checks import integer
 from ..ops.inplace import deliver
 from ..ops.matmul import matmul
 from ..ops.ranges import eye
@@ -68,13 +69,14 @@ def matrix_power(A: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
         raise TypeError(f"{name}: A must be a Tensor, got {type(A).__name__}.")
     if A._data.ndim < 2 or A.shape[-1] != A.shape[-2]:
         raise ShapeError(f"{name}: A must be batches of square matrices, got shape {tuple(A.shape)}.")
+    n = integer(name, "n", n)
     if n == 0:
         size = int(A.shape[-1])
         # a result of A's, though nothing flows back to it
         one = pw.where(pw.eq(A.detach(), A.detach()), eye(size, dtype=A.dtype, device=A.device), A)
         return deliver(name, one, out)
     base = inv(A) if n < 0 else A
-    return deliver(name, _power(base, abs(int(n))), out)
+    return deliver(name, _power(base, abs(n)), out)
 
 
 def _power(base: Tensor, n: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from ..backends.generic import linalg as kernels
 from ..dispatch import recorded
 from ..dtypes import numpy_dtype
-from ..errors import BackendError, DTypeError, ShapeError
+from ..errors import ArgumentError, BackendError, DTypeError, ShapeError
 from ..ops.diagonals import tril, triu
 from ..ops.inplace import deliver
 from ..ops.ranges import eye
@@ -219,6 +219,8 @@ def lu_solve(
             f"{name}: Number of pivots per batch should be same as the dimension of the matrix: LU of shape "
             f"{tuple(LU.shape)} takes {tuple(LU.shape[:-1])}, got {tuple(pivots.shape)}."
         )
+    if pivots._data.size and not 1 <= int(pivots.min()) <= int(pivots.max()) <= LU.shape[-1]:
+        raise ArgumentError(f"{name}: pivots are rows from 1 to {LU.shape[-1]}, as lu_factor gives them.")
     if B.shape[-2 if left else -1] != LU.shape[-1]:
         raise ShapeError(
             f"{name}: Incompatible shapes of A and B for the equation {'AX = B' if left else 'XA = B'}: "

@@ -11,7 +11,7 @@ from ..ops import pointwise as pw
 from ..ops.inplace import deliver
 from ..ops.reduce import prepared, require_tensor
 from ..ops.shape_core import dims_of
-from ..ops.vector_norm import vector_norm_op
+from ..ops.vector_norm import order_of, vector_norm_op
 from ..tensor import Tensor
 from .algebra import require_lapack, require_matrix
 from .singular import svdvals
@@ -59,7 +59,7 @@ def vector_norm(
     data = prepared(name, x, dtype)
     shape = tuple(data.shape)
     dims = dims_of(name, None if isinstance(dim, (tuple, list)) and not dim else dim, len(shape))
-    ord = float(ord)
+    ord = order_of(ord, data._data.dtype)
     if (ord < 0 or math.isinf(ord)) and any(shape[d] == 0 for d in dims):
         raise ShapeError(f"{name}: cannot compute the {ord} norm on an empty dimension of shape {shape}.")
     return deliver(name, vector_norm_op(data, ord=ord, dim=dims, keepdim=bool(keepdim)), out)

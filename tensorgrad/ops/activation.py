@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -131,13 +132,13 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` moved towards 0 by ``lambd``, and 0 within it."""
-    if lambd < 0:
-        raise ArgumentError(f"softshrink: lambd must not be negative, got {lambd}.")
+    if not 0 <= lambd < math.inf:
+        raise ArgumentError(f"softshrink: lambd must be finite and not negative, got {lambd}.")
     return pw.softshrink(input, lambd)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """``x`` where ``x > threshold``, else ``value``."""
+    """``value`` where ``x <= threshold``, else ``x``; NaN stays."""
     return _apply(pw.threshold, input, inplace, threshold, value)
 
 

@@ -53,6 +53,22 @@ def require_tensors(name: str, **given: Any) -> None:
             raise TypeError(f"{name}: {label} must be a Tensor, got {type(x).__name__}.")
 
 
+def require_optional(name: str, **given: Any) -> None:
+    """Raises TypeError unless every argument is a Tensor or None."""
+    for label, x in given.items():
+        if x is not None and not isinstance(x, Tensor):
+            raise TypeError(f"{name}: {label} must be a Tensor or None, got {type(x).__name__}.")
+
+
+def integer(name: str, label: str, given: Any) -> int:
+    """``given`` as an integer. Raises TypeError for what is none, as 1.5 or True."""
+    if type(given) is int:
+        return given
+    if isinstance(given, bool) or not hasattr(given, "__index__"):
+        raise TypeError(f"{name}: {label} must be an integer, got {given!r}.")
+    return int(given.__index__())
+
+
 def require_vector(name: str, label: str, x: Any, size: int) -> None:
     """Raises ShapeError unless ``x`` is None or has shape ``(size,)``."""
     if x is not None and tuple(x.shape) != (size,):

@@ -32,7 +32,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     a, b = require_tensor("isclose", input), require_tensor("isclose", other)
     if a.dtype != b.dtype:
         raise DTypeError(f"isclose: the tensors have different dtypes, {input.dtype} and {other.dtype}.")
-    if rtol < 0 or atol < 0:
+    if not (rtol >= 0 and atol >= 0):
         raise ArgumentError(f"isclose: tolerances must not be negative, got rtol={rtol}, atol={atol}.")
     close = pw.eq(input, other)
     if equal_nan and a.dtype.kind not in "bui":

@@ -12,7 +12,7 @@ from ..backends.generic.conv import conv_outputs
 from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
-from .checks import conjugate, require_same_dtype, require_tensors, shaped
+from .checks import conjugate, require_optional, require_same_dtype, require_tensors, shaped
 from .rearrange import pad
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -152,7 +152,10 @@ conv_weight_grad = op(
 
 
 def per_axis(name: str, label: str, given: Any, dims: int, least: int) -> tuple[int, ...]:
-    """A number or one per axis, as a tuple. Raises ShapeError for a wrong count, ArgumentError below ``least``."""
+    """A number or one per axis, as a tuple.
+
+    Raises: ShapeError for a wrong count, ArgumentError below ``least`` or where sums of positions could overflow.
+    """
     values = tuple(given) if isinstance(given, (tuple, list)) else (given,) * dims
     if len(values) == 1 and dims > 1:
         values = values * dims
@@ -161,8 +164,8 @@ def per_axis(name: str, label: str, given: Any, dims: int, least: int) -> tuple[
     for value in values:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name}: {label} must be made of integers, got {given!r}.")
-        if value < least:
-            raise ArgumentError(f"{name}: {label} must be at least {least}, got {given!r}.")
+        if not least <= value < 2**31:
+            raise ArgumentError(f"{name}: {label} must be at least {least} and below 2**31, got {given!r}.")
     return tuple(int(value.__index__()) for value in values)
 
 
@@ -197,6 +200,7 @@ def _conv(
 ) -> Tensor:
     name = f"conv{dims}d"
     require_tensors(name, input=input, weight=weight)
+    require_optional(name, bias=bias)
     if weight._data.ndim != dims + 2:
         raise ShapeError(f"{name}: expected a weight of {dims + 2} dimensions, got shape {tuple(weight.shape)}.")
     x, added = batched(name, input, dims)
@@ -260,6 +264,7 @@ def _conv_transpose(
 ) -> Tensor:  # fmt: skip
     name = f"conv_transpose{dims}d"
     require_tensors(name, input=input, weight=weight)
+    require_optional(name, bias=bias)
     if weight._data.ndim != dims + 2:
         raise ShapeError(f"{name}: expected a weight of {dims + 2} dimensions, got shape {tuple(weight.shape)}.")
     x, added = batched(name, input, dims)

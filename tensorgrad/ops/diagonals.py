@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
+from .checks import integer
 from .index import index_put_
 from .inplace import deliver, write_into
 from .record import Spec, op
@@ -165,25 +166,25 @@ tril_op, triu_op = (
 def tril(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     """The lower triangles of the matrices in the last two dimensions, zeros above diagonal number ``diagonal``."""
     require_tensor("tril", input)
-    result = tril_op(input, diagonal=int(diagonal))
+    result = tril_op(input, diagonal=integer("tril", "diagonal", diagonal))
     return result if out is None else deliver("tril", result, out)
 
 
 def triu(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     """The upper triangles of the matrices in the last two dimensions, zeros below diagonal number ``diagonal``."""
     require_tensor("triu", input)
-    result = triu_op(input, diagonal=int(diagonal))
+    result = triu_op(input, diagonal=integer("triu", "diagonal", diagonal))
     return result if out is None else deliver("triu", result, out)
 
 
 def tril_(self: Tensor, diagonal: int = 0) -> Tensor:
     """In-place form of ``tril``."""
-    return write_into(tril_op, self, (self,), {"diagonal": int(diagonal)})
+    return write_into(tril_op, self, (self,), {"diagonal": integer("tril_", "diagonal", diagonal)})
 
 
 def triu_(self: Tensor, diagonal: int = 0) -> Tensor:
     """In-place form of ``triu``."""
-    return write_into(triu_op, self, (self,), {"diagonal": int(diagonal)})
+    return write_into(triu_op, self, (self,), {"diagonal": integer("triu_", "diagonal", diagonal)})
 
 
 for _function in (diag, diag_embed, diagflat, diagonal, fill_diagonal_, trace, tril, tril_, triu, triu_):

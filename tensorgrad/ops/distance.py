@@ -51,7 +51,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     require_float("pdist", input._data)
     if input._data.ndim != 2:
         raise ShapeError(f"pdist: expected 2 dimensions (n, m), got shape {tuple(input.shape)}.")
-    if p < 0:
+    if not p >= 0:
         raise ArgumentError(f"pdist: p must not be negative, got {p}.")
     first, second = (from_numpy(at).to(input.device) for at in np.triu_indices(input.shape[0], 1))
     return vector_norm(pw.sub(input[first], input[second]), float(p), -1, False)

@@ -298,6 +298,8 @@ def _middle(name: str, record: Any, input: Any, dim: Any, keepdim: bool, out: An
         return with_indices(name, record, input, dim, out, keepdim=keepdim)
     array = require_tensor(name, input)
     if array.size == 0:
+        if array.dtype.kind in "biu":
+            raise ShapeError(f"{name}: no element of {input.dtype} stands for the middle of an empty tensor.")
         result: Any = pw.mul(input.sum(), float("nan"))
     else:
         result = record(input.reshape(-1), dim=0, keepdim=False)[0]

@@ -30,6 +30,8 @@ _INT64, _UINT8 = numpy_dtype("int64"), numpy_dtype("uint8")
 
 def checked_index(index: Any, size: int, dim: int) -> int:
     """``index`` counted from the front. Raises IndexOutOfRange outside of the dimension."""
+    if not hasattr(index, "__index__"):
+        raise TypeError(f"an index must be an integer, got {index!r}")
     at = int(index.__index__())
     if not -size <= at < size:
         raise IndexOutOfRange(f"index {at} is out of bounds for dimension {dim} with size {size}")

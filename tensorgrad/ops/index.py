@@ -282,6 +282,8 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Any = None) -> 
     """
     at = one_dim("index_select", dim, require_tensor("index_select", input).ndim)
     where = as_index("index_select", index)
+    if where._data.ndim > 1:
+        raise IndexOutOfRange(f"index_select: index must have one dimension, got shape {tuple(index.shape)}.")
     if input._data.ndim:
         where = core.reshape(where, shape=(1,)) if where._data.ndim == 0 else where
         result = index_select_op(input, where, dim=at)

@@ -10,6 +10,7 @@ from ..dtypes import key_of, numpy_dtype, result_name
 from ..errors import ArgumentError, DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
+from .checks import integer
 from .inplace import check_partial_overlap, deliver
 from .record import Spec, op
 from .reduce import require_tensor
@@ -281,7 +282,7 @@ def tensor_split(
         starts = [min(max(c + total if c < 0 else c, 0), total) for c in cuts]
         starts[-1] = total
         return _pieces(input, at, [(a, max(a, b)) for a, b in pairwise(starts)])
-    sections = int(indices_or_sections)
+    sections = integer("tensor_split", "sections", indices_or_sections)
     if sections < 1:
         raise ShapeError(f"tensor_split: the number of sections must be greater than 0, got {sections}.")
     size, more = divmod(total, sections)

@@ -320,6 +320,10 @@ def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     if input._data.ndim == 0 or other._data.ndim == 0:
         result = pw.mul(input, other)
     else:
+        if input._data.shape[-1] != other._data.shape[-1]:
+            raise ShapeError(
+                f"inner: the last dimensions must be equal, got shapes {tuple(input.shape)} and {tuple(other.shape)}."
+            )
         result = tensordot(input, other, dims=([-1], [-1]))
     return result if out is None else deliver("inner", result, out)
 

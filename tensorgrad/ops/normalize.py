@@ -15,7 +15,7 @@ from ..tensor import Tensor
 from . import channel_norm as channels
 from . import norm as rows
 from . import pointwise as pw
-from .checks import product, require_tensors, shaped
+from .checks import integer, product, require_optional, require_tensors, require_vector, shaped
 from .elementwise import elementwise
 from .inplace import deliver, move_buffer
 from .samples import binary
@@ -113,6 +113,7 @@ def channel_norm(
 ) -> Tensor:  # fmt: skip
     """``batch_norm`` by ``by_batch``, the record that normalizes by the batch's statistics in training."""
     require_tensors("batch_norm", input=input)
+    require_optional("batch_norm", running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if eps < 0 or (training and eps == 0):
         raise ArgumentError(f"batch_norm: eps must be {'positive' if training else 'non-negative'}, got {eps}.")
     if input._data.ndim < 2 and not input._data.size:
@@ -128,6 +129,8 @@ def channel_norm(
         raise ShapeError(
             f"batch_norm: expected more than 1 value per channel when training, got input size {tuple(input.shape)}."
         )
+    for label, running in (("running_mean", running_mean), ("running_var", running_var)):
+        require_vector("batch_norm", label, running, input._data.shape[1] if input._data.ndim > 1 else 1)
     y, mean, _, variance, *_ = by_batch(input, weight, bias, eps=float(eps))
     if running_mean is not None:
         move_buffer(moved_average, running_mean, mean, float(momentum), 1.0)
@@ -159,6 +162,7 @@ def instance_norm(
     Source: Ulyanov, Vedaldi, Lempitsky 2016.
     """
     require_tensors("instance_norm", input=input)
+    require_optional("instance_norm", running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if input._data.ndim < 3:
@@ -168,6 +172,8 @@ def instance_norm(
         raise ShapeError(
             f"instance_norm: expected more than 1 spatial element when training, got input size {tuple(input.shape)}."
         )
+    for label, running in (("running_mean", running_mean), ("running_var", running_var)):
+        require_vector("instance_norm", label, running, c)
     # every channel of every sample is a group of its own
     y, mean, rstd = channels.group_norm(input, weight, bias, groups=c, eps=float(eps))
     if running_mean is not None or running_var is not None:
@@ -193,9 +199,12 @@ def group_norm(
     Source: Wu and He 2018.
     """
     require_tensors("group_norm", input=input)
+    require_optional("group_norm", weight=weight, bias=bias)
     if input._data.ndim > 1 and (input.shape[1] < 1 or product(input.shape[2:]) < 1):
         raise ShapeError(f"group_norm: channels and positions may not be empty, got shape {tuple(input.shape)}.")
-    return channels.group_norm(input, weight, bias, groups=int(num_groups), eps=float(eps))[0]
+    return channels.group_norm(
+        input, weight, bias, groups=integer("group_norm", "num_groups", num_groups), eps=float(eps)
+    )[0]
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

@@ -88,12 +88,17 @@ addcmul = elementwise(
     samples=binary(count=4),
 )
 addcdiv = elementwise(
-    lambda input, tensor1, tensor2, value: input + value * (tensor1 / tensor2),
+    lambda input, tensor1, tensor2, value: input + value * (fn.alike(tensor1, input) / fn.alike(tensor2, input)),
     name="addcdiv",
     samples=binary(count=4, third=(0.5, 2)),
 )
-add_scaled = elementwise(lambda input, other, alpha: input + alpha * other, name="add_scaled", samples=binary(count=3))
-sub_scaled = elementwise(lambda input, other, alpha: input - alpha * other, name="sub_scaled", samples=binary(count=3))
+# the product in the result's dtype: three times 200 is no uint8
+add_scaled = elementwise(
+    lambda input, other, alpha: input + alpha * fn.alike(other, input), name="add_scaled", samples=binary(count=3)
+)
+sub_scaled = elementwise(
+    lambda input, other, alpha: input - alpha * fn.alike(other, input), name="sub_scaled", samples=binary(count=3)
+)
 
 # --- exponentials, powers, roots
 exp = elementwise(fn.exp, name="exp", samples=unary())
@@ -366,9 +371,9 @@ prelu = elementwise(
     samples=binary(avoid=(0,)),
 )
 threshold = elementwise(
-    lambda input, threshold, value: fn.where(input > threshold, input, value),
+    lambda input, threshold, value: fn.where(input <= threshold, value, input),  # so that NaN stays
     name="threshold",
-    vjp=lambda g, y, x, threshold, value: (fn.where(x > threshold, g, 0), None, None),
+    vjp=lambda g, y, x, threshold, value: (fn.where(x <= threshold, 0, g), None, None),
     samples=unary(avoid=(0,), extra=(0.0, 0.5)),
 )
 hardshrink = elementwise(

@@ -204,11 +204,11 @@ def normal(
 
     Args:
         size: the shape, when both are numbers.
-    Raises: ArgumentError for a negative number ``std``; TypeError if neither a tensor nor a size gives the shape.
+    Raises: ArgumentError for a negative ``std``; TypeError if neither a tensor nor a size gives the shape.
     """
     check_layout("normal", layout)
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
-    if not isinstance(std, Tensor) and std < 0:
+    if not isinstance(std, Tensor) and not std >= 0:
         raise ArgumentError(f"normal: std must not be negative, got {std}.")
     if not tensors:
         if size is None:
@@ -220,6 +220,8 @@ def normal(
         shape = broadcast_shape("normal", *(x._data.shape for x in tensors))
         kind = _float_dtype("normal", tensors[0].dtype if dtype is None else dtype)
         place = tensors[0].device if device is None else device
+    if isinstance(std, Tensor) and not everywhere(pw.ge(std, 0)):
+        raise ArgumentError("normal: no element of std may be negative or NaN.")
     noise = _draw("random_normal", shape, kind, place, generator)
     result = _affine(noise, std, mean)
     return _given("normal", result.detach(), requires_grad, out)

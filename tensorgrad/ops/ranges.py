@@ -10,6 +10,7 @@ from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layout import check_layout
 from ..tensor import Tensor, wrap
+from .checks import integer
 from .create import finish, to_device
 
 __all__ = ["arange", "eye", "linspace", "logspace", "range", "tril_indices", "triu_indices"]
@@ -19,9 +20,14 @@ def _made(
     name: str, values: Any, dtype: DType, layout: Any, device: Any, requires_grad: bool, pin_memory: bool,
     out: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """Host numbers as a tensor of the dtype, or in ``out``."""
+    """Host numbers as a tensor of the dtype, or in ``out``. Raises DTypeError for numbers beyond an integer dtype."""
     check_layout(name, layout)
-    array = np.asarray(values).astype(dtype.np, copy=False)
+    given = np.asarray(values)
+    if dtype.category == 1 and given.dtype.kind == "f" and given.size:
+        limits = np.iinfo(dtype.np)
+        if not (limits.min <= given.min() and given.max() < float(limits.max) + 1):
+            raise DTypeError(f"{name}: the numbers from {given.min()} to {given.max()} do not fit {dtype}.")
+    array = given.astype(dtype.np, copy=False)
     if out is not None:
         from .inplace import deliver
 
@@ -141,7 +147,7 @@ def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.nda
     count = int(steps.__index__())
     if count < 0:
         raise ArgumentError(f"{name}: number of steps must be non-negative, got {count}.")
-    if dtype.category < 2:
+    if dtype.category < 2 and not (name == "logspace" and count == 1):
         start, end = int(start), int(end)
     kind = np.complex128 if dtype.category == 3 else np.float64
     first, last = kind(start), kind(end)
@@ -190,7 +196,8 @@ def eye(
     device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """The (n, m) matrix with ones on the diagonal. Raises ArgumentError for negative sizes."""
-    rows, columns = int(n), int(n if m is None else m)
+    rows = integer("eye", "n", n)
+    columns = rows if m is None else integer("eye", "m", m)
     for letter, size in (("n", rows), ("m", columns)):
         if size < 0:
             raise ArgumentError(f"eye: {letter} must be greater or equal to 0, got {size}.")
@@ -199,6 +206,8 @@ def eye(
 
 
 def _triangle(name: str, row: int, col: int, offset: int, dtype: Any, device: Any, layout: Any, lower: bool) -> Tensor:
+    row, col = integer(name, "row", row), integer(name, "col", col)
+    offset = integer(name, "offset", offset)
     if row < 0 or col < 0:
         raise ArgumentError(f"{name}: row and col must be non-negative, got {row} and {col}.")
     chosen = as_dtype(dtype)

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
+from .checks import integer
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
@@ -154,7 +155,7 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
     if isinstance(repeats, Tensor) and repeats._data.size == 1:
         repeats = repeats.item()
     if not isinstance(repeats, Tensor):
-        times = int(repeats)
+        times = integer("repeat_interleave", "repeats", repeats)
         if times < 0:
             raise ShapeError(f"repeat_interleave: repeats must not be negative, got {times}.")
         shape = tuple(x._data.shape)
@@ -307,6 +308,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             if start >= end and mode == "replicate" and shape[d]:
                 # nothing is left but the edge, which is repeated
                 total = shape[d] + before + after
+                if total < 1:
+                    raise ShapeError(f"pad: {(before, after)} leaves nothing of dimension {d} of size {shape[d]}.")
                 start, end = (shape[d] - 1, shape[d]) if before < 0 else (0, 1)
                 pads[d] = (0, total - 1) if before < 0 else (total - 1, 0)
             if start > end:

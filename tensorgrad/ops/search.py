@@ -10,6 +10,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .checks import integer
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import require_tensor
@@ -62,6 +63,7 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1, out: Any =
     from .create import full
     from .join import cat
 
+    size = integer("nonzero_static", "size", size)
     if size < 0:
         raise ArgumentError(f"nonzero_static: size must not be negative, got {size}.")
     found = nonzero(input)

@@ -12,6 +12,7 @@ from ..layout import contiguous_format, dense_order, follows, preserve_format
 from ..tensor import Size, Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .checks import integer
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
@@ -577,9 +578,10 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     Raises: ShapeError for a window larger than the dimension, or a step that is not positive.
     """
     at = one_dim("unfold", dimension, self._data.ndim)
+    how = {"size": integer("unfold", "size", size), "step": integer("unfold", "step", step)}
     if self._data.ndim:
-        return unfold_dim(self, dim=at, size=int(size), step=int(step))
-    return select(unfold_dim(unsqueeze(self, 0), dim=0, size=int(size), step=int(step)), 0, 0)
+        return unfold_dim(self, dim=at, **how)
+    return select(unfold_dim(unsqueeze(self, 0), dim=0, **how), 0, 0)
 
 
 for _function in (

@@ -94,15 +94,15 @@ def polygamma_(self: Tensor, n: int) -> Tensor:
 def _mvlgamma(p: Any) -> Elementwise:
     if type(p) is not int:
         raise TypeError(f"mvlgamma(): p must be int, not {type(p).__name__}")
-    if p < 1:
-        raise ArgumentError(f"mvlgamma: p must be 1 or greater, got {p}.")
+    if not 1 <= p <= 1024:  # a formula of as many terms
+        raise ArgumentError(f"mvlgamma: p must be from 1 to 1024, got {p}.")
     from ..special import gamma
 
     return gamma.mvlgamma(p)
 
 
 def mvlgamma(input: Tensor, p: int, *, out: Any = None) -> Any:
-    """The logarithm of the gamma function in ``p`` dimensions. Raises ArgumentError for ``p`` below 1."""
+    """The logarithm of the gamma function in ``p`` dimensions. Raises ArgumentError for ``p`` below 1 or above 1,024."""
     require_tensor_arguments("mvlgamma", input=input)
     result = _mvlgamma(p)(input)
     return result if out is None else deliver("mvlgamma", result, out)

@@ -9,6 +9,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .checks import integer
 from .extremes import dim_record, over_dim
 from .gather import gather
 from .inplace import deliver
@@ -261,11 +262,12 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out
     Raises: DTypeError for integers, as PyTorch on the CPU; ArgumentError for no bins or a range that is not one.
     """
     _require_real("histc", input)
-    if int(bins) <= 0:
+    count = integer("histc", "bins", bins)
+    if count <= 0:
         raise ArgumentError(f"histc: bins must be > 0, got {bins}.")
     x: Any = reshape(input, -1).detach()
     low, high = _range("histc", x, float(min), float(max), 1.0)
-    result = histc_op(x, bins=int(bins), low=low, high=high)
+    result = histc_op(x, bins=count, low=low, high=high)
     return result if out is None else deliver("histc", result, out)
 
 

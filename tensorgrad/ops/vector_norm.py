@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from ..backends.generic.reduce import reduced_shape
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -32,6 +35,12 @@ __all__ = ["norm", "renorm"]
 def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Spec:
     require_float("norm", x.dtype)
     return Spec(reduced_shape(tuple(x.shape), dim, keepdim), real_dtype(x.dtype))
+
+
+def order_of(p: float, dtype: Any) -> float:
+    """``p`` as a number of the dtype that norms compute in: beyond its largest, it is infinity."""
+    limit = float(np.finfo(np.float64 if dtype.name in ("float64", "complex128") else np.float32).max)
+    return math.copysign(math.inf, p) if abs(p) > limit else float(p)
 
 
 def _norm_define(F: Any, x: Any, **how: Any) -> Any:
@@ -136,7 +145,7 @@ def norm(
     if isinstance(p, str):
         raise ShapeError(f"norm: p must be a number, 'fro' or 'nuc', got {p!r}.")
     dims = dims_of("norm", dim, x._data.ndim)
-    result = vector_norm_op(x, ord=float(p), dim=dims, keepdim=keepdim)
+    result = vector_norm_op(x, ord=order_of(p, x._data.dtype), dim=dims, keepdim=keepdim)
     return result if out is None else deliver("norm", result, out)
 
 
@@ -150,9 +159,9 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Any = None
     require_float("renorm", array.dtype)
     if isinstance(p, complex) or isinstance(maxnorm, complex):
         raise DTypeError("renorm: p and maxnorm must be real-valued.")
-    if p <= 0:
+    if not p > 0:
         raise ArgumentError(f"renorm: non-positive-norm not supported, got p = {p}.")
-    if maxnorm < 0:
+    if not maxnorm >= 0:
         raise ArgumentError(f"renorm: expected maxnorm to be >= 0 but got {maxnorm}.")
     if array.ndim < 2:
         raise ShapeError(f"renorm: input needs at least 2 dimensions, got {array.ndim} dimensions.")

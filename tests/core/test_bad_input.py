@@ -62,6 +62,36 @@ CASES = {
     "softmax of integers": (lambda x: tg.ones(2, dtype=tg.int64).softmax(0), RuntimeError, "float"),
     "boolean mask of a wrong shape": (lambda x: x[tg.ones(5, dtype=tg.bool)], IndexError, "mask|shape"),
     "negative step": (lambda x: x[::-1], ValueError, "step"),
+    "a fraction as a size": (lambda x: x.unfold(0, 1.5, 1), TypeError, "1.5"),
+    "a fraction as a count": (lambda x: x.repeat_interleave(1.5), TypeError, "1.5"),
+    "a fraction as a number of bins": (lambda x: tg.histc(x, 1.5), TypeError, "1.5"),
+    "a fraction as a diagonal": (lambda x: x.tril(0.5), TypeError, "0.5"),
+    "a fraction as a power": (lambda x: tg.linalg.matrix_power(tg.ones(2, 2), 1.5), TypeError, "1.5"),
+    "a fraction as a number of groups": (lambda x: F.group_norm(x, 1.5), TypeError, "1.5"),
+    "a number as bias": (lambda x: F.conv2d(tg.ones(1, 1, 4, 4), tg.ones(1, 1, 2, 2), 1), TypeError, "bias"),
+    "a number as weight": (lambda x: F.batch_norm(x, None, None, 1.0, training=True), TypeError, "weight"),
+    "running statistics of a wrong size": (
+        lambda x: F.batch_norm(x, tg.zeros(1), tg.ones(3), training=True),
+        RuntimeError,
+        "running_mean",
+    ),
+    "a stride beyond any size": (
+        lambda x: F.conv2d(tg.ones(1, 1, 4, 4), tg.ones(1, 1, 2, 2), stride=2**62),
+        RuntimeError,
+        "stride",
+    ),
+    "nothing left to pad": (lambda x: F.pad(x, (0, -4), "replicate"), RuntimeError, "leaves nothing"),
+    "inner products of unequal rows": (lambda x: tg.inner(tg.ones(1), x), RuntimeError, "equal"),
+    "an index of two dimensions": (lambda x: x.index_select(0, tg.zeros(1, 1).long()), IndexError, "one dim"),
+    "a negative deviation": (lambda x: tg.normal(tg.zeros(2), tg.tensor([1.0, -1.0])), RuntimeError, "negative"),
+    "pivots that are no rows": (
+        lambda x: tg.linalg.lu_solve(tg.eye(2), tg.tensor([3, 0]).int(), tg.ones(2, 1)),
+        RuntimeError,
+        "pivots",
+    ),
+    "the middle of no integers": (lambda x: x.long()[:0].median(), RuntimeError, "empty"),
+    "numbers beyond int64": (lambda x: tg.logspace(1, 99, 3, dtype=tg.int64), RuntimeError, "do not fit"),
+    "a device without a name": (lambda x: tg.zeros(2, device=""), RuntimeError, "device"),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
 
@@ -84,6 +114,7 @@ def test_bad_input(name):
 def test_nan_and_infinity_pass_through():
     x = tg.tensor([float("nan"), float("inf"), -float("inf"), 0.0])
     assert np.isnan(x.max().item()) and np.isnan(x.relu()[0].item()) and x.relu()[1].item() == float("inf")
+    assert np.isnan(F.threshold(x, 0.0, 1.0)[0].item())
     assert np.isnan(tg.tensor([[float("nan"), 1.0]]).softmax(1).numpy()).all()
     assert tg.tensor([-float("inf"), 0.0]).softmax(0).tolist() == [0.0, 1.0]
 

@@ -51,6 +51,19 @@ def test_neighbours_of_a_number(dtype):
     assert bool(tg.nextafter(x[0], tg.tensor(float("nan"), dtype=kind)).isnan())
 
 
+def test_a_factor_multiplies_in_the_results_dtype():
+    """Three times 250 is no uint8, and a float64 result has no digits of float32's product."""
+    wide, narrow = tg.tensor([3, 3]), tg.tensor([250, 6], dtype=tg.uint8)
+    assert tg.add(wide, narrow, alpha=-3).tolist() == [-747, -15]
+    assert tg.sub(wide, narrow, alpha=-3).tolist() == [753, 21]
+    one, few = tg.ones(2, dtype=tg.float64), tg.tensor([0.1, 0.7])
+    exact = few.double()
+    assert tg.add(one, few, alpha=0.3).tolist() == (one + 0.3 * exact).tolist()
+    assert tg.sub(one, few, alpha=0.3).tolist() == (one - 0.3 * exact).tolist()
+    assert tg.addcmul(one, few, few, value=0.3).tolist() == (one + 0.3 * exact * exact).tolist()
+    assert tg.addcdiv(one, few, few + 2, value=0.3).tolist() == (one + 0.3 * (exact / (few + 2).double())).tolist()
+
+
 # value and argument: digits of the tail, limits, edges; exact values by mpmath
 EXACT = [
     ("ndtri", 1e-300, -37.0470962993612), ("log_ndtr", -40.0, -804.6084420137538),

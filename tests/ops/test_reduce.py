@@ -107,6 +107,11 @@ def test_norms(p):
     same(lambda lib, x: [lib.norm(x, p), lib.norm(x, p, dim=1), lib.norm(x, p, dim=(0, 1), keepdim=True)], X)
 
 
+def test_an_order_beyond_float32_is_infinity():
+    for norm in (tg.norm, tg.linalg.vector_norm):
+        assert [norm(tg.tensor([-8.0, 2.0]), p).item() for p in (1e300, -1e300)] == [8.0, 2.0]
+
+
 def test_norm_at_zero():
     same(lambda lib, x: [x.norm(), x.norm(1), x.norm(3)], np.zeros((2, 2)), order=1)
 
