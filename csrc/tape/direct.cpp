@@ -7,7 +7,9 @@
 #include "method.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <limits>
 
 namespace tape {
 
@@ -122,9 +124,15 @@ Ref heard(const Parameter& p, PyObject* given, int ndim) {
     }
     case kFlag: return PyBool_Check(given) ? Ref::borrowed(given) : Ref();
     case kCount: return PyLong_CheckExact(given) ? Ref::borrowed(given) : Ref();
-    case kReal:
-      if (PyLong_CheckExact(given)) return Ref(PyNumber_Float(given));
-      return PyFloat_CheckExact(given) ? Ref::borrowed(given) : Ref();
+    case kReal: {
+      // what float32 does not hold, Python settles
+      if (!PyFloat_CheckExact(given) && !PyLong_CheckExact(given)) return Ref();
+      const double value = PyFloat_AsDouble(given);
+      if (value == -1.0 && PyErr_Occurred()) PyErr_Clear();  // no finite float: as 2 ** 2000, the value is -1 then
+      else if (std::isinf(value) || std::abs(value) <= std::numeric_limits<float>::max())
+        return PyFloat_CheckExact(given) ? Ref::borrowed(given) : Ref(PyFloat_FromDouble(value));
+      return Ref();
+    }
     case kNumber: return PyLong_CheckExact(given) || PyFloat_CheckExact(given) ? Ref::borrowed(given) : Ref();
     case kText: return PyUnicode_CheckExact(given) ? Ref::borrowed(given) : Ref();
     default: return Ref();

@@ -102,7 +102,7 @@ def _mvlgamma(p: Any) -> Elementwise:
 
 
 def mvlgamma(input: Tensor, p: int, *, out: Any = None) -> Any:
-    """The logarithm of the gamma function in ``p`` dimensions. Raises ArgumentError for ``p`` below 1 or above 1,024."""
+    """The logarithm of the gamma function in ``p`` dimensions. Raises ArgumentError unless 1 <= p <= 1024."""
     require_tensor_arguments("mvlgamma", input=input)
     result = _mvlgamma(p)(input)
     return result if out is None else deliver("mvlgamma", result, out)
