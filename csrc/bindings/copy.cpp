@@ -17,18 +17,9 @@ PyObject* one() {
 }
 
 DType dtype_named(py::handle dtype) {
-  if (PyArray_DescrCheck(dtype.ptr())) {  // the usual ones by their numbers
-    switch (reinterpret_cast<PyArray_Descr*>(dtype.ptr())->type_num) {
-      case NPY_FLOAT32: return DType::Float32;
-      case NPY_FLOAT64: return DType::Float64;
-      case NPY_INT64: return DType::Int64;
-      case NPY_BOOL: return DType::Bool;
-      default: break;
-    }
-  }
+  if (PyArray_DescrCheck(dtype.ptr())) return dtype_of(reinterpret_cast<PyArray_Descr*>(dtype.ptr()));
   std::string name;
   if (py::isinstance<py::str>(dtype)) name = py::cast<std::string>(dtype);
-  else if (PyArray_DescrCheck(dtype.ptr())) name = py::cast<std::string>(dtype.attr("name"));
   else throw py::type_error(std::string("cast: dtype must be a numpy.dtype or its name, got ") + Py_TYPE(dtype.ptr())->tp_name);
   for (int k = 0; k <= int(DType::Complex128); ++k)
     if (name == name_of(DType(k))) return DType(k);

@@ -1,4 +1,4 @@
-// matmul, linear, linear_backward.
+// matmul, mv, dot, linear, linear_backward.
 #include <pybind11/pybind11.h>
 
 #include <limits>
@@ -174,6 +174,45 @@ py::object matmul(py::handle a, py::handle b) {
   });
 }
 
+// A matrix (or a vector, which counts as its only row) by a vector; what is neither read by BLAS nor in one piece is copied.
+py::object by_vector(const char* what, py::handle a, py::handle x, bool dot) {
+  const View va = view(a, what), vx = view(x, what);
+  require_dtype(vx, va.dtype, what);
+  const int rank = dot ? 1 : 2;
+  if (va.ndim != rank || vx.ndim != 1 || va.shape[rank - 1] != vx.shape[0])
+    bad_value(std::string(what) + ": shapes " + to_string(va.shape_vector()) + " and " + to_string(vx.shape_vector()) +
+              " can't be multiplied");
+  const Index n = dot ? 1 : va.shape[0], k = vx.shape[0];
+  require_int_sizes(what, n, 1, k);
+  const DType dtype = compute_dtype(va.dtype);
+  const auto product = [&](auto t) {
+    using T = typename decltype(t)::value;
+    Gemm<T> p;
+    p.m = n, p.n = 1, p.k = k;
+    Index step;
+    py::object row, column = widened(x, what);
+    View v = view(column, what);
+    if (!element_strides(v, &step) || step != 1) v = view(column = contiguous(column, what), what);
+    p.b = {v.as<T>(), 1, 1};
+    Stack left;
+    if (dot) {
+      row = widened(a, what);
+      View r = view(row, what);
+      if (!element_strides(r, &step) || step != 1) r = view(row = contiguous(row, what), what);
+      p.a = {r.as<T>(), std::max<Index>(k, 1), 1};
+    } else {
+      left.read<T>(a, what);
+      p.a = left.matrix<T>();
+    }
+    py::object out = empty(dtype, &n, dot ? 0 : 1);
+    p.c = data_of<T>(out);
+    multiply(p);
+    return out;
+  };
+  if (is_integer(dtype)) return visit_summed_integer(what, dtype, product);
+  return visit_blas(what, dtype, [&](auto t) { return narrowed(product(t), va.dtype); });
+}
+
 // (..., cols) as one matrix; copied where its leading axes are not at one stride.
 struct Folded {
   Stack stack;
@@ -309,11 +348,15 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
 }  // namespace
 
 FAST_BINDING(matmul, 2, "a", "b") { return matmul(a[0], a[1]); }
+FAST_BINDING(mv, 2, "a", "x") { return by_vector("mv", a[0], a[1], false); }
+FAST_BINDING(dot, 2, "a", "b") { return by_vector("dot", a[0], a[1], true); }
 FAST_BINDING(linear, 2, "x", "w", "b") { return linear(a[0], a[1], a[2]); }
 FAST_BINDING(linear_backward, 4, "g", "x", "w", "needs") { return linear_backward(a[0], a[1], a[2], a[3]); }
 
 TG_BINDINGS(gemm) {
   add_fast(m, fast_matmul);
+  add_fast(m, fast_mv);
+  add_fast(m, fast_dot);
   add_fast(m, fast_linear);
   add_fast(m, fast_linear_backward);
 }

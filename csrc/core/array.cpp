@@ -36,9 +36,10 @@ void free_block(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tens
 
 }  // namespace
 
-DType dtype_of(PyArrayObject* array) {
-  PyArray_Descr* descr = PyArray_DESCR(array);
-  if (!PyArray_ISNOTSWAPPED(array)) throw py::type_error("arrays of foreign byte order are not supported");
+DType dtype_of(PyArrayObject* array) { return dtype_of(PyArray_DESCR(array)); }
+
+DType dtype_of(PyArray_Descr* descr) {
+  if (!PyArray_ISNBO(descr->byteorder)) throw py::type_error("arrays of foreign byte order are not supported");
   switch (descr->type_num) {
     case NPY_BOOL: return DType::Bool;
     case NPY_UINT8: return DType::UInt8;

@@ -49,6 +49,7 @@ int import_numpy();
 
 // The dtype of a NumPy array. Throws TypeError for one that tensorgrad does not store, or of foreign byte order.
 DType dtype_of(PyArrayObject* array);
+DType dtype_of(PyArray_Descr* descr);
 
 // `what` names the argument in errors, e.g. "softmax: x". Throws TypeError for anything but an ndarray.
 View view(py::handle object, const char* what = "argument");

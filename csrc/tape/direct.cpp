@@ -16,7 +16,7 @@ namespace tape {
 namespace {
 
 enum Kind : char {
-  kTensor = 't',   // an input; left out, the default (None) is
+  kTensor = 't',   // an input, or None where that is the default; "t2": of two dims, "t2+": or more, "t2=": as long as the first
   kOperand = 'o',  // an input that may be a number
   kAll = 'a',      // must be left at its default; the attribute is every dim
   kDims = 'D',     // a dim, several, or the default for all; the attribute is a tuple
@@ -26,6 +26,7 @@ enum Kind : char {
   kReal = 'f',     // a float, or an integer that becomes one
   kNumber = 'n',   // a float or an integer
   kText = 's',     // a str
+  kDtype = 'T',    // a dtype, whose class is the parameter's value; the attribute is NumPy's
   kLeft = '-',     // must be left at its default
 };
 
@@ -34,6 +35,13 @@ struct Parameter {
   PyObject* missing;  // the default; null where it must be given
   PyObject* value;    // what the default means to the record; null: itself. Py_None of kLeft: nothing is said of it
   Kind kind;
+  char rank, how;     // of kTensor: '2' and one of "+=", or zeros
+};
+
+enum Mode : char {
+  kPlain = 'p',
+  kInto = 'i',  // the result of a formula is written over the first input
+  kCast = 'c',  // the input itself where it has the dtype already
 };
 
 constexpr int kMostParameters = 10;
@@ -46,6 +54,7 @@ struct DirectObject {
   PyObject* returns;  // None: what the record does; a type of named tuples; an integer: that one of the results
   int count, positional;
   bool alike;  // all tensors must be of one floating dtype
+  Mode mode;
   Parameter parameters[kMostParameters];
 };
 
@@ -114,7 +123,7 @@ Ref heard(const Parameter& p, PyObject* given, int ndim) {
   if (!given) given = p.missing;
   const bool left = given == p.missing;
   if (!given) return Ref();
-  if (left && p.value) return Ref::borrowed(p.value);
+  if (left && p.value && p.kind != kDtype) return Ref::borrowed(p.value);
   switch (p.kind) {
     case kAll: return left ? Ref::borrowed(dims_between(0, ndim)) : Ref();
     case kDims: return left ? Ref::borrowed(dims_between(0, ndim)) : dims_from(given, ndim);
@@ -135,8 +144,48 @@ Ref heard(const Parameter& p, PyObject* given, int ndim) {
     }
     case kNumber: return PyLong_CheckExact(given) || PyFloat_CheckExact(given) ? Ref::borrowed(given) : Ref();
     case kText: return PyUnicode_CheckExact(given) ? Ref::borrowed(given) : Ref();
+    case kDtype: return reinterpret_cast<PyObject*>(Py_TYPE(given)) == p.value ? Ref(PyObject_GetAttr(given, names.np)) : Ref();
     default: return Ref();
   }
+}
+
+bool fits(const Parameter& p, PyArrayObject* x, PyArrayObject* first) {
+  const int ndim = PyArray_NDIM(x), rank = p.rank - '0';
+  if (p.how == '+') return ndim >= rank;
+  return ndim == rank && (p.how != '=' || PyArray_DIM(x, 0) == PyArray_DIM(first, 0));
+}
+
+// Elementwise calls, with the first input's memory for the result, of what nobody records: tensors in one piece, the others
+// of the first's shape or scalars and apart from it. What `write_into` does then. Null without an error where Python must look.
+PyObject* write_over(OpObject* op, PyObject* const* inputs, Py_ssize_t n) {
+  auto* target = as_tensor(inputs[0]);
+  if (target->f[TensorObject::kInference] != Py_False) return nullptr;
+  PyObject* arrays[kMost + kMostParameters + 1];
+  PyArrayObject* first = as_array(target->f[TensorObject::kData]);
+  if (!PyArray_ISCARRAY(first)) return nullptr;
+  const char *low = PyArray_BYTES(first), *high = low + PyArray_NBYTES(first);
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    arrays[i] = inputs[i];
+    if (!is_tensor(inputs[i])) continue;
+    if (switches.recording && as_tensor(inputs[i])->f[TensorObject::kTracked] == Py_True) return nullptr;
+    arrays[i] = as_tensor(inputs[i])->f[TensorObject::kData];
+    PyArrayObject* x = as_array(arrays[i]);
+    if (x == first) continue;
+    if (!PyArray_ISCARRAY_RO(x) || (PyArray_NDIM(x) && !same_shape(x, first))) return nullptr;
+    if (PyArray_BYTES(x) < high && low < PyArray_BYTES(x) + PyArray_NBYTES(x)) return nullptr;
+  }
+  PyObject* door = door_of(&PyArray_Type);
+  Ref kernel = door ? kernel_of(op, door) : Ref();
+  if (!kernel) return nullptr;
+  static PyObject* const out_name = Py_BuildValue("(s)", "out");
+  Ref held = Ref::borrowed(arrays[0]);  // without the interpreter's lock another thread may give the tensor another
+  Ref others = tuple_of(arrays + 1, n - 1);
+  arrays[n] = arrays[0];
+  if (!others || !Ref(PyObject_Vectorcall(kernel.get(), arrays, static_cast<std::size_t>(n), out_name))) return nullptr;
+  PyObject* cell = version_of(target);
+  PyObject* next = cell ? PyLong_FromLongLong(PyLong_AsLongLong(PyList_GET_ITEM(cell, 0)) + 1) : nullptr;
+  if (!next || PyList_SetItem(cell, 0, next) < 0) return nullptr;
+  return Py_INCREF(inputs[0]), inputs[0];
 }
 
 // Null without an error where Python must look.
@@ -155,8 +204,8 @@ PyObject* direct(DirectObject* self, PyObject* const* args, Py_ssize_t n, PyObje
     PyObject* x = given[i] ? given[i] : p.missing;
     if (!x) return nullptr;
     if (PyArrayObject* array = array_of(x)) {
-      if (self->alike && PyArray_DESCR(array) != PyArray_DESCR(first)) return nullptr;
-    } else if (p.kind == kTensor ? x != p.missing : !(PyFloat_CheckExact(x) || PyLong_CheckExact(x))) {
+      if ((self->alike && PyArray_DESCR(array) != PyArray_DESCR(first)) || (p.rank && !fits(p, array, first))) return nullptr;
+    } else if (p.kind == kTensor ? x != Py_None || p.missing != Py_None : !(PyFloat_CheckExact(x) || PyLong_CheckExact(x))) {
       return nullptr;
     }
     all[inputs++] = x;
@@ -178,7 +227,19 @@ PyObject* direct(DirectObject* self, PyObject* const* args, Py_ssize_t n, PyObje
     all[used++] = made[i].get();
   }
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->fixed); ++i) all[used++] = PyTuple_GET_ITEM(self->fixed, i);
-  Ref result(call_op(self->method.op, all, static_cast<std::size_t>(inputs), used > inputs ? self->attrs : nullptr));
+  if (self->mode == kInto) {
+    PyObject* written = write_over(as_op(self->method.op), all, used);
+    if (!written) PyErr_Clear();  // the function says what is wrong
+    return written;
+  }
+  if (self->mode == kCast) {
+    auto* wanted = reinterpret_cast<PyArray_Descr*>(all[used - 1]);
+    if (wanted == PyArray_DESCR(first)) return Py_INCREF(all[0]), all[0];
+    // integers have no gradient to pass on, so that they are not recorded
+    if (!PyTypeNum_ISFLOAT(wanted->type_num) && as_tensor(all[0])->f[TensorObject::kTracked] == Py_True) return nullptr;
+  }
+  const bool positional = !PyTuple_GET_SIZE(self->attrs);  // of a formula
+  Ref result(call_op(self->method.op, all, static_cast<std::size_t>(positional ? used : inputs), positional ? nullptr : self->attrs));
   if (!result || self->returns == Py_None || !PyTuple_CheckExact(result.get())) return result.release();
   if (PyLong_CheckExact(self->returns)) {
     PyObject* one = PyTuple_GET_ITEM(result.get(), PyLong_AsLong(self->returns));
@@ -202,16 +263,17 @@ PyObject* call_direct(PyObject* object, PyObject* const* args, std::size_t flags
   return PyObject_Vectorcall(as_method(object)->otherwise, args, flags, keywords);
 }
 
-// Direct(op, otherwise, parameters, positional, attrs, fixed, returns, alike): parameters are tuples (name, kind) or
+// Direct(op, otherwise, parameters, positional, attrs, fixed, returns, alike, mode): parameters are tuples (name, kind) or
 // (name, kind, default) or (name, kind, default, its meaning).
 PyObject* new_direct(PyTypeObject* type, PyObject* args, PyObject*) {
   PyObject *op, *otherwise, *parameters, *attrs, *fixed, *returns;
   int positional, alike;
-  if (!PyArg_ParseTuple(args, "O!OO!iO!O!Op:Direct", &OpType, &op, &otherwise, &PyTuple_Type, &parameters, &positional,
-                        &PyTuple_Type, &attrs, &PyTuple_Type, &fixed, &returns, &alike))
+  const char* mode;
+  if (!PyArg_ParseTuple(args, "O!OO!iO!O!Ops:Direct", &OpType, &op, &otherwise, &PyTuple_Type, &parameters, &positional,
+                        &PyTuple_Type, &attrs, &PyTuple_Type, &fixed, &returns, &alike, &mode))
     return nullptr;
   const Py_ssize_t count = PyTuple_GET_SIZE(parameters);
-  if (count > kMostParameters || PyTuple_GET_SIZE(attrs) > kMost)
+  if (count > kMostParameters || PyTuple_GET_SIZE(fixed) > kMost)
     return PyErr_Format(PyExc_ValueError, "Direct: at most %d parameters", kMostParameters);
   PyObject* object = new_method(type, call_direct, otherwise, op, nullptr);
   if (!object) return nullptr;
@@ -222,6 +284,7 @@ PyObject* new_direct(PyTypeObject* type, PyObject* args, PyObject*) {
   self->count = static_cast<int>(count);
   self->positional = positional;
   self->alike = alike != 0;
+  self->mode = static_cast<Mode>(*mode);
   for (Py_ssize_t i = 0; i < count; ++i) {
     Parameter& p = self->parameters[i];
     const char* kind;
@@ -229,7 +292,9 @@ PyObject* new_direct(PyTypeObject* type, PyObject* args, PyObject*) {
       Py_DECREF(object);
       return nullptr;
     }
-    p.kind = static_cast<Kind>(*kind);
+    p.kind = static_cast<Kind>(kind[0]);
+    p.rank = kind[1];
+    p.how = kind[1] ? kind[2] : '\0';
     Py_INCREF(p.name);  // as long as the function lives, which is for ever
     PyUnicode_InternInPlace(&p.name);
     Py_XINCREF(p.missing);

@@ -249,7 +249,7 @@ PyMODINIT_FUNC PyInit__tape() {
   const std::pair<PyObject**, const char*> all[] = {
       {&names.add, "add"}, {&names.call, "call"}, {&names.check, "check"}, {&names.differentiate, "differentiate"},
       {&names.dims, "dims"}, {&names.finish, "finish"}, {&names.key, "key"}, {&names.land, "land"},
-      {&names.needs, "needs"}, {&names.private_views, "private_views"}, {&names.shape, "shape"},
+      {&names.needs, "needs"}, {&names.np, "np"}, {&names.private_views, "private_views"}, {&names.shape, "shape"},
       {&names.record, "record"}, {&names.record_one, "record_one"}, {&names.send, "send"}, {&names.visit, "visit"}};
   for (const auto& [place, text] : all)
     if (!(*place = PyUnicode_InternFromString(text))) return nullptr;

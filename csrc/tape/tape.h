@@ -117,7 +117,7 @@ extern thread_local Switches switches;
 // Names, interned.
 struct Names {
   PyObject *add, *call, *check, *differentiate, *dims, *finish, *key, *land, *needs, *private_views, *record, *record_one,
-      *send, *shape, *visit;
+      *np, *send, *shape, *visit;
 };
 extern Names names;
 

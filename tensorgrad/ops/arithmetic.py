@@ -9,6 +9,7 @@ from ..dtypes import BY_NAME, DType, key_of, result_name
 from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .direct import direct
 from .elementwise import Elementwise
 from .inplace import assign, deliver, write_into
 from .shape_core import cast
@@ -288,3 +289,15 @@ _other_names: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 for _alias, _taken in _other_names.items():
     install(_taken, _alias)
+for _plain, _scaling, _out_of, _into in ((pw.add, pw.add_scaled, add, add_), (pw.sub, pw.sub_scaled, sub, sub_)):
+    direct(_out_of, _scaling, "tensor operand - number -", alike=True)
+    direct(_into, _scaling, "tensor operand - number", alike=True, mode="into")
+    direct(_out_of, _plain, "tensor operand - - -", alike=True)
+    direct(_into, _plain, "tensor operand - -", alike=True, mode="into")
+direct(div, pw.div, "tensor operand - -", alike=True)
+direct(div_, pw.div, "tensor operand -", alike=True, mode="into")
+direct(lerp, pw.lerp, "tensor tensor operand -", alike=True)
+direct(lerp_, pw.lerp, "tensor tensor operand", alike=True, mode="into")
+for _record, _three_in, _over in ((pw.addcmul, addcmul, addcmul_), (pw.addcdiv, addcdiv, addcdiv_)):
+    direct(_three_in, _record, "tensor tensor tensor - number -", alike=True)
+    direct(_over, _record, "tensor tensor tensor - number", alike=True, mode="into")

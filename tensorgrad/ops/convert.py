@@ -12,6 +12,7 @@ from ..dtypes import BY_NAME, as_dtype, numpy_dtype
 from ..errors import ArgumentError, AutogradError, DeviceError, DTypeError
 from ..layout import dense_order, follows, preserve_format
 from ..tensor import Tensor, install, wrap
+from .direct import direct
 from .record import Op, Spec
 from .shape_core import cast, contiguous_copy, copied
 
@@ -137,6 +138,16 @@ def to(
     return out
 
 
+def _to_dtype(
+    self: Tensor, dtype: Any, *, device: Any = None, non_blocking: bool = False, copy: bool = False,
+    memory_format: Any = preserve_format,
+) -> Any:  # fmt: skip
+    """The usual form of ``to``."""
+
+
+direct(to, cast, "tensor dtype - - - -", mode="cast", like=_to_dtype)
+
+
 def _converted(x: Tensor, dtype: Any) -> Tensor:
     """``x`` cast to ``dtype``; integers and bools have no gradient to pass on, so they are not recorded."""
     return cast(x if dtype.kind in "fcV" else x.detach(), dtype=dtype)
@@ -149,6 +160,7 @@ def _caster(name: str) -> Any:
         wanted = numpy_dtype(name)
         return self if self._data.dtype == wanted else _converted(self, wanted)
 
+    direct(convert, cast, "tensor -", mode="cast", dtype=numpy_dtype(name))
     convert.__doc__ = f"The elements as {name}; the tensor itself if it is {name} already."
     return convert
 

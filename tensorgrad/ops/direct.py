@@ -2,7 +2,9 @@
 
 ``direct(sum, sum_op, "dims flag - -")`` says what each of the function's arguments is once the tensors are taken:
 
-- ``tensor``, ``operand`` (or a number): an input of the record; these come first.
+- ``tensor``, ``operand`` (or a number): an input of the record; these come first. ``tensor2``, ``tensor2+``, ``tensor2=``:
+  of two dims, of two or more, of two and as long as the first input.
+- ``dtype``: an attribute, a tensorgrad dtype.
 - ``dim``, ``dims``, ``flag``, ``count``, ``real``, ``number``, ``text``: an attribute, under the argument's name or as
   ``real:ord``. ``real:ord=2.0`` says what the default means. ``all:dim``: every dim, the argument left out.
 - ``-``: left out; ``-:correction=1``: left out, and the record hears of it what stands there.
@@ -12,52 +14,61 @@ Whatever else is given (another type, ``out=``, a wrong dim, an empty tensor) go
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ..core import native
+from ..dtypes import DType
 
 __all__ = ["direct", "first_asked"]
 
 _KINDS = {
     "tensor": "t", "operand": "o", "all": "a", "dims": "D", "dim": "d", "flag": "b", "count": "i", "real": "f",
-    "number": "n", "text": "s", "-": "-",
+    "number": "n", "text": "s", "dtype": "T", "-": "-",
 }  # fmt: skip
 _LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None}
 _made: dict[Any, list[tuple[Any, ...]]] = {}  # by function: the arguments of native.Direct behind its ``otherwise``
 
 
 def direct(
-    function: Callable[..., Any], record: Any, kinds: str, *, returns: Any = None, alike: bool = False, **fixed: Any
-) -> None:
+    function: Any, record: Any, kinds: str, *, returns: Any = None, alike: bool = False, mode: str = "plain",
+    like: Any = None, **fixed: Any,
+) -> None:  # fmt: skip
     """Say that the function is a call of ``record``; said twice, the later way is tried first.
 
     Args:
         kinds: what each argument is, as above; the first is a tensor unless ``kinds`` begins with one itself.
         returns: a type of named tuples, the position of the result to return, or None for what the record returns.
         alike: all inputs that are tensors must be of one floating dtype.
-        fixed: further attributes.
+        mode: ``"into"``: the function is the in-place form of a formula; ``"cast"``: a tensor of that dtype is returned as
+            it is.
+        like: a function with the signature to go by.
+        fixed: further attributes; of a formula, which has none, its last inputs, as are numbers.
     """
-    code = function.__code__
+    like = like or function
+    code = like.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    before = code.co_argcount - len(function.__defaults__ or ())
-    defaults = dict(zip(names[before:], function.__defaults__ or (), strict=False)) | (function.__kwdefaults__ or {})
+    before = code.co_argcount - len(like.__defaults__ or ())
+    defaults = dict(zip(names[before:], like.__defaults__ or (), strict=False)) | (like.__kwdefaults__ or {})
     words = kinds.split()
-    if not words or words[0] not in ("tensor", "operand"):
+    if len(words) < len(names):
         words.insert(0, "tensor")
     parameters, attrs = [], []
     for name, word in zip(names, words, strict=True):
         word, _, meaning = word.partition("=")
         kind, _, attr = word.partition(":")
-        parameter = [name, _KINDS[kind]]
-        if name in defaults:
-            parameter.append(defaults[name])
-            if meaning:
+        plain = kind.rstrip("0123456789+=")
+        parameter = [name, _KINDS[plain] + kind[len(plain) :]]
+        if name in defaults or plain == "dtype":
+            parameter.append(defaults.get(name))
+            if plain == "dtype":
+                parameter.append(DType)
+            elif meaning:
                 parameter.append(_LITERALS[meaning] if meaning in _LITERALS else type_of(meaning)(meaning))
         parameters.append(tuple(parameter))
-        if kind not in ("tensor", "operand") and (kind != "-" or meaning):
+        if plain not in ("tensor", "operand") and (kind != "-" or meaning):
             attrs.append(attr or name)
-    facts = (tuple(parameters), code.co_argcount, (*attrs, *fixed), tuple(fixed.values()), returns, alike)
+    named = () if hasattr(record, "formula") else (*attrs, *fixed)
+    facts = (tuple(parameters), code.co_argcount, named, tuple(fixed.values()), returns, alike, mode)
     _made.setdefault(function, []).append((record, facts))
 
 

@@ -9,11 +9,12 @@ from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .checks import conjugate, product, require_same_dtype, require_tensors, reshaped, shaped, swapped
+from .direct import direct, first_asked
 from .elementwise import broadcast_shape
 from .inplace import deliver, write_into
 from .record import Spec, op
 from .samples import Arg, Sample
-from .shape_core import reshape
+from .shape_core import one_dim, permute, reshape
 
 __all__ = [
     "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "ger", "inner", "kron", "matmul", "mm", "mv", "outer",
@@ -205,12 +206,42 @@ dot_op = op(
     define=lambda F, a, b: F.reshape(F.matmul(reshaped(F, a, (1, *a.shape)), reshaped(F, b, (*b.shape, 1))), shape=()),
     rule=_dot_rule,
     keeps=("a", "b"),
+    checked=True,
     samples=lambda: [
         Sample((Arg((5,)), Arg((5,))), name="vectors"),
         Sample((Arg((4,), layout="step"), Arg((4,))), name="strided"),
         Sample((Arg((0,)), Arg((0,))), name="empty"),
     ],
     doc="The sum of the products of two vectors' elements; nothing is conjugated.",
+)
+
+
+def _mv_infer(a: Any, x: Any) -> Spec:
+    _matmul_infer(a, Spec((*x.shape, 1), x.dtype))
+    return Spec(tuple(a.shape[:1]), a.dtype)
+
+
+def _mv_rule(F: Any, g: Any, a: Any, x: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    return (
+        F.mul(reshaped(F, g, (a.shape[0], 1)), conjugate(F, x)) if needs[0] else None,
+        F.mv(swapped(F, conjugate(F, a)), g) if needs[1] else None,
+    )
+
+
+mv_op = op(
+    "mv",
+    infer=_mv_infer,
+    define=lambda F, a, x: F.reshape(F.matmul(a, reshaped(F, x, (*x.shape, 1))), shape=tuple(a.shape[:1])),
+    rule=_mv_rule,
+    keeps=("a", "x"),
+    checked=True,
+    samples=lambda: [
+        Sample((Arg((3, 4)), Arg((4,))), name="matrix"),
+        Sample((Arg((3, 4), layout="T"), Arg((4,), layout="step")), name="strided"),
+        Sample((Arg((0, 4)), Arg((4,))), name="no rows"),
+        Sample((Arg((3, 0)), Arg((0,))), name="no terms"),
+    ],
+    doc="A matrix (n, k) times a vector (k,).",
 )
 
 
@@ -258,6 +289,8 @@ def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
         )
     if left == right == 1:
         return dot_op(a, b)
+    if left + right == 3:
+        return mv_op(a, b) if left == 2 else mv_op(permute(b, dims=(1, 0)), a)
     rows = shaped(a, (1, a.shape[0])) if left == 1 else a
     columns = shaped(b, (b.shape[0], 1)) if right == 1 else b
     y = matmul_op(rows, columns)
@@ -427,8 +460,6 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
             size of 1 broadcasts against its partner.
     Raises: ShapeError if paired sizes differ or the lists' lengths do; DimError for a dimension out of range.
     """
-    from .shape_core import one_dim, permute
-
     require_tensors("tensordot", a=a, b=b)
     left, right = tuple(a.shape), tuple(b.shape)
     if isinstance(dims, int):
@@ -462,13 +493,22 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     return result if out is None else deliver("tensordot", result, out)
 
 
+direct(matmul, mv_op, "tensor2 tensor1 -")
+direct(matmul, dot_op, "tensor1 tensor1 -")
+direct(matmul, matmul_op, "tensor2+ tensor2+ -")
+direct(mm, matmul_op, "tensor2 tensor2 -")
+direct(bmm, matmul_op, "tensor3 tensor3= -")
+direct(mv, mv_op, "tensor2 tensor1 -")
+direct(dot, dot_op, "tensor1 tensor1 -")
+direct(vdot, dot_op, "tensor1 tensor1 -", alike=True)
+direct(inner, dot_op, "tensor1 tensor1 -")
 ger = outer
 for _function in (
     addbmm, addmm, addmv, addr, baddbmm, bmm, dot, inner, kron, matmul, mm, mv, outer, vdot,
 ):  # fmt: skip
     install(_function)
 install(outer, "ger")
-install(matmul, "__matmul__")
+install(first_asked(matmul), "__matmul__")
 install(lambda self, other: matmul(other, self), "__rmatmul__")
 
 

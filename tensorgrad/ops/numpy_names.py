@@ -22,7 +22,7 @@ def accept(function: Any) -> Any:
     Calls inside the package go to the function itself: only users' calls pay for the look at their keywords.
     """
     code = getattr(function, "__code__", None)
-    if code is None or hasattr(function, "__wrapped__") or hasattr(function, "takes_numpy_names"):
+    if code is None or hasattr(function, "__wrapped__"):
         return function
     found = _wrapped.get(function)
     if found is None:
@@ -32,6 +32,8 @@ def accept(function: Any) -> Any:
 
 def _accepting(function: Any, code: Any) -> Any:
     own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if hasattr(function, "takes_numpy_names"):
+        return function
     if "dim" not in own and "other" not in own:
         return function
     renamed = {other: name for other, name in _NAMES.items() if name in own and other not in own}

@@ -12,6 +12,7 @@ from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .create import as_operand, check_storable
+from .direct import direct
 from .elementwise import Elementwise
 from .inplace import deliver, write_into
 from .signatures import require_tensor_arguments
@@ -160,3 +161,8 @@ for _given in _methods:
 install(clamp, "clip")
 install(clamp_, "clip_")
 install(lambda self, condition, other: where(condition, self, other), "where")
+direct(clamp, pw.clamp_both, "tensor operand operand -", alike=True)
+direct(clamp_, pw.clamp_both, "tensor operand operand", alike=True, mode="into")
+for _record, _out_of, _into in ((pw.clamp_min, clamp_min, clamp_min_), (pw.clamp_max, clamp_max, clamp_max_)):
+    direct(_out_of, _record, "tensor operand -", alike=True)
+    direct(_into, _record, "tensor operand", alike=True, mode="into")

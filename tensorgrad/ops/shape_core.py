@@ -250,6 +250,7 @@ cast = op(
     "cast",
     infer=_cast_infer,
     rule=_cast_rule,
+    checked=True,
     samples=lambda: [
         Sample((Arg((3, 4)),), {"dtype": numpy_dtype("float64")}, name="float64"),
         Sample((Arg((3, 4), 1.2, 9.8, layout="T"),), {"dtype": numpy_dtype("int64")}, False, "int64"),

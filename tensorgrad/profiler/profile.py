@@ -128,7 +128,7 @@ def _shape(x: Any) -> Any:
 def _flops(name: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> int:
     """Floating-point operations of a call, for the ops that PyTorch counts them for."""
     size = int(getattr(outputs[0], "size", 0)) if outputs else 0
-    if name in ("linear", "matmul"):
+    if name in ("linear", "matmul", "mv"):
         return 2 * size * int(inputs[0].shape[-1])
     if name == "conv":
         weight = inputs[1]

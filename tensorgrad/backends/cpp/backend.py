@@ -150,9 +150,6 @@ class CppBackend(NumpyBackend):
         out = self.c.sum(x, dim=axes, keepdim=False) if axes else x
         return out if out.shape == shape else out.reshape(shape)
 
-    def dot(self, a: Any, b: Any) -> Any:
-        return self.c.matmul(a[None], b[:, None]).reshape(())
-
     def flip(self, x: Any, *, dims: tuple[int, ...]) -> Any:
         return self.c.contiguous(x[(*[_BACKWARDS if d in dims else _WHOLE for d in range(x.ndim)], Ellipsis)])
 
