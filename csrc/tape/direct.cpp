@@ -239,7 +239,9 @@ PyObject* direct(DirectObject* self, PyObject* const* args, Py_ssize_t n, PyObje
     if (!PyTypeNum_ISFLOAT(wanted->type_num) && as_tensor(all[0])->f[TensorObject::kTracked] == Py_True) return nullptr;
   }
   const bool positional = !PyTuple_GET_SIZE(self->attrs);  // of a formula
-  Ref result(call_op(self->method.op, all, static_cast<std::size_t>(positional ? used : inputs), positional ? nullptr : self->attrs));
+  // not call_op: autocast gives records that it knows a call of their own
+  Ref result(PyObject_Vectorcall(self->method.op, all, static_cast<std::size_t>(positional ? used : inputs),
+                                 positional ? nullptr : self->attrs));
   if (!result || self->returns == Py_None || !PyTuple_CheckExact(result.get())) return result.release();
   if (PyLong_CheckExact(self->returns)) {
     PyObject* one = PyTuple_GET_ITEM(result.get(), PyLong_AsLong(self->returns));

@@ -2,8 +2,8 @@
 
 ``direct(sum, sum_op, "dims flag - -")`` says what each of the function's arguments is once the tensors are taken:
 
-- ``tensor``, ``operand`` (or a number): an input of the record; these come first. ``tensor2``, ``tensor2+``, ``tensor2=``:
-  of two dims, of two or more, of two and as long as the first input.
+- ``tensor``, ``operand`` (or a number): an input of the record; they come first. ``tensor2`` has two dims, ``tensor2+``
+  two or more, ``tensor2=`` two and is as long as the first input.
 - ``dtype``: an attribute, a tensorgrad dtype.
 - ``dim``, ``dims``, ``flag``, ``count``, ``real``, ``number``, ``text``: an attribute, under the argument's name or as
   ``real:ord``. ``real:ord=2.0`` says what the default means. ``all:dim``: every dim, the argument left out.
@@ -39,7 +39,7 @@ def direct(
         kinds: what each argument is, as above; the first is a tensor unless ``kinds`` begins with one itself.
         returns: a type of named tuples, the position of the result to return, or None for what the record returns.
         alike: all inputs that are tensors must be of one floating dtype.
-        mode: ``"into"``: the function is the in-place form of a formula; ``"cast"``: a tensor of that dtype is returned as
+        mode: ``"into"``: the function is a formula in place; ``"cast"``: a tensor of that dtype is returned as
             it is.
         like: a function with the signature to go by.
         fixed: further attributes; of a formula, which has none, its last inputs, as are numbers.
