@@ -235,11 +235,14 @@ void run_wave(std::vector<Part<T>>& parts) {
     while (parts[i].first_pack > task) --i;
     const Part<T>& p = parts[i];
     task -= p.first_pack;
+    // panels and rows in turn: a thread packs the part of the rows that it will multiply
     const Index panel_packs = p.packs_own() ? 0 : divide_up(p.s.panels(), kPanelsAPack);
-    if (task >= panel_packs) {
-      const Index i = (task - panel_packs) * kRowsAPack;
+    const Index before = task * panel_packs / p.packs;
+    if ((task + 1) * panel_packs / p.packs == before) {
+      const Index i = (task - before) * kRowsAPack;
       return pack_rows(p, i, std::min(p.g->m, i + kRowsAPack));
     }
+    task = before;
     p.s.pack(task * kPanelsAPack, std::min(p.s.panels(), (task + 1) * kPanelsAPack));
   };
   if (packed < (Index(1) << 15)) {
