@@ -70,12 +70,18 @@ struct Stripe {
     return packed + (k * copied() + (panel - first_copied()) * std::min(step(), depth - k)) * kColumns<T>;
   }
   void pack(Index first, Index last) const {
-    for (Index panel = std::max(first, first_copied()); panel < last; ++panel)
-      for (Index k = 0; k < depth; k += step()) {
-        const Index j = panel * kColumns<T>;
-        tile::pack_columns(Matrix<T>{b.data + k * b.row + j * b.col, b.row, b.col}, std::min(step(), depth - k),
-                           std::min<Index>(kColumns<T>, columns - j), copy(k, panel));
+    constexpr Index N = kColumns<T>;
+    for (Index k = 0; k < depth; k += step()) {
+      const Index terms = std::min(step(), depth - k);
+      for (Index panel = std::max(first, first_copied()); panel < last;) {
+        const Index j = panel * N, valid = std::min(N, columns - j);
+        const Matrix<T> from{b.data + k * b.row + j * b.col, b.row, b.col};
+        const Index whole = b.col == 1 ? std::min<Index>({4, last - panel, (columns - j) / N}) : 0;
+        if (whole > 0) tile::pack_panels(from, terms, whole, copy(k, panel));
+        else tile::pack_columns(from, terms, valid, copy(k, panel));
+        panel += std::max<Index>(1, whole);
       }
+    }
   }
 };
 
