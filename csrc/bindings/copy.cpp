@@ -1,4 +1,4 @@
-// cast, contiguous, cat, pad, tril, triu and filled arrays: fresh C-contiguous arrays from arrays of any layout.
+// cast, contiguous, cat, pad, flip, roll, rearrange, tril, triu and filled arrays: fresh C-contiguous arrays from arrays of any layout.
 #include "../kernels/copy.h"
 
 #include <pybind11/stl.h>
@@ -26,39 +26,10 @@ DType dtype_named(py::handle dtype) {
   throw py::type_error("cast: dtype " + name + " is not supported");
 }
 
-void c_strides(DType type, const Shape& shape, Index* strides) {
-  Index step = size_of(type);
-  for (size_t k = shape.size(); k-- > 0;) {
-    strides[k] = step;
-    step *= shape[k];
-  }
-}
-
-// Copies x into memory of these strides.
-void copy_into(const View& x, char* to, const Index* to_strides) {
-  Index shape[kMaxDims], from[kMaxDims];
-  for (int k = 0; k < x.ndim; ++k) {
-    shape[k] = x.shape[k];
-    from[k] = x.strides[k];
-  }
-  copy_strided(size_of(x.dtype), x.ndim, shape, x.data, from, to, to_strides);
-}
-
-py::object fresh(const View& x) {
-  const Shape shape = x.shape_vector();
-  py::object out = empty(x.dtype, shape);
-  Index strides[kMaxDims];
-  c_strides(x.dtype, shape, strides);
-  char* to = data_of<char>(out);
-  MaybeRelease unlock(x.size());
-  copy_into(x, to, strides);
-  return out;
-}
-
 py::object cast_(py::handle array, py::handle dtype) {
   const View x = view(array, "cast");
   const DType type = dtype_named(dtype);
-  return type == x.dtype ? fresh(x) : ready(x, type);
+  return type == x.dtype ? contiguous_copy(x) : ready(x, type);
 }
 
 // cat(*arrays, dim): one after another along the dimension. stack(*arrays, dim): all of one shape, along a new one.
@@ -90,7 +61,7 @@ py::object joined(const char* op, PyObject* const* arrays, size_t count, Index d
   }
   py::object out = empty(first.dtype, shape);
   Index strides[kMaxDims], within[kMaxDims];  // of the result, and of one array's place in it
-  c_strides(first.dtype, shape, strides);
+  c_strides(first.dtype, shape.data(), int(shape.size()), strides);
   std::copy_n(strides, first.ndim, within);
   if (along_new) std::copy(strides + axis + 1, strides + first.ndim + 1, within + axis);
   char* to = data_of<char>(out);
@@ -140,6 +111,10 @@ struct Filler {
   alignas(16) char bytes[16] = {};
 };
 
+py::handle descriptor(py::handle array) {
+  return py::handle(reinterpret_cast<PyObject*>(PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array.ptr()))));
+}
+
 py::object filled(DType type, const Index* shape, int ndim, const char* item) {
   py::object out = empty(type, shape, ndim);
   Index n = 1;
@@ -150,63 +125,145 @@ py::object filled(DType type, const Index* shape, int ndim, const char* item) {
   return out;
 }
 
-int read_shape(const char* op, py::handle given, Index* shape) {
-  const py::tuple sizes = py::reinterpret_steal<py::tuple>(PySequence_Tuple(given.ptr()));
-  if (!sizes) throw py::error_already_set();
-  if (sizes.size() > size_t(kMaxDims)) throw py::value_error(std::string(op) + ": arrays have at most 64 dimensions");
-  for (size_t k = 0; k < sizes.size(); ++k) {
-    shape[k] = PyLong_AsSsize_t(PyTuple_GET_ITEM(sizes.ptr(), Py_ssize_t(k)));
-    if (shape[k] == -1 && PyErr_Occurred()) throw py::error_already_set();
+// Each dimension grown: first the middle is copied, then, from the last dimension to the first, the slabs around it, which
+// come from the value or from what is there already.
+py::object pad_(const Arguments<4>& a) {
+  const View x = view(a[0], "pad");
+  Index before[kMaxDims], after[kMaxDims];
+  if (read_pads("pad", a[1], before, after) != x.ndim)
+    throw py::value_error("pad: give (before, after) for every axis of shape " + to_string(x.shape_vector()));
+  const std::string mode = py::cast<std::string>(a[2]);
+  const bool constant = mode == "constant", reflect = mode == "reflect", circular = mode == "circular";
+  if (!constant && !reflect && !circular && mode != "replicate") throw py::value_error("pad: there is no mode '" + mode + "'");
+  const Filler filler(x.dtype, descriptor(a[0]), a[3]);
+  const Index item = size_of(x.dtype);
+  Index shape[kMaxDims], inner[kMaxDims], from[kMaxDims], strides[kMaxDims];
+  for (int k = 0; k < x.ndim; ++k) {
+    inner[k] = x.shape[k];
+    from[k] = x.strides[k];
+    const Index most = constant ? INT64_MAX : reflect ? inner[k] - 1 : circular || !inner[k] ? inner[k] : INT64_MAX;
+    if (std::min(before[k], after[k]) < 0 || std::max(before[k], after[k]) > std::max<Index>(most, 0))
+      throw py::value_error("pad: axis " + std::to_string(k) + " of shape " + to_string(x.shape_vector()) +
+                            " can't be padded by " + std::to_string(before[k]) + " and " + std::to_string(after[k]));
+    if (__builtin_add_overflow(inner[k], before[k], &shape[k]) || __builtin_add_overflow(shape[k], after[k], &shape[k]))
+      throw std::bad_alloc();
   }
-  return int(sizes.size());
+  py::object out = empty(x.dtype, shape, x.ndim);
+  c_strides(x.dtype, shape, x.ndim, strides);
+  Index n = 1, start = 0;
+  for (int k = 0; k < x.ndim; ++k) {
+    n *= shape[k];
+    start += before[k] * strides[k];
+  }
+  char* middle = data_of<char>(out) + start;
+  MaybeRelease unlock(n);
+  if (!n) return out;
+  copy_strided(item, x.ndim, inner, x.data, from, middle, strides);
+  const Index none[kMaxDims] = {};
+  Index slab[kMaxDims], read[kMaxDims];
+  std::copy_n(inner, x.ndim, slab);
+  std::copy_n(strides, x.ndim, read);
+  for (int k = x.ndim - 1; k >= 0; --k) {
+    const Index step = strides[k], size = inner[k];
+    read[k] = reflect ? -step : circular ? step : 0;
+    const auto put = [&](Index count, Index at, Index source) {
+      if (!count) return;
+      slab[k] = count;
+      if (constant) copy_strided(item, x.ndim, slab, filler.bytes, none, middle + at * step, strides);
+      else copy_strided(item, x.ndim, slab, middle + source * step, read, middle + at * step, strides);
+    };
+    put(before[k], -before[k], reflect ? before[k] : circular ? size - before[k] : 0);
+    put(after[k], size, reflect ? size - 2 : circular ? 0 : size - 1);
+    slab[k] = shape[k];
+    read[k] = step;
+    middle -= before[k] * step;
+  }
+  return out;
 }
 
-py::object pad_(py::handle array, py::handle pads_, py::handle value) {
-  const View x = view(array, "pad");
-  const auto pads = py::cast<std::vector<std::pair<Index, Index>>>(pads_);
-  if (int(pads.size()) != x.ndim)
-    throw py::value_error("pad: " + std::to_string(pads.size()) + " pairs of pads for shape " +
-                          to_string(x.shape_vector()) + "; give (before, after) for every axis");
-  const Filler filler(x.dtype, x.array.attr("dtype"), value);
-  const Index item = size_of(x.dtype);
-  Shape shape = x.shape_vector();
-  Index inner[kMaxDims], from[kMaxDims], strides[kMaxDims], read = 0;
-  for (int k = 0; k < x.ndim; ++k) {
-    const auto [before, after] = pads[size_t(k)];
-    Index total;
-    if (__builtin_add_overflow(shape[size_t(k)], before, &total) || __builtin_add_overflow(total, after, &total))
-      throw std::bad_alloc();
-    const Index cut = (before < 0 ? -before : 0) + (after < 0 ? -after : 0);
-    if (total < 0 || cut > shape[size_t(k)])
-      throw py::value_error("pad: (" + std::to_string(before) + ", " + std::to_string(after) + ") takes more than the " +
-                            std::to_string(shape[size_t(k)]) + " elements of axis " + std::to_string(k));
-    inner[k] = shape[size_t(k)] - cut;
-    read += before < 0 ? -before * x.strides[k] : 0;
-    from[k] = x.strides[k];
-    shape[size_t(k)] = total;
+py::object flip_(py::handle array, py::handle dims_) {
+  View x = view(array, "flip");
+  Index dims[kMaxDims];
+  npy_intp strides[kMaxDims];
+  const int count = read_integers("flip", dims_, dims);
+  std::copy_n(x.strides, x.ndim, strides);
+  for (int i = 0; i < count; ++i) {
+    const int k = checked_axis("flip", dims[i], x);
+    if (x.shape[k]) x.data += (x.shape[k] - 1) * strides[k];
+    strides[k] = -strides[k];
   }
-  py::object out = empty(x.dtype, shape);
-  c_strides(x.dtype, shape, strides);
-  const Index none[kMaxDims] = {};
+  x.strides = strides;
+  return contiguous_copy(x);
+}
+
+// Each dimension that moves is cut in two, whose blocks change places.
+py::object roll_(py::handle array, py::handle shifts_, py::handle dims_) {
+  const View x = view(array, "roll");
+  Index shifts[kMaxDims], dims[kMaxDims], by[kMaxDims] = {}, strides[kMaxDims], from_strides[kMaxDims], shape[kMaxDims];
+  const int count = read_integers("roll", shifts_, shifts);
+  if (read_integers("roll", dims_, dims) != count) throw py::value_error("roll: shifts and dims differ in number");
+  for (int k = 0; k < x.ndim; ++k) {
+    shape[k] = x.shape[k];
+    from_strides[k] = x.strides[k];
+  }
+  for (int i = 0; i < count; ++i) {
+    const int k = checked_axis("roll", dims[i], x);
+    if (shape[k]) by[k] = (by[k] + (shifts[i] % shape[k] + shape[k])) % shape[k];
+  }
+  py::object out = empty(x.dtype, shape, x.ndim);
+  c_strides(x.dtype, shape, x.ndim, strides);
+  const Index n = x.size();
+  const auto move = [&](auto&& next, int k, const char* from, char* to) -> void {
+    while (k < x.ndim && !by[k]) ++k;
+    if (k == x.ndim) return copy_strided(size_of(x.dtype), x.ndim, shape, from, from_strides, to, strides);
+    const Index size = shape[k], shift = by[k];
+    shape[k] = size - shift;
+    next(next, k + 1, from, to + shift * strides[k]);
+    shape[k] = shift;
+    next(next, k + 1, from + (size - shift) * from_strides[k], to);
+    shape[k] = size;
+  };
   char* to = data_of<char>(out);
-  MaybeRelease unlock(view(out).size());
-  // the slabs around what is copied: those of axis k have the inner sizes along the axes before it
-  Index slab[kMaxDims];
-  for (int k = 0; k < x.ndim; ++k) slab[k] = shape[size_t(k)];
-  for (int k = 0; k < x.ndim; ++k) {
-    const Index before = std::max<Index>(0, pads[size_t(k)].first), after = std::max<Index>(0, pads[size_t(k)].second);
-    if (before) {
-      slab[k] = before;
-      copy_strided(item, x.ndim, slab, filler.bytes, none, to, strides);
+  MaybeRelease unlock(n);
+  if (n) move(move, 0, x.data, to);
+  return out;
+}
+
+// Reshaped to `split`, its dimensions taken in `order`, those of size 1 repeated to `spread`; then copied, in `shape`.
+py::object rearrange_(const Arguments<5>& a) {
+  const View x = view(a[0], "rearrange");
+  Index split[kMaxDims], order[kMaxDims], spread[kMaxDims], shape[kMaxDims], own[kMaxDims], from[kMaxDims], to[kMaxDims];
+  const int dims = read_integers("rearrange", a[1], split), ndim = read_integers("rearrange", a[4], shape);
+  if (read_integers("rearrange", a[2], order) != dims || read_integers("rearrange", a[3], spread) != dims)
+    throw py::value_error("rearrange: split, order and spread differ in length");
+  const auto total = [](const Index* sizes, int count) {
+    Index product = 1;
+    bool none = false;
+    for (int k = 0; k < count; ++k) {
+      if (sizes[k] < 0) throw py::value_error("rearrange: a size is negative");
+      none |= !sizes[k];
     }
-    if (after) {
-      slab[k] = after;
-      copy_strided(item, x.ndim, slab, filler.bytes, none, to + (before + inner[k]) * strides[k], strides);
-    }
-    slab[k] = inner[k];
-    to += before * strides[k];
+    for (int k = 0; k < count && !none; ++k)
+      if (__builtin_mul_overflow(product, sizes[k], &product)) throw std::bad_alloc();
+    return none ? 0 : product;
+  };
+  const Index n = total(spread, dims);
+  uint64_t seen = 0;
+  bool fits = total(split, dims) == x.size() && n == total(shape, ndim);
+  for (int k = 0; k < dims && fits; ++k) {
+    fits = order[k] >= 0 && order[k] < dims && !(seen >> order[k] & 1);
+    if (!fits) break;
+    seen |= uint64_t(1) << order[k];
+    fits = spread[k] == split[order[k]] || split[order[k]] == 1;
   }
-  copy_strided(item, x.ndim, inner, x.data + read, from, to, strides);
+  if (!fits) throw py::value_error("rearrange: the sizes do not fit an array of shape " + to_string(x.shape_vector()));
+  const py::object source = ready(x);
+  c_strides(x.dtype, split, dims, own);
+  for (int k = 0; k < dims; ++k) from[k] = split[order[k]] == 1 ? 0 : own[order[k]];
+  py::object out = empty(x.dtype, shape, ndim);
+  c_strides(x.dtype, spread, dims, to);
+  MaybeRelease unlock(n);
+  if (n) copy_strided(size_of(x.dtype), dims, spread, data_of<char>(source), from, data_of<char>(out), to);
   return out;
 }
 
@@ -229,33 +286,36 @@ py::object triangle(const char* op, bool upper, py::handle array, py::handle dia
 
 FAST_BINDING(full_as, 2, "x", "value") {
   const View x = view(a[0], "full_as");
-  const Filler filler(x.dtype, py::handle(reinterpret_cast<PyObject*>(PyArray_DESCR(reinterpret_cast<PyArrayObject*>(a[0].ptr())))), a[1]);
+  const Filler filler(x.dtype, descriptor(a[0]), a[1]);
   Index shape[kMaxDims];
   std::copy_n(x.shape, x.ndim, shape);
   return filled(x.dtype, shape, x.ndim, filler.bytes);
 }
 FAST_BINDING(full, 3, "shape", "value", "dtype") {
   Index shape[kMaxDims];
-  const int ndim = read_shape("full", a[0], shape);
+  const int ndim = read_integers("full", a[0], shape);
   const DType type = dtype_named(a[2]);
   const Filler filler(type, a[2], a[1]);
   return filled(type, shape, ndim, filler.bytes);
 }
 FAST_BINDING(zeros_as, 2, "x", "shape") {
   Index shape[kMaxDims];
-  const int ndim = read_shape("zeros_as", a[1], shape);
+  const int ndim = read_integers("zeros_as", a[1], shape);
   constexpr char none[16] = {};
   return filled(view(a[0], "zeros_as").dtype, shape, ndim, none);
 }
 FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
-FAST_BINDING(contiguous, 1, "x") { return fresh(view(a[0], "contiguous")); }
-FAST_BINDING(pad, 3, "x", "pads", "value") { return pad_(a[0], a[1], a[2]); }
+FAST_BINDING(contiguous, 1, "x") { return contiguous_copy(view(a[0], "contiguous")); }
+FAST_BINDING(pad, 4, "x", "pads", "mode", "value") { return pad_(a); }
+FAST_BINDING(flip, 2, "x", "dims") { return flip_(a[0], a[1]); }
+FAST_BINDING(roll, 3, "x", "shifts", "dims") { return roll_(a[0], a[1], a[2]); }
+FAST_BINDING(rearrange, 5, "x", "split", "order", "spread", "shape") { return rearrange_(a); }
 FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[1]); }
 FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
 
 TG_BINDINGS(copy) {
   for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_contiguous, &fast_cat,
-                            &fast_stack, &fast_pad, &fast_tril, &fast_triu})
+                            &fast_stack, &fast_pad, &fast_flip, &fast_roll, &fast_rearrange, &fast_tril, &fast_triu})
     add_fast(m, *each);
 }
 

@@ -17,24 +17,67 @@ inline int checked_axis(const char* op, Index dim, const View& x) {
                         (x.ndim ? "; valid: 0 to " + std::to_string(x.ndim - 1) : "; it has no axes"));
 }
 
+// A tuple of integers; at most as many as an array has dimensions.
+inline int read_integers(const char* op, py::handle given, Index* out) {
+  const py::tuple all = py::reinterpret_steal<py::tuple>(PySequence_Tuple(given.ptr()));
+  if (!all) throw py::error_already_set();
+  if (all.size() > size_t(kMaxDims)) throw py::value_error(std::string(op) + ": arrays have at most 64 dimensions");
+  for (size_t k = 0; k < all.size(); ++k) {
+    out[k] = PyLong_AsSsize_t(PyTuple_GET_ITEM(all.ptr(), Py_ssize_t(k)));
+    if (out[k] == -1 && PyErr_Occurred()) throw py::error_already_set();
+  }
+  return int(all.size());
+}
+
+// Pairs of (before, after).
+inline int read_pads(const char* op, py::handle given, Index* before, Index* after) {
+  if (!PyTuple_Check(given.ptr()) || PyTuple_GET_SIZE(given.ptr()) > kMaxDims)
+    throw py::type_error(std::string(op) + ": pads must be a tuple of pairs");
+  const int count = int(PyTuple_GET_SIZE(given.ptr()));
+  Index pair[kMaxDims];
+  for (int k = 0; k < count; ++k) {
+    if (read_integers(op, PyTuple_GET_ITEM(given.ptr(), k), pair) != 2)
+      throw py::type_error(std::string(op) + ": pads must be a tuple of pairs");
+    before[k] = pair[0];
+    after[k] = pair[1];
+  }
+  return count;
+}
+
+inline void c_strides(DType type, const Index* shape, int ndim, Index* strides) {
+  Index step = size_of(type);
+  for (int k = ndim - 1; k >= 0; --k) {
+    strides[k] = step;
+    step *= shape[k];
+  }
+}
+
+// Copies x into memory of these strides.
+inline void copy_into(const View& x, char* to, const Index* to_strides) {
+  Index shape[kMaxDims], from[kMaxDims];
+  for (int k = 0; k < x.ndim; ++k) {
+    shape[k] = x.shape[k];
+    from[k] = x.strides[k];
+  }
+  copy_strided(size_of(x.dtype), x.ndim, shape, x.data, from, to, to_strides);
+}
+
+inline py::object contiguous_copy(const View& x) {
+  Index shape[kMaxDims], strides[kMaxDims], n = 1;
+  for (int k = 0; k < x.ndim; ++k) n *= shape[k] = x.shape[k];
+  py::object out = empty(x.dtype, shape, x.ndim);
+  c_strides(x.dtype, shape, x.ndim, strides);
+  char* to = data_of<char>(out);
+  MaybeRelease unlock(n);
+  if (n) copy_into(x, to, strides);
+  return out;
+}
+
 // A contiguous, aligned array of this dtype: the argument itself, or a converted copy.
 inline py::object ready(const View& x, DType dtype) {
   const bool plain = x.contiguous() && x.aligned();
   if (plain && x.dtype == dtype) return py::reinterpret_borrow<py::object>(x.array);
-  py::object source = py::reinterpret_borrow<py::object>(x.array);
-  if (!plain) {
-    source = empty(x.dtype, x.shape_vector());
-    Index shape[kMaxDims], from[kMaxDims], to[kMaxDims], step = size_of(x.dtype);
-    for (int k = x.ndim - 1; k >= 0; --k) {
-      shape[k] = x.shape[k];
-      from[k] = x.strides[k];
-      to[k] = step;
-      step *= x.shape[k];
-    }
-    char* target = data_of<char>(source);
-    MaybeRelease unlock(x.size());
-    copy_strided(size_of(x.dtype), x.ndim, shape, x.data, from, target, to);
-  }
+  py::object source = plain ? py::reinterpret_borrow<py::object>(x.array) : contiguous_copy(x);
   if (x.dtype == dtype) return source;
   py::object made = empty(dtype, x.shape_vector());
   const char* from = data_of<char>(source);

@@ -81,6 +81,8 @@ PyObject* give(MethodObject* self, PyObject* const* args, const Source& source, 
   return view_result(as_op(self->op), args, &held, array.get(), attrs.get(), source.track);
 }
 
+}  // namespace
+
 Ref integers_of(const npy_intp* values, int count) {
   Ref made(PyTuple_New(count));
   for (int i = 0; made && i < count; ++i) {
@@ -90,8 +92,6 @@ Ref integers_of(const npy_intp* values, int count) {
   }
   return made;
 }
-
-}  // namespace
 
 bool one_integer(PyObject* given, npy_intp& out) {
   if (!PyLong_CheckExact(given)) return false;
@@ -525,6 +525,7 @@ PyObject* method_repr(PyObject* self) { return PyObject_Repr(as_method(self)->ot
 PyObject* method_reduce(PyObject* self, PyObject*) {
   auto* it = as_method(self);
   if (it->names) return Py_BuildValue("(O(O))", known.accept, it->otherwise);
+  if (Py_TYPE(self) == &FunctionType) return PyObject_GetAttrString(it->otherwise, "__qualname__");
   Ref name(PyObject_GetAttrString(it->otherwise, "__name__"));
   return name ? Py_BuildValue("(O(OO))", PyDict_GetItemString(PyEval_GetBuiltins(), "getattr"), known.tensor, name.get()) : nullptr;
 }

@@ -25,6 +25,7 @@ inline MethodObject* as_method(PyObject* p) { return reinterpret_cast<MethodObje
 PyObject* new_method(PyTypeObject* type, vectorcallfunc call, PyObject* otherwise, PyObject* op, PyObject* names);
 PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size = sizeof(MethodObject));
 
+Ref integers_of(const npy_intp* values, int count);
 bool one_integer(PyObject* given, npy_intp& out);
 bool one_dim(PyObject* given, int ndim, int& out);
 

@@ -183,6 +183,6 @@ PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);
 PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
-extern PyTypeObject OperatorType, RenamedType, ViewType, DirectType;
+extern PyTypeObject OperatorType, RenamedType, ViewType, DirectType, FunctionType;
 
 }  // namespace tape

@@ -15,6 +15,7 @@ from .numpy_names import accept, accept_in_methods
 # not families: the machinery, and records that users reach through other names
 _INTERNAL = frozenset(
     (
+        "calls",
         "direct",
         "elementwise",
         "inplace",

@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
+from .calls import calls
 from .checks import integer
 from .index import index_put_
 from .inplace import deliver, write_into
@@ -52,6 +53,7 @@ diagonal_backward = op(
         Sample((Arg((3,)),), {"shape": (3, 4), "offset": 0, "dim1": 0, "dim2": 1}, name="main"),
         Sample((Arg((3, 2)),), {"shape": (2, 3, 3), "offset": 1, "dim1": 0, "dim2": 2}, name="batched"),
     ],
+    checked=True,
     doc="Zeros of ``shape`` with ``g`` on the diagonals: the adjoint of ``diagonal``.",
 )
 
@@ -157,12 +159,14 @@ tril_op, triu_op = (
         infer=_triangle_infer(name),
         rule=lambda F, g, x, *, needs, diagonal, _name=name: (getattr(F, _name)(g, diagonal=diagonal),),
         samples=_triangle_samples,
+        checked=True,
         doc=f"The matrices with zeros {where} the diagonal.",
     )
     for name, where in (("tril", "above"), ("triu", "below"))
 )
 
 
+@calls(tril_op, "x int")
 def tril(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     """The lower triangles of the matrices in the last two dimensions, zeros above diagonal number ``diagonal``."""
     require_tensor("tril", input)
@@ -170,6 +174,7 @@ def tril(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     return result if out is None else deliver("tril", result, out)
 
 
+@calls(triu_op, "x int")
 def triu(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     """The upper triangles of the matrices in the last two dimensions, zeros below diagonal number ``diagonal``."""
     require_tensor("triu", input)

@@ -7,6 +7,7 @@ from typing import Any
 from ..backends.generic.conv import conv_outputs
 from ..errors import ShapeError
 from ..tensor import Tensor
+from .calls import calls
 from .checks import product, require_tensors, shaped
 from .conv import batched, per_axis, unbatched
 from .record import Spec, op
@@ -38,6 +39,7 @@ unfold_windows = op(
         Sample((Arg((1, 2, 5, 5), layout="T"),), _windows(kernel=(3, 2), dilation=(2, 3)), name="dilated"),
         Sample((Arg((0, 2, 3, 3)),), _windows(), name="no samples"),
     ],
+    checked=True,
     doc="(n, c, h, w) as columns: what each window reads, (n, c * taps, windows).",
 )
 
@@ -63,6 +65,7 @@ fold_windows = op(
         Sample((Arg((2, 12, 10)),), _windows(sizes=(5, 6), stride=(4, 1), padding=(1, 0)), name="image"),
         Sample((Arg((1, 4, 9), layout="T"),), _windows(sizes=(4, 4)), name="overlapping"),
     ],
+    checked=True,
     doc="Columns (n, c * taps, windows) added up at the places of (n, c, *sizes) they were read from.",
 )
 
@@ -76,6 +79,7 @@ def _how(name: str, kernel_size: Any, dilation: Any, padding: Any, stride: Any) 
     }
 
 
+@calls(unfold_windows, "x pair=kernel pair pair pair")
 def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
     """The elements under each sliding window as a column (im2col).
 
@@ -97,6 +101,7 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     return unbatched(unfold_windows(x, **how), added)
 
 
+@calls(fold_windows, "x pair=sizes pair=kernel pair pair pair")
 def fold(
     input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor:

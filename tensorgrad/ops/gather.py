@@ -9,6 +9,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .calls import calls
 from .getitem import copy_
 from .index import as_index, as_value, put_in_place, same_dtype
 from .inplace import deliver
@@ -58,6 +59,7 @@ gather_op = op(
         Sample((Arg((3, 4)), _i((0, 4))), {"dim": 0}, name="nothing"),
         Sample((Arg((2,), layout="step"), _i((5,), 0, 1, 1, 1, 0)), {"dim": 0}, name="repeated"),
     ],
+    checked=True,
     doc="``y[i, j, k] = x[i, index[i, j, k], k]`` for ``dim`` 1, and so for any.",
 )
 
@@ -66,6 +68,7 @@ def _lift(*tensors: Any) -> tuple[Any, ...]:
     return tuple([core.reshape(x, shape=(1,)) if x._data.ndim == 0 else x for x in tensors])
 
 
+@calls(gather_op, "x dim index")
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Tensor:
     """Elements along ``dim``, one for each element of ``index``: ``y[i, j] = input[i, index[i, j]]`` for ``dim=1``.
 
@@ -140,6 +143,7 @@ scatter_op = op(
     rule=_scatter_rule,
     keeps=("index",),
     samples=_scatter_samples,
+    checked=True,
     doc="``x`` with ``src`` written where ``gather`` by ``index`` would read.",
 )
 scatter_into = op("scatter_into", infer=_scatter_infer("scatter"), doc="``scatter`` over the memory of ``x``.")
@@ -154,6 +158,7 @@ scatter_add_op = op(
     ),
     keeps=("index",),
     samples=_add_samples,
+    checked=True,
     doc="``x`` with ``src`` added where ``gather`` by ``index`` would read, in the order of the elements.",
 )
 scatter_add_into = op(
@@ -243,6 +248,7 @@ scatter_reduce_op = op(
         ]
         + [_zeros_sample()]
     ),
+    checked=True,
     doc="``x`` combined with ``src`` where ``gather`` by ``index`` would read; ``reduce``: prod, amax or amin.",
 )
 scatter_reduce_into = op(
@@ -304,6 +310,7 @@ def _way(reduce: str | None) -> str | None:
     return _WAYS[reduce]
 
 
+@calls(scatter_op, "x dim index like")
 def scatter(
     input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None,
     out: Any = None,
@@ -330,6 +337,7 @@ def scatter_(
     return _scatter("scatter_", self, dim, index, value if src is None else src, _way(reduce), True)
 
 
+@calls(scatter_add_op, "x dim index like")
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor, *, out: Any = None) -> Tensor:
     """A copy of ``input`` with ``src`` added at ``index`` along ``dim``; repeats add up, in their order.
 
@@ -347,6 +355,7 @@ def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 _NEUTRAL = {"sum": 0, "mean": 0, "prod": 1}
 
 
+@calls(scatter_reduce_op, "x dim index like word:prod|amax|amin")
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True, out: Any = None
 ) -> Tensor:

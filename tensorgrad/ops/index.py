@@ -11,6 +11,7 @@ from ..errors import ArgumentError, DimError, DTypeError, IndexOutOfRange, Shape
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from . import shape_core as core
+from .calls import calls
 from .create import as_operand, as_stored, check_storable
 from .elementwise import broadcast_shape
 from .inplace import at_level_of, check_partial_overlap, check_writable, deliver, write_into
@@ -160,6 +161,7 @@ index_op = op(
     rule=_index_rule,
     keeps=("indices",),
     samples=_index_samples,
+    checked=True,
     doc="Integer-array indexing: ``indices[k]`` along dimension ``spec[k]``; negative indices count from the end.",
 )
 
@@ -271,10 +273,12 @@ index_select_op = op(
         Sample((Arg((2, 4, 3), layout="T"), _i((2,), 3, 3)), {"dim": 1}, name="middle"),
         Sample((Arg((4,)), _i((0,))), {"dim": 0}, name="nothing"),
     ],
+    checked=True,
     doc="The slices at ``index`` along ``dim``.",
 )
 
 
+@calls(index_select_op, "x dim index")
 def index_select(input: Tensor, dim: int, index: Tensor, *, out: Any = None) -> Tensor:
     """The slices of ``input`` at ``index`` (one dimension) along ``dim``, in that order, copied.
 
@@ -319,6 +323,7 @@ index_add_op = op(
         Sample((Arg((2, 3), layout="T"), _i((2,), 2, 2), Arg((2, 2))), {"dim": 1}, name="columns"),
         Sample((Arg((3,)), _i((0,)), Arg((0,))), {"dim": 0}, name="nothing"),
     ],
+    checked=True,
     doc="``x`` with the slices of ``src`` added at ``index`` along ``dim``, in the order of the index.",
 )
 index_add_into = op("index_add_into", infer=_add_infer, doc="``index_add`` over the memory of ``x``; not recorded.")
@@ -345,6 +350,7 @@ def _add_arguments(input: Tensor, dim: int, index: Any, source: Any, alpha: Any)
     return at, where, source if alpha == 1 else pw.mul(source, alpha)
 
 
+@calls(index_add_op, "x dim index x")
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1, out: Any = None) -> Tensor:
     """A copy of ``input`` with ``alpha * source``'s slices added at ``index`` along ``dim``; repeats add up, in order.
 
@@ -479,6 +485,7 @@ def _fill_arguments(input: Tensor, dim: int, index: Any, value: Any) -> tuple[An
 # --- positions in the flattened tensor, and under masks
 
 
+@calls(index_op, "flat index", spec=(0,))
 def take(input: Tensor, index: Tensor, *, out: Any = None) -> Tensor:
     """The elements at ``index`` of the flattened tensor, in its shape; negative positions count from the end."""
     require_tensor("take", input)

@@ -10,6 +10,7 @@ from ..dtypes import key_of, numpy_dtype, result_name
 from ..errors import ArgumentError, DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
+from .calls import calls
 from .checks import integer
 from .inplace import check_partial_overlap, deliver
 from .record import Spec, op
@@ -109,6 +110,7 @@ stack_op = op(
 )
 
 
+@calls(cat_op, "list dim")
 def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
     """The tensors one after another along ``dim``, promoted to one dtype.
 
@@ -159,6 +161,7 @@ def _promoted(used: list[Tensor], given: list[Tensor]) -> list[Tensor]:
     return [x if x._data.dtype == dtype else core.cast(x, dtype=dtype) for x in used]
 
 
+@calls(stack_op, "list newdim")
 def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
     """The tensors, all of one shape, along a new dimension ``dim``.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from .checks import require_tensors
+from .rearrange import rearrange
 
 __all__ = ["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]
 
@@ -17,7 +16,12 @@ def _lead(name: str, x: Tensor, factor: int, label: str) -> tuple[int, ...]:
         raise ShapeError(f"{name}: expected at least 3 dimensions (..., c, h, w), got shape {tuple(x.shape)}.")
     if factor <= 0:
         raise ArgumentError(f"{name}: {label} must be positive, got {factor}.")
-    return tuple(x.shape[:-3])
+    return tuple(x._data.shape[:-3])
+
+
+def _rearranged(x: Tensor, split: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    result: Tensor = rearrange(x, split=split, order=order, spread=tuple([split[d] for d in order]), shape=shape)
+    return result
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
@@ -28,13 +32,12 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """
     r = int(upscale_factor)
     lead = _lead("pixel_shuffle", input, r, "upscale_factor")
-    c, h, w = input.shape[-3:]
+    c, h, w = input._data.shape[-3:]
     if c % (r * r):
         raise ShapeError(f"pixel_shuffle: {c} channels are not a multiple of upscale_factor ** 2 = {r * r}.")
     n = len(lead)
-    x: Any = input.reshape(*lead, c // (r * r), r, r, h, w)
-    x = x.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2)
-    return x.reshape(*lead, c // (r * r), h * r, w * r)
+    order = (*range(n), n, n + 3, n + 1, n + 4, n + 2)
+    return _rearranged(input, (*lead, c // (r * r), r, r, h, w), order, (*lead, c // (r * r), h * r, w * r))
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
@@ -44,13 +47,12 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """
     r = int(downscale_factor)
     lead = _lead("pixel_unshuffle", input, r, "downscale_factor")
-    c, h, w = input.shape[-3:]
+    c, h, w = input._data.shape[-3:]
     if h % r or w % r:
         raise ShapeError(f"pixel_unshuffle: sizes {(h, w)} are not multiples of downscale_factor {r}.")
     n = len(lead)
-    x: Any = input.reshape(*lead, c, h // r, r, w // r, r)
-    x = x.permute(*range(n), n, n + 2, n + 4, n + 1, n + 3)
-    return x.reshape(*lead, c * r * r, h // r, w // r)
+    order = (*range(n), n, n + 2, n + 4, n + 1, n + 3)
+    return _rearranged(input, (*lead, c, h // r, r, w // r, r), order, (*lead, c * r * r, h // r, w // r))
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
@@ -64,8 +66,8 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
         raise ShapeError(f"channel_shuffle: expected at least 3 dimensions (n, c, ...), got {tuple(input.shape)}.")
     if groups <= 0:
         raise ArgumentError(f"channel_shuffle: groups must be positive, got {groups}.")
-    n, c, *rest = input.shape
+    n, c, *rest = input._data.shape
     if c % groups:
         raise ShapeError(f"channel_shuffle: {c} channels are not a multiple of {groups} groups.")
-    x: Any = input.reshape(n, groups, c // groups, *rest)
-    return x.transpose(1, 2).reshape(n, c, *rest)
+    order = (0, 2, 1, *range(3, 3 + len(rest)))
+    return _rearranged(input, (n, groups, c // groups, *rest), order, (n, c, *rest))

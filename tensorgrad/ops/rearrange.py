@@ -1,4 +1,4 @@
-"""Copies with the elements elsewhere: flip, roll, repeat, pad, meshgrid."""
+"""Copies with the elements elsewhere: flip, roll, rearrange, repeat, pad, meshgrid."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
+from .calls import calls
 from .checks import integer
 from .record import Spec, op
 from .reduce import require_tensor
@@ -35,10 +36,12 @@ flip_op = op(
         Sample((Arg(()),), {"dims": ()}, name="scalar"),
         Sample((Arg((0, 2)),), {"dims": (1,)}, name="empty"),
     ],
+    checked=True,
     doc="The elements in reverse order along ``dims``.",
 )
 
 
+@calls(flip_op, "x *dims")
 def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy with the order reversed along ``dims``. Raises DimError for dims out of range or given twice."""
     asked = integers("flip", args if dims is None else (dims,))
@@ -90,10 +93,12 @@ roll_op = op(
         Sample((Arg((3, 4), layout="T"),), {"shifts": (-2, 5), "dims": (0, 1)}, name="two"),
         Sample((Arg((0, 3)),), {"shifts": (2,), "dims": (0,)}, name="empty"),
     ],
+    checked=True,
     doc="The elements moved by ``shifts`` along ``dims``; what leaves at one end enters at the other.",
 )
 
 
+@calls(roll_op, "x ints along")
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """A copy with the elements moved by ``shifts`` along ``dims``, round the ends; without dims, when flattened.
 
@@ -112,6 +117,68 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     return roll_op(input, shifts=by, dims=along)
 
 
+# --- reshaped, permuted, repeated, and copied so
+
+
+def _rearrange_infer(x: Any, *, split: Any, order: Any, spread: Any, shape: tuple[int, ...]) -> Spec:
+    fits = (
+        sorted(order) == list(range(len(split)))
+        and len(spread) == len(order)
+        and min((*split, *spread), default=0) >= 0
+    )
+    if (
+        not fits
+        or core.size_of(split) != core.size_of(x.shape)
+        or core.size_of(spread) != core.size_of(shape)
+        or any(split[d] not in (1, size) for d, size in zip(order, spread, strict=True))
+    ):
+        raise ShapeError(
+            f"rearrange: shape {tuple(x.shape)} can't be split into {split}, in order {order}, spread to {spread} "
+            f"and put as {shape}."
+        )
+    return Spec(shape, x.dtype)
+
+
+def _rearrange_rule(
+    F: Any, g: Any, x: Any, *, needs: Any, split: Any, order: Any, spread: Any, shape: Any
+) -> tuple[Any, ...]:
+    ordered = tuple([split[d] for d in order])
+    if ordered != spread:
+        g = F.sum_to(F.reshape(g, shape=spread), shape=ordered)
+    back = [0] * len(order)
+    for position, d in enumerate(order):
+        back[d] = position
+    if tuple(back) == tuple(range(len(back))):
+        return (F.reshape(g, shape=tuple(x.shape)),)
+    return (F.rearrange(g, split=ordered, order=tuple(back), spread=tuple(split), shape=tuple(x.shape)),)
+
+
+def _rearrangements() -> list[Sample]:
+    def one(name: str, x: Arg, split: Any, order: Any, spread: Any, shape: Any) -> Sample:
+        return Sample((x,), {"split": split, "order": order, "spread": spread, "shape": shape}, name=name)
+
+    return [
+        one("pixels", Arg((4, 2, 3)), (2, 2, 2, 3), (2, 0, 3, 1), (2, 2, 3, 2), (4, 6)),
+        one("repeated", Arg((2, 3), layout="T"), (1, 2, 1, 3), (0, 1, 2, 3), (2, 2, 2, 3), (4, 6)),
+        one("both", Arg((2, 3)), (2, 1, 3), (2, 1, 0), (3, 2, 2), (3, 4)),
+        one("scalar", Arg(()), (1,), (0,), (3,), (3,)),
+        one("empty", Arg((0, 3)), (0, 3), (1, 0), (3, 0), (3, 0)),
+        one("none", Arg((2, 1)), (2, 1), (0, 1), (2, 0), (2, 0)),
+    ]
+
+
+rearrange = op(
+    "rearrange",
+    infer=_rearrange_infer,
+    define=lambda F, x, *, split, order, spread, shape: F.reshape(
+        F.contiguous_copy(F.expand(F.permute(F.reshape(x, shape=split), dims=order), shape=spread)), shape=shape
+    ),
+    rule=_rearrange_rule,
+    samples=_rearrangements,
+    checked=True,
+    doc="The elements reshaped to ``split``, its dimensions in ``order``, those of size 1 repeated to ``spread``.",
+)
+
 # --- repeating
 
 
@@ -129,9 +196,8 @@ def repeat(self: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     have = (1,) * (len(times) - len(have)) + have
     apart = tuple([part for size in have for part in (1, size)])
     spread = tuple([part for pair in zip(times, have, strict=True) for part in pair])
-    wide = core.expand(to_shape(self, apart), shape=spread)
     result = tuple([n * size for n, size in zip(times, have, strict=True)])
-    return core.reshape(core.contiguous_copy(wide), shape=result)
+    return rearrange(self, split=apart, order=tuple(range(len(apart))), spread=spread, shape=result)
 
 
 def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
@@ -159,9 +225,11 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
         if times < 0:
             raise ShapeError(f"repeat_interleave: repeats must not be negative, got {times}.")
         shape = tuple(x._data.shape)
-        apart = core.reshape(x, shape=(*shape[: at + 1], 1, *shape[at + 1 :]))
-        spread = core.expand(apart, shape=(*shape[: at + 1], times, *shape[at + 1 :]))
-        return core.reshape(core.contiguous_copy(spread), shape=(*shape[:at], size * times, *shape[at + 1 :]))
+        before, after = shape[: at + 1], shape[at + 1 :]
+        return rearrange(
+            x, split=(*before, 1, *after), order=tuple(range(len(shape) + 1)), spread=(*before, times, *after),
+            shape=(*shape[:at], size * times, *after),
+        )  # fmt: skip
     from .index import as_index, index_select
     from .search import searchsorted
 
@@ -250,6 +318,7 @@ pad_backward = op(
         Sample((Arg((5, 7)),), {"shape": (3, 4), "pads": ((0, 2), (2, 1)), "mode": mode}, name=mode)
         for mode in _MODES[1:]
     ],
+    checked=True,
     doc="The gradient of a padded tensor, what was padded on added where its value came from. Not for constants.",
 )
 
@@ -272,10 +341,12 @@ pad_op = op(
     infer=_pad_infer,
     rule=_pad_rule,
     samples=_pad_samples,
+    checked=True,
     doc="Each dimension grown by ``pads``: with a value, reflected, with its edge, or round the ends.",
 )
 
 
+@calls(pad_op, "x pads=pads word:constant|reflect|replicate|circular fill")
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Grow the last dimensions: ``pad`` is (before, after) of the last one, then of the one before it, and so on.
 

@@ -63,9 +63,6 @@ _REAL_ONLY = frozenset(("cumprod", "cumsum"))
 _NUMPY_ONLY = frozenset(("igamma", "igammac", "zeta"))
 
 
-_WHOLE, _BACKWARDS = slice(None), slice(None, None, -1)
-
-
 class CppBackend(NumpyBackend):
     name = "cpp"
 
@@ -149,48 +146,6 @@ class CppBackend(NumpyBackend):
         axes = _broadcast_axes(x.shape, shape)
         out = self.c.sum(x, dim=axes, keepdim=False) if axes else x
         return out if out.shape == shape else out.reshape(shape)
-
-    def flip(self, x: Any, *, dims: tuple[int, ...]) -> Any:
-        return self.c.contiguous(x[(*[_BACKWARDS if d in dims else _WHOLE for d in range(x.ndim)], Ellipsis)])
-
-    def roll(self, x: Any, *, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Any:
-        rolled = x
-        for shift, dim in zip(shifts, dims, strict=True):
-            size = rolled.shape[dim]
-            if not size or not (by := shift % size):
-                continue
-            lead = (_WHOLE,) * dim
-            rolled = self.c.cat(rolled[(*lead, slice(size - by, None))], rolled[(*lead, slice(size - by))], dim=dim)
-        return self.c.contiguous(x) if rolled is x else rolled
-
-    def pad(self, x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Any:
-        if mode == "constant":
-            return self.c.pad(x, pads, value)
-        out = self.c.pad(x, pads, 0)
-        for dim, ((before, after), size) in enumerate(zip(pads, x.shape, strict=True)):
-            lead, end = (_WHOLE,) * dim, before + size
-            first, last = _pad_sources(mode, size, before, after, before)
-            if before:
-                out[(*lead, slice(0, before))] = out[(*lead, first)]
-            if after:
-                out[(*lead, slice(end, end + after))] = out[(*lead, last)]
-        return out
-
-    def pad_backward(self, g: Any, *, shape: tuple[int, ...], pads: Any, mode: str) -> Any:
-        for dim, ((before, after), size) in enumerate(zip(pads, shape, strict=True)):
-            if not (before or after):
-                continue
-            lead, end = (_WHOLE,) * dim, before + size
-            total = self.c.contiguous(g[(*lead, slice(before, end))])
-            first, last = _pad_sources(mode, size, before, after, 0)
-            for source, count, piece in ((first, before, slice(0, before)), (last, after, slice(end, end + after))):
-                if count:
-                    part, target = g[(*lead, piece)], total[(*lead, source)]
-                    if mode == "replicate":
-                        part = self.raw.sum(part, dim=(dim,), keepdim=True)
-                    self.raw.add(target, part, out=target)
-            g = total
-        return g
 
     def resize(self, x: Any, *, sizes: Any, mode: str, scales: Any, align_corners: bool, antialias: bool) -> Any:
         if x.dtype.kind in "iu":
@@ -326,15 +281,3 @@ def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:
         return tuple(x.reshape(-1 if x.size else 0, *x.shape[-3:]) for x in (q, k, v))
     ones = (1,) * (4 - q.ndim)
     return tuple(x.reshape(*ones, *x.shape) for x in (q, k, v))
-
-
-def _pad_sources(mode: str, size: int, before: int, after: int, start: int) -> tuple[slice, slice]:
-    """Where along a dimension of this size, which begins at ``start``, the values padded on before and after it come
-    from; of ``replicate`` one for all."""
-    end = start + size
-    if mode == "reflect":
-        stop = end - 2 - after
-        return slice(start + before, start, -1), slice(end - 2, stop if stop >= 0 else None, -1)
-    if mode == "circular":
-        return slice(end - before, end), slice(start, start + after)
-    return slice(start, start + 1), slice(end - 1, end)
