@@ -19,7 +19,7 @@ def calls(record: Op, kinds: str, **fixed: Any) -> Callable[[_F], _F]:
 
     ``kinds`` names for each parameter in order what it takes (the list is in ``csrc/tape/function.cpp``), and the
     attribute it becomes where that has another name: ``"x dim index"``, ``"x *dims"``, ``"x int=diagonal"``. Calls with
-    other parameters, arguments of other kinds, and all that the record refuses go to the function, which is the meaning.
+    other parameters, arguments of other kinds, and all that the record refuses go to the function: it is the meaning.
     """
 
     def before(function: _F) -> _F:
