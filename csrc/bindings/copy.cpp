@@ -135,6 +135,7 @@ py::object pad_(const Arguments<4>& a) {
   const std::string mode = py::cast<std::string>(a[2]);
   const bool constant = mode == "constant", reflect = mode == "reflect", circular = mode == "circular";
   if (!constant && !reflect && !circular && mode != "replicate") throw py::value_error("pad: there is no mode '" + mode + "'");
+  if (!constant && flag(a[3])) throw py::value_error("pad: mode '" + mode + "' takes no value");
   const Filler filler(x.dtype, descriptor(a[0]), a[3]);
   const Index item = size_of(x.dtype);
   Index shape[kMaxDims], inner[kMaxDims], from[kMaxDims], strides[kMaxDims];

@@ -53,7 +53,7 @@ Edge edge_named(py::handle name) {
 
 FAST_BINDING(unfold_windows, 5, "x", "kernel", "stride", "padding", "dilation") {
   const View x = view(a[0], "unfold");
-  if (x.ndim != 4) throw py::value_error("unfold: expected (n, c, h, w), got " + to_string(x.shape_vector()));
+  if (x.ndim != 4 || x.shape[1] < 1) throw py::value_error("unfold: expected (n, c, h, w), got " + to_string(x.shape_vector()));
   Patches w = read_patches("unfold", x.shape[2], x.shape[3], a[1], a[2], a[3], a[4]);
   w.planes = product_of(x.shape[0], x.shape[1]);
   py::object out = empty(x.dtype, Shape{x.shape[0], product_of(x.shape[1], product_of(w.kernel[0], w.kernel[1])),
@@ -72,7 +72,7 @@ FAST_BINDING(fold_windows, 6, "x", "sizes", "kernel", "stride", "padding", "dila
   read_pair("fold", "sizes", a[1], 1, sizes);
   Patches w = read_patches("fold", sizes[0], sizes[1], a[2], a[3], a[4], a[5]);
   const Index taps = product_of(w.kernel[0], w.kernel[1]);
-  if (x.ndim != 3 || x.shape[1] % taps || x.shape[2] != product_of(w.rows, w.columns))
+  if (x.ndim != 3 || x.shape[1] < 1 || x.shape[1] % taps || x.shape[2] != product_of(w.rows, w.columns))
     throw py::value_error("fold: columns of shape " + to_string(x.shape_vector()) + " do not fit");
   w.planes = product_of(x.shape[0], x.shape[1] / taps);
   const DType compute = add_compute(x.dtype);

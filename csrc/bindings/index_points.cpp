@@ -321,18 +321,22 @@ PyObject* call_index(PyObject*, PyObject* const* args, Py_ssize_t count, PyObjec
   });
 }
 
-PyObject* call_index_put_into(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+template <bool into>
+PyObject* call_index_put(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   return guarded([&] {
     const Called c("index_put", args, count, keywords);
-    if (c.count < 3) throw py::type_error("index_put_into() needs an array, a value and at least one index");
-    return index_put_into_(c.given[0], c.given[1], c.given + 2, c.count - 2, c.spec, flag(c.accumulate)).release().ptr();
+    if (c.count < 3) throw py::type_error("index_put() needs an array, a value and at least one index");
+    const py::object target = into ? py::reinterpret_borrow<py::object>(c.given[0]) : contiguous_copy(view(c.given[0], "index_put"));
+    return index_put_into_(target, c.given[1], c.given + 2, c.count - 2, c.spec, flag(c.accumulate)).release().ptr();
   });
 }
 
 PyMethodDef fast_index = {"index", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_index)),
                           METH_FASTCALL | METH_KEYWORDS, nullptr};
+PyMethodDef fast_index_put = {"index_put", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_index_put<false>)),
+                              METH_FASTCALL | METH_KEYWORDS, nullptr};
 PyMethodDef fast_index_put_into = {"index_put_into",
-                                   reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_index_put_into)),
+                                   reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_index_put<true>)),
                                    METH_FASTCALL | METH_KEYWORDS, nullptr};
 
 }  // namespace
@@ -340,7 +344,7 @@ PyMethodDef fast_index_put_into = {"index_put_into",
 FAST_BINDING(nonzero, 1, "x") { return nonzero_(a[0]); }
 
 TG_BINDINGS(index_points) {
-  for (PyMethodDef* each : {&fast_index, &fast_index_put_into, &fast_nonzero}) add_fast(m, *each);
+  for (PyMethodDef* each : {&fast_index, &fast_index_put, &fast_index_put_into, &fast_nonzero}) add_fast(m, *each);
 }
 
 }  // namespace tg

@@ -101,6 +101,12 @@ bool one_integer(PyObject* given, npy_intp& out) {
   return false;
 }
 
+bool expected_error() {
+  for (PyObject* kind : {PyExc_ValueError, PyExc_TypeError, PyExc_AttributeError, PyExc_IndexError, PyExc_OverflowError})
+    if (PyErr_ExceptionMatches(kind)) return true;
+  return false;
+}
+
 bool one_dim(PyObject* given, int ndim, int& out) {
   npy_intp dim;
   if (!one_integer(given, dim) || dim < -ndim || dim >= ndim) return false;
@@ -147,6 +153,50 @@ PyObject* view(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
     shape[hole] = size / known_size;
   }
   return give_shape(self, args, source, shape, ndim);
+}
+
+PyObject* ravel(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  if (n != 1 || !open(self, args, n, source)) return nullptr;
+  const npy_intp size = PyArray_SIZE(source.array);
+  return give_shape(self, args, source, &size, 1);
+}
+
+// view_as, reshape_as, expand_as: the second argument is a tensor whose shape is meant.
+PyArrayObject* pattern(PyObject* const* args, Py_ssize_t n) {
+  PyObject* array = n == 2 && is_tensor(args[1]) ? as_tensor(args[1])->f[TensorObject::kData] : nullptr;
+  return array && PyArray_CheckExact(array) ? as_array(array) : nullptr;
+}
+
+PyObject* view_as(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  PyArrayObject* other = pattern(args, n);
+  if (!other || !open(self, args, n, source)) return nullptr;
+  return give_shape(self, args, source, PyArray_DIMS(other), PyArray_NDIM(other));
+}
+
+PyObject* unflatten(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  npy_intp sizes[kMostDims], shape[kMostDims], product = 1;
+  int dim, count, hole = -1;
+  if (n != 3 || !open(self, args, n, source) || !read_integers(args[2], sizes, count)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  if (!one_dim(args[1], ndim, dim) || ndim - 1 + count > kMostDims) return nullptr;
+  for (int i = 0; i < count; ++i) {
+    if (sizes[i] == -1 && hole < 0) hole = i;
+    else if (sizes[i] < 0 || __builtin_mul_overflow(product, sizes[i], &product)) return nullptr;
+  }
+  const npy_intp size = PyArray_DIM(source.array, dim);
+  if (hole >= 0) {
+    if (!product || size % product) return nullptr;
+    sizes[hole] = size / product;
+  } else if (product != size) {
+    return nullptr;
+  }
+  std::copy_n(PyArray_DIMS(source.array), dim, shape);
+  std::copy_n(sizes, count, shape + dim);
+  std::copy(PyArray_DIMS(source.array) + dim + 1, PyArray_DIMS(source.array) + ndim, shape + dim + count);
+  return give_shape(self, args, source, shape, ndim - 1 + count);
 }
 
 PyObject* flatten(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
@@ -242,6 +292,34 @@ PyObject* matrix_transpose(MethodObject* self, PyObject* const* args, Py_ssize_t
   return ndim >= 2 ? swap(self, args, source, ndim - 2, ndim - 1) : nullptr;
 }
 
+// movedim: integers, or as many of both.
+PyObject* movedim(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  npy_intp from[kMostDims], to[kMostDims], order[kMostDims];
+  int count = 1, other = 1;
+  if (n != 3 || !open(self, args, n, source)) return nullptr;
+  if (!one_integer(args[1], *from) && !read_integers(args[1], from, count)) return nullptr;
+  if (!one_integer(args[2], *to) && !read_integers(args[2], to, other)) return nullptr;
+  const int ndim = PyArray_NDIM(source.array);
+  if (count != other) return nullptr;
+  unsigned long long moved = 0;
+  std::fill_n(order, ndim, -1);
+  for (int i = 0; i < count; ++i) {
+    if (from[i] < -ndim || from[i] >= ndim || to[i] < -ndim || to[i] >= ndim) return nullptr;
+    const npy_intp start = from[i] < 0 ? from[i] + ndim : from[i], end = to[i] < 0 ? to[i] + ndim : to[i];
+    if (moved >> start & 1 || order[end] >= 0) return nullptr;
+    moved |= 1ULL << start;
+    order[end] = start;
+  }
+  int next = 0;
+  for (int i = 0; i < ndim; ++i) {
+    if (order[i] >= 0) continue;
+    while (moved >> next & 1) ++next;
+    order[i] = next++;
+  }
+  return give_order(self, args, source, order);
+}
+
 PyObject* expand(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Source source;
   npy_intp shape[kMostDims];
@@ -253,6 +331,20 @@ PyObject* expand(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Form form;
   if (!expanded(source.array, shape, ndim, form)) return nullptr;
   return give(self, args, source, form, names.shape, integers_of(shape, ndim));
+}
+
+PyObject* expand_as(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  Form form;
+  PyArrayObject* other = pattern(args, n);
+  if (!other || !open(self, args, n, source)) return nullptr;
+  if (!expanded(source.array, PyArray_DIMS(other), PyArray_NDIM(other), form)) return nullptr;
+  return give(self, args, source, form, names.shape, integers_of(form.shape, form.ndim));
+}
+
+// broadcast_to takes its sizes as one sequence.
+PyObject* broadcast_to(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  return n == 2 && !PyLong_Check(args[1]) ? expand(self, args, n) : nullptr;
 }
 
 PyObject* give_part(MethodObject* self, PyObject* const* args, const Source& source, Ref key) {
@@ -304,20 +396,115 @@ Ref part_of(PyObject* given, npy_intp size, bool within) {
   return slice_from(start, std::max(start, stop), step);
 }
 
+// --- positions: what a key holds beside integers and slices
+
+PyArrayObject* array_within(PyObject* x) {
+  PyObject* array = is_tensor(x) ? as_tensor(x)->f[TensorObject::kData] : nullptr;
+  return array && PyArray_CheckExact(array) ? as_array(array) : nullptr;
+}
+
+// An array as it is, in one dimension; new reference.
+PyObject* flattened(PyArrayObject* x) {
+  Form form;
+  const npy_intp size = PyArray_SIZE(x);
+  return reshaped(x, &size, 1, form) ? made_view(x, form) : nullptr;
+}
+
+// Where a mask in one piece holds, as a tensor of positions in all of it.
+Ref positions(PyArrayObject* mask) {
+  PyObject* door = door_of(&PyArray_Type);
+  Ref kernel = door ? kernel_of(as_op(known.nonzero), door) : Ref();
+  if (!kernel || !PyCFunction_CheckExact(kernel.get())) return Ref();
+  Ref flat(flattened(mask));
+  PyObject* one = flat.get();
+  Ref found(one ? PyObject_Vectorcall(kernel.get(), &one, 1, nullptr) : nullptr);
+  Ref line(found ? flattened(as_array(found.get())) : nullptr);
+  return line ? Ref(wrapped(line.get(), switches.inference)) : Ref();
+}
+
+// A list of integers as a tensor of them.
+Ref listed(PyObject* given) {
+  npy_intp size = PyList_GET_SIZE(given);
+  Ref made(size ? PyArray_SimpleNew(1, &size, NPY_INT64) : nullptr);
+  if (!made) return Ref();
+  auto* to = static_cast<npy_int64*>(PyArray_DATA(as_array(made.get())));
+  for (npy_intp i = 0; i < size; ++i) {
+    npy_intp value;
+    if (!one_integer(PyList_GET_ITEM(given, i), value)) return Ref();
+    to[i] = value;
+  }
+  return Ref(wrapped(made.get(), switches.inference));
+}
+
+// A part that is a tensor of positions along one dimension of this size; null without an error where Python must look.
+Ref along(PyObject* part, npy_intp size) {
+  if (PyList_CheckExact(part)) return listed(part);
+  PyArrayObject* array = array_within(part);
+  if (!array || !PyArray_NDIM(array)) return Ref();
+  if (PyArray_TYPE(array) == NPY_INT64) return Ref::borrowed(part);
+  const bool mask = PyArray_TYPE(array) == NPY_BOOL && PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == size;
+  return mask && PyArray_IS_C_CONTIGUOUS(array) ? positions(array) : Ref();
+}
+
+PyObject* at_positions(PyObject* x, const Ref* indices, const long* dims, Py_ssize_t count) {
+  static PyObject* const word = Py_BuildValue("(s)", "spec");
+  PyObject* all[kMost + 1] = {x};
+  Ref spec(PyTuple_New(count));
+  if (!word || !spec) return nullptr;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    all[1 + i] = indices[i].get();
+    PyObject* dim = PyLong_FromLong(dims[i]);
+    if (!dim) return nullptr;
+    PyTuple_SET_ITEM(spec.get(), i, dim);
+  }
+  all[1 + count] = spec.get();
+  return call_op(known.index, all, static_cast<std::size_t>(1 + count), word);
+}
+
+// The elements where a mask of the first dimensions' sizes holds: with x in one piece, positions along one dimension.
+PyObject* under_mask(PyObject* x, PyArrayObject* array, PyArrayObject* mask) {
+  const int ndim = PyArray_NDIM(array), masked = PyArray_NDIM(mask);
+  if (!masked || masked > ndim || !PyArray_CompareLists(PyArray_DIMS(array), PyArray_DIMS(mask), masked)) return nullptr;
+  if (!PyArray_IS_C_CONTIGUOUS(mask) || (masked > 1 && !PyArray_IS_C_CONTIGUOUS(array))) return nullptr;
+  Ref where = positions(mask), flat = Ref::borrowed(x);
+  if (!where) return nullptr;
+  if (masked > 1) {
+    npy_intp shape[kMostDims] = {PyArray_SIZE(mask)};
+    std::copy(PyArray_DIMS(array) + masked, PyArray_DIMS(array) + ndim, shape + 1);
+    Ref sizes = integers_of(shape, ndim - masked + 1), word(PyTuple_Pack(1, names.shape));
+    PyObject* both[] = {x, sizes.get()};
+    flat = Ref(sizes && word ? call_op(known.reshape, both, 1, word.get()) : nullptr);
+    if (!flat) return nullptr;
+  }
+  const long first = 0;
+  return at_positions(flat.get(), &where, &first, 1);
+}
+
+PyObject* masked_select(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  PyArrayObject* mask = n == 2 ? array_within(args[1]) : nullptr;
+  if (!mask || PyArray_TYPE(mask) != NPY_BOOL || !open(self, args, n, source)) return nullptr;
+  return same_shape(mask, source.array) ? under_mask(args[0], source.array, mask) : nullptr;
+}
+
 PyObject* getitem(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Source source;
   if (n != 2) return nullptr;
+  if (PyArrayObject* mask = array_within(args[1]); mask && PyArray_TYPE(mask) == NPY_BOOL && PyArray_NDIM(mask) > 1)
+    return open(self, args, n, source) ? under_mask(args[0], source.array, mask) : nullptr;
   PyObject* given = args[1];
   const bool several = PyTuple_CheckExact(given);
   const Py_ssize_t count = several ? PyTuple_GET_SIZE(given) : 1;
   PyObject* const* parts = several ? &PyTuple_GET_ITEM(given, 0) : &given;
-  Py_ssize_t used = 0, dots = 0;
+  Py_ssize_t used = 0, dots = 0, chosen = 0;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* part = parts[i];
     if (part == Py_Ellipsis) ++dots;
     else if (PyLong_CheckExact(part) || PySlice_Check(part)) ++used;
+    else if (is_tensor(part) || PyList_CheckExact(part)) ++used, ++chosen;
     else if (part != Py_None) return nullptr;
   }
+  if (chosen >= kMost) return nullptr;
   if (dots > 1 || !open(self, args, n, source)) return nullptr;
   const int ndim = PyArray_NDIM(source.array);
   if (used > ndim) return nullptr;
@@ -326,18 +513,34 @@ PyObject* getitem(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   if (!key) return nullptr;
   Py_ssize_t at = 0;
   int dim = 0;
+  Ref indices[kMost];
+  long dims[kMost], made = 0;  // the dimensions of the view that have positions, and how many it has
+  bool all = true;             // the view is the tensor
+  chosen = 0;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* part = parts[i];
+    if (is_tensor(part) || PyList_CheckExact(part)) {
+      indices[chosen] = along(part, PyArray_DIM(source.array, dim++));
+      if (!indices[chosen]) return nullptr;
+      dims[chosen++] = made++;
+      PyTuple_SET_ITEM(key.get(), at++, (Py_INCREF(whole()), whole()));
+      continue;
+    }
     if (part == Py_Ellipsis) {
+      made += static_cast<long>(free);
       for (Py_ssize_t k = 0; k < free; ++k) PyTuple_SET_ITEM(key.get(), at++, (Py_INCREF(whole()), whole()));
       dim += static_cast<int>(free);
       continue;
     }
     Ref one = part == Py_None ? Ref::borrowed(part) : part_of(part, PyArray_DIM(source.array, dim++), several);
     if (!one) return nullptr;
+    all &= one.get() == whole();
+    made += !PyLong_CheckExact(one.get());
     PyTuple_SET_ITEM(key.get(), at++, one.release());
   }
-  return give_part(self, args, source, std::move(key));
+  if (!chosen) return give_part(self, args, source, std::move(key));
+  Ref view = all ? Ref::borrowed(args[0]) : Ref(give_part(self, args, source, std::move(key)));
+  return view ? at_positions(view.get(), indices, dims, chosen) : nullptr;
 }
 
 PyObject* select(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
@@ -419,6 +622,28 @@ PyObject* chunk(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   return in_steps(self, args, source, dim, total, (total - 1) / chunks + 1);
 }
 
+// A number of sections, as equal as may be, or where to cut.
+PyObject* tensor_split(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
+  Source source;
+  int dim, count;
+  npy_intp total, sections, cuts[kMostDims];
+  if (n < 2 || !open_cut(self, args, n, 2, source, dim, total)) return nullptr;
+  if (one_integer(args[1], sections)) {
+    if (sections < 1) return nullptr;
+    const npy_intp size = total / sections, more = total % sections;
+    return give_parts(self, args, source, sections, [&](Py_ssize_t i) {
+      const npy_intp start = i * size + std::min(i, more);
+      return key_at(dim, slice_from(start, start + size + (i < more), 1));
+    });
+  }
+  if (!read_integers(args[1], cuts, count)) return nullptr;
+  for (int i = 0; i < count; ++i) cuts[i] = std::min(std::max<npy_intp>(cuts[i] < 0 ? cuts[i] + total : cuts[i], 0), total);
+  return give_parts(self, args, source, count + 1, [&](Py_ssize_t i) {
+    const npy_intp start = i ? cuts[i - 1] : 0;
+    return key_at(dim, slice_from(start, std::max(start, i < count ? cuts[i] : total), 1));
+  });
+}
+
 PyObject* unbind(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Source source;
   int dim;
@@ -434,7 +659,11 @@ const struct {
 } kinds[] = {{"view", view, 0}, {"reshape", view, 0}, {"flatten", flatten, 0}, {"squeeze", squeeze, 1},
              {"unsqueeze", unsqueeze, 1}, {"permute", permute, 0}, {"transpose", transpose, 0}, {"t", t, 0}, {"T", t, 0},
              {"mT", matrix_transpose, 0}, {"expand", expand, 0}, {"__getitem__", getitem, 0}, {"select", select, 0},
-             {"narrow", narrow, 0}, {"split", split, 2}, {"chunk", chunk, 2}, {"unbind", unbind, 1}};
+             {"narrow", narrow, 0}, {"split", split, 2}, {"chunk", chunk, 2}, {"unbind", unbind, 1},
+             {"tensor_split", tensor_split, 2}, {"swapaxes", transpose, 0}, {"swapdims", transpose, 0},
+             {"movedim", movedim, 0}, {"moveaxis", movedim, 0}, {"ravel", ravel, 0}, {"view_as", view_as, 0},
+             {"reshape_as", view_as, 0}, {"unflatten", unflatten, 0}, {"expand_as", expand_as, 0},
+             {"broadcast_to", broadcast_to, 0}, {"masked_select", masked_select, 0}};
 
 PyObject* call_view(PyObject* self, PyObject* const* args, std::size_t flags, PyObject* keywords) {
   auto* it = as_method(self);
@@ -443,7 +672,8 @@ PyObject* call_view(PyObject* self, PyObject* const* args, std::size_t flags, Py
                        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "dim") == 0;
   if (!keywords || by_name) {
     PyObject* result = it->fast(it, args, n + by_name);
-    if (result || PyErr_Occurred()) return result;
+    if (result || (PyErr_Occurred() && !expected_error())) return result;
+    PyErr_Clear();  // an index that is wrong, said in the function's words
   }
   return PyObject_Vectorcall(it->otherwise, args, flags, keywords);
 }

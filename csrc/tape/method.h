@@ -28,5 +28,7 @@ PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size = 
 Ref integers_of(const npy_intp* values, int count);
 bool one_integer(PyObject* given, npy_intp& out);
 bool one_dim(PyObject* given, int ndim, int& out);
+// Whether the error that is set is one that Python's function may say better.
+bool expected_error();
 
 }  // namespace tape

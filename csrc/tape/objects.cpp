@@ -177,7 +177,7 @@ PyObject* register_all(PyObject*, PyObject*, PyObject* keywords) {
                 {"op_record", &known.op_record}, {"op_call", &known.op_call},
                 {"op_differentiate", &known.op_differentiate}, {"formula_record", &known.formula_record},
                 {"formula_call", &known.formula_call}, {"formula_differentiate", &known.formula_differentiate}, {"reshape", &known.reshape},
-                {"permute", &known.permute}, {"accept", &known.accept}};
+                {"permute", &known.permute}, {"index", &known.index}, {"nonzero", &known.nonzero}, {"accept", &known.accept}};
   PyObject *key, *value;
   Py_ssize_t position = 0;
   while (keywords && PyDict_Next(keywords, &position, &key, &value)) {

@@ -104,7 +104,7 @@ extern PyTypeObject TensorType, NodeType, PlanType, SpecType, OpType, HeapType;
 // What Python's side registers once, and each thread's switches.
 struct Registered {
   PyObject *tensor, *node, *spec, *everywhere, *raw, *inside, *freed, *fit, *view_of, *op_record, *op_call, *op_differentiate,
-      *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *accept;
+      *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *index, *nonzero, *accept;
 };
 extern Registered known;
 

@@ -11,7 +11,7 @@ from .record import Op
 __all__ = ["calls"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_INPUTS = frozenset(("x", "flat", "index", "like", "list"))
+_INPUTS = frozenset(("x", "flat", "index", "like", "sameindex", "list"))
 
 
 def calls(record: Op, kinds: str, **fixed: Any) -> Callable[[_F], _F]:

@@ -65,6 +65,7 @@ def _two_dims(name: str, dim1: int, dim2: int, ndim: int) -> tuple[int, int]:
     return a, b
 
 
+@calls(diagonal_op, "x int dim dim")
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A view of the diagonals of the matrices in ``dim1`` and ``dim2``, as the last dimension.
 

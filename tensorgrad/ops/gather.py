@@ -10,15 +10,17 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .calls import calls
+from .elementwise import broadcast_shape
 from .getitem import copy_
 from .index import as_index, as_value, put_in_place, same_dtype
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import conjugate, require_tensor
 from .samples import Arg, Sample
+from .shape import reshape as to_shape
 from .shape_core import one_dim
 
-__all__ = ["gather", "scatter", "scatter_add", "scatter_reduce"]
+__all__ = ["gather", "scatter", "scatter_add", "scatter_reduce", "take_along_dim"]
 
 
 def _check_index(name: str, x: Any, index: Any, dim: int) -> None:
@@ -98,6 +100,35 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
         if where._data.ndim == 0:
             result = core.reshape(result, shape=())
     return result if out is None else deliver("gather", result, out)
+
+
+@calls(gather_op, "x sameindex dim")
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out: Any = None) -> Tensor:
+    """Elements along ``dim`` at ``indices``, which broadcast against the other dimensions; None flattens first."""
+    array = require_tensor("take_along_dim", input)
+    where = as_index("take_along_dim", indices)
+    if dim is None:
+        return gather(to_shape(input, -1), 0, _wrapped(to_shape(where, -1), array.size), out=out)
+    at = one_dim("take_along_dim", dim, array.ndim)
+    if where._data.ndim != array.ndim:
+        raise ShapeError(
+            f"take_along_dim: input and indices must have the same number of dimensions, got {array.ndim} and "
+            f"{where._data.ndim}."
+        )
+    others = broadcast_shape(
+        "take_along_dim",
+        *[tuple([1 if d == at else size for d, size in enumerate(x._data.shape)]) for x in (input, where)],
+    )
+
+    def grown(x: Tensor) -> Tensor:
+        return core.expand(x, shape=(*others[:at], x._data.shape[at], *others[at + 1 :]))
+
+    return gather(grown(input), at, _wrapped(grown(where), array.shape[at]), out=out)
+
+
+def _wrapped(index: Tensor, size: int) -> Tensor:
+    """Negative positions counted from the end."""
+    return pw.where(pw.lt(index, 0), pw.add(index, size), index)
 
 
 # --- scatter
@@ -408,5 +439,7 @@ def scatter_reduce_(
     return copy_(self, scatter_reduce(start, dim, index, src, reduce, include_self=include_self))
 
 
-for _function in (gather, scatter, scatter_, scatter_add, scatter_add_, scatter_reduce, scatter_reduce_):
+for _function in (
+    gather, scatter, scatter_, scatter_add, scatter_add_, scatter_reduce, scatter_reduce_, take_along_dim,
+):  # fmt: skip
     install(_function)

@@ -23,7 +23,7 @@ from .shape_core import one_dim, size_of
 
 __all__ = [
     "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "masked_scatter",
-    "masked_select", "put", "take", "take_along_dim",
+    "masked_select", "put", "take",
 ]  # fmt: skip
 
 
@@ -213,6 +213,7 @@ index_put_op = op(
     rule=_index_put_rule,
     keeps=("indices",),
     samples=_index_put_samples,
+    checked=True,
     doc="``x`` with ``value`` (broadcast) written, or added, at the positions that ``index`` would read.",
 )
 index_put_into = op(
@@ -230,6 +231,7 @@ def _put_arguments(name: str, input: Tensor, indices: Any, values: Any) -> tuple
     return as_value(name, input, values), spec, tensors
 
 
+@calls(index_put_op, "x places=spec x flag")
 def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
     """A copy of ``input`` with ``input[indices] = values``, or ``+=`` with ``accumulate``.
 
@@ -534,36 +536,6 @@ def _put_flat(name: str, target: Tensor, index: Any, source: Any) -> tuple[Tenso
     return to_shape(source, -1), to_shape(where, -1)
 
 
-def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out: Any = None) -> Tensor:
-    """Elements along ``dim`` at ``indices``, which broadcast against the other dimensions; None flattens first."""
-    from .gather import gather
-
-    array = require_tensor("take_along_dim", input)
-    where = as_index("take_along_dim", indices)
-    if dim is None:
-        return gather(to_shape(input, -1), 0, _wrapped(to_shape(where, -1), array.size), out=out)
-    at = one_dim("take_along_dim", dim, array.ndim)
-    if where._data.ndim != array.ndim:
-        raise ShapeError(
-            f"take_along_dim: input and indices must have the same number of dimensions, got {array.ndim} and "
-            f"{where._data.ndim}."
-        )
-    others = broadcast_shape(
-        "take_along_dim",
-        *[tuple([1 if d == at else size for d, size in enumerate(x._data.shape)]) for x in (input, where)],
-    )
-
-    def grown(x: Tensor) -> Tensor:
-        return core.expand(x, shape=(*others[:at], x._data.shape[at], *others[at + 1 :]))
-
-    return gather(grown(input), at, _wrapped(grown(where), array.shape[at]), out=out)
-
-
-def _wrapped(index: Tensor, size: int) -> Tensor:
-    """Negative positions counted from the end."""
-    return pw.where(pw.lt(index, 0), pw.add(index, size), index)
-
-
 def _mask_positions(name: str, input: Tensor, mask: Any) -> tuple[Tensor, tuple[int, ...], tuple[Any, ...]]:
     """(input, spec, indices): ``input`` broadcast with the mask, and where the mask holds."""
     from .search import nonzero
@@ -620,6 +592,6 @@ def masked_scatter_(self: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
 for _function in (
     index_add, index_add_, index_copy, index_copy_, index_fill, index_fill_, index_put, index_put_, index_reduce,
-    index_reduce_, index_select, masked_scatter, masked_scatter_, masked_select, put, put_, take, take_along_dim,
+    index_reduce_, index_select, masked_scatter, masked_scatter_, masked_select, put, put_, take,
 ):  # fmt: skip
     install(_function)

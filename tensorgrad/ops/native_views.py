@@ -1,4 +1,5 @@
-"""The functions of ``shape``, ``join`` and ``getitem`` that make views, with the tape's module before them.
+"""The functions of ``shape``, ``join``, ``getitem`` and ``index`` that make views or read at positions, with the tape's
+module before them.
 
 Their usual call (a tensor of a NumPy array, plain integers) is answered in C; the rest, and all that is wrong, goes to
 the functions as they stand in their files."""
@@ -10,21 +11,27 @@ from typing import Any
 from ..core import native
 from ..tensor import Tensor
 from . import shape_core as core
+from .index import index_op
 from .numpy_names import accept
+from .search import nonzero_op
 
 _MADE_BY = {
-    core.reshape: ("view", "reshape", "flatten", "squeeze", "unsqueeze"),
-    core.permute: ("permute", "transpose", "t", "T", "mT"),
-    core.expand: ("expand",),
-    core.slice_: ("__getitem__", "select", "narrow", "split", "chunk", "unbind"),
-}
+    core.reshape: (
+        "view", "reshape", "flatten", "squeeze", "unsqueeze", "ravel", "view_as", "reshape_as", "unflatten",
+    ),
+    core.permute: ("permute", "transpose", "t", "T", "mT", "swapaxes", "swapdims", "movedim", "moveaxis"),
+    core.expand: ("expand", "expand_as", "broadcast_to"),
+    core.slice_: (
+        "__getitem__", "select", "narrow", "split", "chunk", "unbind", "tensor_split", "masked_select",
+    ),
+}  # fmt: skip
 
 
 def install_views(public: dict[str, Any]) -> None:
     """Put them into ``Tensor`` and among the ``public`` functions."""
     if native is None:
         return
-    native.register(reshape=core.reshape, permute=core.permute, accept=accept)
+    native.register(reshape=core.reshape, permute=core.permute, index=index_op, nonzero=nonzero_op, accept=accept)
     for op, names in _MADE_BY.items():
         for name in names:
             given = vars(Tensor)[name]

@@ -12,6 +12,7 @@ from ..layout import contiguous_format, dense_order, follows, preserve_format
 from ..tensor import Size, Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .calls import calls
 from .checks import integer
 from .record import Spec, op
 from .reduce import require_tensor
@@ -134,7 +135,7 @@ def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
 
 def reshape_as(self: Tensor, other: Tensor) -> Tensor:
     """``reshape`` to the shape of ``other``."""
-    return reshape(self, tuple(other._data.shape))
+    return reshape(self, tuple(require_tensor("reshape_as", other).shape))
 
 
 def view(self: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
@@ -160,7 +161,7 @@ def view(self: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tens
 
 def view_as(self: Tensor, other: Tensor) -> Tensor:
     """``view`` in the shape of ``other``."""
-    return view(self, tuple(other._data.shape))
+    return view(self, tuple(require_tensor("view_as", other).shape))
 
 
 def ravel(input: Tensor) -> Tensor:
@@ -305,7 +306,7 @@ def _expanded(name: str, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 def expand_as(self: Tensor, other: Tensor) -> Tensor:
     """``expand`` to the shape of ``other``."""
-    return _expanded("expand_as", self, tuple(other._data.shape))
+    return _expanded("expand_as", self, tuple(require_tensor("expand_as", other).shape))
 
 
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
@@ -572,6 +573,7 @@ unfold_dim_backward = op(
 )
 
 
+@calls(unfold_dim, "x dim=dim int int")
 def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """A view of all windows of ``size`` elements along ``dimension``, every ``step``; windows are the last dimension.
 

@@ -89,14 +89,24 @@ _VIEWS = (
     "__getitem__((0, slice(1, 3), -1))", "__getitem__((..., 1))", "__getitem__((None, 0, ..., None))",
     "__getitem__((slice(None), slice(-2, None)))", "__getitem__((..., 0, ...))", "__getitem__((0, 0, 0))",
     "__getitem__((0, 0, 0, 0))", "__getitem__(())", "__getitem__((0, [1]))", "__getitem__(2**70)",
-    "__getitem__(slice(-2**70, 2**70))", "__getitem__(0.5)", "__getitem__((slice(9, 9), None))",
+    "__getitem__(slice(-2**70, 2**70))", "__getitem__(0.5)", "__getitem__((slice(9, 9), None))", "swapaxes(0, -1)",
+    "swapdims(0, 9)", "movedim(0, 1)", "movedim((0, 1), [-1, 0])", "moveaxis(0, (1,))", "movedim((0, 0), (1, 2))",
+    "movedim((0, 1), (1, 1))", "movedim(5, 0)", "movedim((), ())", "movedim(source=0, destination=1)", "ravel()",
+    "view_as(tg.ones(4, 6))", "view_as(3)", "reshape_as(tg.ones(24))", "reshape_as(tg.ones(5))", "unflatten(0, (1, -1))",
+    "unflatten(-1, (-1, -1))", "unflatten(1, [3])", "unflatten(0, (5,))", "unflatten(9, (1,))", "unflatten(1, 3)",
+    "expand_as(tg.ones(2, 2, 3, 4))", "expand_as(tg.ones(2))", "broadcast_to((2, 2, 3, 4))", "broadcast_to(3)",
+    "broadcast_to((-1, 3, 4))", "tensor_split(2)", "tensor_split(5, 1)", "tensor_split((1, 3), dim=1)",
+    "tensor_split([-1, 1], -1)", "tensor_split(0)", "tensor_split(tg.tensor(2))", "tensor_split(2, 9)", "diagonal()",
+    "diagonal(1)", "diagonal(-1, 1, 0)", "diagonal(9)", "diagonal(offset=1, dim1=0, dim2=-1)", "diagonal(0, 1, 1)",
+    "diagonal(-99)", "unfold(0, 1, 1)", "unfold(-1, 2, 3)", "unfold(1, 9, 1)", "unfold(0, 1, 0)", "unfold(0, 0, 1)",
+    "unfold(7, 1, 1)", "unfold(0, 1, 2**40)",
 )  # fmt: skip
 
 
 def _seen_as(x: Any, call: str) -> Any:
     x.grad = None
     try:
-        got = eval(f"x.{call}", {"x": x, "tg": tg})
+        got = eval(call if call.startswith(("x", "tg.")) else f"x.{call}", {"x": x, "tg": tg})
     except (TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:  # what a wrong call may raise
         return type(error).__name__, str(error)
     parts = list(got) if isinstance(got, tuple) else [got]
@@ -104,6 +114,71 @@ def _seen_as(x: Any, call: str) -> Any:
     if parts and parts[0].requires_grad:
         sum([(y * (y.detach() + i)).sum() for i, y in enumerate(parts, 1)]).backward()
     return facts, x.grad
+
+
+_KEYS = (
+    "tg.tensor([1, 0, -1])", "tg.tensor([[1], [0]])", "tg.tensor(1)", "tg.tensor([5])", "tg.tensor([], dtype=tg.int64)",
+    "tg.tensor([1, 0], dtype=tg.int32)", "tg.tensor([0.5])", "[1, 0]", "[]", "[True, False]", "[[1], [0]]", "[2**70]",
+    "(tg.tensor([1, 0]), 1)", "(tg.tensor([1, 0]), tg.tensor([0, 2]))", "(tg.tensor([1, 0]), tg.tensor([0, 2, 1]))",
+    "(slice(None), tg.tensor([1, 0]))", "(slice(0, 1), tg.tensor([1, 0]))", "(0, tg.tensor([1, 0]))", "(..., [1, 0])",
+    "(None, [0], slice(None), [1, 1])", "([0], None, [1])", "([0], slice(1, 2), [1])", "([0], [1], [1], [0])", "x > 0.9",
+    "x[0] > 0.9", "(x[0] > 0.9,)", "(slice(None), x[0] > 0.9)", "x[:, 0] > 0.9", "(x[:, 0] > 0.9, 0)", "x > 9",
+    "tg.tensor([True])", "tg.tensor(True)", "tg.tensor([True, False])", "(tg.tensor([True, False]), [1, 0])",
+)  # fmt: skip
+_F = "tg.nn.functional"
+_FUNCTIONS = (
+    *(f"x[{key}]" for key in _KEYS), "x.masked_select(x > 0.9)", "x.masked_select(x[0] > 0.9)",
+    "x.masked_select(x)", "tg.masked_select(x, mask=x > 1)", "x.masked_select(x > 9)",
+    *(f"x.{name}({given})" for name in ("gather", "index_select", "take_along_dim") for given in (
+        "0, tg.tensor([[1, 0], [0, 0]])", "1, index=tg.tensor([[1, 0, 1]])", "dim=-1, index=tg.tensor([1])", "0, 1",
+        "9, tg.tensor([0])", "0, tg.tensor([-1, 0])", "0, tg.tensor([7])", "tg.tensor([[1, -1, 0]]), 0",
+        "0, tg.tensor([1.0])", "tg.zeros(2, 3, dtype=tg.int64), 0", "tg.zeros(2, 3, dtype=tg.int64), dim=9",
+    )),
+    *(f"x.{name}({given})" for name in ("scatter", "scatter_add", "index_add") for given in (
+        "0, tg.tensor([[1, 0, 1]]), x[:1] * 2", "1, tg.tensor([[1, 0], [0, 0]]), x[:2, :2]", "0, tg.tensor([1, 0]), x",
+        "0, tg.tensor([[9, 0, 1]]), x[:1]", "0, tg.tensor([[1, 0]]), x", "0, tg.tensor([[1, 0]]), 2.5",
+        "0, tg.tensor([0, 1]), x, alpha=2", "0, tg.tensor([-1]), x[:1]", "0, tg.tensor([0]), x[0].double()",
+    )),
+    *(f"x.scatter_reduce(0, tg.tensor([[1, 0, 1]]), x[:1] * 2, {how!r})" for how in ("amax", "prod", "sum", "no")),
+    "x.take(tg.tensor([1, -1]))", "x.take(tg.tensor([[5]]))", "x.t().take(tg.tensor([1]))", "x.take(tg.tensor([99]))",
+    *(f"x.index_put({given})" for given in (
+        "(tg.tensor([1, 0]),), x[:2] * 2", "(tg.tensor([0, 0]),), x[0], True", "[tg.tensor([1, 0])] * 2, x[0, :2]",
+        "(tg.tensor([9]),), x[:1]", "(tg.tensor([1]),), 2.0", "(tg.tensor([1, 0]),), x[:, :2]", "tg.tensor([1]), x",
+        "(x > 0.9,), x[0, 0]", "(tg.tensor([0]),) * 9, x", "(None, tg.tensor([1])), x[:, :1], accumulate=True",
+        "(tg.tensor([-1]),), values=x[0].double()",
+    )),
+    *(f"x.{name}({given})" for name in ("flip", "tril", "triu") for given in (
+        "0", "0, 1", "(0, -1)", "dims=[1]", "(0, 0)", "5", "()", "", "1.0", "-1", "diagonal=1", "True", "None",
+    )),
+    *(f"x.roll({given})" for given in (
+        "1", "1, 0", "(1, -7), (0, 1)", "shifts=2, dims=-1", "(1, 2), 0", "1, (0, 0)", "(1, 2), (0, 0)", "1, 9",
+        "2**70, 0", "0, 0",
+    )),
+    *(f"{_F}.pad(x, {given})" for given in (
+        "(1, 2)", "(1, 2, 3, 0)", "[0, 1], value=2", "(1, 1), 'constant', 0.5", "(-1, 1)", "(1,)", "(1, 1) * 9",
+        "(1, 1), 'reflect'", "(2, 1, 1, 0), mode='reflect'", "(9, 9), 'reflect'", "(1, 2, 2, 1), 'replicate'",
+        "(1, 2, 1, 1), 'circular'", "(9, 0), 'circular'", "(1, 1), 'no'", "(1, 1), 'reflect', 1.0", "(0, 0)", "()",
+ "(1, 1), value=None", "pad=(1, 1), mode='replicate', value=0.0",
+    )),
+    *(f"{name}({given})" for name in ("tg.cat", "tg.stack") for given in (
+        "(x, x * 2), 0", "[x, x], dim=-1", "[x], 1", "(x, x[:1])", "[x, x.double()], 1", "[], 0", "x", "(x, x), 5",
+        "[x, tg.ones(0)], 0", "[x, 1.0]", "(x,) * 20", "[x[0, 0], x[0, 0]]", "(x, x), axis=1", "[x, x.t()]",
+    )),
+    *(f"x.repeat({given})" for given in ("2, 1", "(2, 0)", "1", "2, 1, 2", "-1, 1")), "x.repeat_interleave(2)",
+    "x.repeat_interleave(2, dim=1)", "x.repeat_interleave(-1)", "x.repeat_interleave(tg.tensor([1, 2, 0]), 1)",
+    *(f"{_F}.unfold(x.reshape(1, 1, *x.shape), {given})" for given in (
+        "1", "2", "(2, 1), 1, 1, 2", "2, padding=(1, 0), stride=(1, 2)", "9", "0", "2, dilation=2, padding=1", "2.0",
+    )),
+    *(f"{_F}.fold(x.reshape(1, *x.shape), {given})" for given in ("(3, 1), (2, 1)", "3, 1", "2, 2", "(4, 1), (2, 1)")),
+)  # fmt: skip
+
+
+def functions() -> Any:
+    layouts = (
+        _x(2, 3), _x(3, 2).detach().t().requires_grad_(), _x(2, 3, dtype="float64", grad=False), _x(0, 3), _x(), _x(4),
+        tg.arange(6).reshape(2, 3), tg.tensor([[True, False, True]]), _x(2, 3).to(tg.bfloat16).detach(),
+    )  # fmt: skip
+    return [(call, [_seen_as(x, call) for x in layouts]) for call in _FUNCTIONS]
 
 
 def geometry() -> Any:
@@ -231,7 +306,7 @@ def errors() -> Any:
 
 
 PROGRAMS = (
-    formulas, records, views, geometry, direct, several_outputs, higher, hooks, accumulation, modes, training, errors,
+    formulas, records, views, geometry, direct, functions, several_outputs, higher, hooks, accumulation, modes, training, errors,
 )  # fmt: skip
 
 
@@ -267,7 +342,9 @@ def test_as_in_python(program: Callable[[], Any], in_python: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    "program", [p for p in PROGRAMS if p not in (errors, geometry, direct)], ids=lambda program: program.__name__
+    "program",
+    [p for p in PROGRAMS if p not in (errors, geometry, direct, functions)],
+    ids=lambda program: program.__name__,
 )
 def test_leaves_nothing_behind(program: Callable[[], Any]) -> None:
     def growth() -> int:

@@ -150,11 +150,15 @@ def test_contiguous_cat_and_pad(dtype: str) -> None:
         assert np.array_equal(C.cat(x, *others, dim=dim), np.concatenate([x, *others], dim))
         pads = [(int(rng.integers(0, 4)), int(rng.integers(0, 4))) for _ in shape]
         value = 1 if dtype == "bool" else 3
-        assert np.array_equal(C.pad(x, pads, value), np.pad(x, pads, constant_values=value))
-        if shape[dim] > 1:
-            crop = [(-1, 2) if axis == dim else (0, 0) for axis in range(len(shape))]
-            expected = np.pad(np.delete(x, 0, dim), [(0, max(0, after)) for _, after in crop], constant_values=value)
-            assert np.array_equal(C.pad(x, crop, value), expected)
+        assert np.array_equal(C.pad(x, tuple(pads), "constant", value), np.pad(x, pads, constant_values=value))
+        for mode, theirs, most in (("reflect", "reflect", 1), ("replicate", "edge", 0), ("circular", "wrap", 0)):
+            fits = tuple(
+                [(max(0, min(a, n - most)), max(0, min(b, n - most))) for (a, b), n in zip(pads, shape, strict=True)]
+            )
+            assert np.array_equal(C.pad(x, fits, mode, 0), np.pad(x, fits, mode=theirs))  # type: ignore[call-overload]
+        shifts, dims = tuple([b - 2 * a for a, b in pads]), tuple(range(len(shape)))
+        assert np.array_equal(C.roll(x, shifts, dims), np.roll(x, shifts, dims))
+        assert np.array_equal(C.flip(x, dims[::2]), np.flip(x, dims[::2]))
 
 
 @pytest.mark.parametrize("source", DTYPES)
@@ -209,10 +213,12 @@ def test_copy_refusals() -> None:
     with pytest.raises(ValueError, match="at least one"):
         C.cat(dim=0)
     with pytest.raises(ValueError, match="for every axis"):
-        C.pad(x, [(1, 1)], 0)
-    with pytest.raises(ValueError, match="takes more than the 2 elements"):
-        C.pad(x, [(-2, -1), (0, 0)], 0)
+        C.pad(x, ((1, 1),), "constant", 0)
+    with pytest.raises(ValueError, match=r"can't be padded by -2 and -1"):
+        C.pad(x, ((-2, -1), (0, 0)), "constant", 0)
+    with pytest.raises(ValueError, match=r"can't be padded by 2 and 0"):
+        C.pad(x, ((2, 0), (0, 0)), "reflect", 0)
     with pytest.raises(MemoryError):
-        C.pad(x, [(2**62, 2**62), (0, 0)], 0)
+        C.pad(x, ((2**62, 2**62), (0, 0)), "constant", 0)
     with pytest.raises(TypeError, match="dtype uint16 is not supported"):
         C.cast(x, "uint16")
