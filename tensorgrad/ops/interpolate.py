@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from ..backends.generic.resize import scaled_size
@@ -65,6 +66,41 @@ _DIMS = {"nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "area": (1, 2, 3), "l
 _AREA = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
 
 
+@lru_cache(maxsize=256, typed=True)
+def _planned(
+    shape: tuple[int, ...], size: Any, scale_factor: Any, mode: str, align_corners: Any, recompute: Any, antialias: Any
+) -> tuple[str, tuple[int, ...], tuple[Any, ...]]:
+    """(mode of the record, sizes, scales) for an input of this shape; raises what ``interpolate`` raises."""
+    dims = len(shape) - 2
+    if mode not in _DIMS:
+        raise NotImplementedError(f"interpolate: mode must be one of {', '.join(_DIMS)}; got {mode!r}.")
+    if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
+        raise ValueError(f"interpolate: align_corners has no meaning for mode {mode!r}; leave it None.")
+    if dims not in _DIMS[mode]:
+        wanted = " or ".join(str(d + 2) for d in _DIMS[mode])
+        raise NotImplementedError(f"interpolate: mode {mode!r} needs {wanted} dimensions, got shape {shape}.")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolate: antialias is for modes 'bilinear' and 'bicubic', not {mode!r}.")
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate: either size or scale_factor should be defined, and not both.")
+    scales: list[Any] = [None] * dims
+    if size is not None:
+        if recompute:
+            raise ValueError("interpolate: recompute_scale_factor is not meaningful with an explicit size.")
+        sizes = _per_axis("size", size, dims)
+    else:
+        factors = [float(s) for s in _per_axis("scale_factor", scale_factor, dims)]
+        sizes = [scaled_size(n, s) for n, s in zip(shape[2:], factors, strict=True)]
+        if not recompute:
+            scales = list(factors)
+    if min(shape[1:]) < 1 or min(sizes) < 1:
+        raise ArgumentError(
+            f"interpolate: input and output sizes should be greater than 0, got {shape} to {tuple(sizes)}."
+        )
+    kind_of = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    return kind_of, tuple(sizes), tuple(scales)
+
+
 def _per_axis(label: str, given: Any, dims: int) -> list[Any]:
     if not isinstance(given, (tuple, list)):
         return [given] * dims
@@ -99,41 +135,18 @@ def interpolate(
     Source: cubic kernels by Keys 1981, with a = -0.75 (-0.5 with ``antialias``).
     """
     require_tensors("interpolate", input=input)
-    dims = input._data.ndim - 2
-    if mode not in _DIMS:
-        raise NotImplementedError(f"interpolate: mode must be one of {', '.join(_DIMS)}; got {mode!r}.")
-    if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
-        raise ValueError(f"interpolate: align_corners has no meaning for mode {mode!r}; leave it None.")
-    if dims not in _DIMS[mode]:
-        wanted = " or ".join(str(d + 2) for d in _DIMS[mode])
-        raise NotImplementedError(
-            f"interpolate: mode {mode!r} needs {wanted} dimensions, got shape {tuple(input.shape)}."
-        )
-    if antialias and mode not in ("bilinear", "bicubic"):
-        raise ValueError(f"interpolate: antialias is for modes 'bilinear' and 'bicubic', not {mode!r}.")
-    if (size is None) == (scale_factor is None):
-        raise ValueError("interpolate: either size or scale_factor should be defined, and not both.")
-    scales: list[Any] = [None] * dims
     if size is not None:
-        if recompute_scale_factor:
-            raise ValueError("interpolate: recompute_scale_factor is not meaningful with an explicit size.")
-        sizes = [int(s.__index__()) for s in _per_axis("size", size, dims)]
-    else:
-        factors = [float(s) for s in _per_axis("scale_factor", scale_factor, dims)]
-        sizes = [scaled_size(n, s) for n, s in zip(input.shape[2:], factors, strict=True)]
-        if not recompute_scale_factor:
-            scales = list(factors)
-    if min(input.shape[1:]) < 1 or min(sizes) < 1:
-        raise ArgumentError(
-            f"interpolate: input and output sizes should be greater than 0, got {tuple(input.shape)} to {tuple(sizes)}."
-        )
-    if mode == "area":
-        return _AREA[dims](input, tuple(sizes))
-    kind_of = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+        size = tuple([int(s.__index__()) for s in size]) if isinstance(size, (tuple, list)) else int(size.__index__())
+    if isinstance(scale_factor, list):
+        scale_factor = tuple(scale_factor)
+    kind, sizes, scales = _planned(
+        tuple(input._data.shape), size, scale_factor, mode, align_corners, recompute_scale_factor, antialias
+    )
+    if kind == "area":
+        return _AREA[len(sizes)](input, sizes)
     return resize(
-        input, sizes=tuple(sizes), mode=kind_of, scales=tuple(scales), align_corners=bool(align_corners),
-        antialias=bool(antialias),
-    )  # fmt: skip
+        input, sizes=sizes, mode=kind, scales=scales, align_corners=bool(align_corners), antialias=bool(antialias)
+    )
 
 
 def upsample(

@@ -175,20 +175,21 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor
 
 def hstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
     """The tensors side by side: along dim 1, or dim 0 if they have one dimension."""
-    grown = [atleast_1d(x) for x in _tensors("hstack", tensors)]
+    given = _tensors("hstack", tensors)
+    grown = given if all([x._data.ndim for x in given]) else [atleast_1d(x) for x in given]
     return cat(grown, 0 if grown[0]._data.ndim == 1 else 1, out=out)
 
 
 def vstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
     """The tensors one below another, as at least two-dimensional ones."""
-    return cat([atleast_2d(x) for x in _tensors("vstack", tensors)], 0, out=out)
+    return cat([x if x._data.ndim > 1 else atleast_2d(x) for x in _tensors("vstack", tensors)], 0, out=out)
 
 
 def dstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
     """The tensors one behind another along dim 2, as at least three-dimensional ones."""
     from .shape import atleast_3d
 
-    return cat([atleast_3d(x) for x in _tensors("dstack", tensors)], 2, out=out)
+    return cat([x if x._data.ndim > 2 else atleast_3d(x) for x in _tensors("dstack", tensors)], 2, out=out)
 
 
 def column_stack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:

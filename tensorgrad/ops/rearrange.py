@@ -75,8 +75,8 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     if turns == 0:
         return core.contiguous_copy(input)
     if turns == 2:
-        return flip(input, (a, b))
-    return flip(transpose(input, a, b), a) if turns == 1 else transpose(flip(input, a), a, b)
+        return flip_op(input, dims=(a, b))
+    return flip_op(transpose(input, a, b), dims=(a,)) if turns == 1 else transpose(flip_op(input, dims=(a,)), a, b)
 
 
 def narrow_copy(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
@@ -109,6 +109,8 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     if dims is None or dims == ():
         if len(by) != 1:
             raise ShapeError(f"roll: without dims one shift is expected, got {by}.")
+        if array.ndim == 1:
+            return roll_op(input, shifts=by, dims=(0,))
         flat = roll_op(to_shape(input, -1), shifts=by, dims=(0,))
         return core.reshape(flat, shape=tuple(array.shape))
     along = tuple([one_dim("roll", d, array.ndim) for d in integers("roll", (dims,))])

@@ -153,21 +153,14 @@ class CppBackend(NumpyBackend):
                 x, sizes=sizes, mode=mode, scales=scales, align_corners=align_corners, antialias=antialias
             )
         single = x.dtype.itemsize != 8
-        tables = [
-            axis_table(mode, size, outputs, scale, align_corners, antialias, single)
-            for size, outputs, scale in zip(x.shape[2:], sizes, scales, strict=True)
-        ]
-        return self.c.resize_by(x, tuple(tables))
+        return self.c.resize_by(x, _tables(mode, x.shape[2:], sizes, scales, align_corners, antialias, single))
 
     def resize_backward(
         self, g: Any, *, sizes: Any, mode: str, scales: Any, align_corners: bool, antialias: bool
     ) -> Any:
         single = g.dtype.itemsize != 8
-        tables = [
-            transposed_table(mode, size, outputs, scale, align_corners, antialias, single)
-            for size, outputs, scale in zip(sizes, g.shape[2:], scales, strict=True)
-        ]
-        return self.c.resize_by(g, tuple(tables))
+        tables = _tables(mode, sizes, g.shape[2:], scales, align_corners, antialias, single, transposed_table)
+        return self.c.resize_by(g, tables)
 
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> Any:
         heads = _heads(q, k, v, mask)
@@ -262,6 +255,20 @@ class CppBackend(NumpyBackend):
 
     def multi_scale_(self, grads: Any, factor: Any) -> None:
         (self.c.multi_scale_ if self.c.plain(grads) else super().multi_scale_)(grads, factor)
+
+
+@lru_cache(maxsize=256)
+def _tables(
+    mode: str, sizes: Any, outputs: Any, scales: Any, align_corners: bool, antialias: bool, single: bool,
+    table: Any = axis_table,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The tables of all axes, in the types that the kernel reads."""
+    kind = "f" if single else "d"
+    made = [
+        table(mode, size, count, scale, align_corners, antialias, single)
+        for size, count, scale in zip(sizes, outputs, scales, strict=True)
+    ]
+    return tuple([(index.astype("int64", order="C"), weight.astype(kind, order="C")) for index, weight in made])
 
 
 @lru_cache(maxsize=1024)
