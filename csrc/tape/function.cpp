@@ -258,7 +258,8 @@ PyObject* call_function(PyObject* self, PyObject* const* args, std::size_t flags
       for (Py_ssize_t k = 0; k < call.attributes; ++k) call.arguments[call.inputs + k] = call.held[k].get();
       for (Py_ssize_t k = 0; k < all.fixed; ++k)
         call.arguments[call.inputs + call.attributes + k] = all.values[k].get();
-      PyObject* result = call_op(it->op, call.arguments, static_cast<std::size_t>(call.inputs), all.keywords.get());
+      // not call_op: autocast gives records that it knows a call of their own
+      PyObject* result = PyObject_Vectorcall(it->op, call.arguments, static_cast<std::size_t>(call.inputs), all.keywords.get());
       if (result || !expected_error()) return result;
     } else if (PyErr_Occurred() && !expected_error()) {
       return nullptr;

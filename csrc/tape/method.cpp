@@ -458,7 +458,7 @@ PyObject* at_positions(PyObject* x, const Ref* indices, const long* dims, Py_ssi
     PyTuple_SET_ITEM(spec.get(), i, dim);
   }
   all[1 + count] = spec.get();
-  return call_op(known.index, all, static_cast<std::size_t>(1 + count), word);
+  return PyObject_Vectorcall(known.index, all, static_cast<std::size_t>(1 + count), word);
 }
 
 // The elements where a mask of the first dimensions' sizes holds: with x in one piece, positions along one dimension.

@@ -176,7 +176,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor
 def hstack(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
     """The tensors side by side: along dim 1, or dim 0 if they have one dimension."""
     given = _tensors("hstack", tensors)
-    grown = given if all([x._data.ndim for x in given]) else [atleast_1d(x) for x in given]
+    grown = given if all(x._data.ndim for x in given) else [atleast_1d(x) for x in given]
     return cat(grown, 0 if grown[0]._data.ndim == 1 else 1, out=out)
 
 

@@ -92,7 +92,8 @@ _VIEWS = (
     "__getitem__(slice(-2**70, 2**70))", "__getitem__(0.5)", "__getitem__((slice(9, 9), None))", "swapaxes(0, -1)",
     "swapdims(0, 9)", "movedim(0, 1)", "movedim((0, 1), [-1, 0])", "moveaxis(0, (1,))", "movedim((0, 0), (1, 2))",
     "movedim((0, 1), (1, 1))", "movedim(5, 0)", "movedim((), ())", "movedim(source=0, destination=1)", "ravel()",
-    "view_as(tg.ones(4, 6))", "view_as(3)", "reshape_as(tg.ones(24))", "reshape_as(tg.ones(5))", "unflatten(0, (1, -1))",
+    "view_as(tg.ones(4, 6))", "view_as(3)", "reshape_as(tg.ones(24))", "reshape_as(tg.ones(5))",
+    "unflatten(0, (1, -1))",
     "unflatten(-1, (-1, -1))", "unflatten(1, [3])", "unflatten(0, (5,))", "unflatten(9, (1,))", "unflatten(1, 3)",
     "expand_as(tg.ones(2, 2, 3, 4))", "expand_as(tg.ones(2))", "broadcast_to((2, 2, 3, 4))", "broadcast_to(3)",
     "broadcast_to((-1, 3, 4))", "tensor_split(2)", "tensor_split(5, 1)", "tensor_split((1, 3), dim=1)",
@@ -121,7 +122,8 @@ _KEYS = (
     "tg.tensor([1, 0], dtype=tg.int32)", "tg.tensor([0.5])", "[1, 0]", "[]", "[True, False]", "[[1], [0]]", "[2**70]",
     "(tg.tensor([1, 0]), 1)", "(tg.tensor([1, 0]), tg.tensor([0, 2]))", "(tg.tensor([1, 0]), tg.tensor([0, 2, 1]))",
     "(slice(None), tg.tensor([1, 0]))", "(slice(0, 1), tg.tensor([1, 0]))", "(0, tg.tensor([1, 0]))", "(..., [1, 0])",
-    "(None, [0], slice(None), [1, 1])", "([0], None, [1])", "([0], slice(1, 2), [1])", "([0], [1], [1], [0])", "x > 0.9",
+    "(None, [0], slice(None), [1, 1])", "([0], None, [1])", "([0], slice(1, 2), [1])", "([0], [1], [1], [0])",
+    "x > 0.9",
     "x[0] > 0.9", "(x[0] > 0.9,)", "(slice(None), x[0] > 0.9)", "x[:, 0] > 0.9", "(x[:, 0] > 0.9, 0)", "x > 9",
     "tg.tensor([True])", "tg.tensor(True)", "tg.tensor([True, False])", "(tg.tensor([True, False]), [1, 0])",
 )  # fmt: skip
@@ -306,7 +308,8 @@ def errors() -> Any:
 
 
 PROGRAMS = (
-    formulas, records, views, geometry, direct, functions, several_outputs, higher, hooks, accumulation, modes, training, errors,
+    formulas, records, views, geometry, direct, functions, several_outputs, higher, hooks, accumulation, modes,
+    training, errors,
 )  # fmt: skip
 
 
