@@ -517,9 +517,9 @@ def _like(
         order = dense_order(name, x._data, memory_format)
     if value is None:
         check_layout(name, layout)
-        made = _uninitialized(shape, dtype or x.dtype, device or x.device)
+        made = _uninitialized(shape, dtype or x.dtype, x.device if device is None else device)
     else:
-        made = _filled(name, shape, value, dtype or x.dtype, device or x.device, False, layout)
+        made = _filled(name, shape, value, dtype or x.dtype, x.device if device is None else device, False, layout)
     if order is not None:
         made = _in_order(made, shape, order)
     return _placed(requires_grad, pin_memory, made)

@@ -18,6 +18,7 @@ from .checks import (
     require_float,
     require_same_dtype,
     require_tensors,
+    require_vector,
     reshaped,
     shaped,
     statistic_dtype,
@@ -371,6 +372,7 @@ def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reductio
     logs = log_softmax_op(input, dim=axis)
     product = pw.mul(logs, target)
     if weight is not None:
+        require_vector("cross_entropy", "weight", weight, classes)
         product = pw.mul(product, shaped(weight, (classes, *(1,) * (input._data.ndim - axis - 1))))
     losses: Any = pw.neg(recorded.sum(product, dim=(axis,), keepdim=False))
     if reduction == "none":

@@ -12,7 +12,7 @@ __all__: list[str] = []
 
 
 def _made(maker: Any, self: Tensor, args: tuple[Any, ...], dtype: Any, device: Any, named: dict[str, Any]) -> Tensor:
-    result: Tensor = maker(*args, dtype=dtype or self.dtype, device=device or self.device, **named)
+    result: Tensor = maker(*args, dtype=dtype or self.dtype, device=self.device if device is None else device, **named)
     return result
 
 
@@ -60,7 +60,7 @@ def new(self: Tensor, *args: Any, device: Any = None) -> Tensor:
     sequence or an array its copy."""
     from .legacy import legacy_tensor
 
-    return legacy_tensor("new", args, self.dtype, device or self.device)
+    return legacy_tensor("new", args, self.dtype, self.device if device is None else device)
 
 
 for _function in (new, new_empty, new_empty_strided, new_full, new_ones, new_tensor, new_zeros):

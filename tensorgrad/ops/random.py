@@ -166,7 +166,7 @@ def rand_like(
     """Uniform numbers in the shape, dtype and device of ``input``."""
     return rand(
         tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
-        device=device or input.device, requires_grad=requires_grad, pin_memory=pin_memory,
+        device=input.device if device is None else device, requires_grad=requires_grad, pin_memory=pin_memory,
     ).contiguous(memory_format=row_major_unless(memory_format))  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def randn_like(
     """Normal numbers in the shape, dtype and device of ``input``."""
     return randn(
         tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
-        device=device or input.device, requires_grad=requires_grad, pin_memory=pin_memory,
+        device=input.device if device is None else device, requires_grad=requires_grad, pin_memory=pin_memory,
     ).contiguous(memory_format=row_major_unless(memory_format))  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def randint_like(
         raise TypeError("randint_like: expected randint_like(input, high) or randint_like(input, low, high).")
     return randint(
         low, high, tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
-        device=device or input.device, requires_grad=requires_grad, pin_memory=pin_memory,
+        device=input.device if device is None else device, requires_grad=requires_grad, pin_memory=pin_memory,
     ).contiguous(memory_format=row_major_unless(memory_format))  # fmt: skip
 
 

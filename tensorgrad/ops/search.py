@@ -193,6 +193,8 @@ def searchsorted(
     if sorter is not None:
         from .gather import gather
 
+        if tuple(require_tensor("searchsorted", sorter).shape) != array.shape:
+            raise ShapeError(f"searchsorted: sorter has shape {tuple(sorter.shape)}, the sequence {array.shape}.")
         sorted_sequence = gather(sorted_sequence, -1, sorter)
     number = not isinstance(input, Tensor)
     if number:

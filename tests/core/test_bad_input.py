@@ -91,6 +91,17 @@ CASES = {
     ),
     "the middle of no integers": (lambda x: x.long()[:0].median(), RuntimeError, "empty"),
     "numbers beyond int64": (lambda x: tg.logspace(1, 99, 3, dtype=tg.int64), RuntimeError, "do not fit"),
+    "weights of classes in two dimensions": (
+        lambda x: F.cross_entropy(x, x.softmax(1), weight=tg.ones(1, 3)),
+        RuntimeError,
+        "weight",
+    ),
+    "a sorter of a wrong size": (
+        lambda x: tg.searchsorted(x, x, sorter=tg.zeros(2, 4, dtype=tg.int64)),
+        RuntimeError,
+        "sorter",
+    ),
+    "like another, on a device without a name": (lambda x: tg.zeros_like(x, device=""), RuntimeError, "device"),
     "a device without a name": (lambda x: tg.zeros(2, device=""), RuntimeError, "device"),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
