@@ -11,7 +11,8 @@
 // Ladder, Zen 3, GFLOP/s in the same run, one core, (1024, 384) by (384, 1536)': OpenBLAS 82, this 89; a row vector by
 // (1024, 1024)': OpenBLAS 3, dot products 20. Two undisturbed cores, (1024, 384) by (384, 384)': this 170 (stretches of
 // 512 terms). Two cores with an L3 each, ms packed for all and by tasks: (128, 784) by (784, 256)' 0.47 and 0.34, (256,
-// 2048) by (2048, 2048)' 18.2 and 16.0, (1024, 384) by (384, 384)' 2.2 and 2.9. No gain: fetching the next panel ahead.
+// 2048) by (2048, 2048)' 18.2 and 16.0, (1024, 384) by (384, 384)' 2.2 and 2.9. No gain: fetching the next panel
+// ahead; tasks of several products in turn (gpt-micro 2 % slower).
 #include "gemm_panels.h"
 
 #include <algorithm>
