@@ -2,7 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "../core/bind.h"
+#include "../core/fastcall.h"
 #include "../kernels/conv.h"
 #include "gemm_arrays.h"
 
@@ -152,15 +152,27 @@ py::object bind_channel_sum(py::handle g) {
 
 }  // namespace
 
+static Attribute numbers(py::handle given) {
+  if (!PyTuple_Check(given.ptr())) return py::cast<Attribute>(given);
+  Attribute values(static_cast<std::size_t>(PyTuple_GET_SIZE(given.ptr())));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = py::cast<Index>(py::handle(PyTuple_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i))));
+  return values;
+}
+
+FAST_BINDING(conv, 7, "x", "w", "b", "stride", "padding", "dilation", "groups") {
+  return bind_conv(a[0], a[1], a[2], numbers(a[3]), numbers(a[4]), numbers(a[5]), py::cast<Index>(a[6]));
+}
+FAST_BINDING(conv_input_grad, 7, "g", "w", "input_shape", "stride", "padding", "dilation", "groups") {
+  return bind_input_grad(a[0], a[1], numbers(a[2]), numbers(a[3]), numbers(a[4]), numbers(a[5]), py::cast<Index>(a[6]));
+}
+FAST_BINDING(conv_weight_grad, 7, "g", "x", "weight_shape", "stride", "padding", "dilation", "groups") {
+  return bind_weight_grad(a[0], a[1], numbers(a[2]), numbers(a[3]), numbers(a[4]), numbers(a[5]), py::cast<Index>(a[6]));
+}
+FAST_BINDING(channel_sum, 1, "g") { return bind_channel_sum(a[0]); }
+
 TG_BINDINGS(conv) {
-  using py::arg;
-  m.def("conv", &bind_conv, arg("x"), arg("w"), arg("b") = py::none(), py::kw_only(), arg("stride"), arg("padding"),
-        arg("dilation"), arg("groups"));
-  m.def("conv_input_grad", &bind_input_grad, arg("g"), arg("w"), py::kw_only(), arg("input_shape"), arg("stride"),
-        arg("padding"), arg("dilation"), arg("groups"));
-  m.def("conv_weight_grad", &bind_weight_grad, arg("g"), arg("x"), py::kw_only(), arg("weight_shape"), arg("stride"),
-        arg("padding"), arg("dilation"), arg("groups"));
-  m.def("channel_sum", &bind_channel_sum, arg("g"));
+  for (PyMethodDef* each : {&fast_conv, &fast_conv_input_grad, &fast_conv_weight_grad, &fast_channel_sum}) add_fast(m, *each);
 }
 
 }  // namespace tg

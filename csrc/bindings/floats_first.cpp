@@ -1,6 +1,6 @@
 // FloatsFirst(native, inherited, whole=False): calls the one where the first argument is an array of a floating type (with
 // `whole`: or of integers or truth values), the other elsewhere. Kernels written for floats leave every other dtype to
-// those they override; in Python the question would cost as much as a small kernel. The tape asks for `native` and puts
+// those they override, as they do by NotImplemented; in Python the question would cost as much as a small kernel. The tape asks for `native` and puts
 // the question itself.
 #include "../core/bind.h"
 
@@ -26,7 +26,12 @@ PyObject* call_floats_first(PyObject* object, PyObject* const* args, std::size_t
     floating = PyTypeNum_ISFLOAT(type) || PyTypeNum_ISUSERDEF(type) ||
                (self->whole && (PyTypeNum_ISINTEGER(type) || PyTypeNum_ISBOOL(type)));
   }
-  return PyObject_Vectorcall(floating ? self->native : self->inherited, args, flags, names);
+  if (floating) {
+    PyObject* result = PyObject_Vectorcall(self->native, args, flags, names);
+    if (result != Py_NotImplemented) return result;
+    Py_DECREF(result);
+  }
+  return PyObject_Vectorcall(self->inherited, args, flags, names);
 }
 
 PyObject* make_floats_first(PyTypeObject* type, PyObject* args, PyObject* kwargs) {

@@ -9,6 +9,13 @@
 namespace tg {
 namespace {
 
+// Volumes and cubic interpolation are composed of smaller ops.
+bool served(const View& x, py::handle mode) {
+  return x.ndim == 4 && PyUnicode_Check(mode.ptr()) && PyUnicode_CompareWithASCIIString(mode.ptr(), "bicubic") != 0;
+}
+
+py::object declined() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
+
 GridShape grid_shape(const View& x, const View& grid, py::handle mode, py::handle padding, py::handle align) {
   const char* op = "grid_sample";
   if (x.ndim != 4) throw py::value_error("grid_sample: this kernel takes (n, c, height, width)");
@@ -28,6 +35,7 @@ GridShape grid_shape(const View& x, const View& grid, py::handle mode, py::handl
 
 FAST_BINDING(grid_sample, 5, "x", "grid", "mode", "padding", "align_corners") {
   const View x = view(a[0], "grid_sample"), grid = view(a[1], "grid_sample: grid");
+  if (!served(x, a[2])) return declined();
   const GridShape s = grid_shape(x, grid, a[2], a[3], a[4]);
   const DType compute = float_compute("grid_sample", x);
   const py::object source = ready(x, compute), places = ready(grid, compute);
@@ -44,6 +52,7 @@ FAST_BINDING(grid_sample, 5, "x", "grid", "mode", "padding", "align_corners") {
 
 FAST_BINDING(grid_sample_backward, 7, "g", "x", "grid", "mode", "padding", "align_corners", "needs") {
   const View g = view(a[0], "grid_sample_backward"), x = view(a[1], "grid_sample"), grid = view(a[2], "grid_sample: grid");
+  if (!served(x, a[3])) return declined();
   const GridShape s = grid_shape(x, grid, a[3], a[4], a[5]);
   require_shape("grid_sample_backward", "g", g, {s.n, s.c, grid.shape[1], grid.shape[2]});
   require_dtype("grid_sample_backward", "g", g, x.dtype);

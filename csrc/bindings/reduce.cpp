@@ -233,7 +233,7 @@ FAST_BINDING(std, 2, "x", "dim", "correction", "keepdim") {
 }
 FAST_BINDING(vector_norm, 3, "x", "dim", "ord", "keepdim") {
   const double ord = py::cast<double>(a[2]);
-  if (ord != 1 && ord != 2) throw py::value_error("vector_norm: this kernel takes ord 1 or 2");
+  if (ord != 1 && ord != 2) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
   return run(ord == 1 ? Reduce::norm1 : Reduce::norm2, a[0], a[1], flag(a[3]));
 }
 FAST_BINDING(argmax, 2, "x", "dim", "keepdim") { return arg("argmax", true, false, a[0], a[1], flag(a[2])); }

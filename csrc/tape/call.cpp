@@ -144,6 +144,7 @@ PyObject* call_record(OpObject* op, PyObject* const* args, Py_ssize_t n, PyObjec
   const bool checks = kernel && (op->checked ? PyCFunction_CheckExact(kernel.get()) : is_view_kernel(kernel.get()));
   if (kernel && (checks || Ref(PyObject_Vectorcall(op->f[OpObject::kInfer], given.arrays, total, keywords))))
     out = Ref(PyObject_Vectorcall(kernel.get(), given.arrays, total, keywords));
+  if (out.get() == Py_NotImplemented) return in_python(self, args, n, keywords);  // the other of a pair serves it
   if (!out) {
     if (!checks && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_AttributeError) &&
         !PyErr_ExceptionMatches(PyExc_IndexError))

@@ -26,6 +26,7 @@ enum Kind : char {
   kReal = 'f',     // a float, or an integer that becomes one
   kNumber = 'n',   // a float or an integer
   kText = 's',     // a str
+  kSizes = 'S',    // a number, or one for each axis of the first input after two; where that is None, the attribute before it
   kDtype = 'T',    // a dtype, whose class is the parameter's value; the attribute is NumPy's
   kLeft = '-',     // must be left at its default
 };
@@ -91,6 +92,20 @@ Ref dims_from(PyObject* given, int ndim) {
   return made;
 }
 
+// One number for each of `axes`; null where Python must look.
+Ref sizes_from(PyObject* given, int axes) {
+  npy_intp size;
+  if (PyTuple_CheckExact(given)) {
+    bool fits = PyTuple_GET_SIZE(given) == axes;
+    for (int i = 0; fits && i < axes; ++i) fits = PyLong_CheckExact(PyTuple_GET_ITEM(given, i));
+    return fits ? Ref::borrowed(given) : Ref();
+  }
+  if (axes < 1 || !one_integer(given, size)) return Ref();
+  Ref made(PyTuple_New(axes));
+  for (int i = 0; made && i < axes; ++i) PyTuple_SET_ITEM(made.get(), i, (Py_INCREF(given), given));
+  return made;
+}
+
 // The arguments by parameter. False where they do not fit.
 bool sorted(DirectObject* self, PyObject* const* args, Py_ssize_t n, PyObject* keywords, PyObject** given) {
   if (n > self->positional) return false;
@@ -143,6 +158,7 @@ Ref heard(const Parameter& p, PyObject* given, int ndim) {
       return Ref();
     }
     case kNumber: return PyLong_CheckExact(given) || PyFloat_CheckExact(given) ? Ref::borrowed(given) : Ref();
+    case kSizes: return sizes_from(given, ndim - 2);
     case kText: return PyUnicode_CheckExact(given) ? Ref::borrowed(given) : Ref();
     case kDtype: return reinterpret_cast<PyObject*>(Py_TYPE(given)) == p.value ? Ref(PyObject_GetAttr(given, names.np)) : Ref();
     default: return Ref();
@@ -219,7 +235,8 @@ PyObject* direct(DirectObject* self, PyObject* const* args, Py_ssize_t n, PyObje
       if (p.value) all[used++] = p.value;
       continue;
     }
-    made[i] = heard(p, given[i], ndim);
+    if (p.kind == kSizes && (given[i] ? given[i] : p.missing) == Py_None) made[i] = Ref::borrowed(all[used - 1]);
+    else made[i] = heard(p, given[i], ndim);
     if (!made[i]) {
       PyErr_Clear();
       return nullptr;
@@ -242,7 +259,12 @@ PyObject* direct(DirectObject* self, PyObject* const* args, Py_ssize_t n, PyObje
   // not call_op: autocast gives records that it knows a call of their own
   Ref result(PyObject_Vectorcall(self->method.op, all, static_cast<std::size_t>(positional ? used : inputs),
                                  positional ? nullptr : self->attrs));
-  if (!result || self->returns == Py_None || !PyTuple_CheckExact(result.get())) return result.release();
+  if (!result) {
+    if (PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError))
+      PyErr_Clear();  // once more, to say in the words of the function what is wrong
+    return nullptr;
+  }
+  if (self->returns == Py_None || !PyTuple_CheckExact(result.get())) return result.release();
   if (PyLong_CheckExact(self->returns)) {
     PyObject* one = PyTuple_GET_ITEM(result.get(), PyLong_AsLong(self->returns));
     return Py_INCREF(one), one;

@@ -43,6 +43,7 @@ from ..ops.attention import scaled_dot_product_attention
 from ..ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from ..ops.cross_entropy import cross_entropy, multi_margin_loss, nll_loss
 from ..ops.ctc import ctc_loss
+from ..ops.direct import direct, first_asked
 from ..ops.distance import (
     cosine_embedding_loss,
     cosine_similarity,
@@ -98,7 +99,7 @@ from ..ops.pool import (
 )
 from ..ops.rearrange import pad
 from ..ops.search import one_hot
-from ..ops.softmax import gumbel_softmax
+from ..ops.softmax import gumbel_softmax, log_softmax_op, softmax_op
 from ..ops.softmax import log_softmax as _log_softmax
 from ..ops.softmax import softmax as _softmax
 from ..ops.softmax import softmin as _softmin
@@ -170,5 +171,10 @@ __all__ = [
     "triplet_margin_loss", "triplet_margin_with_distance_loss", "unfold", "upsample", "upsample_bilinear",
     "upsample_nearest",
 ]  # fmt: skip
+
+direct(softmax, softmax_op, "dim - -")
+direct(log_softmax, log_softmax_op, "dim - -")
+for _name in __all__:
+    globals()[_name] = first_asked(globals()[_name])
 
 __getattr__ = missing_from("torch.nn.functional")

@@ -13,6 +13,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from .checks import conjugate, require_optional, require_same_dtype, require_tensors, shaped
+from .direct import direct
 from .rearrange import pad
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -89,6 +90,7 @@ conv_op = op(
     infer=_conv_infer,
     rule=_conv_rule,
     keeps=("x", "w"),
+    checked=True,
     samples=_conv_samples,
     doc="Cross-correlation: x (n, c, sizes), w (o, c / groups, kernel), b (o,) or None.",
 )
@@ -346,3 +348,7 @@ def conv_transpose3d(
 ) -> Tensor:  # fmt: skip
     """Transposed convolution of volumes; see ``conv_transpose2d``."""
     return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+for _function, _rank in ((conv1d, 3), (conv2d, 4), (conv3d, 5)):
+    direct(_function, conv_op, f"tensor{_rank} tensor{_rank} tensor sizes sizes sizes count")

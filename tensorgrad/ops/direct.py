@@ -4,7 +4,7 @@
 
 - ``tensor``, ``operand`` (or a number): an input of the record; they come first. ``tensor2`` has two dims, ``tensor2+``
   two or more, ``tensor2=`` two and is as long as the first input.
-- ``dtype``: an attribute, a tensorgrad dtype.
+- ``dtype``: an attribute, a tensorgrad dtype. ``sizes``: numbers for the axes of (n, c, ...); None: those before.
 - ``dim``, ``dims``, ``flag``, ``count``, ``real``, ``number``, ``text``: an attribute, under the argument's name or as
   ``real:ord``. ``real:ord=2.0`` says what the default means. ``all:dim``: every dim, the argument left out.
 - ``-``: left out; ``-:correction=1``: left out, and the record hears of it what stands there.
@@ -23,7 +23,7 @@ __all__ = ["direct", "first_asked"]
 
 _KINDS = {
     "tensor": "t", "operand": "o", "all": "a", "dims": "D", "dim": "d", "flag": "b", "count": "i", "real": "f",
-    "number": "n", "text": "s", "dtype": "T", "-": "-",
+    "number": "n", "text": "s", "sizes": "S", "dtype": "T", "-": "-",
 }  # fmt: skip
 _LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None}
 _made: dict[Any, list[tuple[Any, ...]]] = {}  # by function: the arguments of native.Direct behind its ``otherwise``
@@ -63,7 +63,7 @@ def direct(
             if plain == "dtype":
                 parameter.append(DType)
             elif meaning:
-                parameter.append(_LITERALS[meaning] if meaning in _LITERALS else type_of(meaning)(meaning))
+                parameter.append(_literal(meaning))
         parameters.append(tuple(parameter))
         if plain not in ("tensor", "operand") and (kind != "-" or meaning):
             attrs.append(attr or name)
@@ -72,8 +72,10 @@ def direct(
     _made.setdefault(function, []).append((record, facts))
 
 
-def type_of(literal: str) -> type:
-    return float if "." in literal else int
+def _literal(text: str) -> Any:
+    if text in _LITERALS or text.isalpha():
+        return _LITERALS.get(text, text)
+    return float(text) if "." in text else int(text)
 
 
 def first_asked(function: Any, otherwise: Any = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dispatch import recorded
 from ..errors import ArgumentError, ShapeError
@@ -13,7 +13,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import product, require_tensors, shaped
 from .matmul import matmul_op
-from .shape_core import permute
+from .shape_core import permute, reshape
 
 __all__ = ["bilinear", "einsum"]
 
@@ -42,6 +42,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     for i, x in enumerate(operands):
         if not isinstance(x, Tensor):
             require_tensors("einsum", **{f"operand {i}": x})
+    if len(operands) == 2 and (plan := _pair(equation, operands[0]._data.shape, operands[1]._data.shape)):
+        return plan.run(*operands)
     inputs, output = _parse(equation, tuple([x._data.ndim for x in operands]))
     sizes = _sizes(equation, inputs, operands)
     terms = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
@@ -125,6 +127,61 @@ def _sizes(equation: str, inputs: tuple[Labels, ...], operands: Sequence[Tensor]
             elif size not in (1, have):
                 raise ShapeError(f"einsum: label {label!r} of {equation!r} has sizes {have} and {size}.")
     return sizes
+
+
+class _Pair(NamedTuple):
+    """A product of two operands as one of matrices: how each is permuted and reshaped before, and the result after."""
+
+    left: tuple[Any, Any]
+    right: tuple[Any, Any]
+    after: tuple[Any, Any]
+
+    def run(self, a: Tensor, b: Tensor) -> Tensor:
+        shape, dims = self.after
+        made = matmul_op(_arranged(a, *self.left), _arranged(b, *self.right))
+        if shape is not None:
+            made = reshape(made, shape=shape)
+        return made if dims is None else permute(made, dims=dims)
+
+
+def _arranged(x: Tensor, dims: Any, shape: Any) -> Tensor:
+    if dims is not None:
+        x = permute(x, dims=dims)
+    return x if shape is None else shaped(x, shape)
+
+
+@lru_cache(maxsize=1024)
+def _pair(equation: str, shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> _Pair | None:
+    """The plan of an equation of two operands for these shapes; None where it takes more than one product of matrices:
+    labels that occur twice in an operand, or in one and not in the output, and sizes of 1 that broadcast."""
+    (left, right), output = _parse(equation, (len(shape_a), len(shape_b)))
+    size = dict(zip((*left, *right), (*shape_a, *shape_b), strict=True))
+    given = [(labels, shape) for labels, shape in ((left, shape_a), (right, shape_b))]
+    if any(len(set(labels)) < len(labels) or tuple([size[n] for n in labels]) != shape for labels, shape in given):
+        return None
+    both = [label for label in left if label in right]
+    summed = [label for label in both if label not in output]
+    if not summed or any(label not in output for label in (*left, *right) if label not in both):
+        return None
+    batch = [label for label in both if label in output]
+    rows, columns = ([n for n in labels if n not in both] for labels in (left, right))
+
+    def arranged(labels: Labels, order: Sequence[str], groups: Sequence[Sequence[str]]) -> tuple[Any, Any]:
+        dims = tuple([labels.index(label) for label in order])
+        shape = tuple([product(size[label] for label in group) for group in groups])
+        same = shape == tuple([size[label] for label in order])
+        return None if dims == tuple(range(len(dims))) else dims, None if same else shape
+
+    lead = [batch] if batch else []
+    made = (*batch, *rows, *columns)
+    flat = (*(product(size[n] for n in group) for group in (*lead, rows, columns)),)
+    shape = tuple([size[label] for label in made])
+    order = tuple([made.index(label) for label in output])
+    return _Pair(
+        arranged(left, (*batch, *rows, *summed), (*lead, rows, summed)),
+        arranged(right, (*batch, *summed, *columns), (*lead, summed, columns)),
+        (None if flat == shape else shape, None if order == tuple(range(len(order))) else order),
+    )
 
 
 def _diagonals(x: Tensor, labels: Labels) -> tuple[Tensor, Labels]:

@@ -21,6 +21,7 @@ from .checks import (
     reshaped,
     statistic_dtype,
 )
+from .direct import direct
 from .matmul import matmul_op
 from .norm import fitted
 from .record import Spec, op
@@ -274,6 +275,7 @@ grid_sample_op = op(
     define=_define,
     rule=_rule,
     keeps=("x", "grid"),
+    checked=True,
     samples=_samples,
     doc="``x`` interpolated at the places of a grid, whose last dimension names the last axis first, in [-1, 1].",
 )
@@ -355,3 +357,6 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     base = recorded.cat(*[column.reshape(-1, 1) for column in columns], dim=1)
     placed: Any = matmul_op(base.expand(sizes[0], *base.shape), theta.transpose(1, 2).contiguous())
     return placed.reshape(sizes[0], *sizes[2:], dims)
+
+
+direct(grid_sample, grid_sample_op, "tensor tensor -:mode=bilinear -:padding=zeros flag=False")

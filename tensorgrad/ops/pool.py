@@ -15,6 +15,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import product, require_float, require_tensors, reshaped
 from .conv import batched, per_axis, unbatched
+from .direct import direct
 from .record import Spec, op
 from .samples import Arg, Sample
 
@@ -83,6 +84,7 @@ max_pool_op = op(
     keeps=("indices",),
     outputs=("y", "indices"),
     nondiff=("indices",),
+    checked=True,
     samples=lambda: [
         Sample((_distinct((2, 3, 7)),), _window(1, (3,), stride=(2,), padding=(1,)), name="1d"),
         Sample((_distinct((2, 3, 6, 5)),), _window(2, (2, 2)), name="2d"),
@@ -165,6 +167,7 @@ avg_pool_op = op(
     "avg_pool",
     infer=_avg_infer,
     rule=lambda F, g, x, *, needs, **how: (F.avg_pool_backward(g, input_shape=tuple(x.shape), **how),),
+    checked=True,
     samples=_avg_samples,
     doc="The mean under each window.",
 )
@@ -208,6 +211,7 @@ adaptive_avg_pool = op(
     "adaptive_avg_pool",
     infer=_adaptive_infer,
     rule=lambda F, g, x, *, needs, output_size: (F.adaptive_avg_pool_backward(g, input_shape=tuple(x.shape)),),
+    checked=True,
     samples=lambda: [
         Sample((Arg((2, 3, 7)),), {"output_size": (3,)}, name="1d"),
         Sample((Arg((2, 3, 6, 5), layout="T"),), {"output_size": (3, 2)}, name="2d"),
@@ -240,6 +244,7 @@ adaptive_max_pool = op(
     keeps=("indices",),
     outputs=("y", "indices"),
     nondiff=("indices",),
+    checked=True,
     samples=lambda: [
         Sample((_distinct((2, 3, 7)),), {"output_size": (3,)}, name="1d"),
         Sample((_distinct((2, 3, 6, 5)),), {"output_size": (3, 2)}, name="2d"),
@@ -498,3 +503,11 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima under windows that cover the last three axes evenly; see ``adaptive_max_pool2d``."""
     return _adaptive_max(3, input, output_size, return_indices)
+
+
+_Rank = tuple[Callable[..., Any], Callable[..., Any], int]
+_ranks: tuple[_Rank, ...] = ((max_pool1d, avg_pool1d, 3), (max_pool2d, avg_pool2d, 4), (max_pool3d, avg_pool3d, 5))
+for _max, _avg, _rank in _ranks:
+    direct(_max, max_pool_op, f"tensor{_rank} sizes:kernel sizes sizes sizes flag -", returns=0)
+    _override = " -" if _rank > 3 else ""
+    direct(_avg, avg_pool_op, f"tensor{_rank} sizes:kernel sizes sizes flag flag{_override}", divisor_override=None)

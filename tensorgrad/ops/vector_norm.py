@@ -108,6 +108,7 @@ vector_norm_op = op(
     define=_norm_define,
     rule=_norm_rule,
     keeps=("x", "y"),
+    checked=True,
     samples=_norm_samples,
     doc="``sum(|x|^ord)^(1/ord)`` over ``dim``; the largest or smallest size for infinite ``ord``, a count for 0.",
 )

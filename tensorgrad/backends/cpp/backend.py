@@ -51,8 +51,8 @@ def extension() -> ModuleType:
 # Kernels written for floating point; integers and complex numbers go to the inherited ones.
 _FLOATS_ONLY = frozenset((
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "avg_pool", "avg_pool_backward", "conv",
-    "conv_input_grad", "conv_weight_grad", "linear", "linear_backward", "logcumsumexp", "logsumexp", "max_pool",
-    "max_pool_backward", "std", "var",
+    "conv_input_grad", "conv_weight_grad", "grid_sample", "grid_sample_backward", "linear", "linear_backward",
+    "logcumsumexp", "logsumexp", "max_pool", "max_pool_backward", "std", "var", "vector_norm",
 ))  # fmt: skip
 
 # Those that take every real dtype.
@@ -208,10 +208,6 @@ class CppBackend(NumpyBackend):
         plain = b.dtype.kind in "fV" and a.dtype == b.dtype
         return (self.c.linear_recurrence if plain else super().linear_recurrence)(a, b, dim=dim)
 
-    def vector_norm(self, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
-        found = self.c.vector_norm if ord in (1, 2) and x.dtype.kind != "c" else self._defined("vector_norm")
-        return found(x, ord=ord, dim=dim, keepdim=keepdim)
-
     def scatter_reduce(self, x: Any, index: Any, src: Any, *, dim: int, reduce: str) -> Any:
         found = self._defined("scatter_reduce") if x.dtype.kind == "c" else self.c.scatter_reduce
         return found(x, index, src, dim=dim, reduce=reduce)
@@ -228,15 +224,6 @@ class CppBackend(NumpyBackend):
     def bag_rows(self, weight: Any, index: Any, ends: Any, *, mean: bool) -> Any:
         found = self.c.bag_rows if weight.dtype.char in "fd" else self._defined("bag_rows")
         return found(weight, index, ends, mean=mean)
-
-    def grid_sample(self, x: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -> Any:
-        found = self.c.grid_sample if x.ndim == 4 and mode != "bicubic" else self._defined("grid_sample")
-        return found(x, grid, mode=mode, padding=padding, align_corners=align_corners)
-
-    def grid_sample_backward(self, g: Any, x: Any, grid: Any, *, mode: str, **how: Any) -> Any:
-        fits = x.ndim == 4 and mode != "bicubic"
-        found = self.c.grid_sample_backward if fits else self._defined("grid_sample_backward")
-        return found(g, x, grid, mode=mode, **how)
 
     def _defined(self, name: str) -> Callable[..., Any]:
         """The op in smaller ops, for what its kernel does not take."""
