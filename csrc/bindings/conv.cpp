@@ -152,14 +152,6 @@ py::object bind_channel_sum(py::handle g) {
 
 }  // namespace
 
-static Attribute numbers(py::handle given) {
-  if (!PyTuple_Check(given.ptr())) return py::cast<Attribute>(given);
-  Attribute values(static_cast<std::size_t>(PyTuple_GET_SIZE(given.ptr())));
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = py::cast<Index>(py::handle(PyTuple_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i))));
-  return values;
-}
-
 FAST_BINDING(conv, 7, "x", "w", "b", "stride", "padding", "dilation", "groups") {
   return bind_conv(a[0], a[1], a[2], numbers(a[3]), numbers(a[4]), numbers(a[5]), py::cast<Index>(a[6]));
 }

@@ -28,5 +28,7 @@ bool element_strides(const View& v, Index* strides);
 
 Shape shape_of(py::handle array);
 Index product(const Shape& shape);
+// A sequence of integers.
+std::vector<Index> numbers(py::handle given);
 
 }  // namespace tg

@@ -11,15 +11,6 @@ namespace {
 
 using Attribute = std::vector<Index>;
 
-Attribute numbers(py::handle given) {
-  const py::object all = py::reinterpret_steal<py::object>(PySequence_Fast(given.ptr(), "expected a sequence of integers"));
-  if (!all) throw py::error_already_set();
-  Attribute values(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(all.ptr())));
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = py::cast<Index>(py::handle(PySequence_Fast_GET_ITEM(all.ptr(), static_cast<Py_ssize_t>(i))));
-  return values;
-}
-
 std::optional<Index> number_or_none(py::handle given) {
   if (given.is_none()) return std::nullopt;
   return py::cast<Index>(given);
