@@ -755,7 +755,7 @@ PyObject* method_repr(PyObject* self) { return PyObject_Repr(as_method(self)->ot
 PyObject* method_reduce(PyObject* self, PyObject*) {
   auto* it = as_method(self);
   if (it->names) return Py_BuildValue("(O(O))", known.accept, it->otherwise);
-  if (Py_TYPE(self) == &FunctionType) return PyObject_GetAttrString(it->otherwise, "__qualname__");
+  if (Py_TYPE(self) == &FunctionType || Py_TYPE(self) == &FactoryType) return PyObject_GetAttrString(it->otherwise, "__qualname__");
   Ref name(PyObject_GetAttrString(it->otherwise, "__name__"));
   return name ? Py_BuildValue("(O(OO))", PyDict_GetItemString(PyEval_GetBuiltins(), "getattr"), known.tensor, name.get()) : nullptr;
 }

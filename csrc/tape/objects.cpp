@@ -177,7 +177,8 @@ PyObject* register_all(PyObject*, PyObject*, PyObject* keywords) {
                 {"op_record", &known.op_record}, {"op_call", &known.op_call},
                 {"op_differentiate", &known.op_differentiate}, {"formula_record", &known.formula_record},
                 {"formula_call", &known.formula_call}, {"formula_differentiate", &known.formula_differentiate}, {"reshape", &known.reshape},
-                {"permute", &known.permute}, {"index", &known.index}, {"nonzero", &known.nonzero}, {"accept", &known.accept}};
+                {"permute", &known.permute}, {"index", &known.index}, {"nonzero", &known.nonzero},
+                {"dtype", &known.dtype}, {"standard", &known.standard}, {"place", &known.place}, {"accept", &known.accept}};
   PyObject *key, *value;
   Py_ssize_t position = 0;
   while (keywords && PyDict_Next(keywords, &position, &key, &value)) {
@@ -268,7 +269,7 @@ PyMODINIT_FUNC PyInit__tape() {
       !add_type(module, "OpCore", &OpType) || !add_type(module, "GradState", &StateType) ||
       !add_type(module, "Operator", &OperatorType) || !add_type(module, "Renamed", &RenamedType) ||
       !add_type(module, "View", &ViewType) || !add_type(module, "Direct", &DirectType) ||
-      !add_type(module, "Function", &FunctionType) || PyModule_AddFunctions(module, view_kernels) < 0 || !add_heap(module))
+      !add_type(module, "Function", &FunctionType) || !add_type(module, "Factory", &FactoryType) || PyModule_AddFunctions(module, view_kernels) < 0 || !add_heap(module))
     return nullptr;
   return module;
 }

@@ -104,7 +104,7 @@ extern PyTypeObject TensorType, NodeType, PlanType, SpecType, OpType, HeapType;
 // What Python's side registers once, and each thread's switches.
 struct Registered {
   PyObject *tensor, *node, *spec, *everywhere, *raw, *inside, *freed, *fit, *view_of, *op_record, *op_call, *op_differentiate,
-      *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *index, *nonzero, *accept;
+      *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *index, *nonzero, *accept, *dtype, *standard, *place;
 };
 extern Registered known;
 
@@ -183,6 +183,6 @@ PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);
 PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
-extern PyTypeObject OperatorType, RenamedType, ViewType, DirectType, FunctionType;
+extern PyTypeObject OperatorType, RenamedType, ViewType, DirectType, FunctionType, FactoryType;
 
 }  // namespace tape

@@ -6,9 +6,12 @@ the functions as they stand in their files."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ..core import native
+from ..device import _default as default_place
+from ..dtypes import DType, get_default_dtype, when_default_changes
 from ..tensor import Tensor
 from . import shape_core as core
 from .index import index_op
@@ -27,11 +30,35 @@ _MADE_BY = {
 }  # fmt: skip
 
 
+_FACTORIES = {
+    "zeros": ("sizes", 0.0), "ones": ("sizes", 1.0), "full": ("full", None), "zeros_like": ("like", 0),
+    "ones_like": ("like", 1), "full_like": ("full_like", None), "arange": ("range", None), "new_zeros": ("new", 0.0),
+    "new_ones": ("new", 1.0),
+}  # fmt: skip
+_standard = [get_default_dtype().np]
+
+
+def _follow_default() -> None:
+    _standard[0] = get_default_dtype().np
+
+
+when_default_changes.append(_follow_default)
+
+
 def install_views(public: dict[str, Any]) -> None:
     """Put them into ``Tensor`` and among the ``public`` functions."""
     if native is None:
         return
     native.register(reshape=core.reshape, permute=core.permute, index=index_op, nonzero=nonzero_op, accept=accept)
+    native.register(dtype=DType, standard=_standard, place=default_place)
+    for name, (form, value) in _FACTORIES.items():
+        function = public[name] if name in public else vars(Tensor)[name]
+        factory = native.Factory(form, function, value)
+        setattr(sys.modules[function.__module__], name, factory)  # which is where a pickle looks
+        if name in public:
+            public[name] = factory
+        else:
+            setattr(Tensor, name, factory)
     for op, names in _MADE_BY.items():
         for name in names:
             given = vars(Tensor)[name]

@@ -175,6 +175,30 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
+_FACTORIES = (
+    *(f"tg.{name}({given})" for name in ("zeros", "ones", "full", "arange") for given in (
+        "", "3", "2, 3", "(2, 3)", "[2], 1.5", "(2,), 3", "(2,), 1e39", "(2,), True", "2, dtype=tg.int64", "-1", "1.5",
+        "(2,), float('nan'), dtype=tg.float64", "0", "()", "2, 0", "1, 7, 2", "7, 1, -2", "1, 7, 0", "7, 1", "1, 1, 5",
+        "2, requires_grad=True", "size=(2,)", "(2**40, 2**40)", "2, dtype='float64'", "x", "2, dtype=tg.bool",
+    )),
+    *(f"tg.{name}(x{given})" for name in ("zeros_like", "ones_like", "full_like") for given in (
+        "", ", 2.0", ", 2", ", dtype=tg.float64", ", float('inf')", ", 2.0, dtype=tg.int32", ", requires_grad=True",
+    )),
+    "x.new_zeros(2, 3)", "x.new_ones((2,))", "x.new_zeros(2, dtype=tg.int8)", "x.new_zeros(-1)", "tg.zeros_like(1)",
+)  # fmt: skip
+
+
+def factories() -> Any:
+    layouts = (_x(2, 3), tg.arange(3), _x(2).to(tg.bfloat16).detach(), _x(), tg.tensor([True]))
+    seen = [(call, [_seen_as(x, call) for x in layouts]) for call in _FACTORIES]
+    before = tg.get_default_dtype()
+    tg.set_default_dtype(tg.float64)
+    try:
+        return seen, tg.zeros(2), tg.full((2,), 1e300), [tg.ones(2).dtype.name, tg.arange(2).dtype.name]
+    finally:
+        tg.set_default_dtype(before)
+
+
 def functions() -> Any:
     layouts = (
         _x(2, 3), _x(3, 2).detach().t().requires_grad_(), _x(2, 3, dtype="float64", grad=False), _x(0, 3), _x(), _x(4),
@@ -308,8 +332,8 @@ def errors() -> Any:
 
 
 PROGRAMS = (
-    formulas, records, views, geometry, direct, functions, several_outputs, higher, hooks, accumulation, modes,
-    training, errors,
+    formulas, records, views, geometry, direct, functions, factories, several_outputs, higher, hooks, accumulation,
+    modes, training, errors,
 )  # fmt: skip
 
 
@@ -346,7 +370,7 @@ def test_as_in_python(program: Callable[[], Any], in_python: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     "program",
-    [p for p in PROGRAMS if p not in (errors, geometry, direct, functions)],
+    [p for p in PROGRAMS if p not in (errors, geometry, direct, functions, factories)],
     ids=lambda program: program.__name__,
 )
 def test_leaves_nothing_behind(program: Callable[[], Any]) -> None:
