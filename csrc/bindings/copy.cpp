@@ -111,6 +111,19 @@ struct Filler {
   alignas(16) char bytes[16] = {};
 };
 
+// The bytes from the lowest to behind the highest of a view.
+std::pair<const char*, const char*> extent(const View& x) {
+  Index below = 0, above = size_of(x.dtype);
+  for (int k = 0; k < x.ndim; ++k) (x.strides[k] < 0 ? below : above) += (x.shape[k] - 1) * x.strides[k];
+  return {x.data + below, x.data + above};
+}
+
+bool overlap(const View& a, const View& b) {
+  const auto [low, high] = extent(a);
+  const auto [first, last] = extent(b);
+  return low < last && first < high;
+}
+
 py::handle descriptor(py::handle array) {
   return py::handle(reinterpret_cast<PyObject*>(PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array.ptr()))));
 }
@@ -306,6 +319,30 @@ FAST_BINDING(zeros_as, 2, "x", "shape") {
   return filled(view(a[0], "zeros_as").dtype, shape, ndim, none);
 }
 FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
+// Of one dtype; memory that overlaps is NumPy's, which copies it first.
+FAST_BINDING(copy_into, 2, "target", "source") {
+  const View to = view(a[0], "copy_into: target"), from = view(a[1], "copy_into: source");
+  require_writable(to, "copy_into: the target");
+  require_dtype("copy_into", "source", from, to.dtype);
+  Index shape[kMaxDims], read[kMaxDims], written[kMaxDims];
+  const int lead = to.ndim - from.ndim;
+  bool fits = lead >= 0;
+  for (int k = 0; fits && k < to.ndim; ++k) {
+    const Index own = k < lead ? 1 : from.shape[k - lead];
+    shape[k] = to.shape[k];
+    written[k] = to.strides[k];
+    read[k] = own == 1 ? 0 : from.strides[k - lead];
+    fits = own == 1 || own == shape[k];
+  }
+  if (!fits || overlap(to, from)) {
+    auto *target = reinterpret_cast<PyArrayObject*>(a[0].ptr()), *source = reinterpret_cast<PyArrayObject*>(a[1].ptr());
+    if (PyArray_CopyInto(target, source) < 0) throw py::error_already_set();
+  } else if (const Index n = to.size()) {
+    MaybeRelease unlock(n);
+    copy_strided(size_of(to.dtype), to.ndim, shape, from.data, read, to.data, written);
+  }
+  return py::reinterpret_borrow<py::object>(a[0]);
+}
 FAST_BINDING(contiguous, 1, "x") { return contiguous_copy(view(a[0], "contiguous")); }
 FAST_BINDING(pad, 4, "x", "pads", "mode", "value") { return pad_(a); }
 FAST_BINDING(flip, 2, "x", "dims") { return flip_(a[0], a[1]); }
@@ -315,7 +352,7 @@ FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[
 FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
 
 TG_BINDINGS(copy) {
-  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_contiguous, &fast_cat,
+  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_copy_into, &fast_contiguous, &fast_cat,
                             &fast_stack, &fast_pad, &fast_flip, &fast_roll, &fast_rearrange, &fast_tril, &fast_triu})
     add_fast(m, *each);
 }

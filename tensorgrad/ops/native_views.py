@@ -26,6 +26,7 @@ _MADE_BY = {
     core.expand: ("expand", "expand_as", "broadcast_to"),
     core.slice_: (
         "__getitem__", "select", "narrow", "split", "chunk", "unbind", "tensor_split", "masked_select",
+        "__setitem__", "copy_", "fill_", "zero_",
     ),
 }  # fmt: skip
 

@@ -175,6 +175,37 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
+_WRITES = (
+    *(f"x.__setitem__({key}, {value})" for value in (
+        "0", "2.5", "1e39", "True", "x[:1] * 2", "x[0] + 1", "tg.ones(3)", "x", "x.double()", "[1]", "2**60",
+    ) for key in (*_KEYS[:6], "[1, 0]", "([0], [1])", "(slice(None), [1, 0])", "(0, [1])", "x > 0.9", "x[0] > 0.9",
+        "1", "-1", "9", "slice(0, 1)", "(slice(None), 1)", "...", "None", "(0, 0)", "slice(None, None, 2)", "()",
+    )),
+    *(f"x.{call}" for call in (
+        "fill_(2)", "fill_(2.5)", "fill_(1e39)", "fill_(tg.tensor(1.0))", "fill_(True)", "fill_(x[0])", "zero_()",
+        "copy_(x * 2)", "copy_(x[0] + 1)", "copy_(3.0)", "copy_(x)", "copy_(x.flip(0))", "copy_(tg.ones(2, 3))",
+        "copy_(tg.ones(7))", "copy_(x.double())", "copy_(x.t())", "fill_('a')", "zero_(1)",
+    )),
+)  # fmt: skip
+
+
+def writes() -> Any:
+    """Writes in place: leaves, what nobody records, and views of it, in memory of all kinds."""
+
+    def once(make: Any, call: str) -> Any:
+        x = make()
+        seen = _seen_as(x, f"x.detach() if {call} is None else x.detach()")
+        return seen, x.detach(), x._version_number
+
+    both = np.ones((2, 3), "float32")
+    makers = (
+        lambda: _x(2, 3, grad=False), lambda: _x(3, 2, grad=False).t(), lambda: _x(4, 3, grad=False)[::2], _x,
+        lambda: tg.arange(6).reshape(2, 3), lambda: _x(2, 3) * 1, lambda: tg.from_numpy(both[:, ::-1].copy()),
+        lambda: _x(1, 3, grad=False).expand(2, 3), lambda: tg.tensor([[True, False, True]] * 2), lambda: _x(2, 3),
+    )  # fmt: skip
+    return [(call, [once(make, call) for make in makers]) for call in _WRITES]
+
+
 _FACTORIES = (
     *(f"tg.{name}({given})" for name in ("zeros", "ones", "full", "arange") for given in (
         "", "3", "2, 3", "(2, 3)", "[2], 1.5", "(2,), 3", "(2,), 1e39", "(2,), True", "2, dtype=tg.int64", "-1", "1.5",
@@ -332,8 +363,8 @@ def errors() -> Any:
 
 
 PROGRAMS = (
-    formulas, records, views, geometry, direct, functions, factories, several_outputs, higher, hooks, accumulation,
-    modes, training, errors,
+    formulas, records, views, geometry, direct, functions, factories, writes, several_outputs, higher, hooks,
+    accumulation, modes, training, errors,
 )  # fmt: skip
 
 
@@ -370,7 +401,7 @@ def test_as_in_python(program: Callable[[], Any], in_python: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     "program",
-    [p for p in PROGRAMS if p not in (errors, geometry, direct, functions, factories)],
+    [p for p in PROGRAMS if p not in (errors, geometry, direct, functions, factories, writes)],
     ids=lambda program: program.__name__,
 )
 def test_leaves_nothing_behind(program: Callable[[], Any]) -> None:

@@ -135,6 +135,9 @@ class CppBackend(NumpyBackend):
     def contiguous_copy(self, x: Any) -> Any:
         return self.c.contiguous(x)
 
+    def copy_into(self, target: Any, source: Any) -> Any:
+        return (self.c.copy_into if source.dtype == target.dtype else super().copy_into)(target, source)
+
     def slice_add_into(self, x: Any, g: Any, *, key: tuple[Any, ...]) -> Any:
         part = x[(*key, Ellipsis)]
         self.raw.add(part, g, out=part)
