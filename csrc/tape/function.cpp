@@ -61,6 +61,7 @@ struct Parameters {
 struct FunctionObject {
   MethodObject method;
   Parameters* parameters;
+  PyObject* into;  // of an in-place form: the name of the kernel that writes over the first input; else None
 };
 
 // What the record is called with.
@@ -244,6 +245,32 @@ bool assigned(const Parameters& all, PyObject* const* args, Py_ssize_t n, PyObje
   return true;
 }
 
+// An in-place form that nobody records, in memory in one piece, with inputs that lie elsewhere; what `put_in_place` does
+// then. Null where Python must look.
+PyObject* write_over(PyObject* name, Call& call, PyObject* keywords) {
+  auto* target = as_tensor(call.arguments[0]);
+  PyArrayObject* first = as_array(target->f[TensorObject::kData]);
+  if (target->f[TensorObject::kInference] != Py_False || !PyArray_ISCARRAY(first)) return nullptr;
+  const char *low = PyArray_BYTES(first), *high = low + PyArray_NBYTES(first);
+  Ref arrays[kMost];
+  for (Py_ssize_t i = 0; i < call.inputs; ++i) {
+    auto* t = as_tensor(call.arguments[i]);
+    if (switches.recording && t->f[TensorObject::kTracked] == Py_True) return nullptr;
+    PyArrayObject* x = as_array(t->f[TensorObject::kData]);
+    if (i && (!PyArray_IS_C_CONTIGUOUS(x) || (PyArray_BYTES(x) < high && low < PyArray_BYTES(x) + PyArray_NBYTES(x))))
+      return nullptr;
+    arrays[i] = Ref::borrowed(reinterpret_cast<PyObject*>(x));
+  }
+  PyObject* door = door_of(&PyArray_Type);
+  if (!door || reinterpret_cast<PyObject*>(Py_TYPE(door)) != known.raw) return nullptr;
+  Ref kernel(PyObject_GetAttr(door, name));
+  if (!kernel || !PyCFunction_CheckExact(kernel.get())) return nullptr;  // those refuse before they write
+  PyObject* self = call.arguments[0];
+  for (Py_ssize_t i = 0; i < call.inputs; ++i) call.arguments[i] = arrays[i].get();
+  if (!Ref(PyObject_Vectorcall(kernel.get(), call.arguments, static_cast<std::size_t>(call.inputs), keywords))) return nullptr;
+  return bump_version(self) ? (Py_INCREF(self), self) : nullptr;
+}
+
 PyObject* call_function(PyObject* self, PyObject* const* args, std::size_t flags, PyObject* keywords) {
   auto* it = as_method(self);
   const Parameters& all = *reinterpret_cast<FunctionObject*>(self)->parameters;
@@ -258,6 +285,13 @@ PyObject* call_function(PyObject* self, PyObject* const* args, std::size_t flags
       for (Py_ssize_t k = 0; k < call.attributes; ++k) call.arguments[call.inputs + k] = call.held[k].get();
       for (Py_ssize_t k = 0; k < all.fixed; ++k)
         call.arguments[call.inputs + call.attributes + k] = all.values[k].get();
+      PyObject* into = reinterpret_cast<FunctionObject*>(self)->into;
+      if (into != Py_None) {
+        PyObject* written = write_over(into, call, all.keywords.get());
+        if (written || (PyErr_Occurred() && !expected_error())) return written;
+        PyErr_Clear();
+        return PyObject_Vectorcall(it->otherwise, args, flags, keywords);
+      }
       // not call_op: autocast gives records that it knows a call of their own
       PyObject* result = PyObject_Vectorcall(it->op, call.arguments, static_cast<std::size_t>(call.inputs), all.keywords.get());
       if (result || !expected_error()) return result;
@@ -297,11 +331,11 @@ bool fill(Parameter& p, PyObject* described) {
 }
 
 // Function(function, record, ((kind, name, () or (default,)), ...), {attribute of each parameter that is none of its inputs
-// in order, then the fixed ones}, fixed values)
+// in order, then the fixed ones}, fixed values, into)
 PyObject* new_function(PyTypeObject* type, PyObject* args, PyObject*) {
-  PyObject *otherwise, *op, *described, *keywords, *fixed;
-  if (!PyArg_ParseTuple(args, "OO!O!O!O!:Function", &otherwise, &OpType, &op, &PyTuple_Type, &described, &PyTuple_Type,
-                        &keywords, &PyTuple_Type, &fixed))
+  PyObject *otherwise, *op, *described, *keywords, *fixed, *into;
+  if (!PyArg_ParseTuple(args, "OO!O!O!O!O:Function", &otherwise, &OpType, &op, &PyTuple_Type, &described, &PyTuple_Type,
+                        &keywords, &PyTuple_Type, &fixed, &into))
     return nullptr;
   if (PyTuple_GET_SIZE(described) > kMost || PyTuple_GET_SIZE(fixed) > kMost || PyTuple_GET_SIZE(keywords) > kMost)
     return PyErr_Format(PyExc_ValueError, "Function: too many parameters");
@@ -313,7 +347,9 @@ PyObject* new_function(PyTypeObject* type, PyObject* args, PyObject*) {
     all->values[all->fixed] = Ref::borrowed(PyTuple_GET_ITEM(fixed, all->fixed));
   if (PyTuple_GET_SIZE(keywords)) all->keywords = Ref::borrowed(keywords);
   PyObject* self = new_method(type, call_function, otherwise, op, nullptr);
-  if (self) reinterpret_cast<FunctionObject*>(self)->parameters = all;
+  if (!self) return nullptr;
+  reinterpret_cast<FunctionObject*>(self)->parameters = all;
+  reinterpret_cast<FunctionObject*>(self)->into = (Py_INCREF(into), into);
   return self;
 }
 

@@ -95,6 +95,12 @@ Ref integers_of(const npy_intp* values, int count) {
   return made;
 }
 
+bool bump_version(PyObject* x) {
+  PyObject* cell = version_of(as_tensor(x));
+  PyObject* next = cell ? PyLong_FromLongLong(PyLong_AsLongLong(PyList_GET_ITEM(cell, 0)) + 1) : nullptr;
+  return next && PyList_SetItem(cell, 0, next) == 0;
+}
+
 bool one_integer(PyObject* given, npy_intp& out) {
   if (!PyLong_CheckExact(given)) return false;
   out = PyLong_AsSsize_t(given);
@@ -594,12 +600,6 @@ Ref value_for(PyArrayObject* target, PyObject* given) {
 PyArrayObject* target_of(const Source& source, PyObject* x) {
   if (source.track || as_tensor(x)->f[TensorObject::kInference] != Py_False) return nullptr;
   return PyArray_ISCARRAY(source.array) ? source.array : nullptr;
-}
-
-bool bump_version(PyObject* x) {
-  PyObject* cell = version_of(as_tensor(x));
-  PyObject* next = cell ? PyLong_FromLongLong(PyLong_AsLongLong(PyList_GET_ITEM(cell, 0)) + 1) : nullptr;
-  return next && PyList_SetItem(cell, 0, next) == 0;
 }
 
 Ref kernel_named(const char* name) {

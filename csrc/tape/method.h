@@ -30,5 +30,7 @@ bool one_integer(PyObject* given, npy_intp& out);
 bool one_dim(PyObject* given, int ndim, int& out);
 // Whether the error that is set is one that Python's function may say better.
 bool expected_error();
+// One more write to the tensor's storage. False with an error set.
+bool bump_version(PyObject* x);
 
 }  // namespace tape

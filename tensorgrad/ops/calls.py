@@ -14,12 +14,15 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _INPUTS = frozenset(("x", "flat", "index", "like", "sameindex", "list"))
 
 
-def calls(record: Op, kinds: str, **fixed: Any) -> Callable[[_F], _F]:
+def calls(record: Op, kinds: str, *, into: str | None = None, **fixed: Any) -> Callable[[_F], _F]:
     """A decorator: put C before the function, for calls that mean ``record(inputs, attributes, **fixed)``.
 
     ``kinds`` names for each parameter in order what it takes (the list is in ``csrc/tape/function.cpp``), and the
-    attribute it becomes where that has another name: ``"x dim index"``, ``"x *dims"``, ``"x int=diagonal"``. Calls with
-    other parameters, arguments of other kinds, and all that the record refuses go to the function: it is the meaning.
+    attribute it becomes where that has another name: ``"x dim index"``, ``"x *dims"``, ``"x int=diagonal"``.
+    ``into``: the function is the record's in-place form, and this its kernel, which refuses before it writes.
+
+    Calls with other parameters, arguments of other kinds, and all that the record refuses go to the function, which is
+    the meaning.
     """
 
     def before(function: _F) -> _F:
@@ -36,7 +39,9 @@ def calls(record: Op, kinds: str, **fixed: Any) -> Callable[[_F], _F]:
             described.append((kind, name, (defaults[name],) if name in defaults else ()))
             if kind not in _INPUTS:
                 attributes.append(attribute or name)
-        made: Any = native.Function(function, record, tuple(described), (*attributes, *fixed), tuple(fixed.values()))
+        made: Any = native.Function(
+            function, record, tuple(described), (*attributes, *fixed), tuple(fixed.values()), into
+        )
         return made
 
     return before

@@ -361,6 +361,7 @@ def scatter(
     return result if out is None else deliver("scatter", result, out)
 
 
+@calls(scatter_op, "x dim index like", into="scatter_into")
 def scatter_(
     self: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
@@ -378,6 +379,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor, *, out: Any
     return result if out is None else deliver("scatter_add", result, out)
 
 
+@calls(scatter_add_op, "x dim index like", into="scatter_add_into")
 def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """In-place form of ``scatter_add``."""
     return _scatter("scatter_add_", self, dim, index, src, "sum", True)

@@ -244,6 +244,7 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
     return index_put_op(input, value, *tensors, spec=spec, accumulate=bool(accumulate))
 
 
+@calls(index_put_op, "x places=spec x flag", into="index_put_into")
 def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
     """In-place form of ``index_put``."""
     value, spec, tensors = _put_arguments("index_put_", self, indices, values)
@@ -364,6 +365,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     return result if out is None else deliver("index_add", result, out)
 
 
+@calls(index_add_op, "x dim index x", into="index_add_into")
 def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """In-place form of ``index_add``."""
     at, where, src = _add_arguments(self, dim, index, source, alpha)

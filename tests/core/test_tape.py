@@ -186,6 +186,16 @@ _WRITES = (
         "copy_(x * 2)", "copy_(x[0] + 1)", "copy_(3.0)", "copy_(x)", "copy_(x.flip(0))", "copy_(tg.ones(2, 3))",
         "copy_(tg.ones(7))", "copy_(x.double())", "copy_(x.t())", "fill_('a')", "zero_(1)",
     )),
+    *(f"x.{name}({given})" for name in ("scatter_", "scatter_add_", "index_add_") for given in (
+        "0, tg.tensor([[1, 0, 1]]), x[:1] * 2", "0, tg.tensor([[1, 0, 1]]), x[:1]",
+        "0, tg.tensor([[9, 0, 1]]), x[:1] + 0",
+        "1, index=tg.tensor([[1, 0, 2]] * 2), src=x + 1", "0, tg.tensor([0, 1]), x * 2", "0, tg.tensor([0, 0]), x",
+        "0, tg.tensor([0, 5]), x * 2", "0, tg.tensor([1]), x[:1].double()", "0, tg.tensor([[0]]), 2.0", "5, x, x",
+    )),
+    *(f"x.index_put_({given})" for given in (
+        "(tg.tensor([1, 0]),), x * 2", "(tg.tensor([0, 0]),), x[0] * 2, True", "[tg.tensor([1, 0])] * 2, x[0, :2] + 1",
+        "(tg.tensor([9]),), x[:1] + 1", "(tg.tensor([1]),), 2.0", "(tg.tensor([1, 0]),), x", "(x > 0.9,), x[0, 0] + 0",
+    )),
 )  # fmt: skip
 
 
