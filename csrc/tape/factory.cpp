@@ -1,7 +1,7 @@
 // zeros, ones, full, their kin and ranges of integers: sizes that are plain integers, a dtype that is the default, the
 // pattern's or a tensorgrad dtype, on the CPU; everything else goes to the function of Python.
 //
-// Measured, 100 elements: zeros 4.1 us in Python, 1.0 here, 1.8 in PyTorch; zeros_like 5.5, 0.9, 1.7.
+// Measured, 100 elements: zeros 4.1 us in Python, 1.3 here, 1.8 in PyTorch; arange 1.5 here, 4.6 in PyTorch.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
