@@ -174,6 +174,7 @@ __all__ = [
 
 direct(softmax, softmax_op, "dim - -")
 direct(log_softmax, log_softmax_op, "dim - -")
+del log_softmax_op, softmax_op  # records are no functions of this namespace
 for _name in __all__:
     globals()[_name] = first_asked(globals()[_name])
 
