@@ -18,6 +18,7 @@ void write_block(const C* from, char* to, Index n) {
 #if defined(__F16C__)
   if constexpr (std::is_same_v<C, float> && std::is_same_v<To, half>) return narrow_to_halves(out, from, n);
 #endif
+  if constexpr (std::is_same_v<C, float> && std::is_same_v<To, bfloat16>) return narrow_to_bfloats(out, from, n);
   if constexpr (std::is_same_v<C, int64_t> && std::is_floating_point_v<To>) return from_integers(out, from, n);
   if constexpr (std::is_floating_point_v<C> && std::is_same_v<To, int64_t>) return to_integers(out, from, n);
   for (Index i = 0; i < n; ++i) out[i] = convert<To>(from[i]);

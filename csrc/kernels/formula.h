@@ -55,6 +55,8 @@ void narrow_integers(Source& source);
 struct Step {
   Loop loop;
   int to, a, b, c;
+  const Kernel* kernel = nullptr;  // where there are others for operands that are one value, and
+  int mask = 0;                    // which of this one's are
 };
 
 // A slot is a pointer: first one per input, then one per output, then the rest.

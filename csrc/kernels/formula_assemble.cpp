@@ -118,6 +118,8 @@ class Assembler {
       }
     }
     for (const Output& output : source_.outputs) ++readers[output.value];
+    for (Instruction& x : code_)
+      if (x.op == "add" && (x.type == Type::F32 || x.type == Type::F64)) join_lerp(x, readers);
     for (int i = 0; i < count(); ++i) {
       if (code_[i].type != Type::F32 && code_[i].type != Type::F64) continue;
       if (code_[i].op == "where" && readers[code_[i].args[0]] == 1 && !one[code_[i].args[0]]) join_choice(code_[i]);
@@ -151,6 +153,36 @@ class Assembler {
     else return;
     test.op = "joined";
     test.args.clear();
+  }
+  // where(c, a, b) + where(c, w, w - 1) * (b - a) with c = |w| < 0.5: from the nearer end.
+  void join_lerp(Instruction& x, const std::vector<int>& readers) {
+    const auto is = [&](int value, const char* op, int count) {
+      return code_[value].op == op && code_[value].type == x.type && readers[value] == count;
+    };
+    const int start = x.args[0], step = x.args[1];
+    if (!is(start, "where", 1) || !is(step, "mul", 1)) return;
+    const int near = code_[start].args[0], a = code_[start].args[1], b = code_[start].args[2];
+    const int weight = code_[step].args[0], way = code_[step].args[1];
+    if (!is(weight, "where", 1) || !is(way, "sub", 1) || code_[way].args != std::vector<int>{b, a}) return;
+    const int w = code_[weight].args[1], rest = code_[weight].args[2];
+    if (code_[weight].args[0] != near || code_[near].op != "lt" || readers[near] != 2 || !is(rest, "sub", 1)) return;
+    const int size = code_[near].args[0];
+    if (!is(size, "abs", 1) || code_[size].args[0] != w || code_[rest].args[0] != w) return;
+    if (!is_number(code_[near].args[1], 0.5) || !is_number(code_[rest].args[1], 1)) return;
+    x.op = "lerp", x.args = {a, b, w};
+    for (int value : {start, step, near, weight, way, rest, size}) {
+      code_[value].op = "joined";
+      code_[value].args.clear();
+    }
+  }
+  bool is_number(int value, double number) const {
+    const Instruction& x = code_[value];
+    if (x.op != "const") return false;
+    float single;
+    double wide;
+    std::memcpy(&single, x.constant.bytes, sizeof(single));
+    std::memcpy(&wide, x.constant.bytes, sizeof(wide));
+    return (x.type == Type::F32 ? static_cast<double>(single) : wide) == number;
   }
   bool same_value(int a, int b) const {
     const Instruction &x = code_[a], &y = code_[b];
@@ -251,6 +283,7 @@ class Assembler {
     }
     if (kernel.by_mask[mask]) {
       step.loop = kernel.by_mask[mask];
+      if (n > 1) step.kernel = &kernel, step.mask = mask;
     } else {
       for (int i = 0; i < n; ++i) {
         if (mask & (1 << i)) *operands[i] = spread(*operands[i], size_of(values_[x.args[i]].type));

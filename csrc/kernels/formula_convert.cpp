@@ -80,10 +80,6 @@ struct Widen {
   static float of(half x) { return static_cast<float>(x); }
   static float of(bfloat16 x) { return static_cast<float>(x); }
 };
-struct Round {
-  static bfloat16 of(float x) { return bfloat16(x); }
-};
-
 void load_half(void* to, const void* a, const void*, const void*, Index n) {
   load_block<float, half>(static_cast<float*>(to), static_cast<const char*>(a), 2, n);
 }
@@ -93,6 +89,10 @@ void store_half(void* to, const void* a, const void*, const void*, Index n) {
 #else
   for (Index i = 0; i < n; ++i) static_cast<half*>(to)[i] = half(static_cast<const float*>(a)[i]);
 #endif
+}
+
+void store_bfloat(void* to, const void* a, const void*, const void*, Index n) {
+  narrow_to_bfloats(static_cast<bfloat16*>(to), static_cast<const float*>(a), n);
 }
 
 // Items by size alone; memcpy of a fixed size is one move, at any alignment.
@@ -196,7 +196,7 @@ Loop find_store(DType stored) {
     case DType::Int16: return loop1<Truncate<std::int16_t>, std::int16_t, std::int64_t>;
     case DType::Int32: return loop1<Truncate<std::int32_t>, std::int32_t, std::int64_t>;
     case DType::Float16: return store_half;
-    case DType::BFloat16: return loop1<Round, bfloat16, float>;
+    case DType::BFloat16: return store_bfloat;
     default: return find_copy(static_cast<int>(tg::size_of(stored)));
   }
 }

@@ -35,6 +35,7 @@ using Loop = void (*)(void* to, const void* a, const void* b, const void* c, Ind
 
 struct Kernel {
   int operands = 0;
+  bool swaps = false;  // the first two operands may change places
   Loop by_mask[8] = {};
 };
 

@@ -8,6 +8,8 @@
 #else
 #pragma GCC optimize("fp-contract=off")
 #endif
+#include <cmath>
+
 #include "formula_kernels.h"
 
 namespace tg {
@@ -50,6 +52,13 @@ struct LargerOr {
 struct IfLarger {
   template <class T> static T of(T a, T b, T c) { return a > b ? c : b; }
 };
+// where(|w| < 0.5, a, b) + where(|w| < 0.5, w, w - 1) * (b - a), for one weight that decides once.
+struct Lerp {
+  template <class T> static T of(T a, T b, T w) {
+    const bool near = std::fabs(w) < T(0.5);
+    return (near ? a : b) + (near ? w : w - T(1)) * (b - a);
+  }
+};
 
 template <class T, class F>
 void add_three(KernelTable& table, const std::string& name) {
@@ -63,7 +72,9 @@ void add_three(KernelTable& table, const std::string& name) {
 
 template <class T, class First, class Second>
 void add_pair(KernelTable& table) {
-  add_three<T, Pair<First, Second>>(table, pair_name(First::name, Second::name));
+  const std::string name = pair_name(First::name, Second::name);
+  add_three<T, Pair<First, Second>>(table, name);
+  table[kernel_key(name, TypeFor<T>::value)].swaps = std::is_same_v<First, Add> || std::is_same_v<First, Mul>;
 }
 
 template <class T, class First>
@@ -83,6 +94,10 @@ void add_type(KernelTable& table) {
   add_pair<T, Max, Min>(table);  // clamp
   add_three<T, LargerOr>(table, "larger_or");
   add_three<T, IfLarger>(table, "if_larger");
+  Kernel& lerp = table[kernel_key("lerp", TypeFor<T>::value)];
+  lerp.operands = 3;
+  lerp.by_mask[0] = loop3<0, Lerp, T, T, T, T>;
+  lerp.by_mask[4] = loop3<4, Lerp, T, T, T, T>;
 }
 
 }  // namespace

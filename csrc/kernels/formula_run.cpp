@@ -65,6 +65,7 @@ class Runner {
     ports_ = static_cast<int>(p_.ports_.size());
     // rows long enough to be blocks of their own leave operands in place that are contiguous along them only
     by_rows_ = ndim > 1 && inner_ >= 256;
+    if (by_rows_) find_row_values();
   }
 
   void run() {
@@ -97,6 +98,40 @@ class Runner {
     for (const Step& s : p_.prologue_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], 1);
   }
 
+  // Inputs that do not change along a row and of which every reader has a loop for one value: they need no copies.
+  void find_row_values() {
+    const int inputs = std::min(p_.input_count(), 64);
+    for (int i = 0; i < inputs; ++i) {
+      const Operand& operand = operands_[i];
+      if (p_.ports_[i].varies && operand.strides && operand.strides[ndim_ - 1] == 0 && operand.aligned)
+        row_values_ |= std::uint64_t(1) << i;
+    }
+    if (!row_values_) return;
+    for (bool again = true; again;) {
+      again = false;
+      steps_ = p_.body_;
+      for (Step& s : steps_) {
+        const int slots[] = {s.a, s.b, s.c}, count = s.kernel ? s.kernel->operands : 1;
+        int mask = s.mask;
+        for (int j = 0; j < count; ++j) mask |= is_row_value(slots[j]) << j;
+        if (mask == s.mask) continue;
+        if (s.kernel && !s.kernel->by_mask[mask] && s.kernel->swaps && (mask & 3) == 1) {
+          std::swap(s.a, s.b);
+          mask ^= 3;
+        }
+        if (s.kernel && s.kernel->by_mask[mask]) {
+          s.loop = s.kernel->by_mask[mask];
+          continue;
+        }
+        for (int j = 0; j < count; ++j)
+          if (is_row_value(slots[j])) row_values_ &= ~(std::uint64_t(1) << slots[j]);
+        again = true;
+      }
+    }
+    body_ = &steps_;
+  }
+  bool is_row_value(int slot) const { return slot < 64 && (row_values_ >> slot & 1); }
+
   std::size_t slot_bytes() const { return (static_cast<std::size_t>(p_.slots_) * sizeof(void*) + 63) / 64 * 64; }
 
   void set_numbers(void** slots) const {
@@ -113,17 +148,18 @@ class Runner {
     set_numbers(slots);
     for (const Program::Buffer& b : p_.buffers_) slots[b.slot] = buffers + b.offset * longest;
     for (const Program::Spread& s : p_.spreads_) s.fill(slots[s.slot], slots[s.from], nullptr, nullptr, longest);
+    Index at[kMaxDims];
+    locate(first, at);
     for (Index i = first; i < last;) {
       Index n = std::min(longest, last - i);
-      if (by_rows_) n = std::min(n, inner_ - i % inner_);
-      block(i, n, slots, buffers, longest, sum);
+      if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
+      block(i, at, n, slots, buffers, longest, sum);
       i += n;
+      if (i < last) advance(at, n);
     }
   }
 
-  void block(Index first, Index n, void** slots, char* buffers, Index longest, double* sum) const {
-    Index at[kMaxDims];
-    bool located = false;
+  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum) const {
     const int inputs = p_.input_count();
     for (int i = 0; i < ports_; ++i) {
       const Program::Port& port = p_.ports_[i];
@@ -135,20 +171,16 @@ class Runner {
       }
       const Operand& operand = operands_[i];
       const bool whole = operand.strides == nullptr;
-      if (!whole && !located) {
-        locate(first, at);
-        located = true;
-      }
       char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
       const bool row = whole ? operand.aligned : by_rows_ && fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size);
-      if (row && !(output && defer_)) {
+      if ((row && !(output && defer_)) || is_row_value(i)) {
         slots[i] = here;
         continue;
       }
       slots[i] = buffers + port.staging * longest;
       if (!output) move(operand, port, here, at, n, static_cast<char*>(slots[i]), true);
     }
-    for (const Step& s : p_.body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+    for (const Step& s : *body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
     if (sum) {
       const bool wide = p_.ports_[inputs].dtype == DType::Float64;
       *sum += wide ? sum_long(static_cast<double*>(slots[inputs]), n) : sum_long(static_cast<float*>(slots[inputs]), n);
@@ -169,6 +201,16 @@ class Runner {
     for (int d = ndim_ - 1; d >= 0; --d) {
       at[d] = first % shape_[d];
       first /= shape_[d];
+    }
+  }
+
+  void advance(Index* at, Index n) const {
+    for (int d = ndim_ - 1; d >= 0 && n; --d) {
+      at[d] += n;
+      n = 0;
+      if (at[d] < shape_[d]) return;
+      if (by_rows_) at[d] = 0, n = 1;  // blocks end with rows
+      else n = at[d] / shape_[d], at[d] %= shape_[d];
     }
   }
 
@@ -225,6 +267,9 @@ class Runner {
   const Index* shape_;
   bool defer_, by_rows_ = false;
   Index total_ = 1, inner_ = 1;
+  std::uint64_t row_values_ = 0;  // by input
+  std::vector<Step> steps_;       // the program's, with loops for those
+  const std::vector<Step>* body_ = &p_.body_;
 };
 
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer) {

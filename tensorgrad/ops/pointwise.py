@@ -71,12 +71,17 @@ clamp_both = elementwise(
     ),
     samples=binary(third=(1.0, 2.0)),
 )
-lerp = elementwise(
+
+
+def _lerp(input: Any, end: Any, weight: Any) -> Any:
     # from the nearer end; where the weight is one number, so are what is chosen by it and its difference
-    lambda input, end, weight: (
-        fn.where(fn.lt(fn.abs(weight), 0.5), input, end)
-        + fn.where(fn.lt(fn.abs(weight), 0.5), weight, weight - 1) * (end - input)
-    ),
+    weight = fn.alike(weight, end)
+    near = fn.lt(fn.abs(weight), 0.5)
+    return fn.where(near, input, end) + fn.where(near, weight, weight - 1) * (end - input)
+
+
+lerp = elementwise(
+    _lerp,
     name="lerp",
     vjp=lambda g, y, a, b, w: (g * fn.conj(1 - w), g * fn.conj(w), g * fn.conj(b - a)),
     samples=binary(third=(0.1, 0.4)),
