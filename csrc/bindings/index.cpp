@@ -8,18 +8,25 @@
 namespace tg {
 namespace {
 
-// The indices as contiguous int64, all in [0, limit).
-py::object checked_index(const char* op, const View& index, Index limit) {
+py::object plain_index(const char* op, const View& index) {
   if (index.dtype != DType::Int64 && index.dtype != DType::Int32)
     throw py::type_error(std::string(op) + ": index is " + name_of(index.dtype) + ", expected int64 (or int32)");
-  py::object plain = ready(index, DType::Int64);
-  const Index n = index.size();
-  if (n == 0) return plain;
+  return ready(index, DType::Int64);
+}
+
+// One of them is.
+[[noreturn]] void out_of_range(const char* op, const py::object& plain, Index n, Index limit) {
   const IndexRange range = range_of(data_of<int64_t>(plain), n);
-  if (range.low < 0 || range.high >= limit)
-    throw py::index_error(std::string(op) + ": index " + std::to_string(range.low < 0 ? range.low : range.high) +
-                          " is out of range for an axis of length " + std::to_string(limit) +
-                          (limit ? "; valid: 0 to " + std::to_string(limit - 1) : ""));
+  throw py::index_error(std::string(op) + ": index " + std::to_string(range.low < 0 ? range.low : range.high) +
+                        " is out of range for an axis of length " + std::to_string(limit) +
+                        (limit ? "; valid: 0 to " + std::to_string(limit - 1) : ""));
+}
+
+// The indices as contiguous int64, all in [0, limit).
+py::object checked_index(const char* op, const View& index, Index limit) {
+  py::object plain = plain_index(op, index);
+  const Index n = index.size();
+  if (!all_within(data_of<int64_t>(plain), n, limit)) out_of_range(op, plain, n, limit);
   return plain;
 }
 
@@ -53,28 +60,37 @@ struct Axes {
 py::object gather_(py::handle array, py::handle index_, Index dim) {
   const View x = view(array, "gather"), i = view(index_, "gather: index");
   const Axes axes("gather", x, i, nullptr, dim);
-  const py::object index = checked_index("gather", i, axes.limit());
+  const py::object index = plain_index("gather", i);
   const py::object source = ready(x);
   py::object out = empty(x.dtype, i.shape_vector());
   const char* from = data_of<char>(source);
   const int64_t* at = data_of<int64_t>(index);
   char* to = data_of<char>(out);
-  MaybeRelease unlock(i.size());
-  if (i.size()) gather_items(axes.shape, size_of(x.dtype), from, at, to);
+  bool within = true;
+  if (const Index n = i.size()) {
+    MaybeRelease unlock(n);
+    within = gather_items(axes.shape, size_of(x.dtype), from, at, to);
+  }
+  if (!within) out_of_range("gather", index, i.size(), axes.limit());
   return out;
 }
 
 // The arguments of scatter and its kin, checked.
 struct Scattered {
-  Scattered(const char* op, py::handle array, py::handle index_, py::handle src_, py::handle dim, bool adds)
-      : x(view(array, op)), i(view(index_, "scatter: index")), src(view(src_, "scatter: src")),
+  // What is written into must not be touched before all indices are known to be in range (`into`).
+  Scattered(const char* op, py::handle array, py::handle index_, py::handle src_, py::handle dim, bool adds, bool into)
+      : op(op), x(view(array, op)), i(view(index_, "scatter: index")), src(view(src_, "scatter: src")),
         axes(op, x, i, &src, py::cast<Index>(dim)), compute(adds ? add_compute(x.dtype) : x.dtype) {
     require_dtype(op, "src", src, x.dtype);
-    index = checked_index(op, i, axes.limit());
+    index = into ? checked_index(op, i, axes.limit()) : plain_index(op, i);
     source = ready(src, compute);
+  }
+  void require(bool within) const {
+    if (!within) out_of_range(op, index, i.size(), axes.limit());
   }
   const int64_t* at() const { return data_of<int64_t>(index); }
 
+  const char* op;
   View x, i, src;
   Axes axes;
   DType compute;
@@ -83,19 +99,23 @@ struct Scattered {
 
 // `into`: over the memory of x, which is returned.
 py::object scatter_(const Arguments<4>& a, bool into) {
-  const Scattered s("scatter", a[0], a[1], a[2], a[3], false);
+  const Scattered s("scatter", a[0], a[1], a[2], a[3], false, into);
   Target to(s.x, s.compute, into);
   if (s.i.size()) {
     char* data = to.data<char>();
     const char* from = data_of<char>(s.source);
-    MaybeRelease unlock(s.i.size());
-    scatter_items(s.axes.shape, size_of(s.compute), data, s.at(), from);
+    bool within;
+    {
+      MaybeRelease unlock(s.i.size());
+      within = scatter_items(s.axes.shape, into, size_of(s.compute), data, s.at(), from);
+    }
+    s.require(within);
   }
   return to.finish();
 }
 
 py::object scatter_combine_(const char* op, Combine how, const Arguments<4>& a, bool into) {
-  const Scattered s(op, a[0], a[1], a[2], a[3], true);
+  const Scattered s(op, a[0], a[1], a[2], a[3], true, into);
   if (how != Combine::add && is_complex(s.compute))
     throw py::type_error(std::string(op) + ": this kernel takes no complex numbers");
   Target to(s.x, s.compute, into);
@@ -104,8 +124,12 @@ py::object scatter_combine_(const char* op, Combine how, const Arguments<4>& a, 
       using T = decltype(t);
       T* data = to.data<T>();
       const T* from = data_of<T>(s.source);
-      MaybeRelease unlock(s.i.size());
-      scatter_combine(how, s.axes.shape, data, s.at(), from);
+      bool within;
+      {
+        MaybeRelease unlock(s.i.size());
+        within = scatter_combine(how, s.axes.shape, into, data, s.at(), from);
+      }
+      s.require(within);
     });
   return to.finish();
 }

@@ -1,9 +1,15 @@
 // gather and scatter split over the axes other than dim, along which no two threads write one element. Where these make
 // too few tasks, gather splits dim as well, and scatter deals its writes to places (index_deal.h). Every element takes
 // what is written to it in the order of the index: the same bits for any number of threads.
+//
+// Indices are checked where they are about to be used and lie in L1, not in a pass of their own: an index of 8 bytes for
+// each item of 4 is most of what is read. 64 at a time, so that the next are checked while these are waited for; and the
+// next line of the data is fetched ahead, of which the index touches the cache lines in any order (gather along rows of
+// 1e6 on one core: 1.5 to 0.75 ms with both).
 #include "index.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <type_traits>
 
@@ -13,14 +19,17 @@ namespace tg {
 namespace {
 
 constexpr Index kPiece = 16384;  // elements per task
+constexpr Index kChecked = 64;   // indices checked at a time
+constexpr Index kAhead = 32768;  // bytes of a line that is fetched ahead
 constexpr Index kTile = 256;     // elements of the axes after dim per task
 
 constexpr Index kLine = 4096;    // elements along dim per task where the others make few
 
 // Walks index in parallel: visit(position in index, position in data without dim, stride of dim, position in source).
-// Axes after dim are flattened; their data positions follow an odometer. `split`: dim may be cut among tasks.
-template <class Visit>
-void walk(const GatherShape& s, bool split, Visit visit) {
+// Axes after dim are flattened; their data positions follow an odometer. `split`: dim may be cut among tasks. Stops, and
+// returns false, at an index out of range; with null for `index` all are known to be in.
+template <class Item, class Visit>
+bool walk(const GatherShape& s, bool split, const Item* data, const int64_t* index, Visit visit) {
   const Index length = s.ndim ? s.index[s.dim] : 1;
   Index before = 1, after = 1, data_inner = 1, source_inner = 1;
   for (int k = 0; k < s.dim; ++k) before *= s.index[k];
@@ -30,13 +39,19 @@ void walk(const GatherShape& s, bool split, Visit visit) {
     source_inner *= s.source[k];
   }
   const Index data_length = s.ndim ? s.data[s.dim] : 1, source_length = s.ndim ? s.source[s.dim] : 1;
-  if (before == 0 || after == 0 || length == 0) return;
+  if (before == 0 || after == 0 || length == 0) return true;
   bool same_inner = true;  // one run serves where the trailing axes agree
   for (int k = s.dim + 1; k < s.ndim; ++k) same_inner = same_inner && s.index[k] == s.data[k] && s.index[k] == s.source[k];
   const Index tiles = (after + kTile - 1) / kTile;
   const Index most = split && before * tiles < 16 ? std::max<Index>(kPiece / std::min(kTile, after), kLine) : length;
   const Index cuts = (length + most - 1) / most;
   const Index group = std::max<Index>(1, kPiece / (std::min(kTile, after) * std::min(most, length)));
+  const bool ahead = s.dim + 1 == s.ndim && data_length * Index(sizeof(Item)) <= kAhead && length >= data_length / 8;
+  std::atomic<bool> within{true};
+  const auto check = [&](Index at, Index n) {
+    if (!index || indices_within(index + at, n, data_length)) return true;
+    return within = false;
+  };
   parallel_for(before * tiles * cuts, group, [&](Index first, Index last) {
     Index data_at[kTile], source_at[kTile];
     for (Index u = first; u < last; ++u) {
@@ -71,20 +86,29 @@ void walk(const GatherShape& s, bool split, Visit visit) {
       const Index data_base = data_outer * data_length * data_inner;
       const Index source_base = source_outer * source_length * source_inner;
       if (s.dim + 1 == s.ndim) {  // nothing comes after dim
-        for (Index r = from; r < to; ++r) visit(b * length + r, data_base, Index(1), source_base + r);
+        if (ahead && from == 0)
+          for (Index k = 0; k < data_length; k += 64 / Index(sizeof(Item)))
+            __builtin_prefetch(data + data_base + data_length + k);
+        for (Index begin = from; begin < to; begin += kChecked) {
+          const Index end = std::min(to, begin + kChecked);
+          if (!check(b * length + begin, end - begin)) return;
+          for (Index r = begin; r < end; ++r) visit(b * length + r, data_base, Index(1), source_base + r);
+        }
         continue;
       }
       for (Index r = from; r < to; ++r) {
         const Index at = (b * length + r) * after + column;
+        if (!check(at, n)) return;
         for (Index j = 0; j < n; ++j)
           visit(at + j, data_base + data_at[j], data_inner, source_base + r * source_inner + source_at[j]);
       }
     }
   });
+  return within;
 }
 
 template <class Use>
-void with_item(Index itemsize, Use use) {
+auto with_item(Index itemsize, Use use) {
   struct Pair {
     uint64_t a, b;
   };
@@ -103,27 +127,29 @@ Index product(const Index* shape, int from, int to) {
   return n;
 }
 
-// write(y[place], src[position]) for every index.
+// write(y[place], src[position]) for every index; false where one is out of range.
 template <class T, class Write>
-void scatter_all(const GatherShape& s, T* y, const int64_t* index, const T* src, Write write) {
+bool scatter_all(const GatherShape& s, bool checked, T* y, const int64_t* index, const T* src, Write write) {
   const Index length = s.ndim ? s.index[s.dim] : 1, n = product(s.index, 0, s.ndim);
   const Index after = product(s.index, s.dim + 1, s.ndim);
   const bool few_tasks = n / std::max<Index>(1, length) / std::min(kTile, std::max<Index>(1, after)) < 4;
   const Index places = product(s.data, 0, s.ndim);
   if (!few_tasks || n < kDealFrom || places * Index(sizeof(T)) <= kNear) {
-    walk(s, false, [&](Index at, Index data, Index step, Index source) { write(y[data + index[at] * step], src[source]); });
-    return;
+    return walk(s, false, y, checked ? nullptr : index,
+                [&](Index at, Index data, Index step, Index source) { write(y[data + index[at] * step], src[source]); });
   }
+  if (!checked && !all_within(index, n, s.ndim ? s.data[s.dim] : 1)) return false;
   if (s.ndim <= 1) {
     write_dealt<T, T>(n, places, y, [&](Index m) { return index[m]; }, [&](Index m) { return src[m]; }, write);
-    return;
+    return true;
   }
   Scratch<Index> place(n), source(n);
-  walk(s, true, [&](Index at, Index data, Index step, Index from) {
+  walk(s, true, y, nullptr, [&](Index at, Index data, Index step, Index from) {
     place[at] = data + index[at] * step;
     source[at] = from;
   });
   write_dealt<T, T>(n, places, y, [&](Index m) { return place[m]; }, [&](Index m) { return src[source[m]]; }, write);
+  return true;
 }
 
 // NaN wins.
@@ -138,37 +164,39 @@ inline T extreme(T a, T b) {
 
 }  // namespace
 
-void gather_items(const GatherShape& s, Index itemsize, const char* x, const int64_t* index, char* y) {
-  with_item(itemsize, [&](auto item) {
+bool gather_items(const GatherShape& s, Index itemsize, const char* x, const int64_t* index, char* y) {
+  return with_item(itemsize, [&](auto item) {
     using I = decltype(item);
     const I* from = reinterpret_cast<const I*>(x);
     I* to = reinterpret_cast<I*>(y);
-    walk(s, true, [&](Index at, Index data, Index step, Index) { to[at] = from[data + index[at] * step]; });
+    return walk(s, true, from, index, [=](Index at, Index data, Index step, Index) { to[at] = from[data + index[at] * step]; });
   });
 }
 
-void scatter_items(const GatherShape& s, Index itemsize, char* y, const int64_t* index, const char* src) {
-  with_item(itemsize, [&](auto item) {
+bool scatter_items(const GatherShape& s, bool checked, Index itemsize, char* y, const int64_t* index, const char* src) {
+  return with_item(itemsize, [&](auto item) {
     using I = decltype(item);
-    scatter_all(s, reinterpret_cast<I*>(y), index, reinterpret_cast<const I*>(src), [](I& to, const I& v) { to = v; });
+    return scatter_all(s, checked, reinterpret_cast<I*>(y), index, reinterpret_cast<const I*>(src),
+                       [](I& to, const I& v) { to = v; });
   });
 }
 
 template <class T>
-void scatter_combine(Combine how, const GatherShape& s, T* y, const int64_t* index, const T* src) {
-  if (how == Combine::add) return scatter_all(s, y, index, src, [](T& to, const T& v) { to = T(to + v); });
+bool scatter_combine(Combine how, const GatherShape& s, bool checked, T* y, const int64_t* index, const T* src) {
+  const auto all = [&](auto write) { return scatter_all(s, checked, y, index, src, write); };
+  if (how == Combine::add) return all([](T& to, const T& v) { to = T(to + v); });
   if constexpr (!std::is_same_v<T, c64> && !std::is_same_v<T, c128>) {
-    if (how == Combine::multiply) return scatter_all(s, y, index, src, [](T& to, const T& v) { to = T(to * v); });
-    if (how == Combine::largest)
-      return scatter_all(s, y, index, src, [](T& to, const T& v) { to = extreme<true>(to, v); });
-    scatter_all(s, y, index, src, [](T& to, const T& v) { to = extreme<false>(to, v); });
+    if (how == Combine::multiply) return all([](T& to, const T& v) { to = T(to * v); });
+    if (how == Combine::largest) return all([](T& to, const T& v) { to = extreme<true>(to, v); });
+    return all([](T& to, const T& v) { to = extreme<false>(to, v); });
   }
+  return false;
 }
 
-template void scatter_combine(Combine, const GatherShape&, float*, const int64_t*, const float*);
-template void scatter_combine(Combine, const GatherShape&, double*, const int64_t*, const double*);
-template void scatter_combine(Combine, const GatherShape&, uint64_t*, const int64_t*, const uint64_t*);
-template void scatter_combine(Combine, const GatherShape&, c64*, const int64_t*, const c64*);
-template void scatter_combine(Combine, const GatherShape&, c128*, const int64_t*, const c128*);
+template bool scatter_combine(Combine, const GatherShape&, bool, float*, const int64_t*, const float*);
+template bool scatter_combine(Combine, const GatherShape&, bool, double*, const int64_t*, const double*);
+template bool scatter_combine(Combine, const GatherShape&, bool, uint64_t*, const int64_t*, const uint64_t*);
+template bool scatter_combine(Combine, const GatherShape&, bool, c64*, const int64_t*, const c64*);
+template bool scatter_combine(Combine, const GatherShape&, bool, c128*, const int64_t*, const c128*);
 
 }  // namespace tg

@@ -1,4 +1,5 @@
-// Reading and writing through integer indices. Indices are checked before they come here.
+// Reading and writing through integer indices. Indices are checked before they come here, but for those of gather and
+// scatter, which say whether all were in range; if not, the result is not complete.
 #pragma once
 
 #include "../core/dtype.h"
@@ -16,12 +17,12 @@ struct GatherShape {
 
 enum class Combine { add, multiply, largest, smallest };
 
-void gather_items(const GatherShape& s, Index itemsize, const char* x, const int64_t* index, char* y);
-// y[..., index, ...] = src; where indices repeat, the last one along dim stays.
-void scatter_items(const GatherShape& s, Index itemsize, char* y, const int64_t* index, const char* src);
+bool gather_items(const GatherShape& s, Index itemsize, const char* x, const int64_t* index, char* y);
+// y[..., index, ...] = src; where indices repeat, the last one along dim stays. `checked`: all are known to be in range.
+bool scatter_items(const GatherShape& s, bool checked, Index itemsize, char* y, const int64_t* index, const char* src);
 // T: float, double, uint64_t (wraps; compares as int64), and for `add` the complex types.
 template <class T>
-void scatter_combine(Combine how, const GatherShape& s, T* y, const int64_t* index, const T* src);
+bool scatter_combine(Combine how, const GatherShape& s, bool checked, T* y, const int64_t* index, const T* src);
 
 // Slabs of `bytes`: y (outer, count, bytes) = x (outer, length, bytes)[:, index].
 void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y);
@@ -39,6 +40,14 @@ struct IndexRange {
   int64_t low, high;
 };
 IndexRange range_of(const int64_t* index, Index n);  // n >= 1
+
+// Whether all indices are in [0, limit); the second on the pool.
+inline bool indices_within(const int64_t* index, Index n, Index limit) {
+  uint64_t signs = 0;
+  for (Index i = 0; i < n; ++i) signs |= uint64_t(index[i]) | (uint64_t(limit) - 1 - uint64_t(index[i]));
+  return !(signs >> 63);
+}
+bool all_within(const int64_t* index, Index n, Index limit);
 
 // How often each value of [0, bins) occurs; and the sums of their weights, in their order.
 void count_values(Index n, const int64_t* x, Index bins, int64_t* y);

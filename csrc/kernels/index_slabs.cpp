@@ -2,10 +2,12 @@
 // that goes through all of the index; narrow ones are dealt to rows (index_deal.h). Each row takes its additions in the
 // order of the index.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
 #include "../core/copy_bytes.h"
+#include "../core/lanes.h"
 #include "index.h"
 #include "index_deal.h"
 
@@ -80,28 +82,32 @@ void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const 
   }
 }
 
-// Sums are kept in registers, a stretch of columns at a time.
+// Sums are kept in registers, up to eight vectors of columns at a time.
 template <class T>
 void pool_rows(Index bags, Index width, const T* x, const int64_t* index, const int64_t* ends, bool mean, T* y) {
-  constexpr Index stretch = 128 / Index(sizeof(T));
+  constexpr Index lanes = lanes::Lanes<T>::count;
   const Index work = std::max<Index>(1, (ends[bags] - ends[0]) / std::max<Index>(1, bags)) * width;
   parallel_for(bags, std::max<Index>(1, kPiece / std::max<Index>(1, work)), [&](Index first, Index last) {
     for (Index b = first; b < last; ++b) {
-      const Index count = ends[b + 1] - ends[b];
-      for (Index j = 0; j < width; j += stretch) {
-        const Index n = std::min(stretch, width - j);
-        T sums[stretch] = {};
-        const auto add = [&](Index columns) {
-          for (Index m = ends[b]; m < ends[b + 1]; ++m) {
-            if (m + kAhead < ends[bags]) prefetch(x + index[m + kAhead] * width + j, columns * Index(sizeof(T)));
-            const T* from = x + index[m] * width + j;
-            for (Index c = 0; c < columns; ++c) sums[c] += from[c];
-          }
-        };
-        if (n == stretch) add(stretch);
-        else add(n);
-        T* to = y + b * width + j;
-        for (Index c = 0; c < n; ++c) to[c] = mean && count > 1 ? sums[c] / T(count) : sums[c];
+      const Index begin = ends[b], end = ends[b + 1];
+      const T count = mean && end - begin > 1 ? T(end - begin) : T(1);  // dividing by one changes no bit
+      T* to = y + b * width;
+      const auto stretch = [&](Index j, auto vectors) {
+        lanes::Vec<T> sums[vectors()] = {};
+        for (Index m = begin; m < end; ++m) {
+          if (m + kAhead < ends[bags]) prefetch(x + index[m + kAhead] * width + j, vectors() * lanes::kVectorBytes);
+          const T* from = x + index[m] * width + j;
+          for (Index v = 0; v < vectors(); ++v) sums[v] += lanes::load(from + v * lanes);
+        }
+        for (Index v = 0; v < vectors(); ++v) lanes::store(to + j + v * lanes, sums[v] / count);
+      };
+      Index j = 0;
+      for (; j + 8 * lanes <= width; j += 8 * lanes) stretch(j, std::integral_constant<Index, 8>());
+      for (; j + lanes <= width; j += lanes) stretch(j, std::integral_constant<Index, 1>());
+      for (; j < width; ++j) {
+        T sum = 0;
+        for (Index m = begin; m < end; ++m) sum += x[index[m] * width + j];
+        to[j] = sum / count;
       }
     }
   });
@@ -125,6 +131,14 @@ IndexRange range_of(const int64_t* index, Index n) {
   IndexRange all = parts[0];
   for (const IndexRange& part : parts) all = {std::min(all.low, part.low), std::max(all.high, part.high)};
   return all;
+}
+
+bool all_within(const int64_t* index, Index n, Index limit) {
+  std::atomic<bool> within{true};
+  parallel_for(n, kDealPiece, [&](Index first, Index last) {
+    if (!indices_within(index + first, last - first, limit)) within = false;
+  });
+  return within;
 }
 
 void count_values(Index n, const int64_t* x, Index bins, int64_t* y) {
