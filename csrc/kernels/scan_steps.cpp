@@ -3,7 +3,7 @@
 // logsumexp keeps m, the largest element so far, and s, the sum of exp(x - m) over the others: y = m + log1p(s). Steps
 // wait for one addition, the exponential only where m changes.
 // 1e6 floats in rows of 1000, beside log2(n) passes of whole arrays: cummax 67 to 1 ms, logcumsumexp 195 to 9, the
-// recurrence in cumprod's gradient 48 to 3.
+// recurrence in cumprod's gradient 48 to 3. Four lines in step: cummax on one core 2.4 to 1.45.
 #include "scan_steps.h"
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// How scans go through an array: lines along the axis are shared out; where other axes follow, tiles of 64 neighbouring
-// lines, so that whole cache lines are read.
+// How scans go through an array: lines along the axis are shared out, four of them in step, since each element waits for
+// the one before it; where other axes follow, tiles of 64 neighbouring lines, so that whole cache lines are read.
 #pragma once
 
 #include <algorithm>
@@ -35,8 +35,18 @@ void walk_lines(Index outer, Index length, Index inner, Take take) {
     });
     return;
   }
-  parallel_for(outer, std::max<Index>(1, kScanPiece / std::max<Index>(1, length)), [&](Index first, Index last) {
-    for (Index o = first; o < last; ++o) {
+  parallel_for(outer, std::max<Index>(4, kScanPiece / std::max<Index>(1, length) / 4 * 4), [&](Index first, Index last) {
+    Index o = first;
+    for (; o + 4 <= last; o += 4) {
+      State a, b, c, d;
+      for (Index r = 0, at = o * length; r < length; ++r, ++at) {
+        take(a, r, at);
+        take(b, r, at + length);
+        take(c, r, at + 2 * length);
+        take(d, r, at + 3 * length);
+      }
+    }
+    for (; o < last; ++o) {
       State state;
       for (Index r = 0; r < length; ++r) take(state, r, o * length + r);
     }
