@@ -318,6 +318,11 @@ FAST_BINDING(zeros_as, 2, "x", "shape") {
   constexpr char none[16] = {};
   return filled(view(a[0], "zeros_as").dtype, shape, ndim, none);
 }
+FAST_BINDING(empty_as, 2, "x", "shape") {
+  Index shape[kMaxDims];
+  const int ndim = read_integers("empty_as", a[1], shape);
+  return empty(view(a[0], "empty_as").dtype, shape, ndim);
+}
 FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
 // Of one dtype; memory that overlaps is NumPy's, which copies it first.
 FAST_BINDING(copy_into, 2, "target", "source") {
@@ -352,7 +357,7 @@ FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[
 FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
 
 TG_BINDINGS(copy) {
-  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_cast, &fast_copy_into, &fast_contiguous, &fast_cat,
+  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_empty_as, &fast_cast, &fast_copy_into, &fast_contiguous, &fast_cat,
                             &fast_stack, &fast_pad, &fast_flip, &fast_roll, &fast_rearrange, &fast_tril, &fast_triu})
     add_fast(m, *each);
 }

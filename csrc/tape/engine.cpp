@@ -1,5 +1,5 @@
 // The backward pass over nodes, from last to first: _Pass.go.
-#include "tape.h"
+#include "side_by_side.h"
 
 #include <algorithm>
 #include <vector>
@@ -184,6 +184,7 @@ struct Pass {
   PyObject *self, *pending, *leaves;
   HeapObject* heap;
   bool retain;
+  SideBySide slices{};
 
   bool to_leaf(PyObject* leaf, PyObject* part) {
     Ref key(PyLong_FromVoidPtr(leaf));
@@ -203,11 +204,13 @@ struct Pass {
       push(heap, node);
       return true;
     }
+    if (!slices.finish(node)) return false;
     Ref sum = added(held, part);
     return sum && PyDict_SetItem(pending, node, sum.get()) == 0;
   }
 
   bool send(PyObject* node, PyObject* slot, PyObject* part) {
+    if (!slices.finish_all()) return false;
     PyObject* six[] = {self, reinterpret_cast<PyObject*>(heap), pending, node, slot, part};
     Ref done(PyObject_VectorcallMethod(names.send, six, 6, nullptr));
     return static_cast<bool>(done);
@@ -236,6 +239,7 @@ struct Pass {
   bool visit_one() {
     Ref held = pop(heap);
     NodeObject* node = as_node(held.get());
+    if (!slices.finish(held.get())) return false;
     Ref g = Ref::borrowed(PyDict_GetItemWithError(pending, held.get()));
     if (!g) {
       if (!PyErr_Occurred()) PyErr_SetString(PyExc_KeyError, "a node without a gradient");
@@ -243,6 +247,7 @@ struct Pass {
     }
     if (PyDict_DelItem(pending, held.get()) < 0) return false;
     if (node->watched || node->count != 1) {
+      if (!slices.finish_all()) return false;
       PyObject* five[] = {self, reinterpret_cast<PyObject*>(heap), pending, held.get(), g.get()};
       Ref done(PyObject_VectorcallMethod(names.visit, five, 5, nullptr));
       return static_cast<bool>(done);
@@ -285,6 +290,11 @@ struct Pass {
     if (!PyObject_TypeCheck(op, &OpType) || as_op(op)->kind != OpObject::kOp) return 0;
     PyObject* kernel = as_op(op)->f[OpObject::kAdds];
     if (kernel == Py_None || !PyArray_CheckExact(g)) return 0;
+    const int taken = slices.take(pending, door, node, g);
+    if (taken) {
+      if (taken == 2) push(heap, PySequence_Fast_GET_ITEM(node->f[NodeObject::kEdges], 0));
+      return taken < 0 ? -1 : 1;
+    }
     PyObject* edge = PySequence_Fast_GET_ITEM(node->f[NodeObject::kEdges], 0);
     PyObject* total = nullptr;
     if (is_node(edge)) {

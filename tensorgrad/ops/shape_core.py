@@ -237,6 +237,12 @@ zeros_as = op(
     doc="Zeros of ``shape`` in the dtype and on the device of ``x``.",
 )
 
+empty_as = op(
+    "empty_as",
+    infer=lambda x, *, shape: Spec(shape, x.dtype),
+    doc="An array of ``shape`` in the dtype and on the device of ``x``, to be written to; its elements mean nothing.",
+)
+
 
 def _cast_infer(x: Any, *, dtype: Any) -> Spec:
     return Spec(tuple(x.shape), dtype)

@@ -33,6 +33,9 @@ class ShapeKernels:
     def zeros_as(self, x: Any, *, shape: tuple[int, ...]) -> Any:
         return self.xp.zeros(shape, dtype=x.dtype)
 
+    def empty_as(self, x: Any, *, shape: tuple[int, ...]) -> Any:
+        return self.xp.empty(shape, dtype=x.dtype)
+
     def full_as(self, x: Any, *, value: Any) -> Any:
         out = self.xp.empty(x.shape, dtype=x.dtype)  # what full does, at half its cost
         out[...] = value
