@@ -1,5 +1,5 @@
 // Random streams: see kernels/random.h. `seed` and `offset` are 64-bit numbers.
-#include "../core/bind.h"
+#include "../core/fastcall.h"
 #include "../kernels/random.h"
 #include "formula_source.h"
 
@@ -16,8 +16,27 @@ Index count_of(const Shape& shape) {
 
 using Fill = void (*)(Stream, DType, Index, void*);
 
-py::object filled(Fill fill, const Shape& shape, const std::string& dtype_name, Stream stream) {
-  const DType dtype = formula::dtype_named(dtype_name);
+Shape shape_of_tuple(py::handle given) {
+  if (!PyTuple_Check(given.ptr())) throw py::type_error("random: the shape must be a tuple of integers");
+  Shape shape(static_cast<std::size_t>(PyTuple_GET_SIZE(given.ptr())));
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    shape[i] = py::cast<Index>(py::handle(PyTuple_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i))));
+  return shape;
+}
+
+DType dtype_asked(py::handle given) {
+  if (PyUnicode_Check(given.ptr())) return formula::dtype_named(py::cast<std::string>(given));
+  if (!PyArray_DescrCheck(given.ptr())) throw py::type_error("random: dtype must be a numpy.dtype or its name");
+  return dtype_of(reinterpret_cast<PyArray_Descr*>(given.ptr()));
+}
+
+Stream stream_of(py::handle seed, py::handle offset) {
+  return {py::cast<std::uint64_t>(seed), py::cast<std::uint64_t>(offset)};
+}
+
+py::object filled(Fill fill, py::handle size, py::handle type, Stream stream) {
+  const DType dtype = dtype_asked(type);
+  const Shape shape = shape_of_tuple(size);
   py::object out = empty(dtype, shape);  // refuses negative sizes and products that overflow
   const Index n = count_of(shape);
   void* data = data_of<void>(out);
@@ -28,7 +47,27 @@ py::object filled(Fill fill, const Shape& shape, const std::string& dtype_name, 
 
 }  // namespace
 
+FAST_BINDING(random_uniform, 4, "shape", "dtype", "seed", "offset") {
+  return filled(random_uniform, a[0], a[1], stream_of(a[2], a[3]));
+}
+FAST_BINDING(random_normal, 4, "shape", "dtype", "seed", "offset") {
+  return filled(random_normal, a[0], a[1], stream_of(a[2], a[3]));
+}
+// int64 from `low` on; of `range` values, 0 for all that 64 bits hold
+FAST_BINDING(random_integers, 5, "shape", "range", "low", "seed", "offset") {
+  const Shape shape = shape_of_tuple(a[0]);
+  const auto range = py::cast<std::uint64_t>(a[1]), low = py::cast<std::uint64_t>(a[2]);
+  const Stream stream = stream_of(a[3], a[4]);
+  py::object out = empty(DType::Int64, shape);
+  const Index n = count_of(shape);
+  auto* data = data_of<std::int64_t>(out);
+  MaybeRelease unlock(n);
+  random_integers(stream, n, range, low, data);
+  return out;
+}
+
 TG_BINDINGS(random) {
+  for (PyMethodDef* each : {&fast_random_uniform, &fast_random_normal, &fast_random_integers}) add_fast(m, *each);
   m.def(
       "random_bits",
       [](Index n, std::uint64_t seed, std::uint64_t offset) {
@@ -39,18 +78,6 @@ TG_BINDINGS(random) {
         return out;
       },
       py::arg("n"), py::arg("seed"), py::arg("offset"));
-  m.def(
-      "random_uniform",
-      [](const Shape& shape, const std::string& dtype, std::uint64_t seed, std::uint64_t offset) {
-        return filled(random_uniform, shape, dtype, {seed, offset});
-      },
-      py::arg("shape"), py::arg("dtype"), py::arg("seed"), py::arg("offset"));
-  m.def(
-      "random_normal",
-      [](const Shape& shape, const std::string& dtype, std::uint64_t seed, std::uint64_t offset) {
-        return filled(random_normal, shape, dtype, {seed, offset});
-      },
-      py::arg("shape"), py::arg("dtype"), py::arg("seed"), py::arg("offset"));
   m.def(
       "dropout",
       [](py::handle x, double p, std::uint64_t seed, std::uint64_t offset) {

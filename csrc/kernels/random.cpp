@@ -139,6 +139,15 @@ void random_bits(Stream stream, Index n, std::int64_t* out) {
   });
 }
 
+void random_integers(Stream stream, Index n, std::uint64_t range, std::uint64_t low, std::int64_t* out) {
+  draw(stream, n, 2, [=](Index first, Index count, const std::uint32_t* words) {
+    for (Index i = 0; i < count; ++i) {
+      const std::uint64_t wide = static_cast<std::uint64_t>(words[2 * i]) << 32 | words[2 * i + 1];
+      out[first + i] = static_cast<std::int64_t>((range ? wide % range : wide) + low);
+    }
+  });
+}
+
 void random_uniform(Stream stream, DType dtype, Index n, void* out) {
   switch (dtype) {
     case DType::Float16: return uniform_of(stream, n, static_cast<half*>(out), 11);

@@ -53,8 +53,11 @@ def _drawn(kind: str, device: Any, generator: Generator | None, **attrs: Any) ->
     """A draw's array on a device, through the door, so that whoever listens hears of it."""
     place = where(device)
     found = registry.on_device(place)
+    draw = getattr(local.doors[found.array_type], kind)
+    if place.index is None:
+        return draw(**attrs, generator=chosen(generator))
     with found.on(place.index):
-        return getattr(local.doors[found.array_type], kind)(**attrs, generator=chosen(generator))
+        return draw(**attrs, generator=chosen(generator))
 
 
 def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
@@ -313,6 +316,13 @@ def multinomial(
 
 
 def _put(self: Tensor, drawn: Tensor) -> Tensor:
+    array, fresh = self._data, drawn._data
+    plain = not (self._tracked or self._inference or self._base is not None) and type(array) is type(fresh)
+    plain = plain and array.dtype == fresh.dtype and array.shape == fresh.shape
+    if plain and array.flags.c_contiguous and getattr(array.flags, "writeable", True):
+        local.doors[type(array)].copy_into(array, fresh)  # nothing of what ``write_into`` asks is left
+        self._bump()
+        return self
     return write_into(assign, self, (self, drawn), {})
 
 

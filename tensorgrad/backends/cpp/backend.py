@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import native as tape
 from ...dispatch import OPS
-from ...dtypes import of_array, when_default_changes
+from ...dtypes import when_default_changes
 from ...expr.node import topological
 from ..generic.resize import axis_table, transposed_table
 from ..numpy.backend import NumpyBackend
@@ -191,10 +191,23 @@ class CppBackend(NumpyBackend):
         return (*shaped, None)
 
     def random_uniform(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
-        return self.c.random_uniform(shape, of_array(dtype).name, *generator.take(math.prod(shape)))
+        return self.c.random_uniform(shape, dtype, *generator.take(math.prod(shape)))
 
     def random_normal(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
-        return self.c.random_normal(shape, of_array(dtype).name, *generator.take(math.prod(shape)))
+        return self.c.random_normal(shape, dtype, *generator.take(math.prod(shape)))
+
+    def random_integers(self, *, shape: tuple[int, ...], low: int, high: int, dtype: Any, generator: Any) -> Any:
+        word = 2**64
+        drawn = self.c.random_integers(
+            shape, (high - low) % word, low % word, *generator.take(math.prod(shape))
+        )  # a range of 2**64 is 0
+        return drawn if dtype.name == "int64" else drawn.astype(dtype)
+
+    def random_permutation(self, *, n: int, dtype: Any, generator: Any) -> Any:
+        # moved by half the range, 64 bits have the order of int64
+        keys = self.c.random_integers((n,), 0, 2**63, *generator.take(n))
+        order = self.c.sort(keys, 0, False)[1]
+        return order if dtype.name == "int64" else order.astype(dtype)
 
     def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
         if x.dtype.kind == "c":
