@@ -77,11 +77,10 @@ struct PoolPlan {
   }
 
   void adapt(const std::string& what, const Attribute& size) {
+    for (int k = 1; k < 2 + axes; ++k)
+      if (!in[size_t(k)]) bad_value(what + ": only the batch may be empty, got shape " + to_string(in));
     pool.out = spread(what, "output_size", size, axes, 0, 1);
-    for (int a = 0; a < axes; ++a) {
-      out[2 + a] = size[a];
-      if (in[2 + a] == 0 && size[a] > 0) bad_value(what + ": no spatial axis may be empty, got shape " + to_string(in));
-    }
+    for (int a = 0; a < axes; ++a) out[2 + a] = size[a];
   }
 
   void require_out(const std::string& what, const Shape& g) const {

@@ -102,6 +102,7 @@ CASES = {
         "sorter",
     ),
     "like another, on a device without a name": (lambda x: tg.zeros_like(x, device=""), RuntimeError, "device"),
+    "a pool of no channels": (lambda x: F.adaptive_max_pool1d(tg.ones(2, 0, 7), 3), RuntimeError, "empty"),
     "a device without a name": (lambda x: tg.zeros(2, device=""), RuntimeError, "device"),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
