@@ -63,6 +63,8 @@ TG_PACK(SigmoidPack, sigmoid)
 TG_PACK(SoftplusPack, softplus)
 TG_PACK(NormalCdfPack, normal_cdf)
 TG_PACK(GeluSlopePack, gelu_slope)
+TG_PACK(GeluTanhPack, gelu_tanh)
+TG_PACK(GeluTanhSlopePack, gelu_tanh_slope)
 struct Softplus {
   static double of(double x) { return (x < 0.0 ? 0.0 : x) + lane::log1p(lane::exp(-std::fabs(x))); }
 };
@@ -73,6 +75,17 @@ struct GeluSlope {
   static double of(double x) {
     const double size = std::fabs(x) < 40.0 ? std::fabs(x) : 40.0;  // beyond, all is 0 or 1
     return NormalCdf::of(x) + std::copysign(size, x) * (0.39894228040143268 * lane::exp(-0.5 * size * size));
+  }
+};
+constexpr double kTanhLinear = 1.5957691216057308, kTanhCubic = 0.07135481627260025;  // sqrt(8 / pi), and 0.044715 of it
+struct GeluTanh {
+  static double of(double x) { return x * lane::sigmoid(x * (kTanhLinear + kTanhCubic * (x * x))); }
+};
+struct GeluTanhSlope {
+  static double of(double x) {
+    const double a = x < -30.0 ? -30.0 : x > 30.0 ? 30.0 : x, square = a * a;  // beyond, all is 0 or 1
+    const double u = a * (kTanhLinear + kTanhCubic * square), s = lane::sigmoid(u);
+    return s * (1.0 + lane::sigmoid(-u) * (a * (kTanhLinear + 3 * kTanhCubic * square)));
   }
 };
 
@@ -147,6 +160,8 @@ void add_math(KernelTable& table) {
   add_packs<SoftplusPack, Softplus>(table, "softplus");
   add_packs<NormalCdfPack, NormalCdf>(table, "normal_cdf");
   add_packs<GeluSlopePack, GeluSlope>(table, "gelu_slope");
+  add_packs<GeluTanhPack, GeluTanh>(table, "gelu_tanh");
+  add_packs<GeluTanhSlopePack, GeluTanhSlope>(table, "gelu_tanh_slope");
   add_trigonometric<SinLane, Sin>(table, "sin");
   add_trigonometric<CosLane, Cos>(table, "cos");
   add_trigonometric<TanLane, Tan>(table, "tan");

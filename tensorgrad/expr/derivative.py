@@ -72,6 +72,16 @@ def _normal_density(x: Expr) -> Expr:
     return (1 / math.sqrt(2 * math.pi)) * fn.exp(-0.5 * (x * x))
 
 
+def _gelu_tanh_curve(x: Expr) -> Expr:
+    """The second derivative of x s, s = sigmoid(u) and u = c x + d x^3: s (1 - s) (2 u' + x (u'^2 (1 - 2 s) + u''))."""
+    linear, cubic = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
+    x = fn.minimum(fn.maximum(x, -30), 30)  # beyond, it is 0
+    square = x * x
+    u, slope = x * (linear + cubic * square), linear + 3 * cubic * square
+    s, rest = fn.sigmoid(u), fn.sigmoid(-u)
+    return s * rest * (2 * slope + x * (slope * slope * (rest - s) + 6 * cubic * x))
+
+
 def _gamma_density(a: Expr, x: Expr) -> Expr:
     return fn.exp((a - 1) * fn.log(x) - x - fn.lgamma(a))
 
@@ -129,6 +139,8 @@ RULES: dict[str, Rule] = {
     "softplus": _holomorphic(lambda x, y: fn.sigmoid(x)),
     "normal_cdf": _holomorphic(lambda x, y: _normal_density(x)),
     "gelu_slope": _holomorphic(lambda x, y: (2 - x * x) * _normal_density(x)),
+    "gelu_tanh": _holomorphic(lambda x, y: fn.gelu_tanh_slope(x)),
+    "gelu_tanh_slope": _holomorphic(lambda x, y: _gelu_tanh_curve(x)),
     "lgamma": _holomorphic(lambda x, y: fn.digamma(x)),
     "digamma": _holomorphic(lambda x, y: fn.polygamma(1, x)),
     "igamma": lambda g, y, a, x: (None, g * _gamma_density(a, x)),

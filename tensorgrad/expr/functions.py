@@ -40,6 +40,8 @@ __all__ = [
     "fmod",
     "ge",
     "gelu_slope",
+    "gelu_tanh",
+    "gelu_tanh_slope",
     "gt",
     "igamma",
     "igammac",
@@ -114,8 +116,9 @@ sinh, cosh, tanh = _unary("sinh"), _unary("cosh"), _unary("tanh")
 asinh, acosh, atanh = _unary("asinh"), _unary("acosh"), _unary("atanh")
 erf, erfc, erfinv = _unary("erf"), _unary("erfc"), _unary("erfinv")
 lgamma, digamma = _unary("lgamma"), _unary("digamma")
-# log(1 + exp(x)); the normal distribution function Phi; and the derivative of x Phi(x)
+# log(1 + exp(x)); the normal distribution function Phi; the derivative of x Phi(x); GELU by tanh and its derivative
 softplus, normal_cdf, gelu_slope = _unary("softplus"), _unary("normal_cdf"), _unary("gelu_slope")
+gelu_tanh, gelu_tanh_slope = _unary("gelu_tanh"), _unary("gelu_tanh_slope")
 floor, ceil, trunc, round = _unary("floor"), _unary("ceil"), _unary("trunc"), _unary("round")
 abs, isnan, isinf, isfinite = _unary("abs"), _unary("isnan"), _unary("isinf"), _unary("isfinite")
 conj, real, imag, angle = _unary("conj"), _unary("real"), _unary("imag"), _unary("angle")

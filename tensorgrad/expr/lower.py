@@ -33,11 +33,12 @@ _FLOATING = frozenset((
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
     "polygamma", "div", "atan2", "angle", "igamma", "igammac", "zeta", "softplus", "normal_cdf", "gelu_slope",
+    "gelu_tanh", "gelu_tanh_slope",
 ))  # fmt: skip
 _REAL_ONLY = frozenset((
     "erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma", "atan2", "fmod", "floordiv",
     "truncdiv", "floor", "ceil", "trunc", "round", "igamma", "igammac", "zeta", "min", "max", "lt", "le", "gt", "ge",
-    "softplus", "normal_cdf", "gelu_slope",
+    "softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope",
 ))  # fmt: skip
 _COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 _INTEGERS_ONLY = frozenset(("and", "or", "xor", "shl", "shr"))

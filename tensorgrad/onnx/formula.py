@@ -109,7 +109,7 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
         return node("Div", node("Log", *args), const(math.log(int(code[3:])), dtype))
     if code == "erfc":
         return node("Sub", const(1, dtype), node("Erf", *args))
-    if code in ("softplus", "normal_cdf", "gelu_slope"):
+    if code in ("softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope"):
         return _smooth(graph, code, args[0], dtype)
     if code == "trunc":
         return node("Mul", node("Sign", *args), node("Floor", node("Abs", *args)))
@@ -133,10 +133,19 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
 
 
 def _smooth(graph: Graph, code: str, x: str, dtype: Any) -> str:
-    """log(1 + exp(x)); the normal distribution function, and the derivative of x times it."""
+    """log(1 + exp(x)); the normal distribution function, and the derivative of x times it; the like by tanh."""
     node, const = graph.node, graph.constant
     if code == "softplus":
         return node("Softplus", x)
+    if code.startswith("gelu_tanh"):
+        linear, cubic = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
+        square = node("Mul", x, x)
+        scaled = lambda c: node("Mul", x, node("Add", const(linear, dtype), node("Mul", const(c, dtype), square)))  # noqa: E731
+        gate = node("Sigmoid", scaled(cubic))
+        if code == "gelu_tanh":
+            return node("Mul", x, gate)
+        steep = node("Mul", node("Sub", const(1, dtype), gate), scaled(3 * cubic))
+        return node("Mul", gate, node("Add", const(1, dtype), steep))
     whole = node("Add", const(1, dtype), node("Erf", node("Mul", x, const(math.sqrt(0.5), dtype))))
     cdf = node("Mul", const(0.5, dtype), whole)
     if code == "normal_cdf":

@@ -336,22 +336,12 @@ gelu = elementwise(
     samples=unary(),
     doc="``x * Phi(x)`` with the normal distribution function Phi. Source: Hendrycks and Gimpel 2016.",
 )
-_LINEAR, _CUBIC = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
 gelu_tanh = elementwise(
-    # (1 + tanh u) / 2 is sigmoid(2 u), which keeps the digits that 1 + tanh u loses left of zero
-    lambda input: input * fn.sigmoid(input * (_LINEAR + _CUBIC * (input * input))),
+    lambda input: fn.gelu_tanh(input),
     name="gelu_tanh",
-    vjp=lambda g, y, x: (_gelu_tanh_slope(g, x),),
     samples=unary(),
     doc="The tanh approximation of GELU. Source: Hendrycks and Gimpel 2016.",
 )
-
-
-def _gelu_tanh_slope(g: Any, x: Any) -> Any:
-    square = x * x
-    s = fn.sigmoid((square * _CUBIC + _LINEAR) * x)
-    return g * (((1 - s) * ((square * (3 * _CUBIC) + _LINEAR) * x) + 1) * s)  # eight loops; the symbolic one takes ten
-
 
 hardtanh = elementwise(
     lambda input, low, high: fn.minimum(fn.maximum(input, low), high),

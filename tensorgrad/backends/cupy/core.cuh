@@ -147,5 +147,11 @@ template <class T> TG_FN T gelu_slope(T x) {
   const T limit = 40, inside = x < -limit ? -limit : x > limit ? limit : x;  // beyond, all is 0 or 1
   return normal_cdf(x) + inside * ((T)0.39894228040143268 * exp((T)-0.5 * inside * inside));
 }
+template <class T> TG_FN T gelu_tanh(T x) { return x * sigmoid(x * ((T)1.5957691216057308 + (T)0.07135481627260025 * (x * x))); }
+template <class T> TG_FN T gelu_tanh_slope(T x) {
+  const T limit = 30, inside = x < -limit ? -limit : x > limit ? limit : x, square = inside * inside;  // beyond, all is 0 or 1
+  const T u = inside * ((T)1.5957691216057308 + (T)0.07135481627260025 * square);
+  return sigmoid(u) * (1 + sigmoid(-u) * (inside * ((T)1.5957691216057308 + (T)0.21406444881780076 * square)));
+}
 
 }  // namespace tg

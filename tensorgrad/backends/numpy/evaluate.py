@@ -103,6 +103,24 @@ def _gelu_slope(xp: Any, kind: str, a: Any) -> Any:
     return (_normal_cdf(xp, "f64", wide) + wide * density).astype(a.dtype)
 
 
+# (1 + tanh(u / 2)) / 2 is sigmoid(u), which keeps the digits that 1 + tanh loses left of zero; in double, as left of zero each
+# digit that u loses is one of the result's
+_LINEAR, _CUBIC = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
+
+
+def _gelu_tanh(xp: Any, kind: str, a: Any) -> Any:
+    inside = xp.clip(a.astype(np.float64), -30, 30)  # beyond, the gate is 0 or 1
+    return (a * _sigmoid(xp, "f64", inside * (_LINEAR + _CUBIC * (inside * inside)))).astype(a.dtype)
+
+
+def _gelu_tanh_slope(xp: Any, kind: str, a: Any) -> Any:
+    inside = xp.clip(a.astype(np.float64), -30, 30)
+    square = inside * inside
+    u = inside * (_LINEAR + _CUBIC * square)
+    steep = inside * (_LINEAR + 3 * _CUBIC * square)
+    return (_sigmoid(xp, "f64", u) * (1 + _sigmoid(xp, "f64", -u) * steep)).astype(a.dtype)
+
+
 def _complex(xp: Any, kind: str, re: Any, im: Any) -> Any:
     out = xp.empty(xp.broadcast_shapes(re.shape, im.shape), dtype=COMPUTE_DTYPE[kind])
     out.real, out.imag = re, im
@@ -112,6 +130,7 @@ def _complex(xp: Any, kind: str, re: Any, im: Any) -> Any:
 _OTHERS: dict[str, Callable[..., Any]] = {
     "div": _div, "sign": _sign, "fmod": _fmod, "idiv": _idiv, "pow": _pow, "rsqrt": _rsqrt, "sigmoid": _sigmoid,
     "softplus": _softplus, "normal_cdf": _normal_cdf, "gelu_slope": _gelu_slope,
+    "gelu_tanh": _gelu_tanh, "gelu_tanh_slope": _gelu_tanh_slope,
     "complex": _complex, "erf": special.erf, "erfc": special.erfc, "erfinv": special.erfinv,
     "lgamma": special.lgamma, "digamma": special.digamma, "polygamma": special.polygamma,
     "igamma": gamma.igamma, "igammac": gamma.igammac, "zeta": gamma.zeta,
