@@ -103,7 +103,7 @@ def _gelu_slope(xp: Any, kind: str, a: Any) -> Any:
     return (_normal_cdf(xp, "f64", wide) + wide * density).astype(a.dtype)
 
 
-# (1 + tanh(u / 2)) / 2 is sigmoid(u), which keeps the digits that 1 + tanh loses left of zero; in double, as left of zero each
+# (1 + tanh(u / 2)) / 2 is sigmoid(u), which keeps the digits that 1 + tanh loses left of zero; in double, as there each
 # digit that u loses is one of the result's
 _LINEAR, _CUBIC = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
 
