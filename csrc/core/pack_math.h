@@ -48,7 +48,7 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves an intege
 // exp(x - rest) = p 2^floor(k / 8) for -115 <= x <= 0 and a rest that is small beside it; `rounded` is kRound + k.
 template <int N>
 struct Exponential {
-  Pack<N> p, rounded, high, added;  // p = high + added
+  Pack<N> p, rounded;
 
   TG_ALWAYS_INLINE explicit Exponential(const Pack<N>& x) : Exponential(x, nullptr) {}
   TG_ALWAYS_INLINE Exponential(const Pack<N>& x, const Pack<N>* rest) {
@@ -58,17 +58,15 @@ struct Exponential {
     if (rest) r = r - *rest;
     const Pack<N> tail = horner(r, 0.5f, 0.166680321f, 0.0416603684f);
     const Pack<N> grown = fma(tail, r * r, r);
-    high = each<N, Float>([&](int i) { return look_up(kRoot8, (Int)rounded.v[i]); });
+    const Pack<N> high = each<N, Float>([&](int i) { return look_up(kRoot8, (Int)rounded.v[i]); });
     const Pack<N> low = each<N, Float>([&](int i) { return look_up(kRoot8Rest, (Int)rounded.v[i]); });
-    added = fma(high, grown, low);
-    p = high + added;
+    p = high + fma(high, grown, low);
   }
 
   // factor exp(x - rest), for a factor from 2^-20 to 2^20 in size. First 2^64 times too large, so that subnormal
   // results come out (by two powers of two, as x > 0 would need: 1.05 to 1.1 times the time of sigmoid and tanh_gelu).
   TG_ALWAYS_INLINE Pack<N> times(const Pack<N>& factor) const { return scale(p * factor); }
   TG_ALWAYS_INLINE Pack<N> value() const { return scale(p); }
-  TG_ALWAYS_INLINE Pack<N> rest() const { return scale(added - (p - high)); }  // what value() lost in its last sum
 
  private:
   TG_ALWAYS_INLINE Pack<N> scale(const Pack<N>& p) const {
@@ -89,23 +87,24 @@ TG_ALWAYS_INLINE Pack<N> exp_of_minus(const Pack<N>& size) {
   return e.value();
 }
 
+// What the sum of 1 and e loses, and the quotient, is known: the quotient gets it back.
 template <int N>
 TG_ALWAYS_INLINE Pack<N> sigmoid(const Pack<N>& x) {
-  const Pack<N> e = exp_of_minus(abs(x));
-  return if_negative(x, e, each<N, Float>([](int) { return 1.0f - Float{}; })) / (e + 1.0f);
+  const Pack<N> e = exp_of_minus(abs(x)), sum = e + 1.0f, lost = e - (sum - 1.0f), inverse = 1.0f / sum;
+  const Pack<N> above = if_negative(x, e, each<N, Float>([](int) { return 1.0f - Float{}; }));
+  const Pack<N> quotient = above * inverse, minus = 0.0f - quotient;
+  return fma(fma(minus, lost, fma(minus, sum, above)), inverse, quotient);
 }
 
-// log(1 + exp(x)) = max(x, 0) + log(1 + e), e = exp(-|x|), whose error would be half of the result's: it
-// comes with the rest. So does max(x, 0) + e, up to where e is of no weight any more.
+// log(1 + exp(x)) = max(x, 0) + log(1 + e), e = exp(-|x|), log(1 + e) = 2 artanh(w / 2) with w = 2 e / (2 + e), of which the
+// first term is nearly all: it gets back what the sum and the division lost.
 template <int N>
 TG_ALWAYS_INLINE Pack<N> softplus(const Pack<N>& x) {
-  const Exponential<N> of_size(0.0f - at_most(abs(x), 105.0f));
-  const Pack<N> e = of_size.value();
-  const Pack<N> tail = horner(e, -0.5f, 0.333330929f, -0.249933153f, 0.199263707f, -0.162285313f, 0.126799285f,
-                              -0.0859235972f, 0.0443029851f, -0.014684543f, 0.00227688137f);
-  const Pack<N> right = at_least(x, 0.0f), base = at_most(right, 64.0f), sum = base + e, part = sum - base;
-  const Pack<N> lost = ((base - (sum - part)) + (e - part)) + of_size.rest();
-  return (sum + fma(tail, e * e, lost)) + (right - base);
+  const Pack<N> e = exp_of_minus(abs(x)), twice = e + e, sum = e + 2.0f, lost = e - (sum - 2.0f), inverse = 1.0f / sum;
+  const Pack<N> w = twice * inverse, minus = 0.0f - w, square = w * w;
+  const Pack<N> left = fma(minus, lost, fma(minus, sum, twice));
+  const Pack<N> tail = horner(square, 0.08333334f, 0.012499653f, 0.0022356715f, 0.00041856917f, 0.000118601354f);
+  return at_least(x, 0.0f) + (w + fma(tail, square * w, left * inverse));
 }
 
 // Phi(-a) = exp(-a^2 / 2) M(a) with Mills' ratio M(a) / t a polynomial in t = 1 / (1 + 0.3 a). The digits that a^2 loses go
