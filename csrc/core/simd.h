@@ -5,7 +5,7 @@
 // same bits in a vector, in the tail after the last full vector and alone. Polynomials are minimax fits (Remez) over the
 // reduced ranges; their relative errors are below a quarter of an ulp unless said.
 //
-// Double: at most 4 ulp over the whole range. Of float only the logarithms are here, at most 0.9 ulp; for the others see
+// Double: at most 4 ulp over the whole range. Of float only the logarithm is here, at most 0.9 ulp; for the others see
 // simd_float.h.
 #pragma once
 
@@ -168,22 +168,19 @@ inline double log(double x) {
   return log_edges(x, fma_(k, 0.6931471803691238, f + low));
 }
 
-template <class T>
-inline T log1p_of(T x, T ln2_high, T ln2_low) {
-  const T u = T(1) + x;
-  T k, f;
+inline double log1p(double x) {
+  const double u = 1.0 + x;
+  double k, f;
   split(u, k, f);
   // what 1 + x lost in rounding, at the scale of f; where u needs no scaling x itself is f
-  const T lost = u > T(2) ? T(1) - (u - x) : x - (u - T(1));
-  f = k == T(0) ? x : f;
-  const T correction = k == T(0) ? T(0) : lost / u;
-  const T low = fma_(k, ln2_low, log_low(f) + correction);
-  const T y = fma_(k, ln2_high, f + low);
-  const T r = log_edges(u, y);
-  return x == T(0) ? x : r;
+  const double lost = u > 2.0 ? 1.0 - (u - x) : x - (u - 1.0);
+  f = k == 0.0 ? x : f;
+  const double correction = k == 0.0 ? 0.0 : lost / u;
+  const double low = fma_(k, 1.9082149292705877e-10, log_low(f) + correction);
+  const double y = fma_(k, 0.6931471803691238, f + low);
+  const double r = log_edges(u, y);
+  return x == 0.0 ? x : r;
 }
-inline float log1p(float x) { return log1p_of(x, 0.693145752f, 1.42860677e-6f); }
-inline double log1p(double x) { return log1p_of(x, 0.6931471803691238, 1.9082149292705877e-10); }
 
 }  // namespace lane
 }  // namespace tg

@@ -71,7 +71,7 @@ inline float sinh(float x) {
   return or_nan(x, std::copysign(static_cast<float>(0.5 * (e + e / (e + 1.0))), x));
 }
 inline float cosh(float x) {
-  const double e = exp_d(limited(x, 90.0f));
+  const double e = expm1_d(limited(std::fabs(x), 90.0f)) + 1.0;
   return or_nan(x, 0.5 * e + 0.5 / e);
 }
 
@@ -104,6 +104,14 @@ inline double log2_d(double x) {
   return fma_(s * fma_(p, z, 1.0), 2.8853900817779268, k);
 }
 
+inline float log1p(float x) {
+  const double wide = x, u = 1.0 + wide;
+  double k, f;
+  split_d(u, k, f);
+  f = k == 0.0 ? wide : f;  // where 1 + x needs no scaling, x has the digits that the sum loses
+  const float y = log_edges(static_cast<float>(u), static_cast<float>(fma_(k, 0.6931471805599453, log1p_part(f))));
+  return x == 0.0f ? x : y;
+}
 inline float log2(float x) {
   double k, f;
   split_d(x, k, f);

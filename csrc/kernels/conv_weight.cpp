@@ -16,6 +16,7 @@
 namespace tg {
 namespace {
 
+constexpr Index kDepth = 128;     // terms summed in registers, as in other products (gemm_panels.cpp)
 constexpr Index kLongRow = 100;  // elements of a plane that are worth reading in place
 
 template <class T>
@@ -114,7 +115,10 @@ class WeightGrad {
                      line, block.width);
           line += n * block.width;
         });
-        tile_run(x, rows.data(), padded, cols.data(), positions, packed.data(), to, block.width, i > first);
+        const Index step = divide_up(positions, divide_up(positions, kDepth));
+        for (Index k = 0; k < positions; k += step)
+          tile_run(x, rows.data(), padded, cols.data() + k, std::min(step, positions - k), packed.data() + k * block.width, to,
+                   block.width, i > first || k > 0);
         to += padded * block.width;
       }
     }

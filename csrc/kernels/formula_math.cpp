@@ -96,6 +96,26 @@ struct Atan2 {
   static float of(float a, float b) { return lane::atan2(a, b); }
   static double of(double a, double b) { return std::atan2(a, b); }
 };
+// Of floats the squares are exact in double, and none overflows.
+struct Hypot {
+  static float of(float a, float b) {
+    const double x = a, y = b;
+    const float length = static_cast<float>(std::sqrt(lane::fma_(x, x, y * y)));
+    return (std::fabs(a) == lane::kInfF) | (std::fabs(b) == lane::kInfF) ? lane::kInfF : length;
+  }
+  static double of(double a, double b) { return std::hypot(a, b); }
+};
+// 1 - x^2 with one rounding
+struct OneMinusSquare {
+  static double of(double x) { return lane::fma_(-x, x, 1.0); }
+  static float of(float x) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return lane::fma_(-x, x, 1.0f);
+#else
+    return static_cast<float>(1.0 - static_cast<double>(x) * x);
+#endif
+  }
+};
 struct Fmod { template <class T> static T of(T a, T b) { return std::fmod(a, b); } };
 struct Pow {
   static float of(float a, float b) { return lane::pow(a, b); }
@@ -135,6 +155,8 @@ void add_both(KernelTable& table) {
   add1<Log, T, T>(table, "log");
   add1<Log1p, T, T>(table, "log1p");
   add2<Atan2, T, T>(table, "atan2");
+  add2<Hypot, T, T>(table, "hypot");
+  add1<OneMinusSquare, T, T>(table, "one_minus_square");
   add2<Fmod, T, T>(table, "fmod");
   add2<Pow, T, T>(table, "pow");
 }

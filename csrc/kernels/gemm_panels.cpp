@@ -31,8 +31,8 @@ using lanes::Lanes;
 using tile::kColumns;
 using tile::kRows;
 
-// Terms summed in registers at a time: of 512 a product's error is 1.4 times as large, and no speed is gained.
-constexpr Index kDepth = 256;
+// Terms summed in registers at a time: of 256 a product's error is 1.25 times as large, and no speed is gained.
+constexpr Index kDepth = 128;
 constexpr Index kPacked = Index(1) << 22;      // elements packed at once: what a shared L3 holds
 constexpr Index kOwnPacked = Index(1) << 16;   // elements a task packs for itself at once: half an L2
 constexpr Index kLargeStripe = Index(1) << 18; // elements of b beyond one core's L2

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -80,12 +81,27 @@ inline typename Wide<T>::Vector last_lanes(typename Wide<T>::Vector v, Index cou
   return lane >= typename lanes::Lanes<T>::Word(w - count) ? v : typename Wide<T>::Vector{};
 }
 
-// The sum over i < n of a map: `wide(i)` gives lanes i, i+1, ..., `one(i)` a single value.
-template <class T, class WideMap, class OneMap>
-inline T sum_map(Index n, WideMap wide, OneMap one) {
+// v as vectors of R: itself, or the sum of its halves in double.
+template <class R, class V>
+inline auto widened(V v) {
+  using T = std::decay_t<decltype(v[0])>;
+  if constexpr (std::is_same_v<R, T>) {
+    return v;
+  } else {
+    typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
+    Half half[2];
+    std::memcpy(half, &v, sizeof(V));
+    return __builtin_convertvector(half[0], lanes::Vec<R>) + __builtin_convertvector(half[1], lanes::Vec<R>);
+  }
+}
+
+// The sum over i < n of a map: `wide(i)` gives lanes i, i+1, ..., `one(i)` a single value. The chains are summed in T, and
+// joined in R: with R double what is left of the error is that of chains of a few terms.
+template <class T, class R = T, class WideMap, class OneMap>
+inline R sum_map(Index n, WideMap wide, OneMap one) {
   constexpr Index w = Wide<T>::lanes, chains = lanes::kVectorBytes == 64 ? 4 : 8;
   if (n < w) {
-    T total = 0;
+    R total = 0;
     for (Index i = 0; i < n; ++i) total += one(i);
     return total;
   }
@@ -94,16 +110,18 @@ inline T sum_map(Index n, WideMap wide, OneMap one) {
     typename Wide<T>::Vector total{};
     for (; i + w <= n; i += w) total += wide(i);
     if (i < n) total += last_lanes<T>(wide(n - w), n - i);
-    return sum_lanes(total);
+    return sum_lanes(widened<R>(total));
   }
   typename Wide<T>::Vector a[chains] = {};
   for (; i + chains * w <= n; i += chains * w)
     for (Index c = 0; c < chains; ++c) a[c] += wide(i + c * w);
   for (; i + w <= n; i += w) a[0] += wide(i);
   if (i < n) a[chains - 1] += last_lanes<T>(wide(n - w), n - i);
+  lanes::Vec<R> sum[chains];
+  for (Index c = 0; c < chains; ++c) sum[c] = widened<R>(a[c]);
   for (Index half = chains / 2; half; half /= 2)
-    for (Index c = 0; c < half; ++c) a[c] += a[c + half];
-  return sum_lanes(a[0]);
+    for (Index c = 0; c < half; ++c) sum[c] += sum[c + half];
+  return sum_lanes(sum[0]);
 }
 
 template <class T>
@@ -113,9 +131,9 @@ inline T sum_run(const T* x, Index n) {
 
 // Sum of (x - center)^2.
 template <class T>
-inline T sum_squares(const T* x, Index n, T center) {
+inline double sum_squares(const T* x, Index n, T center) {
   const auto c = Wide<T>::fill(center);
-  return sum_map<T>(
+  return sum_map<T, double>(
       n,
       [&](Index i) {
         const auto d = Wide<T>::load(x + i) - c;

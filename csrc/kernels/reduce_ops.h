@@ -281,11 +281,11 @@ struct VarOp {
       const Index k = n - i < kSumBlock ? n - i : kSumBlock;
       // Any center near the mean serves: the rest is corrected, so the center's own rounding does not matter.
       const T center = T(sum_run(x + i, k) / T(k));
-      const double off = double(sum_map<T>(
+      const double off = sum_map<T, double>(
                              k, [&](Index j) { return Wide<T>::load(x + i + j) - Wide<T>::fill(center); },
-                             [&](Index j) { return x[i + j] - center; })) /
+                             [&](Index j) { return x[i + j] - center; }) /
                          double(k);
-      const double s = double(sum_squares(x + i, k, center));
+      const double s = sum_squares(x + i, k, center);
       a.merge(double(k), double(center) + off, s - double(k) * off * off);
     }
   }

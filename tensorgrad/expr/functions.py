@@ -43,6 +43,7 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_slope",
     "gt",
+    "hypot",
     "igamma",
     "igammac",
     "imag",
@@ -64,6 +65,7 @@ __all__ = [
     "minimum",
     "ne",
     "normal_cdf",
+    "one_minus_square",
     "polygamma",
     "pow",
     "real",
@@ -116,6 +118,8 @@ sinh, cosh, tanh = _unary("sinh"), _unary("cosh"), _unary("tanh")
 asinh, acosh, atanh = _unary("asinh"), _unary("acosh"), _unary("atanh")
 erf, erfc, erfinv = _unary("erf"), _unary("erfc"), _unary("erfinv")
 lgamma, digamma = _unary("lgamma"), _unary("digamma")
+# 1 - x^2, rounded once, which tells near 1
+one_minus_square = _unary("one_minus_square")
 # log(1 + exp(x)); the normal distribution function Phi; the derivative of x Phi(x); GELU by tanh and its derivative
 softplus, normal_cdf, gelu_slope = _unary("softplus"), _unary("normal_cdf"), _unary("gelu_slope")
 gelu_tanh, gelu_tanh_slope = _unary("gelu_tanh"), _unary("gelu_tanh_slope")
@@ -123,7 +127,7 @@ floor, ceil, trunc, round = _unary("floor"), _unary("ceil"), _unary("trunc"), _u
 abs, isnan, isinf, isfinite = _unary("abs"), _unary("isnan"), _unary("isinf"), _unary("isfinite")
 conj, real, imag, angle = _unary("conj"), _unary("real"), _unary("imag"), _unary("angle")
 eq, ne, lt, le, gt, ge = (_binary(op) for op in ("eq", "ne", "lt", "le", "gt", "ge"))
-atan2, fmod, truncdiv, div, pow = (_binary(op) for op in ("atan2", "fmod", "truncdiv", "div", "pow"))
+atan2, hypot, fmod, truncdiv, div, pow = (_binary(op) for op in ("atan2", "hypot", "fmod", "truncdiv", "div", "pow"))
 floor_divide = _binary("floordiv")
 maximum, minimum = _binary("max"), _binary("min")
 igamma, igammac, zeta = _binary("igamma"), _binary("igammac"), _binary("zeta")

@@ -32,11 +32,11 @@ _PYTHON_TYPE = {"py:bool": "bool", "py:int": "int64", "py:float": "float64", "py
 _FLOATING = frozenset((
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
-    "polygamma", "div", "atan2", "angle", "igamma", "igammac", "zeta", "softplus", "normal_cdf", "gelu_slope",
-    "gelu_tanh", "gelu_tanh_slope",
+    "polygamma", "div", "atan2", "hypot", "angle", "igamma", "igammac", "zeta", "softplus", "normal_cdf", "gelu_slope",
+    "gelu_tanh", "gelu_tanh_slope", "one_minus_square",
 ))  # fmt: skip
 _REAL_ONLY = frozenset((
-    "erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma", "atan2", "fmod", "floordiv",
+    "erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma", "atan2", "hypot", "fmod", "floordiv",
     "truncdiv", "floor", "ceil", "trunc", "round", "igamma", "igammac", "zeta", "min", "max", "lt", "le", "gt", "ge",
     "softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope",
 ))  # fmt: skip
@@ -196,6 +196,9 @@ class _Lowering:
             return self.complex_sign(values[0], name, key)
         elif op in ("exp2", "expm1", "log1p") and kind in ("c64", "c128"):
             return _Value(self.complex_exponential(op, values[0], kind), key)
+        elif op == "one_minus_square" and kind in ("c64", "c128"):
+            square = self.emit("mul", kind, values[0], values[0])
+            return _Value(self.emit("sub", kind, self.const(1.0, kind), square), key)
         if op == "polygamma":
             values.insert(0, self.const(float(node.value), kind))
         result = self.emit(op, kind, *values)

@@ -17,13 +17,14 @@ Scalar = bool | int | float | complex
 # `floordiv` and `truncdiv` depend on the operands' type and are spelled out by the lowering.
 PRIMITIVES: dict[str, int] = {
     **dict.fromkeys(
-        ("add", "sub", "mul", "div", "fmod", "floordiv", "truncdiv", "pow", "min", "max", "atan2", "complex"), 2
+        ("add", "sub", "mul", "div", "fmod", "floordiv", "truncdiv", "pow", "min", "max", "atan2", "hypot", "complex"), 2
     ),
     **dict.fromkeys(("igamma", "igammac", "zeta"), 2),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "shl", "shr"), 2),
     **dict.fromkeys(("neg", "abs", "not", "sign", "floor", "ceil", "trunc", "round"), 1),
     **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid"), 1),
     **dict.fromkeys(("softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope"), 1),
+    "one_minus_square": 1,
     **dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"), 1),
     **dict.fromkeys(("asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma"), 1),
     **dict.fromkeys(("isnan", "isinf", "isfinite", "conj", "real", "imag", "angle", "cast"), 1),

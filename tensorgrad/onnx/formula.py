@@ -109,6 +109,10 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
         return node("Div", node("Log", *args), const(math.log(int(code[3:])), dtype))
     if code == "erfc":
         return node("Sub", const(1, dtype), node("Erf", *args))
+    if code == "one_minus_square":
+        return node("Sub", const(1, dtype), node("Mul", *args, *args))
+    if code == "hypot":
+        return _length(graph, *args, dtype)
     if code in ("softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope"):
         return _smooth(graph, code, args[0], dtype)
     if code == "trunc":
@@ -130,6 +134,17 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
         done = node("Div", args[0], safe) if code == "idiv" else node("Mod", args[0], safe, fmod=1)
         return node("Where", none, zero, done)
     raise OnnxExporterError(f"{op}: ONNX has no function {code!r}; write the model without it.")
+
+
+def _length(graph: Graph, a: str, b: str, dtype: Any) -> str:
+    """sqrt(a^2 + b^2) as the larger one times a root between 1 and sqrt(2): no square overflows."""
+    node, const = graph.node, graph.constant
+    sizes = node("Abs", a), node("Abs", b)
+    large, small = node("Max", *sizes), node("Min", *sizes)
+    ratio = node("Div", small, node("Where", node("Equal", large, const(0, dtype)), const(1, dtype), large))
+    root = node("Sqrt", node("Add", const(1, dtype), node("Mul", ratio, ratio)))
+    infinite = node("Or", node("IsInf", a), node("IsInf", b))
+    return node("Where", infinite, const(math.inf, dtype), node("Mul", large, root))
 
 
 def _smooth(graph: Graph, code: str, x: str, dtype: Any) -> str:

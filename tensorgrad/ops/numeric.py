@@ -64,19 +64,9 @@ ldexp = elementwise(
 )
 
 
-def _hypot(a: Any, b: Any) -> Any:
-    size_a, size_b = fn.abs(a), fn.abs(b)
-    large, small = fn.maximum(size_a, size_b), fn.minimum(size_a, size_b)
-    ratio = small / fn.where(fn.eq(large, 0), 1, large)  # at most 1: no square overflows
-    # large * sqrt(1 + ratio^2), as a sum of which only the smaller part has more than one rounding
-    length = large + small * (ratio / (1 + fn.sqrt(1 + ratio * ratio)))
-    return fn.where(fn.isinf(a) | fn.isinf(b), math.inf, length)
-
-
 hypot = elementwise(
-    _hypot,
+    fn.hypot,
     name="hypot",
-    vjp=lambda g, y, a, b: (g * (a / y), g * (b / y)),
     samples=binary(avoid=(0,)),
     doc="The length ``sqrt(input**2 + other**2)``, without overflow on the way.",
 )

@@ -309,26 +309,24 @@ softplus = elementwise(
 )
 
 
-def _tanh_softplus(x: Any) -> Any:
-    """tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2), e = exp(x); it is 1 from x = 20 on."""
+def _mish_parts(x: Any) -> tuple[Any, Any]:
+    """e = exp(x) and n = e (e + 2), of which tanh(log(1 + e)) is n / (n + 2); it is 1 from x = 20 on."""
     e = fn.exp(fn.minimum(x, 20.0))
-    grown = e * (e + 2)
-    return grown / (grown + 2)
+    return e, e * e + 2 * e
 
 
-mish = elementwise(
-    lambda input: input * _tanh_softplus(input),
-    name="mish",
-    vjp=lambda g, y, x: (_mish_slope(g, x),),
-    samples=unary(),
-)
+def _mish(x: Any) -> Any:
+    _, n = _mish_parts(x)
+    return x * (n / (n + 2))
 
 
-def _mish_slope(g: Any, x: Any) -> Any:
-    t = _tanh_softplus(x)
-    return g * (t + x * fn.sigmoid(x) * (1 - t * t))
+def _mish_slope(x: Any) -> Any:
+    e, n = _mish_parts(x)
+    share = 1 / (n + 2)
+    return share * (n + fn.minimum(x, 20.0) * (4 * (e * e + e) * share))
 
 
+mish = elementwise(_mish, name="mish", vjp=lambda g, y, x: (g * _mish_slope(x),), samples=unary())
 gelu = elementwise(
     lambda input: input * fn.normal_cdf(input),
     name="gelu",

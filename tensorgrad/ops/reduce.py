@@ -272,7 +272,7 @@ def _mean_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
 
 def _mean_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], keepdim: bool) -> tuple[Any, ...]:
     count = elements_in(tuple(x.shape), dim)
-    share = g if count == 1 else F.mul(g, 1.0 / count if count else float("nan"))
+    share = g if count == 1 else F.div(g, float(count) if count else float("nan"))
     return (spread(F, share, x, dim, keepdim),)
 
 
@@ -317,9 +317,12 @@ def _var_rule(
     F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], correction: float, keepdim: bool
 ) -> tuple[Any, ...]:
     freedom = _freedom(x, dim, correction)
-    away = F.sub(x, F.mean(x, dim=dim, keepdim=True))
-    slope = F.mul(away, 2.0 / freedom if freedom else float("inf"))
-    return (F.mul(with_dims(F, g, x, dim, keepdim), slope),)
+    return (_away(F, F.mul(g, 2.0 / freedom if freedom else float("inf")), x, dim, keepdim),)
+
+
+def _away(F: Any, share: Any, x: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """How far each element is from the mean, times the share of its set."""
+    return F.mul(with_dims(F, share, x, dim, keepdim), F.sub(x, F.mean(x, dim=dim, keepdim=True)))
 
 
 var_op = op(
@@ -337,8 +340,8 @@ def _std_rule(
     F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: tuple[int, ...], correction: float, keepdim: bool
 ) -> tuple[Any, ...]:
     # at zero the slope is infinite; as in PyTorch nothing flows there
-    to_var = F.where(F.eq(y, 0), 0.0, F.div(g, F.mul(y, 2.0)))
-    return _var_rule(F, to_var, x, needs=needs, dim=dim, correction=correction, keepdim=keepdim)
+    share = F.where(F.eq(y, 0), 0.0, F.div(g, F.mul(y, _freedom(x, dim, correction))))
+    return (_away(F, share, x, dim, keepdim),)
 
 
 def in_float32(F: Any, x: Any, compute: Any) -> Any:

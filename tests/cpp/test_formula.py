@@ -45,11 +45,11 @@ CLOSE_UNARY = {
          "tanh", "asinh", "acosh", "atanh"), (*FLOATS, *COMPLEX),
     ),
     **dict.fromkeys(("exp2", "expm1", "log1p", "erf", "erfc", "erfinv", "lgamma", "digamma"), FLOATS),
-    **dict.fromkeys(("softplus", "normal_cdf", "gelu_tanh", "gelu_tanh_slope"), FLOATS),
+    **dict.fromkeys(("softplus", "normal_cdf", "gelu_tanh", "gelu_tanh_slope", "one_minus_square"), FLOATS),
     **dict.fromkeys(("sqrt", "abs", "angle"), COMPLEX),
 }  # fmt: skip
 CLOSE_BINARY = {
-    "atan2": FLOATS, "pow": (*FLOATS, *COMPLEX),
+    "atan2": FLOATS, "hypot": FLOATS, "pow": (*FLOATS, *COMPLEX),
     **dict.fromkeys(("add", "sub", "mul", "div"), COMPLEX),
 }  # fmt: skip
 TRUTHS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite")

@@ -140,6 +140,8 @@ template <class T> TG_FN T sigmoid(T x) {
   const T e = exp(-abs(x)), s = 1 / (1 + e);
   return x != x ? x : x >= 0 ? s : e * s;
 }
+TG_FN float one_minus_square(float x) { return fmaf(-x, x, 1.0f); }
+TG_FN double one_minus_square(double x) { return ::fma(-x, x, 1.0); }
 template <class T> TG_FN T softplus(T x) { return (x < 0 ? (T)0 : x) + log1p(exp(-abs(x))); }
 TG_FN float normal_cdf(float x) { return normcdff(x); }
 TG_FN double normal_cdf(double x) { return ::normcdf(x); }

@@ -37,7 +37,7 @@ _UFUNCS = {
     "shl": "left_shift", "shr": "right_shift", "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log",
     "log2": "log2", "log10": "log10", "log1p": "log1p", "sqrt": "sqrt", "sin": "sin", "cos": "cos", "tan": "tan",
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
-    "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2", "floor": "floor", "ceil": "ceil",
+    "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2", "hypot": "hypot", "floor": "floor", "ceil": "ceil",
     "trunc": "trunc", "round": "rint", "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
     "conj": "conjugate", "where": "where", "real": "real", "imag": "imag", "angle": "angle",
 }  # fmt: skip
@@ -87,6 +87,13 @@ def _sigmoid(xp: Any, kind: str, a: Any) -> Any:
     return xp.where(a >= 0, 1, small) / (1 + small)
 
 
+def _one_minus_square(xp: Any, kind: str, a: Any) -> Any:
+    if kind == "f32":  # the square of a float is exact in double
+        wide = a.astype(np.float64)
+        return (1 - wide * wide).astype(a.dtype)
+    return (1 - a) * (1 + a)
+
+
 def _softplus(xp: Any, kind: str, a: Any) -> Any:
     return xp.maximum(a, 0) + xp.log1p(xp.exp(-xp.absolute(a)))
 
@@ -131,6 +138,7 @@ _OTHERS: dict[str, Callable[..., Any]] = {
     "div": _div, "sign": _sign, "fmod": _fmod, "idiv": _idiv, "pow": _pow, "rsqrt": _rsqrt, "sigmoid": _sigmoid,
     "softplus": _softplus, "normal_cdf": _normal_cdf, "gelu_slope": _gelu_slope,
     "gelu_tanh": _gelu_tanh, "gelu_tanh_slope": _gelu_tanh_slope,
+    "one_minus_square": _one_minus_square,
     "complex": _complex, "erf": special.erf, "erfc": special.erfc, "erfinv": special.erfinv,
     "lgamma": special.lgamma, "digamma": special.digamma, "polygamma": special.polygamma,
     "igamma": gamma.igamma, "igammac": gamma.igammac, "zeta": gamma.zeta,
