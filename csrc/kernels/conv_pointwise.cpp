@@ -23,7 +23,7 @@ using lanes::store;
 using tile::kColumns;
 using tile::kRows;
 
-constexpr Index kDepth = 128;                 // terms summed in registers, as in other products (gemm_panels.cpp)
+constexpr Index kDepth = 128;                // terms summed in registers, as in other products (gemm_panels.cpp)
 constexpr Index kPackedBytes = 128 * 1024;    // of a stripe
 constexpr Index kMostRows = 256;              // of a task: with its part of the results a stretch fits L2
 constexpr Index kRowBlock = 16 * kRows;       // rows whose weights stay in L2 while the panels pass by

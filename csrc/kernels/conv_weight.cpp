@@ -16,7 +16,7 @@
 namespace tg {
 namespace {
 
-constexpr Index kDepth = 128;     // terms summed in registers, as in other products (gemm_panels.cpp)
+constexpr Index kDepth = 64;      // terms summed in registers: of 784 at once a gradient's error was 2.8 times as large
 constexpr Index kLongRow = 100;  // elements of a plane that are worth reading in place
 
 template <class T>
