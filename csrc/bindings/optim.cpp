@@ -204,10 +204,21 @@ const double* read_hyper(const char* op, py::handle hyper, Index expected, py::o
   return data_of<double>(hold);
 }
 
-void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper, bool nesterov, bool maximize) {
+// A number, or an array of one; 1 where it is left out.
+double read_scale(const char* what, py::handle given) {
+  if (!given || given.is_none()) return 1;
+  if (!is_array(given)) return py::cast<double>(given);
+  const View v = view(given, what);
+  if (v.size() != 1)
+    throw py::value_error(std::string(what) + " has shape " + to_string(v.shape_vector()) + ", expected one value");
+  return *data_of<double>(ready(v, DType::Float64));
+}
+
+void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper, bool nesterov, bool maximize,
+         py::handle scale) {
   py::object hold;
   const double* h = read_hyper("sgd_", hyper, 5, hold);
-  const SgdRates rates{h[0], h[1], h[2], h[3], h[4] != 0, nesterov, maximize};
+  const SgdRates rates{h[0], h[1], h[2], h[3], read_scale("sgd_: scale", scale), h[4] != 0, nesterov, maximize};
   Table table("sgd_", "params", params, true);
   if (table.rows() == 0) return;
   table.add("grads", grads, false);
@@ -223,10 +234,10 @@ void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper,
 }
 
 void adam(py::handle params, py::handle grads, py::handle means, py::handle squares, py::handle largest, py::handle hyper,
-          bool decoupled, bool maximize, bool amsgrad) {
+          bool decoupled, bool maximize, bool amsgrad, py::handle scale) {
   py::object hold;
   const double* h = read_hyper("adam_", hyper, 6, hold);
-  const AdamRates rates{h[0], h[1], h[2], h[3], h[4], h[5], decoupled, maximize};
+  const AdamRates rates{h[0], h[1], h[2], h[3], h[4], h[5], read_scale("adam_: scale", scale), decoupled, maximize};
   if (!(rates.step >= 1))
     throw py::value_error("adam_: step is " + std::to_string(rates.step) + "; it counts from 1, this step included");
   Table table("adam_", "params", params, true);
@@ -264,15 +275,7 @@ py::object multi_norm(py::handle grads, double p) {
 }
 
 void multi_scale(py::handle grads, py::handle factor) {
-  double f;
-  if (is_array(factor)) {
-    const View v = view(factor, "multi_scale_: factor");
-    if (v.size() != 1)
-      throw py::value_error("multi_scale_: factor has shape " + to_string(v.shape_vector()) + ", expected one value");
-    f = *data_of<double>(ready(v, DType::Float64));
-  } else {
-    f = py::cast<double>(factor);
-  }
+  const double f = read_scale("multi_scale_: factor", factor);
   Table table("multi_scale_", "grads", grads, true);
   if (table.rows() == 0) return;
   table.check();
@@ -285,13 +288,14 @@ void multi_scale(py::handle grads, py::handle factor) {
 
 }  // namespace
 
-FAST_BINDING(sgd_, 4, "params", "grads", "bufs", "hyper", "nesterov", "maximize") {
-  sgd(a[0], a[1], a[2], a[3], flag(a[4]), flag(a[5]));
+FAST_BINDING(sgd_, 4, "params", "grads", "bufs", "hyper", "nesterov", "maximize", "scale") {
+  sgd(a[0], a[1], a[2], a[3], flag(a[4]), flag(a[5]), a[6]);
   return py::none();
 }
 
-FAST_BINDING(adam_, 6, "params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "hyper", "decoupled", "maximize", "amsgrad") {
-  adam(a[0], a[1], a[2], a[3], a[4], a[5], flag(a[6]), flag(a[7]), flag(a[8]));
+FAST_BINDING(adam_, 6, "params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "hyper", "decoupled", "maximize", "amsgrad",
+             "scale") {
+  adam(a[0], a[1], a[2], a[3], a[4], a[5], flag(a[6]), flag(a[7]), flag(a[8]), a[9]);
   return py::none();
 }
 

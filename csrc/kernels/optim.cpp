@@ -1,6 +1,7 @@
 // SGD:  g += wd p;  b = momentum b + (1 - dampening) g;  p -= lr (nesterov ? g + momentum b : b)
 // Adam: m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2;
 //       p -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+// where a gradient may be multiplied by one number for all as it is read (clipping by total norm: no pass of its own),
 // in the order of operations PyTorch uses (Kingma, Ba 2015; Loshchilov, Hutter 2019; Reddi, Kale, Kumar 2018).
 // Every element is read and written once. All tensors are cut into pieces of 16k elements, and the threads take pieces.
 #include "optim.h"
@@ -41,10 +42,10 @@ void over_pieces(const std::vector<S>& spans, Body body) {
 template <class T, bool Momentum>
 void sgd_piece(T* __restrict p, const T* __restrict g, T* __restrict b, Index n, const SgdRates& r) {
   const T lr = T(r.lr), momentum = T(r.momentum), take = T(1 - r.dampening), decay = T(r.weight_decay);
-  const T sign = r.maximize ? T(-1) : T(1);
+  const T scale = r.maximize ? -T(r.scale) : T(r.scale);
   const bool decays = r.weight_decay != 0;
   for (Index i = 0; i < n; ++i) {
-    T d = sign * g[i];
+    T d = scale * g[i];
     if (decays) d += decay * p[i];
     if constexpr (Momentum) {
       const T moved = r.fresh ? d : momentum * b[i] + take * d;
@@ -58,7 +59,7 @@ void sgd_piece(T* __restrict p, const T* __restrict g, T* __restrict b, Index n,
 template <class T, bool Amsgrad>
 void adam_piece(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, T* __restrict top, Index n,
                 const AdamRates& r) {
-  const T sign = r.maximize ? T(-1) : T(1), decay = T(r.weight_decay);
+  const T gradient_scale = r.maximize ? -T(r.scale) : T(r.scale), decay = T(r.weight_decay);
   const bool decays = r.weight_decay != 0 && !r.decoupled;
   const T shrink = r.decoupled ? T(1 - r.lr * r.weight_decay) : T(1);
   const T take1 = T(1 - r.beta1), keep1 = T(r.beta1), beta2 = T(r.beta2), take2 = T(1 - r.beta2), eps = T(r.eps);
@@ -67,7 +68,7 @@ void adam_piece(T* __restrict p, const T* __restrict g, T* __restrict m, T* __re
   const T rate = T(r.lr / (1 - std::pow(r.beta1, r.step)));
   for (Index i = 0; i < n; ++i) {
     T q = p[i] * shrink;
-    T d = sign * g[i];
+    T d = gradient_scale * g[i];
     if (decays) d += decay * q;
     const T mean = light ? m[i] + take1 * (d - m[i]) : d - keep1 * (d - m[i]);
     const T square = beta2 * v[i] + take2 * (d * d);
@@ -109,13 +110,17 @@ double power_sum(const T* x, Index n, double p) {
   if (p == 2) {
     // Squares in double: no overflow for any float, and no rounding to speak of.
     if constexpr (sizeof(T) == 4) {
-      double lanes[8] = {};
+      constexpr Index lanes = lanes::Lanes<double>::count, side = 4;
+      typedef float Few __attribute__((vector_size(lanes * sizeof(float)), aligned(alignof(float)), may_alias));
+      lanes::Vec<double> sum[side] = {};
       Index i = 0;
-      for (; i + 8 <= n; i += 8)
-        for (int l = 0; l < 8; ++l) lanes[l] += double(x[i + l]) * double(x[i + l]);
+      for (; i + side * lanes <= n; i += side * lanes)
+        for (Index k = 0; k < side; ++k) {
+          const auto d = __builtin_convertvector(*reinterpret_cast<const Few*>(x + i + k * lanes), lanes::Vec<double>);
+          sum[k] += d * d;
+        }
       for (; i < n; ++i) total += double(x[i]) * double(x[i]);
-      for (double lane : lanes) total += lane;
-      return total;
+      return total + sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
     return sum_products(x, x, n);
   }

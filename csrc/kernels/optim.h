@@ -16,7 +16,7 @@ struct SgdSpan {
 };
 
 struct SgdRates {
-  double lr, momentum, dampening, weight_decay;
+  double lr, momentum, dampening, weight_decay, scale;  // scale: of every gradient, as it is read
   bool fresh, nesterov, maximize;  // fresh: the momentum buffers take the gradient as it is
 };
 
@@ -28,7 +28,7 @@ struct AdamSpan {
 };
 
 struct AdamRates {
-  double lr, beta1, beta2, eps, weight_decay, step;
+  double lr, beta1, beta2, eps, weight_decay, step, scale;
   bool decoupled, maximize;
 };
 

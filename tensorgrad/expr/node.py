@@ -17,9 +17,9 @@ Scalar = bool | int | float | complex
 # `floordiv` and `truncdiv` depend on the operands' type and are spelled out by the lowering.
 PRIMITIVES: dict[str, int] = {
     **dict.fromkeys(
-        ("add", "sub", "mul", "div", "fmod", "floordiv", "truncdiv", "pow", "min", "max", "atan2", "hypot", "complex"), 2
+        ("add", "sub", "mul", "div", "fmod", "floordiv", "truncdiv", "pow", "min", "max", "atan2", "complex"), 2
     ),
-    **dict.fromkeys(("igamma", "igammac", "zeta"), 2),
+    **dict.fromkeys(("hypot", "igamma", "igammac", "zeta"), 2),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "shl", "shr"), 2),
     **dict.fromkeys(("neg", "abs", "not", "sign", "floor", "ceil", "trunc", "round"), 1),
     **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sigmoid"), 1),

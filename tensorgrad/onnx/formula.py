@@ -112,7 +112,7 @@ def _instruction(graph: Graph, op: str, code: str, kind: str, args: list[str], d
     if code == "one_minus_square":
         return node("Sub", const(1, dtype), node("Mul", *args, *args))
     if code == "hypot":
-        return _length(graph, *args, dtype)
+        return _length(graph, args[0], args[1], dtype)
     if code in ("softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope"):
         return _smooth(graph, code, args[0], dtype)
     if code == "trunc":

@@ -31,16 +31,24 @@ def _check(name: str, params: Arrays, **others: Arrays) -> None:
                 raise DTypeError(f"{name}: {label}[{i}] is {x.dtype.name}, its parameter {p.dtype.name}.")
 
 
+def _check_scale(name: str, scale: Any) -> None:
+    if scale is not None and tuple(scale.shape):
+        raise ShapeError(f"{name}: the factor of all gradients must be 0-d, got shape {tuple(scale.shape)}.")
+
+
 def _sgd_infer(
-    params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any = None, nesterov: bool = False, maximize: bool = False
-) -> None:
+    params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any = None, nesterov: bool = False, maximize: bool = False,
+    scale: Any = None,
+) -> None:  # fmt: skip
     _check("sgd_", params, grads=grads, bufs=bufs)
+    _check_scale("sgd_", scale)
 
 
 def _adam_infer(
     params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, max_exp_avg_sqs: Arrays, *, hyper: Any = None,
-    decoupled: bool = False, maximize: bool = False, amsgrad: bool = False,
+    decoupled: bool = False, maximize: bool = False, amsgrad: bool = False, scale: Any = None,
 ) -> None:  # fmt: skip
+    _check_scale("adam_", scale)
     _check("adam_", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs, max_exp_avg_sqs=max_exp_avg_sqs)
 
 
@@ -66,8 +74,7 @@ def _norm_infer(grads: Arrays, *, p: float) -> Spec:
 
 
 def _scale_infer(grads: Arrays, factor: Any) -> None:
-    if tuple(factor.shape):
-        raise ShapeError(f"multi_scale_: the factor must be 0-d, got shape {tuple(factor.shape)}.")
+    _check_scale("multi_scale_", factor)
 
 
 sgd_ = op(
@@ -77,6 +84,7 @@ sgd_ = op(
 
     ``d = g + weight_decay p``; ``b = momentum b + (1 - dampening) d`` (``b = d`` where first);
     ``p -= lr (d + momentum b if nesterov else b)``. hyper: lr, momentum, dampening, weight_decay, first.
+    ``g`` is the gradient times ``scale``, a 0-d array, where one is given.
     Source: Polyak 1964; Nesterov 1983; Sutskever, Martens, Dahl, Hinton 2013.""",
 )
 adam_ = op(
@@ -87,6 +95,7 @@ adam_ = op(
     ``m += (1 - beta1) (d - m)``; ``v = beta2 v + (1 - beta2) d**2``;
     ``p -= lr / (1 - beta1**step) m / (sqrt(v) / sqrt(1 - beta2**step) + eps)``, with ``d = g + weight_decay p``, or
     ``p *= 1 - lr weight_decay`` before, if decoupled. hyper: lr, beta1, beta2, eps, weight_decay, step (from 1).
+    ``g`` is the gradient times ``scale``, a 0-d array, where one is given.
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; amsgrad: Reddi, Kale, Kumar 2018.""",
 )
 update_ = op(

@@ -7,7 +7,7 @@ from typing import Any
 from ..tensor import Tensor
 from .formula import Flags, FormulaOptimizer, Terms, fn
 from .fused import check_fused
-from .optimizer import Group, check_betas, check_lr, check_settings
+from .optimizer import Group, check_betas, check_lr, check_max_norm, check_settings
 from .plan import Bucket
 
 __all__ = ["Adam", "AdamW"]
@@ -27,6 +27,8 @@ class Adam(FormulaOptimizer):
         maximize: climb instead of descending.
         foreach, capturable, fused: accepted for PyTorch's sake: every step is one fused call that can be captured.
         differentiable: record the step, so that gradients flow through it.
+        max_grad_norm: clip: use the gradients as if ``nn.utils.clip_grad_norm_`` had scaled those of all parameters to
+            this total norm. They are scaled as the step reads them, and stay what they are; not in PyTorch.
     State: step, exp_avg, exp_avg_sq, and max_exp_avg_sq with amsgrad.
     Source: Kingma and Ba 2015; amsgrad: Reddi, Kale, Kumar 2018.
     """
@@ -37,7 +39,7 @@ class Adam(FormulaOptimizer):
         self, params: Any, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None, maximize: bool = False,
         capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
-        decoupled_weight_decay: bool = False,
+        decoupled_weight_decay: bool = False, max_grad_norm: float | None = None,
     ):  # fmt: skip
         if isinstance(lr, Tensor) and foreach and not capturable:
             raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
@@ -45,6 +47,7 @@ class Adam(FormulaOptimizer):
         check_settings(eps=eps)
         check_betas(betas)
         check_settings(weight_decay=weight_decay)
+        check_max_norm(max_grad_norm)
         if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
             raise ValueError("betas must be either both floats or both Tensors")
         for i, beta in enumerate(betas):
@@ -57,6 +60,7 @@ class Adam(FormulaOptimizer):
             "lr": lr, "betas": (float(betas[0]), float(betas[1])), "eps": eps, "weight_decay": weight_decay,
             "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach, "capturable": capturable,
             "differentiable": differentiable, "fused": fused, "decoupled_weight_decay": decoupled_weight_decay,
+            "max_grad_norm": max_grad_norm,
         })  # fmt: skip
         check_fused(fused, foreach, differentiable)
 
@@ -84,6 +88,7 @@ class Adam(FormulaOptimizer):
             params, grads, bucket.state("exp_avg"), bucket.state("exp_avg_sq"),
             bucket.state("max_exp_avg_sq") if amsgrad else [], hyper=bucket.hyper,
             decoupled=group["decoupled_weight_decay"], maximize=group["maximize"], amsgrad=amsgrad,
+            **self._scale_of(group),
         )  # fmt: skip
 
     # the same as a formula, for steps that are recorded
@@ -123,10 +128,11 @@ class AdamW(Adam):
         self, params: Any, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False, foreach: bool | None = None,
         capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        max_grad_norm: float | None = None,
     ):  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
-            differentiable=differentiable, fused=fused, decoupled_weight_decay=True,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True, max_grad_norm=max_grad_norm,
         )  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:

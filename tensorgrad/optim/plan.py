@@ -106,6 +106,7 @@ class PlannedOptimizer(Optimizer):
 
     def __init__(self, params: Any, defaults: Group):
         self._plans: dict[int, Plan] = {}
+        self._scales: dict[float, Any] = {}
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -127,12 +128,39 @@ class PlannedOptimizer(Optimizer):
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        self._scales = self._clipping() if "max_grad_norm" in self.defaults else {}
         for i, group in enumerate(self.param_groups):
             if group.get("differentiable"):
                 self._step_recorded(group)
             else:
                 self._step_group(i, group)
         return loss
+
+    def _clipping(self) -> dict[float, Any]:
+        """``max_grad_norm`` to the factor, 0-d, of the gradients of such groups, applied as the step reads them.
+
+        One norm, that of all gradients of such groups together. It is computed and used where the gradients are, by
+        recorded ops: a replayed step clips by its own norm.
+        """
+        clipped = [group for group in self.param_groups if group.get("max_grad_norm") is not None]
+        grads = [p._grad for group in clipped for p in group["params"] if p._grad is not None]
+        if not grads:
+            return {}
+        if any(group.get("differentiable") for group in clipped):
+            raise ValueError(
+                f"{type(self).__name__}: max_grad_norm and differentiable exclude each other; clip by "
+                "nn.utils.clip_grad_norm_ before the step."
+            )
+        from ..nn.utils.clip_grad import clipping_factor, get_total_norm
+
+        total = get_total_norm(grads)
+        limits = {float(group["max_grad_norm"]) for group in clipped}
+        return {limit: clipping_factor(limit, total)._data for limit in limits}
+
+    def _scale_of(self, group: Group) -> dict[str, Any]:
+        """The keyword that hands the update op its factor, where there is one."""
+        limit = group.get("max_grad_norm")
+        return {} if limit is None or not self._scales else {"scale": self._scales[float(limit)]}
 
     def _step_group(self, i: int, group: Group) -> None:
         plan = self._plans.get(i)

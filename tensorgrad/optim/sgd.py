@@ -6,7 +6,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .fused import check_fused
-from .optimizer import Group, check_lr
+from .optimizer import Group, check_lr, check_max_norm
 from .plan import Bucket, PlannedOptimizer
 
 __all__ = ["SGD"]
@@ -22,6 +22,8 @@ class SGD(PlannedOptimizer):
         maximize: climb instead of descending.
         foreach, fused: accepted for PyTorch's sake: every step is one fused call for all parameters already.
         differentiable: record the step, so that gradients flow through it.
+        max_grad_norm: clip: use the gradients as if ``nn.utils.clip_grad_norm_`` had scaled those of all parameters to
+            this total norm. They are scaled as the step reads them, and stay what they are; not in PyTorch.
     State: momentum_buffer, where momentum is not zero.
     Example:
         >>> import tensorgrad as tg
@@ -40,9 +42,10 @@ class SGD(PlannedOptimizer):
     def __init__(
         self, params: Any, lr: Any = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
         nesterov: bool = False, *, maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
-        fused: bool | None = None,
+        fused: bool | None = None, max_grad_norm: float | None = None,
     ):  # fmt: skip
         check_lr(lr)
+        check_max_norm(max_grad_norm)
         if momentum < 0.0:
             raise ValueError(f"Invalid momentum value: {momentum}; it must be at least 0.")
         if weight_decay < 0.0:
@@ -52,7 +55,7 @@ class SGD(PlannedOptimizer):
         super().__init__(params, {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
             "nesterov": nesterov, "maximize": maximize, "foreach": foreach, "differentiable": differentiable,
-            "fused": fused,
+            "fused": fused, "max_grad_norm": max_grad_norm,
         })  # fmt: skip
         check_fused(fused, foreach, differentiable)
 
@@ -70,7 +73,8 @@ class SGD(PlannedOptimizer):
 
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         bufs = bucket.state("momentum_buffer") if group["momentum"] else []
-        door.sgd_(params, grads, bufs, hyper=bucket.hyper, nesterov=group["nesterov"], maximize=group["maximize"])
+        door.sgd_(params, grads, bufs, hyper=bucket.hyper, nesterov=group["nesterov"], maximize=group["maximize"],
+                  **self._scale_of(group))  # fmt: skip
 
     def _differentiable(
         self, group: Group, p: Tensor, g: Tensor, states: list[Tensor], scalars: Any, fresh: bool

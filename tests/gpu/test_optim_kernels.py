@@ -53,8 +53,11 @@ def test_sgd(decay: float, momentum: float, nesterov: bool, maximize: bool) -> N
     for step in range(3):
         hyper = [0.1 * (step + 1), momentum, 0.25, decay, float(step == 0)]
         grads = draws(step + 1, 1)
+        scale = [None, np.array(0.5), np.array(3.0)][step]
         backend.sgd_(params, [backend.from_host(g) for g in grads], bufs if momentum else [], hyper=np.array(hyper),
-                     nesterov=nesterov, maximize=maximize)  # fmt: skip
+                     nesterov=nesterov, maximize=maximize,
+                     scale=None if scale is None else backend.from_host(scale))  # fmt: skip
+        grads = grads if scale is None else [g * scale for g in grads]
         want = [list(sgd(p, g, b, hyper, nesterov, maximize)) for (p, b), g in zip(want, grads, strict=True)]
     for p, b, (exact_p, exact_b) in zip(params, bufs, want, strict=True):
         np.testing.assert_allclose(p.get(), exact_p, rtol=1e-12)
@@ -72,7 +75,8 @@ def test_adam(beta1: float, decoupled: bool, maximize: bool, amsgrad: bool) -> N
         grads = draws(step, 1)
         backend.adam_(columns[0], [backend.from_host(g) for g in grads], columns[1], columns[2],
                       columns[3] if amsgrad else [], hyper=np.array(hyper), decoupled=decoupled, maximize=maximize,
-                      amsgrad=amsgrad)  # fmt: skip
+                      amsgrad=amsgrad, scale=backend.from_host(np.array(0.25)) if step > 1 else None)  # fmt: skip
+        grads = [g * 0.25 for g in grads] if step > 1 else grads
         want = [
             adam(p, g, *state, hyper, decoupled, maximize, amsgrad) for (p, *state), g in zip(want, grads, strict=True)
         ]

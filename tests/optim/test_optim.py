@@ -12,6 +12,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends import registry
+from tensorgrad.compiler.record import record
 
 BACKENDS = [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None]
 SETTINGS = [
@@ -99,11 +100,84 @@ def test_clipping_is_that_of_pytorch():
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-6)
 
 
+CLIPPED = [("SGD", {"momentum": 0.9, "weight_decay": 0.1, "maximize": True}), ("SGD", {}), ("Adam", {"amsgrad": True}),
+           ("AdamW", {})]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name, settings", CLIPPED)
+@pytest.mark.parametrize("size", [1e-3, 10.0, float("inf"), float("nan")])
+def test_a_step_that_clips_is_clipping_and_a_step(size, name, settings, backend):
+    """Of the gradients of all groups with a limit together; the gradients stay what they are."""
+
+    def run(limit):
+        rng = np.random.default_rng(0)
+        params = [tg.tensor(rng.standard_normal(s), dtype=tg.float32, requires_grad=True) for s in ((90, 70), (5,), ())]
+        params.append(tg.tensor(rng.standard_normal(7), requires_grad=True))  # float64: a bucket of its own
+        groups = [{"params": params[:2]}, {"params": params[2:], "lr": 0.01}]
+        optimizer = getattr(tg.optim, name)(groups, lr=0.1, **settings, max_grad_norm=limit)
+        for _ in range(3):
+            for p in params:
+                p.grad = tg.tensor(rng.standard_normal(tuple(p.shape)), dtype=p.dtype)
+            params[1].grad[2] *= size
+            before = [p.grad.tolist() for p in params]
+            if limit is None:
+                nn.utils.clip_grad_norm_(params, 0.5)
+            optimizer.step()
+            if limit is not None:
+                np.testing.assert_equal([p.grad.tolist() for p in params], before)
+        return optimizer, [p.detach().numpy() for p in params]
+
+    with tg.backend(backend):
+        optimizer, mine = run(0.5)
+        _, theirs = run(None)
+    for a, b in zip(mine, theirs, strict=True):  # what is scaled as it is read may be rounded once less
+        tiny = 2e-7 if a.dtype == np.float32 else 1e-15
+        np.testing.assert_allclose(a, b, rtol=10 * tiny, atol=tiny)
+    assert [group["max_grad_norm"] for group in optimizer.state_dict()["param_groups"]] == [0.5, 0.5]
+
+
+def test_a_group_without_limit_is_neither_clipped_nor_counted():
+    a, b = (tg.tensor([3.0, 4.0], requires_grad=True) for _ in range(2))
+    optimizer = tg.optim.SGD([{"params": [a], "max_grad_norm": 1.0}, {"params": [b]}], lr=1.0)
+    for p in (a, b):
+        p.grad = tg.tensor([3.0, 4.0])
+    optimizer.step()
+    np.testing.assert_allclose(a.tolist(), [2.4, 3.2], rtol=1e-6)
+    assert b.tolist() == [0.0, 0.0]
+    optimizer.param_groups[0]["differentiable"] = True
+    with pytest.raises(ValueError, match="max_grad_norm and differentiable"):
+        optimizer.step()
+
+
+def test_a_replayed_step_clips_by_the_norm_of_its_own_gradients():
+    w = tg.tensor([1.0, 2.0], requires_grad=True)
+    w.grad = tg.tensor([3.0, 4.0])
+    optimizer = tg.optim.AdamW([w], lr=0.1, max_grad_norm=1.0)
+    twin = tg.tensor([1.0, 2.0], requires_grad=True)
+    other = tg.optim.AdamW([twin], lr=0.1)
+
+    def step():
+        optimizer.step()
+        return w.detach()
+
+    _, recording = record(step)
+    for scale in (1.0, 30.0, 0.01):
+        w.grad.copy_(tg.tensor([3.0, 4.0]) * scale)
+        if scale != 1.0:  # the first step was taken while recording
+            recording.replay()
+        twin.grad = tg.tensor([3.0, 4.0]) * scale
+        nn.utils.clip_grad_norm_([twin], 1.0)
+        other.step()
+        np.testing.assert_allclose(w.tolist(), twin.tolist(), rtol=1e-6)
+
+
 def test_bad_settings_are_refused():
     w = nn.Parameter(tg.ones(2))
     for make in (
         lambda: tg.optim.SGD([w], lr=-1.0),
         lambda: tg.optim.Adam([w], betas=(1.5, 0.9)),
+        lambda: tg.optim.AdamW([w], max_grad_norm=0.0),
         lambda: tg.optim.SGD([], lr=0.1),
         lambda: tg.optim.SGD([w * 2], lr=0.1),
         lambda: tg.optim.LBFGS([{"params": [w]}, {"params": [nn.Parameter(tg.ones(2))]}]),
@@ -265,7 +339,6 @@ def test_averages_of_weights():
 
 @pytest.mark.parametrize("name", ["RMSprop", "NAdam", "RAdam", "ASGD", "Adafactor", "Adagrad", "Rprop", "Muon"])
 def test_a_replayed_step_counts_and_sees_the_present_rate(name):
-    from tensorgrad.compiler.record import record
 
     def make():
         w = tg.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)

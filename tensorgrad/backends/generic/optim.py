@@ -13,6 +13,15 @@ from .reduce import wide
 Arrays = list[Any]
 
 
+def _scaled(g: Any, scale: Any) -> Any:
+    """The gradient as it is calculated with: wide, and times ``scale``, a 0-d array, if there is one."""
+    d = wide(g)
+    if scale is None:
+        return d
+    with np.errstate(invalid="ignore"):  # an infinite norm makes the gradients NaN, as clipping before the step does
+        return d * scale.astype(d.real.dtype)
+
+
 def _real_parts(arrays: Arrays) -> Arrays:
     """Complex arrays as two real views each: their real and imaginary parts are trained as numbers of their own."""
     parts = []
@@ -88,10 +97,13 @@ class OptimKernels:
             y = (a * wide(y) + xp.matmul(wide(factor), wide(y))).astype(half)
         return y.T if tall else y
 
-    def sgd_(self, params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any, nesterov: bool, maximize: bool) -> None:
+    def sgd_(
+        self, params: Arrays, grads: Arrays, bufs: Arrays, *, hyper: Any, nesterov: bool, maximize: bool,
+        scale: Any = None,
+    ) -> None:  # fmt: skip
         lr, momentum, dampening, decay, first = map(float, hyper)
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            w, d = wide(p), wide(g)
+            w, d = wide(p), _scaled(g, scale)
             if maximize:
                 d = -d
             if decay:
@@ -104,7 +116,7 @@ class OptimKernels:
 
     def adam_(
         self, params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, max_exp_avg_sqs: Arrays, *,
-        hyper: Any, decoupled: bool, maximize: bool, amsgrad: bool,
+        hyper: Any, decoupled: bool, maximize: bool, amsgrad: bool, scale: Any = None,
     ) -> None:  # fmt: skip
         xp = self.xp
         lr, beta1, beta2, eps, decay, step = map(float, hyper)
@@ -112,7 +124,7 @@ class OptimKernels:
         columns = [_real_parts(x) for x in (params, grads, exp_avgs, exp_avg_sqs)]
         tops = _real_parts(max_exp_avg_sqs)
         for i, (p, g, mean, square) in enumerate(zip(*columns, strict=True)):
-            w, d = wide(p), wide(g)
+            w, d = wide(p), _scaled(g, scale)
             if maximize:
                 d = -d
             if decay and decoupled:
@@ -140,4 +152,4 @@ class OptimKernels:
 
     def multi_scale_(self, grads: Arrays, factor: Any) -> None:
         for g in grads:
-            g[...] = wide(g) * factor.astype(g.real.dtype if g.dtype.itemsize > 2 else np.float32)
+            g[...] = _scaled(g, factor)

@@ -37,8 +37,8 @@ _UFUNCS = {
     "shl": "left_shift", "shr": "right_shift", "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log",
     "log2": "log2", "log10": "log10", "log1p": "log1p", "sqrt": "sqrt", "sin": "sin", "cos": "cos", "tan": "tan",
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
-    "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2", "hypot": "hypot", "floor": "floor", "ceil": "ceil",
-    "trunc": "trunc", "round": "rint", "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
+    "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2", "hypot": "hypot",
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint", "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
     "conj": "conjugate", "where": "where", "real": "real", "imag": "imag", "angle": "angle",
 }  # fmt: skip
 

@@ -73,6 +73,12 @@ def get_total_norm(
     return total
 
 
+def clipping_factor(max_norm: float, total_norm: Tensor) -> Any:
+    """By what gradients of that norm are multiplied: also where it is 1, for no number is read back from the device."""
+    with no_grad():
+        return pw.minimum(pw.div(float(max_norm), pw.add(total_norm, 1e-6)), 1.0)
+
+
 def clip_grads_with_norm_(
     parameters: Tensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
@@ -82,8 +88,7 @@ def clip_grads_with_norm_(
     """
     grads = _gradients(parameters)
     with no_grad():
-        # always multiplied, also by 1: no number is read back from the device
-        factor: Any = pw.minimum(pw.div(float(max_norm), pw.add(total_norm, 1e-6)), 1.0)
+        factor = clipping_factor(max_norm, total_norm)
         for arrays in _by_kind(grads):
             local.doors[type(arrays[0])].multi_scale_(arrays, factor._data)
         for grad in grads:
