@@ -29,7 +29,7 @@ PyObject* view(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Source source;
   npy_intp shape[kMostDims];
   int ndim, hole = -1;
-  if (!open(self, args, n, source) || !all_integers(args, n, shape, ndim)) return nullptr;
+  if (n == 1 || !open(self, args, n, source) || !all_integers(args, n, shape, ndim)) return nullptr;
   npy_intp known_size = 1;
   for (int i = 0; i < ndim; ++i) {
     if (shape[i] == -1) {

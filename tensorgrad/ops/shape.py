@@ -130,6 +130,8 @@ def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
         [[0, 1, 2], [3, 4, 5]]
     """
     array = require_tensor("reshape", input)
+    if not args and shape is None:
+        raise TypeError('reshape() missing 1 required argument: "shape"; () stands for no dimensions.')
     return _to_shape(input, inferred("reshape", array.size, integers("reshape", args if shape is None else (shape,))))
 
 
@@ -150,6 +152,8 @@ def view(self: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tens
         from .reinterpret import view_as_dtype
 
         return view_as_dtype(self, dtype)
+    if not shape and size is None:
+        raise TypeError('view() missing 1 required argument: "size", or a dtype; () stands for no dimensions.')
     sizes = inferred("view", self._data.size, integers("view", shape if size is None else (size,)))
     if not viewable(self._data, sizes):
         raise ShapeError(

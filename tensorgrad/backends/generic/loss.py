@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from ...dispatch import OPS
 from ...errors import IndexOutOfRange
 from .reduce import wide
 
 
 class LossKernels:
     xp: Any
+    raw: Any
 
     def cross_entropy(
         self, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
     ) -> tuple[Any, Any]:
         xp = self.xp
-        valid, index = self._classes(target, x.shape[1], ignore_index)
+        valid, index = self._classes("cross_entropy", target, x.shape[1], ignore_index)
         source = wide(x)
         rows = xp.arange(x.shape[0])
         with np.errstate(all="ignore"):
@@ -46,7 +48,7 @@ class LossKernels:
         label_smoothing: float,
     ) -> Any:  # fmt: skip
         xp = self.xp
-        valid, index = self._classes(target, x.shape[1], ignore_index)
+        valid, index = self._classes("cross_entropy", target, x.shape[1], ignore_index)
         source = wide(x)
         rows = xp.arange(x.shape[0])
         weights = None if w is None else wide(w)
@@ -70,14 +72,24 @@ class LossKernels:
         out[rows, index] -= hard
         return out.astype(x.dtype, copy=False)
 
-    def _classes(self, target: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
+    def nll_loss(self, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str) -> Any:
+        """The op's definition, whose ``gather`` does not know what it looks for."""
+        define = OPS["nll_loss"].define
+        assert define is not None
+        try:
+            return define(self.raw, x, target, w, ignore_index=ignore_index, reduction=reduction)
+        except IndexOutOfRange:
+            self._classes("nll_loss", target, x.shape[1], ignore_index)
+            raise
+
+    def _classes(self, name: str, target: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
         """(which rows count, their class, 0 for the others). Raises IndexOutOfRange for a class that is not there."""
         valid = target != ignore_index
         wrong = valid & ((target < 0) | (target >= classes))
         if bool(wrong.any()):
             first = int(target[wrong][0])
             raise IndexOutOfRange(
-                f"cross_entropy: target {first} is out of bounds for {classes} classes (0 to {classes - 1}; "
+                f"{name}: target {first} is out of bounds for {classes} classes (0 to {classes - 1}; "
                 f"ignore_index is {ignore_index})."
             )
         return valid, self.xp.where(valid, target, self.xp.zeros((), dtype=target.dtype))

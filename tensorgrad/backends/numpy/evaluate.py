@@ -38,8 +38,8 @@ _UFUNCS = {
     "log2": "log2", "log10": "log10", "log1p": "log1p", "sqrt": "sqrt", "sin": "sin", "cos": "cos", "tan": "tan",
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
     "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2", "hypot": "hypot",
-    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint", "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
-    "conj": "conjugate", "where": "where", "real": "real", "imag": "imag", "angle": "angle",
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint", "isnan": "isnan", "isinf": "isinf",
+    "isfinite": "isfinite", "conj": "conjugate", "where": "where", "real": "real", "imag": "imag", "angle": "angle",
 }  # fmt: skip
 
 
