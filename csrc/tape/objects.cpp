@@ -178,7 +178,8 @@ PyObject* register_all(PyObject*, PyObject*, PyObject* keywords) {
                 {"op_differentiate", &known.op_differentiate}, {"formula_record", &known.formula_record},
                 {"formula_call", &known.formula_call}, {"formula_differentiate", &known.formula_differentiate}, {"reshape", &known.reshape},
                 {"permute", &known.permute}, {"index", &known.index}, {"nonzero", &known.nonzero},
-                {"dtype", &known.dtype}, {"standard", &known.standard}, {"place", &known.place}, {"accept", &known.accept}};
+                {"dtype", &known.dtype}, {"standard", &known.standard}, {"place", &known.place}, {"accept", &known.accept},
+                {"generator", &known.generator}};
   PyObject *key, *value;
   Py_ssize_t position = 0;
   while (keywords && PyDict_Next(keywords, &position, &key, &value)) {

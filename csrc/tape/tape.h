@@ -104,7 +104,8 @@ extern PyTypeObject TensorType, NodeType, PlanType, SpecType, OpType, HeapType;
 // What Python's side registers once, and each thread's switches.
 struct Registered {
   PyObject *tensor, *node, *spec, *everywhere, *raw, *inside, *freed, *fit, *view_of, *op_record, *op_call, *op_differentiate,
-      *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *index, *nonzero, *accept, *dtype, *standard, *place;
+      *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *index, *nonzero, *accept, *dtype, *standard, *place,
+      *generator;
 };
 extern Registered known;
 

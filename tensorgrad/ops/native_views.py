@@ -12,6 +12,7 @@ from typing import Any
 from ..core import native
 from ..device import _default as default_place
 from ..dtypes import DType, get_default_dtype, when_default_changes
+from ..random import default_generator
 from ..tensor import Tensor
 from . import shape_core as core
 from .index import index_op
@@ -34,7 +35,11 @@ _MADE_BY = {
 _FACTORIES = {
     "zeros": ("sizes", 0.0), "ones": ("sizes", 1.0), "full": ("full", None), "zeros_like": ("like", 0),
     "ones_like": ("like", 1), "full_like": ("full_like", None), "arange": ("range", None), "new_zeros": ("new", 0.0),
-    "new_ones": ("new", 1.0),
+    "new_ones": ("new", 1.0), "rand": ("draw", "random_uniform"), "randn": ("draw", "random_normal"),
+    "rand_like": ("draw_like", "random_uniform"), "randn_like": ("draw_like", "random_normal"),
+    "uniform_": ("draw_into", "random_uniform"), "normal_": ("draw_into", "random_normal"),
+    "randint": ("integers", "random_integers"), "randperm": ("permutation", "random_permutation"),
+    "bernoulli": ("bernoulli", "random_uniform"),
 }  # fmt: skip
 _standard = [get_default_dtype().np]
 
@@ -51,7 +56,7 @@ def install_views(public: dict[str, Any]) -> None:
     if native is None:
         return
     native.register(reshape=core.reshape, permute=core.permute, index=index_op, nonzero=nonzero_op, accept=accept)
-    native.register(dtype=DType, standard=_standard, place=default_place)
+    native.register(dtype=DType, standard=_standard, place=default_place, generator=default_generator)
     for name, (form, value) in _FACTORIES.items():
         function = public[name] if name in public else vars(Tensor)[name]
         factory = native.Factory(form, function, value)

@@ -332,7 +332,7 @@ def _own_float(name: str, self: Tensor, complex_too: bool = False) -> np.dtype[A
     return self._data.dtype
 
 
-def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+def _uniform(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with uniform numbers in [from, to)."""
     if to < from_:
         raise ArgumentError(f"uniform_: the range from {from_} to {to} is empty.")
@@ -429,7 +429,7 @@ def _uniform_method(self: Tensor, *bounds: float, generator: Generator | None = 
     """Fill with uniform numbers in [from, to): ``uniform_(-1, 1)`` or ``uniform_(**{"from": -1, "to": 1})``."""
     if "from" in named:
         named["from_"] = named.pop("from")
-    return uniform_(self, *bounds, generator=generator, **named)
+    return _uniform(self, *bounds, generator=generator, **named)
 
 
 install(_uniform_method, "uniform_")

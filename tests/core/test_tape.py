@@ -229,6 +229,43 @@ _FACTORIES = (
 )  # fmt: skip
 
 
+_DRAWS = (
+    *(f"tg.{name}({given})" for name in ("rand", "randn") for given in (
+        "", "7", "2, 3", "(2, 3)", "x.shape", "-1", "1.5", "0", "2, dtype=tg.float64", "2, dtype=tg.bfloat16", "x",
+        "2, dtype=tg.complex64", "2, dtype=tg.int64", "2, requires_grad=True", "size=(2,)", "(2**40, 2**40)",
+        "2, generator=tg.Generator().manual_seed(1)",
+    )),
+    *(f"tg.{name}(x{given})" for name in ("rand_like", "randn_like") for given in ("", ", dtype=tg.float64", ", 1")),
+    *(f"tg.randint({given})" for given in (
+        "9, (5,)", "-3, 4, (2, 3)", "4, 4, (2,)", "0, 3, 2", "2, ()", "2**70, (2,)", "True, (3,)",
+        "5", "3, [2]", "0, 2, (-1,)", "5, (2,), dtype=tg.int8",
+    )),
+    "tg.randperm(7)", "tg.randperm(0)", "tg.randperm(-1)", "tg.randperm(1.5)", "tg.randperm(5, dtype=tg.int32)",
+    "tg.bernoulli(x)", "tg.bernoulli(x.sigmoid())", "x.sigmoid().bernoulli()", "tg.bernoulli(x, 0.3)",
+    "tg.bernoulli(x / 0)", "tg.bernoulli(x.detach().sigmoid())",
+    *(f"{target}.{name}({given})" for name in ("uniform_", "normal_") for given in ("", "0.5, 2.0", "2.0, -1.0")
+      for target in ("x", "x.detach()", "x.detach().clone()", "x.clone()", "x.detach().clone().T")),
+)  # fmt: skip
+
+
+def draws() -> Any:
+    def once(make: Any, call: str) -> Any:
+        tg.manual_seed(5)
+        x = make()
+        # what is drawn afterwards shows how far the generator moved
+        return _seen_as(x, call), x.detach(), x._version_number, tg.rand(2)
+
+    makers = (
+        lambda: _x(2, 3), lambda: _x(3, 2, grad=False).t(), lambda: _x(2, 3, grad=False, dtype="float64"), _x,
+        lambda: tg.arange(3), lambda: _x(2).to(tg.bfloat16).detach(), lambda: _x(0, 3),
+    )  # fmt: skip
+    state = tg.get_rng_state()
+    try:
+        return [(call, [once(make, call) for make in makers]) for call in _DRAWS]
+    finally:
+        tg.set_rng_state(state)
+
+
 def factories() -> Any:
     layouts = (_x(2, 3), tg.arange(3), _x(2).to(tg.bfloat16).detach(), _x(), tg.tensor([True]))
     seen = [(call, [_seen_as(x, call) for x in layouts]) for call in _FACTORIES]
@@ -373,7 +410,7 @@ def errors() -> Any:
 
 
 PROGRAMS = (
-    formulas, records, views, geometry, direct, functions, factories, writes, several_outputs, higher, hooks,
+    formulas, records, views, geometry, direct, functions, factories, draws, writes, several_outputs, higher, hooks,
     accumulation, modes, training, errors,
 )  # fmt: skip
 
@@ -411,7 +448,7 @@ def test_as_in_python(program: Callable[[], Any], in_python: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     "program",
-    [p for p in PROGRAMS if p not in (errors, geometry, direct, functions, factories, writes)],
+    [p for p in PROGRAMS if p not in (errors, geometry, direct, functions, factories, draws, writes)],
     ids=lambda program: program.__name__,
 )
 def test_leaves_nothing_behind(program: Callable[[], Any]) -> None:

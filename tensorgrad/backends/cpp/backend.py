@@ -201,13 +201,13 @@ class CppBackend(NumpyBackend):
         drawn = self.c.random_integers(
             shape, (high - low) % word, low % word, *generator.take(math.prod(shape))
         )  # a range of 2**64 is 0
-        return drawn if dtype.name == "int64" else drawn.astype(dtype)
+        return drawn if dtype == drawn.dtype else drawn.astype(dtype)
 
     def random_permutation(self, *, n: int, dtype: Any, generator: Any) -> Any:
         # moved by half the range, 64 bits have the order of int64
         keys = self.c.random_integers((n,), 0, 2**63, *generator.take(n))
         order = self.c.sort(keys, 0, False)[1]
-        return order if dtype.name == "int64" else order.astype(dtype)
+        return order if dtype == order.dtype else order.astype(dtype)
 
     def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
         if x.dtype.kind == "c":
