@@ -160,7 +160,8 @@ def _caster(name: str) -> Any:
         wanted = numpy_dtype(name)
         return self if self._data.dtype == wanted else _converted(self, wanted)
 
-    direct(convert, cast, "tensor -", mode="cast", dtype=numpy_dtype(name))
+    if name != "bfloat16":  # which an extra brings; it is asked for when it is needed
+        direct(convert, cast, "tensor -", mode="cast", dtype=numpy_dtype(name))
     convert.__doc__ = f"The elements as {name}; the tensor itself if it is {name} already."
     return convert
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -139,3 +142,16 @@ def test_errors_carry_the_users_line():
     with pytest.raises(RuntimeError) as caught:
         x + tg.ones(3)
     assert caught.traceback[0].path.name == "test_bad_input.py"
+
+
+def test_the_package_loads_without_extras_and_without_its_extension():
+    """NumPy alone: bfloat16's package, the kernels and the tape's C are all missed only when they are needed."""
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['ml_dtypes', 'tensorgrad._tape', 'tensorgrad._cpu']))\n"
+        "import tensorgrad as tg\n"
+        "x = tg.ones(3, requires_grad=True); (x * x).sum().backward(); print(x.grad.tolist())\n"
+        "try: x.bfloat16()\n"
+        "except ImportError as error: print('pip install' in str(error))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.stdout.split("\n")[:2] == ["[2.0, 2.0, 2.0]", "True"], ran.stderr
