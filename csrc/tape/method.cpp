@@ -113,7 +113,7 @@ bool one_integer(PyObject* given, npy_intp& out) {
 }
 
 bool expected_error() {
-  for (PyObject* kind : {PyExc_ValueError, PyExc_TypeError, PyExc_AttributeError, PyExc_IndexError, PyExc_OverflowError})
+  for (PyObject* kind : {PyExc_ValueError, PyExc_TypeError, PyExc_AttributeError, PyExc_IndexError, PyExc_ArithmeticError})
     if (PyErr_ExceptionMatches(kind)) return true;
   return false;
 }

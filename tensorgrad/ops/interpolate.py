@@ -8,7 +8,7 @@ from typing import Any
 from ..backends.generic.resize import scaled_size
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
-from .checks import is_float, require_tensors
+from .checks import integer, is_float, require_tensors
 from .pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -136,7 +136,12 @@ def interpolate(
     """
     require_tensors("interpolate", input=input)
     if size is not None:
-        size = tuple([int(s.__index__()) for s in size]) if isinstance(size, (tuple, list)) else int(size.__index__())
+        several = isinstance(size, (tuple, list))
+        size = (
+            tuple([integer("interpolate", "size", s) for s in size])
+            if several
+            else integer("interpolate", "size", size)
+        )
     if isinstance(scale_factor, list):
         scale_factor = tuple(scale_factor)
     kind, sizes, scales = _planned(

@@ -109,6 +109,8 @@ CASES = {
     ),
     "like another, on a device without a name": (lambda x: tg.zeros_like(x, device=""), RuntimeError, "device"),
     "a pool of no channels": (lambda x: F.adaptive_max_pool1d(tg.ones(2, 0, 7), 3), RuntimeError, "empty"),
+    "a fraction as a size to resize to": (lambda x: F.interpolate(x[None], size=1.5), TypeError, "1.5"),
+    "windows without a step": (lambda x: F.unfold(tg.ones(1, 1, 5, 5), 2, stride=0), RuntimeError, "stride"),
     "a device without a name": (lambda x: tg.zeros(2, device=""), RuntimeError, "device"),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
