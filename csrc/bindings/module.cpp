@@ -2,6 +2,8 @@
 // side loads one: code for a newer processor can't leak into the path of an older one through shared templates.
 #include "../core/bind.h"
 
+#include <pybind11/stl.h>
+
 #include <vector>
 
 #include "../core/allocator.h"

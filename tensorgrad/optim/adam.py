@@ -7,7 +7,7 @@ from typing import Any
 from ..tensor import Tensor
 from .formula import Flags, FormulaOptimizer, Terms, fn
 from .fused import check_fused
-from .optimizer import Group, check_betas, check_lr, check_max_norm, check_settings
+from .optimizer import Group, check_betas, check_lr, check_settings, clips
 from .plan import Bucket
 
 __all__ = ["Adam", "AdamW"]
@@ -47,7 +47,6 @@ class Adam(FormulaOptimizer):
         check_settings(eps=eps)
         check_betas(betas)
         check_settings(weight_decay=weight_decay)
-        check_max_norm(max_grad_norm)
         if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
             raise ValueError("betas must be either both floats or both Tensors")
         for i, beta in enumerate(betas):
@@ -60,7 +59,7 @@ class Adam(FormulaOptimizer):
             "lr": lr, "betas": (float(betas[0]), float(betas[1])), "eps": eps, "weight_decay": weight_decay,
             "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach, "capturable": capturable,
             "differentiable": differentiable, "fused": fused, "decoupled_weight_decay": decoupled_weight_decay,
-            "max_grad_norm": max_grad_norm,
+            **clips(max_grad_norm),
         })  # fmt: skip
         check_fused(fused, foreach, differentiable)
 

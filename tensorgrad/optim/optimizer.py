@@ -403,10 +403,16 @@ def check_settings(**settings: Any) -> None:
             raise ValueError(f"Invalid {'epsilon' if name == 'eps' else name} value: {value}; it must be at least 0.")
 
 
-def check_max_norm(limit: float | None) -> None:
-    """Raises ValueError for a norm to clip to that is no positive number."""
-    if limit is not None and not float(limit) > 0.0:
+def clips(limit: float | None) -> Group:
+    """The setting ``max_grad_norm`` of a group, or none: without it groups have PyTorch's settings and no other.
+
+    Raises ValueError for a norm to clip to that is no positive number.
+    """
+    if limit is None:
+        return {}
+    if not float(limit) > 0.0:
         raise ValueError(f"Invalid max_grad_norm value: {limit}; it must be positive, or None for no clipping.")
+    return {"max_grad_norm": limit}
 
 
 def check_betas(betas: Any) -> None:

@@ -128,7 +128,7 @@ class PlannedOptimizer(Optimizer):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        self._scales = self._clipping() if "max_grad_norm" in self.defaults else {}
+        self._scales = self._clipping()
         for i, group in enumerate(self.param_groups):
             if group.get("differentiable"):
                 self._step_recorded(group)
@@ -143,6 +143,8 @@ class PlannedOptimizer(Optimizer):
         recorded ops: a replayed step clips by its own norm.
         """
         clipped = [group for group in self.param_groups if group.get("max_grad_norm") is not None]
+        if not clipped:
+            return {}
         grads = [p._grad for group in clipped for p in group["params"] if p._grad is not None]
         if not grads:
             return {}

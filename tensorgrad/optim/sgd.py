@@ -6,7 +6,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .fused import check_fused
-from .optimizer import Group, check_lr, check_max_norm
+from .optimizer import Group, check_lr, clips
 from .plan import Bucket, PlannedOptimizer
 
 __all__ = ["SGD"]
@@ -45,7 +45,6 @@ class SGD(PlannedOptimizer):
         fused: bool | None = None, max_grad_norm: float | None = None,
     ):  # fmt: skip
         check_lr(lr)
-        check_max_norm(max_grad_norm)
         if momentum < 0.0:
             raise ValueError(f"Invalid momentum value: {momentum}; it must be at least 0.")
         if weight_decay < 0.0:
@@ -55,7 +54,7 @@ class SGD(PlannedOptimizer):
         super().__init__(params, {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
             "nesterov": nesterov, "maximize": maximize, "foreach": foreach, "differentiable": differentiable,
-            "fused": fused, "max_grad_norm": max_grad_norm,
+            "fused": fused, **clips(max_grad_norm),
         })  # fmt: skip
         check_fused(fused, foreach, differentiable)
 

@@ -81,13 +81,23 @@ def test_every_file(source: object, arch: int) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_every_optimizer_step(dtype: str, arch: int) -> None:
     number, programs = "py:float", []
-    for momentum, nesterov, decays, maximize in product((False, True), repeat=4):
-        keys = (dtype, dtype, number, number, *((dtype, number, number, "py:bool") if momentum else ()))
-        built = sgd_formula(momentum=momentum, nesterov=nesterov, decays=decays, maximize=maximize)
+    factor = ("float64:0" if dtype == "float64" else "float32:0",)
+    for momentum, nesterov, decays, maximize, scaled in product((False, True), repeat=5):
+        keys = (
+            dtype,
+            dtype,
+            number,
+            number,
+            *factor * scaled,
+            *((dtype, number, number, "py:bool") if momentum else ()),
+        )
+        built = sgd_formula(momentum=momentum, nesterov=nesterov, decays=decays, maximize=maximize, scaled=scaled)
         programs.append(("sgd", lower(built, keys)))
-    for decays, decoupled, maximize, amsgrad, light in product((False, True), repeat=5):
-        keys = (*(dtype,) * 4, *(number,) * 8, *((dtype,) if amsgrad else ()))
-        built = adam_formula(decays=decays, decoupled=decoupled, maximize=maximize, amsgrad=amsgrad, light=light)
+    for decays, decoupled, maximize, amsgrad, light, scaled in product((False, True), repeat=6):
+        keys = (*(dtype,) * 4, *(number,) * 8, *factor * scaled, *(dtype,) * amsgrad)
+        built = adam_formula(
+            decays=decays, decoupled=decoupled, maximize=maximize, amsgrad=amsgrad, light=light, scaled=scaled
+        )
         programs.append(("adam", lower(built, keys)))
     assert all({name for _, name in program.outputs} == {dtype} for _, program in programs)
     compiles(programs, [dense_layout(program) for _, program in programs], arch)
