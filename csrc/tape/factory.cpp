@@ -157,14 +157,8 @@ PyObject* new_factory(PyTypeObject* type, PyObject* args, PyObject*) {
   return object;
 }
 
-PyTypeObject factory_type() {
-  PyTypeObject type = make_method_type("tensorgrad._tape.Factory", new_factory, sizeof(FactoryObject));
-  type.tp_members = nullptr;  // no __wrapped__: it stands for the function itself
-  return type;
-}
-
 }  // namespace
 
-PyTypeObject FactoryType = factory_type();
+PyTypeObject FactoryType = make_method_type("tensorgrad._tape.Factory", new_factory, sizeof(FactoryObject), false);
 
 }  // namespace tape

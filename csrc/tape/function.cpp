@@ -353,14 +353,8 @@ PyObject* new_function(PyTypeObject* type, PyObject* args, PyObject*) {
   return self;
 }
 
-PyTypeObject function_type() {
-  PyTypeObject type = make_method_type("tensorgrad._tape.Function", new_function, sizeof(FunctionObject));
-  type.tp_members = nullptr;  // no __wrapped__: it stands for the function itself
-  return type;
-}
-
 }  // namespace
 
-PyTypeObject FunctionType = function_type();
+PyTypeObject FunctionType = make_method_type("tensorgrad._tape.Function", new_function, sizeof(FunctionObject), false);
 
 }  // namespace tape

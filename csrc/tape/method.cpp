@@ -216,7 +216,7 @@ PyGetSetDef method_getset[] = {{"__doc__", method_doc, nullptr, nullptr, nullptr
 
 }  // namespace
 
-PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size) {
+PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size, bool wraps) {
   PyTypeObject type = {PyVarObject_HEAD_INIT(nullptr, 0)};
   type.tp_name = name;
   type.tp_basicsize = size;
@@ -229,7 +229,7 @@ PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size) {
   type.tp_getattro = method_attribute;
   type.tp_repr = method_repr;
   type.tp_methods = method_methods;
-  type.tp_members = method_members;
+  type.tp_members = wraps ? method_members : nullptr;
   type.tp_getset = method_getset;
   return type;
 }

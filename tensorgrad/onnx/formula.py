@@ -155,7 +155,10 @@ def _smooth(graph: Graph, code: str, x: str, dtype: Any) -> str:
     if code.startswith("gelu_tanh"):
         linear, cubic = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
         square = node("Mul", x, x)
-        scaled = lambda c: node("Mul", x, node("Add", const(linear, dtype), node("Mul", const(c, dtype), square)))  # noqa: E731
+
+        def scaled(c: float) -> str:
+            return node("Mul", x, node("Add", const(linear, dtype), node("Mul", const(c, dtype), square)))
+
         gate = node("Sigmoid", scaled(cubic))
         if code == "gelu_tanh":
             return node("Mul", x, gate)
