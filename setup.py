@@ -42,9 +42,10 @@ BINDING_FLAGS = ["-Os" if flag == "-O3" else flag for flag in FLAGS]
 SMALL_FLAGS = ["-O2" if flag == "-O3" else flag for flag in FLAGS] + ["-ftree-vectorize"]
 SMALL = ("csrc/bindings/formula.cpp", "csrc/kernels/ctc.cpp", "csrc/kernels/formula_complex.cpp",
          "csrc/kernels/formula_arith.cpp", "csrc/kernels/reduce_rare.cpp")  # fmt: skip
-# A loop of a few instructions that lies across two lines of 64 bytes takes 1.7 times as long, whatever memory does, while
-# the core's other hardware thread is busy (1 M floats doubled: 116 and 191 us, by the chance of where it was linked).
-ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kernels/copy*.cpp", "csrc/kernels/index*.cpp")
+# A loop of a few instructions that lies across two lines of 64 bytes takes 1.7 times as long while the core's other
+# hardware thread is busy (1 M floats doubled: 116 and 191 us, by the chance of where it was linked).
+ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kernels/copy*.cpp",
+           "csrc/kernels/index*.cpp")  # fmt: skip
 ALIGN_FLAGS = ["-falign-loops=64"]
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp",)
