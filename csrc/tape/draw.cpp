@@ -14,11 +14,6 @@ namespace {
 // Up to here one thread compares or copies what was drawn before others would have begun.
 constexpr npy_intp kFew = 1 << 15;
 
-PyArrayObject* array_of(PyObject* given) {
-  PyObject* array = is_tensor(given) ? as_tensor(given)->f[TensorObject::kData] : nullptr;
-  return array && PyArray_CheckExact(array) ? as_array(array) : nullptr;
-}
-
 bool is_real(PyObject* dtype) {
   if (!PyArray_DescrCheck(dtype)) return false;
   const auto* d = reinterpret_cast<PyArray_Descr*>(dtype);

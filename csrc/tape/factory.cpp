@@ -109,9 +109,7 @@ PyObject* make(FactoryObject* self, PyObject* const* args, Py_ssize_t n, PyObjec
   const bool of_tensor = self->form == Making::kLike || self->form == Making::kFullLike || self->form == Making::kNew;
   PyArrayObject* pattern = nullptr;
   if (of_tensor) {
-    PyObject* array = n && is_tensor(args[0]) ? as_tensor(args[0])->f[TensorObject::kData] : nullptr;
-    if (!array || !PyArray_CheckExact(array)) return nullptr;
-    pattern = as_array(array);
+    if (!n || !(pattern = array_of(args[0]))) return nullptr;
     standard = reinterpret_cast<PyObject*>(PyArray_DESCR(pattern));
   }
   Ref dtype = dtype_of(args + n, keywords, standard);
@@ -159,6 +157,6 @@ PyObject* new_factory(PyTypeObject* type, PyObject* args, PyObject*) {
 
 }  // namespace
 
-PyTypeObject FactoryType = make_method_type("tensorgrad._tape.Factory", new_factory, sizeof(FactoryObject), false);
+PyTypeObject FactoryType = make_method_type("tensorgrad._tape.Factory", new_factory, sizeof(FactoryObject));
 
 }  // namespace tape

@@ -12,11 +12,6 @@ namespace {
 
 // --- positions: what a key holds beside integers and slices
 
-PyArrayObject* array_within(PyObject* x) {
-  PyObject* array = is_tensor(x) ? as_tensor(x)->f[TensorObject::kData] : nullptr;
-  return array && PyArray_CheckExact(array) ? as_array(array) : nullptr;
-}
-
 // An array as it is, in one dimension; new reference.
 PyObject* flattened(PyArrayObject* x) {
   Form form;
@@ -53,7 +48,7 @@ Ref listed(PyObject* given) {
 // A part that is a tensor of positions along one dimension of this size; null without an error where Python must look.
 Ref along(PyObject* part, npy_intp size) {
   if (PyList_CheckExact(part)) return listed(part);
-  PyArrayObject* array = array_within(part);
+  PyArrayObject* array = array_of(part);
   if (!array || !PyArray_NDIM(array)) return Ref();
   if (PyArray_TYPE(array) == NPY_INT64) return Ref::borrowed(part);
   const bool mask = PyArray_TYPE(array) == NPY_BOOL && PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == size;
@@ -96,7 +91,7 @@ PyObject* under_mask(PyObject* x, PyArrayObject* array, PyArrayObject* mask) {
 
 PyObject* masked_select(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Source source;
-  PyArrayObject* mask = n == 2 ? array_within(args[1]) : nullptr;
+  PyArrayObject* mask = n == 2 ? array_of(args[1]) : nullptr;
   if (!mask || PyArray_TYPE(mask) != NPY_BOOL || !open(self, args, n, source)) return nullptr;
   return same_shape(mask, source.array) ? under_mask(args[0], source.array, mask) : nullptr;
 }
@@ -162,7 +157,7 @@ bool is_mask(PyArrayObject* x) { return x && PyArray_TYPE(x) == NPY_BOOL && PyAr
 PyObject* getitem(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Source source;
   if (n != 2 || !open(self, args, n, source)) return nullptr;
-  if (PyArrayObject* mask = array_within(args[1]); is_mask(mask)) return under_mask(args[0], source.array, mask);
+  if (PyArrayObject* mask = array_of(args[1]); is_mask(mask)) return under_mask(args[0], source.array, mask);
   Key key;
   if (!parse(source.array, args[1], key)) return nullptr;
   if (!key.chosen) return give_part(self, args, source, std::move(key.basic));
@@ -176,7 +171,7 @@ PyObject* getitem(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
 Ref value_for(PyArrayObject* target, PyObject* given) {
   const int type = PyArray_TYPE(target);
   const bool floats = type == NPY_FLOAT32 || type == NPY_FLOAT64;
-  if (PyArrayObject* x = array_within(given)) {
+  if (PyArrayObject* x = array_of(given)) {
     if (PyArray_DESCR(x) != PyArray_DESCR(target) || !PyArray_ISALIGNED(x)) return Ref();
     if (switches.recording && as_tensor(given)->f[TensorObject::kTracked] == Py_True) return Ref();
     if (!PyArray_IS_C_CONTIGUOUS(x)) return Ref();  // so that it lies where its bytes are counted
@@ -241,7 +236,7 @@ PyObject* setitem(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   PyArrayObject* target = n == 3 && open(self, args, n, source) ? target_of(source, args[0]) : nullptr;
   Ref value = target ? value_for(target, args[2]) : Ref();
   if (!value) return nullptr;
-  if (PyArrayObject* mask = array_within(args[1]); is_mask(mask)) {
+  if (PyArrayObject* mask = array_of(args[1]); is_mask(mask)) {
     if (PyArray_NDIM(as_array(value.get())) || !same_shape(mask, target) || !PyArray_IS_C_CONTIGUOUS(mask)) return nullptr;
     Ref where = positions(mask), flat(flattened(target));
     const long first = 0;

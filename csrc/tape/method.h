@@ -23,8 +23,7 @@ struct MethodObject {
 inline MethodObject* as_method(PyObject* p) { return reinterpret_cast<MethodObject*>(p); }
 
 PyObject* new_method(PyTypeObject* type, vectorcallfunc call, PyObject* otherwise, PyObject* op, PyObject* names);
-// `wraps`: what stands before the function has it as __wrapped__; else it stands for the function itself.
-PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size = sizeof(MethodObject), bool wraps = true);
+PyTypeObject make_method_type(const char* name, newfunc make, Py_ssize_t size = sizeof(MethodObject));
 
 Ref integers_of(const npy_intp* values, int count);
 bool one_integer(PyObject* given, npy_intp& out);

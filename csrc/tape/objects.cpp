@@ -269,8 +269,8 @@ PyMODINIT_FUNC PyInit__tape() {
       !add_type(module, "PlanCore", &PlanType) || !add_type(module, "SpecCore", &SpecType) ||
       !add_type(module, "OpCore", &OpType) || !add_type(module, "GradState", &StateType) ||
       !add_type(module, "Operator", &OperatorType) || !add_type(module, "Renamed", &RenamedType) ||
-      !add_type(module, "View", &ViewType) || !add_type(module, "Direct", &DirectType) ||
-      !add_type(module, "Function", &FunctionType) || !add_type(module, "Factory", &FactoryType) || PyModule_AddFunctions(module, view_kernels) < 0 || !add_heap(module))
+      !add_type(module, "View", &ViewType) || !add_type(module, "Function", &FunctionType) ||
+      !add_type(module, "Factory", &FactoryType) || PyModule_AddFunctions(module, view_kernels) < 0 || !add_heap(module))
     return nullptr;
   return module;
 }

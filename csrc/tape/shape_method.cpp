@@ -56,8 +56,7 @@ PyObject* ravel(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
 
 // view_as, reshape_as, expand_as: the second argument is a tensor whose shape is meant.
 PyArrayObject* pattern(PyObject* const* args, Py_ssize_t n) {
-  PyObject* array = n == 2 && is_tensor(args[1]) ? as_tensor(args[1])->f[TensorObject::kData] : nullptr;
-  return array && PyArray_CheckExact(array) ? as_array(array) : nullptr;
+  return n == 2 ? array_of(args[1]) : nullptr;
 }
 
 PyObject* view_as(MethodObject* self, PyObject* const* args, Py_ssize_t n) {

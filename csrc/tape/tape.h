@@ -127,6 +127,11 @@ inline NodeObject* as_node(PyObject* p) { return reinterpret_cast<NodeObject*>(p
 inline OpObject* as_op(PyObject* p) { return reinterpret_cast<OpObject*>(p); }
 inline PyArrayObject* as_array(PyObject* p) { return reinterpret_cast<PyArrayObject*>(p); }
 inline bool is_tensor(PyObject* p) { return PyObject_TypeCheck(p, &TensorType); }
+// The NumPy array of a tensor; null for other arrays, and for what is no tensor.
+inline PyArrayObject* array_of(PyObject* x) {
+  PyObject* array = x && is_tensor(x) ? as_tensor(x)->f[TensorObject::kData] : nullptr;
+  return array && PyArray_CheckExact(array) ? as_array(array) : nullptr;
+}
 inline bool is_number(PyObject* x) {
   return PyFloat_CheckExact(x) || PyLong_CheckExact(x) || PyBool_Check(x) || PyComplex_CheckExact(x);
 }
@@ -184,6 +189,6 @@ PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);
 PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
-extern PyTypeObject OperatorType, RenamedType, ViewType, DirectType, FunctionType, FactoryType;
+extern PyTypeObject OperatorType, RenamedType, ViewType, FunctionType, FactoryType;
 
 }  // namespace tape

@@ -40,10 +40,10 @@ from ..ops.activation import (
     threshold_,
 )
 from ..ops.attention import scaled_dot_product_attention
+from ..ops.calls import calls
 from ..ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from ..ops.cross_entropy import cross_entropy, multi_margin_loss, nll_loss
 from ..ops.ctc import ctc_loss
-from ..ops.direct import direct, first_asked
 from ..ops.distance import (
     cosine_embedding_loss,
     cosine_similarity,
@@ -131,11 +131,13 @@ fractional_max_pool2d_with_indices, fractional_max_pool3d_with_indices = map(
 )
 
 
+@calls(softmax_op, "x dim", numpy_names=False)
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``tensorgrad.softmax``; ``_stacklevel`` has no meaning here."""
     return _softmax(input, dim, dtype)
 
 
+@calls(log_softmax_op, "x dim", numpy_names=False)
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """``tensorgrad.log_softmax``; ``_stacklevel`` has no meaning here."""
     return _log_softmax(input, dim, dtype)
@@ -172,10 +174,6 @@ __all__ = [
     "upsample_nearest",
 ]  # fmt: skip
 
-direct(softmax, softmax_op, "dim - -")
-direct(log_softmax, log_softmax_op, "dim - -")
 del log_softmax_op, softmax_op  # records are no functions of this namespace
-for _name in __all__:
-    globals()[_name] = first_asked(globals()[_name])
 
 __getattr__ = missing_from("torch.nn.functional")

@@ -16,7 +16,6 @@ from .numpy_names import accept, accept_in_methods
 _INTERNAL = frozenset(
     (
         "calls",
-        "direct",
         "elementwise",
         "inplace",
         "native_views",

@@ -8,8 +8,8 @@ from typing import Any
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .calls import calls
 from .checks import require_tensors, shaped
-from .direct import direct
 from .elementwise import Elementwise
 from .inplace import write_into
 from .shape_core import one_dim, slice_
@@ -204,7 +204,7 @@ def _in_place(function: Any) -> Any:
 
 
 relu_, elu_, selu_, celu_ = (_in_place(f) for f in (relu, elu, selu, celu))
+relu_ = calls(pw.relu, "x", alike=True, into=True, like=lambda input: None)(relu_)
 leaky_relu_, hardtanh_, threshold_, rrelu_ = (_in_place(f) for f in (leaky_relu, hardtanh, threshold, rrelu))
 for _function in (relu, relu_, prelu, hardshrink):
     install(_function)
-direct(relu_, pw.relu, "tensor", alike=True, mode="into", like=lambda input: None)

@@ -9,7 +9,7 @@ from ..dtypes import BY_NAME, DType, key_of, result_name
 from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
-from .direct import direct
+from .calls import calls
 from .elementwise import Elementwise
 from .inplace import assign, deliver, write_into
 from .shape_core import cast
@@ -50,6 +50,8 @@ def _scaled(
     return scaled, (input, other, alpha)
 
 
+@calls(pw.add, "x operand", alike=True)
+@calls(pw.add_scaled, "x operand - number", alike=True)
 def add(input: Any, other: Any, third: Any = None, *, alpha: Any = 1, out: Any = None) -> Any:
     """``input + alpha * other``; PyTorch's old order ``add(input, alpha, other)`` is understood too.
 
@@ -63,12 +65,16 @@ def add(input: Any, other: Any, third: Any = None, *, alpha: Any = 1, out: Any =
     return result if out is None else deliver("add", result, out)
 
 
+@calls(pw.add, "x operand", alike=True, into=True)
+@calls(pw.add_scaled, "x operand - number", alike=True, into=True)
 def add_(self: Tensor, other: Any, third: Any = None, *, alpha: Any = 1) -> Tensor:
     """In-place form of ``add``."""
     record, inputs = _scaled("add_", pw.add, pw.add_scaled, self, other, alpha, third)
     return write_into(record, self, inputs, {})
 
 
+@calls(pw.sub, "x operand", alike=True)
+@calls(pw.sub_scaled, "x operand - number", alike=True)
 def sub(input: Any, other: Any, third: Any = None, *, alpha: Any = 1, out: Any = None) -> Any:
     """``input - alpha * other``; PyTorch's old order ``sub(input, alpha, other)`` is understood too.
 
@@ -82,6 +88,8 @@ def sub(input: Any, other: Any, third: Any = None, *, alpha: Any = 1, out: Any =
     return result if out is None else deliver("sub", result, out)
 
 
+@calls(pw.sub, "x operand", alike=True, into=True)
+@calls(pw.sub_scaled, "x operand - number", alike=True, into=True)
 def sub_(self: Tensor, other: Any, third: Any = None, *, alpha: Any = 1) -> Tensor:
     """In-place form of ``sub``."""
     record, inputs = _scaled("sub_", pw.sub, pw.sub_scaled, self, other, alpha, third)
@@ -101,6 +109,7 @@ def _divider(rounding_mode: str | None) -> Elementwise:
     return found
 
 
+@calls(pw.div, "x operand", alike=True)
 def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
     """``input / other``; with ``rounding_mode`` "floor" or "trunc" the quotient is rounded, in the inputs' dtype."""
     if rounding_mode is None:
@@ -118,6 +127,7 @@ def _is_half(*operands: Any) -> bool:
     return dtype.is_floating_point and dtype.itemsize == 2
 
 
+@calls(pw.div, "x operand", alike=True, into=True)
 def div_(self: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """In-place form of ``div``."""
     if rounding_mode == "trunc" and _is_half(self, other):
@@ -216,12 +226,14 @@ def _three(name: str, input: Any, tensor1: Any, tensor2: Any, third: Any, value:
     return input, tensor1, tensor2, value
 
 
+@calls(pw.addcmul, "x x x - number", alike=True)
 def addcmul(input: Any, tensor1: Any, tensor2: Any, third: Any = None, *, value: Any = 1, out: Any = None) -> Any:
     """``input + value * tensor1 * tensor2``; the old order ``addcmul(input, value, tensor1, tensor2)`` works too."""
     result = pw.addcmul(*_three("addcmul", input, tensor1, tensor2, third, value))
     return result if out is None else deliver("addcmul", result, out)
 
 
+@calls(pw.addcmul, "x x x - number", alike=True, into=True)
 def addcmul_(self: Tensor, tensor1: Any, tensor2: Any, third: Any = None, *, value: Any = 1) -> Tensor:
     """In-place form of ``addcmul``."""
     return write_into(pw.addcmul, self, _three("addcmul_", self, tensor1, tensor2, third, value), {})
@@ -234,6 +246,7 @@ def _quotients(name: str, *given: Any) -> tuple[Any, ...]:
     return inputs
 
 
+@calls(pw.addcdiv, "x x x - number", alike=True)
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, third: Any = None, *, value: Any = 1, out: Any = None) -> Any:
     """``input + value * tensor1 / tensor2``; the old order ``addcdiv(input, value, tensor1, tensor2)`` works too.
 
@@ -243,6 +256,7 @@ def addcdiv(input: Any, tensor1: Any, tensor2: Any, third: Any = None, *, value:
     return result if out is None else deliver("addcdiv", result, out)
 
 
+@calls(pw.addcdiv, "x x x - number", alike=True, into=True)
 def addcdiv_(self: Tensor, tensor1: Any, tensor2: Any, third: Any = None, *, value: Any = 1) -> Tensor:
     """In-place form of ``addcdiv``."""
     return write_into(pw.addcdiv, self, _quotients("addcdiv_", self, tensor1, tensor2, third, value), {})
@@ -263,6 +277,7 @@ def _lerp_inputs(name: str, input: Any, end: Any, weight: Any) -> tuple[Any, ...
     return input, end, weight
 
 
+@calls(pw.lerp, "x x operand", alike=True)
 def lerp(input: Tensor, end: Tensor, weight: Any, *, out: Any = None) -> Any:
     """``input + weight * (end - input)``; ``weight`` is a number or a tensor.
 
@@ -272,6 +287,7 @@ def lerp(input: Tensor, end: Tensor, weight: Any, *, out: Any = None) -> Any:
     return result if out is None else deliver("lerp", result, out)
 
 
+@calls(pw.lerp, "x x operand", alike=True, into=True)
 def lerp_(self: Tensor, end: Tensor, weight: Any) -> Tensor:
     """In-place form of ``lerp``."""
     return write_into(pw.lerp, self, _lerp_inputs("lerp_", self, end, weight), {})
@@ -289,15 +305,3 @@ _other_names: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 for _alias, _taken in _other_names.items():
     install(_taken, _alias)
-for _plain, _scaling, _out_of, _into in ((pw.add, pw.add_scaled, add, add_), (pw.sub, pw.sub_scaled, sub, sub_)):
-    direct(_out_of, _scaling, "tensor operand - number -", alike=True)
-    direct(_into, _scaling, "tensor operand - number", alike=True, mode="into")
-    direct(_out_of, _plain, "tensor operand - - -", alike=True)
-    direct(_into, _plain, "tensor operand - -", alike=True, mode="into")
-direct(div, pw.div, "tensor operand - -", alike=True)
-direct(div_, pw.div, "tensor operand -", alike=True, mode="into")
-direct(lerp, pw.lerp, "tensor tensor operand -", alike=True)
-direct(lerp_, pw.lerp, "tensor tensor operand", alike=True, mode="into")
-for _record, _three_in, _over in ((pw.addcmul, addcmul, addcmul_), (pw.addcdiv, addcdiv, addcdiv_)):
-    direct(_three_in, _record, "tensor tensor tensor - number -", alike=True)
-    direct(_over, _record, "tensor tensor tensor - number", alike=True, mode="into")

@@ -12,8 +12,8 @@ from ..backends.generic.conv import conv_outputs
 from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
+from .calls import calls
 from .checks import conjugate, require_optional, require_same_dtype, require_tensors, shaped
-from .direct import direct
 from .rearrange import pad
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -220,6 +220,7 @@ def _conv(
     return unbatched(y, added)
 
 
+@calls(conv_op, "x3 x3 x sizes sizes sizes int")
 def conv1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
@@ -228,6 +229,7 @@ def conv1d(
     return _conv(1, input, weight, bias, stride, padding, dilation, groups)
 
 
+@calls(conv_op, "x4 x4 x sizes sizes sizes int")
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
@@ -252,6 +254,7 @@ def conv2d(
     return _conv(2, input, weight, bias, stride, padding, dilation, groups)
 
 
+@calls(conv_op, "x5 x5 x sizes sizes sizes int")
 def conv3d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
@@ -348,7 +351,3 @@ def conv_transpose3d(
 ) -> Tensor:  # fmt: skip
     """Transposed convolution of volumes; see ``conv_transpose2d``."""
     return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
-
-
-for _function, _rank in ((conv1d, 3), (conv2d, 4), (conv3d, 5)):
-    direct(_function, conv_op, f"tensor{_rank} tensor{_rank} tensor sizes sizes sizes count")

@@ -12,7 +12,7 @@ from ..dtypes import BY_NAME, as_dtype, numpy_dtype
 from ..errors import ArgumentError, AutogradError, DeviceError, DTypeError
 from ..layout import dense_order, follows, preserve_format
 from ..tensor import Tensor, install, wrap
-from .direct import direct
+from .calls import calls
 from .record import Op, Spec
 from .shape_core import cast, contiguous_copy, copied
 
@@ -108,6 +108,14 @@ def _parse_to(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[Any, Any]
     return device, None if dtype is None else as_dtype(dtype)
 
 
+def _to_dtype(
+    self: Tensor, dtype: Any, *, device: Any = None, non_blocking: bool = False, copy: bool = False,
+    memory_format: Any = preserve_format,
+) -> Any:  # fmt: skip
+    """The usual form of ``to``."""
+
+
+@calls(cast, "x dtype", cast=True, like=_to_dtype)
 def to(
     self: Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False,
     memory_format: Any = preserve_format,
@@ -138,16 +146,6 @@ def to(
     return out
 
 
-def _to_dtype(
-    self: Tensor, dtype: Any, *, device: Any = None, non_blocking: bool = False, copy: bool = False,
-    memory_format: Any = preserve_format,
-) -> Any:  # fmt: skip
-    """The usual form of ``to``."""
-
-
-direct(to, cast, "tensor dtype - - - -", mode="cast", like=_to_dtype)
-
-
 def _converted(x: Tensor, dtype: Any) -> Tensor:
     """``x`` cast to ``dtype``; integers and bools have no gradient to pass on, so they are not recorded."""
     return cast(x if dtype.kind in "fcV" else x.detach(), dtype=dtype)
@@ -160,10 +158,10 @@ def _caster(name: str) -> Any:
         wanted = numpy_dtype(name)
         return self if self._data.dtype == wanted else _converted(self, wanted)
 
-    if name != "bfloat16":  # which an extra brings; it is asked for when it is needed
-        direct(convert, cast, "tensor -", mode="cast", dtype=numpy_dtype(name))
     convert.__doc__ = f"The elements as {name}; the tensor itself if it is {name} already."
-    return convert
+    if name == "bfloat16":  # which an extra brings; it is asked for when it is needed
+        return convert
+    return calls(cast, "x", cast=True, dtype=numpy_dtype(name))(convert)
 
 
 _METHODS = {

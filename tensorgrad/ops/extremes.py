@@ -9,7 +9,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
-from .direct import direct
+from .calls import calls
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
@@ -70,6 +70,7 @@ amax_op, amin_op = (
 )
 
 
+@calls(amax_op, "x dims flag")
 def amax(input: Tensor, dim: Dims = (), keepdim: bool = False, *, out: Any = None) -> Tensor:
     """The largest element, over all dimensions or those in ``dim``; elements that tie share the gradient evenly.
 
@@ -79,6 +80,7 @@ def amax(input: Tensor, dim: Dims = (), keepdim: bool = False, *, out: Any = Non
     return _extreme(amax_op, input, dim, keepdim, out)
 
 
+@calls(amin_op, "x dims flag")
 def amin(input: Tensor, dim: Dims = (), keepdim: bool = False, *, out: Any = None) -> Tensor:
     """The smallest element, over all dimensions or those in ``dim``; otherwise as ``amax``."""
     return _extreme(amin_op, input, dim, keepdim, out)
@@ -208,6 +210,8 @@ def _max_or_min(
     return result if out is None else deliver(name, result, out)
 
 
+@calls(max_dim_op, "x dim flag", returns=_ValuesOf["max"])
+@calls(amax_op, "x all:dim -:keepdim=False")
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
     """The largest element, three ways.
 
@@ -225,6 +229,8 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     return _max_or_min("max", (amax_op, max_dim_op, pw.maximum), input, dim, keepdim, other, out)
 
 
+@calls(min_dim_op, "x dim flag", returns=_ValuesOf["min"])
+@calls(amin_op, "x all:dim -:keepdim=False")
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
     """The smallest element, in the three ways of ``max``."""
     return _max_or_min("min", (amin_op, min_dim_op, pw.minimum), input, dim, keepdim, other, out)
@@ -254,6 +260,8 @@ argmax_op, argmin_op = (
 )
 
 
+@calls(argmax_op, "x dim flag")
+@calls(argmax_op, "x -:dim=None flag")
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Where the largest element is along ``dim``, or in the flattened tensor; the first of equals, NaN before numbers.
 
@@ -262,6 +270,8 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out:
     return _position(argmax_op, input, dim, keepdim, out)
 
 
+@calls(argmin_op, "x dim flag")
+@calls(argmin_op, "x -:dim=None flag")
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Where the smallest element is; otherwise as ``argmax``."""
     return _position(argmin_op, input, dim, keepdim, out)
@@ -280,6 +290,7 @@ def _position(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Ten
 # --- the middle
 
 
+@calls(median_dim_op, "x dim flag", returns=_ValuesOf["median"])
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """The lower of the middle elements: of all as a 0-d tensor, or along ``dim`` as a named tuple (values, indices).
 
@@ -288,6 +299,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out:
     return _middle("median", median_dim_op, input, dim, keepdim, out)
 
 
+@calls(nanmedian_dim_op, "x dim flag", returns=_ValuesOf["nanmedian"])
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """``median`` of the elements that are not NaN; NaN where there is none."""
     return _middle("nanmedian", nanmedian_dim_op, input, dim, keepdim, out)
@@ -327,6 +339,7 @@ kthvalue_op = op(
 )
 
 
+@calls(kthvalue_op, "x int dim flag", returns=_ValuesOf["kthvalue"])
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """The k-th smallest element along ``dim`` (1 is the smallest, NaN counts as largest), and where it is.
 
@@ -337,14 +350,3 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False, *, out
 
 for _function in (amax, amin, aminmax, argmax, argmin, kthvalue, max, median, min, nanmedian):
     install(_function)
-for _function, _record in ((amax, amax_op), (amin, amin_op)):
-    direct(_function, _record, "dims flag -")
-for _function, _one, _all in ((max, max_dim_op, amax_op), (min, min_dim_op, amin_op)):
-    direct(_function, _all, "all:dim -:keepdim=False - -")
-    direct(_function, _one, "dim flag - -", returns=_ValuesOf[_function.__name__])
-for _function, _record in ((argmax, argmax_op), (argmin, argmin_op)):
-    direct(_function, _record, "-:dim=None flag -")
-    direct(_function, _record, "dim flag -")
-for _function, _record in ((median, median_dim_op), (nanmedian, nanmedian_dim_op)):
-    direct(_function, _record, "dim flag -", returns=_ValuesOf[_function.__name__])
-direct(kthvalue, kthvalue_op, "count dim flag -", returns=_ValuesOf["kthvalue"])

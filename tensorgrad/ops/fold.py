@@ -79,7 +79,7 @@ def _how(name: str, kernel_size: Any, dilation: Any, padding: Any, stride: Any) 
     }
 
 
-@calls(unfold_windows, "x pair=kernel pair pair pair")
+@calls(unfold_windows, "x pair:kernel pair pair pair")
 def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
     """The elements under each sliding window as a column (im2col).
 
@@ -101,7 +101,7 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     return unbatched(unfold_windows(x, **how), added)
 
 
-@calls(fold_windows, "x pair=sizes pair=kernel pair pair pair")
+@calls(fold_windows, "x pair:sizes pair:kernel pair pair pair")
 def fold(
     input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor:

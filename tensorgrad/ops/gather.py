@@ -388,7 +388,7 @@ def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 _NEUTRAL = {"sum": 0, "mean": 0, "prod": 1}
 
 
-@calls(scatter_reduce_op, "x dim index like word:prod|amax|amin")
+@calls(scatter_reduce_op, "x dim index like prod|amax|amin")
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True, out: Any = None
 ) -> Tensor:

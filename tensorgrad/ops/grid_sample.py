@@ -11,6 +11,7 @@ import numpy as np
 from ..dispatch import recorded
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
+from .calls import calls
 from .checks import (
     is_float,
     np_dtype,
@@ -21,7 +22,6 @@ from .checks import (
     reshaped,
     statistic_dtype,
 )
-from .direct import direct
 from .matmul import matmul_op
 from .norm import fitted
 from .record import Spec, op
@@ -294,6 +294,7 @@ grid_sample_backward = op(
 )
 
 
+@calls(grid_sample_op, "x x -:mode=bilinear -:padding=zeros flag=False")
 def grid_sample(
     input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None
 ) -> Tensor:
@@ -357,6 +358,3 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     base = recorded.cat(*[column.reshape(-1, 1) for column in columns], dim=1)
     placed: Any = matmul_op(base.expand(sizes[0], *base.shape), theta.transpose(1, 2).contiguous())
     return placed.reshape(sizes[0], *sizes[2:], dims)
-
-
-direct(grid_sample, grid_sample_op, "tensor tensor -:mode=bilinear -:padding=zeros flag=False")

@@ -231,7 +231,7 @@ def _put_arguments(name: str, input: Tensor, indices: Any, values: Any) -> tuple
     return as_value(name, input, values), spec, tensors
 
 
-@calls(index_put_op, "x places=spec x flag")
+@calls(index_put_op, "x places:spec x flag")
 def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
     """A copy of ``input`` with ``input[indices] = values``, or ``+=`` with ``accumulate``.
 
@@ -244,7 +244,7 @@ def index_put(input: Tensor, indices: Any, values: Any, accumulate: bool = False
     return index_put_op(input, value, *tensors, spec=spec, accumulate=bool(accumulate))
 
 
-@calls(index_put_op, "x places=spec x flag", into="index_put_into")
+@calls(index_put_op, "x places:spec x flag", into="index_put_into")
 def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
     """In-place form of ``index_put``."""
     value, spec, tensors = _put_arguments("index_put_", self, indices, values)

@@ -8,8 +8,8 @@ from ..dtypes import promote_types
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .calls import calls
 from .checks import conjugate, product, require_same_dtype, require_tensors, reshaped, shaped, swapped
-from .direct import direct, first_asked
 from .elementwise import broadcast_shape
 from .inplace import deliver, write_into
 from .record import Spec, op
@@ -248,6 +248,9 @@ mv_op = op(
 # --- the public functions
 
 
+@calls(matmul_op, "x2+ x2+")
+@calls(dot_op, "x1 x1")
+@calls(mv_op, "x2 x1")
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The matrix product, by the rank of its operands.
 
@@ -308,12 +311,14 @@ def _ranked(name: str, a: Any, b: Any, left: int, right: int) -> None:
         )
 
 
+@calls(matmul_op, "x2 x2")
 def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The product of two matrices, without broadcasting."""
     _ranked("mm", input, mat2, 2, 2)
     return matmul(input, mat2, out=out)
 
 
+@calls(matmul_op, "x3 x3~")
 def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The products of two batches (b, n, k) and (b, k, m) of matrices, without broadcasting."""
     _ranked("bmm", input, mat2, 3, 3)
@@ -322,18 +327,21 @@ def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return matmul(input, mat2, out=out)
 
 
+@calls(mv_op, "x2 x1")
 def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
     """A matrix times a vector."""
     _ranked("mv", input, vec, 2, 1)
     return matmul(input, vec, out=out)
 
 
+@calls(dot_op, "x1 x1")
 def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The dot product of two vectors of the same length, 0-d; complex ones are not conjugated."""
     _ranked("dot", input, tensor, 1, 1)
     return matmul(input, tensor, out=out)
 
 
+@calls(dot_op, "x1 x1", alike=True)
 def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The dot product of two vectors, the first conjugated."""
     _ranked("vdot", input, other, 1, 1)
@@ -347,6 +355,7 @@ def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return result if out is None else deliver("outer", result, out)
 
 
+@calls(dot_op, "x1 x1")
 def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Products summed over the last dimension of both; with a 0-d operand, plain multiplication."""
     require_tensors("inner", input=input, other=other)
@@ -493,22 +502,13 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     return result if out is None else deliver("tensordot", result, out)
 
 
-direct(matmul, mv_op, "tensor2 tensor1 -")
-direct(matmul, dot_op, "tensor1 tensor1 -")
-direct(matmul, matmul_op, "tensor2+ tensor2+ -")
-direct(mm, matmul_op, "tensor2 tensor2 -")
-direct(bmm, matmul_op, "tensor3 tensor3= -")
-direct(mv, mv_op, "tensor2 tensor1 -")
-direct(dot, dot_op, "tensor1 tensor1 -")
-direct(vdot, dot_op, "tensor1 tensor1 -", alike=True)
-direct(inner, dot_op, "tensor1 tensor1 -")
 ger = outer
 for _function in (
     addbmm, addmm, addmv, addr, baddbmm, bmm, dot, inner, kron, matmul, mm, mv, outer, vdot,
 ):  # fmt: skip
     install(_function)
 install(outer, "ger")
-install(first_asked(matmul), "__matmul__")
+install(matmul, "__matmul__")
 install(lambda self, other: matmul(other, self), "__rmatmul__")
 
 

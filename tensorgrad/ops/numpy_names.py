@@ -7,7 +7,6 @@ from typing import Any
 
 from ..core import native
 from ..tensor import Tensor
-from .direct import first_asked
 
 __all__ = ["accept", "accept_in_methods"]
 
@@ -16,8 +15,7 @@ _wrapped: dict[Any, Callable[..., Any]] = {}
 
 
 def accept(function: Any) -> Any:
-    """``function``, or what stands before it: one that takes the other names too if it has an argument ``dim`` or
-    ``other``, and C where it is one call of a record.
+    """``function``, or what stands before it and takes the other names too, if it has an argument ``dim`` or ``other``.
 
     Calls inside the package go to the function itself: only users' calls pay for the look at their keywords.
     """
@@ -26,7 +24,7 @@ def accept(function: Any) -> Any:
         return function
     found = _wrapped.get(function)
     if found is None:
-        found = _wrapped[function] = first_asked(function, _accepting(function, code))
+        found = _wrapped[function] = _accepting(function, code)
     return found
 
 

@@ -10,7 +10,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from .arithmetic import pow as checked_pow
 from .arithmetic import pow_
-from .direct import direct, first_asked
+from .calls import calls
 from .elementwise import Elementwise
 from .public import positive
 from .signatures import require_tensor_arguments
@@ -40,8 +40,7 @@ def _operator(name: str, op: Elementwise, *, reflected: bool = True, inplace: bo
     if reflected:
         install(backward if native is None else native.Operator(op, backward, True), f"__r{name}__")
     if inplace:
-        direct(in_place, op, "tensor operand", alike=True, mode="into")
-        install(first_asked(in_place), f"__i{name}__")
+        install(calls(op, "x operand", alike=True, into=True)(in_place), f"__i{name}__")
 
 
 for _name, _op in {

@@ -13,9 +13,9 @@ from ..backends.generic.pool import pool_outputs
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
+from .calls import calls
 from .checks import product, require_float, require_tensors, reshaped
 from .conv import batched, per_axis, unbatched
-from .direct import direct
 from .record import Spec, op
 from .samples import Arg, Sample
 
@@ -314,6 +314,7 @@ def _check_padding(name: str, padding: tuple[int, ...], kernel: tuple[int, ...])
         raise ShapeError(f"{name}: padding {padding} must be at most half of the window {kernel}.")
 
 
+@calls(max_pool_op, "x3 sizes:kernel sizes sizes sizes flag", returns=0)
 def max_pool1d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
@@ -322,6 +323,7 @@ def max_pool1d(
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@calls(max_pool_op, "x4 sizes:kernel sizes sizes sizes flag", returns=0)
 def max_pool2d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
@@ -343,6 +345,7 @@ def max_pool2d(
     return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@calls(max_pool_op, "x5 sizes:kernel sizes sizes sizes flag", returns=0)
 def max_pool3d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
@@ -383,6 +386,7 @@ def _avg_pool(
     return unbatched(avg_pool_op(x, **how), added)
 
 
+@calls(avg_pool_op, "x3 sizes:kernel sizes sizes flag flag", divisor_override=None)
 def avg_pool1d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True,
@@ -391,6 +395,7 @@ def avg_pool1d(
     return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
+@calls(avg_pool_op, "x4 sizes:kernel sizes sizes flag flag -:divisor_override=None")
 def avg_pool2d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
@@ -408,6 +413,7 @@ def avg_pool2d(
     return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@calls(avg_pool_op, "x5 sizes:kernel sizes sizes flag flag -:divisor_override=None")
 def avg_pool3d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
@@ -503,11 +509,3 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima under windows that cover the last three axes evenly; see ``adaptive_max_pool2d``."""
     return _adaptive_max(3, input, output_size, return_indices)
-
-
-_Rank = tuple[Callable[..., Any], Callable[..., Any], int]
-_ranks: tuple[_Rank, ...] = ((max_pool1d, avg_pool1d, 3), (max_pool2d, avg_pool2d, 4), (max_pool3d, avg_pool3d, 5))
-for _max, _avg, _rank in _ranks:
-    direct(_max, max_pool_op, f"tensor{_rank} sizes:kernel sizes sizes sizes flag -", returns=0)
-    _override = " -" if _rank > 3 else ""
-    direct(_avg, avg_pool_op, f"tensor{_rank} sizes:kernel sizes sizes flag flag{_override}", divisor_override=None)

@@ -348,7 +348,7 @@ pad_op = op(
 )
 
 
-@calls(pad_op, "x pads=pads word:constant|reflect|replicate|circular fill")
+@calls(pad_op, "x pads:pads constant|reflect|replicate|circular number=0.0")
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Grow the last dimensions: ``pad`` is (before, after) of the last one, then of the one before it, and so on.
 

@@ -11,8 +11,8 @@ from ..errors import DTypeError, ShapeError
 from ..return_types import named as named
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .calls import calls
 from .checks import np_dtype, statistic_dtype
-from .direct import direct
 from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -162,6 +162,7 @@ sum_op = op(
 )
 
 
+@calls(sum_op, "x dims flag")
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
     """The sum of the elements, over all dimensions or those in ``dim``.
 
@@ -249,6 +250,7 @@ prod_op = op(
 )
 
 
+@calls(prod_op, "x dims flag")
 def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
     """The product of the elements, over all dimensions or those in ``dim``; the product of nothing is 1.
 
@@ -286,6 +288,7 @@ mean_op = op(
 )
 
 
+@calls(mean_op, "x dims flag")
 def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
     """The mean of the elements, over all dimensions or those in ``dim``; the mean of nothing is NaN.
 
@@ -383,6 +386,7 @@ def _spread(record: Any, input: Any, dim: Any, unbiased: Any, keepdim: bool, cor
     return result if out is None else deliver(record.name, result, out)
 
 
+@calls(var_op, "x dims - flag number=1")
 def var(
     input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
     correction: float | None = None, out: Any = None,
@@ -401,6 +405,7 @@ def var(
     return _spread(var_op, input, dim, unbiased, keepdim, correction, out)
 
 
+@calls(std_op, "x dims - flag number=1")
 def std(
     input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
     correction: float | None = None, out: Any = None,
@@ -463,6 +468,7 @@ logsumexp_op = op(
 )
 
 
+@calls(logsumexp_op, "x dims flag", alike=True)  # integers are converted
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """``log(sum(exp(input)))`` over ``dim``, shifted by the maximum: ``m + log(sum(exp(x - m)))`` with ``m = max x``.
 
@@ -526,6 +532,7 @@ def _dims_or_none(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
     return () if isinstance(dim, (tuple, list)) and not dim else dims_of(name, dim, ndim)
 
 
+@calls(any_op, "x dims flag")
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether any element (over ``dim``) is not zero; NaN is not. False over nothing."""
     array = require_tensor("any", input)
@@ -534,6 +541,7 @@ def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = No
     return result if out is None else deliver("any", result, out)
 
 
+@calls(all_op, "x dims flag")
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether all elements (over ``dim``) are not zero. True over nothing."""
     array = require_tensor("all", input)
@@ -542,6 +550,7 @@ def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = No
     return result if out is None else deliver("all", result, out)
 
 
+@calls(count_nonzero_op, "x dims", keepdim=False)
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     """How many elements (over ``dim``) are not zero, in int64."""
     array = require_tensor("count_nonzero", input)
@@ -551,11 +560,3 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
 
 for _function in (all, any, count_nonzero, logsumexp, mean, nanmean, nansum, prod, std, sum, var):
     install(_function)
-for _function, _record in ((sum, sum_op), (prod, prod_op), (mean, mean_op)):
-    direct(_function, _record, "dims flag - -")
-direct(any, any_op, "dims flag -")
-direct(all, all_op, "dims flag -")
-direct(logsumexp, logsumexp_op, "dims flag -", alike=True)  # integers are converted
-for _function, _record in ((var, var_op), (std, std_op)):
-    direct(_function, _record, "dims - flag number=1 -")
-direct(count_nonzero, count_nonzero_op, "dims", keepdim=False)

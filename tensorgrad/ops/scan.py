@@ -9,8 +9,8 @@ from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .calls import calls
 from .checks import np_dtype
-from .direct import direct
 from .extremes import over_dim
 from .getitem import copy_
 from .inplace import deliver
@@ -102,6 +102,7 @@ def _running(record: Any, name: str, input: Any, dim: int, dtype: Any, out: Any)
     return delivered(name, over_dim(record, name, prepared(name, input, dtype), dim), dtype, out)
 
 
+@calls(cumsum_op, "x dim")
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> Tensor:
     """Sums up to and including each element along ``dim``; bool and integers in int64.
 
@@ -114,6 +115,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> Te
     return _running(cumsum_op, "cumsum", input, dim, dtype, out)
 
 
+@calls(cumprod_op, "x dim")
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> Tensor:
     """Products up to and including each element along ``dim``; bool and integers in int64."""
     return _running(cumprod_op, "cumprod", input, dim, dtype, out)
@@ -172,6 +174,7 @@ logcumsumexp_op = op(
 )
 
 
+@calls(logcumsumexp_op, "x dim")
 def logcumsumexp(input: Tensor, dim: int, *, out: Any = None) -> Tensor:
     """``log(cumsum(exp(input), dim))``, computed without overflow. Raises DTypeError for integers."""
     return _running(logcumsumexp_op, "logcumsumexp", input, dim, None, out)
@@ -213,11 +216,13 @@ cummax_op, cummin_op = (
 _Running = {name: named(name, "values indices") for name in ("cummax", "cummin")}
 
 
+@calls(cummax_op, "x dim", returns=_Running["cummax"])
 def cummax(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """The named tuple (values, indices) of the largest element so far along ``dim``; NaN stays once it was met."""
     return _extreme("cummax", cummax_op, input, dim, out)
 
 
+@calls(cummin_op, "x dim", returns=_Running["cummin"])
 def cummin(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """The named tuple (values, indices) of the smallest element so far along ``dim``; NaN stays once it was met."""
     return _extreme("cummin", cummin_op, input, dim, out)
@@ -264,8 +269,3 @@ def diff(
 
 for _function in (cummax, cummin, cumprod, cumprod_, cumsum, cumsum_, diff, logcumsumexp, logcumsumexp_):
     install(_function)
-for _function, _record in ((cumsum, cumsum_op), (cumprod, cumprod_op)):
-    direct(_function, _record, "dim - -")
-direct(logcumsumexp, logcumsumexp_op, "dim -")
-for _function, _record in ((cummax, cummax_op), (cummin, cummin_op)):
-    direct(_function, _record, "dim -", returns=_Running[_function.__name__])

@@ -11,8 +11,8 @@ from ..dtypes import DType
 from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .calls import calls
 from .create import as_operand, check_storable
-from .direct import direct
 from .elementwise import Elementwise
 from .inplace import deliver, write_into
 from .signatures import require_tensor_arguments
@@ -35,6 +35,7 @@ def _clamping(input: Any, low: Any, high: Any) -> tuple[Elementwise, tuple[Any, 
     return pw.clamp_both, (input, low, high)
 
 
+@calls(pw.clamp_both, "x operand operand", alike=True)
 def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -> Any:
     """``input`` limited to ``[min, max]``; either bound may be None, a number or a tensor."""
     record, inputs = _clamping(input, min, max)
@@ -42,12 +43,14 @@ def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -
     return result if out is None else deliver("clamp", result, out)
 
 
+@calls(pw.clamp_both, "x operand operand", alike=True, into=True)
 def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """In-place form of ``clamp``."""
     record, inputs = _clamping(self, min, max)
     return write_into(record, self, inputs, {})
 
 
+@calls(pw.clamp_min, "x operand", alike=True)
 def clamp_min(input: Tensor, min: Any, *, out: Any = None) -> Any:
     """``input``, but not below ``min``, a number or a tensor."""
     require_tensor_arguments("clamp_min", input=input)
@@ -55,11 +58,13 @@ def clamp_min(input: Tensor, min: Any, *, out: Any = None) -> Any:
     return result if out is None else deliver("clamp_min", result, out)
 
 
+@calls(pw.clamp_min, "x operand", alike=True, into=True)
 def clamp_min_(self: Tensor, min: Any) -> Tensor:
     """In-place form of ``clamp_min``."""
     return write_into(pw.clamp_min, self, (self, min), {})
 
 
+@calls(pw.clamp_max, "x operand", alike=True)
 def clamp_max(input: Tensor, max: Any, *, out: Any = None) -> Any:
     """``input``, but not above ``max``, a number or a tensor."""
     require_tensor_arguments("clamp_max", input=input)
@@ -67,6 +72,7 @@ def clamp_max(input: Tensor, max: Any, *, out: Any = None) -> Any:
     return result if out is None else deliver("clamp_max", result, out)
 
 
+@calls(pw.clamp_max, "x operand", alike=True, into=True)
 def clamp_max_(self: Tensor, max: Any) -> Tensor:
     """In-place form of ``clamp_max``."""
     return write_into(pw.clamp_max, self, (self, max), {})
@@ -161,8 +167,3 @@ for _given in _methods:
 install(clamp, "clip")
 install(clamp_, "clip_")
 install(lambda self, condition, other: where(condition, self, other), "where")
-direct(clamp, pw.clamp_both, "tensor operand operand -", alike=True)
-direct(clamp_, pw.clamp_both, "tensor operand operand", alike=True, mode="into")
-for _record, _out_of, _into in ((pw.clamp_min, clamp_min, clamp_min_), (pw.clamp_max, clamp_max, clamp_max_)):
-    direct(_out_of, _record, "tensor operand -", alike=True)
-    direct(_into, _record, "tensor operand", alike=True, mode="into")

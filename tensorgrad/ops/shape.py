@@ -577,7 +577,7 @@ unfold_dim_backward = op(
 )
 
 
-@calls(unfold_dim, "x dim=dim int int")
+@calls(unfold_dim, "x dim:dim int int")
 def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """A view of all windows of ``size`` elements along ``dimension``, every ``step``; windows are the last dimension.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..expr import Expr
 from ..tensor import Tensor, install
-from .direct import direct
+from .calls import calls
 from .inplace import deliver, write_into
 
 __all__ = ["install_in_place", "publish", "require_tensor_arguments"]
@@ -33,8 +33,8 @@ def publish(name: str, record: Any, *, numbers: str = "any", inplace: bool = Tru
     function = _of_one(name, record) if len(record.inputs) == 1 else _of_two(name, record, numbers)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = record.__doc__ or f"Elementwise ``{record.formula}``."
-    inputs = {"any": "operand operand", "other": "tensor operand", "none": "tensor tensor"}[numbers]
-    direct(function, record, "tensor -" if len(record.inputs) == 1 else f"{inputs} -")
+    inputs = "x" if len(record.inputs) == 1 else "x x" if numbers == "none" else "x operand"
+    function = calls(record, inputs)(function)
     if method:
         install(function, name)
         if inplace:
@@ -108,8 +108,7 @@ def install_in_place(name: str, record: Any, *, numbers: str = "any") -> None:
                 require_tensor_arguments(f"{name}_", other=other)
             return write_into(record, self, (self, other), {})
 
-    kinds = ("tensor", "tensor tensor" if numbers == "none" else "tensor operand")[len(record.inputs) - 1]
-    direct(in_place, record, kinds, alike=True, mode="into")
     in_place.__name__ = in_place.__qualname__ = f"{name}_"
     in_place.__doc__ = f"In-place form of ``{name}``."
-    install(in_place)
+    inputs = "x" if len(record.inputs) == 1 else "x x" if numbers == "none" else "x operand"
+    install(calls(record, inputs, alike=True, into=True)(in_place))

@@ -8,8 +8,8 @@ from ..dtypes import as_dtype
 from ..random import Generator
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .calls import calls
 from .checks import require_float, require_tensors
-from .direct import direct
 from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -112,6 +112,7 @@ def _prepared(name: str, x: Any, dim: Any, dtype: Any) -> tuple[Tensor, int]:
     return x, one_dim(name, dim, x._data.ndim)
 
 
+@calls(softmax_op, "x dim")
 def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, out: Any = None) -> Tensor:
     """Exponentials of ``input`` along ``dim``, scaled to sum to one.
 
@@ -134,6 +135,7 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, out: An
     return result if out is None else deliver("softmax", result, out)
 
 
+@calls(log_softmax_op, "x dim")
 def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, out: Any = None) -> Tensor:
     """``x_i - log(sum_j exp(x_j))`` along ``dim``: the logarithm of ``softmax``, right where that underflows."""
     x, axis = _prepared("log_softmax", input, dim, dtype)
@@ -182,5 +184,3 @@ def _smallest(x: Tensor) -> float:
 
 install(softmax)
 install(log_softmax)
-direct(softmax, softmax_op, "dim - -")
-direct(log_softmax, log_softmax_op, "dim - -")

@@ -7,7 +7,7 @@ from typing import Any
 from ..dtypes import numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
-from .direct import direct
+from .calls import calls
 from .extremes import over_dim, place
 from .inplace import deliver
 from .record import Spec, op
@@ -86,6 +86,7 @@ topk_op = op(
 )
 
 
+@calls(sort_op, "x dim flag flag", returns=_Sorted)
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None) -> Any:
     """The elements along ``dim`` in order, and where they were: a named tuple (values, indices).
 
@@ -105,6 +106,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     return _Sorted(values, indices)
 
 
+@calls(sort_op, "x dim flag flag", returns=1)
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """Where the elements along ``dim`` are that ``sort`` puts first, second, and so on."""
     return sort(input, dim, descending, stable).indices
@@ -116,6 +118,7 @@ def msort(input: Tensor, *, out: Any = None) -> Tensor:
     return result if out is None else deliver("msort", result, out)
 
 
+@calls(topk_op, "x int dim flag flag", returns=_Top)
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None) -> Any:
     """The ``k`` largest (or smallest) elements along ``dim``, in order, and where they were: (values, indices).
 
@@ -136,6 +139,3 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 for _function in (argsort, msort, sort, topk):
     install(_function)
-direct(sort, sort_op, "dim flag flag -", returns=_Sorted)
-direct(argsort, sort_op, "dim flag flag", returns=1)
-direct(topk, topk_op, "count dim flag flag -", returns=_Top)

@@ -11,7 +11,7 @@ from ..backends.generic.reduce import reduced_shape
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
-from .direct import direct
+from .calls import calls
 from .getitem import copy_
 from .inplace import deliver
 from .record import Spec, op
@@ -114,6 +114,7 @@ vector_norm_op = op(
 )
 
 
+@calls(vector_norm_op, "x real:ord=2.0 dims flag")
 def norm(
     input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, out: Any = None,
     dtype: Any = None,
@@ -182,4 +183,3 @@ def renorm_(self: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 install(norm)
 install(renorm)
 install(renorm_)
-direct(norm, vector_norm_op, "real:ord=2.0 dims flag - -")

@@ -17,6 +17,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad import core
+from tensorgrad.backends import registry
 
 needs_c = pytest.mark.skipif(core.native is None, reason="the tape's module is not built, or switched off")
 
@@ -461,6 +462,41 @@ def test_leaves_nothing_behind(program: Callable[[], Any]) -> None:
         return sys.getallocatedblocks() - before
 
     assert any(growth() < 40 for _ in range(12))  # forty rounds that each lose an object; caches must fill first
+
+
+_USUAL = (
+    "x.sum(1)", "x.std(0, keepdim=True)", "x.max(1)", "x.max()", "x.argmax()", "x.cumsum(0)", "x.sort()",
+    "x.softmax(-1)", "x.norm(1, dim=0)", "x.topk(2)", "x.mm(x)", "x.mv(x[0])", "x.dot(x)", "tg.bmm(x, x)",
+    "x.to(tg.float64)", "x.double()", "x.add(x, alpha=2)", "x.add_(1)", "x.mul_(2.0)", "x.lerp(x, 0.5)",
+    "x.clamp_(0, 1)", "x.exp()", "x.eq(x)", "x.relu_()", "x.gather(1, i)", "x.take_along_dim(i, 1)",
+    "x.scatter(1, i, x)", "x.scatter_add_(1, i, x * 2)", "x.index_select(1, i[0])",
+    "x.scatter_reduce(0, i, x, 'amax')", "x.index_put((i[0],), x)", "x.index_put_((i[0], i[1]), x[0] * 2)",
+    "x.take(i[0])", "x.index_add_(0, i[0], x * 2)", "x.flip(0, 1)", "x.roll(1, 0)", "x.diagonal()", "x.tril(1)",
+    "x.unfold(0, 2, 1)", "tg.cat((x, x), 1)", "tg.stack([x, x])", "F.pad(x, (1, 1))", "F.pad(x, (1, 1), 'reflect')",
+    "F.softmax(x, dim=1)", "F.max_pool2d(x, 2)", "F.avg_pool1d(x, 2)", "F.conv1d(x, x, padding=1)", "F.unfold(x, 2)",
+    "F.grid_sample(x, x[..., :2])",
+)  # fmt: skip
+
+
+@needs_c
+@pytest.mark.skipif(registry.class_of("cpp").why_not() is not None, reason="kernels that write in place are C++'s")
+@pytest.mark.parametrize("call", _USUAL)
+def test_a_usual_call_enters_no_function(call: str) -> None:
+    # each is right for tensors of some rank
+    i, entered = tg.tensor([[0, 1, 2]] * 3), []
+    for dims in range(1, 5):
+        given = {"x": tg.rand(*[3] * dims), "i": i, "tg": tg, "F": tg.nn.functional}
+        code = eval(call[: call.index("(")], given).__code__
+        frames: list[Any] = []
+        sys.setprofile(lambda frame, event, _: frames.append(frame.f_code))  # noqa: B023
+        try:
+            eval(call, given)
+        except (ValueError, TypeError, IndexError, RuntimeError):
+            frames.append(code)
+        finally:
+            sys.setprofile(None)
+        entered.append(code in frames)
+    assert not all(entered)
 
 
 def test_a_step_makes_no_cycles() -> None:
