@@ -25,8 +25,10 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
     switch (kind) {
       case Reduce::sum:
       case Reduce::mean: {
-        const double count = kind == Reduce::sum ? 1.0 : double(plan.reduced);  // dividing by one changes no bit
-        return fold<SumOp<C>>(plan, data, reader, out_type, out, [count](const auto& a) { return value_of(a) / count; });
+        const bool mean = kind == Reduce::mean;  // asked for each output: a division takes longer
+        const double count = double(plan.reduced);
+        return fold<SumOp<C>>(plan, data, reader, out_type, out,
+                              [=](const auto& a) { return mean ? value_of(a) / count : value_of(a); });
       }
       case Reduce::prod:
         return fold<ProdOp<C>>(plan, data, reader, out_type, out, [](const auto& a) { return value_of(a); });
