@@ -312,6 +312,17 @@ FAST_BINDING(full, 3, "shape", "value", "dtype") {
   const Filler filler(type, a[2], a[1]);
   return filled(type, shape, ndim, filler.bytes);
 }
+FAST_BINDING(ramp, 3, "first", "by", "count") {
+  const Index first = py::cast<Index>(a[0]), by = py::cast<Index>(a[1]), count = py::cast<Index>(a[2]);
+  Index last;
+  if (count < 0 || __builtin_mul_overflow(std::max<Index>(count - 1, 0), by, &last) || __builtin_add_overflow(last, first, &last))
+    throw py::value_error("ramp: the last of " + std::to_string(count) + " numbers is not an int64");
+  py::object out = empty(DType::Int64, &count, 1);
+  auto* to = data_of<int64_t>(out);
+  MaybeRelease unlock(count);
+  ramp_items(count, first, by, to);
+  return out;
+}
 FAST_BINDING(zeros_as, 2, "x", "shape") {
   Index shape[kMaxDims];
   const int ndim = read_integers("zeros_as", a[1], shape);
@@ -357,7 +368,7 @@ FAST_BINDING(tril, 2, "x", "diagonal") { return triangle("tril", false, a[0], a[
 FAST_BINDING(triu, 2, "x", "diagonal") { return triangle("triu", true, a[0], a[1]); }
 
 TG_BINDINGS(copy) {
-  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_zeros_as, &fast_empty_as, &fast_cast, &fast_copy_into, &fast_contiguous, &fast_cat,
+  for (PyMethodDef* each : {&fast_full_as, &fast_full, &fast_ramp, &fast_zeros_as, &fast_empty_as, &fast_cast, &fast_copy_into, &fast_contiguous, &fast_cat,
                             &fast_stack, &fast_pad, &fast_flip, &fast_roll, &fast_rearrange, &fast_tril, &fast_triu})
     add_fast(m, *each);
 }

@@ -74,6 +74,7 @@ void copy_line(const char* from, Index from_stride, char* to, Index to_stride, I
     std::memcpy(&value, from, sizeof(I));
     for (Index i = 0; i < n; ++i) std::memcpy(to + i * item, &value, sizeof(I));
   } else if (to_stride == item && from_stride == -item) {
+#pragma GCC unroll 4
     for (Index i = 0; i < n; ++i) move_item<I>(to + i * item, from - i * item);
   } else if (to_stride == item) {
     for (Index i = 0; i < n; ++i) move_item<I>(to + i * item, from + i * from_stride);
@@ -262,6 +263,12 @@ void fill_items(Index itemsize, Index n, const char* item, char* to) {
       case 8: return all(uint64_t{});
       default: return all(Pair{});
     }
+  });
+}
+
+void ramp_items(Index n, int64_t first, int64_t by, int64_t* to) {
+  parallel_for(n, kPieceBytes / Index(sizeof(int64_t)), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) to[i] = first + i * by;
   });
 }
 

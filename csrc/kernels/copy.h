@@ -18,5 +18,7 @@ void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Inde
 
 // n times the item (to is aligned to its size).
 void fill_items(Index itemsize, Index n, const char* item, char* to);
+// first, first + by, ...
+void ramp_items(Index n, int64_t first, int64_t by, int64_t* to);
 
 }  // namespace tg

@@ -70,8 +70,10 @@ Ref sizes_of(PyObject* const* args, Py_ssize_t n) {
 
 namespace {
 
+constexpr npy_intp kRampFrom = 4096;  // numbers that the kernel makes: with threads, into memory that was used before
+
 // The integers from `first` in steps, as int64.
-Ref range_of(PyObject* const* args, Py_ssize_t n) {
+Ref range_of(PyObject* door, PyObject* const* args, Py_ssize_t n) {
   npy_intp given[3], first = 0, last, by = 1;
   if (n < 1 || n > 3) return Ref();
   for (Py_ssize_t i = 0; i < n; ++i)
@@ -81,6 +83,16 @@ Ref range_of(PyObject* const* args, Py_ssize_t n) {
   if (n > 2) by = given[2];
   if (!by || (last > first && by < 0) || (last < first && by > 0)) return Ref();
   npy_intp count = last == first ? 0 : (last - first - (by > 0 ? 1 : -1)) / by + 1;
+  if (count >= kRampFrom) {
+    static PyObject* const words = Py_BuildValue("(sss)", "first", "by", "count");
+    static PyObject* const name = PyUnicode_InternFromString("ramp");
+    const Ref kernel(PyObject_GetAttr(door, name));
+    const Ref a(PyLong_FromSsize_t(first)), b(PyLong_FromSsize_t(by)), c(PyLong_FromSsize_t(count));
+    if (!kernel || !a || !b || !c) return Ref();
+    PyObject* all[] = {a.get(), b.get(), c.get()};
+    Ref array(PyObject_Vectorcall(kernel.get(), all, 0, words));
+    return array && PyArray_CheckExact(array.get()) ? Ref(wrapped(array.get(), switches.inference)) : Ref();
+  }
   Ref made(PyArray_SimpleNew(1, &count, NPY_INT64));
   if (!made) return Ref();
   auto* to = static_cast<npy_int64*>(PyArray_DATA(as_array(made.get())));
@@ -103,7 +115,7 @@ namespace {
 PyObject* make(FactoryObject* self, PyObject* const* args, Py_ssize_t n, PyObject* keywords) {
   PyObject* door = open_door();
   if (!door) return nullptr;
-  if (self->form == Making::kRange) return keywords ? nullptr : range_of(args, n).release();
+  if (self->form == Making::kRange) return keywords ? nullptr : range_of(door, args, n).release();
   if (self->form >= Making::kDraw) return draw(self->form, door, self->value, args, n, keywords);
   PyObject* standard = PyList_GET_ITEM(known.standard, 0);
   const bool of_tensor = self->form == Making::kLike || self->form == Making::kFullLike || self->form == Making::kNew;

@@ -285,6 +285,11 @@ def _copy_into_infer(target: Any, source: Any) -> Spec:
 
 copy_into = op("copy_into", infer=_copy_into_infer, doc="Writes ``source`` over ``target``; not recorded.")
 full = op("full", infer=lambda *, shape, value, dtype: Spec(shape, dtype), doc="A filled array.")
+ramp = op(
+    "ramp",
+    infer=lambda *, first, by, count: Spec((count,), numpy_dtype("int64")),
+    doc="``count`` whole numbers (int64) from ``first`` in steps of ``by``.",
+)
 full_as = op(
     "full_as",
     infer=lambda x, *, value: Spec(tuple(x.shape), x.dtype),

@@ -70,5 +70,8 @@ class ShapeKernels:
         summed = self.sum(x, dim=axes, keepdim=False) if axes else x  # type: ignore[attr-defined]
         return summed.reshape(shape)
 
+    def ramp(self, *, first: int, by: int, count: int) -> Any:
+        return first + by * self.xp.arange(count, dtype="int64")
+
     def full(self, *, shape: tuple[int, ...], value: Any, dtype: Any) -> Any:
         return self.xp.full(shape, value, dtype=dtype)
