@@ -245,6 +245,35 @@ void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Inde
   });
 }
 
+void pad_rows(Index itemsize, Index planes, Index rows, Index columns, const Index* row_of, Index out_rows,
+              const Index* left, Index before, const Index* right, Index after, const char* x, char* y) {
+  const Index width = before + columns + after;
+  const auto go = [&](auto item) {
+    using I = decltype(item);
+    constexpr Index bytes = Index(sizeof(I));
+    parallel_for(planes * out_rows, std::max<Index>(1, kPieceBytes / (width * bytes)), [=](Index first, Index last) {
+      Index plane = first / out_rows, r = first % out_rows;
+      for (Index t = first; t < last; ++t) {
+        const char* from = x + (plane * rows + row_of[r]) * columns * bytes;
+        char* to = y + t * width * bytes;
+        for (Index c = 0; c < before; ++c) move_item<I>(to + c * bytes, from + left[c] * bytes);
+        to += before * bytes;
+        copy_bytes(to, from, columns * bytes);
+        to += columns * bytes;
+        for (Index c = 0; c < after; ++c) move_item<I>(to + c * bytes, from + right[c] * bytes);
+        if (++r == out_rows) r = 0, ++plane;
+      }
+    });
+  };
+  switch (itemsize) {
+    case 1: return go(uint8_t{});
+    case 2: return go(uint16_t{});
+    case 4: return go(uint32_t{});
+    case 8: return go(uint64_t{});
+    default: return go(Pair{});
+  }
+}
+
 void fill_items(Index itemsize, Index n, const char* item, char* to) {
   const bool zero = std::all_of(item, item + itemsize, [](char byte) { return byte == 0; });
   parallel_for(n, kPieceBytes / itemsize, [&](Index first, Index last) {
