@@ -163,6 +163,7 @@ if TYPE_CHECKING:
     from .ops.gather import *  # noqa: F403
     from .ops.getitem import *  # noqa: F403
     from .ops.index import *  # noqa: F403
+    from .ops.index_slices import *  # noqa: F403
     from .ops.join import *  # noqa: F403
     from .ops.legacy import *  # noqa: F403
     from .ops.like import *  # noqa: F403

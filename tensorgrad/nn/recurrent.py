@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputDTypeError, ShapeError
 from ..ops.create import empty
-from ..ops.index import index_select
+from ..ops.index_slices import index_select
 from ..ops.join import cat, stack
 from ..ops.rnn_sequence import GATES, sequence
 from ..ops.steps import steps

@@ -12,7 +12,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from . import shape_core as core
 from .create import tensor
-from .index import index_select
+from .index_slices import index_select
 from .join import cat, stack
 from .rearrange import meshgrid, pad
 from .reduce import require_tensor

@@ -14,7 +14,7 @@ from .checks import product, require_tensors, reshaped, shaped
 from .inplace import assign, write_into
 from .normalize import vector_norm
 from .record import Spec, op
-from .samples import Arg, Sample
+from .samples import Arg, Sample, int_arg
 
 
 def _infer(weight: Any, index: Any, **attrs: Any) -> Spec:
@@ -25,16 +25,12 @@ def _infer(weight: Any, index: Any, **attrs: Any) -> Spec:
     return Spec((*index.shape, weight.shape[1]), weight.dtype)
 
 
-def _i(shape: tuple[int, ...], *values: int) -> Arg:
-    return Arg(shape, kind="i", values=values)
-
-
 def _samples(smooth: bool = True, **attrs: Any) -> Any:
     return lambda: [
-        Sample((Arg((5, 3)), _i((4,), 1, 4, 1, 0)), attrs, name="rows"),
-        Sample((Arg((5, 3), layout="T"), _i((2, 2), 1, 2, 2, 2)), attrs, smooth, "matrix"),
-        Sample((Arg((5, 3)), _i((), 2)), attrs, smooth, "scalar"),
-        Sample((Arg((5, 3)), _i((0,))), attrs, name="empty"),
+        Sample((Arg((5, 3)), int_arg((4,), 1, 4, 1, 0)), attrs, name="rows"),
+        Sample((Arg((5, 3), layout="T"), int_arg((2, 2), 1, 2, 2, 2)), attrs, smooth, "matrix"),
+        Sample((Arg((5, 3)), int_arg((), 2)), attrs, smooth, "scalar"),
+        Sample((Arg((5, 3)), int_arg((0,))), attrs, name="empty"),
     ]
 
 
@@ -89,9 +85,9 @@ embedding_backward = op(
     rule=_backward_rule,
     keeps=("index",),
     samples=lambda: [
-        Sample((Arg((4, 3)), _i((4,), 1, 4, 1, 0)), {"num_embeddings": 5, "padding_idx": None}, name="rows"),
-        Sample((Arg((2, 2, 3)), _i((2, 2), 1, 4, 1, 1)), {"num_embeddings": 5, "padding_idx": 4}, name="padding"),
-        Sample((Arg((0, 3)), _i((0,))), {"num_embeddings": 5, "padding_idx": None}, name="empty"),
+        Sample((Arg((4, 3)), int_arg((4,), 1, 4, 1, 0)), {"num_embeddings": 5, "padding_idx": None}, name="rows"),
+        Sample((Arg((2, 2, 3)), int_arg((2, 2), 1, 4, 1, 1)), {"num_embeddings": 5, "padding_idx": 4}, name="padding"),
+        Sample((Arg((0, 3)), int_arg((0,))), {"num_embeddings": 5, "padding_idx": None}, name="empty"),
     ],
     doc="Rows of ``g`` added up at the rows of the table they came from.",
 )

@@ -16,7 +16,7 @@ from .index import as_index, as_value, put_in_place, same_dtype
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import conjugate, require_tensor
-from .samples import Arg, Sample
+from .samples import Arg, Sample, int_arg
 from .shape import reshape as to_shape
 from .shape_core import one_dim
 
@@ -43,10 +43,6 @@ def _gather_infer(x: Any, index: Any, *, dim: int) -> Spec:
     return Spec(tuple(index.shape), x.dtype)
 
 
-def _i(shape: tuple[int, ...], *values: int) -> Arg:
-    return Arg(shape, kind="i", values=values)
-
-
 gather_op = op(
     "gather",
     infer=_gather_infer,
@@ -56,10 +52,10 @@ gather_op = op(
     ),
     keeps=("index",),
     samples=lambda: [
-        Sample((Arg((3, 4)), _i((3, 2), 0, 1, 2, 2, 3, 0)), {"dim": 1}, name="rows"),
-        Sample((Arg((3, 4), layout="T"), _i((2, 3), 0, 2, 2, 1, 0, 2)), {"dim": 0}, name="smaller-index"),
-        Sample((Arg((3, 4)), _i((0, 4))), {"dim": 0}, name="nothing"),
-        Sample((Arg((2,), layout="step"), _i((5,), 0, 1, 1, 1, 0)), {"dim": 0}, name="repeated"),
+        Sample((Arg((3, 4)), int_arg((3, 2), 0, 1, 2, 2, 3, 0)), {"dim": 1}, name="rows"),
+        Sample((Arg((3, 4), layout="T"), int_arg((2, 3), 0, 2, 2, 1, 0, 2)), {"dim": 0}, name="smaller-index"),
+        Sample((Arg((3, 4)), int_arg((0, 4))), {"dim": 0}, name="nothing"),
+        Sample((Arg((2,), layout="step"), int_arg((5,), 0, 1, 1, 1, 0)), {"dim": 0}, name="repeated"),
     ],
     checked=True,
     doc="``y[i, j, k] = x[i, index[i, j, k], k]`` for ``dim`` 1, and so for any.",
@@ -156,14 +152,14 @@ def _scatter_rule(F: Any, g: Any, x: Any, index: Any, src: Any, *, needs: Any, d
 
 def _scatter_samples() -> list[Sample]:
     return [
-        Sample((Arg((3, 4)), _i((3, 2), 0, 1, 2, 3, 3, 0), Arg((3, 2))), {"dim": 1}, name="rows"),
-        Sample((Arg((3, 4), layout="T"), _i((2, 3), 0, 2, 2, 1, 0, 1), Arg((2, 3))), {"dim": 0}, name="smaller"),
-        Sample((Arg((3, 4)), _i((0, 4)), Arg((0, 4))), {"dim": 0}, name="nothing"),
+        Sample((Arg((3, 4)), int_arg((3, 2), 0, 1, 2, 3, 3, 0), Arg((3, 2))), {"dim": 1}, name="rows"),
+        Sample((Arg((3, 4), layout="T"), int_arg((2, 3), 0, 2, 2, 1, 0, 1), Arg((2, 3))), {"dim": 0}, name="smaller"),
+        Sample((Arg((3, 4)), int_arg((0, 4)), Arg((0, 4))), {"dim": 0}, name="nothing"),
     ]
 
 
 def _add_samples() -> list[Sample]:
-    repeated = Sample((Arg((3,)), _i((5,), 1, 1, 0, 1, 0), Arg((5,))), {"dim": 0}, name="repeated")
+    repeated = Sample((Arg((3,)), int_arg((5,), 1, 1, 0, 1, 0), Arg((5,))), {"dim": 0}, name="repeated")
     return [*_scatter_samples(), repeated]
 
 
@@ -260,7 +256,7 @@ def _prod_rule(F: Any, g: Any, x: Any, index: Any, src: Any, dim: int) -> tuple[
 def _zeros_sample() -> Sample:
     """One zero, two zeros and three among what meets."""
     start, more = Arg((4,), values=(0.0, 1.5, 0.0, 2.0)), Arg((7,), values=(2.0, 0.5, 0.0, 0.0, 0.0, -1.0, 1.5))
-    return Sample((start, _i((7,), 0, 1, 1, 2, 2, 1, 3), more), {"dim": 0, "reduce": "prod"}, name="prod-zeros")
+    return Sample((start, int_arg((7,), 0, 1, 1, 2, 2, 1, 3), more), {"dim": 0, "reduce": "prod"}, name="prod-zeros")
 
 
 scatter_reduce_op = op(

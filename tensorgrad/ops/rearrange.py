@@ -232,7 +232,8 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
             x, split=(*before, 1, *after), order=tuple(range(len(shape) + 1)), spread=(*before, times, *after),
             shape=(*shape[:at], size * times, *after),
         )  # fmt: skip
-    from .index import as_index, index_select
+    from .index import as_index
+    from .index_slices import index_select
     from .search import searchsorted
 
     counts: Any = as_index("repeat_interleave", repeats)

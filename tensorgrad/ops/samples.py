@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Arg", "Sample", "binary", "unary"]
+__all__ = ["Arg", "Sample", "binary", "int_arg", "unary"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Arg:
     kind: str = "f"
     layout: str = "C"
     values: Any = None
+
+
+def int_arg(shape: tuple[int, ...], *values: int) -> Arg:
+    """An input of int64 with these elements."""
+    return Arg(shape, kind="i", values=values)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from ...dtypes import DType
 from ...errors import DTypeError, ShapeError
 from ...ops.create import as_tensor, from_numpy
-from ...ops.index import index_select
+from ...ops.index_slices import index_select
 from ...ops.join import cat
 from ...ops.rearrange import pad
 from ...ops.shape import reshape
