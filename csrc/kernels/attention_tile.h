@@ -88,4 +88,14 @@ void pack(const T* x, Index row, Index n, Index dim, T* to) {
     tile_pack<T>(x + j * row, row, dim, n - j < kPanel<T> ? n - j : kPanel<T>, to, kPanel<T>);
 }
 
+// The same rows as panels of their columns: panel p holds n rows, each the columns from p kPanel on; `width` in whole
+// vectors. Heads side by side put rows at a distance of a few sets of L1, from which 128 of them push each other out.
+template <class T>
+void copy(const T* x, Index row, Index n, Index width, T* to) {
+  for (Index j = 0; j < width; j += Lanes<T>::count) {
+    T* panel = to + j / kPanel<T> * n * kPanel<T> + j % kPanel<T>;
+    for (Index i = 0; i < n; ++i) store(panel + i * kPanel<T>, load(x + i * row + j));
+  }
+}
+
 }  // namespace tg::attention_tile
