@@ -49,6 +49,23 @@ def test_depthwise():
     compare(lambda *x: F.conv2d(*x, groups=4), lambda *x: functional.conv2d(*x, groups=4), arrays)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "kernel", "options"),
+    [
+        ((4, 6), (3, 6), {}), ((4, 6), (4, 3), {"padding": (0, 1)}), ((5, 7), (2, 3), {"stride": (2, 3)}),
+        ((4, 6), (4, 2), {"groups": 2}), ((3, 4), (3, 4), {}), ((2, 6, 4), (2, 3, 4), {"stride": (1, 3, 2)}),
+        ((4, 6), (4, 1), {"groups": 4}), ((6, 6), (2, 3), {"stride": (2, 1), "padding": (0, 1)}), ((1, 1), (1, 1), {}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_patches(sizes, kernel, options):
+    """Windows side by side, or as long as an axis."""
+    functional = pytest.importorskip("torch").nn.functional
+    mine, theirs = getattr(F, f"conv{len(sizes)}d"), getattr(functional, f"conv{len(sizes)}d")
+    arrays = [normal(3, 4, *sizes), normal(8, 4 // options.get("groups", 1), *kernel), normal(8)]
+    compare(lambda *x: mine(*x, **options), lambda *x: theirs(*x, **options), arrays)
+
+
 def test_a_single_image_needs_no_batch():
     functional = pytest.importorskip("torch").nn.functional
     compare(F.conv2d, functional.conv2d, [normal(3, 5, 5), normal(2, 3, 2, 2)])
