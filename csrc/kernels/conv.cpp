@@ -88,6 +88,7 @@ void weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
   if (depthwise(s)) return depthwise_weight_grad(s, g, x, gw);
   const Index row = s.in_channels;
   if (whole(s)) return multiply<T>(s.out_channels, row, s.batch, {g, 1, s.out_channels}, {x, row, 1}, nullptr, gw);
+  if (pointwise_fits(s)) return pointwise_weight_grad(s, g, x, gw);
   if (winograd_fits_weight(s)) return winograd_weight_grad(s, g, x, gw);
   conv_weight_grad_walk(s, g, x, gw);
 }

@@ -1,4 +1,4 @@
-// Convolution by one tap without padding, and its gradient to the input.
+// Convolution by one tap without padding, and its gradients.
 #pragma once
 
 #include "conv_shape.h"
@@ -11,5 +11,11 @@ template <class T>
 void pointwise_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
 template <class T>
 void pointwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
+template <class T>
+void pointwise_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw);  // conv_pointwise_weight.cpp
+
+// x (planes, in) at the positions that the stride keeps: (planes, out).
+template <class T>
+void gather_strided(const ConvShape& s, const T* x, T* kept);
 
 }  // namespace tg
