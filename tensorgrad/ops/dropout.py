@@ -70,7 +70,7 @@ def dropout(
     """
     p = _check_p("dropout", p)
     require_tensors("dropout", input=input)
-    if not training:
+    if not training or p == 0:  # no numbers are drawn, as in PyTorch
         return input
     y: Tensor = dropout_op(input, p=p, generator=chosen(generator))[0]
     return write_into(assign, input, (input, y), {}) if inplace else y
