@@ -1,5 +1,6 @@
 // searchsorted, unique, histc, one_hot.
 #include <algorithm>
+#include <cmath>
 
 #include "../core/fastcall.h"
 #include "../core/parallel.h"
@@ -90,15 +91,30 @@ py::object histc_(py::handle array, Index bins, double low, double high) {
   const View x = view(array, "histc");
   const DType compute = float_compute("histc", x);
   if (bins < 1) throw py::value_error("histc: bins must be > 0, got " + std::to_string(bins));
-  if (!(low < high)) throw py::value_error("histc: low must be below high");
+  const Index n = x.size();
+  if (!(low < high) && !(low == high && n)) throw py::value_error("histc: low must be below high");
   const py::object source = ready(x, compute);
-  py::object counts = empty(DType::Int64, Shape{bins});
-  int64_t* to = data_of<int64_t>(counts);
+  py::object counts = empty(compute, Shape{bins});
   visit_real("histc", compute, [&](auto t) {
     using T = typename decltype(t)::value;
     const T* from = data_of<T>(source);
-    MaybeRelease unlock(x.size());
-    count_in_bins(x.size(), from, bins, T(low), T(high), to);
+    T* to = data_of<T>(counts);
+    T least = T(low), most = T(high);
+    if (low == high) {
+      bool numbers = true;
+      least = most = from[0];
+      for (Index i = 0; i < n; ++i) {
+        numbers &= std::isfinite(from[i]);
+        least = std::min(least, from[i]);
+        most = std::max(most, from[i]);
+      }
+      if (!numbers) throw py::value_error("histc: the range is not finite");
+      if (least == most) least -= T(1), most += T(1);
+    }
+    MaybeRelease unlock(n);
+    Scratch<int64_t> whole(bins);
+    count_in_bins(n, from, bins, least, most, whole.data());
+    std::copy_n(whole.data(), bins, to);
   });
   return ready_as(counts, x.dtype);
 }

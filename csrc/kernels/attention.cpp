@@ -33,6 +33,7 @@ constexpr Index kQueries = 96, kKeys = 128;  // 16 groups of rows; a tile of sco
 constexpr Index kBlocksATask = 8, kWantedTasks = 16;  // forward: of queries, where that leaves enough tasks
 constexpr Index kMostCopied = 1024;   // queries, backward: beyond, the copies would leave L2
 constexpr Index kFewHeads = 8;
+constexpr Index kLittle = 1 << 18;  // products: less is not worth a second thread's waking
 constexpr Index kFewQueries = 4;  // of fewer than these, dot products with keys as they lie: a copy would not pay
 
 template <class T>
@@ -57,6 +58,15 @@ template <class T>
 Matrix<T> rows(const T* data, Index stride) { return {data, stride, 1}; }
 template <class T>
 Matrix<T> transposed(const T* data, Index stride) { return {data, 1, stride}; }
+
+// f(task) for tasks of one block of queries each, a chunk of them having work enough for a thread.
+template <class T, class F>
+void for_blocks(const Attention<T>& a, Index count, F f) {
+  const Index work = std::min(a.queries, kQueries) * a.keys * (a.dim + a.value_dim);
+  parallel_for(count, std::max<Index>(1, kLittle / std::max<Index>(1, work)), [&](Index first, Index last) {
+    for (Index task = first; task < last; ++task) f(task);
+  });
+}
 
 // Keys that block of queries [i0, i1) sees.
 template <class T>
@@ -385,7 +395,7 @@ struct Backward {
       return;
     }
     if (heads >= kFewHeads || key_blocks * query_blocks == 1) {
-      for_each_task(heads, [&](Index h) {
+      for_blocks(a, heads, [&](Index h) {
         Scratch<T> delta(a.queries);
         deltas(Head<T>(a, h), 0, a.queries, delta.data());
         clear_queries(Head<T>(a, h), 0, a.queries);
@@ -395,11 +405,11 @@ struct Backward {
       return;
     }
     Scratch<T> delta(heads * a.queries);
-    for_each_task(heads * query_blocks, [&](Index task) {
+    for_blocks(a, heads * query_blocks, [&](Index task) {
       const Index h = task / query_blocks, i0 = task % query_blocks * kQueries;
       deltas(Head<T>(a, h), i0, std::min(a.queries, i0 + kQueries), delta.data() + h * a.queries + i0);
     });
-    for_each_task(heads * (key_blocks + query_blocks), [&](Index task) {
+    for_blocks(a, heads * (key_blocks + query_blocks), [&](Index task) {
       const Index h = task / (key_blocks + query_blocks), part = task % (key_blocks + query_blocks);
       const T* d = delta.data() + h * a.queries;
       if (part < key_blocks) key_block(h, part * kKeys, d, false, QueryRows(*this, h, false));
@@ -416,7 +426,7 @@ void attention(const Attention<T>& a, HeadView<T> out, T* lse) {
   if (blocks == 0) return;
   const Index grain = std::clamp<Index>(heads * blocks / kWantedTasks, 1, std::min(blocks, kBlocksATask));
   const Index parts = divide_up(blocks, grain);
-  for_each_task(heads * parts, [&](Index task) {
+  for_blocks(a, heads * parts, [&](Index task) {
     const Index first = task % parts * grain;
     forward_blocks(a, task / parts, first, std::min(blocks, first + grain), out, lse);
   });

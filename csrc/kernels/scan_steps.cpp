@@ -17,13 +17,16 @@ namespace {
 template <bool Largest, class T>
 void extreme(Index outer, Index length, Index inner, const T* x, T* values, int64_t* indices) {
   struct Best {
-    T value{};
-    int64_t at = -1;
+    using Limits = std::numeric_limits<T>;
+    T value = Largest ? (Limits::has_infinity ? -Limits::infinity() : Limits::lowest())
+                      : (Limits::has_infinity ? Limits::infinity() : Limits::max());
+    int64_t at = 0;
   };
   walk_lines<Best>(outer, length, inner, [=](Best& best, Index r, Index at) {
     const T v = x[at];
-    const bool wins = (Largest ? v >= best.value : v <= best.value) || best.at < 0;
-    if (v != v || (wins && best.value == best.value)) best = {v, int64_t(r)};
+    const bool wins = (Largest ? v >= best.value : v <= best.value) | (v != v);  // NaN is left for NaN only
+    best.at = wins ? int64_t(r) : best.at;
+    best.value = wins ? v : best.value;
     values[at] = best.value;
     indices[at] = best.at;
   });

@@ -72,13 +72,18 @@ struct Entry {
   uint32_t at;
 };
 
+// An object, since the library's algorithms call a function through its address.
 template <class T>
-inline bool before(const Entry<T>& a, const Entry<T>& b) {
-  if constexpr (sizeof(T) <= 4)  // in one comparison: branches on random keys are mispredicted half of the time
-    return ((uint64_t(a.key) << 32) | a.at) < ((uint64_t(b.key) << 32) | b.at);
-  else
-    return a.key < b.key || (a.key == b.key && a.at < b.at);
-}
+struct Before {
+  bool operator()(const Entry<T>& a, const Entry<T>& b) const {
+    if constexpr (sizeof(T) <= 4)  // in one comparison: branches on random keys are mispredicted half of the time
+      return ((uint64_t(a.key) << 32) | a.at) < ((uint64_t(b.key) << 32) | b.at);
+    else
+      return a.key < b.key || (a.key == b.key && a.at < b.at);
+  }
+};
+template <class T>
+constexpr Before<T> before{};
 
 // What keys are turned by for a descending order.
 template <class T>

@@ -249,8 +249,13 @@ histc_op = op(
     "histc",
     infer=lambda x, *, bins, low, high: Spec((bins,), x.dtype),
     nondiff=("y",),
-    samples=lambda: [Sample((Arg((30,)),), {"bins": 7, "low": -1.0, "high": 1.5}, False, "some outside")],
-    doc="How many elements fall into each of ``bins`` equal intervals from ``low`` to ``high``.",
+    checked=True,
+    samples=lambda: [
+        Sample((Arg((30,)),), {"bins": 7, "low": -1.0, "high": 1.5}, False, "some outside"),
+        Sample((Arg((30,)),), {"bins": 6, "low": 0.0, "high": 0.0}, False, "all"),
+    ],
+    doc="How many elements fall into each of ``bins`` equal intervals from ``low`` to ``high``; where these are equal, "
+    "from the smallest to the largest element.",
 )
 
 
@@ -265,9 +270,12 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out
     count = integer("histc", "bins", bins)
     if count <= 0:
         raise ArgumentError(f"histc: bins must be > 0, got {bins}.")
-    x: Any = reshape(input, -1).detach()
-    low, high = _range("histc", x, float(min), float(max), 1.0)
-    result = histc_op(x, bins=count, low=low, high=high)
+    low, high = float(min), float(max)
+    try:
+        result = histc_op(input, bins=count, low=low, high=high)
+    except ValueError:  # what is wrong with the range; of no elements, 0 to 1
+        low, high = _range("histc", input.detach(), low, high, 1.0)
+        result = histc_op(input, bins=count, low=low, high=high)
     return result if out is None else deliver("histc", result, out)
 
 

@@ -176,6 +176,11 @@ class IndexKernels:
     def histc(self, x: Any, *, bins: int, low: float, high: float) -> Any:
         xp = self.xp
         w = wide(x).reshape(-1)
+        if low == high:
+            low, high = float(w.min()), float(w.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise ValueError("histc: the range is not finite")
+            low, high = (low - 1.0, high + 1.0) if low == high else (low, high)
         inside = (w >= low) & (w <= high)
         places = ((xp.where(inside, w, low) - low) * bins / (high - low)).astype(np.int64)
         places = xp.where(inside, xp.minimum(places, bins - 1), bins)
