@@ -12,6 +12,7 @@ namespace tg {
 namespace formula {
 namespace {
 
+constexpr Index kLongRow = 256, kShortRow = 64;
 constexpr Index kStretch = 32768;  // elements that a thread takes at a time
 
 // Slots and block buffers of the calling thread, kept from run to run.
@@ -63,9 +64,12 @@ class Runner {
     for (int i = 0; i < ndim; ++i) total_ *= shape[i];
     inner_ = ndim ? shape[ndim - 1] : 1;
     ports_ = static_cast<int>(p_.ports_.size());
-    // rows long enough to be blocks of their own leave operands in place that are contiguous along them only
-    by_rows_ = ndim > 1 && inner_ >= 256;
+    // rows long enough to be blocks of their own leave operands in place that are contiguous along them only; shorter
+    // ones where a single loop is all there is to do, and nothing else is in its way
+    by_rows_ = ndim > 1 && inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow);
     if (by_rows_) find_row_values();
+    if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
+    if (!by_rows_) row_values_ = 0, body_ = &p_.body_;
   }
 
   void run() {
@@ -130,6 +134,15 @@ class Runner {
     }
     body_ = &steps_;
   }
+  bool all_in_place() const {
+    for (int i = 0; i < ports_; ++i) {
+      const Program::Port& port = p_.ports_[i];
+      const Operand& operand = operands_[i];
+      if (!port.varies || is_row_value(i)) continue;
+      if (operand.strides ? !fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size) : !operand.aligned) return false;
+    }
+    return true;
+  }
   bool is_row_value(int slot) const { return slot < 64 && (row_values_ >> slot & 1); }
 
   std::size_t slot_bytes() const { return (static_cast<std::size_t>(p_.slots_) * sizeof(void*) + 63) / 64 * 64; }
@@ -161,6 +174,15 @@ class Runner {
 
   void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum) const {
     const int inputs = p_.input_count();
+    if (alone_ && !sum) {
+      for (int i = 0; i < ports_; ++i) {
+        const Operand& operand = operands_[i];
+        if (!p_.ports_[i].varies) continue;
+        slots[i] = operand.data + (operand.strides ? offset(operand, at) : first * p_.ports_[i].item_size);
+      }
+      const Step& s = body_->front();
+      return s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+    }
     for (int i = 0; i < ports_; ++i) {
       const Program::Port& port = p_.ports_[i];
       if (!port.varies) continue;
@@ -266,6 +288,7 @@ class Runner {
   int ndim_, ports_ = 0;
   const Index* shape_;
   bool defer_, by_rows_ = false;
+  bool alone_ = false;  // by rows, with one loop and nothing to move
   Index total_ = 1, inner_ = 1;
   std::uint64_t row_values_ = 0;  // by input
   std::vector<Step> steps_;       // the program's, with loops for those
