@@ -66,8 +66,20 @@ FAST_BINDING(random_integers, 5, "shape", "range", "low", "seed", "offset") {
   return out;
 }
 
+FAST_BINDING(random_permutation, 3, "n", "seed", "offset") {
+  const Index n = py::cast<Index>(a[0]);
+  if (n < 0 || n >= Index(1) << 32) throw py::value_error("random_permutation: n must be below 2 ** 32 and not negative");
+  const Stream stream = stream_of(a[1], a[2]);
+  py::object out = empty(DType::Int64, Shape{n});
+  auto* data = data_of<std::int64_t>(out);
+  MaybeRelease unlock(n);
+  random_permutation(stream, n, data);
+  return out;
+}
+
 TG_BINDINGS(random) {
-  for (PyMethodDef* each : {&fast_random_uniform, &fast_random_normal, &fast_random_integers}) add_fast(m, *each);
+  for (PyMethodDef* each : {&fast_random_uniform, &fast_random_normal, &fast_random_integers, &fast_random_permutation})
+    add_fast(m, *each);
   m.def(
       "random_bits",
       [](Index n, std::uint64_t seed, std::uint64_t offset) {

@@ -25,6 +25,9 @@ void random_normal(Stream stream, DType dtype, Index n, void* out);
 // Integers: 64 bits, from the higher word first, modulo `range` (0: 2^64) and moved up by `low`.
 void random_integers(Stream stream, Index n, std::uint64_t range, std::uint64_t low, std::int64_t* out);
 
+// The numbers below n, n < 2^32, in the order of 64 bits each; equal ones as they come.
+void random_permutation(Stream stream, Index n, std::int64_t* out);
+
 // mask = uniform float32 >= p; y = x * scale where the mask holds, else 0. x and y of the floating `dtype`.
 void dropout(Stream stream, DType dtype, Index n, const void* x, float p, double scale, void* y, std::uint8_t* mask);
 

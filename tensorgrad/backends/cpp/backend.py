@@ -204,6 +204,8 @@ class CppBackend(NumpyBackend):
         return drawn if dtype == drawn.dtype else drawn.astype(dtype)
 
     def random_permutation(self, *, n: int, dtype: Any, generator: Any) -> Any:
+        if n < 2**16 and dtype.char in "ql":  # more are sorted by all threads
+            return self.c.random_permutation(n, *generator.take(n))
         # moved by half the range, 64 bits have the order of int64
         keys = self.c.random_integers((n,), 0, 2**63, *generator.take(n))
         order = self.c.sort(keys, 0, False)[1]
