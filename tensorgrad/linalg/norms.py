@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
+from ..ops.calls import calls
 from ..ops.inplace import deliver
 from ..ops.reduce import prepared, require_tensor
 from ..ops.shape_core import dims_of
@@ -38,6 +39,7 @@ def _require_float(name: str, x: Tensor, dtype: Any) -> None:
         raise DTypeError(f"{name}: the input of {x.dtype} should be convertible without narrowing to {wanted}.")
 
 
+@calls(vector_norm_op, "x real:ord dims flag", alike=True)
 def vector_norm(
     x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Tensor:
@@ -135,6 +137,7 @@ def _of_singular_values(x: Tensor, rows: int, columns: int, which: str, keepdim:
     return result
 
 
+@calls(vector_norm_op, "x -:ord=2.0 dims flag", alike=True)
 def norm(
     A: Tensor, ord: Order = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
-from ..tensor import Tensor
+from ..tensor import Tensor, wrap
 from . import pointwise as pw
 from .checks import np_dtype, require_tensors, reshaped, statistic_dtype
 from .embedding import looked_up
@@ -198,8 +198,12 @@ def embedding_bag(
     if input._data.ndim == 2:
         if offsets is not None:
             raise ValueError("embedding_bag: an input of 2 dimensions is its bags; offsets have to be None.")
-        bags, end = int(input.shape[0]), count
+        bags, end = int(input._data.shape[0]), count
         starts = np.arange(bags) * (count // bags if bags else 0)
+        if count and weight._data.dtype.kind == "f" and mode != "max" and type(weight._data) is np.ndarray:
+            simple = max_norm is None and padding_idx is None and per_sample_weights is None
+            if simple and not scale_grad_by_freq:
+                return bag_rows(weight, flat, wrap(np.arange(0, count + 1, count // bags)), mean=mode == "mean")
     elif input._data.ndim == 1:
         if offsets is None:
             raise ValueError("embedding_bag: an input of 1 dimension needs offsets.")

@@ -386,6 +386,9 @@ def _blend(name: str, input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
     """``beta * input + alpha * product``; with ``beta`` 0 the input is not read, so NaN in it does not spread."""
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}.")
+    x, product_x = input._data, product_._data
+    if beta == 1 == alpha and x.dtype == product_x.dtype and x.ndim and x.shape == product_x.shape[-x.ndim :]:
+        return pw.add(product_, input)
     if input.dtype != product_.dtype and product_.dtype.name in ("bfloat16", "float16"):
         from ..amp.casting import lowered
 

@@ -9,6 +9,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .calls import calls
 from .checks import integer
 from .extremes import dim_record, over_dim
 from .gather import gather
@@ -259,6 +260,7 @@ histc_op = op(
 )
 
 
+@calls(histc_op, "x int real:low real:high")
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out: Any = None) -> Tensor:
     """How many elements fall into each of ``bins`` equal intervals from ``min`` to ``max``, in the input's dtype.
 
