@@ -250,7 +250,7 @@ def _shared(query: Tensor, x: Tensor) -> Tensor:
 
 def _same_batch(*tensors: Tensor) -> list[Tensor]:
     lead = tensors[0]._data.shape[:-2]
-    if all([x._data.ndim > 2 and x._data.shape[:-2] == lead for x in tensors]):
+    if {x._data.shape[:-2] for x in tensors} == {lead} and lead:
         return [*tensors]
     for x in tensors:
         if x._data.ndim < 2:
