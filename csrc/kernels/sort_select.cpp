@@ -163,18 +163,8 @@ Entry<T> select_short(LineScratch<T>& scratch, Index n, Middle which, Index k, c
   uint32_t* counts = scratch.counts.data();
   // the digit that holds the place: `digit_of(i)` of n; place becomes the place among its keys
   const auto find = [&](Index count, int width, auto digit_of) {
-    const Index digits = Index(1) << width;
-    if (count < kWideFrom) {
-      std::fill_n(counts, digits, 0u);
-      for (Index i = 0; i < count; ++i) ++counts[digit_of(i)];
-    } else {  // four tables: neighbours with one digit would wait for each other's counter
-      std::fill_n(counts, 4 * digits, 0u);
-      Index i = 0;
-      for (; i + 4 <= count; i += 4)
-        for (Index t = 0; t < 4; ++t) ++counts[t * digits + Index(digit_of(i + t))];
-      for (; i < count; ++i) ++counts[digit_of(i)];
-      for (Index d = 0; d < digits; ++d) counts[d] += counts[digits + d] + counts[2 * digits + d] + counts[3 * digits + d];
-    }
+    std::fill(counts, counts + (Index(1) << width), 0u);
+    for (Index i = 0; i < count; ++i) ++counts[digit_of(i)];
     Index d = 0;
     while (place >= Index(counts[d])) place -= Index(counts[d++]);
     return K(d);

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends import registry
 
 from .beside_torch import same, same_error
 
@@ -169,3 +170,10 @@ def test_fill_diagonal():
     same(lambda lib, x: (x * 1).fill_diagonal_(9.0), RNG.standard_normal((2, 2, 2)))
     same(lambda lib, x: (x * 1).tril_(), M)
     same(lambda lib, x: (x * 1).triu_(1), M)
+
+
+@pytest.mark.parametrize("given", [(5000,), (-7, 5000), (3, 20000, 4), (20000, -1, -3), (2**62, 2**62 + 5000)], ids=str)
+@pytest.mark.parametrize("backend", [n for n in ("numpy", "cpp") if registry.class_of(n).why_not() is None])
+def test_a_long_arange_is_the_kernels(given, backend):
+    with tg.backend(backend):
+        assert tg.arange(*given).tolist() == list(range(*given))
