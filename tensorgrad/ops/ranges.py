@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from ..dispatch import local
 from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..expr import functions as fn
 from ..layout import check_layout
 from ..tensor import Tensor, wrap
 from .checks import integer
 from .create import finish, to_device
+from .elementwise import Elementwise, elementwise
 
 __all__ = ["arange", "eye", "linspace", "logspace", "range", "tril_indices", "triu_indices"]
 
@@ -153,9 +157,31 @@ def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.nda
     first, last = kind(start), kind(end)
     if count == 1:
         return np.full(1, first)
-    at = np.arange(count)
     step = (last - first) / max(count - 1, 1)
+    if count >= _MANY and dtype.category == 2 and np.isfinite(step):
+        door = local.doors[np.ndarray]
+        at = door.ramp(first=0, by=1, count=count)
+        kernel = getattr(door, _spaced_formula(dtype.name).name)
+        made: np.ndarray[Any, Any] = kernel(at, float(first), float(last), float(step), count // 2, count - 1)
+        return made
+    at = np.arange(count)
     return np.where(at < count // 2, first + step * at, last - step * (count - 1 - at))
+
+
+_MANY = 1024  # numbers from which on a kernel, in memory that was used before, is faster than NumPy
+
+
+@cache
+def _spaced_formula(name: str) -> Elementwise:
+    """Number ``at`` of those of ``_spaced``, in float64, stored as the dtype of that name."""
+
+    def formula(at: Any, first: Any, last: Any, step: Any, half: Any, most: Any) -> Any:
+        place, back = fn.cast(at, "float64"), fn.cast(most - at, "float64")
+        return fn.cast(fn.where(at < half, first + step * place, last - step * back), name)
+
+    op: Elementwise = elementwise(formula, name=f"linspace_{name}", doc="The numbers of ``linspace``.")
+    op.derived = True
+    return op
 
 
 def _spaced_dtype(name: str, dtype: Any, out: Tensor | None, *ends: Any) -> DType:
@@ -202,7 +228,9 @@ def eye(
         if size < 0:
             raise ArgumentError(f"eye: {letter} must be greater or equal to 0, got {size}.")
     chosen = _dtype_for(dtype, out, get_default_dtype())
-    return _made("eye", np.eye(rows, columns), chosen, layout, device, requires_grad, pin_memory, out)
+    values = local.doors[np.ndarray].full(shape=(rows, columns), value=0, dtype=chosen.np)
+    values.reshape(-1)[: columns * min(rows, columns) : columns + 1] = 1
+    return _made("eye", values, chosen, layout, device, requires_grad, pin_memory, out)
 
 
 def _triangle(name: str, row: int, col: int, offset: int, dtype: Any, device: Any, layout: Any, lower: bool) -> Tensor:

@@ -8,11 +8,14 @@ from typing import Any
 from ..backends.generic.reduce import elements_in, reduced_shape
 from ..dtypes import BY_NAME, REAL_OF, as_dtype, get_default_dtype, numpy_dtype
 from ..errors import DTypeError, ShapeError
+from ..expr import functions as fn
 from ..return_types import named as named
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
 from .checks import np_dtype, statistic_dtype
+from .elementwise import elementwise
+from .formula_loss import ReducedFormula
 from .inplace import deliver
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -488,11 +491,26 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = Non
 # --- NaN left out
 
 
+without_nan = elementwise(
+    lambda x: fn.where(fn.isnan(x), 0.0, x),
+    name="without_nan",
+    samples=lambda: [Sample((Arg((2, 3), layout=layout),), name=layout) for layout in ("C", "T")],
+    doc="``x`` with NaN taken as 0.",
+)
+nansum_all = ReducedFormula(
+    "nansum_all",
+    without_nan,
+    lambda: [Sample((Arg((3, 4), layout=layout),), {"reduction": "sum"}, name=layout) for layout in ("C", "T")],
+)
+
+
 def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
     """``sum`` with NaN taken as 0."""
     x = prepared("nansum", input, dtype)
     if x._data.dtype.kind not in "bui":
-        x = pw.where(pw.isnan(x), 0.0, x)
+        if dim is None and not keepdim and out is None and x._data.ndim:
+            return nansum_all(x, reduction="sum")
+        x = without_nan(x)
     return sum(x, dim, keepdim, dtype=dtype, out=out)
 
 
