@@ -8,7 +8,7 @@ import numpy as np
 
 from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
-from ..tensor import Tensor, wrap
+from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import np_dtype, require_tensors, reshaped, statistic_dtype
 from .embedding import looked_up
@@ -199,11 +199,8 @@ def embedding_bag(
         if offsets is not None:
             raise ValueError("embedding_bag: an input of 2 dimensions is its bags; offsets have to be None.")
         bags, end = int(input._data.shape[0]), count
-        starts = np.arange(bags) * (count // bags if bags else 0)
-        if count and weight._data.dtype.kind == "f" and mode != "max" and type(weight._data) is np.ndarray:
-            simple = max_norm is None and padding_idx is None and per_sample_weights is None
-            if simple and not scale_grad_by_freq:
-                return bag_rows(weight, flat, wrap(np.arange(0, count + 1, count // bags)), mean=mode == "mean")
+        ends = np.arange(bags + 1) * (count // bags if bags else 0)
+        starts = ends[:-1]
     elif input._data.ndim == 1:
         if offsets is None:
             raise ValueError("embedding_bag: an input of 1 dimension needs offsets.")
@@ -211,14 +208,14 @@ def embedding_bag(
             raise ValueError(f"embedding_bag: offsets must have 1 dimension, got shape {tuple(offsets.shape)}.")
         starts, end = _bags(offsets, count, include_last_offset)
         bags = len(starts)
+        ends = np.append(starts, end)
     else:
         raise ValueError(f"embedding_bag: the input must have 1 or 2 dimensions, got shape {tuple(input.shape)}.")
     from .create import from_numpy
 
     plain = padding_idx is None and per_sample_weights is None and max_norm is None and not scale_grad_by_freq
     if plain and mode != "max" and bags and end == count:
-        ends = from_numpy(np.append(starts, end)).to(weight.device)
-        return bag_rows(weight, flat, ends, mean=mode == "mean")
+        return bag_rows(weight, flat, from_numpy(ends).to(weight.device), mean=mode == "mean")
     which = np.searchsorted(starts, np.arange(count), side="right") - 1
     which[end:] = bags  # in no bag
     bag: Any = from_numpy(which.astype(np.int64)).to(input.device)
