@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -161,7 +160,7 @@ def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.nda
     if count >= _MANY and dtype.category == 2 and np.isfinite(step):
         door = local.doors[np.ndarray]
         at = door.ramp(first=0, by=1, count=count)
-        kernel = getattr(door, _spaced_formula(dtype.name).name)
+        kernel = getattr(door, _SPACED[dtype.name].name)
         made: np.ndarray[Any, Any] = kernel(at, float(first), float(last), float(step), count // 2, count - 1)
         return made
     at = np.arange(count)
@@ -171,7 +170,6 @@ def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.nda
 _MANY = 1024  # numbers from which on a kernel, in memory that was used before, is faster than NumPy
 
 
-@cache
 def _spaced_formula(name: str) -> Elementwise:
     """Number ``at`` of those of ``_spaced``, in float64, stored as the dtype of that name."""
 
@@ -182,6 +180,9 @@ def _spaced_formula(name: str) -> Elementwise:
     op: Elementwise = elementwise(formula, name=f"linspace_{name}", doc="The numbers of ``linspace``.")
     op.derived = True
     return op
+
+
+_SPACED = {name: _spaced_formula(name) for name, dtype in BY_NAME.items() if dtype.category == 2}
 
 
 def _spaced_dtype(name: str, dtype: Any, out: Tensor | None, *ends: Any) -> DType:
