@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .ops.record import Op
 
 __all__ = [
-    "Listened", "Listener", "Raw", "Recorded", "doors", "host", "listeners", "listening", "recorded", "region",
+    "Listened", "Listener", "Raw", "Recorded", "doors", "grad_was_set", "host", "listeners", "listening", "recorded", "region",
 ]  # fmt: skip
 
 OPS: dict[str, Op] = {}
@@ -48,6 +48,12 @@ class Listener:
 
     def host(self, action: Callable[[], Any]) -> None:
         """Called after an action on the host that belongs to the program, e.g. an optimizer counting its steps."""
+
+    def grad(self, tensor: Any) -> None:
+        """Called after a tensor's ``.grad`` was set or forgotten."""
+
+    def read(self, tensor: Any) -> None:
+        """Called before Python reads a tensor's elements."""
 
     def enter(self, name: str) -> None:
         """Called when a named region of the program begins, e.g. an optimizer's step."""
@@ -227,7 +233,7 @@ def _complete(listener: Any) -> Listener:
     if isinstance(listener, Listener):
         return listener
     full = Listener()
-    for name in ("before", "after", "host", "enter", "leave"):
+    for name in ("before", "after", "host", "grad", "read", "enter", "leave"):
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full
@@ -251,3 +257,9 @@ def host(action: Callable[[], Any]) -> None:
     action()
     for ear in local.listeners:
         ear.host(action)
+
+
+def grad_was_set(tensor: Any) -> None:
+    """Tell this thread's listeners that a tensor's gradient is another now."""
+    for ear in local.listeners:
+        ear.grad(tensor)

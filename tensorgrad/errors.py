@@ -68,6 +68,10 @@ class AutogradError(TensorgradError, RuntimeError):
     """Raised when a gradient can't be computed: freed graph, changed saved tensor, no grad required."""
 
 
+class CompileError(TensorgradError, RuntimeError):
+    """Raised when a function can't become a program: it reads a number that it computes, or does what no replay repeats."""
+
+
 class LinAlgError(TensorgradError, RuntimeError):
     """Raised when a factorization or an inverse does not exist, or an iteration does not converge: a singular matrix,
     one that is not positive definite, NaN in the input."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .autograd.grad_mode import state as grad_state
 from .core import TensorCore
+from .dispatch import grad_was_set, local
 from .dtypes import DType, of_array
 from .errors import AutogradError, DTypeError, ShapeError
 
@@ -166,6 +167,8 @@ class Tensor(TensorCore):
             if value._data.shape != self._data.shape:
                 raise ShapeError(f"grad has shape {tuple(value.shape)}, its tensor {tuple(self.shape)}.")
         self._grad = value
+        if local.listeners:
+            grad_was_set(self)
 
     @property
     def _version_number(self) -> int:

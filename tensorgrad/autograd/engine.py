@@ -13,7 +13,7 @@ from sys import getrefcount
 from typing import Any
 
 from ..core import Heap, native
-from ..dispatch import local, recorded
+from ..dispatch import grad_was_set, local, recorded
 from ..errors import AutogradError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from .grad_mode import state as grad_state
@@ -320,7 +320,7 @@ class _Pass:
                 if leaf._hooks:
                     self.leaves[key] = (leaf, self.through_hooks(list(leaf._hooks), g))
             return [self.result_for(x) for x in self.inputs or ()]
-        if native is not None and not self.create:
+        if native is not None and not self.create and not local.listeners:
             native.deliver(self, self.leaves)
         else:
             kept: set[int] | None = None
@@ -335,6 +335,7 @@ class _Pass:
         for x in self.inputs or ():
             if x._node is not None and (x._node, x._slot) in self.captured:
                 x._grad = self.accumulated(x, self.captured[x._node, x._slot], own=False)
+                grad_was_set(x)
         return []
 
     def private_views(self) -> set[int]:
@@ -366,6 +367,7 @@ class _Pass:
             leaf._grad = wrap(g)
         else:
             leaf._grad = self.accumulated(leaf, g, own)
+        grad_was_set(leaf)
         if leaf._post_hooks:
             for hook in list(leaf._post_hooks):
                 hook(leaf)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from ..autograd.grad_mode import no_grad
+from ..dispatch import grad_was_set
 from ..tensor import Tensor
 from . import hooks
 from .parameter import Buffer, Parameter
@@ -419,6 +420,7 @@ class Module(StateMixin):
             if grad is not None:
                 if set_to_none:
                     parameter._grad = None
+                    grad_was_set(parameter)
                 else:
                     zero_in_place(parameter)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backends import registry
 from ..device import Device
+from ..dispatch import local
 from ..dtypes import BY_NAME, as_dtype, numpy_dtype
 from ..errors import ArgumentError, AutogradError, DeviceError, DTypeError
 from ..layout import dense_order, follows, preserve_format
@@ -21,6 +22,8 @@ __all__ = ["from_dlpack"]
 
 def host(x: Tensor) -> np.ndarray[Any, Any]:
     """The elements as a host array, which may share memory."""
+    for ear in local.listeners:
+        ear.read(x)
     return registry.active(x._data).to_host(x._data)
 
 

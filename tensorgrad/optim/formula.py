@@ -59,6 +59,9 @@ class FormulaOptimizer(PlannedOptimizer):
     def _refresh(self, group: Group, bucket: Bucket) -> None:
         bucket.hyper[:] = self._numbers(group, float(group["lr"]), bucket.scalars)
 
+    def form(self, group: Group) -> tuple[Any, ...]:
+        return *super().form(group), self._all_flags(group)
+
     def _all_flags(self, group: Group) -> tuple[tuple[str, bool], ...]:
         flags = {"maximize": bool(group.get("maximize")), **self._flags(group)}
         if "weight_decay" in group:

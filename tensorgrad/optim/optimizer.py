@@ -18,7 +18,7 @@ import numpy as np
 from ..autograd.grad_mode import no_grad
 from ..autograd.hooks import Handle
 from ..core import native
-from ..dispatch import local, region
+from ..dispatch import grad_was_set, local, region
 from ..nn.module import zero_in_place
 from ..tensor import Tensor
 
@@ -209,13 +209,14 @@ class Optimizer:
         """Forget the gradients (or, with False, set them to zero)."""
         for group in self.param_groups:
             params = group["params"]
-            if native is not None and set_to_none and type(params) is list:
+            if native is not None and set_to_none and type(params) is list and not local.listeners:
                 native.forget(params)
                 continue
             for p in params:
                 if p._grad is not None:
                     if set_to_none:
                         p._grad = None
+                        grad_was_set(p)
                     else:
                         zero_in_place(p)
 
@@ -229,6 +230,13 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} must define step(closure=None)")
 
     # --- saving and loading
+
+    def form(self, group: Group) -> tuple[Any, ...]:
+        """What of a group's settings decides which calls a step makes: a program of the step holds while it is equal.
+
+        Of an optimizer that nothing is known about these are all settings.
+        """
+        return tuple((name, value) for name, value in group.items() if name != "params")
 
     def state_dict(self) -> StateDict:
         """{"state": {number: {name: value}}, "param_groups": [settings with "params": numbers]}, as PyTorch's.

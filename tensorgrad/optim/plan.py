@@ -103,6 +103,11 @@ class PlannedOptimizer(Optimizer):
 
     hyper_size: ClassVar[int]
     scalars: ClassVar[tuple[str, ...]] = ("step",)  # numbers of a parameter's state, in the state's order
+    # settings that ``_refresh`` reads anew for every step, and nothing else reads but ``_layout`` and ``_flags``
+    live: ClassVar[frozenset[str]] = frozenset((
+        "alpha", "beta2_decay", "betas", "dampening", "eps", "etas", "initial_lr", "lambd", "lr", "lr_decay",
+        "max_lr", "min_lr", "momentum", "momentum_decay", "rho", "step_sizes", "t0", "weight_decay",
+    ))  # fmt: skip
 
     def __init__(self, params: Any, defaults: Group):
         self._plans: dict[int, Plan] = {}
@@ -204,6 +209,10 @@ class PlannedOptimizer(Optimizer):
                 del left[next(i for i, q in enumerate(left) if q is p)]
             for bucket in self._make_plan(group, layout, now).buckets:
                 self._run(group, bucket, bucket.arrays())
+
+    def form(self, group: Group) -> tuple[Any, ...]:
+        frozen = [(name, value) for name, value in group.items() if name != "params" and name not in self.live]
+        return self._layout(group), *frozen
 
     def _layout(self, group: Group) -> tuple[str, ...]:
         """The names of the state tensors that the group's settings ask for."""

@@ -1,0 +1,193 @@
+"""A program: calls of ops over values, what they do to tensors that the user holds, and its replay in Python.
+
+A value stands for an array. Those that were there before (parameters, buffers, an optimizer's state, the arguments) come
+in from outside; calls make the others. Calls stand in the order in which they ran. One that writes into an array says
+so: it is a step that no pass may drop, or move across another call that touches the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..dispatch import local
+
+__all__ = ["Action", "Call", "Program", "Value", "values_in"]
+
+
+class Value:
+    """An array of the program.
+
+    ``shape``, ``dtype``: of the array. ``root``: the value whose memory it lies in, itself for one with memory of its
+    own. ``array``: what it is in every replay, where that never changes (state, constants); None for arguments and for
+    what a call makes. ``name``: how prints call it.
+    """
+
+    __slots__ = ("array", "dtype", "name", "root", "shape")
+
+    def __init__(self, name: str, array: Any, root: Value | None = None, *, fixed: bool = False):
+        self.name = name
+        self.shape = tuple(array.shape)
+        self.dtype = array.dtype
+        self.root = self if root is None else root
+        self.array = array if fixed else None
+
+    @property
+    def nbytes(self) -> int:
+        count = int(self.dtype.itemsize)
+        for size in self.shape:
+            count *= size
+        return count
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Call:
+    """One call of an op: ``results = op(*inputs, **attrs)``, where Values stand for arrays, in lists and tuples too.
+
+    ``results[i]`` is None for a result that nobody names: None itself, or one of the inputs. ``writes``: the values
+    whose memory the call changes. ``kind``: the array type whose door is asked. ``line``: the user's line.
+    """
+
+    __slots__ = ("attrs", "inputs", "kind", "line", "op", "results", "writes")
+
+    def __init__(
+        self, op: Any, kind: type, inputs: tuple[Any, ...], attrs: dict[str, Any], results: tuple[Value | None, ...],
+        writes: tuple[Value, ...], line: Any,
+    ):  # fmt: skip
+        self.op = op
+        self.kind = kind
+        self.inputs = inputs
+        self.attrs = attrs
+        self.results = results
+        self.writes = writes
+        self.line = line
+
+    def reads(self) -> Iterator[Value]:
+        """Every value among the inputs and attributes."""
+        yield from values_in(self.inputs)
+        for attr in self.attrs.values():
+            yield from values_in(attr)
+
+    def __repr__(self) -> str:
+        made = ", ".join("_" if v is None else v.name for v in self.results)
+        given = [repr(x) for x in self.inputs] + [f"{k}={v!r}" for k, v in self.attrs.items()]
+        return f"{made} = {self.op.name}({', '.join(given)})"
+
+
+class Action:
+    """Something the host does at this place of the program: an optimizer counts its step, gradients are forgotten."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[[], Any]):
+        self.run = run
+
+    def __repr__(self) -> str:
+        return f"host: {getattr(self.run, '__qualname__', self.run)}"
+
+
+def values_in(what: Any) -> Iterator[Value]:
+    """The values in an input or attribute, nested in lists and tuples."""
+    if type(what) is Value:
+        yield what
+    elif type(what) in (list, tuple):
+        for part in what:
+            yield from values_in(part)
+
+
+class Program:
+    """Calls and actions in order, from arguments to outputs.
+
+    ``arguments``: values that each replay is given arrays for. ``outputs``: values whose arrays a replay returns.
+    """
+
+    def __init__(self, steps: list[Call | Action], arguments: list[Value], outputs: list[Value]):
+        self.steps = steps
+        self.arguments = arguments
+        self.outputs = outputs
+
+    @property
+    def calls(self) -> list[Call]:
+        return [step for step in self.steps if isinstance(step, Call)]
+
+    def __repr__(self) -> str:
+        head = ", ".join(f"{v.name}: {v.dtype}{list(v.shape)}" for v in self.arguments)
+        lines = [f"  {step!r}" for step in self.steps]
+        return "\n".join([f"program({head})", *lines, f"  return {', '.join(v.name for v in self.outputs)}"])
+
+    def replay_source(self) -> tuple[str, dict[str, Any]]:
+        """Python's text of a replay, and the names it uses: a function of a list of arrays.
+
+        Every value is a local name, dropped after its last use, so memory is held as long as in an eager run.
+        """
+        return _Writer(self).text()
+
+
+class _Writer:
+    """Writes a program as Python."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.names: dict[str, Any] = {}
+        self.known: dict[int, str] = {}
+        self.values: dict[Value, str] = {}
+
+    def constant(self, what: Any) -> str:
+        """A name for an object of the program: a kernel, a fixed array, an attribute."""
+        if what is None or type(what) in (bool, int) or (type(what) is str):
+            return repr(what)
+        if id(what) not in self.known:
+            name = f"k{len(self.known)}"
+            self.known[id(what)] = name
+            self.names[name] = what
+        return self.known[id(what)]
+
+    def value(self, v: Value) -> str:
+        if v.array is not None:
+            return self.constant(v.array)
+        return self.values.setdefault(v, f"v{len(self.values)}")
+
+    def expression(self, what: Any) -> str:
+        if type(what) is Value:
+            return self.value(what)
+        if type(what) in (list, tuple) and next(values_in(what), None) is not None:
+            parts = ", ".join(map(self.expression, what))
+            return f"[{parts}]" if type(what) is list else f"({parts},)"
+        return self.constant(what)
+
+    def text(self) -> tuple[str, dict[str, Any]]:
+        program = self.program
+        last: dict[Value, int] = {}
+        for at, step in enumerate(program.steps):
+            if isinstance(step, Call):
+                for v in (*step.reads(), *(r for r in step.results if r is not None)):
+                    last[v] = at
+        for v in (*program.arguments, *program.outputs):
+            last.pop(v, None)
+        given = "".join(f"{self.value(v)}, " for v in program.arguments)
+        lines = [f"    {given}= given"] if given else []
+        doors = local.doors
+        for at, step in enumerate(program.steps):
+            if isinstance(step, Action):
+                lines.append(f"    {self.constant(step.run)}()")
+                continue
+            kernel = self.constant(getattr(doors[step.kind], step.op.name))
+            arguments = [self.expression(x) for x in step.inputs]
+            arguments += [f"{name}={self.expression(x)}" for name, x in step.attrs.items()]
+            call = f"{kernel}({', '.join(arguments)})"
+            named = [v for v in step.results if v is not None]
+            if not named:
+                lines.append(f"    {call}")
+            elif len(step.results) == 1:
+                lines.append(f"    {self.value(named[0])} = {call}")
+            else:
+                targets = ", ".join("_" if v is None else self.value(v) for v in step.results)
+                lines.append(f"    {targets} = {call}")
+            touched = dict.fromkeys((*step.reads(), *named))
+            dead = [self.value(v) for v in touched if last.get(v) == at and v.array is None]
+            if dead:
+                lines.append(f"    del {', '.join(dead)}")
+        lines.append(f"    return [{', '.join(self.value(v) for v in program.outputs)}]")
+        return "\n".join(["def replay(given):", *lines, ""]), self.names

@@ -1,0 +1,239 @@
+"""What a function can reach: numbers, tensors, modules, optimizers in its closure, its globals, and whatever hangs there.
+
+A replay runs no Python, so it is right only while all this is as it was when the program was written. ``Reach`` walks it
+once and keeps *facts*: this dictionary holds this object under this key. ``changed`` asks them again.
+
+Of a module and of an optimizer everything is a fact but the numbers that a step reads anew each time (``Optimizer.form``
+says which). Of other objects and of Python modules only attributes whose names occur in the code that was walked.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from ..optim.optimizer import Optimizer
+from ..random import Generator
+from ..tensor import Tensor
+
+__all__ = ["Reach"]
+
+_PLAIN = (int, float, complex, str, bytes, bool, type(None))
+_LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
+_MOST = 10_000  # entries of one container
+
+_gone = object()
+
+
+class Reach:
+    """The facts that hold for a function (and the objects given besides) now.
+
+    ``tensors``: every tensor found, by the path to it. ``arrays``: their arrays' identities.
+    """
+
+    def __init__(self, *roots: tuple[str, Any]):
+        self.facts: list[tuple[str, Any, Any, Any]] = []  # path, holder, key, value
+        self.sizes: list[tuple[str, Any, int]] = []
+        self.forms: list[tuple[str, Any, Any, Any]] = []  # path, optimizer, group, form
+        self.tensors: dict[int, tuple[str, Tensor]] = {}
+        self.data: list[tuple[str, Tensor, Any, bool]] = []
+        self._seen: dict[int, Any] = {}
+        self._names: set[str] = set()
+        self._later: list[tuple[str, Any]] = []
+        for path, root in roots:
+            self._walk(path, root)
+        # attributes of objects wait until all code is known
+        while self._later:
+            waiting, self._later = self._later, []
+            for path, holder in waiting:
+                self._attributes(path, holder)
+
+    # --- asking again
+
+    def changed(self) -> str | None:
+        """In words, the first fact that no longer holds; None if all do."""
+        for path, tensor, array, tracked in self.data:
+            if tensor._data is not array:
+                return f"{path} has other storage"
+            if tensor._tracked is not tracked:
+                return f"{path}.requires_grad was {tracked}"
+        for path, holder, key, value in self.facts:
+            now = _get(holder, key)
+            if now is not value and not _equal(now, value):
+                return f"{path} was {_short(value)} and is {'gone' if now is _gone else _short(now)}"
+        for path, holder, size in self.sizes:
+            if len(holder) != size:
+                return f"{path} had {size} entries and has {len(holder)}"
+        for path, optimizer, group, form in self.forms:
+            if not _equal(optimizer.form(group), form):
+                return f"settings of {path} changed"
+        return None
+
+    # --- walking
+
+    def _fact(self, path: str, holder: Any, key: Any, value: Any) -> None:
+        self.facts.append((path, holder, key, value))
+        self._walk(path, value)
+
+    def _new(self, what: Any) -> bool:
+        if id(what) in self._seen:
+            return False
+        self._seen[id(what)] = what
+        return True
+
+    def _walk(self, path: str, what: Any) -> None:
+        if isinstance(what, _PLAIN) or not self._new(what):
+            return
+        if isinstance(what, Tensor):
+            self.tensors[id(what)] = (path, what)
+            self.data.append((path, what, what._data, what._tracked))
+        elif isinstance(what, (types.FunctionType, types.MethodType)):
+            self._function(path, what)
+        elif isinstance(what, Optimizer):
+            self._optimizer(path, what)
+        elif isinstance(what, (list, tuple, dict)):
+            self._container(path, what)
+        elif isinstance(what, types.ModuleType):
+            if _is_users(what.__name__):
+                self._later.append((path, what))
+        elif isinstance(what, type):
+            self._class(path, what)
+        elif isinstance(what, Generator):
+            return
+        elif hasattr(what, "__wrapped__"):
+            self._walk(path, what.__wrapped__)
+        elif hasattr(what, "__dict__") and _is_users_object(what):
+            self._class(f"type({path})", type(what))
+            if hasattr(type(what), "_kinds"):  # an nn.Module
+                self._module(path, what)
+            else:
+                self._later.append((path, what))
+
+    def _function(self, path: str, function: Any) -> None:
+        if isinstance(function, types.MethodType):
+            self._walk(path.rpartition(".")[0] or f"{path}.__self__", function.__self__)
+            function = function.__func__
+        if not isinstance(function, types.FunctionType) or not _is_users(function.__module__):
+            return
+        code = function.__code__
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            self._fact(name, cell, "cell_contents", _get(cell, "cell_contents"))
+        for i, value in enumerate(function.__defaults__ or ()):
+            self._walk(f"{path}.__defaults__[{i}]", value)
+        for key, value in (function.__kwdefaults__ or {}).items():
+            self._fact(f"{path}.{key}", function.__kwdefaults__, key, value)
+        names = set(_names_in(code))
+        self._names |= names
+        for name in sorted(names & function.__globals__.keys()):
+            self._fact(name, function.__globals__, name, function.__globals__[name])
+
+    def _class(self, path: str, kind: type) -> None:
+        if not _is_users(kind.__module__) or not self._new(("class", kind)):
+            return
+        for base in kind.__mro__:
+            if _is_users(base.__module__):
+                for name, value in vars(base).items():
+                    if isinstance(value, (staticmethod, classmethod)):
+                        value = value.__func__
+                    if isinstance(value, property):
+                        for part in (value.fget, value.fset):
+                            self._walk(f"{path}.{name}", part)
+                    elif isinstance(value, types.FunctionType):
+                        self._walk(f"{path}.{name}", value)
+                    elif not name.startswith("__"):
+                        self._later.append((f"{path}", base))
+
+    def _container(self, path: str, what: Any) -> None:
+        self.sizes.append((path, what, len(what)))
+        if len(what) > _MOST:
+            return
+        if isinstance(what, dict):
+            for key, value in what.items():
+                self._fact(f"{path}[{_short(key)}]", what, key, value)
+        else:
+            for i, value in enumerate(what):
+                self._fact(f"{path}[{i}]", what, i, value)
+
+    def _module(self, path: str, module: Any) -> None:
+        attributes = vars(module)
+        self.sizes.append((path, attributes, len(attributes)))
+        for name, value in attributes.items():
+            if name not in ("_kinds", "_unsaved"):
+                self._fact(f"{path}.{name}", attributes, name, value)
+
+    def _optimizer(self, path: str, optimizer: Any) -> None:
+        self._class(f"type({path})", type(optimizer))
+        attributes = vars(optimizer)
+        for name in ("param_groups", "state"):
+            self.facts.append((f"{path}.{name}", attributes, name, attributes[name]))
+        groups = optimizer.param_groups
+        self.sizes.append((f"{path}.param_groups", groups, len(groups)))
+        for i, group in enumerate(groups):
+            where = f"{path}.param_groups[{i}]"
+            self.facts.append((where, groups, i, group))
+            self._fact(f"{where}['params']", group, "params", group["params"])
+            self.forms.append((where, optimizer, group, optimizer.form(group)))
+        self.sizes.append((f"{path}.state", optimizer.state, len(optimizer.state)))
+        for i, (p, entries) in enumerate(optimizer.state.items()):
+            where = f"{path}.state[{i}]"
+            self.facts.append((where, optimizer.state, p, entries))
+            if isinstance(entries, dict):
+                self.sizes.append((where, entries, len(entries)))
+                for name, value in entries.items():
+                    if not isinstance(value, _PLAIN):
+                        self._fact(f"{where}[{name!r}]", entries, name, value)
+
+    def _attributes(self, path: str, holder: Any) -> None:
+        attributes = vars(holder)
+        for name in sorted(self._names & attributes.keys()):
+            if isinstance(holder, type) and isinstance(attributes[name], types.FunctionType):
+                continue
+            self._fact(f"{path}.{name}", attributes, name, attributes[name])
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+def _is_users(module: str | None) -> bool:
+    return (module or "").partition(".")[0] not in _LIBRARIES or (module or "").startswith("tensorgrad.examples")
+
+
+def _is_users_object(what: Any) -> bool:
+    """Whether its attributes may matter: the user's objects, and modules of this package."""
+    return _is_users(type(what).__module__) or hasattr(type(what), "_kinds")
+
+
+def _get(holder: Any, key: Any) -> Any:
+    if isinstance(holder, types.CellType):
+        try:
+            return holder.cell_contents
+        except ValueError:
+            return _gone
+    try:
+        return holder[key]
+    except (KeyError, IndexError):
+        return _gone
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two facts are the same number, text, or tuple of such."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, _PLAIN):
+        return bool(a == b) or (a != a and b != b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(x is y or _equal(x, y) for x, y in zip(a, b, strict=True))
+    return isinstance(a, types.MethodType) and bool(a == b)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,164 @@
+"""One ordinary run, written down: what passes the door becomes calls over values instead of arrays."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ..autograd.node import describe_line, user_line
+from ..dispatch import Listener
+from ..errors import CompileError
+from .program import Action, Call, Program, Value, values_in
+
+__all__ = ["Trace"]
+
+
+class Trace(Listener):
+    """A listener that writes a program while a function runs.
+
+    Args:
+        arguments: arrays that later replays are given anew.
+        grads: tensors by the identities of their gradients' arrays: one that the run reads is an argument as well.
+
+    Arrays are known by identity. One that no call has made and that is no argument was there before: it belongs to the
+    program's state and is used where it lies. An array's entry dies with the array, so that a run needs no more memory
+    than without a trace, and an identity that is used twice is two values.
+    """
+
+    def __init__(self, arguments: list[Any], grads: dict[int, Any]):
+        self.steps: list[Call | Action] = []
+        self.values: dict[int, Value] = {}
+        self.watches: dict[int, Any] = {}
+        self.state: dict[Value, Any] = {}
+        self.grads: dict[int, tuple[Any, Any]] = {}
+        self.cleared: set[int] = set()
+        self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
+        self.made = 0
+        self.grads_before = grads
+        self.accumulated: list[Any] = []
+
+    # --- values
+
+    def _enter(self, array: Any, value: Value) -> Value:
+        key = id(array)
+        self.values[key] = value
+        self.watches[key] = weakref.ref(array, lambda _: self._forget(key, value))
+        return value
+
+    def _forget(self, key: int, value: Value) -> None:
+        if self.values.get(key) is value:
+            del self.values[key], self.watches[key]
+
+    def value_of(self, array: Any) -> Value:
+        """The value of an array; one that is not known was there before the run."""
+        found = self.values.get(id(array))
+        if found is None and id(array) in self.grads_before:
+            self.accumulated.append(self.grads_before[id(array)])
+            found = self._enter(array, Value(f"grad{len(self.accumulated)}", array))
+            self.arguments.append(found)
+        elif found is None:
+            root = self._root(array)
+            found = Value(f"state{len(self.state)}", array, root, fixed=True)
+            self.state[found] = array  # which keeps it alive, so its identity stays its own
+            self.values[id(array)] = found
+        return found
+
+    def _root(self, array: Any) -> Value | None:
+        """The known value that an array is a view of."""
+        base = getattr(array, "base", None)
+        while base is not None and type(base) is type(array):
+            found = self.values.get(id(base))
+            if found is not None:
+                return found.root
+            base = base.base
+        return None
+
+    def _values(self, what: Any) -> Any:
+        """Arrays replaced by their values, in lists and tuples too."""
+        if type(what) in (list, tuple):
+            return type(what)(self._values(part) for part in what)
+        return self.value_of(what) if _is_array(what) else what
+
+    # --- what the door tells
+
+    def after(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
+        line = user_line(3)
+        if getattr(op, "sized_by_data", False):
+            where = f" at {describe_line(line)}" if line else ""
+            raise CompileError(
+                f"compile: the shape of {op.name}'s result{where} depends on the data, and a program has fixed "
+                "shapes. Use a form of fixed shape (where(), masked_fill(), a weighted sum), or leave this part "
+                "out of the compiled function."
+            )
+        given = self._values(inputs)
+        named = {key: self._values(value) for key, value in attrs.items()}
+        read = [*values_in(given), *values_in(tuple(named.values()))]
+        writes = tuple(dict.fromkeys(_written(op.name, given, named)))
+        results: list[Value | None] = []
+        for array in outputs:
+            if not _is_array(array) or any(array is x for x in _arrays_in((inputs, tuple(attrs.values())))):
+                results.append(None)
+                continue
+            self.made += 1
+            root = self._root(array)
+            results.append(self._enter(array, Value(f"%{self.made}", array, root)))
+        kind = type(next(iter(_arrays_in(inputs)), None) if read else outputs[0])
+        if kind is type(None):
+            kind = type(outputs[0])
+        self.steps.append(Call(op, kind, given, named, tuple(results), writes, line))
+
+    def host(self, action: Callable[[], Any]) -> None:
+        self.steps.append(Action(action))
+
+    def grad(self, tensor: Any) -> None:
+        """A tensor's gradient was set or forgotten."""
+        if tensor._grad is None and id(tensor) not in self.grads:
+            self.cleared.add(id(tensor))
+        self.grads[id(tensor)] = tensor, tensor._grad
+
+    def final_grads(self, before: dict[int, Any]) -> list[tuple[Any, Any]]:
+        """(tensor, its gradient now) of all whose gradient was set or forgotten."""
+        return list(self.grads.values())
+
+    def read(self, tensor: Any) -> None:
+        """A tensor's elements are about to be read by Python."""
+        array = tensor._data
+        found = self.values.get(id(array))
+        root = found.root if found is not None else self._root(array)
+        if root is not None and root.array is None:
+            line = user_line(3)
+            where = f" at {describe_line(line)}" if line else ""
+            raise CompileError(
+                f"compile: Python reads a tensor that the compiled function computes{where}: item(), numpy(), tolist(), "
+                "print, if or while. A replay runs no Python. Return the tensor and read it outside, use where() "
+                "instead of `if`, or give compile(..., fallback=True)."
+            )
+
+    # --- the end
+
+    def program(self, outputs: list[Any]) -> Program:
+        """The program that computes these arrays."""
+        return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
+
+
+def _is_array(what: Any) -> bool:
+    return hasattr(what, "dtype") and hasattr(what, "shape") and hasattr(what, "strides")
+
+
+def _arrays_in(what: Any) -> Any:
+    if type(what) in (list, tuple):
+        for part in what:
+            yield from _arrays_in(part)
+    elif _is_array(what):
+        yield what
+
+
+def _written(name: str, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    """The values whose memory a call changes, by the names of ops and attributes that write."""
+    if attrs.get("out") is not None:
+        yield from values_in(attrs["out"])
+    if name.endswith("_into"):
+        yield from values_in(inputs[0])
+    elif name.endswith("_"):  # a step of an optimizer: everything but the gradients, and who tells them apart
+        yield from values_in(inputs)
