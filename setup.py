@@ -48,7 +48,7 @@ ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kerne
            "csrc/kernels/index*.cpp")  # fmt: skip
 ALIGN_FLAGS = ["-falign-loops=64"]
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
-BINDINGS = ("csrc/bindings/*.cpp",)
+BINDINGS = ("csrc/bindings/*.cpp", "csrc/program/*.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves every module. What knows neither Python
 # nor the other kernels lies in one library beside them, which they share: the wheel is a ninth smaller for it.
 SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp", "csrc/core/parallel.cpp",

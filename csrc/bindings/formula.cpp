@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "../core/fastcall.h"
+#include "../core/launch.h"
 #include "../kernels/formula_layout.h"
+#include "../kernels/copy.h"
 #include "formula_source.h"
 
 namespace tg {
@@ -108,11 +110,20 @@ class Call {
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
     over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
-      formula::run(program, numbers.data(), operands, ndim, shape, defer);
+      if (writing) {
+        write(program, numbers.data(), operands, inputs + outputs, ndim, shape, [defer](const Written& call, Number* values) {
+          formula::run(*call.program, values, call.operands.data(), call.ndim(), call.shape.data(), defer);
+        });
+      } else {
+        MaybeRelease unlock(work_of(program, ndim, shape));
+        formula::run(program, numbers.data(), operands, ndim, shape, defer);
+      }
     });
     if (given_.empty()) return outputs == 1 ? std::move(single) : tuple_of(fresh);
     for (int i = 0; i < outputs; ++i) {
-      if (targets[i] != given_[i] && PyArray_CopyInto(given_[i], targets[i]) < 0) throw py::error_already_set();
+      if (targets[i] == given_[i]) continue;
+      if (writing) write_back(targets[i], given_[i]);
+      else if (PyArray_CopyInto(given_[i], targets[i]) < 0) throw py::error_already_set();
     }
     return out_;
   }
@@ -126,15 +137,24 @@ class Call {
     if (program.output_count() != 1 || !ndim_ || (dtype != DType::Float32 && dtype != DType::Float64)) return py::none();
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
-    double total = 0;
-    const Index count = over_operands(program, static_cast<int>(count_), nullptr,
-                                      [&](const Operand* operands, int ndim, const Index* shape) {
-                                        total = formula::sum(program, numbers.data(), operands, ndim, shape);
-                                      });
-    if (mean) total /= static_cast<double>(count);
     py::object made = empty(dtype, Shape{});
-    if (dtype == DType::Float64) *data_of<double>(made) = total;
-    else *data_of<float>(made) = static_cast<float>(total);
+    char* target = data_of<char>(made);
+    const auto store = [=](double total, Index n) {
+      if (mean) total /= static_cast<double>(n);
+      if (dtype == DType::Float64) *reinterpret_cast<double*>(target) = total;
+      else *reinterpret_cast<float*>(target) = static_cast<float>(total);
+    };
+    const int inputs = static_cast<int>(count_);
+    over_operands(program, inputs, nullptr, [&](const Operand* operands, int ndim, const Index* shape) {
+      if (writing) {
+        write(program, numbers.data(), operands, inputs, ndim, shape, [store](const Written& call, Number* values) {
+          store(formula::sum(*call.program, values, call.operands.data(), call.ndim(), call.shape.data()), call.size());
+        });
+        return;
+      }
+      MaybeRelease unlock(work_of(program, ndim, shape));
+      store(formula::sum(program, numbers.data(), operands, ndim, shape), size_of_shape(ndim, shape));
+    });
     return made;
   }
 
@@ -371,16 +391,87 @@ class Call {
   void fill_numbers(const Program& program, Number* numbers) {
     std::copy(program.numbers().begin(), program.numbers().end(), numbers);
     for (const auto& each : program.python_numbers()) numbers[each.at] = number_of(args_[each.input], each.type);
-    for (int i = 0; i < static_cast<int>(count_); ++i) {
+    for (int i = 0; i < static_cast<int>(count_) && !writing; ++i) {
       const int at = program.number_of_scalar_input(i);
       if (at >= 0) std::memcpy(numbers[at].bytes, PyArray_DATA(as_array(args_[i])), PyArray_ITEMSIZE(as_array(args_[i])));
     }
   }
 
-  // work(operands, ndim, shape) over the first `ports` of inputs and outputs, without the interpreter's lock where there
-  // is much to do. Returns the number of elements.
+  static Index size_of_shape(int ndim, const Index* shape) {
+    Index n = 1;
+    for (int d = 0; d < ndim; ++d) n *= shape[d];
+    return n;
+  }
+  static Index work_of(const Program& program, int ndim, const Index* shape) {
+    return size_of_shape(ndim, shape) * (program.work() + 1);
+  }
+
+  // A call in a program: all that it reads but the elements of arrays is its own. The numbers of 0-d arrays are fetched
+  // when it runs.
+  struct Written {
+    struct Fetched {
+      int at;
+      const void* from;
+      std::size_t bytes;
+    };
+    py::object formula;  // whose the program is
+    const Program* program;
+    std::vector<Number> numbers;
+    std::vector<Fetched> fetched;
+    std::vector<Operand> operands;
+    std::vector<Index> strides, shape;
+
+    int ndim() const { return static_cast<int>(shape.size()); }
+    Index size() const { return size_of_shape(ndim(), shape.data()); }
+  };
+
+  template <class Run>
+  void write(const Program& program, const Number* numbers, const Operand* operands, int ports, int ndim, const Index* shape, Run run) {
+    auto call = std::make_shared<Written>();
+    call->formula = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(self_));
+    call->program = &program;
+    call->numbers.assign(numbers, numbers + program.numbers().size());
+    call->shape.assign(shape, shape + ndim);
+    for (int i = 0; i < static_cast<int>(count_); ++i) {
+      const int at = program.number_of_scalar_input(i);
+      if (at < 0) continue;
+      PyArrayObject* x = as_array(args_[i]);
+      call->fetched.push_back({at, PyArray_DATA(x), static_cast<std::size_t>(PyArray_ITEMSIZE(x))});
+    }
+    call->strides.reserve(static_cast<std::size_t>(ports * ndim));  // which operands point into
+    for (int i = 0; i < ports; ++i) {
+      Operand operand{};
+      if (program.port(i).varies) {
+        operand = operands[i];
+        if (operand.strides) {
+          const Index* start = call->strides.data() + call->strides.size();
+          call->strides.insert(call->strides.end(), operand.strides, operand.strides + ndim);
+          operand.strides = start;
+        }
+      }
+      call->operands.push_back(operand);
+    }
+    launch(0, [call, run, values = call->numbers]() mutable {
+      std::copy(call->numbers.begin(), call->numbers.end(), values.begin());
+      for (const auto& each : call->fetched) std::memcpy(values[static_cast<std::size_t>(each.at)].bytes, each.from, each.bytes);
+      run(*call, values.data());
+    });
+  }
+
+  // What lay across its own inputs goes to its place by way of an array of its own.
+  static void write_back(PyArrayObject* from, PyArrayObject* to) {
+    const int ndim = PyArray_NDIM(from);
+    const auto of = [&](const npy_intp* numbers) { return std::vector<Index>(numbers, numbers + ndim); };
+    const auto shape = of(PyArray_SHAPE(from)), read = of(PyArray_STRIDES(from)), stored = of(PyArray_STRIDES(to));
+    const char* source = static_cast<const char*>(PyArray_DATA(from));
+    char* target = static_cast<char*>(PyArray_DATA(to));
+    const Index item = PyArray_ITEMSIZE(from);
+    launch(0, [=] { copy_strided(item, ndim, shape.data(), source, read.data(), target, stored.data()); });
+  }
+
+  // work(operands, ndim, shape) over the first `ports` of inputs and outputs.
   template <class Work>
-  Index over_operands(const Program& program, int ports, PyArrayObject** targets, Work work) {
+  void over_operands(const Program& program, int ports, PyArrayObject** targets, Work work) {
     const int inputs = static_cast<int>(count_);
     Local<Operand, 16> operands(static_cast<std::size_t>(ports));
     Index total = 1;
@@ -389,16 +480,11 @@ class Call {
     const auto describe = [&](int i, const Index* strides) {
       operands[i] = {static_cast<char*>(PyArray_DATA(array_of(i))), strides, static_cast<bool>(PyArray_ISALIGNED(array_of(i)))};
     };
-    const auto run_over = [&](int ndim, const Index* shape) {
-      MaybeRelease unlock(total * (program.work() + 1));
-      work(operands.data(), ndim, shape);
-      return total;
-    };
     if (simple_ || ndim_ == 0) {
       for (int i = 0; i < ports; ++i) {
         if (program.port(i).varies) describe(i, nullptr);
       }
-      return run_over(1, &total);
+      return work(operands.data(), 1, &total);
     }
     Layout layout(shape_, ndim_, ports);
     for (int i = 0; i < ports; ++i) {
@@ -409,7 +495,7 @@ class Call {
     for (int i = 0; i < ports; ++i) {
       if (program.port(i).varies) describe(i, layout.strides(i, program.port(i).item_size));
     }
-    return run_over(layout.ndim(), layout.shape());
+    work(operands.data(), layout.ndim(), layout.shape());
   }
 
   FormulaObject* self_;

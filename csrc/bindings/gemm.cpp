@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "../core/fastcall.h"
+#include "../core/launch.h"
 #include "gemm_arrays.h"
 
 namespace tg {
@@ -100,12 +101,14 @@ Shape matmul_shape(const View& a, const View& b) {
   return shape;
 }
 
+// The offsets are what the product's point into, where its batch has more than one entry.
 template <class T>
-void multiply(const Gemm<T>& product) {
+void multiply(const Gemm<T>& product, std::vector<Index> a_offset = {}, std::vector<Index> b_offset = {}) {
   const Index work = product.batch * product.m * product.n * std::max<Index>(1, product.k);
-  MaybeRelease release(work);
-  if constexpr (std::is_integral_v<T>) integer_gemm(product);
-  else gemm(product);
+  launch(work, [=, a = std::move(a_offset), b = std::move(b_offset)] {
+    if constexpr (std::is_integral_v<T>) integer_gemm(product);
+    else gemm(product);
+  });
 }
 
 template <class T>
@@ -156,7 +159,7 @@ py::object matmul_as(py::handle given_a, py::handle given_b, const Shape& shape,
   product.batch = batch;
   product.a_offset = a_offset.data();
   product.b_offset = b_offset.data();
-  multiply(product);
+  multiply(product, std::move(a_offset), std::move(b_offset));
   return out;
 }
 
@@ -337,9 +340,11 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
       if (summed) p.row_sums = data_of<T>(gb);
       products.push_back(p);
     }
-    MaybeRelease release(rows * n * std::max<Index>(1, k));
-    gemm(products);
-    if (need_b && !summed) column_sum(mg, rows, n, data_of<T>(gb));
+    T* columns = need_b && !summed ? data_of<T>(gb) : nullptr;
+    launch(rows * n * std::max<Index>(1, k), [=, products = std::move(products)] {
+      gemm(products);
+      if (columns) column_sum(mg, rows, n, columns);
+    });
   });
   auto finish = [&](const py::object& made) { return made.is_none() ? made : narrowed(made, vx.dtype); };
   return py::make_tuple(finish(gx), finish(gw), finish(gb));

@@ -14,9 +14,13 @@ py::object widened(py::handle array, const char* what) {
   const py::object from = contiguous(array, what);
   py::object to = empty(DType::Float32, v.shape_vector());
   const Index n = v.size();
-  MaybeRelease release(n);
-  if (v.dtype == DType::Float16) widen(data_of<half>(from), n, data_of<float>(to));
-  else widen(data_of<bfloat16>(from), n, data_of<float>(to));
+  const char* source = data_of<char>(from);
+  float* target = data_of<float>(to);
+  const bool half_ = v.dtype == DType::Float16;
+  launch(n, [=] {
+    if (half_) widen(reinterpret_cast<const half*>(source), n, target);
+    else widen(reinterpret_cast<const bfloat16*>(source), n, target);
+  });
   return to;
 }
 
@@ -25,9 +29,12 @@ py::object narrowed(const py::object& array, DType dtype) {
   const View v = view(array);
   py::object to = empty(dtype, v.shape_vector());
   const Index n = v.size();
-  MaybeRelease release(n);
-  if (dtype == DType::Float16) narrow(data_of<float>(array), n, data_of<half>(to));
-  else narrow(data_of<float>(array), n, data_of<bfloat16>(to));
+  const float* source = data_of<float>(array);
+  char* target = data_of<char>(to);
+  launch(n, [=] {
+    if (dtype == DType::Float16) narrow(source, n, reinterpret_cast<half*>(target));
+    else narrow(source, n, reinterpret_cast<bfloat16*>(target));
+  });
   return to;
 }
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "../core/array.h"
-#include "../core/bind.h"
+#include "../core/launch.h"
 #include "../kernels/copy.h"
 
 namespace tg {
@@ -68,8 +68,8 @@ inline py::object contiguous_copy(const View& x) {
   py::object out = empty(x.dtype, shape, x.ndim);
   c_strides(x.dtype, shape, x.ndim, strides);
   char* to = data_of<char>(out);
-  MaybeRelease unlock(n);
-  if (n) copy_into(x, to, strides);
+  const View from = x;  // whose array the caller, or the program, keeps
+  if (n) launch(n, [=] { copy_into(from, to, strides); });
   return out;
 }
 
@@ -82,8 +82,9 @@ inline py::object ready(const View& x, DType dtype) {
   py::object made = empty(dtype, x.shape_vector());
   const char* from = data_of<char>(source);
   char* target = data_of<char>(made);
-  MaybeRelease unlock(x.size());
-  cast_items(x.dtype, from, dtype, target, x.size());
+  const DType have = x.dtype;
+  const Index n = x.size();
+  launch(n, [=] { cast_items(have, from, dtype, target, n); });
   return made;
 }
 

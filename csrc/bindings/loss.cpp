@@ -40,13 +40,7 @@ struct Inputs {
       weight = ready(w, compute);
     }
     shape = {rows, classes, data_of<int64_t>(target), py::cast<int64_t>(ignore_index), reduction_of(op, reduction), 0};
-    for (Index r = 0; r < rows; ++r) {
-      const int64_t c = shape.target[r];
-      if (c != shape.ignore_index && (c < 0 || c >= classes))
-        throw py::index_error(std::string(op) + ": target[" + std::to_string(r) + "] is " + std::to_string(c) +
-                              ", valid: 0 to " + std::to_string(classes - 1) + ", or ignore_index " +
-                              std::to_string(shape.ignore_index));
-    }
+    launch(0, [op_, s = shape] { check_target(op_, s); });
     if (classes == 0 && rows > 0) throw py::value_error(std::string(op) + ": there are no classes");
   }
   Inputs(const char* op_, const View& from, py::handle target_, py::handle weight_, py::handle ignore_index,
@@ -55,6 +49,15 @@ struct Inputs {
     x = ready(from, compute);
   }
 
+  static void check_target(const char* op, const CrossEntropy& s) {
+    for (Index r = 0; r < s.rows; ++r) {
+      const int64_t c = s.target[r];
+      if (c != s.ignore_index && (c < 0 || c >= s.classes))
+        throw py::index_error(std::string(op) + ": target[" + std::to_string(r) + "] is " + std::to_string(c) +
+                              ", valid: 0 to " + std::to_string(s.classes - 1) + ", or ignore_index " +
+                              std::to_string(s.ignore_index));
+    }
+  }
   static const View& checked(const char* op, const View& from) {
     if (from.ndim != 2)
       throw py::value_error(std::string(op) + ": the input has shape " + to_string(from.shape_vector()) +
@@ -90,8 +93,7 @@ FAST_BINDING(cross_entropy, 6, "x", "target", "w", "ignore_index", "reduction", 
     using T = typename decltype(t)::value;
     const T *x = data_of<T>(in.x), *w = in.weights<T>();
     T *to = data_of<T>(loss), *l = data_of<T>(lse);
-    MaybeRelease unlock(in.shape.rows * in.shape.classes);
-    cross_entropy(in.shape, x, w, to, l);
+    launch(in.shape.rows * in.shape.classes, [=, s = in.shape] { cross_entropy(s, x, w, to, l); });
   });
   return py::make_tuple(in.result(loss), lse);
 }
@@ -110,8 +112,7 @@ FAST_BINDING(cross_entropy_backward, 8, "g", "x", "target", "w", "lse", "ignore_
     using T = typename decltype(t)::value;
     const T *x = data_of<T>(in.x), *w = in.weights<T>(), *gp = data_of<T>(gs), *lp = data_of<T>(ls);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(in.shape.rows * in.shape.classes);
-    cross_entropy_backward(in.shape, gp, x, w, lp, to);
+    launch(in.shape.rows * in.shape.classes, [=, s = in.shape] { cross_entropy_backward(s, gp, x, w, lp, to); });
   });
   return in.result(out);
 }
@@ -123,8 +124,7 @@ FAST_BINDING(nll_loss, 5, "x", "target", "w", "ignore_index", "reduction") {
     using T = typename decltype(t)::value;
     const T *x = data_of<T>(in.x), *w = in.weights<T>();
     T* to = data_of<T>(loss);
-    MaybeRelease unlock(in.shape.rows);
-    nll_loss(in.shape, x, w, to);
+    launch(in.shape.rows, [=, s = in.shape] { nll_loss(s, x, w, to); });
   });
   return in.result(loss);
 }
@@ -144,8 +144,7 @@ FAST_BINDING(nll_loss_backward, 6, "g", "target", "w", "classes", "ignore_index"
     using T = typename decltype(t)::value;
     const T *w = in.weights<T>(), *gp = data_of<T>(gs);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(in.shape.rows * classes);
-    nll_loss_backward(in.shape, gp, w, to);
+    launch(in.shape.rows * classes, [=, s = in.shape] { nll_loss_backward(s, gp, w, to); });
   });
   return in.result(out);
 }

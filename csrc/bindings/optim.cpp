@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "../core/fastcall.h"
+#include "../core/launch.h"
 #include "lines.h"
 
 namespace tg {
@@ -91,13 +92,7 @@ class Table {
     for (const auto& [copy, operand] : copies_) {
       if (!operand->written) continue;
       const View to = operand->view, from = view(copy);
-      Index shape[kMaxDims], f[kMaxDims], t[kMaxDims];
-      for (int k = 0; k < to.ndim; ++k) {
-        shape[k] = to.shape[k];
-        f[k] = from.strides[k];
-        t[k] = to.strides[k];
-      }
-      copy_strided(size_of(type_), to.ndim, shape, from.data, f, to.data, t);
+      launch(to.size(), [to, from] { copy_into(from, to.data, to.strides); });
     }
   }
 
@@ -204,42 +199,50 @@ const double* read_hyper(const char* op, py::handle hyper, Index expected, py::o
   return data_of<double>(hold);
 }
 
-// A number, or an array of one; 1 where it is left out.
-double read_scale(const char* what, py::handle given) {
-  if (!given || given.is_none()) return 1;
-  if (!is_array(given)) return py::cast<double>(given);
+// A number, or an array of one, read when the step is made; 1 where it is left out.
+struct Scale {
+  const double* from = nullptr;
+  double number = 1;
+  double operator()() const { return from ? *from : number; }
+};
+
+Scale read_scale(const char* what, py::handle given, py::object& hold) {
+  if (!given || given.is_none()) return {};
+  if (!is_array(given)) return {nullptr, py::cast<double>(given)};
   const View v = view(given, what);
   if (v.size() != 1)
     throw py::value_error(std::string(what) + " has shape " + to_string(v.shape_vector()) + ", expected one value");
-  return *data_of<double>(ready(v, DType::Float64));
+  hold = ready(v, DType::Float64);
+  return {data_of<double>(hold)};
 }
 
 void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper, bool nesterov, bool maximize,
-         py::handle scale) {
-  py::object hold;
+         py::handle given_scale) {
+  py::object hold, held;
   const double* h = read_hyper("sgd_", hyper, 5, hold);
-  const SgdRates rates{h[0], h[1], h[2], h[3], read_scale("sgd_: scale", scale), h[4] != 0, nesterov, maximize};
+  const Scale scale = read_scale("sgd_: scale", given_scale, held);
   Table table("sgd_", "params", params, true);
   if (table.rows() == 0) return;
   table.add("grads", grads, false);
-  table.add("bufs", bufs, true, rates.momentum == 0);
+  const bool momentum = h[1] != 0;
+  table.add("bufs", bufs, true, !momentum);
   table.check();
   std::vector<SgdSpan> spans;
   spans.reserve(table.rows());
-  const bool momentum = rates.momentum != 0;
   table.each([&](const std::vector<char*>& p, Index n) { spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, n}); });
-  MaybeRelease unlock(table.total());
-  sgd_step(spans, rates, table.is_double());
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
+    sgd_step(spans, {h[0], h[1], h[2], h[3], scale(), h[4] != 0, nesterov, maximize}, is_double);
+  });
   table.copy_back();
 }
 
 void adam(py::handle params, py::handle grads, py::handle means, py::handle squares, py::handle largest, py::handle hyper,
-          bool decoupled, bool maximize, bool amsgrad, py::handle scale) {
-  py::object hold;
+          bool decoupled, bool maximize, bool amsgrad, py::handle given_scale) {
+  py::object hold, held;
   const double* h = read_hyper("adam_", hyper, 6, hold);
-  const AdamRates rates{h[0], h[1], h[2], h[3], h[4], h[5], read_scale("adam_: scale", scale), decoupled, maximize};
-  if (!(rates.step >= 1))
-    throw py::value_error("adam_: step is " + std::to_string(rates.step) + "; it counts from 1, this step included");
+  const Scale scale = read_scale("adam_: scale", given_scale, held);
+  if (!writing && !(h[5] >= 1))
+    throw py::value_error("adam_: step is " + std::to_string(h[5]) + "; it counts from 1, this step included");
   Table table("adam_", "params", params, true);
   if (table.rows() == 0) return;
   table.add("grads", grads, false);
@@ -252,8 +255,9 @@ void adam(py::handle params, py::handle grads, py::handle means, py::handle squa
   table.each([&](const std::vector<char*>& p, Index n) {
     spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, n});
   });
-  MaybeRelease unlock(table.total());
-  adam_step(spans, rates, table.is_double());
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
+    adam_step(spans, {h[0], h[1], h[2], h[3], h[4], h[5], scale(), decoupled, maximize}, is_double);
+  });
   table.copy_back();
 }
 
@@ -262,27 +266,24 @@ py::object multi_norm(py::handle grads, double p) {
   Table table("multi_norm", "grads", grads, false);
   py::object out = empty(DType::Float64, Shape{});
   double* to = data_of<double>(out);
-  if (table.rows() == 0) {
-    *to = 0;
-    return out;
-  }
-  table.check_arrays();
+  if (table.rows()) table.check_arrays();
   std::vector<Span> spans;
   table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
-  MaybeRelease unlock(table.total());
-  *to = norm_of_all(spans, p, table.is_double());
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
+    *to = spans.empty() ? 0 : norm_of_all(spans, p, is_double);
+  });
   return out;
 }
 
-void multi_scale(py::handle grads, py::handle factor) {
-  const double f = read_scale("multi_scale_: factor", factor);
+void multi_scale(py::handle grads, py::handle given_factor) {
+  py::object held;
+  const Scale factor = read_scale("multi_scale_: factor", given_factor, held);
   Table table("multi_scale_", "grads", grads, true);
   if (table.rows() == 0) return;
   table.check();
   std::vector<Span> spans;
   table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
-  MaybeRelease unlock(table.total());
-  scale_all(spans, f, table.is_double());
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { scale_all(spans, factor(), is_double); });
   table.copy_back();
 }
 

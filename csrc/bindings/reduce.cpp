@@ -66,11 +66,12 @@ py::object run(Reduce kind, py::handle array, py::handle dim, bool keepdim, doub
       throw py::value_error(std::string(op) + ": shape " + to_string(x.shape_vector()) + " has no elements along dim " +
                             std::to_string(k) + ", so there is no extreme");
   }
-  const ReducePlan plan(x.ndim, full, strides, folded);
   py::object out = empty(out_type, shape, n);
   char* to = data_of<char>(out);
-  MaybeRelease unlock(plan.outputs * plan.reduced);
-  reduce(kind, plan, x.dtype, x.data, out_type, to, correction);
+  // the plan is made where it stays: it is too large to be copied for a small array's sake
+  launch(x.size(), [=, type = x.dtype, from = x.data, plan = ReducePlan(x.ndim, full, strides, folded)] {
+    reduce(kind, plan, type, from, out_type, to, correction);
+  });
   return out;
 }
 
@@ -79,6 +80,16 @@ py::object run(Reduce kind, py::handle array, py::handle dim, bool keepdim, doub
 DType ordered_compute(const char* op, const View& x) {
   if (is_complex(x.dtype)) throw py::type_error(std::string(op) + ": complex numbers have no order");
   return is_floating(x.dtype) ? float_compute(op, x) : DType::Int64;
+}
+
+// call(T) for the type that numbers are compared in.
+template <class Call>
+void launch_ordered(Index work, DType compute, Call call) {
+  launch(work, [=] {
+    if (compute == DType::Float32) call(float{});
+    else if (compute == DType::Float64) call(double{});
+    else call(int64_t{});
+  });
 }
 
 // Values are wanted for max_dim and min_dim. dim None: over all elements.
@@ -110,15 +121,11 @@ py::object arg(const char* op, bool largest, bool with_values, py::handle array,
     const char* from = data_of<char>(source);
     int64_t* at = data_of<int64_t>(indices);
     char* best = with_values ? data_of<char>(values) : nullptr;
-    MaybeRelease unlock(lines.size());
-    const auto go = [&](auto t) {
+    launch_ordered(lines.size(), compute, [=](auto t) {
       using T = decltype(t);
       arg_extreme(largest, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from),
                   reinterpret_cast<T*>(best), at);
-    };
-    if (compute == DType::Float32) go(float{});
-    else if (compute == DType::Float64) go(double{});
-    else go(int64_t{});
+    });
   }
   if (!with_values) return indices;
   return py::make_tuple(ready_as(values, x.dtype), indices);
@@ -134,18 +141,12 @@ py::object scan(const char* op, Scan kind, py::handle array, Index dim) {
   const py::object source = ready(x, compute);
   py::object out = empty(compute, x.shape_vector());
   const Lines lines(x, axis);
-  {
-    const char* from = data_of<char>(source);
-    char* to = data_of<char>(out);
-    MaybeRelease unlock(lines.size());
-    const auto go = [&](auto t) {
-      using T = decltype(t);
-      scan_lines(kind, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
-    };
-    if (compute == DType::Float32) go(float{});
-    else if (compute == DType::Float64) go(double{});
-    else go(int64_t{});
-  }
+  const char* from = data_of<char>(source);
+  char* to = data_of<char>(out);
+  launch_ordered(lines.size(), compute, [=](auto t) {
+    using T = decltype(t);
+    scan_lines(kind, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
+  });
   return is_narrow_float(x.dtype) ? ready_as(out, x.dtype) : out;
 }
 
@@ -158,17 +159,11 @@ py::object running_extreme(const char* op, bool largest, py::handle array, Index
   const char* from = data_of<char>(source);
   char* to = data_of<char>(values);
   int64_t* at = data_of<int64_t>(indices);
-  {
-    MaybeRelease unlock(lines.size());
-    const auto go = [&](auto t) {
-      using T = decltype(t);
-      scan_extreme(largest, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from),
-                   reinterpret_cast<T*>(to), at);
-    };
-    if (compute == DType::Float32) go(float{});
-    else if (compute == DType::Float64) go(double{});
-    else go(int64_t{});
-  }
+  launch_ordered(lines.size(), compute, [=](auto t) {
+    using T = decltype(t);
+    scan_extreme(largest, lines.outer, lines.length, lines.inner, reinterpret_cast<const T*>(from),
+                 reinterpret_cast<T*>(to), at);
+  });
   return py::make_tuple(ready_as(values, x.dtype), indices);
 }
 
@@ -183,8 +178,7 @@ py::object running_logsumexp(py::handle array, Index dim) {
     using T = typename decltype(t)::value;
     const T* from = data_of<T>(source);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(lines.size());
-    scan_logsumexp(lines.outer, lines.length, lines.inner, from, to);
+    launch(lines.size(), [=] { scan_logsumexp(lines.outer, lines.length, lines.inner, from, to); });
   });
   return ready_as(out, x.dtype);
 }
@@ -202,8 +196,7 @@ py::object recurrence(py::handle a_, py::handle b_, Index dim) {
     using T = typename decltype(t)::value;
     const T *by = data_of<T>(slope), *add = data_of<T>(added);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(lines.size());
-    scan_recurrence(lines.outer, lines.length, lines.inner, by, add, to);
+    launch(lines.size(), [=] { scan_recurrence(lines.outer, lines.length, lines.inner, by, add, to); });
   });
   return ready_as(out, b.dtype);
 }
@@ -252,13 +245,11 @@ FAST_BINDING(products_of_others, 1, "x") {
   const char* from = data_of<char>(source);
   char* to = data_of<char>(out);
   const Lines lines(x, x.ndim - 1);
-  MaybeRelease unlock(lines.size());
-  const auto go = [&](auto t) {
+  launch_ordered(lines.size(), type, [=](auto t) {
     using T = decltype(t);
-    products_of_others(lines.outer, lines.length, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
-  };
-  if (type == DType::Float32) go(float{});
-  else go(double{});
+    if constexpr (std::is_floating_point_v<T>)
+      products_of_others(lines.outer, lines.length, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
+  });
   return out;
 }
 FAST_BINDING(cummax, 2, "x", "dim") { return running_extreme("cummax", true, a[0], py::cast<Index>(a[1])); }

@@ -20,15 +20,14 @@ py::object forward(const char* op, py::handle array, py::handle dim, Kernel kern
   const SoftmaxShape s{lines.outer, lines.length, lines.inner};
   const py::object source = ready(x, compute);
   py::object out = empty(compute, x.shape_vector());
-  {
-    const char* from = data_of<char>(source);
-    char* to = data_of<char>(out);
-    MaybeRelease unlock(lines.size());
+  const char* from = data_of<char>(source);
+  char* to = data_of<char>(out);
+  launch(lines.size(), [=] {
     visit_real(op, compute, [&](auto t) {
       using T = typename decltype(t)::value;
       kernel(s, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
     });
-  }
+  });
   return x.dtype == compute ? out : ready_as(out, x.dtype);
 }
 
@@ -42,15 +41,14 @@ py::object backward(const char* op, py::handle gradient, py::handle output, py::
   const SoftmaxShape s{lines.outer, lines.length, lines.inner};
   const py::object gs = ready(g, compute), ys = ready(y, compute);
   py::object out = empty(compute, y.shape_vector());
-  {
-    const char *gp = data_of<char>(gs), *yp = data_of<char>(ys);
-    char* to = data_of<char>(out);
-    MaybeRelease unlock(lines.size());
+  const char *gp = data_of<char>(gs), *yp = data_of<char>(ys);
+  char* to = data_of<char>(out);
+  launch(lines.size(), [=] {
     visit_real(op, compute, [&](auto t) {
       using T = typename decltype(t)::value;
       kernel(s, reinterpret_cast<const T*>(gp), reinterpret_cast<const T*>(yp), reinterpret_cast<T*>(to));
     });
-  }
+  });
   return y.dtype == compute ? out : ready_as(out, y.dtype);
 }
 

@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#include "../kernels/copy.h"
+#include "launch.h"
+
 namespace tg {
 namespace {
 
@@ -30,6 +33,22 @@ int number_of(DType type) {
     case DType::Complex128: return NPY_COMPLEX128;
   }
   return NPY_VOID;
+}
+
+// What contiguous() does, written down: first into one piece, then to the other type.
+void write_copy(const View& from, const py::object& to, DType dtype) {
+  const Shape shape = from.shape_vector(), strides(from.strides, from.strides + from.ndim);
+  const py::object dense = from.dtype == dtype ? to : empty(from.dtype, shape);
+  const View middle = view(dense);
+  const Shape steps(middle.strides, middle.strides + middle.ndim);
+  const char* source = from.data;
+  char *piece = middle.data, *target = data_of<char>(to);
+  const DType have = from.dtype;
+  const Index n = from.size();
+  launch(n, [=] {
+    if (n) copy_strided(size_of(have), int(shape.size()), shape.data(), source, strides.data(), piece, steps.data());
+  });
+  if (have != dtype) launch(n, [=] { cast_items(have, piece, dtype, target, n); });
 }
 
 void free_block(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tensorgrad")); }
@@ -77,6 +96,7 @@ View view(py::handle object, const char* what) {
   v.shape = PyArray_SHAPE(array);
   v.strides = PyArray_STRIDES(array);
   v.array = object;
+  if (writing) writing->keep(object);
   return v;
 }
 
@@ -93,25 +113,30 @@ py::object empty(DType dtype, const Index* shape, int ndim) {
   for (int i = 0; i < ndim && !none; ++i) {
     if (__builtin_mul_overflow(bytes, shape[i], &bytes)) throw std::bad_alloc();
   }
-  void* block = allocate(none ? 0 : static_cast<std::size_t>(bytes));
+  const std::size_t size = none ? 0 : static_cast<std::size_t>(bytes);
+  py::object keeper;
+  void* block = writing ? writing->place(size, keeper) : allocate(size);
   PyObject* array = PyArray_New(&PyArray_Type, ndim, dims, number_of(dtype), nullptr, block, 0, NPY_ARRAY_CARRAY, nullptr);
   if (!array) {
-    release(block);
+    if (!keeper) release(block);
     throw py::error_already_set();
   }
-  PyObject* owner = PyCapsule_New(block, "tensorgrad", free_block);
+  PyObject* owner = keeper ? keeper.release().ptr() : PyCapsule_New(block, "tensorgrad", free_block);
   if (!owner || PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array), owner) < 0) {
     if (!owner) release(block);
     Py_DECREF(array);
     throw py::error_already_set();
   }
+  if (writing) writing->keep(array);
   return py::reinterpret_steal<py::object>(array);
 }
 
 py::object zeros(DType dtype, const Shape& shape) {
   py::object made = empty(dtype, shape);
   auto* array = reinterpret_cast<PyArrayObject*>(made.ptr());
-  std::memset(PyArray_DATA(array), 0, static_cast<std::size_t>(PyArray_NBYTES(array)));
+  void* start = PyArray_DATA(array);
+  const auto bytes = static_cast<std::size_t>(PyArray_NBYTES(array));
+  launch(static_cast<Index>(bytes / 4), [=] { std::memset(start, 0, bytes); });
   return made;
 }
 
@@ -119,7 +144,9 @@ py::object contiguous(py::handle object, DType dtype, const char* what) {
   const View v = view(object, what);
   if (v.dtype == dtype && v.contiguous() && v.aligned()) return py::reinterpret_borrow<py::object>(object);
   py::object made = empty(dtype, v.shape_vector());
-  if (PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(made.ptr()), reinterpret_cast<PyArrayObject*>(object.ptr())) < 0) {
+  if (writing) {
+    write_copy(v, made, dtype);
+  } else if (PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(made.ptr()), reinterpret_cast<PyArrayObject*>(object.ptr())) < 0) {
     throw py::error_already_set();
   }
   return made;

@@ -157,7 +157,9 @@ class Entry:
                 self.expect_none.append(leaf)
         self.result = _Result(result, before.arguments, {id(t) for t in before.tensors}, slot)
         self.program = trace.program(outputs)
-        self.replay_program = compiled_source(self.program)
+        from .native import link
+
+        self.replay_program: Any = link(self.program) or compiled_source(self.program)
 
     def holds(self, signature: Signature) -> bool:
         for leaf in self.expect_none:

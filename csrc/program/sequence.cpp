@@ -1,0 +1,159 @@
+// Sequence(): calls of kernels, written down once and made as often as asked, without Python and its lock between them.
+//
+//   s = Sequence()
+//   s.begin()            # this thread writes: what kernels allocate gets addresses that nobody may touch
+//   kernel(x, y); ...    # nothing is computed
+//   s.end()              # [bytes of each allocation]
+//
+//   s = Sequence()
+//   s.begin(bytes, [offset of each allocation])   # the same calls again, now at places in one block
+//   kernel(x, y); ...
+//   s.end()
+//   s.run(first, last)   # the calls from number `first` to before `last`
+//
+// Where arrays lie is the caller's to plan between the two: only after the first writing it is known what there is.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "../core/fastcall.h"
+#include "../core/launch.h"
+
+namespace tg {
+
+thread_local Sequence* writing = nullptr;
+
+namespace {
+
+constexpr std::size_t kAlign = 64;
+
+// Addresses without memory: whoever reads or writes there is stopped by the processor.
+class Reserved {
+ public:
+  ~Reserved() {
+    for (const auto& [start, size] : chunks_) munmap(start, size);
+  }
+  void* take(std::size_t bytes) {
+    bytes = (std::max<std::size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
+    if (bytes > left_) {
+      const std::size_t size = std::max<std::size_t>(bytes, std::size_t{1} << 28);
+      void* start = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (start == MAP_FAILED) throw std::bad_alloc();
+      chunks_.push_back({start, size});
+      next_ = static_cast<char*>(start);
+      left_ = size;
+    }
+    char* found = next_;
+    next_ += bytes;
+    left_ -= bytes;
+    return found;
+  }
+
+ private:
+  std::vector<std::pair<void*, std::size_t>> chunks_;
+  char* next_ = nullptr;
+  std::size_t left_ = 0;
+};
+
+void free_arena(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tensorgrad")); }
+void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_GetPointer(capsule, "reserved")); }
+
+class Written final : public Sequence {
+ public:
+  void begin(std::size_t bytes, std::vector<std::size_t> offsets, bool planned) {
+    if (writing) throw std::runtime_error("Sequence: this thread writes another one");
+    if (!calls_.empty() || begun_) throw std::runtime_error("Sequence: it was written already");
+    for (std::size_t at : offsets)
+      if (at % kAlign || at > bytes) throw std::invalid_argument("Sequence: an offset lies outside of the block");
+    begun_ = true;
+    planned_ = planned;
+    offsets_ = std::move(offsets);
+    total_ = bytes;
+    if (planned) {
+      base_ = static_cast<char*>(allocate(bytes));
+      PyObject* capsule = PyCapsule_New(base_, "tensorgrad", free_arena);
+      if (!capsule) {
+        release(base_);
+        throw py::error_already_set();
+      }
+      owner_ = py::reinterpret_steal<py::object>(capsule);
+    } else {
+      auto fresh = std::make_unique<Reserved>();
+      PyObject* capsule = PyCapsule_New(fresh.get(), "reserved", free_reserved);
+      if (!capsule) throw py::error_already_set();
+      reserved_ = fresh.release();
+      owner_ = py::reinterpret_steal<py::object>(capsule);
+    }
+    writing = this;
+  }
+
+  std::vector<std::size_t> end() {
+    if (writing != this) throw std::runtime_error("Sequence: this thread does not write it");
+    writing = nullptr;
+    if (planned_ && sizes_.size() != offsets_.size())
+      throw std::runtime_error("Sequence: " + std::to_string(sizes_.size()) + " allocations where " +
+                               std::to_string(offsets_.size()) + " were planned");
+    return sizes_;
+  }
+
+  void add(std::unique_ptr<Launch> call) override { calls_.push_back(std::move(call)); }
+
+  void* place(std::size_t bytes, py::object& owner) override {
+    owner = owner_;
+    const std::size_t at = sizes_.size();
+    sizes_.push_back(bytes);
+    if (!planned_) {
+      void* found = reserved_->take(bytes);
+      addresses_.push_back(reinterpret_cast<std::uintptr_t>(found));
+      return found;
+    }
+    if (at >= offsets_.size() || offsets_[at] + bytes > total_)
+      throw std::runtime_error("Sequence: allocation " + std::to_string(at) + " is not as planned");
+    return base_ + offsets_[at];
+  }
+
+  void keep(py::handle array) override { arrays_.push_back(py::reinterpret_borrow<py::object>(array)); }
+
+  const std::vector<std::uintptr_t>& addresses() const { return addresses_; }
+  std::size_t calls() const { return calls_.size(); }
+  std::size_t allocations() const { return sizes_.size(); }
+
+  void run(std::size_t first, std::size_t last) {
+    if (writing || !planned_) throw std::runtime_error("Sequence: it is not ready to run");
+    if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
+    at_ = first;
+    MaybeRelease unlock(kReleaseFrom);
+    for (; at_ < last; ++at_) calls_[at_]->run();
+  }
+  std::size_t at() const { return at_; }  // the call that failed
+
+ private:
+  std::vector<std::unique_ptr<Launch>> calls_;
+  std::vector<std::size_t> sizes_, offsets_;
+  std::vector<std::uintptr_t> addresses_;
+  std::vector<py::object> arrays_;
+  std::size_t total_ = 0, at_ = 0;
+  py::object owner_;
+  Reserved* reserved_ = nullptr;
+  char* base_ = nullptr;
+  bool begun_ = false, planned_ = false;
+};
+
+}  // namespace
+
+TG_BINDINGS(sequence) {
+  py::class_<Written>(m, "Sequence")
+      .def(py::init<>())
+      .def("begin", [](Written& s) { s.begin(0, {}, false); })
+      .def("begin", [](Written& s, std::size_t bytes, std::vector<std::size_t> offsets) { s.begin(bytes, std::move(offsets), true); })
+      .def("end", &Written::end)
+      .def("run", &Written::run)
+      .def_property_readonly("calls", &Written::calls)
+      .def_property_readonly("allocations", &Written::allocations)
+      .def_property_readonly("addresses", &Written::addresses)
+      .def_property_readonly("at", &Written::at);
+}
+
+}  // namespace tg
