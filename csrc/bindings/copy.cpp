@@ -66,6 +66,13 @@ py::object joined(const char* op, PyObject* const* arrays, size_t count, Index d
   std::copy_n(strides, first.ndim, within);
   if (along_new) std::copy(strides + axis + 1, strides + first.ndim + 1, within + axis);
   char* to = data_of<char>(out);
+  if (writing) {
+    for (const View& v : views) {
+      launch(0, [copy = Copy(v, to, within)] { copy.run(); });
+      to += (along_new ? 1 : v.shape[axis]) * strides[axis];
+    }
+    return out;
+  }
   MaybeRelease unlock(view(out).size());
   for (const View& v : views) {
     copy_into(v, to, within);
@@ -134,8 +141,11 @@ py::object filled(DType type, const Index* shape, int ndim, const char* item) {
   Index n = 1;
   for (int k = 0; k < ndim; ++k) n *= shape[k];
   char* to = data_of<char>(out);
-  MaybeRelease unlock(n);
-  if (n) fill_items(size_of(type), n, item, to);
+  std::array<char, 16> one_item;
+  std::copy_n(item, 16, one_item.begin());
+  launch(n, [=] {
+    if (n) fill_items(size_of(type), n, one_item.data(), to);
+  });
   return out;
 }
 

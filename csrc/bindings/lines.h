@@ -52,15 +52,26 @@ inline void c_strides(DType type, const Index* shape, int ndim, Index* strides) 
   }
 }
 
-// Copies x into memory of these strides.
-inline void copy_into(const View& x, char* to, const Index* to_strides) {
-  Index shape[kMaxDims], from[kMaxDims];
-  for (int k = 0; k < x.ndim; ++k) {
-    shape[k] = x.shape[k];
-    from[k] = x.strides[k];
+// A copy from where a view lies to other strides: of its own numbers, so that a launch can hold it.
+struct Copy {
+  Copy(const View& x, char* target, const Index* to_strides) : item(size_of(x.dtype)), ndim(x.ndim), source(x.data), to(target) {
+    for (int k = 0; k < ndim; ++k) {
+      shape[k] = x.shape[k];
+      from_strides[k] = x.strides[k];
+      strides[k] = to_strides[k];
+    }
   }
-  copy_strided(size_of(x.dtype), x.ndim, shape, x.data, from, to, to_strides);
-}
+  void run() const { copy_strided(item, ndim, shape, source, from_strides, to, strides); }
+
+  Index item;
+  int ndim;
+  const char* source;
+  char* to;
+  Index shape[kMaxDims], from_strides[kMaxDims], strides[kMaxDims];
+};
+
+// Copies x into memory of these strides.
+inline void copy_into(const View& x, char* to, const Index* to_strides) { Copy(x, to, to_strides).run(); }
 
 inline py::object contiguous_copy(const View& x) {
   Index shape[kMaxDims], strides[kMaxDims], n = 1;
@@ -68,8 +79,7 @@ inline py::object contiguous_copy(const View& x) {
   py::object out = empty(x.dtype, shape, x.ndim);
   c_strides(x.dtype, shape, x.ndim, strides);
   char* to = data_of<char>(out);
-  const View from = x;  // whose array the caller, or the program, keeps
-  if (n) launch(n, [=] { copy_into(from, to, strides); });
+  if (n) launch(n, [copy = Copy(x, to, strides)] { copy.run(); });
   return out;
 }
 

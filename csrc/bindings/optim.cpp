@@ -91,8 +91,8 @@ class Table {
   void copy_back() {
     for (const auto& [copy, operand] : copies_) {
       if (!operand->written) continue;
-      const View to = operand->view, from = view(copy);
-      launch(to.size(), [to, from] { copy_into(from, to.data, to.strides); });
+      const View to = operand->view;
+      launch(to.size(), [all = Copy(view(copy), to.data, to.strides)] { all.run(); });
     }
   }
 

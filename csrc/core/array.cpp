@@ -35,7 +35,7 @@ int number_of(DType type) {
   return NPY_VOID;
 }
 
-// What contiguous() does, written down: first into one piece, then to the other type.
+// What contiguous() does, as launches: first into one piece, then to the other type.
 void write_copy(const View& from, const py::object& to, DType dtype) {
   const Shape shape = from.shape_vector(), strides(from.strides, from.strides + from.ndim);
   const py::object dense = from.dtype == dtype ? to : empty(from.dtype, shape);

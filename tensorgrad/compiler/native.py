@@ -94,7 +94,7 @@ class _Writing:
             kernel = getattr(doors[step.kind], step.op.name)
             inputs = [self.get(x) for x in step.inputs]
             attrs = {key: self.get(x) for key, x in step.attrs.items()}
-            if writable(kernel):
+            if writable(kernel, inputs):
                 outputs = kernel(*inputs, **attrs)
                 made = outputs if isinstance(outputs, tuple) else (outputs,)
                 for value, array in zip(step.results, made, strict=True):
@@ -210,7 +210,7 @@ def _bottom(array: Any) -> Any:
 
 
 _WRITTEN = frozenset((
-    "adam_", "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cross_entropy", "cross_entropy_backward",
+    "adam_", "all", "full_as", "full", "zeros_as", "empty_as", "cast", "cat", "stack", "contiguous", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cross_entropy", "cross_entropy_backward",
     "cummax", "cummin", "cumprod", "cumsum", "dot", "linear", "linear_backward", "linear_recurrence", "log_softmax",
     "log_softmax_backward", "logcumsumexp", "logsumexp", "matmul", "max_dim", "mean", "min_dim", "multi_norm",
     "multi_scale_", "mv", "nll_loss", "nll_loss_backward", "prod", "products_of_others", "sgd_", "softmax",
@@ -220,7 +220,7 @@ _VIEWS = frozenset(("reshape", "permute", "expand", "slice", "as_strided"))
 _METHODS = frozenset(("sgd_", "adam_", "multi_norm", "multi_scale_", "sum_to"))
 
 
-def writable(kernel: Any) -> bool:
+def writable(kernel: Any, inputs: Any) -> bool:
     """Whether a kernel can be written into a sequence: it is the extension's, or Python that calls such alone."""
     c = extension()
     if isinstance(kernel, c.Formula):
@@ -229,5 +229,7 @@ def writable(kernel: Any) -> bool:
         return kernel.__name__ in _METHODS
     if isinstance(kernel, partial):
         return False
+    if isinstance(kernel, c.FloatsFirst) and inputs[0].dtype.char in "fdeV":
+        kernel = kernel.native
     name = getattr(kernel, "__name__", "")
     return getattr(c, name, None) is kernel and name in _WRITTEN

@@ -64,6 +64,20 @@ class Trace(Listener):
             self.values[id(array)] = found
         return found
 
+    def argument(self, array: Any) -> Value:
+        """One more argument."""
+        value = self._enter(array, Value(f"seed{len(self.arguments)}", array))
+        self.arguments.append(value)
+        return value
+
+    def array_of(self, value: Value) -> Any:
+        """The array of a value that is still alive."""
+        return next(self.watches[key]() for key, v in self.values.items() if v is value and key in self.watches)
+
+    def has_effects(self) -> bool:
+        """Whether the run has written to what was there before, or done something on the host."""
+        return bool(self.grads) or any(isinstance(s, Action) or s.writes for s in self.steps)
+
     def _root(self, array: Any) -> Value | None:
         """The known value that an array is a view of."""
         base = getattr(array, "base", None)
@@ -117,9 +131,6 @@ class Trace(Listener):
             self.cleared.add(id(tensor))
         self.grads[id(tensor)] = tensor, tensor._grad
 
-    def final_grads(self, before: dict[int, Any]) -> list[tuple[Any, Any]]:
-        """(tensor, its gradient now) of all whose gradient was set or forgotten."""
-        return list(self.grads.values())
 
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
