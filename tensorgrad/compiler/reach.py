@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from ..nn.module import Module
 from ..optim.optimizer import Optimizer
 from ..random import Generator
 from ..tensor import Tensor
@@ -106,7 +107,7 @@ class Reach:
             self._walk(path, what.__wrapped__)
         elif hasattr(what, "__dict__") and _is_users_object(what):
             self._class(f"type({path})", type(what))
-            if hasattr(type(what), "_kinds"):  # an nn.Module
+            if isinstance(what, Module):
                 self._module(path, what)
             else:
                 self._later.append((path, what))
@@ -206,7 +207,7 @@ def _is_users(module: str | None) -> bool:
 
 def _is_users_object(what: Any) -> bool:
     """Whether its attributes may matter: the user's objects, and modules of this package."""
-    return _is_users(type(what).__module__) or hasattr(type(what), "_kinds")
+    return isinstance(what, Module) or _is_users(type(what).__module__)
 
 
 def _get(holder: Any, key: Any) -> Any:
