@@ -146,8 +146,8 @@ py::tuple bind_attention(py::handle q, py::handle k, py::handle v, py::handle ma
     using T = typename decltype(t)::value;
     const Attention<T> a = call.as<T>(causal, scale);
     const HeadView<T> to = heads_of<T>(out);
-    MaybeRelease release(call.work());
-    attention(a, to, data_of<T>(lse));
+    T* sums = data_of<T>(lse);
+    launch(call.work(), [=] { attention(a, to, sums); });
   });
   return py::make_tuple(narrowed(out, call.dtype), lse);
 }
@@ -173,8 +173,9 @@ py::tuple bind_attention_backward(py::handle g, py::handle q, py::handle k, py::
     using T = typename decltype(t)::value;
     const Attention<T> a = call.as<T>(causal, scale);
     const HeadView<T> tq = heads_of<T>(gq), tk = heads_of<T>(gk), tv = heads_of<T>(gv);
-    MaybeRelease release(call.work());
-    attention_backward(a, gs.as<const T>(), os.as<const T>(), data_of<T>(ls), tq, tk, tv);
+    const auto from_g = gs.as<const T>(), from_out = os.as<const T>();
+    const T* sums = data_of<T>(ls);
+    launch(call.work(), [=] { attention_backward(a, from_g, from_out, sums, tq, tk, tv); });
   });
   return py::make_tuple(narrowed(gq, call.dtype), narrowed(gk, call.dtype), narrowed(gv, call.dtype));
 }

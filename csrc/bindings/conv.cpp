@@ -78,16 +78,21 @@ ConvPlan plan_conv(const std::string& what, const Shape& x, const Shape& w, cons
 
 Index work(const ConvShape& s) { return s.batch * s.out_channels * std::max<Index>(1, s.out_plane() * s.taps()); }
 
-// f(float or double) for a dtype that is computed in one of them; the result in the dtype itself.
+// f(T, result) as a launch, for a dtype that is computed in T, float or double; the result in the dtype itself.
 template <class F>
-py::object compute(const char* what, DType dtype, const Shape& shape, Index size, F&& f) {
+py::object compute(const char* what, DType dtype, const Shape& shape, Index size, F f) {
   py::object out = empty(compute_dtype(dtype), shape);
   visit_real(what, compute_dtype(dtype), [&](auto t) {
-    MaybeRelease release(size);
-    f(t, data_of<typename decltype(t)::value>(out));
+    launch(size, [=, to = data_of<typename decltype(t)::value>(out)] { f(t, to); });
   });
   return narrowed(out, dtype);
 }
+
+template <class T>
+const T* in(const char* data) {
+  return reinterpret_cast<const T*>(data);
+}
+const char* memory(const py::object& array) { return array ? data_of<char>(array) : nullptr; }
 
 py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& stride, const Attribute& padding,
                      const Attribute& dilation, Index groups) {
@@ -102,9 +107,9 @@ py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& 
                 std::to_string(plan.s.out_channels) + ",)");
     bias = dense(b, dtype, "conv: b");
   }
-  return compute("conv", dtype, plan.out, work(plan.s), [&](auto t, auto* y) {
+  return compute("conv", dtype, plan.out, work(plan.s), [s = plan.s, x = memory(xs), w = memory(ws), b = memory(bias)](auto t, auto* y) {
     using T = typename decltype(t)::value;
-    conv_forward(plan.s, data_of<T>(xs), data_of<T>(ws), bias ? data_of<T>(bias) : nullptr, y);
+    conv_forward(s, in<T>(x), in<T>(w), in<T>(b), y);
   });
 }
 
@@ -119,9 +124,9 @@ py::object bind_input_grad(py::handle g, py::handle w, const Attribute& input_sh
   const ConvPlan plan = plan_conv(what, input_shape, shape_of(w), stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
   const py::object gs = dense(g, dtype, "conv_input_grad: g"), ws = dense(w, dtype, "conv_input_grad: w");
-  return compute(what, dtype, input_shape, work(plan.s), [&](auto t, auto* gx) {
+  return compute(what, dtype, input_shape, work(plan.s), [s = plan.s, g = memory(gs), w = memory(ws)](auto t, auto* gx) {
     using T = typename decltype(t)::value;
-    conv_input_grad(plan.s, data_of<T>(gs), data_of<T>(ws), gx);
+    conv_input_grad(s, in<T>(g), in<T>(w), gx);
   });
 }
 
@@ -132,9 +137,9 @@ py::object bind_weight_grad(py::handle g, py::handle x, const Attribute& weight_
   const ConvPlan plan = plan_conv(what, shape_of(x), weight_shape, stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
   const py::object gs = dense(g, dtype, "conv_weight_grad: g"), xs = dense(x, dtype, "conv_weight_grad: x");
-  return compute(what, dtype, weight_shape, work(plan.s), [&](auto t, auto* gw) {
+  return compute(what, dtype, weight_shape, work(plan.s), [s = plan.s, g = memory(gs), x = memory(xs)](auto t, auto* gw) {
     using T = typename decltype(t)::value;
-    conv_weight_grad(plan.s, data_of<T>(gs), data_of<T>(xs), gw);
+    conv_weight_grad(s, in<T>(g), in<T>(x), gw);
   });
 }
 
@@ -145,8 +150,8 @@ py::object bind_channel_sum(py::handle g) {
   const Index batch = v.shape[0], channels = v.shape[1];
   Index plane = 1;
   for (int i = 2; i < v.ndim; ++i) plane *= v.shape[i];
-  return compute("channel_sum", v.dtype, {channels}, v.size(), [&](auto t, auto* out) {
-    channel_sum(data_of<typename decltype(t)::value>(gs), batch, channels, plane, out);
+  return compute("channel_sum", v.dtype, {channels}, v.size(), [=, g = memory(gs)](auto t, auto* out) {
+    channel_sum(in<typename decltype(t)::value>(g), batch, channels, plane, out);
   });
 }
 

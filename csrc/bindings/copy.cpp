@@ -286,7 +286,8 @@ py::object roll_(py::handle array, py::handle shifts_, py::handle dims_) {
 // Reshaped to `split`, its dimensions taken in `order`, those of size 1 repeated to `spread`; then copied, in `shape`.
 py::object rearrange_(const Arguments<5>& a) {
   const View x = view(a[0], "rearrange");
-  Index split[kMaxDims], order[kMaxDims], spread[kMaxDims], shape[kMaxDims], own[kMaxDims], from[kMaxDims], to[kMaxDims];
+  Index split[kMaxDims], order[kMaxDims], shape[kMaxDims], own[kMaxDims], to[kMaxDims];
+  npy_intp spread[kMaxDims], from[kMaxDims];
   const int dims = read_integers("rearrange", a[1], split), ndim = read_integers("rearrange", a[4], shape);
   if (read_integers("rearrange", a[2], order) != dims || read_integers("rearrange", a[3], spread) != dims)
     throw py::value_error("rearrange: split, order and spread differ in length");
@@ -316,8 +317,9 @@ py::object rearrange_(const Arguments<5>& a) {
   for (int k = 0; k < dims; ++k) from[k] = split[order[k]] == 1 ? 0 : own[order[k]];
   py::object out = empty(x.dtype, shape, ndim);
   c_strides(x.dtype, spread, dims, to);
-  MaybeRelease unlock(n);
-  if (n) copy_strided(size_of(x.dtype), dims, spread, data_of<char>(source), from, data_of<char>(out), to);
+  View moved = view(source);
+  moved.ndim = dims, moved.shape = spread, moved.strides = from;
+  if (n) launch(n, [copy = Copy(moved, data_of<char>(out), to)] { copy.run(); });
   return out;
 }
 
@@ -331,8 +333,8 @@ py::object triangle(const char* op, bool upper, py::handle array, py::handle dia
   py::object out = empty(x.dtype, x.shape_vector());
   const char* from = data_of<char>(source);
   char* to = data_of<char>(out);
-  MaybeRelease unlock(n);
-  if (n) copy_triangle(size_of(x.dtype), n / (rows * columns), rows, columns, diagonal, upper, from, to);
+  const Index item = size_of(x.dtype);
+  if (n) launch(n, [=] { copy_triangle(item, n / (rows * columns), rows, columns, diagonal, upper, from, to); });
   return out;
 }
 
@@ -359,8 +361,7 @@ FAST_BINDING(ramp, 3, "first", "by", "count") {
     throw py::value_error("ramp: the last of " + std::to_string(count) + " numbers is not an int64");
   py::object out = empty(DType::Int64, &count, 1);
   auto* to = data_of<int64_t>(out);
-  MaybeRelease unlock(count);
-  ramp_items(count, first, by, to);
+  launch(count, [=] { ramp_items(count, first, by, to); });
   return out;
 }
 FAST_BINDING(zeros_as, 2, "x", "shape") {
@@ -380,22 +381,21 @@ FAST_BINDING(copy_into, 2, "target", "source") {
   const View to = view(a[0], "copy_into: target"), from = view(a[1], "copy_into: source");
   require_writable(to, "copy_into: the target");
   require_dtype("copy_into", "source", from, to.dtype);
-  Index shape[kMaxDims], read[kMaxDims], written[kMaxDims];
+  npy_intp read[kMaxDims];
   const int lead = to.ndim - from.ndim;
   bool fits = lead >= 0;
   for (int k = 0; fits && k < to.ndim; ++k) {
     const Index own = k < lead ? 1 : from.shape[k - lead];
-    shape[k] = to.shape[k];
-    written[k] = to.strides[k];
     read[k] = own == 1 ? 0 : from.strides[k - lead];
-    fits = own == 1 || own == shape[k];
+    fits = own == 1 || own == to.shape[k];
   }
   if (!fits || overlap(to, from)) {
     auto *target = reinterpret_cast<PyArrayObject*>(a[0].ptr()), *source = reinterpret_cast<PyArrayObject*>(a[1].ptr());
     if (PyArray_CopyInto(target, source) < 0) throw py::error_already_set();
   } else if (const Index n = to.size()) {
-    MaybeRelease unlock(n);
-    copy_strided(size_of(to.dtype), to.ndim, shape, from.data, read, to.data, written);
+    View source = to;
+    source.data = from.data, source.strides = read;
+    launch(n, [copy = Copy(source, to.data, to.strides)] { copy.run(); });
   }
   return py::reinterpret_borrow<py::object>(a[0]);
 }

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "../core/bind.h"
+#include "../core/launch.h"
 #include "../kernels/linear.h"
 
 namespace tg {

@@ -15,8 +15,8 @@ py::object plain_index(const char* op, const View& index) {
 }
 
 // One of them is.
-[[noreturn]] void out_of_range(const char* op, const py::object& plain, Index n, Index limit) {
-  const IndexRange range = range_of(data_of<int64_t>(plain), n);
+[[noreturn]] void out_of_range(const char* op, const int64_t* at, Index n, Index limit) {
+  const IndexRange range = range_of(at, n);
   throw py::index_error(std::string(op) + ": index " + std::to_string(range.low < 0 ? range.low : range.high) +
                         " is out of range for an axis of length " + std::to_string(limit) +
                         (limit ? "; valid: 0 to " + std::to_string(limit - 1) : ""));
@@ -26,7 +26,10 @@ py::object plain_index(const char* op, const View& index) {
 py::object checked_index(const char* op, const View& index, Index limit) {
   py::object plain = plain_index(op, index);
   const Index n = index.size();
-  if (!all_within(data_of<int64_t>(plain), n, limit)) out_of_range(op, plain, n, limit);
+  const int64_t* at = data_of<int64_t>(plain);
+  launch(0, [=] {
+    if (!all_within(at, n, limit)) out_of_range(op, at, n, limit);
+  });
   return plain;
 }
 
@@ -71,7 +74,7 @@ py::object gather_(py::handle array, py::handle index_, Index dim) {
     MaybeRelease unlock(n);
     within = gather_items(axes.shape, size_of(x.dtype), from, at, to);
   }
-  if (!within) out_of_range("gather", index, i.size(), axes.limit());
+  if (!within) out_of_range("gather", at, i.size(), axes.limit());
   return out;
 }
 
@@ -86,7 +89,7 @@ struct Scattered {
     source = ready(src, compute);
   }
   void require(bool within) const {
-    if (!within) out_of_range(op, index, i.size(), axes.limit());
+    if (!within) out_of_range(op, at(), i.size(), axes.limit());
   }
   const int64_t* at() const { return data_of<int64_t>(index); }
 
@@ -163,8 +166,7 @@ py::object index_select_(py::handle array, py::handle index_, Index dim) {
   const int64_t* at = data_of<int64_t>(index);
   char* to = data_of<char>(out);
   const Index slab = lines.inner * size_of(x.dtype);
-  MaybeRelease unlock(lines.outer * count * lines.inner);
-  select_slabs(lines.outer, lines.length, count, slab, from, at, to);
+  launch(lines.outer * count * lines.inner, [=] { select_slabs(lines.outer, lines.length, count, slab, from, at, to); });
   return out;
 }
 
@@ -187,8 +189,7 @@ py::object index_add_(const Arguments<4>& a, bool into) {
     using T = decltype(t);
     const T* from = data_of<T>(source);
     T* data = to.data<T>();
-    MaybeRelease unlock(src.size());
-    add_slabs(lines.outer, lines.length, i.size(), lines.inner, data, at, from, -1);
+    launch(src.size(), [=, count = i.size()] { add_slabs(lines.outer, lines.length, count, lines.inner, data, at, from, -1); });
   });
   return to.finish();
 }
@@ -205,9 +206,8 @@ py::object embedding_(py::handle weight, py::handle index_) {
   const char* from = data_of<char>(source);
   const int64_t* at = data_of<int64_t>(index);
   char* to = data_of<char>(out);
-  const Index count = i.size();
-  MaybeRelease unlock(count * w.shape[1]);
-  select_slabs(1, w.shape[0], count, w.shape[1] * size_of(w.dtype), from, at, to);
+  const Index count = i.size(), rows = w.shape[0], width = w.shape[1], item = size_of(w.dtype);
+  launch(count * width, [=] { select_slabs(1, rows, count, width * item, from, at, to); });
   return out;
 }
 
@@ -234,8 +234,7 @@ py::object embedding_backward(py::handle g_, py::handle index_, Index num_embedd
     using T = decltype(t);
     const T* from = data_of<T>(source);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(g.size());
-    add_slabs(1, num_embeddings, i.size(), width, to, at, from, skip);
+    launch(g.size(), [=, count = i.size()] { add_slabs(1, num_embeddings, count, width, to, at, from, skip); });
   });
   return compute == g.dtype ? out : ready_as(out, g.dtype);
 }

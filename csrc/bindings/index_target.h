@@ -37,8 +37,7 @@ class Target {
     made_ = empty(compute, x.shape_vector());
     char* to = tg::data_of<char>(made_);
     const Index stride = size_of(compute), n = x.size();
-    MaybeRelease unlock(n);
-    copy_strided(stride, 1, &n, x.data, &stride, to, &stride);
+    launch(n, [=, from = x.data] { copy_strided(stride, 1, &n, from, &stride, to, &stride); });
   }
   template <class T>
   T* data() const { return tg::data_of<T>(made_); }
@@ -49,14 +48,7 @@ class Target {
     if (direct_) return made_;
     py::object stored = ready_as(made_, x_.dtype);
     if (!into_) return stored;
-    const View from = view(stored);
-    Index shape[kMaxDims], read[kMaxDims], written[kMaxDims];
-    for (int k = 0; k < x_.ndim; ++k) {
-      shape[k] = x_.shape[k];
-      read[k] = from.strides[k];
-      written[k] = x_.strides[k];
-    }
-    copy_strided(size_of(x_.dtype), x_.ndim, shape, from.data, read, x_.data, written);
+    launch(x_.size(), [copy = Copy(view(stored), x_.data, x_.strides)] { copy.run(); });
     return py::reinterpret_borrow<py::object>(x_.array);
   }
 

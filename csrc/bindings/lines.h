@@ -54,7 +54,8 @@ inline void c_strides(DType type, const Index* shape, int ndim, Index* strides) 
 
 // A copy from where a view lies to other strides: of its own numbers, so that a launch can hold it.
 struct Copy {
-  Copy(const View& x, char* target, const Index* to_strides) : item(size_of(x.dtype)), ndim(x.ndim), source(x.data), to(target) {
+  template <class Stride>  // Index, or what NumPy counts in
+  Copy(const View& x, char* target, const Stride* to_strides) : item(size_of(x.dtype)), ndim(x.ndim), source(x.data), to(target) {
     for (int k = 0; k < ndim; ++k) {
       shape[k] = x.shape[k];
       from_strides[k] = x.strides[k];

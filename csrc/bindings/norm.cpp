@@ -45,8 +45,7 @@ class NormCall {
   // kernel(T) runs in float or double, without the interpreter's lock when there is much to do.
   template <class Kernel>
   void run(Index work, Kernel kernel) {
-    MaybeRelease unlock(work);
-    visit_real(op_, compute_, [&](auto t) { kernel(t); });
+    launch(work, [op = op_, compute = compute_, kernel] { visit_real(op, compute, kernel); });
   }
 
  private:
@@ -113,9 +112,9 @@ py::object layer_forward(py::handle x_, py::handle w_, py::handle b_, Index ndim
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized),
              *b = call.optional("bias", b_, s.normalized);
   char *y = call.output(s.all), *mean = call.statistic(s.statistics), *rstd = call.statistic(s.statistics);
-  call.run(s.rows * s.length, [&](auto t) {
+  call.run(s.rows * s.length, [=, rows = s.rows, length = s.length](auto t) {
     using T = typename decltype(t)::value;
-    layer_norm(s.rows, s.length, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd));
+    layer_norm(rows, length, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd));
   });
   return call.result();
 }
@@ -131,9 +130,9 @@ py::object layer_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
              *mean = call.input("mean", mean_, s.statistics), *rstd = call.input("rstd", rstd_, s.statistics),
              *w = call.optional("weight", w_, s.normalized);
   char *gx = call.output(s.all, needs.x), *gw = call.parameter(w_, s.normalized, needs.w), *gb = call.parameter(w_, s.normalized, needs.b);
-  call.run(s.rows * s.length, [&](auto t) {
+  call.run(s.rows * s.length, [=, rows = s.rows, length = s.length](auto t) {
     using T = typename decltype(t)::value;
-    layer_norm_backward(s.rows, s.length, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw),
+    layer_norm_backward(rows, length, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw),
                         to<T>(gb));
   });
   return call.result();
@@ -145,9 +144,9 @@ py::object rms_forward(py::handle x_, py::handle w_, Index ndim, double eps) {
   NormCall call("rms_norm", x);
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized);
   char *y = call.output(s.all), *rstd = call.statistic(s.statistics);
-  call.run(s.rows * s.length, [&](auto t) {
+  call.run(s.rows * s.length, [=, rows = s.rows, length = s.length](auto t) {
     using T = typename decltype(t)::value;
-    rms_norm(s.rows, s.length, eps, in<T>(xp), in<T>(w), to<T>(y), to<T>(rstd));
+    rms_norm(rows, length, eps, in<T>(xp), in<T>(w), to<T>(y), to<T>(rstd));
   });
   return call.result();
 }
@@ -162,9 +161,9 @@ py::object rms_backward(py::handle g_, py::handle x_, py::handle rstd_, py::hand
   const char *g = call.input("g", g_, s.all), *xp = call.input("x", x_, s.all),
              *rstd = call.input("rstd", rstd_, s.statistics), *w = call.optional("weight", w_, s.normalized);
   char *gx = call.output(s.all, needs.x), *gw = call.parameter(w_, s.normalized, needs.w);
-  call.run(s.rows * s.length, [&](auto t) {
+  call.run(s.rows * s.length, [=, rows = s.rows, length = s.length](auto t) {
     using T = typename decltype(t)::value;
-    rms_norm_backward(s.rows, s.length, in<T>(g), in<T>(xp), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw));
+    rms_norm_backward(rows, length, in<T>(g), in<T>(xp), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw));
   });
   return call.result();
 }
@@ -196,10 +195,10 @@ py::object batch_forward(const char* op, bool relu, py::handle x_, py::handle w_
              *b = call.optional("bias", b_, c.per_channel);
   char *y = call.output(c.all), *mean = call.statistic(c.per_channel), *rstd = call.statistic(c.per_channel),
        *var = call.statistic(c.per_channel), *shift = relu ? call.statistic(c.per_channel) : nullptr;
-  call.run(c.size(), [&](auto t) {
+  call.run(c.size(), [=, s = c.s](auto t) {
     using T = typename decltype(t)::value;
-    std::vector<T> unseen(relu ? 0 : size_t(c.s.channels));
-    batch_norm(c.s, relu, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd), to<T>(var),
+    std::vector<T> unseen(relu ? 0 : size_t(s.channels));
+    batch_norm(s, relu, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd), to<T>(var),
                relu ? to<T>(shift) : unseen.data());
   });
   return call.result();
@@ -218,9 +217,9 @@ py::object batch_backward(const char* op, py::handle g_, py::handle x_, py::hand
              *shift = shift_ ? call.input("shift", *shift_, c.per_channel) : nullptr;
   char *gx = call.output(c.all, needs.x), *gw = call.parameter(w_, c.per_channel, needs.w),
        *gb = call.parameter(w_, c.per_channel, needs.b);
-  call.run(c.size(), [&](auto t) {
+  call.run(c.size(), [=, s = c.s](auto t) {
     using T = typename decltype(t)::value;
-    batch_norm_backward(c.s, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), in<T>(shift), to<T>(gx),
+    batch_norm_backward(s, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), in<T>(shift), to<T>(gx),
                         to<T>(gw), to<T>(gb));
   });
   return call.result();
@@ -235,9 +234,9 @@ py::object batch_eval(py::handle x_, py::handle w_, py::handle b_, py::handle me
              *b = call.optional("bias", b_, c.per_channel), *mean = call.input("mean", mean_, c.per_channel),
              *var = call.input("var", var_, c.per_channel);
   char* y = call.output(c.all);
-  call.run(c.size(), [&](auto t) {
+  call.run(c.size(), [=, s = c.s](auto t) {
     using T = typename decltype(t)::value;
-    batch_norm_eval(c.s, eps, in<T>(xp), in<T>(w), in<T>(b), in<T>(mean), in<T>(var), to<T>(y));
+    batch_norm_eval(s, eps, in<T>(xp), in<T>(w), in<T>(b), in<T>(mean), in<T>(var), to<T>(y));
   });
   return call.only();
 }
@@ -255,9 +254,9 @@ py::object batch_eval_backward(py::handle g_, py::handle x_, py::handle w_, py::
   char *gx = call.output(c.all, needs.x), *gw = call.parameter(w_, c.per_channel, needs.w),
        *gb = call.parameter(w_, c.per_channel, needs.b), *gmean = call.parameter(mean_, c.per_channel, needs.mean),
        *gvar = call.parameter(var_, c.per_channel, needs.var);
-  call.run(c.size(), [&](auto t) {
+  call.run(c.size(), [=, s = c.s](auto t) {
     using T = typename decltype(t)::value;
-    batch_norm_eval_backward(c.s, eps, in<T>(g), in<T>(xp), in<T>(w), in<T>(mean), in<T>(var), to<T>(gx), to<T>(gw),
+    batch_norm_eval_backward(s, eps, in<T>(g), in<T>(xp), in<T>(w), in<T>(mean), in<T>(var), to<T>(gx), to<T>(gw),
                              to<T>(gb), to<T>(gmean), to<T>(gvar));
   });
   return call.result();
@@ -278,9 +277,9 @@ py::object group_forward(py::handle x_, py::handle w_, py::handle b_, Index grou
              *b = call.optional("bias", b_, c.per_channel);
   const Shape statistics{c.s.batch, groups};
   char *y = call.output(c.all), *mean = call.statistic(statistics), *rstd = call.statistic(statistics);
-  call.run(c.size(), [&](auto t) {
+  call.run(c.size(), [=, s = c.s](auto t) {
     using T = typename decltype(t)::value;
-    group_norm(c.s, groups, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd));
+    group_norm(s, groups, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd));
   });
   return call.result();
 }
@@ -299,9 +298,9 @@ py::object group_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
              *w = call.optional("weight", w_, c.per_channel);
   char *gx = call.output(c.all, needs.x), *gw = call.parameter(w_, c.per_channel, needs.w),
        *gb = call.parameter(w_, c.per_channel, needs.b);
-  call.run(c.size(), [&](auto t) {
+  call.run(c.size(), [=, s = c.s](auto t) {
     using T = typename decltype(t)::value;
-    group_norm_backward(c.s, groups, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw),
+    group_norm_backward(s, groups, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw),
                         to<T>(gb));
   });
   return call.result();

@@ -102,9 +102,13 @@ py::tuple max_with(const char* what, const PoolPlan& plan, py::handle x, bool ad
   visit(what, dtype, [&](auto t) {
     using T = typename decltype(t)::value;
     values = empty(compute_dtype(dtype), plan.out);
-    MaybeRelease release(plan.work());
-    if (adaptive) adaptive_max_pool(plan.pool, data_of<T>(from), data_of<T>(values), data_of<std::int64_t>(indices));
-    else max_pool(plan.pool, data_of<T>(from), data_of<T>(values), data_of<std::int64_t>(indices));
+    const T* x = data_of<T>(from);
+    T* y = data_of<T>(values);
+    auto* at = data_of<std::int64_t>(indices);
+    launch(plan.work(), [=, pool = plan.pool] {
+      if (adaptive) adaptive_max_pool(pool, x, y, at);
+      else max_pool(pool, x, y, at);
+    });
   });
   return py::make_tuple(narrowed(values, dtype), indices);
 }
@@ -141,10 +145,13 @@ py::object bind_max_pool_backward(py::handle g, py::handle indices, const Attrib
     using T = typename decltype(t)::value;
     gx = empty(compute_dtype(vg.dtype), input_shape);
     const auto* index = data_of<std::int64_t>(where);
-    if (!indices_inside(index, product(shape), volume(plan.pool.in)))
-      throw py::index_error("max_pool_backward: an index lies outside the plane of input_shape " + to_string(input_shape));
-    MaybeRelease release(plan.work());
-    max_pool_backward(plan.pool, data_of<T>(from), index, data_of<T>(gx));
+    const T* g = data_of<T>(from);
+    T* to = data_of<T>(gx);
+    launch(plan.work(), [=, pool = plan.pool, count = product(shape)] {
+      if (!indices_inside(index, count, volume(pool.in)))
+        throw py::index_error("max_pool_backward: an index lies outside the plane of input_shape");
+      max_pool_backward(pool, g, index, to);
+    });
   });
   return narrowed(gx, vg.dtype);
 }
@@ -155,20 +162,21 @@ double checked_divisor(const char* what, const std::optional<Index>& divisor) {
   return static_cast<double>(*divisor);
 }
 
-py::object mean_forward(const char* what, const PoolPlan& plan, const Windows& windows, double divisor, py::handle x) {
+py::object mean_forward(const char* what, const PoolPlan& plan, Windows windows, double divisor, py::handle x) {
   const DType dtype = view(x, what).dtype;
   const py::object from = dense(x, dtype, what);
   py::object y;
   visit(what, dtype, [&](auto t) {
     using T = typename decltype(t)::value;
     y = empty(compute_dtype(dtype), plan.out);
-    MaybeRelease release(plan.work());
-    mean_pool(plan.pool, windows, divisor, data_of<T>(from), data_of<T>(y));
+    const T* x = data_of<T>(from);
+    T* to = data_of<T>(y);
+    launch(plan.work(), [=, pool = plan.pool, windows = std::move(windows)] { mean_pool(pool, windows, divisor, x, to); });
   });
   return narrowed(y, dtype);
 }
 
-py::object mean_backward(const char* what, const PoolPlan& plan, const Windows& windows, double divisor, py::handle g) {
+py::object mean_backward(const char* what, const PoolPlan& plan, Windows windows, double divisor, py::handle g) {
   const View vg = view(g, what);
   plan.require_out(what, vg.shape_vector());
   const py::object from = dense(g, vg.dtype, what);
@@ -176,8 +184,9 @@ py::object mean_backward(const char* what, const PoolPlan& plan, const Windows& 
   visit(what, vg.dtype, [&](auto t) {
     using T = typename decltype(t)::value;
     gx = empty(compute_dtype(vg.dtype), plan.in);
-    MaybeRelease release(plan.work());
-    mean_pool_backward(plan.pool, windows, divisor, data_of<T>(from), data_of<T>(gx));
+    const T* g = data_of<T>(from);
+    T* to = data_of<T>(gx);
+    launch(plan.work(), [=, pool = plan.pool, windows = std::move(windows)] { mean_pool_backward(pool, windows, divisor, g, to); });
   });
   return narrowed(gx, vg.dtype);
 }

@@ -135,8 +135,7 @@ py::tuple rnn_sequence(py::handle x, py::handle h0, py::handle c0, py::handle w_
     const Recurrent<T> layer = call.as<T>();
     const Kept<T> kept{RecurrentCall::pointer<T>(gates), RecurrentCall::pointer<T>(cells)};
     T *to = data_of<T>(out), *to_h = data_of<T>(h_n), *to_c = RecurrentCall::pointer<T>(c_n);
-    MaybeRelease release(call.work());
-    if (layer.rows() > 0) recurrent(layer, to, to_h, to_c, kept);
+    if (layer.rows() > 0) launch(call.work(), [=] { recurrent(layer, to, to_h, to_c, kept); });
   });
   auto stored = [&](const py::object& made) { return made.is_none() ? made : narrowed(made, call.stored); };
   return py::make_tuple(stored(out), stored(h_n), stored(c_n), gates, cells);
@@ -199,8 +198,7 @@ py::tuple rnn_sequence_backward(py::handle g_out, py::handle g_h, py::handle g_c
     const Kept<T> kept{RecurrentCall::pointer<T>(ready_gates), RecurrentCall::pointer<T>(ready_cells)};
     const RecurrentGrads<T> to{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
     const T* from = data_of<T>(ready_out);
-    MaybeRelease release(call.work());
-    if (layer.rows() > 0) recurrent_backward(layer, seeds, from, kept, to);
+    if (layer.rows() > 0) launch(call.work(), [=] { recurrent_backward(layer, seeds, from, kept, to); });
   });
   py::tuple result(8);
   for (std::size_t i = 0; i < 8; ++i) result[i] = grads[i].is_none() ? grads[i] : narrowed(grads[i], call.stored);

@@ -206,6 +206,8 @@ PyMethodDef functions[] = {
      "Give the leaves their gradients, as _Pass.deliver does."},
     {"collect", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(collect)), METH_FASTCALL,
      "The arrays of parameters and of their gradients."},
+    {"holds", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(facts_hold)), METH_FASTCALL,
+     "Whether a program's facts hold, as Reach.changed asks."},
     {"bump", bump, METH_O, "Add one to each version."},
     {"forget", forget, METH_O, "Drop the gradients of a list of tensors."},
     {}};

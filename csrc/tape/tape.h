@@ -184,6 +184,7 @@ PyObject* view_gradients(OpObject* op, PyObject* door, NodeObject* node, PyObjec
 extern PyMethodDef view_kernels[];
 
 PyObject* go(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* facts_hold(PyObject*, PyObject* const* args, Py_ssize_t count);
 PyObject* deliver(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);

@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from ..core import native
 from ..nn.module import Module
 from ..optim.optimizer import Optimizer
 from ..random import Generator
@@ -28,6 +29,23 @@ _MOST = 10_000  # entries of one container
 _gone = object()
 
 
+class _Form:
+    """Settings of a group that decide which calls a step makes; those that a step reads anew may change."""
+
+    def __init__(self, path: str, optimizer: Any, group: dict[str, Any]):
+        self.path = path
+        self.optimizer = optimizer
+        self.group = group
+        self.form = optimizer.form(group)
+        self.settings = list(group.values())  # of the last time that the form was asked for
+
+    def holds(self) -> bool:
+        if not _equal(self.optimizer.form(self.group), self.form):
+            return False
+        self.settings = list(self.group.values())
+        return True
+
+
 class Reach:
     """The facts that hold for a function (and the objects given besides) now.
 
@@ -37,7 +55,7 @@ class Reach:
     def __init__(self, *roots: tuple[str, Any]):
         self.facts: list[tuple[str, Any, Any, Any]] = []  # path, holder, key, value
         self.sizes: list[tuple[str, Any, int]] = []
-        self.forms: list[tuple[str, Any, Any, Any]] = []  # path, optimizer, group, form
+        self.forms: list[_Form] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.data: list[tuple[str, Tensor, Any, bool]] = []
         self._seen: dict[int, Any] = {}
@@ -53,6 +71,17 @@ class Reach:
 
     # --- asking again
 
+    def holds(self) -> bool:
+        """Whether all facts hold."""
+        if native is None:
+            return self.changed() is None
+        if not native.holds(self.data, self.facts, self.sizes):
+            return False
+        for form in self.forms:
+            if form.settings != list(form.group.values()) and not form.holds():
+                return False
+        return True
+
     def changed(self) -> str | None:
         """In words, the first fact that no longer holds; None if all do."""
         for path, tensor, array, tracked in self.data:
@@ -67,9 +96,9 @@ class Reach:
         for path, holder, size in self.sizes:
             if len(holder) != size:
                 return f"{path} had {size} entries and has {len(holder)}"
-        for path, optimizer, group, form in self.forms:
-            if not _equal(optimizer.form(group), form):
-                return f"settings of {path} changed"
+        for form in self.forms:
+            if not form.holds():
+                return f"settings of {form.path} changed"
         return None
 
     # --- walking
@@ -175,7 +204,7 @@ class Reach:
             where = f"{path}.param_groups[{i}]"
             self.facts.append((where, groups, i, group))
             self._fact(f"{where}['params']", group, "params", group["params"])
-            self.forms.append((where, optimizer, group, optimizer.form(group)))
+            self.forms.append(_Form(where, optimizer, group))
         self.sizes.append((f"{path}.state", optimizer.state, len(optimizer.state)))
         for i, (p, entries) in enumerate(optimizer.state.items()):
             where = f"{path}.state[{i}]"
