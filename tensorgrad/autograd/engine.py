@@ -13,7 +13,7 @@ from sys import getrefcount
 from typing import Any
 
 from ..core import Heap, native
-from ..dispatch import grad_was_set, local, recorded
+from ..dispatch import grad_was_set, local, recorded, region
 from ..errors import AutogradError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from .grad_mode import state as grad_state
@@ -42,7 +42,11 @@ def run(
     before = grad_state.recording
     grad_state.recording = create
     try:
-        return _Pass(inputs, retain, create, accumulate).run(roots, seeds)
+        one = _Pass(inputs, retain, create, accumulate)
+        if not local.listeners:
+            return one.run(roots, seeds)
+        with region("backward"):
+            return one.run(roots, seeds)
     finally:
         grad_state.recording = before
 

@@ -14,7 +14,7 @@ def executor(program: Program) -> Callable[[list[Any]], list[Any]]:
     """A function from arrays for the program's arguments to those of its outputs."""
     from .native import link
 
-    linked = link(program)
+    program.linked = linked = link(program)
     return linked if linked is not None else in_python(program)
 
 

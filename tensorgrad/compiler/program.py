@@ -47,14 +47,15 @@ class Call:
     """One call of an op: ``results = op(*inputs, **attrs)``, where Values stand for arrays, in lists and tuples too.
 
     ``results[i]`` is None for a result that nobody names: None itself, or one of the inputs. ``writes``: the values
-    whose memory the call changes. ``kind``: the array type whose door is asked. ``line``: the user's line.
+    whose memory the call changes. ``kind``: the array type whose door is asked. ``line``: the user's line. ``part``:
+    "forward", "backward" or "optimizer", where that is known.
     """
 
-    __slots__ = ("attrs", "inputs", "kind", "line", "op", "results", "writes")
+    __slots__ = ("attrs", "inputs", "kind", "line", "op", "part", "results", "writes")
 
     def __init__(
         self, op: Any, kind: type, inputs: tuple[Any, ...], attrs: dict[str, Any], results: tuple[Value | None, ...],
-        writes: tuple[Value, ...], line: Any,
+        writes: tuple[Value, ...], line: Any, part: str | None = None,
     ):  # fmt: skip
         self.op = op
         self.kind = kind
@@ -63,6 +64,7 @@ class Call:
         self.results = results
         self.writes = writes
         self.line = line
+        self.part = part
 
     def reads(self) -> Iterator[Value]:
         """Every value among the inputs and attributes."""
@@ -101,12 +103,15 @@ class Program:
     """Calls and actions in order, from arguments to outputs.
 
     ``arguments``: values that each replay is given arrays for. ``outputs``: values whose arrays a replay returns.
+    ``notes``: what passes have done, (the pass, in words). ``linked``: what runs it natively, if anything does.
     """
 
     def __init__(self, steps: list[Call | Action], arguments: list[Value], outputs: list[Value]):
         self.steps = steps
         self.arguments = arguments
         self.outputs = outputs
+        self.notes: list[tuple[str, str]] = []
+        self.linked: Any = None
 
     @property
     def calls(self) -> list[Call]:

@@ -37,6 +37,7 @@ class Trace(Listener):
         self.made = 0
         self.grads_before = grads
         self.accumulated: list[Any] = []
+        self.parts = ["forward"]  # the part of the program that runs, and those around it
 
     # --- values
 
@@ -120,10 +121,18 @@ class Trace(Listener):
         kind = type(next(iter(_arrays_in(inputs)), None) if read else outputs[0])
         if kind is type(None):
             kind = type(outputs[0])
-        self.steps.append(Call(op, kind, given, named, tuple(results), writes, line))
+        self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
 
     def host(self, action: Callable[[], Any]) -> None:
         self.steps.append(Action(action))
+
+    def enter(self, name: str) -> None:
+        """A named region begins; of interest are the backward pass and an optimizer's step."""
+        kind = "optimizer" if name.startswith("Optimizer.step#") else name
+        self.parts.append(kind if kind in ("backward", "optimizer") else self.parts[-1])
+
+    def leave(self, name: str) -> None:
+        self.parts.pop()
 
     def grad(self, tensor: Any) -> None:
         """A tensor's gradient was set or forgotten."""
