@@ -18,19 +18,33 @@ __all__ = ["Action", "Call", "Program", "Value", "values_in"]
 class Value:
     """An array of the program.
 
-    ``shape``, ``dtype``: of the array. ``root``: the value whose memory it lies in, itself for one with memory of its
-    own. ``array``: what it is in every replay, where that never changes (state, constants); None for arguments and for
-    what a call makes. ``name``: how prints call it.
+    ``shape``, ``dtype``, ``strides`` (bytes): of the array. ``root``: the value whose memory it lies in, itself for one
+    with memory of its own. ``array``: what it is in every replay, where that never changes (state, constants); None for
+    arguments and for what a call makes. ``constant``: its elements never change either. ``name``: how prints call it.
     """
 
-    __slots__ = ("array", "dtype", "name", "root", "shape")
+    __slots__ = ("array", "constant", "dtype", "name", "root", "shape", "strides")
 
     def __init__(self, name: str, array: Any, root: Value | None = None, *, fixed: bool = False):
         self.name = name
         self.shape = tuple(array.shape)
         self.dtype = array.dtype
+        self.strides = tuple(array.strides)
         self.root = self if root is None else root
         self.array = array if fixed else None
+        self.constant = False
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether its elements lie one after the other in C's order."""
+        step = int(self.dtype.itemsize)
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size == 0:
+                return True
+            if size != 1 and stride != step:
+                return False
+            step *= size
+        return True
 
     @property
     def nbytes(self) -> int:

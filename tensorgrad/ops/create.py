@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backends import registry
 from ..device import CPU, where
+from ..dispatch import local
 from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..layout import check_layout, dense_order, preserve_format
@@ -375,7 +376,7 @@ def _filled(
     place = where(device)
     found = registry.on_device(place)
     with found.on(place.index):
-        made = wrap(found.raw.full(shape=shape, value=value, dtype=chosen.np))
+        made = wrap(local.doors[found.array_type].full(shape=shape, value=value, dtype=chosen.np))
     if out is not None:
         return _written(name, made, out, requires_grad)
     if pin_memory:

@@ -1,0 +1,38 @@
+"""Passes: each takes a program and gives one that computes the same with less.
+
+A pass is a function ``run(program) -> Program`` in a file of its own; it never changes the program that it is given,
+nor its calls. What all of them keep: calls that write happen, in their order among all that touches the same memory;
+random numbers are drawn by the same calls in the same order; outputs stay the values they are.
+
+``show("duplicates", program)`` is a pass's text before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from ..program import Program
+
+__all__ = ["PASSES", "optimize", "show"]
+
+PASSES = ("views", "constants", "duplicates", "dead")
+
+
+def optimize(program: Program) -> Program:
+    """The program after all passes, with notes of what each has changed."""
+    for name in PASSES:
+        program = _run(name)(program)
+    return program
+
+
+def show(name: str, program: Program) -> tuple[str, str]:
+    """The program's text before and after the pass of this name. Raises ValueError for an unknown name."""
+    if name not in PASSES:
+        raise ValueError(f"show: there is no pass {name!r}; they are {', '.join(PASSES)}.")
+    return repr(program), repr(_run(name)(program))
+
+
+def _run(name: str) -> Callable[[Program], Program]:
+    run: Callable[[Program], Program] = import_module(f"{__name__}.{name}").run
+    return run

@@ -1,0 +1,92 @@
+"""What a program computes of numbers that it makes itself is computed once, before all replays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...dispatch import local
+from ..program import Action, Call, Program, Value, values_in
+from .memory import Memory, draws, replaced, rewritten
+
+__all__ = ["run"]
+
+_MAKERS = frozenset(("full_as", "zeros_as", "full", "arange", "linspace", "eye", "zeros", "ones"))
+_AS = frozenset(("full_as", "zeros_as"))  # they read shape and dtype of their input, not its elements
+_LARGEST = 1 << 14  # bytes; what is larger takes longer to read than to make
+
+
+def run(program: Program) -> Program:
+    """The program with small constants in place of the calls that make them.
+
+    State is no constant: the user may change it between replays. Nor is what somebody writes to, or an output, whose
+    memory is the caller's.
+    """
+    memory = Memory(program)
+    outputs = {v.root for v in program.outputs}
+    found: dict[Value, Value] = {}
+    steps: list[Call | Action] = []
+    notes: list[str] = []
+    for step in program.steps:
+        if isinstance(step, Action):
+            steps.append(step)
+            continue
+        call = replaced(step, found)
+        made = _computed(call, memory, outputs)
+        if made is None:
+            steps.append(call)
+            continue
+        for value, array in made.items():
+            found[value] = _constant(value, array)
+        notes.append(f"{call.op.name} of constants is computed once")
+    if not notes:
+        return program
+    return rewritten(program, steps, "constants", notes)
+
+
+def _constant(value: Value, array: Any) -> Value:
+    made = Value(value.name, array, fixed=True)
+    made.constant = True
+    return made
+
+
+def _computed(call: Call, memory: Memory, outputs: set[Value]) -> dict[Value, Any] | None:
+    if call.writes or draws(call) or not call.results:
+        return None
+    named = [v for v in call.results if v is not None]
+    if not named or any(v.root in outputs or memory.written(v) for v in named):
+        return None
+    if any(v.nbytes > _LARGEST for v in named):
+        return None
+    inputs = call.inputs
+    if call.op.name in _AS:
+        if next(values_in(tuple(call.attrs.values())), None) is not None:
+            return None
+        inputs = (_empty(inputs[0], call.kind, "shape" in call.attrs), *inputs[1:])
+    elif call.op.name in _MAKERS:
+        if next(call.reads(), None) is not None:
+            return None
+    elif next(call.reads(), None) is None or not all(v.constant for v in call.reads()):
+        return None
+    kernel = getattr(local.plain[call.kind], call.op.name)
+    results = kernel(*_arrays(inputs), **{key: _arrays(x) for key, x in call.attrs.items()})
+    results = results if isinstance(results, tuple) else (results,)
+    made = {v: a for v, a in zip(call.results, results, strict=True) if v is not None}
+    for value, array in made.items():
+        if tuple(array.shape) != value.shape or array.dtype != value.dtype or tuple(array.strides) != value.strides:
+            return None
+    return made
+
+
+def _empty(value: Any, kind: type, shape_is_given: bool) -> Any:
+    """An array of the value's dtype, and of its shape where that matters."""
+    if type(value) is not Value:
+        return value
+    return local.plain[kind].full(shape=() if shape_is_given else value.shape, value=0, dtype=value.dtype)
+
+
+def _arrays(what: Any) -> Any:
+    if type(what) is Value:
+        return what.array
+    if type(what) in (list, tuple):
+        return type(what)(map(_arrays, what))
+    return what

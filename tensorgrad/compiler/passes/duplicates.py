@@ -1,0 +1,65 @@
+"""Of calls that compute the same from the same, one is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..program import Action, Call, Program, Value
+from .memory import Memory, draws, replaced, rewritten
+
+__all__ = ["run"]
+
+
+def run(program: Program) -> Program:
+    """The program with each result computed once.
+
+    Two calls are the same if op, inputs and attributes are, and nobody changed what they read in between. Results that
+    somebody writes to, or that are outputs, keep memory of their own.
+    """
+    memory = Memory(program)
+    outputs = {v.root for v in program.outputs} | set(program.outputs)
+    known: dict[Any, tuple[int, Call]] = {}
+    instead: dict[Value, Value] = {}
+    steps: list[Call | Action] = []
+    notes: list[str] = []
+    for at, step in enumerate(program.steps):
+        if isinstance(step, Action):
+            steps.append(step)
+            continue
+        call = replaced(step, instead)
+        steps.append(call)
+        if call.writes or draws(call) or not any(v is not None for v in call.results):
+            continue
+        key = (call.op.name, call.kind, _key(call.inputs), tuple((k, _key(x)) for k, x in call.attrs.items()))
+        first, same = known.setdefault(key, (at, call))
+        if same is call:
+            continue
+        if not all(memory.steady(v, first, at) for v in call.reads()):
+            known[key] = at, call
+            continue
+        pairs = [(v, w) for v, w in zip(call.results, same.results, strict=True) if v is not None]
+        if any(w is None or v in outputs or not _alike(v, w) for v, w in pairs):
+            continue
+        if any(memory.written(v) or memory.written(w) for v, w in pairs if v.root is v):
+            continue
+        instead.update(pairs)  # type: ignore[arg-type]
+        steps.pop()
+        notes.append(f"{call.op.name} is computed once instead of again")
+    if not notes:
+        return program
+    return rewritten(program, steps, "duplicates", notes)
+
+
+def _alike(v: Value, w: Value) -> bool:
+    return v.shape == w.shape and v.dtype == w.dtype and v.strides == w.strides and (v.root is v) == (w.root is w)
+
+
+def _key(what: Any) -> Any:
+    """Equal for inputs and attributes that mean the same; numbers by their text, so that -0.0 is not 0.0."""
+    if type(what) in (list, tuple):
+        return type(what), tuple(map(_key, what))
+    if type(what) is slice:
+        return slice, _key(what.start), _key(what.stop), _key(what.step)
+    if what is None or type(what) in (bool, int, float, complex, str):
+        return type(what), repr(what)
+    return id(what)

@@ -1,0 +1,50 @@
+"""Programs to try passes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorgrad as tg
+from tensorgrad.compiler.executor import executor
+from tensorgrad.compiler.passes import show
+from tensorgrad.compiler.program import Program
+from tensorgrad.compiler.trace import Trace
+from tensorgrad.dispatch import listening
+from tensorgrad.utils._pytree import tree_flatten
+
+
+def written(function: Any, *tensors: tg.Tensor) -> Program:
+    """The program of a run of the function: its arguments are the tensors, its outputs what it returns."""
+    trace = Trace([t._data for t in tensors], {})
+    with listening(trace):
+        result = function(*tensors)
+    leaves = tree_flatten(result)[0]
+    return trace.program([t._data for t in leaves])
+
+
+def names(program: Program) -> list[str]:
+    return [call.op.name for call in program.calls]
+
+
+def after(pass_name: str, program: Program) -> Program:
+    from importlib import import_module
+
+    made: Program = import_module(f"tensorgrad.compiler.passes.{pass_name}").run(program)
+    before, now = show(pass_name, program)
+    assert before == repr(program) and (now == before) == (made is program)
+    return made
+
+
+def run(program: Program, *tensors: tg.Tensor) -> list[Any]:
+    return [np.array(x) for x in executor(program)([t._data for t in tensors])]
+
+
+def same_results(first: Program, second: Program, *tensors: tg.Tensor) -> None:
+    """Both give the same bits, and leave the same in the arguments that they write to."""
+    ours, theirs = [t.clone() for t in tensors], [t.clone() for t in tensors]
+    for a, b in zip(run(first, *ours), run(second, *theirs), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    for t, u in zip(ours, theirs, strict=True):
+        assert t._data.tobytes() == u._data.tobytes()
