@@ -190,14 +190,21 @@ def user_line(depth: int = 2) -> tuple[CodeType, int] | None:
     return None
 
 
-def describe_line(line: tuple[CodeType, int]) -> str:
-    """``file.py:12 in function: source text`` of a remembered line."""
-    import linecache
-
+def line_number(line: tuple[CodeType, int]) -> tuple[str, int]:
+    """(file, number) of a remembered line."""
     code, offset = line
     number = code.co_firstlineno
     for start, end, at in code.co_lines():
         if start <= offset < end and at is not None:
             number = at
+    return code.co_filename, number
+
+
+def describe_line(line: tuple[CodeType, int]) -> str:
+    """``file.py:12 in function: source text`` of a remembered line."""
+    import linecache
+
+    code = line[0]
+    number = line_number(line)[1]
     text = linecache.getline(code.co_filename, number).strip()
     return f"{code.co_filename}:{number} in {code.co_name}" + (f": {text}" if text else "")

@@ -54,6 +54,9 @@ class Entry:
                 self.grads.append((who, slot(found._data)))
             if id(leaf) not in trace.cleared and id(leaf) not in added:
                 self.expect_none.append(who)
+        paths = {id(t._data): path for path, t in reach.tensors.values()}
+        for value, array in trace.state.items():
+            value.name = paths.get(id(array), value.name)
         self.program = trace.program(outputs)
         self.run = executor(self.program)
         self.given = given

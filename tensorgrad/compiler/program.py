@@ -136,6 +136,12 @@ class Program:
         lines = [f"  {step!r}" for step in self.steps]
         return "\n".join([f"program({head})", *lines, f"  return {', '.join(v.name for v in self.outputs)}"])
 
+    def explain(self) -> str:
+        """The program in words, to be printed: see ``compiler.explain``."""
+        from .explain import explain
+
+        return explain(self)
+
     def replay_source(self) -> tuple[str, dict[str, Any]]:
         """Python's text of a replay, and the names it uses: a function of a list of arrays.
 

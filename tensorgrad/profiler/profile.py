@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..dispatch import Listener, listening, region
+from .cost import product_flops
 from .events import EventList, FunctionEvent
 
 __all__ = [
@@ -110,7 +111,7 @@ class Recorder(Listener):
         if self.memory and not op.view:
             event.cpu_memory_usage = sum(int(x.nbytes) for x in outputs if hasattr(x, "nbytes"))
         if self.flops:
-            event.flops = _flops(op.name, inputs, outputs)
+            event.flops = _flops(op.name, inputs, attrs, outputs)
 
     def enter(self, name: str) -> None:
         self._begin(name, True)
@@ -125,15 +126,11 @@ def _shape(x: Any) -> Any:
     return list(x.shape) if hasattr(x, "shape") else []
 
 
-def _flops(name: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> int:
-    """Floating-point operations of a call, for the ops that PyTorch counts them for."""
-    size = int(getattr(outputs[0], "size", 0)) if outputs else 0
-    if name in ("linear", "matmul", "mv"):
-        return 2 * size * int(inputs[0].shape[-1])
-    if name == "conv":
-        weight = inputs[1]
-        return 2 * size * int(weight.size // weight.shape[0])
-    return size if name in ("add", "mul") else 0
+def _flops(name: str, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> int:
+    """Floating-point operations of a call: of products, and of the formulas that PyTorch counts them for."""
+    if name in ("add", "mul"):
+        return int(getattr(outputs[0], "size", 0))
+    return product_flops(name, inputs, outputs, attrs) or 0
 
 
 def _user_stack() -> list[str]:
