@@ -51,7 +51,11 @@ def explain(program: Program) -> str:
         total_flops += part_flops
         total_bytes += part_bytes
     calls = program.calls
-    head = [f"program of {_count(len(calls), 'call')}", scaled(total_flops, "FLOP"), f"{scaled(total_bytes, 'B')} moved"]
+    head = [
+        f"program of {_count(len(calls), 'call')}",
+        scaled(total_flops, "FLOP"),
+        f"{scaled(total_bytes, 'B')} moved",
+    ]
     linked = program.linked
     if linked is not None:
         head.append(f"arena {scaled(linked.nbytes, 'B')}")
@@ -177,12 +181,11 @@ def type_text(v: Value) -> str:
 
 def scaled(number: float, unit: str = "") -> str:
     """A number with three digits and a prefix: ``1.2 MB``, or ``1.2M`` without a unit."""
+    prefixes = iter("kMGTP")
     prefix = ""
-    for prefix in ("", "k", "M", "G", "T", "P"):
-        if abs(number) < 999.5:
-            break
-        number /= 1000
-    digits = f"{number:.3g}" if number >= 1 and prefix else f"{number:g}"
+    while abs(number) >= 999.5 and prefix != "P":
+        number, prefix = number / 1000, next(prefixes)
+    digits = f"{number:.3g}"
     return f"{digits} {prefix}{unit}" if unit else f"{digits}{prefix}"
 
 

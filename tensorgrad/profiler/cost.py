@@ -59,7 +59,7 @@ def product_flops(name: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...], 
 
 def flops(op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> int:
     """Operations of a call. Inputs and outputs may be anything with a shape and a dtype."""
-    if op.view or op.name in _MOVES:
+    if op.view or op.name in _MOVES or not any(_size(x) for x in _arrays(outputs)):
         return 0
     found = product_flops(op.name, inputs, outputs, attrs)
     if found is not None:
