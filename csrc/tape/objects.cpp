@@ -208,6 +208,13 @@ PyMethodDef functions[] = {
      "The arrays of parameters and of their gradients."},
     {"holds", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(facts_hold)), METH_FASTCALL,
      "Whether a program's facts hold, as Reach.changed asks."},
+    {"admits", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_fits)), METH_FASTCALL,
+     "Whether a call is the one that a template tells of, as Signature.key says it."},
+    {"references", references, METH_O, "How many references each array of a list has."},
+    {"unheld", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(unheld)), METH_FASTCALL,
+     "Whether each array has as many references as it had."},
+    {"grant", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(grant)), METH_FASTCALL,
+     "Give leaves their gradients."},
     {"bump", bump, METH_O, "Add one to each version."},
     {"forget", forget, METH_O, "Drop the gradients of a list of tensors."},
     {}};

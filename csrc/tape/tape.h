@@ -184,7 +184,11 @@ PyObject* view_gradients(OpObject* op, PyObject* door, NodeObject* node, PyObjec
 extern PyMethodDef view_kernels[];
 
 PyObject* go(PyObject* module, PyObject* const* args, Py_ssize_t count);
-PyObject* facts_hold(PyObject*, PyObject* const* args, Py_ssize_t count);
+PyObject* call_fits(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* facts_hold(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* references(PyObject* module, PyObject* arrays);
+PyObject* unheld(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* grant(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* deliver(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);

@@ -9,14 +9,21 @@ says which). Of other objects and of Python modules only attributes whose names 
 
 from __future__ import annotations
 
+import functools
+import math
+import random
 import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ..core import native
+from ..dtypes import _default as default_dtype
+from ..nn.hooks import everywhere as hooks_of_all
 from ..nn.module import Module
-from ..optim.optimizer import Optimizer
+from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
 
@@ -57,12 +64,14 @@ class Reach:
         self.sizes: list[tuple[str, Any, int]] = []
         self.forms: list[_Form] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
-        self.data: list[tuple[str, Tensor, Any, bool]] = []
+        self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
         self._seen: dict[int, Any] = {}
         self._names: set[str] = set()
         self._later: list[tuple[str, Any]] = []
+        self._sources: list[tuple[str, Any, str]] = []  # generators that are not ours, with their states
         for path, root in roots:
             self._walk(path, root)
+        self._standing()
         # attributes of objects wait until all code is known
         while self._later:
             waiting, self._later = self._later, []
@@ -82,13 +91,22 @@ class Reach:
                 return False
         return True
 
+    def moved(self) -> str | None:
+        """In words, what a run has changed of all this, or drawn elsewhere; None if nothing."""
+        for name, source, before in self._sources:
+            if repr(_state_of(source)) != before:
+                return f"it draws numbers from {name}, which would be the same ones in each replay"
+        return self.changed()
+
     def changed(self) -> str | None:
         """In words, the first fact that no longer holds; None if all do."""
-        for path, tensor, array, tracked in self.data:
+        for path, tensor, array, tracked, hooks, post_hooks in self.data:
             if tensor._data is not array:
                 return f"{path} has other storage"
             if tensor._tracked is not tracked:
                 return f"{path}.requires_grad was {tracked}"
+            if tensor._hooks is not hooks or tensor._post_hooks is not post_hooks:
+                return f"{path} has other hooks"
         for path, holder, key, value in self.facts:
             now = _get(holder, key)
             if now is not value and not _equal(now, value):
@@ -102,6 +120,16 @@ class Reach:
         return None
 
     # --- walking
+
+    def _standing(self) -> None:
+        """What every function rests on: the default dtype, hooks of all modules and optimizers, sources of numbers that
+        are not ours and must not be asked in between."""
+        self._fact("the default dtype", default_dtype, 0, default_dtype[0])
+        for path, hooks in (("hooks of all modules", hooks_of_all), ("hooks of all optimizers", _pre_hooks_of_all),
+                            ("hooks of all optimizers", _post_hooks_of_all)):  # fmt: skip
+            self._container(path, hooks)
+        for name, source in (("Python's random", random), ("numpy.random", np.random)):
+            self._sources.append((name, source, repr(_state_of(source))))
 
     def _fact(self, path: str, holder: Any, key: Any, value: Any) -> None:
         self.facts.append((path, holder, key, value))
@@ -118,7 +146,10 @@ class Reach:
             return
         if isinstance(what, Tensor):
             self.tensors[id(what)] = (path, what)
-            self.data.append((path, what, what._data, what._tracked))
+            self.data.append((path, what, what._data, what._tracked, what._hooks, what._post_hooks))
+            for name, hooks in (("hooks", what._hooks), ("post_hooks", what._post_hooks)):
+                if hooks is not None:
+                    self._container(f"{path}._{name}", hooks)
         elif isinstance(what, (types.FunctionType, types.MethodType)):
             self._function(path, what)
         elif isinstance(what, Optimizer):
@@ -132,6 +163,14 @@ class Reach:
             self._class(path, what)
         elif isinstance(what, Generator):
             return
+        elif isinstance(what, np.random.Generator):
+            self._sources.append((path, what, repr(_state_of(what))))
+        elif isinstance(what, random.Random):
+            self._sources.append((path, what, repr(_state_of(what))))
+        elif isinstance(what, functools.partial):
+            self._walk(f"{path}.func", what.func)
+            self._container(f"{path}.args", what.args)
+            self._container(f"{path}.keywords", what.keywords)
         elif hasattr(what, "__wrapped__"):
             self._walk(path, what.__wrapped__)
         elif hasattr(what, "__dict__") and _is_users_object(what):
@@ -205,6 +244,8 @@ class Reach:
             self.facts.append((where, groups, i, group))
             self._fact(f"{where}['params']", group, "params", group["params"])
             self.forms.append(_Form(where, optimizer, group))
+        for name in ("_pre_hooks", "_post_hooks"):
+            self._container(f"{path}.{name}", attributes[name])
         self.sizes.append((f"{path}.state", optimizer.state, len(optimizer.state)))
         for i, (p, entries) in enumerate(optimizer.state.items()):
             where = f"{path}.state[{i}]"
@@ -228,6 +269,16 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names_in(constant)
+
+
+def _state_of(source: Any) -> Any:
+    """The state of a generator that is not ours."""
+    if isinstance(source, np.random.Generator):
+        return source.bit_generator.state
+    if source is np.random:
+        kind, words, *rest = np.random.get_state()  # noqa: NPY002 - the one that everybody shares is the one that matters
+        return kind, words.tobytes(), rest
+    return hash(source.getstate())
 
 
 def _is_users(module: str | None) -> bool:
@@ -255,8 +306,10 @@ def _equal(a: Any, b: Any) -> bool:
     """Whether two facts are the same number, text, or tuple of such."""
     if type(a) is not type(b):
         return False
+    if isinstance(a, float):
+        return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
     if isinstance(a, _PLAIN):
-        return bool(a == b) or (a != a and b != b)
+        return bool(a == b)
     if isinstance(a, tuple):
         return len(a) == len(b) and all(x is y or _equal(x, y) for x, y in zip(a, b, strict=True))
     return isinstance(a, types.MethodType) and bool(a == b)

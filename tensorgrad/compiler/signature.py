@@ -1,0 +1,118 @@
+"""``Signature``: a call's arguments as a program sees them.
+
+Two calls with equal keys may be served by one program, if the facts behind it hold too. ``template`` says the same for the
+check that is made in C before each replay.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..autograd.grad_mode import state as grad_state
+from ..core import native
+from ..dispatch import local
+from ..dtypes import get_default_dtype
+from ..tensor import Tensor, wrap
+from ..utils._pytree import tree_flatten, tree_unflatten
+
+__all__ = ["Signature", "casting", "owner", "switches"]
+
+PLAIN = (int, float, complex, str, bytes, bool, type(None))
+
+
+class Signature:
+    """``leaves``: all arguments in order, containers opened; ``tensors`` of them, ``others`` that are neither tensors nor
+    plain values; ``key``: all that a program freezes; ``trouble``: why no program may serve the call, if so."""
+
+    __slots__ = ("flat", "key", "leaves", "names", "others", "positional", "spec", "tensors", "trouble")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]):
+        self.leaves, self.spec = tree_flatten((args, kwargs))
+        self.positional, self.names = len(args), tuple(kwargs)
+        self.flat = len(self.leaves) == len(args) + len(kwargs)
+        self.tensors: list[Tensor] = []
+        self.others: list[Any] = []
+        self.trouble: str | None = None
+        seen: dict[int, int] = {}
+        parts: list[Any] = []
+        for leaf in self.leaves:
+            if isinstance(leaf, Tensor):
+                array = leaf._data
+                first = seen.setdefault(id(array), len(self.tensors))
+                self.tensors.append(leaf)
+                parts.append((type(leaf), type(array), tuple(array.shape), tuple(array.strides), array.dtype, leaf._tracked,
+                              leaf._inference, leaf._node is None, first))  # fmt: skip
+            elif isinstance(leaf, PLAIN):
+                # -0.0 is another number than 0.0, and not-a-number is not itself
+                parts.append((type(leaf), leaf.hex() if type(leaf) is float else repr(leaf)))
+            else:
+                if isinstance(leaf, np.ndarray):
+                    self.trouble = "an argument is a NumPy array, whose elements no program can follow: pass a tensor"
+                self.others.append(leaf)
+                parts.append(("object", id(leaf)))
+        self.key = (self.spec, tuple(parts), switches())
+
+    def template(self, owners: dict[int, None], state: dict[int, Any]) -> tuple[Any, ...] | None:
+        """For ``native.admits``; None where only the key can tell.
+
+        ``owners``: identities of the arrays in which state lies; ``state``: the state's arrays by identity.
+        """
+        if native is None or not self.flat or casting():
+            return None
+        leaves: list[tuple[Any, ...]] = []
+        parts = self.key[1]
+        for leaf, part in zip(self.leaves, parts, strict=True):
+            if isinstance(leaf, Tensor):
+                if type(leaf._data) is not np.ndarray:
+                    return None
+                leaves.append((*part, state.get(id(leaf._data))))
+            else:
+                leaves.append((leaf,) if isinstance(leaf, PLAIN) else (leaf, None))
+        door = local.doors[np.ndarray]
+        return (self.positional, self.names, tuple(leaves), owners, grad_state.recording, grad_state.inference, door)
+
+    def stand_ins(self) -> list[Tensor]:
+        """For each tensor itself, or, where it has a history, a leaf in its place: so that what the function records ends
+        at its arguments."""
+        if not grad_state.recording:
+            return list(self.tensors)
+        made: dict[int, Tensor] = {}
+        for t in self.tensors:
+            if t._node is not None and id(t) not in made:
+                leaf = made[id(t)] = wrap(t._data)
+                leaf._tracked = True
+                leaf._version = t._version_cell()
+        return [made.get(id(t), t) for t in self.tensors]
+
+    def arguments(self, tensors: list[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(args, kwargs) with these tensors."""
+        given = iter(tensors)
+        leaves = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        return args, kwargs
+
+
+def owner(array: Any) -> Any:
+    """The array in whose memory an array lies."""
+    base = getattr(array, "base", None)
+    while base is not None and type(base) is type(array):
+        array, base = base, base.base
+    return array
+
+
+def casting() -> bool:
+    """Whether autocast is on in this thread."""
+    module = sys.modules.get("tensorgrad.amp.casting")
+    return module is not None and module.state.on
+
+
+def switches() -> tuple[Any, ...]:
+    """What of this thread's state a program depends on."""
+    cast = ""
+    if casting():
+        state = sys.modules["tensorgrad.amp.casting"].state
+        cast = repr((state.enabled, state.dtypes, state.cache_enabled))
+    return grad_state.recording, grad_state.inference, get_default_dtype().name, id(local.doors.get(np.ndarray)), cast
