@@ -1,21 +1,90 @@
-"""Who runs a program: C++ where its backend computes, Python elsewhere."""
+"""Who runs a program: C++ where its backend computes, Python elsewhere.
+
+The C++ side runs a program in a block of memory of its own, an *instance*. One that somebody still holds results of, or that
+another thread runs, waits; another is taken or made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from .native import Instance, blueprint
 from .program import Program
 
-__all__ = ["executor"]
+__all__ = ["Shelf", "executor", "in_python", "shelf_of"]
+
+_MOST = 2  # instances of a program whose results may be copied
+
+
+class Shelf:
+    """Instances of one program that nobody runs now."""
+
+    def __init__(self, plan: Any):
+        self.plan = plan
+        self.waiting: list[Instance] = []
+        self.made = 0
+
+    def take(self, most: int | None = None) -> Instance | None:
+        """One that is idle; a new one if none is, or None if there are ``most`` already."""
+        held = []
+        found = None
+        while found is None and self.waiting:
+            one = self.waiting.pop()  # atomic: no other thread gets it
+            if one.idle:
+                found = one
+            else:
+                held.append(one)
+        self.waiting[:0] = held
+        if found is None and (most is None or self.made < most):
+            self.made += 1
+            found = Instance(self.plan)
+        return found
+
+    def put(self, one: Instance) -> None:
+        self.waiting.append(one)
+
+
+class _InBlocks:
+    """Runs a program of one stage. Results that are held for long are copied from then on."""
+
+    def __init__(self, shelf: Shelf):
+        self.shelf = shelf
+        self.copying: Shelf | None = None
+
+    def __call__(self, given: list[Any]) -> list[Any]:
+        shelf, copied = self.shelf, False
+        one = shelf.take(_MOST)
+        if one is None:
+            if self.copying is None:
+                self.copying = Shelf(shelf.plan)
+            shelf, copied = self.copying, True
+            one = shelf.take()
+            assert one is not None
+        try:
+            one.run(0, given)
+            return one.results(given, copied=copied)
+        finally:
+            shelf.put(one)
+
+
+def shelf_of(program: Program, split: int | None = None, late: int = 0) -> Shelf | None:
+    """Where instances of the program are; None where its backend has none."""
+    plan = blueprint(program, split, late)
+    return None if plan is None else Shelf(plan)
 
 
 def executor(program: Program) -> Callable[[list[Any]], list[Any]]:
     """A function from arrays for the program's arguments to those of its outputs."""
+<<<<<<< HEAD
     from .native import link
 
     program.linked = linked = link(program)
     return linked if linked is not None else in_python(program)
+=======
+    shelf = shelf_of(program)
+    return in_python(program) if shelf is None else _InBlocks(shelf)
+>>>>>>> 2b06a33 (Instances: a program's blocks are lent with its results)
 
 
 def in_python(program: Program) -> Callable[[list[Any]], list[Any]]:

@@ -17,56 +17,122 @@ from typing import Any
 import numpy as np
 
 from ..backends.cpp.backend import CppBackend
+from ..core import native
 from ..dispatch import local
 from .program import Action, Call, Program, Value
 from .writable import writable
 
-__all__ = ["Linked", "link"]
+__all__ = ["Blueprint", "Instance", "blueprint"]
 
 _ALIGN = 64
+_SMALL = 4096  # bytes: a result that is copied rather than lent
 
 
-class Linked:
-    """A program that is ready to run: call it with arrays for the program's arguments.
+class Blueprint:
+    """What all instances of a program share: where everything lies in their block.
 
-    ``nbytes``: of the block that holds all it makes.
+    Args:
+        program: what to run.
+        split: the number of the step with which its second stage begins (a backward pass); None: there is one stage.
+        late: how many of the last arguments the second stage is given.
+    ``nbytes``: of an instance's block. ``python_calls``: calls that are Python between two stretches.
     """
 
-    def __init__(self, program: Program, sequence: Any, pieces: list[Any], arguments: list[Any], outputs: list[Any],
-                 written: list[bool], nbytes: int):  # fmt: skip
+    def __init__(self, program: Program, backend: CppBackend, split: int | None = None, late: int = 0):
         self.program = program
-        self.sequence = sequence
-        self.pieces = pieces
-        self.arguments = arguments
-        self.outputs = outputs
-        self.written = written
-        self.nbytes = nbytes
+        self.backend = backend
+        self.split = len(program.steps) if split is None else split
+        self.late = late
+        first = _Writing(self)
+        first.sequence.begin()
+        try:
+            first.write()
+        finally:
+            sizes = first.sequence.end()
+        self.offsets, self.nbytes = _plan(program, first, sizes)
+        self.python_calls = first.python_calls
 
-    def __call__(self, given: list[Any]) -> list[Any]:
-        for place, array in zip(self.arguments, given, strict=True):
+
+class Instance:
+    """A block of memory, and a program's calls written for it.
+
+    ``run`` runs a stage; ``results`` are the arrays of its outputs then. Those that lie in the block are lent, and while
+    somebody holds one of them the instance is not ``idle``; small ones are copied.
+    """
+
+    def __init__(self, blueprint: Blueprint):
+        program = blueprint.program
+        writing = _Writing(blueprint)
+        writing.sequence.begin(blueprint.nbytes, blueprint.offsets)
+        try:
+            writing.write()
+        finally:
+            writing.sequence.end()
+        self.nbytes = blueprint.nbytes
+        self.play = writing.sequence.run
+        written = {v.root for call in program.calls for v in call.writes}
+        arguments = [(writing.arrays[v], v in written) for v in program.arguments]
+        early = len(arguments) - blueprint.late
+        self.arguments = (arguments[:early], arguments[early:])
+        self.pieces = (writing.pieces[: writing.split], writing.pieces[writing.split :])
+        number = {v: i for i, v in enumerate(program.arguments)}
+        self.outputs: list[tuple[Any, int, int]] = []  # array, how it is handed out, number of the argument that it is
+        for v in program.outputs:
+            if v in number:
+                self.outputs.append((None, _GIVEN, number[v]))
+            elif v.root.array is not None:
+                self.outputs.append((writing.get(v), _FIXED, 0))
+            else:
+                small = v.nbytes <= _SMALL and v.root is v
+                self.outputs.append((writing.get(v), _COPIED if small else _LENT, 0))
+        self.lent = [array for array, how, _ in self.outputs if how == _LENT]
+        del writing
+        self.counts = references(self.lent)
+
+    @property
+    def idle(self) -> bool:
+        return unheld(self.lent, self.counts)
+
+    def run(self, stage: int, given: list[Any]) -> None:
+        """Run a stage on these arrays for its arguments."""
+        places = self.arguments[stage]
+        for (place, _), array in zip(places, given, strict=True):
             place[...] = array
-        for piece in self.pieces:
+        play = self.play
+        for piece in self.pieces[stage]:
             if type(piece) is tuple:
-                self.sequence.run(*piece)
+                play(*piece)
             else:
                 piece()
-        for place, array, written in zip(self.arguments, given, self.written, strict=True):
+        for (place, written), array in zip(places, given, strict=True):
             if written:
                 array[...] = place
-        return [array.copy() for array in self.outputs]
+
+    def results(self, given: list[Any], first: int = 0, last: int | None = None, *, copied: bool = False) -> list[Any]:
+        """The arrays of the outputs from number ``first`` to before ``last``; ``copied``: nothing is lent."""
+        most = _LENT if copied else _COPIED
+        return [
+            array.copy() if _COPIED <= how <= most else array if how else given[at]
+            for array, how, at in self.outputs[first:last]
+        ]
+
+
+_GIVEN, _FIXED, _COPIED, _LENT = range(4)
 
 
 class _Writing:
     """One pass of a program's calls into a sequence."""
 
-    def __init__(self, program: Program, backend: CppBackend):
-        self.program = program
-        self.sequence = backend.c.Sequence()
-        self.make = backend.c.empty
+    def __init__(self, blueprint: Blueprint):
+        self.program = blueprint.program
+        self.split_at = blueprint.split
+        self.sequence = blueprint.backend.c.Sequence()
+        self.make = blueprint.backend.c.empty
         self.pieces: list[Any] = []
+        self.split = 0
         self.arrays: dict[Value, Any] = {}
         self.born: list[int] = []  # by allocation: the step in which it was made
-        self.roots: dict[int, int] = {}  # by address: which allocation
+        self.python_calls: list[Call] = []
 
     def place(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.make(np.empty(0, dtype), shape)
@@ -79,13 +145,16 @@ class _Writing:
         return what
 
     def write(self) -> None:
-        sequence, program = self.sequence, self.program
-        doors = local.doors
+        program = self.program
+        doors = local.plain
         for value in program.arguments:
             self.arrays[value] = self.place(value.shape, value.dtype)
         self.count(-1)
         start = 0
         for at, step in enumerate(program.steps):
+            if at == self.split_at:
+                start = self.cut(start)
+                self.split = len(self.pieces)
             if isinstance(step, Action):
                 start = self.cut(start)
                 self.pieces.append(step.run)
@@ -101,6 +170,7 @@ class _Writing:
                         self.arrays[value] = array
             else:
                 start = self.cut(start)
+                self.python_calls.append(step)
                 targets = [None if v is None else self.place(v.shape, v.dtype) for v in step.results]
                 for value, array in zip(step.results, targets, strict=True):
                     if value is not None:
@@ -108,9 +178,11 @@ class _Writing:
                 self.pieces.append(_python_call(kernel, inputs, attrs, targets))
             self.count(at)
         self.cut(start)
-        _ = sequence
+        if self.split_at >= len(program.steps):
+            self.split = len(self.pieces)
 
     def cut(self, start: int) -> int:
+        """End a stretch; a number that the next one starts from."""
         end = int(self.sequence.calls)
         if end > start:
             self.pieces.append((start, end))
@@ -131,44 +203,32 @@ def _python_call(kernel: Any, inputs: list[Any], attrs: dict[str, Any], targets:
     return call
 
 
-def link(program: Program) -> Linked | None:
-    """The program, ready to run; None where another backend computes."""
+def blueprint(program: Program, split: int | None = None, late: int = 0) -> Blueprint | None:
+    """A program's blueprint; None where another backend computes."""
     backend = local.plain[np.ndarray].backend
-    if not isinstance(backend, CppBackend):
+    if not isinstance(backend, CppBackend) or native is None:
         return None
-    first = _Writing(program, backend)
-    first.sequence.begin()
-    try:
-        first.write()
-    finally:
-        sizes = first.sequence.end()
-    offsets, nbytes = plan(program, first, sizes)
-    second = _Writing(program, backend)
-    second.sequence.begin(nbytes, offsets)
-    try:
-        second.write()
-    finally:
-        second.sequence.end()
-    written = {v for call in program.calls for v in call.writes}
-    return Linked(
-        program, second.sequence, second.pieces, [second.arrays[v] for v in program.arguments],
-        [second.get(v) for v in program.outputs], [v in written for v in program.arguments], nbytes,
-    )  # fmt: skip
+    return Blueprint(program, backend, split, late)
 
 
-def plan(program: Program, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:
-    """(a place for each allocation, bytes of the whole block): first come those that live longest and are largest."""
-    starts = {}
-    for value, array in writing.arrays.items():
-        starts[value] = _bottom(array).__array_interface__["data"][0]
-    owner = {address: i for i, address in enumerate(_addresses(sizes, writing))}
-    last = list(writing.born)
+def _plan(program: Program, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:
+    """(a place for each allocation, bytes of the whole block): first come the largest.
+
+    What is given, what is handed out, and what a second stage reads of the first lives until the end: the second stage may
+    run twice.
+    """
+    starts = {v: _bottom(array).__array_interface__["data"][0] for v, array in writing.arrays.items()}
+    owner = {address: i for i, address in enumerate(writing.sequence.addresses)}
+    born = writing.born
+    last = list(born)
     end = len(program.steps)
+    split = writing.split_at
 
     def use(value: Value, at: int) -> None:
         allocation = owner.get(starts.get(value, -1))
         if allocation is not None:
-            last[allocation] = max(last[allocation], at)
+            late = at >= split > born[allocation]
+            last[allocation] = max(last[allocation], end if late else at)
 
     for at, step in enumerate(program.steps):
         if isinstance(step, Call):
@@ -176,33 +236,34 @@ def plan(program: Program, writing: _Writing, sizes: list[int]) -> tuple[list[in
                 use(value, at)
     for value in (*program.outputs, *program.arguments):
         use(value, end)
-    for value in program.arguments:
-        allocation = owner.get(starts[value])
-        if allocation is not None:
-            writing.born[allocation] = -1
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     placed: list[tuple[int, int, int, int]] = []  # offset, end, born, last
     offsets = [0] * len(sizes)
     total = 0
     for i in order:
         size = max(_ALIGN, math.ceil(sizes[i] / _ALIGN) * _ALIGN)
-        busy = sorted((p[0], p[1]) for p in placed if p[2] <= last[i] and writing.born[i] <= p[3])
         at = 0
-        for low, high in busy:
+        for low, high in sorted((p[0], p[1]) for p in placed if p[2] <= last[i] and born[i] <= p[3]):
             if at + size <= low:
                 break
             at = max(at, high)
         offsets[i] = at
-        placed.append((at, at + size, writing.born[i], last[i]))
+        placed.append((at, at + size, born[i], last[i]))
         total = max(total, at + size)
     return offsets, total
-
-
-def _addresses(sizes: list[int], writing: _Writing) -> list[int]:
-    return list(writing.sequence.addresses)
 
 
 def _bottom(array: Any) -> Any:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
+
+
+def references(arrays: list[Any]) -> tuple[int, ...]:
+    counts: tuple[int, ...] = native.references(arrays)
+    return counts
+
+
+def unheld(arrays: list[Any], counts: tuple[int, ...]) -> bool:
+    alone: bool = native.unheld(arrays, counts)
+    return alone

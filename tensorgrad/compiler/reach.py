@@ -14,6 +14,7 @@ import math
 import random
 import sys
 import types
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,10 @@ __all__ = ["Reach"]
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
+_MACHINERY = tuple(
+    f"tensorgrad.{part}"
+    for part in ("autograd", "backends", "compiler", "config", "core", "device", "dispatch", "dtypes", "ops", "random", "tensor")
+)
 _MOST = 10_000  # entries of one container
 
 _gone = object()
@@ -156,6 +161,8 @@ class Reach:
             self._optimizer(path, what)
         elif isinstance(what, (list, tuple, dict)):
             self._container(path, what)
+        elif isinstance(what, (set, frozenset, deque)):
+            self.sizes.append((path, what, len(what)))
         elif isinstance(what, types.ModuleType):
             if _is_users(what.__name__):
                 self._later.append((path, what))
@@ -175,7 +182,7 @@ class Reach:
             self._walk(path, what.__wrapped__)
         elif hasattr(what, "__dict__") and _is_users_object(what):
             self._class(f"type({path})", type(what))
-            if isinstance(what, Module):
+            if isinstance(what, Module) or _root(type(what).__module__) == "tensorgrad":
                 self._module(path, what)
             else:
                 self._later.append((path, what))
@@ -281,13 +288,18 @@ def _state_of(source: Any) -> Any:
     return hash(source.getstate())
 
 
+def _root(module: str | None) -> str:
+    return (module or "").partition(".")[0]
+
+
 def _is_users(module: str | None) -> bool:
-    return (module or "").partition(".")[0] not in _LIBRARIES or (module or "").startswith("tensorgrad.examples")
+    return _root(module) not in _LIBRARIES or (module or "").startswith("tensorgrad.examples")
 
 
 def _is_users_object(what: Any) -> bool:
-    """Whether its attributes may matter: the user's objects, and modules of this package."""
-    return isinstance(what, Module) or _is_users(type(what).__module__)
+    """Whether its attributes may matter: any object's but NumPy's, and but the machinery of this package."""
+    module = type(what).__module__ or ""
+    return isinstance(what, Module) or not (_root(module) == "numpy" or module.startswith(_MACHINERY))
 
 
 def _get(holder: Any, key: Any) -> Any:
