@@ -98,6 +98,7 @@ _HOMES = {
     "_check": "settings",
     "_check_type": "settings",
     "compile": "compiler",
+    "scalar": "compiler",
     "get_device_module": "settings",
     "get_deterministic_debug_mode": "settings",
     "get_float32_matmul_precision": "settings",

@@ -8,25 +8,29 @@ after the run.
 
 from __future__ import annotations
 
+import functools
 import threading
+import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..autograd.grad_mode import state as grad_state
 from ..dispatch import listening, local
-from ..dtypes import get_default_dtype
 from ..errors import CompileError
-from ..tensor import Tensor, wrap
-from ..utils._pytree import tree_flatten
+from .before import Before
 from .entry import Entry
-from .pair import PairEntry, is_live
+from .pair import PairEntry, is_live, rejoined
+from .program import Program
 from .reach import Reach
+from .signature import Signature, casting
 from .trace import Trace
 
-__all__ = ["Compiled", "Signature"]
+__all__ = ["Compiled", "everything"]
 
-_PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
+
+everything: weakref.WeakSet[Compiled] = weakref.WeakSet()
+"""Every compiled function that is alive."""
 
 
 class Compiled:
@@ -43,135 +47,131 @@ class Compiled:
         self.limit = limit
         self.fallback = fallback
         self.entries: list[Entry] = []  # the most recently used first
-        self.calls = self.captures = self.eager = 0
+        self.calls = self.captures = self.eager = self.evicted = 0
+        self.reasons: dict[str, int] = {}  # why calls ran as they are, and how many
         self._restless = 0
-        self._given_up = False
+        self._given_up: str | None = None
         self._lock = threading.RLock()
+        functools.update_wrapper(self, function, updated=())
+        everything.add(self)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.function, self.limit, self.fallback)
+
+    def __repr__(self) -> str:
+        return f"<compiled {getattr(self.function, '__qualname__', self.function)!s}, {len(self.entries)} programs>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.calls += 1
-        if local.frames or local.listeners or self._given_up:  # mapped, watched, or part of a program being written
-            self.eager += 1
-            return self.function(*args, **kwargs)
+        if local.frames or local.listeners or self._given_up is not None:
+            why = self._given_up or "mapped by vmap, watched, or a part of another program"
+            return self._as_it_is(why, args, kwargs)
+        if not casting():
+            entries = self.entries
+            for at, entry in enumerate(entries):
+                if entry.admits(args, kwargs):
+                    if at:
+                        self._use(entry)
+                    return entry.replay([*args, *kwargs.values()] if entry.tensors_only else Signature(args, kwargs).tensors)
         signature = Signature(args, kwargs)
-        for at, entry in enumerate(self.entries):
-            if entry.signature.key == signature.key and entry.holds():
-                if at:
-                    self.entries.insert(0, self.entries.pop(at))
-                return entry.replay(signature)
+        if signature.trouble is not None:
+            return self._as_it_is(signature.trouble, args, kwargs)
+        for entry in list(self.entries):
+            if entry.fits(signature):
+                if entry.overlapping(signature):
+                    return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
+                self._use(entry)
+                return entry.replay(signature.tensors)
         with self._lock:
-            return self._capture(signature)
+            return self._capture(signature, args, kwargs)
+
+    # --- what people see
+
+    @property
+    def programs(self) -> list[Program]:
+        """Every program, those of the most recent call first."""
+        return [program for entry in list(self.entries) for program in entry.programs]
 
     def forget(self) -> None:
         """Drop all programs."""
-        self.entries.clear()
+        with self._lock:
+            self.entries = []
+            self._restless = 0
+            self._given_up = None
 
-    def _capture(self, signature: Signature) -> Any:
-        self.captures += 1
+    def stats(self) -> dict[str, Any]:
+        """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why."""
+        replays = self.calls - self.captures - self.eager
+        return {"calls": self.calls, "captures": self.captures, "replays": replays, "programs": len(self.entries),
+                "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
+
+    # --- calls without a program
+
+    def _as_it_is(self, why: str, args: Any, kwargs: Any) -> Any:
+        self.eager += 1
+        self.reasons[why] = self.reasons.get(why, 0) + 1
+        return self.function(*args, **kwargs)
+
+    def _use(self, entry: Entry) -> None:
+        """An entry is the most recently used one."""
+        with self._lock:
+            if entry in self.entries:
+                self.entries = [entry, *(e for e in self.entries if e is not entry)]
+
+    def _capture(self, signature: Signature, args: Any, kwargs: Any) -> Any:
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
         reach = Reach(*roots)
         given = signature.stand_ins()
         before = Before(reach, signature, given)
+        if before.entangled:
+            return self._as_it_is("an argument is a part of a tensor that the function reaches by itself", args, kwargs)
+        self.captures += 1
         trace = Trace([t._data for t in given], before.grad_arrays())
-        args, kwargs = signature.arguments(given)
+        own_args, own_kwargs = signature.arguments(given)
+        entry = None
         try:
             with listening(trace):
-                result = self.function(*args, **kwargs)
-        except CompileError:
-            if not self.fallback:
+                result = self.function(*own_args, **own_kwargs)
+        except CompileError as error:
+            if not self.fallback or trace.has_effects():
                 raise
-            self._given_up = True
-            # what ran so far has run: only a function without effects can be run again
-            if trace.has_effects():
-                raise
-            return self.function(*signature.arguments(signature.tensors)[0], **signature.arguments(signature.tensors)[1])
-        kind = PairEntry if is_live(result) else Entry
-        entry = kind(self.function, reach, signature, given, trace, before, result)
-        trouble = reach.changed()
+            self._given_up = str(error)
+            return self._as_it_is(self._given_up, args, kwargs)
+        trouble = reach.moved()
         if trouble is None:
-            self._restless = 0
-            self.entries.insert(0, entry)
-            del self.entries[self.limit :]
-        else:
-            self._restless += 1
-            if self._restless >= _PATIENCE:
+            kind = PairEntry if is_live(result) else Entry
+            try:
+                entry = kind(self.function, reach, signature, given, trace, before, result)
+            except CompileError as error:
                 if not self.fallback:
-                    raise CompileError(
-                        f"compile: the function changes what it rests on: {trouble}. A replay runs no Python and would "
-                        "not repeat that. Do it outside of the compiled function, or give compile(..., fallback=True)."
-                    )
-                self._given_up = True
+                    raise
+                self._given_up = str(error)
+        if entry is None:
+            if trouble is not None:
+                self._restless += 1
+                if self._restless >= _PATIENCE:
+                    self._give_up(trouble)
+            return rejoined(result, given, signature.tensors)
+        self._restless = 0
+        self.entries = [entry, *self.entries]
+        if len(self.entries) > self.limit:
+            self.evicted += len(self.entries) - self.limit
+            self.entries = self.entries[: self.limit]
         return entry.first(signature)
 
-
-class Signature:
-    """A call's arguments: its tensors in order, the other objects, and a key of all that a program freezes."""
-
-    __slots__ = ("key", "leaves", "others", "spec", "tensors")
-
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]):
-        self.leaves, self.spec = tree_flatten((args, kwargs))
-        self.tensors: list[Tensor] = []
-        self.others: list[Any] = []
-        seen: dict[int, int] = {}
-        parts: list[Any] = []
-        for leaf in self.leaves:
-            if isinstance(leaf, Tensor):
-                array = leaf._data
-                first = seen.setdefault(id(array), len(self.tensors))
-                self.tensors.append(leaf)
-                parts.append((type(leaf), type(array), array.shape, array.strides, array.dtype, leaf._tracked,
-                              leaf._inference, first))  # fmt: skip
-            elif isinstance(leaf, _PLAIN):
-                parts.append((type(leaf), leaf))
-            else:
-                self.others.append(leaf)
-                parts.append(("object", id(leaf)))
-        self.key = (self.spec, tuple(parts), _switches())
-
-    def stand_ins(self) -> list[Tensor]:
-        """For each tensor itself, or, where its gradients are recorded, a leaf in its place: so that what the function
-        records ends at its arguments."""
-        if not grad_state.recording:
-            return list(self.tensors)
-        made: dict[int, Tensor] = {}
-        for t in self.tensors:
-            if t._tracked and id(t) not in made:
-                leaf = made[id(t)] = wrap(t._data)
-                leaf._tracked = True
-                leaf._version = t._version_cell()
-        return [made.get(id(t), t) for t in self.tensors]
-
-    def arguments(self, tensors: list[Tensor]) -> Any:
-        """(args, kwargs) with these tensors."""
-        given = iter(tensors)
-        return self.spec_of([next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves])
-
-    def spec_of(self, leaves: list[Any]) -> Any:
-        from ..utils._pytree import tree_unflatten
-
-        return tree_unflatten(leaves, self.spec)
+    def _give_up(self, trouble: str) -> None:
+        text = (
+            f"compile: the function changes what it rests on: {trouble}. A replay runs no Python and would not repeat that. "
+            "Do it outside of the compiled function, or give compile(..., fallback=True)."
+        )
+        if not self.fallback:
+            self._restless = 0
+            raise CompileError(text)
+        self._given_up = text
 
 
-class Before:
-    """What the tensors in reach were like before the run."""
-
-    def __init__(self, reach: Reach, signature: Signature, given: list[Tensor]):
-        self.arguments = {id(t): i for i, t in enumerate(given)}
-        self.known = [t for _, t in reach.tensors.values()]
-        self.cells = {id(t._version_cell()): (t._version_cell(), t._version_cell()[0]) for t in self.known + given}
-        self.grads = {id(t): t._grad for t in self.known + given}
-        self.tensors = {id(t): t for t in self.known + given}
-
-    def grad_arrays(self) -> dict[int, Tensor]:
-        """The tensors by the identities of their gradients' arrays."""
-        return {id(g._data): self.tensors[key] for key, g in self.grads.items() if g is not None}
-
-    def written(self) -> list[list[int]]:
-        """Version counters that have moved since."""
-        return [cell for cell, seen in self.cells.values() if cell[0] != seen]
-
-
-def _switches() -> Any:
-    """What of this thread's state a program depends on."""
-    return grad_state.recording, grad_state.inference, get_default_dtype().name, id(local.plain)
+def _rebuild(function: Callable[..., Any], limit: int, fallback: bool) -> Compiled:
+    return Compiled(function, limit=limit, fallback=fallback)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..core import native
 from ..tensor import Tensor, wrap
-from ..utils._pytree import tree_flatten, tree_unflatten
 from .executor import executor
+from .passes import optimize
 from .reach import Reach
+from .result import Result
+from .signature import Signature, owner
 from .trace import Trace
 
 if TYPE_CHECKING:
-    from .compiled import Before, Signature
+    from .before import Before
 
 __all__ = ["Entry"]
 
@@ -20,7 +23,8 @@ __all__ = ["Entry"]
 class Entry:
     """A program without a graph behind it: a whole training step, or a run that records nothing.
 
-    ``program``: its calls. ``grads``: leaves whose gradient a replay sets, with the number of the output; None: forgets.
+    ``programs``: what it runs. ``grads``: leaves whose gradient a replay sets, with the number of the output; None:
+    forgets.
     """
 
     def __init__(
@@ -30,114 +34,154 @@ class Entry:
         self.function = function
         self.reach = reach
         self.signature = signature
+        self.given = given
         outputs: list[Any] = []
 
         def slot(array: Any) -> int:
             outputs.append(array)
             return len(outputs) - 1
 
+        before.check_histories(given)
         self.result = Result(result, before, slot)
         self.returned = result
         moved = before.written()
         own = {id(t._version_cell()) for t in given}
         self.cells = [cell for cell in moved if id(cell) not in own]
         self.bumped = [i for i, t in enumerate(given) if any(t._version_cell() is cell for cell in moved)]
-        self.grads: list[tuple[Tensor | int, int | None]] = []
-        self.expect_none: list[Tensor | int] = []
         self.accumulated = [(leaf, form(leaf._grad._data)) for leaf in trace.accumulated]
+        self.expect_none: list[Tensor] = []
+        self.to_arguments: list[tuple[int, int | None]] = []
+        self.leaves: list[Tensor] = []
+        self.numbers: list[int | None] = []
+        self.forgotten: list[Tensor] = []
         added = {id(leaf) for leaf in trace.accumulated}
         for leaf, found in trace.grads.values():
-            who = before.arguments.get(id(leaf), leaf)
-            if found is None:
-                self.grads.append((who, None))
-            elif found is not before.grads.get(id(leaf)):
-                self.grads.append((who, slot(found._data)))
-            if id(leaf) not in trace.cleared and id(leaf) not in added:
-                self.expect_none.append(who)
+            at = before.arguments.get(id(leaf))
+            number = None
+            if found is not None:
+                if found is before.grads.get(id(leaf)):
+                    continue  # written in place
+                number = slot(found._data)
+            if at is not None:
+                self.to_arguments.append((at, number))
+            else:
+                self.leaves.append(leaf)
+                self.numbers.append(number)
+                if id(leaf) in trace.cleared:
+                    self.forgotten.append(leaf)
+                elif id(leaf) not in added:
+                    self.expect_none.append(leaf)
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name)
-        self.program = trace.program(outputs)
-        self.run = executor(self.program)
-        self.given = given
+        # gradients that the run has added to, of arguments, are others in each call
+        self.never = any(id(leaf) in before.arguments for leaf in trace.accumulated)
+        self.known = before.known
+        self.writes_arguments = False
+        self._prepare(trace, outputs)
+        del self.known
+        self.owners = dict.fromkeys(
+            id(owner(array)) for array in (*(t._data for t in before.known), *trace.state.values()) if array is not None
+        )
+        states = {id(t._data): t._data for t in before.known}
+        self.same = [states.get(id(t._data)) for t in signature.tensors]
+        # whether arguments overlap, or have gradients, is asked in Python
+        in_python = self.writes_arguments or self.to_arguments or self.never
+        self.template = None if in_python else signature.template(self.owners, states)
+        self.tensors_only = signature.flat and len(signature.tensors) == len(signature.leaves)
+
+    def _prepare(self, trace: Trace, outputs: list[Any]) -> None:
+        """Make what runs the program."""
+        program = trace.program(outputs)
+        written = {v.root for call in program.calls for v in call.writes}
+        self.writes_arguments = any(v.root in written for v in program.arguments)
+        self.programs = [optimize(program)]
+        self.run = executor(self.programs[0])
 
     def first(self, signature: Signature) -> Any:
         """The result of the run that the program was written of."""
-        for who, at in self.grads:
-            if type(who) is int:
-                signature.tensors[who]._grad = None if at is None else self.given[who]._grad
+        for at, number in self.to_arguments:
+            if self.given[at] is not signature.tensors[at]:
+                grad = self.given[at]._grad
+                if number is not None and grad is not None:
+                    signature.tensors[at].backward(grad)
         result = self.result.of_run(self.returned, signature.tensors)
         self.returned = self.given = None  # type: ignore[assignment]
         return result
 
+    def admits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call may be served by this entry, as far as C can tell; False may also be a shape of its own."""
+        return self.template is not None and native.admits(self.template, args, kwargs) and self.holds()
+
+    def overlapping(self, signature: Signature) -> bool:
+        """Whether arguments that the program writes to share memory."""
+        if not self.writes_arguments:
+            return False
+        owners = [id(owner(t._data)) for t in {id(t._data): t for t in signature.tensors}.values()]
+        return len(set(owners)) < len(owners)
+
+    def fits(self, signature: Signature) -> bool:
+        """The same in Python, for every kind of arguments."""
+        if self.never or signature.key != self.signature.key:
+            return False
+        if any(signature.tensors[at]._grad is not None for at, _ in self.to_arguments):
+            return False
+        for t, same in zip(signature.tensors, self.same, strict=True):
+            if t._data is not same if same is not None else id(owner(t._data)) in self.owners:
+                return False
+        return self.holds()
+
     def holds(self) -> bool:
         """Whether a replay would do what a run does now."""
         for leaf in self.expect_none:
-            if type(leaf) is not int and leaf._grad is not None:
+            if leaf._grad is not None:
                 return False
         for leaf, expected in self.accumulated:
             if leaf._grad is None or form(leaf._grad._data) != expected:
                 return False
         return self.reach.holds()
 
-    def replay(self, signature: Signature) -> Any:
-        tensors = signature.tensors
+    def replay(self, tensors: list[Tensor]) -> Any:
+        """The program's results for these arguments, and its effects."""
         given = [t._data for t in tensors]
         for leaf, _ in self.accumulated:
             assert leaf._grad is not None
             given.append(leaf._grad._data)
             leaf._grad._bump()
+        for leaf in self.forgotten:
+            leaf._grad = None
         arrays = self.run(given)
-        for cell in self.cells:
-            cell[0] += 1
-        for i in self.bumped:
-            tensors[i]._bump()
-        for who, at in self.grads:
-            leaf = tensors[who] if type(who) is int else who
-            leaf._grad = None if at is None else wrap(arrays[at])
+        del given
+        self._settle(tensors)
+        grant(self.leaves, self.numbers, arrays)
+        for at, number in self.to_arguments:
+            leaf = tensors[at]
+            if leaf._node is None:
+                grant([leaf], [number], arrays)
+            elif number is not None:
+                leaf.backward(wrap(arrays[number]))
         return self.result.build(arrays, tensors)
 
+    def _settle(self, tensors: list[Tensor]) -> None:
+        """Count the changes of what the program has written to."""
+        if native is not None:
+            native.bump(self.cells)
+        else:
+            for cell in self.cells:
+                cell[0] += 1
+        for i in self.bumped:
+            tensors[i]._bump()
 
-class Result:
-    """What the function returned, to be made again from a program's outputs.
 
-    ``made``: (position among the leaves, number of the output) of tensors that the program makes.
-    """
-
-    def __init__(self, result: Any, before: Before, slot: Callable[[Any], int]):
-        self.leaves, self.spec = tree_flatten(result)
-        self.made: list[tuple[int, int]] = []
-        self.passed: list[tuple[int, int]] = []
-        for at, leaf in enumerate(self.leaves):
-            if not isinstance(leaf, Tensor):
-                continue
-            if id(leaf) in before.arguments:
-                self.passed.append((at, before.arguments[id(leaf)]))
-            elif id(leaf) not in before.tensors:
-                self.made.append((at, slot(leaf._data)))
-        for at, _ in (*self.made, *self.passed):
-            self.leaves[at] = None
-        self.alone = self.spec.is_leaf() and len(self.made) == 1
-
-    def of_run(self, result: Any, tensors: list[Tensor]) -> Any:
-        """The run's own result, with the arguments themselves where it has their stand-ins."""
-        if not self.passed:
-            return result
-        leaves = tree_flatten(result)[0]
-        for at, i in self.passed:
-            leaves[at] = tensors[i]
-        return tree_unflatten(leaves, self.spec)
-
-    def build(self, arrays: list[Any], tensors: list[Tensor]) -> Any:
-        if self.alone:
-            return wrap(arrays[self.made[0][1]])
-        leaves = list(self.leaves)
-        for at, number in self.made:
-            leaves[at] = wrap(arrays[number])
-        for at, i in self.passed:
-            leaves[at] = tensors[i]
-        return tree_unflatten(leaves, self.spec)
+def grant(leaves: list[Tensor], numbers: list[int | None], arrays: list[Any]) -> None:
+    """The leaves' gradients become these arrays."""
+    if native is not None:
+        native.grant(leaves, numbers, arrays)
+        return
+    for leaf, number in zip(leaves, numbers, strict=True):
+        leaf._grad = None if number is None else wrap(arrays[number])
 
 
 def form(array: Any) -> Any:
     return type(array), array.shape, array.strides, array.dtype
+

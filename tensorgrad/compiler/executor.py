@@ -68,23 +68,19 @@ class _InBlocks:
             shelf.put(one)
 
 
-def shelf_of(program: Program, split: int | None = None, late: int = 0) -> Shelf | None:
-    """Where instances of the program are; None where its backend has none."""
-    plan = blueprint(program, split, late)
+def shelf_of(program: Program, *stages: Any) -> Shelf | None:
+    """Where instances of the program are, with ``Blueprint``'s further arguments; None where its backend has none."""
+    plan = blueprint(program, *stages)
     return None if plan is None else Shelf(plan)
 
 
 def executor(program: Program) -> Callable[[list[Any]], list[Any]]:
     """A function from arrays for the program's arguments to those of its outputs."""
-<<<<<<< HEAD
-    from .native import link
-
-    program.linked = linked = link(program)
-    return linked if linked is not None else in_python(program)
-=======
     shelf = shelf_of(program)
-    return in_python(program) if shelf is None else _InBlocks(shelf)
->>>>>>> 2b06a33 (Instances: a program's blocks are lent with its results)
+    if shelf is None:
+        return in_python(program)
+    program.linked = shelf.plan
+    return _InBlocks(shelf)
 
 
 def in_python(program: Program) -> Callable[[list[Any]], list[Any]]:

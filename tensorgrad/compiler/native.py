@@ -11,7 +11,7 @@ stretches of the sequence, and its results are copied to their places.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,18 @@ class Blueprint:
         program: what to run.
         split: the number of the step with which its second stage begins (a backward pass); None: there is one stage.
         late: how many of the last arguments the second stage is given.
+        early: how many of the outputs are the first stage's; None: all.
+        kept: values that somebody may want the arrays of.
     ``nbytes``: of an instance's block. ``python_calls``: calls that are Python between two stretches.
     """
 
-    def __init__(self, program: Program, backend: CppBackend, split: int | None = None, late: int = 0):
+    def __init__(
+        self, program: Program, backend: CppBackend, split: int | None = None, late: int = 0, early: int | None = None,
+        kept: Sequence[Value] = (),
+    ):  # fmt: skip
         self.program = program
+        self.early = early
+        self.kept = kept
         self.backend = backend
         self.split = len(program.steps) if split is None else split
         self.late = late
@@ -49,7 +56,7 @@ class Blueprint:
             first.write()
         finally:
             sizes = first.sequence.end()
-        self.offsets, self.nbytes = _plan(program, first, sizes)
+        self.offsets, self.nbytes = _plan(self, first, sizes)
         self.python_calls = first.python_calls
 
 
@@ -85,13 +92,22 @@ class Instance:
             else:
                 small = v.nbytes <= _SMALL and v.root is v
                 self.outputs.append((writing.get(v), _COPIED if small else _LENT, 0))
-        self.lent = [array for array, how, _ in self.outputs if how == _LENT]
+        self.kept = [writing.get(v) for v in blueprint.kept]
+        self.token = np.empty(0)  # held by whoever needs what lies in the block
+        early = len(self.outputs) if blueprint.early is None else blueprint.early
+        self.lent = [self.token, *(array for array, how, _ in self.outputs[:early] if how == _LENT)]
+        self.lent_late = [array for array, how, _ in self.outputs[early:] if how == _LENT]
         del writing
-        self.counts = references(self.lent)
+        self.counts, self.counts_late = references(self.lent), references(self.lent_late)
 
     @property
     def idle(self) -> bool:
         return unheld(self.lent, self.counts)
+
+    @property
+    def gradients_free(self) -> bool:
+        """Whether nobody holds an output of the second stage."""
+        return unheld(self.lent_late, self.counts_late)
 
     def run(self, stage: int, given: list[Any]) -> None:
         """Run a stage on these arrays for its arguments."""
@@ -203,20 +219,21 @@ def _python_call(kernel: Any, inputs: list[Any], attrs: dict[str, Any], targets:
     return call
 
 
-def blueprint(program: Program, split: int | None = None, late: int = 0) -> Blueprint | None:
-    """A program's blueprint; None where another backend computes."""
+def blueprint(program: Program, *stages: Any) -> Blueprint | None:
+    """A program's blueprint, of further arguments as it takes them; None where another backend computes."""
     backend = local.plain[np.ndarray].backend
     if not isinstance(backend, CppBackend) or native is None:
         return None
-    return Blueprint(program, backend, split, late)
+    return Blueprint(program, backend, *stages)
 
 
-def _plan(program: Program, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:
+def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:
     """(a place for each allocation, bytes of the whole block): first come the largest.
 
     What is given, what is handed out, and what a second stage reads of the first lives until the end: the second stage may
-    run twice.
+    run twice. What that hands out (gradients, which are held over the next forward pass) has its place to itself.
     """
+    program = blueprint.program
     starts = {v: _bottom(array).__array_interface__["data"][0] for v, array in writing.arrays.items()}
     owner = {address: i for i, address in enumerate(writing.sequence.addresses)}
     born = writing.born
@@ -236,6 +253,11 @@ def _plan(program: Program, writing: _Writing, sizes: list[int]) -> tuple[list[i
                 use(value, at)
     for value in (*program.outputs, *program.arguments):
         use(value, end)
+    if blueprint.early is not None:
+        for value in program.outputs[blueprint.early :]:
+            allocation = owner.get(starts.get(value, -1))
+            if allocation is not None:
+                born[allocation] = -1
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     placed: list[tuple[int, int, int, int]] = []  # offset, end, born, last
     offsets = [0] * len(sizes)

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..autograd import engine
 from ..autograd.grad_mode import enable_grad
 from ..autograd.node import FREED, Node
-from ..dispatch import listening
+from ..dispatch import listening, local
 from ..errors import CompileError
 from ..random import Generator
 from ..tensor import Tensor, wrap
-from ..utils._pytree import tree_flatten
-from .entry import Entry
-from .executor import executor
-from .program import Program, Value, values_in
+from ..utils._pytree import tree_flatten, tree_unflatten
+from .entry import Entry, grant
+from .executor import in_python, shelf_of
+from .passes import optimize
+from .program import Call, Program
 
-__all__ = ["PairEntry", "is_live"]
+__all__ = ["PairEntry", "is_live", "rejoined"]
 
 
 def is_live(result: Any) -> bool:
@@ -34,86 +37,145 @@ def is_live(result: Any) -> bool:
 class PairEntry(Entry):
     """Its forward program also returns what the backward program reads; see the module."""
 
-    def __init__(self, function: Any, reach: Any, signature: Any, given: Any, trace: Any, before: Any, result: Any):
-        forward = list(trace.steps)
-        leaves = tree_flatten(result)[0]
-        self.live = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
+    def _prepare(self, trace: Any, outputs: list[Any]) -> None:
+        given, forward = self.given, list(trace.steps)
+        leaves = tree_flatten(self.returned)[0]
+        self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
         roots = [leaves[i] for i in self.live]
         targets = _leaves_behind(roots)
-        seeds = [_like(root._data) for root in roots]
+        seeds = [_zeros(root._data.shape, root._data.dtype) for root in roots]
         trace.steps = []
         seed_values = [trace.argument(array) for array in seeds]
         with listening(trace):
             grads = engine.run(roots, seeds, inputs=targets, retain=True, create=False, accumulate=False)
         backward, trace.steps = trace.steps, forward
-        made_before = {v for step in forward for v in getattr(step, "results", ()) if v is not None}
-        saved: dict[Value, None] = {}
-        outputs = [None if g is None else trace.value_of(g) for g in grads]
-        needed = {v for v in outputs if v is not None}
+        early = [v for v in trace.arguments if v not in seed_values]
+        found = [None if g is None else trace.value_of(g) for g in grads]
+        gradients = list(dict.fromkeys(v for v in found if v is not None))
+        made = {v for step in forward for v in getattr(step, "results", ()) if v is not None}
+        needed = dict.fromkeys(gradients)
         for step in backward:
-            for v in values_in([*getattr(step, "inputs", ()), *getattr(step, "attrs", {}).values()]):
-                needed.add(v)
-        for v in needed:
-            if v in made_before or v in trace.arguments[: len(given)]:
-                saved[v] = None
-        trace.arguments = trace.arguments[: len(given)] + trace.arguments[len(given) + len(seeds) :]
-        self.saved = list(saved)
+            if isinstance(step, Call):
+                needed.update(dict.fromkeys(v for x in step.reads() for v in (x, x.root)))
+        self.saved = [v for v in needed if v in made or v in early]
         self.kept = [trace.array_of(v) for v in self.saved]
-        super().__init__(function, reach, signature, given, trace, before, result)
-        self.state = [t for t in before.known if trace.values.get(id(t._data)) in needed]
-        self.count = len(self.program.outputs)
-        self.program.outputs += [v for v in self.saved if v not in self.program.outputs]
-        self.places = [self.program.outputs.index(v) for v in self.saved]
-        self.run = executor(self.program)
-        self.targets = [before.arguments.get(id(t), t) for t in targets]
-        order = [v for v in outputs if v is not None]
-        self.grad_at = [None if v is None else order.index(v) for v in outputs]
-        self.backward = Program(backward, [*self.saved, *seed_values], order)
-        self.run_backward = executor(self.backward)
+        results = [trace.value_of(array) for array in outputs]
+        self.count = len(results)
+        first = optimize(Program(forward, early, [*results, *self.saved]))
+        second = optimize(Program(backward, [*self.saved, *seed_values], gradients))
+        self.programs = [first, second]
+        written = {v.root for call in first.calls for v in call.writes}
+        self.writes_arguments = any(v.root in written for v in early)
+        self.targets = [self.given_number(t) for t in targets]
+        self.grad_at = [None if v is None else gradients.index(v) for v in found]
         self.templates = [(root._data.shape, root._data.dtype) for root in roots]
-        self.draws = any(isinstance(a, Generator) for call in self.program.calls for a in call.attrs.values())
+        watched = {v for v in needed if v.array is not None}
+        self.state = [t for t in self.known if trace.values.get(id(t._data)) in watched]
+        self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
+        joined = Program([*first.steps, *second.steps], [*early, *seed_values], [*results, *second.outputs])
+        self.shelf = shelf_of(joined, len(first.steps), len(seed_values), len(results), self.saved)
+        self.forward_in_python = in_python(first) if self.shelf is None else None
+        self.backward_in_python: Any = None
+        if self.shelf is not None:
+            first.linked = second.linked = self.shelf.plan
+
+    def given_number(self, t: Tensor) -> Tensor | int:
+        """The number of the argument that a tensor stands for; itself for others."""
+        for i, one in enumerate(self.given):
+            if one is t:
+                return i
+        return t
 
     def first(self, signature: Any) -> Any:
-        arrays: dict[int, Any] = {}
+        # The run's own results, behind a node like every replay's.
+        arrays: list[Any] = [None] * self.count
         leaves = tree_flatten(self.returned)[0]
-        outputs = [None] * len(self.program.outputs)
-        for at, number in self.result.made:
-            outputs[number] = leaves[at]._data
-        for number, array in zip(self.places, self.kept, strict=True):
-            outputs[number] = array
-        del arrays
-        for who, at in self.grads:
-            if type(who) is int:
-                signature.tensors[who]._grad = None if at is None else self.given[who]._grad
-        self.returned = self.given = self.kept = None  # type: ignore[assignment]
-        return self._recorded(outputs, signature)
+        for at, number, _ in self.result.made:
+            arrays[number] = leaves[at]._data
+        saved, self.kept = self.kept, []
+        for at, number in self.to_arguments:
+            if number is not None:
+                signature.tensors[at].backward(self.given[at]._grad)
+        self.returned = self.given = None  # type: ignore[assignment]
+        return self._recorded(arrays, _Loose(self, saved), signature.tensors)
 
-    def replay(self, signature: Any) -> Any:
-        tensors = signature.tensors
+    def replay(self, tensors: list[Tensor]) -> Any:
         given = [t._data for t in tensors]
-        arrays = self.run(given)
-        for cell in self.cells:
-            cell[0] += 1
-        for i in self.bumped:
-            tensors[i]._bump()
-        return self._recorded(arrays, signature)
+        for leaf, _ in self.accumulated:
+            assert leaf._grad is not None
+            given.append(leaf._grad._data)
+            leaf._grad._bump()
+        shelf = self.shelf
+        memory: Any
+        if shelf is None:
+            found = self.forward_in_python(given)  # type: ignore[misc]
+            arrays, memory = found[: self.count], _Loose(self, found[self.count :])
+        else:
+            one = shelf.take()
+            assert one is not None
+            token = one.token
+            try:
+                one.run(0, given)
+                arrays = one.results(given, 0, self.count)
+            finally:
+                shelf.put(one)
+            memory = _Held(self, one, token)
+        self._settle(tensors)
+        grant(self.leaves, self.numbers, arrays)
+        return self._recorded(arrays, memory, tensors)
 
-    def _recorded(self, arrays: list[Any], signature: Any) -> Any:
-        result = self.result.build(arrays, signature.tensors)
+    def _recorded(self, arrays: list[Any], memory: Any, tensors: list[Tensor]) -> Any:
+        """The result, with its node."""
+        result = self.result.build(arrays, tensors)
         leaves = tree_flatten(result)[0]
-        node = Node(_Backward(self, signature), {}, len(self.live))
+        node = Node(_Backward(self, list(tensors)), {}, len(self.live))
         edges: list[Any] = []
         for who in self.targets:
-            node.link(edges, signature.tensors[who] if type(who) is int else who, len(self.targets))
+            node.link(edges, tensors[who] if type(who) is int else who, len(self.targets))
         node.edges = edges
-        for t in (*self.state, *signature.tensors):
+        for t in (*self.state, *tensors):
             node.watch(t)
-        node.saved = tuple([arrays[at] for at in self.places])
+        node.saved = (memory,)
         node.note_line()
         for slot, at in enumerate(self.live):
             leaf = leaves[at]
             leaf._node, leaf._slot, leaf._tracked = node, slot, True
         return result
+
+    def in_python(self, given: list[Any]) -> list[Any]:
+        """The backward program by Python."""
+        if self.backward_in_python is None:
+            self.backward_in_python = in_python(self.programs[1])
+        arrays: list[Any] = self.backward_in_python(given)
+        return arrays
+
+
+class _Loose:
+    """Saved arrays of their own."""
+
+    def __init__(self, entry: PairEntry, saved: list[Any]):
+        self.entry = entry
+        self.saved = saved
+
+    def backward(self, seeds: list[Any]) -> list[Any]:
+        return self.entry.in_python([*self.saved, *seeds])
+
+
+class _Held:
+    """What an instance's block holds for backward; it is not idle while this lives."""
+
+    def __init__(self, entry: PairEntry, one: Any, token: Any):
+        self.entry = entry
+        self.one = one
+        self.token = token
+
+    def backward(self, seeds: list[Any]) -> list[Any]:
+        one = self.one
+        if not one.gradients_free:  # they are the last pass's, which somebody still has
+            return self.entry.in_python([*one.kept, *seeds])
+        one.run(1, seeds)
+        arrays: list[Any] = one.results(seeds, self.entry.count)
+        return arrays
 
 
 class _Backward:
@@ -124,9 +186,9 @@ class _Backward:
     opaque = True
     kept_outputs: tuple[Any, ...] = ()
 
-    def __init__(self, entry: PairEntry, signature: Any):
+    def __init__(self, entry: PairEntry, tensors: list[Tensor]):
         self.entry = entry
-        self.signature = signature
+        self.tensors = tensors
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
         entry = self.entry
@@ -134,27 +196,74 @@ class _Backward:
         some = next(part for part in parts if part is not None)
         if isinstance(some, Tensor):
             return self._again(entry, parts)
-        seeds = [_like_form(form) if part is None else part for part, form in zip(parts, entry.templates, strict=True)]
-        arrays = entry.run_backward([*node.saved, *seeds])
+        seeds = [_zeros(*form) if part is None else part for part, form in zip(parts, entry.templates, strict=True)]
+        arrays = node.saved[0].backward(seeds)
         return tuple([None if at is None else arrays[at] for at in entry.grad_at])
 
     def _again(self, entry: PairEntry, parts: Any) -> Any:
         """Under create_graph: by a run of the function itself, whose gradient can be differentiated further."""
-        if entry.draws:
+        if entry.draws or entry.cells or entry.bumped:
             raise CompileError(
-                "compile: a second derivative through a compiled function that draws random numbers; they would be "
-                "others in the run that it takes. Call the function itself."
+                "compile: a second derivative through a compiled function that draws random numbers or changes its state; "
+                "the run that it takes would be another one. Call the function itself."
             )
         from ..autograd import grad
 
-        args, kwargs = self.signature.arguments(self.signature.tensors)
+        args, kwargs = entry.signature.arguments(self.tensors)
         with enable_grad():
             leaves = tree_flatten(entry.function(*args, **kwargs))[0]
             roots = [leaves[i] for i in entry.live]
             pairs = [(r, p) for r, p in zip(roots, parts, strict=True) if p is not None]
-            targets = [self.signature.tensors[t] if type(t) is int else t for t in entry.targets]
+            targets = [self.tensors[t] if type(t) is int else t for t in entry.targets]
             found = grad([r for r, _ in pairs], targets, [p for _, p in pairs], create_graph=True, allow_unused=True)
         return tuple(found)
+
+
+class _Through:
+    """The node behind the results of a run on stand-ins: its backward is theirs."""
+
+    name = "compiled"
+    nondiff: frozenset[int] = frozenset()
+    opaque = True
+    kept_outputs: tuple[Any, ...] = ()
+
+    def __init__(self, roots: list[Tensor], targets: list[Tensor]):
+        self.roots = roots
+        self.targets = targets
+
+    def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
+        parts = (g,) if node.count == 1 else g
+        pairs = [(root, part) for root, part in zip(self.roots, parts, strict=True) if part is not None]
+        create = isinstance(pairs[0][1], Tensor)
+        roots = [root for root, _ in pairs]
+        seeds = [part for _, part in pairs]
+        return tuple(engine.run(roots, seeds, inputs=self.targets, retain=True, create=create, accumulate=False))
+
+
+def rejoined(result: Any, given: list[Tensor], tensors: list[Tensor]) -> Any:
+    """The result of a run on stand-ins, with the arguments' own histories behind it."""
+    real = {id(stand_in): t for stand_in, t in zip(given, tensors, strict=True) if stand_in is not t}
+    if not real:
+        return result
+    for stand_in, t in zip(given, tensors, strict=True):
+        if stand_in is not t and stand_in._grad is not None:
+            t.backward(stand_in._grad)
+    leaves, spec = tree_flatten(result)
+    live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
+    if live:
+        roots = [leaves[i] for i in live]
+        targets = _leaves_behind(roots)
+        node = Node(_Through(roots, targets), {}, len(live))
+        edges: list[Any] = []
+        for t in targets:
+            node.link(edges, real.get(id(t), t), len(targets))
+        node.edges = edges
+        node.saved = ()
+        node.note_line()
+        for slot, at in enumerate(live):
+            leaves[at] = leaf = wrap(leaves[at]._data)
+            leaf._node, leaf._slot, leaf._tracked = node, slot, True
+    return tree_unflatten([real.get(id(leaf), leaf) for leaf in leaves], spec)
 
 
 def _leaves_behind(roots: list[Tensor]) -> list[Tensor]:
@@ -177,17 +286,5 @@ def _leaves_behind(roots: list[Tensor]) -> list[Tensor]:
     return list(found.values())
 
 
-def _like(array: Any) -> Any:
-    from ..dispatch import local
-
-    return local.doors.of(array).full(shape=array.shape, value=0, dtype=array.dtype)
-
-
-def _like_form(form: Any) -> Any:
-    from ..dispatch import everywhere
-
-    shape, dtype = form
-    return next(iter(everywhere.values())).full(shape=shape, value=0, dtype=dtype)
-
-
-_ = wrap
+def _zeros(shape: Any, dtype: Any) -> Any:
+    return local.doors[np.ndarray].full(shape=tuple(shape), value=0, dtype=dtype)

@@ -70,7 +70,7 @@ class Reach:
         self.forms: list[_Form] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
-        self._seen: dict[int, Any] = {}
+        self.seen: dict[int, Any] = {}
         self._names: set[str] = set()
         self._later: list[tuple[str, Any]] = []
         self._sources: list[tuple[str, Any, str]] = []  # generators that are not ours, with their states
@@ -141,9 +141,9 @@ class Reach:
         self._walk(path, value)
 
     def _new(self, what: Any) -> bool:
-        if id(what) in self._seen:
+        if id(what) in self.seen:
             return False
-        self._seen[id(what)] = what
+        self.seen[id(what)] = what
         return True
 
     def _walk(self, path: str, what: Any) -> None:

@@ -1,0 +1,56 @@
+"""``CompiledModule``: a Module around another one, whose calls are compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..nn.module import Module
+from .compiled import Compiled
+
+__all__ = ["CompiledModule"]
+
+
+class CompiledModule(Module):
+    """``_orig_mod`` is the module it was made of; parameters, mode and hooks are that one's, as are attributes that are
+    looked up here and not found."""
+
+    _orig_mod: Module
+
+    def __init__(self, module: Module, *, limit: int = 8, fallback: bool = False):
+        super().__init__()
+        self._orig_mod = module
+        self.training = module.training
+        self.__dict__["_compiled"] = Compiled(module, limit=limit, fallback=fallback)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What a call computes."""
+        return self._compiled(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)  # type: ignore[misc]
+        except AttributeError:
+            if name in ("_orig_mod", "_compiled"):
+                raise
+            if name in ("programs", "forget", "stats", "explain", "draw", "save"):
+                return getattr(self._compiled, name)
+            return getattr(self._orig_mod, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A member of the module that this one was made of is set there."""
+        inner = self.__dict__.get("_orig_mod")
+        if inner is not None and name not in ("_orig_mod", "training") and hasattr(inner, name):
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __reduce__(self) -> Any:
+        compiled = self._compiled
+        return _rebuild, (self._orig_mod, compiled.limit, compiled.fallback)
+
+
+def _rebuild(module: Module, limit: int, fallback: bool) -> CompiledModule:
+    return CompiledModule(module, limit=limit, fallback=fallback)

@@ -1,0 +1,97 @@
+"""``Result``: what a function returned, to be made again from a program's outputs."""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..device import Device
+from ..dtypes import DType
+from ..errors import CompileError
+from ..tensor import Tensor, wrap
+from ..utils._pytree import tree_flatten, tree_unflatten
+from .signature import PLAIN
+
+if TYPE_CHECKING:
+    from .before import Before
+
+__all__ = ["Result"]
+
+_HARMLESS = (*PLAIN, Device, DType, enum.Enum, slice, range, type, types.FunctionType, types.BuiltinFunctionType)
+
+
+class Result:
+    """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors that
+    the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor, the ops
+    that make the view) of what shares memory with a tensor of the caller's.
+
+    Raises CompileError for an object that no replay could make anew.
+    """
+
+    def __init__(self, result: Any, before: Before, slot: Callable[[Any], int]):
+        self.leaves, self.spec = tree_flatten(result)
+        self.made: list[tuple[int, int, bool]] = []
+        self.passed: list[tuple[int, int]] = []
+        self.views: list[tuple[int, int | Tensor, Any]] = []
+        numbers: dict[int, int] = {}
+        for at, leaf in enumerate(self.leaves):
+            if not isinstance(leaf, Tensor):
+                if not isinstance(leaf, _HARMLESS) and id(leaf) not in before.objects:
+                    raise CompileError(
+                        f"compile: the function returns an object of class {type(leaf).__name__}, which a replay can't make "
+                        "anew. Return tensors, numbers and text, in tuples, named tuples, lists and dicts."
+                    )
+                continue
+            base = leaf._base
+            if id(leaf) in before.arguments:
+                self.passed.append((at, before.arguments[id(leaf)]))
+            elif id(leaf) in before.tensors:
+                continue  # a tensor of the state, which is always the same
+            elif base is not None and id(base) in before.tensors:
+                self.views.append((at, before.arguments.get(id(base), base), leaf._chain))
+            elif type(leaf) is not Tensor:
+                raise CompileError(
+                    f"compile: the function returns a {type(leaf).__name__} that it makes, which a replay would not make as "
+                    "such. Return a tensor, and make the other of it outside."
+                )
+            else:
+                if id(leaf) not in numbers:
+                    numbers[id(leaf)] = slot(leaf._data)
+                self.made.append((at, numbers[id(leaf)], leaf._tracked and leaf._node is None))
+        for at in (*(x[0] for x in self.made), *(x[0] for x in self.passed), *(x[0] for x in self.views)):
+            self.leaves[at] = None
+        self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2]
+
+    def of_run(self, result: Any, tensors: list[Tensor]) -> Any:
+        """The run's own result, with the arguments themselves where it has their stand-ins."""
+        if not self.passed and not self.views:
+            return result
+        leaves = tree_flatten(result)[0]
+        self._from_callers(leaves, tensors)
+        return tree_unflatten(leaves, self.spec)
+
+    def build(self, arrays: list[Any], tensors: list[Tensor]) -> Any:
+        """A result of these outputs and arguments."""
+        if self.alone:
+            return wrap(arrays[self.made[0][1]])
+        leaves = list(self.leaves)
+        tensors_made: dict[int, Tensor] = {}
+        for at, number, tracked in self.made:
+            made = tensors_made.get(number)
+            if made is None:
+                made = tensors_made[number] = wrap(arrays[number])
+                made._tracked = tracked
+            leaves[at] = made
+        self._from_callers(leaves, tensors)
+        return tree_unflatten(leaves, self.spec)
+
+    def _from_callers(self, leaves: list[Any], tensors: list[Tensor]) -> None:
+        for at, i in self.passed:
+            leaves[at] = tensors[i]
+        for at, base, chain in self.views:
+            view = tensors[base] if type(base) is int else base
+            for op, attrs in chain:
+                view = op(view, **attrs)
+            leaves[at] = view
