@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import CompileError
 from ..tensor import Tensor
-from .signature import owner
 
 if TYPE_CHECKING:
     from .reach import Reach
@@ -16,8 +15,7 @@ __all__ = ["Before"]
 
 
 class Before:
-    """``arguments``: numbers of the arguments by identity; ``known``: the state's tensors; ``entangled``: an argument that
-    is a part of the state's memory, which no program can tell from other memory."""
+    """``arguments``: numbers of the arguments by identity; ``known``: the state's tensors."""
 
     def __init__(self, reach: Reach, signature: Signature, given: list[Tensor]):
         self.arguments = {id(t): i for i, t in enumerate(given)}
@@ -27,9 +25,6 @@ class Before:
         self.tensors = {id(t): t for t in self.known + given}
         self.objects = {*reach.seen, *map(id, signature.others)}
         self.histories = [(t, t._node) for t in given]
-        own = {id(t._data) for t in self.known}
-        owners = {id(owner(t._data)) for t in self.known}
-        self.entangled = any(id(t._data) not in own and id(owner(t._data)) in owners for t in signature.tensors)
 
     def grad_arrays(self) -> dict[int, Tensor]:
         """The tensors by the identities of their gradients' arrays."""

@@ -49,6 +49,7 @@ class Compiled:
         self.entries: list[Entry] = []  # the most recently used first
         self.calls = self.captures = self.eager = self.evicted = 0
         self.reasons: dict[str, int] = {}  # why calls ran as they are, and how many
+        self._refused: dict[Any, str] = {}  # by the key of a signature, why there is no program
         self._restless = 0
         self._given_up: str | None = None
         self._lock = threading.RLock()
@@ -75,7 +76,9 @@ class Compiled:
                 if entry.admits(args, kwargs):
                     if at:
                         self._use(entry)
-                    return entry.replay([*args, *kwargs.values()] if entry.tensors_only else Signature(args, kwargs).tensors)
+                    return entry.replay(
+                        [*args, *kwargs.values()] if entry.tensors_only else Signature(args, kwargs).tensors
+                    )
         signature = Signature(args, kwargs)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
@@ -85,6 +88,9 @@ class Compiled:
                     return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
                 self._use(entry)
                 return entry.replay(signature.tensors)
+        refused = self._refused.get(signature.key)
+        if refused is not None:
+            return self._as_it_is(refused, args, kwargs)
         with self._lock:
             return self._capture(signature, args, kwargs)
 
@@ -99,6 +105,7 @@ class Compiled:
         """Drop all programs."""
         with self._lock:
             self.entries = []
+            self._refused = {}
             self._restless = 0
             self._given_up = None
 
@@ -124,10 +131,8 @@ class Compiled:
     def _capture(self, signature: Signature, args: Any, kwargs: Any) -> Any:
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
         reach = Reach(*roots)
-        given = signature.stand_ins()
+        given = signature.stand_ins({id(t._data): t._data for _, t in reach.tensors.values()})
         before = Before(reach, signature, given)
-        if before.entangled:
-            return self._as_it_is("an argument is a part of a tensor that the function reaches by itself", args, kwargs)
         self.captures += 1
         trace = Trace([t._data for t in given], before.grad_arrays())
         own_args, own_kwargs = signature.arguments(given)
@@ -156,6 +161,9 @@ class Compiled:
                     self._give_up(trouble)
             return rejoined(result, given, signature.tensors)
         self._restless = 0
+        if entry.refuses is not None:
+            self._refused[signature.key] = entry.refuses
+            return entry.first(signature)
         self.entries = [entry, *self.entries]
         if len(self.entries) > self.limit:
             self.evicted += len(self.entries) - self.limit

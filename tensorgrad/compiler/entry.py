@@ -74,27 +74,33 @@ class Entry:
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name)
-        # gradients that the run has added to, of arguments, are others in each call
-        self.never = any(id(leaf) in before.arguments for leaf in trace.accumulated)
+        self.refuses: str | None = None  # why no other call may be served
+        if any(id(leaf) in before.arguments for leaf in trace.accumulated):
+            self.refuses = "it adds to the gradient that an argument has"
+        states = {id(t._data) for t in before.known}
         self.known = before.known
         self.writes_arguments = False
         self._prepare(trace, outputs)
         del self.known
-        self.owners = dict.fromkeys(
-            id(owner(array)) for array in (*(t._data for t in before.known), *trace.state.values()) if array is not None
-        )
-        states = {id(t._data): t._data for t in before.known}
-        self.same = [states.get(id(t._data)) for t in signature.tensors]
+        # what the program writes to must not be an argument's memory too, unless it is that very argument
+        touched = [array for value, array in trace.state.items() if value.root in self.written]
+        self.owners = dict.fromkeys(id(owner(array)) for array in touched)
+        self.same = [t._data if given[i] is t and id(t._data) in states else None for i, t in enumerate(signature.tensors)]
+        if any(
+            same is None and id(owner(t._data)) in self.owners
+            for t, same in zip(signature.tensors, self.same, strict=True)
+        ):
+            self.refuses = "an argument lies in memory that the function also changes by itself"
         # whether arguments overlap, or have gradients, is asked in Python
-        in_python = self.writes_arguments or self.to_arguments or self.never
-        self.template = None if in_python else signature.template(self.owners, states)
+        in_python = self.writes_arguments or self.to_arguments
+        self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.tensors) == len(signature.leaves)
 
     def _prepare(self, trace: Trace, outputs: list[Any]) -> None:
         """Make what runs the program."""
         program = trace.program(outputs)
-        written = {v.root for call in program.calls for v in call.writes}
-        self.writes_arguments = any(v.root in written for v in program.arguments)
+        self.written = {v.root for call in program.calls for v in call.writes}
+        self.writes_arguments = any(v.root in self.written for v in program.arguments)
         self.programs = [optimize(program)]
         self.run = executor(self.programs[0])
 
@@ -122,7 +128,7 @@ class Entry:
 
     def fits(self, signature: Signature) -> bool:
         """The same in Python, for every kind of arguments."""
-        if self.never or signature.key != self.signature.key:
+        if signature.key != self.signature.key:
             return False
         if any(signature.tensors[at]._grad is not None for at, _ in self.to_arguments):
             return False
@@ -184,4 +190,3 @@ def grant(leaves: list[Tensor], numbers: list[int | None], arrays: list[Any]) ->
 
 def form(array: Any) -> Any:
     return type(array), array.shape, array.strides, array.dtype
-

@@ -87,6 +87,6 @@ def in_python(program: Program) -> Callable[[list[Any]], list[Any]]:
     """The program as a Python function."""
     text, names = program.replay_source()
     space: dict[str, Any] = dict(names)
-    exec(compile(text, "<tensorgrad program>", "exec"), space)  # noqa: S102 - our own text
+    exec(compile(text, "<tensorgrad program>", "exec"), space)
     replay: Callable[[list[Any]], list[Any]] = space["replay"]
     return replay

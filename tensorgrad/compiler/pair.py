@@ -38,7 +38,7 @@ class PairEntry(Entry):
     """Its forward program also returns what the backward program reads; see the module."""
 
     def _prepare(self, trace: Any, outputs: list[Any]) -> None:
-        given, forward = self.given, list(trace.steps)
+        forward = list(trace.steps)
         leaves = tree_flatten(self.returned)[0]
         self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
         roots = [leaves[i] for i in self.live]
@@ -64,8 +64,8 @@ class PairEntry(Entry):
         first = optimize(Program(forward, early, [*results, *self.saved]))
         second = optimize(Program(backward, [*self.saved, *seed_values], gradients))
         self.programs = [first, second]
-        written = {v.root for call in first.calls for v in call.writes}
-        self.writes_arguments = any(v.root in written for v in early)
+        self.written = {v.root for call in first.calls for v in call.writes}
+        self.writes_arguments = any(v.root in self.written for v in early)
         self.targets = [self.given_number(t) for t in targets]
         self.grad_at = [None if v is None else gradients.index(v) for v in found]
         self.templates = [(root._data.shape, root._data.dtype) for root in roots]

@@ -34,7 +34,19 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
 _MACHINERY = tuple(
     f"tensorgrad.{part}"
-    for part in ("autograd", "backends", "compiler", "config", "core", "device", "dispatch", "dtypes", "ops", "random", "tensor")
+    for part in (
+        "autograd",
+        "backends",
+        "compiler",
+        "config",
+        "core",
+        "device",
+        "dispatch",
+        "dtypes",
+        "ops",
+        "random",
+        "tensor",
+    )
 )
 _MOST = 10_000  # entries of one container
 
@@ -170,9 +182,7 @@ class Reach:
             self._class(path, what)
         elif isinstance(what, Generator):
             return
-        elif isinstance(what, np.random.Generator):
-            self._sources.append((path, what, repr(_state_of(what))))
-        elif isinstance(what, random.Random):
+        elif isinstance(what, np.random.Generator) or isinstance(what, random.Random):
             self._sources.append((path, what, repr(_state_of(what))))
         elif isinstance(what, functools.partial):
             self._walk(f"{path}.func", what.func)
@@ -283,7 +293,7 @@ def _state_of(source: Any) -> Any:
     if isinstance(source, np.random.Generator):
         return source.bit_generator.state
     if source is np.random:
-        kind, words, *rest = np.random.get_state()  # noqa: NPY002 - the one that everybody shares is the one that matters
+        kind, words, *rest = np.random.get_state()
         return kind, words.tobytes(), rest
     return hash(source.getstate())
 

@@ -55,36 +55,39 @@ class Signature:
                 parts.append(("object", id(leaf)))
         self.key = (self.spec, tuple(parts), switches())
 
-    def template(self, owners: dict[int, None], state: dict[int, Any]) -> tuple[Any, ...] | None:
+    def template(self, owners: dict[int, None], same: list[Any]) -> tuple[Any, ...] | None:
         """For ``native.admits``; None where only the key can tell.
 
-        ``owners``: identities of the arrays in which state lies; ``state``: the state's arrays by identity.
+        ``owners``: identities of the arrays whose memory the program writes to; ``same``: by tensor, the array that it must
+        be, or None.
         """
         if native is None or not self.flat or casting():
             return None
         leaves: list[tuple[Any, ...]] = []
         parts = self.key[1]
+        arrays = iter(same)
         for leaf, part in zip(self.leaves, parts, strict=True):
             if isinstance(leaf, Tensor):
                 if type(leaf._data) is not np.ndarray:
                     return None
-                leaves.append((*part, state.get(id(leaf._data))))
+                leaves.append((*part, next(arrays)))
             else:
                 leaves.append((leaf,) if isinstance(leaf, PLAIN) else (leaf, None))
         door = local.doors[np.ndarray]
         return (self.positional, self.names, tuple(leaves), owners, grad_state.recording, grad_state.inference, door)
 
-    def stand_ins(self) -> list[Tensor]:
-        """For each tensor itself, or, where it has a history, a leaf in its place: so that what the function records ends
-        at its arguments."""
-        if not grad_state.recording:
-            return list(self.tensors)
+    def stand_ins(self, reached: dict[int, Any]) -> list[Tensor]:
+        """For each tensor itself, or another in its place: a leaf for one with a history, so that what the function
+        records ends at its arguments; one with an array of its own for a tensor that the function also reaches by
+        itself (``reached``: arrays by identity), so that the two can be told apart."""
         made: dict[int, Tensor] = {}
         for t in self.tensors:
-            if t._node is not None and id(t) not in made:
-                leaf = made[id(t)] = wrap(t._data)
-                leaf._tracked = True
+            history = t._node is not None and grad_state.recording
+            if id(t) not in made and (history or (id(t._data) in reached and not t._tracked and t._base is None)):
+                leaf = made[id(t)] = wrap(t._data[...] if id(t._data) in reached else t._data)
+                leaf._tracked = t._tracked
                 leaf._version = t._version_cell()
+                leaf._inference = t._inference
         return [made.get(id(t), t) for t in self.tensors]
 
     def arguments(self, tensors: list[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -140,7 +140,6 @@ class Trace(Listener):
             self.cleared.add(id(tensor))
         self.grads[id(tensor)] = tensor, tensor._grad
 
-
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
         array = tensor._data
