@@ -49,7 +49,7 @@ class Compiled:
         self.entries: list[Entry] = []  # the most recently used first
         self.calls = self.captures = self.eager = self.evicted = 0
         self.reasons: dict[str, int] = {}  # why calls ran as they are, and how many
-        self._refused: dict[Any, str] = {}  # by the key of a signature, why there is no program
+        self._refused: list[tuple[Any, str]] = []  # keys of signatures, why there is no program
         self._restless = 0
         self._given_up: str | None = None
         self._lock = threading.RLock()
@@ -88,9 +88,9 @@ class Compiled:
                     return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
                 self._use(entry)
                 return entry.replay(signature.tensors)
-        refused = self._refused.get(signature.key)
-        if refused is not None:
-            return self._as_it_is(refused, args, kwargs)
+        for key, why in self._refused:
+            if key == signature.key:
+                return self._as_it_is(why, args, kwargs)
         with self._lock:
             return self._capture(signature, args, kwargs)
 
@@ -105,7 +105,7 @@ class Compiled:
         """Drop all programs."""
         with self._lock:
             self.entries = []
-            self._refused = {}
+            self._refused = []
             self._restless = 0
             self._given_up = None
 
@@ -162,7 +162,7 @@ class Compiled:
             return rejoined(result, given, signature.tensors)
         self._restless = 0
         if entry.refuses is not None:
-            self._refused[signature.key] = entry.refuses
+            self._refused = [(signature.key, entry.refuses), *self._refused[: self.limit]]
             return entry.first(signature)
         self.entries = [entry, *self.entries]
         if len(self.entries) > self.limit:
