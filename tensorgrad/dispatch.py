@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Listened", "Listener", "Raw", "Recorded", "doors", "grad_was_set", "host", "listeners", "listening", "recorded", "region",
+    "was_made",
 ]  # fmt: skip
 
 OPS: dict[str, Op] = {}
@@ -54,6 +55,9 @@ class Listener:
 
     def read(self, tensor: Any) -> None:
         """Called before Python reads a tensor's elements."""
+
+    def made(self, array: Any, source: Any) -> None:
+        """Called after an array was made of Python's numbers or NumPy's arrays, past the door."""
 
     def enter(self, name: str) -> None:
         """Called when a named region of the program begins, e.g. an optimizer's step."""
@@ -233,7 +237,7 @@ def _complete(listener: Any) -> Listener:
     if isinstance(listener, Listener):
         return listener
     full = Listener()
-    for name in ("before", "after", "host", "grad", "read", "enter", "leave"):
+    for name in ("before", "after", "host", "grad", "read", "made", "enter", "leave"):
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full
@@ -263,3 +267,9 @@ def grad_was_set(tensor: Any) -> None:
     """Tell this thread's listeners that a tensor's gradient is another now."""
     for ear in local.listeners:
         ear.grad(tensor)
+
+
+def was_made(array: Any, source: Any) -> None:
+    """Tell this thread's listeners that an array was made of ``source``, past the door."""
+    for ear in local.listeners:
+        ear.made(array, source)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..dispatch import listeners
 from ..errors import missing_from
+from .number import Scalar, scalar
 
 __all__ = ["Scalar", "allow_in_graph", "assume_constant_result", "compile", "cudagraph_mark_step_begin", "disable",
            "is_compiling", "is_dynamo_compiling", "is_exporting", "list_backends", "reset", "scalar", "stats"]  # fmt: skip
@@ -191,12 +192,4 @@ def list_backends(exclude_tags: Any = ("debug", "experimental")) -> list[str]:
     return list(_BACKENDS)
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Scalar", "scalar"):
-        from . import scalar as module
-
-        return getattr(module, name)
-    return _missing(name)
-
-
-_missing = missing_from("torch.compiler")
+__getattr__ = missing_from("torch.compiler")

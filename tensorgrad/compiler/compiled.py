@@ -68,6 +68,8 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.calls += 1
         if local.frames or local.listeners or self._given_up is not None:
+            if self._given_up is not None and not self.fallback:
+                raise CompileError(self._given_up)
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
         if not casting():
@@ -175,10 +177,9 @@ class Compiled:
             f"compile: the function changes what it rests on: {trouble}. A replay runs no Python and would not repeat that. "
             "Do it outside of the compiled function, or give compile(..., fallback=True)."
         )
-        if not self.fallback:
-            self._restless = 0
-            raise CompileError(text)
         self._given_up = text
+        if not self.fallback:
+            raise CompileError(text)
 
 
 def _rebuild(function: Callable[..., Any], limit: int, fallback: bool) -> Compiled:

@@ -74,6 +74,8 @@ class Entry:
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name)
+        owners = {id(owner(t._data)) for t in before.known}
+        self.strays = [v for v, a in trace.state.items() if not v.constant and id(owner(a)) not in owners]
         self.refuses: str | None = None  # why no other call may be served
         if any(id(leaf) in before.arguments for leaf in trace.accumulated):
             self.refuses = "it adds to the gradient that an argument has"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..autograd.node import describe_line, user_line
-from ..dispatch import Listener
+import numpy as np
+
+from ..autograd.node import describe_line, inside, user_line
+from ..dispatch import OPS, Listener
 from ..errors import CompileError
 from .program import Action, Call, Program, Value, values_in
 
@@ -34,7 +37,7 @@ class Trace(Listener):
         self.grads: dict[int, tuple[Any, Any]] = {}
         self.cleared: set[int] = set()
         self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
-        self.made = 0
+        self.number = 0
         self.grads_before = grads
         self.accumulated: list[Any] = []
         self.parts = ["forward"]  # the part of the program that runs, and those around it
@@ -115,9 +118,9 @@ class Trace(Listener):
             if not _is_array(array) or any(array is x for x in _arrays_in((inputs, tuple(attrs.values())))):
                 results.append(None)
                 continue
-            self.made += 1
+            self.number += 1
             root = self._root(array)
-            results.append(self._enter(array, Value(f"%{self.made}", array, root)))
+            results.append(self._enter(array, Value(f"%{self.number}", array, root)))
         kind = type(next(iter(_arrays_in(inputs)), None) if read else outputs[0])
         if kind is type(None):
             kind = type(outputs[0])
@@ -140,6 +143,28 @@ class Trace(Listener):
             self.cleared.add(id(tensor))
         self.grads[id(tensor)] = tensor, tensor._grad
 
+    def made(self, array: Any, source: Any) -> None:
+        """An array was made of Python's numbers, which are constant like all of them, or of a NumPy array."""
+        if isinstance(source, np.ndarray) and _is_users_call():
+            line = user_line(3)
+            where = f" at {describe_line(line)}" if line else ""
+            raise CompileError(
+                f"compile: a tensor is made of a NumPy array{where}. A replay runs no Python, so it would hold the elements "
+                "of the first call for ever. Make the tensor outside and pass it as an argument, or keep it where the "
+                "function reaches it."
+            )
+        if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
+            return
+        # whoever gets it may write to it: each replay makes it anew
+        kept = array.copy()
+        pristine = Value(f"constant{self.number}", kept, fixed=True)
+        pristine.constant = True
+        self.number += 1
+        made = self._enter(array, Value(f"%{self.number}", array))
+        self.state[pristine] = kept
+        self.steps.append(Call(OPS["contiguous_copy"], type(array), (pristine,), {}, (made,), (), user_line(3),
+                               self.parts[-1]))  # fmt: skip
+
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
         array = tensor._data
@@ -159,6 +184,14 @@ class Trace(Listener):
     def program(self, outputs: list[Any]) -> Program:
         """The program that computes these arrays."""
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
+
+
+def _is_users_call() -> bool:
+    """Whether the function of this package that makes a tensor was called from outside of it."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.endswith(("dispatch.py", "create.py")):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is None or not inside[frame.f_code.co_filename]
 
 
 def _is_array(what: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backends import registry
 from ..device import CPU, where
-from ..dispatch import local
+from ..dispatch import local, was_made
 from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..layout import check_layout, dense_order, preserve_format
@@ -201,7 +201,10 @@ def tensor(
         return out
     if hasattr(data, "__cuda_array_interface__"):
         return tensor(from_array(data), dtype=dtype, device=device, requires_grad=requires_grad)
-    return finish(to_device(_host_array(data, wanted), device), requires_grad)
+    array = to_device(_host_array(data, wanted), device)
+    if local.listeners:
+        was_made(array, data)
+    return finish(array, requires_grad)
 
 
 def from_array(array: Any) -> Tensor:
@@ -310,7 +313,10 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     as_dtype(array.dtype)
     if not array.dtype.isnative:
         raise DTypeError("from_numpy: the array's byte order is not this machine's; convert it with astype first.")
-    return wrap(np.asarray(array))  # a subclass (memmap, matrix) as the plain array that it is
+    plain = np.asarray(array)  # of a subclass (memmap, matrix) the plain array that it is
+    if local.listeners:
+        was_made(plain, array)
+    return wrap(plain)
 
 
 def rebuild(kind: type[Tensor], array: Any, requires_grad: bool, device: str) -> Tensor:
