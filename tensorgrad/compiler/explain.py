@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from ..expr.text import readable
 from ..profiler.cost import flops, moved_bytes
 from .program import Action, Call, Program, Value
 
-__all__ = ["call_text", "explain", "parts_of", "scaled", "type_text"]
+__all__ = ["call_text", "costs", "explain", "parts_of", "place_text", "scaled", "type_text"]
 
 _WIDTH = 120
 _MADE, _ROOM, _COST = 25, 54, 7  # columns: results, the call, numbers
@@ -43,7 +44,7 @@ def explain(program: Program) -> str:
             cost, moved = costs(step)
             part_flops += cost
             part_bytes += moved
-            place = rows.place(step)
+            place = place_text(step)
             lines += rows.of(step, cost, moved, "" if place == last else place)
             last = place
         title = f"{name}: {scaled(part_flops, 'FLOP')}, {scaled(part_bytes, 'B')} moved "
@@ -83,14 +84,6 @@ class _Rows:
         self.in_python = [call for call in program.calls if id(call) in slow]
         self.slow = slow
 
-    def place(self, call: Call) -> str:
-        """The user's line, short."""
-        if call.line is None:
-            return ""
-        name, number = line_number(call.line)
-        name = name.replace("\\", "/").rpartition("/")[2]
-        return f"{name[-18:]}:{number}"
-
     def of(self, call: Call, cost: int, moved: int, place: str) -> list[str]:
         made = [f"{v.name} {type_text(v)}" for v in call.results if v is not None]
         if not made:
@@ -110,6 +103,14 @@ class _Rows:
                 left = ""
             lines.append(f"  {left:{_MADE}} {right:{_ROOM}}{end}")
         return lines
+
+
+def place_text(call: Call) -> str:
+    """The user's line that a call comes from, short; empty where it isn't known."""
+    if call.line is None:
+        return ""
+    name, number = line_number(call.line)
+    return f"{os.path.basename(name)[-18:]}:{number}"
 
 
 def costs(call: Call) -> tuple[int, int]:

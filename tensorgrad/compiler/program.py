@@ -142,6 +142,12 @@ class Program:
 
         return explain(self)
 
+    def draw(self, path: Any) -> None:
+        """Write a picture of the program: an SVG, or a graph for Graphviz if the name ends in ``.dot``."""
+        from .draw import draw
+
+        draw(self, path)
+
     def replay_source(self) -> tuple[str, dict[str, Any]]:
         """Python's text of a replay, and the names it uses: a function of a list of arrays.
 
