@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from .core import set_doors
 from .errors import BackendError
@@ -32,6 +33,9 @@ __all__ = [
 
 OPS: dict[str, Op] = {}
 """Every op by name: what a door can be asked for."""
+
+PASSING: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""Ops that live as long as somebody has them, by name: what programs fuse. They keep their kernels themselves."""
 
 
 class Listener:
@@ -75,7 +79,11 @@ class Raw:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         op = OPS.get(name)
         if op is None:
-            raise AttributeError(f"there is no op named {name!r}")
+            passing = PASSING.get(name)
+            if passing is None:
+                raise AttributeError(f"there is no op named {name!r}")
+            kernel: Callable[..., Any] = passing.kernel_on(self.backend)
+            return kernel
         kernel = self.backend.kernel(op)
         self.__dict__[name] = kernel
         return kernel

@@ -35,6 +35,12 @@ class Value:
         self.constant = False
 
     @property
+    def strides_in_items(self) -> tuple[int, ...]:
+        """By axis, how many elements lie between two neighbours; 0 along axes of one element."""
+        size = int(self.dtype.itemsize)
+        return tuple([s // size if n != 1 else 0 for n, s in zip(self.shape, self.strides, strict=True)])
+
+    @property
     def contiguous(self) -> bool:
         """Whether its elements lie one after the other in C's order."""
         step = int(self.dtype.itemsize)

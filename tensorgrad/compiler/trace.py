@@ -212,5 +212,5 @@ def _written(name: str, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         yield from values_in(attrs["out"])
     if name.endswith("_into"):
         yield from values_in(inputs[0])
-    elif name.endswith("_"):  # a step of an optimizer: everything but the gradients, and who tells them apart
-        yield from values_in(inputs)
+    elif name.endswith("_"):  # parameters and states of an optimizer; second come gradients, or a factor
+        yield from values_in([x for i, x in enumerate(inputs) if i != 1])

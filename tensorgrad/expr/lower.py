@@ -365,10 +365,11 @@ def lower(
         if COMPUTE_TYPE[wanted] != COMPUTE_TYPE[value.name]:
             index = work.cast(index, value.name, wanted)
         results.append((index, wanted))
-    return _without_dead_code(work.code, results, tuple(keys))
+    return without_dead_code(work.code, results, tuple(keys))
 
 
-def _without_dead_code(code: list[Instruction], results: list[tuple[int, str]], keys: tuple[str, ...]) -> Program:
+def without_dead_code(code: list[Instruction], results: list[tuple[int, str]], keys: tuple[str, ...]) -> Program:
+    """The program of these instructions, without those that no result needs."""
     alive = {index for index, _ in results}
     for index in range(len(code) - 1, -1, -1):
         op, _, args = code[index]

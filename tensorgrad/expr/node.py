@@ -196,7 +196,7 @@ def substitute(roots: Iterable[Expr], by_index: dict[int, Expr]) -> list[Expr]:
     return rebuild(roots, put)
 
 
-_INFIX = {
+INFIX = {
     "add": "+",
     "sub": "-",
     "mul": "*",
@@ -223,8 +223,8 @@ def source(root: Expr, names: tuple[str, ...] = ()) -> str:
             text[node] = names[node.value] if node.value < len(names) else f"x{node.value}"
         elif node.op == "const":
             text[node] = repr(node.value)
-        elif node.op in _INFIX:
-            text[node] = f"({args[0]} {_INFIX[node.op]} {args[1]})"
+        elif node.op in INFIX:
+            text[node] = f"({args[0]} {INFIX[node.op]} {args[1]})"
         else:
             if node.value is not None:
                 args.append(str(node.value))

@@ -18,6 +18,7 @@ from ..dispatch import OPS, Raw, everywhere, local
 from ..dtypes import PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..expr import Expr, Program, lower, source, substitute, symbol, symbols, vector_jacobian
+from ..expr.node import topological
 from ..tensor import Tensor, view_of, wrap
 from .record import Op, Spec, check_devices, entry_of, on_one_level
 
@@ -96,6 +97,11 @@ class Elementwise(Op):
     def formula(self) -> str:
         """The formula as readable text."""
         return ", ".join(source(result, self.inputs) for result in self.results)
+
+    @property
+    def primitives(self) -> frozenset[str]:
+        """The names of the operations that the formula is made of."""
+        return frozenset(node.op for node in topological(self.results))
 
     def specialize(self, keys: tuple[str, ...]) -> Program:
         """The typed program for operands of these keys (``"float32"``, ``"float32:0"``, ``"py:int"``)."""

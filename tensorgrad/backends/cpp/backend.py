@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ...core import native as tape
 from ...dispatch import OPS
 from ...dtypes import when_default_changes
-from ...expr.node import topological
 from ..generic.resize import axis_table, transposed_table
 from ..numpy.backend import NumpyBackend
 
@@ -96,7 +95,7 @@ class CppBackend(NumpyBackend):
         return dict(self.c.memory_stats())
 
     def formula_kernel(self, op: Elementwise) -> Callable[..., Any]:
-        if not hasattr(self.c, "Formula") or any(node.op in _NUMPY_ONLY for node in topological(op.results)):
+        if not hasattr(self.c, "Formula") or op.primitives & _NUMPY_ONLY:
             return super().formula_kernel(op)
 
         def specialize(keys: tuple[str, ...]) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -152,13 +153,36 @@ def evaluate(program: Program, args: Sequence[Any], xp: Any = np) -> tuple[Any, 
     """
     shape = xp.broadcast_shapes(*(a.shape for a in args if hasattr(a, "shape")))
     values: list[Any] = []
+    ends = _ends(program) if len(program.code) > _LONG else None
     with np.errstate(all="ignore"):
         for op, kind, operands in program.code:
             values.append(_step(xp, op, kind, operands, values, args))
+            if ends is not None:
+                for value in ends[len(values) - 1]:
+                    values[value] = None
         results = []
         for index, name in program.outputs:
             results.append(_stored(xp, values[index], shape, numpy_dtype(name)))
     return tuple(results)
+
+
+_LONG = 12  # instructions; where there are more, values are dropped after their last use
+
+
+@lru_cache(maxsize=256)
+def _ends(program: Program) -> list[list[int]]:
+    """By instruction: the values that it is the last to use."""
+    last: dict[int, int] = {}
+    for at, (op, _, operands) in enumerate(program.code):
+        if op not in ("load", "const"):
+            for value in operands[:1] if op == "wrap" else operands:
+                last[value] = at
+    for value, _ in program.outputs:
+        last.pop(value, None)
+    ends: list[list[int]] = [[] for _ in program.code]
+    for value, at in last.items():
+        ends[at].append(value)
+    return ends
 
 
 def _step(xp: Any, op: str, kind: str, operands: tuple[Any, ...], values: list[Any], args: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ from ..program import Program
 
 __all__ = ["PASSES", "optimize", "show"]
 
-PASSES = ("views", "constants", "duplicates", "dead")
+PASSES = ("views", "constants", "duplicates", "dead", "formulas", "dead")
 
 
 def optimize(program: Program) -> Program:

@@ -55,7 +55,7 @@ def _computed(call: Call, memory: Memory, outputs: set[Value]) -> dict[Value, An
     named = [v for v in call.results if v is not None]
     if not named or any(v.root in outputs or memory.written(v) for v in named):
         return None
-    if any(v.nbytes > _LARGEST for v in named):
+    if any(v.nbytes > _LARGEST and v.root is v for v in named):
         return None
     inputs = call.inputs
     if call.op.name in _AS:

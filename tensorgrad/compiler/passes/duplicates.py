@@ -37,12 +37,14 @@ def run(program: Program) -> Program:
         if not all(memory.steady(v, first, at) for v in call.reads()):
             known[key] = at, call
             continue
-        pairs = [(v, w) for v, w in zip(call.results, same.results, strict=True) if v is not None]
-        if any(w is None or v in outputs or not _alike(v, w) for v, w in pairs):
+        pairs = {v: w for v, w in zip(call.results, same.results, strict=True) if v is not None and w is not None}
+        if len(pairs) < sum(v is not None for v in call.results):
             continue
-        if any(memory.written(v) or memory.written(w) for v, w in pairs if v.root is v):
+        if any(v in outputs or not _alike(v, w) for v, w in pairs.items()):
             continue
-        instead.update(pairs)  # type: ignore[arg-type]
+        if any(memory.written(v) or memory.written(w) for v, w in pairs.items() if v.root is v):
+            continue
+        instead.update(pairs)
         steps.pop()
         notes.append(f"{call.op.name} is computed once instead of again")
     if not notes:

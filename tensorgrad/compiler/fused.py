@@ -1,0 +1,178 @@
+"""``Fused``: several formulas as one op, joined as typed programs.
+
+The parts are joined after they have been typed, instruction by instruction: so each is computed in the very types in
+which it would be computed alone, and since backends work element by element, the results have the same bits. What goes
+is memory: a value that only other parts read never leaves the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+from ..dispatch import PASSING
+from ..expr import Program
+from ..expr.lower import Instruction, without_dead_code
+from ..expr.node import INFIX
+from ..ops.elementwise import Elementwise
+from ..ops.record import entry_of
+
+__all__ = ["Fused", "Joiner", "fused"]
+
+
+class Fused(Elementwise):
+    """A formula for operands of one kind: its program is typed already.
+
+    ``parts``: the names of the ops that it stands for, in order. It lives as long as a call has it.
+    """
+
+    def __init__(self, name: str, program: Program, parts: tuple[str, ...]):
+        self.name = name
+        self.program = program
+        self.parts = parts
+        self.inputs = tuple(f"x{i}" for i in range(len(program.inputs)))
+        self.results = ()
+        self.vjp = None
+        outputs = len(program.outputs)
+        self.outputs = ("y",) if outputs == 1 else tuple(f"y{i}" for i in range(outputs))
+        self.nondiff = frozenset(range(outputs))
+        self.samples = None
+        self.define = None
+        self.derived = True
+        self.entry = entry_of(True)
+        self._plans = {}
+        self._programs = {}
+        self._kernels: dict[Any, Callable[..., Any]] = {}
+        PASSING[name] = self
+
+    @property
+    def primitives(self) -> frozenset[str]:
+        return frozenset(op for op, _, _ in self.program.code)
+
+    @property
+    def formula(self) -> str:
+        return text(self.program)
+
+    def specialize(self, keys: tuple[str, ...]) -> Program:
+        if keys != self.program.inputs:
+            raise TypeError(f"{self.name} is typed for {self.program.inputs}, not for {keys}")
+        return self.program
+
+    def kernel_on(self, backend: Any) -> Callable[..., Any]:
+        found = self._kernels.get(backend)
+        if found is None:
+            found = self._kernels[backend] = backend.formula_kernel(self)
+        return found
+
+
+_numbers = count(1)
+_known: WeakValueDictionary[str, Fused] = WeakValueDictionary()  # by the program's text, in which -0.0 is not 0.0
+
+
+def fused(program: Program, parts: tuple[str, ...]) -> Fused:
+    """The op of a typed program; the same for equal programs."""
+    key = repr(program)
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = Fused(f"fused{next(_numbers)}", program, parts)
+    return found
+
+
+class Joiner:
+    """Typed programs, put one behind the other; equal instructions are kept once."""
+
+    def __init__(self) -> None:
+        self.code: list[Instruction] = []
+        self._known: dict[Any, int] = {}
+
+    def add(self, program: Program, operands: Sequence[Any]) -> list[int]:
+        """Append a program; the values of its outputs.
+
+        ``operands[i]`` is where its input i comes from: ``("value", one of ours)``, ``("input", the number of one of
+        ours)`` or ``("number", a Python number)``.
+        """
+        at: list[int] = []
+        for op, kind, args in program.code:
+            if op == "load":
+                where, what = operands[args[0]]
+                if where == "value":
+                    at.append(what)
+                elif where == "input":
+                    at.append(self._emit("load", kind, (what,)))
+                else:
+                    at.append(self._emit("const", kind, (_as(kind, what),)))
+            elif op == "const":
+                at.append(self._emit(op, kind, args))
+            elif op == "wrap":
+                at.append(self._emit(op, kind, (at[args[0]], args[1])))
+            else:
+                at.append(self._emit(op, kind, tuple([at[arg] for arg in args])))
+        return [at[index] for index, _ in program.outputs]
+
+    def program(self, outputs: list[tuple[int, str]], keys: Sequence[str]) -> Program:
+        """What was joined, with these values, stored as these dtypes, for results."""
+        return without_dead_code(self.code, outputs, tuple(keys))
+
+    def _emit(self, op: str, kind: str, args: tuple[Any, ...]) -> int:
+        key = (op, kind, repr(args)) if op == "const" else (op, kind, args)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = len(self.code)
+            self.code.append((op, kind, args))
+        return found
+
+
+def _as(kind: str, value: Any) -> Any:
+    if kind == "bool":
+        return bool(value)
+    if kind in ("c64", "c128"):
+        return complex(value)
+    real = value.real if isinstance(value, complex) else value
+    return int(real) if kind == "i64" else float(real)
+
+
+def text(program: Program) -> str:
+    """A typed program as readable source: one line for each value that is used more than once, and for each result."""
+    uses = [0] * len(program.code)
+    for op, _, args in program.code:
+        if op not in ("load", "const"):
+            for arg in args[:1] if op == "wrap" else args:
+                uses[arg] += 1
+    for index, _ in program.outputs:
+        uses[index] += 1
+    lines: list[str] = []
+    said: list[str] = []
+    for i, (op, kind, args) in enumerate(program.code):
+        if op == "load":
+            said.append(f"x{args[0]}")
+            continue
+        if op == "const":
+            said.append(repr(args[0]))
+            continue
+        given = [said[arg] for arg in (args[:1] if op == "wrap" else args)]
+        if op in INFIX:
+            words = f"({given[0]} {INFIX[op]} {given[1]})"
+        elif op in ("cast", "wrap"):
+            words = f"{kind if op == 'cast' else args[1]}({given[0]})"
+        else:
+            words = f"{op}({', '.join(given)})"
+        if uses[i] > 1:
+            lines.append(f"t{i} = {_bare(words)}")
+            words = f"t{i}"
+        said.append(words)
+    single = len(program.outputs) == 1
+    for k, (index, _) in enumerate(program.outputs):
+        lines.append(f"{'y' if single else f'y{k}'} = {_bare(said[index])}")
+    return "\n".join(lines)
+
+
+def _bare(words: str) -> str:
+    """Without parentheses around the whole."""
+    depth = 0
+    for at, c in enumerate(words):
+        depth += (c == "(") - (c == ")")
+        if depth == 0 and at < len(words) - 1:
+            return words
+    return words[1:-1] if words.startswith("(") else words

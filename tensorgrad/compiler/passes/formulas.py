@@ -1,0 +1,338 @@
+"""Elementwise calls of one shape become one formula with several results: what lies between them stays in the cache.
+
+A *group* is open while calls may join it: a call that reads its results (vertical), or reads what it reads
+(horizontal). Members move down to the place of the last one. So a group is closed by who reads a result from outside,
+unless that one can wait as well: a sum or mean is moved behind the group. Results that nobody else reads are gone.
+
+Bits stay: see ``fused``. What is stored narrower than it is computed (float16, bfloat16) is rounded on its way through
+memory, so it keeps its place there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...dispatch import local
+from ...dtypes import PYTHON_KEYS, of_array
+from ...expr import Program as Formula
+from ...expr import lower
+from ...expr.node import call as node
+from ...expr.node import symbol
+from ...ops.elementwise import Elementwise
+from ..fused import Joiner, fused
+from ..program import Action, Call, Program, Value
+from .memory import Memory, draws, rewritten
+
+__all__ = ["run"]
+
+_PORTS = 16  # arrays that a formula reads and writes: more of them than a core follows streams
+_CODE = 160  # instructions
+_FOLLOW = frozenset(("sum", "mean", "sum_to", "amax", "amin", "vector_norm"))
+
+
+class Group:
+    """Calls that become one."""
+
+    def __init__(self, shape: tuple[int, ...], kind: type, steps: tuple[int, ...]):
+        self.shape = shape
+        self.kind = kind
+        self.layout = steps
+        self.members: list[tuple[int, Call, Formula]] = []
+        self.made: set[Value] = set()
+        self.reads: dict[Value, int] = {}  # from outside: the first member that does
+        self.followers: list[tuple[int, Call]] = []
+        self.late: set[Value] = set()  # results of followers
+        self.weight = 0
+
+    def add(self, at: int, call: Call, formula: Formula) -> None:
+        self.members.append((at, call, formula))
+        self.weight += len(formula.code)
+        for value in call.reads():
+            if value not in self.made:
+                self.reads.setdefault(value, at)
+        self.made.update(v for v in call.results if v is not None)
+
+    def take(self, other: Group) -> None:
+        self.members = sorted(self.members + other.members, key=lambda m: m[0])
+        self.made |= other.made
+        for value, at in other.reads.items():
+            self.reads[value] = min(at, self.reads.get(value, at))
+        for value in [v for v in self.reads if v in self.made]:
+            del self.reads[value]
+        self.followers += other.followers
+        self.late |= other.late
+        self.weight += other.weight
+
+
+class _Fusing:
+    def __init__(self, program: Program):
+        self.program = program
+        self.memory = Memory(program)
+        self.groups: list[Group] = []
+        self.open: list[Group] = []
+        self.maker: dict[Value, Group] = {}  # of results of open groups, and of their followers
+        self.placed: list[tuple[int, Call | Action]] = []
+        self.numbers = _numbers_of(program, self.memory)
+
+    def run(self) -> Program:
+        for at, step in enumerate(self.program.steps):
+            if isinstance(step, Action):
+                self.placed.append((at, step))
+                continue
+            formula = _formula_of(step, self.memory)
+            if formula is None:
+                self.outside(at, step)
+            else:
+                self.inside(at, step, formula)
+        notes: list[str] = []
+        readers = self.readers()
+        order: list[tuple[tuple[int, int], Call | Action]] = [((at, 0), step) for at, step in self.placed]
+        for group in self.groups:
+            last = group.members[-1][0]
+            if len(group.members) == 1:
+                order.append(((last, 0), group.members[0][1]))
+            else:
+                order.append(((last, 0), self.joined(group, readers, notes)))
+            order += [((last, 1 + i), call) for i, (_, call) in enumerate(group.followers)]
+        if not notes:
+            return self.program
+        order.sort(key=lambda pair: pair[0])
+        return rewritten(self.program, [step for _, step in order], "formulas", notes)
+
+    # --- who goes where
+
+    def outside(self, at: int, call: Call) -> None:
+        """A call that is no formula: groups whose results it reads are closed, unless it can wait behind one."""
+        met = self.met(call)
+        if len(met) == 1 and call.op.name in _FOLLOW and not call.writes and call.results[0] is not None:
+            (group,) = met
+            if not any(v in group.late for v in call.reads()):
+                group.followers.append((at, call))
+                late = [v for v in call.results if v is not None]
+                group.late.update(late)
+                self.maker.update(dict.fromkeys(late, group))
+                return
+        for group in met:
+            self.close(group)
+        self.placed.append((at, call))
+
+    def inside(self, at: int, call: Call, formula: Formula) -> None:
+        result = next(v for v in call.results if v is not None)
+        joined: Group | None = None
+        for group in self.met(call):
+            fits = group.shape == result.shape and group.kind is call.kind and group.layout == result.strides_in_items
+            if not fits or any(v in group.late for v in call.reads()) or not self.can_wait(group, at):
+                self.close(group)
+            elif joined is None:
+                joined = group
+            elif self.ports(joined, group, call) <= _PORTS and joined.weight + group.weight <= _CODE:
+                joined.take(group)
+                self.maker.update(dict.fromkeys(group.made | group.late, joined))
+                self.open.remove(group)
+                self.groups.remove(group)
+            else:
+                self.close(group)
+        if joined is None:
+            joined = self.beside(at, call, result)
+        if joined is not None and (
+            self.ports(joined, None, call) > _PORTS or joined.weight + len(formula.code) > _CODE
+        ):
+            if self.maker.get(next(call.reads(), result)) is joined or any(v in joined.made for v in call.reads()):
+                self.close(joined)
+            joined = None
+        if joined is None:
+            joined = Group(result.shape, call.kind, result.strides_in_items)
+            self.groups.append(joined)
+            self.open.append(joined)
+        joined.add(at, call, formula)
+        self.maker.update((v, joined) for v in call.results if v is not None)
+
+    def met(self, call: Call) -> list[Group]:
+        """The open groups whose results, or whose followers' results, the call reads."""
+        found: dict[int, Group] = {}
+        for value in call.reads():
+            for v in (value, value.root):
+                group = self.maker.get(v)
+                if group is not None:
+                    found[id(group)] = group
+        return list(found.values())
+
+    def beside(self, at: int, call: Call, result: Value) -> Group | None:
+        """An open group that reads something as large as the result which the call reads too."""
+        for group in reversed(self.open):
+            if group.shape != result.shape or group.kind is not call.kind or group.layout != result.strides_in_items:
+                continue
+            if any(v in group.reads and v.shape == result.shape for v in call.reads()) and self.can_wait(group, at):
+                return group
+        return None
+
+    def can_wait(self, group: Group, at: int) -> bool:
+        """Whether what the group and its followers read is the same at this step."""
+        if not all(self.memory.steady(v, first, at) for v, first in group.reads.items()):
+            return False
+        return all(self.memory.steady(v, first, at) for first, c in group.followers for v in c.reads())
+
+    def ports(self, group: Group, other: Group | None, call: Call) -> int:
+        """How many arrays the group would read and write with these, at most."""
+        made, reads = set(group.made), set(group.reads)
+        if other is not None:
+            made |= other.made
+            reads |= set(other.reads)
+        reads |= set(call.reads())
+        return len({v for v in reads - made if v not in self.numbers}) + self.needed(made) + len(call.results)
+
+    def needed(self, made: set[Value]) -> int:
+        return sum(v in self.outputs for v in made)
+
+    @property
+    def outputs(self) -> set[Value]:
+        found = self.__dict__.get("_outputs")
+        if found is None:
+            found = self.__dict__["_outputs"] = {v.root for v in self.program.outputs}
+        return found
+
+    def close(self, group: Group) -> None:
+        self.open.remove(group)
+        for value in (*group.made, *group.late):
+            del self.maker[value]
+
+    # --- the formula of a group
+
+    def readers(self) -> dict[Value, set[int]]:
+        """By value: the steps that read it or a view of it; -1 for the program's end."""
+        found: dict[Value, set[int]] = {}
+        for at, step in enumerate(self.program.steps):
+            if isinstance(step, Call):
+                for v in step.reads():
+                    found.setdefault(v, set()).add(at)
+                    if v.root is not v:
+                        found.setdefault(v.root, set()).add(at)
+        for v in self.program.outputs:
+            found.setdefault(v, set()).add(-1)
+            found.setdefault(v.root, set()).add(-1)
+        return found
+
+    def joined(self, group: Group, readers: dict[Value, set[int]], notes: list[str]) -> Call:
+        own = {at for at, _, _ in group.members}
+        arrays = [v for v in group.reads if v not in self.numbers]
+        arrays.sort(key=lambda v: not (v.shape == group.shape and v.strides_in_items == group.layout))
+        number = {v: i for i, v in enumerate(arrays)}
+        joiner = Joiner()
+        values: dict[Value, int] = {}
+        stored: dict[Value, str] = {}
+        for _, call, formula in group.members:
+            operands: list[Any] = []
+            for x in call.inputs:
+                if type(x) is not Value:
+                    operands.append(("number", x))
+                elif x in values:
+                    operands.append(("value", values[x]))
+                elif x in self.numbers:
+                    operands.append(("number", self.numbers[x]))
+                else:
+                    operands.append(("input", number[x]))
+            made = joiner.add(formula, operands)
+            for v, index, (_, name) in zip(call.results, made, formula.outputs, strict=True):
+                if v is not None:
+                    values[v], stored[v] = index, name
+        results = [v for v in values if readers.get(v, own) - own]
+        if not results:  # dead, and the pass that drops such calls was not asked
+            results = [next(iter(values))]
+        program = joiner.program([(values[v], stored[v]) for v in results], [_key(v) for v in arrays])
+        parts = tuple(call.op.name for _, call, _ in group.members)
+        op = fused(program, parts)
+        saved = sum(v.nbytes for v in values if v not in results)
+        notes.append(f"{', '.join(parts)} became {op.name}: {saved} bytes are not stored")
+        last = group.members[-1][1]
+        return Call(op, group.kind, tuple(arrays), {}, tuple(results), (), last.line, last.part)
+
+
+def run(program: Program) -> Program:
+    """The program with its elementwise calls fused."""
+    return _Fusing(program).run()
+
+
+def _key(value: Value) -> str:
+    name = of_array(value.dtype).name
+    return name if value.shape else name + ":0"
+
+
+def _formula_of(call: Call, memory: Memory) -> Formula | None:
+    """The typed program of a call that may be fused; None for others."""
+    named = [v for v in call.results if v is not None]
+    if not named or len(named) != len(call.results) or call.writes or draws(call):
+        return None
+    op = call.op
+    if isinstance(op, Elementwise):
+        if call.attrs or not _is_formula(op.name, call.kind):
+            return None
+        keys = []
+        for x in call.inputs:
+            if type(x) is Value:
+                keys.append(_key(x))
+            elif type(x) in PYTHON_KEYS:
+                keys.append(PYTHON_KEYS[type(x)])
+            else:
+                return None
+        formula = op.specialize(tuple(keys))
+    elif op.name == "cast" and set(call.attrs) == {"dtype"}:
+        (x,) = call.inputs
+        to = of_array(named[0].dtype).name
+        if to not in ("float32", "float64") or of_array(x.dtype).name not in _EXACT or x.dtype == named[0].dtype:
+            return None
+        formula = lower((node("cast", symbol(0), value=to),), (_key(x),), name="cast")
+    else:
+        return None
+    if not all(of_array(v.dtype).name in _EXACT and not memory.written(v) for v in named):
+        return None
+    if any(v.shape != named[0].shape or v.root is not v for v in named):
+        return None
+    layout = named[0].strides_in_items
+    if any(v.strides_in_items != layout for v in named):
+        return None
+    # results lie as the first operand of their shape does
+    if not any(type(x) is Value and x.shape == named[0].shape and x.strides_in_items == layout for x in call.inputs):
+        return None
+    return formula
+
+
+# stored as they are computed: a value read from memory is the value that was stored
+_EXACT = frozenset((
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float64", "complex64", "complex128",
+))  # fmt: skip
+
+
+def _is_formula(name: str, kind: type) -> bool:
+    """Whether the backend runs this op as a formula, and as it runs most of them."""
+    door = local.plain[kind]
+    return type(getattr(door, name)) is type(door.add)
+
+
+_FILLINGS = frozenset(("full", "full_as", "zeros_as"))
+
+
+def _numbers_of(program: Program, memory: Memory) -> dict[Value, Any]:
+    """Values that are one number everywhere: fillings, and constants of one element or spread from one."""
+    found: dict[Value, Any] = {}
+    for call in program.calls:
+        for v in call.reads():
+            if v.constant and v not in found:
+                number = _spread(v)
+                if number is not None:
+                    found[v] = number
+        if call.op.name in _FILLINGS and call.results[0] is not None:
+            made = call.results[0]
+            value = call.attrs.get("value", 0)
+            if type(value) in PYTHON_KEYS and not memory.written(made) and of_array(made.dtype).name in _EXACT:
+                found[made] = made.dtype.type(value).item()
+    return found
+
+
+def _spread(v: Value) -> Any:
+    """The number of a constant whose elements all lie at one place; None for others."""
+    if any(size != 1 and stride != 0 for size, stride in zip(v.shape, v.strides, strict=True)) or 0 in v.shape:
+        return None
+    if type(v.array).__module__ != "numpy" or of_array(v.dtype).name not in _EXACT:
+        return None
+    array: Any = v.array
+    return array[(0,) * len(v.shape)].item()
