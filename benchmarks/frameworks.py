@@ -25,6 +25,7 @@ FRAMEWORKS = {
     framework.name: framework
     for framework in (
         Framework("tensorgrad", "tensorgrad"),
+        Framework("tensorgrad-compile", "tensorgrad", compiled=True),
         Framework("tensorgrad-numpy", "tensorgrad", {"TENSORGRAD_BACKEND": "numpy"}),
         Framework("torch", "torch"),
         Framework("torch-compile", "torch", compiled=True),

@@ -51,7 +51,9 @@ class Worker:
                 self.job.double(self.ns)
             if not chance:
                 self.job.without_chance(self.ns)
-            if self.framework.compiled:
+            if self.framework.compiled and self.framework.module == "tensorgrad":
+                self.job.train = self.ns.compile(self.job.train)
+            elif self.framework.compiled:
                 self.job.loss = self.ns.compile(self.job.loss)
                 self.job.optimizer.step = self.ns.compile(self.job.optimizer.step)
         self.index = 0

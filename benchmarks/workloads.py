@@ -22,10 +22,16 @@ class Job:
     loss: Callable[..., Any]  # loss(*batch), a scalar
     batches: list[Batch]
 
+    def __post_init__(self) -> None:
+        self.train: Callable[..., Any] = self._train  # or what a compiler has made of it
+
     def step(self, index: int) -> Any:
         """One training step on batch ``index``; returns the loss before the update."""
+        return self.train(*self.batches[index % len(self.batches)])
+
+    def _train(self, *batch: Any) -> Any:
         self.optimizer.zero_grad()
-        loss = self.loss(*self.batches[index % len(self.batches)])
+        loss = self.loss(*batch)
         loss.backward()
         self.optimizer.step()
         return loss
