@@ -88,10 +88,6 @@ py::object compute(const char* what, DType dtype, const Shape& shape, Index size
   return narrowed(out, dtype);
 }
 
-template <class T>
-const T* in(const char* data) {
-  return reinterpret_cast<const T*>(data);
-}
 const char* memory(const py::object& array) { return array ? data_of<char>(array) : nullptr; }
 
 py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& stride, const Attribute& padding,

@@ -65,10 +65,6 @@ class NormCall {
 };
 
 template <class T>
-const T* in(const char* p) {
-  return reinterpret_cast<const T*>(p);
-}
-template <class T>
 T* to(char* p) {
   return reinterpret_cast<T*>(p);
 }

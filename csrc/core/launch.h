@@ -25,7 +25,7 @@ struct Launch {
 class Sequence {
  public:
   virtual ~Sequence() = default;
-  virtual void add(std::unique_ptr<Launch> call) = 0;
+  virtual void add(Index work, std::unique_ptr<Launch> call) = 0;
   // Memory for an array, and what keeps it alive.
   virtual void* place(std::size_t bytes, py::object& owner) = 0;
   // Arrays that calls may read shapes and elements of live as long as the sequence.
@@ -43,11 +43,17 @@ void launch(Index work, F&& call) {
       explicit Kept(F&& f) : call(std::forward<F>(f)) {}
       void run() override { call(); }
     };
-    writing->add(std::make_unique<Kept>(std::forward<F>(call)));
+    writing->add(work, std::make_unique<Kept>(std::forward<F>(call)));
     return;
   }
   MaybeRelease release(work);
   call();
+}
+
+// What a call captures of an input, whose type it is told by a template.
+template <class T>
+const T* in(const char* data) {
+  return reinterpret_cast<const T*>(data);
 }
 
 }  // namespace tg

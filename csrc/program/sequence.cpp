@@ -9,13 +9,15 @@
 //   s.begin(bytes, [offset of each allocation])   # the same calls again, now at places in one block
 //   kernel(x, y); ...
 //   s.end()
-//   s.run(first, last)   # the calls from number `first` to before `last`
+//   s.stage([(first, last), function, ...], [(place, written), ...])   # what to run, in order, and where its inputs lie
+//   s.play(0, [array, ...])   # bring the inputs to their places, run, bring back what was written
 //
 // Where arrays lie is the caller's to plan between the two: only after the first writing it is known what there is.
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "../core/fastcall.h"
@@ -98,7 +100,10 @@ class Written final : public Sequence {
     return sizes_;
   }
 
-  void add(std::unique_ptr<Launch> call) override { calls_.push_back(std::move(call)); }
+  void add(Index work, std::unique_ptr<Launch> call) override {
+    work_.push_back(work);
+    calls_.push_back(std::move(call));
+  }
 
   void* place(std::size_t bytes, py::object& owner) override {
     owner = owner_;
@@ -120,17 +125,84 @@ class Written final : public Sequence {
   std::size_t calls() const { return calls_.size(); }
   std::size_t allocations() const { return sizes_.size(); }
 
-  void run(std::size_t first, std::size_t last) {
-    if (writing || !planned_) throw std::runtime_error("Sequence: it is not ready to run");
-    if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
-    at_ = first;
-    MaybeRelease unlock(kReleaseFrom);
-    for (; at_ < last; ++at_) calls_[at_]->run();
+  // Calls from number `first` to before `last`, or else a function of Python.
+  struct Piece {
+    std::size_t first, last;
+    Index work;
+    py::object function;
+  };
+  struct Place {
+    py::object array;
+    bool written;
+  };
+  struct Stage {
+    std::vector<Piece> pieces;
+    std::vector<Place> places;
+  };
+
+  void stage(const py::list& pieces, const py::list& places) {
+    Stage made;
+    for (py::handle each : pieces) {
+      if (!PyTuple_Check(each.ptr())) {
+        made.pieces.push_back({0, 0, 0, py::reinterpret_borrow<py::object>(each)});
+        continue;
+      }
+      const auto [first, last] = py::cast<std::pair<std::size_t, std::size_t>>(each);
+      if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
+      Index work = 0;
+      for (std::size_t i = first; i < last; ++i) work += std::min(work_[i], kReleaseFrom);
+      made.pieces.push_back({first, last, work, {}});
+    }
+    for (py::handle each : places) {
+      auto pair = py::cast<std::pair<py::object, bool>>(each);
+      if (!PyArray_Check(pair.first.ptr())) throw py::type_error("Sequence: a place is an array");
+      made.places.push_back({std::move(pair.first), pair.second});
+    }
+    stages_.push_back(std::move(made));
   }
+
+  void play(std::size_t number, const py::list& given) {
+    if (writing || !planned_) throw std::runtime_error("Sequence: it is not ready to run");
+    if (number >= stages_.size()) throw std::out_of_range("Sequence: there is no such stage");
+    const Stage& stage = stages_[number];
+    if (given.size() != stage.places.size()) throw std::invalid_argument("Sequence: as many arrays as places");
+    for (std::size_t i = 0; i < stage.places.size(); ++i)
+      bring(PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)), stage.places[i].array.ptr());
+    for (const Piece& piece : stage.pieces) {
+      if (piece.function) {
+        PyObject* result = PyObject_CallNoArgs(piece.function.ptr());
+        if (!result) throw py::error_already_set();
+        Py_DECREF(result);
+        continue;
+      }
+      at_ = piece.first;
+      MaybeRelease unlock(piece.work);
+      for (; at_ < piece.last; ++at_) calls_[at_]->run();
+    }
+    for (std::size_t i = 0; i < stage.places.size(); ++i)
+      if (stage.places[i].written)
+        bring(stage.places[i].array.ptr(), PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)));
+  }
+
   std::size_t at() const { return at_; }  // the call that failed
 
  private:
+  static void bring(PyObject* from, PyObject* to) {
+    if (!PyArray_Check(from)) throw py::type_error("Sequence: expected arrays");
+    auto *source = reinterpret_cast<PyArrayObject*>(from), *target = reinterpret_cast<PyArrayObject*>(to);
+    const bool plain = PyArray_IS_C_CONTIGUOUS(source) && PyArray_IS_C_CONTIGUOUS(target) &&
+                       PyArray_DESCR(source)->type_num == PyArray_DESCR(target)->type_num && PyArray_ISNOTSWAPPED(source) &&
+                       PyArray_NDIM(source) == PyArray_NDIM(target) &&
+                       PyArray_CompareLists(PyArray_SHAPE(source), PyArray_SHAPE(target), PyArray_NDIM(target));
+    if (plain)
+      std::memcpy(PyArray_DATA(target), PyArray_DATA(source), static_cast<std::size_t>(PyArray_NBYTES(target)));
+    else if (PyArray_CopyInto(target, source) < 0)
+      throw py::error_already_set();
+  }
+
   std::vector<std::unique_ptr<Launch>> calls_;
+  std::vector<Index> work_;
+  std::vector<Stage> stages_;
   std::vector<std::size_t> sizes_, offsets_;
   std::vector<std::uintptr_t> addresses_;
   std::vector<py::object> arrays_;
@@ -149,7 +221,8 @@ TG_BINDINGS(sequence) {
       .def("begin", [](Written& s) { s.begin(0, {}, false); })
       .def("begin", [](Written& s, std::size_t bytes, std::vector<std::size_t> offsets) { s.begin(bytes, std::move(offsets), true); })
       .def("end", &Written::end)
-      .def("run", &Written::run)
+      .def("stage", &Written::stage)
+      .def("play", &Written::play)
       .def_property_readonly("calls", &Written::calls)
       .def_property_readonly("allocations", &Written::allocations)
       .def_property_readonly("addresses", &Written::addresses)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.node import describe_line
 from ..backends.cpp.backend import CppBackend
 from ..core import native
 from ..dispatch import local
@@ -76,12 +77,14 @@ class Instance:
         finally:
             writing.sequence.end()
         self.nbytes = blueprint.nbytes
-        self.play = writing.sequence.run
+        self.sequence = writing.sequence
+        self.play = writing.sequence.play
+        self.steps_of = writing.steps_of
         written = {v.root for call in program.calls for v in call.writes}
         arguments = [(writing.arrays[v], v in written) for v in program.arguments]
         early = len(arguments) - blueprint.late
-        self.arguments = (arguments[:early], arguments[early:])
-        self.pieces = (writing.pieces[: writing.split], writing.pieces[writing.split :])
+        self.sequence.stage(writing.pieces[: writing.split], arguments[:early])
+        self.sequence.stage(writing.pieces[writing.split :], arguments[early:])
         number = {v: i for i, v in enumerate(program.arguments)}
         self.outputs: list[tuple[Any, int, int]] = []  # array, how it is handed out, number of the argument that it is
         for v in program.outputs:
@@ -111,18 +114,18 @@ class Instance:
 
     def run(self, stage: int, given: list[Any]) -> None:
         """Run a stage on these arrays for its arguments."""
-        places = self.arguments[stage]
-        for (place, _), array in zip(places, given, strict=True):
-            place[...] = array
-        play = self.play
-        for piece in self.pieces[stage]:
-            if type(piece) is tuple:
-                play(*piece)
-            else:
-                piece()
-        for (place, written), array in zip(places, given, strict=True):
-            if written:
-                array[...] = place
+        try:
+            self.play(stage, given)
+        except Exception as error:
+            self._name_line(error)
+            raise
+
+    def _name_line(self, error: Exception) -> None:
+        """Say which call of the program failed, and the user's line that it comes from."""
+        at = self.sequence.at
+        step = self.steps_of[at] if at < len(self.steps_of) else None
+        if step is not None and step.line is not None and error.args and isinstance(error.args[0], str):
+            error.args = (f"{error.args[0]} (in a compiled function, at {describe_line(step.line)})", *error.args[1:])
 
     def results(self, given: list[Any], first: int = 0, last: int | None = None, *, copied: bool = False) -> list[Any]:
         """The arrays of the outputs from number ``first`` to before ``last``; ``copied``: nothing is lent."""
@@ -149,6 +152,7 @@ class _Writing:
         self.arrays: dict[Value, Any] = {}
         self.born: list[int] = []  # by allocation: the step in which it was made
         self.python_calls: list[Call] = []
+        self.steps_of: list[Call] = []  # by call of the sequence
 
     def place(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.make(np.empty(0, dtype), shape)
@@ -184,6 +188,7 @@ class _Writing:
                 for value, array in zip(step.results, made, strict=True):
                     if value is not None:
                         self.arrays[value] = array
+                self.steps_of += [step] * (int(self.sequence.calls) - len(self.steps_of))
             else:
                 start = self.cut(start)
                 self.python_calls.append(step)
