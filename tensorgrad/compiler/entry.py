@@ -43,6 +43,7 @@ class Entry:
 
         before.check_histories(given)
         self.result = Result(result, before, slot)
+        self.shown = len(outputs)
         self.returned = result
         moved = before.written()
         own = {id(t._version_cell()) for t in given}
@@ -104,7 +105,7 @@ class Entry:
         self.written = {v.root for call in program.calls for v in call.writes}
         self.writes_arguments = any(v.root in self.written for v in program.arguments)
         self.programs = [optimize(program)]
-        self.run = executor(self.programs[0])
+        self.run = executor(self.programs[0], self.shown)
 
     def first(self, signature: Signature) -> Any:
         """The result of the run that the program was written of."""

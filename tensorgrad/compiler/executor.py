@@ -68,15 +68,16 @@ class _InBlocks:
             shelf.put(one)
 
 
-def shelf_of(program: Program, *stages: Any) -> Shelf | None:
+def shelf_of(program: Program, **settings: Any) -> Shelf | None:
     """Where instances of the program are, with ``Blueprint``'s further arguments; None where its backend has none."""
-    plan = blueprint(program, *stages)
+    plan = blueprint(program, **settings)
     return None if plan is None else Shelf(plan)
 
 
-def executor(program: Program) -> Callable[[list[Any]], list[Any]]:
-    """A function from arrays for the program's arguments to those of its outputs."""
-    shelf = shelf_of(program)
+def executor(program: Program, shown: int | None = None) -> Callable[[list[Any]], list[Any]]:
+    """A function from arrays for the program's arguments to those of its outputs, of which the first ``shown`` (all) go to
+    the user."""
+    shelf = shelf_of(program, shown=len(program.outputs) if shown is None else shown)
     if shelf is None:
         return in_python(program)
     program.linked = shelf.plan

@@ -37,17 +37,19 @@ class Blueprint:
         split: the number of the step with which its second stage begins (a backward pass); None: there is one stage.
         late: how many of the last arguments the second stage is given.
         early: how many of the outputs are the first stage's; None: all.
+        shown: how many of the first outputs are handed to the user, who may keep them: small ones are copied.
         kept: values that somebody may want the arrays of.
     ``nbytes``: of an instance's block. ``python_calls``: calls that are Python between two stretches.
     """
 
     def __init__(
         self, program: Program, backend: CppBackend, split: int | None = None, late: int = 0, early: int | None = None,
-        kept: Sequence[Value] = (),
+        kept: Sequence[Value] = (), shown: int = 0,
     ):  # fmt: skip
         self.program = program
         self.early = early
         self.kept = kept
+        self.shown = shown
         self.backend = backend
         self.split = len(program.steps) if split is None else split
         self.late = late
@@ -87,14 +89,16 @@ class Instance:
         self.sequence.stage(writing.pieces[writing.split :], arguments[early:])
         number = {v: i for i, v in enumerate(program.arguments)}
         self.outputs: list[tuple[Any, int, int]] = []  # array, how it is handed out, number of the argument that it is
-        for v in program.outputs:
+        for i, v in enumerate(program.outputs):
             if v in number:
                 self.outputs.append((None, _GIVEN, number[v]))
             elif v.root.array is not None:
                 self.outputs.append((writing.get(v), _FIXED, 0))
             else:
-                small = v.nbytes <= _SMALL and v.root is v
+                small = i < blueprint.shown and v.nbytes <= _SMALL and v.root is v
                 self.outputs.append((writing.get(v), _COPIED if small else _LENT, 0))
+        self.arrays = [array for array, _, _ in self.outputs]
+        self.others = [i for i, (_, how, _) in enumerate(self.outputs) if how in (_GIVEN, _COPIED)]
         self.kept = [writing.get(v) for v in blueprint.kept]
         self.token = np.empty(0)  # held by whoever needs what lies in the block
         early = len(self.outputs) if blueprint.early is None else blueprint.early
@@ -129,11 +133,17 @@ class Instance:
 
     def results(self, given: list[Any], first: int = 0, last: int | None = None, *, copied: bool = False) -> list[Any]:
         """The arrays of the outputs from number ``first`` to before ``last``; ``copied``: nothing is lent."""
-        most = _LENT if copied else _COPIED
-        return [
-            array.copy() if _COPIED <= how <= most else array if how else given[at]
-            for array, how, at in self.outputs[first:last]
-        ]
+        if copied:
+            return [
+                array.copy() if how >= _COPIED else array if how else given[at]
+                for array, how, at in self.outputs[first:last]
+            ]
+        arrays = self.arrays[first:last]
+        for i in self.others:
+            if first <= i < first + len(arrays):
+                array, how, at = self.outputs[i]
+                arrays[i - first] = array.copy() if how else given[at]
+        return arrays
 
 
 _GIVEN, _FIXED, _COPIED, _LENT = range(4)
@@ -224,12 +234,12 @@ def _python_call(kernel: Any, inputs: list[Any], attrs: dict[str, Any], targets:
     return call
 
 
-def blueprint(program: Program, *stages: Any) -> Blueprint | None:
-    """A program's blueprint, of further arguments as it takes them; None where another backend computes."""
+def blueprint(program: Program, **settings: Any) -> Blueprint | None:
+    """A program's blueprint, with its further arguments; None where another backend computes."""
     backend = local.plain[np.ndarray].backend
     if not isinstance(backend, CppBackend) or native is None:
         return None
-    return Blueprint(program, backend, *stages)
+    return Blueprint(program, backend, **settings)
 
 
 def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:

@@ -73,7 +73,9 @@ class PairEntry(Entry):
         self.state = [t for t in self.known if trace.values.get(id(t._data)) in watched]
         self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
         joined = Program([*first.steps, *second.steps], [*early, *seed_values], [*results, *second.outputs])
-        self.shelf = shelf_of(joined, len(first.steps), len(seed_values), len(results), self.saved)
+        self.shelf = shelf_of(
+            joined, split=len(first.steps), late=len(seed_values), early=len(results), kept=self.saved, shown=self.shown
+        )
         self.forward_in_python = in_python(first) if self.shelf is None else None
         self.backward_in_python: Any = None
         if self.shelf is not None:
