@@ -40,8 +40,9 @@ class Generator:
     def __init__(self, device: Any = "cpu"):
         self._device = as_device(device)
         self._lock = threading.Lock()
-        self._seed = 67280421310721  # as PyTorch's: an unseeded generator of the user's own is reproducible
-        self._offset = 0
+        # [seed, offset], always this array: kernels and programs read and advance it where it lies. An unseeded generator
+        # of the user's own is reproducible, from PyTorch's seed.
+        self._state = np.array((67280421310721, 0), np.uint64)
 
     @property
     def device(self) -> Device:
@@ -55,9 +56,9 @@ class Generator:
         if count > 2**63:
             raise ShapeError(f"a draw of {count} elements is more than a stream holds.")
         with self._lock:
-            offset = self._offset
-            self._offset = (offset + 1) % _WORD
-            return self._seed, offset
+            seed, offset = self._state.tolist()
+            self._state[1] = (offset + 1) % _WORD
+            return seed, offset
 
     def manual_seed(self, seed: int) -> Generator:
         """Start anew from ``seed``, any integer of 64 bits (negative ones count from 2**64). Returns the generator.
@@ -68,7 +69,7 @@ class Generator:
         if not -(2**63) <= value < _WORD:
             raise ValueError(f"manual_seed: expected an integer in [-2**63, 2**64), got {seed}.")
         with self._lock:
-            self._seed, self._offset = value % _WORD, 0
+            self._state[:] = value % _WORD, 0
         return self
 
     def seed(self) -> int:
@@ -79,13 +80,12 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed that the generator started from."""
-        return self._seed
+        return int(self._state[0])
 
     def get_state(self) -> Tensor:
         """The state as a uint8 tensor of 16 bytes: seed and offset, lowest byte first."""
         with self._lock:
-            state = (self._seed, self._offset)
-        return wrap(np.frombuffer(b"".join(part.to_bytes(8, "little") for part in state), dtype=np.uint8).copy())
+            return wrap(np.frombuffer(self._state.astype("<u8").tobytes(), dtype=np.uint8).copy())
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Continue from a state that ``get_state`` gave. Raises ShapeError or TypeError for anything else."""
@@ -95,7 +95,7 @@ class Generator:
             raise ShapeError(f"set_state: a state has 16 bytes, got shape {tuple(new_state.shape)}.")
         raw = bytes(new_state._data.tolist())
         with self._lock:
-            self._seed, self._offset = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
+            self._state[:] = np.frombuffer(raw, "<u8")
         return self
 
     def clone_state(self) -> Generator:
@@ -103,15 +103,16 @@ class Generator:
         return Generator(self._device).set_state(self.get_state())
 
     def __repr__(self) -> str:
-        return f"Generator(seed={self._seed}, offset={self._offset})"
+        seed, offset = self._state.tolist()
+        return f"Generator(seed={seed}, offset={offset})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (str(self._device), self._seed, self._offset)
+        return _rebuild, (str(self._device), *self._state.tolist())
 
 
 def _rebuild(device: str, seed: int, offset: int) -> Generator:
     generator = Generator(device)
-    generator._seed, generator._offset = seed, offset
+    generator._state[:] = seed, offset
     return generator
 
 

@@ -66,9 +66,9 @@ py::object joined(const char* op, PyObject* const* arrays, size_t count, Index d
   std::copy_n(strides, first.ndim, within);
   if (along_new) std::copy(strides + axis + 1, strides + first.ndim + 1, within + axis);
   char* to = data_of<char>(out);
-  if (writing) {
+  if (writing) {  // a launch each: one of all would have to own a list of them
     for (const View& v : views) {
-      launch(0, [copy = Copy(v, to, within)] { copy.run(); });
+      launch(v.size(), [copy = Copy(v, to, within)] { copy.run(); });
       to += (along_new ? 1 : v.shape[axis]) * strides[axis];
     }
     return out;
@@ -149,6 +149,33 @@ py::object filled(DType type, const Index* shape, int ndim, const char* item) {
   return out;
 }
 
+// Copies from many places to places of the same strides, one after the other: give(copied) calls copied(shape, source,
+// strides there, target) for each; without a source every element is `value`. They are one launch, or one each in a program,
+// which owns their numbers.
+template <class Give>
+void launch_copies(Index work, Index item, int ndim, const Index* strides, const char* value, Give give) {
+  if (!writing) {
+    MaybeRelease unlock(work);
+    return give([&](const Index* shape, const char* source, const Index* from, char* to) {
+      copy_strided(item, ndim, shape, source ? source : value, from, to, strides);
+    });
+  }
+  struct Numbers {
+    std::array<char, 16> value{};
+    std::vector<Index> shape, from, strides;
+  };
+  give([&](const Index* shape, const char* source, const Index* from, char* to) {
+    Numbers own;
+    if (!source) std::copy_n(value, 16, own.value.begin());
+    own.shape.assign(shape, shape + ndim);
+    own.from.assign(from, from + ndim);
+    own.strides.assign(strides, strides + ndim);
+    launch(work, [=, own = std::move(own)] {
+      copy_strided(item, ndim, own.shape.data(), source ? source : own.value.data(), own.from.data(), to, own.strides.data());
+    });
+  });
+}
+
 // Modes that repeat what is there, of the last two axes: row by row (reflect of (4, 64, 56, 56): slabs took twice as long).
 // Otherwise each dimension is grown: first the middle is copied, then, from the last dimension to the first, the slabs around it, which
 // come from the value or from what is there already.
@@ -203,35 +230,40 @@ py::object pad_(const Arguments<4>& a) {
     name(-before[columns], 0, inner[columns]);
     name(inner[columns], inner[columns] + after[columns], inner[columns]);
   }
-  MaybeRelease unlock(n);
   if (!n) return out;
   if (by_rows) {
-    const Index count = rows < 0 ? 1 : shape[rows];
-    const Index *row_of = places.data(), *left = row_of + count;
-    pad_rows(item, planes, rows < 0 ? 1 : inner[rows], inner[columns], row_of, count, left, before[columns],
-             left + before[columns], after[columns], x.data, data_of<char>(out));
+    launch(n, [=, height = rows < 0 ? 1 : inner[rows], count = rows < 0 ? 1 : shape[rows], width = inner[columns],
+               front = before[columns], behind = after[columns], source = x.data, to = data_of<char>(out),
+               places = std::move(places)] {
+      const Index *row_of = places.data(), *left = row_of + count;
+      pad_rows(item, planes, height, width, row_of, count, left, front, left + front, behind, source, to);
+    });
     return out;
   }
-  copy_strided(item, x.ndim, inner, x.data, from, middle, strides);
-  const Index none[kMaxDims] = {};
-  Index slab[kMaxDims], read[kMaxDims];
-  std::copy_n(inner, x.ndim, slab);
-  std::copy_n(strides, x.ndim, read);
-  for (int k = x.ndim - 1; k >= 0; --k) {
-    const Index step = strides[k], size = inner[k];
-    read[k] = reflect ? -step : circular ? step : 0;
-    const auto put = [&](Index count, Index at, Index source) {
-      if (!count) return;
-      slab[k] = count;
-      if (constant) copy_strided(item, x.ndim, slab, filler.bytes, none, middle + at * step, strides);
-      else copy_strided(item, x.ndim, slab, middle + source * step, read, middle + at * step, strides);
-    };
-    put(before[k], -before[k], reflect ? before[k] : circular ? size - before[k] : 0);
-    put(after[k], size, reflect ? size - 2 : circular ? 0 : size - 1);
-    slab[k] = shape[k];
-    read[k] = step;
-    middle -= before[k] * step;
-  }
+  // copies of slabs, one after the other
+  const auto slabs = [&](auto copied) {
+    copied(inner, x.data, from, middle);
+    const Index none[kMaxDims] = {};
+    Index slab[kMaxDims], read[kMaxDims];
+    std::copy_n(inner, x.ndim, slab);
+    std::copy_n(strides, x.ndim, read);
+    for (int k = x.ndim - 1; k >= 0; --k) {
+      const Index step = strides[k], size = inner[k];
+      read[k] = reflect ? -step : circular ? step : 0;
+      const auto put = [&](Index count, Index at, Index source) {
+        if (!count) return;
+        slab[k] = count;
+        if (constant) copied(slab, nullptr, none, middle + at * step);
+        else copied(slab, middle + source * step, read, middle + at * step);
+      };
+      put(before[k], -before[k], reflect ? before[k] : circular ? size - before[k] : 0);
+      put(after[k], size, reflect ? size - 2 : circular ? 0 : size - 1);
+      slab[k] = shape[k];
+      read[k] = step;
+      middle -= before[k] * step;
+    }
+  };
+  launch_copies(n, item, x.ndim, strides, filler.bytes, slabs);
   return out;
 }
 
@@ -267,19 +299,21 @@ py::object roll_(py::handle array, py::handle shifts_, py::handle dims_) {
   py::object out = empty(x.dtype, shape, x.ndim);
   c_strides(x.dtype, shape, x.ndim, strides);
   const Index n = x.size();
-  const auto move = [&](auto&& next, int k, const char* from, char* to) -> void {
-    while (k < x.ndim && !by[k]) ++k;
-    if (k == x.ndim) return copy_strided(size_of(x.dtype), x.ndim, shape, from, from_strides, to, strides);
-    const Index size = shape[k], shift = by[k];
-    shape[k] = size - shift;
-    next(next, k + 1, from, to + shift * strides[k]);
-    shape[k] = shift;
-    next(next, k + 1, from + (size - shift) * from_strides[k], to);
-    shape[k] = size;
+  char* target = data_of<char>(out);
+  const auto blocks = [&](auto copied) {
+    const auto move = [&](auto&& next, int k, const char* from, char* to) -> void {
+      while (k < x.ndim && !by[k]) ++k;
+      if (k == x.ndim) return copied(shape, from, from_strides, to);
+      const Index size = shape[k], shift = by[k];
+      shape[k] = size - shift;
+      next(next, k + 1, from, to + shift * strides[k]);
+      shape[k] = shift;
+      next(next, k + 1, from + (size - shift) * from_strides[k], to);
+      shape[k] = size;
+    };
+    move(move, 0, x.data, target);
   };
-  char* to = data_of<char>(out);
-  MaybeRelease unlock(n);
-  if (n) move(move, 0, x.data, to);
+  if (n) launch_copies(n, size_of(x.dtype), x.ndim, strides, nullptr, blocks);
   return out;
 }
 
@@ -373,15 +407,19 @@ FAST_BINDING(zeros_as, 2, "x", "shape") {
 FAST_BINDING(empty_as, 2, "x", "shape") {
   Index shape[kMaxDims];
   const int ndim = read_integers("empty_as", a[1], shape);
+  if (writing) launch(0, [] {});  // nothing to compute is an answer too
   return empty(view(a[0], "empty_as").dtype, shape, ndim);
 }
 FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
 // Of one dtype; memory that overlaps is NumPy's, which copies it first.
 FAST_BINDING(copy_into, 2, "target", "source") {
-  const View to = view(a[0], "copy_into: target"), from = view(a[1], "copy_into: source");
+  const View to = view(a[0], "copy_into: target");
+  View from = view(a[1], "copy_into: source");
   require_writable(to, "copy_into: the target");
   require_dtype("copy_into", "source", from, to.dtype);
   npy_intp read[kMaxDims];
+  py::object apart;  // the source, where a program can't leave overlapping memory to NumPy
+  if (writing && overlap(to, from)) from = view(apart = contiguous_copy(from));
   const int lead = to.ndim - from.ndim;
   bool fits = lead >= 0;
   for (int k = 0; fits && k < to.ndim; ++k) {
@@ -390,6 +428,7 @@ FAST_BINDING(copy_into, 2, "target", "source") {
     fits = own == 1 || own == to.shape[k];
   }
   if (!fits || overlap(to, from)) {
+    if (writing) throw NotWritten();
     auto *target = reinterpret_cast<PyArrayObject*>(a[0].ptr()), *source = reinterpret_cast<PyArrayObject*>(a[1].ptr());
     if (PyArray_CopyInto(target, source) < 0) throw py::error_already_set();
   } else if (const Index n = to.size()) {

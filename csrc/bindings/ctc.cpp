@@ -37,9 +37,11 @@ struct CtcArguments {
   }
   static void within(const char* what, const int64_t* values, Index n, Index most) {
     if (n == 0) return;
-    const IndexRange range = range_of(values, n);
-    if (range.low < 0 || range.high > most)
-      throw py::index_error(std::string("ctc: ") + what + " must be from 0 to " + std::to_string(most));
+    launch(0, [=] {
+      const IndexRange range = range_of(values, n);
+      if (range.low < 0 || range.high > most)
+        throw py::index_error(std::string("ctc: ") + what + " must be from 0 to " + std::to_string(most));
+    });
   }
   Index work() const { return shape.steps * shape.n * shape.states; }
 
@@ -58,8 +60,7 @@ FAST_BINDING(ctc, 5, "x", "labels", "skips", "lengths", "last") {
     using T = typename decltype(t)::value;
     const T* from = data_of<T>(c.source);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(c.work());
-    ctc(c.shape, from, to);
+    launch(c.work(), [=, shape = c.shape] { ctc(shape, from, to); });
   });
   return ready_as(out, c.x.dtype);
 }
@@ -75,8 +76,7 @@ FAST_BINDING(ctc_backward, 6, "g", "x", "labels", "skips", "lengths", "last") {
     using T = typename decltype(t)::value;
     const T *from = data_of<T>(c.source), *gradient = data_of<T>(up);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(c.work());
-    ctc_backward(c.shape, gradient, from, to);
+    launch(c.work(), [=, shape = c.shape] { ctc_backward(shape, gradient, from, to); });
   });
   return ready_as(out, c.x.dtype);
 }

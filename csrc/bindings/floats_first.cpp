@@ -17,22 +17,36 @@ struct FloatsFirst {
   int whole;
 };
 
+bool takes(const FloatsFirst* self, PyObject* first) {
+  if (!PyArray_Check(first)) return false;
+  const int type = PyArray_TYPE(reinterpret_cast<PyArrayObject*>(first));
+  // beyond NumPy's own types there is bfloat16
+  return PyTypeNum_ISFLOAT(type) || PyTypeNum_ISUSERDEF(type) ||
+         (self->whole && (PyTypeNum_ISINTEGER(type) || PyTypeNum_ISBOOL(type)));
+}
+
 PyObject* call_floats_first(PyObject* object, PyObject* const* args, std::size_t flags, PyObject* names) {
   const auto* self = reinterpret_cast<FloatsFirst*>(object);
-  bool floating = false;
-  if (PyVectorcall_NARGS(flags) && PyArray_Check(args[0])) {
-    const int type = PyArray_TYPE(reinterpret_cast<PyArrayObject*>(args[0]));
-    // beyond NumPy's own types there is bfloat16
-    floating = PyTypeNum_ISFLOAT(type) || PyTypeNum_ISUSERDEF(type) ||
-               (self->whole && (PyTypeNum_ISINTEGER(type) || PyTypeNum_ISBOOL(type)));
-  }
-  if (floating) {
+  if (PyVectorcall_NARGS(flags) && takes(self, args[0])) {
     PyObject* result = PyObject_Vectorcall(self->native, args, flags, names);
     if (result != Py_NotImplemented) return result;
     Py_DECREF(result);
   }
   return PyObject_Vectorcall(self->inherited, args, flags, names);
 }
+
+// The kernel that a call with this first argument asks first.
+PyObject* chosen(PyObject* object, PyObject* first) {
+  const auto* self = reinterpret_cast<FloatsFirst*>(object);
+  PyObject* found = takes(self, first) ? self->native : self->inherited;
+  Py_INCREF(found);
+  return found;
+}
+
+PyMethodDef floats_first_methods[] = {
+    {"chosen", chosen, METH_O, "The kernel that a call with this first argument asks first."},
+    {nullptr, nullptr, 0, nullptr},
+};
 
 PyObject* make_floats_first(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   static const char* names[] = {"native", "inherited", "whole", nullptr};
@@ -79,6 +93,7 @@ void free_floats_first(PyObject* object) {
 PyMemberDef floats_first_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(FloatsFirst, call), READONLY, nullptr},
     {"native", T_OBJECT_EX, offsetof(FloatsFirst, native), READONLY, nullptr},
+    {"inherited", T_OBJECT_EX, offsetof(FloatsFirst, inherited), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr},
 };
 
@@ -89,6 +104,7 @@ PyType_Slot floats_first_slots[] = {
     {Py_tp_clear, reinterpret_cast<void*>(clear_floats_first)},
     {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
     {Py_tp_members, floats_first_members},
+    {Py_tp_methods, floats_first_methods},
     {0, nullptr},
 };
 

@@ -61,8 +61,7 @@ FAST_BINDING(unfold_windows, 5, "x", "kernel", "stride", "padding", "dilation") 
   const py::object source = ready(x);
   const char* from = data_of<char>(source);
   char* to = data_of<char>(out);
-  MaybeRelease unlock(view(out).size());
-  if (w.planes) unfold_planes(size_of(x.dtype), w, from, to);
+  if (w.planes) launch(view(out).size(), [=, item = size_of(x.dtype)] { unfold_planes(item, w, from, to); });
   return out;
 }
 
@@ -82,8 +81,7 @@ FAST_BINDING(fold_windows, 6, "x", "sizes", "kernel", "stride", "padding", "dila
     using T = decltype(t);
     const T* from = data_of<T>(source);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(x.size());
-    if (w.planes) fold_planes(w, from, to);
+    if (w.planes) launch(x.size(), [=] { fold_planes(w, from, to); });
   });
   return ready_as(out, x.dtype);
 }
@@ -106,10 +104,12 @@ FAST_BINDING(pad_backward, 4, "g", "shape", "pads", "mode") {
   visit_add(compute, [&](auto t) {
     using T = decltype(t);
     T* data = data_of<T>(work);
-    MaybeRelease unlock(g.size());
     for (int k = 0; k < g.ndim && g.size(); ++k) {
       const Lines lines(g, k);
-      if (before[k] || after[k]) fold_edges(edge, lines.outer, before[k], shape[k], after[k], lines.inner, data);
+      if (before[k] || after[k])
+        launch(g.size(), [=, left = before[k], size = shape[k], right = after[k]] {
+          fold_edges(edge, lines.outer, left, size, right, lines.inner, data);
+        });
     }
   });
   View body = view(work);
@@ -124,7 +124,7 @@ FAST_BINDING(pad_backward, 4, "g", "shape", "pads", "mode") {
 
 FAST_BINDING(diagonal_backward, 5, "g", "shape", "offset", "dim1", "dim2") {
   const View g = view(a[0], "diagonal_backward");
-  Index shape[kMaxDims], strides[kMaxDims], to_strides[kMaxDims], from_strides[kMaxDims], sizes[kMaxDims];
+  Index shape[kMaxDims], strides[kMaxDims], to_strides[kMaxDims];
   const int ndim = read_integers("diagonal_backward", a[1], shape);
   const Index offset = py::cast<Index>(a[2]), first = py::cast<Index>(a[3]), second = py::cast<Index>(a[4]);
   if (g.ndim != ndim - 1 || first < 0 || second < 0 || first >= ndim || second >= ndim || first == second)
@@ -145,18 +145,15 @@ FAST_BINDING(diagonal_backward, 5, "g", "shape", "offset", "dim1", "dim2") {
   if (!fits || g.shape[at] != length)
     throw py::value_error("diagonal_backward: the gradient's shape is " + to_string(g.shape_vector()));
   to_strides[at] = strides[first] + strides[second];
-  for (int k = 0; k < g.ndim; ++k) {
-    sizes[k] = g.shape[k];
-    from_strides[k] = g.strides[k];
-  }
   char* to = y.data;
   const Index n = y.size();
-  MaybeRelease unlock(n);
   if (!n) return out;
-  constexpr char none[16] = {};
-  fill_items(size_of(g.dtype), n, none, to);
+  launch(n, [=, item = size_of(g.dtype)] {
+    constexpr char none[16] = {};
+    fill_items(item, n, none, to);
+  });
   if (length) to += offset >= 0 ? offset * strides[second] : -offset * strides[first];
-  if (g.size()) copy_strided(size_of(g.dtype), g.ndim, sizes, g.data, from_strides, to, to_strides);
+  if (g.size()) launch(g.size(), [copy = Copy(g, to, to_strides)] { copy.run(); });
   return out;
 }
 

@@ -451,7 +451,7 @@ class Call {
       }
       call->operands.push_back(operand);
     }
-    launch(0, [call, run, values = call->numbers]() mutable {
+    launch(work_of(program, ndim, shape), [call, run, values = call->numbers]() mutable {
       std::copy(call->numbers.begin(), call->numbers.end(), values.begin());
       for (const auto& each : call->fetched) std::memcpy(values[static_cast<std::size_t>(each.at)].bytes, each.from, each.bytes);
       run(*call, values.data());
@@ -466,7 +466,7 @@ class Call {
     const char* source = static_cast<const char*>(PyArray_DATA(from));
     char* target = static_cast<char*>(PyArray_DATA(to));
     const Index item = PyArray_ITEMSIZE(from);
-    launch(0, [=] { copy_strided(item, ndim, shape.data(), source, read.data(), target, stored.data()); });
+    launch(PyArray_SIZE(from), [=] { copy_strided(item, ndim, shape.data(), source, read.data(), target, stored.data()); });
   }
 
   // work(operands, ndim, shape) over the first `ports` of inputs and outputs.

@@ -44,8 +44,7 @@ FAST_BINDING(grid_sample, 5, "x", "grid", "mode", "padding", "align_corners") {
     using T = typename decltype(t)::value;
     const T *from = data_of<T>(source), *at = data_of<T>(places);
     T* to = data_of<T>(out);
-    MaybeRelease unlock(s.n * s.c * s.count);
-    if (s.n * s.c * s.count > 0) grid_sample(s, from, at, to);
+    if (s.n * s.c * s.count > 0) launch(s.n * s.c * s.count, [=] { grid_sample(s, from, at, to); });
   });
   return ready_as(out, x.dtype);
 }
@@ -67,10 +66,11 @@ FAST_BINDING(grid_sample_backward, 7, "g", "x", "grid", "mode", "padding", "alig
     const T *from = data_of<T>(up), *image = data_of<T>(source), *at = data_of<T>(places);
     T *to_x = needs.first ? data_of<T>(dx) : nullptr, *to_grid = needs.second ? data_of<T>(dgrid) : nullptr;
     const Index n = x.size(), m = grid.size();
-    MaybeRelease unlock(s.n * s.c * s.count);
-    if (s.n * s.c * s.count > 0) return grid_sample_backward(s, from, image, at, to_x, to_grid);
-    if (to_x) std::fill(to_x, to_x + n, T(0));
-    if (to_grid) std::fill(to_grid, to_grid + m, T(0));
+    launch(s.n * s.c * s.count, [=] {
+      if (s.n * s.c * s.count > 0) return grid_sample_backward(s, from, image, at, to_x, to_grid);
+      if (to_x) std::fill(to_x, to_x + n, T(0));
+      if (to_grid) std::fill(to_grid, to_grid + m, T(0));
+    });
   });
   return py::make_tuple(needs.first ? ready_as(dx, x.dtype) : dx, needs.second ? ready_as(dgrid, x.dtype) : dgrid);
 }

@@ -36,11 +36,11 @@ py::object checked_index(const char* op, const View& index, Index limit) {
 // Shapes as gather and scatter see them: a 0-d array is one of length 1.
 struct Axes {
   Shape data, index, source;
-  GatherShape shape;
+  int axis;
 
   Axes(const char* op, const View& x, const View& i, const View* src, Index dim)
       : data(shape_of(x)), index(shape_of(i)), source(src ? shape_of(*src) : shape_of(i)) {
-    const int axis = x.ndim == 0 && dim == 0 ? 0 : checked_axis(op, dim, x);
+    axis = x.ndim == 0 && dim == 0 ? 0 : checked_axis(op, dim, x);
     bool fits = data.size() == index.size() && index.size() == source.size();
     for (size_t k = 0; fits && k < index.size(); ++k)
       fits = (int(k) == axis || index[k] <= data[k]) && index[k] <= source[k];
@@ -51,30 +51,26 @@ struct Axes {
                             (src ? ", src " + to_string(source) : "") + "; index must have x's number of axes and be no larger " +
                             "along every axis" + (src ? " (than src along all of them, than x" : " (") + " but dim " +
                             std::to_string(axis) + ")");
-    shape = {int(data.size()), axis, index.data(), data.data(), source.data()};
   }
-  Axes(const Axes&) = delete;
-  Axes& operator=(const Axes&) = delete;
 
   static Shape shape_of(const View& v) { return v.ndim ? v.shape_vector() : Shape{1}; }
-  Index limit() const { return data[size_t(shape.dim)]; }
+  GatherShape shape() const { return {int(data.size()), axis, index.data(), data.data(), source.data()}; }
+  Index limit() const { return data[size_t(axis)]; }
 };
 
 py::object gather_(py::handle array, py::handle index_, Index dim) {
   const View x = view(array, "gather"), i = view(index_, "gather: index");
-  const Axes axes("gather", x, i, nullptr, dim);
+  Axes axes("gather", x, i, nullptr, dim);
   const py::object index = plain_index("gather", i);
   const py::object source = ready(x);
   py::object out = empty(x.dtype, i.shape_vector());
   const char* from = data_of<char>(source);
   const int64_t* at = data_of<int64_t>(index);
   char* to = data_of<char>(out);
-  bool within = true;
-  if (const Index n = i.size()) {
-    MaybeRelease unlock(n);
-    within = gather_items(axes.shape, size_of(x.dtype), from, at, to);
-  }
-  if (!within) out_of_range("gather", at, i.size(), axes.limit());
+  if (const Index n = i.size())
+    launch(n, [=, item = size_of(x.dtype), axes = std::move(axes)] {
+      if (!gather_items(axes.shape(), item, from, at, to)) out_of_range("gather", at, n, axes.limit());
+    });
   return out;
 }
 
@@ -88,8 +84,14 @@ struct Scattered {
     index = into ? checked_index(op, i, axes.limit()) : plain_index(op, i);
     source = ready(src, compute);
   }
-  void require(bool within) const {
-    if (!within) out_of_range(op, at(), i.size(), axes.limit());
+  // Runs write(at, axes), which says whether all indices were in range.
+  template <class Write>
+  void launch(Write write) const {
+    const Index n = i.size();
+    if (n)
+      tg::launch(n, [write, n, op = op, at = at(), axes = axes] {
+        if (!write(at, axes.shape())) out_of_range(op, at, n, axes.limit());
+      });
   }
   const int64_t* at() const { return data_of<int64_t>(index); }
 
@@ -104,16 +106,10 @@ struct Scattered {
 py::object scatter_(const Arguments<4>& a, bool into) {
   const Scattered s("scatter", a[0], a[1], a[2], a[3], false, into);
   Target to(s.x, s.compute, into);
-  if (s.i.size()) {
-    char* data = to.data<char>();
-    const char* from = data_of<char>(s.source);
-    bool within;
-    {
-      MaybeRelease unlock(s.i.size());
-      within = scatter_items(s.axes.shape, into, size_of(s.compute), data, s.at(), from);
-    }
-    s.require(within);
-  }
+  char* data = to.data<char>();
+  const char* from = data_of<char>(s.source);
+  const Index item = size_of(s.compute);
+  s.launch([=](const int64_t* at, const GatherShape& shape) { return scatter_items(shape, into, item, data, at, from); });
   return to.finish();
 }
 
@@ -122,18 +118,12 @@ py::object scatter_combine_(const char* op, Combine how, const Arguments<4>& a, 
   if (how != Combine::add && is_complex(s.compute))
     throw py::type_error(std::string(op) + ": this kernel takes no complex numbers");
   Target to(s.x, s.compute, into);
-  if (s.i.size())
-    visit_add(s.compute, [&](auto t) {
-      using T = decltype(t);
-      T* data = to.data<T>();
-      const T* from = data_of<T>(s.source);
-      bool within;
-      {
-        MaybeRelease unlock(s.i.size());
-        within = scatter_combine(how, s.axes.shape, into, data, s.at(), from);
-      }
-      s.require(within);
-    });
+  visit_add(s.compute, [&](auto t) {
+    using T = decltype(t);
+    T* data = to.data<T>();
+    const T* from = data_of<T>(s.source);
+    s.launch([=](const int64_t* at, const GatherShape& shape) { return scatter_combine(how, shape, into, data, at, from); });
+  });
   return to.finish();
 }
 
@@ -248,16 +238,18 @@ py::object bag_rows_(py::handle weight, py::handle index_, py::handle ends_, boo
   const py::object index = checked_index("bag_rows", i, w.shape[0]), ends = ready(e), source = ready(w);
   const Index bags = e.shape[0] - 1;
   const int64_t *at = data_of<int64_t>(index), *to = data_of<int64_t>(ends);
-  for (Index b = 0; b <= bags; ++b)
-    if (to[b] < (b ? to[b - 1] : 0) || to[b] > i.size())
-      throw py::value_error("bag_rows: ends must not fall, nor exceed the number of indices");
-  py::object out = empty(w.dtype, Shape{bags, w.shape[1]});
+  const Index count = i.size(), width = w.shape[1];
+  launch(0, [=] {
+    for (Index b = 0; b <= bags; ++b)
+      if (to[b] < (b ? to[b - 1] : 0) || to[b] > count)
+        throw py::value_error("bag_rows: ends must not fall, nor exceed the number of indices");
+  });
+  py::object out = empty(w.dtype, Shape{bags, width});
   visit_real("bag_rows", w.dtype, [&](auto t) {
     using T = typename decltype(t)::value;
     const T* from = data_of<T>(source);
     T* y = data_of<T>(out);
-    MaybeRelease unlock(i.size() * w.shape[1]);
-    pool_rows(bags, w.shape[1], from, at, to, mean, y);
+    launch(count * width, [=] { pool_rows(bags, width, from, at, to, mean, y); });
   });
   return out;
 }

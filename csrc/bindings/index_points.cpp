@@ -28,31 +28,33 @@ void spread(Offsets& offsets, Index size, Index stride) {
   offsets.swap(grown);
 }
 
-// x[indices], taken apart: which axes of x stand before and after the points, and where they lie.
+// x[indices], taken apart: which axes of x stand before and after the points, and where they lie. That takes reading the
+// indices, which locate() does, in the launch that moves the elements.
 struct Selection {
-  Selection(const char* op, const View& x, py::handle const* indices, size_t count, py::handle spec) : x(x) {
+  Selection(const char* op, const View& x, py::handle const* indices, size_t count, py::handle spec) : x(x), op(op) {
     if (!PyTuple_Check(spec.ptr()) || size_t(PyTuple_GET_SIZE(spec.ptr())) != count || count == 0)
       throw py::type_error(std::string(op) + ": needs one index array for each dimension in spec");
     bool taken[kMaxDims] = {};
-    int axes[kMaxDims], last = -1;
+    int last = -1;
+    axes.resize(count);
     for (size_t k = 0; k < count; ++k) {
       axes[k] = checked_axis(op, py::cast<Index>(py::handle(PyTuple_GET_ITEM(spec.ptr(), Py_ssize_t(k)))), x);
       if (axes[k] <= last) throw py::value_error(std::string(op) + ": spec must name rising dimensions");
       taken[last = axes[k]] = true;
     }
-    std::vector<View> views;
     for (size_t k = 0; k < count; ++k) {
       views.push_back(view(indices[k], "index"));
       if (views[k].dtype != DType::Int64)
         throw py::type_error(std::string(op) + ": index is " + name_of(views[k].dtype) + ", expected int64");
     }
-    broadcast(op, views);
+    broadcast();
     const bool together = axes[count - 1] - axes[0] == int(count) - 1;
     first = together ? axes[0] : 0;
-    Index n = 1;
-    for (Index size : common) n *= size;
-    points.assign(size_t(n), 0);
-    for (size_t k = 0; k < count; ++k) add_index(op, views[k], axes[k]);
+    for (Index size : common) count_ *= size;
+    for (const View& v : views) {
+      held.push_back(count_ ? ready(v) : py::object());  // small beside what they name
+      plain.push_back(count_ ? data_of<int64_t>(held.back()) : nullptr);
+    }
     for (int k = 0; k < x.ndim; ++k) {
       if (taken[k]) continue;
       shape.push_back(x.shape[k]);
@@ -70,6 +72,13 @@ struct Selection {
       spread(k < size_t(first) ? befores : afters, x.shape[kept[k]], x.strides[kept[k]]);
   }
 
+  // Where the points lie, by the indices' elements. Throws IndexError for one out of range.
+  void locate() {
+    points.assign(size_t(count_), 0);
+    for (size_t k = 0; k < views.size(); ++k) add_index(views[k], plain[k], axes[k]);
+  }
+  Index moved() const { return Index(befores.size()) * count_ * Index(afters.size()) * run; }
+
   Points points_of(Index itemsize) const {
     return {Index(befores.size()), Index(points.size()), Index(afters.size()), run, itemsize,
             befores.data(), points.data(), afters.data()};
@@ -84,7 +93,14 @@ struct Selection {
   Offsets befores{0}, points, afters{0};
 
  private:
-  void broadcast(const char* op, const std::vector<View>& views) {
+  const char* op;
+  Index count_ = 1;  // of the points
+  std::vector<int> axes;
+  std::vector<View> views;
+  std::vector<py::object> held;  // the indices, contiguous
+  std::vector<const int64_t*> plain;
+
+  void broadcast() {
     for (const View& v : views) {
       if (size_t(v.ndim) > common.size()) common.insert(common.begin(), size_t(v.ndim) - common.size(), 1);
       for (int k = 0; k < v.ndim; ++k) {
@@ -97,11 +113,9 @@ struct Selection {
     }
   }
 
-  void add_index(const char* op, const View& v, int axis) {
-    const Index n = Index(points.size()), size = x.shape[axis], stride = x.strides[axis];
+  void add_index(const View& v, const int64_t* at, int axis) {
+    const Index n = count_, size = x.shape[axis], stride = x.strides[axis];
     if (n == 0) return;
-    const py::object plain = ready(v);  // small beside what it names
-    const int64_t* at = data_of<int64_t>(plain);
     const IndexRange range = range_of(at, v.size());
     check_range(op, range, size, axis);
     const Index up = range.low < 0 ? size : 0;
@@ -128,36 +142,36 @@ struct Slabs {
     return count == 1 && x.contiguous() && x.aligned() && PyTuple_Check(spec.ptr()) && PyTuple_GET_SIZE(spec.ptr()) == 1;
   }
   Slabs(const char* op, const View& x, py::handle index, py::handle spec)
-      : axis(checked_axis(op, py::cast<Index>(py::handle(PyTuple_GET_ITEM(spec.ptr(), 0))), x)), lines(x, axis),
+      : op(op), axis(checked_axis(op, py::cast<Index>(py::handle(PyTuple_GET_ITEM(spec.ptr(), 0))), x)), lines(x, axis),
         i(view(index, "index")) {
     if (i.dtype != DType::Int64)
       throw py::type_error(std::string(op) + ": index is " + name_of(i.dtype) + ", expected int64");
     at = ready(i);
-    const Index n = i.size();
-    if (n) {
-      const IndexRange range = range_of(data_of<int64_t>(at), n);
-      check_range(op, range, lines.length, axis);
-      if (range.low < 0) count_from_front(n);
-    }
     shape.assign(x.shape, x.shape + axis);
     shape.insert(shape.end(), i.shape, i.shape + i.ndim);
     shape.insert(shape.end(), x.shape + axis + 1, x.shape + x.ndim);
   }
 
+  // Calls use(indices, none of them negative) as a launch, which throws IndexError for one out of range.
+  template <class Use>
+  void launch(Index work, Use use) const {
+    tg::launch(work, [use, n = i.size(), op = op, axis = axis, length = lines.length, from = static_cast<const int64_t*>(data_of<int64_t>(at))] {
+      if (n == 0) return use(from);
+      const IndexRange range = range_of(from, n);
+      check_range(op, range, length, axis);
+      if (range.low >= 0) return use(from);
+      Scratch<int64_t> counted(n);
+      for (Index m = 0; m < n; ++m) counted.data()[m] = from[m] < 0 ? from[m] + length : from[m];
+      use(counted.data());
+    });
+  }
+
+  const char* op;
   int axis;
   Lines lines;
   View i;
-  py::object at;  // int64, contiguous, none negative
+  py::object at;  // the indices, contiguous
   Shape shape;    // of the result
-
- private:
-  void count_from_front(Index n) {
-    const int64_t* from = data_of<int64_t>(at);
-    py::object made = empty(DType::Int64, i.shape_vector());
-    int64_t* to = data_of<int64_t>(made);
-    for (Index m = 0; m < n; ++m) to[m] = from[m] < 0 ? from[m] + lines.length : from[m];
-    at = made;
-  }
 };
 
 py::object index_of(py::handle array, py::handle const* indices, size_t count, py::handle spec) {
@@ -165,19 +179,20 @@ py::object index_of(py::handle array, py::handle const* indices, size_t count, p
   if (Slabs::fits(x, count, spec)) {
     const Slabs s("index", x, indices[0], spec);
     py::object out = empty(x.dtype, s.shape);
-    const int64_t* at = data_of<int64_t>(s.at);
     char* to = data_of<char>(out);
-    const Index n = s.i.size();
-    MaybeRelease unlock(s.lines.outer * n * s.lines.inner);
-    select_slabs(s.lines.outer, s.lines.length, n, s.lines.inner * size_of(x.dtype), x.data, at, to);
+    const Index n = s.i.size(), slab = s.lines.inner * size_of(x.dtype);
+    s.launch(s.lines.outer * n * s.lines.inner, [=, lines = s.lines, from = x.data](const int64_t* at) {
+      select_slabs(lines.outer, lines.length, n, slab, from, at, to);
+    });
     return out;
   }
-  const Selection s("index", x, indices, count, spec);
+  Selection s("index", x, indices, count, spec);
   py::object out = empty(x.dtype, s.shape);
   char* to = data_of<char>(out);
-  const Points p = s.points_of(size_of(x.dtype));
-  MaybeRelease unlock(p.befores * p.points * p.afters * p.run);
-  read_points(p, x.data, to);
+  launch(s.moved(), [to, item = size_of(x.dtype), s = std::move(s)]() mutable {
+    s.locate();
+    read_points(s.points_of(item), s.x.data, to);
+  });
   return out;
 }
 
@@ -229,31 +244,32 @@ py::object index_put_into_(py::handle array, py::handle value_, py::handle const
   if (accumulate && v.contiguous() && v.aligned() && Slabs::fits(x, count, spec)) {
     const Slabs s("index_put", x, indices[0], spec);
     if (s.shape == v.shape_vector()) {
-      const int64_t* at = data_of<int64_t>(s.at);
       visit_add(compute, [&](auto t) {
         using T = decltype(t);
-        MaybeRelease unlock(v.size());
-        add_slabs(s.lines.outer, s.lines.length, s.i.size(), s.lines.inner, x.as<T>(), at, v.as<const T>(), -1);
+        T* to = x.as<T>();
+        const T* from = v.as<const T>();
+        s.launch(v.size(), [=, lines = s.lines, n = s.i.size()](const int64_t* at) {
+          add_slabs(lines.outer, lines.length, n, lines.inner, to, at, from, -1);
+        });
       });
       return py::reinterpret_borrow<py::object>(x.array);
     }
   }
-  const Selection s("index_put", x, indices, count, spec);
+  Selection s("index_put", x, indices, count, spec);
   py::object spread_value;
-  std::optional<Values> values;
-  values.emplace(s, v);
+  auto values = std::make_unique<Values>(s, v);
   if (!values->plain) {  // written out, so that runs have one step
     spread_value = empty(x.dtype, s.shape);
-    const View full = view(spread_value);
-    Index from[kMaxDims];
+    View full = view(spread_value), all = full;
+    npy_intp from[kMaxDims];
     for (int k = 0; k < full.ndim; ++k) {
       const int own = k - (full.ndim - v.ndim);
       from[k] = own < 0 || v.shape[own] == 1 ? 0 : v.strides[own];
     }
-    copy_strided(size_of(x.dtype), full.ndim, s.shape.data(), v.data, from, full.data,
-                 std::vector<Index>(full.strides, full.strides + full.ndim).data());
+    all.data = v.data, all.strides = from;
+    launch(full.size(), [copy = Copy(all, full.data, full.strides)] { copy.run(); });
     v = full;
-    values.emplace(s, v);
+    values = std::make_unique<Values>(s, v);
   }
   // places are counted from the lowest byte of the array
   Index below = 0, span = size_of(x.dtype);
@@ -262,18 +278,21 @@ py::object index_put_into_(py::handle array, py::handle value_, py::handle const
     if (reach < 0) below += reach;
     span += std::abs(reach);
   }
-  Points p = s.points_of(size_of(x.dtype));
-  Offsets raised = s.befores;
-  for (Index& offset : raised) offset -= below;
-  p.before = raised.data();
-  const PointValues from{v.data, values->befores.data(), values->points.data(), values->afters.data(), values->step};
-  const auto write = [&] {
-    MaybeRelease unlock(p.befores * p.points * p.afters * p.run);
-    if (!accumulate) write_points(p, from, x.data + below, span);
-    else visit_add(compute, [&](auto t) { add_points<decltype(t)>(p, from, x.data + below, span); });
-  };
-  if (x.size()) write();
-  return py::reinterpret_borrow<py::object>(x.array);
+  const auto same = py::reinterpret_borrow<py::object>(x.array);
+  if (!x.size()) {
+    launch(0, [s = std::move(s)]() mutable { s.locate(); });  // for its errors
+    return same;
+  }
+  for (Index& offset : s.befores) offset -= below;
+  launch(s.moved(), [=, s = std::move(s), values = std::shared_ptr<Values>(std::move(values)), source = v.data,
+                     data = x.data + below, item = size_of(x.dtype)]() mutable {
+    s.locate();
+    const Points p = s.points_of(item);
+    const PointValues from{source, values->befores.data(), values->points.data(), values->afters.data(), values->step};
+    if (!accumulate) write_points(p, from, data, span);
+    else visit_add(compute, [&](auto t) { add_points<decltype(t)>(p, from, data, span); });
+  });
+  return same;
 }
 
 py::object nonzero_(py::handle array) {

@@ -45,8 +45,7 @@ py::object searchsorted_(py::handle bounds_, py::handle values_, bool right) {
   visit_order(compute, [&](auto t) {
     using T = decltype(t);
     const T *from = data_of<T>(values), *edges = data_of<T>(bounds);
-    MaybeRelease unlock(n);
-    if (n) search_sorted(n, row, from, length, one_row, edges, right, to);
+    if (n) launch(n, [=] { search_sorted(n, row, from, length, one_row, edges, right, to); });
   });
   return out;
 }
@@ -99,22 +98,23 @@ py::object histc_(py::handle array, Index bins, double low, double high) {
     using T = typename decltype(t)::value;
     const T* from = data_of<T>(source);
     T* to = data_of<T>(counts);
-    T least = T(low), most = T(high);
-    if (low == high) {
-      bool numbers = true;
-      least = most = from[0];
-      for (Index i = 0; i < n; ++i) {
-        numbers &= std::isfinite(from[i]);
-        least = std::min(least, from[i]);
-        most = std::max(most, from[i]);
+    launch(n, [=] {
+      T least = T(low), most = T(high);
+      if (low == high) {
+        bool numbers = true;
+        least = most = from[0];
+        for (Index i = 0; i < n; ++i) {
+          numbers &= std::isfinite(from[i]);
+          least = std::min(least, from[i]);
+          most = std::max(most, from[i]);
+        }
+        if (!numbers) throw py::value_error("histc: the range is not finite");
+        if (least == most) least -= T(1), most += T(1);
       }
-      if (!numbers) throw py::value_error("histc: the range is not finite");
-      if (least == most) least -= T(1), most += T(1);
-    }
-    MaybeRelease unlock(n);
-    Scratch<int64_t> whole(bins);
-    count_in_bins(n, from, bins, least, most, whole.data());
-    std::copy_n(whole.data(), bins, to);
+      Scratch<int64_t> whole(bins);
+      count_in_bins(n, from, bins, least, most, whole.data());
+      std::copy_n(whole.data(), bins, to);
+    });
   });
   return ready_as(counts, x.dtype);
 }
@@ -126,23 +126,26 @@ py::object one_hot_(py::handle array, Index classes) {
   const py::object source = ready(x);
   const int64_t* from = data_of<int64_t>(source);
   const Index n = x.size();
-  int64_t low = 0, high = 0;
-  for (Index i = 0; i < n; ++i) {
-    low = std::min(low, from[i]);
-    high = std::max(high, from[i]);
-  }
-  if (low < 0) throw py::index_error("one_hot: class values must be non-negative, got " + std::to_string(low) + ".");
-  if (high >= classes)
-    throw py::index_error("one_hot: class values must be below num_classes = " + std::to_string(classes) + ", got " +
-                          std::to_string(high) + ".");
+  launch(0, [=] {
+    int64_t low = 0, high = 0;
+    for (Index i = 0; i < n; ++i) {
+      low = std::min(low, from[i]);
+      high = std::max(high, from[i]);
+    }
+    if (low < 0) throw py::index_error("one_hot: class values must be non-negative, got " + std::to_string(low) + ".");
+    if (high >= classes)
+      throw py::index_error("one_hot: class values must be below num_classes = " + std::to_string(classes) + ", got " +
+                            std::to_string(high) + ".");
+  });
   Shape shape = x.shape_vector();
   shape.push_back(classes);
   py::object out = empty(DType::Int64, shape);
   int64_t* to = data_of<int64_t>(out);
-  MaybeRelease unlock(n * classes);
-  parallel_for(n, std::max<Index>(1, 16384 / classes), [&](Index first, Index last) {
-    std::fill(to + first * classes, to + last * classes, int64_t(0));
-    for (Index i = first; i < last; ++i) to[i * classes + from[i]] = 1;
+  launch(n * classes, [=] {
+    parallel_for(n, std::max<Index>(1, 16384 / classes), [&](Index first, Index last) {
+      std::fill(to + first * classes, to + last * classes, int64_t(0));
+      for (Index i = first; i < last; ++i) to[i * classes + from[i]] = 1;
+    });
   });
   return out;
 }

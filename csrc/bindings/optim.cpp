@@ -236,13 +236,16 @@ void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper,
   table.copy_back();
 }
 
+void require_step(double step) {
+  if (!(step >= 1)) throw py::value_error("adam_: step is " + std::to_string(step) + "; it counts from 1, this step included");
+}
+
 void adam(py::handle params, py::handle grads, py::handle means, py::handle squares, py::handle largest, py::handle hyper,
           bool decoupled, bool maximize, bool amsgrad, py::handle given_scale) {
   py::object hold, held;
   const double* h = read_hyper("adam_", hyper, 6, hold);
   const Scale scale = read_scale("adam_: scale", given_scale, held);
-  if (!writing && !(h[5] >= 1))
-    throw py::value_error("adam_: step is " + std::to_string(h[5]) + "; it counts from 1, this step included");
+  if (!writing) require_step(h[5]);
   Table table("adam_", "params", params, true);
   if (table.rows() == 0) return;
   table.add("grads", grads, false);
@@ -256,6 +259,7 @@ void adam(py::handle params, py::handle grads, py::handle means, py::handle squa
     spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, n});
   });
   launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
+    require_step(h[5]);
     adam_step(spans, {h[0], h[1], h[2], h[3], h[4], h[5], scale(), decoupled, maximize}, is_double);
   });
   table.copy_back();

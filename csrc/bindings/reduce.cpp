@@ -257,12 +257,36 @@ FAST_BINDING(cummin, 2, "x", "dim") { return running_extreme("cummin", false, a[
 FAST_BINDING(logcumsumexp, 2, "x", "dim") { return running_logsumexp(a[0], py::cast<Index>(a[1])); }
 FAST_BINDING(linear_recurrence, 3, "a", "b", "dim") { return recurrence(a[0], a[1], py::cast<Index>(a[2])); }
 
+// Raises error(text) if an element of an array of integers is zero, also in every run of a program.
+FAST_BINDING(refuse_zeros, 3, "x", "error", "text") {
+  const View x = view(a[0], "refuse_zeros");
+  if (is_floating(x.dtype) || is_complex(x.dtype)) throw py::type_error("refuse_zeros: expected integers");
+  const py::object source = ready(x);
+  if (!PyExceptionClass_Check(a[1].ptr())) throw py::type_error("refuse_zeros: error must be a class of exceptions");
+  if (writing) writing->keep(a[1]);
+  launch(0, [error = a[1].ptr(), text = py::cast<std::string>(a[2]), from = data_of<char>(source), n = x.size(),
+             item = size_of(x.dtype)] {
+    const auto any_zero = [&](auto zero) {
+      const auto* values = reinterpret_cast<const decltype(zero)*>(from);
+      bool found = false;
+      for (Index i = 0; i < n; ++i) found |= values[i] == zero;
+      return found;
+    };
+    if (item == 8   ? any_zero(uint64_t{})
+        : item == 4 ? any_zero(uint32_t{})
+        : item == 2 ? any_zero(uint16_t{})
+                    : any_zero(uint8_t{}))
+      throw Raised(error, text);
+  });
+  return py::none();
+}
+
 TG_BINDINGS(reduce) {
   for (PyMethodDef* each :
        {&fast_sum, &fast_prod, &fast_amax, &fast_amin, &fast_any, &fast_all, &fast_mean, &fast_logsumexp,
         &fast_count_nonzero, &fast_var, &fast_std, &fast_vector_norm, &fast_argmax, &fast_argmin, &fast_max_dim,
         &fast_min_dim, &fast_cumsum, &fast_cumprod, &fast_products_of_others, &fast_cummax, &fast_cummin,
-        &fast_logcumsumexp, &fast_linear_recurrence})
+        &fast_logcumsumexp, &fast_linear_recurrence, &fast_refuse_zeros})
     add_fast(m, *each);
 }
 

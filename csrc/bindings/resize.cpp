@@ -20,6 +20,7 @@ struct OwnTable {
     require_shape("resize", "weight", weight, index.shape_vector());
     const py::object plain = ready(index, DType::Int64);
     const py::object weights = ready(weight, sizeof(T) == 8 ? DType::Float64 : DType::Float32);
+    if (writing && !(plain.is(both[0]) && weights.is(both[1]))) throw NotWritten();  // they are read here
     const int64_t* at = data_of<int64_t>(plain);
     const Index n = index.size();
     if (size > std::numeric_limits<int32_t>::max()) throw py::value_error("resize: the axis is too long");
@@ -40,19 +41,16 @@ struct OwnTable {
 template <class T>
 py::object resized(const View& x, const py::object& source, DType compute, const py::tuple& tables) {
   const int axes = x.ndim - 2;
-  std::vector<std::unique_ptr<OwnTable<T>>> own;
+  std::vector<std::shared_ptr<const OwnTable<T>>> own;
   Shape shape{x.shape[0], x.shape[1]};
   for (int k = 0; k < axes; ++k) {
-    own.push_back(std::make_unique<OwnTable<T>>(tables[size_t(k)], x.shape[2 + k]));
+    own.push_back(std::make_shared<const OwnTable<T>>(tables[size_t(k)], x.shape[2 + k]));
     shape.push_back(own.back()->table.outputs);
   }
   const Index outer = x.shape[0] * x.shape[1];
   py::object out = empty(compute, shape), between;
   const T* from = data_of<T>(source);
   T* to = data_of<T>(out);
-  const int32_t zero = 0;
-  const T one = 1;
-  const AxisTable<T> same{1, 1, 1, &zero, &one};
   Index planes = outer;
   T* middle = nullptr;
   if (axes == 3) {
@@ -60,14 +58,16 @@ py::object resized(const View& x, const py::object& source, DType compute, const
     between = empty(compute, Shape{planes, x.shape[3], x.shape[4]});
     middle = data_of<T>(between);
   }
-  const AxisTable<T>& rows = axes == 1 ? same : own[size_t(axes - 2)]->table;
-  MaybeRelease unlock(x.size() + view(out).size());
   if (outer == 0) return out;
-  if (middle) {
-    resize_axis(outer, x.shape[3] * x.shape[4], own[0]->table, from, middle);
-    from = middle;
-  }
-  resize_plane(planes, rows, own[size_t(axes - 1)]->table, from, to);
+  const Index plane = axes == 3 ? x.shape[3] * x.shape[4] : 0;
+  launch(x.size() + view(out).size(), [=, own = std::move(own)] {
+    const int32_t zero = 0;
+    const T one = 1;
+    const AxisTable<T> same{1, 1, 1, &zero, &one};
+    if (middle) resize_axis(outer, plane, own[0]->table, from, middle);
+    resize_plane(planes, axes == 1 ? same : own[size_t(axes - 2)]->table, own[size_t(axes - 1)]->table,
+                 middle ? middle : from, to);
+  });
   return out;
 }
 

@@ -49,8 +49,7 @@ py::object sort_(py::handle array, Index dim, bool descending) {
     const T* from = data_of<T>(source);
     T* to = data_of<T>(values);
     int64_t* at = data_of<int64_t>(indices);
-    MaybeRelease unlock(lines.size());
-    if (lines.size()) sort_lines(s, descending, from, to, at);
+    if (lines.size()) launch(lines.size(), [=] { sort_lines(s, descending, from, to, at); });
   });
   return finish(values, indices, x.dtype);
 }
@@ -74,8 +73,7 @@ py::object topk_(py::handle array, Index k, Index dim, bool largest) {
     const T* from = data_of<T>(source);
     T* to = data_of<T>(values);
     int64_t* at = data_of<int64_t>(indices);
-    MaybeRelease unlock(lines.size());
-    if (lines.size()) topk_lines(s, k, largest, from, to, at);
+    if (lines.size()) launch(lines.size(), [=] { topk_lines(s, k, largest, from, to, at); });
   });
   return finish(values, indices, x.dtype);
 }
@@ -99,8 +97,7 @@ py::object select(const char* op, Middle which, py::handle array, Index k, Index
     const T* from = data_of<T>(source);
     T* to = data_of<T>(values);
     int64_t* at = data_of<int64_t>(indices);
-    MaybeRelease unlock(lines.size());
-    if (lines.size()) select_lines(s, which, k - 1, from, to, at);
+    if (lines.size()) launch(lines.size(), [=] { select_lines(s, which, k - 1, from, to, at); });
   });
   return finish(values, indices, x.dtype);
 }

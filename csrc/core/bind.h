@@ -17,6 +17,16 @@ void run_binders(pybind11::module_& m);
 // Below this many elements releasing the interpreter's lock costs more than it gives.
 constexpr Index kReleaseFrom = 20000;
 
+// What this thread writes down instead of computing it (core/launch.h); null: calls are made at once.
+class Sequence;
+extern __thread Sequence* writing;
+
+// A kernel that computes without launch() can't be written into a program; whoever writes one calls it in each run.
+struct NotWritten final : pybind11::builtin_exception {
+  NotWritten() : builtin_exception("this kernel can't be written into a program") {}
+  void set_error() const override;
+};
+
 struct StayIfUnwound {
   bool back = false;
   ~StayIfUnwound() {
@@ -26,7 +36,10 @@ struct StayIfUnwound {
 
 class MaybeRelease {
  public:
-  explicit MaybeRelease(Index work) : state_(work >= kReleaseFrom ? PyEval_SaveThread() : nullptr) {}
+  explicit MaybeRelease(Index work) {
+    if (writing) throw NotWritten();  // its caller is about to compute
+    state_ = work >= kReleaseFrom ? PyEval_SaveThread() : nullptr;
+  }
   // When the interpreter ends, up to 3.13 a daemon thread that asks for its lock is ended by pthread_exit, whose unwinding
   // would cross C++ frames that must not throw, and release Python objects without the lock. Such a thread stays here
   // until the process is gone, as Python itself lets it from 3.14 on.

@@ -6,15 +6,25 @@
 // launch(). While this thread writes a program it is not run: so it owns all it reads but the arrays' elements (captured by
 // value, never by reference; vectors too), and what the elements say is read within it. Arrays that were looked at (view())
 // or made (empty()) meanwhile live as long as the program, so it may point to their shapes.
+//
+// What a kernel finds wrong with elements it throws within, and so in every run: as it would at once, with the same words.
 #pragma once
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "bind.h"
 
 namespace tg {
+
+// A Python exception of a class given by its owner, thrown where the interpreter's lock may be away.
+struct Raised final : py::builtin_exception {
+  Raised(PyObject* type_, const std::string& text) : builtin_exception(text.c_str()), type(type_) {}
+  void set_error() const override { PyErr_SetString(type, what()); }
+  PyObject* type;
+};
 
 struct Launch {
   virtual ~Launch() = default;
@@ -31,9 +41,6 @@ class Sequence {
   // Arrays that calls may read shapes and elements of live as long as the sequence.
   virtual void keep(py::handle array) = 0;
 };
-
-// What this thread writes; null: calls are made at once.
-extern thread_local Sequence* writing;
 
 template <class F>
 void launch(Index work, F&& call) {

@@ -12,12 +12,16 @@
 //   s.stage([(first, last), function, ...], [(place, written), ...])   # what to run, in order, and where its inputs lie
 //   s.play(0, [array, ...])   # bring the inputs to their places, run, bring back what was written
 //
+// A kernel that can't be written raises NotWritten; rewind(calls, allocations) takes back what it had begun.
+//
 // Where arrays lie is the caller's to plan between the two: only after the first writing it is known what there is.
+#include <pybind11/stl.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <string>
 
 #include "../core/fastcall.h"
@@ -25,9 +29,12 @@
 
 namespace tg {
 
-thread_local Sequence* writing = nullptr;
+__thread Sequence* writing = nullptr;
 
 namespace {
+
+PyObject* not_written = nullptr;
+
 
 constexpr std::size_t kAlign = 64;
 
@@ -186,6 +193,20 @@ class Written final : public Sequence {
 
   std::size_t at() const { return at_; }  // the call that failed
 
+  // Forgets what was written since there were so many calls and allocations: of a kernel that could not be written.
+  void rewind(std::size_t calls, std::size_t allocations) {
+    if (writing != this || calls > calls_.size() || allocations > sizes_.size())
+      throw std::runtime_error("Sequence: there is nothing to take back");
+    calls_.resize(calls);
+    work_.resize(calls);
+    sizes_.resize(allocations);
+    if (!planned_) addresses_.resize(allocations);
+  }
+  // Of the allocations from number `first` on.
+  std::size_t bytes_from(std::size_t first) const {
+    return std::accumulate(sizes_.begin() + std::ptrdiff_t(std::min(first, sizes_.size())), sizes_.end(), std::size_t{0});
+  }
+
  private:
   static void bring(PyObject* from, PyObject* to) {
     if (!PyArray_Check(from)) throw py::type_error("Sequence: expected arrays");
@@ -215,7 +236,13 @@ class Written final : public Sequence {
 
 }  // namespace
 
+void NotWritten::set_error() const { PyErr_SetString(not_written, what()); }
+
 TG_BINDINGS(sequence) {
+  not_written = PyErr_NewException("tensorgrad._C.NotWritten", PyExc_RuntimeError, nullptr);
+  if (!not_written) throw py::error_already_set();
+  m.attr("NotWritten") = py::handle(not_written);
+  m.def("writing", [] { return writing != nullptr; });
   py::class_<Written>(m, "Sequence")
       .def(py::init<>())
       .def("begin", [](Written& s) { s.begin(0, {}, false); })
@@ -223,6 +250,9 @@ TG_BINDINGS(sequence) {
       .def("end", &Written::end)
       .def("stage", &Written::stage)
       .def("play", &Written::play)
+      .def("run", &Written::run)
+      .def("rewind", &Written::rewind)
+      .def("bytes_from", &Written::bytes_from)
       .def_property_readonly("calls", &Written::calls)
       .def_property_readonly("allocations", &Written::allocations)
       .def_property_readonly("addresses", &Written::addresses)

@@ -11,6 +11,7 @@ stretches of the sequence, and its results are copied to their places.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..backends.cpp.backend import CppBackend
 from ..core import native
 from ..dispatch import local
 from .program import Action, Call, Program, Value
-from .writable import writable
+from .writable import written
 
 __all__ = ["Blueprint", "Instance", "blueprint"]
 
@@ -192,9 +193,8 @@ class _Writing:
             kernel = getattr(doors[step.kind], step.op.name)
             inputs = [self.get(x) for x in step.inputs]
             attrs = {key: self.get(x) for key, x in step.attrs.items()}
-            if writable(kernel, inputs):
-                outputs = kernel(*inputs, **attrs)
-                made = outputs if isinstance(outputs, tuple) else (outputs,)
+            made = written(self.sequence, step.op, kernel, inputs, attrs)
+            if made is not None:
                 for value, array in zip(step.results, made, strict=True):
                     if value is not None:
                         self.arrays[value] = array
@@ -249,15 +249,22 @@ def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[li
     run twice. What that hands out (gradients, which are held over the next forward pass) has its place to itself.
     """
     program = blueprint.program
-    starts = {v: _bottom(array).__array_interface__["data"][0] for v, array in writing.arrays.items()}
-    owner = {address: i for i, address in enumerate(writing.sequence.addresses)}
+    starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
+    rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
     born = writing.born
     last = list(born)
     end = len(program.steps)
     split = writing.split_at
 
+    def allocation_of(value: Value) -> int | None:
+        """The number of the allocation that a value, or what it is a view of, lies in."""
+        start = starts.get(value, -1)
+        at = bisect_right(rising, (start, len(rising))) - 1
+        address, i = rising[at] if at >= 0 else (0, 0)
+        return i if at >= 0 and start < address + max(1, sizes[i]) else None
+
     def use(value: Value, at: int) -> None:
-        allocation = owner.get(starts.get(value, -1))
+        allocation = allocation_of(value)
         if allocation is not None:
             late = at >= split > born[allocation]
             last[allocation] = max(last[allocation], end if late else at)
@@ -270,7 +277,7 @@ def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[li
         use(value, end)
     if blueprint.early is not None:
         for value in program.outputs[blueprint.early :]:
-            allocation = owner.get(starts.get(value, -1))
+            allocation = allocation_of(value)
             if allocation is not None:
                 born[allocation] = -1
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
@@ -288,12 +295,6 @@ def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[li
         placed.append((at, at + size, born[i], last[i]))
         total = max(total, at + size)
     return offsets, total
-
-
-def _bottom(array: Any) -> Any:
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def references(arrays: list[Any]) -> tuple[int, ...]:

@@ -85,11 +85,11 @@ class Trace(Listener):
     def _root(self, array: Any) -> Value | None:
         """The known value that an array is a view of."""
         base = getattr(array, "base", None)
-        while base is not None and type(base) is type(array):
+        while base is not None:  # NumPy's as_strided puts objects of its own between two arrays
             found = self.values.get(id(base))
             if found is not None:
                 return found.root
-            base = base.base
+            base = getattr(base, "base", None)
         return None
 
     def _values(self, what: Any) -> Any:

@@ -1,36 +1,169 @@
-"""Which kernels can be written into a ``Sequence``."""
+"""``written``: the call of a kernel, written into a ``Sequence`` instead of being made.
+
+What can be written is known where it is computed: a kernel of the extension hands its arithmetic to ``launch()``, which
+keeps it while a sequence is written, and one that computes at once is stopped before it does (``MaybeRelease`` raises
+NotWritten). So no list of names is kept here. Python is called where it is known to leave elements to such kernels: the
+methods of ``CppBackend`` itself, and definitions, which see shapes and dtypes alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from types import MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from ..backends.cpp.backend import extension
+import numpy as np
 
-__all__ = ["writable"]
+from ..backends.cpp.backend import CppBackend, extension
+from ..dispatch import OPS
 
-_WRITTEN = frozenset((
-    "adam_", "all", "full_as", "full", "zeros_as", "empty_as", "cast", "cat", "stack", "contiguous", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cross_entropy", "cross_entropy_backward",
-    "cummax", "cummin", "cumprod", "cumsum", "dot", "linear", "linear_backward", "linear_recurrence", "log_softmax",
-    "log_softmax_backward", "logcumsumexp", "logsumexp", "matmul", "max_dim", "mean", "min_dim", "multi_norm",
-    "multi_scale_", "mv", "nll_loss", "nll_loss_backward", "prod", "products_of_others", "sgd_", "softmax",
-    "softmax_backward", "std", "sum", "var", "vector_norm",
-))  # fmt: skip
-_VIEWS = frozenset(("reshape", "permute", "expand", "slice", "as_strided"))
-_METHODS = frozenset(("sgd_", "adam_", "multi_norm", "multi_scale_", "sum_to"))
+__all__ = ["written"]
+
+_RESHAPES_AS_VIEWS = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 
 
-def writable(kernel: Any, inputs: Any) -> bool:
-    """Whether a kernel can be written into a sequence: it is the extension's, or Python that calls such alone."""
+def written(sequence: Any, op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
+    """The results of ``kernel(*inputs, **attrs)``, which the sequence computes when it runs; None where it can't.
+
+    ``kernel`` is the op's, of the thread that writes the sequence.
+    """
+    calls, allocations = sequence.calls, sequence.allocations
+    try:
+        made = _call(op, kernel, inputs, attrs)
+        # who made memory and wrote no call has filled it in some other way
+        if made is not None and (sequence.calls > calls or not sequence.bytes_from(allocations)):
+            return made
+    except extension().NotWritten:
+        pass
+    sequence.rewind(calls, allocations)
+    return None
+
+
+def _call(op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
+    if op.view:
+        return _view(op, kernel, inputs, attrs)
+    asked = _asked(kernel, inputs)
+    try:
+        if asked is not None:
+            made = asked(*inputs, **attrs)
+            if made is NotImplemented:
+                return None
+        elif isinstance(kernel, partial) and kernel.func is op.define:
+            made = _defined(op, inputs, attrs)
+        else:
+            return None
+    except extension().NotWritten as error:
+        if error.args != ("defined",):
+            raise
+        made = _defined(op, inputs, attrs)
+    return made if type(made) is tuple else (made,)
+
+
+def _asked(kernel: Any, inputs: Any) -> Callable[..., Any] | None:
+    """The kernel to call if it is one that leaves its arithmetic to ``launch()`` or says that it can't."""
     c = extension()
-    if isinstance(kernel, c.Formula):
-        return True
+    if isinstance(kernel, c.FloatsFirst):
+        kernel = kernel.chosen(inputs[0])
+    found: Callable[..., Any] = kernel
+    if isinstance(kernel, FunctionType) and isinstance(getattr(kernel, "native", None), c.Formula):
+        return found  # checks before a formula, and the choice of a way to sum it
     if isinstance(kernel, MethodType):
-        return kernel.__name__ in _METHODS
-    if isinstance(kernel, partial):
-        return False
-    if isinstance(kernel, c.FloatsFirst) and inputs[0].dtype.char in "fdeV":
-        kernel = kernel.native
-    name = getattr(kernel, "__name__", "")
-    return getattr(c, name, None) is kernel and name in _WRITTEN
+        own = type(kernel.__self__) is CppBackend and vars(CppBackend).get(kernel.__name__) is kernel.__func__
+        return found if own else None
+    if isinstance(kernel, c.Formula):
+        return found
+    is_native = isinstance(kernel, BuiltinFunctionType) and getattr(c, kernel.__name__, None) is kernel
+    return found if is_native else None
+
+
+# --- views
+
+
+def _view(op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
+    """A view of a written array is an array at an address; nothing is left to do in a run."""
+    x = inputs[0]
+    if op.name == "reshape":
+        return (_reshaped(x, *inputs[1:], **attrs),)
+    if op.name == "as_complex" and x.dtype.itemsize == 2:
+        return None  # a copy: there are no complex numbers of two halves
+    return (kernel(*inputs, **attrs),)
+
+
+def _reshaped(x: Any, shape: Any) -> Any:
+    try:
+        if _RESHAPES_AS_VIEWS:
+            return x.reshape(shape, copy=False)
+        view = x.view()
+        view.shape = shape
+        return view
+    except (AttributeError, ValueError):
+        return extension().contiguous(x).reshape(shape)
+
+
+# --- definitions
+
+
+class _Opaque:
+    """An array as a definition may see it: its form. Whoever asks for elements can't be written."""
+
+    __slots__ = ("array", "dtype", "ndim", "shape", "size")
+
+    def __init__(self, array: Any):
+        self.array = array
+        self.shape = array.shape
+        self.dtype = array.dtype
+        self.ndim = array.ndim
+        self.size = array.size
+
+    def __getattr__(self, name: str) -> Any:
+        raise extension().NotWritten(f"a definition asks for {name}")
+
+    def _no_elements(self, *args: Any) -> Any:
+        raise extension().NotWritten("a definition asks for elements")
+
+    __array__ = __bool__ = __float__ = __int__ = __index__ = __iter__ = __getitem__ = __len__ = _no_elements
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_elements
+    __floordiv__ = __mod__ = __pow__ = __matmul__ = __neg__ = __abs__ = __invert__ = _no_elements
+    __lt__ = __le__ = __gt__ = __ge__ = __and__ = __or__ = __xor__ = _no_elements
+    __array_ufunc__ = None
+
+
+class _Written:
+    """A door whose kernels are written: all of them, or NotWritten is raised."""
+
+    def __init__(self, raw: Any):
+        self.raw = raw
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        kernel, op = getattr(self.raw, name), OPS[name]
+
+        def call(*inputs: Any, **attrs: Any) -> Any:
+            given = [_seen_through(x) for x in inputs]
+            made = _call(op, kernel, given, {key: _seen_through(x) for key, x in attrs.items()})
+            if made is None:
+                raise extension().NotWritten(f"{name} is not written")
+            shown = tuple([_Opaque(x) if isinstance(x, np.ndarray) else x for x in made])
+            return shown if len(shown) > 1 else shown[0]
+
+        return call
+
+
+def _seen_through(what: Any) -> Any:
+    if type(what) is _Opaque:
+        return what.array
+    return type(what)(map(_seen_through, what)) if type(what) in (list, tuple) else what
+
+
+def _opaque(what: Any) -> Any:
+    if isinstance(what, np.ndarray):
+        return _Opaque(what)
+    return type(what)(map(_opaque, what)) if type(what) in (list, tuple) else what
+
+
+def _defined(op: Any, inputs: Any, attrs: dict[str, Any]) -> Any:
+    """The results of an op's definition, in smaller ops."""
+    from ..dispatch import local
+
+    door = _Written(local.plain[np.ndarray])
+    return _seen_through(op.define(door, *map(_opaque, inputs), **{key: _opaque(x) for key, x in attrs.items()}))

@@ -30,6 +30,11 @@ class Fixed:
         return self.stream
 
 
+def state(seed: int, offset: int) -> Any:
+    """A generator's state, for one draw."""
+    return np.array((seed, offset), np.uint64)
+
+
 def test_known_answer() -> None:
     assert [f"{word:08x}" for word in C.random_bits(4, 0, 0)] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
 
@@ -46,11 +51,11 @@ def test_words(stream: tuple[int, int], count: int) -> None:
 def test_draws(dtype: str, shape: tuple[int, ...]) -> None:
     for stream in STREAMS:
         how: dict[str, Any] = {"shape": shape, "dtype": numpy_dtype(dtype), "generator": Fixed(stream)}
-        got, expected = C.random_uniform(shape, dtype, *stream), Reference().random_uniform(**how)
+        got, expected = C.random_uniform(shape, dtype, state(*stream)), Reference().random_uniform(**how)
         assert got.dtype == expected.dtype
         assert got.shape == shape
         np.testing.assert_array_equal(got.astype(float), expected.astype(float))
-        got, expected = C.random_normal(shape, dtype, *stream), Reference().random_normal(**how)
+        got, expected = C.random_normal(shape, dtype, state(*stream)), Reference().random_normal(**how)
         assert got.dtype == expected.dtype
         # logarithm and cosine are ours here and NumPy's there: in double they may differ in the last bits
         tolerance = 2e-15 if dtype == "float64" else 0.0
@@ -66,7 +71,7 @@ def test_dropout(dtype: str, p: float) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((129, 301)).astype(numpy_dtype(dtype))
     for given in (x, x.T, x[::2, ::-1], x[:0], np.asarray(x[0, 0])):
-        y, mask = C.dropout(given, p, 5, 9)
+        y, mask = C.dropout(given, p, state(5, 9))
         expected, kept = Reference().dropout(given, p=p, generator=Fixed((5, 9)))
         assert y.dtype == expected.dtype
         assert mask.dtype == bool
@@ -77,18 +82,29 @@ def test_dropout(dtype: str, p: float) -> None:
 
 def test_any_number_of_threads() -> None:
     x = np.linspace(-1, 1, 200_003).astype(np.float32)
-    same_for_any_threads(lambda: C.random_uniform((200_003,), "float32", 1, 2))
-    same_for_any_threads(lambda: C.random_uniform((100_003,), "float64", 1, 2))
-    same_for_any_threads(lambda: C.random_normal((200_003,), "float32", 1, 2))
-    same_for_any_threads(lambda: C.dropout(x, 0.1, 1, 2))
+    same_for_any_threads(lambda: C.random_uniform((200_003,), "float32", state(1, 2)))
+    same_for_any_threads(lambda: C.random_uniform((100_003,), "float64", state(1, 2)))
+    same_for_any_threads(lambda: C.random_normal((200_003,), "float32", state(1, 2)))
+    same_for_any_threads(lambda: C.dropout(x, 0.1, state(1, 2)))
+
+
+def test_each_draw_moves_the_state_on_by_one_stream() -> None:
+    moving = state(3, 2**64 - 1)
+    first, second = (C.random_uniform((5,), "float32", moving) for _ in range(2))
+    assert moving.tolist() == [3, 1]
+    np.testing.assert_array_equal(first, C.random_uniform((5,), "float32", state(3, 2**64 - 1)))
+    np.testing.assert_array_equal(second, C.random_uniform((5,), "float32", state(3, 0)))
+    for wrong in (np.zeros(2), np.zeros(3, np.uint64), np.zeros(4, np.uint64)[::2], (3, 1)):
+        with pytest.raises(TypeError, match="a generator's state is an array of two uint64 numbers"):
+            C.random_normal((1,), "float32", wrong)
 
 
 def test_moments() -> None:
-    uniform = C.random_uniform((400_000,), "float64", 3, 4)
+    uniform = C.random_uniform((400_000,), "float64", state(3, 4))
     assert uniform.min() >= 0
     assert uniform.max() < 1
     assert abs(uniform.mean() - 0.5) < 2e-3
-    normal = C.random_normal((400_000,), "float64", 3, 5)
+    normal = C.random_normal((400_000,), "float64", state(3, 5))
     assert abs(normal.mean()) < 6e-3
     assert abs(normal.std() - 1) < 6e-3
     assert abs((normal**4).mean() - 3) < 0.1
@@ -96,14 +112,14 @@ def test_moments() -> None:
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match="random_uniform: not defined for int32"):
-        C.random_uniform((3,), "int32", 0, 0)
+        C.random_uniform((3,), "int32", state(0, 0))
     with pytest.raises(ValueError, match="unknown dtype float31"):
-        C.random_normal((3,), "float31", 0, 0)
+        C.random_normal((3,), "float31", state(0, 0))
     with pytest.raises(ValueError, match="negative size"):
         C.random_bits(-1, 0, 0)
     with pytest.raises(ValueError, match=r"p must be between 0 and 1, got 1\.5"):
-        C.dropout(np.ones(3), 1.5, 0, 0)
+        C.dropout(np.ones(3), 1.5, state(0, 0))
     with pytest.raises(ValueError, match="dropout: not defined for int64"):
-        C.dropout(np.ones(3, np.int64), 0.5, 0, 0)
+        C.dropout(np.ones(3, np.int64), 0.5, state(0, 0))
     with pytest.raises(TypeError, match=r"dropout: x must be a numpy\.ndarray"):
-        C.dropout([1.0], 0.5, 0, 0)
+        C.dropout([1.0], 0.5, state(0, 0))

@@ -6,7 +6,6 @@ some dtypes only are listed with those, and hand the rest to the inherited ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import native as tape
 from ...dispatch import OPS
 from ...dtypes import when_default_changes
+from ...errors import DivisionByZero
 from ..generic.resize import axis_table, transposed_table
 from ..numpy.backend import NumpyBackend
 
@@ -122,9 +122,15 @@ class CppBackend(NumpyBackend):
 
         def kernel(*inputs: Any, reduction: str) -> Any:
             found = formula(*inputs, reduction=reduction)
+            if found is None and self.c.writing():
+                raise self.c.NotWritten("defined")
             return defined(*inputs, reduction=reduction) if found is None else found
 
+        kernel.native = formula  # type: ignore[attr-defined]
         return kernel
+
+    # Methods here hand elements to the extension's kernels alone, or ask ``_inherited`` and ``_defined``: so they may be
+    # called while a program is written (compiler/writable.py).
 
     # --- kernels of the extension whose signature differs from the op's
 
@@ -135,7 +141,10 @@ class CppBackend(NumpyBackend):
         return self.c.contiguous(x)
 
     def copy_into(self, target: Any, source: Any) -> Any:
-        return (self.c.copy_into if source.dtype == target.dtype else super().copy_into)(target, source)
+        return (self.c.copy_into if source.dtype == target.dtype else self._inherited("copy_into"))(target, source)
+
+    def refuse_zeros(self, divisor: Any, text: str) -> None:
+        self.c.refuse_zeros(divisor, DivisionByZero, text)
 
     def slice_add_into(self, x: Any, g: Any, *, key: tuple[Any, ...]) -> Any:
         part = x[(*key, Ellipsis)]
@@ -144,14 +153,14 @@ class CppBackend(NumpyBackend):
 
     def sum_to(self, x: Any, *, shape: tuple[int, ...]) -> Any:
         if x.dtype.kind not in "fV":
-            return super().sum_to(x, shape=shape)
+            return self._inherited("sum_to")(x, shape=shape)
         axes = _broadcast_axes(x.shape, shape)
         out = self.c.sum(x, dim=axes, keepdim=False) if axes else x
         return out if out.shape == shape else out.reshape(shape)
 
     def resize(self, x: Any, *, sizes: Any, mode: str, scales: Any, align_corners: bool, antialias: bool) -> Any:
         if x.dtype.kind in "iu":
-            return super().resize(
+            return self._inherited("resize")(
                 x, sizes=sizes, mode=mode, scales=scales, align_corners=align_corners, antialias=antialias
             )
         single = x.dtype.itemsize != 8
@@ -167,7 +176,7 @@ class CppBackend(NumpyBackend):
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> Any:
         heads = _heads(q, k, v, mask)
         if heads is None:
-            return super().attention(q, k, v, mask, causal=causal, scale=scale)
+            return self._inherited("attention")(q, k, v, mask, causal=causal, scale=scale)
         out, lse = self.c.attention(*heads, mask, causal=causal, scale=scale)
         return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
 
@@ -177,7 +186,8 @@ class CppBackend(NumpyBackend):
     ) -> Any:  # fmt: skip
         heads = _heads(q, k, v, mask)
         if heads is None or needs[3]:
-            return super().attention_backward(g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs)
+            inherited = self._inherited("attention_backward")
+            return inherited(g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs)
         wide = heads[0].shape[:-1]
         shape = (*wide, v.shape[-1])
         grads = self.c.attention_backward(
@@ -190,30 +200,28 @@ class CppBackend(NumpyBackend):
         return (*shaped, None)
 
     def random_uniform(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
-        return self.c.random_uniform(shape, dtype, *generator.take(math.prod(shape)))
+        return self.c.random_uniform(shape, dtype, generator._state)
 
     def random_normal(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
-        return self.c.random_normal(shape, dtype, *generator.take(math.prod(shape)))
+        return self.c.random_normal(shape, dtype, generator._state)
 
     def random_integers(self, *, shape: tuple[int, ...], low: int, high: int, dtype: Any, generator: Any) -> Any:
         word = 2**64
-        drawn = self.c.random_integers(
-            shape, (high - low) % word, low % word, *generator.take(math.prod(shape))
-        )  # a range of 2**64 is 0
-        return drawn if dtype == drawn.dtype else drawn.astype(dtype)
+        drawn = self.c.random_integers(shape, (high - low) % word, low % word, generator._state)  # a range of 2**64 is 0
+        return drawn if dtype == drawn.dtype else self.c.cast(drawn, dtype)
 
     def random_permutation(self, *, n: int, dtype: Any, generator: Any) -> Any:
         if n < 2**16 and dtype.char in "ql":  # more are sorted by all threads
-            return self.c.random_permutation(n, *generator.take(n))
+            return self.c.random_permutation(n, generator._state)
         # moved by half the range, 64 bits have the order of int64
-        keys = self.c.random_integers((n,), 0, 2**63, *generator.take(n))
+        keys = self.c.random_integers((n,), 0, 2**63, generator._state)
         order = self.c.sort(keys, 0, False)[1]
-        return order if dtype == order.dtype else order.astype(dtype)
+        return order if dtype == order.dtype else self.c.cast(order, dtype)
 
     def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
         if x.dtype.kind == "c":
-            return super().dropout(x, p=p, generator=generator)
-        return self.c.dropout(x, p, *generator.take(x.size))
+            return self._inherited("dropout")(x, p=p, generator=generator)
+        return self.c.dropout(x, p, generator._state)
 
     # --- kernels of the extension that leave some dtypes to the inherited ones
 
@@ -223,19 +231,19 @@ class CppBackend(NumpyBackend):
 
     def linear_recurrence(self, a: Any, b: Any, *, dim: int) -> Any:
         plain = b.dtype.kind in "fV" and a.dtype == b.dtype
-        return (self.c.linear_recurrence if plain else super().linear_recurrence)(a, b, dim=dim)
+        return (self.c.linear_recurrence if plain else self._inherited("linear_recurrence"))(a, b, dim=dim)
 
     def scatter_reduce(self, x: Any, index: Any, src: Any, *, dim: int, reduce: str) -> Any:
         found = self._defined("scatter_reduce") if x.dtype.kind == "c" else self.c.scatter_reduce
         return found(x, index, src, dim=dim, reduce=reduce)
 
     def scatter_reduce_into(self, target: Any, index: Any, src: Any, *, dim: int, reduce: str) -> Any:
-        found = super().scatter_reduce_into if target.dtype.kind == "c" else self.c.scatter_reduce_into
+        found = self._inherited("scatter_reduce_into") if target.dtype.kind == "c" else self.c.scatter_reduce_into
         return found(target, index, src, dim=dim, reduce=reduce)
 
     def unique(self, rows: Any, *, inverse: bool) -> Any:
         if rows.shape[1] != 1 or rows.dtype.kind == "c":
-            return super().unique(rows, inverse=inverse)
+            return self._inherited("unique")(rows, inverse=inverse)
         return self.c.unique_values(rows, inverse)
 
     def bag_rows(self, weight: Any, index: Any, ends: Any, *, mean: bool) -> Any:
@@ -246,19 +254,28 @@ class CppBackend(NumpyBackend):
         """The op in smaller ops, for what its kernel does not take."""
         define = OPS[name].define
         assert define is not None
+        if self.c.writing():
+            raise self.c.NotWritten("defined")  # whoever writes takes the definition apart
         return partial(define, self.raw)
 
+    def _inherited(self, name: str) -> Callable[..., Any]:
+        """NumPy's kernel, which computes at once and so can't be written into a program."""
+        if self.c.writing():
+            raise self.c.NotWritten(f"{name} is computed by NumPy here")
+        found: Callable[..., Any] = getattr(super(), name)
+        return found
+
     def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c.sgd_ if self.c.plain(params) else super().sgd_)(params, *lists, **how)
+        (self.c.sgd_ if self.c.plain(params) else self._inherited("sgd_"))(params, *lists, **how)
 
     def adam_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c.adam_ if self.c.plain(params) else super().adam_)(params, *lists, **how)
+        (self.c.adam_ if self.c.plain(params) else self._inherited("adam_"))(params, *lists, **how)
 
     def multi_norm(self, grads: Any, *, p: float) -> Any:
-        return (self.c.multi_norm if self.c.plain(grads) else super().multi_norm)(grads, p=p)
+        return (self.c.multi_norm if self.c.plain(grads) else self._inherited("multi_norm"))(grads, p=p)
 
     def multi_scale_(self, grads: Any, factor: Any) -> None:
-        (self.c.multi_scale_ if self.c.plain(grads) else super().multi_scale_)(grads, factor)
+        (self.c.multi_scale_ if self.c.plain(grads) else self._inherited("multi_scale_"))(grads, factor)
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...errors import DivisionByZero
 from ..base import Backend
 from .convert import converted
 from .division import DIVISIONS, checked
@@ -27,7 +28,12 @@ class NumpyBackend(Backend):
 
     def kernel(self, op: Op) -> Callable[..., Any]:
         found = super().kernel(op)
-        return checked(op.name, found) if op.name in DIVISIONS else found
+        return checked(op.name, found, self.refuse_zeros) if op.name in DIVISIONS else found
+
+    def refuse_zeros(self, divisor: Any, text: str) -> None:
+        """Raise DivisionByZero if an element is zero."""
+        if not divisor.all():
+            raise DivisionByZero(text)
 
     def converted(self, x: Any, dtype: Any) -> Any:
         return converted(np, x, dtype)
