@@ -250,7 +250,6 @@ TG_BINDINGS(sequence) {
       .def("end", &Written::end)
       .def("stage", &Written::stage)
       .def("play", &Written::play)
-      .def("run", &Written::run)
       .def("rewind", &Written::rewind)
       .def("bytes_from", &Written::bytes_from)
       .def_property_readonly("calls", &Written::calls)
