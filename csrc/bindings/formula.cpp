@@ -1,4 +1,5 @@
-// Formula(name, specialize): the object that Python calls with arrays and numbers.
+// Formula(name, specialize, sums=""): the object that Python calls with arrays and numbers. sums: a letter for each result,
+// "." for one that is stored, "s" for one of which the sum of all elements is wanted, "m" for their mean, as 0-d arrays.
 //
 // A call costs less than a NumPy ufunc's machinery, so the type is written against CPython (vectorcall) and the usual
 // call, arrays of one shape lying contiguous, allocates nothing but its result.
@@ -57,6 +58,7 @@ struct FormulaObject {
   vectorcallfunc call;
   PyObject* name;
   PyObject* specialize;
+  PyObject* sums;  // str or null
   Cache* cache;
 };
 
@@ -126,6 +128,65 @@ class Call {
       else if (PyArray_CopyInto(given_[i], targets[i]) < 0) throw py::error_already_set();
     }
     return out_;
+  }
+
+  // Some results are stored, of others there are sums.
+  py::object run_summing() {
+    find_shape();
+    if (!simple_ && ndim_ > 1) find_order();
+    const Program& program = find_program();
+    const int inputs = static_cast<int>(count_), outputs = program.output_count();
+    const std::string sums = py::cast<std::string>(py::handle(self_->sums));
+    if (static_cast<int>(sums.size()) != outputs || !ndim_ || moved_)
+      throw std::invalid_argument(name_of(self_) + ": sums are for results with dimensions, in C's order, one letter for each");
+    std::vector<PyArrayObject*> targets(static_cast<std::size_t>(outputs), nullptr);
+    std::vector<py::object> made;
+    struct Total {
+      bool wanted = false, mean = false, wide = false;
+      char* to = nullptr;
+    };
+    std::vector<Total> totals(static_cast<std::size_t>(outputs));
+    for (int i = 0; i < outputs; ++i) {
+      const DType dtype = program.output_dtype(i);
+      const char what = sums[static_cast<std::size_t>(i)];
+      if (what == '.') {
+        made.push_back(empty(dtype, shape_, ndim_));
+        targets[static_cast<std::size_t>(i)] = as_array(made.back().ptr());
+        continue;
+      }
+      if ((what != 's' && what != 'm') || (dtype != DType::Float32 && dtype != DType::Float64))
+        throw std::invalid_argument(name_of(self_) + ": float32 and float64 are summed ('s') or averaged ('m')");
+      made.push_back(empty(dtype, Shape{}));
+      totals[static_cast<std::size_t>(i)] = {true, what == 'm', dtype == DType::Float64, data_of<char>(made.back())};
+    }
+    const auto work = [totals](const Program& p, Number* numbers, const Operand* operands, int ndim, const Index* shape) {
+      std::vector<double> sums(totals.size());
+      std::vector<double*> places(totals.size(), nullptr);
+      for (std::size_t i = 0; i < totals.size(); ++i)
+        if (totals[i].wanted) places[i] = &sums[i];
+      formula::run_summing(p, numbers, operands, ndim, shape, places.data());
+      const double count = static_cast<double>(size_of_shape(ndim, shape));
+      for (std::size_t i = 0; i < totals.size(); ++i) {
+        const Total& t = totals[i];
+        if (!t.wanted) continue;
+        const double value = t.mean ? sums[i] / count : sums[i];
+        if (t.wide) *reinterpret_cast<double*>(t.to) = value;
+        else *reinterpret_cast<float*>(t.to) = static_cast<float>(value);
+      }
+    };
+    Local<Number, 16> numbers(program.numbers().size());
+    fill_numbers(program, numbers.data());
+    over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
+      if (writing) {
+        write(program, numbers.data(), operands, inputs + outputs, ndim, shape, [work](const Written& call, Number* values) {
+          work(*call.program, values, call.operands.data(), call.ndim(), call.shape.data());
+        });
+      } else {
+        MaybeRelease unlock(work_of(program, ndim, shape));
+        work(program, numbers.data(), operands, ndim, shape);
+      }
+    });
+    return outputs == 1 ? std::move(made[0]) : tuple_of(made);
   }
 
   // The sum of all elements of the result, or their mean, as a 0-d array; None for what is summed elsewhere: results
@@ -478,7 +539,8 @@ class Call {
     for (int d = 0; d < ndim_; ++d) total *= shape_[d];
     const auto array_of = [&](int i) { return i < inputs ? as_array(args_[i]) : targets[i - inputs]; };
     const auto describe = [&](int i, const Index* strides) {
-      operands[i] = {static_cast<char*>(PyArray_DATA(array_of(i))), strides, static_cast<bool>(PyArray_ISALIGNED(array_of(i)))};
+      if (!array_of(i)) operands[i] = {nullptr, nullptr, true};  // a result of which only the sum is wanted
+      else operands[i] = {static_cast<char*>(PyArray_DATA(array_of(i))), strides, static_cast<bool>(PyArray_ISALIGNED(array_of(i)))};
     };
     if (simple_ || ndim_ == 0) {
       for (int i = 0; i < ports; ++i) {
@@ -488,7 +550,7 @@ class Call {
     }
     Layout layout(shape_, ndim_, ports);
     for (int i = 0; i < ports; ++i) {
-      if (program.port(i).varies) layout.place(i, PyArray_SHAPE(array_of(i)), PyArray_STRIDES(array_of(i)), PyArray_NDIM(array_of(i)));
+      if (program.port(i).varies && array_of(i)) layout.place(i, PyArray_SHAPE(array_of(i)), PyArray_STRIDES(array_of(i)), PyArray_NDIM(array_of(i)));
     }
     if (moved_ || !given_.empty()) layout.order_by(inputs);
     layout.collapse();
@@ -528,6 +590,11 @@ PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t fl
       }
     }
   }
+  if (self->sums) {
+    if (!out && !reduction) return guarded([&] { return Call(self, args, count, nullptr).run_summing().release().ptr(); });
+    PyErr_Format(PyExc_TypeError, "%U: takes neither out nor reduction", self->name);
+    return nullptr;
+  }
   if (!reduction) return guarded([&] { return Call(self, args, count, out).run().release().ptr(); });
   const bool mean = PyUnicode_Check(reduction) && PyUnicode_CompareWithASCIIString(reduction, "mean") == 0;
   if (out || !(mean || (PyUnicode_Check(reduction) && PyUnicode_CompareWithASCIIString(reduction, "sum") == 0))) {
@@ -538,9 +605,10 @@ PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t fl
 }
 
 PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* names[] = {"name", "specialize", nullptr};
-  PyObject *name, *specialize;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO:Formula", const_cast<char**>(names), &name, &specialize)) return nullptr;
+  static const char* names[] = {"name", "specialize", "sums", nullptr};
+  PyObject *name, *specialize, *sums = nullptr;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO|U:Formula", const_cast<char**>(names), &name, &specialize, &sums)) return nullptr;
+  if (sums && PyUnicode_GET_LENGTH(sums) == 0) sums = nullptr;
   if (!PyCallable_Check(specialize)) {
     PyErr_Format(PyExc_TypeError, "Formula: specialize must be callable, got %s", Py_TYPE(specialize)->tp_name);
     return nullptr;
@@ -552,6 +620,8 @@ PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self->name = name;
   Py_INCREF(specialize);
   self->specialize = specialize;
+  Py_XINCREF(sums);
+  self->sums = sums;
   self->cache = new (std::nothrow) Cache;
   if (!self->cache) {
     Py_DECREF(self);
@@ -577,6 +647,7 @@ void free_formula(PyObject* object) {
   PyObject_GC_UnTrack(object);
   clear_formula(object);
   Py_CLEAR(self->name);
+  Py_CLEAR(self->sums);
   delete self->cache;
   type->tp_free(object);
   Py_DECREF(type);

@@ -128,6 +128,10 @@ struct Operand {
 // results are stored after a block's last loop, so that an output may be the same memory as an input.
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer);
 
+// The same where some outputs are summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or
+// double, of which no operand is read; null for the others. The bits are those of the stored output's sum (reduce.h).
+void run_summing(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, double* const* totals);
+
 // The sum of the only output, which is float or double, over `shape`; of the operands only the inputs.
 double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape);
 

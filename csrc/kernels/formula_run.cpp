@@ -6,7 +6,7 @@
 #include "../core/allocator.h"
 #include "../core/parallel.h"
 #include "formula.h"
-#include "reduce_lanes.h"
+#include "reduce_walk.h"
 
 namespace tg {
 namespace formula {
@@ -39,6 +39,14 @@ Workspace& workspace() {
   thread_local Workspace mine;
   return mine;
 }
+
+// What is summed of a stretch, in the second-level cache.
+Workspace& scratch() {
+  thread_local Workspace mine;
+  return mine;
+}
+
+constexpr Index kUnit = kReducePiece / 4;  // elements that a sum takes at a time (reduce_walk.h)
 
 // Whether an item of this size may be read as a number of its type at this address and stride.
 bool fits_in_place(const Operand& operand, Index stride, int size) { return operand.aligned && stride == size; }
@@ -76,6 +84,48 @@ class Runner {
     if (total_ == 0) return;
     prologue();
     parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last, nullptr); });
+  }
+
+  void run_summing(double* const* totals) {
+    const int inputs = p_.input_count(), outputs = ports_ - inputs;
+    bool wide = false;
+    for (int k = 0; k < outputs; ++k) {
+      if (!totals[k]) continue;
+      *totals[k] = 0;
+      wide |= p_.ports_[inputs + k].dtype == DType::Float64;
+    }
+    if (total_ == 0) return;
+    prologue();
+    // floats' units are added up in the order of a sum's pieces afterwards, doubles are compensated within a piece
+    const Index grain = wide ? kReducePiece : kUnit, tasks = (total_ + grain - 1) / grain;
+    std::vector<CompensatedSum> parts(static_cast<std::size_t>(tasks * outputs));
+    parallel_for(total_, grain, [&](Index begin, Index end) {
+      CompensatedSum* mine = parts.data() + begin / grain * outputs;
+      for (Index first = begin; first < end; first += kUnit) {
+        const Index last = std::min(end, first + kUnit);
+        stretch(first, last, nullptr, totals);
+        for (int k = 0; k < outputs; ++k) {
+          if (!totals[k]) continue;
+          const char* from = scratch().at_least(0) + k * kUnit * 8;
+          if (p_.ports_[inputs + k].dtype == DType::Float64) SumOp<double>::run(mine[k], reinterpret_cast<const double*>(from), last - first);
+          else SumOp<float>::run(mine[k].high, reinterpret_cast<const float*>(from), last - first);
+        }
+      }
+    });
+    const Index group = kReducePiece / grain;
+    for (int k = 0; k < outputs; ++k) {
+      if (!totals[k]) continue;
+      const bool compensated = p_.ports_[inputs + k].dtype == DType::Float64;
+      CompensatedSum total;
+      for (Index t = 0; t < tasks; t += group) {
+        CompensatedSum piece = parts[static_cast<std::size_t>(t * outputs + k)];
+        for (Index u = t + 1; u < std::min(tasks, t + group); ++u) piece.high += parts[static_cast<std::size_t>(u * outputs + k)].high;
+        if (t == 0) total = piece;
+        else if (compensated) SumOp<double>::merge(total, piece);
+        else total.high += piece.high;
+      }
+      *totals[k] = compensated ? total.value() : total.high;
+    }
   }
 
   // Nothing is stored: blocks are summed where they were computed, in their own type and then in double, and stretches in
@@ -151,8 +201,9 @@ class Runner {
     for (std::size_t i = 0; i < p_.number_slots_.size(); ++i) slots[p_.number_slots_[i]] = numbers_ + i;
   }
 
-  // With `sum` the results are added to it and go nowhere else.
-  void stretch(Index first, Index last, double* sum) const {
+  // With `sum` the results are added to it and go nowhere else; with `totals` those that have one go to the scratch memory.
+  void stretch(Index first, Index last, double* sum, double* const* totals = nullptr) const {
+    if (totals) scratch().at_least(static_cast<std::size_t>((ports_ - p_.input_count()) * kUnit * 8));
     const Index longest = std::min<Index>(p_.block_, (last - first + 63) / 64 * 64);
     char* memory = workspace().at_least(slot_bytes() + static_cast<std::size_t>(p_.bytes_per_element_ * longest));
     void** slots = reinterpret_cast<void**>(memory);
@@ -166,15 +217,16 @@ class Runner {
     for (Index i = first; i < last;) {
       Index n = std::min(longest, last - i);
       if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
-      block(i, at, n, slots, buffers, longest, sum);
+      block(i, at, n, slots, buffers, longest, sum, totals, first);
       i += n;
       if (i < last) advance(at, n);
     }
   }
 
-  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum) const {
+  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum,
+             double* const* totals, Index start) const {
     const int inputs = p_.input_count();
-    if (alone_ && !sum) {
+    if (alone_ && !sum && !totals) {
       for (int i = 0; i < ports_; ++i) {
         const Operand& operand = operands_[i];
         if (!p_.ports_[i].varies) continue;
@@ -189,6 +241,10 @@ class Runner {
       const bool output = i >= inputs;
       if (output && sum) {
         slots[i] = buffers + port.staging * longest;
+        continue;
+      }
+      if (output && totals && totals[i - inputs]) {
+        slots[i] = scratch().at_least(0) + (i - inputs) * kUnit * 8 + (first - start) * port.item_size;
         continue;
       }
       const Operand& operand = operands_[i];
@@ -211,7 +267,7 @@ class Runner {
     for (int i = inputs; i < ports_; ++i) {
       const Program::Port& port = p_.ports_[i];
       char* staged = buffers + port.staging * longest;
-      if (slots[i] != staged) continue;
+      if (slots[i] != staged) continue;  // nor is it where sums are
       const Operand& operand = operands_[i];
       const bool whole = operand.strides == nullptr;
       char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
@@ -297,6 +353,10 @@ class Runner {
 
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer) {
   Runner(program, numbers, operands, ndim, shape, defer).run();
+}
+
+void run_summing(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, double* const* totals) {
+  Runner(program, numbers, operands, ndim, shape, false).run_summing(totals);
 }
 
 double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape) {

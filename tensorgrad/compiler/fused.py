@@ -17,7 +17,7 @@ from ..expr import Program
 from ..expr.lower import Instruction, without_dead_code
 from ..expr.node import INFIX
 from ..ops.elementwise import Elementwise
-from ..ops.record import entry_of
+from ..ops.record import Spec, entry_of
 
 __all__ = ["Fused", "Joiner", "fused"]
 
@@ -25,13 +25,16 @@ __all__ = ["Fused", "Joiner", "fused"]
 class Fused(Elementwise):
     """A formula for operands of one kind: its program is typed already.
 
-    ``parts``: the names of the ops that it stands for, in order. It lives as long as a call has it.
+    ``parts``: the names of the ops that it stands for, in order. ``sums``: "" or a letter for each result: "." for one
+    that is stored, "s" and "m" where the sum or mean of all elements is wanted, with the bits of the op of that name.
+    It lives as long as a call has it.
     """
 
-    def __init__(self, name: str, program: Program, parts: tuple[str, ...]):
+    def __init__(self, name: str, program: Program, parts: tuple[str, ...], sums: str = ""):
         self.name = name
         self.program = program
         self.parts = parts
+        self.sums = sums
         self.inputs = tuple(f"x{i}" for i in range(len(program.inputs)))
         self.results = ()
         self.vjp = None
@@ -53,7 +56,7 @@ class Fused(Elementwise):
 
     @property
     def formula(self) -> str:
-        return text(self.program)
+        return text(self.program, self.sums)
 
     def specialize(self, keys: tuple[str, ...]) -> Program:
         if keys != self.program.inputs:
@@ -63,20 +66,45 @@ class Fused(Elementwise):
     def kernel_on(self, backend: Any) -> Callable[..., Any]:
         found = self._kernels.get(backend)
         if found is None:
-            found = self._kernels[backend] = backend.formula_kernel(self)
+            found = backend.formula_kernel(self)
+            if self.sums and not backend.sums_formulas:
+                found = self._summed(found, backend.raw)
+            self._kernels[backend] = found
         return found
+
+    def _summed(self, formula: Callable[..., Any], F: Any) -> Callable[..., Any]:
+        """Stored results, of which the backend's own kernels take the sums."""
+
+        def kernel(*arrays: Any) -> Any:
+            made = formula(*arrays)
+            made = made if isinstance(made, tuple) else (made,)
+            found = []
+            for array, what in zip(made, self.sums, strict=True):
+                reduce = F.sum if what == "s" else F.mean
+                found.append(array if what == "." else reduce(array, dim=tuple(range(array.ndim)), keepdim=False))
+            return found[0] if len(found) == 1 else tuple(found)
+
+        return kernel
+
+    def infer(self, *arrays: Any) -> Any:
+        specs = super().infer(*arrays)
+        if not self.sums:
+            return specs
+        all_specs = specs if isinstance(specs, tuple) else (specs,)
+        found = [s if what == "." else Spec((), s.dtype) for s, what in zip(all_specs, self.sums, strict=True)]
+        return found[0] if len(found) == 1 else tuple(found)
 
 
 _numbers = count(1)
 _known: WeakValueDictionary[str, Fused] = WeakValueDictionary()  # by the program's text, in which -0.0 is not 0.0
 
 
-def fused(program: Program, parts: tuple[str, ...]) -> Fused:
+def fused(program: Program, parts: tuple[str, ...], sums: str = "") -> Fused:
     """The op of a typed program; the same for equal programs."""
-    key = repr(program)
+    key = sums + repr(program)
     found = _known.get(key)
     if found is None:
-        found = _known[key] = Fused(f"fused{next(_numbers)}", program, parts)
+        found = _known[key] = Fused(f"fused{next(_numbers)}", program, parts, sums)
     return found
 
 
@@ -133,7 +161,7 @@ def _as(kind: str, value: Any) -> Any:
     return int(real) if kind == "i64" else float(real)
 
 
-def text(program: Program) -> str:
+def text(program: Program, sums: str = "") -> str:
     """A typed program as readable source: one line for each value that is used more than once, and for each result."""
     uses = [0] * len(program.code)
     for op, _, args in program.code:
@@ -164,7 +192,11 @@ def text(program: Program) -> str:
         said.append(words)
     single = len(program.outputs) == 1
     for k, (index, _) in enumerate(program.outputs):
-        lines.append(f"{'y' if single else f'y{k}'} = {_bare(said[index])}")
+        words = _bare(said[index])
+        what = sums[k] if sums else "."
+        if what != ".":
+            words = f"{'sum' if what == 's' else 'mean'}({words})"
+        lines.append(f"{'y' if single else f'y{k}'} = {words}")
     return "\n".join(lines)
 
 

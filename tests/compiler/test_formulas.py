@@ -85,6 +85,43 @@ def test_calls_that_are_left(backend, case):
         same_results(program, made, t)
 
 
+# (function, argument, names of the calls that are left where formulas are summed, how often it is summed)
+SUMMED = [
+    (lambda t: (t * 2 + 1).tanh().mean(), x, "F"),
+    (lambda t: ((t * t).sum(), t * t), x, "F"),
+    (gradient(gelu), x, "F"),
+    (gradient(lambda t: ((t.exp() + 1).log() * t.sigmoid()).sum()), x, "F"),
+    (lambda t: (t * 2).sum(0).mean(), x, "mul sum mean"),
+    (lambda t: (t.exp() * 2).sum(), lambda: x(70000), "F"),
+    (lambda t: (t.exp() * t[0]).mean(), lambda: x(1000, 333), "slice F"),
+    (lambda t: (t.exp() * t[:, :1]).mean(), lambda: x(1000, 333), "slice F"),
+    (lambda t: (t.exp() * t[0]).mean(), lambda: x(150, 1100), "slice F"),
+    (lambda t: (t.exp() * 2).sum(), lambda: x(200001, dtype=tg.float64), "F"),
+    (lambda t: ((t.exp() * 2).sum(), (t + 1).mean()), lambda: x(200001), "F"),
+    (lambda t: (t * 2 + 1).sum(), lambda: x(0, 3), "F"),
+    (lambda t: (t * 2 + 1).mean(), lambda: x(1, 1), "F"),
+    (lambda t: (t.t() * 2 + 1).sum(), lambda: x(40, 50), "permute F sum"),
+    (lambda t: (t > 0).sum(), x, "gt sum"),
+    (lambda t: (t * 2 + 1).sum(), lambda: x(64, dtype=tg.bfloat16), "mul add sum"),
+    (lambda t: (t * 2 + 1).sum(dim=(0, 1), keepdim=True), x, "F sum"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(SUMMED)))
+def test_sums_are_taken_by_formulas(case):
+    function, make, left = SUMMED[case]
+    t = make()
+    with tg.backend("cpp"):
+        program = after("formulas", after("duplicates", after("constants", written(function, t.clone()))))
+        made = after("dead", after("reductions", program))
+        assert " ".join("F" if isinstance(c.op, Fused) else c.op.name for c in made.calls) == left, program
+        same_results(program, made, t)
+    with tg.backend("numpy"):  # a program of the one runs on the other
+        for a, b in zip(run(made, t), run(program, t), strict=True):
+            assert a.tobytes() == b.tobytes()
+        assert after("reductions", program) is program
+
+
 def test_source_of_a_fused_formula(backend):
     program = after("formulas", written(lambda t: (t * 2 + 1).tanh() * (t * 2), x()))
     (call,) = program.calls

@@ -64,6 +64,7 @@ _NUMPY_ONLY = frozenset(("igamma", "igammac", "zeta"))
 
 class CppBackend(NumpyBackend):
     name = "cpp"
+    sums_formulas = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class CppBackend(NumpyBackend):
             program = op.specialize(keys)
             return program.code, program.outputs
 
-        return self.c.Formula(op.name, specialize)
+        return self.c.Formula(op.name, specialize, getattr(op, "sums", ""))
 
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)

@@ -19,11 +19,11 @@ from ...expr import lower
 from ...expr.node import call as node
 from ...expr.node import symbol
 from ...ops.elementwise import Elementwise
-from ..fused import Joiner, fused
+from ..fused import Fused, Joiner, fused
 from ..program import Action, Call, Program, Value
-from .memory import Memory, draws, rewritten
+from .memory import Memory, draws, readers_of, rewritten
 
-__all__ = ["run"]
+__all__ = ["formula_of", "key_of", "run"]
 
 _PORTS = 16  # arrays that a formula reads and writes: more of them than a core follows streams
 _CODE = 160  # instructions
@@ -79,13 +79,13 @@ class _Fusing:
             if isinstance(step, Action):
                 self.placed.append((at, step))
                 continue
-            formula = _formula_of(step, self.memory)
+            formula = formula_of(step, self.memory)
             if formula is None:
                 self.outside(at, step)
             else:
                 self.inside(at, step, formula)
         notes: list[str] = []
-        readers = self.readers()
+        readers = readers_of(self.program)
         order: list[tuple[tuple[int, int], Call | Action]] = [((at, 0), step) for at, step in self.placed]
         for group in self.groups:
             last = group.members[-1][0]
@@ -198,20 +198,6 @@ class _Fusing:
 
     # --- the formula of a group
 
-    def readers(self) -> dict[Value, set[int]]:
-        """By value: the steps that read it or a view of it; -1 for the program's end."""
-        found: dict[Value, set[int]] = {}
-        for at, step in enumerate(self.program.steps):
-            if isinstance(step, Call):
-                for v in step.reads():
-                    found.setdefault(v, set()).add(at)
-                    if v.root is not v:
-                        found.setdefault(v.root, set()).add(at)
-        for v in self.program.outputs:
-            found.setdefault(v, set()).add(-1)
-            found.setdefault(v.root, set()).add(-1)
-        return found
-
     def joined(self, group: Group, readers: dict[Value, set[int]], notes: list[str]) -> Call:
         own = {at for at, _, _ in group.members}
         arrays = [v for v in group.reads if v not in self.numbers]
@@ -238,7 +224,7 @@ class _Fusing:
         results = [v for v in values if readers.get(v, own) - own]
         if not results:  # dead, and the pass that drops such calls was not asked
             results = [next(iter(values))]
-        program = joiner.program([(values[v], stored[v]) for v in results], [_key(v) for v in arrays])
+        program = joiner.program([(values[v], stored[v]) for v in results], [key_of(v) for v in arrays])
         parts = tuple(call.op.name for _, call, _ in group.members)
         op = fused(program, parts)
         saved = sum(v.nbytes for v in values if v not in results)
@@ -252,24 +238,26 @@ def run(program: Program) -> Program:
     return _Fusing(program).run()
 
 
-def _key(value: Value) -> str:
+def key_of(value: Value) -> str:
     name = of_array(value.dtype).name
     return name if value.shape else name + ":0"
 
 
-def _formula_of(call: Call, memory: Memory) -> Formula | None:
+def formula_of(call: Call, memory: Memory) -> Formula | None:
     """The typed program of a call that may be fused; None for others."""
     named = [v for v in call.results if v is not None]
     if not named or len(named) != len(call.results) or call.writes or draws(call):
         return None
     op = call.op
+    if isinstance(op, Fused):
+        return None if op.sums else op.program
     if isinstance(op, Elementwise):
         if call.attrs or not _is_formula(op.name, call.kind):
             return None
         keys = []
         for x in call.inputs:
             if type(x) is Value:
-                keys.append(_key(x))
+                keys.append(key_of(x))
             elif type(x) in PYTHON_KEYS:
                 keys.append(PYTHON_KEYS[type(x)])
             else:
@@ -280,7 +268,7 @@ def _formula_of(call: Call, memory: Memory) -> Formula | None:
         to = of_array(named[0].dtype).name
         if to not in ("float32", "float64") or of_array(x.dtype).name not in _EXACT or x.dtype == named[0].dtype:
             return None
-        formula = lower((node("cast", symbol(0), value=to),), (_key(x),), name="cast")
+        formula = lower((node("cast", symbol(0), value=to),), (key_of(x),), name="cast")
     else:
         return None
     if not all(of_array(v.dtype).name in _EXACT and not memory.written(v) for v in named):

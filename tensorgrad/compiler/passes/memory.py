@@ -8,7 +8,7 @@ from typing import Any
 from ...random import Generator
 from ..program import Action, Call, Program, Value
 
-__all__ = ["Memory", "changed", "draws", "replaced", "rewritten"]
+__all__ = ["Memory", "draws", "readers_of", "replaced", "rewritten"]
 
 
 class Memory:
@@ -103,6 +103,16 @@ def rewritten(program: Program, steps: list[Call | Action], name: str, notes: li
     return made
 
 
-def changed(program: Program, made: Program) -> bool:
-    """Whether a pass did anything."""
-    return len(made.notes) != len(program.notes)
+def readers_of(program: Program) -> dict[Value, set[int]]:
+    """By value: the steps that read it or a view of it; -1 for the program's end."""
+    found: dict[Value, set[int]] = {}
+    for at, step in enumerate(program.steps):
+        if isinstance(step, Call):
+            for v in step.reads():
+                found.setdefault(v, set()).add(at)
+                if v.root is not v:
+                    found.setdefault(v.root, set()).add(at)
+    for v in program.outputs:
+        found.setdefault(v, set()).add(-1)
+        found.setdefault(v.root, set()).add(-1)
+    return found
