@@ -76,16 +76,17 @@ class Compiled:
             entries = self.entries
             for at, entry in enumerate(entries):
                 if entry.admits(args, kwargs):
+                    tensors = entry.tensors_of(args, kwargs)
+                    if entry.conditions is not None and not entry.decides(tensors):
+                        continue
                     if at:
                         self._use(entry)
-                    return entry.replay(
-                        [*args, *kwargs.values()] if entry.tensors_only else Signature(args, kwargs).tensors
-                    )
+                    return entry.replay(tensors)
         signature = Signature(args, kwargs)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
         for entry in list(self.entries):
-            if entry.fits(signature):
+            if entry.fits(signature) and entry.decides(signature.tensors):
                 if entry.overlapping(signature):
                     return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
                 self._use(entry)
@@ -136,7 +137,7 @@ class Compiled:
         given = signature.stand_ins({id(t._data): t._data for _, t in reach.tensors.values()})
         before = Before(reach, signature, given)
         self.captures += 1
-        trace = Trace([t._data for t in given], before.grad_arrays())
+        trace = Trace([t._data for t in given], before.grad_arrays(), splits=self.fallback)
         own_args, own_kwargs = signature.arguments(given)
         entry = None
         try:
@@ -146,6 +147,7 @@ class Compiled:
             if not self.fallback or trace.has_effects():
                 raise
             self._given_up = str(error)
+            self.captures -= 1
             return self._as_it_is(self._given_up, args, kwargs)
         trouble = reach.moved()
         if trouble is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import native
 from ..tensor import Tensor, wrap
+from .conditions import Conditions
 from .executor import executor
 from .passes import optimize
 from .reach import Reach
@@ -81,6 +82,9 @@ class Entry:
         if any(id(leaf) in before.arguments for leaf in trace.accumulated):
             self.refuses = "it adds to the gradient that an argument has"
         states = {id(t._data) for t in before.known}
+        self.conditions = Conditions(trace) if trace.conditions else None
+        if self.conditions is not None and self.conditions.trouble is not None:
+            self.refuses = self.conditions.trouble
         self.known = before.known
         self.writes_arguments = False
         self._prepare(trace, outputs)
@@ -109,14 +113,17 @@ class Entry:
 
     def first(self, signature: Signature) -> Any:
         """The result of the run that the program was written of."""
-        for at, number in self.to_arguments:
-            if self.given[at] is not signature.tensors[at]:
-                grad = self.given[at]._grad
-                if number is not None and grad is not None:
-                    signature.tensors[at].backward(grad)
+        self._first_gradients(signature)
         result = self.result.of_run(self.returned, signature.tensors)
         self.returned = self.given = None  # type: ignore[assignment]
         return result
+
+    def _first_gradients(self, signature: Signature) -> None:
+        """Send on what arrived at the arguments' stand-ins."""
+        for at, _ in self.to_arguments:
+            grad = self.given[at]._grad
+            if self.given[at] is not signature.tensors[at] and grad is not None:
+                signature.tensors[at].backward(grad)
 
     def admits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call may be served by this entry, as far as C can tell; False may also be a shape of its own."""
@@ -128,6 +135,25 @@ class Entry:
             return False
         owners = [id(owner(t._data)) for t in {id(t._data): t for t in signature.tensors}.values()]
         return len(set(owners)) < len(owners)
+
+    def decides(self, tensors: list[Tensor]) -> bool:
+        """Whether Python would take the way that it took when the program was written."""
+        return self.conditions is None or self.conditions.met(self._arguments(tensors))
+
+    def _arguments(self, tensors: list[Tensor]) -> list[Any]:
+        """The arrays that the program is given."""
+        given = [t._data for t in tensors]
+        for leaf, _ in self.accumulated:
+            assert leaf._grad is not None
+            given.append(leaf._grad._data)
+        return given
+
+    def tensors_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """The tensors of a call that ``admits`` accepts, in the order of the first call."""
+        if not kwargs:
+            return list(args) if self.tensors_only else [x for x in args if isinstance(x, Tensor)]
+        found = (*args, *(kwargs[name] for name in self.signature.names))
+        return [x for x in found if isinstance(x, Tensor)]
 
     def fits(self, signature: Signature) -> bool:
         """The same in Python, for every kind of arguments."""
@@ -152,27 +178,17 @@ class Entry:
 
     def replay(self, tensors: list[Tensor]) -> Any:
         """The program's results for these arguments, and its effects."""
-        given = [t._data for t in tensors]
+        given = self._arguments(tensors)
         for leaf, _ in self.accumulated:
-            assert leaf._grad is not None
-            given.append(leaf._grad._data)
             leaf._grad._bump()
         for leaf in self.forgotten:
             leaf._grad = None
         arrays = self.run(given)
-        del given
-        self._settle(tensors)
-        grant(self.leaves, self.numbers, arrays)
-        for at, number in self.to_arguments:
-            leaf = tensors[at]
-            if leaf._node is None:
-                grant([leaf], [number], arrays)
-            elif number is not None:
-                leaf.backward(wrap(arrays[number]))
+        self._settle(tensors, arrays)
         return self.result.build(arrays, tensors)
 
-    def _settle(self, tensors: list[Tensor]) -> None:
-        """Count the changes of what the program has written to."""
+    def _settle(self, tensors: list[Tensor], arrays: list[Any]) -> None:
+        """Count the changes of what the program has written to, and give leaves their gradients."""
         if native is not None:
             native.bump(self.cells)
         else:
@@ -180,6 +196,13 @@ class Entry:
                 cell[0] += 1
         for i in self.bumped:
             tensors[i]._bump()
+        grant(self.leaves, self.numbers, arrays)
+        for at, number in self.to_arguments:
+            leaf = tensors[at]
+            if leaf._node is None:
+                grant([leaf], [number], arrays)
+            elif number is not None:
+                leaf.backward(wrap(arrays[number]))
 
 
 def grant(leaves: list[Tensor], numbers: list[int | None], arrays: list[Any]) -> None:

@@ -31,7 +31,7 @@ class CompiledModule(Module):
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return super().__getattr__(name)  # type: ignore[misc]
+            return super().__getattr__(name)
         except AttributeError:
             if name in ("_orig_mod", "_compiled"):
                 raise

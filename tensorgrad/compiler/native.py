@@ -195,22 +195,23 @@ class _Writing:
             attrs = {key: self.get(x) for key, x in step.attrs.items()}
             made = written(self.sequence, step.op, kernel, inputs, attrs)
             if made is not None:
-                for value, array in zip(step.results, made, strict=True):
-                    if value is not None:
-                        self.arrays[value] = array
+                self._name(step, made)
                 self.steps_of += [step] * (int(self.sequence.calls) - len(self.steps_of))
             else:
                 start = self.cut(start)
                 self.python_calls.append(step)
                 targets = [None if v is None else self.place(v.shape, v.dtype) for v in step.results]
-                for value, array in zip(step.results, targets, strict=True):
-                    if value is not None:
-                        self.arrays[value] = array
+                self._name(step, targets)
                 self.pieces.append(_python_call(kernel, inputs, attrs, targets))
             self.count(at)
         self.cut(start)
         if self.split_at >= len(program.steps):
             self.split = len(self.pieces)
+
+    def _name(self, call: Call, made: Any) -> None:
+        for value, array in zip(call.results, made, strict=True):
+            if value is not None:
+                self.arrays[value] = array
 
     def cut(self, start: int) -> int:
         """End a stretch; a number that the next one starts from."""

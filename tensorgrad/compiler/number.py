@@ -45,4 +45,4 @@ def scalar(value: float, *, dtype: Any = None, device: Any = None) -> Scalar:
     """
     made: Any = Scalar.__new__(Scalar)
     made._data = tensor(value, dtype=dtype, device=device)._data
-    return made  # type: ignore[no-any-return]
+    return made

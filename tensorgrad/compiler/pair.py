@@ -18,7 +18,7 @@ from ..errors import CompileError
 from ..random import Generator
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
-from .entry import Entry, grant
+from .entry import Entry
 from .executor import in_python, shelf_of
 from .passes import optimize
 from .program import Call, Program
@@ -92,20 +92,16 @@ class PairEntry(Entry):
         # The run's own results, behind a node like every replay's.
         arrays: list[Any] = [None] * self.count
         leaves = tree_flatten(self.returned)[0]
-        for at, number, _ in self.result.made:
-            arrays[number] = leaves[at]._data
+        for where, number, _ in self.result.made:
+            arrays[number] = leaves[where]._data
         saved, self.kept = self.kept, []
-        for at, number in self.to_arguments:
-            if number is not None:
-                signature.tensors[at].backward(self.given[at]._grad)
+        self._first_gradients(signature)
         self.returned = self.given = None  # type: ignore[assignment]
         return self._recorded(arrays, _Loose(self, saved), signature.tensors)
 
     def replay(self, tensors: list[Tensor]) -> Any:
-        given = [t._data for t in tensors]
+        given = self._arguments(tensors)
         for leaf, _ in self.accumulated:
-            assert leaf._grad is not None
-            given.append(leaf._grad._data)
             leaf._grad._bump()
         shelf = self.shelf
         memory: Any
@@ -122,8 +118,7 @@ class PairEntry(Entry):
             finally:
                 shelf.put(one)
             memory = _Held(self, one, token)
-        self._settle(tensors)
-        grant(self.leaves, self.numbers, arrays)
+        self._settle(tensors, arrays)
         return self._recorded(arrays, memory, tensors)
 
     def _recorded(self, arrays: list[Any], memory: Any, tensors: list[Tensor]) -> Any:
@@ -133,7 +128,7 @@ class PairEntry(Entry):
         node = Node(_Backward(self, list(tensors)), {}, len(self.live))
         edges: list[Any] = []
         for who in self.targets:
-            node.link(edges, tensors[who] if type(who) is int else who, len(self.targets))
+            node.link(edges, tensors[who] if isinstance(who, int) else who, len(self.targets))
         node.edges = edges
         for t in (*self.state, *tensors):
             node.watch(t)
@@ -216,7 +211,7 @@ class _Backward:
             leaves = tree_flatten(entry.function(*args, **kwargs))[0]
             roots = [leaves[i] for i in entry.live]
             pairs = [(r, p) for r, p in zip(roots, parts, strict=True) if p is not None]
-            targets = [self.tensors[t] if type(t) is int else t for t in entry.targets]
+            targets = [self.tensors[t] if isinstance(t, int) else t for t in entry.targets]
             found = grad([r for r, _ in pairs], targets, [p for _, p in pairs], create_graph=True, allow_unused=True)
         return tuple(found)
 

@@ -294,7 +294,7 @@ def _state_of(source: Any) -> Any:
         return source.bit_generator.state
     if source is np.random:
         kind, words, *rest = np.random.get_state()
-        return kind, words.tobytes(), rest
+        return kind, np.asarray(words).tobytes(), rest
     return hash(source.getstate())
 
 

@@ -17,11 +17,15 @@ from .program import Action, Call, Program, Value, values_in
 __all__ = ["Trace"]
 
 
+_SHORT = 64  # bytes of what Python may read as a condition
+
+
 class Trace(Listener):
     """A listener that writes a program while a function runs.
 
     Args:
         arguments: arrays that later replays are given anew.
+        splits: where Python reads truths or integers, note them as conditions of the program, instead of raising.
         grads: tensors by the identities of their gradients' arrays: one that the run reads is an argument as well.
 
     Arrays are known by identity. One that no call has made and that is no argument was there before: it belongs to the
@@ -29,7 +33,7 @@ class Trace(Listener):
     than without a trace, and an identity that is used twice is two values.
     """
 
-    def __init__(self, arguments: list[Any], grads: dict[int, Any]):
+    def __init__(self, arguments: list[Any], grads: dict[int, Any], *, splits: bool = False):
         self.steps: list[Call | Action] = []
         self.values: dict[int, Value] = {}
         self.watches: dict[int, Any] = {}
@@ -38,6 +42,8 @@ class Trace(Listener):
         self.cleared: set[int] = set()
         self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
         self.number = 0
+        self.splits = splits
+        self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
         self.accumulated: list[Any] = []
         self.parts = ["forward"]  # the part of the program that runs, and those around it
@@ -171,6 +177,10 @@ class Trace(Listener):
         found = self.values.get(id(array))
         root = found.root if found is not None else self._root(array)
         if root is not None and root.array is None:
+            if self.splits and array.dtype.kind in "biu" and array.nbytes <= _SHORT:
+                host = np.array(array) if isinstance(array, np.ndarray) else np.array(array.get())
+                self.conditions.append((self.value_of(array), host.tobytes(), len(self.steps)))
+                return
             line = user_line(3)
             where = f" at {describe_line(line)}" if line else ""
             raise CompileError(
