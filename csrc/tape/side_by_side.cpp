@@ -60,6 +60,19 @@ bool copied(PyObject* door, PyObject* target, PyObject* source) {
   return static_cast<bool>(done);
 }
 
+// Zeros in all of an array; through the door where somebody may listen.
+bool filled(PyObject* door, PyObject* gap) {
+  if (!switches.doors) {
+    Ref zero(PyLong_FromLong(0));
+    return zero && PyArray_FillWithScalar(as_array(gap), zero.get()) == 0;
+  }
+  static PyObject* names = Py_BuildValue("(s)", "shape");
+  Ref shape(shape_of(as_array(gap))), found(kernel(door, "zeros_as"));
+  PyObject* both[] = {gap, shape.get()};
+  Ref zeros(shape && found ? PyObject_Vectorcall(found.get(), both, 1, names) : nullptr);
+  return zeros && copied(door, gap, zeros.get());
+}
+
 // An array of the shape in the memory order of the source that the node permutes, if that is what it does.
 Ref place_for(PyObject* door, NodeObject* edge, PyObject* g, const npy_intp* shape, int ndim) {
   npy_intp dims[kMostDims], sizes[kMostDims];
@@ -114,7 +127,7 @@ int SideBySide::take(PyObject* pending, PyObject* door, NodeObject* node, PyObje
     if (PyDict_SetItem(pending, edge, place.get()) < 0) return -1;
     std::string covered(static_cast<std::size_t>(shape[at.axis]), 0);
     std::fill(covered.begin() + at.start, covered.begin() + at.stop, 1);
-    halves_.emplace(edge, Half{place.get(), at.axis, std::move(covered)});
+    halves_.emplace(edge, Half{place.get(), door, at.axis, std::move(covered)});
     return 2;
   }
   std::string& covered = half->second.covered;
@@ -141,8 +154,8 @@ bool SideBySide::zeros(const Half& half) {
     std::copy_n(PyArray_STRIDES(array), form.ndim, form.strides);
     form.data = PyArray_BYTES(array) + (from - covered.begin()) * form.strides[half.axis];
     form.shape[half.axis] = to - from;
-    Ref gap(made_view(array, form)), zero(PyLong_FromLong(0));
-    if (!gap || !zero || PyArray_FillWithScalar(as_array(gap.get()), zero.get()) < 0) return false;
+    Ref gap(made_view(array, form));
+    if (!gap || !filled(half.door, gap.get())) return false;
     from = std::find(to, covered.end(), 0);
   }
   return true;

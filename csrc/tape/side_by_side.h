@@ -23,6 +23,7 @@ class SideBySide {
  private:
   struct Half {
     PyObject* array;  // that of `pending`, which alone knows it
+    PyObject* door;
     int axis;
     std::string covered;  // one byte for each position along the axis
   };

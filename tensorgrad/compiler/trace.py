@@ -69,10 +69,31 @@ class Trace(Listener):
             self.arguments.append(found)
         elif found is None:
             root = self._root(array)
+            if root is not None and root.array is None:
+                return self._cut(array)
             found = Value(f"state{len(self.state)}", array, root, fixed=True)
             self.state[found] = array  # which keeps it alive, so its identity stays its own
             self.values[id(array)] = found
         return found
+
+    def _cut(self, array: Any) -> Value:
+        """The value of a view that was made past the door (by the engine, of a gradient's place)."""
+        base = array.base
+        while id(base) not in self.values:
+            base = base.base
+        item = array.dtype.itemsize
+        if array.dtype != base.dtype:
+            raise CompileError(f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow.")
+        start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+        attrs = {
+            "size": tuple(array.shape), "stride": tuple(step // item for step in array.strides), "offset": start // item,
+            "within": tuple(step // item for step in base.strides),
+        }  # fmt: skip
+        whole = self.values[id(base)]
+        self.number += 1
+        made = self._enter(array, Value(f"%{self.number}", array, whole.root))
+        self.steps.append(Call(OPS["as_strided"], type(array), (whole,), attrs, (made,), (), user_line(3), self.parts[-1]))
+        return made
 
     def argument(self, array: Any) -> Value:
         """One more argument."""
