@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..autograd.node import describe_line
 from ..core import native
+from ..errors import CompileError
 from ..tensor import Tensor, wrap
 from .conditions import Conditions
 from .executor import executor
 from .passes import optimize
+from .program import Call
 from .reach import Reach
 from .result import Result
 from .signature import Signature, owner
@@ -76,8 +79,7 @@ class Entry:
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name)
-        owners = {id(owner(t._data)) for t in before.known}
-        self.strays = [v for v, a in trace.state.items() if not v.constant and id(owner(a)) not in owners]
+        _check_owners(reach, before, trace)
         self.refuses: str | None = None  # why no other call may be served
         if any(id(leaf) in before.arguments for leaf in trace.accumulated):
             self.refuses = "it adds to the gradient that an argument has"
@@ -203,6 +205,23 @@ class Entry:
                 grant([leaf], [number], arrays)
             elif number is not None:
                 leaf.backward(wrap(arrays[number]))
+
+
+def _check_owners(reach: Reach, before: Before, trace: Trace) -> None:
+    """Raises CompileError for a tensor that the run has read, and that nobody here knows the way to: where it was, another
+    may be in the next call."""
+    known = {id(owner(t._data)) for t in before.known}
+    for optimizer in reach.optimizers:
+        known |= {id(owner(array)) for array in optimizer.own_arrays()}
+    for value, array in trace.state.items():
+        if not value.constant and id(owner(array)) not in known:
+            line = next((s.line for s in trace.steps if isinstance(s, Call) and value in s.reads() and s.line), None)
+            where = f" at {describe_line(line)}" if line else ""
+            raise CompileError(
+                f"compile: the function reads a tensor of shape {value.shape}{where} that is found neither among its "
+                "arguments nor by its closure, its globals and the attributes of what is there. Pass it as an argument, or "
+                "keep it as an attribute of a module."
+            )
 
 
 def grant(leaves: list[Tensor], numbers: list[int | None], arrays: list[Any]) -> None:

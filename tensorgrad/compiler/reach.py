@@ -80,6 +80,7 @@ class Reach:
         self.facts: list[tuple[str, Any, Any, Any]] = []  # path, holder, key, value
         self.sizes: list[tuple[str, Any, int]] = []
         self.forms: list[_Form] = []
+        self.optimizers: list[Optimizer] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
         self.seen: dict[int, Any] = {}
@@ -250,6 +251,7 @@ class Reach:
                 self._fact(f"{path}.{name}", attributes, name, value)
 
     def _optimizer(self, path: str, optimizer: Any) -> None:
+        self.optimizers.append(optimizer)
         self._class(f"type({path})", type(optimizer))
         attributes = vars(optimizer)
         for name in ("param_groups", "state"):

@@ -238,6 +238,10 @@ class Optimizer:
         """
         return tuple((name, value) for name, value in group.items() if name != "params")
 
+    def own_arrays(self) -> list[Any]:
+        """Arrays that steps read or write besides parameters, gradients and state: an optimizer's own numbers."""
+        return []
+
     def state_dict(self) -> StateDict:
         """{"state": {number: {name: value}}, "param_groups": [settings with "params": numbers]}, as PyTorch's.
 

@@ -210,6 +210,9 @@ class PlannedOptimizer(Optimizer):
             for bucket in self._make_plan(group, layout, now).buckets:
                 self._run(group, bucket, bucket.arrays())
 
+    def own_arrays(self) -> list[Any]:
+        return [x for plan in self._plans.values() for bucket in plan.buckets for x in (bucket.hyper, bucket.scalars)]
+
     def form(self, group: Group) -> tuple[Any, ...]:
         frozen = [(name, value) for name, value in group.items() if name != "params" and name not in self.live]
         return self._layout(group), *frozen
