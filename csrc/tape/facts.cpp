@@ -21,15 +21,22 @@ int same(PyObject* now, PyObject* then) {
   return PyMethod_Check(now) ? PyObject_RichCompareBool(now, then, Py_EQ) : 0;
 }
 
-// What stands in a holder under a key, borrowed; null with or without an error.
-PyObject* look(PyObject* holder, PyObject* key) {
+// What stands in a holder under a key (in an object with slots: under a name), borrowed, kept alive by `kept`; null with or
+// without an error.
+PyObject* look(PyObject* holder, PyObject* key, Ref& kept) {
   if (PyDict_Check(holder)) return PyDict_GetItemWithError(holder, key);
   if (PyCell_Check(holder)) return PyCell_GET(holder);
-  if (!PyLong_Check(key)) return nullptr;
-  const Py_ssize_t at = PyLong_AsSsize_t(key);
-  if (PyList_Check(holder)) return at < PyList_GET_SIZE(holder) ? PyList_GET_ITEM(holder, at) : nullptr;
-  if (PyTuple_Check(holder)) return at < PyTuple_GET_SIZE(holder) ? PyTuple_GET_ITEM(holder, at) : nullptr;
-  return nullptr;
+  if (PyList_Check(holder) || PyTuple_Check(holder)) {
+    const Py_ssize_t at = PyLong_Check(key) ? PyLong_AsSsize_t(key) : -1;
+    const Py_ssize_t size = PyList_Check(holder) ? PyList_GET_SIZE(holder) : PyTuple_GET_SIZE(holder);
+    if (at < 0 || at >= size) return nullptr;
+    return PyList_Check(holder) ? PyList_GET_ITEM(holder, at) : PyTuple_GET_ITEM(holder, at);
+  }
+  if (!PyUnicode_Check(key)) return nullptr;
+  const bool proxy = Py_TYPE(holder) == &PyDictProxy_Type;  // a class's dictionary
+  kept = Ref(proxy ? PyObject_GetItem(holder, key) : PyObject_GetAttr(holder, key));
+  if (!kept && PyErr_ExceptionMatches(proxy ? PyExc_KeyError : PyExc_AttributeError)) PyErr_Clear();
+  return kept.get();
 }
 
 bool are(const npy_intp* found, PyObject* expected, int n) {
@@ -162,10 +169,13 @@ PyObject* facts_hold(PyObject*, PyObject* const* args, Py_ssize_t count) {
         t->f[T::kHooks] != PyTuple_GET_ITEM(each, 4) || t->f[T::kPostHooks] != PyTuple_GET_ITEM(each, 5))
       Py_RETURN_FALSE;
   }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[1]); ++i) {  // (path, holder, key, value)
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[1]); ++i) {  // (path, holder, key, value, or NotImplemented for none)
     PyObject* each = PyList_GET_ITEM(args[1], i);
-    PyObject* now = look(PyTuple_GET_ITEM(each, 1), PyTuple_GET_ITEM(each, 2));
-    const int equal = same(now, PyTuple_GET_ITEM(each, 3));
+    Ref kept;
+    PyObject* now = look(PyTuple_GET_ITEM(each, 1), PyTuple_GET_ITEM(each, 2), kept);
+    if (!now && PyErr_Occurred()) return nullptr;
+    PyObject* then = PyTuple_GET_ITEM(each, 3);
+    const int equal = then == Py_NotImplemented ? !now : same(now, then);
     if (equal < 0 || PyErr_Occurred()) return nullptr;
     if (!equal) Py_RETURN_FALSE;
   }

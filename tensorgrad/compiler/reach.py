@@ -9,6 +9,7 @@ says which). Of other objects and of Python modules only attributes whose names 
 
 from __future__ import annotations
 
+import builtins
 import functools
 import math
 import random
@@ -50,7 +51,7 @@ _MACHINERY = tuple(
 )
 _MOST = 10_000  # entries of one container
 
-_gone = object()
+_gone = NotImplemented  # what stands for nothing: also in C
 
 
 class _Form:
@@ -191,7 +192,7 @@ class Reach:
             self._container(f"{path}.keywords", what.keywords)
         elif hasattr(what, "__wrapped__"):
             self._walk(path, what.__wrapped__)
-        elif hasattr(what, "__dict__") and _is_users_object(what):
+        elif (hasattr(what, "__dict__") or _slots(what)) and _is_users_object(what):
             self._class(f"type({path})", type(what))
             if isinstance(what, Module) or _root(type(what).__module__) == "tensorgrad":
                 self._module(path, what)
@@ -213,6 +214,8 @@ class Reach:
             self._fact(f"{path}.{key}", function.__kwdefaults__, key, value)
         names = set(_names_in(code))
         self._names |= names
+        for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
+            self.facts.append((name, function.__globals__, name, _gone))  # nobody may hide the built-in
         for name in sorted(names & function.__globals__.keys()):
             self._fact(name, function.__globals__, name, function.__globals__[name])
 
@@ -276,7 +279,14 @@ class Reach:
                         self._fact(f"{where}[{name!r}]", entries, name, value)
 
     def _attributes(self, path: str, holder: Any) -> None:
-        attributes = vars(holder)
+        if not isinstance(holder, type):
+            for name in sorted(self._names & _slots(holder)):
+                if hasattr(holder, name):
+                    self._fact(f"{path}.{name}", holder, name, getattr(holder, name))
+            if hasattr(holder, "__dict__"):
+                for name in sorted(self._names & set(dir(type(holder))) - vars(holder).keys()):
+                    self.facts.append((f"{path}.{name}", vars(holder), name, _gone))  # nor what the class says
+        attributes = getattr(holder, "__dict__", {})
         for name in sorted(self._names & attributes.keys()):
             if isinstance(holder, type) and isinstance(attributes[name], types.FunctionType):
                 continue
@@ -320,10 +330,21 @@ def _get(holder: Any, key: Any) -> Any:
             return holder.cell_contents
         except ValueError:
             return _gone
+    if not isinstance(holder, (dict, list, tuple, types.MappingProxyType)):
+        return getattr(holder, key, _gone)
     try:
         return holder[key]
     except (KeyError, IndexError):
         return _gone
+
+
+def _slots(what: Any) -> set[str]:
+    """Names of an object's attributes that lie in slots."""
+    found: set[str] = set()
+    for kind in type(what).__mro__:
+        names = kind.__dict__.get("__slots__", ())
+        found.update((names,) if isinstance(names, str) else names)
+    return {name for name in found if not name.startswith("__")}
 
 
 def _equal(a: Any, b: Any) -> bool:
