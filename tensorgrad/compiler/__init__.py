@@ -49,7 +49,8 @@ def compile(
     Args:
         model: a function, a method, or a Module; without it ``compile`` is a decorator.
         fullgraph: True refuses ``fallback``; programs are always whole.
-        dynamic: None and False: a program for each shape.
+        dynamic: True: programs that differ in the size of a batch are one, which two sizes show; further sizes run no
+            Python. None and False: a program for each shape.
         backend: "tape", or "inductor", which is what PyTorch calls its own.
         mode: one of PyTorch's; they mean the same here.
         options: {"limit": the most programs that are kept of one function, 8}.
@@ -108,8 +109,8 @@ def compile(
     if getattr(model, "_compile_disabled", False):
         return model
     if isinstance(model, Module):
-        return CompiledModule(model, limit=limit, fallback=fallback)
-    return Compiled(model, limit=limit, fallback=fallback)
+        return CompiledModule(model, limit=limit, dynamic=bool(dynamic), fallback=fallback)
+    return Compiled(model, limit=limit, dynamic=bool(dynamic), fallback=fallback)
 
 
 def stats() -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 from ..dispatch import listening, local
 from ..errors import CompileError
 from .before import Before
+from .dynamic import family_of
 from .entry import Entry
 from .pair import PairEntry, is_live, rejoined
 from .program import Program
@@ -27,6 +28,7 @@ from .trace import Trace
 
 __all__ = ["Compiled", "everything"]
 
+_SIZES = 16  # of a batch, that a program is kept for
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
 
 everything: weakref.WeakSet[Compiled] = weakref.WeakSet()
@@ -39,12 +41,16 @@ class Compiled:
     Args:
         function: what to compile.
         limit: how many programs are kept; the least recently used goes first.
+        dynamic: programs that differ in the size of a batch are one.
         fallback: run as it is what can't be captured, instead of raising CompileError.
     """
 
-    def __init__(self, function: Callable[..., Any], *, limit: int = 8, fallback: bool = False):
+    def __init__(
+        self, function: Callable[..., Any], *, limit: int = 8, dynamic: bool = False, fallback: bool = False
+    ):  # fmt: skip
         self.function = function
         self.limit = limit
+        self.dynamic = dynamic
         self.fallback = fallback
         self.entries: list[Entry] = []  # the most recently used first
         self.calls = self.captures = self.eager = self.evicted = 0
@@ -60,7 +66,7 @@ class Compiled:
         return self if instance is None else types.MethodType(self, instance)
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.function, self.limit, self.fallback)
+        return _rebuild, (self.function, self.limit, self.dynamic, self.fallback)
 
     def __repr__(self) -> str:
         return f"<compiled {getattr(self.function, '__qualname__', self.function)!s}, {len(self.entries)} programs>"
@@ -95,7 +101,10 @@ class Compiled:
             if key == signature.key:
                 return self._as_it_is(why, args, kwargs)
         with self._lock:
-            return self._capture(signature, args, kwargs)
+            resized = self._resized(signature) if self.dynamic else None
+            if resized is None:
+                return self._capture(signature, args, kwargs)
+        return resized.replay(signature.tensors)
 
     # --- what people see
 
@@ -115,7 +124,8 @@ class Compiled:
     def stats(self) -> dict[str, Any]:
         """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why."""
         replays = self.calls - self.captures - self.eager
-        return {"calls": self.calls, "captures": self.captures, "replays": replays, "programs": len(self.entries),
+        count = len({id(entry.family or entry) for entry in self.entries})
+        return {"calls": self.calls, "captures": self.captures, "replays": replays, "programs": count,
                 "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
 
     # --- calls without a program
@@ -165,14 +175,40 @@ class Compiled:
                     self._give_up(trouble)
             return rejoined(result, given, signature.tensors)
         self._restless = 0
+        if self.dynamic:
+            for other in self.entries:
+                if other.family is None and family_of(other, entry) is not None:
+                    break
         if entry.refuses is not None:
             self._refused = [(signature.key, entry.refuses), *self._refused[: self.limit]]
             return entry.first(signature)
-        self.entries = [entry, *self.entries]
-        if len(self.entries) > self.limit:
-            self.evicted += len(self.entries) - self.limit
-            self.entries = self.entries[: self.limit]
+        self._keep(entry)
         return entry.first(signature)
+
+    def _keep(self, entry: Entry) -> None:
+        """One more entry; the least recently used goes where there are too many."""
+        groups: dict[int, int] = {}
+        kept = []
+        for one in (entry, *self.entries):
+            group = id(one.family or one)
+            if group in groups or len(groups) < self.limit:
+                groups[group] = groups.get(group, 0) + 1
+                if groups[group] <= _SIZES:
+                    kept.append(one)
+        self.evicted += 1 + len(self.entries) - len(kept)
+        self.entries = kept
+
+    def _resized(self, signature: Signature) -> Entry | None:
+        """An entry for a batch of another size, of what is known from two sizes."""
+        families = {id(entry.family): entry.family for entry in self.entries if entry.family is not None}
+        for family in families.values():
+            if not family.entry.holds():
+                continue
+            made: Entry | None = family.entry_for(signature)
+            if made is not None:
+                self._keep(made)
+                return made
+        return None
 
     def _give_up(self, trouble: str) -> None:
         text = (
@@ -184,5 +220,5 @@ class Compiled:
             raise CompileError(text)
 
 
-def _rebuild(function: Callable[..., Any], limit: int, fallback: bool) -> Compiled:
-    return Compiled(function, limit=limit, fallback=fallback)
+def _rebuild(function: Callable[..., Any], limit: int, dynamic: bool, fallback: bool) -> Compiled:
+    return Compiled(function, limit=limit, dynamic=dynamic, fallback=fallback)

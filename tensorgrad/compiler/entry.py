@@ -12,7 +12,7 @@ from ..tensor import Tensor, wrap
 from .conditions import Conditions
 from .executor import executor
 from .passes import optimize
-from .program import Call
+from .program import Call, Program
 from .reach import Reach
 from .result import Result
 from .signature import Signature, owner
@@ -36,8 +36,8 @@ class Entry:
         before: Before, result: Any,
     ):  # fmt: skip
         self.function = function
+        self.family: Any = None  # of programs that differ in the size of a batch alone
         self.reach = reach
-        self.signature = signature
         self.given = given
         outputs: list[Any] = []
 
@@ -89,8 +89,9 @@ class Entry:
             self.refuses = self.conditions.trouble
         self.known = before.known
         self.writes_arguments = False
-        self._prepare(trace, outputs)
+        self.raw = self._written(trace, outputs)
         del self.known
+        self.link(self.raw)
         # what the program writes to must not be an argument's memory too, unless it is that very argument
         touched = [array for value, array in trace.state.items() if value.root in self.written]
         self.owners = dict.fromkeys(id(owner(array)) for array in touched)
@@ -100,18 +101,29 @@ class Entry:
             for t, same in zip(signature.tensors, self.same, strict=True)
         ):
             self.refuses = "an argument lies in memory that the function also changes by itself"
+        self._stamp(signature)
+
+    def _stamp(self, signature: Signature) -> None:
+        """Serve calls of this signature."""
+        self.signature = signature
         # whether arguments overlap, or have gradients, is asked in Python
         in_python = self.writes_arguments or self.to_arguments
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.tensors) == len(signature.leaves)
 
-    def _prepare(self, trace: Trace, outputs: list[Any]) -> None:
-        """Make what runs the program."""
-        program = trace.program(outputs)
+    def _written(self, trace: Trace, outputs: list[Any]) -> list[Program]:
+        """The programs of the run, as they were written."""
+        return [trace.program(outputs)]
+
+    def link(self, raw: list[Program]) -> None:
+        """Make what runs these programs."""
+        self._note_writes(raw[0])
+        self.programs = [optimize(raw[0])]
+        self.run = executor(self.programs[0], self.shown)
+
+    def _note_writes(self, program: Program) -> None:
         self.written = {v.root for call in program.calls for v in call.writes}
         self.writes_arguments = any(v.root in self.written for v in program.arguments)
-        self.programs = [optimize(program)]
-        self.run = executor(self.programs[0], self.shown)
 
     def first(self, signature: Signature) -> Any:
         """The result of the run that the program was written of."""

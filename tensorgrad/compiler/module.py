@@ -16,11 +16,11 @@ class CompiledModule(Module):
 
     _orig_mod: Module
 
-    def __init__(self, module: Module, *, limit: int = 8, fallback: bool = False):
+    def __init__(self, module: Module, *, limit: int = 8, dynamic: bool = False, fallback: bool = False):
         super().__init__()
         self._orig_mod = module
         self.training = module.training
-        self.__dict__["_compiled"] = Compiled(module, limit=limit, fallback=fallback)
+        self.__dict__["_compiled"] = Compiled(module, limit=limit, dynamic=dynamic, fallback=fallback)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -49,8 +49,8 @@ class CompiledModule(Module):
 
     def __reduce__(self) -> Any:
         compiled = self._compiled
-        return _rebuild, (self._orig_mod, compiled.limit, compiled.fallback)
+        return _rebuild, (self._orig_mod, compiled.limit, compiled.dynamic, compiled.fallback)
 
 
-def _rebuild(module: Module, limit: int, fallback: bool) -> CompiledModule:
-    return CompiledModule(module, limit=limit, fallback=fallback)
+def _rebuild(module: Module, limit: int, dynamic: bool, fallback: bool) -> CompiledModule:
+    return CompiledModule(module, limit=limit, dynamic=dynamic, fallback=fallback)

@@ -21,6 +21,7 @@ from ..autograd.node import describe_line
 from ..backends.cpp.backend import CppBackend
 from ..core import native
 from ..dispatch import local
+from ..errors import CompileError
 from .program import Action, Call, Program, Value
 from .writable import written
 
@@ -211,6 +212,8 @@ class _Writing:
     def _name(self, call: Call, made: Any) -> None:
         for value, array in zip(call.results, made, strict=True):
             if value is not None:
+                if tuple(array.shape) != value.shape:
+                    raise CompileError(f"compile: {call.op.name} gives {tuple(array.shape)}, {value.shape} was expected.")
                 self.arrays[value] = array
 
     def cut(self, start: int) -> int:

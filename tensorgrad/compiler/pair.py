@@ -37,7 +37,7 @@ def is_live(result: Any) -> bool:
 class PairEntry(Entry):
     """Its forward program also returns what the backward program reads; see the module."""
 
-    def _prepare(self, trace: Any, outputs: list[Any]) -> None:
+    def _written(self, trace: Any, outputs: list[Any]) -> list[Program]:
         forward = list(trace.steps)
         leaves = tree_flatten(self.returned)[0]
         self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
@@ -57,24 +57,26 @@ class PairEntry(Entry):
         for step in backward:
             if isinstance(step, Call):
                 needed.update(dict.fromkeys(v for x in step.reads() for v in (x, x.root)))
-        self.saved = [v for v in needed if v in made or v in early]
-        self.kept = [trace.array_of(v) for v in self.saved]
+        saved = [v for v in needed if v in made or v in early]
+        self.kept = [trace.array_of(v) for v in saved]
         results = [trace.value_of(array) for array in outputs]
         self.count = len(results)
-        first = optimize(Program(forward, early, [*results, *self.saved]))
-        second = optimize(Program(backward, [*self.saved, *seed_values], gradients))
-        self.programs = [first, second]
-        self.written = {v.root for call in first.calls for v in call.writes}
-        self.writes_arguments = any(v.root in self.written for v in early)
         self.targets = [self.given_number(t) for t in targets]
         self.grad_at = [None if v is None else gradients.index(v) for v in found]
-        self.templates = [(root._data.shape, root._data.dtype) for root in roots]
         watched = {v for v in needed if v.array is not None}
         self.state = [t for t in self.known if trace.values.get(id(t._data)) in watched]
+        return [Program(forward, early, [*results, *saved]), Program(backward, [*saved, *seed_values], gradients)]
+
+    def link(self, raw: list[Program]) -> None:
+        self._note_writes(raw[0])
+        first, second = self.programs = [optimize(program) for program in raw]
         self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
-        joined = Program([*first.steps, *second.steps], [*early, *seed_values], [*results, *second.outputs])
+        results, saved = first.outputs[: self.count], first.outputs[self.count :]
+        seeds = second.arguments[len(saved) :]
+        self.templates = [(v.shape, v.dtype) for v in seeds]
+        joined = Program([*first.steps, *second.steps], [*first.arguments, *seeds], [*results, *second.outputs])
         self.shelf = shelf_of(
-            joined, split=len(first.steps), late=len(seed_values), early=len(results), kept=self.saved, shown=self.shown
+            joined, split=len(first.steps), late=len(seeds), early=len(results), kept=saved, shown=self.shown
         )
         self.forward_in_python = in_python(first) if self.shelf is None else None
         self.backward_in_python: Any = None
