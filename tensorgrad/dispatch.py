@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .ops.record import Op
 
 __all__ = [
-    "Listened", "Listener", "Raw", "Recorded", "doors", "grad_was_set", "host", "listeners", "listening", "recorded", "region",
-    "was_made",
+    "Listened", "Listener", "Raw", "Recorded", "doors", "grad_was_set", "host", "listeners", "listening", "recorded",
+    "region", "was_made",
 ]  # fmt: skip
 
 OPS: dict[str, Op] = {}

@@ -69,7 +69,8 @@ class AutogradError(TensorgradError, RuntimeError):
 
 
 class CompileError(TensorgradError, RuntimeError):
-    """Raised when a function can't become a program: it reads a number that it computes, or does what no replay repeats."""
+    """Raised when a function can't become a program: it reads a number that it computes, or does what no replay
+    repeats."""
 
 
 class LinAlgError(TensorgradError, RuntimeError):

@@ -40,8 +40,8 @@ class Generator:
     def __init__(self, device: Any = "cpu"):
         self._device = as_device(device)
         self._lock = threading.Lock()
-        # [seed, offset], always this array: kernels and programs read and advance it where it lies. An unseeded generator
-        # of the user's own is reproducible, from PyTorch's seed.
+        # [seed, offset], always this array: kernels and programs read and advance it where it lies. An unseeded
+        # generator of the user's own is reproducible, from PyTorch's seed.
         self._state = np.array((67280421310721, 0), np.uint64)
 
     @property

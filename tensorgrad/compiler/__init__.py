@@ -19,7 +19,8 @@ from ..errors import missing_from
 from .number import Scalar, scalar
 
 __all__ = ["Scalar", "allow_in_graph", "assume_constant_result", "compile", "cudagraph_mark_step_begin", "disable",
-           "is_compiling", "is_dynamo_compiling", "is_exporting", "list_backends", "reset", "scalar", "stats"]  # fmt: skip
+           "is_compiling", "is_dynamo_compiling", "is_exporting", "list_backends", "reset", "scalar",
+           "stats"]  # fmt: skip
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -56,9 +57,10 @@ def compile(
         options: {"limit": the most programs that are kept of one function, 8}.
         disable: return ``model`` as it is.
         fallback: what can't be captured runs as it is, instead of raising CompileError.
-    Returns: what to call instead. It has ``programs``, ``forget()``, ``stats()``; of a Module it is one, with ``_orig_mod``.
-    Raises: TypeError if ``model`` can't be called; ValueError for an unknown mode, option or backend, or for options that
-        exclude each other. Calls raise CompileError for what no program can do: Python reads a number that the function
+    Returns: what to call instead. It has ``programs``, ``forget()``, ``stats()``; of a Module it is one, with
+    ``_orig_mod``.
+    Raises: TypeError if ``model`` can't be called; ValueError for an unknown mode, option or backend, or for options
+        that exclude each other. Calls raise CompileError for what no program can do: Python reads a number that the function
         computes, a shape depends on data, the run changes what it rests on.
     Example:
         >>> import tensorgrad as tg
@@ -144,8 +146,8 @@ def reset() -> None:
 
 
 def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
-    """``fn``, which ``compile`` leaves as it is; a decorator when called without it. Within another compiled function it
-    is a part of that one's programs."""
+    """``fn``, which ``compile`` leaves as it is; a decorator when called without it. Within another compiled function
+    it is a part of that one's programs."""
     if fn is None:
         return lambda wrapped: disable(wrapped, recursive, reason=reason)
     from .compiled import Compiled

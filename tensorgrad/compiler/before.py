@@ -39,6 +39,7 @@ class Before:
         for i, (t, node) in enumerate(self.histories):
             if t._node is not node:
                 raise CompileError(
-                    f"compile: the function changes its tensor argument {i}, which requires grad, in place. A replay can't "
+                    f"compile: the function changes its tensor argument {i}, which requires grad, in place. A replay "
+                    "can't "
                     "change what is recorded of it; return the new tensor instead."
                 )

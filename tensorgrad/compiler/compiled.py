@@ -1,9 +1,9 @@
 """``Compiled``: a function together with the programs written of its runs.
 
-A call looks for a program whose conditions hold: the arguments' shapes, dtypes, strides and values, the switches of this
-thread, and the facts about everything the function reaches. Without one the function runs as it is, and a program is
-written of that run. What a program can't repeat (a number that Python counts up, say) is found by asking the facts again
-after the run.
+A call looks for a program whose conditions hold: the arguments' shapes, dtypes, strides and values, the switches of
+this thread, and the facts about everything the function reaches. Without one the function runs as it is, and a program
+is written of that run. What a program can't repeat (a number that Python counts up, say) is found by asking the facts
+again after the run.
 """
 
 from __future__ import annotations
@@ -212,7 +212,8 @@ class Compiled:
 
     def _give_up(self, trouble: str) -> None:
         text = (
-            f"compile: the function changes what it rests on: {trouble}. A replay runs no Python and would not repeat that. "
+            f"compile: the function changes what it rests on: {trouble}. A replay runs no Python and would not repeat "
+            "that. "
             "Do it outside of the compiled function, or give compile(..., fallback=True)."
         )
         self._given_up = text

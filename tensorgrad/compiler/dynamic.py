@@ -20,7 +20,7 @@ __all__ = ["Family", "family_of"]
 _Rule = Callable[[int], Any]
 
 
-class _Unlike(Exception):  # noqa: N818 - it never leaves this module
+class _Unlike(Exception):
     """Two programs are no family."""
 
 
@@ -81,7 +81,8 @@ class Family:
         self.values[a] = b, self.rule((a.shape, a.strides), (b.shape, b.strides))
 
     def rule(self, a: Any, b: Any) -> _Rule:
-        """What stands in place of ``a`` for a size, where ``b`` stands for the other one. Raises _Unlike if nobody knows."""
+        """What stands in place of ``a`` for a size, where ``b`` stands for the other one. Raises _Unlike if nobody
+        knows."""
         first, second = self.sizes
         if type(a) is not type(b):
             raise _Unlike

@@ -95,7 +95,9 @@ class Entry:
         # what the program writes to must not be an argument's memory too, unless it is that very argument
         touched = [array for value, array in trace.state.items() if value.root in self.written]
         self.owners = dict.fromkeys(id(owner(array)) for array in touched)
-        self.same = [t._data if given[i] is t and id(t._data) in states else None for i, t in enumerate(signature.tensors)]
+        self.same = [
+            t._data if given[i] is t and id(t._data) in states else None for i, t in enumerate(signature.tensors)
+        ]
         if any(
             same is None and id(owner(t._data)) in self.owners
             for t, same in zip(signature.tensors, self.same, strict=True)
@@ -220,8 +222,8 @@ class Entry:
 
 
 def _check_owners(reach: Reach, before: Before, trace: Trace) -> None:
-    """Raises CompileError for a tensor that the run has read, and that nobody here knows the way to: where it was, another
-    may be in the next call."""
+    """Raises CompileError for a tensor that the run has read, and that nobody here knows the way to: where it was,
+    another may be in the next call."""
     known = {id(owner(t._data)) for t in before.known}
     for optimizer in reach.optimizers:
         known |= {id(owner(array)) for array in optimizer.own_arrays()}
@@ -231,7 +233,8 @@ def _check_owners(reach: Reach, before: Before, trace: Trace) -> None:
             where = f" at {describe_line(line)}" if line else ""
             raise CompileError(
                 f"compile: the function reads a tensor of shape {value.shape}{where} that is found neither among its "
-                "arguments nor by its closure, its globals and the attributes of what is there. Pass it as an argument, or "
+                "arguments nor by its closure, its globals and the attributes of what is there. Pass it as an "
+                "argument, or "
                 "keep it as an attribute of a module."
             )
 

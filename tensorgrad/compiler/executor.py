@@ -1,7 +1,7 @@
 """Who runs a program: C++ where its backend computes, Python elsewhere.
 
-The C++ side runs a program in a block of memory of its own, an *instance*. One that somebody still holds results of, or that
-another thread runs, waits; another is taken or made.
+The C++ side runs a program in a block of memory of its own, an *instance*. One that somebody still holds results of,
+or that another thread runs, waits; another is taken or made.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def shelf_of(program: Program, **settings: Any) -> Shelf | None:
 
 
 def executor(program: Program, shown: int | None = None) -> Callable[[list[Any]], list[Any]]:
-    """A function from arrays for the program's arguments to those of its outputs, of which the first ``shown`` (all) go to
-    the user."""
+    """A function from arrays for the program's arguments to those of its outputs, of which the first ``shown`` (all)
+    go to the user."""
     shelf = shelf_of(program, shown=len(program.outputs) if shown is None else shown)
     if shelf is None:
         return in_python(program)

@@ -1,8 +1,8 @@
 """A program for the C++ backend: its kernels' calls written into a ``Sequence``, its memory planned to the byte.
 
 The calls are written twice. The first time shows what is allocated, and between which calls each array is needed; then
-places are found in one block, and the calls are written again with these addresses. Nothing is computed meanwhile: what a
-kernel allocates has an address, and no memory the first time.
+places are found in one block, and the calls are written again with these addresses. Nothing is computed meanwhile:
+what a kernel allocates has an address, and no memory the first time.
 
 A kernel that is Python (a generic one, or one that looks at its inputs' elements) is called as it is, between two
 stretches of the sequence, and its results are copied to their places.
@@ -68,8 +68,8 @@ class Blueprint:
 class Instance:
     """A block of memory, and a program's calls written for it.
 
-    ``run`` runs a stage; ``results`` are the arrays of its outputs then. Those that lie in the block are lent, and while
-    somebody holds one of them the instance is not ``idle``; small ones are copied.
+    ``run`` runs a stage; ``results`` are the arrays of its outputs then. Those that lie in the block are lent, and
+    while somebody holds one of them the instance is not ``idle``; small ones are copied.
     """
 
     def __init__(self, blueprint: Blueprint):
@@ -213,7 +213,9 @@ class _Writing:
         for value, array in zip(call.results, made, strict=True):
             if value is not None:
                 if tuple(array.shape) != value.shape:
-                    raise CompileError(f"compile: {call.op.name} gives {tuple(array.shape)}, {value.shape} was expected.")
+                    raise CompileError(
+                        f"compile: {call.op.name} gives {tuple(array.shape)}, {value.shape} was expected."
+                    )
                 self.arrays[value] = array
 
     def cut(self, start: int) -> int:
@@ -249,8 +251,8 @@ def blueprint(program: Program, **settings: Any) -> Blueprint | None:
 def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:
     """(a place for each allocation, bytes of the whole block): first come the largest.
 
-    What is given, what is handed out, and what a second stage reads of the first lives until the end: the second stage may
-    run twice. What that hands out (gradients, which are held over the next forward pass) has its place to itself.
+    What is given, what is handed out, and what a second stage reads of the first lives until the end: the second stage
+    may run twice. What that hands out (gradients, which are held over the next forward pass) has its place to itself.
     """
     program = blueprint.program
     starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}

@@ -27,7 +27,8 @@ class Scalar(Tensor):
 def scalar(value: float, *, dtype: Any = None, device: Any = None) -> Scalar:
     """A number that compiled functions read anew in each call, where a Python number would be frozen.
 
-    In arithmetic it acts as any 0-d tensor: beside tensors with dimensions of the same kind it doesn't widen the result.
+    In arithmetic it acts as any 0-d tensor: beside tensors with dimensions of the same kind it doesn't widen the
+    result.
 
     Args:
         value: a number.

@@ -203,7 +203,8 @@ class _Backward:
         """Under create_graph: by a run of the function itself, whose gradient can be differentiated further."""
         if entry.draws or entry.cells or entry.bumped:
             raise CompileError(
-                "compile: a second derivative through a compiled function that draws random numbers or changes its state; "
+                "compile: a second derivative through a compiled function that draws random numbers or changes its "
+                "state; "
                 "the run that it takes would be another one. Call the function itself."
             )
         from ..autograd import grad

@@ -1,7 +1,8 @@
 """A program: calls of ops over values, what they do to tensors that the user holds, and its replay in Python.
 
-A value stands for an array. Those that were there before (parameters, buffers, an optimizer's state, the arguments) come
-in from outside; calls make the others. Calls stand in the order in which they ran. One that writes into an array says
+A value stands for an array. Those that were there before (parameters, buffers, an optimizer's state, the arguments)
+come in from outside; calls make the others. Calls stand in the order in which they ran. One that writes into an array
+says
 so: it is a step that no pass may drop, or move across another call that touches the same memory.
 """
 

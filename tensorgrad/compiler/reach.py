@@ -1,10 +1,12 @@
-"""What a function can reach: numbers, tensors, modules, optimizers in its closure, its globals, and whatever hangs there.
+"""What a function can reach: numbers, tensors, modules, optimizers in its closure, its globals, and whatever hangs
+there.
 
-A replay runs no Python, so it is right only while all this is as it was when the program was written. ``Reach`` walks it
-once and keeps *facts*: this dictionary holds this object under this key. ``changed`` asks them again.
+A replay runs no Python, so it is right only while all this is as it was when the program was written. ``Reach`` walks
+it once and keeps *facts*: this dictionary holds this object under this key. ``changed`` asks them again.
 
-Of a module and of an optimizer everything is a fact but the numbers that a step reads anew each time (``Optimizer.form``
-says which). Of other objects and of Python modules only attributes whose names occur in the code that was walked.
+Of a module and of an optimizer everything is a fact but the numbers that a step reads anew each time
+(``Optimizer.form`` says which). Of other objects and of Python modules only attributes whose names occur in the code
+that was walked.
 """
 
 from __future__ import annotations
@@ -105,10 +107,7 @@ class Reach:
             return self.changed() is None
         if not native.holds(self.data, self.facts, self.sizes):
             return False
-        for form in self.forms:
-            if form.settings != list(form.group.values()) and not form.holds():
-                return False
-        return True
+        return all(form.settings == list(form.group.values()) or form.holds() for form in self.forms)
 
     def moved(self) -> str | None:
         """In words, what a run has changed of all this, or drawn elsewhere; None if nothing."""
@@ -184,7 +183,7 @@ class Reach:
             self._class(path, what)
         elif isinstance(what, Generator):
             return
-        elif isinstance(what, np.random.Generator) or isinstance(what, random.Random):
+        elif isinstance(what, (np.random.Generator, random.Random)):
             self._sources.append((path, what, repr(_state_of(what))))
         elif isinstance(what, functools.partial):
             self._walk(f"{path}.func", what.func)

@@ -23,9 +23,9 @@ _HARMLESS = (*PLAIN, Device, DType, enum.Enum, slice, range, type, types.Functio
 
 
 class Result:
-    """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors that
-    the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor, the ops
-    that make the view) of what shares memory with a tensor of the caller's.
+    """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
+    that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
+    the ops that make the view) of what shares memory with a tensor of the caller's.
 
     Raises CompileError for an object that no replay could make anew.
     """
@@ -40,7 +40,8 @@ class Result:
             if not isinstance(leaf, Tensor):
                 if not isinstance(leaf, _HARMLESS) and id(leaf) not in before.objects:
                     raise CompileError(
-                        f"compile: the function returns an object of class {type(leaf).__name__}, which a replay can't make "
+                        f"compile: the function returns an object of class {type(leaf).__name__}, which a replay "
+                        "can't make "
                         "anew. Return tensors, numbers and text, in tuples, named tuples, lists and dicts."
                     )
                 continue
@@ -53,7 +54,8 @@ class Result:
                 self.views.append((at, before.arguments.get(id(base), base), leaf._chain))
             elif type(leaf) is not Tensor:
                 raise CompileError(
-                    f"compile: the function returns a {type(leaf).__name__} that it makes, which a replay would not make as "
+                    f"compile: the function returns a {type(leaf).__name__} that it makes, which a replay would not "
+                    "make as "
                     "such. Return a tensor, and make the other of it outside."
                 )
             else:

@@ -1,7 +1,7 @@
 """``Signature``: a call's arguments as a program sees them.
 
-Two calls with equal keys may be served by one program, if the facts behind it hold too. ``template`` says the same for the
-check that is made in C before each replay.
+Two calls with equal keys may be served by one program, if the facts behind it hold too. ``template`` says the same for
+the check that is made in C before each replay.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 
 class Signature:
-    """``leaves``: all arguments in order, containers opened; ``tensors`` of them, ``others`` that are neither tensors nor
-    plain values; ``key``: all that a program freezes; ``trouble``: why no program may serve the call, if so."""
+    """``leaves``: all arguments in order, containers opened; ``tensors`` of them, ``others`` that are neither tensors
+    nor plain values; ``key``: all that a program freezes; ``trouble``: why no program may serve the call, if so."""
 
     __slots__ = ("flat", "key", "leaves", "names", "others", "positional", "spec", "tensors", "trouble")
 
@@ -43,7 +43,8 @@ class Signature:
                 array = leaf._data
                 first = seen.setdefault(id(array), len(self.tensors))
                 self.tensors.append(leaf)
-                parts.append((type(leaf), type(array), tuple(array.shape), tuple(array.strides), array.dtype, leaf._tracked,
+                parts.append((type(leaf), type(array), tuple(array.shape), tuple(array.strides), array.dtype,
+                leaf._tracked,
                               leaf._inference, leaf._node is None, first))  # fmt: skip
             elif isinstance(leaf, PLAIN):
                 # -0.0 is another number than 0.0, and not-a-number is not itself
@@ -58,8 +59,8 @@ class Signature:
     def template(self, owners: dict[int, None], same: list[Any]) -> tuple[Any, ...] | None:
         """For ``native.admits``; None where only the key can tell.
 
-        ``owners``: identities of the arrays whose memory the program writes to; ``same``: by tensor, the array that it must
-        be, or None.
+        ``owners``: identities of the arrays whose memory the program writes to; ``same``: by tensor, the array that it
+        must be, or None.
         """
         if native is None or not self.flat or casting():
             return None

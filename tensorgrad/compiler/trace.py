@@ -83,16 +83,21 @@ class Trace(Listener):
             base = base.base
         item = array.dtype.itemsize
         if array.dtype != base.dtype:
-            raise CompileError(f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow.")
+            raise CompileError(
+                f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow."
+            )
         start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         attrs = {
-            "size": tuple(array.shape), "stride": tuple(step // item for step in array.strides), "offset": start // item,
+            "size": tuple(array.shape), "stride": tuple(step // item for step in array.strides),
+            "offset": start // item,
             "within": tuple(step // item for step in base.strides),
         }  # fmt: skip
         whole = self.values[id(base)]
         self.number += 1
         made = self._enter(array, Value(f"%{self.number}", array, whole.root))
-        self.steps.append(Call(OPS["as_strided"], type(array), (whole,), attrs, (made,), (), user_line(3), self.parts[-1]))
+        self.steps.append(
+            Call(OPS["as_strided"], type(array), (whole,), attrs, (made,), (), user_line(3), self.parts[-1])
+        )
         return made
 
     def argument(self, array: Any) -> Value:
@@ -176,7 +181,8 @@ class Trace(Listener):
             line = user_line(3)
             where = f" at {describe_line(line)}" if line else ""
             raise CompileError(
-                f"compile: a tensor is made of a NumPy array{where}. A replay runs no Python, so it would hold the elements "
+                f"compile: a tensor is made of a NumPy array{where}. A replay runs no Python, so it would hold the "
+                "elements "
                 "of the first call for ever. Make the tensor outside and pass it as an argument, or keep it where the "
                 "function reaches it."
             )
@@ -205,7 +211,8 @@ class Trace(Listener):
             line = user_line(3)
             where = f" at {describe_line(line)}" if line else ""
             raise CompileError(
-                f"compile: Python reads a tensor that the compiled function computes{where}: item(), numpy(), tolist(), "
+                f"compile: Python reads a tensor that the compiled function computes{where}: item(), numpy(), "
+                "tolist(), "
                 "print, if or while. A replay runs no Python. Return the tensor and read it outside, use where() "
                 "instead of `if`, or give compile(..., fallback=True)."
             )

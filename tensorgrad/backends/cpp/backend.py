@@ -130,8 +130,8 @@ class CppBackend(NumpyBackend):
         kernel.native = formula  # type: ignore[attr-defined]
         return kernel
 
-    # Methods here hand elements to the extension's kernels alone, or ask ``_inherited`` and ``_defined``: so they may be
-    # called while a program is written (compiler/writable.py).
+    # Methods here hand elements to the extension's kernels alone, or ask ``_inherited`` and ``_defined``: so they may
+    # be called while a program is written (compiler/writable.py).
 
     # --- kernels of the extension whose signature differs from the op's
 
@@ -207,8 +207,8 @@ class CppBackend(NumpyBackend):
         return self.c.random_normal(shape, dtype, generator._state)
 
     def random_integers(self, *, shape: tuple[int, ...], low: int, high: int, dtype: Any, generator: Any) -> Any:
-        word = 2**64
-        drawn = self.c.random_integers(shape, (high - low) % word, low % word, generator._state)  # a range of 2**64 is 0
+        word = 2**64  # a range of as many is 0
+        drawn = self.c.random_integers(shape, (high - low) % word, low % word, generator._state)
         return drawn if dtype == drawn.dtype else self.c.cast(drawn, dtype)
 
     def random_permutation(self, *, n: int, dtype: Any, generator: Any) -> Any:
