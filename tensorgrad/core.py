@@ -97,12 +97,13 @@ if TYPE_CHECKING or native is None:
         def __call__(self, *inputs: Any, **attrs: Any) -> Any: ...
 
     class GradState(threading.local):
-        """This thread's switches: whether calls are recorded, whether in inference mode, and whether rarely used
-        features (saved-tensor hooks, anomaly mode) want to see each new node."""
+        """This thread's switches: whether calls are recorded, whether in inference mode, whether rarely used features
+        (saved-tensor hooks, anomaly mode) want to see each new node, and whether autocast is on."""
 
         recording: bool = True
         inference: bool = False
         extras: bool = False
+        casting: bool = False
 
     class Heap:
         """Nodes by falling numbers."""

@@ -99,7 +99,7 @@ PyObject* call_fits(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return PyErr_Format(PyExc_TypeError, "admits: expected (template, args, kwargs)");
   PyObject *form = args[0], *names = PyTuple_GET_ITEM(form, 1), *leaves = PyTuple_GET_ITEM(form, 2);
   const Py_ssize_t n = PyTuple_GET_SIZE(args[1]), named = PyTuple_GET_SIZE(names);
-  if (n != PyLong_AsSsize_t(PyTuple_GET_ITEM(form, 0)) || named != PyDict_GET_SIZE(args[2]) || switches.extras ||
+  if (n != PyLong_AsSsize_t(PyTuple_GET_ITEM(form, 0)) || named != PyDict_GET_SIZE(args[2]) || switches.extras || switches.casting ||
       switches.recording != (PyTuple_GET_ITEM(form, 4) == Py_True) ||
       switches.inference != (PyTuple_GET_ITEM(form, 5) == Py_True) ||
       door_of(&PyArray_Type) != PyTuple_GET_ITEM(form, 6))

@@ -156,7 +156,8 @@ int set_switch(PyObject*, PyObject* value, void*) {
 PyGetSetDef state_getset[] = {
     {"recording", get_switch<&Switches::recording>, set_switch<&Switches::recording>, nullptr, nullptr},
     {"inference", get_switch<&Switches::inference>, set_switch<&Switches::inference>, nullptr, nullptr},
-    {"extras", get_switch<&Switches::extras>, set_switch<&Switches::extras>, nullptr, nullptr}, {}};
+    {"extras", get_switch<&Switches::extras>, set_switch<&Switches::extras>, nullptr, nullptr},
+    {"casting", get_switch<&Switches::casting>, set_switch<&Switches::casting>, nullptr, nullptr}, {}};
 
 PyTypeObject StateType = {PyVarObject_HEAD_INIT(nullptr, 0)};
 

@@ -110,7 +110,7 @@ struct Registered {
 extern Registered known;
 
 struct Switches {
-  bool recording = true, inference = false, extras = false;
+  bool recording = true, inference = false, extras = false, casting = false;
   PyObject* doors = nullptr;  // null: those of every thread
 };
 extern thread_local Switches switches;

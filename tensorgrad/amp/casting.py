@@ -36,7 +36,7 @@ class State(threading.local):
         self.on = False  # whether any device type is enabled and no known record is running
 
     def refresh(self) -> None:
-        self.on = any(self.enabled.values())
+        self.on = grad_state.casting = any(self.enabled.values())
 
     def dtype(self, device_type: str) -> DType:
         return self.dtypes.get(device_type, float16)

@@ -60,8 +60,8 @@ def compile(
     Returns: what to call instead. It has ``programs``, ``forget()``, ``stats()``; of a Module it is one, with
     ``_orig_mod``.
     Raises: TypeError if ``model`` can't be called; ValueError for an unknown mode, option or backend, or for options
-        that exclude each other. Calls raise CompileError for what no program can do: Python reads a number that the function
-        computes, a shape depends on data, the run changes what it rests on.
+        that exclude each other. Calls raise CompileError for what no program can do: Python reads a number that the
+        function computes, a shape depends on data, the run changes what it rests on.
     Example:
         >>> import tensorgrad as tg
         >>> model = tg.nn.Linear(3, 1)

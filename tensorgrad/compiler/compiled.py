@@ -23,7 +23,7 @@ from .entry import Entry
 from .pair import PairEntry, is_live, rejoined
 from .program import Program
 from .reach import Reach
-from .signature import Signature, casting
+from .signature import Signature
 from .trace import Trace
 
 __all__ = ["Compiled", "everything"]
@@ -53,7 +53,7 @@ class Compiled:
         self.dynamic = dynamic
         self.fallback = fallback
         self.entries: list[Entry] = []  # the most recently used first
-        self.calls = self.captures = self.eager = self.evicted = 0
+        self.replays = self.captures = self.eager = self.evicted = 0
         self.reasons: dict[str, int] = {}  # why calls ran as they are, and how many
         self._refused: list[tuple[Any, str]] = []  # keys of signatures, why there is no program
         self._restless = 0
@@ -72,22 +72,25 @@ class Compiled:
         return f"<compiled {getattr(self.function, '__qualname__', self.function)!s}, {len(self.entries)} programs>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls += 1
+        # templates fit no call while autocast is on, or while somebody listens or maps, who have doors of their own
+        for entry in self.entries:
+            if entry.admits(args, kwargs):
+                tensors = entry.tensors_of(args, kwargs)
+                if entry.conditions is not None and not entry.decides(tensors):
+                    continue
+                if entry is not self.entries[0]:
+                    self._use(entry)
+                self.replays += 1
+                return entry.replay(tensors)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that C knows nothing of."""
         if local.frames or local.listeners or self._given_up is not None:
             if self._given_up is not None and not self.fallback:
                 raise CompileError(self._given_up)
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
-        if not casting():
-            entries = self.entries
-            for at, entry in enumerate(entries):
-                if entry.admits(args, kwargs):
-                    tensors = entry.tensors_of(args, kwargs)
-                    if entry.conditions is not None and not entry.decides(tensors):
-                        continue
-                    if at:
-                        self._use(entry)
-                    return entry.replay(tensors)
         signature = Signature(args, kwargs)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
@@ -96,6 +99,7 @@ class Compiled:
                 if entry.overlapping(signature):
                     return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
                 self._use(entry)
+                self.replays += 1
                 return entry.replay(signature.tensors)
         for key, why in self._refused:
             if key == signature.key:
@@ -104,6 +108,7 @@ class Compiled:
             resized = self._resized(signature) if self.dynamic else None
             if resized is None:
                 return self._capture(signature, args, kwargs)
+        self.replays += 1
         return resized.replay(signature.tensors)
 
     # --- what people see
@@ -123,9 +128,9 @@ class Compiled:
 
     def stats(self) -> dict[str, Any]:
         """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why."""
-        replays = self.calls - self.captures - self.eager
+        calls = self.replays + self.captures + self.eager
         count = len({id(entry.family or entry) for entry in self.entries})
-        return {"calls": self.calls, "captures": self.captures, "replays": replays, "programs": count,
+        return {"calls": calls, "captures": self.captures, "replays": self.replays, "programs": count,
                 "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
 
     # --- calls without a program

@@ -33,16 +33,16 @@ class Family:
         self.parts = self.rule(entry.signature.key, other.signature.key)
         self.values: dict[Value, tuple[Value, _Rule]] = {}  # of the entry's programs: the other's, shape and strides
         self.numbers: dict[int, _Rule] = {}  # by identity of an input or attribute: what it is for a size
-        for one, two in zip(entry.raw, other.raw, strict=True):
-            self._programs(one, two)
         if _form(entry) != _form(other):
             raise _Unlike
+        for one, two in zip(entry.raw, other.raw, strict=True):
+            self._programs(one, two)
         entry.family = other.family = self
 
     # --- two programs side by side
 
     def _programs(self, one: Program, two: Program) -> None:
-        if len(one.steps) != len(two.steps):
+        if any(len(getattr(one, x)) != len(getattr(two, x)) for x in ("steps", "arguments", "outputs")):
             raise _Unlike
         for a, b in zip(one.arguments, two.arguments, strict=True):
             self._value(a, b)
@@ -56,11 +56,11 @@ class Family:
             if len(x.inputs) != len(y.inputs) or len(x.results) != len(y.results):
                 raise _Unlike
             self.numbers[id(x)] = self.rule((x.inputs, tuple(x.attrs.values())), (y.inputs, tuple(y.attrs.values())))
-            for a, b in zip(x.results, y.results, strict=True):
-                if (a is None) != (b is None):
+            for made, other in zip(x.results, y.results, strict=True):
+                if (made is None) != (other is None):
                     raise _Unlike
-                if a is not None and b is not None:
-                    self._value(a, b)
+                if made is not None and other is not None:
+                    self._value(made, other)
         for a, b in zip(one.outputs, two.outputs, strict=True):
             self._value(a, b)
 

@@ -107,7 +107,7 @@ class Instance:
         self.lent = [self.token, *(array for array, how, _ in self.outputs[:early] if how == _LENT)]
         self.lent_late = [array for array, how, _ in self.outputs[early:] if how == _LENT]
         del writing
-        self.counts, self.counts_late = references(self.lent), references(self.lent_late)
+        self.counts, self.counts_late = native.references(self.lent), native.references(self.lent_late)
 
     @property
     def idle(self) -> bool:
@@ -140,12 +140,19 @@ class Instance:
                 array.copy() if how >= _COPIED else array if how else given[at]
                 for array, how, at in self.outputs[first:last]
             ]
-        arrays = self.arrays[first:last]
+        if first or last is not None:
+            return self._part(given, first, last)
+        arrays = self.arrays[:]
         for i in self.others:
-            if first <= i < first + len(arrays):
-                array, how, at = self.outputs[i]
-                arrays[i - first] = array.copy() if how else given[at]
+            array, how, at = self.outputs[i]
+            arrays[i] = array.copy() if how else given[at]
         return arrays
+
+    def _part(self, given: list[Any], first: int, last: int | None) -> list[Any]:
+        return [
+            given[at] if how == _GIVEN else array.copy() if how == _COPIED else array
+            for array, how, at in self.outputs[first:last]
+        ]
 
 
 _GIVEN, _FIXED, _COPIED, _LENT = range(4)
@@ -303,11 +310,8 @@ def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[li
     return offsets, total
 
 
-def references(arrays: list[Any]) -> tuple[int, ...]:
-    counts: tuple[int, ...] = native.references(arrays)
-    return counts
+def _unheld(arrays: list[Any], counts: tuple[int, ...]) -> bool:
+    raise RuntimeError("an instance was made without the extension")
 
 
-def unheld(arrays: list[Any], counts: tuple[int, ...]) -> bool:
-    alone: bool = native.unheld(arrays, counts)
-    return alone
+unheld: Callable[[list[Any], tuple[int, ...]], bool] = _unheld if native is None else native.unheld

@@ -51,6 +51,11 @@ _MACHINERY = tuple(
         "tensor",
     )
 )
+_UNHEARD = frozenset((
+    "__repr__", "__str__", "__format__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__dir__",
+    "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__annotations__", "__doc__", "__module__",
+))  # fmt: skip
+"""Of a class, what computes nothing."""
 _MOST = 10_000  # entries of one container
 
 _gone = NotImplemented  # what stands for nothing: also in C
@@ -224,6 +229,8 @@ class Reach:
         for base in kind.__mro__:
             if _is_users(base.__module__):
                 for name, value in vars(base).items():
+                    if name in _UNHEARD:
+                        continue
                     if isinstance(value, (staticmethod, classmethod)):
                         value = value.__func__
                     if isinstance(value, property):

@@ -18,7 +18,7 @@ from ..dtypes import get_default_dtype
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 
-__all__ = ["Signature", "casting", "owner", "switches"]
+__all__ = ["Signature", "owner", "switches"]
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
@@ -62,7 +62,7 @@ class Signature:
         ``owners``: identities of the arrays whose memory the program writes to; ``same``: by tensor, the array that it
         must be, or None.
         """
-        if native is None or not self.flat or casting():
+        if native is None or not self.flat or grad_state.casting:
             return None
         leaves: list[tuple[Any, ...]] = []
         parts = self.key[1]
@@ -107,16 +107,10 @@ def owner(array: Any) -> Any:
     return array
 
 
-def casting() -> bool:
-    """Whether autocast is on in this thread."""
-    module = sys.modules.get("tensorgrad.amp.casting")
-    return module is not None and module.state.on
-
-
 def switches() -> tuple[Any, ...]:
     """What of this thread's state a program depends on."""
     cast = ""
-    if casting():
+    if grad_state.casting:
         state = sys.modules["tensorgrad.amp.casting"].state
         cast = repr((state.enabled, state.dtypes, state.cache_enabled))
     return grad_state.recording, grad_state.inference, get_default_dtype().name, id(local.doors.get(np.ndarray)), cast
