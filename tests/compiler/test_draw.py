@@ -43,7 +43,7 @@ def program_of(layers, width=8):
     compiled = Compiled(step)
     for _ in range(3):
         compiled(tg.ones(4, width))
-    return compiled.entries[0].program
+    return compiled.programs[0]
 
 
 @pytest.fixture(scope="module", params=[1, 4, 14])

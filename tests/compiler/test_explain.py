@@ -35,7 +35,7 @@ def training_step():
     compiled = Compiled(step)
     for _ in range(3):
         compiled(tg.ones(8, 16), tg.ones(8, 1))
-    return compiled.entries[0].program
+    return compiled.programs[0]
 
 
 @pytest.mark.parametrize("backend", [n for n in ("numpy", "cpp") if registry.class_of(n).why_not() is None])
