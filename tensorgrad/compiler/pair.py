@@ -29,8 +29,22 @@ __all__ = ["PairEntry", "is_live", "rejoined"]
 def is_live(result: Any) -> bool:
     """Whether some tensor of a result carries a graph that a backward pass can still go through."""
     for leaf in tree_flatten(result)[0]:
-        if isinstance(leaf, Tensor) and leaf._node is not None and leaf._node.saved is not FREED:
+        if isinstance(leaf, Tensor) and leaf._node is not None and not _is_freed(leaf.grad_fn):
             return True
+    return False
+
+
+def _is_freed(root: Any) -> bool:
+    """Whether a backward pass has freed a part of the graph. A node that saves nothing, such as a sum's, doesn't tell."""
+    seen: set[int] = set()
+    stack: list[Any] = [root]
+    while stack:
+        node = stack.pop()
+        if type(node) is Node and id(node) not in seen:
+            if node.saved is FREED:
+                return True
+            seen.add(id(node))
+            stack.extend(node.edges)
     return False
 
 

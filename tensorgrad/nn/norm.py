@@ -69,10 +69,13 @@ class _Tracking(Module):
             wanted = " or ".join(f"{rank}D" for rank in self.ranks)
             raise ShapeError(f"{type(self).__name__}: expected {wanted} input (got {input.ndim}D input)")
 
-    def _count(self) -> float:
-        """Note that a batch is seen; returns how far the running statistics move towards its own."""
+    def _count(self) -> Any:
+        """Note that a batch is seen; returns how far the running statistics move towards its own: a number, or a tensor
+        that programs compute."""
         move_buffer(pw.add, self.num_batches_tracked, 1)
-        return self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        if self.momentum is not None:
+            return self.momentum
+        return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
         if local_metadata.get("version", 2) < 2 and self.track_running_stats:

@@ -460,7 +460,9 @@ def _uninitialized(shape: tuple[int, ...], dtype: Any, device: Any) -> Tensor:
     place = where(device)
     found = registry.on_device(place)
     with found.on(place.index):
-        return wrap(found.empty(shape, chosen.np))
+        made = found.empty(shape, chosen.np)
+    was_made(made, None)
+    return wrap(made)
 
 
 def _in_order(flat: Tensor, shape: tuple[int, ...], order: tuple[int, ...]) -> Tensor:

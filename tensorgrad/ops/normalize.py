@@ -132,10 +132,11 @@ def channel_norm(
     for label, running in (("running_mean", running_mean), ("running_var", running_var)):
         require_vector("batch_norm", label, running, input._data.shape[1] if input._data.ndim > 1 else 1)
     y, mean, _, variance, *_ = by_batch(input, weight, bias, eps=float(eps))
+    share = momentum if isinstance(momentum, Tensor) else float(momentum)
     if running_mean is not None:
-        move_buffer(moved_average, running_mean, mean, float(momentum), 1.0)
+        move_buffer(moved_average, running_mean, mean, share, 1.0)
     if running_var is not None:
-        move_buffer(moved_average, running_var, variance, float(momentum), count / max(count - 1, 1))
+        move_buffer(moved_average, running_var, variance, share, count / max(count - 1, 1))
     return y
 
 
@@ -174,17 +175,18 @@ def instance_norm(
         )
     for label, running in (("running_mean", running_mean), ("running_var", running_var)):
         require_vector("instance_norm", label, running, c)
+    share = momentum if isinstance(momentum, Tensor) else float(momentum)
     # every channel of every sample is a group of its own
     y, mean, rstd = channels.group_norm(input, weight, bias, groups=c, eps=float(eps))
     if running_mean is not None or running_var is not None:
         with no_grad():
             if running_mean is not None:
                 average = recorded.mean(mean, dim=(0,), keepdim=False)
-                move_buffer(moved_average, running_mean, average, float(momentum), 1.0)
+                move_buffer(moved_average, running_mean, average, share, 1.0)
             if running_var is not None:
                 variance = pw.sub(pw.reciprocal(pw.square(rstd)), float(eps))
                 average = recorded.mean(variance, dim=(0,), keepdim=False)
-                move_buffer(moved_average, running_var, average, float(momentum), count / max(count - 1, 1))
+                move_buffer(moved_average, running_var, average, share, count / max(count - 1, 1))
     return y
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch import local
+from ..dispatch import local, was_made
 from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..expr import functions as fn
@@ -31,6 +31,7 @@ def _made(
         if not (limits.min <= given.min() and given.max() < float(limits.max) + 1):
             raise DTypeError(f"{name}: the numbers from {given.min()} to {given.max()} do not fit {dtype}.")
     array = given.astype(dtype.np, copy=False)
+    was_made(array, values)
     if out is not None:
         from .inplace import deliver
 
