@@ -43,38 +43,37 @@ def written(sequence: Any, op: Any, kernel: Any, inputs: Any, attrs: dict[str, A
 def _call(op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
     if op.view:
         return _view(op, kernel, inputs, attrs)
-    asked = _asked(kernel, inputs)
+    c = extension()
+    if isinstance(kernel, c.FloatsFirst):
+        chosen = kernel.chosen(inputs[0])
+        made = _call(op, chosen, inputs, attrs)
+        return made if made is not None or chosen is kernel.inherited else _call(op, kernel.inherited, inputs, attrs)
     try:
-        if asked is not None:
-            made = asked(*inputs, **attrs)
+        if _leaves_elements(kernel):
+            made = kernel(*inputs, **attrs)
             if made is NotImplemented:
                 return None
         elif isinstance(kernel, partial) and kernel.func is op.define:
             made = _defined(op, inputs, attrs)
         else:
             return None
-    except extension().NotWritten as error:
+    except c.NotWritten as error:
         if error.args != ("defined",):
             raise
         made = _defined(op, inputs, attrs)
     return made if type(made) is tuple else (made,)
 
 
-def _asked(kernel: Any, inputs: Any) -> Callable[..., Any] | None:
-    """The kernel to call if it is one that leaves its arithmetic to ``launch()`` or says that it can't."""
+def _leaves_elements(kernel: Any) -> bool:
+    """Whether a kernel leaves all arithmetic to ``launch()``, or says that it can't."""
     c = extension()
-    if isinstance(kernel, c.FloatsFirst):
-        kernel = kernel.chosen(inputs[0])
-    found: Callable[..., Any] = kernel
-    if isinstance(kernel, FunctionType) and isinstance(getattr(kernel, "native", None), c.Formula):
-        return found  # checks before a formula, and the choice of a way to sum it
+    if isinstance(kernel, FunctionType):
+        kernel = getattr(kernel, "native", None)  # checks before a formula, and the choice of a way to sum it
     if isinstance(kernel, MethodType):
-        own = type(kernel.__self__) is CppBackend and vars(CppBackend).get(kernel.__name__) is kernel.__func__
-        return found if own else None
-    if isinstance(kernel, c.Formula):
-        return found
-    is_native = isinstance(kernel, BuiltinFunctionType) and getattr(c, kernel.__name__, None) is kernel
-    return found if is_native else None
+        return type(kernel.__self__) is CppBackend and vars(CppBackend).get(kernel.__name__) is kernel.__func__
+    if isinstance(kernel, BuiltinFunctionType):
+        return getattr(c, kernel.__name__, None) is kernel
+    return isinstance(kernel, c.Formula)
 
 
 # --- views

@@ -152,6 +152,14 @@ class CppBackend(NumpyBackend):
         self.raw.add(part, g, out=part)
         return x
 
+    def unfold_dim_backward(self, g: Any, *, shape: tuple[int, ...], dim: int, size: int, step: int) -> Any:
+        out = self.c.zeros_as(g, shape)
+        lead, count = (slice(None),) * dim, g.shape[dim]
+        for k in range(size):
+            part = out[(*lead, slice(k, k + count * step, step))]
+            self.raw.add(part, g[..., k], out=part)
+        return out
+
     def sum_to(self, x: Any, *, shape: tuple[int, ...]) -> Any:
         if x.dtype.kind not in "fV":
             return self._inherited("sum_to")(x, shape=shape)
