@@ -28,6 +28,10 @@ from .writable import written
 __all__ = ["Blueprint", "Instance", "blueprint"]
 
 _ALIGN = 64
+# Where a result lies a little beyond its operand within a page, loads wait for stores of the same low address bits: large
+# arrays start at different places of one.
+_LARGE, _PAGE = 1 << 15, 4096
+_PLACES = tuple(range(512, _PAGE, 512))
 _SMALL = 4096  # bytes: a result that is copied rather than lent
 
 
@@ -299,11 +303,13 @@ def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[li
     total = 0
     for i in order:
         size = max(_ALIGN, math.ceil(sizes[i] / _ALIGN) * _ALIGN)
-        at = 0
+        place = _PLACES[i % len(_PLACES)] if size >= _LARGE else None
+        at = place or 0
         for low, high in sorted((p[0], p[1]) for p in placed if p[2] <= last[i] and born[i] <= p[3]):
             if at + size <= low:
                 break
-            at = max(at, high)
+            if high > at:
+                at = high if place is None else high + (place - high) % _PAGE
         offsets[i] = at
         placed.append((at, at + size, born[i], last[i]))
         total = max(total, at + size)
