@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .device import Device, as_device
+from .dispatch import host, local
 from .errors import ShapeError
 from .tensor import Tensor, wrap
 
@@ -68,15 +69,17 @@ class Generator:
         value = int(seed)
         if not -(2**63) <= value < _WORD:
             raise ValueError(f"manual_seed: expected an integer in [-2**63, 2**64), got {seed}.")
-        with self._lock:
-            self._state[:] = value % _WORD, 0
+        host(lambda: self._start(value))
         return self
+
+    def _start(self, seed: int) -> None:
+        with self._lock:
+            self._state[:] = seed % _WORD, 0
 
     def seed(self) -> int:
         """Start anew from a seed that the operating system gives, and return it."""
-        value = int.from_bytes(os.urandom(8), "little") >> 1
-        self.manual_seed(value)
-        return value
+        host(lambda: self._start(int.from_bytes(os.urandom(8), "little") >> 1))
+        return self.initial_seed()
 
     def initial_seed(self) -> int:
         """The seed that the generator started from."""
@@ -84,8 +87,14 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """The state as a uint8 tensor of 16 bytes: seed and offset, lowest byte first."""
-        with self._lock:
-            return wrap(np.frombuffer(self._state.astype("<u8").tobytes(), dtype=np.uint8).copy())
+        kept = np.empty(16, np.uint8)
+
+        def keep() -> None:
+            with self._lock:
+                kept[:] = np.frombuffer(self._state.astype("<u8").tobytes(), dtype=np.uint8)
+
+        host(keep)
+        return wrap(kept)
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Continue from a state that ``get_state`` gave. Raises ShapeError or TypeError for anything else."""
@@ -93,9 +102,15 @@ class Generator:
             raise TypeError("set_state: expected a uint8 Tensor that get_state returned.")
         if tuple(new_state.shape) != (16,):
             raise ShapeError(f"set_state: a state has 16 bytes, got shape {tuple(new_state.shape)}.")
-        raw = bytes(new_state._data.tolist())
-        with self._lock:
-            self._state[:] = np.frombuffer(raw, "<u8")
+        for ear in local.listeners:
+            ear.read(new_state)
+        kept = new_state._data
+
+        def put() -> None:
+            with self._lock:
+                self._state[:] = np.frombuffer(bytes(kept.tolist()), "<u8")
+
+        host(put)
         return self
 
     def clone_state(self) -> Generator:

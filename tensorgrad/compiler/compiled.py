@@ -165,7 +165,9 @@ class Compiled:
             self.captures -= 1
             return self._as_it_is(self._given_up, args, kwargs)
         trouble = reach.moved()
-        if trouble is None:
+        if trace.unsplit is not None:
+            self._given_up = trace.unsplit
+        elif trouble is None:
             kind = PairEntry if is_live(result) else Entry
             try:
                 entry = kind(self.function, reach, signature, given, trace, before, result)
@@ -174,7 +176,7 @@ class Compiled:
                     raise
                 self._given_up = str(error)
         if entry is None:
-            if trouble is not None:
+            if trouble is not None and trace.unsplit is None:
                 self._restless += 1
                 if self._restless >= _PATIENCE:
                     self._give_up(trouble)

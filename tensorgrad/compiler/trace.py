@@ -43,6 +43,7 @@ class Trace(Listener):
         self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
         self.number = 0
         self.splits = splits
+        self.unsplit: str | None = None  # why the run can't be split into programs
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
         self.accumulated: list[Any] = []
@@ -207,6 +208,9 @@ class Trace(Listener):
             if self.splits and array.dtype.kind in "biu" and array.nbytes <= _SHORT:
                 host = np.array(array) if isinstance(array, np.ndarray) else np.array(array.get())
                 self.conditions.append((self.value_of(array), host.tobytes(), len(self.steps)))
+                return
+            if self.splits:
+                self.unsplit = "Python reads numbers that the function computes"
                 return
             line = user_line(3)
             where = f" at {describe_line(line)}" if line else ""
