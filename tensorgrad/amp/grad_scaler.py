@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from ..autograd.grad_mode import no_grad
 from ..errors import AutogradError
@@ -52,6 +52,9 @@ class GradScaler:
         ([0.0, 0.0], 1024.0)
     Source: Micikevicius and others 2018.
     """
+
+    # only update() reads it, which no program holds
+    unguarded: ClassVar[frozenset[str]] = frozenset(("_growth_tracker",))
 
     def __init__(
         self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
@@ -182,7 +185,7 @@ class GradScaler:
                     if math.isfinite(grown):
                         scale.fill_(grown)
                     self._growth_tracker = 0
-        self._progress = {}
+        self._progress.clear()
 
     def get_scale(self) -> float:
         """The scale; 1 if disabled."""

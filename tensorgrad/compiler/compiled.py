@@ -94,22 +94,29 @@ class Compiled:
         signature = Signature(args, kwargs)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
+        entry = self._entry_for(signature)
+        if entry is None:
+            for key, why in self._refused:
+                if key == signature.key:
+                    return self._as_it_is(why, args, kwargs)
+            with self._lock:
+                entry = self._entry_for(signature)  # another thread may have been faster
+                if entry is None and self.dynamic:
+                    entry = self._resized(signature)
+                if entry is None:
+                    return self._capture(signature, args, kwargs)
+        if entry.overlapping(signature):
+            return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
+        self._use(entry)
+        self.replays += 1
+        return entry.replay(signature.tensors)
+
+    def _entry_for(self, signature: Signature) -> Entry | None:
+        """The entry that serves a call."""
         for entry in list(self.entries):
             if entry.fits(signature) and entry.decides(signature.tensors):
-                if entry.overlapping(signature):
-                    return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
-                self._use(entry)
-                self.replays += 1
-                return entry.replay(signature.tensors)
-        for key, why in self._refused:
-            if key == signature.key:
-                return self._as_it_is(why, args, kwargs)
-        with self._lock:
-            resized = self._resized(signature) if self.dynamic else None
-            if resized is None:
-                return self._capture(signature, args, kwargs)
-        self.replays += 1
-        return resized.replay(signature.tensors)
+                return entry
+        return None
 
     # --- what people see
 

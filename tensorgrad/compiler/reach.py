@@ -254,9 +254,10 @@ class Reach:
 
     def _module(self, path: str, module: Any) -> None:
         attributes = vars(module)
+        unguarded = getattr(type(module), "unguarded", ())  # what no program rests on
         self.sizes.append((path, attributes, len(attributes)))
         for name, value in attributes.items():
-            if name not in ("_kinds", "_unsaved"):
+            if name not in ("_kinds", "_unsaved") and name not in unguarded:
                 self._fact(f"{path}.{name}", attributes, name, value)
 
     def _optimizer(self, path: str, optimizer: Any) -> None:
