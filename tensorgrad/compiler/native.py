@@ -28,8 +28,8 @@ from .writable import written
 __all__ = ["Blueprint", "Instance", "blueprint"]
 
 _ALIGN = 64
-# Where a result lies a little beyond its operand within a page, loads wait for stores of the same low address bits: large
-# arrays start at different places of one.
+# Where a result lies a little beyond its operand within a page, loads wait for stores of the same low address bits:
+# large arrays start at different places of one.
 _LARGE, _PAGE = 1 << 15, 4096
 _PLACES = tuple(range(512, _PAGE, 512))
 _SMALL = 4096  # bytes: a result that is copied rather than lent

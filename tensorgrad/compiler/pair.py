@@ -35,7 +35,8 @@ def is_live(result: Any) -> bool:
 
 
 def _is_freed(root: Any) -> bool:
-    """Whether a backward pass has freed a part of the graph. A node that saves nothing, such as a sum's, doesn't tell."""
+    """Whether a backward pass has freed a part of the graph. A node that saves nothing, such as a sum's, doesn't
+    tell."""
     seen: set[int] = set()
     stack: list[Any] = [root]
     while stack:

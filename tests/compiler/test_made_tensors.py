@@ -1,4 +1,5 @@
-"""Tensors that a compiled function makes: of Python's numbers, constant in its program, or of random numbers, drawn anew."""
+"""Tensors that a compiled function makes: of Python's numbers, constant in its program, or of random numbers, drawn
+anew."""
 
 from __future__ import annotations
 
