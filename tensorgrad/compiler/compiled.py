@@ -125,6 +125,25 @@ class Compiled:
         """Every program, those of the most recent call first."""
         return [program for entry in list(self.entries) for program in entry.programs]
 
+    def explain(self) -> str:
+        """The programs of the most recent call in words: see ``Program.explain``. Raises CompileError before there is
+        one."""
+        return "\n\n".join(program.explain() for program in self._recent())
+
+    def draw(self, path: Any) -> None:
+        """Draw the first program of the most recent call: see ``Program.draw``."""
+        self._recent()[0].draw(path)
+
+    def save(self, path: Any) -> None:
+        """Write the first program of the most recent call to a file: see ``Program.save``."""
+        self._recent()[0].save(path)
+
+    def _recent(self) -> list[Program]:
+        if not self.entries:
+            raise CompileError(f"{self!r}: there is no program yet. Call it first (twice, if it makes an optimizer's
+            state).")
+        return self.entries[0].programs
+
     def forget(self) -> None:
         """Drop all programs."""
         with self._lock:

@@ -262,7 +262,7 @@ def blueprint(program: Program, **settings: Any) -> Blueprint | None:
 def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:
     """(a place for each allocation, bytes of the whole block): first come the largest.
 
-    What is given, what is handed out, and what a second stage reads of the first lives until the end: the second stage
+    What is handed out, and what a second stage reads of the first lives until the end: the second stage
     may run twice. What that hands out (gradients, which are held over the next forward pass) has its place to itself.
     """
     program = blueprint.program
@@ -290,8 +290,12 @@ def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[li
         if isinstance(step, Call):
             for value in (*step.reads(), *(r for r in step.results if r is not None)):
                 use(value, at)
-    for value in (*program.outputs, *program.arguments):
+    written = {v.root for call in program.calls for v in call.writes}
+    for value in program.outputs:
         use(value, end)
+    for value in program.arguments:  # what is written to is brought back; a second stage is given its own later
+        if value.root in written or blueprint.early is not None:
+            use(value, end)
     if blueprint.early is not None:
         for value in program.outputs[blueprint.early :]:
             allocation = allocation_of(value)
