@@ -140,8 +140,7 @@ class Compiled:
 
     def _recent(self) -> list[Program]:
         if not self.entries:
-            raise CompileError(f"{self!r}: there is no program yet. Call it first (twice, if it makes an optimizer's
-            state).")
+            raise CompileError(f"{self!r}: there is no program yet. Call it first; an optimizer's first step has none.")
         return self.entries[0].programs
 
     def forget(self) -> None:

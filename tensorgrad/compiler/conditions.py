@@ -27,7 +27,7 @@ class Conditions:
     def __init__(self, trace: Trace):
         self.expected = [seen for _, seen, _ in trace.conditions]
         last = max(at for _, _, at in trace.conditions)
-        program = optimize(Program(trace.steps[:last], trace.arguments, [v for v, _, _ in trace.conditions]))
+        program = optimize(Program(trace.steps[:last], list(trace.arguments), [v for v, _, _ in trace.conditions]))
         self.trouble: str | None = None
         for step in program.steps:
             draws = not isinstance(step, Action) and any(isinstance(x, Generator) for x in step.attrs.values())
