@@ -57,6 +57,7 @@ _UNHEARD = frozenset((
 ))  # fmt: skip
 """Of a class, what computes nothing."""
 _MOST = 10_000  # entries of one container
+_MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
 
 _gone = NotImplemented  # what stands for nothing: also in C
 
@@ -91,6 +92,7 @@ class Reach:
         self.optimizers: list[Optimizer] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
+        self.copies: list[tuple[str, Any, Any]] = []  # path, what has no keys to ask for, its elements
         self.seen: dict[int, Any] = {}
         self._names: set[str] = set()
         self._later: list[tuple[str, Any]] = []
@@ -111,6 +113,8 @@ class Reach:
         if native is None:
             return self.changed() is None
         if not native.holds(self.data, self.facts, self.sizes):
+            return False
+        if not all(_equal(_elements(what), seen) for _, what, seen in self.copies):
             return False
         return all(form.settings == list(form.group.values()) or form.holds() for form in self.forms)
 
@@ -137,6 +141,9 @@ class Reach:
         for path, holder, size in self.sizes:
             if len(holder) != size:
                 return f"{path} had {size} entries and has {len(holder)}"
+        for path, what, seen in self.copies:
+            if not _equal(_elements(what), seen):
+                return f"elements of {path} changed"
         for form in self.forms:
             if not form.holds():
                 return f"settings of {form.path} changed"
@@ -179,8 +186,10 @@ class Reach:
             self._optimizer(path, what)
         elif isinstance(what, (list, tuple, dict)):
             self._container(path, what)
-        elif isinstance(what, (set, frozenset, deque)):
-            self.sizes.append((path, what, len(what)))
+        elif isinstance(what, (set, frozenset, deque, types.MappingProxyType, np.ndarray, np.generic)):
+            self.copies.append((path, what, _elements(what)))
+            for element in () if isinstance(what, (np.ndarray, np.generic)) else self.copies[-1][2]:
+                self._walk(f"an element of {path}", element)
         elif isinstance(what, types.ModuleType):
             if _is_users(what.__name__):
                 self._later.append((path, what))
@@ -198,7 +207,7 @@ class Reach:
             self._walk(path, what.__wrapped__)
         elif (hasattr(what, "__dict__") or _slots(what)) and _is_users_object(what):
             self._class(f"type({path})", type(what))
-            if isinstance(what, Module) or _root(type(what).__module__) == "tensorgrad":
+            if isinstance(what, Module) or not _is_users(type(what).__module__):
                 self._module(path, what)
             else:
                 self._later.append((path, what))
@@ -210,6 +219,8 @@ class Reach:
         if not isinstance(function, types.FunctionType) or not _is_users(function.__module__):
             return
         code = function.__code__
+        for name in ("__code__", "__defaults__"):
+            self.facts.append((f"{path}.{name}", function, name, getattr(function, name)))
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             self._fact(name, cell, "cell_contents", _get(cell, "cell_contents"))
         for i, value in enumerate(function.__defaults__ or ()):
@@ -253,7 +264,11 @@ class Reach:
                 self._fact(f"{path}[{i}]", what, i, value)
 
     def _module(self, path: str, module: Any) -> None:
-        attributes = vars(module)
+        """Everything of a module, or of another object whose code isn't walked."""
+        for name in _slots(module):
+            if hasattr(module, name):
+                self._fact(f"{path}.{name}", module, name, getattr(module, name))
+        attributes = getattr(module, "__dict__", {})
         unguarded = getattr(type(module), "unguarded", ())  # what no program rests on
         self.sizes.append((path, attributes, len(attributes)))
         for name, value in attributes.items():
@@ -343,6 +358,18 @@ def _get(holder: Any, key: Any) -> Any:
         return holder[key]
     except (KeyError, IndexError):
         return _gone
+
+
+def _elements(what: Any) -> Any:
+    """What a set, a deque, a mapping that is only shown, or an array holds, as a tuple to compare; of a large array a part."""
+    if isinstance(what, (np.ndarray, np.generic)):
+        array = np.asarray(what)
+        if array.nbytes > _MOST_BYTES:
+            array = array.reshape(-1)[:: array.size // _MOST]
+        return array.shape, array.dtype.str, tuple(array.flat) if array.dtype.hasobject else array.tobytes()
+    if isinstance(what, types.MappingProxyType):
+        return tuple(x for pair in what.items() for x in pair)
+    return tuple(what)
 
 
 def _slots(what: Any) -> set[str]:

@@ -153,12 +153,9 @@ def numpys_numbers(compiled: Any, show: Any) -> None:
 def an_array_of_numpy_in_a_closure(compiled: Any, show: Any) -> None:
     sizes = np.array([2.0, 3.0])
     f = compiled(lambda x: x * float(sizes[0]))
-    try:
-        thrice(f, show)
-        sizes[0] = 5.0
-        thrice(f, show)
-    except tg.errors.CompileError:
-        raise pytest.skip.Exception("refused") from None
+    thrice(f, show)
+    sizes[0] = 5.0
+    thrice(f, show)
 
 
 # --- objects
@@ -410,8 +407,9 @@ def a_module_through_its_changes(compiled: Any, show: Any) -> None:
     other = nn.Linear(4, 3)
     hook: list[Any] = []
     changes = [
-        net.eval, net.train, lambda: setattr(net, "flag", False), lambda: setattr(net, "by", 3.0), lambda: delattr(net, "by"),
-        lambda: setattr(net.drop, "p", 0.1), lambda: setattr(net, "act", nn.Tanh()), 
+        net.eval, net.train,
+        lambda: setattr(net, "flag", False), lambda: setattr(net, "by", 3.0), lambda: delattr(net, "by"),
+        lambda: setattr(net.drop, "p", 0.1), lambda: setattr(net, "act", nn.Tanh()),
         lambda: setattr(net, "b", other), lambda: net.a.weight.data.mul_(2), lambda: net.a.requires_grad_(False),
         lambda: net.requires_grad_(True), lambda: hook.append(net.a.register_forward_hook(lambda m, i, o: o * 2)),
         lambda: hook.pop().remove(), lambda: hook.append(net.register_forward_pre_hook(lambda m, i: (i[0] + 1,))),
