@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,7 @@ class Blueprint:
         self.split = len(program.steps) if split is None else split
         self.late = late
         first = _Writing(self)
-        first.sequence.begin()
-        try:
-            first.write()
-        finally:
-            sizes = first.sequence.end()
+        sizes = first.run()
         self.offsets, self.nbytes = _plan(self, first, sizes)
         self.python_calls = first.python_calls
 
@@ -79,11 +76,7 @@ class Instance:
     def __init__(self, blueprint: Blueprint):
         program = blueprint.program
         writing = _Writing(blueprint)
-        writing.sequence.begin(blueprint.nbytes, blueprint.offsets)
-        try:
-            writing.write()
-        finally:
-            writing.sequence.end()
+        writing.run(blueprint.nbytes, blueprint.offsets)
         self.nbytes = blueprint.nbytes
         self.sequence = writing.sequence
         self.play = writing.sequence.play
@@ -186,6 +179,18 @@ class _Writing:
         if type(what) in (list, tuple):
             return type(what)(map(self.get, what))
         return what
+
+    def run(self, *places: Any) -> list[int]:
+        """Write everything, into these places if they are known; the sizes of all that is allocated."""
+        self.sequence.begin(*places)
+        try:
+            self.write()
+        except BaseException:
+            with suppress(RuntimeError):  # it would complain of what is missing
+                self.sequence.end()
+            raise
+        sizes: list[int] = self.sequence.end()
+        return sizes
 
     def write(self) -> None:
         program = self.program

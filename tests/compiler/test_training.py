@@ -1,4 +1,4 @@
-"""What training code does, eager beside compiled: the same losses, parameters and gradients to the bit on both backends."""
+"""What training code does, eager beside compiled: the same losses, parameters and gradients to the bit."""
 
 from __future__ import annotations
 
