@@ -4,6 +4,8 @@
 #include "tape.h"
 
 #include <cmath>
+#include <memory>
+#include <vector>
 
 namespace tape {
 namespace {
@@ -158,35 +160,233 @@ PyObject* grant(PyObject*, PyObject* const* args, Py_ssize_t count) {
   Py_RETURN_NONE;
 }
 
-PyObject* facts_hold(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 3 || !PyList_Check(args[0]) || !PyList_Check(args[1]) || !PyList_Check(args[2]))
-    return PyErr_Format(PyExc_TypeError, "holds: expected three lists");
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {  // (path, tensor, array, tracked, hooks, post hooks)
-    using T = TensorObject;
-    PyObject* each = PyList_GET_ITEM(args[0], i);
-    const T* t = as_tensor(PyTuple_GET_ITEM(each, 1));
-    if (t->f[T::kData] != PyTuple_GET_ITEM(each, 2) || t->f[T::kTracked] != PyTuple_GET_ITEM(each, 3) ||
-        t->f[T::kHooks] != PyTuple_GET_ITEM(each, 4) || t->f[T::kPostHooks] != PyTuple_GET_ITEM(each, 5))
-      Py_RETURN_FALSE;
+namespace {
+
+// The three lists of compiler/reach.py, laid out for the loop.
+struct Facts {
+  enum Kind : char { kDict, kCell, kOther };
+  struct Datum {
+    PyObject *tensor, *fields[4];
+  };
+  struct Fact {
+    PyObject *holder, *key, *value;
+    Kind kind;
+  };
+  struct Size {
+    PyObject* holder;
+    Py_ssize_t size;
+    bool dict;
+  };
+  std::vector<Datum> data;
+  std::vector<Fact> facts;
+  std::vector<Size> sizes;
+  Ref lists[3];  // which keep all that alive
+};
+
+void free_facts(PyObject* capsule) { delete static_cast<Facts*>(PyCapsule_GetPointer(capsule, "facts")); }
+
+// 1 if all holds, 0 if not, -1 with an error set.
+int hold(const Facts& all) {
+  using T = TensorObject;
+  for (const auto& each : all.data) {
+    const T* t = as_tensor(each.tensor);
+    if (t->f[T::kData] != each.fields[0] || t->f[T::kTracked] != each.fields[1] || t->f[T::kHooks] != each.fields[2] ||
+        t->f[T::kPostHooks] != each.fields[3])
+      return 0;
   }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[1]); ++i) {  // (path, holder, key, value, or NotImplemented for none)
-    PyObject* each = PyList_GET_ITEM(args[1], i);
+  for (const auto& each : all.facts) {
     Ref kept;
-    PyObject* now = look(PyTuple_GET_ITEM(each, 1), PyTuple_GET_ITEM(each, 2), kept);
-    if (!now && PyErr_Occurred()) return nullptr;
-    PyObject* then = PyTuple_GET_ITEM(each, 3);
-    const int equal = then == Py_NotImplemented ? !now : same(now, then);
-    if (equal < 0 || PyErr_Occurred()) return nullptr;
-    if (!equal) Py_RETURN_FALSE;
+    PyObject* now = each.kind == Facts::kDict   ? PyDict_GetItemWithError(each.holder, each.key)
+                    : each.kind == Facts::kCell ? PyCell_GET(each.holder)
+                                                : look(each.holder, each.key, kept);
+    if (now == each.value) continue;
+    if (!now && PyErr_Occurred()) return -1;
+    const int equal = each.value == Py_NotImplemented ? !now : same(now, each.value);
+    if (equal <= 0) return PyErr_Occurred() ? -1 : 0;
   }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[2]); ++i) {  // (path, holder, size)
-    PyObject* each = PyList_GET_ITEM(args[2], i);
-    PyObject* holder = PyTuple_GET_ITEM(each, 1);
-    const Py_ssize_t size = PyDict_Check(holder) ? PyDict_GET_SIZE(holder) : PyObject_Size(holder);
-    if (size < 0) return nullptr;
-    if (size != PyLong_AsSsize_t(PyTuple_GET_ITEM(each, 2))) Py_RETURN_FALSE;
+  for (const auto& each : all.sizes) {
+    const Py_ssize_t size = each.dict ? PyDict_GET_SIZE(each.holder) : PyObject_Size(each.holder);
+    if (size < 0) return -1;
+    if (size != each.size) return 0;
   }
-  Py_RETURN_TRUE;
+  return 1;
+}
+
+const Facts* facts_of(PyObject* capsule) {
+  return static_cast<const Facts*>(PyCapsule_GetPointer(capsule, "facts"));  // sets TypeError or ValueError itself
+}
+
+// Settings of an optimizer's groups: the very objects of the last time, or else Python asks.
+int forms_hold(PyObject* forms) {
+  static PyObject *settings = PyUnicode_InternFromString("settings"), *group = PyUnicode_InternFromString("group"),
+                  *holds = PyUnicode_InternFromString("holds");
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(forms); ++i) {
+    PyObject* form = PyList_GET_ITEM(forms, i);
+    Ref last(PyObject_GetAttr(form, settings)), now(PyObject_GetAttr(form, group));
+    if (!last || !now) return -1;
+    bool equal = PyList_Check(last.get()) && PyDict_Check(now.get()) &&
+                 PyList_GET_SIZE(last.get()) == PyDict_GET_SIZE(now.get());
+    PyObject *key, *value;
+    for (Py_ssize_t at = 0, n = 0; equal && PyDict_Next(now.get(), &at, &key, &value); ++n)
+      equal = value == PyList_GET_ITEM(last.get(), n);
+    if (equal) continue;
+    Ref found(PyObject_CallMethodNoArgs(form, holds));
+    const int truth = found ? PyObject_IsTrue(found.get()) : -1;
+    if (truth <= 0) return truth;
+  }
+  return 1;
+}
+
+}  // namespace
+
+// facts(data, facts, sizes): the lists, laid out for `holds`.
+PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 3 || !PyList_Check(args[0]) || !PyList_Check(args[1]) || !PyList_Check(args[2]))
+    return PyErr_Format(PyExc_TypeError, "facts: expected three lists");
+  auto made = std::make_unique<Facts>();
+  for (int i = 0; i < 3; ++i) {
+    made->lists[i] = Ref(PyList_AsTuple(args[i]));
+    if (!made->lists[i]) return nullptr;
+  }
+  const auto each = [&](int list, Py_ssize_t size, auto f) {
+    PyObject* all = made->lists[list].get();
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all); ++i) {
+      PyObject* one = PyTuple_GET_ITEM(all, i);
+      if (!PyTuple_Check(one) || PyTuple_GET_SIZE(one) != size) return false;
+      f(one);
+    }
+    return true;
+  };
+  bool good = true;
+  good &= each(0, 6, [&](PyObject* one) {  // (path, tensor, array, tracked, hooks, post hooks)
+    good &= is_tensor(PyTuple_GET_ITEM(one, 1));
+    made->data.push_back({PyTuple_GET_ITEM(one, 1), {PyTuple_GET_ITEM(one, 2), PyTuple_GET_ITEM(one, 3),
+                                                     PyTuple_GET_ITEM(one, 4), PyTuple_GET_ITEM(one, 5)}});
+  });
+  good &= each(1, 4, [&](PyObject* one) {  // (path, holder, key, value, or NotImplemented for none)
+    PyObject* holder = PyTuple_GET_ITEM(one, 1);
+    const auto kind = PyDict_Check(holder) ? Facts::kDict : PyCell_Check(holder) ? Facts::kCell : Facts::kOther;
+    made->facts.push_back({holder, PyTuple_GET_ITEM(one, 2), PyTuple_GET_ITEM(one, 3), kind});
+  });
+  good &= each(2, 3, [&](PyObject* one) {  // (path, holder, size)
+    PyObject* holder = PyTuple_GET_ITEM(one, 1);
+    made->sizes.push_back({holder, PyLong_AsSsize_t(PyTuple_GET_ITEM(one, 2)), PyDict_Check(holder) != 0});
+  });
+  if (!good || PyErr_Occurred()) {
+    PyErr_Clear();
+    return PyErr_Format(PyExc_TypeError, "facts: expected lists of tuples of 6, 4 and 3");
+  }
+  PyObject* capsule = PyCapsule_New(made.get(), "facts", free_facts);
+  if (capsule) made.release();
+  return capsule;
+}
+
+// holds(facts, forms): whether all that a program rests on is as it was.
+PyObject* facts_hold(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2 || !PyList_Check(args[1])) return PyErr_Format(PyExc_TypeError, "holds: expected (facts, forms)");
+  const Facts* facts = facts_of(args[0]);
+  if (!facts) return nullptr;
+  int truth = hold(*facts);
+  if (truth > 0) truth = forms_hold(args[1]);
+  return truth < 0 ? nullptr : PyBool_FromLong(truth);
+}
+
+namespace {
+
+// What the entry of a program is to replay(), by number.
+enum Part { kTemplate, kFacts, kForms, kWithout, kForgotten, kWaiting, kCells, kLeaves, kNumbers, kAlone, kParts };
+
+bool without_gradient(PyObject* leaves) {
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(leaves); ++i)
+    if (as_tensor(PyList_GET_ITEM(leaves, i))->f[TensorObject::kGrad] != Py_None) return false;
+  return true;
+}
+
+// An instance as compiler/native.py packs it: (what was lent, its counts, play, name_line, arrays, ((number, copied, number of
+// the argument), ...)).
+enum Packed { kLent, kCounts, kPlay, kNameLine, kArrays, kOthers };
+
+bool is_held(PyObject* lent, PyObject* counts) {
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(lent); ++i)
+    if (Py_REFCNT(PyList_GET_ITEM(lent, i)) != PyLong_AsSsize_t(PyTuple_GET_ITEM(counts, i))) return true;
+  return false;
+}
+
+// The outputs' arrays after a run.
+Ref handed_out(PyObject* instance, PyObject* given) {
+  PyObject *arrays = PyTuple_GET_ITEM(instance, kArrays), *others = PyTuple_GET_ITEM(instance, kOthers);
+  Ref made(PyList_GetSlice(arrays, 0, PyList_GET_SIZE(arrays)));
+  for (Py_ssize_t i = 0; made && i < PyTuple_GET_SIZE(others); ++i) {
+    PyObject* other = PyTuple_GET_ITEM(others, i);
+    const Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 0));
+    PyObject* array = nullptr;
+    if (PyTuple_GET_ITEM(other, 1) == Py_True) {
+      array = PyArray_NewCopy(as_array(PyList_GET_ITEM(arrays, at)), NPY_CORDER);
+    } else {
+      array = PyList_GET_ITEM(given, PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 2)));
+      Py_INCREF(array);
+    }
+    if (!array || PyList_SetItem(made.get(), at, array) < 0) return Ref();
+  }
+  return made;
+}
+
+}  // namespace
+
+// replay(entry, args, kwargs): what an entry's admits, holds and replay do for the usual call: the result if it is one tensor
+// that the program makes, else the outputs' arrays; NotImplemented where Python must see to it.
+PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
+  if (count != 3 || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) != kParts)
+    return PyErr_Format(PyExc_TypeError, "replay: expected (entry, args, kwargs)");
+  const auto part = [&](Part which) { return PyTuple_GET_ITEM(args[0], which); };
+  PyObject* const call[] = {part(kTemplate), args[1], args[2]};
+  Ref fits(call_fits(module, call, 3));
+  if (!fits) return nullptr;
+  const Facts* facts = facts_of(part(kFacts));
+  if (!facts) return nullptr;
+  if (fits.get() != Py_True || !without_gradient(part(kWithout))) Py_RETURN_NOTIMPLEMENTED;
+  int truth = hold(*facts);
+  if (truth > 0) truth = forms_hold(part(kForms));
+  if (truth < 0) return nullptr;
+  PyObject* waiting = part(kWaiting);
+  const Py_ssize_t ready = PyList_GET_SIZE(waiting);
+  if (!truth || !ready) Py_RETURN_NOTIMPLEMENTED;
+  // the arrays, as the template's order has them
+  PyObject* names = PyTuple_GET_ITEM(part(kTemplate), 1);
+  const Py_ssize_t n = PyTuple_GET_SIZE(args[1]), named = PyTuple_GET_SIZE(names);
+  Ref given(PyList_New(0));
+  for (Py_ssize_t i = 0; given && i < n + named; ++i) {
+    PyObject* x = i < n ? PyTuple_GET_ITEM(args[1], i) : PyDict_GetItemWithError(args[2], PyTuple_GET_ITEM(names, i - n));
+    if (!x) return nullptr;
+    if (is_tensor(x) && PyList_Append(given.get(), as_tensor(x)->f[TensorObject::kData]) < 0) return nullptr;
+  }
+  if (!given) return nullptr;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(part(kForgotten)); ++i)
+    set_borrowed(as_tensor(PyList_GET_ITEM(part(kForgotten), i))->f[TensorObject::kGrad], Py_None);
+  // the last instance, which no other thread may take meanwhile
+  if (PyList_GET_SIZE(waiting) != ready) Py_RETURN_NOTIMPLEMENTED;
+  Ref instance = Ref::borrowed(PyList_GET_ITEM(waiting, ready - 1));
+  if (is_held(PyTuple_GET_ITEM(instance.get(), kLent), PyTuple_GET_ITEM(instance.get(), kCounts))) Py_RETURN_NOTIMPLEMENTED;
+  if (PyList_SetSlice(waiting, ready - 1, ready, nullptr) < 0) return nullptr;
+  static PyObject* zero = PyLong_FromLong(0);
+  PyObject* const both[] = {zero, given.get()};
+  Ref done(PyObject_Vectorcall(PyTuple_GET_ITEM(instance.get(), kPlay), both, 2, nullptr));
+  if (!done) {
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    Ref named_it(value ? PyObject_CallOneArg(PyTuple_GET_ITEM(instance.get(), kNameLine), value) : nullptr);
+    PyErr_Restore(type, value, trace);
+    return nullptr;
+  }
+  Ref arrays = handed_out(instance.get(), given.get());
+  if (!arrays || PyList_Append(waiting, instance.get()) < 0) return nullptr;
+  Ref bumped(bump(module, part(kCells)));
+  PyObject* const grads[] = {part(kLeaves), part(kNumbers), arrays.get()};
+  Ref granted(bumped ? grant(module, grads, 3) : nullptr);
+  if (!granted) return nullptr;
+  if (part(kAlone) == Py_None) return arrays.release();
+  return wrapped(PyList_GET_ITEM(arrays.get(), PyLong_AsSsize_t(part(kAlone))), switches.inference);
 }
 
 }  // namespace tape

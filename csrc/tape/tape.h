@@ -185,7 +185,9 @@ extern PyMethodDef view_kernels[];
 
 PyObject* go(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* call_fits(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* pack_facts(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* facts_hold(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* references(PyObject* module, PyObject* arrays);
 PyObject* unheld(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* grant(PyObject* module, PyObject* const* args, Py_ssize_t count);

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..core import native
 from ..dispatch import listening, local
 from ..errors import CompileError
 from .before import Before
@@ -74,6 +75,13 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # templates fit no call while autocast is on, or while somebody listens or maps, who have doors of their own
         for entry in self.entries:
+            if entry.fast is not None:
+                found = native.replay(entry.fast, args, kwargs)
+                if found is not NotImplemented:
+                    self.replays += 1
+                    if entry is not self.entries[0]:
+                        self._use(entry)
+                    return found if entry.result.alone else entry.result.build(found, [])
             if entry.admits(args, kwargs):
                 tensors = entry.tensors_of(args, kwargs)
                 if entry.conditions is not None and not entry.decides(tensors):

@@ -112,6 +112,18 @@ class Entry:
         in_python = self.writes_arguments or self.to_arguments
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.tensors) == len(signature.leaves)
+        self.fast = self._packed()
+
+    def _packed(self) -> tuple[Any, ...] | None:
+        """What ``native.replay`` wants to know; None where calls need more than it does."""
+        waiting = getattr(getattr(self.run, "shelf", None), "waiting", None)
+        plain = not (self.accumulated or self.bumped or self.conditions or self.result.passed or self.result.views)
+        if self.template is None or waiting is None or not plain or self.reach.copies:
+            return None
+        alone = self.result.made[0][1] if self.result.alone else None
+        return (self.template, self.reach.packed, self.reach.forms, self.expect_none, self.forgotten, waiting,
+        self.cells,
+                self.leaves, self.numbers, alone)  # fmt: skip
 
     def _written(self, trace: Trace, outputs: list[Any]) -> list[Program]:
         """The programs of the run, as they were written."""

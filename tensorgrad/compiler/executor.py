@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .native import Instance, blueprint, unheld
+from .native import Instance, blueprint
 from .program import Program
 
 __all__ = ["Shelf", "executor", "in_python", "shelf_of"]
@@ -22,7 +22,7 @@ class Shelf:
 
     def __init__(self, plan: Any):
         self.plan = plan
-        self.waiting: list[Instance] = []
+        self.waiting: list[tuple[Any, ...]] = []  # each as C wants to have it, itself last
         self.made = 0
 
     def take(self, most: int | None = None) -> Instance | None:
@@ -30,11 +30,12 @@ class Shelf:
         held = []
         found = None
         while found is None and self.waiting:
-            one = self.waiting.pop()  # atomic: no other thread gets it
+            packed = self.waiting.pop()  # atomic: no other thread gets it
+            one = packed[-1]
             if one.idle:
                 found = one
             else:
-                held.append(one)
+                held.append(packed)
         self.waiting[:0] = held
         if found is None and (most is None or self.made < most):
             self.made += 1
@@ -42,7 +43,7 @@ class Shelf:
         return found
 
     def put(self, one: Instance) -> None:
-        self.waiting.append(one)
+        self.waiting.append(one.packed)
 
 
 class _InBlocks:
@@ -53,19 +54,6 @@ class _InBlocks:
         self.copying: Shelf | None = None
 
     def __call__(self, given: list[Any]) -> list[Any]:
-        waiting = self.shelf.waiting
-        if waiting:
-            one = waiting.pop()
-            if unheld(one.lent, one.counts):  # the usual case, in few steps
-                one.run(0, given)
-                arrays = one.results(given)
-                waiting.append(one)
-                return arrays
-            waiting.append(one)
-        return self._beside(given)
-
-    def _beside(self, given: list[Any]) -> list[Any]:
-        """Run where nobody holds anything."""
         shelf, copied = self.shelf, False
         one = shelf.take(_MOST)
         if one is None:

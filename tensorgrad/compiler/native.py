@@ -106,6 +106,10 @@ class Instance:
         del writing
         self.counts, self.counts_late = native.references(self.lent), native.references(self.lent_late)
 
+        others = tuple([(i, self.outputs[i][1] == _COPIED, self.outputs[i][2]) for i in self.others])
+        # for the usual call, which C makes
+        self.packed = (self.lent, self.counts, self.play, self._name_line, self.arrays, others, self)
+
     @property
     def idle(self) -> bool:
         return unheld(self.lent, self.counts)

@@ -98,6 +98,9 @@ class PairEntry(Entry):
         if self.shelf is not None:
             first.linked = second.linked = self.shelf.plan
 
+    def _packed(self) -> None:
+        """A node must be made."""
+
     def given_number(self, t: Tensor) -> Tensor | int:
         """The number of the argument that a tensor stands for; itself for others."""
         for i, one in enumerate(self.given):

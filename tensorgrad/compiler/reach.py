@@ -105,6 +105,7 @@ class Reach:
             waiting, self._later = self._later, []
             for path, holder in waiting:
                 self._attributes(path, holder)
+        self.packed = None if native is None else native.facts(self.data, self.facts, self.sizes)
 
     # --- asking again
 
@@ -112,11 +113,9 @@ class Reach:
         """Whether all facts hold."""
         if native is None:
             return self.changed() is None
-        if not native.holds(self.data, self.facts, self.sizes):
+        if not native.holds(self.packed, self.forms):
             return False
-        if not all(_equal(_elements(what), seen) for _, what, seen in self.copies):
-            return False
-        return all(form.settings == list(form.group.values()) or form.holds() for form in self.forms)
+        return all(_equal(_elements(what), seen) for _, what, seen in self.copies)
 
     def moved(self) -> str | None:
         """In words, what a run has changed of all this, or drawn elsewhere; None if nothing."""
@@ -361,7 +360,8 @@ def _get(holder: Any, key: Any) -> Any:
 
 
 def _elements(what: Any) -> Any:
-    """What a set, a deque, a mapping that is only shown, or an array holds, as a tuple to compare; of a large array a part."""
+    """What a set, a deque, a mapping that is only shown, or an array holds, as a tuple to compare; of a large array a
+    part."""
     if isinstance(what, (np.ndarray, np.generic)):
         array = np.asarray(what)
         if array.nbytes > _MOST_BYTES:

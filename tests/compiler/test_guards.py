@@ -1,4 +1,5 @@
-"""What a program rests on may change between calls: then the change is seen, whatever the way the function knows it by."""
+"""What a program rests on may change between calls: then the change is seen, whatever the way the function knows it
+by."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def the_length_of_a_list(compiled: Any, show: Any) -> None:
     queue = collections.deque([1.0])
     f = compiled(lambda x: x * sum(parts) + sum(keys.values()) + sum(some) + sum(queue))
     thrice(f, show)
-    for change in (lambda: parts.append(3.0), lambda: keys.update(b=2.0), lambda: some.add(5.0), lambda: queue.append(2.0),
+    for change in (lambda: parts.append(3.0), lambda: keys.update(b=2.0), lambda: some.add(5.0), lambda:
+    queue.append(2.0),
                    lambda: (some.clear(), some.add(9.0), some.add(1.0)), lambda: queue.rotate(1)):  # fmt: skip
         change()
         thrice(f, show)
