@@ -76,6 +76,12 @@ class Entry:
                     self.forgotten.append(leaf)
                 elif id(leaf) not in added:
                     self.expect_none.append(leaf)
+        self.expect_some: list[Tensor] = []
+        if reach.looks_at_gradients:  # it may have left out what has none, or done more for what has one
+            known = {*(id(t) for t in (*self.leaves, *self.expect_none)), *added, *before.arguments}
+            for t in before.known:
+                if id(t) not in known and t._node is None and (t._tracked or t._grad is not None):
+                    (self.expect_none if before.grads[id(t)] is None else self.expect_some).append(t)
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name)
@@ -198,6 +204,9 @@ class Entry:
         """Whether a replay would do what a run does now."""
         for leaf in self.expect_none:
             if leaf._grad is not None:
+                return False
+        for leaf in self.expect_some:
+            if leaf._grad is None:
                 return False
         for leaf, expected in self.accumulated:
             if leaf._grad is None or form(leaf._grad._data) != expected:

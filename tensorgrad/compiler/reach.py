@@ -56,6 +56,7 @@ _UNHEARD = frozenset((
     "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__annotations__", "__doc__", "__module__",
 ))  # fmt: skip
 """Of a class, what computes nothing."""
+_SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
 _MOST = 10_000  # entries of one container
 _MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
 
@@ -106,6 +107,11 @@ class Reach:
             for path, holder in waiting:
                 self._attributes(path, holder)
         self.packed = None if native is None else native.facts(self.data, self.facts, self.sizes)
+
+    @property
+    def looks_at_gradients(self) -> bool:
+        """Whether the function may do something else where a tensor has a gradient, or has none."""
+        return bool(self.optimizers) or any("grad" in name for name in self._names - _SWITCHES)
 
     # --- asking again
 

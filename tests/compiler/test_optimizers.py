@@ -17,7 +17,7 @@ F = nn.functional
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.05}),
     ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
-    ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.2, "maximize": True}),
+    ("SGD", {"lr": 1e-4, "momentum": 0.9, "dampening": 0.2, "maximize": True}),
     ("SGD", {"lr": 0.05, "momentum": 0.9, "foreach": True}),
     ("SGD", {"lr": 0.05, "foreach": False}),
     ("SGD", {"lr": 0.05, "fused": True}),
@@ -80,7 +80,9 @@ def a_training(row: Any, steps: int) -> Callable[..., None]:
         for x, y in batches(steps):
             show(step(x, y))
         show(list(model.parameters()), [p.grad for p in model.parameters()])
-        show([[value for value in entry.values() if isinstance(value, tg.Tensor)] for entry in optimizer.state.values()])
+        show(
+            [[value for value in entry.values() if isinstance(value, tg.Tensor)] for entry in optimizer.state.values()]
+        )
 
     return script
 
@@ -164,12 +166,11 @@ def a_life(row: Any, clip: bool) -> Callable[..., None]:
         turn()
         for key, value in (("momentum", 0.5), ("weight_decay", 0.2), ("betas", (0.7, 0.9)), ("alpha", 0.9), ("eps", 1e-3),
                            ("maximize", True), ("nesterov", False), ("rho", 0.8)):  # fmt: skip
-            if key in group and not isinstance(group[key], type(None)):
-                if key == "momentum" and name != "SGD":
-                    continue
+            if key in group and type(group[key]) is type(value):
                 group[key] = value
                 turn()
-        group["maximize"] = False
+        if "maximize" in group:
+            group["maximize"] = False
         saved, weights = optimizer.state_dict(), {k: v.clone() for k, v in model.state_dict().items()}
         turn()
         optimizer.load_state_dict(saved)
@@ -229,7 +230,9 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
     "CyclicLR": lambda o: tg.optim.lr_scheduler.CyclicLR(o, 0.01, 0.1, 2, cycle_momentum=True),
     "OneCycleLR": lambda o: tg.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=10),
     "ReduceLROnPlateau": lambda o: tg.optim.lr_scheduler.ReduceLROnPlateau(o, patience=0),
-    "ChainedScheduler": lambda o: tg.optim.lr_scheduler.ChainedScheduler([SCHEDULES["StepLR"](o), SCHEDULES["LinearLR"](o)]),
+    "ChainedScheduler": lambda o: tg.optim.lr_scheduler.ChainedScheduler(
+        [SCHEDULES["StepLR"](o), SCHEDULES["LinearLR"](o)]
+    ),
     "SequentialLR": lambda o: tg.optim.lr_scheduler.SequentialLR(
         o, [SCHEDULES["LinearLR"](o), SCHEDULES["ExponentialLR"](o)], [3]
     ),
