@@ -135,7 +135,7 @@ class Trace(Listener):
 
     def after(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
         line = user_line(3)
-        if getattr(op, "sized_by_data", False):
+        if op.sized_by_data:
             where = f" at {describe_line(line)}" if line else ""
             raise CompileError(
                 f"compile: the shape of {op.name}'s result{where} depends on the data, and a program has fixed "

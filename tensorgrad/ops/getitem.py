@@ -57,9 +57,17 @@ def __getitem__(self: Tensor, key: Any) -> Tensor:
 
 def __setitem__(self: Tensor, key: Any, value: Any) -> None:
     """Write ``value``, a number or a tensor that broadcasts, where ``key`` points; recorded like any operation."""
-    basic, spec, indices = _resolved(self, key)
     if isinstance(value, (list, tuple)):
         raise TypeError(f"can't assign a {type(value).__name__} to elements of a tensor; use tensor(...).")
+    if _is_mask_of(self, key):
+        value = as_value("setitem", self, value)
+        if value._data.size == 1:  # without asking how often the mask holds, which a compiled program can't
+            from .selection import masked_fill_
+
+            shape = (*key._data.shape, *(1,) * (self._data.ndim - key._data.ndim))
+            masked_fill_(self, core.reshape(key, shape=shape), core.reshape(value, shape=()))
+            return
+    basic, spec, indices = _resolved(self, key)
     value = as_value("setitem", self, value)
     region = self if _is_whole(basic) else core.slice_(self, key=basic)
     if not indices:
@@ -68,6 +76,13 @@ def __setitem__(self: Tensor, key: Any, value: Any) -> None:
     value = _without_leading_ones(value, region._data.ndim - len(spec) + max(i._data.ndim for i in indices))
     attrs = {"spec": spec, "accumulate": False}
     put_in_place(index_put_op, "index_put_into", region, (value, *indices), attrs)
+
+
+def _is_mask_of(x: Tensor, key: Any) -> bool:
+    """Whether a key is one mask of a tensor's first dimensions."""
+    if type(key) is not Tensor or key._data.dtype.kind != "b" or not key._data.ndim or elsewhere(x._data, key._data):
+        return False
+    return bool(key._data.shape == x._data.shape[: key._data.ndim])
 
 
 def _without_leading_ones(value: Tensor, ndim: int) -> Tensor:

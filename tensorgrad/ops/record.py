@@ -52,6 +52,7 @@ class Op(OpCore):
         adds: for ops of one input whose gradient is mostly zeros: the name of the kernel ``adds(total, g, **attrs)``
             that adds it to a total that is there already, in the total's memory.
         checked: the extension's kernel refuses all that ``infer`` refuses, which is then asked only for the words.
+        sized_by_data: the results' shapes depend on elements, so that a compiled program can't hold the op.
         kernel: ``kernel(xp, *inputs, **attrs)`` over an array namespace, for ops of namespaces that are loaded when
             first named; those of the others are methods of ``backends.generic``.
         samples: function returning the sample calls that tests run.
@@ -61,6 +62,7 @@ class Op(OpCore):
     recordable = True
     adds: str | None = None
     checked = False
+    sized_by_data = False
     kernel: Callable[..., Any] | None = None
 
     def __init__(
@@ -76,6 +78,7 @@ class Op(OpCore):
         view: bool = False,
         adds: str | None = None,
         checked: bool = False,
+        sized_by_data: bool = False,
         kernel: Callable[..., Any] | None = None,
         samples: Callable[[], Any] | None = None,
         doc: str | None = None,
@@ -89,6 +92,7 @@ class Op(OpCore):
         self.view = view
         self.adds = adds
         self.checked = checked
+        self.sized_by_data = sized_by_data
         self.kernel = kernel
         self.samples = samples
         self.__doc__ = doc

@@ -36,8 +36,14 @@ def _unknown(name: str) -> Any:
     return infer
 
 
-# The shapes of these results depend on the elements: what infer says of them is not used.
-nonzero_op = op("nonzero", infer=_unknown("nonzero"), nondiff=("y",), doc="(n, ndim): where ``x`` is not zero.")
+# The shapes of results that are ``sized_by_data`` are not what infer says of them.
+nonzero_op = op(
+    "nonzero",
+    infer=_unknown("nonzero"),
+    nondiff=("y",),
+    sized_by_data=True,
+    doc="(n, ndim): where ``x`` is not zero.",
+)
 one_hot_op = op(
     "one_hot",
     infer=lambda x, *, classes: Spec((*x.shape, classes), _INT64),
@@ -45,7 +51,13 @@ one_hot_op = op(
     samples=lambda: [Sample((Arg((2, 3), kind="i", values=(0, 2, 1, 1, 0, 2)),), {"classes": 4}, False, "matrix")],
     doc="1 where the class of a new last dimension is that of the element, 0 elsewhere.",
 )
-bincount_op = op("bincount", infer=_unknown("bincount"), nondiff=("y",), doc="How often each integer occurs.")
+bincount_op = op(
+    "bincount",
+    infer=_unknown("bincount"),
+    nondiff=("y",),
+    sized_by_data=True,
+    doc="How often each integer occurs.",
+)
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
@@ -224,6 +236,7 @@ unique_op = op(
     infer=_unknown("unique"),
     outputs=("values", "inverse", "counts"),
     nondiff=("values", "inverse", "counts"),
+    sized_by_data=True,
     doc="The distinct rows of ``x``, sorted; where each row is among them (if asked), and how often each occurs.",
 )
 
