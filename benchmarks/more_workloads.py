@@ -289,9 +289,8 @@ class AdversarialJob(Job):
     discriminator_optimizer: Any = None
     labels: Any = None  # ones for real, zeros for fake
 
-    def step(self, index: int) -> Any:
+    def _train(self, real: Any, noise: Any) -> Any:
         generator, discriminator = self.model["generator"], self.model["discriminator"]
-        real, noise = self.batches[index % len(self.batches)]
         ones, zeros = self.labels(real)
         fake = generator(noise)
         self.discriminator_optimizer.zero_grad()
@@ -488,9 +487,9 @@ class _ClippedJob(Job):
 
     clip: Any = None
 
-    def step(self, index: int) -> Any:
+    def _train(self, *batch: Any) -> Any:
         self.optimizer.zero_grad()
-        loss = self.loss(*self.batches[index % len(self.batches)])
+        loss = self.loss(*batch)
         loss.backward()
         self.clip(self.model.parameters(), 1.0)
         self.optimizer.step()

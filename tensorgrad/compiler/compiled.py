@@ -19,7 +19,7 @@ from ..core import native
 from ..dispatch import listening, local
 from ..errors import CompileError
 from .before import Before
-from .dynamic import family_of
+from .dynamic import family_of, is_for_all
 from .entry import Entry
 from .pair import PairEntry, is_live, rejoined
 from .program import Program
@@ -219,6 +219,10 @@ class Compiled:
             for other in self.entries:
                 if other.family is None and family_of(other, entry) is not None:
                     break
+        for other in self.entries:
+            if is_for_all(other, entry):
+                other.serve_all()
+                return entry.first(signature)
         if entry.refuses is not None:
             self._refused = [(signature.key, entry.refuses), *self._refused[: self.limit]]
             return entry.first(signature)

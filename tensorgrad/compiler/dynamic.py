@@ -27,17 +27,18 @@ class _Unlike(Exception):
 class Family:
     """``entry_for(signature)``: an entry for a size that was not seen before; None if the signature is another one."""
 
-    def __init__(self, entry: Entry, other: Entry, sizes: tuple[int, int]):
+    def __init__(self, entry: Entry, other: Entry, sizes: tuple[int, int], *, bound: bool = False):
         self.entry = entry
         self.sizes = sizes
         self.parts = self.rule(entry.signature.key, other.signature.key)
         self.values: dict[Value, tuple[Value, _Rule]] = {}  # of the entry's programs: the other's, shape and strides
         self.numbers: dict[int, _Rule] = {}  # by identity of an input or attribute: what it is for a size
-        if _form(entry) != _form(other):
+        if _form(entry, bound) != _form(other, bound):
             raise _Unlike
         for one, two in zip(entry.raw, other.raw, strict=True):
             self._programs(one, two)
-        entry.family = other.family = self
+        if not bound:
+            entry.family = other.family = self
 
     # --- two programs side by side
 
@@ -194,15 +195,31 @@ def family_of(entry: Entry, other: Entry) -> Family | None:
     return None
 
 
-def _form(entry: Entry) -> Any:
+def is_for_all(entry: Entry, other: Entry) -> bool:
+    """Whether two entries of one key, each bound to the very arguments of its call, do the same with them: then the
+    first serves any. A tensor that is an argument and that the function reaches by itself too (one of a list of
+    batches) is told apart so: reached by itself, it is a constant of one of the programs."""
+    if type(entry) is not type(other) or entry.conditions is not None or other.conditions is not None:
+        return False
+    if entry.signature.key != other.signature.key or not any(x is not None for x in entry.same):
+        return False
+    try:
+        Family(entry, other, (1, 1), bound=True)
+    except _Unlike:
+        return False
+    return True
+
+
+def _form(entry: Entry, bound: bool) -> Any:
     """What of an entry is no program: it must be equal in a family."""
     result = entry.result
     return (
         repr(result.leaves), result.spec, result.made, result.passed, [x[0] for x in result.views], len(entry.cells),
         entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, list(map(id, entry.forgotten)),
-        list(map(id, entry.expect_none)), [id(x) for x, _ in entry.accumulated], entry.refuses, len(entry.same),
-        [None if x is None else id(x) for x in entry.same], getattr(entry, "grad_at", None),
-        [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())], getattr(entry, "live", None),
+        list(map(id, entry.expect_none)), [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated],
+        entry.refuses, len(entry.same), bound or [None if x is None else id(x) for x in entry.same], getattr(entry,
+        "grad_at", None), [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())], getattr(entry, "
+        ""live", None),
         getattr(entry, "count", None),
     )  # fmt: skip
 

@@ -53,7 +53,10 @@ class Entry:
         own = {id(t._version_cell()) for t in given}
         self.cells = [cell for cell in moved if id(cell) not in own]
         self.bumped = [i for i, t in enumerate(given) if any(t._version_cell() is cell for cell in moved)]
-        self.accumulated = [(leaf, form(leaf._grad._data)) for leaf in trace.accumulated]
+        # leaves, or numbers of arguments, to whose gradients the run has added
+        self.accumulated: list[tuple[Tensor | int, Any]] = [
+            (before.arguments.get(id(leaf), leaf), form(leaf._grad._data)) for leaf in trace.accumulated
+        ]
         self.expect_none: list[Tensor] = []
         self.to_arguments: list[tuple[int, int | None]] = []
         self.leaves: list[Tensor] = []
@@ -63,6 +66,13 @@ class Entry:
         for leaf, found in trace.grads.values():
             at = before.arguments.get(id(leaf))
             number = None
+            if id(leaf) not in before.tensors:
+                if self.result.has(leaf):
+                    raise CompileError(
+                        "compile: the function returns a tensor that it makes, with a gradient. Return the gradient "
+                        "beside it."
+                    )
+                continue  # nobody sees it any more
             if found is not None:
                 if found is before.grads.get(id(leaf)):
                     continue  # written in place
@@ -77,18 +87,18 @@ class Entry:
                 elif id(leaf) not in added:
                     self.expect_none.append(leaf)
         self.expect_some: list[Tensor] = []
-        if reach.looks_at_gradients:  # it may have left out what has none, or done more for what has one
-            known = {*(id(t) for t in (*self.leaves, *self.expect_none)), *added, *before.arguments}
-            for t in before.known:
-                if id(t) not in known and t._node is None and (t._tracked or t._grad is not None):
-                    (self.expect_none if before.grads[id(t)] is None else self.expect_some).append(t)
+        # it may have left out what has no gradient, or done more for what has one
+        looked_at = before.known if reach.looks_at_gradients else reach.parameters
+        known = {*(id(t) for t in (*self.leaves, *self.expect_none)), *added, *before.arguments}
+        for t in looked_at:
+            if id(t) not in known and t._node is None and (t._tracked or t._grad is not None):
+                known.add(id(t))
+                (self.expect_none if before.grads[id(t)] is None else self.expect_some).append(t)
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name)
         _check_owners(reach, before, trace)
         self.refuses: str | None = None  # why no other call may be served
-        if any(id(leaf) in before.arguments for leaf in trace.accumulated):
-            self.refuses = "it adds to the gradient that an argument has"
         states = {id(t._data) for t in before.known}
         self.conditions = Conditions(trace) if trace.conditions else None
         if self.conditions is not None and self.conditions.trouble is not None:
@@ -115,10 +125,15 @@ class Entry:
         """Serve calls of this signature."""
         self.signature = signature
         # whether arguments overlap, or have gradients, is asked in Python
-        in_python = self.writes_arguments or self.to_arguments
+        in_python = self.writes_arguments or self.to_arguments or any(isinstance(x, int) for x, _ in self.accumulated)
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.tensors) == len(signature.leaves)
         self.fast = self._packed()
+
+    def serve_all(self) -> None:
+        """Serve calls with other arguments of the same form than those that the entry is bound to."""
+        self.same = [None] * len(self.same)
+        self._stamp(self.signature)
 
     def _packed(self) -> tuple[Any, ...] | None:
         """What ``native.replay`` wants to know; None where calls need more than it does."""
@@ -176,11 +191,12 @@ class Entry:
 
     def _arguments(self, tensors: list[Tensor]) -> list[Any]:
         """The arrays that the program is given."""
-        given = [t._data for t in tensors]
-        for leaf, _ in self.accumulated:
-            assert leaf._grad is not None
-            given.append(leaf._grad._data)
-        return given
+        return [*(t._data for t in tensors), *(g._data for g in self._added_to(tensors))]
+
+    def _added_to(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The gradients that the program adds to."""
+        found = [(tensors[who] if isinstance(who, int) else who)._grad for who, _ in self.accumulated]
+        return [g for g in found if g is not None]
 
     def tensors_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """The tensors of a call that ``admits`` accepts, in the order of the first call."""
@@ -193,8 +209,12 @@ class Entry:
         """The same in Python, for every kind of arguments."""
         if signature.key != self.signature.key:
             return False
-        if any(signature.tensors[at]._grad is not None for at, _ in self.to_arguments):
+        added = [who for who, _ in self.accumulated]
+        if any(signature.tensors[at]._grad is not None for at, _ in self.to_arguments if at not in added):
             return False
+        for who, expected in self.accumulated:
+            if isinstance(who, int) and not _has_gradient(signature.tensors[who], expected):
+                return False
         for t, same in zip(signature.tensors, self.same, strict=True):
             if t._data is not same if same is not None else id(owner(t._data)) in self.owners:
                 return False
@@ -208,16 +228,16 @@ class Entry:
         for leaf in self.expect_some:
             if leaf._grad is None:
                 return False
-        for leaf, expected in self.accumulated:
-            if leaf._grad is None or form(leaf._grad._data) != expected:
+        for who, expected in self.accumulated:
+            if not isinstance(who, int) and not _has_gradient(who, expected):
                 return False
         return self.reach.holds()
 
     def replay(self, tensors: list[Tensor]) -> Any:
         """The program's results for these arguments, and its effects."""
         given = self._arguments(tensors)
-        for leaf, _ in self.accumulated:
-            leaf._grad._bump()
+        for g in self._added_to(tensors):
+            g._bump()
         for leaf in self.forgotten:
             leaf._grad = None
         arrays = self.run(given)
@@ -267,6 +287,10 @@ def grant(leaves: list[Tensor], numbers: list[int | None], arrays: list[Any]) ->
         return
     for leaf, number in zip(leaves, numbers, strict=True):
         leaf._grad = None if number is None else wrap(arrays[number])
+
+
+def _has_gradient(leaf: Tensor, expected: Any) -> bool:
+    return leaf._grad is not None and form(leaf._grad._data) == expected
 
 
 def form(array: Any) -> Any:

@@ -121,8 +121,8 @@ class PairEntry(Entry):
 
     def replay(self, tensors: list[Tensor]) -> Any:
         given = self._arguments(tensors)
-        for leaf, _ in self.accumulated:
-            leaf._grad._bump()
+        for g in self._added_to(tensors):
+            g._bump()
         shelf = self.shelf
         memory: Any
         if shelf is None:

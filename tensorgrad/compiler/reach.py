@@ -12,6 +12,7 @@ that was walked.
 from __future__ import annotations
 
 import builtins
+import dis
 import functools
 import math
 import random
@@ -27,6 +28,7 @@ from ..core import native
 from ..dtypes import _default as default_dtype
 from ..nn.hooks import everywhere as hooks_of_all
 from ..nn.module import Module
+from ..nn.parameter import Parameter
 from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
@@ -96,6 +98,7 @@ class Reach:
         self.copies: list[tuple[str, Any, Any]] = []  # path, what has no keys to ask for, its elements
         self.seen: dict[int, Any] = {}
         self._names: set[str] = set()
+        self._reads_gradients = False
         self._later: list[tuple[str, Any]] = []
         self._sources: list[tuple[str, Any, str]] = []  # generators that are not ours, with their states
         for path, root in roots:
@@ -110,8 +113,14 @@ class Reach:
 
     @property
     def looks_at_gradients(self) -> bool:
-        """Whether the function may do something else where a tensor has a gradient, or has none."""
-        return bool(self.optimizers) or any("grad" in name for name in self._names - _SWITCHES)
+        """Whether the function itself may do something else where a tensor has a gradient, or has none."""
+        return self._reads_gradients or any("grad" in name for name in self._names - _SWITCHES - {"grad", "zero_grad"})
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What optimizers update and ``zero_grad`` clears, where it has a gradient."""
+        own = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
+        return [*own, *(t for _, t in self.tensors.values() if isinstance(t, Parameter))]
 
     # --- asking again
 
@@ -234,6 +243,7 @@ class Reach:
             self._fact(f"{path}.{key}", function.__kwdefaults__, key, value)
         names = set(_names_in(code))
         self._names |= names
+        self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, _gone))  # nobody may hide the built-in
         for name in sorted(names & function.__globals__.keys()):
@@ -325,6 +335,16 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names_in(constant)
+
+
+def _reads_gradients(code: types.CodeType) -> bool:
+    """Whether code asks an object for its ``grad``, other than ``autograd.grad``."""
+    before = None
+    for step in dis.get_instructions(code):
+        if step.argval == "grad" and step.opname in ("LOAD_ATTR", "LOAD_METHOD") and before != "autograd":
+            return True
+        before = step.argval
+    return any(_reads_gradients(part) for part in code.co_consts if isinstance(part, types.CodeType))
 
 
 def _state_of(source: Any) -> Any:

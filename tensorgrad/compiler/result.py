@@ -62,9 +62,14 @@ class Result:
                 if id(leaf) not in numbers:
                     numbers[id(leaf)] = slot(leaf._data)
                 self.made.append((at, numbers[id(leaf)], leaf._tracked and leaf._node is None))
+        self._own = {id(self.leaves[at]) for at, _, _ in self.made}
         for at in (*(x[0] for x in self.made), *(x[0] for x in self.passed), *(x[0] for x in self.views)):
             self.leaves[at] = None
         self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2]
+
+    def has(self, leaf: Tensor) -> bool:
+        """Whether the run returned this very tensor."""
+        return id(leaf) in self._own
 
     def of_run(self, result: Any, tensors: list[Tensor]) -> Any:
         """The run's own result, with the arguments themselves where it has their stand-ins."""

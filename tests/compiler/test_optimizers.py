@@ -1,4 +1,5 @@
-"""Whole training steps with every optimizer, as they are and compiled, through the changes that a training script makes."""
+"""Whole training steps with every optimizer, as they are and compiled, through the changes that a training script
+makes."""
 
 from __future__ import annotations
 
@@ -164,7 +165,8 @@ def a_life(row: Any, clip: bool) -> Callable[..., None]:
         turn()
         group["lr"] = 0.02
         turn()
-        for key, value in (("momentum", 0.5), ("weight_decay", 0.2), ("betas", (0.7, 0.9)), ("alpha", 0.9), ("eps", 1e-3),
+        for key, value in (("momentum", 0.5), ("weight_decay", 0.2), ("betas", (0.7, 0.9)), ("alpha", 0.9), ("eps",
+        1e-3),
                            ("maximize", True), ("nesterov", False), ("rho", 0.8)):  # fmt: skip
             if key in group and type(group[key]) is type(value):
                 group[key] = value
