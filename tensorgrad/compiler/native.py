@@ -88,9 +88,12 @@ class Instance:
         self.sequence.stage(writing.pieces[writing.split :], arguments[early:])
         number = {v: i for i, v in enumerate(program.arguments)}
         self.outputs: list[tuple[Any, int, int]] = []  # array, how it is handed out, number of the argument that it is
+        shown_first = len(program.outputs) if blueprint.early is None else blueprint.early
         for i, v in enumerate(program.outputs):
-            if v in number:
-                self.outputs.append((None, _GIVEN, number[v]))
+            if v in number and i >= shown_first and number[v] < early:  # a gradient that the first stage was given
+                self.outputs.append((writing.get(v), _COPIED, 0))
+            elif v in number:
+                self.outputs.append((None, _GIVEN, number[v] - (early if i >= shown_first else 0)))
             elif v.root.array is not None:
                 self.outputs.append((writing.get(v), _FIXED, 0))
             else:
