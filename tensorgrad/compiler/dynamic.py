@@ -217,10 +217,9 @@ def _form(entry: Entry, bound: bool) -> Any:
         repr(result.leaves), result.spec, result.made, result.passed, [x[0] for x in result.views], len(entry.cells),
         entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, list(map(id, entry.forgotten)),
         list(map(id, entry.expect_none)), [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated],
-        entry.refuses, len(entry.same), bound or [None if x is None else id(x) for x in entry.same], getattr(entry,
-        "grad_at", None), [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())], getattr(entry, "
-        ""live", None),
-        getattr(entry, "count", None),
+        entry.refuses, len(entry.same), bound or [None if x is None else id(x) for x in entry.same],
+        getattr(entry, "grad_at", None), [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())],
+        getattr(entry, "live", None), getattr(entry, "count", None),
     )  # fmt: skip
 
 
