@@ -60,6 +60,14 @@ class Listener:
     def read(self, tensor: Any) -> None:
         """Called before Python reads a tensor's elements."""
 
+    def keeps(self, index: Any) -> bool:
+        """Asked before Python reads an integer tensor of no dimensions in a key: whether it stays a tensor. Then what
+        would be a view is a copy."""
+        return False
+
+    def stands_for(self, array: Any, base: Any) -> None:
+        """Called after an array was made that is a copy of what would be a view of ``base``."""
+
     def made(self, array: Any, source: Any) -> None:
         """Called after an array was made of Python's numbers or NumPy's arrays, past the door."""
 

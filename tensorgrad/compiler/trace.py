@@ -12,6 +12,7 @@ import numpy as np
 from ..autograd.node import describe_line, inside, user_line
 from ..dispatch import OPS, Listener
 from ..errors import CompileError
+from .passes.memory import owner_of
 from .program import Action, Call, Program, Value, values_in
 
 __all__ = ["Trace"]
@@ -47,6 +48,9 @@ class Trace(Listener):
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
         self.accumulated: list[Any] = []
+        self.changed: set[Any] = set()  # memory that some call has written to
+        self.copies: dict[Value, tuple[Any, str]] = {}  # in place of views: the memory that they would show, and where
+        self.stale: set[Value] = set()  # of these: what they would show has changed
         self.parts = ["forward"]  # the part of the program that runs, and those around it
 
     # --- values
@@ -146,6 +150,9 @@ class Trace(Listener):
         named = {key: self._values(value) for key, value in attrs.items()}
         read = [*values_in(given), *values_in(tuple(named.values()))]
         writes = tuple(dict.fromkeys(_written(op.name, given, named)))
+        if self.copies:
+            self._check_copies(read, writes)
+        self.changed.update(map(owner_of, writes))
         results: list[Value | None] = []
         for array in outputs:
             if not _is_array(array) or any(array is x for x in _arrays_in((inputs, tuple(attrs.values())))):
@@ -199,33 +206,84 @@ class Trace(Listener):
         self.steps.append(Call(OPS["contiguous_copy"], type(array), (pristine,), {}, (made,), (), user_line(3),
                                self.parts[-1]))  # fmt: skip
 
+    def keeps(self, index: Any) -> bool:
+        """A position in a key stays a tensor: it may be another one in the next replay."""
+        return True
+
+    def stands_for(self, array: Any, base: Any) -> None:
+        """A copy of what a position shows, which would be a view if Python had read the position."""
+        line = user_line(3)
+        self.copies[self.value_of(array)] = owner_of(self.value_of(base)), describe_line(line) if line else "?"
+
+    def _check_copies(self, read: list[Value], writes: tuple[Value, ...]) -> None:
+        """Raises CompileError where a copy and a view would differ."""
+        for v in writes:
+            if v.root in self.copies:
+                raise CompileError(
+                    f"compile: what was picked at {self.copies[v.root][1]} is written to. The position is a tensor, so "
+                    "in a program it is a copy and no view; write x[position] = value instead."
+                )
+        for v in read:
+            if v.root in self.stale and v not in writes:
+                raise CompileError(
+                    f"compile: what was picked at {self.copies[v.root][1]} is read after the tensor that it shows was "
+                    "written to. The position is a tensor, so in a program it is a copy and no view; pick it again, or "
+                    "add .clone() if the old elements are meant."
+                )
+        changed = {owner_of(v) for v in writes}
+        self.stale.update(v for v, (owner, _) in self.copies.items() if owner in changed)
+
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
-        array = tensor._data
-        found = self.values.get(id(array))
-        root = found.root if found is not None else self._root(array)
-        if root is not None and root.array is None:
-            if self.splits and array.dtype.kind in "biu" and array.nbytes <= _SHORT:
-                host = np.array(array) if isinstance(array, np.ndarray) else np.array(array.get())
-                self.conditions.append((self.value_of(array), host.tobytes(), len(self.steps)))
+        value = self.value_of(tensor._data)
+        if value.root.constant:
+            return
+        line = user_line(3)
+        where = f" at {describe_line(line)}" if line else ""
+        computed = value.root.array is None
+        if not computed and owner_of(value) not in self.changed:
+            # it was there before: what the next call finds there must be the same
+            if value.nbytes > _SHORT and self.splits:
+                self.unsplit = "Python reads many numbers of a tensor that may change"
                 return
-            if self.splits:
-                self.unsplit = "Python reads numbers that the function computes"
-                return
-            line = user_line(3)
-            where = f" at {describe_line(line)}" if line else ""
-            raise CompileError(
-                f"compile: Python reads a tensor that the compiled function computes{where}: item(), numpy(), "
-                "tolist(), "
-                "print, if or while. A replay runs no Python. Return the tensor and read it outside, use where() "
-                "instead of `if`, or give compile(..., fallback=True)."
-            )
+            if value.nbytes > _SHORT:
+                raise CompileError(
+                    f"compile: Python reads a tensor of shape {value.shape}{where}, whose elements the next call may "
+                    "find changed. A replay runs no Python. Use ops on the tensor, or read it outside of the compiled "
+                    "function."
+                )
+            self.conditions.append((value, _bytes_of(tensor._data), 0))
+            return
+        if self.splits and value.dtype.kind in "biu" and value.nbytes <= _SHORT:
+            self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
+            return
+        if self.splits:
+            self.unsplit = "Python reads numbers that the function computes"
+            return
+        raise CompileError(
+            f"compile: Python reads a tensor that the compiled function {'computes' if computed else 'changes'}"
+            f"{where}: item(), numpy(), tolist(), print, if or while. A replay runs no Python. Return the tensor and "
+            "read it outside, use where() instead of `if`, or give compile(..., fallback=True). Where it is a position, "
+            "let it stay a tensor: x[:, position], x[:, position] = y, index_select(), index_copy_()."
+        )
 
     # --- the end
 
     def program(self, outputs: list[Any]) -> Program:
         """The program that computes these arrays."""
+        theirs = {owner_of(v) for v in self.arguments}
+        for array in outputs:
+            owner, where = self.copies.get(self.value_of(array).root, (None, ""))
+            if type(owner) is int or owner in theirs:
+                raise CompileError(
+                    f"compile: what was picked at {where} is returned. The position is a tensor, so in a program it is "
+                    "a copy and no view of the tensor that it was picked from; return x[position].clone()."
+                )
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
+
+
+def _bytes_of(array: Any) -> bytes:
+    return (np.array(array) if isinstance(array, np.ndarray) else np.array(array.get())).tobytes()
 
 
 def _is_users_call() -> bool:

@@ -52,7 +52,11 @@ def __getitem__(self: Tensor, key: Any) -> Tensor:
     if not indices:
         return core.slice_(self, key=basic)
     x = self if _is_whole(basic) else core.slice_(self, key=basic)
-    return index_op(x, *indices, spec=spec)
+    picked: Tensor = index_op(x, *indices, spec=spec)
+    if local.listeners and not any(i._data.ndim or getattr(i._data, "mapped", False) for i in indices):
+        for ear in local.listeners:
+            ear.stands_for(picked._data, x._data)
+    return picked
 
 
 def __setitem__(self: Tensor, key: Any, value: Any) -> None:
@@ -159,7 +163,21 @@ def _resolved(x: Tensor, key: Any) -> tuple[tuple[Any, ...], tuple[int, ...], tu
             spec.append(made)
             indices.append(part)
             dim, made = dim + 1, made + 1
+    if local.listeners and not _order_stays(spec, indices):
+        fixed = [
+            int(p) if isinstance(p, Tensor) and p._data.ndim == 0 and p._data.dtype.kind in "iu" else p for p in parts
+        ]
+        return _resolved(x, tuple(fixed))
     return tuple(basic), tuple(spec), tuple(indices)
+
+
+def _order_stays(spec: list[int], indices: list[Tensor]) -> bool:
+    """Whether dimensions come out as if the integers among the index tensors had been applied first."""
+    numbers = [at for at, i in zip(spec, indices, strict=True) if i._data.ndim == 0 and i._data.dtype.kind != "b"]
+    if not numbers or len(numbers) == len(spec) or spec[-1] - spec[0] == len(spec) - 1:
+        return True
+    left = [at - sum(n < at for n in numbers) for at in spec if at not in numbers]
+    return left[0] == 0 or left[-1] - left[0] != len(left) - 1
 
 
 def advanced(x: Tensor, key: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
@@ -194,7 +212,8 @@ def _as_part(part: Any, x: Tensor) -> Any:
     dtype = part._data.dtype
     if dtype.kind in "iu" and dtype != _UINT8:
         if part._data.ndim == 0:
-            if getattr(part._data, "mapped", False):  # an integer for each sample of a vmap
+            mapped = getattr(part._data, "mapped", False)  # an integer for each sample of a vmap
+            if mapped or any(ear.keeps(part) for ear in local.listeners):
                 return part if dtype == _INT64 else core.cast(part, dtype=_INT64)
             return int(part)
         if dtype.itemsize < 4:

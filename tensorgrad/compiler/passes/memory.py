@@ -8,7 +8,7 @@ from typing import Any
 from ...random import Generator
 from ..program import Action, Call, Program, Value
 
-__all__ = ["Memory", "draws", "readers_of", "replaced", "rewritten"]
+__all__ = ["Memory", "draws", "owner_of", "readers_of", "replaced", "rewritten"]
 
 
 class Memory:
@@ -36,7 +36,7 @@ class Memory:
         """What stands for the memory that the value lies in: equal for values that may share elements."""
         found = self._owners.get(value)
         if found is None:
-            found = self._owners[value] = _owner(value)
+            found = self._owners[value] = owner_of(value)
         return found
 
     def is_state(self, value: Value) -> bool:
@@ -61,7 +61,8 @@ def _between(places: list[int], first: int, last: int) -> bool:
     return at < len(places) and places[at] < last
 
 
-def _owner(value: Value) -> Any:
+def owner_of(value: Value) -> Any:
+    """What stands for the memory that a value lies in: a number for what was there before."""
     array = value.array if value.array is not None else value.root.array
     if array is None:
         return value.root
