@@ -263,7 +263,7 @@ class Trace(Listener):
         raise CompileError(
             f"compile: Python reads a tensor that the compiled function {'computes' if computed else 'changes'}"
             f"{where}: item(), numpy(), tolist(), print, if or while. A replay runs no Python. Return the tensor and "
-            "read it outside, use where() instead of `if`, or give compile(..., fallback=True). Where it is a position, "
+            "read it outside, use where() instead of `if`, or give compile(..., fallback=True). Where it is a place, "
             "let it stay a tensor: x[:, position], x[:, position] = y, index_select(), index_copy_()."
         )
 
