@@ -19,7 +19,7 @@ from ..errors import missing_from
 from .number import Scalar, scalar
 
 __all__ = ["Scalar", "allow_in_graph", "assume_constant_result", "compile", "cudagraph_mark_step_begin", "disable",
-           "is_compiling", "is_dynamo_compiling", "is_exporting", "list_backends", "reset", "scalar",
+           "is_compiling", "is_dynamo_compiling", "is_exporting", "list_backends", "load", "reset", "scalar",
            "stats"]  # fmt: skip
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -113,6 +113,20 @@ def compile(
     if isinstance(model, Module):
         return CompiledModule(model, limit=limit, dynamic=bool(dynamic), fallback=fallback)
     return Compiled(model, limit=limit, dynamic=bool(dynamic), fallback=fallback)
+
+
+def load(path: Any, *, backend: str | None = None) -> Any:
+    """A function from a file that ``save`` wrote, without the source of what was saved; see ``compiler.loaded``.
+
+    Args:
+        path: the file.
+        backend: who computes: "numpy", "cpp", ...; the backend in use by default.
+    Returns: a function of the saved one's arguments; it has ``program``, ``state``, ``explain()``, ``draw(path)``.
+    Raises: FileError for a file that is damaged, or none of this kind.
+    """
+    from .loaded import load as load_program
+
+    return load_program(path, backend=backend)
 
 
 def stats() -> dict[str, dict[str, Any]]:

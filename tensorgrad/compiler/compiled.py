@@ -134,22 +134,23 @@ class Compiled:
         return [program for entry in list(self.entries) for program in entry.programs]
 
     def explain(self) -> str:
-        """The programs of the most recent call in words: see ``Program.explain``. Raises CompileError before there is
-        one."""
-        return "\n\n".join(program.explain() for program in self._recent())
+        """The program of the most recent call in words, to be printed."""
+        return self._latest("explain").whole.explain()
 
     def draw(self, path: Any) -> None:
-        """Draw the first program of the most recent call: see ``Program.draw``."""
-        self._recent()[0].draw(path)
+        """Write a picture of the program of the most recent call; see ``Program.draw``."""
+        self._latest("draw").whole.draw(path)
 
     def save(self, path: Any) -> None:
-        """Write the first program of the most recent call to a file: see ``Program.save``."""
-        self._recent()[0].save(path)
+        """Write the program of the most recent call to a file for ``tg.compiler.load``; see ``Program.save``."""
+        self._latest("save").programs[0].save(path)
 
-    def _recent(self) -> list[Program]:
-        if not self.entries:
-            raise CompileError(f"{self!r}: there is no program yet. Call it first; an optimizer's first step has none.")
-        return self.entries[0].programs
+    def _latest(self, verb: str) -> Entry:
+        entries = self.entries
+        if not entries:
+            why = f" ({', '.join(self.reasons)})" if self.reasons else ""
+            raise CompileError(f"{verb}: there is no program yet{why}; call the function first.")
+        return entries[0]
 
     def forget(self) -> None:
         """Drop all programs."""

@@ -11,6 +11,7 @@ from ..errors import CompileError
 from ..tensor import Tensor, wrap
 from .conditions import Conditions
 from .executor import executor
+from .form import Form
 from .passes import optimize
 from .program import Call, Program
 from .reach import Reach
@@ -28,8 +29,10 @@ class Entry:
     """A program without a graph behind it: a whole training step, or a run that records nothing.
 
     ``programs``: what it runs. ``grads``: leaves whose gradient a replay sets, with the number of the output; None:
-    forgets.
+    forgets. ``count``: how many of the first program's outputs are results, None: all.
     """
+
+    count: int | None = None
 
     def __init__(
         self, function: Callable[..., Any], reach: Reach, signature: Signature, given: list[Tensor], trace: Trace,
@@ -96,7 +99,7 @@ class Entry:
                 (self.expect_none if before.grads[id(t)] is None else self.expect_some).append(t)
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
-            value.name = paths.get(id(array), value.name)
+            value.name = paths.get(id(array), value.name).removeprefix("f.")
         _check_owners(reach, before, trace)
         self.refuses: str | None = None  # why no other call may be served
         states = {id(t._data) for t in before.known}
@@ -129,6 +132,7 @@ class Entry:
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.tensors) == len(signature.leaves)
         self.fast = self._packed()
+        self.programs[0].form = Form(signature, self.result, self.count, self._unsavable())
 
     def serve_all(self) -> None:
         """Serve calls with other arguments of the same form than those that the entry is bound to."""
@@ -145,6 +149,23 @@ class Entry:
         return (self.template, self.reach.packed, self.reach.forms, self.expect_none, self.forgotten, waiting,
         self.cells,
                 self.leaves, self.numbers, alone)  # fmt: skip
+
+    @property
+    def whole(self) -> Program:
+        """All that a replay runs, as one program."""
+        return self.programs[0]
+
+    def _unsavable(self) -> str | None:
+        """What a program from a file could not do."""
+        if self.leaves or self.to_arguments or self.accumulated:
+            return "the program leaves gradients in `.grad` of tensors that only its source knows"
+        if self.signature.others:
+            return f"an argument is an object of class {type(self.signature.others[0]).__name__}"
+        if self.conditions is not None:
+            return "the program goes one way of several, by a truth that Python reads of its tensors"
+        if any(same is not None for same in self.same):
+            return "an argument is a tensor that the function also reaches by itself"
+        return None
 
     def _written(self, trace: Trace, outputs: list[Any]) -> list[Program]:
         """The programs of the run, as they were written."""

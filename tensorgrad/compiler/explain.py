@@ -11,7 +11,7 @@ from typing import Any
 from ..autograd.node import line_number
 from ..dtypes import of_array
 from ..expr.node import Expr, rebuild, with_operands
-from ..expr.text import readable
+from ..expr.text import readable, readable_code
 from ..profiler.cost import flops, moved_bytes
 from .program import Action, Call, Program, Value
 
@@ -109,6 +109,8 @@ def place_text(call: Call) -> str:
     """The user's line that a call comes from, short; empty where it isn't known."""
     if call.line is None:
         return ""
+    if type(call.line) is str:  # of a program from a file
+        return call.line[-24:]
     name, number = line_number(call.line)
     return f"{os.path.basename(name)[-18:]}:{number}"
 
@@ -126,7 +128,12 @@ def call_text(call: Call) -> list[str]:
     """The lines of a call: ``op(inputs, attributes)``, or the formula of a fused one over its operands."""
     inputs = [_text(x) for x in call.inputs]
     if getattr(call.op, "derived", False):
-        lines = readable(_for_types(call), inputs)
+        typed = getattr(call.op, "program", None)
+        lines = readable(_for_types(call), inputs) if typed is None else readable_code(typed, inputs)
+        for i, letter in enumerate(getattr(call.op, "sums", "")):
+            if letter != ".":
+                at = len(lines) - len(call.results) + i
+                lines[at] = f"{'sum' if letter == 's' else 'mean'}({lines[at]})"
         return [f"{call.op.name}: {lines[0]}"] if len(lines) == 1 else [f"{call.op.name}:", *(f"  {x}" for x in lines)]
     attrs = [f"{name}={_text(x)}" for name, x in call.attrs.items() if name not in _UNSAID and x is not None]
     return [f"{call.op.name}({', '.join([*inputs, *attrs])})"]
@@ -135,8 +142,8 @@ def call_text(call: Call) -> list[str]:
 def parts_of(program: Program) -> list[str]:
     """The part of the program that each step belongs to: "forward", "backward" or "optimizer".
 
-    A call of which nobody knows (a pass has made it) goes with what it reads. What follows the backward pass and reads
-    gradients (clipping them, say) belongs to the optimizer.
+    A call of which nobody knows (a pass has made it) goes with what it reads. What changes gradients after the
+    backward pass (clipping them, say) belongs to the optimizer.
     """
     part_of: dict[Value, str] = {}
     found: list[str] = []
@@ -144,7 +151,8 @@ def parts_of(program: Program) -> list[str]:
         part = getattr(step, "part", None) or ""
         if isinstance(step, Call):
             read = {part_of.get(v.root, "forward") for v in step.reads()}
-            if part == "forward" and read & {"backward", "optimizer"}:
+            changes = bool(step.writes) or step.op.name.startswith("multi_")
+            if part == "forward" and ("optimizer" in read or ("backward" in read and changes)):
                 part = "optimizer"
             part = part or next((p for p in reversed(_ORDER) if p in read), "forward")
             for v in (*step.results, *step.writes):

@@ -90,13 +90,19 @@ class PairEntry(Entry):
         seeds = second.arguments[len(saved) :]
         self.templates = [(v.shape, v.dtype) for v in seeds]
         joined = Program([*first.steps, *second.steps], [*first.arguments, *seeds], [*results, *second.outputs])
+        joined.notes = [*first.notes, *second.notes]
+        self.joined = joined
         self.shelf = shelf_of(
             joined, split=len(first.steps), late=len(seeds), early=len(results), kept=saved, shown=self.shown
         )
         self.forward_in_python = in_python(first) if self.shelf is None else None
         self.backward_in_python: Any = None
         if self.shelf is not None:
-            first.linked = second.linked = self.shelf.plan
+            first.linked = second.linked = joined.linked = self.shelf.plan
+
+    @property
+    def whole(self) -> Program:
+        return self.joined
 
     def _packed(self) -> None:
         """A node must be made."""

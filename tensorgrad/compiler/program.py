@@ -44,10 +44,10 @@ class Value:
     @property
     def contiguous(self) -> bool:
         """Whether its elements lie one after the other in C's order."""
+        if 0 in self.shape:
+            return True
         step = int(self.dtype.itemsize)
         for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if size == 0:
-                return True
             if size != 1 and stride != step:
                 return False
             step *= size
@@ -125,6 +125,7 @@ class Program:
 
     ``arguments``: values that each replay is given arrays for. ``outputs``: values whose arrays a replay returns.
     ``notes``: what passes have done, (the pass, in words). ``linked``: what runs it natively, if anything does.
+    ``form``: how it is called, if it can be called by itself.
     """
 
     def __init__(self, steps: list[Call | Action], arguments: list[Value], outputs: list[Value]):
@@ -133,6 +134,7 @@ class Program:
         self.outputs = outputs
         self.notes: list[tuple[str, str]] = []
         self.linked: Any = None
+        self.form: Any = None
 
     @property
     def calls(self) -> list[Call]:
@@ -154,6 +156,12 @@ class Program:
         from .draw import draw
 
         draw(self, path)
+
+    def save(self, path: Any) -> None:
+        """Write the program to a file that ``tg.compiler.load`` makes a function of: see ``compiler.save``."""
+        from .save import save
+
+        save(self, path)
 
     def replay_source(self) -> tuple[str, dict[str, Any]]:
         """Python's text of a replay, and the names it uses: a function of a list of arrays.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .node import Expr, topological
+from .lower import Program
+from .node import Expr, _make, constant, symbol, topological
 
-__all__ = ["readable"]
+__all__ = ["readable", "readable_code"]
 
 # operator and precedence, as in Python; powers bind to the right
 _INFIX = {
@@ -43,6 +44,20 @@ def readable(results: Sequence[Expr], names: Sequence[str]) -> list[str]:
             written = f"t{shared}", _ALONE
         text[node] = written
     return lines + [text[root][0] for root in results]
+
+
+def readable_code(program: Program, names: Sequence[str]) -> list[str]:
+    """The same of a typed program. Casts are shown by the name of what they make."""
+    made: list[Expr] = []
+    for op, kind, args in program.code:
+        if op == "load":
+            made.append(symbol(args[0]))
+        elif op == "const":
+            made.append(constant(args[0]))
+        else:
+            name = {"cast": kind, "wrap": args[-1], "idiv": "floordiv"}.get(op, op)
+            made.append(_make(name, tuple(made[arg] for arg in (args[:1] if op == "wrap" else args))))
+    return readable([made[at] for at, _ in program.outputs], names)
 
 
 def _write(node: Expr, text: dict[Expr, tuple[str, int]], names: Sequence[str]) -> tuple[str, int]:

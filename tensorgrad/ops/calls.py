@@ -78,7 +78,7 @@ def calls(
             parameters.append((kind, attribute or name, name, *default, *((_literal(meaning),) if meaning else ())))
         made: Any = native.Function(
             accept(function) if numpy_names else function, record, tuple(parameters), code.co_argcount,
-            hasattr(record, "formula"), fixed, returns, into or None, cast, alike,
+            hasattr(record, "specialize"), fixed, returns, into or None, cast, alike,
         )  # fmt: skip
         return made
 

@@ -49,7 +49,7 @@ def program_of(layers, width=8):
 @pytest.fixture(scope="module", params=[1, 4, 14])
 def program(request):
     made = program_of(request.param)
-    assert request.param != 14 or len(made.calls) > 200
+    assert request.param != 14 or len(made.calls) > 100
     return made
 
 

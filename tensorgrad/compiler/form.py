@@ -1,0 +1,45 @@
+"""``Form``: how a program is called and what its caller gets, which a saved program needs besides its calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..dtypes import get_default_dtype
+from ..tensor import Tensor
+from ..utils._pytree import TreeSpec
+
+if TYPE_CHECKING:
+    from .result import Result
+    from .signature import Signature
+
+__all__ = ["Form", "Slot"]
+
+
+class Slot:
+    """The place of a tensor among plain data."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+class Form:
+    """``leaves``, ``spec``: the arguments, with Slots for the tensors; ``same``: by tensor, the number of the first one
+    of the same array; ``result``: what the function returns; ``outputs``: how many of the program's outputs that needs,
+    None for all; ``trouble``: what a program from a file could not do, if so."""
+
+    def __init__(self, signature: Signature, result: Result, outputs: int | None, trouble: str | None):
+        self.leaves: list[Any] = []
+        self.same: list[int] = []
+        first: dict[int, int] = {}
+        for leaf in signature.leaves:
+            if isinstance(leaf, Tensor):
+                self.same.append(first.setdefault(id(leaf._data), len(self.same)))
+                leaf = Slot(len(self.same) - 1)
+            self.leaves.append(leaf)
+        self.spec: TreeSpec = signature.spec
+        self.result = result
+        self.outputs = outputs
+        self.default_dtype = get_default_dtype().name
+        self.trouble = trouble
