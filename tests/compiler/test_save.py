@@ -577,7 +577,8 @@ def test_changed_bytes_are_noticed(honest, tmp_path):
 STRANGE = (
     None, True, False, 0, 1, -1, 2, 3, 7, 1 << 31, 1 << 40, 1 << 62, -(1 << 63), 1 << 64, 0.5, -0.0, 1e308, "", "x",
     "float32", "int64", "bool", "linear", "max_pool", "embedding", [], [0], [1, 1], [[]], {}, {"value": 0},
-    {"value": 1}, {"value": 5}, {"tuple": []}, {"tuple": [1, 1]}, {"tuple": [-1, 2]}, {"float": "nan"}, {"dtype": "int64"},
+    {"value": 1}, {"value": 5}, {"tuple": []}, {"tuple": [1, 1]}, {"tuple": [-1, 2]}, {"float": "nan"},
+    {"dtype": "int64"},
     {"slice": [None, None, -1]}, {"complex": [1.0, 2.0]}, {"generator": 0}, {"tensor": 0}, {"scalar": ["uint8", 3]},
 )  # fmt: skip
 
