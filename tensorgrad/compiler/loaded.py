@@ -111,6 +111,11 @@ class Loaded:
     def __repr__(self) -> str:
         return f"<loaded program of {len(self.program.calls)} calls on {self._reader.backend.name}>"
 
+    @property
+    def __reached__(self) -> dict[int, Tensor]:
+        """Every tensor that the program reads besides its arguments."""
+        return self._reader.by_number
+
     def explain(self) -> str:
         """The program in words, to be printed."""
         return self.program.explain()

@@ -217,6 +217,8 @@ class Reach:
             self._walk(f"{path}.func", what.func)
             self._container(f"{path}.args", what.args)
             self._container(f"{path}.keywords", what.keywords)
+        elif hasattr(type(what), "__reached__"):  # what a program from a file holds
+            self._container(path, what.__reached__)
         elif hasattr(what, "__wrapped__"):
             self._walk(path, what.__wrapped__)
         elif (hasattr(what, "__dict__") or _slots(what)) and _is_users_object(what):
