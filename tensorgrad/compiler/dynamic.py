@@ -213,12 +213,14 @@ def is_for_all(entry: Entry, other: Entry) -> bool:
 def _form(entry: Entry, bound: bool) -> Any:
     """What of an entry is no program: it must be equal in a family."""
     result = entry.result
+    same = None if bound else [None if x is None else id(x) for x in entry.same]
+    targets = [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())]
     return (
         repr(result.leaves), result.spec, result.made, result.passed, [x[0] for x in result.views], len(entry.cells),
         entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, list(map(id, entry.forgotten)),
-        list(map(id, entry.expect_none)), [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated],
-        entry.refuses, len(entry.same), bound or [None if x is None else id(x) for x in entry.same],
-        getattr(entry, "grad_at", None), [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())],
+        list(map(id, entry.expect_none)), list(map(id, entry.expect_some)), entry.refuses, len(entry.same), same,
+        targets,
+        [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated], getattr(entry, "grad_at", None),
         getattr(entry, "live", None), getattr(entry, "count", None),
     )  # fmt: skip
 
