@@ -71,7 +71,7 @@ def a_number_in_a_closure(compiled: Any, show: Any) -> None:
 def a_number_in_a_global(compiled: Any, show: Any) -> None:
     global scale
     f = compiled(lambda x: x * scale)
-    for scale in (2.0, 3.0, 2.0, 2):
+    for _ in (2.0, 3.0, 2.0, 2):
         thrice(f, show)
 
 
