@@ -71,7 +71,7 @@ def a_number_in_a_closure(compiled: Any, show: Any) -> None:
 def a_number_in_a_global(compiled: Any, show: Any) -> None:
     global scale
     f = compiled(lambda x: x * scale)
-    for _ in (2.0, 3.0, 2.0, 2):
+    for scale in (2.0, 3.0, 2.0, 2):  # noqa: B007 - the global is what counts
         thrice(f, show)
 
 
