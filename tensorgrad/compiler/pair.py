@@ -116,7 +116,7 @@ class PairEntry(Entry):
 
     def first(self, signature: Any) -> Any:
         # The run's own results, behind a node like every replay's.
-        arrays: list[Any] = [None] * self.count
+        arrays: list[Any] = [None] * (self.count or 0)
         leaves = tree_flatten(self.returned)[0]
         for where, number, _ in self.result.made:
             arrays[number] = leaves[where]._data
