@@ -268,6 +268,8 @@ def blueprint(program: Program, **settings: Any) -> Blueprint | None:
     backend = local.plain[np.ndarray].backend
     if not isinstance(backend, CppBackend) or native is None:
         return None
+    if any(call.kind is not np.ndarray for call in program.calls):
+        return None  # some of it is computed elsewhere
     return Blueprint(program, backend, **settings)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..autograd import engine
 from ..autograd.grad_mode import enable_grad
 from ..autograd.node import FREED, Node
@@ -58,8 +56,9 @@ class PairEntry(Entry):
         self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
         roots = [leaves[i] for i in self.live]
         targets = _leaves_behind(roots)
-        seeds = [_zeros(root._data.shape, root._data.dtype) for root in roots]
+        seeds = [_zeros(type(root._data), root._data.shape, root._data.dtype) for root in roots]
         trace.steps = []
+        self.kinds = [type(array) for array in seeds]
         seed_values = [trace.argument(array) for array in seeds]
         with listening(trace):
             grads = engine.run(roots, seeds, inputs=targets, retain=True, create=False, accumulate=False)
@@ -88,7 +87,7 @@ class PairEntry(Entry):
         self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
         results, saved = first.outputs[: self.count], first.outputs[self.count :]
         seeds = second.arguments[len(saved) :]
-        self.templates = [(v.shape, v.dtype) for v in seeds]
+        self.templates = [(kind, v.shape, v.dtype) for kind, v in zip(self.kinds, seeds, strict=True)]
         joined = Program([*first.steps, *second.steps], [*first.arguments, *seeds], [*results, *second.outputs])
         joined.notes = [*first.notes, *second.notes]
         self.joined = joined
@@ -310,5 +309,5 @@ def _leaves_behind(roots: list[Tensor]) -> list[Tensor]:
     return list(found.values())
 
 
-def _zeros(shape: Any, dtype: Any) -> Any:
-    return local.doors[np.ndarray].full(shape=tuple(shape), value=0, dtype=dtype)
+def _zeros(kind: type, shape: Any, dtype: Any) -> Any:
+    return local.doors[kind].full(shape=tuple(shape), value=0, dtype=dtype)
