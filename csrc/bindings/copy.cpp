@@ -66,7 +66,7 @@ py::object joined(const char* op, PyObject* const* arrays, size_t count, Index d
   std::copy_n(strides, first.ndim, within);
   if (along_new) std::copy(strides + axis + 1, strides + first.ndim + 1, within + axis);
   char* to = data_of<char>(out);
-  if (writing) {  // a launch each: one of all would have to own a list of them
+  if (writing()) {  // a launch each: one of all would have to own a list of them
     for (const View& v : views) {
       launch(v.size(), [copy = Copy(v, to, within)] { copy.run(); });
       to += (along_new ? 1 : v.shape[axis]) * strides[axis];
@@ -154,7 +154,7 @@ py::object filled(DType type, const Index* shape, int ndim, const char* item) {
 // which owns their numbers.
 template <class Give>
 void launch_copies(Index work, Index item, int ndim, const Index* strides, const char* value, Give give) {
-  if (!writing) {
+  if (!writing()) {
     MaybeRelease unlock(work);
     return give([&](const Index* shape, const char* source, const Index* from, char* to) {
       copy_strided(item, ndim, shape, source ? source : value, from, to, strides);
@@ -407,7 +407,7 @@ FAST_BINDING(zeros_as, 2, "x", "shape") {
 FAST_BINDING(empty_as, 2, "x", "shape") {
   Index shape[kMaxDims];
   const int ndim = read_integers("empty_as", a[1], shape);
-  if (writing) launch(0, [] {});  // nothing to compute is an answer too
+  if (writing()) launch(0, [] {});  // nothing to compute is an answer too
   return empty(view(a[0], "empty_as").dtype, shape, ndim);
 }
 FAST_BINDING(cast, 2, "x", "dtype") { return cast_(a[0], a[1]); }
@@ -419,7 +419,7 @@ FAST_BINDING(copy_into, 2, "target", "source") {
   require_dtype("copy_into", "source", from, to.dtype);
   npy_intp read[kMaxDims];
   py::object apart;  // the source, where a program can't leave overlapping memory to NumPy
-  if (writing && overlap(to, from)) from = view(apart = contiguous_copy(from));
+  if (writing() && overlap(to, from)) from = view(apart = contiguous_copy(from));
   const int lead = to.ndim - from.ndim;
   bool fits = lead >= 0;
   for (int k = 0; fits && k < to.ndim; ++k) {
@@ -428,7 +428,7 @@ FAST_BINDING(copy_into, 2, "target", "source") {
     fits = own == 1 || own == to.shape[k];
   }
   if (!fits || overlap(to, from)) {
-    if (writing) throw NotWritten();
+    if (writing()) throw NotWritten();
     auto *target = reinterpret_cast<PyArrayObject*>(a[0].ptr()), *source = reinterpret_cast<PyArrayObject*>(a[1].ptr());
     if (PyArray_CopyInto(target, source) < 0) throw py::error_already_set();
   } else if (const Index n = to.size()) {

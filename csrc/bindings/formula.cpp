@@ -112,7 +112,7 @@ class Call {
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
     over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
-      if (writing) {
+      if (writing()) {
         write(program, numbers.data(), operands, inputs + outputs, ndim, shape, [defer](const Written& call, Number* values) {
           formula::run(*call.program, values, call.operands.data(), call.ndim(), call.shape.data(), defer);
         });
@@ -124,7 +124,7 @@ class Call {
     if (given_.empty()) return outputs == 1 ? std::move(single) : tuple_of(fresh);
     for (int i = 0; i < outputs; ++i) {
       if (targets[i] == given_[i]) continue;
-      if (writing) write_back(targets[i], given_[i]);
+      if (writing()) write_back(targets[i], given_[i]);
       else if (PyArray_CopyInto(given_[i], targets[i]) < 0) throw py::error_already_set();
     }
     return out_;
@@ -177,7 +177,7 @@ class Call {
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
     over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
-      if (writing) {
+      if (writing()) {
         write(program, numbers.data(), operands, inputs + outputs, ndim, shape, [work](const Written& call, Number* values) {
           work(*call.program, values, call.operands.data(), call.ndim(), call.shape.data());
         });
@@ -207,7 +207,7 @@ class Call {
     };
     const int inputs = static_cast<int>(count_);
     over_operands(program, inputs, nullptr, [&](const Operand* operands, int ndim, const Index* shape) {
-      if (writing) {
+      if (writing()) {
         write(program, numbers.data(), operands, inputs, ndim, shape, [store](const Written& call, Number* values) {
           store(formula::sum(*call.program, values, call.operands.data(), call.ndim(), call.shape.data()), call.size());
         });
@@ -452,7 +452,7 @@ class Call {
   void fill_numbers(const Program& program, Number* numbers) {
     std::copy(program.numbers().begin(), program.numbers().end(), numbers);
     for (const auto& each : program.python_numbers()) numbers[each.at] = number_of(args_[each.input], each.type);
-    for (int i = 0; i < static_cast<int>(count_) && !writing; ++i) {
+    for (int i = 0; i < static_cast<int>(count_) && !writing(); ++i) {
       const int at = program.number_of_scalar_input(i);
       if (at >= 0) std::memcpy(numbers[at].bytes, PyArray_DATA(as_array(args_[i])), PyArray_ITEMSIZE(as_array(args_[i])));
     }

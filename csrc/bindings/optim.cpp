@@ -245,7 +245,7 @@ void adam(py::handle params, py::handle grads, py::handle means, py::handle squa
   py::object hold, held;
   const double* h = read_hyper("adam_", hyper, 6, hold);
   const Scale scale = read_scale("adam_: scale", given_scale, held);
-  if (!writing) require_step(h[5]);
+  if (!writing()) require_step(h[5]);
   Table table("adam_", "params", params, true);
   if (table.rows() == 0) return;
   table.add("grads", grads, false);

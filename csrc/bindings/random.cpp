@@ -37,7 +37,7 @@ struct Generator {
     auto* array = reinterpret_cast<PyArrayObject*>(given.ptr());
     if (!is_array(given) || PyArray_TYPE(array) != NPY_UINT64 || PyArray_SIZE(array) != 2 || !PyArray_ISCARRAY(array))
       throw py::type_error("random: a generator's state is an array of two uint64 numbers");
-    if (writing) writing->keep(given);
+    if (writing()) writing()->keep(given);
     state = static_cast<std::uint64_t*>(PyArray_DATA(array));
   }
   // The next stream; threads may ask at the same time.

@@ -263,7 +263,7 @@ FAST_BINDING(refuse_zeros, 3, "x", "error", "text") {
   if (is_floating(x.dtype) || is_complex(x.dtype)) throw py::type_error("refuse_zeros: expected integers");
   const py::object source = ready(x);
   if (!PyExceptionClass_Check(a[1].ptr())) throw py::type_error("refuse_zeros: error must be a class of exceptions");
-  if (writing) writing->keep(a[1]);
+  if (writing()) writing()->keep(a[1]);
   launch(0, [error = a[1].ptr(), text = py::cast<std::string>(a[2]), from = data_of<char>(source), n = x.size(),
              item = size_of(x.dtype)] {
     const auto any_zero = [&](auto zero) {

@@ -20,7 +20,7 @@ struct OwnTable {
     require_shape("resize", "weight", weight, index.shape_vector());
     const py::object plain = ready(index, DType::Int64);
     const py::object weights = ready(weight, sizeof(T) == 8 ? DType::Float64 : DType::Float32);
-    if (writing && !(plain.is(both[0]) && weights.is(both[1]))) throw NotWritten();  // they are read here
+    if (writing() && !(plain.is(both[0]) && weights.is(both[1]))) throw NotWritten();  // they are read here
     const int64_t* at = data_of<int64_t>(plain);
     const Index n = index.size();
     if (size > std::numeric_limits<int32_t>::max()) throw py::value_error("resize: the axis is too long");

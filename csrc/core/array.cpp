@@ -96,7 +96,7 @@ View view(py::handle object, const char* what) {
   v.shape = PyArray_SHAPE(array);
   v.strides = PyArray_STRIDES(array);
   v.array = object;
-  if (writing) writing->keep(object);
+  if (writing()) writing()->keep(object);
   return v;
 }
 
@@ -115,7 +115,7 @@ py::object empty(DType dtype, const Index* shape, int ndim) {
   }
   const std::size_t size = none ? 0 : static_cast<std::size_t>(bytes);
   py::object keeper;
-  void* block = writing ? writing->place(size, keeper) : allocate(size);
+  void* block = writing() ? writing()->place(size, keeper) : allocate(size);
   PyObject* array = PyArray_New(&PyArray_Type, ndim, dims, number_of(dtype), nullptr, block, 0, NPY_ARRAY_CARRAY, nullptr);
   if (!array) {
     if (!keeper) release(block);
@@ -127,7 +127,7 @@ py::object empty(DType dtype, const Index* shape, int ndim) {
     Py_DECREF(array);
     throw py::error_already_set();
   }
-  if (writing) writing->keep(array);
+  if (writing()) writing()->keep(array);
   return py::reinterpret_steal<py::object>(array);
 }
 
@@ -144,7 +144,7 @@ py::object contiguous(py::handle object, DType dtype, const char* what) {
   const View v = view(object, what);
   if (v.dtype == dtype && v.contiguous() && v.aligned()) return py::reinterpret_borrow<py::object>(object);
   py::object made = empty(dtype, v.shape_vector());
-  if (writing) {
+  if (writing()) {
     write_copy(v, made, dtype);
   } else if (PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(made.ptr()), reinterpret_cast<PyArrayObject*>(object.ptr())) < 0) {
     throw py::error_already_set();

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -17,9 +18,12 @@ void run_binders(pybind11::module_& m);
 // Below this many elements releasing the interpreter's lock costs more than it gives.
 constexpr Index kReleaseFrom = 20000;
 
-// What this thread writes down instead of computing it (core/launch.h); null: calls are made at once.
+// What this thread writes down instead of computing it (core/launch.h); null: calls are made at once. Every kernel asks a
+// few times, so a number of all threads is looked at first: a thread's own variable takes a call.
 class Sequence;
-extern __thread Sequence* writing;
+extern std::atomic<int> writers;
+extern __thread Sequence* written_here;
+inline Sequence* writing() { return writers.load(std::memory_order_relaxed) ? written_here : nullptr; }
 
 // A kernel that computes without launch() can't be written into a program; whoever writes one calls it in each run.
 struct NotWritten final : pybind11::builtin_exception {
@@ -37,7 +41,7 @@ struct StayIfUnwound {
 class MaybeRelease {
  public:
   explicit MaybeRelease(Index work) {
-    if (writing) throw NotWritten();  // its caller is about to compute
+    if (writing()) throw NotWritten();  // its caller is about to compute
     state_ = work >= kReleaseFrom ? PyEval_SaveThread() : nullptr;
   }
   // When the interpreter ends, up to 3.13 a daemon thread that asks for its lock is ended by pthread_exit, whose unwinding

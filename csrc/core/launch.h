@@ -44,13 +44,13 @@ class Sequence {
 
 template <class F>
 void launch(Index work, F&& call) {
-  if (writing) {
+  if (writing()) {
     struct Kept final : Launch {
       std::decay_t<F> call;
       explicit Kept(F&& f) : call(std::forward<F>(f)) {}
       void run() override { call(); }
     };
-    writing->add(work, std::make_unique<Kept>(std::forward<F>(call)));
+    writing()->add(work, std::make_unique<Kept>(std::forward<F>(call)));
     return;
   }
   MaybeRelease release(work);

@@ -29,7 +29,8 @@
 
 namespace tg {
 
-__thread Sequence* writing = nullptr;
+std::atomic<int> writers{0};
+__thread Sequence* written_here = nullptr;
 
 namespace {
 
@@ -72,7 +73,7 @@ void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_
 class Written final : public Sequence {
  public:
   void begin(std::size_t bytes, std::vector<std::size_t> offsets, bool planned) {
-    if (writing) throw std::runtime_error("Sequence: this thread writes another one");
+    if (writing()) throw std::runtime_error("Sequence: this thread writes another one");
     if (!calls_.empty() || begun_) throw std::runtime_error("Sequence: it was written already");
     for (std::size_t at : offsets)
       if (at % kAlign || at > bytes) throw std::invalid_argument("Sequence: an offset lies outside of the block");
@@ -95,12 +96,14 @@ class Written final : public Sequence {
       reserved_ = fresh.release();
       owner_ = py::reinterpret_steal<py::object>(capsule);
     }
-    writing = this;
+    written_here = this;
+    ++writers;
   }
 
   std::vector<std::size_t> end() {
-    if (writing != this) throw std::runtime_error("Sequence: this thread does not write it");
-    writing = nullptr;
+    if (written_here != this) throw std::runtime_error("Sequence: this thread does not write it");
+    written_here = nullptr;
+    --writers;
     if (planned_ && sizes_.size() != offsets_.size())
       throw std::runtime_error("Sequence: " + std::to_string(sizes_.size()) + " allocations where " +
                                std::to_string(offsets_.size()) + " were planned");
@@ -169,7 +172,7 @@ class Written final : public Sequence {
   }
 
   void play(std::size_t number, const py::list& given) {
-    if (writing || !planned_) throw std::runtime_error("Sequence: it is not ready to run");
+    if (writing() || !planned_) throw std::runtime_error("Sequence: it is not ready to run");
     if (number >= stages_.size()) throw std::out_of_range("Sequence: there is no such stage");
     const Stage& stage = stages_[number];
     if (given.size() != stage.places.size()) throw std::invalid_argument("Sequence: as many arrays as places");
@@ -195,7 +198,7 @@ class Written final : public Sequence {
 
   // Forgets what was written since there were so many calls and allocations: of a kernel that could not be written.
   void rewind(std::size_t calls, std::size_t allocations) {
-    if (writing != this || calls > calls_.size() || allocations > sizes_.size())
+    if (written_here != this || calls > calls_.size() || allocations > sizes_.size())
       throw std::runtime_error("Sequence: there is nothing to take back");
     calls_.resize(calls);
     work_.resize(calls);
@@ -242,7 +245,7 @@ TG_BINDINGS(sequence) {
   not_written = PyErr_NewException("tensorgrad._C.NotWritten", PyExc_RuntimeError, nullptr);
   if (!not_written) throw py::error_already_set();
   m.attr("NotWritten") = py::handle(not_written);
-  m.def("writing", [] { return writing != nullptr; });
+  m.def("writing", [] { return writing() != nullptr; });
   py::class_<Written>(m, "Sequence")
       .def(py::init<>())
       .def("begin", [](Written& s) { s.begin(0, {}, false); })
