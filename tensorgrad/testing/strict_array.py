@@ -105,7 +105,7 @@ _random_winner = np.random.default_rng(0)
 class StrictArray(NDArrayOperatorsMixin):
     """Elements that NumPy holds in ``_host``, reachable only as on a device; see the module's text."""
 
-    __slots__ = ("_host", "__weakref__")
+    __slots__ = ("__weakref__", "_host")
     __array_priority__ = 100
     device = StrictDevice()
 
