@@ -39,9 +39,11 @@ PyObject* not_written = nullptr;
 
 constexpr std::size_t kAlign = 64;
 
-// Addresses without memory: whoever reads or writes there is stopped by the processor.
+// Addresses without memory: whoever reads or writes there is stopped by the processor. Of a program from a file, which may
+// hold anything, reading gives zeros: errors show the arrays of calls that went wrong.
 class Reserved {
  public:
+  explicit Reserved(bool readable) : access_(readable ? PROT_READ : PROT_NONE) {}
   ~Reserved() {
     for (const auto& [start, size] : chunks_) munmap(start, size);
   }
@@ -49,7 +51,7 @@ class Reserved {
     bytes = (std::max<std::size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
     if (bytes > left_) {
       const std::size_t size = std::max<std::size_t>(bytes, std::size_t{1} << 28);
-      void* start = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* start = mmap(nullptr, size, access_, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (start == MAP_FAILED) throw std::bad_alloc();
       chunks_.push_back({start, size});
       next_ = static_cast<char*>(start);
@@ -62,6 +64,7 @@ class Reserved {
   }
 
  private:
+  const int access_;
   std::vector<std::pair<void*, std::size_t>> chunks_;
   char* next_ = nullptr;
   std::size_t left_ = 0;
@@ -72,7 +75,7 @@ void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_
 
 class Written final : public Sequence {
  public:
-  void begin(std::size_t bytes, std::vector<std::size_t> offsets, bool planned) {
+  void begin(std::size_t bytes, std::vector<std::size_t> offsets, bool planned, bool readable = false) {
     if (writing()) throw std::runtime_error("Sequence: this thread writes another one");
     if (!calls_.empty() || begun_) throw std::runtime_error("Sequence: it was written already");
     for (std::size_t at : offsets)
@@ -90,7 +93,7 @@ class Written final : public Sequence {
       }
       owner_ = py::reinterpret_steal<py::object>(capsule);
     } else {
-      auto fresh = std::make_unique<Reserved>();
+      auto fresh = std::make_unique<Reserved>(readable);
       PyObject* capsule = PyCapsule_New(fresh.get(), "reserved", free_reserved);
       if (!capsule) throw py::error_already_set();
       reserved_ = fresh.release();
@@ -248,7 +251,7 @@ TG_BINDINGS(sequence) {
   m.def("writing", [] { return writing() != nullptr; });
   py::class_<Written>(m, "Sequence")
       .def(py::init<>())
-      .def("begin", [](Written& s) { s.begin(0, {}, false); })
+      .def("begin", [](Written& s, bool readable) { s.begin(0, {}, false, readable); }, py::arg("readable") = false)
       .def("begin", [](Written& s, std::size_t bytes, std::vector<std::size_t> offsets) { s.begin(bytes, std::move(offsets), true); })
       .def("end", &Written::end)
       .def("stage", &Written::stage)

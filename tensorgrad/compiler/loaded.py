@@ -349,7 +349,9 @@ class _Reader:
                 raise FileError(f"call {at}: {error}") from None
         outputs = [self._value(number) for number in self._list("outputs")]
         self._interface(len(arguments), len(outputs))
-        return Program(list(calls), arguments, outputs)
+        program = Program(list(calls), arguments, outputs)
+        program.foreign = True
+        return program
 
     def _list(self, name: str, most: int = _MOST) -> list[Any]:
         found = self.written.get(name)
@@ -518,7 +520,8 @@ class _Reader:
         out = rest.pop("out", None) if hasattr(op, "specialize") else None
         try:
             _check_views(op.name, inputs, rest)
-            made = op.infer(*_blanks(inputs), **{key: _blanks(x) for key, x in rest.items()})
+            with np.errstate(all="ignore"):  # sizes that are NumPy's numbers
+                made = op.infer(*_blanks(inputs), **{key: _blanks(x) for key, x in rest.items()})
         except _WRONG as error:
             raise FileError(f"{op.name}: {type(error).__name__}: {str(error)[:300]}") from None
         specs = made if isinstance(made, tuple) else (made,)

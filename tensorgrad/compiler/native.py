@@ -189,7 +189,7 @@ class _Writing:
 
     def run(self, *places: Any) -> list[int]:
         """Write everything, into these places if they are known; the sizes of all that is allocated."""
-        self.sequence.begin(*places)
+        self.sequence.begin(*places or (self.program.foreign,))
         try:
             self.write()
         except BaseException:

@@ -125,7 +125,7 @@ class Program:
 
     ``arguments``: values that each replay is given arrays for. ``outputs``: values whose arrays a replay returns.
     ``notes``: what passes have done, (the pass, in words). ``linked``: what runs it natively, if anything does.
-    ``form``: how it is called, if it can be called by itself.
+    ``form``: how it is called, if it can be called by itself. ``foreign``: it comes from a file.
     """
 
     def __init__(self, steps: list[Call | Action], arguments: list[Value], outputs: list[Value]):
@@ -135,6 +135,7 @@ class Program:
         self.notes: list[tuple[str, str]] = []
         self.linked: Any = None
         self.form: Any = None
+        self.foreign = False
 
     @property
     def calls(self) -> list[Call]:
