@@ -15,6 +15,7 @@
 
 #include "../core/fastcall.h"
 #include "../core/launch.h"
+#include "../core/parallel.h"
 #include "../kernels/formula_layout.h"
 #include "../kernels/copy.h"
 #include "formula_source.h"
@@ -112,7 +113,9 @@ class Call {
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
     over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
-      if (writing()) {
+      if (writing() && !defer && all_contiguous(program, operands, inputs + outputs)) {
+        write_pieces(program, numbers.data(), operands, inputs + outputs, ndim, shape, {});
+      } else if (writing()) {
         write(program, numbers.data(), operands, inputs + outputs, ndim, shape, [defer](const Written& call, Number* values) {
           formula::run(*call.program, values, call.operands.data(), call.ndim(), call.shape.data(), defer);
         });
@@ -141,10 +144,6 @@ class Call {
       throw std::invalid_argument(name_of(self_) + ": sums are for results with dimensions, in C's order, one letter for each");
     std::vector<PyArrayObject*> targets(static_cast<std::size_t>(outputs), nullptr);
     std::vector<py::object> made;
-    struct Total {
-      bool wanted = false, mean = false, wide = false;
-      char* to = nullptr;
-    };
     std::vector<Total> totals(static_cast<std::size_t>(outputs));
     for (int i = 0; i < outputs; ++i) {
       const DType dtype = program.output_dtype(i);
@@ -159,32 +158,12 @@ class Call {
       made.push_back(empty(dtype, Shape{}));
       totals[static_cast<std::size_t>(i)] = {true, what == 'm', dtype == DType::Float64, data_of<char>(made.back())};
     }
-    const auto work = [totals](const Program& p, Number* numbers, const Operand* operands, int ndim, const Index* shape) {
-      std::vector<double> sums(totals.size());
-      std::vector<double*> places(totals.size(), nullptr);
-      for (std::size_t i = 0; i < totals.size(); ++i)
-        if (totals[i].wanted) places[i] = &sums[i];
-      formula::run_summing(p, numbers, operands, ndim, shape, places.data());
-      const double count = static_cast<double>(size_of_shape(ndim, shape));
-      for (std::size_t i = 0; i < totals.size(); ++i) {
-        const Total& t = totals[i];
-        if (!t.wanted) continue;
-        const double value = t.mean ? sums[i] / count : sums[i];
-        if (t.wide) *reinterpret_cast<double*>(t.to) = value;
-        else *reinterpret_cast<float*>(t.to) = static_cast<float>(value);
-      }
-    };
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
     over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
-      if (writing()) {
-        write(program, numbers.data(), operands, inputs + outputs, ndim, shape, [work](const Written& call, Number* values) {
-          work(*call.program, values, call.operands.data(), call.ndim(), call.shape.data());
-        });
-      } else {
-        MaybeRelease unlock(work_of(program, ndim, shape));
-        work(program, numbers.data(), operands, ndim, shape);
-      }
+      if (writing()) return write_pieces(program, numbers.data(), operands, inputs + outputs, ndim, shape, totals);
+      MaybeRelease unlock(work_of(program, ndim, shape));
+      Summing(program, numbers.data(), operands, ndim, shape, totals).all();
     });
     return outputs == 1 ? std::move(made[0]) : tuple_of(made);
   }
@@ -484,10 +463,117 @@ class Call {
 
     int ndim() const { return static_cast<int>(shape.size()); }
     Index size() const { return size_of_shape(ndim(), shape.data()); }
+    void fetch(Number* values) const {
+      std::copy(numbers.begin(), numbers.end(), values);
+      for (const auto& each : fetched) std::memcpy(values[static_cast<std::size_t>(each.at)].bytes, each.from, each.bytes);
+    }
   };
+
+  // Results of which the sum or mean is wanted: where it goes.
+  struct Total {
+    bool wanted = false, mean = false, wide = false;
+    char* to = nullptr;
+  };
+
+  struct Summing {
+    std::vector<Total> totals;
+    std::vector<double> sums;
+    formula::Run run;
+
+    Summing(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, const std::vector<Total>& wanted)
+        : totals(wanted), sums(wanted.size()), run(program, numbers, operands, ndim, shape, places()) {}
+    std::vector<double*> places() {
+      std::vector<double*> found(totals.size(), nullptr);
+      for (std::size_t i = 0; i < totals.size(); ++i)
+        if (totals[i].wanted) found[i] = &sums[i];
+      return found;
+    }
+    void all() {
+      parallel_for(run.size(), run.grain(), [this](Index first, Index last) { run.piece(first, last); });
+      end();
+    }
+    void end() {
+      run.end();
+      for (std::size_t i = 0; i < totals.size(); ++i) {
+        const Total& t = totals[i];
+        if (!t.wanted) continue;
+        const double value = t.mean ? sums[i] / static_cast<double>(run.size()) : sums[i];
+        if (t.wide) *reinterpret_cast<double*>(t.to) = value;
+        else *reinterpret_cast<float*>(t.to) = static_cast<float>(value);
+      }
+    }
+  };
+
+  // A call that may be done in pieces together with others.
+  struct WrittenPieces final : PieceLaunch {
+    std::shared_ptr<Written> call;
+    std::vector<Number> values;
+    std::vector<Total> totals;
+    std::unique_ptr<Summing> running;
+
+    void begin() override {
+      call->fetch(values.data());
+      running = std::make_unique<Summing>(*call->program, values.data(), call->operands.data(), call->ndim(), call->shape.data(), totals);
+    }
+    void piece(Index first, Index last) override { running->run.piece(first, last); }
+    void end() override {
+      running->end();
+      running.reset();
+    }
+    void run() override {
+      if (totals.empty()) {
+        call->fetch(values.data());
+        return formula::run(*call->program, values.data(), call->operands.data(), call->ndim(), call->shape.data(), false);
+      }
+      begin();
+      running->all();
+      running.reset();
+    }
+  };
+
+  static bool all_contiguous(const Program& program, const Operand* operands, int ports) {
+    for (int i = 0; i < ports; ++i)
+      if (program.port(i).varies && operands[i].strides) return false;
+    return true;
+  }
+
+  void write_pieces(const Program& program, const Number* numbers, const Operand* operands, int ports, int ndim, const Index* shape,
+                    const std::vector<Total>& totals) {
+    auto pieces = std::make_unique<WrittenPieces>();
+    pieces->call = written_call(program, numbers, operands, ports, ndim, shape);
+    pieces->values = pieces->call->numbers;
+    pieces->totals = totals;
+    if (all_contiguous(program, operands, ports)) {
+      pieces->n = size_of_shape(ndim, shape);
+      const int inputs = static_cast<int>(count_);
+      for (int i = 0; i < ports; ++i) {
+        const Program::Port& port = program.port(i);
+        if (port.varies && operands[i].data)
+          pieces->touches.push_back({operands[i].data, pieces->n * port.item_size, port.item_size, i >= inputs});
+      }
+      for (const auto& each : pieces->call->fetched)
+        pieces->touches.push_back({static_cast<const char*>(each.from), static_cast<Index>(each.bytes), 0, false});
+      for (const Total& each : totals) {
+        if (!each.wanted) continue;
+        pieces->touches.push_back({each.to, each.wide ? 8 : 4, 0, true});
+        if (each.wide) pieces->grain *= 4;  // as Run::grain() will be
+      }
+    }
+    writing()->add(work_of(program, ndim, shape), std::move(pieces));
+  }
 
   template <class Run>
   void write(const Program& program, const Number* numbers, const Operand* operands, int ports, int ndim, const Index* shape, Run run) {
+    launch(work_of(program, ndim, shape),
+           [call = written_call(program, numbers, operands, ports, ndim, shape), run,
+            values = std::vector<Number>(numbers, numbers + program.numbers().size())]() mutable {
+             call->fetch(values.data());
+             run(*call, values.data());
+           });
+  }
+
+  std::shared_ptr<Written> written_call(const Program& program, const Number* numbers, const Operand* operands, int ports, int ndim,
+                                        const Index* shape) {
     auto call = std::make_shared<Written>();
     call->formula = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(self_));
     call->program = &program;
@@ -512,11 +598,7 @@ class Call {
       }
       call->operands.push_back(operand);
     }
-    launch(work_of(program, ndim, shape), [call, run, values = call->numbers]() mutable {
-      std::copy(call->numbers.begin(), call->numbers.end(), values.begin());
-      for (const auto& each : call->fetched) std::memcpy(values[static_cast<std::size_t>(each.at)].bytes, each.from, each.bytes);
-      run(*call, values.data());
-    });
+    return call;
   }
 
   // What lay across its own inputs goes to its place by way of an array of its own.

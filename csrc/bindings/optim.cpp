@@ -96,6 +96,8 @@ class Table {
     }
   }
 
+  bool copied() const { return !copies_.empty(); }
+
   Index total() const {
     Index n = 0;
     if (!columns_.empty())
@@ -216,6 +218,41 @@ Scale read_scale(const char* what, py::handle given, py::object& hold) {
   return {data_of<double>(hold)};
 }
 
+SgdSpan part_of(const SgdSpan& s, Index first, Index n, Index item) {
+  const auto at = [=](const void* p) { return p ? static_cast<char*>(const_cast<void*>(p)) + first * item : nullptr; };
+  return {at(s.param), at(s.grad), at(s.momentum), n};
+}
+AdamSpan part_of(const AdamSpan& s, Index first, Index n, Index item) {
+  const auto at = [=](const void* p) { return p ? static_cast<char*>(const_cast<void*>(p)) + first * item : nullptr; };
+  return {at(s.param), at(s.grad), at(s.mean), at(s.square), at(s.largest), n};
+}
+
+// The step of one tensor, which a program may do a piece at a time, behind the formula that computes its gradient.
+template <class S, class MakeRates, class Rates>
+void write_pieces(const S& span, MakeRates rates, void (*step)(const std::vector<S>&, const Rates&, bool), bool is_double,
+                  std::initializer_list<std::pair<const void*, bool>> arrays, const double* hyper, Index count, const double* scale) {
+  struct Step final : PieceLaunch {
+    Step(const S& s, MakeRates r, void (*f)(const std::vector<S>&, const Rates&, bool), bool d)
+        : span(s), rates(std::move(r)), step(f), is_double(d) {}
+    S span;
+    MakeRates rates;
+    void (*step)(const std::vector<S>&, const Rates&, bool);
+    bool is_double;
+    Rates now{};
+    void begin() override { now = rates(); }
+    void piece(Index first, Index last) override { step({part_of(span, first, last - first, is_double ? 8 : 4)}, now, is_double); }
+    void run() override { step({span}, rates(), is_double); }
+  };
+  auto made = std::make_unique<Step>(span, std::move(rates), step, is_double);
+  const Index item = is_double ? 8 : 4;
+  made->n = span.n;
+  for (const auto& [data, written] : arrays)
+    if (data) made->touches.push_back({static_cast<const char*>(data), span.n * item, item, written});
+  made->touches.push_back({reinterpret_cast<const char*>(hyper), count * 8, 0, false});
+  if (scale) made->touches.push_back({reinterpret_cast<const char*>(scale), 8, 0, false});
+  writing()->add(span.n, std::move(made));
+}
+
 void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper, bool nesterov, bool maximize,
          py::handle given_scale) {
   py::object hold, held;
@@ -230,9 +267,12 @@ void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper,
   std::vector<SgdSpan> spans;
   spans.reserve(table.rows());
   table.each([&](const std::vector<char*>& p, Index n) { spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, n}); });
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
-    sgd_step(spans, {h[0], h[1], h[2], h[3], scale(), h[4] != 0, nesterov, maximize}, is_double);
-  });
+  const auto rates = [=] { return SgdRates{h[0], h[1], h[2], h[3], scale(), h[4] != 0, nesterov, maximize}; };
+  if (writing() && spans.size() == 1 && !table.copied()) {
+    const SgdSpan& s = spans[0];
+    return write_pieces(s, rates, sgd_step, table.is_double(), {{s.param, true}, {s.grad, false}, {s.momentum, true}}, h, 5, scale.from);
+  }
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { sgd_step(spans, rates(), is_double); });
   table.copy_back();
 }
 
@@ -258,10 +298,16 @@ void adam(py::handle params, py::handle grads, py::handle means, py::handle squa
   table.each([&](const std::vector<char*>& p, Index n) {
     spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, n});
   });
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
+  const auto rates = [=] {
     require_step(h[5]);
-    adam_step(spans, {h[0], h[1], h[2], h[3], h[4], h[5], scale(), decoupled, maximize}, is_double);
-  });
+    return AdamRates{h[0], h[1], h[2], h[3], h[4], h[5], scale(), decoupled, maximize};
+  };
+  if (writing() && spans.size() == 1 && !table.copied()) {
+    const AdamSpan& s = spans[0];
+    return write_pieces(s, rates, adam_step, table.is_double(),
+                        {{s.param, true}, {s.grad, false}, {s.mean, true}, {s.square, true}, {s.largest, true}}, h, 6, scale.from);
+  }
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { adam_step(spans, rates(), is_double); });
   table.copy_back();
 }
 

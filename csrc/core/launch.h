@@ -31,6 +31,23 @@ struct Launch {
   virtual void run() = 0;
 };
 
+// A call that goes element by element over arrays of n elements which lie contiguous: a program may do several of them a
+// piece at a time, so that what one wrote is in the cache for the next.
+struct PieceLaunch : Launch {
+  // Of the arrays, and of what else is touched: `item` bytes for each element, or 0 for what pieces share.
+  struct Touch {
+    const char* start;
+    Index bytes, item;
+    bool written;
+  };
+  Index n = 0;
+  Index grain = 16384;  // pieces are as long, or several times, or reach to the end
+  std::vector<Touch> touches;
+  virtual void begin() = 0;
+  virtual void piece(Index first, Index last) = 0;  // by several threads
+  virtual void end() {}
+};
+
 // The calls of a program, in order, and the memory that arrays are given while they are written.
 class Sequence {
  public:

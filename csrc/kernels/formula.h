@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -128,9 +129,22 @@ struct Operand {
 // results are stored after a block's last loop, so that an output may be the same memory as an input.
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer);
 
-// The same where some outputs are summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or
-// double, of which no operand is read; null for the others. The bits are those of the stored output's sum (reduce.h).
-void run_summing(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, double* const* totals);
+// The same in parts: pieces that start at multiples of `grain`, by several threads, then end().
+// Some outputs may be summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or double, of
+// which no operand is read. The bits are those of the stored output's sum (reduce.h).
+class Run {
+ public:
+  Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape,
+      std::vector<double*> totals = {});
+  ~Run();
+  void piece(Index first, Index last);
+  void end();
+  Index size() const;
+  Index grain() const;
+
+ private:
+  std::unique_ptr<class Runner> runner_;
+};
 
 // The sum of the only output, which is float or double, over `shape`; of the operands only the inputs.
 double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape);

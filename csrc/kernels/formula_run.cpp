@@ -86,47 +86,59 @@ class Runner {
     parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last, nullptr); });
   }
 
-  void run_summing(double* const* totals) {
-    const int inputs = p_.input_count(), outputs = ports_ - inputs;
+  // ---- in parts: see Run
+
+  void begin(std::vector<double*> totals) {
+    totals_ = std::move(totals);
     bool wide = false;
-    for (int k = 0; k < outputs; ++k) {
-      if (!totals[k]) continue;
-      *totals[k] = 0;
-      wide |= p_.ports_[inputs + k].dtype == DType::Float64;
+    for (std::size_t k = 0; k < totals_.size(); ++k) {
+      if (!totals_[k]) continue;
+      *totals_[k] = 0;
+      summing_ = true;
+      wide |= p_.ports_[static_cast<std::size_t>(p_.input_count()) + k].dtype == DType::Float64;
     }
+    // floats' units are added up in the order of a sum's pieces at the end, doubles are compensated within a piece
+    grain_ = wide ? kReducePiece : kUnit;
     if (total_ == 0) return;
     prologue();
-    // floats' units are added up in the order of a sum's pieces afterwards, doubles are compensated within a piece
-    const Index grain = wide ? kReducePiece : kUnit, tasks = (total_ + grain - 1) / grain;
-    std::vector<CompensatedSum> parts(static_cast<std::size_t>(tasks * outputs));
-    parallel_for(total_, grain, [&](Index begin, Index end) {
-      CompensatedSum* mine = parts.data() + begin / grain * outputs;
-      for (Index first = begin; first < end; first += kUnit) {
-        const Index last = std::min(end, first + kUnit);
-        stretch(first, last, nullptr, totals);
-        for (int k = 0; k < outputs; ++k) {
-          if (!totals[k]) continue;
-          const char* from = scratch().at_least(0) + k * kUnit * 8;
-          if (p_.ports_[inputs + k].dtype == DType::Float64) SumOp<double>::run(mine[k], reinterpret_cast<const double*>(from), last - first);
-          else SumOp<float>::run(mine[k].high, reinterpret_cast<const float*>(from), last - first);
-        }
+    if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
+  }
+
+  void piece(Index begin, Index end) {
+    if (!summing_) return stretch(begin, end, nullptr);
+    const std::size_t inputs = static_cast<std::size_t>(p_.input_count()), outputs = totals_.size();
+    for (Index first = begin; first < end; first += kUnit) {
+      const Index n = std::min(end - first, kUnit);
+      stretch(first, first + n, nullptr);
+      CompensatedSum* mine = parts_.data() + static_cast<std::size_t>(first / grain_) * outputs;
+      for (std::size_t k = 0; k < outputs; ++k) {
+        if (!totals_[k]) continue;
+        const char* from = place_of_sum(static_cast<int>(k));
+        if (p_.ports_[inputs + k].dtype == DType::Float64) SumOp<double>::run(mine[k], reinterpret_cast<const double*>(from), n);
+        else SumOp<float>::run(mine[k].high, reinterpret_cast<const float*>(from), n);
       }
-    });
-    const Index group = kReducePiece / grain;
-    for (int k = 0; k < outputs; ++k) {
-      if (!totals[k]) continue;
-      const bool compensated = p_.ports_[inputs + k].dtype == DType::Float64;
+    }
+  }
+
+  void end() {
+    const std::size_t outputs = totals_.size(), tasks = outputs ? parts_.size() / outputs : 0;
+    const std::size_t group = static_cast<std::size_t>(kReducePiece / grain_);
+    for (std::size_t k = 0; k < outputs && tasks; ++k) {
+      if (!totals_[k]) continue;
+      const bool compensated = p_.ports_[static_cast<std::size_t>(p_.input_count()) + k].dtype == DType::Float64;
       CompensatedSum total;
-      for (Index t = 0; t < tasks; t += group) {
-        CompensatedSum piece = parts[static_cast<std::size_t>(t * outputs + k)];
-        for (Index u = t + 1; u < std::min(tasks, t + group); ++u) piece.high += parts[static_cast<std::size_t>(u * outputs + k)].high;
+      for (std::size_t t = 0; t < tasks; t += group) {
+        CompensatedSum piece = parts_[t * outputs + k];
+        for (std::size_t u = t + 1; u < std::min(tasks, t + group); ++u) piece.high += parts_[u * outputs + k].high;
         if (t == 0) total = piece;
         else if (compensated) SumOp<double>::merge(total, piece);
         else total.high += piece.high;
       }
-      *totals[k] = compensated ? total.value() : total.high;
+      *totals_[k] = compensated ? total.value() : total.high;
     }
   }
+  Index size() const { return total_; }
+  Index grain() const { return grain_; }
 
   // Nothing is stored: blocks are summed where they were computed, in their own type and then in double, and stretches in
   // the order of the elements.
@@ -201,9 +213,13 @@ class Runner {
     for (std::size_t i = 0; i < p_.number_slots_.size(); ++i) slots[p_.number_slots_[i]] = numbers_ + i;
   }
 
-  // With `sum` the results are added to it and go nowhere else; with `totals` those that have one go to the scratch memory.
-  void stretch(Index first, Index last, double* sum, double* const* totals = nullptr) const {
-    if (totals) scratch().at_least(static_cast<std::size_t>((ports_ - p_.input_count()) * kUnit * 8));
+  char* place_of_sum(int output) const {
+    return scratch().at_least(totals_.size() * static_cast<std::size_t>(kUnit) * 8) + output * kUnit * 8;
+  }
+  bool is_summed(int output) const { return summing_ && totals_[static_cast<std::size_t>(output)]; }
+
+  // With `sum` the results are added to it and go nowhere else.
+  void stretch(Index first, Index last, double* sum) const {
     const Index longest = std::min<Index>(p_.block_, (last - first + 63) / 64 * 64);
     char* memory = workspace().at_least(slot_bytes() + static_cast<std::size_t>(p_.bytes_per_element_ * longest));
     void** slots = reinterpret_cast<void**>(memory);
@@ -217,16 +233,15 @@ class Runner {
     for (Index i = first; i < last;) {
       Index n = std::min(longest, last - i);
       if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
-      block(i, at, n, slots, buffers, longest, sum, totals, first);
+      block(i, at, n, slots, buffers, longest, sum, first);
       i += n;
       if (i < last) advance(at, n);
     }
   }
 
-  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum,
-             double* const* totals, Index start) const {
+  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum, Index start) const {
     const int inputs = p_.input_count();
-    if (alone_ && !sum && !totals) {
+    if (alone_ && !sum && !summing_) {
       for (int i = 0; i < ports_; ++i) {
         const Operand& operand = operands_[i];
         if (!p_.ports_[i].varies) continue;
@@ -243,8 +258,8 @@ class Runner {
         slots[i] = buffers + port.staging * longest;
         continue;
       }
-      if (output && totals && totals[i - inputs]) {
-        slots[i] = scratch().at_least(0) + (i - inputs) * kUnit * 8 + (first - start) * port.item_size;
+      if (output && is_summed(i - inputs)) {
+        slots[i] = place_of_sum(i - inputs) + (first - start) * port.item_size;
         continue;
       }
       const Operand& operand = operands_[i];
@@ -349,14 +364,24 @@ class Runner {
   std::uint64_t row_values_ = 0;  // by input
   std::vector<Step> steps_;       // the program's, with loops for those
   const std::vector<Step>* body_ = &p_.body_;
+  bool summing_ = false;
+  std::vector<double*> totals_;
+  std::vector<CompensatedSum> parts_;
+  Index grain_ = kUnit;
 };
+
+Run::Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, std::vector<double*> totals)
+    : runner_(std::make_unique<Runner>(program, numbers, operands, ndim, shape, false)) {
+  runner_->begin(std::move(totals));
+}
+Run::~Run() = default;
+void Run::piece(Index first, Index last) { runner_->piece(first, last); }
+void Run::end() { runner_->end(); }
+Index Run::size() const { return runner_->size(); }
+Index Run::grain() const { return runner_->grain(); }
 
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer) {
   Runner(program, numbers, operands, ndim, shape, defer).run();
-}
-
-void run_summing(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, double* const* totals) {
-  Runner(program, numbers, operands, ndim, shape, false).run_summing(totals);
 }
 
 double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape) {

@@ -26,6 +26,7 @@
 
 #include "../core/fastcall.h"
 #include "../core/launch.h"
+#include "../core/parallel.h"
 
 namespace tg {
 
@@ -72,6 +73,40 @@ class Reserved {
 
 void free_arena(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tensorgrad")); }
 void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_GetPointer(capsule, "reserved")); }
+
+// Calls that go over equally many elements, done a piece at a time: what one writes is read from the cache by the next.
+struct Joined final : Launch {
+  std::vector<std::unique_ptr<PieceLaunch>> parts;
+
+  void run() override {
+    Index grain = 0;
+    for (auto& part : parts) {
+      part->begin();
+      grain = std::max(grain, part->grain);  // each is the least one times a power of two
+    }
+    parallel_for(parts[0]->n, grain, [this](Index first, Index last) {
+      for (auto& part : parts) part->piece(first, last);
+    });
+    for (auto& part : parts) part->end();
+  }
+
+  // Whether the call may go along: what it shares with those before, and one of them writes, lies so that pieces meet.
+  bool takes(const PieceLaunch& next) const {
+    if (!next.n || next.n != parts[0]->n) return false;
+    for (const auto& part : parts)
+      for (const PieceLaunch::Touch& a : part->touches)
+        for (const PieceLaunch::Touch& b : next.touches) {
+          if (!(a.written || b.written) || a.start + a.bytes <= b.start || b.start + b.bytes <= a.start) continue;
+          if (!a.item || a.item != b.item || a.start != b.start) return false;
+        }
+    return true;
+  }
+};
+struct Nothing final : Launch {
+  void run() override {}
+};
+
+constexpr Index kJoinedFrom = 1 << 17;  // elements: less is in the second-level caches anyway
 
 class Written final : public Sequence {
  public:
@@ -164,6 +199,7 @@ class Written final : public Sequence {
       if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
       Index work = 0;
       for (std::size_t i = first; i < last; ++i) work += std::min(work_[i], kReleaseFrom);
+      join_pieces(first, last);
       made.pieces.push_back({first, last, work, {}});
     }
     for (py::handle each : places) {
@@ -225,6 +261,28 @@ class Written final : public Sequence {
       std::memcpy(PyArray_DATA(target), PyArray_DATA(source), static_cast<std::size_t>(PyArray_NBYTES(target)));
     else if (PyArray_CopyInto(target, source) < 0)
       throw py::error_already_set();
+  }
+
+  // Neighbours that can be done in pieces are joined; each keeps its number, the later ones with nothing to do.
+  void join_pieces(std::size_t first, std::size_t last) {
+    for (std::size_t i = first; i < last; ++i) {
+      auto* start = dynamic_cast<PieceLaunch*>(calls_[i].get());
+      if (!start || start->n < kJoinedFrom) continue;
+      auto joined = std::make_unique<Joined>();
+      joined->parts.emplace_back(start);
+      calls_[i].release();
+      std::size_t k = i + 1;
+      for (; k < last; ++k) {
+        auto* next = dynamic_cast<PieceLaunch*>(calls_[k].get());
+        if (!next || !joined->takes(*next)) break;
+        joined->parts.emplace_back(next);
+        calls_[k].release();
+        calls_[k] = std::make_unique<Nothing>();
+      }
+      if (k == i + 1) calls_[i] = std::move(joined->parts[0]);
+      else calls_[i] = std::move(joined);
+      i = k - 1;
+    }
   }
 
   std::vector<std::unique_ptr<Launch>> calls_;

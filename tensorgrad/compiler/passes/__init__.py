@@ -16,7 +16,7 @@ from ..program import Program
 
 __all__ = ["PASSES", "optimize", "show"]
 
-PASSES = ("views", "constants", "duplicates", "dead", "formulas", "dead", "reductions")
+PASSES = ("views", "constants", "duplicates", "dead", "formulas", "dead", "reductions", "actions")
 
 
 def optimize(program: Program) -> Program:
