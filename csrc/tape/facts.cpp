@@ -48,9 +48,18 @@ bool are(const npy_intp* found, PyObject* expected, int n) {
   return true;
 }
 
-// The array whose memory an array shows.
+// The array whose memory an array shows. NumPy's as_strided puts objects of its own between two arrays.
 PyObject* bottom(PyObject* array) {
-  for (PyObject* base; (base = PyArray_BASE(as_array(array))) && PyArray_Check(base);) array = base;
+  for (PyObject* base = PyArray_BASE(as_array(array)); base && !PyCapsule_CheckExact(base);) {
+    if (PyArray_Check(base)) {
+      array = base;
+      base = PyArray_BASE(as_array(base));
+      continue;
+    }
+    Ref next(PyObject_GetAttrString(base, "base"));  // whoever is between keeps it alive
+    if (!next) PyErr_Clear();
+    base = next.get() == Py_None ? nullptr : next.get();
+  }
   return array;
 }
 

@@ -102,8 +102,10 @@ class Signature:
 def owner(array: Any) -> Any:
     """The array in whose memory an array lies."""
     base = getattr(array, "base", None)
-    while base is not None and type(base) is type(array):
-        array, base = base, base.base
+    while base is not None:  # NumPy's as_strided puts objects of its own between two arrays
+        if type(base) is type(array):
+            array = base
+        base = getattr(base, "base", None)
     return array
 
 

@@ -14,6 +14,7 @@ from ..dispatch import OPS, Listener
 from ..errors import CompileError
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Value, values_in
+from .signature import owner
 
 __all__ = ["Trace"]
 
@@ -129,6 +130,13 @@ class Trace(Listener):
             base = getattr(base, "base", None)
         return None
 
+    def _root_by_input(self, array: Any, inputs: Any) -> Value | None:
+        """The value whose memory a result lies in, where an input is a view itself: NumPy then knows the owner alone."""
+        if getattr(array, "base", None) is None:
+            return None
+        whole = owner(array)
+        return next((self.value_of(x).root for x in _arrays_in(inputs) if owner(x) is whole), None)
+
     def _values(self, what: Any) -> Any:
         """Arrays replaced by their values, in lists and tuples too."""
         if type(what) in (list, tuple):
@@ -159,7 +167,7 @@ class Trace(Listener):
                 results.append(None)
                 continue
             self.number += 1
-            root = self._root(array)
+            root = self._root(array) or self._root_by_input(array, inputs)
             results.append(self._enter(array, Value(f"%{self.number}", array, root)))
         kind = type(next(iter(_arrays_in(inputs)), None) if read else outputs[0])
         if kind is type(None):

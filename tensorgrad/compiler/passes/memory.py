@@ -7,6 +7,7 @@ from typing import Any
 
 from ...random import Generator
 from ..program import Action, Call, Program, Value
+from ..signature import owner
 
 __all__ = ["Memory", "draws", "owner_of", "readers_of", "replaced", "rewritten"]
 
@@ -64,12 +65,7 @@ def _between(places: list[int], first: int, last: int) -> bool:
 def owner_of(value: Value) -> Any:
     """What stands for the memory that a value lies in: a number for what was there before."""
     array = value.array if value.array is not None else value.root.array
-    if array is None:
-        return value.root
-    base = array
-    while getattr(base, "base", None) is not None and type(base.base) is type(base):
-        base = base.base
-    return id(base)
+    return value.root if array is None else id(owner(array))
 
 
 def draws(call: Call) -> bool:
