@@ -143,7 +143,7 @@ class Entry:
         """What ``native.replay`` wants to know; None where calls need more than it does."""
         waiting = getattr(getattr(self.run, "shelf", None), "waiting", None)
         plain = not (self.accumulated or self.bumped or self.conditions or self.result.passed or self.result.views)
-        if self.template is None or waiting is None or not plain or self.reach.copies:
+        if self.template is None or waiting is None or not plain or self.expect_some or self.reach.copies:
             return None
         alone = self.result.made[0][1] if self.result.alone else None
         return (self.template, self.reach.packed, self.reach.forms, self.expect_none, self.forgotten, waiting,

@@ -71,8 +71,10 @@ class PairEntry(Entry):
         for step in backward:
             if isinstance(step, Call):
                 needed.update(dict.fromkeys(v for x in step.reads() for v in (x, x.root)))
-        saved = [v for v in needed if v in made or v in early]
-        self.kept = [trace.array_of(v) for v in saved]
+        # of what only views are left, whose memory has an owner that no op has named, the views are saved
+        kept = {v: trace.array_of(v) for v in needed if v in made or v in early}
+        saved = [v for v, array in kept.items() if array is not None]
+        self.kept = [kept[v] for v in saved]
         results = [trace.value_of(array) for array in outputs]
         self.count = len(results)
         self.targets = [self.given_number(t) for t in targets]

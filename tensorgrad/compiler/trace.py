@@ -113,8 +113,8 @@ class Trace(Listener):
         return value
 
     def array_of(self, value: Value) -> Any:
-        """The array of a value that is still alive."""
-        return next(self.watches[key]() for key, v in self.values.items() if v is value and key in self.watches)
+        """The array of a value; None if it isn't alive any more."""
+        return next((self.watches[key]() for key, v in self.values.items() if v is value and key in self.watches), None)
 
     def has_effects(self) -> bool:
         """Whether the run has written to what was there before, or done something on the host."""
