@@ -71,6 +71,9 @@ class Listener:
     def made(self, array: Any, source: Any) -> None:
         """Called after an array was made of Python's numbers or NumPy's arrays, past the door."""
 
+    def filled(self, array: Any) -> None:
+        """Called with an array that an action on the host fills, before that is announced."""
+
     def enter(self, name: str) -> None:
         """Called when a named region of the program begins, e.g. an optimizer's step."""
 
@@ -253,7 +256,7 @@ def _complete(listener: Any) -> Listener:
     if isinstance(listener, Listener):
         return listener
     full = Listener()
-    for name in ("before", "after", "host", "grad", "read", "made", "enter", "leave"):
+    for name in ("before", "after", "host", "grad", "read", "made", "filled", "enter", "leave"):
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full

@@ -311,14 +311,29 @@ bool without_gradient(PyObject* leaves) {
   return true;
 }
 
-// An instance as compiler/native.py packs it: (what was lent, its counts, play, name_line, arrays, ((number, copied, number of
-// the argument), ...)).
+// An instance as compiler/native.py packs it: (leases, their counts, play, name_line, arrays, ((number, how it is handed out,
+// number of the argument, lease), ...)).
 enum Packed { kLent, kCounts, kPlay, kNameLine, kArrays, kOthers };
 
 bool is_held(PyObject* lent, PyObject* counts) {
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(lent); ++i)
     if (Py_REFCNT(PyList_GET_ITEM(lent, i)) != PyLong_AsSsize_t(PyTuple_GET_ITEM(counts, i))) return true;
   return false;
+}
+
+enum How : long { kGiven, kFixed, kCopied, kLentOut };
+
+// Another array on the same memory, which whoever gets it may keep as its own; the lease is held as long as it lives.
+PyObject* lent_array(PyArrayObject* from, PyObject* lease) {
+  PyArray_Descr* dtype = PyArray_DESCR(from);
+  Py_INCREF(dtype);
+  PyObject* made = PyArray_NewFromDescr(&PyArray_Type, dtype, PyArray_NDIM(from), PyArray_SHAPE(from), PyArray_STRIDES(from),
+                                        PyArray_DATA(from), NPY_ARRAY_WRITEABLE, nullptr);
+  if (!made) return nullptr;
+  Py_INCREF(lease);
+  if (PyArray_SetBaseObject(as_array(made), lease) == 0) return made;
+  Py_DECREF(made);
+  return nullptr;
 }
 
 // The outputs' arrays after a run.
@@ -328,9 +343,12 @@ Ref handed_out(PyObject* instance, PyObject* given) {
   for (Py_ssize_t i = 0; made && i < PyTuple_GET_SIZE(others); ++i) {
     PyObject* other = PyTuple_GET_ITEM(others, i);
     const Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 0));
+    const long how = PyLong_AsLong(PyTuple_GET_ITEM(other, 1));
     PyObject* array = nullptr;
-    if (PyTuple_GET_ITEM(other, 1) == Py_True) {
+    if (how == kCopied) {
       array = PyArray_NewCopy(as_array(PyList_GET_ITEM(arrays, at)), NPY_CORDER);
+    } else if (how == kLentOut) {
+      array = lent_array(as_array(PyList_GET_ITEM(arrays, at)), PyTuple_GET_ITEM(other, 3));
     } else {
       array = PyList_GET_ITEM(given, PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 2)));
       Py_INCREF(array);
@@ -341,6 +359,13 @@ Ref handed_out(PyObject* instance, PyObject* given) {
 }
 
 }  // namespace
+
+// lend(array, lease): another array on the same memory.
+PyObject* lend(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2 || !PyArray_CheckExact(args[0]) || PyArray_Check(args[1]))
+    return PyErr_Format(PyExc_TypeError, "lend: expected an array, and what is no array");
+  return lent_array(as_array(args[0]), args[1]);
+}
 
 // replay(entry, args, kwargs): what an entry's admits, holds and replay do for the usual call: the result if it is one tensor
 // that the program makes, else the outputs' arrays; NotImplemented where Python must see to it.

@@ -211,6 +211,8 @@ PyMethodDef functions[] = {
      "Whether a program's facts hold, as Reach.changed asks."},
     {"facts", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(pack_facts)), METH_FASTCALL,
      "Reach's lists, laid out for holds and replay."},
+    {"lend", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lend)), METH_FASTCALL,
+     "Another array on the same memory, whose base is the lease."},
     {"replay", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(replay)), METH_FASTCALL,
      "The usual call of a compiled function."},
     {"admits", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_fits)), METH_FASTCALL,

@@ -187,6 +187,7 @@ PyObject* go(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* call_fits(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* pack_facts(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* facts_hold(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* lend(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* references(PyObject* module, PyObject* arrays);
 PyObject* unheld(PyObject* module, PyObject* const* args, Py_ssize_t count);

@@ -290,7 +290,7 @@ def _check_owners(reach: Reach, before: Before, trace: Trace) -> None:
     for optimizer in reach.optimizers:
         known |= {id(owner(array)) for array in optimizer.own_arrays()}
     for value, array in trace.state.items():
-        if not value.constant and id(owner(array)) not in known:
+        if not value.constant and value not in trace.of_host and id(owner(array)) not in known:
             line = next((s.line for s in trace.steps if isinstance(s, Call) and value in s.reads() and s.line), None)
             where = f" at {describe_line(line)}" if line else ""
             raise CompileError(

@@ -14,6 +14,7 @@ from .program import Program
 
 __all__ = ["Shelf", "executor", "in_python", "shelf_of"]
 
+_MOST_COPIED = 1 << 18  # bytes of arguments for each step: to bring more into a block takes longer than Python's calls
 _MOST = 2  # instances of a program whose results may be copied
 
 
@@ -78,6 +79,8 @@ def shelf_of(program: Program, **settings: Any) -> Shelf | None:
 def executor(program: Program, shown: int | None = None) -> Callable[[list[Any]], list[Any]]:
     """A function from arrays for the program's arguments to those of its outputs, of which the first ``shown`` (all)
     go to the user."""
+    if sum(v.nbytes for v in program.arguments) > _MOST_COPIED * len(program.steps):
+        return in_python(program)
     shelf = shelf_of(program, shown=len(program.outputs) if shown is None else shown)
     if shelf is None:
         return in_python(program)

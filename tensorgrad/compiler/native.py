@@ -100,16 +100,23 @@ class Instance:
                 small = i < blueprint.shown and v.nbytes <= _SMALL and v.root is v
                 self.outputs.append((writing.get(v), _COPIED if small else _LENT, 0))
         self.arrays = [array for array, _, _ in self.outputs]
-        self.others = [i for i, (_, how, _) in enumerate(self.outputs) if how in (_GIVEN, _COPIED)]
+        # whoever is lent an array may keep it as its own: it has the array's memory, and a lease in place of a base
+        self.leases = [[array] if how == _LENT else None for array, how, _ in self.outputs]
         self.kept = [writing.get(v) for v in blueprint.kept]
         self.token = np.empty(0)  # held by whoever needs what lies in the block
         early = len(self.outputs) if blueprint.early is None else blueprint.early
-        self.lent = [self.token, *(array for array, how, _ in self.outputs[:early] if how == _LENT)]
-        self.lent_late = [array for array, how, _ in self.outputs[early:] if how == _LENT]
+        self.lent: list[Any] = [self.token, *(lease for lease in self.leases[:early] if lease is not None)]
+        self.lent_late: list[Any] = [lease for lease in self.leases[early:] if lease is not None]
         del writing
         self.counts, self.counts_late = native.references(self.lent), native.references(self.lent_late)
 
-        others = tuple([(i, self.outputs[i][1] == _COPIED, self.outputs[i][2]) for i in self.others])
+        others = tuple(
+            [
+                (i, how, at, lease)
+                for i, ((_, how, at), lease) in enumerate(zip(self.outputs, self.leases, strict=True))
+                if how != _FIXED
+            ]
+        )
         # for the usual call, which C makes
         self.packed = (self.lent, self.counts, self.play, self._name_line, self.arrays, others, self)
 
@@ -139,23 +146,16 @@ class Instance:
 
     def results(self, given: list[Any], first: int = 0, last: int | None = None, *, copied: bool = False) -> list[Any]:
         """The arrays of the outputs from number ``first`` to before ``last``; ``copied``: nothing is lent."""
-        if copied:
-            return [
-                array.copy() if how >= _COPIED else array if how else given[at]
-                for array, how, at in self.outputs[first:last]
-            ]
-        if first or last is not None:
-            return self._part(given, first, last)
-        arrays = self.arrays[:]
-        for i in self.others:
-            array, how, at = self.outputs[i]
-            arrays[i] = array.copy() if how else given[at]
-        return arrays
-
-    def _part(self, given: list[Any], first: int, last: int | None) -> list[Any]:
+        most = _LENT if copied else _COPIED
         return [
-            given[at] if how == _GIVEN else array.copy() if how == _COPIED else array
-            for array, how, at in self.outputs[first:last]
+            given[at]
+            if how == _GIVEN
+            else array
+            if how == _FIXED
+            else array.copy()
+            if how <= most
+            else lend(array, lease)
+            for (array, how, at), lease in zip(self.outputs[first:last], self.leases[first:last], strict=True)
         ]
 
 
@@ -338,4 +338,5 @@ def _unheld(arrays: list[Any], counts: tuple[int, ...]) -> bool:
     raise RuntimeError("an instance was made without the extension")
 
 
+lend: Any = None if native is None else native.lend
 unheld: Callable[[list[Any], tuple[int, ...]], bool] = _unheld if native is None else native.unheld

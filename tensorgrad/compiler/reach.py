@@ -119,6 +119,8 @@ class Reach:
     @property
     def parameters(self) -> list[Tensor]:
         """What optimizers update and ``zero_grad`` clears, where it has a gradient."""
+        if not self.optimizers and "zero_grad" not in self._names:
+            return []
         own = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
         return [*own, *(t for _, t in self.tensors.values() if isinstance(t, Parameter))]
 

@@ -44,6 +44,7 @@ class Trace(Listener):
         self.cleared: set[int] = set()
         self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
         self.number = 0
+        self.of_host: set[Value] = set()  # what actions fill
         self.splits = splits
         self.unsplit: str | None = None  # why the run can't be split into programs
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
@@ -241,10 +242,14 @@ class Trace(Listener):
         changed = {owner_of(v) for v in writes}
         self.stale.update(v for v, (owner, _) in self.copies.items() if owner in changed)
 
+    def filled(self, array: Any) -> None:
+        """An array that an action fills in each replay: whoever reads it on the host belongs to an action too."""
+        self.of_host.add(self.value_of(array))
+
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
         value = self.value_of(tensor._data)
-        if value.root.constant:
+        if value.root.constant or value in self.of_host:
             return
         line = user_line(3)
         where = f" at {describe_line(line)}" if line else ""
