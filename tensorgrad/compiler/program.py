@@ -72,7 +72,7 @@ class Call:
     "forward", "backward" or "optimizer", where that is known.
     """
 
-    __slots__ = ("attrs", "inputs", "kind", "line", "op", "part", "results", "writes")
+    __slots__ = ("_reads", "attrs", "inputs", "kind", "line", "op", "part", "results", "writes")
 
     def __init__(
         self, op: Any, kind: type, inputs: tuple[Any, ...], attrs: dict[str, Any], results: tuple[Value | None, ...],
@@ -86,12 +86,13 @@ class Call:
         self.writes = writes
         self.line = line
         self.part = part
+        self._reads: tuple[Value, ...] | None = None
 
     def reads(self) -> Iterator[Value]:
         """Every value among the inputs and attributes."""
-        yield from values_in(self.inputs)
-        for attr in self.attrs.values():
-            yield from values_in(attr)
+        if self._reads is None:
+            self._reads = (*values_in(self.inputs), *values_in(list(self.attrs.values())))
+        return iter(self._reads)
 
     def __repr__(self) -> str:
         made = ", ".join("_" if v is None else v.name for v in self.results)

@@ -9,6 +9,7 @@ random numbers are drawn by the same calls in the same order; outputs stay the v
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from importlib import import_module
 
@@ -21,8 +22,14 @@ PASSES = ("views", "constants", "duplicates", "dead", "formulas", "dead", "reduc
 
 def optimize(program: Program) -> Program:
     """The program after all passes, with notes of what each has changed."""
-    for name in PASSES:
-        program = _run(name)(program)
+    collects = gc.isenabled()
+    gc.disable()  # a collection in the midst of many small objects takes longer than all passes
+    try:
+        for name in PASSES:
+            program = _run(name)(program)
+    finally:
+        if collects:
+            gc.enable()
     return program
 
 
