@@ -22,6 +22,7 @@ from tensorgrad.errors import AutogradError, CompileError, DTypeError, ShapeErro
 from tensorgrad.io.safetensors import FileError
 from tensorgrad.testing import conformance
 from tensorgrad.testing.draw import inputs_of
+from tensorgrad.testing.strict_backend import strict_cuda
 
 BACKENDS = [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None]
 bump = tg.elementwise(lambda x, a: tg.exp(-a * x * x) + 0.25, name="saved_bump")
@@ -73,6 +74,18 @@ def penalty():
     return function
 
 
+def attention_penalty():
+    """The same through attention: gradients of slices meet in one array, at strides of its own."""
+    net = Attention()
+
+    def function(x):
+        x = x.detach().requires_grad_()
+        (slope,) = tg.autograd.grad(net(x).square().sum(), x)
+        return slope
+
+    return function
+
+
 # name, what makes a function, its arguments; every one is called in and out of inference mode
 FUNCTIONS = {
     "network": (network, lambda: ((tg.randn(2, 1, 8, 8),), {})),
@@ -85,6 +98,7 @@ FUNCTIONS = {
     "structures": (structures, lambda: ((tg.randn(3), (tg.randn(3), {"c": tg.randn(3)})), {"how": "fine"})),
     "complex": (lambda: lambda x: tg.fft.fft(x) * 1j, lambda: ((tg.randn(8),), {})),
     "penalty": (penalty, lambda: ((tg.randn(4, 3),), {})),
+    "attention penalty": (attention_penalty, lambda: ((tg.randn(2, 5, 8),), {})),
     "narrow": (lambda: lambda x: x.to(tg.float16).softmax(0), lambda: ((tg.randn(8),), {})),
     "integers": (lambda: lambda x: (x // 3, x % 2 == 0, x.argsort()), lambda: ((tg.arange(9),), {})),
 }
@@ -126,7 +140,7 @@ def saved(name, backend, path, **modes):
 @pytest.mark.parametrize("saved_on", BACKENDS)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_loaded_program_computes_what_the_saved_one_does(name, saved_on, loaded_on, inference, tmp_path):
-    if name == "penalty" and inference:
+    if name.endswith("penalty") and inference:
         pytest.skip("nothing is recorded, so there is no gradient")
     compiled, args, kwargs = saved(name, saved_on, tmp_path / "f.tgp", inference=inference)
     loaded = tg.compiler.load(tmp_path / "f.tgp", backend=loaded_on)
@@ -170,6 +184,21 @@ def test_memory_that_is_shared_is_shared_again(tmp_path):
     loaded = tg.compiler.load(tmp_path / "f.tgp")
     for _ in range(3):
         same(loaded(tg.ones(4)), compiled(tg.ones(4)))
+
+
+def test_programs_go_from_device_to_device(tmp_path):
+    with strict_cuda(), tg.no_grad():
+        model = tg.compile(nn.Sequential(nn.Linear(3, 4), nn.GELU()).to("cuda"))
+        x = tg.ones(2, 3, device="cuda")
+        expected = model(x)
+        model.save(tmp_path / "f.tgp")
+        loaded = tg.compiler.load(tmp_path / "f.tgp", backend="cupy")
+        assert loaded(x).tolist() == expected.tolist()
+        with pytest.raises(TypeError, match="computes on cupy"):
+            loaded(tg.ones(2, 3))
+        expected = expected.cpu()
+    with tg.backend("numpy"):
+        same(tg.compiler.load(tmp_path / "f.tgp")(tg.ones(2, 3)), expected, exact=False)
 
 
 def test_arguments_that_are_written_to_are_written_to(tmp_path):
