@@ -107,6 +107,8 @@ class Loaded:
         self._takes, self._spec = tree_flatten(reader.takes)
         self._gives, self._result = tree_flatten(reader.gives)
         self._written = {v.root for call in program.calls for v in call.writes}
+        self._changed = [i for i, v in enumerate(program.arguments) if v.root in self._written]
+        self._flat = not reader.takes[1] and all(type(x) is Slot for x in reader.takes[0])
 
     def __repr__(self) -> str:
         return f"<loaded program of {len(self.program.calls)} calls on {self._reader.backend.name}>"
@@ -131,9 +133,11 @@ class Loaded:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        leaves, spec = tree_flatten((args, kwargs))
-        if spec != self._spec:
-            raise TypeError(f"the loaded program takes arguments of the structure {self._spec}, got {spec}.")
+        leaves: Any = args
+        if not self._flat or kwargs or not all(isinstance(x, Tensor) for x in args) or len(args) != len(self._takes):
+            leaves, spec = tree_flatten((args, kwargs))
+            if spec != self._spec:
+                raise TypeError(f"the loaded program takes arguments of the structure {self._spec}, got {spec}.")
         given: list[Any] = []
         tensors: list[Tensor] = []
         for leaf, wanted in zip(leaves, self._takes, strict=True):
@@ -151,12 +155,17 @@ class Loaded:
         for i, first in enumerate(self._reader.same):
             if tensors[i]._data is not tensors[first]._data:
                 raise TypeError(f"the loaded program was saved for calls whose tensors {first} and {i} are one.")
-        with registry.backend(self._reader.backend.name):
-            # whoever listens is told of each call
-            arrays = in_python(self.program)(given) if local.listeners else self._run(given)
-        for value, t in zip(self.program.arguments, tensors, strict=True):
-            if value.root in self._written:
-                t._bump()
+        backend = self._reader.backend
+        if local.plain[backend.array_type] is backend.raw and not local.listeners:
+            arrays = self._run(given)
+        else:
+            with registry.backend(backend.name):
+                # whoever listens is told of each call
+                arrays = in_python(self.program)(given) if local.listeners else self._run(given)
+        for i in self._changed:
+            tensors[i]._bump()
+        if self._result.is_leaf():
+            return self._leaf(self._gives[0], arrays, tensors)
         return tree_unflatten([self._leaf(leaf, arrays, tensors) for leaf in self._gives], self._result)
 
     def _array(self, leaf: Any, number: int) -> Any:
