@@ -33,6 +33,7 @@ _ALIGN = 64
 # large arrays start at different places of one.
 _LARGE, _PAGE = 1 << 15, 4096
 _PLACES = tuple(range(512, _PAGE, 512))
+_WORTH_TRIMMING = 1 << 24  # bytes of a block
 _SMALL = 4096  # bytes: a result that is copied rather than lent
 
 
@@ -75,6 +76,8 @@ class Instance:
 
     def __init__(self, blueprint: Blueprint):
         program = blueprint.program
+        if blueprint.nbytes >= _WORTH_TRIMMING:
+            blueprint.backend.c.trim_memory()  # what eager runs keep for each other, the block takes the place of
         writing = _Writing(blueprint)
         writing.run(blueprint.nbytes, blueprint.offsets)
         self.nbytes = blueprint.nbytes
@@ -108,15 +111,11 @@ class Instance:
         self.lent: list[Any] = [self.token, *(lease for lease in self.leases[:early] if lease is not None)]
         self.lent_late: list[Any] = [lease for lease in self.leases[early:] if lease is not None]
         del writing
+        handed = enumerate(zip(self.outputs, self.leases, strict=True))
+        others = tuple([(i, how, at, lease) for i, ((_, how, at), lease) in handed if how != _FIXED])
+        del handed
+        # counted when all who ever hold them do
         self.counts, self.counts_late = native.references(self.lent), native.references(self.lent_late)
-
-        others = tuple(
-            [
-                (i, how, at, lease)
-                for i, ((_, how, at), lease) in enumerate(zip(self.outputs, self.leases, strict=True))
-                if how != _FIXED
-            ]
-        )
         # for the usual call, which C makes
         self.packed = (self.lent, self.counts, self.play, self._name_line, self.arrays, others, self)
 

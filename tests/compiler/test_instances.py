@@ -1,0 +1,79 @@
+"""The blocks that programs run in: one while nobody holds what it lent, others beside it, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import nn
+from tensorgrad.backends import registry
+
+pytestmark = pytest.mark.skipif(registry.class_of("cpp").why_not() is not None, reason="the extension is not built")
+
+
+@pytest.fixture(autouse=True)
+def _cpp():
+    with tg.backend("cpp"):
+        yield
+
+
+def test_a_training_step_needs_one_block():
+    model = nn.Linear(64, 64)
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.01)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = tg.compile(step)
+    losses = [step(tg.ones(8, 64)).detach() for _ in range(8)]  # kept, as a training loop does
+    assert step.entries[0].run.shelf.made == 1
+    values = [loss.item() for loss in losses]
+    assert values == sorted(values, reverse=True) and len(set(values)) == 8
+    kept = [p.grad for p in model.parameters()]
+    before = [g.tolist() for g in kept]
+    for _ in range(4):
+        step(tg.zeros(8, 64))
+    assert [g.tolist() for g in kept] == before
+
+
+def test_large_results_that_are_kept_are_copied_in_the_end():
+    f = tg.compile(lambda x: x * 2 + 1)
+    kept = [f(tg.full((64, 64), float(i))) for i in range(8)]
+    assert [k[0, 0].item() for k in kept] == [2.0 * i + 1 for i in range(8)]
+    assert f.entries[0].run.shelf.made <= 2
+    views = [f(tg.full((64, 64), float(i)))[3] for i in range(6)]
+    assert [v[0].item() for v in views] == [2.0 * i + 1 for i in range(6)]
+    arrays = [f(tg.full((64, 64), float(i))).numpy() for i in range(6)]
+    assert [a[0, 0] for a in arrays] == [2.0 * i + 1 for i in range(6)]
+
+
+def test_a_forward_pass_waits_for_its_backward_pass_beside_others():
+    model = nn.Linear(64, 64)
+    f = tg.compile(model)
+    results = [f(tg.full((8, 64), float(i))) for i in range(4)]
+    for i, y in enumerate(results):
+        model.zero_grad()
+        y.sum().backward()
+        assert model.weight.grad[0, 0].item() == 8.0 * i
+    del results, y
+    made = f.entries[0].shelf.made
+    for i in range(4):
+        model.zero_grad()
+        f(tg.full((8, 64), float(i))).sum().backward()
+    assert f.entries[0].shelf.made == made <= 4
+
+
+def test_gradients_are_handed_on_as_they_are():
+    model = nn.Linear(64, 64)
+    f = tg.compile(model)
+    for _ in range(3):
+        model.zero_grad()
+        f(tg.ones(8, 64)).sum().backward()
+    grad = model.weight.grad
+    assert grad.numpy().base is not None and not isinstance(grad.numpy().base, type(grad.numpy()))
+    f(tg.ones(8, 64)).sum().backward()  # added to what is there
+    assert grad is model.weight.grad and grad[0, 0].item() == 16.0
