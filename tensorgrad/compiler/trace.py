@@ -132,7 +132,8 @@ class Trace(Listener):
         return None
 
     def _root_by_input(self, array: Any, inputs: Any) -> Value | None:
-        """The value whose memory a result lies in, where an input is a view itself: NumPy then knows the owner alone."""
+        """The value whose memory a result lies in, where an input is a view itself: NumPy then knows the owner
+        alone."""
         if getattr(array, "base", None) is None:
             return None
         whole = owner(array)
