@@ -1,4 +1,4 @@
-"""The door: listeners of a few lines, and the recorder that replays a step."""
+"""The door: listeners of a few lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
-from tensorgrad.compiler.record import record
 from tensorgrad.dispatch import Listener, listeners, listening
 
 
@@ -72,23 +71,6 @@ def test_listeners_nest_and_leave_with_their_block():
     with pytest.raises(ZeroDivisionError), listening(CountCalls()):
         raise ZeroDivisionError
     assert not listeners()
-
-
-def test_a_recording_reads_what_its_inputs_hold_now():
-    x, w = tg.tensor([1.0, 2.0]), tg.tensor([3.0, 4.0], requires_grad=True)
-
-    def step():
-        w.grad = None
-        loss = (x * w).exp().sum()
-        loss.backward()
-        return loss, w.grad
-
-    (first, _), recording = record(step)
-    assert recording.replay()[0].tolist() == first.tolist()
-    x.copy_(tg.tensor([0.5, -1.0]))
-    again, slope = recording.replay()
-    want, want_slope = step()
-    assert again.tolist() == want.tolist() and slope.tolist() == want_slope.tolist()
 
 
 def test_backends_switch_per_thread_and_by_call():

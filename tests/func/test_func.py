@@ -399,9 +399,7 @@ def test_vectorized_jacobians_and_batched_gradients():
 
 
 def test_recorded_programs_replay_maps():
-    from tensorgrad.compiler.record import record
-
-    a = tg.tensor(X)
-    _, program = record(lambda: tg.vmap(func.grad(lambda v: (v * v).sum()))(a))
-    a.copy_(tg.tensor(Y))
-    close(program.replay(), tg.tensor(2 * Y))
+    compiled = tg.compile(lambda a: tg.vmap(func.grad(lambda v: (v * v).sum()))(a))
+    for x in (X, Y):
+        close(compiled(tg.tensor(x)), tg.tensor(2 * x))
+    assert compiled.captures == 1
