@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
+
 #include "../core/fastcall.h"
 #include "../kernels/conv.h"
 #include "gemm_arrays.h"
@@ -105,7 +107,61 @@ py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& 
   }
   return compute("conv", dtype, plan.out, work(plan.s), [s = plan.s, x = memory(xs), w = memory(ws), b = memory(bias)](auto t, auto* y) {
     using T = typename decltype(t)::value;
-    conv_forward(s, in<T>(x), in<T>(w), in<T>(b), y);
+    Tail<T> tail;
+    tail.shift = in<T>(b);
+    conv_forward(s, in<T>(x), in<T>(w), tail, y);
+  });
+}
+
+// A convolution, or a transposed one, and what follows it: a norm by given statistics, something added, a clamp. Scale and
+// shift are computed of the statistics in each run, so a program never holds old ones.
+py::object bind_conv_norm(const Arguments<17>& a) {
+  const char* what = "conv_norm";
+  const bool transposed = !a[8].is_none();
+  const Attribute stride = numbers(a[9]), padding = numbers(a[10]), dilation = numbers(a[11]);
+  const DType dtype = view(a[0], what).dtype;
+  const Shape x_shape = transposed ? numbers(a[8]) : shape_of(a[0]);
+  const ConvPlan plan = plan_conv(what, x_shape, shape_of(a[1]), stride, padding, dilation, py::cast<Index>(a[12]));
+  const Shape out = transposed ? x_shape : plan.out;
+  const Index channels = out[1];
+  if (transposed && shape_of(a[0]) != plan.out)
+    bad_value("conv_norm: input " + to_string(shape_of(a[0])) + ", expected " + to_string(plan.out));
+  const py::object x = dense(a[0], dtype, "conv_norm: x"), w = dense(a[1], dtype, "conv_norm: w");
+  const auto optional = [&](int at, const char* name, const Shape& expected) {
+    py::object found;
+    if (a[at].is_none()) return found;
+    if (shape_of(a[at]) != expected)
+      bad_value("conv_norm: " + std::string(name) + " " + to_string(shape_of(a[at])) + ", expected " + to_string(expected));
+    found = dense(a[at], dtype, name);
+    return found;
+  };
+  const Shape one{channels};
+  const py::object b = optional(2, "bias", one), scale = optional(3, "scale", one), shift = optional(4, "shift", one),
+                   mean = optional(5, "mean", one), var = optional(6, "var", one), other = optional(7, "other", out);
+  if (bool(mean) != bool(var)) bad_value("conv_norm: mean and var go together");
+  const double eps = py::cast<double>(a[13]);
+  const bool clamps = flag(a[14]);
+  const double low = py::cast<double>(a[15]), high = py::cast<double>(a[16]);
+  return compute(what, dtype, out, work(plan.s),
+                 [=, s = plan.s, x = memory(x), w = memory(w), b = memory(b), scale = memory(scale), shift = memory(shift),
+                  mean = memory(mean), var = memory(var), other = memory(other)](auto t, auto* y) {
+    using T = typename decltype(t)::value;
+    std::vector<T> by(mean ? size_t(channels) : 0), plus(by.size());
+    for (size_t c = 0; c < by.size(); ++c) {
+      const double k = 1 / std::sqrt(double(in<T>(var)[c]) + eps) * (scale ? double(in<T>(scale)[c]) : 1.0);
+      const double bias = b ? double(in<T>(b)[c]) : 0.0;
+      by[c] = T(k);
+      plus[c] = T((bias - double(in<T>(mean)[c])) * k + (shift ? double(in<T>(shift)[c]) : 0.0));
+    }
+    Tail<T> tail;
+    tail.scale = mean ? by.data() : nullptr;
+    tail.shift = mean ? plus.data() : in<T>(b);
+    tail.other = in<T>(other);
+    tail.clamps = clamps;
+    tail.low = T(low);
+    tail.high = T(high);
+    if (transposed) conv_transposed(s, in<T>(x), in<T>(w), tail, y);
+    else conv_forward(s, in<T>(x), in<T>(w), tail, y);
   });
 }
 
@@ -162,10 +218,14 @@ FAST_BINDING(conv_input_grad, 7, "g", "w", "input_shape", "stride", "padding", "
 FAST_BINDING(conv_weight_grad, 7, "g", "x", "weight_shape", "stride", "padding", "dilation", "groups") {
   return bind_weight_grad(a[0], a[1], numbers(a[2]), numbers(a[3]), numbers(a[4]), numbers(a[5]), py::cast<Index>(a[6]));
 }
+FAST_BINDING(conv_norm, 17, "x", "w", "b", "scale", "shift", "mean", "var", "other", "input_shape", "stride", "padding",
+             "dilation", "groups", "eps", "clamps", "low", "high") {
+  return bind_conv_norm(a);
+}
 FAST_BINDING(channel_sum, 1, "g") { return bind_channel_sum(a[0]); }
 
 TG_BINDINGS(conv) {
-  for (PyMethodDef* each : {&fast_conv, &fast_conv_input_grad, &fast_conv_weight_grad, &fast_channel_sum}) add_fast(m, *each);
+  for (PyMethodDef* each : {&fast_conv, &fast_conv_input_grad, &fast_conv_weight_grad, &fast_conv_norm, &fast_channel_sum}) add_fast(m, *each);
 }
 
 }  // namespace tg

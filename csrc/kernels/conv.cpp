@@ -36,15 +36,28 @@ void walk(const Walk& walk, const ConvOperands<T>& op) {
   few_targets(walk, op) ? conv_walk_few(walk, op) : conv_walk(walk, op);
 }
 
+// The tail of sums that were stored without one.
+template <class T>
+void finish(Index batch, Index channels, Index plane, const Tail<T>& tail, T* y) {
+  if (tail.plain() && !tail.shift) return;
+  parallel_for(batch * channels, std::max<Index>(1, (Index(1) << 15) / std::max<Index>(1, plane)), [&](Index first, Index last) {
+    for (Index r = first; r < last; ++r) tail.at(r % channels, r * plane).finish(y + r * plane, plane, 0);
+  });
+}
+
 bool depthwise(const ConvShape& s) { return s.groups > 1 && s.in_per_group() == 1 && s.out_per_group() <= 4; }
 
 template <class T>
-void forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
-  if (depthwise(s)) return depthwise_forward(s, x, w, bias, y);
+void forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
+  if (depthwise(s)) return depthwise_forward(s, x, w, tail, y);
   const Index row = s.in_channels;
-  if (whole(s)) return multiply<T>(s.batch, s.out_channels, row, {x, row, 1}, {w, 1, row}, bias, y);
-  if (pointwise_fits(s)) return pointwise_forward(s, x, w, bias, y);
-  if (winograd_fits(s)) return winograd_forward(s, x, w, bias, y);
+  if (whole(s)) {
+    multiply<T>(s.batch, s.out_channels, row, {x, row, 1}, {w, 1, row}, tail.plain() ? tail.shift : nullptr, y);
+    if (!tail.plain()) finish(s.batch, s.out_channels, 1, tail, y);
+    return;
+  }
+  if (pointwise_fits(s)) return pointwise_forward(s, x, w, tail, y);
+  if (winograd_fits(s)) return winograd_forward(s, x, w, tail, y);
   ConvOperands<T> op;
   op.batch = s.batch;
   op.groups = s.groups;
@@ -53,12 +66,18 @@ void forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
   op.source_plane = s.in_plane();
   op.source = x;
   op.weight = w;
-  op.bias = bias;
   op.target = y;
   op.weight_source = s.taps();
   op.weight_target = s.in_per_group() * s.taps();
   op.weight_group = s.out_per_group() * op.weight_target;
-  walk(forward_walk(s), op);
+  const Walk path = forward_walk(s);
+  if (!few_targets(path, op)) {
+    op.tail = tail;
+    return conv_walk(path, op);
+  }
+  if (tail.plain()) op.tail = tail;
+  conv_walk_few(path, op);
+  if (!tail.plain()) finish(s.batch, s.out_channels, s.out_plane(), tail, y);
 }
 
 template <class T>
@@ -128,12 +147,18 @@ class PatchArrays {
 }  // namespace
 
 template <class T>
-void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
+void conv_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
   if (s.batch * s.out_channels * s.out_plane() == 0) return;
   const Patches patches(s);
-  if (!patches.worth_reading()) return forward(s, x, w, bias, y);
+  if (!patches.worth_reading()) return forward(s, x, w, tail, y);
   const PatchArrays<T> arrays(patches);
-  forward(patches.shape(), arrays.source(x), arrays.weight(w), bias, y);
+  forward(patches.shape(), arrays.source(x), arrays.weight(w), tail, y);
+}
+
+template <class T>
+void conv_transposed(const ConvShape& s, const T* g, const T* w, const Tail<T>& tail, T* gx) {
+  conv_input_grad(s, g, w, gx);
+  finish(s.batch, s.in_channels, s.in_plane(), tail, gx);
 }
 
 template <class T>
@@ -186,7 +211,8 @@ void channel_sum(const T* g, Index batch, Index channels, Index plane, T* out) {
 }
 
 #define TG_CONV(T)                                                                  \
-  template void conv_forward(const ConvShape&, const T*, const T*, const T*, T*);   \
+  template void conv_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
+  template void conv_transposed(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
   template void conv_input_grad(const ConvShape&, const T*, const T*, T*);          \
   template void conv_weight_grad(const ConvShape&, const T*, const T*, T*);         \
   template void channel_sum(const T*, Index, Index, Index, T*);

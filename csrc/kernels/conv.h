@@ -3,13 +3,17 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "conv_tail.h"
 
 namespace tg {
 
 template <class T>
-void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+void conv_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y);
 template <class T>
 void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
+// gx with its tail: what a transposed convolution gives.
+template <class T>
+void conv_transposed(const ConvShape& s, const T* g, const T* w, const Tail<T>& tail, T* gx);
 template <class T>
 void conv_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw);
 

@@ -101,8 +101,8 @@ void sum_row(const T* from, Index step, const std::vector<Index>& at, const T* w
 }
 
 template <class T>
-void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* source, const T* w, const T* bias,
-                T* target) {
+void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* source, const T* w,
+                const Tail<T>& tail, T* target) {
   constexpr Index L = Lanes<T>::count;
   const Index source_plane = volume(walk.source), target_plane = volume(walk.target), vectors = divide_up(s.groups, L);
   const Band band(walk);
@@ -130,6 +130,7 @@ void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* s
               const Index group = v * L + l;
               const Index index = group * s.out_per_group() * s.taps() + c * p.weight_source + t * p.weight_target + id;
               *packed = group < s.groups ? w[index] : T(0);
+              if (tail.scale && group < s.groups) *packed *= tail.scale[group * p.targets + t];
             }
   const Triple stride = walk.passes[0].stride;
   const Index band_target = walk.target[0] * std::min(band.rows * stride[1], walk.target[1]) * walk.target[2] * L;
@@ -149,8 +150,8 @@ void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* s
       for (Index t = 0; t < p.targets; ++t) {
         Vec<T> start{};
         T biases[L] = {};
-        if (bias) {
-          for (Index l = 0; l < channels; ++l) biases[l] = bias[(v * L + l) * p.targets + t];
+        if (tail.shift) {
+          for (Index l = 0; l < channels; ++l) biases[l] = tail.shift[(v * L + l) * p.targets + t];
           start = load(biases);
         }
         for (std::size_t i = 0; i < walk.passes.size(); ++i) {
@@ -164,10 +165,14 @@ void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* s
               sum_row(from, walk.step[2] * L, at[i], by, start, to, stride[2] * L, pass.size[2]);
             }
         }
-        T* to = target + ((n * s.groups + v * L) * p.targets + t) * target_plane + top * walk.target[2];
+        const Index at_target = ((n * s.groups + v * L) * p.targets + t) * target_plane + top * walk.target[2];
+        T* to = target + at_target;
+        Tail<T> rest = tail;  // the others are in the sums
+        rest.scale = rest.shift = nullptr;
         for (Index d = 0; d < walk.target[0]; ++d)
-          tile_unpack<T>(sums.data() + d * height * walk.target[2] * L, L, height * walk.target[2], channels, nullptr,
-                         to + d * walk.target[1] * walk.target[2], p.targets * target_plane);
+          tile_unpack<T>(sums.data() + d * height * walk.target[2] * L, L, height * walk.target[2], channels,
+                         rest.at(0, at_target + d * walk.target[1] * walk.target[2]), to + d * walk.target[1] * walk.target[2],
+                         p.targets * target_plane);
       }
     }
   });
@@ -190,13 +195,13 @@ void dot_taps(const T* g, const T* x, Index rows, Index count, Index row_step, I
 }  // namespace
 
 template <class T>
-void depthwise_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
-  add_planes(s, forward_walk(s), {1, s.out_per_group(), 0, s.taps()}, x, w, bias, y);
+void depthwise_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
+  add_planes(s, forward_walk(s), {1, s.out_per_group(), 0, s.taps()}, x, w, tail, y);
 }
 
 template <class T>
 void depthwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
-  add_planes<T>(s, input_grad_walk(s), {s.out_per_group(), 1, s.taps(), 0}, g, w, nullptr, gx);
+  add_planes<T>(s, input_grad_walk(s), {s.out_per_group(), 1, s.taps(), 0}, g, w, {}, gx);
 }
 
 // A task owns a vector of channels and a part of the batch; the parts are added in their order.
@@ -253,7 +258,7 @@ void depthwise_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
 }
 
 #define TG_DEPTHWISE(T)                                                                 \
-  template void depthwise_forward(const ConvShape&, const T*, const T*, const T*, T*);  \
+  template void depthwise_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*);  \
   template void depthwise_input_grad(const ConvShape&, const T*, const T*, T*);         \
   template void depthwise_weight_grad(const ConvShape&, const T*, const T*, T*);
 TG_DEPTHWISE(float)

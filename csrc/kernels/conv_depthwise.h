@@ -1,12 +1,13 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "conv_tail.h"
 
 namespace tg {
 
 // One input channel per group, out_per_group() output channels from each.
 template <class T>
-void depthwise_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+void depthwise_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y);
 template <class T>
 void depthwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
 template <class T>

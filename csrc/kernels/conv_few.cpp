@@ -129,7 +129,7 @@ class FewTargets {
 
   void store_plane(const Slab& slab, const SlabLayout& layout, const Pass& pass, Index channel, const T* sums) const {
     const Triple n = slab.clip(pass);
-    const T bias = op_.bias ? op_.bias[channel] : T(0);
+    const T bias = op_.tail.shift ? op_.tail.shift[channel] : T(0);
     for (Index i = 0; i < slab.images; ++i)
       for (Index d = 0; d < n[0]; ++d)
         for (Index h = 0; h < n[1]; ++h) {

@@ -37,7 +37,8 @@ struct PointwiseOperands {
   Index batch, groups, rows, terms;     // of one group: target and source channels
   Index plane;                          // positions of a map
   Matrix<T> weight;                     // (rows, terms) of the first group
-  const T *x, *bias;
+  const T* x;
+  Tail<T> tail;
   T* y;
 };
 
@@ -141,7 +142,9 @@ class Pointwise {
     for (Index p = 0; p < panels; ++p)
       if ((own[p] = place[p] == nullptr)) place[p] = next, next += rows * N;
     const Index valid = all.back().lane + all.back().count;  // columns of the last panel
-    const T* bias = op_.bias ? op_.bias + group * op_.rows + i0 : nullptr;
+    const Index channel = group * op_.rows + i0;
+    const bool plain = op_.tail.plain();
+    const T* bias = plain && op_.tail.shift ? op_.tail.shift + channel : nullptr;
     if (bias)
       for (Index p = 0; p < panels; ++p)
         for (Index i = 0; i < rows; ++i) std::fill_n(place[p] + i * (own[p] ? N : plane_), N, bias[i]);
@@ -166,12 +169,18 @@ class Pointwise {
             tile::run(tall, depth, a + i * a_step, a_step, in_place_, packed.data() + p * depth * N, N, target);
             i += tall;
           }
+          if (!plain && !own[p] && k + depth == op_.terms)  // while these rows are in L1
+            for (Index i = block; i < std::min(rows, block + kRowBlock); ++i)
+              op_.tail.at(channel, place[p] + i * plane_ - op_.y).finish(place[p] + i * plane_, N, i);
         }
     }
     for (const Piece& p : all)
       if (own[p.panel])
-        for (Index i = 0; i < rows; ++i)
-          tile::copy_few<tile::piece_of(N)>(place[p.panel] + i * N + p.lane, p.count, y + p.target + i * plane_);
+        for (Index i = 0; i < rows; ++i) {
+          T* to = y + p.target + i * plane_;
+          tile::copy_few<tile::piece_of(N)>(place[p.panel] + i * N + p.lane, p.count, to);
+          if (!plain) op_.tail.at(channel, to - op_.y).finish(to, p.count, i);
+        }
   }
 
   const PointwiseOperands<T>& op_;
@@ -216,12 +225,12 @@ void gather_strided(const ConvShape& s, const T* x, T* kept) {
 bool pointwise_fits(const ConvShape& s) { return s.taps() == 1 && s.padding == Triple{0, 0, 0} && s.in_per_group() > 0; }
 
 template <class T>
-void pointwise_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
+void pointwise_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
   const bool strided = s.stride != Triple{1, 1, 1};
   Scratch<T> kept(strided ? s.batch * s.in_channels * s.out_plane() : 0);
   if (strided) gather_strided(s, x, kept.data()), x = kept.data();
   const PointwiseOperands<T> op{s.batch, s.groups, s.out_per_group(), s.in_per_group(), s.out_plane(),
-                                {w, s.in_per_group(), 1}, x, bias, y};
+                                {w, s.in_per_group(), 1}, x, tail, y};
   Pointwise<T>(op).run();
 }
 
@@ -230,13 +239,13 @@ void pointwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
   const bool strided = s.stride != Triple{1, 1, 1};
   Scratch<T> kept(strided ? s.batch * s.in_channels * s.out_plane() : 0);
   const PointwiseOperands<T> op{s.batch, s.groups, s.in_per_group(), s.out_per_group(), s.out_plane(),
-                                {w, 1, s.in_per_group()}, g, nullptr, strided ? kept.data() : gx};
+                                {w, 1, s.in_per_group()}, g, {}, strided ? kept.data() : gx};
   Pointwise<T>(op).run();
   if (strided) spread_strided(s, kept.data(), gx);
 }
 
 #define TG_POINTWISE(T)                                                                \
-  template void pointwise_forward(const ConvShape&, const T*, const T*, const T*, T*); \
+  template void pointwise_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
   template void pointwise_input_grad(const ConvShape&, const T*, const T*, T*);        \
   template void gather_strided(const ConvShape&, const T*, T*);
 TG_POINTWISE(float)

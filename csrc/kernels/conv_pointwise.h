@@ -2,13 +2,14 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "conv_tail.h"
 
 namespace tg {
 
 bool pointwise_fits(const ConvShape& s);  // one tap and no padding, any stride
 
 template <class T>
-void pointwise_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+void pointwise_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y);
 template <class T>
 void pointwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
 template <class T>

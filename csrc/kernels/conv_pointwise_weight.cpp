@@ -154,7 +154,7 @@ class SumOfProducts {
     for (Index j = j0; j < j1; j += N, sums += rows * N) {
       const Index valid = std::min(N, j1 - j);
       if (turned) {
-        tile_unpack<T>(sums, N, rows, valid, nullptr, c + j * rows_ + i0, rows_);
+        tile_unpack<T>(sums, N, rows, valid, {}, c + j * rows_ + i0, rows_);
         continue;
       }
       for (Index i = 0; i < rows; ++i) std::memcpy(c + (i0 + i) * columns_ + j, sums + i * N, valid * sizeof(T));

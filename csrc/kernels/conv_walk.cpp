@@ -199,15 +199,16 @@ class WalkConv {
   void store(const Slab& slab, const Pass& pass, Index group, const ChannelBlock& block, const T* from) const {
     const Index plane = volume(walk_.target), stride = pass.stride[2];
     const Index channel = group * (op_.target_channels / op_.groups) + block.first;
-    const T* bias = op_.bias ? op_.bias + channel : nullptr;
     for_each_run(walk_, slab, pass, [&](Index image, Index offset, Index count) {
-      T* to = op_.target + (image * op_.target_channels + channel) * plane + offset;
+      const Index at = (image * op_.target_channels + channel) * plane + offset;
+      const Tail<T> tail = op_.tail.at(channel, at);
+      T* to = op_.target + at;
       if (stride == 1) {
-        tile_unpack(from, block.width, count, block.valid, bias, to, plane);
+        tile_unpack(from, block.width, count, block.valid, tail, to, plane);
       } else {
         for (Index c = 0; c < block.valid; ++c)
           for (Index k = 0; k < count; ++k)
-            to[c * plane + k * stride] = from[k * block.width + c] + (bias ? bias[c] : T(0));
+            to[c * plane + k * stride] = from[k * block.width + c];  // gradients have no tail
       }
       from += count * block.width;
     });

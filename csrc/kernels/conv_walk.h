@@ -1,17 +1,18 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "conv_tail.h"
 
 namespace tg {
 
-// target[n][o] = bias[o] + sum over source channels and taps of source * weight, group by group. Source and target
+// target[n][o] = tail of the sum over source channels and taps of source * weight, group by group. Source and target
 // are contiguous; weights are read at group * weight_group + o * weight_target + c * weight_source + tap.
 template <class T>
 struct ConvOperands {
   Index batch = 0, groups = 1, source_channels = 0, target_channels = 0, source_plane = 0;
   const T* source = nullptr;
   const T* weight = nullptr;
-  const T* bias = nullptr;  // or null
+  Tail<T> tail;
   T* target = nullptr;
   Index weight_group = 0, weight_target = 0, weight_source = 0;
 };

@@ -136,7 +136,7 @@ class WeightGrad {
     for (Index b = r.first_block; b < r.last_block; ++b) {
       const ChannelBlock& block = blocks_[b];
       T* to = gw_ + (r.group * s_.out_per_group() + block.first) * row + r.first_in * s_.taps();
-      tile_unpack<T>(sums, block.width, q, block.valid, nullptr, to, row);
+      tile_unpack<T>(sums, block.width, q, block.valid, {}, to, row);
       sums += padded * block.width;
     }
   }

@@ -37,7 +37,8 @@ struct WinogradOperands {
   Index images, groups, source_channels, target_channels;
   Map source, target;
   Index before_y, before_x;  // zeros in front of the source
-  const T *x, *w, *bias;
+  const T *x, *w;
+  Tail<T> tail;
   T* y;
   Index weight_group, weight_target, weight_source;  // element strides
   bool turned;                                       // taps in opposite order
@@ -153,7 +154,6 @@ class Winograd {
     const Index width = channels.width, plane = op_.target.height * op_.target.width;
     const Index channel = group * (op_.target_channels / op_.groups) + channels.first;
     const Index cols = std::min(2 * block.cols, op_.target.width - 2 * block.col);
-    const T* bias = op_.bias ? op_.bias + channel : nullptr;
     grid_.for_each_image(block, [&](Index image, Index y, Index rows, Index tile) {
       const Index height = std::min(2 * rows, op_.target.height - 2 * y);
       for (Index r = 0; r < rows; ++r)
@@ -176,12 +176,15 @@ class Winograd {
               if (right) store(to + (cols + 1) * width, (bottom[1] - bottom[2]) - bottom[3]);
             }
           }
-      T* to = op_.y + (image * op_.target_channels + channel) * plane + 2 * y * op_.target.width + 2 * block.col;
+      const Index at = (image * op_.target_channels + channel) * plane + 2 * y * op_.target.width + 2 * block.col;
+      T* to = op_.y + at;
+      const Tail<T> tail = op_.tail.at(channel, at);
       if (cols == op_.target.width)
-        tile_unpack(pixels, width, height * cols, channels.valid, bias, to, plane);
+        tile_unpack(pixels, width, height * cols, channels.valid, tail, to, plane);
       else
         for (Index r = 0; r < height; ++r)
-          tile_unpack(pixels + r * cols * width, width, cols, channels.valid, bias, to + r * op_.target.width, plane);
+          tile_unpack(pixels + r * cols * width, width, cols, channels.valid, tail.at(0, r * op_.target.width),
+                      to + r * op_.target.width, plane);
     });
   }
 
@@ -210,9 +213,9 @@ bool winograd_fits(const ConvShape& s) {
 bool winograd_fits_weight(const ConvShape& s) { return computes(s); }
 
 template <class T>
-void winograd_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
+void winograd_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
   const WinogradOperands<T> op{s.batch, s.groups, s.in_channels, s.out_channels, {s.in[1], s.in[2]},
-                               {s.out[1], s.out[2]}, s.padding[1], s.padding[2], x, w, bias, y,
+                               {s.out[1], s.out[2]}, s.padding[1], s.padding[2], x, w, tail, y,
                                s.out_per_group() * s.in_per_group() * 9, s.in_per_group() * 9, 9, false, kRun};
   Winograd<T>(op).run();
 }
@@ -220,14 +223,14 @@ void winograd_forward(const ConvShape& s, const T* x, const T* w, const T* bias,
 template <class T>
 void winograd_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
   const WinogradOperands<T> op{s.batch, s.groups, s.out_channels, s.in_channels, {s.out[1], s.out[2]},
-                               {s.in[1], s.in[2]}, 2 - s.padding[1], 2 - s.padding[2], g, w, nullptr, gx,
+                               {s.in[1], s.in[2]}, 2 - s.padding[1], 2 - s.padding[2], g, w, {}, gx,
                                s.out_per_group() * s.in_per_group() * 9, 9, s.in_per_group() * 9, true,
                                s.out_per_group() <= kFewChannels ? kRunFew : kRun};
   Winograd<T>(op).run();
 }
 
 #define TG_WINOGRAD(T)                                                                \
-  template void winograd_forward(const ConvShape&, const T*, const T*, const T*, T*); \
+  template void winograd_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
   template void winograd_input_grad(const ConvShape&, const T*, const T*, T*);
 TG_WINOGRAD(float)
 TG_WINOGRAD(double)

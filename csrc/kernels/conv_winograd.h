@@ -1,6 +1,7 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "conv_tail.h"
 
 namespace tg {
 
@@ -9,7 +10,7 @@ bool winograd_fits(const ConvShape& s);
 bool winograd_fits_weight(const ConvShape& s);
 
 template <class T>
-void winograd_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+void winograd_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y);
 template <class T>
 void winograd_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
 template <class T>

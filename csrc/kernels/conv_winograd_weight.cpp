@@ -146,7 +146,7 @@ class WinogradWeight {
         }
       const Index line = s_.in_per_group() * 9;
       T* to = gw_ + (r.group * s_.out_per_group() + r.out + b.first) * line + r.in * 9;
-      tile_unpack<T>(taps.data(), b.width, r.ins * 9, b.valid, nullptr, to, line);
+      tile_unpack<T>(taps.data(), b.width, r.ins * 9, b.valid, {}, to, line);
     }
   }
 

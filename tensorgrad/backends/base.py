@@ -57,6 +57,7 @@ class Backend(
 
     name: ClassVar[str]
     device_type: ClassVar[str] = "cpu"
+    folds_norms: ClassVar[bool] = False  # whether it has a kernel for conv_norm
     sums_formulas: ClassVar[bool] = False  # whether formula_kernel sees to an op's ``sums``
     xp: Any
     array_type: type

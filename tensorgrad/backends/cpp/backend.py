@@ -50,6 +50,7 @@ def extension() -> ModuleType:
 # Kernels written for floating point; integers and complex numbers go to the inherited ones.
 _FLOATS_ONLY = frozenset((
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "avg_pool", "avg_pool_backward", "conv",
+    "conv_norm",
     "conv_input_grad", "conv_weight_grad", "grid_sample", "grid_sample_backward", "linear", "linear_backward",
     "logcumsumexp", "logsumexp", "max_pool", "max_pool_backward", "std", "var", "vector_norm",
 ))  # fmt: skip
@@ -64,6 +65,7 @@ _NUMPY_ONLY = frozenset(("igamma", "igammac", "zeta"))
 
 class CppBackend(NumpyBackend):
     name = "cpp"
+    folds_norms = True
     sums_formulas = True
 
     def __init__(self) -> None:

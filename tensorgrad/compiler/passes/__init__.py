@@ -17,7 +17,7 @@ from ..program import Program
 
 __all__ = ["PASSES", "optimize", "show"]
 
-PASSES = ("views", "constants", "duplicates", "dead", "formulas", "dead", "reductions", "actions")
+PASSES = ("views", "constants", "duplicates", "dead", "fold", "formulas", "dead", "reductions", "actions")
 
 
 def optimize(program: Program) -> Program:
