@@ -117,7 +117,9 @@ class Compiled:
             return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
         self._use(entry)
         self.replays += 1
-        return entry.replay(signature.tensors)
+        tensors = signature.tensors
+        signature.forget()
+        return entry.replay(tensors)
 
     def _entry_for(self, signature: Signature) -> Entry | None:
         """The entry that serves a call."""

@@ -142,7 +142,7 @@ class Family:
         return made
 
     def _size(self, signature: Signature) -> int | None:
-        for size in sorted({n for t in signature.tensors for n in t._data.shape if n > 1}, reverse=True):
+        for size in sorted({n for shape in signature.shapes for n in shape if n > 1}, reverse=True):
             if _equal(self.parts(size), signature.key):
                 return size
         return None
@@ -182,8 +182,8 @@ def family_of(entry: Entry, other: Entry) -> Family | None:
         return None
     pairs = {
         (n, m)
-        for t, u in zip(entry.signature.tensors, other.signature.tensors, strict=False)
-        for n, m in zip(t._data.shape, u._data.shape, strict=False)
+        for one, two in zip(entry.signature.shapes, other.signature.shapes, strict=False)
+        for n, m in zip(one, two, strict=False)
         if n != m
     }
     for sizes in sorted(pairs):

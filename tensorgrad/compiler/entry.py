@@ -130,7 +130,7 @@ class Entry:
         # whether arguments overlap, or have gradients, is asked in Python
         in_python = self.writes_arguments or self.to_arguments or any(isinstance(x, int) for x, _ in self.accumulated)
         self.template = None if in_python else signature.template(self.owners, self.same)
-        self.tensors_only = signature.flat and len(signature.tensors) == len(signature.leaves)
+        self.tensors_only = signature.flat and len(signature.shapes) == len(signature.leaves)
         self.fast = self._packed()
         self.programs[0].form = Form(signature, self.result, self.count, self._unsavable())
 
@@ -185,6 +185,7 @@ class Entry:
         """The result of the run that the program was written of."""
         self._first_gradients(signature)
         result = self.result.of_run(self.returned, signature.tensors)
+        signature.forget()
         self.returned = self.given = None  # type: ignore[assignment]
         return result
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import get_default_dtype
-from ..tensor import Tensor
 from ..utils._pytree import TreeSpec
+from .signature import TENSOR
 
 if TYPE_CHECKING:
     from .result import Result
@@ -32,10 +32,9 @@ class Form:
     def __init__(self, signature: Signature, result: Result, outputs: int | None, trouble: str | None):
         self.leaves: list[Any] = []
         self.same: list[int] = []
-        first: dict[int, int] = {}
-        for leaf in signature.leaves:
-            if isinstance(leaf, Tensor):
-                self.same.append(first.setdefault(id(leaf._data), len(self.same)))
+        for leaf, part in zip(signature.leaves, signature.key[1], strict=True):
+            if leaf is TENSOR:
+                self.same.append(part[-1])
                 leaf = Slot(len(self.same) - 1)
             self.leaves.append(leaf)
         self.spec: TreeSpec = signature.spec

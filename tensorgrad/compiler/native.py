@@ -167,6 +167,7 @@ class _Writing:
     def __init__(self, blueprint: Blueprint):
         self.program = blueprint.program
         self.split_at = blueprint.split
+        self.backend = blueprint.backend
         self.sequence = blueprint.backend.c.Sequence()
         self.make = blueprint.backend.c.empty
         self.pieces: list[Any] = []
@@ -200,7 +201,7 @@ class _Writing:
 
     def write(self) -> None:
         program = self.program
-        doors = local.plain
+        kernels = self.backend.raw
         for value in program.arguments:
             self.arrays[value] = self.place(value.shape, value.dtype)
         self.count(-1)
@@ -213,7 +214,7 @@ class _Writing:
                 start = self.cut(start)
                 self.pieces.append(step.run)
                 continue
-            kernel = getattr(doors[step.kind], step.op.name)
+            kernel = getattr(kernels, step.op.name)
             inputs = [self.get(x) for x in step.inputs]
             attrs = {key: self.get(x) for key, x in step.attrs.items()}
             made = written(self.sequence, step.op, kernel, inputs, attrs)

@@ -124,7 +124,9 @@ class PairEntry(Entry):
         saved, self.kept = self.kept, []
         self._first_gradients(signature)
         self.returned = self.given = None  # type: ignore[assignment]
-        return self._recorded(arrays, _Loose(self, saved), signature.tensors)
+        tensors = signature.tensors
+        signature.forget()
+        return self._recorded(arrays, _Loose(self, saved), tensors)
 
     def replay(self, tensors: list[Tensor]) -> Any:
         given = self._arguments(tensors)

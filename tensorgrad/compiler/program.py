@@ -173,6 +173,10 @@ class Program:
         return _Writer(self).text()
 
 
+def _single(result: Any) -> Any:
+    return result[0] if type(result) is tuple else result
+
+
 class _Writer:
     """Writes a program as Python."""
 
@@ -229,7 +233,9 @@ class _Writer:
             if not named:
                 lines.append(f"    {call}")
             elif len(step.results) == 1:
-                lines.append(f"    {self.value(named[0])} = {call}")
+                # one of several kinds of results (the rows of an array of one row) is a tuple of one
+                whole = f"{self.constant(_single)}({call})"
+                lines.append(f"    {self.value(named[0])} = {whole}")
             else:
                 targets = ", ".join("_" if v is None else self.value(v) for v in step.results)
                 lines.append(f"    {targets} = {call}")

@@ -18,34 +18,35 @@ from ..dtypes import get_default_dtype
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 
-__all__ = ["Signature", "owner", "switches"]
+__all__ = ["PLAIN", "TENSOR", "Signature", "owner", "switches"]
 
+TENSOR = object()  # among leaves: the next of the tensors
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 
 class Signature:
-    """``leaves``: all arguments in order, containers opened; ``tensors`` of them, ``others`` that are neither tensors
-    nor plain values; ``key``: all that a program freezes; ``trouble``: why no program may serve the call, if so."""
+    """``leaves``: all arguments in order, containers opened, TENSOR for each tensor; ``tensors``: these, until
+    ``forget``; ``others``: what is neither a tensor nor a plain value; ``key``: all that a program freezes;
+    ``shapes``: of the tensors; ``trouble``: why no program may serve the call, if so."""
 
-    __slots__ = ("flat", "key", "leaves", "names", "others", "positional", "spec", "tensors", "trouble")
+    __slots__ = ("flat", "key", "leaves", "names", "others", "positional", "shapes", "spec", "tensors", "trouble")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]):
-        self.leaves, self.spec = tree_flatten((args, kwargs))
+        leaves, self.spec = tree_flatten((args, kwargs))
         self.positional, self.names = len(args), tuple(kwargs)
-        self.flat = len(self.leaves) == len(args) + len(kwargs)
+        self.flat = len(leaves) == len(args) + len(kwargs)
         self.tensors: list[Tensor] = []
         self.others: list[Any] = []
         self.trouble: str | None = None
         seen: dict[int, int] = {}
         parts: list[Any] = []
-        for leaf in self.leaves:
+        for leaf in leaves:
             if isinstance(leaf, Tensor):
                 array = leaf._data
                 first = seen.setdefault(id(array), len(self.tensors))
                 self.tensors.append(leaf)
-                parts.append((type(leaf), type(array), tuple(array.shape), tuple(array.strides), array.dtype,
-                leaf._tracked,
-                              leaf._inference, leaf._node is None, first))  # fmt: skip
+                form = type(leaf), type(array), tuple(array.shape), tuple(array.strides), array.dtype
+                parts.append((*form, leaf._tracked, leaf._inference, leaf._node is None, first))
             elif isinstance(leaf, PLAIN):
                 # -0.0 is another number than 0.0, and not-a-number is not itself
                 parts.append((type(leaf), leaf.hex() if type(leaf) is float else repr(leaf)))
@@ -54,7 +55,13 @@ class Signature:
                     self.trouble = "an argument is a NumPy array, whose elements no program can follow: pass a tensor"
                 self.others.append(leaf)
                 parts.append(("object", id(leaf)))
+        self.leaves = [TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self.shapes = [tuple(t._data.shape) for t in self.tensors]
         self.key = (self.spec, tuple(parts), switches())
+
+    def forget(self) -> None:
+        """Hold the call's tensors no longer: a batch is not kept alive by the program that it was the first of."""
+        self.tensors = []
 
     def template(self, owners: dict[int, None], same: list[Any]) -> tuple[Any, ...] | None:
         """For ``native.admits``; None where only the key can tell.
@@ -68,8 +75,8 @@ class Signature:
         parts = self.key[1]
         arrays = iter(same)
         for leaf, part in zip(self.leaves, parts, strict=True):
-            if isinstance(leaf, Tensor):
-                if type(leaf._data) is not np.ndarray:
+            if leaf is TENSOR:
+                if part[1] is not np.ndarray:
                     return None
                 leaves.append((*part, next(arrays)))
             else:
@@ -94,7 +101,7 @@ class Signature:
     def arguments(self, tensors: list[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with these tensors."""
         given = iter(tensors)
-        leaves = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        leaves = [next(given) if leaf is TENSOR else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
 
