@@ -231,7 +231,7 @@ class Entry:
         """The same in Python, for every kind of arguments."""
         if signature.key != self.signature.key:
             return False
-        added = [who for who, _ in self.accumulated]
+        added = {who for who, _ in self.accumulated if isinstance(who, int)}
         if any(signature.tensors[at]._grad is not None for at, _ in self.to_arguments if at not in added):
             return False
         for who, expected in self.accumulated:
