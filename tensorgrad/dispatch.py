@@ -277,8 +277,18 @@ def region(name: str) -> Iterator[None]:
 
 def host(action: Callable[[], Any]) -> None:
     """Run an action on the host that belongs to the program: a replay must run it again, at the same place."""
-    action()
-    for ear in local.listeners:
+    ears = local.listeners
+    if not ears:
+        action()
+        return
+    local.listeners = ()  # what it reads and computes is its own affair
+    local.refresh()
+    try:
+        action()
+    finally:
+        local.listeners = ears
+        local.refresh()
+    for ear in ears:
         ear.host(action)
 
 

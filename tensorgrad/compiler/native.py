@@ -23,6 +23,7 @@ from ..backends.cpp.backend import CppBackend
 from ..core import native
 from ..dispatch import local
 from ..errors import CompileError
+from ..ops.record import as_ours
 from .program import Action, Call, Program, Value
 from .writable import written
 
@@ -117,7 +118,7 @@ class Instance:
         # counted when all who ever hold them do
         self.counts, self.counts_late = native.references(self.lent), native.references(self.lent_late)
         # for the usual call, which C makes
-        self.packed = (self.lent, self.counts, self.play, self._name_line, self.arrays, others, self)
+        self.packed = (self.lent, self.counts, self.play, self._failed, self.arrays, others, self)
 
     @property
     def idle(self) -> bool:
@@ -133,15 +134,15 @@ class Instance:
         try:
             self.play(stage, given)
         except Exception as error:
-            self._name_line(error)
-            raise
+            raise self._failed(error) from None
 
-    def _name_line(self, error: Exception) -> None:
-        """Say which call of the program failed, and the user's line that it comes from."""
+    def _failed(self, error: Exception) -> Exception:
+        """The error as the op raises it, with the user's line that the call comes from."""
         at = self.sequence.at
         step = self.steps_of[at] if at < len(self.steps_of) else None
         if step is not None and step.line is not None and error.args and isinstance(error.args[0], str):
             error.args = (f"{error.args[0]} (in a compiled function, at {describe_line(step.line)})", *error.args[1:])
+        return as_ours(error) if isinstance(error, IndexError) else error
 
     def results(self, given: list[Any], first: int = 0, last: int | None = None, *, copied: bool = False) -> list[Any]:
         """The arrays of the outputs from number ``first`` to before ``last``; ``copied``: nothing is lent."""
