@@ -400,9 +400,8 @@ def test_a_compiled_module_is_the_module(row: Any, backend: str) -> None:
             beside(a_models_life(row, False), backend)
         return
     found = beside(a_models_life(row, random_in(row)), backend, held=backend == "cpp")
-    assert found[0].calls > 0
     stats = found[0].stats()
-    assert stats["eager"] == 0, stats
+    assert stats["calls"] and stats["eager"] == 0, stats
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
