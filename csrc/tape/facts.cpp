@@ -313,7 +313,7 @@ bool without_gradient(PyObject* leaves) {
 
 // An instance as compiler/native.py packs it: (leases, their counts, play, failed, arrays, ((number, how it is handed out,
 // number of the argument, lease), ...)).
-enum Packed { kLent, kCounts, kPlay, kFailed, kArrays, kOthers };
+enum Packed { kLent, kCounts, kPlay, kMeaning, kArrays, kOthers };
 
 bool is_held(PyObject* lent, PyObject* counts) {
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(lent); ++i)
@@ -410,7 +410,7 @@ PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     PyErr_Fetch(&type, &value, &trace);
     PyErr_NormalizeException(&type, &value, &trace);
     if (PyList_Append(waiting, instance.get()) < 0) PyErr_Clear();
-    Ref named_it(value ? PyObject_CallOneArg(PyTuple_GET_ITEM(instance.get(), kFailed), value) : nullptr);
+    Ref named_it(value ? PyObject_CallOneArg(PyTuple_GET_ITEM(instance.get(), kMeaning), value) : nullptr);
     if (named_it && PyExceptionInstance_Check(named_it.get())) {
       PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(named_it.get())), named_it.get());
       Py_XDECREF(type);

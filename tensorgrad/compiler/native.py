@@ -133,7 +133,7 @@ class Instance:
         """Run a stage on these arrays for its arguments."""
         try:
             self.play(stage, given)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised, and says where
             raise self._failed(error) from None
 
     def _failed(self, error: Exception) -> Exception:
