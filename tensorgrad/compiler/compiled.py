@@ -58,7 +58,8 @@ class Compiled:
         self.reasons: dict[str, int] = {}  # why calls ran as they are, and how many
         self._refused: list[tuple[Any, str]] = []  # keys of signatures, why there is no program
         self._restless = 0
-        self._given_up: str | None = None
+        self._given_up: str | None = None  # why there will be no program
+        self._raises = False  # then, instead of running as it is
         self._lock = threading.RLock()
         functools.update_wrapper(self, function, updated=())
         everything.add(self)
@@ -81,7 +82,7 @@ class Compiled:
                     self.replays += 1
                     if entry is not self.entries[0]:
                         self._use(entry)
-                    return found if entry.result.alone else entry.result.build(found, [])
+                    return entry.result.shown(found) if entry.result.alone else entry.result.build(found, [])
             if entry.admits(args, kwargs):
                 tensors = entry.tensors_of(args, kwargs)
                 if entry.conditions is not None and not entry.decides(tensors):
@@ -95,7 +96,7 @@ class Compiled:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that C knows nothing of."""
         if local.frames or local.listeners or self._given_up is not None:
-            if self._given_up is not None and not self.fallback:
+            if self._given_up is not None and self._raises:
                 raise CompileError(self._given_up)
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
@@ -161,6 +162,7 @@ class Compiled:
             self._refused = []
             self._restless = 0
             self._given_up = None
+            self._raises = False
 
     def stats(self) -> dict[str, Any]:
         """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why."""
@@ -212,7 +214,7 @@ class Compiled:
                     raise
                 self._given_up = str(error)
         if entry is None:
-            if trouble is not None and trace.unsplit is None:
+            if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
                 self._restless += 1
                 if self._restless >= _PATIENCE:
                     self._give_up(trouble)
@@ -263,7 +265,7 @@ class Compiled:
             "that. "
             "Do it outside of the compiled function, or give compile(..., fallback=True)."
         )
-        self._given_up = text
+        self._given_up, self._raises = text, not self.fallback
         if not self.fallback:
             raise CompileError(text)
 

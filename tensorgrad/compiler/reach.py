@@ -93,6 +93,7 @@ class Reach:
         self.sizes: list[tuple[str, Any, int]] = []
         self.forms: list[_Form] = []
         self.optimizers: list[Optimizer] = []
+        self.optimizer_paths: list[str] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
         self.copies: list[tuple[str, Any, Any]] = []  # path, what has no keys to ask for, its elements
@@ -140,6 +141,10 @@ class Reach:
             if repr(_state_of(source)) != before:
                 return f"it draws numbers from {name}, which would be the same ones in each replay"
         return self.changed()
+
+    def is_of_optimizer(self, trouble: str) -> bool:
+        """Whether what ``moved`` found is an optimizer's own state, which a step may make anew at any time."""
+        return any(trouble.startswith(f"{path}.state") for path in self.optimizer_paths)
 
     def changed(self) -> str | None:
         """In words, the first fact that no longer holds; None if all do."""
@@ -296,6 +301,7 @@ class Reach:
 
     def _optimizer(self, path: str, optimizer: Any) -> None:
         self.optimizers.append(optimizer)
+        self.optimizer_paths.append(path)
         self._class(f"type({path})", type(optimizer))
         attributes = vars(optimizer)
         for name in ("param_groups", "state"):

@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..autograd.node import FREED, Node
 from ..device import Device
 from ..dtypes import DType
 from ..errors import CompileError
@@ -22,6 +23,15 @@ __all__ = ["Result"]
 _HARMLESS = (*PLAIN, Device, DType, enum.Enum, slice, range, type, types.FunctionType, types.BuiltinFunctionType)
 
 
+class _Gone:
+    """What the node of such a result shows the engine in place of an op record."""
+
+    name = "compiled"
+    nondiff: frozenset[int] = frozenset()
+    opaque = True
+    kept_outputs: tuple[Any, ...] = ()
+
+
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
@@ -35,6 +45,10 @@ class Result:
         self.made: list[tuple[int, int, bool]] = []
         self.passed: list[tuple[int, int]] = []
         self.views: list[tuple[int, int | Tensor, Any]] = []
+        # of made ones, those whose history a backward pass of the run has gone through, and a node that says so
+        self.freed: set[int] = set()
+        self.gone = Node(_Gone(), {}, 1)
+        self.gone.saved = FREED
         numbers: dict[int, int] = {}
         for at, leaf in enumerate(self.leaves):
             if not isinstance(leaf, Tensor):
@@ -62,10 +76,18 @@ class Result:
                 if id(leaf) not in numbers:
                     numbers[id(leaf)] = slot(leaf._data)
                 self.made.append((at, numbers[id(leaf)], leaf._tracked and leaf._node is None))
+                if leaf._node is not None:
+                    self.freed.add(at)
         self._own = {id(self.leaves[at]) for at, _, _ in self.made}
         for at in (*(x[0] for x in self.made), *(x[0] for x in self.passed), *(x[0] for x in self.views)):
             self.leaves[at] = None
         self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2]
+
+    def shown(self, made: Tensor) -> Tensor:
+        """The tensor that is all of the result."""
+        if self.freed:
+            made._node, made._tracked = self.gone, True
+        return made
 
     def has(self, leaf: Tensor) -> bool:
         """Whether the run returned this very tensor."""
@@ -82,7 +104,7 @@ class Result:
     def build(self, arrays: list[Any], tensors: list[Tensor]) -> Any:
         """A result of these outputs and arguments."""
         if self.alone:
-            return wrap(arrays[self.made[0][1]])
+            return self.shown(wrap(arrays[self.made[0][1]]))
         leaves = list(self.leaves)
         tensors_made: dict[int, Tensor] = {}
         for at, number, tracked in self.made:
@@ -91,6 +113,8 @@ class Result:
                 made = tensors_made[number] = wrap(arrays[number])
                 made._tracked = tracked
             leaves[at] = made
+            if at in self.freed:
+                made._node, made._tracked = self.gone, True
         self._from_callers(leaves, tensors)
         return tree_unflatten(leaves, self.spec)
 

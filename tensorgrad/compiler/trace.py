@@ -195,7 +195,7 @@ class Trace(Listener):
 
     def made(self, array: Any, source: Any) -> None:
         """An array was made of Python's numbers, which are constant like all of them, or of a NumPy array."""
-        if isinstance(source, np.ndarray) and _is_users_call():
+        if isinstance(source, np.ndarray) and _is_users_call(_MAKERS):
             line = user_line(3)
             where = f" at {describe_line(line)}" if line else ""
             raise CompileError(
@@ -255,9 +255,11 @@ class Trace(Listener):
         line = user_line(3)
         where = f" at {describe_line(line)}" if line else ""
         computed = value.root.array is None
+        ours = not _is_users_call(_READERS)  # a check or a size within this package, not the user's `if`
+        splits = self.splits or ours
         if not computed and owner_of(value) not in self.changed:
             # it was there before: what the next call finds there must be the same
-            if value.nbytes > _SHORT and self.splits:
+            if value.nbytes > _SHORT and splits:
                 self.unsplit = "Python reads many numbers of a tensor that may change"
                 return
             if value.nbytes > _SHORT:
@@ -268,10 +270,10 @@ class Trace(Listener):
                 )
             self.conditions.append((value, _bytes_of(tensor._data), 0))
             return
-        if self.splits and value.dtype.kind in "biu" and value.nbytes <= _SHORT:
+        if splits and (ours or value.dtype.kind in "biu") and value.nbytes <= _SHORT:
             self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
             return
-        if self.splits:
+        if splits:
             self.unsplit = "Python reads numbers that the function computes"
             return
         raise CompileError(
@@ -300,10 +302,14 @@ def _bytes_of(array: Any) -> bytes:
     return (np.array(array) if isinstance(array, np.ndarray) else np.array(array.get())).tobytes()
 
 
-def _is_users_call() -> bool:
-    """Whether the function of this package that makes a tensor was called from outside of it."""
+_MAKERS = ("dispatch.py", "create.py")
+_READERS = ("dispatch.py", "convert.py", "tensor.py", "attributes.py", "text.py")
+
+
+def _is_users_call(files: tuple[str, ...]) -> bool:
+    """Whether a function of these files of this package was called from outside of the package."""
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.endswith(("dispatch.py", "create.py")):
+    while frame is not None and frame.f_code.co_filename.endswith(files):
         frame = frame.f_back  # type: ignore[assignment]
     return frame is None or not inside[frame.f_code.co_filename]
 
