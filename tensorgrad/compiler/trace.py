@@ -310,7 +310,7 @@ def _is_users_call(files: tuple[str, ...]) -> bool:
     """Whether a function of these files of this package was called from outside of the package."""
     frame = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename.endswith(files):
-        if frame.f_code.co_name in ("__index__", "__int__"):
+        if frame.f_code.co_name == "__index__":
             return True  # a tensor that the user gave for a place
         frame = frame.f_back  # type: ignore[assignment]
     return frame is None or not inside[frame.f_code.co_filename]

@@ -354,7 +354,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     size = shape[at]
     if isinstance(start, Tensor) and (start._data.ndim or start._data.dtype.kind not in "iu"):
         raise ShapeError("narrow: start must be an 0-dim integral Tensor.")
-    start = int(start)
+    start = start.__index__() if isinstance(start, Tensor) else int(start)
     if not -size <= start <= size:
         raise IndexOutOfRange(
             f"narrow: start out of range (expected to be in range of [{-size}, {size}], got {start})."
