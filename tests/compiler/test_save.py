@@ -18,6 +18,7 @@ import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends import registry
 from tensorgrad.compiler.compiled import Compiled
+from tensorgrad.dispatch import OPS
 from tensorgrad.errors import AutogradError, CompileError, DTypeError, ShapeError, TensorgradError
 from tensorgrad.io.safetensors import FileError
 from tensorgrad.testing import conformance
@@ -25,7 +26,15 @@ from tensorgrad.testing.draw import inputs_of
 from tensorgrad.testing.strict_backend import strict_cuda
 
 BACKENDS = [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None]
-bump = tg.elementwise(lambda x, a: tg.exp(-a * x * x) + 0.25, name="saved_bump")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_op():
+    """An op of the user's own; other tests look through all that are there."""
+    global bump
+    bump = tg.elementwise(lambda x, a: tg.exp(-a * x * x) + 0.25, name="saved_bump")
+    yield
+    del OPS["saved_bump"]
 
 
 class Attention(nn.Module):
@@ -148,7 +157,9 @@ def test_a_loaded_program_computes_what_the_saved_one_does(name, saved_on, loade
         for _ in range(3):
             with tg.backend(saved_on), tg.inference_mode(inference):
                 expected = compiled(*args, **kwargs)
-            same(loaded(*args, **kwargs), expected, exact=saved_on == loaded_on)
+            # without a graph behind it, a program does norms within convolutions; half of a pair, which was saved, doesn't
+            exact = saved_on == loaded_on and (inference or name != "evaluated")
+            same(loaded(*args, **kwargs), expected, exact=exact)
     assert "program of" in loaded.explain()
     loaded.draw(tmp_path / "f.svg")
 

@@ -384,5 +384,6 @@ def test_what_elements_say_is_refused_in_each_run(name):
             assert bits(run([x for x in good if isinstance(x, np.ndarray)])) == bits(results)
             with pytest.raises(kind) as compiled:
                 run([x for x in wrong if isinstance(x, np.ndarray)])
-            assert type(compiled.value) is type(eager.value)
+            # what kernels raise as IndexError, records and programs raise as the library's own
+            assert issubclass(type(compiled.value), type(eager.value))
             assert str(compiled.value) == str(eager.value)
