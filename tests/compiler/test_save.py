@@ -157,7 +157,8 @@ def test_a_loaded_program_computes_what_the_saved_one_does(name, saved_on, loade
         for _ in range(3):
             with tg.backend(saved_on), tg.inference_mode(inference):
                 expected = compiled(*args, **kwargs)
-            # without a graph behind it, a program does norms within convolutions; half of a pair, which was saved, doesn't
+            # without a graph behind it, a program does norms within convolutions; half of a pair, which was saved,
+            # doesn't
             exact = saved_on == loaded_on and (inference or name != "evaluated")
             same(loaded(*args, **kwargs), expected, exact=exact)
     assert "program of" in loaded.explain()
