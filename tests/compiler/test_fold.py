@@ -222,3 +222,26 @@ def test_a_program_runs_from_its_executor():
         first = np.array(runs([x._data])[0])
         model[1].running_mean.add_(1)
         assert np.abs(np.array(runs([x._data])[0]) - first).max() > 0.1
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_sum_of_two_convolutions_is_the_first_ones(training):
+    tg.manual_seed(0)
+    one, other = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+
+    def f(x):
+        y = (one(x) + other(x)).relu()
+        return (y + one(x * 2) + other(x * 3)).sum()
+
+    def slopes(function):
+        x = tg.linspace(-1, 1, 2 * 3 * 64).reshape(2, 3, 8, 8).requires_grad_(training)
+        y = function(x)
+        if not training:
+            return [y.item()]
+        y.backward()
+        return [y.item(), x.grad]
+
+    compiled = tg.compile(f)
+    for _ in range(3):
+        for found, expected in zip(slopes(compiled), slopes(f), strict=True):
+            tg.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -123,6 +123,8 @@ def run(program: Program) -> Program:
             continue
         chain = _Chain(at, step, made)
         while (following := _next(program, readers, chain, memory)) is not None:
+            if steps[following] is not program.steps[following]:
+                break  # a sum of two convolutions: it is the first one's
             if not chain.take(following, program.steps[following], views):  # type: ignore[arg-type]
                 break
         if not chain.folded:
