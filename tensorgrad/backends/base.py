@@ -57,6 +57,7 @@ class Backend(
 
     name: ClassVar[str]
     device_type: ClassVar[str] = "cpu"
+    writes_programs: ClassVar[bool] = False  # whether its kernels' calls can be written into a ``c.Sequence``
     folds_norms: ClassVar[bool] = False  # whether it has a kernel for conv_norm
     sums_formulas: ClassVar[bool] = False  # whether formula_kernel sees to an op's ``sums``
     xp: Any

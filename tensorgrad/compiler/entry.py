@@ -186,7 +186,7 @@ class Entry:
         self._first_gradients(signature)
         result = self.result.of_run(self.returned, signature.tensors)
         signature.forget()
-        self.returned = self.given = None  # type: ignore[assignment]
+        self.returned, self.given = None, []
         return result
 
     def _first_gradients(self, signature: Signature) -> None:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from ..autograd.node import describe_line
-from ..backends.cpp.backend import CppBackend
 from ..core import native
 from ..dispatch import local
 from ..errors import CompileError
@@ -52,7 +51,7 @@ class Blueprint:
     """
 
     def __init__(
-        self, program: Program, backend: CppBackend, split: int | None = None, late: int = 0, early: int | None = None,
+        self, program: Program, backend: Any, split: int | None = None, late: int = 0, early: int | None = None,
         kept: Sequence[Value] = (), shown: int = 0,
     ):  # fmt: skip
         self.program = program
@@ -267,7 +266,7 @@ def _python_call(kernel: Any, inputs: list[Any], attrs: dict[str, Any], targets:
 def blueprint(program: Program, **settings: Any) -> Blueprint | None:
     """A program's blueprint, with its further arguments; None where another backend computes."""
     backend = local.plain[np.ndarray].backend
-    if not isinstance(backend, CppBackend) or native is None:
+    if not backend.writes_programs or native is None:
         return None
     if any(call.kind is not np.ndarray for call in program.calls):
         return None  # some of it is computed elsewhere

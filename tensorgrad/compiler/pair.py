@@ -123,7 +123,7 @@ class PairEntry(Entry):
             arrays[number] = leaves[where]._data
         saved, self.kept = self.kept, []
         self._first_gradients(signature)
-        self.returned = self.given = None  # type: ignore[assignment]
+        self.returned, self.given = None, []
         tensors = signature.tensors
         signature.forget()
         return self._recorded(arrays, _Loose(self, saved), tensors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -308,11 +309,11 @@ _READERS = ("dispatch.py", "convert.py", "tensor.py", "attributes.py", "text.py"
 
 def _is_users_call(files: tuple[str, ...]) -> bool:
     """Whether a function of these files of this package was called from outside of the package."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename.endswith(files):
         if frame.f_code.co_name == "__index__":
             return True  # a tensor that the user gave for a place
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return frame is None or not inside[frame.f_code.co_filename]
 
 

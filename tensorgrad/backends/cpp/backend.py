@@ -65,6 +65,7 @@ _NUMPY_ONLY = frozenset(("igamma", "igammac", "zeta"))
 
 class CppBackend(NumpyBackend):
     name = "cpp"
+    writes_programs = True
     folds_norms = True
     sums_formulas = True
 
