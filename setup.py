@@ -1,6 +1,6 @@
-"""Builds the C++ kernels: one extension module per instruction set, of which the package loads the best that fits.
+"""Builds the C++ kernels: one library per instruction set, of which the package loads the best that fits.
 
-Every source is compiled once per instruction set, in parallel and only if it or a header it includes changed. Without a
+Every kernel is compiled once per instruction set, in parallel and only if it or a header it includes changed. Without a
 compiler, or if compilation fails, the install goes on without the extension: the ``numpy`` backend serves, and
 ``tensorgrad info`` prints the reason that is left in ``tensorgrad/_build_note.txt``.
 
@@ -36,7 +36,7 @@ FLAGS = [
     "-Wall",
     "-Wno-psabi",
 ]  # vector types never cross a call between modules
-# Bindings check and call; there is nothing in them for the optimizer to find, and each module has a copy of them.
+# Bindings check and call; there is nothing in them for the optimizer to find.
 BINDING_FLAGS = ["-Os" if flag == "-O3" else flag for flag in FLAGS]
 # -O2 makes a third less code: for what is rare, or no faster at -O3 (which pays elsewhere: 1.4 in a step of mlp).
 SMALL_FLAGS = ["-O2" if flag == "-O3" else flag for flag in FLAGS] + ["-ftree-vectorize"]
@@ -49,8 +49,8 @@ ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kerne
 ALIGN_FLAGS = ["-falign-loops=64"]
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp", "csrc/program/*.cpp")
-# Where the time does not go into arithmetic one build for the baseline serves every module. What knows neither Python
-# nor the other kernels lies in one library beside them, which they share: the wheel is a ninth smaller for it.
+# Where the time does not go into arithmetic one build for the baseline serves all. What knows neither Python nor the
+# other kernels lies in one library, which bindings and kernels share.
 SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp", "csrc/core/parallel.cpp",
           "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp", "csrc/kernels/scan*.cpp", "csrc/kernels/conv_patch.cpp",
           "csrc/kernels/conv_shape.cpp", "csrc/kernels/copy.cpp", "csrc/kernels/fold.cpp",
@@ -79,8 +79,8 @@ def lowest() -> list[str]:
 
 
 def sources(kind: str) -> list[str]:
-    """``hot``: compiled once per instruction set; ``shared``: once, into the library that the modules share; ``cold``:
-    once, linked into each module; ``bindings``: as cold, gathered into few compilations."""
+    """``hot``: compiled once per instruction set, a library each; ``shared``: once, into a library that these need;
+    ``cold``: once, into the module of the bindings; ``bindings``: as cold, gathered into few compilations."""
     found = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*/*.cpp") if p.parent.name != "tape")
     return [source for source in found if kind_of(source) == kind]
 
@@ -116,13 +116,12 @@ def gathered(work: Path) -> list[Path]:
 
 
 def extensions() -> list[Extension]:
-    everything = [*sources("bindings"), *sources("cold"), *sources("hot")]
-    made = [Extension(f"tensorgrad._C_{name}", everything) for name in instruction_sets()]
     return [
         Extension("tensorgrad._cpu", ["csrc/bindings/cpu.c"]),
         Extension("tensorgrad._tape", tape_sources()),
+        Extension("tensorgrad._C_bindings", [*sources("bindings"), *sources("cold")]),
         Extension("tensorgrad._C_shared", sources("shared")),
-        *made,
+        *(Extension(f"tensorgrad._C_{name}", sources("hot")) for name in instruction_sets()),
     ]
 
 
@@ -171,30 +170,32 @@ class BuildKernels(build_ext):
         work.mkdir(parents=True, exist_ok=True)
         gxx = [*compiler.split(), "-std=c++17"]
         jobs: list[Job] = []
-        common: list[str] = []
-        links: dict[str, list[str]] = {"_C_shared": [*compiler.split(), *self.exports(work)]}
+        # visible to the linker, so that its list of exports can choose; calls within a library stay direct
+        visible = ["-fvisibility=default", "-fno-semantic-interposition"]
+        links: dict[str, list[str]] = {"_C_shared": [*compiler.split(), *self.exports(work, "_C_shared")]}
         for source in map(Path, sources("shared")):
             target = work / "shared" / source.with_suffix(".o").name
-            # visible to the linker, so that its list of exports can choose; calls within the library stay direct
-            visible = ["-fvisibility=default", "-fno-semantic-interposition"]
             command = [*gxx, *flags_of(source), *visible, *lowest(), *includes, "-c", str(source)]
             jobs.append(Job(command, ROOT / source, target))
             links["_C_shared"].append(str(target))
         links["_C_shared"].append("-ldl")
+        links["_C_bindings"] = [*compiler.split()]
         for source in (*gathered(work), *map(Path, sources("cold"))):
             flags = BINDING_FLAGS if source.is_absolute() else flags_of(source)
             target = work / "cold" / source.with_suffix(".o").name
             command = [*gxx, *flags, *lowest(), *includes, "-c", str(source)]
             jobs.append(Job(command, ROOT / source, target))
-            common.append(str(target))
+            links["_C_bindings"].append(str(target))
+        links["_C_bindings"] += self.beside(work)
         for name, machine in instruction_sets().items():
-            objects = list(common)
+            module = f"_C_{name}"
+            links[module] = [*compiler.split(), *self.exports(work, module)]
             for source in map(Path, sources("hot")):
                 target = work / name / source.with_suffix(".o").name
-                command = [*gxx, *flags_of(source), *machine, *includes, "-c", str(source)]
+                command = [*gxx, *flags_of(source), *visible, *machine, *includes, "-c", str(source)]
                 jobs.append(Job(command, ROOT / source, target))
-                objects.append(str(target))
-            links[f"_C_{name}"] = [*compiler.split(), *objects, *self.beside(work)]
+                links[module].append(str(target))
+            links[module] += self.beside(work)
         cpu = work / "cpu.o"
         jobs.append(Job([*c_compiler.split(), "-O2", "-fPIC", *includes, "-c", "csrc/bindings/cpu.c"],
                         ROOT / "csrc/bindings/cpu.c", cpu))  # fmt: skip
@@ -218,28 +219,28 @@ class BuildKernels(build_ext):
             list(pool.map(link, [module for module in links if module != "_C_shared"]))
         return built
 
-    def shared_name(self) -> str:
-        return Path(self.get_ext_filename("tensorgrad._C_shared")).name
-
-    def exports(self, work: Path) -> list[str]:
-        """Linker flags of the shared library: its name, and of its symbols those of our namespace only."""
+    def exports(self, work: Path, library: str) -> list[str]:
+        """Linker flags of a library: its name, and of its symbols those of our namespace only."""
+        name = Path(self.get_ext_filename(f"tensorgrad.{library}")).name
         if platform.system() == "Darwin":
-            return [f"-Wl,-install_name,@rpath/{self.shared_name()}", "-Wl,-exported_symbol,__ZN2tg*"]
+            return [f"-Wl,-install_name,@rpath/{name}", "-Wl,-exported_symbol,__ZN2tg*"]
         listed = work.absolute() / "exports.map"
         listed.write_text("{ global: _ZN2tg*; _ZNK2tg*; local: *; };\n")
-        return [f"-Wl,-soname,{self.shared_name()}", f"-Wl,--version-script={listed}", "-Wl,-Bsymbolic"]
+        return [f"-Wl,-soname,{name}", f"-Wl,--version-script={listed}", "-Wl,-Bsymbolic"]
 
     @staticmethod
     def beside(work: Path) -> list[str]:
-        """Linker flags of a module: the shared library is found in the module's own folder."""
+        """Linker flags of what needs the shared library: it is found in the same folder."""
         origin = "@loader_path" if platform.system() == "Darwin" else "$ORIGIN"
         return [str(work.absolute() / "_C_shared.so"), f"-Wl,-rpath,{origin}"]
 
 
 def link_flags(module: str) -> list[str]:
+    """The bindings' kernels are found as the module is loaded, all of them at once: a missing one is an error there."""
+    is_library = module.startswith("_C_") and module != "_C_bindings"
     if platform.system() == "Darwin":
-        return ["-dynamiclib" if module == "_C_shared" else "-bundle", "-undefined", "dynamic_lookup"]
-    return ["-shared", "-s"]
+        return ["-dynamiclib" if is_library else "-bundle", "-undefined", "dynamic_lookup"]
+    return ["-shared", "-s", "-Wl,-z,defs" if is_library else "-Wl,-z,now"]
 
 
 def first_of(*names: str) -> str:

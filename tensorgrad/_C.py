@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import ctypes
 import os
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +25,16 @@ def _load() -> tuple[str, list[str], ModuleType]:
     if wanted != "auto":
         names = names[names.index(wanted) :]
     for name in names:
-        if all(feature in have for feature in _NEEDED[name]):
+        path = Path(_cpu.__file__).with_name(Path(_cpu.__file__).name.replace("_cpu", f"_C_{name}", 1))
+        if all(feature in have for feature in _NEEDED[name]) and path.exists():
             try:
-                return name, have, importlib.import_module(f"tensorgrad._C_{name}")
-            except ModuleNotFoundError:
-                if name == "baseline":
-                    raise
+                # for all to see: the bindings, which serve every instruction set, find their kernels so
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+            except OSError as error:
+                raise ImportError(f"the C++ kernels did not load: {error}") from None
+            from . import _C_bindings
+
+            return name, have, _C_bindings
     raise ImportError("no build of the C++ kernels fits this processor")
 
 

@@ -1,5 +1,5 @@
-// The extension module. It is linked once per instruction set, each time to a module of its own name of which the Python
-// side loads one: code for a newer processor can't leak into the path of an older one through shared templates.
+// The extension module. Its kernels lie in a library per instruction set, of which the Python side loads one before it
+// loads this: code for a newer processor can't leak into the path of an older one through shared templates.
 #include "../core/bind.h"
 
 #include <pybind11/stl.h>
@@ -30,7 +30,7 @@ void run_binders(pybind11::module_& m) {
 
 }  // namespace tg
 
-static void fill(pybind11::module_& m) {
+PYBIND11_MODULE(_C_bindings, m) {
   namespace py = pybind11;
   if (tg::import_numpy() < 0) throw py::error_already_set();
   m.def("set_num_threads", &tg::set_num_threads);
@@ -52,8 +52,3 @@ static void fill(pybind11::module_& m) {
   });
   tg::run_binders(m);
 }
-
-// Each library has all three entries and is loaded under the name of one.
-PYBIND11_MODULE(_C_baseline, m) { fill(m); }
-PYBIND11_MODULE(_C_avx2, m) { fill(m); }
-PYBIND11_MODULE(_C_avx512, m) { fill(m); }
