@@ -327,6 +327,9 @@ struct Pass {
       }
       if (read <= kMostRead && record->kind == OpObject::kOp && PyTuple_Check(node->f[NodeObject::kEdges]))
         return rule_gradients(door, node, g);
+    } else if (reinterpret_cast<PyObject*>(Py_TYPE(op)) == known.pair) {
+      Ref grads(pair_gradients(node, g));
+      if (grads.get() != Py_NotImplemented) return grads.release();
     }
     PyObject* six[] = {op, door, reinterpret_cast<PyObject*>(node), g, node->f[NodeObject::kSaved],
                        node->f[NodeObject::kSavedOutputs]};

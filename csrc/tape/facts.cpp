@@ -1,6 +1,5 @@
 // Asked before each replay of a program: whether a call's arguments are those it was written for (compiler/signature.py), and
-// whether all that it rests on is as it was (compiler/reach.py, whose `changed` is the meaning, and gives the words). And what
-// a replay leaves behind.
+// whether all that it rests on is as it was (compiler/reach.py, whose `changed` is the meaning, and gives the words).
 #include "tape.h"
 
 #include <cmath>
@@ -125,50 +124,6 @@ PyObject* call_fits(PyObject*, PyObject* const* args, Py_ssize_t count) {
   Py_RETURN_TRUE;
 }
 
-// held(arrays): how many references each has; what nobody else holds has as many as before.
-PyObject* references(PyObject*, PyObject* arrays) {
-  if (!PyList_Check(arrays)) return PyErr_Format(PyExc_TypeError, "references: expected a list");
-  const Py_ssize_t n = PyList_GET_SIZE(arrays);
-  Ref counts(PyTuple_New(n));
-  for (Py_ssize_t i = 0; counts && i < n; ++i) {
-    PyObject* number = PyLong_FromSsize_t(Py_REFCNT(PyList_GET_ITEM(arrays, i)));
-    if (!number) return nullptr;
-    PyTuple_SET_ITEM(counts.get(), i, number);
-  }
-  return counts.release();
-}
-
-// unheld(arrays, counts): whether each array has as many references as it had.
-PyObject* unheld(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2 || !PyList_Check(args[0]) || !PyTuple_Check(args[1]) || PyList_GET_SIZE(args[0]) != PyTuple_GET_SIZE(args[1]))
-    return PyErr_Format(PyExc_TypeError, "unheld: expected a list and a tuple as long");
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i)
-    if (Py_REFCNT(PyList_GET_ITEM(args[0], i)) != PyLong_AsSsize_t(PyTuple_GET_ITEM(args[1], i))) Py_RETURN_FALSE;
-  Py_RETURN_TRUE;
-}
-
-// grant(leaves, numbers, arrays): the leaves' gradients become arrays[number], or None for the number None.
-PyObject* grant(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 3 || !PyList_Check(args[0]) || !PyList_Check(args[1]) || !PyList_Check(args[2]) ||
-      PyList_GET_SIZE(args[0]) != PyList_GET_SIZE(args[1]))
-    return PyErr_Format(PyExc_TypeError, "grant: expected three lists");
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
-    PyObject *leaf = PyList_GET_ITEM(args[0], i), *number = PyList_GET_ITEM(args[1], i);
-    if (!is_tensor(leaf)) return PyErr_Format(PyExc_TypeError, "grant: expected tensors");
-    PyObject*& field = as_tensor(leaf)->f[TensorObject::kGrad];
-    if (number == Py_None) {
-      set_borrowed(field, Py_None);
-      continue;
-    }
-    const Py_ssize_t at = PyLong_AsSsize_t(number);
-    if (at < 0 || at >= PyList_GET_SIZE(args[2])) return PyErr_Format(PyExc_IndexError, "grant: there is no array %zd", at);
-    PyObject* made = wrapped(PyList_GET_ITEM(args[2], at), switches.inference);
-    if (!made) return nullptr;
-    set(field, made);
-  }
-  Py_RETURN_NONE;
-}
-
 namespace {
 
 // The three lists of compiler/reach.py, laid out for the loop.
@@ -290,145 +245,18 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return capsule;
 }
 
+int rests(PyObject* packed, PyObject* forms) {
+  const Facts* facts = facts_of(packed);
+  if (!facts) return -1;
+  const int truth = hold(*facts);
+  return truth > 0 ? forms_hold(forms) : truth;
+}
+
 // holds(facts, forms): whether all that a program rests on is as it was.
 PyObject* facts_hold(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 2 || !PyList_Check(args[1])) return PyErr_Format(PyExc_TypeError, "holds: expected (facts, forms)");
-  const Facts* facts = facts_of(args[0]);
-  if (!facts) return nullptr;
-  int truth = hold(*facts);
-  if (truth > 0) truth = forms_hold(args[1]);
+  const int truth = rests(args[0], args[1]);
   return truth < 0 ? nullptr : PyBool_FromLong(truth);
-}
-
-namespace {
-
-// What the entry of a program is to replay(), by number.
-enum Part { kTemplate, kFacts, kForms, kWithout, kForgotten, kWaiting, kCells, kLeaves, kNumbers, kAlone, kParts };
-
-bool without_gradient(PyObject* leaves) {
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(leaves); ++i)
-    if (as_tensor(PyList_GET_ITEM(leaves, i))->f[TensorObject::kGrad] != Py_None) return false;
-  return true;
-}
-
-// An instance as compiler/native.py packs it: (leases, their counts, play, failed, arrays, ((number, how it is handed out,
-// number of the argument, lease), ...)).
-enum Packed { kLent, kCounts, kPlay, kMeaning, kArrays, kOthers };
-
-bool is_held(PyObject* lent, PyObject* counts) {
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(lent); ++i)
-    if (Py_REFCNT(PyList_GET_ITEM(lent, i)) != PyLong_AsSsize_t(PyTuple_GET_ITEM(counts, i))) return true;
-  return false;
-}
-
-enum How : long { kGiven, kFixed, kCopied, kLentOut };
-
-// Another array on the same memory, which whoever gets it may keep as its own; the lease is held as long as it lives.
-PyObject* lent_array(PyArrayObject* from, PyObject* lease) {
-  PyArray_Descr* dtype = PyArray_DESCR(from);
-  Py_INCREF(dtype);
-  PyObject* made = PyArray_NewFromDescr(&PyArray_Type, dtype, PyArray_NDIM(from), PyArray_SHAPE(from), PyArray_STRIDES(from),
-                                        PyArray_DATA(from), NPY_ARRAY_WRITEABLE, nullptr);
-  if (!made) return nullptr;
-  Py_INCREF(lease);
-  if (PyArray_SetBaseObject(as_array(made), lease) == 0) return made;
-  Py_DECREF(made);
-  return nullptr;
-}
-
-// The outputs' arrays after a run.
-Ref handed_out(PyObject* instance, PyObject* given) {
-  PyObject *arrays = PyTuple_GET_ITEM(instance, kArrays), *others = PyTuple_GET_ITEM(instance, kOthers);
-  Ref made(PyList_GetSlice(arrays, 0, PyList_GET_SIZE(arrays)));
-  for (Py_ssize_t i = 0; made && i < PyTuple_GET_SIZE(others); ++i) {
-    PyObject* other = PyTuple_GET_ITEM(others, i);
-    const Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 0));
-    const long how = PyLong_AsLong(PyTuple_GET_ITEM(other, 1));
-    PyObject* array = nullptr;
-    if (how == kCopied) {
-      array = PyArray_NewCopy(as_array(PyList_GET_ITEM(arrays, at)), NPY_CORDER);
-    } else if (how == kLentOut) {
-      array = lent_array(as_array(PyList_GET_ITEM(arrays, at)), PyTuple_GET_ITEM(other, 3));
-    } else {
-      array = PyList_GET_ITEM(given, PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 2)));
-      Py_INCREF(array);
-    }
-    if (!array || PyList_SetItem(made.get(), at, array) < 0) return Ref();
-  }
-  return made;
-}
-
-}  // namespace
-
-// lend(array, lease): another array on the same memory.
-PyObject* lend(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2 || !PyArray_CheckExact(args[0]) || PyArray_Check(args[1]))
-    return PyErr_Format(PyExc_TypeError, "lend: expected an array, and what is no array");
-  return lent_array(as_array(args[0]), args[1]);
-}
-
-// replay(entry, args, kwargs): what an entry's admits, holds and replay do for the usual call: the result if it is one tensor
-// that the program makes, else the outputs' arrays; NotImplemented where Python must see to it.
-PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
-  if (count != 3 || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) != kParts)
-    return PyErr_Format(PyExc_TypeError, "replay: expected (entry, args, kwargs)");
-  const auto part = [&](Part which) { return PyTuple_GET_ITEM(args[0], which); };
-  PyObject* const call[] = {part(kTemplate), args[1], args[2]};
-  Ref fits(call_fits(module, call, 3));
-  if (!fits) return nullptr;
-  const Facts* facts = facts_of(part(kFacts));
-  if (!facts) return nullptr;
-  if (fits.get() != Py_True || !without_gradient(part(kWithout))) Py_RETURN_NOTIMPLEMENTED;
-  int truth = hold(*facts);
-  if (truth > 0) truth = forms_hold(part(kForms));
-  if (truth < 0) return nullptr;
-  PyObject* waiting = part(kWaiting);
-  const Py_ssize_t ready = PyList_GET_SIZE(waiting);
-  if (!truth || !ready) Py_RETURN_NOTIMPLEMENTED;
-  // the arrays, as the template's order has them
-  PyObject* names = PyTuple_GET_ITEM(part(kTemplate), 1);
-  const Py_ssize_t n = PyTuple_GET_SIZE(args[1]), named = PyTuple_GET_SIZE(names);
-  Ref given(PyList_New(0));
-  for (Py_ssize_t i = 0; given && i < n + named; ++i) {
-    PyObject* x = i < n ? PyTuple_GET_ITEM(args[1], i) : PyDict_GetItemWithError(args[2], PyTuple_GET_ITEM(names, i - n));
-    if (!x) return nullptr;
-    if (is_tensor(x) && PyList_Append(given.get(), as_tensor(x)->f[TensorObject::kData]) < 0) return nullptr;
-  }
-  if (!given) return nullptr;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(part(kForgotten)); ++i)
-    set_borrowed(as_tensor(PyList_GET_ITEM(part(kForgotten), i))->f[TensorObject::kGrad], Py_None);
-  // the last instance, which no other thread may take meanwhile
-  if (PyList_GET_SIZE(waiting) != ready) Py_RETURN_NOTIMPLEMENTED;
-  Ref instance = Ref::borrowed(PyList_GET_ITEM(waiting, ready - 1));
-  if (is_held(PyTuple_GET_ITEM(instance.get(), kLent), PyTuple_GET_ITEM(instance.get(), kCounts))) Py_RETURN_NOTIMPLEMENTED;
-  if (PyList_SetSlice(waiting, ready - 1, ready, nullptr) < 0) return nullptr;
-  static PyObject* zero = PyLong_FromLong(0);
-  PyObject* const both[] = {zero, given.get()};
-  Ref done(PyObject_Vectorcall(PyTuple_GET_ITEM(instance.get(), kPlay), both, 2, nullptr));
-  if (!done) {
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    PyErr_NormalizeException(&type, &value, &trace);
-    if (PyList_Append(waiting, instance.get()) < 0) PyErr_Clear();
-    Ref named_it(value ? PyObject_CallOneArg(PyTuple_GET_ITEM(instance.get(), kMeaning), value) : nullptr);
-    if (named_it && PyExceptionInstance_Check(named_it.get())) {
-      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(named_it.get())), named_it.get());
-      Py_XDECREF(type);
-      Py_XDECREF(value);
-      Py_XDECREF(trace);
-    } else {
-      PyErr_Restore(type, value, trace);
-    }
-    return nullptr;
-  }
-  Ref arrays = handed_out(instance.get(), given.get());
-  if (!arrays || PyList_Append(waiting, instance.get()) < 0) return nullptr;
-  Ref bumped(bump(module, part(kCells)));
-  PyObject* const grads[] = {part(kLeaves), part(kNumbers), arrays.get()};
-  Ref granted(bumped ? grant(module, grads, 3) : nullptr);
-  if (!granted) return nullptr;
-  if (part(kAlone) == Py_None) return arrays.release();
-  return wrapped(PyList_GET_ITEM(arrays.get(), PyLong_AsSsize_t(part(kAlone))), switches.inference);
 }
 
 }  // namespace tape

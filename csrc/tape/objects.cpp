@@ -180,7 +180,7 @@ PyObject* register_all(PyObject*, PyObject*, PyObject* keywords) {
                 {"formula_call", &known.formula_call}, {"formula_differentiate", &known.formula_differentiate}, {"reshape", &known.reshape},
                 {"permute", &known.permute}, {"index", &known.index}, {"nonzero", &known.nonzero},
                 {"dtype", &known.dtype}, {"standard", &known.standard}, {"place", &known.place}, {"accept", &known.accept},
-                {"generator", &known.generator}};
+                {"generator", &known.generator}, {"pair", &known.pair}};
   PyObject *key, *value;
   Py_ssize_t position = 0;
   while (keywords && PyDict_Next(keywords, &position, &key, &value)) {
@@ -215,6 +215,8 @@ PyMethodDef functions[] = {
      "Another array on the same memory, whose base is the lease."},
     {"replay", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(replay)), METH_FASTCALL,
      "The usual call of a compiled function."},
+    {"run_backward", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_backward)), METH_FASTCALL,
+     "The backward program of a compiled pair."},
     {"admits", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_fits)), METH_FASTCALL,
      "Whether a call is the one that a template tells of, as Signature.key says it."},
     {"references", references, METH_O, "How many references each array of a list has."},

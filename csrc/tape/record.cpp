@@ -50,9 +50,6 @@ PyObject* version_of(TensorObject* t) {
   return cell;
 }
 
-namespace {
-
-// Which outputs of their nodes the inputs are, where one is not the first. False with an error set.
 bool note_slots(NodeObject* node, PyObject* const* inputs, PyObject* const* edges, Py_ssize_t n) {
   bool later = false;
   for (Py_ssize_t i = 0; i < n && !later; ++i)
@@ -69,7 +66,6 @@ bool note_slots(NodeObject* node, PyObject* const* inputs, PyObject* const* edge
   return true;
 }
 
-// Appends the tensor's version to the node's list. False with an error set.
 bool watch(NodeObject* node, TensorObject* t) {
   PyObject* cell = version_of(t);
   if (!cell) return false;
@@ -96,7 +92,6 @@ bool watch(NodeObject* node, TensorObject* t) {
   return good;
 }
 
-// The innermost line outside of the package, as user_line finds it.
 bool note_line(NodeObject* node) {
   PyFrameObject* frame = PyEval_GetFrame();
   Py_XINCREF(frame);
@@ -128,15 +123,17 @@ bool note_line(NodeObject* node) {
   return true;
 }
 
+void put_on_tape(PyObject* result, PyObject* node) {
+  set_borrowed(as_tensor(result)->f[TensorObject::kNode], node);
+  set_borrowed(as_tensor(result)->f[TensorObject::kTracked], Py_True);
+}
+
+namespace {
+
 bool finish(NodeObject* node) {
   if (!switches.extras) return true;
   Ref done(PyObject_CallMethodNoArgs(reinterpret_cast<PyObject*>(node), names.finish));
   return static_cast<bool>(done);
-}
-
-void put_on_tape(PyObject* result, PyObject* node) {
-  set_borrowed(as_tensor(result)->f[TensorObject::kNode], node);
-  set_borrowed(as_tensor(result)->f[TensorObject::kTracked], Py_True);
 }
 
 bool same_type(PyArrayObject* a, PyArrayObject* b) {

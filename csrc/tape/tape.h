@@ -105,7 +105,7 @@ extern PyTypeObject TensorType, NodeType, PlanType, SpecType, OpType, HeapType;
 struct Registered {
   PyObject *tensor, *node, *spec, *everywhere, *raw, *inside, *freed, *fit, *view_of, *op_record, *op_call, *op_differentiate,
       *formula_record, *formula_call, *formula_differentiate, *reshape, *permute, *index, *nonzero, *accept, *dtype, *standard, *place,
-      *generator;
+      *generator, *pair;
 };
 extern Registered known;
 
@@ -173,6 +173,23 @@ Recorded record_formula(OpObject* op, PyObject* const* inputs, PyObject* const* 
                         PyArrayObject* out);
 Recorded record_op(OpObject* op, PyObject* const* inputs, PyObject* const* arrays, Py_ssize_t n, PyObject* attrs,
                    PyObject* const* results, PyObject* const* outs, Py_ssize_t count);
+// Which outputs of their nodes the inputs are, where one is not the first. False with an error set.
+bool note_slots(NodeObject* node, PyObject* const* inputs, PyObject* const* edges, Py_ssize_t n);
+// Appends the tensor's version to the node's list. False with an error set.
+bool watch(NodeObject* node, TensorObject* t);
+// The innermost line outside of the package, as user_line finds it.
+bool note_line(NodeObject* node);
+void put_on_tape(PyObject* result, PyObject* node);
+
+// --- replay.cpp
+
+// Of the node of a compiled pair: the gradients of its inputs; NotImplemented where Python must see to it.
+PyObject* pair_gradients(NodeObject* node, PyObject* g);
+
+// --- facts.cpp
+
+// Whether all that a program rests on is as it was: 1, 0, or -1 with an error set.
+int rests(PyObject* facts, PyObject* forms);
 
 // --- view.cpp
 
@@ -188,6 +205,7 @@ PyObject* call_fits(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* pack_facts(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* facts_hold(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* lend(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* run_backward(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* references(PyObject* module, PyObject* arrays);
 PyObject* unheld(PyObject* module, PyObject* const* args, Py_ssize_t count);

@@ -132,6 +132,7 @@ class Entry:
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.shapes) == len(signature.leaves)
         self.fast = self._packed()
+        self.direct = self._is_direct()
         self.programs[0].form = Form(signature, self.result, self.count, self._unsavable())
 
     def serve_all(self) -> None:
@@ -141,14 +142,30 @@ class Entry:
 
     def _packed(self) -> tuple[Any, ...] | None:
         """What ``native.replay`` wants to know; None where calls need more than it does."""
-        waiting = getattr(getattr(self.run, "shelf", None), "waiting", None)
+        waiting = self._waiting()
         plain = not (self.accumulated or self.bumped or self.conditions or self.result.passed or self.result.views)
         if self.template is None or waiting is None or not plain or self.expect_some or self.reach.copies:
             return None
         alone = self.result.made[0][1] if self.result.alone else None
-        return (self.template, self.reach.packed, self.reach.forms, self.expect_none, self.forgotten, waiting,
-        self.cells,
-                self.leaves, self.numbers, alone)  # fmt: skip
+        return (
+            self.template, self.reach.packed, self.reach.forms, self.expect_none, self.forgotten, waiting, self.cells,
+            self.leaves, self.numbers, alone, self._packed_pair(),
+        )  # fmt: skip
+
+    def _waiting(self) -> Any:
+        """The list of instances that nobody runs now; None if there are none."""
+        return getattr(getattr(self.run, "shelf", None), "waiting", None)
+
+    def _packed_pair(self) -> Any:
+        """What a node that C makes behind the results holds; None if there is none."""
+
+    def _is_direct(self) -> bool:
+        """Whether what ``native.replay`` gives is the result."""
+        return self.result.alone and not self.result.freed
+
+    def finished(self, found: Any) -> Any:
+        """The result, of what ``native.replay`` has found."""
+        return self.result.shown(found) if self.result.alone else self.result.build(found, [])
 
     @property
     def whole(self) -> Program:

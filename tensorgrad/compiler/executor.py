@@ -64,7 +64,7 @@ class _InBlocks:
             one = shelf.take()
             assert one is not None
         try:
-            one.run(0, given)
+            one.run(given)
             return one.results(given, copied=copied)
         finally:
             shelf.put(one)

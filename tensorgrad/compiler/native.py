@@ -70,8 +70,8 @@ class Blueprint:
 class Instance:
     """A block of memory, and a program's calls written for it.
 
-    ``run`` runs a stage; ``results`` are the arrays of its outputs then. Those that lie in the block are lent, and
-    while somebody holds one of them the instance is not ``idle``; small ones are copied.
+    ``run`` runs the first stage; ``results`` are the arrays of its outputs then. Those that lie in the block are lent,
+    and while somebody holds one of them the instance is not ``idle``; small ones are copied.
     """
 
     def __init__(self, blueprint: Blueprint):
@@ -102,36 +102,38 @@ class Instance:
             else:
                 small = i < blueprint.shown and v.nbytes <= _SMALL and v.root is v
                 self.outputs.append((writing.get(v), _COPIED if small else _LENT, 0))
-        self.arrays = [array for array, _, _ in self.outputs]
+        arrays = [array for array, _, _ in self.outputs]
         # whoever is lent an array may keep it as its own: it has the array's memory, and a lease in place of a base
         self.leases = [[array] if how == _LENT else None for array, how, _ in self.outputs]
         self.kept = [writing.get(v) for v in blueprint.kept]
         self.token = np.empty(0)  # held by whoever needs what lies in the block
-        early = len(self.outputs) if blueprint.early is None else blueprint.early
+        self.early = early = len(self.outputs) if blueprint.early is None else blueprint.early
         self.lent: list[Any] = [self.token, *(lease for lease in self.leases[:early] if lease is not None)]
-        self.lent_late: list[Any] = [lease for lease in self.leases[early:] if lease is not None]
+        # the first of these is held by whoever runs the second stage
+        self.lent_late: list[Any] = [np.empty(0), *(lease for lease in self.leases[early:] if lease is not None)]
         del writing
-        handed = enumerate(zip(self.outputs, self.leases, strict=True))
-        others = tuple([(i, how, at, lease) for i, ((_, how, at), lease) in handed if how != _FIXED])
-        del handed
+        others = self._others(0, early), self._others(early, len(self.outputs))
         # counted when all who ever hold them do
         self.counts, self.counts_late = native.references(self.lent), native.references(self.lent_late)
         # for the usual call, which C makes
-        self.packed = (self.lent, self.counts, self.play, self._failed, self.arrays, others, self)
+        self.packed = (
+            self.lent, self.counts, arrays[:early], others[0], self.play, self._failed, self.lent_late,
+            self.counts_late, arrays[early:], others[1], self,
+        )  # fmt: skip
+
+    def _others(self, first: int, last: int) -> tuple[Any, ...]:
+        """What of a stage's outputs is not handed out as it is."""
+        handed = enumerate(zip(self.outputs[first:last], self.leases[first:last], strict=True))
+        return tuple([(i, how, at, lease) for i, ((_, how, at), lease) in handed if how != _FIXED])
 
     @property
     def idle(self) -> bool:
         return unheld(self.lent, self.counts)
 
-    @property
-    def gradients_free(self) -> bool:
-        """Whether nobody holds an output of the second stage."""
-        return unheld(self.lent_late, self.counts_late)
-
-    def run(self, stage: int, given: list[Any]) -> None:
-        """Run a stage on these arrays for its arguments."""
+    def run(self, given: list[Any]) -> None:
+        """Run the first stage on these arrays for its arguments; the second is C's."""
         try:
-            self.play(stage, given)
+            self.play(0, given)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised, and says where
             raise self._failed(error) from None
 
@@ -143,8 +145,8 @@ class Instance:
             error.args = (f"{error.args[0]} (in a compiled function, at {describe_line(step.line)})", *error.args[1:])
         return as_ours(error) if isinstance(error, IndexError) else error
 
-    def results(self, given: list[Any], first: int = 0, last: int | None = None, *, copied: bool = False) -> list[Any]:
-        """The arrays of the outputs from number ``first`` to before ``last``; ``copied``: nothing is lent."""
+    def results(self, given: list[Any], *, copied: bool = False) -> list[Any]:
+        """The arrays of the first stage's outputs; ``copied``: nothing is lent."""
         most = _LENT if copied else _COPIED
         return [
             given[at]
@@ -154,7 +156,7 @@ class Instance:
             else array.copy()
             if how <= most
             else lend(array, lease)
-            for (array, how, at), lease in zip(self.outputs[first:last], self.leases[first:last], strict=True)
+            for (array, how, at), lease in zip(self.outputs[: self.early], self.leases[: self.early], strict=True)
         ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..autograd import engine
 from ..autograd.grad_mode import enable_grad
 from ..autograd.node import FREED, Node
+from ..core import native
 from ..dispatch import listening, local
 from ..errors import CompileError
 from ..random import Generator
@@ -84,6 +85,7 @@ class PairEntry(Entry):
         return [Program(forward, early, [*results, *saved]), Program(backward, [*saved, *seed_values], gradients)]
 
     def link(self, raw: list[Program]) -> None:
+        self.backward = _Backward(self)
         self._note_writes(raw[0])
         first, second = self.programs = [optimize(program) for program in raw]
         self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
@@ -105,8 +107,11 @@ class PairEntry(Entry):
     def whole(self) -> Program:
         return self.joined
 
-    def _packed(self) -> None:
-        """A node must be made."""
+    def _waiting(self) -> Any:
+        return None if self.shelf is None else self.shelf.waiting
+
+    def _packed_pair(self) -> Any:
+        return self.backward, self.backward.gradients, tuple(self.targets), tuple(self.state), len(self.live)
 
     def given_number(self, t: Tensor) -> Tensor | int:
         """The number of the argument that a tensor stands for; itself for others."""
@@ -126,7 +131,7 @@ class PairEntry(Entry):
         self.returned, self.given = None, []
         tensors = signature.tensors
         signature.forget()
-        return self._recorded(arrays, _Loose(self, saved), tensors)
+        return self._recorded(arrays, saved, None, tensors)
 
     def replay(self, tensors: list[Tensor]) -> Any:
         given = self._arguments(tensors)
@@ -136,71 +141,63 @@ class PairEntry(Entry):
         memory: Any
         if shelf is None:
             found = self.forward_in_python(given)  # type: ignore[misc]
-            arrays, memory = found[: self.count], _Loose(self, found[self.count :])
+            arrays, memory, token = found[: self.count], found[self.count :], None
         else:
             one = shelf.take()
             assert one is not None
             token = one.token
             try:
-                one.run(0, given)
-                arrays = one.results(given, 0, self.count)
+                one.run(given)
+                arrays = one.results(given)
             finally:
                 shelf.put(one)
-            memory = _Held(self, one, token)
+            memory = one.packed
         self._settle(tensors, arrays)
-        return self._recorded(arrays, memory, tensors)
+        return self._recorded(arrays, memory, token, tensors)
 
-    def _recorded(self, arrays: list[Any], memory: Any, tensors: list[Tensor]) -> Any:
-        """The result, with its node."""
-        result = self.result.build(arrays, tensors)
-        leaves = tree_flatten(result)[0]
-        node = Node(_Backward(self, list(tensors)), {}, len(self.live))
+    def _recorded(self, arrays: list[Any], memory: Any, token: Any, tensors: list[Tensor]) -> Any:
+        """The result, with its node: ``memory`` is the instance whose block holds what backward reads, which is not
+        idle while the token lives, or a list of these arrays."""
+        node = Node(self.backward, {}, len(self.live))
+        node.plan = self.backward.gradients
         edges: list[Any] = []
         for who in self.targets:
             node.link(edges, tensors[who] if isinstance(who, int) else who, len(self.targets))
         node.edges = edges
         for t in (*self.state, *tensors):
             node.watch(t)
-        node.saved = (memory,)
+        node.saved = (memory, token, tuple(tensors))
         node.note_line()
+        return self._on_tape(self.result.build(arrays, tensors), node)
+
+    def _is_direct(self) -> bool:
+        return self.result.alone
+
+    def finished(self, found: Any) -> Any:
+        arrays, node = found
+        return self._on_tape(self.result.build(arrays, []), node)
+
+    def _on_tape(self, result: Any, node: Node) -> Any:
+        leaves = tree_flatten(result)[0]
         for slot, at in enumerate(self.live):
             leaf = leaves[at]
             leaf._node, leaf._slot, leaf._tracked = node, slot, True
         return result
 
-    def in_python(self, given: list[Any]) -> list[Any]:
-        """The backward program by Python."""
+    def gradients(self, memory: Any, seeds: list[Any]) -> list[Any]:
+        """What the backward program makes of the results' gradients."""
+        if type(memory) is list:
+            return self._in_python([*memory, *seeds])
+        arrays: Any = native.run_backward(memory, seeds)
+        if arrays is NotImplemented:  # somebody still has those of the last pass
+            return self._in_python([*memory[-1].kept, *seeds])
+        found: list[Any] = arrays
+        return found
+
+    def _in_python(self, given: list[Any]) -> list[Any]:
         if self.backward_in_python is None:
             self.backward_in_python = in_python(self.programs[1])
         arrays: list[Any] = self.backward_in_python(given)
-        return arrays
-
-
-class _Loose:
-    """Saved arrays of their own."""
-
-    def __init__(self, entry: PairEntry, saved: list[Any]):
-        self.entry = entry
-        self.saved = saved
-
-    def backward(self, seeds: list[Any]) -> list[Any]:
-        return self.entry.in_python([*self.saved, *seeds])
-
-
-class _Held:
-    """What an instance's block holds for backward; it is not idle while this lives."""
-
-    def __init__(self, entry: PairEntry, one: Any, token: Any):
-        self.entry = entry
-        self.one = one
-        self.token = token
-
-    def backward(self, seeds: list[Any]) -> list[Any]:
-        one = self.one
-        if not one.gradients_free:  # they are the last pass's, which somebody still has
-            return self.entry.in_python([*one.kept, *seeds])
-        one.run(1, seeds)
-        arrays: list[Any] = one.results(seeds, self.entry.count)
         return arrays
 
 
@@ -212,21 +209,21 @@ class _Backward:
     opaque = True
     kept_outputs: tuple[Any, ...] = ()
 
-    def __init__(self, entry: PairEntry, tensors: list[Tensor]):
+    def __init__(self, entry: PairEntry):
         self.entry = entry
-        self.tensors = tensors
+        self.gradients = tuple(entry.grad_at)  # by input: which of the backward program's outputs it is
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
         entry = self.entry
         parts = (g,) if node.count == 1 else g
         some = next(part for part in parts if part is not None)
         if isinstance(some, Tensor):
-            return self._again(entry, parts)
+            return self._again(entry, parts, node.saved[2])
         seeds = [_zeros(*form) if part is None else part for part, form in zip(parts, entry.templates, strict=True)]
-        arrays = node.saved[0].backward(seeds)
-        return tuple([None if at is None else arrays[at] for at in entry.grad_at])
+        arrays = entry.gradients(node.saved[0], seeds)
+        return tuple([None if at is None else arrays[at] for at in self.gradients])
 
-    def _again(self, entry: PairEntry, parts: Any) -> Any:
+    def _again(self, entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...]) -> Any:
         """Under create_graph: by a run of the function itself, whose gradient can be differentiated further."""
         if entry.draws or entry.cells or entry.bumped:
             raise CompileError(
@@ -236,14 +233,18 @@ class _Backward:
             )
         from ..autograd import grad
 
-        args, kwargs = entry.signature.arguments(self.tensors)
+        args, kwargs = entry.signature.arguments(list(tensors))
         with enable_grad():
             leaves = tree_flatten(entry.function(*args, **kwargs))[0]
             roots = [leaves[i] for i in entry.live]
             pairs = [(r, p) for r, p in zip(roots, parts, strict=True) if p is not None]
-            targets = [self.tensors[t] if isinstance(t, int) else t for t in entry.targets]
+            targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
             found = grad([r for r, _ in pairs], targets, [p for _, p in pairs], create_graph=True, allow_unused=True)
         return tuple(found)
+
+
+if native is not None:
+    native.register(pair=_Backward)
 
 
 class _Through:
