@@ -181,10 +181,19 @@ PyObject* rule_gradients(PyObject* door, NodeObject* node, PyObject* g) {
 }
 
 struct Pass {
-  PyObject *self, *pending, *leaves;
+  PyObject *self, *pending, *leaves;  // self: Python's side of it; null until it is needed, which it rarely is
   HeapObject* heap;
   bool retain;
+  PyObject* kind = nullptr;  // of self
+  Ref made{};
   SideBySide slices{};
+
+  PyObject* python() {
+    if (self) return self;
+    made = Ref(PyObject_CallFunction(kind, "OOOO", Py_None, retain ? Py_True : Py_False, Py_False, Py_True));
+    if (made && PyObject_SetAttrString(made.get(), "leaves", leaves) == 0) self = made.get();
+    return self;
+  }
 
   bool to_leaf(PyObject* leaf, PyObject* part) {
     Ref key(PyLong_FromVoidPtr(leaf));
@@ -210,7 +219,7 @@ struct Pass {
   }
 
   bool send(PyObject* node, PyObject* slot, PyObject* part) {
-    if (!slices.finish_all()) return false;
+    if (!slices.finish_all() || !python()) return false;
     PyObject* six[] = {self, reinterpret_cast<PyObject*>(heap), pending, node, slot, part};
     Ref done(PyObject_VectorcallMethod(names.send, six, 6, nullptr));
     return static_cast<bool>(done);
@@ -247,7 +256,7 @@ struct Pass {
     }
     if (PyDict_DelItem(pending, held.get()) < 0) return false;
     if (node->watched || node->count != 1) {
-      if (!slices.finish_all()) return false;
+      if (!slices.finish_all() || !python()) return false;
       PyObject* five[] = {self, reinterpret_cast<PyObject*>(heap), pending, held.get(), g.get()};
       Ref done(PyObject_VectorcallMethod(names.visit, five, 5, nullptr));
       return static_cast<bool>(done);
@@ -335,6 +344,49 @@ struct Pass {
                        node->f[NodeObject::kSavedOutputs]};
     return PyObject_VectorcallMethod(names.differentiate, six, 6, nullptr);
   }
+
+  // _Pass.deliver: the usual gradient, an array that nobody else knows, becomes the leaf's as it is; the others are Python's to
+  // `land`. Below kWorthAsking bytes a view is copied: that takes no longer than to ask whether it may be kept.
+  bool deliver() {
+    Ref all(PyDict_Values(leaves)), kept;
+    if (!all) return false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(all.get()); ++i) {
+      PyObject* pair = PyList_GET_ITEM(all.get(), i);
+      PyObject *leaf = PyTuple_GET_ITEM(pair, 0), *g = PyTuple_GET_ITEM(pair, 1);
+      if (!is_tensor(leaf)) return PyErr_Format(PyExc_TypeError, "deliver: expected tensors") != nullptr;
+      TensorObject* t = as_tensor(leaf);
+      PyObject* data = t->f[TensorObject::kData];
+      bool own = Py_REFCNT(g) == 1;
+      if (own && data && PyArray_CheckExact(g) && PyArray_CheckExact(data)) {
+        PyObject* base = PyArray_BASE(as_array(g));
+        own = !base || !PyArray_Check(base);
+        if (!own && PyArray_NBYTES(as_array(g)) >= kWorthAsking) {
+          if (!kept) kept = Ref(python() ? PyObject_CallMethodNoArgs(self, names.private_views) : nullptr);
+          Ref key(kept ? PyLong_FromVoidPtr(leaf) : nullptr);
+          const int found = key ? PySet_Contains(kept.get(), key.get()) : -1;
+          if (found < 0) return false;
+          own = found == 1;
+        }
+        if (own && t->f[TensorObject::kGrad] == Py_None && t->f[TensorObject::kHooks] == Py_None &&
+            t->f[TensorObject::kPostHooks] == Py_None && PyArray_DESCR(as_array(g)) == PyArray_DESCR(as_array(data)) &&
+            same_shape(as_array(g), as_array(data))) {
+          PyObject* made = wrapped(g, switches.inference);
+          if (!made) return false;
+          set(t->f[TensorObject::kGrad], made);
+          continue;
+        }
+      } else if (own) {
+        Ref base(PyObject_GetAttrString(g, "base"));
+        if (!base) return false;
+        own = !PyObject_TypeCheck(base.get(), Py_TYPE(g));
+      }
+      if (!python()) return false;
+      PyObject* four[] = {self, leaf, g, own ? Py_True : Py_False};
+      Ref done(PyObject_VectorcallMethod(names.land, four, 4, nullptr));
+      if (!done) return false;
+    }
+    return true;
+  }
 };
 
 }  // namespace
@@ -355,46 +407,11 @@ bool add_heap(PyObject* module) {
   return PyModule_AddObject(module, "Heap", reinterpret_cast<PyObject*>(&HeapType)) == 0;
 }
 
-// deliver(pass, leaves): the usual gradient, an array that nobody else knows, becomes the leaf's as it is; the others are
-// Python's to `land`. Below kWorthAsking bytes a view is copied: that takes no longer than to ask whether it may be kept.
+// deliver(pass, leaves)
 PyObject* deliver(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 2 || !PyDict_Check(args[1])) return PyErr_Format(PyExc_TypeError, "deliver: expected (pass, leaves)");
-  Ref all(PyDict_Values(args[1])), kept;
-  if (!all) return nullptr;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(all.get()); ++i) {
-    PyObject* pair = PyList_GET_ITEM(all.get(), i);
-    PyObject *leaf = PyTuple_GET_ITEM(pair, 0), *g = PyTuple_GET_ITEM(pair, 1);
-    if (!is_tensor(leaf)) return PyErr_Format(PyExc_TypeError, "deliver: expected tensors");
-    TensorObject* t = as_tensor(leaf);
-    PyObject* data = t->f[TensorObject::kData];
-    bool own = Py_REFCNT(g) == 1;
-    if (own && data && PyArray_CheckExact(g) && PyArray_CheckExact(data)) {
-      PyObject* base = PyArray_BASE(as_array(g));
-      own = !base || !PyArray_Check(base);
-      if (!own && PyArray_NBYTES(as_array(g)) >= kWorthAsking) {
-        if (!kept) kept = Ref(PyObject_CallMethodNoArgs(args[0], names.private_views));
-        Ref key(kept ? PyLong_FromVoidPtr(leaf) : nullptr);
-        const int found = key ? PySet_Contains(kept.get(), key.get()) : -1;
-        if (found < 0) return nullptr;
-        own = found == 1;
-      }
-      if (own && t->f[TensorObject::kGrad] == Py_None && t->f[TensorObject::kHooks] == Py_None &&
-          t->f[TensorObject::kPostHooks] == Py_None && PyArray_DESCR(as_array(g)) == PyArray_DESCR(as_array(data)) &&
-          same_shape(as_array(g), as_array(data))) {
-        PyObject* made = wrapped(g, switches.inference);
-        if (!made) return nullptr;
-        set(t->f[TensorObject::kGrad], made);
-        continue;
-      }
-    } else if (own) {
-      Ref base(PyObject_GetAttrString(g, "base"));
-      if (!base) return nullptr;
-      own = !PyObject_TypeCheck(base.get(), Py_TYPE(g));
-    }
-    PyObject* four[] = {args[0], leaf, g, own ? Py_True : Py_False};
-    Ref done(PyObject_VectorcallMethod(names.land, four, 4, nullptr));
-    if (!done) return nullptr;
-  }
+  Pass pass{args[0], nullptr, args[1], nullptr, false};
+  if (!pass.deliver()) return nullptr;
   Py_RETURN_NONE;
 }
 
@@ -408,6 +425,52 @@ PyObject* go(PyObject*, PyObject* const* args, Py_ssize_t count) {
   while (!pass.heap->nodes->empty())
     if (!pass.visit_one()) return nullptr;
   Py_RETURN_NONE;
+}
+
+namespace {
+
+// A one for each element, of what a loss is mostly made of; null without an error for other arrays.
+Ref ones_like(PyArrayObject* data) {
+  const int type = PyArray_TYPE(data);
+  if (type != NPY_FLOAT32 && type != NPY_FLOAT64) return Ref();
+  Ref made(PyArray_NewLikeArray(data, NPY_CORDER, nullptr, 0));
+  if (!made) return made;
+  if (type == NPY_FLOAT32) *static_cast<float*>(PyArray_DATA(as_array(made.get()))) = 1.0f;
+  else *static_cast<double*>(PyArray_DATA(as_array(made.get()))) = 1.0;
+  return made;
+}
+
+}  // namespace
+
+// backward(kind of pass, root, retain): the whole pass from a loss, as engine.run makes it; False, and nothing is done, where it
+// is another root.
+PyObject* backward(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 3 || !is_tensor(args[1])) return PyErr_Format(PyExc_TypeError, "backward: expected (kind of pass, root, retain)");
+  const int retain = PyObject_IsTrue(args[2]);
+  if (retain < 0) return nullptr;
+  TensorObject* root = as_tensor(args[1]);
+  PyArrayObject* data = array_of(args[1]);
+  PyObject* node = root->f[TensorObject::kNode];
+  if (!data || PyArray_SIZE(data) != 1 || !is_node(node) || as_node(node)->count != 1 || root->f[TensorObject::kBase] != Py_None)
+    Py_RETURN_FALSE;
+  Ref seed = ones_like(data);
+  if (!seed) {
+    if (PyErr_Occurred()) return nullptr;
+    Py_RETURN_FALSE;
+  }
+  Ref heap(new_heap(&HeapType, nullptr, nullptr)), pending(PyDict_New()), leaves(PyDict_New());
+  if (!heap || !pending || !leaves || PyDict_SetItem(pending.get(), node, seed.get()) < 0) return nullptr;
+  seed = Ref();
+  Pass pass{nullptr, pending.get(), leaves.get(), reinterpret_cast<HeapObject*>(heap.get()), retain != 0, args[0]};
+  push(pass.heap, node);
+  const bool before = switches.recording;
+  switches.recording = false;
+  bool good = true;
+  while (good && !pass.heap->nodes->empty()) good = pass.visit_one();
+  good = good && pass.deliver();
+  switches.recording = before;
+  if (!good) return nullptr;
+  Py_RETURN_TRUE;
 }
 
 }  // namespace tape

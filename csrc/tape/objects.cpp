@@ -215,6 +215,8 @@ PyMethodDef functions[] = {
      "Another array on the same memory, whose base is the lease."},
     {"replay", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(replay)), METH_FASTCALL,
      "The usual call of a compiled function."},
+    {"backward", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(backward)), METH_FASTCALL,
+     "The backward pass from a loss, as engine.run makes it."},
     {"run_backward", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_backward)), METH_FASTCALL,
      "The backward program of a compiled pair."},
     {"admits", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_fits)), METH_FASTCALL,

@@ -205,6 +205,7 @@ PyObject* call_fits(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* pack_facts(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* facts_hold(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* lend(PyObject* module, PyObject* const* args, Py_ssize_t count);
+PyObject* backward(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* run_backward(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* references(PyObject* module, PyObject* arrays);

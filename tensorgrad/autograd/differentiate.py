@@ -76,6 +76,8 @@ def backward(
     Raises: AutogradError if a tensor has no history, was freed by an earlier pass, or something saved was changed.
     """
     if grad_tensors is None and inputs is None and not create_graph and isinstance(tensors, Tensor):
+        if engine.from_loss(tensors, bool(retain_graph)):
+            return
         data = tensors._data
         if tensors._node is not None and tensors._base is None and data.size == 1:  # a loss: nothing to check or choose
             seed = local.doors[type(data)].full_as(data, value=1)

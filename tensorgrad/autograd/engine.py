@@ -19,7 +19,7 @@ from ..tensor import Tensor, wrap
 from .grad_mode import state as grad_state
 from .node import Node
 
-__all__ = ["run"]
+__all__ = ["from_loss", "run"]
 
 anomaly_check: Any = None
 """Set by detect_anomaly: called with (node, gradients) after each node."""
@@ -49,6 +49,14 @@ def run(
             return one.run(roots, seeds)
     finally:
         grad_state.recording = before
+
+
+def from_loss(root: Tensor, retain: bool) -> bool:
+    """``run`` for the usual root, a number that is no view, in C; False, and nothing is done, for any other."""
+    if native is None or anomaly_check is not None or local.listeners:
+        return False
+    done: bool = native.backward(_Pass, root, retain)
+    return done
 
 
 _NOTHING: dict[Any, Any] = {}  # never written to
