@@ -66,6 +66,11 @@ class Backend(
     def __init__(self) -> None:
         self.raw = Raw(self)
 
+    def can_be_written(self, kernel: Any) -> bool:
+        """Where the backend ``writes_programs``: whether a kernel leaves all arithmetic to what a ``c.Sequence`` keeps,
+        or says that it can't."""
+        return False
+
     @classmethod
     def why_not(cls) -> str | None:
         """None if the backend can run here, else one line that says why not and what would help."""

@@ -219,7 +219,7 @@ class _Writing:
             kernel = getattr(kernels, step.op.name)
             inputs = [self.get(x) for x in step.inputs]
             attrs = {key: self.get(x) for key, x in step.attrs.items()}
-            made = written(self.sequence, step.op, kernel, inputs, attrs)
+            made = written(self.backend, self.sequence, step.op, inputs, attrs)
             if made is not None:
                 self._name(step, made)
                 self.steps_of += [step] * (int(self.sequence.calls) - len(self.steps_of))

@@ -1,12 +1,11 @@
 """Programs as files: ``program.save("model.tgp")``, and ``load``, which needs NumPy and this package alone.
 
-A file is a safetensors file: any tool for these shows the arrays. The program is a text in its metadata: JSON with what
-``plain`` describes, and nothing that could run. Its text and all arrays have one checksum (SHA-256).
+The program is a text: JSON with what ``plain`` describes, and nothing that could run. ``program_file`` has the rest of
+the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from typing import Any
@@ -17,8 +16,6 @@ from .._version import __version__
 from ..backends import registry
 from ..dtypes import of_array
 from ..errors import CompileError
-from ..io.atomic import atomic_file
-from ..io.safetensors import _CODES
 from ..random import Generator
 from ..tensor import Tensor
 from .explain import parts_of, place_text
@@ -27,12 +24,9 @@ from .fused import Fused
 from .passes import optimize
 from .plain import formula_to, to_json, typed_to
 from .program import Action, Call, Program, Value
+from .program_file import CODE_OF, write_file
 
-__all__ = ["FORMAT", "VERSION", "may_be_saved", "save"]
-
-FORMAT = "tensorgrad.program"
-VERSION = 1
-_CODE_OF = {name: code for code, name in _CODES.items()}
+__all__ = ["may_be_saved", "save"]
 
 
 def save(program: Program, path: str | os.PathLike[str]) -> None:
@@ -116,7 +110,7 @@ class _Writer:
             },
             separators=(",", ":"), allow_nan=False,
         )  # fmt: skip
-        _write_file(path, self.arrays, text)
+        write_file(path, self.arrays, text)
 
     # --- values and arrays
 
@@ -145,7 +139,7 @@ class _Writer:
             array = group[0][1]
             whole = len({_lies(a) for _, a in group}) == 1 and array.flags.c_contiguous
             low = min(_span(a)[0] for _, a in group)
-            if whole and of_array(array.dtype).name in _CODE_OF:
+            if whole and of_array(array.dtype).name in CODE_OF:
                 stored = array
             else:
                 stored = _bytes_of([a for _, a in group])
@@ -296,31 +290,3 @@ def _bytes_of(arrays: list[Any]) -> np.ndarray[Any, Any]:
         at = a.__array_interface__["data"][0] - low
         np.ndarray(a.shape, a.dtype, made.data, at, a.strides)[...] = a
     return made
-
-
-def _write_file(path: str | os.PathLike[str], arrays: dict[str, np.ndarray[Any, Any]], text: str) -> None:
-    """A safetensors file of these arrays, the program's text in its metadata."""
-    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
-    entries: dict[str, Any] = {}
-    at = 0
-    digest = hashlib.sha256(text.encode())
-    for name in order:
-        array = arrays[name]
-        entries[name] = {
-            "dtype": _CODE_OF[of_array(array.dtype).name], "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }  # fmt: skip
-        at += array.nbytes
-        digest.update(json.dumps([name, entries[name]]).encode())
-        digest.update(_raw(array))
-    about = {"format": FORMAT, "version": str(VERSION), "program": text, "checksum": digest.hexdigest()}
-    header = json.dumps({"__metadata__": about, **entries}, separators=(",", ":")).encode()
-    header += b" " * (-(len(header) + 8) % 64)
-    with atomic_file(path) as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for name in order:
-            file.write(_raw(arrays[name]))
-
-
-def _raw(array: Any) -> Any:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

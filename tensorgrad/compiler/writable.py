@@ -2,20 +2,18 @@
 
 What can be written is known where it is computed: a kernel of the extension hands its arithmetic to ``launch()``, which
 keeps it while a sequence is written, and one that computes at once is stopped before it does (``MaybeRelease`` raises
-NotWritten). So no list of names is kept here. Python is called where it is known to leave elements to such kernels: the
-methods of ``CppBackend`` itself, and definitions, which see shapes and dtypes alone.
+NotWritten). So no list of names is kept here. Python is called where it is known to leave elements to such kernels:
+what the backend says so of (``can_be_written``), and definitions, which see shapes and dtypes alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
-from ..backends.cpp.backend import CppBackend, extension
 from ..dispatch import OPS
 
 __all__ = ["written"]
@@ -23,73 +21,60 @@ __all__ = ["written"]
 _RESHAPES_AS_VIEWS = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 
 
-def written(sequence: Any, op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
-    """The results of ``kernel(*inputs, **attrs)``, which the sequence computes when it runs; None where it can't.
-
-    ``kernel`` is the op's, of the thread that writes the sequence.
-    """
+def written(backend: Any, sequence: Any, op: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
+    """The results of the backend's kernel of an op, which the sequence computes when it runs; None where it can't."""
     calls, allocations = sequence.calls, sequence.allocations
     try:
-        made = _call(op, kernel, inputs, attrs)
+        made = _call(backend, op, getattr(backend.raw, op.name), inputs, attrs)
         # who made memory and wrote no call has filled it in some other way
         if made is not None and (sequence.calls > calls or not sequence.bytes_from(allocations)):
             return made
-    except extension().NotWritten:
+    except (backend.c.NotWritten, _AsksForElements):
         pass
     sequence.rewind(calls, allocations)
     return None
 
 
-def _call(op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
+def _call(backend: Any, op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
     if op.view:
-        return _view(op, kernel, inputs, attrs)
-    c = extension()
+        return _view(backend, op, kernel, inputs, attrs)
+    c = backend.c
     if isinstance(kernel, c.FloatsFirst):
         chosen = kernel.chosen(inputs[0])
-        made = _call(op, chosen, inputs, attrs)
-        return made if made is not None or chosen is kernel.inherited else _call(op, kernel.inherited, inputs, attrs)
+        made = _call(backend, op, chosen, inputs, attrs)
+        if made is not None or chosen is kernel.inherited:
+            return made
+        return _call(backend, op, kernel.inherited, inputs, attrs)
     try:
-        if _leaves_elements(kernel):
+        if backend.can_be_written(kernel):
             made = kernel(*inputs, **attrs)
             if made is NotImplemented:
                 return None
         elif isinstance(kernel, partial) and kernel.func is op.define:
-            made = _defined(op, inputs, attrs)
+            made = _defined(backend, op, inputs, attrs)
         else:
             return None
     except c.NotWritten as error:
         if error.args != ("defined",):
             raise
-        made = _defined(op, inputs, attrs)
+        made = _defined(backend, op, inputs, attrs)
     return made if type(made) is tuple else (made,)
-
-
-def _leaves_elements(kernel: Any) -> bool:
-    """Whether a kernel leaves all arithmetic to ``launch()``, or says that it can't."""
-    c = extension()
-    if isinstance(kernel, FunctionType):
-        kernel = getattr(kernel, "native", None)  # checks before a formula, and the choice of a way to sum it
-    if isinstance(kernel, MethodType):
-        return type(kernel.__self__) is CppBackend and vars(CppBackend).get(kernel.__name__) is kernel.__func__
-    if isinstance(kernel, BuiltinFunctionType):
-        return getattr(c, kernel.__name__, None) is kernel
-    return isinstance(kernel, c.Formula)
 
 
 # --- views
 
 
-def _view(op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
+def _view(backend: Any, op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
     """A view of a written array is an array at an address; nothing is left to do in a run."""
     x = inputs[0]
     if op.name == "reshape":
-        return (_reshaped(x, *inputs[1:], **attrs),)
+        return (_reshaped(backend, x, *inputs[1:], **attrs),)
     if op.name == "as_complex" and x.dtype.itemsize == 2:
         return None  # a copy: there are no complex numbers of two halves
     return (kernel(*inputs, **attrs),)
 
 
-def _reshaped(x: Any, shape: Any) -> Any:
+def _reshaped(backend: Any, x: Any, shape: Any) -> Any:
     try:
         if _RESHAPES_AS_VIEWS:
             return x.reshape(shape, copy=False)
@@ -97,10 +82,14 @@ def _reshaped(x: Any, shape: Any) -> Any:
         view.shape = shape
         return view
     except (AttributeError, ValueError):
-        return extension().contiguous(x).reshape(shape)
+        return backend.c.contiguous(x).reshape(shape)
 
 
 # --- definitions
+
+
+class _AsksForElements(Exception):
+    """A definition wants more of an array than its form."""
 
 
 class _Opaque:
@@ -116,10 +105,10 @@ class _Opaque:
         self.size = array.size
 
     def __getattr__(self, name: str) -> Any:
-        raise extension().NotWritten(f"a definition asks for {name}")
+        raise _AsksForElements(name)
 
     def _no_elements(self, *args: Any) -> Any:
-        raise extension().NotWritten("a definition asks for elements")
+        raise _AsksForElements("elements")
 
     __array__ = __bool__ = __float__ = __int__ = __index__ = __iter__ = __getitem__ = __len__ = _no_elements
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_elements
@@ -131,17 +120,18 @@ class _Opaque:
 class _Written:
     """A door whose kernels are written: all of them, or NotWritten is raised."""
 
-    def __init__(self, raw: Any):
-        self.raw = raw
+    def __init__(self, backend: Any):
+        self.backend = backend
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        kernel, op = getattr(self.raw, name), OPS[name]
+        backend = self.backend
+        kernel, op = getattr(backend.raw, name), OPS[name]
 
         def call(*inputs: Any, **attrs: Any) -> Any:
             given = [_seen_through(x) for x in inputs]
-            made = _call(op, kernel, given, {key: _seen_through(x) for key, x in attrs.items()})
+            made = _call(backend, op, kernel, given, {key: _seen_through(x) for key, x in attrs.items()})
             if made is None:
-                raise extension().NotWritten(f"{name} is not written")
+                raise backend.c.NotWritten(f"{name} is not written")
             shown = tuple([_Opaque(x) if isinstance(x, np.ndarray) else x for x in made])
             return shown if len(shown) > 1 else shown[0]
 
@@ -160,9 +150,7 @@ def _opaque(what: Any) -> Any:
     return type(what)(map(_opaque, what)) if type(what) in (list, tuple) else what
 
 
-def _defined(op: Any, inputs: Any, attrs: dict[str, Any]) -> Any:
+def _defined(backend: Any, op: Any, inputs: Any, attrs: dict[str, Any]) -> Any:
     """The results of an op's definition, in smaller ops."""
-    from ..dispatch import local
-
-    door = _Written(local.plain[np.ndarray])
+    door = _Written(backend)
     return _seen_through(op.define(door, *map(_opaque, inputs), **{key: _opaque(x) for key, x in attrs.items()}))

@@ -27,11 +27,13 @@ __all__ = [
     "FileError", "load", "load_file", "load_metadata", "load_model", "safe_open", "save", "save_file", "save_model",
 ]  # fmt: skip
 
-_CODES = {
+CODES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
 }  # fmt: skip
-_STORABLE = frozenset(_CODES.values())
+"""Names of dtypes by the format's codes."""
+
+_STORABLE = frozenset(CODES.values())
 
 
 class FileError(TensorgradError, ValueError):
@@ -133,12 +135,12 @@ class safe_open:
 
     def _array(self, name: str, entry: dict[str, Any]) -> np.ndarray[Any, Any]:
         code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        if code not in _CODES:
+        if code not in CODES:
             raise FileError(
                 f"{self.filename}: {name!r} has dtype {code}, which tensorgrad does not store; save it as one of "
-                f"{', '.join(_CODES)}."
+                f"{', '.join(CODES)}."
             )
-        dtype = BY_NAME[_CODES[code]]
+        dtype = BY_NAME[CODES[code]]
         count = math.prod(shape)
         if count * dtype.itemsize != end - begin or self._start + end > len(self._memory) or begin < 0:
             raise FileError(f"{self.filename}: {name!r} reaches outside of the file, or has bytes of another shape.")

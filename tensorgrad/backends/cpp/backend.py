@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ...core import native as tape
@@ -97,6 +97,16 @@ class CppBackend(NumpyBackend):
 
     def memory_stats(self) -> dict[str, int]:
         return dict(self.c.memory_stats())
+
+    def can_be_written(self, kernel: Any) -> bool:
+        if isinstance(kernel, FunctionType):
+            kernel = getattr(kernel, "native", None)  # checks before a formula, and the choice of a way to sum it
+        if isinstance(kernel, MethodType):
+            # not a subclass's, nor an inherited one: these may look at elements
+            return type(kernel.__self__) is CppBackend and vars(CppBackend).get(kernel.__name__) is kernel.__func__
+        if isinstance(kernel, BuiltinFunctionType):
+            return getattr(self.c, kernel.__name__, None) is kernel
+        return isinstance(kernel, self.c.Formula)
 
     def formula_kernel(self, op: Elementwise) -> Callable[..., Any]:
         if not hasattr(self.c, "Formula") or op.primitives & _NUMPY_ONLY:
