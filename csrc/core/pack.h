@@ -109,6 +109,8 @@ TG_PACK_WITH_NUMBER(-)
 TG_PACK_WITH_NUMBER(*)
 TG_PACK_WITH_NUMBER(/)
 #undef TG_PACK_WITH_NUMBER
+template <int N>
+TG_ALWAYS_INLINE Pack<N> operator-(const Pack<N>& a) { return each<N, Float>([&](int i) { return -a.v[i]; }); }
 #define TG_PACK_BITS(op)                                                                                       \
   template <int N>                                                                                             \
   TG_ALWAYS_INLINE Ints<N> operator op(const Ints<N>& a, std::int32_t b) {                                               \

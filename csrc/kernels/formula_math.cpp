@@ -61,6 +61,7 @@ TG_LIBM(Erfc, erfc)
     template <int N> static pack::Pack<N> of(const pack::Pack<N>& x) { return pack::function(x); } \
   };
 TG_PACK(SigmoidPack, sigmoid)
+TG_PACK(TanhPack, tanh)
 TG_PACK(SoftplusPack, softplus)
 TG_PACK(NormalCdfPack, normal_cdf)
 TG_PACK(GeluSlopePack, gelu_slope)
@@ -134,15 +135,15 @@ struct Fmod {
   }
 };
 #if defined(__FMA__) || defined(__aarch64__)
-constexpr bool kFusedDouble = true;
+constexpr bool kFused = true;
 #else
-constexpr bool kFusedDouble = false;  // the product of a double's quotient and divisor would round
+constexpr bool kFused = false;
 #endif
 template <class T>
 void fmod_loop(void* to, const void* a, const void* b, const void*, Index n) {
   const T *x = static_cast<const T*>(a), *y = static_cast<const T*>(b);
   T* r = static_cast<T*>(to);
-  int rare = sizeof(T) == 8 && !kFusedDouble;
+  int rare = sizeof(T) == 8 && !kFused;  // the product of a double's quotient and divisor would round
   for (Index i = 0; i < n; ++i) rare |= !Fmod::plain(x[i], y[i]);
   if (!rare) return loop2<0, Fmod, T, T, T>(to, a, b, nullptr, n);
   for (Index i = 0; i < n; ++i) r[i] = std::fmod(x[i], y[i]);
@@ -181,7 +182,6 @@ template <class T>
 void add_both(KernelTable& table) {
   add1<Exp, T, T>(table, "exp");
   add1<Expm1, T, T>(table, "expm1");
-  add1<Tanh, T, T>(table, "tanh");
   add1<Log, T, T>(table, "log");
   add1<Log1p, T, T>(table, "log1p");
   add2<Atan2, T, T>(table, "atan2");
@@ -211,6 +211,8 @@ void add_math(KernelTable& table) {
   add_both<float>(table);
   add_both<double>(table);
   add_packs<SigmoidPack, Sigmoid>(table, "sigmoid");
+  if (kFused) add_packs<TanhPack, Tanh>(table, "tanh");
+  else add_each<Tanh, Tanh>(table, "tanh");
   add_packs<SoftplusPack, Softplus>(table, "softplus");
   add_packs<NormalCdfPack, NormalCdf>(table, "normal_cdf");
   add_packs<GeluSlopePack, GeluSlope>(table, "gelu_slope");
