@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
+#define TG_BRIEF_LOOPS
 #include "formula_kernels.h"
 
 namespace tg {

@@ -88,6 +88,14 @@ inline T nan_if(T x, T a) {
   return x;
 }
 
+// A file whose loops are an instruction or two long asks for four vectors a turn: half of such a loop is its counting. The
+// step of the chain benchmark takes 0.92 to 0.95 of the time; everywhere the code would grow by 250 kB.
+#if defined(TG_BRIEF_LOOPS) && defined(__AVX__)
+#define TG_UNROLLED _Pragma("GCC unroll 4")
+#else
+#define TG_UNROLLED
+#endif
+
 template <class F, class R, class A>
 void loop1(void* to, const void* a, const void*, const void*, Index n) {
   R* r = static_cast<R*>(to);
@@ -104,6 +112,7 @@ void loop2(void* to, const void* a, const void* b, const void*, Index n) {
   const A one_x = *x;
   const B one_y = *y;
 #pragma GCC ivdep
+  TG_UNROLLED
   for (Index i = 0; i < n; ++i) r[i] = F::of((mask & 1) ? one_x : x[i], (mask & 2) ? one_y : y[i]);
 }
 
@@ -117,6 +126,7 @@ void loop3(void* to, const void* a, const void* b, const void* c, Index n) {
   const B one_y = *y;
   const C one_z = *z;
 #pragma GCC ivdep
+  TG_UNROLLED
   for (Index i = 0; i < n; ++i) {
     r[i] = F::of((mask & 1) ? one_x : x[i], (mask & 2) ? one_y : y[i], (mask & 4) ? one_z : z[i]);
   }

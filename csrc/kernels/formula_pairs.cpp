@@ -10,6 +10,7 @@
 #endif
 #include <cmath>
 
+#define TG_BRIEF_LOOPS
 #include "formula_kernels.h"
 
 namespace tg {
