@@ -73,7 +73,8 @@ def get_deterministic_debug_mode() -> int:
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Permit faster float32 products: "highest", "high" or "medium". They are always computed in full float32.
+    """Permit faster float32 products: "highest", "high" or "medium". All but the first let CUDA use TF32; elsewhere
+    they are always computed in full float32.
 
     Raises RuntimeError for another word.
     """

@@ -1,7 +1,8 @@
 """``torch.backends.cuda``: switches of matrix products and attention on CUDA devices.
 
-Attention has one implementation for each device; its switches report what they are given and do not choose. TF32 is
-never used for float32 products: ``matmul.allow_tf32`` is a permission, not an order.
+Attention has one implementation for each device; its switches report what they are given and do not choose. Products of
+float32 on CUDA may use TF32 once ``matmul.allow_tf32`` is True, ``matmul.fp32_precision`` is "tf32", or
+``set_float32_matmul_precision`` is given another word than "highest".
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "mem_efficient_sdp_enabled",
     "preferred_linalg_library",
     "sdp_kernel",
+    "tf32_allowed",
 ]  # fmt: skip
 
 
@@ -47,6 +49,15 @@ class _Matmul:
 
 
 matmul = _Matmul()
+
+
+def tf32_allowed() -> bool:
+    """Whether float32 products may round their factors to TF32."""
+    from ..settings import get_float32_matmul_precision
+
+    return bool(matmul.allow_tf32) or matmul.fp32_precision == "tf32" or get_float32_matmul_precision() != "highest"
+
+
 _attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
 
 

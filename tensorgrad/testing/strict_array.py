@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from .strict_stream import MemoryPointer, issue, refuse
+
 __all__ = ["StrictArray", "StrictDevice", "Traffic", "no_traffic", "traffic", "unwrapped", "wrapped"]
 
 
@@ -34,11 +36,13 @@ class Traffic:
         self.forbidden = False
 
     def download(self, what: str) -> None:
+        refuse(what)
         self.downloads += 1
         if self.forbidden:
             raise AssertionError(f"{what} makes the host wait for the device")
 
     def upload(self, what: str) -> None:
+        refuse(what)
         self.uploads += 1
         if self.forbidden:
             raise AssertionError(f"{what} copies host memory to the device")
@@ -57,13 +61,6 @@ def no_traffic() -> Iterator[Traffic]:
         traffic.forbidden = before
 
 
-class _Pointer:
-    """``array.data``: where the elements are."""
-
-    def __init__(self, address: int):
-        self.ptr = address
-
-
 class StrictDevice:
     """``array.device`` and ``xp.cuda.Device``: there is one, number 0."""
 
@@ -77,6 +74,12 @@ class StrictDevice:
 
     def __exit__(self, *error: object) -> None:
         """Nothing to give back: there is no other device."""
+
+    def use(self) -> None:
+        """It is the current device."""
+
+    def synchronize(self) -> None:
+        refuse("Device.synchronize()")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StrictDevice)
@@ -105,12 +108,16 @@ _random_winner = np.random.default_rng(0)
 class StrictArray(NDArrayOperatorsMixin):
     """Elements that NumPy holds in ``_host``, reachable only as on a device; see the module's text."""
 
-    __slots__ = ("__weakref__", "_host")
+    __slots__ = ("__weakref__", "_base", "_host")
     __array_priority__ = 100
     device = StrictDevice()
 
-    def __init__(self, host: np.ndarray[Any, Any]):
+    def __init__(self, host: np.ndarray[Any, Any], base: StrictArray | None = None):
         self._host = host
+        self._base = base
+
+    def _view(self, host: np.ndarray[Any, Any]) -> StrictArray:
+        return StrictArray(host, self if self._base is None else self._base)
 
     # ---- what it is
 
@@ -122,29 +129,26 @@ class StrictArray(NDArrayOperatorsMixin):
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
     flags = property(lambda self: _Flags(self._host.flags))
-    T = property(lambda self: StrictArray(self._host.T))
-    mT = property(lambda self: StrictArray(np.swapaxes(self._host, -1, -2)))
-    data = property(lambda self: _Pointer(self._host.ctypes.data))
-
-    @property
-    def base(self) -> StrictArray | None:
-        return None if self._host.base is None else StrictArray(np.asarray(self._host.base))
+    T = property(lambda self: self._view(self._host.T))
+    mT = property(lambda self: self._view(np.swapaxes(self._host, -1, -2)))
+    data = property(lambda self: MemoryPointer(_Place(self._host.ctypes.data), 0))
+    base = property(lambda self: self._base)  # the owner of the memory, of a view of a view too
 
     @property
     def real(self) -> StrictArray:
-        return StrictArray(self._host.real)
+        return wrapped(issue(np.real, self._host), self)
 
     @real.setter
     def real(self, value: Any) -> None:
-        self._host.real = unwrapped(value)
+        issue(_set_real, self._host, unwrapped(value), writes=True)
 
     @property
     def imag(self) -> StrictArray:
-        return StrictArray(self._host.imag)
+        return wrapped(issue(np.imag, self._host), self)
 
     @imag.setter
     def imag(self, value: Any) -> None:
-        self._host.imag = unwrapped(value)
+        issue(_set_imag, self._host, unwrapped(value), writes=True)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -218,53 +222,36 @@ class StrictArray(NDArrayOperatorsMixin):
         return StrictArray, (self._host,)
 
     def copy(self, order: Any = "C") -> StrictArray:
-        return StrictArray(self._host.copy(order))
+        return StrictArray(issue(np.array, self._host, order=order))
 
     def astype(
         self, dtype: Any, order: Any = "K", casting: Any = None, subok: Any = None, copy: bool = True
     ) -> StrictArray:
         if casting is not None or subok is not None:
             raise TypeError("casting and subok are not supported")
-        with np.errstate(all="ignore"):
-            cast = self._host.astype(dtype, order=order, copy=copy)
+        cast = issue(_cast, self._host, dtype, order, copy)
         return self if cast is self._host else StrictArray(cast)
 
     def view(self, dtype: Any = None) -> StrictArray:
-        return StrictArray(self._host.view() if dtype is None else self._host.view(dtype))
+        return self._view(self._host.view() if dtype is None else self._host.view(dtype))
 
     def reshape(self, *shape: Any, order: Any = "C") -> StrictArray:
-        return StrictArray(self._host.reshape(*shape, order=order))
+        return wrapped(issue(_reshaped, self._host, shape, order), self)
 
     def transpose(self, *axes: Any) -> StrictArray:
-        return StrictArray(self._host.transpose(*axes))
+        return self._view(self._host.transpose(*axes))
 
     def fill(self, value: Any) -> None:
-        self._host.fill(self._assignable(value))
+        issue(_fill, self._host, self._assignable(value), writes=True)
 
     # ---- indexing
 
     def __getitem__(self, key: Any) -> StrictArray:
-        key = self._key(key)
-        with np.errstate(all="ignore"):
-            found = self._host[_wrapping(key, self.shape)]
-        return StrictArray(found if isinstance(found, np.ndarray) else self._host[(*_tuple(key), Ellipsis)])
+        return wrapped(issue(_picked, self._host, self._key(key)), self)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         value = self._assignable(value)
-        key = _wrapping(self._key(key), self.shape)
-        with np.errstate(all="ignore"):
-            if any(isinstance(part, np.ndarray) and part.dtype.kind in "iu" for part in _tuple(key)):
-                self._scatter(key, value)
-            else:
-                self._host[key] = value
-
-    def _scatter(self, key: Any, value: Any) -> None:
-        # an undefined order: where an element is named twice, which value stays is drawn
-        places = np.arange(self.size).reshape(self.shape)[key]
-        values = np.broadcast_to(np.asarray(value), places.shape)
-        order = _random_winner.permutation(places.size)
-        chosen = np.unravel_index(places.ravel()[order], self.shape)
-        self._host[chosen] = values.reshape(-1)[order]
+        issue(_put, self._host, self._key(key), value, writes=True)
 
     def _key(self, key: Any) -> Any:
         parts = []
@@ -303,6 +290,51 @@ class StrictArray(NDArrayOperatorsMixin):
         for part in function.__module__.split(".")[1:]:
             where = getattr(where, part)
         return getattr(where, function.__name__)(*args, **kwargs)
+
+
+class _Place:
+    """Memory at an address."""
+
+    def __init__(self, ptr: int):
+        self.ptr = ptr
+
+
+def _set_real(host: Any, value: Any) -> None:
+    host.real = value
+
+
+def _set_imag(host: Any, value: Any) -> None:
+    host.imag = value
+
+
+def _cast(host: Any, dtype: Any, order: Any, copy: bool) -> Any:
+    return host.astype(dtype, order=order, copy=copy)
+
+
+def _reshaped(host: Any, shape: Any, order: Any) -> Any:
+    return host.reshape(*shape, order=order)
+
+
+def _fill(host: Any, value: Any) -> None:
+    host.fill(value)
+
+
+def _picked(host: Any, key: Any) -> Any:
+    found = host[_wrapping(key, host.shape)]
+    return found if isinstance(found, np.ndarray) else host[(*_tuple(key), Ellipsis)]
+
+
+def _put(host: Any, key: Any, value: Any) -> None:
+    key = _wrapping(key, host.shape)
+    if not any(isinstance(part, np.ndarray) and part.dtype.kind in "iu" for part in _tuple(key)):
+        host[key] = value
+        return
+    # an undefined order: where an element is named twice, which value stays is drawn
+    places = np.arange(host.size).reshape(host.shape)[key]
+    values = np.broadcast_to(np.asarray(value), places.shape)
+    order = _random_winner.permutation(places.size)
+    chosen = np.unravel_index(places.ravel()[order], host.shape)
+    host[chosen] = values.reshape(-1)[order]
 
 
 def _method(name: str) -> Any:
@@ -361,14 +393,17 @@ def unwrapped(value: Any) -> Any:
     return value
 
 
-def wrapped(value: Any) -> Any:
-    """Results as device arrays, NumPy scalars as 0-d ones."""
+def wrapped(value: Any, *given: Any) -> Any:
+    """Results as device arrays, NumPy scalars as 0-d ones; what lies in the memory of a given one is its view."""
     if isinstance(value, np.ndarray):
+        for x in given:
+            if isinstance(x, StrictArray) and value.size and np.may_share_memory(x._host, value):
+                return x._view(value)
         return StrictArray(value)
     if isinstance(value, np.generic):
         return StrictArray(np.asarray(value))
     if isinstance(value, tuple):
-        return tuple(map(wrapped, value))  # CuPy's several results are plain tuples
+        return tuple(wrapped(part, *given) for part in value)  # CuPy's several results are plain tuples
     if isinstance(value, list):
-        return list(map(wrapped, value))
+        return [wrapped(part, *given) for part in value]
     return value

@@ -22,7 +22,9 @@ from ..backends.generic.random import RandomKernels, philox_words
 from ..backends.numpy.evaluate import evaluate
 from ..dispatch import everywhere, using
 from .strict_array import StrictArray
+from .strict_cublas import StrictCublas
 from .strict_namespace import xp
+from .strict_stream import issue
 
 __all__ = ["REFERENCES", "StrictCupyBackend", "strict_cuda"]
 
@@ -88,8 +90,7 @@ class _ReferenceKernels(Kernels):
             if isinstance(x, StrictArray) and not x.flags.c_contiguous:
                 raise AssertionError(f"{name}: a kernel sees memory, not strides; this array is not dense")
         if threads:
-            with np.errstate(all="ignore"):
-                REFERENCES[name](*[x._host if isinstance(x, StrictArray) else x for x in arguments])
+            issue(REFERENCES[name], *[x._host if isinstance(x, StrictArray) else x for x in arguments], writes=True)
 
 
 class _EvaluatingLauncher(Launcher):
@@ -97,8 +98,12 @@ class _EvaluatingLauncher(Launcher):
         arrays = [*[args[k] for k in prepared.arrays], *outputs]
         walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), prepared.most_packed)
         host = [x._host if isinstance(x, StrictArray) else x for x in args]
-        for out, result in zip(outputs, evaluate(prepared.program, host), strict=True):
-            out._host[...] = result
+        issue(_evaluate, prepared.program, host, [out._host for out in outputs], writes=True)
+
+
+def _evaluate(program: Any, args: Sequence[Any], outputs: Sequence[Any]) -> None:
+    for out, result in zip(outputs, evaluate(program, args), strict=True):
+        out[...] = result
 
 
 class StrictCupyBackend(CupyBackend):
@@ -112,6 +117,7 @@ class StrictCupyBackend(CupyBackend):
         self._kernels = _ReferenceKernels(xp)
         self._steps = {}
         self._count = 1
+        self._cublas = StrictCublas(xp)
 
     @classmethod
     def why_not(cls) -> str | None:

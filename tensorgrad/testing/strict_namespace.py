@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from . import strict_stream
 from .strict_array import StrictArray, StrictDevice, traffic, unwrapped, wrapped
+from .strict_stream import capturing, issue, refuse
 
 __all__ = ["xp"]
 
@@ -40,7 +42,12 @@ _ABOUT = frozenset((
     "ndim", "promote_types", "result_type", "shape", "size", "may_share_memory", "shares_memory", "iscomplexobj",
     "isrealobj",
 ))  # fmt: skip
+_WRITING = frozenset(("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"))
 _WAITING = frozenset(("nonzero", "flatnonzero", "argwhere", "unique", "bincount", "extract", "compress"))
+# through cuBLAS or cuSOLVER, which CuPy does not call while a stream is captured
+_BY_CUBLAS = frozenset(("dot", "einsum", "inner", "outer", "tensordot", "vdot", "kron"))
+# wait for the device at their end
+_SORTS = frozenset(("argpartition", "argsort", "lexsort", "partition", "sort"))
 # no kernel for bfloat16 (CuPy 14.2)
 _NO_BFLOAT16 = frozenset((
     "argmax", "argmin", "argpartition", "argsort", "bincount", "convolve", "correlate", "cumprod", "cumsum", "einsum",
@@ -95,28 +102,26 @@ class _Ufunc:
         out = kwargs.pop("out", None)
         if out is not None:
             kwargs["out"] = unwrapped(out)
-        with np.errstate(all="ignore"):
-            result = self.ufunc(*map(unwrapped, inputs), **kwargs)
+        result = issue(self.ufunc, *map(unwrapped, inputs), writes=out is not None, **kwargs)
         return out if out is not None else wrapped(result)
 
     def at(self, target: StrictArray, indices: Any, *values: Any) -> None:
         if self.__name__ not in _SCATTER or target.dtype.name not in _SCATTER_DTYPES:
             raise TypeError(f"{self.__name__}.at: not supported for {target.dtype}")
         key = target._key(indices)
-        self.ufunc.at(target._host, key, *map(unwrapped, values))
+        issue(self.ufunc.at, target._host, key, *map(unwrapped, values), writes=True)
 
     def reduce(
         self, array: StrictArray, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False
     ) -> Any:
         if _is_bfloat16(array):
             raise TypeError(f"{self.__name__}.reduce: no kernel for bfloat16")
-        with np.errstate(all="ignore"):
-            return wrapped(self.ufunc.reduce(unwrapped(array), axis, dtype, unwrapped(out), keepdims=keepdims))
+        return _into(out, self.ufunc.reduce, unwrapped(array), axis, dtype, unwrapped(out), keepdims=keepdims)
 
     def accumulate(self, array: StrictArray, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
         if self.__name__ not in ("add", "multiply"):
             raise NotImplementedError(f"{self.__name__}.accumulate is not supported")
-        return wrapped(self.ufunc.accumulate(unwrapped(array), axis, dtype, unwrapped(out)))
+        return _into(out, self.ufunc.accumulate, unwrapped(array), axis, dtype, unwrapped(out))
 
     def outer(self, a: StrictArray, b: StrictArray) -> Any:
         return self(a.reshape(a.shape + (1,) * b.ndim), b)
@@ -124,15 +129,22 @@ class _Ufunc:
     def reduceat(self, array: StrictArray, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
         if self.__name__ != "add":
             raise NotImplementedError(f"{self.__name__}.reduceat is not supported")
-        return wrapped(self.ufunc.reduceat(unwrapped(array), unwrapped(indices), axis, dtype, unwrapped(out)))
+        return _into(out, self.ufunc.reduceat, unwrapped(array), unwrapped(indices), axis, dtype, unwrapped(out))
+
+
+def _into(out: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """The result of NumPy's function, which is ``out`` if that is given."""
+    result = issue(function, *args, writes=out is not None, **kwargs)
+    return out if out is not None else wrapped(result)
 
 
 class _Function:
     """A NumPy function that takes device arrays only."""
 
-    def __init__(self, name: str, function: Callable[..., Any], real: Any):
+    def __init__(self, name: str, function: Callable[..., Any], real: Any, by_cusolver: bool = False):
         self.__name__ = name
         self.function = function
+        self.by_cusolver = by_cusolver
         try:
             self.signature = None if real is None else inspect.signature(real)
         except ValueError:  # compiled without a signature
@@ -157,14 +169,21 @@ class _Function:
             raise TypeError(f"{name}: no kernel for bfloat16")
         if name in _WAITING or (name == "where" and len(args) == 1):
             traffic.download(f"{name}()")
-        with np.errstate(all="ignore"):
-            result = self.function(*unwrapped(args), **{key: unwrapped(value) for key, value in kwargs.items()})
+        if name in _SORTS:
+            refuse(f"{name}()")
+        if (name in _BY_CUBLAS or self.by_cusolver) and capturing() is not None:
+            raise NotImplementedError(f"{name}: calling cuBLAS API during stream capture is currently unsupported")
+        writes = kwargs.get("out") is not None or name in _WRITING
+        held = {key: unwrapped(value) for key, value in kwargs.items()}
+        result = issue(self.function, *unwrapped(args), writes=writes, **held)
         if isinstance(result, bool):
             return StrictArray(np.asarray(result))  # allclose and its like
-        for x in (*args, kwargs.get("out")):
+        if kwargs.get("out") is not None:
+            return kwargs["out"]
+        for x in args:
             if isinstance(x, StrictArray) and x._host is result:
                 return x
-        return wrapped(result)
+        return wrapped(result, *arrays)
 
 
 def _asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> Any:
@@ -177,6 +196,8 @@ def _matmul(a: Any, b: Any, out: Any = None, **kwargs: Any) -> Any:
             raise TypeError(f"matmul: Unsupported type {type(x)}")
     if kwargs:
         raise TypeError(f"matmul: Wrong arguments {sorted(kwargs)}")
+    if capturing() is not None:
+        raise NotImplementedError("matmul: calling cuBLAS API during stream capture is currently unsupported")
     if _is_bfloat16(a) or _is_bfloat16(b):
         if max(a.ndim, b.ndim) > 2:
             raise TypeError("data type 'E' not understood")
@@ -193,13 +214,16 @@ def _matmul(a: Any, b: Any, out: Any = None, **kwargs: Any) -> Any:
 
 
 def _take(a: StrictArray, indices: Any, axis: int | None = None, out: Any = None) -> Any:
-    return wrapped(np.take(unwrapped(a), unwrapped(indices), axis, unwrapped(out), mode="wrap"))
+    return _into(out, np.take, unwrapped(a), unwrapped(indices), axis, unwrapped(out), mode="wrap")
 
 
 def _take_along_axis(a: StrictArray, indices: StrictArray, axis: int | None) -> Any:
-    host, at = unwrapped(a), unwrapped(indices)
+    return wrapped(issue(_along, unwrapped(a), unwrapped(indices), axis))
+
+
+def _along(host: Any, at: Any, axis: int | None) -> Any:
     length = host.size if axis is None else host.shape[axis]
-    return wrapped(np.take_along_axis(host, at % max(length, 1), axis))
+    return np.take_along_axis(host, at % max(length, 1), axis)
 
 
 def _where(condition: Any, *choices: Any) -> Any:
@@ -210,21 +234,42 @@ def _where(condition: Any, *choices: Any) -> Any:
     for x in choices:
         if isinstance(x, (np.ndarray, list, tuple)):
             raise TypeError(f"where: Unsupported type {type(x)}")
-    result = np.where(condition._host, *map(unwrapped, choices))
+    return wrapped(issue(_chosen, condition._host, *map(unwrapped, choices)))
+
+
+def _chosen(condition: Any, *choices: Any) -> Any:
+    result = np.where(condition, *choices)
     # CuPy 14.2 has no loop for bfloat16 here and takes the next one that fits
-    return wrapped(result.astype(np.float32) if result.dtype.name == "bfloat16" else result)
+    return result.astype(np.float32) if result.dtype.name == "bfloat16" else result
 
 
 def _diagonal(a: StrictArray, offset: int = 0, axis1: int = 0, axis2: int = 1) -> StrictArray:
     view = np.diagonal(unwrapped(a), offset, axis1, axis2)
     view.flags.writeable = True  # CuPy knows no read-only arrays
-    return StrictArray(view)
+    return wrapped(view, a)
 
 
 class _Cuda:
     """``xp.cuda``, as far as it is used."""
 
     Device = StrictDevice
+    Event = strict_stream.Event
+    Graph = strict_stream.Graph
+    Memory = strict_stream.Memory
+    MemoryPointer = strict_stream.MemoryPointer
+    MemoryPool = strict_stream.MemoryPool
+    Stream = strict_stream.Stream
+    alloc = staticmethod(strict_stream.alloc)
+    using_allocator = staticmethod(strict_stream.using_allocator)
+
+    @staticmethod
+    def get_current_stream(device_id: int = -1) -> Any:
+        return strict_stream.current()
+
+    class runtime:
+        @staticmethod
+        def getDevice() -> int:
+            return 0
 
 
 _OWN: dict[str, Any] = {
@@ -263,7 +308,7 @@ class Namespace:
             return Namespace(f"{self.__name__}.{name}", value, real)
         if isinstance(value, type) or not callable(value):
             return value
-        return _Function(name, value, real)
+        return _Function(name, value, real, self.__name__.endswith(".linalg"))
 
     def __repr__(self) -> str:
         return f"<strict namespace {self.__name__}>"

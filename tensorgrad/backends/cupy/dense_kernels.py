@@ -1,15 +1,19 @@
-"""Where CuPy needs another way than the generic kernels: half-precision products and deterministic accumulation."""
+"""Where CuPy needs another way than the generic kernels: matrix products and deterministic accumulation."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ...errors import BackendError
 from ..generic.index import IndexKernels, Indices
 from ..generic.matmul import MatmulKernels
 from ..generic.reduce import wide
+from .cublas import Cublas, load
 from .kernels import Kernels
 
 __all__ = ["CupyAccumulation", "CupyProducts"]
@@ -20,23 +24,40 @@ def _is_half(x: Any) -> bool:
 
 
 class CupyProducts(MatmulKernels):
-    """cuBLAS multiplies half precision on tensor cores and sums in float32 by itself: nothing is widened for it."""
+    """cuBLAS multiplies whatever lies wherever, and sums half precision in float32 by itself: nothing is widened for
+    it. Where the library is not found CuPy multiplies."""
 
-    def matmul(self, a: Any, b: Any) -> Any:
-        if not _is_half(a):
-            return super().matmul(a, b)
-        if b.ndim == 2 and a.ndim > 2:
-            rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
-            return self.xp.matmul(rows, b).reshape(*a.shape[:-1], b.shape[-1])
-        if a.ndim == 2 and b.ndim == 2:
+    @cached_property
+    def _cublas(self) -> Cublas | None:
+        try:
+            return Cublas(self.xp, load())
+        except BackendError as error:
+            warnings.warn(f"{error} CuPy's own products are used, which no CUDA graph can hold.", stacklevel=2)
+            return None
+
+    def _product(self, a: Any, b: Any) -> Any:
+        cublas = self._cublas
+        if cublas is not None and cublas.takes(a.dtype):
+            return cublas.matmul(a, b)
+        if not _is_half(a) or (a.ndim == 2 and b.ndim == 2):
             return self.xp.matmul(a, b)
         # CuPy has no batched product in bfloat16, and makes its own float32 copies for float16
         return self.xp.matmul(wide(a), wide(b)).astype(a.dtype)
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        if self._cublas is not None and self._cublas.takes(a.dtype):
+            return self._cublas.matmul(a, b)
+        if not _is_half(a):
+            return super().matmul(a, b)
+        if b.ndim == 2 and a.ndim > 2:
+            rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+            return self._product(rows, b).reshape(*a.shape[:-1], b.shape[-1])
+        return self._product(a, b)
+
     def linear(self, x: Any, w: Any, b: Any) -> Any:
         if not _is_half(x):
             return super().linear(x, w, b)
-        y = self.xp.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), w.T)
+        y = self._product(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), w.T)
         if b is not None:
             y += b
         return y.reshape(*x.shape[:-1], w.shape[0])
@@ -46,8 +67,8 @@ class CupyProducts(MatmulKernels):
             return super().linear_backward(g, x, w, needs=needs)
         (n, k), rows = w.shape, math.prod(x.shape[:-1])
         flat = g.reshape(rows, n)
-        to_x = self.xp.matmul(flat, w).reshape(x.shape) if needs[0] else None
-        to_w = self.xp.matmul(flat.T, x.reshape(rows, k)) if needs[1] else None
+        to_x = self._product(flat, w).reshape(x.shape) if needs[0] else None
+        to_w = self._product(flat.T, x.reshape(rows, k)) if needs[1] else None
         to_b = self.xp.asarray(wide(flat).sum(axis=0)).astype(w.dtype) if needs[2] else None
         return to_x, to_w, to_b
 

@@ -8,48 +8,47 @@ from typing import Any
 
 import numpy as np
 
+from .products import Products
 from .reduce import wide
 
 
-class AttentionKernels:
-    xp: Any
+class AttentionKernels(Products):
     sum_to: Callable[..., Any]  # of ShapeKernels
 
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Any, Any]:
         scores = self._scores(q, k, mask, causal, scale)
         lse = self._log_sum(scores)
-        out = self.xp.matmul(self._weights(scores, lse), wide(v))
+        out = self._product(self._weights(scores, lse), wide(v))
         return out.astype(q.dtype, copy=False), lse
 
     def attention_backward(
         self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, *, causal: bool, scale: float,
         needs: tuple[bool, ...],
     ) -> Any:  # fmt: skip
-        xp = self.xp
         weights = self._weights(self._scores(q, k, mask, causal, scale), lse)
         g, v = wide(g), wide(v)
         to_q = to_k = to_v = to_mask = None
         if needs[2]:
-            to_v = xp.matmul(weights.swapaxes(-1, -2), g).astype(q.dtype, copy=False)
+            to_v = self._product(weights.swapaxes(-1, -2), g).astype(q.dtype, copy=False)
         if needs[0] or needs[1] or needs[3]:
-            slope = xp.matmul(g, v.swapaxes(-1, -2))
+            slope = self._product(g, v.swapaxes(-1, -2))
             slope -= (g * wide(out)).sum(axis=-1, keepdims=True)
             slope *= weights
             if needs[3]:
                 to_mask = self.sum_to(slope, shape=mask.shape).astype(mask.dtype, copy=False)
             slope = slope * slope.dtype.type(scale)  # not in place: to_mask may be slope itself
             if needs[0]:
-                to_q = xp.matmul(slope, wide(k)).astype(q.dtype, copy=False)
+                to_q = self._product(slope, wide(k)).astype(q.dtype, copy=False)
             if needs[1]:
-                to_k = xp.matmul(slope.swapaxes(-1, -2), wide(q)).astype(q.dtype, copy=False)
+                to_k = self._product(slope.swapaxes(-1, -2), wide(q)).astype(q.dtype, copy=False)
         return to_q, to_k, to_v, to_mask
 
     def _scores(self, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
         """(..., queries, keys): ``q k^T * scale`` plus the mask; -inf where a query must not look."""
         xp = self.xp
         q = wide(q)
-        scores = xp.matmul(q * q.dtype.type(scale), wide(k).swapaxes(-1, -2))
-        never = xp.asarray(-math.inf, dtype=scores.dtype)
+        scores = self._product(q * q.dtype.type(scale), wide(k).swapaxes(-1, -2))
+        never = xp.full((), -math.inf, dtype=scores.dtype)
         if causal:
             rows, columns = xp.arange(scores.shape[-2])[:, None], xp.arange(scores.shape[-1])
             scores = xp.where(columns <= rows, scores, never)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from .products import Products
 from .reduce import wide
 from .windows import taps
 
@@ -22,9 +23,7 @@ def _pieces(batch: int, per_sample: int) -> Iterator[tuple[int, int]]:
         yield first, min(batch, first + step)
 
 
-class ConvKernels:
-    xp: Any
-
+class ConvKernels(Products):
     def _columns(self, x: Any, kernel: Any, outputs: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         """(groups, channels per group * taps, samples * positions): what each window reads."""
         n, c = x.shape[:2]
@@ -43,7 +42,7 @@ class ConvKernels:
         weight = wide(w).reshape(groups, o // groups, math.prod(w.shape[1:]))
         for first, last in _pieces(n, x.shape[1] * math.prod(kernel) * math.prod(outputs)):
             columns = self._columns(wide(x[first:last]), kernel, outputs, stride, padding, dilation, groups)
-            part = self.xp.matmul(weight, columns).reshape(o, last - first, *outputs)
+            part = self._product(weight, columns).reshape(o, last - first, *outputs)
             y[first:last] = part.swapaxes(0, 1)
         if b is not None:
             y += b.reshape(o, *(1,) * len(kernel))
@@ -57,7 +56,7 @@ class ConvKernels:
         out = self.xp.zeros(input_shape, dtype=wide(g[:0]).dtype)
         weight = wide(w).reshape(groups, o // groups, math.prod(w.shape[1:])).swapaxes(1, 2)
         for first, last in _pieces(n, c * math.prod(kernel) * math.prod(outputs)):
-            columns = self.xp.matmul(weight, self._by_group(g[first:last], groups))
+            columns = self._product(weight, self._by_group(g[first:last], groups))
             columns = columns.reshape(groups, c // groups, *kernel, last - first, *outputs)
             target = out[first:last].reshape(last - first, groups, c // groups, *input_shape[2:])
             target = target.transpose(1, 2, 0, *range(3, target.ndim))
@@ -72,7 +71,7 @@ class ConvKernels:
         total = self.xp.zeros((groups, o // groups, math.prod(weight_shape[1:])), dtype=wide(g[:0]).dtype)
         for first, last in _pieces(n, x.shape[1] * math.prod(kernel) * math.prod(outputs)):
             columns = self._columns(wide(x[first:last]), kernel, outputs, stride, padding, dilation, groups)
-            total += self.xp.matmul(self._by_group(g[first:last], groups), columns.swapaxes(1, 2))
+            total += self._product(self._by_group(g[first:last], groups), columns.swapaxes(1, 2))
         return total.reshape(weight_shape).astype(g.dtype, copy=False)
 
     def _by_group(self, g: Any, groups: int) -> Any:
