@@ -133,6 +133,11 @@ class Backend(
 
         return NumpyFormula(op.name, op.specialize, self.xp)
 
+    def program_runner(self, program: Any, replay: Callable[[list[Any]], list[Any]]) -> Any:
+        """Who runs a program of this backend's calls faster than ``replay``, its Python: a callable like it, whose
+        ``told()`` are lines for ``explain()``. None: nobody."""
+        return None
+
     def kernel(self, op: Op) -> Callable[..., Any]:
         """The fastest way to run ``op`` here: a method of its name, its formula, or its definition."""
         method = getattr(self, op.name, None) if op.name not in _NOT_KERNELS else None
@@ -152,5 +157,5 @@ _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
      "device_of",
      "from_host", "to_host", "on", "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
-     "num_threads", "memory_stats", "empty")
+     "num_threads", "memory_stats", "empty", "program_runner")
 )  # fmt: skip

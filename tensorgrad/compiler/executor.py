@@ -1,4 +1,4 @@
-"""Who runs a program: C++ where its backend computes, Python elsewhere.
+"""Who runs a program: C++ where its backend computes, who else a backend has for it, Python elsewhere.
 
 The C++ side runs a program in a block of memory of its own, an *instance*. One that somebody still holds results of,
 or that another thread runs, waits; another is taken or made.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..dispatch import local
 from .native import Instance, blueprint
 from .program import Program
 
@@ -79,6 +80,9 @@ def shelf_of(program: Program, **settings: Any) -> Shelf | None:
 def executor(program: Program, shown: int | None = None) -> Callable[[list[Any]], list[Any]]:
     """A function from arrays for the program's arguments to those of its outputs, of which the first ``shown`` (all)
     go to the user."""
+    runner = _runner_of(program)
+    if runner is not None:
+        return runner
     if sum(v.nbytes for v in program.arguments) > _MOST_COPIED * len(program.steps):
         return in_python(program)
     shelf = shelf_of(program, shown=len(program.outputs) if shown is None else shown)
@@ -86,6 +90,17 @@ def executor(program: Program, shown: int | None = None) -> Callable[[list[Any]]
         return in_python(program)
     program.linked = shelf.plan
     return _InBlocks(shelf)
+
+
+def _runner_of(program: Program) -> Callable[[list[Any]], list[Any]] | None:
+    """Who runs the program for the backend of its calls, if that has somebody for it."""
+    for kind in dict.fromkeys(call.kind for call in program.calls):
+        backend = getattr(local.doors[kind], "backend", None)
+        runner: Any = None if backend is None else backend.program_runner(program, in_python(program))
+        if runner is not None:
+            program.runners = [runner]
+            return runner
+    return None
 
 
 def in_python(program: Program) -> Callable[[list[Any]], list[Any]]:

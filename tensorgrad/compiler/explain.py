@@ -70,6 +70,8 @@ def explain(program: Program) -> str:
     lines += body
     lines += ["", *_wrapped("returns: ", [f"{v.name} {type_text(v)}" for v in program.outputs])]
     lines += _notes(program.notes)
+    for text in (text for runner in program.runners for text in runner.told()):
+        lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
     slow = Counter(call.op.name for call in rows.in_python)
     if slow:
         lines += _wrapped("through Python, one call at a time: ", [f"{n} {name}" for name, n in slow.most_common()])

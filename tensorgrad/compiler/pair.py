@@ -18,7 +18,7 @@ from ..random import Generator
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .entry import Entry
-from .executor import in_python, shelf_of
+from .executor import executor, in_python, shelf_of
 from .passes import optimize
 from .program import Call, Program
 
@@ -98,8 +98,9 @@ class PairEntry(Entry):
         self.shelf = shelf_of(
             joined, split=len(first.steps), late=len(seeds), early=len(results), kept=saved, shown=self.shown
         )
-        self.forward_in_python = in_python(first) if self.shelf is None else None
-        self.backward_in_python: Any = None
+        self.run_forward = executor(first) if self.shelf is None else None
+        self.run_backward: Any = executor(second) if self.shelf is None else None
+        joined.runners = [*first.runners, *second.runners]
         if self.shelf is not None:
             first.linked = second.linked = joined.linked = self.shelf.plan
 
@@ -140,7 +141,7 @@ class PairEntry(Entry):
         shelf = self.shelf
         memory: Any
         if shelf is None:
-            found = self.forward_in_python(given)  # type: ignore[misc]
+            found = self.run_forward(given)  # type: ignore[misc]
             arrays, memory, token = found[: self.count], found[self.count :], None
         else:
             one = shelf.take()
@@ -187,17 +188,17 @@ class PairEntry(Entry):
     def gradients(self, memory: Any, seeds: list[Any]) -> list[Any]:
         """What the backward program makes of the results' gradients."""
         if type(memory) is list:
-            return self._in_python([*memory, *seeds])
+            return self._outside_blocks([*memory, *seeds])
         arrays: Any = native.run_backward(memory, seeds)
         if arrays is NotImplemented:  # somebody still has those of the last pass
-            return self._in_python([*memory[-1].kept, *seeds])
+            return self._outside_blocks([*memory[-1].kept, *seeds])
         found: list[Any] = arrays
         return found
 
-    def _in_python(self, given: list[Any]) -> list[Any]:
-        if self.backward_in_python is None:
-            self.backward_in_python = in_python(self.programs[1])
-        arrays: list[Any] = self.backward_in_python(given)
+    def _outside_blocks(self, given: list[Any]) -> list[Any]:
+        if self.run_backward is None:
+            self.run_backward = in_python(self.programs[1])
+        arrays: list[Any] = self.run_backward(given)
         return arrays
 
 

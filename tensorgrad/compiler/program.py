@@ -126,6 +126,7 @@ class Program:
 
     ``arguments``: values that each replay is given arrays for. ``outputs``: values whose arrays a replay returns.
     ``notes``: what passes have done, (the pass, in words). ``linked``: what runs it natively, if anything does.
+    ``runners``: who runs it for its backend, if that has somebody; two for a pair.
     ``form``: how it is called, if it can be called by itself. ``foreign``: it comes from a file.
     """
 
@@ -135,6 +136,7 @@ class Program:
         self.outputs = outputs
         self.notes: list[tuple[str, str]] = []
         self.linked: Any = None
+        self.runners: list[Any] = []
         self.form: Any = None
         self.foreign = False
 

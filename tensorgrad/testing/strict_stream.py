@@ -133,21 +133,15 @@ def alloc(size: int) -> MemoryPointer:
     return MemoryPointer(Memory(size), 0) if _state.allocator is None else _state.allocator(size)
 
 
-class _InMemory(np.ndarray[Any, Any]):
-    """What holds a block for the arrays in it."""
-
-    mem: Any = None
-
-
 def placed(host: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """An array in memory of the current allocator, with the elements of a fresh one."""
     if _state.allocator is None or not host.size:
         return host
     pointer = _state.allocator(host.nbytes)
-    block = room_at(pointer.ptr, host.nbytes).view(_InMemory)
-    block.mem = pointer.mem
+    holder: Any = (ctypes.c_char * host.nbytes).from_address(pointer.ptr)
+    holder.mem = pointer.mem  # the block lives as long as arrays whose base this is
     dense = host.flags.c_contiguous or host.base is None  # NumPy's own results are dense in some order
-    made: np.ndarray[Any, Any] = np.ndarray(host.shape, host.dtype, block, 0, host.strides if dense else None)
+    made: np.ndarray[Any, Any] = np.ndarray(host.shape, host.dtype, holder, 0, host.strides if dense else None)
     made[...] = host
     return made
 
@@ -158,14 +152,11 @@ def room_at(address: int, size: int) -> np.ndarray[Any, Any]:
 
 
 def _owner(host: Any) -> Any:
-    """Who owns the memory of an array: the block of a pool, or the NumPy array at the end of the chain of bases."""
-    while isinstance(host, np.ndarray):
-        if isinstance(host, _InMemory) and host.mem is not None:
-            return host.mem.pointer.mem if isinstance(host.mem, _Pooled) else host.mem
-        if host.base is None:
-            return host
+    """Who owns the memory of an array: the raw memory of a pool, or the NumPy array at the end of its bases."""
+    while isinstance(host, np.ndarray) and host.base is not None:
         host = host.base
-    return host
+    block = getattr(host, "mem", None)
+    return block.pointer.mem if isinstance(block, _Pooled) else host if block is None else block
 
 
 # --- graphs

@@ -1,11 +1,43 @@
-"""Programs of arrays on ``cuda``, here a strict stand-in: Python replays them, with eager's results to the bit."""
+"""Programs of arrays on ``cuda``, here a strict stand-in: as CUDA graphs or by Python, eager's results to the bit.
+
+The stand-in's graphs (``testing/strict_stream.py``) run on the addresses that they were captured with, in memory that
+is overwritten when it is freed.
+"""
 
 from __future__ import annotations
 
+import gc
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
 import tensorgrad as tg
 from tensorgrad import nn, optim
+from tensorgrad.backends import cuda as permissions
 from tensorgrad.nn import functional as F
+from tensorgrad.testing import strict_stream
+from tensorgrad.testing.strict_array import no_traffic
 from tensorgrad.testing.strict_backend import strict_cuda
+
+
+@pytest.fixture(autouse=True)
+def cuda() -> Iterator[None]:
+    with strict_cuda():
+        yield
+
+
+def told(compiled: Any, program: int = 0) -> str:
+    return "\n".join(line for runner in compiled.programs[program].runners for line in runner.told())
+
+
+def both(make: Callable[[bool], list[Any]]) -> None:
+    """What the function computes is the same, compiled and as it is."""
+    expected = make(False)
+    assert make(True) == expected
 
 
 def outcome(compiled):
@@ -27,15 +59,398 @@ def outcome(compiled):
     for i in range(5):
         tg.manual_seed(i)
         seen.append(step(tg.randn(8, 1, 8, 8, device="cuda"), tg.randint(0, 3, (8,), device="cuda")).item())
-    for i in range(3):
+    for i in range(4):
         tg.manual_seed(i)
         x = tg.randn(8, 1, 8, 8, device="cuda", requires_grad=True)
         whole(x).square().sum().backward()
         seen.append(x.grad.tolist())
     counts = (step.stats()["captures"], whole.stats()["captures"]) if compiled else (2, 1)
-    return seen, [p.tolist() for p in model.parameters()], counts
+    if compiled:
+        assert "CUDA graphs: 3," in told(step)
+        assert "outside of graphs: dropout (it draws random numbers)" in step.explain()
+        assert "adam_ (its numbers are the host's, and change)" in step.explain()
+        assert "CUDA graphs: 2," in told(whole, 0) and "CUDA graphs: 1," in told(whole, 1)
+        assert "CUDA graphs: 2," in whole.explain() and "CUDA graphs: 1," in whole.explain()
+    return seen, [p.tolist() for p in model.parameters()], [b.tolist() for b in model.buffers()], counts
 
 
 def test_a_step_and_a_model():
-    with strict_cuda():
-        assert outcome(True) == outcome(False)
+    both(outcome)
+
+
+def perceptron(compiled: bool, make: Any, schedule: bool = True, clip: bool = False) -> tuple[Any, Any]:
+    tg.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 2)).to("cuda")
+    optimizer = make(model.parameters())
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(x), y)
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        return loss
+
+    run = tg.compile(step) if compiled else step
+    seen = []
+    for i in range(6):
+        tg.manual_seed(i)
+        if schedule:
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + i)
+        seen.append(run(tg.randn(4, 6, device="cuda"), tg.randn(4, 2, device="cuda")).item())
+        seen.append([p.grad.tolist() for p in model.parameters()])
+    return run, [seen, [p.tolist() for p in model.parameters()]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), lambda p: optim.Adam(p, lr=0.1),
+        lambda p: optim.AdamW(p, lr=0.1, amsgrad=True), lambda p: optim.RMSprop(p, lr=0.1), optim.Adafactor,
+    ],
+    ids=["sgd", "adam", "adamw", "rmsprop", "adafactor"],
+)  # fmt: skip
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_rate_that_changes(make: Any, clip: bool) -> None:
+    step, found = perceptron(True, make, clip=clip)
+    assert found == perceptron(False, make, clip=clip)[1]
+    assert "CUDA graphs: 1, of" in told(step)
+    assert step.stats()["captures"] == 2 and step.stats()["replays"] == 4
+
+
+def test_a_replay_of_graphs_crosses_nowhere() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 2)).to("cuda")
+    infer = tg.compile(model)
+    x = tg.randn(4, 6, device="cuda")
+    with tg.no_grad():
+        for _ in range(2):
+            infer(x)
+        with no_traffic():
+            y = infer(x)
+        assert tg.equal(y, model(x))
+    assert "CUDA graphs: 1, of" in told(infer) and "0 calls run between them" in told(infer)
+
+
+def test_results_are_the_users_own() -> None:
+    f = tg.compile(lambda x: (x * 2, x.t().exp(), x.sum()))
+    kept, expected = [], []
+    for i in range(6):
+        x = tg.full((2, 3), float(i), device="cuda")
+        results = f(x)
+        kept.append(results)
+        expected.append([r.tolist() for r in ((x * 2), x.t().exp(), x.sum())])
+        x.fill_(-1.0)  # what was given is not looked at again
+        if i % 2:
+            results[0].add_(100.0)  # and what was got is nobody else's
+            expected[-1][0] = results[0].tolist()
+    assert [[r.tolist() for r in results] for results in kept] == expected
+    assert "CUDA graphs: 1," in told(f)
+
+
+def test_gradients_are_the_users_own() -> None:
+    w = tg.ones(3, device="cuda", requires_grad=True)
+
+    @tg.compile
+    def step(x):
+        w.grad = None
+        loss = (w * x).square().sum()
+        loss.backward()
+        return loss
+
+    grads = []
+    for i in range(5):
+        step(tg.full((3,), float(i), device="cuda"))
+        grads.append(w.grad)
+    assert [g.tolist() for g in grads] == [[2.0 * i * i] * 3 for i in range(5)]
+
+
+def test_programs_take_turns() -> None:
+    f, g = tg.compile(lambda x: (x * 2 + 1).relu() @ x.t()), tg.compile(lambda x: (x.exp() @ x.t()).softmax(-1))
+    for i in range(6):
+        x = tg.randn(5, 4, device="cuda", generator=tg.Generator().manual_seed(i))
+        assert tg.equal(f(x), (x * 2 + 1).relu() @ x.t())
+        assert tg.equal(g(x), (x.exp() @ x.t()).softmax(-1))
+        assert tg.equal(f(g(x)), (g(x) * 2 + 1).relu() @ g(x).t())
+
+
+def test_another_batch_size() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).to("cuda")
+    infer = tg.compile(model.eval())
+    with tg.no_grad():
+        for size in (4, 4, 4, 3, 3, 4, 3, 4, 7):
+            x = tg.randn(size, 6, device="cuda")
+            assert tg.equal(infer(x), model(x))
+    assert infer.stats()["programs"] == 3
+
+
+def test_statistics_move_on() -> None:
+    def run(compiled: bool) -> list[Any]:
+        tg.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).to("cuda")
+        forward = tg.compile(model) if compiled else model
+        with tg.no_grad():
+            for i in range(5):
+                forward(tg.full((4, 6), float(i), device="cuda") * tg.arange(4.0, device="cuda")[:, None])
+        return [b.tolist() for b in model.buffers()]
+
+    both(run)
+
+
+def test_gradients_that_add_up() -> None:
+    def run(compiled: bool) -> list[Any]:
+        tg.manual_seed(0)
+        model = nn.Linear(6, 2).to("cuda")
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def half(x):
+            loss = model(x).square().mean()
+            loss.backward()
+            return loss
+
+        add = tg.compile(half) if compiled else half
+        seen = []
+        for i in range(8):
+            tg.manual_seed(i)
+            seen.append(add(tg.randn(4, 6, device="cuda")).item())
+            if i % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        if compiled:
+            assert "replayed in Python, call by call: it writes to its arguments" in "".join(
+                told(add, i) for i in range(len(add.programs))
+            )
+        return [seen, [p.tolist() for p in model.parameters()]]
+
+    both(run)
+
+
+def test_state_that_is_replaced_or_changed_between_calls() -> None:
+    model = nn.Linear(3, 3).to("cuda")
+    infer = tg.compile(model)
+    x = tg.randn(2, 3, device="cuda")
+    with tg.no_grad():
+        for i in range(8):
+            if i == 4:
+                model.weight.mul_(2)
+            if i == 6:
+                model.weight = nn.Parameter(tg.eye(3, device="cuda"))
+            assert tg.equal(infer(x), model(x))
+
+
+def test_a_scalar_is_read_anew() -> None:
+    scale = tg.scalar(1.0, device="cuda")
+    f = tg.compile(lambda x: (x * scale).relu())
+    for i in range(5):
+        scale.set(float(i))
+        assert f(tg.ones(2, device="cuda")).tolist() == [float(i)] * 2
+    assert f.stats()["captures"] == 1 and "CUDA graphs: 1," in told(f)
+
+
+def test_arguments_of_any_layout() -> None:
+    f = tg.compile(lambda x, y: (x * 2 + y).softmax(0))
+    whole = tg.randn(6, 8, device="cuda")
+    for x in (whole, whole.t(), whole[::2], whole[:, ::3], whole[1:, 2:5], whole[:1].expand(4, 8), whole[:0]):
+        y = x.sum(-1, keepdim=True)
+        for _ in range(3):
+            expected = (x * 2 + y).softmax(0)
+            got = f(x, y)
+            assert tg.equal(got, expected) and got.stride() == expected.stride()
+
+
+def test_results_that_share_memory_still_do() -> None:
+    def parts(x):
+        y = x * 2
+        return y, y[1], y.t(), y[0:1]
+
+    f = tg.compile(parts)
+    x = tg.arange(6.0, device="cuda").reshape(2, 3)
+    for _ in range(4):
+        y, row, turned, first = f(x)
+        assert [t.tolist() for t in (y, row, turned, first)] == [t.tolist() for t in parts(x)]
+        y._data[...] = 7.0
+        assert row.tolist() == [7.0] * 3 and turned.tolist() == [[7.0] * 2] * 3 and first.tolist() == [[7.0] * 3]
+    assert "CUDA graphs: 1," in told(f)
+    halves = tg.compile(lambda x: (x * 2).chunk(2))
+    for _ in range(4):
+        assert [t.tolist() for t in halves(x)] == [[[0.0, 2.0, 4.0]], [[6.0, 8.0, 10.0]]]
+
+
+def test_what_cannot_be_captured_runs_between_graphs() -> None:
+    def mixed(x, at):
+        y = (x * 2).exp()
+        picked = y[at]  # checks its indices, for which the host waits
+        return (picked * 3).relu() @ y.t(), picked
+
+    f = tg.compile(mixed)
+    x = tg.randn(4, 3, device="cuda")
+    for i in range(5):
+        at = tg.tensor([i % 4, 0], device="cuda")
+        for got, expected in zip(f(x, at), mixed(x, at), strict=True):
+            assert tg.equal(got, expected)
+    assert "CUDA graphs: 2," in told(f) and "1 calls run between them" in told(f)
+    assert "bool() of an array: operation not permitted when stream is capturing" in f.explain().replace("\n  ", " ")
+    with pytest.raises(IndexError, match="out of bounds"):
+        f(x, tg.tensor([4, 0], device="cuda"))
+    assert tg.equal(f(x, at)[0], mixed(x, at)[0])
+
+
+def test_writes_in_place_to_what_ordinary_calls_make() -> None:
+    def changed(x, at):
+        y = x[at]
+        z = y * 2
+        y.add_(z)
+        view = y[0]
+        view.mul_(3)
+        w = y[at]
+        w.relu_()
+        return y, w.exp() + y, z
+
+    f = tg.compile(changed)
+    at = tg.tensor([1, 0], device="cuda")
+    for i in range(5):
+        x = tg.randn(2, 3, device="cuda", generator=tg.Generator().manual_seed(i))
+        for got, expected in zip(f(x, at), changed(x, at), strict=True):
+            assert tg.equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda x: x.add_(1) * 2, "it writes to its arguments"),
+        (lambda x: F.dropout(x, 0.5), "none of its calls can be captured"),
+        (lambda x: x.unsqueeze(0).sort()[0], "none of its calls can be captured|computes nothing"),
+    ],
+)
+def test_programs_that_python_replays(function: Any, why: str) -> None:
+    f = tg.compile(function)
+    for i in range(4):
+        tg.manual_seed(i)
+        x = tg.randn(5, device="cuda")
+        y = x.clone()
+        tg.manual_seed(i)
+        got = f(x)
+        tg.manual_seed(i)
+        assert tg.equal(got, function(y)) and tg.equal(x, y)
+    assert re.search(why, f.explain().replace("\n  ", " "))
+    assert "replayed in Python, call by call" in f.explain()
+
+
+def test_large_arguments_and_little_work_stay_in_python() -> None:
+    f = tg.compile(lambda x: x.sum())
+    x = tg.ones(1 << 21, device="cuda")
+    for _ in range(3):
+        assert f(x).item() == 1 << 21
+    assert "to copy its arguments and results would take longer" in told(f)
+
+
+def test_a_capture_that_fails_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = tg.compile(lambda x: (x * 2).relu())
+    x = tg.arange(3.0, device="cuda")
+    count = 0
+    whole = strict_stream.Stream.end_capture
+
+    def failing(self: Any) -> Any:
+        nonlocal count
+        count += 1
+        graph = whole(self)
+        if count > len(f.programs[0].calls):  # each call alone could be captured
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated: no luck")
+        return graph
+
+    monkeypatch.setattr(strict_stream.Stream, "end_capture", failing)
+    assert f(x).tolist() == [0.0, 2.0, 4.0]
+    with pytest.warns(RuntimeWarning, match="a CUDA graph could not be made: RuntimeError: cudaErrorStreamCaptureInv"):
+        assert f(x).tolist() == [0.0, 2.0, 4.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            assert f(x).tolist() == [0.0, 2.0, 4.0]
+    assert "capturing it failed (RuntimeError: cudaErrorStreamCaptureInvalidated: no luck)" in told(f)
+    assert gc.isenabled()
+
+
+def test_another_precision_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = tg.compile(lambda x: (x @ x).relu())
+    x = tg.ones(2, 2, device="cuda")
+    for _ in range(3):
+        f(x)
+    runner = f.programs[0].runners[0]
+    pieces = runner.pieces
+    f(x)
+    assert runner.pieces is pieces
+    monkeypatch.setattr(permissions.matmul, "allow_tf32", True)
+    for _ in range(2):
+        assert f(x).tolist() == [[2.0, 2.0]] * 2
+    assert runner.pieces is not pieces and runner.tf32
+
+
+def test_replays_wait_for_each_other_on_the_users_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(strict_stream.Event, "record", lambda self, stream=None: seen.append(("record", stream.ptr)))
+    monkeypatch.setattr(strict_stream.Stream, "wait_event", lambda self, event: seen.append(("wait", self.ptr)))
+    launch = strict_stream.Graph.launch
+
+    def launched(self: Any, stream: Any = None) -> None:
+        seen.append(("launch", stream.ptr))
+        launch(self, stream)
+
+    monkeypatch.setattr(strict_stream.Graph, "launch", launched)
+    f = tg.compile(lambda x: (x * 2).relu())
+    x = tg.ones(2, device="cuda")
+    for _ in range(2):
+        f(x)
+    for stream in (strict_stream.Stream.null, strict_stream.Stream(non_blocking=True)):
+        seen.clear()
+        with stream:
+            f(x)
+        assert seen == [("wait", stream.ptr), ("launch", stream.ptr), ("record", stream.ptr)]
+
+
+def test_within_somebody_elses_capture_python_replays() -> None:
+    f = tg.compile(lambda x: (x * 2).relu())
+    x = tg.ones(2, device="cuda")
+    for _ in range(3):
+        f(x)
+    stream = strict_stream.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        y = f(x)
+        graph = stream.end_capture()
+    x.fill_(4.0)
+    graph.launch()
+    assert y.tolist() == [8.0, 8.0]
+
+
+def test_threads_share_a_program() -> None:
+    f = tg.compile(lambda x: (x @ x.t()).softmax(-1))
+    xs = [tg.randn(4, 4, device="cuda", generator=tg.Generator().manual_seed(i)) for i in range(4)]
+    for _ in range(2):
+        f(xs[0])
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(20):
+            if not tg.equal(f(xs[i]), (xs[i] @ xs[i].t()).softmax(-1)):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_memory_is_reused_within_a_program() -> None:
+    def deep(x):
+        for _ in range(20):
+            x = (x @ x).tanh().softmax(-1).contiguous() + 1
+        return x
+
+    f = tg.compile(deep)
+    x = tg.randn(64, 64, device="cuda")
+    for _ in range(3):
+        assert tg.equal(f(x), deep(x))
+    room = f.programs[0].runners[0].room
+    assert room.nbytes <= 8 * 64 * 64 * 4, "of eighty results, few are alive at a time"

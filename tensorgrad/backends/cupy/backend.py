@@ -91,6 +91,11 @@ class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimiz
 
     # ---- kernels
 
+    def program_runner(self, program: Any, replay: Callable[[list[Any]], list[Any]]) -> Any:
+        from .graph import GraphProgram
+
+        return GraphProgram(self, program, replay)
+
     def formula_kernel(self, op: Any) -> Callable[..., Any]:
         return CupyFormula(op.name, op.specialize, self._launcher)
 

@@ -1,0 +1,549 @@
+"""Programs as CUDA graphs: ``tg.compile`` on CuPy's arrays.
+
+The first replay of a program walks through its calls as Python would, which compiles what has to be compiled, and
+tries each call alone on a stream that is captured. Stretches of calls that can be captured become a graph each, over
+memory of the program's own; the others run between the graphs, as ordinary calls on the same stream:
+
+- calls whose numbers come from the host and change (an optimizer's rate, a generator's offset): a graph would repeat
+  the first ones for ever;
+- calls that wait for the device, copy from or to the host, or reach a library that refuses (CuPy's own cuBLAS wrapper).
+
+Arguments are copied into the graphs' memory, as are results of ordinary calls that a graph reads; what the user gets is
+copied out of it. So nobody outside ever sees memory that the next replay overwrites. What lives for a part of a program
+alone lends its place to others afterwards: the calls are captured in the order in which the graphs run, from one pool,
+and an array goes back to it after its last use.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ...compiler.program import Action, Call, Program, Value
+from ...dispatch import local
+from ...random import Generator
+from ..cuda import tf32_allowed
+
+__all__ = ["GraphProgram"]
+
+_MOST_COPIED = 1 << 22  # bytes into and out of graphs for each call: device memory moves as many in a few microseconds
+_MOST_GAPS = 4  # times an argument's own size, from its first to its last element
+
+_HOST_NUMBERS = "its numbers are the host's, and change"
+_HOST_ARRAYS = "it computes on the host"
+_DRAWS = "it draws random numbers"
+
+
+class _Unfit(Exception):
+    """Why a program is replayed in Python."""
+
+
+class _Lane:
+    """What the programs of a device share: a stream to capture on, and the order of their replays.
+
+    cuBLAS works in memory of the stream that was captured, so replays on several streams wait for each other.
+    """
+
+    def __init__(self, cuda: Any):
+        self.cuda = cuda
+        self.stream = cuda.Stream(non_blocking=True)
+        self.done = cuda.Event(disable_timing=True)
+        self.lock = threading.RLock()
+
+    @contextmanager
+    def turn(self, stream: Any) -> Iterator[None]:
+        """Work of the block on a stream comes after all replays before, and before all that follow."""
+        stream.wait_event(self.done)
+        try:
+            yield
+        finally:
+            self.done.record(stream)
+
+    def capture(self, allocator: Callable[[int], Any], work: Callable[[], None]) -> Any:
+        """The graph of what ``work`` does; its memory comes from the allocator."""
+        stream = self.stream
+        collects = gc.isenabled()
+        gc.disable()  # what is freed while a stream is captured may be anybody's
+        try:
+            with stream, self.cuda.using_allocator(allocator):
+                stream.begin_capture()
+                try:
+                    work()
+                except BaseException:
+                    with suppress(RuntimeError):  # the error may have ended the capture, and is the one to be told
+                        stream.end_capture()
+                    raise
+                return stream.end_capture()
+        finally:
+            if collects:
+                gc.enable()
+
+
+_lanes: weakref.WeakKeyDictionary[Any, dict[int, _Lane]] = weakref.WeakKeyDictionary()  # by backend and device
+_guard = threading.Lock()
+
+
+class _Room:
+    """A private pool. Its raw memory stays even if the pool gives blocks back for want of memory: a graph holds
+    addresses, not references."""
+
+    def __init__(self, cuda: Any):
+        self.raw: list[Any] = []
+        raw = self.raw
+
+        def more(size: int) -> Any:
+            pointer = cuda.MemoryPointer(cuda.Memory(size), 0)
+            raw.append(pointer)
+            return pointer
+
+        self.pool = cuda.MemoryPool(more)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(pointer.mem.size for pointer in self.raw)
+
+
+class _Launch:
+    """A stretch of calls as a graph; None where they are views alone."""
+
+    def __init__(self, graph: Any, calls: int):
+        self.graph = graph
+        self.calls = calls
+
+
+class _Ordinary:
+    """A call between graphs. ``moved``: results that graphs read, by number, and the places that they are copied to;
+    ``dead``: values that nobody reads after it."""
+
+    def __init__(self, call: Call, kernel: Callable[..., Any], why: str):
+        self.call = call
+        self.kernel = kernel
+        self.why = why
+        self.moved: dict[int, Any] = {}
+        self.dead: list[Value] = []
+
+
+class GraphProgram:
+    """Runs a program: ``run(given)`` is the list of its outputs' arrays for those of its arguments.
+
+    Args:
+        backend: the CuPy backend.
+        program: what to run.
+        replay: the program as a Python function, for when graphs do not fit.
+    """
+
+    def __init__(self, backend: Any, program: Program, replay: Callable[[list[Any]], list[Any]]):
+        self.backend = backend
+        self.program = program
+        self.in_python = replay
+        self.why_python: str | None = None
+        self.pieces: list[_Launch | _Ordinary | Action] | None = None
+        self.tf32 = False
+        self.room: _Room | None = None
+        self.inputs: list[tuple[Value, Any]] = []  # arguments, and where graphs find them
+        self.places: dict[Value, Any] = {}  # what ordinary calls and results find in memory of the graphs
+        self.copied: set[Value] = set()  # outputs that lie there
+        self.chains: dict[Value, list[tuple[Callable[..., Any], Call, int]]] = {}  # outputs that share it with others
+        self.workspace: Any = None
+        self.device: int | None = None
+        self.kernels = [
+            getattr(local.doors[step.kind], step.op.name) if isinstance(step, Call) else None for step in program.steps
+        ]
+        self.last = _last_uses(program)
+        try:
+            self.outside = self._known_outside()
+            self._check()
+        except _Unfit as why:
+            self.why_python = str(why)
+
+    # --- what can be told before anything runs
+
+    def _known_outside(self) -> dict[int, str]:
+        """By step: why a call is known to stay outside of graphs."""
+        found: dict[int, str] = {}
+        ours = self.backend.array_type
+        for at, step in enumerate(self.program.steps):
+            if not isinstance(step, Call):
+                continue
+            fixed = [v.array for v in step.reads() if v.array is not None]
+            if any(isinstance(x, Generator) for x in (*step.inputs, *step.attrs.values())):
+                found[at] = _DRAWS
+            elif step.kind is not ours:
+                found[at] = _HOST_ARRAYS
+            elif any(not isinstance(array, ours) for array in fixed):
+                found[at] = _HOST_NUMBERS
+        return found
+
+    def _check(self) -> None:
+        program = self.program
+        written = {v.root for call in program.calls for v in call.writes}
+        if any(v.root in written for v in program.arguments):
+            raise _Unfit("it writes to its arguments")
+        given = set(program.arguments)
+        if any(v.root in given and v not in given for v in program.outputs):
+            raise _Unfit("a result is a view of an argument")
+        if len(self.outside) == len(program.calls):
+            raise _Unfit("none of its calls can be captured")
+        for v in program.arguments:
+            if _extent(v)[1] > _MOST_GAPS * max(v.nbytes, 1 << 20):
+                raise _Unfit(f"the elements of argument {v.name} lie far from each other")
+        copied = sum(v.nbytes for v in {*program.arguments, *program.outputs})
+        if copied > _MOST_COPIED * len(program.calls):
+            raise _Unfit("to copy its arguments and results would take longer than to launch its calls")
+
+    # --- a replay
+
+    def __call__(self, given: list[Any]) -> list[Any]:
+        if self.why_python is not None:
+            return self.in_python(given)
+        device = self._device(given)
+        lane = self._lane(device)
+        with lane.lock, self.backend.on(device):
+            stream = self.backend.xp.cuda.get_current_stream()
+            if stream.is_capturing():  # into somebody else's graph
+                return self.in_python(given)
+            with lane.turn(stream):
+                if self.pieces is None or self.tf32 != tf32_allowed() or device != self.device:
+                    return self._first(given, lane, device)
+                return self._replay(given, stream)
+
+    def _device(self, given: list[Any]) -> int:
+        for array in given:
+            if isinstance(array, self.backend.array_type):
+                return int(array.device.id)
+        for call in self.program.calls:
+            for v in call.reads():
+                if isinstance(v.array, self.backend.array_type):
+                    return int(v.array.device.id)
+        return int(self.backend.xp.cuda.runtime.getDevice())
+
+    def _lane(self, device: int) -> _Lane:
+        with _guard:
+            lanes = _lanes.setdefault(self.backend, {})
+            found = lanes.get(device)
+            if found is None:
+                with self.backend.on(device):
+                    found = lanes[device] = _Lane(self.backend.xp.cuda)
+            return found
+
+    def _replay(self, given: list[Any], stream: Any) -> list[Any]:
+        found: dict[Value, Any] = dict(zip(self.program.arguments, given, strict=True))
+        for v, place in self.inputs:
+            place[...] = found[v]
+        places = self.places
+        assert self.pieces is not None
+        for piece in self.pieces:
+            if type(piece) is _Launch:
+                piece.graph.launch(stream)
+            elif type(piece) is Action:
+                piece.run()
+            else:
+                assert type(piece) is _Ordinary
+                call = piece.call
+                made = piece.kernel(
+                    *_arrays(call.inputs, found, places),
+                    **{name: _arrays(x, found, places) for name, x in call.attrs.items()},
+                )
+                results = made if type(made) is tuple else (made,)
+                for number, made_value in enumerate(call.results):
+                    if made_value is None:
+                        continue
+                    place = piece.moved.get(number)
+                    if place is None:
+                        found[made_value] = results[number]
+                    else:
+                        place[...] = results[number]
+                for v in piece.dead:
+                    found.pop(v, None)
+        return self._results(found)
+
+    def _results(self, found: dict[Value, Any]) -> list[Any]:
+        """The outputs: what lies in memory of the graphs is copied; views of one array are views of its copy."""
+        copies = {root: self._copy(root, self.places[root]) for root in dict.fromkeys(v.root for v in self.chains)}
+        outputs: list[Any] = []
+        for v in self.program.outputs:
+            if v not in copies:
+                copies[v] = self._result(v, found, copies)
+            outputs.append(copies[v])
+        return outputs
+
+    def _result(self, v: Value, found: dict[Value, Any], copies: dict[Value, Any]) -> Any:
+        if v.array is not None:
+            return v.array
+        if v in self.chains:
+            array = copies[v.root]
+            for kernel, call, number in self.chains[v]:
+                made = kernel(array, *call.inputs[1:], **call.attrs)
+                array = made[number] if type(made) is tuple else made
+            return array
+        array = found[v] if v in found else self.places[v]
+        if v in self.copied:
+            return self._copy(v, array)
+        return array if v in found else array[...]  # a view of what was there before: another object each time
+
+    # --- the first replay
+
+    def _first(self, given: list[Any], lane: _Lane, device: int) -> list[Any]:
+        """A replay in Python that finds out what can be captured, and then captures it."""
+        self.pieces = None
+        self.device, self.tf32 = device, tf32_allowed()
+        cublas = self.backend._cublas
+        # the graphs keep its address; made now, since while a stream is captured it would come from the wrong pool
+        self.workspace = None if cublas is None else cublas.workspace(lane.stream.ptr)
+        results = self._walked(given, lane)
+        try:
+            self._build(lane)
+        except _Unfit as why:
+            self.why_python = str(why)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the program can be replayed without graphs
+            self.why_python = f"capturing it failed ({_in_a_line(error)})"
+            warnings.warn(
+                f"compile: a CUDA graph could not be made: {_in_a_line(error)}. The program is replayed in Python.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if self.why_python is not None:
+            self.room, self.places, self.inputs = None, {}, []
+        return results
+
+    def _walked(self, given: list[Any], lane: _Lane) -> list[Any]:
+        found: dict[Value, Any] = dict(zip(self.program.arguments, given, strict=True))
+        pool = self.backend.xp.cuda.MemoryPool()  # for results that nobody will see
+        for at, step in enumerate(self.program.steps):
+            if isinstance(step, Action):
+                step.run()
+                continue
+            kernel = self.kernels[at]
+            assert kernel is not None
+            inputs = _arrays(step.inputs, found, {})
+            attrs = {name: _arrays(x, found, {}) for name, x in step.attrs.items()}
+            made = kernel(*inputs, **attrs)
+            if at not in self.outside:
+                try:
+                    lane.capture(pool.malloc, lambda: kernel(*inputs, **attrs))  # noqa: B023 - called at once
+                except Exception as error:  # noqa: BLE001 - it ran a moment ago: what fails now is the capture
+                    self.outside[at] = _in_a_line(error)
+            results = made if type(made) is tuple else (made,)
+            found.update((v, x) for v, x in zip(step.results, results, strict=True) if v is not None)
+            for v in self.last[at]:
+                found.pop(v, None)
+        return [v.array if v.array is not None else found[v] for v in self.program.outputs]
+
+    def _build(self, lane: _Lane) -> None:
+        """Capture all stretches, in the order in which they will run."""
+        steps, outside = self.program.steps, self.outside
+        if len(outside) == len(self.program.calls):
+            raise _Unfit("none of its calls can be captured")
+        inside = [isinstance(step, Call) and at not in outside for at, step in enumerate(steps)]
+        read_inside = {v for at, step in enumerate(steps) if inside[at] for v in step.reads()}  # type: ignore[union-attr]
+        self._check_aliases(read_inside)
+        shared = self._shared_outputs()
+        self.room = _Room(self.backend.xp.cuda)
+        allocator = self.room.pool.malloc
+        places: dict[Value, Any] = {}
+        kept: dict[Value, Any] = {}
+        with lane.stream, self.backend.xp.cuda.using_allocator(allocator):
+            for v in self.program.arguments:
+                if v in read_inside:
+                    places[v] = self._like(v)
+        self.inputs = list(places.items())
+        pieces: list[_Launch | _Ordinary | Action] = []
+        at = 0
+        while at < len(steps):
+            step = steps[at]
+            if inside[at]:
+                end = at
+                while end < len(steps) and inside[end]:
+                    end += 1
+                stretch = _Stretch(self, at, end, places, shared)
+                graph = lane.capture(allocator, stretch.run)
+                if stretch.works:
+                    pieces.append(_Launch(graph, end - at))
+                at = end
+                continue
+            if isinstance(step, Action):
+                pieces.append(step)
+            else:
+                kernel = self.kernels[at]
+                assert kernel is not None
+                piece = _Ordinary(step, kernel, outside[at])
+                kept.update((v, places[v]) for v in step.reads() if v in places)
+                with lane.stream, self.backend.xp.cuda.using_allocator(allocator):
+                    for number, made in enumerate(step.results):
+                        if made is not None and made in read_inside:
+                            places[made] = piece.moved[number] = self._like(made)
+                piece.dead = self.last[at]
+                pieces.append(piece)
+                for v in self.last[at]:
+                    if v not in shared:
+                        places.pop(v, None)
+            at += 1
+        if not any(type(piece) is _Launch for piece in pieces):
+            raise _Unfit("what can be captured of it computes nothing")
+        kept.update((v, places[v]) for v in (*self.program.outputs, *shared) if v in places)
+        for v, _ in self.inputs:  # ordinary calls and results have the arguments themselves
+            kept.pop(v, None)
+        self.places = kept
+        elsewhere = {
+            v for piece in pieces if type(piece) is _Ordinary
+            for number, v in enumerate(piece.call.results) if v is not None and number not in piece.moved
+        }  # fmt: skip
+        mine = [v for v in self.program.outputs if v.root.array is None and v not in self.program.arguments]
+        self.copied = {v for v in mine if v in kept or v.root not in elsewhere}
+        self.chains = {v: self._chain(v) for v in mine if v.root in shared and v.root in kept and v.root is not v}
+        self.pieces = pieces
+
+    def _check_aliases(self, read_inside: set[Value]) -> None:
+        """Raises _Unfit where an ordinary call makes a view, a graph reads it or its base, and somebody writes to them:
+        the graph has copies, which would miss that."""
+        written = {v.root for call in self.program.calls for v in call.writes}
+        for at in self.outside:
+            for v in self.program.steps[at].results:  # type: ignore[union-attr]
+                if v is not None and v.root is not v and v.root in written and {v, v.root} & read_inside:
+                    raise _Unfit(f"{v.name} is a view that is made outside of graphs, and what it shows is written to")
+
+    def _shared_outputs(self) -> set[Value]:
+        """The memory that several outputs lie in."""
+        seen: set[Value] = set()
+        shared: set[Value] = set()
+        for v in dict.fromkeys(self.program.outputs):
+            if v.root.array is None and v.root in seen:
+                shared.add(v.root)
+            seen.add(v.root)
+        return shared.difference(self.program.arguments)
+
+    def _chain(self, v: Value) -> list[tuple[Callable[..., Any], Call, int]]:
+        """The calls that make a view of the array that owns its memory."""
+        makers = {
+            made: (at, number)
+            for at, step in enumerate(self.program.steps) if isinstance(step, Call)
+            for number, made in enumerate(step.results) if made is not None
+        }  # fmt: skip
+        chain: list[tuple[Callable[..., Any], Call, int]] = []
+        at_value = v
+        while at_value is not v.root:
+            at, number = makers[at_value]
+            call, kernel = self.program.steps[at], self.kernels[at]
+            assert isinstance(call, Call) and kernel is not None
+            if not call.op.view or type(call.inputs[0]) is not Value or len(list(call.reads())) > 1:
+                raise _Unfit(f"{v.name} shares memory with another result")
+            chain.insert(0, (kernel, call, number))
+            at_value = call.inputs[0]
+        return chain
+
+    # --- memory
+
+    def _like(self, v: Value) -> Any:
+        """Memory from the current allocator that lies as the value does."""
+        xp = self.backend.xp
+        if v.contiguous:
+            return xp.empty(v.shape, dtype=v.dtype)
+        item = int(v.dtype.itemsize)
+        if any(step % item for step in v.strides):
+            raise _Unfit(f"the strides of {v.name} are no whole numbers of elements")
+        low, size = _extent(v)
+        room = xp.empty((size // item,), dtype=v.dtype)
+        return xp.lib.stride_tricks.as_strided(room[-low // item :], v.shape, v.strides)
+
+    def _copy(self, v: Value, array: Any) -> Any:
+        made = self._like(v)
+        made[...] = array
+        return made
+
+    # --- for people
+
+    def told(self) -> list[str]:
+        """How the program is run, in words."""
+        if self.why_python is not None:
+            return [f"replayed in Python, call by call: {self.why_python}"]
+        if self.pieces is None:
+            return ["CUDA graphs: made in the first replay"]
+        graphs = [piece for piece in self.pieces if type(piece) is _Launch]
+        ordinary = [piece for piece in self.pieces if type(piece) is _Ordinary]
+        assert self.room is not None
+        lines = [
+            f"CUDA graphs: {len(graphs)}, of {sum(piece.calls for piece in graphs)} calls; they work in "
+            f"{self.room.nbytes} bytes of their own; {len(ordinary)} calls run between them"
+        ]
+        reasons: dict[str, list[str]] = {}
+        for piece in ordinary:
+            reasons.setdefault(piece.why, []).append(piece.call.op.name)
+        for why, names in reasons.items():
+            counted = ", ".join(f"{names.count(n)} {n}" if names.count(n) > 1 else n for n in dict.fromkeys(names))
+            lines.append(f"outside of graphs: {counted} ({why})")
+        return lines
+
+
+class _Stretch:
+    """Calls to be captured together. ``works``: whether they did anything but make views."""
+
+    def __init__(self, whole: GraphProgram, first: int, end: int, places: dict[Value, Any], shared: set[Value]):
+        self.whole = whole
+        self.steps = range(first, end)
+        self.places = places
+        self.shared = shared
+        self.works = False
+
+    def run(self) -> None:
+        whole, places = self.whole, self.places
+        shares = whole.backend.xp.may_share_memory
+        for at in self.steps:
+            call, kernel = whole.program.steps[at], whole.kernels[at]
+            assert isinstance(call, Call) and kernel is not None
+            inputs = _arrays(call.inputs, places, {})
+            made = kernel(*inputs, **{name: _arrays(x, places, {}) for name, x in call.attrs.items()})
+            results = made if type(made) is tuple else (made,)
+            new = {v: array for v, array in zip(call.results, results, strict=True) if v is not None}
+            views = call.op.view and all(shares(array, inputs[0]) for array in new.values())
+            self.works = self.works or bool(call.writes) or not views
+            places.update(new)
+            del inputs, made, results, new  # what is freed here may be used again by the next call
+            for v in whole.last[at]:
+                if v not in self.shared:
+                    places.pop(v, None)
+
+
+def _arrays(what: Any, found: dict[Value, Any], places: dict[Value, Any]) -> Any:
+    """Values replaced by their arrays, in lists and tuples too."""
+    if type(what) is Value:
+        if what.array is not None:
+            return what.array
+        return found[what] if what in found else places[what]
+    if type(what) in (list, tuple):
+        return type(what)(_arrays(part, found, places) for part in what)
+    return what
+
+
+def _last_uses(program: Program) -> list[list[Value]]:
+    """By step: the values that nobody needs after it."""
+    last: dict[Value, int] = {}
+    for at, step in enumerate(program.steps):
+        if isinstance(step, Call):
+            for v in (*step.reads(), *(r for r in step.results if r is not None)):
+                last[v] = at
+    for v in (*program.arguments, *program.outputs):
+        last.pop(v, None)
+    found: list[list[Value]] = [[] for _ in program.steps]
+    for v, at in last.items():
+        if v.array is None:
+            found[at].append(v)
+    return found
+
+
+def _extent(v: Value) -> tuple[int, int]:
+    """Bytes from the first element of a value to the lowest one, and from the lowest to the end of the highest."""
+    if 0 in v.shape:
+        return 0, 0
+    reach = [step * (size - 1) for size, step in zip(v.shape, v.strides, strict=True)]
+    low = sum(min(0, step) for step in reach)
+    return low, sum(map(abs, reach)) + int(v.dtype.itemsize)
+
+
+def _in_a_line(error: Exception) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
