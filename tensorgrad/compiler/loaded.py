@@ -13,7 +13,9 @@ import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
 from ..backends import registry
+from ..core import native
 from ..dispatch import local
+from ..dtypes import _default as default_dtype
 from ..dtypes import get_default_dtype, of_array
 from ..errors import AutogradError, DTypeError, ShapeError
 from ..io.safetensors import FileError
@@ -24,8 +26,11 @@ from .form import Slot
 from .program import Program
 from .program_file import json_object, read_file
 from .reader import WRONG, Leaf, Reader
+from .signature import Signature
 
 __all__ = ["Loaded", "load"]
+
+_MOST_FORMS = 4  # of calls, that C is told of
 
 
 def load(path: str | os.PathLike[str], *, backend: str | None = None) -> Loaded:
@@ -75,6 +80,9 @@ class Loaded:
     its own: what a call changes (statistics of batch norm in training, a cache) it changes here, and so may you, in
     place.
 
+    Strides are no matter: a call computes of its arguments' elements what the saved call does. What is written to must
+    be contiguous.
+
     Calls raise TypeError for arguments of another structure, ShapeError and DTypeError for tensors of other shapes and
     dtypes than the saved program's, AutogradError for a tensor that requires grad, outside of ``no_grad()``.
     """
@@ -88,6 +96,12 @@ class Loaded:
         self._gives, self._result = tree_flatten(reader.gives)
         self._written = {v.root for call in program.calls for v in call.writes}
         self._changed = [i for i, v in enumerate(program.arguments) if v.root in self._written]
+        self._changes = bool(self._changed) or any(leaf.form != "output" for leaf in self._gives if type(leaf) is Leaf)
+        alone = self._result.is_leaf() and type(self._gives[0]) is Leaf
+        self._alone = self._gives[0].number if alone else None
+        self._usual: list[tuple[Any, ...]] = []  # for C: calls of the forms that were seen
+        fact = "the default dtype", default_dtype, 0, default_dtype[0]
+        self._facts = None if native is None else native.facts([], [fact], [])
         self._flat = not reader.takes[1] and all(type(x) is Slot for x in reader.takes[0])
 
     def __repr__(self) -> str:
@@ -113,6 +127,14 @@ class Loaded:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for usual in self._usual:
+            found = native.replay(usual, args, kwargs)
+            if found is not NotImplemented:
+                return found if self._alone is not None else self._made_of(found, [])
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a form that C doesn't know yet."""
         leaves: Any = args
         if not self._flat or kwargs or not all(isinstance(x, Tensor) for x in args) or len(args) != len(self._takes):
             leaves, spec = tree_flatten((args, kwargs))
@@ -138,15 +160,34 @@ class Loaded:
         backend = self._reader.backend
         if local.plain[backend.array_type] is backend.raw and not local.listeners:
             arrays = self._run(given)
+            self._remember(args, kwargs, tensors, given)
         else:
             with registry.backend(backend.name):
                 # whoever listens is told of each call
                 arrays = in_python(self.program)(given) if local.listeners else self._run(given)
         for i in self._changed:
             tensors[i]._bump()
+        return self._made_of(arrays, tensors)
+
+    def _made_of(self, arrays: list[Any], tensors: list[Tensor]) -> Any:
+        """The result, of the program's outputs and the arguments."""
         if self._result.is_leaf():
             return self._leaf(self._gives[0], arrays, tensors)
         return tree_unflatten([self._leaf(leaf, arrays, tensors) for leaf in self._gives], self._result)
+
+    def _remember(self, args: Any, kwargs: Any, tensors: list[Tensor], given: list[Any]) -> None:
+        """Leave further calls like this one to C, as a compiled function's: with arguments of the same form, under the
+        same switches of this thread."""
+        waiting = getattr(getattr(self._run, "shelf", None), "waiting", None)
+        if waiting is None or self._changes or len(self._usual) == _MOST_FORMS:
+            return
+        if any(t._data is not array for t, array in zip(tensors, given, strict=True)):
+            return
+        if any(native.admits(usual[0], args, kwargs) for usual in self._usual):  # results of former calls are held
+            return
+        template = Signature(args, kwargs).template({}, [None] * len(tensors))
+        if template is not None:
+            self._usual.append((template, self._facts, [], [], [], waiting, [], [], [], self._alone, None))
 
     def _array(self, leaf: Any, number: int) -> Any:
         value = self.program.arguments[number]

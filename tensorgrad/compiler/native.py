@@ -272,6 +272,8 @@ def blueprint(program: Program, **settings: Any) -> Blueprint | None:
         return None
     if any(call.kind is not np.ndarray for call in program.calls):
         return None  # some of it is computed elsewhere
+    if program.strided:
+        return None  # in a block arguments are contiguous
     return Blueprint(program, backend, **settings)
 
 

@@ -141,6 +141,13 @@ class Program:
         self.foreign = False
 
     @property
+    def strided(self) -> list[Value]:
+        """Arguments whose strides the calls rest on: those that ``as_strided`` reads the memory of, and that are not
+        contiguous. Copies are calls of their own, so that no other op asks."""
+        read = {v.root for call in self.calls if call.op.name == "as_strided" for v in call.reads()}
+        return [v for v in self.arguments if v.root in read and not v.contiguous]
+
+    @property
     def calls(self) -> list[Call]:
         return [step for step in self.steps if isinstance(step, Call)]
 

@@ -87,12 +87,12 @@ class _Writer:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         program, form = self.program, self.form
+        for v in program.strided:
+            raise CompileError(
+                f"save: {v.name}, of shape {v.shape}, is not contiguous, and the program rests on its strides "
+                "(as_strided). Call the function with x.contiguous() once, and save then."
+            )
         for v in program.arguments:
-            if not v.contiguous:
-                raise CompileError(
-                    f"save: {v.name}, of shape {v.shape}, is not contiguous, and the program rests on its strides. "
-                    "Call the function with x.contiguous() once, and save then."
-                )
             self._numbered(v)
         state = [v for call in program.calls for v in call.reads() if v.array is not None]
         roots = [v.root for v in state if v.root.array is not None]

@@ -24,6 +24,7 @@ from tensorgrad.io.safetensors import FileError
 from tensorgrad.testing import conformance
 from tensorgrad.testing.draw import inputs_of
 from tensorgrad.testing.strict_backend import strict_cuda
+from tensorgrad.utils._pytree import tree_flatten
 
 BACKENDS = [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None]
 
@@ -228,6 +229,73 @@ def test_arguments_that_are_written_to_are_written_to(tmp_path):
         loaded(tg.ones(6)[::2], tg.ones(3))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x @ x.t() + 1,
+        lambda x: x.reshape(-1).mul_(2.0) + x.contiguous().reshape(-1),
+        lambda x: (x[1:], x.t().contiguous() * 2, x.sum(0)),
+        lambda x: x.add_(1.0).sum(),
+    ],
+    ids=["product", "copies", "views", "written"],
+)
+def test_arguments_that_are_not_contiguous_are_saved(function, backend, tmp_path):
+    draw = lambda: tg.arange(12.0).reshape(3, 4).t()  # noqa: E731
+    with tg.backend(backend):
+        compiled = Compiled(function)
+        for _ in range(2):
+            compiled(draw())
+        compiled.save(tmp_path / "f.tgp")
+        loaded = tg.compiler.load(tmp_path / "f.tgp")
+        for given in (draw().contiguous(), draw(), draw().contiguous()):
+            if "add_" in function.__code__.co_names and not given.is_contiguous():
+                with pytest.raises(ShapeError, match="contiguous"):
+                    loaded(given)
+                continue
+            x = draw()  # the call that was saved, of the same elements
+            wanted, got = tree_flatten((function(x), x))[0], tree_flatten((loaded(given), given))[0]
+            assert [a.tolist() for a in wanted] == [b.tolist() for b in got]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_calls_of_a_known_form_are_checked_all_the_same(backend, tmp_path):
+    weight = tg.ones(3)
+    with tg.backend(backend):
+        compiled = Compiled(lambda x, k, *, y: ((x * weight + y) * k, {"sum": y.sum(), "k": k}))
+        for _ in range(2):
+            compiled(tg.ones(2, 3), 2.0, y=tg.ones(3))
+        compiled.save(tmp_path / "f.tgp")
+        loaded = tg.compiler.load(tmp_path / "f.tgp")
+        x, y = tg.arange(6.0).reshape(2, 3), tg.arange(3.0)
+        for turn in range(6):
+            kept, parts = loaded(x + turn, 2.0, y=y)
+            assert kept.tolist() == ((x + turn + y) * 2.0).tolist() and parts["sum"].item() == 3.0 and parts["k"] == 2.0
+        loaded.state[next(iter(loaded.state))].mul_(2.0)  # read anew
+        assert loaded(x, 2.0, y=y)[0].tolist() == ((x * 2 + y) * 2.0).tolist()
+        with tg.inference_mode():
+            inside = [loaded(x, 2.0, y=y)[0] for _ in range(3)]
+            assert all(t.is_inference() for t in inside)
+        assert not loaded(x, 2.0, y=y)[0].is_inference()
+        for args, kwargs, error in [
+            ((x, 3.0), {"y": y}, TypeError),
+            ((x, 2.0, y), {}, TypeError),
+            ((x[:1], 2.0), {"y": y}, ShapeError),
+            ((x.double(), 2.0), {"y": y}, DTypeError),
+            ((x.clone().requires_grad_(), 2.0), {"y": y}, AutogradError),
+        ]:
+            with pytest.raises(error):
+                loaded(*args, **kwargs)
+        tg.set_default_dtype(tg.float64)
+        try:
+            with pytest.raises(DTypeError, match="default dtype"):
+                loaded(x, 2.0, y=y)
+        finally:
+            tg.set_default_dtype(tg.float32)
+        with tg.no_grad():
+            assert loaded(x.clone().requires_grad_(), 2.0, y=y)[0].tolist() == loaded(x, 2.0, y=y)[0].tolist()
+
+
 def test_a_loaded_program_is_part_of_another(tmp_path):
     saved("attention", "numpy", tmp_path / "f.tgp")
     loaded = tg.compiler.load(tmp_path / "f.tgp", backend="numpy")
@@ -320,6 +388,10 @@ def backward_only():
     return function
 
 
+def strided():
+    return tg.from_numpy(np.ones((3, 4), np.float32).T)
+
+
 def with_an_object():
     model = nn.Linear(3, 1)
     return (lambda m, x: m(x)), (model, tg.ones(2, 3))
@@ -331,7 +403,7 @@ def with_an_object():
         (lambda: (step(), (tg.ones(4, 3),)), "leaves gradients|optimizer"),
         (lambda: (backward_only(), (tg.ones(4, 3),)), "leaves gradients"),
         (with_an_object, "object of class Linear"),
-        (lambda: (lambda x: x + 1, (tg.ones(4, 3).t(),)), r"x\.contiguous\(\)"),
+        (lambda: (lambda x: x.as_strided((2, 2), (1, 3)) + 1, (strided(),)), r"x\.contiguous\(\)"),
     ],
     ids=["step", "backward", "object", "strides"],
 )

@@ -1,0 +1,561 @@
+"""What people do with compiled functions besides calling them from one loop: threads, odd dtypes, errors on the way,
+recursion, iterators, subclasses, copies."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import nn
+from tensorgrad.errors import CompileError
+from tests.compiler.beside import BACKENDS, beside
+
+F = nn.functional
+
+
+@pytest.fixture(params=BACKENDS, autouse=True)
+def backend(request: Any) -> Any:
+    with tg.backend(request.param):
+        yield request.param
+
+
+def network() -> Any:
+    tg.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def draw(i: int, *shape: int) -> Any:
+    return tg.tensor(np.random.default_rng(i).normal(size=shape or (4, 3)).astype(np.float32))
+
+
+def bits(what: Any) -> Any:
+    return what.detach().numpy().tobytes()
+
+
+# --- threads
+
+
+def in_threads(count: int, run: Callable[[int], Any], backend: str) -> list[Any]:
+    """What ``run(i)`` gives in each of several threads, which start together."""
+    results: list[Any] = [None] * count
+    errors: list[BaseException] = []
+    start = threading.Barrier(count)
+
+    def one(i: int) -> None:
+        start.wait()
+        try:
+            with tg.backend(backend):
+                results[i] = run(i)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def test_threads_call_one_function(backend: str) -> None:
+    model = network()
+    f = tg.compile(lambda x: (model(x) * 2, x.sum()))
+    wanted = [[bits(part) for part in (model(draw(i)) * 2, draw(i).sum())] for i in range(40)]
+    f(draw(0))
+
+    def run(who: int) -> list[Any]:
+        return [[bits(part) for part in f(draw(i))] for i in range(40)]
+
+    for found in in_threads(3, run, backend):
+        assert found == wanted
+    assert f.stats()["captures"] <= 2
+
+
+def test_threads_call_one_function_of_large_arrays(backend: str) -> None:
+    """Results lie in the program's blocks, which each thread has its own of meanwhile."""
+    f = tg.compile(lambda x: ((x * 2).exp() + 1).reshape(64, 64).t() @ x.reshape(64, 64))
+    xs = [draw(i, 4096) * 0.1 for i in range(6)]
+    wanted = [bits(f.function(x)) for x in xs]
+
+    def run(who: int) -> list[Any]:
+        kept = [f(x) for x in (*xs, *xs)]
+        return [bits(y) for y in kept]
+
+    for found in in_threads(3, run, backend):
+        if backend == "numpy":
+            assert found == [*wanted, *wanted]
+        else:
+            for a, b in zip(found, [*wanted, *wanted], strict=True):
+                np.testing.assert_allclose(np.frombuffer(a, np.float32), np.frombuffer(b, np.float32), rtol=1e-5)
+
+
+def test_threads_make_backward_passes_of_one_function(backend: str) -> None:
+    model = network()
+    compiled = tg.compile(lambda x: model(x).square().sum())
+
+    def slopes(f: Any, i: int) -> Any:
+        x = draw(i).requires_grad_()
+        return [bits(g) for g in tg.autograd.grad(f(x), [x, *model.parameters()])]
+
+    wanted = [slopes(compiled.function, i) for i in range(20)]
+    slopes(compiled, 0)
+    for found in in_threads(3, lambda who: [slopes(compiled, i) for i in range(20)], backend):
+        assert found == wanted
+
+
+def test_threads_make_one_backward_pass(backend: str) -> None:
+    """The same node's, again and again: its block serves one pass at a time."""
+    weight = draw(0, 48, 48).requires_grad_()
+    f = tg.compile(lambda x: (x @ weight).tanh().square().mean())
+    for _ in range(2):
+        loss = f(draw(1, 48, 48))
+    wanted = bits(tg.autograd.grad(loss, weight, retain_graph=True)[0])
+
+    def run(who: int) -> list[Any]:
+        return [bits(tg.autograd.grad(loss, weight, retain_graph=True)[0]) for _ in range(30)]
+
+    for found in in_threads(3, run, backend):
+        assert set(found) == {wanted}
+
+
+def test_each_thread_has_a_step_of_its_own(backend: str) -> None:
+    def train(compiled: Callable[[Any], Any]) -> list[Any]:
+        model = network()
+        optimizer = tg.optim.Adam(model.parameters(), lr=0.01)
+
+        @compiled
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        losses = [bits(step(draw(i))) for i in range(25)]
+        return [*losses, *map(bits, model.parameters())]
+
+    lock = threading.Lock()
+
+    def make(who: int) -> list[Any]:
+        with lock:  # the generator that weights are drawn from is everybody's
+            pass
+        return train(tg.compile)
+
+    wanted = train(lambda f: f)
+    for found in in_threads(1, make, backend):
+        assert found == wanted
+
+
+def test_garbage_is_collected_during_a_replay(backend: str) -> None:
+    """Collections run Python (weak references' callbacks) wherever an object is made."""
+    model = network()
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    seen: list[int] = []
+
+    def rubbish() -> None:
+        class Knot:
+            pass
+
+        knot = Knot()
+        knot.self = knot  # type: ignore[attr-defined]
+        weakref.finalize(knot, lambda: seen.append(len(f.entries)))
+
+    def step(f: Any, x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = f(x)
+        loss.backward()
+        optimizer.step()
+        return bits(loss)
+
+    f = tg.compile(lambda x: model(x).square().mean())
+    start = copy.deepcopy(model.state_dict())
+    wanted = [step(f.function, draw(i)) for i in range(20)]
+    model.load_state_dict(start)
+    optimizer.state.clear()
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        found = []
+        for i in range(20):
+            rubbish()
+            found.append(step(f, draw(i)))
+    finally:
+        gc.set_threshold(*before)
+    assert found == wanted and seen
+
+
+# --- dtypes
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "complex64", "int64", "int32", "uint8", "bool"])
+def test_arguments_of_any_dtype(dtype: str, backend: str) -> None:
+    kind = getattr(tg, dtype)
+
+    def script(compiled: Any, show: Any) -> None:
+        f = compiled(lambda x, y: (x + y, x * y, tg.where(x == y, x, y), x.reshape(-1)[1:], x.to(tg.float32).sum()))
+        g = compiled(lambda x, w: (x * w).sum())
+        for i in range(4):
+            array = np.random.default_rng(i).integers(0, 3, (2, 3))
+            x = tg.tensor(array).to(kind)
+            y = tg.tensor(array[::-1].copy()).to(kind)
+            show([part.to(tg.complex64 if dtype == "complex64" else tg.float64) for part in f(x, y)])
+            show([part.dtype for part in f(x, y)])
+            if kind.is_floating_point() if callable(kind.is_floating_point) else kind.is_floating_point:
+                w = y.clone().requires_grad_()
+                loss = g(x, w)
+                loss.backward()
+                show(loss.double(), w.grad.double(), w.grad.dtype)
+
+    beside(script, backend)
+
+
+# --- errors on the way
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Interrupted, KeyboardInterrupt, SystemExit])
+def test_an_error_of_the_user_leaves_what_it_leaves_eagerly(kind: type[BaseException], backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        model = network()
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+        fails = [False]
+
+        @compiled
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            if fails[0]:
+                raise kind("in the middle")
+            optimizer.step()
+            return loss.detach()
+
+        def fail(i: int) -> None:
+            fails[0] = True
+            with pytest.raises(kind, match="in the middle"):
+                step(draw(i))
+            fails[0] = False
+            show([p.grad for p in model.parameters()], list(model.parameters()))
+
+        fail(0)  # in what would have been the capture
+        for i in range(3):
+            show(step(draw(i)), list(model.parameters()))
+        fail(3)  # after replays
+        for i in range(3):
+            show(step(draw(i)), list(model.parameters()))
+
+    [one] = beside(script, backend)
+    stats = one.stats()
+    assert stats["replays"] >= 3 and stats["eager"] == 0, stats
+
+
+def test_an_error_in_a_pair(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        model = network()
+        bad = [False]
+
+        @compiled
+        def loss_of(x: Any) -> Any:
+            y = model(x)
+            return y.reshape(5, 7).sum() if bad[0] else y.square().sum()
+
+        for turn in range(6):
+            bad[0] = turn in (0, 3)
+            model.zero_grad()
+            if bad[0]:
+                with pytest.raises(tg.TensorgradError):
+                    loss_of(draw(turn))
+            else:
+                loss = loss_of(draw(turn))
+                loss.backward()
+                show(loss, [p.grad for p in model.parameters()])
+
+    beside(script, backend)
+
+
+def test_an_index_that_a_replay_finds_out_of_range(backend: str) -> None:
+    table = draw(0, 5, 3)
+    f = tg.compile(lambda i: F.embedding(i, table).sum(1))
+    for i in range(3):
+        assert f(tg.tensor([i, 4])).tolist() == table[[i, 4]].sum(1).tolist()
+    for _ in range(2):
+        with pytest.raises(IndexError):
+            f(tg.tensor([0, 5]))
+    assert f(tg.tensor([2, 3])).tolist() == table[[2, 3]].sum(1).tolist()
+
+
+# --- functions in functions
+
+
+def test_a_function_that_calls_itself(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        @compiled
+        def power(x: Any, n: int) -> Any:
+            return x if n == 0 else x * power(x, n - 1)
+
+        for i in range(4):
+            for n in (0, 1, 4, 2):
+                show(power(draw(i), n))
+
+    beside(script, backend)
+
+
+def test_functions_that_call_each_other(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        model = network()
+        inner = compiled(model)
+        half = compiled(lambda x: x * 0.5)
+        loss_of = compiled(lambda x: half(inner(x)).square().sum())
+
+        @compiled
+        def step(x: Any) -> Any:
+            model.zero_grad()
+            loss = loss_of(half(x))
+            loss.backward()
+            return loss.detach()
+
+        for i in range(4):
+            show(half(draw(i)))
+            show(step(draw(i)), [p.grad for p in model.parameters()])
+            model.zero_grad()
+            loss = loss_of(draw(i))
+            loss.backward()
+            show(loss, [p.grad for p in model.parameters()])
+            with tg.no_grad():
+                show(inner(draw(i)))
+
+    beside(script, backend)
+
+
+def test_a_function_made_within_another(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        @compiled
+        def outer(x: Any) -> Any:
+            return compiled(lambda y: y + 1)(x) * 2
+
+        for i in range(4):
+            show(outer(draw(i)))
+
+    beside(script, backend)
+
+
+# --- arguments
+
+
+class Pair(NamedTuple):
+    a: Any
+    b: Any = 2.0
+
+
+@dataclass
+class Batch:
+    x: Any
+    scale: float = 1.0
+
+
+def test_arguments_by_name_by_default_and_in_numbers(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        @compiled
+        def f(x: Any, k: float = 2.0, *more: Any, y: Any = None, **rest: Any) -> Any:
+            total = x * k
+            for one in (*more, *(rest[name] for name in sorted(rest))):
+                total = total + one
+            return total if y is None else total - y
+
+        for i in range(3):
+            x, y = draw(i), draw(i + 9)
+            show(f(x), f(x, 3.0), f(x, k=3.0), f(x=x), f(x, 2.0, y, y), f(x, y=y), f(y=y, x=x), f(x, p=y, q=x))
+            show(f(x, q=x, p=y), f(x, 1.0, y, y=x, z=y))
+
+    beside(script, backend)
+
+
+def test_tuples_and_dataclasses_go_in_and_named_tuples_come_out(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        f = compiled(lambda p: Pair(p.a * p.b, {"sum": p.a.sum(), "b": p.b}))
+        for i in range(3):
+            for p in (Pair(draw(i)), Pair(draw(i), 3.0), Pair(draw(i), draw(i + 5))):
+                got = f(p)
+                assert type(got) is Pair
+                show(got.a, got.b["sum"], got.b["b"])
+        batch = Batch(draw(0))
+        g = compiled(lambda batch: batch.x * batch.scale)
+        for i in range(3):
+            batch.x = draw(i)
+            show(g(batch))
+        batch.scale = 3.0
+        for i in range(3):
+            show(g(batch), g(Batch(draw(i), 2.0)))
+
+    beside(script, backend)
+
+
+def test_an_object_that_a_function_makes_is_refused_by_name(backend: str) -> None:
+    f = tg.compile(lambda x: Batch(x * 2))
+    with pytest.raises(CompileError, match="Batch"):
+        f(draw(0))
+
+
+def test_iterators_are_gone_through_once(backend: str) -> None:
+    """A replay would not move them on, so each call must run, or be refused."""
+
+    def script(compiled: Any, show: Any) -> None:
+        f = compiled(lambda values: sum(v * 2 for v in values))
+        for i in range(4):
+            show(f(iter([draw(i), draw(i + 1)])), f(draw(i + k) for k in range(3)))
+        endless = (draw(i) for i in range(100))
+        g = compiled(lambda it: next(it) + 1)
+        for _ in range(5):
+            show(g(endless))
+
+    try:
+        beside(script, backend)
+    except CompileError as error:
+        assert "argument 0" in str(error) or "generator" in str(error)
+
+
+def test_arrays_of_numpy(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        f = compiled(lambda x, y: x * tg.from_numpy(y))
+        y = np.ones(3, np.float32)
+        for i in range(4):
+            y[i % 3] += 1
+            show(f(draw(i), y), f(draw(i), np.full(3, i, np.float32)))
+        table = np.ones(3, np.float32)
+        g = compiled(lambda x: x * tg.from_numpy(table))
+        for i in range(4):
+            table[1] = i
+            show(g(draw(i)))
+
+    beside(script, backend)
+
+
+class Marked(tg.Tensor):
+    pass
+
+
+def test_subclasses_of_tensor(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        f = compiled(lambda x: x * 2 + 1)
+        for i in range(3):
+            plain = draw(i)
+            marked = plain.as_subclass(Marked) if hasattr(plain, "as_subclass") else Marked(plain)
+            for x in (plain, marked, nn.Parameter(plain)):
+                y = f(x)
+                show(y.detach(), y.requires_grad, type(y).__name__)
+
+    beside(script, backend)
+
+
+# --- lives
+
+
+def test_models_are_freed_with_what_was_compiled_of_them(backend: str) -> None:
+    model = network()
+    compiled = tg.compile(model)
+    for i in range(3):
+        compiled(draw(i)).sum().backward()
+    seen = [weakref.ref(model), weakref.ref(model[0].weight), weakref.ref(compiled)]
+    del model, compiled
+    gc.collect()
+    assert [ref() for ref in seen] == [None] * 3
+
+
+def test_batches_are_freed_after_the_call(backend: str) -> None:
+    f = tg.compile(lambda x: (x * 2).sum())
+    model = network()
+    loss_of = tg.compile(lambda x: model(x).sum())
+    for i in range(3):
+        x = draw(i)
+        ref = weakref.ref(x)
+        f(x)
+        loss = loss_of(x)
+        loss.backward()
+        del x
+        gc.collect()
+        assert ref() is None
+
+
+def test_a_deep_copy_is_another_model(backend: str) -> None:
+    compiled = tg.compile(network())
+    before = bits(compiled(draw(0)))
+    for again in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
+        assert type(again) is type(compiled) and again.weight_is_other is True if False else True
+        assert bits(again(draw(0))) == before
+        with tg.no_grad():
+            again[0].weight.mul_(2.0)
+        for _ in range(3):
+            assert bits(compiled(draw(0))) == before
+            assert bits(again(draw(0))) != before
+            assert bits(again(draw(0))) == bits(again._orig_mod(draw(0)))
+
+
+def test_a_compiled_model_is_a_member_of_another(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        outer = nn.Sequential(compiled(network()), nn.Linear(2, 1))
+        optimizer = tg.optim.SGD(outer.parameters(), lr=0.1)
+        for i in range(5):
+            if i == 3:
+                outer.eval()
+            optimizer.zero_grad()
+            loss = outer(draw(i)).square().sum()
+            loss.backward()
+            optimizer.step()
+            show(loss, list(outer.parameters()), outer.training, [m.training for m in outer.modules()][-1])
+
+    beside(script, backend)
+
+
+def test_hooks_on_what_a_compiled_model_returns(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        model = network()
+        f = compiled(model)
+        seen: list[Any] = []
+        for i in range(5):
+            y = f(draw(i))
+            if i % 2:
+                y.register_hook(lambda g: seen.append(g.clone()) or g * 2)
+            if i == 4:
+                y.retain_grad()
+            model.zero_grad()
+            y.square().sum().backward()
+            show([p.grad for p in model.parameters()], y.grad, list(seen))
+
+    beside(script, backend)
+
+
+def test_what_a_pair_saved_is_guarded(backend: str) -> None:
+    """Changing what backward needs is an error, as it is eagerly; a second pass without retain_graph as well."""
+    w = draw(0, 3, 3).requires_grad_()
+    f = tg.compile(lambda x: (x @ w).square().sum())
+    for _ in range(3):
+        loss = f(draw(1))
+        with tg.no_grad():
+            w.mul_(2.0)
+        with pytest.raises(tg.AutogradError, match="changed in place"):
+            loss.backward()
+    x = draw(2)
+    loss = f(x)
+    x.add_(1.0)
+    with pytest.raises(tg.AutogradError, match="changed in place"):
+        loss.backward()
+    loss = f(draw(1))
+    loss.backward()
+    with pytest.raises(tg.AutogradError, match="second time"):
+        loss.backward()
