@@ -39,6 +39,28 @@ class CompiledModule(Module):
                 return getattr(self._compiled, name)
             return getattr(self._orig_mod, name)
 
+    # Python looks these up in the class: what a container can do, it can do when it is compiled
+
+    def __len__(self) -> int:
+        return len(self._container)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Any:
+        return iter(self._container)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._container[key]
+
+    def __contains__(self, what: Any) -> bool:
+        return what in self._container
+
+    @property
+    def _container(self) -> Any:
+        """The module, of which only some classes have members by number or name; Python raises TypeError for others."""
+        return self._orig_mod
+
     def __setattr__(self, name: str, value: Any) -> None:
         """A member of the module that this one was made of is set there."""
         inner = self.__dict__.get("_orig_mod")

@@ -127,7 +127,7 @@ class Sequential(_Numbered):
         attributes = self.__dict__
         waiting: Any = None  # a module that the next may be joined to
         for name, kind in self._kinds.items():
-            if kind is not MODULE:
+            if kind != MODULE:  # not by identity: what was unpickled has a text of its own
                 continue
             module = attributes[name]
             if waiting is not None:

@@ -17,7 +17,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad import nn
-from tensorgrad.errors import CompileError
+from tensorgrad.errors import AutogradError, CompileError, TensorgradError
 from tests.compiler.beside import BACKENDS, beside
 
 F = nn.functional
@@ -48,7 +48,7 @@ def bits(what: Any) -> Any:
 def in_threads(count: int, run: Callable[[int], Any], backend: str) -> list[Any]:
     """What ``run(i)`` gives in each of several threads, which start together."""
     results: list[Any] = [None] * count
-    errors: list[BaseException] = []
+    errors: list[Exception] = []
     start = threading.Barrier(count)
 
     def one(i: int) -> None:
@@ -56,7 +56,7 @@ def in_threads(count: int, run: Callable[[int], Any], backend: str) -> list[Any]
         try:
             with tg.backend(backend):
                 results[i] = run(i)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised again by whoever started the thread
             errors.append(error)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
@@ -132,8 +132,10 @@ def test_threads_make_one_backward_pass(backend: str) -> None:
 
 
 def test_each_thread_has_a_step_of_its_own(backend: str) -> None:
+    models = [network() for _ in range(4)]  # here: the generator that weights are drawn from is everybody's
+
     def train(compiled: Callable[[Any], Any]) -> list[Any]:
-        model = network()
+        model = models.pop()
         optimizer = tg.optim.Adam(model.parameters(), lr=0.01)
 
         @compiled
@@ -147,15 +149,8 @@ def test_each_thread_has_a_step_of_its_own(backend: str) -> None:
         losses = [bits(step(draw(i))) for i in range(25)]
         return [*losses, *map(bits, model.parameters())]
 
-    lock = threading.Lock()
-
-    def make(who: int) -> list[Any]:
-        with lock:  # the generator that weights are drawn from is everybody's
-            pass
-        return train(tg.compile)
-
     wanted = train(lambda f: f)
-    for found in in_threads(1, make, backend):
+    for found in in_threads(3, lambda who: train(tg.compile), backend):
         assert found == wanted
 
 
@@ -279,7 +274,7 @@ def test_an_error_in_a_pair(backend: str) -> None:
             bad[0] = turn in (0, 3)
             model.zero_grad()
             if bad[0]:
-                with pytest.raises(tg.TensorgradError):
+                with pytest.raises(TensorgradError):
                     loss_of(draw(turn))
             else:
                 loss = loss_of(draw(turn))
@@ -347,7 +342,7 @@ def test_a_function_made_within_another(backend: str) -> None:
     def script(compiled: Any, show: Any) -> None:
         @compiled
         def outer(x: Any) -> Any:
-            return compiled(lambda y: y + 1)(x) * 2
+            return tg.compile(lambda y: y + 1)(x) * 2
 
         for i in range(4):
             show(outer(draw(i)))
@@ -427,7 +422,7 @@ def test_iterators_are_gone_through_once(backend: str) -> None:
     try:
         beside(script, backend)
     except CompileError as error:
-        assert "argument 0" in str(error) or "generator" in str(error)
+        assert "test_surprises.py" in str(error)
 
 
 def test_arrays_of_numpy(backend: str) -> None:
@@ -437,13 +432,11 @@ def test_arrays_of_numpy(backend: str) -> None:
         for i in range(4):
             y[i % 3] += 1
             show(f(draw(i), y), f(draw(i), np.full(3, i, np.float32)))
-        table = np.ones(3, np.float32)
-        g = compiled(lambda x: x * tg.from_numpy(table))
-        for i in range(4):
-            table[1] = i
-            show(g(draw(i)))
 
     beside(script, backend)
+    table = np.ones(3, np.float32)
+    with pytest.raises(CompileError, match=r"NumPy array at .*test_surprises\.py"):
+        tg.compile(lambda x: x * tg.from_numpy(table))(draw(0))
 
 
 class Marked(tg.Tensor):
@@ -496,7 +489,7 @@ def test_a_deep_copy_is_another_model(backend: str) -> None:
     compiled = tg.compile(network())
     before = bits(compiled(draw(0)))
     for again in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
-        assert type(again) is type(compiled) and again.weight_is_other is True if False else True
+        assert type(again) is type(compiled) and again[0].weight is not compiled[0].weight
         assert bits(again(draw(0))) == before
         with tg.no_grad():
             again[0].weight.mul_(2.0)
@@ -543,19 +536,19 @@ def test_hooks_on_what_a_compiled_model_returns(backend: str) -> None:
 def test_what_a_pair_saved_is_guarded(backend: str) -> None:
     """Changing what backward needs is an error, as it is eagerly; a second pass without retain_graph as well."""
     w = draw(0, 3, 3).requires_grad_()
-    f = tg.compile(lambda x: (x @ w).square().sum())
+    f = tg.compile(lambda x: (x @ w @ w).square().sum())
     for _ in range(3):
         loss = f(draw(1))
         with tg.no_grad():
             w.mul_(2.0)
-        with pytest.raises(tg.AutogradError, match="changed in place"):
+        with pytest.raises(AutogradError, match="changed in place"):
             loss.backward()
     x = draw(2)
     loss = f(x)
     x.add_(1.0)
-    with pytest.raises(tg.AutogradError, match="changed in place"):
+    with pytest.raises(AutogradError, match="changed in place"):
         loss.backward()
     loss = f(draw(1))
     loss.backward()
-    with pytest.raises(tg.AutogradError, match="second time"):
+    with pytest.raises(AutogradError, match="second time"):
         loss.backward()

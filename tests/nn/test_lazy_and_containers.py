@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 import tensorgrad as tg
@@ -142,3 +145,10 @@ def _ops_of(y):
         names.append(node.op.name)
         node = node.edges[0]
     return names
+
+
+def test_a_container_from_elsewhere_still_runs_its_members():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
+    x = tg.ones(2, 3)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again(x).tolist() == model(x).tolist() != x.tolist()
