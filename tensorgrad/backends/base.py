@@ -157,5 +157,5 @@ _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
      "device_of",
      "from_host", "to_host", "on", "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
-     "num_threads", "memory_stats", "empty", "program_runner")
+     "num_threads", "memory_stats", "empty", "program_runner", "can_be_written")
 )  # fmt: skip
