@@ -65,7 +65,8 @@ def _accumulate(outer: int, length: int, inner: int, rows: int, target: Any, ord
     added, total = values.reshape(outer, length, inner), out.reshape(outer, rows, inner)
     wide = total.astype(np.float32) if total.dtype.itemsize == 2 and total.dtype.kind in "fV" else total
     for row, place in zip(target.tolist(), order.tolist(), strict=True):
-        wide[:, row] += added[:, place].astype(wide.dtype)
+        if 0 <= row < rows:
+            wide[:, row] += added[:, place].astype(wide.dtype)
     total[...] = wide.astype(total.dtype)
 
 

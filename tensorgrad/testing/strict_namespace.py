@@ -46,6 +46,8 @@ _WRITING = frozenset(("copyto", "fill_diagonal", "place", "put", "put_along_axis
 _WAITING = frozenset(("nonzero", "flatnonzero", "argwhere", "unique", "bincount", "extract", "compress"))
 # through cuBLAS or cuSOLVER, which CuPy does not call while a stream is captured
 _BY_CUBLAS = frozenset(("dot", "einsum", "inner", "outer", "tensordot", "vdot", "kron"))
+_JOINS = frozenset(("concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"))
+_MOST_JOINED = 8
 # wait for the device at their end
 _SORTS = frozenset(("argpartition", "argsort", "lexsort", "partition", "sort"))
 # no kernel for bfloat16 (CuPy 14.2)
@@ -173,6 +175,8 @@ class _Function:
             refuse(f"{name}()")
         if (name in _BY_CUBLAS or self.by_cusolver) and capturing() is not None:
             raise NotImplementedError(f"{name}: calling cuBLAS API during stream capture is currently unsupported")
+        if name in _JOINS and len(args[0]) > _MOST_JOINED:
+            refuse(f"{name}() of more than {_MOST_JOINED} arrays, whose addresses are copied to the device")
         writes = kwargs.get("out") is not None or name in _WRITING
         held = {key: unwrapped(value) for key, value in kwargs.items()}
         result = issue(self.function, *unwrapped(args), writes=writes, **held)

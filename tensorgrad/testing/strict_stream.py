@@ -198,8 +198,9 @@ class Graph:
         refuse("launching a graph")
         if any(one() is None for one in self.memory.values()):
             raise AssertionError("the graph uses memory that was freed")
-        for function, args, kwargs in self.nodes:
-            function(*args, **kwargs)
+        with np.errstate(all="ignore"):
+            for function, args, kwargs in self.nodes:
+                function(*args, **kwargs)
 
     def upload(self, stream: Any = None) -> None:
         """Nothing is to be prepared."""
@@ -242,7 +243,7 @@ def issue(function: Callable[..., Any], *args: Any, writes: bool = False, **kwar
         part = np.asarray(part) if isinstance(part, np.generic) else part
         own = isinstance(part, np.ndarray) and not any(np.may_share_memory(part, x) for x in given)
         if own:
-            part = placed(part)
+            part = placed(part if part.flags.writeable else part.copy())  # CuPy knows no read-only arrays
             if graph is not None:
                 part[...] = np.frombuffer(bytes([_POISON]) * part.itemsize, part.dtype)[0]
         made.append(part)

@@ -1,7 +1,8 @@
 // out[o, target[p], c] += sum over equal targets of values[o, order[p], c], in the order of `order`.
 //
 // The targets are sorted; the thread at the first of a run of equal ones adds up the run. No atomics: the same order of
-// sums, and so the same bits, in every run. Half precision is summed in float and rounded once.
+// sums, and so the same bits, in every run. Half precision is summed in float and rounded once. A target out of range is
+// left out: within a CUDA graph the check of indices is looked at afterwards.
 
 template <class T> struct sum_type { typedef T type; };
 template <> struct sum_type<__half> { typedef float type; };
@@ -27,7 +28,7 @@ TG_FN tg::c128 plus(tg::c128 a, tg::c128 b) { return tg::add(a, b); }
     for (tg::i64 i = blockIdx.x * (tg::i64)blockDim.x + threadIdx.x; i < count; i += step) {                   \
       const tg::i64 c = i % inner, p = i / inner % length, o = i / inner / length;                             \
       const tg::i64 row = target[p];                                                                           \
-      if (p > 0 && target[p - 1] == row) continue;                                                             \
+      if (row < 0 || row >= rows || (p > 0 && target[p - 1] == row)) continue;                                 \
       T* const at = out + (o * rows + row) * inner + c;                                                        \
       typename sum_type<T>::type total = widened(*at);                                                         \
       for (tg::i64 q = p; q < length && target[q] == row; ++q)                                                 \

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,25 @@ from ..generic.reduce import wide
 from .cublas import Cublas, load
 from .kernels import Kernels
 
-__all__ = ["CupyAccumulation", "CupyProducts"]
+__all__ = ["CupyAccumulation", "CupyProducts", "noted_checks"]
+
+
+class _Noted(threading.local):
+    checks: list[tuple[Any, Callable[[], None]]] | None = None
+
+
+_noted = _Noted()
+
+
+@contextmanager
+def noted_checks() -> Iterator[list[tuple[Any, Callable[[], None]]]]:
+    """Within the block, in this thread, checks of elements are not made but written down: the truth that says that
+    something is wrong, a 0-d array on the device, and what raises then."""
+    before, _noted.checks = _noted.checks, []
+    try:
+        yield _noted.checks
+    finally:
+        _noted.checks = before
 
 
 def _is_half(x: Any) -> bool:
@@ -78,10 +99,17 @@ class CupyAccumulation(IndexKernels):
 
     _kernels: Kernels
 
+    def _refuse_if(self, wrong: Any, complain: Callable[[], None]) -> None:
+        if _noted.checks is not None:
+            _noted.checks.append((wrong, complain))
+        else:
+            super()._refuse_if(wrong, complain)
+
     def check_index(self, name: str, index: Any, size: int, dim: int, negative: bool = False) -> None:
         # CuPy wraps what is out of range without a word. One answer is fetched, the numbers only for the message.
-        if index.size and not bool(((index >= (-size if negative else 0)) & (index < size)).all()):
-            super().check_index(name, index, size, dim, negative)
+        if index.size:
+            wrong = ((index < (-size if negative else 0)) | (index >= size)).any()
+            self._refuse_if(wrong, partial(super().check_index, name, index, size, dim, negative))
 
     def _combine(self, how: Any, target: Any, dims: tuple[int, ...], indices: Indices, values: Any) -> Any:
         first, after = dims[0], dims[-1] + 1

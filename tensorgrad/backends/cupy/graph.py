@@ -8,6 +8,9 @@ memory of the program's own; the others run between the graphs, as ordinary call
   the first ones for ever;
 - calls that wait for the device, copy from or to the host, or reach a library that refuses (CuPy's own cuBLAS wrapper).
 
+Checks of elements (that an index is in range) are computed in the graphs and looked at after the graph that they are
+in, before anything that was there before the program is changed.
+
 Arguments are copied into the graphs' memory, as are results of ordinary calls that a graph reads; what the user gets is
 copied out of it. So nobody outside ever sees memory that the next replay overwrites. What lives for a part of a program
 alone lends its place to others afterwards: the calls are captured in the order in which the graphs run, from one pool,
@@ -24,10 +27,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
+
+from ...autograd.node import describe_line
 from ...compiler.program import Action, Call, Program, Value
 from ...dispatch import local
 from ...random import Generator
 from ..cuda import tf32_allowed
+from .dense_kernels import noted_checks
 
 __all__ = ["GraphProgram"]
 
@@ -37,6 +44,7 @@ _MOST_GAPS = 4  # times an argument's own size, from its first to its last eleme
 _HOST_NUMBERS = "its numbers are the host's, and change"
 _HOST_ARRAYS = "it computes on the host"
 _DRAWS = "it draws random numbers"
+_CHECKS = "it checks indices before it writes to what was there"
 
 
 class _Unfit(Exception):
@@ -109,11 +117,26 @@ class _Room:
 
 
 class _Launch:
-    """A stretch of calls as a graph; None where they are views alone."""
+    """A stretch of calls as a graph. ``wrong``: by check that they make of elements, whether it failed, in an array on
+    the device; ``checks``: what raises then, and the call."""
 
-    def __init__(self, graph: Any, calls: int):
+    def __init__(self, graph: Any, calls: int, wrong: Any, checks: list[tuple[Callable[[], None], Call]]):
         self.graph = graph
         self.calls = calls
+        self.wrong = wrong
+        self.checks = checks
+
+    def check(self) -> None:
+        """Wait for the graph and raise the error of the first check that failed."""
+        for failed, (complain, call) in zip(self.wrong.get().tolist(), self.checks, strict=True):
+            if failed:
+                try:
+                    complain()
+                except Exception as error:
+                    if call.line is not None and error.args and isinstance(error.args[0], str):
+                        text = f"{error.args[0]} (in a compiled function, at {describe_line(call.line)})"
+                        error.args = (text, *error.args[1:])
+                    raise
 
 
 class _Ordinary:
@@ -154,6 +177,7 @@ class GraphProgram:
         self.kernels = [
             getattr(local.doors[step.kind], step.op.name) if isinstance(step, Call) else None for step in program.steps
         ]
+        self.checks = [0] * len(program.steps)  # by step: how often its kernel looks at elements to refuse them
         self.last = _last_uses(program)
         try:
             self.outside = self._known_outside()
@@ -240,6 +264,8 @@ class GraphProgram:
         for piece in self.pieces:
             if type(piece) is _Launch:
                 piece.graph.launch(stream)
+                if piece.checks:
+                    piece.check()
             elif type(piece) is Action:
                 piece.run()
             else:
@@ -325,7 +351,11 @@ class GraphProgram:
             made = kernel(*inputs, **attrs)
             if at not in self.outside:
                 try:
-                    lane.capture(pool.malloc, lambda: kernel(*inputs, **attrs))  # noqa: B023 - called at once
+                    with noted_checks() as checks:
+                        lane.capture(pool.malloc, lambda: kernel(*inputs, **attrs))  # noqa: B023 - called at once
+                    self.checks[at] = len(checks)
+                    if checks and any(v.root.array is not None for v in step.writes):
+                        self.outside[at] = _CHECKS
                 except Exception as error:  # noqa: BLE001 - it ran a moment ago: what fails now is the capture
                     self.outside[at] = _in_a_line(error)
             results = made if type(made) is tuple else (made,)
@@ -357,13 +387,12 @@ class GraphProgram:
         while at < len(steps):
             step = steps[at]
             if inside[at]:
-                end = at
-                while end < len(steps) and inside[end]:
-                    end += 1
-                stretch = _Stretch(self, at, end, places, shared)
+                end = self._end(at, inside)
+                with lane.stream, self.backend.xp.cuda.using_allocator(allocator):
+                    stretch = _Stretch(self, at, end, places, shared)
                 graph = lane.capture(allocator, stretch.run)
                 if stretch.works:
-                    pieces.append(_Launch(graph, end - at))
+                    pieces.append(_Launch(graph, end - at, stretch.wrong, stretch.checks))
                 at = end
                 continue
             if isinstance(step, Action):
@@ -397,6 +426,18 @@ class GraphProgram:
         self.copied = {v for v in mine if v in kept or v.root not in elsewhere}
         self.chains = {v: self._chain(v) for v in mine if v.root in shared and v.root in kept and v.root is not v}
         self.pieces = pieces
+
+    def _end(self, at: int, inside: list[bool]) -> int:
+        """Where a stretch of calls ends that begins at a step. What was there before the program must not be written
+        to while checks are open: they are looked at after the graph, and a call that fails changes nothing."""
+        unchecked = False
+        while at < len(inside) and inside[at]:
+            call = self.program.steps[at]
+            if unchecked and any(v.root.array is not None for v in call.writes):  # type: ignore[union-attr]
+                break
+            unchecked = unchecked or self.checks[at] > 0
+            at += 1
+        return at
 
     def _check_aliases(self, read_inside: set[Value]) -> None:
         """Raises _Unfit where an ordinary call makes a view, a graph reads it or its base, and somebody writes to them:
@@ -488,6 +529,8 @@ class _Stretch:
         self.places = places
         self.shared = shared
         self.works = False
+        self.wrong = whole.backend.xp.zeros((sum(whole.checks[at] for at in self.steps),), dtype=np.bool_)
+        self.checks: list[tuple[Callable[[], None], Call]] = []
 
     def run(self) -> None:
         whole, places = self.whole, self.places
@@ -496,13 +539,18 @@ class _Stretch:
             call, kernel = whole.program.steps[at], whole.kernels[at]
             assert isinstance(call, Call) and kernel is not None
             inputs = _arrays(call.inputs, places, {})
-            made = kernel(*inputs, **{name: _arrays(x, places, {}) for name, x in call.attrs.items()})
+            with noted_checks() as checks:
+                made = kernel(*inputs, **{name: _arrays(x, places, {}) for name, x in call.attrs.items()})
+            for wrong, complain in checks:
+                number = len(self.checks)
+                self.wrong[number : number + 1] = wrong
+                self.checks.append((complain, call))  # which keeps what it would look at
             results = made if type(made) is tuple else (made,)
             new = {v: array for v, array in zip(call.results, results, strict=True) if v is not None}
             views = call.op.view and all(shares(array, inputs[0]) for array in new.values())
             self.works = self.works or bool(call.writes) or not views
             places.update(new)
-            del inputs, made, results, new  # what is freed here may be used again by the next call
+            del inputs, made, results, new, checks  # what is freed here may be used again by the next call
             for v in whole.last[at]:
                 if v not in self.shared:
                     places.pop(v, None)

@@ -77,6 +77,13 @@ class CupyOptimizers:
             found = self._steps[key] = CupyFormula(name, partial(_specialize, name, build(**flags)), self._launcher)
         return found
 
+    def _in_a_row(self, numbers: list[Any]) -> Any:
+        # stack() of many copies their addresses to the device, which no CUDA graph can hold
+        row = self._launcher.xp.empty((len(numbers),), dtype=numbers[0].dtype)
+        for i, number in enumerate(numbers):
+            row[i] = number
+        return row
+
     def sgd_(
         self, params: list[Any], grads: list[Any], bufs: list[Any], *, hyper: Any, nesterov: bool, maximize: bool,
         scale: Any = None,

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import IndexOutOfRange
+from .checks import Checks
 from .reduce import wide
 
 Indices = tuple[Any, ...]
 
 
-class IndexKernels:
+class IndexKernels(Checks):
     xp: Any
     at_in_order = False
     """Whether ``xp.add.at`` and its kin take their values one after another, in order."""

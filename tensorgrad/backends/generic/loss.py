@@ -8,10 +8,11 @@ import numpy as np
 
 from ...dispatch import OPS
 from ...errors import IndexOutOfRange
+from .checks import Checks
 from .reduce import wide
 
 
-class LossKernels:
+class LossKernels(Checks):
     xp: Any
     raw: Any
 
@@ -86,12 +87,15 @@ class LossKernels:
         """(which rows count, their class, 0 for the others). Raises IndexOutOfRange for a class that is not there."""
         valid = target != ignore_index
         wrong = valid & ((target < 0) | (target >= classes))
-        if bool(wrong.any()):
+
+        def complain() -> None:
             first = int(target[wrong][0])
             raise IndexOutOfRange(
                 f"{name}: target {first} is out of bounds for {classes} classes (0 to {classes - 1}; "
                 f"ignore_index is {ignore_index})."
             )
+
+        self._refuse_if(wrong.any(), complain)
         return valid, self.xp.where(valid, target, self.xp.zeros((), dtype=target.dtype))
 
     def _weight_sum(self, valid: Any, index: Any, weights: Any, dtype: Any) -> Any:

@@ -140,14 +140,18 @@ class OptimKernels:
                 tops[i][...] = v
             p[...] = w - rate * (m / (xp.sqrt(v) / root + eps))
 
+    def _in_a_row(self, numbers: list[Any]) -> Any:
+        """Arrays without dimensions as one with one."""
+        return self.xp.stack(numbers)
+
     def multi_norm(self, grads: Arrays, *, p: float) -> Any:
         xp = self.xp
         sizes = [xp.abs(wide(g)).astype(np.float64) for g in grads if g.size]
         if not sizes:
             return xp.zeros((), dtype=np.float64)
         if p == math.inf:
-            return xp.asarray(xp.max(xp.stack([xp.max(s) for s in sizes])))
-        total = xp.sum(xp.stack([xp.sum(s * s if p == 2 else s**p) for s in sizes]))
+            return xp.asarray(xp.max(self._in_a_row([xp.max(s) for s in sizes])))
+        total = xp.sum(self._in_a_row([xp.sum(s * s if p == 2 else s**p) for s in sizes]))
         return xp.asarray(xp.sqrt(total) if p == 2 else total ** (1 / p))
 
     def multi_scale_(self, grads: Arrays, factor: Any) -> None:

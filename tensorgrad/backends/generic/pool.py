@@ -102,12 +102,15 @@ class PoolKernels:
         divisor_override: int | None,
     ) -> Any:  # fmt: skip
         if divisor_override is not None:
-            return self.xp.asarray(divisor_override, dtype=dtype)
+            return dtype.type(divisor_override)
         counts = _window_sizes(sizes, kernel, stride, padding, outputs, count_include_pad)
         product: Any = np.ones((), dtype=np.int64)
         for axis, along in enumerate(counts):
             product = product * along.reshape(-1, *(1,) * (len(counts) - 1 - axis))
-        return self.xp.asarray(product.astype(dtype))
+        product = product.astype(dtype)
+        if product.size and (product == product.flat[0]).all():
+            return product.flat[0]  # a number: nothing has to be copied to a device
+        return self.xp.asarray(product)
 
     def adaptive_avg_pool(self, x: Any, *, output_size: Any) -> Any:
         # windows are boxes, so the mean over one is a mean of means, axis by axis
