@@ -11,20 +11,16 @@ memory of the program's own; the others run between the graphs, as ordinary call
 Checks of elements (that an index is in range) are computed in the graphs and looked at after the graph that they are
 in, before anything that was there before the program is changed.
 
-Arguments are copied into the graphs' memory, as are results of ordinary calls that a graph reads; what the user gets is
-copied out of it. So nobody outside ever sees memory that the next replay overwrites. What lives for a part of a program
-alone lends its place to others afterwards: the calls are captured in the order in which the graphs run, from one pool,
-and an array goes back to it after its last use.
+Arguments are copied into the graphs' memory, as are results of ordinary calls that a graph reads; what the user gets,
+and what an argument was changed to, is copied out of it. So nobody outside ever sees memory that the next replay
+overwrites. What lives for a part of a program alone lends its place to others afterwards: the calls are captured in the
+order in which the graphs run, from one pool, and an array goes back to it after its last use.
 """
 
 from __future__ import annotations
 
-import gc
-import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,11 +30,12 @@ from ...compiler.program import Action, Call, Program, Value
 from ...dispatch import local
 from ...random import Generator
 from ..cuda import tf32_allowed
+from .capture import Lane, Room, lane_of
 from .dense_kernels import noted_checks
 
 __all__ = ["GraphProgram"]
 
-_MOST_COPIED = 1 << 22  # bytes into and out of graphs for each call: device memory moves as many in a few microseconds
+_MOST_COPIED = 1 << 22  # bytes into and out of graphs for each call; chosen, not measured
 _MOST_GAPS = 4  # times an argument's own size, from its first to its last element
 
 _HOST_NUMBERS = "its numbers are the host's, and change"
@@ -49,71 +46,6 @@ _CHECKS = "it checks indices before it writes to what was there"
 
 class _Unfit(Exception):
     """Why a program is replayed in Python."""
-
-
-class _Lane:
-    """What the programs of a device share: a stream to capture on, and the order of their replays.
-
-    cuBLAS works in memory of the stream that was captured, so replays on several streams wait for each other.
-    """
-
-    def __init__(self, cuda: Any):
-        self.cuda = cuda
-        self.stream = cuda.Stream(non_blocking=True)
-        self.done = cuda.Event(disable_timing=True)
-        self.lock = threading.RLock()
-
-    @contextmanager
-    def turn(self, stream: Any) -> Iterator[None]:
-        """Work of the block on a stream comes after all replays before, and before all that follow."""
-        stream.wait_event(self.done)
-        try:
-            yield
-        finally:
-            self.done.record(stream)
-
-    def capture(self, allocator: Callable[[int], Any], work: Callable[[], None]) -> Any:
-        """The graph of what ``work`` does; its memory comes from the allocator."""
-        stream = self.stream
-        collects = gc.isenabled()
-        gc.disable()  # what is freed while a stream is captured may be anybody's
-        try:
-            with stream, self.cuda.using_allocator(allocator):
-                stream.begin_capture()
-                try:
-                    work()
-                except BaseException:
-                    with suppress(RuntimeError):  # the error may have ended the capture, and is the one to be told
-                        stream.end_capture()
-                    raise
-                return stream.end_capture()
-        finally:
-            if collects:
-                gc.enable()
-
-
-_lanes: weakref.WeakKeyDictionary[Any, dict[int, _Lane]] = weakref.WeakKeyDictionary()  # by backend and device
-_guard = threading.Lock()
-
-
-class _Room:
-    """A private pool. Its raw memory stays even if the pool gives blocks back for want of memory: a graph holds
-    addresses, not references."""
-
-    def __init__(self, cuda: Any):
-        self.raw: list[Any] = []
-        raw = self.raw
-
-        def more(size: int) -> Any:
-            pointer = cuda.MemoryPointer(cuda.Memory(size), 0)
-            raw.append(pointer)
-            return pointer
-
-        self.pool = cuda.MemoryPool(more)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(pointer.mem.size for pointer in self.raw)
 
 
 class _Launch:
@@ -167,11 +99,13 @@ class GraphProgram:
         self.why_python: str | None = None
         self.pieces: list[_Launch | _Ordinary | Action] | None = None
         self.tf32 = False
-        self.room: _Room | None = None
+        self.room: Room | None = None
         self.inputs: list[tuple[Value, Any]] = []  # arguments, and where graphs find them
         self.places: dict[Value, Any] = {}  # what ordinary calls and results find in memory of the graphs
         self.copied: set[Value] = set()  # outputs that lie there
-        self.chains: dict[Value, list[tuple[Callable[..., Any], Call, int]]] = {}  # outputs that share it with others
+        self.written: list[tuple[Value, Any]] = []  # arguments that graphs write to, and where
+        # outputs that are views of an argument, or share memory with others
+        self.chains: dict[Value, list[tuple[Callable[..., Any], Call, int]]] = {}
         self.workspace: Any = None
         self.device: int | None = None
         self.kernels = [
@@ -205,12 +139,8 @@ class GraphProgram:
 
     def _check(self) -> None:
         program = self.program
-        written = {v.root for call in program.calls for v in call.writes}
-        if any(v.root in written for v in program.arguments):
-            raise _Unfit("it writes to its arguments")
         given = set(program.arguments)
-        if any(v.root in given and v not in given for v in program.outputs):
-            raise _Unfit("a result is a view of an argument")
+        self.chains = {v: self._chain(v) for v in program.outputs if v.root in given and v not in given}
         if len(self.outside) == len(program.calls):
             raise _Unfit("none of its calls can be captured")
         for v in program.arguments:
@@ -226,7 +156,7 @@ class GraphProgram:
         if self.why_python is not None:
             return self.in_python(given)
         device = self._device(given)
-        lane = self._lane(device)
+        lane = lane_of(self.backend, device)
         with lane.lock, self.backend.on(device):
             stream = self.backend.xp.cuda.get_current_stream()
             if stream.is_capturing():  # into somebody else's graph
@@ -246,19 +176,11 @@ class GraphProgram:
                     return int(v.array.device.id)
         return int(self.backend.xp.cuda.runtime.getDevice())
 
-    def _lane(self, device: int) -> _Lane:
-        with _guard:
-            lanes = _lanes.setdefault(self.backend, {})
-            found = lanes.get(device)
-            if found is None:
-                with self.backend.on(device):
-                    found = lanes[device] = _Lane(self.backend.xp.cuda)
-            return found
-
     def _replay(self, given: list[Any], stream: Any) -> list[Any]:
         found: dict[Value, Any] = dict(zip(self.program.arguments, given, strict=True))
         for v, place in self.inputs:
             place[...] = found[v]
+        theirs = [found.pop(v) for v, _ in self.written]
         places = self.places
         assert self.pieces is not None
         for piece in self.pieces:
@@ -286,11 +208,15 @@ class GraphProgram:
                         place[...] = results[number]
                 for v in piece.dead:
                     found.pop(v, None)
+        for array, (v, place) in zip(theirs, self.written, strict=True):
+            array[...] = place
+            found[v] = array
         return self._results(found)
 
     def _results(self, found: dict[Value, Any]) -> list[Any]:
         """The outputs: what lies in memory of the graphs is copied; views of one array are views of its copy."""
-        copies = {root: self._copy(root, self.places[root]) for root in dict.fromkeys(v.root for v in self.chains)}
+        shared = dict.fromkeys(v.root for v in self.chains if v.root not in found)
+        copies = {root: self._copy(root, self.places[root]) for root in shared}
         outputs: list[Any] = []
         for v in self.program.outputs:
             if v not in copies:
@@ -302,7 +228,7 @@ class GraphProgram:
         if v.array is not None:
             return v.array
         if v in self.chains:
-            array = copies[v.root]
+            array = found[v.root] if v.root in found else copies[v.root]
             for kernel, call, number in self.chains[v]:
                 made = kernel(array, *call.inputs[1:], **call.attrs)
                 array = made[number] if type(made) is tuple else made
@@ -314,7 +240,7 @@ class GraphProgram:
 
     # --- the first replay
 
-    def _first(self, given: list[Any], lane: _Lane, device: int) -> list[Any]:
+    def _first(self, given: list[Any], lane: Lane, device: int) -> list[Any]:
         """A replay in Python that finds out what can be captured, and then captures it."""
         self.pieces = None
         self.device, self.tf32 = device, tf32_allowed()
@@ -334,10 +260,10 @@ class GraphProgram:
                 stacklevel=2,
             )
         if self.why_python is not None:
-            self.room, self.places, self.inputs = None, {}, []
+            self.room, self.places, self.inputs, self.written = None, {}, [], []
         return results
 
-    def _walked(self, given: list[Any], lane: _Lane) -> list[Any]:
+    def _walked(self, given: list[Any], lane: Lane) -> list[Any]:
         found: dict[Value, Any] = dict(zip(self.program.arguments, given, strict=True))
         pool = self.backend.xp.cuda.MemoryPool()  # for results that nobody will see
         for at, step in enumerate(self.program.steps):
@@ -364,7 +290,7 @@ class GraphProgram:
                 found.pop(v, None)
         return [v.array if v.array is not None else found[v] for v in self.program.outputs]
 
-    def _build(self, lane: _Lane) -> None:
+    def _build(self, lane: Lane) -> None:
         """Capture all stretches, in the order in which they will run."""
         steps, outside = self.program.steps, self.outside
         if len(outside) == len(self.program.calls):
@@ -373,7 +299,7 @@ class GraphProgram:
         read_inside = {v for at, step in enumerate(steps) if inside[at] for v in step.reads()}  # type: ignore[union-attr]
         self._check_aliases(read_inside)
         shared = self._shared_outputs()
-        self.room = _Room(self.backend.xp.cuda)
+        self.room = Room(self.backend.xp.cuda)
         allocator = self.room.pool.malloc
         places: dict[Value, Any] = {}
         kept: dict[Value, Any] = {}
@@ -415,16 +341,21 @@ class GraphProgram:
         if not any(type(piece) is _Launch for piece in pieces):
             raise _Unfit("what can be captured of it computes nothing")
         kept.update((v, places[v]) for v in (*self.program.outputs, *shared) if v in places)
+        changed = {v.root for call in self.program.calls for v in call.writes}
+        self.written = [(v, place) for v, place in self.inputs if v in changed]
         for v, _ in self.inputs:  # ordinary calls and results have the arguments themselves
-            kept.pop(v, None)
+            if v not in changed:
+                kept.pop(v, None)
         self.places = kept
         elsewhere = {
             v for piece in pieces if type(piece) is _Ordinary
             for number, v in enumerate(piece.call.results) if v is not None and number not in piece.moved
         }  # fmt: skip
-        mine = [v for v in self.program.outputs if v.root.array is None and v not in self.program.arguments]
+        mine = [v for v in self.program.outputs if v.root.array is None and v.root not in self.program.arguments]
         self.copied = {v for v in mine if v in kept or v.root not in elsewhere}
-        self.chains = {v: self._chain(v) for v in mine if v.root in shared and v.root in kept and v.root is not v}
+        for v in mine:
+            if v.root in shared and v.root in kept and v.root is not v:
+                self.chains[v] = self._chain(v)
         self.pieces = pieces
 
     def _end(self, at: int, inside: list[bool]) -> int:
@@ -472,7 +403,7 @@ class GraphProgram:
             call, kernel = self.program.steps[at], self.kernels[at]
             assert isinstance(call, Call) and kernel is not None
             if not call.op.view or type(call.inputs[0]) is not Value or len(list(call.reads())) > 1:
-                raise _Unfit(f"{v.name} shares memory with another result")
+                raise _Unfit(f"{v.name} shares memory with an argument or another result, and is no simple view")
             chain.insert(0, (kernel, call, number))
             at_value = call.inputs[0]
         return chain
@@ -529,7 +460,7 @@ class _Stretch:
         self.places = places
         self.shared = shared
         self.works = False
-        self.wrong = whole.backend.xp.zeros((sum(whole.checks[at] for at in self.steps),), dtype=np.bool_)
+        self.wrong = whole.backend.xp.empty((sum(whole.checks[at] for at in self.steps),), dtype=np.bool_)
         self.checks: list[tuple[Callable[[], None], Call]] = []
 
     def run(self) -> None:

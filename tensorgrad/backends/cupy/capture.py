@@ -1,0 +1,88 @@
+"""Capturing CUDA graphs: the stream, the memory that they keep, and the order of their launches."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+__all__ = ["Lane", "Room", "lane_of"]
+
+
+class Lane:
+    """What the programs of a device share: a stream to capture on, and the order of their replays.
+
+    cuBLAS works in memory of the stream that was captured, so replays on several streams wait for each other.
+    """
+
+    def __init__(self, cuda: Any):
+        self.cuda = cuda
+        self.stream = cuda.Stream(non_blocking=True)
+        self.done = cuda.Event(disable_timing=True)
+        self.lock = threading.RLock()
+
+    @contextmanager
+    def turn(self, stream: Any) -> Iterator[None]:
+        """Work of the block on a stream comes after all replays before, and before all that follow."""
+        stream.wait_event(self.done)
+        try:
+            yield
+        finally:
+            self.done.record(stream)
+
+    def capture(self, allocator: Callable[[int], Any], work: Callable[[], None]) -> Any:
+        """The graph of what ``work`` does; its memory comes from the allocator."""
+        stream = self.stream
+        collects = gc.isenabled()
+        gc.disable()  # what is freed while a stream is captured may be anybody's
+        try:
+            with stream, self.cuda.using_allocator(allocator):
+                stream.begin_capture()
+                try:
+                    work()
+                except BaseException:
+                    with suppress(RuntimeError):  # the error may have ended the capture, and is the one to be told
+                        stream.end_capture()
+                    raise
+                return stream.end_capture()
+        finally:
+            if collects:
+                gc.enable()
+
+
+_lanes: weakref.WeakKeyDictionary[Any, dict[int, Lane]] = weakref.WeakKeyDictionary()  # by backend and device
+_guard = threading.Lock()
+
+
+def lane_of(backend: Any, device: int) -> Lane:
+    """The lane of a device."""
+    with _guard:
+        lanes = _lanes.setdefault(backend, {})
+        found = lanes.get(device)
+        if found is None:
+            with backend.on(device):
+                found = lanes[device] = Lane(backend.xp.cuda)
+        return found
+
+
+class Room:
+    """A private pool. Its raw memory stays even if the pool gives blocks back for want of memory: a graph holds
+    addresses, not references."""
+
+    def __init__(self, cuda: Any):
+        self.raw: list[Any] = []
+        raw = self.raw
+
+        def more(size: int) -> Any:
+            pointer = cuda.MemoryPointer(cuda.Memory(size), 0)
+            raw.append(pointer)
+            return pointer
+
+        self.pool = cuda.MemoryPool(more)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(pointer.mem.size for pointer in self.raw)
