@@ -133,9 +133,9 @@ class Backend(
 
         return NumpyFormula(op.name, op.specialize, self.xp)
 
-    def program_runner(self, program: Any, replay: Callable[[list[Any]], list[Any]]) -> Any:
-        """Who runs a program of this backend's calls faster than ``replay``, its Python: a callable like it, whose
-        ``told()`` are lines for ``explain()``. None: nobody."""
+    def program_runner(self, program: Any, in_python: Callable[[Any], Callable[[list[Any]], list[Any]]]) -> Any:
+        """Who runs a program of this backend's calls faster than ``in_python(program)``: a callable like that, from
+        arguments to outputs, whose ``told()`` are lines for ``explain()``. None: nobody."""
         return None
 
     def kernel(self, op: Op) -> Callable[..., Any]:

@@ -96,7 +96,7 @@ def _runner_of(program: Program) -> Callable[[list[Any]], list[Any]] | None:
     """Who runs the program for the backend of its calls, if that has somebody for it."""
     for kind in dict.fromkeys(call.kind for call in program.calls):
         backend = getattr(local.doors[kind], "backend", None)
-        runner: Any = None if backend is None else backend.program_runner(program, in_python(program))
+        runner: Any = None if backend is None else backend.program_runner(program, in_python)
         if runner is not None:
             program.runners = [runner]
             return runner

@@ -21,13 +21,13 @@ from tensorgrad.backends import cuda as permissions
 from tensorgrad.nn import functional as F
 from tensorgrad.testing import strict_stream
 from tensorgrad.testing.strict_array import no_traffic
-from tensorgrad.testing.strict_backend import strict_cuda
+from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 
 
 @pytest.fixture(autouse=True)
-def cuda() -> Iterator[None]:
-    with strict_cuda():
-        yield
+def cuda() -> Iterator[StrictCupyBackend]:
+    with strict_cuda() as backend:
+        yield backend
 
 
 def told(compiled: Any, program: int = 0) -> str:
@@ -323,6 +323,29 @@ def test_what_cannot_be_captured_runs_between_graphs() -> None:
             assert tg.equal(got, expected)
     assert "CUDA graphs: 2," in told(f) and "1 calls run between them" in told(f)
     assert "argsort(): operation not permitted when stream is capturing" in f.explain().replace("\n  ", " ")
+
+
+def test_without_cublas_products_run_between_graphs(cuda: Any) -> None:
+    def product(x):
+        return ((x * 2).exp() @ x.t()).relu() + 1
+
+    cuda._cublas = None
+    f = tg.compile(product)
+    x = tg.randn(3, 4, device="cuda")
+    for _ in range(4):
+        assert tg.equal(f(x), product(x))
+    assert "CUDA graphs: 2," in told(f) and "outside of graphs: matmul (NotImplementedError: matmul: calling" in told(f)
+
+
+def test_transforms_run_between_graphs() -> None:
+    def smooth(x):
+        return tg.fft.irfft(tg.fft.rfft(x * 2) * 0.5).exp() + 1
+
+    f = tg.compile(smooth)
+    for i in range(4):
+        x = tg.randn(8, device="cuda", generator=tg.Generator().manual_seed(i))
+        assert tg.equal(f(x), smooth(x))
+    assert "outside of graphs: fft_r2c, fft_c2r (cuFFT works in memory that CuPy owns)" in told(f)
 
 
 def test_indices_are_checked_before_anything_changes() -> None:

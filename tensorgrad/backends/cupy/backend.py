@@ -91,10 +91,10 @@ class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimiz
 
     # ---- kernels
 
-    def program_runner(self, program: Any, replay: Callable[[list[Any]], list[Any]]) -> Any:
+    def program_runner(self, program: Any, in_python: Callable[[Any], Callable[[list[Any]], list[Any]]]) -> Any:
         from .graph import GraphProgram
 
-        return GraphProgram(self, program, replay)
+        return GraphProgram(self, program, in_python(program))
 
     def formula_kernel(self, op: Any) -> Callable[..., Any]:
         return CupyFormula(op.name, op.specialize, self._launcher)

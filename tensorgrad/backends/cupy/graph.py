@@ -41,6 +41,9 @@ _MOST_GAPS = 4  # times an argument's own size, from its first to its last eleme
 _HOST_NUMBERS = "its numbers are the host's, and change"
 _HOST_ARRAYS = "it computes on the host"
 _DRAWS = "it draws random numbers"
+# a graph would go on using the plan's memory, which CuPy gives to others once its cache forgets the plan
+_PLANNED = frozenset(("fft_c2c", "fft_r2c", "fft_c2r"))
+_PLANS = "cuFFT works in memory that CuPy owns"
 _CHECKS = "it checks indices before it writes to what was there"
 
 
@@ -135,6 +138,8 @@ class GraphProgram:
                 found[at] = _HOST_ARRAYS
             elif any(not isinstance(array, ours) for array in fixed):
                 found[at] = _HOST_NUMBERS
+            elif step.op.name in _PLANNED:
+                found[at] = _PLANS
         return found
 
     def _check(self) -> None:
