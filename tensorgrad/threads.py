@@ -21,5 +21,6 @@ def get_num_threads() -> int:
 
 
 def memory_stats() -> dict[str, int]:
-    """Bytes that the CPU backend's allocator holds: in use, cached for reuse, and the peak of both."""
+    """Bytes that the CPU backend's allocator holds: in use, cached for reuse, the peak of both together, and that of
+    what was in use."""
     return registry.on_device("cpu").memory_stats()

@@ -45,6 +45,7 @@ PYBIND11_MODULE(_C_bindings, m) {
     stats["in_use"] = s.in_use;
     stats["cached"] = s.cached;
     stats["peak"] = s.peak;
+    stats["peak_in_use"] = s.peak_in_use;
     return stats;
   });
   m.def("empty", [](py::handle like_dtype, const std::vector<tg::Index>& shape) {

@@ -39,9 +39,12 @@ int class_of(std::size_t bytes) {
   return (log2 - 6) * 4 + quarter + 1;
 }
 
+constexpr int kExact = -1;
+
 struct Header {
-  int size_class;
+  int size_class;  // or kExact
   int shift;  // bytes of the system's block before the header
+  std::size_t bytes;  // of an exact one
 };
 
 void give_back(void* raw) { std::free(static_cast<char*>(raw) - static_cast<Header*>(raw)->shift); }
@@ -56,7 +59,7 @@ constexpr bool kSanitized = false;
 struct Cache {
   std::mutex guard;
   std::array<std::vector<void*>, kClasses> free;
-  std::size_t in_use = 0, cached = 0, peak = 0, staggered = 0;
+  std::size_t in_use = 0, cached = 0, peak = 0, peak_in_use = 0, staggered = 0;
   // The most in use at once in this window of time and in the one before.
   std::size_t recent = 0, before = 0;
   std::chrono::steady_clock::time_point window_end = std::chrono::steady_clock::now() + kWindow;
@@ -74,6 +77,12 @@ struct Cache {
     }
     const std::size_t most = std::max(recent, before), limit = std::max(most + most / 2, kKeepAtLeast);
     if (in_use + cached > limit) trim_to(limit > in_use ? limit - in_use : 0);
+  }
+
+  void note() {
+    recent = std::max(recent, in_use);
+    peak_in_use = std::max(peak_in_use, in_use);
+    peak = std::max(peak, in_use + cached);
   }
 
   void trim_to(std::size_t keep) {
@@ -129,8 +138,7 @@ void* allocate(std::size_t bytes) {
     }
     if (!raw && bytes >= kStaggerFrom) shift = kStagger * (1 + all.staggered++ % kPlaces);
     all.in_use += class_bytes(c);
-    all.recent = std::max(all.recent, all.in_use);
-    all.peak = std::max(all.peak, all.in_use + all.cached);
+    all.note();
   }
   if (!raw) {
     const std::size_t size = kSanitized ? bytes : class_bytes(c);
@@ -150,9 +158,33 @@ void* allocate(std::size_t bytes) {
   return static_cast<char*>(raw) + kHeader;
 }
 
+void* allocate_lasting(std::size_t bytes) {
+  if (bytes > (std::size_t(1) << 46)) throw std::bad_alloc();
+  void* raw = nullptr;
+  if (posix_memalign(&raw, 64, kHeader + bytes) != 0) {
+    trim_memory();
+    if (posix_memalign(&raw, 64, kHeader + bytes) != 0) throw std::bad_alloc();
+  }
+  if (bytes >= kLargePagesFrom) prefer_large_pages(raw, kHeader + bytes);
+  *static_cast<Header*>(raw) = {kExact, 0, bytes};
+  Cache& all = cache();
+  std::lock_guard<std::mutex> lock(all.guard);
+  all.in_use += bytes;
+  all.note();
+  return static_cast<char*>(raw) + kHeader;
+}
+
 void release(void* block) noexcept {
   if (!block) return;
   void* raw = static_cast<char*>(block) - kHeader;
+  if (static_cast<Header*>(raw)->size_class == kExact) {
+    Cache& all = cache();
+    {
+      std::lock_guard<std::mutex> lock(all.guard);
+      all.in_use -= static_cast<Header*>(raw)->bytes;
+    }
+    return give_back(raw);
+  }
   const int c = static_cast<Header*>(raw)->size_class;
   const std::size_t size = class_bytes(c);
   Cache& all = cache();
@@ -171,14 +203,14 @@ void release(void* block) noexcept {
 MemoryStats memory_stats() {
   Cache& all = cache();
   std::lock_guard<std::mutex> lock(all.guard);
-  return {all.in_use, all.cached, all.peak};
+  return {all.in_use, all.cached, all.peak, all.peak_in_use};
 }
 
 void trim_memory() {
   Cache& all = cache();
   std::lock_guard<std::mutex> lock(all.guard);
   all.trim_to(0);
-  all.peak = all.recent = all.before = all.in_use;
+  all.peak = all.peak_in_use = all.recent = all.before = all.in_use;
 }
 
 }  // namespace tg

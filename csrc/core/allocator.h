@@ -12,13 +12,14 @@
 namespace tg {
 
 void* allocate(std::size_t bytes);  // throws std::bad_alloc
+void* allocate_lasting(std::size_t bytes);  // of exactly that size: for a block that lives for many steps
 void release(void* block) noexcept;
 
 struct MemoryStats {
-  std::size_t in_use, cached, peak;
+  std::size_t in_use, cached, peak, peak_in_use;  // peak: of both together
 };
 MemoryStats memory_stats();
-void trim_memory();  // gives everything unused back to the system
+void trim_memory();  // gives everything unused back to the system; peaks are counted from here on
 
 // Scratch of n elements of T, uninitialized, for the lifetime of the object.
 template <class T>

@@ -120,7 +120,7 @@ class Written final : public Sequence {
     offsets_ = std::move(offsets);
     total_ = bytes;
     if (planned) {
-      base_ = static_cast<char*>(allocate(bytes));
+      base_ = static_cast<char*>(allocate_lasting(bytes));
       PyObject* capsule = PyCapsule_New(base_, "tensorgrad", free_arena);
       if (!capsule) {
         release(base_);

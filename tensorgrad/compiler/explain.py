@@ -59,7 +59,7 @@ def explain(program: Program) -> str:
     ]
     linked = program.linked
     if linked is not None:
-        head.append(f"arena {scaled(linked.nbytes, 'B')}")
+        head.append(f"arena {scaled(linked.nbytes, 'B')} ({scaled(linked.at_once, 'B')} of it needed at one time)")
     made = {v for call in calls for v in call.results if v is not None}
     head.append(f"all results {scaled(sum(v.nbytes for v in made if v.root is v), 'B')}")
     state = {v.root for call in calls for v in call.reads() if v.array is not None}
@@ -69,7 +69,7 @@ def explain(program: Program) -> str:
     lines += ["", f"  {'result':{_MADE}} {'call':{_ROOM}} {'FLOP':>{_COST}} {'bytes':>{_COST}}  line"]
     lines += body
     lines += ["", *_wrapped("returns: ", [f"{v.name} {type_text(v)}" for v in program.outputs])]
-    lines += _notes(program.notes)
+    lines += _notes([*program.notes, *_memory(linked)])
     for text in (text for runner in program.runners for text in runner.told()):
         lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
     slow = Counter(call.op.name for call in rows.in_python)
@@ -238,6 +238,13 @@ def _wrapped(title: str, parts: list[str], most: int = 12) -> list[str]:
     if len(parts) > most:
         parts = [*parts[: most - 1], f"and {len(parts) - most + 1} more"]
     return textwrap.wrap(title + ", ".join(parts or ["nothing"]), _WIDTH, subsequent_indent=" " * len(title))
+
+
+def _memory(linked: Any) -> list[tuple[str, str]]:
+    """What the plan of the block has done."""
+    calls = [] if linked is None else linked.in_place
+    names = [f"{call.op.name} of {scaled(call.results[0].nbytes, 'B')} in place of an operand" for call in calls]
+    return [("memory", name) for name in names]
 
 
 def _notes(notes: list[tuple[str, str]]) -> list[str]:

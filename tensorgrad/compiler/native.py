@@ -10,8 +10,6 @@ stretches of the sequence, and its results are copied to their places.
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -23,16 +21,12 @@ from ..core import native
 from ..dispatch import local
 from ..errors import CompileError
 from ..ops.record import as_ours
+from .places import Places
 from .program import Action, Call, Program, Value
 from .writable import written
 
 __all__ = ["Blueprint", "Instance", "blueprint"]
 
-_ALIGN = 64
-# Where a result lies a little beyond its operand within a page, loads wait for stores of the same low address bits:
-# large arrays start at different places of one.
-_LARGE, _PAGE = 1 << 15, 4096
-_PLACES = tuple(range(512, _PAGE, 512))
 _WORTH_TRIMMING = 1 << 24  # bytes of a block
 _SMALL = 4096  # bytes: a result that is copied rather than lent
 
@@ -47,7 +41,8 @@ class Blueprint:
         early: how many of the outputs are the first stage's; None: all.
         shown: how many of the first outputs are handed to the user, who may keep them: small ones are copied.
         kept: values that somebody may want the arrays of.
-    ``nbytes``: of an instance's block. ``python_calls``: calls that are Python between two stretches.
+    ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls
+    whose result takes the place of an operand. ``python_calls``: calls that are Python between two stretches.
     """
 
     def __init__(
@@ -63,7 +58,9 @@ class Blueprint:
         self.late = late
         first = _Writing(self)
         sizes = first.run()
-        self.offsets, self.nbytes = _plan(self, first, sizes)
+        places = Places(self, first, sizes)
+        self.offsets, self.nbytes = places.offsets, places.nbytes
+        self.at_once, self.in_place = places.at_once, places.in_place
         self.python_calls = first.python_calls
 
 
@@ -275,67 +272,6 @@ def blueprint(program: Program, **settings: Any) -> Blueprint | None:
     if program.strided:
         return None  # in a block arguments are contiguous
     return Blueprint(program, backend, **settings)
-
-
-def _plan(blueprint: Blueprint, writing: _Writing, sizes: list[int]) -> tuple[list[int], int]:
-    """(a place for each allocation, bytes of the whole block): first come the largest.
-
-    What is handed out, and what a second stage reads of the first lives until the end: the second stage
-    may run twice. What that hands out (gradients, which are held over the next forward pass) has its place to itself.
-    """
-    program = blueprint.program
-    starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
-    rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
-    born = writing.born
-    last = list(born)
-    end = len(program.steps)
-    split = writing.split_at
-
-    def allocation_of(value: Value) -> int | None:
-        """The number of the allocation that a value, or what it is a view of, lies in."""
-        start = starts.get(value, -1)
-        at = bisect_right(rising, (start, len(rising))) - 1
-        address, i = rising[at] if at >= 0 else (0, 0)
-        return i if at >= 0 and start < address + max(1, sizes[i]) else None
-
-    def use(value: Value, at: int) -> None:
-        allocation = allocation_of(value)
-        if allocation is not None:
-            late = at >= split > born[allocation]
-            last[allocation] = max(last[allocation], end if late else at)
-
-    for at, step in enumerate(program.steps):
-        if isinstance(step, Call):
-            for value in (*step.reads(), *(r for r in step.results if r is not None)):
-                use(value, at)
-    written = {v.root for call in program.calls for v in call.writes}
-    for value in program.outputs:
-        use(value, end)
-    for value in program.arguments:  # what is written to is brought back; a second stage is given its own later
-        if value.root in written or blueprint.early is not None:
-            use(value, end)
-    if blueprint.early is not None:
-        for value in program.outputs[blueprint.early :]:
-            allocation = allocation_of(value)
-            if allocation is not None:
-                born[allocation] = -1
-    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, born, last
-    offsets = [0] * len(sizes)
-    total = 0
-    for i in order:
-        size = max(_ALIGN, math.ceil(sizes[i] / _ALIGN) * _ALIGN)
-        place = _PLACES[i % len(_PLACES)] if size >= _LARGE else None
-        at = place or 0
-        for low, high in sorted((p[0], p[1]) for p in placed if p[2] <= last[i] and born[i] <= p[3]):
-            if at + size <= low:
-                break
-            if high > at:
-                at = high if place is None else high + (place - high) % _PAGE
-        offsets[i] = at
-        placed.append((at, at + size, born[i], last[i]))
-        total = max(total, at + size)
-    return offsets, total
 
 
 def _unheld(arrays: list[Any], counts: tuple[int, ...]) -> bool:

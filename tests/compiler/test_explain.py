@@ -65,14 +65,16 @@ def test_notes_of_passes_and_calls_through_python_are_told():
     program.notes = [("dead", "dropped cast, which nobody reads")] * 2 + [("duplicates", "exp is computed once")]
 
     class Linked:
-        nbytes = 4096
+        nbytes, at_once = 4096, 2048
+        in_place = program.calls[1:2]
         python_calls = program.calls[:1]
 
     program.linked = Linked()
     text = explain(program)
     assert "dead: 2 x dropped cast, which nobody reads" in text and "duplicates: exp is computed once" in text
     assert f"through Python, one call at a time: 1 {program.calls[0].op.name}" in text and "(Python)" in text
-    assert "arena 4.1 kB" in text
+    assert "arena 4.1 kB (2.05 kB of it needed at one time)" in text
+    assert f"memory: {program.calls[1].op.name} of" in text and "in place of an operand" in text
 
 
 def test_formulas_are_written_as_people_do():

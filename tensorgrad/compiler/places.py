@@ -1,0 +1,138 @@
+"""Where everything lies in a program's block: how long each array is needed, and what takes the place of what.
+
+A formula of one result may write it over an operand that nobody reads any more: its kernel reads an element before it
+writes the one at the same place (as with ``out=`` in an eager call), so the bits are those of a result of its own.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+from ..ops.elementwise import Elementwise
+from .fused import Fused
+from .program import Call, Value
+
+__all__ = ["Places"]
+
+
+class Places:
+    """A plan of what was written once.
+
+    ``offsets``: of each allocation in the block. ``nbytes``: of the block. ``at_once``: the most that is needed at one
+    time, so that no plan is smaller. ``in_place``: calls whose result lies where an operand did.
+    """
+
+    def __init__(self, blueprint: Any, writing: Any, sizes: list[int]):
+        self.program = blueprint.program
+        self.sizes = sizes
+        self.starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
+        self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
+        self.born, self.last = self.lives(blueprint, writing)
+        self.in_place: list[Call] = []
+        homes = self.joined()
+        kept = [i for i, home in enumerate(homes) if home == i]
+        found = blueprint.backend.c.find_places(
+            [sizes[i] for i in kept], [self.born[i] for i in kept], [self.last[i] for i in kept]
+        )
+        at = dict(zip(kept, found[0], strict=True))
+        self.offsets: list[int] = [at[home] for home in homes]
+        self.nbytes: int = found[1]
+        self.at_once: int = found[2]
+
+    def allocation_of(self, value: Value) -> int | None:
+        """The number of the allocation that a value, or what it is a view of, lies in."""
+        start = self.starts.get(value, -1)
+        at = bisect_right(self.rising, (start, len(self.rising))) - 1
+        address, i = self.rising[at] if at >= 0 else (0, 0)
+        return i if at >= 0 and start < address + max(1, self.sizes[i]) else None
+
+    def lives(self, blueprint: Any, writing: Any) -> tuple[list[int], list[int]]:
+        """Of each allocation the first and the last step that need it.
+
+        What is handed out, and what a second stage reads of the first, lives until the end: the second stage may run
+        twice. What that hands out (gradients, which are held over the next forward pass) has its place to itself.
+        """
+        program = self.program
+        born = list(writing.born)
+        last = list(born)
+        end = len(program.steps)
+        split = writing.split_at
+
+        def use(value: Value, at: int) -> None:
+            allocation = self.allocation_of(value)
+            if allocation is not None:
+                late = at >= split > born[allocation]
+                last[allocation] = max(last[allocation], end if late else at)
+
+        for at, step in enumerate(program.steps):
+            if isinstance(step, Call):
+                for value in (*step.reads(), *(r for r in step.results if r is not None)):
+                    use(value, at)
+        written = {v.root for call in program.calls for v in call.writes}
+        for value in program.outputs:
+            use(value, end)
+        for value in program.arguments:  # what is written to is brought back; a second stage is given its own later
+            if value.root in written or blueprint.early is not None:
+                use(value, end)
+        if blueprint.early is not None:
+            for value in program.outputs[blueprint.early :]:
+                allocation = self.allocation_of(value)
+                if allocation is not None:
+                    born[allocation] = -1
+        return born, last
+
+    def joined(self) -> list[int]:
+        """By allocation the one whose place it takes, itself for most; lives become those of the places."""
+        homes = list(range(len(self.sizes)))
+        own_last = list(self.last)
+        for at, step in enumerate(self.program.steps):
+            if not isinstance(step, Call):
+                continue
+            result = _only_result(step)
+            made = None if result is None else self.allocation_of(result)
+            if result is None or made is None or self.born[made] != at:
+                continue
+            for operand in step.reads():
+                over = self.allocation_of(operand)
+                if over is None or own_last[over] != at or not self.fits(step, operand, over, result, made):
+                    continue
+                home = homes[over]
+                if self.last[home] != at:
+                    continue
+                homes[made] = home
+                self.last[home] = own_last[made]
+                self.in_place.append(step)
+                break
+        return homes
+
+    def fits(self, call: Call, operand: Value, over: int, result: Value, made: int) -> bool:
+        """Whether the result may lie where the operand does: element upon element, with nothing else there that the
+        call reads."""
+        if self.sizes[over] != self.sizes[made] or not _lie_alike(operand, result):
+            return False
+        offset = self.starts[result] - self.address(made)
+        if self.starts[operand] - self.address(over) != offset:
+            return False
+        others = [v for v in call.reads() if v is not operand and self.allocation_of(v) == over]
+        return all(self.starts[v] == self.starts[operand] and _lie_alike(v, result) for v in others)
+
+    def address(self, allocation: int) -> int:
+        found: dict[int, int] | None = self.__dict__.get("_addresses")
+        if found is None:
+            found = self.__dict__["_addresses"] = {i: address for address, i in self.rising}
+        return found[allocation]
+
+
+def _only_result(call: Call) -> Value | None:
+    """The result of a formula that has no other one, and writes to nothing else."""
+    if not isinstance(call.op, Elementwise) or call.writes or len(call.results) != 1:
+        return None
+    if isinstance(call.op, Fused) and call.op.sums:
+        return None
+    result = call.results[0]
+    return result if result is not None and result.root is result and result.shape else None
+
+
+def _lie_alike(a: Value, b: Value) -> bool:
+    return a.shape == b.shape and a.dtype.itemsize == b.dtype.itemsize and a.strides_in_items == b.strides_in_items

@@ -1,0 +1,143 @@
+"""A program's block: no smaller than what is needed at one time, hardly larger, and nothing in it overlaps."""
+
+import random
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from benchmarks.memory import peaks
+from tensorgrad.backends import registry
+
+pytestmark = pytest.mark.skipif(registry.class_of("cpp").why_not() is not None, reason="needs the extension")
+
+
+@pytest.fixture(autouse=True)
+def on_cpp():
+    with tg.backend("cpp"):
+        yield
+
+
+def find_places(*lists):
+    return registry.on_device("cpu").c.find_places(*lists)
+
+
+def most_at_once(sizes, born, last):
+    steps = range(min(born), max(last) + 1)
+    return max(sum(s for s, b, e in zip(sizes, born, last, strict=True) if b <= at <= e) for at in steps)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_arrays_that_are_needed_together_lie_apart(seed):
+    rng = random.Random(seed)
+    count = rng.randint(1, 80)
+    sizes = [rng.choice([0, 4, 64, 1000, 40_000, 1 << 20]) for _ in range(count)]
+    born = [rng.randint(-1, 60) for _ in range(count)]
+    last = [b + rng.choice([0, 1, 3, 30]) for b in born]
+    offsets, total, at_once = find_places(sizes, born, last)
+    rounded = [max(64, -(-s // 64) * 64) for s in sizes]
+    assert at_once == most_at_once(rounded, born, last) <= total
+    assert total == max(o + s for o, s in zip(offsets, rounded, strict=True))
+    for i in range(count):
+        assert offsets[i] % 64 == 0
+        for k in range(i):
+            together = born[i] <= last[k] and born[k] <= last[i]
+            apart = offsets[i] + rounded[i] <= offsets[k] or offsets[k] + rounded[k] <= offsets[i]
+            assert apart or not together
+
+
+def test_a_nested_life_fills_the_block():
+    """What forward keeps and backward frees in the other order, with a large array in between."""
+    layers = 40
+    sizes = [1 << 20] * layers + [3 << 20] * layers
+    born = [*range(layers), *range(layers, 2 * layers)]
+    last = [2 * layers - 1 - i for i in range(layers)] + [layers + i for i in range(layers)]
+    _, total, at_once = find_places(sizes, born, last)
+    assert total <= at_once * 1.01
+
+
+@pytest.mark.parametrize("lists", [([1], [0], [-1]), ([-1], [0], [0]), ([1, 2], [0], [0])])
+def test_lists_that_make_no_sense_are_refused(lists):
+    with pytest.raises(ValueError, match="find_places"):
+        find_places(*lists)
+
+
+def replayed(fn, *args):
+    compiled = tg.compile(fn)
+    compiled(*args)
+    made = compiled(*args)
+    assert compiled.stats()["replays"] == 1
+    return made, compiled
+
+
+def in_place(compiled):
+    return [call.op.name for call in compiled.programs[0].linked.in_place]
+
+
+def test_a_formula_whose_operand_dies_takes_its_place():
+    def f(x, w):
+        h = x @ w
+        return (h * 2 + 1).tanh() @ w
+
+    x, w = tg.randn(64, 64), tg.randn(64, 64)
+    with tg.no_grad():
+        made, compiled = replayed(f, x, w)
+        expected = f(x, w)
+    assert made.numpy().tobytes() == expected.numpy().tobytes()
+    assert len(in_place(compiled)) == 1
+    assert "in place of an operand" in compiled.explain()
+
+
+def test_an_operand_that_is_read_later_stays():
+    def f(x, w):
+        h = x @ w
+        return (h.exp() @ w) @ h
+
+    with tg.no_grad():
+        args = tg.randn(32, 32), tg.randn(32, 32) / 8
+        made, compiled = replayed(f, *args)
+        assert made.numpy().tobytes() == f(*args).numpy().tobytes()
+    assert in_place(compiled) == []
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda h, w: (h + h.t()) @ w,  # the operand is read across
+        lambda h, w: (h[:, :8] * 2) @ w[:8],  # a part of an array
+        lambda h, w: (h + h[0]) @ w,  # a row of the operand meets every row
+        lambda h, w: (h > 0).to(tg.float32) @ w,  # of another size between
+        lambda h, w: (h.t() * 3) @ w,
+        lambda h, w: tg.where(h > 0, h, h * 0.1) @ w,
+        lambda h, w: (h.half() * 2).float() @ w,
+        lambda h, w: (h.exp() / (h.exp() + 1)).sum(1),
+    ],
+)
+def test_what_is_read_otherwise_than_element_upon_element_keeps_its_bits(f):
+    def whole(x, w):
+        return f(x @ w, w)
+
+    x, w = tg.randn(24, 24), tg.randn(24, 24) / 4
+    with tg.no_grad():
+        made, _ = replayed(whole, x, w)
+        assert made.numpy().tobytes() == whole(x, w).numpy().tobytes()
+
+
+def test_results_and_arguments_are_not_overwritten():
+    def f(x, w):
+        h = x @ w
+        return h, h * 2, x + 1
+
+    x, w = tg.randn(16, 16), tg.randn(16, 16)
+    before = x.numpy().copy()
+    with tg.no_grad():
+        made, _ = replayed(f, x, w)
+        for got, expected in zip(made, f(x, w), strict=True):
+            assert got.numpy().tobytes() == expected.numpy().tobytes()
+    assert np.array_equal(x.numpy(), before)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mlp", "cnn", "gpt-micro", "chain"])
+def test_the_block_is_no_larger_than_what_an_eager_step_has_in_use(name):
+    found = peaks(name)
+    assert found["arena"] <= found["eager"]
