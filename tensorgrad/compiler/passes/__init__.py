@@ -17,7 +17,18 @@ from ..program import Program
 
 __all__ = ["PASSES", "optimize", "show"]
 
-PASSES = ("views", "constants", "duplicates", "dead", "fold", "formulas", "dead", "reductions", "actions")
+PASSES = (
+    "views",
+    "constants",
+    "duplicates",
+    "dead",
+    "fold",
+    "formulas",
+    "dead",
+    "recompute",
+    "reductions",
+    "actions",
+)
 
 
 def optimize(program: Program) -> Program:
