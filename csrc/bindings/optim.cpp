@@ -229,19 +229,19 @@ AdamSpan part_of(const AdamSpan& s, Index first, Index n, Index item) {
 
 // The step of one tensor, which a program may do a piece at a time, behind the formula that computes its gradient.
 template <class S, class MakeRates, class Rates>
-void write_pieces(const S& span, MakeRates rates, void (*step)(const std::vector<S>&, const Rates&, bool), bool is_double,
+void write_pieces(const S& span, MakeRates rates, void (*step)(const std::vector<S>&, const std::vector<Rates>&, bool), bool is_double,
                   std::initializer_list<std::pair<const void*, bool>> arrays, const double* hyper, Index count, const double* scale) {
   struct Step final : PieceLaunch {
-    Step(const S& s, MakeRates r, void (*f)(const std::vector<S>&, const Rates&, bool), bool d)
+    Step(const S& s, MakeRates r, void (*f)(const std::vector<S>&, const std::vector<Rates>&, bool), bool d)
         : span(s), rates(std::move(r)), step(f), is_double(d) {}
     S span;
     MakeRates rates;
-    void (*step)(const std::vector<S>&, const Rates&, bool);
+    void (*step)(const std::vector<S>&, const std::vector<Rates>&, bool);
     bool is_double;
     Rates now{};
     void begin() override { now = rates(); }
-    void piece(Index first, Index last) override { step({part_of(span, first, last - first, is_double ? 8 : 4)}, now, is_double); }
-    void run() override { step({span}, rates(), is_double); }
+    void piece(Index first, Index last) override { step({part_of(span, first, last - first, is_double ? 8 : 4)}, {now}, is_double); }
+    void run() override { step({span}, {rates()}, is_double); }
   };
   auto made = std::make_unique<Step>(span, std::move(rates), step, is_double);
   const Index item = is_double ? 8 : 4;
@@ -272,7 +272,7 @@ void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper,
     const SgdSpan& s = spans[0];
     return write_pieces(s, rates, sgd_step, table.is_double(), {{s.param, true}, {s.grad, false}, {s.momentum, true}}, h, 5, scale.from);
   }
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { sgd_step(spans, rates(), is_double); });
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { sgd_step(spans, {rates()}, is_double); });
   table.copy_back();
 }
 
@@ -307,7 +307,89 @@ void adam(py::handle params, py::handle grads, py::handle means, py::handle squa
     return write_pieces(s, rates, adam_step, table.is_double(),
                         {{s.param, true}, {s.grad, false}, {s.mean, true}, {s.square, true}, {s.largest, true}}, h, 6, scale.from);
   }
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { adam_step(spans, rates(), is_double); });
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { adam_step(spans, {rates()}, is_double); });
+  table.copy_back();
+}
+
+// Several groups in one call: lists are the groups' lists, one behind the other, `counts` says how many are of each group;
+// hypers and scales (numbers, arrays or None) have one entry for each.
+struct Groups {
+  std::vector<const double*> hypers;
+  std::vector<Scale> scales;
+  std::vector<int> of;  // by parameter
+  std::vector<py::object> hold;
+
+  Groups(const char* op, const std::vector<Index>& counts, const py::list& given_hypers, const py::list& given_scales, Index size) {
+    if (given_hypers.size() != counts.size() || given_scales.size() != counts.size() || counts.empty())
+      throw py::value_error(std::string(op) + ": counts, hypers and scales must be of one length, from 1");
+    for (std::size_t k = 0; k < counts.size(); ++k) {
+      if (counts[k] < 0) throw py::value_error(std::string(op) + ": a count is negative");
+      hold.emplace_back(), hold.emplace_back();
+      hypers.push_back(read_hyper(op, given_hypers[k], size, hold[2 * k]));
+      scales.push_back(read_scale(op, given_scales[k], hold[2 * k + 1]));
+      of.insert(of.end(), std::size_t(counts[k]), int(k));
+    }
+  }
+  void check(const char* op, std::size_t rows) const {
+    if (rows != of.size())
+      throw py::value_error(std::string(op) + ": counts add up to " + std::to_string(of.size()) + ", params has " + std::to_string(rows));
+  }
+};
+
+void grouped_sgd(py::handle params, py::handle grads, py::handle bufs, const std::vector<Index>& counts, const py::list& hypers,
+                 const py::list& scales, bool nesterov, bool maximize) {
+  const Groups groups("grouped_sgd_", counts, hypers, scales, 5);
+  Table table("grouped_sgd_", "params", params, true);
+  groups.check("grouped_sgd_", table.rows());
+  if (table.rows() == 0) return;
+  table.add("grads", grads, false);
+  const bool momentum = groups.hypers[0][1] != 0;
+  for (const double* h : groups.hypers)
+    if ((h[1] != 0) != momentum) throw py::value_error("grouped_sgd_: either all groups have momentum, or none");
+  table.add("bufs", bufs, true, !momentum);
+  table.check();
+  std::vector<SgdSpan> spans;
+  table.each([&](const std::vector<char*>& p, Index n) {
+    spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, n, groups.of[spans.size()]});
+  });
+  launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), is_double = table.is_double()] {
+    std::vector<SgdRates> rates;
+    for (std::size_t k = 0; k < hypers.size(); ++k) {
+      const double* h = hypers[k];
+      rates.push_back({h[0], h[1], h[2], h[3], scales[k](), h[4] != 0, nesterov, maximize});
+    }
+    sgd_step(spans, rates, is_double);
+  });
+  table.copy_back();
+}
+
+void grouped_adam(py::handle params, py::handle grads, py::handle means, py::handle squares, py::handle largest,
+                  const std::vector<Index>& counts, const py::list& hypers, const py::list& scales, bool decoupled, bool maximize,
+                  bool amsgrad) {
+  const Groups groups("grouped_adam_", counts, hypers, scales, 6);
+  if (!writing())
+    for (const double* h : groups.hypers) require_step(h[5]);
+  Table table("grouped_adam_", "params", params, true);
+  groups.check("grouped_adam_", table.rows());
+  if (table.rows() == 0) return;
+  table.add("grads", grads, false);
+  table.add("exp_avgs", means, true);
+  table.add("exp_avg_sqs", squares, true);
+  table.add("max_exp_avg_sqs", largest, true, !amsgrad);
+  table.check();
+  std::vector<AdamSpan> spans;
+  table.each([&](const std::vector<char*>& p, Index n) {
+    spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, n, groups.of[spans.size()]});
+  });
+  launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), is_double = table.is_double()] {
+    std::vector<AdamRates> rates;
+    for (std::size_t k = 0; k < hypers.size(); ++k) {
+      const double* h = hypers[k];
+      require_step(h[5]);
+      rates.push_back({h[0], h[1], h[2], h[3], h[4], h[5], scales[k](), decoupled, maximize});
+    }
+    adam_step(spans, rates, is_double);
+  });
   table.copy_back();
 }
 
@@ -369,6 +451,11 @@ TG_BINDINGS(optim) {
   add_fast(m, fast_sgd_);
   add_fast(m, fast_adam_);
   add_fast(m, fast_plain);
+  m.def("grouped_sgd_", grouped_sgd, py::arg("params"), py::arg("grads"), py::arg("bufs"), py::kw_only(), py::arg("counts"),
+        py::arg("hypers"), py::arg("scales"), py::arg("nesterov"), py::arg("maximize"));
+  m.def("grouped_adam_", grouped_adam, py::arg("params"), py::arg("grads"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"),
+        py::arg("max_exp_avg_sqs"), py::kw_only(), py::arg("counts"), py::arg("hypers"), py::arg("scales"), py::arg("decoupled"),
+        py::arg("maximize"), py::arg("amsgrad"));
   m.def("multi_norm", multi_norm, py::arg("grads"), py::arg("p") = 2.0);
   m.def("multi_scale_", multi_scale, py::arg("grads"), py::arg("factor"));
 }

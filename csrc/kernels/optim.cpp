@@ -84,23 +84,23 @@ void adam_piece(T* __restrict p, const T* __restrict g, T* __restrict m, T* __re
 }
 
 template <class T>
-void sgd_all(const std::vector<SgdSpan>& spans, const SgdRates& rates) {
+void sgd_all(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates) {
   over_pieces(spans, [&](const SgdSpan& s, Index first, Index last, Index) {
     T* p = static_cast<T*>(s.param) + first;
     const T* g = static_cast<const T*>(s.grad) + first;
-    if (s.momentum) sgd_piece<T, true>(p, g, static_cast<T*>(s.momentum) + first, last - first, rates);
-    else sgd_piece<T, false>(p, g, nullptr, last - first, rates);
+    if (s.momentum) sgd_piece<T, true>(p, g, static_cast<T*>(s.momentum) + first, last - first, rates[size_t(s.group)]);
+    else sgd_piece<T, false>(p, g, nullptr, last - first, rates[size_t(s.group)]);
   });
 }
 
 template <class T>
-void adam_all(const std::vector<AdamSpan>& spans, const AdamRates& rates) {
+void adam_all(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates) {
   over_pieces(spans, [&](const AdamSpan& s, Index first, Index last, Index) {
     T* p = static_cast<T*>(s.param) + first;
     const T* g = static_cast<const T*>(s.grad) + first;
     T *m = static_cast<T*>(s.mean) + first, *v = static_cast<T*>(s.square) + first;
-    if (s.largest) adam_piece<T, true>(p, g, m, v, static_cast<T*>(s.largest) + first, last - first, rates);
-    else adam_piece<T, false>(p, g, m, v, nullptr, last - first, rates);
+    if (s.largest) adam_piece<T, true>(p, g, m, v, static_cast<T*>(s.largest) + first, last - first, rates[size_t(s.group)]);
+    else adam_piece<T, false>(p, g, m, v, nullptr, last - first, rates[size_t(s.group)]);
   });
 }
 
@@ -180,11 +180,11 @@ void scale_spans(const std::vector<Span>& spans, double factor) {
 
 }  // namespace
 
-void sgd_step(const std::vector<SgdSpan>& spans, const SgdRates& rates, bool is_double) {
+void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, bool is_double) {
   is_double ? sgd_all<double>(spans, rates) : sgd_all<float>(spans, rates);
 }
 
-void adam_step(const std::vector<AdamSpan>& spans, const AdamRates& rates, bool is_double) {
+void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, bool is_double) {
   is_double ? adam_all<double>(spans, rates) : adam_all<float>(spans, rates);
 }
 

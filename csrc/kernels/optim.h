@@ -13,6 +13,7 @@ struct SgdSpan {
   const void* grad;
   void* momentum;  // null without momentum
   Index n;
+  int group = 0;  // the number of its rates
 };
 
 struct SgdRates {
@@ -25,6 +26,7 @@ struct AdamSpan {
   const void* grad;
   void *mean, *square, *largest;  // largest is null without amsgrad
   Index n;
+  int group = 0;
 };
 
 struct AdamRates {
@@ -37,8 +39,9 @@ struct Span {
   Index n;
 };
 
-void sgd_step(const std::vector<SgdSpan>& spans, const SgdRates& rates, bool is_double);
-void adam_step(const std::vector<AdamSpan>& spans, const AdamRates& rates, bool is_double);
+// `rates`: of every group.
+void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, bool is_double);
+void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, bool is_double);
 
 // The p-norm of all values together (p = infinity: the largest magnitude); NaN and infinity propagate.
 double norm_of_all(const std::vector<Span>& spans, double p, bool is_double);

@@ -52,6 +52,34 @@ def _adam_infer(
     _check("adam_", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs, max_exp_avg_sqs=max_exp_avg_sqs)
 
 
+def _check_groups(name: str, params: Arrays, counts: tuple[int, ...], hypers: Arrays, scales: list[Any]) -> None:
+    if len(hypers) != len(counts) or len(scales) != len(counts) or sum(counts) != len(params):
+        raise ShapeError(
+            f"{name}: {len(params)} parameters in groups of {tuple(counts)}, with {len(hypers)} hypers and "
+            f"{len(scales)} scales."
+        )
+    for scale in scales:
+        _check_scale(name, scale)
+
+
+def _grouped_sgd_infer(
+    params: Arrays, grads: Arrays, bufs: Arrays, *, counts: tuple[int, ...], hypers: Arrays, scales: list[Any],
+    nesterov: bool = False, maximize: bool = False,
+) -> None:  # fmt: skip
+    _check_groups("grouped_sgd_", params, counts, hypers, scales)
+    _check("grouped_sgd_", params, grads=grads, bufs=bufs)
+
+
+def _grouped_adam_infer(
+    params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, max_exp_avg_sqs: Arrays, *,
+    counts: tuple[int, ...], hypers: Arrays, scales: list[Any], decoupled: bool = False, maximize: bool = False,
+    amsgrad: bool = False,
+) -> None:  # fmt: skip
+    name = "grouped_adam_"
+    _check_groups(name, params, counts, hypers, scales)
+    _check(name, params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs, max_exp_avg_sqs=max_exp_avg_sqs)
+
+
 def _update_infer(params: Arrays, grads: Arrays, *states: Arrays, hyper: Any, formula: Any) -> None:
     _check("update_", params, grads=grads, **{f"states[{i}]": state for i, state in enumerate(states)})
 
@@ -97,6 +125,17 @@ adam_ = op(
     ``p *= 1 - lr weight_decay`` before, if decoupled. hyper: lr, beta1, beta2, eps, weight_decay, step (from 1).
     ``g`` is the gradient times ``scale``, a 0-d array, where one is given.
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; amsgrad: Reddi, Kale, Kumar 2018.""",
+)
+grouped_sgd_ = op(
+    "grouped_sgd_",
+    infer=_grouped_sgd_infer,
+    doc="""Steps of ``sgd_`` for several groups at once: lists are the groups' lists, one behind the other, ``counts``
+    tells how many are of each, ``hypers`` and ``scales`` have one entry (None: no factor) for each.""",
+)
+grouped_adam_ = op(
+    "grouped_adam_",
+    infer=_grouped_adam_infer,
+    doc="""Steps of ``adam_`` for several groups at once, as ``grouped_sgd_`` has them.""",
 )
 update_ = op(
     "update_",

@@ -40,6 +40,8 @@ UNSAMPLED = {
     "empty_as": "its elements mean nothing; tests/autograd/test_tape",
     "sgd_": "writes into lists of arrays; tests/optim",
     "adam_": "writes into lists of arrays; tests/optim",
+    "grouped_sgd_": "writes into lists of arrays; tests/optim",
+    "grouped_adam_": "writes into lists of arrays; tests/optim",
     "adafactor_": "writes into lists of arrays; tests/optim",
     "muon_": "writes into lists of arrays; tests/optim",
     "update_": "writes into lists of arrays; tests/optim",

@@ -293,6 +293,12 @@ class CppBackend(NumpyBackend):
     def adam_(self, params: Any, *lists: Any, **how: Any) -> None:
         (self.c.adam_ if self.c.plain(params) else self._inherited("adam_"))(params, *lists, **how)
 
+    def grouped_sgd_(self, *lists: Any, **how: Any) -> None:
+        (self.c.grouped_sgd_ if self.c.plain(lists[0]) else self._inherited("grouped_sgd_"))(*lists, **how)
+
+    def grouped_adam_(self, *lists: Any, **how: Any) -> None:
+        (self.c.grouped_adam_ if self.c.plain(lists[0]) else self._inherited("grouped_adam_"))(*lists, **how)
+
     def multi_norm(self, grads: Any, *, p: float) -> Any:
         return (self.c.multi_norm if self.c.plain(grads) else self._inherited("multi_norm"))(grads, p=p)
 

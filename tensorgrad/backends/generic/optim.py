@@ -30,6 +30,14 @@ def _real_parts(arrays: Arrays) -> Arrays:
     return parts
 
 
+def _in_turn(step: Any, lists: tuple[Arrays, ...], *, counts: Any, hypers: Any, scales: Any, **how: Any) -> None:
+    """One group's step after the other."""
+    at = 0
+    for count, hyper, scale in zip(counts, hypers, scales, strict=True):
+        step(*(one[at : at + count] for one in lists), hyper=hyper, scale=scale, **how)
+        at += count
+
+
 class OptimKernels:
     xp: Any
     raw: Any
@@ -113,6 +121,12 @@ class OptimKernels:
                 bufs[i][...] = b
                 d = d + momentum * b if nesterov else b
             p[...] = w - lr * d
+
+    def grouped_sgd_(self, *lists: Arrays, **how: Any) -> None:
+        _in_turn(self.raw.sgd_, lists, **how)
+
+    def grouped_adam_(self, *lists: Arrays, **how: Any) -> None:
+        _in_turn(self.raw.adam_, lists, **how)
 
     def adam_(
         self, params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, max_exp_avg_sqs: Arrays, *,

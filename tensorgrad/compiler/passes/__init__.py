@@ -28,6 +28,7 @@ PASSES = (
     "recompute",
     "reductions",
     "actions",
+    "groups",
 )
 
 
