@@ -9,6 +9,7 @@ again after the run.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import types
 import weakref
@@ -23,8 +24,9 @@ from .dynamic import family_of, is_for_all
 from .entry import Entry
 from .pair import PairEntry, is_live, rejoined
 from .program import Program
-from .reach import Reach
+from .reach import Reach, reach_of_half
 from .signature import Signature
+from .split import Split, split_at
 from .trace import Trace
 
 __all__ = ["Compiled", "everything"]
@@ -60,6 +62,8 @@ class Compiled:
         self._restless = 0
         self._given_up: str | None = None  # why there will be no program
         self._raises = False  # then, instead of running as it is
+        self._halves: tuple[Split, Compiled] | None = None  # where Python reads numbers; the first half is compiled
+        self._whole: types.CodeType | None = None  # of the function whose first half this is
         self._lock = threading.RLock()
         functools.update_wrapper(self, function, updated=())
         everything.add(self)
@@ -100,6 +104,8 @@ class Compiled:
                 raise CompileError(self._given_up)
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
+        if self._halves is not None:
+            return self._in_halves(*self._halves, args, kwargs)
         signature = Signature(args, kwargs)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
@@ -134,11 +140,16 @@ class Compiled:
     @property
     def programs(self) -> list[Program]:
         """Every program, those of the most recent call first."""
-        return [program for entry in list(self.entries) for program in entry.programs]
+        own = [program for entry in list(self.entries) for program in entry.programs]
+        return own if self._halves is None else [*self._halves[1].programs, *own]
 
     def explain(self) -> str:
         """The program of the most recent call in words, to be printed."""
-        return self._latest("explain").whole.explain()
+        text = self._latest("explain").whole.explain()
+        if self._halves is None:
+            return text
+        name, line = os.path.basename(_code_of(self.function).co_filename), self._halves[0].line
+        return f"up to {name}:{line}, where Python reads what is computed; what follows there runs as it is\n{text}"
 
     def draw(self, path: Any) -> None:
         """Write a picture of the program of the most recent call; see ``Program.draw``."""
@@ -146,10 +157,16 @@ class Compiled:
 
     def save(self, path: Any) -> None:
         """Write the program of the most recent call to a file for ``tg.compiler.load``; see ``Program.save``."""
+        if self._halves is not None:
+            raise CompileError(
+                "save: Python reads numbers within the function, and what it does with them is no program."
+            )
         self._latest("save").programs[0].save(path)
 
     def _latest(self, verb: str) -> Entry:
         entries = self.entries
+        if self._halves is not None and self._halves[1].entries:
+            entries = self._halves[1].entries
         if not entries:
             why = f" ({', '.join(self.reasons)})" if self.reasons else ""
             raise CompileError(f"{verb}: there is no program yet{why}; call the function first.")
@@ -163,13 +180,18 @@ class Compiled:
             self._restless = 0
             self._given_up = None
             self._raises = False
+            self._halves = None
 
     def stats(self) -> dict[str, Any]:
         """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why."""
         calls = self.replays + self.captures + self.eager
         count = len({id(entry.family or entry) for entry in self.entries})
-        return {"calls": calls, "captures": self.captures, "replays": self.replays, "programs": count,
-                "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
+        found: dict[str, Any] = {"calls": calls, "captures": self.captures, "replays": self.replays, "programs": count,
+                 "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
+        if self._halves is not None:
+            for name, value in self._halves[1].stats().items():
+                found[name] = {**found[name], **value} if name == "reasons" else found[name] + value
+        return found
 
     # --- calls without a program
 
@@ -186,11 +208,12 @@ class Compiled:
 
     def _capture(self, signature: Signature, args: Any, kwargs: Any) -> Any:
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
-        reach = Reach(*roots)
+        reach = Reach(*roots) if self._whole is None else reach_of_half(roots, self._whole)
         given = signature.stand_ins({id(t._data): t._data for _, t in reach.tensors.values()})
         before = Before(reach, signature, given)
         self.captures += 1
-        trace = Trace([t._data for t in given], before.grad_arrays(), splits=self.fallback)
+        code = _code_of(self.function) if self.fallback else None
+        trace = Trace([t._data for t in given], before.grad_arrays(), splits=self.fallback, code=code)
         own_args, own_kwargs = signature.arguments(given)
         entry = None
         try:
@@ -204,7 +227,8 @@ class Compiled:
             return self._as_it_is(self._given_up, args, kwargs)
         trouble = reach.moved()
         if trace.unsplit is not None:
-            self._given_up = trace.unsplit
+            if not self._cut(trace.read_at):
+                self._given_up = trace.unsplit
         elif trouble is None:
             kind = PairEntry if is_live(result) else Entry
             try:
@@ -214,6 +238,8 @@ class Compiled:
                     raise
                 self._given_up = str(error)
         if entry is None:
+            if trouble is not None and trace.unsplit is None and self._cut(trace.read_at):
+                trouble = None  # what has changed is Python's affair, if it came after the read
             if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
                 self._restless += 1
                 if self._restless >= _PATIENCE:
@@ -229,10 +255,30 @@ class Compiled:
                 other.serve_all()
                 return entry.first(signature)
         if entry.refuses is not None:
+            if entry.conditions is not None and entry.conditions.trouble is not None and self._cut(trace.read_at):
+                return entry.first(signature)
             self._refused = [(signature.key, entry.refuses), *self._refused[: self.limit]]
             return entry.first(signature)
         self._keep(entry)
         return entry.first(signature)
+
+    def _cut(self, line: int | None) -> bool:
+        """Cut the function in two at a line where Python reads numbers, if that can be done."""
+        split = None if line is None else split_at(self.function, line)
+        if split is None:
+            return False
+        first = Compiled(split.first, limit=self.limit, dynamic=self.dynamic, fallback=True)
+        everything.discard(first)  # it is counted here
+        first._whole = _code_of(self.function)
+        self._halves = split, first
+        return True
+
+    def _in_halves(self, split: Split, first: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        made = first(*args, **kwargs)
+        if not split.hands_over(made):
+            self._halves = None
+            self._given_up = "Python reads numbers that the function computes, and goes on with objects made before"
+        return split.rest(made, args, kwargs)
 
     def _keep(self, entry: Entry) -> None:
         """One more entry; the least recently used goes where there are too many."""
@@ -268,6 +314,11 @@ class Compiled:
         self._given_up, self._raises = text, not self.fallback
         if not self.fallback:
             raise CompileError(text)
+
+
+def _code_of(function: Any) -> Any:
+    """The code of a function or a method; None for other callables."""
+    return getattr(getattr(function, "__func__", function), "__code__", None)
 
 
 def _rebuild(function: Callable[..., Any], limit: int, dynamic: bool, fallback: bool) -> Compiled:

@@ -58,6 +58,8 @@ _UNHEARD = frozenset((
     "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__annotations__", "__doc__", "__module__",
 ))  # fmt: skip
 """Of a class, what computes nothing."""
+_MAKING = frozenset(("__init__", "__new__", "__post_init__", "__init_subclass__", "__del__"))
+"""What runs where the class itself is named."""
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
 _MOST = 10_000  # entries of one container
 _MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
@@ -86,9 +88,15 @@ class Reach:
     """The facts that hold for a function (and the objects given besides) now.
 
     ``tensors``: every tensor found, by the path to it. ``arrays``: their arrays' identities.
+
+    ``whole``: of half a function, the code of the whole, which the half doesn't call: the other half may change what
+    the first one doesn't ask. So of the methods of classes only those count that some code here names, and ``names``
+    are those known to be named.
     """
 
-    def __init__(self, *roots: tuple[str, Any]):
+    def __init__(
+        self, *roots: tuple[str, Any], whole: types.CodeType | None = None, names: frozenset[str] = frozenset()
+    ):  # fmt: skip
         self.facts: list[tuple[str, Any, Any, Any]] = []  # path, holder, key, value
         self.sizes: list[tuple[str, Any, int]] = []
         self.forms: list[_Form] = []
@@ -98,13 +106,17 @@ class Reach:
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
         self.copies: list[tuple[str, Any, Any]] = []  # path, what has no keys to ask for, its elements
         self.seen: dict[int, Any] = {}
-        self._names: set[str] = set()
+        self._whole = whole
+        self._names: set[str] = set(names)
+        self._methods: list[tuple[str, str, str, Any]] = []  # path, class, name, of methods nobody has named so far
         self._reads_gradients = False
         self._later: list[tuple[str, Any]] = []
         self._sources: list[tuple[str, Any, str]] = []  # generators that are not ours, with their states
         for path, root in roots:
             self._walk(path, root)
         self._standing()
+        while self._hear():
+            pass
         # attributes of objects wait until all code is known
         while self._later:
             waiting, self._later = self._later, []
@@ -242,6 +254,8 @@ class Reach:
         if not isinstance(function, types.FunctionType) or not _is_users(function.__module__):
             return
         code = function.__code__
+        if code is self._whole:
+            return
         for name in ("__code__", "__defaults__"):
             self.facts.append((f"{path}.{name}", function, name, getattr(function, name)))
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -255,8 +269,21 @@ class Reach:
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, _gone))  # nobody may hide the built-in
-        for name in sorted(names & function.__globals__.keys()):
+        for name in sorted(set(_globals_in(code)) & function.__globals__.keys()):
             self._fact(name, function.__globals__, name, function.__globals__[name])
+
+    def _hear(self) -> bool:
+        """Walk the methods that have been named by now; whether there were any."""
+        waiting, self._methods = self._methods, []
+        for method in waiting:
+            path, kind, name, function = method
+            if name in self._names or (name in _MAKING and self._names & {kind, "type", "__class__"}):
+                if getattr(function, "__code__", None) and function.__code__.co_varnames[:1] == ("cls",):
+                    self._names.add(kind)  # it may make one
+                self._walk(path, function)
+            else:
+                self._methods.append(method)
+        return len(self._methods) != len(waiting)
 
     def _class(self, path: str, kind: type) -> None:
         if not _is_users(kind.__module__) or not self._new(("class", kind)):
@@ -268,11 +295,12 @@ class Reach:
                         continue
                     if isinstance(value, (staticmethod, classmethod)):
                         value = value.__func__
-                    if isinstance(value, property):
-                        for part in (value.fget, value.fset):
-                            self._walk(f"{path}.{name}", part)
-                    elif isinstance(value, types.FunctionType):
-                        self._walk(f"{path}.{name}", value)
+                    if isinstance(value, (property, types.FunctionType)):
+                        for part in (value.fget, value.fset) if isinstance(value, property) else (value,):
+                            if self._whole is None or (name.startswith("__") and name not in _MAKING):
+                                self._walk(f"{path}.{name}", part)
+                            elif part is not None:
+                                self._methods.append((f"{path}.{name}", kind.__name__, name, part))
                     elif not name.startswith("__"):
                         self._later.append((f"{path}", base))
 
@@ -340,11 +368,31 @@ class Reach:
             self._fact(f"{path}.{name}", attributes, name, attributes[name])
 
 
+def reach_of_half(roots: list[tuple[str, Any]], whole: types.CodeType) -> Reach:
+    """The facts that the first half of a function rests on."""
+    names: frozenset[str] = frozenset()
+    while True:
+        found = Reach(*roots, whole=whole, names=names)
+        if found._names == names:
+            return found
+        names = frozenset(found._names)  # attributes were asked for before all code was known
+
+
 def _names_in(code: types.CodeType) -> Iterator[str]:
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names_in(constant)
+
+
+def _globals_in(code: types.CodeType) -> Iterator[str]:
+    """The globals that code names: `optimizer.step` is none called `step`."""
+    for instruction in dis.get_instructions(code):
+        if "GLOBAL" in instruction.opname or "NAME" in instruction.opname:
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _globals_in(constant)
 
 
 def _reads_gradients(code: types.CodeType) -> bool:

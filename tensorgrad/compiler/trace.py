@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,16 @@ class Trace(Listener):
         arguments: arrays that later replays are given anew.
         splits: where Python reads truths or integers, note them as conditions of the program, instead of raising.
         grads: tensors by the identities of their gradients' arrays: one that the run reads is an argument as well.
+        code: of the function that runs; ``read_at`` is its line where Python first reads what the run computes.
 
     Arrays are known by identity. One that no call has made and that is no argument was there before: it belongs to the
     program's state and is used where it lies. An array's entry dies with the array, so that a run needs no more memory
     than without a trace, and an identity that is used twice is two values.
     """
 
-    def __init__(self, arguments: list[Any], grads: dict[int, Any], *, splits: bool = False):
+    def __init__(
+        self, arguments: list[Any], grads: dict[int, Any], *, splits: bool = False, code: CodeType | None = None
+    ):  # fmt: skip
         self.steps: list[Call | Action] = []
         self.values: dict[int, Value] = {}
         self.watches: dict[int, Any] = {}
@@ -47,6 +50,8 @@ class Trace(Listener):
         self.number = 0
         self.of_host: set[Value] = set()  # what actions fill
         self.splits = splits
+        self.code = code
+        self.read_at: int | None = None
         self.unsplit: str | None = None  # why the run can't be split into programs
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
@@ -271,6 +276,8 @@ class Trace(Listener):
                 )
             self.conditions.append((value, _bytes_of(tensor._data), 0))
             return
+        if self.read_at is None and self.code is not None:
+            self.read_at = _line_in(self.code)
         if splits and (ours or value.dtype.kind in "biu") and value.nbytes <= _SHORT:
             self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
             return
@@ -297,6 +304,14 @@ class Trace(Listener):
                     "a copy and no view of the tensor that it was picked from; return x[position].clone()."
                 )
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
+
+
+def _line_in(code: CodeType) -> int | None:
+    """The line at which the innermost call of a function is; None if it isn't called."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return None if frame is None else frame.f_lineno
 
 
 def _bytes_of(array: Any) -> bytes:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from typing import Any
+
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.compiler.split import split_at
 from tensorgrad.errors import CompileError
+from tests.compiler.beside import BACKENDS, beside
 
 
 def sign(x):
@@ -65,3 +71,245 @@ def test_changes_before_a_read_are_made_once():
 
     f = tg.compile(f, fallback=True)
     assert [f(tg.ones(1)).item() for _ in range(4)] == [3.0, 4.0, 6.0, 8.0] and total.item() == 4.0
+
+
+# --- cut where numbers are read
+
+
+class Loop:
+    """A training loop's objects, and what it writes down."""
+
+    def __init__(self) -> None:
+        self.model = tg.nn.Sequential(tg.nn.Linear(4, 8), tg.nn.Tanh(), tg.nn.Linear(8, 2))
+        self.optimizer = tg.optim.Adam(self.model.parameters(), lr=0.05)
+        self.losses: list[Any] = []
+        self.skipped = 0
+
+
+def returned(loop, x, y):
+    loop.optimizer.zero_grad()
+    loss = tg.nn.functional.mse_loss(loop.model(x), y)
+    loss.backward()
+    loop.optimizer.step()
+    return loss.item()
+
+
+def appended(loop, x, y):
+    """A docstring is no statement of the function."""
+    loop.optimizer.zero_grad()
+    out = loop.model(x)
+    loss = tg.nn.functional.mse_loss(out, y)
+    loss.backward()
+    loop.optimizer.step()
+    loop.losses.append(loss.item())
+    return loss.detach(), {"largest": float(out.max()), "mean": loop.losses[-1] / 2}
+
+
+def printed(loop, x, y, every=3):
+    loop.optimizer.zero_grad()
+    loss = tg.nn.functional.mse_loss(loop.model(x), y)
+    loss.backward()
+    loop.optimizer.step()
+    value = loss.item()
+    if len(loop.losses) % every == 0:
+        loop.losses.append(f"{value:.4f}")
+    else:
+        loop.losses.append(math.sqrt(value))
+    return value
+
+
+def steered(loop, x, y):
+    loop.optimizer.zero_grad()
+    loss = tg.nn.functional.mse_loss(loop.model(x), y)
+    if loss.item() > 1.2:  # what follows is Python's, the backward pass through the program's graph among it
+        loop.skipped += 1
+        return None
+    loss.backward()
+    loop.optimizer.step()
+    return loss.item()
+
+
+def checked_after(loop, x, y):
+    loop.optimizer.zero_grad()
+    loss = tg.nn.functional.mse_loss(loop.model(x), y)
+    loss.backward()
+    norm = tg.nn.utils.clip_grad_norm_(loop.model.parameters(), 1.0)
+    loop.optimizer.step()
+    if norm > 0.5:  # a truth, but the step was made before
+        loop.skipped += 1
+    return loss.detach()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("function", [returned, appended, printed, steered, checked_after])
+def test_a_training_step_is_a_program_up_to_the_read(function: Any, backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        loop = Loop()
+
+        @compiled
+        def step(x: Any, y: Any) -> Any:
+            return function(loop, x, y)
+
+        both = compiled(function)
+        for i in range(10):
+            x, y = tg.randn(6, 4), tg.randn(6, 2)
+            if i == 6:
+                loop.optimizer.param_groups[0]["lr"] = 0.01
+            show(both(loop, x, y))
+        show(loop.losses, loop.skipped, list(loop.model.parameters()), [p.grad for p in loop.model.parameters()])
+        del step
+
+    whole, both = sorted(beside(script, backend, exact=True, fallback=True), key=lambda one: one.stats()["calls"])
+    stats = both.stats()
+    assert stats["calls"] == 10 and stats["replays"] >= 7 and stats["eager"] == 0, stats
+    assert whole.stats()["calls"] == 0
+    text = both.explain()
+    assert "where Python reads what is computed" in text.splitlines()[0] and "test_fallback.py:" in text
+    assert ("optimizer:" in text) == (function is not steered)
+    with pytest.raises(CompileError, match="Python reads numbers within"):
+        both.save("never.tgp")
+
+
+def test_a_step_of_a_closure_and_of_a_method():
+    loop = Loop()
+    x, y = tg.randn(6, 4), tg.randn(6, 2)
+    seen = []
+
+    @tg.compile(fallback=True)
+    def step(x, y):
+        loop.optimizer.zero_grad()
+        loss = tg.nn.functional.mse_loss(loop.model(x), y)
+        loss.backward()
+        loop.optimizer.step()
+        seen.append(loss.item())
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.loop, self.seen = Loop(), []
+
+        def step(self, x, *, y):
+            self.loop.optimizer.zero_grad()
+            loss = tg.nn.functional.mse_loss(self.loop.model(x), y)
+            loss.backward()
+            self.loop.optimizer.step()
+            self.seen.append(loss.item())
+            return self
+
+    trainer = Trainer()
+    method = tg.compile(trainer.step, fallback=True)
+    for _ in range(6):
+        assert step(x, y) is None
+        assert method(x, y=y) is trainer
+    assert len(seen) == len(trainer.seen) == 6 and seen == sorted(seen, reverse=True)
+    assert trainer.seen == sorted(trainer.seen, reverse=True) and len(set(trainer.seen)) == 6
+    for one in (step, method):
+        assert one.stats()["replays"] >= 3 and one.stats()["eager"] == 0
+
+
+def test_objects_that_a_replay_would_make_anew_are_not_handed_over():
+    """The list is an alias of one that lives on: it has to be that one in every call."""
+    kept: list[float] = []
+    weight = tg.ones(3)
+
+    @tg.compile(fallback=True)
+    def step(x):
+        into = kept
+        weight.add_(x)
+        total = weight.sum()
+        into.append(total.item())
+        return len(into)
+
+    assert [step(tg.ones(3)) for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert kept == [6.0, 9.0, 12.0, 15.0, 18.0] and "objects" in next(iter(step.stats()["reasons"]))
+
+
+def early(x):
+    x.add_(1)
+    if x.shape[0] > 3:
+        return x.sum()
+    return x.sum().item()
+
+
+def conditional(x):
+    if x.shape[0] > 3:
+        scale = 2
+    x.add_(1)
+    return x.sum().item() * (scale if x.shape[0] > 3 else 1)
+
+
+def deleted(x):
+    y = x.add_(1) * 2
+    z = y
+    del y
+    y = z
+    return y.sum().item()
+
+
+def captured(x):
+    y = x.add_(1)
+    z = lambda: y  # noqa: E731 - it sees the name, not the value
+    y = y * 3 + x.sum().item()
+    return z()
+
+
+def looks(x):
+    x.add_(1)
+    return x.sum().item() + len(locals())
+
+
+def generated(x):
+    x.add_(1)
+    yield x.sum().item()
+
+
+@pytest.mark.parametrize("function", [early, conditional, deleted, captured, looks, generated, scaled])
+def test_what_can_t_be_cut_is_not(function):
+    lines, first = inspect.getsourcelines(function)
+    [line] = [first + i for i, text in enumerate(lines) if ".item()" in text]
+    assert split_at(function, line) is None
+
+
+@pytest.mark.parametrize("what", [len, Loop, Loop().model])
+def test_only_functions_and_methods_are_cut(what):
+    assert split_at(what, 1) is None
+
+
+@pytest.mark.parametrize("function", [early, conditional, deleted, captured, looks])
+def test_functions_that_are_not_cut_run_as_they_are(function):
+    compiled = tg.compile(function, fallback=True)
+    for size in (2, 5, 2, 2):
+        ours, theirs = tg.ones(size), tg.ones(size)
+        a, b = compiled(ours), function(theirs)
+        assert (a.tolist() if isinstance(a, tg.Tensor) else a) == (b.tolist() if isinstance(b, tg.Tensor) else b)
+        assert ours.tolist() == theirs.tolist()
+
+
+def defaults(x, *more, scale=2.0, **names):
+    """Arguments of every kind."""
+    x.add_(scale)
+    y = x * len(more)
+    return y.sum().item(), more, scale, names
+
+
+def test_arguments_of_every_kind_reach_the_second_half():
+    f = tg.compile(defaults, fallback=True)
+    for _ in range(4):
+        x, y = tg.zeros(2), tg.zeros(2)
+        assert f(x, 1, 2, scale=3.0, last="z") == defaults(y, 1, 2, scale=3.0, last="z")
+        assert f(x, 1) == defaults(y, 1)
+    assert f.stats()["replays"] >= 4
+    split = split_at(defaults, defaults.__code__.co_firstlineno + 4)
+    assert split is not None and sorted(split.wanted) == ["more", "names", "scale"]
+    assert split.line == defaults.__code__.co_firstlineno + 4
+
+
+def test_forget_drops_the_halves_too():
+    loop = Loop()
+    f = tg.compile(returned, fallback=True)
+    x, y = tg.randn(6, 4), tg.randn(6, 2)
+    for _ in range(3):
+        f(loop, x, y)
+    assert f.programs
+    f.forget()
+    assert not f.programs and f.stats()["programs"] == 0
+    assert isinstance(f(loop, x, y), float)
