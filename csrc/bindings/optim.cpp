@@ -336,7 +336,7 @@ struct Groups {
   }
 };
 
-void grouped_sgd(py::handle params, py::handle grads, py::handle bufs, const std::vector<Index>& counts, const py::list& hypers,
+void grouped_sgd(py::handle params, py::handle grads, py::handle bufs, const py::list& hypers, const std::vector<Index>& counts,
                  const py::list& scales, bool nesterov, bool maximize) {
   const Groups groups("grouped_sgd_", counts, hypers, scales, 5);
   Table table("grouped_sgd_", "params", params, true);
@@ -364,7 +364,7 @@ void grouped_sgd(py::handle params, py::handle grads, py::handle bufs, const std
 }
 
 void grouped_adam(py::handle params, py::handle grads, py::handle means, py::handle squares, py::handle largest,
-                  const std::vector<Index>& counts, const py::list& hypers, const py::list& scales, bool decoupled, bool maximize,
+                  const py::list& hypers, const std::vector<Index>& counts, const py::list& scales, bool decoupled, bool maximize,
                   bool amsgrad) {
   const Groups groups("grouped_adam_", counts, hypers, scales, 6);
   if (!writing())
@@ -451,10 +451,10 @@ TG_BINDINGS(optim) {
   add_fast(m, fast_sgd_);
   add_fast(m, fast_adam_);
   add_fast(m, fast_plain);
-  m.def("grouped_sgd_", grouped_sgd, py::arg("params"), py::arg("grads"), py::arg("bufs"), py::kw_only(), py::arg("counts"),
-        py::arg("hypers"), py::arg("scales"), py::arg("nesterov"), py::arg("maximize"));
+  m.def("grouped_sgd_", grouped_sgd, py::arg("params"), py::arg("grads"), py::arg("bufs"), py::arg("hypers"), py::kw_only(),
+        py::arg("counts"), py::arg("scales"), py::arg("nesterov"), py::arg("maximize"));
   m.def("grouped_adam_", grouped_adam, py::arg("params"), py::arg("grads"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"),
-        py::arg("max_exp_avg_sqs"), py::kw_only(), py::arg("counts"), py::arg("hypers"), py::arg("scales"), py::arg("decoupled"),
+        py::arg("max_exp_avg_sqs"), py::arg("hypers"), py::kw_only(), py::arg("counts"), py::arg("scales"), py::arg("decoupled"),
         py::arg("maximize"), py::arg("amsgrad"));
   m.def("multi_norm", multi_norm, py::arg("grads"), py::arg("p") = 2.0);
   m.def("multi_scale_", multi_scale, py::arg("grads"), py::arg("factor"));

@@ -375,4 +375,6 @@ def test_what_no_replay_repeats_is_refused_in_words(name, words):
     assert words in str(caught.value) and "fallback=True" in str(caught.value)
     eager = outcome(refused(name), False)
     step_by_step = outcome(lambda compile: refused(name)(lambda f: compile(f, fallback=True)), True)
-    assert step_by_step[:2] == eager[:2] and step_by_step[2][0]["reasons"]
+    assert step_by_step[:2] == eager[:2]
+    stats = step_by_step[2][0]
+    assert stats["replays"] if name == "read" else stats["reasons"]  # cut where it reads, or run as it is

@@ -217,6 +217,17 @@ ROWS = {
                    np.array([0.1, 0.9, 0.99, 1e-8, 0.01, s + 1.0])],
         {"decoupled": True, "maximize": False, "amsgrad": False},
     ),
+    "grouped_sgd_": (
+        lambda s: [*(arrays((3, 4), (5,), (2,), seed=s + i) for i in range(3)),
+                   [np.array([0.1, 0.9, 0.0, 0.01, 0.0]), np.array([0.2, 0.5, 0.1, 0.0, 1.0])]],
+        {"counts": (1, 2), "scales": [None, 0.5], "nesterov": True, "maximize": False},
+    ),
+    "grouped_adam_": (
+        lambda s: [*(arrays((3, 4), (5,), (2,), seed=s + i) for i in range(3)),
+                   list(map(abs, arrays((3, 4), (5,), (2,), seed=s))), [],
+                   [np.array([0.1, 0.9, 0.99, 1e-8, 0.01, s + 1.0]), np.array([0.2, 0.8, 0.9, 1e-8, 0.0, s + 3.0])]],
+        {"counts": (2, 1), "scales": [None, None], "decoupled": True, "maximize": False, "amsgrad": False},
+    ),
 }  # fmt: skip
 
 
