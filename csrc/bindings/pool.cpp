@@ -95,35 +95,37 @@ void visit(const char* what, DType dtype, F&& f) {
   visit_real(what, compute_dtype(dtype), f);
 }
 
-py::tuple max_with(const char* what, const PoolPlan& plan, py::handle x, bool adaptive) {
+// Maxima, and their places where `indexed`.
+py::object max_with(const char* what, const PoolPlan& plan, py::handle x, bool adaptive, bool indexed) {
   const DType dtype = view(x, what).dtype;
   const py::object from = dense(x, dtype, what);
-  py::object indices = empty(DType::Int64, plan.out), values;
+  py::object indices = indexed ? empty(DType::Int64, plan.out) : py::none(), values;
   visit(what, dtype, [&](auto t) {
     using T = typename decltype(t)::value;
     values = empty(compute_dtype(dtype), plan.out);
     const T* x = data_of<T>(from);
     T* y = data_of<T>(values);
-    auto* at = data_of<std::int64_t>(indices);
+    auto* at = indexed ? data_of<std::int64_t>(indices) : nullptr;
     launch(plan.work(), [=, pool = plan.pool] {
       if (adaptive) adaptive_max_pool(pool, x, y, at);
       else max_pool(pool, x, y, at);
     });
   });
-  return py::make_tuple(narrowed(values, dtype), indices);
+  const py::object found = narrowed(values, dtype);
+  return indexed ? py::object(py::make_tuple(found, indices)) : found;
 }
 
-py::tuple bind_max_pool(py::handle x, const Attribute& kernel, const Attribute& stride, const Attribute& padding,
-                        const Attribute& dilation, bool ceil_mode) {
+py::object bind_max_pool(py::handle x, const Attribute& kernel, const Attribute& stride, const Attribute& padding,
+                         const Attribute& dilation, bool ceil_mode, bool indexed) {
   PoolPlan plan("max_pool", shape_of(x));
   plan.windows("max_pool", kernel, stride, padding, dilation, ceil_mode);
-  return max_with("max_pool: x", plan, x, false);
+  return max_with("max_pool: x", plan, x, false, indexed);
 }
 
-py::tuple bind_adaptive_max_pool(py::handle x, const Attribute& output_size) {
+py::object bind_adaptive_max_pool(py::handle x, const Attribute& output_size, bool indexed) {
   PoolPlan plan("adaptive_max_pool", shape_of(x));
   plan.adapt("adaptive_max_pool", output_size);
-  return max_with("adaptive_max_pool: x", plan, x, true);
+  return max_with("adaptive_max_pool: x", plan, x, true, indexed);
 }
 
 py::object bind_max_pool_backward(py::handle g, py::handle indices, const Attribute& input_shape) {
@@ -229,9 +231,13 @@ py::object bind_adaptive_avg_pool_backward(py::handle g, const Attribute& input_
 }
 
 FAST_BINDING(max_pool, 6, "x", "kernel", "stride", "padding", "dilation", "ceil_mode") {
-  return bind_max_pool(a[0], numbers(a[1]), numbers(a[2]), numbers(a[3]), numbers(a[4]), flag(a[5]));
+  return bind_max_pool(a[0], numbers(a[1]), numbers(a[2]), numbers(a[3]), numbers(a[4]), flag(a[5]), true);
 }
-FAST_BINDING(adaptive_max_pool, 2, "x", "output_size") { return bind_adaptive_max_pool(a[0], numbers(a[1])); }
+FAST_BINDING(max_pool_values, 6, "x", "kernel", "stride", "padding", "dilation", "ceil_mode") {
+  return bind_max_pool(a[0], numbers(a[1]), numbers(a[2]), numbers(a[3]), numbers(a[4]), flag(a[5]), false);
+}
+FAST_BINDING(adaptive_max_pool, 2, "x", "output_size") { return bind_adaptive_max_pool(a[0], numbers(a[1]), true); }
+FAST_BINDING(adaptive_max_pool_values, 2, "x", "output_size") { return bind_adaptive_max_pool(a[0], numbers(a[1]), false); }
 FAST_BINDING(max_pool_backward, 3, "g", "indices", "input_shape") {
   return bind_max_pool_backward(a[0], a[1], numbers(a[2]));
 }
@@ -251,8 +257,9 @@ FAST_BINDING(adaptive_avg_pool_backward, 2, "g", "input_shape") {
 }  // namespace
 
 TG_BINDINGS(pool) {
-  for (PyMethodDef* one : {&fast_max_pool, &fast_adaptive_max_pool, &fast_max_pool_backward, &fast_avg_pool,
-                           &fast_avg_pool_backward, &fast_adaptive_avg_pool, &fast_adaptive_avg_pool_backward})
+  for (PyMethodDef* one : {&fast_max_pool, &fast_max_pool_values, &fast_adaptive_max_pool, &fast_adaptive_max_pool_values,
+                           &fast_max_pool_backward, &fast_avg_pool, &fast_avg_pool_backward, &fast_adaptive_avg_pool,
+                           &fast_adaptive_avg_pool_backward})
     add_fast(m, *one);
 }
 

@@ -102,16 +102,16 @@ struct MaxRow {
             }
           }
       y[o] = best;
-      index[o] = place;
+      if (index) index[o] = place;
     }
   }
 
   // Outputs whose windows lie inside the row, in the widest vector that is no longer than they are; the last one
   // overlaps the one before, which computes some outputs twice and none singly.
-  template <int N, int Stride>
+  template <int N, int Stride, bool Indexed>
   void inner(Index first, Index last) const {
     if (last - first < N) {
-      if constexpr (N * sizeof(T) > 16) inner<N / 2, Stride>(first, last);
+      if constexpr (N * sizeof(T) > 16) inner<N / 2, Stride, Indexed>(first, last);
       else edge(first, last);
       return;
     }
@@ -133,16 +133,16 @@ struct MaxRow {
             const typename P::Values v = load_outputs<T, N, Stride>(plane + at, stride);
             const auto take = (v > best) | (v != v);
             best = take ? v : best;
-            place = take ? lane + static_cast<Word>(at) : place;
+            if constexpr (Indexed) place = take ? lane + static_cast<Word>(at) : place;
           }
         }
       *reinterpret_cast<typename P::Unaligned*>(y + o) = best;
-      *reinterpret_cast<Stored*>(index + o) = __builtin_convertvector(place, Wide);
+      if constexpr (Indexed) *reinterpret_cast<Stored*>(index + o) = __builtin_convertvector(place, Wide);
     }
   }
 };
 
-template <class T>
+template <class T, bool Indexed>
 void max_planes(const PoolShape& s, const T* x, T* y, std::int64_t* index, Index first, Index last) {
   // Indices are as wide as the values while they are compared; a plane too large for that goes singly.
   const bool narrow = sizeof(T) == 8 || volume(s.in) < std::numeric_limits<std::int32_t>::max();
@@ -158,12 +158,12 @@ void max_planes(const PoolShape& s, const T* x, T* y, std::int64_t* index, Index
         const Index h0 = first_inside(oh, s.stride[1], s.padding[1], s.dilation[1]);
         const Index d1 = std::min(s.in[0], od * s.stride[0] - s.padding[0] + s.kernel[0] * s.dilation[0]);
         const Index h1 = std::min(s.in[1], oh * s.stride[1] - s.padding[1] + s.kernel[1] * s.dilation[1]);
-        const MaxRow<T> row{s, x + p * volume(s.in), d0, d1, h0, h1, y + out, index + out};
+        const MaxRow<T> row{s, x + p * volume(s.in), d0, d1, h0, h1, y + out, Indexed ? index + out : nullptr};
         constexpr int lanes = lanes::Lanes<T>::count;
         row.edge(0, from);
-        if (s.stride[2] == 1) row.template inner<lanes, 1>(from, to);
-        else if (s.stride[2] == 2) row.template inner<lanes, 2>(from, to);
-        else row.template inner<lanes, 0>(from, to);
+        if (s.stride[2] == 1) row.template inner<lanes, 1, Indexed>(from, to);
+        else if (s.stride[2] == 2) row.template inner<lanes, 2, Indexed>(from, to);
+        else row.template inner<lanes, 0, Indexed>(from, to);
         row.edge(to, width);
       }
 }
@@ -223,7 +223,9 @@ Windows adaptive_windows(const Triple& in, const Triple& out) {
 
 template <class T>
 void max_pool(const PoolShape& s, const T* x, T* y, std::int64_t* index) {
-  for_planes(s, [&](Index first, Index last) { max_planes(s, x, y, index, first, last); });
+  for_planes(s, [&](Index first, Index last) {
+    index ? max_planes<T, true>(s, x, y, index, first, last) : max_planes<T, false>(s, x, y, index, first, last);
+  });
 }
 
 template <class T>
@@ -249,7 +251,7 @@ void adaptive_max_pool(const PoolShape& s, const T* x, T* y, std::int64_t* index
                   }
                 }
             y[out] = value;
-            index[out] = best;
+            if (index) index[out] = best;
           }
   });
 }

@@ -25,7 +25,7 @@ Windows pool_windows(const PoolShape& s, bool count_include_pad);
 Windows adaptive_windows(const Triple& in, const Triple& out);
 
 // y[o] = max over the window, NaN wins; index = place of that value in its plane (of the last NaN, else of the first
-// maximum).
+// maximum). Without `index` places are not kept.
 template <class T>
 void max_pool(const PoolShape& s, const T* x, T* y, std::int64_t* index);
 template <class T>

@@ -253,6 +253,42 @@ adaptive_max_pool = op(
 )
 
 
+# the maxima alone, which the compiler asks for where nobody reads the places
+
+
+def _max_values_infer(x: Any, **how: Any) -> Spec:
+    return _max_infer(x, **how)[0]
+
+
+def _adaptive_max_values_infer(x: Any, *, output_size: Any) -> Spec:
+    return _adaptive_max_infer(x, output_size=output_size)[0]
+
+
+max_pool_values = op(
+    "max_pool_values",
+    infer=_max_values_infer,
+    define=lambda F, x, **how: F.max_pool(x, **how)[0],
+    samples=lambda: [
+        Sample((_distinct((2, 3, 7)),), _window(1, (3,), stride=(2,), padding=(1,)), name="1d"),
+        Sample((_distinct((2, 3, 6, 25)),), _window(2, (2, 2)), name="2d"),
+        Sample((_distinct((1, 2, 6, 19)),), _window(2, (3, 3), stride=(1, 1), padding=(1, 1)), name="overlapping"),
+        Sample((_distinct((1, 2, 6, 17)),), _window(2, (2, 3), stride=(2, 3), ceil_mode=True), name="ceil"),
+        Sample((_distinct((1, 2, 4, 4, 4)),), _window(3, (2, 2, 2)), name="3d"),
+    ],
+    doc="The maximum under each window.",
+)
+adaptive_max_pool_values = op(
+    "adaptive_max_pool_values",
+    infer=_adaptive_max_values_infer,
+    define=lambda F, x, *, output_size: F.adaptive_max_pool(x, output_size=output_size)[0],
+    samples=lambda: [
+        Sample((_distinct((2, 3, 7)),), {"output_size": (3,)}, name="1d"),
+        Sample((_distinct((2, 3, 6, 5)),), {"output_size": (3, 2)}, name="2d"),
+    ],
+    doc="The maximum under evenly spread windows.",
+)
+
+
 # --- the public functions
 
 

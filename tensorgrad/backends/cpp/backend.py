@@ -49,10 +49,10 @@ def extension() -> ModuleType:
 
 # Kernels written for floating point; integers and complex numbers go to the inherited ones.
 _FLOATS_ONLY = frozenset((
-    "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "avg_pool", "avg_pool_backward", "conv",
-    "conv_norm",
+    "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "adaptive_max_pool_values", "avg_pool",
+    "avg_pool_backward", "conv", "conv_norm",
     "conv_input_grad", "conv_weight_grad", "grid_sample", "grid_sample_backward", "linear", "linear_backward",
-    "logcumsumexp", "logsumexp", "max_pool", "max_pool_backward", "std", "var", "vector_norm",
+    "logcumsumexp", "logsumexp", "max_pool", "max_pool_backward", "max_pool_values", "std", "var", "vector_norm",
 ))  # fmt: skip
 
 # Those that take every real dtype.

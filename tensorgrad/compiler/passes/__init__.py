@@ -23,6 +23,7 @@ PASSES = (
     "duplicates",
     "dead",
     "fold",
+    "pools",
     "formulas",
     "dead",
     "recompute",
