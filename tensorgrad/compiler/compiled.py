@@ -12,6 +12,7 @@ import functools
 import os
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -212,6 +213,7 @@ class Compiled:
         given = signature.stand_ins({id(t._data): t._data for _, t in reach.tensors.values()})
         before = Before(reach, signature, given)
         self.captures += 1
+        self._warn_of_captures()
         code = _code_of(self.function) if self.fallback else None
         trace = Trace([t._data for t in given], before.grad_arrays(), splits=self.fallback, code=code)
         own_args, own_kwargs = signature.arguments(given)
@@ -304,6 +306,18 @@ class Compiled:
                 self._keep(made)
                 return made
         return None
+
+    def _warn_of_captures(self) -> None:
+        """Say it once where every call so far has written a program and none was served by one."""
+        if self.replays or self.captures != 2 * self.limit or not self.entries:
+            return
+        why = self.entries[0].reach.changed() or "the arguments are of another form each time"
+        warnings.warn(
+            f"compile: each of the first {self.captures} calls of {self!r} wrote a program of its own, which takes "
+            f"longer than to call the function as it is. Since the last call: {why}. Keep what changes out of the "
+            "function's reach (its closure, its globals, the attributes of what is there), or pass it as a tensor.",
+            stacklevel=5,
+        )
 
     def _give_up(self, trouble: str) -> None:
         text = (

@@ -552,3 +552,19 @@ def test_what_a_pair_saved_is_guarded(backend: str) -> None:
     loss.backward()
     with pytest.raises(AutogradError, match="second time"):
         loss.backward()
+
+
+def test_a_function_that_each_call_captures_anew_says_why(backend: str) -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.model, self.seen = network(), 0
+
+        def loss(self, x: Any) -> Any:
+            return self.model(x).sum() * (1.0 if self.seen else 2.0)
+
+    trainer = Trainer()
+    loss = tg.compile(trainer.loss)
+    with pytest.warns(UserWarning, match=r"Since the last call: .*seen was 14 and is 15"):
+        for i in range(20):
+            assert bits(loss(draw(i))) == bits(trainer.loss(draw(i))), i
+            trainer.seen += 1
