@@ -1,9 +1,10 @@
-// What attention does to one row of a tile of scores.
+// What attention does to one row of a tile of scores. Rows are read and written in whole vectors: n elements mean
+// something, and what is behind them belongs to the tile too.
 #pragma once
 
 #include <limits>
 
-#include "../core/lanes.h"
+#include "reduce_lanes.h"
 
 namespace tg::attention_rows {
 
@@ -58,12 +59,11 @@ inline Vec<double> exp_lanes(Vec<double> x) {
   return (x < -708.396) ? V{} : (x > 709.43) ? V{} + std::numeric_limits<double>::infinity() : y;
 }
 
-// The last lanes of a row, filled up with `rest`.
+// The first n lanes, and `rest` in the others.
 template <class T>
-inline Vec<T> load_part(const T* x, Index n, T rest) {
-  alignas(64) T lane[Lanes<T>::count];
-  for (Index i = 0; i < Lanes<T>::count; ++i) lane[i] = i < n ? x[i] : rest;
-  return load<T>(lane);
+inline Vec<T> first_lanes(Vec<T> x, Index n, T rest) {
+  const auto lane = lane_numbers<T>(std::make_index_sequence<std::size_t(Lanes<T>::count)>());
+  return lane < static_cast<typename Lanes<T>::Word>(n) ? x : Vec<T>{} + rest;
 }
 
 // -inf when n is 0; NaN if any is.
@@ -71,26 +71,15 @@ template <class T>
 T row_max(const T* x, Index n) {
   constexpr Index L = Lanes<T>::count;
   const T none = -std::numeric_limits<T>::infinity();
+  const auto pick = [](Vec<T> a, Vec<T> b) { return ((a > b) | (a != a)) ? a : b; };
   Vec<T> top = Vec<T>{} + none;
   Index i = 0;
-  auto take = [&](Vec<T> v) { top = ((v > top) | (v != v)) ? v : top; };
-  for (; i + L <= n; i += L) take(load(x + i));
-  if (i < n) take(load_part(x + i, n - i, none));
-  T best = top[0];
-  for (Index j = 1; j < L; ++j) best = (top[j] > best || top[j] != top[j]) ? top[j] : best;
-  return best;
+  for (; i + L <= n; i += L) top = pick(load(x + i), top);
+  if (i < n) top = pick(first_lanes(load(x + i), n - i, none), top);
+  return fold_lanes<T>(top, pick);
 }
 
-template <class T>
-T sum_lanes(Vec<T> v) {
-  alignas(64) T lane[Lanes<T>::count];
-  store<T>(lane, v);
-  for (Index width = Lanes<T>::count / 2; width > 0; width /= 2)
-    for (Index j = 0; j < width; ++j) lane[j] += lane[j + width];
-  return lane[0];
-}
-
-// x = exp(x - shift); the sum of x.
+// x = exp(x - shift), and zero behind it; the sum of x.
 template <class T>
 T exp_shifted(T* x, Index n, T shift) {
   constexpr Index L = Lanes<T>::count;
@@ -102,17 +91,20 @@ T exp_shifted(T* x, Index n, T shift) {
     sum += e;
   }
   if (i < n) {
-    const Vec<T> e = exp_lanes(load_part(x + i, n - i, -std::numeric_limits<T>::infinity()) - shift);
-    for (Index j = 0; j < n - i; ++j) x[i + j] = e[j];
-    sum += load_part(x + i, n - i, T(0));
+    const Vec<T> e = exp_lanes(first_lanes(load(x + i), n - i, -std::numeric_limits<T>::infinity()) - shift);
+    store(x + i, e);
+    sum += e;
   }
-  return sum_lanes<T>(sum);
+  return sum_lanes(sum);
 }
 
-// d = p (d - delta) scale
+// d = p (d - delta) scale, and zero behind it
 template <class T>
 void softmax_grad(const T* p, T* d, Index n, T delta, T scale) {
-  for (Index i = 0; i < n; ++i) d[i] = p[i] * (d[i] - delta) * scale;
+  constexpr Index L = Lanes<T>::count;
+  Index i = 0;
+  for (; i + L <= n; i += L) store(d + i, load(p + i) * (load(d + i) - delta) * scale);
+  if (i < n) store(d + i, first_lanes(load(p + i) * (load(d + i) - delta) * scale, n - i, T(0)));
 }
 
 template <class T>
@@ -123,7 +115,7 @@ T dot(const T* x, const T* y, Index n) {
   for (; i + L <= n; i += L) sum += load(x + i) * load(y + i);
   T rest = 0;
   for (; i < n; ++i) rest += x[i] * y[i];
-  return sum_lanes<T>(sum) + rest;
+  return sum_lanes(sum) + rest;
 }
 
 }  // namespace tg::attention_rows
