@@ -199,4 +199,25 @@ inline void map(float* to, const float* x, Index n) {
   std::memcpy(to + i, rest, static_cast<std::size_t>(n - i) * sizeof(float));
 }
 
+// The same for two results of one function, F::of(x, first, second). Either may be x.
+template <class F, int N>
+inline void map(float* to, float* also, const float* x, Index n) {
+  const auto vectors = [](float* y, float* z, const float* from, auto count) {
+    Pack<count> first, second;
+    F::of(load<count>(from), first, second);
+    store(y, first);
+    store(z, second);
+  };
+  Index i = 0;
+  for (; i + N * kLanes <= n; i += N * kLanes) vectors(to + i, also + i, x + i, std::integral_constant<int, N>{});
+  for (; i + kLanes <= n; i += kLanes) vectors(to + i, also + i, x + i, std::integral_constant<int, 1>{});
+  if (i == n) return;
+  float rest[kLanes] = {}, other[kLanes];
+  const std::size_t bytes = static_cast<std::size_t>(n - i) * sizeof(float);
+  std::memcpy(rest, x + i, bytes);
+  vectors(rest, other, rest, std::integral_constant<int, 1>{});
+  std::memcpy(to + i, rest, bytes);
+  std::memcpy(also + i, other, bytes);
+}
+
 }  // namespace tg::pack

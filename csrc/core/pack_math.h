@@ -65,7 +65,7 @@ struct Exponential {
   }
 
   // factor exp(x - rest), for a factor from 2^-20 to 2^20 in size. First 2^64 times too large, so that subnormal
-  // results come out (by two powers of two, as x > 0 would need: 1.05 to 1.1 times the time of sigmoid and tanh_gelu).
+  // results come out (by two powers of two, as x > 0 would need: 1.05 to 1.1 times the time of sigmoid and gelu_tanh).
   TG_ALWAYS_INLINE Pack<N> times(const Pack<N>& factor) const { return scale(p * factor); }
   TG_ALWAYS_INLINE Pack<N> value() const { return scale(p); }
 
@@ -135,51 +135,69 @@ TG_ALWAYS_INLINE Pack<N> softplus(const Pack<N>& x) {
 }
 
 // Phi(-a) = exp(-a^2 / 2) M(a) with Mills' ratio M(a) / t a polynomial in t = 1 / (1 + 0.3 a). The digits that a^2 loses go
-// into the exponential's second float. With Slope, M(a) - a / sqrt(2 pi): then the value is that of x Phi(x) differentiated.
-template <bool Slope, int N>
-TG_ALWAYS_INLINE Pack<N> normal(const Pack<N>& x) {
-  const Pack<N> a = at_most(abs(x), 15.0f);
-  const Pack<N> t = 1.0f / fma(a, 0.3f, 1.0f);
+// into the exponential's second float. Of M(a) - a / sqrt(2 pi) the value is that of x Phi(x) differentiated.
+template <int N>
+struct Normal {
+  Pack<N> x, a, ratio;
+  Exponential<N> e;
+
+  TG_ALWAYS_INLINE explicit Normal(const Pack<N>& x) : x(x), a(at_most(abs(x), 15.0f)), e(of_half_square(a)) {
+    const Pack<N> t = 1.0f / fma(a, 0.3f, 1.0f);
+    ratio = t * horner(t, 0.119686693f, 0.119571812f, 0.110235415f, 0.0783896819f, 0.0961567312f, -0.079423286f,
+                       0.191784278f, -0.2282134f, 0.11243552f, -0.0206234511f);
+  }
+  TG_ALWAYS_INLINE Pack<N> value() const { return of(ratio); }
+  TG_ALWAYS_INLINE Pack<N> slope() const { return of(fma(a, -0.398942292f, ratio)); }
+
+ private:
+  TG_ALWAYS_INLINE Pack<N> of(const Pack<N>& ratio) const {
+    const Pack<N> left = e.times(ratio);
+    return if_negative(x, left, 1.0f - left);
+  }
+  TG_ALWAYS_INLINE static Exponential<N> of_half_square(const Pack<N>& a) {
 #if defined(__FMA__) || defined(__aarch64__)
-  const Pack<N> square = a * a, rest = fma(a, a, 0.0f - square) * 0.5f;
+    const Pack<N> square = a * a, rest = fma(a, a, 0.0f - square) * 0.5f;
 #else
-  const Pack<N> high = floats(bits(a) & ~0xfff), square = high * high, rest = (a + high) * (a - high) * 0.5f;
+    const Pack<N> high = floats(bits(a) & ~0xfff), square = high * high, rest = (a + high) * (a - high) * 0.5f;
 #endif
-  const Exponential<N> e(square * -0.5f, &rest);
-  Pack<N> ratio = t * horner(t, 0.119686693f, 0.119571812f, 0.110235415f, 0.0783896819f, 0.0961567312f, -0.079423286f,
-                             0.191784278f, -0.2282134f, 0.11243552f, -0.0206234511f);
-  if (Slope) ratio = fma(a, -0.398942292f, ratio);
-  const Pack<N> left = e.times(ratio);
-  return if_negative(x, left, 1.0f - left);
-}
+    return Exponential<N>(square * -0.5f, &rest);
+  }
+};
 
 template <int N>
-TG_ALWAYS_INLINE Pack<N> normal_cdf(const Pack<N>& x) { return normal<false>(x); }
+TG_ALWAYS_INLINE Pack<N> normal_cdf(const Pack<N>& x) { return Normal<N>(x).value(); }
 // The derivative of x Phi(x): Phi(x) + x phi(x)
 template <int N>
-TG_ALWAYS_INLINE Pack<N> gelu_slope(const Pack<N>& x) { return normal<true>(x); }
+TG_ALWAYS_INLINE Pack<N> gelu_slope(const Pack<N>& x) { return Normal<N>(x).slope(); }
 
 // x s with s = sigmoid(u), u = c x + d x^3, c = sqrt(8 / pi), d = 0.044715 c, which is (1 + tanh(u / 2)) / 2: the tanh
 // approximation of x Phi(x). With e = exp(-|u|), s is e / (1 + e) left of zero and 1 / (1 + e) right of it, and s (1 - s) is
-// e / (1 + e)^2 on both sides. With Slope the derivative, s + x u' s (1 - s). From |x| = 11 on e is zero. The digits that u loses
+// e / (1 + e)^2 on both sides. The derivative is s + x u' s (1 - s). From |x| = 11 on e is zero. The digits that u loses
 // go into the exponential's second float; c is 20 bits and a rest, so that c - p is exact.
-template <bool Slope, int N>
-TG_ALWAYS_INLINE Pack<N> tanh_gelu(const Pack<N>& x) {
-  constexpr float c = 1.5957698822021484f, c_rest = -7.605964356116601e-07f, d = 0.07135481387376785f, d_rest = 2.3988324659995897e-09f;
-  const Pack<N> a = at_most(abs(x), 11.0f), square = a * a, p = fma(square, d, c), u = a * p;
-  const Pack<N> lost = fma(square, d, c - p) + fma(fma(a, a, 0.0f - square), d, fma(square, d_rest, c_rest));
-  const Pack<N> rest = fma(a, lost, fma(a, p, 0.0f - u));
-  const Exponential<N> of_size(0.0f - u, &rest);
-  const Pack<N> e = of_size.value(), sum = e + 1.0f;
-  const Pack<N> top = if_negative(x, e, each<N, Float>([](int) { return 1.0f - Float{}; }));
-  if (!Slope) return x * (top / sum);
-  const Pack<N> slope = if_negative(x, 0.0f - a, a) * fma(square, 3 * d, c + c_rest);
-  return fma(slope, e, top * sum) / (sum * sum);
-}
+template <int N>
+struct TanhGelu {
+  static constexpr float c = 1.5957698822021484f, c_rest = -7.605964356116601e-07f, d = 0.07135481387376785f,
+                         d_rest = 2.3988324659995897e-09f;
+  Pack<N> x, a, square, e, sum, top;
+
+  TG_ALWAYS_INLINE explicit TanhGelu(const Pack<N>& x) : x(x), a(at_most(abs(x), 11.0f)), square(a * a) {
+    const Pack<N> p = fma(square, d, c), u = a * p;
+    const Pack<N> lost = fma(square, d, c - p) + fma(fma(a, a, 0.0f - square), d, fma(square, d_rest, c_rest));
+    const Pack<N> rest = fma(a, lost, fma(a, p, 0.0f - u));
+    const Exponential<N> of_size(0.0f - u, &rest);
+    e = of_size.value(), sum = e + 1.0f;
+    top = if_negative(x, e, each<N, Float>([](int) { return 1.0f - Float{}; }));
+  }
+  TG_ALWAYS_INLINE Pack<N> value() const { return x * (top / sum); }
+  TG_ALWAYS_INLINE Pack<N> slope() const {
+    const Pack<N> slope = if_negative(x, 0.0f - a, a) * fma(square, 3 * d, c + c_rest);
+    return fma(slope, e, top * sum) / (sum * sum);
+  }
+};
 
 template <int N>
-TG_ALWAYS_INLINE Pack<N> gelu_tanh(const Pack<N>& x) { return tanh_gelu<false>(x); }
+TG_ALWAYS_INLINE Pack<N> gelu_tanh(const Pack<N>& x) { return TanhGelu<N>(x).value(); }
 template <int N>
-TG_ALWAYS_INLINE Pack<N> gelu_tanh_slope(const Pack<N>& x) { return tanh_gelu<true>(x); }
+TG_ALWAYS_INLINE Pack<N> gelu_tanh_slope(const Pack<N>& x) { return TanhGelu<N>(x).slope(); }
 
 }  // namespace tg::pack

@@ -28,6 +28,7 @@ class Assembler {
     }
     check();
     join_pairs();
+    find_twins();
     find_last_readers();
     for (position_ = 0; position_ < count(); ++position_) {
       define(code_[position_]);
@@ -190,6 +191,33 @@ class Assembler {
                       std::memcmp(x.constant.bytes, y.constant.bytes, sizeof(x.constant.bytes)) == 0);
   }
 
+  // Functions of one value that share most of their work.
+  void find_twins() {
+    twin_of_.assign(count(), -1);
+    for (int i = 0; i < count(); ++i)
+      for (int j = 0; j < count(); ++j) {
+        const Instruction &x = code_[i], &y = code_[j];
+        if (x.type != Type::F32 || y.type != Type::F32 || x.args.size() != 1 || x.args != y.args || i == j) continue;
+        if (!reads_values(x) || !reads_values(y) || twin_of_[i] >= 0 || twin_of_[j] >= 0) continue;
+        if (find_kernel(twins_name(x.op, y.op), Type::F32)) twin_of_[i] = j, twin_of_[j] = i;
+      }
+  }
+
+  // The first of two twins computes both.
+  void define_twins(int other) {
+    const int here = position_, from = values_[code_[here].args[0]].slot;
+    const Kernel* kernel = find_kernel(twins_name(code_[here].op, code_[other].op), Type::F32);
+    const bool in_order = kernel != nullptr;
+    if (!in_order) kernel = find_kernel(twins_name(code_[other].op, code_[here].op), Type::F32);
+    release_ended();
+    for (const int at : {here, other}) {
+      values_[at].type = Type::F32;
+      values_[at].slot = destination(values_[at], at);
+    }
+    const int first = values_[in_order ? here : other].slot, second = values_[in_order ? other : here].slot;
+    p_.body_.push_back({kernel->by_mask[0], first, from, 0, second});
+  }
+
   void find_last_readers() {
     std::vector<int> last(count(), -1);
     for (int i = 0; i < count(); ++i) {
@@ -239,6 +267,11 @@ class Assembler {
     Value& v = values_[position_];
     v.type = x.type;
     if (x.op == "joined") return;
+    const int twin = twin_of_[position_];
+    if (twin >= 0 && !values_[x.args[0]].one) {
+      if (twin > position_) define_twins(twin);
+      return;
+    }
     if (x.op == "const") {
       v.one = true;
       v.slot = new_number_slot();
@@ -291,12 +324,12 @@ class Assembler {
     }
     // loops go element by element, so the result may take the register of an operand of the same size that ends here
     release_ended();
-    step.to = v.slot = destination(v);
+    step.to = v.slot = destination(v, position_);
     p_.body_.push_back(step);
   }
 
-  int destination(Value& v) {
-    const int output = direct_output(position_, v.type);
+  int destination(Value& v, int position) {
+    const int output = direct_output(position, v.type);
     if (output >= 0) {
       p_.ports_[inputs_ + output].in_place_ok = true;
       return inputs_ + output;
@@ -410,6 +443,7 @@ class Assembler {
   std::vector<Register> registers_;
   std::vector<int> free_;
   std::vector<std::vector<int>> readers_end_;
+  std::vector<int> twin_of_;
 };
 
 Program::Program(const Source& given) {

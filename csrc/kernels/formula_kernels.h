@@ -45,6 +45,9 @@ const Kernel* find_kernel(const std::string& op, Type operand);
 // f64. Beside them: larger_or(a, b, c) is a > b ? a : c, if_larger(a, b, c) is a > b ? c : b.
 inline std::string pair_name(const std::string& first, const std::string& second) { return first + '>' + second; }
 
+// Two functions of one operand in one loop, which writes the second's result to where its last operand points; of f32.
+inline std::string twins_name(const std::string& first, const std::string& second) { return first + '&' + second; }
+
 Loop find_cast(Type from, Type to);
 Loop find_wrap(DType width);
 Loop find_load(DType stored);             // to compute_type(stored)

@@ -67,6 +67,17 @@ TG_PACK(NormalCdfPack, normal_cdf)
 TG_PACK(GeluSlopePack, gelu_slope)
 TG_PACK(GeluTanhPack, gelu_tanh)
 TG_PACK(GeluTanhSlopePack, gelu_tanh_slope)
+// A function of x and its derivative, of which one exponential serves both.
+#define TG_TWINS(Name, Both)                                                                              \
+  struct Name {                                                                                           \
+    template <int N>                                                                                      \
+    static void of(const pack::Pack<N>& x, pack::Pack<N>& value, pack::Pack<N>& slope) {                  \
+      const pack::Both<N> both(x);                                                                        \
+      value = both.value(), slope = both.slope();                                                         \
+    }                                                                                                     \
+  };
+TG_TWINS(NormalTwins, Normal)
+TG_TWINS(TanhGeluTwins, TanhGelu)
 struct Softplus {
   static double of(double x) { return (x < 0.0 ? 0.0 : x) + lane::log1p(lane::exp(-std::fabs(x))); }
 };
@@ -170,6 +181,18 @@ void packs(void* to, const void* a, const void*, const void*, Index n) {
   pack::map<F, 4>(static_cast<float*>(to), static_cast<const float*>(a), n);
 }
 
+template <class F>
+void twins(void* to, const void* a, const void*, const void* also, Index n) {
+  pack::map<F, 4>(static_cast<float*>(to), static_cast<float*>(const_cast<void*>(also)), static_cast<const float*>(a), n);
+}
+
+template <class F>
+void add_twins(KernelTable& table, const char* first, const char* second) {
+  Kernel& k = table[kernel_key(twins_name(first, second), Type::F32)];
+  k.operands = 1;
+  k.by_mask[0] = twins<F>;
+}
+
 template <class OfFloat, class OfDouble>
 void add_packs(KernelTable& table, const char* name) {
   add1<OfDouble, double, double>(table, name);
@@ -218,6 +241,8 @@ void add_math(KernelTable& table) {
   add_packs<GeluSlopePack, GeluSlope>(table, "gelu_slope");
   add_packs<GeluTanhPack, GeluTanh>(table, "gelu_tanh");
   add_packs<GeluTanhSlopePack, GeluTanhSlope>(table, "gelu_tanh_slope");
+  add_twins<NormalTwins>(table, "normal_cdf", "gelu_slope");
+  add_twins<TanhGeluTwins>(table, "gelu_tanh", "gelu_tanh_slope");
   add_trigonometric<SinLane, Sin>(table, "sin");
   add_trigonometric<CosLane, Cos>(table, "cos");
   add_trigonometric<TanLane, Tan>(table, "tan");

@@ -121,23 +121,41 @@ class Joiner:
         ``operands[i]`` is where its input i comes from: ``("value", one of ours)``, ``("input", the number of one of
         ours)`` or ``("number", a Python number)``.
         """
-        at: list[int] = []
-        for op, kind, args in program.code:
-            if op == "load":
-                where, what = operands[args[0]]
+        return self.part(program, operands, [index for index, _ in program.outputs])
+
+    def part(
+        self, program: Program, operands: Sequence[Any], wanted: Sequence[int], known: dict[int, Any] | None = None
+    ) -> list[int]:
+        """Append what some values of a program need; what they are here.
+
+        ``known``: where values come from that need not be computed, like operands. Those of inputs that nothing reads
+        may be None.
+        """
+        known = known or {}
+        needed = set(wanted)
+        for i in range(len(program.code) - 1, -1, -1):
+            op, _, args = program.code[i]
+            if i in needed and i not in known and op not in ("load", "const"):
+                needed.update(args[:1] if op == "wrap" else args)
+        at: dict[int, int] = {}
+        for i, (op, kind, args) in enumerate(program.code):
+            if i not in needed:
+                continue
+            if i in known or op == "load":
+                where, what = known[i] if i in known else operands[args[0]]
                 if where == "value":
-                    at.append(what)
+                    at[i] = what
                 elif where == "input":
-                    at.append(self._emit("load", kind, (what,)))
+                    at[i] = self._emit("load", kind, (what,))
                 else:
-                    at.append(self._emit("const", kind, (_as(kind, what),)))
+                    at[i] = self._emit("const", kind, (_as(kind, what),))
             elif op == "const":
-                at.append(self._emit(op, kind, args))
+                at[i] = self._emit(op, kind, args)
             elif op == "wrap":
-                at.append(self._emit(op, kind, (at[args[0]], args[1])))
+                at[i] = self._emit(op, kind, (at[args[0]], args[1]))
             else:
-                at.append(self._emit(op, kind, tuple([at[arg] for arg in args])))
-        return [at[index] for index, _ in program.outputs]
+                at[i] = self._emit(op, kind, tuple([at[arg] for arg in args]))
+        return [at[index] for index in wanted]
 
     def program(self, outputs: list[tuple[int, str]], keys: Sequence[str]) -> Program:
         """What was joined, with these values, stored as these dtypes, for results."""

@@ -294,8 +294,19 @@ elu = elementwise(
     ),
     samples=unary(avoid=(0,), extra=(1.2, 1.0, 1.0)),
 )
-silu = elementwise(lambda input: input * fn.sigmoid(input), name="silu", samples=unary())
 
+
+def _silu_slope(x: Any) -> Any:
+    s = fn.sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+silu = elementwise(
+    lambda input: input * fn.sigmoid(input),
+    name="silu",
+    vjp=lambda g, y, x: (g * _silu_slope(x),),
+    samples=unary(),
+)
 
 softplus = elementwise(
     lambda input, beta, threshold: fn.where(input * beta > threshold, input, fn.softplus(input * beta) / beta),

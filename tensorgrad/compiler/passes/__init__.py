@@ -25,6 +25,7 @@ PASSES = (
     "fold",
     "pools",
     "formulas",
+    "ahead",
     "dead",
     "recompute",
     "reductions",
