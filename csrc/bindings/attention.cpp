@@ -153,7 +153,7 @@ py::tuple bind_attention(py::handle q, py::handle k, py::handle v, py::handle ma
 }
 
 py::tuple bind_attention_backward(py::handle g, py::handle q, py::handle k, py::handle v, py::handle mask, py::handle out,
-                                  py::handle lse, bool causal, double scale) {
+                                  py::handle lse, bool causal, double scale, py::handle into) {
   const std::string what = "attention_backward";
   const Call call(what, q, k, v, mask);
   const DType dtype = compute_dtype(call.dtype);
@@ -168,7 +168,22 @@ py::tuple bind_attention_backward(py::handle g, py::handle q, py::handle k, py::
   const py::object ls = dense(lse, dtype, "attention_backward: lse");
   const View vq = view(q), vk = view(k), vv = view(v);
   auto like = [&](const View& from) { return empty_heads(call.dtype, from.shape_vector().data(), from); };
-  const py::object gq = like(vq), gk = like(vk), gv = like(vv);
+  const bool given = !into.is_none();
+  if (given && (!PyTuple_Check(into.ptr()) || PyTuple_GET_SIZE(into.ptr()) != 3))
+    bad_value(what + ": into must be a tuple of 3 arrays");
+  auto target = [&](Py_ssize_t i, const View& from) {
+    if (!given) return like(from);
+    py::object array = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(into.ptr(), i));
+    const View v = view(array, "attention_backward: into");
+    Index strides[kMaxDims];
+    if (v.shape_vector() != from.shape_vector() || v.dtype != dtype || !element_strides(v, strides))
+      bad_value(what + ": into has an array of shape " + to_string(v.shape_vector()) + " for a gradient of shape " +
+                to_string(from.shape_vector()) + ", or of another dtype");
+    if ((strides[3] != 1 && v.shape[3] > 1) || (strides[2] < v.shape[3] && v.shape[2] > 1))
+      bad_value(what + ": rows of an array in into are not contiguous");
+    return array;
+  };
+  const py::object gq = target(0, vq), gk = target(1, vk), gv = target(2, vv);
   visit_real(what.c_str(), dtype, [&](auto t) {
     using T = typename decltype(t)::value;
     const Attention<T> a = call.as<T>(causal, scale);
@@ -187,7 +202,7 @@ TG_BINDINGS(attention) {
   m.def("attention", &bind_attention, arg("q"), arg("k"), arg("v"), arg("mask") = py::none(), py::kw_only(),
         arg("causal"), arg("scale"));
   m.def("attention_backward", &bind_attention_backward, arg("g"), arg("q"), arg("k"), arg("v"), arg("mask"), arg("out"),
-        arg("lse"), py::kw_only(), arg("causal"), arg("scale"));
+        arg("lse"), py::kw_only(), arg("causal"), arg("scale"), arg("into") = py::none());
 }
 
 }  // namespace tg

@@ -113,7 +113,7 @@ class Call {
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
     over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
-      if (writing() && !defer && all_contiguous(program, operands, inputs + outputs)) {
+      if (writing() && !defer && all_contiguous(program, operands, inputs, inputs + outputs)) {
         write_pieces(program, numbers.data(), operands, inputs + outputs, ndim, shape, {});
       } else if (writing()) {
         write(program, numbers.data(), operands, inputs + outputs, ndim, shape, [defer](const Written& call, Number* values) {
@@ -531,10 +531,21 @@ class Call {
     }
   };
 
-  static bool all_contiguous(const Program& program, const Operand* operands, int ports) {
-    for (int i = 0; i < ports; ++i)
+  static bool all_contiguous(const Program& program, const Operand* operands, int first, int last) {
+    for (int i = first; i < last; ++i)
       if (program.port(i).varies && operands[i].strides) return false;
     return true;
+  }
+
+  // The memory that an operand's elements lie in, item by item where they lie as the results do.
+  static PieceLaunch::Touch touch_of(const Operand& operand, Index item, int ndim, const Index* shape, bool written) {
+    if (!operand.strides) return {operand.data, size_of_shape(ndim, shape) * item, item, written};
+    Index low = 0, high = item;
+    for (int d = 0; d < ndim; ++d) {
+      if (shape[d] == 0) return {operand.data, 0, 0, written};
+      (operand.strides[d] < 0 ? low : high) += (shape[d] - 1) * operand.strides[d];
+    }
+    return {operand.data + low, high - low, 0, written};
   }
 
   void write_pieces(const Program& program, const Number* numbers, const Operand* operands, int ports, int ndim, const Index* shape,
@@ -543,13 +554,13 @@ class Call {
     pieces->call = written_call(program, numbers, operands, ports, ndim, shape);
     pieces->values = pieces->call->numbers;
     pieces->totals = totals;
-    if (all_contiguous(program, operands, ports)) {
+    const int inputs = static_cast<int>(count_);
+    if (all_contiguous(program, operands, inputs, ports)) {
       pieces->n = size_of_shape(ndim, shape);
-      const int inputs = static_cast<int>(count_);
+      pieces->anywhere = totals.empty();
       for (int i = 0; i < ports; ++i) {
         const Program::Port& port = program.port(i);
-        if (port.varies && operands[i].data)
-          pieces->touches.push_back({operands[i].data, pieces->n * port.item_size, port.item_size, i >= inputs});
+        if (port.varies && operands[i].data) pieces->touches.push_back(touch_of(operands[i], port.item_size, ndim, shape, i >= inputs));
       }
       for (const auto& each : pieces->call->fetched)
         pieces->touches.push_back({static_cast<const char*>(each.from), static_cast<Index>(each.bytes), 0, false});

@@ -101,10 +101,73 @@ Shape matmul_shape(const View& a, const View& b) {
   return shape;
 }
 
+// Products in a program: real ones finish their results in blocks of rows. `then` is what else the call does.
+template <class T>
+struct Products final : BlockLaunch {
+  std::vector<Gemm<T>> products;
+  std::vector<Index> a_offset, b_offset;  // what the products' may point into
+  std::function<void()> then;
+
+  void run() override {
+    gemm(products);
+    if (then) then();
+  }
+  void run(const Finished& finished) override {
+    std::vector<std::function<void(Index, Index)>> told(products.size());
+    std::vector<Gemm<T>> list = products;
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      told[i] = [&finished, i](Index first, Index last) { finished(i, first, last); };
+      list[i].finished = &told[i];
+    }
+    gemm(list);
+    if (then) then();
+  }
+
+  void note() {
+    for (const Gemm<T>& g : products) {
+      results.push_back({bytes(g.c), g.batch * g.m * g.n * item, item, true});
+      note(g.a, g.m, g.k, g.a_offset, g.batch);
+      note(g.b, g.k, g.n, g.b_offset, g.batch);
+      if (g.bias) others.push_back({bytes(g.bias), g.n * item, 0, false});
+      if (g.row_sums) others.push_back({bytes(g.row_sums), g.m * item, 0, true});
+    }
+  }
+
+ private:
+  static constexpr Index item = sizeof(T);
+  static const char* bytes(const T* data) { return reinterpret_cast<const char*>(data); }
+  void note(const Matrix<T>& m, Index rows, Index cols, const Index* offset, Index batch) {
+    if (rows == 0 || cols == 0 || batch == 0) return;
+    Index low = 0, high = 1;
+    if (offset) {
+      low = *std::min_element(offset, offset + batch);
+      high += *std::max_element(offset, offset + batch);
+    }
+    (m.row < 0 ? low : high) += (rows - 1) * m.row;
+    (m.col < 0 ? low : high) += (cols - 1) * m.col;
+    others.push_back({bytes(m.data + low), (high - low) * item, 0, false});
+  }
+};
+
+template <class T>
+void write(Index work, std::vector<Gemm<T>> products, std::vector<Index> a_offset, std::vector<Index> b_offset,
+           std::function<void()> then, const PieceLaunch::Touch* also) {
+  auto call = std::make_unique<Products<T>>();
+  call->products = std::move(products);
+  call->a_offset = std::move(a_offset);
+  call->b_offset = std::move(b_offset);
+  call->then = std::move(then);
+  if (also) call->others.push_back(*also);
+  call->note();
+  writing()->add(work, std::move(call));
+}
+
 // The offsets are what the product's point into, where its batch has more than one entry.
 template <class T>
 void multiply(const Gemm<T>& product, std::vector<Index> a_offset = {}, std::vector<Index> b_offset = {}) {
   const Index work = product.batch * product.m * product.n * std::max<Index>(1, product.k);
+  if constexpr (std::is_floating_point_v<T>)
+    if (writing()) return write<T>(work, {product}, std::move(a_offset), std::move(b_offset), {}, nullptr);
   launch(work, [=, a = std::move(a_offset), b = std::move(b_offset)] {
     if constexpr (std::is_integral_v<T>) integer_gemm(product);
     else gemm(product);
@@ -341,7 +404,15 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
       products.push_back(p);
     }
     T* columns = need_b && !summed ? data_of<T>(gb) : nullptr;
-    launch(rows * n * std::max<Index>(1, k), [=, products = std::move(products)] {
+    const Index work = rows * n * std::max<Index>(1, k);
+    if constexpr (std::is_floating_point_v<T>)
+      if (writing()) {
+        const PieceLaunch::Touch summed_to{reinterpret_cast<const char*>(columns), n * Index(sizeof(T)), 0, true};
+        std::function<void()> sum;
+        if (columns) sum = [=] { column_sum(mg, rows, n, columns); };
+        return write<T>(work, std::move(products), {}, {}, std::move(sum), columns ? &summed_to : nullptr);
+      }
+    launch(work, [=, products = std::move(products)] {
       gemm(products);
       if (columns) column_sum(mg, rows, n, columns);
     });

@@ -10,6 +10,7 @@
 // What a kernel finds wrong with elements it throws within, and so in every run: as it would at once, with the same words.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,13 +40,29 @@ struct PieceLaunch : Launch {
     const char* start;
     Index bytes, item;
     bool written;
+    bool meets(const Touch& other) const {
+      return (written || other.written) && start < other.start + other.bytes && other.start < start + bytes;
+    }
+    // Whether a piece of one touches what the same piece of the other does, and no more.
+    bool aligned(const Touch& other) const { return item && item == other.item && start == other.start; }
   };
   Index n = 0;
   Index grain = 16384;  // pieces are as long, or several times, or reach to the end
+  bool anywhere = false;  // or they are of whatever length, and start where they will
   std::vector<Touch> touches;
   virtual void begin() = 0;
   virtual void piece(Index first, Index last) = 0;  // by several threads
   virtual void end() {}
+};
+
+// A call that finishes results block by block, each contiguous: what goes over their elements next can do so while a block
+// is near, on the thread that has made it.
+struct BlockLaunch : Launch {
+  // By several threads: elements [first, last) of result number `which` are there. Of each element once.
+  using Finished = std::function<void(std::size_t which, Index first, Index last)>;
+  std::vector<PieceLaunch::Touch> results;
+  std::vector<PieceLaunch::Touch> others;  // what else is read, and written
+  virtual void run(const Finished& finished) = 0;
 };
 
 // The calls of a program, in order, and the memory that arrays are given while they are written.

@@ -173,6 +173,7 @@ void gemm(const std::vector<Gemm<T>>& products) {
     else
       for (Index i = 0; i < g.batch * g.m; ++i)
         for (Index j = 0; j < g.n; ++j) g.c[i * g.n + j] = g.bias ? g.bias[j] : T(0);
+    if (g.k == 0 && g.finished) (*g.finished)(0, g.batch * g.m * g.n);
   }
   if constexpr (std::is_floating_point_v<T>) panel_gemm(whole.data(), whole.size());
   else blas_list(whole);

@@ -7,6 +7,7 @@
 
 #include <complex>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "../core/dtype.h"
@@ -36,6 +37,8 @@ struct Gemm {
   T* c = nullptr;               // (batch, m, n) contiguous
   const T* bias = nullptr;      // (n,) added to every row, or null
   T* row_sums = nullptr;        // (m,) receives the sums of a's rows, or null; of real products with batch 1 alone
+  // Told of elements [first, last) of c by the thread that has just finished them, of each once; of real products alone.
+  const std::function<void(Index, Index)>* finished = nullptr;
 };
 
 // The products of one list run in one parallel loop, so two small ones share the threads.

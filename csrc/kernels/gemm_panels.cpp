@@ -41,6 +41,9 @@ constexpr Index kSmall = Index(1) << 18;       // multiplications done before a 
 constexpr Index kManyRows = 512;               // with the panels of a task and its part of c they fit an L2
 constexpr Index kFewRows = 8;                  // a copy of b pays from more rows on,
 constexpr Index kTiny = 640;                   // and where it has more elements (512 of 16 x 16: 0.84 of the time)
+constexpr Index kLittleRows = Index(1) << 18;  // bytes of a that stay in an L2
+constexpr Index kFollowed = Index(384) << 10;  // bytes of c that are still near when their task ends: most of an L2
+constexpr Index kToldAtOnce = 16384;           // elements, where tasks finish something else than whole rows
 
 template <class T>
 Matrix<T> entry_of(Matrix<T> m, const Index* offset, Index entry) {
@@ -155,17 +158,30 @@ struct Part {
   Index packs, first_pack, tasks, first_task;
   T* rows;  // of a, packed for all tasks; null where they are read in place or would be too many
 
+  // Whether tasks should finish whole rows of c, for who waits for them to find them near: where they fit, and where
+  // nothing is lost by it (a large b beside few rows is better packed by tasks).
+  bool wants_rows() const {
+    return g->finished && entry >= 0 && s.columns == g->n && s.depth == g->k && (g->m > kManyRows || !large()) &&
+           least() * g->n * Index(sizeof(T)) <= kFollowed;
+  }
+  bool whole_rows() const { return wants_rows() && column_blocks == 1; }
+  bool large() const { return s.size() > kLargeStripe; }
+  bool in_place() const { return g->a.col == 1 || packs_rows(); }
+  // Rows of a task: a panel serves at least four tiles of rows, eight where panels have to come from L3; half as many
+  // where every task packs rows for itself: no two tasks should have the same.
+  Index least() const { return (large() ? 8 : 4) / (in_place() ? 1 : 2) * kRows; }
   bool packs_rows() const { return entry >= 0 && g->a.col != 1 && g->m * s.depth <= kPacked; }
   // Whether tasks have all rows and pack b's columns for themselves: where b is large beside the result, it passes each
   // cache once, and not as a copy that another core wrote.
   bool packs_own() const {
-    return entry >= 0 && !s.in_place && g->m <= kManyRows && s.size() >= kOwnPacked && s.panels() >= 8 * num_threads();
+    return entry >= 0 && !s.in_place && !wants_rows() && g->m <= kManyRows && s.size() >= kOwnPacked &&
+           s.panels() >= 8 * num_threads();
   }
   Index size() const {
     return entry < 0 ? 0 : (packs_own() ? 0 : s.size()) + (packs_rows() ? g->m * s.depth : 0);
   }
 };
-constexpr Index kPanelsAPack = 4, kPanelsATask = 4, kRowsAPack = 8 * kRows;
+constexpr Index kPanelsAPack = 4, kRowsAPack = 8 * kRows;
 
 template <class T>
 void pack_rows(const Part<T>& p, Index i0, Index i1) {
@@ -186,22 +202,21 @@ void sum_rows(const Gemm<T>& g) {
 
 template <class T>
 void cut(Part<T>& p) {
-  // Tasks of 2^19 multiplications (10 us), and not more than 48. A panel serves at least four tiles of rows, eight where
-  // panels have to come from L3; half as many where every task packs rows for itself: no two tasks should have the same.
+  // Tasks of 2^19 multiplications (10 us), and not more than 48.
   const Index m = p.g->m, panels = p.s.panels();
   p.packs = p.packs_rows() ? divide_up(m, kRowsAPack) : 0;
   if (p.packs_own()) {
-    p.tall = m, p.row_blocks = 1, p.wide = kPanelsATask;
+    // where a stays in L2, small tasks cost nothing, and no thread waits long for the last one
+    p.tall = m, p.row_blocks = 1, p.wide = m * p.s.depth * Index(sizeof(T)) <= kLittleRows ? 1 : 4;
     p.tasks = p.column_blocks = divide_up(panels, p.wide);
     return;
   }
-  const bool in_place = p.g->a.col == 1 || p.packs_rows();
   const Index wanted = std::clamp<Index>((m * p.s.columns * p.s.depth) >> 19, 1, 48);
-  const Index least = (p.s.size() > kLargeStripe ? 8 : 4) / (in_place ? 1 : 2) * kRows;
-  p.row_blocks = std::clamp<Index>(divide_up(m, least), 1, wanted);
+  p.row_blocks = std::clamp<Index>(divide_up(m, p.least()), 1, wanted);
   p.tall = round_up(divide_up(m, p.row_blocks), kRows);
   p.row_blocks = divide_up(m, p.tall);
-  p.column_blocks = !in_place && p.row_blocks >= 8 ? 1 : std::clamp<Index>(wanted / p.row_blocks, 1, divide_up(panels, 4));
+  const bool whole = p.wants_rows() || (!p.in_place() && p.row_blocks >= 8);
+  p.column_blocks = whole ? 1 : std::clamp<Index>(wanted / p.row_blocks, 1, divide_up(panels, 4));
   p.wide = divide_up(panels, p.column_blocks);
   p.column_blocks = divide_up(panels, p.wide);
   p.tasks = p.row_blocks * p.column_blocks;
@@ -268,6 +283,7 @@ void run_wave(std::vector<Part<T>>& parts) {
     if (p.entry < 0) {
       const Index last = std::min(g.batch, (task + 1) * p.tall);
       for (Index entry = task * p.tall; entry < last; ++entry) alone(g, entry);
+      if (g.finished) (*g.finished)(task * p.tall * g.m * g.n, last * g.m * g.n);
       return;
     }
     // the same rows to the same thread as in the ops before and after: its cache has them
@@ -277,13 +293,25 @@ void run_wave(std::vector<Part<T>>& parts) {
     if (p.packs_own()) return multiply_packing(p, first, last, own.data());
     const Rows<T> rows = p.rows ? Rows<T>{p.rows, true} : Rows<T>{own.data(), false};
     multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
+    if (p.whole_rows()) (*g.finished)((p.entry * g.m + i0) * g.n, (p.entry * g.m + i1) * g.n);
   });
   parts.clear();
+}
+
+// Tells of all of c at once, or of entry number `entry`.
+template <class T>
+void tell(const Gemm<T>& g, Index entry = -1) {
+  if (!g.finished) return;
+  const Index size = g.m * g.n, start = std::max<Index>(0, entry) * size;
+  parallel_for(entry < 0 ? g.batch * size : size, kToldAtOnce, [&](Index first, Index last) {
+    (*g.finished)(start + first, start + last);
+  });
 }
 
 template <class T>
 void run_waves(const Gemm<T>* products, std::size_t count) {
   std::vector<Part<T>> wave;
+  std::vector<std::pair<const Gemm<T>*, Index>> untold;  // finished in parts, which nobody waits for
   Index packed = 0;
   for (std::size_t at = 0; at < count; ++at) {
     const Gemm<T>& g = products[at];
@@ -291,6 +319,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
     if (g.batch < 8 && dots_fit(g)) {
       sum_rows(g);
       for (Index entry = 0; entry < g.batch; ++entry) dots(g, entry);
+      tell(g);
       continue;
     }
     if (g.batch >= 8 || work < 2 * kSmall) {
@@ -309,6 +338,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
           const Stripe<T> s(g, entry, j, std::min(width, g.n - j), k, std::min(depth, g.k - k));
           Part<T> p{&g, entry, s, 0, 0, 0, 0, 0, 0, 0, 0, nullptr};
           cut(p);
+          if (j == 0 && k == 0 && g.finished && !p.whole_rows()) untold.emplace_back(&g, entry);
           const Index size = p.size();
           if (j == 0 && k == 0 && !p.packs_rows()) sum_rows(g);
           // a wave's parts run in any order: later terms of the same sums wait for the next
@@ -318,6 +348,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
         }
   }
   if (!wave.empty()) run_wave(wave);
+  for (const auto& [g, entry] : untold) tell(*g, entry);
 }
 
 }  // namespace
@@ -330,6 +361,7 @@ void panel_gemm(const Gemm<T>* products, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     sum_rows(products[i]);
     for (Index entry = 0; entry < products[i].batch; ++entry) alone(products[i], entry);
+    tell(products[i]);
   }
 }
 

@@ -10,6 +10,7 @@
 //   kernel(x, y); ...
 //   s.end()
 //   s.stage([(first, last), function, ...], [(place, written), ...])   # what to run, in order, and where its inputs lie
+//   s.followed(first, last)   # which of these calls are done block by block, each block's formulas behind its product
 //   s.play(0, [array, ...])   # bring the inputs to their places, run, bring back what was written
 //
 // A kernel that can't be written raises NotWritten; rewind(calls, allocations) takes back what it had begun.
@@ -95,13 +96,55 @@ struct Joined final : Launch {
     if (!next.n || next.n != parts[0]->n) return false;
     for (const auto& part : parts)
       for (const PieceLaunch::Touch& a : part->touches)
-        for (const PieceLaunch::Touch& b : next.touches) {
-          if (!(a.written || b.written) || a.start + a.bytes <= b.start || b.start + b.bytes <= a.start) continue;
-          if (!a.item || a.item != b.item || a.start != b.start) return false;
-        }
+        for (const PieceLaunch::Touch& b : next.touches)
+          if (a.meets(b) && !a.aligned(b)) return false;
     return true;
   }
 };
+
+// A call that finishes its results in blocks, and calls that go over their elements: block by block too.
+struct Followed final : Launch {
+  struct Follower {
+    std::unique_ptr<PieceLaunch> call;
+    std::size_t which;  // result, whose blocks it goes by
+  };
+  std::unique_ptr<BlockLaunch> head;
+  std::vector<Follower> followers;
+
+  void run() override {
+    for (Follower& f : followers) f.call->begin();
+    head->run([this](std::size_t which, Index first, Index last) {
+      for (Follower& f : followers)
+        if (f.which == which) f.call->piece(first, last);
+    });
+    for (Follower& f : followers) f.call->end();
+  }
+};
+
+// Whose blocks a call would go by behind these; -1 for none. Where it touches what is touched before, pieces must meet
+// by the blocks of the same result.
+int followed_by(const BlockLaunch& head, const std::vector<std::pair<const PieceLaunch*, int>>& before, const PieceLaunch& next) {
+  int found = -1;
+  const auto meets = [&](const PieceLaunch::Touch& a, int which) {
+    for (const PieceLaunch::Touch& b : next.touches) {
+      if (!a.meets(b)) continue;
+      if (which < 0 || !a.aligned(b) || (found >= 0 && found != which)) return false;
+      found = which;
+    }
+    return true;
+  };
+  if (!next.anywhere || !next.n) return -1;
+  for (std::size_t i = 0; i < head.results.size(); ++i)
+    if (!meets(head.results[i], static_cast<int>(i))) return -1;
+  for (const PieceLaunch::Touch& a : head.others)
+    if (!meets(a, -1)) return -1;
+  for (const auto& [call, which] : before)
+    for (const PieceLaunch::Touch& a : call->touches)
+      if (!meets(a, which)) return -1;
+  if (found < 0) return -1;
+  const PieceLaunch::Touch& result = head.results[static_cast<std::size_t>(found)];
+  return next.n * result.item == result.bytes ? found : -1;
+}
 struct Nothing final : Launch {
   void run() override {}
 };
@@ -199,6 +242,7 @@ class Written final : public Sequence {
       if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
       Index work = 0;
       for (std::size_t i = first; i < last; ++i) work += std::min(work_[i], kReleaseFrom);
+      join_followers(first, last);
       join_pieces(first, last);
       made.pieces.push_back({first, last, work, {}});
     }
@@ -233,6 +277,18 @@ class Written final : public Sequence {
         bring(stage.places[i].array.ptr(), PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)));
   }
 
+  // Of calls from number `first` to before `last`, stretches (first, to before last) that will be done block by block.
+  std::vector<std::pair<std::size_t, std::size_t>> followed(std::size_t first, std::size_t last) const {
+    if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
+    std::vector<std::pair<std::size_t, std::size_t>> found;
+    for (std::size_t i = first; i < last; ++i) {
+      const std::size_t end = i + 1 + followers_of(i, last).size();
+      if (end > i + 1) found.emplace_back(i, end);
+      i = end - 1;
+    }
+    return found;
+  }
+
   std::size_t at() const { return at_; }  // the call that failed
 
   // Forgets what was written since there were so many calls and allocations: of a kernel that could not be written.
@@ -261,6 +317,40 @@ class Written final : public Sequence {
       std::memcpy(PyArray_DATA(target), PyArray_DATA(source), static_cast<std::size_t>(PyArray_NBYTES(target)));
     else if (PyArray_CopyInto(target, source) < 0)
       throw py::error_already_set();
+  }
+
+  // For each call right behind number `at` that can follow it block by block, the result that it goes by.
+  std::vector<int> followers_of(std::size_t at, std::size_t last) const {
+    std::vector<int> found;
+    const auto* head = dynamic_cast<const BlockLaunch*>(calls_[at].get());
+    if (!head) return found;
+    std::vector<std::pair<const PieceLaunch*, int>> before;
+    for (std::size_t k = at + 1; k < last; ++k) {
+      const auto* next = dynamic_cast<const PieceLaunch*>(calls_[k].get());
+      const int which = next ? followed_by(*head, before, *next) : -1;
+      if (which < 0) break;
+      before.emplace_back(next, which);
+      found.push_back(which);
+    }
+    return found;
+  }
+
+  // Each call keeps its number, those that follow with nothing to do.
+  void join_followers(std::size_t first, std::size_t last) {
+    for (std::size_t i = first; i < last; ++i) {
+      const std::vector<int> which = followers_of(i, last);
+      if (which.empty()) continue;
+      auto followed = std::make_unique<Followed>();
+      followed->head.reset(static_cast<BlockLaunch*>(calls_[i].release()));
+      std::unique_ptr<Launch>& place = calls_[i];
+      for (const int result : which) {
+        ++i;
+        auto* next = static_cast<PieceLaunch*>(calls_[i].release());
+        followed->followers.push_back({std::unique_ptr<PieceLaunch>(next), static_cast<std::size_t>(result)});
+        calls_[i] = std::make_unique<Nothing>();
+      }
+      place = std::move(followed);
+    }
   }
 
   // Neighbours that can be done in pieces are joined; each keeps its number, the later ones with nothing to do.
@@ -316,6 +406,7 @@ TG_BINDINGS(sequence) {
       .def("play", &Written::play)
       .def("rewind", &Written::rewind)
       .def("bytes_from", &Written::bytes_from)
+      .def("followed", &Written::followed)
       .def_property_readonly("calls", &Written::calls)
       .def_property_readonly("allocations", &Written::allocations)
       .def_property_readonly("addresses", &Written::addresses)

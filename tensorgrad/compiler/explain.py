@@ -29,6 +29,7 @@ def explain(program: Program) -> str:
 
     A row is a call: its results with their dtypes and shapes, the call itself (a fused formula is written out over its
     operands), floating-point operations, bytes read and written, and the line of the user's program that it comes from.
+    A formula "in the blocks of" a product is computed of each block of rows as soon as it is there, by the same thread.
     """
     rows = _Rows(program)
     body: list[str] = []
@@ -83,6 +84,8 @@ class _Rows:
 
     def __init__(self, program: Program):
         slow = set(map(id, getattr(program.linked, "python_calls", ())))
+        self.behind = getattr(program.linked, "behind", {})
+        self.copied = getattr(program.linked, "copied", {})
         self.in_python = [call for call in program.calls if id(call) in slow]
         self.slow = slow
 
@@ -95,6 +98,10 @@ class _Rows:
         what = [piece for line in text for piece in textwrap.wrap(line, _ROOM, subsequent_indent="  ") or [""]]
         numbers = f"{scaled(cost) if cost else '':>{_COST}} {scaled(moved) if moved else '':>{_COST}}"
         place = f"{place} (Python)" if id(call) in self.slow else place
+        if id(call) in self.behind:
+            what.append(f"  in the blocks of {self.behind[id(call)]}")
+        if id(call) in self.copied:
+            what.append(f"  written there by {self.copied[id(call)]}")
         lines = []
         for i in range(max(len(made), len(what))):
             left = made[i] if i < len(made) else ""

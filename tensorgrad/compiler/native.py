@@ -21,6 +21,7 @@ from ..core import native
 from ..dispatch import local
 from ..errors import CompileError
 from ..ops.record import as_ours
+from .placed import Placement, placements
 from .places import Places
 from .program import Action, Call, Program, Value
 from .writable import written
@@ -43,6 +44,8 @@ class Blueprint:
         kept: values that somebody may want the arrays of.
     ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls
     whose result takes the place of an operand. ``python_calls``: calls that are Python between two stretches.
+    ``followed``: stretches of steps (first, last) whose first gives its results in blocks, each of which the others,
+    ``behind`` it, go over at once. ``copied``: copies with nothing left to do, and who writes to the place.
     """
 
     def __init__(
@@ -58,10 +61,18 @@ class Blueprint:
         self.late = late
         first = _Writing(self)
         sizes = first.run()
+        self.followed = first.followed()
         places = Places(self, first, sizes)
         self.offsets, self.nbytes = places.offsets, places.nbytes
         self.at_once, self.in_place = places.at_once, places.in_place
         self.python_calls = first.python_calls
+        steps = program.steps
+        self.copied = {id(steps[at]): call.op.name for at, call in first.copied.items()}
+        self.behind = {
+            id(steps[at]): steps[low].op.name  # type: ignore[union-attr]
+            for low, high in self.followed
+            for at in range(low + 1, high + 1)
+        }
 
 
 class Instance:
@@ -175,6 +186,9 @@ class _Writing:
         self.born: list[int] = []  # by allocation: the step in which it was made
         self.python_calls: list[Call] = []
         self.steps_of: list[Call] = []  # by call of the sequence
+        self.numbers: list[int] = []  # of these steps
+        self.placed = placements(blueprint.program, self.backend.places, self.split_at)
+        self.copied: dict[int, Call] = {}  # by step that has nothing to copy: who has written there
 
     def place(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.make(np.empty(0, dtype), shape)
@@ -213,13 +227,19 @@ class _Writing:
                 start = self.cut(start)
                 self.pieces.append(step.run)
                 continue
+            if at in self.copied or (step.results and all(v in self.arrays for v in step.results)):
+                continue  # done with the call that writes there
             kernel = getattr(kernels, step.op.name)
             inputs = [self.get(x) for x in step.inputs]
             attrs = {key: self.get(x) for key, x in step.attrs.items()}
-            made = written(self.backend, self.sequence, step.op, inputs, attrs)
+            made = self._written_there(at, step, inputs, attrs) if at in self.placed else None
+            if made is None:
+                made = written(self.backend, self.sequence, step.op, inputs, attrs)
             if made is not None:
                 self._name(step, made)
-                self.steps_of += [step] * (int(self.sequence.calls) - len(self.steps_of))
+                new = int(self.sequence.calls) - len(self.steps_of)
+                self.steps_of += [step] * new
+                self.numbers += [at] * new
             else:
                 start = self.cut(start)
                 self.python_calls.append(step)
@@ -230,6 +250,28 @@ class _Writing:
         self.cut(start)
         if self.split_at >= len(program.steps):
             self.split = len(self.pieces)
+
+    def _written_there(self, at: int, call: Call, inputs: list[Any], attrs: dict[str, Any]) -> Any:
+        """The results at the places that they would be copied to; None if the kernel can't write there."""
+        placement: Placement = self.placed[at]
+        whole = placement.whole
+        calls, allocations = self.sequence.calls, self.sequence.allocations
+        arrays = {whole: self.place(whole.shape, whole.dtype)}
+        for i in placement.views:
+            view: Any = self.program.steps[i]
+            given = [arrays[x] if type(x) is Value else x for x in view.inputs]
+            views = written(self.backend, self.sequence, view.op, given, view.attrs)
+            arrays[view.results[0]] = None if views is None else views[0]
+        into = [None if v is None else arrays[v] for v in placement.targets]
+        made = None
+        if not any(_overlap(a, b) for i, a in enumerate(into) if a is not None for b in into[:i] if b is not None):
+            made = written(self.backend, self.sequence, call.op, inputs, {**attrs, "into": into})
+        if made is None:
+            self.sequence.rewind(calls, allocations)
+            return None
+        self.arrays.update(arrays)
+        self.copied.update(dict.fromkeys(placement.copies, call))
+        return made
 
     def _name(self, call: Call, made: Any) -> None:
         for value, array in zip(call.results, made, strict=True):
@@ -247,8 +289,21 @@ class _Writing:
             self.pieces.append((start, end))
         return end
 
+    def followed(self) -> list[tuple[int, int]]:
+        """Stretches of steps that are done block by block: the number of the first and of the last."""
+        found = [pair for piece in self.pieces if type(piece) is tuple for pair in self.sequence.followed(*piece)]
+        return [(self.numbers[first], self.numbers[end - 1]) for first, end in found]
+
     def count(self, at: int) -> None:
         self.born += [at] * (int(self.sequence.allocations) - len(self.born))
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    most: Any = 1000  # steps of the search; the stubs know of two numbers alone
+    try:
+        return bool(np.shares_memory(a, b, max_work=most))
+    except RuntimeError:  # too hard to say
+        return True
 
 
 def _python_call(kernel: Any, inputs: list[Any], attrs: dict[str, Any], targets: list[Any]) -> Callable[[], None]:

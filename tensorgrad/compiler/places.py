@@ -30,7 +30,11 @@ class Places:
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
         self.born, self.last = self.lives(blueprint, writing)
         self.in_place: list[Call] = []
+        # by step: the first and the last of those that are done with it, block by block
+        self.whole = {at: pair for pair in blueprint.followed for at in range(pair[0], pair[1] + 1)}
         homes = self.joined()
+        self.born = [self.whole.get(at, (at,))[0] for at in self.born]
+        self.last = [self.whole.get(at, (at,))[-1] for at in self.last]
         kept = [i for i, home in enumerate(homes) if home == i]
         found = blueprint.backend.c.find_places(
             [sizes[i] for i in kept], [self.born[i] for i in kept], [self.last[i] for i in kept]
@@ -97,6 +101,8 @@ class Places:
                 over = self.allocation_of(operand)
                 if over is None or own_last[over] != at or not self.fits(step, operand, over, result, made):
                     continue
+                if self.read_by_blocks(over, at):
+                    continue
                 home = homes[over]
                 if self.last[home] != at:
                     continue
@@ -105,6 +111,12 @@ class Places:
                 self.in_place.append(step)
                 break
         return homes
+
+    def read_by_blocks(self, allocation: int, at: int) -> bool:
+        """Whether blocks that are not there yet when the step begins still read what lies there."""
+        first = self.whole.get(at, (at,))[0]
+        head = self.program.steps[first]
+        return first < at and any(self.allocation_of(v) == allocation for v in head.reads())
 
     def fits(self, call: Call, operand: Value, over: int, result: Value, made: int) -> bool:
         """Whether the result may lie where the operand does: element upon element, with nothing else there that the

@@ -68,6 +68,7 @@ class CppBackend(NumpyBackend):
     writes_programs = True
     folds_norms = True
     sums_formulas = True
+    places = frozenset(("attention_backward",))
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,17 +205,20 @@ class CppBackend(NumpyBackend):
 
     def attention_backward(
         self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, *, causal: bool, scale: float,
-        needs: tuple[bool, ...],
+        needs: tuple[bool, ...], into: Any = None,
     ) -> Any:  # fmt: skip
         heads = _heads(q, k, v, mask)
+        if into is not None and not (needs == (True, True, True, False) and heads and _take_rows(into, (q, k, v))):
+            return NotImplemented
         if heads is None or needs[3]:
             inherited = self._inherited("attention_backward")
             return inherited(g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs)
         wide = heads[0].shape[:-1]
         shape = (*wide, v.shape[-1])
         grads = self.c.attention_backward(
-            g.reshape(shape), *heads, mask, out.reshape(shape), lse.reshape(wide), causal=causal, scale=scale
-        )
+            g.reshape(shape), *heads, mask, out.reshape(shape), lse.reshape(wide), causal=causal, scale=scale,
+            into=None if into is None else tuple(into[:3]),
+        )  # fmt: skip
         shaped = [
             part.reshape(x.shape) if needed else None
             for part, x, needed in zip(grads, (q, k, v), needs[:3], strict=True)
@@ -325,6 +329,16 @@ def _broadcast_axes(have: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int,
     """The axes along which ``shape`` was broadcast to ``have``."""
     lead = len(have) - len(shape)
     return tuple(i for i, size in enumerate(have) if i < lead or (shape[i - lead] == 1 and size != 1))
+
+
+def _take_rows(targets: Any, inputs: Any) -> bool:
+    """Whether the kernel of attention's gradients can write to these arrays: their rows are contiguous."""
+    for array, x in zip(targets[: len(inputs)], inputs, strict=True):
+        if x.ndim != 4 or array.shape != x.shape or array.dtype != x.dtype or x.dtype.char not in "fd":
+            return False
+        if array.strides[3] != array.itemsize or array.strides[2] < array.shape[3] * array.itemsize:
+            return False
+    return True
 
 
 def _heads(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any, Any] | None:

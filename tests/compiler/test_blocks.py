@@ -1,0 +1,252 @@
+"""Formulas done in the blocks of the product before them: the same bits, for every way to cut it and any threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.compiler.compiled import Compiled
+from tensorgrad.nn import functional as F
+from tests.compiler.common import after, names, run, same_results, written
+
+# (rows, terms, columns): cut into whole rows; into panels (few rows, a large b); by rows and columns, where whole rows
+# leave the caches; summed in several waves; too little to cut; dot products
+SIZES = [
+    (512, 128, 512), (96, 512, 1200), (600, 64, 20000), (8, 20000, 300), (40, 30, 20), (300, 512, 2), (2, 512, 300),
+]  # fmt: skip
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = tg.get_num_threads()
+    tg.set_num_threads(request.param)
+    yield
+    tg.set_num_threads(before)
+
+
+def behind(compiled):
+    """The names of the calls that go by another's blocks, and of those whose blocks they are."""
+    (program,) = compiled.programs
+    calls = {id(call): call.op.name for call in program.calls}
+    return {calls[at]: head for at, head in program.linked.behind.items()}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_behind_a_product(size, dtype, threads):
+    m, k, n = size
+    tg.manual_seed(0)
+    x, w, b = tg.randn(m, k, dtype=dtype), tg.randn(n, k, dtype=dtype), tg.randn(n, dtype=dtype)
+    other, scale = tg.randn(m, n, dtype=dtype), tg.rand(n, dtype=dtype)
+
+    def layer():
+        return (F.gelu(F.linear(x, w, b)) * scale + other).tanh()
+
+    with tg.backend("cpp"), tg.no_grad():
+        fast = Compiled(layer)
+        for _ in range(3):
+            got = fast().numpy()
+        expected = layer().numpy()
+    assert np.array_equal(got, expected)
+    assert list(behind(fast).values()) == ["linear"]
+    assert "in the blocks of linear" in fast.explain()
+
+
+@pytest.mark.parametrize("shapes", [((40, 64, 48), (40, 48, 56)), ((3, 120, 80), (3, 80, 100)), ((5, 90, 60), (60, 70)),
+                                    ((2, 3, 4, 5), (3, 5, 6))], ids=str)  # fmt: skip
+def test_behind_a_batch_of_products(shapes, threads):
+    tg.manual_seed(0)
+    a, b = (tg.randn(*shape) for shape in shapes)
+
+    def masked():
+        y = a @ b
+        return tg.where(y > 0, y, 0.1 * y) - 1
+
+    with tg.backend("cpp"), tg.no_grad():
+        fast = Compiled(masked)
+        for _ in range(3):
+            got = fast().numpy()
+        expected = masked().numpy()
+    assert np.array_equal(got, expected)
+    assert list(behind(fast).values()) == ["matmul"]
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize("shape", [(512, 128, 512), (24, 40, 48), (700, 96, 384)], ids=str)
+def test_a_training_step(shape, approximate, threads):
+    m, k, n = shape
+
+    def training(compiled):
+        tg.manual_seed(0)
+        up, down = tg.nn.Linear(k, n), tg.nn.Linear(n, k)
+        x = tg.randn(m, k)
+        optimizer = tg.optim.AdamW([*up.parameters(), *down.parameters()], lr=0.01)
+
+        def step(x):
+            optimizer.zero_grad()
+            y = x + down(F.gelu(up(x), approximate=approximate))
+            loss = y.square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step_ = Compiled(step) if compiled else step
+        losses = [step_(x).item() for _ in range(6)]
+        return losses, [p.detach().numpy() for p in up.parameters()], [p.grad.numpy() for p in down.parameters()], step_
+
+    with tg.backend("cpp"):
+        losses, weights, grads, fast = training(True)
+        expected = training(False)
+    assert losses == expected[0]
+    assert all(map(np.array_equal, weights, expected[1])) and all(map(np.array_equal, grads, expected[2]))
+    assert "linear_backward" in behind(fast).values() and "linear" in behind(fast).values()
+
+
+def test_what_else_needs_the_product_is_stored():
+    x, w = tg.randn(200, 64), tg.randn(64, 80)
+
+    def both(x):
+        y = x @ w
+        return y, y.relu(), y.sum(1)
+
+    with tg.backend("cpp"), tg.no_grad():
+        fast = Compiled(both)
+        for _ in range(3):
+            got = [t.numpy() for t in fast(x)]
+        expected = [t.numpy() for t in both(x)]
+    assert all(map(np.array_equal, got, expected))
+
+
+def test_an_operand_that_dies_with_the_product_stays_until_all_blocks_are_done():
+    w, x = tg.randn(96, 96), tg.randn(600, 96)
+
+    def chain():
+        y = x
+        for _ in range(4):
+            y = (y @ w).tanh()  # the result must not lie where the other rows are still read
+        return y
+
+    with tg.backend("cpp"), tg.no_grad():
+        fast = Compiled(chain)
+        for _ in range(3):
+            got = fast().numpy()
+        assert np.array_equal(got, chain().numpy())
+    assert fast.explain().count("in the blocks of matmul") == 4
+
+
+def test_a_formula_that_writes_what_the_product_reads_waits():
+    w = tg.randn(64, 64)
+
+    def step(x):
+        y = x @ w
+        x.copy_(y.tanh())
+        return y + 1
+
+    with tg.backend("cpp"), tg.no_grad():
+        a, b = tg.ones(300, 64), tg.ones(300, 64)
+        fast = Compiled(step)
+        for _ in range(3):
+            got, expected = fast(a), step(b)
+            assert np.array_equal(got.numpy(), expected.numpy()) and np.array_equal(a.numpy(), b.numpy())
+
+
+# --- what forward computes ahead of backward
+
+
+SHARED = {"gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu, "mish": F.mish}
+
+
+@pytest.mark.parametrize("name", [*SHARED, "relu", "sigmoid"])
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_slopes_are_computed_where_the_function_is(name, dtype):
+    function = SHARED.get(name) or getattr(tg, name)
+    w = tg.randn(33, 17, dtype=dtype, requires_grad=True)
+    v = tg.randn(17, 33, dtype=dtype)
+
+    def gradient(x):
+        y = function(x @ v.T @ v) @ w
+        return y, *tg.autograd.grad(y, [w, x], 2 * y)
+
+    x = (3 * tg.randn(41, 33, dtype=dtype)).detach().requires_grad_()
+    program = written(gradient, x)
+    made = after("ahead", program)
+    assert (made is not program) == (name in SHARED)
+    assert len(names(made)) == len(names(program))
+    if made is not program:
+        slope = next(c for c in made.calls if c.part == "backward" and getattr(c.op, "parts", None))
+        assert {op for op, _, _ in slope.op.program.code} == {"load", "mul"}
+        same_results(made, program, x)
+
+
+def test_what_others_read_is_not_replaced():
+    x = tg.randn(20, 10, requires_grad=True)
+    w = tg.randn(10, 10)
+
+    def step(x):
+        h = x @ w
+        y = F.silu(h)
+        (g,) = tg.autograd.grad(y, x, y)
+        return g + h
+
+    assert after("ahead", program := written(step, x)) is program
+
+
+def test_of_narrow_floats_nothing_is_moved():
+    x = tg.randn(20, 10, dtype=tg.bfloat16, requires_grad=True)
+    w = tg.randn(10, 10, dtype=tg.bfloat16)
+
+    def step(x):
+        y = F.gelu(x @ w)
+        return tg.autograd.grad(y, x, y)
+
+    program = written(step, x)
+    made = after("ahead", program)
+    assert made is program
+    run(program, x)
+
+
+# --- results written to the places that they would be copied to
+
+
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64, tg.bfloat16])
+@pytest.mark.parametrize("causal", [True, False])
+def test_gradients_of_attention_are_written_side_by_side(dtype, causal, threads):
+    tg.manual_seed(0)
+    qkv = tg.nn.Linear(24, 72, dtype=dtype)
+
+    def step(x):
+        qkv.zero_grad()
+        n, t, _ = x.shape
+        parts = qkv(x).reshape(n, t, 3, 3, 8).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=causal)
+        loss = y.square().sum()
+        loss.backward()
+        return loss
+
+    x = tg.randn(2, 10, 24, dtype=dtype)
+    with tg.backend("cpp"):
+        fast = Compiled(step)
+        for _ in range(3):
+            got = fast(x).item(), qkv.weight.grad.float().numpy().copy()
+        expected = step(x).item(), qkv.weight.grad.float().numpy()
+    assert got[0] == expected[0] and np.array_equal(got[1], expected[1])
+    text = fast.explain()
+    assert text.count("written there by attention_backward") == (0 if dtype == tg.bfloat16 else 3)
+
+
+def test_what_somebody_else_reads_is_copied():
+    def step(x):
+        q, k, v = (part.reshape(2, 1, 5, 4) for part in x.chunk(3))
+        y = F.scaled_dot_product_attention(q, k, v)
+        gq, gk, gv = tg.autograd.grad(y, [q, k, v], y, retain_graph=True)
+        (gx,) = tg.autograd.grad(y, x, y)
+        return gx, gq + 1, gk + 1, gv
+
+    x = tg.randn(30, 4, requires_grad=True)
+    with tg.backend("cpp"):
+        fast = Compiled(step)
+        for _ in range(3):
+            got = [t.detach().numpy() for t in fast(x)]
+        expected = [t.detach().numpy() for t in step(x)]
+    assert all(map(np.array_equal, got, expected))
