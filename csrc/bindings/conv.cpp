@@ -90,6 +90,41 @@ py::object compute(const char* what, DType dtype, const Shape& shape, Index size
   return narrowed(out, dtype);
 }
 
+using Told = std::function<void(Index, Index)>;
+
+// A convolution in a program, which gives its result in blocks.
+template <class T, class F>
+struct ConvLaunch final : BlockLaunch {
+  F f;
+  T* to;
+  ConvLaunch(F f_, T* to_, Index size, const std::vector<py::object>& read) : f(std::move(f_)), to(to_) {
+    results.push_back({reinterpret_cast<const char*>(to), size * Index(sizeof(T)), sizeof(T), true});
+    for (const py::object& array : read) {
+      if (!array) continue;
+      const View v = view(array);
+      others.push_back({v.as<char>(), v.size() * Index(size_of(v.dtype)), 0, false});
+    }
+  }
+  void run() override { f(TypeOf<T>{}, to, nullptr); }
+  void run(const Finished& finished) override {
+    const Told told = [&](Index first, Index last) { finished(0, first, last); };
+    f(TypeOf<T>{}, to, &told);
+  }
+};
+
+// The same for f(T, result, who is told of what is stored), which reads these contiguous arrays.
+template <class F>
+py::object compute_in_blocks(const char* what, DType dtype, const Shape& shape, Index work,
+                             const std::vector<py::object>& read, F f) {
+  if (!writing()) return compute(what, dtype, shape, work, [&](auto t, auto* to) { f(t, to, nullptr); });
+  py::object out = empty(compute_dtype(dtype), shape);
+  visit_real(what, compute_dtype(dtype), [&](auto t) {
+    using T = typename decltype(t)::value;
+    writing()->add(work, std::make_unique<ConvLaunch<T, F>>(f, data_of<T>(out), view(out).size(), read));
+  });
+  return narrowed(out, dtype);
+}
+
 const char* memory(const py::object& array) { return array ? data_of<char>(array) : nullptr; }
 
 py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& stride, const Attribute& padding,
@@ -105,10 +140,12 @@ py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& 
                 std::to_string(plan.s.out_channels) + ",)");
     bias = dense(b, dtype, "conv: b");
   }
-  return compute("conv", dtype, plan.out, work(plan.s), [s = plan.s, x = memory(xs), w = memory(ws), b = memory(bias)](auto t, auto* y) {
+  return compute_in_blocks("conv", dtype, plan.out, work(plan.s), {xs, ws, bias},
+                           [s = plan.s, x = memory(xs), w = memory(ws), b = memory(bias)](auto t, auto* y, const Told* told) {
     using T = typename decltype(t)::value;
     Tail<T> tail;
     tail.shift = in<T>(b);
+    tail.finished = told;
     conv_forward(s, in<T>(x), in<T>(w), tail, y);
   });
 }
@@ -142,9 +179,9 @@ py::object bind_conv_norm(const Arguments<17>& a) {
   const double eps = py::cast<double>(a[13]);
   const bool clamps = flag(a[14]);
   const double low = py::cast<double>(a[15]), high = py::cast<double>(a[16]);
-  return compute(what, dtype, out, work(plan.s),
+  return compute_in_blocks(what, dtype, out, work(plan.s), {x, w, b, scale, shift, mean, var, other},
                  [=, s = plan.s, x = memory(x), w = memory(w), b = memory(b), scale = memory(scale), shift = memory(shift),
-                  mean = memory(mean), var = memory(var), other = memory(other)](auto t, auto* y) {
+                  mean = memory(mean), var = memory(var), other = memory(other)](auto t, auto* y, const Told* told) {
     using T = typename decltype(t)::value;
     std::vector<T> by(mean ? size_t(channels) : 0), plus(by.size());
     for (size_t c = 0; c < by.size(); ++c) {
@@ -160,6 +197,7 @@ py::object bind_conv_norm(const Arguments<17>& a) {
     tail.clamps = clamps;
     tail.low = T(low);
     tail.high = T(high);
+    tail.finished = told;
     if (transposed) conv_transposed(s, in<T>(x), in<T>(w), tail, y);
     else conv_forward(s, in<T>(x), in<T>(w), tail, y);
   });

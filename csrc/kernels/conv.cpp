@@ -18,6 +18,8 @@
 namespace tg {
 namespace {
 
+constexpr Index kLeastRun = 128;  // elements: a call for fewer takes longer than a pass of its own
+
 // One position that sees all there is: a product with images as rows.
 bool whole(const ConvShape& s) {
   return s.groups == 1 && s.in_plane() == 1 && s.taps() == 1 && s.padding == Triple{0, 0, 0} && s.in_channels > 0;
@@ -43,6 +45,13 @@ void finish(Index batch, Index channels, Index plane, const Tail<T>& tail, T* y)
   parallel_for(batch * channels, std::max<Index>(1, (Index(1) << 15) / std::max<Index>(1, plane)), [&](Index first, Index last) {
     for (Index r = first; r < last; ++r) tail.at(r % channels, r * plane).finish(y + r * plane, plane, 0);
   });
+}
+
+// Tells of all of a result at once, by way of the pool.
+template <class T>
+void tell(const Tail<T>& tail, Index size) {
+  if (!tail.finished) return;
+  parallel_for(size, Index(1) << 14, [&](Index first, Index last) { (*tail.finished)(first, last); });
 }
 
 bool depthwise(const ConvShape& s) { return s.groups > 1 && s.in_per_group() == 1 && s.out_per_group() <= 4; }
@@ -78,6 +87,19 @@ void forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T*
   if (tail.plain()) op.tail = tail;
   conv_walk_few(path, op);
   if (!tail.plain()) finish(s.batch, s.out_channels, s.out_plane(), tail, y);
+}
+
+// Whether forward's kernel tells of what it stores, in runs that are worth a call each.
+template <class T>
+bool stores_runs(const ConvShape& s) {
+  if (s.out_plane() < kLeastRun) return false;
+  if (depthwise(s)) return true;
+  if (whole(s)) return false;
+  if (pointwise_fits(s)) return true;
+  if (winograd_fits(s)) return winograd_stores_rows(s);
+  ConvOperands<T> op;
+  op.groups = s.groups, op.source_channels = s.in_channels, op.target_channels = s.out_channels;
+  return !few_targets(forward_walk(s), op);
 }
 
 template <class T>
@@ -148,17 +170,29 @@ class PatchArrays {
 
 template <class T>
 void conv_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
-  if (s.batch * s.out_channels * s.out_plane() == 0) return;
+  const Index size = s.batch * s.out_channels * s.out_plane();
+  if (size == 0) return;
   const Patches patches(s);
-  if (!patches.worth_reading()) return forward(s, x, w, tail, y);
-  const PatchArrays<T> arrays(patches);
-  forward(patches.shape(), arrays.source(x), arrays.weight(w), tail, y);
+  const bool patched = patches.worth_reading();
+  const ConvShape& shape = patched ? patches.shape() : s;
+  const bool told = stores_runs<T>(shape);
+  Tail<T> own = tail;
+  own.start = y;
+  if (!told) own.finished = nullptr;
+  if (patched) {
+    const PatchArrays<T> arrays(patches);
+    forward(shape, arrays.source(x), arrays.weight(w), own, y);
+  } else {
+    forward(shape, x, w, own, y);
+  }
+  if (!told) tell(tail, size);
 }
 
 template <class T>
 void conv_transposed(const ConvShape& s, const T* g, const T* w, const Tail<T>& tail, T* gx) {
   conv_input_grad(s, g, w, gx);
   finish(s.batch, s.in_channels, s.in_plane(), tail, gx);
+  tell(tail, s.batch * s.in_channels * s.in_plane());
 }
 
 template <class T>

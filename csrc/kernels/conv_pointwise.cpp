@@ -181,6 +181,13 @@ class Pointwise {
           tile::copy_few<tile::piece_of(N)>(place[p.panel] + i * N + p.lane, p.count, to);
           if (!plain) op_.tail.at(channel, to - op_.y).finish(to, p.count, i);
         }
+    if (op_.tail.finished)
+      for (std::size_t p = 0; p < all.size();) {  // pieces that follow each other are one run
+        Index count = all[p].count;
+        const Index target = all[p].target;
+        for (++p; p < all.size() && all[p].target == target + count; ++p) count += all[p].count;
+        for (Index i = 0; i < rows; ++i) op_.tail.tell(y + target + i * plane_, count);
+      }
   }
 
   const PointwiseOperands<T>& op_;

@@ -4,6 +4,7 @@
 // their sums into planes apply it to the registers they store, others to rows that are still in L1.
 #pragma once
 
+#include <functional>
 #include <limits>
 
 #include "../core/lanes.h"
@@ -17,7 +18,14 @@ struct Tail {
   const T* other = nullptr;  // laid out as the result, or null
   bool clamps = false;
   T low = -std::numeric_limits<T>::infinity(), high = std::numeric_limits<T>::infinity();
+  // Told of elements [first, last) of the result, which begins at `start`, by the thread that has just stored them, of each
+  // once; or null.
+  const std::function<void(Index, Index)>* finished = nullptr;
+  const T* start = nullptr;
 
+  void tell(const T* stored, Index count) const {
+    if (finished) (*finished)(stored - start, stored - start + count);
+  }
   bool plain() const { return !scale && !other && !clamps; }
 
   // From this channel and this element of the result on.

@@ -133,6 +133,8 @@ void tile_unpack(const T* src, Index width, Index count, Index channels, const T
       if (tail.other) v += tail.other[c * dst_stride + k];
       dst[c * dst_stride + k] = tail.clamped(v);
     }
+  if (tail.finished)
+    for (Index c = 0; c < channels; ++c) tail.tell(dst + c * dst_stride, count);
 }
 
 // dst[i * width + channel] = src[channel * src_stride + i], zero from `channels` to `width`

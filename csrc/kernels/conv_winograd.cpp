@@ -212,6 +212,11 @@ bool winograd_fits(const ConvShape& s) {
 }
 bool winograd_fits_weight(const ConvShape& s) { return computes(s); }
 
+bool winograd_stores_rows(const ConvShape& s) {
+  const TileGrid grid(s.batch, s.out[1], s.out[2]);
+  return 2 * grid.block(0).cols >= s.out[2];
+}
+
 template <class T>
 void winograd_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
   const WinogradOperands<T> op{s.batch, s.groups, s.in_channels, s.out_channels, {s.in[1], s.in[2]},

@@ -7,6 +7,8 @@ namespace tg {
 
 // Whether the shape is one that Winograd's algorithm computes, and faster than the direct kernels.
 bool winograd_fits(const ConvShape& s);
+// Whether forward stores whole rows at a time.
+bool winograd_stores_rows(const ConvShape& s);
 bool winograd_fits_weight(const ConvShape& s);
 
 template <class T>
