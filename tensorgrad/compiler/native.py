@@ -88,6 +88,7 @@ class Instance:
             blueprint.backend.c.trim_memory()  # what eager runs keep for each other, the block takes the place of
         writing = _Writing(blueprint)
         writing.run(blueprint.nbytes, blueprint.offsets)
+        self.followed = writing.followed()  # as planned, or places are in the way
         self.nbytes = blueprint.nbytes
         self.sequence = writing.sequence
         self.play = writing.sequence.play

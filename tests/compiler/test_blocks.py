@@ -7,6 +7,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.compiler.compiled import Compiled
+from tensorgrad.compiler.native import Instance
 from tensorgrad.nn import functional as F
 from tests.compiler.common import after, names, run, same_results, written
 
@@ -28,6 +29,7 @@ def threads(request):
 def behind(compiled):
     """The names of the calls that go by another's blocks, and of those whose blocks they are."""
     (program,) = compiled.programs
+    assert Instance(program.linked).followed == program.linked.followed  # no place given twice is in the way
     calls = {id(call): call.op.name for call in program.calls}
     return {calls[at]: head for at, head in program.linked.behind.items()}
 
@@ -132,7 +134,7 @@ def test_an_operand_that_dies_with_the_product_stays_until_all_blocks_are_done()
         for _ in range(3):
             got = fast().numpy()
         assert np.array_equal(got, chain().numpy())
-    assert fast.explain().count("in the blocks of matmul") == 4
+    assert fast.explain().count("in the blocks of matmul") == 4 and behind(fast)
 
 
 def test_a_formula_that_writes_what_the_product_reads_waits():
@@ -250,3 +252,73 @@ def test_what_somebody_else_reads_is_copied():
             got = [t.detach().numpy() for t in fast(x)]
         expected = [t.detach().numpy() for t in step(x)]
     assert all(map(np.array_equal, got, expected))
+
+
+# --- behind a convolution
+
+# (batch, in, out channels, groups, kernel, stride, padding, size): Winograd, with whole rows and parts of them; the
+# shared walk; 1x1; by depth; few targets; a product; planes too small to tell of; patches
+CONVS = [
+    (2, 16, 32, 1, 3, 1, 1, 24), (1, 16, 16, 1, 3, 1, 1, 200), (3, 5, 12, 1, 5, 2, 2, 40),
+    (2, 24, 40, 1, 1, 1, 0, 20), (2, 16, 16, 16, 3, 1, 1, 30), (2, 8, 2, 1, 3, 1, 1, 32), (4, 6, 20, 1, 7, 1, 0, 7),
+    (2, 16, 32, 1, 3, 1, 1, 6), (2, 3, 16, 1, 16, 16, 0, 64), (2, 12, 24, 3, 3, 1, 2, 21), (1, 8, 12, 2, 1, 2, 0, 33),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("conv", CONVS, ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_behind_a_convolution(conv, dtype, threads):
+    batch, cin, cout, groups, kernel, stride, padding, size = conv
+    tg.manual_seed(0)
+    layer = tg.nn.Conv2d(cin, cout, kernel, stride=stride, padding=padding, groups=groups, dtype=dtype)
+    norm = tg.nn.BatchNorm2d(cout, dtype=dtype).eval()
+    x, scale = tg.randn(batch, cin, size, size, dtype=dtype), tg.rand(cout, 1, 1, dtype=dtype)
+
+    def plain():
+        return F.silu(layer(x)) * scale + 1
+
+    def normed():
+        return F.hardswish(norm(layer(x)))
+
+    def up():
+        return F.conv_transpose2d(layer(x), layer.weight, groups=groups).sigmoid()
+
+    with tg.backend("cpp"), tg.no_grad():
+        for function in (plain, normed, up):
+            fast = Compiled(function)
+            for _ in range(3):
+                got = fast().numpy()
+            expected = function().numpy()
+            if function is normed:  # what is folded into the convolution rounds in other places
+                assert np.allclose(got, expected, rtol=1e-5, atol=1e-5)
+            else:
+                assert np.array_equal(got, expected)
+            if function is not up:
+                assert list(behind(fast).values()) == ["conv" if function is plain else "conv_norm"]
+
+
+def test_training_behind_a_convolution(threads):
+    def training(compiled):
+        tg.manual_seed(0)
+        model = tg.nn.Sequential(
+            tg.nn.Conv2d(3, 16, 3, padding=1), tg.nn.ReLU(), tg.nn.Conv2d(16, 32, 3, stride=2), tg.nn.SiLU(),
+            tg.nn.Conv2d(32, 8, 1), tg.nn.GELU(), tg.nn.Flatten(), tg.nn.Linear(8 * 81, 10),
+        )  # fmt: skip
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        x, y = tg.randn(4, 3, 20, 20), tg.arange(4)
+
+        def step():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = Compiled(step) if compiled else step
+        return [run().item() for _ in range(6)], [p.detach().numpy() for p in model.parameters()], run
+
+    with tg.backend("cpp"):
+        losses, weights, fast = training(True)
+        expected = training(False)
+    assert losses == expected[0] and all(map(np.array_equal, weights, expected[1]))
+    assert "conv" in behind(fast).values()
