@@ -531,6 +531,7 @@ class Call {
     }
   };
 
+  // Whether each of these operands is one contiguous run, so that a piece of the elements is a piece of it.
   static bool all_contiguous(const Program& program, const Operand* operands, int first, int last) {
     for (int i = first; i < last; ++i)
       if (program.port(i).varies && operands[i].strides) return false;
@@ -567,7 +568,8 @@ class Call {
       for (const Total& each : totals) {
         if (!each.wanted) continue;
         pieces->touches.push_back({each.to, each.wide ? 8 : 4, 0, true});
-        if (each.wide) pieces->grain *= 4;  // as Run::grain() will be
+        pieces->unit = Run::kUnit;
+        pieces->order = std::max(pieces->order, each.wide ? Run::kWideUnit : Run::kUnit);
       }
     }
     writing()->add(work_of(program, ndim, shape), std::move(pieces));

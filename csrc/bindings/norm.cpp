@@ -48,7 +48,43 @@ class NormCall {
     launch(work, [op = op_, compute = compute_, kernel] { visit_real(op, compute, kernel); });
   }
 
+  // What a call over rows reads or writes: as many numbers as the rows have, or as there are rows, or as a row has.
+  struct Use {
+    const char* data;
+    Index count;
+    bool written = false;
+  };
+  // kernel(T, first, last) does rows, each by itself.
+  template <class Kernel>
+  void run_rows(Index rows, Index length, std::initializer_list<Use> uses, Kernel kernel) {
+    launch_rows(rows * length, rows, length, touches(uses, rows * length),
+                [op = op_, compute = compute_, kernel](Index first, Index last) {
+                  visit_real(op, compute, [&](auto t) { kernel(t, first, last); });
+                });
+  }
+  // arguments(T) are those of a kernel that sums over rows, `order` of which come in order.
+  template <class Arguments>
+  void run_row_sums(Index rows, Index length, std::initializer_list<Use> uses, Arguments arguments) {
+    const Index order = visit_real(op_, compute_, [&](auto t) { return rows_in_order(arguments(t)); });
+    launch_row_sums(
+        rows * length, rows, length, 1, order, touches(uses, rows * length),
+        [op = op_, compute = compute_, arguments] {
+          return visit_real(op, compute, [&](auto t) { return run_of(arguments(t)); });
+        },
+        [op = op_, compute = compute_, arguments] {
+          visit_real(op, compute, [&](auto t) { layer_norm_backward(arguments(t)); });
+        });
+  }
+
  private:
+  std::vector<PieceLaunch::Touch> touches(std::initializer_list<Use> uses, Index n) const {
+    std::vector<PieceLaunch::Touch> found;
+    const Index item = size_of(compute_);
+    for (const Use& use : uses)
+      if (use.data) found.push_back({use.data, use.count * item, use.count == n ? item : 0, use.written});
+    return found;
+  }
+
   char* output_as(DType type, const Shape& shape, bool wanted) {
     py::object& made = outputs_[count_];
     types_[count_++] = type;
@@ -108,10 +144,14 @@ py::object layer_forward(py::handle x_, py::handle w_, py::handle b_, Index ndim
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized),
              *b = call.optional("bias", b_, s.normalized);
   char *y = call.output(s.all), *mean = call.statistic(s.statistics), *rstd = call.statistic(s.statistics);
-  call.run(s.rows * s.length, [=, rows = s.rows, length = s.length](auto t) {
-    using T = typename decltype(t)::value;
-    layer_norm(rows, length, eps, in<T>(xp), in<T>(w), in<T>(b), to<T>(y), to<T>(mean), to<T>(rstd));
-  });
+  const Index n = s.rows * s.length;
+  call.run_rows(s.rows, s.length, {{xp, n}, {y, n, true}, {mean, s.rows, true}, {rstd, s.rows, true}, {w, s.length}, {b, s.length}},
+                [=, length = s.length](auto t, Index first, Index last) {
+                  using T = typename decltype(t)::value;
+                  const Index at = first * length;
+                  layer_norm(last - first, length, eps, in<T>(xp) + at, in<T>(w), in<T>(b), to<T>(y) + at, to<T>(mean) + first,
+                             to<T>(rstd) + first);
+                });
   return call.result();
 }
 
@@ -126,11 +166,14 @@ py::object layer_backward(py::handle g_, py::handle x_, py::handle mean_, py::ha
              *mean = call.input("mean", mean_, s.statistics), *rstd = call.input("rstd", rstd_, s.statistics),
              *w = call.optional("weight", w_, s.normalized);
   char *gx = call.output(s.all, needs.x), *gw = call.parameter(w_, s.normalized, needs.w), *gb = call.parameter(w_, s.normalized, needs.b);
-  call.run(s.rows * s.length, [=, rows = s.rows, length = s.length](auto t) {
+  const auto arguments = [=, rows = s.rows, length = s.length](auto t) {
     using T = typename decltype(t)::value;
-    layer_norm_backward(rows, length, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw),
-                        to<T>(gb));
-  });
+    return LayerNormGradient<T>{rows, length, in<T>(g), in<T>(xp), in<T>(mean), in<T>(rstd), in<T>(w), to<T>(gx), to<T>(gw), to<T>(gb)};
+  };
+  const Index n = s.rows * s.length;
+  call.run_row_sums(s.rows, s.length,
+                    {{g, n}, {xp, n}, {mean, s.rows}, {rstd, s.rows}, {w, s.length}, {gx, n, true}, {gw, s.length, true}, {gb, s.length, true}},
+                    arguments);
   return call.result();
 }
 
@@ -140,10 +183,13 @@ py::object rms_forward(py::handle x_, py::handle w_, Index ndim, double eps) {
   NormCall call("rms_norm", x);
   const char *xp = call.input("x", x_, s.all), *w = call.optional("weight", w_, s.normalized);
   char *y = call.output(s.all), *rstd = call.statistic(s.statistics);
-  call.run(s.rows * s.length, [=, rows = s.rows, length = s.length](auto t) {
-    using T = typename decltype(t)::value;
-    rms_norm(rows, length, eps, in<T>(xp), in<T>(w), to<T>(y), to<T>(rstd));
-  });
+  const Index n = s.rows * s.length;
+  call.run_rows(s.rows, s.length, {{xp, n}, {y, n, true}, {rstd, s.rows, true}, {w, s.length}},
+                [=, length = s.length](auto t, Index first, Index last) {
+                  using T = typename decltype(t)::value;
+                  const Index at = first * length;
+                  rms_norm(last - first, length, eps, in<T>(xp) + at, in<T>(w), to<T>(y) + at, to<T>(rstd) + first);
+                });
   return call.result();
 }
 

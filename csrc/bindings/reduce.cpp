@@ -3,6 +3,7 @@
 #include "../kernels/reduce.h"
 
 #include "../core/fastcall.h"
+#include "../core/launch.h"
 #include "../kernels/reduce_arg.h"
 #include "../kernels/scan.h"
 #include "../kernels/scan_steps.h"
@@ -49,6 +50,31 @@ void read_axes(const char* op, const View& x, py::handle dim, bool* reduce) {
   }
 }
 
+// Writes a reduction of rows, or of columns, that a program may do a piece at a time behind what computes its input.
+bool write_pieces(Reduce kind, const View& x, const ReducePlan& plan, DType out_type, char* to, double correction) {
+  const Index item = size_of(x.dtype), outer = plan.columns ? plan.outputs : plan.reduced;
+  const bool floats = x.dtype == DType::Float32 || x.dtype == DType::Float64;
+  if (!floats || plan.kn > 1 || plan.rn != 1 || x.size() == 0) return false;
+  const Index inner = plan.columns ? plan.kstride[0] : plan.rstride[0], step = plan.columns ? plan.rstride[0] : plan.kn ? plan.kstride[0] : outer * item;
+  if (inner != item || step != outer * item) return false;
+  const PieceLaunch::Touch read{x.data, x.size() * item, item, false}, made{to, plan.outputs * size_of(out_type), 0, true};
+  if (rows_stand_alone(plan)) {
+    const Index length = plan.reduced;
+    launch_rows(x.size(), plan.outputs, length, {read, made}, [=, type = x.dtype, from = x.data](Index first, Index last) {
+      const Index shape[] = {last - first, length}, strides[] = {length * item, item};
+      const bool folded[] = {false, true};
+      reduce(kind, ReducePlan(2, shape, strides, folded), type, from + first * length * item, out_type,
+             to + first * size_of(out_type), correction);
+    });
+    return true;
+  }
+  if ((kind != Reduce::sum && kind != Reduce::mean) || !sums_in_parts(plan)) return false;
+  const ColumnSums sums{x.dtype, kind == Reduce::mean, plan.reduced, plan.outputs, x.data, to};
+  launch_row_sums(x.size(), sums.rows, sums.width, sums.unit(), sums.order(), {read, made}, [=] { return run_of(sums); },
+                  [=, type = x.dtype, from = x.data] { reduce(kind, plan, type, from, out_type, to, correction); });
+  return true;
+}
+
 py::object run(Reduce kind, py::handle array, py::handle dim, bool keepdim, double correction = 0) {
   const char* op = name_of(kind);
   const View x = view(array, op);
@@ -68,6 +94,7 @@ py::object run(Reduce kind, py::handle array, py::handle dim, bool keepdim, doub
   }
   py::object out = empty(out_type, shape, n);
   char* to = data_of<char>(out);
+  if (writing() && write_pieces(kind, x, ReducePlan(x.ndim, full, strides, folded), out_type, to, correction)) return out;
   // the plan is made where it stays: it is too large to be copied for a small array's sake
   launch(x.size(), [=, type = x.dtype, from = x.data, plan = ReducePlan(x.ndim, full, strides, folded)] {
     reduce(kind, plan, type, from, out_type, to, correction);

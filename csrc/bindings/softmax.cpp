@@ -12,6 +12,15 @@ int axis_of(const char* op, const View& x, py::handle given) {
   return x.ndim == 0 && dim == 0 ? 0 : checked_axis(op, dim, x);
 }
 
+// call(shape, start): a part of the rows, from element number `start` on. Along another axis than the last all at once.
+template <class Call>
+void over_lines(const SoftmaxShape& s, std::vector<PieceLaunch::Touch> touches, Call call) {
+  const Index row = s.length * s.inner, work = s.outer * row;
+  if (s.inner != 1 || work == 0) return launch(work, [=] { call(s, 0); });
+  launch_rows(work, s.outer, row, std::move(touches),
+              [=](Index first, Index last) { call(SoftmaxShape{last - first, s.length, 1}, first * row); });
+}
+
 template <class Kernel>
 py::object forward(const char* op, py::handle array, py::handle dim, Kernel kernel) {
   const View x = view(array, op);
@@ -22,10 +31,11 @@ py::object forward(const char* op, py::handle array, py::handle dim, Kernel kern
   py::object out = empty(compute, x.shape_vector());
   const char* from = data_of<char>(source);
   char* to = data_of<char>(out);
-  launch(lines.size(), [=] {
+  const Index item = size_of(compute), bytes = lines.size() * item;
+  over_lines(s, {{from, bytes, item, false}, {to, bytes, item, true}}, [=](const SoftmaxShape& part, Index start) {
     visit_real(op, compute, [&](auto t) {
       using T = typename decltype(t)::value;
-      kernel(s, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
+      kernel(part, reinterpret_cast<const T*>(from) + start, reinterpret_cast<T*>(to) + start);
     });
   });
   return x.dtype == compute ? out : ready_as(out, x.dtype);
@@ -43,10 +53,12 @@ py::object backward(const char* op, py::handle gradient, py::handle output, py::
   py::object out = empty(compute, y.shape_vector());
   const char *gp = data_of<char>(gs), *yp = data_of<char>(ys);
   char* to = data_of<char>(out);
-  launch(lines.size(), [=] {
+  const Index item = size_of(compute), bytes = lines.size() * item;
+  const std::vector<PieceLaunch::Touch> touches{{gp, bytes, item, false}, {yp, bytes, item, false}, {to, bytes, item, true}};
+  over_lines(s, touches, [=](const SoftmaxShape& part, Index start) {
     visit_real(op, compute, [&](auto t) {
       using T = typename decltype(t)::value;
-      kernel(s, reinterpret_cast<const T*>(gp), reinterpret_cast<const T*>(yp), reinterpret_cast<T*>(to));
+      kernel(part, reinterpret_cast<const T*>(gp) + start, reinterpret_cast<const T*>(yp) + start, reinterpret_cast<T*>(to) + start);
     });
   });
   return y.dtype == compute ? out : ready_as(out, y.dtype);

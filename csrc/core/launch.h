@@ -32,10 +32,14 @@ struct Launch {
   virtual void run() = 0;
 };
 
-// A call that goes element by element over arrays of n elements which lie contiguous: a program may do several of them a
-// piece at a time, so that what one wrote is in the cache for the next.
+// A call that can be made a piece at a time, over arrays of n elements which lie contiguous: a program may do several of
+// them so, one behind the other, and what one wrote is in the cache for the next.
+//
+// A piece begins at a multiple of `unit` elements (a row's, say) and ends at one, or at n. Where `order` is not zero the
+// pieces from one multiple of it to the next come in their order and from one thread, as sums want it; otherwise from any.
 struct PieceLaunch : Launch {
-  // Of the arrays, and of what else is touched: `item` bytes for each element, or 0 for what pieces share.
+  // Of the arrays, and of what else is touched: `item` bytes for each element, or 0 for what pieces share, and for what
+  // they touch elsewhere than at their elements' places.
   struct Touch {
     const char* start;
     Index bytes, item;
@@ -47,10 +51,10 @@ struct PieceLaunch : Launch {
     bool aligned(const Touch& other) const { return item && item == other.item && start == other.start; }
   };
   Index n = 0;
-  Index grain = 16384;  // pieces are as long, or several times, or reach to the end
-  bool anywhere = false;  // or they are of whatever length, and start where they will
+  Index unit = 1, order = 0;
+  bool anywhere = false;  // pieces may be of whatever length, and start where they will
   std::vector<Touch> touches;
-  virtual void begin() = 0;
+  virtual void begin() {}
   virtual void piece(Index first, Index last) = 0;  // by several threads
   virtual void end() {}
 };
@@ -89,6 +93,60 @@ void launch(Index work, F&& call) {
   }
   MaybeRelease release(work);
   call();
+}
+
+// A kernel that goes over rows of `length` elements, each by itself: call(first, last) does those from number `first` to
+// before `last`. `touches` are the arrays, with items of the elements' size where they have an element for each.
+template <class F>
+void launch_rows(Index work, Index rows, Index length, std::vector<PieceLaunch::Touch> touches, F&& call) {
+  if (!writing()) {
+    MaybeRelease release(work);
+    return call(Index(0), rows);
+  }
+  struct Rows final : PieceLaunch {
+    std::decay_t<F> call;
+    Index rows, length;
+    Rows(F&& f, Index r, Index l) : call(std::forward<F>(f)), rows(r), length(l) {}
+    void piece(Index first, Index last) override { call(first / length, last / length); }
+    void run() override { call(Index(0), rows); }
+  };
+  auto made = std::make_unique<Rows>(std::forward<F>(call), rows, length);
+  made->n = rows * length;
+  made->unit = length;
+  made->touches = std::move(touches);
+  writing()->add(work, std::move(made));
+}
+
+// The same of one that sums over rows on its way. Its pieces are `unit` rows long, or several times that; those from one
+// multiple of `order` rows to the next come in order, unless it is zero. make() is the kernel in parts (row_run.h), and
+// call() does all at once.
+template <class Make, class F>
+void launch_row_sums(Index work, Index rows, Index length, Index unit, Index order, std::vector<PieceLaunch::Touch> touches,
+                     Make make, F call) {
+  if (!writing()) {
+    MaybeRelease release(work);
+    return call();
+  }
+  struct Rows final : PieceLaunch {
+    Make make;
+    F call;
+    Index length;
+    std::decay_t<decltype(std::declval<Make>()())> running;
+    Rows(Make m, F f, Index l) : make(std::move(m)), call(std::move(f)), length(l) {}
+    void begin() override { running = make(); }
+    void piece(Index first, Index last) override { running->rows(first / length, last / length); }
+    void end() override {
+      running->end();
+      running.reset();
+    }
+    void run() override { call(); }
+  };
+  auto made = std::make_unique<Rows>(std::move(make), std::move(call), length);
+  made->n = rows * length;
+  made->unit = unit * length;
+  made->order = order * length;
+  made->touches = std::move(touches);
+  writing()->add(work, std::move(made));
 }
 
 // What a call captures of an input, whose type it is told by a template.

@@ -129,11 +129,13 @@ struct Operand {
 // results are stored after a block's last loop, so that an output may be the same memory as an input.
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer);
 
-// The same in parts: pieces that start at multiples of `grain`, by several threads, then end().
+// The same in parts: pieces that start at multiples of kUnit, by several threads, then end(). Where there are sums, those
+// from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in order and from one thread.
 // Some outputs may be summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or double, of
 // which no operand is read. The bits are those of the stored output's sum (reduce.h).
 class Run {
  public:
+  static constexpr Index kUnit = 16384, kWideUnit = 4 * kUnit;
   Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape,
       std::vector<double*> totals = {});
   ~Run();

@@ -46,7 +46,8 @@ Workspace& scratch() {
   return mine;
 }
 
-constexpr Index kUnit = kReducePiece / 4;  // elements that a sum takes at a time (reduce_walk.h)
+constexpr Index kUnit = Run::kUnit;  // elements that a sum takes at a time
+static_assert(kUnit == kReducePiece / 4 && Run::kWideUnit == kReducePiece);  // as reduce_walk.h does
 
 // Whether an item of this size may be read as a number of its type at this address and stride.
 bool fits_in_place(const Operand& operand, Index stride, int size) { return operand.aligned && stride == size; }
@@ -98,7 +99,7 @@ class Runner {
       wide |= p_.ports_[static_cast<std::size_t>(p_.input_count()) + k].dtype == DType::Float64;
     }
     // floats' units are added up in the order of a sum's pieces at the end, doubles are compensated within a piece
-    grain_ = wide ? kReducePiece : kUnit;
+    grain_ = wide ? Run::kWideUnit : kUnit;
     if (total_ == 0) return;
     prologue();
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});

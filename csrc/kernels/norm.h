@@ -1,7 +1,9 @@
 // Normalizations over contiguous arrays, forward and backward. float or double; statistics are kept in the same type.
 #pragma once
 
-#include "../core/dtype.h"
+#include <memory>
+
+#include "row_run.h"
 
 namespace tg {
 
@@ -10,8 +12,18 @@ template <class T>
 void layer_norm(Index rows, Index length, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd);
 // Null gx, gw, gb are not computed.
 template <class T>
-void layer_norm_backward(Index rows, Index length, const T* g, const T* x, const T* mean, const T* rstd, const T* w,
-                         T* gx, T* gw, T* gb);
+struct LayerNormGradient {
+  Index rows, length;
+  const T *g, *x, *mean, *rstd, *w;
+  T *gx, *gw, *gb;
+};
+template <class T>
+void layer_norm_backward(const LayerNormGradient<T>& a);
+// The same in parts; rows between multiples of `rows_in_order`, where that is not zero, come in order and from one thread.
+template <class T>
+std::unique_ptr<RowRun> run_of(const LayerNormGradient<T>& a);
+template <class T>
+Index rows_in_order(const LayerNormGradient<T>& a);
 
 template <class T>
 void rms_norm(Index rows, Index length, double eps, const T* x, const T* w, T* y, T* rstd);

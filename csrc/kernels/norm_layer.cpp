@@ -77,30 +77,57 @@ void layer_norm(Index rows, Index length, double eps, const T* x, const T* w, co
   });
 }
 
+namespace {
+
 template <class T>
-void layer_norm_backward(Index rows, Index length, const T* g, const T* x, const T* mean, const T* rstd, const T* w,
-                         T* gx, T* gw, T* gb) {
-  const auto one_gx = [&](Index r) {
-    const T *gr = g + r * length, *xr = x + r * length;
-    double d, dx;
-    row_dots(length, gr, xr, w, mean[r], rstd[r], d, dx);
-    row_gx(length, gr, xr, w, mean[r], rstd[r], T(d / double(length)), T(dx / double(length)), gx + r * length);
-  };
-  if (!gw && !gb) {
-    if (gx)
-      parallel_for(rows, rows_per_task(length), [&](Index first, Index last) {
-        for (Index r = first; r < last; ++r) one_gx(r);
-      });
-    return;
-  }
-  sum_over_rows<T>(rows, length, gw, gb, [&](Index r, T* sum_w, T* sum_b) {
-    if (gx) one_gx(r);
-    const T *gr = g + r * length, *xr = x + r * length, m = mean[r], k = rstd[r];
-    for (Index i = 0; i < length; ++i) {
-      sum_w[i] += gr[i] * ((xr[i] - m) * k);
-      sum_b[i] += gr[i];
+struct LayerNormBackward final : RowRun {
+  LayerNormBackward(const LayerNormGradient<T>& of) : a(of), sums(of.gw || of.gb ? of.rows : 0, of.length) {}
+  void rows(Index first, Index last) override {
+    if (!a.gw && !a.gb) {
+      for (Index r = first; r < last && a.gx; ++r) one_gx(r);
+      return;
     }
-  });
+    sums.run(first, last, [this](Index r, T* sum_w, T* sum_b) {
+      if (a.gx) one_gx(r);
+      const T *gr = a.g + r * a.length, *xr = a.x + r * a.length, m = a.mean[r], k = a.rstd[r];
+      for (Index i = 0; i < a.length; ++i) {
+        sum_w[i] += gr[i] * ((xr[i] - m) * k);
+        sum_b[i] += gr[i];
+      }
+    });
+  }
+  void end() override {
+    if (a.gw || a.gb) sums.end(a.gw, a.gb);
+  }
+
+ private:
+  void one_gx(Index r) const {
+    const T *gr = a.g + r * a.length, *xr = a.x + r * a.length;
+    double d, dx;
+    row_dots(a.length, gr, xr, a.w, a.mean[r], a.rstd[r], d, dx);
+    row_gx(a.length, gr, xr, a.w, a.mean[r], a.rstd[r], T(d / double(a.length)), T(dx / double(a.length)), a.gx + r * a.length);
+  }
+
+  const LayerNormGradient<T> a;
+  SumsOverRows<T> sums;
+};
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<RowRun> run_of(const LayerNormGradient<T>& a) { return std::make_unique<LayerNormBackward<T>>(a); }
+
+template <class T>
+Index rows_in_order(const LayerNormGradient<T>& a) {
+  return a.gw || a.gb ? SumsOverRows<T>::rows_in_order(a.rows, a.length) : 0;
+}
+
+template <class T>
+void layer_norm_backward(const LayerNormGradient<T>& a) {
+  LayerNormBackward<T> run(a);
+  const Index order = rows_in_order(a);
+  parallel_for(a.rows, order ? order : rows_per_task(a.length), [&](Index first, Index last) { run.rows(first, last); });
+  run.end();
 }
 
 template <class T>
@@ -142,11 +169,15 @@ void rms_norm_backward(Index rows, Index length, const T* g, const T* x, const T
 }
 
 template void layer_norm(Index, Index, double, const float*, const float*, const float*, float*, float*, float*);
-template void layer_norm_backward(Index, Index, const float*, const float*, const float*, const float*, const float*, float*, float*, float*);
+template void layer_norm_backward(const LayerNormGradient<float>&);
+template std::unique_ptr<RowRun> run_of(const LayerNormGradient<float>&);
+template Index rows_in_order(const LayerNormGradient<float>&);
 template void rms_norm(Index, Index, double, const float*, const float*, float*, float*);
 template void rms_norm_backward(Index, Index, const float*, const float*, const float*, const float*, float*, float*);
 template void layer_norm(Index, Index, double, const double*, const double*, const double*, double*, double*, double*);
-template void layer_norm_backward(Index, Index, const double*, const double*, const double*, const double*, const double*, double*, double*, double*);
+template void layer_norm_backward(const LayerNormGradient<double>&);
+template std::unique_ptr<RowRun> run_of(const LayerNormGradient<double>&);
+template Index rows_in_order(const LayerNormGradient<double>&);
 template void rms_norm(Index, Index, double, const double*, const double*, double*, double*);
 template void rms_norm_backward(Index, Index, const double*, const double*, const double*, const double*, double*, double*);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <cmath>
 #include <vector>
 
@@ -157,31 +158,61 @@ class RowSums {
   std::vector<double> total_;
 };
 
-// Runs row(r, sums) for all rows in pieces that depend on the shape alone, and adds the pieces in order:
+// Sums over rows, in pieces that depend on the shape alone and are added in order. Of one piece the rows come in order, from
+// one thread.
+template <class T>
+class SumsOverRows {
+ public:
+  SumsOverRows(Index rows, Index n)
+      : rows_(rows), n_(n), per_piece_(rows_in_order(rows, n)), open_(size_t((rows + per_piece_ - 1) / per_piece_)),
+        parts_(open_.size() * size_t(2 * n)) {}
+
+  static Index rows_in_order(Index rows, Index n) {
+    constexpr Index kPiece = 16384;  // elements: 10 us, so that (512, 128) is shared among threads
+    return std::max({Index(32), (rows + 255) / 256, kPiece / std::max<Index>(1, n)});
+  }
+
+  // row(r, first, second) adds to the two sums.
+  template <class Row>
+  void run(Index first, Index last, Row row) {
+    for (Index r = first; r < last;) {
+      const Index p = r / per_piece_, end = std::min(rows_, (p + 1) * per_piece_);
+      std::unique_ptr<RowSums<T>>& sums = open_[size_t(p)];
+      if (!sums) sums = std::make_unique<RowSums<T>>(n_);
+      for (const Index stop = std::min(last, end); r < stop; ++r) {
+        row(r, sums->first(), sums->second());
+        sums->end_row();
+      }
+      if (r < end) continue;
+      sums->flush();
+      std::copy(sums->total(), sums->total() + 2 * n_, &parts_[size_t(p * 2 * n_)]);
+      sums.reset();
+    }
+  }
+
+  // Either may be null.
+  void end(T* first, T* second) {
+    const Index pieces = Index(open_.size());
+    for (Index p = 1; p < pieces; ++p)
+      for (Index j = 0; j < 2 * n_; ++j) parts_[size_t(j)] += parts_[size_t(p * 2 * n_ + j)];
+    for (Index j = 0; j < n_; ++j) {
+      if (first) first[j] = pieces ? T(parts_[size_t(j)]) : T(0);
+      if (second) second[j] = pieces ? T(parts_[size_t(n_ + j)]) : T(0);
+    }
+  }
+
+ private:
+  Index rows_, n_, per_piece_;
+  std::vector<std::unique_ptr<RowSums<T>>> open_;  // of pieces that have begun
+  std::vector<double> parts_;
+};
+
 // first[j] and second[j] (either may be null) receive the sums over all rows.
 template <class T, class Row>
 void sum_over_rows(Index rows, Index n, T* first, T* second, Row row) {
-  constexpr Index kPiece = 16384;  // elements: 10 us, so that (512, 128) is shared among threads
-  const Index per_piece = std::max({Index(32), (rows + 255) / 256, kPiece / std::max<Index>(1, n)});
-  const Index pieces = (rows + per_piece - 1) / per_piece;
-  std::vector<double> parts(size_t(pieces * 2 * n));
-  parallel_for(pieces, 1, [&](Index begin, Index end) {
-    for (Index p = begin; p < end; ++p) {
-      RowSums<T> sums(n);
-      for (Index r = p * per_piece; r < std::min(rows, (p + 1) * per_piece); ++r) {
-        row(r, sums.first(), sums.second());
-        sums.end_row();
-      }
-      sums.flush();
-      std::copy(sums.total(), sums.total() + 2 * n, &parts[size_t(p * 2 * n)]);
-    }
-  });
-  for (Index p = 1; p < pieces; ++p)
-    for (Index j = 0; j < 2 * n; ++j) parts[size_t(j)] += parts[size_t(p * 2 * n + j)];
-  for (Index j = 0; j < n; ++j) {
-    if (first) first[j] = pieces ? T(parts[size_t(j)]) : T(0);
-    if (second) second[j] = pieces ? T(parts[size_t(n + j)]) : T(0);
-  }
+  SumsOverRows<T> sums(rows, n);
+  parallel_for(rows, SumsOverRows<T>::rows_in_order(rows, n), [&](Index begin, Index end) { sums.run(begin, end, row); });
+  sums.end(first, second);
 }
 
 }  // namespace tg

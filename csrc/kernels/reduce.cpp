@@ -56,4 +56,52 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
   });
 }
 
+// As ReduceWalk::columns does it.
+namespace {
+
+template <class C>
+class ColumnRun final : public RowRun {
+ public:
+  using Op = SumOp<C>;
+  explicit ColumnRun(const ColumnSums& sums)
+      : a_(sums), order_(sums.order()), pieces_((a_.rows + order_ - 1) / order_), parts_(size_t(pieces_ * a_.width), Op::init()) {}
+
+  void rows(Index first, Index last) override {
+    const C* rows[kRowGroup];
+    for (Index r = first; r < last;) {
+      const Index piece = r / order_, count = std::min({kRowGroup, last - r, (piece + 1) * order_ - r});
+      for (Index k = 0; k < count; ++k) rows[k] = reinterpret_cast<const C*>(a_.data) + (r + k) * a_.width;
+      Op::columns(&parts_[size_t(piece * a_.width)], rows, count, a_.width);
+      r += count;
+    }
+  }
+
+  void end() override {
+    for (Index j = 0; j < a_.width; ++j) {
+      typename Op::Acc sum = parts_[size_t(j)];
+      for (Index piece = 1; piece < pieces_; ++piece) Op::merge(sum, parts_[size_t(piece * a_.width + j)]);
+      const double value = value_of(sum);
+      reinterpret_cast<C*>(a_.out)[j] = C(a_.mean ? value / double(a_.rows) : value);
+    }
+  }
+
+ private:
+  const ColumnSums a_;
+  Index order_, pieces_;
+  std::vector<typename Op::Acc> parts_;
+};
+
+}  // namespace
+
+Index ColumnSums::order() const { return rows_of_piece(width); }
+
+bool sums_in_parts(const ReducePlan& plan) {
+  return plan.columns && plan.kn == 1 && plan.rn == 1 && !are_stacked(plan.kshape[0]);
+}
+
+std::unique_ptr<RowRun> run_of(const ColumnSums& a) {
+  if (a.type == DType::Float64) return std::make_unique<ColumnRun<double>>(a);
+  return std::make_unique<ColumnRun<float>>(a);
+}
+
 }  // namespace tg

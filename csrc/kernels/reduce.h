@@ -1,10 +1,14 @@
 // Reductions over any axes of an array of any strides and dtype.
 #pragma once
 
-#include "../core/dtype.h"
+#include <memory>
+
 #include "reduce_plan.h"
+#include "row_run.h"
 
 namespace tg {
+
+constexpr Index kWholeRow = 16384;  // elements of a row that is folded at once, whatever lies beside it
 
 enum class Reduce { sum, prod, amax, amin, any, all, mean, var, logsumexp, std, norm1, norm2, count_nonzero };
 
@@ -36,5 +40,25 @@ constexpr const char* name_of(Reduce kind) {
 //   count_nonzero     int64
 void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, DType out_type, char* out,
             double correction = 0);
+
+// Whether an output's value has the bits that it has where other outputs are left out, or taken from elsewhere: then rows may
+// be reduced a few at a time. Of `length` elements each, which lie contiguous one behind the other.
+inline bool rows_stand_alone(const ReducePlan& plan) {
+  return plan.kn <= 1 && plan.rn == 1 && !plan.columns && plan.rshape[0] > 8 && plan.rshape[0] <= kWholeRow;
+}
+
+// Sums or means of columns, of (rows, width) floats or doubles that lie contiguous, in parts: `unit` rows at a time, or
+// several times that, and those between multiples of `order` in their order and from one thread.
+struct ColumnSums {
+  DType type;
+  bool mean;
+  Index rows, width;
+  const char* data;
+  char* out;
+  Index unit() const { return 8; }
+  Index order() const;
+};
+bool sums_in_parts(const ReducePlan& plan);
+std::unique_ptr<RowRun> run_of(const ColumnSums& a);
 
 }  // namespace tg

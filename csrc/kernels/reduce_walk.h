@@ -23,6 +23,14 @@ constexpr Index kReducePiece = 65536;     // elements per task
 constexpr Index kReduceBlock = 1024;      // elements per conversion buffer
 constexpr Index kReduceTile = 512;        // columns per tile
 
+// Rows of a piece where columns are folded.
+inline Index rows_of_piece(Index width) {
+  const Index tile = std::min(width, kReduceTile);
+  return (std::max<Index>(1, kReducePiece / tile) + kRowGroup - 1) / kRowGroup * kRowGroup;
+}
+// Whether rows that follow each other in memory are stacked: too narrow to be folded one by one.
+inline bool are_stacked(Index width) { return width <= kReduceTile / 8; }
+
 // Reads a block of storage as C; returns `source` itself where nothing needs converting.
 template <class C>
 struct Reader {
@@ -158,7 +166,7 @@ class ReduceWalk {
     const Index tile = std::min(width, kReduceTile);
     const Index tiles = (width + tile - 1) / tile;
     const Index outer = p_.outputs / width;
-    const Index per_piece = (std::max<Index>(1, kReducePiece / tile) + kRowGroup - 1) / kRowGroup * kRowGroup;
+    const Index per_piece = rows_of_piece(width);
     const Index pieces = (p_.reduced + per_piece - 1) / per_piece;
     if (pieces == 1) {
       const Index group = std::max<Index>(1, kReducePiece / (tile * p_.reduced));
@@ -217,7 +225,7 @@ class ReduceWalk {
     const Index item = Index(sizeof(C));
     const bool follow = p_.rn == 1 && reader_.same_type && p_.kstride[p_.kn - 1] == item && n == p_.kshape[p_.kn - 1] &&
                         p_.rstride[0] == n * item && reinterpret_cast<uintptr_t>(data_) % alignof(C) == 0;
-    return follow && n <= kReduceTile / 8 ? kReduceTile / n : 1;
+    return follow && are_stacked(n) ? kReduceTile / n : 1;
   }
 
   void fold_stacks(Acc* acc, const char* base, Index n, Index stacked, Index begin, Index end) const {

@@ -75,31 +75,56 @@ class Reserved {
 void free_arena(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tensorgrad")); }
 void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_GetPointer(capsule, "reserved")); }
 
+constexpr Index kPieceLength = 16384;      // elements: what a few arrays have of them is in the second-level cache
+constexpr Index kMostInOrder = 1 << 18;  // elements that one thread takes: more of them leave others without work
+
 // Calls that go over equally many elements, done a piece at a time: what one writes is read from the cache by the next.
-struct Joined final : Launch {
-  std::vector<std::unique_ptr<PieceLaunch>> parts;
+struct Group {
+  std::vector<PieceLaunch*> parts;
+  Index unit = 1, order = 0;  // of all parts
 
-  void run() override {
-    Index grain = 0;
-    for (auto& part : parts) {
-      part->begin();
-      grain = std::max(grain, part->grain);  // each is the least one times a power of two
-    }
-    parallel_for(parts[0]->n, grain, [this](Index first, Index last) {
-      for (auto& part : parts) part->piece(first, last);
-    });
-    for (auto& part : parts) part->end();
-  }
+  explicit Group(PieceLaunch* first) : parts{first}, unit(first->unit), order(first->order) {}
 
-  // Whether the call may go along: what it shares with those before, and one of them writes, lies so that pieces meet.
-  bool takes(const PieceLaunch& next) const {
-    if (!next.n || next.n != parts[0]->n) return false;
-    for (const auto& part : parts)
+  // Takes the call along if that saves something, and if it may: what it shares with those before, and one of them writes,
+  // lies so that pieces meet.
+  bool take(Launch* call) {
+    auto* next = dynamic_cast<PieceLaunch*>(call);
+    if (!next || !next->n || next->n != parts[0]->n) return false;
+    bool meets = false;
+    for (const PieceLaunch* part : parts)
       for (const PieceLaunch::Touch& a : part->touches)
-        for (const PieceLaunch::Touch& b : next.touches)
+        for (const PieceLaunch::Touch& b : next->touches) {
           if (a.meets(b) && !a.aligned(b)) return false;
+          meets |= a.aligned(b);
+        }
+    if (!meets) return false;
+    const Index together = std::lcm(unit, next->unit);
+    const Index thread = order || next->order ? std::lcm(together, std::lcm(std::max<Index>(order, 1), std::max<Index>(next->order, 1))) : 0;
+    if (together > kMostInOrder || thread > kMostInOrder) return false;
+    unit = together;
+    order = thread;
+    parts.push_back(next);
     return true;
   }
+
+  void run() {
+    for (PieceLaunch* part : parts) part->begin();
+    const Index n = parts[0]->n, length = (std::max(kPieceLength, unit) + unit - 1) / unit * unit;
+    parallel_for(n, order ? order : length, [&](Index first, Index last) {
+      for (Index at = first; at < last; at += length) {
+        const Index end = std::min(last, at + length);
+        for (PieceLaunch* part : parts) part->piece(at, end);
+      }
+    });
+    for (PieceLaunch* part : parts) part->end();
+  }
+};
+struct Joined final : Launch {
+  Group group;
+  std::vector<std::unique_ptr<Launch>> owned;
+
+  explicit Joined(Group g) : group(std::move(g)) {}
+  void run() override { group.run(); }
 };
 
 // A call that finishes its results in blocks, and calls that go over their elements: block by block too.
@@ -290,6 +315,16 @@ class Written final : public Sequence {
   }
 
   std::size_t at() const { return at_; }  // the call that failed
+  // Calls that could be done a piece at a time together, where they lie now: the first's number, and the number after the
+  // last's.
+  std::vector<std::pair<std::size_t, std::size_t>> groups(std::size_t first, std::size_t last) const {
+    if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
+    std::vector<std::pair<std::size_t, std::size_t>> found;
+    each_group(first, last, [&](const Group&, std::size_t begin, std::size_t end) { found.push_back({begin, end}); });
+    return found;
+  }
+  // Those that are.
+  const std::vector<std::pair<std::size_t, std::size_t>>& joined() const { return joined_; }
 
   // Forgets what was written since there were so many calls and allocations: of a kernel that could not be written.
   void rewind(std::size_t calls, std::size_t allocations) {
@@ -353,30 +388,36 @@ class Written final : public Sequence {
     }
   }
 
-  // Neighbours that can be done in pieces are joined; each keeps its number, the later ones with nothing to do.
-  void join_pieces(std::size_t first, std::size_t last) {
+  // Calls call(group, first, last) for neighbours that can be done in pieces together.
+  template <class Call>
+  void each_group(std::size_t first, std::size_t last, Call call) const {
     for (std::size_t i = first; i < last; ++i) {
       auto* start = dynamic_cast<PieceLaunch*>(calls_[i].get());
       if (!start || start->n < kJoinedFrom) continue;
-      auto joined = std::make_unique<Joined>();
-      joined->parts.emplace_back(start);
-      calls_[i].release();
+      Group group(start);
       std::size_t k = i + 1;
-      for (; k < last; ++k) {
-        auto* next = dynamic_cast<PieceLaunch*>(calls_[k].get());
-        if (!next || !joined->takes(*next)) break;
-        joined->parts.emplace_back(next);
-        calls_[k].release();
-        calls_[k] = std::make_unique<Nothing>();
-      }
-      if (k == i + 1) calls_[i] = std::move(joined->parts[0]);
-      else calls_[i] = std::move(joined);
+      while (k < last && group.take(calls_[k].get())) ++k;
+      if (k > i + 1) call(std::move(group), i, k);
       i = k - 1;
     }
   }
 
+  // Each keeps its number, the later ones with nothing to do.
+  void join_pieces(std::size_t first, std::size_t last) {
+    each_group(first, last, [this](Group group, std::size_t begin, std::size_t end) {
+      auto joined = std::make_unique<Joined>(std::move(group));
+      for (std::size_t k = begin; k < end; ++k) {
+        joined->owned.push_back(std::move(calls_[k]));
+        calls_[k] = std::make_unique<Nothing>();
+      }
+      calls_[begin] = std::move(joined);
+      joined_.push_back({begin, end});
+    });
+  }
+
   std::vector<std::unique_ptr<Launch>> calls_;
   std::vector<Index> work_;
+  std::vector<std::pair<std::size_t, std::size_t>> joined_;
   std::vector<Stage> stages_;
   std::vector<std::size_t> sizes_, offsets_;
   std::vector<std::uintptr_t> addresses_;
@@ -410,7 +451,9 @@ TG_BINDINGS(sequence) {
       .def_property_readonly("calls", &Written::calls)
       .def_property_readonly("allocations", &Written::allocations)
       .def_property_readonly("addresses", &Written::addresses)
-      .def_property_readonly("at", &Written::at);
+      .def_property_readonly("at", &Written::at)
+      .def("groups", &Written::groups)
+      .def_property_readonly("joined", &Written::joined);
 }
 
 }  // namespace tg

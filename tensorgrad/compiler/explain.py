@@ -73,6 +73,9 @@ def explain(program: Program) -> str:
     lines += _notes([*program.notes, *_memory(linked)])
     for text in (text for runner in program.runners for text in runner.told()):
         lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
+    together = Counter(" + ".join(call.op.name for call in group) for group in getattr(linked, "in_pieces", ()))
+    if together:
+        lines += _wrapped("done together, a piece at a time: ", [f"{n} {names}" for names, n in together.most_common()])
     slow = Counter(call.op.name for call in rows.in_python)
     if slow:
         lines += _wrapped("through Python, one call at a time: ", [f"{n} {name}" for name, n in slow.most_common()])

@@ -43,7 +43,8 @@ class Blueprint:
         shown: how many of the first outputs are handed to the user, who may keep them: small ones are copied.
         kept: values that somebody may want the arrays of.
     ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls
-    whose result takes the place of an operand. ``python_calls``: calls that are Python between two stretches.
+    whose result takes the place of an operand. ``in_pieces``: groups of calls that are done together, a piece at a
+    time, as the last instance that was made does them. ``python_calls``: calls that are Python between two stretches.
     ``followed``: stretches of steps (first, last) whose first gives its results in blocks, each of which the others,
     ``behind`` it, go over at once. ``copied``: copies with nothing left to do, and who writes to the place.
     """
@@ -66,6 +67,7 @@ class Blueprint:
         self.offsets, self.nbytes = places.offsets, places.nbytes
         self.at_once, self.in_place = places.at_once, places.in_place
         self.python_calls = first.python_calls
+        self.in_pieces: list[list[Call]] = []
         steps = program.steps
         self.copied = {id(steps[at]): call.op.name for at, call in first.copied.items()}
         self.behind = {
@@ -98,6 +100,8 @@ class Instance:
         early = len(arguments) - blueprint.late
         self.sequence.stage(writing.pieces[: writing.split], arguments[:early])
         self.sequence.stage(writing.pieces[writing.split :], arguments[early:])
+        groups = [list(dict.fromkeys(self.steps_of[first:end])) for first, end in self.sequence.joined]
+        blueprint.in_pieces = [group for group in groups if len(group) > 1]
         number = {v: i for i, v in enumerate(program.arguments)}
         self.outputs: list[tuple[Any, int, int]] = []  # array, how it is handed out, number of the argument that it is
         shown_first = len(program.outputs) if blueprint.early is None else blueprint.early

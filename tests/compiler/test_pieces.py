@@ -7,6 +7,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.compiler.compiled import Compiled
+from tensorgrad.compiler.program import Program
 from tests.compiler.common import after, names, written
 
 OPTIMIZERS = {
@@ -69,3 +70,144 @@ def test_actions_move_before_formulas_alone():
     assert names(made) == names(program)
     assert kinds.index("Action") < before.index("Action")
     assert kinds[-1] == "Call" and made.calls[-1].op.name == "sgd_"
+
+
+def together(program: Program) -> list[list[str]]:
+    """The groups of calls that the C++ side does a piece at a time."""
+    return [[call.op.name for call in group] for group in program.linked.in_pieces]
+
+
+def alike(function, *tensors):
+    """The compiled function's results have the bits of the function's own; its program, run.
+
+    The tensors are state and no arguments, which would be copied: of much to copy a program is made in Python.
+    """
+    with tg.backend("cpp"), tg.no_grad():
+        compiled = Compiled(lambda: function(*tensors))
+        for _ in range(3):
+            made = compiled()
+            expected = function(*tensors)
+            made = made if isinstance(made, tuple) else (made,)
+            expected = expected if isinstance(expected, tuple) else (expected,)
+            for a, b in zip(made, expected, strict=True):
+                assert a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
+        assert compiled.stats()["replays"] >= 1
+        return compiled.programs[0]
+
+
+def layer_norm(x):
+    return tg.nn.functional.layer_norm(x, (x.shape[-1],), x[0], x[1])
+
+
+ROWS = {
+    "softmax": lambda x: x.softmax(-1),
+    "log_softmax": lambda x: x.log_softmax(-1),
+    "layer_norm": layer_norm,
+    "rms_norm": lambda x: tg.nn.functional.rms_norm(x, (x.shape[-1],)),
+    "sum": lambda x: x.sum(-1),
+    "mean": lambda x: x.mean(-1, keepdim=True),
+    "amax": lambda x: x.amax(-1),
+    "var": lambda x: x.var(-1),
+    "logsumexp": lambda x: x.logsumexp(-1),
+}
+COLUMNS = {"sum": lambda x: x.sum(0), "mean": lambda x: x.mean(0)}
+SHAPES = [(1003, 384), (400, 1000), (20, 12345), (3001, 65), (2, 100_000), (16_000, 9)]
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_rows_behind_a_formula(name, shape, dtype):
+    tg.manual_seed(0)
+    x, y = tg.randn(*shape, dtype=dtype), tg.randn(*shape, dtype=dtype)
+    program = alike(lambda x, y: ROWS[name](x * 2 + y), x, y)
+    kept = alike(lambda x, y: (z := x * 2 + y, ROWS[name](z)), x, y)  # the formula's result is wanted as well
+    # a row kernel with parameters among the formula's elements can't begin before they are there
+    apart = name == "layer_norm" or (name in ("sum", "mean", "amax", "var", "logsumexp") and shape[1] > 16384)
+    for each in (program, kept):
+        assert (len(together(each)) == 0) if apart else (len(together(each)[0]) == 2)
+        assert ("a piece at a time" in each.explain()) != apart
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("shape", [(1003, 384), (400, 1000), (3001, 65), (9001, 64), (100, 12345)], ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_columns_behind_a_formula(name, shape, dtype):
+    tg.manual_seed(0)
+    x, y = tg.randn(*shape, dtype=dtype), tg.randn(*shape, dtype=dtype)
+    program = alike(lambda x, y: COLUMNS[name](x * 2 + y), x, y)
+    narrow, wide = shape[1] <= 64, shape[1] > 2000
+    assert len(together(program)) == (0 if narrow or wide else 1)
+
+
+def test_a_row_kernel_between_formulas():
+    tg.manual_seed(0)
+    x, y, w, b = tg.randn(8, 100, 384), tg.randn(8, 100, 384), tg.randn(384), tg.randn(384)
+
+    def block(x, y, w, b):
+        z = x + y
+        n = tg.nn.functional.layer_norm(z, (384,), w, b)
+        return z, n * 0.5 + z, (n * n).sum()
+
+    program = alike(block, x, y, w, b)
+    assert [len(group) for group in together(program)] == [3]
+    program = alike(lambda x, y: ((x - y).softmax(-1) * y).sum(-1), x, y)
+    assert [len(group) for group in together(program)] == [4]
+
+
+def test_operands_that_are_broadcast_go_along():
+    tg.manual_seed(0)
+    x, row, column = tg.randn(500, 384), tg.randn(384), tg.randn(500, 1)
+    program = alike(lambda x, row, column: (x * row + column).softmax(-1) - row, x, row, column)
+    assert [len(group) for group in together(program)] == [3]
+    # what is broadcast is written by the calls before: it is not there when the first piece needs it
+    program = alike(lambda x, row, column: x - (x * row).logsumexp(-1, keepdim=True), x, row, column)
+    assert [names_[-1] for names_ in together(program)] == ["logsumexp"]
+
+
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+def test_gradients_of_layer_norm_before_a_formula(needs):
+    tg.manual_seed(0)
+    wide, weights = needs
+    x = tg.randn(700, 384, requires_grad=wide)
+    norm = tg.nn.LayerNorm(384)
+    for p in norm.parameters():
+        p.requires_grad_(weights)
+    g = tg.randn(700, 384)
+
+    def run(compiled):
+        def step():
+            found = tg.autograd.grad(norm(x), [t for t in (x, *norm.parameters()) if t.requires_grad], g * 2)
+            return [each * 3 + 1 for each in found]
+
+        step = Compiled(step) if compiled else step
+        for _ in range(3):
+            made = step()
+        return made, step
+
+    with tg.backend("cpp"):
+        made, step = run(True)
+        expected, _ = run(False)
+        for a, b in zip(made, expected, strict=True):
+            assert a.numpy().tobytes() == b.numpy().tobytes()
+        groups = [group for group in together(step.programs[0]) if "layer_norm_backward" in group]
+        assert [len(group) for group in groups] == [3 if wide else 2]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_does_not_show(threads):
+    tg.manual_seed(0)
+    x, y = tg.randn(1003, 384), tg.randn(1003, 384)
+    before = tg.get_num_threads()
+    function = lambda x, y: ((x * y).softmax(-1), (x + y).sum(0), (x - y).mean())  # noqa: E731
+    with tg.backend("cpp"):
+        expected = function(x, y)
+        try:
+            tg.set_num_threads(threads)
+            compiled = Compiled(lambda: function(x, y))
+            for _ in range(3):
+                made = compiled()
+        finally:
+            tg.set_num_threads(before)
+    for a, b in zip(made, expected, strict=True):
+        assert a.numpy().tobytes() == b.numpy().tobytes()
