@@ -219,7 +219,7 @@ class Compiled:
         own_args, own_kwargs = signature.arguments(given)
         entry = None
         try:
-            with listening(trace):
+            with reach.watch() as watch, listening(trace):
                 result = self.function(*own_args, **own_kwargs)
         except CompileError as error:
             if not self.fallback or trace.has_effects():
@@ -227,7 +227,7 @@ class Compiled:
             self._given_up = str(error)
             self.captures -= 1
             return self._as_it_is(self._given_up, args, kwargs)
-        trouble = reach.moved()
+        trouble = watch.found or reach.moved()
         if trace.unsplit is not None:
             if not self._cut(trace.read_at):
                 self._given_up = trace.unsplit

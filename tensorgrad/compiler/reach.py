@@ -32,6 +32,7 @@ from ..nn.parameter import Parameter
 from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
+from .clocks import Watch, watching
 
 __all__ = ["Reach"]
 
@@ -123,6 +124,10 @@ class Reach:
             for path, holder in waiting:
                 self._attributes(path, holder)
         self.packed = None if native is None else native.facts(self.data, self.facts, self.sizes)
+
+    def watch(self) -> Watch:
+        """A block to run the function in, which sees what is another in each call and leaves nothing to be compared."""
+        return watching(self._names, _is_users)
 
     @property
     def looks_at_gradients(self) -> bool:

@@ -1,0 +1,86 @@
+"""Clocks and the system's random numbers: what a function reads there is another value in every call, and a replay
+would repeat that of the first.
+
+Nothing tells afterwards that they were read. So where a function's code has one of their names, what its own code calls
+is watched while it is captured.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from datetime import date
+from types import FrameType
+from typing import Any
+
+from ..autograd.node import describe_line
+
+__all__ = ["watching"]
+
+_READ = {
+    **{getattr(time, name): f"time.{name}" for name in (
+        "time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time",
+        "process_time_ns", "thread_time", "thread_time_ns",
+    ) if hasattr(time, name)},
+    os.urandom: "os.urandom",
+}  # fmt: skip
+_DATES = frozenset(("now", "utcnow", "today"))
+_WRITTEN_IN_PYTHON = {f.__code__: f"uuid.{f.__name__}" for f in (uuid.uuid1, uuid.uuid4)}
+
+_NAMES = frozenset((*(name.partition(".")[2] for name in (*_READ.values(), *_WRITTEN_IN_PYTHON.values())), *_DATES))
+
+
+def watching(names: set[str], is_users: Callable[[str | None], bool]) -> Watch:
+    """A block to run code with these names in; calls in modules for which ``is_users`` holds are seen."""
+    return Watch(is_users if names & _NAMES else None)
+
+
+class Watch:
+    """``found``: in words, what was read first within the block; None if nothing.
+
+    A profiler that is set already goes on when the block ends, and sees nothing of it.
+    """
+
+    def __init__(self, is_users: Callable[[str | None], bool] | None):
+        self.found: str | None = None
+        self._is_users = is_users
+        self._before: Any = None
+
+    def __enter__(self) -> Watch:
+        if self._is_users is not None:
+            self._before = sys.getprofile()
+            sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_users is None:
+            return
+        sys.setprofile(None)
+        if hasattr(self._before, "enable"):  # cProfile's is no function
+            self._before.enable()
+        else:
+            sys.setprofile(self._before)
+
+    def _see(self, frame: FrameType, event: str, what: Any) -> None:
+        if event == "c_call":
+            name = _READ.get(what)
+            if name is None and what.__name__ in _DATES and _is_date(what):
+                name = f"datetime.{what.__name__}"
+            caller: FrameType | None = frame
+        elif event == "call":
+            name, caller = _WRITTEN_IN_PYTHON.get(frame.f_code), frame.f_back
+        else:
+            return
+        if name is None or self.found is not None or caller is None or self._is_users is None:
+            return
+        if self._is_users(caller.f_globals.get("__name__")):
+            line = describe_line((caller.f_code, caller.f_lasti))
+            self.found = f"it reads {name} at {line}, which would stand still in replays"
+
+
+def _is_date(method: Any) -> bool:
+    kind = getattr(method, "__self__", None)
+    return isinstance(kind, type) and issubclass(kind, date)
