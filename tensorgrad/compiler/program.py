@@ -174,6 +174,17 @@ class Program:
 
         save(self, path)
 
+    def last_uses(self) -> dict[Value, int]:
+        """The number of the step after which nobody needs a value; arguments and outputs are needed for ever."""
+        last: dict[Value, int] = {}
+        for at, step in enumerate(self.steps):
+            if isinstance(step, Call):
+                for v in (*step.reads(), *(r for r in step.results if r is not None)):
+                    last[v] = at
+        for v in (*self.arguments, *self.outputs):
+            last.pop(v, None)
+        return last
+
     def replay_source(self) -> tuple[str, dict[str, Any]]:
         """Python's text of a replay, and the names it uses: a function of a list of arrays.
 
@@ -220,13 +231,7 @@ class _Writer:
 
     def text(self) -> tuple[str, dict[str, Any]]:
         program = self.program
-        last: dict[Value, int] = {}
-        for at, step in enumerate(program.steps):
-            if isinstance(step, Call):
-                for v in (*step.reads(), *(r for r in step.results if r is not None)):
-                    last[v] = at
-        for v in (*program.arguments, *program.outputs):
-            last.pop(v, None)
+        last = program.last_uses()
         given = "".join(f"{self.value(v)}, " for v in program.arguments)
         lines = [f"    {given}= given"] if given else []
         doors = local.doors

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -283,7 +284,7 @@ class GraphProgram:
             if at not in self.outside:
                 try:
                     with noted_checks() as checks:
-                        lane.capture(pool.malloc, lambda: kernel(*inputs, **attrs))  # noqa: B023 - called at once
+                        lane.capture(pool.malloc, partial(kernel, *inputs, **attrs))
                     self.checks[at] = len(checks)
                     if checks and any(v.root.array is not None for v in step.writes):
                         self.outside[at] = _CHECKS
@@ -505,15 +506,8 @@ def _arrays(what: Any, found: dict[Value, Any], places: dict[Value, Any]) -> Any
 
 def _last_uses(program: Program) -> list[list[Value]]:
     """By step: the values that nobody needs after it."""
-    last: dict[Value, int] = {}
-    for at, step in enumerate(program.steps):
-        if isinstance(step, Call):
-            for v in (*step.reads(), *(r for r in step.results if r is not None)):
-                last[v] = at
-    for v in (*program.arguments, *program.outputs):
-        last.pop(v, None)
     found: list[list[Value]] = [[] for _ in program.steps]
-    for v, at in last.items():
+    for v, at in program.last_uses().items():
         if v.array is None:
             found[at].append(v)
     return found
