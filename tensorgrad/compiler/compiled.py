@@ -252,6 +252,8 @@ class Compiled:
             for other in self.entries:
                 if other.family is None and family_of(other, entry) is not None:
                     break
+            for family in {id(e.family): e.family for e in self.entries if e.family is not None}.values():
+                family.note_alone(entry)
         for other in self.entries:
             if is_for_all(other, entry):
                 other.serve_all()

@@ -14,14 +14,11 @@ from typing import Any
 from .entry import Entry
 from .program import Action, Call, Program, Value
 from .signature import Signature
+from .sizes import Unlike, follows, number_at
 
 __all__ = ["Family", "family_of"]
 
 _Rule = Callable[[int], Any]
-
-
-class _Unlike(Exception):
-    """Two programs are no family."""
 
 
 class Family:
@@ -34,32 +31,36 @@ class Family:
         self.values: dict[Value, tuple[Value, _Rule]] = {}  # of the entry's programs: the other's, shape and strides
         self.numbers: dict[int, _Rule] = {}  # by identity of an input or attribute: what it is for a size
         if _form(entry, bound) != _form(other, bound):
-            raise _Unlike
+            raise Unlike
+        self.chains = self.rule(_chains(entry), _chains(other))
         for one, two in zip(entry.raw, other.raw, strict=True):
             self._programs(one, two)
+        self.alone: tuple[Program, Any] | None = None  # that of the size 1, if it was written too, and its form
         if not bound:
-            entry.family = other.family = self
+            self.both = [(member.raw[0], member.programs[0].form) for member in (entry, other)]
+            for member in (entry, other):
+                member.family = member.programs[0].form.family = self
 
     # --- two programs side by side
 
     def _programs(self, one: Program, two: Program) -> None:
         if any(len(getattr(one, x)) != len(getattr(two, x)) for x in ("steps", "arguments", "outputs")):
-            raise _Unlike
+            raise Unlike
         for a, b in zip(one.arguments, two.arguments, strict=True):
             self._value(a, b)
         for x, y in zip(one.steps, two.steps, strict=True):
             if isinstance(x, Action) or isinstance(y, Action):
                 if not (isinstance(x, Action) and isinstance(y, Action) and x.run is y.run):
-                    raise _Unlike
+                    raise Unlike
                 continue
             if x.op is not y.op or x.kind is not y.kind or x.attrs.keys() != y.attrs.keys():
-                raise _Unlike
+                raise Unlike
             if len(x.inputs) != len(y.inputs) or len(x.results) != len(y.results):
-                raise _Unlike
+                raise Unlike
             self.numbers[id(x)] = self.rule((x.inputs, tuple(x.attrs.values())), (y.inputs, tuple(y.attrs.values())))
             for made, other in zip(x.results, y.results, strict=True):
                 if (made is None) != (other is None):
-                    raise _Unlike
+                    raise Unlike
                 if made is not None and other is not None:
                     self._value(made, other)
         for a, b in zip(one.outputs, two.outputs, strict=True):
@@ -69,30 +70,29 @@ class Family:
         known = self.values.get(a)
         if known is not None:
             if known[0] is not b:
-                raise _Unlike
+                raise Unlike
             return
         if (a.array is None) != (b.array is None) or a.dtype != b.dtype or (a.root is a) != (b.root is b):
-            raise _Unlike
+            raise Unlike
         if a.array is not None and b.array is not None:
             same = a.array is b.array or (a.constant and b.constant and _same_bytes(a.array, b.array))
             if not same:
-                raise _Unlike
+                raise Unlike
         if a.root is not a:
             self._value(a.root, b.root)
         self.values[a] = b, self.rule((a.shape, a.strides), (b.shape, b.strides))
 
     def rule(self, a: Any, b: Any) -> _Rule:
-        """What stands in place of ``a`` for a size, where ``b`` stands for the other one. Raises _Unlike if nobody
+        """What stands in place of ``a`` for a size, where ``b`` stands for the other one. Raises Unlike if nobody
         knows."""
-        first, second = self.sizes
         if type(a) is not type(b):
-            raise _Unlike
+            raise Unlike
         if isinstance(a, Value):
             self._value(a, b)
             return lambda size: self.now[a]
         if isinstance(a, (list, tuple)):
             if len(a) != len(b):
-                raise _Unlike
+                raise Unlike
             rules = [self.rule(x, y) for x, y in zip(a, b, strict=True)]
             kind = type(a)
             return lambda size: kind([rule(size) for rule in rules])
@@ -101,30 +101,11 @@ class Family:
             return lambda size: slice(*cut(size))
         if a is b or (type(a) not in (int, float) and _equal(a, b)) or (type(a) in (int, float) and repr(a) == repr(b)):
             return lambda size: a
-        if type(a) is int:
-            if a % first == 0 and a // first * second == b:
-                return lambda size: a // first * size
-            if a - first == b - second:
-                return lambda size: a - first + size
-        if type(a) is float:
-            return self._float(a, b)
-        raise _Unlike
-
-    def _float(self, a: float, b: float) -> _Rule:
-        first, second = self.sizes
-        number = round(a * first)  # a share of the batch
-        if number and number / first == a and number / second == b:
-            return lambda size: number / size
-        each = a / first
-        if each.is_integer() and each * second == b:
-            return lambda size: each * size
-        if a > 1.0:  # n / (n - 1), which makes a variance unbiased
-            count = round(a / (a - 1.0))
-            if count % first == 0:
-                per = count // first
-                if per * first / (per * first - 1) == a and per * second / (per * second - 1) == b:
-                    return lambda size: per * size / (per * size - 1)
-        raise _Unlike
+        found = follows(a, b, self.sizes) if type(a) in (int, float) else None
+        if found is None:
+            raise Unlike
+        form, k = found
+        return lambda size: number_at(form, k, size)
 
     # --- another size
 
@@ -137,9 +118,22 @@ class Family:
         programs = [self._program(program, size) for program in self.entry.raw]
         made = copy.copy(self.entry)
         made.family = self
+        made.result = copy.copy(self.entry.result)
+        chains = self.chains(size)
+        made.result.views = [
+            (at, base, [(op, dict(attrs)) for op, attrs in chain])
+            for (at, base, _), chain in zip(self.entry.result.views, chains, strict=True)
+        ]
         made.link(programs)
         made._stamp(signature)
         return made
+
+    def note_alone(self, entry: Entry) -> None:
+        """Remember a program of the size 1: a saved program may serve it too, if it does the same."""
+        same = type(entry) is type(self.entry) and _equal(self.parts(1), entry.signature.key)
+        if same and entry.refuses is None and _form(entry, False) == _form(self.entry, False):
+            self.alone = entry.raw[0], entry.programs[0].form
+            entry.programs[0].form.family = self
 
     def _size(self, signature: Signature) -> int | None:
         for size in sorted({n for shape in signature.shapes for n in shape if n > 1}, reverse=True):
@@ -190,7 +184,7 @@ def family_of(entry: Entry, other: Entry) -> Family | None:
         if min(sizes) > 1:
             try:
                 return Family(entry, other, sizes)
-            except _Unlike:
+            except Unlike:
                 continue
     return None
 
@@ -205,7 +199,7 @@ def is_for_all(entry: Entry, other: Entry) -> bool:
         return False
     try:
         Family(entry, other, (1, 1), bound=True)
-    except _Unlike:
+    except Unlike:
         return False
     return True
 
@@ -213,16 +207,22 @@ def is_for_all(entry: Entry, other: Entry) -> bool:
 def _form(entry: Entry, bound: bool) -> Any:
     """What of an entry is no program: it must be equal in a family."""
     result = entry.result
+    bases = [(at, base if isinstance(base, int) else id(base)) for at, base, _ in result.views]
     same = None if bound else [None if x is None else id(x) for x in entry.same]
     targets = [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())]
     return (
-        repr(result.leaves), result.spec, result.made, result.passed, [x[0] for x in result.views], len(entry.cells),
+        repr(result.leaves), result.spec, result.made, result.passed, bases, len(entry.cells),
         entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, list(map(id, entry.forgotten)),
         list(map(id, entry.expect_none)), list(map(id, entry.expect_some)), entry.refuses, len(entry.same), same,
         targets,
         [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated], getattr(entry, "grad_at", None),
         getattr(entry, "live", None), getattr(entry, "count", None),
     )  # fmt: skip
+
+
+def _chains(entry: Entry) -> list[Any]:
+    """The ops that make views which the function returns: sizes are among their attributes."""
+    return [[(op, tuple(attrs.items())) for op, attrs in chain] for _, _, chain in entry.result.views]
 
 
 def _same_bytes(a: Any, b: Any) -> bool:

@@ -22,7 +22,8 @@ from .plain import expect, whole
 __all__ = ["CODE_OF", "MOST", "json_object", "read_file", "shape_from", "write_file"]
 
 FORMAT = "tensorgrad.program"
-VERSION = 1
+VERSION = 2
+_KNOWN = ("1", "2")  # a program of version 1 serves the sizes that it was saved of, and says the rest alike
 CODE_OF = {name: code for code, name in CODES.items()}
 """The format's codes by names of dtypes."""
 MOST = 1 << 20
@@ -71,8 +72,9 @@ def read_file(name: str) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
         about = header.pop("__metadata__", None)
         expect(type(about) is dict and about.get("format") == FORMAT, "not a saved program")
         expect(
-            about.get("version") == str(VERSION),
-            f"of version {about.get('version')!r:.20}; this tensorgrad reads version {VERSION}",
+            about.get("version") in _KNOWN,
+            f"of version {about.get('version')!r:.20}; this tensorgrad reads the versions {' and '.join(_KNOWN)}. Save "
+            "it anew with this one, or load it with the one that saved it",
         )
         text, checksum = about.get("program"), about.get("checksum")
         expect(type(text) is str and type(checksum) is str, "the program or its checksum is missing")

@@ -59,11 +59,15 @@ class Reader:
 
     ``takes``, ``gives``: arguments and result, with Slots and Leaves for the tensors; ``same``: by argument, the number
     of the first one that is the same tensor; ``by_number``, ``tensors``: the state, by the number of the value and by
-    name.
+    name. ``of``: the reader of the same file's program of another batch size, whose state and generators this one has.
     """
 
-    def __init__(self, written: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]], backend: Any):
+    def __init__(
+        self, written: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]], backend: Any,
+        of: Reader | None = None,
+    ):  # fmt: skip
         self.written = written
+        self.of = of
         self.arrays = arrays
         self.backend = backend
         self.kind = backend.array_type
@@ -83,10 +87,12 @@ class Reader:
             raise DTypeError(
                 f"it was saved under the default dtype {self.default_dtype}; set that first (set_default_dtype)"
             )
-        for entry in self._list("generators"):
+        for entry in self._list("generators") if self.of is None else ():
             expect(type(entry) is list and len(entry) == 2, "a generator's seed and offset were expected")
             raw = b"".join(whole(n, 1 << 64, "a generator's state").to_bytes(8, "little") for n in entry)
             self.generators.append(Generator().set_state(wrap(np.frombuffer(raw, np.uint8))))
+        if self.of is not None:
+            self.generators = self.of.generators
         for entry in self._list("formulas", 1 << 16):
             self.ops.append(self._formula(entry))
         arguments = [self._described(entry) for entry in self._list("arguments")]
@@ -132,8 +138,16 @@ class Reader:
         return v
 
     def _state(self) -> None:
-        shared: dict[str, int] = {}
         entries = self._list("state")
+        if self.of is not None:
+            for entry, (number, tensor) in zip(entries, self.of.by_number.items(), strict=True):
+                known = self.of.values[number]
+                v = self._described(entry, tensor._data)
+                v.constant = known.constant
+                expect(len(self.values) - 1 == number and v.root.array is not None, "the state is another one")
+            self.by_number, self.tensors = self.of.by_number, self.of.tensors
+            return
+        shared: dict[str, int] = {}
         for entry in entries:
             expect(type(entry) is dict and type(entry.get("tensor")) is str, "an array of the state was expected")
             shared[entry["tensor"]] = shared.get(entry["tensor"], 0) + 1
@@ -245,7 +259,11 @@ class Reader:
             v = self._described(one)
             expect(spec is not None, f"{op.name} has no such result")
             same = v.shape == tuple(spec.shape) and v.dtype == spec.dtype
-            expect(same, f"{op.name} makes {spec}, and not what is written: {v.dtype} of shape {v.shape}")
+            expect(
+                same,
+                f"{op.name} makes {spec.dtype} of shape {tuple(spec.shape)}, and not what is written: {v.dtype} of "
+                f"shape {v.shape}",
+            )
             inside = v.root is v or v.root in {x.root for x in read}
             expect(inside, f"{op.name}: a result that lies in what it doesn't read")
             results.append(v)

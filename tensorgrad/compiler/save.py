@@ -21,10 +21,11 @@ from ..tensor import Tensor
 from .explain import parts_of, place_text
 from .form import Slot
 from .fused import Fused
-from .passes import optimize
+from .passes import PASSES, optimize
 from .plain import formula_to, to_json, typed_to
 from .program import Action, Call, Program, Value
 from .program_file import CODE_OF, write_file
+from .sizes import Unlike, at_size, merged, same_but_names
 
 __all__ = ["may_be_saved", "save"]
 
@@ -34,6 +35,7 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
 
     The file holds the calls that the result needs, the parameters, buffers and constants that they read, and the states
     of the generators that they draw from. Of a function whose gradients may be asked for, it holds the forward pass.
+    Of a function compiled with ``dynamic=True``, once it was called with two sizes of a batch, it serves any size.
 
     Args:
         path: the file; an existing one is replaced at once, or not at all.
@@ -49,13 +51,67 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
         )
     if form.trouble is not None:
         raise CompileError(f"save: {form.trouble}. {_REMEDY}")
+    written = None
+    if form.family is not None:
+        written, arrays = _of_all_sizes(form.family)
+        alone = form.family.alone
+        if alone is not None and alone[1] is form and written["batch"]["least"] != 1:
+            written = None  # what was called last is no case of it
+    if written is None:
+        written, arrays = _Writer(_cut(program, form), form).written()
+    write_file(path, arrays, json.dumps(written, separators=(",", ":"), allow_nan=False))
+
+
+_PASSES = (
+    PASSES,
+    tuple(name for name in PASSES if name != "constants"),  # an array of the size is none for all sizes
+    ("views", "duplicates", "dead"),
+)
+"""What may be done to a program before it is written for all sizes: the first of these that does the same for each."""
+
+
+def _of_all_sizes(family: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """JSON of a program of any size, and its arrays."""
+    first, second = family.sizes
+    trouble: Exception | None = None
+    for passes in _PASSES:
+        (one, arrays), (two, others) = [
+            _Writer(_cut(optimize(raw, passes), form, passes), form).written() for raw, form in family.both
+        ]
+        try:
+            if arrays.keys() != others.keys() or not all(map(_same_array, arrays.values(), others.values())):
+                raise Unlike("constants are other ones")
+            made = merged(one, two, family.sizes)
+        except Unlike as error:
+            trouble = error
+            continue
+        least = 2
+        if family.alone is not None:
+            raw, form = family.alone
+            alone, others = _Writer(_cut(optimize(raw, passes), form, passes), form).written()
+            same = arrays.keys() == others.keys() and all(map(_same_array, arrays.values(), others.values()))
+            if same and same_but_names(at_size(made, 1), alone):
+                least = 1
+        return {**made, "batch": {"saved": first, "least": least}}, arrays
+    raise CompileError(
+        f"save: the programs of the sizes {first} and {second} do not show how each number follows from the size "
+        f"({trouble}). Save one for each size: compile without dynamic=True."
+    )
+
+
+def _cut(program: Program, form: Any, passes: tuple[str, ...] = PASSES) -> Program:
+    """What of a program its result needs."""
     count = len(program.outputs) if form.outputs is None else form.outputs
-    cut = optimize(Program(program.steps, program.arguments, program.outputs[:count]))
+    cut = optimize(Program(program.steps, program.arguments, program.outputs[:count]), passes)
     if any(isinstance(step, Action) for step in cut.steps):
         raise CompileError(
             f"save: the program does something on the host in each call (an optimizer's step). {_REMEDY}"
         )
-    _Writer(cut, form).write(path)
+    return cut
+
+
+def _same_array(a: Any, b: Any) -> bool:
+    return a is b or bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
 
 
 _REMEDY = (
@@ -85,7 +141,8 @@ class _Writer:
         self.formula_of: dict[Any, int] = {}
         self.generators: list[Generator] = []
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def written(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The program's JSON, and its arrays by name."""
         program, form = self.program, self.form
         for v in program.strided:
             raise CompileError(
@@ -100,17 +157,14 @@ class _Writer:
         kept += [Value(f"result{i}", t._data, fixed=True) for i, t in enumerate(self._tensors_in_result())]
         self._store(kept)
         calls = [self._call(call, part) for call, part in zip(program.calls, parts_of(program), strict=True)]
-        text = json.dumps(
-            {
-                "tensorgrad": __version__, "default_dtype": form.default_dtype,
-                "arguments": [self._described(v) for v in program.arguments], "state": self.state,
-                "formulas": self.formulas, "calls": calls, "outputs": [self.number[v] for v in program.outputs],
-                "takes": self._structure(form.leaves, form.spec, "argument"), "same": form.same,
-                "gives": self._result(), "generators": [list(_state_of(g)) for g in self.generators],
-            },
-            separators=(",", ":"), allow_nan=False,
-        )  # fmt: skip
-        write_file(path, self.arrays, text)
+        written = {
+            "tensorgrad": __version__, "default_dtype": form.default_dtype,
+            "arguments": [self._described(v) for v in program.arguments], "state": self.state,
+            "formulas": self.formulas, "calls": calls, "outputs": [self.number[v] for v in program.outputs],
+            "takes": self._structure(form.leaves, form.spec, "argument"), "same": form.same,
+            "gives": self._result(), "generators": [list(_state_of(g)) for g in self.generators],
+        }  # fmt: skip
+        return written, self.arrays
 
     # --- values and arrays
 

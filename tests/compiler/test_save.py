@@ -526,7 +526,7 @@ def typed(*code, result="float32", sums=""):
 DELETE = object()
 P, C = "program", ("program", "calls", 0)
 LIES = {
-    "version": (change(("header", "__metadata__", "version"), "2"), "version"),
+    "version": (change(("header", "__metadata__", "version"), "3"), "version"),
     "format": (change(("header", "__metadata__", "format"), "pickle"), "not a saved program"),
     "no program": (change(("header", "__metadata__", "program"), DELETE), "missing"),
     "array too large": (change(("header", "qkv.weight", "shape"), [1 << 40, 8]), "another number of bytes"),
@@ -547,8 +547,8 @@ LIES = {
     "an unknown form": (change((*C, "inputs", 0), {"call": "os.system"}), "unknown form"),
     "an unknown attribute": (change((*C, "attrs"), {"out_of": 1}), "linear: TypeError"),
     "an attribute's name": (change((*C, "attrs"), {"a b": 1}), "attributes"),
-    "a result's shape": (change((*C, "results", 0, "shape"), [2, 5, 25]), "makes Spec"),
-    "a result's dtype": (change((*C, "results", 0, "dtype"), "float64"), "makes Spec"),
+    "a result's shape": (change((*C, "results", 0, "shape"), [2, 5, 25]), "makes float32 of shape"),
+    "a result's dtype": (change((*C, "results", 0, "dtype"), "float64"), "makes float32 of shape"),
     "a result too many": (change((*C, "results"), lambda r: r * 2), "1 results"),
     "a result elsewhere": (change((*C, "results", 0, "root"), 3), "doesn't read"),
     "writes": (change((*C, "writes"), [10**6]), "whole number"),

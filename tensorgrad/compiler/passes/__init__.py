@@ -34,12 +34,12 @@ PASSES = (
 )
 
 
-def optimize(program: Program) -> Program:
-    """The program after all passes, with notes of what each has changed."""
+def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
+    """The program after all passes, or those of these names, with notes of what each has changed."""
     collects = gc.isenabled()
     gc.disable()  # a collection in the midst of many small objects takes longer than all passes
     try:
-        for name in PASSES:
+        for name in names:
             program = _run(name)(program)
     finally:
         if collects:
