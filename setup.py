@@ -4,7 +4,8 @@ Every kernel is compiled once per instruction set, in parallel and only if it or
 compiler, or if compilation fails, the install goes on without the extension: the ``numpy`` backend serves, and
 ``tensorgrad info`` prints the reason that is left in ``tensorgrad/_build_note.txt``.
 
-Environment: ``MAX_JOBS`` (parallel compilations), ``TENSORGRAD_NO_EXTENSION=1`` (skip it), ``CC`` / ``CXX``.
+Environment: ``MAX_JOBS`` (parallel compilations), ``TENSORGRAD_NO_EXTENSION=1`` (skip it), ``CC`` / ``CXX``,
+``TENSORGRAD_BUILD_DIR`` (a folder for the objects: whoever builds in it next compiles only what changed).
 """
 
 from __future__ import annotations
@@ -164,9 +165,9 @@ class BuildKernels(build_ext):
         c_compiler = os.environ.get("CC") or first_of("cc", "gcc", "clang")
         includes = [f"-I{path}" for path in (
             sysconfig.get_path("include"), sysconfig.get_path("platinclude"), pybind11.get_include(),
-            numpy.get_include(), str(ROOT / "csrc"),
+            numpy.get_include(), "csrc",
         )]  # fmt: skip
-        work = Path(self.build_temp)
+        work = Path(os.environ.get("TENSORGRAD_BUILD_DIR") or self.build_temp)
         work.mkdir(parents=True, exist_ok=True)
         gxx = [*compiler.split(), "-std=c++17"]
         jobs: list[Job] = []
