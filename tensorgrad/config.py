@@ -30,7 +30,7 @@ from tensorgrad.errors import ConfigError
 
 PREFIX = "TENSORGRAD_"
 # Read by setup.py while the extension is built; harmless, and often still set, at run time.
-BUILD_VARIABLES = ("TENSORGRAD_NO_EXTENSION",)
+BUILD_VARIABLES = ("TENSORGRAD_NO_EXTENSION", "TENSORGRAD_BUILD_DIR")
 
 
 class Row(NamedTuple):

@@ -46,6 +46,10 @@ Workspace& scratch() {
   return mine;
 }
 
+constexpr Index kLine = 64;  // bytes of a cache line
+// Arrays from this size on are fetched a block ahead, by programs of this many loops: shorter ones wait for memory anyhow.
+constexpr Index kFar = Index(1) << 20;
+constexpr std::size_t kWorthAhead = 4;
 constexpr Index kUnit = Run::kUnit;  // elements that a sum takes at a time
 static_assert(kUnit == kReducePiece / 4 && Run::kWideUnit == kReducePiece);  // as reduce_walk.h does
 
@@ -84,6 +88,7 @@ class Runner {
   void run() {
     if (total_ == 0) return;
     prologue();
+    find_far(ports_);
     parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last, nullptr); });
   }
 
@@ -102,6 +107,7 @@ class Runner {
     grain_ = wide ? Run::kWideUnit : kUnit;
     if (total_ == 0) return;
     prologue();
+    find_far(ports_);
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
   }
 
@@ -146,6 +152,7 @@ class Runner {
   double sum() {
     if (total_ == 0) return 0;
     prologue();
+    find_far(p_.input_count());
     std::vector<double> parts(static_cast<std::size_t>((total_ + kStretch - 1) / kStretch));
     parallel_for(total_, kStretch, [&](Index first, Index last) {
       double part = 0;  // not in the vector: threads would take its cache lines from each other block by block
@@ -274,7 +281,11 @@ class Runner {
       slots[i] = buffers + port.staging * longest;
       if (!output) move(operand, port, here, at, n, static_cast<char*>(slots[i]), true);
     }
-    for (const Step& s : *body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+    if (far_.empty()) {
+      for (const Step& s : *body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+    } else {
+      loops_and_fetches(first, n, slots);
+    }
     if (sum) {
       const bool wide = p_.ports_[inputs].dtype == DType::Float64;
       *sum += wide ? sum_long(static_cast<double*>(slots[inputs]), n) : sum_long(static_cast<float*>(slots[inputs]), n);
@@ -288,6 +299,31 @@ class Runner {
       const bool whole = operand.strides == nullptr;
       char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
       move(operand, port, here, at, n, staged, false);
+    }
+  }
+
+  // Arrays that come from memory in order: with many loops to a block the processor does not foresee the next block.
+  void find_far(int ports) {
+    if (body_->size() < kWorthAhead) return;
+    for (int i = 0; i < ports; ++i) {
+      const Program::Port& port = p_.ports_[i];
+      const bool stays = i >= p_.input_count() && is_summed(i - p_.input_count());
+      if (port.varies && !stays && !operands_[i].strides && total_ * port.item_size >= kFar) far_.push_back(i);
+    }
+  }
+
+  // The next block's lines are asked for a few at a time between this one's loops, so that neither waits for the other.
+  // Chain benchmark: 0.82 to 0.9 of the time; all of them before the first loop: no gain.
+  void loops_and_fetches(Index first, Index n, void** slots) const {
+    const Index next = first + n, count = std::min(n, total_ - next), steps = static_cast<Index>(body_->size());
+    for (Index k = 0; k < steps; ++k) {
+      for (const int i : far_) {
+        const Index size = p_.ports_[i].item_size, lines = count * size / kLine;
+        const char* from = operands_[i].data + next * size;
+        for (Index line = lines * k / steps; line < lines * (k + 1) / steps; ++line) __builtin_prefetch(from + line * kLine);
+      }
+      const Step& s = (*body_)[static_cast<std::size_t>(k)];
+      s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
     }
   }
 
@@ -361,6 +397,7 @@ class Runner {
   const Index* shape_;
   bool defer_, by_rows_ = false;
   bool alone_ = false;  // by rows, with one loop and nothing to move
+  std::vector<int> far_;  // ports
   Index total_ = 1, inner_ = 1;
   std::uint64_t row_values_ = 0;  // by input
   std::vector<Step> steps_;       // the program's, with loops for those
