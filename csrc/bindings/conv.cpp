@@ -106,7 +106,7 @@ struct ConvLaunch final : BlockLaunch {
     }
   }
   void run() override { f(TypeOf<T>{}, to, nullptr); }
-  void run(const Finished& finished) override {
+  void run(const Needed&, const Finished& finished) override {
     const Told told = [&](Index first, Index last) { finished(0, first, last); };
     f(TypeOf<T>{}, to, &told);
   }

@@ -101,7 +101,8 @@ Shape matmul_shape(const View& a, const View& b) {
   return shape;
 }
 
-// Products in a program: real ones finish their results in blocks of rows. `then` is what else the call does.
+// Products in a program: real ones finish their results in blocks of rows, and read left sides in such. `then` is what
+// else the call does.
 template <class T>
 struct Products final : BlockLaunch {
   std::vector<Gemm<T>> products;
@@ -112,12 +113,16 @@ struct Products final : BlockLaunch {
     gemm(products);
     if (then) then();
   }
-  void run(const Finished& finished) override {
-    std::vector<std::function<void(Index, Index)>> told(products.size());
+  void run(const Needed& needed, const Finished& finished) override {
+    std::vector<std::function<void(Index, Index)>> told(products.size()), asked(operands.size());
     std::vector<Gemm<T>> list = products;
-    for (std::size_t i = 0; i < list.size(); ++i) {
+    for (std::size_t i = 0; i < list.size() && finished; ++i) {
       told[i] = [&finished, i](Index first, Index last) { finished(i, first, last); };
       list[i].finished = &told[i];
+    }
+    for (std::size_t i = 0; i < operands.size() && needed; ++i) {
+      asked[i] = [&needed, i](Index first, Index last) { needed(i, first, last); };
+      list[product_of_[i]].needed = &asked[i];
     }
     gemm(list);
     if (then) then();
@@ -126,7 +131,12 @@ struct Products final : BlockLaunch {
   void note() {
     for (const Gemm<T>& g : products) {
       results.push_back({bytes(g.c), g.batch * g.m * g.n * item, item, true});
-      note(g.a, g.m, g.k, g.a_offset, g.batch);
+      if (g.batch == 1 && !g.a_offset && g.a.col == 1 && g.a.row == g.k && g.m > 0 && g.n > 0 && g.k > 0) {
+        operands.push_back({{bytes(g.a.data), g.m * g.k * item, item, false}, g.k});
+        product_of_.push_back(results.size() - 1);
+      } else {
+        note(g.a, g.m, g.k, g.a_offset, g.batch);
+      }
       note(g.b, g.k, g.n, g.b_offset, g.batch);
       if (g.bias) others.push_back({bytes(g.bias), g.n * item, 0, false});
       if (g.row_sums) others.push_back({bytes(g.row_sums), g.m * item, 0, true});
@@ -134,6 +144,8 @@ struct Products final : BlockLaunch {
   }
 
  private:
+  std::vector<std::size_t> product_of_;  // whose left side an operand is
+
   static constexpr Index item = sizeof(T);
   static const char* bytes(const T* data) { return reinterpret_cast<const char*>(data); }
   void note(const Matrix<T>& m, Index rows, Index cols, const Index* offset, Index batch) {

@@ -60,13 +60,22 @@ struct PieceLaunch : Launch {
 };
 
 // A call that finishes results block by block, each contiguous: what goes over their elements next can do so while a block
-// is near, on the thread that has made it.
+// is near, on the thread that has made it. And which may read an operand block by block: what makes its elements can do so
+// right before.
 struct BlockLaunch : Launch {
   // By several threads: elements [first, last) of result number `which` are there. Of each element once.
   using Finished = std::function<void(std::size_t which, Index first, Index last)>;
+  // By several threads, before they are read: elements [first, last) of operand number `which`. For each element once.
+  using Needed = std::function<void(std::size_t which, Index first, Index last)>;
+  // One that is read so, and in blocks of how many elements, or several times that.
+  struct Operand {
+    PieceLaunch::Touch touch;
+    Index unit;
+  };
   std::vector<PieceLaunch::Touch> results;
   std::vector<PieceLaunch::Touch> others;  // what else is read, and written
-  virtual void run(const Finished& finished) = 0;
+  std::vector<Operand> operands;
+  virtual void run(const Needed& needed, const Finished& finished) = 0;  // either may be empty
 };
 
 // The calls of a program, in order, and the memory that arrays are given while they are written.

@@ -39,6 +39,9 @@ struct Gemm {
   T* row_sums = nullptr;        // (m,) receives the sums of a's rows, or null; of real products with batch 1 alone
   // Told of elements [first, last) of c by the thread that has just finished them, of each once; of real products alone.
   const std::function<void(Index, Index)>* finished = nullptr;
+  // Asked for elements [first, last) of a, some of its rows, by the thread that reads them next, for each once; of real
+  // products with batch 1 and an a that is contiguous alone.
+  const std::function<void(Index, Index)>* needed = nullptr;
 };
 
 // The products of one list run in one parallel loop, so two small ones share the threads.

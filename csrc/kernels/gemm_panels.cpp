@@ -44,6 +44,7 @@ constexpr Index kTiny = 640;                   // and where it has more elements
 constexpr Index kLittleRows = Index(1) << 18;  // bytes of a that stay in an L2
 constexpr Index kFollowed = Index(384) << 10;  // bytes of c that are still near when their task ends: most of an L2
 constexpr Index kToldAtOnce = 16384;           // elements, where tasks finish something else than whole rows
+constexpr Index kAskedAtOnce = 8192;           // and where what they read is needed before
 
 template <class T>
 Matrix<T> entry_of(Matrix<T> m, const Index* offset, Index entry) {
@@ -161,10 +162,12 @@ struct Part {
   // Whether tasks should finish whole rows of c, for who waits for them to find them near: where they fit, and where
   // nothing is lost by it (a large b beside few rows is better packed by tasks).
   bool wants_rows() const {
-    return g->finished && entry >= 0 && s.columns == g->n && s.depth == g->k && (g->m > kManyRows || !large()) &&
+    return (g->finished || g->needed) && entry >= 0 && s.columns == g->n && s.depth == g->k && (g->m > kManyRows || !large()) &&
            least() * g->n * Index(sizeof(T)) <= kFollowed;
   }
   bool whole_rows() const { return wants_rows() && column_blocks == 1; }
+  // Whether tasks ask for the rows of a that they read.
+  bool asks() const { return g->needed && !g->row_sums && whole_rows() && g->a.col == 1; }
   bool large() const { return s.size() > kLargeStripe; }
   bool in_place() const { return g->a.col == 1 || packs_rows(); }
   // Rows of a task: a panel serves at least four tiles of rows, eight where panels have to come from L3; half as many
@@ -193,6 +196,14 @@ void pack_rows(const Part<T>& p, Index i0, Index i1) {
     tile::pack_rows(Matrix<T>{from, a.row, a.col}, i1 - i0, depth, to);
     if (p.g->row_sums && p.s.j0 == 0) tile::sum_rows(to, i1 - i0, depth, p.g->row_sums + i0, p.s.k0 + k > 0);
   }
+}
+
+// Asks for all of a, in parts.
+template <class T>
+void ask(const Gemm<T>& g) {
+  if (!g.needed) return;
+  const Index rows = std::max<Index>(1, kAskedAtOnce / g.k);
+  parallel_for(g.m, rows, [&](Index first, Index last) { (*g.needed)(first * g.k, last * g.k); });
 }
 
 template <class T>
@@ -292,8 +303,9 @@ void run_wave(std::vector<Part<T>>& parts) {
     Scratch<T> own(g.a.col == 1 || p.rows ? 0 : (i1 - i0) * p.s.step());
     if (p.packs_own()) return multiply_packing(p, first, last, own.data());
     const Rows<T> rows = p.rows ? Rows<T>{p.rows, true} : Rows<T>{own.data(), false};
+    if (p.asks()) (*g.needed)(i0 * g.k, i1 * g.k);
     multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
-    if (p.whole_rows()) (*g.finished)((p.entry * g.m + i0) * g.n, (p.entry * g.m + i1) * g.n);
+    if (g.finished && p.whole_rows()) (*g.finished)((p.entry * g.m + i0) * g.n, (p.entry * g.m + i1) * g.n);
   });
   parts.clear();
 }
@@ -317,6 +329,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
     const Gemm<T>& g = products[at];
     const Index work = g.m * g.n * g.k;
     if (g.batch < 8 && dots_fit(g)) {
+      ask(g);
       sum_rows(g);
       for (Index entry = 0; entry < g.batch; ++entry) dots(g, entry);
       tell(g);
@@ -326,6 +339,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       Part<T> p{&g, -1, Stripe<T>(g, 0, 0, 0, 0, 0), 0, 1, 0, 1, 0, 0, 0, 0, nullptr};
       p.tall = std::max<Index>(1, kSmall / work);  // entries of a task
       p.tasks = divide_up(g.batch, p.tall);
+      ask(g);
       sum_rows(g);
       wave.push_back(p);
       continue;
@@ -339,6 +353,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
           Part<T> p{&g, entry, s, 0, 0, 0, 0, 0, 0, 0, 0, nullptr};
           cut(p);
           if (j == 0 && k == 0 && g.finished && !p.whole_rows()) untold.emplace_back(&g, entry);
+          if (j == 0 && k == 0 && !p.asks()) ask(g);
           const Index size = p.size();
           if (j == 0 && k == 0 && !p.packs_rows()) sum_rows(g);
           // a wave's parts run in any order: later terms of the same sums wait for the next
@@ -359,6 +374,7 @@ void panel_gemm(const Gemm<T>* products, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) work += products[i].m * products[i].n * products[i].k * products[i].batch;
   if (work >= 2 * kSmall) return run_waves(products, count);
   for (std::size_t i = 0; i < count; ++i) {
+    ask(products[i]);
     sum_rows(products[i]);
     for (Index entry = 0; entry < products[i].batch; ++entry) alone(products[i], entry);
     tell(products[i]);

@@ -10,7 +10,7 @@
 //   kernel(x, y); ...
 //   s.end()
 //   s.stage([(first, last), function, ...], [(place, written), ...])   # what to run, in order, and where its inputs lie
-//   s.followed(first, last)   # which of these calls are done block by block, each block's formulas behind its product
+//   s.in_blocks(first, last)  # which of these calls are done block by block, what is ahead of a product and what behind
 //   s.play(0, [array, ...])   # bring the inputs to their places, run, bring back what was written
 //
 // A kernel that can't be written raises NotWritten; rewind(calls, allocations) takes back what it had begun.
@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <numeric>
@@ -76,6 +77,7 @@ void free_arena(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tens
 void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_GetPointer(capsule, "reserved")); }
 
 constexpr Index kPieceLength = 16384;      // elements: what a few arrays have of them is in the second-level cache
+constexpr Index kLedFrom = 1 << 13;      // elements: of fewer the blocks are not worth being asked for
 constexpr Index kMostInOrder = 1 << 18;  // elements that one thread takes: more of them leave others without work
 
 // Calls that go over equally many elements, done a piece at a time: what one writes is read from the cache by the next.
@@ -127,28 +129,39 @@ struct Joined final : Launch {
   void run() override { group.run(); }
 };
 
-// A call that finishes its results in blocks, and calls that go over their elements: block by block too.
-struct Followed final : Launch {
-  struct Follower {
+// A call that goes by blocks, and calls that go over their elements: those ahead of it make what it reads, those behind go
+// on with what it has made, block by block too.
+struct InBlocks final : Launch {
+  struct Other {
     std::unique_ptr<PieceLaunch> call;
-    std::size_t which;  // result, whose blocks it goes by
+    std::size_t which;  // operand or result, whose blocks it goes by
   };
   std::unique_ptr<BlockLaunch> head;
-  std::vector<Follower> followers;
+  std::vector<Other> ahead, behind;
 
   void run() override {
-    for (Follower& f : followers) f.call->begin();
-    head->run([this](std::size_t which, Index first, Index last) {
-      for (Follower& f : followers)
-        if (f.which == which) f.call->piece(first, last);
-    });
-    for (Follower& f : followers) f.call->end();
+    for (auto* others : {&ahead, &behind})
+      for (Other& other : *others) other.call->begin();
+    BlockLaunch::Needed needed;
+    BlockLaunch::Finished finished;
+    if (!ahead.empty()) needed = [this](std::size_t which, Index first, Index last) { go(ahead, which, first, last); };
+    if (!behind.empty()) finished = [this](std::size_t which, Index first, Index last) { go(behind, which, first, last); };
+    head->run(needed, finished);
+    for (auto* others : {&ahead, &behind})
+      for (Other& other : *others) other.call->end();
+  }
+
+ private:
+  static void go(std::vector<Other>& others, std::size_t which, Index first, Index last) {
+    for (Other& other : others)
+      if (other.which == which) other.call->piece(first, last);
   }
 };
+using Numbered = std::vector<std::pair<const PieceLaunch*, int>>;  // calls, and whose blocks they go by
 
 // Whose blocks a call would go by behind these; -1 for none. Where it touches what is touched before, pieces must meet
 // by the blocks of the same result.
-int followed_by(const BlockLaunch& head, const std::vector<std::pair<const PieceLaunch*, int>>& before, const PieceLaunch& next) {
+int followed_by(const BlockLaunch& head, const Numbered& before, const PieceLaunch& next) {
   int found = -1;
   const auto meets = [&](const PieceLaunch::Touch& a, int which) {
     for (const PieceLaunch::Touch& b : next.touches) {
@@ -163,12 +176,43 @@ int followed_by(const BlockLaunch& head, const std::vector<std::pair<const Piece
     if (!meets(head.results[i], static_cast<int>(i))) return -1;
   for (const PieceLaunch::Touch& a : head.others)
     if (!meets(a, -1)) return -1;
+  for (const BlockLaunch::Operand& operand : head.operands)
+    if (!meets(operand.touch, -1)) return -1;
   for (const auto& [call, which] : before)
     for (const PieceLaunch::Touch& a : call->touches)
       if (!meets(a, which)) return -1;
   if (found < 0) return -1;
   const PieceLaunch::Touch& result = head.results[static_cast<std::size_t>(found)];
   return next.n * result.item == result.bytes ? found : -1;
+}
+
+// The same ahead of it: of which operand a call would make the blocks, with `after` between them and `behind` it.
+int led_by(const BlockLaunch& head, const Numbered& after, const Numbered& behind, const PieceLaunch& call) {
+  int found = -1;
+  const auto meets = [&](const PieceLaunch::Touch& b, int which) {
+    for (const PieceLaunch::Touch& a : call.touches) {
+      if (!a.meets(b)) continue;
+      if (which < 0 || !a.aligned(b) || (found >= 0 && found != which)) return false;
+      found = which;
+    }
+    return true;
+  };
+  if (call.n < kLedFrom || call.order) return -1;
+  for (const PieceLaunch::Touch& b : head.results)
+    if (!meets(b, -1)) return -1;
+  for (const PieceLaunch::Touch& b : head.others)
+    if (!meets(b, -1)) return -1;
+  for (std::size_t i = 0; i < head.operands.size(); ++i)
+    if (!meets(head.operands[i].touch, static_cast<int>(i))) return -1;
+  for (const auto& [later, which] : after)
+    for (const PieceLaunch::Touch& b : later->touches)
+      if (!meets(b, which)) return -1;
+  for (const auto& [later, which] : behind)
+    for (const PieceLaunch::Touch& b : later->touches)
+      if (!meets(b, -1)) return -1;
+  if (found < 0) return -1;
+  const BlockLaunch::Operand& operand = head.operands[static_cast<std::size_t>(found)];
+  return call.n * operand.touch.item == operand.touch.bytes && operand.unit % call.unit == 0 ? found : -1;
 }
 struct Nothing final : Launch {
   void run() override {}
@@ -267,7 +311,7 @@ class Written final : public Sequence {
       if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
       Index work = 0;
       for (std::size_t i = first; i < last; ++i) work += std::min(work_[i], kReleaseFrom);
-      join_followers(first, last);
+      join_blocks(first, last);
       join_pieces(first, last);
       made.pieces.push_back({first, last, work, {}});
     }
@@ -302,15 +346,14 @@ class Written final : public Sequence {
         bring(stage.places[i].array.ptr(), PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)));
   }
 
-  // Of calls from number `first` to before `last`, stretches (first, to before last) that will be done block by block.
-  std::vector<std::pair<std::size_t, std::size_t>> followed(std::size_t first, std::size_t last) const {
+  // Of calls from number `first` to before `last`, stretches that will be done block by block: their first call, the one
+  // whose blocks it are, and their last.
+  std::vector<std::array<std::size_t, 3>> in_blocks(std::size_t first, std::size_t last) const {
     if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
-    std::vector<std::pair<std::size_t, std::size_t>> found;
-    for (std::size_t i = first; i < last; ++i) {
-      const std::size_t end = i + 1 + followers_of(i, last).size();
-      if (end > i + 1) found.emplace_back(i, end);
-      i = end - 1;
-    }
+    std::vector<std::array<std::size_t, 3>> found;
+    each_in_blocks(first, last, [&](std::size_t head, const Numbered& ahead, const Numbered& behind) {
+      found.push_back({head - ahead.size(), head, head + behind.size()});
+    });
     return found;
   }
 
@@ -354,38 +397,47 @@ class Written final : public Sequence {
       throw py::error_already_set();
   }
 
-  // For each call right behind number `at` that can follow it block by block, the result that it goes by.
-  std::vector<int> followers_of(std::size_t at, std::size_t last) const {
-    std::vector<int> found;
-    const auto* head = dynamic_cast<const BlockLaunch*>(calls_[at].get());
-    if (!head) return found;
-    std::vector<std::pair<const PieceLaunch*, int>> before;
-    for (std::size_t k = at + 1; k < last; ++k) {
-      const auto* next = dynamic_cast<const PieceLaunch*>(calls_[k].get());
-      const int which = next ? followed_by(*head, before, *next) : -1;
-      if (which < 0) break;
-      before.emplace_back(next, which);
-      found.push_back(which);
+  // Calls call(head, ahead, behind) for each call that others right ahead of it (the nearest first) or behind it can join
+  // block by block. None joins two.
+  template <class Call>
+  void each_in_blocks(std::size_t first, std::size_t last, Call call) const {
+    std::size_t begin = first;
+    for (std::size_t i = first; i < last; ++i) {
+      const auto* head = dynamic_cast<const BlockLaunch*>(calls_[i].get());
+      if (!head) continue;
+      Numbered ahead, behind;
+      for (std::size_t k = i + 1; k < last; ++k) {
+        const auto* next = dynamic_cast<const PieceLaunch*>(calls_[k].get());
+        const int which = next ? followed_by(*head, behind, *next) : -1;
+        if (which < 0) break;
+        behind.emplace_back(next, which);
+      }
+      for (std::size_t k = i; k > begin; --k) {
+        const auto* next = dynamic_cast<const PieceLaunch*>(calls_[k - 1].get());
+        const int which = next ? led_by(*head, ahead, behind, *next) : -1;
+        if (which < 0) break;
+        ahead.emplace_back(next, which);
+      }
+      if (!ahead.empty() || !behind.empty()) call(i, ahead, behind);
+      i += behind.size();
+      begin = i + 1;
     }
-    return found;
   }
 
-  // Each call keeps its number, those that follow with nothing to do.
-  void join_followers(std::size_t first, std::size_t last) {
-    for (std::size_t i = first; i < last; ++i) {
-      const std::vector<int> which = followers_of(i, last);
-      if (which.empty()) continue;
-      auto followed = std::make_unique<Followed>();
-      followed->head.reset(static_cast<BlockLaunch*>(calls_[i].release()));
-      std::unique_ptr<Launch>& place = calls_[i];
-      for (const int result : which) {
-        ++i;
-        auto* next = static_cast<PieceLaunch*>(calls_[i].release());
-        followed->followers.push_back({std::unique_ptr<PieceLaunch>(next), static_cast<std::size_t>(result)});
-        calls_[i] = std::make_unique<Nothing>();
-      }
-      place = std::move(followed);
-    }
+  // Each call keeps its number, those that have joined another with nothing to do.
+  void join_blocks(std::size_t first, std::size_t last) {
+    each_in_blocks(first, last, [&](std::size_t head, const Numbered& ahead, const Numbered& behind) {
+      auto all = std::make_unique<InBlocks>();
+      const auto take = [&](std::size_t at, int which) {
+        auto* call = static_cast<PieceLaunch*>(calls_[at].release());
+        calls_[at] = std::make_unique<Nothing>();
+        return InBlocks::Other{std::unique_ptr<PieceLaunch>(call), static_cast<std::size_t>(which)};
+      };
+      for (std::size_t k = ahead.size(); k > 0; --k) all->ahead.push_back(take(head - k, ahead[k - 1].second));
+      for (std::size_t k = 0; k < behind.size(); ++k) all->behind.push_back(take(head + 1 + k, behind[k].second));
+      all->head.reset(static_cast<BlockLaunch*>(calls_[head].release()));
+      calls_[head] = std::move(all);
+    });
   }
 
   // Calls call(group, first, last) for neighbours that can be done in pieces together.
@@ -447,7 +499,7 @@ TG_BINDINGS(sequence) {
       .def("play", &Written::play)
       .def("rewind", &Written::rewind)
       .def("bytes_from", &Written::bytes_from)
-      .def("followed", &Written::followed)
+      .def("in_blocks", &Written::in_blocks)
       .def_property_readonly("calls", &Written::calls)
       .def_property_readonly("allocations", &Written::allocations)
       .def_property_readonly("addresses", &Written::addresses)

@@ -29,7 +29,8 @@ def explain(program: Program) -> str:
 
     A row is a call: its results with their dtypes and shapes, the call itself (a fused formula is written out over its
     operands), floating-point operations, bytes read and written, and the line of the user's program that it comes from.
-    A formula "in the blocks of" a product is computed of each block of rows as soon as it is there, by the same thread.
+    A formula "in the blocks of" a product is computed of each block of rows as soon as it is there, by the same thread;
+    what is "ahead of the blocks of" a product makes its rows right before they are multiplied.
     """
     rows = _Rows(program)
     body: list[str] = []
@@ -87,6 +88,7 @@ class _Rows:
 
     def __init__(self, program: Program):
         slow = set(map(id, getattr(program.linked, "python_calls", ())))
+        self.ahead = getattr(program.linked, "ahead", {})
         self.behind = getattr(program.linked, "behind", {})
         self.copied = getattr(program.linked, "copied", {})
         self.in_python = [call for call in program.calls if id(call) in slow]
@@ -101,6 +103,8 @@ class _Rows:
         what = [piece for line in text for piece in textwrap.wrap(line, _ROOM, subsequent_indent="  ") or [""]]
         numbers = f"{scaled(cost) if cost else '':>{_COST}} {scaled(moved) if moved else '':>{_COST}}"
         place = f"{place} (Python)" if id(call) in self.slow else place
+        if id(call) in self.ahead:
+            what.append(f"  ahead of the blocks of {self.ahead[id(call)]}")
         if id(call) in self.behind:
             what.append(f"  in the blocks of {self.behind[id(call)]}")
         if id(call) in self.copied:

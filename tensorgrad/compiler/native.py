@@ -45,8 +45,9 @@ class Blueprint:
     ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls
     whose result takes the place of an operand. ``in_pieces``: groups of calls that are done together, a piece at a
     time, as the last instance that was made does them. ``python_calls``: calls that are Python between two stretches.
-    ``followed``: stretches of steps (first, last) whose first gives its results in blocks, each of which the others,
-    ``behind`` it, go over at once. ``copied``: copies with nothing left to do, and who writes to the place.
+    ``blocks``: stretches of steps (first, head, last) that are done block by block: those ``ahead`` of the head make what
+    it reads next, those ``behind`` it go over what it has just made. ``copied``: copies with nothing left to do, and who
+    writes to the place.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Blueprint:
         self.late = late
         first = _Writing(self)
         sizes = first.run()
-        self.followed = first.followed()
+        self.blocks = first.in_blocks()
         places = Places(self, first, sizes)
         self.offsets, self.nbytes = places.offsets, places.nbytes
         self.at_once, self.in_place = places.at_once, places.in_place
@@ -70,11 +71,15 @@ class Blueprint:
         self.in_pieces: list[list[Call]] = []
         steps = program.steps
         self.copied = {id(steps[at]): call.op.name for at, call in first.copied.items()}
-        self.behind = {
-            id(steps[at]): steps[low].op.name  # type: ignore[union-attr]
-            for low, high in self.followed
-            for at in range(low + 1, high + 1)
-        }
+        self.ahead: dict[int, str] = {}
+        self.behind: dict[int, str] = {}
+        for low, head, high in self.blocks:
+            name = steps[head].op.name  # type: ignore[union-attr]
+            for at in set(first.numbers):
+                if low <= at < head:
+                    self.ahead[id(steps[at])] = name
+                elif head < at <= high:
+                    self.behind[id(steps[at])] = name
 
 
 class Instance:
@@ -90,7 +95,7 @@ class Instance:
             blueprint.backend.c.trim_memory()  # what eager runs keep for each other, the block takes the place of
         writing = _Writing(blueprint)
         writing.run(blueprint.nbytes, blueprint.offsets)
-        self.followed = writing.followed()  # as planned, or places are in the way
+        self.blocks = writing.in_blocks()  # as planned, or places are in the way
         self.nbytes = blueprint.nbytes
         self.sequence = writing.sequence
         self.play = writing.sequence.play
@@ -294,10 +299,10 @@ class _Writing:
             self.pieces.append((start, end))
         return end
 
-    def followed(self) -> list[tuple[int, int]]:
-        """Stretches of steps that are done block by block: the number of the first and of the last."""
-        found = [pair for piece in self.pieces if type(piece) is tuple for pair in self.sequence.followed(*piece)]
-        return [(self.numbers[first], self.numbers[end - 1]) for first, end in found]
+    def in_blocks(self) -> list[tuple[int, int, int]]:
+        """Stretches of steps that are done block by block: the numbers of the first, the head and the last."""
+        found = [each for piece in self.pieces if type(piece) is tuple for each in self.sequence.in_blocks(*piece)]
+        return [(self.numbers[first], self.numbers[head], self.numbers[last]) for first, head, last in found]
 
     def count(self, at: int) -> None:
         self.born += [at] * (int(self.sequence.allocations) - len(self.born))

@@ -30,8 +30,8 @@ class Places:
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
         self.born, self.last = self.lives(blueprint, writing)
         self.in_place: list[Call] = []
-        # by step: the first and the last of those that are done with it, block by block
-        self.whole = {at: pair for pair in blueprint.followed for at in range(pair[0], pair[1] + 1)}
+        # by step: the first of those that are done with it block by block, the one whose blocks it are, and the last
+        self.whole = {at: each for each in blueprint.blocks for at in range(each[0], each[2] + 1)}
         homes = self.joined()
         self.born = [self.whole.get(at, (at,))[0] for at in self.born]
         self.last = [self.whole.get(at, (at,))[-1] for at in self.last]
@@ -122,9 +122,9 @@ class Places:
 
     def read_by_blocks(self, allocation: int, at: int) -> bool:
         """Whether blocks that are not there yet when the step begins still read what lies there."""
-        first = self.whole.get(at, (at,))[0]
-        head = self.program.steps[first]
-        return first < at and any(self.allocation_of(v) == allocation for v in head.reads())
+        first, head, _ = self.whole.get(at, (at, at, at))
+        others = (self.program.steps[i] for i in range(first, head + 1) if i < at)
+        return any(self.allocation_of(v) == allocation for step in others for v in step.reads())
 
     def fits(self, call: Call, operand: Value, over: int, result: Value, made: int) -> bool:
         """Whether the result may lie where the operand does: element upon element, with nothing else there that the

@@ -29,7 +29,7 @@ def threads(request):
 def behind(compiled):
     """The names of the calls that go by another's blocks, and of those whose blocks they are."""
     (program,) = compiled.programs
-    assert Instance(program.linked).followed == program.linked.followed  # no place given twice is in the way
+    assert Instance(program.linked).blocks == program.linked.blocks  # no place given twice is in the way
     calls = {id(call): call.op.name for call in program.calls}
     return {calls[at]: head for at, head in program.linked.behind.items()}
 
@@ -322,3 +322,105 @@ def test_training_behind_a_convolution(threads):
         expected = training(False)
     assert losses == expected[0] and all(map(np.array_equal, weights, expected[1]))
     assert "conv" in behind(fast).values()
+
+
+# ---- ahead of a product
+
+
+def ahead(compiled):
+    """The names of the calls that make the rows of a product's left side, and of those products."""
+    (program,) = compiled.programs
+    assert Instance(program.linked).blocks == program.linked.blocks
+    calls = {id(call): call.op.name for call in program.calls}
+    return {calls[at]: head for at, head in program.linked.ahead.items()}
+
+
+def matches(function, *arguments):
+    """The function compiled, whose results are the function's to the bit in each of three runs."""
+    with tg.backend("cpp"), tg.no_grad():
+        fast = Compiled(function)
+        runs = [fast(*arguments) for _ in range(3)]
+        expected = function(*arguments)
+    as_tuple = (lambda r: r) if isinstance(expected, tuple) else (lambda r: (r,))
+    for got in runs:
+        assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(as_tuple(got), as_tuple(expected), strict=True))
+    return fast
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_a_formula_and_a_norm_ahead_of_a_product(size, dtype, threads):
+    m, k, n = size
+    tg.manual_seed(0)
+    x, other, w, b = (tg.randn(*shape, dtype=dtype) for shape in [(m, k), (m, k), (n, k), (n,)])
+    gain, shift = tg.rand(k, dtype=dtype), tg.randn(k, dtype=dtype)
+
+    def layer():
+        y = x * 2 + other
+        return F.linear(F.layer_norm(y, (k,), gain, shift), w, b).relu(), y
+
+    fast = matches(layer)
+    expected = {"layer_norm": "linear"} if m * k >= 8192 else {}
+    found = ahead(fast)
+    assert {name: head for name, head in found.items() if name == "layer_norm"} == expected
+    assert ("ahead of the blocks of linear" in fast.explain()) == bool(expected)
+    assert not expected or len(found) == 2  # the formula is ahead of the norm
+
+
+@pytest.mark.parametrize("name", ["softmax", "gelu", "scaled"])
+def test_ahead_of_a_matmul(name, threads):
+    x, w = tg.randn(300, 96), tg.randn(96, 80)
+    scale = tg.rand(300, 1)
+    made = {"softmax": lambda x: x.softmax(-1), "gelu": F.gelu, "scaled": lambda x: (x * scale).tanh()}[name]
+    fast = matches(lambda x: made(x) @ w, x)
+    assert list(ahead(fast).values()) == ["matmul"]
+
+
+def test_what_a_product_needs_whole_is_made_before_it():
+    square, column = tg.randn(128, 128), tg.randn(64, 128)
+    for product in (
+        lambda x: x.tanh() @ x,  # beside it the operand itself, which may not be written over
+        lambda x: (y := x.tanh()) @ y,  # on both sides
+        lambda x: column @ x.tanh(),  # on the right
+        lambda x: x.tanh().t() @ x,  # by columns
+        lambda x: (x.tanh()[:, ::2]) @ column[:, :].t()[:64],
+        lambda x: (x * x.sum(0)) @ column.t(),
+        lambda x: F.linear(x.tanh().cumsum(1), column),
+    ):
+        fast = matches(product, square)
+        assert all(head != "sum" for head in ahead(fast).values())
+    assert ahead(matches(lambda x: (y := x.tanh()) @ y, square)) == {}
+    assert ahead(matches(lambda x: column @ x.tanh(), square)) == {}
+
+
+def test_the_place_of_what_is_read_ahead_is_not_given_to_the_product(threads):
+    # all arrays have one size, so that any may lie where another did
+    tg.manual_seed(1)
+    x, gain = tg.randn(256, 256), tg.rand(256)
+    weights = [tg.randn(256, 256) / 16 for _ in range(6)]
+
+    def tower(x):
+        for i, w in enumerate(weights):
+            y = (x * 1.5 + 0.1).sin()
+            z = F.linear(F.rms_norm(y * 0.5, (256,), gain) if i % 2 else y, w)
+            x = z * 0.25 + x if i % 3 else z.tanh()
+        return x
+
+    assert set(ahead(matches(tower, x)).values()) == {"linear"}
+
+
+def test_an_error_ahead_of_a_product_is_told_and_the_next_call_works():
+    table, w = tg.randn(400, 64), tg.randn(64, 64)
+
+    def layer(x, i):
+        return F.linear((x + table[i]).tanh(), w)
+
+    x, good, bad = tg.randn(400, 64), tg.arange(400), tg.arange(400) + 1
+    with tg.backend("cpp"), tg.no_grad():
+        fast = Compiled(layer)
+        expected = layer(x, good).numpy()
+        for _ in range(2):
+            assert np.array_equal(fast(x, good).numpy(), expected)
+        with pytest.raises(IndexError):
+            fast(x, bad)
+        assert np.array_equal(fast(x, good).numpy(), expected)
