@@ -45,9 +45,9 @@ class Blueprint:
     ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls
     whose result takes the place of an operand. ``in_pieces``: groups of calls that are done together, a piece at a
     time, as the last instance that was made does them. ``python_calls``: calls that are Python between two stretches.
-    ``blocks``: stretches of steps (first, head, last) that are done block by block: those ``ahead`` of the head make what
-    it reads next, those ``behind`` it go over what it has just made. ``copied``: copies with nothing left to do, and who
-    writes to the place.
+    ``blocks``: stretches of steps (first, head, last) that are done block by block: those ``ahead`` of the head make
+    what it reads next, those ``behind`` it go over what it has just made. ``copied``: copies with nothing left to do,
+    and who writes to the place.
     """
 
     def __init__(
