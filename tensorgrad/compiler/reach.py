@@ -6,7 +6,10 @@ it once and keeps *facts*: this dictionary holds this object under this key. ``c
 
 Of a module and of an optimizer everything is a fact but the numbers that a step reads anew each time
 (``Optimizer.form`` says which). Of other objects and of Python modules only attributes whose names occur in the code
-that was walked.
+that was walked; where that code makes names while it runs, all.
+
+Of a class's methods those are walked that somebody may call: what walked code names, what Python calls by itself
+(``__len__``), and what a library may, since one of its classes has a method of that name.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
 from .clocks import Watch, watching
+from .named import globals_in, names_in, names_of_getter
 
 __all__ = ["Reach"]
 
@@ -61,6 +65,10 @@ _UNHEARD = frozenset((
 """Of a class, what computes nothing."""
 _MAKING = frozenset(("__init__", "__new__", "__post_init__", "__init_subclass__", "__del__"))
 """What runs where the class itself is named."""
+_MAKERS = frozenset(("type", "__class__", "replace", "_replace"))
+"""What makes another object of an object's class."""
+_PROTOCOLS = frozenset(("keys", "write", "flush", "read", "readline", "close", "run", "send", "throw"))
+"""What Python and its library call by itself, of whatever object."""
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
 _MOST = 10_000  # entries of one container
 _MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
@@ -90,14 +98,10 @@ class Reach:
 
     ``tensors``: every tensor found, by the path to it. ``arrays``: their arrays' identities.
 
-    ``whole``: of half a function, the code of the whole, which the half doesn't call: the other half may change what
-    the first one doesn't ask. So of the methods of classes only those count that some code here names, and ``names``
-    are those known to be named.
+    ``whole``: the code of a function of which this one is a part: who names it means another one.
     """
 
-    def __init__(
-        self, *roots: tuple[str, Any], whole: types.CodeType | None = None, names: frozenset[str] = frozenset()
-    ):  # fmt: skip
+    def __init__(self, *roots: tuple[str, Any], whole: types.CodeType | None = None):
         self.facts: list[tuple[str, Any, Any, Any]] = []  # path, holder, key, value
         self.sizes: list[tuple[str, Any, int]] = []
         self.forms: list[_Form] = []
@@ -108,21 +112,21 @@ class Reach:
         self.copies: list[tuple[str, Any, Any]] = []  # path, what has no keys to ask for, its elements
         self.seen: dict[int, Any] = {}
         self._whole = whole
-        self._names: set[str] = set(names)
-        self._methods: list[tuple[str, str, str, Any]] = []  # path, class, name, of methods nobody has named so far
+        self._names: set[str] = set()
+        self._open_ended = False  # there may be names that no code has as such
+        # methods that nobody has named so far: path, class, name, function, what the class holds and where
+        self._methods: list[tuple[str, type, str, Any, Any, Any]] = []
+        self._classes: set[type] = set()
+        self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
-        self._later: list[tuple[str, Any]] = []
+        self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
         self._sources: list[tuple[str, Any, str]] = []  # generators that are not ours, with their states
         for path, root in roots:
             self._walk(path, root)
         self._standing()
-        while self._hear():
+        asked: dict[int, set[str]] = {}
+        while self._hear() or self._ask(asked):  # what is found there may name others
             pass
-        # attributes of objects wait until all code is known
-        while self._later:
-            waiting, self._later = self._later, []
-            for path, holder in waiting:
-                self._attributes(path, holder)
         self.packed = None if native is None else native.facts(self.data, self.facts, self.sizes)
 
     def watch(self) -> Watch:
@@ -141,6 +145,15 @@ class Reach:
             return []
         own = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
         return [*own, *(t for _, t in self.tensors.values() if isinstance(t, Parameter))]
+
+    def waits_for(self, tensors: list[Tensor]) -> bool:
+        """Whether the function does something with gradients of what these were computed of."""
+        from .pair import leaves_behind
+
+        mine = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+        if self.looks_at_gradients:
+            mine |= self.tensors.keys()
+        return bool(mine) and any(id(leaf) in mine for leaf in leaves_behind([t for t in tensors if t._node]))
 
     # --- asking again
 
@@ -230,9 +243,12 @@ class Reach:
                 self._walk(f"an element of {path}", element)
         elif isinstance(what, types.ModuleType):
             if _is_users(what.__name__):
-                self._later.append((path, what))
+                self._later.setdefault(id(what), (path, what))
         elif isinstance(what, type):
+            self._made.add(what)
             self._class(path, what)
+        elif names_of_getter(what):
+            self._names |= names_of_getter(what)
         elif isinstance(what, Generator):
             return
         elif isinstance(what, (np.random.Generator, random.Random)):
@@ -250,7 +266,7 @@ class Reach:
             if isinstance(what, Module) or not _is_users(type(what).__module__):
                 self._module(path, what)
             else:
-                self._later.append((path, what))
+                self._later.setdefault(id(what), (path, what))
 
     def _function(self, path: str, function: Any) -> None:
         if isinstance(function, types.MethodType):
@@ -264,50 +280,91 @@ class Reach:
         for name in ("__code__", "__defaults__"):
             self.facts.append((f"{path}.{name}", function, name, getattr(function, name)))
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            self._fact(name, cell, "cell_contents", _get(cell, "cell_contents"))
+            value = _get(cell, "cell_contents")
+            if name == "__class__" and "super" in code.co_names and isinstance(value, type):
+                self._class(name, value)  # asked for by super(), which makes none
+            else:
+                self._fact(name, cell, "cell_contents", value)
         for i, value in enumerate(function.__defaults__ or ()):
             self._walk(f"{path}.__defaults__[{i}]", value)
         for key, value in (function.__kwdefaults__ or {}).items():
             self._fact(f"{path}.{key}", function.__kwdefaults__, key, value)
-        names = set(_names_in(code))
+        names, open_ended = names_in(code, new=code.co_name in _MAKING)
         self._names |= names
+        self._open_ended = self._open_ended or open_ended
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, _gone))  # nobody may hide the built-in
-        for name in sorted(set(_globals_in(code)) & function.__globals__.keys()):
+        for name in sorted(set(globals_in(code)) & function.__globals__.keys()):
             self._fact(name, function.__globals__, name, function.__globals__[name])
 
     def _hear(self) -> bool:
         """Walk the methods that have been named by now; whether there were any."""
         waiting, self._methods = self._methods, []
         for method in waiting:
-            path, kind, name, function = method
-            if name in self._names or (name in _MAKING and self._names & {kind, "type", "__class__"}):
+            path, kind, name, function, holder, own = method
+            if self._open_ended or name in self._names or (name in _MAKING and self._makes(kind)):
                 if getattr(function, "__code__", None) and function.__code__.co_varnames[:1] == ("cls",):
-                    self._names.add(kind)  # it may make one
-                self._walk(path, function)
+                    self._made.add(kind)  # it may make one
+                self._method(path, name, function, holder, own)
             else:
                 self._methods.append(method)
         return len(self._methods) != len(waiting)
 
+    def _method(self, path: str, name: str, function: Any, holder: Any, own: Any) -> None:
+        """Walk a method, which its class may have replaced by the next call."""
+        self.facts.append((path, holder, name, own))
+        self._walk(path, function)
+
+    def _makes(self, kind: type) -> bool:
+        """Whether some code may make an object of the class."""
+        return kind in self._made or not self._names.isdisjoint((kind.__name__, *_MAKERS))
+
+    def _ask(self, asked: dict[int, set[str]]) -> bool:
+        """Walk the attributes whose names are known by now; whether there were any to ask for. ``asked``: by holder,
+        what has been asked before."""
+        news = False
+        for path, holder in list(self._later.values()):
+            before = asked.setdefault(id(holder), set())
+            if self._open_ended:
+                every = {*self._names, *_slots(holder), *getattr(holder, "__dict__", ())}
+                fresh = {name for name in every if not name.startswith("__")} - before
+            elif len(before) == len(self._names):
+                continue
+            else:
+                fresh = self._names - before
+            if fresh:
+                before |= fresh
+                self._attributes(path, holder, fresh)
+                news = True
+        return news
+
     def _class(self, path: str, kind: type) -> None:
-        if not _is_users(kind.__module__) or not self._new(("class", kind)):
+        if not _is_users(kind.__module__) or kind in self._classes:
             return
+        self._classes.add(kind)
+        if _is_users(type(kind).__module__):
+            self._class(f"type({path})", type(kind))
+        theirs = [base for base in kind.__mro__ if base is not object and not _is_users(base.__module__)]
         for base in kind.__mro__:
             if _is_users(base.__module__):
                 for name, value in vars(base).items():
                     if name in _UNHEARD:
                         continue
+                    own = value
                     if isinstance(value, (staticmethod, classmethod)):
                         value = value.__func__
                     if isinstance(value, (property, types.FunctionType)):
-                        for part in (value.fget, value.fset) if isinstance(value, property) else (value,):
-                            if self._whole is None or (name.startswith("__") and name not in _MAKING):
-                                self._walk(f"{path}.{name}", part)
+                        by_itself = (name.startswith("__") and name.endswith("__")) or name in _PROTOCOLS
+                        by_itself = (by_itself and name not in _MAKING) or any(hasattr(one, name) for one in theirs)
+                        parts = (value.fget, value.fset, value.fdel) if isinstance(value, property) else (value,)
+                        for part in parts:
+                            if part is not None and not (by_itself and name not in _MAKING):
+                                self._methods.append((f"{path}.{name}", kind, name, part, vars(base), own))
                             elif part is not None:
-                                self._methods.append((f"{path}.{name}", kind.__name__, name, part))
+                                self._method(f"{path}.{name}", name, part, vars(base), own)
                     elif not name.startswith("__"):
-                        self._later.append((f"{path}", base))
+                        self._later.setdefault(id(base), (path, base))
 
     def _container(self, path: str, what: Any) -> None:
         self.sizes.append((path, what, len(what)))
@@ -358,46 +415,19 @@ class Reach:
                     if not isinstance(value, _PLAIN):
                         self._fact(f"{where}[{name!r}]", entries, name, value)
 
-    def _attributes(self, path: str, holder: Any) -> None:
+    def _attributes(self, path: str, holder: Any, names: set[str]) -> None:
         if not isinstance(holder, type):
-            for name in sorted(self._names & _slots(holder)):
+            for name in sorted(names & _slots(holder)):
                 if hasattr(holder, name):
                     self._fact(f"{path}.{name}", holder, name, getattr(holder, name))
             if hasattr(holder, "__dict__"):
-                for name in sorted(self._names & set(dir(type(holder))) - vars(holder).keys()):
+                for name in sorted(names & set(dir(type(holder))) - vars(holder).keys()):
                     self.facts.append((f"{path}.{name}", vars(holder), name, _gone))  # nor what the class says
         attributes = getattr(holder, "__dict__", {})
-        for name in sorted(self._names & attributes.keys()):
+        for name in sorted(names & attributes.keys()):
             if isinstance(holder, type) and isinstance(attributes[name], types.FunctionType):
                 continue
             self._fact(f"{path}.{name}", attributes, name, attributes[name])
-
-
-def reach_of_half(roots: list[tuple[str, Any]], whole: types.CodeType) -> Reach:
-    """The facts that the first half of a function rests on."""
-    names: frozenset[str] = frozenset()
-    while True:
-        found = Reach(*roots, whole=whole, names=names)
-        if found._names == names:
-            return found
-        names = frozenset(found._names)  # attributes were asked for before all code was known
-
-
-def _names_in(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)
-
-
-def _globals_in(code: types.CodeType) -> Iterator[str]:
-    """The globals that code names: `optimizer.step` is none called `step`."""
-    for instruction in dis.get_instructions(code):
-        if "GLOBAL" in instruction.opname or "NAME" in instruction.opname:
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _globals_in(constant)
 
 
 def _reads_gradients(code: types.CodeType) -> bool:
