@@ -6,46 +6,32 @@ hang on one node; what backward reads of the forward program are outputs of that
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from ..autograd import engine
 from ..autograd.grad_mode import enable_grad
-from ..autograd.node import FREED, Node
+from ..autograd.node import Node
 from ..core import native
-from ..dispatch import listening, local
+from ..dispatch import listening, local, quiet
 from ..errors import CompileError
 from ..random import Generator
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .entry import Entry
 from .executor import executor, in_python, shelf_of
+from .histories import broken, edges_to, join
 from .passes import optimize
 from .program import Call, Program
 
-__all__ = ["PairEntry", "is_live", "rejoined"]
+__all__ = ["PairEntry", "is_live", "leaves_behind", "rejoined"]
 
 
 def is_live(result: Any) -> bool:
     """Whether some tensor of a result carries a graph that a backward pass can still go through."""
-    for leaf in tree_flatten(result)[0]:
-        if isinstance(leaf, Tensor) and leaf._node is not None and not _is_freed(leaf.grad_fn):
-            return True
-    return False
-
-
-def _is_freed(root: Any) -> bool:
-    """Whether a backward pass has freed a part of the graph. A node that saves nothing, such as a sum's, doesn't
-    tell."""
-    seen: set[int] = set()
-    stack: list[Any] = [root]
-    while stack:
-        node = stack.pop()
-        if type(node) is Node and id(node) not in seen:
-            if node.saved is FREED:
-                return True
-            seen.add(id(node))
-            stack.extend(node.edges)
-    return False
+    leaves = tree_flatten(result)[0]
+    return any(isinstance(x, Tensor) and x._node is not None and broken(x.grad_fn) is None for x in leaves)
 
 
 class PairEntry(Entry):
@@ -56,22 +42,32 @@ class PairEntry(Entry):
         leaves = tree_flatten(self.returned)[0]
         self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
         roots = [leaves[i] for i in self.live]
-        targets = _leaves_behind(roots)
+        targets = leaves_behind(roots)
         seeds = [_zeros(type(root._data), root._data.shape, root._data.dtype) for root in roots]
-        trace.steps = []
+        trace.outside = {}
         self.kinds = [type(array) for array in seeds]
         seed_values = [trace.argument(array) for array in seeds]
-        with listening(trace):
-            grads = engine.run(roots, seeds, inputs=targets, retain=True, create=False, accumulate=False)
-        backward, trace.steps = trace.steps, forward
+        backward, found = self._backward(trace, roots, seeds, targets)
         early = [v for v in trace.arguments if v not in seed_values]
-        found = [None if g is None else trace.value_of(g) for g in grads]
         gradients = list(dict.fromkeys(v for v in found if v is not None))
         made = {v for step in forward for v in getattr(step, "results", ()) if v is not None}
-        needed = dict.fromkeys(gradients)
-        for step in backward:
-            if isinstance(step, Call):
-                needed.update(dict.fromkeys(v for x in step.reads() for v in (x, x.root)))
+        self.patterns: dict[tuple[int, ...], tuple[Any, ...]] = {}
+        others = []
+        self.groups = _groups(roots)
+        for slots in dict.fromkeys([*_patterns(len(roots)), *(g for g in self.groups if len(g) < len(roots))]):
+            steps, parts = self._backward(trace, [roots[i] for i in slots], [seeds[i] for i in slots], targets)
+            own = {v for step in steps for v in getattr(step, "results", ()) if v is not None}
+            known = made | own | {*early, *seed_values}
+            if all(v in known or v.array is not None for v in (*_reads(steps), *(v for v in parts if v is not None))):
+                ends = list(dict.fromkeys(v for v in parts if v is not None))
+                self.patterns[slots] = tuple(None if v is None else ends.index(v) for v in parts)
+                others.append((steps, [seed_values[i] for i in slots], ends))
+        if any(len(group) < len(roots) and group not in self.patterns for group in self.groups):
+            self.groups = [tuple(range(len(roots)))]
+        trace.steps = forward
+        needed = dict.fromkeys(v for ends in (gradients, *(ends for _, _, ends in others)) for v in ends)
+        for steps in (backward, *(steps for steps, _, _ in others)):
+            needed.update(dict.fromkeys(v for x in _reads(steps) for v in (x, x.root)))
         # of what only views are left, whose memory has an owner that no op has named, the views are saved
         kept = {v: trace.array_of(v) for v in needed if v in made or v in early}
         saved = [v for v, array in kept.items() if array is not None]
@@ -80,14 +76,30 @@ class PairEntry(Entry):
         self.count = len(results)
         self.targets = [self.given_number(t) for t in targets]
         self.grad_at = [None if v is None else gradients.index(v) for v in found]
-        watched = {v for v in needed if v.array is not None}
-        self.state = [t for t in self.known if trace.values.get(id(t._data)) in watched]
-        return [Program(forward, early, [*results, *saved]), Program(backward, [*saved, *seed_values], gradients)]
+        written = dict(zip(self.patterns, (steps for steps, _, _ in others), strict=True))
+        self.states = []  # by group: tensors that its backward program reads
+        for group in self.groups:
+            read = _reads(written.get(group, backward) if len(self.groups) > 1 else backward)
+            watched = {v for x in read for v in (x, x.root) if v.array is not None}
+            self.states.append([t for t in self.known if trace.values.get(id(t._data)) in watched])
+        return [
+            Program(forward, early, [*results, *saved]), Program(backward, [*saved, *seed_values], gradients),
+            *(Program(steps, [*saved, *given], ends) for steps, given, ends in others),
+        ]  # fmt: skip
+
+    @staticmethod
+    def _backward(trace: Any, roots: list[Tensor], seeds: list[Any], targets: list[Tensor]) -> tuple[list[Any], list[Any]]:
+        """The steps of a backward pass, and the values of the targets' gradients."""
+        trace.steps = []
+        with listening(trace):
+            grads = engine.run(roots, seeds, inputs=targets, retain=True, create=False, accumulate=False)
+        return trace.steps, [None if g is None else trace.value_of(g) for g in grads]
 
     def link(self, raw: list[Program]) -> None:
-        self.backward = _Backward(self)
+        self.backwards = [_Backward(self, group) for group in self.groups]
         self._note_writes(raw[0])
-        first, second = self.programs = [optimize(program) for program in raw]
+        first, second = self.programs = [optimize(program) for program in raw[:2]]
+        self.partly: dict[tuple[int, ...], Any] = dict(zip(self.patterns, raw[2:], strict=True))
         self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
         results, saved = first.outputs[: self.count], first.outputs[self.count :]
         seeds = second.arguments[len(saved) :]
@@ -112,7 +124,11 @@ class PairEntry(Entry):
         return None if self.shelf is None else self.shelf.waiting
 
     def _packed_pair(self) -> Any:
-        return self.backward, self.backward.gradients, tuple(self.targets), tuple(self.state), len(self.live)
+        backward = self.backwards[0]
+        return backward, backward.gradients, tuple(self.targets), tuple(self.states[0]), len(self.live)
+
+    def _packed(self) -> tuple[Any, ...] | None:
+        return super()._packed() if len(self.groups) == 1 else None  # C makes one node
 
     def given_number(self, t: Tensor) -> Tensor | int:
         """The number of the argument that a tensor stands for; itself for others."""
@@ -159,30 +175,35 @@ class PairEntry(Entry):
     def _recorded(self, arrays: list[Any], memory: Any, token: Any, tensors: list[Tensor]) -> Any:
         """The result, with its node: ``memory`` is the instance whose block holds what backward reads, which is not
         idle while the token lives, or a list of these arrays."""
-        node = Node(self.backward, {}, len(self.live))
-        node.plan = self.backward.gradients
-        edges: list[Any] = []
-        for who in self.targets:
-            node.link(edges, tensors[who] if isinstance(who, int) else who, len(self.targets))
-        node.edges = edges
-        for t in (*self.state, *tensors):
-            node.watch(t)
-        node.saved = (memory, token, tuple(tensors))
-        node.note_line()
-        return self._on_tape(self.result.build(arrays, tensors), node)
+        nodes = []
+        for backward, state in zip(self.backwards, self.states, strict=True):
+            node = Node(backward, {}, len(backward.slots))
+            if len(self.groups) == 1:
+                node.plan = backward.gradients
+            edges: list[Any] = []
+            for who in self.targets:
+                node.link(edges, tensors[who] if isinstance(who, int) else who, len(self.targets))
+            node.edges = edges
+            for t in (*state, *tensors):
+                node.watch(t)
+            node.saved = (memory, token, tuple(tensors))
+            node.note_line()
+            nodes.append(node)
+        return self._on_tape(self.result.build(arrays, tensors), nodes)
 
     def _is_direct(self) -> bool:
         return self.result.alone
 
     def finished(self, found: Any) -> Any:
         arrays, node = found
-        return self._on_tape(self.result.build(arrays, []), node)
+        return self._on_tape(self.result.build(arrays, []), [node])
 
-    def _on_tape(self, result: Any, node: Node) -> Any:
+    def _on_tape(self, result: Any, nodes: list[Node]) -> Any:
         leaves = tree_flatten(result)[0]
-        for slot, at in enumerate(self.live):
-            leaf = leaves[at]
-            leaf._node, leaf._slot, leaf._tracked = node, slot, True
+        for node, group in zip(nodes, self.groups, strict=True):
+            for slot, number in enumerate(group):
+                leaf = leaves[self.live[number]]
+                leaf._node, leaf._slot, leaf._tracked = node, slot, True
         return result
 
     def gradients(self, memory: Any, seeds: list[Any]) -> list[Any]:
@@ -194,6 +215,31 @@ class PairEntry(Entry):
             return self._outside_blocks([*memory[-1].kept, *seeds])
         found: list[Any] = arrays
         return found
+
+    def gradients_of_some(self, memory: Any, parts: Any, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        """The gradients where only some results have one: not as if the others' were zeros, since what only these were
+        computed of has none, and zero times infinity is none either."""
+        slots = tuple(i for i, part in enumerate(parts) if part is not None)
+        run = self.partly.get(slots)
+        if run is None and not self.once:
+            return _rerun(self, parts, tensors, create=False)
+        if run is None:
+            seeds = [_zeros(*form) if g is None else g for g, form in zip(parts, self.templates, strict=True)]
+            arrays = self.gradients(memory, seeds)
+            reached = [self.patterns.get((i,), self.grad_at) for i in slots]
+            return tuple(
+                None if at is None or all(way[t] is None for way in reached) else arrays[at]
+                for t, at in enumerate(self.grad_at)
+            )
+        if isinstance(run, Program):
+            run = self.partly[slots] = executor(optimize(run))
+        arrays = run([*(memory if type(memory) is list else memory[-1].kept), *(parts[i] for i in slots)])
+        return tuple(None if at is None else arrays[at] for at in self.patterns[slots])
+
+    @property
+    def once(self) -> bool:
+        """Whether another run would be another one."""
+        return bool(self.draws or self.cells or self.bumped)
 
     def _outside_blocks(self, given: list[Any]) -> list[Any]:
         if self.run_backward is None:
@@ -210,92 +256,100 @@ class _Backward:
     opaque = True
     kept_outputs: tuple[Any, ...] = ()
 
-    def __init__(self, entry: PairEntry):
+    def __init__(self, entry: PairEntry, slots: tuple[int, ...]):
         self.entry = entry
+        self.slots = slots  # which of the results that have a graph are the node's
         self.gradients = tuple(entry.grad_at)  # by input: which of the backward program's outputs it is
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
         entry = self.entry
-        parts = (g,) if node.count == 1 else g
-        some = next(part for part in parts if part is not None)
+        own = (g,) if node.count == 1 else g
+        some = next(part for part in own if part is not None)
+        parts: list[Any] = [None] * len(entry.live)
+        for slot, part in zip(self.slots, own, strict=True):
+            parts[slot] = part
         if isinstance(some, Tensor):
             return self._again(entry, parts, node.saved[2])
-        seeds = [_zeros(*form) if part is None else part for part, form in zip(parts, entry.templates, strict=True)]
-        arrays = entry.gradients(node.saved[0], seeds)
+        if local.listeners:
+            with quiet("a program's backward pass"):
+                return self._arrays(node, parts)
+        return self._arrays(node, parts)
+
+    def _arrays(self, node: Node, parts: Any) -> tuple[Any, ...]:
+        entry = self.entry
+        if any(part is None for part in parts):
+            return entry.gradients_of_some(node.saved[0], parts, node.saved[2])
+        arrays = entry.gradients(node.saved[0], list(parts))
         return tuple([None if at is None else arrays[at] for at in self.gradients])
 
     def _again(self, entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...]) -> Any:
         """Under create_graph: by a run of the function itself, whose gradient can be differentiated further."""
-        if entry.draws or entry.cells or entry.bumped:
+        if entry.once:
             raise CompileError(
                 "compile: a second derivative through a compiled function that draws random numbers or changes its "
                 "state; "
                 "the run that it takes would be another one. Call the function itself."
             )
-        from ..autograd import grad
+        return _rerun(entry, parts, tensors, create=True)
 
-        args, kwargs = entry.signature.arguments(list(tensors))
-        with enable_grad():
-            leaves = tree_flatten(entry.function(*args, **kwargs))[0]
-            roots = [leaves[i] for i in entry.live]
-            pairs = [(r, p) for r, p in zip(roots, parts, strict=True) if p is not None]
-            targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
-            found = grad([r for r, _ in pairs], targets, [p for _, p in pairs], create_graph=True, allow_unused=True)
-        return tuple(found)
+
+def _rerun(entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...], *, create: bool) -> tuple[Any, ...]:
+    """The gradients, by a run of the function itself: Tensors, if a graph is made of it, or arrays."""
+    args, kwargs = entry.signature.arguments(list(tensors))
+    with enable_grad():
+        leaves = tree_flatten(entry.function(*args, **kwargs))[0]
+    pairs = [(leaves[at], part) for at, part in zip(entry.live, parts, strict=True) if part is not None]
+    targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
+    roots = [root for root, _ in pairs]
+    seeds = [part for _, part in pairs]
+    return tuple(engine.run(roots, seeds, inputs=targets, retain=create, create=create, accumulate=False))
+
+
+def _patterns(count: int) -> list[tuple[int, ...]]:
+    """Which of several results may have a gradient while the others have none, that programs are written for."""
+    most = count - 1 if count <= 3 else 1
+    return [slots for size in range(1, most + 1) for slots in itertools.combinations(range(count), size)]
+
+
+def _groups(roots: list[Tensor]) -> list[tuple[int, ...]]:
+    """Results whose graphs have no node in common have nodes of their own: a pass through one leaves the others."""
+    groups: list[tuple[set[int], list[int]]] = []
+    for slot, root in enumerate(roots):
+        nodes, members = edges_to([root], ())[1], [slot]
+        nodes -= {id(leaf) for leaf in leaves_behind([root])}
+        for group in [group for group in groups if group[0] & nodes]:
+            groups.remove(group)
+            nodes, members = nodes | group[0], group[1] + members
+        groups.append((nodes, members))
+    return sorted(tuple(sorted(members)) for _, members in groups)
+
+
+def _reads(steps: list[Any]) -> Iterator[Any]:
+    for step in steps:
+        if isinstance(step, Call):
+            yield from step.reads()
 
 
 if native is not None:
     native.register(pair=_Backward)
 
 
-class _Through:
-    """The node behind the results of a run on stand-ins: its backward is theirs."""
-
-    name = "compiled"
-    nondiff: frozenset[int] = frozenset()
-    opaque = True
-    kept_outputs: tuple[Any, ...] = ()
-
-    def __init__(self, roots: list[Tensor], targets: list[Tensor]):
-        self.roots = roots
-        self.targets = targets
-
-    def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
-        parts = (g,) if node.count == 1 else g
-        pairs = [(root, part) for root, part in zip(self.roots, parts, strict=True) if part is not None]
-        create = isinstance(pairs[0][1], Tensor)
-        roots = [root for root, _ in pairs]
-        seeds = [part for _, part in pairs]
-        return tuple(engine.run(roots, seeds, inputs=self.targets, retain=True, create=create, accumulate=False))
-
-
 def rejoined(result: Any, given: list[Tensor], tensors: list[Tensor]) -> Any:
-    """The result of a run on stand-ins, with the arguments' own histories behind it."""
+    """The result of a run on stand-ins that no program was written of, with the arguments' own histories behind it, and
+    behind whatever else the run has recorded."""
     real = {id(stand_in): t for stand_in, t in zip(given, tensors, strict=True) if stand_in is not t}
     if not real:
         return result
-    for stand_in, t in zip(given, tensors, strict=True):
-        if stand_in is not t and stand_in._grad is not None:
+    for stand_in, t in {id(s): (s, t) for s, t in zip(given, tensors, strict=True) if s is not t}.values():
+        if stand_in._grad is not None:
             t.backward(stand_in._grad)
+        if t._node is not None:
+            join(stand_in, t)
     leaves, spec = tree_flatten(result)
-    live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
-    if live:
-        roots = [leaves[i] for i in live]
-        targets = _leaves_behind(roots)
-        node = Node(_Through(roots, targets), {}, len(live))
-        edges: list[Any] = []
-        for t in targets:
-            node.link(edges, real.get(id(t), t), len(targets))
-        node.edges = edges
-        node.saved = ()
-        node.note_line()
-        for slot, at in enumerate(live):
-            leaves[at] = leaf = wrap(leaves[at]._data)
-            leaf._node, leaf._slot, leaf._tracked = node, slot, True
     return tree_unflatten([real.get(id(leaf), leaf) for leaf in leaves], spec)
 
 
-def _leaves_behind(roots: list[Tensor]) -> list[Tensor]:
+def leaves_behind(roots: list[Tensor]) -> list[Tensor]:
     """The leaves that the graph behind these tensors ends at, in the order in which they are met."""
     found: dict[int, Tensor] = {}
     seen: set[int] = set()

@@ -13,6 +13,7 @@ from ..dtypes import DType
 from ..errors import CompileError
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
+from .histories import broken
 from .signature import PLAIN
 
 if TYPE_CHECKING:
@@ -32,6 +33,18 @@ class _Gone:
     kept_outputs: tuple[Any, ...] = ()
 
 
+def _gone_as(node: Node | None) -> Node:
+    """A node through which a pass can't go for the reason that holds for another one."""
+    gone = Node(_Gone(), {}, 1)
+    stale = None if node is None or node.saved is FREED else [(c, n) for c, n in node.versions or () if c[0] != n]
+    if stale:
+        gone.saved, gone.versions = (None,), [([cell[0]], then) for cell, then in stale]
+        gone.line = None if node is None else node.line
+    else:
+        gone.saved = FREED
+    return gone
+
+
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
@@ -45,10 +58,8 @@ class Result:
         self.made: list[tuple[int, int, bool]] = []
         self.passed: list[tuple[int, int]] = []
         self.views: list[tuple[int, int | Tensor, Any]] = []
-        # of made ones, those whose history a backward pass of the run has gone through, and a node that says so
-        self.freed: set[int] = set()
-        self.gone = Node(_Gone(), {}, 1)
-        self.gone.saved = FREED
+        # of made ones, those whose history no backward pass can go through any more, with a node that says why
+        self.freed: dict[int, Node] = {}
         numbers: dict[int, int] = {}
         for at, leaf in enumerate(self.leaves):
             if not isinstance(leaf, Tensor):
@@ -77,7 +88,7 @@ class Result:
                     numbers[id(leaf)] = slot(leaf._data)
                 self.made.append((at, numbers[id(leaf)], leaf._tracked and leaf._node is None))
                 if leaf._node is not None:
-                    self.freed.add(at)
+                    self.freed[at] = _gone_as(broken(leaf.grad_fn))
         self._own = {id(self.leaves[at]) for at, _, _ in self.made}
         for at in (*(x[0] for x in self.made), *(x[0] for x in self.passed), *(x[0] for x in self.views)):
             self.leaves[at] = None
@@ -86,7 +97,7 @@ class Result:
     def shown(self, made: Tensor) -> Tensor:
         """The tensor that is all of the result."""
         if self.freed:
-            made._node, made._tracked = self.gone, True
+            made._node, made._tracked = self.freed[self.made[0][0]], True
         return made
 
     def has(self, leaf: Tensor) -> bool:
@@ -114,7 +125,7 @@ class Result:
                 made._tracked = tracked
             leaves[at] = made
             if at in self.freed:
-                made._node, made._tracked = self.gone, True
+                made._node, made._tracked = self.freed[at], True
         self._from_callers(leaves, tensors)
         return tree_unflatten(leaves, self.spec)
 

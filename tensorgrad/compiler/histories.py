@@ -1,0 +1,78 @@
+"""Graphs that end at stand-ins, the leaves that a run is given in place of arguments with a history, and how they are
+joined to that history."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection
+from typing import Any
+
+from ..autograd.node import FREED, Node
+from ..tensor import Tensor
+
+__all__ = ["broken", "edges_to", "join", "turn"]
+
+
+def broken(root: Any) -> Node | None:
+    """A node behind this one through which no backward pass can go any more: another pass has freed what it saved, or
+    that was changed in place since. A node that saves nothing, such as a sum's, doesn't tell."""
+    seen: set[int] = set()
+    stack: list[Any] = [root]
+    while stack:
+        node = stack.pop()
+        if type(node) is Node and id(node) not in seen:
+            if node.saved is FREED or any(cell[0] != then for cell, then in node.versions or ()):
+                return node
+            seen.add(id(node))
+            stack.extend(node.edges)
+    return None
+
+
+def edges_to(roots: Any, ends: Collection[int]) -> tuple[list[tuple[int, Node | None, int]], set[int]]:
+    """The edges of the graph behind tensors that end at tensors with these identities: (identity, node, number of the
+    input), without a node for one of the roots; and the identities of all nodes and leaves on the way."""
+    found: list[tuple[int, Node | None, int]] = [(id(root), None, 0) for root in roots if id(root) in ends]
+    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    seen = {id(root) for root in roots if root.grad_fn is None}
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for at, edge in enumerate(node.edges):
+            if type(edge) is Node:
+                stack.append(edge)
+            elif edge is not None:
+                seen.add(id(edge))
+                if id(edge) in ends:
+                    found.append((id(edge), node, at))
+    return found, seen
+
+
+def turn(node: Node, at: int, tensor: Tensor) -> None:
+    """The gradient of a node's input goes to that tensor from now on."""
+    edges: list[Any] = []
+    ahead = Node(None, {}, 1)
+    ahead.link(edges, tensor, 1)
+    every = list(node.edges)
+    every[at] = edges[0]
+    slots = list(node.slots or (0,) * len(every))
+    slots[at] = (ahead.slots or (0,))[0]
+    node.edges = every
+    node.slots = tuple(slots) if any(slots) else None
+
+
+def join(stand_in: Tensor, tensor: Tensor) -> None:
+    """Whatever was recorded with the stand-in goes on at the tensor, also what a run has left somewhere else than in
+    its result: all that refers to the stand-in is looked through."""
+    holders = [x for x in gc.get_referrers(stand_in) if type(x) in (list, tuple, Tensor)]
+    for holder in holders:
+        if type(holder) is Tensor:
+            if holder._base is stand_in:
+                holder._base, holder._generation = tensor, tensor._changes
+            continue
+        for node in gc.get_referrers(holder):
+            if type(node) is Node and node.edges is holder:
+                for at, edge in enumerate(holder):
+                    if edge is stand_in:
+                        turn(node, at, tensor)
