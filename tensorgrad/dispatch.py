@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Listened", "Listener", "Raw", "Recorded", "doors", "grad_was_set", "host", "listeners", "listening", "recorded",
-    "region", "was_made",
+    "quiet", "region", "was_made",
 ]  # fmt: skip
 
 OPS: dict[str, Op] = {}
@@ -60,6 +60,10 @@ class Listener:
     def read(self, tensor: Any) -> None:
         """Called before Python reads a tensor's elements."""
 
+    def moves(self, tensor: Any, device: Any) -> None:
+        """Called before a tensor's elements are copied to another device, through the host."""
+        self.read(tensor)
+
     def keeps(self, index: Any) -> bool:
         """Asked before Python reads an integer tensor of no dimensions in a key: whether it stays a tensor. Then what
         would be a view is a copy."""
@@ -73,6 +77,13 @@ class Listener:
 
     def filled(self, array: Any) -> None:
         """Called with an array that an action on the host fills, before that is announced."""
+
+    def differentiates(self, roots: Any, inputs: Any) -> tuple[Any, Any]:
+        """Asked before a backward pass from tensors to its inputs (None: to all leaves): where it goes instead."""
+        return roots, inputs
+
+    def unheard(self, what: str) -> None:
+        """Called before something runs whose calls are not announced."""
 
     def enter(self, name: str) -> None:
         """Called when a named region of the program begins, e.g. an optimizer's step."""
@@ -256,10 +267,25 @@ def _complete(listener: Any) -> Listener:
     if isinstance(listener, Listener):
         return listener
     full = Listener()
-    for name in ("before", "after", "host", "grad", "read", "made", "filled", "enter", "leave"):
+    for name in ("before", "after", "host", "grad", "read", "moves", "made", "filled", "differentiates", "unheard", "enter", "leave"):
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full
+
+
+@contextmanager
+def quiet(what: str) -> Iterator[None]:
+    """Within the block no call is announced; the thread's listeners are told that there are such."""
+    ears = local.listeners
+    for ear in ears:
+        ear.unheard(what)
+    local.listeners = ()
+    local.refresh()
+    try:
+        yield
+    finally:
+        local.listeners = ears
+        local.refresh()
 
 
 @contextmanager

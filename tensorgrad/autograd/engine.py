@@ -42,11 +42,12 @@ def run(
     before = grad_state.recording
     grad_state.recording = create
     try:
-        one = _Pass(inputs, retain, create, accumulate)
         if not local.listeners:
-            return one.run(roots, seeds)
+            return _Pass(inputs, retain, create, accumulate).run(roots, seeds)
+        for ear in local.listeners:
+            roots, inputs = ear.differentiates(roots, inputs)
         with region("backward"):
-            return one.run(roots, seeds)
+            return _Pass(inputs, retain, create, accumulate).run(roots, seeds)
     finally:
         grad_state.recording = before
 

@@ -24,15 +24,16 @@ from .before import Before
 from .dynamic import family_of, is_for_all
 from .entry import Entry
 from .pair import PairEntry, is_live, rejoined
-from .program import Program
-from .reach import Reach, reach_of_half
+from .pieces import Part, Pieces, Tracked
+from .program import Call, Program
+from .reach import Reach
 from .signature import Signature
-from .split import Split, split_at
 from .trace import Trace
 
 __all__ = ["Compiled", "everything"]
 
 _SIZES = 16  # of a batch, that a program is kept for
+_READS = "Python reads what is computed"
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
 
 everything: weakref.WeakSet[Compiled] = weakref.WeakSet()
@@ -47,6 +48,8 @@ class Compiled:
         limit: how many programs are kept; the least recently used goes first.
         dynamic: programs that differ in the size of a batch are one.
         fallback: run as it is what can't be captured, instead of raising CompileError.
+
+    ``part``: of another function's text, which this one is; see ``pieces.py``.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class Compiled:
         self._restless = 0
         self._given_up: str | None = None  # why there will be no program
         self._raises = False  # then, instead of running as it is
-        self._halves: tuple[Split, Compiled] | None = None  # where Python reads numbers; the first half is compiled
-        self._whole: types.CodeType | None = None  # of the function whose first half this is
+        self._pieces: Pieces | None = None  # where Python runs some of the statements
+        self._in_pieces = 0  # calls that ran so
+        self._part: Part | None = None
+        self._whole: types.CodeType | None = None  # of the function that this is a part of
         self._lock = threading.RLock()
         functools.update_wrapper(self, function, updated=())
         everything.add(self)
@@ -105,8 +110,10 @@ class Compiled:
                 raise CompileError(self._given_up)
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
-        if self._halves is not None:
-            return self._in_halves(*self._halves, args, kwargs)
+        if self._pieces is not None:
+            self._in_pieces += 1
+            owner = getattr(self.function, "__self__", None)
+            return self._pieces.run(*args, **kwargs) if owner is None else self._pieces.run(owner, *args, **kwargs)
         signature = Signature(args, kwargs)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
@@ -140,17 +147,27 @@ class Compiled:
 
     @property
     def programs(self) -> list[Program]:
-        """Every program, those of the most recent call first."""
+        """Every program, those of the most recent call first, and of a function in parts by part."""
+        parts = [] if self._pieces is None else self._pieces.parts
         own = [program for entry in list(self.entries) for program in entry.programs]
-        return own if self._halves is None else [*self._halves[1].programs, *own]
+        return [*(program for part in parts for program in part.compiled.programs), *own]
 
     def explain(self) -> str:
-        """The program of the most recent call in words, to be printed."""
-        text = self._latest("explain").whole.explain()
-        if self._halves is None:
-            return text
-        name, line = os.path.basename(_code_of(self.function).co_filename), self._halves[0].line
-        return f"up to {name}:{line}, where Python reads what is computed; what follows there runs as it is\n{text}"
+        """The program of the most recent call in words, to be printed; of a function in parts all of their programs."""
+        pieces = self._pieces
+        if pieces is None:
+            return self._latest("explain").whole.explain()
+        lines = ["in parts: a program each, but for statements where Python reads what is computed, or what can't be"]
+        lines[0] += " captured:"
+        lines += [f"  {where}: {why}" for where, why in pieces.reasons().items()]
+        name = os.path.basename(_code_of(self.function).co_filename)
+        for part in pieces.parts:
+            last = max(s.end_lineno or s.lineno for s in part.statements)
+            title = f"{name}:{part.line}" + (f"-{last}" if last > part.line else "")
+            entries = part.compiled.entries
+            told = entries[0].whole.explain() if entries else "  no program yet"
+            lines += ["", f"{title}: ".ljust(120, "="), told]
+        return "\n".join(lines)
 
     def draw(self, path: Any) -> None:
         """Write a picture of the program of the most recent call; see ``Program.draw``."""
@@ -158,7 +175,7 @@ class Compiled:
 
     def save(self, path: Any) -> None:
         """Write the program of the most recent call to a file for ``tg.compiler.load``; see ``Program.save``."""
-        if self._halves is not None:
+        if self._pieces is not None:
             raise CompileError(
                 "save: Python reads numbers within the function, and what it does with them is no program."
             )
@@ -166,8 +183,8 @@ class Compiled:
 
     def _latest(self, verb: str) -> Entry:
         entries = self.entries
-        if self._halves is not None and self._halves[1].entries:
-            entries = self._halves[1].entries
+        for part in () if self._pieces is None else self._pieces.parts:
+            entries = part.compiled.entries or entries
         if not entries:
             why = f" ({', '.join(self.reasons)})" if self.reasons else ""
             raise CompileError(f"{verb}: there is no program yet{why}; call the function first.")
@@ -181,17 +198,24 @@ class Compiled:
             self._restless = 0
             self._given_up = None
             self._raises = False
-            self._halves = None
+            self._pieces = None
 
     def stats(self) -> dict[str, Any]:
-        """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why."""
-        calls = self.replays + self.captures + self.eager
+        """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why.
+
+        Of a function in parts the captures, replays and programs are those of all parts; ``python`` says which
+        statements are none, and why.
+        """
+        calls = self.replays + self.captures + self.eager + self._in_pieces
         count = len({id(entry.family or entry) for entry in self.entries})
         found: dict[str, Any] = {"calls": calls, "captures": self.captures, "replays": self.replays, "programs": count,
                  "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
-        if self._halves is not None:
-            for name, value in self._halves[1].stats().items():
-                found[name] = {**found[name], **value} if name == "reasons" else found[name] + value
+        if self._pieces is not None:
+            for part in self._pieces.known.values():
+                for name, value in part.compiled.stats().items():
+                    if name not in ("calls", "reasons"):
+                        found[name] += value
+            found["python"] = self._pieces.reasons()
         return found
 
     # --- calls without a program
@@ -208,29 +232,49 @@ class Compiled:
                 self.entries = [entry, *(e for e in self.entries if e is not entry)]
 
     def _capture(self, signature: Signature, args: Any, kwargs: Any) -> Any:
+        if self._part is not None and self._part.follow(args, self.replays):
+            return self._as_it_is("a number that it is given is another one in each call", args, kwargs)
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
-        reach = Reach(*roots) if self._whole is None else reach_of_half(roots, self._whole)
-        given = signature.stand_ins({id(t._data): t._data for _, t in reach.tensors.values()})
+        reach = Reach(*roots, whole=self._whole)
+        given = signature.stand_ins({id(t._data): t for _, t in reach.tensors.values()})
         before = Before(reach, signature, given)
         self.captures += 1
         self._warn_of_captures()
-        code = _code_of(self.function) if self.fallback else None
-        trace = Trace([t._data for t in given], before.grad_arrays(), splits=self.fallback, code=code)
-        own_args, own_kwargs = signature.arguments(given)
+        function, tracked = self.function, self._tracked()
+        if tracked is not None:
+            owner = getattr(function, "__self__", None)
+            function = tracked.function if owner is None else types.MethodType(tracked.function, owner)
+        trace = Trace(
+            [t._data for t in given], before.grad_arrays(), splits=self.fallback,
+            code=_code_of(function) if self.fallback else None, outside=signature.outside(given), reach=reach,
+        )  # fmt: skip
+        own_args, own_kwargs = args, kwargs
+        if any(ours is not t for ours, t in zip(given, signature.tensors, strict=True)):
+            own_args, own_kwargs = signature.arguments(given)
         entry = None
         try:
             with reach.watch() as watch, listening(trace):
-                result = self.function(*own_args, **own_kwargs)
+                if tracked is not None:
+                    changes = functools.partial(signature.changed, given, own_args, own_kwargs)
+                    tracked.moved = lambda: watch.found or reach.moved() or changes()
+                result = function(*own_args, **own_kwargs)
         except CompileError as error:
             if not self.fallback or trace.has_effects():
                 raise
-            self._given_up = str(error)
             self.captures -= 1
-            return self._as_it_is(self._given_up, args, kwargs)
+            self._leave(trace.unsplit_at, str(error))
+            return self._as_it_is(str(error), args, kwargs)
         trouble = watch.found or reach.moved()
+        changed = signature.changed(given, own_args, own_kwargs)
+        if changed is not None:
+            if not self.fallback:
+                raise CompileError(changed)
+            signature.hand_back(given, (own_args, own_kwargs), (args, kwargs))
+            trouble = trouble or changed
         if trace.unsplit is not None:
-            if not self._cut(trace.read_at):
-                self._given_up = trace.unsplit
+            self._leave(trace.unsplit_at, trace.unsplit)
+        elif self._part is not None and self._part.refuses(own_args, result, before.objects):
+            trouble = None
         elif trouble is None:
             kind = PairEntry if is_live(result) else Entry
             try:
@@ -238,16 +282,23 @@ class Compiled:
             except CompileError as error:
                 if not self.fallback:
                     raise
-                self._given_up = str(error)
+                self._leave(None, str(error))
         if entry is None:
-            if trouble is not None and trace.unsplit is None and self._cut(trace.read_at):
+            if trouble is not None and trace.unsplit is None and self._cut(trace.read_at, _READS):
                 trouble = None  # what has changed is Python's affair, if it came after the read
             if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
                 self._restless += 1
-                if self._restless >= _PATIENCE:
+                found = None if tracked is None else tracked.line
+                if found is not None and self._cut(found, f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"):
+                    self._restless = 0
+                elif self._restless >= _PATIENCE:
                     self._give_up(trouble)
             return rejoined(result, given, signature.tensors)
         self._restless = 0
+        idle = not (trace.grads or reach.optimizers or any(isinstance(step, Call) for step in trace.steps))
+        if self._part is not None and idle:
+            self._part.stays("there is nothing to compute")
+            return entry.first(signature)
         if self.dynamic:
             for other in self.entries:
                 if other.family is None and family_of(other, entry) is not None:
@@ -259,30 +310,55 @@ class Compiled:
                 other.serve_all()
                 return entry.first(signature)
         if entry.refuses is not None:
-            if entry.conditions is not None and entry.conditions.trouble is not None and self._cut(trace.read_at):
-                return entry.first(signature)
+            if entry.conditions is not None and entry.conditions.trouble is not None:
+                if self._cut(trace.read_at, _READS):
+                    return entry.first(signature)
             self._refused = [(signature.key, entry.refuses), *self._refused[: self.limit]]
             return entry.first(signature)
         self._keep(entry)
         return entry.first(signature)
 
-    def _cut(self, line: int | None) -> bool:
-        """Cut the function in two at a line where Python reads numbers, if that can be done."""
-        split = None if line is None else split_at(self.function, line)
-        if split is None:
+    def _tracked(self) -> Tracked | None:
+        """After a run that has changed what it rests on: a function that finds the statement which does."""
+        if not self.fallback or not self._restless:
+            return None
+        if self._part is not None:
+            return self._part.tracked()
+        pieces = self._new_pieces()
+        return None if pieces is None else Tracked(pieces.text, pieces.text.body, None)
+
+    def _new_pieces(self) -> Pieces | None:
+        function = self.function
+        return Pieces.of(function.__func__ if isinstance(function, types.MethodType) else function, self._compiled_part)
+
+    def _compiled_part(self, part: Part) -> Compiled:
+        function = part.pieces.text.part(part.names, part.body)
+        made = Compiled(function, limit=self.limit, dynamic=self.dynamic, fallback=True)
+        everything.discard(made)  # it is counted here
+        made._whole = _code_of(self.function)
+        made._part = part
+        return made
+
+    def _cut(self, line: int | None, why: str) -> bool:
+        """The statement at that line is Python's from now on, if the others can be programs then."""
+        if line is None:
             return False
-        first = Compiled(split.first, limit=self.limit, dynamic=self.dynamic, fallback=True)
-        everything.discard(first)  # it is counted here
-        first._whole = _code_of(self.function)
-        self._halves = split, first
+        if self._part is not None:
+            return self._part.pieces.stay(line, why)
+        pieces = self._new_pieces()
+        if pieces is None or not pieces.stay(line, why) or not pieces.parts:
+            return False
+        self._pieces = pieces
         return True
 
-    def _in_halves(self, split: Split, first: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        made = first(*args, **kwargs)
-        if not split.hands_over(made):
-            self._halves = None
-            self._given_up = "Python reads numbers that the function computes, and goes on with objects made before"
-        return split.rest(made, args, kwargs)
+    def _leave(self, line: int | None, why: str) -> None:
+        """A statement, or all if none is known, can't be in a program."""
+        if self._cut(line, why):
+            return
+        if self._part is not None:
+            self._part.stays(why)
+        else:
+            self._given_up = why
 
     def _keep(self, entry: Entry) -> None:
         """One more entry; the least recently used goes where there are too many."""
@@ -327,9 +403,11 @@ class Compiled:
             "that. "
             "Do it outside of the compiled function, or give compile(..., fallback=True)."
         )
-        self._given_up, self._raises = text, not self.fallback
-        if not self.fallback:
-            raise CompileError(text)
+        if self.fallback:
+            self._leave(None, text)
+            return
+        self._given_up, self._raises = text, True
+        raise CompileError(text)
 
 
 def _code_of(function: Any) -> Any:

@@ -58,14 +58,14 @@ class Entry:
         self.bumped = [i for i, t in enumerate(given) if any(t._version_cell() is cell for cell in moved)]
         # leaves, or numbers of arguments, to whose gradients the run has added
         self.accumulated: list[tuple[Tensor | int, Any]] = [
-            (before.arguments.get(id(leaf), leaf), form(leaf._grad._data)) for leaf in trace.accumulated
+            (before.arguments.get(id(leaf), leaf), form(array)) for leaf, array in trace.accumulated
         ]
         self.expect_none: list[Tensor] = []
         self.to_arguments: list[tuple[int, int | None]] = []
         self.leaves: list[Tensor] = []
         self.numbers: list[int | None] = []
         self.forgotten: list[Tensor] = []
-        added = {id(leaf) for leaf in trace.accumulated}
+        added = {id(leaf) for leaf, _ in trace.accumulated}
         for leaf, found in trace.grads.values():
             at = before.arguments.get(id(leaf))
             number = None
@@ -100,7 +100,7 @@ class Entry:
         paths = {id(t._data): path for path, t in reach.tensors.values()}
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name).removeprefix("f.")
-        _check_owners(reach, before, trace)
+        _check_owners(reach, before, trace, given)
         self.refuses: str | None = None  # why no other call may be served
         states = {id(t._data) for t in before.known}
         self.conditions = Conditions(trace) if trace.conditions else None
@@ -254,6 +254,9 @@ class Entry:
         for who, expected in self.accumulated:
             if isinstance(who, int) and not _has_gradient(signature.tensors[who], expected):
                 return False
+        histories = [t for at, _ in self.to_arguments if (t := signature.tensors[at])._node is not None]
+        if histories and self.reach.waits_for(histories):
+            return False
         for t, same in zip(signature.tensors, self.same, strict=True):
             if t._data is not same if same is not None else id(owner(t._data)) in self.owners:
                 return False
@@ -301,7 +304,7 @@ class Entry:
                 leaf.backward(wrap(arrays[number]))
 
 
-def _check_owners(reach: Reach, before: Before, trace: Trace) -> None:
+def _check_owners(reach: Reach, before: Before, trace: Trace, given: list[Tensor]) -> None:
     """Raises CompileError for a tensor that the run has read, and that nobody here knows the way to: where it was,
     another may be in the next call."""
     known = {id(owner(t._data)) for t in before.known}
@@ -309,8 +312,16 @@ def _check_owners(reach: Reach, before: Before, trace: Trace) -> None:
         known |= {id(owner(array)) for array in optimizer.own_arrays()}
     for value, array in trace.state.items():
         if not value.constant and value not in trace.of_host and id(owner(array)) not in known:
-            line = next((s.line for s in trace.steps if isinstance(s, Call) and value in s.reads() and s.line), None)
-            where = f" at {describe_line(line)}" if line else ""
+            reader = next((s for s in trace.steps if isinstance(s, Call) and value in s.reads() and s.line), None)
+            where = f" at {describe_line(reader.line)}" if reader is not None else ""
+            beyond = next((i for i, t in enumerate(given) if owner(t._data) is owner(array)), None)
+            if beyond is not None and reader is not None and not any(t._data is array for t in given):
+                raise CompileError(
+                    f"compile: {reader.op.name}{where} looks at memory of shape {value.shape} that argument {beyond}, of "
+                    f"shape {tuple(given[beyond].shape)}, is a view of; a program is given the argument alone. Pass the "
+                    "tensor that owns the memory and take the view within the function, or pass argument.clone() if its "
+                    "own elements are enough."
+                )
             raise CompileError(
                 f"compile: the function reads a tensor of shape {value.shape}{where} that is found neither among its "
                 "arguments nor by its closure, its globals and the attributes of what is there. Pass it as an "

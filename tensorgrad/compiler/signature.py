@@ -98,12 +98,64 @@ class Signature:
                 leaf._inference = t._inference
         return [made.get(id(t), t) for t in self.tensors]
 
+    def outside(self, tensors: list[Tensor]) -> dict[int, tuple[int, Tensor]]:
+        """By the identity of a stand-in, the number of the argument and the tensor with a history that it stands
+        for."""
+        if not grad_state.recording:
+            return {}
+        pairs = enumerate(zip(tensors, self.tensors, strict=True))
+        return {id(ours): (i, t) for i, (ours, t) in pairs if ours is not t and t._node is not None}
+
+    def changed(self, given: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """In words, whether a run with these tensors has changed one of the containers among its arguments; None if not."""
+        leaves, spec = tree_flatten((args, kwargs))
+        tensors = iter(given)
+        before = [next(tensors) if leaf is TENSOR else leaf for leaf in self.leaves]
+        if spec == self.spec and len(leaves) == len(before) and all(map(_is, leaves, before)):
+            return None
+        return (
+            "compile: the function changes a list or dict that it is given. A replay runs no Python and would leave it "
+            "as it is. Return what is new, or give compile(..., fallback=True)."
+        )
+
+    def hand_back(self, given: list[Tensor], ours: Any, theirs: Any) -> None:
+        """What a run with these tensors has done to its own containers is done to the caller's."""
+        _copy_back(ours, theirs, {id(stand_in): t for stand_in, t in zip(given, self.tensors, strict=True)})
+
     def arguments(self, tensors: list[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with these tensors."""
         given = iter(tensors)
         leaves = [next(given) if leaf is TENSOR else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
+
+
+def _is(a: Any, b: Any) -> bool:
+    return a is b or (isinstance(a, PLAIN) and type(a) is type(b) and (a == b or a != a))
+
+
+def _copy_back(ours: Any, theirs: Any, real: dict[int, Any]) -> Any:
+    """Their container with our elements, where these differ; what belongs in it for an element of ours."""
+    if isinstance(ours, Tensor):
+        return real.get(id(ours), ours)
+    if type(ours) is not type(theirs):
+        return ours
+    if isinstance(ours, dict):
+        found = {key: _copy_back(value, theirs.get(key), real) for key, value in ours.items()}
+        if found.keys() != theirs.keys() or any(found[key] is not theirs[key] for key in found):
+            theirs.clear()
+            theirs.update(found)
+    elif isinstance(ours, (list, tuple)):
+        parts = [_copy_back(x, theirs[i] if i < len(theirs) else None, real) for i, x in enumerate(ours)]
+        if isinstance(ours, list) and (len(parts) != len(theirs) or any(map(_differ, parts, theirs))):
+            theirs[:] = parts
+    else:
+        return theirs if isinstance(ours, PLAIN) and ours == theirs else ours
+    return theirs
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a is not b
 
 
 def owner(array: Any) -> Any:

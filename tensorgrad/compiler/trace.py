@@ -13,6 +13,7 @@ import numpy as np
 from ..autograd.node import describe_line, inside, user_line
 from ..dispatch import OPS, Listener
 from ..errors import CompileError
+from .histories import edges_to, turn
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Value, values_in
 from .signature import owner
@@ -31,6 +32,8 @@ class Trace(Listener):
         splits: where Python reads truths or integers, note them as conditions of the program, instead of raising.
         grads: tensors by the identities of their gradients' arrays: one that the run reads is an argument as well.
         code: of the function that runs; ``read_at`` is its line where Python first reads what the run computes.
+        outside: arguments that stand for tensors with a history, by identity: (number, the tensor).
+        reach: what the function reaches.
 
     Arrays are known by identity. One that no call has made and that is no argument was there before: it belongs to the
     program's state and is used where it lies. An array's entry dies with the array, so that a run needs no more memory
@@ -38,7 +41,8 @@ class Trace(Listener):
     """
 
     def __init__(
-        self, arguments: list[Any], grads: dict[int, Any], *, splits: bool = False, code: CodeType | None = None
+        self, arguments: list[Any], grads: dict[int, Any], *, splits: bool = False, code: CodeType | None = None,
+        outside: dict[int, tuple[int, Any]] | None = None, reach: Any = None,
     ):  # fmt: skip
         self.steps: list[Call | Action] = []
         self.values: dict[int, Value] = {}
@@ -51,8 +55,11 @@ class Trace(Listener):
         self.of_host: set[Value] = set()  # what actions fill
         self.splits = splits
         self.code = code
+        self.outside = outside or {}
+        self.reach = reach
         self.read_at: int | None = None
-        self.unsplit: str | None = None  # why the run can't be split into programs
+        self.unsplit: str | None = None  # why no program can be written of the run, where it may be cut
+        self.unsplit_at: int | None = None  # the function's line where that was
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
         self.accumulated: list[Any] = []
@@ -77,7 +84,7 @@ class Trace(Listener):
         """The value of an array; one that is not known was there before the run."""
         found = self.values.get(id(array))
         if found is None and id(array) in self.grads_before:
-            self.accumulated.append(self.grads_before[id(array)])
+            self.accumulated.append((self.grads_before[id(array)], array))
             found = self._enter(array, Value(f"grad{len(self.accumulated)}", array))
             self.arguments.append(found)
         elif found is None:
@@ -96,9 +103,9 @@ class Trace(Listener):
             base = base.base
         item = array.dtype.itemsize
         if array.dtype != base.dtype:
-            raise CompileError(
-                f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow."
-            )
+            self._refuse(f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow.")
+            self.number += 1
+            return self._enter(array, Value(f"%{self.number}", array))
         start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         attrs = {
             "size": tuple(array.shape), "stride": tuple(step // item for step in array.strides),
@@ -157,10 +164,10 @@ class Trace(Listener):
         line = user_line(3)
         if op.sized_by_data:
             where = f" at {describe_line(line)}" if line else ""
-            raise CompileError(
+            self._refuse(
                 f"compile: the shape of {op.name}'s result{where} depends on the data, and a program has fixed "
-                "shapes. Use a form of fixed shape (where(), masked_fill(), a weighted sum), or leave this part "
-                "out of the compiled function."
+                "shapes. Use a form of fixed shape (where(), masked_fill(), a weighted sum), leave this part "
+                "out of the compiled function, or give compile(..., fallback=True)."
             )
         given = self._values(inputs)
         named = {key: self._values(value) for key, value in attrs.items()}
@@ -204,13 +211,14 @@ class Trace(Listener):
         if isinstance(source, np.ndarray) and _is_users_call(_MAKERS):
             line = user_line(3)
             where = f" at {describe_line(line)}" if line else ""
-            raise CompileError(
+            self._refuse(
                 f"compile: a tensor is made of a NumPy array{where}. A replay runs no Python, so it would hold the "
                 "elements "
                 "of the first call for ever. Make the tensor outside and pass it as an argument, or keep it where the "
                 "function reaches it."
             )
-        if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
+        flags = getattr(array, "flags", None)  # none of a mapped one
+        if flags is None or not flags.c_contiguous:
             return
         # whoever gets it may write to it: each replay makes it anew
         kept = array.copy()
@@ -232,16 +240,16 @@ class Trace(Listener):
         self.copies[self.value_of(array)] = owner_of(self.value_of(base)), describe_line(line) if line else "?"
 
     def _check_copies(self, read: list[Value], writes: tuple[Value, ...]) -> None:
-        """Raises CompileError where a copy and a view would differ."""
+        """Refuses where a copy and a view would differ."""
         for v in writes:
             if v.root in self.copies:
-                raise CompileError(
+                self._refuse(
                     f"compile: what was picked at {self.copies[v.root][1]} is written to. The position is a tensor, so "
                     "in a program it is a copy and no view; write x[position] = value instead."
                 )
         for v in read:
             if v.root in self.stale and v not in writes:
-                raise CompileError(
+                self._refuse(
                     f"compile: what was picked at {self.copies[v.root][1]} is read after the tensor that it shows was "
                     "written to. The position is a tensor, so in a program it is a copy and no view; pick it again, or "
                     "add .clone() if the old elements are meant."
@@ -252,6 +260,16 @@ class Trace(Listener):
     def filled(self, array: Any) -> None:
         """An array that an action fills in each replay: whoever reads it on the host belongs to an action too."""
         self.of_host.add(self.value_of(array))
+
+    def moves(self, tensor: Any, device: Any) -> None:
+        line = user_line(3)
+        where = f" at {describe_line(line)}" if line else ""
+        self._refuse(
+            f"compile: a tensor of shape {tuple(tensor.shape)} on {tensor.device} is moved to {device}{where}. A program "
+            "computes on one device and copies nothing between two. Move the tensor before the call and pass it as an "
+            f"argument, or keep it on {device} from the start (model.to(...) before compile); results can be moved "
+            "behind the call. Or give compile(..., fallback=True)."
+        )
 
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
@@ -266,7 +284,7 @@ class Trace(Listener):
         if not computed and owner_of(value) not in self.changed:
             # it was there before: what the next call finds there must be the same
             if value.nbytes > _SHORT and splits:
-                self.unsplit = "Python reads many numbers of a tensor that may change"
+                self._refuse("Python reads many numbers of a tensor that may change")
                 return
             if value.nbytes > _SHORT:
                 raise CompileError(
@@ -282,7 +300,7 @@ class Trace(Listener):
             self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
             return
         if splits:
-            self.unsplit = "Python reads numbers that the function computes"
+            self._refuse("Python reads what is computed")
             return
         raise CompileError(
             f"compile: Python reads a tensor that the compiled function {'computes' if computed else 'changes'}"
@@ -290,6 +308,53 @@ class Trace(Listener):
             "read it outside, use where() instead of `if`, or give compile(..., fallback=True). Where it is a place, "
             "let it stay a tensor: x[:, position], x[:, position] = y, index_select(), index_copy_()."
         )
+
+    def differentiates(self, roots: Any, inputs: Any) -> tuple[Any, Any]:
+        """Where a backward pass would end at an argument, which has a history outside, and something here waits for
+        the gradients of what lies behind: a replay could hand them on at its end alone. The run itself goes on through
+        that history."""
+        if not self.outside:
+            return roots, inputs
+        edges, seen = edges_to(roots, self.outside)
+        reached = [self.outside[key] for key in dict.fromkeys(key for key, _, _ in edges)]
+        if not reached or not self._waits_for(reached, inputs, seen):
+            return roots, inputs
+        line = user_line(4)
+        where = f" at {describe_line(line)}" if line else ""
+        self._refuse(
+            f"compile: the backward pass{where} goes through argument {reached[0][0]}, which was computed outside of "
+            "the compiled function, to tensors whose gradients are used within it. Compute it within the function, call "
+            "backward() outside, pass it detached (x.detach()), or give compile(..., fallback=True)."
+        )
+        real = {key: self.outside[key][1] for key, _, _ in edges}
+        for key, node, at in edges:
+            if node is not None:
+                turn(node, at, real[key])
+        self.outside = {key: pair for key, pair in self.outside.items() if key not in real}
+        roots = [real.get(id(root), root) for root in roots]
+        return roots, None if inputs is None else [real.get(id(x), x) for x in inputs]
+
+    def unheard(self, what: str) -> None:
+        line = user_line(4)
+        where = f" at {describe_line(line)}" if line else ""
+        self._refuse(
+            f"compile: {what}{where} is run that was written of another function. It can't be a part of this one: "
+            "compile the two as one function, or call backward() outside."
+        )
+
+    def _waits_for(self, reached: list[tuple[int, Any]], inputs: Any, seen: set[int]) -> bool:
+        if inputs is not None:
+            mine = (x for x in inputs if id(x) not in self.outside)
+            return any((id(x) if x._node is None else id(x._node)) not in seen for x in mine)
+        return self.reach is not None and self.reach.waits_for([t for _, t in reached])
+
+    def _refuse(self, why: str) -> None:
+        """Raises CompileError, or notes where the function may be cut."""
+        if not self.splits:
+            raise CompileError(why)
+        if self.unsplit is None:
+            self.unsplit = why
+            self.unsplit_at = None if self.code is None else _line_in(self.code)
 
     # --- the end
 

@@ -77,7 +77,9 @@ class _Move(Op):
 
     def __call__(self, x: Tensor, *, device: Device) -> Tensor:
         found = registry.on_device(device)
-        out = wrap(found.from_host(host(x), device.index))
+        for ear in local.listeners:
+            ear.moves(x, device)
+        out = wrap(found.from_host(registry.active(x._data).to_host(x._data), device.index))
         from ..autograd.grad_mode import state
 
         if x._tracked and state.recording:
