@@ -27,8 +27,19 @@ if TYPE_CHECKING:
     from .ops.record import Op
 
 __all__ = [
-    "Listened", "Listener", "Raw", "Recorded", "doors", "grad_was_set", "host", "listeners", "listening", "recorded",
-    "quiet", "region", "was_made",
+    "Listened",
+    "Listener",
+    "Raw",
+    "Recorded",
+    "doors",
+    "grad_was_set",
+    "host",
+    "listeners",
+    "listening",
+    "quiet",
+    "recorded",
+    "region",
+    "was_made",
 ]  # fmt: skip
 
 OPS: dict[str, Op] = {}
@@ -267,7 +278,8 @@ def _complete(listener: Any) -> Listener:
     if isinstance(listener, Listener):
         return listener
     full = Listener()
-    for name in ("before", "after", "host", "grad", "read", "moves", "made", "filled", "differentiates", "unheard", "enter", "leave"):
+    for name in ("before", "after", "host", "grad", "read", "moves", "made", "filled", "differentiates", "unheard",
+                 "enter", "leave"):  # fmt: skip
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full
@@ -276,7 +288,7 @@ def _complete(listener: Any) -> Listener:
 @contextmanager
 def quiet(what: str) -> Iterator[None]:
     """Within the block no call is announced; the thread's listeners are told that there are such."""
-    ears = local.listeners
+    ears, before = local.listeners, local.doors
     for ear in ears:
         ear.unheard(what)
     local.listeners = ()
@@ -284,8 +296,8 @@ def quiet(what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        local.listeners = ears
-        local.refresh()
+        local.listeners, local.doors = ears, before  # the very same: a backward pass may be under way that holds them
+        set_doors(None if before is everywhere else before)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ int SideBySide::take(PyObject* pending, PyObject* door, NodeObject* node, PyObje
     if (PyDict_SetItem(pending, edge, place.get()) < 0) return -1;
     std::string covered(static_cast<std::size_t>(shape[at.axis]), 0);
     std::fill(covered.begin() + at.start, covered.begin() + at.stop, 1);
-    halves_.emplace(edge, Half{place.get(), door, at.axis, std::move(covered)});
+    halves_.emplace(edge, Half{place.get(), Ref::borrowed(door), at.axis, std::move(covered)});
     return 2;
   }
   std::string& covered = half->second.covered;
@@ -155,7 +155,7 @@ bool SideBySide::zeros(const Half& half) {
     form.data = PyArray_BYTES(array) + (from - covered.begin()) * form.strides[half.axis];
     form.shape[half.axis] = to - from;
     Ref gap(made_view(array, form));
-    if (!gap || !filled(half.door, gap.get())) return false;
+    if (!gap || !filled(half.door.get(), gap.get())) return false;
     from = std::find(to, covered.end(), 0);
   }
   return true;

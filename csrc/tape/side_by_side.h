@@ -23,7 +23,7 @@ class SideBySide {
  private:
   struct Half {
     PyObject* array;  // that of `pending`, which alone knows it
-    PyObject* door;
+    Ref door;  // the thread may get others while a pass is under way
     int axis;
     std::string covered;  // one byte for each position along the axis
   };

@@ -289,7 +289,8 @@ class Compiled:
             if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
                 self._restless += 1
                 found = None if tracked is None else tracked.line
-                if found is not None and self._cut(found, f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"):
+                why = f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"
+                if found is not None and self._cut(found, why):
                     self._restless = 0
                 elif self._restless >= _PATIENCE:
                     self._give_up(trouble)
@@ -310,9 +311,9 @@ class Compiled:
                 other.serve_all()
                 return entry.first(signature)
         if entry.refuses is not None:
-            if entry.conditions is not None and entry.conditions.trouble is not None:
-                if self._cut(trace.read_at, _READS):
-                    return entry.first(signature)
+            unasked = entry.conditions is not None and entry.conditions.trouble is not None
+            if unasked and self._cut(trace.read_at, _READS):
+                return entry.first(signature)
             self._refused = [(signature.key, entry.refuses), *self._refused[: self.limit]]
             return entry.first(signature)
         self._keep(entry)

@@ -317,10 +317,10 @@ def _check_owners(reach: Reach, before: Before, trace: Trace, given: list[Tensor
             beyond = next((i for i, t in enumerate(given) if owner(t._data) is owner(array)), None)
             if beyond is not None and reader is not None and not any(t._data is array for t in given):
                 raise CompileError(
-                    f"compile: {reader.op.name}{where} looks at memory of shape {value.shape} that argument {beyond}, of "
-                    f"shape {tuple(given[beyond].shape)}, is a view of; a program is given the argument alone. Pass the "
-                    "tensor that owns the memory and take the view within the function, or pass argument.clone() if its "
-                    "own elements are enough."
+                    f"compile: {reader.op.name}{where} looks at memory of shape {value.shape} that argument {beyond}, "
+                    f"of shape {tuple(given[beyond].shape)}, is a view of; a program is given the argument alone. Pass "
+                    "the tensor that owns the memory and take the view within the function, or pass argument.clone() "
+                    "if its own elements are enough."
                 )
             raise CompileError(
                 f"compile: the function reads a tensor of shape {value.shape}{where} that is found neither among its "

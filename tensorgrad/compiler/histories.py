@@ -10,7 +10,7 @@ from typing import Any
 from ..autograd.node import FREED, Node
 from ..tensor import Tensor
 
-__all__ = ["broken", "edges_to", "join", "turn"]
+__all__ = ["begins_before", "broken", "edges_to", "join", "turn"]
 
 
 def broken(root: Any) -> Node | None:
@@ -49,6 +49,20 @@ def edges_to(roots: Any, ends: Collection[int]) -> tuple[list[tuple[int, Node | 
     return found, seen
 
 
+def begins_before(roots: Any, number: int) -> bool:
+    """Whether the graph behind tensors has nodes that are older than the one of that number."""
+    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    seen: set[int] = set()
+    while stack:
+        node = stack.pop()
+        if node.number < number:
+            return True
+        if id(node) not in seen:
+            seen.add(id(node))
+            stack.extend(edge for edge in node.edges if type(edge) is Node)
+    return False
+
+
 def turn(node: Node, at: int, tensor: Tensor) -> None:
     """The gradient of a node's input goes to that tensor from now on."""
     edges: list[Any] = []
@@ -58,7 +72,7 @@ def turn(node: Node, at: int, tensor: Tensor) -> None:
     every[at] = edges[0]
     slots = list(node.slots or (0,) * len(every))
     slots[at] = (ahead.slots or (0,))[0]
-    node.edges = every
+    node.edges = tuple(every) if isinstance(node.edges, tuple) else every  # the tape's C tells records by it
     node.slots = tuple(slots) if any(slots) else None
 
 

@@ -17,7 +17,7 @@ from ..core import native
 from ..dispatch import listening, local, quiet
 from ..errors import CompileError
 from ..random import Generator
-from ..tensor import Tensor, wrap
+from ..tensor import Tensor
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .entry import Entry
 from .executor import executor, in_python, shelf_of
@@ -88,11 +88,15 @@ class PairEntry(Entry):
         ]  # fmt: skip
 
     @staticmethod
-    def _backward(trace: Any, roots: list[Tensor], seeds: list[Any], targets: list[Tensor]) -> tuple[list[Any], list[Any]]:
+    def _backward(
+        trace: Any, roots: list[Tensor], seeds: list[Any], targets: list[Tensor]
+    ) -> tuple[list[Any], list[Any]]:
         """The steps of a backward pass, and the values of the targets' gradients."""
         trace.steps = []
         with listening(trace):
             grads = engine.run(roots, seeds, inputs=targets, retain=True, create=False, accumulate=False)
+        if trace.unsplit is not None:  # it went through what another function has computed
+            raise CompileError(trace.unsplit)
         return trace.steps, [None if g is None else trace.value_of(g) for g in grads]
 
     def link(self, raw: list[Program]) -> None:

@@ -114,9 +114,9 @@ class Part:
             if not _is_plain(value, known):
                 bad.add(name)
             for t in (value,) if isinstance(value, Tensor) else value if type(value) is tuple else ():
-                if isinstance(t, Tensor) and id(t) not in known and id(t) not in own:
-                    if owners.setdefault(id(owner(t._data)), t) is not t:
-                        bad.add(name)  # two tensors in one memory: changes of one show in the other
+                made = isinstance(t, Tensor) and id(t) not in known and id(t) not in own
+                if made and owners.setdefault(id(owner(t._data)), t) is not t:
+                    bad.add(name)  # two tensors in one memory: changes of one show in the other
         if bad:
             why = f"what Python goes on with ({', '.join(sorted(bad))}) would be another object in each replay"
             self.pieces.keep({id(s): why for s in self.statements if stored([s]) & bad})

@@ -22,7 +22,6 @@ import random
 import sys
 import types
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np

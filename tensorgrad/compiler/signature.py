@@ -107,7 +107,7 @@ class Signature:
         return {id(ours): (i, t) for i, (ours, t) in pairs if ours is not t and t._node is not None}
 
     def changed(self, given: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """In words, whether a run with these tensors has changed one of the containers among its arguments; None if not."""
+        """In words, whether a run with these tensors has changed a container among its arguments; None if not."""
         leaves, spec = tree_flatten((args, kwargs))
         tensors = iter(given)
         before = [next(tensors) if leaf is TENSOR else leaf for leaf in self.leaves]

@@ -10,7 +10,6 @@ import ast
 import inspect
 import textwrap
 import types
-from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Text", "text_of"]
@@ -111,5 +110,3 @@ def _code_in(code: types.CodeType, name: str) -> types.CodeType:
 
 def _bare(argument: Any) -> Any:
     return None if argument is None else ast.arg(argument.arg)
-
-

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.node import describe_line, inside, user_line
+from ..autograd.node import Node, describe_line, inside, user_line
 from ..dispatch import OPS, Listener
 from ..errors import CompileError
-from .histories import edges_to, turn
+from .histories import begins_before, edges_to, turn
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Value, values_in
 from .signature import owner
@@ -21,6 +21,10 @@ from .signature import owner
 __all__ = ["Trace"]
 
 
+_REACHED = (
+    "compile: a tensor that the function reaches by itself, and not as an argument, was computed outside with a graph. "
+    "Pass it as an argument, or detached."
+)
 _SHORT = 64  # bytes of what Python may read as a condition
 
 
@@ -56,6 +60,7 @@ class Trace(Listener):
         self.splits = splits
         self.code = code
         self.outside = outside or {}
+        self.first_node = Node(None, {}, 1).number if splits else 0  # what is older was recorded outside
         self.reach = reach
         self.read_at: int | None = None
         self.unsplit: str | None = None  # why no program can be written of the run, where it may be cut
@@ -265,10 +270,10 @@ class Trace(Listener):
         line = user_line(3)
         where = f" at {describe_line(line)}" if line else ""
         self._refuse(
-            f"compile: a tensor of shape {tuple(tensor.shape)} on {tensor.device} is moved to {device}{where}. A program "
-            "computes on one device and copies nothing between two. Move the tensor before the call and pass it as an "
-            f"argument, or keep it on {device} from the start (model.to(...) before compile); results can be moved "
-            "behind the call. Or give compile(..., fallback=True)."
+            f"compile: a tensor of shape {tuple(tensor.shape)} on {tensor.device} is moved to {device}{where}. A "
+            "program computes on one device and copies nothing between two. Move the tensor before the call and pass "
+            f"it as an argument, or keep it on {device} from the start (model.to(...) before compile); results can be "
+            "moved behind the call. Or give compile(..., fallback=True)."
         )
 
     def read(self, tensor: Any) -> None:
@@ -313,6 +318,8 @@ class Trace(Listener):
         """Where a backward pass would end at an argument, which has a history outside, and something here waits for
         the gradients of what lies behind: a replay could hand them on at its end alone. The run itself goes on through
         that history."""
+        if self.splits and begins_before(roots, self.first_node):
+            self._refuse(_REACHED)
         if not self.outside:
             return roots, inputs
         edges, seen = edges_to(roots, self.outside)
@@ -323,8 +330,8 @@ class Trace(Listener):
         where = f" at {describe_line(line)}" if line else ""
         self._refuse(
             f"compile: the backward pass{where} goes through argument {reached[0][0]}, which was computed outside of "
-            "the compiled function, to tensors whose gradients are used within it. Compute it within the function, call "
-            "backward() outside, pass it detached (x.detach()), or give compile(..., fallback=True)."
+            "the compiled function, to tensors whose gradients are used within it. Compute it within the function, "
+            "call backward() outside, pass it detached (x.detach()), or give compile(..., fallback=True)."
         )
         real = {key: self.outside[key][1] for key, _, _ in edges}
         for key, node, at in edges:

@@ -1,4 +1,4 @@
-"""fallback=True: a function in parts, programs between the statements that Python runs. Bits are those of eager runs."""
+"""fallback=True: a function in parts, programs between the statements that Python runs, with an eager run's bits."""
 
 from __future__ import annotations
 
@@ -383,3 +383,48 @@ def test_stand_ins_do_not_stay_in_a_caller_s_list():
         w.grad = None
         out.backward()
         assert w.grad.tolist() == [4.0, 4.0]
+
+
+def slices_side_by_side(loop, x, y):
+    """Gradients of slices that lie side by side wait in one array while another part's backward program runs."""
+    loop.optimizer.zero_grad()
+    h = loop.first(x)
+    top, rest = h[:1], h[1:]
+    loop.seen.append(top.sum().item())
+    again = tg.cat([top * 2, rest])
+    loop.seen.append(again.sum().item())
+    loss = loop.second(tg.cat([again[:2], h[2:]])).square().mean() + F.mse_loss(loop.second(again), y)
+    loop.seen.append(loss.item())
+    loss.backward()
+    loop.optimizer.step()
+    return loss.detach()
+
+
+def closures(loop, x, y):
+    """A function sees a tensor with a history, which its part is not given."""
+    loop.optimizer.zero_grad()
+    h = loop.first(x)
+    loop.seen.append(h.sum().item())
+
+    def again(z):
+        return z * 2 + h
+
+    out = again(loop.first(y @ tg.ones(2, 4)))
+    loop.seen.append(out.mean().item())
+    loss = loop.second(out).square().mean()
+    loss.backward()
+    loop.optimizer.step()
+    return loss.detach()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("function", [slices_side_by_side, closures])
+def test_graphs_that_go_from_part_to_part(function: Any, backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        loop = Loop()
+        step = compiled(function)
+        for _ in range(12):
+            show(step(loop, tg.randn(6, 4), tg.randn(6, 2)))
+        show(loop.seen, list(loop.both.parameters()), [p.grad for p in loop.both.parameters()])
+
+    beside(script, backend, fallback=True)
