@@ -24,7 +24,7 @@ from .before import Before
 from .dynamic import family_of, is_for_all
 from .entry import Entry
 from .pair import PairEntry, is_live, rejoined
-from .pieces import Part, Pieces, Tracked
+from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
 from .reach import Reach
 from .signature import Signature
@@ -49,7 +49,7 @@ class Compiled:
         dynamic: programs that differ in the size of a batch are one.
         fallback: run as it is what can't be captured, instead of raising CompileError.
 
-    ``part``: of another function's text, which this one is; see ``pieces.py``.
+    ``part``: of another function's text, which this one is; see ``parts.py``.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Compiled:
         self._restless = 0
         self._given_up: str | None = None  # why there will be no program
         self._raises = False  # then, instead of running as it is
-        self._pieces: Pieces | None = None  # where Python runs some of the statements
-        self._in_pieces = 0  # calls that ran so
+        self._rewritten: Rewritten | None = None  # where Python runs some of the statements
+        self._in_parts = 0  # calls that ran so
         self._part: Part | None = None
         self._whole: types.CodeType | None = None  # of the function that this is a part of
         self._lock = threading.RLock()
@@ -110,10 +110,11 @@ class Compiled:
                 raise CompileError(self._given_up)
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
-        if self._pieces is not None:
-            self._in_pieces += 1
+        if self._rewritten is not None:
+            self._in_parts += 1
             owner = getattr(self.function, "__self__", None)
-            return self._pieces.run(*args, **kwargs) if owner is None else self._pieces.run(owner, *args, **kwargs)
+            run = self._rewritten.run
+            return run(*args, **kwargs) if owner is None else run(owner, *args, **kwargs)
         signature = Signature(args, kwargs)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
@@ -148,20 +149,20 @@ class Compiled:
     @property
     def programs(self) -> list[Program]:
         """Every program, those of the most recent call first, and of a function in parts by part."""
-        parts = [] if self._pieces is None else self._pieces.parts
+        parts = [] if self._rewritten is None else self._rewritten.parts
         own = [program for entry in list(self.entries) for program in entry.programs]
         return [*(program for part in parts for program in part.compiled.programs), *own]
 
     def explain(self) -> str:
         """The program of the most recent call in words, to be printed; of a function in parts all of their programs."""
-        pieces = self._pieces
-        if pieces is None:
+        rewritten = self._rewritten
+        if rewritten is None:
             return self._latest("explain").whole.explain()
         lines = ["in parts: a program each, but for statements where Python reads what is computed, or what can't be"]
         lines[0] += " captured:"
-        lines += [f"  {where}: {why}" for where, why in pieces.reasons().items()]
+        lines += [f"  {where}: {why}" for where, why in rewritten.reasons().items()]
         name = os.path.basename(_code_of(self.function).co_filename)
-        for part in pieces.parts:
+        for part in rewritten.parts:
             last = max(s.end_lineno or s.lineno for s in part.statements)
             title = f"{name}:{part.line}" + (f"-{last}" if last > part.line else "")
             entries = part.compiled.entries
@@ -175,7 +176,7 @@ class Compiled:
 
     def save(self, path: Any) -> None:
         """Write the program of the most recent call to a file for ``tg.compiler.load``; see ``Program.save``."""
-        if self._pieces is not None:
+        if self._rewritten is not None:
             raise CompileError(
                 "save: Python reads numbers within the function, and what it does with them is no program."
             )
@@ -183,7 +184,7 @@ class Compiled:
 
     def _latest(self, verb: str) -> Entry:
         entries = self.entries
-        for part in () if self._pieces is None else self._pieces.parts:
+        for part in () if self._rewritten is None else self._rewritten.parts:
             entries = part.compiled.entries or entries
         if not entries:
             why = f" ({', '.join(self.reasons)})" if self.reasons else ""
@@ -198,7 +199,7 @@ class Compiled:
             self._restless = 0
             self._given_up = None
             self._raises = False
-            self._pieces = None
+            self._rewritten = None
 
     def stats(self) -> dict[str, Any]:
         """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why.
@@ -206,16 +207,16 @@ class Compiled:
         Of a function in parts the captures, replays and programs are those of all parts; ``python`` says which
         statements are none, and why.
         """
-        calls = self.replays + self.captures + self.eager + self._in_pieces
+        calls = self.replays + self.captures + self.eager + self._in_parts
         count = len({id(entry.family or entry) for entry in self.entries})
         found: dict[str, Any] = {"calls": calls, "captures": self.captures, "replays": self.replays, "programs": count,
                  "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
-        if self._pieces is not None:
-            for part in self._pieces.known.values():
+        if self._rewritten is not None:
+            for part in self._rewritten.known.values():
                 for name, value in part.compiled.stats().items():
                     if name not in ("calls", "reasons"):
                         found[name] += value
-            found["python"] = self._pieces.reasons()
+            found["python"] = self._rewritten.reasons()
         return found
 
     # --- calls without a program
@@ -325,15 +326,15 @@ class Compiled:
             return None
         if self._part is not None:
             return self._part.tracked()
-        pieces = self._new_pieces()
-        return None if pieces is None else Tracked(pieces.text, pieces.text.body, None)
+        rewritten = self._new_text()
+        return None if rewritten is None else Tracked(rewritten.text, rewritten.text.body, None)
 
-    def _new_pieces(self) -> Pieces | None:
-        function = self.function
-        return Pieces.of(function.__func__ if isinstance(function, types.MethodType) else function, self._compiled_part)
+    def _new_text(self) -> Rewritten | None:
+        plain = getattr(self.function, "__func__", self.function)
+        return Rewritten.of(plain, self._compiled_part)
 
     def _compiled_part(self, part: Part) -> Compiled:
-        function = part.pieces.text.part(part.names, part.body)
+        function = part.whole.text.part(part.names, part.body)
         made = Compiled(function, limit=self.limit, dynamic=self.dynamic, fallback=True)
         everything.discard(made)  # it is counted here
         made._whole = _code_of(self.function)
@@ -345,11 +346,11 @@ class Compiled:
         if line is None:
             return False
         if self._part is not None:
-            return self._part.pieces.stay(line, why)
-        pieces = self._new_pieces()
-        if pieces is None or not pieces.stay(line, why) or not pieces.parts:
+            return self._part.whole.stay(line, why)
+        rewritten = self._new_text()
+        if rewritten is None or not rewritten.stay(line, why) or not rewritten.parts:
             return False
-        self._pieces = pieces
+        self._rewritten = rewritten
         return True
 
     def _leave(self, line: int | None, why: str) -> None:

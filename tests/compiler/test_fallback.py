@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tensorgrad as tg
-from tensorgrad.compiler.pieces import Pieces
+from tensorgrad.compiler.parts import Rewritten
 from tensorgrad.errors import CompileError
 from tests.compiler.beside import BACKENDS, beside
 
@@ -262,14 +262,14 @@ def generated(x):
     yield x.sum().item()
 
 
-def pieces_at_item(function):
+def rewritten_at_item(function):
     """The function in parts, but for the statement that calls ``item()``."""
     lines, first = inspect.getsourcelines(function)
     [line] = [first + i for i, text in enumerate(lines) if ".item()" in text]
-    pieces = Pieces.of(function, lambda part: None)
-    if pieces is not None:
-        assert pieces.stay(line, "it reads")
-    return pieces
+    rewritten = Rewritten.of(function, lambda part: None)
+    if rewritten is not None:
+        assert rewritten.stay(line, "it reads")
+    return rewritten
 
 
 @pytest.mark.parametrize("function, lines", [
@@ -277,14 +277,14 @@ def pieces_at_item(function):
     (scaled, []),
 ])  # fmt: skip
 def test_which_statements_are_parts(function, lines):
-    pieces = pieces_at_item(function)
+    rewritten = rewritten_at_item(function)
     first = function.__code__.co_firstlineno
-    assert (pieces and [[s.lineno - first for s in part.statements] for part in pieces.parts]) == lines
+    assert (rewritten and [[s.lineno - first for s in part.statements] for part in rewritten.parts]) == lines
 
 
 @pytest.mark.parametrize("what", [len, Loop, Loop().model])
 def test_only_functions_are_written_in_parts(what):
-    assert Pieces.of(what, lambda part: None) is None
+    assert Rewritten.of(what, lambda part: None) is None
 
 
 @pytest.mark.parametrize("function", [early, conditional, deleted, captured, looks])
@@ -311,7 +311,7 @@ def test_arguments_of_every_kind_reach_the_second_half():
         assert f(x, 1, 2, scale=3.0, last="z") == defaults(y, 1, 2, scale=3.0, last="z")
         assert f(x, 1) == defaults(y, 1)
     assert f.stats()["replays"] >= 4
-    [part] = pieces_at_item(defaults).parts
+    [part] = rewritten_at_item(defaults).parts
     assert part.names == ["more", "scale", "x"] and part.gives == ["y"]
 
 

@@ -1,4 +1,4 @@
-"""``Pieces``: a function whose statements that Python must run stay Python, and whose others are programs.
+"""``Rewritten``: a function whose statements that Python must run stay Python, and whose others are programs.
 
 Under ``fallback=True`` a statement that reads a number which the function computes can't be in a program. So the
 function's text is written anew: as few statements as possible stay as they are (the one that reads; the ``for``,
@@ -33,7 +33,7 @@ from .flow import Flow, bodies_of, known_manager, leaves_always, stored, surely_
 from .signature import PLAIN, owner
 from .text import Text, text_of
 
-__all__ = ["Part", "Pieces", "Tracked"]
+__all__ = ["Part", "Rewritten", "Tracked"]
 
 _WAITS = (ast.Yield, ast.YieldFrom, ast.Await)
 _ON_TAPE = frozenset((
@@ -71,8 +71,8 @@ class Part:
     """Statements that are a function of their own. ``names``: its arguments; ``gives``: the names whose values it
     returns; ``ends``: it returns what the whole function does, instead; ``compiled``: that function, compiled."""
 
-    def __init__(self, pieces: Pieces, statements: list[ast.stmt], names: list[str], gives: list[str], ends: bool):
-        self.pieces = pieces
+    def __init__(self, whole: Rewritten, statements: list[ast.stmt], names: list[str], gives: list[str], ends: bool):
+        self.whole = whole
         self.statements = statements
         self.names = names
         self.gives = gives
@@ -95,11 +95,11 @@ class Part:
         return self.statements[0].lineno
 
     def tracked(self) -> Tracked:
-        return Tracked(self.pieces.text, self.body, self.names)
+        return Tracked(self.whole.text, self.body, self.names)
 
     def stays(self, why: str) -> None:
         """Every statement is Python's from now on."""
-        self.pieces.keep({id(s): why for s in self.statements})
+        self.whole.keep({id(s): why for s in self.statements})
 
     def refuses(self, args: tuple[Any, ...], result: Any, known: set[int]) -> bool:
         """Whether some of what the part gives would be something else in a replay; then the statements that make it
@@ -119,7 +119,7 @@ class Part:
                     bad.add(name)  # two tensors in one memory: changes of one show in the other
         if bad:
             why = f"what Python goes on with ({', '.join(sorted(bad))}) would be another object in each replay"
-            self.pieces.keep({id(s): why for s in self.statements if stored([s]) & bad})
+            self.whole.keep({id(s): why for s in self.statements if stored([s]) & bad})
         return bool(bad)
 
     def follow(self, args: tuple[Any, ...], replays: int) -> bool:
@@ -142,12 +142,12 @@ class Part:
                 restless[name] = f"{name} is a NumPy array, whose elements no program can follow"
         found = {
             id(s): why for name, why in restless.items() for s in self.statements
-            if name in self.pieces.flow.needs([s]) | (stored([s]) & {name})
+            if name in self.whole.flow.needs([s]) | (stored([s]) & {name})
         }  # fmt: skip
-        return bool(found) and self.pieces.keep(found)
+        return bool(found) and self.whole.keep(found)
 
 
-class Pieces:
+class Rewritten:
     """``run``: the function written anew; ``parts``: those that it calls, in their order; ``kept``: by the identity of
     a statement why it stays Python's.
 
@@ -164,10 +164,10 @@ class Pieces:
         self.run: Any = text.function
 
     @staticmethod
-    def of(function: Any, compiled_of: Callable[[Part], Any]) -> Pieces | None:
+    def of(function: Any, compiled_of: Callable[[Part], Any]) -> Rewritten | None:
         """None for a function whose text is not at hand."""
         text = text_of(function)
-        return None if text is None else Pieces(text, compiled_of)
+        return None if text is None else Rewritten(text, compiled_of)
 
     def stay(self, line: int, why: str) -> bool:
         """The innermost statement at a line is Python's from now on; whether that is news."""
