@@ -114,6 +114,12 @@ struct Products final : BlockLaunch {
     if (then) then();
   }
   void run(const Needed& needed, const Finished& finished) override {
+    if (work_ < kLittle) {
+      for (std::size_t i = 0; i < operands.size() && needed; ++i) needed(i, 0, operands[i].touch.bytes / item);
+      run();
+      for (std::size_t i = 0; i < results.size() && finished; ++i) finished(i, 0, results[i].bytes / item);
+      return;
+    }
     std::vector<std::function<void(Index, Index)>> told(products.size()), asked(operands.size());
     std::vector<Gemm<T>> list = products;
     for (std::size_t i = 0; i < list.size() && finished; ++i) {
@@ -130,6 +136,7 @@ struct Products final : BlockLaunch {
 
   void note() {
     for (const Gemm<T>& g : products) {
+      work_ += g.batch * g.m * g.n * g.k;
       results.push_back({bytes(g.c), g.batch * g.m * g.n * item, item, true});
       if (g.batch == 1 && !g.a_offset && g.a.col == 1 && g.a.row == g.k && g.m > 0 && g.n > 0 && g.k > 0) {
         operands.push_back({{bytes(g.a.data), g.m * g.k * item, item, false}, g.k});
@@ -144,7 +151,9 @@ struct Products final : BlockLaunch {
   }
 
  private:
-  std::vector<std::size_t> product_of_;  // whose left side an operand is
+  static constexpr Index kLittle = Index(1) << 17;  // multiplications: all lies in a first-level cache, blocks would cost
+  std::vector<std::size_t> product_of_;             // whose left side an operand is
+  Index work_ = 0;
 
   static constexpr Index item = sizeof(T);
   static const char* bytes(const T* data) { return reinterpret_cast<const char*>(data); }

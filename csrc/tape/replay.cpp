@@ -193,7 +193,7 @@ PyObject* lend(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 
 // replay(entry, args, kwargs): the result if it is one tensor that the program makes, else the outputs' arrays (of a pair: and
-// its node); NotImplemented where Python must see to it.
+// its node); NotImplemented where Python must see to it, None where it must run the program, since no instance is idle.
 PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
   if (count != 3 || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) != kParts)
     return PyErr_Format(PyExc_TypeError, "replay: expected (entry, args, kwargs)");
@@ -229,13 +229,16 @@ PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
       Py_RETURN_NOTIMPLEMENTED;
     }
   }
+  // first the gradients that the program forgets: they lie in the instance that has made them, which is idle without them
+  PyObject* forgotten = part(kForgotten);
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(forgotten); ++i)
+    set_borrowed(as_tensor(PyList_GET_ITEM(forgotten, i))->f[TensorObject::kGrad], Py_None);
   Ref instance = taken(waiting);
   if (!instance) {
     if (PyErr_Occurred()) return nullptr;
+    if (PyList_GET_SIZE(forgotten)) Py_RETURN_NONE;
     Py_RETURN_NOTIMPLEMENTED;
   }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(part(kForgotten)); ++i)
-    set_borrowed(as_tensor(PyList_GET_ITEM(part(kForgotten), i))->f[TensorObject::kGrad], Py_None);
   const bool done = play(instance.get(), 0, given.get());
   Ref arrays;
   if (done) arrays = handed_out(PyTuple_GET_ITEM(instance.get(), kArrays), PyTuple_GET_ITEM(instance.get(), kOthers), given.get());

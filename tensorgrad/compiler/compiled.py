@@ -92,6 +92,8 @@ class Compiled:
                     self.replays += 1
                     if entry is not self.entries[0]:
                         self._use(entry)
+                    if found is None:
+                        return entry.replay(entry.tensors_of(args, kwargs))
                     return found if entry.direct else entry.finished(found)
             if entry.admits(args, kwargs):
                 tensors = entry.tensors_of(args, kwargs)

@@ -41,6 +41,36 @@ def test_a_training_step_needs_one_block():
     assert [g.tolist() for g in kept] == before
 
 
+def test_a_training_step_is_replayed_without_python(monkeypatch):
+    model = nn.Linear(64, 64)
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = tg.compile(step)
+    x = tg.ones(8, 64)
+    losses = [step(x).item() for _ in range(3)]
+    (entry,) = step.entries
+    in_python = []
+    replay = entry.replay
+    monkeypatch.setattr(entry, "replay", lambda tensors: in_python.append(len(losses)) or replay(tensors))
+    for _ in range(4):
+        losses.append(step(x).item())
+    assert in_python == []
+    # somebody holds the gradients, which lie in the only block: the program runs in another, and loses none of them
+    kept = [p.grad for p in model.parameters()]
+    before = [g.tolist() for g in kept]
+    losses += [step(x).item() for _ in range(3)]
+    assert in_python == [7] and entry.run.shelf.made == 2
+    assert [g.tolist() for g in kept] == before and all(p.grad is not None for p in model.parameters())
+    assert losses == sorted(losses, reverse=True) and len(set(losses)) == 10
+
+
 def test_large_results_that_are_kept_are_copied_in_the_end():
     f = tg.compile(lambda x: x * 2 + 1)
     kept = [f(tg.full((64, 64), float(i))) for i in range(8)]
