@@ -20,13 +20,15 @@ from typing import Any
 from ..core import native
 from ..dispatch import listening, local
 from ..errors import CompileError
+from ..nn.hooks import everywhere as everywhere_hooked
+from ..nn.module import Module
 from .before import Before
 from .dynamic import family_of, is_for_all
 from .entry import Entry
 from .pair import PairEntry, is_live, rejoined
 from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
-from .reach import Reach
+from .reach import Reach, is_users
 from .signature import Signature
 from .trace import Trace
 
@@ -113,8 +115,10 @@ class Compiled:
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
         if self._rewritten is not None:
+            plain, owner = _plain(self.function)
+            if plain is not self._rewritten.text.function:
+                return self._as_it_is("it has hooks, or another forward, since it was written in parts", args, kwargs)
             self._in_parts += 1
-            owner = getattr(self.function, "__self__", None)
             run = self._rewritten.run
             return run(*args, **kwargs) if owner is None else run(owner, *args, **kwargs)
         signature = Signature(args, kwargs)
@@ -163,7 +167,7 @@ class Compiled:
         lines = ["in parts: a program each, but for statements where Python reads what is computed, or what can't be"]
         lines[0] += " captured:"
         lines += [f"  {where}: {why}" for where, why in rewritten.reasons().items()]
-        name = os.path.basename(_code_of(self.function).co_filename)
+        name = os.path.basename(rewritten.text.function.__code__.co_filename)
         for part in rewritten.parts:
             last = max(s.end_lineno or s.lineno for s in part.statements)
             title = f"{name}:{part.line}" + (f"-{last}" if last > part.line else "")
@@ -245,7 +249,7 @@ class Compiled:
         self._warn_of_captures()
         function, tracked = self.function, self._tracked()
         if tracked is not None:
-            owner = getattr(function, "__self__", None)
+            owner = _plain(function)[1]
             function = tracked.function if owner is None else types.MethodType(tracked.function, owner)
         trace = Trace(
             [t._data for t in given], before.grad_arrays(), splits=self.fallback,
@@ -332,8 +336,7 @@ class Compiled:
         return None if rewritten is None else Tracked(rewritten.text, rewritten.text.body, None)
 
     def _new_text(self) -> Rewritten | None:
-        plain = getattr(self.function, "__func__", self.function)
-        return Rewritten.of(plain, self._compiled_part)
+        return Rewritten.of(_plain(self.function)[0], self._compiled_part)
 
     def _compiled_part(self, part: Part) -> Compiled:
         function = part.whole.text.part(part.names, part.body)
@@ -414,9 +417,20 @@ class Compiled:
         raise CompileError(text)
 
 
+def _plain(function: Any) -> tuple[Any, Any]:
+    """The plain function that a call runs, and the object that it is given first, or None: of a method its own, of a
+    module without hooks its ``forward``."""
+    if isinstance(function, Module):
+        own = type(function).__call__ is Module.__call__ and function._hooks is None and not everywhere_hooked
+        forward = getattr(type(function), "forward", None) if "forward" not in vars(function) else None
+        theirs = own and isinstance(forward, types.FunctionType) and is_users(forward.__module__)
+        return (forward if theirs else None), function
+    return getattr(function, "__func__", function), getattr(function, "__self__", None)
+
+
 def _code_of(function: Any) -> Any:
-    """The code of a function or a method; None for other callables."""
-    return getattr(getattr(function, "__func__", function), "__code__", None)
+    """The code of what a call runs; None if that isn't known."""
+    return getattr(_plain(function)[0], "__code__", None)
 
 
 def _rebuild(function: Callable[..., Any], limit: int, dynamic: bool, fallback: bool) -> Compiled:

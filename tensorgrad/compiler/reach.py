@@ -4,7 +4,7 @@ there.
 A replay runs no Python, so it is right only while all this is as it was when the program was written. ``Reach`` walks
 it once and keeps *facts*: this dictionary holds this object under this key. ``changed`` asks them again.
 
-Of a module and of an optimizer everything is a fact but the numbers that a step reads anew each time
+Of a module of this package and of an optimizer everything is a fact but the numbers that a step reads anew each time
 (``Optimizer.form`` says which). Of other objects and of Python modules only attributes whose names occur in the code
 that was walked; where that code makes names while it runs, all.
 
@@ -37,7 +37,7 @@ from ..tensor import Tensor
 from .clocks import Watch, watching
 from .named import globals_in, names_in, names_of_getter
 
-__all__ = ["Reach"]
+__all__ = ["Reach", "is_users"]
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
@@ -130,7 +130,7 @@ class Reach:
 
     def watch(self) -> Watch:
         """A block to run the function in, which sees what is another in each call and leaves nothing to be compared."""
-        return watching(self._names, _is_users)
+        return watching(self._names, is_users)
 
     @property
     def looks_at_gradients(self) -> bool:
@@ -241,7 +241,7 @@ class Reach:
             for element in () if isinstance(what, (np.ndarray, np.generic)) else self.copies[-1][2]:
                 self._walk(f"an element of {path}", element)
         elif isinstance(what, types.ModuleType):
-            if _is_users(what.__name__):
+            if is_users(what.__name__):
                 self._later.setdefault(id(what), (path, what))
         elif isinstance(what, type):
             self._made.add(what)
@@ -262,7 +262,7 @@ class Reach:
             self._walk(path, what.__wrapped__)
         elif (hasattr(what, "__dict__") or _slots(what)) and _is_users_object(what):
             self._class(f"type({path})", type(what))
-            if isinstance(what, Module) or not _is_users(type(what).__module__):
+            if isinstance(what, Module) or not is_users(type(what).__module__):
                 self._module(path, what)
             else:
                 self._later.setdefault(id(what), (path, what))
@@ -271,7 +271,7 @@ class Reach:
         if isinstance(function, types.MethodType):
             self._walk(path.rpartition(".")[0] or f"{path}.__self__", function.__self__)
             function = function.__func__
-        if not isinstance(function, types.FunctionType) or not _is_users(function.__module__):
+        if not isinstance(function, types.FunctionType) or not is_users(function.__module__):
             return
         code = function.__code__
         if code is self._whole:
@@ -339,14 +339,14 @@ class Reach:
         return news
 
     def _class(self, path: str, kind: type) -> None:
-        if not _is_users(kind.__module__) or kind in self._classes:
+        if not is_users(kind.__module__) or kind in self._classes:
             return
         self._classes.add(kind)
-        if _is_users(type(kind).__module__):
+        if is_users(type(kind).__module__):
             self._class(f"type({path})", type(kind))
-        theirs = [base for base in kind.__mro__ if base is not object and not _is_users(base.__module__)]
+        theirs = [base for base in kind.__mro__ if base is not object and not is_users(base.__module__)]
         for base in kind.__mro__:
-            if _is_users(base.__module__):
+            if is_users(base.__module__):
                 for name, value in vars(base).items():
                     if name in _UNHEARD:
                         continue
@@ -377,14 +377,21 @@ class Reach:
                 self._fact(f"{path}[{i}]", what, i, value)
 
     def _module(self, path: str, module: Any) -> None:
-        """Everything of a module, or of another object whose code isn't walked."""
+        """Everything of a module, or of another object whose code isn't walked; of the user's own modules, besides
+        members and what ``Module`` knows of, only what is named."""
         for name in _slots(module):
             if hasattr(module, name):
                 self._fact(f"{path}.{name}", module, name, getattr(module, name))
         attributes = getattr(module, "__dict__", {})
         unguarded = getattr(type(module), "unguarded", ())  # what no program rests on
         self.sizes.append((path, attributes, len(attributes)))
+        theirs = {base for base in type(module).__mro__ if not is_users(base.__module__)}
+        members = attributes.get("_kinds", ()) if theirs == set(Module.__mro__) else None
+        if members is not None:
+            self._later.setdefault(id(module), (path, module))
         for name, value in attributes.items():
+            if members is not None and name not in members and not hasattr(Module, name):
+                continue  # no code but the user's reads it, if any does
             if name not in ("_kinds", "_unsaved") and name not in unguarded:
                 self._fact(f"{path}.{name}", attributes, name, value)
 
@@ -453,7 +460,8 @@ def _root(module: str | None) -> str:
     return (module or "").partition(".")[0]
 
 
-def _is_users(module: str | None) -> bool:
+def is_users(module: str | None) -> bool:
+    """Whether a Python module of this name belongs to the user."""
     return _root(module) not in _LIBRARIES or (module or "").startswith("tensorgrad.examples")
 
 

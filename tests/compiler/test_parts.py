@@ -428,3 +428,58 @@ def test_graphs_that_go_from_part_to_part(function: Any, backend: str) -> None:
         show(loop.seen, list(loop.both.parameters()), [p.grad for p in loop.both.parameters()])
 
     beside(script, backend, fallback=True)
+
+
+class Gated(tg.nn.Module):
+    """A model whose forward reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = tg.nn.Linear(4, 4), tg.nn.Linear(4, 4)
+        self.calls = 0
+
+    def forward(self, x, scale=2.0):
+        h = self.first(x).tanh() * scale
+        self.calls += 1
+        if h.norm().item() > 3.0:
+            h = h * 0.5 + 1
+        return self.second(h)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_module_s_forward(backend: str) -> None:
+    made: list[Any] = []
+
+    def script(compiled: Any, show: Any) -> None:
+        model = Gated()
+        fast = compiled(model)
+        made.append(fast)
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(16):
+            optimizer.zero_grad()
+            loss = fast(tg.randn(3, 4) * (i % 3), scale=1.5).square().mean()
+            loss.backward()
+            optimizer.step()
+            show(loss, [p.grad for p in model.parameters()])
+        show(list(model.parameters()), model.calls)
+
+    beside(script, backend, exact=True, fallback=True)
+    fast = made[-1]
+    assert fast.stats()["replays"] >= 20 and fast.stats()["eager"] == 0 and len(fast.stats()["python"]) >= 2
+    seen = []
+    handle = fast._orig_mod.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    fast(tg.ones(3, 4))
+    handle.remove()
+    assert seen == [(3, 4)]
+
+
+def test_a_library_module_that_reads_runs_as_it_is() -> None:
+    class Reads(tg.nn.Module):
+        def forward(self, x):
+            return x * x.sum().item()
+
+    model = tg.compile(tg.nn.Sequential(tg.nn.Linear(2, 2), Reads()), fallback=True)
+    for _ in range(3):
+        x = tg.randn(3, 2)
+        assert tg.equal(model(x), model._orig_mod(x))
+    assert model.stats()["reasons"]

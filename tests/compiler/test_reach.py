@@ -292,3 +292,67 @@ def test_a_reach_is_as_large_as_the_code() -> None:
     reach = Reach(("f", lambda x: user.inherited(x)))
     assert not any(path.endswith(".count") for path, *_ in reach.facts)
     assert any(path.endswith(".by") for path, *_ in reach.facts)
+
+
+class Net(tg.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = tg.nn.Linear(2, 2)
+        self.scale, self.steps, self.log = 2.0, 0, []
+        self.named = "scale"
+        self.weights = [tg.ones(2)]
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(x) * self.scale * self.weights[0]
+
+
+class ByName(Net):
+    def forward(self, x: Any) -> Any:
+        return self.linear(x) * getattr(self, self.named)
+
+
+class Derived(tg.nn.Linear):
+    """Its base's code, which isn't walked, may read anything."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.steps = 0
+
+
+def test_attributes_of_a_user_s_modules() -> None:
+    for make, captures in ((Net, 1), (ByName, 6), (Derived, 6)):
+        net = make()
+        f = tg.compile(net)
+        with tg.no_grad():
+            for _ in range(6):
+                assert tg.equal(f(tg.ones(1, 2)), net(tg.ones(1, 2)))
+                net.steps += 1
+                if make is Net:
+                    net.log.append(1.0)
+        assert f.stats()["captures"] == captures, make
+
+
+@pytest.mark.parametrize("change", [
+    lambda net: setattr(net, "scale", 3.0), lambda net: net.weights.__setitem__(0, tg.ones(2) * 3),
+    lambda net: net.weights[0].mul_(4), lambda net: setattr(net, "linear", tg.nn.Linear(2, 2)),
+    lambda net: setattr(net, "weights", [tg.ones(2) * 7]), lambda net: net.train(not net.training),
+    lambda net: setattr(net, "named", "other"), lambda net: setattr(net, "forward", lambda x: x * 5),
+    lambda net: delattr(net, "scale"),
+])  # fmt: skip
+@pytest.mark.parametrize("make", [Net, ByName])
+def test_what_a_user_s_module_reads_is_guarded(make: type, change: Any) -> None:
+    net = make()
+    net.other = 9.0
+    f = tg.compile(net)
+    with tg.no_grad():
+        for i in range(6):
+            if i == 3:
+                change(net)
+            x = tg.randn(1, 2)
+            try:
+                expected = net(x)
+            except AttributeError:
+                with pytest.raises(AttributeError):
+                    f(x)
+            else:
+                assert tg.equal(f(x), expected)
