@@ -169,6 +169,10 @@ class Reach:
         for name, source, before in self._sources:
             if repr(_state_of(source)) != before:
                 return f"it draws numbers from {name}, which would be the same ones in each replay"
+        for form in self.forms:
+            for (name, now), then in zip(form.group.items(), form.settings, strict=False):
+                if now is not then and not _equal(now, then):
+                    return f"{form.path}[{name!r}] was {_short(then)} and is {_short(now)}"
         return self.changed()
 
     def is_of_optimizer(self, trouble: str) -> bool:

@@ -568,3 +568,26 @@ def test_a_function_that_each_call_captures_anew_says_why(backend: str) -> None:
         for i in range(20):
             assert bits(loss(draw(i))) == bits(trainer.loss(draw(i))), i
             trainer.seen += 1
+
+
+def test_a_learning_rate_that_the_function_changes_is_refused():
+    """It may change between calls, so it is no fact; within a call it is what a replay would not repeat."""
+    w = tg.nn.Parameter(tg.ones(2))
+    optimizer = tg.optim.SGD([w], lr=1.0)
+
+    def step():
+        optimizer.zero_grad()
+        (w * w).sum().backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.5
+
+    f = tg.compile(step)
+    with pytest.raises(CompileError, match=r"param_groups\[0\]\['lr'\] was 0\.\d+ and is 0\.\d+"):
+        for _ in range(6):
+            f()
+    optimizer.param_groups[0]["lr"], cut = 1.0, tg.compile(step, fallback=True)
+    for i in range(8):
+        before = w.tolist()[0]
+        cut()
+        assert w.tolist()[0] == pytest.approx(before - 2 * before * 0.5**i)
+    assert cut.stats()["replays"] >= 4
