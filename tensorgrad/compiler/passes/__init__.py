@@ -23,6 +23,7 @@ PASSES = (
     "duplicates",
     "dead",
     "fold",
+    "norms",
     "pools",
     "formulas",
     "ahead",
