@@ -117,7 +117,7 @@ class Family:
         self.now: dict[Value, Value] = {}
         programs = [self._program(program, size) for program in self.entry.raw]
         made = copy.copy(self.entry)
-        made.family = self
+        made.family, made.raw = self, programs
         made.result = copy.copy(self.entry.result)
         chains = self.chains(size)
         made.result.views = [

@@ -133,7 +133,8 @@ class Entry:
         self.tensors_only = signature.flat and len(signature.shapes) == len(signature.leaves)
         self.fast = self._packed()
         self.direct = self._is_direct()
-        self.programs[0].form = Form(signature, self.result, self.count, self._unsavable(), self.family)
+        trouble, raw = self._unsavable(), self.raw[0]
+        self.programs[0].form = Form(signature, self.result, self.count, trouble, self.family, raw)
 
     def serve_all(self) -> None:
         """Serve calls with other arguments of the same form than those that the entry is bound to."""

@@ -28,9 +28,12 @@ class Form:
     """``leaves``, ``spec``: the arguments, with Slots for the tensors; ``same``: by tensor, the number of the first one
     of the same array; ``result``: what the function returns; ``outputs``: how many of the program's outputs that needs,
     None for all; ``trouble``: what a program from a file could not do, if so; ``family``: that of programs of other
-    sizes, if there is one."""
+    sizes, if there is one; ``raw``: the program as it was written, without what its backward pass wants of it."""
 
-    def __init__(self, signature: Signature, result: Result, outputs: int | None, trouble: str | None, family: Any):
+    def __init__(
+        self, signature: Signature, result: Result, outputs: int | None, trouble: str | None, family: Any,
+        raw: Any,
+    ):  # fmt: skip
         self.leaves: list[Any] = []
         self.same: list[int] = []
         for leaf, part in zip(signature.leaves, signature.key[1], strict=True):
@@ -44,3 +47,4 @@ class Form:
         self.default_dtype = get_default_dtype().name
         self.trouble = trouble
         self.family = family
+        self.raw = raw

@@ -22,8 +22,8 @@ from ..utils._pytree import tree_flatten, tree_unflatten
 from .entry import Entry
 from .executor import executor, in_python, shelf_of
 from .histories import broken, edges_to, join
-from .passes import optimize
-from .program import Call, Program
+from .passes import PASSES, optimize
+from .program import Action, Call, Program
 
 __all__ = ["PairEntry", "is_live", "leaves_behind", "rejoined"]
 
@@ -32,6 +32,10 @@ def is_live(result: Any) -> bool:
     """Whether some tensor of a result carries a graph that a backward pass can still go through."""
     leaves = tree_flatten(result)[0]
     return any(isinstance(x, Tensor) and x._node is not None and broken(x.grad_fn) is None for x in leaves)
+
+
+class _OfRun(list[Any]):
+    """What backward reads of the run that was written down."""
 
 
 class PairEntry(Entry):
@@ -102,14 +106,17 @@ class PairEntry(Entry):
     def link(self, raw: list[Program]) -> None:
         self.backwards = [_Backward(self, group) for group in self.groups]
         self._note_writes(raw[0])
-        first, second = self.programs = [optimize(program) for program in raw[:2]]
+        if self.patterns:  # what some results' gradients need of forward is read by programs of their own
+            first, second = self.programs = [optimize(program) for program in raw[:2]]
+        else:
+            first, second = self.programs = _both(raw[0], raw[1], len(self.kinds), self.count or 0)
         self.partly: dict[tuple[int, ...], Any] = dict(zip(self.patterns, raw[2:], strict=True))
         self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
         results, saved = first.outputs[: self.count], first.outputs[self.count :]
         seeds = second.arguments[len(saved) :]
         self.templates = [(kind, v.shape, v.dtype) for kind, v in zip(self.kinds, seeds, strict=True)]
         joined = Program([*first.steps, *second.steps], [*first.arguments, *seeds], [*results, *second.outputs])
-        joined.notes = [*first.notes, *second.notes]
+        joined.notes = list(dict.fromkeys([*first.notes, *second.notes]))
         self.joined = joined
         self.shelf = shelf_of(
             joined, split=len(first.steps), late=len(seeds), early=len(results), kept=saved, shown=self.shown
@@ -147,7 +154,7 @@ class PairEntry(Entry):
         leaves = tree_flatten(self.returned)[0]
         for where, number, _ in self.result.made:
             arrays[number] = leaves[where]._data
-        saved, self.kept = self.kept, []
+        saved, self.kept = _OfRun(self.kept), []
         self._first_gradients(signature)
         self.returned, self.given = None, []
         tensors = signature.tensors
@@ -212,6 +219,8 @@ class PairEntry(Entry):
 
     def gradients(self, memory: Any, seeds: list[Any]) -> list[Any]:
         """What the backward program makes of the results' gradients."""
+        if type(memory) is _OfRun:  # other values than the program saves, which has been made smaller since
+            return in_python(optimize(self.raw[1]))([*memory, *seeds])
         if type(memory) is list:
             return self._outside_blocks([*memory, *seeds])
         arrays: Any = native.run_backward(memory, seeds)
@@ -237,7 +246,7 @@ class PairEntry(Entry):
             )
         if isinstance(run, Program):
             run = self.partly[slots] = executor(optimize(run))
-        arrays = run([*(memory if type(memory) is list else memory[-1].kept), *(parts[i] for i in slots)])
+        arrays = run([*(memory if isinstance(memory, list) else memory[-1].kept), *(parts[i] for i in slots)])
         return tuple(None if at is None else arrays[at] for at in self.patterns[slots])
 
     @property
@@ -250,6 +259,43 @@ class PairEntry(Entry):
             self.run_backward = in_python(self.programs[1])
         arrays: list[Any] = self.run_backward(given)
         return arrays
+
+
+def _between() -> None:
+    """What the user does between the two, as an action: no value of the state may be read behind it in place of
+    before."""
+
+
+_APART = PASSES[: PASSES.index("ahead")]
+_TOGETHER = ("ahead", "dead", "recompute")
+_LAST = PASSES[PASSES.index("recompute") + 1 :]
+
+
+def _both(first: Program, second: Program, seeds: int, count: int) -> list[Program]:
+    """Both programs after all passes. What backward could have of forward, or make again, is seen with the two as one;
+    then what the second reads of the first is saved."""
+    first, second = (optimize(program, _APART) for program in (first, second))
+    given = second.arguments[len(second.arguments) - seeds :]
+    border = Action(_between)
+    whole = Program(
+        [*first.steps, border, *second.steps], [*first.arguments, *given], [*first.outputs[:count], *second.outputs]
+    )
+    whole = optimize(whole, _TOGETHER)
+    at = whole.steps.index(border)
+    early, late = whole.steps[:at], whole.steps[at + 1 :]
+    there = {v for step in early if isinstance(step, Call) for v in step.results if v is not None}
+    there.update(first.arguments)
+    read = [v for step in late if isinstance(step, Call) for x in step.reads() for v in (x, x.root)]
+    saved = [v for v in dict.fromkeys([*second.outputs, *read]) if v in there]
+    made = []
+    for steps, arguments, outputs, own in (
+        (early, first.arguments, [*first.outputs[:count], *saved], first.notes),
+        (late, [*saved, *given], second.outputs, second.notes),
+    ):
+        program = Program(steps, arguments, outputs)
+        program.notes = [*own, *whole.notes]
+        made.append(optimize(program, _LAST))
+    return made
 
 
 class _Backward:

@@ -58,7 +58,7 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
         if alone is not None and alone[1] is form and written["batch"]["least"] != 1:
             written = None  # what was called last is no case of it
     if written is None:
-        written, arrays = _Writer(_cut(program, form), form).written()
+        written, arrays = _Writer(_cut(optimize(form.raw), form), form).written()
     write_file(path, arrays, json.dumps(written, separators=(",", ":"), allow_nan=False))
 
 
