@@ -39,6 +39,7 @@ __all__ = [
     "quiet",
     "recorded",
     "region",
+    "unless",
     "was_made",
 ]  # fmt: skip
 
@@ -95,6 +96,12 @@ class Listener:
 
     def unheard(self, what: str) -> None:
         """Called before something runs whose calls are not announced."""
+
+    def enter_unless(self, flag: Any, is_set: bool) -> None:
+        """Called before what is done only where ``flag``, a tensor on the device, is not set; now it is or is not."""
+
+    def leave_unless(self) -> None:
+        """Called when that is done, or left out."""
 
     def enter(self, name: str) -> None:
         """Called when a named region of the program begins, e.g. an optimizer's step."""
@@ -279,7 +286,7 @@ def _complete(listener: Any) -> Listener:
         return listener
     full = Listener()
     for name in ("before", "after", "host", "grad", "read", "moves", "made", "filled", "differentiates", "unheard",
-                 "enter", "leave"):  # fmt: skip
+                 "enter_unless", "leave_unless", "enter", "leave"):  # fmt: skip
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full
@@ -313,21 +320,43 @@ def region(name: str) -> Iterator[None]:
             ear.leave(name)
 
 
+def _in_private(action: Callable[[], Any]) -> Any:
+    """What an action gives that reads and computes for itself, which is nobody else's affair."""
+    ears = local.listeners
+    local.listeners = ()
+    local.refresh()
+    try:
+        return action()
+    finally:
+        local.listeners = ears
+        local.refresh()
+
+
 def host(action: Callable[[], Any]) -> None:
     """Run an action on the host that belongs to the program: a replay must run it again, at the same place."""
     ears = local.listeners
     if not ears:
         action()
         return
-    local.listeners = ()  # what it reads and computes is its own affair
-    local.refresh()
-    try:
-        action()
-    finally:
-        local.listeners = ears
-        local.refresh()
+    _in_private(action)
     for ear in ears:
         ear.host(action)
+
+
+def unless(flag: Any, action: Callable[[], Any]) -> Any:
+    """What an action gives, or None where a flag, a bool tensor of one element, is set: then it is left out. A program
+    asks the flag anew in each replay."""
+    ears = local.listeners
+    if not ears:
+        return None if bool(flag) else action()
+    is_set = _in_private(lambda: bool(flag))
+    for ear in ears:
+        ear.enter_unless(flag, is_set)
+    try:
+        return None if is_set else action()
+    finally:
+        for ear in reversed(ears):
+            ear.leave_unless()
 
 
 def grad_was_set(tensor: Any) -> None:

@@ -1,4 +1,5 @@
 // sgd_, adam_: updates in place of many parameters at once. multi_norm, multi_scale_: clipping by total norm.
+// amp_unscale_, amp_update_scale_: gradients of a scaled loss, and its scale.
 //
 // Lists of arrays, one per parameter. Everything is checked before the first write: shapes, dtypes, writability, overlap.
 #include "../kernels/optim.h"
@@ -419,6 +420,42 @@ void multi_scale(py::handle grads, py::handle given_factor) {
   table.copy_back();
 }
 
+py::object amp_unscale(py::handle grads, py::handle given_scale) {
+  py::object held, out = empty(DType::Bool, Shape{});
+  const Scale scale = read_scale("amp_unscale_: scale", given_scale, held);
+  bool* to = data_of<bool>(out);
+  Table table("amp_unscale_", "grads", grads, true);
+  if (table.rows()) table.check();
+  std::vector<Span> spans;
+  table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { *to = unscale_all(spans, 1 / scale(), is_double); });
+  table.copy_back();
+  return out;
+}
+
+// The only element of an array that is 0-d.
+template <class T>
+T* only_element(const char* what, py::handle given, DType type, bool written) {
+  const View v = view(given, what);
+  require_dtype("amp_update_scale_", what, v, type);
+  require_shape("amp_update_scale_", what, v, {});
+  if (written && !PyArray_ISWRITEABLE(reinterpret_cast<PyArrayObject*>(v.array.ptr())))
+    throw py::value_error(std::string("amp_update_scale_: ") + what + " is read-only");
+  return reinterpret_cast<T*>(v.data);
+}
+
+void amp_update_scale(py::handle scale, const py::list& found, py::handle tracker, double growth, double backoff, std::int64_t interval) {
+  float* s = only_element<float>("scale", scale, DType::Float32, true);
+  auto* count = only_element<std::int32_t>("tracker", tracker, DType::Int32, true);
+  std::vector<const bool*> flags;
+  for (py::handle each : found) flags.push_back(only_element<bool>("found", each, DType::Bool, false));
+  launch(1, [=] {
+    bool any = false;
+    for (const bool* flag : flags) any |= *flag;
+    update_loss_scale(*s, *count, any, growth, backoff, interval);
+  });
+}
+
 }  // namespace
 
 FAST_BINDING(sgd_, 4, "params", "grads", "bufs", "hyper", "nesterov", "maximize", "scale") {
@@ -458,6 +495,9 @@ TG_BINDINGS(optim) {
         py::arg("maximize"), py::arg("amsgrad"));
   m.def("multi_norm", multi_norm, py::arg("grads"), py::arg("p") = 2.0);
   m.def("multi_scale_", multi_scale, py::arg("grads"), py::arg("factor"));
+  m.def("amp_unscale_", amp_unscale, py::arg("grads"), py::arg("scale"));
+  m.def("amp_update_scale_", amp_update_scale, py::arg("scale"), py::arg("found"), py::arg("tracker"), py::kw_only(),
+        py::arg("growth_factor"), py::arg("backoff_factor"), py::arg("growth_interval"));
 }
 
 }  // namespace tg

@@ -7,7 +7,9 @@
 #include "optim.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "../core/parallel.h"
 #include "reduce_lanes.h"
@@ -178,6 +180,26 @@ void scale_spans(const std::vector<Span>& spans, double factor) {
   });
 }
 
+// Infinite and NaN are told by their exponents: integers, which vectorize where a sum of floats has an order to keep.
+template <class T, class Bits, Bits kExponent>
+bool unscale_spans(const std::vector<Span>& spans, double factor) {
+  std::atomic<bool> found{false};
+  over_pieces(spans, [&](const Span& s, Index first, Index last, Index) {
+    T* __restrict x = static_cast<T*>(s.data);
+    const T f = T(factor);
+    Bits bad = 0;
+    for (Index i = first; i < last; ++i) {
+      const T y = x[i] * f;
+      Bits bits;
+      std::memcpy(&bits, &y, sizeof bits);
+      x[i] = y;
+      bad |= Bits((bits & kExponent) == kExponent);
+    }
+    if (bad) found.store(true, std::memory_order_relaxed);
+  });
+  return found;
+}
+
 }  // namespace
 
 void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, bool is_double) {
@@ -194,6 +216,22 @@ double norm_of_all(const std::vector<Span>& spans, double p, bool is_double) {
 
 void scale_all(const std::vector<Span>& spans, double factor, bool is_double) {
   is_double ? scale_spans<double>(spans, factor) : scale_spans<float>(spans, factor);
+}
+
+bool unscale_all(const std::vector<Span>& spans, double factor, bool is_double) {
+  return is_double ? unscale_spans<double, std::uint64_t, 0x7ff0000000000000u>(spans, factor)
+                   : unscale_spans<float, std::uint32_t, 0x7f800000u>(spans, factor);
+}
+
+void update_loss_scale(float& scale, std::int32_t& count, bool found, double growth, double backoff, std::int64_t interval) {
+  if (found) {
+    scale *= float(backoff);
+    count = 0;
+  } else if (std::int64_t(++count) == interval) {
+    const float grown = scale * float(growth);
+    if (std::isfinite(grown)) scale = grown;
+    count = 0;
+  }
 }
 
 }  // namespace tg

@@ -1,6 +1,7 @@
 // Updates of many parameters at once: one pass over every element, all tensors dealt to the threads together.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "../core/dtype.h"
@@ -46,5 +47,11 @@ void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>&
 // The p-norm of all values together (p = infinity: the largest magnitude); NaN and infinity propagate.
 double norm_of_all(const std::vector<Span>& spans, double p, bool is_double);
 void scale_all(const std::vector<Span>& spans, double factor, bool is_double);
+// The same, and whether some value is infinite or NaN then.
+bool unscale_all(const std::vector<Span>& spans, double factor, bool is_double);
+
+// A loss scale's rule: times `backoff` where a gradient was not finite, times `growth` after `interval` finite steps in a
+// row, unless it would be infinite then; `count` counts these.
+void update_loss_scale(float& scale, std::int32_t& count, bool found, double growth, double backoff, std::int64_t interval);
 
 }  // namespace tg

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, ClassVar
 
 from ..autograd.grad_mode import no_grad
+from ..dispatch import local, unless
 from ..errors import AutogradError
 from ..ops.create import full
-from ..tensor import Tensor
+from ..tensor import Tensor, wrap
 
 __all__ = ["GradScaler", "OptState"]
 
@@ -27,11 +27,14 @@ class OptState(Enum):
 class _Progress:
     def __init__(self) -> None:
         self.stage = OptState.READY
-        self.found_inf: bool | None = None
+        self.found_inf: Tensor | None = None  # 0-d bool, on the scale's device
 
 
 class GradScaler:
     """Scales losses, unscales gradients, skips steps whose gradients are not finite, and adapts the scale.
+
+    The scale, the count of finite steps and whether a gradient is infinite stay on the device. A step waits for the
+    last of these, unless ``tg.compile`` has made a program of it: that asks them itself, in each replay.
 
     Args:
         device: where the losses are: "cuda" or "cpu".
@@ -53,8 +56,8 @@ class GradScaler:
     Source: Micikevicius and others 2018.
     """
 
-    # only update() reads it, which no program holds
-    unguarded: ClassVar[frozenset[str]] = frozenset(("_growth_tracker",))
+    # read when the first loss is scaled, and not again
+    unguarded: ClassVar[frozenset[str]] = frozenset(("_init_scale", "_init_growth_tracker"))
 
     def __init__(
         self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
@@ -77,7 +80,7 @@ class GradScaler:
         self._growth_interval = growth_interval
         self._init_growth_tracker = 0
         self._scale: Tensor | None = None
-        self._growth_tracker: int | None = None
+        self._growth_tracker: Tensor | None = None
         self._progress: dict[int, _Progress] = {}
 
     def _started(self, what: str) -> Tensor:
@@ -95,7 +98,7 @@ class GradScaler:
         if isinstance(outputs, Tensor):
             if self._scale is None:
                 self._scale = full((), self._init_scale, dtype="float32", device=outputs.device)
-                self._growth_tracker = self._init_growth_tracker
+                self._growth_tracker = full((), self._init_growth_tracker, dtype="int32", device=outputs.device)
             return outputs * self._scale.to(outputs.device)
         if isinstance(outputs, Iterable):
             scaled = map(self.scale, outputs)
@@ -118,16 +121,11 @@ class GradScaler:
             raise AutogradError("unscale_() has already been called on this optimizer since the last update().")
         if progress.stage is OptState.STEPPED:
             raise AutogradError("unscale_() is being called after step().")
-        factor = 1.0 / float(scale)
-        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if any(grad.dtype.name == "float16" for grad in grads):
+        grads = {id(p): p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+        if any(grad.dtype.name == "float16" for grad in grads.values()):
             raise ValueError("Attempting to unscale FP16 gradients.")
         with no_grad():
-            finite: list[Any] = []
-            for grad in grads:
-                grad.mul_(factor)
-                finite.append(grad.isfinite().all())
-        progress.found_inf = None if not finite else not all(bool(one) for one in finite)
+            progress.found_inf = _unscaled(list(grads.values()), scale)
         progress.stage = OptState.UNSCALED
 
     def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -148,9 +146,8 @@ class GradScaler:
             self.unscale_(optimizer)
         if progress.found_inf is None:
             raise AssertionError("No inf checks were recorded for this optimizer.")
-        result = None if progress.found_inf else optimizer.step(*args, **kwargs)
-        if progress.found_inf:
-            optimizer._opt_called = True  # a schedule may go on: the step was tried
+        result = unless(progress.found_inf, lambda: optimizer.step(*args, **kwargs))
+        optimizer._opt_called = True  # a schedule may go on where the step was skipped: it was tried
         progress.stage = OptState.STEPPED
         return result
 
@@ -163,28 +160,25 @@ class GradScaler:
             return
         scale = self._started("update")
         assert self._growth_tracker is not None
-        if new_scale is not None:
-            if isinstance(new_scale, Tensor):
-                if new_scale.numel() != 1 or new_scale.requires_grad:
-                    raise AssertionError(
-                        "new_scale should be a float or a 1-element float tensor with requires_grad=False."
-                    )
-                new_scale = new_scale.item()
+        if isinstance(new_scale, Tensor):
+            if new_scale.numel() != 1 or new_scale.requires_grad:
+                raise AssertionError(
+                    "new_scale should be a float or a 1-element float tensor with requires_grad=False."
+                )
+            scale.copy_(new_scale.reshape(()))
+        elif new_scale is not None:
             scale.fill_(float(new_scale))
         else:
             found = [p.found_inf for p in self._progress.values() if p.found_inf is not None]
             if not found:
                 raise AssertionError("No inf checks were recorded prior to update.")
-            if any(found):
-                scale.mul_(self._backoff_factor)
-                self._growth_tracker = 0
-            else:
-                self._growth_tracker += 1
-                if self._growth_tracker == self._growth_interval:
-                    grown = float(scale * self._growth_factor)
-                    if math.isfinite(grown):
-                        scale.fill_(grown)
-                    self._growth_tracker = 0
+            local.doors[type(scale._data)].amp_update_scale_(
+                scale._data, [flag._data for flag in found], self._growth_tracker._data,
+                growth_factor=float(self._growth_factor), backoff_factor=float(self._backoff_factor),
+                growth_interval=int(self._growth_interval),
+            )  # fmt: skip
+            scale._bump()
+            self._growth_tracker._bump()
         self._progress.clear()
 
     def get_scale(self) -> float:
@@ -220,7 +214,7 @@ class GradScaler:
     def _get_growth_tracker(self) -> int:
         if not self._enabled:
             return 0
-        return self._init_growth_tracker if self._growth_tracker is None else self._growth_tracker
+        return self._init_growth_tracker if self._growth_tracker is None else int(self._growth_tracker)
 
     def is_enabled(self) -> bool:
         """Whether it does anything."""
@@ -251,7 +245,23 @@ class GradScaler:
         self._growth_interval = state_dict["growth_interval"]
         self._init_growth_tracker = state_dict["_growth_tracker"]
         if self._growth_tracker is not None:
-            self._growth_tracker = self._init_growth_tracker
+            self._growth_tracker.fill_(self._init_growth_tracker)
+
+
+def _unscaled(grads: list[Tensor], scale: Tensor) -> Tensor | None:
+    """Divide gradients by the scale; whether one of them is not finite then, None if there are none."""
+    alike: dict[Any, list[Tensor]] = {}
+    for grad in grads:
+        alike.setdefault((type(grad._data), grad._data.dtype, str(grad.device)), []).append(grad)
+    found: Tensor | None = None
+    for some in alike.values():
+        factor = scale.to(some[0].device)
+        flag = wrap(local.doors[type(factor._data)].amp_unscale_([grad._data for grad in some], factor._data))
+        for grad in some:
+            grad._bump()
+        flag = flag.to(scale.device)
+        found = flag if found is None else found | flag
+    return found
 
 
 def _cuda() -> bool:

@@ -105,6 +105,22 @@ def _scale_infer(grads: Arrays, factor: Any) -> None:
     _check_scale("multi_scale_", factor)
 
 
+def _unscale_infer(grads: Arrays, scale: Any) -> Spec:
+    _check_scale("amp_unscale_", scale)
+    return Spec((), np.dtype(np.bool_))
+
+
+def _update_scale_infer(
+    scale: Any, found: Arrays, tracker: Any, *, growth_factor: float, backoff_factor: float, growth_interval: int
+) -> None:
+    flags = [("found", flag, "bool") for flag in found]
+    for name, x, dtype in (("scale", scale, "float32"), ("tracker", tracker, "int32"), *flags):
+        if tuple(x.shape) or x.dtype.name != dtype:
+            raise ShapeError(
+                f"amp_update_scale_: {name} must be 0-d {dtype}, got {x.dtype.name} of shape {tuple(x.shape)}."
+            )
+
+
 sgd_ = op(
     "sgd_",
     infer=_sgd_infer,
@@ -163,3 +179,18 @@ multi_norm = op(
     doc="The p-norm of all elements of all arrays together, as a 0-d float64 array.",
 )
 multi_scale_ = op("multi_scale_", infer=_scale_infer, doc="Multiply all arrays by a 0-d array, in place.")
+amp_unscale_ = op(
+    "amp_unscale_",
+    infer=_unscale_infer,
+    doc="""Divide all arrays by the scale of a loss, a 0-d array, in place; whether an element is infinite or NaN then,
+    as a 0-d bool array.""",
+)
+amp_update_scale_ = op(
+    "amp_update_scale_",
+    infer=_update_scale_infer,
+    doc="""The scale of a loss and the count of finite steps behind it, 0-d arrays of float32 and int32, after one more
+    step, in place. Where one of ``found``, 0-d bool arrays, is set: the scale times ``backoff_factor``, the count zero.
+    Otherwise one more step; after ``growth_interval`` of them the count is zero again, and the scale grows by
+    ``growth_factor`` if it stays finite.
+    Source: Micikevicius and others 2018.""",
+)

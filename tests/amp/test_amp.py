@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends import registry
+from tensorgrad.backends.generic.reduce import wide
+from tensorgrad.dtypes import numpy_dtype
 
 
 def both():
@@ -254,3 +257,71 @@ def test_the_older_names():
             assert tg.nn.Linear(2, 2)(tg.ones(1, 2)).dtype is tg.float32
     with tg.cpu.amp.autocast():
         assert (tg.ones(2, 2) @ tg.ones(2, 2)).dtype is tg.bfloat16
+
+
+BACKENDS = [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "complex64"])
+def test_gradients_are_unscaled_and_infinite_ones_found(dtype, large, backend):
+    kernels = registry.get(backend).raw
+    rng = np.random.default_rng(0)
+    kind = numpy_dtype(dtype)
+    draw = lambda *shape: rng.normal(size=shape).astype("complex64" if dtype == "complex64" else "float32").astype(kind)  # noqa: E731
+    scale = np.array(24.0, np.float32)
+    shapes = [(3, 4), (0,), (), (70_000,), (300, 200)] if large else [(3, 4), (0,), (), (7,)]
+    for poison in (None, np.inf, -np.inf, np.nan):
+        for which in range(len(shapes)):
+            grads = [draw(*shape) for shape in shapes]
+            grads[-1] = grads[-1][::-1]  # any strides
+            if poison is not None and grads[which].size:
+                grads[which][(-1,) * grads[which].ndim] = poison * (1j if dtype == "complex64" and which else 1)
+            before = [g.copy() for g in grads]
+            found = kernels.amp_unscale_(grads, scale)
+            assert found.shape == () and found.dtype == bool
+            assert bool(found) == (poison is not None and grads[which].size > 0)
+            if poison is None:
+                wanted = [(wide(g) * wide(g).real.dtype.type(1 / 24.0)).astype(kind) for g in before]
+                assert all(map(np.array_equal, grads, wanted))
+    small = np.array(2.0**-10, np.float32)
+    assert kernels.amp_unscale_([np.full(3, 3e38, kind)], small) == (dtype != "float64")  # infinite once it is divided
+    assert not kernels.amp_unscale_([np.full(3, 3e30, kind)], small)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_scale_follows_what_was_found(backend):
+    kernels = registry.get(backend).raw
+    scale, tracker = np.array(8.0, np.float32), np.array(0, np.int32)
+    seen = []
+    for found in ([0], [0], [0, 0], [0, 1], [1], [0], [0, 0, 0], [0]):
+        flags = [np.array(bool(x)) for x in found]
+        kernels.amp_update_scale_(scale, flags, tracker, growth_factor=3.0, backoff_factor=0.25, growth_interval=2)
+        seen.append((float(scale), int(tracker)))
+    assert seen == [(8, 1), (24, 0), (24, 1), (6, 0), (1.5, 0), (1.5, 1), (4.5, 0), (4.5, 1)]
+    scale[...] = 3e38
+    kernels.amp_update_scale_(scale, flags, tracker, growth_factor=3.0, backoff_factor=0.25, growth_interval=2)
+    assert scale == np.float32(3e38) and tracker == 0  # it would be infinite
+
+
+def test_a_scale_of_another_kind_is_refused():
+    scale, found, tracker = np.array(8.0, np.float32), [np.array(False)], np.array(0, np.int32)
+    how = {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2}
+    for backend in ("null", *(name for name in BACKENDS if name == "cpp")):
+        kernels = registry.get(backend).raw
+        for bad in ((scale.astype(np.float64), found, tracker), (scale, [np.zeros(2, bool)], tracker),
+                    (scale, found, np.zeros((), np.int64))):  # fmt: skip
+            with pytest.raises((TypeError, ValueError, RuntimeError), match="amp_update_scale_"):
+                kernels.amp_update_scale_(*bad, **how)
+
+
+def test_a_gradient_that_several_groups_share_is_unscaled_once():
+    x = tg.ones(2, requires_grad=True)
+    y = tg.ones(2, requires_grad=True)
+    optimizer = tg.optim.SGD([x, y], lr=0.5)
+    scaler = tg.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale((x + y).sum()).backward()
+    optimizer.param_groups.append({**optimizer.param_groups[0], "params": [x]})
+    scaler.unscale_(optimizer)
+    assert x.grad.tolist() == y.grad.tolist() == [1.0, 1.0]

@@ -208,6 +208,12 @@ ROWS = {
     "index_put_into-spread": (put((2, 3, 1), (5, 2), shape=(5, 3, 4)), {"spec": (0,), "accumulate": False}),
     "multi_norm": (lambda s: [arrays((3, 4), (5,), seed=s)], {"p": 2.0}),
     "multi_scale_": (lambda s: [arrays((3, 4), (5,), seed=s), arrays((), seed=s + 1, dtype=np.float64)[0]], {}),
+    "amp_unscale_": (lambda s: [arrays((3, 4), (5,), seed=s), arrays((), seed=s + 1)[0]], {}),
+    "amp_unscale_-infinite": (lambda s: [[np.array([1.0, np.inf])], np.array(4.0, np.float32)], {}),
+    "amp_update_scale_": (
+        lambda s: [np.array(8.0, np.float32), [np.array(False), np.array(s % 2 == 1)], np.array(s % 3, np.int32)],
+        {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2},
+    ),
     "sgd_": (
         lambda s: [*([x] for x in arrays((3, 4), (3, 4), (3, 4), seed=s)), np.array([0.1, 0.9, 0.0, 0.01, 0.0])],
         {"nesterov": True, "maximize": False},

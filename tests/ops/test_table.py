@@ -47,6 +47,8 @@ UNSAMPLED = {
     "update_": "writes into lists of arrays; tests/optim",
     "multi_norm": "takes a list of arrays; tests/optim",
     "multi_scale_": "writes into a list of arrays; tests/optim",
+    "amp_unscale_": "writes into a list of arrays; tests/amp",
+    "amp_update_scale_": "writes into its inputs; tests/amp",
     "move": "needs two devices; tests/gpu",
     "view_scatter": "its attribute is a chain of views; test_inplace",
     "assign": "in-place copy; test_inplace",

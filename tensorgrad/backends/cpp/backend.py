@@ -309,6 +309,12 @@ class CppBackend(NumpyBackend):
     def multi_scale_(self, grads: Any, factor: Any) -> None:
         (self.c.multi_scale_ if self.c.plain(grads) else self._inherited("multi_scale_"))(grads, factor)
 
+    def amp_unscale_(self, grads: Any, scale: Any) -> Any:
+        return (self.c.amp_unscale_ if self.c.plain(grads) else self._inherited("amp_unscale_"))(grads, scale)
+
+    def amp_update_scale_(self, *arrays: Any, **how: Any) -> None:
+        self.c.amp_update_scale_(*arrays, **how)
+
 
 @lru_cache(maxsize=256)
 def _tables(

@@ -171,3 +171,29 @@ class OptimKernels:
     def multi_scale_(self, grads: Arrays, factor: Any) -> None:
         for g in grads:
             g[...] = _scaled(g, factor)
+
+    def amp_unscale_(self, grads: Arrays, scale: Any) -> Any:
+        xp = self.xp
+        found = xp.zeros((), dtype=bool)
+        with np.errstate(all="ignore"):  # what overflows is found
+            factor = 1 / scale.astype(np.float64)
+            for g in _real_parts(grads):
+                x = wide(g)
+                g[...] = x * factor.astype(x.dtype)
+                found |= ~xp.isfinite(wide(g)).all()
+        return found
+
+    def amp_update_scale_(
+        self, scale: Any, found: Arrays, tracker: Any, *, growth_factor: float, backoff_factor: float,
+        growth_interval: int,
+    ) -> None:  # fmt: skip
+        xp = self.xp
+        bad = found[0]
+        for other in found[1:]:
+            bad = bad | other
+        with np.errstate(over="ignore"):
+            grown, shrunk = (scale * np.float32(factor) for factor in (growth_factor, backoff_factor))
+        count = tracker + np.int32(1)
+        due = count == growth_interval
+        scale[...] = xp.where(bad, shrunk, xp.where(due & xp.isfinite(grown), grown, scale))
+        tracker[...] = count * ~(bad | due)
