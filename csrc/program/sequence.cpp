@@ -9,7 +9,8 @@
 //   s.begin(bytes, [offset of each allocation])   # the same calls again, now at places in one block
 //   kernel(x, y); ...
 //   s.end()
-//   s.stage([(first, last), function, ...], [(place, written), ...])   # what to run, in order, and where its inputs lie
+//   s.stage([(first, last), function, (flag, n), ...], [(place, written), ...])   # what to run, in order, and where its
+//                             # inputs lie; the n pieces behind a flag, a 0-d bool array, are left out where it is set
 //   s.in_blocks(first, last)  # which of these calls are done block by block, what is ahead of a product and what behind
 //   s.play(0, [array, ...])   # bring the inputs to their places, run, bring back what was written
 //
@@ -285,11 +286,13 @@ class Written final : public Sequence {
   std::size_t calls() const { return calls_.size(); }
   std::size_t allocations() const { return sizes_.size(); }
 
-  // Calls from number `first` to before `last`, or else a function of Python.
+  // Calls from number `first` to before `last`, or else a function of Python, or a flag: where it is set, the `last` pieces
+  // behind it are left out.
   struct Piece {
     std::size_t first, last;
     Index work;
     py::object function;
+    py::object flag;
   };
   struct Place {
     py::object array;
@@ -304,7 +307,16 @@ class Written final : public Sequence {
     Stage made;
     for (py::handle each : pieces) {
       if (!PyTuple_Check(each.ptr())) {
-        made.pieces.push_back({0, 0, 0, py::reinterpret_borrow<py::object>(each)});
+        made.pieces.push_back({0, 0, 0, py::reinterpret_borrow<py::object>(each), {}});
+        continue;
+      }
+      if (PyTuple_GET_SIZE(each.ptr()) == 2 && PyArray_Check(PyTuple_GET_ITEM(each.ptr(), 0))) {
+        auto [flag, count] = py::cast<std::pair<py::object, std::size_t>>(each);
+        auto* array = reinterpret_cast<PyArrayObject*>(flag.ptr());
+        if (PyArray_TYPE(array) != NPY_BOOL || PyArray_SIZE(array) != 1)
+          throw py::type_error("Sequence: a flag is a bool array of one element");
+        if (count > pieces.size() - made.pieces.size() - 1) throw std::out_of_range("Sequence: there are no such pieces");
+        made.pieces.push_back({0, count, 0, {}, std::move(flag)});
         continue;
       }
       const auto [first, last] = py::cast<std::pair<std::size_t, std::size_t>>(each);
@@ -313,7 +325,7 @@ class Written final : public Sequence {
       for (std::size_t i = first; i < last; ++i) work += std::min(work_[i], kReleaseFrom);
       join_blocks(first, last);
       join_pieces(first, last);
-      made.pieces.push_back({first, last, work, {}});
+      made.pieces.push_back({first, last, work, {}, {}});
     }
     for (py::handle each : places) {
       auto pair = py::cast<std::pair<py::object, bool>>(each);
@@ -330,7 +342,12 @@ class Written final : public Sequence {
     if (given.size() != stage.places.size()) throw std::invalid_argument("Sequence: as many arrays as places");
     for (std::size_t i = 0; i < stage.places.size(); ++i)
       bring(PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)), stage.places[i].array.ptr());
-    for (const Piece& piece : stage.pieces) {
+    for (std::size_t k = 0; k < stage.pieces.size(); ++k) {
+      const Piece& piece = stage.pieces[k];
+      if (piece.flag) {
+        if (*static_cast<const bool*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(piece.flag.ptr())))) k += piece.last;
+        continue;
+      }
       if (piece.function) {
         PyObject* result = PyObject_CallNoArgs(piece.function.ptr());
         if (!result) throw py::error_already_set();

@@ -278,6 +278,11 @@ class Compiled:
                 raise CompileError(changed)
             signature.hand_back(given, (own_args, own_kwargs), (args, kwargs))
             trouble = trouble or changed
+        if trace.postponed is not None:
+            self.captures -= 1
+            self.eager += 1
+            self.reasons[trace.postponed] = self.reasons.get(trace.postponed, 0) + 1
+            return rejoined(result, given, signature.tensors)
         if trace.unsplit is not None:
             self._leave(trace.unsplit_at, trace.unsplit)
         elif self._part is not None and self._part.refuses(own_args, result, before.objects):

@@ -12,11 +12,12 @@ import html
 import math
 import os
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..io.atomic import write_atomically
 from .explain import call_text, costs, parts_of, place_text, scaled, type_text
-from .program import Action, Call, Program, Value
+from .program import Action, Call, Program, Unless, Value
 
 __all__ = ["draw", "layout"]
 
@@ -104,14 +105,16 @@ def _graph(program: Program) -> Layout:
     for v in program.arguments:
         box = maker[v] = Box("argument", [("name", _cut(v.name, "name"))], [type_text(v)], f"argument {v.name}")
         boxes.append(box)
-    for step, part in zip(program.steps, parts_of(program), strict=True):
+    for step, part, flag in _flat(program.steps, parts_of(program)):
         if isinstance(step, Action):
             boxes.append(Box(part, [("name", "host")], tip=repr(step), dashed=True))
             continue
         box = _box(step, part, returned)
         box.dashed = id(step) in slow
+        if flag is not None:
+            box.lines.append(("state", _cut(f"unless {flag.name}", "state")))
         seen = set()
-        for v in step.reads():
+        for v in (*step.reads(), *(() if flag is None else (flag,))):
             source = maker.get(v)
             if source is not None and source is not box and v not in seen:
                 seen.add(v)
@@ -121,6 +124,17 @@ def _graph(program: Program) -> Layout:
                 maker[made] = maker[made.root] = box
         boxes.append(box)
     return Layout(boxes, edges)
+
+
+def _flat(
+    steps: list[Call | Action], parts: list[str], flag: Value | None = None
+) -> Iterator[tuple[Call | Action, str, Value | None]]:
+    """Steps with their parts and the flag by which they are left out, those within an ``Unless`` in its place."""
+    for step, part in zip(steps, parts, strict=True):
+        if isinstance(step, Unless):
+            yield from _flat(step.steps, [part] * len(step.steps), step.flag)
+        else:
+            yield step, part, flag
 
 
 def _box(call: Call, part: str, returned: set[Value]) -> Box:
@@ -279,7 +293,7 @@ rect { stroke-width: 1.4; } .dashed { stroke-dasharray: 5 3; } g.call:hover rect
 
 def _svg(program: Program) -> str:
     made = layout(program)
-    calls = [costs(call) for call in program.calls]
+    calls = [costs(call) for call in program.all_calls]
     title = (
         f"{len(calls)} calls, {scaled(sum(c for c, _ in calls), 'FLOP')}, {scaled(sum(m for _, m in calls), 'B')} moved"
     )

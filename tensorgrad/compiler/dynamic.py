@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .entry import Entry
-from .program import Action, Call, Program, Value
+from .program import Action, Call, Program, Unless, Value
 from .signature import Signature
 from .sizes import Unlike, follows, number_at
 
@@ -44,14 +44,25 @@ class Family:
     # --- two programs side by side
 
     def _programs(self, one: Program, two: Program) -> None:
-        if any(len(getattr(one, x)) != len(getattr(two, x)) for x in ("steps", "arguments", "outputs")):
+        if any(len(getattr(one, x)) != len(getattr(two, x)) for x in ("arguments", "outputs")):
             raise Unlike
         for a, b in zip(one.arguments, two.arguments, strict=True):
             self._value(a, b)
-        for x, y in zip(one.steps, two.steps, strict=True):
+        self._steps(one.steps, two.steps)
+        for a, b in zip(one.outputs, two.outputs, strict=True):
+            self._value(a, b)
+
+    def _steps(self, one: list[Call | Action], two: list[Call | Action]) -> None:
+        if len(one) != len(two):
+            raise Unlike
+        for x, y in zip(one, two, strict=True):
             if isinstance(x, Action) or isinstance(y, Action):
                 if not (isinstance(x, Action) and isinstance(y, Action) and x.run is y.run):
                     raise Unlike
+                continue
+            if isinstance(x, Unless) and isinstance(y, Unless):
+                self._value(x.flag, y.flag)
+                self._steps(x.steps, y.steps)
                 continue
             if x.op is not y.op or x.kind is not y.kind or x.attrs.keys() != y.attrs.keys():
                 raise Unlike
@@ -63,8 +74,6 @@ class Family:
                     raise Unlike
                 if made is not None and other is not None:
                     self._value(made, other)
-        for a, b in zip(one.outputs, two.outputs, strict=True):
-            self._value(a, b)
 
     def _value(self, a: Value, b: Value) -> None:
         known = self.values.get(a)
@@ -143,10 +152,16 @@ class Family:
 
     def _program(self, program: Program, size: int) -> Program:
         arguments = [self._at(v, size) for v in program.arguments]
+        return Program(self._sized(program.steps, size), arguments, [self._at(v, size) for v in program.outputs])
+
+    def _sized(self, given: list[Call | Action], size: int) -> list[Call | Action]:
         steps: list[Call | Action] = []
-        for step in program.steps:
+        for step in given:
             if isinstance(step, Action):
                 steps.append(step)
+                continue
+            if isinstance(step, Unless):
+                steps.append(step.with_steps(self._sized(step.steps, size), self._at(step.flag, size)))
                 continue
             for v in step.reads():
                 self._at(v, size)
@@ -155,7 +170,7 @@ class Family:
             writes = tuple(self._at(v, size) for v in step.writes)
             steps.append(Call(step.op, step.kind, inputs, dict(zip(step.attrs, attrs, strict=True)), results, writes,
                               step.line, step.part))  # fmt: skip
-        return Program(steps, arguments, [self._at(v, size) for v in program.outputs])
+        return steps
 
     def _at(self, v: Value, size: int) -> Value:
         """The value that stands for this one."""

@@ -13,7 +13,7 @@ from ..dtypes import of_array
 from ..expr.node import Expr, rebuild, with_operands
 from ..expr.text import readable, readable_code
 from ..profiler.cost import flops, moved_bytes
-from .program import Action, Call, Program, Value
+from .program import Action, Call, Program, Unless, Value
 
 __all__ = ["call_text", "costs", "explain", "parts_of", "place_text", "scaled", "type_text"]
 
@@ -35,25 +35,15 @@ def explain(program: Program) -> str:
     rows = _Rows(program)
     body: list[str] = []
     total_flops = total_bytes = 0
-    last = ""
     for name, steps in _sections(program):
-        lines: list[str] = []
-        part_flops = part_bytes = 0
-        for step in steps:
-            if isinstance(step, Action):
-                lines.append(f"  {'':{_MADE}} on the host: {_action_text(step)}")
-                continue
-            cost, moved = costs(step)
-            part_flops += cost
-            part_bytes += moved
-            place = place_text(step)
-            lines += rows.of(step, cost, moved, "" if place == last else place)
-            last = place
+        lines = rows.all(steps)
+        part = [costs(step) for step in steps if isinstance(step, Call)]
+        part_flops, part_bytes = sum(c for c, _ in part), sum(m for _, m in part)
         title = f"{name}: {scaled(part_flops, 'FLOP')}, {scaled(part_bytes, 'B')} moved "
         body += ["", f"{title:-<{_WIDTH}}", *lines]
         total_flops += part_flops
         total_bytes += part_bytes
-    calls = program.calls
+    calls = program.all_calls
     head = [
         f"program of {_count(len(calls), 'call')}",
         scaled(total_flops, "FLOP"),
@@ -91,16 +81,31 @@ class _Rows:
         self.ahead = getattr(program.linked, "ahead", {})
         self.behind = getattr(program.linked, "behind", {})
         self.copied = getattr(program.linked, "copied", {})
-        self.in_python = [call for call in program.calls if id(call) in slow]
+        self.in_python = [call for call in program.all_calls if id(call) in slow]
         self.slow = slow
+        self.last = ""  # the place that was told last
 
-    def of(self, call: Call, cost: int, moved: int, place: str) -> list[str]:
+    def all(self, steps: list[Call | Action], indent: str = "") -> list[str]:
+        lines: list[str] = []
+        for step in steps:
+            if isinstance(step, Action):
+                lines.append(f"  {'':{_MADE}} {indent}on the host: {_action_text(step)}")
+            elif isinstance(step, Unless):
+                lines += [f"  {'':{_MADE}} {indent}unless {step.flag.name}:", *self.all(step.steps, indent + "  ")]
+            else:
+                place = place_text(step)
+                lines += self.of(step, *costs(step), "" if place == self.last else place, indent)
+                self.last = place
+        return lines
+
+    def of(self, call: Call, cost: int, moved: int, place: str, indent: str = "") -> list[str]:
         made = [f"{v.name} {type_text(v)}" for v in call.results if v is not None]
         if not made:
             names = [v.name for v in call.writes]
             made = ["in place"] if len(names) > 1 else [f"into {names[0]}"] if names else ["(its input)"]
         text = call_text(call)
-        what = [piece for line in text for piece in textwrap.wrap(line, _ROOM, subsequent_indent="  ") or [""]]
+        wrap = textwrap.TextWrapper(_ROOM, initial_indent=indent, subsequent_indent=f"{indent}  ").wrap
+        what = [piece for line in text for piece in wrap(line) or [""]]
         numbers = f"{scaled(cost) if cost else '':>{_COST}} {scaled(moved) if moved else '':>{_COST}}"
         place = f"{place} (Python)" if id(call) in self.slow else place
         if id(call) in self.ahead:
@@ -133,6 +138,9 @@ def place_text(call: Call) -> str:
 
 def costs(call: Call) -> tuple[int, int]:
     """(floating-point operations, bytes moved) of a call."""
+    if isinstance(call, Unless):
+        inner = [costs(step) for step in call.body.calls]
+        return sum(c for c, _ in inner), sum(m for _, m in inner)
     made = [v for v in call.results if v is not None]
     if not made and not call.writes:
         return 0, 0  # it gave back its input
@@ -248,10 +256,10 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _wrapped(title: str, parts: list[str], most: int = 12) -> list[str]:
+def _wrapped(title: str, parts: list[str], most: int = 12, width: int = _WIDTH) -> list[str]:
     if len(parts) > most:
         parts = [*parts[: most - 1], f"and {len(parts) - most + 1} more"]
-    return textwrap.wrap(title + ", ".join(parts or ["nothing"]), _WIDTH, subsequent_indent=" " * len(title))
+    return textwrap.wrap(title + ", ".join(parts or ["nothing"]), width, subsequent_indent=" " * len(title))
 
 
 def _memory(linked: Any) -> list[tuple[str, str]]:
@@ -269,5 +277,5 @@ def _notes(notes: list[tuple[str, str]]) -> list[str]:
     for name in dict.fromkeys(name for name, _ in notes):
         told = Counter(text for who, text in notes if who == name)
         parts = [text if n == 1 else f"{n} x {text}" for text, n in told.most_common()]
-        lines += ["  " + line for line in _wrapped(f"{name}: ", parts, 6)]
+        lines += ["  " + line for line in _wrapped(f"{name}: ", parts, 6, _WIDTH - 2)]
     return lines

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ..errors import CompileError
 from ..ops.record import as_ours
 from .placed import Placement, placements
 from .places import Places
-from .program import Action, Call, Program, Value
+from .program import Action, Call, Program, Unless, Value
 from .writable import written
 
 __all__ = ["Blueprint", "Instance", "blueprint"]
@@ -80,6 +80,13 @@ class Blueprint:
                     self.ahead[id(steps[at])] = name
                 elif head < at <= high:
                     self.behind[id(steps[at])] = name
+
+
+class Gate(NamedTuple):
+    """A piece that tells whether to leave out so many pieces behind it: those of an ``Unless``."""
+
+    flag: Any
+    pieces: int
 
 
 class Instance:
@@ -224,7 +231,6 @@ class _Writing:
 
     def write(self) -> None:
         program = self.program
-        kernels = self.backend.raw
         for value in program.arguments:
             self.arrays[value] = self.place(value.shape, value.dtype)
         self.count(-1)
@@ -233,33 +239,46 @@ class _Writing:
             if at == self.split_at:
                 start = self.cut(start)
                 self.split = len(self.pieces)
-            if isinstance(step, Action):
-                start = self.cut(start)
-                self.pieces.append(step.run)
-                continue
-            if at in self.copied or (step.results and all(v in self.arrays for v in step.results)):
-                continue  # done with the call that writes there
-            kernel = getattr(kernels, step.op.name)
-            inputs = [self.get(x) for x in step.inputs]
-            attrs = {key: self.get(x) for key, x in step.attrs.items()}
-            made = self._written_there(at, step, inputs, attrs) if at in self.placed else None
-            if made is None:
-                made = written(self.backend, self.sequence, step.op, inputs, attrs)
-            if made is not None:
-                self._name(step, made)
-                new = int(self.sequence.calls) - len(self.steps_of)
-                self.steps_of += [step] * new
-                self.numbers += [at] * new
-            else:
-                start = self.cut(start)
-                self.python_calls.append(step)
-                targets = [None if v is None else self.place(v.shape, v.dtype) for v in step.results]
-                self._name(step, targets)
-                self.pieces.append(_python_call(kernel, inputs, attrs, targets))
+            start = self.write_step(at, step, start)
             self.count(at)
         self.cut(start)
         if self.split_at >= len(program.steps):
             self.split = len(self.pieces)
+
+    def write_step(self, at: int, step: Call | Action, start: int) -> int:
+        """Write a step, of a stretch that starts at this number of a call; the number that it starts at then."""
+        if isinstance(step, Action):
+            start = self.cut(start)
+            self.pieces.append(step.run)
+            return start
+        if isinstance(step, Unless):
+            start = self.cut(start)
+            gate = len(self.pieces)
+            self.pieces.append(None)
+            for each in step.steps:
+                start = self.write_step(at, each, start)
+            start = self.cut(start)
+            self.pieces[gate] = Gate(self.get(step.flag), len(self.pieces) - gate - 1)
+            return start
+        if at in self.copied or (step.results and all(v in self.arrays for v in step.results)):
+            return start  # done with the call that writes there
+        inputs = [self.get(x) for x in step.inputs]
+        attrs = {key: self.get(x) for key, x in step.attrs.items()}
+        made = self._written_there(at, step, inputs, attrs) if at in self.placed else None
+        if made is None:
+            made = written(self.backend, self.sequence, step.op, inputs, attrs)
+        if made is not None:
+            self._name(step, made)
+            new = int(self.sequence.calls) - len(self.steps_of)
+            self.steps_of += [step] * new
+            self.numbers += [at] * new
+            return start
+        start = self.cut(start)
+        self.python_calls.append(step)
+        targets = [None if v is None else self.place(v.shape, v.dtype) for v in step.results]
+        self._name(step, targets)
+        self.pieces.append(_python_call(getattr(self.backend.raw, step.op.name), inputs, attrs, targets))
+        return start
 
     def _written_there(self, at: int, call: Call, inputs: list[Any], attrs: dict[str, Any]) -> Any:
         """The results at the places that they would be copied to; None if the kernel can't write there."""
@@ -332,7 +351,7 @@ def blueprint(program: Program, **settings: Any) -> Blueprint | None:
     backend = local.plain[np.ndarray].backend
     if not backend.writes_programs or native is None:
         return None
-    if any(call.kind is not np.ndarray for call in program.calls):
+    if any(call.kind is not np.ndarray for call in program.all_calls):
         return None  # some of it is computed elsewhere
     if program.strided:
         return None  # in a block arguments are contiguous

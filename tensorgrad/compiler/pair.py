@@ -111,7 +111,7 @@ class PairEntry(Entry):
         else:
             first, second = self.programs = _both(raw[0], raw[1], len(self.kinds), self.count or 0)
         self.partly: dict[tuple[int, ...], Any] = dict(zip(self.patterns, raw[2:], strict=True))
-        self.draws = any(isinstance(a, Generator) for call in first.calls for a in call.attrs.values())
+        self.draws = any(isinstance(a, Generator) for call in first.all_calls for a in call.attrs.values())
         results, saved = first.outputs[: self.count], first.outputs[self.count :]
         seeds = second.arguments[len(saved) :]
         self.templates = [(kind, v.shape, v.dtype) for kind, v in zip(self.kinds, seeds, strict=True)]

@@ -84,13 +84,12 @@ class Places:
                 allocation = self.allocation_of(value)
                 if allocation is not None:
                     born[allocation] = -1
-        number = {id(step): at for at, step in enumerate(program.steps)}
         for piece in writing.pieces:
             if type(piece) is not tuple:
                 continue
             for first, stop in writing.sequence.groups(*piece):
                 # done together, a piece at a time: what one of them reads or makes is there until all are through
-                begin, close = (number[id(writing.steps_of[at])] for at in (first, stop - 1))
+                begin, close = writing.numbers[first], writing.numbers[stop - 1]
                 last = [close if begin <= at < close else at for at in last]
         return born, last
 

@@ -8,12 +8,14 @@ so: it is a step that no pass may drop, or move across another call that touches
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from ..dispatch import local
 
-__all__ = ["Action", "Call", "Program", "Value", "values_in"]
+__all__ = ["Action", "Call", "Program", "Unless", "Value", "values_in"]
 
 
 class Value:
@@ -112,6 +114,63 @@ class Action:
         return f"host: {getattr(self.run, '__qualname__', self.run)}"
 
 
+class Unless(Call):
+    """Steps that a replay takes unless a flag is set, a bool value of one element: an optimizer's step, unless a
+    gradient is infinite.
+
+    To passes it is one call: it reads the flag, what others have made and the state that the ``steps`` read, and writes
+    what they write. What they make themselves nobody else reads.
+    """
+
+    __slots__ = ("flag", "steps")
+
+    def __init__(self, flag: Value, steps: list[Call | Action], line: Any, part: str | None = None):
+        self.flag = flag
+        self.steps = steps
+        calls = [step for step in steps if isinstance(step, Call)]
+        own = {v for call in calls for v in call.results if v is not None}
+        read = [v for v in dict.fromkeys(v for call in calls for v in call.reads()) if v not in own]
+        writes = dict.fromkeys(v for call in calls for v in call.writes if v.root not in own)
+        given = [v for v in read if v.array is None]
+        state = [v for v in read if v.array is not None]
+        kind = next((call.kind for call in calls), type(flag.array))
+        super().__init__(_UNLESS, kind, (flag, given, state), {}, (None,), tuple(writes), line, part)
+
+    @property
+    def acts(self) -> bool:
+        """Whether the host does something among the steps."""
+        return any(isinstance(step, Action) or (isinstance(step, Unless) and step.acts) for step in self.steps)
+
+    def with_steps(self, steps: list[Call | Action], flag: Value | None = None) -> Unless:
+        """The same with other steps."""
+        return Unless(self.flag if flag is None else flag, steps, self.line, self.part)
+
+    @property
+    def body(self) -> Program:
+        """The steps as a program of their own, of what they are given."""
+        return Program(self.steps, self.inputs[1], [])
+
+    def kernel(self) -> Callable[..., None]:
+        """The call in Python: a function of the arrays in place of its inputs."""
+        text, names = self.body.replay_source()
+        space: dict[str, Any] = dict(names)
+        exec(compile(text, "<tensorgrad program>", "exec"), space)
+        replay = space["replay"]
+
+        def call(flag: Any, given: list[Any], state: list[Any]) -> None:
+            if not flag:
+                replay(given)
+
+        return call
+
+    def __repr__(self) -> str:
+        body = textwrap.indent("\n".join(map(repr, self.steps)), "    ")
+        return f"unless {self.flag.name}:\n{body}"
+
+
+_UNLESS: Any = SimpleNamespace(name="unless", view=False, derived=False, define=None, sized_by_data=False)
+
+
 def values_in(what: Any) -> Iterator[Value]:
     """The values in an input or attribute, nested in lists and tuples."""
     if type(what) is Value:
@@ -144,16 +203,21 @@ class Program:
     def strided(self) -> list[Value]:
         """Arguments whose strides the calls rest on: those that ``as_strided`` reads the memory of, and that are not
         contiguous. Copies are calls of their own, so that no other op asks."""
-        read = {v.root for call in self.calls if call.op.name == "as_strided" for v in call.reads()}
+        read = {v.root for call in self.all_calls if call.op.name == "as_strided" for v in call.reads()}
         return [v for v in self.arguments if v.root in read and not v.contiguous]
 
     @property
     def calls(self) -> list[Call]:
         return [step for step in self.steps if isinstance(step, Call)]
 
+    @property
+    def all_calls(self) -> list[Call]:
+        """The calls, with those of ``Unless`` in its place."""
+        return [each for call in self.calls for each in (call.body.all_calls if isinstance(call, Unless) else (call,))]
+
     def __repr__(self) -> str:
         head = ", ".join(f"{v.name}: {v.dtype}{list(v.shape)}" for v in self.arguments)
-        lines = [f"  {step!r}" for step in self.steps]
+        lines = [textwrap.indent(repr(step), "  ") for step in self.steps]
         return "\n".join([f"program({head})", *lines, f"  return {', '.join(v.name for v in self.outputs)}"])
 
     def explain(self) -> str:
@@ -239,7 +303,8 @@ class _Writer:
             if isinstance(step, Action):
                 lines.append(f"    {self.constant(step.run)}()")
                 continue
-            kernel = self.constant(getattr(doors[step.kind], step.op.name))
+            called = step.kernel() if isinstance(step, Unless) else getattr(doors[step.kind], step.op.name)
+            kernel = self.constant(called)
             arguments = [self.expression(x) for x in step.inputs]
             arguments += [f"{name}={self.expression(x)}" for name, x in step.attrs.items()]
             call = f"{kernel}({', '.join(arguments)})"

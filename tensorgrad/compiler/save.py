@@ -23,7 +23,7 @@ from .form import Slot
 from .fused import Fused
 from .passes import PASSES, optimize
 from .plain import formula_to, to_json, typed_to
-from .program import Action, Call, Program, Value
+from .program import Action, Call, Program, Unless, Value
 from .program_file import CODE_OF, write_file
 from .sizes import Unlike, at_size, merged, same_but_names
 
@@ -103,7 +103,7 @@ def _cut(program: Program, form: Any, passes: tuple[str, ...] = PASSES) -> Progr
     """What of a program its result needs."""
     count = len(program.outputs) if form.outputs is None else form.outputs
     cut = optimize(Program(program.steps, program.arguments, program.outputs[:count]), passes)
-    if any(isinstance(step, Action) for step in cut.steps):
+    if any(isinstance(step, (Action, Unless)) for step in cut.steps):
         raise CompileError(
             f"save: the program does something on the host in each call (an optimizer's step). {_REMEDY}"
         )

@@ -15,7 +15,7 @@ from ..dispatch import OPS, Listener
 from ..errors import CompileError
 from .histories import begins_before, edges_to, turn
 from .passes.memory import owner_of
-from .program import Action, Call, Program, Value, values_in
+from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
 
 __all__ = ["Trace"]
@@ -72,6 +72,9 @@ class Trace(Listener):
         self.copies: dict[Value, tuple[Any, str]] = {}  # in place of views: the memory that they would show, and where
         self.stale: set[Value] = set()  # of these: what they would show has changed
         self.parts = ["forward"]  # the part of the program that runs, and those around it
+        self.unless: list[tuple[Value, list[Call | Action], Any]] = []  # flags, the steps before, the user's lines
+        self.inner: dict[Value, Any] = {}  # what was made where a flag decides, and the line of that
+        self.postponed: str | None = None  # why another run has to be waited for
 
     # --- values
 
@@ -99,6 +102,14 @@ class Trace(Listener):
             found = Value(f"state{len(self.state)}", array, root, fixed=True)
             self.state[found] = array  # which keeps it alive, so its identity stays its own
             self.values[id(array)] = found
+        if self.inner and found.root in self.inner:
+            line = self.inner[found.root]
+            where = f" at {describe_line(line)}" if line else ""
+            raise CompileError(
+                f"compile: what is made within a step that may be left out{where} (an optimizer's, where a gradient is "
+                "infinite) is used behind it, where it might not be there. Make it before the step, or keep it in a "
+                "tensor that was there before, and change that in place."
+            )
         return found
 
     def _cut(self, array: Any) -> Value:
@@ -118,11 +129,15 @@ class Trace(Listener):
             "within": tuple(step // item for step in base.strides),
         }  # fmt: skip
         whole = self.values[id(base)]
+        # where a flag decides, a view of what was made before is not for these steps alone
+        steps = self.steps
+        for _, outer, _ in self.unless:
+            if any(whole.root in getattr(step, "results", ()) for step in outer) or whole.root in self.arguments:
+                steps = outer
+                break
         self.number += 1
         made = self._enter(array, Value(f"%{self.number}", array, whole.root))
-        self.steps.append(
-            Call(OPS["as_strided"], type(array), (whole,), attrs, (made,), (), user_line(3), self.parts[-1])
-        )
+        steps.append(Call(OPS["as_strided"], type(array), (whole,), attrs, (made,), (), user_line(3), self.parts[-1]))
         return made
 
     def argument(self, array: Any) -> Value:
@@ -205,8 +220,29 @@ class Trace(Listener):
     def leave(self, name: str) -> None:
         self.parts.pop()
 
+    def enter_unless(self, flag: Any, is_set: bool) -> None:
+        """What follows is done unless the flag is set, now and in each replay."""
+        self.unless.append((self.value_of(flag._data), self.steps, user_line(3)))
+        self.steps = []
+        if is_set:  # the run doesn't show what is done otherwise
+            self.postponed = "a gradient was not finite, so the call showed no step of the optimizer"
+
+    def leave_unless(self) -> None:
+        flag, outer, line = self.unless.pop()
+        steps, self.steps = self.steps, outer
+        self.inner.update((v, line) for v in _made_by(steps))
+        if steps:
+            self.steps.append(Unless(flag, steps, line, "optimizer"))
+
     def grad(self, tensor: Any) -> None:
         """A tensor's gradient was set or forgotten."""
+        if self.unless:
+            line = user_line(3)
+            where = f" at {describe_line(line)}" if line else ""
+            raise CompileError(
+                f"compile: a gradient is set or forgotten{where} within a step that may be left out (an optimizer's, "
+                "where another gradient is infinite). Do it before the step or behind it."
+            )
         if tensor._grad is None and id(tensor) not in self.grads:
             self.cleared.add(id(tensor))
         self.grads[id(tensor)] = tensor, tensor._grad
@@ -301,6 +337,9 @@ class Trace(Listener):
             return
         if self.read_at is None and self.code is not None:
             self.read_at = _line_in(self.code)
+        if self.unless and splits:
+            self._refuse(f"compile: Python reads what is computed{where} within a step that may be left out")
+            return
         if splits and (ours or value.dtype.kind in "biu") and value.nbytes <= _SHORT:
             self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
             return
@@ -376,6 +415,15 @@ class Trace(Listener):
                     "a copy and no view of the tensor that it was picked from; return x[position].clone()."
                 )
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
+
+
+def _made_by(steps: list[Call | Action]) -> Any:
+    """What steps make, those within an ``Unless`` too."""
+    for step in steps:
+        if isinstance(step, Unless):
+            yield from _made_by(step.steps)
+        elif isinstance(step, Call):
+            yield from (v for v in step.results if v is not None)
 
 
 def _line_in(code: CodeType) -> int | None:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ...autograd.node import describe_line
-from ...compiler.program import Action, Call, Program, Value
+from ...compiler.program import Action, Call, Program, Unless, Value
 from ...dispatch import local
 from ...random import Generator
 from ..cuda import tf32_allowed
@@ -42,6 +42,7 @@ _MOST_GAPS = 4  # times an argument's own size, from its first to its last eleme
 _HOST_NUMBERS = "its numbers are the host's, and change"
 _HOST_ARRAYS = "it computes on the host"
 _DRAWS = "it draws random numbers"
+_DECIDED = "the host reads whether it is done"
 # a graph would go on using the plan's memory, which CuPy gives to others once its cache forgets the plan
 _PLANNED = frozenset(("fft_c2c", "fft_r2c", "fft_c2r"))
 _PLANS = "cuFFT works in memory that CuPy owns"
@@ -113,7 +114,12 @@ class GraphProgram:
         self.workspace: Any = None
         self.device: int | None = None
         self.kernels = [
-            getattr(local.doors[step.kind], step.op.name) if isinstance(step, Call) else None for step in program.steps
+            None
+            if isinstance(step, Action)
+            else step.kernel()
+            if isinstance(step, Unless)
+            else getattr(local.doors[step.kind], step.op.name)
+            for step in program.steps
         ]
         self.checks = [0] * len(program.steps)  # by step: how often its kernel looks at elements to refuse them
         self.last = _last_uses(program)
@@ -135,6 +141,8 @@ class GraphProgram:
             fixed = [v.array for v in step.reads() if v.array is not None]
             if any(isinstance(x, Generator) for x in (*step.inputs, *step.attrs.values())):
                 found[at] = _DRAWS
+            elif isinstance(step, Unless):
+                found[at] = _DECIDED
             elif step.kind is not ours:
                 found[at] = _HOST_ARRAYS
             elif any(not isinstance(array, ours) for array in fixed):

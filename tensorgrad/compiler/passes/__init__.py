@@ -18,6 +18,7 @@ from ..program import Program
 __all__ = ["PASSES", "optimize", "show"]
 
 PASSES = (
+    "conditional",
     "views",
     "constants",
     "duplicates",

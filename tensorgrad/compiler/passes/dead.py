@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..program import Action, Call, Program, Value
+from ..program import Action, Call, Program, Unless, Value
 from .memory import Memory, draws, rewritten
 
 __all__ = ["run"]
@@ -29,6 +29,6 @@ def run(program: Program) -> Program:
 
 
 def _seen(call: Call, needed: set[Value], memory: Memory) -> bool:
-    if call.writes or draws(call):
+    if call.writes or draws(call) or (isinstance(call, Unless) and call.acts):
         return True
     return any(v is not None and (v in needed or memory.written(v)) for v in call.results)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import Any
 
 from ...random import Generator
-from ..program import Action, Call, Program, Value
+from ..program import Action, Call, Program, Unless, Value
 from ..signature import owner
 
 __all__ = ["Memory", "draws", "owner_of", "readers_of", "replaced", "rewritten"]
@@ -28,6 +28,8 @@ class Memory:
             if isinstance(step, Action):
                 self.actions.append(at)
                 continue
+            if isinstance(step, Unless) and step.acts:
+                self.actions.append(at)
             for value in step.writes:
                 places = self.writes.setdefault(self.owner(value), [])
                 if not places or places[-1] != at:
@@ -70,6 +72,8 @@ def owner_of(value: Value) -> Any:
 
 def draws(call: Call) -> bool:
     """Whether the call takes numbers from a generator, which changes it."""
+    if isinstance(call, Unless):
+        return any(isinstance(step, Call) and draws(step) for step in call.steps)
     return any(_has_generator(x) for x in (*call.inputs, *call.attrs.values()))
 
 
@@ -81,6 +85,9 @@ def replaced(call: Call, by: dict[Value, Value]) -> Call:
     """The call, reading other values in place of some."""
     if not any(v in by for v in call.reads()):
         return call
+    if isinstance(call, Unless):
+        steps = [replaced(step, by) if isinstance(step, Call) else step for step in call.steps]
+        return call.with_steps(steps, by.get(call.flag, call.flag))
     attrs = {key: _put(x, by) for key, x in call.attrs.items()}
     return Call(call.op, call.kind, _put(call.inputs, by), attrs, call.results, call.writes, call.line, call.part)
 
