@@ -13,7 +13,7 @@ import numpy as np
 from ..random import Generator
 from .executor import executor
 from .passes import optimize
-from .program import Action, Program
+from .program import Action, Program, Unless
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -31,7 +31,7 @@ class Conditions:
         self.trouble: str | None = None
         for step in program.steps:
             draws = not isinstance(step, Action) and any(isinstance(x, Generator) for x in step.attrs.values())
-            if isinstance(step, Action) or step.writes or draws:
+            if isinstance(step, (Action, Unless)) or step.writes or draws:
                 self.trouble = "it changes something, or draws random numbers, before Python reads what it computes"
                 return
         self.run = executor(program)

@@ -152,7 +152,7 @@ class Trace(Listener):
 
     def has_effects(self) -> bool:
         """Whether the run has written to what was there before, or done something on the host."""
-        return bool(self.grads) or any(isinstance(s, Action) or s.writes for s in self.steps)
+        return bool(self.grads) or any(isinstance(s, (Action, Unless)) or s.writes for s in self.steps)
 
     def _root(self, array: Any) -> Value | None:
         """The known value that an array is a view of."""
