@@ -19,6 +19,7 @@
 #include "../kernels/formula_layout.h"
 #include "../kernels/copy.h"
 #include "formula_source.h"
+#include "formula_written.h"
 
 namespace tg {
 namespace formula {
@@ -437,142 +438,10 @@ class Call {
     }
   }
 
-  static Index size_of_shape(int ndim, const Index* shape) {
-    Index n = 1;
-    for (int d = 0; d < ndim; ++d) n *= shape[d];
-    return n;
-  }
-  static Index work_of(const Program& program, int ndim, const Index* shape) {
-    return size_of_shape(ndim, shape) * (program.work() + 1);
-  }
-
-  // A call in a program: all that it reads but the elements of arrays is its own. The numbers of 0-d arrays are fetched
-  // when it runs.
-  struct Written {
-    struct Fetched {
-      int at;
-      const void* from;
-      std::size_t bytes;
-    };
-    py::object formula;  // whose the program is
-    const Program* program;
-    std::vector<Number> numbers;
-    std::vector<Fetched> fetched;
-    std::vector<Operand> operands;
-    std::vector<Index> strides, shape;
-
-    int ndim() const { return static_cast<int>(shape.size()); }
-    Index size() const { return size_of_shape(ndim(), shape.data()); }
-    void fetch(Number* values) const {
-      std::copy(numbers.begin(), numbers.end(), values);
-      for (const auto& each : fetched) std::memcpy(values[static_cast<std::size_t>(each.at)].bytes, each.from, each.bytes);
-    }
-  };
-
-  // Results of which the sum or mean is wanted: where it goes.
-  struct Total {
-    bool wanted = false, mean = false, wide = false;
-    char* to = nullptr;
-  };
-
-  struct Summing {
-    std::vector<Total> totals;
-    std::vector<double> sums;
-    formula::Run run;
-
-    Summing(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, const std::vector<Total>& wanted)
-        : totals(wanted), sums(wanted.size()), run(program, numbers, operands, ndim, shape, places()) {}
-    std::vector<double*> places() {
-      std::vector<double*> found(totals.size(), nullptr);
-      for (std::size_t i = 0; i < totals.size(); ++i)
-        if (totals[i].wanted) found[i] = &sums[i];
-      return found;
-    }
-    void all() {
-      parallel_for(run.size(), run.grain(), [this](Index first, Index last) { run.piece(first, last); });
-      end();
-    }
-    void end() {
-      run.end();
-      for (std::size_t i = 0; i < totals.size(); ++i) {
-        const Total& t = totals[i];
-        if (!t.wanted) continue;
-        const double value = t.mean ? sums[i] / static_cast<double>(run.size()) : sums[i];
-        if (t.wide) *reinterpret_cast<double*>(t.to) = value;
-        else *reinterpret_cast<float*>(t.to) = static_cast<float>(value);
-      }
-    }
-  };
-
-  // A call that may be done in pieces together with others.
-  struct WrittenPieces final : PieceLaunch {
-    std::shared_ptr<Written> call;
-    std::vector<Number> values;
-    std::vector<Total> totals;
-    std::unique_ptr<Summing> running;
-
-    void begin() override {
-      call->fetch(values.data());
-      running = std::make_unique<Summing>(*call->program, values.data(), call->operands.data(), call->ndim(), call->shape.data(), totals);
-    }
-    void piece(Index first, Index last) override { running->run.piece(first, last); }
-    void end() override {
-      running->end();
-      running.reset();
-    }
-    void run() override {
-      if (totals.empty()) {
-        call->fetch(values.data());
-        return formula::run(*call->program, values.data(), call->operands.data(), call->ndim(), call->shape.data(), false);
-      }
-      begin();
-      running->all();
-      running.reset();
-    }
-  };
-
-  // Whether each of these operands is one contiguous run, so that a piece of the elements is a piece of it.
-  static bool all_contiguous(const Program& program, const Operand* operands, int first, int last) {
-    for (int i = first; i < last; ++i)
-      if (program.port(i).varies && operands[i].strides) return false;
-    return true;
-  }
-
-  // The memory that an operand's elements lie in, item by item where they lie as the results do.
-  static PieceLaunch::Touch touch_of(const Operand& operand, Index item, int ndim, const Index* shape, bool written) {
-    if (!operand.strides) return {operand.data, size_of_shape(ndim, shape) * item, item, written};
-    Index low = 0, high = item;
-    for (int d = 0; d < ndim; ++d) {
-      if (shape[d] == 0) return {operand.data, 0, 0, written};
-      (operand.strides[d] < 0 ? low : high) += (shape[d] - 1) * operand.strides[d];
-    }
-    return {operand.data + low, high - low, 0, written};
-  }
-
   void write_pieces(const Program& program, const Number* numbers, const Operand* operands, int ports, int ndim, const Index* shape,
                     const std::vector<Total>& totals) {
-    auto pieces = std::make_unique<WrittenPieces>();
-    pieces->call = written_call(program, numbers, operands, ports, ndim, shape);
-    pieces->values = pieces->call->numbers;
-    pieces->totals = totals;
-    const int inputs = static_cast<int>(count_);
-    if (all_contiguous(program, operands, inputs, ports)) {
-      pieces->n = size_of_shape(ndim, shape);
-      pieces->anywhere = totals.empty();
-      for (int i = 0; i < ports; ++i) {
-        const Program::Port& port = program.port(i);
-        if (port.varies && operands[i].data) pieces->touches.push_back(touch_of(operands[i], port.item_size, ndim, shape, i >= inputs));
-      }
-      for (const auto& each : pieces->call->fetched)
-        pieces->touches.push_back({static_cast<const char*>(each.from), static_cast<Index>(each.bytes), 0, false});
-      for (const Total& each : totals) {
-        if (!each.wanted) continue;
-        pieces->touches.push_back({each.to, each.wide ? 8 : 4, 0, true});
-        pieces->unit = Run::kUnit;
-        pieces->order = std::max(pieces->order, each.wide ? Run::kWideUnit : Run::kUnit);
-      }
-    }
-    writing()->add(work_of(program, ndim, shape), std::move(pieces));
+    auto call = written_call(program, numbers, operands, ports, ndim, shape);
+    writing()->add(work_of(program, ndim, shape), in_pieces(std::move(call), totals));
   }
 
   template <class Run>
