@@ -33,21 +33,23 @@ def run(
     retain: bool,
     create: bool,
     accumulate: bool,
+    heard: frozenset[int] | None = None,
 ) -> list[Any]:
     """Propagate ``seeds`` (arrays; Tensors under ``create``) from ``roots``.
 
     With ``accumulate`` the gradients land in ``.grad`` of the leaves (of ``inputs`` only, when given); otherwise they
-    are returned, one per input, None where nothing flowed.
+    are returned, one per input, None where nothing flowed. ``heard``: for a pass within another one that goes on to the
+    same inputs, the identities of the inputs' hooks, which that one calls; it also sees to gradients that they retain.
     """
     before = grad_state.recording
     grad_state.recording = create
     try:
         if not local.listeners:
-            return _Pass(inputs, retain, create, accumulate).run(roots, seeds)
+            return _Pass(inputs, retain, create, accumulate, heard).run(roots, seeds)
         for ear in local.listeners:
             roots, inputs = ear.differentiates(roots, inputs)
         with region("backward"):
-            return _Pass(inputs, retain, create, accumulate).run(roots, seeds)
+            return _Pass(inputs, retain, create, accumulate, heard).run(roots, seeds)
     finally:
         grad_state.recording = before
 
@@ -77,11 +79,15 @@ class _Pass:
     needed: set[Node] | None = None
     wanted_leaves: set[int] | None = None
 
-    def __init__(self, inputs: Sequence[Tensor] | None, retain: bool, create: bool, accumulate: bool):
+    def __init__(
+        self, inputs: Sequence[Tensor] | None, retain: bool, create: bool, accumulate: bool,
+        heard: frozenset[int] | None = None,
+    ):  # fmt: skip
         self.inputs = inputs
         self.retain = retain
         self.create = create
         self.accumulate = accumulate
+        self.heard = heard
         self.leaves: dict[int, tuple[Tensor, Any]] = {}  # by identity: tensors compare elementwise
 
     def run(self, roots: Sequence[Tensor], seeds: Sequence[Any]) -> list[Any]:
@@ -261,15 +267,21 @@ class _Pass:
         for slot, part in enumerate(parts):
             if part is None:
                 continue
+            outside = self.heard is not None and slot in self.wanted.get(node, ())
             if node.hooks is not None and slot in node.hooks:
-                parts[slot] = part = self.through_hooks(list(node.hooks[slot]), part)
-            if node.retained is not None and slot in node.retained:
+                hooks = self.unheard(node.hooks[slot]) if outside else list(node.hooks[slot])
+                parts[slot] = part = self.through_hooks(hooks, part)
+            if node.retained is not None and slot in node.retained and not outside:
                 tensor = node.retained[slot]()
                 if tensor is not None:
                     tensor._grad = self.accumulated(tensor, part, own=False)
             if slot in self.wanted.get(node, ()):
                 self.captured[node, slot] = part
         return parts[0] if node.count == 1 else parts
+
+    def unheard(self, hooks: list[Any]) -> list[Any]:
+        """An input's hooks, without those that the pass around this one calls."""
+        return list(hooks) if self.heard is None else [hook for hook in hooks if id(hook) not in self.heard]
 
     def through_hooks(self, hooks: list[Any], g: Any) -> Any:
         for hook in hooks:
@@ -331,7 +343,7 @@ class _Pass:
         if not self.accumulate:
             for key, (leaf, g) in self.leaves.items():
                 if leaf._hooks:
-                    self.leaves[key] = (leaf, self.through_hooks(list(leaf._hooks), g))
+                    self.leaves[key] = (leaf, self.through_hooks(self.unheard(leaf._hooks), g))
             return [self.result_for(x) for x in self.inputs or ()]
         if native is not None and not self.create and not local.listeners:
             native.deliver(self, self.leaves)

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import AutogradError
 from ..tensor import Tensor, install
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "hooks_of"]
 
 
 class Handle:
@@ -35,6 +35,13 @@ class Handle:
 
     def __exit__(self, *error: Any) -> None:
         self.remove()
+
+
+def hooks_of(tensor: Tensor) -> list[Any]:
+    """The list that ``register_hook`` adds to; a new one if there is none yet."""
+    node = tensor.grad_fn
+    found = tensor._hooks if node is None else (node.hooks or {}).get(tensor._slot)
+    return [] if found is None else found
 
 
 def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Handle:

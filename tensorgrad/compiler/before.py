@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..autograd.hooks import hooks_of
 from ..errors import CompileError
 from ..tensor import Tensor
 
@@ -25,6 +26,18 @@ class Before:
         self.tensors = {id(t): t for t in self.known + given}
         self.objects = {*reach.seen, *map(id, signature.others)}
         self.histories = [(t, t._node) for t in given]
+        self.hooks = {id(t): list(hooks_of(t)) for t in self.known + given if t._tracked}
+
+    def heard(self) -> frozenset[int]:
+        """Hooks that gradients meet outside of a program, by identity."""
+        return frozenset(id(hook) for hooks in self.hooks.values() for hook in hooks)
+
+    def forget_hooks(self, given: list[Tensor]) -> None:
+        """Take from the arguments the hooks that the run has registered: they are in the program, which registers
+        none."""
+        for t in given:
+            if t._tracked and id(t) in self.hooks:
+                hooks_of(t)[:] = self.hooks[id(t)]
 
     def grad_arrays(self) -> dict[int, Tensor]:
         """The tensors by the identities of their gradients' arrays."""

@@ -36,6 +36,7 @@ __all__ = ["Compiled", "everything"]
 
 _SIZES = 16  # of a batch, that a program is kept for
 _READS = "Python reads what is computed"
+_HOOKED = "an argument whose gradient the function makes has hooks, which are Python's"
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
 
 everything: weakref.WeakSet[Compiled] = weakref.WeakSet()
@@ -137,6 +138,8 @@ class Compiled:
                     return self._capture(signature, args, kwargs)
         if entry.overlapping(signature):
             return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
+        if entry.hooked(signature):
+            return self._as_it_is(_HOOKED, args, kwargs)
         self._use(entry)
         self.replays += 1
         tensors = signature.tensors
@@ -308,6 +311,9 @@ class Compiled:
                     self._give_up(trouble)
             return rejoined(result, given, signature.tensors)
         self._restless = 0
+        if entry.hooked(signature):
+            self.reasons[_HOOKED] = self.reasons.get(_HOOKED, 0) + 1
+            return entry.first(signature)
         idle = not (trace.grads or reach.optimizers or any(isinstance(step, Call) for step in trace.steps))
         if self._part is not None and idle:
             self._part.stays("there is nothing to compute")

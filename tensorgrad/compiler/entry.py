@@ -107,9 +107,11 @@ class Entry:
         if self.conditions is not None and self.conditions.trouble is not None:
             self.refuses = self.conditions.trouble
         self.known = before.known
+        self.heard = before.heard()
         self.writes_arguments = False
         self.raw = self._written(trace, outputs)
-        del self.known
+        del self.known, self.heard
+        before.forget_hooks(given)
         self.link(self.raw)
         # what the program writes to must not be an argument's memory too, unless it is that very argument
         touched = [array for value, array in trace.state.items() if value.root in self.written]
@@ -224,6 +226,11 @@ class Entry:
             return False
         owners = [id(owner(t._data)) for t in {id(t._data): t for t in signature.tensors}.values()]
         return len(set(owners)) < len(owners)
+
+    def hooked(self, signature: Signature) -> bool:
+        """Whether an argument, a leaf whose gradient the function itself makes, has hooks: these are Python."""
+        made = {at for at, _ in self.to_arguments} | {who for who, _ in self.accumulated if isinstance(who, int)}
+        return any(signature.tensors[at]._hooks or signature.tensors[at]._post_hooks for at in made)
 
     def decides(self, tensors: list[Tensor]) -> bool:
         """Whether Python would take the way that it took when the program was written."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..autograd import engine
 from ..autograd.grad_mode import enable_grad
+from ..autograd.hooks import hooks_of
 from ..autograd.node import Node
 from ..core import native
 from ..dispatch import listening, local, quiet
@@ -91,14 +92,15 @@ class PairEntry(Entry):
             *(Program(steps, [*saved, *given], ends) for steps, given, ends in others),
         ]  # fmt: skip
 
-    @staticmethod
     def _backward(
-        trace: Any, roots: list[Tensor], seeds: list[Any], targets: list[Tensor]
+        self, trace: Any, roots: list[Tensor], seeds: list[Any], targets: list[Tensor]
     ) -> tuple[list[Any], list[Any]]:
         """The steps of a backward pass, and the values of the targets' gradients."""
         trace.steps = []
         with listening(trace):
-            grads = engine.run(roots, seeds, inputs=targets, retain=True, create=False, accumulate=False)
+            grads = engine.run(
+                roots, seeds, inputs=targets, retain=True, create=False, accumulate=False, heard=self.heard
+            )
         if trace.unsplit is not None:  # it went through what another function has computed
             raise CompileError(trace.unsplit)
         return trace.steps, [None if g is None else trace.value_of(g) for g in grads]
@@ -346,13 +348,19 @@ class _Backward:
 def _rerun(entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...], *, create: bool) -> tuple[Any, ...]:
     """The gradients, by a run of the function itself: Tensors, if a graph is made of it, or arrays."""
     args, kwargs = entry.signature.arguments(list(tensors))
+    targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
+    before = [(t, list(hooks_of(t))) for t in targets]
     with enable_grad():
         leaves = tree_flatten(entry.function(*args, **kwargs))[0]
     pairs = [(leaves[at], part) for at, part in zip(entry.live, parts, strict=True) if part is not None]
-    targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
     roots = [root for root, _ in pairs]
     seeds = [part for _, part in pairs]
-    return tuple(engine.run(roots, seeds, inputs=targets, retain=create, create=create, accumulate=False))
+    heard = frozenset(id(hook) for _, hooks in before for hook in hooks)
+    found = engine.run(roots, seeds, inputs=targets, retain=create, create=create, accumulate=False, heard=heard)
+    for t, hooks in before:
+        if len(hooks_of(t)) > len(hooks):  # what the run has registered was for this run
+            hooks_of(t)[:] = hooks
+    return tuple(found)
 
 
 def _patterns(count: int) -> list[tuple[int, ...]]:

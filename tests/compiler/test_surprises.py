@@ -533,6 +533,87 @@ def test_hooks_on_what_a_compiled_model_returns(backend: str) -> None:
     beside(script, backend)
 
 
+def test_hooks_on_what_a_compiled_model_is_given(backend: str) -> None:
+    """A gradient goes through the hooks of parameters and arguments once: not in the program, and again behind it."""
+
+    def script(compiled: Any, show: Any) -> None:
+        model = network()
+        f = compiled(model)
+        model[0].weight.register_hook(lambda g: g * 3)
+        for i in range(6):
+            if i == 3:
+                model[0].bias.register_hook(lambda g: g - 1)
+            x = draw(i).requires_grad_()
+            y = x * 2 if i % 2 else x
+            y.register_hook(lambda g: g * 5)
+            y.retain_grad()
+            model.zero_grad()
+            f(y).square().sum().backward()
+            show([p.grad for p in model.parameters()], x.grad, y.grad)
+
+    beside(script, backend)
+
+
+def test_hooks_and_second_derivatives(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        model = tg.nn.Sequential(tg.nn.Linear(4, 3), tg.nn.Tanh(), tg.nn.Linear(3, 1))
+        model[0].weight.register_hook(lambda g: g * 3)
+        f = compiled(lambda x: model(x).sum())
+        for i in range(3):
+            x = draw(i, 2, 4).requires_grad_()
+            y = x * 2
+            y.register_hook(lambda g: g * 5)
+            y.retain_grad()
+            (slope,) = tg.autograd.grad(f(y), x, create_graph=True)
+            model.zero_grad()
+            slope.square().sum().backward()
+            show(slope, [p.grad for p in model.parameters()], x.grad, y.grad)
+
+    beside(script, backend)
+
+
+def test_hooks_that_a_function_registers_on_its_argument(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        def f(x: Any) -> Any:
+            x.register_hook(lambda g: g * 3)
+            return x.square().sum()
+
+        def step(x: Any) -> None:
+            f(x).backward()
+
+        fast, whole = compiled(f), compiled(step)
+        for i in range(4):
+            x, z = draw(i, 3).requires_grad_(), draw(i, 3).requires_grad_()
+            y = x * 2 if i % 2 else x
+            fast(y).backward()
+            whole(z)
+            show(x.grad, z.grad)
+
+    beside(script, backend)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_hooks_on_arguments_whose_gradient_a_step_makes(first: bool, backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        w = draw(9, 3).requires_grad_()
+
+        @compiled
+        def step(x: Any) -> Any:
+            w.grad = None
+            loss = (x * w).square().sum()
+            loss.backward()
+            return loss.detach()
+
+        for i in range(8):
+            x = draw(i, 3).requires_grad_()
+            y = x * 2 if i >= 6 else x
+            if bool(i % 2) != first:
+                y.register_hook(lambda g: g * 3)
+            show(step(y), x.grad, w.grad)
+
+    beside(script, backend)
+
+
 def test_what_a_pair_saved_is_guarded(backend: str) -> None:
     """Changing what backward needs is an error, as it is eagerly; a second pass without retain_graph as well."""
     w = draw(0, 3, 3).requires_grad_()
