@@ -147,6 +147,7 @@ class Entry:
         """What ``native.replay`` wants to know; None where calls need more than it does."""
         waiting = self._waiting()
         plain = not (self.accumulated or self.bumped or self.conditions or self.result.passed or self.result.views)
+        plain = plain and not self.result.grads
         if self.template is None or waiting is None or not plain or self.expect_some or self.reach.copies:
             return None
         alone = self.result.made[0][1] if self.result.alone else None
@@ -179,6 +180,8 @@ class Entry:
         """What a program from a file could not do."""
         if self.leaves or self.to_arguments or self.accumulated:
             return "the program leaves gradients in `.grad` of tensors that only its source knows"
+        if self.result.grads:
+            return "it returns the gradient of a tensor that only its source knows"
         if self.signature.others:
             return f"an argument is an object of class {type(self.signature.others[0]).__name__}"
         if self.conditions is not None:

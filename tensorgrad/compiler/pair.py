@@ -329,6 +329,14 @@ class _Backward:
 
     def _arrays(self, node: Node, parts: Any) -> tuple[Any, ...]:
         entry = self.entry
+        if local.frames:  # a gradient that stands for many, of vmap, which a program can't take
+            if entry.once:
+                raise CompileError(
+                    "compile: gradients under vmap (jacrev, is_grads_batched) of a compiled function that draws random "
+                    "numbers or changes its state; the run that they take would be another one. Call the function "
+                    "itself."
+                )
+            return _rerun(entry, parts, node.saved[2], create=False)
         if any(part is None for part in parts):
             return entry.gradients_of_some(node.saved[0], parts, node.saved[2])
         arrays = entry.gradients(node.saved[0], list(parts))

@@ -48,7 +48,8 @@ def _gone_as(node: Node | None) -> Node:
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
-    the ops that make the view) of what shares memory with a tensor of the caller's.
+    the ops that make the view) of what shares memory with a tensor of the caller's; ``grads``: (position, leaf) of what
+    is the leaf's gradient.
 
     Raises CompileError for an object that no replay could make anew.
     """
@@ -60,6 +61,8 @@ class Result:
         self.views: list[tuple[int, int | Tensor, Any]] = []
         # of made ones, those whose history no backward pass can go through any more, with a node that says why
         self.freed: dict[int, Node] = {}
+        self.grads: list[tuple[int, Tensor]] = []
+        of = {id(t._grad): t for t in before.known if t._grad is not None and id(t) not in before.arguments}
         numbers: dict[int, int] = {}
         for at, leaf in enumerate(self.leaves):
             if not isinstance(leaf, Tensor):
@@ -75,6 +78,8 @@ class Result:
                 self.passed.append((at, before.arguments[id(leaf)]))
             elif id(leaf) in before.tensors:
                 continue  # a tensor of the state, which is always the same
+            elif id(leaf) in of:
+                self.grads.append((at, of[id(leaf)]))
             elif base is not None and id(base) in before.tensors:
                 self.views.append((at, before.arguments.get(id(base), base), leaf._chain))
             elif type(leaf) is not Tensor:
@@ -90,8 +95,9 @@ class Result:
                 if leaf._node is not None:
                     self.freed[at] = _gone_as(broken(leaf.grad_fn))
         self._own = {id(self.leaves[at]) for at, _, _ in self.made}
-        for at in (*(x[0] for x in self.made), *(x[0] for x in self.passed), *(x[0] for x in self.views)):
-            self.leaves[at] = None
+        for places in (self.made, self.passed, self.views, self.grads):
+            for at, *_ in places:
+                self.leaves[at] = None
         self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2]
 
     def shown(self, made: Tensor) -> Tensor:
@@ -130,6 +136,8 @@ class Result:
         return tree_unflatten(leaves, self.spec)
 
     def _from_callers(self, leaves: list[Any], tensors: list[Tensor]) -> None:
+        for at, leaf in self.grads:
+            leaves[at] = leaf._grad
         for at, i in self.passed:
             leaves[at] = tensors[i]
         for at, base, chain in self.views:

@@ -614,6 +614,69 @@ def test_hooks_on_arguments_whose_gradient_a_step_makes(first: bool, backend: st
     beside(script, backend)
 
 
+def test_a_gradient_that_a_step_returns_is_the_parameters_own(backend: str) -> None:
+    def script(compiled: Any, show: Any) -> None:
+        model = network()
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+
+        def train(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        @compiled
+        def both(x: Any) -> Any:
+            loss = train(x)
+            return loss, {"grads": [p.grad for p in model.parameters()]}
+
+        @compiled
+        def alone(x: Any) -> Any:
+            train(x)
+            return model[0].weight.grad
+
+        @compiled
+        def kept() -> Any:
+            return model[0].weight.grad
+
+        for i in range(5):
+            loss, found = both(draw(i))
+            show(loss, *found["grads"], found["grads"][0] is model[0].weight.grad)
+            found["grads"][0].fill_(9.0)
+            show(model[0].weight.grad, found["grads"])
+            grad = alone(draw(i))
+            grad.mul_(2.0)
+            show(grad is model[0].weight.grad, grad, list(model.parameters()), kept() is grad)
+
+    beside(script, backend)
+
+
+def test_a_pass_for_many_gradients_at_once(backend: str) -> None:
+    """vmap over backward, as jacrev does it, through what a compiled function has computed."""
+
+    def script(compiled: Any, show: Any) -> None:
+        model = network()
+        f = compiled(lambda x: model(x))
+        for i in range(3):
+            x = draw(i, 3)
+            f(x)
+            show(tg.func.jacrev(f)(x), tg.autograd.functional.jacobian(f, x, vectorize=True))
+            x.requires_grad_()
+            show(tg.autograd.grad(f(x), x, tg.eye(2), is_grads_batched=True))
+            f(x).sum().backward()
+            show(x.grad)
+
+    beside(script, backend)
+
+
+def test_a_pass_for_many_gradients_through_random_numbers_is_refused(backend: str) -> None:
+    f = tg.compile(lambda x: x * tg.rand(3))
+    for _ in range(2):
+        with pytest.raises(CompileError, match="gradients under vmap"):
+            tg.func.jacrev(f)(tg.ones(3))
+
+
 def test_what_a_pair_saved_is_guarded(backend: str) -> None:
     """Changing what backward needs is an error, as it is eagerly; a second pass without retain_graph as well."""
     w = draw(0, 3, 3).requires_grad_()
