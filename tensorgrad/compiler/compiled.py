@@ -84,7 +84,8 @@ class Compiled:
         return _rebuild, (self.function, self.limit, self.dynamic, self.fallback)
 
     def __repr__(self) -> str:
-        return f"<compiled {getattr(self.function, '__qualname__', self.function)!s}, {len(self.entries)} programs>"
+        name = getattr(self.function, "__qualname__", None) or type(self.function).__qualname__
+        return f"<compiled {name}, {len(self.entries)} programs>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # templates fit no call while autocast is on, or while somebody listens or maps, who have doors of their own
@@ -407,11 +408,17 @@ class Compiled:
         """Say it once where every call so far has written a program and none was served by one."""
         if self.replays or self.captures != 2 * self.limit or not self.entries:
             return
-        why = self.entries[0].reach.changed() or "the arguments are of another form each time"
+        why = self.entries[0].reach.changed()
+        advice = (
+            "Keep what changes out of the function's reach (its closure, its globals, the attributes of what is there), "
+            "or pass it as a tensor."
+        )
+        if why is None:
+            why = "the arguments are other numbers or objects, or tensors of another form, each time"
+            advice = "A number that changes is a tg.scalar or a tensor; for batches of many sizes there is dynamic=True."
         warnings.warn(
             f"compile: each of the first {self.captures} calls of {self!r} wrote a program of its own, which takes "
-            f"longer than to call the function as it is. Since the last call: {why}. Keep what changes out of the "
-            "function's reach (its closure, its globals, the attributes of what is there), or pass it as a tensor.",
+            f"longer than to call the function as it is. Since the last call: {why}. {advice}",
             stacklevel=5,
         )
 
