@@ -415,7 +415,9 @@ class Compiled:
         )
         if why is None:
             why = "the arguments are other numbers or objects, or tensors of another form, each time"
-            advice = "A number that changes is a tg.scalar or a tensor; for batches of many sizes there is dynamic=True."
+            advice = (
+                "A number that changes is a tg.scalar or a tensor; for batches of many sizes there is dynamic=True."
+            )
         warnings.warn(
             f"compile: each of the first {self.captures} calls of {self!r} wrote a program of its own, which takes "
             f"longer than to call the function as it is. Since the last call: {why}. {advice}",
