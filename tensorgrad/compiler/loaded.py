@@ -92,8 +92,9 @@ class _Served:
         self.same = reader.same
         self.written = {v.root for call in program.calls for v in call.writes}
         self.changed = [i for i, v in enumerate(program.arguments) if v.root in self.written]
-        self.changes = bool(self.changed) or any(leaf.form != "output" for leaf in self.gives if type(leaf) is Leaf)
-        alone = self.result.is_leaf() and type(self.gives[0]) is Leaf
+        leaves = [leaf for leaf in self.gives if type(leaf) is Leaf]
+        self.changes = bool(self.changed) or any(leaf.form != "output" or leaf.chain for leaf in leaves)
+        alone = self.result.is_leaf() and len(leaves) == 1 and not leaves[0].chain
         self.alone = self.gives[0].number if alone else None
         self.usual: list[tuple[Any, ...]] = []  # for C: calls of the forms that were seen
         self.flat = not reader.takes[1] and all(type(x) is Slot for x in reader.takes[0])
@@ -359,8 +360,9 @@ class Loaded:
         if type(leaf) is not Leaf:
             return leaf
         if leaf.form == "output":
-            return wrap(arrays[leaf.number])
-        made = tensors[leaf.number] if leaf.form == "argument" else self._known.by_number[leaf.number]
+            made = wrap(arrays[leaf.number])
+        else:
+            made = tensors[leaf.number] if leaf.form == "argument" else self._known.by_number[leaf.number]
         for op, attrs in leaf.chain:
             made = op(made, **attrs)
         return made

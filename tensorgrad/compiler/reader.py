@@ -103,7 +103,7 @@ class Reader:
                 calls.append(self._call(entry))
             except FileError as error:
                 raise FileError(f"call {at}: {error}") from None
-        outputs = [self._value(number) for number in self._list("outputs")]
+        outputs = self.outputs = [self._value(number) for number in self._list("outputs")]
         self._interface(len(arguments), len(outputs))
         program = Program(list(calls), arguments, outputs)
         program.foreign = True
@@ -341,9 +341,9 @@ class Reader:
 
         def view(written: Any) -> Leaf:
             expect(type(written) is list and len(written) == 2, "a view was expected")
-            source = from_json(written[0], sources)
+            source = from_json(written[0], {**sources, "output": output})
             expect(type(source) is Leaf, "a view's source was expected")
-            v = self.values[source.number]
+            v = self.outputs[source.number] if source.form == "output" else self.values[source.number]
             shown = _blank(v.shape, v.dtype)
             chain = []
             for step in self._numbers(written[1]):

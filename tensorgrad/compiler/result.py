@@ -48,8 +48,8 @@ def _gone_as(node: Node | None) -> Node:
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
-    the ops that make the view) of what shares memory with a tensor of the caller's; ``grads``: (position, leaf) of what
-    is the leaf's gradient.
+    the ops that make the view) of what shares memory with a tensor of the caller's, or, as a number below zero, with the
+    made one at position -1 - number; ``grads``: (position, leaf) of what is the leaf's gradient.
 
     Raises CompileError for an object that no replay could make anew.
     """
@@ -63,7 +63,14 @@ class Result:
         self.freed: dict[int, Node] = {}
         self.grads: list[tuple[int, Tensor]] = []
         of = {id(t._grad): t for t in before.known if t._grad is not None and id(t) not in before.arguments}
-        numbers: dict[int, int] = {}
+        # results without a history that share memory share it in replays too: views of another result are made of it,
+        # and for an array there is one output
+        numbers: dict[tuple[int, bool], int] = {}
+        first: dict[int, int] = {}
+        self.again: dict[int, int] = {}  # by position the first one at which the very tensor stands
+        for at, leaf in enumerate(self.leaves):
+            if isinstance(leaf, Tensor):
+                first.setdefault(id(leaf), at)
         for at, leaf in enumerate(self.leaves):
             if not isinstance(leaf, Tensor):
                 if not isinstance(leaf, _HARMLESS) and id(leaf) not in before.objects:
@@ -88,10 +95,15 @@ class Result:
                     "make as "
                     "such. Return a tensor, and make the other of it outside."
                 )
+            elif base is not None and id(base) in first and not (leaf._tracked or base._tracked):
+                self.views.append((at, -1 - first[id(base)], leaf._chain))
             else:
-                if id(leaf) not in numbers:
-                    numbers[id(leaf)] = slot(leaf._data)
-                self.made.append((at, numbers[id(leaf)], leaf._tracked and leaf._node is None))
+                if first[id(leaf)] < at:
+                    self.again[at] = first[id(leaf)]
+                key = (id(leaf if leaf._tracked else leaf._data), leaf._tracked)
+                if key not in numbers:
+                    numbers[key] = slot(leaf._data)
+                self.made.append((at, numbers[key], leaf._tracked and leaf._node is None))
                 if leaf._node is not None:
                     self.freed[at] = _gone_as(broken(leaf.grad_fn))
         self._own = {id(self.leaves[at]) for at, _, _ in self.made}
@@ -112,10 +124,14 @@ class Result:
 
     def of_run(self, result: Any, tensors: list[Tensor]) -> Any:
         """The run's own result, with the arguments themselves where it has their stand-ins."""
-        if not self.passed and not self.views:
+        if not self.passed and all(type(base) is int and base < 0 for _, base, _ in self.views):
             return result
-        leaves = tree_flatten(result)[0]
+        own = tree_flatten(result)[0]
+        leaves = list(own)
         self._from_callers(leaves, tensors)
+        for at, base, _ in self.views:
+            if type(base) is int and base < 0:
+                leaves[at] = own[at]
         return tree_unflatten(leaves, self.spec)
 
     def build(self, arrays: list[Any], tensors: list[Tensor]) -> Any:
@@ -123,13 +139,12 @@ class Result:
         if self.alone:
             return self.shown(wrap(arrays[self.made[0][1]]))
         leaves = list(self.leaves)
-        tensors_made: dict[int, Tensor] = {}
         for at, number, tracked in self.made:
-            made = tensors_made.get(number)
-            if made is None:
-                made = tensors_made[number] = wrap(arrays[number])
-                made._tracked = tracked
-            leaves[at] = made
+            if at in self.again:
+                leaves[at] = leaves[self.again[at]]
+                continue
+            made = leaves[at] = wrap(arrays[number])
+            made._tracked = tracked
             if at in self.freed:
                 made._node, made._tracked = self.freed[at], True
         self._from_callers(leaves, tensors)
@@ -141,7 +156,7 @@ class Result:
         for at, i in self.passed:
             leaves[at] = tensors[i]
         for at, base, chain in self.views:
-            view = tensors[base] if type(base) is int else base
+            view = base if not isinstance(base, int) else tensors[base] if base >= 0 else leaves[-1 - base]
             for op, attrs in chain:
                 view = op(view, **attrs)
             leaves[at] = view

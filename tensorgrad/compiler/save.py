@@ -283,7 +283,10 @@ class _Writer:
         for at, number in result.passed:
             leaves[at] = _Made({"argument": number})
         for at, base, chain in result.views:
-            source = {"argument": base} if type(base) is int else {"state": self.state_of[id(base._data)]}
+            if isinstance(base, Tensor):
+                source = {"state": self.state_of[id(base._data)]}
+            else:
+                source = {"argument": base} if base >= 0 else leaves[-1 - base].json
             steps = [[op.name, {name: to_json(x, self._other) for name, x in attrs.items()}] for op, attrs in chain]
             leaves[at] = _Made({"view": [source, steps]})
         return self._structure(leaves, result.spec, "result")
