@@ -410,8 +410,8 @@ class Compiled:
             return
         why = self.entries[0].reach.changed()
         advice = (
-            "Keep what changes out of the function's reach (its closure, its globals, the attributes of what is there), "
-            "or pass it as a tensor."
+            "Keep what changes out of the function's reach (its closure, its globals, the attributes of what is "
+            "there), or pass it as a tensor."
         )
         if why is None:
             why = "the arguments are other numbers or objects, or tensors of another form, each time"

@@ -48,8 +48,8 @@ def _gone_as(node: Node | None) -> Node:
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
-    the ops that make the view) of what shares memory with a tensor of the caller's, or, as a number below zero, with the
-    made one at position -1 - number; ``grads``: (position, leaf) of what is the leaf's gradient.
+    the ops that make the view) of what shares memory with a tensor of the caller's, or, as a number below zero, with
+    the made one at position -1 - number; ``grads``: (position, leaf) of what is the leaf's gradient.
 
     Raises CompileError for an object that no replay could make anew.
     """
