@@ -19,6 +19,7 @@ from ..backends.cupy.backend import CupyBackend
 from ..backends.cupy.kernels import SOURCES, Kernels
 from ..backends.cupy.launch import Launcher, Prepared, walk
 from ..backends.generic.random import RandomKernels, philox_words
+from ..backends.generic.softmax import SoftmaxKernels
 from ..backends.numpy.evaluate import evaluate
 from ..dispatch import everywhere, using
 from .strict_array import StrictArray
@@ -40,6 +41,10 @@ class _Stream:
 
 
 class _Host(RandomKernels):
+    xp = np
+
+
+class _HostSoftmax(SoftmaxKernels):
     xp = np
 
 
@@ -70,12 +75,24 @@ def _accumulate(outer: int, length: int, inner: int, rows: int, target: Any, ord
     total[...] = wide.astype(total.dtype)
 
 
+def _softmax_of(name: str) -> Callable[..., None]:
+    def reference(rows: int, length: int, *arrays: Any) -> None:
+        *operands, out = [x.reshape(rows, length) for x in arrays]
+        out[...] = getattr(_HostSoftmax(), name)(*operands, dim=1)
+
+    return reference
+
+
 _BY_KIND: dict[str, Callable[..., None]] = {
     "words": _words,
     "uniform": _uniform,
     "normal": _normal,
     "dropout": _dropout,
     "accumulate": _accumulate,
+    "softmax": _softmax_of("softmax"),
+    "logsoftmax": _softmax_of("log_softmax"),
+    "softmaxgrad": _softmax_of("softmax_backward"),
+    "logsoftmaxgrad": _softmax_of("log_softmax_backward"),
 }
 REFERENCES = {name: _BY_KIND[name.partition("_")[0]] for source in SOURCES for name in source.names}
 """What each kernel of the ``.cu`` files computes, on NumPy arrays."""

@@ -1,9 +1,10 @@
 // The few CUDA names that the package's sources use, for a C++ compiler: so that kernels can be run, thread after thread,
-// on a machine without a GPU. Kernels that need a barrier or warp exchange can't be run this way.
+// on a machine without a GPU. Where threads wait for each other (TG_FIBERS) cuda_fibers.h lets them.
 #pragma once
 #include <math.h>
 #include <string.h>
 
+#include <algorithm>
 #include <utility>
 
 #define __device__
@@ -48,12 +49,21 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
   return {(unsigned short)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
+#ifdef TG_FIBERS
+#include "cuda_fibers.h"
+#endif
+
 template <class... A, size_t... I>
 void run_all(void (*kernel)(A...), unsigned int grid, unsigned int block, void** args, std::index_sequence<I...>) {
   gridDim.x = grid;
   blockDim.x = block;
-  for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x)
+  for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x) {
+#ifdef TG_FIBERS
+    fibers::run(block, [&] { kernel(*(A*)args[I]...); });
+#else
     for (threadIdx.x = 0; threadIdx.x < block; ++threadIdx.x) kernel(*(A*)args[I]...);
+#endif
+  }
 }
 
 template <class... A>

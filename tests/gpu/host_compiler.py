@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 import tempfile
@@ -43,9 +44,10 @@ def compile_for_host(source: str, *names: str) -> list[HostKernel]:
         text, library = Path(folder, "unit.cpp"), Path(folder, "unit.so")
         text.write_text(f'#include "cuda_shim.h"\n{source}\n{entries}\n', encoding="utf-8")
         assert COMPILER is not None
+        waits = ["-DTG_FIBERS"] if re.search(r"__sync|__shfl", source) else []
         done = subprocess.run(
-            [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", f"-I{_HERE}", text, "-o",
-             library],
+            [COMPILER, *waits, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", f"-I{_HERE}", text,
+             "-o", library],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[:4000]

@@ -18,6 +18,7 @@ from .kernels import Kernels
 from .launch import Launcher
 from .optim_kernels import CupyOptimizers
 from .random_kernels import CupyRandomKernels
+from .row_kernels import CupySoftmax
 
 __all__ = ["CupyBackend"]
 
@@ -31,7 +32,7 @@ def _cupy() -> Any:
     return import_module("cupy")
 
 
-class CupyBackend(CupyProducts, CupyAccumulation, CupyRandomKernels, CupyOptimizers, CupyDevices, Backend):
+class CupyBackend(CupyProducts, CupyAccumulation, CupySoftmax, CupyRandomKernels, CupyOptimizers, CupyDevices, Backend):
     """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
 
     name: ClassVar[str] = "cupy"

@@ -38,6 +38,16 @@ SOURCES = (
         ("core.cuh", "philox.cuh"),
         ("words", *(f"{kind}_{dtype}" for kind in ("uniform", "normal", "dropout") for dtype in _FLOATS)),
     ),
+    Source(
+        "softmax.cu",
+        ("core.cuh", "rows.cuh"),
+        tuple(
+            f"{kind}_{group}_{dtype}"
+            for kind in ("softmax", "logsoftmax", "softmaxgrad", "logsoftmaxgrad")
+            for group in ("warp", "block")
+            for dtype in _FLOATS
+        ),
+    ),
     Source("accumulate.cu", ("core.cuh", "complex.cuh"), tuple(f"accumulate_{dtype}" for dtype in _NUMBERS)),
 )
 
