@@ -45,11 +45,16 @@ def _gone_as(node: Node | None) -> Node:
     return gone
 
 
+class Output(int):
+    """The number of an output that the result does not hold itself, only views of it."""
+
+
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
     the ops that make the view) of what shares memory with a tensor of the caller's, or, as a number below zero, with
-    the made one at position -1 - number; ``grads``: (position, leaf) of what is the leaf's gradient.
+    the made one at position -1 - number, or with an ``Output``; ``grads``: (position, leaf) of what is the leaf's
+    gradient.
 
     Raises CompileError for an object that no replay could make anew.
     """
@@ -68,9 +73,12 @@ class Result:
         numbers: dict[tuple[int, bool], int] = {}
         first: dict[int, int] = {}
         self.again: dict[int, int] = {}  # by position the first one at which the very tensor stands
+        shown: dict[int, set[int]] = {}  # by base those views of it that the result holds
         for at, leaf in enumerate(self.leaves):
             if isinstance(leaf, Tensor):
                 first.setdefault(id(leaf), at)
+                if leaf._base is not None:
+                    shown.setdefault(id(leaf._base), set()).add(id(leaf))
         for at, leaf in enumerate(self.leaves):
             if not isinstance(leaf, Tensor):
                 if not isinstance(leaf, _HARMLESS) and id(leaf) not in before.objects:
@@ -97,6 +105,11 @@ class Result:
                 )
             elif base is not None and id(base) in first and not (leaf._tracked or base._tracked):
                 self.views.append((at, -1 - first[id(base)], leaf._chain))
+            elif base is not None and len(shown[id(base)]) > 1 and not (leaf._tracked or base._tracked):
+                key = (id(base._data), False)
+                if key not in numbers:
+                    numbers[key] = slot(base._data)
+                self.views.append((at, Output(numbers[key]), leaf._chain))
             else:
                 if first[id(leaf)] < at:
                     self.again[at] = first[id(leaf)]
@@ -124,15 +137,10 @@ class Result:
 
     def of_run(self, result: Any, tensors: list[Tensor]) -> Any:
         """The run's own result, with the arguments themselves where it has their stand-ins."""
-        if not self.passed and all(type(base) is int and base < 0 for _, base, _ in self.views):
-            return result
         own = tree_flatten(result)[0]
         leaves = list(own)
-        self._from_callers(leaves, tensors)
-        for at, base, _ in self.views:
-            if type(base) is int and base < 0:
-                leaves[at] = own[at]
-        return tree_unflatten(leaves, self.spec)
+        self._from_callers(leaves, tensors, [])
+        return result if all(a is b for a, b in zip(own, leaves, strict=True)) else tree_unflatten(leaves, self.spec)
 
     def build(self, arrays: list[Any], tensors: list[Tensor]) -> Any:
         """A result of these outputs and arguments."""
@@ -147,16 +155,29 @@ class Result:
             made._tracked = tracked
             if at in self.freed:
                 made._node, made._tracked = self.freed[at], True
-        self._from_callers(leaves, tensors)
+        self._from_callers(leaves, tensors, arrays)
         return tree_unflatten(leaves, self.spec)
 
-    def _from_callers(self, leaves: list[Any], tensors: list[Tensor]) -> None:
+    def _from_callers(self, leaves: list[Any], tensors: list[Tensor], arrays: list[Any]) -> None:
+        """Put in what is the caller's, and views; without arrays not those of what the program has made."""
+        bases: dict[int, Tensor] = {}
         for at, leaf in self.grads:
             leaves[at] = leaf._grad
         for at, i in self.passed:
             leaves[at] = tensors[i]
         for at, base, chain in self.views:
-            view = base if not isinstance(base, int) else tensors[base] if base >= 0 else leaves[-1 - base]
+            if type(base) is Output:
+                if not arrays:
+                    continue
+                if base not in bases:
+                    bases[base] = wrap(arrays[base])
+                view = bases[base]
+            elif isinstance(base, int):
+                if base < 0 and not arrays:
+                    continue
+                view = tensors[base] if base >= 0 else leaves[-1 - base]
+            else:
+                view = base
             for op, attrs in chain:
                 view = op(view, **attrs)
             leaves[at] = view

@@ -25,6 +25,7 @@ from .passes import PASSES, optimize
 from .plain import formula_to, to_json, typed_to
 from .program import Action, Call, Program, Unless, Value
 from .program_file import CODE_OF, write_file
+from .result import Output
 from .sizes import Unlike, at_size, merged, same_but_names
 
 __all__ = ["may_be_saved", "save"]
@@ -286,7 +287,9 @@ class _Writer:
             if isinstance(base, Tensor):
                 source = {"state": self.state_of[id(base._data)]}
             else:
-                source = {"argument": base} if base >= 0 else leaves[-1 - base].json
+                source = {"argument": int(base)} if base >= 0 else leaves[-1 - base].json
+                if type(base) is Output:
+                    source = {"output": int(base)}
             steps = [[op.name, {name: to_json(x, self._other) for name, x in attrs.items()}] for op, attrs in chain]
             leaves[at] = _Made({"view": [source, steps]})
         return self._structure(leaves, result.spec, "result")

@@ -42,7 +42,16 @@ def chained(x):
     return y[1:].t(), y, y[1:]
 
 
-FUNCTIONS = [view, view_first, detached, twice, several, chained]
+def views_alone(x):
+    y = x * 2
+    return y[1:], y.reshape(-1)[2:], y.t()
+
+
+def halves(x):
+    return (x * 2).chunk(2, 1)
+
+
+FUNCTIONS = [view, view_first, detached, twice, several, chained, views_alone, halves]
 
 
 def changed(results):
@@ -64,7 +73,9 @@ def test_in_replays(function, backend):
         assert fast.stats()["replays"] == 3
 
 
-@pytest.mark.parametrize("function", [view, view_first, several, chained], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [view, view_first, several, chained, views_alone, halves], ids=lambda f: f.__name__
+)
 @pytest.mark.parametrize("backend", ["numpy", CPP])
 def test_in_a_program_from_a_file(function, backend, tmp_path):
     with tg.backend(backend), tg.no_grad():
