@@ -269,7 +269,10 @@ def test_gradients_are_unscaled_and_infinite_ones_found(dtype, large, backend):
     kernels = registry.get(backend).raw
     rng = np.random.default_rng(0)
     kind = numpy_dtype(dtype)
-    draw = lambda *shape: rng.normal(size=shape).astype("complex64" if dtype == "complex64" else "float32").astype(kind)  # noqa: E731
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype("complex64" if dtype == "complex64" else "float32").astype(kind)
+
     scale = np.array(24.0, np.float32)
     shapes = [(3, 4), (0,), (), (70_000,), (300, 200)] if large else [(3, 4), (0,), (), (7,)]
     for poison in (None, np.inf, -np.inf, np.nan):

@@ -97,7 +97,10 @@ def test_without_backward_no_slopes_are_saved(tmp_path):
 
 def test_a_loss_function_of_any_batch():
     model = network(activation=nn.SiLU)
-    loss = lambda x, y: F.cross_entropy(model(x), y)  # noqa: E731
+
+    def loss(x, y):
+        return F.cross_entropy(model(x), y)
+
     compiled = tg.compile(loss, dynamic=True)
     for n in (8, 6, 5, 9):
         x, y = tg.randn(n, 8), tg.randint(0, 3, (n,))
@@ -180,7 +183,10 @@ def test_an_argument_that_is_changed_between_raises(times, small_programs_count)
 def test_backward_through_some_of_several_results():
     """Programs of their own serve it, and read what the pair has kept: such a pair stays as it is written."""
     model = network()
-    two = lambda x: (model[:2](x), model(x).square())  # noqa: E731
+
+    def two(x):
+        return model[:2](x), model(x).square()
+
     compiled = tg.compile(two)
     x = tg.randn(5, 8)
     for which in ((0,), (1,), (0, 1), (1,), (0, 1)):

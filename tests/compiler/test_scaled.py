@@ -24,7 +24,10 @@ INFINITE = frozenset((0, 1, 6, 7, 11, 17, 60, 61, 62, 150))  # steps that are sk
 def batches(count: int, size: int = 5, at: frozenset[int] = INFINITE) -> list[Any]:
     """Inputs, targets, and what makes the gradient infinite in some steps."""
     rng = np.random.default_rng(0)
-    draw = lambda *shape: tg.tensor(rng.normal(size=shape).astype(np.float32))  # noqa: E731
+
+    def draw(*shape):
+        return tg.tensor(rng.normal(size=shape).astype(np.float32))
+
     return [(draw(size, 4), draw(size, 2), tg.tensor(float("inf") if i in at else 0.0)) for i in range(count)]
 
 
