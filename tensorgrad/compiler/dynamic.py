@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import CompileError
 from .entry import Entry
 from .program import Action, Call, Program, Unless, Value
 from .signature import Signature
@@ -119,7 +120,8 @@ class Family:
     # --- another size
 
     def entry_for(self, signature: Signature) -> Entry | None:
-        """An entry for a signature that differs in the size alone."""
+        """An entry for a signature that differs in the size alone; None if the programs can't be of its size: the
+        numbers of two sizes may look as if they followed in a way in which they do not."""
         size = self._size(signature)
         if size is None:
             return None
@@ -133,7 +135,10 @@ class Family:
             (at, base, [(op, dict(attrs)) for op, attrs in chain])
             for (at, base, _), chain in zip(self.entry.result.views, chains, strict=True)
         ]
-        made.link(programs)
+        try:
+            made.link(programs)
+        except CompileError:
+            return None
         made._stamp(signature)
         return made
 

@@ -22,8 +22,9 @@ from .plain import expect, whole
 __all__ = ["CODE_OF", "MOST", "json_object", "read_file", "shape_from", "write_file"]
 
 FORMAT = "tensorgrad.program"
-VERSION = 2
-_KNOWN = ("1", "2")  # a program of version 1 serves the sizes that it was saved of, and says the rest alike
+VERSION = 3
+# a program of version 1 serves the sizes that it was saved of; 2 has fewer forms of numbers that follow from a size
+_KNOWN = ("1", "2", "3")
 CODE_OF = {name: code for code, name in CODES.items()}
 """The format's codes by names of dtypes."""
 MOST = 1 << 20
@@ -73,7 +74,7 @@ def read_file(name: str) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
         expect(type(about) is dict and about.get("format") == FORMAT, "not a saved program")
         expect(
             about.get("version") in _KNOWN,
-            f"of version {about.get('version')!r:.20}; this tensorgrad reads the versions {' and '.join(_KNOWN)}. Save "
+            f"of version {about.get('version')!r:.20}; this tensorgrad reads the versions {', '.join(_KNOWN)}. Save "
             "it anew with this one, or load it with the one that saved it",
         )
         text, checksum = about.get("program"), about.get("checksum")

@@ -1,22 +1,26 @@
 """How a number follows from the size of a batch, as data: what ``dynamic=True`` reads off two programs, and what a file
 says in place of numbers.
 
-``{"batch size": ["times", 4]}`` is four times the size. There are five forms, and a file can have no other:
+``{"batch size": ["times", 4]}`` is four times the size. There are seven forms, and a file can have no other:
 
-============  ======================  ===============================================
-form          for the size n          where it comes from
-============  ======================  ===============================================
-"times", k    k * n                   shapes, strides, numbers of elements
-"plus", k     k + n                   ends of slices, windows along the batch
-"share", x    x / n                   means
-"each", x     x * n, a float          sums of counts
-"unbiased"    k * n / (k * n - 1)     a variance
-============  ======================  ===============================================
+===================  ======================  ==================================================
+form                 for the size n          where it comes from
+===================  ======================  ==================================================
+"times", k           k * n                   shapes, strides, numbers of elements
+"plus", k            k + n                   ends of slices, windows along the batch
+"affine", [k, m]     k * n + m               degrees of freedom, ends of slices of what is flat;
+                                             also two floats, for a float
+"share", x           x / n                   means
+"over", x            1 / (x * n)             means over several columns
+"each", x            x * n, a float          sums of counts
+"unbiased", k        k * n / (k * n - 1)     a variance
+===================  ======================  ==================================================
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ..io.safetensors import FileError
@@ -27,6 +31,8 @@ __all__ = ["KEY", "Unlike", "at_size", "follows", "merged", "number_at", "same_b
 KEY = "batch size"  # no attribute of an op can have this name
 _MOST = 1 << 48
 _LARGEST = 1e300
+_FURTHEST = 2  # from a multiple of the size: what is further off may be a square, n * (n - 1) / 2 or the like
+_PARTS = 4  # of one, that the factor below a fraction is counted in: 2 / (3 * n) is 1 / (1.5 * n)
 _NAMES = ("name", "line")  # of values and lines of source: nothing rests on them
 
 
@@ -34,21 +40,32 @@ class Unlike(Exception):
     """Two numbers, or two programs, of which nobody knows how they follow from the size."""
 
 
-def follows(a: int | float, b: int | float, sizes: tuple[int, int]) -> tuple[str, int | float] | None:
+def follows(a: int | float, b: int | float, sizes: tuple[int, int]) -> tuple[str, Any] | None:
     """The form of a number that is ``a`` for the first size and ``b`` for the second; None if it has none."""
     first, second = sizes
+    k: Any
     if type(a) is int and type(b) is int:
         if a % first == 0 and a // first * second == b:
             return "times", a // first
-        return ("plus", a - first) if a - first == b - second else None
+        if a - first == b - second:
+            return "plus", a - first
+        k, rest = divmod(a - b, first - second) if first != second else (0, 1)
+        return ("affine", [k, a - k * first]) if rest == 0 and abs(a - k * first) <= _FURTHEST else None
     if type(a) is not float or type(b) is not float or not max(abs(a), abs(b)) < _LARGEST / first:
         return None
+    if a.is_integer() and b.is_integer() and max(abs(a), abs(b)) < _MOST:
+        form, k = follows(int(a), int(b), sizes) or ("none", None)
+        if form == "times":
+            return "each", float(k)
+        if form != "none":
+            slope, more = (1, k) if form == "plus" else k
+            return "affine", [float(slope), float(more)]
     share = round(a * first)
     if share and share / first == a and share / second == b:
         return "share", share
-    each = a / first
-    if each.is_integer() and each * second == b:
-        return "each", each
+    factor = round(_PARTS / (a * first)) / _PARTS if abs(a) * first > 1 / _MOST else 0.0
+    if factor and _is_over(factor, a, first) and _is_over(factor, b, second):
+        return ("over", factor) if _is_told(factor, sizes) else None
     if a > 1.0:  # n / (n - 1), which makes a variance unbiased
         count = round(a / (a - 1.0))
         if count % first == 0:
@@ -58,17 +75,39 @@ def follows(a: int | float, b: int | float, sizes: tuple[int, int]) -> tuple[str
     return None
 
 
-def number_at(form: str, k: int | float, size: int) -> int | float:
+def _is_over(factor: float, number: float, size: int) -> bool:
+    return 1.0 / (factor * size) == number
+
+
+def _is_told(factor: float, sizes: tuple[int, int]) -> bool:
+    """Whether these sizes tell ``1 / (factor * n)`` from ``1 / factor / n`` and from ``1 / n / factor``, which are
+    rounded twice: for other sizes they may be other numbers."""
+    if math.frexp(factor)[0] in (0.5, -0.5):
+        return True  # a power of two is divided by without being rounded
+    return all(
+        any(other(n) != 1.0 / (factor * n) for n in sizes)
+        for other in (lambda n: 1.0 / factor / n, lambda n: 1.0 / n / factor)
+    )
+
+
+def number_at(form: str, k: Any, size: int) -> int | float:
     """The number of a form for a size."""
+    found: int | float
     if form == "times":
-        return k * size
-    if form == "plus":
-        return k + size
-    if form == "share":
-        return k / size
-    if form == "each":
-        return float(k) * size
-    return k * size / (k * size - 1)
+        found = k * size
+    elif form == "plus":
+        found = k + size
+    elif form == "affine":
+        found = k[0] * size + k[1]
+    elif form == "share":
+        found = k / size
+    elif form == "over":
+        found = 1.0 / (k * size)
+    elif form == "each":
+        found = float(k) * size
+    else:
+        found = k * size / (k * size - 1)
+    return found
 
 
 def merged(a: Any, b: Any, sizes: tuple[int, int], key: Any = None) -> Any:
@@ -118,10 +157,12 @@ def same_but_names(a: Any, b: Any) -> bool:
 def size_of(written: Any, number: int) -> int | None:
     """The size for which a number of a shape is this one, where the shape has a form for it; None if there is none."""
     form, k = _checked(written)
-    expect(form in ("times", "plus"), "a size of a shape was expected")
+    whole_number = form in ("times", "plus") or (form == "affine" and type(k[0]) is int)
+    expect(whole_number, "a size of a shape was expected")
     if form == "plus":
         return number - int(k)
-    return number // int(k) if k and number % int(k) == 0 else None
+    k, more = k if form == "affine" else (k, 0)
+    return (number - more) // k if k and (number - more) % k == 0 else None
 
 
 def text_of(written: dict[str, Any]) -> str:
@@ -129,10 +170,11 @@ def text_of(written: dict[str, Any]) -> str:
     form, k = _checked(written)
     if form == "times":
         return "n" if k == 1 else f"{k} * n"
-    return f"n + {k}" if k >= 0 else f"n - {-k}"
+    times, more = (f"{k[0]} * n", k[1]) if form == "affine" else ("n", k)
+    return f"{times} + {more}" if more >= 0 else f"{times} - {-more}"
 
 
-def _checked(written: dict[str, Any]) -> tuple[str, int | float]:
+def _checked(written: dict[str, Any]) -> tuple[str, Any]:
     parts = written[KEY]
     fits = len(written) == 1 and type(parts) is list and len(parts) == 2 and type(parts[0]) is str
     expect(fits, "a number that follows from the batch size was expected")
@@ -142,6 +184,12 @@ def _checked(written: dict[str, Any]) -> tuple[str, int | float]:
         whole(k * sign if type(k) is int else k, _MOST, form)
     elif form in ("plus", "share"):
         expect(type(k) is int and abs(k) < _MOST, f"{form}: a number was expected")
+    elif form == "affine":
+        fits = type(k) is list and [type(x) for x in k] in ([int, int], [float, float])
+        fits = fits and all(abs(x) < _MOST for x in k)
+        expect(fits, f"{form}: two numbers were expected")
+    elif form == "over":
+        expect(type(k) is float and 1 / _PARTS <= abs(k) < _MOST, f"{form}: a number was expected")
     elif form == "each":
         expect(type(k) is float and abs(k) < _LARGEST, f"{form}: a number was expected")
     else:

@@ -53,7 +53,7 @@ class ReducedFormula(Op):
         shape = first.shape if alike else broadcast_shape(self.name, *(x.shape for x in inputs if hasattr(x, "shape")))
         if reduction == "mean":
             count = product(shape)
-            g = F.mul(g, 1.0 / count if count else float("nan"))
+            g = F.div(g, float(count)) if count else F.mul(g, float("nan"))
         results: Any = ()
         if plan.kernel is not None:
             outputs = (getattr(F, formula.name)(*inputs),) if plan.uses_output else ()

@@ -31,9 +31,9 @@ def through_statistics(F: Any, x: Any, mean: Any, rstd: Any, to_mean: Any, to_rs
     """
     total = None
     if to_mean is not None:
-        total = F.expand(F.mul(to_mean, 1.0 / count), shape=tuple(x.shape))
+        total = F.expand(F.div(to_mean, float(count)), shape=tuple(x.shape))
     if to_rstd is not None:
-        slope = F.mul(F.mul(to_rstd, F.cube(rstd)), -1.0 / count)
+        slope = F.div(F.mul(to_rstd, F.cube(rstd)), -float(count))
         part = F.mul(F.sub(x, mean), slope)
         total = part if total is None else F.add(total, part)
     return total

@@ -323,7 +323,8 @@ def _var_rule(
     F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], correction: float, keepdim: bool
 ) -> tuple[Any, ...]:
     freedom = _freedom(x, dim, correction)
-    return (_away(F, F.mul(g, 2.0 / freedom if freedom else float("inf")), x, dim, keepdim),)
+    share = F.div(F.mul(g, 2.0), freedom) if freedom else F.mul(g, float("inf"))
+    return (_away(F, share, x, dim, keepdim),)
 
 
 def _away(F: Any, share: Any, x: Any, dim: tuple[int, ...], keepdim: bool) -> Any:

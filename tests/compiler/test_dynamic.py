@@ -84,3 +84,62 @@ def test_without_it_every_size_is_a_program():
     for n in (3, 4, 5, 3, 4, 5):
         assert f(tg.ones(n)).item() == 2.0
     assert f.stats()["captures"] == 3 == f.stats()["programs"]
+
+
+MEANS = {
+    "mse": lambda x: F.mse_loss(x, tg.zeros(x.shape[0], 3)),
+    "l1": lambda x: F.l1_loss(x, tg.ones(x.shape[0], 3)),
+    "huber": lambda x: F.huber_loss(x, tg.ones(x.shape[0], 3), delta=0.5),
+    "bce": lambda x: F.binary_cross_entropy_with_logits(x, tg.full((x.shape[0], 3), 0.3)),
+    "mean": lambda x: x.square().mean(),
+    "of four": lambda x: x.repeat(1, 4).square().mean() * (1 / (4 * x.shape[0])),
+    "sum over count": lambda x: x.square().sum() / x.numel(),
+    "var": lambda x: x.var(),
+    "var by columns": lambda x: x.var(0).sum(),
+    "std": lambda x: x.std(),
+    "correction of two": lambda x: x.std(correction=2),
+    "tokens": lambda x: F.cross_entropy(x.reshape(-1, 1, 3).expand(-1, 4, 3).reshape(-1, 3),
+                                        tg.ones(4 * x.shape[0], dtype=tg.int64)),
+    "shifted tokens": lambda x: (x.reshape(-1)[1:] * x.reshape(-1)[:-1]).mean(),
+    "statistics": lambda x: F.batch_norm(x.reshape(-1, 3, 1).expand(-1, 3, 5), tg.zeros(3), tg.ones(3),
+                                         training=True).square().mean(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+@pytest.mark.parametrize("name", MEANS)
+def test_means_over_the_batch_and_over_columns(name, dtype, backend):
+    function = MEANS[name]
+    with tg.backend(backend):
+        compiled = tg.compile(function, dynamic=True)
+        for n in (16, 8, 5, 7, 12, 33, 2, 100, 3):
+            tg.manual_seed(n)
+            values = tg.randn(n, 3, dtype=dtype)
+            found = []
+            for f in (function, compiled):
+                x = values.clone().requires_grad_()
+                loss = f(x)
+                loss.backward()
+                found.append([loss.item(), x.grad.tolist()])
+            assert found[0] == found[1]
+        assert compiled.stats()["captures"] == 2
+
+
+def test_a_quotient_that_two_sizes_do_not_tell_waits_for_one_that_does():
+    """A third divided by 16, or by 8, is rounded as 1 / 48 and 1 / 24 are; divided by 5 it is not."""
+    apart = next(n for n in range(5, 99) if 1 / 3 / n != 1 / (3 * n))
+    for function in (lambda x: x * (1 / 3 / x.shape[0]), lambda x: x * (1 / (3 * x.shape[0]))):
+        compiled = tg.compile(function, dynamic=True)
+        for n in (16, 8, 4, apart, 31, 33, 25, 26):
+            x = tg.ones(n, dtype=tg.float64)
+            assert compiled(x).tolist() == function(x).tolist()
+    assert 2 < compiled.stats()["captures"] < 8
+
+
+def test_a_program_that_can_not_be_of_another_size_is_written_of_a_run():
+    """Every second row of 8 and of 7 are 4, of 16 they are 8."""
+    compiled = tg.compile(lambda x: x[::2] * 2, dynamic=True)
+    for n in (8, 7, 16, 20):
+        x = tg.arange(float(n))
+        assert compiled(x).tolist() == (x[::2] * 2).tolist()

@@ -75,6 +75,7 @@ FUNCTIONS = {
     "embedding": (lambda: nn.Embedding(7, 3), lambda n, draw: (tg.tensor(draw.integers(0, 7, (n, 2))),)),
     "loss": (loss_function, labelled),
     "means": (lambda: lambda x: (x.mean(), x.var(0), x.std(), (x / x.shape[0]).sum(1)), rows(3)),
+    "flat": (lambda: lambda x: (x.reshape(-1)[1:] * (1 / (4 * x.shape[0])), x.reshape(-1)[:-1].std()), rows(3)),
     "shapes": (lambda: lambda x: (tg.zeros(x.shape[0], 2), x[: x.shape[0] - 1] * 2, x[1:] - x[:-1]), rows(3)),
     "views": (lambda: lambda x: (x * 2, x.reshape(-1, 1), x[: x.shape[0] - 1]), rows(3)),
     "transposed": (lambda: lambda x: x.t() @ x, rows(3)),
@@ -233,14 +234,14 @@ def test_the_older_version_loads(tmp_path):
     f(tg.ones(3))
     f.save(tmp_path / "f.tgp")
     header, data = parts(tmp_path / "f.tgp")
-    assert header["__metadata__"]["version"] == "2"
-    for version, known in (("1", True), ("3", False), ("0", False), (2, False)):
+    assert header["__metadata__"]["version"] == "3"
+    for version, known in (("1", True), ("2", True), ("4", False), ("0", False), (3, False)):
         header["__metadata__"]["version"] = version
         signed(tmp_path / "g.tgp", header, data, json.loads(header["__metadata__"]["program"]))
         if known:
             assert tg.compiler.load(tmp_path / "g.tgp")(tg.ones(3)).tolist() == [2.0] * 3
         else:
-            with pytest.raises(FileError, match="reads the versions 1 and 2"):
+            with pytest.raises(FileError, match="reads the versions 1, 2, 3"):
                 tg.compiler.load(tmp_path / "g.tgp")
 
 
@@ -250,7 +251,9 @@ def test_the_older_version_loads(tmp_path):
 @pytest.mark.parametrize(
     "number",
     [lambda n: 3 * n, lambda n: -4 * n, lambda n: n - 3, lambda n: n + 70, lambda n: 5 / n, lambda n: n * 6.0,
-     lambda n: 3 * n / (3 * n - 1), lambda n: 7, lambda n: [n, {"a": 1 / n}]],
+     lambda n: 3 * n / (3 * n - 1), lambda n: 7, lambda n: 3 * n - 1, lambda n: 5 * n + 2, lambda n: -7 * n + 1,
+     lambda n: 1 / (4 * n), lambda n: -1 / (2 * n), lambda n: n - 3.0, lambda n: 3.0 * n - 1,
+     lambda n: [n, {"a": 1 / n}]],
 )  # fmt: skip
 def test_numbers_follow_from_two_sizes(number):
     written = sizes.merged(number(16), number(10), (16, 10))
@@ -259,8 +262,32 @@ def test_numbers_follow_from_two_sizes(number):
         assert found == number(n) and type(found) is type(number(n))
 
 
+@pytest.mark.parametrize(
+    ("number", "has_a_form"),
+    [
+        (lambda k, n: 1 / (k * n), True),
+        (lambda k, n: -1 / (k * n), True),
+        (lambda k, n: 2 / (k * n), True),
+        (lambda k, n: 1 / k / n, False),
+        (lambda k, n: 1 / n / k, False),
+    ],
+)
+def test_quotients_are_known_by_sizes_that_tell_how_they_are_rounded(number, has_a_form):
+    told = 0
+    for k in (3, 5, 7, 10, 12, 30):
+        for pair in ((16, 8), (16, 10), (11, 9), (15, 22), (33, 30), (7, 22), (28, 49)):
+            try:
+                written = sizes.merged(*(number(k, n) for n in pair), pair)
+            except sizes.Unlike:
+                continue
+            told += 1
+            assert all(sizes.at_size(json.loads(json.dumps(written)), n) == number(k, n) for n in range(2, 500))
+    assert (told > 0) == has_a_form
+
+
 def test_numbers_that_do_not_follow():
-    for a, b in ((16**2, 10**2), (True, False), (1, 1.0), ("a", "b"), (0.3, 0.4), ([1], [1, 2]), ({"a": 1}, {"b": 1}),
+    for a, b in ((16**2, 10**2), (16 * 15, 10 * 9), (8 * 15, 5 * 9), (256.0, 100.0), (1 / 256, 1 / 100), (45, 27),
+                 (True, False), (1, 1.0), ("a", "b"), (0.3, 0.4), ([1], [1, 2]), ({"a": 1}, {"b": 1}),
                  (float("inf"), 1.0), (1e308, 1.0), (None, 0)):  # fmt: skip
         with pytest.raises(sizes.Unlike):
             sizes.merged(a, b, (16, 10))
@@ -304,6 +331,11 @@ LIES = {
     "a negative factor": (("arguments", 0, "shape", 0), n("times", -1), "whole number"),
     "a float": (("arguments", 0, "shape", 0), n("times", 1.0), "whole number"),
     "a bool": (("arguments", 0, "shape", 0), n("times", True), "whole number"),
+    "a part of one": (("arguments", 0, "shape", 1), n("over", 0.1), "number was expected"),
+    "no part": (("arguments", 0, "shape", 1), n("over", 0.0), "number was expected"),
+    "half a line": (("arguments", 0, "shape", 0), n("affine", [2]), "two numbers"),
+    "a line of texts": (("arguments", 0, "shape", 0), n("affine", ["a", 2]), "two numbers"),
+    "a line of no slope": (("arguments", 0, "shape", 0), n("affine", [0, 2]), "makes float32|layer_norm|shape"),
     "a share": (("arguments", 0, "shape", 0), n("share", 4), "size of a shape"),
     "no such variance": (("arguments", 0, "shape", 1), n("unbiased", 0), "no such number"),
     "a negative sum": (("arguments", 0, "shape", 0), n("plus", -9), "whole number"),
@@ -372,13 +404,19 @@ def test_changed_bytes_are_noticed(honest, tmp_path):
 
 _SIZES = tuple(
     n(form, k)
-    for form in ("times", "plus", "share", "each", "unbiased", "other")
-    for k in (0, 1, -1, 2, 7, 1 << 40, 1 << 62, -(1 << 47), 0.5, 1e300, True, None, "1")
+    for form in ("times", "plus", "affine", "share", "over", "each", "unbiased", "other")
+    for k in (
+        *(0, 1, -1, 2, 7, 1 << 40, 1 << 62, -(1 << 47), 0.5, 1e300),
+        *(True, None, "1"),
+        [2, -1],
+        [0.0, 3.0],
+        [1 << 62],
+    )
 )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["network", "attention", "lstm", "loss", "means", "views"])
+@pytest.mark.parametrize("name", ["network", "attention", "lstm", "loss", "means", "flat", "views"])
 def test_sizes_changed_at_random_do_no_harm(name, backend, tmp_path, monkeypatch):
     """With checksums that are right, loaded, and called with sizes that were saved and others."""
     make, arguments = FUNCTIONS[name]
