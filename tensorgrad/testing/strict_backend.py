@@ -12,18 +12,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ..backends import registry
 from ..backends.base import Backend
 from ..backends.cupy.backend import CupyBackend
 from ..backends.cupy.kernels import SOURCES, Kernels
 from ..backends.cupy.launch import Launcher, Prepared, walk
+from ..backends.generic.conv import ConvKernels
 from ..backends.generic.random import RandomKernels, philox_words
 from ..backends.generic.softmax import SoftmaxKernels
 from ..backends.numpy.evaluate import evaluate
 from ..dispatch import everywhere, using
 from .strict_array import StrictArray
 from .strict_cublas import StrictCublas
+from .strict_cudnn import StrictCudnn
 from .strict_namespace import xp
 from .strict_stream import issue
 
@@ -83,6 +86,58 @@ def _softmax_of(name: str) -> Callable[..., None]:
     return reference
 
 
+class _HostConv(ConvKernels):
+    xp = np
+
+
+def _triples(windows: tuple[Any, ...]) -> list[tuple[int, ...]]:
+    """Sizes of what is read, kernel, positions, stride, padding, dilation: arguments of the kernels of conv.cu."""
+    numbers = [int(x) for x in windows]
+    return [tuple(numbers[i : i + 3]) for i in range(0, 18, 3)]
+
+
+def _unfold_of(back: bool) -> Callable[..., None]:
+    def reference(*arguments: Any) -> None:
+        sizes, kernel, positions, stride, padding, dilation = _triples(arguments[:18])
+        samples, channels, by_sample, by_row, first, count, x, columns = arguments[18:]
+        source = x.reshape(samples, channels, *sizes)
+        taps, item = int(np.prod(kernel)), columns.itemsize
+        steps = (by_sample * item, taps * by_row * item, by_row * item, item)
+        rows = as_strided(columns.reshape(-1), (samples, channels, taps, count), steps)
+        for tap, place in enumerate(np.ndindex(*kernel)):
+            read, inside = [], []
+            for size, made, k, s, p, d in zip(sizes, positions, place, stride, padding, dilation, strict=True):
+                at = np.arange(made) + p - k * d if back else np.arange(made) * s - p + k * d
+                inside.append((at % s == 0 if back else True) & (at >= 0) & ((at // s if back else at) < size))
+                read.append(np.where(inside[-1], at // s if back else at, 0))
+            found = source[(slice(None), slice(None), *np.ix_(*read))]
+            all_inside = inside[0][:, None, None] & inside[1][:, None] & inside[2]
+            seen = np.where(all_inside, found, np.zeros((), x.dtype))
+            rows[:, :, tap] = seen.reshape(samples, channels, -1)[..., first : first + count]
+
+    return reference
+
+
+def _direct_of(kind: str) -> Callable[..., None]:
+    def reference(*arguments: Any) -> None:
+        sizes, kernel, positions, stride, padding, dilation = _triples(arguments[:18])
+        samples, groups, read, made, a, b, out = arguments[18:]
+        how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        inputs, outputs = (samples, groups * read, *sizes), (samples, groups * made, *positions)
+        host = _HostConv()
+        if kind == "weight":
+            shape = (groups * made, read, *kernel)
+            got = host.conv_weight_grad(a.reshape(outputs), b.reshape(inputs), weight_shape=shape, **how)
+        elif kind == "back":
+            weight = b.reshape(groups * read, made, *kernel)
+            got = host.conv_input_grad(a.reshape(inputs), weight, input_shape=outputs, **how)
+        else:
+            got = host.conv(a.reshape(inputs), b.reshape(groups * made, read, *kernel), None, **how)
+        out[...] = got.reshape(out.shape)
+
+    return reference
+
+
 _BY_KIND: dict[str, Callable[..., None]] = {
     "words": _words,
     "uniform": _uniform,
@@ -93,6 +148,11 @@ _BY_KIND: dict[str, Callable[..., None]] = {
     "logsoftmax": _softmax_of("log_softmax"),
     "softmaxgrad": _softmax_of("softmax_backward"),
     "logsoftmaxgrad": _softmax_of("log_softmax_backward"),
+    "unfold": _unfold_of(back=False),
+    "unfoldback": _unfold_of(back=True),
+    "direct": _direct_of("forward"),
+    "directback": _direct_of("back"),
+    "directweight": _direct_of("weight"),
 }
 REFERENCES = {name: _BY_KIND[name.partition("_")[0]] for source in SOURCES for name in source.names}
 """What each kernel of the ``.cu`` files computes, on NumPy arrays."""
@@ -136,6 +196,7 @@ class StrictCupyBackend(CupyBackend):
         self._steps = {}
         self._count = 1
         self._cublas = StrictCublas(xp)
+        self._cudnn = StrictCudnn(xp)
 
     @classmethod
     def why_not(cls) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..base import Backend
+from .conv_kernels import CupyConvolutions
 from .dense_kernels import CupyAccumulation, CupyProducts
 from .devices import CupyDevices
 from .formula import CupyFormula
@@ -32,7 +33,16 @@ def _cupy() -> Any:
     return import_module("cupy")
 
 
-class CupyBackend(CupyProducts, CupyAccumulation, CupySoftmax, CupyRandomKernels, CupyOptimizers, CupyDevices, Backend):
+class CupyBackend(
+    CupyProducts,
+    CupyAccumulation,
+    CupyConvolutions,
+    CupySoftmax,
+    CupyRandomKernels,
+    CupyOptimizers,
+    CupyDevices,
+    Backend,
+):
     """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
 
     name: ClassVar[str] = "cupy"

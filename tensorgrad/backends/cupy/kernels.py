@@ -48,6 +48,15 @@ SOURCES = (
             for dtype in _FLOATS
         ),
     ),
+    Source(
+        "conv.cu",
+        ("core.cuh", "rows.cuh"),
+        tuple(
+            f"{kind}_{dtype}"
+            for kind in ("unfold", "unfoldback", "direct", "directback", "directweight")
+            for dtype in _FLOATS
+        ),
+    ),
     Source("accumulate.cu", ("core.cuh", "complex.cuh"), tuple(f"accumulate_{dtype}" for dtype in _NUMBERS)),
 )
 
