@@ -231,7 +231,7 @@ def _form(entry: Entry, bound: bool) -> Any:
     same = None if bound else [None if x is None else id(x) for x in entry.same]
     targets = [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())]
     return (
-        repr(result.leaves), result.spec, result.made, result.passed, bases, len(entry.cells),
+        repr(result.leaves), result.spec, result.made, result.passed, bases, sorted(result.cut), len(entry.cells),
         entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, list(map(id, entry.forgotten)),
         list(map(id, entry.expect_none)), list(map(id, entry.expect_some)), entry.refuses, len(entry.same), same,
         targets,

@@ -49,7 +49,7 @@ class Entry:
             return len(outputs) - 1
 
         before.check_histories(given)
-        self.result = Result(result, before, slot)
+        self.result = Result(result, before, slot, trace.ways())
         self.shown = len(outputs)
         self.returned = result
         moved = before.written()
@@ -209,7 +209,7 @@ class Entry:
         self._first_gradients(signature)
         result = self.result.of_run(self.returned, signature.tensors)
         signature.forget()
-        self.returned, self.given = None, []
+        self.returned, self.given, self.result.roots = None, [], {}
         return result
 
     def _first_gradients(self, signature: Signature) -> None:

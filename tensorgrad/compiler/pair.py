@@ -156,9 +156,11 @@ class PairEntry(Entry):
         leaves = tree_flatten(self.returned)[0]
         for where, number, _ in self.result.made:
             arrays[number] = leaves[where]._data
+        for number, array in self.result.roots.items():
+            arrays[number] = array
         saved, self.kept = _OfRun(self.kept), []
         self._first_gradients(signature)
-        self.returned, self.given = None, []
+        self.returned, self.given, self.result.roots = None, [], {}
         tensors = signature.tensors
         signature.forget()
         return self._recorded(arrays, saved, None, tensors)
@@ -202,7 +204,22 @@ class PairEntry(Entry):
             node.saved = (memory, token, tuple(tensors))
             node.note_line()
             nodes.append(node)
-        return self._on_tape(self.result.build(arrays, tensors), nodes)
+        result = self._on_tape(self.result.build(arrays, tensors), nodes)
+        if isinstance(memory, list):
+            self._watch(result, nodes, self.raw[0] if type(memory) is _OfRun else self.programs[0])
+        return result
+
+    def _watch(self, result: Any, nodes: list[Node], forward: Program) -> None:
+        """Notice it where a result is changed in place whose very memory backward reads: outside of a block it is no
+        copy."""
+        saved = {v.root for v in forward.outputs[self.count or 0 :]}
+        leaves = tree_flatten(result)[0]
+        for at, number in self.result.numbers():
+            if forward.outputs[number].root in saved:
+                slot = self.live.index(at) if at in self.live else None
+                for node, group in zip(nodes, self.groups, strict=True):
+                    if slot is None or slot in group:
+                        node.watch(leaves[at])
 
     def _is_direct(self) -> bool:
         return self.result.alone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..autograd.node import FREED, Node
@@ -14,6 +14,7 @@ from ..errors import CompileError
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .histories import broken
+from .shared import Output, lying
 from .signature import PLAIN
 
 if TYPE_CHECKING:
@@ -45,21 +46,22 @@ def _gone_as(node: Node | None) -> Node:
     return gone
 
 
-class Output(int):
-    """The number of an output that the result does not hold itself, only views of it."""
-
-
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
     the ops that make the view) of what shares memory with a tensor of the caller's, or, as a number below zero, with
-    the made one at position -1 - number, or with an ``Output``; ``grads``: (position, leaf) of what is the leaf's
-    gradient.
+    the made one at position -1 - number, or with an ``Output``; ``cut``: positions of views that leave the history of
+    what they show out; ``grads``: (position, leaf) of what is the leaf's gradient.
+
+    ``way_to``: of an array of the run the arrays that it is a view of; see ``Trace.ways``.
 
     Raises CompileError for an object that no replay could make anew.
     """
 
-    def __init__(self, result: Any, before: Before, slot: Callable[[Any], int]):
+    def __init__(
+        self, result: Any, before: Before, slot: Callable[[Any], int],
+        way_to: Callable[[Any], list[tuple[Any, tuple[Any, ...]]]],
+    ):  # fmt: skip
         self.leaves, self.spec = tree_flatten(result)
         self.made: list[tuple[int, int, bool]] = []
         self.passed: list[tuple[int, int]] = []
@@ -68,17 +70,20 @@ class Result:
         self.freed: dict[int, Node] = {}
         self.grads: list[tuple[int, Tensor]] = []
         of = {id(t._grad): t for t in before.known if t._grad is not None and id(t) not in before.arguments}
-        # results without a history that share memory share it in replays too: views of another result are made of it,
-        # and for an array there is one output
-        numbers: dict[tuple[int, bool], int] = {}
+        self.cut: set[int] = set()
+        self.roots: dict[int, Any] = {}  # of the run itself, by number: what Outputs are
+        numbers: dict[int, int] = {}  # by what the run has made: of a tensor with a history, else of an array
         first: dict[int, int] = {}
         self.again: dict[int, int] = {}  # by position the first one at which the very tensor stands
-        shown: dict[int, set[int]] = {}  # by base those views of it that the result holds
         for at, leaf in enumerate(self.leaves):
             if isinstance(leaf, Tensor):
                 first.setdefault(id(leaf), at)
-                if leaf._base is not None:
-                    shown.setdefault(id(leaf._base), set()).add(id(leaf))
+        plain = [
+            at for at, leaf in enumerate(self.leaves)
+            if type(leaf) is Tensor and not leaf._tracked and id(leaf) not in before.tensors and id(leaf) not in of
+            and (leaf._base is None or id(leaf._base) not in before.tensors)
+        ]  # fmt: skip
+        lies = lying(self.leaves, plain, before, way_to)
         for at, leaf in enumerate(self.leaves):
             if not isinstance(leaf, Tensor):
                 if not isinstance(leaf, _HARMLESS) and id(leaf) not in before.objects:
@@ -89,6 +94,8 @@ class Result:
                     )
                 continue
             base = leaf._base
+            if first[id(leaf)] < at:
+                self.again[at] = first[id(leaf)]
             if id(leaf) in before.arguments:
                 self.passed.append((at, before.arguments[id(leaf)]))
             elif id(leaf) in before.tensors:
@@ -96,24 +103,25 @@ class Result:
             elif id(leaf) in of:
                 self.grads.append((at, of[id(leaf)]))
             elif base is not None and id(base) in before.tensors:
-                self.views.append((at, before.arguments.get(id(base), base), leaf._chain))
+                self._add_view(
+                    at, before.arguments.get(id(base), base), leaf._chain, base._tracked and not leaf._tracked
+                )
             elif type(leaf) is not Tensor:
                 raise CompileError(
                     f"compile: the function returns a {type(leaf).__name__} that it makes, which a replay would not "
                     "make as "
                     "such. Return a tensor, and make the other of it outside."
                 )
-            elif base is not None and id(base) in first and not (leaf._tracked or base._tracked):
-                self.views.append((at, -1 - first[id(base)], leaf._chain))
-            elif base is not None and len(shown[id(base)]) > 1 and not (leaf._tracked or base._tracked):
-                key = (id(base._data), False)
-                if key not in numbers:
-                    numbers[key] = slot(base._data)
-                self.views.append((at, Output(numbers[key]), leaf._chain))
+            elif at in lies:
+                where, ops, cut = lies[at]
+                if not isinstance(where, (int, Tensor)):
+                    if id(where) not in numbers:
+                        numbers[id(where)] = slot(where)
+                    self.roots[numbers[id(where)]] = where
+                    where = Output(numbers[id(where)])
+                self._add_view(at, where, ops, cut)
             else:
-                if first[id(leaf)] < at:
-                    self.again[at] = first[id(leaf)]
-                key = (id(leaf if leaf._tracked else leaf._data), leaf._tracked)
+                key = id(leaf if leaf._tracked else leaf._data)
                 if key not in numbers:
                     numbers[key] = slot(leaf._data)
                 self.made.append((at, numbers[key], leaf._tracked and leaf._node is None))
@@ -125,11 +133,21 @@ class Result:
                 self.leaves[at] = None
         self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2]
 
+    def _add_view(self, at: int, base: int | Tensor, chain: Any, cut: bool) -> None:
+        self.views.append((at, base, chain))
+        if cut:
+            self.cut.add(at)
+
     def shown(self, made: Tensor) -> Tensor:
         """The tensor that is all of the result."""
         if self.freed:
             made._node, made._tracked = self.freed[self.made[0][0]], True
         return made
+
+    def numbers(self) -> Iterator[tuple[int, int]]:
+        """(position, number) of the outputs that results show, each first where it is shown as a whole."""
+        yield from ((at, number) for at, number, _ in self.made)
+        yield from ((at, int(base)) for at, base, _ in self.views if type(base) is Output)
 
     def has(self, leaf: Tensor) -> bool:
         """Whether the run returned this very tensor."""
@@ -166,6 +184,9 @@ class Result:
         for at, i in self.passed:
             leaves[at] = tensors[i]
         for at, base, chain in self.views:
+            if arrays and at in self.again:
+                leaves[at] = leaves[self.again[at]]
+                continue
             if type(base) is Output:
                 if not arrays:
                     continue
@@ -178,6 +199,8 @@ class Result:
                 view = tensors[base] if base >= 0 else leaves[-1 - base]
             else:
                 view = base
+            if at in self.cut:
+                view = view.detach()
             for op, attrs in chain:
                 view = op(view, **attrs)
             leaves[at] = view

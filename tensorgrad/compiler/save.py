@@ -25,7 +25,7 @@ from .passes import PASSES, optimize
 from .plain import formula_to, to_json, typed_to
 from .program import Action, Call, Program, Unless, Value
 from .program_file import CODE_OF, write_file
-from .result import Output
+from .shared import Output
 from .sizes import Unlike, at_size, merged, same_but_names
 
 __all__ = ["may_be_saved", "save"]

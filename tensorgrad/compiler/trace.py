@@ -150,6 +150,27 @@ class Trace(Listener):
         """The array of a value; None if it isn't alive any more."""
         return next((self.watches[key]() for key, v in self.values.items() if v is value and key in self.watches), None)
 
+    def ways(self) -> Callable[[Any], list[tuple[Any, tuple[Any, ...]]]]:
+        """A function of an array that this run has made: the arrays that view ops have led to it from, those that are
+        alive, with the ops between, from itself on to the one that owns the memory."""
+        made = {v: step for step in self.steps if isinstance(step, Call) and step.op.view for v in step.results}
+
+        def way_to(array: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+            chain: tuple[Any, ...] = ()
+            found = [(array, chain)]
+            value = self.values.get(id(array))
+            while value is not None and (call := made.get(value)) is not None:
+                source = call.inputs[0]
+                if len(call.inputs) > 1 or source.root is not value.root or any(values_in([*call.attrs.values()])):
+                    break
+                value, chain = source, ((call.op, call.attrs), *chain)
+                whole = self.array_of(source) if source.array is None else source.array
+                if whole is not None:
+                    found.append((whole, chain))
+            return found
+
+        return way_to
+
     def has_effects(self) -> bool:
         """Whether the run has written to what was there before, or done something on the host."""
         return bool(self.grads) or any(isinstance(s, (Action, Unless)) or s.writes for s in self.steps)

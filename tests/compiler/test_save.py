@@ -526,7 +526,7 @@ def typed(*code, result="float32", sums=""):
 DELETE = object()
 P, C = "program", ("program", "calls", 0)
 LIES = {
-    "version": (change(("header", "__metadata__", "version"), "3"), "version"),
+    "version": (change(("header", "__metadata__", "version"), "4"), "version"),
     "format": (change(("header", "__metadata__", "format"), "pickle"), "not a saved program"),
     "no program": (change(("header", "__metadata__", "program"), DELETE), "missing"),
     "array too large": (change(("header", "qkv.weight", "shape"), [1 << 40, 8]), "another number of bytes"),
