@@ -28,6 +28,7 @@ from .strict_array import StrictArray
 from .strict_cublas import StrictCublas
 from .strict_cudnn import StrictCudnn
 from .strict_namespace import xp
+from .strict_reductions import reduction
 from .strict_stream import issue
 
 __all__ = ["REFERENCES", "StrictCupyBackend", "strict_cuda"]
@@ -154,7 +155,11 @@ _BY_KIND: dict[str, Callable[..., None]] = {
     "directback": _direct_of("back"),
     "directweight": _direct_of("weight"),
 }
-REFERENCES = {name: _BY_KIND[name.partition("_")[0]] for source in SOURCES for name in source.names}
+REFERENCES = {
+    name: reduction(name) if source.file == "reduce.cu" else _BY_KIND[name.partition("_")[0]]
+    for source in SOURCES
+    for name in source.names
+}
 """What each kernel of the ``.cu`` files computes, on NumPy arrays."""
 
 

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 import tensorgrad  # noqa: F401 - fills the table of ops
-from tensorgrad.backends.cupy.kernels import SOURCES
+from tensorgrad.backends.cupy.kernels import SOURCES, Source
 from tensorgrad.backends.cupy.launch import walk
 from tensorgrad.backends.cupy.optim_kernels import adam_formula, sgd_formula
 from tensorgrad.backends.cupy.printer import Layout, array_inputs, kernel, most_packed, storage_of, unit
@@ -72,8 +72,10 @@ def test_every_formula(dtype: str, layout: str, arch: int) -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.file)
-def test_every_file(source: object, arch: int) -> None:
-    compiled = compile_for_gpu(source.text(), arch)  # type: ignore[attr-defined]
+def test_every_file(source: Source, arch: int) -> None:
+    if source.instances and arch != ARCHS[-1] and not os.environ.get("TENSORGRAD_COMPILE_ALL"):
+        source = source.part(*[name for name in source.names if name.endswith(("float32", "bfloat16"))])
+    compiled = compile_for_gpu(source.text(), arch)
     assert compiled.spills == 0, compiled.log
 
 

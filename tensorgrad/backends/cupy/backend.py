@@ -19,6 +19,7 @@ from .kernels import Kernels
 from .launch import Launcher
 from .optim_kernels import CupyOptimizers
 from .random_kernels import CupyRandomKernels
+from .reduce_kernels import CupyReductions
 from .row_kernels import CupySoftmax
 
 __all__ = ["CupyBackend"]
@@ -37,6 +38,7 @@ class CupyBackend(
     CupyProducts,
     CupyAccumulation,
     CupyConvolutions,
+    CupyReductions,
     CupySoftmax,
     CupyRandomKernels,
     CupyOptimizers,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .printer import source_file
 
-__all__ = ["SOURCES", "Kernels", "Source"]
+__all__ = ["REDUCERS", "SOURCES", "Kernels", "Source"]
 
 _BLOCK = 256
 _MOST_BLOCKS = 1 << 16
@@ -17,20 +17,58 @@ _MOST_BLOCKS = 1 << 16
 
 @dataclass(frozen=True)
 class Source:
-    """A ``.cu`` file: what it needs before it, and the kernels in it."""
+    """A ``.cu`` file: what it needs before it, and the kernels in it.
+
+    ``instances``: lines that follow the file's text, with the kernels that each defines. Where there are any, a kernel
+    is compiled with its own line only: a program uses few of many.
+    """
 
     file: str
     includes: tuple[str, ...]
     names: tuple[str, ...]
+    instances: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def text(self) -> str:
         """The complete translation unit."""
         headers = "#include <cuda_fp16.h>\n#include <cuda_bf16.h>\n"
-        return headers + "\n".join(source_file(name) for name in (*self.includes, self.file))
+        files = [source_file(name) for name in (*self.includes, self.file)]
+        return headers + "\n".join([*files, *[f"{line}\n" for line, _ in self.instances]])
+
+    def part(self, *names: str) -> Source:
+        """What has to be compiled for these kernels."""
+        lines = tuple([(line, made) for line, made in self.instances if not set(made).isdisjoint(names)])
+        return replace(self, names=tuple([n for _, made in lines for n in made]), instances=lines) if lines else self
 
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _NUMBERS = ("uint8", "int8", "int16", "int32", "int64", *_FLOATS, "complex64", "complex128")
+
+# how the kernels of reduce.cu read elements
+_ELEMENTS = {
+    "float16": "Stored<__half>", "bfloat16": "Stored<__nv_bfloat16>", "float32": "Stored<float>",
+    "float64": "Stored<double>", "complex64": "Stored<tg::c64>", "complex128": "Stored<tg::c128>",
+    "integer": "Integers", "truth": "Truths",
+}  # fmt: skip
+REDUCERS = {
+    "sum": ("Sum", (*_FLOATS, "complex64", "complex128", "integer")),
+    "squares": ("Squares", _FLOATS),
+    "product": ("Product", ("float32", "float64", "integer")),
+    "count": ("Count", ("truth",)),
+    "extreme": ("Extreme", (*_FLOATS, "integer")),
+    "place": ("Place", (*_FLOATS, "integer")),
+    "logsumexp": ("LogSumExp", _FLOATS),
+}
+
+
+def _instances(macro: str, kinds: dict[str, tuple[str, tuple[str, ...]]], walks: tuple[str, ...]) -> dict[str, Any]:
+    """Lines ``macro(kind, Function, name, elements)`` and their kernels ``kind_walk_name``, as fields of a Source."""
+    lines = [
+        (f"{macro}({kind}, {function}, {name}, {_ELEMENTS[name]})", tuple([f"{kind}_{walk}_{name}" for walk in walks]))
+        for kind, (function, names) in kinds.items()
+        for name in names
+    ]
+    return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
+
 
 SOURCES = (
     Source(
@@ -56,6 +94,11 @@ SOURCES = (
             for kind in ("unfold", "unfoldback", "direct", "directback", "directweight")
             for dtype in _FLOATS
         ),
+    ),
+    Source(
+        "reduce.cu",
+        ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh"),
+        **_instances("REDUCE", REDUCERS, ("rows", "columns")),
     ),
     Source("accumulate.cu", ("core.cuh", "complex.cuh"), tuple(f"accumulate_{dtype}" for dtype in _NUMBERS)),
 )
@@ -84,7 +127,7 @@ class Kernels:
             source = next((source for source in SOURCES if name in source.names), None)
             if source is None:
                 raise TypeError(f"there is no CUDA kernel {name!r}; the kernels are {', '.join(_names())}")
-            self.found.update(self.compile(source))
+            self.found.update(self.compile(source.part(name)))
             kernel = self.found[name]
         if threads:
             blocks = min(-(-threads // _BLOCK), _MOST_BLOCKS)
