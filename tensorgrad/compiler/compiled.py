@@ -8,6 +8,7 @@ again after the run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -23,8 +24,10 @@ from ..errors import CompileError
 from ..nn.hooks import everywhere as everywhere_hooked
 from ..nn.module import Module
 from .before import Before
+from .changing import Changing
 from .dynamic import family_of, is_for_all
 from .entry import Entry
+from .once import why_not_given
 from .pair import PairEntry, is_live, rejoined
 from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
@@ -247,6 +250,13 @@ class Compiled:
             return self._as_it_is("a number that it is given is another one in each call", args, kwargs)
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
         reach = Reach(*roots, whole=self._whole)
+        if reach.once is not None:
+            why = why_not_given(*reach.once)
+            if not self.fallback:
+                raise CompileError(why)
+            if not any(reach.once[1] is x for x in signature.others):
+                self._leave(None, why)
+            return self._as_it_is(why, args, kwargs)
         given = signature.stand_ins({id(t._data): t for _, t in reach.tensors.values()})
         before = Before(reach, signature, given)
         self.captures += 1
@@ -259,12 +269,15 @@ class Compiled:
             [t._data for t in given], before.grad_arrays(), splits=self.fallback,
             code=_code_of(function) if self.fallback else None, outside=signature.outside(given), reach=reach,
         )  # fmt: skip
+        # the run that would be refused is watched for the line that words can name
+        last = self._restless == _PATIENCE - 1 and not self.fallback
+        changing = Changing(reach.moved, is_users) if last else contextlib.nullcontext()
         own_args, own_kwargs = args, kwargs
         if any(ours is not t for ours, t in zip(given, signature.tensors, strict=True)):
             own_args, own_kwargs = signature.arguments(given)
         entry = None
         try:
-            with reach.watch() as watch, listening(trace):
+            with reach.watch() as watch, listening(trace), changing as change:
                 if tracked is not None:
                     changes = functools.partial(signature.changed, given, own_args, own_kwargs)
                     tracked.moved = lambda: watch.found or reach.moved() or changes()
@@ -309,7 +322,7 @@ class Compiled:
                 if found is not None and self._cut(found, why):
                     self._restless = 0
                 elif self._restless >= _PATIENCE:
-                    self._give_up(trouble)
+                    self._give_up(trouble, None if change is None else change.line)
             return rejoined(result, given, signature.tensors)
         self._restless = 0
         if entry.hooked(signature):
@@ -424,11 +437,11 @@ class Compiled:
             stacklevel=5,
         )
 
-    def _give_up(self, trouble: str) -> None:
+    def _give_up(self, trouble: str, line: str | None) -> None:
+        where = f", at {line}" if line else ""
         text = (
-            f"compile: the function changes what it rests on: {trouble}. A replay runs no Python and would not repeat "
-            "that. "
-            "Do it outside of the compiled function, or give compile(..., fallback=True)."
+            f"compile: the function changes what it rests on: {trouble}{where}. A replay runs no Python and would not "
+            "repeat that. Do it outside of the compiled function, or give compile(..., fallback=True)."
         )
         if self.fallback:
             self._leave(None, text)

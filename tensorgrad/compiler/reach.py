@@ -36,6 +36,7 @@ from ..random import Generator
 from ..tensor import Tensor
 from .clocks import Watch, watching
 from .named import globals_in, names_in, names_of_getter
+from .once import is_once
 
 __all__ = ["Reach", "is_users"]
 
@@ -109,6 +110,7 @@ class Reach:
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
         self.copies: list[tuple[str, Any, Any]] = []  # path, what has no keys to ask for, its elements
+        self.once: tuple[str, Any] | None = None  # a generator, or the like
         self.seen: dict[int, Any] = {}
         self._whole = whole
         self._names: set[str] = set()
@@ -191,7 +193,7 @@ class Reach:
         for path, holder, key, value in self.facts:
             now = _get(holder, key)
             if now is not value and not _equal(now, value):
-                return f"{path} was {_short(value)} and is {'gone' if now is _gone else _short(now)}"
+                return f"{path} was {_short(value)} and is {_other(value, now)}"
         for path, holder, size in self.sizes:
             if len(holder) != size:
                 return f"{path} had {size} entries and has {len(holder)}"
@@ -250,6 +252,8 @@ class Reach:
         elif isinstance(what, type):
             self._made.add(what)
             self._class(path, what)
+        elif is_once(what):
+            self.once = self.once or (path, what)
         elif names_of_getter(what):
             self._names |= names_of_getter(what)
         elif isinstance(what, Generator):
@@ -522,6 +526,21 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, tuple):
         return len(a) == len(b) and all(x is y or _equal(x, y) for x, y in zip(a, b, strict=True))
     return isinstance(a, types.MethodType) and bool(a == b)
+
+
+def _other(before: Any, now: Any) -> str:
+    """What is there now, told from what was there before."""
+    if now is _gone:
+        return "gone"
+    text = _short(now)
+    if text != _short(before):
+        return text
+    if isinstance(now, Tensor):
+        return f"another one of that shape: it is set anew ({_IN_PLACE})"
+    return "another object that reads the same"
+
+
+_IN_PLACE = "copy_() would change the tensor that is there, and be repeated in replays"
 
 
 def _short(value: Any) -> str:

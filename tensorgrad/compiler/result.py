@@ -14,6 +14,7 @@ from ..errors import CompileError
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .histories import broken
+from .once import is_once, why_not_returned
 from .shared import Output, lying
 from .signature import PLAIN
 
@@ -86,6 +87,8 @@ class Result:
         lies = lying(self.leaves, plain, before, way_to)
         for at, leaf in enumerate(self.leaves):
             if not isinstance(leaf, Tensor):
+                if is_once(leaf):
+                    raise CompileError(why_not_returned(leaf))
                 if not isinstance(leaf, _HARMLESS) and id(leaf) not in before.objects:
                     raise CompileError(
                         f"compile: the function returns an object of class {type(leaf).__name__}, which a replay "

@@ -205,9 +205,10 @@ class Trace(Listener):
         line = user_line(3)
         if op.sized_by_data:
             where = f" at {describe_line(line)}" if line else ""
+            instead = op.fixed or "a form of fixed shape (where(), masked_fill(), a weighted sum)"
             self._refuse(
                 f"compile: the shape of {op.name}'s result{where} depends on the data, and a program has fixed "
-                "shapes. Use a form of fixed shape (where(), masked_fill(), a weighted sum), leave this part "
+                f"shapes. Use {instead}; leave this part "
                 "out of the compiled function, or give compile(..., fallback=True)."
             )
         given = self._values(inputs)

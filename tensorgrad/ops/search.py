@@ -56,6 +56,8 @@ bincount_op = op(
     infer=_unknown("bincount"),
     nondiff=("y",),
     sized_by_data=True,
+    fixed="one_hot(x, n).sum(0), or weights @ one_hot(x, n), for integers below n: minlength is a least length, and "
+    "the largest integer may make the result longer",
     doc="How often each integer occurs.",
 )
 
