@@ -28,8 +28,9 @@ from .strict_array import StrictArray
 from .strict_cublas import StrictCublas
 from .strict_cudnn import StrictCudnn
 from .strict_namespace import xp
+from .strict_optim import OPTIM_REFERENCES
 from .strict_reductions import reduction
-from .strict_stream import issue
+from .strict_stream import issue, touch
 
 __all__ = ["REFERENCES", "StrictCupyBackend", "strict_cuda"]
 
@@ -52,20 +53,27 @@ class _HostSoftmax(SoftmaxKernels):
     xp = np
 
 
-def _words(count: int, seed: int, offset: int, out: Any) -> None:
-    out[...] = philox_words(np, seed, offset, 0, -(-count // 4))[:count].reshape(out.shape)
+def _at(seed: int, offset: int, place: Any) -> tuple[int, int]:
+    """Seed and offset: in device memory, if a place is given."""
+    return tuple(place.tolist()) if isinstance(place, np.ndarray) else (seed, offset)
 
 
-def _uniform(count: int, seed: int, offset: int, out: Any) -> None:
-    out[...] = _Host().random_uniform(shape=out.shape, dtype=out.dtype, generator=_Stream(seed, offset))
+def _words(count: int, seed: int, offset: int, place: Any, out: Any) -> None:
+    out[...] = philox_words(np, *_at(seed, offset, place), 0, -(-count // 4))[:count].reshape(out.shape)
 
 
-def _normal(count: int, seed: int, offset: int, out: Any) -> None:
-    out[...] = _Host().random_normal(shape=out.shape, dtype=out.dtype, generator=_Stream(seed, offset))
+def _uniform(count: int, seed: int, offset: int, place: Any, out: Any) -> None:
+    out[...] = _Host().random_uniform(shape=out.shape, dtype=out.dtype, generator=_Stream(*_at(seed, offset, place)))
 
 
-def _dropout(count: int, seed: int, offset: int, p: Any, scale: Any, x: Any, y: Any, mask: Any) -> None:
-    mask[...] = _Host().dropout(x, p=float(p), generator=_Stream(seed, offset))[1]
+def _normal(count: int, seed: int, offset: int, place: Any, out: Any) -> None:
+    out[...] = _Host().random_normal(shape=out.shape, dtype=out.dtype, generator=_Stream(*_at(seed, offset, place)))
+
+
+def _dropout(
+    count: int, seed: int, offset: int, place: Any, p: Any, scale: Any, x: Any, y: Any, mask: Any
+) -> None:  # fmt: skip
+    mask[...] = _Host().dropout(x, p=float(p), generator=_Stream(*_at(seed, offset, place)))[1]
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
     y[...] = np.where(mask, wide * wide.dtype.type(scale), 0).astype(y.dtype)
 
@@ -156,7 +164,9 @@ _BY_KIND: dict[str, Callable[..., None]] = {
     "directweight": _direct_of("weight"),
 }
 REFERENCES = {
-    name: reduction(name) if source.file == "reduce.cu" else _BY_KIND[name.partition("_")[0]]
+    name: reduction(name)
+    if source.file == "reduce.cu"
+    else OPTIM_REFERENCES.get(name) or _BY_KIND[name.partition("_")[0]]
     for source in SOURCES
     for name in source.names
 }
@@ -167,6 +177,8 @@ class _ReferenceKernels(Kernels):
     def launch(self, name: str, threads: int, *arguments: Any) -> None:
         if name not in REFERENCES:
             raise TypeError(f"there is no CUDA kernel {name!r}")
+        # a launch copies its arguments
+        arguments = tuple([x.copy()[()] if isinstance(x, np.ndarray) and x.dtype.names else x for x in arguments])
         for x in arguments:
             if not isinstance(x, (int, np.generic, StrictArray)):
                 raise TypeError(f"{name}: Unsupported type {type(x)}")
@@ -198,10 +210,14 @@ class StrictCupyBackend(CupyBackend):
         self.array_type = StrictArray
         self._launcher = _EvaluatingLauncher(xp)
         self._kernels = _ReferenceKernels(xp)
-        self._steps = {}
+        self._tables = {}
         self._count = 1
         self._cublas = StrictCublas(xp)
         self._cudnn = StrictCudnn(xp)
+
+    def _table(self, lists: Sequence[list[Any]], groups: Sequence[int]) -> tuple[Any, int]:
+        touch(*[x._host for one in lists for x in one])  # a graph is told of the memory behind the addresses
+        return super()._table(lists, groups)
 
     @classmethod
     def why_not(cls) -> str | None:

@@ -25,9 +25,11 @@ class HostKernel:
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         cells = []  # where each argument's value lies, as the CUDA driver wants it
         for value in arguments:
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and not value.dtype.names:  # structs are passed by value
                 value = np.uint64(value.ctypes.data)
-            assert isinstance(value, np.generic), f"a kernel argument of type {type(value).__name__} has no fixed size"
+            assert isinstance(value, (np.generic, np.ndarray)), (
+                f"a kernel argument of type {type(value).__name__} has no fixed size"
+            )
             cells.append(np.array(value))
         pointers = (ctypes.c_void_p * len(cells))(*[cell.ctypes.data for cell in cells])
         self.entry(grid[0], block[0], pointers)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
+from tensorgrad.testing.strict_array import StrictArray
+from tensorgrad.testing.strict_stream import issue
 
-from .host_compiler import compile_for_host
+from .host_compiler import HostKernel, compile_for_host
 
-__all__ = ["HostKernels"]
+__all__ = ["HostKernels", "StrictHostKernels"]
 
 _BLOCK = 256
+
+
+@cache
+def _compiled(names: tuple[str, ...]) -> dict[str, HostKernel]:
+    found: dict[str, HostKernel] = {}
+    for source in SOURCES:
+        wanted = [name for name in names if name in source.names]
+        if wanted:
+            part = source.part(*wanted)
+            found.update(zip(part.names, compile_for_host(part.text(), *part.names), strict=True))
+    return found
 
 
 class HostKernels(Kernels):
@@ -22,11 +36,7 @@ class HostKernels(Kernels):
         super().__init__(np)
         self.grid = 2
         self.launched: list[str] = []
-        for source in SOURCES:
-            wanted = [name for name in names if name in source.names]
-            if wanted:
-                part = source.part(*wanted)
-                self.found.update(zip(part.names, compile_for_host(part.text(), *part.names), strict=True))
+        self.found.update(_compiled(names))
 
     def launch(self, name: str, threads: int, *arguments: Any) -> None:
         self.launched.append(name)
@@ -35,3 +45,13 @@ class HostKernels(Kernels):
         if threads:
             ready = tuple([np.int64(x) if isinstance(x, int) else x for x in arguments])
             self.found[name]((self.grid,), (_BLOCK,), ready)
+
+
+class StrictHostKernels(HostKernels):
+    """The same on the arrays of the stand-in, in whose graphs they can be captured."""
+
+    def launch(self, name: str, threads: int, *arguments: Any) -> None:
+        ready = [x.copy()[()] if isinstance(x, np.ndarray) and x.dtype.names else x for x in arguments]
+        issue(
+            super().launch, name, threads, *[x._host if isinstance(x, StrictArray) else x for x in ready], writes=True
+        )

@@ -11,7 +11,6 @@ import pytest
 import tensorgrad  # noqa: F401 - fills the table of ops
 from tensorgrad.backends.cupy.kernels import SOURCES, Source
 from tensorgrad.backends.cupy.launch import walk
-from tensorgrad.backends.cupy.optim_kernels import adam_formula, sgd_formula
 from tensorgrad.backends.cupy.printer import Layout, array_inputs, kernel, most_packed, storage_of, unit
 from tensorgrad.dtypes import BY_NAME
 from tensorgrad.expr import Program, lower, symbol
@@ -77,32 +76,6 @@ def test_every_file(source: Source, arch: int) -> None:
         source = source.part(*[name for name in source.names if name.endswith(("float32", "bfloat16"))])
     compiled = compile_for_gpu(source.text(), arch)
     assert compiled.spills == 0, compiled.log
-
-
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_every_optimizer_step(dtype: str, arch: int) -> None:
-    number, programs = "py:float", []
-    factor = ("float64:0" if dtype == "float64" else "float32:0",)
-    for momentum, nesterov, decays, maximize, scaled in product((False, True), repeat=5):
-        keys = (
-            dtype,
-            dtype,
-            number,
-            number,
-            *factor * scaled,
-            *((dtype, number, number, "py:bool") if momentum else ()),
-        )
-        built = sgd_formula(momentum=momentum, nesterov=nesterov, decays=decays, maximize=maximize, scaled=scaled)
-        programs.append(("sgd", lower(built, keys)))
-    for decays, decoupled, maximize, amsgrad, light, scaled in product((False, True), repeat=6):
-        keys = (*(dtype,) * 4, *(number,) * 8, *factor * scaled, *(dtype,) * amsgrad)
-        built = adam_formula(
-            decays=decays, decoupled=decoupled, maximize=maximize, amsgrad=amsgrad, light=light, scaled=scaled
-        )
-        programs.append(("adam", lower(built, keys)))
-    assert all({name for _, name in program.outputs} == {dtype} for _, program in programs)
-    compiles(programs, [dense_layout(program) for _, program in programs], arch)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -1,16 +1,26 @@
-"""Optimizer steps on device ``cuda``: compared with the textbook in float64."""
+"""Optimizer steps on device ``cuda``: compared with the textbook in float64, and the kernels' text with the generic
+ones."""
 
 from __future__ import annotations
 
+import math
+import shutil
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tensorgrad.backends.generic.optim import OptimKernels
+from tensorgrad.dtypes import numpy_dtype
+from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import StrictCupyBackend
 
+from .host_compiler import COMPILER
+from .host_kernels import StrictHostKernels
+
 FLAGS = (False, True)
+compiled = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 
 def sgd(p: Any, g: Any, b: Any, hyper: list[float], nesterov: bool, maximize: bool) -> tuple[Any, Any]:
@@ -83,3 +93,171 @@ def test_adam(beta1: float, decoupled: bool, maximize: bool, amsgrad: bool) -> N
     for k, column in enumerate(columns[: 4 if amsgrad else 3]):
         for got, row in zip(column, want, strict=True):
             np.testing.assert_allclose(got.get(), row[k], rtol=1e-10, atol=1e-14)
+
+
+# --- the kernels' text
+
+
+class Generic(OptimKernels):
+    xp = np
+
+    @property
+    def raw(self) -> Any:
+        return self
+
+
+STEPS = ("sgd_plain", "sgd_momentum", "adam_plain", "adam_amsgrad")
+SCALES = ("scale", "normparts_squares", "normparts_largest")
+COMPILED = (
+    "putwords", "normtotal_squares", "normtotal_largest",
+    *(f"{name}_{dtype}" for name in STEPS for dtype in ("float32", "bfloat16")),
+    *(f"{name}_{dtype}" for name in ("sgd_momentum", "adam_amsgrad") for dtype in ("float64", "float16")),
+    *(f"{name}_{dtype}" for name in SCALES for dtype in ("float32", "float64", "float16", "bfloat16")),
+)  # fmt: skip
+
+
+def host_kernels(blocks: int) -> StrictHostKernels:
+    kernels = StrictHostKernels(*COMPILED)
+    kernels.grid = blocks
+    return kernels
+
+
+DIGITS = {"float32": 3e-7, "float64": 1e-15, "float16": 1e-3, "bfloat16": 8e-3}
+# nothing, one number, less and more than a pack, several chunks
+SHAPES = ((0, 3), (), (3, 5), (2, 4), (2, 2500), (4096 * 2 + 7,))
+
+
+def arrays(dtype: str, seed: int, positive: bool = False) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    drawn = [rng.normal(size=shape) for shape in SHAPES]
+    if dtype.startswith("complex"):
+        drawn = [x + 1j * rng.normal(size=x.shape) for x in drawn]
+    return [np.array(abs(x) if positive else x).astype(numpy_dtype(dtype)) for x in drawn]
+
+
+def placed(backend: StrictCupyBackend, host: list[Any], odd: bool) -> list[Any]:
+    """Device arrays; some of them not aligned to 16 bytes, or in columns' order."""
+    made = []
+    for i, x in enumerate(host):
+        if odd and i == 2:
+            x = np.asfortranarray(x)
+        elif odd and i == 5:
+            x = np.concatenate([x[:1], x])[1:]
+        made.append(StrictArray(x.copy(order="K") if not odd or i != 5 else x))
+    return made
+
+
+def close(got: list[Any], want: list[Any], dtype: str) -> None:
+    for a, b in zip(got, want, strict=True):
+        a, b = (x if x.dtype.kind in "fc" and x.dtype.itemsize > 2 else x.astype(np.float64) for x in (a.get(), b))
+        np.testing.assert_allclose(a, b, rtol=4 * DIGITS[dtype], atol=4 * DIGITS[dtype])
+
+
+def steps(name: str, dtype: str, blocks: int, odd: bool, **how: bool) -> tuple[list[Any], list[Any], StrictHostKernels]:
+    """(what the kernels make of all lists, what the generic ones do) in two steps of two groups."""
+    backend = StrictCupyBackend()
+    backend._kernels = host_kernels(blocks)
+    lists = [arrays(dtype, 0), arrays(dtype, 1), arrays(dtype, 2), arrays(dtype, 3, positive=True), arrays(dtype, 4)]
+    if name == "sgd_":
+        momentum = how.pop("momentum")
+        lists = lists[: 3 if momentum else 2]
+        hypers = [[0.1, 0.9 * momentum, 0.0, 0.01, 0.0], [0.05, 0.5 * momentum, 0.25, 0.0, 1.0]]
+    else:
+        lists = lists if how["amsgrad"] else lists[:4]
+        hypers = [[0.1, 0.9, 0.99, 1e-8, 0.1, 3.0], [0.05, 0.3, 0.95, 1e-6, 0.0, 1.0]]
+    lists = [*lists, *[[]] * ((3 if name == "sgd_" else 5) - len(lists))]
+    mine = [placed(backend, one, odd and i != 1) for i, one in enumerate(lists)]
+    scale = np.array(0.5, np.float32)
+    generic = getattr(Generic(), name)
+    for _ in range(2):
+        getattr(backend, f"grouped_{name}")(
+            *mine, counts=(4, 2), hypers=list(map(np.array, hypers)), scales=[None, StrictArray(scale)], **how
+        )
+        generic(*[one[:4] for one in lists], hyper=hypers[0], **how)
+        generic(*[one[4:] for one in lists], hyper=hypers[1], scale=scale, **how)
+    return [x for one in mine for x in one], [x for one in lists for x in one], backend._kernels
+
+
+@compiled
+@pytest.mark.parametrize("maximize", FLAGS)
+@pytest.mark.parametrize(("momentum", "nesterov"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_text_of_sgd(dtype: str, momentum: bool, nesterov: bool, maximize: bool) -> None:
+    how = {"momentum": momentum, "nesterov": nesterov, "maximize": maximize}
+    got, want, kernels = steps("sgd_", dtype, 2, nesterov, **how)
+    close(got, want, dtype)
+    name = f"sgd_{'momentum' if momentum else 'plain'}_{dtype}"
+    assert [kernel for kernel in kernels.launched if kernel != "putwords"] == [name, name]
+    if not nesterov:
+        assert kernels.launched == ["putwords", "putwords", name, "putwords", name], "a table is written once"
+    again, _, _ = steps("sgd_", dtype, 5, nesterov, **how)
+    assert all(np.array_equal(a.get(), b.get(), equal_nan=True) for a, b in zip(got, again, strict=True))
+
+
+@compiled
+@pytest.mark.parametrize(("decoupled", "maximize", "amsgrad"), list(product(FLAGS, repeat=3)))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_text_of_adam(dtype: str, decoupled: bool, maximize: bool, amsgrad: bool) -> None:
+    how = {"decoupled": decoupled, "maximize": maximize, "amsgrad": amsgrad}
+    got, want, kernels = steps("adam_", dtype, 2, amsgrad, **how)
+    close(got, want, dtype)
+    assert sum(name.startswith("adam_") for name in kernels.launched) == 2
+    again, _, _ = steps("adam_", dtype, 5, amsgrad, **how)
+    assert all(np.array_equal(a.get(), b.get()) for a, b in zip(got, again, strict=True))
+
+
+@compiled
+@pytest.mark.parametrize("dtype", ["float64", "float16", "complex64"])
+def test_the_text_in_other_dtypes(dtype: str) -> None:
+    plain = {"complex64": "float32"}.get(dtype, dtype)
+    close(*steps("sgd_", dtype, 3, False, momentum=True, nesterov=True, maximize=False)[:2], plain)
+    close(*steps("adam_", dtype, 3, True, decoupled=False, maximize=True, amsgrad=not dtype.startswith("c"))[:2], plain)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "complex64"])
+def test_norms_and_scales(dtype: str) -> None:
+    backend, other, plain = StrictCupyBackend(), StrictCupyBackend(), {"complex64": "float32"}.get(dtype, dtype)
+    backend._kernels, other._kernels = host_kernels(2), host_kernels(5)
+    grads = arrays(dtype, 0)
+    for p in (2.0, math.inf) if plain == dtype else (2.0,):
+        got = backend.multi_norm(placed(backend, grads, True), p=p)
+        np.testing.assert_allclose(got.get(), Generic().multi_norm(grads, p=p), rtol=1e-8)
+        assert got.get() == other.multi_norm(placed(backend, grads, False), p=p).get(), "the bits depend on the grid"
+        spoilt = placed(backend, grads, False)
+        spoilt[4][1, 3] = math.nan
+        assert np.isnan(backend.multi_norm(spoilt, p=p).get())
+    assert any(name.startswith("normtotal") for name in backend._kernels.launched)
+    factor = np.array(3.0, np.float32)
+    mine = placed(backend, grads, True)
+    backend.multi_scale_(mine, StrictArray(factor))
+    found = backend.amp_unscale_(mine, StrictArray(np.array(7.0, np.float32)))
+    Generic().multi_scale_(grads, factor)
+    assert not Generic().amp_unscale_(grads, np.array(7.0, np.float32)) and not found.get()
+    close(mine, grads, plain)
+    mine[5][8000:8001] = math.inf
+    assert backend.amp_unscale_(mine, StrictArray(np.array(2.0, np.float32))).get()
+
+
+def test_what_is_not_dense_is_left_to_the_generic_kernels() -> None:
+    backend = StrictCupyBackend()
+    host = [np.arange(12.0).reshape(3, 4), np.ones((3, 4)), np.ones(5)]
+    params = [StrictArray(np.repeat(x, 2, axis=-1))[..., ::2] for x in host]
+    params[1] = StrictArray(host[1].copy())
+    grads = [StrictArray(np.full(1, 2.0))[np.zeros(x.shape, int) * 0].reshape(x.shape) for x in host]
+    backend.sgd_(params, grads, [], hyper=np.array([0.5, 0, 0, 0, 0]), nesterov=False, maximize=False)
+    for p, x in zip(params, host, strict=True):
+        np.testing.assert_allclose(p.get(), x - 1)
+    assert backend.amp_unscale_(params, StrictArray(np.array(0.5))).get() == np.False_
+    np.testing.assert_allclose(params[0].get(), 2 * (host[0] - 1))
+
+
+def test_a_table_is_written_again_where_arrays_have_moved() -> None:
+    backend = StrictCupyBackend()
+    params = [StrictArray(np.ones(3)) for _ in range(2)]
+    for seed in range(3):
+        grads = [StrictArray(np.full(3, float(seed))) for _ in params]  # each step's lie elsewhere
+        backend.sgd_(params, grads, [], hyper=np.array([1.0, 0, 0, 0, 0]), nesterov=False, maximize=False)
+        params = [p.copy() for p in params] if seed == 1 else params
+    for p in params:
+        np.testing.assert_allclose(p.get(), -2.0)

@@ -168,7 +168,7 @@ def test_in_place_views_and_copies() -> None:
 def test_philox_known_answer() -> None:
     # Random123's known answers for counter and key zero
     words = np.empty(4, np.uint32)
-    REFERENCES["words"](4, 0, 0, words)
+    REFERENCES["words"](4, 0, 0, None, words)
     assert [f"{word:08x}" for word in words] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
 
 
@@ -181,10 +181,12 @@ def compiled() -> dict[str, Any]:
         pytest.skip("no C++ compiler to run kernels with")
     found: dict[str, Any] = {}
     for source in SOURCES:
-        found.update(zip(source.names, compile_for_host(source.text(), *source.names), strict=True))
+        if source.file in ("random.cu", "accumulate.cu"):
+            found.update(zip(source.names, compile_for_host(source.text(), *source.names), strict=True))
     return found
 
 
+NOWHERE = np.uint64(0)
 RANDOM = next(source.names for source in SOURCES if source.file == "random.cu")
 ACCUMULATE = next(source.names for source in SOURCES if source.file == "accumulate.cu")
 
@@ -195,14 +197,18 @@ def test_random_kernels(name: str, count: int, compiled: dict[str, Any]) -> None
     dtype = np.dtype(np.uint32) if name == "words" else numpy_dtype(name.partition("_")[2])
     got, want = np.empty(count, dtype), np.empty(count, dtype)
     seed, offset = 2**63 + 12345, 2**40 + 7
-    compiled[name]((2,), (64,), (np.int64(count), np.uint64(seed), np.uint64(offset), got))
-    REFERENCES[name](count, seed, offset, want)
+    compiled[name]((2,), (64,), (np.int64(count), np.uint64(seed), np.uint64(offset), NOWHERE, got))
+    REFERENCES[name](count, seed, offset, None, want)
     if name.startswith("normal"):
         digits = 1e-2 if dtype.itemsize == 2 else 2e-7  # of two libraries' log and cos
         np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=digits)
         assert np.mean(got == want) > 0.99
     else:
         np.testing.assert_array_equal(got, want)
+    place = np.array([seed, offset], np.uint64)  # as a graph's kernels are told
+    again = np.empty_like(got)
+    compiled[name]((1,), (64,), (np.int64(count), np.uint64(1), np.uint64(2), place, again))
+    np.testing.assert_array_equal(again, got)
 
 
 @pytest.mark.parametrize("name", [name for name in RANDOM if name.startswith("dropout")])
@@ -210,11 +216,15 @@ def test_dropout_kernels(name: str, compiled: dict[str, Any]) -> None:
     x = np.random.default_rng(0).normal(size=999).astype(numpy_dtype(name.partition("_")[2]))
     got, want = [(np.empty_like(x), np.empty(x.shape, bool)) for _ in range(2)]
     numbers = (np.float32(0.3), np.float64(1 / 0.7))
-    compiled[name]((1,), (32,), (np.int64(x.size), np.uint64(5), np.uint64(9), *numbers, x, *got))
-    REFERENCES[name](x.size, 5, 9, *numbers, x, *want)
+    compiled[name]((1,), (32,), (np.int64(x.size), np.uint64(5), np.uint64(9), NOWHERE, *numbers, x, *got))
+    REFERENCES[name](x.size, 5, 9, None, *numbers, x, *want)
     np.testing.assert_array_equal(got[1], want[1])
     np.testing.assert_array_equal(got[0], want[0])
     assert 0.6 < got[1].mean() < 0.8
+    again = np.empty_like(x), np.empty(x.shape, bool)
+    place = np.array([5, 9], np.uint64)
+    compiled[name]((1,), (32,), (np.int64(x.size), np.uint64(0), np.uint64(0), place, *numbers, x, *again))
+    np.testing.assert_array_equal(again[1], got[1])
 
 
 @pytest.mark.parametrize("name", ACCUMULATE)

@@ -56,7 +56,7 @@ class CupyBackend(
         self.array_type = self.xp.ndarray
         self._launcher = Launcher(self.xp)
         self._kernels = Kernels(self.xp)
-        self._steps = {}
+        self._tables = {}
         self._count = self.xp.cuda.runtime.getDeviceCount()
 
     @classmethod

@@ -4,9 +4,12 @@ The first replay of a program walks through its calls as Python would, which com
 tries each call alone on a stream that is captured. Stretches of calls that can be captured become a graph each, over
 memory of the program's own; the others run between the graphs, as ordinary calls on the same stream:
 
-- calls whose numbers come from the host and change (an optimizer's rate, a generator's offset): a graph would repeat
-  the first ones for ever;
+- calls whose numbers come from the host and change (the rate of an optimizer without a kernel of its own): a graph
+  would repeat the first ones for ever;
 - calls that wait for the device, copy from or to the host, or reach a library that refuses (CuPy's own cuBLAS wrapper).
+
+The numbers that SGD, Adam and random numbers need (rates, a generator's offset) are read from device memory, where they
+are written anew right before each launch of the graph that they are in.
 
 Checks of elements (that an index is in range) are computed in the graphs and looked at after the graph that they are
 in, before anything that was there before the program is changed.
@@ -33,6 +36,7 @@ from ...random import Generator
 from ..cuda import tf32_allowed
 from .capture import Lane, Room, lane_of
 from .dense_kernels import noted_checks
+from .words import CapturedGenerator, NotedWords, noting
 
 __all__ = ["GraphProgram"]
 
@@ -41,8 +45,8 @@ _MOST_GAPS = 4  # times an argument's own size, from its first to its last eleme
 
 _HOST_NUMBERS = "its numbers are the host's, and change"
 _HOST_ARRAYS = "it computes on the host"
-_DRAWS = "it draws random numbers"
 _DECIDED = "the host reads whether it is done"
+_READS_WORDS = frozenset(("adam_", "grouped_adam_", "grouped_sgd_", "sgd_"))  # their numbers, from device memory
 # a graph would go on using the plan's memory, which CuPy gives to others once its cache forgets the plan
 _PLANNED = frozenset(("fft_c2c", "fft_r2c", "fft_c2r"))
 _PLANS = "cuFFT works in memory that CuPy owns"
@@ -55,13 +59,16 @@ class _Unfit(Exception):
 
 class _Launch:
     """A stretch of calls as a graph. ``wrong``: by check that they make of elements, whether it failed, in an array on
-    the device; ``checks``: what raises then, and the call."""
+    the device; ``checks``: what raises then, and the call. ``words``: numbers of the host that it reads."""
 
-    def __init__(self, graph: Any, calls: int, wrong: Any, checks: list[tuple[Callable[[], None], Call]]):
+    def __init__(
+        self, graph: Any, calls: int, wrong: Any, checks: list[tuple[Callable[[], None], Call]], words: NotedWords
+    ):
         self.graph = graph
         self.calls = calls
         self.wrong = wrong
         self.checks = checks
+        self.words = words
 
     def check(self) -> None:
         """Wait for the graph and raise the error of the first check that failed."""
@@ -122,6 +129,9 @@ class GraphProgram:
             for step in program.steps
         ]
         self.checks = [0] * len(program.steps)  # by step: how often its kernel looks at elements to refuse them
+        self.words = [(0, 0)] * len(
+            program.steps
+        )  # by step: how many words of the host its kernel reads, see NotedWords
         self.last = _last_uses(program)
         try:
             self.outside = self._known_outside()
@@ -139,13 +149,11 @@ class GraphProgram:
             if not isinstance(step, Call):
                 continue
             fixed = [v.array for v in step.reads() if v.array is not None]
-            if any(isinstance(x, Generator) for x in (*step.inputs, *step.attrs.values())):
-                found[at] = _DRAWS
-            elif isinstance(step, Unless):
+            if isinstance(step, Unless):
                 found[at] = _DECIDED
             elif step.kind is not ours:
                 found[at] = _HOST_ARRAYS
-            elif any(not isinstance(array, ours) for array in fixed):
+            elif step.op.name not in _READS_WORDS and any(not isinstance(array, ours) for array in fixed):
                 found[at] = _HOST_NUMBERS
             elif step.op.name in _PLANNED:
                 found[at] = _PLANS
@@ -199,6 +207,7 @@ class GraphProgram:
         assert self.pieces is not None
         for piece in self.pieces:
             if type(piece) is _Launch:
+                piece.words.refresh(self.backend._kernels)
                 piece.graph.launch(stream)
                 if piece.checks:
                     piece.check()
@@ -291,9 +300,9 @@ class GraphProgram:
             made = kernel(*inputs, **attrs)
             if at not in self.outside:
                 try:
-                    with noted_checks() as checks:
-                        lane.capture(pool.malloc, partial(kernel, *inputs, **attrs))
-                    self.checks[at] = len(checks)
+                    with noted_checks() as checks, noting(NotedWords(self.backend.xp)) as words:
+                        lane.capture(pool.malloc, partial(kernel, *_captured(inputs), **_captured(attrs)))
+                    self.checks[at], self.words[at] = len(checks), (words.counts[True], words.counts[False])
                     if checks and any(v.root.array is not None for v in step.writes):
                         self.outside[at] = _CHECKS
                 except Exception as error:  # noqa: BLE001 - it ran a moment ago: what fails now is the capture
@@ -321,6 +330,8 @@ class GraphProgram:
             for v in self.program.arguments:
                 if v in read_inside:
                     places[v] = self._like(v)
+            count = sum(self.words[at][1] for at, captured in enumerate(inside) if captured)
+            fixed = self.backend.xp.empty((count,), dtype=np.uint64)  # before the graphs use memory for a while only
         self.inputs = list(places.items())
         pieces: list[_Launch | _Ordinary | Action] = []
         at = 0
@@ -329,10 +340,12 @@ class GraphProgram:
             if inside[at]:
                 end = self._end(at, inside)
                 with lane.stream, self.backend.xp.cuda.using_allocator(allocator):
-                    stretch = _Stretch(self, at, end, places, shared)
+                    stretch = _Stretch(self, at, end, places, shared, fixed)
                 graph = lane.capture(allocator, stretch.run)
                 if stretch.works:
-                    pieces.append(_Launch(graph, end - at, stretch.wrong, stretch.checks))
+                    fixed = fixed[stretch.words.counts[False] :]
+                    stretch.words.settle(self.backend._kernels)
+                    pieces.append(_Launch(graph, end - at, stretch.wrong, stretch.checks, stretch.words))
                 at = end
                 continue
             if isinstance(step, Action):
@@ -468,7 +481,9 @@ class GraphProgram:
 class _Stretch:
     """Calls to be captured together. ``works``: whether they did anything but make views."""
 
-    def __init__(self, whole: GraphProgram, first: int, end: int, places: dict[Value, Any], shared: set[Value]):
+    def __init__(
+        self, whole: GraphProgram, first: int, end: int, places: dict[Value, Any], shared: set[Value], fixed: Any
+    ):
         self.whole = whole
         self.steps = range(first, end)
         self.places = places
@@ -476,6 +491,8 @@ class _Stretch:
         self.works = False
         self.wrong = whole.backend.xp.empty((sum(whole.checks[at] for at in self.steps),), dtype=np.bool_)
         self.checks: list[tuple[Callable[[], None], Call]] = []
+        live = whole.backend.xp.empty((sum(whole.words[at][0] for at in self.steps),), dtype=np.uint64)
+        self.words = NotedWords(whole.backend.xp, live, fixed)
 
     def run(self) -> None:
         whole, places = self.whole, self.places
@@ -483,9 +500,9 @@ class _Stretch:
         for at in self.steps:
             call, kernel = whole.program.steps[at], whole.kernels[at]
             assert isinstance(call, Call) and kernel is not None
-            inputs = _arrays(call.inputs, places, {})
-            with noted_checks() as checks:
-                made = kernel(*inputs, **{name: _arrays(x, places, {}) for name, x in call.attrs.items()})
+            inputs = _captured(_arrays(call.inputs, places, {}))
+            with noted_checks() as checks, noting(self.words):
+                made = kernel(*inputs, **_captured({name: _arrays(x, places, {}) for name, x in call.attrs.items()}))
             for wrong, complain in checks:
                 number = len(self.checks)
                 self.wrong[number : number + 1] = wrong
@@ -510,6 +527,15 @@ def _arrays(what: Any, found: dict[Value, Any], places: dict[Value, Any]) -> Any
     if type(what) in (list, tuple):
         return type(what)(_arrays(part, found, places) for part in what)
     return what
+
+
+def _captured(what: Any) -> Any:
+    """Inputs or attributes of a call that is captured: generators are not asked on the host."""
+    if isinstance(what, dict):
+        return {name: _captured(x) for name, x in what.items()}
+    if isinstance(what, tuple):
+        return tuple(map(_captured, what))
+    return CapturedGenerator(what) if isinstance(what, Generator) else what
 
 
 def _last_uses(program: Program) -> list[list[Value]]:

@@ -49,6 +49,13 @@ _ELEMENTS = {
     "float64": "Stored<double>", "complex64": "Stored<tg::c64>", "complex128": "Stored<tg::c128>",
     "integer": "Integers", "truth": "Truths",
 }  # fmt: skip
+_STORED = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
+# kind and variant of an optimizer's step, whether it has the variant's list, and how many lists
+_STEPS = (
+    ("sgd", "plain", "false", 2), ("sgd", "momentum", "true", 3), ("adam", "plain", "false", 4),
+    ("adam", "amsgrad", "true", 5),
+)  # fmt: skip
+_NORMS = (("squares", "false"), ("largest", "true"))
 REDUCERS = {
     "sum": ("Sum", (*_FLOATS, "complex64", "complex128", "integer")),
     "squares": ("Squares", _FLOATS),
@@ -67,6 +74,22 @@ def _instances(macro: str, kinds: dict[str, tuple[str, tuple[str, ...]]], walks:
         for kind, (function, names) in kinds.items()
         for name in names
     ]
+    return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
+
+
+def _optimizers() -> dict[str, Any]:
+    """The lines of optim.cu, as fields of a Source."""
+    lines = [(f"TOTAL({kind}, {largest})", (f"normtotal_{kind}",)) for kind, largest in _NORMS]
+    for name in _FLOATS:
+        stored = _STORED[name]
+        lines += [
+            (f"STEP({kind}, {variant}, {flag}, {lists}, {name}, {stored})", (f"{kind}_{variant}_{name}",))
+            for kind, variant, flag, lists in _STEPS
+        ]
+        lines += [(f"SCALE({name}, {stored})", (f"scale_{name}", f"unscale_{name}"))]
+        lines += [
+            (f"NORM({kind}, {largest}, {name}, {stored})", (f"normparts_{kind}_{name}",)) for kind, largest in _NORMS
+        ]
     return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
 
 
@@ -100,6 +123,8 @@ SOURCES = (
         ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh"),
         **_instances("REDUCE", REDUCERS, ("rows", "columns")),
     ),
+    Source("words.cu", ("core.cuh",), ("putwords",)),
+    Source("optim.cu", ("core.cuh", "rows.cuh"), **_optimizers()),
     Source("accumulate.cu", ("core.cuh", "complex.cuh"), tuple(f"accumulate_{dtype}" for dtype in _NUMBERS)),
 )
 
@@ -119,8 +144,9 @@ class Kernels:
     def launch(self, name: str, threads: int, *arguments: Any) -> None:
         """Run ``name`` with at least ``threads`` threads (the kernels go round if there are fewer blocks).
 
-        Python ints are passed as 64-bit integers; floats must come as NumPy scalars of the kernel's type. Raises
-        TypeError for a name that no file defines, e.g. for a dtype without such a kernel.
+        Python ints are passed as 64-bit integers; floats must come as NumPy scalars of the kernel's type, a struct as a
+        0-d array of a structured dtype. Raises TypeError for a name that no file defines, e.g. for a dtype without such
+        a kernel.
         """
         kernel = self.found.get(name)
         if kernel is None:

@@ -1,129 +1,207 @@
-"""Optimizer steps as formulas: one kernel a parameter, everything read and written once.
+"""Optimizer steps, clipping and the check of a loss's scale: one launch for all arrays of a bucket.
 
-- SGD: ``d = g + decay p``; ``b = momentum b + (1 - dampening) d``; ``p -= lr (d + momentum b if nesterov else b)``
-- Adam: ``m += (1 - beta1) (d - m)``; ``v = beta2 v + (1 - beta2) d^2``;
-  ``p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)``
-
-in PyTorch's order of operations (Kingma, Ba 2015; Loshchilov, Hutter 2019; Reddi, Kale, Kumar 2018). Rates are run-time
-arguments of the kernels, so a schedule compiles nothing.
+Where the arrays are is a table in device memory, which is written (by a launch, not by a copy) when they are others
+than before. The numbers of a step (rates, counts) are in device memory too, so that a CUDA graph replays a step with
+those of the day. How the tables look is said in ``optim.cu``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count as count_up
 from typing import Any
 
 import numpy as np
 
-from ...expr import Expr, Program, lower, symbol
-from ...expr import functions as fn
-from .formula import CupyFormula
-from .launch import Launcher
+from ..generic.optim import OptimKernels
+from .kernels import Kernels
+from .words import Words, bits, device_words, noted, put_words
 
-__all__ = ["CupyOptimizers", "adam_formula", "sgd_formula"]
+__all__ = ["CHUNK", "CupyOptimizers", "adam_numbers", "sgd_numbers"]
 
-_DOUBLE = ("float64", "complex128")
+CHUNK = 4096  # elements that a block takes at a time: kChunk of optim.cu
+_THREADS = 256  # of a block
+_MOST_TABLES = 64  # remembered; with ever new arrays all are forgotten from time to time
+_FIRST_FLAG, _MAXIMIZE = 1, 2
+_NORMS = {2.0: "squares", math.inf: "largest"}
 
-
-def _direction(p: Expr, g: Expr, decay: Expr, decays: bool, maximize: bool, scale: Expr | None) -> Expr:
-    d = g if scale is None else g * scale
-    d = -d if maximize else d
-    return d + decay * p if decays else d
-
-
-def sgd_formula(*, momentum: bool, nesterov: bool, decays: bool, maximize: bool, scaled: bool) -> tuple[Expr, ...]:
-    """New parameter (and momentum buffer) from p, g, lr, decay (, scale) (, b, momentum, 1 - dampening, first)."""
-    given = map(symbol, count_up())
-    p, g, lr, decay = (next(given) for _ in range(4))
-    d = _direction(p, g, decay, decays, maximize, next(given) if scaled else None)
-    if not momentum:
-        return (p - lr * d,)
-    b, keep, take, first = (next(given) for _ in range(4))
-    moved = fn.where(first, d, keep * b + take * d)  # a fresh buffer holds nothing to be read
-    return p - lr * (d + keep * moved if nesterov else moved), moved
+Arrays = list[Any]
 
 
-def adam_formula(
-    *, decays: bool, decoupled: bool, maximize: bool, amsgrad: bool, light: bool, scaled: bool
-) -> tuple[Expr, ...]:
-    """New p, m, v (and largest v) from p, g, m, v, rate, decay, beta1, 1 - beta1, beta2, 1 - beta2, eps, root (, scale)
-    (, top).
-
-    ``decay`` is the factor ``1 - lr * decay`` where it is decoupled. ``light``: which end of the interpolation between
-    the old mean and the gradient is exact.
-    """
-    given = map(symbol, count_up())
-    p, g, m, v, rate, decay, keep1, take1, keep2, take2, eps, root = (next(given) for _ in range(12))
-    if decoupled and decays:
-        p = p * decay
-    d = _direction(p, g, decay, decays and not decoupled, maximize, next(given) if scaled else None)
-    mean = m + take1 * (d - m) if light else d - keep1 * (d - m)
-    square = keep2 * v + take2 * (d * d)
-    largest = fn.maximum(next(given), square) if amsgrad else square
-    step = rate * (mean / (fn.sqrt(largest) / root + eps))
-    return (p - step, mean, square, largest) if amsgrad else (p - step, mean, square)
+def sgd_numbers(hyper: Any) -> tuple[float, ...]:
+    """What the kernel reads of lr, momentum, dampening, weight decay, and whether the buffers are fresh."""
+    lr, momentum, dampening, decay, first = map(float, hyper)
+    return lr, momentum, 1 - dampening, decay, first
 
 
-class CupyOptimizers:
-    _launcher: Launcher
-    _steps: dict[Any, CupyFormula]
+def adam_numbers(hyper: Any, *, decoupled: bool) -> tuple[float, ...]:
+    """What the kernel reads of lr, beta1, beta2, eps, weight decay, step."""
+    lr, beta1, beta2, eps, decay, step = map(float, hyper)
+    return (lr / (1 - beta1**step), 1 - lr * decay if decoupled else decay, beta1, 1 - beta1, beta2, 1 - beta2, eps,
+            math.sqrt(1 - beta2**step))  # fmt: skip
 
-    def _step(self, name: str, build: Any, **flags: bool) -> CupyFormula:
-        key = (name, *flags.values())
-        found = self._steps.get(key)
+
+class CupyOptimizers(OptimKernels):
+    _kernels: Kernels
+    _tables: dict[Any, Any]
+
+    # --- tables
+
+    def _table(self, lists: Sequence[Arrays], groups: Sequence[int]) -> tuple[Any, int]:
+        """(the table, the number of chunks) of dense arrays of one dtype: ``lists[i][k]`` is array k of list i."""
+        double = 2 if lists[0][0].dtype.kind == "c" else 1  # real and imaginary parts are numbers of their own
+        addresses = [x.data.ptr for one in lists for x in one]
+        lengths = [x.size * double for x in lists[0]]
+        chunks = 0
+        firsts = [0]
+        for length in lengths:
+            chunks += -(-length // CHUNK)
+            firsts.append(chunks)
+        words = noted()
+        if words is not None:
+            return words.fixed(np.array([*addresses, *firsts, *lengths, *groups], np.uint64)), chunks
+        cuda = self.xp.cuda
+        key = (cuda.runtime.getDevice(), cuda.get_current_stream().ptr, *addresses, *lengths, *groups)
+        found = self._tables.get(key)
         if found is None:
-            found = self._steps[key] = CupyFormula(name, partial(_specialize, name, build(**flags)), self._launcher)
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.clear()
+            made = np.array([*addresses, *firsts, *lengths, *groups], np.uint64)
+            found = self._tables[key] = self.xp.empty((len(made),), dtype=np.uint64)
+            put_words(self._kernels, made, found)
+        return found, chunks
+
+    def _over(
+        self, name: str, lists: Sequence[Arrays], groups: Sequence[int], *arguments: Any, flags: Any = ()
+    ) -> None:
+        """Launch a kernel over all arrays."""
+        table, chunks = self._table(lists, groups)
+        self._kernels.launch(name, chunks * _THREADS, len(lists[0]), *flags, table, *arguments)
+
+    def _sorted(
+        self, lists: Sequence[Arrays], read: int | None
+    ) -> tuple[dict[str, list[int]], list[Arrays], list[int]]:
+        """Which places of the lists the kernels take, by dtype; the lists with what is only read (list ``read``) made
+        dense; and the places that they leave to the generic kernels."""
+        taken: dict[str, list[int]] = {}
+        left: list[int] = []
+        dense = [list(one) for one in lists]
+        for k, column in enumerate(zip(*lists, strict=True)):
+            written = [x for i, x in enumerate(column) if i != read]
+            straight = all(x.flags.c_contiguous for x in written)
+            dtype = column[0].dtype
+            kept = dtype.kind in "fc" or dtype.name == "bfloat16"
+            if not kept or not (straight or all(x.flags.f_contiguous for x in written)):
+                left.append(k)
+                continue
+            if read is not None:
+                x = column[read]
+                # columns' order is as good, where all have it
+                as_written = self.xp.ascontiguousarray if straight else self.xp.asfortranarray
+                if not (x.flags.c_contiguous if straight else x.flags.f_contiguous):
+                    dense[read][k] = as_written(x)
+            taken.setdefault(_real_name(dtype), []).append(k)
+        return taken, dense, left
+
+    # --- steps
+
+    def _step(
+        self, kind: str, generic: Callable[..., None], lists: Sequence[Arrays], read_numbers: Callable[[Any], Any],
+        variant: str, *, counts: Sequence[int], hypers: Sequence[Any], scales: Sequence[Any], **how: Any,
+    ) -> None:  # fmt: skip
+        """One step of each group: as few launches as there are dtypes. ``generic`` takes arrays that are not dense."""
+        flags = _FIRST_FLAG * bool(how.get("nesterov") or how.get("decoupled")) | _MAXIMIZE * bool(how.get("maximize"))
+        of = [group for group, count in enumerate(counts) for _ in range(count)]
+        taken, dense, left = self._sorted([one for one in lists if one], 1)
+        if left and noted() is not None:
+            raise RuntimeError(f"{kind}_: arrays that are not dense are updated with numbers of the host")
+        for group, (hyper, scale) in enumerate(zip(hypers, scales, strict=True)):
+            own = [k for k in left if of[k] == group]
+            if own:
+                generic(*([one[k] for k in own] if one else [] for one in lists), hyper=hyper, scale=scale, **how)
+        if not taken:
+            return
+        factors = [None if scale is None else scale.astype(np.float64) for scale in scales]
+        addresses = [0 if factor is None else factor.data.ptr for factor in factors]
+
+        def read() -> Words:
+            rows = [bits(read_numbers(hyper)) for hyper in hypers]
+            words = [np.append(row, np.uint64(address)) for row, address in zip(rows, addresses, strict=True)]
+            return np.concatenate(words)
+
+        width = len(read_numbers(hypers[0])) + 1
+        numbers = device_words(self.xp, self._kernels, width * len(hypers), read)
+        for dtype, places in taken.items():
+            chosen = [[one[k] for k in places] for one in dense]
+            self._over(f"{kind}_{variant}_{dtype}", chosen, [of[k] for k in places], numbers, flags=(flags,))
+
+    def sgd_(self, *lists: Arrays, hyper: Any, scale: Any = None, **how: Any) -> None:
+        """``hyper``: lr, momentum, dampening, weight decay, whether the buffers are fresh; these may be no list."""
+        self.grouped_sgd_(*lists, counts=(len(lists[0]),), hypers=[hyper], scales=[scale], **how)
+
+    def grouped_sgd_(self, *lists: Arrays, **how: Any) -> None:
+        self._step("sgd", super().sgd_, lists, sgd_numbers, "momentum" if lists[2] else "plain", **how)
+
+    def adam_(self, *lists: Arrays, hyper: Any, scale: Any = None, **how: Any) -> None:
+        """``hyper``: lr, beta1, beta2, eps, weight decay, step (from 1)."""
+        self.grouped_adam_(*lists, counts=(len(lists[0]),), hypers=[hyper], scales=[scale], **how)
+
+    def grouped_adam_(self, *lists: Arrays, **how: Any) -> None:
+        *moments, largest = lists
+        variant, used = ("amsgrad", largest) if how.get("amsgrad") else ("plain", [])
+        numbers = partial(adam_numbers, decoupled=bool(how.get("decoupled")))
+        self._step("adam", super().adam_, (*moments, used), numbers, variant, **how)
+
+    # --- norms and scaling
+
+    def multi_norm(self, grads: Arrays, *, p: float) -> Any:
+        xp = self.xp
+        grads = [g for g in grads if g.size]
+        odd = any(g.dtype.kind not in "fc" and g.dtype.name != "bfloat16" for g in grads)
+        kind = _NORMS.get(p)
+        # the magnitude of a complex number is that of its parts together for squares alone
+        if not grads or odd or kind is None or (p != 2 and any(g.dtype.kind == "c" for g in grads)):
+            return super().multi_norm(grads, p=p)
+        alike: dict[str, Arrays] = {}
+        for g in grads:
+            one = g if g.flags.c_contiguous or g.flags.f_contiguous else xp.ascontiguousarray(g)
+            alike.setdefault(_real_name(g.dtype), []).append(one)
+        tables = {name: self._table([some], [0] * len(some)) for name, some in alike.items()}
+        count = sum(chunks for _, chunks in tables.values())
+        parts, total = xp.empty((count,), dtype=np.float64), xp.empty((), dtype=np.float64)
+        at = 0
+        for name, (table, chunks) in tables.items():
+            self._kernels.launch(f"normparts_{kind}_{name}", chunks * _THREADS, len(alike[name]), table,
+                                 parts[at : at + chunks])  # fmt: skip
+            at += chunks
+        self._kernels.launch(f"normtotal_{kind}", _THREADS, count, parts, total)
+        return total
+
+    def multi_scale_(self, grads: Arrays, factor: Any) -> None:
+        taken, _, left = self._sorted([grads], None)
+        if left:
+            super().multi_scale_([grads[k] for k in left], factor)
+        exact = factor.astype(np.float64)
+        for dtype, places in taken.items():
+            self._over(f"scale_{dtype}", [[grads[k] for k in places]], [0] * len(places), exact)
+
+    def amp_unscale_(self, grads: Arrays, scale: Any) -> Any:
+        taken, _, left = self._sorted([grads], None)
+        found = super().amp_unscale_([grads[k] for k in left], scale) if left else self.xp.zeros((), dtype=np.bool_)
+        exact = scale.astype(np.float64)
+        for dtype, places in taken.items():
+            self._over(f"unscale_{dtype}", [[grads[k] for k in places]], [0] * len(places), exact, found)
         return found
 
     def _in_a_row(self, numbers: list[Any]) -> Any:
         # stack() of many copies their addresses to the device, which no CUDA graph can hold
-        row = self._launcher.xp.empty((len(numbers),), dtype=numbers[0].dtype)
+        row = self.xp.empty((len(numbers),), dtype=numbers[0].dtype)
         for i, number in enumerate(numbers):
             row[i] = number
         return row
 
-    def sgd_(
-        self, params: list[Any], grads: list[Any], bufs: list[Any], *, hyper: Any, nesterov: bool, maximize: bool,
-        scale: Any = None,
-    ) -> None:  # fmt: skip
-        """``hyper``: lr, momentum, dampening, weight decay, whether the buffers are fresh; ``bufs`` may be empty."""
-        lr, momentum, dampening, decay, first = map(float, hyper)
-        moves = bool(bufs) and momentum != 0
-        step = self._step("sgd_", sgd_formula, momentum=moves, nesterov=nesterov, decays=decay != 0, maximize=maximize,
-                          scaled=scale is not None)  # fmt: skip
-        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            rates = (lr, decay, *_scale_for(g, scale))
-            if moves:
-                step(p, g, *rates, bufs[i], momentum, 1 - dampening, first != 0, out=(p, bufs[i]))
-            else:
-                step(p, g, *rates, out=p)
 
-    def adam_(
-        self, params: list[Any], grads: list[Any], exp_avgs: list[Any], exp_avg_sqs: list[Any],
-        max_exp_avg_sqs: list[Any], *, hyper: Any, decoupled: bool, maximize: bool, amsgrad: bool,
-        scale: Any = None,
-    ) -> None:  # fmt: skip
-        """``hyper``: lr, beta1, beta2, eps, weight decay, step (from 1); ``max_exp_avg_sqs`` may be empty."""
-        lr, beta1, beta2, eps, decay, count = map(float, hyper)
-        step = self._step("adam_", adam_formula, decays=decay != 0, decoupled=decoupled, maximize=maximize,
-                          amsgrad=amsgrad, light=1 - beta1 < 0.5, scaled=scale is not None)  # fmt: skip
-        rates = (lr / (1 - beta1**count), 1 - lr * decay if decoupled else decay, beta1, 1 - beta1, beta2, 1 - beta2,
-                 eps, math.sqrt(1 - beta2**count))  # fmt: skip
-        for i, (p, g, m, v) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, strict=True)):
-            given = (*rates, *_scale_for(g, scale))
-            if amsgrad:
-                top = max_exp_avg_sqs[i]
-                step(p, g, m, v, *given, top, out=(p, m, v, top))
-            else:
-                step(p, g, m, v, *given, out=(p, m, v))
-
-
-def _scale_for(g: Any, scale: Any) -> tuple[Any, ...]:
-    """The factor of a gradient, which stays on the device, in the type that its formula computes in."""
-    return () if scale is None else (scale.astype(np.float64 if g.dtype.name in _DOUBLE else np.float32),)
-
-
-def _specialize(name: str, results: tuple[Expr, ...], keys: tuple[str, ...]) -> Program:
-    return lower(results, keys, name=name)
+def _real_name(dtype: Any) -> str:
+    """The dtype that kernels see: that of the parts of a complex number."""
+    return {"complex64": "float32", "complex128": "float64"}.get(dtype.name, dtype.name)

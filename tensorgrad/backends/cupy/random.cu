@@ -1,5 +1,6 @@
 // Random arrays and dropout; one thread makes one Philox block of four words. `T` is what is stored; every kernel exists
-// once per dtype, named e.g. `uniform_float32`.
+// once per dtype, named e.g. `uniform_float32`. Seed and offset are arguments, or where `place` is given, in device memory:
+// a CUDA graph repeats its arguments in every launch.
 
 template <class T> TG_FN T stored(double x);
 template <> TG_FN float stored<float>(double x) { return (float)x; }
@@ -15,18 +16,18 @@ TG_FN float value_of(__nv_bfloat16 x) { return __bfloat162float(x); }
   const tg::i64 first_block = blockIdx.x * (tg::i64)blockDim.x + threadIdx.x;            \
   for (tg::i64 block = first_block; block * per_block < count; block += (tg::i64)gridDim.x * blockDim.x)
 
-extern "C" __global__ void words(const tg::i64 count, const tg::u64 seed, const tg::u64 offset, unsigned int* out) {
+extern "C" __global__ void words(const tg::i64 count, const tg::u64 seed, const tg::u64 offset, const tg::u64* place, unsigned int* out) {
   FOR_EACH_BLOCK(4) {
-    const tg::words random = tg::philox(seed, block, offset);
+    const tg::words random = tg::philox(place ? place[0] : seed, block, place ? place[1] : offset);
     for (int e = 0; e < 4; ++e)
       if (block * 4 + e < count) out[block * 4 + e] = random.w[e];
   }
 }
 
 extern "C" __global__ void uniform_float64(
-    const tg::i64 count, const tg::u64 seed, const tg::u64 offset, double* out) {
+    const tg::i64 count, const tg::u64 seed, const tg::u64 offset, const tg::u64* place, double* out) {
   FOR_EACH_BLOCK(2) {
-    const tg::words random = tg::philox(seed, block, offset);
+    const tg::words random = tg::philox(place ? place[0] : seed, block, place ? place[1] : offset);
     for (int e = 0; e < 2; ++e)
       if (block * 2 + e < count) out[block * 2 + e] = tg::uniform64(random.w[2 * e], random.w[2 * e + 1]);
   }
@@ -39,9 +40,9 @@ template <> TG_FN double uniform_in<__nv_bfloat16>(unsigned int w) { return (w >
 
 #define UNIFORM(name, T)                                                                                      \
   extern "C" __global__ void uniform_##name(                                                                  \
-      const tg::i64 count, const tg::u64 seed, const tg::u64 offset, T* out) {                                \
+      const tg::i64 count, const tg::u64 seed, const tg::u64 offset, const tg::u64* place, T* out) {                                \
     FOR_EACH_BLOCK(4) {                                                                                       \
-      const tg::words random = tg::philox(seed, block, offset);                                               \
+      const tg::words random = tg::philox(place ? place[0] : seed, block, place ? place[1] : offset);                                               \
       for (int e = 0; e < 4; ++e)                                                                             \
         if (block * 4 + e < count) out[block * 4 + e] = stored<T>(uniform_in<T>(random.w[e]));                 \
     }                                                                                                         \
@@ -49,9 +50,9 @@ template <> TG_FN double uniform_in<__nv_bfloat16>(unsigned int w) { return (w >
 
 #define NORMAL(name, T)                                                                                       \
   extern "C" __global__ void normal_##name(                                                                   \
-      const tg::i64 count, const tg::u64 seed, const tg::u64 offset, T* out) {                                \
+      const tg::i64 count, const tg::u64 seed, const tg::u64 offset, const tg::u64* place, T* out) {                                \
     FOR_EACH_BLOCK(4) {                                                                                       \
-      const tg::words random = tg::philox(seed, block, offset);                                               \
+      const tg::words random = tg::philox(place ? place[0] : seed, block, place ? place[1] : offset);                                               \
       for (int e = 0; e < 4; ++e)                                                                             \
         if (block * 4 + e < count)                                                                            \
           out[block * 4 + e] = stored<T>(tg::normal(random.w[e & 2], random.w[(e & 2) + 1], e & 1));          \
@@ -61,10 +62,10 @@ template <> TG_FN double uniform_in<__nv_bfloat16>(unsigned int w) { return (w >
 // keep where the word's uniform number is at least p; what is kept is scaled by 1 / (1 - p)
 #define DROPOUT(name, T)                                                                                      \
   extern "C" __global__ void dropout_##name(                                                                  \
-      const tg::i64 count, const tg::u64 seed, const tg::u64 offset, const float p, const double scale,       \
+      const tg::i64 count, const tg::u64 seed, const tg::u64 offset, const tg::u64* place, const float p, const double scale,       \
       const T* x, T* y, unsigned char* mask) {                                                                \
     FOR_EACH_BLOCK(4) {                                                                                       \
-      const tg::words random = tg::philox(seed, block, offset);                                               \
+      const tg::words random = tg::philox(place ? place[0] : seed, block, place ? place[1] : offset);                                               \
       for (int e = 0; e < 4; ++e) {                                                                           \
         const tg::i64 i = block * 4 + e;                                                                      \
         if (i >= count) break;                                                                                \

@@ -1,4 +1,7 @@
-"""Random arrays on the device: the streams of ``generic/random.py``, one kernel a draw."""
+"""Random arrays on the device: the streams of ``generic/random.py``, one kernel a draw.
+
+Kernels are given seed and offset, and where both are in device memory instead while they are captured into a graph.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import numpy as np
 
 from ..generic.random import RandomKernels
 from .kernels import Kernels
+from .words import CapturedGenerator
+
+_NOWHERE = np.uint64(0)  # the null pointer
 
 __all__ = ["CupyRandomKernels"]
 
@@ -22,19 +28,25 @@ class CupyRandomKernels(RandomKernels):
     def random_normal(self, *, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
         return self._drawn("normal", shape, dtype, generator)
 
+    def _place(self, count: int, generator: Any) -> tuple[Any, Any, Any]:
+        """Seed, offset, and the address of both or null, of a draw of ``count`` elements."""
+        if isinstance(generator, CapturedGenerator):
+            return 0, 0, generator.place(count)
+        return (*generator.take(count), _NOWHERE)
+
     def _drawn(self, kind: str, shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
         count = math.prod(shape)
-        seed, offset = generator.take(count)
+        place = self._place(count, generator)
         out = self.xp.empty(shape, dtype=dtype)
         per_block = 2 if kind == "uniform" and dtype.name == "float64" else 4
-        self._kernels.launch(f"{kind}_{dtype.name}", -(-count // per_block), count, seed, offset, out)
+        self._kernels.launch(f"{kind}_{dtype.name}", -(-count // per_block), count, *place, out)
         return out
 
     def _longs(self, count: int, generator: Any) -> Any:
         """64 random bits for each of ``count`` elements."""
-        seed, offset = generator.take(count)
+        place = self._place(count, generator)
         words = self.xp.empty(2 * count, dtype=np.uint32)
-        self._kernels.launch("words", -(-count // 2), 2 * count, seed, offset, words)
+        self._kernels.launch("words", -(-count // 2), 2 * count, *place, words)
         words = words.astype(np.uint64)
         return (words[0::2] << np.uint64(32)) | words[1::2]
 
@@ -50,10 +62,10 @@ class CupyRandomKernels(RandomKernels):
     def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
         if x.dtype.kind == "c":
             return super().dropout(x, p=p, generator=generator)
-        seed, offset = generator.take(x.size)
+        place = self._place(x.size, generator)
         x = self.xp.ascontiguousarray(x).reshape(x.shape)
         y, mask = self.xp.empty(x.shape, dtype=x.dtype), self.xp.empty(x.shape, dtype=np.bool_)
         scale = np.float64(1.0 / (1.0 - p) if p < 1 else 0.0)
         threads = -(-x.size // 4)
-        self._kernels.launch(f"dropout_{x.dtype.name}", threads, x.size, seed, offset, np.float32(p), scale, x, y, mask)
+        self._kernels.launch(f"dropout_{x.dtype.name}", threads, x.size, *place, np.float32(p), scale, x, y, mask)
         return y, mask
