@@ -55,6 +55,7 @@ def test_info_with_the_extension_names_instruction_set_threads_and_blas(capsys):
 
 def test_an_invalid_setting_is_told_in_one_line(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(config.PREFIX)}
+    environment["PYTHONPATH"] = os.path.dirname(os.path.dirname(tensorgrad.__file__))  # installed or not
     done = subprocess.run(
         [sys.executable, "-m", "tensorgrad", "info"],
         cwd=tmp_path, env={**environment, "TENSORGRAD_BACKEND": "nonsense"}, capture_output=True, text=True, timeout=60,

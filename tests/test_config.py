@@ -218,4 +218,5 @@ def test_a_working_directory_that_is_gone_is_no_error(monkeypatch, tmp_path):
 def test_toml_parser_is_not_imported_without_a_file(tmp_path):
     code = "import sys, tensorgrad; tensorgrad.config.get('backend'); sys.exit('tomllib' in sys.modules)"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(config.PREFIX)}
+    environment["PYTHONPATH"] = os.path.dirname(os.path.dirname(config.__file__))  # installed or not
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=60)
