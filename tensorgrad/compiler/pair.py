@@ -14,7 +14,7 @@ from ..autograd import engine
 from ..autograd.grad_mode import enable_grad
 from ..autograd.hooks import hooks_of
 from ..autograd.node import Node
-from ..core import native
+from ..core import Heap, native
 from ..dispatch import listening, local, quiet
 from ..errors import CompileError
 from ..random import Generator
@@ -433,22 +433,25 @@ def rejoined(result: Any, given: list[Tensor], tensors: list[Tensor]) -> Any:
 
 
 def leaves_behind(roots: list[Tensor]) -> list[Tensor]:
-    """The leaves that the graph behind these tensors ends at, in the order in which they are met."""
+    """The leaves that the graph behind these tensors ends at, in the order in which a backward pass meets them: that is
+    the order of their hooks, and decides which leaves have a gradient where one of these raises."""
     found: dict[int, Tensor] = {}
+    heap = Heap()
     seen: set[int] = set()
-    stack: list[Any] = [root.grad_fn for root in reversed(roots)]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        for edge in reversed(node.edges):
-            if edge is None:
-                continue
-            if type(edge) is Node:
-                stack.append(edge)
-            else:
-                found[id(edge)] = edge
+
+    def meet(edge: Any) -> None:
+        if type(edge) is not Node:
+            found.setdefault(id(edge), edge)
+        elif id(edge) not in seen:
+            seen.add(id(edge))
+            heap.push(edge)
+
+    for root in roots:
+        meet(root.grad_fn)
+    while heap:
+        for edge in heap.pop().edges:
+            if edge is not None:
+                meet(edge)
     return list(found.values())
 
 
