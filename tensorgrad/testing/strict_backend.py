@@ -27,6 +27,7 @@ from ..dispatch import everywhere, using
 from .strict_array import StrictArray
 from .strict_cublas import StrictCublas
 from .strict_cudnn import StrictCudnn
+from .strict_index import accumulation, moving, sorting
 from .strict_namespace import xp
 from .strict_optim import OPTIM_REFERENCES
 from .strict_reductions import reduction
@@ -76,15 +77,6 @@ def _dropout(
     mask[...] = _Host().dropout(x, p=float(p), generator=_Stream(*_at(seed, offset, place)))[1]
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
     y[...] = np.where(mask, wide * wide.dtype.type(scale), 0).astype(y.dtype)
-
-
-def _accumulate(outer: int, length: int, inner: int, rows: int, target: Any, order: Any, values: Any, out: Any) -> None:
-    added, total = values.reshape(outer, length, inner), out.reshape(outer, rows, inner)
-    wide = total.astype(np.float32) if total.dtype.itemsize == 2 and total.dtype.kind in "fV" else total
-    for row, place in zip(target.tolist(), order.tolist(), strict=True):
-        if 0 <= row < rows:
-            wide[:, row] += added[:, place].astype(wide.dtype)
-    total[...] = wide.astype(total.dtype)
 
 
 def _softmax_of(name: str) -> Callable[..., None]:
@@ -152,7 +144,6 @@ _BY_KIND: dict[str, Callable[..., None]] = {
     "uniform": _uniform,
     "normal": _normal,
     "dropout": _dropout,
-    "accumulate": _accumulate,
     "softmax": _softmax_of("softmax"),
     "logsoftmax": _softmax_of("log_softmax"),
     "softmaxgrad": _softmax_of("softmax_backward"),
@@ -163,13 +154,21 @@ _BY_KIND: dict[str, Callable[..., None]] = {
     "directback": _direct_of("back"),
     "directweight": _direct_of("weight"),
 }
-REFERENCES = {
-    name: reduction(name)
-    if source.file == "reduce.cu"
-    else OPTIM_REFERENCES.get(name) or _BY_KIND[name.partition("_")[0]]
-    for source in SOURCES
-    for name in source.names
+_BY_FILE: dict[str, Callable[[str], Callable[..., None]]] = {
+    "reduce.cu": reduction,
+    "sort.cu": sorting,
+    "accumulate.cu": accumulation,
+    "index.cu": moving,
 }
+
+
+def _reference(file: str, name: str) -> Callable[..., None]:
+    if file in _BY_FILE:
+        return _BY_FILE[file](name)
+    return OPTIM_REFERENCES.get(name) or _BY_KIND[name.partition("_")[0]]
+
+
+REFERENCES = {name: _reference(source.file, name) for source in SOURCES for name in source.names}
 """What each kernel of the ``.cu`` files computes, on NumPy arrays."""
 
 

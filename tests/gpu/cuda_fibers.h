@@ -114,3 +114,12 @@ template <class T>
 T __shfl_down_sync(unsigned int, T value, unsigned int by) { return fibers::exchange(value, threadIdx.x % 32 + by); }
 template <class T>
 T __shfl_sync(unsigned int, T value, unsigned int from) { return fibers::exchange(value, from); }
+inline unsigned int __ballot_sync(unsigned int, bool mine) {
+  fibers::Warp& warp = fibers::my_warp();
+  warp.words[threadIdx.x % 32] = mine;
+  fibers::wait_for(warp);
+  unsigned int all = 0;
+  for (unsigned int lane = 0; lane < warp.members; ++lane) all |= (unsigned int)warp.words[lane] << lane;
+  fibers::wait_for(warp);  // nobody overwrites what another has yet to read
+  return all;
+}

@@ -49,6 +49,11 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
   return {(unsigned short)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
+// Threads take turns, and only where they wait for each other: nothing comes between.
+inline unsigned int atomicAdd(unsigned int* at, unsigned int x) { return std::exchange(*at, *at + x); }
+inline int atomicMax(int* at, int x) { return std::exchange(*at, std::max(*at, x)); }
+inline int __popc(unsigned int x) { return __builtin_popcount(x); }
+
 #ifdef TG_FIBERS
 #include "cuda_fibers.h"
 #endif

@@ -46,7 +46,7 @@ def compile_for_host(source: str, *names: str) -> list[HostKernel]:
         text, library = Path(folder, "unit.cpp"), Path(folder, "unit.so")
         text.write_text(f'#include "cuda_shim.h"\n{source}\n{entries}\n', encoding="utf-8")
         assert COMPILER is not None
-        waits = ["-DTG_FIBERS"] if re.search(r"__sync|__shfl", source) else []
+        waits = ["-DTG_FIBERS"] if re.search(r"__sync|__shfl|__ballot", source) else []
         done = subprocess.run(
             [COMPILER, *waits, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", f"-I{_HERE}", text,
              "-o", library],

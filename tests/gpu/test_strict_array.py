@@ -179,16 +179,12 @@ def test_philox_known_answer() -> None:
 def compiled() -> dict[str, Any]:
     if COMPILER is None:
         pytest.skip("no C++ compiler to run kernels with")
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        if source.file in ("random.cu", "accumulate.cu"):
-            found.update(zip(source.names, compile_for_host(source.text(), *source.names), strict=True))
-    return found
+    return dict(zip(RANDOM, compile_for_host(SOURCE.text(), *RANDOM), strict=True))
 
 
 NOWHERE = np.uint64(0)
-RANDOM = next(source.names for source in SOURCES if source.file == "random.cu")
-ACCUMULATE = next(source.names for source in SOURCES if source.file == "accumulate.cu")
+SOURCE = next(source for source in SOURCES if source.file == "random.cu")
+RANDOM = SOURCE.names
 
 
 @pytest.mark.parametrize("name", [name for name in RANDOM if not name.startswith("dropout")])
@@ -225,20 +221,3 @@ def test_dropout_kernels(name: str, compiled: dict[str, Any]) -> None:
     place = np.array([5, 9], np.uint64)
     compiled[name]((1,), (32,), (np.int64(x.size), np.uint64(0), np.uint64(0), place, *numbers, x, *again))
     np.testing.assert_array_equal(again[1], got[1])
-
-
-@pytest.mark.parametrize("name", ACCUMULATE)
-def test_accumulate_kernels(name: str, compiled: dict[str, Any]) -> None:
-    rng = np.random.default_rng(1)
-    dtype = numpy_dtype(name.partition("_")[2])
-    outer, length, inner, rows = 3, 50, 4, 7
-    target = rng.integers(-1, rows + 1, length)  # those out of range are left out
-    order = np.argsort(target, kind="stable")
-    drawn = rng.normal(size=(outer, length, inner)) * 5
-    values = drawn.astype(np.int64 if dtype.kind in "iu" else np.float32).astype(dtype)
-    got = np.ones((outer, rows, inner), dtype)
-    want = got.copy()
-    arguments = (outer, length, inner, rows, target[order], order)
-    compiled[name]((2,), (64,), (*map(np.int64, arguments[:4]), *arguments[4:], values, got))
-    REFERENCES[name](*arguments, values, want)
-    assert got.tobytes() == want.tobytes()

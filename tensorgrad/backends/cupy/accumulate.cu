@@ -1,42 +1,110 @@
-// out[o, target[p], c] += sum over equal targets of values[o, order[p], c], in the order of `order`.
+// out[o, key[p], c] += sum over equal keys of values[o, order[p], c], in an order that the keys alone decide.
 //
-// The targets are sorted; the thread at the first of a run of equal ones adds up the run. No atomics: the same order of
-// sums, and so the same bits, in every run. Half precision is summed in float and rounded once. A target out of range is
-// left out: within a CUDA graph the check of indices is looked at afterwards.
+// The keys are sorted. Their list is cut into tiles; a thread goes over one column of a tile and adds up runs of equal
+// keys. A run within a tile is written at once. Of a run across tiles each tile writes down its share, and a second
+// launch adds up the shares: a run of any length is shared by many threads. No atomics, and the same bits in every run.
+// Half precision is summed in float and rounded once. A key that is no row is left out: within a CUDA graph the check of
+// indices is looked at afterwards.
 
-template <class T> struct sum_type { typedef T type; };
-template <> struct sum_type<__half> { typedef float type; };
-template <> struct sum_type<__nv_bfloat16> { typedef float type; };
-template <class T> TG_FN T widened(T x) { return x; }
-TG_FN float widened(__half x) { return __half2float(x); }
-TG_FN float widened(__nv_bfloat16 x) { return __bfloat162float(x); }
-template <class T> TG_FN void put(T* at, T x) { *at = x; }
-TG_FN void put(__half* at, float x) { *at = __float2half_rn(x); }
-TG_FN void put(__nv_bfloat16* at, float x) { *at = __float2bfloat16_rn(x); }
-template <class T> TG_FN T plus(T a, T b) { return (T)(a + b); }
-TG_FN tg::i64 plus(tg::i64 a, tg::i64 b) { return tg::add(a, b); }
-TG_FN tg::c64 plus(tg::c64 a, tg::c64 b) { return tg::add(a, b); }
-TG_FN tg::c128 plus(tg::c128 a, tg::c128 b) { return tg::add(a, b); }
+namespace tg {
 
-// values: (outer, length, inner), out: (outer, rows, inner), both dense; target and order: (length)
-#define ACCUMULATE(name, T)                                                                                    \
-  extern "C" __global__ void accumulate_##name(                                                                \
-      const tg::i64 outer, const tg::i64 length, const tg::i64 inner, const tg::i64 rows, const tg::i64* target, \
-      const tg::i64* order, const T* values, T* out) {                                                         \
-    const tg::i64 count = outer * length * inner;                                                              \
-    const tg::i64 step = (tg::i64)gridDim.x * blockDim.x;                                                      \
-    for (tg::i64 i = blockIdx.x * (tg::i64)blockDim.x + threadIdx.x; i < count; i += step) {                   \
-      const tg::i64 c = i % inner, p = i / inner % length, o = i / inner / length;                             \
-      const tg::i64 row = target[p];                                                                           \
-      if (row < 0 || row >= rows || (p > 0 && target[p - 1] == row)) continue;                                 \
-      T* const at = out + (o * rows + row) * inner + c;                                                        \
-      typename sum_type<T>::type total = widened(*at);                                                         \
-      for (tg::i64 q = p; q < length && target[q] == row; ++q)                                                 \
-        total = plus(total, widened(values[(o * length + order[q]) * inner + c]));                             \
-      put(at, total);                                                                                          \
-    }                                                                                                          \
+template <class T> struct stored_as { typedef typename wide<T>::type type; };
+template <> struct stored_as<unsigned char> { typedef i64 type; };
+template <> struct stored_as<signed char> { typedef i64 type; };
+template <> struct stored_as<short> { typedef i64 type; };
+template <> struct stored_as<int> { typedef i64 type; };
+TG_FN i64 widened(unsigned char x) { return x; }
+TG_FN i64 widened(signed char x) { return x; }
+TG_FN i64 widened(short x) { return x; }
+TG_FN i64 widened(int x) { return x; }
+TG_FN i64 widened(i64 x) { return x; }
+TG_FN void put(unsigned char* at, i64 x) { *at = (unsigned char)x; }
+TG_FN void put(signed char* at, i64 x) { *at = (signed char)x; }
+TG_FN void put(short* at, i64 x) { *at = (short)x; }
+TG_FN void put(int* at, i64 x) { *at = (int)x; }
+
+// values: (outer, length, inner), out: (outer, rows, inner); keys and order: (length).
+// shares: (2, outer, tiles, inner), of the run that began before a tile, and of the one that goes on behind it.
+struct Places {
+  i64 outer, length, inner, rows, tile;
+  const u32* keys;
+  TG_FN i64 tiles() const { return (length + tile - 1) / tile; }
+};
+
+template <class T, class S>
+TG_FN void add_to(T* at, const S& total) {
+  S sum = total;
+  sum.add(widened(*at));
+  put(at, sum.value());
+}
+
+template <class T>
+TG_FN void over_tiles(Places p, const u32* order, const T* values, T* out,
+                      Total<typename stored_as<T>::type>* shares) {
+  typedef typename stored_as<T>::type W;
+  const i64 tiles = p.tiles(), count = p.outer * tiles * p.inner;
+  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) {
+    const i64 row = i / p.inner, c = i - row * p.inner, o = row / tiles, begin = (row - o * tiles) * p.tile;
+    const i64 end = begin + p.tile < p.length ? begin + p.tile : p.length;
+    const T* const column = values + o * p.length * p.inner + c;
+    bool before = begin > 0 && p.keys[begin - 1] == p.keys[begin];
+    for (i64 q = begin; q < end;) {
+      const u32 key = p.keys[q];
+      if (key >= p.rows) break;
+      Total<W> total = no_total(W());
+      do total.add(widened(column[order[q] * p.inner]));
+      while (++q < end && p.keys[q] == key);
+      const bool behind = q == end && end < p.length && p.keys[end] == key;
+      if (before) shares[i] = total;
+      else if (behind) shares[count + i] = total;
+      else add_to(out + (o * p.rows + key) * p.inner + c, total);
+      before = false;
+    }
   }
+}
 
-ACCUMULATE(uint8, unsigned char) ACCUMULATE(int8, signed char) ACCUMULATE(int16, short) ACCUMULATE(int32, int)
-ACCUMULATE(int64, tg::i64) ACCUMULATE(float32, float) ACCUMULATE(float64, double) ACCUMULATE(float16, __half)
-ACCUMULATE(bfloat16, __nv_bfloat16) ACCUMULATE(complex64, tg::c64) ACCUMULATE(complex128, tg::c128)
+// `lanes` neighbouring threads, part of a warp, add up the shares of a run.
+template <class T>
+TG_FN void over_runs(Places p, i64 lanes, T* out, const Total<typename stored_as<T>::type>* shares) {
+  typedef typename stored_as<T>::type W;
+  const i64 tiles = p.tiles(), count = p.outer * tiles * p.inner;
+  const i64 of_block = blockDim.x / lanes;
+  for (i64 first = blockIdx.x * of_block; first < count; first += gridDim.x * of_block) {
+    const i64 i = first + threadIdx.x / lanes;
+    const int lane = threadIdx.x % lanes;
+    const i64 row = i / p.inner, c = i - row * p.inner, o = row / tiles, tile = row - o * tiles;
+    const i64 begin = tile * p.tile, end = begin + p.tile;
+    const u32 key = i < count ? p.keys[(end < p.length ? end : p.length) - 1] : 0;
+    const bool begins = i < count && end < p.length && p.keys[end] == key && key < p.rows &&
+                        !(begin > 0 && p.keys[begin - 1] == key);
+    Total<W> total = no_total(W());
+    if (begins) {
+      i64 low = tile + 1, high = tiles;  // the first tile that begins with another key
+      while (low < high) {
+        const i64 middle = (low + high) / 2;
+        if (p.keys[middle * p.tile] == key) low = middle + 1;
+        else high = middle;
+      }
+      for (i64 t = tile + 1 + lane; t < low; t += lanes) total.add(shares[(o * tiles + t) * p.inner + c]);
+      if (lane == 0) total.add(shares[count + i]);
+    }
+    for (int mask = 1; mask < lanes; mask *= 2) total.add(from_lane(total, mask));
+    if (begins && lane == 0) add_to(out + (o * p.rows + key) * p.inner + c, total);
+  }
+}
+
+}  // namespace tg
+
+#define ACCUMULATE(name, T)                                                                                            \
+  extern "C" __global__ void sumtiles_##name(                                                                  \
+      tg::i64 outer, tg::i64 length, tg::i64 inner, tg::i64 rows, tg::i64 tile, const unsigned int* keys,              \
+      const unsigned int* order, const T* values, T* out, void* shares) {                                              \
+    tg::over_tiles({outer, length, inner, rows, tile, keys}, order, values, out,                                       \
+                   (tg::Total<typename tg::stored_as<T>::type>*)shares);                                               \
+  }                                                                                                                    \
+  extern "C" __global__ void sumruns_##name(                                                                   \
+      tg::i64 outer, tg::i64 length, tg::i64 inner, tg::i64 rows, tg::i64 tile, const unsigned int* keys,              \
+      tg::i64 lanes, T* out, void* shares) {                                                                           \
+    tg::over_runs({outer, length, inner, rows, tile, keys}, lanes, out,                                                \
+                  (const tg::Total<typename tg::stored_as<T>::type>*)shares);                                          \
+  }

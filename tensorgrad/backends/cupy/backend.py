@@ -12,9 +12,10 @@ import numpy as np
 
 from ..base import Backend
 from .conv_kernels import CupyConvolutions
-from .dense_kernels import CupyAccumulation, CupyProducts
+from .dense_kernels import CupyChecks, CupyProducts
 from .devices import CupyDevices
 from .formula import CupyFormula
+from .index_kernels import CupyIndexing
 from .kernels import Kernels
 from .launch import Launcher
 from .optim_kernels import CupyOptimizers
@@ -36,7 +37,8 @@ def _cupy() -> Any:
 
 class CupyBackend(
     CupyProducts,
-    CupyAccumulation,
+    CupyChecks,
+    CupyIndexing,
     CupyConvolutions,
     CupyReductions,
     CupySoftmax,

@@ -1,4 +1,4 @@
-"""Where CuPy needs another way than the generic kernels: matrix products and deterministic accumulation."""
+"""Where CuPy needs another way than the generic kernels: matrix products, and checks of elements."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
-
 from ...errors import BackendError
-from ..generic.index import IndexKernels, Indices
+from ..generic.index import IndexKernels
 from ..generic.matmul import MatmulKernels
 from ..generic.reduce import wide
 from .cublas import Cublas, load
-from .kernels import Kernels
 
-__all__ = ["CupyAccumulation", "CupyProducts", "noted_checks"]
+__all__ = ["CupyChecks", "CupyProducts", "noted_checks"]
 
 
 class _Noted(threading.local):
@@ -94,10 +91,8 @@ class CupyProducts(MatmulKernels):
         return to_x, to_w, to_b
 
 
-class CupyAccumulation(IndexKernels):
-    """Sums at repeated places by one kernel after a sort: no atomics, so the same bits in every run."""
-
-    _kernels: Kernels
+class CupyChecks(IndexKernels):
+    """Checks of elements, which can be put off."""
 
     def _refuse_if(self, wrong: Any, complain: Callable[[], None]) -> None:
         if _noted.checks is not None:
@@ -110,28 +105,3 @@ class CupyAccumulation(IndexKernels):
         if index.size:
             wrong = ((index < (-size if negative else 0)) | (index >= size)).any()
             self._refuse_if(wrong, partial(super().check_index, name, index, size, dim, negative))
-
-    def _combine(self, how: Any, target: Any, dims: tuple[int, ...], indices: Indices, values: Any) -> Any:
-        first, after = dims[0], dims[-1] + 1
-        if how is not self.xp.add or dims != tuple(range(first, after)) or target.dtype.kind == "b":
-            return super()._combine(how, target, dims, indices, values)
-        xp = self.xp
-        shape = np.broadcast_shapes(*(index.shape for index in indices))
-        length, outer, inner = math.prod(shape), math.prod(target.shape[:first]), math.prod(target.shape[after:])
-        if length * outer * inner == 0:
-            return target
-        place = xp.zeros(shape, dtype=np.int64)
-        for index, size in zip(indices, target.shape[first:after], strict=True):
-            place = place * size + index
-        place = place.reshape(-1)
-        order = xp.argsort(place, kind="stable")
-        spread = xp.broadcast_to(values, (*target.shape[:first], *shape, *target.shape[after:]))
-        spread = xp.ascontiguousarray(spread.astype(target.dtype, copy=False))
-        out = xp.ascontiguousarray(target)
-        name = f"accumulate_{target.dtype.name}"
-        rows = math.prod(target.shape[first:after])
-        threads = outer * length * inner
-        self._kernels.launch(name, threads, outer, length, inner, rows, place[order], order, spread, out)
-        if not target.flags.c_contiguous:
-            target[...] = out.reshape(target.shape)
-        return target

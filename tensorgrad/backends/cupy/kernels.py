@@ -41,7 +41,11 @@ class Source:
 
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-_NUMBERS = ("uint8", "int8", "int16", "int32", "int64", *_FLOATS, "complex64", "complex128")
+_TYPES = {
+    "uint8": "unsigned char", "int8": "signed char", "int16": "short", "int32": "int", "int64": "tg::i64",
+    "float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double", "complex64": "tg::c64",
+    "complex128": "tg::c128",
+}  # fmt: skip
 
 # how the kernels of reduce.cu read elements
 _ELEMENTS = {
@@ -125,7 +129,18 @@ SOURCES = (
     ),
     Source("words.cu", ("core.cuh",), ("putwords",)),
     Source("optim.cu", ("core.cuh", "rows.cuh"), **_optimizers()),
-    Source("accumulate.cu", ("core.cuh", "complex.cuh"), tuple(f"accumulate_{dtype}" for dtype in _NUMBERS)),
+    Source("sort.cu", ("core.cuh",), ("rankedkeys", "rowkeys", "digitcounts", "digitstarts", "digitplaces")),
+    Source(
+        "accumulate.cu",
+        ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh"),
+        tuple(f"{kind}_{dtype}" for dtype in _TYPES for kind in ("sumtiles", "sumruns")),
+        tuple((f"ACCUMULATE({d}, {t})", (f"sumtiles_{d}", f"sumruns_{d}")) for d, t in _TYPES.items()),
+    ),
+    Source(
+        "index.cu",
+        ("core.cuh",),
+        ("places", "forget", "remember", *(f"{k}_{n}" for n in (1, 2, 4, 8, 16) for k in ("take", "gather", "write"))),
+    ),
 )
 
 

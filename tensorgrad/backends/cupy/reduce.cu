@@ -6,20 +6,6 @@
 
 namespace tg {
 
-typedef unsigned int u32;
-
-// A state in another lane of the warp, word by word.
-template <class S>
-TG_FN S from_lane(const S& mine, int mask) {
-  static_assert(sizeof(S) % 4 == 0, "moved by 32 bits");
-  S other;
-  const int* from = (const int*)&mine;
-  int* to = (int*)&other;
-#pragma unroll
-  for (int w = 0; w < (int)sizeof(S) / 4; ++w) to[w] = __shfl_xor_sync(0xffffffffu, from[w], mask);
-  return other;
-}
-
 // The state of a group of `width` neighbouring threads, a power of two: part of a warp, or the whole block.
 template <class R>
 TG_FN typename R::State together(typename R::State s, int width) {

@@ -5,6 +5,20 @@
 
 namespace tg {
 
+typedef unsigned int u32;
+
+// A state in another lane of the warp, word by word.
+template <class S>
+TG_FN S from_lane(const S& mine, int mask) {
+  static_assert(sizeof(S) % 4 == 0, "moved by 32 bits");
+  S other;
+  const int* from = (const int*)&mine;
+  int* to = (int*)&other;
+#pragma unroll
+  for (int w = 0; w < (int)sizeof(S) / 4; ++w) to[w] = __shfl_xor_sync(0xffffffffu, from[w], mask);
+  return other;
+}
+
 // ---- how elements are stored: where they lie side by side, kPack of them, 16 bytes, are moved at a time, or kFew
 
 TG_FN c64 widened(c64 x) { return x; }

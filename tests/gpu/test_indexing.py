@@ -1,0 +1,195 @@
+"""The kernels that sort, add and move at integer positions, on the CPU by the backend's own Python, against NumPy."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tensorgrad.backends.cupy.accumulate_kernels import _RANKED, tile_of
+from tensorgrad.backends.cupy.index_kernels import CupyIndexing
+from tensorgrad.backends.cupy.kernels import SOURCES
+from tensorgrad.dtypes import numpy_dtype
+
+from .host_compiler import COMPILER
+from .host_kernels import HostKernels
+
+pytestmark = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
+
+SUMMED = ("uint8", "int64", "float16", "float32", "complex64")
+COMPILED = (
+    *(name for source in SOURCES if source.file in ("sort.cu", "index.cu") for name in source.names),
+    *(f"sumtiles_{name}" for name in SUMMED),
+)
+
+
+class HostIndexing(CupyIndexing):
+    xp = np
+
+    def __init__(self) -> None:
+        self._kernels = HostKernels(*COMPILED)
+
+    def _address(self, x: Any) -> int:
+        return x.ctypes.data  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def indexing() -> HostIndexing:
+    return HostIndexing()
+
+
+def elements(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> Any:
+    return (np.random.default_rng(seed).normal(size=shape) * 20).astype(numpy_dtype(dtype))
+
+
+# fewer keys than are ranked, one chunk, several chunks that end anywhere; rows of one digit and of three
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (77, 9), (_RANKED + 1, 3), (5000, 300), (4096, 1 << 17)])
+def test_sorts_are_stable(count: int, rows: int, indexing: HostIndexing) -> None:
+    place = np.random.default_rng(count).integers(-1, rows + 1, count)
+    keys = np.where((place < 0) | (place >= rows), rows, place)
+    want = keys.argsort(kind="stable")
+    for grid in (1, 3):
+        indexing._kernels.grid = grid
+        got = indexing._in_order(place, rows)
+        assert np.array_equal(got[1], want)
+        assert np.array_equal(got[0], keys[want])
+    indexing._kernels.grid = 2
+
+
+def added(target: Any, place: Any, values: Any) -> Any:
+    """``values`` (outer, places, inner) added to ``target`` (outer, rows, inner), in the widest type of their kind."""
+    wide = np.int64 if target.dtype.kind in "iu" else np.complex128 if target.dtype.kind == "c" else np.float64
+    total = target.astype(wide)
+    for p, row in enumerate(place):
+        total[:, row] += values[:, p].astype(wide)
+    return total
+
+
+@pytest.mark.parametrize("dtype", SUMMED)
+@pytest.mark.parametrize(("outer", "rows", "count", "inner"), [(3, 7, 50, 4), (1, 5, 300, 1), (1, 4, 90, 40)])
+def test_sums_at_repeated_places(
+    dtype: str, outer: int, rows: int, count: int, inner: int, indexing: HostIndexing
+) -> None:
+    rng = np.random.default_rng(1)
+    place = np.where(rng.uniform(size=count) < 0.5, 2, rng.integers(0, rows, count))  # one run over many tiles
+    target, values = elements((outer, rows, inner), dtype), elements((outer, count, inner), dtype, 1)
+    want = added(target, place, values).astype(target.dtype)
+    found = []
+    for grid in (1, 4):
+        indexing._kernels.grid = grid
+        found.append(indexing.index_add_into(target.copy(), place, values, dim=1))
+    indexing._kernels.grid = 2
+    assert found[0].tobytes() == found[1].tobytes(), "the bits depend on the grid"
+    if target.dtype.kind in "iu":
+        assert np.array_equal(found[0], want)
+    else:
+        digits = {"float16": 1e-3, "complex64": 1e-6}.get(dtype, 1.2e-7)
+        assert np.allclose(found[0], want, rtol=digits, atol=digits * 50)
+
+
+def test_what_is_no_row_is_left_out(indexing: HostIndexing) -> None:
+    place = np.array([3, -1, 0, 5, 3, -9, 0])
+    target, values = elements((5, 2)), elements((7, 2), seed=1)
+    kept = [0, 2, 4, 6]
+    want = added(target[None], place[kept], values[None, kept])[0]
+    got = indexing._added(target, place, 1, 5, 2, values)
+    assert np.allclose(got, want, rtol=1e-6)
+
+
+def test_scatter_add_where_the_index_is_smaller(indexing: HostIndexing) -> None:
+    for shape, smaller in (((4, 6, 3), (4, 9, 3)), ((4, 6, 3), (2, 5, 3))):
+        index = np.random.default_rng(0).integers(0, 6, smaller)
+        src = elements(smaller, seed=2)
+        got, want = elements(shape), elements(shape)
+        for (i, j, k), at in np.ndenumerate(index):
+            want[i, at, k] += src[i, j, k]
+        assert np.allclose(indexing.scatter_add_into(got, index, src, dim=1), want, rtol=1e-5, atol=1e-5)
+
+
+def test_axes_apart_and_arrays_that_are_not_dense(indexing: HostIndexing) -> None:
+    i, j = np.array([[1], [0]]), np.array([3, 3, 0])
+    target, value = elements((2, 3, 4)).transpose(0, 2, 1)[:, ::-1], elements((2, 3, 4), seed=1)
+    for accumulate in (True, False):
+        got, want = target.copy(order="K"), target.copy(order="K")
+        indexing.index_put_into(got, value[..., :3], i, j - 4, spec=(0, 1), accumulate=accumulate)
+        if accumulate:
+            np.add.at(want, (i, j), value[..., :3])
+        else:
+            want[i, j] = value[..., :3]
+        assert np.allclose(got, want, rtol=1e-6)
+        got, want = target.copy(order="K"), target.copy(order="K")
+        indexing.index_put_into(got, value[..., 0].T[:3, :1], i % 2, j % 3, spec=(0, 2), accumulate=accumulate)
+        spread = np.broadcast_to(value[..., 0].T[:3, :1], (2, 3, 4))
+        if accumulate:
+            np.add.at(want, (i % 2, slice(None), j % 3), spread)
+        else:
+            want[i % 2, :, j % 3] = spread
+        assert np.allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float16", "float32", "float64", "complex128"])
+def test_reading(dtype: str, indexing: HostIndexing) -> None:
+    x = elements((3, 5, 6), dtype)
+    index = np.array([[4, 0], [1, 4]])
+    assert np.array_equal(indexing.index_select(x, index[0], dim=1), x[:, index[0]])
+    assert np.array_equal(indexing.index(x, index - 5, spec=(1,)), x[:, index])
+    assert np.array_equal(indexing.index(x, index - 5, index, spec=(1, 2)), x[:, index, index])
+    assert np.array_equal(indexing.index(x, index % 3, index, spec=(0, 1)), x[index % 3, index])
+    assert np.array_equal(indexing.embedding(x[0], index.astype(np.int32)), x[0][index])
+    for dim in range(3):
+        at = np.random.default_rng(dim).integers(0, x.shape[dim], (2, 4, 5))
+        part = tuple(slice(None) if d == dim else slice(0, n) for d, n in enumerate(at.shape))
+        assert np.array_equal(indexing.gather(x, at, dim=dim), np.take_along_axis(x[part], at, dim))
+    odd = np.zeros(x.size + 1, x.dtype)[1:].reshape(x.shape)  # begins where no 16 bytes begin
+    odd[...] = x
+    assert np.array_equal(indexing.index(odd, index, spec=(1,)), x[:, index])
+
+
+def test_a_position_out_of_range_reads_zero_and_writes_nothing(
+    indexing: HostIndexing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HostIndexing, "check_index", lambda *_, **__: None)
+    x, index = elements((4, 3)), np.array([1, 7, -6, 0])
+    inside = np.array([1, 0, 0, 1])[:, None]
+    assert np.array_equal(indexing.index(x, index, spec=(0,)), x[index % 4] * inside)
+    assert np.array_equal(indexing.gather(x, index[:, None] + np.zeros((4, 3), int), dim=0), x[index % 4] * inside)
+    got, want = x.copy(), x.copy()
+    want[[1, 0]] = 1
+    assert np.array_equal(
+        indexing.index_put_into(got, np.ones((4, 3), np.float32), index, spec=(0,), accumulate=False), want
+    )
+
+
+def test_the_last_of_equal_places_stays(indexing: HostIndexing) -> None:
+    index = np.random.default_rng(3).integers(0, 6, 400)
+    value = elements((400, 3))
+    want = np.zeros((6, 3), np.float32)
+    for p, row in enumerate(index):
+        want[row] = value[p]
+    got = indexing.index_put_into(np.zeros((6, 3), np.float32), value, index, spec=(0,), accumulate=False)
+    assert np.array_equal(got, want)
+    columns = indexing.scatter_into(np.zeros((3, 6), np.float32).T, index[:, None] + np.zeros(3, int), value, dim=0)
+    assert np.array_equal(columns, want)
+    one = np.full((1,), 7, np.float32)
+    assert np.array_equal(
+        indexing.index_put_into(want.copy(), one, index[:1], spec=(0,), accumulate=False)[index[0]], [7] * 3
+    )
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_rows_of_a_table_get_what_was_read_from_them(padding: int | None, indexing: HostIndexing) -> None:
+    index = np.random.default_rng(0).integers(0, 5, (6, 7))
+    g = elements((6, 7, 8))
+    got = indexing.embedding_backward(g, index, num_embeddings=5, padding_idx=padding)
+    want = added(np.zeros((1, 5, 8)), index.reshape(-1), g.reshape(1, -1, 8))[0]
+    if padding is not None:
+        want[padding] = 0
+    assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_tiles_leave_enough_threads() -> None:
+    assert tile_of(100, 1) == 16
+    assert tile_of(1 << 16, 768) == 256
+    assert (1 << 20) // tile_of(1 << 20, 1) >= 1 << 16
