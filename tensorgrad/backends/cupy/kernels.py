@@ -83,6 +83,7 @@ def _instances(macro: str, kinds: dict[str, tuple[str, tuple[str, ...]]], walks:
 
 def _optimizers() -> dict[str, Any]:
     """The lines of optim.cu, as fields of a Source."""
+    lines: list[tuple[str, tuple[str, ...]]]
     lines = [(f"TOTAL({kind}, {largest})", (f"normtotal_{kind}",)) for kind, largest in _NORMS]
     for name in _FLOATS:
         stored = _STORED[name]
