@@ -11,6 +11,7 @@
 #define __global__
 #define __constant__ static const
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 
 struct Position {
   unsigned int x;
@@ -54,8 +55,20 @@ inline unsigned int atomicAdd(unsigned int* at, unsigned int x) { return std::ex
 inline int atomicMax(int* at, int x) { return std::exchange(*at, std::max(*at, x)); }
 inline int __popc(unsigned int x) { return __builtin_popcount(x); }
 
+struct __half2 {
+  __half x, y;
+};
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)}; }
+
 #ifdef TG_FIBERS
 #include "cuda_fibers.h"
+#ifndef TG_WITHOUT_TENSOR_CORES
+#include "cuda_tensor_cores.h"
+#endif
 #endif
 
 template <class... A, size_t... I>

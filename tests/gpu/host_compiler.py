@@ -35,7 +35,7 @@ class HostKernel:
         self.entry(grid[0], block[0], pointers)
 
 
-def compile_for_host(source: str, *names: str) -> list[HostKernel]:
+def compile_for_host(source: str, *names: str, defines: tuple[str, ...] = ()) -> list[HostKernel]:
     """Callables for the kernels of a CUDA source, with CuPy's calling convention."""
     entries = "\n".join(
         f'extern "C" void run_{name}(unsigned g, unsigned b, void** a) {{ run_all({name}, g, b, a); }}'
@@ -46,9 +46,11 @@ def compile_for_host(source: str, *names: str) -> list[HostKernel]:
         text, library = Path(folder, "unit.cpp"), Path(folder, "unit.so")
         text.write_text(f'#include "cuda_shim.h"\n{source}\n{entries}\n', encoding="utf-8")
         assert COMPILER is not None
-        waits = ["-DTG_FIBERS"] if re.search(r"__sync|__shfl|__ballot", source) else []
+        given = [f"-D{name}" for name in defines]
+        if re.search(r"__sync|__shfl|__ballot", source):
+            given.append("-DTG_FIBERS")
         done = subprocess.run(
-            [COMPILER, *waits, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", f"-I{_HERE}", text,
+            [COMPILER, *given, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", f"-I{_HERE}", text,
              "-o", library],
             capture_output=True, text=True, check=False,
         )  # fmt: skip

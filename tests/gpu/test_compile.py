@@ -69,10 +69,16 @@ def test_every_formula(dtype: str, layout: str, arch: int) -> None:
     compiles(programs, [lay_out(program) for _, program in programs], arch)
 
 
+WIDEST_HEADS = {80: "bfloat16_128", 90: "float32_128"}
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.file)
 def test_every_file(source: Source, arch: int) -> None:
-    if source.instances and arch != ARCHS[-1] and not os.environ.get("TENSORGRAD_COMPILE_ALL"):
+    if source.file == "attention.cu" and not os.environ.get("TENSORGRAD_COMPILE_ALL"):
+        # each takes seconds; the widest have most registers to spill
+        source = source.part(*[name for name in source.names if name.endswith(WIDEST_HEADS[arch])])
+    elif source.instances and arch != ARCHS[-1] and not os.environ.get("TENSORGRAD_COMPILE_ALL"):
         source = source.part(*[name for name in source.names if name.endswith(("float32", "bfloat16"))])
     compiled = compile_for_gpu(source.text(), arch)
     assert compiled.spills == 0, compiled.log

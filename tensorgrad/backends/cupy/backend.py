@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..base import Backend
+from .attention_kernels import CupyAttention
 from .conv_kernels import CupyConvolutions
 from .dense_kernels import CupyChecks, CupyProducts
 from .devices import CupyDevices
@@ -42,6 +43,7 @@ class CupyBackend(
     CupyConvolutions,
     CupyReductions,
     CupySoftmax,
+    CupyAttention,
     CupyRandomKernels,
     CupyOptimizers,
     CupyDevices,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ...errors import BackendError
 from .. import cuda as permissions
 
-__all__ = ["PROTOTYPES", "WORKSPACE", "Cublas", "Gemm", "load", "plan"]
+__all__ = ["PROTOTYPES", "WORKSPACE", "Cublas", "Gemm", "joined_axes", "load", "plan"]
 
 WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper; kernels that need more are not chosen
 _MOST_INT = 2**31 - 1
@@ -129,7 +129,7 @@ def plan(
     over_a, over_b = lacking_a + a_steps, lacking_b + b_steps
     many_a, many_b = (1,) * len(lacking_a) + a_shape, (1,) * len(lacking_b) + b_shape
     # the batch's axes, from the last on: size, steps of a, b and c
-    axes: list[tuple[int, int, int, int]] = []
+    axes: list[tuple[int, ...]] = []
     c_step = m * n
     for axis in reversed(range(rank - 2)):
         size = max(many_a[axis], many_b[axis])
@@ -138,7 +138,7 @@ def plan(
                 (size, over_a[axis] if many_a[axis] > 1 else 0, over_b[axis] if many_b[axis] > 1 else 0, c_step)
             )
         c_step *= size
-    axes = _joined(axes)
+    axes = joined_axes(axes)
     # a batch of one and the same matrix on the right: its products are one of a taller matrix
     while axes and axes[0][2] == 0:
         size, over, _, _ = axes[0]
@@ -161,9 +161,10 @@ def _moved(start: tuple[int, int, int], steps: list[int], times: int) -> tuple[i
     return start[0] + times * steps[0], start[1] + times * steps[1], start[2] + times * steps[2]
 
 
-def _joined(axes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """The same walk over fewer axes: neighbours joined where everything steps evenly."""
-    found: list[tuple[int, int, int, int]] = []
+def joined_axes(axes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The same walk over fewer axes, each given as its size and the steps of all operands, from the last axis on:
+    neighbours joined where everything steps evenly."""
+    found: list[tuple[int, ...]] = []
     for axis in axes:
         if found and all(over == step * found[-1][0] for over, step in zip(axis[1:], found[-1][1:], strict=True)):
             found[-1] = (found[-1][0] * axis[0], *found[-1][1:])

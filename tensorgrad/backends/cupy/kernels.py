@@ -9,7 +9,7 @@ import numpy as np
 
 from .printer import source_file
 
-__all__ = ["REDUCERS", "SOURCES", "Kernels", "Source"]
+__all__ = ["ATTENTION_TYPES", "ATTENTION_WIDTHS", "REDUCERS", "SOURCES", "Kernels", "Source"]
 
 _BLOCK = 256
 _MOST_BLOCKS = 1 << 16
@@ -60,6 +60,7 @@ _STEPS = (
     ("adam", "amsgrad", "true", 5),
 )  # fmt: skip
 _NORMS = (("squares", "false"), ("largest", "true"))
+ATTENTION_TYPES, ATTENTION_WIDTHS = ("float16", "bfloat16", "float32"), (64, 128)
 REDUCERS = {
     "sum": ("Sum", (*_FLOATS, "complex64", "complex128", "integer")),
     "squares": ("Squares", _FLOATS),
@@ -78,6 +79,19 @@ def _instances(macro: str, kinds: dict[str, tuple[str, tuple[str, ...]]], walks:
         for kind, (function, names) in kinds.items()
         for name in names
     ]
+    return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
+
+
+def _attention() -> dict[str, Any]:
+    """The lines of attention.cu, as fields of a Source: forward and backward for each type and width."""
+    lines: list[tuple[str, tuple[str, ...]]] = []
+    for dtype in ATTENTION_TYPES:
+        for width in ATTENTION_WIDTHS:
+            name, backward = f"{dtype}_{width}", ("attentiondelta", "attentionquery", "attentionkey")
+            lines += [
+                (f"FORWARD({name}, {_STORED[dtype]}, {width})", (f"attention_{name}",)),
+                (f"BACKWARD({name}, {_STORED[dtype]}, {width})", tuple([f"{kind}_{name}" for kind in backward])),
+            ]
     return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
 
 
@@ -142,6 +156,7 @@ SOURCES = (
         ("core.cuh",),
         ("places", "forget", "remember", *(f"{k}_{n}" for n in (1, 2, 4, 8, 16) for k in ("take", "gather", "write"))),
     ),
+    Source("attention.cu", ("core.cuh", "rows.cuh", "tensor_cores.cuh", "tiles.cuh"), **_attention()),
 )
 
 
@@ -157,7 +172,7 @@ class Kernels:
         module = self.xp.RawModule(code=source.text())
         return {name: module.get_function(name) for name in source.names}
 
-    def launch(self, name: str, threads: int, *arguments: Any) -> None:
+    def launch(self, name: str, threads: int, *arguments: Any, block: int = _BLOCK) -> None:
         """Run ``name`` with at least ``threads`` threads (the kernels go round if there are fewer blocks).
 
         Python ints are passed as 64-bit integers; floats must come as NumPy scalars of the kernel's type, a struct as a
@@ -172,8 +187,8 @@ class Kernels:
             self.found.update(self.compile(source.part(name)))
             kernel = self.found[name]
         if threads:
-            blocks = min(-(-threads // _BLOCK), _MOST_BLOCKS)
-            kernel((blocks,), (_BLOCK,), tuple([_word(x) if isinstance(x, int) else x for x in arguments]))
+            blocks = min(-(-threads // block), _MOST_BLOCKS)
+            kernel((blocks,), (block,), tuple([_word(x) if isinstance(x, int) else x for x in arguments]))
 
 
 def _names() -> list[str]:

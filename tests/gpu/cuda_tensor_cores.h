@@ -1,0 +1,80 @@
+// What tensor cores and the loads for them do (tensor_cores.cuh), lane by lane: what lies in which register is taken from the
+// PTX ISA's figures, not from the kernels.
+#pragma once
+#define TG_TENSOR_CORES_SUPPLIED
+
+namespace tensor_cores {
+
+struct Given {
+  unsigned int registers[6];
+  const unsigned short* row;
+};
+static Given given[2][32][fibers::kWarp];
+
+// What all lanes of the warp give. Two places take turns: who is at the next meeting has read what was given at the last.
+inline const Given* meet(const Given& mine) {
+  fibers::Warp& warp = fibers::my_warp();
+  Given* here = given[warp.round % 2][threadIdx.x / fibers::kWarp];
+  here[threadIdx.x % fibers::kWarp] = mine;
+  fibers::wait_for(warp);
+  return here;
+}
+
+inline float number(unsigned short bits, __half) {
+  __half h;
+  memcpy(&h, &bits, 2);
+  return __half2float(h);
+}
+inline float number(unsigned short bits, __nv_bfloat16) { return __bfloat162float({bits}); }
+
+// Element (row, k) of the left matrix: register and half by quadrant and column.
+template <class T>
+float left(const Given* lanes, int row, int k, T type) {
+  const unsigned int both = lanes[row % 8 * 4 + k % 8 / 2].registers[row / 8 + k / 8 * 2];
+  return number(k % 2 ? both >> 16 : both & 0xffff, type);
+}
+template <class T>
+float right(const Given* lanes, int k, int column, T type) {
+  const unsigned int both = lanes[column * 4 + k % 8 / 2].registers[4 + k / 8];
+  return number(k % 2 ? both >> 16 : both & 0xffff, type);
+}
+
+}  // namespace tensor_cores
+
+namespace tg {
+
+template <class T>
+void mma_16x8x16(float (&c)[4], const unsigned int (&a)[4], unsigned int b0, unsigned int b1, T type) {
+  const tensor_cores::Given* lanes = tensor_cores::meet({{a[0], a[1], a[2], a[3], b0, b1}, nullptr});
+  const int lane = threadIdx.x % fibers::kWarp;
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    double sum = c[i];
+    for (int k = 0; k < 16; ++k) {
+      sum += (double)tensor_cores::left(lanes, row, k, type) * tensor_cores::right(lanes, k, column, type);
+    }
+    c[i] = (float)sum;
+  }
+}
+
+inline void load_matrices(unsigned int (&m)[4], const void* row, bool transposed) {
+  const unsigned short* mine = (const unsigned short*)row;
+  if ((size_t)mine % 16) {
+    fprintf(stderr, "ldmatrix: a row at %p, which is no multiple of 16 bytes\n", row);
+    abort();
+  }
+  const tensor_cores::Given* lanes = tensor_cores::meet({{}, mine});
+  const int lane = threadIdx.x % fibers::kWarp;
+  for (int i = 0; i < 4; ++i) {
+    unsigned int both[2];
+    for (int e = 0; e < 2; ++e) {
+      const int at = lane / 4, next = lane % 4 * 2 + e;
+      both[e] = transposed ? lanes[8 * i + next].row[at] : lanes[8 * i + at].row[next];
+    }
+    m[i] = both[0] | both[1] << 16;
+  }
+}
+inline void load_8x8_x4(unsigned int (&m)[4], const void* row) { load_matrices(m, row, false); }
+inline void load_8x8_x4_transposed(unsigned int (&m)[4], const void* row) { load_matrices(m, row, true); }
+
+}  // namespace tg
