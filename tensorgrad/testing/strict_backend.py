@@ -30,6 +30,7 @@ from .strict_cublas import StrictCublas
 from .strict_cudnn import StrictCudnn
 from .strict_index import accumulation, moving, sorting
 from .strict_namespace import xp
+from .strict_norms import LOSS_REFERENCES, NORM_REFERENCES
 from .strict_optim import OPTIM_REFERENCES
 from .strict_reductions import reduction
 from .strict_stream import issue, touch
@@ -155,6 +156,8 @@ _BY_KIND: dict[str, Callable[..., None]] = {
     "directback": _direct_of("back"),
     "directweight": _direct_of("weight"),
     **ATTENTION,
+    **NORM_REFERENCES,
+    **LOSS_REFERENCES,
 }
 _BY_FILE: dict[str, Callable[[str], Callable[..., None]]] = {
     "reduce.cu": reduction,

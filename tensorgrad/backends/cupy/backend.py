@@ -19,6 +19,8 @@ from .formula import CupyFormula
 from .index_kernels import CupyIndexing
 from .kernels import Kernels
 from .launch import Launcher
+from .loss_kernels import CupyLosses
+from .norm_kernels import CupyNorms
 from .optim_kernels import CupyOptimizers
 from .random_kernels import CupyRandomKernels
 from .reduce_kernels import CupyReductions
@@ -44,6 +46,8 @@ class CupyBackend(
     CupyReductions,
     CupySoftmax,
     CupyAttention,
+    CupyNorms,
+    CupyLosses,
     CupyRandomKernels,
     CupyOptimizers,
     CupyDevices,

@@ -112,6 +112,16 @@ def _optimizers() -> dict[str, Any]:
     return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
 
 
+def _by_dtype(*kinds: str) -> dict[str, Any]:
+    """Lines ``KIND(name, stored, wide)`` and their kernels ``kind_name``, as fields of a Source."""
+    lines = [
+        (f"{kind.upper()}({name}, {stored}, {'double' if name == 'float64' else 'float'})", (f"{kind}_{name}",))
+        for kind in kinds
+        for name, stored in _STORED.items()
+    ]
+    return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
+
+
 SOURCES = (
     Source(
         "random.cu",
@@ -120,7 +130,7 @@ SOURCES = (
     ),
     Source(
         "softmax.cu",
-        ("core.cuh", "rows.cuh"),
+        ("core.cuh", "rows.cuh", "normalizer.cuh"),
         tuple(
             f"{kind}_{group}_{dtype}"
             for kind in ("softmax", "logsoftmax", "softmaxgrad", "logsoftmaxgrad")
@@ -157,6 +167,22 @@ SOURCES = (
         ("places", "forget", "remember", *(f"{k}_{n}" for n in (1, 2, 4, 8, 16) for k in ("take", "gather", "write"))),
     ),
     Source("attention.cu", ("core.cuh", "rows.cuh", "tensor_cores.cuh", "tiles.cuh"), **_attention()),
+    Source("norm_rows.cu", ("core.cuh", "rows.cuh", "team.cuh"), **_by_dtype("rownorm", "rownormgrad")),
+    Source(
+        "norm_columns.cu",
+        ("core.cuh", "rows.cuh", "team.cuh"),
+        **_by_dtype("columnsums", "columntotals", "columnstats"),
+    ),
+    Source(
+        "norm_channels.cu",
+        ("core.cuh", "rows.cuh", "team.cuh"),
+        **_by_dtype("channelstats", "statistics", "channelnorm", "channelsums", "groupsums", "channelnormgrad"),
+    ),
+    Source(
+        "cross_entropy.cu",
+        ("core.cuh", "rows.cuh", "team.cuh", "normalizer.cuh"),
+        **_by_dtype("crossentropy", "lossparts", "losstotal", "crossentropygrad"),
+    ),
 )
 
 

@@ -8,10 +8,24 @@ from typing import Any
 from ..generic.softmax import SoftmaxKernels
 from .kernels import Kernels
 
-__all__ = ["CupySoftmax"]
+__all__ = ["CupySoftmax", "laid", "team_for"]
 
 _WARP, _BLOCK = 32, 256  # threads of a row
 _FOR_A_WARP = 1024  # elements of a row; beyond, a block has more loads under way
+_PACK_BYTES = 16
+
+
+def team_for(length: int) -> tuple[bool, int]:
+    """Whether a row of so many elements is a block's (else a warp's), and how many threads that are."""
+    return (False, _WARP) if length <= _FOR_A_WARP else (True, _BLOCK)
+
+
+def laid(xp: Any, array: Any) -> Any:
+    """``array`` as kernels over teams read it: dense, from a multiple of 16 bytes on; the null pointer for None."""
+    if array is None:
+        return 0
+    dense = xp.ascontiguousarray(array)
+    return dense.copy() if dense.data.ptr % _PACK_BYTES else dense
 
 
 class CupySoftmax(SoftmaxKernels):
@@ -40,6 +54,7 @@ class CupySoftmax(SoftmaxKernels):
         made = xp.empty(arrays[0].shape, dtype=arrays[0].dtype)
         length = made.shape[-1]
         rows = math.prod(made.shape[:-1])
-        group, threads = ("warp", _WARP) if length <= _FOR_A_WARP else ("block", _BLOCK)
+        block, threads = team_for(length)
+        group = "block" if block else "warp"
         self._kernels.launch(f"{kind}_{group}_{made.dtype.name}", rows * threads, rows, length, *arrays, made)
         return xp.ascontiguousarray(xp.moveaxis(made, -1, dim))

@@ -1,33 +1,10 @@
-// Softmax and log-softmax along rows, and their gradients. x, y, g: (rows, length), dense; half precision is computed in
-// float and rounded once.
+// Softmax and log-softmax along rows, and their gradients. x, y, g: (rows, length), dense; half precision is
+// computed in float and rounded once.
 //
-// Forward a row is read twice: for its largest element and the sum of exponentials at once (Milakov and Gimelshein 2018,
-// "Online normalizer calculation for softmax"), and to write; the second time it comes from a cache.
+// Forward a row is read twice: for its largest element and the sum of exponentials at once (normalizer.cuh), and to
+// write; the second time it comes from a cache.
 
 namespace tg {
-
-template <class W> struct Normalizer {
-  W most, sum;  // sum of exp(x - most)
-};
-
-// What idle threads have is (-inf, 0): its factor must not become exp(-inf + inf).
-template <class W> TG_FN W shrunk(W sum, W from, W to) { return from == to ? sum : sum * exp(from - to); }
-
-template <class G, class T>
-TG_FN Normalizer<typename wide<T>::type> normalizer(const T* row, i64 length, Way way) {
-  typedef typename wide<T>::type W;
-  const W none = -infinity((W)0);
-  W most = none, sum = 0;
-  over<G>(row, length, way, [&](W x) {
-    if (x > most) {
-      sum = shrunk(sum, most, x);
-      most = x;
-    }
-    if (x != none) sum += exp(x - most);  // NaN for NaN and infinity
-  });
-  const W top = G::all(most, [](W a, W b) { return a > b ? a : b; });
-  return {top, G::all(shrunk(sum, most, top), [](W a, W b) { return a + b; })};
-}
 
 template <bool kBlock, bool kLog, class T>
 TG_FN void softmax(i64 rows, i64 length, const T* x, T* y) {
@@ -36,7 +13,9 @@ TG_FN void softmax(i64 rows, i64 length, const T* x, T* y) {
   const Way way = way_over<T>(length, x, y, y);
   for (i64 row = G::first(); row < rows; row += G::step()) {
     const T* from = x + row * length;
-    const Normalizer<W> n = normalizer<G>(from, length, way);
+    Normalizer<W> mine;
+    over<G>(from, length, way, [&](W v) { mine.add(v); });
+    const Normalizer<W> n = mine.of_all(G());
     const W log_sum = kLog ? log(n.sum) : 0, scale = 1 / n.sum;
     map<G>(from, from, y + row * length, length, way,
            [=](W v, W) { return kLog ? v - n.most - log_sum : exp(v - n.most) * scale; });
