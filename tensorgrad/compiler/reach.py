@@ -2,7 +2,7 @@
 there.
 
 A replay runs no Python, so it is right only while all this is as it was when the program was written. ``Reach`` walks
-it once and keeps *facts*: this dictionary holds this object under this key. ``changed`` asks them again.
+it once and keeps *facts*, which are asked again (``facts.py``).
 
 Of a module of this package and of an optimizer everything is a fact but the numbers that a step reads anew each time
 (``Optimizer.form`` says which). Of other objects and of Python modules only attributes whose names occur in the code
@@ -17,7 +17,6 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
-import math
 import random
 import sys
 import types
@@ -26,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from ..core import native
 from ..dtypes import _default as default_dtype
 from ..nn.hooks import everywhere as hooks_of_all
 from ..nn.module import Module
@@ -35,12 +33,12 @@ from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
 from .clocks import Watch, watching
+from .facts import PLAIN, Facts, Form, elements, get, gone, short, state_of
 from .named import globals_in, names_in, names_of_getter
 from .once import is_once
 
 __all__ = ["Reach", "is_users"]
 
-_PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
 _MACHINERY = tuple(
     f"tensorgrad.{part}"
@@ -71,29 +69,9 @@ _PROTOCOLS = frozenset(("keys", "write", "flush", "read", "readline", "close", "
 """What Python and its library call by itself, of whatever object."""
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
 _MOST = 10_000  # entries of one container
-_MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
-
-_gone = NotImplemented  # what stands for nothing: also in C
 
 
-class _Form:
-    """Settings of a group that decide which calls a step makes; those that a step reads anew may change."""
-
-    def __init__(self, path: str, optimizer: Any, group: dict[str, Any]):
-        self.path = path
-        self.optimizer = optimizer
-        self.group = group
-        self.form = optimizer.form(group)
-        self.settings = list(group.values())  # of the last time that the form was asked for
-
-    def holds(self) -> bool:
-        if not _equal(self.optimizer.form(self.group), self.form):
-            return False
-        self.settings = list(self.group.values())
-        return True
-
-
-class Reach:
+class Reach(Facts):
     """The facts that hold for a function (and the objects given besides) now.
 
     ``tensors``: every tensor found, by the path to it. ``arrays``: their arrays' identities.
@@ -102,14 +80,9 @@ class Reach:
     """
 
     def __init__(self, *roots: tuple[str, Any], whole: types.CodeType | None = None):
-        self.facts: list[tuple[str, Any, Any, Any]] = []  # path, holder, key, value
-        self.sizes: list[tuple[str, Any, int]] = []
-        self.forms: list[_Form] = []
+        super().__init__()
         self.optimizers: list[Optimizer] = []
-        self.optimizer_paths: list[str] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
-        self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
-        self.copies: list[tuple[str, Any, Any]] = []  # path, what has no keys to ask for, its elements
         self.once: tuple[str, Any] | None = None  # a generator, or the like
         self.seen: dict[int, Any] = {}
         self._whole = whole
@@ -121,14 +94,13 @@ class Reach:
         self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
         self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
-        self._sources: list[tuple[str, Any, str]] = []  # generators that are not ours, with their states
         for path, root in roots:
             self._walk(path, root)
         self._standing()
         asked: dict[int, set[str]] = {}
         while self._hear() or self._ask(asked):  # what is found there may name others
             pass
-        self.packed = None if native is None else native.facts(self.data, self.facts, self.sizes)
+        self.pack()
 
     def watch(self) -> Watch:
         """A block to run the function in, which sees what is another in each call and leaves nothing to be compared."""
@@ -156,55 +128,6 @@ class Reach:
             mine |= self.tensors.keys()
         return bool(mine) and any(id(leaf) in mine for leaf in leaves_behind([t for t in tensors if t._node]))
 
-    # --- asking again
-
-    def holds(self) -> bool:
-        """Whether all facts hold."""
-        if native is None:
-            return self.changed() is None
-        if not native.holds(self.packed, self.forms):
-            return False
-        return all(_equal(_elements(what), seen) for _, what, seen in self.copies)
-
-    def moved(self) -> str | None:
-        """In words, what a run has changed of all this, or drawn elsewhere; None if nothing."""
-        for name, source, before in self._sources:
-            if repr(_state_of(source)) != before:
-                return f"it draws numbers from {name}, which would be the same ones in each replay"
-        for form in self.forms:
-            for (name, now), then in zip(form.group.items(), form.settings, strict=False):
-                if now is not then and not _equal(now, then):
-                    return f"{form.path}[{name!r}] was {_short(then)} and is {_short(now)}"
-        return self.changed()
-
-    def is_of_optimizer(self, trouble: str) -> bool:
-        """Whether what ``moved`` found is an optimizer's own state, which a step may make anew at any time."""
-        return any(trouble.startswith(f"{path}.state") for path in self.optimizer_paths)
-
-    def changed(self) -> str | None:
-        """In words, the first fact that no longer holds; None if all do."""
-        for path, tensor, array, tracked, hooks, post_hooks in self.data:
-            if tensor._data is not array:
-                return f"{path} has other storage"
-            if tensor._tracked is not tracked:
-                return f"{path}.requires_grad was {tracked}"
-            if tensor._hooks is not hooks or tensor._post_hooks is not post_hooks:
-                return f"{path} has other hooks"
-        for path, holder, key, value in self.facts:
-            now = _get(holder, key)
-            if now is not value and not _equal(now, value):
-                return f"{path} was {_short(value)} and is {_other(value, now)}"
-        for path, holder, size in self.sizes:
-            if len(holder) != size:
-                return f"{path} had {size} entries and has {len(holder)}"
-        for path, what, seen in self.copies:
-            if not _equal(_elements(what), seen):
-                return f"elements of {path} changed"
-        for form in self.forms:
-            if not form.holds():
-                return f"settings of {form.path} changed"
-        return None
-
     # --- walking
 
     def _standing(self) -> None:
@@ -215,7 +138,7 @@ class Reach:
                             ("hooks of all optimizers", _post_hooks_of_all)):  # fmt: skip
             self._container(path, hooks)
         for name, source in (("Python's random", random), ("numpy.random", np.random)):
-            self._sources.append((name, source, repr(_state_of(source))))
+            self.sources.append((name, source, repr(state_of(source))))
 
     def _fact(self, path: str, holder: Any, key: Any, value: Any) -> None:
         self.facts.append((path, holder, key, value))
@@ -228,7 +151,7 @@ class Reach:
         return True
 
     def _walk(self, path: str, what: Any) -> None:
-        if isinstance(what, _PLAIN) or not self._new(what):
+        if isinstance(what, PLAIN) or not self._new(what):
             return
         if isinstance(what, Tensor):
             self.tensors[id(what)] = (path, what)
@@ -243,7 +166,7 @@ class Reach:
         elif isinstance(what, (list, tuple, dict)):
             self._container(path, what)
         elif isinstance(what, (set, frozenset, deque, types.MappingProxyType, np.ndarray, np.generic)):
-            self.copies.append((path, what, _elements(what)))
+            self.copies.append((path, what, elements(what)))
             for element in () if isinstance(what, (np.ndarray, np.generic)) else self.copies[-1][2]:
                 self._walk(f"an element of {path}", element)
         elif isinstance(what, types.ModuleType):
@@ -259,7 +182,7 @@ class Reach:
         elif isinstance(what, Generator):
             return
         elif isinstance(what, (np.random.Generator, random.Random)):
-            self._sources.append((path, what, repr(_state_of(what))))
+            self.sources.append((path, what, repr(state_of(what))))
         elif isinstance(what, functools.partial):
             self._walk(f"{path}.func", what.func)
             self._container(f"{path}.args", what.args)
@@ -287,7 +210,7 @@ class Reach:
         for name in ("__code__", "__defaults__"):
             self.facts.append((f"{path}.{name}", function, name, getattr(function, name)))
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            value = _get(cell, "cell_contents")
+            value = get(cell, "cell_contents")
             if name == "__class__" and "super" in code.co_names and isinstance(value, type):
                 self._class(name, value)  # asked for by super(), which makes none
             else:
@@ -301,7 +224,7 @@ class Reach:
         self._open_ended = self._open_ended or open_ended
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
-            self.facts.append((name, function.__globals__, name, _gone))  # nobody may hide the built-in
+            self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
         for name in sorted(set(globals_in(code)) & function.__globals__.keys()):
             self._fact(name, function.__globals__, name, function.__globals__[name])
 
@@ -379,7 +302,7 @@ class Reach:
             return
         if isinstance(what, dict):
             for key, value in what.items():
-                self._fact(f"{path}[{_short(key)}]", what, key, value)
+                self._fact(f"{path}[{short(key)}]", what, key, value)
         else:
             for i, value in enumerate(what):
                 self._fact(f"{path}[{i}]", what, i, value)
@@ -416,7 +339,7 @@ class Reach:
             where = f"{path}.param_groups[{i}]"
             self.facts.append((where, groups, i, group))
             self._fact(f"{where}['params']", group, "params", group["params"])
-            self.forms.append(_Form(where, optimizer, group))
+            self.forms.append(Form(where, optimizer, group))
         for name in ("_pre_hooks", "_post_hooks"):
             self._container(f"{path}.{name}", attributes[name])
         self.sizes.append((f"{path}.state", optimizer.state, len(optimizer.state)))
@@ -426,7 +349,7 @@ class Reach:
             if isinstance(entries, dict):
                 self.sizes.append((where, entries, len(entries)))
                 for name, value in entries.items():
-                    if not isinstance(value, _PLAIN):
+                    if not isinstance(value, PLAIN):
                         self._fact(f"{where}[{name!r}]", entries, name, value)
 
     def _attributes(self, path: str, holder: Any, names: set[str]) -> None:
@@ -436,7 +359,7 @@ class Reach:
                     self._fact(f"{path}.{name}", holder, name, getattr(holder, name))
             if hasattr(holder, "__dict__"):
                 for name in sorted(names & set(dir(type(holder))) - vars(holder).keys()):
-                    self.facts.append((f"{path}.{name}", vars(holder), name, _gone))  # nor what the class says
+                    self.facts.append((f"{path}.{name}", vars(holder), name, gone))  # nor what the class says
         attributes = getattr(holder, "__dict__", {})
         for name in sorted(names & attributes.keys()):
             if isinstance(holder, type) and isinstance(attributes[name], types.FunctionType):
@@ -454,16 +377,6 @@ def _reads_gradients(code: types.CodeType) -> bool:
     return any(_reads_gradients(part) for part in code.co_consts if isinstance(part, types.CodeType))
 
 
-def _state_of(source: Any) -> Any:
-    """The state of a generator that is not ours."""
-    if isinstance(source, np.random.Generator):
-        return source.bit_generator.state
-    if source is np.random:
-        kind, words, *rest = np.random.get_state()
-        return kind, np.asarray(words).tobytes(), rest
-    return hash(source.getstate())
-
-
 def _root(module: str | None) -> str:
     return (module or "").partition(".")[0]
 
@@ -479,33 +392,6 @@ def _is_users_object(what: Any) -> bool:
     return isinstance(what, Module) or not (_root(module) == "numpy" or module.startswith(_MACHINERY))
 
 
-def _get(holder: Any, key: Any) -> Any:
-    if isinstance(holder, types.CellType):
-        try:
-            return holder.cell_contents
-        except ValueError:
-            return _gone
-    if not isinstance(holder, (dict, list, tuple, types.MappingProxyType)):
-        return getattr(holder, key, _gone)
-    try:
-        return holder[key]
-    except (KeyError, IndexError):
-        return _gone
-
-
-def _elements(what: Any) -> Any:
-    """What a set, a deque, a mapping that is only shown, or an array holds, as a tuple to compare; of a large array a
-    part."""
-    if isinstance(what, (np.ndarray, np.generic)):
-        array = np.asarray(what)
-        if array.nbytes > _MOST_BYTES:
-            array = array.reshape(-1)[:: array.size // _MOST]
-        return array.shape, array.dtype.str, tuple(array.flat) if array.dtype.hasobject else array.tobytes()
-    if isinstance(what, types.MappingProxyType):
-        return tuple(x for pair in what.items() for x in pair)
-    return tuple(what)
-
-
 def _slots(what: Any) -> set[str]:
     """Names of an object's attributes that lie in slots."""
     found: set[str] = set()
@@ -513,38 +399,3 @@ def _slots(what: Any) -> set[str]:
         names = kind.__dict__.get("__slots__", ())
         found.update((names,) if isinstance(names, str) else names)
     return {name for name in found if not name.startswith("__")}
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two facts are the same number, text, or tuple of such."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, float):
-        return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
-    if isinstance(a, _PLAIN):
-        return bool(a == b)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(x is y or _equal(x, y) for x, y in zip(a, b, strict=True))
-    return isinstance(a, types.MethodType) and bool(a == b)
-
-
-def _other(before: Any, now: Any) -> str:
-    """What is there now, told from what was there before."""
-    if now is _gone:
-        return "gone"
-    text = _short(now)
-    if text != _short(before):
-        return text
-    if isinstance(now, Tensor):
-        return f"another one of that shape: it is set anew ({_IN_PLACE})"
-    return "another object that reads the same"
-
-
-_IN_PLACE = "copy_() would change the tensor that is there, and be repeated in replays"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,182 @@
+"""``Facts``: what a program rests on, and whether it is still so: this dictionary holds this object under this key,
+this tensor has this array, this container has so many entries.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any
+
+import numpy as np
+
+from ..core import native
+from ..tensor import Tensor
+
+__all__ = ["PLAIN", "Facts", "Form", "elements", "get", "gone", "short", "state_of"]
+
+PLAIN = (int, float, complex, str, bytes, bool, type(None))
+gone = NotImplemented  # what stands for nothing: also in C
+_MOST = 10_000  # entries of a large array that are compared
+_MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
+_IN_PLACE = "copy_() would change the tensor that is there, and be repeated in replays"
+
+
+class Form:
+    """Settings of a group that decide which calls a step makes; those that a step reads anew may change."""
+
+    def __init__(self, path: str, optimizer: Any, group: dict[str, Any]):
+        self.path = path
+        self.optimizer = optimizer
+        self.group = group
+        self.form = optimizer.form(group)
+        self.settings = list(group.values())  # of the last time that the form was asked for
+
+    def holds(self) -> bool:
+        if not equal(self.optimizer.form(self.group), self.form):
+            return False
+        self.settings = list(self.group.values())
+        return True
+
+
+class Facts:
+    """``facts``: (path, holder, key, value); ``sizes``: (path, container, its length); ``forms``: of optimizers;
+    ``data``: (path, tensor, array, whether it requires grad, hooks, others); ``copies``: (path, what has no keys to ask
+    for, its elements); ``sources``: (name, generator that is not ours, its state).
+
+    ``packed``: for C, once all are known.
+    """
+
+    def __init__(self) -> None:
+        self.facts: list[tuple[str, Any, Any, Any]] = []
+        self.sizes: list[tuple[str, Any, int]] = []
+        self.forms: list[Form] = []
+        self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
+        self.copies: list[tuple[str, Any, Any]] = []
+        self.sources: list[tuple[str, Any, str]] = []
+        self.optimizer_paths: list[str] = []
+        self.packed: Any = None
+
+    def pack(self) -> None:
+        """Hand the facts to C."""
+        if native is not None:
+            self.packed = native.facts(self.data, self.facts, self.sizes)
+
+    def holds(self) -> bool:
+        """Whether all facts hold."""
+        if native is None:
+            return self.changed() is None
+        if not native.holds(self.packed, self.forms):
+            return False
+        return all(equal(elements(what), seen) for _, what, seen in self.copies)
+
+    def moved(self) -> str | None:
+        """In words, what a run has changed of all this, or drawn elsewhere; None if nothing."""
+        for name, source, before in self.sources:
+            if repr(state_of(source)) != before:
+                return f"it draws numbers from {name}, which would be the same ones in each replay"
+        for form in self.forms:
+            for (name, now), then in zip(form.group.items(), form.settings, strict=False):
+                if now is not then and not equal(now, then):
+                    return f"{form.path}[{name!r}] was {short(then)} and is {short(now)}"
+        return self.changed()
+
+    def is_of_optimizer(self, trouble: str) -> bool:
+        """Whether what ``moved`` found is an optimizer's own state, which a step may make anew at any time."""
+        return any(trouble.startswith(f"{path}.state") for path in self.optimizer_paths)
+
+    def changed(self) -> str | None:
+        """In words, the first fact that no longer holds; None if all do."""
+        for path, tensor, array, tracked, hooks, post_hooks in self.data:
+            if tensor._data is not array:
+                return f"{path} has other storage"
+            if tensor._tracked is not tracked:
+                return f"{path}.requires_grad was {tracked}"
+            if tensor._hooks is not hooks or tensor._post_hooks is not post_hooks:
+                return f"{path} has other hooks"
+        for path, holder, key, value in self.facts:
+            now = get(holder, key)
+            if now is not value and not equal(now, value):
+                return f"{path} was {short(value)} and is {_other(value, now)}"
+        for path, holder, size in self.sizes:
+            if len(holder) != size:
+                return f"{path} had {size} entries and has {len(holder)}"
+        for path, what, seen in self.copies:
+            if not equal(elements(what), seen):
+                return f"elements of {path} changed"
+        for form in self.forms:
+            if not form.holds():
+                return f"settings of {form.path} changed"
+        return None
+
+
+def state_of(source: Any) -> Any:
+    """The state of a generator that is not ours."""
+    if isinstance(source, np.random.Generator):
+        return source.bit_generator.state
+    if source is np.random:
+        kind, words, *rest = np.random.get_state()
+        return kind, np.asarray(words).tobytes(), rest
+    return hash(source.getstate())
+
+
+def get(holder: Any, key: Any) -> Any:
+    if isinstance(holder, types.CellType):
+        try:
+            return holder.cell_contents
+        except ValueError:
+            return gone
+    if not isinstance(holder, (dict, list, tuple, types.MappingProxyType)):
+        return getattr(holder, key, gone)
+    try:
+        return holder[key]
+    except (KeyError, IndexError):
+        return gone
+
+
+def elements(what: Any) -> Any:
+    """What a set, a deque, a mapping that is only shown, or an array holds, as a tuple to compare; of a large array a
+    part."""
+    if isinstance(what, (np.ndarray, np.generic)):
+        array = np.asarray(what)
+        if array.nbytes > _MOST_BYTES:
+            array = array.reshape(-1)[:: array.size // _MOST]
+        return array.shape, array.dtype.str, tuple(array.flat) if array.dtype.hasobject else array.tobytes()
+    if isinstance(what, types.MappingProxyType):
+        return tuple(x for pair in what.items() for x in pair)
+    return tuple(what)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two facts are the same number, text, or tuple of such."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, float):
+        return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
+    if isinstance(a, PLAIN):
+        return bool(a == b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(x is y or equal(x, y) for x, y in zip(a, b, strict=True))
+    return isinstance(a, types.MethodType) and bool(a == b)
+
+
+def _other(before: Any, now: Any) -> str:
+    """What is there now, told from what was there before."""
+    if now is gone:
+        return "gone"
+    text = short(now)
+    if text != short(before):
+        return text
+    if isinstance(now, Tensor):
+        return f"another one of that shape: it is set anew ({_IN_PLACE})"
+    return "another object that reads the same"
+
+
+_IN_PLACE = "copy_() would change the tensor that is there, and be repeated in replays"
+
+
+def short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
