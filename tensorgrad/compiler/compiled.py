@@ -24,6 +24,7 @@ from ..errors import CompileError
 from ..nn.hooks import everywhere as everywhere_hooked
 from ..nn.module import Module
 from .before import Before
+from .carried import Carrying, places_in
 from .changing import Changing
 from .dynamic import family_of, is_for_all
 from .entry import Entry
@@ -40,6 +41,7 @@ __all__ = ["Compiled", "everything"]
 _SIZES = 16  # of a batch, that a program is kept for
 _READS = "Python reads what is computed"
 _HOOKED = "an argument whose gradient the function makes has hooks, which are Python's"
+_SETTLED = 2  # of these, after which what is made in the first run only is there
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
 
 everything: weakref.WeakSet[Compiled] = weakref.WeakSet()
@@ -74,6 +76,7 @@ class Compiled:
         self._raises = False  # then, instead of running as it is
         self._rewritten: Rewritten | None = None  # where Python runs some of the statements
         self._in_parts = 0  # calls that ran so
+        self._carrying: tuple[Carrying, Compiled] | None = None  # where it leaves tensors for its next call
         self._part: Part | None = None
         self._whole: types.CodeType | None = None  # of the function that this is a part of
         self._lock = threading.RLock()
@@ -119,6 +122,10 @@ class Compiled:
                 raise CompileError(self._given_up)
             why = self._given_up or "mapped by vmap, watched, or a part of another program"
             return self._as_it_is(why, args, kwargs)
+        if self._carrying is not None:
+            carrying, compiled = self._carrying
+            found = carrying.run(compiled, args, kwargs)
+            return self._as_it_is("what it has left for this call is gone", args, kwargs) if found is None else found[0]
         if self._rewritten is not None:
             plain, owner = _plain(self.function)
             if plain is not self._rewritten.text.function:
@@ -164,6 +171,8 @@ class Compiled:
         """Every program, those of the most recent call first, and of a function in parts by part."""
         parts = [] if self._rewritten is None else self._rewritten.parts
         own = [program for entry in list(self.entries) for program in entry.programs]
+        if self._carrying is not None:
+            own = [*self._carrying[1].programs, *own]
         return [*(program for part in parts for program in part.compiled.programs), *own]
 
     def explain(self) -> str:
@@ -193,9 +202,17 @@ class Compiled:
             raise CompileError(
                 "save: Python reads numbers within the function, and what it does with them is no program."
             )
+        if self._carrying is not None:
+            paths = ", ".join(place.path for place in self._carrying[0].places)
+            raise CompileError(
+                f"save: the function leaves tensors for its next call ({paths}), where no file has a place. Take them "
+                "as arguments and return them, or keep them in buffers that are changed in place (copy_())."
+            )
         self._latest("save").programs[0].save(path)
 
     def _latest(self, verb: str) -> Entry:
+        if self._carrying is not None and self._carrying[1].entries:
+            return self._carrying[1]._latest(verb)
         entries = self.entries
         for part in () if self._rewritten is None else self._rewritten.parts:
             entries = part.compiled.entries or entries
@@ -213,6 +230,7 @@ class Compiled:
             self._given_up = None
             self._raises = False
             self._rewritten = None
+            self._carrying = None
 
     def stats(self) -> dict[str, Any]:
         """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why.
@@ -224,6 +242,9 @@ class Compiled:
         count = len({id(entry.family or entry) for entry in self.entries})
         found: dict[str, Any] = {"calls": calls, "captures": self.captures, "replays": self.replays, "programs": count,
                  "evicted": self.evicted, "eager": self.eager, "reasons": dict(self.reasons)}  # fmt: skip
+        if self._carrying is not None:
+            for name, value in self._carrying[1].stats().items():
+                found[name] = {**found[name], **value} if name == "reasons" else found[name] + value
         if self._rewritten is not None:
             for part in self._rewritten.known.values():
                 for name, value in part.compiled.stats().items():
@@ -249,7 +270,8 @@ class Compiled:
         if self._part is not None and self._part.follow(args, self.replays):
             return self._as_it_is("a number that it is given is another one in each call", args, kwargs)
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
-        reach = Reach(*roots, whole=self._whole)
+        places = self.function.keys if isinstance(self.function, Carrying) else frozenset()
+        reach = Reach(*roots, whole=self._whole, places=places)
         if reach.once is not None:
             why = why_not_given(*reach.once)
             if not self.fallback:
@@ -317,6 +339,8 @@ class Compiled:
                 trouble = None  # what has changed is Python's affair, if it came after the read
             if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
                 self._restless += 1
+                if self._restless == _SETTLED and self._carry(reach):
+                    return rejoined(result, given, signature.tensors)
                 found = None if tracked is None else tracked.line
                 why = f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"
                 if found is not None and self._cut(found, why):
@@ -436,6 +460,19 @@ class Compiled:
             f"longer than to call the function as it is. Since the last call: {why}. {advice}",
             stacklevel=5,
         )
+
+    def _carry(self, reach: Reach) -> bool:
+        """Whether all that a run has changed are tensors that it leaves for the next; they are handed on from now
+        on."""
+        places = [] if self.fallback else places_in(reach)
+        if not places:
+            return False
+        carrying = Carrying(self.function, places)
+        compiled = Compiled(carrying, limit=self.limit, dynamic=self.dynamic)
+        everything.discard(compiled)  # it is counted here
+        self._carrying = carrying, compiled
+        self._restless = 0
+        return True
 
     def _give_up(self, trouble: str, line: str | None) -> None:
         where = f", at {line}" if line else ""

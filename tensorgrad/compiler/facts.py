@@ -85,6 +85,16 @@ class Facts:
         """Whether what ``moved`` found is an optimizer's own state, which a step may make anew at any time."""
         return any(trouble.startswith(f"{path}.state") for path in self.optimizer_paths)
 
+    def replaced(self) -> list[tuple[str, Any, Any, Any, Any]]:
+        """The facts that no longer hold, if nothing else has changed: (path, holder, key, what was there, what is)."""
+        found = [(*fact, get(fact[1], fact[2])) for fact in self.facts]
+        found = [fact for fact in found if fact[4] is not fact[3] and not equal(fact[4], fact[3])]
+        kept, self.facts = self.facts, []
+        try:
+            return found if self.moved() is None else []
+        finally:
+            self.facts = kept
+
     def changed(self) -> str | None:
         """In words, the first fact that no longer holds; None if all do."""
         for path, tensor, array, tracked, hooks, post_hooks in self.data:

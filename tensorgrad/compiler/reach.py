@@ -76,16 +76,20 @@ class Reach(Facts):
 
     ``tensors``: every tensor found, by the path to it. ``arrays``: their arrays' identities.
 
-    ``whole``: the code of a function of which this one is a part: who names it means another one.
+    ``whole``: the code of a function of which this one is a part: who names it means another one. ``places``: (the
+    holder's identity, key) of what is handed to the function as an argument.
     """
 
-    def __init__(self, *roots: tuple[str, Any], whole: types.CodeType | None = None):
+    def __init__(
+        self, *roots: tuple[str, Any], whole: types.CodeType | None = None, places: frozenset[Any] = frozenset()
+    ):  # fmt: skip
         super().__init__()
         self.optimizers: list[Optimizer] = []
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.once: tuple[str, Any] | None = None  # a generator, or the like
         self.seen: dict[int, Any] = {}
         self._whole = whole
+        self._places = places
         self._names: set[str] = set()
         self._open_ended = False  # there may be names that no code has as such
         # methods that nobody has named so far: path, class, name, function, what the class holds and where
@@ -141,6 +145,8 @@ class Reach(Facts):
             self.sources.append((name, source, repr(state_of(source))))
 
     def _fact(self, path: str, holder: Any, key: Any, value: Any) -> None:
+        if self._places and (id(holder), key) in self._places:
+            return
         self.facts.append((path, holder, key, value))
         self._walk(path, value)
 
