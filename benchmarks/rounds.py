@@ -27,10 +27,10 @@ class WorkerError(RuntimeError):
 class Process:
     """A worker process and the pipe to it."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, module: str = "benchmarks.worker", *arguments: str) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "benchmarks.worker", name, str(threads)],
+            [sys.executable, "-W", "ignore", "-m", module, name, str(threads), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
             env=environment(FRAMEWORKS[name], threads),
         )  # fmt: skip
@@ -49,6 +49,10 @@ class Process:
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for its answer gets a WorkerError."""
+        self._process.kill()
 
     def __enter__(self) -> Process:
         return self

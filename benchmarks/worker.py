@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks.frameworks import FRAMEWORKS, Framework, limit_cores, load, memory_mb, number
@@ -128,23 +129,28 @@ class Worker:
         return {"peak_mb": memory_mb("VmHWM")}
 
 
-def main() -> None:
-    framework, threads = FRAMEWORKS[sys.argv[1]], int(sys.argv[2])
+def serve(make: Callable[[], Any]) -> None:
+    """Answer commands by the methods of what ``make`` makes at the first one."""
     # What a library prints must not fall between the answers: keep the pipe, send prints to stderr.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    limit_cores(threads)
-    worker: Worker | None = None
+    worker: Any = None
     for line in sys.stdin:
         command = json.loads(line)
         try:
             if worker is None:
-                worker = Worker(framework, threads)
+                worker = make()
             answer = getattr(worker, command.pop("do"))(**command)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the answer; the others' measurement goes on
             text = str(error).strip().splitlines()
             answer = {"error": f"{type(error).__name__}: {text[0] if text else ''}"}
         answers.write(json.dumps(answer) + "\n")
+
+
+def main() -> None:
+    framework, threads = FRAMEWORKS[sys.argv[1]], int(sys.argv[2])
+    limit_cores(threads)
+    serve(partial(Worker, framework, threads))
 
 
 if __name__ == "__main__":

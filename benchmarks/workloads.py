@@ -59,7 +59,11 @@ def build(name: str, ns: Any) -> Job:
     """The job of that name with the weights that every framework starts from."""
     from benchmarks.more_workloads import MORE
 
-    job = (WORKLOADS.get(name) or MORE[name])(ns)
+    return with_initial_state((WORKLOADS.get(name) or MORE[name])(ns), ns)
+
+
+def with_initial_state(job: Job, ns: Any) -> Job:
+    """The job with the weights that every framework starts from."""
     shapes = {key: tuple(value.shape) for key, value in job.model.state_dict().items()}
     job.model.load_state_dict({key: ns.tensor(value) for key, value in data.initial_state(shapes).items()})
     return job

@@ -264,6 +264,7 @@ class _Cuda:
     MemoryPool = strict_stream.MemoryPool
     Stream = strict_stream.Stream
     alloc = staticmethod(strict_stream.alloc)
+    get_elapsed_time = staticmethod(strict_stream.get_elapsed_time)
     using_allocator = staticmethod(strict_stream.using_allocator)
 
     @staticmethod

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "Event", "Graph", "Memory", "MemoryPointer", "MemoryPool", "Stream", "capturing", "current", "issue", "placed",
-    "refuse", "room_at", "touch", "using_allocator",
+    "Event", "Graph", "Memory", "MemoryPointer", "MemoryPool", "Stream", "capturing", "current", "get_elapsed_time",
+    "issue", "placed", "refuse", "room_at", "touch", "using_allocator",
 ]  # fmt: skip
 
 _POISON = 0xFF  # of every byte: NaN, -1
@@ -271,12 +272,22 @@ class Event:
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False):
         self.timing = not disable_timing
+        self.when: float | None = None
 
     def record(self, stream: Any = None) -> None:
-        """Work is done at once, so there is nothing to mark."""
+        """Work is done at once, so all there is to mark is the time."""
+        self.when = time.perf_counter()
 
     def synchronize(self) -> None:
         refuse("Event.synchronize()")
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds between two events."""
+    start, end = start_event.when, end_event.when
+    if start is None or end is None or not (start_event.timing and end_event.timing):
+        raise RuntimeError("cudaErrorInvalidResourceHandle: an event was not recorded, or has no timing")
+    return (end - start) * 1e3
 
 
 class Stream:
