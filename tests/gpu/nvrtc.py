@@ -36,9 +36,16 @@ class Compiled:
     log: str
 
     @property
-    def spills(self) -> int:
-        """Bytes that kernels spill from registers to memory."""
-        return sum(map(int, re.findall(r"(\d+) bytes spill stores", self.log)))
+    def spills(self) -> dict[str, int]:
+        """Bytes that each kernel spills from registers to memory, for those that do."""
+        found: dict[str, int] = {}
+        name = ""
+        for line in self.log.splitlines():
+            if entry := re.search(r"(?:Compiling entry function|Function properties for) '?(\w+)'?", line):
+                name = entry.group(1)
+            elif spilled := re.search(r"(\d+) bytes spill stores", line):
+                found[name] = found.get(name, 0) + int(spilled.group(1))
+        return {name: count for name, count in found.items() if count}
 
 
 def compile_for_gpu(source: str, arch: int) -> Compiled:

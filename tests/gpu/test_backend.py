@@ -14,14 +14,12 @@ from tensorgrad.backends import registry
 from tensorgrad.backends.cupy import backend as cupy_backend
 from tensorgrad.backends.cupy.backend import CupyBackend
 from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
-from tensorgrad.backends.cupy.launch import Launcher
+from tensorgrad.backends.cupy.launch import Launcher, dense_layout
 from tensorgrad.backends.cupy.printer import kernel, numbers, source_file, unit
 from tensorgrad.errors import BackendError, DeviceError
 from tensorgrad.expr import lower, symbol
 from tensorgrad.testing.strict_array import StrictArray, StrictDevice
 from tensorgrad.testing.strict_backend import REFERENCES, StrictCupyBackend, strict_cuda
-
-from .test_compile import dense_layout
 
 
 class _Cuda:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ...dtypes import BY_NAME
 from ...expr import Program
 from ..numpy.evaluate import fitting
-from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, kernel, most_packed, numbers, unit
+from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, kernel, most_packed, numbers, storage_of, unit
 
-__all__ = ["Launcher", "Prepared", "Walk", "walk"]
+__all__ = ["Launcher", "Prepared", "Walk", "dense_layout", "walk"]
 
 _BLOCK = 256
 _MOST_BLOCKS = 1 << 16  # beyond that the kernels' loop goes round: enough to fill any device many times over
@@ -103,6 +104,13 @@ def walk(shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[in
         if kind == STRIDED:
             arguments += map(scalar, step)
     return Walk(Layout(kinds, len(sizes), 1, wide), count, tuple(arguments))
+
+
+def dense_layout(program: Program) -> Layout:
+    """The layout for dense arrays, as CuPy makes them, of more than one element."""
+    names = [*(storage_of(program, k) for k in array_inputs(program)), *(name for _, name in program.outputs)]
+    operands = tuple(((1024,), (BY_NAME[n].itemsize,), BY_NAME[n].itemsize) for n in names)
+    return walk((1024,), operands, most_packed(program)).layout
 
 
 class Prepared:
