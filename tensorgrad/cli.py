@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from .errors import TensorgradError
 
@@ -26,6 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     running.add_argument("arguments", nargs=argparse.REMAINDER, help="what the program gets as its arguments")
     checking = _command(commands, "check", check, "list the names of torch that a program uses and tensorgrad lacks")
     checking.add_argument("paths", nargs="+", metavar="path", help="a script, or a folder of them")
+    warming = _command(commands, "warmup", warmup, "compile a device's kernels ahead, for later programs to load")
+    warming.add_argument("device", help="cuda, or cuda:1 for the architecture of another device")
+    warming.add_argument(
+        "--dtype", dest="dtypes", action="append", default=[], metavar="dtype",
+        help="compile formulas for this dtype; may be repeated (default: float32, float16, bfloat16, int64, bool)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     try:
         return args.run(args) or 0
@@ -68,6 +78,42 @@ def check(args: argparse.Namespace) -> int:
     for line in found.lines():
         print(line)
     return 1 if found.missing else 0
+
+
+def warmup(args: argparse.Namespace) -> None:
+    """Compile what the device's backend may need, on all processors. Raises DeviceError where there is no device."""
+    from .backends import registry
+    from .device import as_device
+    from .dtypes import as_dtype
+
+    place = as_device(args.device)
+    dtypes = tuple(as_dtype(name).name for name in args.dtypes)
+    jobs = registry.on_device(place).ahead(dtypes, place.index)
+    if not jobs:
+        print(f"{place}: its kernels are compiled when the package is built; there is nothing to do.")
+        return
+    start = time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {pool.submit(compile): name for name, compile in jobs}
+        try:
+            for done in _shown(as_completed(running), len(jobs), f"compiling for {place}"):
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    print(f"{place}: {len(jobs)} kernels compiled or found in {time.perf_counter() - start:.1f} s.")
+
+
+def _shown(steps: Iterable[Any], count: int, what: str) -> Iterator[Any]:
+    """The steps as they come, with a bar on the terminal if rich is installed."""
+    if importlib.util.find_spec("rich") is None:
+        yield from steps
+        return
+    with importlib.import_module("rich.progress").Progress(transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(what, total=count)
+        for step in steps:
+            bar.update(task, advance=1, refresh=True)
+            yield step
 
 
 def report() -> list[str]:

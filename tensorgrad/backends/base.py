@@ -135,6 +135,11 @@ class Backend(
 
         return NumpyFormula(op.name, op.specialize, self.xp)
 
+    def ahead(self, dtypes: tuple[str, ...], index: int | None = None) -> list[tuple[str, Callable[[], Any]]]:
+        """What can be compiled before it is needed, for the device of that number (the current one for None): (name, a
+        call that compiles it, from any thread). ``dtypes`` names those whose formulas count; none: the common ones."""
+        return []
+
     def program_runner(self, program: Any, in_python: Callable[[Any], Callable[[list[Any]], list[Any]]]) -> Any:
         """Who runs a program of this backend's calls faster than ``in_python(program)``: a callable like that, from
         arguments to outputs, whose ``told()`` are lines for ``explain()``. None: nobody."""
@@ -159,5 +164,5 @@ _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
      "device_of",
      "from_host", "to_host", "on", "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
-     "num_threads", "memory_stats", "empty", "program_runner", "can_be_written")
+     "num_threads", "memory_stats", "empty", "program_runner", "can_be_written", "ahead")
 )  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ...errors import BackendError
 from ..base import Backend
 from .attention_kernels import CupyAttention
 from .conv_kernels import CupyConvolutions
@@ -116,6 +118,23 @@ class CupyBackend(
         from .graph import GraphProgram
 
         return GraphProgram(self, program, in_python(program))
+
+    def ahead(self, dtypes: tuple[str, ...], index: int | None = None) -> list[tuple[str, Callable[[], Any]]]:
+        from ...dispatch import OPS
+        from ...ops import load_all
+        from .ahead import COMMON, compilations
+
+        def on_device(name: str, compile: Callable[[], Any]) -> None:
+            with self.on(at):  # whose architecture it is compiled for
+                try:
+                    compile()
+                except self.xp.cuda.compiler.CompileException as error:
+                    raise BackendError(f"{name} does not compile for device {at}: {error}; {_INSTALL}") from None
+
+        load_all()
+        at = self.current_device() if index is None else index
+        found = compilations(OPS.values(), dtypes or COMMON, self._kernels, self._launcher)
+        return [(name, partial(on_device, name, compile)) for name, compile in found]
 
     def formula_kernel(self, op: Any) -> Callable[..., Any]:
         return CupyFormula(op.name, op.specialize, self._launcher)
