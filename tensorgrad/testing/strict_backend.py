@@ -32,6 +32,7 @@ from .strict_index import accumulation, moving, sorting
 from .strict_namespace import xp
 from .strict_norms import LOSS_REFERENCES, NORM_REFERENCES
 from .strict_optim import OPTIM_REFERENCES
+from .strict_recurrent import RECURRENT_REFERENCES
 from .strict_reductions import reduction
 from .strict_stream import issue, touch
 
@@ -167,10 +168,13 @@ _BY_FILE: dict[str, Callable[[str], Callable[..., None]]] = {
 }
 
 
+_BY_NAME = {**OPTIM_REFERENCES, **RECURRENT_REFERENCES}
+
+
 def _reference(file: str, name: str) -> Callable[..., None]:
     if file in _BY_FILE:
         return _BY_FILE[file](name)
-    return OPTIM_REFERENCES.get(name) or _BY_KIND[name.partition("_")[0]]
+    return _BY_NAME.get(name) or _BY_KIND[name.partition("_")[0]]
 
 
 REFERENCES = {name: _reference(source.file, name) for source in SOURCES for name in source.names}

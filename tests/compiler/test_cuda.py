@@ -272,7 +272,7 @@ def test_arguments_that_are_written_to() -> None:
     def change(x, y, at):
         x.add_(y.exp())
         x[:, 1].mul_(2)
-        y.index_add_(0, at, x)  # an ordinary call, which sorts
+        y.index_add_(0, at, x)
         x.sub_(y.sum())
         return x, x[0] + y
 
@@ -287,7 +287,7 @@ def test_arguments_that_are_written_to() -> None:
         with pytest.raises(IndexError, match="out of bounds"):
             f(*ours, at + 2)
         assert tg.equal(ours[1], theirs[1])
-    assert "CUDA graphs: 2," in told(f)
+    assert "CUDA graphs: 1," in told(f)
 
 
 def test_results_that_are_arguments_or_views_of_them() -> None:
@@ -429,7 +429,7 @@ def test_indices_are_checked_before_anything_changes() -> None:
                     mine.copy_(other)
         assert step(tokens, y).item() == plain(tokens, y).item()
     assert [p.tolist() for p in models[0].parameters()] == [p.tolist() for p in models[1].parameters()]
-    assert "1 calls run between them" in told(step) and "embedding_backward" in told(step)
+    assert "0 calls run between them" in told(step)
 
 
 def test_a_cache_is_not_written_to_out_of_range() -> None:

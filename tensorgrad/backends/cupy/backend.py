@@ -25,6 +25,7 @@ from .loss_kernels import CupyLosses
 from .norm_kernels import CupyNorms
 from .optim_kernels import CupyOptimizers
 from .random_kernels import CupyRandomKernels
+from .recurrent_kernels import CupyRecurrent
 from .reduce_kernels import CupyReductions
 from .row_kernels import CupySoftmax
 
@@ -52,6 +53,7 @@ class CupyBackend(
     CupyLosses,
     CupyRandomKernels,
     CupyOptimizers,
+    CupyRecurrent,
     CupyDevices,
     Backend,
 ):
