@@ -106,6 +106,31 @@ class Backend(
         """A copy of a host array in memory from which copies to this backend's device are fast."""
         raise BackendError(f"backend {self.name!r} computes in host memory, which needs no pinning.")
 
+    def is_pinned(self, array: Any) -> bool:
+        """Whether a host array lies in such memory."""
+        return False
+
+    def from_host_async(self, array: np.ndarray[Any, Any], index: int | None = None) -> Any:
+        """As ``from_host``; the copy may still run, as work of the current stream, if the source is pinned."""
+        return self.from_host(array, index)
+
+    def to_host_async(self, array: Any, out: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
+        """As ``to_host``, into ``out`` if that is given; the copy may still run if the target is pinned, as a fresh one
+        is where there is such memory."""
+        host = self.to_host(array)
+        if out is None:
+            return host
+        out[...] = host
+        return out
+
+    def to_device(self, array: Any, index: int | None) -> Any:
+        """The array on another of this backend's devices; on the current one for None."""
+        return self.from_host(self.to_host(array), index)
+
+    def record_stream(self, array: Any, stream: Any) -> None:
+        """Keep the array's memory, once nobody has it, until the stream has done its work."""
+        raise BackendError(f"backend {self.name!r} has no streams.")
+
     def on(self, index: int | None) -> AbstractContextManager[Any]:
         """Arrays made within the block lie on the device of that number; on the current one for None."""
         return nullcontext()
@@ -163,6 +188,7 @@ class Backend(
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
      "device_of",
-     "from_host", "to_host", "on", "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
+     "from_host", "to_host", "from_host_async", "to_host_async", "to_device", "is_pinned", "record_stream", "on",
+     "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
      "num_threads", "memory_stats", "empty", "program_runner", "can_be_written", "ahead")
 )  # fmt: skip

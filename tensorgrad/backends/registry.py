@@ -93,7 +93,7 @@ def status() -> list[tuple[str, str, bool, str]]:
     for name in names():
         try:
             cls = class_of(name)
-            reason = cls.why_not()
+            reason = None if name in _loaded else cls.why_not()
         except Exception as error:  # noqa: BLE001 - a third party's broken package must not break the report
             rows.append((name, "?", False, f"{type(error).__name__}: {error}"))
             continue

@@ -8,14 +8,27 @@ from ..errors import DeviceError
 from .devices import backend, index_of, is_available
 
 __all__ = [
-    "OutOfMemoryError", "empty_cache", "max_memory_allocated", "max_memory_cached", "max_memory_reserved",
-    "mem_get_info", "memory_allocated", "memory_cached", "memory_reserved", "memory_stats", "memory_summary",
-    "reset_max_memory_allocated", "reset_max_memory_cached", "reset_peak_memory_stats",
+    "OutOfMemoryError",
+    "empty_cache",
+    "get_per_process_memory_fraction",
+    "max_memory_allocated",
+    "max_memory_cached",
+    "max_memory_reserved",
+    "mem_get_info",
+    "memory_allocated",
+    "memory_cached",
+    "memory_reserved",
+    "memory_stats",
+    "memory_summary",
+    "reset_max_memory_allocated",
+    "reset_max_memory_cached",
+    "reset_peak_memory_stats",
+    "set_per_process_memory_fraction",
 ]  # fmt: skip
 
 
 class OutOfMemoryError(DeviceError, MemoryError):
-    """Raised when a device has no memory left for what was asked."""
+    """Raised when a device has no memory left for what was asked; tensors that exist are as they were."""
 
 
 def _stats(device: Any) -> dict[str, int]:
@@ -78,6 +91,26 @@ def reset_peak_memory_stats(device: Any = None) -> None:
 
 
 reset_max_memory_allocated = reset_max_memory_cached = reset_peak_memory_stats
+
+
+def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
+    """Let tensors, and what is kept for reuse, hold no more than this share of the device's memory.
+
+    Raises: TypeError or ValueError unless ``fraction`` is a float from 0 to 1; DeviceError without a CUDA device.
+    """
+    if not isinstance(fraction, float):
+        raise TypeError(f"set_per_process_memory_fraction: fraction must be a float, got {type(fraction).__name__}.")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"set_per_process_memory_fraction: fraction must lie between 0 and 1, got {fraction}.")
+    index = index_of(device)
+    backend().limit_memory(fraction, index)
+
+
+def get_per_process_memory_fraction(device: Any = None) -> float:
+    """The share of the device's memory that ``set_per_process_memory_fraction`` allows; 1.0 where nobody set it."""
+    index = index_of(device)
+    limit = int(backend().memory_limit(index))
+    return limit / int(backend().device_memory_info(index)[1]) if limit else 1.0
 
 
 def empty_cache() -> None:

@@ -75,11 +75,10 @@ def __array_wrap__(self: Tensor, array: Any, context: Any = None, return_scalar:
 class _Move(Op):
     """Copying between devices: the one op whose result another backend computes on."""
 
-    def __call__(self, x: Tensor, *, device: Device) -> Tensor:
-        found = registry.on_device(device)
+    def __call__(self, x: Tensor, *, device: Device, non_blocking: bool = False) -> Tensor:
         for ear in local.listeners:
             ear.moves(x, device)
-        out = wrap(found.from_host(registry.active(x._data).to_host(x._data), device.index))
+        out = wrap(_moved(x._data, device, non_blocking))
         from ..autograd.grad_mode import state
 
         if x._tracked and state.recording:
@@ -90,7 +89,19 @@ class _Move(Op):
         back: Device = node.attrs["origin"]
         if isinstance(g, Tensor):
             return (self(g, device=back),)
-        return (registry.on_device(back).from_host(registry.active(g).to_host(g), back.index),)
+        return (_moved(g, back, False),)
+
+
+def _moved(array: Any, device: Device, non_blocking: bool) -> Any:
+    """The array on another device. Raises DeviceError if there is none such."""
+    source, found = registry.active(array), registry.on_device(device)
+    if found.array_type is source.array_type:
+        return found.to_device(array, device.index)
+    if not non_blocking:
+        return found.from_host(source.to_host(array), device.index)
+    if found.device_type == "cpu":
+        return found.from_host(source.to_host_async(array), device.index)
+    return found.from_host_async(source.to_host(array), device.index)
 
 
 def _move_infer(x: Any, *, device: Any, origin: Any = None) -> Spec:
@@ -128,18 +139,26 @@ def to(
     """The tensor on another device and/or in another dtype: ``x.to("cuda")``, ``x.to(tg.float64)``, ``x.to(other)``.
 
     Returns the tensor itself if nothing changes, unless ``copy``; a ``memory_format`` asks for that order in memory.
-    ``non_blocking`` is a permission, which backends without asynchronous copies do not need.
+    With ``non_blocking`` a copy from pinned memory to a GPU, or from one to memory that is pinned for it, may still run
+    when this returns: it is work of the current stream. Do not change the source before it is done; before reading the
+    result on the host, wait for the stream.
     """
     if args and isinstance(args[-1], bool):  # x.to(device, dtype, non_blocking, copy)
         at = 2 if len(args) > 2 and isinstance(args[-2], bool) else 1
-        args, copy = args[:-at], args[-1] if at == 2 else copy
+        non_blocking, copy = args[-at], args[-1] if at == 2 else copy
+        args = args[:-at]
     device, wanted = _parse_to(args, device, dtype)
     out = self
     if device is not None:
         place = device if isinstance(device, Device) else Device(device)
         have = self.device
         if place.type != have.type or (place.index is not None and place.index != have.index):
-            out = move(out, device=place)
+            if place.type == "cpu" and non_blocking:
+                # what comes after would read elements that are still on their way
+                if wanted is not None and wanted.np != out._data.dtype:
+                    out = _converted(out, wanted.np)
+                non_blocking = memory_format is None or memory_format is preserve_format
+            out = move(out, device=place, non_blocking=non_blocking)
     if wanted is not None and wanted.np != out._data.dtype:
         out = _converted(out, wanted.np)
     if memory_format is not None and memory_format is not preserve_format:
@@ -186,7 +205,7 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     if dtype is None:
         return type_name(self.dtype, self.device.type)
     wanted, place = meaning_of(dtype)
-    return self.to(device=place, dtype=wanted)
+    return self.to(device=place, dtype=wanted, non_blocking=non_blocking)
 
 
 def type_as(self: Tensor, other: Tensor) -> Tensor:
@@ -194,14 +213,23 @@ def type_as(self: Tensor, other: Tensor) -> Tensor:
     return self.to(other.dtype)
 
 
-def cpu(self: Tensor) -> Tensor:
+def cpu(self: Tensor, memory_format: Any = preserve_format) -> Tensor:
     """The tensor in host memory."""
-    return to(self, device="cpu")
+    return to(self, device="cpu", memory_format=memory_format)
 
 
-def cuda(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor on an NVIDIA GPU. Raises DeviceError if there is none."""
-    return to(self, device="cuda" if device is None else device)
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = preserve_format) -> Tensor:
+    """The tensor on an NVIDIA GPU; ``non_blocking`` as in ``to``. Raises DeviceError if there is none."""
+    place = "cuda" if device is None else device
+    return to(self, device=place, non_blocking=non_blocking, memory_format=memory_format)
+
+
+def record_stream(self: Tensor, stream: Any) -> None:
+    """Tell the allocator that ``stream`` works with the tensor's memory: it will be given to nobody else before the
+    stream has done what it has been given by the time the memory is free. Needed for a tensor that was made on another
+    stream. Raises BackendError for a tensor that is not on a GPU.
+    """
+    registry.active(self._data).record_stream(self._data, getattr(stream, "_native", stream))
 
 
 def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
@@ -277,8 +305,8 @@ def data_ptr(self: Tensor) -> int:
 
 
 for _function in (
-    item, tolist, numpy, __array__, __array_wrap__, to, type_as, cpu, cuda, requires_grad_, detach_, __bool__,
-    __index__, __format__, __dlpack__, __dlpack_device__, data_ptr,
+    item, tolist, numpy, __array__, __array_wrap__, to, type_as, cpu, cuda, record_stream, requires_grad_,
+    detach_, __bool__, __index__, __format__, __dlpack__, __dlpack_device__, data_ptr,
 ):  # fmt: skip
     install(_function)
 install(type_, "type")

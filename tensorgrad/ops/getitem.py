@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
+from ..backends import registry
 from ..dispatch import local
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import DTypeError, IndexOutOfRange, ShapeError
@@ -267,12 +268,16 @@ class KeyDTypeError(DTypeError, IndexError):
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Write ``src``, broadcast and converted to this dtype and device, over the tensor.
 
-    ``non_blocking`` is a permission that is not needed. Raises: ShapeError if ``src`` does not broadcast to the shape.
+    With ``non_blocking`` a copy between pinned memory and a GPU may still run when this returns, as work of the current
+    stream. Raises: ShapeError if ``src`` does not broadcast to the shape.
     """
     value = as_operand("copy_", src)
     value = value if isinstance(value, Tensor) else as_value("copy_", self, value)
     if elsewhere(self._data, value._data):
-        (value,) = at_level_of("copy_", self, (value.to(self.device),))
+        if non_blocking and _fetched(self, value):
+            return self
+        moved = value.to(self.device, non_blocking=non_blocking and self.device.type != "cpu")
+        (value,) = at_level_of("copy_", self, (moved,))
     if grad_state.recording and (self._tracked or value._tracked):
         if self is value:
             return self
@@ -284,6 +289,19 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     local.doors[type(self._data)].copy_into(self._data, source)
     self._bump()
     return self
+
+
+def _fetched(target: Tensor, value: Tensor) -> bool:
+    """Whether the elements of a tensor on a GPU are on their way into this one, which is in pinned memory."""
+    array, found = target._data, registry.active(value._data)
+    if not found.is_pinned(array) or array.shape != value._data.shape or array.dtype != value._data.dtype:
+        return False
+    if local.listeners or (grad_state.recording and (target._tracked or value._tracked)):
+        return False
+    check_writable("copy_", target, False)
+    found.to_host_async(value._data, array)
+    target._bump()
+    return True
 
 
 def _safe(target: Tensor, value: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from CuPy is everything that such code may stumble over:
 - reductions and full indexing give 0-d arrays, never NumPy scalars, and an array is no index (``range(x)`` raises);
 - an index out of range is not noticed: it wraps. Kernels must check bounds themselves;
 - assigning to the same element twice leaves *one* of the values: here a randomly chosen one;
-- bfloat16 is refused by what CuPy has no kernel for.
+- bfloat16 is refused by what CuPy has no kernel for;
+- work on an array of another device than the current one raises AssertionError; views and ``copy()``, which brings it
+  to the current device, do not mind.
 
 Every access that makes the host wait for the device, or copies to it, is counted (``traffic``).
 """
@@ -22,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from .strict_stream import MemoryPointer, issue, refuse
+from .strict_devices import StrictDevice, on_current_device, state
+from .strict_memory import MemoryPointer, is_pinned
+from .strict_stream import current, issue, later, refuse
 
 __all__ = ["StrictArray", "StrictDevice", "Traffic", "no_traffic", "traffic", "unwrapped", "wrapped"]
 
@@ -61,36 +65,6 @@ def no_traffic() -> Iterator[Traffic]:
         traffic.forbidden = before
 
 
-class StrictDevice:
-    """``array.device`` and ``xp.cuda.Device``: there is one, number 0."""
-
-    def __init__(self, device: int = 0):
-        if device != 0:
-            raise RuntimeError(f"cudaErrorInvalidDevice: invalid device ordinal {device}")
-        self.id = device
-
-    def __enter__(self) -> StrictDevice:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing to give back: there is no other device."""
-
-    def use(self) -> None:
-        """It is the current device."""
-
-    def synchronize(self) -> None:
-        refuse("Device.synchronize()")
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, StrictDevice)
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __repr__(self) -> str:
-        return "<CUDA Device 0>"
-
-
 class _Flags:
     """``array.flags``: the few that CuPy has."""
 
@@ -108,16 +82,21 @@ _random_winner = np.random.default_rng(0)
 class StrictArray(NDArrayOperatorsMixin):
     """Elements that NumPy holds in ``_host``, reachable only as on a device; see the module's text."""
 
-    __slots__ = ("__weakref__", "_base", "_host")
+    __slots__ = ("__weakref__", "_base", "_device", "_host")
     __array_priority__ = 100
-    device = StrictDevice()
 
     def __init__(self, host: np.ndarray[Any, Any], base: StrictArray | None = None):
         self._host = host
         self._base = base
+        self._device: int = state.device if base is None else base._device
 
     def _view(self, host: np.ndarray[Any, Any]) -> StrictArray:
         return StrictArray(host, self if self._base is None else self._base)
+
+    def _here(self, what: str) -> np.ndarray[Any, Any]:
+        """Its elements, for work on the current device."""
+        on_current_device(what, self._device)
+        return self._host
 
     # ---- what it is
 
@@ -131,7 +110,8 @@ class StrictArray(NDArrayOperatorsMixin):
     flags = property(lambda self: _Flags(self._host.flags))
     T = property(lambda self: self._view(self._host.T))
     mT = property(lambda self: self._view(np.swapaxes(self._host, -1, -2)))
-    data = property(lambda self: MemoryPointer(_Place(self._host.ctypes.data), 0))
+    device = property(lambda self: StrictDevice(self._device))
+    data = property(lambda self: MemoryPointer(_Place(self), 0))
     base = property(lambda self: self._base)  # the owner of the memory, of a view of a view too
 
     @property
@@ -140,7 +120,7 @@ class StrictArray(NDArrayOperatorsMixin):
 
     @real.setter
     def real(self, value: Any) -> None:
-        issue(_set_real, self._host, unwrapped(value), writes=True)
+        issue(_set_real, self._here("real"), unwrapped(value), writes=True)
 
     @property
     def imag(self) -> StrictArray:
@@ -148,7 +128,7 @@ class StrictArray(NDArrayOperatorsMixin):
 
     @imag.setter
     def imag(self, value: Any) -> None:
-        issue(_set_imag, self._host, unwrapped(value), writes=True)
+        issue(_set_imag, self._here("imag"), unwrapped(value), writes=True)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -163,23 +143,46 @@ class StrictArray(NDArrayOperatorsMixin):
     # ---- the ways to the host
 
     def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True) -> np.ndarray[Any, Any]:
-        traffic.download("get()")
-        if out is not None:
-            out[...] = self._host
-            return out
-        return self._host.copy(order)
+        if blocking or not is_pinned(out):
+            traffic.download("get()")
+        else:
+            refuse("get()")
+        with self.device:
+            stream = current() if stream is None else stream
+            host = self._host.copy(order) if out is None else out
+            if out is not None and (out.dtype != self.dtype or out.shape != self.shape or not out.flags.forc):
+                raise ValueError(f"get() needs a dense {self.dtype} {self.shape}, got {out.dtype} {out.shape}")
+            if blocking or not is_pinned(out):
+                stream.finish()
+                host[...] = self._host
+            else:
+                later(stream, _copy, host, self._host)
+        return host
 
     def set(self, arr: np.ndarray[Any, Any], stream: Any = None) -> None:
         if not isinstance(arr, np.ndarray):
             raise TypeError("only a NumPy array can be set to an array on the device")
         if arr.dtype != self.dtype or arr.shape != self.shape:
             raise ValueError(f"set() needs {self.dtype} {self.shape}, got {arr.dtype} {arr.shape}")
+        if not self._host.flags.forc:
+            raise RuntimeError("Cannot set to non-contiguous array")
+        host = self._here("set()")
+        if is_pinned(arr) and arr.flags.c_contiguous and host.flags.c_contiguous:
+            refuse("set()")
+            later(current() if stream is None else stream, _copy, host, arr)
+            return
         traffic.upload("set()")
-        self._host[...] = arr
+        current().finish()
+        host[...] = arr
+
+    def _finished(self) -> np.ndarray[Any, Any]:
+        """Its elements, when the current stream of its device has done what it was given."""
+        current(self._device).finish()
+        return self._host
 
     def _number(self, kind: Any) -> Any:
         traffic.download(f"{kind.__name__}() of an array")
-        return kind(self._host)
+        return kind(self._finished())
 
     def __float__(self) -> float:
         return self._number(float)
@@ -195,11 +198,11 @@ class StrictArray(NDArrayOperatorsMixin):
 
     def item(self, *args: int) -> Any:
         traffic.download("item()")
-        return self._host.item(*args)
+        return self._finished().item(*args)
 
     def tolist(self) -> Any:
         traffic.download("tolist()")
-        return self._host.tolist()
+        return self._finished().tolist()
 
     def __repr__(self) -> str:
         return repr(self._host)
@@ -219,39 +222,45 @@ class StrictArray(NDArrayOperatorsMixin):
         return self.copy()
 
     def __reduce__(self) -> Any:
-        return StrictArray, (self._host,)
+        return StrictArray, (self._finished(),)
 
     def copy(self, order: Any = "C") -> StrictArray:
-        return StrictArray(issue(np.array, self._host, order=order))
+        current(self._device).finish()
+        return StrictArray(issue(np.array, self._host, order=order))  # on the current device, wherever this one lies
 
     def astype(
         self, dtype: Any, order: Any = "K", casting: Any = None, subok: Any = None, copy: bool = True
     ) -> StrictArray:
         if casting is not None or subok is not None:
             raise TypeError("casting and subok are not supported")
-        cast = issue(_cast, self._host, dtype, order, copy)
+        cast = issue(_cast, self._here("astype()"), dtype, order, copy)
         return self if cast is self._host else StrictArray(cast)
 
     def view(self, dtype: Any = None) -> StrictArray:
         return self._view(self._host.view() if dtype is None else self._host.view(dtype))
 
     def reshape(self, *shape: Any, order: Any = "C") -> StrictArray:
-        return wrapped(issue(_reshaped, self._host, shape, order), self)
+        made = wrapped(issue(_reshaped, self._host, shape, order), self)
+        if made._base is None and made is not self:
+            on_current_device("reshape()", self._device)  # a copy
+        return made
 
     def transpose(self, *axes: Any) -> StrictArray:
         return self._view(self._host.transpose(*axes))
 
     def fill(self, value: Any) -> None:
-        issue(_fill, self._host, self._assignable(value), writes=True)
+        issue(_fill, self._here("fill()"), self._assignable(value), writes=True)
 
     # ---- indexing
 
     def __getitem__(self, key: Any) -> StrictArray:
-        return wrapped(issue(_picked, self._host, self._key(key)), self)
+        key = self._key(key)
+        host = self._here("indexing") if any(isinstance(part, np.ndarray) for part in _tuple(key)) else self._host
+        return wrapped(issue(_picked, host, key), self)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         value = self._assignable(value)
-        issue(_put, self._host, self._key(key), value, writes=True)
+        issue(_put, self._here("assignment"), self._key(key), value, writes=True)
 
     def _key(self, key: Any) -> Any:
         parts = []
@@ -259,7 +268,7 @@ class StrictArray(NDArrayOperatorsMixin):
             if isinstance(part, StrictArray):
                 if part.dtype.kind == "b":
                     traffic.download("indexing with a mask")
-                part = part._host
+                part = part._here("indexing")
             elif isinstance(part, (np.ndarray, list)):
                 traffic.upload("indexing with host data")
                 part = np.asarray(part)
@@ -293,10 +302,16 @@ class StrictArray(NDArrayOperatorsMixin):
 
 
 class _Place:
-    """Memory at an address."""
+    """The memory of an array, from where its elements begin."""
 
-    def __init__(self, ptr: int):
-        self.ptr = ptr
+    def __init__(self, array: StrictArray):
+        self.ptr = array._host.ctypes.data
+        self.device_id = array._device
+        self.owner = array._host  # who has the place has the memory
+
+
+def _copy(target: Any, source: Any) -> None:
+    target[...] = source
 
 
 def _set_real(host: Any, value: Any) -> None:
@@ -385,7 +400,7 @@ def _wrapping(key: Any, shape: tuple[int, ...]) -> Any:
 def unwrapped(value: Any) -> Any:
     """The NumPy side of what a device function may be given; raises TypeError for host arrays, as CuPy does."""
     if isinstance(value, StrictArray):
-        return value._host
+        return value._here("a function")
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}")
     if isinstance(value, (list, tuple)):

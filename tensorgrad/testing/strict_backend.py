@@ -19,16 +19,19 @@ from ..backends.base import Backend
 from ..backends.cupy.backend import CupyBackend
 from ..backends.cupy.kernels import SOURCES, Kernels
 from ..backends.cupy.launch import Launcher, Prepared, walk
+from ..backends.cupy.transfers import Held
 from ..backends.generic.conv import ConvKernels
 from ..backends.generic.random import RandomKernels, philox_words
 from ..backends.generic.softmax import SoftmaxKernels
 from ..backends.numpy.evaluate import evaluate
 from ..dispatch import everywhere, using
-from .strict_array import StrictArray
+from .strict_array import StrictArray, unwrapped
 from .strict_attention import ATTENTION
 from .strict_cublas import StrictCublas
 from .strict_cudnn import StrictCudnn
+from .strict_devices import equipped, machine
 from .strict_index import accumulation, moving, sorting
+from .strict_memory import start_anew
 from .strict_namespace import xp
 from .strict_norms import LOSS_REFERENCES, NORM_REFERENCES
 from .strict_optim import OPTIM_REFERENCES
@@ -194,15 +197,15 @@ class _ReferenceKernels(Kernels):
             if isinstance(x, StrictArray) and not told and not x.flags.c_contiguous:
                 raise AssertionError(f"{name}: a kernel sees memory, not strides; this array is not dense")
         if threads:
-            issue(REFERENCES[name], *[x._host if isinstance(x, StrictArray) else x for x in arguments], writes=True)
+            issue(REFERENCES[name], *[unwrapped(x) for x in arguments], writes=True)
 
 
 class _EvaluatingLauncher(Launcher):
     def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
         arrays = [*[args[k] for k in prepared.arrays], *outputs]
         walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), prepared.most_packed)
-        host = [x._host if isinstance(x, StrictArray) else x for x in args]
-        issue(_evaluate, prepared.program, host, [out._host for out in outputs], writes=True)
+        host = [unwrapped(x) for x in args]
+        issue(_evaluate, prepared.program, host, [unwrapped(out) for out in outputs], writes=True)
 
 
 def _evaluate(program: Any, args: Sequence[Any], outputs: Sequence[Any]) -> None:
@@ -220,12 +223,14 @@ class StrictCupyBackend(CupyBackend):
         self._launcher = _EvaluatingLauncher(xp)
         self._kernels = _ReferenceKernels(xp)
         self._tables = {}
-        self._count = 1
+        self._held = Held()
+        self._watch_allocations()
+        self._count = machine.count
         self._cublas = StrictCublas(xp)
         self._cudnn = StrictCudnn(xp)
 
     def _table(self, lists: Sequence[list[Any]], groups: Sequence[int]) -> tuple[Any, int]:
-        touch(*[x._host for one in lists for x in one])  # a graph is told of the memory behind the addresses
+        touch(*[unwrapped(x) for one in lists for x in one])  # a graph is told of the memory behind the addresses
         return super()._table(lists, groups)
 
     @classmethod
@@ -237,24 +242,31 @@ class StrictCupyBackend(CupyBackend):
 
 
 @contextmanager
-def strict_cuda() -> Iterator[StrictCupyBackend]:
+def strict_cuda(devices: int = 1, memory: int | None = None) -> Iterator[StrictCupyBackend]:
     """Within the block, in this thread, device ``cuda`` exists and is computed by the stand-in.
 
+    Args:
+        devices: how many there are.
+        memory: bytes of each; arrays then lie in the default memory pool, which counts them and runs out. None: as many
+            as the process can have, which nobody counts.
     Example:
         >>> import tensorgrad as tg
         >>> with strict_cuda():
         ...     (tg.tensor([1.0, 2.0], device="cuda") * 2).tolist()
         [2.0, 4.0]
     """
-    backend = StrictCupyBackend()
     before = registry._loaded.get("cupy")
-    registry._loaded["cupy"] = backend
-    try:
-        with using(backend):
-            yield backend
-    finally:
-        everywhere.pop(StrictArray, None)
-        if before is None:
-            registry._loaded.pop("cupy", None)
-        else:
-            registry._loaded["cupy"] = before
+    with equipped(devices, memory):
+        start_anew()
+        backend = StrictCupyBackend()
+        registry._loaded["cupy"] = backend
+        try:
+            with using(backend):
+                yield backend
+        finally:
+            everywhere.pop(StrictArray, None)
+            if before is None:
+                registry._loaded.pop("cupy", None)
+            else:
+                registry._loaded["cupy"] = before
+            start_anew()

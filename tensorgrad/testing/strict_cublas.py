@@ -14,7 +14,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..backends.cupy.cublas import PROTOTYPES, WORKSPACE, Cublas, Gemm
 from ..dtypes import numpy_dtype
-from .strict_stream import capturing, current, room_at, touch
+from .strict_array import unwrapped
+from .strict_devices import state
+from .strict_memory import room_at
+from .strict_stream import capturing, current, touch
 
 __all__ = ["StrictCublas", "emulated"]
 
@@ -27,6 +30,7 @@ class _Handle:
     def __init__(self) -> None:
         self.stream: int | None = None
         self.workspace = 0
+        self.device = state.device
 
 
 def _matrices(address: int, dtype: Any, rows: int, columns: int, ld: int, stride: int, batch: int) -> Any:
@@ -89,7 +93,7 @@ def emulated() -> dict[str, Callable[..., int]]:
         found = handles.get(handle)
         if found is None:
             return _NOT_INITIALIZED
-        if found.stream != current().ptr or not found.workspace:
+        if found.stream != current().ptr or not found.workspace or found.device != state.device:
             return _EXECUTION_FAILED  # by nothing that cuBLAS does: it would run elsewhere, or allocate for itself
         rows_a, rows_b = k if trans_a else m, n if trans_b else k
         if min(m, n, k, batch) < 0 or trans_a not in (0, 1) or trans_b not in (0, 1) or over_c < 0:
@@ -126,5 +130,6 @@ class StrictCublas(Cublas):
         super().__init__(xp, emulated())
 
     def launch(self, form: Gemm, a: Any, b: Any, out: Any) -> None:
-        touch(a._host, b._host, out._host)
+        touch(*map(unwrapped, (a, b, out)))
+        current().finish()
         super().launch(form, a, b, out)

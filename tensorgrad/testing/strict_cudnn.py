@@ -17,7 +17,8 @@ from numpy.lib.stride_tricks import as_strided
 from ..backends.cupy.cudnn import ALIGNMENT, Cudnn, Graph
 from ..backends.generic.conv import ConvKernels, conv_outputs
 from ..dtypes import numpy_dtype
-from .strict_stream import capturing, current, room_at, touch
+from .strict_memory import room_at
+from .strict_stream import capturing, current, touch
 
 __all__ = ["Frontend", "StrictCudnn"]
 
@@ -239,5 +240,5 @@ class StrictCudnn(Cudnn):
         super().__init__(xp, Frontend)
 
     def run(self, graph: Graph, operands: Sequence[Any], out: Any) -> None:
-        touch(*[x._host for x in operands], out._host)
+        touch(*[unwrapped(x) for x in operands], unwrapped(out))
         super().run(graph, operands, out)

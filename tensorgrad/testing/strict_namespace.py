@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from . import strict_stream
-from .strict_array import StrictArray, StrictDevice, traffic, unwrapped, wrapped
-from .strict_stream import capturing, issue, refuse
+from . import strict_memory, strict_stream
+from .strict_array import StrictArray, traffic, unwrapped, wrapped
+from .strict_devices import StrictDevice, machine, properties, state
+from .strict_memory import POISON, is_pinned, placed
+from .strict_stream import capturing, current, issue, later, refuse
 
 __all__ = ["xp"]
 
@@ -36,6 +38,7 @@ _SEQUENCES = frozenset((
     "broadcast_arrays", "column_stack", "concat", "concatenate", "dstack", "hstack", "ix_", "lexsort", "meshgrid",
     "select", "stack", "vstack",
 ))  # fmt: skip
+_UNSET = frozenset(("empty", "empty_like"))  # hold what nobody should read
 # of types and shapes only: no array is read
 _ABOUT = frozenset((
     "broadcast_shapes", "can_cast", "dtype", "finfo", "iinfo", "isdtype", "isscalar", "issubdtype", "min_scalar_type",
@@ -111,7 +114,7 @@ class _Ufunc:
         if self.__name__ not in _SCATTER or target.dtype.name not in _SCATTER_DTYPES:
             raise TypeError(f"{self.__name__}.at: not supported for {target.dtype}")
         key = target._key(indices)
-        issue(self.ufunc.at, target._host, key, *map(unwrapped, values), writes=True)
+        issue(self.ufunc.at, unwrapped(target), key, *map(unwrapped, values), writes=True)
 
     def reduce(
         self, array: StrictArray, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False
@@ -158,13 +161,18 @@ class _Function:
             self.signature.bind(*args, **kwargs)
         arrays = _flat((*args, *kwargs.values()))
         if name in _FROM_HOST:
+            blocking = kwargs.pop("blocking", False)
             if not isinstance(args[0], StrictArray):
+                if is_pinned(args[0]) and not blocking and args[0].flags.c_contiguous and not args[1:] and not kwargs:
+                    return _copied_later(args[0])
                 traffic.upload(f"{name}() of host data")
                 if isinstance(args[0], (list, tuple)) and any(isinstance(x, StrictArray) for x in arrays):
-                    return wrapped(self.function(unwrapped(args[0]), *args[1:], **kwargs))
-                return wrapped(np.array(self.function(*args, **kwargs)))  # a copy: the device's memory is its own
+                    return wrapped(placed(self.function(unwrapped(args[0]), *args[1:], **kwargs)))
+                return wrapped(
+                    placed(np.array(self.function(*args, **kwargs)))
+                )  # a copy: the device's memory is its own
         elif name in _ABOUT:
-            return self.function(*map(unwrapped, args), **kwargs)
+            return self.function(*map(_bare, args), **kwargs)
         elif name not in _CREATE and name not in _SEQUENCES and args and not isinstance(args[0], (StrictArray, str)):
             raise TypeError(f"{name}: the first argument must be a device array, got {type(args[0])}")
         if name in _NO_BFLOAT16 and any(map(_is_bfloat16, arrays)):
@@ -182,12 +190,37 @@ class _Function:
         result = issue(self.function, *unwrapped(args), writes=writes, **held)
         if isinstance(result, bool):
             return StrictArray(np.asarray(result))  # allclose and its like
+        if name in _UNSET:
+            issue(_spoilt, result, writes=True)
         if kwargs.get("out") is not None:
             return kwargs["out"]
         for x in args:
             if isinstance(x, StrictArray) and x._host is result:
                 return x
         return wrapped(result, *arrays)
+
+
+def _spoilt(host: Any) -> None:
+    if host.size:
+        host[...] = np.frombuffer(bytes([POISON]) * host.itemsize, host.dtype)[0]
+
+
+def _bare(value: Any) -> Any:
+    """As ``unwrapped``, for questions about arrays, wherever they lie."""
+    return value._host if isinstance(value, StrictArray) else unwrapped(value)
+
+
+def _copied_later(pinned: np.ndarray[Any, Any]) -> StrictArray:
+    """CuPy does not wait for a copy out of page-locked memory unless it is told to."""
+    refuse("asarray()")
+    made = placed(np.empty(pinned.shape, pinned.dtype))
+    _spoilt(made)
+    later(current(), _fill_from, made, pinned)
+    return StrictArray(made)
+
+
+def _fill_from(target: Any, source: Any) -> None:
+    target[...] = source
 
 
 def _asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> Any:
@@ -205,15 +238,15 @@ def _matmul(a: Any, b: Any, out: Any = None, **kwargs: Any) -> Any:
     if _is_bfloat16(a) or _is_bfloat16(b):
         if max(a.ndim, b.ndim) > 2:
             raise TypeError("data type 'E' not understood")
-        result = (a._host.astype(np.float32) @ b._host.astype(np.float32)).astype(a.dtype)
+        result = (unwrapped(a).astype(np.float32) @ unwrapped(b).astype(np.float32)).astype(a.dtype)
         if out is not None:
             out._host[...] = result
             return out
         return wrapped(result)
     if (a.dtype.kind == "b" and b.dtype.kind == "b") or a.ndim == 0 or b.ndim == 0:
-        return wrapped(np.matmul(a._host, b._host))
+        return wrapped(np.matmul(unwrapped(a), unwrapped(b)))
     with np.errstate(all="ignore"):
-        result = np.matmul(a._host, b._host, out=None if out is None else out._host)
+        result = np.matmul(unwrapped(a), unwrapped(b), out=None if out is None else out._host)
     return out if out is not None else wrapped(result)
 
 
@@ -238,7 +271,7 @@ def _where(condition: Any, *choices: Any) -> Any:
     for x in choices:
         if isinstance(x, (np.ndarray, list, tuple)):
             raise TypeError(f"where: Unsupported type {type(x)}")
-    return wrapped(issue(_chosen, condition._host, *map(unwrapped, choices)))
+    return wrapped(issue(_chosen, unwrapped(condition), *map(unwrapped, choices)))
 
 
 def _chosen(condition: Any, *choices: Any) -> Any:
@@ -248,9 +281,36 @@ def _chosen(condition: Any, *choices: Any) -> Any:
 
 
 def _diagonal(a: StrictArray, offset: int = 0, axis1: int = 0, axis2: int = 1) -> StrictArray:
-    view = np.diagonal(unwrapped(a), offset, axis1, axis2)
+    view = np.diagonal(a._host, offset, axis1, axis2)
     view.flags.writeable = True  # CuPy knows no read-only arrays
     return wrapped(view, a)
+
+
+class _Runtime:
+    """``xp.cuda.runtime``."""
+
+    CUDARuntimeError = RuntimeError
+
+    @staticmethod
+    def getDevice() -> int:
+        return state.device
+
+    @staticmethod
+    def getDeviceCount() -> int:
+        return machine.count
+
+    @staticmethod
+    def getDeviceProperties(device: int) -> dict[str, Any]:
+        return properties(device)
+
+    @staticmethod
+    def deviceCanAccessPeer(device: int, peer_device: int) -> bool:
+        return device != peer_device and StrictDevice(device).id + StrictDevice(peer_device).id >= 0
+
+    @staticmethod
+    def memGetInfo() -> tuple[int, int]:
+        total = machine.memory or 1 << 40
+        return total - machine.used[state.device], total
 
 
 class _Cuda:
@@ -258,27 +318,30 @@ class _Cuda:
 
     Device = StrictDevice
     Event = strict_stream.Event
+    ExternalStream = strict_stream.ExternalStream
     Graph = strict_stream.Graph
-    Memory = strict_stream.Memory
-    MemoryPointer = strict_stream.MemoryPointer
-    MemoryPool = strict_stream.MemoryPool
+    Memory = strict_memory.Memory
+    MemoryHook = strict_memory.MemoryHook
+    MemoryPointer = strict_memory.MemoryPointer
+    MemoryPool = strict_memory.MemoryPool
+    PinnedMemoryPointer = strict_memory.PinnedMemoryPointer
     Stream = strict_stream.Stream
-    alloc = staticmethod(strict_stream.alloc)
+    alloc = staticmethod(strict_memory.alloc)
+    alloc_pinned_memory = staticmethod(strict_memory.alloc_pinned_memory)
+    get_allocator = staticmethod(strict_memory.get_allocator)
     get_elapsed_time = staticmethod(strict_stream.get_elapsed_time)
-    using_allocator = staticmethod(strict_stream.using_allocator)
+    memory = strict_memory
+    runtime = _Runtime
+    set_allocator = staticmethod(strict_memory.set_allocator)
+    using_allocator = staticmethod(strict_memory.using_allocator)
 
     @staticmethod
     def get_current_stream(device_id: int = -1) -> Any:
-        return strict_stream.current()
-
-    class runtime:
-        @staticmethod
-        def getDevice() -> int:
-            return 0
+        return strict_stream.current(None if device_id == -1 else device_id)
 
 
 _OWN: dict[str, Any] = {
-    "cuda": _Cuda,
+    "cuda": _Cuda, "get_default_memory_pool": strict_memory.default_pool,
     "ndarray": StrictArray, "asnumpy": _asnumpy, "matmul": _matmul, "take": _take, "where": _where,
     "take_along_axis": _take_along_axis, "diagonal": _diagonal,
 }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..backends.cupy.optim_kernels import CHUNK
 from ..dtypes import numpy_dtype
-from .strict_stream import room_at
+from .strict_memory import room_at
 
 __all__ = ["OPTIM_REFERENCES"]
 

@@ -1,4 +1,4 @@
-"""Streams, memory pools and CUDA graphs of the stand-in, as strict as the real ones where a mistake would hide.
+"""Streams and CUDA graphs of the stand-in, as strict as the real ones where a mistake would hide.
 
 Work is done at once, except while the current stream is captured: then every kernel and every function of the namespace
 is written down instead, over the addresses of its arrays, and ``Graph.launch`` runs it on what lies there by then.
@@ -7,45 +7,36 @@ is written down instead, over the addresses of its arrays, and ``Graph.launch`` 
 - Memory of a private pool is overwritten when it is freed, within a graph at that place of the graph, and is given out
   again soon: who reads it later sees NaN, or somebody else's numbers.
 - What a stream refuses while it is captured raises: crossing to the host and back, waiting, CuPy's own cuBLAS.
+- Asynchronous copies between the device and page-locked memory are done as late as may be: when their stream, or one
+  that waits for it, gets work or is waited for. Who does not wait reads what was there before. They hold no memory.
 """
 
 from __future__ import annotations
 
-import ctypes
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from .strict_devices import state
+from .strict_memory import POISON, Memory, MemoryPool, is_pinned, owner, placed, room_at, using_allocator
+
 __all__ = [
-    "Event", "Graph", "Memory", "MemoryPointer", "MemoryPool", "Stream", "capturing", "current", "get_elapsed_time",
-    "issue", "placed", "refuse", "room_at", "touch", "using_allocator",
+    "Event", "ExternalStream", "Graph", "MemoryPool", "Stream", "capturing", "current", "get_elapsed_time", "issue",
+    "later", "refuse", "streams_of", "touch", "using_allocator",
 ]  # fmt: skip
 
-_POISON = 0xFF  # of every byte: NaN, -1
-_ROUND = 512
 
-
-class _State(threading.local):
-    stream: Any = None  # None: the null stream
-    allocator: Any = None  # None: NumPy's memory
-
-
-_state = _State()
-
-
-def current() -> Stream:
-    """This thread's current stream."""
-    return _state.stream or Stream.null
+def current(device: int | None = None) -> Stream:
+    """This thread's current stream of a device, by default of the current one."""
+    return state.streams.get(state.device if device is None else device) or Stream.null
 
 
 def capturing() -> Graph | None:
     """The graph that the current stream is captured into."""
-    stream = _state.stream
+    stream = state.streams.get(state.device)
     return None if stream is None else stream.graph
 
 
@@ -53,111 +44,6 @@ def refuse(what: str) -> None:
     """Raise as CUDA does if the current stream is captured."""
     if capturing() is not None:
         raise RuntimeError(f"{what}: operation not permitted when stream is capturing")
-
-
-# --- memory
-
-
-class Memory:
-    """Raw memory of the device."""
-
-    def __init__(self, size: int):
-        self.size = size
-        self.room = np.full(max(size, 1) + _ROUND, _POISON, np.uint8)
-        self.ptr = -(-self.room.ctypes.data // _ROUND) * _ROUND  # as aligned as cudaMalloc's
-
-    def __del__(self) -> None:
-        self.room[:] = _POISON
-
-
-class MemoryPointer:
-    """A place in memory, which lives as long as somebody has the place."""
-
-    def __init__(self, mem: Any, offset: int):
-        self.mem = mem
-        self.ptr = mem.ptr + offset
-
-    def __add__(self, offset: int) -> MemoryPointer:
-        return MemoryPointer(self.mem, self.ptr + offset - self.mem.ptr)
-
-
-class _Pooled:
-    """A block of a pool; it goes back when nobody has it any more."""
-
-    def __init__(self, pool: MemoryPool, key: tuple[int, int], pointer: MemoryPointer):
-        self.pool = pool
-        self.key = key
-        self.pointer = pointer
-        self.ptr = pointer.ptr
-        self.size = key[1]
-
-    def __del__(self) -> None:
-        room, start = self.pointer.mem.room, self.ptr - self.pointer.mem.room.ctypes.data
-        block = room[start : start + self.size]
-        graph = capturing()
-        if graph is None:
-            block[:] = _POISON
-        else:
-            graph.nodes.append((_overwrite, (block,), {}))  # of the raw memory, which the graph's user has to keep
-        self.pool.free.setdefault(self.key, []).append(self.pointer)
-
-
-def _overwrite(block: Any) -> None:
-    block[:] = _POISON
-
-
-class MemoryPool:
-    """Blocks by stream and size; a freed one is the next to be given out."""
-
-    def __init__(self, allocator: Callable[[int], MemoryPointer] | None = None):
-        self.allocator = allocator or (lambda size: MemoryPointer(Memory(size), 0))
-        self.free: dict[tuple[int, int], list[MemoryPointer]] = {}
-
-    def malloc(self, size: int) -> MemoryPointer:
-        key = current().ptr, max(1, -(-size // _ROUND)) * _ROUND
-        found = self.free.get(key)
-        pointer = found.pop() if found else self.allocator(key[1])
-        return MemoryPointer(_Pooled(self, key, pointer), 0)
-
-
-@contextmanager
-def using_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> Iterator[None]:
-    before, _state.allocator = _state.allocator, allocator
-    try:
-        yield
-    finally:
-        _state.allocator = before
-
-
-def alloc(size: int) -> MemoryPointer:
-    """Memory from the current allocator."""
-    return MemoryPointer(Memory(size), 0) if _state.allocator is None else _state.allocator(size)
-
-
-def placed(host: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """An array in memory of the current allocator, with the elements of a fresh one."""
-    if _state.allocator is None or not host.size:
-        return host
-    pointer = _state.allocator(host.nbytes)
-    holder: Any = (ctypes.c_char * host.nbytes).from_address(pointer.ptr)
-    holder.mem = pointer.mem  # the block lives as long as arrays whose base this is
-    dense = host.flags.c_contiguous or host.base is None  # NumPy's own results are dense in some order
-    made: np.ndarray[Any, Any] = np.ndarray(host.shape, host.dtype, holder, 0, host.strides if dense else None)
-    made[...] = host
-    return made
-
-
-def room_at(address: int, size: int) -> np.ndarray[Any, Any]:
-    """Bytes of this process."""
-    return np.frombuffer(memoryview((ctypes.c_char * size).from_address(address)), np.uint8)
-
-
-def _owner(host: Any) -> Any:
-    """Who owns the memory of an array: the raw memory of a pool, or the NumPy array at the end of its bases."""
-    while isinstance(host, np.ndarray) and host.base is not None:
-        host = host.base
-    block = getattr(host, "mem", None)
-    return block.pointer.mem if isinstance(block, _Pooled) else host if block is None else block
 
 
 # --- graphs
@@ -172,7 +58,7 @@ class Graph:
 
     def touch(self, host: np.ndarray[Any, Any]) -> None:
         """The graph uses the memory of an array."""
-        whole = _owner(host)
+        whole = owner(host)
         if isinstance(whole, (np.ndarray, Memory)):
             self.memory.setdefault(id(whole), weakref.ref(whole))
 
@@ -232,6 +118,8 @@ def issue(function: Callable[..., Any], *args: Any, writes: bool = False, **kwar
     if graph is not None and writes:
         graph.add(function, args, kwargs)
         return None
+    if graph is None:
+        current().finish()
     with np.errstate(all="ignore"):
         result = function(*args, **kwargs)
     if writes:
@@ -246,7 +134,7 @@ def issue(function: Callable[..., Any], *args: Any, writes: bool = False, **kwar
         if own:
             part = placed(part if part.flags.writeable else part.copy())  # CuPy knows no read-only arrays
             if graph is not None:
-                part[...] = np.frombuffer(bytes([_POISON]) * part.itemsize, part.dtype)[0]
+                part[...] = np.frombuffer(bytes([POISON]) * part.itemsize, part.dtype)[0]
         made.append(part)
         fresh.append(part if own else None)
     if graph is not None and any(x is not None for x in fresh):
@@ -267,27 +155,76 @@ def _arrays(what: Any) -> Iterator[np.ndarray[Any, Any]]:
 # --- streams and events
 
 
+class _Work:
+    """A copy that a stream has still to do, or another stream's that it has to wait for."""
+
+    def __init__(self, do: Callable[[], Any]):
+        self.do: Callable[[], Any] | None = do
+
+    def finish(self) -> None:
+        do, self.do = self.do, None
+        if do is not None:
+            do()
+
+
+def later(stream: Any, function: Callable[..., Any], *hosts: np.ndarray[Any, Any]) -> None:
+    """Call a function of arrays when the stream cannot put it off any more. Page-locked memory is not kept alive."""
+    places = [
+        (x.shape, x.dtype, x.__array_interface__["data"][0], x.nbytes) if is_pinned(x) else x for x in hosts if x.size
+    ]
+
+    def do() -> None:
+        found = (x if isinstance(x, np.ndarray) else np.ndarray(x[0], x[1], room_at(*x[2:])) for x in places)
+        function(*found)
+
+    if places:
+        stream.behind.append(_Work(do))
+
+
 class Event:
-    """A place in a stream."""
+    """A place in a stream of the device that was current when the event was made."""
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False):
         self.timing = not disable_timing
-        self.when: float | None = None
+        self.device = state.device
+        self.before: list[_Work] = []  # what has to be done before it happens
+        self.at: float | None = None
+
+    @property
+    def done(self) -> bool:
+        return all(work.do is None for work in self.before)
 
     def record(self, stream: Any = None) -> None:
-        """Work is done at once, so all there is to mark is the time."""
-        self.when = time.perf_counter()
+        stream = current() if stream is None else stream
+        if stream.device_id not in (-1, self.device) or (stream.device_id == -1 and state.device != self.device):
+            raise RuntimeError("cudaErrorInvalidResourceHandle: the event and the stream are of different devices")
+        self.before = list(stream.behind)
+        self.at = time.perf_counter()
 
     def synchronize(self) -> None:
         refuse("Event.synchronize()")
+        self.finish()
+
+    def finish(self) -> None:
+        for work in self.before:
+            work.finish()
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:
-    """Milliseconds between two events."""
-    start, end = start_event.when, end_event.when
-    if start is None or end is None or not (start_event.timing and end_event.timing):
-        raise RuntimeError("cudaErrorInvalidResourceHandle: an event was not recorded, or has no timing")
-    return (end - start) * 1e3
+    """``xp.cuda.get_elapsed_time``."""
+    if start_event.at is None or end_event.at is None or not (start_event.timing and end_event.timing):
+        raise RuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
+    if not end_event.done:
+        raise RuntimeError("cudaErrorNotReady: device not ready")
+    return 1e3 * (end_event.at - start_event.at)
+
+
+_streams: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def streams_of(device: int) -> list[Any]:
+    """The streams of a device, the null stream among them."""
+    return [stream for stream in _streams if stream.device_id in (-1, device)]
 
 
 class Stream:
@@ -299,20 +236,43 @@ class Stream:
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None):
         Stream._count += 1
         self.ptr = 0 if null else 0x1000 * Stream._count
+        self.device_id = -1 if null else state.device
+        self.priority = priority or 0
+        self._start()
+
+    def _start(self) -> None:
         self.graph: Graph | None = None
-        self._before: list[Any] = []
+        self.behind: list[_Work] = []  # what it has still to do
+        self._before: list[tuple[int, Any]] = []
+        _streams.add(self)
+
+    def _here(self) -> None:
+        if self.device_id not in (-1, state.device):
+            raise RuntimeError(
+                f"The device that the stream is created on ({self.device_id}) does not match with the current device "
+                f"({state.device})"
+            )
 
     def __enter__(self) -> Stream:
-        self._before.append(_state.stream)
-        _state.stream = self
+        self._here()
+        self._before.append((state.device, state.streams.get(state.device)))
+        state.streams[state.device] = self
         return self
 
     def __exit__(self, *error: object) -> None:
-        _state.stream = self._before.pop()
+        device, before = self._before.pop()
+        state.streams[device] = before
 
     def use(self) -> Stream:
-        _state.stream = self
+        self._here()
+        state.streams[state.device] = self
         return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self.ptr == other.ptr
+
+    def __hash__(self) -> int:
+        return self.ptr
 
     def begin_capture(self, mode: int | None = None) -> None:
         if self.ptr == 0:
@@ -330,14 +290,38 @@ class Stream:
     def is_capturing(self) -> bool:
         return self.graph is not None
 
+    @property
+    def done(self) -> bool:
+        return all(work.do is None for work in self.behind)
+
+    def finish(self) -> None:
+        """Do what was put off."""
+        behind, self.behind = self.behind, []
+        for work in behind:
+            work.finish()
+
     def synchronize(self) -> None:
         refuse("Stream.synchronize()")
+        self.finish()
 
     def record(self, event: Event | None = None) -> Event:
-        return event or Event()
+        found = event or Event()
+        found.record(self)
+        return found
 
     def wait_event(self, event: Event) -> None:
-        """What it waits for is done."""
+        if not event.done:
+            self.behind.append(_Work(event.finish))
+
+
+class ExternalStream(Stream):
+    """``xp.cuda.ExternalStream``: a stream that somebody else has made."""
+
+    def __init__(self, ptr: int, device_id: int = -1):
+        self.ptr = ptr
+        self.device_id = device_id
+        self.priority = 0
+        self._start()
 
 
 Stream.null = Stream(null=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pytest
 
 import tensorgrad as tg
@@ -18,8 +17,7 @@ from tensorgrad.backends.cupy.launch import Launcher, dense_layout
 from tensorgrad.backends.cupy.printer import kernel, numbers, source_file, unit
 from tensorgrad.errors import BackendError, DeviceError
 from tensorgrad.expr import lower, symbol
-from tensorgrad.testing.strict_array import StrictArray, StrictDevice
-from tensorgrad.testing.strict_backend import REFERENCES, StrictCupyBackend, strict_cuda
+from tensorgrad.testing.strict_backend import REFERENCES, strict_cuda
 
 
 class _Cuda:
@@ -71,29 +69,6 @@ def test_the_stand_in_leaves_nothing_behind() -> None:
         assert registry.on_device("cuda") is backend
         assert registry.get_backend("cuda") == "cupy"
     assert registry._loaded == before
-
-
-def test_kernels_run_on_the_device_of_their_arrays() -> None:
-    entered = []
-
-    class Device(StrictDevice):
-        def __enter__(self) -> Device:
-            entered.append(self.id)
-            return self
-
-    class Namespace:
-        class cuda:
-            pass
-
-    backend = StrictCupyBackend()
-    Namespace.cuda.Device = Device  # type: ignore[attr-defined]
-    backend.xp = Namespace
-    run = backend._on_device_of_inputs(lambda *inputs, **attrs: len(inputs))
-    x = StrictArray(np.ones(2))
-    assert run(1.0, x) == 2
-    assert run([x], [x]) == 2
-    assert run(3.0) == 1
-    assert entered == [0, 0]
 
 
 def test_arrays_are_made_on_the_device_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:

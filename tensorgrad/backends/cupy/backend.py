@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-import numpy as np
-
-from ...errors import BackendError
+from ...errors import BackendError, DeviceError
 from ..base import Backend
 from .attention_kernels import CupyAttention
 from .conv_kernels import CupyConvolutions
@@ -23,11 +20,13 @@ from .kernels import Kernels
 from .launch import Launcher
 from .loss_kernels import CupyLosses
 from .norm_kernels import CupyNorms
+from .memory import CupyMemory
 from .optim_kernels import CupyOptimizers
 from .random_kernels import CupyRandomKernels
 from .recurrent_kernels import CupyRecurrent
 from .reduce_kernels import CupyReductions
 from .row_kernels import CupySoftmax
+from .transfers import CupyTransfers, Held
 
 __all__ = ["CupyBackend"]
 
@@ -55,6 +54,8 @@ class CupyBackend(
     CupyOptimizers,
     CupyRecurrent,
     CupyDevices,
+    CupyMemory,
+    CupyTransfers,
     Backend,
 ):
     """CuPy arrays; formulas as printed CUDA C; what CuPy lacks or does otherwise, as kernels of our own."""
@@ -69,7 +70,9 @@ class CupyBackend(
         self._launcher = Launcher(self.xp)
         self._kernels = Kernels(self.xp)
         self._tables = {}
+        self._held = Held()
         self._count = self.xp.cuda.runtime.getDeviceCount()
+        self._watch_allocations()
 
     @classmethod
     def why_not(cls) -> str | None:
@@ -90,29 +93,13 @@ class CupyBackend(
         devices = "1 device" if self._count == 1 else f"{self._count} devices"
         return f"CuPy {self.xp.__version__}, {devices}: {properties['name'].decode()}"
 
-    # ---- devices and transfers
+    # ---- devices
 
     def device_count(self) -> int:
         return self._count
 
     def device_index(self, array: Any) -> int | None:
         return array.device.id
-
-    def from_host(self, array: np.ndarray[Any, Any], index: int | None = None) -> Any:
-        with self.on(index):
-            return self.xp.asarray(array)
-
-    def pinned(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        memory = self.xp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
-        out: np.ndarray[Any, Any] = np.ndarray(array.shape, array.dtype, buffer=memory)
-        out[...] = array
-        return out
-
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        return self.xp.asnumpy(array)
-
-    def on(self, index: int | None) -> AbstractContextManager[Any]:
-        return nullcontext() if index is None else self.xp.cuda.Device(index)
 
     # ---- kernels
 
@@ -143,19 +130,31 @@ class CupyBackend(
 
     def kernel(self, op: Any) -> Callable[..., Any]:
         found = super().kernel(op)
-        return found if self._count == 1 else self._on_device_of_inputs(found)
+        return found if self._count == 1 else self._on_device_of_inputs(op.name, found)
 
-    def _on_device_of_inputs(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
-        """``kernel`` run on the device that holds its first array: CuPy launches on the thread's current device."""
+    def _on_device_of_inputs(self, name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """``kernel`` run on the device that holds its arrays: CuPy launches on the thread's current device, whatever it
+        is given."""
         device = self.xp.cuda.Device
-        array_type = self.array_type
+        array_type: Any = self.array_type
 
         def there(*inputs: Any, **attrs: Any) -> Any:
-            for x in inputs:
-                first = x[0] if isinstance(x, list) and x else x
-                if isinstance(first, array_type):
-                    with device(first.device.id):  # type: ignore[attr-defined]
-                        return kernel(*inputs, **attrs)
-            return kernel(*inputs, **attrs)
+            places = {x.device.id for x in _within(inputs) if isinstance(x, array_type)}
+            if not places:
+                return kernel(*inputs, **attrs)
+            if len(places) > 1:
+                a, b, *_ = (f"cuda:{index}" for index in sorted(places))
+                raise DeviceError(f"{name}: one input lives on {a}, another on {b}. Move one: x = x.to({a!r}).")
+            with device(places.pop()):
+                return kernel(*inputs, **attrs)
 
         return there
+
+
+def _within(inputs: Any) -> Iterator[Any]:
+    """The operands, those in lists too."""
+    for x in inputs:
+        if isinstance(x, (list, tuple)):
+            yield from _within(x)
+        else:
+            yield x

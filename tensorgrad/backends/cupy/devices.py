@@ -1,18 +1,19 @@
-"""What ``tensorgrad.cuda`` asks of the backend: devices, memory, streams and events."""
+"""What ``tensorgrad.cuda`` asks of the backend: devices, streams and events."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from .transfers import Held
+
 __all__ = ["CupyDevices"]
 
 
 class CupyDevices:
-    """The questions, answered by CuPy; all numbers of memory are bytes."""
+    """The questions, answered by CuPy."""
 
     xp: Any
-    _peaks: dict[int, tuple[int, int]] | None = None
-    _hook: Any = None
+    _held: Held
 
     def current_device(self) -> int:
         return int(self.xp.cuda.Device().id)
@@ -22,6 +23,7 @@ class CupyDevices:
 
     def synchronize(self, index: int) -> None:
         self.xp.cuda.Device(index).synchronize()
+        self._held.release()
 
     def can_access_peer(self, index: int, peer: int) -> bool:
         return bool(self.xp.cuda.runtime.deviceCanAccessPeer(index, peer))
@@ -39,70 +41,25 @@ class CupyDevices:
             "L2_cache_size": int(found["l2CacheSize"]),
         }
 
-    # ---- memory
-
-    def device_memory(self, index: int) -> dict[str, int]:
-        """What the pool holds. Peaks are counted from the first question on: CuPy keeps none, a hook does."""
-        self._watch_peaks()
-        with self.xp.cuda.Device(index):
-            pool = self.xp.get_default_memory_pool()
-            used, total = int(pool.used_bytes()), int(pool.total_bytes())
-        peaks = self._peaks
-        assert peaks is not None
-        peak_used, peak_total = peaks.get(index, (0, 0))
-        peaks[index] = max(used, peak_used), max(total, peak_total)
-        return {
-            "allocated": used,
-            "reserved": total,
-            "peak_allocated": peaks[index][0],
-            "peak_reserved": peaks[index][1],
-        }
-
-    def reset_peak_memory(self, index: int) -> None:
-        self._watch_peaks()
-        assert self._peaks is not None
-        self._peaks.pop(index, None)
-
-    def device_memory_info(self, index: int) -> tuple[int, int]:
-        with self.xp.cuda.Device(index):
-            free, total = self.xp.cuda.runtime.memGetInfo()
-        return int(free), int(total)
-
-    def empty_cache(self) -> None:
-        self.xp.get_default_memory_pool().free_all_blocks()
-
-    def _watch_peaks(self) -> None:
-        if self._hook is not None:
-            return
-        peaks: dict[int, tuple[int, int]] = {}
-        pool = self.xp.get_default_memory_pool()
-
-        class Peaks(self.xp.cuda.MemoryHook):  # type: ignore[name-defined]
-            name = "tensorgrad peaks"
-
-            def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
-                used, total = peaks.get(device_id, (0, 0))
-                peaks[device_id] = max(used, int(pool.used_bytes())), max(total, int(pool.total_bytes()))
-
-        self._peaks = peaks
-        self._hook = Peaks()
-        self._hook.__enter__()
-
     # ---- streams and events
 
     def new_stream(self, index: int, priority: int) -> Any:
         with self.xp.cuda.Device(index):
             return self.xp.cuda.Stream(non_blocking=True, priority=priority)
 
+    def external_stream(self, pointer: int, index: int) -> Any:
+        """A stream that another library made and owns."""
+        return self.xp.cuda.ExternalStream(pointer, index)
+
     def current_stream(self, index: int) -> Any:
-        with self.xp.cuda.Device(index):
-            return self.xp.cuda.get_current_stream()
+        return self.xp.cuda.get_current_stream(index)
 
     def default_stream(self, index: int) -> Any:
         return self.xp.cuda.Stream.null
 
-    def new_event(self, *, timing: bool, blocking: bool) -> Any:
-        return self.xp.cuda.Event(block=blocking, disable_timing=not timing)
+    def new_event(self, index: int, *, timing: bool, blocking: bool) -> Any:
+        with self.xp.cuda.Device(index):
+            return self.xp.cuda.Event(block=blocking, disable_timing=not timing)
 
     def elapsed_time(self, start: Any, end: Any) -> float:
         return float(self.xp.cuda.get_elapsed_time(start, end))

@@ -22,6 +22,7 @@ def run(program: Program) -> Program:
     memory is the caller's.
     """
     memory = Memory(program)
+    places = _places(program)
     outputs = {v.root for v in program.outputs}
     found: dict[Value, Value] = {}
     steps: list[Call | Action] = []
@@ -31,7 +32,7 @@ def run(program: Program) -> Program:
             steps.append(step)
             continue
         call = replaced(step, found)
-        made = _computed(call, memory, outputs)
+        made = _computed(call, memory, outputs, places)
         if made is None:
             steps.append(call)
             continue
@@ -49,7 +50,19 @@ def _constant(value: Value, array: Any) -> Value:
     return made
 
 
-def _computed(call: Call, memory: Memory, outputs: set[Value]) -> dict[Value, Any] | None:
+def _places(program: Program) -> dict[type, int | None]:
+    """The number of the device on which a program computes, by the type of its arrays, where its state tells."""
+    found: dict[type, int | None] = {}
+    for call in program.calls:
+        for v in call.reads():
+            if v.root.array is not None and call.kind not in found:
+                found[call.kind] = local.plain[call.kind].backend.device_index(v.root.array)
+    return found
+
+
+def _computed(
+    call: Call, memory: Memory, outputs: set[Value], places: dict[type, int | None]
+) -> dict[Value, Any] | None:
     if call.writes or draws(call) or not call.results:
         return None
     named = [v for v in call.results if v is not None]
@@ -57,18 +70,23 @@ def _computed(call: Call, memory: Memory, outputs: set[Value]) -> dict[Value, An
         return None
     if any(v.nbytes > _LARGEST and v.root is v for v in named):
         return None
-    inputs = call.inputs
     if call.op.name in _AS:
         if next(values_in(tuple(call.attrs.values())), None) is not None:
             return None
-        inputs = (_empty(inputs[0], call.kind, "shape" in call.attrs), *inputs[1:])
     elif call.op.name in _MAKERS:
         if next(call.reads(), None) is not None:
             return None
     elif next(call.reads(), None) is None or not all(v.constant for v in call.reads()):
         return None
-    kernel = getattr(local.plain[call.kind], call.op.name)
-    results = kernel(*_arrays(inputs), **{key: _arrays(x) for key, x in call.attrs.items()})
+    door = local.plain[call.kind]
+    if call.kind not in places and door.backend.device_count() > 1:
+        return None  # it may lie on any of them
+    with door.backend.on(places.get(call.kind)):
+        kernel = getattr(door, call.op.name)
+        inputs = call.inputs
+        if call.op.name in _AS:
+            inputs = (_empty(inputs[0], call.kind, "shape" in call.attrs), *inputs[1:])
+        results = kernel(*_arrays(inputs), **{key: _arrays(x) for key, x in call.attrs.items()})
     results = results if isinstance(results, tuple) else (results,)
     made = {v: a for v, a in zip(call.results, results, strict=True) if v is not None}
     for value, array in made.items():

@@ -1,0 +1,141 @@
+"""CuPy's memory pool: what it holds, how much it may, and what happens when a device is full."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from .transfers import Held
+
+__all__ = ["CupyMemory"]
+
+
+class CupyMemory:
+    """The questions of ``tensorgrad.cuda``, answered by the pool; all numbers are bytes."""
+
+    xp: Any
+    _held: Held
+    on: Callable[[int | None], Any]
+    _peaks: dict[int, tuple[int, int]] | None = None
+    _hook: Any = None
+
+    def device_memory(self, index: int) -> dict[str, int]:
+        """What the pool holds. Peaks are counted from the first question on: CuPy keeps none, a hook does."""
+        self._watch_peaks()
+        with self.on(index):
+            pool = self.xp.get_default_memory_pool()
+            used, total = int(pool.used_bytes()), int(pool.total_bytes())
+        peaks = self._peaks
+        assert peaks is not None
+        peak_used, peak_total = peaks.get(index, (0, 0))
+        peaks[index] = max(used, peak_used), max(total, peak_total)
+        return {
+            "allocated": used,
+            "reserved": total,
+            "peak_allocated": peaks[index][0],
+            "peak_reserved": peaks[index][1],
+        }
+
+    def reset_peak_memory(self, index: int) -> None:
+        self._watch_peaks()
+        assert self._peaks is not None
+        self._peaks.pop(index, None)
+
+    def device_memory_info(self, index: int) -> tuple[int, int]:
+        with self.on(index):
+            free, total = self.xp.cuda.runtime.memGetInfo()
+        return int(free), int(total)
+
+    def empty_cache(self) -> None:
+        self._held.release()
+        pool = self.xp.get_default_memory_pool()
+        for index in range(self.xp.cuda.runtime.getDeviceCount()):
+            with self.on(index):
+                pool.free_all_blocks()
+
+    def limit_memory(self, fraction: float, index: int) -> None:
+        """Let the pool hold no more than this share of the device's memory."""
+        with self.on(index):
+            self.xp.get_default_memory_pool().set_limit(fraction=fraction)
+
+    def memory_limit(self, index: int) -> int:
+        """The most that the pool may hold; 0 for no limit but the device's."""
+        with self.on(index):
+            return int(self.xp.get_default_memory_pool().get_limit())
+
+    def _watch_peaks(self) -> None:
+        if self._hook is not None:
+            return
+        peaks: dict[int, tuple[int, int]] = {}
+        pool = self.xp.get_default_memory_pool()
+
+        class Peaks(self.xp.cuda.MemoryHook):  # type: ignore[name-defined]
+            name = "tensorgrad peaks"
+
+            def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
+                used, total = peaks.get(device_id, (0, 0))
+                peaks[device_id] = max(used, int(pool.used_bytes())), max(total, int(pool.total_bytes()))
+
+        self._peaks = peaks
+        self._hook = Peaks()
+        self._hook.__enter__()
+
+    # ---- a full device
+
+    def _watch_allocations(self) -> None:
+        """Let the pool's answer to a full device be ours: give back what nobody has and ask again, then raise an error
+        that says what can be done. An allocator that the program has chosen itself stays."""
+        pool = self.xp.get_default_memory_pool()
+        if self.xp.cuda.get_allocator() == pool.malloc:
+            self.xp.cuda.set_allocator(self._allocate)
+
+    def _allocate(self, size: int) -> Any:
+        pool = self.xp.get_default_memory_pool()
+        full = self.xp.cuda.memory.OutOfMemoryError
+        try:
+            return pool.malloc(size)
+        except full:
+            self._held.release()
+            gc.collect()  # cycles may hold arrays
+            pool.free_all_blocks()
+        try:
+            return pool.malloc(size)
+        except full as error:
+            reason = error
+        raise self._out_of_memory(full)(self._what_helps(size)) from reason
+
+    def _what_helps(self, size: int) -> str:
+        index = int(self.xp.cuda.Device().id)
+        pool = self.xp.get_default_memory_pool()
+        used, limit = int(pool.used_bytes()), int(pool.get_limit())
+        free, total = map(int, self.xp.cuda.runtime.memGetInfo())
+        others = total - free - int(pool.total_bytes())
+        bound = f", and tensors may hold {_shown(limit)} (set_per_process_memory_fraction)" if limit else ""
+        return (
+            f"cuda:{index} is out of memory: {_shown(size)} were asked for; tensors hold {_shown(used)}, "
+            f"{_shown(max(0, others))} belong to others, {_shown(free)} of {_shown(total)} are free{bound}. The cache "
+            "was emptied and that was not enough. Make the batch smaller, delete tensors that are not needed any more "
+            "(a loss that is kept keeps its whole graph: use loss.item()), or use a 16-bit dtype (tg.autocast)."
+        )
+
+    def _out_of_memory(self, full: type) -> Any:
+        """An error that programs catch as PyTorch's or as CuPy's."""
+        from ...cuda.memory import OutOfMemoryError
+
+        return type(
+            "OutOfMemoryError", (OutOfMemoryError, full), {"__init__": MemoryError.__init__, "__reduce__": _plain}
+        )
+
+
+def _plain(error: MemoryError) -> Any:
+    from ...cuda.memory import OutOfMemoryError
+
+    return OutOfMemoryError, error.args
+
+
+def _shown(size: int) -> str:
+    for unit, bytes_in in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= bytes_in:
+            return f"{size / bytes_in:.2f} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,242 @@
+"""Several devices: work goes to the device of its arrays, and nothing lands on another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import nn, optim
+from tensorgrad.backends import registry
+from tensorgrad.errors import DeviceError
+from tensorgrad.testing import conformance
+from tensorgrad.testing.draw import inputs_of
+from tensorgrad.testing.strict_array import StrictArray
+from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
+from tensorgrad.testing.strict_namespace import xp
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def two() -> Iterator[StrictCupyBackend]:
+    with registry.backend("numpy"), strict_cuda(devices=2, memory=GIB) as backend:
+        backend.device_memory(0)  # peaks are counted from here on
+        yield backend
+
+
+def peak(device: int) -> int:
+    return tg.cuda.max_memory_allocated(device)
+
+
+def test_work_on_another_device_than_the_current_one_is_refused(two: StrictCupyBackend) -> None:
+    with xp.cuda.Device(1):
+        x = xp.arange(4.0)
+    assert x.device.id == 1 and x[1:].device.id == 1 and x.reshape(2, 2).T.device.id == 1
+    work: list[Callable[[], Any]] = [
+        lambda: x + 1, lambda: xp.sum(x), lambda: x.sum(), lambda: x.astype(np.float32), lambda: x.fill(0),
+        lambda: x.__setitem__(0, 1.0), lambda: x[xp.zeros(1, dtype=np.int64)], lambda: xp.add.at(x, 0, 1.0),
+        lambda: x[:3].reshape(3, 1).T.reshape(3, 1)[::-1].reshape(1, 3) @ x[:3], lambda: xp.where(x > 0, x, x),
+        lambda: two._kernels.launch("words", 1, 4, 0, 0, x), lambda: xp.concatenate([x, x]), lambda: x.set(np.ones(4)),
+    ]  # fmt: skip
+    for one in work:
+        with pytest.raises(AssertionError, match="device 1 while device 0 is the current one"):
+            one()
+    assert x.tolist() == [0.0, 1.0, 2.0, 3.0], "fetching is done where the array lies"
+    here = x.copy()
+    assert here.device.id == 0 and here.tolist() == x.tolist()
+
+
+def test_streams_and_events_belong_to_a_device(two: StrictCupyBackend) -> None:
+    with xp.cuda.Device(1):
+        stream, event = xp.cuda.Stream(non_blocking=True), xp.cuda.Event()
+    with pytest.raises(RuntimeError, match="does not match with the current device"), stream:
+        pass
+    with pytest.raises(RuntimeError, match="different devices"):
+        event.record(xp.cuda.Stream.null)
+    with tg.cuda.stream(tg.cuda.Stream("cuda:1")) as _:
+        assert tg.cuda.current_device() == 1
+        assert tg.zeros(1, device="cuda").device == tg.device("cuda:1")
+    assert tg.cuda.current_device() == 0 and peak(0) == 0
+
+
+CASES = {}  # one case an op: the arithmetic is the same on every device
+for _case in conformance.cases():
+    CASES.setdefault(_case.op.name, _case)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_op_runs_where_its_inputs_lie(part: int, two: StrictCupyBackend) -> None:
+    ran = 0
+    for case in list(CASES.values())[part::4]:
+        host = inputs_of(case.op.name, case.sample, "float32")
+        given = [two.from_host(x, 1) if isinstance(x, np.ndarray) else x for x in host]
+        if not any(isinstance(x, StrictArray) for x in given):
+            continue
+        results = getattr(two.raw, case.op.name)(*given, **case.sample.attrs)
+        results = results if isinstance(results, (tuple, list)) else (results,)
+        assert all(x.device.id == 1 for x in results if isinstance(x, StrictArray)), case
+        assert peak(0) == 0, case
+        ran += 1
+    assert ran > 50
+
+
+def test_tensors_are_made_where_they_are_asked_for(two: StrictCupyBackend) -> None:
+    x = tg.ones(2, 3, device="cuda:1")
+    made = [
+        tg.zeros(2, device="cuda:1"), tg.full((2,), 3.0, device="cuda:1"), tg.arange(3, device="cuda:1"),
+        tg.tensor([1.0, 2.0], device="cuda:1"), tg.rand(2, device="cuda:1"), tg.randn(2, device="cuda:1"),
+        tg.randint(3, (2,), device="cuda:1"), tg.randperm(3, device="cuda:1"), tg.eye(2, device="cuda:1"),
+        tg.linspace(0, 1, 3, device="cuda:1"), tg.empty(2, device="cuda:1"), tg.zeros_like(x), tg.ones_like(x),
+        tg.rand_like(x), tg.empty_like(x), tg.full_like(x, 2.0), x.new_zeros(2), x.new_tensor([1.0]), x.clone(),
+        x.to(tg.float64), x[x > 0], x[tg.tensor([0])], x.sum(), x * 2, tg.cat([x, x]), x.argmax(1), x.cuda(1),
+        tg.nn.functional.dropout(x, 0.5), tg.nn.functional.one_hot(tg.tensor([0, 1], device="cuda:1")),
+    ]  # fmt: skip
+    with tg.cuda.device(1):
+        made.append(tg.zeros(2, device="cuda"))
+    with tg.cuda.device_of(x):
+        made.append(tg.zeros(2, device="cuda"))
+    with tg.device("cuda:1"):
+        made.append(tg.zeros(2))
+    assert {str(y.device) for y in made} == {"cuda:1"}
+    assert peak(0) == 0 and peak(1) > 0
+    assert tg.zeros(1, device="cuda").device == tg.device("cuda:0")
+
+
+def test_devices_are_not_mixed(two: StrictCupyBackend) -> None:
+    a, b = tg.ones(2, device="cuda:0"), tg.ones(2, device="cuda:1")
+    mixed: list[Callable[[], Any]] = [
+        lambda: a + b, lambda: a @ b, lambda: tg.cat([a, b]), lambda: tg.where(a > 0, a, b), lambda: a.add_(b),
+        lambda: tg.stack([b, a]), lambda: nn.functional.linear(a, b.reshape(1, 2)),
+    ]  # fmt: skip
+    for one in mixed:
+        with pytest.raises(DeviceError, match=r"one input lives on cuda:\d, another on cuda:\d. Move one"):
+            one()
+    raw = two.from_host(np.ones(2), 0), two.from_host(np.ones(2), 1)
+    with pytest.raises(DeviceError, match="mul: one input lives on cuda:0, another on cuda:1"):
+        two.raw.mul(*raw)
+    with pytest.raises(DeviceError, match="'cuda:2' does not exist; there are 2"):
+        a.to("cuda:2")
+
+
+def test_moves_between_devices_go_directly_and_carry_the_gradient(two: StrictCupyBackend) -> None:
+    x = tg.arange(6.0, device="cuda:0").reshape(2, 3).T.requires_grad_()
+    y = x.to("cuda:1")
+    assert str(y.device) == "cuda:1" and y.tolist() == x.tolist()
+    (y * y).sum().backward()
+    assert str(x.grad.device) == "cuda:0" and x.grad.tolist() == (2 * x).tolist()
+    target = tg.zeros(3, 2, device="cuda:1")
+    assert target.copy_(x.detach()).tolist() == x.tolist() and str(target.device) == "cuda:1"
+    empty = tg.zeros(0, 3, device="cuda:1").to("cuda:0")
+    assert empty.shape == (0, 3) and str(empty.device) == "cuda:0"
+
+
+def test_a_move_waits_for_both_streams(two: StrictCupyBackend) -> None:
+    pinned = tg.arange(4.0).pin_memory()
+    source, target = tg.cuda.Stream("cuda:0"), tg.cuda.Stream("cuda:1")
+    with tg.cuda.stream(source), tg.cuda.stream(target), tg.cuda.device(0):
+        x = pinned.to("cuda:0", non_blocking=True)  # still on its way
+        y = x.to("cuda:1")
+        assert target._native.done and y._data._host.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert str(y.device) == "cuda:1"
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    "adamw": lambda p: optim.AdamW(p, lr=0.01, amsgrad=True),
+    "adagrad": lambda p: optim.Adagrad(p, lr=0.01),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.01, centered=True, momentum=0.5),
+    "adadelta": optim.Adadelta,
+    "lbfgs": lambda p: optim.LBFGS(p, max_iter=3),
+}
+
+
+def network() -> nn.Module:
+    tg.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Dropout(0.25), nn.Linear(64, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+def trained(device: str, make: Any) -> list[list[float]]:
+    model = network().to(device)
+    optimizer = make(model.parameters())
+    rng = np.random.default_rng(0)
+    x = tg.tensor(rng.normal(size=(6, 1, 8, 8)).astype(np.float32), device=device)
+    target = tg.tensor(rng.integers(0, 3, 6), device=device)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+    where = {str(y.device) for y in (*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters()))}
+    where |= {
+        str(v.device) for s in optimizer.state.values() for v in s.values() if isinstance(v, tg.Tensor) and v.ndim
+    }
+    assert where == {str(x.device)}
+    return [p.flatten().tolist() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_model_is_trained_on_the_second_device(name: str, two: StrictCupyBackend) -> None:
+    got = trained("cuda:1", OPTIMIZERS[name])
+    assert peak(0) == 0 and peak(1) > 0
+    want = trained("cpu", OPTIMIZERS[name])
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5)
+
+
+def test_recurrent_attention_and_a_compiled_step_on_the_second_device(two: StrictCupyBackend) -> None:
+    tg.manual_seed(0)
+    lstm = nn.LSTM(4, 8, batch_first=True).to("cuda:1")
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).to("cuda:1")
+    out, _ = attention(*[lstm(tg.randn(2, 5, 4, device="cuda:1"))[0]] * 3, is_causal=True, attn_mask=tg.zeros(
+        5, 5, dtype=tg.bool, device="cuda:1"))  # fmt: skip
+    out.sum().backward()
+    assert str(lstm.weight_ih_l0.grad.device) == "cuda:1"
+    linear = nn.Linear(4, 4).to("cuda:1")
+    optimizer = optim.SGD(linear.parameters(), lr=0.1)
+
+    @tg.compile
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = linear(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x = tg.randn(8, 4, device="cuda:1")
+    losses = [step(x) for _ in range(4)]
+    assert {str(loss.device) for loss in losses} == {"cuda:1"}
+    assert [float(loss) for loss in losses] == sorted((float(loss) for loss in losses), reverse=True)
+    assert peak(0) == 0
+
+
+def test_the_current_device_is_a_threads_own_and_is_given_back(two: StrictCupyBackend) -> None:
+    assert tg.cuda.device_count() == 2 and tg.cuda.is_available()
+    with tg.cuda.device(1):
+        with tg.cuda.device(0), tg.cuda.device(-1):
+            assert tg.cuda.current_device() == 0
+        assert tg.cuda.current_device() == 1
+        with pytest.raises(RuntimeError, match="broken"), tg.cuda.device(0):
+            raise RuntimeError("broken")
+        assert tg.cuda.current_device() == 1
+    tg.cuda.set_device(1)
+    try:
+        assert str(tg.ones(1).cuda().device) == "cuda:1"
+    finally:
+        tg.cuda.set_device(0)
+    assert tg.cuda.can_device_access_peer(0, 1)
+    with pytest.raises(DeviceError, match="does not exist"):
+        tg.cuda.set_device(2)
+    assert tg.cuda.get_device_name(1) == "strict stand-in"
+    tg.cuda.synchronize(1)

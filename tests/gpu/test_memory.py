@@ -1,0 +1,145 @@
+"""What the pool holds, its limits, and a device that is full: an error says what helps, and the process goes on."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.backends import registry
+from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
+from tensorgrad.testing.strict_memory import MemoryPool, OutOfMemoryError
+from tensorgrad.testing.strict_namespace import xp
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def cuda() -> Iterator[StrictCupyBackend]:
+    with registry.backend("numpy"), strict_cuda(devices=2, memory=8 * MIB) as backend:
+        yield backend
+
+
+def mebibytes(count: float, device: str = "cuda:0") -> tg.Tensor:
+    return tg.zeros(int(count * MIB) // 4, device=device)
+
+
+def test_the_figures_follow_what_tensors_hold(cuda: StrictCupyBackend) -> None:
+    assert tg.cuda.memory_allocated() == 0
+    x = mebibytes(2)
+    y = mebibytes(1)
+    assert tg.cuda.memory_allocated() == 3 * MIB == tg.cuda.memory_allocated(0) and tg.cuda.memory_allocated(1) == 0
+    del y
+    assert tg.cuda.memory_allocated() == 2 * MIB and tg.cuda.memory_reserved() == 3 * MIB
+    assert tg.cuda.max_memory_allocated() == tg.cuda.max_memory_reserved() == 3 * MIB
+    tg.cuda.reset_peak_memory_stats()
+    assert tg.cuda.max_memory_allocated() == 2 * MIB
+    free, total = tg.cuda.mem_get_info()
+    assert (free, total) == (5 * MIB, 8 * MIB)
+    tg.cuda.empty_cache()
+    assert tg.cuda.memory_reserved() == 2 * MIB and tg.cuda.mem_get_info()[0] == 6 * MIB
+    stats = tg.cuda.memory_stats()
+    assert stats["allocated_bytes.all.current"] == 2 * MIB and stats["reserved_bytes.all.peak"] == 3 * MIB
+    assert "2,097,152 bytes" in tg.cuda.memory_summary() and "peak" not in tg.cuda.memory_summary(abbreviated=True)
+    del x
+    assert tg.cuda.memory_allocated() == 0
+
+
+def test_the_cache_of_every_device_is_emptied(cuda: StrictCupyBackend) -> None:
+    x = mebibytes(1, "cuda:1")
+    del x
+    assert tg.cuda.memory_reserved(1) == MIB
+    tg.cuda.empty_cache()
+    assert tg.cuda.memory_reserved(1) == 0 and tg.cuda.current_device() == 0
+
+
+def test_a_full_device_raises_an_error_that_helps_and_the_process_goes_on(cuda: StrictCupyBackend) -> None:
+    x = mebibytes(5)
+    with pytest.raises(tg.cuda.OutOfMemoryError) as caught:
+        x * 2
+    said = str(caught.value)
+    assert said.startswith(
+        "cuda:0 is out of memory: 5.00 MiB were asked for; tensors hold 5.00 MiB, 0 bytes belong to "
+    )
+    assert "3.00 MiB of 8.00 MiB are free" in said and "Make the batch smaller" in said and "limit" not in said
+    assert isinstance(caught.value, MemoryError) and isinstance(caught.value, OutOfMemoryError)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is tg.cuda.OutOfMemoryError and str(again) == said
+    del caught
+    assert x.sum().item() == 0
+    del x
+    assert (mebibytes(3) + 1).mean().item() == 1
+    with pytest.raises(tg.cuda.OutOfMemoryError, match=r"cuda:1 is out of memory: 16.00 MiB .* tensors hold 0 bytes"):
+        mebibytes(16, "cuda:1")
+    with pytest.raises(tg.cuda.OutOfMemoryError):
+        tg.zeros(4 * MIB).to("cuda")
+
+
+def test_what_nobody_has_is_given_back_before_anybody_is_refused(cuda: StrictCupyBackend) -> None:
+    tg.cuda.set_per_process_memory_fraction(0.5)
+    x = mebibytes(3)
+    del x
+    assert tg.cuda.memory_reserved() == 3 * MIB, "kept for a tensor of that size"
+    y = mebibytes(2)  # CuPy alone would refuse: with what is kept it is over the limit
+    assert tg.cuda.memory_reserved() == 2 * MIB
+    cycle: list[object] = [mebibytes(2)]
+    cycle.append(cycle)
+    del cycle
+    gc.disable()  # so that the cycle is there when memory is wanted
+    try:
+        z = mebibytes(1.5)
+    finally:
+        gc.enable()
+    assert (y[0] + z[0]).item() == 0
+
+
+def test_a_limit_is_told_and_lifted(cuda: StrictCupyBackend) -> None:
+    assert tg.cuda.get_per_process_memory_fraction() == 1.0
+    tg.cuda.set_per_process_memory_fraction(0.25, 0)
+    assert tg.cuda.get_per_process_memory_fraction(0) == 0.25 and tg.cuda.get_per_process_memory_fraction(1) == 1.0
+    with pytest.raises(
+        tg.cuda.OutOfMemoryError, match=r"tensors may hold 2.00 MiB \(set_per_process_memory_fraction\)"
+    ):
+        mebibytes(3)
+    assert mebibytes(3, "cuda:1").sum().item() == 0
+    tg.cuda.set_per_process_memory_fraction(1.0)
+    assert mebibytes(3).sum().item() == 0
+    for wrong, error in ((2.0, ValueError), (-0.5, ValueError), (1, TypeError)):
+        with pytest.raises(error, match="fraction must"):
+            tg.cuda.set_per_process_memory_fraction(wrong)  # type: ignore[arg-type]
+
+
+def test_an_allocator_that_the_program_chose_stays(cuda: StrictCupyBackend) -> None:
+    own = MemoryPool()
+    xp.cuda.set_allocator(own.malloc)
+    StrictCupyBackend()
+    assert xp.cuda.get_allocator() == own.malloc
+    xp.cuda.set_allocator()
+    StrictCupyBackend()
+    assert xp.cuda.get_allocator() != own.malloc
+
+
+def test_sizes_are_shown_in_units_that_can_be_read() -> None:
+    from tensorgrad.backends.cupy.memory import _shown
+
+    assert [_shown(n) for n in (5, 2048, 3 << 20, 5 << 30)] == ["5 bytes", "2.00 KiB", "3.00 MiB", "5.00 GiB"]
+
+
+def test_cupy_calls_the_allocator_that_is_put_in_its_place() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'tensorgrad[cuda]'")
+    assert cupy.cuda.get_allocator() == cupy.get_default_memory_pool().malloc
+    asked: list[int] = []
+    with cupy.cuda.using_allocator(lambda size: asked.append(size) or cupy.cuda.MemoryPointer(  # type: ignore[func-returns-value]
+            cupy.cuda.UnownedMemory(1 << 20, size, None, 0), 0)):  # fmt: skip
+        assert cupy.cuda.alloc(512).ptr == 1 << 20
+    assert asked == [512]
+    for name in ("free_all_blocks", "used_bytes", "total_bytes", "set_limit", "get_limit", "malloc"):
+        assert hasattr(cupy.cuda.MemoryPool, name)
+    for name in ("done", "priority", "wait_event", "record"):
+        assert hasattr(cupy.cuda.Stream, name)
+    assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
+    assert np.dtype("float32").itemsize == 4 and hasattr(cupy.cuda.MemoryPointer, "copy_from_device_async")
