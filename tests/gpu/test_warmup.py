@@ -39,11 +39,11 @@ class Compiler:
         self.texts.append(text)
         self.devices.add(self.current.device)
 
-    def RawKernel(self, text: str, name: str) -> Any:  # noqa: N802 - CuPy's name
+    def RawKernel(self, text: str, name: str) -> Any:
         assert f" {name}(" in text
         return type("RawKernel", (), {"compile": lambda kernel: self.noted(text)})()
 
-    def RawModule(self, *, code: str) -> Any:  # noqa: N802 - CuPy's name
+    def RawModule(self, *, code: str) -> Any:
         def get_function(module: Any, name: str) -> str:
             if not module.compiled:
                 self.noted(code)
@@ -90,7 +90,9 @@ def test_what_does_not_compile_is_named_in_one_line(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("tensorgrad.backends.registry.on_device", lambda place: Backend(compiler))
         assert cli.main(["warmup", "cuda", "--dtype", "bool"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("tensorgrad warmup: accumulate.cu does not compile for device 0: no such header; pip install")
+    assert said.startswith(
+        "tensorgrad warmup: accumulate.cu does not compile for device 0: no such header; pip install"
+    )
     assert said.count("\n") == 1
 
 

@@ -14,6 +14,7 @@ from ...random import Generator, chosen
 from ...tensor import Tensor
 from .collate import default_collate, default_convert
 from .dataset import IterableDataset, Subset, TensorDataset
+from .pinning import PinnedAhead, pin_memory, pinner
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
 from .workers import Pool, get_worker_info, run_workers
 
@@ -65,7 +66,10 @@ class DataLoader(Generic[T]):
         sampler, batch_sampler: an order of your own, of indices or of lists of indices.
         num_workers: processes that load batches ahead; 0 loads in this one.
         collate_fn: makes a batch of a list of samples; ``default_collate`` if None.
-        pin_memory, pin_memory_device: permissions, which no backend needs: copies to a device do not block.
+        pin_memory: give batches out in page-locked memory, so that ``x.to("cuda", non_blocking=True)`` does not wait;
+            with workers a thread pins them ahead. A batch of a class of your own is asked for its ``pin_memory()``.
+            Without a CUDA device a warning says so, and nothing is pinned.
+        pin_memory_device: the device that they are for; by default the current CUDA device.
         drop_last: leave out a last batch that is shorter.
         timeout: seconds to wait for a worker; 0 waits for ever.
         worker_init_fn: called with the worker's number in each worker.
@@ -213,12 +217,15 @@ class _Batches(Iterator[Any]):
         loader._done = skip
         stream = isinstance(loader.dataset, IterableDataset)
         self.batches: Iterator[Any]
+        pin = pinner(loader.pin_memory, loader.pin_memory_device)
         if loader.num_workers:
             pool = loader._pool or Pool(loader)
             if loader.persistent_workers:
                 loader._pool = pool
             self.batches = run_workers(loader, pool, pool.begin(), skip)
             self.pool = pool
+            if pin is not None:
+                self.batches = self.pinned = PinnedAhead(self.batches, pin)
         elif stream:
             batches = stream_batches(loader.dataset, loader.batch_size, loader.drop_last, loader.collate_fn)
             self.batches = islice(batches, skip, None)
@@ -227,8 +234,11 @@ class _Batches(Iterator[Any]):
             indices = islice(loader._indices(), skip, None)
             batched = loader.batch_sampler is not None
             self.batches = (fetch(loader.dataset, i, loader.collate_fn, batched) for i in indices)
+        if pin is not None and not loader.num_workers:
+            self.batches = (pin_memory(batch, pin) for batch in self.batches)
 
     pool: Any = None
+    pinned: PinnedAhead | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -250,7 +260,11 @@ class _Batches(Iterator[Any]):
     def __del__(self) -> None:
         # the generator ends its workers when it ends; one that never began has to be helped
         if self.pool is not None and self.loader._pool is not self.pool:
+            if self.pinned is not None:
+                self.pinned.stop.set()
             self.pool.close()
+        if self.pinned is not None:
+            self.pinned.close()
 
 
 _FIXED = frozenset(("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"))
