@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 from ..backends.cupy.cudnn import ALIGNMENT, Cudnn, Graph
 from ..backends.generic.conv import ConvKernels, conv_outputs
 from ..dtypes import numpy_dtype
+from .strict_array import unwrapped
 from .strict_memory import room_at
 from .strict_stream import capturing, current, touch
 

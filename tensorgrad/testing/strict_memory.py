@@ -94,11 +94,12 @@ class _Pooled:
         self.pointer = pointer
         self.ptr = pointer.ptr
         self.device_id, _, self.size = key
+        start = self.ptr - pointer.mem.room.ctypes.data
+        self.block = pointer.mem.room[start : start + self.size]
         self.pool.held[self.device_id] = self.pool.held.get(self.device_id, 0) + self.size
 
     def __del__(self) -> None:
-        room, start = self.pointer.mem.room, self.ptr - self.pointer.mem.room.ctypes.data
-        block = room[start : start + self.size]
+        block = self.block
         stream = state.streams.get(state.device)
         graph = None if stream is None else stream.graph
         if graph is None:

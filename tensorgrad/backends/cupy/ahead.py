@@ -83,7 +83,11 @@ def compilations(
 ) -> list[tuple[str, Callable[[], Any]]]:
     """(what, a call that compiles it) for every file and formula; each text once, and as the launcher will print it."""
     ops = list(ops)
-    found: list[tuple[str, Callable[[], Any]]] = [(s.file, partial(kernels.compile, s)) for s in SOURCES]
+    found: list[tuple[str, Callable[[], Any]]] = []
+    for source in SOURCES:
+        # as they are asked for: where a file has many instances, each by itself
+        parts = [source.part(*names) for _, names in source.instances] or [source]
+        found += [(f"{part.names[0]} of {part.file}", partial(kernels.compile, part)) for part in parts]
     seen = set()
     for dtype in dtypes:
         for name, program in (*programs(ops, dtype), *with_numbers(ops, dtype)):
