@@ -19,8 +19,8 @@ from .index_kernels import CupyIndexing
 from .kernels import Kernels
 from .launch import Launcher
 from .loss_kernels import CupyLosses
-from .norm_kernels import CupyNorms
 from .memory import CupyMemory
+from .norm_kernels import CupyNorms
 from .optim_kernels import CupyOptimizers
 from .random_kernels import CupyRandomKernels
 from .recurrent_kernels import CupyRecurrent
