@@ -128,7 +128,7 @@ namespace {
 
 // The three lists of compiler/reach.py, laid out for the loop.
 struct Facts {
-  enum Kind : char { kDict, kCell, kOther };
+  enum Kind : char { kDict, kCell, kCode, kDefaults, kOther };
   struct Datum {
     PyObject *tensor, *fields[4];
   };
@@ -160,9 +160,14 @@ int hold(const Facts& all) {
   }
   for (const auto& each : all.facts) {
     Ref kept;
-    PyObject* now = each.kind == Facts::kDict   ? PyDict_GetItemWithError(each.holder, each.key)
-                    : each.kind == Facts::kCell ? PyCell_GET(each.holder)
-                                                : look(each.holder, each.key, kept);
+    PyObject* now = nullptr;
+    switch (each.kind) {
+      case Facts::kDict: now = PyDict_GetItemWithError(each.holder, each.key); break;
+      case Facts::kCell: now = PyCell_GET(each.holder); break;
+      case Facts::kCode: now = PyFunction_GET_CODE(each.holder); break;
+      case Facts::kDefaults: now = PyFunction_GET_DEFAULTS(each.holder) ? PyFunction_GET_DEFAULTS(each.holder) : Py_None; break;
+      case Facts::kOther: now = look(each.holder, each.key, kept); break;
+    }
     if (now == each.value) continue;
     if (!now && PyErr_Occurred()) return -1;
     const int equal = each.value == Py_NotImplemented ? !now : same(now, each.value);
@@ -229,7 +234,11 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
   });
   good &= each(1, 4, [&](PyObject* one) {  // (path, holder, key, value, or NotImplemented for none)
     PyObject* holder = PyTuple_GET_ITEM(one, 1);
-    const auto kind = PyDict_Check(holder) ? Facts::kDict : PyCell_Check(holder) ? Facts::kCell : Facts::kOther;
+    auto kind = PyDict_Check(holder) ? Facts::kDict : PyCell_Check(holder) ? Facts::kCell : Facts::kOther;
+    if (PyFunction_Check(holder) && PyUnicode_Check(PyTuple_GET_ITEM(one, 2))) {  // whose fields Python would ask for by an audit
+      if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(one, 2), "__code__") == 0) kind = Facts::kCode;
+      if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(one, 2), "__defaults__") == 0) kind = Facts::kDefaults;
+    }
     made->facts.push_back({holder, PyTuple_GET_ITEM(one, 2), PyTuple_GET_ITEM(one, 3), kind});
   });
   good &= each(2, 3, [&](PyObject* one) {  // (path, holder, size)

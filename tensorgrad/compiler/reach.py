@@ -303,6 +303,10 @@ class Reach(Facts):
                         self._later.setdefault(id(base), (path, base))
 
     def _container(self, path: str, what: Any) -> None:
+        if isinstance(what, tuple):  # which stays as it is
+            for i, value in enumerate(what[:_MOST]):
+                self._walk(f"{path}[{i}]", value)
+            return
         self.sizes.append((path, what, len(what)))
         if len(what) > _MOST:
             return
