@@ -32,4 +32,16 @@ inline Vec<T> load(const T* p) { return *reinterpret_cast<const typename Lanes<T
 template <class T>
 inline void store(T* p, Vec<T> v) { *reinterpret_cast<typename Lanes<T>::Unaligned*>(p) = v; }
 
+// A product as it is rounded: the compiler contracts it with no sum, which it would do in one copy of a loop and not in
+// another.
+template <class V>
+inline V rounded(V product) {
+#if defined(__x86_64__)
+  asm("" : "+v"(product));
+#elif defined(__aarch64__)
+  asm("" : "+w"(product));
+#endif
+  return product;
+}
+
 }  // namespace tg::lanes

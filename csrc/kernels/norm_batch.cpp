@@ -75,7 +75,7 @@ void over_channels(const ChannelShape& s, Gather gather, Merge merge, Put put, W
   });
 }
 
-// (x - mean) k + shift of one channel, without its negative values where ReLU follows. NaN stays NaN.
+// (x - mean) k + shift of one channel, without its negative values where ReLU follows. NaN stays NaN, and -0 becomes 0.
 template <class T, bool Relu>
 struct Line {
   using V = typename Wide<T>::Vector;
@@ -87,7 +87,7 @@ struct Line {
   template <class X>
   X operator()(X x) const {
     const X y = affine(x);
-    if constexpr (Relu) return y < X{} ? X{} : y;
+    if constexpr (Relu) return y <= X{} ? X{} : y;
     else return y;
   }
   template <class X>
@@ -138,7 +138,7 @@ void columns_forward(const ChannelShape& s, double eps, const T* x, const T* w, 
       T* to = y + r * s.channels;
       for (Index c = 0; c < s.channels; ++c) {
         const T v = (row[c] - mean[c]) * k[c] + shift[c];
-        to[c] = Relu && v < 0 ? T(0) : v;
+        to[c] = Relu && v <= 0 ? T(0) : v;
       }
     }
   });
@@ -194,11 +194,11 @@ void add_dots(const ChannelShape& s, Index c, Samples samples, const Line<T, Rel
           [&](Index i, auto& u, auto& v) {
             const auto value = Wide<T>::load(xr + i);
             u = line.gate(Wide<T>::load(gr + i), value);
-            v = u * (value - line.means);
+            v = lanes::rounded(u * (value - line.means));
           },
           [&](Index i, T& u, T& v) {
             u = line.gate(gr[i], xr[i]);
-            v = u * (xr[i] - line.mean);
+            v = lanes::rounded(u * (xr[i] - line.mean));
           });
     }
     dots.sum += sums.first();

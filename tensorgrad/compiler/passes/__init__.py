@@ -25,6 +25,7 @@ PASSES = (
     "dead",
     "fold",
     "norms",
+    "norm_relu",
     "pools",
     "formulas",
     "ahead",
