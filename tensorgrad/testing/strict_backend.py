@@ -35,6 +35,7 @@ from .strict_memory import start_anew
 from .strict_namespace import xp
 from .strict_norms import LOSS_REFERENCES, NORM_REFERENCES
 from .strict_optim import OPTIM_REFERENCES
+from .strict_pools import pooling
 from .strict_recurrent import RECURRENT_REFERENCES
 from .strict_reductions import reduction
 from .strict_stream import issue, touch
@@ -168,6 +169,7 @@ _BY_FILE: dict[str, Callable[[str], Callable[..., None]]] = {
     "sort.cu": sorting,
     "accumulate.cu": accumulation,
     "index.cu": moving,
+    "pool.cu": pooling,
 }
 
 

@@ -123,3 +123,12 @@ inline unsigned int __ballot_sync(unsigned int, bool mine) {
   fibers::wait_for(warp);  // nobody overwrites what another has yet to read
   return all;
 }
+inline int __syncthreads_or(int mine) {
+  static int found;
+  fibers::wait_for(fibers::the_block);  // the last call's answer has been read
+  found = 0;
+  fibers::wait_for(fibers::the_block);
+  if (mine) found = 1;
+  fibers::wait_for(fibers::the_block);
+  return found;
+}

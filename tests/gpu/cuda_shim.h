@@ -53,6 +53,8 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
 // Threads take turns, and only where they wait for each other: nothing comes between.
 inline unsigned int atomicAdd(unsigned int* at, unsigned int x) { return std::exchange(*at, *at + x); }
 inline int atomicMax(int* at, int x) { return std::exchange(*at, std::max(*at, x)); }
+inline int atomicMin(int* at, int x) { return std::exchange(*at, std::min(*at, x)); }
+inline int __ffs(unsigned int x) { return __builtin_ffs((int)x); }
 inline int __popc(unsigned int x) { return __builtin_popcount(x); }
 
 struct __half2 {

@@ -22,6 +22,7 @@ from .loss_kernels import CupyLosses
 from .memory import CupyMemory
 from .norm_kernels import CupyNorms
 from .optim_kernels import CupyOptimizers
+from .pool_kernels import CupyPools
 from .random_kernels import CupyRandomKernels
 from .recurrent_kernels import CupyRecurrent
 from .reduce_kernels import CupyReductions
@@ -46,6 +47,7 @@ class CupyBackend(
     CupyIndexing,
     CupyConvolutions,
     CupyReductions,
+    CupyPools,
     CupySoftmax,
     CupyAttention,
     CupyNorms,

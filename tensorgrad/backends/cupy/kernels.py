@@ -47,6 +47,8 @@ _TYPES = {
     "complex128": "tg::c128",
 }  # fmt: skip
 
+_POOLS = ("maxpool", "avgpool", "avgpoolback", "maxpoolback")
+
 # how the kernels of reduce.cu read elements
 _ELEMENTS = {
     "float16": "Stored<__half>", "bfloat16": "Stored<__nv_bfloat16>", "float32": "Stored<float>",
@@ -164,6 +166,12 @@ SOURCES = (
     ),
     Source("words.cu", ("core.cuh",), ("putwords",)),
     Source("optim.cu", ("core.cuh", "rows.cuh"), **_optimizers()),
+    Source(
+        "pool.cu",
+        ("core.cuh", "rows.cuh"),
+        tuple(f"{kind}_{dtype}" for dtype in _FLOATS for kind in _POOLS),
+        tuple((f"POOL({d}, {_TYPES[d]})", tuple([f"{kind}_{d}" for kind in _POOLS])) for d in _FLOATS),
+    ),
     Source("sort.cu", ("core.cuh",), ("rankedkeys", "rowkeys", "digitcounts", "digitstarts", "digitplaces")),
     Source(
         "accumulate.cu",
