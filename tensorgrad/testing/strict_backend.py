@@ -28,6 +28,7 @@ from ..dispatch import everywhere, using
 from .strict_array import StrictArray, unwrapped
 from .strict_attention import ATTENTION
 from .strict_cublas import StrictCublas
+from .strict_cublaslt import StrictCublasLt
 from .strict_cudnn import StrictCudnn
 from .strict_devices import equipped, machine
 from .strict_index import accumulation, moving, sorting
@@ -229,6 +230,7 @@ class StrictCupyBackend(CupyBackend):
         self._watch_allocations()
         self._count = machine.count
         self._cublas = StrictCublas(xp)
+        self._cublaslt = StrictCublasLt(self._cublas)
         self._cudnn = StrictCudnn(xp)
 
     def _table(self, lists: Sequence[list[Any]], groups: Sequence[int]) -> tuple[Any, int]:

@@ -19,11 +19,11 @@ from .strict_devices import state
 from .strict_memory import room_at
 from .strict_stream import capturing, current, touch
 
-__all__ = ["StrictCublas", "emulated"]
+__all__ = ["COMPUTES", "TYPES", "StrictCublas", "emulated", "matrices"]
 
 _NOT_INITIALIZED, _INVALID_VALUE, _EXECUTION_FAILED, _NOT_SUPPORTED = 1, 7, 13, 15
-_TYPES = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16", 4: "complex64", 5: "complex128"}
-_COMPUTES = {"float64": (70,), "complex128": (70,), "float32": (68, 77), "complex64": (68, 77)}  # 68 for the others
+TYPES = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16", 4: "complex64", 5: "complex128"}
+COMPUTES = {"float64": (70,), "complex128": (70,), "float32": (68, 77), "complex64": (68, 77)}  # 68 for the others
 
 
 class _Handle:
@@ -33,7 +33,7 @@ class _Handle:
         self.device = state.device
 
 
-def _matrices(address: int, dtype: Any, rows: int, columns: int, ld: int, stride: int, batch: int) -> Any:
+def matrices(address: int, dtype: Any, rows: int, columns: int, ld: int, stride: int, batch: int) -> Any:
     """(batch, rows, columns) of matrices in columns' order."""
     if not rows * columns * batch:
         return np.zeros((batch, rows, columns), dtype)
@@ -49,9 +49,9 @@ def _gemm(
 ) -> None:  # fmt: skip
     scale = np.dtype(np.float32) if dtype.itemsize == 2 else dtype
     one, zero = (room_at(at, scale.itemsize).view(scale)[0] for at in (alpha, beta))
-    left = _matrices(a, dtype, *((k, m) if trans_a else (m, k)), lda, over_a, batch).astype(scale)
-    right = _matrices(b, dtype, *((n, k) if trans_b else (k, n)), ldb, over_b, batch).astype(scale)
-    target = _matrices(c, dtype, m, n, ldc, over_c, batch)
+    left = matrices(a, dtype, *((k, m) if trans_a else (m, k)), lda, over_a, batch).astype(scale)
+    right = matrices(b, dtype, *((n, k) if trans_b else (k, n)), ldb, over_b, batch).astype(scale)
+    target = matrices(c, dtype, m, n, ldc, over_c, batch)
     with np.errstate(all="ignore"):
         product = np.matmul(left.swapaxes(1, 2) if trans_a else left, right.swapaxes(1, 2) if trans_b else right)
         target[...] = (one * product + (zero * target.astype(scale) if zero else 0)).astype(dtype)
@@ -100,8 +100,8 @@ def emulated() -> dict[str, Callable[..., int]]:
             return _INVALID_VALUE
         if lda < max(1, rows_a) or ldb < max(1, rows_b) or ldc < max(1, m) or not (a and b and c and alpha and beta):
             return _INVALID_VALUE
-        name = _TYPES.get(type_a)
-        if name is None or type_b != type_a or type_c != type_a or compute not in _COMPUTES.get(name, (68,)):
+        name = TYPES.get(type_a)
+        if name is None or type_b != type_a or type_c != type_a or compute not in COMPUTES.get(name, (68,)):
             return _NOT_SUPPORTED
         dtype = numpy_dtype(name)
         if any(address % dtype.itemsize for address in (a, b, c)):

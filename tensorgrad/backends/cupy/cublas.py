@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from ...errors import BackendError
 from .. import cuda as permissions
 
-__all__ = ["PROTOTYPES", "WORKSPACE", "Cublas", "Gemm", "joined_axes", "load", "plan"]
+__all__ = [
+    "PROTOTYPES", "TYPES", "WORKSPACE", "Cublas", "Gemm", "check", "joined_axes", "load", "load_functions", "plan",
+]  # fmt: skip
 
 WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper; kernels that need more are not chosen
 _MOST_INT = 2**31 - 1
@@ -62,7 +64,7 @@ class _Type(NamedTuple):
 _32F, _32F_FAST_TF32, _64F = 68, 77, 70
 _SINGLE = ctypes.c_float(1), ctypes.c_float(0)
 _DOUBLE = ctypes.c_double(1), ctypes.c_double(0)
-_TYPES = {
+TYPES = {
     "float32": _Type(0, _32F, _32F_FAST_TF32, *_SINGLE),
     "float64": _Type(1, _64F, _64F, *_DOUBLE),
     "float16": _Type(2, _32F, _32F, *_SINGLE),
@@ -178,22 +180,27 @@ def joined_axes(axes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 def load() -> Mapping[str, _Function]:
     """cuBLAS's functions by name. Raises BackendError, in one line, where the library is not to be found."""
+    return load_functions("cublas", "cuBLAS", PROTOTYPES)
+
+
+def load_functions(library: str, spoken: str, prototypes: Mapping[str, Any]) -> Mapping[str, _Function]:
+    """The functions of a library by name; those for 64-bit sizes only where it has them."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
-        path = load_nvidia_dynamic_lib("cublas").abs_path
-        library = ctypes.CDLL(path)
+        path = load_nvidia_dynamic_lib(library).abs_path
+        loaded = ctypes.CDLL(path)
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise BackendError(
-            f"cuBLAS was not found ({reason}); install nvidia-cublas (pip install 'tensorgrad[cuda]' brings it)."
+            f"{spoken} was not found ({reason}); install nvidia-cublas (pip install 'tensorgrad[cuda]' brings it)."
         ) from error
     functions: dict[str, _Function] = {}
-    for name, prototype in PROTOTYPES.items():
-        if hasattr(library, name):
-            functions[name] = prototype((name, library))
+    for name, prototype in prototypes.items():
+        if hasattr(loaded, name):
+            functions[name] = prototype((name, loaded))
         elif not name.endswith("_64"):
-            raise BackendError(f"the cuBLAS at {path} has no function {name}; install one of CUDA 12 or later.")
+            raise BackendError(f"the {spoken} at {path} has no function {name}; install one of CUDA 12 or later.")
     return functions
 
 
@@ -204,7 +211,7 @@ class _Handle:
         self.functions = functions
         self.value = _V()
         self.workspaces: dict[int, Any] = {}
-        _check("cublasCreate", functions["cublasCreate_v2"](ctypes.byref(self.value)))
+        check("cublasCreate", functions["cublasCreate_v2"](ctypes.byref(self.value)))
 
     def __del__(self) -> None:
         # at the end of the process the driver may be gone before this is
@@ -212,7 +219,8 @@ class _Handle:
             self.functions["cublasDestroy_v2"](self.value)
 
 
-def _check(what: str, status: int) -> None:
+def check(what: str, status: int) -> None:
+    """Raise BackendError for a status that is not success."""
     if status:
         name = _STATUS.get(status, "UNKNOWN_STATUS")
         raise BackendError(f"{what} failed: CUBLAS_STATUS_{name} ({status}).")
@@ -232,7 +240,7 @@ class Cublas:
         self.local = threading.local()
 
     def takes(self, dtype: Any) -> bool:
-        return dtype.name in _TYPES
+        return dtype.name in TYPES
 
     def workspace(self, stream: int) -> Any:
         """The memory that products on a stream, given by its address, work in. It is made at the first question, which
@@ -256,25 +264,26 @@ class Cublas:
     def matmul(self, a: Any, b: Any) -> Any:
         """``a @ b`` of two arrays of one dtype that ``takes`` accepts, in C's order. Matrices are read where they lie,
         transposed, in batches with gaps or expanded; copied are those whose rows and columns both have gaps."""
-        xp = self.xp
         (m, k), n = a.shape[-2:], b.shape[-1]
+        if 0 in (m, n, k, *a.shape[:-2], *b.shape[:-2]):
+            return self.xp.zeros((*_broadcast(a.shape[:-2], b.shape[:-2]), m, n), dtype=a.dtype)
+        form, a, b, out = self.laid_out(a, b)
+        self.launch(form, a, b, out)
+        return out
+
+    def laid_out(self, a: Any, b: Any) -> tuple[Gemm, Any, Any, Any]:
+        """The calls for a product with no size of 0, its operands as they are to be passed, and room for its result."""
         batch = a.shape[:-2]
         if b.shape[:-2] != batch:
             batch = _broadcast(batch, b.shape[:-2])
-        out = xp.empty((*batch, m, n), dtype=a.dtype)
-        if not out.size:
-            return out
-        if not k:
-            out.fill(0)
-            return out
+        out = self.xp.empty((*batch, a.shape[-2], b.shape[-1]), dtype=a.dtype)
         a, b = (x if all(step % x.itemsize == 0 for step in x.strides) else self._dense(x) for x in (a, b))
         form, copy_a, copy_b = plan(a.shape, _steps(a), b.shape, _steps(b))
         if form is None:
             a, b = self._dense(a) if copy_a else a, self._dense(b) if copy_b else b
             form, _, _ = plan(a.shape, _steps(a), b.shape, _steps(b))
             assert form is not None
-        self.launch(form, a, b, out)
-        return out
+        return form, a, b, out
 
     def _dense(self, x: Any) -> Any:
         """A copy with dense matrices; what a batch was expanded from is copied once."""
@@ -283,14 +292,14 @@ class Cublas:
 
     def launch(self, form: Gemm, a: Any, b: Any, out: Any) -> None:
         """Make the calls of a plan."""
-        kind = _TYPES[a.dtype.name]
+        kind = TYPES[a.dtype.name]
         functions, handle = self.functions, self._handle()
         stream = self.xp.cuda.get_current_stream().ptr
         workspace = self.workspace(stream)
-        _check("cublasSetStream", functions["cublasSetStream_v2"](handle.value, stream))
+        check("cublasSetStream", functions["cublasSetStream_v2"](handle.value, stream))
         # choosing a stream forgets the workspace
         status = functions["cublasSetWorkspace_v2"](handle.value, workspace.ptr, WORKSPACE)
-        _check("cublasSetWorkspace", status)
+        check("cublasSetWorkspace", status)
         item = a.dtype.itemsize
         m, n, k, (trans_a, trans_b), (ld_a, ld_b, ld_c), (over_a, over_b, over_c), batch, starts = form
         name = "cublasGemmStridedBatchedEx"
@@ -310,7 +319,7 @@ class Cublas:
                 at_c + start_c * item, kind.number, ld_c, over_c,
                 batch, compute, _DEFAULT_ALGORITHM,
             )  # fmt: skip
-            _check(name, status)
+            check(name, status)
 
 
 def _steps(x: Any) -> tuple[int, ...]:

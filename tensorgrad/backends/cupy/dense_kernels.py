@@ -14,7 +14,9 @@ from ...errors import BackendError
 from ..generic.index import IndexKernels
 from ..generic.matmul import MatmulKernels
 from ..generic.reduce import wide
+from . import cublaslt
 from .cublas import Cublas, load
+from .cublaslt import CublasLt, Epilogue
 
 __all__ = ["CupyChecks", "CupyProducts", "noted_checks"]
 
@@ -53,6 +55,16 @@ class CupyProducts(MatmulKernels):
             warnings.warn(f"{error} CuPy's own products are used, which no CUDA graph can hold.", stacklevel=2)
             return None
 
+    @cached_property
+    def _cublaslt(self) -> CublasLt | None:
+        if self._cublas is None:
+            return None
+        try:
+            return CublasLt(self._cublas, cublaslt.load())
+        except BackendError as error:
+            warnings.warn(f"{error} Biases are added by kernels of their own.", stacklevel=2)
+            return None
+
     def _product(self, a: Any, b: Any) -> Any:
         cublas = self._cublas
         if cublas is not None and cublas.takes(a.dtype):
@@ -73,6 +85,12 @@ class CupyProducts(MatmulKernels):
         return self._product(a, b)
 
     def linear(self, x: Any, w: Any, b: Any) -> Any:
+        lt = self._cublaslt
+        if lt is not None and b is not None and lt.takes(x.dtype) and x.size and w.size:
+            rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+            made = lt.matmul(rows, w.T, Epilogue.BIAS, bias=self.xp.ascontiguousarray(b))
+            if made is not None:
+                return made.reshape(*x.shape[:-1], w.shape[0])
         if not _is_half(x):
             return super().linear(x, w, b)
         y = self._product(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), w.T)
@@ -81,6 +99,14 @@ class CupyProducts(MatmulKernels):
         return y.reshape(*x.shape[:-1], w.shape[0])
 
     def linear_backward(self, g: Any, x: Any, w: Any, *, needs: tuple[bool, bool, bool]) -> Any:
+        lt = self._cublaslt
+        if lt is not None and needs[1] and needs[2] and lt.takes(x.dtype) and x.size and g.size:
+            rows = math.prod(x.shape[:-1])
+            left, to_b = g.reshape(rows, w.shape[0]).T, self.xp.empty((w.shape[0],), dtype=w.dtype)
+            to_w = lt.matmul(left, x.reshape(rows, x.shape[-1]), Epilogue.BGRAD_LEFT, bias=to_b)
+            if to_w is not None:
+                to_x, _, _ = self.linear_backward(g, x, w, needs=(needs[0], False, False))
+                return to_x, to_w, to_b
         if not _is_half(x):
             return super().linear_backward(g, x, w, needs=needs)
         (n, k), rows = w.shape, math.prod(x.shape[:-1])

@@ -1,0 +1,102 @@
+"""The cuBLASLt binding: rows and columns, epilogues, what is kept and what is asked again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tensorgrad.backends.cupy import cublaslt, dense_kernels
+from tensorgrad.backends.cupy.cublaslt import CublasLt, Epilogue
+from tensorgrad.dtypes import numpy_dtype
+from tensorgrad.errors import BackendError
+from tensorgrad.testing.strict_array import StrictArray
+from tensorgrad.testing.strict_backend import StrictCupyBackend
+from tensorgrad.testing.strict_cublas import StrictCublas
+from tensorgrad.testing.strict_cublaslt import StrictCublasLt, emulated_lt
+from tensorgrad.testing.strict_namespace import xp
+
+
+def operands(dtype: str, batch: tuple[int, ...] = ()) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(0)
+    kind = numpy_dtype(dtype)
+    a, b = rng.normal(size=(*batch, 6, 5)).astype(kind), rng.normal(size=(11, 5)).astype(kind).T
+    return a, b, rng.normal(size=11).astype(kind)
+
+
+def gelu(x: Any) -> Any:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_epilogues(dtype: str, batch: tuple[int, ...]) -> None:
+    lt = StrictCublasLt(StrictCublas(xp))
+    a, b, bias = operands(dtype, batch)
+    digits = {"float32": 1e-5, "float64": 1e-8, "float16": 5e-3, "bfloat16": 4e-2}[dtype]
+    sums = np.matmul(a.astype(float), b.astype(float)) + bias.astype(float)
+    for epilogue, want in (
+        (Epilogue.BIAS, sums), (Epilogue.RELU_BIAS, np.maximum(sums, 0)), (Epilogue.GELU_BIAS, gelu(sums)),
+        (Epilogue.RELU_AUX_BIAS, np.maximum(sums, 0)), (Epilogue.GELU_AUX_BIAS, gelu(sums)),
+    ):  # fmt: skip
+        aux = lt.aux(epilogue, want.shape, a.dtype) if epilogue.has_aux else None
+        got = lt.matmul(StrictArray(a), StrictArray(b), epilogue, bias=StrictArray(bias), aux=aux)
+        assert got is not None and got.shape == want.shape
+        assert np.allclose(got.get().astype(float), want, rtol=digits, atol=digits), epilogue
+        if aux is None:
+            continue
+        back = {Epilogue.RELU_AUX_BIAS: Epilogue.DRELU, Epilogue.GELU_AUX_BIAS: Epilogue.DGELU}[epilogue]
+        got = lt.matmul(StrictArray(a), StrictArray(b), back, aux=aux)
+        step = 1e-5
+        slope = (sums > 0) if back is Epilogue.DRELU else (gelu(sums + step) - gelu(sums - step)) / (2 * step)
+        want = (sums - bias.astype(float)) * slope
+        assert got is not None
+        assert np.allclose(got.get().astype(float), want, rtol=digits, atol=2 * digits), back
+
+
+def test_gradients_of_biases_lie_beside_the_factor_they_belong_to() -> None:
+    lt = StrictCublasLt(StrictCublas(xp))
+    a, b, _ = operands("float64")
+    for epilogue, want in ((Epilogue.BGRAD_LEFT, a.sum(axis=1)), (Epilogue.BGRAD_RIGHT, b.sum(axis=0))):
+        sums = xp.empty(want.shape, dtype=a.dtype)
+        got = lt.matmul(StrictArray(a), StrictArray(b), epilogue, bias=sums)
+        assert got is not None
+        assert np.allclose(got.get(), a @ b) and np.allclose(sums.get(), want)
+
+
+def test_the_heuristics_are_asked_once_for_each_kind_of_product() -> None:
+    asked: list[int] = []
+    functions = emulated_lt()
+    whole = functions["cublasLtMatmulAlgoGetHeuristic"]
+
+    def watched(*arguments: Any) -> int:
+        asked.append(1)
+        return whole(*arguments)
+
+    lt = CublasLt(StrictCublas(xp), {**functions, "cublasLtMatmulAlgoGetHeuristic": watched})
+    a, b, bias = (StrictArray(x) for x in operands("float32"))
+    for _ in range(3):
+        lt.matmul(a, b, Epilogue.BIAS, bias=StrictArray(bias.get()))
+    assert len(asked) == 1
+    lt.matmul(a, b, Epilogue.RELU_BIAS, bias=bias)
+    lt.matmul(a[:3], b, Epilogue.BIAS, bias=bias)
+    assert len(asked) == 3
+
+
+def test_what_has_no_algorithm_and_what_has_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise BackendError("cuBLASLt was not found (No such file); install nvidia-cublas.")
+
+    x, w, b = StrictArray(np.ones((4, 2))), StrictArray(np.ones((3, 2))), StrictArray(np.ones(3))
+    backend = StrictCupyBackend()
+    backend._cublaslt = StrictCublasLt(backend._cublas, emulated_lt(lambda epilogue: epilogue > 1))
+    assert backend._cublaslt.matmul(x, w.T, Epilogue.BIAS, bias=b) is None
+    assert (backend.raw.linear(x, w, b).get() == 3).all()
+    monkeypatch.setattr(cublaslt, "load", missing)
+    del backend._cublaslt
+    with pytest.warns(UserWarning, match=r"cuBLASLt was not found.*kernels of their own"):
+        assert (backend.raw.linear(x, w, b).get() == 3).all()
+    g = StrictArray(np.ones((4, 3)))
+    assert (backend.raw.linear_backward(g, x, w, needs=(True, True, True))[2].get() == 4).all()
+    assert dense_kernels.cublaslt is cublaslt
