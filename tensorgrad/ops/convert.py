@@ -76,6 +76,7 @@ class _Move(Op):
     """Copying between devices: the one op whose result another backend computes on."""
 
     def __call__(self, x: Tensor, *, device: Device, non_blocking: bool = False) -> Tensor:
+        registry.on_device(device)  # a device that is not there is said first
         for ear in local.listeners:
             ear.moves(x, device)
         out = wrap(_moved(x._data, device, non_blocking))
