@@ -41,9 +41,9 @@ class Layer:
     def arrays(self, dtype: str, seed: int = 0) -> tuple[Any, Any, Any]:
         """Image, weight, slope."""
         random = np.random.default_rng(seed)
-        return tuple(
-            random.normal(size=shape).astype(numpy_dtype(dtype)) for shape in (self.image, self.weight, self.slope)
-        )  # type: ignore[return-value]
+        shapes = self.image, self.weight, self.slope
+        image, weight, slope = (random.normal(size=shape).astype(numpy_dtype(dtype)) for shape in shapes)
+        return image, weight, slope
 
     def expected(self, dtype: str) -> tuple[Any, Any, Any]:
         """Result, gradient in the image, gradient in the weight, in float64."""
