@@ -160,7 +160,7 @@ bool read_integers(PyObject* given, npy_intp* out, int& count) {
   if (n > kMostDims) return false;
   for (Py_ssize_t i = 0; i < n; ++i) {
     PyObject* part = PySequence_Fast_GET_ITEM(given, i);
-    if (!PyLong_CheckExact(part)) return false;
+    if (!PyLong_Check(part) || PyBool_Check(part)) return false;
     out[i] = PyLong_AsSsize_t(part);
     if (out[i] == -1 && PyErr_Occurred()) {
       PyErr_Clear();

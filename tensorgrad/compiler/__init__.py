@@ -50,8 +50,8 @@ def compile(
     Args:
         model: a function, a method, or a Module; without it ``compile`` is a decorator.
         fullgraph: True refuses ``fallback``; programs are always whole.
-        dynamic: True: programs that differ in the size of a batch are one, which two sizes show; further sizes run no
-            Python. None and False: a program for each shape.
+        dynamic: True: programs that differ in the size of a batch are one, which two sizes show; sizes between them run
+            no Python, and one beyond them is run once to confirm it. None and False: a program for each shape.
         backend: "tape", or "inductor", which is what PyTorch calls its own.
         mode: one of PyTorch's; they mean the same here.
         options: {"limit": the most programs that are kept of one function, 8}.

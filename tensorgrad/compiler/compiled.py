@@ -26,8 +26,9 @@ from ..nn.module import Module
 from .before import Before
 from .carried import Carrying, places_in
 from .changing import Changing
-from .dynamic import family_of, is_for_all
+from .dynamic import is_for_all
 from .entry import Entry
+from .families import Expected, Families
 from .once import why_not_given
 from .pair import PairEntry, is_live, rejoined
 from .parts import Part, Rewritten, Tracked
@@ -35,6 +36,7 @@ from .program import Call, Program
 from .reach import Reach, is_users
 from .signature import Signature
 from .trace import Trace
+from .tracked_sizes import SizesRead
 
 __all__ = ["Compiled", "everything"]
 
@@ -66,6 +68,7 @@ class Compiled:
         self.function = function
         self.limit = limit
         self.dynamic = dynamic
+        self._families = Families() if dynamic else None
         self.fallback = fallback
         self.entries: list[Entry] = []  # the most recently used first
         self.replays = self.captures = self.eager = self.evicted = 0
@@ -143,10 +146,15 @@ class Compiled:
                     return self._as_it_is(why, args, kwargs)
             with self._lock:
                 entry = self._entry_for(signature)  # another thread may have been faster
-                if entry is None and self.dynamic:
-                    entry = self._resized(signature)
+                expected = None
+                if entry is None and self._families is not None:
+                    entry = self._families.entry_for(self.entries, signature)
+                    if entry is not None:
+                        self._keep(entry)
+                    else:
+                        expected = self._families.expected(self.entries, signature)
                 if entry is None:
-                    return self._capture(signature, args, kwargs)
+                    return self._capture(signature, args, kwargs, expected)
         if entry.overlapping(signature):
             return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
         if entry.hooked(signature):
@@ -266,7 +274,7 @@ class Compiled:
             if entry in self.entries:
                 self.entries = [entry, *(e for e in self.entries if e is not entry)]
 
-    def _capture(self, signature: Signature, args: Any, kwargs: Any) -> Any:
+    def _capture(self, signature: Signature, args: Any, kwargs: Any, expected: Expected | None) -> Any:
         if self._part is not None and self._part.follow(args, self.replays):
             return self._as_it_is("a number that it is given is another one in each call", args, kwargs)
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
@@ -294,12 +302,16 @@ class Compiled:
         # the run that would be refused is watched for the line that words can name
         last = self._restless == _PATIENCE - 1 and not self.fallback
         changing = Changing(reach.moved, is_users) if last else contextlib.nullcontext()
+        reading: Any = contextlib.nullcontext()
+        if self.dynamic:
+            trace.sizes_read = SizesRead(trace.made_here)
+            reading = trace.sizes_read.reading()
         own_args, own_kwargs = args, kwargs
         if any(ours is not t for ours, t in zip(given, signature.tensors, strict=True)):
             own_args, own_kwargs = signature.arguments(given)
         entry = None
         try:
-            with reach.watch() as watch, listening(trace), changing as change:
+            with reach.watch() as watch, listening(trace), changing as change, reading:
                 if tracked is not None:
                     changes = functools.partial(signature.changed, given, own_args, own_kwargs)
                     tracked.moved = lambda: watch.found or reach.moved() or changes()
@@ -356,12 +368,8 @@ class Compiled:
         if self._part is not None and idle:
             self._part.stays("there is nothing to compute")
             return entry.first(signature)
-        if self.dynamic:
-            for other in self.entries:
-                if other.family is None and family_of(other, entry) is not None:
-                    break
-            for family in {id(e.family): e.family for e in self.entries if e.family is not None}.values():
-                family.note_alone(entry)
+        if self._families is not None:
+            self.entries = self._families.join(self.entries, entry, expected, self)
         for other in self.entries:
             if is_for_all(other, entry):
                 other.serve_all()
@@ -428,18 +436,6 @@ class Compiled:
                     kept.append(one)
         self.evicted += 1 + len(self.entries) - len(kept)
         self.entries = kept
-
-    def _resized(self, signature: Signature) -> Entry | None:
-        """An entry for a batch of another size, of what is known from two sizes."""
-        families = {id(entry.family): entry.family for entry in self.entries if entry.family is not None}
-        for family in families.values():
-            if not family.entry.holds():
-                continue
-            made: Entry | None = family.entry_for(signature)
-            if made is not None:
-                self._keep(made)
-                return made
-        return None
 
     def _warn_of_captures(self) -> None:
         """Say it once where every call so far has written a program and none was served by one."""

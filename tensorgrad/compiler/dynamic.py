@@ -3,18 +3,26 @@
 Two runs of different sizes show how every number in their programs follows from the size: it is the same in both, a
 multiple of it, or it and so many more. A number that fits none of these, a third op, another order: then they are no
 family. Sizes below two are never part of one: where a size is 1, arrays are broadcast.
+
+A third size is served where three things hold. What Python has asked of sizes has the same answers
+(``size_conditions.py``); each call's op gives the shapes that the program says (``shapes_checked.py``); and the size
+lies between two of which there were runs: of a smaller or larger one the next call is a run, and its program has to be
+the expected one. What Python does with a size past its methods (a ``range``, a slice of a list) comes out there.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import CompileError
 from .entry import Entry
 from .program import Action, Call, Program, Unless, Value
+from .shapes_checked import gives_its_shapes
 from .signature import Signature
+from .size_conditions import SizeConditions
 from .sizes import Unlike, follows, number_at
 
 __all__ = ["Family", "family_of"]
@@ -23,11 +31,17 @@ _Rule = Callable[[int], Any]
 
 
 class Family:
-    """``entry_for(signature)``: an entry for a size that was not seen before; None if the signature is another one."""
+    """``entry_for(signature)``: an entry for a size that was not seen before; None if the signature is another one.
+
+    ``low``, ``high``: the smallest and the largest size of which there was a run. ``edge``: whether in what was
+    expected last some array would have one element, or none, along an axis where it has more.
+    """
 
     def __init__(self, entry: Entry, other: Entry, sizes: tuple[int, int], *, bound: bool = False):
         self.entry = entry
         self.sizes = sizes
+        self.low, self.high = min(sizes), max(sizes)
+        self.edge = False
         self.parts = self.rule(entry.signature.key, other.signature.key)
         self.values: dict[Value, tuple[Value, _Rule]] = {}  # of the entry's programs: the other's, shape and strides
         self.numbers: dict[int, _Rule] = {}  # by identity of an input or attribute: what it is for a size
@@ -36,6 +50,10 @@ class Family:
         self.chains = self.rule(_chains(entry), _chains(other))
         for one, two in zip(entry.raw, other.raw, strict=True):
             self._programs(one, two)
+        self.conditions: SizeConditions | None = None
+        if other.sizes_read is not None and not bound:
+            here = dict(self.values.values())
+            self.conditions = SizeConditions(other.sizes_read, sizes, functools.partial(_shape_of, here))
         self.alone: tuple[Program, Any] | None = None  # that of the size 1, if it was written too, and its form
         if not bound:
             self.both = [(member.raw[0], member.programs[0].form) for member in (entry, other)]
@@ -120,26 +138,54 @@ class Family:
     # --- another size
 
     def entry_for(self, signature: Signature) -> Entry | None:
-        """An entry for a signature that differs in the size alone; None if the programs can't be of its size: the
-        numbers of two sizes may look as if they followed in a way in which they do not."""
+        """An entry for a signature that differs in the size alone; None if the programs can't be of its size, or if
+        only a run can tell."""
         size = self._size(signature)
-        if size is None:
+        if size is None or not self.low <= size <= self.high:
+            return None
+        made = self._entry(signature, size)
+        if made is None:
+            return None
+        try:
+            made.link(made.raw)
+        except CompileError:
+            return None
+        made._stamp(signature)
+        return made
+
+    def expected(self, signature: Signature) -> Entry | None:
+        """What a run of a size beyond those that there were should lead to, if the programs can be of that size."""
+        size = self._size(signature)
+        return None if size is None or self.low <= size <= self.high else self._entry(signature, size)
+
+    def take(self, expected: Entry, entry: Entry) -> bool:
+        """One more entry, of a run: whether it is the expected one, or may be another."""
+        size = self._size(entry.signature)
+        try:
+            Family(expected, entry, (1, 1), bound=True)
+        except Unlike:
+            return self.edge
+        if size is not None:
+            self.low, self.high = min(self.low, size), max(self.high, size)
+        entry.family = entry.programs[0].form.family = self
+        return True
+
+    def _entry(self, signature: Signature, size: int) -> Entry | None:
+        if self.conditions is not None and not self.conditions.hold(size):
             return None
         self.now: dict[Value, Value] = {}
+        self.edge = False
         programs = [self._program(program, size) for program in self.entry.raw]
+        if not all(map(gives_its_shapes, programs)):
+            return None
         made = copy.copy(self.entry)
-        made.family, made.raw = self, programs
+        made.family, made.raw, made.signature = self, programs, signature
         made.result = copy.copy(self.entry.result)
         chains = self.chains(size)
         made.result.views = [
             (at, base, [(op, dict(attrs)) for op, attrs in chain])
             for (at, base, _), chain in zip(self.entry.result.views, chains, strict=True)
         ]
-        try:
-            made.link(programs)
-        except CompileError:
-            return None
-        made._stamp(signature)
         return made
 
     def note_alone(self, entry: Entry) -> None:
@@ -184,6 +230,7 @@ class Family:
         found = self.now.get(v)
         if found is None:
             shape, strides = self.values[v][1](size)
+            self.edge = self.edge or any(n < 2 <= m for n, m in zip(shape, v.shape, strict=True))
             found = self.now[v] = copy.copy(v)
             found.shape, found.strides = tuple(shape), tuple(strides)
             found.root = found if v.root is v else self._at(v.root, size)
@@ -222,6 +269,13 @@ def is_for_all(entry: Entry, other: Entry) -> bool:
     except Unlike:
         return False
     return True
+
+
+def _shape_of(rules: dict[Value, _Rule], value: Value, size: int) -> tuple[int, ...]:
+    if value not in rules:
+        raise Unlike(f"Python reads the size of {value.name}, which is no part of the program")
+    shape: tuple[int, ...] = rules[value](size)[0]
+    return shape
 
 
 def _form(entry: Entry, bound: bool) -> Any:

@@ -40,6 +40,7 @@ class Entry:
     ):  # fmt: skip
         self.function = function
         self.family: Any = None  # of programs that differ in the size of a batch alone
+        self.sizes_read = trace.sizes_read
         self.reach = reach
         self.given = given
         outputs: list[Any] = []

@@ -17,6 +17,7 @@ from .histories import broken
 from .once import is_once, why_not_returned
 from .shared import Output, lying
 from .signature import PLAIN
+from .tracked_sizes import untracked
 
 if TYPE_CHECKING:
     from .before import Before
@@ -63,7 +64,8 @@ class Result:
         self, result: Any, before: Before, slot: Callable[[Any], int],
         way_to: Callable[[Any], list[tuple[Any, tuple[Any, ...]]]],
     ):  # fmt: skip
-        self.leaves, self.spec = tree_flatten(result)
+        leaves, self.spec = tree_flatten(result)
+        self.leaves = [*map(untracked, leaves)]
         self.made: list[tuple[int, int, bool]] = []
         self.passed: list[tuple[int, int]] = []
         self.views: list[tuple[int, int | Tensor, Any]] = []
@@ -137,7 +139,7 @@ class Result:
         self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2]
 
     def _add_view(self, at: int, base: int | Tensor, chain: Any, cut: bool) -> None:
-        self.views.append((at, base, chain))
+        self.views.append((at, base, [(op, {name: untracked(x) for name, x in attrs.items()}) for op, attrs in chain]))
         if cut:
             self.cut.add(at)
 
@@ -159,7 +161,7 @@ class Result:
     def of_run(self, result: Any, tensors: list[Tensor]) -> Any:
         """The run's own result, with the arguments themselves where it has their stand-ins."""
         own = tree_flatten(result)[0]
-        leaves = list(own)
+        leaves = [*map(untracked, own)]
         self._from_callers(leaves, tensors, [])
         return result if all(a is b for a, b in zip(own, leaves, strict=True)) else tree_unflatten(leaves, self.spec)
 

@@ -73,6 +73,11 @@ _PASSES = (
 
 def _of_all_sizes(family: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """JSON of a program of any size, and its arrays."""
+    if family.conditions is not None and family.conditions.asked:
+        raise CompileError(
+            f"save: {family.conditions.text}, and a file serves all sizes. Save a program for each way: compile "
+            "without dynamic=True."
+        )
     first, second = family.sizes
     trouble: Exception | None = None
     for passes in _PASSES:

@@ -44,12 +44,14 @@ def follows(a: int | float, b: int | float, sizes: tuple[int, int]) -> tuple[str
     """The form of a number that is ``a`` for the first size and ``b`` for the second; None if it has none."""
     first, second = sizes
     k: Any
+    if first == second:
+        return None
     if type(a) is int and type(b) is int:
         if a % first == 0 and a // first * second == b:
             return "times", a // first
         if a - first == b - second:
             return "plus", a - first
-        k, rest = divmod(a - b, first - second) if first != second else (0, 1)
+        k, rest = divmod(a - b, first - second)
         return ("affine", [k, a - k * first]) if rest == 0 and abs(a - k * first) <= _FURTHEST else None
     if type(a) is not float or type(b) is not float or not max(abs(a), abs(b)) < _LARGEST / first:
         return None

@@ -17,6 +17,7 @@ from .histories import begins_before, edges_to, turn
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
+from .tracked_sizes import SizesRead, untracked
 
 __all__ = ["Trace"]
 
@@ -62,6 +63,7 @@ class Trace(Listener):
         self.outside = outside or {}
         self.first_node = Node(None, {}, 1).number if splits else 0  # what is older was recorded outside
         self.reach = reach
+        self.sizes_read: SizesRead | None = None
         self.read_at: int | None = None
         self.unsplit: str | None = None  # why no program can be written of the run, where it may be cut
         self.unsplit_at: int | None = None  # the function's line where that was
@@ -197,7 +199,12 @@ class Trace(Listener):
         """Arrays replaced by their values, in lists and tuples too."""
         if type(what) in (list, tuple):
             return type(what)(self._values(part) for part in what)
-        return self.value_of(what) if _is_array(what) else what
+        return self.value_of(what) if _is_array(what) else untracked(what)
+
+    def made_here(self, array: Any) -> Value | None:
+        """The value of an argument or of what a call has made; None for what was there before."""
+        found = self.values.get(id(array))
+        return None if found is None or found.root.array is not None else found
 
     # --- what the door tells
 

@@ -47,8 +47,8 @@ def test_a_training_step_of_any_batch(backend):
             del count
         assert runs[0] == runs[1]
         stats = f.stats()
-        # the optimizer's first step, one program of 16, one of 8 that shows the family, one of 1 beside it
-        assert stats["captures"] == 4 and stats["programs"] == 2
+        # runs: the optimizer's first step; 16; 8, which shows the family; 5, 2 and 33 beyond; 1 beside it
+        assert stats["captures"] == 7 and stats["programs"] == 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -69,7 +69,8 @@ def test_a_model_and_its_gradients_of_any_batch(backend):
             expected.square().sum().backward()
             for p, q in zip(model.parameters(), other.parameters(), strict=True):
                 assert p.grad.tolist() == q.grad.tolist()
-        assert compiled.stats()["captures"] == 2 and compiled.stats()["programs"] == 1
+        # 7 lies between two sizes that there were
+        assert compiled.stats()["captures"] == 5 and compiled.stats()["programs"] == 1
 
 
 def test_what_follows_from_the_size_in_another_way_is_captured_for_each():
@@ -123,7 +124,7 @@ def test_means_over_the_batch_and_over_columns(name, dtype, backend):
                 loss.backward()
                 found.append([loss.item(), x.grad.tolist()])
             assert found[0] == found[1]
-        assert compiled.stats()["captures"] == 2
+        assert compiled.stats()["captures"] == 6 and compiled.stats()["programs"] == 1
 
 
 def test_a_quotient_that_two_sizes_do_not_tell_waits_for_one_that_does():

@@ -104,9 +104,9 @@ def test_a_loaded_program_serves_every_size(name, inference, backend, tmp_path):
             with tg.inference_mode(inference):
                 expected = compiled(*args)
             with tg.no_grad():
-                # half of a pair does no norms within convolutions, and a program alone does
-                same(loaded(*args), expected, exact=inference or name != "evaluated")
-        assert compiled.stats()["captures"] == 2
+                # half of a pair, and a run, does no norms within convolutions, and a program alone does
+                same(loaded(*args), expected, exact=name != "evaluated")
+        assert compiled.stats()["captures"] == 5 and compiled.stats()["programs"] == 1
         assert "any size of the batch from 2 on; this is of 33" in loaded.explain()
         with pytest.raises(ShapeError, match=r"any batch size n from 2 on.*where n is 1"):
             loaded(*arguments(1, draw))
@@ -126,7 +126,7 @@ def test_a_single_row_is_served_if_it_was_called_with(name, backend, tmp_path):
         loaded = tg.compiler.load(tmp_path / "f.tgp")
         for n in (1, 6, 1):
             args = arguments(n, draw)
-            same(loaded(*args), compiled(*args))
+            same(loaded(*args), compiled(*args), exact=name != "evaluated" or n == 1)
         assert loaded.sizes == 1
 
 
@@ -151,7 +151,7 @@ def test_views_that_are_returned_follow_the_size_in_process_too():
     for n in (6, 8, 5, 12):
         doubled, part, column = f(tg.ones(n))
         assert doubled.shape == (n,) and part.tolist() == list(range(n)) and column.shape == (n, 1)
-    assert f.stats()["captures"] == 2
+    assert f.stats()["captures"] == 4 and f.stats()["programs"] == 1
 
 
 def test_state_and_generators_are_one_for_all_sizes(tmp_path):

@@ -1,0 +1,252 @@
+"""Sizes that remember where they come from: what Python computes with the size of a batch, and asks of it.
+
+While a function runs that is compiled with ``dynamic=True``, ``x.shape`` holds ``TrackedInt``s: numbers as any other,
+whose arithmetic is written down. What a condition was decided by (``if x.shape[0] > 8``) and what is rounded
+(``x.shape[0] // 2``) is known afterwards, and a program of two sizes serves a third one only where Python would have
+done the same; see ``size_conditions.py``.
+
+A ``for`` over ``range(n)`` and an index or slice of a Python list read a number past its methods, and are not seen.
+What they lead to shows where the program is compared with that of a further run; see ``Family.expected``.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from ..autograd.node import inside, user_line
+from ..tensor import Size, Tensor
+from .program import Value
+
+__all__ = ["Number", "SizesRead", "TrackedFloat", "TrackedInt", "same_number", "untracked"]
+
+_MOST = 10_000  # numbers of one run: who computes with sizes in long loops has no program for all sizes
+
+
+class Number(NamedTuple):
+    """One number of a run: ``operate(*parts)``, where a part is (True, place among the numbers) or (False, what it is).
+
+    A size that was read has no ``operate``; its parts are the value and the axis. ``value``: what it was in the run.
+    ``line``: the user's line.
+    """
+
+    operate: Callable[..., Any] | None
+    parts: tuple[Any, ...]
+    value: Any
+    line: Any
+
+
+class SizesRead:
+    """``numbers``: in the order in which Python has computed them, until ``close``; None if there were too many.
+
+    Args:
+        value_of: the Value of an array; None for what was there before the run, whose shape is a fact like others.
+    """
+
+    def __init__(self, value_of: Callable[[Any], Value | None]):
+        self.value_of = value_of
+        self.numbers: list[Number] | None = []
+        self.open = True
+
+    def note(self, operate: Callable[..., Any] | None, parts: tuple[Any, ...], value: Any) -> int:
+        if self.numbers is not None and len(self.numbers) >= _MOST:
+            self.numbers = None
+        if self.numbers is None:
+            return -1
+        self.numbers.append(Number(operate, parts, value, user_line(3)))
+        return len(self.numbers) - 1
+
+    def computed(self, operate: Callable[..., Any], given: tuple[Any, ...], value: Any) -> Any:
+        """The result of an operation on numbers of which one at least is tracked."""
+        parts = tuple([
+            (True, x._place) if isinstance(x, _TRACKED) and x._read is self else (False, untracked(x)) for x in given
+        ])  # fmt: skip
+        place = self.note(operate, parts, value)
+        if type(value) is int:
+            return TrackedInt.of(value, self, place)
+        return TrackedFloat.of(value, self, place) if type(value) is float else value
+
+    def shape_of(self, array: Any) -> Any:
+        value = self.value_of(array)
+        if value is None:
+            return Size(array.shape)
+        return Size([TrackedInt.of(n, self, self.note(None, (value, i), n)) for i, n in enumerate(array.shape)])
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Tensors of this thread tell their sizes so."""
+        outer, _here.read = getattr(_here, "read", None), self
+        _swap(1)
+        try:
+            yield
+        finally:
+            _swap(-1)
+            _here.read = outer
+            self.open = False
+
+
+class _Tracked:
+    _read: SizesRead
+    _place: int
+
+    @classmethod
+    def of(cls, value: Any, read: SizesRead, place: int) -> Any:
+        made = cls(value)  # type: ignore[call-arg]
+        made._read, made._place = read, place
+        return made
+
+    def __reduce__(self) -> Any:
+        return _BASES[type(self)], (untracked(self),)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class TrackedInt(_Tracked, int):
+    """A size, or a whole number that was computed of sizes."""
+
+
+class TrackedFloat(_Tracked, float):
+    """A fraction that was computed of sizes."""
+
+
+_TRACKED = (TrackedInt, TrackedFloat)
+_BASES: dict[type, type] = {TrackedInt: int, TrackedFloat: float}
+
+
+def untracked(x: Any) -> Any:
+    """The plain number of a tracked one; all else as it is, tuples, lists and slices opened."""
+    kind = type(x)
+    if kind is TrackedInt:
+        return int.__index__(x)
+    if kind is TrackedFloat:
+        return float.__pos__(x)
+    if kind is tuple or kind is list:
+        return kind(map(untracked, x))
+    return slice(untracked(x.start), untracked(x.stop), untracked(x.step)) if kind is slice else x
+
+
+def same_number(x: Any) -> Any:
+    """The operation behind what can only be told to be the same as it was: a number as a key, or as text."""
+    return x
+
+
+def _by_user() -> bool:
+    """Whether the method that asks was called in the user's code. This package's own conversions make a number another
+    type and nothing else."""
+    return not inside[sys._getframe(2).f_code.co_filename]
+
+
+def _operation(operate: Callable[..., Any], *, reflected: bool = False) -> Callable[..., Any]:
+    def method(self: Any, *others: Any) -> Any:
+        read = self._read
+        if any(not isinstance(x, (int, float, type(None))) for x in others):
+            if read.open and not any(isinstance(x, Tensor) for x in others):
+                read.computed(same_number, (self,), untracked(self))
+            return NotImplemented
+        given = (*others, self) if reflected else (self, *others)
+        value = operate(*map(untracked, given))
+        return read.computed(operate, given, value) if read.open else value
+
+    return method
+
+
+def _reading(name: str, operate: Callable[..., Any], *, always: bool) -> Callable[..., Any]:
+    """A method whose result is no number that could be tracked; in this package's own code it is no question."""
+
+    def method(self: Any, *args: Any) -> Any:
+        value = getattr(_BASES[type(self)], name)(self, *args)
+        if self._read.open and (always or _by_user()):
+            self._read.computed(operate, (self,), operate(untracked(self)))
+        return value
+
+    return method
+
+
+_TWO: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
+    "floordiv": operator.floordiv, "mod": operator.mod, "pow": operator.pow, "divmod": divmod,
+}  # fmt: skip
+_BITS: dict[str, Callable[..., Any]] = {
+    "lshift": operator.lshift, "rshift": operator.rshift, "and": operator.and_, "or": operator.or_,
+    "xor": operator.xor,
+}  # fmt: skip
+_ORDERS: dict[str, Callable[..., Any]] = {
+    "lt": operator.lt, "le": operator.le, "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "ge": operator.ge,
+}  # fmt: skip
+_ONE: dict[str, Callable[..., Any]] = {
+    "neg": operator.neg, "pos": operator.pos, "abs": abs, "floor": math.floor, "ceil": math.ceil, "trunc": math.trunc,
+    "round": round, "bool": bool,
+}  # fmt: skip
+_READ: dict[str, Callable[..., Any]] = {
+    "hash": same_number, "repr": same_number, "str": same_number, "format": same_number, "int": int,
+}  # fmt: skip
+for _kind in _TRACKED:
+    for _name, _operate in {**_TWO, **(_BITS if _kind is TrackedInt else {})}.items():
+        setattr(_kind, f"__{_name}__", _operation(_operate))
+        setattr(_kind, f"__r{_name}__", _operation(_operate, reflected=True))
+    for _name, _operate in {**_ORDERS, **_ONE, **({"invert": operator.invert} if _kind is TrackedInt else {})}.items():
+        setattr(_kind, f"__{_name}__", _operation(_operate))
+    for _name, _operate in _READ.items():
+        _always = _operate is int and _kind is TrackedFloat  # which rounds
+        setattr(_kind, f"__{_name}__", _reading(f"__{_name}__", _operate, always=_always))
+
+
+# --- tensors that tell their sizes so
+
+_here = threading.local()
+_lock = threading.Lock()
+_readers = 0
+_plain: dict[str, Any] = {}
+
+
+def _swap(more: int) -> None:
+    """Tensor's methods are others only while somebody reads: eager code pays nothing for them."""
+    global _readers
+    with _lock:
+        _readers += more
+        if _readers == 1 and more == 1:
+            _plain.update({name: Tensor.__dict__[name] for name in _METHODS})
+            for name, method in _METHODS.items():
+                setattr(Tensor, name, method)
+        elif not _readers:
+            for name, method in _plain.items():
+                setattr(Tensor, name, method)
+
+
+def _shape(self: Tensor) -> Any:
+    read = getattr(_here, "read", None)
+    return Size(self._data.shape) if read is None else read.shape_of(self._data)
+
+
+def _size(self: Tensor, dim: int | None = None) -> Any:
+    if getattr(_here, "read", None) is None or (dim is not None and not self._data.ndim):
+        return _plain["size"](self, dim)
+    if dim is None:
+        return _shape(self)
+    _plain["size"](self, dim)  # which raises where there is no such axis
+    return _shape(self)[dim]
+
+
+def _numel(self: Tensor) -> Any:
+    return _shape(self).numel()
+
+
+def _length(self: Tensor) -> int:
+    """``len()`` gives a plain int, so that what is computed of it can't be followed."""
+    read = getattr(_here, "read", None)
+    length: int = _plain["__len__"](self)
+    if read is not None and _by_user() and read.value_of(self._data) is not None:
+        read.computed(same_number, (_shape(self)[0],), length)
+    return length
+
+
+_METHODS = {"shape": property(_shape), "size": _size, "numel": _numel, "nelement": _numel, "__len__": _length}
