@@ -119,6 +119,7 @@ class TrackedFloat(_Tracked, float):
 
 
 _TRACKED = (TrackedInt, TrackedFloat)
+_COMPARED = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
 _BASES: dict[type, type] = {TrackedInt: int, TrackedFloat: float}
 
 
@@ -154,9 +155,17 @@ def _operation(operate: Callable[..., Any], *, reflected: bool = False) -> Calla
             return NotImplemented
         given = (*others, self) if reflected else (self, *others)
         value = operate(*map(untracked, given))
-        return read.computed(operate, given, value) if read.open else value
+        if not read.open or (operate in _COMPARED and _is_check(self, *others) and not _by_user()):
+            return value
+        return read.computed(operate, given, value)
 
     return method
+
+
+def _is_check(number: Any, other: Any) -> bool:
+    """Whether this package may only be comparing a size with the same one, of an array, which tells a plain number: the
+    numbers that it treats apart are 0 and 1."""
+    return not isinstance(other, _TRACKED) and type(other) is int and other > 1 and untracked(number) == other
 
 
 def _reading(name: str, operate: Callable[..., Any], *, always: bool) -> Callable[..., Any]:

@@ -201,7 +201,7 @@ def test_any_batch():
         with tg.no_grad():
             assert f(rows(1, n)).tolist() == model(rows(1, n)).tolist()
             assert ours.h.tolist() == model.h.tolist()
-    assert f.stats()["captures"] == 4
+    assert f.stats()["captures"] == 7 and f.stats()["replays"] == 1  # of 5, between 3 and 6
 
 
 def test_what_raises_leaves_the_state_of_an_eager_run():

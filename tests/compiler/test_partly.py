@@ -73,7 +73,7 @@ def test_other_sizes_of_a_family(backend: str) -> None:
         w = tg.ones(4, requires_grad=True)
         v = tg.ones(4, requires_grad=True)
         f = compiled(lambda x: ((x * w).tanh(), (x * v).exp()))
-        for size in (8, 6, 5, 7, 3):
+        for size in (8, 3, 5, 7, 6):
             for slot in (0, 1):
                 w.grad = v.grad = None
                 f(tg.randn(size, 4))[slot].sum().backward()

@@ -10,6 +10,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad import nn
+from tensorgrad.backends import registry
 from tensorgrad.compiler.program import Value
 from tensorgrad.compiler.size_conditions import SizeConditions
 from tensorgrad.compiler.sizes import Unlike
@@ -152,6 +153,44 @@ def test_a_model_that_reads_its_sizes_trains_as_it_is():
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     stats = run.stats()
     assert stats["programs"] == 1 and stats["captures"] == 4, stats  # the first step, 16, 8 and 3
+
+
+def first(found):
+    return found[0] if isinstance(found, tuple) else found
+
+
+MODULES = {
+    "grid": (lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.Flatten()), (4, 8, 8)),
+    "norms": (lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.AdaptiveAvgPool2d(3)), (4, 8, 8)),
+    "upsample": (lambda: nn.Sequential(nn.PixelShuffle(2), nn.Upsample(scale_factor=2, mode="bilinear")), (4, 4, 4)),
+    "encoder": (lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), (5, 6)),
+    "LSTM": (lambda: nn.LSTM(6, 4, batch_first=True), (5, 6)),
+    "GRU": (lambda: nn.GRU(6, 4, num_layers=2, batch_first=True), (5, 6)),
+    "RNNCell": (lambda: nn.RNNCell(6, 4), (6,)),
+    "GRUCell": (lambda: nn.GRUCell(6, 4), (6,)),
+    "LSTMCell": (lambda: nn.LSTMCell(6, 4), (6,)),
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_of_any_batch_are_one_program(name, backend):
+    """What they make sure of (a batch of the state's size, say) is no question."""
+    if registry.class_of(backend).why_not() is not None:
+        pytest.skip("the backend can't run here")
+    make, shape = MODULES[name]
+    with tg.backend(backend):
+        tg.manual_seed(0)
+        model = make()
+        compiled = tg.compile(model, dynamic=True)
+        for n in (16, 8, 12, 9):
+            x = tg.randn(n, *shape)
+            tg.manual_seed(n)
+            found = first(compiled(x))
+            tg.manual_seed(n)
+            assert tg.allclose(found, first(model(x)), atol=1e-5)
+            found.sum().backward()
+        assert compiled.stats()["captures"] == 2 and compiled.stats()["programs"] == 1
 
 
 # --- the numbers themselves
