@@ -189,7 +189,8 @@ def test_modules_of_any_batch_are_one_program(name, backend):
             found = first(compiled(x))
             tg.manual_seed(n)
             assert tg.allclose(found, first(model(x)), atol=1e-5)
-            found.sum().backward()
+            if found.requires_grad:
+                found.sum().backward()
         assert compiled.stats()["captures"] == 2 and compiled.stats()["programs"] == 1
 
 
