@@ -8,6 +8,8 @@ is watched while it is captured.
 from __future__ import annotations
 
 import os
+import random
+import secrets
 import sys
 import time
 import uuid
@@ -28,9 +30,21 @@ _READ = {
     os.urandom: "os.urandom",
 }  # fmt: skip
 _DATES = frozenset(("now", "utcnow", "today"))
-_WRITTEN_IN_PYTHON = {f.__code__: f"uuid.{f.__name__}" for f in (uuid.uuid1, uuid.uuid4)}
+_WRITTEN_IN_PYTHON = {
+    **{f.__code__: f"uuid.{f.__name__}" for f in (uuid.uuid1, uuid.uuid4)},
+    **{f.__code__: f"secrets.{f.__name__}" for f in (
+        secrets.randbelow, secrets.token_bytes, secrets.token_hex, secrets.token_urlsafe,
+    )},
+    **{f.__code__: "the system's random numbers" for f in (
+        random.SystemRandom.random, random.SystemRandom.getrandbits, random.SystemRandom.randbytes,
+    )},
+}  # fmt: skip
+_BETWEEN = frozenset(("random", "secrets"))  # modules whose functions ask for them in the user's place
 
-_NAMES = frozenset((*(name.partition(".")[2] for name in (*_READ.values(), *_WRITTEN_IN_PYTHON.values())), *_DATES))
+_NAMES = frozenset((
+    *(name.partition(".")[2] for name in (*_READ.values(), *_WRITTEN_IN_PYTHON.values())), *_DATES,
+    *(name for name in dir(random.SystemRandom) if not name.startswith("_")), "randbits",
+))  # fmt: skip
 
 
 def watching(names: set[str], is_users: Callable[[str | None], bool]) -> Watch:
@@ -74,6 +88,8 @@ class Watch:
             name, caller = _WRITTEN_IN_PYTHON.get(frame.f_code), frame.f_back
         else:
             return
+        while name is not None and caller is not None and caller.f_globals.get("__name__") in _BETWEEN:
+            caller = caller.f_back
         if name is None or self.found is not None or caller is None or self._is_users is None:
             return
         if self._is_users(caller.f_globals.get("__name__")):

@@ -1,8 +1,9 @@
-"""Generators, iterators and coroutines: their code runs, or their elements are taken, when somebody asks, and once. No
-program can repeat that, neither of what a function is given nor of what it returns."""
+"""Generators, iterators, coroutines and open files: their code runs, or their elements are taken, when somebody asks, and
+once. No program can repeat that, neither of what a function is given nor of what it returns."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -16,6 +17,8 @@ def is_once(what: Any) -> bool:
     """Whether its elements, or its result, can be had once only."""
     if isinstance(what, (GeneratorType, AsyncGeneratorType, CoroutineType)):
         return True
+    if isinstance(what, io.IOBase):  # one that is written to tells only what has been done
+        return not what.closed and what.readable() and not what.writable()
     return isinstance(what, Iterator) and type(what).__module__ in _MODULES
 
 
@@ -53,4 +56,6 @@ def _name(what: Any) -> str:
         return "a generator"
     if isinstance(what, CoroutineType):
         return "a coroutine"
+    if isinstance(what, io.IOBase):
+        return "an open file"
     return f"an iterator ({type(what).__name__})"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
+import os
 import random
 import sys
 import types
@@ -63,11 +64,14 @@ _UNHEARD = frozenset((
 """Of a class, what computes nothing."""
 _MAKING = frozenset(("__init__", "__new__", "__post_init__", "__init_subclass__", "__del__"))
 """What runs where the class itself is named."""
+_ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb"))
 _MAKERS = frozenset(("type", "__class__", "replace", "_replace"))
 """What makes another object of an object's class."""
 _PROTOCOLS = frozenset(("keys", "write", "flush", "read", "readline", "close", "run", "send", "throw"))
 """What Python and its library call by itself, of whatever object."""
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
+_REPLACEABLE = (types.FunctionType, types.MethodType, types.ModuleType)
+"""What of this package's modules somebody may have put another in place of."""
 _MOST = 10_000  # entries of one container
 
 
@@ -104,6 +108,8 @@ class Reach(Facts):
         asked: dict[int, set[str]] = {}
         while self._hear() or self._ask(asked):  # what is found there may name others
             pass
+        if self._names & _ENVIRONMENT:
+            self._container("os.environ", vars(os.environ)["_data"])
         self.pack()
 
     def watch(self) -> Watch:
@@ -176,7 +182,7 @@ class Reach(Facts):
             for element in () if isinstance(what, (np.ndarray, np.generic)) else self.copies[-1][2]:
                 self._walk(f"an element of {path}", element)
         elif isinstance(what, types.ModuleType):
-            if is_users(what.__name__):
+            if is_users(what.__name__) or _root(what.__name__) == "tensorgrad":
                 self._later.setdefault(id(what), (path, what))
         elif isinstance(what, type):
             self._made.add(what)
@@ -185,7 +191,7 @@ class Reach(Facts):
             self.once = self.once or (path, what)
         elif names_of_getter(what):
             self._names |= names_of_getter(what)
-        elif isinstance(what, Generator):
+        elif isinstance(what, (Generator, random.SystemRandom)):  # the latter has no state: who asks it is watched
             return
         elif isinstance(what, (np.random.Generator, random.Random)):
             self.sources.append((path, what, repr(state_of(what))))
@@ -371,8 +377,11 @@ class Reach(Facts):
                 for name in sorted(names & set(dir(type(holder))) - vars(holder).keys()):
                     self.facts.append((f"{path}.{name}", vars(holder), name, gone))  # nor what the class says
         attributes = getattr(holder, "__dict__", {})
+        ours = isinstance(holder, types.ModuleType) and not is_users(holder.__name__)
         for name in sorted(names & attributes.keys()):
             if isinstance(holder, type) and isinstance(attributes[name], types.FunctionType):
+                continue
+            if ours and not isinstance(attributes[name], _REPLACEABLE):
                 continue
             self._fact(f"{path}.{name}", attributes, name, attributes[name])
 

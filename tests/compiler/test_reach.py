@@ -15,6 +15,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.compiler.named import names_in
 from tensorgrad.compiler.reach import Reach
+from tensorgrad.errors import CompileError
 
 
 class Base:
@@ -356,3 +357,47 @@ def test_what_a_user_s_module_reads_is_guarded(make: type, change: Any) -> None:
                     f(x)
             else:
                 assert tg.equal(f(x), expected)
+
+
+def test_the_environment_is_guarded_where_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setenv("TENSORGRAD_TEST_SCALE", "1")
+    reads = [lambda x: x * float(os.environ["TENSORGRAD_TEST_SCALE"]),
+             lambda x: x * float(os.getenv("TENSORGRAD_TEST_SCALE", "0"))]  # fmt: skip
+    for f in map(tg.compile, reads):
+        for value in ("1", "1", "2", "2", "1", "3"):
+            monkeypatch.setenv("TENSORGRAD_TEST_SCALE", value)
+            assert f(tg.ones(1)).item() == float(value)
+        assert f.stats()["captures"] == 3
+
+
+def test_a_function_of_this_package_that_is_replaced_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorgrad.nn import functional as F
+
+    functions = [lambda x: F.silu(x) + 1, lambda x: tg.nn.functional.silu(x) + 1]
+    own = F.silu
+    for function in functions:
+        f = tg.compile(function)
+        for silu in (own, own, F.gelu, own, lambda x: x * 2, lambda x: x * 3):
+            monkeypatch.setattr(F, "silu", silu)
+            assert f(tg.ones(2)).tolist() == function(tg.ones(2)).tolist()
+        assert f.stats()["captures"] == 4 and f.stats()["replays"] == 2
+
+
+def test_an_open_file_is_read_once(tmp_path: Any) -> None:
+    path = tmp_path / "numbers"
+    path.write_text("1\n2\n3\n")
+    with path.open() as file:
+        f = tg.compile(lambda x: x * float(file.readline()))
+        with pytest.raises(CompileError, match="file is an open file, whose elements are other ones in each call"):
+            f(tg.ones(1))
+    with (tmp_path / "log").open("w") as log:
+
+        @tg.compile
+        def g(x: Any) -> Any:
+            print("a run", file=log)
+            return x * 2
+
+        assert [g(tg.ones(1)).item() for _ in range(3)] == [2.0] * 3
+    assert (tmp_path / "log").read_text() == "a run\n" and g.stats()["replays"] == 2
