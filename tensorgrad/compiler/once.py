@@ -1,4 +1,4 @@
-"""Generators, iterators, coroutines and open files: their code runs, or their elements are taken, when somebody asks, and
+"""Generators, iterators, coroutines, open files: their code runs, or their elements are taken, when somebody asks, and
 once. No program can repeat that, neither of what a function is given nor of what it returns."""
 
 from __future__ import annotations
