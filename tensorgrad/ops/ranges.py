@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import registry
+from ..device import where
 from ..dispatch import local, was_made
 from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -75,8 +77,7 @@ def arange(
     """
     plain = start is None and end is None and step is None and dtype is None and out is None
     if plain and len(bounds) == 1 and type(bounds[0]) is int and bounds[0] >= 0:  # the usual call
-        exact: Any = np.arange(bounds[0])
-        return _made("arange", exact, BY_NAME["int64"], layout, device, requires_grad, pin_memory, None)
+        return _counted(0, 1, bounds[0], BY_NAME["int64"], layout, device, requires_grad, pin_memory)
     first, last, by = _bounds("arange", bounds, start, end, step)
     floats = any(isinstance(v, float) for v in (first, last, by))
     chosen = _dtype_for(dtype, out, get_default_dtype() if floats else BY_NAME["int64"])
@@ -88,17 +89,38 @@ def arange(
         if by == 0:
             raise ArgumentError("arange: step must be nonzero; it is cut to the integer 0 for dtype int64.")
     if all(isinstance(v, int) for v in (first, last, by)):
+        first, last, by = int(first), int(last), int(by)
         count = max(0, -(-(last - first) // by))
     else:
         count = max(0, int(np.ceil((last - first) / by)))
     if chosen.category < 2:
         first, by = int(first), int(by)
+    if out is None and isinstance(first, int) and isinstance(by, int) and max(abs(first), abs(last)) < _EXACT:
+        return _counted(first, by, count, chosen, layout, device, requires_grad, pin_memory)
     exact = np.arange(count)
     if isinstance(first, float) or isinstance(by, float):
         exact = exact.astype(np.float64)
     if first != 0 or by != 1:
         exact = first + exact * by
     return _made("arange", exact, chosen, layout, device, requires_grad, pin_memory, out)
+
+
+_EXACT = 1 << 62
+
+
+def _counted(
+    first: int, by: int, count: int, dtype: DType, layout: Any, device: Any, requires_grad: bool, pin_memory: bool
+) -> Tensor:
+    """Whole numbers in steps, made on the device; calls as any other, so that a program of any size can hold them."""
+    check_layout("arange", layout)
+    place = where(device)
+    found = registry.on_device(place)
+    with found.on(place.index):
+        door = local.doors[found.array_type]
+        array = door.ramp(first=first, by=by, count=count)
+        if dtype.name != "int64":
+            array = door.cast(array, dtype=dtype.np)
+    return finish(wrap(array).pin_memory()._data if pin_memory else array, requires_grad)
 
 
 def _bounds(name: str, bounds: tuple[Any, ...], start: Any, end: Any, step: Any) -> tuple[Any, Any, Any]:

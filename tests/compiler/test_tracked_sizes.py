@@ -77,6 +77,8 @@ FOLLOWS = {
     "last row": lambda x: x[x.shape[0] - 1] + x[-1],
     "checked": lambda x: x * 2 if x.shape[0] > 0 and x.shape == (x * 1).shape and x.shape[1] == 3 else x,
     "expand": lambda x: x.expand(2, *x.shape).sum(0),
+    "positions": lambda x: x[tg.arange(x.shape[0]), 1] * tg.arange(1, 2 * x.shape[0] + 1, 2, dtype=tg.float32),
+    "causal": lambda x: (x @ x.T).masked_fill(tg.ones(x.shape[0], x.shape[0]).triu(1).bool(), 0),
     "negative": lambda x: x[-x.shape[0] + 1 :] * 2,
 }
 

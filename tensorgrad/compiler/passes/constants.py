@@ -10,7 +10,7 @@ from .memory import Memory, draws, replaced, rewritten
 
 __all__ = ["run"]
 
-_MAKERS = frozenset(("full_as", "zeros_as", "full", "arange", "linspace", "eye", "zeros", "ones"))
+_MAKERS = frozenset(("full_as", "zeros_as", "full", "ramp"))
 _AS = frozenset(("full_as", "zeros_as"))  # they read shape and dtype of their input, not its elements
 _LARGEST = 1 << 14  # bytes; what is larger takes longer to read than to make
 
