@@ -120,12 +120,10 @@ class CupyPools(PoolKernels):
         return self._means("avgpoolback", g, tuple(input_shape[2:]), axes, count_include_pad, divisor_override)
 
     def adaptive_avg_pool(self, x: Any, *, output_size: Any) -> Any:
-        if x.dtype.name not in _FLOATS:
-            return super().adaptive_avg_pool(x, output_size=output_size)
         return self._means("avgpool", x, tuple(output_size), _axes(x.shape[2:], output_size), False, None)
 
     def adaptive_avg_pool_backward(self, g: Any, *, input_shape: Any) -> Any:
-        if g.dtype.name not in _FLOATS or not g.size:
+        if not g.size:
             return super().adaptive_avg_pool_backward(g, input_shape=input_shape)
         return self._means("avgpoolback", g, tuple(input_shape[2:]), _axes(input_shape[2:], g.shape[2:]), False, None)
 

@@ -175,10 +175,10 @@ class CupyReductions(ReduceKernels):
             return self._defined("vector_norm", x, ord=ord, dim=dim, keepdim=keepdim)
         return made
 
-    def _defined(self, name: str, x: Any, **how: Any) -> Any:
+    def _defined(self, name: str, *operands: Any, **how: Any) -> Any:
         define = OPS[name].define
         assert define is not None
-        return define(self.raw, x, **how)
+        return define(self.raw, *operands, **how)
 
     def amax(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
         made = self._reduced("extreme", x, dim, keepdim, x.dtype)
