@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends.cupy import launch
 from tensorgrad.backends.cupy.formula import CupyFormula
 from tensorgrad.backends.cupy.printer import Layout, kernel, unit
 from tensorgrad.backends.numpy.evaluate import evaluate
@@ -232,6 +233,15 @@ def test_one_kernel_serves_every_shape_and_every_number(launcher: HostLauncher) 
     assert len(launcher.compiled) == 2  # of two axes and of three
 
 
+def test_walks_are_forgotten_when_they_are_many(launcher: HostLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_MOST_WALKS", 2)
+    f = formula(launcher, X * 2)
+    for n in (3, 4, 5, 3, 4):
+        np.testing.assert_array_equal(f(np.ones(n)), 2)
+    [prepared] = f.prepared.values()
+    assert len(prepared.walks) <= 2 and len(launcher.compiled) == 1, "kernels stay"
+
+
 @pytest.mark.parametrize("number", [True, 3, -(2**63), 2**63 - 1, 0.1, 2 + 1j], ids=repr)
 @pytest.mark.parametrize("dtype", ["int32", "float64", "complex64"])
 def test_python_numbers(number: Any, dtype: str, launcher: HostLauncher) -> None:
@@ -242,6 +252,14 @@ def test_python_numbers(number: Any, dtype: str, launcher: HostLauncher) -> None
     want = evaluate(program, [x, number])[0]
     assert got.dtype == want.dtype
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers_within_a_formula(dtype: str, launcher: HostLauncher) -> None:
+    x = (draw(5) + 1j * draw(5)).astype(dtype)
+    got = formula(launcher, X * 2 + (0.1 - 3j))(x)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, x * 2 + (0.1 - 3j), rtol=1e-6 if dtype == "complex64" else 1e-15)
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0, 2), ()])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tensorgrad as tg
@@ -17,7 +18,9 @@ from tensorgrad.backends.cupy.launch import Launcher, dense_layout
 from tensorgrad.backends.cupy.printer import kernel, numbers, source_file, unit
 from tensorgrad.errors import BackendError, DeviceError
 from tensorgrad.expr import lower, symbol
+from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import REFERENCES, strict_cuda
+from tensorgrad.testing.strict_namespace import xp
 
 
 class _Cuda:
@@ -52,6 +55,51 @@ def test_a_missing_driver_and_missing_devices(answer: Any, said: str | None, mon
     monkeypatch.setattr(_Cuda.cuda.runtime, "answer", answer)
     reason = CupyBackend.why_not()
     assert (reason is None) if said is None else (said in str(reason) and "\n" not in str(reason))
+
+
+def test_a_package_that_does_not_import_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+
+    def load(name: str) -> Any:
+        imported.append(name)
+        if name == "cupy":
+            raise ImportError("libcudart.so.13: no such file")
+
+    monkeypatch.setattr(cupy_backend, "import_module", load)
+    monkeypatch.setattr(cupy_backend, "find_spec", lambda name: object())
+    reason = str(CupyBackend.why_not())
+    assert "cupy does not import (libcudart.so.13: no such file); pip install" in reason
+    assert imported == ["ml_dtypes", "cupy"], "CuPy takes bfloat16 only if ml_dtypes was imported before it"
+    monkeypatch.setattr(cupy_backend, "find_spec", lambda name: object() if name == "cupy" else None)
+    assert CupyBackend.why_not() == reason and imported[2:] == ["cupy"]
+
+
+def test_a_backend_is_made_of_cupy_and_launches_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    launches: list[tuple[Any, ...]] = []
+    modules: list[str] = []
+
+    class RawModule:
+        def __init__(self, *, code: str):
+            modules.append(code)
+
+        def get_function(self, name: str) -> Any:
+            return lambda grid, block, arguments: launches.append((name, grid, block, arguments))
+
+    with strict_cuda(devices=2):
+        monkeypatch.setattr(xp, "RawModule", RawModule, raising=False)
+        monkeypatch.setattr(xp, "__version__", "14.2.0", raising=False)
+        monkeypatch.setattr(cupy_backend, "_cupy", lambda: xp)
+        backend = CupyBackend()
+        assert backend.device_count() == 2 and backend.array_type is StrictArray
+        assert backend.describe() == "CuPy 14.2.0, 2 devices: strict stand-in"
+        backend._kernels.launch("uniform_float32", 1000, 7, -1, np.float32(0.5))
+        backend._kernels.launch("uniform_float32", 1 << 40, 2**64 - 1, block=32)
+        backend._kernels.launch("normal_float32", 0)
+    (name, grid, block, arguments), (_, large, narrow, (word,)) = launches
+    assert (name, grid, block) == ("uniform_float32", (4,), (256,)) and arguments == (7, -1, 0.5)
+    assert [type(x) for x in arguments] == [np.int64, np.int64, np.float32]
+    assert large[0] < 1 << 31 and narrow == (32,) and word == -1 and type(word) is np.int64
+    assert len(modules) == 1 and "__global__" in modules[0], "a text is compiled once, for all that it defines"
 
 
 def test_without_a_device_the_user_is_told_why() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.backends import cuda as permissions
+from tensorgrad.backends.cupy import cublas as cublas_module
 from tensorgrad.backends.cupy import dense_kernels
 from tensorgrad.backends.cupy.cublas import PROTOTYPES, WORKSPACE, Cublas, load, plan
 from tensorgrad.dtypes import numpy_dtype
@@ -168,6 +169,21 @@ def test_errors_have_the_name_of_their_status() -> None:
             Cublas(xp, failing).matmul(x, x)
 
 
+def test_sizes_beyond_32_bits_go_to_the_function_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cublas_module, "_MOST_INT", 4)
+    x, called = StrictArray(np.ones((2, 5))), []
+    functions = emulated()
+    narrow, wide = functions["cublasGemmStridedBatchedEx"], functions["cublasGemmStridedBatchedEx_64"]
+    functions["cublasGemmStridedBatchedEx"] = lambda *args: called.append(32) or narrow(*args)
+    functions["cublasGemmStridedBatchedEx_64"] = lambda *args: called.append(64) or wide(*args)
+    assert (Cublas(xp, functions).matmul(x, x.T).get() == 5).all()
+    assert (Cublas(xp, functions).matmul(x[:, :2], xp.ascontiguousarray(x[:, :2])).get() == 2).all()
+    assert called == [64, 64], "the second for its leading dimension"
+    del functions["cublasGemmStridedBatchedEx_64"]
+    with pytest.raises(BackendError, match="need the cuBLAS of CUDA 12 or later"):
+        Cublas(xp, functions).matmul(x, x.T)
+
+
 def test_the_emulation_refuses_what_the_binding_must_not_do() -> None:
     functions = emulated()
     handle = ctypes.c_void_p()
@@ -256,6 +272,8 @@ def test_without_the_library_cupy_multiplies_and_says_so_once(
         x, w = StrictArray(np.ones((3, 2, 2), numpy_dtype(dtype))), StrictArray(np.ones((2, 2), numpy_dtype(dtype)))
         assert (backend.raw.matmul(x, w).get() == 2).all()
         assert (backend.raw.linear(x, w, None).get() == 2).all()
+    del backend._cublaslt
+    assert backend._cublaslt is None, "which lays out what it is given by cuBLAS's binding"
 
 
 def test_where_the_library_is_looked_for() -> None:

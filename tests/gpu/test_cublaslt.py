@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,46 @@ def test_the_heuristics_are_asked_once_for_each_kind_of_product() -> None:
     assert len(asked) == 3
 
 
+def test_batches() -> None:
+    lt = StrictCublasLt(StrictCublas(xp))
+    rng = np.random.default_rng(0)
+    a, b, bias = rng.normal(size=(2, 3, 6, 5)), rng.normal(size=(3, 5, 11)), rng.normal(size=11)
+    got = lt.matmul(StrictArray(a[0]), StrictArray(b), Epilogue.BIAS, bias=StrictArray(bias))
+    assert got is not None and np.allclose(got.get(), a[0] @ b + bias)
+    # the second factor is the same for each of the outer batch, so that a call is made for each
+    left, right = StrictArray(a), StrictArray(np.broadcast_to(b, (2, 3, 5, 11)))
+    got = lt.matmul(left, right, Epilogue.RELU_BIAS, bias=StrictArray(bias))
+    assert got is not None and np.allclose(got.get(), np.maximum(a @ b + bias, 0))
+    aux = lt.aux(Epilogue.GELU_AUX_BIAS, (2, 3, 6, 11), a.dtype)
+    assert lt.matmul(left, right, Epilogue.GELU_AUX_BIAS, bias=StrictArray(bias), aux=aux) is None
+    assert lt.matmul(left, right, Epilogue.BGRAD_RIGHT, bias=StrictArray(bias)) is None
+
+
+def test_plans_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cublaslt, "_MOST_PLANS", 2)
+    lt = StrictCublasLt(StrictCublas(xp))
+    a, b, bias = operands("float64")
+    for rows in (6, 5, 4, 3, 6):
+        got = lt.matmul(StrictArray(a[:rows]), StrictArray(b), Epilogue.BIAS, bias=StrictArray(bias))
+        assert got is not None and np.allclose(got.get(), a[:rows] @ b + bias)
+        assert len(lt._device().plans) <= 2
+
+
+def test_a_failing_library_says_which_call_failed() -> None:
+    a, b, bias = (StrictArray(x) for x in operands("float32"))
+    destroyed: list[Any] = []
+    for name, status, said in (
+        ("cublasLtCreate", 1, r"cublasLtCreate failed: CUBLAS_STATUS_NOT_INITIALIZED \(1\)"),
+        ("cublasLtMatmulAlgoGetHeuristic", 7, "cublasLtMatmulAlgoGetHeuristic failed: CUBLAS_STATUS_INVALID_VALUE"),
+        ("cublasLtMatmul", 13, "cublasLtMatmul failed: CUBLAS_STATUS_EXECUTION_FAILED"),
+    ):
+        failing = {**emulated_lt(), name: lambda *args, status=status: status, "cublasLtDestroy": destroyed.append}
+        with pytest.raises(BackendError, match=said):
+            CublasLt(StrictCublas(xp), failing).matmul(a, b, Epilogue.BIAS, bias=bias)
+        gc.collect()
+        assert bool(destroyed) == (name != "cublasLtCreate"), "there was no handle to destroy"
+
+
 def test_what_has_no_algorithm_and_what_has_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> Any:
         raise BackendError("cuBLASLt was not found (No such file); install nvidia-cublas.")
@@ -93,10 +134,12 @@ def test_what_has_no_algorithm_and_what_has_no_library(monkeypatch: pytest.Monke
     backend._cublaslt = StrictCublasLt(backend._cublas, emulated_lt(lambda epilogue: epilogue > 1))
     assert backend._cublaslt.matmul(x, w.T, Epilogue.BIAS, bias=b) is None
     assert (backend.raw.linear(x, w, b).get() == 3).all()
+    g = StrictArray(np.ones((4, 3)))
+    to_x, to_w, to_b = backend.raw.linear_backward(g, x, w, needs=(True, True, True))
+    assert (to_x.get() == 3).all() and (to_w.get() == 4).all() and (to_b.get() == 4).all()
     monkeypatch.setattr(cublaslt, "load", missing)
     del backend._cublaslt
     with pytest.warns(UserWarning, match=r"cuBLASLt was not found.*kernels of their own"):
         assert (backend.raw.linear(x, w, b).get() == 3).all()
-    g = StrictArray(np.ones((4, 3)))
     assert (backend.raw.linear_backward(g, x, w, needs=(True, True, True))[2].get() == 4).all()
     assert dense_kernels.cublaslt is cublaslt

@@ -101,6 +101,7 @@ def test_a_copy_to_the_host_lands_in_pinned_memory(cuda: StrictCupyBackend) -> N
     assert x.to("cpu", tg.float64, non_blocking=True).dtype == tg.float64
     assert tg.zeros(2).copy_(x, non_blocking=True).tolist() == [1.0, 2.0]
     assert tg.zeros(2, dtype=tg.int64).pin_memory().copy_(x, non_blocking=True).tolist() == [1, 2]
+    assert tg.zeros(2, 2).pin_memory()[:, 0].copy_(x, non_blocking=True).tolist() == [1.0, 2.0], "not dense"
     assert tg.zeros(3, 2).pin_memory().copy_(x, non_blocking=True).tolist() == [[1.0, 2.0]] * 3
     assert x[:0].to("cpu", non_blocking=True).shape == (0,)
     grid = tg.arange(8.0, device="cuda").reshape(1, 2, 2, 2)
