@@ -13,6 +13,7 @@ import numpy as np
 from ..autograd.node import Node, describe_line, inside, user_line
 from ..dispatch import OPS, Listener
 from ..errors import CompileError
+from ..tensor import wrap
 from .histories import begins_before, edges_to, turn
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
@@ -124,7 +125,7 @@ class Trace(Listener):
             self._refuse(f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow.")
             self.number += 1
             return self._enter(array, Value(f"%{self.number}", array))
-        start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+        start = wrap(array).data_ptr() - wrap(base).data_ptr()
         attrs = {
             "size": tuple(array.shape), "stride": tuple(step // item for step in array.strides),
             "offset": start // item,

@@ -303,6 +303,8 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, req
             f"must not be greater than actual buffer length ({total} bytes)."
         )
     array = np.ndarray((elements,), kind, buffer=raw.cast("B") if raw.contiguous else raw, offset=offset)
+    if local.listeners:
+        was_made(array, array)
     return finish(array, requires_grad)
 
 

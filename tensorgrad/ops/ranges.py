@@ -32,14 +32,13 @@ def _made(
         limits = np.iinfo(dtype.np)
         if not (limits.min <= given.min() and given.max() < float(limits.max) + 1):
             raise DTypeError(f"{name}: the numbers from {given.min()} to {given.max()} do not fit {dtype}.")
-    array = given.astype(dtype.np, copy=False)
-    was_made(array, values)
+    placed = to_device(given.astype(dtype.np, copy=False), out.device if device is None and out is not None else device)
+    was_made(placed, values)
     if out is not None:
         from .inplace import deliver
 
-        result = deliver(name, wrap(to_device(array, out.device if device is None else device)), out)
+        result = deliver(name, wrap(placed), out)
         return result.requires_grad_() if requires_grad else result
-    placed = to_device(array, device)
     return finish(wrap(placed).pin_memory()._data if pin_memory else placed, requires_grad)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import registry
+from ..dispatch import local
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install, wrap
 from .convert import data_ptr
@@ -215,6 +216,8 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
     if self.device.type != "cpu":
         raise DTypeError(f"pin_memory: cannot pin {self.type()}; only CPU tensors can be pinned.")
     found = registry.on_device("cuda" if device is None else device)
+    for ear in local.listeners:  # nobody else is told of the copy, which a program would take for a constant
+        ear.moves(self, "page-locked memory")
     out = wrap(found.pinned(self._data))
     return out.requires_grad_() if self._tracked and self._node is None else out
 

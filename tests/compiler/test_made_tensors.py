@@ -25,6 +25,8 @@ MAKERS: dict[str, Any] = {
     "ones": lambda x: tg.ones(3),
     "full": lambda x: tg.full((3,), 2.5),
     "empty": lambda x: tg.empty(3).fill_(1),
+    "empty_strided": lambda x: tg.empty_strided((2, 3), (1, 2)).fill_(1),
+    "empty in another order": lambda x: tg.empty(1, 2, 1, 3, memory_format=tg.channels_last).fill_(1),
     "zeros_like": lambda x: tg.zeros_like(x),
     "ones_like": lambda x: tg.ones_like(x),
     "full_like": lambda x: tg.full_like(x, 2),

@@ -437,6 +437,8 @@ def test_arrays_of_numpy(backend: str) -> None:
     table = np.ones(3, np.float32)
     with pytest.raises(CompileError, match=r"NumPy array at .*test_surprises\.py"):
         tg.compile(lambda x: x * tg.from_numpy(table))(draw(0))
+    with pytest.raises(CompileError, match=r"NumPy array at .*test_surprises\.py"):
+        tg.compile(lambda x: x * tg.frombuffer(bytearray(table.tobytes()), dtype=tg.float32))(draw(0))
 
 
 class Marked(tg.Tensor):

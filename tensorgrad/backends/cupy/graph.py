@@ -78,7 +78,9 @@ class _Launch:
                     complain()
                 except Exception as error:
                     if call.line is not None and error.args and isinstance(error.args[0], str):
-                        text = f"{error.args[0]} (in a compiled function, at {describe_line(call.line)})"
+                        # a program from a file has the line as text
+                        line = call.line if type(call.line) is str else describe_line(call.line)
+                        text = f"{error.args[0]} (in a compiled function, at {line})"
                         error.args = (text, *error.args[1:])
                     raise
 
