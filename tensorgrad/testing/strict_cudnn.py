@@ -18,12 +18,13 @@ from ..backends.cupy.cudnn import ALIGNMENT, Cudnn, Graph
 from ..backends.generic.conv import ConvKernels, conv_outputs
 from ..dtypes import numpy_dtype
 from .strict_array import unwrapped
+from .strict_cudnn_attention import StrictAttention
 from .strict_memory import room_at
 from .strict_stream import capturing, current, touch
 
 __all__ = ["Frontend", "StrictCudnn"]
 
-_WORKSPACE = 1024  # bytes; every graph asks for some, so that somebody has to give them
+_WORKSPACE = 1024  # bytes; every graph asks for as many at least, so that somebody has to give them
 
 
 class _Host(ConvKernels):
@@ -32,6 +33,7 @@ class _Host(ConvKernels):
 
 data_type = Enum("data_type", "FLOAT DOUBLE HALF BFLOAT16 NOT_SET")
 heur_mode = Enum("heur_mode", "A B FALLBACK")
+diagonal_alignment = Enum("diagonal_alignment", "TOP_LEFT BOTTOM_RIGHT")
 numerical_note = Enum("numerical_note", "TENSOR_CORE DOWN_CONVERT_INPUTS REDUCED_PRECISION_REDUCTION NONDETERMINISTIC")
 _NAMES = {
     data_type.FLOAT: "float32", data_type.DOUBLE: "float64", data_type.HALF: "float16", data_type.BFLOAT16: "bfloat16"
@@ -43,8 +45,8 @@ class cudnnGraphNotSupportedError(RuntimeError):
 
 
 class _Tensor:
-    def __init__(self, uid: int, dim: Sequence[int] = (), stride: Sequence[int] = (), kind: Any = data_type.NOT_SET):
-        self.uid = uid
+    def __init__(self, dim: Sequence[int] = (), stride: Sequence[int] = (), kind: Any = data_type.NOT_SET):
+        self.uid = 0  # until the graph is valid
         self.dim, self.stride = list(dim), list(stride)
         self.kind = kind
         self.output = False
@@ -76,54 +78,27 @@ class _Tensor:
         return as_strided(flat, self.dim, [step * dtype.itemsize for step in self.stride])
 
 
-class pygraph:
+class _Convolution:
     """One convolution, perhaps with a bias behind it."""
 
-    def __init__(self, *, io_data_type: Any, intermediate_data_type: Any, compute_data_type: Any, handle: int):
-        double = io_data_type is data_type.DOUBLE
-        if {intermediate_data_type, compute_data_type} != {data_type.DOUBLE if double else data_type.FLOAT}:
-            raise ValueError("sums of this type are made in another")
-        self.kind, self.handle = io_data_type, handle
-        self.count = itertools.count(1)
-        self.operands: list[_Tensor] = []
-        self.work: tuple[str, dict[str, Any]] | None = None
-        self.inner: _Tensor | None = None  # what the convolution makes
-        self.result: _Tensor | None = None
-        self.done: list[str] = []
+    def __init__(self, kind: str, inputs: list[_Tensor], how: dict[str, Any]):
+        self.kind, self.inputs, self.how = kind, inputs, how
+        self.made = _Tensor()
+        self.outputs = [self.made]
 
-    def tensor(self, *, name: str, dim: list[int], stride: list[int], data_type: Any) -> _Tensor:
-        if len(dim) != len(stride) or len(dim) not in (4, 5) or min(*dim, *stride) < 1 or data_type is not self.kind:
-            raise ValueError(f"{name}: a tensor of dim {dim}, stride {stride}")
-        self.operands.append(_Tensor(next(self.count), dim, stride, data_type))
-        return self.operands[-1]
+    def bias(self, bias: _Tensor) -> _Tensor:
+        self.inputs.append(bias)
+        self.outputs = [_Tensor()]
+        return self.outputs[0]
 
-    def _made(self, kind: str, how: dict[str, Any]) -> _Tensor:
-        assert self.work is None
-        self.work = kind, how
-        self.inner = self.result = _Tensor(next(self.count))
-        return self.result
-
-    def conv_fprop(self, *, image: _Tensor, weight: _Tensor, **how: Any) -> _Tensor:
-        return self._made("conv", how)
-
-    def conv_dgrad(self, *, loss: _Tensor, filter: _Tensor, **how: Any) -> _Tensor:
-        return self._made("input_grad", how)
-
-    def conv_wgrad(self, *, image: _Tensor, loss: _Tensor, **how: Any) -> _Tensor:
-        return self._made("weight_grad", how)
-
-    def bias(self, *, input: _Tensor, bias: _Tensor) -> _Tensor:
-        assert input is self.inner and len(self.operands) == 3
-        self.result = _Tensor(next(self.count))
-        return self.result
-
-    def validate(self) -> None:
-        assert self.work is not None and self.result is not None and self.result.output
-        kind, how = self.work
-        a, b, made = self.operands[0].dim, self.operands[1].dim, self.result.dim
+    def check(self, kind: Any) -> None:
+        how = self.how
+        if any(tensor.kind is not kind for tensor in (*self.inputs, *self.outputs)):
+            raise ValueError("tensors of several types")
+        a, b, made = self.inputs[0].dim, self.inputs[1].dim, self.outputs[0].dim
         image, weight, slope = {
             "conv": (a, b, made), "input_grad": (made, b, a), "weight_grad": (a, made, b)
-        }[kind]  # fmt: skip
+        }[self.kind]  # fmt: skip
         if {len(values) for values in how.values()} != {len(image) - 2} or set(how) != {
             "padding",
             "stride",
@@ -133,10 +108,79 @@ class pygraph:
         positions = conv_outputs(image[2:], weight[2:], how["stride"], how["padding"], how["dilation"])
         groups = image[1] // weight[1]
         if groups * weight[1] != image[1] or weight[0] % groups or slope != [image[0], weight[0], *positions]:
-            raise ValueError(f"{kind}: {image}, {weight} and {slope} do not fit")
-        if len(self.operands) == 3 and self.operands[2].dim != [1, weight[0], *(1,) * len(positions)]:
-            raise ValueError(f"a bias of dim {self.operands[2].dim}")
+            raise ValueError(f"{self.kind}: {image}, {weight} and {slope} do not fit")
+        if len(self.inputs) == 3 and self.inputs[2].dim != [1, weight[0], *(1,) * len(positions)]:
+            raise ValueError(f"a bias of dim {self.inputs[2].dim}")
         self.groups = groups
+
+    def workspace(self) -> int:
+        return 0
+
+    def compute(self, a: Any, b: Any, *rest: Any) -> None:
+        *bias, out = rest
+        host = _Host()
+        given: dict[str, Any] = {**{name: tuple(value) for name, value in self.how.items()}, "groups": self.groups}
+        exact = np.float64 if a.dtype.itemsize == 8 else np.float32
+        a, b = a.astype(exact), b.astype(exact)
+        if self.kind == "conv":
+            out[...] = host.conv(a, b, bias[0].astype(exact).reshape(-1) if bias else None, **given)
+        elif self.kind == "input_grad":
+            out[...] = host.conv_input_grad(a, b, input_shape=out.shape, **given)
+        else:
+            out[...] = host.conv_weight_grad(b, a, weight_shape=out.shape, **given)
+
+
+class pygraph:
+    """One convolution or attention."""
+
+    def __init__(self, *, io_data_type: Any, intermediate_data_type: Any, compute_data_type: Any, handle: int):
+        double = io_data_type is data_type.DOUBLE
+        if {intermediate_data_type, compute_data_type} != {data_type.DOUBLE if double else data_type.FLOAT}:
+            raise ValueError("sums of this type are made in another")
+        self.kind, self.handle = io_data_type, handle
+        self.operands: list[_Tensor] = []
+        self.work: _Convolution | StrictAttention | None = None
+        self.most = 2**63
+        self.done: list[str] = []
+
+    def tensor(self, *, name: str, dim: list[int], stride: list[int], data_type: Any) -> _Tensor:
+        if len(dim) != len(stride) or len(dim) not in (4, 5) or min(*dim, *stride) < 1:
+            raise ValueError(f"{name}: a tensor of dim {dim}, stride {stride}")
+        self.operands.append(_Tensor(dim, stride, data_type))
+        return self.operands[-1]
+
+    def _made(self, work: _Convolution | StrictAttention) -> list[_Tensor]:
+        assert self.work is None
+        self.work = work
+        return work.outputs
+
+    def conv_fprop(self, *, image: _Tensor, weight: _Tensor, **how: Any) -> _Tensor:
+        return self._made(_Convolution("conv", [image, weight], how))[0]
+
+    def conv_dgrad(self, *, loss: _Tensor, filter: _Tensor, **how: Any) -> _Tensor:
+        return self._made(_Convolution("input_grad", [loss, filter], how))[0]
+
+    def conv_wgrad(self, *, image: _Tensor, loss: _Tensor, **how: Any) -> _Tensor:
+        return self._made(_Convolution("weight_grad", [image, loss], how))[0]
+
+    def bias(self, *, input: _Tensor, bias: _Tensor) -> _Tensor:
+        assert isinstance(self.work, _Convolution) and input is self.work.made
+        return self.work.bias(bias)
+
+    def sdpa(self, *, q: _Tensor, k: _Tensor, v: _Tensor, **how: Any) -> list[_Tensor]:
+        return self._made(StrictAttention([q, k, v], [_Tensor(), _Tensor()], how))
+
+    def sdpa_backward(
+        self, *, q: _Tensor, k: _Tensor, v: _Tensor, o: _Tensor, dO: _Tensor, stats: _Tensor, **how: Any
+    ) -> list[_Tensor]:
+        return self._made(StrictAttention([q, k, v, o, dO, stats], [_Tensor(), _Tensor(), _Tensor()], how))
+
+    def validate(self) -> None:
+        assert self.work is not None and all(tensor.output for tensor in self.work.outputs)
+        assert self.operands == self.work.inputs, "operands in another order, or without use"
+        self.work.check(self.kind)
+        for uid, tensor in enumerate([*self.work.inputs, *self.work.outputs], 1):
+            tensor.uid = uid
         self.done.append("validate")
 
     def build_operation_graph(self) -> None:
@@ -151,25 +195,32 @@ class pygraph:
         self.refused = set(notes)
 
     def deselect_workspace_greater_than(self, size: int) -> None:
-        assert self.done[-1] == "create_execution_plans" and size >= _WORKSPACE
+        assert self.done[-1] == "create_execution_plans"
+        self.most = size
 
     def check_support(self) -> None:
         self._after("create_execution_plans", "check_support")
+        if self._workspace() > self.most:
+            raise cudnnGraphNotSupportedError(f"Skipping plan since workspace violation. Requires {self._workspace()}")
+
+    def _workspace(self) -> int:
+        assert self.work is not None
+        return _WORKSPACE + self.work.workspace()
 
     def build_plans(self) -> None:
         self._after("check_support", "build_plans")
 
     def get_workspace_size(self) -> int:
         assert self.done[-1] == "build_plans"
-        return _WORKSPACE
+        return self._workspace()
 
     def _after(self, before: str, now: str) -> None:
         assert self.done[-1] == before, f"{now} after {self.done[-1]}"
         self.done.append(now)
 
     def execute(self, pointers: dict[int, int], workspace: int, handle: int) -> None:
-        assert self.result is not None and self.done[-1] == "build_plans"
-        tensors = [*self.operands, self.result]
+        assert self.work is not None and self.done[-1] == "build_plans"
+        tensors = [*self.work.inputs, *self.work.outputs]
         if set(pointers) != {tensor.uid for tensor in tensors} or not workspace:
             raise RuntimeError("CUDNN_STATUS_BAD_PARAM: pointers of other tensors, or no workspace")
         if any(address % ALIGNMENT for address in pointers.values()):
@@ -177,28 +228,17 @@ class pygraph:
         if _streams.get(handle) != current().ptr or handle != self.handle:
             raise RuntimeError("CUDNN_STATUS_EXECUTION_FAILED: another stream is the current one")
         arrays = [tensor.at(pointers[tensor.uid]) for tensor in tensors]
-        room = room_at(workspace, _WORKSPACE)
+        room = room_at(workspace, self._workspace())
         graph = capturing()
         if graph is not None:
             graph.add(self._compute, (*arrays, room), {})
         else:
             self._compute(*arrays, room)
 
-    def _compute(self, a: Any, b: Any, *rest: Any) -> None:
+    def _compute(self, *arrays: Any) -> None:
         assert self.work is not None
-        *bias, out, room = rest
-        room[:] = 0xFF
-        kind, how = self.work
-        host = _Host()
-        given: dict[str, Any] = {**{name: tuple(value) for name, value in how.items()}, "groups": self.groups}
-        exact = np.float64 if a.dtype.itemsize == 8 else np.float32
-        a, b = a.astype(exact), b.astype(exact)
-        if kind == "conv":
-            out[...] = host.conv(a, b, bias[0].astype(exact).reshape(-1) if bias else None, **given)
-        elif kind == "input_grad":
-            out[...] = host.conv_input_grad(a, b, input_shape=out.shape, **given)
-        else:
-            out[...] = host.conv_weight_grad(b, a, weight_shape=out.shape, **given)
+        arrays[-1][:] = 0xFF
+        self.work.compute(*arrays[:-1])
 
 
 _streams: dict[int, int] = {}
@@ -210,6 +250,7 @@ class Frontend:
 
     data_type = data_type
     heur_mode = heur_mode
+    diagonal_alignment = diagonal_alignment
     numerical_note = numerical_note
     cudnnGraphNotSupportedError = cudnnGraphNotSupportedError
     pygraph = pygraph
@@ -240,6 +281,6 @@ class StrictCudnn(Cudnn):
     def __init__(self, xp: Any):
         super().__init__(xp, Frontend)
 
-    def run(self, graph: Graph, operands: Sequence[Any], out: Any) -> None:
-        touch(*[unwrapped(x) for x in operands], unwrapped(out))
-        super().run(graph, operands, out)
+    def run(self, graph: Graph, operands: Sequence[Any], *results: Any) -> None:
+        touch(*[unwrapped(x) for x in (*operands, *results)])
+        super().run(graph, operands, *results)

@@ -42,9 +42,10 @@ def _compiled(unit: str, defines: tuple[str, ...]) -> dict[str, Any]:
 
 
 class Host(CupyAttention, ShapeKernels, ReduceKernels):  # type: ignore[misc]
-    """The backend's attention, with NumPy's arrays in CuPy's place."""
+    """The backend's attention without cuDNN, with NumPy's arrays in CuPy's place."""
 
     xp = np
+    _cudnn = None
 
     def __init__(self) -> None:
         self._kernels = HostKernels(np)

@@ -1,4 +1,8 @@
-"""Attention by kernels that keep no scores: half precision on tensor cores, float32 in float32."""
+"""Attention by cuDNN where ``why_not`` has no objection and there is a plan, else by kernels of our own.
+
+Ours keep no scores: half precision on tensor cores, float32 in float32. What they do not take is written out by the
+generic kernels. Whoever computed forward, either may compute backward: both keep the log-sum-exp of natural logarithms.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 
 from ..generic.attention import AttentionKernels
 from .cublas import joined_axes
+from .cudnn_attention import attend, attend_backward, why_not
 from .kernels import ATTENTION_TYPES, ATTENTION_WIDTHS, Kernels
 
 __all__ = ["LAYOUT", "CupyAttention"]
@@ -32,8 +37,13 @@ LAYOUT = np.dtype(
 class CupyAttention(AttentionKernels):
     xp: Any
     _kernels: Kernels
+    _cudnn: Any  # of CupyConvolutions
 
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Any, Any]:
+        if why_not(q, k, v, mask) is None and self._cudnn is not None:
+            made = attend(self._cudnn, q, k, v, causal=causal, scale=scale)
+            if made is not None:
+                return made
         if not _fits(q, k, v):
             return super().attention(q, k, v, mask, causal=causal, scale=scale)
         layout, (q, k, v), mask = self._laid_out((q, k, v), mask, causal, scale)
@@ -47,7 +57,12 @@ class CupyAttention(AttentionKernels):
         self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, *, causal: bool, scale: float,
         needs: tuple[bool, ...],
     ) -> Any:  # fmt: skip
-        if not _fits(q, k, v) or g.dtype != q.dtype or out.dtype != q.dtype or lse.dtype != np.float32:
+        same = g.dtype == q.dtype and out.dtype == q.dtype and lse.dtype == np.float32
+        if same and why_not(q, k, v, mask, backward=True) is None and self._cudnn is not None:
+            made = attend_backward(self._cudnn, g, q, k, v, out, lse, causal=causal, scale=scale)
+            if made is not None:
+                return (*[x if needed else None for x, needed in zip(made, needs[:3], strict=True)], None)
+        if not _fits(q, k, v) or not same:
             return super().attention_backward(g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs)
         xp = self.xp
         to_q = to_k = to_v = to_mask = None

@@ -38,7 +38,7 @@ class CupyConvolutions(ConvKernels):
         try:
             return Cudnn(self.xp, load())
         except BackendError as error:
-            warnings.warn(f"cuDNN is not used: {error} tensorgrad's own kernels convolve.", stacklevel=2)
+            warnings.warn(f"cuDNN is not used: {error} tensorgrad's own kernels convolve and attend.", stacklevel=2)
             return None
 
     def conv(self, x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:

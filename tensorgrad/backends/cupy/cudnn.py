@@ -1,7 +1,8 @@
-"""Convolutions by cuDNN, through ``nvidia-cudnn-frontend``: graphs of one convolution, planned once and kept.
+"""cuDNN, through ``nvidia-cudnn-frontend``: graphs of one convolution or attention, planned once and kept.
 
-What is computed where is a ``Convolution``, a key made of shapes, strides and permissions; ``build`` turns it into a
-graph of the frontend with a plan, ``Cudnn`` keeps plans and runs them on the current stream.
+What is computed where is a ``Convolution`` here or an ``Attention`` of cudnn_attention.py, a key made of shapes, strides
+and permissions, which ``build`` turns into a graph of the frontend with a plan. ``Cudnn`` keeps plans and runs them on
+the current stream.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ import threading
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError
 
-__all__ = ["INSTALL", "Convolution", "Cudnn", "Graph", "Operand", "build", "load"]
+__all__ = ["ALIGNMENT", "INSTALL", "TYPES", "Convolution", "Cudnn", "Graph", "Operand", "build", "load", "planned"]
 
 INSTALL = "pip install 'tensorgrad[cuda]' brings it (for a CUDA 12 driver 'tensorgrad[cuda12]')"
 ALIGNMENT = 16  # bytes: what plans take for granted of every array
-_MOST_WORKSPACE = 1 << 30  # bytes of one convolution
-_TYPES = {"float16": "HALF", "bfloat16": "BFLOAT16", "float32": "FLOAT", "float64": "DOUBLE"}
+_MOST_WORKSPACE = 1 << 30  # bytes of one plan
+TYPES = {"float16": "HALF", "bfloat16": "BFLOAT16", "float32": "FLOAT", "float64": "DOUBLE"}
 
 
 class Operand(NamedTuple):
-    """An array as cuDNN sees it. ``steps``: elements from one to the next, by axis; axes are n, c and two or three of
-    space, in this order, however they lie."""
+    """An array as cuDNN sees it. ``steps``: elements from one to the next, by axis, however they lie. Axes are n, c and
+    two or three of space in a convolution; samples, heads, positions and width in attention."""
 
     shape: tuple[int, ...]
     steps: tuple[int, ...]
@@ -47,6 +48,15 @@ class Convolution(NamedTuple):
     dilation: tuple[int, ...]
     tf32: bool
 
+    def build(self, frontend: Any, **where: Any) -> Graph | None:
+        return build(frontend, self, **where)
+
+    def lacking(self) -> str | None:
+        if len(self.operands) == 3:
+            return None  # without the bias, which can be added behind it, there may well be one
+        shapes = " and ".join(str(one.shape) for one in self.operands)
+        return f"{self.kind} of {shapes} in {self.dtype}"
+
 
 def load() -> Any:
     """The frontend, with the libraries that it wants. Raises BackendError, in one line, where something is missing."""
@@ -67,11 +77,22 @@ def load() -> Any:
 
 
 class Graph(NamedTuple):
-    """A convolution with its plan. ``names``: by which the operands and the result are given to ``execute``."""
+    """A graph with its plan. ``names``: by which the operands and the results are given to ``execute``."""
 
     graph: Any
     names: tuple[int, ...]
     workspace: int
+    doing: str  # for messages
+
+
+class _Planned(Protocol):
+    """All that a plan depends on: hashable."""
+
+    def build(self, frontend: Any, **where: Any) -> Graph | None:
+        """Find a plan; None if cuDNN has none. ``where``: the device, as of ``build``."""
+
+    def lacking(self) -> str | None:
+        """What there is no plan for, in words, or None if nobody has to know."""
 
 
 def build(frontend: Any, what: Convolution, **where: Any) -> Graph | None:
@@ -80,7 +101,7 @@ def build(frontend: Any, what: Convolution, **where: Any) -> Graph | None:
     Args:
         where: the device to plan for, ``handle=`` or ``device_property=`` of the frontend's.
     """
-    kind = getattr(frontend.data_type, _TYPES[what.dtype])
+    kind = getattr(frontend.data_type, TYPES[what.dtype])
     compute = frontend.data_type.DOUBLE if what.dtype == "float64" else frontend.data_type.FLOAT
     graph = frontend.pygraph(io_data_type=kind, intermediate_data_type=compute, compute_data_type=compute, **where)
     operands = [
@@ -98,18 +119,28 @@ def build(frontend: Any, what: Convolution, **where: Any) -> Graph | None:
         result = graph.conv_wgrad(image=operands[0], loss=operands[1], **how)
     result.set_dim(list(what.result.shape)).set_stride(list(what.result.steps))
     result.set_output(True).set_data_type(kind)
+    return planned(frontend, graph, (*operands, result), _unwanted(frontend.numerical_note, what), "a convolution")
+
+
+def planned(frontend: Any, graph: Any, tensors: Sequence[Any], unwanted: list[Any], doing: str) -> Graph | None:
+    """The graph with the plan that cuDNN's heuristics prefer; None if there is none.
+
+    Args:
+        tensors: operands, then results.
+        unwanted: numerical notes that a plan must not have.
+    """
     try:
         graph.validate()
         graph.build_operation_graph()
         graph.create_execution_plans([frontend.heur_mode.A, frontend.heur_mode.FALLBACK])
-        graph.deselect_numeric_notes(_unwanted(frontend.numerical_note, what))
+        graph.deselect_numeric_notes(unwanted)
         graph.deselect_workspace_greater_than(_MOST_WORKSPACE)
         graph.check_support()
         graph.build_plans()
     except (frontend.cudnnGraphNotSupportedError, RuntimeError, ValueError):
         return None
-    names = tuple([tensor.get_uid() for tensor in (*operands, result)])
-    return Graph(graph, names, int(graph.get_workspace_size()))
+    names = tuple([tensor.get_uid() for tensor in tensors])
+    return Graph(graph, names, int(graph.get_workspace_size()), doing)
 
 
 def _unwanted(notes: Any, what: Convolution) -> list[Any]:
@@ -131,7 +162,7 @@ class _Handle:
             self.value = frontend.create_handle()
         except RuntimeError as error:
             raise BackendError(f"cuDNN does not start ({error}); nvidia-smi tells whether its driver does.") from error
-        self.graphs: dict[Convolution, Graph | None] = {}
+        self.graphs: dict[_Planned, Graph | None] = {}
 
     def __del__(self) -> None:
         # at the end of the process the driver may be gone before this is
@@ -141,7 +172,7 @@ class _Handle:
 
 
 class Cudnn:
-    """Convolutions of device arrays, asynchronously on the current stream.
+    """Plans, and running them on device arrays, asynchronously on the current stream.
 
     Args:
         xp: CuPy.
@@ -152,41 +183,40 @@ class Cudnn:
         self.xp = xp
         self.frontend = frontend
         self.local = threading.local()
-        self.said: set[Convolution] = set()
+        self.said: set[_Planned] = set()
         self._handle()  # raises BackendError where cuDNN does not start
 
     def takes(self, dtype: Any) -> bool:
-        return dtype.name in _TYPES
+        return dtype.name in TYPES
 
-    def plan(self, what: Convolution) -> Graph | None:
-        """The plan that this thread and device has for a convolution, made at the first question; None, and once a
-        line, if there is none."""
+    def plan(self, what: _Planned) -> Graph | None:
+        """The plan that this thread and device has, made at the first question; None, and once a line, if there is
+        none."""
         handle = self._handle()
         if what in handle.graphs:
             return handle.graphs[what]
-        found = handle.graphs[what] = build(self.frontend, what, handle=handle.value)
-        # with the bias added behind it there may well be one
-        if found is None and len(what.operands) == 2 and what not in self.said:
+        found = handle.graphs[what] = what.build(self.frontend, handle=handle.value)
+        lacking = what.lacking() if found is None and what not in self.said else None
+        if lacking is not None:
             self.said.add(what)
-            shapes = " and ".join(str(one.shape) for one in what.operands)
             warnings.warn(
-                f"cuDNN is not used for {what.kind} of {shapes} in {what.dtype}: it has no plan for it. "
-                "tensorgrad's own kernels compute it.",
+                f"cuDNN is not used for {lacking}: it has no plan for it. tensorgrad's own kernels compute it.",
                 stacklevel=2,
             )
         return found
 
-    def run(self, graph: Graph, operands: Sequence[Any], out: Any) -> None:
-        """Run a plan of ``plan`` into ``out``, on the current stream; it works in memory of the current allocator."""
+    def run(self, graph: Graph, operands: Sequence[Any], *results: Any) -> None:
+        """Run a plan of ``plan`` into ``results``, on the current stream; it works in memory of the current
+        allocator."""
         xp, handle = self.xp, self._handle()
         self.frontend.set_stream(handle=handle.value, stream=xp.cuda.get_current_stream().ptr)
         room = xp.cuda.alloc(max(graph.workspace, 1))
-        arrays = (*operands, out)
+        arrays = (*operands, *results)
         pointers = {name: int(x.data.ptr) for name, x in zip(graph.names, arrays, strict=True)}
         try:
             graph.graph.execute(pointers, int(room.ptr), handle=handle.value)
         except RuntimeError as error:
-            raise BackendError(f"cuDNN failed in a convolution into {tuple(out.shape)}: {error}") from error
+            raise BackendError(f"cuDNN failed in {graph.doing} into {tuple(results[0].shape)}: {error}") from error
 
     def _handle(self) -> _Handle:
         handles: dict[int, _Handle] | None = getattr(self.local, "handles", None)
