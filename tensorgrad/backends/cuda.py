@@ -1,8 +1,9 @@
 """``torch.backends.cuda``: switches of matrix products and attention on CUDA devices.
 
-Attention has one implementation for each device; its switches report what they are given and do not choose. Products of
-float32 on CUDA may use TF32 once ``matmul.allow_tf32`` is True, ``matmul.fp32_precision`` is "tf32", or
-``set_float32_matmul_precision`` is given another word than "highest".
+``enable_cudnn_sdp`` chooses between cuDNN's attention, where it applies, and kernels of tensorgrad's own; the other
+switches of attention report what they are given and do not choose. Products of float32 on CUDA may use TF32 once
+``matmul.allow_tf32`` is True, ``matmul.fp32_precision`` is "tf32", or ``set_float32_matmul_precision`` is given another
+word than "highest".
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def cudnn_sdp_enabled() -> bool:
 
 
 def enable_cudnn_sdp(enabled: bool) -> None:
-    """Permit cuDNN's attention."""
+    """Permit cuDNN's attention; it is used where it applies, unless ``backends.cudnn.enabled`` is False."""
     _attention["cudnn"] = bool(enabled)
 
 

@@ -1,4 +1,4 @@
-"""``torch.backends.cudnn``: whether convolutions on CUDA are cuDNN's, and what it may do.
+"""``torch.backends.cudnn``: whether convolutions and attention on CUDA are cuDNN's, and what it may do.
 
 ``enabled`` chooses between cuDNN and kernels of tensorgrad's own. ``allow_tf32``, or ``fp32_precision = "tf32"``, lets
 convolutions of float32 round their factors to TF32; unlike in PyTorch that has to be asked for. The other switches

@@ -1,7 +1,7 @@
 """Attention of the stand-in's cuDNN: what its graphs are checked for, and what they compute.
 
-Limits are those of frontend 1.18 with cuDNN 9.19 on Hopper, but for that a backward that may have other bits in the next
-run is a mistake of the caller's.
+Limits are those of frontend 1.18 with cuDNN 9.19 on Hopper. A backward that may have other bits in the next run is the
+caller's mistake.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class StrictAttention:
         return samples * heads * (-(-queries // 128)) * (-(-keys // 128)) * 128**2 * 2 if self.backward else 0
 
     def compute(self, *arrays: Any) -> None:
-        host, how = _Host(), {"causal": self.causal, "scale": self.scale}
+        host = _Host()
+        how: dict[str, Any] = {"causal": self.causal, "scale": self.scale}
         q, k, v, *more = (x.astype(np.float32) for x in arrays[: len(self.inputs)])
         samples, heads, keys, _ = k.shape
         times = q.shape[1] // heads

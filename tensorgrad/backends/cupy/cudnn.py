@@ -1,8 +1,8 @@
 """cuDNN, through ``nvidia-cudnn-frontend``: graphs of one convolution or attention, planned once and kept.
 
-What is computed where is a ``Convolution`` here or an ``Attention`` of cudnn_attention.py, a key made of shapes, strides
-and permissions, which ``build`` turns into a graph of the frontend with a plan. ``Cudnn`` keeps plans and runs them on
-the current stream.
+What is computed where is a ``Convolution`` here or an ``Attention`` of cudnn_attention.py, a key made of shapes,
+strides and permissions, which ``build`` turns into a graph of the frontend with a plan. ``Cudnn`` keeps plans and runs
+them on the current stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError
 
-__all__ = ["ALIGNMENT", "INSTALL", "TYPES", "Convolution", "Cudnn", "Graph", "Operand", "build", "load", "planned"]
+__all__ = [
+    "ALIGNMENT",
+    "INSTALL",
+    "TYPES",
+    "Convolution",
+    "Cudnn",
+    "Graph",
+    "Operand",
+    "build",
+    "choose",
+    "load",
+    "planned",
+]
 
 INSTALL = "pip install 'tensorgrad[cuda]' brings it (for a CUDA 12 driver 'tensorgrad[cuda12]')"
 ALIGNMENT = 16  # bytes: what plans take for granted of every array
@@ -130,17 +142,22 @@ def planned(frontend: Any, graph: Any, tensors: Sequence[Any], unwanted: list[An
         unwanted: numerical notes that a plan must not have.
     """
     try:
-        graph.validate()
-        graph.build_operation_graph()
-        graph.create_execution_plans([frontend.heur_mode.A, frontend.heur_mode.FALLBACK])
-        graph.deselect_numeric_notes(unwanted)
-        graph.deselect_workspace_greater_than(_MOST_WORKSPACE)
-        graph.check_support()
+        choose(frontend, graph, unwanted)
         graph.build_plans()
     except (frontend.cudnnGraphNotSupportedError, RuntimeError, ValueError):
         return None
     names = tuple([tensor.get_uid() for tensor in tensors])
     return Graph(graph, names, int(graph.get_workspace_size()), doing)
+
+
+def choose(frontend: Any, graph: Any, unwanted: list[Any]) -> None:
+    """Look for plans, and choose one that can be built. Raises one of several errors where there is none."""
+    graph.validate()
+    graph.build_operation_graph()
+    graph.create_execution_plans([frontend.heur_mode.A, frontend.heur_mode.FALLBACK])
+    graph.deselect_numeric_notes(unwanted)
+    graph.deselect_workspace_greater_than(_MOST_WORKSPACE)
+    graph.check_support()
 
 
 def _unwanted(notes: Any, what: Convolution) -> list[Any]:

@@ -15,7 +15,7 @@ from .. import cuda as permissions
 from .. import cudnn as library
 from .cudnn import ALIGNMENT, TYPES, Cudnn, Graph, Operand, planned
 
-__all__ = ["Attention", "attend", "attend_backward", "why_not"]
+__all__ = ["Attention", "attend", "attend_backward", "described", "unwanted", "why_not"]
 
 _WIDEST = 256  # of a head: what some architectures take; plans say whether this one does
 _MOST_SLOPES = 256 << 20  # bytes that a deterministic backward may keep of the scores' gradients at a time
@@ -24,8 +24,8 @@ _MOST_SLOPES = 256 << 20  # bytes that a deterministic backward may keep of the 
 class Attention(NamedTuple):
     """All that a plan depends on.
 
-    ``kind``: "forward" of (q, k, v) into (out, lse), "backward" of (q, k, v, out, slope, lse) into the gradients of q, k
-    and v. Axes are samples, heads, positions and width; lse is float32, of width 1.
+    ``kind``: "forward" of (q, k, v) into (out, lse), "backward" of (q, k, v, out, slope, lse) into the gradients of q,
+    k and v. Axes are samples, heads, positions and width; lse is float32, of width 1.
     """
 
     kind: str
@@ -37,10 +37,7 @@ class Attention(NamedTuple):
 
     def build(self, frontend: Any, **where: Any) -> Graph | None:
         graph, tensors = described(frontend, self, **where)
-        notes = frontend.numerical_note
-        # other bits in the next run, sums in less than float32
-        unwanted = [notes.NONDETERMINISTIC, notes.REDUCED_PRECISION_REDUCTION]
-        return planned(frontend, graph, tensors, unwanted, "attention")
+        return planned(frontend, graph, tensors, unwanted(frontend.numerical_note), "attention")
 
     def lacking(self) -> str | None:
         q, k, v = (one.shape for one in self.operands[:3])
@@ -72,6 +69,11 @@ def described(frontend: Any, what: Attention, **where: Any) -> tuple[Any, list[A
         made.set_output(True).set_dim(list(one.shape)).set_stride(list(one.steps))
         made.set_data_type(single if one.shape[3] == 1 else half)
     return graph, [*operands, *results]
+
+
+def unwanted(notes: Any) -> list[Any]:
+    """What no plan may do: other bits in the next run, sums in less than float32."""
+    return [notes.NONDETERMINISTIC, notes.REDUCED_PRECISION_REDUCTION]
 
 
 def why_not(q: Any, k: Any, v: Any, mask: Any, backward: bool = False) -> str | None:
