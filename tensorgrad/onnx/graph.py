@@ -138,6 +138,12 @@ class Graph:
             return flat if dtype == np.int64 else self.node("Cast", flat, to=onnx_type(dtype))
         return self.constant(value, dtype)
 
+    def counted(self, count: Any, first: Any, by: Any, dtype: Any) -> str:
+        """``count`` numbers: first + by * (0, 1, 2 ...)."""
+        steps = self.node("Range", self.constant(0), self.number(count, np.int64), self.constant(1))
+        steps = self.cast(steps, np.dtype(np.int64), dtype)
+        return self.node("Add", self.node("Mul", steps, self.number(by, dtype)), self.number(first, dtype))
+
     def cast(self, x: str, have: Any, want: Any) -> str:
         return x if have == want else self.node("Cast", x, to=onnx_type(want))
 

@@ -128,6 +128,11 @@ def _full(g: Graph, *, shape: Any, value: Any, dtype: Any) -> str:
     return g.filled(value, tuple(shape), dtype)
 
 
+@translates("ramp")
+def _ramp(g: Graph, *, first: Any, by: Any, count: Any) -> str:
+    return g.counted(count, first, by, np.dtype(np.int64))
+
+
 @translates("copy_into")
 def _copy_into(g: Graph, target: Value, source: Value) -> str:
     name = g.cast(source.name, source.dtype, target.dtype)

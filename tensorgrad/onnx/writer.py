@@ -145,12 +145,8 @@ class Writer:
 
     def _range(self, arrays: list[Any], shape: tuple[Any, ...]) -> str:
         """Numbers at equal distances: start + step * (0, 1, 2 ...)."""
-        dtype = arrays[0].dtype
         start, step = arrays[0][0], arrays[0][1] - arrays[0][0]
-        g = self.graph
-        count = g.node("Squeeze", g.size(shape[0]), g.constant([0]))
-        steps = g.cast(g.node("Range", g.constant(0), count, g.constant(1)), np.dtype(np.int64), dtype)
-        return g.node("Add", g.node("Mul", steps, g.constant(step, dtype)), g.constant(start, dtype))
+        return self.graph.counted(shape[0], start, step, arrays[0].dtype)
 
     # --- steps
 

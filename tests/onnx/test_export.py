@@ -365,3 +365,17 @@ def test_what_can_not_be_exported_says_why(name):
 def test_wrong_options(how, words):
     with pytest.raises(ValueError, match=words):
         tg.onnx.export(nn.Linear(3, 2), (tg.ones(2, 3),), **how)
+
+
+def test_ranges_follow_the_sizes(tmp_path):
+    class Placed(nn.Module):
+        def forward(self, x):
+            n = x.shape[1]
+            return x + tg.arange(n, dtype=tg.float32) + tg.arange(1, 2 * n + 1, 2) + tg.linspace(0, 1, 2).sum()
+
+    model, path = Placed(), tmp_path / "m.onnx"
+    tg.onnx.export(model, (tg.ones(2, 3),), path, input_names=["x"], dynamic_axes={"x": {0: "rows", 1: "places"}})
+    session = runtime.InferenceSession(path)
+    for shape in ((2, 3), (4, 5), (1, 9)):
+        x = tg.randn(*shape)
+        assert np.allclose(session.run(None, {"x": x.numpy()})[0], model(x).numpy())
