@@ -79,6 +79,7 @@ struct Call {
   template <class T>
   Attention<T> as(bool causal, double scale) const {
     Attention<T> a;
+    a.group = k.v.shape[1] ? heads / k.v.shape[1] : 1;
     a.batch = batch, a.heads = heads, a.queries = queries, a.keys = keys, a.dim = dim, a.value_dim = value_dim;
     a.q = q.as<const T>();
     a.k = k.as<const T>();
@@ -104,8 +105,10 @@ struct Call {
     if (q.ndim != 4 || k.ndim != 4 || v.ndim != 4)
       bad_value(what + ": expected (batch, heads, length, dim) for each, got " + shapes);
     const bool batches = q.shape[0] == k.shape[0] && k.shape[0] == v.shape[0];
-    const bool heads = q.shape[1] == k.shape[1] && k.shape[1] == v.shape[1];
-    if (!batches || !heads) bad_value(what + ": batch and heads must agree, got " + shapes);
+    const Index own = q.shape[1], shared = k.shape[1];
+    const bool heads = shared == v.shape[1] && (own == shared || (own > 0 && shared > 0 && own % shared == 0));
+    if (!batches || !heads)
+      bad_value(what + ": batch and heads must agree, but q may have a multiple of the heads, got " + shapes);
     if (k.shape[2] != v.shape[2]) bad_value(what + ": k and v must have the same length, got " + shapes);
     if (q.shape[3] != k.shape[3]) bad_value(what + ": q and k must have the same last axis, got " + shapes);
     visit_real(what.c_str(), compute_dtype(q.dtype), [](auto) {});

@@ -6,8 +6,8 @@
 // Source: Milakov and Gimelshein 2018 (running softmax); Dao et al. 2022 (tiles, and the backward pass from lse).
 //
 // A tile of scores and its blocks of q, k and v stay in L2. Forward deals out blocks of queries. Backward deals out
-// heads, each summed in one order; with fewer than kFewHeads of them, blocks of keys (for dk and dv), then blocks of
-// queries (for dq), at the price of two products more. Either way the order of sums depends on shapes alone.
+// heads of keys, each summed in one order; with fewer than kFewHeads of them, blocks of keys (for dk and dv), then blocks
+// of queries (for dq), at the price of two products more. Either way the order of sums depends on shapes alone.
 //
 // Ladder, one Zen 3 core, (8, 12 heads, 197, 64) without mask, heads side by side in memory: rows in place and keys
 // packed for every block of queries, forward 18.4 ms, both ways 61; keys packed once, rows copied as panels 16.9 and 55.
@@ -41,13 +41,13 @@ struct Head {
   const T *q, *k, *v;
   const std::uint8_t* keep;
   const T* add;
-  Index b, h;
+  Index b, h, shared;  // the head of keys
 
   Head(const Attention<T>& a, Index head)
-      : keep(a.mask.keep), add(a.mask.add), b(head / a.heads), h(head % a.heads) {
+      : keep(a.mask.keep), add(a.mask.add), b(head / a.heads), h(head % a.heads), shared(h / a.group) {
     q = a.q.data + b * a.q.batch + h * a.q.head;
-    k = a.k.data + b * a.k.batch + h * a.k.head;
-    v = a.v.data + b * a.v.batch + h * a.v.head;
+    k = a.k.data + b * a.k.batch + shared * a.k.head;
+    v = a.v.data + b * a.v.batch + shared * a.v.head;
     const Index offset = b * a.mask.batch + h * a.mask.head;
     if (keep) keep += offset;
     if (add) add += offset;
@@ -306,6 +306,10 @@ struct Backward {
   static T* row(const HeadView<T>& view, const Head<T>& head, Index i) {
     return view.data + head.b * view.batch + head.h * view.head + i * view.row;
   }
+  // of gk or gv, which heads of queries share
+  static T* key_row(const HeadView<T>& view, const Head<T>& head, Index j) {
+    return view.data + head.b * view.batch + head.shared * view.head + j * view.row;
+  }
 
   // One head's g and q for the products with P^T and dS^T: as they lie, or copied as panels, block by block.
   class QueryRows {
@@ -338,13 +342,13 @@ struct Backward {
     Scratch<T> g_, q_;
   };
 
-  // Keys from j0 on against every block of queries, in order.
+  // Keys from j0 on against every block of queries, in order. The first head that shares these keys begins their sums.
   void key_block(Index index, Index j0, const T* delta, bool with_gq, const QueryRows& from) const {
     const Head<T> head(a, index);
     const Index j1 = std::min(a.keys, j0 + kKeys);
     Scratch<T> p(kQueries * kKeys), ds(kQueries * kKeys);
     KeyBlock<T> block(a, true);
-    bool first = true;
+    bool first = head.h % a.group == 0;
     const Index start = a.causal ? j0 / kQueries * kQueries : 0;
     const bool none = hidden(a, head, j0, j1);
     if (!none) block.take(head, j0, j1);
@@ -354,8 +358,8 @@ struct Backward {
       const Index seen = last - j0;
       tile(head, block, index, i0, n, j0, seen, delta + i0, p.data(), ds.data());
       if (first) clear_keys(head, j0 + seen, j1);
-      block.gather(p.data(), i0, n, seen, from.g(i0, n), a.value_dim, row(gv, head, j0), gv.row, !first);
-      block.gather(ds.data(), i0, n, seen, from.q(i0, n), a.dim, row(gk, head, j0), gk.row, !first);
+      block.gather(p.data(), i0, n, seen, from.g(i0, n), a.value_dim, key_row(gv, head, j0), gv.row, !first);
+      block.gather(ds.data(), i0, n, seen, from.q(i0, n), a.dim, key_row(gk, head, j0), gk.row, !first);
       if (with_gq) block.add_keys(ds.data(), i0, n, seen, row(gq, head, i0), gq.row, true);
       first = false;
     }
@@ -364,8 +368,8 @@ struct Backward {
 
   void clear_keys(const Head<T>& head, Index from, Index to) const {
     for (Index j = from; j < to; ++j) {
-      std::fill_n(row(gv, head, j), a.value_dim, T(0));
-      std::fill_n(row(gk, head, j), a.dim, T(0));
+      std::fill_n(key_row(gv, head, j), a.value_dim, T(0));
+      std::fill_n(key_row(gk, head, j), a.dim, T(0));
     }
   }
   void clear_queries(const Head<T>& head, Index from, Index to) const {
@@ -388,19 +392,21 @@ struct Backward {
   }
 
   void run() const {
-    const Index heads = a.batch * a.heads, key_blocks = divide_up(a.keys, kKeys);
+    const Index heads = a.batch * a.heads, shared = heads / a.group, key_blocks = divide_up(a.keys, kKeys);
     const Index query_blocks = divide_up(a.queries, kQueries);
     if (a.keys == 0) {
       for (Index h = 0; h < heads; ++h) clear_queries(Head<T>(a, h), 0, a.queries);
       return;
     }
-    if (heads >= kFewHeads || key_blocks * query_blocks == 1) {
-      for_blocks(a, heads, [&](Index h) {
+    if (shared >= kFewHeads || key_blocks * query_blocks == 1) {
+      for_blocks(a, shared, [&](Index task) {
         Scratch<T> delta(a.queries);
-        deltas(Head<T>(a, h), 0, a.queries, delta.data());
-        clear_queries(Head<T>(a, h), 0, a.queries);
-        const QueryRows from(*this, h, key_blocks > 1);
-        for (Index j = 0; j < key_blocks; ++j) key_block(h, j * kKeys, delta.data(), true, from);
+        for (Index h = task * a.group; h < (task + 1) * a.group; ++h) {
+          deltas(Head<T>(a, h), 0, a.queries, delta.data());
+          clear_queries(Head<T>(a, h), 0, a.queries);
+          const QueryRows from(*this, h, key_blocks > 1);
+          for (Index j = 0; j < key_blocks; ++j) key_block(h, j * kKeys, delta.data(), true, from);
+        }
       });
       return;
     }
@@ -409,11 +415,15 @@ struct Backward {
       const Index h = task / query_blocks, i0 = task % query_blocks * kQueries;
       deltas(Head<T>(a, h), i0, std::min(a.queries, i0 + kQueries), delta.data() + h * a.queries + i0);
     });
-    for_blocks(a, heads * (key_blocks + query_blocks), [&](Index task) {
-      const Index h = task / (key_blocks + query_blocks), part = task % (key_blocks + query_blocks);
-      const T* d = delta.data() + h * a.queries;
-      if (part < key_blocks) key_block(h, part * kKeys, d, false, QueryRows(*this, h, false));
-      else query_block(h, (part - key_blocks) * kQueries, d);
+    const Index parts = key_blocks + a.group * query_blocks;
+    for_blocks(a, shared * parts, [&](Index task) {
+      const Index begin = task / parts * a.group, part = task % parts;
+      if (part >= key_blocks) {
+        const Index h = begin + (part - key_blocks) / query_blocks, block = (part - key_blocks) % query_blocks;
+        return query_block(h, block * kQueries, delta.data() + h * a.queries);
+      }
+      for (Index h = begin; h < begin + a.group; ++h)
+        key_block(h, part * kKeys, delta.data() + h * a.queries, false, QueryRows(*this, h, false));
     });
   }
 };

@@ -27,6 +27,7 @@ struct MaskView {
 template <class T>
 struct Attention {
   Index batch = 0, heads = 0, queries = 0, keys = 0, dim = 0, value_dim = 0;
+  Index group = 1;  // heads of q, neighbours, that share one of k and v
   HeadView<const T> q, k, v;
   MaskView<T> mask;
   bool causal = false;  // query i sees keys j <= i

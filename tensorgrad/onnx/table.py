@@ -22,8 +22,8 @@ Translation = Callable[..., Any]
 TABLE: dict[str, Translation] = {}
 
 ONLY_IF: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
-    # with a mask a whole row may be hidden: Softmax gives NaN there, the definition 0
-    "attention": lambda inputs, attrs: inputs[3] is None,
+    # with a mask a whole row may be hidden: Softmax gives NaN there, the definition 0; MatMul does not share heads
+    "attention": lambda inputs, attrs: inputs[3] is None and inputs[0].shape[:-2] == inputs[1].shape[:-2],
 }
 _END = np.iinfo(np.int64).max
 

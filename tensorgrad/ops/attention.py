@@ -16,12 +16,10 @@ from .checks import (
     require_same_dtype,
     require_tensors,
     reshaped,
-    shaped,
     statistic_dtype,
     swapped,
 )
 from .elementwise import broadcast_shape
-from .matmul import matmul_op
 from .norm import fitted, plus
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -32,10 +30,10 @@ from .softmax import softmax_op
 def _infer(q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Spec, Spec]:
     require_float("attention", q)
     require_same_dtype("attention", q, key=k, value=v)
-    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[:-2] != k.shape[:-2] or q.shape[:-2] != v.shape[:-2]:
+    if min(q.ndim, k.ndim, v.ndim) < 2 or k.shape[:-2] != v.shape[:-2] or not _shares(q.shape, k.shape):
         raise ShapeError(
             f"attention: query {tuple(q.shape)}, key {tuple(k.shape)} and value {tuple(v.shape)} need the same batch "
-            "dimensions before (length, width)."
+            "dimensions before (length, width); the query may have a multiple of the others' heads (dimension -3)."
         )
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ShapeError(
@@ -51,9 +49,29 @@ def _infer(q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> 
     return Spec((*q.shape[:-1], v.shape[-1]), q.dtype), Spec(tuple(q.shape[:-1]), statistic_dtype(q.dtype))
 
 
+def _shares(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
+    """Whether each head of keys has a whole number of query heads."""
+    if q[:-2] == k[:-2]:
+        return True
+    return len(q) == len(k) > 2 and q[:-3] == k[:-3] and 0 < k[-3] < q[-3] and q[-3] % k[-3] == 0
+
+
+def _below(F: Any, x: Any, k: Any) -> Any:
+    """``x`` (..., heads, n, w) of queries, the rows of all heads that share one of ``k`` below each other."""
+    if x.shape[:-2] == k.shape[:-2]:
+        return x
+    return reshaped(F, x, (*k.shape[:-2], x.shape[-3] * x.shape[-2] // k.shape[-3], x.shape[-1]))
+
+
+def _beside(F: Any, x: Any, q: Any) -> Any:
+    """What ``_below`` put below each other as the heads of ``q`` again."""
+    return x if x.shape[:-2] == q.shape[:-2] else reshaped(F, x, (*q.shape[:-1], x.shape[-1]))
+
+
 def _scores(F: Any, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
     kept = statistic_dtype(np_dtype(q))
-    scores = F.mul(F.matmul(fitted(F, q, kept), swapped(F, fitted(F, k, kept))), scale)
+    products = F.matmul(_below(F, fitted(F, q, kept), k), swapped(F, fitted(F, k, kept)))
+    scores = F.mul(_beside(F, products, q), scale)
     if causal:
         below = F.tril(F.full_as(scores, value=1.0), diagonal=0)
         scores = F.where(F.ne(below, 0.0), scores, -math.inf)
@@ -70,8 +88,13 @@ def _weights(F: Any, scores: Any, lse: Any) -> Any:
 def _define(F: Any, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Any, Any]:
     scores = _scores(F, q, k, mask, causal, scale)
     lse = F.logsumexp(scores, dim=(scores.ndim - 1,), keepdim=False)
-    out = F.matmul(_weights(F, scores, lse), fitted(F, v, np_dtype(scores)))
+    out = _mixed(F, _weights(F, scores, lse), v)
     return fitted(F, out, np_dtype(q)), lse
+
+
+def _mixed(F: Any, weights: Any, v: Any) -> Any:
+    """The values, each query's by its weights."""
+    return _beside(F, F.matmul(_below(F, weights, v), fitted(F, v, np_dtype(weights))), weights)
 
 
 def _rule(
@@ -98,9 +121,9 @@ def _to_inputs(F: Any, slope: Any, q: Any, k: Any, mask: Any, scale: float, need
         to_mask = fitted(F, F.sum_to(slope, shape=tuple(mask.shape)), np_dtype(mask))
     slope = F.mul(slope, scale)
     if needs[0]:
-        to_q = fitted(F, F.matmul(slope, fitted(F, k, kept)), dtype)
+        to_q = fitted(F, _mixed(F, slope, k), dtype)
     if needs[1]:
-        to_k = fitted(F, F.matmul(swapped(F, slope), fitted(F, q, kept)), dtype)
+        to_k = fitted(F, F.matmul(swapped(F, _below(F, slope, k)), _below(F, fitted(F, q, kept), k)), dtype)
     return to_q, to_k, None, to_mask
 
 
@@ -114,6 +137,11 @@ def _qkv(batch: tuple[int, ...], queries: int, keys: int, layout: str = "C") -> 
     )  # fmt: skip
 
 
+def _grouped() -> tuple[Arg, ...]:
+    """Four heads of queries, two of keys and values."""
+    return Arg((2, 4, 3, 4), layout="T"), Arg((2, 2, 5, 4)), Arg((2, 2, 5, 3))
+
+
 def _samples() -> list[Sample]:
     half = Arg((3, 5), kind="b")
     return [
@@ -124,6 +152,8 @@ def _samples() -> list[Sample]:
         Sample((*_qkv((2,), 3, 5), half), _how(), name="bool mask"),
         Sample((*_qkv((), 3, 5), None), _how(), name="no batch"),
         Sample((*_qkv((0,), 3, 5), None), _how(), name="empty batch"),
+        Sample((*_grouped(), None), _how(causal=True), name="shared heads"),
+        Sample((*_grouped(), Arg((4, 1, 5))), _how(), name="shared heads, a mask for each"),
     ]
 
 
@@ -135,7 +165,8 @@ attention_op = op(
     keeps=("q", "k", "v", "mask", "out", "lse"),
     outputs=("out", "lse"),
     samples=_samples,
-    doc="``softmax(q k^T * scale + mask) v`` and the logsumexp of each query's scores.",
+    doc="``softmax(q k^T * scale + mask) v`` and the logsumexp of each query's scores. ``q`` may have a multiple of "
+    "the heads (dimension -3) of ``k`` and ``v``, which neighbours share.",
 )
 
 
@@ -155,11 +186,14 @@ def _backward_define(
     weights = _weights(F, _scores(F, q, k, mask, causal, scale), lse)
     kept = np_dtype(weights)
     g, values = fitted(F, g, kept), fitted(F, v, kept)
-    to_v = fitted(F, F.matmul(swapped(F, weights), g), np_dtype(v)) if needs[2] else None
+    to_v = None
+    if needs[2]:
+        to_v = fitted(F, F.matmul(swapped(F, _below(F, weights, v)), _below(F, g, v)), np_dtype(v))
     if not (needs[0] or needs[1] or needs[3]):
         return None, None, to_v, None
     along = F.sum(F.mul(g, fitted(F, out, kept)), dim=(g.ndim - 1,), keepdim=True)
-    slope = F.mul(weights, F.sub(F.matmul(g, swapped(F, values)), along))
+    products = _beside(F, F.matmul(_below(F, g, v), swapped(F, values)), g)
+    slope = F.mul(weights, F.sub(products, along))
     to_q, to_k, _, to_mask = _to_inputs(F, slope, q, k, mask, scale, needs)
     return to_q, to_k, to_v, to_mask
 
@@ -167,7 +201,11 @@ def _backward_define(
 def _backward_samples() -> list[Sample]:
     lse = Arg((2, 3), 2.0, 3.0, kind="s")
     inputs = (Arg((2, 3, 3)), *_qkv((2,), 3, 5), None, Arg((2, 3, 3)), lse)
-    return [Sample(inputs, _how(needs=(True, True, True, False)), name="plain")]
+    rows, sums = Arg((2, 4, 3, 3)), Arg((2, 4, 3), 2.0, 3.0, kind="s")
+    return [
+        Sample(inputs, _how(needs=(True, True, True, False)), name="plain"),
+        Sample((rows, *_grouped(), None, rows, sums), _how(needs=(True, True, True, False)), name="shared heads"),
+    ]
 
 
 attention_backward = op(
@@ -196,7 +234,8 @@ def scaled_dot_product_attention(
         dropout_p: the probability that a weight is dropped; drawn from ``generator``.
         is_causal: query i looks at keys 0 to i.
         scale: ``1 / sqrt(e)`` if None.
-        enable_gqa: query may have a multiple of the heads (dimension -3) of key and value, which are shared.
+        enable_gqa: query may have a multiple of the heads (dimension -3) of key and value, which neighbours share
+            without copies.
     Returns: (..., l, d).
     Raises: ShapeError if the shapes do not fit; DTypeError for unequal dtypes; ValueError for both a mask and
         ``is_causal``.
@@ -207,9 +246,7 @@ def scaled_dot_product_attention(
         raise ArgumentError("scaled_dot_product_attention: give attn_mask or is_causal=True, not both.")
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"scaled_dot_product_attention: dropout_p must be between 0 and 1, got {dropout_p}.")
-    if enable_gqa:
-        key, value = _shared(query, key), _shared(query, value)
-    q, k, v = _same_batch(query, key, value)
+    q, k, v = _same_batch(query, key, value, own=3 if enable_gqa else 2)
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     if dropout_p == 0.0:
@@ -229,33 +266,19 @@ def _with_dropout(
     weights = softmax_op(scores, dim=scores.ndim - 1)
     if mask is not None:
         weights = pw.where(pw.isnan(weights), 0.0, weights)  # rows that look nowhere
-    out = matmul_op(dropout(weights, p, generator=generator), fitted(recorded, v, scores._data.dtype))
-    return fitted(recorded, out, spec[0].dtype)
+    return fitted(recorded, _mixed(recorded, dropout(weights, p, generator=generator), v), spec[0].dtype)
 
 
-def _shared(query: Tensor, x: Tensor) -> Tensor:
-    """Each head of ``x`` repeated for the query heads that share it."""
-    if query._data.ndim < 3 or x._data.ndim < 3 or not x.shape[-3] or query.shape[-3] % x.shape[-3]:
-        raise ShapeError(
-            f"scaled_dot_product_attention: {tuple(query.shape)} can't share the heads (dimension -3) of "
-            f"{tuple(x.shape)}."
-        )
-    times = query.shape[-3] // x.shape[-3]
-    if times == 1:
-        return x
-    lead, (heads, length, width) = tuple(x.shape[:-3]), x.shape[-3:]
-    wide = expand(shaped(x, (*lead, heads, 1, length, width)), shape=(*lead, heads, times, length, width))
-    return shaped(wide, (*lead, heads * times, length, width))
-
-
-def _same_batch(*tensors: Tensor) -> list[Tensor]:
-    lead = tensors[0]._data.shape[:-2]
-    if {x._data.shape[:-2] for x in tensors} == {lead} and lead:
+def _same_batch(*tensors: Tensor, own: int) -> list[Tensor]:
+    """The tensors with their dimensions before the last ``own`` broadcast to each other."""
+    lead = tensors[0]._data.shape[:-own]
+    if all(x._data.ndim > own and x._data.shape[:-own] == lead for x in tensors):
         return [*tensors]
     for x in tensors:
-        if x._data.ndim < 2:
+        if x._data.ndim < own:
+            names = "(heads, length, width)" if own == 3 else "(length, width)"
             raise ShapeError(
-                f"scaled_dot_product_attention: expected at least 2 dimensions (length, width), got {tuple(x.shape)}."
+                f"scaled_dot_product_attention: expected at least {own} dimensions {names}, got {tuple(x.shape)}."
             )
-    batch = broadcast_shape("scaled_dot_product_attention", *(x._data.shape[:-2] for x in tensors))
-    return [x if x._data.shape[:-2] == batch else expand(x, shape=(*batch, *x._data.shape[-2:])) for x in tensors]
+    batch = broadcast_shape("scaled_dot_product_attention", *(x._data.shape[:-own] for x in tensors))
+    return [x if x._data.shape[:-own] == batch else expand(x, shape=(*batch, *x._data.shape[-own:])) for x in tensors]

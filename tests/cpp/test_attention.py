@@ -19,6 +19,8 @@ def threads_restored():
 def reference(q, k, v, mask, causal, scale, g):
     """out, logsumexp and the three gradients, with every score in memory."""
     q, k, v, g = (a.astype("float64") for a in (q, k, v, g))
+    times = q.shape[1] // k.shape[1] if k.shape[1] else 1
+    k, v = (np.repeat(a, times, axis=1) for a in (k, v))
     s = scale * q @ k.swapaxes(-1, -2)
     if mask is not None:
         s = np.where(mask, s, -np.inf) if mask.dtype == bool else s + mask.astype("float64")
@@ -33,7 +35,9 @@ def reference(q, k, v, mask, causal, scale, g):
     out = p @ v
     gp = g @ v.swapaxes(-1, -2)
     ds = p * (gp - (gp * p).sum(-1, keepdims=True)) * scale
-    return out, lse, ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ g
+    gk, gv = (x.swapaxes(-1, -2) @ y for x, y in ((ds, q), (p, g)))
+    gk, gv = (x.reshape(x.shape[0], -1, times, *x.shape[2:]).sum(2) if times > 1 else x for x in (gk, gv))
+    return out, lse, ds @ k, gk, gv
 
 
 def error(got, expected):
@@ -94,6 +98,25 @@ def test_masks(shape, kind):
         mask = np.where(mask, rng.standard_normal(shape), -np.inf).astype("float32")
     compare(*draw(2, 3, 70, 300, 16), mask)
     compare(*draw(2, 3, 70, 300, 16), mask, causal=True)
+
+
+# (batch, heads, heads of keys, queries, keys, width, width of values): few heads of keys and many, blocks and one block
+SHARED = [(1, 6, 2, 150, 300, 16, 24), (2, 12, 6, 100, 130, 9, 8), (3, 4, 1, 5, 7, 8, 8)]
+
+
+@pytest.mark.parametrize("sizes", SHARED, ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_that_share_keys(sizes, causal):
+    batch, heads, shared, queries, keys, dim, value_dim = sizes
+    rng = default_rng(4)
+    q = rng.standard_normal((batch, heads, queries, dim)).astype("float32")
+    k, v = (rng.standard_normal((batch, keys, shared, n)).astype("float32").swapaxes(1, 2) for n in (dim, value_dim))
+    for mask in (None, rng.random((heads, queries, keys)) > 0.4, np.arange(keys) < 4):
+        bits = []
+        for count in (1, 3):
+            _C.set_num_threads(count)
+            bits.append(b"".join(a.tobytes() for a in compare(q, k, v, mask, causal)))
+        assert bits[0] == bits[1]
 
 
 def test_a_row_that_sees_nothing_is_zero():
@@ -185,6 +208,9 @@ def test_edges_of_tiles(sizes, causal):
         (((1, 2, 3, 4), (1, 2, 5, 6), (1, 2, 5, 6)), "same last axis"),
         (((1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 6, 4)), "same length"),
         (((1, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 4)), "batch and heads"),
+        (((1, 3, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4)), "multiple of the heads"),
+        (((1, 4, 3, 4), (1, 2, 5, 4), (1, 4, 5, 4)), "multiple of the heads"),
+        (((1, 0, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4)), "multiple of the heads"),
     ],
 )
 def test_bad_shapes(shapes, words):

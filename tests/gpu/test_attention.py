@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensorgrad.backends.cupy.attention_kernels import CupyAttention
+from tensorgrad.backends.cupy.attention_kernels import CupyAttention, _apart
 from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
 from tensorgrad.backends.generic.attention import AttentionKernels
 from tensorgrad.backends.generic.reduce import ReduceKernels
@@ -148,6 +148,20 @@ def test_arrays_stay_where_they_lie() -> None:
     # more axes than three that no step leads over, and elements that do not lie side by side
     many = drawn((2, 2, 2, 2, 16, 12), "float32", rng).transpose(3, 1, 0, 2, 5, 4)
     check("float32", many, many, many, many, np.ones((2, 1, 2, 1, 12, 1), bool))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_heads_share_keys_where_they_lie(dtype: str) -> None:
+    rng = np.random.default_rng(7)
+    packed = drawn((2, 70, 8, 16), dtype, rng)  # (batch, length, 4 heads of queries, 2 of keys, 2 of values; width)
+    q, k, v = (packed[:, :, at:end].swapaxes(1, 2) for at, end in ((0, 4), (4, 6), (6, 8)))
+    views, _ = _apart(np, (q, k, v), None)
+    assert all(np.shares_memory(x, packed) for x in views)
+    g = drawn((2, 4, 70, 16), dtype, rng)
+    check(dtype, q, k, v, g, causal=True)
+    check(dtype, q[:, :, :50], k[:, :1], v[:, :1], g[:, :, :50])
+    for shape in ((70, 70), (2, 1, 1, 70), (4, 1, 70), (2, 4, 70, 70)):
+        check(dtype, q, k, v, g, rng.random(shape) < 0.8)
 
 
 def test_bits_depend_neither_on_the_grid_nor_on_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

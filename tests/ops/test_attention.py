@@ -23,6 +23,8 @@ CASES = {
     "broadcast mask": ([(2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3)], normal(2, 1, 1, 5), {}),
     "a row that looks nowhere": ([(2, 3, 4), (2, 5, 4), (2, 5, 3)], ALLOWED, {}),
     "shared heads": ([(2, 4, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3)], None, {"enable_gqa": True}),
+    "shared heads, masks": ([(2, 6, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3)], normal(6, 3, 5), {"enable_gqa": True}),
+    "shared heads, causal": ([(6, 4, 4), (1, 4, 4), (1, 4, 3)], None, {"enable_gqa": True, "is_causal": True}),
     "broadcast batch": ([(2, 1, 3, 4), (4, 5, 4), (1, 5, 3)], None, {}),
 }
 
@@ -61,6 +63,24 @@ def test_a_row_with_an_infinite_score_has_no_mean(backend):
     assert out[0].isnan().all() and out[1].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("dtype", [tg.float32, tg.bfloat16])
+def test_heads_that_share_keys_attend_as_with_copies(dtype, backend):
+    with tg.backend(backend):
+        q, k, v = (tg.randn(2, heads, 7, 8, dtype=dtype, requires_grad=True) for heads in (6, 2, 2))
+        for options in ({}, {"is_causal": True}, {"dropout_p": 0.5}):
+            outs = []
+            for keys, values in ((k, v), (k.repeat_interleave(3, 1), v.repeat_interleave(3, 1))):
+                tg.manual_seed(0)
+                shared = {"enable_gqa": keys is k}
+                out = F.scaled_dot_product_attention(q, keys, values, **options, **shared).float()
+                outs.append([out, *tg.autograd.grad(out.square().sum(), (q, k, v))])
+            for got, want in zip(*outs, strict=True):
+                assert got.shape == want.shape
+                close = 1e-5 if dtype is tg.float32 else 3e-2
+                assert (got.float() - want.float()).abs().max().item() <= close * max(1.0, want.abs().max().item())
+
+
 def test_dropout_keeps_the_expectation():
     q, k, v = tg.zeros(1, 1, 4), tg.zeros(1, 4000, 4), tg.ones(1, 4000, 2)
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=0.25, generator=Generator())
@@ -76,6 +96,11 @@ def test_errors():
         F.scaled_dot_product_attention(x, tg.ones(2, 3, 5), x)
     with pytest.raises(ShapeError, match=r"does not broadcast|do not broadcast"):
         F.scaled_dot_product_attention(x, x, x, tg.ones(2, 2))
+    for heads in (3, 4):
+        with pytest.raises(ShapeError, match="may have a multiple of the others' heads"):
+            F.scaled_dot_product_attention(x[None], tg.ones(1, heads, 3, 4), tg.ones(1, heads, 3, 4), enable_gqa=True)
+    with pytest.raises(ShapeError, match=r"at least 3 dimensions \(heads, length, width\), got \(3, 4\)"):
+        F.scaled_dot_product_attention(x[0], x[0], x[0], enable_gqa=True)
     with pytest.raises(DTypeError, match="mask must be bool"):
         F.scaled_dot_product_attention(x, x, x, tg.ones(3, 3).double())
     with pytest.raises(ShapeError, match="at least 2 dimensions"):

@@ -1,12 +1,14 @@
 """Attention by cuDNN where ``why_not`` has no objection and there is a plan, else by kernels of our own.
 
 Ours keep no scores: half precision on tensor cores, float32 in float32. What they do not take is written out by the
-generic kernels. Whoever computed forward, either may compute backward: both keep the log-sum-exp of natural logarithms.
+generic kernels. Keys that heads share are read where they lie; their gradients are made for each head and added up.
+Whoever computed forward, either may compute backward: both keep the log-sum-exp of natural logarithms.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ LAYOUT = np.dtype(
 class CupyAttention(AttentionKernels):
     xp: Any
     _kernels: Kernels
+    sum_to: Callable[..., Any]  # of ShapeKernels
     _cudnn: Any  # of CupyConvolutions
 
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Any, Any]:
@@ -46,10 +49,10 @@ class CupyAttention(AttentionKernels):
                 return made
         if not _fits(q, k, v):
             return super().attention(q, k, v, mask, causal=causal, scale=scale)
-        layout, (q, k, v), mask = self._laid_out((q, k, v), mask, causal, scale)
         xp = self.xp
         out = xp.empty((*q.shape[:-1], v.shape[-1]), dtype=q.dtype)
         lse = xp.empty(q.shape[:-1], dtype=np.float32)
+        layout, (q, k, v), mask = self._laid_out((q, k, v), mask, causal, scale)
         self._run("attention", q.shape[-2], layout, q, k, v, mask, out, lse)
         return out, lse
 
@@ -72,17 +75,19 @@ class CupyAttention(AttentionKernels):
                 g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=only
             )
         if any(needs[:3]):
+            shape, of_keys, of_values = q.shape, k.shape, v.shape
             layout, (q, k, v, g), mask = self._laid_out((q, k, v, g), mask, causal, scale)
             out, lse = xp.ascontiguousarray(out), xp.ascontiguousarray(lse)
             delta = xp.empty(lse.shape, dtype=np.float32)
             self._kernels.launch(_named("attentiondelta", q, v), lse.size * 32, layout, g, out, delta, block=_BLOCK)
             given = (layout, g, q, k, v, mask, lse, delta)
             if needs[0]:
-                to_q = xp.empty(q.shape, dtype=q.dtype)
+                to_q = xp.empty(shape, dtype=q.dtype)
                 self._run("attentionquery", q.shape[-2], *given, to_q)
             if needs[1] or needs[2]:
                 to_k, to_v = xp.empty(k.shape, dtype=k.dtype), xp.empty(v.shape, dtype=v.dtype)
                 self._run("attentionkey", k.shape[-2], *given, to_k, to_v)
+                to_k, to_v = self._gathered(to_k, of_keys), self._gathered(to_v, of_values)
         return to_q, to_k if needs[1] else None, to_v if needs[2] else None, to_mask
 
     def _run(self, kind: str, rows: int, layout: Any, *arrays: Any) -> None:
@@ -90,15 +95,22 @@ class CupyAttention(AttentionKernels):
         q, v = (arrays[0], arrays[2]) if kind == "attention" else (arrays[1], arrays[3])
         self._kernels.launch(_named(kind, q, v), blocks * _BLOCK, layout, *arrays, block=_BLOCK)
 
+    def _gathered(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """A gradient in keys or values by head of queries, summed over those that share one."""
+        return x if x.shape == shape else self.sum_to(x, shape=(*shape[:-2], 1, *shape[-2:])).reshape(shape)
+
     def _laid_out(self, arrays: tuple[Any, ...], mask: Any, causal: bool, scale: float) -> tuple[Any, Any, Any]:
         """The kernels' struct, and the arrays and the mask as they are to be passed.
 
-        Arrays stay where they lie if their elements do side by side and at most three axes lead through the batch.
+        Arrays stay where they lie if their elements do side by side and at most three axes lead through the batch. Of
+        heads that share keys, keys and values get an axis that no step leads over.
         """
         xp = self.xp
         arrays = tuple(
             [x if x.strides[-1] == x.itemsize or x.shape[-1] == 1 else xp.ascontiguousarray(x) for x in arrays]
         )
+        if arrays[0].shape[:-2] != arrays[1].shape[:-2]:
+            arrays, mask = _apart(xp, arrays, mask)
         scores = (*arrays[0].shape[:-1], arrays[1].shape[-2])
         layout = self._layout(arrays, mask, scores, causal, scale)
         if layout is None:
@@ -120,6 +132,21 @@ class CupyAttention(AttentionKernels):
                 layouts.clear()
             layouts[key] = _struct(arrays, mask, scores, causal, scale)
         return layouts[key]
+
+
+def _apart(xp: Any, arrays: tuple[Any, ...], mask: Any) -> tuple[tuple[Any, ...], Any]:
+    """The heads of queries that share one of keys on an axis of their own, along which keys and values repeat."""
+    q, k = arrays[:2]
+    heads, times = k.shape[-3], q.shape[-3] // k.shape[-3]
+    lead = (*k.shape[:-2], times)
+    views = [
+        xp.broadcast_to(x[..., None, :, :], (*lead, *x.shape[-2:])) if x.shape[-3] == heads
+        else x.reshape(*lead, *x.shape[-2:]) for x in arrays
+    ]  # fmt: skip
+    if mask is not None and mask.ndim > 2:
+        own = (1, 1) if mask.shape[-3] == 1 else (heads, times)
+        mask = mask.reshape(*mask.shape[:-3], *own, *mask.shape[-2:])
+    return tuple(views), mask
 
 
 def _fits(q: Any, k: Any, v: Any) -> bool:

@@ -1,4 +1,7 @@
-"""Attention over ``xp``, written out: the scores of all queries and keys are made at once, in float32 at least."""
+"""Attention over ``xp``, written out: the scores of all queries and keys are made at once, in float32 at least.
+
+Heads of queries that share a head of keys are more rows of one product.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class AttentionKernels(Products):
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Any, Any]:
         scores = self._scores(q, k, mask, causal, scale)
         lse = self._log_sum(scores)
-        out = self._product(self._weights(scores, lse), wide(v))
+        out = self._mixed(self._weights(scores, lse), v)
         return out.astype(q.dtype, copy=False), lse
 
     def attention_backward(
@@ -26,28 +29,30 @@ class AttentionKernels(Products):
         needs: tuple[bool, ...],
     ) -> Any:  # fmt: skip
         weights = self._weights(self._scores(q, k, mask, causal, scale), lse)
-        g, v = wide(g), wide(v)
+        g = wide(g)
         to_q = to_k = to_v = to_mask = None
         if needs[2]:
-            to_v = self._product(weights.swapaxes(-1, -2), g).astype(q.dtype, copy=False)
+            to_v = self._product(_below(weights, v).swapaxes(-1, -2), _below(g, v)).astype(q.dtype, copy=False)
         if needs[0] or needs[1] or needs[3]:
-            slope = self._product(g, v.swapaxes(-1, -2))
+            slope = self._product(_below(g, v), wide(v).swapaxes(-1, -2)).reshape(weights.shape)
             slope -= (g * wide(out)).sum(axis=-1, keepdims=True)
             slope *= weights
             if needs[3]:
                 to_mask = self.sum_to(slope, shape=mask.shape).astype(mask.dtype, copy=False)
             slope = slope * slope.dtype.type(scale)  # not in place: to_mask may be slope itself
             if needs[0]:
-                to_q = self._product(slope, wide(k)).astype(q.dtype, copy=False)
+                to_q = self._mixed(slope, k).astype(q.dtype, copy=False)
             if needs[1]:
-                to_k = self._product(slope.swapaxes(-1, -2), wide(q)).astype(q.dtype, copy=False)
+                below = _below(slope, k).swapaxes(-1, -2)
+                to_k = self._product(below, _below(wide(q), k)).astype(q.dtype, copy=False)
         return to_q, to_k, to_v, to_mask
 
     def _scores(self, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
         """(..., queries, keys): ``q k^T * scale`` plus the mask; -inf where a query must not look."""
         xp = self.xp
         q = wide(q)
-        scores = self._product(q * q.dtype.type(scale), wide(k).swapaxes(-1, -2))
+        scores = self._product(_below(q * q.dtype.type(scale), k), wide(k).swapaxes(-1, -2))
+        scores = scores.reshape(*q.shape[:-1], k.shape[-2])
         never = xp.full((), -math.inf, dtype=scores.dtype)
         if causal:
             rows, columns = xp.arange(scores.shape[-2])[:, None], xp.arange(scores.shape[-1])
@@ -55,6 +60,9 @@ class AttentionKernels(Products):
         if mask is None:
             return scores
         return xp.where(mask, scores, never) if mask.dtype.kind == "b" else scores + wide(mask)
+
+    def _mixed(self, weights: Any, v: Any) -> Any:
+        return self._product(_below(weights, v), wide(v)).reshape(*weights.shape[:-1], v.shape[-1])
 
     def _log_sum(self, scores: Any) -> Any:
         """logsumexp of each row; -inf for a row that looks nowhere."""
@@ -72,3 +80,10 @@ class AttentionKernels(Products):
         safe = xp.where(lse == -math.inf, xp.zeros((), dtype=lse.dtype), lse)
         with np.errstate(invalid="ignore"):
             return xp.exp(scores - safe[..., None])
+
+
+def _below(x: Any, k: Any) -> Any:
+    """``x`` (..., heads, n, w) of queries, the rows of all heads that share one of ``k`` below each other."""
+    if x.shape[:-2] == k.shape[:-2]:
+        return x
+    return x.reshape(*k.shape[:-2], x.shape[-3] * x.shape[-2] // k.shape[-3], x.shape[-1])
