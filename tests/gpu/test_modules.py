@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends import cudnn as permissions
 from tests.compiler.test_matrix import EVERY, Case, label, total
 from tests.gpu.beside_cpu import on_both
 
@@ -53,3 +54,9 @@ def a_life(row: Any, device: str, dtype: Any, show: Any) -> None:
 @pytest.mark.parametrize("row", EVERY, ids=label)
 def test_a_module_computes_what_it_computes_on_the_cpu(row: Any) -> None:
     on_both(lambda device, dtype, show: a_life(row, device, dtype, show))
+
+
+@pytest.mark.parametrize("row", [row for row in EVERY if "Conv" in str(row[0])], ids=label)
+def test_convolutions_without_cudnn(row: Any) -> None:
+    with permissions.flags(enabled=False):
+        on_both(lambda device, dtype, show: a_life(row, device, dtype, show))
