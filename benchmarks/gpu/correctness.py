@@ -20,7 +20,7 @@ from benchmarks.rounds import ROOT
 
 __all__ = ["TESTS", "run_tests", "sanitize"]
 
-TESTS = ("tests/gpu/test_ops.py", "tests/gpu/test_beside_torch.py")
+TESTS = ("tests/gpu/test_ops.py", "tests/gpu/test_who_attends.py", "tests/gpu/test_beside_torch.py")
 """On ``cuda`` where there is a GPU: values against float64 on the CPU, derivatives against differences, and PyTorch."""
 
 # ops with kernels of their own in .cu files

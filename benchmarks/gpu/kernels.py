@@ -211,8 +211,8 @@ def _conv(dtype: str, tf32: bool, backward: bool) -> Row:
     return Row(make, _nothing, flops, f"matmul {'tf32' if tf32 else dtype}")
 
 
-def _attention(backward: bool) -> Row:
-    """Causal attention of 12 heads of 64 over 1,024 positions, batch 16, in bfloat16."""
+def _attention(backward: bool, cudnn: bool = True) -> Row:
+    """Causal attention of 12 heads of 64 over 1,024 positions, batch 16, in bfloat16. ``cudnn``: whether cuDNN may."""
 
     def sizes(toy: bool) -> tuple[int, int, int, int]:
         return (1, 2, 16, 8) if toy else (16, 12, 1024, 64)
@@ -225,9 +225,11 @@ def _attention(backward: bool) -> Row:
 
         def step() -> None:
             q.grad = k.grad = v.grad = None
+            ns.backends.cuda.enable_cudnn_sdp(cudnn)
             y = ns.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             if backward:
                 y.backward(g)
+            ns.backends.cuda.enable_cudnn_sdp(True)
 
         return step
 
@@ -266,6 +268,8 @@ ROWS: dict[str, Row] = {
     "conv float32": _conv("float32", tf32=False, backward=False),
     "attention bfloat16": _attention(backward=False),
     "attention + backward bfloat16": _attention(backward=True),
+    "attention without cudnn bfloat16": _attention(backward=False, cudnn=False),
+    "attention without cudnn + backward bfloat16": _attention(backward=True, cudnn=False),
 }  # fmt: skip
 """By name; the ceilings come first."""
 
