@@ -68,8 +68,7 @@ def is_built() -> bool:
 
 
 def is_flash_attention_available() -> bool:
-    """Whether attention on CUDA never writes the matrix of scores: so it is, but for float64 and heads that are wider than
-    its kernels take."""
+    """Whether attention on CUDA can do without the matrix of scores: yes, but in float64 and for the widest heads."""
     return True
 
 
