@@ -163,6 +163,23 @@ def test_large_gradients_are_made_in_pieces(
     check(backend, q, k, v, g, causal=True)
 
 
+def test_pieces_are_about_as_large_as_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes(samples: int, heads: int, fitting: int) -> list[tuple[int, int]]:
+        monkeypatch.setattr(cudnn_attention, "_MOST_SLOPES", 7 * fitting)
+        found = list(cudnn_attention._pieces(samples, heads, 7))
+        seen = np.zeros((samples, heads), int)
+        for some, part in found:
+            seen[some, part] += 1
+        assert (seen == 1).all()
+        return [(some.stop - some.start, part.stop - part.start) for some, part in found]
+
+    assert sizes(16, 12, 128) == [(8, 12)] * 2
+    assert sizes(16, 12, 1000) == [(16, 12)]
+    assert sizes(7, 2, 6) == [(3, 2), (3, 2), (1, 2)]
+    assert sizes(2, 12, 9) == [(1, 6)] * 4
+    assert sizes(1, 3, 0) == [(1, 1)] * 3
+
+
 def test_plans_are_made_once(backend: StrictCupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Attention] = []
     build = Attention.build
@@ -375,6 +392,7 @@ def test_there_is_a_plan(libcudnn: Path, tmp_path: Path) -> None:
     q, k, v = (packed[:, :, i].swapaxes(1, 2) for i in range(3))
     ask(q, k, v, q)
     ask(q, k[:, :2], v[:, :2], q)  # heads that share keys
+    ask(*(StrictArray(np.zeros((16, 12, 1024, 64), numpy_dtype("bfloat16"))) for _ in range(4)))  # GPT-2's
     fine = len(cudnn.what)
     ask(*inputs((2, 3), 128, 128, 512))  # too wide for gradients
     workshop = Path(__file__).with_name("plan_attention.py")

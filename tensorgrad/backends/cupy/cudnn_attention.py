@@ -185,16 +185,19 @@ def _tiled(length: int) -> int:
 
 
 def _pieces(samples: int, heads: int, by_head: int) -> Iterator[tuple[slice, slice]]:
-    """Samples and heads of keys: as many samples as fit into the workspace, or parts of one."""
+    """Samples and heads of keys: as many samples as fit into the workspace, or parts of one. Pieces are about as large
+    as each other, so that most share a plan."""
     fitting = max(1, _MOST_SLOPES // by_head)  # heads
-    if fitting >= heads:
-        step = fitting // heads
-        for at in range(0, samples, step):
-            yield slice(at, min(samples, at + step)), slice(0, heads)
-        return
-    for at in range(samples):
-        for first in range(0, heads, fitting):
-            yield slice(at, at + 1), slice(first, min(heads, first + fitting))
+    for some in _evenly(samples, max(1, fitting // heads)):
+        for part in _evenly(heads, fitting):
+            yield some, part
+
+
+def _evenly(count: int, most: int) -> Iterator[slice]:
+    pieces = -(-count // most)
+    step = -(-count // pieces)
+    for at in range(0, count, step):
+        yield slice(at, min(count, at + step))
 
 
 def _cut(x: Any, samples: slice, heads: slice, of: int) -> Any:
