@@ -166,6 +166,10 @@ void blas_list(const std::vector<Gemm<T>>& products) {
 
 template <class T>
 void gemm(const std::vector<Gemm<T>>& products) {
+  if constexpr (std::is_floating_point_v<T>) {
+    const auto has_work = [](const Gemm<T>& g) { return g.m > 0 && g.n > 0 && g.k > 0 && g.batch > 0; };
+    if (std::all_of(products.begin(), products.end(), has_work)) return panel_gemm(products.data(), products.size());
+  }
   std::vector<Gemm<T>> whole;
   for (const Gemm<T>& g : products) {
     if (g.m == 0 || g.n == 0 || g.batch == 0) continue;

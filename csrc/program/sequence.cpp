@@ -413,6 +413,35 @@ class Written final : public Sequence {
   bool begun_ = false, planned_ = false;
 };
 
+// play(stage, arrays) of a sequence as CPython's own kind of function: a replay of small kernels would spend as long in
+// pybind11's dispatcher as in one of them.
+PyObject* play_stage(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  return guarded([&]() -> PyObject* {
+    if (count != 2 || !PyLong_Check(args[0]) || !PyList_Check(args[1]))
+      throw py::type_error("play: expected the number of a stage, and a list of arrays");
+    const std::size_t stage = PyLong_AsSize_t(args[0]);
+    if (PyErr_Occurred()) throw py::error_already_set();
+    static_cast<Written*>(PyCapsule_GetPointer(self, "sequence"))->play(stage, py::reinterpret_borrow<py::list>(args[1]));
+    Py_RETURN_NONE;
+  });
+}
+PyMethodDef play_definition = {"play", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(play_stage)), METH_FASTCALL,
+                               nullptr};
+
+// It keeps the sequence alive.
+py::object player(const py::object& sequence) {
+  PyObject* capsule = PyCapsule_New(&sequence.cast<Written&>(), "sequence", [](PyObject* made) {
+    Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(made)));
+  });
+  if (!capsule) throw py::error_already_set();
+  const auto owner = py::reinterpret_steal<py::object>(capsule);
+  PyCapsule_SetContext(capsule, sequence.ptr());
+  sequence.inc_ref();
+  PyObject* made = PyCFunction_New(&play_definition, capsule);
+  if (!made) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(made);
+}
+
 }  // namespace
 
 void NotWritten::set_error() const { PyErr_SetString(not_written, what()); }
@@ -428,7 +457,7 @@ TG_BINDINGS(sequence) {
       .def("begin", [](Written& s, std::size_t bytes, std::vector<std::size_t> offsets) { s.begin(bytes, std::move(offsets), true); })
       .def("end", &Written::end)
       .def("stage", &Written::stage)
-      .def("play", &Written::play)
+      .def_property_readonly("play", &player)
       .def("rewind", &Written::rewind)
       .def("bytes_from", &Written::bytes_from)
       .def("in_blocks", &Written::in_blocks)

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <memory>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace tape {
@@ -126,9 +128,29 @@ PyObject* call_fits(PyObject*, PyObject* const* args, Py_ssize_t count) {
 
 namespace {
 
+// CPython counts the changes of each dictionary up to 3.11 (PEP 509): while the number stays, so does all that it holds.
+// Later ones are asked for each key.
+#if PY_VERSION_HEX < 0x030C0000
+std::uint64_t changes_of(PyObject* dict) { return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag; }
+#else
+std::uint64_t changes_of(PyObject*) { return 0; }
+#endif
+
+int take(PyObject* found, void* place) {
+  *static_cast<PyObject**>(place) = found;
+  return 1;
+}
+
+// What a class's dictionary is shown through hides it, and is slow to ask. Null where it is not a plain one.
+PyObject* dict_behind(PyObject* proxy) {
+  PyObject* found = nullptr;
+  if (Py_TYPE(proxy) == &PyDictProxy_Type) Py_TYPE(proxy)->tp_traverse(proxy, take, &found);
+  return found && PyDict_CheckExact(found) ? found : nullptr;
+}
+
 // The three lists of compiler/reach.py, laid out for the loop.
 struct Facts {
-  enum Kind : char { kDict, kCell, kCode, kDefaults, kOther };
+  enum Kind : char { kCell, kCode, kDefaults, kOther };
   struct Datum {
     PyObject *tensor, *fields[4];
   };
@@ -139,15 +161,41 @@ struct Facts {
   struct Size {
     PyObject* holder;
     Py_ssize_t size;
-    bool dict;
+  };
+  // All that is known of one.
+  struct Dict {
+    PyObject* holder;
+    std::vector<std::pair<PyObject*, PyObject*>> values;
+    Py_ssize_t size = -1;  // any
+    mutable std::uint64_t version = 0;  // in which all that held; 0: none
   };
   std::vector<Datum> data;
+  std::vector<Dict> dicts;
   std::vector<Fact> facts;
   std::vector<Size> sizes;
   Ref lists[3];  // which keep all that alive
 };
 
 void free_facts(PyObject* capsule) { delete static_cast<Facts*>(PyCapsule_GetPointer(capsule, "facts")); }
+
+// Of what was found, borrowed, against what was: 1, 0, or -1 with an error set.
+int stays(PyObject* now, PyObject* then) {
+  if (now == then) return 1;
+  if (!now && PyErr_Occurred()) return -1;
+  return then == Py_NotImplemented ? !now : same(now, then);
+}
+
+int stays(const Facts::Dict& dict) {
+  const std::uint64_t version = changes_of(dict.holder);
+  if (version && version == dict.version) return 1;
+  if (dict.size >= 0 && PyDict_GET_SIZE(dict.holder) != dict.size) return 0;
+  for (const auto& [key, then] : dict.values) {
+    const int truth = stays(PyDict_GetItemWithError(dict.holder, key), then);
+    if (truth <= 0) return truth;
+  }
+  dict.version = version;
+  return 1;
+}
 
 // 1 if all holds, 0 if not, -1 with an error set.
 int hold(const Facts& all) {
@@ -158,23 +206,23 @@ int hold(const Facts& all) {
         t->f[T::kPostHooks] != each.fields[3])
       return 0;
   }
+  for (const auto& each : all.dicts) {
+    const int truth = stays(each);
+    if (truth <= 0) return PyErr_Occurred() ? -1 : 0;
+  }
   for (const auto& each : all.facts) {
     Ref kept;
     PyObject* now = nullptr;
     switch (each.kind) {
-      case Facts::kDict: now = PyDict_GetItemWithError(each.holder, each.key); break;
       case Facts::kCell: now = PyCell_GET(each.holder); break;
       case Facts::kCode: now = PyFunction_GET_CODE(each.holder); break;
       case Facts::kDefaults: now = PyFunction_GET_DEFAULTS(each.holder) ? PyFunction_GET_DEFAULTS(each.holder) : Py_None; break;
       case Facts::kOther: now = look(each.holder, each.key, kept); break;
     }
-    if (now == each.value) continue;
-    if (!now && PyErr_Occurred()) return -1;
-    const int equal = each.value == Py_NotImplemented ? !now : same(now, each.value);
-    if (equal <= 0) return PyErr_Occurred() ? -1 : 0;
+    if (stays(now, each.value) <= 0) return PyErr_Occurred() ? -1 : 0;
   }
   for (const auto& each : all.sizes) {
-    const Py_ssize_t size = each.dict ? PyDict_GET_SIZE(each.holder) : PyObject_Size(each.holder);
+    const Py_ssize_t size = PyObject_Size(each.holder);
     if (size < 0) return -1;
     if (size != each.size) return 0;
   }
@@ -226,6 +274,12 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
     }
     return true;
   };
+  std::unordered_map<PyObject*, std::size_t> numbers;
+  const auto dict = [&](PyObject* holder) -> Facts::Dict& {
+    const auto [at, is_new] = numbers.emplace(holder, made->dicts.size());
+    if (is_new) made->dicts.push_back({holder, {}});
+    return made->dicts[at->second];
+  };
   bool good = true;
   good &= each(0, 6, [&](PyObject* one) {  // (path, tensor, array, tracked, hooks, post hooks)
     good &= is_tensor(PyTuple_GET_ITEM(one, 1));
@@ -233,8 +287,12 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
                                                      PyTuple_GET_ITEM(one, 4), PyTuple_GET_ITEM(one, 5)}});
   });
   good &= each(1, 4, [&](PyObject* one) {  // (path, holder, key, value, or NotImplemented for none)
-    PyObject* holder = PyTuple_GET_ITEM(one, 1);
-    auto kind = PyDict_Check(holder) ? Facts::kDict : PyCell_Check(holder) ? Facts::kCell : Facts::kOther;
+    PyObject *holder = PyTuple_GET_ITEM(one, 1), *behind = dict_behind(holder);
+    if (behind || PyDict_Check(holder)) {
+      dict(behind ? behind : holder).values.emplace_back(PyTuple_GET_ITEM(one, 2), PyTuple_GET_ITEM(one, 3));
+      return;
+    }
+    auto kind = PyCell_Check(holder) ? Facts::kCell : Facts::kOther;
     if (PyFunction_Check(holder) && PyUnicode_Check(PyTuple_GET_ITEM(one, 2))) {  // whose fields Python would ask for by an audit
       if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(one, 2), "__code__") == 0) kind = Facts::kCode;
       if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(one, 2), "__defaults__") == 0) kind = Facts::kDefaults;
@@ -243,7 +301,11 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
   });
   good &= each(2, 3, [&](PyObject* one) {  // (path, holder, size)
     PyObject* holder = PyTuple_GET_ITEM(one, 1);
-    made->sizes.push_back({holder, PyLong_AsSsize_t(PyTuple_GET_ITEM(one, 2)), PyDict_Check(holder) != 0});
+    const Py_ssize_t size = PyLong_AsSsize_t(PyTuple_GET_ITEM(one, 2));
+    if (PyDict_Check(holder))
+      dict(holder).size = size;
+    else
+      made->sizes.push_back({holder, size});
   });
   if (!good || PyErr_Occurred()) {
     PyErr_Clear();

@@ -226,6 +226,8 @@ PyMethodDef functions[] = {
      "Whether each array has as many references as it had."},
     {"grant", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(grant)), METH_FASTCALL,
      "Give leaves their gradients."},
+    {"write_numbers", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(write_numbers)), METH_FASTCALL,
+     "The elements of a float64 array become these numbers."},
     {"bump", bump, METH_O, "Add one to each version."},
     {"forget", forget, METH_O, "Drop the gradients of a list of tensors."},
     {}};

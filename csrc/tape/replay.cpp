@@ -1,10 +1,11 @@
 // The usual call of a compiled function: what an entry's `admits`, `holds` and `replay` say in Python (compiler/entry.py), and
 // for a pair of programs the node that its results hang on, and what that does backward (compiler/pair.py).
 //
-// A program runs in a block of memory, an instance (compiler/native.py). What lies there is lent: whoever is handed an array
-// of it holds its lease too, and an instance whose leases are held is not run again.
+// A program runs in a block of memory, an instance (compiler/native.py). What lies there is lent: an array that is handed out in
+// every run, or a new one with a lease. While somebody holds either, the instance is not run again.
 #include "tape.h"
 
+#include <cstring>
 #include <vector>
 
 namespace tape {
@@ -17,11 +18,12 @@ enum Part { kTemplate, kFacts, kForms, kWithout, kForgotten, kWaiting, kCells, k
 // tensors that backward reads besides; how many results have a gradient.
 enum PairPart { kBackward, kGradients, kTargets, kState, kLive, kPairParts };
 
-// An instance: leases and their counts, the program, what names an error, the outputs' arrays and those that are not handed
-// out as they are: (number, how, number of the argument, lease). The second stage's in the same order.
+// An instance: what is lent and how often the instance itself holds it, the program, what names an error, the outputs' arrays
+// and those that are not handed
+// out as they are: (number, how, number of the argument, what is lent). The second stage's in the same order.
 enum Packed { kLent, kCounts, kArrays, kOthers, kPlay, kMeaning, kLentLate, kCountsLate, kArraysLate, kOthersLate };
 
-enum How : long { kGiven, kFixed, kCopied, kLentOut };
+enum How : long { kGiven, kFixed, kCopied, kLentOut, kLeased };
 
 // What a pair's node saves: the instance, a lease of what lies there, the arguments.
 enum Saved { kInstance, kToken, kTensors };
@@ -51,6 +53,24 @@ PyObject* lent_array(PyArrayObject* from, PyObject* lease) {
   return nullptr;
 }
 
+// Whether nobody has changed what an array is (its shape, say, which can be set).
+bool is_still(PyArrayObject* lent, PyArrayObject* from) {
+  const int n = PyArray_NDIM(from);
+  return PyArray_NDIM(lent) == n && PyArray_DATA(lent) == PyArray_DATA(from) && PyArray_DESCR(lent) == PyArray_DESCR(from) &&
+         PyArray_ISWRITEABLE(lent) && PyArray_CompareLists(PyArray_SHAPE(lent), PyArray_SHAPE(from), n) &&
+         PyArray_CompareLists(PyArray_STRIDES(lent), PyArray_STRIDES(from), n);
+}
+
+// As PyArray_NewCopy, without its search for who copies.
+PyObject* copy_of(PyArrayObject* from) {
+  PyArray_Descr* dtype = PyArray_DESCR(from);
+  if (!PyArray_IS_C_CONTIGUOUS(from) || PyDataType_REFCHK(dtype)) return PyArray_NewCopy(from, NPY_CORDER);
+  Py_INCREF(dtype);
+  PyObject* made = PyArray_NewFromDescr(&PyArray_Type, dtype, PyArray_NDIM(from), PyArray_SHAPE(from), nullptr, nullptr, 0, nullptr);
+  if (made) std::memcpy(PyArray_DATA(as_array(made)), PyArray_DATA(from), static_cast<std::size_t>(PyArray_NBYTES(from)));
+  return made;
+}
+
 // The outputs' arrays after a run.
 Ref handed_out(PyObject* arrays, PyObject* others, PyObject* given) {
   Ref made(PyList_GetSlice(arrays, 0, PyList_GET_SIZE(arrays)));
@@ -58,13 +78,14 @@ Ref handed_out(PyObject* arrays, PyObject* others, PyObject* given) {
     PyObject* other = PyTuple_GET_ITEM(others, i);
     const Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 0));
     const long how = PyLong_AsLong(PyTuple_GET_ITEM(other, 1));
-    PyObject* array = nullptr;
-    if (how == kCopied) {
-      array = PyArray_NewCopy(as_array(PyList_GET_ITEM(arrays, at)), NPY_CORDER);
-    } else if (how == kLentOut) {
-      array = lent_array(as_array(PyList_GET_ITEM(arrays, at)), PyTuple_GET_ITEM(other, 3));
+    PyArrayObject* own = how == kGiven ? nullptr : as_array(PyList_GET_ITEM(arrays, at));
+    PyObject *lent = PyTuple_GET_ITEM(other, 3), *array = nullptr;
+    if (how == kCopied || (how == kLentOut && !is_still(as_array(lent), own))) {
+      array = copy_of(own);
+    } else if (how == kLeased) {
+      array = lent_array(own, lent);
     } else {
-      array = PyList_GET_ITEM(given, PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 2)));
+      array = how == kLentOut ? lent : PyList_GET_ITEM(given, PyLong_AsSsize_t(PyTuple_GET_ITEM(other, 2)));
       Py_INCREF(array);
     }
     if (!array || PyList_SetItem(made.get(), at, array) < 0) return Ref();

@@ -214,6 +214,7 @@ PyObject* grant(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* deliver(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* collect(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* bump(PyObject* module, PyObject* cells);
+PyObject* write_numbers(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
 extern PyTypeObject OperatorType, RenamedType, ViewType, FunctionType, FactoryType;

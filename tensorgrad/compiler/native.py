@@ -126,16 +126,22 @@ class Instance:
                 self.outputs.append((writing.get(v), _FIXED, 0))
             else:
                 small = i < blueprint.shown and v.nbytes <= _SMALL and v.root is v
-                self.outputs.append((writing.get(v), _COPIED if small else _LENT, 0))
+                how = _COPIED if small else _LENT if i < shown_first else _LEASED
+                self.outputs.append((writing.get(v), how, 0))
         arrays = [array for array, _, _ in self.outputs]
-        # whoever is lent an array may keep it as its own: it has the array's memory, and a lease in place of a base
-        self.leases = [[array] if how == _LENT else None for array, how, _ in self.outputs]
+        # What is handed out is on the same memory, and a view of no array: whoever has it may keep it. The first
+        # stage's arrays are the same ones in each run. The second stage's go to a backward pass, which keeps as a
+        # gradient, without a copy, what nobody else has: each is a new one, with a lease that is held instead.
+        self.handed = [
+            lend(array, [array]) if how == _LENT else [array] if how == _LEASED else None
+            for array, how, _ in self.outputs
+        ]
         self.kept = [writing.get(v) for v in blueprint.kept]
         self.token = np.empty(0)  # held by whoever needs what lies in the block
         self.early = early = len(self.outputs) if blueprint.early is None else blueprint.early
-        self.lent: list[Any] = [self.token, *(lease for lease in self.leases[:early] if lease is not None)]
+        self.lent: list[Any] = [self.token, *(one for one in self.handed[:early] if one is not None)]
         # the first of these is held by whoever runs the second stage
-        self.lent_late: list[Any] = [np.empty(0), *(lease for lease in self.leases[early:] if lease is not None)]
+        self.lent_late: list[Any] = [np.empty(0), *(one for one in self.handed[early:] if one is not None)]
         del writing
         others = self._others(0, early), self._others(early, len(self.outputs))
         # counted when all who ever hold them do
@@ -148,8 +154,8 @@ class Instance:
 
     def _others(self, first: int, last: int) -> tuple[Any, ...]:
         """What of a stage's outputs is not handed out as it is."""
-        handed = enumerate(zip(self.outputs[first:last], self.leases[first:last], strict=True))
-        return tuple([(i, how, at, lease) for i, ((_, how, at), lease) in handed if how != _FIXED])
+        handed = enumerate(zip(self.outputs[first:last], self.handed[first:last], strict=True))
+        return tuple([(i, how, at, lent) for i, ((_, how, at), lent) in handed if how != _FIXED])
 
     @property
     def idle(self) -> bool:
@@ -179,13 +185,19 @@ class Instance:
             else array
             if how == _FIXED
             else array.copy()
-            if how <= most
-            else lend(array, lease)
-            for (array, how, at), lease in zip(self.outputs[: self.early], self.leases[: self.early], strict=True)
+            if how <= most or not _is_still(lent, array)
+            else lent
+            for (array, how, at), lent in zip(self.outputs[: self.early], self.handed[: self.early], strict=True)
         ]
 
 
-_GIVEN, _FIXED, _COPIED, _LENT = range(4)
+def _is_still(lent: Any, array: Any) -> bool:
+    """Whether nobody has changed what an array that was lent is (its shape, say, which can be set)."""
+    same = lent.dtype == array.dtype and lent.shape == array.shape and lent.strides == array.strides
+    return bool(same and lent.flags.writeable)
+
+
+_GIVEN, _FIXED, _COPIED, _LENT, _LEASED = range(5)
 
 
 class _Writing:

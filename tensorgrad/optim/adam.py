@@ -8,7 +8,7 @@ from ..tensor import Tensor
 from .formula import Flags, FormulaOptimizer, Terms, fn
 from .fused import check_fused
 from .optimizer import Group, check_betas, check_lr, check_settings, clips
-from .plan import Bucket
+from .plan import Bucket, write_numbers
 
 __all__ = ["Adam", "AdamW"]
 
@@ -74,12 +74,9 @@ class Adam(FormulaOptimizer):
 
     def _refresh(self, group: Group, bucket: Bucket) -> None:
         bucket.scalars[0] += 1
-        hyper = bucket.hyper
-        hyper[0] = float(group["lr"])
-        hyper[1], hyper[2] = group["betas"]
-        hyper[3] = group["eps"]
-        hyper[4] = group["weight_decay"]
-        hyper[5] = bucket.scalars[0]
+        first, second = group["betas"]
+        rate, decay = float(group["lr"]), group["weight_decay"]
+        write_numbers(bucket.hyper, rate, first, second, group["eps"], decay, bucket.scalars[0])
 
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         amsgrad = group["amsgrad"]

@@ -23,7 +23,15 @@ from ..ops.create import zeros_like
 from ..tensor import Tensor, wrap
 from .optimizer import Group, Optimizer
 
-__all__ = ["Bucket", "PlannedOptimizer"]
+__all__ = ["Bucket", "PlannedOptimizer", "write_numbers"]
+
+
+def _write_numbers(array: Any, *numbers: Any) -> None:
+    array[:] = numbers
+
+
+write_numbers: Callable[..., None] = _write_numbers if native is None else native.write_numbers
+"""The elements of a float64 array become these numbers: a step does so each time, and NumPy takes as long for one."""
 
 
 class Bucket:

@@ -7,7 +7,7 @@ from typing import Any
 from ..tensor import Tensor
 from .fused import check_fused
 from .optimizer import Group, check_lr, clips
-from .plan import Bucket, PlannedOptimizer
+from .plan import Bucket, PlannedOptimizer, write_numbers
 
 __all__ = ["SGD"]
 
@@ -62,12 +62,8 @@ class SGD(PlannedOptimizer):
         return ("momentum_buffer",) if group["momentum"] else ()
 
     def _refresh(self, group: Group, bucket: Bucket) -> None:
-        hyper = bucket.hyper
-        hyper[0] = float(group["lr"])
-        hyper[1] = group["momentum"]
-        hyper[2] = group["dampening"]
-        hyper[3] = group["weight_decay"]
-        hyper[4] = bucket.fresh
+        rate, momentum, dampening = float(group["lr"]), group["momentum"], group["dampening"]
+        write_numbers(bucket.hyper, rate, momentum, dampening, group["weight_decay"], bucket.fresh)
         bucket.fresh = False
 
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:

@@ -108,3 +108,48 @@ def test_gradients_are_handed_on_as_they_are():
     assert grad.numpy().base is not None and not isinstance(grad.numpy().base, type(grad.numpy()))
     f(tg.ones(8, 64)).sum().backward()  # added to what is there
     assert grad is model.weight.grad and grad[0, 0].item() == 16.0
+
+
+def test_an_array_that_somebody_has_changed_is_lent_no_more():
+    """Gradients are the same arrays in each step: one that was made read-only, and let go, stays with nobody."""
+    model = nn.Linear(4, 4)
+
+    def step(x):
+        model.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    step = tg.compile(step)
+    x = tg.ones(2, 4)
+    for _ in range(3):
+        step(x)
+    expected = model.weight.grad.tolist()
+    model.weight.grad._data.setflags(write=False)
+    for _ in range(3):
+        step(x)
+        assert model.weight.grad._data.flags.writeable
+        model.weight.grad.mul_(2)
+        assert model.weight.grad.tolist() == [[2 * g for g in row] for row in expected]
+
+
+def test_a_gradient_that_is_kept_is_not_overwritten():
+    """Held as an array, as a view, or as a tensor."""
+    model = nn.Linear(4, 4)
+
+    def step(x):
+        model.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    step = tg.compile(step)
+    for _ in range(3):
+        step(tg.ones(2, 4))
+    for keep in (lambda g: g, lambda g: g._data, lambda g: g._data[1:], lambda g: g.detach()[1:]):
+        step(tg.ones(2, 4))
+        kept = keep(model.weight.grad)
+        before = kept.tolist()
+        for _ in range(3):
+            step(tg.zeros(2, 4))
+        assert kept.tolist() == before

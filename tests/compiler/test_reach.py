@@ -401,3 +401,23 @@ def test_an_open_file_is_read_once(tmp_path: Any) -> None:
 
         assert [g(tg.ones(1)).item() for _ in range(3)] == [2.0] * 3
     assert (tmp_path / "log").read_text() == "a run\n" and g.stats()["replays"] == 2
+
+
+def test_what_is_put_back_is_what_it_was() -> None:
+    """A dictionary that was changed is asked again, for every key, and trusted again as long as nothing changes."""
+    settings = {"scale": 2.0, "shift": 1.0}
+    step = tg.compile(lambda x: x * settings["scale"] + settings["shift"])
+    x = tg.ones(2)
+    for _ in range(3):
+        assert step(x).tolist() == [3, 3]
+    settings["unread"] = 5
+    settings["shift"] = 4.0
+    assert step(x).tolist() == step(x).tolist() == [6, 6]
+    settings["shift"] = 1.0
+    del settings["unread"]
+    captures = step.captures
+    for _ in range(3):
+        assert step(x).tolist() == [3, 3]
+    assert step.captures == captures
+    settings["scale"] = 7.0
+    assert step(x).tolist() == [8, 8]

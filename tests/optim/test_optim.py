@@ -12,6 +12,8 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends import registry
+from tensorgrad.core import native
+from tensorgrad.optim.plan import write_numbers
 
 BACKENDS = [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None]
 SETTINGS = [
@@ -359,3 +361,18 @@ def test_a_replayed_step_counts_and_sees_the_present_rate(name):
         step(a, eager)
         compiled(b, replayed)
         np.testing.assert_allclose(b.tolist(), a.tolist(), rtol=1e-5)
+
+
+def test_numbers_of_a_step_are_written_at_once() -> None:
+    array = np.zeros(3)
+    write_numbers(array, 1, np.float32(0.5), True)
+    assert array.tolist() == [1, 0.5, 1]
+
+
+@pytest.mark.skipif(native is None, reason="the extension is not built")
+@pytest.mark.parametrize(
+    "wrong", [(), (np.zeros(3), 1.0), (np.zeros(1, np.float32), 1.0), (np.zeros((1, 1)), 1.0), (np.zeros(1), "x")]
+)
+def test_numbers_that_do_not_fit_are_refused(wrong) -> None:
+    with pytest.raises(TypeError):
+        write_numbers(*wrong)
