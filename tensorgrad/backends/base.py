@@ -73,6 +73,10 @@ class Backend(
         or says that it can't."""
         return False
 
+    def fuses_activation(self, activation: str, dtype: str, features: int, *, keeps: bool) -> bool:
+        """Whether it has a kernel for such a ``linear_activation``, to so many features, that does all in one pass."""
+        return False
+
     @classmethod
     def why_not(cls) -> str | None:
         """None if the backend can run here, else one line that says why not and what would help."""

@@ -31,7 +31,7 @@ _PICKS = frozenset(("index", "index_select", "embedding", "padded_embedding", "g
 
 def product_flops(name: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...], attrs: dict[str, Any]) -> int | None:
     """Operations of a product of matrices, a convolution, an attention or a recurrence; None for any other op."""
-    if name in ("linear", "matmul", "mv", "dot"):
+    if name in ("linear", "linear_activation", "matmul", "mv", "dot"):
         return 2 * _size(outputs[0]) * int(inputs[0].shape[-1])
     if name == "linear_backward":
         g, x = inputs[:2]

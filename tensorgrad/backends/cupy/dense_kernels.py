@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
+from ...dispatch import OPS
 from ...errors import BackendError
 from ..generic.index import IndexKernels
 from ..generic.matmul import MatmulKernels
@@ -19,6 +20,15 @@ from .cublas import Cublas, load
 from .cublaslt import CublasLt, Epilogue
 
 __all__ = ["CupyChecks", "CupyProducts", "noted_checks"]
+
+
+_FUSED = frozenset(("float32", "float16", "bfloat16"))  # dtypes whose activations are cuBLASLt's epilogues
+_EPILOGUES = {  # by activation, and whether what it is taken of is kept
+    ("relu", False): Epilogue.RELU_BIAS,
+    ("gelu_tanh", False): Epilogue.GELU_BIAS,
+    ("gelu_tanh", True): Epilogue.GELU_AUX_BIAS,
+}
+_FILLED = 8  # elements that a row of cuBLASLt's GELU_AUX has a multiple of
 
 
 class _Noted(threading.local):
@@ -46,6 +56,8 @@ def _is_half(x: Any) -> bool:
 class CupyProducts(MatmulKernels):
     """cuBLAS multiplies whatever lies wherever, and sums half precision in float32 by itself: nothing is widened for
     it. Where the library is not found CuPy multiplies."""
+
+    raw: Any
 
     @cached_property
     def _cublas(self) -> Cublas | None:
@@ -97,6 +109,25 @@ class CupyProducts(MatmulKernels):
         if b is not None:
             y += b
         return y.reshape(*x.shape[:-1], w.shape[0])
+
+    def fuses_activation(self, activation: str, dtype: str, features: int, *, keeps: bool) -> bool:
+        if self._cublaslt is None or dtype not in _FUSED:
+            return False
+        # cuBLASLt would fill up the rows of what is kept, which is to be an array like any other
+        return (activation, keeps) in _EPILOGUES and not (keeps and features % _FILLED)
+
+    def linear_activation(self, x: Any, w: Any, b: Any, *, activation: str, keeps: bool) -> Any:
+        lt, n = self._cublaslt, w.shape[0]
+        fuses = self.fuses_activation(activation, x.dtype.name, n, keeps=keeps)
+        if lt is not None and fuses and b is not None and x.size and w.size:
+            epilogue = _EPILOGUES[activation, keeps]
+            rows, shape = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), (*x.shape[:-1], n)
+            aux = lt.aux(epilogue, (rows.shape[0], n), x.dtype) if keeps else None
+            made = lt.matmul(rows, w.T, epilogue, bias=self.xp.ascontiguousarray(b), aux=aux)
+            if made is not None:
+                return made.reshape(shape), None if aux is None else aux.reshape(shape)
+        define: Any = OPS["linear_activation"].define
+        return define(self.raw, x, w, b, activation=activation, keeps=keeps)
 
     def linear_backward(self, g: Any, x: Any, w: Any, *, needs: tuple[bool, bool, bool]) -> Any:
         lt = self._cublaslt

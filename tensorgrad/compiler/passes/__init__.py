@@ -26,6 +26,7 @@ PASSES = (
     "fold",
     "norms",
     "norm_relu",
+    "linear_activation",
     "pools",
     "formulas",
     "ahead",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ...dispatch import OPS, local
 from ..program import Action, Call, Program, Value
+from .activations import activation_behind
 from .memory import Memory, readers_of, rewritten
 
 __all__ = ["run"]
@@ -63,20 +64,8 @@ def _relu_behind(program: Program, at: int, readers: dict[Value, set[int]]) -> t
     y = norm.results[0]
     if y is None or norm.results[1] is None or norm.writes or norm.attrs.keys() != {"eps"} or not _fits(norm):
         return None
-    later = sorted(i for i in readers.get(y, ()) if i != -1)
-    if not later:
-        return None
-    relu = program.steps[later[0]]
-    if not isinstance(relu, Call) or relu.op.name != "relu" or relu.inputs != (y,):
-        return None
-    if relu.attrs.keys() == {"out"} and relu.attrs["out"] is y and relu.writes == (y,):
-        return later[0], y  # in place: who reads it later means the ReLU's
-    made = relu.results[0]
-    if relu.attrs or relu.writes or made is None or readers[y] != {later[0]}:
-        return None
-    if made.root is not made or made.dtype != y.dtype or made.strides != y.strides:
-        return None
-    return later[0], made
+    found = activation_behind(program, y, ("relu",), readers)
+    return None if found is None or not found.alone else (found.at, found.made)
 
 
 def _fits(norm: Call) -> bool:
