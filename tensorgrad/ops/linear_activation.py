@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import ArgumentError
 from .matmul import _linear_infer
 from .record import Spec, op
 from .samples import Arg, Sample
 
-__all__: list[str] = []
+__all__ = ["ACTIVATIONS"]
+
+ACTIVATIONS = ("relu", "gelu_tanh")  # ops
 
 
 def _infer(x: Any, w: Any, b: Any, *, activation: str, keeps: bool) -> tuple[Spec | None, ...]:
+    if activation not in ACTIVATIONS:  # a program's file may say anything
+        raise ArgumentError(
+            f"linear_activation: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}."
+        )
     y = _linear_infer(x, w, b)
     return y, y if keeps else None
 
 
 def _define(F: Any, x: Any, w: Any, b: Any, *, activation: str, keeps: bool) -> tuple[Any, ...]:
     before = F.linear(x, w, b)
-    return getattr(F, activation)(before), before if keeps else None
+    return F.relu(before) if activation == "relu" else F.gelu_tanh(before), before if keeps else None
 
 
 def _samples() -> list[Sample]:
@@ -40,5 +47,5 @@ linear_activation = op(
     define=_define,
     outputs=("y", "before"),
     samples=_samples,
-    doc="``activation`` (the name of an elementwise op) of ``linear``; with ``keeps`` what it is taken of as well.",
+    doc="``activation`` (relu or gelu_tanh) of ``linear``; with ``keeps`` what it is taken of as well.",
 )

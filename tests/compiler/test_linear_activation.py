@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends.cupy.cublaslt import Epilogue
+from tensorgrad.dispatch import OPS
 from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 from tensorgrad.testing.strict_cublaslt import StrictCublasLt, emulated_lt
 from tests.compiler.common import after, names, written
@@ -231,3 +233,33 @@ def test_the_kernel_does_one_by_one_what_the_library_can_t(
         assert (ours is None) == (theirs is None)
         assert ours is None or np.allclose(ours.get(), theirs.get(), rtol=1e-5, atol=1e-6)
     assert (found[1] is not None) == keeps
+
+
+def test_a_saved_program_computes_where_no_kernel_does_both(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8), nn.GELU("tanh")).to("cuda")
+    x = tg.randn(4, 6)
+    play = tg.compile(model)
+    with tg.no_grad():
+        expected = play(x.to("cuda")).to("cpu")
+    assert play.explain().count("linear_activation(") == 2
+    play.save(tmp_path / "model.tgp")
+    for name in ("numpy", "cpp"):
+        with tg.backend(name):
+            close([tg.compiler.load(tmp_path / "model.tgp")(x)], [expected], tg.float32)
+
+
+def test_sizes_that_change(asked: list[Epilogue]) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.GELU("tanh"), nn.Linear(16, 8), nn.ReLU()).to("cuda")
+    play = tg.compile(model, dynamic=True)
+    for rows in (4, 7, 1, 9, 4):
+        x = tg.randn(rows, 6).to("cuda")
+        expected = model(x)
+        asked.clear()
+        close([play(x)], [expected], tg.float32)
+        assert {Epilogue.GELU_AUX_BIAS, Epilogue.RELU_BIAS} <= set(asked)
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    x, w, b, _ = operands()
+    with pytest.raises(tg.errors.ArgumentError, match="relu, gelu_tanh, got '__class__'"):
+        OPS["linear_activation"](x, w, b, activation="__class__", keeps=False)

@@ -14,13 +14,12 @@ from typing import Any
 
 from ...dispatch import OPS, local
 from ...ops.elementwise import Elementwise
+from ...ops.linear_activation import ACTIVATIONS
 from ..program import Action, Call, Program, Value
 from .activations import Activation, activation_behind
 from .memory import readers_of, rewritten
 
 __all__ = ["run"]
-
-_ACTIVATIONS = frozenset(("relu", "gelu_tanh"))
 
 
 def run(program: Program) -> Program:
@@ -53,7 +52,7 @@ def run(program: Program) -> Program:
 def _behind(program: Program, linear: Call, y: Value, readers: dict[Value, set[int]]) -> Activation | None:
     if linear.inputs[2] is None or linear.writes or y.root is not y or not y.contiguous:
         return None
-    found = activation_behind(program, y, _ACTIVATIONS, readers)
+    found = activation_behind(program, y, ACTIVATIONS, readers)
     if found is None:
         return None
     backend: Any = local.plain[linear.kind].backend
