@@ -251,12 +251,12 @@ def test_a_saved_program_computes_where_no_kernel_does_both(tmp_path: Path) -> N
 def test_sizes_that_change(asked: list[Epilogue]) -> None:
     model = nn.Sequential(nn.Linear(6, 16), nn.GELU("tanh"), nn.Linear(16, 8), nn.ReLU()).to("cuda")
     play = tg.compile(model, dynamic=True)
-    for rows in (4, 7, 1, 9, 4):
+    for rows in (4, 7, 1, 9):
         x = tg.randn(rows, 6).to("cuda")
         expected = model(x)
-        close([play(x)], [expected], tg.float32)  # which may be a run
         asked.clear()
-        close([play(x)], [expected], tg.float32)
+        for _ in range(2):  # the first of a new size may be a run
+            close([play(x)], [expected], tg.float32)
         assert {Epilogue.GELU_AUX_BIAS, Epilogue.RELU_BIAS} <= set(asked)
 
 
