@@ -83,7 +83,7 @@ Ref range_of(PyObject* door, PyObject* const* args, Py_ssize_t n) {
   if (n > 2) by = given[2];
   if (!by || (last > first && by < 0) || (last < first && by > 0)) return Ref();
   npy_intp count = last == first ? 0 : (last - first - (by > 0 ? 1 : -1)) / by + 1;
-  if (count >= kRampFrom) {
+  if (count >= kRampFrom || !count) {  // none at all lie as those of zeros(0)
     static PyObject* const words = Py_BuildValue("(sss)", "first", "by", "count");
     static PyObject* const name = PyUnicode_InternFromString("ramp");
     const Ref kernel(PyObject_GetAttr(door, name));

@@ -13,6 +13,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_FAR = 1 << 20  # a priority that no device has a queue for
+
+
 class Stream:
     """A queue of work on a device; ``with cuda.stream(s):`` launches there. Raises DeviceError without a CUDA device.
 
@@ -39,6 +42,13 @@ class Stream:
     def priority(self) -> int:
         """The priority that it works with."""
         return int(self._native.priority)
+
+    @staticmethod
+    def priority_range() -> tuple[int, int]:
+        """The least and the greatest priority of the current device's queues; the greatest is the lowest number."""
+        index = index_of(None)
+        ends = [backend().new_stream(index, priority) for priority in (_FAR, -_FAR)]
+        return int(ends[0].priority), int(ends[1].priority)
 
     def synchronize(self) -> None:
         """Wait until everything launched here is done."""

@@ -139,7 +139,7 @@ class Elementwise(Op):
                 if kind is None:
                     kind = type(array)
                 elif type(array) is not kind:
-                    met = on_one_level(self.name, inputs)
+                    met = on_one_level(self.name, inputs, numbers=True)
                     if met is not inputs:
                         return self(*met)
                 if x._tracked:

@@ -50,7 +50,7 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
         )
 
 
-def at_level_of(name: str, target: Tensor, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def at_level_of(name: str, target: Tensor, inputs: tuple[Any, ...], *, numbers: bool = False) -> tuple[Any, ...]:
     """Inputs of an in-place form, brought to the level of ``vmap`` that the target is at.
 
     Raises DeviceError if they live elsewhere; VmapError if one is of an inner level: the target has no room for it.
@@ -58,7 +58,8 @@ def at_level_of(name: str, target: Tensor, inputs: tuple[Any, ...]) -> tuple[Any
     kind = type(target._data)
     if all(type(x._data) is kind for x in inputs if isinstance(x, Tensor)):
         return inputs
-    met = on_one_level(name, (*inputs, target))
+    numbers = numbers and target.device.type != "cpu"  # where the result has to stay
+    met = on_one_level(name, (*inputs, target), numbers=numbers)
     level = int(getattr(kind, "level", 0))
     if any(getattr(type(x._data), "level", 0) > level for x in met if isinstance(x, Tensor)):
         from ..func.batched import unmapped_target
@@ -93,7 +94,7 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
     track = target._data.dtype.kind in "fcV" and any(isinstance(x, Tensor) and x._tracked for x in ready)
     record = track and grad_state.recording
     check_writable(f"{name}_", target, track or target._tracked)
-    ready = at_level_of(f"{name}_", target, ready)
+    ready = at_level_of(f"{name}_", target, ready, numbers=isinstance(what, Elementwise))
     arrays = [x._data if isinstance(x, Tensor) else x for x in ready]
     spec = what.infer(*arrays, **attrs)
     if isinstance(spec, tuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node, inside, user_line
 from ..core import OpCore, SpecCore, native
@@ -254,11 +256,14 @@ def specs_of(infer_result: Any) -> tuple[Spec, ...]:
     return infer_result if isinstance(infer_result, tuple) else (infer_result,)
 
 
-def on_one_level(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Inputs whose arrays are of several types: those from outside of a ``vmap`` brought to the level of the others.
+def on_one_level(name: str, inputs: tuple[Any, ...], *, numbers: bool = False) -> tuple[Any, ...]:
+    """Inputs whose arrays are of several types: those from outside of a ``vmap`` brought to the level of the others,
+    and with ``numbers``, for ops that take them, tensors of no dimensions on the CPU to the others' device.
 
     Raises DeviceError if they live in different places.
     """
+    if numbers:
+        inputs = _numbers_moved(inputs)
     check_devices(name, inputs)
     inner = max((x for x in inputs if isinstance(x, Tensor)), key=lambda x: getattr(type(x._data), "level", 0))
     level = getattr(type(inner._data), "level", 0)
@@ -267,6 +272,17 @@ def on_one_level(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     from ..func.batched import lifted
 
     return tuple([lifted(x, inner._data.frame) if isinstance(x, Tensor) else x for x in inputs])
+
+
+def _numbers_moved(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    places = [x.device for x in inputs if isinstance(x, Tensor) and not _is_host_number(x)]
+    if not places or places[0].type == "cpu":
+        return inputs
+    return tuple([x.to(places[0]) if _is_host_number(x) else x for x in inputs])
+
+
+def _is_host_number(x: Any) -> bool:
+    return isinstance(x, Tensor) and type(x._data) is np.ndarray and x._data.ndim == 0
 
 
 def check_devices(name: str, inputs: tuple[Any, ...]) -> None:

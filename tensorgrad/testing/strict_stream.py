@@ -227,6 +227,9 @@ def streams_of(device: int) -> list[Any]:
     return [stream for stream in _streams if stream.device_id in (-1, device)]
 
 
+_PRIORITIES = (0, -5)  # the least and the greatest; negative ones go first
+
+
 class Stream:
     """``xp.cuda.Stream``."""
 
@@ -237,7 +240,8 @@ class Stream:
         Stream._count += 1
         self.ptr = 0 if null else 0x1000 * Stream._count
         self.device_id = -1 if null else state.device
-        self.priority = priority or 0
+        least, greatest = _PRIORITIES
+        self.priority = min(max(priority or 0, greatest), least)  # as CUDA does
         self._start()
 
     def _start(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backends import registry
-from tensorgrad.errors import DeviceError
+from tensorgrad.errors import CompileError, DeviceError
 from tensorgrad.testing import conformance
 from tensorgrad.testing.draw import inputs_of
 from tensorgrad.testing.strict_array import StrictArray
@@ -240,3 +240,27 @@ def test_the_current_device_is_a_threads_own_and_is_given_back(two: StrictCupyBa
         tg.cuda.set_device(2)
     assert tg.cuda.get_device_name(1) == "strict stand-in"
     tg.cuda.synchronize(1)
+
+
+def test_a_tensor_of_no_dimensions_on_the_cpu_is_a_number_among_others(two: StrictCupyBackend) -> None:
+    s, x = tg.tensor(2.5, requires_grad=True), tg.ones(3, device="cuda:1", requires_grad=True)
+    y = tg.lerp(x * s + s, s * 2, 0.5) + (x.detach() * 1).mul_(s) / s.double()
+    assert str(y.device) == "cuda:1" and y.dtype == tg.float32 and y.tolist() == [6.0] * 3
+    assert tg.where(x > s, x, s).tolist() == [2.5] * 3
+    (x * s).sum().backward()
+    assert s.grad.item() == 3.0 and str(s.grad.device) == "cpu" and x.grad.tolist() == [2.5] * 3
+    for refused in (
+        lambda: x * tg.ones(1), lambda: tg.tensor(1.0).add_(x.detach()[0]), lambda: tg.cat([x, tg.ones(1)]),
+        lambda: x * tg.tensor(1.0, device="cuda:0"),
+    ):  # fmt: skip
+        with pytest.raises(DeviceError, match="one input lives on"):
+            refused()
+    f = tg.compile(lambda a, b: a * b)
+    with pytest.raises(CompileError, match="is moved to cuda:1"):  # a program would hold the first number for ever
+        f(x.detach(), tg.tensor(2.0))
+
+
+def test_priorities_of_streams(two: StrictCupyBackend) -> None:
+    least, greatest = tg.cuda.Stream.priority_range()
+    assert (least, greatest) == (0, -5)
+    assert [tg.cuda.Stream(priority=n).priority for n in (-100, -1, 3)] == [greatest, -1, least]

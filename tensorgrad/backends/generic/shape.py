@@ -71,7 +71,12 @@ class ShapeKernels:
         return summed.reshape(shape)
 
     def ramp(self, *, first: int, by: int, count: int) -> Any:
-        return first + by * self.xp.arange(count, dtype="int64")
+        made = self.xp.arange(count, dtype="int64")
+        if by != 1:
+            made *= by
+        if first:
+            made += first
+        return made
 
     def full(self, *, shape: tuple[int, ...], value: Any, dtype: Any) -> Any:
         return self.xp.full(shape, value, dtype=dtype)
