@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,18 @@ def _lies_there(call: Call, v: Value) -> bool:
             stand_ins[what] = _untouched(what)
         return stand_ins[what]
 
-    made = getattr(_views, call.op.name)(*map(given, call.inputs), **{name: given(x) for name, x in call.attrs.items()})
+    made = getattr(_views(), call.op.name)(
+        *map(given, call.inputs), **{name: given(x) for name, x in call.attrs.items()}
+    )
     array = made[call.results.index(v)] if type(made) is tuple else made
     pairs = zip(v.shape, array.strides, v.strides, strict=True)
     return array.shape == v.shape and all(n < 2 or a == b for n, a, b in pairs)
 
 
-_views = Raw(registry.get("numpy"))
+@cache
+def _views() -> Raw:
+    """Kernels that make views, found when the first is checked."""
+    return Raw(registry.get("numpy"))
 
 
 def _untouched(v: Value) -> Any:

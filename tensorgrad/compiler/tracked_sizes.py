@@ -96,7 +96,7 @@ class _Tracked:
 
     @classmethod
     def of(cls, value: Any, read: SizesRead, place: int) -> Any:
-        made = cls(value)  # type: ignore[call-arg]
+        made = _BASES[cls].__new__(cls, value)
         made._read, made._place = read, place
         return made
 
@@ -120,7 +120,7 @@ class TrackedFloat(_Tracked, float):
 
 _TRACKED = (TrackedInt, TrackedFloat)
 _COMPARED = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
-_BASES: dict[type, type] = {TrackedInt: int, TrackedFloat: float}
+_BASES: dict[type, Any] = {TrackedInt: int, TrackedFloat: float}
 
 
 def untracked(x: Any) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node, inside, user_line
 from ..core import OpCore, SpecCore, native
@@ -282,7 +280,7 @@ def _numbers_moved(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _is_host_number(x: Any) -> bool:
-    return isinstance(x, Tensor) and type(x._data) is np.ndarray and x._data.ndim == 0
+    return isinstance(x, Tensor) and x._data.ndim == 0 and x.device.type == "cpu"
 
 
 def check_devices(name: str, inputs: tuple[Any, ...]) -> None:
