@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .. import collector
 from ..core import native
 from ..dispatch import listening, local
 from ..errors import CompileError
@@ -154,7 +155,8 @@ class Compiled:
                     else:
                         expected = self._families.expected(self.entries, signature)
                 if entry is None:
-                    return self._capture(signature, args, kwargs, expected)
+                    with collector.paused():  # nearly all that a capture makes stays
+                        return self._capture(signature, args, kwargs, expected)
         if entry.overlapping(signature):
             return self._as_it_is("arguments share memory that the function writes to", args, kwargs)
         if entry.hooked(signature):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from ... import collector
 
 __all__ = ["Lane", "Room", "lane_of"]
 
@@ -36,21 +37,16 @@ class Lane:
     def capture(self, allocator: Callable[[int], Any], work: Callable[[], None]) -> Any:
         """The graph of what ``work`` does; its memory comes from the allocator."""
         stream = self.stream
-        collects = gc.isenabled()
-        gc.disable()  # what is freed while a stream is captured may be anybody's
-        try:
-            with stream, self.cuda.using_allocator(allocator):
-                stream.begin_capture()
-                try:
-                    work()
-                except BaseException:
-                    with suppress(RuntimeError):  # the error may have ended the capture, and is the one to be told
-                        stream.end_capture()
-                    raise
-                return stream.end_capture()
-        finally:
-            if collects:
-                gc.enable()
+        # what is freed while a stream is captured may be anybody's
+        with collector.paused(), stream, self.cuda.using_allocator(allocator):
+            stream.begin_capture()
+            try:
+                work()
+            except BaseException:
+                with suppress(RuntimeError):  # the error may have ended the capture, and is the one to be told
+                    stream.end_capture()
+                raise
+            return stream.end_capture()
 
 
 _lanes: weakref.WeakKeyDictionary[Any, dict[int, Lane]] = weakref.WeakKeyDictionary()  # by backend and device

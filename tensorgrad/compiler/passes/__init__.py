@@ -9,10 +9,10 @@ random numbers are drawn by the same calls in the same order; outputs stay the v
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from importlib import import_module
 
+from ... import collector
 from ..program import Program
 
 __all__ = ["PASSES", "optimize", "show"]
@@ -40,14 +40,9 @@ PASSES = (
 
 def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
     """The program after all passes, or those of these names, with notes of what each has changed."""
-    collects = gc.isenabled()
-    gc.disable()  # a collection in the midst of many small objects takes longer than all passes
-    try:
+    with collector.paused():  # a collection in the midst of many small objects takes longer than all passes
         for name in names:
             program = _run(name)(program)
-    finally:
-        if collects:
-            gc.enable()
     return program
 
 
