@@ -63,7 +63,7 @@ def sorting(name: str) -> Callable[..., None]:
     return _SORTING[name]
 
 
-# --- sums at sorted places
+# --- sums, products and extremes at sorted places
 
 
 def _wide(dtype: Any) -> Any:
@@ -76,30 +76,36 @@ def _shares(shares: Any, dtype: Any, outer: int, tiles: int, inner: int) -> Any:
     return shares.view(wide).reshape(2, outer, tiles, inner, 16 // wide.itemsize)[..., 0]
 
 
-def _added(out: Any, key: int, total: Any) -> None:
-    out[:, key] = (out[:, key].astype(total.dtype) + total).astype(out.dtype)
+_JOINS = {"sum": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
 
 
-def _sum_tiles(
-    outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, order: Any, values: Any, out: Any, shares: Any
-) -> None:
+def _joined(how: str, out: Any, key: int, total: Any) -> None:
+    with np.errstate(all="ignore"):
+        out[:, key] = _JOINS[how](out[:, key].astype(total.dtype), total).astype(out.dtype)
+
+
+def _join_tiles(
+    how: str, outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, order: Any, values: Any, out: Any,
+    shares: Any,
+) -> None:  # fmt: skip
     values, out = values.reshape(outer, length, inner), out.reshape(outer, rows, inner)
     kept = _shares(shares, out.dtype, outer, -(-length // tile), inner)
     for t, begin in enumerate(range(0, length, tile)):
         end = min(begin + tile, length)
         for key in np.unique(keys[begin:end][keys[begin:end] < rows]):
             run = begin + np.flatnonzero(keys[begin:end] == key)
-            total = values[:, order[run]].astype(_wide(out.dtype)).sum(axis=1)
+            with np.errstate(all="ignore"):
+                total = _JOINS[how].reduce(values[:, order[run]].astype(_wide(out.dtype)), axis=1)
             if begin > 0 and keys[begin - 1] == key:
                 kept[0, :, t] = total
             elif end < length and keys[end] == key:
                 kept[1, :, t] = total
             else:
-                _added(out, key, total)
+                _joined(how, out, key, total)
 
 
-def _sum_runs(
-    outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, lanes: int, out: Any, shares: Any
+def _join_runs(
+    how: str, outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, lanes: int, out: Any, shares: Any
 ) -> None:
     out = out.reshape(outer, rows, inner)
     kept = _shares(shares, out.dtype, outer, -(-length // tile), inner)
@@ -108,11 +114,15 @@ def _sum_runs(
         if keys[end - 1] != key or key >= rows or (t > 0 and keys[end - tile - 1] == key):
             continue
         others = t + 1 + np.flatnonzero(keys[end::tile] == key)
-        _added(out, key, kept[1, :, t] + kept[0][:, others].sum(axis=1))
+        with np.errstate(all="ignore"):
+            total = _JOINS[how](kept[1, :, t], _JOINS[how].reduce(kept[0][:, others], axis=1))
+        _joined(how, out, key, total)
 
 
 def accumulation(name: str) -> Callable[..., None]:
-    return _sum_tiles if name.startswith("sumtiles") else _sum_runs
+    kind = name.partition("_")[0]
+    how = next(how for how in _JOINS if kind.startswith(how))
+    return partial(_join_tiles if kind == f"{how}tiles" else _join_runs, how)
 
 
 # --- elements moved

@@ -11,7 +11,14 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends import registry
-from tensorgrad.backends.cupy import attention_kernels, launch, optim_kernels, reduce_kernels
+from tensorgrad.backends.cupy import (
+    accumulate_kernels,
+    attention_kernels,
+    index_kernels,
+    launch,
+    optim_kernels,
+    reduce_kernels,
+)
 from tensorgrad.backends.cupy.words import CapturedGenerator
 from tensorgrad.nn import functional as F
 from tests.gpu.beside_cpu import Shown, assert_near, cuda_here
@@ -99,6 +106,23 @@ def test_truths_at_repeated_places_are_added_as_truths() -> None:
                 zeros.index_put((at,), values, accumulate=True)]  # fmt: skip
 
     same(added)
+
+
+def test_more_places_than_are_counted_in_32_bits_and_the_order_of_complex_numbers(monkeypatch: Any) -> None:
+    def at_places(device: str) -> list[Any]:
+        at, values = tg.tensor([2, 0, 2], device=device), tg.tensor(drawn(3), device=device)
+        zeros = tg.zeros(3, device=device)
+        return [zeros.scatter_add(0, at, values), zeros.scatter_reduce(0, at, values, "prod"), zeros.scatter(0, at, 1.0),
+                zeros.index_add(0, at, values), zeros.index_put((at,), values),
+                zeros.scatter(0, at, values[[0, 0, 0]])]  # fmt: skip
+
+    at, values, zeros = np.array([2, 0, 2]), drawn(3, dtype=np.complex64), np.zeros(3, np.complex64)
+    for reduce in ("amax", "amin"):  # as NumPy orders them
+        raw("scatter_reduce", zeros, at, values, dim=0, reduce=reduce)
+    monkeypatch.setattr(accumulate_kernels, "_MOST", 2)
+    monkeypatch.setattr(index_kernels, "_MOST", 2)
+    same(at_places)
+    raw("embedding_backward", drawn(3, 2), at, num_embeddings=3, padding_idx=None)
 
 
 def test_reductions_of_complex_numbers_and_over_axes_that_alternate_too_often(monkeypatch: Any) -> None:

@@ -18,10 +18,15 @@ from .host_kernels import HostKernels
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
+JOINED = (
+    *(("prod", name) for name in ("uint8", "int64", "float16", "float32", "complex64")),
+    *((how, name) for how in ("amax", "amin") for name in ("uint8", "int16", "bfloat16", "float32", "float64")),
+)
 SUMMED = ("uint8", "int64", "float16", "float32", "complex64")
 COMPILED = (
     *(name for source in SOURCES if source.file in ("sort.cu", "index.cu") for name in source.names),
     *(f"sumtiles_{name}" for name in SUMMED),
+    *(f"{how}tiles_{name}" for how, name in JOINED),
 )
 
 
@@ -89,12 +94,59 @@ def test_sums_at_repeated_places(
         assert np.allclose(found[0], want, rtol=digits, atol=digits * 50)
 
 
+REDUCE = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
+
+
+@pytest.mark.parametrize(("how", "dtype"), JOINED)
+@pytest.mark.parametrize(("shape", "count", "dim"), [((3, 7, 4), 50, 1), ((5,), 300, 0), ((4, 40), 90, 0)], ids=str)
+def test_products_and_extremes_at_repeated_places(
+    how: str, dtype: str, shape: tuple[int, ...], count: int, dim: int, indexing: HostIndexing
+) -> None:
+    rng = np.random.default_rng(1)
+    size = (*shape[:dim], count, *shape[dim + 1 :])
+    index = np.where(rng.uniform(size=size) < 0.5, 2, rng.integers(0, shape[dim], size))
+    target, values = elements(shape, dtype), elements(size, dtype, 1)
+    if how == "prod" and target.dtype.kind in "fc":  # neither too large nor too small
+        target, values = [(x / np.abs(x) * rng.uniform(0.97, 1.03, x.shape)).astype(x.dtype) for x in (target, values)]
+    if how != "prod" and target.dtype.kind in "fV":
+        values[(0,) * len(shape)] = np.nan
+        values[(-1,) * len(shape)] = np.inf
+    wide = np.int64 if target.dtype.kind in "iu" else np.complex128 if target.dtype.kind == "c" else np.float64
+    want = target.astype(wide)
+    for place, at in np.ndenumerate(index):
+        to = (*place[:dim], at, *place[dim + 1 :])
+        want[to] = REDUCE[how](want[to], values[place].astype(wide))
+    found = []
+    for grid in (1, 4):
+        indexing._kernels.grid = grid
+        found.append(indexing.scatter_reduce_into(target.copy(), index, values, dim=dim, reduce=how))
+    indexing._kernels.grid = 2
+    assert found[0].tobytes() == found[1].tobytes(), "the bits depend on the grid"
+    if how == "prod" and target.dtype.kind in "fc":
+        assert np.allclose(found[0], want, rtol={"float16": 2e-3}.get(dtype, 2e-5), atol=0)
+    else:
+        assert np.array_equal(found[0], want.astype(target.dtype), equal_nan=target.dtype.kind in "fV")
+
+
+def test_truths_at_repeated_places(indexing: HostIndexing) -> None:
+    index, src = np.array([0, 0, 1, 1, 2, 2]), np.array([True, False, False, False, True, True])
+    start = np.array([True, False, True, True])
+    want = {"prod": [0, 0, 1, 1], "amax": [1, 0, 1, 1], "amin": [0, 0, 1, 1], "sum": [1, 0, 1, 1]}
+    for how, truths in want.items():
+        got = (
+            indexing.scatter_add_into(start.copy(), index, src, dim=0)
+            if how == "sum"
+            else indexing.scatter_reduce_into(start.copy(), index, src, dim=0, reduce=how)
+        )
+        assert got.dtype == bool and got.tolist() == [bool(x) for x in truths], how
+
+
 def test_what_is_no_row_is_left_out(indexing: HostIndexing) -> None:
     place = np.array([3, -1, 0, 5, 3, -9, 0])
     target, values = elements((5, 2)), elements((7, 2), seed=1)
     kept = [0, 2, 4, 6]
     want = added(target[None], place[kept], values[None, kept])[0]
-    got = indexing._added(target, place, 1, 5, 2, values)
+    got = indexing._joined("sum", target, place, 1, 5, 2, values)
     assert np.allclose(got, want, rtol=1e-6)
 
 

@@ -1,9 +1,10 @@
-// out[o, key[p], c] += sum over equal keys of values[o, order[p], c], in an order that the keys alone decide.
+// out[o, key[p], c] joined with the values[o, order[p], c] of equal keys, in an order that the keys alone decide: their
+// sum, product, largest or smallest.
 //
-// The keys are sorted. Their list is cut into tiles; a thread goes over one column of a tile and adds up runs of equal
+// The keys are sorted. Their list is cut into tiles; a thread goes over one column of a tile and joins runs of equal
 // keys. A run within a tile is written at once. Of a run across tiles each tile writes down its share, and a second
-// launch adds up the shares: a run of any length is shared by many threads. No atomics, and the same bits in every run.
-// Half precision is summed in float and rounded once. A key that is no row is left out: within a CUDA graph the check of
+// launch joins the shares: a run of any length is shared by many threads. No atomics, and the same bits in every run.
+// Half precision is joined in float and rounded once. A key that is no row is left out: within a CUDA graph the check of
 // indices is looked at afterwards.
 
 namespace tg {
@@ -23,6 +24,33 @@ TG_FN void put(signed char* at, i64 x) { *at = (signed char)x; }
 TG_FN void put(short* at, i64 x) { *at = (short)x; }
 TG_FN void put(int* at, i64 x) { *at = (int)x; }
 
+// ---- what joins: a state has none() to begin with, and takes values and other states. Sums are `Total`s.
+
+template <class W> TG_FN W one_of(W) { return 1; }
+template <class R> TG_FN complex_of<R> one_of(complex_of<R>) { return complex((R)1, (R)0); }
+
+template <class W> struct Factors {
+  W product;
+  TG_FN static Factors none() { return {one_of(W())}; }
+  TG_FN void add(W x) { product = mul(product, x); }
+  TG_FN void add(Factors other) { add(other.product); }
+  TG_FN W value() const { return product; }
+};
+template <class W> struct Highest {  // a NaN is the result
+  W most;
+  TG_FN static Highest none() { return {least(W())}; }
+  TG_FN void add(W x) { most = max(most, x); }
+  TG_FN void add(Highest other) { add(other.most); }
+  TG_FN W value() const { return most; }
+};
+template <class W> struct Lowest {
+  W fewest;
+  TG_FN static Lowest none() { return {turned(least(W()))}; }
+  TG_FN void add(W x) { fewest = min(fewest, x); }
+  TG_FN void add(Lowest other) { add(other.fewest); }
+  TG_FN W value() const { return fewest; }
+};
+
 // values: (outer, length, inner), out: (outer, rows, inner); keys and order: (length).
 // shares: (2, outer, tiles, inner), of the run that began before a tile, and of the one that goes on behind it.
 struct Places {
@@ -33,15 +61,13 @@ struct Places {
 
 template <class T, class S>
 TG_FN void add_to(T* at, const S& total) {
-  S sum = total;
-  sum.add(widened(*at));
-  put(at, sum.value());
+  S all = total;
+  all.add(widened(*at));
+  put(at, all.value());
 }
 
-template <class T>
-TG_FN void over_tiles(Places p, const u32* order, const T* values, T* out,
-                      Total<typename stored_as<T>::type>* shares) {
-  typedef typename stored_as<T>::type W;
+template <class S, class T>
+TG_FN void over_tiles(Places p, const u32* order, const T* values, T* out, S* shares) {
   const i64 tiles = p.tiles(), count = p.outer * tiles * p.inner;
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) {
     const i64 row = i / p.inner, c = i - row * p.inner, o = row / tiles, begin = (row - o * tiles) * p.tile;
@@ -51,7 +77,7 @@ TG_FN void over_tiles(Places p, const u32* order, const T* values, T* out,
     for (i64 q = begin; q < end;) {
       const u32 key = p.keys[q];
       if (key >= p.rows) break;
-      Total<W> total = no_total(W());
+      S total = S::none();
       do total.add(widened(column[order[q] * p.inner]));
       while (++q < end && p.keys[q] == key);
       const bool behind = q == end && end < p.length && p.keys[end] == key;
@@ -63,10 +89,9 @@ TG_FN void over_tiles(Places p, const u32* order, const T* values, T* out,
   }
 }
 
-// `lanes` neighbouring threads, part of a warp, add up the shares of a run.
-template <class T>
-TG_FN void over_runs(Places p, i64 lanes, T* out, const Total<typename stored_as<T>::type>* shares) {
-  typedef typename stored_as<T>::type W;
+// `lanes` neighbouring threads, part of a warp, join the shares of a run.
+template <class S, class T>
+TG_FN void over_runs(Places p, i64 lanes, T* out, const S* shares) {
   const i64 tiles = p.tiles(), count = p.outer * tiles * p.inner;
   const i64 of_block = blockDim.x / lanes;
   for (i64 first = blockIdx.x * of_block; first < count; first += gridDim.x * of_block) {
@@ -77,7 +102,7 @@ TG_FN void over_runs(Places p, i64 lanes, T* out, const Total<typename stored_as
     const u32 key = i < count ? p.keys[(end < p.length ? end : p.length) - 1] : 0;
     const bool begins = i < count && end < p.length && p.keys[end] == key && key < p.rows &&
                         !(begin > 0 && p.keys[begin - 1] == key);
-    Total<W> total = no_total(W());
+    S total = S::none();
     if (begins) {
       i64 low = tile + 1, high = tiles;  // the first tile that begins with another key
       while (low < high) {
@@ -95,16 +120,16 @@ TG_FN void over_runs(Places p, i64 lanes, T* out, const Total<typename stored_as
 
 }  // namespace tg
 
-#define ACCUMULATE(name, T)                                                                                            \
-  extern "C" __global__ void sumtiles_##name(                                                                  \
+#define ACCUMULATE(how, Join, name, T)                                                                                  \
+  extern "C" __global__ void how##tiles_##name(                                                                        \
       tg::i64 outer, tg::i64 length, tg::i64 inner, tg::i64 rows, tg::i64 tile, const unsigned int* keys,              \
       const unsigned int* order, const T* values, T* out, void* shares) {                                              \
     tg::over_tiles({outer, length, inner, rows, tile, keys}, order, values, out,                                       \
-                   (tg::Total<typename tg::stored_as<T>::type>*)shares);                                               \
+                   (tg::Join<typename tg::stored_as<T>::type>*)shares);                                                \
   }                                                                                                                    \
-  extern "C" __global__ void sumruns_##name(                                                                   \
+  extern "C" __global__ void how##runs_##name(                                                                         \
       tg::i64 outer, tg::i64 length, tg::i64 inner, tg::i64 rows, tg::i64 tile, const unsigned int* keys,              \
       tg::i64 lanes, T* out, void* shares) {                                                                           \
     tg::over_runs({outer, length, inner, rows, tile, keys}, lanes, out,                                                \
-                  (const tg::Total<typename tg::stored_as<T>::type>*)shares);                                          \
+                  (const tg::Join<typename tg::stored_as<T>::type>*)shares);                                           \
   }

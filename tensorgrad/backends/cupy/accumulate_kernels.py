@@ -1,4 +1,4 @@
-"""Sums at repeated places: a sort of the places, and one pass over what goes to them."""
+"""Sums, products and extremes at repeated places: a sort of the places, and one pass over what goes to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..generic.index import IndexKernels, Indices
-from .kernels import Kernels
+from .kernels import JOINS, Kernels
 
 __all__ = ["CupyAccumulation"]
 
@@ -37,10 +37,21 @@ class CupyAccumulation(IndexKernels):
 
     def scatter_add_into(self, target: Any, index: Any, src: Any, *, dim: int) -> Any:
         self.check_index("scatter_add", index, target.shape[dim], dim)
-        if target.dtype.kind == "b" or max(target.size, index.size) >= _MOST:
+        if max(target.size, index.size) >= _MOST:
             return super().scatter_add_into(target, index, src, dim=dim)
-        place = self._places_along(target, index, dim)
-        return self._added(target, place, 1, target.size, 1, src) if index.size else target
+        return self._scattered("sum", target, index, src, dim)
+
+    def scatter_reduce_into(self, target: Any, index: Any, src: Any, *, dim: int, reduce: str) -> Any:
+        ordered = target.dtype.kind != "c" or JOINS[reduce][1]
+        if not ordered or max(target.size, index.size) >= _MOST:
+            return super().scatter_reduce_into(target, index, src, dim=dim, reduce=reduce)
+        self.check_index("scatter_reduce", index, target.shape[dim], dim)
+        return self._scattered(reduce, target, index, src, dim)
+
+    def _scattered(self, how: str, target: Any, index: Any, src: Any, dim: int) -> Any:
+        if not index.size:
+            return target
+        return self._joined(how, target, self._places_along(target, index, dim), 1, target.size, 1, src)
 
     def _places_along(self, target: Any, index: Any, dim: int) -> Any:
         """Flat positions in ``target`` of what ``index`` names along ``dim``; -1 for what is out of range."""
@@ -61,7 +72,7 @@ class CupyAccumulation(IndexKernels):
     def _combine(self, how: Any, target: Any, dims: tuple[int, ...], indices: Indices, values: Any) -> Any:
         shape = np.broadcast_shapes(*(index.shape for index in indices))
         length, rows = math.prod(shape), math.prod([target.shape[d] for d in dims])
-        if how is not self.xp.add or target.dtype.kind == "b" or max(length, rows) >= _MOST:
+        if how is not self.xp.add or max(length, rows) >= _MOST:
             return super()._combine(how, target, dims, indices, values)
         if not length or not target.size:
             return target
@@ -75,7 +86,7 @@ class CupyAccumulation(IndexKernels):
         place = self._places(indices, target.shape[first:after])
         outer, inner = math.prod(target.shape[:first]), math.prod(target.shape[after:])
         spread = xp.broadcast_to(values, (*target.shape[:first], *shape, *target.shape[after:]))
-        return self._added(target, place, outer, rows, inner, spread)
+        return self._joined("sum", target, place, outer, rows, inner, spread)
 
     def _places(self, indices: Indices, sizes: tuple[int, ...]) -> Any:
         """Flat positions in dimensions of these sizes of what the indices name together, none of them negative."""
@@ -84,8 +95,8 @@ class CupyAccumulation(IndexKernels):
             place = place * size + index
         return self.xp.ascontiguousarray(place.astype(np.int64, copy=False)).reshape(-1)
 
-    def _added(self, target: Any, place: Any, outer: int, rows: int, inner: int, values: Any) -> Any:
-        """``values`` (outer, places, inner) added to ``target`` (outer, rows, inner), where ``place`` says."""
+    def _joined(self, how: str, target: Any, place: Any, outer: int, rows: int, inner: int, values: Any) -> Any:
+        """``values`` (outer, places, inner) joined with ``target`` (outer, rows, inner), where ``place`` says."""
         xp = self.xp
         values = xp.ascontiguousarray(values.astype(target.dtype, copy=False))
         out = xp.ascontiguousarray(target)
@@ -96,9 +107,11 @@ class CupyAccumulation(IndexKernels):
         shares = xp.empty((2 * threads * _SHARE_BYTES,), dtype=np.uint8)
         where = (outer, place.size, inner, rows, tile, keys)
         name = target.dtype.name
-        self._kernels.launch(f"sumtiles_{name}", threads, *where, order, values, out, shares)
+        if name == "bool":  # whether any holds is their sum, as NumPy's
+            how, name = "amax" if how == "sum" else how, "uint8"
+        self._kernels.launch(f"{how}tiles_{name}", threads, *where, order, values, out, shares)
         if place.size > tile:
-            self._kernels.launch(f"sumruns_{name}", threads * lanes, *where, lanes, out, shares)
+            self._kernels.launch(f"{how}runs_{name}", threads * lanes, *where, lanes, out, shares)
         if out is not target:
             target[...] = out.reshape(target.shape)
         return target

@@ -135,7 +135,8 @@ class CupyIndexing(CupyAccumulation, EmbeddingKernels):
         self.check_index("index_add", place, num_embeddings, 0)
         if padding_idx is not None:
             place = xp.where(place == padding_idx, -1, place)  # is no row: nothing is added
-        return self._added(xp.zeros((num_embeddings, width), dtype=g.dtype), place, 1, num_embeddings, width, g)
+        made = xp.zeros((num_embeddings, width), dtype=g.dtype)
+        return self._joined("sum", made, place, 1, num_embeddings, width, g)
 
 
 def _around(shape: tuple[int, ...], first: int, after: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .printer import source_file
 
-__all__ = ["ATTENTION_TYPES", "ATTENTION_WIDTHS", "REDUCERS", "SOURCES", "Kernels", "Source"]
+__all__ = ["ATTENTION_TYPES", "ATTENTION_WIDTHS", "JOINS", "REDUCERS", "SOURCES", "Kernels", "Source"]
 
 _BLOCK = 256
 _MOST_BLOCKS = 1 << 16
@@ -73,6 +73,9 @@ REDUCERS = {
     "logsumexp": ("LogSumExp", _FLOATS),
 }
 
+JOINS = {"sum": ("Total", True), "prod": ("Factors", True), "amax": ("Highest", False), "amin": ("Lowest", False)}
+"""How what meets at one place is joined: the state in accumulate.cu, and whether complex numbers have it."""
+
 
 def _instances(macro: str, kinds: dict[str, tuple[str, tuple[str, ...]]], walks: tuple[str, ...]) -> dict[str, Any]:
     """Lines ``macro(kind, Function, name, elements)`` and their kernels ``kind_walk_name``, as fields of a Source."""
@@ -120,6 +123,17 @@ def _by_dtype(*kinds: str) -> dict[str, Any]:
         (f"{kind.upper()}({name}, {stored}, {'double' if name == 'float64' else 'float'})", (f"{kind}_{name}",))
         for kind in kinds
         for name, stored in _STORED.items()
+    ]
+    return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
+
+
+def _joins() -> dict[str, Any]:
+    """The lines of accumulate.cu, as fields of a Source."""
+    lines = [
+        (f"ACCUMULATE({how}, {join}, {name}, {stored})", (f"{how}tiles_{name}", f"{how}runs_{name}"))
+        for how, (join, takes_complex) in JOINS.items()
+        for name, stored in _TYPES.items()
+        if takes_complex or not name.startswith("complex")
     ]
     return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
 
@@ -176,8 +190,7 @@ SOURCES = (
     Source(
         "accumulate.cu",
         ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh"),
-        tuple(f"{kind}_{dtype}" for dtype in _TYPES for kind in ("sumtiles", "sumruns")),
-        tuple((f"ACCUMULATE({d}, {t})", (f"sumtiles_{d}", f"sumruns_{d}")) for d, t in _TYPES.items()),
+        **_joins(),
     ),
     Source(
         "index.cu",

@@ -122,15 +122,22 @@ TG_FN T by_tree(T (&x)[N], Join join) {
 
 // ---- sums
 
+TG_FN float zero_of(float) { return 0; }
+TG_FN double zero_of(double) { return 0; }
+TG_FN i64 zero_of(i64) { return 0; }
+template <class R> TG_FN complex_of<R> zero_of(complex_of<R>) { return complex((R)0, (R)0); }
+
 // Float sums carry what rounding took from them (Knuth's two-sum), so that their error does not grow with their length.
 template <class W> struct Total {
   W sum;
+  TG_FN static Total none() { return {zero_of(W())}; }
   TG_FN void add(W x) { sum = tg::add(sum, x); }
   TG_FN void add(Total other) { add(other.sum); }
   TG_FN W value() const { return sum; }
 };
 template <> struct Total<float> {
   float sum, lost;
+  TG_FN static Total none() { return {0, 0}; }
   TG_FN void add(float x) {
     const float before = sum, after = before + x, part = after - before;
     lost += (before - (after - part)) + (x - part);
@@ -144,12 +151,6 @@ template <> struct Total<float> {
   }
   TG_FN float value() const { return lost - lost == 0 ? sum + lost : sum; }  // what infinity loses is no number
 };
-TG_FN float zero_of(float) { return 0; }
-TG_FN double zero_of(double) { return 0; }
-TG_FN i64 zero_of(i64) { return 0; }
-template <class R> TG_FN complex_of<R> zero_of(complex_of<R>) { return complex((R)0, (R)0); }
-TG_FN Total<float> no_total(float) { return {0, 0}; }
-template <class W> TG_FN Total<W> no_total(W zero) { return {zero_of(zero)}; }
 
 TG_FN i64 shared_by(i64 total, double) { return total; }  // the mean of integers is no integer
 TG_FN float shared_by(float total, double count) { return total / (float)count; }
@@ -163,7 +164,7 @@ template <class E> struct Sum {
   typedef Total<W> State;
   How how;
   TG_FN Sum(How how, i64) : how(how) {}
-  TG_FN static State none() { return no_total(W()); }
+  TG_FN static State none() { return State::none(); }
   template <int N> TG_FN void take(State& s, W (&x)[N], i64, i64) const {
     s.add(by_tree(x, [](W a, W b) { return tg::add(a, b); }));
   }
@@ -183,7 +184,7 @@ template <class E> struct Squares {
   How how;
   W center;
   TG_FN Squares(How how, i64 set) : how(how), center(how.centers ? ((const W*)how.centers)[set] : (W)0) {}
-  TG_FN static State none() { return no_total(W()); }
+  TG_FN static State none() { return State::none(); }
   template <int N> TG_FN void take(State& s, W (&x)[N], i64, i64) const {
 #pragma unroll
     for (int e = 0; e < N; ++e) {

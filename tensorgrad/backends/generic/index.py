@@ -6,6 +6,7 @@ then write. What meets at one place is added in the order of the indices, so the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,12 +191,15 @@ class IndexKernels(Checks):
     def one_hot(self, x: Any, *, classes: int) -> Any:
         xp = self.xp
         if x.size:
-            low, high = int(x.min()), int(x.max())
-            if low < 0:
-                raise IndexOutOfRange(f"one_hot: class values must be non-negative, got {low}.")
-            if high >= classes:
-                raise IndexOutOfRange(f"one_hot: class values must be below num_classes = {classes}, got {high}.")
+            self._refuse_if(((x < 0) | (x >= classes)).any(), partial(self._refuse_classes, x, classes))
         return (x[..., None] == xp.arange(classes, dtype=np.int64)).astype(np.int64)
+
+    def _refuse_classes(self, x: Any, classes: int) -> None:
+        low = int(x.min())
+        if low < 0:
+            raise IndexOutOfRange(f"one_hot: class values must be non-negative, got {low}.")
+        high = int(x.max())
+        raise IndexOutOfRange(f"one_hot: class values must be below num_classes = {classes}, got {high}.")
 
     def searchsorted(self, boundaries: Any, values: Any, *, right: bool) -> Any:
         """Halving, all values at once: the first place (or the one after the last equal) that keeps the order.
