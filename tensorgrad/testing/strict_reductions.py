@@ -19,7 +19,7 @@ def reduction(name: str) -> Callable[..., None]:
         outer, chunk, parts = (numbers[0], *(numbers[4:6] if walk == "rows" else numbers[3:5]))
         inner = 1 if walk == "rows" else numbers[2]
         if walk == "rows" and chunk == 0:
-            slots = states.view(_slot(elements)).reshape(outer, parts, numbers[2]).transpose(0, 2, 1)
+            slots = states.view(_slot(kind, elements)).reshape(outer, parts, numbers[2]).transpose(0, 2, 1)
             state = _merged(kind, mode, slots.reshape(outer * numbers[2], parts))
         else:
             if walk == "rows":
@@ -27,12 +27,12 @@ def reduction(name: str) -> Callable[..., None]:
                 outer *= numbers[2]
             else:
                 sets = x.reshape(numbers[:3]).transpose(0, 2, 1).reshape(outer * inner, -1)
-            made = np.empty((len(sets), parts), _slot(elements))
+            made = np.empty((len(sets), parts), _slot(kind, elements))
             for part in range(parts):
                 begin = part * chunk
                 made[:, part] = _state(kind, mode, elements, sets[:, begin : begin + chunk], centers, begin)
             if parts > 1:
-                slots = states.view(_slot(elements)).reshape(outer, parts, inner)
+                slots = states.view(_slot(kind, elements)).reshape(outer, parts, inner)
                 slots[...] = made.reshape(outer, inner, parts).transpose(0, 2, 1)
                 return
             state = made[:, 0]
@@ -43,20 +43,25 @@ def reduction(name: str) -> Callable[..., None]:
     return reference
 
 
-def _slot(elements: str) -> Any:
+def _slot(kind: str, elements: str) -> Any:
     """16 bytes of memory for a state: a value, and a place where two fit."""
-    if elements.startswith("complex"):
+    if elements.startswith("complex") and kind != "squares":
         return np.dtype([("value", np.complex128)])
     return np.dtype([("value", np.int64 if elements in ("integer", "truth") else np.float64), ("at", np.int64)])
 
 
 def _state(kind: str, mode: int, elements: str, sets: Any, centers: Any, begin: int) -> Any:
     """The states of these (sets, elements)."""
-    made = np.empty(len(sets), _slot(elements))
-    x = (sets != 0).astype(np.int64) if kind == "count" else sets.astype(made.dtype["value"])
+    made = np.empty(len(sets), _slot(kind, elements))
+    if kind == "count":
+        x = (sets != 0).astype(np.int64)
+    elif elements.startswith("sizes"):
+        x = np.abs(sets).astype(np.float64)
+    else:
+        x = sets.astype(np.complex128 if sets.dtype.kind == "c" else made.dtype["value"])
     if kind == "squares":
         away = x if isinstance(centers, (int, np.integer)) else x - centers.reshape(-1, 1).astype(x.dtype)
-        x = np.abs(away) if mode & 2 else away * away
+        x = np.abs(away) if mode & 2 else away.real**2 + away.imag**2
     elif kind == "extreme" and mode & 2:
         x = np.abs(x)
     if kind == "place":

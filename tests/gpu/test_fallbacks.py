@@ -112,9 +112,10 @@ def test_more_places_than_are_counted_in_32_bits_and_the_order_of_complex_number
     def at_places(device: str) -> list[Any]:
         at, values = tg.tensor([2, 0, 2], device=device), tg.tensor(drawn(3), device=device)
         zeros = tg.zeros(3, device=device)
-        return [zeros.scatter_add(0, at, values), zeros.scatter_reduce(0, at, values, "prod"), zeros.scatter(0, at, 1.0),
-                zeros.index_add(0, at, values), zeros.index_put((at,), values),
-                zeros.scatter(0, at, values[[0, 0, 0]])]  # fmt: skip
+        return [
+            zeros.scatter_add(0, at, values), zeros.scatter_reduce(0, at, values, "prod"), zeros.scatter(0, at, 1.0),
+            zeros.index_add(0, at, values), zeros.index_put((at,), values), zeros.scatter(0, at, values[[0, 0, 0]]),
+        ]  # fmt: skip
 
     at, values, zeros = np.array([2, 0, 2]), drawn(3, dtype=np.complex64), np.zeros(3, np.complex64)
     for reduce in ("amax", "amin"):  # as NumPy orders them
@@ -140,6 +141,7 @@ def test_reductions_of_complex_numbers_and_over_axes_that_alternate_too_often(mo
     for name in ("argmax", "argmin", "max_dim", "min_dim"):
         raw(name, x, dim=1, keepdim=True)
     raw("var", x, dim=(0, 2), correction=1.0, keepdim=True)
+    raw("std", x, dim=(0, 2), correction=1.0, keepdim=True)
     raw("vector_norm", x, ord=2.0, dim=(0,), keepdim=False)
 
 

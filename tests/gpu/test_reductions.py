@@ -21,7 +21,9 @@ pytestmark = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no
 COMPILED = (
     "sum_rows_float32", "sum_rows_float64", "sum_rows_bfloat16", "sum_rows_complex64", "sum_rows_integer",
     "squares_rows_float32", "product_rows_float32", "product_rows_integer", "count_rows_truth", "extreme_rows_float16",
-    "extreme_rows_integer", "place_rows_float32", "place_rows_integer", "logsumexp_rows_float32",
+    "extreme_rows_integer", "squares_rows_complex64", "squares_rows_complex128", "product_rows_complex64",
+    "sum_rows_complex128", "extreme_rows_sizes64", "extreme_rows_sizes128", "place_rows_float32",
+    "place_rows_integer", "logsumexp_rows_float32",
 )  # fmt: skip
 # (shape, dim): rows of every width, columns by packs and one by one, sets in runs, axes that lie too far apart, parts
 # that are merged: of one row, whose length is no multiple of 16 bytes, of columns, of runs
@@ -50,12 +52,14 @@ def reductions() -> HostReductions:
 
 def elements(shape: tuple[int, ...], dtype: str) -> Any:
     x = np.random.default_rng(0).normal(size=shape) * 4
-    return x.astype(numpy_dtype(dtype)) if dtype != "complex64" else (x + 1j * x[::-1]).astype(np.complex64)
+    return (x + 1j * x[::-1]).astype(dtype) if dtype.startswith("complex") else x.astype(numpy_dtype(dtype))
 
 
 CALLS: list[tuple[str, str, dict[str, Any]]] = [
     *(("sum", dtype, {}) for dtype in ("float32", "float64", "bfloat16", "complex64", "int8", "bool")),
     ("mean", "float32", {}), ("mean", "complex64", {}), ("prod", "float32", {}), ("prod", "int32", {}),
+    ("prod", "complex64", {}), ("var", "complex64", {"correction": 1}), ("std", "complex64", {"correction": 0}),
+    ("any", "complex64", {}), ("all", "complex128", {}), ("count_nonzero", "complex64", {}),
     ("var", "float32", {"correction": 1}), ("std", "float32", {"correction": 0.5}), ("amax", "float16", {}),
     ("amin", "float16", {}), ("amax", "int16", {}), ("amin", "uint8", {}), ("amax", "bool", {}),
     ("any", "float32", {}), ("all", "uint8", {}), ("count_nonzero", "bfloat16", {}), ("count_nonzero", "int64", {}),
@@ -83,7 +87,10 @@ def test_reductions(shape: tuple[int, ...], dim: tuple[int, ...], reductions: Ho
     for name, dtype, how in CALLS:
         x = elements(shape, dtype)
         if name == "prod":
-            x = np.where(np.abs(x) > 1, x, 1).astype(x.dtype) if dtype == "int32" else np.exp(x / 40)
+            near_one = x / np.abs(x) if dtype == "complex64" else np.exp(x / 40)
+            x = np.where(np.abs(x) > 1, x, 1).astype(x.dtype) if dtype == "int32" else near_one
+        if name in ("any", "all", "count_nonzero") and dtype.startswith("complex"):
+            x = np.where(np.arange(x.size).reshape(x.shape) % 3, x.imag * 1j, 0).astype(x.dtype)  # also one part only
         launched = len(reductions._kernels.launched)
         got = getattr(reductions, name)(x, dim=dim, keepdim=False, **how)
         assert len(reductions._kernels.launched) > launched, f"{name} of {dtype} went another way"
@@ -91,8 +98,12 @@ def test_reductions(shape: tuple[int, ...], dim: tuple[int, ...], reductions: Ho
         of_a_set = float(np.abs(x.astype(np.complex64)).sum()) / want.size
         scale = {"mean": 4.0, "var": 40.0, "std": 8.0, "logsumexp": 8.0}.get(name, of_a_set)
         assert got.shape == want.shape
-        if (name, dtype) == ("prod", "float32"):  # each factor brings an error of its own
-            got, want, scale = got / want.astype(np.float32), np.ones(want.shape), 4 + x.size / want.size / 20
+        if name == "prod" and dtype != "int32":  # each factor brings an error of its own
+            got, want, scale = (
+                got / want.astype(x.dtype),
+                np.ones_like(want),
+                4 + x.size / want.size / (20 if dtype == "float32" else 5),
+            )
         assert agrees(got, want, scale), (name, dtype)
 
 
@@ -160,13 +171,35 @@ def test_infinities_and_nan(reductions: HostReductions) -> None:
 
 
 @pytest.mark.parametrize("ord", [1.0, 2.0, np.inf, -np.inf])
-def test_norms(ord: float, reductions: HostReductions) -> None:
-    x = elements((3, 5, 7), "float32").transpose(1, 0, 2)
-    if abs(ord) == np.inf:
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "complex128"])
+def test_norms(ord: float, dtype: str, reductions: HostReductions) -> None:
+    x = elements((3, 5, 7), dtype).transpose(1, 0, 2)
+    if abs(ord) == np.inf and dtype == "float32":
         x = x.astype(np.float16)
+    launched = len(reductions._kernels.launched)
+    wide = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
     got = reductions.vector_norm(x, ord=ord, dim=(1, 2), keepdim=False)
-    want = np.linalg.norm(x.reshape(5, -1).astype(np.float64), ord, axis=1)
-    assert np.allclose(got, want, rtol=2e-7 if x.dtype == np.float32 else 1e-3)
+    want = np.linalg.norm(wide.reshape(5, -1), ord, axis=1)
+    assert len(reductions._kernels.launched) == launched + 1, "it went another way"
+    assert got.dtype == x.real.dtype
+    assert np.allclose(got, want, rtol={"float32": 2e-7, "float64": 1e-15}.get(got.dtype.name, 1e-3))
+    got = reductions.vector_norm(x.reshape(-1, 1), ord=ord, dim=(0,), keepdim=True)  # a column
+    assert np.allclose(got, np.linalg.norm(wide.reshape(-1), ord), rtol=1e-3 if x.dtype == np.float16 else 3e-7)
+
+
+def test_the_variance_of_complex128(reductions: HostReductions) -> None:
+    x = elements((40, 9), "complex128")
+    for dim in (0, 1):
+        got = reductions.var(x, dim=(dim,), correction=1, keepdim=False)
+        assert got.dtype == np.float64
+        assert np.allclose(got, x.var(axis=dim, ddof=1), rtol=1e-14, atol=0)
+
+
+def test_a_norm_of_complex_numbers_with_a_nan_or_an_infinity(reductions: HostReductions) -> None:
+    x = np.array([[1, complex(np.nan, 2), 3], [1j, complex(np.inf, 1), 2]], np.complex64)
+    for ord in (1.0, 2.0, np.inf, -np.inf):
+        got = reductions.vector_norm(x, ord=ord, dim=(1,), keepdim=False)
+        assert np.array_equal(got, [np.nan, 1 if ord < 0 else np.inf], equal_nan=True)
 
 
 def test_a_transposed_array_is_read_where_it_lies(reductions: HostReductions, monkeypatch: pytest.MonkeyPatch) -> None:

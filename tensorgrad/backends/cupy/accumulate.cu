@@ -26,9 +26,6 @@ TG_FN void put(int* at, i64 x) { *at = (int)x; }
 
 // ---- what joins: a state has none() to begin with, and takes values and other states. Sums are `Total`s.
 
-template <class W> TG_FN W one_of(W) { return 1; }
-template <class R> TG_FN complex_of<R> one_of(complex_of<R>) { return complex((R)1, (R)0); }
-
 template <class W> struct Factors {
   W product;
   TG_FN static Factors none() { return {one_of(W())}; }

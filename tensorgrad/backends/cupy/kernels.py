@@ -53,7 +53,7 @@ _POOLS = ("maxpool", "avgpool", "avgpoolback", "maxpoolback")
 _ELEMENTS = {
     "float16": "Stored<__half>", "bfloat16": "Stored<__nv_bfloat16>", "float32": "Stored<float>",
     "float64": "Stored<double>", "complex64": "Stored<tg::c64>", "complex128": "Stored<tg::c128>",
-    "integer": "Integers", "truth": "Truths",
+    "sizes64": "Sizes<tg::c64>", "sizes128": "Sizes<tg::c128>", "integer": "Integers", "truth": "Truths",
 }  # fmt: skip
 _STORED = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
 # kind and variant of an optimizer's step, whether it has the variant's list, and how many lists
@@ -65,10 +65,10 @@ _NORMS = (("squares", "false"), ("largest", "true"))
 ATTENTION_TYPES, ATTENTION_WIDTHS = ("float16", "bfloat16", "float32"), (64, 128)
 REDUCERS = {
     "sum": ("Sum", (*_FLOATS, "complex64", "complex128", "integer")),
-    "squares": ("Squares", _FLOATS),
-    "product": ("Product", ("float32", "float64", "integer")),
+    "squares": ("Squares", (*_FLOATS, "complex64", "complex128")),
+    "product": ("Product", ("float32", "float64", "complex64", "complex128", "integer")),
     "count": ("Count", ("truth",)),
-    "extreme": ("Extreme", (*_FLOATS, "integer")),
+    "extreme": ("Extreme", (*_FLOATS, "sizes64", "sizes128", "integer")),
     "place": ("Place", (*_FLOATS, "integer")),
     "logsumexp": ("LogSumExp", _FLOATS),
 }

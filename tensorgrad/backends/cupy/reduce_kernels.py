@@ -27,9 +27,9 @@ _AT_A_TIME = 4  # rows of a column that a thread loads at a time
 _INTEGERS = {"bool": 4, "uint8": 4, "int8": 0, "int16": 1, "int32": 2, "int64": 3}
 _TRUTHS = {
     "bool": 0, "uint8": 0, "int8": 0, "int16": 1, "int32": 2, "int64": 3,
-    "float16": 5, "bfloat16": 5, "float32": 6, "float64": 7,
+    "float16": 5, "bfloat16": 5, "float32": 6, "float64": 7, "complex64": 14, "complex128": 15,
 }  # fmt: skip
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_SIZES = {"complex64": "sizes64", "complex128": "sizes128"}  # complex numbers have no other extremes
 
 
 @dataclass(frozen=True)
@@ -155,22 +155,19 @@ class CupyReductions(ReduceKernels):
 
     def _distances(self, x: Any, dim: tuple[int, ...], correction: float, keepdim: bool, mode: int) -> Any:
         """The sum of squared distances from the mean, divided; two passes, so that nothing cancels."""
-        if x.dtype.name not in _FLOATS:
-            return None
         count = elements_in(x.shape, dim)
         mean = self._reduced("sum", x, dim, False, _computed_in(x.dtype), number=count, mode=1)
         if mean is None:
             return None
         left = max(count - correction, 0)
-        return self._reduced("squares", x, dim, keepdim, x.dtype, number=left, mode=mode, centers=mean)
+        return self._reduced("squares", x, dim, keepdim, _real(x.dtype), number=left, mode=mode, centers=mean)
 
     def vector_norm(self, x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Any:
         made = None
-        if x.dtype.name in _FLOATS:
-            if ord in (1, 2):
-                made = self._reduced("squares", x, dim, keepdim, x.dtype, mode=1 if ord == 2 else 2)
-            elif abs(ord) == math.inf:
-                made = self._reduced("extreme", x, dim, keepdim, x.dtype, mode=2 if ord > 0 else 3)
+        if ord in (1, 2):
+            made = self._reduced("squares", x, dim, keepdim, _real(x.dtype), mode=1 if ord == 2 else 2)
+        elif abs(ord) == math.inf:
+            made = self._reduced("extreme", x, dim, keepdim, _real(x.dtype), mode=2 if ord > 0 else 3)
         if made is None:
             return self._defined("vector_norm", x, ord=ord, dim=dim, keepdim=keepdim)
         return made
@@ -270,6 +267,8 @@ def _reader(kind: str, dtype: str) -> tuple[str, int] | None:
     if kind == "count":
         return ("truth", _TRUTHS[dtype]) if dtype in _TRUTHS else None
     taken = REDUCERS[kind][1]
+    if kind == "extreme":
+        dtype = _SIZES.get(dtype, dtype)
     if dtype in _INTEGERS:
         return ("integer", _INTEGERS[dtype]) if "integer" in taken else None
     return (dtype, 0) if dtype in taken else None
@@ -277,6 +276,10 @@ def _reader(kind: str, dtype: str) -> tuple[str, int] | None:
 
 def _computed_in(dtype: Any) -> Any:
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
+def _real(dtype: Any) -> Any:
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
 
 
 def _truth_of(dtype: Any) -> Any:

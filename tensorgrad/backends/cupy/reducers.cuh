@@ -50,6 +50,29 @@ struct Stored {
   TG_FN void write(void* to, i64 i, W value) const { put((T*)to + i, value); }
 };
 
+// Sizes of complex numbers.
+template <class T>
+struct Sizes {
+  typedef decltype(T::re) W;
+  static constexpr int kPack = Stored<T>::kPack, kFew = Stored<T>::kFew;
+  Stored<T> x;
+  TG_FN Sizes(const void* from, i64 mode) : x(from, mode) {}
+  TG_FN W one(i64 i) const { return abs(x.one(i)); }
+  TG_FN void some(i64 i, W (&found)[kPack]) const {
+    T all[kPack];
+    x.some(i, all);
+#pragma unroll
+    for (int e = 0; e < kPack; ++e) found[e] = abs(all[e]);
+  }
+  TG_FN void few(i64 i, W (&found)[kFew]) const {
+    T all[kFew];
+    x.few(i, all);
+#pragma unroll
+    for (int e = 0; e < kFew; ++e) found[e] = abs(all[e]);
+  }
+  TG_FN void write(void* to, i64 i, W value) const { put((W*)to + i, value); }
+};
+
 // Integers of any size and bool: `code` is the logarithm of the size in bytes, 4 more if there are no negative ones.
 struct Integers {
   typedef i64 W;
@@ -80,7 +103,8 @@ struct Integers {
 };
 
 // Whether elements of any dtype differ from zero, by their bits: so denormal numbers do, which arithmetic takes for zero.
-// `code` is the logarithm of the size in bytes, 4 more where the highest bit is a sign that zero may have.
+// `code` is the logarithm of the size in bytes, 4 more where the highest bit is a sign that zero may have, 8 more where
+// there are two parts.
 struct Truths {
   typedef i64 W;
   static constexpr int kPack = 1, kFew = 1;
@@ -95,6 +119,8 @@ struct Truths {
       case 3: return ((const u64*)x)[i] != 0;
       case 5: return (((const unsigned short*)x)[i] & 0x7fffu) != 0;
       case 6: return (((const unsigned int*)x)[i] & 0x7fffffffu) != 0;
+      case 14: return ((((const u64*)x)[i]) & 0x7fffffff7fffffffULL) != 0;
+      case 15: return ((((const u64*)x)[2 * i] | ((const u64*)x)[2 * i + 1]) << 1) != 0;
       default: return (((const u64*)x)[i] << 1) != 0;
     }
   }
@@ -126,6 +152,8 @@ TG_FN float zero_of(float) { return 0; }
 TG_FN double zero_of(double) { return 0; }
 TG_FN i64 zero_of(i64) { return 0; }
 template <class R> TG_FN complex_of<R> zero_of(complex_of<R>) { return complex((R)0, (R)0); }
+template <class W> TG_FN W one_of(W) { return 1; }
+template <class R> TG_FN complex_of<R> one_of(complex_of<R>) { return complex((R)1, (R)0); }
 
 // Float sums carry what rounding took from them (Knuth's two-sum), so that their error does not grow with their length.
 template <class W> struct Total {
@@ -176,27 +204,38 @@ template <class E> struct Sum {
   }
 };
 
+template <class W> TG_FN W part_of(W);
+template <class R> TG_FN R part_of(complex_of<R>);
+template <class W> using Real = decltype(part_of(W()));  // what sizes are numbers of
+
+TG_FN float square_of(float x) { return x * x; }
+TG_FN double square_of(double x) { return x * x; }
+template <class R> TG_FN R square_of(complex_of<R> z) { return z.re * z.re + z.im * z.im; }
+
 // The sum of squared distances from the set's center (from 0 without centers) over `number`; mode 1: the root of that;
 // mode 2: of sizes instead of squares; mode 4: written as it was computed.
 template <class E> struct Squares {
   typedef typename E::W W;
-  typedef Total<W> State;
+  typedef Real<W> R;
+  typedef Total<R> State;
   How how;
   W center;
-  TG_FN Squares(How how, i64 set) : how(how), center(how.centers ? ((const W*)how.centers)[set] : (W)0) {}
+  TG_FN Squares(How how, i64 set) : how(how), center(how.centers ? ((const W*)how.centers)[set] : zero_of(W())) {}
   TG_FN static State none() { return State::none(); }
   template <int N> TG_FN void take(State& s, W (&x)[N], i64, i64) const {
+    R size[N];
 #pragma unroll
     for (int e = 0; e < N; ++e) {
-      const W away = x[e] - center;
-      x[e] = how.has(2) ? abs(away) : away * away;
+      const W away = sub(x[e], center);
+      size[e] = how.has(2) ? abs(away) : square_of(away);
     }
-    s.add(by_tree(x, [](W a, W b) { return a + b; }));
+    s.add(by_tree(size, [](R a, R b) { return a + b; }));
   }
   TG_FN static void merge(State& s, State later) { s.add(later); }
   TG_FN void write(const E& x, State s, void* to, void*, i64 set) const {
-    const W share = s.value() / (W)how.number, value = how.has(1) ? sqrt(share) : share;
-    if (how.has(4)) put((W*)to + set, value);
+    const R share = s.value() / (R)how.number, value = how.has(1) ? sqrt(share) : share;
+    if constexpr (sizeof(R) < sizeof(W)) put((R*)to + set, value);
+    else if (how.has(4)) put((W*)to + set, value);
     else x.write(to, set, value);
   }
 };
@@ -205,7 +244,7 @@ template <class E> struct Product {
   typedef typename E::W W;
   typedef W State;
   TG_FN Product(How, i64) {}
-  TG_FN static W none() { return 1; }
+  TG_FN static W none() { return one_of(W()); }
   template <int N> TG_FN void take(W& s, W (&x)[N], i64, i64) const {
     s = mul(s, by_tree(x, [](W a, W b) { return mul(a, b); }));
   }
