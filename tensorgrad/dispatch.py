@@ -30,6 +30,7 @@ __all__ = [
     "Listened",
     "Listener",
     "Raw",
+    "Reads",
     "Recorded",
     "doors",
     "grad_was_set",
@@ -42,6 +43,9 @@ __all__ = [
     "unless",
     "was_made",
 ]  # fmt: skip
+
+Reads = Callable[[], list[Any]]
+"""Gives the tensors whose elements an action on the host reads, see ``host``."""
 
 OPS: dict[str, Op] = {}
 """Every op by name: what a door can be asked for."""
@@ -63,8 +67,9 @@ class Listener:
     def after(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
         """Called with the kernel's results."""
 
-    def host(self, action: Callable[[], Any]) -> None:
-        """Called after an action on the host that belongs to the program, e.g. an optimizer counting its steps."""
+    def host(self, action: Callable[[], Any], reads: Reads | None, counts: tuple[Any, ...]) -> None:
+        """Called after an action on the host that belongs to the program, e.g. an optimizer counting its steps; see
+        ``host``."""
 
     def grad(self, tensor: Any) -> None:
         """Called after a tensor's ``.grad`` was set or forgotten."""
@@ -332,15 +337,23 @@ def _in_private(action: Callable[[], Any]) -> Any:
         local.refresh()
 
 
-def host(action: Callable[[], Any]) -> None:
-    """Run an action on the host that belongs to the program: a replay must run it again, at the same place."""
+def host(action: Callable[[], Any], reads: Reads | None = None, counts: tuple[Any, ...] = ()) -> None:
+    """Run an action on the host that belongs to the program: a replay must run it again, at the same place.
+
+    Args:
+        reads: gives the tensors whose elements the action reads. Given if it touches nothing besides them that calls on
+            a device read or write: then a replay may run it before such calls that stand before it, except where one
+            of the tensors lies on the device.
+        counts: NumPy arrays that the action brings up to date for a call that follows. They become again what they were
+            if the action was run early and that call was not reached.
+    """
     ears = local.listeners
     if not ears:
         action()
         return
     _in_private(action)
     for ear in ears:
-        ear.host(action)
+        ear.host(action, reads, counts)
 
 
 def unless(flag: Any, action: Callable[[], Any]) -> Any:

@@ -69,7 +69,7 @@ class Generator:
         value = int(seed)
         if not -(2**63) <= value < _WORD:
             raise ValueError(f"manual_seed: expected an integer in [-2**63, 2**64), got {seed}.")
-        host(lambda: self._start(value))
+        host(lambda: self._start(value), _reads_nothing)
         return self
 
     def _start(self, seed: int) -> None:
@@ -78,7 +78,7 @@ class Generator:
 
     def seed(self) -> int:
         """Start anew from a seed that the operating system gives, and return it."""
-        host(lambda: self._start(int.from_bytes(os.urandom(8), "little") >> 1))
+        host(lambda: self._start(int.from_bytes(os.urandom(8), "little") >> 1), _reads_nothing)
         return self.initial_seed()
 
     def initial_seed(self) -> int:
@@ -95,7 +95,7 @@ class Generator:
 
         for ear in local.listeners:
             ear.filled(kept)
-        host(keep)
+        host(keep, _reads_nothing)
         return wrap(kept)
 
     def set_state(self, new_state: Tensor) -> Generator:
@@ -112,7 +112,7 @@ class Generator:
             with self._lock:
                 self._state[:] = np.frombuffer(bytes(kept.tolist()), "<u8")
 
-        host(put)
+        host(put, lambda: [new_state])
         return self
 
     def clone_state(self) -> Generator:
@@ -125,6 +125,11 @@ class Generator:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (str(self._device), *self._state.tolist())
+
+
+def _reads_nothing() -> list[Tensor]:
+    """What actions on generators read of tensors."""
+    return []
 
 
 def _rebuild(device: str, seed: int, offset: int) -> Generator:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from ..dispatch import local
+from ..dispatch import Reads, local
 
 __all__ = ["Action", "Call", "Program", "Unless", "Value", "values_in"]
 
@@ -103,12 +103,21 @@ class Call:
 
 
 class Action:
-    """Something the host does at this place of the program: an optimizer counts its step, gradients are forgotten."""
+    """Something the host does at this place of the program: an optimizer counts its step, a generator is seeded.
 
-    __slots__ = ("run",)
+    ``tensors``, ``counts``: ``reads`` and ``counts`` of ``dispatch.host``.
+    """
 
-    def __init__(self, run: Callable[[], Any]):
+    __slots__ = ("counts", "run", "tensors")
+
+    def __init__(self, run: Callable[[], Any], reads: Reads | None = None, counts: tuple[Any, ...] = ()):
         self.run = run
+        self.tensors = reads
+        self.counts = counts
+
+    def independent_of(self, kind: type) -> bool:
+        """Whether it may be run before calls on arrays of this type that stand before it."""
+        return self.tensors is not None and not any(isinstance(x._data, kind) for x in self.tensors())
 
     def __repr__(self) -> str:
         return f"host: {getattr(self.run, '__qualname__', self.run)}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.node import Node, describe_line, inside, user_line
-from ..dispatch import OPS, Listener
+from ..dispatch import OPS, Listener, Reads
 from ..errors import CompileError
 from ..tensor import wrap
 from .histories import begins_before, edges_to, turn
@@ -239,8 +239,8 @@ class Trace(Listener):
             kind = type(outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
 
-    def host(self, action: Callable[[], Any]) -> None:
-        self.steps.append(Action(action))
+    def host(self, action: Callable[[], Any], reads: Reads | None, counts: tuple[Any, ...]) -> None:
+        self.steps.append(Action(action, reads, counts))
 
     def enter(self, name: str) -> None:
         """A named region begins; of interest are the backward pass and an optimizer's step."""

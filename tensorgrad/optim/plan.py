@@ -38,12 +38,14 @@ class Bucket:
     """Parameters that one call updates.
 
     ``scalars``: the numbers of their state (the count of steps first), shared by all; ``hyper``: the float64 numbers
-    that the kernel reads; ``refresh`` brings both up to date for the coming step. ``fresh``: there was no state.
+    that the kernel reads; ``refresh`` brings both up to date for the coming step, and ``reads`` gives the tensors that
+    it reads. ``fresh``: there was no state.
     """
 
-    __slots__ = ("cells", "dtype", "fresh", "hyper", "kind", "params", "refresh", "scalars", "states")
+    __slots__ = ("cells", "dtype", "fresh", "hyper", "kind", "params", "reads", "refresh", "scalars", "states")
 
     refresh: Callable[[], None]
+    reads: Callable[[], list[Tensor]]
 
     def __init__(self, params: list[Tensor], states: list[dict[str, Any]], scalars: Any, hyper: Any, fresh: bool):
         self.params = params
@@ -200,7 +202,7 @@ class PlannedOptimizer(Optimizer):
             self._run(group, bucket, arrays)
 
     def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
-        host(bucket.refresh)
+        host(bucket.refresh, bucket.reads, (bucket.scalars, bucket.hyper))
         self._update(local.doors[bucket.kind], group, bucket, *arrays)
         if native is not None:
             native.bump(bucket.cells)
@@ -223,7 +225,9 @@ class PlannedOptimizer(Optimizer):
 
     def form(self, group: Group) -> tuple[Any, ...]:
         frozen = [(name, value) for name, value in group.items() if name != "params" and name not in self.live]
-        return self._layout(group), *frozen
+        # a setting that lies on a device is read where the step stands, and not before
+        waits = any(not isinstance(x._data, np.ndarray) for x in _tensors_of(group))
+        return self._layout(group), waits, *frozen
 
     def _layout(self, group: Group) -> tuple[str, ...]:
         """The names of the state tensors that the group's settings ask for."""
@@ -333,6 +337,7 @@ class PlannedOptimizer(Optimizer):
             states.append(state)
         bucket = Bucket(params, states, scalars, np.zeros(self._hyper_size(len(params))), fresh)
         bucket.refresh = lambda: self._refresh(group, bucket)
+        bucket.reads = lambda: _tensors_of(group)
         return bucket
 
     def _check_gradient(self, p: Tensor) -> None:
@@ -360,6 +365,17 @@ class PlannedOptimizer(Optimizer):
 
     def _state_shape(self, name: str, p: Tensor) -> tuple[int, ...]:
         return tuple(p.shape)
+
+
+def _tensors_of(group: Group) -> list[Tensor]:
+    """Settings that are tensors, a rate say."""
+    found = []
+    for name, value in group.items():
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif type(value) is tuple and name != "params":
+            found += [x for x in value if isinstance(x, Tensor)]
+    return found
 
 
 def scalar_dtype() -> Any:

@@ -114,7 +114,7 @@ def test_a_rate_that_changes(make: Any, clip: bool) -> None:
     step, found = perceptron(True, make, clip=clip)
     assert found == perceptron(False, make, clip=clip)[1]
     kernel = make in MAKERS[:3]  # which reads its numbers from device memory
-    assert f"CUDA graphs: {1 + kernel}, of" in told(step)
+    assert "CUDA graphs: 1, of" in told(step)
     assert ("update_ (" in told(step) or "adafactor_" in told(step)) != kernel
     assert step.stats()["captures"] == 2 and step.stats()["replays"] == 4
 

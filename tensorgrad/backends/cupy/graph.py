@@ -9,7 +9,9 @@ memory of the program's own; the others run between the graphs, as ordinary call
 - calls that wait for the device, copy from or to the host, or reach a library that refuses (CuPy's own cuBLAS wrapper).
 
 The numbers that SGD, Adam and random numbers need (rates, a generator's offset) are read from device memory, where they
-are written anew right before each launch of the graph that they are in.
+are written anew right before each launch of the graph that they are in. What the host does in the midst of a graph's
+calls (an optimizer counts its step, a generator is seeded) it does then too, in its order among the reads of such
+numbers. So a training step is one graph, unless something is read on the device for it or has to be checked first.
 
 Checks of elements (that an index is in range) are computed in the graphs and looked at after the graph that they are
 in, before anything that was there before the program is changed.
@@ -347,14 +349,17 @@ class GraphProgram:
                 if stretch.works:
                     fixed = fixed[stretch.words.counts[False] :]
                     stretch.words.settle(self.backend._kernels)
-                    pieces.append(_Launch(graph, end - at, stretch.wrong, stretch.checks, stretch.words))
+                    calls = sum(inside[at:end])
+                    pieces.append(_Launch(graph, calls, stretch.wrong, stretch.checks, stretch.words))
+                else:
+                    pieces += [step for step in steps[at:end] if isinstance(step, Action)]
                 at = end
                 continue
             if isinstance(step, Action):
                 pieces.append(step)
             else:
                 kernel = self.kernels[at]
-                assert kernel is not None
+                assert isinstance(step, Call) and kernel is not None
                 piece = _Ordinary(step, kernel, outside[at])
                 kept.update((v, places[v]) for v in step.reads() if v in places)
                 with lane.stream, self.backend.xp.cuda.using_allocator(allocator):
@@ -389,15 +394,23 @@ class GraphProgram:
 
     def _end(self, at: int, inside: list[bool]) -> int:
         """Where a stretch of calls ends that begins at a step. What was there before the program must not be written
-        to while checks are open: they are looked at after the graph, and a call that fails changes nothing."""
+        to while checks are open: they are looked at after the graph, and a call that fails changes nothing.
+
+        What the host does by itself in the midst of a stretch it does before the graph is launched, in its order among
+        the words that are read. Other actions end a stretch, and so does each while checks are open."""
         unchecked = False
-        while at < len(inside) and inside[at]:
-            call = self.program.steps[at]
-            if unchecked and any(v.root.array is not None for v in call.writes):  # type: ignore[union-attr]
+        end = at
+        for here in range(at, len(inside)):
+            step = self.program.steps[here]
+            if isinstance(step, Action):
+                if unchecked or not step.independent_of(self.backend.array_type):
+                    break
+                continue
+            if not inside[here] or (unchecked and any(v.root.array is not None for v in step.writes)):
                 break
-            unchecked = unchecked or self.checks[at] > 0
-            at += 1
-        return at
+            unchecked = unchecked or self.checks[here] > 0
+            end = here + 1
+        return end
 
     def _check_aliases(self, read_inside: set[Value]) -> None:
         """Raises _Unfit where an ordinary call makes a view, a graph reads it or its base, and somebody writes to them:
@@ -481,7 +494,8 @@ class GraphProgram:
 
 
 class _Stretch:
-    """Calls to be captured together. ``works``: whether they did anything but make views."""
+    """Calls to be captured together, with what the host does among them. ``works``: whether they did anything but make
+    views."""
 
     def __init__(
         self, whole: GraphProgram, first: int, end: int, places: dict[Value, Any], shared: set[Value], fixed: Any
@@ -501,7 +515,10 @@ class _Stretch:
         shares = whole.backend.xp.may_share_memory
         for at in self.steps:
             call, kernel = whole.program.steps[at], whole.kernels[at]
-            assert isinstance(call, Call) and kernel is not None
+            if isinstance(call, Action):
+                self.words.act(call.run, call.counts)
+                continue
+            assert kernel is not None
             inputs = _captured(_arrays(call.inputs, places, {}))
             with noted_checks() as checks, noting(self.words):
                 made = kernel(*inputs, **_captured({name: _arrays(x, places, {}) for name, x in call.attrs.items()}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,9 @@ class NotedWords:
         self.xp = xp
         self.counts = {True: 0, False: 0}
         self.rooms = {True: live, False: fixed}
-        self.reads: list[Callable[[], Words]] = []
+        self.reads: list[Callable[[], Words]] = []  # with actions, which give none, in the program's order
         self.constants: list[Words] = []
+        self.counted: list[Any] = []  # arrays that actions bring up to date for calls of the graph
 
     def _placed(self, count: int, live: bool) -> Any:
         first = self.counts[live]
@@ -70,6 +72,12 @@ class NotedWords:
         self.constants.append(words)
         return self._placed(len(words), False)
 
+    def act(self, run: Callable[[], Any], counts: tuple[Any, ...]) -> None:
+        """Something that the host does before each launch: after reads that were noted before, and before others.
+        ``counts``: see ``dispatch.host``."""
+        self.counted += counts
+        self.reads.append(partial(_acted, run))
+
     def settle(self, kernels: Kernels) -> None:
         """Write the words that never change: once, when the capture is over."""
         if self.constants:
@@ -77,9 +85,25 @@ class NotedWords:
             self.constants = []
 
     def refresh(self, kernels: Kernels) -> None:
-        """Read the others and write them: before each launch."""
-        if self.reads:
-            put_words(kernels, np.concatenate([read() for read in self.reads]), self.rooms[True])
+        """Read the others and write them: before each launch. If that fails, no step has been counted."""
+        if not self.reads:
+            return
+        before = [array.copy() for array in self.counted]
+        try:
+            words = np.concatenate([read() for read in self.reads])
+        except BaseException:
+            for array, kept in zip(self.counted, before, strict=True):
+                array[...] = kept
+            raise
+        put_words(kernels, words, self.rooms[True])
+
+
+_NO_WORDS = np.empty((0,), np.uint64)
+
+
+def _acted(run: Callable[[], Any]) -> Words:
+    run()
+    return _NO_WORDS
 
 
 class _Current(threading.local):
