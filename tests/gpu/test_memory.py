@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import pickle
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,3 +145,64 @@ def test_cupy_calls_the_allocator_that_is_put_in_its_place() -> None:
         assert hasattr(cupy.cuda.Stream, name)
     assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
     assert np.dtype("float32").itemsize == 4 and hasattr(cupy.cuda.MemoryPointer, "copy_from_device_async")
+
+
+# --- graphs work in memory of their own
+
+WORKSPACE = 32 * MIB  # of cuBLAS on the stream that is captured
+
+
+@pytest.fixture
+def roomy() -> Iterator[StrictCupyBackend]:
+    with registry.backend("numpy"), strict_cuda(memory=8 * MIB + WORKSPACE) as backend:
+        yield backend
+
+
+def doubled(x: tg.Tensor) -> tg.Tensor:
+    return (x * 2).relu()
+
+
+def told(compiled: Any) -> str:
+    return "\n".join(compiled.programs[0].runners[0].told())
+
+
+@pytest.mark.parametrize("free", [1.5, 2.5], ids=["none for a call alone", "none for the graph"])
+def test_graphs_are_given_what_the_cache_keeps(roomy: StrictCupyBackend, free: float) -> None:
+    f = tg.compile(doubled)
+    x = mebibytes(1)
+    f(x)
+    tg.cuda.empty_cache()
+    assert tg.cuda.mem_get_info()[0] == 7 * MIB + WORKSPACE
+    y = mebibytes(7 - free)  # cached from here on; the workspace fits in beside it
+    del y
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(3):
+            x.fill_(float(i))
+            assert f(x).max().item() == 2.0 * i
+    assert "CUDA graphs: 1, of 1 calls" in told(f) and "0 calls run between them" in told(f)
+    assert tg.cuda.memory_reserved() < WORKSPACE + (8 - free) * MIB, "the cache was emptied"
+
+
+def test_graphs_that_find_no_memory_are_left_to_python(roomy: StrictCupyBackend) -> None:
+    f = tg.compile(doubled)
+    x, held = mebibytes(1), mebibytes(5)
+    f(x)
+    tg.cuda.empty_cache()
+    with pytest.warns(RuntimeWarning, match="a CUDA graph could not be made: OutOfMemoryError: Out of memory"):
+        assert f(x).max().item() == 0.0
+    tg.cuda.empty_cache()
+    assert tg.cuda.mem_get_info()[0] == 2 * MIB, "what the attempts took is given back"
+    x.fill_(3.0)
+    assert f(x).max().item() == 6.0 and held.sum().item() == 0.0
+    assert "replayed in Python, call by call: capturing it failed (OutOfMemoryError: Out of memory" in told(f)
+
+
+def test_without_memory_for_products_programs_are_left_to_python(cuda: StrictCupyBackend) -> None:
+    f = tg.compile(doubled)
+    x = mebibytes(1)
+    f(x)
+    with pytest.warns(RuntimeWarning, match="a CUDA graph could not be made: OutOfMemoryError: cuda:0 is out of mem"):
+        assert f(x).max().item() == 0.0
+    x.fill_(3.0)
+    assert f(x).max().item() == 6.0 and "replayed in Python" in told(f)

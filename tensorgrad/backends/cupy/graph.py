@@ -272,23 +272,33 @@ class GraphProgram:
         self.pieces = None
         self.device, self.tf32 = device, tf32_allowed()
         cublas = self.backend._cublas
-        # the graphs keep its address; made now, since while a stream is captured it would come from the wrong pool
-        self.workspace = None if cublas is None else cublas.workspace(lane.stream.ptr)
+        try:
+            # the graphs keep its address; made now, since while a stream is captured it would come from the wrong pool
+            self.workspace = None if cublas is None else cublas.workspace(lane.stream.ptr)
+        except self.backend.xp.cuda.memory.OutOfMemoryError as error:
+            self._failed(error)
+            return self.in_python(given)
         results = self._walked(given, lane)
         try:
-            self._build(lane)
+            self.backend.with_room(partial(self._build, lane))
         except _Unfit as why:
             self.why_python = str(why)
         except Exception as error:  # noqa: BLE001 - whatever it is, the program can be replayed without graphs
-            self.why_python = f"capturing it failed ({_in_a_line(error)})"
-            warnings.warn(
-                f"compile: a CUDA graph could not be made: {_in_a_line(error)}. The program is replayed in Python.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            self._failed(error)
         if self.why_python is not None:
-            self.room, self.places, self.inputs, self.written = None, {}, [], []
+            self._give_up_room()
         return results
+
+    def _failed(self, error: Exception) -> None:
+        self.why_python = f"capturing it failed ({_in_a_line(error)})"
+        warnings.warn(
+            f"compile: a CUDA graph could not be made: {_in_a_line(error)}. The program is replayed in Python.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _give_up_room(self) -> None:
+        self.room, self.places, self.inputs, self.written = None, {}, [], []
 
     def _walked(self, given: list[Any], lane: Lane) -> list[Any]:
         found: dict[Value, Any] = dict(zip(self.program.arguments, given, strict=True))
@@ -304,8 +314,8 @@ class GraphProgram:
             made = kernel(*inputs, **attrs)
             if at not in self.outside:
                 try:
-                    with noted_checks() as checks, noting(NotedWords(self.backend.xp)) as words:
-                        lane.capture(pool.malloc, partial(kernel, *_captured(inputs), **_captured(attrs)))
+                    work = partial(kernel, *_captured(inputs), **_captured(attrs))
+                    checks, words = self.backend.with_room(partial(self._alone, lane, pool.malloc, work))
                     self.checks[at], self.words[at] = len(checks), (words.counts[True], words.counts[False])
                     if checks and any(v.root.array is not None for v in step.writes):
                         self.outside[at] = _CHECKS
@@ -317,8 +327,15 @@ class GraphProgram:
                 found.pop(v, None)
         return [v.array if v.array is not None else found[v] for v in self.program.outputs]
 
+    def _alone(self, lane: Lane, allocator: Callable[[int], Any], work: Callable[[], None]) -> tuple[Any, NotedWords]:
+        """The checks and the words of a call that is captured to see whether it can be."""
+        with noted_checks() as checks, noting(NotedWords(self.backend.xp)) as words:
+            lane.capture(allocator, work)
+        return checks, words
+
     def _build(self, lane: Lane) -> None:
         """Capture all stretches, in the order in which they will run."""
+        self._give_up_room()
         steps, outside = self.program.steps, self.outside
         if len(outside) == len(self.program.calls):
             raise _Unfit("none of its calls can be captured")

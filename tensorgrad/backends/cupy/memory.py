@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .transfers import Held
 
 __all__ = ["CupyMemory"]
+
+Result = TypeVar("Result")
 
 
 class CupyMemory:
@@ -96,14 +98,29 @@ class CupyMemory:
         try:
             return pool.malloc(size)
         except full:
-            self._held.release()
-            gc.collect()  # cycles may hold arrays
-            pool.free_all_blocks()
+            self._give_back()
         try:
             return pool.malloc(size)
         except full as error:
             reason = error
         raise self._out_of_memory(full)(self._what_helps(size)) from reason
+
+    def _give_back(self) -> None:
+        """Give the device what the pool keeps and nobody has."""
+        self._held.release()
+        gc.collect()  # cycles may hold arrays
+        self.xp.get_default_memory_pool().free_all_blocks()
+
+    def with_room(self, work: Callable[[], Result]) -> Result:
+        """What ``work`` gives, which takes memory from a pool of its own. Where the device is full it is begun once
+        more after the default pool gave back what nobody has; that is not done in its midst, where a stream may be
+        captured."""
+        try:
+            return work()
+        except self.xp.cuda.memory.OutOfMemoryError:
+            pass  # what the attempt has made dies with its error, here
+        self._give_back()
+        return work()
 
     def _what_helps(self, size: int) -> str:
         index = int(self.xp.cuda.Device().id)
