@@ -73,11 +73,11 @@ struct RecurrentCall {
   }
 
   // The array in the dtype computed in, contiguous; None stays.
-  py::object take(py::handle given, const char* name, const Shape& shape, bool widened_already = false) const {
+  py::object take(py::handle given, const char* name, const Shape& shape) const {
     if (given.is_none()) return py::none();
     const View v = view(given, name);
     require_shape(what, name, v, shape);
-    tg::require_dtype(what, name, v, widened_already ? compute : stored);
+    tg::require_dtype(what, name, v, stored);
     return ready(v, compute);
   }
 
@@ -138,7 +138,7 @@ py::tuple rnn_sequence(py::handle x, py::handle h0, py::handle c0, py::handle w_
     if (layer.rows() > 0) launch(call.work(), [=] { recurrent(layer, to, to_h, to_c, kept); });
   });
   auto stored = [&](const py::object& made) { return made.is_none() ? made : narrowed(made, call.stored); };
-  return py::make_tuple(stored(out), stored(h_n), stored(c_n), gates, cells);
+  return py::make_tuple(stored(out), stored(h_n), stored(c_n), stored(gates), stored(cells));
 }
 
 // The gradient to out with rows at strides of its own.
@@ -171,8 +171,8 @@ py::tuple rnn_sequence_backward(py::handle g_out, py::handle g_h, py::handle g_c
   const bool lstm = call.cell == Cell::lstm, keeps = lstm || call.cell == Cell::gru;
   if (keeps && (gates.is_none() || cells.is_none())) bad_value(std::string(what) + ": forward kept no gates");
   const py::object ready_out = call.take(out, "out", call.out_shape());
-  const py::object ready_gates = call.take(gates, "gates", {call.rows(), call.gates * call.hidden}, true);
-  const py::object ready_cells = call.take(cells, "cells", {call.rows(), call.hidden}, true);
+  const py::object ready_gates = call.take(gates, "gates", {call.rows(), call.gates * call.hidden});
+  const py::object ready_cells = call.take(cells, "cells", {call.rows(), call.hidden});
   py::object seed = py::none();
   if (!g_out.is_none()) {
     const View v = view(g_out, "rnn_sequence_backward: g_out");

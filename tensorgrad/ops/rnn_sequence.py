@@ -46,14 +46,13 @@ def _infer(
             raise ShapeError(f"rnn_sequence: {name} has shape {tuple(given.shape)}, expected {shape}.")
     if (state != width if w_hr is None else mode != "LSTM") or not width:
         raise ShapeError(f"rnn_sequence: {width} units of {mode} can't have a state of width {state}.")
-    kept = statistic_dtype(x.dtype)
     keeps = keep and gates > 1
     return (
         Spec((*x.shape[:-1], state), x.dtype),
         Spec((batch, state), x.dtype),
         Spec((batch, width), x.dtype) if mode == "LSTM" else None,
-        Spec((_rows(x, sizes), wide), kept) if keeps else None,
-        Spec((_rows(x, sizes), width), kept) if keeps else None,
+        Spec((_rows(x, sizes), wide), x.dtype) if keeps else None,
+        Spec((_rows(x, sizes), width), x.dtype) if keeps else None,
     )
 
 
@@ -196,7 +195,10 @@ def _define(F: Any, x: Any, *inputs: Any, mode: str, reverse: bool, sizes: Sizes
     dtype = np_dtype(x)
     forward = _Forward(F, x, *inputs, mode=mode, reverse=reverse, sizes=sizes)
     results = (None if one is None else fitted(F, one, dtype) for one in forward.results)
-    return (*results, *(forward.kept(mode) if keep and GATES[mode] > 1 else (None, None)))
+    if not keep or GATES[mode] == 1:
+        return (*results, None, None)
+    gates, cells = forward.kept(mode)
+    return (*results, fitted(F, gates, dtype), fitted(F, cells, dtype))
 
 
 def _rule(
@@ -273,7 +275,8 @@ rnn_sequence = op(
     biases (gates * hidden,) or None; w_hr (state, hidden), LSTM's projection, or None, when state is hidden. ``mode``:
     a key of GATES; ``reverse``: from the last step to the first; ``keep``: whether backward will be asked for. Returns
     out, the final states (c_n of LSTM, else None), and what backward reads besides: of LSTM the activated gates and the
-    cells, of GRU the activated gates and the new gate's share of the state. Half precision computes in float32.""",
+    cells, of GRU the activated gates and the new gate's share of the state, in x's dtype. Half precision computes in
+    float32.""",
 )
 
 

@@ -19,13 +19,18 @@ def _given(x: Any) -> bool:
     return isinstance(x, np.ndarray)
 
 
+def _wide(x: Any) -> Any:
+    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
+
+
 def _shares(gates: Any, sums: Any, bias_ih: Any, bias_hh: Any) -> tuple[Any, Any]:
     """The input's share of the gates, and the state's."""
-    back = np.zeros_like(gates)
+    own = _wide(gates)
+    back = np.zeros_like(own)
     for one in (sums, bias_hh):
         if _given(one):
-            back = back + one
-    return (gates + bias_ih if _given(bias_ih) else gates.copy()), back
+            back = back + _wide(one)
+    return (own + _wide(bias_ih) if _given(bias_ih) else own.copy()), back
 
 
 def _lstm(
@@ -53,13 +58,15 @@ def _lstm(
 
 
 def _gru(
-    rows: int, hidden: int, gates: Any, sums: Any, bias_ih: Any, bias_hh: Any, cells: Any, out: Any, state: Any
+    rows: int, hidden: int, gates: Any, sums: Any, bias_ih: Any, bias_hh: Any, cells: Any, out: Any, h: Any, state: Any
 ) -> None:
     own, back = _shares(gates, sums, bias_ih, bias_hh)
     (r, z, n), (h_r, h_z, h_n) = np.split(own, 3, axis=1), np.split(back, 3, axis=1)
     r, z = _sigmoid(r + h_r), _sigmoid(z + h_z)
     n = np.tanh(n + r * h_n)
-    state[:rows] = out[...] = (1 - z) * n + z * state[:rows]
+    h[:rows] = out[...] = (1 - z) * n + z * h[:rows]
+    if _given(state):
+        state[:rows] = out
     if _given(cells):
         cells[...] = h_n
         gates[...] = np.concatenate([r, z, n], axis=1)
@@ -73,14 +80,14 @@ def _plain(
 
 
 def _arriving(rows: int, fed_rows: int, like: Any, seed: Any, fed: Any, carry: Any) -> Any:
-    dh = carry[:rows].copy() if _given(carry) else np.zeros_like(like)
+    dh = carry[:rows].copy() if _given(carry) else np.zeros_like(_wide(like))
     if fed_rows:
-        dh[:fed_rows] += fed[:fed_rows]
-    return dh + seed if _given(seed) else dh
+        dh[:fed_rows] += _wide(fed[:fed_rows])
+    return dh + _wide(seed) if _given(seed) else dh
 
 
 def _earlier(rows: int, before_rows: int, like: Any, before: Any, start: Any) -> Any:
-    found = start[:rows].copy() if _given(start) else np.zeros_like(like)
+    found = _wide(start[:rows]).copy() if _given(start) else np.zeros_like(_wide(like))
     if before_rows:
         found[:before_rows] = before[:before_rows]
     return found
@@ -91,8 +98,8 @@ def _lstm_back(
     fed: Any, carry: Any, to_cell: Any, slopes: Any,
 ) -> None:  # fmt: skip
     dh = _arriving(rows, fed_rows, cells, seed, fed, carry)
-    i, f, g, o = np.split(gates, 4, axis=1)
-    t = np.tanh(cells)
+    i, f, g, o = np.split(_wide(gates), 4, axis=1)
+    t = np.tanh(_wide(cells))
     d = to_cell[:rows] + dh * o * (1 - t * t)
     to_cell[:rows] = d * f
     earlier = _earlier(rows, before_rows, cells, before, start)
@@ -107,10 +114,10 @@ def _gru_back(
     fed: Any, carry: Any, to_x: Any, to_h: Any,
 ) -> None:  # fmt: skip
     dh = _arriving(rows, fed_rows, cells, seed, fed, carry)
-    r, z, n = np.split(gates, 3, axis=1)
+    r, z, n = np.split(_wide(gates), 3, axis=1)
     dn = dh * (1 - z) * (1 - n * n)
     dz = dh * (_earlier(rows, before_rows, cells, before, start) - n) * z * (1 - z)
-    dr = dn * cells * r * (1 - r)
+    dr = dn * _wide(cells) * r * (1 - r)
     to_x[...] = np.concatenate([dr, dz, dn], axis=1)
     to_h[...] = np.concatenate([dr, dz, dn * r], axis=1)
     carry[:rows] = dh * z
@@ -120,11 +127,14 @@ def _plain_back(
     rows: int, hidden: int, relu: int, fed_rows: int, out: Any, seed: Any, fed: Any, carry: Any, slopes: Any
 ) -> None:
     dh = _arriving(rows, fed_rows, out, seed, fed, carry)
-    slopes[...] = np.where(out > 0, dh, 0) if relu else dh * (1 - out * out)
+    h = _wide(out)
+    slopes[...] = np.where(h > 0, dh, 0) if relu else dh * (1 - h * h)
     carry[:rows] = 0
 
 
 _BY_KIND: dict[str, Callable[..., None]] = {
     "lstm": _lstm, "gru": _gru, "plain": _plain, "lstmback": _lstm_back, "gruback": _gru_back, "plainback": _plain_back,
 }  # fmt: skip
-RECURRENT_REFERENCES = {f"{k}_{dtype}": f for k, f in _BY_KIND.items() for dtype in ("float32", "float64")}
+RECURRENT_REFERENCES = {
+    f"{k}_{dtype}": f for k, f in _BY_KIND.items() for dtype in ("float16", "bfloat16", "float32", "float64")
+}

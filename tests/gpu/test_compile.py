@@ -47,13 +47,13 @@ def compiles(programs: list[tuple[str, Program]], layouts: list[Layout], arch: i
 # Architectures differ in the instructions for narrow types, layouts in the walk around the same arithmetic. So each
 # formula is compiled for every dtype on one architecture, with packs, whose code is the longest; for the oldest in a
 # plain type and for the newest in a narrow one, in the layout without packs, which is half the work.
-# TENSORGRAD_COMPILE_ALL=1 takes every combination, which is many times the work.
+# COMPILE_ALL_KERNELS=1 takes every combination, which is many times the work.
 COMBINATIONS = [
     (dtype, layout, arch)
     for dtype, layout, arch in product(DTYPES, ("dense", "strided"), ARCHS)
     if (layout, arch) == ("dense", 90)
     or (dtype, layout, arch) in (("float32", "strided", 80), ("bfloat16", "strided", 100))
-    or os.environ.get("TENSORGRAD_COMPILE_ALL")
+    or os.environ.get("COMPILE_ALL_KERNELS")
 ]
 
 
@@ -76,10 +76,10 @@ WIDEST_HEADS = {80: "bfloat16_128", 90: "float32_128", 100: "bfloat16_128"}
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.file)
 def test_every_file(source: Source, arch: int) -> None:
-    if source.file == "attention.cu" and not os.environ.get("TENSORGRAD_COMPILE_ALL"):
+    if source.file == "attention.cu" and not os.environ.get("COMPILE_ALL_KERNELS"):
         # each takes seconds; the widest have most registers to spill
         source = source.part(*[name for name in source.names if name.endswith(WIDEST_HEADS[arch])])
-    elif source.instances and arch != 90 and not os.environ.get("TENSORGRAD_COMPILE_ALL"):
+    elif source.instances and arch != 90 and not os.environ.get("COMPILE_ALL_KERNELS"):
         source = source.part(*[name for name in source.names if name.endswith(("float32", "bfloat16"))])
     spills = compile_for_gpu(source.text(), arch).spills
     assert not spills.keys() - MAY_SPILL.keys(), spills

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tensorgrad as tg
 from tensorgrad.backends import registry
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.ops.rnn_sequence import rnn_sequence, rnn_sequence_backward
 from tensorgrad.testing.strict_array import StrictArray, no_traffic
-from tensorgrad.testing.strict_backend import StrictCupyBackend
+from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 
 from .host_compiler import COMPILER
 from .host_kernels import StrictHostKernels
@@ -20,8 +21,9 @@ from .host_kernels import StrictHostKernels
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 KINDS = ("lstm", "gru", "plain", "lstmback", "gruback", "plainback")
-COMPILED = tuple(f"{kind}_{dtype}" for kind in KINDS for dtype in ("float32", "float64"))
-DIGITS = {"float32": 3e-6, "float64": 1e-13, "bfloat16": 3e-2}
+COMPILED = tuple(f"{kind}_{dtype}" for kind in KINDS for dtype in ("float16", "bfloat16", "float32", "float64"))
+# of the largest element; of half precision three of its roundings: of the products, the gates and the result
+DIGITS = {"float32": 3e-6, "float64": 1e-13, "float16": 1.5e-3, "bfloat16": 1.2e-2}
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # mode, sizes of the steps (two numbers: steps and batch, not packed), inputs, hidden, options
 CASES: list[tuple[str, Any, int, int, dict[str, Any]]] = [
@@ -88,7 +90,7 @@ def on_device(backend: StrictCupyBackend, arrays: list[Any]) -> list[Any]:
     return [None if x is None else backend.from_host(x) for x in arrays]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[3]}".replace(" ", ""))
 def test_beside_the_definition(case: Any, dtype: str) -> None:
     mode, shape, inputs, hidden, how = case
@@ -111,7 +113,7 @@ def test_beside_the_definition(case: Any, dtype: str) -> None:
             continue
         assert got.dtype == numpy_dtype(dtype)
         values = got.get().astype(np.float64)
-        np.testing.assert_allclose(values, exact_result, rtol=DIGITS[dtype], atol=DIGITS[dtype])
+        np.testing.assert_allclose(values, exact_result, rtol=0, atol=DIGITS[dtype] * np.abs(exact_result).max())
         assert np.array_equal(values, other.get().astype(np.float64)), "the bits depend on the grid"
 
 
@@ -136,6 +138,91 @@ def test_only_what_is_asked_for(mode: str) -> None:
     lost = backend.rnn_sequence_backward(*back, *there, results[0], None, None, needs=every, **attrs)
     for a, b in zip(lost, whole, strict=True):
         assert (a is None and b is None) or np.allclose(a.get(), b.get(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("case", [CASES[0], CASES[4], CASES[8], CASES[11]], ids=lambda case: case[0])
+def test_half_precision_is_multiplied_and_kept_as_it_is(case: Any, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mode, shape, inputs, hidden, how = case
+    given, attrs, seeds = drawn(mode, shape, inputs, hidden, dtype, **how)
+    backend = StrictCupyBackend()
+    multiplied: list[str] = []
+    product = backend._product
+    monkeypatch.setattr(
+        backend, "_product", lambda a, b: multiplied.extend((a.dtype.name, b.dtype.name)) or product(a, b)
+    )
+    there, back = on_device(backend, given), on_device(backend, seeds)
+    results = backend.rnn_sequence(*there, keep=True, **attrs)
+    needs = tuple(x is not None for x in given)
+    grads = backend.rnn_sequence_backward(*back, *there, results[0], *results[3:], needs=needs, **attrs)
+    assert multiplied and set(multiplied) == {dtype}
+    made = [x for x in (*results, *grads) if x is not None]
+    assert {x.dtype.name for x in made} == {dtype}
+    assert (results[3] is None) == (results[4] is None) == mode.startswith("RNN")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("mode", ["LSTM", "GRU"])
+def test_what_is_handed_on_past_the_products_is_not_rounded_at_each_step(mode: str, dtype: str) -> None:
+    """Long memories: a step changes a state by less than half of its last place, and many steps change it."""
+    steps, hidden = 900, 8
+    name = numpy_dtype(dtype)
+    x = np.zeros((steps, 1, 1), name)
+    gates = GATES[mode]
+    bias = np.zeros(gates * hidden, name)
+    bias[hidden : 2 * hidden] = 7.0  # of LSTM the forget gate, of GRU the update gate: 0.9991 stays
+    bias[2 * hidden : 3 * hidden] = 2.0  # what comes in
+    if mode == "LSTM":
+        bias[:hidden] = -7.0
+    given = [x, None, None, np.zeros((gates * hidden, 1), name), np.zeros((gates * hidden, hidden), name), bias]
+    given += [None, None]
+    attrs: dict[str, Any] = {"mode": mode, "reverse": False, "sizes": None}
+    exact = [None if one is None else one.astype(np.float64) for one in given]
+    with registry.backend("numpy"):
+        want = rnn_sequence.define(registry.get("numpy").raw, *exact, keep=False, **attrs)
+    backend = StrictCupyBackend()
+    backend._kernels = StrictHostKernels(*COMPILED)
+    found = backend.rnn_sequence(*on_device(backend, given), keep=False, **attrs)
+    for got, expected in zip(found[:3], want[:3], strict=True):
+        if got is not None:
+            np.testing.assert_allclose(got.get().astype(np.float64), expected, rtol=DIGITS[dtype])
+
+
+@pytest.mark.parametrize("mode", ["LSTM", "GRU", "RNN"])
+def test_gradients_of_gradients_in_half_precision(mode: str) -> None:
+    """Those of the definition, which goes through the steps in float32."""
+
+    def second(device: str, dtype: Any) -> list[Any]:
+        tg.manual_seed(5)
+        layer = getattr(tg.nn, mode)(3, 8).to(dtype).to(tg.float64 if device == "cpu" else dtype).to(device)
+        x = tg.linspace(-1, 1, 4 * 2 * 3).reshape(4, 2, 3).to(dtype).to(next(layer.parameters()).dtype).to(device)
+        x.requires_grad_()
+        (g,) = tg.autograd.grad(layer(x)[0].square().sum(), x, create_graph=True)
+        made = tg.autograd.grad(g.square().sum(), [x, *layer.parameters()])
+        return [g.detach().double().cpu().numpy(), *[one.double().cpu().numpy() for one in made]]
+
+    with strict_cuda():
+        found = second("cuda", tg.bfloat16)
+    for got, expected in zip(found, second("cpu", tg.bfloat16), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-2 * np.abs(expected).max())
+
+
+def test_autocast_multiplies_in_half_precision() -> None:
+    with strict_cuda():
+        layer = tg.nn.LSTM(4, 8, 2, bidirectional=True).to("cuda")
+        x = tg.linspace(-1, 1, 5 * 2 * 4, device="cuda").reshape(5, 2, 4)
+        with tg.autocast("cuda", dtype=tg.bfloat16):
+            out, (h, c) = layer(x)
+        assert out.dtype == h.dtype == c.dtype == tg.bfloat16
+        out.float().square().sum().backward()
+        halves = [p.grad for p in layer.parameters()]
+        assert all(g.dtype == tg.float32 for g in halves)
+        layer.zero_grad()
+        whole = layer(x)[0]
+        whole.square().sum().backward()
+        assert (out.float() - whole).abs().max() < 1e-2
+        for got, p in zip(halves, layer.parameters(), strict=True):
+            assert (got - p.grad).abs().max() < 2e-2 * p.grad.abs().max()
 
 
 def test_inputs_are_not_changed_and_may_lie_anyhow() -> None:

@@ -138,16 +138,6 @@ def _joins() -> dict[str, Any]:
     return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
 
 
-def _cells() -> dict[str, Any]:
-    """The lines of recurrent.cu, as fields of a Source."""
-    kinds = ("lstm", "gru", "plain", "lstmback", "gruback", "plainback")
-    lines = [
-        (f"{kind.upper()}({name}, {_STORED[name]})", (f"{kind}_{name}",))
-        for kind in kinds for name in ("float32", "float64")
-    ]  # fmt: skip
-    return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
-
-
 SOURCES = (
     Source(
         "random.cu",
@@ -214,7 +204,11 @@ SOURCES = (
         ("core.cuh", "rows.cuh", "team.cuh", "normalizer.cuh"),
         **_by_dtype("crossentropy", "lossparts", "losstotal", "crossentropygrad"),
     ),
-    Source("recurrent.cu", ("core.cuh",), **_cells()),
+    Source(
+        "recurrent.cu",
+        ("core.cuh", "rows.cuh", "team.cuh"),
+        **_by_dtype("lstm", "gru", "plain", "lstmback", "gruback", "plainback"),
+    ),
 )
 
 

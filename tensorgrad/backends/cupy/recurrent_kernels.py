@@ -3,7 +3,11 @@ one kernel that does the rest of the cell; backward alike, from the last step to
 
 What is handed from step to step lies in one array of all sequences, which the kernels change in place. Of a packed
 batch, in which sequences end (or join, in reverse), a step has the first rows of it; the others keep what they have.
-Half precision is computed in float32.
+
+Half precision is multiplied as it is, with sums in float32 that are rounded; the kernels compute in float32. What goes
+from step to step past the products stays in float32 (cells, GRU's own share of its state, and their gradients), so that
+it is not rounded at each step; what is kept of them for backward is half precision, which costs the gradients nothing
+beyond the rounding of what they are products of.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...dispatch import OPS
+from ...ops.checks import statistic_dtype
 from ..generic.matmul import MatmulKernels
 from ..generic.reduce import wide
 from .kernels import Kernels
@@ -22,7 +27,7 @@ __all__ = ["CupyRecurrent"]
 
 _NOTHING = np.uint64(0)  # the null pointer
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-_THREAD = 4  # units that a thread takes, at most: as many float32 as 16 bytes hold
+_PACK = 16  # bytes of neighbouring units that a thread takes, where rows are of whole packs
 
 
 class _Steps:
@@ -53,8 +58,8 @@ class CupyRecurrent(MatmulKernels):
     _kernels: Kernels
 
     def _rows_of_steps(self, x: Any, rows: int) -> Any:
-        """(rows, features), dense and wide."""
-        return self.xp.ascontiguousarray(wide(x)).reshape(rows, x.shape[-1])
+        """(rows, features), dense."""
+        return self.xp.ascontiguousarray(x).reshape(rows, x.shape[-1])
 
     def _start_of_steps(self, given: Any, shape: tuple[int, int], dtype: Any) -> Any:
         """An array of its own with these elements, or zeros."""
@@ -66,10 +71,11 @@ class CupyRecurrent(MatmulKernels):
         made: tuple[Any, ...] = define(self.raw, *inputs, **attrs)
         return made
 
-    def _run_cell(self, name: str, rows: int, hidden: int, *arguments: Any) -> None:
+    def _run_cell(self, kind: str, dtype: Any, rows: int, hidden: int, *arguments: Any) -> None:
         """Launch a kernel over units; None is the null pointer."""
         ready = [_NOTHING if x is None else x for x in arguments]
-        self._kernels.launch(name, -(-rows * hidden // _THREAD), rows, hidden, *ready)
+        units = 1 if hidden * dtype.itemsize % _PACK else _PACK // dtype.itemsize
+        self._kernels.launch(f"{kind}_{dtype.name}", rows * hidden // units, rows, hidden, *ready)
 
     def rnn_sequence(
         self, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any, *, mode: str,
@@ -79,35 +85,37 @@ class CupyRecurrent(MatmulKernels):
         if not steps.rows:
             how = {"mode": mode, "reverse": reverse, "sizes": sizes, "keep": keep}
             return self._by_definition("rnn_sequence", x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, **how)
-        xp, dtype = self.xp, x.dtype
+        xp, dtype, compute = self.xp, x.dtype, statistic_dtype(x.dtype)
         state, hidden = w_hh.shape[1], w_ih.shape[0] // _GATES[mode]
-        flat, back = self._rows_of_steps(x, steps.rows), wide(w_hh).T
-        compute = flat.dtype
-        gates = self._product(flat, wide(w_ih).T)
-        biases = [None if b is None else xp.ascontiguousarray(wide(b)) for b in (b_ih, b_hh)]
-        h = self._start_of_steps(h0, (steps.batch, state), compute)
+        back = w_hh.T
+        gates = self._product(self._rows_of_steps(x, steps.rows), w_ih.T)
+        biases = [None if b is None else xp.ascontiguousarray(b) for b in (b_ih, b_hh)]
+        h = self._start_of_steps(h0, (steps.batch, state), dtype)
         c = self._start_of_steps(c0, (steps.batch, hidden), compute) if mode == "LSTM" else None
-        out = xp.empty((steps.rows, state), dtype=compute)
-        cells = xp.empty((steps.rows, hidden), dtype=compute) if keep and _GATES[mode] > 1 else None
+        apart = mode == "GRU" and compute != dtype  # the state that is carried on is not the one that is multiplied
+        carried = h.astype(compute) if apart else h
+        out = xp.empty((steps.rows, state), dtype=dtype)
+        keeps = keep and _GATES[mode] > 1
+        cells = xp.empty((steps.rows, hidden), dtype=dtype) if keeps else None
         for k, t in enumerate(steps.order):
             n = steps.sizes[t]
             sums = None if k == 0 and h0 is None else self._product(h[:n], back)
             kept = None if cells is None else steps.of(cells, t)
             given, to = (steps.of(gates, t), sums, *biases), steps.of(out, t)
             if mode == "GRU":
-                self._run_cell(f"gru_{compute.name}", n, hidden, *given, kept, to, h)
+                self._run_cell("gru", dtype, n, hidden, *given, kept, to, carried, h if apart else None)
             elif mode != "LSTM":
-                self._run_cell(f"plain_{compute.name}", n, hidden, int(mode == "RNN_RELU"), *given, to, h)
+                self._run_cell("plain", dtype, n, hidden, int(mode == "RNN_RELU"), *given, to, h)
             elif w_hr is None:
-                self._run_cell(f"lstm_{compute.name}", n, hidden, *given, c, kept, to, h)
+                self._run_cell("lstm", dtype, n, hidden, *given, c, kept, to, h)
             else:
-                whole = xp.empty((n, hidden), dtype=compute)
-                self._run_cell(f"lstm_{compute.name}", n, hidden, *given, c, kept, whole, None)
-                to[...] = self._product(whole, wide(w_hr).T)
+                whole = xp.empty((n, hidden), dtype=dtype)
+                self._run_cell("lstm", dtype, n, hidden, *given, c, kept, whole, None)
+                to[...] = self._product(whole, w_hr.T)
                 h[:n] = to
-        out = out.reshape(*x.shape[:-1], state)
-        results = [one if one is None else one.astype(dtype, copy=False) for one in (out, h, c)]
-        return (*results, None if cells is None else gates, cells)
+        if c is not None:
+            c = c.astype(dtype, copy=False)
+        return out.reshape(*x.shape[:-1], state), h, c, gates if keeps else None, cells
 
     def rnn_sequence_backward(
         self, g_out: Any, g_h: Any, g_c: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any,
@@ -145,20 +153,21 @@ class _Backward:
         self.steps = steps
         self.mode = mode
         x, h0, c0, w_ih, w_hh, _, _, w_hr = inputs
-        self.x, self.w_ih, self.w_hh = wide(x), wide(w_ih), wide(w_hh)
-        self.h0, self.c0, self.w_hr = (None if one is None else wide(one) for one in (h0, c0, w_hr))
+        self.x, self.w_ih, self.w_hh, self.w_hr = x, w_ih, w_hh, w_hr
+        self.h0 = h0
         self.out = out
         self.gates = gates
         self.cells = cells
-        self.compute = out.dtype
+        self.dtype = out.dtype
+        self.compute = statistic_dtype(out.dtype)
         self.state, self.hidden = self.w_hh.shape[1], self.w_ih.shape[0] // _GATES[mode]
         self.width = _GATES[mode] * self.hidden
         rows = steps.rows
-        self.to_x = self.xp.empty((rows, self.width), dtype=self.compute)  # slopes of the input's share of the gates
+        self.to_x = self.xp.empty((rows, self.width), dtype=self.dtype)  # slopes of the input's share of the gates
         # and of the state's, where those differ
-        self.to_h = self.xp.empty((rows, self.width), dtype=self.compute) if mode == "GRU" else self.to_x
-        self.to_r = None if self.w_hr is None else self.xp.empty((rows, self.state), dtype=self.compute)
-        starts = self.c0 if mode == "LSTM" else self.h0
+        self.to_h = self.xp.empty((rows, self.width), dtype=self.dtype) if mode == "GRU" else self.to_x
+        self.to_r = None if self.w_hr is None else self.xp.empty((rows, self.state), dtype=self.dtype)
+        starts = c0 if mode == "LSTM" else h0
         self.starts = None if starts is None else self.xp.ascontiguousarray(starts)
 
     def run(self, g_out: Any, g_h: Any, g_c: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
@@ -179,7 +188,7 @@ class _Backward:
                 break
             fed = product(steps.of(self.to_h, t), self.w_hh)
             if to_start is not None and n > before:  # sequences that start here
-                to_start[before:n] = fed[before:] + carry[before:n]
+                to_start[before:n] = wide(fed[before:]) + carry[before:n]
         return (
             product(self.to_x, self.w_ih) if needs[0] else None,
             to_start,
@@ -193,37 +202,40 @@ class _Backward:
 
     def step(self, k: int, seed: Any, fed: Any, carry: Any, to_cell: Any) -> None:
         """The slopes at a place of the order, of what arrives: see ``arriving`` of recurrent.cu."""
-        steps, cell, name = self.steps, self.kernels._run_cell, self.compute.name
-        t, n = steps.order[k], steps.size(k)
+        steps, t, n = self.steps, self.steps.order[k], self.steps.size(k)
         fed_rows, before_rows = (min(n, steps.size(k + 1)), min(n, steps.size(k - 1)))
         to_x, to_h = steps.of(self.to_x, t), steps.of(self.to_h, t)
         if self.mode in ("RNN_TANH", "RNN_RELU"):
             relu = int(self.mode == "RNN_RELU")
-            cell(f"plainback_{name}", n, self.hidden, relu, fed_rows, steps.of(self.out, t), seed, fed, carry, to_x)
+            self.cell("plainback", n, relu, fed_rows, steps.of(self.out, t), seed, fed, carry, to_x)
             return
         carried = self.cells if self.mode == "LSTM" else self.out  # what the cell had before
         before = steps.of(carried, steps.order[k - 1]) if before_rows else None
         given = steps.of(self.gates, t), steps.of(self.cells, t), before, self.starts
         if self.mode == "GRU":
-            cell(f"gruback_{name}", n, self.hidden, fed_rows, before_rows, *given, seed, fed, carry, to_x, to_h)
+            self.cell("gruback", n, fed_rows, before_rows, *given, seed, fed, carry, to_x, to_h)
         elif self.to_r is None:
-            cell(f"lstmback_{name}", n, self.hidden, fed_rows, before_rows, *given, seed, fed, carry, to_cell, to_x)
+            self.cell("lstmback", n, fed_rows, before_rows, *given, seed, fed, carry, to_cell, to_x)
         else:
-            arrived = steps.of(self.to_r, t)
-            arrived[...] = carry[:n]
+            arrived = carry[:n].copy()
             carry[:n] = 0
             if fed_rows:
-                arrived[:fed_rows] += fed[:fed_rows]
+                arrived[:fed_rows] += wide(fed[:fed_rows])
             if seed is not None:
-                arrived += seed
-            whole = self.kernels._product(arrived, self.w_hr)
-            cell(f"lstmback_{name}", n, self.hidden, n, before_rows, *given, None, whole, None, to_cell, to_x)
+                arrived += wide(seed)
+            projected = steps.of(self.to_r, t)
+            projected[...] = arrived
+            whole = self.kernels._product(projected, self.w_hr)
+            self.cell("lstmback", n, n, before_rows, *given, None, whole, None, to_cell, to_x)
+
+    def cell(self, kind: str, rows: int, *arguments: Any) -> None:
+        self.kernels._run_cell(kind, self.dtype, rows, self.hidden, *arguments)
 
     def before(self) -> Any:
         """(rows, state): the state that each row was computed from."""
         steps = self.steps
-        made = self.xp.empty((steps.rows, self.state), dtype=self.compute)
-        start = self.xp.zeros((steps.batch, self.state), dtype=self.compute) if self.h0 is None else self.h0
+        made = self.xp.empty((steps.rows, self.state), dtype=self.dtype)
+        start = self.xp.zeros((steps.batch, self.state), dtype=self.dtype) if self.h0 is None else self.h0
         if steps.even:  # one step on, the outputs themselves
             n = steps.batch
             if steps.reverse:
@@ -245,4 +257,5 @@ class _Backward:
 
     def unprojected(self) -> Any:
         """(rows, hidden): the states before their projection, which forward did not keep."""
-        return self.gates[:, 3 * self.hidden :] * self.xp.tanh(self.cells)
+        states = wide(self.gates[:, 3 * self.hidden :]) * self.xp.tanh(wide(self.cells))
+        return states.astype(self.dtype, copy=False)
