@@ -44,11 +44,17 @@ def _direction(g: Any, address: int, climbs: bool) -> Any:
     return -d if climbs else d
 
 
+def _stopped(address: Any) -> bool:
+    return bool(address) and bool(room_at(int(address), 1)[0])
+
+
 def _sgd(dtype: str, lists: int, arrays: int, flags: int, table: Any, numbers: Any) -> None:
     for _, group, column in _Table(table, lists, arrays, dtype).columns():
         if not column:
             continue
-        own = numbers[group * 6 : group * 6 + 6]
+        own = numbers[group * 7 : group * 7 + 7]
+        if _stopped(own[6]):
+            continue
         lr, keep, take, decay, first = own[:5].view(np.float64).tolist()
         p, d = _wide(column[0]), _direction(column[1], int(own[5]), bool(flags & 2))
         if decay:
@@ -64,7 +70,9 @@ def _adam(dtype: str, lists: int, arrays: int, flags: int, table: Any, numbers: 
     for _, group, column in _Table(table, lists, arrays, dtype).columns():
         if not column:
             continue
-        own = numbers[group * 9 : group * 9 + 9]
+        own = numbers[group * 10 : group * 10 + 10]
+        if _stopped(own[9]):
+            continue
         rate, decay, keep1, take1, keep2, take2, eps, root = own[:8].view(np.float64).tolist()
         p, m, v = (_wide(column[i]) for i in (0, 2, 3))
         d = _direction(column[1], int(own[8]), bool(flags & 2))

@@ -261,3 +261,29 @@ def test_a_table_is_written_again_where_arrays_have_moved() -> None:
         params = [p.copy() for p in params] if seed == 1 else params
     for p in params:
         np.testing.assert_allclose(p.get(), -2.0)
+
+
+@compiled
+@pytest.mark.parametrize("name", ["sgd_plain", "sgd_momentum", "adam_plain", "adam_amsgrad"])
+@pytest.mark.parametrize("text", [False, True], ids=["reference", "text"])
+def test_nothing_is_done_where_a_flag_on_the_device_is_set(name: str, text: bool) -> None:
+    backend = StrictCupyBackend()
+    if text:
+        backend._kernels = host_kernels(2)
+    kind, variant = name.split("_")
+    count = {"plain": 2, "momentum": 3} if kind == "sgd" else {"plain": 4, "amsgrad": 5}
+    host = [arrays("float32", i, positive=i > 2) for i in range(count[variant])]
+    lists = [[StrictArray(x.copy()) for x in one] for one in host]
+    lists += [[]] * ((3 if kind == "sgd" else 5) - len(lists))
+    hyper = np.array([0.1, 0.9 * (variant == "momentum"), 0.0, 0.01, 0.0] if kind == "sgd"
+                     else [0.1, 0.9, 0.99, 1e-8, 0.1, 3.0])  # fmt: skip
+    how = {"nesterov": False} if kind == "sgd" else {"decoupled": True, "amsgrad": variant == "amsgrad"}
+    for stop in (True, False):
+        flag = StrictArray(np.array(stop))
+        getattr(backend, f"{kind}_")(*lists, hyper=hyper, maximize=False, stop=flag, **how)
+        same = [np.array_equal(a.get(), b) for one, was in zip(lists, host, strict=False)
+                for a, b in zip(one, was, strict=True) if b.size]  # fmt: skip
+        assert all(same) if stop else not any(same[: len(SHAPES) - 1]), "all of it or nothing"
+    strided = [StrictArray(np.ones((3, 4)))[:, ::2] for _ in range(2)]
+    with pytest.raises(RuntimeError, match="arrays that are not dense"):
+        backend.sgd_([strided[0]], [strided[1]], [], hyper=np.zeros(5), nesterov=False, maximize=False, stop=flag)

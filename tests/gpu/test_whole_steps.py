@@ -3,7 +3,7 @@ numbers are those of eager steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,6 +41,9 @@ class Training:
 
     def made(self, parameters: list[Any]) -> list[Any]:
         return [optim.AdamW(parameters, lr=0.05)]
+
+    def draw(self) -> tuple[Any, Any]:
+        return tg.randn(4, 6, device="cuda"), tg.randn(4, 2, device="cuda")
 
     def loss(self, x: Any, y: Any) -> Any:
         loss = F.mse_loss(self.model(x), y)
@@ -144,7 +147,7 @@ def run(kind: type[Training], compiled: bool, steps: int = STEPS) -> tuple[list[
     for i in range(steps):
         tg.manual_seed(i)
         training.between(i)
-        loss = step(tg.randn(4, 6, device="cuda"), tg.randn(4, 2, device="cuda"))
+        loss = step(*training.draw())
         seen.append([loss.item(), *counts(training), tg.get_rng_state().tolist()])
     seen.append([p.tolist() for p in training.model.parameters()])
     return seen, step
@@ -295,29 +298,113 @@ def test_numbers_that_cannot_be_read_leave_no_step_counted() -> None:
     assert counts(training) == [6.0] * 6
 
 
-def checked(make: Callable[[], Any]) -> Any:
-    class Classifying(Training):
-        def made(self, parameters: list[Any]) -> list[Any]:
-            return [make()(parameters)]
-
-        def loss(self, x: Any, y: Any) -> Any:
-            loss = F.cross_entropy(self.model(x), y)
-            loss.backward()
-            return loss
-
-    return Classifying
+# --- checks of indices
 
 
-def test_a_step_is_counted_behind_the_checks_before_it() -> None:
+class Classifying(WithDropout):
+    """Two checks, of tokens and of targets, are looked at when the one graph is done."""
+
+    clip = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 6).to("cuda")
+        self.optimizers += self.made(list(self.table.parameters()))
+
+    def loss(self, tokens: Any, y: Any) -> Any:
+        loss = F.cross_entropy(self.model(self.table(tokens)), y)
+        loss.backward()
+        return loss
+
+    def draw(self) -> tuple[Any, Any]:
+        return tg.randint(0, 5, (4,), device="cuda"), tg.randint(0, 2, (4,), device="cuda")
+
+
+class ClassifyingByMomentum(Classifying):
+    made = Momentum.made
+
+
+class ClassifyingTwice(Classifying):
+    """The checks of the second half come after the first step, which they do not undo."""
+
+    def step(self, x: Any, y: Any) -> Any:
+        return super().step(x, y * 0) + super().step(x, y)
+
+
+class ClassifyingBySlowerSteps(Classifying):
+    """An optimizer whose numbers are the host's counts behind the checks, in no graph."""
+
+    def made(self, parameters: list[Any]) -> list[Any]:
+        return [optim.RMSprop(parameters, lr=0.01)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "graphs", "between"),
+    [
+        (Classifying, 1, 0),
+        (ClassifyingByMomentum, 1, 0),
+        (ClassifyingTwice, 2, 0),
+        (ClassifyingBySlowerSteps, 1, 2),
+    ],
+    ids=lambda x: x.__name__ if isinstance(x, type) else None,
+)
+def test_steps_that_check_indices(kind: type[Training], graphs: int, between: int) -> None:
+    step = beside_eager(kind)
+    assert f"CUDA graphs: {graphs}," in told(step) and f"{between} calls run between them" in told(step), told(step)
+
+
+@pytest.mark.parametrize("kind", [Classifying, ClassifyingByMomentum, ClassifyingBySlowerSteps])
+def test_a_failed_check_leaves_no_step_counted_and_none_done(kind: type[Training]) -> None:
     tg.manual_seed(0)
-    training = checked(lambda: optim.AdamW)()
+    trainings = [kind(), kind()]
+    trainings[1].model.load_state_dict(trainings[0].model.state_dict())
+    trainings[1].table.load_state_dict(trainings[0].table.state_dict())
+    step = tg.compile(trainings[0].step)
+    steps = step, trainings[1].step
+    for i in range(12):
+        seen: list[Any] = []
+        for training, one in zip(trainings, steps, strict=True):
+            tg.manual_seed(i)
+            training.between(i)
+            tokens, y = training.draw()
+            before = kept(training)
+            if i in (5, 8):
+                with pytest.raises(IndexError, match="embedding: index 7" if i == 5 else "cross_entropy: target 2"):
+                    one(*((tokens * 0 + 7, y) if i == 5 else (tokens, y * 0 + 2)))
+                assert kept(training) == before
+            else:
+                seen.append(one(tokens, y).item())
+            seen.append(kept(training))
+        assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+    assert step.stats()["replays"] >= 7
+    if counts(trainings[0]):
+        assert set(counts(trainings[0])) == {10.0}
+
+
+def test_a_check_behind_a_step_does_not_undo_it() -> None:
+    tg.manual_seed(0)
+    training = ClassifyingTwice()
     step = tg.compile(training.step)
-    x, y = tg.randn(4, 6, device="cuda"), tg.tensor([0, 1, 1, 0], device="cuda")
     for _ in range(4):
-        step(x, y)
-    before = [counts(training), [p.tolist() for p in training.model.parameters()]]
-    with pytest.raises(IndexError, match="cross_entropy: target 2 is out of bounds"):
-        step(x, y + 1)
-    assert [counts(training), [p.tolist() for p in training.model.parameters()]] == before
-    step(x, y)
-    assert counts(training) == [5.0] * 6
+        step(*training.draw())
+    assert set(counts(training)) == {8.0}
+    tokens, y = training.draw()
+    before = kept(training)
+    with pytest.raises(IndexError, match="cross_entropy: target 2"):
+        step(tokens, y * 0 + 2)
+    assert set(counts(training)) == {9.0} and kept(training)[1] != before[1]
+    step(tokens, y)
+    assert set(counts(training)) == {11.0}
+
+
+def kept(training: Training) -> list[Any]:
+    """What a step changes."""
+    states = [
+        [x.tolist() for x in state.values() if isinstance(x, tg.Tensor)]
+        for one in training.optimizers for state in one.state.values()
+    ]  # fmt: skip
+    return [
+        counts(training),
+        [p.tolist() for one in training.optimizers for p in one.param_groups[0]["params"]],
+        states,
+    ]

@@ -11,10 +11,10 @@ memory of the program's own; the others run between the graphs, as ordinary call
 The numbers that SGD, Adam and random numbers need (rates, a generator's offset) are read from device memory, where they
 are written anew right before each launch of the graph that they are in. What the host does in the midst of a graph's
 calls (an optimizer counts its step, a generator is seeded) it does then too, in its order among the reads of such
-numbers. So a training step is one graph, unless something is read on the device for it or has to be checked first.
+numbers. So a training step is one graph, unless something is read on the device for it.
 
 Checks of elements (that an index is in range) are computed in the graphs and looked at after the graph that they are
-in, before anything that was there before the program is changed.
+in, before anything that was there before the program is changed; kernels of SGD and Adam look at them themselves.
 
 Arguments are copied into the graphs' memory, as are results of ordinary calls that a graph reads; what the user gets,
 and what an argument was changed to, is copied out of it. So nobody outside ever sees memory that the next replay
@@ -74,7 +74,10 @@ class _Launch:
 
     def check(self) -> None:
         """Wait for the graph and raise the error of the first check that failed."""
-        for failed, (complain, call) in zip(self.wrong.get().tolist(), self.checks, strict=True):
+        found = self.wrong.get().tolist()
+        if any(found):
+            self.words.take_back()
+        for failed, (complain, call) in zip(found, self.checks, strict=True):
             if failed:
                 try:
                     complain()
@@ -292,7 +295,8 @@ class GraphProgram:
     def _failed(self, error: Exception) -> None:
         self.why_python = f"capturing it failed ({_in_a_line(error)})"
         warnings.warn(
-            f"compile: a CUDA graph could not be made: {_in_a_line(error)}. The program is replayed in Python.",
+            f"compile: a CUDA graph could not be made: {_in_a_line(error).rstrip('.')}. The program is replayed in "
+            "Python.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -411,20 +415,26 @@ class GraphProgram:
 
     def _end(self, at: int, inside: list[bool]) -> int:
         """Where a stretch of calls ends that begins at a step. What was there before the program must not be written
-        to while checks are open: they are looked at after the graph, and a call that fails changes nothing.
+        to while checks are open: they are looked at after the graph, and a call that fails changes nothing. Steps of
+        optimizers are left out by their kernels then, and what the host has counted for them is taken back; another
+        check after them belongs to the next stretch, so that it is known which of them are.
 
         What the host does by itself in the midst of a stretch it does before the graph is launched, in its order among
-        the words that are read. Other actions end a stretch, and so does each while checks are open."""
-        unchecked = False
+        the words that are read. Other actions end a stretch."""
+        unchecked = guarded = False
         end = at
         for here in range(at, len(inside)):
             step = self.program.steps[here]
             if isinstance(step, Action):
-                if unchecked or not step.independent_of(self.backend.array_type):
+                if not step.independent_of(self.backend.array_type) or (unchecked and not step.counts):
                     break
                 continue
-            if not inside[here] or (unchecked and any(v.root.array is not None for v in step.writes)):
+            if not inside[here] or (guarded and self.checks[here]):
                 break
+            if unchecked and any(v.root.array is not None for v in step.writes):
+                if step.op.name not in _READS_WORDS:
+                    break
+                guarded = True
             unchecked = unchecked or self.checks[here] > 0
             end = here + 1
         return end
@@ -524,6 +534,7 @@ class _Stretch:
         self.works = False
         self.wrong = whole.backend.xp.empty((sum(whole.checks[at] for at in self.steps),), dtype=np.bool_)
         self.checks: list[tuple[Callable[[], None], Call]] = []
+        self.stop: Any = None  # whether one of them failed, for calls that are left out then
         live = whole.backend.xp.empty((sum(whole.words[at][0] for at in self.steps),), dtype=np.uint64)
         self.words = NotedWords(whole.backend.xp, live, fixed)
 
@@ -533,12 +544,17 @@ class _Stretch:
         for at in self.steps:
             call, kernel = whole.program.steps[at], whole.kernels[at]
             if isinstance(call, Action):
-                self.words.act(call.run, call.counts)
+                self.words.act(call.run, call.counts, guarded=bool(self.checks))
                 continue
             assert kernel is not None
             inputs = _captured(_arrays(call.inputs, places, {}))
+            attrs = _captured({name: _arrays(x, places, {}) for name, x in call.attrs.items()})
+            if self.checks and call.op.name in _READS_WORDS:
+                if self.stop is None:
+                    self.stop = self.wrong[: len(self.checks)].any()
+                attrs["stop"] = self.stop
             with noted_checks() as checks, noting(self.words):
-                made = kernel(*inputs, **_captured({name: _arrays(x, places, {}) for name, x in call.attrs.items()}))
+                made = kernel(*inputs, **attrs)
             for wrong, complain in checks:
                 number = len(self.checks)
                 self.wrong[number : number + 1] = wrong
@@ -548,7 +564,7 @@ class _Stretch:
             views = call.op.view and all(shares(array, inputs[0]) for array in new.values())
             self.works = self.works or bool(call.writes) or not views
             places.update(new)
-            del inputs, made, results, new, checks  # what is freed here may be used again by the next call
+            del inputs, attrs, made, results, new, checks  # what is freed here may be used again by the next call
             for v in whole.last[at]:
                 if v not in self.shared:
                     places.pop(v, None)

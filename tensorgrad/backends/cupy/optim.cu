@@ -4,8 +4,8 @@
 // then the number of each array's first chunk and of all chunks, the arrays' lengths and their groups. A block takes a
 // chunk of one array at a time; how arrays are cut depends on their lengths alone, and so does the order of every sum.
 //
-// The numbers of a group (rates, and the address of a factor of the gradients or 0) are in device memory as well: words,
-// which hold the bits of doubles. Arithmetic is that of PyTorch's optimizers, in its order (Kingma, Ba 2015; Loshchilov,
+// The numbers of a group (rates, the address of a factor of the gradients or 0, that of a flag or 0) are in device memory
+// as well: words, which hold the bits of doubles. Where the flag is set nothing is done. Arithmetic is that of PyTorch's optimizers, in its order (Kingma, Ba 2015; Loshchilov,
 // Hutter 2019; Reddi, Kale, Kumar 2018); half precision is computed in float and rounded once.
 
 namespace tg {
@@ -93,15 +93,18 @@ template <class W> struct Direction {
   }
 };
 
+TG_FN bool stopped(u64 address) { return address && *(const unsigned char*)address; }
+
 enum Flags { kFirstFlag = 1, kMaximize = 2 };  // the first: nesterov of SGD, decoupled of Adam
 
-// numbers: lr, momentum, 1 - dampening, decay, whether the buffers are fresh, factor
+// numbers: lr, momentum, 1 - dampening, decay, whether the buffers are fresh, factor, flag
 template <class T, bool kMomentum>
 TG_FN void sgd(const Table& table, i64 flags, const u64* numbers) {
   typedef typename wide<T>::type W;
   constexpr int N = kMomentum ? 3 : 2;
   over_chunks(table, [&](i64, i64 array, i64 from, i64 to) {
-    const u64* own = numbers + table.group(array) * 6;
+    const u64* own = numbers + table.group(array) * 7;
+    if (stopped(own[6])) return;
     const W lr = (W)number(own, 0), keep = (W)number(own, 1), take = (W)number(own, 2), decay = (W)number(own, 3);
     const bool first = number(own, 4) != 0, moves = kMomentum && number(own, 1) != 0, decays = number(own, 3) != 0;
     const bool nesterov = flags & kFirstFlag;
@@ -123,13 +126,14 @@ TG_FN void sgd(const Table& table, i64 flags, const u64* numbers) {
 }
 
 // numbers: lr / (1 - beta1^t), decay (the factor 1 - lr decay if decoupled), beta1, 1 - beta1, beta2, 1 - beta2, eps,
-// sqrt(1 - beta2^t), factor
+// sqrt(1 - beta2^t), factor, flag
 template <class T, bool kLargest>
 TG_FN void adam(const Table& table, i64 flags, const u64* numbers) {
   typedef typename wide<T>::type W;
   constexpr int N = kLargest ? 5 : 4;
   over_chunks(table, [&](i64, i64 array, i64 from, i64 to) {
-    const u64* own = numbers + table.group(array) * 9;
+    const u64* own = numbers + table.group(array) * 10;
+    if (stopped(own[9])) return;
     const W rate = (W)number(own, 0), decay = (W)number(own, 1), keep1 = (W)number(own, 2), take1 = (W)number(own, 3);
     const W keep2 = (W)number(own, 4), take2 = (W)number(own, 5), eps = (W)number(own, 6), root = (W)number(own, 7);
     const bool decoupled = flags & kFirstFlag, decays = !decoupled && number(own, 1) != 0;

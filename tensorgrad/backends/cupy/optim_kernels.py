@@ -108,13 +108,15 @@ class CupyOptimizers(OptimKernels):
 
     def _step(
         self, kind: str, generic: Callable[..., None], lists: Sequence[Arrays], read_numbers: Callable[[Any], Any],
-        variant: str, *, counts: Sequence[int], hypers: Sequence[Any], scales: Sequence[Any], **how: Any,
+        variant: str, *, counts: Sequence[int], hypers: Sequence[Any], scales: Sequence[Any], stop: Any = None,
+        **how: Any,
     ) -> None:  # fmt: skip
-        """One step of each group: as few launches as there are dtypes. ``generic`` takes arrays that are not dense."""
+        """One step of each group: as few launches as there are dtypes. ``generic`` takes arrays that are not dense.
+        ``stop``: a bool on the device, which is not looked at on the host; if set, nothing is done."""
         flags = _FIRST_FLAG * bool(how.get("nesterov") or how.get("decoupled")) | _MAXIMIZE * bool(how.get("maximize"))
         of = [group for group, count in enumerate(counts) for _ in range(count)]
         taken, dense, left = self._sorted([one for one in lists if one], 1)
-        if left and noted() is not None:
+        if left and (noted() is not None or stop is not None):
             raise RuntimeError(f"{kind}_: arrays that are not dense are updated with numbers of the host")
         for group, (hyper, scale) in enumerate(zip(hypers, scales, strict=True)):
             own = [k for k in left if of[k] == group]
@@ -123,21 +125,22 @@ class CupyOptimizers(OptimKernels):
         if not taken:
             return
         factors = [None if scale is None else scale.astype(np.float64) for scale in scales]
-        addresses = [0 if factor is None else factor.data.ptr for factor in factors]
+        flag = 0 if stop is None else stop.data.ptr
+        addresses = [np.array([0 if x is None else x.data.ptr, flag], np.uint64) for x in factors]
 
         def read() -> Words:
             rows = [bits(read_numbers(hyper)) for hyper in hypers]
-            words = [np.append(row, np.uint64(address)) for row, address in zip(rows, addresses, strict=True)]
-            return np.concatenate(words)
+            return np.concatenate([part for pair in zip(rows, addresses, strict=True) for part in pair])
 
-        width = len(read_numbers(hypers[0])) + 1
+        width = len(read_numbers(hypers[0])) + 2
         numbers = device_words(self.xp, self._kernels, width * len(hypers), read)
         for dtype, places in taken.items():
             chosen = [[one[k] for k in places] for one in dense]
             self._over(f"{kind}_{variant}_{dtype}", chosen, [of[k] for k in places], numbers, flags=(flags,))
 
     def sgd_(self, *lists: Arrays, hyper: Any, scale: Any = None, **how: Any) -> None:
-        """``hyper``: lr, momentum, dampening, weight decay, whether the buffers are fresh; these may be no list."""
+        """``hyper``: lr, momentum, dampening, weight decay, whether the buffers are fresh; these may be no list. All of
+        these take ``stop`` too, see ``_step``."""
         self.grouped_sgd_(*lists, counts=(len(lists[0]),), hypers=[hyper], scales=[scale], **how)
 
     def grouped_sgd_(self, *lists: Arrays, **how: Any) -> None:

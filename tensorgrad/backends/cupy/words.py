@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ class NotedWords:
         self.rooms = {True: live, False: fixed}
         self.reads: list[Callable[[], Words]] = []  # with actions, which give none, in the program's order
         self.constants: list[Words] = []
-        self.counted: list[Any] = []  # arrays that actions bring up to date for calls of the graph
+        self.counted: list[tuple[Any, Any, bool]] = []  # by action of the last launch: see take_back
 
     def _placed(self, count: int, live: bool) -> Any:
         first = self.counts[live]
@@ -72,11 +71,22 @@ class NotedWords:
         self.constants.append(words)
         return self._placed(len(words), False)
 
-    def act(self, run: Callable[[], Any], counts: tuple[Any, ...]) -> None:
+    def act(self, run: Callable[[], Any], counts: tuple[Any, ...], guarded: bool) -> None:
         """Something that the host does before each launch: after reads that were noted before, and before others.
-        ``counts``: see ``dispatch.host``."""
-        self.counted += counts
-        self.reads.append(partial(_acted, run))
+        ``counts``: see ``dispatch.host``; ``guarded``: checks may leave out what it counts."""
+
+        def acted() -> Words:
+            self.counted += [(array, array.copy(), guarded) for array in counts]
+            run()
+            return _NO_WORDS
+
+        self.reads.append(acted)
+
+    def take_back(self, guarded: bool = True) -> None:
+        """Let the last launch's actions, or those that are guarded, have counted nothing."""
+        for array, before, only in reversed(self.counted):
+            if only or not guarded:
+                array[...] = before
 
     def settle(self, kernels: Kernels) -> None:
         """Write the words that never change: once, when the capture is over."""
@@ -88,22 +98,16 @@ class NotedWords:
         """Read the others and write them: before each launch. If that fails, no step has been counted."""
         if not self.reads:
             return
-        before = [array.copy() for array in self.counted]
+        self.counted = []
         try:
             words = np.concatenate([read() for read in self.reads])
         except BaseException:
-            for array, kept in zip(self.counted, before, strict=True):
-                array[...] = kept
+            self.take_back(guarded=False)
             raise
         put_words(kernels, words, self.rooms[True])
 
 
 _NO_WORDS = np.empty((0,), np.uint64)
-
-
-def _acted(run: Callable[[], Any]) -> Words:
-    run()
-    return _NO_WORDS
 
 
 class _Current(threading.local):
