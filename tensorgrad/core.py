@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import config
 
-__all__ = ["GradState", "Heap", "NodeCore", "OpCore", "PlanCore", "SpecCore", "TensorCore", "native", "set_doors"]
+__all__ = [
+    "CompiledCore", "GradState", "Heap", "NodeCore", "OpCore", "PlanCore", "SpecCore", "TensorCore", "native",
+    "set_doors",
+]  # fmt: skip
 
 
 def _load() -> Any:
@@ -96,6 +99,17 @@ if TYPE_CHECKING or native is None:
 
         def __call__(self, *inputs: Any, **attrs: Any) -> Any: ...
 
+    class CompiledCore:
+        """Fields of a compiled function: its entries, the most recently used first, and how often one was replayed."""
+
+        entries: list[Any]
+        replays: int
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self._served(*args, **kwargs)
+
+        def _served(self, *args: Any, **kwargs: Any) -> Any: ...
+
     class GradState(threading.local):
         """This thread's switches: whether calls are recorded, whether in inference mode, whether rarely used features
         (saved-tensor hooks, anomaly mode) want to see each new node, and whether autocast is on."""
@@ -126,3 +140,4 @@ if TYPE_CHECKING or native is None:
 else:
     TensorCore, NodeCore, PlanCore, SpecCore = native.TensorCore, native.NodeCore, native.PlanCore, native.SpecCore
     OpCore, GradState, Heap, set_doors = native.OpCore, native.GradState, native.Heap, native.set_doors
+    CompiledCore = native.CompiledCore

@@ -51,20 +51,6 @@ PyObject* bump(PyObject*, PyObject* cells) {
   Py_RETURN_NONE;
 }
 
-// write_numbers(array, ...): the elements of a float64 array become these numbers.
-PyObject* write_numbers(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  PyArrayObject* array = count && PyArray_CheckExact(args[0]) ? as_array(args[0]) : nullptr;
-  if (!array || PyArray_TYPE(array) != NPY_DOUBLE || PyArray_NDIM(array) != 1 || PyArray_DIM(array, 0) != count - 1 ||
-      !PyArray_ISCARRAY(array))
-    return PyErr_Format(PyExc_TypeError, "write_numbers: expected a contiguous float64 array, and a number for each element");
-  for (Py_ssize_t i = 1; i < count; ++i) {
-    const double number = PyFloat_AsDouble(args[i]);
-    if (number == -1 && PyErr_Occurred()) return nullptr;
-    static_cast<double*>(PyArray_DATA(array))[i - 1] = number;
-  }
-  Py_RETURN_NONE;
-}
-
 // forget(params): their gradients become None.
 PyObject* forget(PyObject*, PyObject* params) {
   if (!PyList_Check(params)) return PyErr_Format(PyExc_TypeError, "forget: expected a list");

@@ -43,13 +43,18 @@ void dealloc(PyObject* self) {
   Py_TRASHCAN_END;
 }
 
-void fill(TensorObject* t) {
-  using T = TensorObject;
+// The fields of a new tensor.
+PyObject* const* tensor_defaults() {
   static PyObject* zero = PyLong_FromLong(0);
   static PyObject* empty = PyTuple_New(0);
-  PyObject* const defaults[T::kFields] = {nullptr, Py_None, zero, Py_False, Py_None, Py_None, Py_None, empty,
-                                          zero, zero, Py_False, Py_None, Py_None, Py_False, Py_False};
-  for (int i = 0; i < T::kFields; ++i) {
+  static PyObject* const defaults[TensorObject::kFields] = {nullptr, Py_None, zero, Py_False, Py_None, Py_None, Py_None, empty,
+                                                            zero, zero, Py_False, Py_None, Py_None, Py_False, Py_False};
+  return defaults;
+}
+
+void fill(TensorObject* t) {
+  PyObject* const* defaults = tensor_defaults();
+  for (int i = 0; i < TensorObject::kFields; ++i) {
     Py_XINCREF(defaults[i]);
     t->f[i] = defaults[i];
   }
@@ -263,6 +268,15 @@ PyObject* wrapped(PyObject* array, bool inference) {
   return made;
 }
 
+bool is_untouched(PyObject* tensor) {
+  const TensorObject* t = as_tensor(tensor);
+  if (Py_REFCNT(tensor) != 1 || reinterpret_cast<PyObject*>(Py_TYPE(tensor)) != known.tensor || t->dict || t->weak) return false;
+  PyObject* const* defaults = tensor_defaults();
+  for (int i = TensorObject::kData + 1; i < TensorObject::kFields; ++i)
+    if (t->f[i] != defaults[i]) return false;
+  return true;
+}
+
 }  // namespace tape
 
 PyMODINIT_FUNC PyInit__tape() {
@@ -292,7 +306,8 @@ PyMODINIT_FUNC PyInit__tape() {
       !add_type(module, "OpCore", &OpType) || !add_type(module, "GradState", &StateType) ||
       !add_type(module, "Operator", &OperatorType) || !add_type(module, "Renamed", &RenamedType) ||
       !add_type(module, "View", &ViewType) || !add_type(module, "Function", &FunctionType) ||
-      !add_type(module, "Factory", &FactoryType) || PyModule_AddFunctions(module, view_kernels) < 0 || !add_heap(module))
+      !add_type(module, "Factory", &FactoryType) || PyModule_AddFunctions(module, view_kernels) < 0 || !add_heap(module) ||
+      !add_compiled(module) || !add_numbers(module))
     return nullptr;
   return module;
 }

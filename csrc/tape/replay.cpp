@@ -11,8 +11,8 @@
 namespace tape {
 namespace {
 
-// What the entry of a program is to replay(), by number.
-enum Part { kTemplate, kFacts, kForms, kWithout, kForgotten, kWaiting, kCells, kLeaves, kNumbers, kAlone, kPair, kParts };
+// What the entry of a program is to replay(), by number. kGone: the node of a result whose graph the run has freed, or None.
+enum Part { kTemplate, kFacts, kForms, kWithout, kForgotten, kWaiting, kCells, kLeaves, kNumbers, kAlone, kGone, kPair, kParts };
 
 // Of a pair: its nodes' op; by target the number of its gradient; the targets, as tensors or numbers of arguments; the
 // tensors that backward reads besides; how many results have a gradient.
@@ -162,6 +162,56 @@ bool finish_node(NodeObject* node, PyObject* pair, PyObject* instance, PyObject*
   return note_line(node);
 }
 
+// Gradients that a replay forgets, if nobody else has them, to be its new ones.
+class Spares {
+ public:
+  ~Spares() {
+    while (count_) Py_DECREF(items_[--count_]);
+  }
+  // The leaf's gradient becomes None.
+  void take(TensorObject* leaf) {
+    PyObject*& field = leaf->f[TensorObject::kGrad];
+    if (count_ < kMost && field != Py_None && is_tensor(field) && is_untouched(field)) {
+      set_borrowed(as_tensor(field)->f[TensorObject::kData], Py_None);
+      items_[count_++] = field;
+      Py_INCREF(Py_None);
+      field = Py_None;
+    } else {
+      set_borrowed(field, Py_None);
+    }
+  }
+  PyObject* wrapped(PyObject* array) {
+    if (!count_ || switches.inference) return tape::wrapped(array, switches.inference);
+    PyObject* made = items_[--count_];
+    set_borrowed(as_tensor(made)->f[TensorObject::kData], array);
+    return made;
+  }
+
+ private:
+  static constexpr int kMost = 32;
+  int count_ = 0;
+  PyObject* items_[kMost];
+};
+
+// The leaves' gradients become arrays[number], or None for the number None. False with an error set.
+bool give(PyObject* leaves, PyObject* numbers, PyObject* arrays, Spares& spares) {
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(leaves); ++i) {
+    PyObject *leaf = PyList_GET_ITEM(leaves, i), *number = PyList_GET_ITEM(numbers, i);
+    if (!is_tensor(leaf)) return PyErr_Format(PyExc_TypeError, "grant: expected tensors");
+    PyObject*& field = as_tensor(leaf)->f[TensorObject::kGrad];
+    if (number == Py_None) {
+      set_borrowed(field, Py_None);
+      continue;
+    }
+    const Py_ssize_t at = PyLong_AsSsize_t(number);
+    if (at < 0 || at >= PyList_GET_SIZE(arrays)) return PyErr_Format(PyExc_IndexError, "grant: there is no array %zd", at);
+    PyObject* made = spares.wrapped(PyList_GET_ITEM(arrays, at));
+    if (!made) return false;
+    set(field, made);
+  }
+  return true;
+}
+
 }  // namespace
 
 // references(arrays): how many references each has; what nobody else holds has as many as before.
@@ -189,20 +239,8 @@ PyObject* grant(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 3 || !PyList_Check(args[0]) || !PyList_Check(args[1]) || !PyList_Check(args[2]) ||
       PyList_GET_SIZE(args[0]) != PyList_GET_SIZE(args[1]))
     return PyErr_Format(PyExc_TypeError, "grant: expected three lists");
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
-    PyObject *leaf = PyList_GET_ITEM(args[0], i), *number = PyList_GET_ITEM(args[1], i);
-    if (!is_tensor(leaf)) return PyErr_Format(PyExc_TypeError, "grant: expected tensors");
-    PyObject*& field = as_tensor(leaf)->f[TensorObject::kGrad];
-    if (number == Py_None) {
-      set_borrowed(field, Py_None);
-      continue;
-    }
-    const Py_ssize_t at = PyLong_AsSsize_t(number);
-    if (at < 0 || at >= PyList_GET_SIZE(args[2])) return PyErr_Format(PyExc_IndexError, "grant: there is no array %zd", at);
-    PyObject* made = wrapped(PyList_GET_ITEM(args[2], at), switches.inference);
-    if (!made) return nullptr;
-    set(field, made);
-  }
+  Spares none;
+  if (!give(args[0], args[1], args[2], none)) return nullptr;
   Py_RETURN_NONE;
 }
 
@@ -252,8 +290,8 @@ PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
   }
   // first the gradients that the program forgets: they lie in the instance that has made them, which is idle without them
   PyObject* forgotten = part(kForgotten);
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(forgotten); ++i)
-    set_borrowed(as_tensor(PyList_GET_ITEM(forgotten, i))->f[TensorObject::kGrad], Py_None);
+  Spares spares;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(forgotten); ++i) spares.take(as_tensor(PyList_GET_ITEM(forgotten, i)));
   Ref instance = taken(waiting);
   if (!instance) {
     if (PyErr_Occurred()) return nullptr;
@@ -272,11 +310,14 @@ PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
   }
   if (!arrays || !back) return nullptr;
   Ref bumped(bump(module, part(kCells)));
-  PyObject* const grads[] = {part(kLeaves), part(kNumbers), arrays.get()};
-  Ref granted(bumped ? grant(module, grads, 3) : nullptr);
-  if (!granted || (node && !finish_node(as_node(node.get()), pair, instance.get(), arguments.get()))) return nullptr;
+  if (!bumped || !give(part(kLeaves), part(kNumbers), arrays.get(), spares)) return nullptr;
+  if (node && !finish_node(as_node(node.get()), pair, instance.get(), arguments.get())) return nullptr;
   if (part(kAlone) == Py_None) return node ? PyTuple_Pack(2, arrays.get(), node.get()) : arrays.release();
   PyObject* result = wrapped(PyList_GET_ITEM(arrays.get(), PyLong_AsSsize_t(part(kAlone))), switches.inference);
+  if (result && part(kGone) != Py_None) {
+    set_borrowed(as_tensor(result)->f[TensorObject::kNode], part(kGone));
+    set_borrowed(as_tensor(result)->f[TensorObject::kTracked], Py_True);
+  }
   if (result && node) put_on_tape(result, node.get());
   return result;
 }

@@ -153,6 +153,8 @@ inline bool same_shape(PyArrayObject* a, PyArrayObject* b) {
 
 PyObject* new_object(PyObject* type);
 PyObject* wrapped(PyObject* array, bool inference);
+// Whether a tensor is what `wrapped` makes, and nobody but the caller has it.
+bool is_untouched(PyObject* tensor);
 inline PyObject* doors() { return switches.doors ? switches.doors : known.everywhere; }
 // The door for arrays of this type; null without an error where none is known yet.
 inline PyObject* door_of(PyTypeObject* type) { return PyDict_GetItemWithError(doors(), reinterpret_cast<PyObject*>(type)); }
@@ -217,6 +219,8 @@ PyObject* bump(PyObject* module, PyObject* cells);
 PyObject* write_numbers(PyObject* module, PyObject* const* args, Py_ssize_t count);
 PyObject* forget(PyObject* module, PyObject* params);
 bool add_heap(PyObject* module);
+bool add_compiled(PyObject* module);
+bool add_numbers(PyObject* module);
 extern PyTypeObject OperatorType, RenamedType, ViewType, FunctionType, FactoryType;
 
 }  // namespace tape

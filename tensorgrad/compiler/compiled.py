@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import collector
-from ..core import native
+from ..core import CompiledCore, native
 from ..dispatch import listening, local
 from ..errors import CompileError
 from ..nn.hooks import everywhere as everywhere_hooked
@@ -51,7 +51,7 @@ everything: weakref.WeakSet[Compiled] = weakref.WeakSet()
 """Every compiled function that is alive."""
 
 
-class Compiled:
+class Compiled(CompiledCore):
     """Call it like the function it was made of.
 
     Args:
@@ -97,7 +97,8 @@ class Compiled:
         name = getattr(self.function, "__qualname__", None) or type(self.function).__qualname__
         return f"<compiled {name}, {len(self.entries)} programs>"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _served(self, *args: Any, **kwargs: Any) -> Any:
+        """A call that the first entry, tried by C, has not served."""
         # templates fit no call while autocast is on, or while somebody listens or maps, who have doors of their own
         for entry in self.entries:
             if entry.fast is not None:

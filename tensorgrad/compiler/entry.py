@@ -135,7 +135,7 @@ class Entry:
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.shapes) == len(signature.leaves)
         self.fast = self._packed()
-        self.direct = self._is_direct()
+        self.direct = self.result.alone  # what ``native.replay`` gives is the result
         trouble, raw = self._unsavable(), self.raw[0]
         self.programs[0].form = Form(signature, self.result, self.count, trouble, self.family, raw)
 
@@ -151,10 +151,13 @@ class Entry:
         plain = plain and not self.result.grads
         if self.template is None or waiting is None or not plain or self.expect_some or self.reach.copies:
             return None
-        alone = self.result.made[0][1] if self.result.alone else None
+        alone = gone = None
+        if self.result.alone:
+            at, alone, _ = self.result.made[0]
+            gone = self.result.freed.get(at)
         return (
             self.template, self.reach.packed, self.reach.forms, self.expect_none, self.forgotten, waiting, self.cells,
-            self.leaves, self.numbers, alone, self._packed_pair(),
+            self.leaves, self.numbers, alone, gone, self._packed_pair(),
         )  # fmt: skip
 
     def _waiting(self) -> Any:
@@ -164,13 +167,9 @@ class Entry:
     def _packed_pair(self) -> Any:
         """What a node that C makes behind the results holds; None if there is none."""
 
-    def _is_direct(self) -> bool:
-        """Whether what ``native.replay`` gives is the result."""
-        return self.result.alone and not self.result.freed
-
     def finished(self, found: Any) -> Any:
-        """The result, of what ``native.replay`` has found."""
-        return self.result.shown(found) if self.result.alone else self.result.build(found, [])
+        """The result, of what ``native.replay`` has found, where that is not the result itself."""
+        return self.result.build(found, [])
 
     @property
     def whole(self) -> Program:

@@ -221,9 +221,6 @@ class PairEntry(Entry):
                     if slot is None or slot in group:
                         node.watch(leaves[at])
 
-    def _is_direct(self) -> bool:
-        return self.result.alone
-
     def finished(self, found: Any) -> Any:
         arrays, node = found
         return self._on_tape(self.result.build(arrays, []), [node])

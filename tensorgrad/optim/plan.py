@@ -336,9 +336,13 @@ class PlannedOptimizer(Optimizer):
                 self._check_state(name, state[name], p)
             states.append(state)
         bucket = Bucket(params, states, scalars, np.zeros(self._hyper_size(len(params))), fresh)
-        bucket.refresh = lambda: self._refresh(group, bucket)
+        bucket.refresh = self._refreshing(group, bucket)
         bucket.reads = lambda: _tensors_of(group)
         return bucket
+
+    def _refreshing(self, group: Group, bucket: Bucket) -> Callable[[], None]:
+        """What brings a bucket's numbers up to date."""
+        return lambda: self._refresh(group, bucket)
 
     def _check_gradient(self, p: Tensor) -> None:
         grad = p._grad

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ..core import native
 from ..tensor import Tensor
 from .fused import check_fused
 from .optimizer import Group, check_lr, clips
@@ -65,6 +67,13 @@ class SGD(PlannedOptimizer):
         rate, momentum, dampening = float(group["lr"]), group["momentum"], group["dampening"]
         write_numbers(bucket.hyper, rate, momentum, dampening, group["weight_decay"], bucket.fresh)
         bucket.fresh = False
+
+    def _refreshing(self, group: Group, bucket: Bucket) -> Callable[[], None]:
+        if native is None or type(self)._refresh is not SGD._refresh:
+            return super()._refreshing(group, bucket)
+        names = ("lr", "momentum", "dampening", "weight_decay")
+        refreshing: Callable[[], None] = native.Numbers(bucket.hyper, group, names, bucket.fresh, "SGD._refresh")
+        return refreshing
 
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         bufs = bucket.state("momentum_buffer") if group["momentum"] else []
