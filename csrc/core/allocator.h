@@ -21,19 +21,30 @@ struct MemoryStats {
 MemoryStats memory_stats();
 void trim_memory();  // gives everything unused back to the system; peaks are counted from here on
 
-// Scratch of n elements of T, uninitialized, for the lifetime of the object.
-template <class T>
+// Scratch of n elements of T, uninitialized, for the lifetime of the object. Up to kOwn bytes lie in the object itself: to ask
+// for a block takes as long as a product of small matrices.
+template <class T, std::size_t kOwn = 0>
 class Scratch {
  public:
-  explicit Scratch(Index n) : data_(static_cast<T*>(allocate(static_cast<std::size_t>(n) * sizeof(T)))) {}
-  ~Scratch() { release(data_); }
+  explicit Scratch(Index n) {
+    const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(T);
+    if (n == 0) return;
+    if constexpr (kOwn > 0) data_ = reinterpret_cast<T*>(own_);
+    if (bytes > kOwn) data_ = static_cast<T*>(allocate(bytes));
+  }
+  ~Scratch() {
+    if (reinterpret_cast<char*>(data_) != own_) release(data_);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   T* data() const { return data_; }
   T& operator[](Index i) const { return data_[i]; }
 
  private:
-  T* data_;
+  T* data_ = nullptr;
+  alignas(kOwn > 0 ? 64 : 1) char own_[kOwn > 0 ? kOwn : 1];
 };
+
+constexpr std::size_t kOnStack = 8192;  // bytes of scratch that small products have on the stack
 
 }  // namespace tg

@@ -72,7 +72,7 @@ void dots(const Gemm<T>& g, Index entry) {
   const Matrix<T> small = rows_are_many ? Matrix<T>{b.data, b.col, b.row} : a;  // (few, k)
   d.many = rows_are_many ? a.data : b.data;
   d.many_step = rows_are_many ? a.row : b.col;
-  Scratch<T> copy(small.col == 1 ? 0 : few * g.k);
+  Scratch<T, kOnStack> copy(small.col == 1 ? 0 : few * g.k);
   d.few = small.data, d.few_step = small.row;
   if (small.col != 1) {
     for (Index f = 0; f < few; ++f)

@@ -138,7 +138,7 @@ void alone(const Gemm<T>& g, Index entry) {
   const Index depth = std::min(g.k, kDepth);
   const Index wide = std::max<Index>(1, kOwnPacked / depth / kColumns<T>) * kColumns<T>;
   const Index width = std::min(wide, round_up(g.n, kColumns<T>)), tall = std::min<Index>(g.m, 8 * kRows);
-  Scratch<T> scratch(depth * (width + (a.col == 1 ? 0 : tall)));
+  Scratch<T, kOnStack> scratch(depth * (width + (a.col == 1 ? 0 : tall)));
   for (Index j = 0; j < g.n; j += width)
     for (Index k = 0; k < g.k; k += depth) {
       Stripe<T> s(g, entry, j, std::min(width, g.n - j), k, std::min(depth, g.k - k));
@@ -261,7 +261,7 @@ void run_wave(std::vector<Part<T>>& parts) {
     packs += p.packs, tasks += p.tasks;
     packed += p.size();
   }
-  Scratch<T> scratch(packed);
+  Scratch<T, kOnStack> scratch(packed);
   packed = 0;
   for (Part<T>& p : parts) {
     p.s.packed = scratch.data() + packed;

@@ -12,7 +12,7 @@ template <class T>
 void column_sum(const Matrix<T>& a, Index rows, Index cols, T* out) {
   constexpr Index kRows = 256, kCols = 256;
   const Index row_blocks = std::max<Index>(1, divide_up(rows, kRows)), col_blocks = divide_up(cols, kCols);
-  Scratch<T> partial(row_blocks * cols);
+  Scratch<T, kOnStack> partial(row_blocks * cols);
   auto block = [&](Index task) {
     const Index r0 = task / col_blocks * kRows, c0 = task % col_blocks * kCols;
     const Index r1 = std::min(rows, r0 + kRows), n = std::min(cols, c0 + kCols) - c0;
