@@ -1,7 +1,8 @@
 """Memory of a training step, as it is and under ``tg.compile``: ``python -m benchmarks.memory [WORKLOAD ...]``.
 
-Parameters, the optimizer's state and the batches are there before and after and are not counted. What is: all that a
-step has in use at once beyond these, as the C++ backend's allocator sees it. Gradients count on both sides: a step
+Parameters, the optimizer's state and the other batches are there before and after and are not counted. What is: the
+batch that the step is given, of which a program's block has a copy, and all that a step has in use at once beyond, as
+the C++ backend's allocator sees it (not what small products keep on the stack). Gradients count on both sides: a step
 makes them, and in a program they lie in its block.
 """
 
@@ -49,7 +50,8 @@ def _peak(tg: Any, job: Job, steps: int, before: int | None = None) -> int:
     backend.c.trim_memory()  # peaks are counted anew
     job.step(steps)
     most: int = tg.memory_stats()["peak_in_use"]
-    return most - (rest if before is None else before)
+    given = sum(t.nbytes for t in job.batches[steps % len(job.batches)])
+    return given + most - (rest if before is None else before)
 
 
 def main() -> None:

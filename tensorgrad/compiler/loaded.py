@@ -326,7 +326,7 @@ class Loaded:
             return
         template = Signature(args, kwargs).template({}, [None] * len(tensors))
         if template is not None:
-            served.usual.append((template, self._facts, [], [], [], waiting, [], [], [], served.alone, None))
+            served.usual.append((template, self._facts, [], [], [], waiting, [], [], [], served.alone, None, None))
 
     def _array(self, served: _Served, leaf: Any, number: int) -> Any:
         value = served.program.arguments[number]
