@@ -254,6 +254,7 @@ class Written final : public Sequence {
     if (writing() || !planned_) throw std::runtime_error("Sequence: it is not ready to run");
     if (number >= stages_.size()) throw std::out_of_range("Sequence: there is no such stage");
     const Stage& stage = stages_[number];
+    at_ = calls_.size();
     if (given.size() != stage.places.size()) throw std::invalid_argument("Sequence: as many arrays as places");
     for (std::size_t i = 0; i < stage.places.size(); ++i)
       bring(PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)), stage.places[i].array.ptr());
@@ -264,6 +265,7 @@ class Written final : public Sequence {
         continue;
       }
       if (piece.function) {
+        at_ = calls_.size();
         PyObject* result = PyObject_CallNoArgs(piece.function.ptr());
         if (!result) throw py::error_already_set();
         Py_DECREF(result);
@@ -289,7 +291,7 @@ class Written final : public Sequence {
     return found;
   }
 
-  std::size_t at() const { return at_; }  // the call that failed
+  std::size_t at() const { return at_; }  // the call that failed; beyond all where none of these did
   // Calls that could be done a piece at a time together, where they lie now: the first's number, and the number after the
   // last's.
   std::vector<std::pair<std::size_t, std::size_t>> groups(std::size_t first, std::size_t last) const {

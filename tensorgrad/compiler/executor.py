@@ -7,9 +7,11 @@ or that another thread runs, waits; another is taken or made.
 from __future__ import annotations
 
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import Any
 
 from ..dispatch import local
+from .failures import placed
 from .native import Instance, blueprint
 from .program import Program
 
@@ -105,8 +107,19 @@ def _runner_of(program: Program) -> Callable[[list[Any]], list[Any]] | None:
 
 def in_python(program: Program) -> Callable[[list[Any]], list[Any]]:
     """The program as a Python function."""
-    text, names = program.replay_source()
+    text, names, steps = program.replay_source()
     space: dict[str, Any] = dict(names)
     exec(compile(text, "<tensorgrad program>", "exec"), space)
     replay: Callable[[list[Any]], list[Any]] = space["replay"]
-    return replay
+
+    def run(given: list[Any]) -> list[Any]:
+        try:
+            return replay(given)
+        except Exception as error:
+            line = next((n for frame, n in walk_tb(error.__traceback__) if frame.f_code is replay.__code__), 0)
+            said = placed(error, steps.get(line), program)
+            if said is error:
+                raise
+            raise said from None
+
+    return run

@@ -15,7 +15,9 @@ from ..expr.text import readable, readable_code
 from ..profiler.cost import flops, moved_bytes
 from .program import Action, Call, Program, Unless, Value
 
-__all__ = ["call_text", "costs", "explain", "parts_of", "place_text", "scaled", "type_text"]
+__all__ = [
+    "attrs_text", "call_text", "costs", "explain", "operand_text", "parts_of", "place_text", "scaled", "type_text",
+]  # fmt: skip
 
 _WIDTH = 120
 _MADE, _ROOM, _COST = 25, 54, 7  # columns: results, the call, numbers
@@ -150,7 +152,7 @@ def costs(call: Call) -> tuple[int, int]:
 
 def call_text(call: Call) -> list[str]:
     """The lines of a call: ``op(inputs, attributes)``, or the formula of a fused one over its operands."""
-    inputs = [_text(x) for x in call.inputs]
+    inputs = [operand_text(x) for x in call.inputs]
     if getattr(call.op, "derived", False):
         typed = getattr(call.op, "program", None)
         lines = readable(_for_types(call), inputs) if typed is None else readable_code(typed, inputs)
@@ -159,8 +161,12 @@ def call_text(call: Call) -> list[str]:
                 at = len(lines) - len(call.results) + i
                 lines[at] = f"{'sum' if letter == 's' else 'mean'}({lines[at]})"
         return [f"{call.op.name}: {lines[0]}"] if len(lines) == 1 else [f"{call.op.name}:", *(f"  {x}" for x in lines)]
-    attrs = [f"{name}={_text(x)}" for name, x in call.attrs.items() if name not in _UNSAID and x is not None]
-    return [f"{call.op.name}({', '.join([*inputs, *attrs])})"]
+    return [f"{call.op.name}({', '.join([*inputs, *attrs_text(call)])})"]
+
+
+def attrs_text(call: Call) -> list[str]:
+    """The attributes that say something."""
+    return [f"{name}={operand_text(x)}" for name, x in call.attrs.items() if name not in _UNSAID and x is not None]
 
 
 def parts_of(program: Program) -> list[str]:
@@ -233,17 +239,18 @@ def _for_types(call: Call) -> list[Expr]:
     return rebuild(call.op.results, replace)
 
 
-def _text(what: Any) -> str:
+def operand_text(what: Any) -> str:
+    """An input or attribute of a call, by name or value."""
     if type(what) is Value:
         return what.name
     if type(what) in (list, tuple) and len(what) > 2 and all(type(part) is Value for part in what):
         return f"[{what[0].name}, ... {len(what)}]"
     if type(what) is list:
-        return f"[{', '.join(map(_text, what))}]"
+        return f"[{', '.join(map(operand_text, what))}]"
     if type(what) is tuple:
-        return f"({', '.join(map(_text, what))})"
+        return f"({', '.join(map(operand_text, what))})"
     if type(what) is slice:
-        ends = [_text(x) if x is not None else "" for x in (what.start, what.stop, what.step)]
+        ends = [operand_text(x) if x is not None else "" for x in (what.start, what.stop, what.step)]
         return ":".join(ends if what.step is not None else ends[:2])
     return f"{what:.7g}" if type(what) is float else str(what) if hasattr(what, "itemsize") else repr(what)
 

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autograd.node import describe_line
 from ..core import native
 from ..dispatch import local
 from ..errors import CompileError
-from ..ops.record import as_ours
+from .failures import placed
 from .placed import Placement, placements
 from .places import Places
 from .program import Action, Call, Program, Unless, Value
@@ -97,7 +96,7 @@ class Instance:
     """
 
     def __init__(self, blueprint: Blueprint):
-        program = blueprint.program
+        self.program = program = blueprint.program
         if blueprint.nbytes >= _WORTH_TRIMMING:
             blueprint.backend.c.trim_memory()  # what eager runs keep for each other, the block takes the place of
         writing = _Writing(blueprint)
@@ -169,12 +168,9 @@ class Instance:
             raise self._failed(error) from None
 
     def _failed(self, error: Exception) -> Exception:
-        """The error as the op raises it, with the user's line that the call comes from."""
-        at = self.sequence.at
-        step = self.steps_of[at] if at < len(self.steps_of) else None
-        if step is not None and step.line is not None and error.args and isinstance(error.args[0], str):
-            error.args = (f"{error.args[0]} (in a compiled function, at {describe_line(step.line)})", *error.args[1:])
-        return as_ours(error) if isinstance(error, IndexError) else error
+        """The error as the op raises it, with the place that the call comes from."""
+        at = self.sequence.at  # beyond all calls where Python failed, which has said it
+        return placed(error, self.steps_of[at] if at < len(self.steps_of) else None, self.program)
 
     def results(self, given: list[Any], *, copied: bool = False) -> list[Any]:
         """The arrays of the first stage's outputs; ``copied``: nothing is lent."""
@@ -289,7 +285,9 @@ class _Writing:
         self.python_calls.append(step)
         targets = [None if v is None else self.place(v.shape, v.dtype) for v in step.results]
         self._name(step, targets)
-        self.pieces.append(_python_call(getattr(self.backend.raw, step.op.name), inputs, attrs, targets))
+        self.pieces.append(
+            _python_call(self.program, step, getattr(self.backend.raw, step.op.name), inputs, attrs, targets)
+        )
         return start
 
     def _written_there(self, at: int, call: Call, inputs: list[Any], attrs: dict[str, Any]) -> Any:
@@ -347,9 +345,14 @@ def _overlap(a: Any, b: Any) -> bool:
         return True
 
 
-def _python_call(kernel: Any, inputs: list[Any], attrs: dict[str, Any], targets: list[Any]) -> Callable[[], None]:
+def _python_call(
+    program: Program, step: Call, kernel: Any, inputs: list[Any], attrs: dict[str, Any], targets: list[Any]
+) -> Callable[[], None]:
     def call() -> None:
-        outputs = kernel(*inputs, **attrs)
+        try:
+            outputs = kernel(*inputs, **attrs)
+        except Exception as error:  # noqa: BLE001 - it is raised, and says where
+            raise placed(error, step, program) from None
         made = outputs if isinstance(outputs, tuple) else (outputs,)
         for target, array in zip(targets, made, strict=True):
             if target is not None:

@@ -161,7 +161,7 @@ class Unless(Call):
 
     def kernel(self) -> Callable[..., None]:
         """The call in Python: a function of the arrays in place of its inputs."""
-        text, names = self.body.replay_source()
+        text, names, _ = self.body.replay_source()
         space: dict[str, Any] = dict(names)
         exec(compile(text, "<tensorgrad program>", "exec"), space)
         replay = space["replay"]
@@ -258,8 +258,9 @@ class Program:
             last.pop(v, None)
         return last
 
-    def replay_source(self) -> tuple[str, dict[str, Any]]:
-        """Python's text of a replay, and the names it uses: a function of a list of arrays.
+    def replay_source(self) -> tuple[str, dict[str, Any], dict[int, Call]]:
+        """Python's text of a replay, and the names it uses: a function of a list of arrays. And the call that each line
+        makes, if it makes one.
 
         Every value is a local name, dropped after its last use, so memory is held as long as in an eager run.
         """
@@ -302,16 +303,18 @@ class _Writer:
             return f"[{parts}]" if type(what) is list else f"({parts},)"
         return self.constant(what)
 
-    def text(self) -> tuple[str, dict[str, Any]]:
+    def text(self) -> tuple[str, dict[str, Any], dict[int, Call]]:
         program = self.program
         last = program.last_uses()
         given = "".join(f"{self.value(v)}, " for v in program.arguments)
         lines = [f"    {given}= given"] if given else []
         doors = local.doors
+        calls: dict[int, Call] = {}
         for at, step in enumerate(program.steps):
             if isinstance(step, Action):
                 lines.append(f"    {self.constant(step.run)}()")
                 continue
+            calls[len(lines) + 2] = step  # lines count from 1, and the first is the function's head
             called = step.kernel() if isinstance(step, Unless) else getattr(doors[step.kind], step.op.name)
             kernel = self.constant(called)
             arguments = [self.expression(x) for x in step.inputs]
@@ -332,4 +335,4 @@ class _Writer:
             if dead:
                 lines.append(f"    del {', '.join(dead)}")
         lines.append(f"    return [{', '.join(self.value(v) for v in program.outputs)}]")
-        return "\n".join(["def replay(given):", *lines, ""]), self.names
+        return "\n".join(["def replay(given):", *lines, ""]), self.names, calls

@@ -740,3 +740,66 @@ def test_programs_changed_at_random_do_no_harm(name, backend, tmp_path):
                 continue
             signed(tmp_path / "g.tgp", changed, data, program)
             attempt(tmp_path / "g.tgp", *args)
+
+
+def _pick(table, at):
+    return tg.cat([table * 2, table, table, table, table]).index_select(0, at) + 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", (4, 300_000), ids=("in a block", "in Python"))
+def test_wrong_data_names_the_call_and_its_shapes(backend, rows, tmp_path):
+    """In the first replay, in Python's and in C's; the call is the one that explain() shows."""
+    with tg.backend(backend), tg.no_grad():
+        f = tg.compile(_pick)
+        table, good, bad = tg.ones(rows, 3), tg.tensor([0, 1]), tg.tensor([0, 5 * rows])
+        f(table, good)
+        f.save(tmp_path / "f.tgp")
+        loaded = tg.compiler.load(tmp_path / "f.tgp")
+        (number,) = [i for i, call in enumerate(loaded.program.calls, 1) if call.op.name == "index_select"]
+        at = (
+            rf"call {number} of {len(loaded.program.calls)}: %\d = index_select\(%\d f32\[{5 * rows},3\], arg1 i64\[2\]"
+        )
+        for used in range(4):
+            with pytest.raises(IndexError, match=rf"in a loaded program, at {at}, dim=0\), from test_save.py:\d+\)$"):
+                loaded(table, bad)
+            assert loaded.explain().count("index_select(") == 1
+            if used:
+                assert loaded(table, good).tolist() == f(table, good).tolist()
+        for call in loaded.program.calls:  # as of a program whose lines were not known
+            call.line = None
+        with pytest.raises(tg.errors.IndexOutOfRange, match=rf"{at}, dim=0\)\)$"):
+            loaded(table, bad)
+        # the function itself knows its lines, whoever runs it
+        f(table, good)
+        with pytest.raises(IndexError, match=r"in a compiled function, at .*test_save.py:\d+ in _pick: return tg.cat"):
+            f(table, bad)
+
+
+def _singular_values(matrices, at):
+    return tg.linalg.svdvals(matrices.index_select(0, at) * 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_python_computes_between_calls_of_c_is_named_too(backend, tmp_path):
+    with tg.backend(backend), tg.no_grad():
+        f = tg.compile(_singular_values)
+        good, at = tg.eye(2).expand(3, 2, 2).contiguous(), tg.tensor([0, 2])
+        f(good, at)
+        f.save(tmp_path / "f.tgp")
+        loaded = tg.compiler.load(tmp_path / "f.tgp")
+        if backend == "cpp":
+            assert [call.op.name for call in loaded.program.linked.python_calls] == ["linalg_svdvals"]
+        bad = good * float("nan")
+        for _ in range(3):
+            with pytest.raises(Exception, match=r"converge.*compiled function, at .*in _singular_values") as error:
+                f(bad, at)
+            assert str(error.value).count("(in a") == 1
+            with pytest.raises(
+                Exception, match=r"converge.*loaded program, at call \d of \d: %\d = linalg_svd"
+            ) as error:
+                loaded(bad, at)
+            assert str(error.value).count("(in a") == 1
+            with pytest.raises(IndexError, match=r"index_select\(arg0 f32\[3,2,2\], arg1 i64\[2\], dim=0\)"):
+                loaded(good, at + 1)
+            assert loaded(good, at).tolist() == f(good, at).tolist() == [[2.0, 2.0], [2.0, 2.0]]

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.node import describe_line
+from ...compiler.failures import placed
 from ...compiler.program import Action, Call, Program, Unless, Value
 from ...dispatch import local
 from ...random import Generator
@@ -64,13 +64,15 @@ class _Launch:
     the device; ``checks``: what raises then, and the call. ``words``: numbers of the host that it reads."""
 
     def __init__(
-        self, graph: Any, calls: int, wrong: Any, checks: list[tuple[Callable[[], None], Call]], words: NotedWords
-    ):
+        self, graph: Any, calls: int, wrong: Any, checks: list[tuple[Callable[[], None], Call]], words: NotedWords,
+        program: Program,
+    ):  # fmt: skip
         self.graph = graph
         self.calls = calls
         self.wrong = wrong
         self.checks = checks
         self.words = words
+        self.program = program
 
     def check(self) -> None:
         """Wait for the graph and raise the error of the first check that failed."""
@@ -81,13 +83,8 @@ class _Launch:
             if failed:
                 try:
                     complain()
-                except Exception as error:
-                    if call.line is not None and error.args and isinstance(error.args[0], str):
-                        # a program from a file has the line as text
-                        line = call.line if type(call.line) is str else describe_line(call.line)
-                        text = f"{error.args[0]} (in a compiled function, at {line})"
-                        error.args = (text, *error.args[1:])
-                    raise
+                except Exception as error:  # noqa: BLE001 - it is raised, and says where
+                    raise placed(error, call, self.program) from None
 
 
 class _Ordinary:
@@ -371,7 +368,7 @@ class GraphProgram:
                     fixed = fixed[stretch.words.counts[False] :]
                     stretch.words.settle(self.backend._kernels)
                     calls = sum(inside[at:end])
-                    pieces.append(_Launch(graph, calls, stretch.wrong, stretch.checks, stretch.words))
+                    pieces.append(_Launch(graph, calls, stretch.wrong, stretch.checks, stretch.words, self.program))
                 else:
                     pieces += [step for step in steps[at:end] if isinstance(step, Action)]
                 at = end
