@@ -112,9 +112,9 @@ class Loaded:
     be contiguous.
 
     Calls raise TypeError for arguments of another structure, ShapeError and DTypeError for tensors of other shapes and
-    dtypes than the saved program's, AutogradError for a tensor that requires grad, outside of ``no_grad()``. What a call
-    of the program raises, as of an index beyond a table, says which one it is: its number, as ``explain`` counts, its
-    operands' shapes, and the line that it was written down of.
+    dtypes than the saved program's, AutogradError for a tensor that requires grad, outside of ``no_grad()``. What a
+    call of the program raises, as of an index beyond a table, says which one it is: its number, as ``explain`` counts,
+    its operands' shapes, and the line that it was written down of.
     """
 
     def __init__(self, name: str, written: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]], backend: Any):
