@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 __all__ = ["accumulation", "moving", "sorting"]
 
@@ -85,10 +86,11 @@ def _joined(how: str, out: Any, key: int, total: Any) -> None:
 
 
 def _join_tiles(
-    how: str, outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, order: Any, values: Any, out: Any,
-    shares: Any,
+    how: str, outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, to: Any, order: Any, values: Any,
+    memory: Any, shares: Any,
 ) -> None:  # fmt: skip
-    values, out = values.reshape(outer, length, inner), out.reshape(outer, rows, inner)
+    values, lying = values.reshape(outer, length, inner), _elements(memory, to)
+    out = lying.reshape(outer, rows, inner)
     kept = _shares(shares, out.dtype, outer, -(-length // tile), inner)
     for t, begin in enumerate(range(0, length, tile)):
         end = min(begin + tile, length)
@@ -102,12 +104,15 @@ def _join_tiles(
                 kept[1, :, t] = total
             else:
                 _joined(how, out, key, total)
+    lying[...] = out.reshape(lying.shape)
 
 
 def _join_runs(
-    how: str, outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, lanes: int, out: Any, shares: Any
-) -> None:
-    out = out.reshape(outer, rows, inner)
+    how: str, outer: int, length: int, inner: int, rows: int, tile: int, keys: Any, to: Any, lanes: int, memory: Any,
+    shares: Any,
+) -> None:  # fmt: skip
+    lying = _elements(memory, to)
+    out = lying.reshape(outer, rows, inner)
     kept = _shares(shares, out.dtype, outer, -(-length // tile), inner)
     for t, end in enumerate(range(tile, length, tile)):
         key = keys[end]
@@ -117,6 +122,7 @@ def _join_runs(
         with np.errstate(all="ignore"):
             total = _JOINS[how](kept[1, :, t], _JOINS[how].reduce(kept[0][:, others], axis=1))
         _joined(how, out, key, total)
+    lying[...] = out.reshape(lying.shape)
 
 
 def accumulation(name: str) -> Callable[..., None]:
@@ -132,33 +138,71 @@ def _bytes(x: Any, *shape: int) -> Any:
     return x.reshape(-1).view(np.uint8).reshape(shape)
 
 
-def _take(unit: int, outer: int, size: int, count: int, inner: int, wraps: int, index: Any, x: Any, out: Any) -> None:
-    place = index.reshape(-1)
-    place = np.where((place < 0) & bool(wraps), place + size, place)
-    inside = (place >= 0) & (place < size)
-    found = _bytes(x, outer, size, inner * unit)[:, np.where(inside, place, 0)]
+def _units(unit: int, memory: Any, lying: Any) -> Any:
+    """The bytes of an array that lies like this: (*outer, *rows, *inner, unit)."""
+    first = as_strided(memory, (1,), (memory.itemsize,)).view(np.uint8)
+    axes = [axis for group in ("outer", "rows", "inner") for axis in _axes(lying[group])]
+    return as_strided(first, (*[n for n, _ in axes], unit), (*[step * unit for _, step in axes], 1))
+
+
+def _elements(memory: Any, lying: Any) -> Any:
+    return _units(memory.itemsize, memory, lying).view(memory.dtype)[..., 0]
+
+
+def _axes(group: Any) -> list[tuple[int, int]]:
+    count = int(group["axes"])
+    return list(zip(group["sizes"][:count].tolist(), group["strides"][:count].tolist(), strict=True))
+
+
+def _take(
+    unit: int, outer: int, rows: int, count: int, inner: int, lying: Any, place: Any, x: Any, out: Any
+) -> None:  # fmt: skip
+    place = place.reshape(-1)
+    inside = (place >= 0) & (place < rows)
+    found = _units(unit, x, lying).reshape(outer, rows, inner * unit)[:, np.where(inside, place, 0)]
     _bytes(out, outer, count, inner * unit)[...] = np.where(inside[:, None], found, 0)
 
 
-def _gather(unit: int, outer: int, size: int, count: int, inner: int, index: Any, x: Any, out: Any) -> None:
+def _gather(
+    unit: int, outer: int, rows: int, count: int, inner: int, lying: Any, index: Any, x: Any, out: Any
+) -> None:  # fmt: skip
     place = index.reshape(outer, count, inner)
-    inside = (place >= 0) & (place < size)
+    inside = (place >= 0) & (place < rows)
     at = np.where(inside, place, 0)[..., None]
-    found = np.take_along_axis(_bytes(x, outer, size, inner, unit), at, axis=1)
+    found = np.take_along_axis(_units(unit, x, lying).reshape(outer, rows, inner, unit), at, axis=1)
     _bytes(out, outer, count, inner, unit)[...] = np.where(inside[..., None], found, 0)
 
 
 def _write(
-    unit: int, outer: int, rows: int, count: int, inner: int, one: int, place: Any, last: Any, values: Any, out: Any
-) -> None:
+    unit: int, outer: int, rows: int, count: int, inner: int, one: int, lying: Any, place: Any, last: Any, values: Any,
+    out: Any,
+) -> None:  # fmt: skip
     to = np.flatnonzero((place >= 0) & (place < rows))
     if isinstance(last, np.ndarray):
         to = to[last[place[to]] == to]
-    target = _bytes(out, outer, rows, inner, unit)
+    there = _units(unit, out, lying)
+    target = there.reshape(outer, rows, inner, unit)
     if one:
         target[:, place[to]] = _bytes(values, unit)
     else:
         target[:, place[to]] = _bytes(values, outer, count, inner, unit)[:, to]
+    there[...] = target.reshape(there.shape)
+
+
+def _rows_at(
+    count: int, goes_on: int, how: Any, a: Any, b: Any, c: Any, d: Any, place: Any, wrong: Any
+) -> None:  # fmt: skip
+    axes = int(how["axes"])
+    shape = how["sizes"][:axes].tolist()
+    row = place.copy() if goes_on else np.zeros(count, np.int64)
+    outside = row < 0
+    for k, index in enumerate((a, b, c, d)[: int(how["indices"])]):
+        seen = as_strided(index, shape, [8 * n for n in how["strides"][k][:axes].tolist()]).reshape(-1)
+        at = np.where(seen < 0, seen + how["size"][k], seen)
+        outside |= (at < 0) | (at >= how["size"][k])
+        row += at * how["steps"][k]
+    place[...] = np.where(outside, -1, row)
+    wrong |= outside.any()
 
 
 def _places(outer: int, size: int, count: int, inner: int, index: Any, place: Any) -> None:
@@ -176,7 +220,9 @@ def _remember(rows: int, count: int, place: Any, last: Any) -> None:
     np.maximum.at(last, place[found], found.astype(np.int32))
 
 
-_WHOLE: dict[str, Callable[..., None]] = {"places": _places, "forget": _forget, "remember": _remember}
+_WHOLE: dict[str, Callable[..., None]] = {
+    "rowsat": _rows_at, "places": _places, "forget": _forget, "remember": _remember,
+}  # fmt: skip
 _MOVING: dict[str, Callable[..., None]] = {"take": _take, "gather": _gather, "write": _write}
 
 

@@ -146,7 +146,7 @@ def test_what_is_no_row_is_left_out(indexing: HostIndexing) -> None:
     target, values = elements((5, 2)), elements((7, 2), seed=1)
     kept = [0, 2, 4, 6]
     want = added(target[None], place[kept], values[None, kept])[0]
-    got = indexing._joined("sum", target, place, 1, 5, 2, values)
+    got = indexing._joined("sum", target, target, ((), (0,), (1,)), place, values)
     assert np.allclose(got, want, rtol=1e-6)
 
 

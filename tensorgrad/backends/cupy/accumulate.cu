@@ -48,11 +48,12 @@ template <class W> struct Lowest {
   TG_FN W value() const { return fewest; }
 };
 
-// values: (outer, length, inner), out: (outer, rows, inner); keys and order: (length).
+// values: (outer, length, inner), out: (outer, rows, inner), wherever it lies; keys and order: (length).
 // shares: (2, outer, tiles, inner), of the run that began before a tile, and of the one that goes on behind it.
 struct Places {
   i64 outer, length, inner, rows, tile;
   const u32* keys;
+  const Strided& to;
   TG_FN i64 tiles() const { return (length + tile - 1) / tile; }
 };
 
@@ -80,7 +81,7 @@ TG_FN void over_tiles(Places p, const u32* order, const T* values, T* out, S* sh
       const bool behind = q == end && end < p.length && p.keys[end] == key;
       if (before) shares[i] = total;
       else if (behind) shares[count + i] = total;
-      else add_to(out + (o * p.rows + key) * p.inner + c, total);
+      else add_to(out + p.to.at(o, key, c), total);
       before = false;
     }
   }
@@ -111,7 +112,7 @@ TG_FN void over_runs(Places p, i64 lanes, T* out, const S* shares) {
       if (lane == 0) total.add(shares[count + i]);
     }
     for (int mask = 1; mask < lanes; mask *= 2) total.add(from_lane(total, mask));
-    if (begins && lane == 0) add_to(out + (o * p.rows + key) * p.inner + c, total);
+    if (begins && lane == 0) add_to(out + p.to.at(o, key, c), total);
   }
 }
 
@@ -120,13 +121,13 @@ TG_FN void over_runs(Places p, i64 lanes, T* out, const S* shares) {
 #define ACCUMULATE(how, Join, name, T)                                                                                  \
   extern "C" __global__ void how##tiles_##name(                                                                        \
       tg::i64 outer, tg::i64 length, tg::i64 inner, tg::i64 rows, tg::i64 tile, const unsigned int* keys,              \
-      const unsigned int* order, const T* values, T* out, void* shares) {                                              \
-    tg::over_tiles({outer, length, inner, rows, tile, keys}, order, values, out,                                       \
+      tg::Strided to, const unsigned int* order, const T* values, T* out, void* shares) {                              \
+    tg::over_tiles({outer, length, inner, rows, tile, keys, to}, order, values, out,                                       \
                    (tg::Join<typename tg::stored_as<T>::type>*)shares);                                                \
   }                                                                                                                    \
   extern "C" __global__ void how##runs_##name(                                                                         \
       tg::i64 outer, tg::i64 length, tg::i64 inner, tg::i64 rows, tg::i64 tile, const unsigned int* keys,              \
-      tg::i64 lanes, T* out, void* shares) {                                                                           \
-    tg::over_runs({outer, length, inner, rows, tile, keys}, lanes, out,                                                \
+      tg::Strided to, tg::i64 lanes, T* out, void* shares) {                                                           \
+    tg::over_runs({outer, length, inner, rows, tile, keys, to}, lanes, out,                                                \
                   (const tg::Join<typename tg::stored_as<T>::type>*)shares);                                           \
   }

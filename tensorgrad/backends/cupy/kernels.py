@@ -179,13 +179,19 @@ SOURCES = (
     Source("sort.cu", ("core.cuh",), ("rankedkeys", "rowkeys", "digitcounts", "digitstarts", "digitplaces")),
     Source(
         "accumulate.cu",
-        ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh"),
+        ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh", "strided.cuh"),
         **_joins(),
     ),
     Source(
         "index.cu",
-        ("core.cuh",),
-        ("places", "forget", "remember", *(f"{k}_{n}" for n in (1, 2, 4, 8, 16) for k in ("take", "gather", "write"))),
+        ("core.cuh", "strided.cuh"),
+        (
+            "rowsat",
+            "places",
+            "forget",
+            "remember",
+            *(f"{k}_{n}" for n in (1, 2, 4, 8, 16) for k in ("take", "gather", "write")),
+        ),
     ),
     Source("attention.cu", ("core.cuh", "rows.cuh", "tensor_cores.cuh", "tiles.cuh"), **_attention()),
     Source("norm_rows.cu", ("core.cuh", "rows.cuh", "team.cuh"), **_by_dtype("rownorm", "rownormgrad")),

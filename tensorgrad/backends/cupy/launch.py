@@ -12,7 +12,7 @@ from ...expr import Program
 from ..numpy.evaluate import fitting
 from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, kernel, most_packed, numbers, storage_of, unit
 
-__all__ = ["Launcher", "Prepared", "Walk", "dense_layout", "walk"]
+__all__ = ["Launcher", "Prepared", "Walk", "dense_layout", "merged", "walk"]
 
 _BLOCK = 256
 _MOST_BLOCKS = 1 << 16  # beyond that the kernels' loop goes round: enough to fill any device many times over
@@ -52,7 +52,7 @@ class Walk:
         self.arguments = arguments
 
 
-def _merged(shape: tuple[int, ...], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+def merged(shape: tuple[int, ...], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
     """The same walk over fewer axes: axes of length 1 dropped, neighbours joined where every operand steps evenly."""
     axes = [axis for axis, size in enumerate(shape) if size != 1]
     sizes: list[int] = []
@@ -89,7 +89,7 @@ def walk(shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[in
         strides.append(step)
         reach = max(reach, 1 + sum(abs(s) * (n - 1) for s, n in zip(step, shape, strict=True)))
     wide = reach >= _INT32_ELEMENTS
-    sizes, steps = _merged(shape, strides)
+    sizes, steps = merged(shape, strides)
     dense = [int(np.prod(sizes[axis + 1 :], dtype=object)) for axis in range(len(sizes))]
     kinds = tuple(SINGLE if not any(step) else DENSE if step == dense else STRIDED for step in steps)
     if STRIDED not in kinds:
