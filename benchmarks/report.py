@@ -64,7 +64,11 @@ def _numpy_version() -> str:
     return numpy.__version__
 
 
-def write_json(path: str, content: dict[str, Any]) -> None:
+def write_json(path: str, content: dict[str, Any], quiet: bool = False) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(content, indent=1) + "\n")
-    print(f"\nwritten: {path}")
+    # who is cut off while writing leaves what was there before
+    new = Path(f"{path}.new")
+    new.write_text(json.dumps(content, indent=1) + "\n")
+    new.replace(path)
+    if not quiet:
+        print(f"\nwritten: {path}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,23 @@ class WorkerError(RuntimeError):
 
 
 class Process:
-    """A worker process and the pipe to it."""
+    """A worker process and the pipe to it. ``extra``: more of its environment."""
 
-    def __init__(self, name: str, threads: int, module: str = "benchmarks.worker", *arguments: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        module: str = "benchmarks.worker",
+        *arguments: str,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
+        # what it says on stderr: the end of it is told if it dies
+        self._words = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", module, name, str(threads), *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
-            env=environment(FRAMEWORKS[name], threads),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True, cwd=ROOT,
+            env=environment(FRAMEWORKS[name], threads) | dict(extra or {}),
         )  # fmt: skip
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
@@ -41,14 +52,25 @@ class Process:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it is gone, or was closed
             line = ""
-        if not line:
-            raise WorkerError(f"the process ended with code {self._process.wait()}")
+        if not line.endswith("\n"):
+            raise WorkerError(f"the process ended with code {self._process.wait()}{self._last_words()}")
         answer = json.loads(line)
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer
+
+    def _last_words(self) -> str:
+        if self._words.closed:
+            return ""
+        self._words.seek(max(0, self._words.seek(0, os.SEEK_END) - 2000))
+        said = [line.strip() for line in self._words.read().splitlines() if line.strip()]
+        return f": {said[-1][:300]}" if said else ""
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """End the process at once; whoever waits for its answer gets a WorkerError."""
@@ -67,6 +89,7 @@ class Process:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+        self._words.close()
 
 
 @dataclass

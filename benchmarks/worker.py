@@ -142,8 +142,9 @@ def serve(make: Callable[[], Any]) -> None:
                 worker = make()
             answer = getattr(worker, command.pop("do"))(**command)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the answer; the others' measurement goes on
-            text = str(error).strip().splitlines()
-            answer = {"error": f"{type(error).__name__}: {text[0] if text else ''}"}
+            # compilers say in the first line who failed, and why in a later one
+            text = " ".join(part.strip() for part in str(error).strip().splitlines()[:4] if part.strip())
+            answer = {"error": f"{type(error).__name__}: {text[:400]}"}
         answers.write(json.dumps(answer) + "\n")
 
 

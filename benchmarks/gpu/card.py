@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from typing import Any
 
-__all__ = ["describe"]
+from benchmarks.frameworks import FRAMEWORKS, installed
+from benchmarks.gpu import correctness
+from tensorgrad.backends.cupy.cudnn import load
+from tensorgrad.errors import BackendError
+
+__all__ = ["describe", "missing"]
 
 
 def describe() -> dict[str, Any]:
@@ -27,6 +33,22 @@ def describe() -> dict[str, Any]:
         "cudnn": cudnn.version(),
         **_smi(),
     }
+
+
+def missing() -> list[str]:
+    """A line for each thing that would be used and is not here."""
+    lines = []
+    try:
+        load()
+    except BackendError as error:
+        lines.append(f"tensorgrad's own kernels compute convolutions and attention: {error}")
+    if correctness.sanitizer() is None:
+        lines.append("compute-sanitizer is not here (it comes with the CUDA toolkit): its part is left out")
+    if shutil.which("nvcc") is None:
+        lines.append("nvcc is not here: nothing needs it, kernels are compiled by NVRTC")
+    if not installed(FRAMEWORKS["torch"]):
+        lines.append("PyTorch is not installed: nothing is compared, and the tests are left out")
+    return lines
 
 
 def _smi() -> dict[str, str]:

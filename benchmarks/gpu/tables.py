@@ -6,15 +6,17 @@ from typing import Any
 
 from benchmarks.report import print_table, seconds
 
-__all__ = ["not_run", "show", "wrong"]
+__all__ = ["not_run", "show", "show_marks", "wrong"]
 
 
 def show(part: str, found: dict[str, Any]) -> None:
     """Print a part as soon as it is done."""
     title = f"{part}: {found['seconds_taken']} s"
     result = found.get("result", found)
-    if "error" in result:
-        print(f"\n{title}; {result['error']}")
+    if "error" in found:
+        title += f"; {found['error']}"  # and what there was before it
+    if "result" not in found or "error" in result:
+        print(f"\n{title}" + (f"; {result['error']}" if "result" in found else ""))
     elif part == "tests":
         _tests(title, result)
     elif part == "sanitizer":
@@ -34,6 +36,8 @@ def _stopped(result: dict[str, Any]) -> str:
 def _tests(title: str, result: dict[str, Any]) -> None:
     counts = ", ".join(f"{result[kind]} {kind}" for kind in ("passed", "failed", "skipped"))
     print(f"\n{title}; {counts}{_stopped(result)}")
+    if "died" in result:
+        print(f"  {result['died']}")
     for line in result["failures"][:20]:
         print(f"  {line}")
     for line in result["why_skipped"]:
@@ -81,14 +85,23 @@ def _training(title: str, result: dict[str, Any]) -> None:
         print(line)
 
 
+def show_marks(found: list[dict[str, Any]]) -> None:
+    """Print each mark with its verdict."""
+    verdicts = {True: "met", False: "MISSED", None: "not known"}
+    rows = [[mark["mark"], mark["wanted"], mark["reached"], verdicts[mark["met"]]] for mark in found]
+    print_table(["mark", "wanted", "reached", ""], rows, "marks")
+
+
 def not_run(parts: dict[str, Any]) -> list[str]:
     """What of the parts did not fit, or could not be run."""
     missing = []
     for part, found in parts.items():
         result = found.get("result", found)
+        if "error" in found and "result" in found:
+            missing.append(f"the rest of {part} ({found['error']})")
         if "error" in result:
             missing.append(f"{part} ({result['error']})")
-        elif result.get("over"):
+        elif result.get("over") or "died" in result:
             missing.append(f"the rest of {part}")
         elif part == "kernels":
             missing += [f"{part} {name}" for name, row in result["rows"].items() if not row.get("seconds")]
@@ -105,4 +118,6 @@ def not_run(parts: dict[str, Any]) -> list[str]:
 def wrong(parts: dict[str, Any]) -> bool:
     """Whether anything was found to be wrong, as opposed to slow or left out."""
     results = [found["result"] for found in parts.values() if "result" in found]
+    if any("raised" in found for found in parts.values()):
+        return True
     return any(result.get("failed") or result.get("errors") for result in results)

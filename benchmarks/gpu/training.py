@@ -1,28 +1,31 @@
 """Training steps of all frameworks at a place: built side by side, timed in turns.
 
-Compilers take much longer than measurements do, and work on the CPU: processes are built several at a time, and once
-all are ready nothing but the one whose turn it is runs.
+Compilers take much longer than measurements do, and work on the CPU: processes are built several at a time, and what is
+not ready when the time for that is over is left out. Then nothing but the one whose turn it is runs.
 """
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.gpu import kernels
+from benchmarks.frameworks import FRAMEWORKS
 from benchmarks.rounds import Measured, Process, WorkerError, ratio
 
-__all__ = ["Options", "kernel_rows", "train"]
+__all__ = ["Options", "ended", "limited", "train"]
 
 MODULE = "benchmarks.gpu.worker"
 ROUNDS, TOY_ROUNDS = 5, 2
 BLOCK_SECONDS = 0.3
+MEASURING = 0.4  # at most this share of the time is for measuring, the rest for building
+STUCK = 20.0  # seconds after which an answer of a process that is ready is not waited for
 LOSSES = 3
+
+Job = tuple[str, str]  # workload, framework
 
 
 class Options:
@@ -43,83 +46,158 @@ class Options:
         self.block_seconds = 0.0 if toy else BLOCK_SECONDS
 
     def process(self, framework: str) -> Process:
-        return Process(framework, self.threads, MODULE, self.place)
+        # left alone, each of torch.compile's processes starts as many compilers as the machine has cores
+        extra = {"TORCHINDUCTOR_COMPILE_THREADS": str(self.threads)}
+        return Process(framework, self.threads, MODULE, self.place, extra=extra)
 
 
 @contextmanager
-def killed_at(end: float, processes: Sequence[Process]) -> Iterator[None]:
-    """Within the block processes live until ``end`` (of ``time.monotonic``) at most."""
-    timer = threading.Timer(max(0.0, end - time.monotonic()), _kill, [processes])
-    timer.daemon = True
-    timer.start()
+def ended(processes: Sequence[Process]) -> Iterator[None]:
+    """No process is left behind the block, nor what it holds on the device. More may be added within it."""
     try:
         yield
     finally:
-        timer.cancel()
+        for process in processes:  # nothing there is worth waiting for, one after the other
+            process.kill()
         for process in processes:
             process.__exit__()
 
 
-def _kill(processes: Sequence[Process]) -> None:
-    for process in processes:
+@contextmanager
+def limited(process: Process, seconds: float) -> Iterator[None]:
+    """A process that has not answered within ``seconds`` is killed: what hangs on the device answers nobody."""
+    over = threading.Event()
+
+    def kill() -> None:
+        over.set()
         process.kill()
 
+    timer = threading.Timer(max(0.0, seconds), kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except WorkerError as error:
+        if over.is_set():
+            raise WorkerError(f"no answer within {seconds:.0f} s, ended") from error
+        raise
+    finally:
+        timer.cancel()
 
-def train(names: Sequence[str], frameworks: Sequence[str], options: Options, seconds: float) -> dict[str, Any]:
-    """By workload: each framework's median step, how many times faster tensorgrad is, what was left out and why."""
+
+def train(
+    names: Sequence[str],
+    frameworks: Sequence[str],
+    options: Options,
+    seconds: float,
+    note: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """By workload: each framework's median step, how many times faster tensorgrad is, what was left out and why.
+
+    ``note`` is called with what there is after each workload.
+    """
     end = time.monotonic() + seconds
-    jobs = {(name, framework): options.process(framework) for name in names for framework in frameworks}
-    measured = {job: Measured(job[1]) for job in jobs}
-    with killed_at(end, list(jobs.values())):
-
-        def ready(job: tuple[str, str]) -> None:
-            size = options.size if job[0].startswith("gpt2") else {}
-            try:
-                answer = jobs[job].ask("build", workload=job[0], toy=options.toy, size=size)
-                measured[job].first_step_s = answer["first_step_s"]
-                measured[job].losses = [answer["loss"], *jobs[job].ask("steps", count=LOSSES - 1)["losses"]]
-                jobs[job].ask("rest")
-            except WorkerError as error:
-                measured[job].error = _words(error, end)
-
-        with ThreadPoolExecutor(options.at_once) as pool:
-            list(pool.map(ready, jobs))
-        for name in names:
-            mine = {framework: jobs[name, framework] for framework in frameworks}
-            _in_turns(mine, {framework: measured[name, framework] for framework in frameworks}, options, end)
-    return {name: _summary({f: measured[name, f] for f in frameworks}) for name in names}
+    jobs = {(name, framework): Measured(framework) for name in names for framework in frameworks}
+    # a turn also waits for the pipe and for memory that comes back, so not all of its time is a block's
+    turn = MEASURING * seconds / (1.5 * (1 + options.rounds) * max(1, len(jobs)))
+    result: dict[str, Any] = {}
+    started: list[Process] = []
+    with ended(started):
+        processes = _built(jobs, options, (1 - MEASURING) * seconds, started)
+        for i, name in enumerate(names):
+            until = time.monotonic() + (end - time.monotonic()) / (len(names) - i)
+            measured = {framework: jobs[name, framework] for framework in frameworks}
+            mine = {framework: processes[name, framework] for framework in frameworks}
+            _in_turns(mine, measured, options.rounds, min(turn, options.block_seconds), until)
+            result[name] = _summary(measured)
+            if note is not None:
+                note(result)
+    return result
 
 
-def _in_turns(processes: dict[str, Process], measured: dict[str, Measured], options: Options, end: float) -> None:
+def _built(jobs: dict[Job, Measured], options: Options, seconds: float, started: list[Process]) -> dict[Job, Process]:
+    """A process for each job, which has taken the first steps if the job has no error. ``started`` gets all of them."""
+    start = time.monotonic()
+    waiting, lock, over = set(jobs), threading.Lock(), threading.Event()
+    processes: dict[Job, Process] = {}
+
+    def make(job: Job) -> None:
+        with lock:
+            if over.is_set():
+                jobs[job].error = f"not run: others took the {seconds:.0f} s for building"
+                return
+            processes[job] = options.process(job[1])
+            started.append(processes[job])
+        size = options.size if job[0].startswith("gpt2") else {}
+        try:
+            answer = processes[job].ask("build", workload=job[0], toy=options.toy, size=size)
+            jobs[job].first_step_s = answer["first_step_s"]
+            jobs[job].losses = [answer["loss"], *processes[job].ask("steps", count=LOSSES - 1)["losses"]]
+            processes[job].ask("rest")
+        except WorkerError as error:
+            if jobs[job].error is None:
+                jobs[job].error = str(error)
+        with lock:
+            waiting.discard(job)
+
+    def stop() -> None:
+        over.set()
+        with lock:
+            for job in waiting & processes.keys():
+                jobs[job].error = f"not ready after {time.monotonic() - start:.0f} s, ended: its time was over"
+                processes[job].kill()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    # Compilers may not keep the others waiting, nor the others the compilers.
+    slow = [job for job in jobs if FRAMEWORKS[job[1]].compiled and FRAMEWORKS[job[1]].module == "torch"]
+    fast = [job for job in jobs if job not in slow]
+    half = max(1, options.at_once // 2)
+    with ThreadPoolExecutor(half) as compilers, ThreadPoolExecutor(half) as pool:
+        for waited in [*(compilers.submit(make, job) for job in slow), *(pool.submit(make, job) for job in fast)]:
+            waited.result()
+    # Each fits the device, but perhaps not all first steps at once: now the others are at rest.
+    for job in jobs:
+        if "out of memory" in (jobs[job].error or "").lower() and not over.is_set():
+            processes[job].kill()
+            with lock:
+                waiting.add(job)
+            jobs[job].error = None
+            make(job)
+    timer.cancel()
+    return processes
+
+
+def _in_turns(
+    processes: dict[str, Process], measured: dict[str, Measured], rounds: int, block_seconds: float, until: float
+) -> None:
+    """Blocks of steps, round by round; rounds that come after ``until`` are left out, but for the first."""
     counts: dict[str, int] = {}
-    for turn in range(1 + options.rounds):
+    for turn in range(1 + rounds):
+        if turn > 1 and time.monotonic() > until:
+            break
         for framework, process in processes.items():
             result = measured[framework]
             if result.error is not None:
                 continue
             try:
-                if turn == 0:
-                    step = min(process.ask("steps", count=3)["times"])
-                    counts[framework] = max(3, min(500, int(options.block_seconds / max(step, 1e-6))))
-                else:
-                    # the first ones find memory that was given back, and are not counted
-                    result.blocks.append(process.ask("steps", count=2 + counts[framework])["times"][2:])
-                if turn == options.rounds:
+                with limited(process, STUCK):
+                    if turn == 0:
+                        step = min(process.ask("steps", count=3)["times"])
+                        counts[framework] = max(3, min(500, int(block_seconds / max(step, 1e-6))))
+                    else:
+                        # the first ones find memory that was given back, and are not counted
+                        result.blocks.append(process.ask("steps", count=2 + counts[framework])["times"][2:])
                     result.peak_mb = process.ask("memory")["peak_mb"]
-                process.ask("rest")
+                    process.ask("rest")
             except WorkerError as error:
-                result.error = _words(error, end)
-
-
-def _words(error: WorkerError, end: float) -> str:
-    return "not run: its time was over" if time.monotonic() >= end else str(error)
+                result.error = str(error)
 
 
 def _summary(measured: dict[str, Measured]) -> dict[str, Any]:
-    whole = {f: m for f, m in measured.items() if m.blocks}
+    whole = {f: m for f, m in measured.items() if m.blocks and m.error is None}
     rounds = min((len(m.blocks) for m in whole.values()), default=0)
-    for one in whole.values():
-        one.blocks = one.blocks[:rounds]  # the last one may not have been everybody's
     ours = [f for f in whole if f.startswith("tensorgrad")]
     theirs = [f for f in whole if not f.startswith("tensorgrad")]
     return {
@@ -145,52 +223,3 @@ def _apart(losses: Sequence[Sequence[float]]) -> float | None:
     if len(losses) < 2:
         return None
     return max((max(step) - min(step)) / max(abs(min(step)), 1e-9) for step in zip(*losses, strict=True))
-
-
-def kernel_rows(frameworks: Sequence[str], options: Options, seconds: float, names: Sequence[str]) -> dict[str, Any]:
-    """Seconds of each row by framework, its share of the ceiling; the ceilings are the best that any framework has
-    reached in this run."""
-    end = time.monotonic() + seconds
-    processes = [options.process(framework) for framework in frameworks]
-    rows: dict[str, Any] = {}
-    with killed_at(end, processes):
-        for name in names:
-            if time.monotonic() >= end:
-                rows[name] = {"error": "not run: its time was over"}
-                continue
-            rows[name] = _row(name, processes, options.toy, end)
-    return {"ceilings": _ceilings(rows), "rows": _with_shares(rows)}
-
-
-def _row(name: str, processes: Sequence[Process], toy: bool, end: float) -> dict[str, Any]:
-    found: dict[str, Any] = {"seconds": {}, "errors": {}}
-    for process in processes:
-        try:
-            found.update(process.ask("prepare_kernel", name=name, toy=toy))
-            found["seconds"][process.name] = statistics.median(process.ask("kernel")["s"] for _ in range(3))
-            process.ask("rest")
-        except WorkerError as error:
-            found["errors"][process.name] = _words(error, end)
-    return found
-
-
-def _rate(row: dict[str, Any], framework: str) -> float:
-    return float((row["bytes"] or row["flops"]) / row["seconds"][framework])
-
-
-def _ceilings(rows: dict[str, Any]) -> dict[str, float]:
-    """Bytes a second of a copy, FLOP/s of products."""
-    return {
-        name: max(_rate(rows[name], framework) for framework in rows[name]["seconds"])
-        for name in kernels.CEILINGS
-        if rows.get(name, {}).get("seconds")
-    }
-
-
-def _with_shares(rows: dict[str, Any]) -> dict[str, Any]:
-    ceilings = _ceilings(rows)
-    for name, row in rows.items():
-        ceiling = ceilings.get(kernels.ROWS[name].of)
-        if ceiling is not None and "seconds" in row:
-            row["share"] = {framework: _rate(row, framework) / ceiling for framework in row["seconds"]}
-    return rows

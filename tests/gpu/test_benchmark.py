@@ -13,9 +13,13 @@ import pytest
 
 import tensorgrad as tg
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import correctness, kernels, models, place, tables, training
+from benchmarks.gpu import card, correctness, kernels, models, place, tables, training
+from benchmarks.gpu.kernel_rows import kernel_rows
+from benchmarks.gpu.marks import marks
 from benchmarks.gpu.models import MODELS
+from benchmarks.rounds import Process, WorkerError
 from benchmarks.workloads import with_initial_state
+from tensorgrad.errors import BackendError
 from tensorgrad.testing.strict_backend import strict_cuda
 
 TOY = training.Options("stand-in", toy=True, size={}, threads=1, at_once=2)
@@ -70,15 +74,48 @@ def test_the_large_networks_have_their_published_sizes() -> None:
 
 
 @needs_torch
-def test_training_in_turns_on_the_stand_in(capsys: pytest.CaptureFixture[str]) -> None:
-    found = training.train(["tiny"], ["tensorgrad-compile", "torch"], TOY, 120)
+def test_training_in_turns_beside_pytorch_eager_and_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line of the worker but those of the device's clock; PyTorch and its compiler work on the CPU."""
+    frameworks = list(command.COMPILED)
+    noted: list[str] = []
+    found = training.train(["tiny"], frameworks, TOY, 300, lambda so_far: noted.extend(so_far))
     one = found["tiny"]
+    assert noted == ["tiny"]
+    assert not [how["error"] for how in one["frameworks"].values() if "error" in how]
     assert one["rounds"] == TOY.rounds and one["losses_apart"] < 1e-4
-    assert set(one["times_faster"]) == {"tensorgrad-compile than torch"}
+    assert len(one["times_faster"]) == 4 and one["times_faster"]["tensorgrad-compile than torch-compile"] > 0
     for framework in one["frameworks"].values():
         assert framework["median_ms"] > 0 and framework["steps"] == 3 * TOY.rounds and len(framework["losses"]) == 3
     tables.show("small", {"seconds_taken": 1.0, "result": found})
     assert "times as fast, tensorgrad-compile than torch" in capsys.readouterr().out
+
+
+@needs_torch
+def test_every_row_runs_in_both_frameworks() -> None:
+    found = kernel_rows(["tensorgrad", "torch"], TOY, 300, list(kernels.ROWS))
+    assert set(found["ceilings"]) == set(kernels.CEILINGS)
+    for name, row in found["rows"].items():
+        assert not row["errors"] and set(row["share"]) == {"tensorgrad", "torch"}, (name, row["errors"])
+
+
+def test_a_process_that_fails_hangs_or_dies_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = r"code 1: the places are cuda, stand-in; got 'nowhere'"
+    with Process("tensorgrad", 1, training.MODULE, "nowhere") as process, pytest.raises(WorkerError, match=said):
+        process.ask("hello")
+    with TOY.process("tensorgrad") as process:
+        assert process.ask("hello") == {"device": "cuda"}
+        with pytest.raises(WorkerError, match=r"KeyError: 'no such workload'"):
+            process.ask("build", workload="no such workload")
+        with training.limited(process, 60):
+            process.ask("build", workload="tiny")
+        with pytest.raises(WorkerError, match=r"no answer within 1 s, ended"), training.limited(process, 1.0):
+            process.ask("steps", count=1_000_000)
+        with pytest.raises(WorkerError, match=r"ended with code -9"):
+            process.ask("hello")
+    monkeypatch.setitem(kernels.ROWS, "unheard of", kernels.ROWS["copy"])  # but not in the worker
+    found = kernel_rows(["tensorgrad"], TOY, 120, ["unheard of", "copy"])
+    assert found["rows"]["unheard of"]["errors"] == {"tensorgrad": "KeyError: 'unheard of'"}
+    assert found["rows"]["copy"]["seconds"]["tensorgrad"] > 0  # by another process
 
 
 def test_a_large_network_on_the_stand_in_with_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,13 +128,92 @@ def test_a_large_network_on_the_stand_in_with_its_rate(capsys: pytest.CaptureFix
 
 def test_what_does_not_fit_in_its_time_is_listed() -> None:
     found = training.train(["tiny"], ["tensorgrad"], TOY, 0.05)
-    assert found["tiny"]["frameworks"]["tensorgrad"] == {"error": "not run: its time was over"}
-    rows = training.kernel_rows(["tensorgrad"], TOY, 0.0, ["copy"])
+    assert "its time was over" in found["tiny"]["frameworks"]["tensorgrad"]["error"]
+    rows = kernel_rows(["tensorgrad"], TOY, 0.0, ["copy"])
     assert rows["rows"]["copy"] == {"error": "not run: its time was over"}
-    parts = {"small": {"result": found}, "kernels": {"result": rows}, "tests": {"error": "not run: the time was over"}}
-    assert tables.not_run(parts) == ["tiny by tensorgrad", "kernels copy", "tests (not run: the time was over)"]
+    parts: dict[str, Any] = {
+        "small": {"result": found}, "kernels": {"result": rows}, "tests": {"error": "not run: the time was over"},
+        "large": {"result": {}, "error": "cut off"}, "sanitizer": {"result": {"over": True, "errors": 0}},
+    }  # fmt: skip
+    assert tables.not_run(parts) == [
+        "tiny by tensorgrad", "kernels copy", "tests (not run: the time was over)", "the rest of large (cut off)",
+        "the rest of sanitizer",
+    ]  # fmt: skip
     assert not tables.wrong(parts)
     assert tables.wrong({"tests": {"result": {"failed": 1}}}) and tables.wrong({"sanitizer": {"result": {"errors": 2}}})
+    assert tables.wrong({"small": {"error": "raised", "raised": "raised"}})
+
+
+def test_a_part_that_raises_or_is_cut_off_leaves_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gpu.json"
+    written: list[dict[str, Any]] = []
+
+    def half(seconds: float, note: command.Note) -> dict[str, Any]:
+        note({"tiny": {"frameworks": {"torch": {"error": "slow"}}, "times_faster": {}, "losses_apart": None}})
+        written.append(json.loads(path.read_text()))
+        raise ValueError("the other half")
+
+    monkeypatch.setattr(command, "_works", lambda args, found: {"small": half, "sanitizer": lambda s, note: {}})
+    monkeypatch.setattr(tables, "show", lambda part, found: print(part))
+    assert command.main(["--dry", "--parts", "small,sanitizer", "--minutes", "1", "--json", str(path)]) == 1
+    assert written[0]["parts"]["small"]["error"] == "cut off" and "tiny" in written[0]["parts"]["small"]["result"]
+    monkeypatch.undo()
+    small = json.loads(path.read_text())["parts"]["small"]
+    assert small["error"] == "raised ValueError: the other half" and "tiny" in small["result"]
+    assert "ValueError: the other half" in capsys.readouterr().err
+    tables.show("small", small)
+    assert "the other half" in (out := capsys.readouterr().out) and "tiny, torch: slow" in out
+    path.write_text(json.dumps(written[0]))
+    assert command.main(["--show", str(path)]) == 0
+    assert "the rest of small (cut off)" in (out := capsys.readouterr().out) and "MISSED" not in out
+
+
+def test_marks_are_met_missed_or_not_known() -> None:
+    def faster(**ratios: float) -> dict[str, Any]:
+        return {"times_faster": {pair.replace("_", "-").replace("--", " than "): x for pair, x in ratios.items()}}
+
+    parts: dict[str, Any] = {
+        "tests": {"result": {"passed": 9, "failed": 0, "over": False}},
+        "sanitizer": {"error": "not run"},
+        "kernels": {"result": {"rows": {
+            "copy": {"bytes": 8, "share": {"tensorgrad": 1.0}},
+            "add float32": {"bytes": 8, "share": {"tensorgrad": 0.9}},
+            "sum float32": {"bytes": 8, "share": {"tensorgrad": 0.8, "torch": 0.9}},
+            "matmul float32": {"bytes": 0, "share": {"tensorgrad": 0.1}},
+        }}},
+        "large": {"result": {
+            "gpt2-bf16": faster(tensorgrad_compile__torch_compile=1.04, tensorgrad_compile__torch=1.2),
+            "resnet50-bf16": faster(tensorgrad__torch=0.99),
+        }},
+    }  # fmt: skip
+    found = {mark["mark"]: (mark["reached"], mark["met"]) for mark in marks(parts)}
+    assert found == {
+        "tests on the device": ("9 passed, 0 failed", True),
+        "compute-sanitizer": ("not run", None),
+        "add float32": ("90%", True),
+        "sum float32": ("80%", False),
+        "gpt2-bf16: tensorgrad-compile beside torch-compile": ("1.04x", True),
+        "gpt2-bf16: tensorgrad-compile beside torch": ("1.20x", False),
+        "gpt2-bf16: tensorgrad beside torch": ("not measured", None),
+        "resnet50-bf16: tensorgrad beside torch": ("0.99x", False),
+        "resnet50-tf32: tensorgrad beside torch": ("not measured", None),
+    }
+    assert {mark["met"] for mark in marks({})} == {None}
+    parts["tests"]["result"] |= {"over": True}
+    assert marks(parts)[0]["met"] is None  # the rest may fail
+    parts["tests"]["result"] |= {"failed": 1}
+    assert marks(parts)[0]["met"] is False
+
+
+def test_results_lie_under_their_date_and_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    first = tmp_path / "benchmarks" / "results" / "2026-11-27-gpu-h100-80gb-hbm3.json"
+    assert command._free_path("2026-11-27T10:00:00+00:00", "NVIDIA H100 80GB HBM3") == str(first)
+    first.parent.mkdir(parents=True)
+    first.write_text("{}")
+    assert command._free_path("2026-11-27T10:00:00+00:00", "NVIDIA H100 80GB HBM3").endswith("hbm3-2.json")
 
 
 def test_the_command_writes_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,27 +259,34 @@ def test_clocks() -> None:
 
 
 @needs_torch
-def test_tests_are_counted_and_stopped_in_time(tmp_path: Path) -> None:
+def test_tests_are_counted_and_stopped_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correctness, "_LAST_WORDS", 4)
     path = tmp_path / "test_some.py"
     path.write_text(
         "import time, pytest\n"
         "def test_good(): pass\n"
         "def test_bad(): assert 1 == 2, 'so it is'\n"
+        "def test_broken(): raise RuntimeError('an illegal memory access was encountered')\n"
         "@pytest.mark.skip(reason='no time')\ndef test_skipped(): pass\n"
-        "def test_long(): time.sleep(60)\n"
+        "@pytest.mark.parametrize('i', range(1000))\ndef test_slow(i): time.sleep(0.1)\n"
+        "def test_hangs(): time.sleep(600)\n"
     )
-    found = correctness.run_tests(60, select="not long", targets=[str(path)])
+    unreadable = tmp_path / "test_unreadable.py"
+    unreadable.write_text("import no_such_package\n")
+    found = correctness.run_tests(120, "not slow and not hangs", [str(path), str(unreadable)], processes=2)
     assert {key: found[key] for key in ("passed", "failed", "skipped", "over")} == {
-        "passed": 1, "failed": 1, "skipped": 1, "over": False
-    }  # fmt: skip
-    assert "so it is" in found["failures"][0] and found["why_skipped"] == ["no time"]
-    start = time.monotonic()
-    found = correctness.run_tests(6, select="good or long", targets=[str(path)])
-    assert found["over"] and time.monotonic() - start < 40
-    assert "error" in found or found["failed"] == 0
-    assert "left no report" in correctness.run_tests(30, select="x", targets=["tests/no_such_file.py"]).get(
-        "error", "left no report"
-    )
+        "passed": 1, "failed": 3, "skipped": 1, "over": False
+    }, found  # fmt: skip
+    assert found["why_skipped"] == ["no time"] and "died" not in found
+    for said in ("test_bad: AssertionError: so it is", "test_broken: RuntimeError: an illegal", "no_such_package"):
+        assert any(said in failure for failure in found["failures"]), found["failures"]
+    # between two tests it ends by itself; else it is ended, and what was found before is known
+    for select in ("good or slow", "good or hangs"):
+        found = correctness.run_tests(5, select, [str(path)], processes=1)
+        assert found["over"] and found["seconds"] < 60 and found["failed"] == 0
+        assert found["passed"] >= 1 or "no test came to its end" in found["error"]
+    found = correctness.run_tests(60, targets=["tests/no_such_file.py"], processes=1)
+    assert "no_such_file" in found["error"]
 
 
 def test_the_sanitizer_is_asked_and_understood(tmp_path: Path) -> None:
@@ -171,16 +294,32 @@ def test_the_sanitizer_is_asked_and_understood(tmp_path: Path) -> None:
     tool = tmp_path / "sanitizer"
     tool.write_text(
         f"#!{sys.executable}\n"
-        "import sys\n"
+        "import subprocess, sys\n"
         "assert sys.argv[1:3] == ['--tool', 'memcheck'] and 'benchmarks.gpu.without_pool' in sys.argv, sys.argv\n"
-        "assert sys.argv[-1] == 'value and (softmax)', sys.argv\n"
-        "print('12 passed in 3 s')\nprint('========= Invalid __global__ read of size 4 bytes')\n"
-        "print('========= ERROR SUMMARY: 3 errors')\n"
+        "assert sys.argv[-2:] == ['-k', 'value and (softmax-2x3)'], sys.argv\n"
+        "subprocess.run([*sys.argv[sys.argv.index(sys.executable):-1], 'value and exp-'])\n"
+        "print('========= Invalid __global__ read of size 4 bytes')\nprint('========= ERROR SUMMARY: 3 errors')\n"
     )
     tool.chmod(0o755)
-    found = correctness.sanitize(60, tool=str(tool), select="softmax")
-    assert (found["errors"], found["passed"], found["over"]) == (3, 12, False)
+    found = correctness.sanitize(240, tool=str(tool), select="softmax-2x3")
+    assert (found["errors"], found["over"], found["failed"]) == (3, False, 0) and found["passed"] > 0
     assert found["first"][0].endswith("4 bytes")
+    tool.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no device')\n")
+    assert "no device" in correctness.sanitize(60, tool=str(tool))["error"]
+
+
+def test_what_is_not_here_has_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(correctness, "sanitizer", lambda: None)
+    monkeypatch.setattr(card, "installed", lambda framework: False)
+
+    def nowhere() -> None:
+        raise BackendError("cuDNN was not found (no such library); install it.")
+
+    monkeypatch.setattr(card, "load", nowhere)
+    lines = card.missing()
+    for said in ("cuDNN was not found (no such library)", "compute-sanitizer", "nvcc", "PyTorch"):
+        assert sum(said in line for line in lines) == 1, lines
 
 
 def test_the_plugin_that_turns_the_pool_off_imports_anywhere() -> None:
