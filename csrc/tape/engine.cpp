@@ -185,6 +185,9 @@ struct Pass {
   HeapObject* heap;
   bool retain;
   PyObject* kind = nullptr;  // of self
+  // Of a pass to requested inputs, else null: the nodes among them, the nodes that lead to some, and the leaves among them, by
+  // identity.
+  PyObject *wanted = nullptr, *needed = nullptr, *wanted_leaves = nullptr;
   Ref made{};
   SideBySide slices{};
 
@@ -198,6 +201,10 @@ struct Pass {
   bool to_leaf(PyObject* leaf, PyObject* part) {
     Ref key(PyLong_FromVoidPtr(leaf));
     if (!key) return false;
+    if (wanted_leaves) {
+      const int asked = PySet_Contains(wanted_leaves, key.get());
+      if (asked < 1) return !asked;
+    }
     PyObject* held = PyDict_GetItemWithError(leaves, key.get());
     if (!held && PyErr_Occurred()) return false;
     Ref sum = held ? added(PyTuple_GET_ITEM(held, 1), part) : Ref::borrowed(part);
@@ -206,6 +213,10 @@ struct Pass {
   }
 
   bool to_node(PyObject* node, PyObject* part) {
+    if (needed) {
+      const int leads = PySet_Contains(needed, node);
+      if (leads < 1) return !leads;
+    }
     PyObject* held = PyDict_GetItemWithError(pending, node);
     if (!held && PyErr_Occurred()) return false;
     if (!held) {
@@ -255,7 +266,9 @@ struct Pass {
       return false;
     }
     if (PyDict_DelItem(pending, held.get()) < 0) return false;
-    if (node->watched || node->count != 1) {
+    const int asked = wanted ? PyDict_Contains(wanted, held.get()) : 0;
+    if (asked < 0) return false;
+    if (node->watched || node->count != 1 || asked) {
       if (!slices.finish_all() || !python()) return false;
       PyObject* five[] = {self, reinterpret_cast<PyObject*>(heap), pending, held.get(), g.get()};
       Ref done(PyObject_VectorcallMethod(names.visit, five, 5, nullptr));
@@ -415,13 +428,15 @@ PyObject* deliver(PyObject*, PyObject* const* args, Py_ssize_t count) {
   Py_RETURN_NONE;
 }
 
-// go(pass, heap, pending, leaves, retain)
+// go(pass, heap, pending, leaves, retain), and of a pass to requested inputs (..., wanted, needed, wanted leaves)
 PyObject* go(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 5 || Py_TYPE(args[1]) != &HeapType || !PyDict_Check(args[2]) || !PyDict_Check(args[3]))
-    return PyErr_Format(PyExc_TypeError, "go: expected (pass, heap, pending, leaves, retain)");
+  const bool asks = count == 8 && PyDict_Check(args[5]) && PySet_Check(args[6]) && PySet_Check(args[7]);
+  if ((count != 5 && !asks) || Py_TYPE(args[1]) != &HeapType || !PyDict_Check(args[2]) || !PyDict_Check(args[3]))
+    return PyErr_Format(PyExc_TypeError, "go: expected (pass, heap, pending, leaves, retain[, wanted, needed, wanted leaves])");
   const int retain = PyObject_IsTrue(args[4]);
   if (retain < 0) return nullptr;
   Pass pass{args[0], args[2], args[3], reinterpret_cast<HeapObject*>(args[1]), retain != 0};
+  if (asks) pass.wanted = args[5], pass.needed = args[6], pass.wanted_leaves = args[7];
   while (!pass.heap->nodes->empty())
     if (!pass.visit_one()) return nullptr;
   Py_RETURN_NONE;

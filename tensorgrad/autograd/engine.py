@@ -111,15 +111,16 @@ class _Pass:
 
     def go(self, heap: Heap, pending: dict[Node, Any]) -> None:
         """Visit all nodes. What ``visit`` does for any node stands here for the usual one, without its questions."""
-        plain = self.inputs is None and not self.create
-        if native is not None and plain and anomaly_check is None:
-            native.go(self, heap, pending, self.leaves, self.retain)
+        usual, every = not self.create and anomaly_check is None, self.inputs is None
+        if native is not None and usual:
+            asked = () if every else (self.wanted, self.needed, self.wanted_leaves)
+            native.go(self, heap, pending, self.leaves, self.retain, *asked)
             return
         retain, doors, leaves = self.retain, local.doors, self.leaves
         while heap:
             node = heap.pop()
             g = pending.pop(node)
-            if not plain or node.watched or node.count != 1 or anomaly_check is not None:
+            if not usual or node.watched or node.count != 1 or node in self.wanted:
                 self.visit(heap, pending, node, g)
                 continue
             saved, saved_outputs = node.saved, node.saved_outputs
@@ -128,7 +129,7 @@ class _Pass:
             grads: Any = None
             if getattr(node.op, "adds", None) is not None and self.add_into(doors, pending, node, g):
                 pass
-            elif node.slots is not None:
+            elif node.slots is not None or not every:
                 grads = node.op.differentiate(doors[type(g)], node, g, saved, saved_outputs)
                 self.hand_on(heap, pending, node, grads)
             else:
