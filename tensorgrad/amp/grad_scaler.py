@@ -34,7 +34,8 @@ class GradScaler:
     """Scales losses, unscales gradients, skips steps whose gradients are not finite, and adapts the scale.
 
     The scale, the count of finite steps and whether a gradient is infinite stay on the device. A step waits for the
-    last of these, unless ``tg.compile`` has made a program of it: that asks them itself, in each replay.
+    last of these, unless ``tg.compile`` has made a program of it: that asks them itself, in each replay, or its kernels
+    find them on the device.
 
     Args:
         device: where the losses are: "cuda" or "cpu".

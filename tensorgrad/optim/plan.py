@@ -202,7 +202,7 @@ class PlannedOptimizer(Optimizer):
             self._run(group, bucket, arrays)
 
     def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
-        host(bucket.refresh, bucket.reads, (bucket.scalars, bucket.hyper))
+        host(bucket.refresh, bucket.reads, (bucket.scalars,))
         self._update(local.doors[bucket.kind], group, bucket, *arrays)
         if native is not None:
             native.bump(bucket.cells)

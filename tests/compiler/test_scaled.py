@@ -12,7 +12,9 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad import nn
+from tensorgrad.dispatch import unless
 from tensorgrad.errors import CompileError
+from tensorgrad.testing.strict_array import no_traffic, traffic
 from tensorgrad.testing.strict_backend import strict_cuda
 from tests.compiler.beside import BACKENDS, beside
 from tests.compiler.test_optimizers import LONG, SETTINGS, label, model_for
@@ -548,35 +550,202 @@ def test_explain_draw_and_save(tmp_path: Any) -> None:
             step.save(tmp_path / "step.tgp")
 
 
-def test_on_cuda_the_host_reads_whether_a_step_is_done() -> None:
-    def run(compiled: bool) -> tuple[list[Any], Any]:
-        tg.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).to("cuda")
-        optimizer = tg.optim.Adam(model.parameters(), lr=0.01)
-        scaler = tg.amp.GradScaler("cpu", init_scale=64.0, growth_interval=3)  # the losses say where they are
+class OnCuda:
+    """A training with a scaler; ``step(x, y, poison)`` is what is compiled."""
 
-        def step(x: Any, y: Any, poison: Any) -> Any:
-            optimizer.zero_grad()
-            loss = loss_of(model, x, y, poison)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            scaler.step(optimizer)
-            scaler.update()
-            return loss.detach()
+    def __init__(self) -> None:
+        self.model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).to("cuda")
+        self.optimizers = self.made(list(self.model.parameters()))
+        self.scaler = tg.amp.GradScaler("cpu", init_scale=64.0, growth_interval=3)  # the losses say where they are
 
-        f = tg.compile(step) if compiled else step
-        seen = []
-        for batch in batches(12):
-            loss = f(*(t.to("cuda") for t in batch))
-            seen.append([loss.item(), scaler.state_dict(), [p.tolist() for p in model.parameters()]])
-        seen.append([[x.tolist() for x in entries] for entries in states(optimizer)])
-        return seen, f
+    def made(self, parameters: list[Any]) -> list[Any]:
+        return [tg.optim.Adam(parameters, lr=0.01)]
+
+    def loss(self, x: Any, y: Any, poison: Any) -> Any:
+        return loss_of(self.model, x, y, poison)
+
+    def step(self, x: Any, y: Any, poison: Any) -> Any:
+        for one in self.optimizers:
+            one.zero_grad()
+        loss = self.loss(x, y, poison)
+        self.scaler.scale(loss).backward()
+        for one in self.optimizers:
+            self.scaler.unscale_(one)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for one in self.optimizers:
+            self.scaler.step(one)
+        self.scaler.update()
+        return loss.detach()
+
+    def kept(self) -> list[Any]:
+        entries = [[x.tolist() for x in entry] for one in self.optimizers for entry in states(one)]
+        return [self.scaler.state_dict(), [p.tolist() for p in self.model.parameters()], entries]
+
+
+class ByMomentum(OnCuda):
+    def made(self, parameters: list[Any]) -> list[Any]:
+        return [tg.optim.SGD(parameters, lr=0.1, momentum=0.9)]
+
+
+class ClippedByTheStep(OnCuda):
+    def made(self, parameters: list[Any]) -> list[Any]:
+        return [tg.optim.AdamW(parameters, lr=0.01, max_grad_norm=0.1)]
+
+
+class TwoOptimizers(OnCuda):
+    """The gradient of the first alone is infinite."""
+
+    def made(self, parameters: list[Any]) -> list[Any]:
+        return [tg.optim.Adam(parameters[:1], lr=0.01), tg.optim.AdamW(parameters[1:], lr=0.02)]
+
+
+class TwoStepsInOne(OnCuda):
+    """The second step counts on from the first, which may have been left out."""
+
+    def step(self, x: Any, y: Any, poison: Any) -> Any:
+        return super().step(x, y, poison) + super().step(x * 0.5, y, tg.zeros_like(poison))
+
+
+class AStepBefore(OnCuda):
+    """One that is always done counts before one that may be left out."""
+
+    def step(self, x: Any, y: Any, poison: Any) -> Any:
+        self.optimizers[0].zero_grad()
+        self.loss(x, y, tg.zeros_like(poison)).backward()
+        self.optimizers[0].step()
+        return super().step(x, y, poison)
+
+
+class Classified(OnCuda):
+    def loss(self, x: Any, y: Any, poison: Any) -> Any:
+        at = (y[:, 0] > 0).long()
+        return F.cross_entropy(self.model(x), at) + (self.model[0].weight.abs() * poison).sum()
+
+
+class BySlowerSteps(OnCuda):
+    def made(self, parameters: list[Any]) -> list[Any]:
+        return [tg.optim.RMSprop(parameters, lr=0.01)]
+
+
+class ByRateOfTheDevice(OnCuda):
+    def made(self, parameters: list[Any]) -> list[Any]:
+        self.rate = tg.tensor(0.01, device="cuda")
+        return [tg.optim.Adam(parameters, lr=self.rate)]
+
+
+def run_on_cuda(kind: type[OnCuda], compiled: bool, steps: int = 20) -> tuple[list[Any], Any, OnCuda]:
+    tg.manual_seed(0)
+    training = kind()
+    training.step(*(t.to("cuda") for t in batches(1, at=frozenset())[0]))  # the state is there from here on
+    step = tg.compile(training.step) if compiled else training.step
+    seen: list[Any] = []
+    for i, batch in enumerate(batches(steps)):
+        for one in training.optimizers:
+            if not isinstance(one.param_groups[0]["lr"], tg.Tensor):
+                one.param_groups[0]["lr"] = 0.02 / (1 + i)
+        seen.append([step(*(t.to("cuda") for t in batch)).item(), training.kept()])
+    return seen, step, training
+
+
+@pytest.mark.parametrize(
+    ("kind", "graphs", "between"),
+    [
+        (OnCuda, 1, 0),
+        (ByMomentum, 1, 0),
+        (ClippedByTheStep, 1, 0),
+        (TwoOptimizers, 1, 0),
+        (TwoStepsInOne, 2, 0),
+        (AStepBefore, 1, 0),
+        (Classified, 1, 0),
+        (BySlowerSteps, 2, 1),
+        (ByRateOfTheDevice, 2, 1),
+    ],
+    ids=lambda x: x.__name__ if isinstance(x, type) else None,
+)
+def test_graphs_of_steps_that_may_be_left_out(kind: type[OnCuda], graphs: int, between: int) -> None:
+    with strict_cuda():
+        expected, *_ = run_on_cuda(kind, False)
+        found, step, _ = run_on_cuda(kind, True)
+        assert found == expected
+        assert step.stats()["replays"] >= 14, step.stats()
+        told = " ".join(line for runner in step.programs[0].runners for line in runner.told())
+        assert f"CUDA graphs: {graphs}," in told and f"{between} calls run between them" in told, told
+        assert ("the host reads whether it is done" in told) == bool(between) and "unless" in step.explain()
+
+
+def test_graphs_wait_where_the_host_has_counted() -> None:
+    with strict_cuda():
+        given = [[t.to("cuda") for t in batch] for batch in batches(8)]
+        _, step, training = run_on_cuda(ByMomentum, True)
+        before = training.kept()
+        with no_traffic():
+            for batch in given:
+                step(*batch)
+        assert training.kept() != before
+        _, step, training = run_on_cuda(OnCuda, True)
+        for batch in given:
+            before = traffic.downloads
+            step(*batch)
+            assert traffic.downloads == before + 1
+
+
+def test_what_is_drawn_where_a_flag_decides_is_drawn_by_the_host() -> None:
+    with strict_cuda():
+        totals = [tg.zeros(3, device="cuda") for _ in range(2)]
+
+        def f(x: Any, total: Any, stop: Any) -> Any:
+            unless(stop, lambda: total.add_(tg.rand(3, device="cuda") * x))
+            return (total * 2).relu() + tg.rand(3, device="cuda")
+
+        step = tg.compile(f)
+        for i in range(8):
+            x, stop = tg.full((3,), float(i), device="cuda"), tg.tensor(i in (3, 4, 6), device="cuda")
+            seen = []
+            for one, total in zip((f, step), totals, strict=True):
+                tg.manual_seed(i)
+                seen.append([one(x, total, stop).tolist(), total.tolist(), tg.get_rng_state().tolist()])
+            assert seen[0] == seen[1]
+        told = " ".join(line for runner in step.programs[0].runners for line in runner.told())
+        assert "unless (the host reads whether it is done)" in told, told
+
+
+def test_a_failed_check_leaves_scale_and_step_as_they_were() -> None:
+    class Picking(OnCuda):
+        def loss(self, x: Any, y: Any, poison: Any) -> Any:
+            return F.cross_entropy(self.model(x), y) + (self.model[0].weight.abs() * poison).sum()
 
     with strict_cuda():
-        expected, _ = run(False)
-        found, step = run(True)
-        assert found == expected
-        assert step.stats()["replays"] == 8
+        tg.manual_seed(0)
+        training = Picking()
+        step = tg.compile(training.step)
+        x, y = tg.randn(4, 4, device="cuda"), tg.tensor([0, 1, 1, 0], device="cuda")
+        for _ in range(6):
+            step(x, y, tg.tensor(0.0, device="cuda"))
         told = " ".join(line for runner in step.programs[0].runners for line in runner.told())
-    assert "unless" in told and "the host reads whether it is done" in told, told
+        assert "CUDA graphs: 1," in told and "0 calls run between them" in told, told
+        before = training.kept()
+        for poison in (0.0, float("inf")):
+            with pytest.raises(IndexError, match="cross_entropy: target 2"):
+                step(x, y + 1, tg.tensor(poison, device="cuda"))
+            assert training.kept() == before
+        step(x, y, tg.tensor(float("inf"), device="cuda"))
+        assert training.kept()[1:] == before[1:] and training.scaler.get_scale() == before[0]["scale"] / 2
+        step(x, y, tg.tensor(0.0, device="cuda"))
+        assert training.kept()[2][0][0] == before[2][0][0] + 1
+
+
+def test_a_step_that_no_graph_can_hold_is_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with strict_cuda() as cuda:
+        whole = cuda.raw.adam_
+
+        def refusing(*inputs: Any, **attrs: Any) -> Any:
+            if cuda.xp.cuda.get_current_stream().is_capturing():
+                raise RuntimeError("adam_: operation not permitted when stream is capturing")
+            return whole(*inputs, **attrs)
+
+        monkeypatch.setitem(cuda.raw.__dict__, "adam_", refusing)
+        expected, *_ = run_on_cuda(OnCuda, False)
+        found, step, _ = run_on_cuda(OnCuda, True)
+        told = " ".join(line for runner in step.programs[0].runners for line in runner.told())
+    assert found == expected
+    assert "CUDA graphs: 2," in told and "unless (the host reads whether it is done)" in told, told

@@ -31,24 +31,24 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.failures import placed
 from ...compiler.program import Action, Call, Program, Unless, Value
 from ...dispatch import local
-from ...random import Generator
 from ..cuda import tf32_allowed
 from .capture import Lane, Room, lane_of
 from .dense_kernels import noted_checks
-from .words import CapturedGenerator, NotedWords, noting
+from .opened import opened
+from .stretch import READS_WORDS, Launch, Stretch, arrays_of, captured
+from .words import NotedWords, noting
 
 __all__ = ["GraphProgram"]
 
 _MOST_COPIED = 1 << 22  # bytes into and out of graphs for each call; chosen, not measured
+_MOST_KEPT = 1 << 10  # bytes that a call writes to, to be put back where a check failed; chosen, not measured
 _MOST_GAPS = 4  # times an argument's own size, from its first to its last element
 
 _HOST_NUMBERS = "its numbers are the host's, and change"
 _HOST_ARRAYS = "it computes on the host"
 _DECIDED = "the host reads whether it is done"
-_READS_WORDS = frozenset(("adam_", "grouped_adam_", "grouped_sgd_", "sgd_"))  # their numbers, from device memory
 # a graph would go on using the plan's memory, which CuPy gives to others once its cache forgets the plan
 _PLANNED = frozenset(("fft_c2c", "fft_r2c", "fft_c2r"))
 _PLANS = "cuFFT works in memory that CuPy owns"
@@ -57,34 +57,6 @@ _CHECKS = "it checks indices before it writes to what was there"
 
 class _Unfit(Exception):
     """Why a program is replayed in Python."""
-
-
-class _Launch:
-    """A stretch of calls as a graph. ``wrong``: by check that they make of elements, whether it failed, in an array on
-    the device; ``checks``: what raises then, and the call. ``words``: numbers of the host that it reads."""
-
-    def __init__(
-        self, graph: Any, calls: int, wrong: Any, checks: list[tuple[Callable[[], None], Call]], words: NotedWords,
-        program: Program,
-    ):  # fmt: skip
-        self.graph = graph
-        self.calls = calls
-        self.wrong = wrong
-        self.checks = checks
-        self.words = words
-        self.program = program
-
-    def check(self) -> None:
-        """Wait for the graph and raise the error of the first check that failed."""
-        found = self.wrong.get().tolist()
-        if any(found):
-            self.words.take_back()
-        for failed, (complain, call) in zip(found, self.checks, strict=True):
-            if failed:
-                try:
-                    complain()
-                except Exception as error:  # noqa: BLE001 - it is raised, and says where
-                    raise placed(error, call, self.program) from None
 
 
 class _Ordinary:
@@ -110,10 +82,9 @@ class GraphProgram:
 
     def __init__(self, backend: Any, program: Program, replay: Callable[[list[Any]], list[Any]]):
         self.backend = backend
-        self.program = program
         self.in_python = replay
         self.why_python: str | None = None
-        self.pieces: list[_Launch | _Ordinary | Action] | None = None
+        self.pieces: list[Launch | _Ordinary | Action] | None = None
         self.tf32 = False
         self.room: Room | None = None
         self.inputs: list[tuple[Value, Any]] = []  # arguments, and where graphs find them
@@ -124,6 +95,12 @@ class GraphProgram:
         self.chains: dict[Value, list[tuple[Callable[..., Any], Call, int]]] = {}
         self.workspace: Any = None
         self.device: int | None = None
+        self.closed = program  # as it was written
+        self._take(*opened(program, backend.array_type))
+
+    def _take(self, program: Program, flags: dict[int, Value | None]) -> None:
+        """Run this program. ``flags``: see ``opened``."""
+        self.program, self.flags = program, flags
         self.kernels = [
             None
             if isinstance(step, Action)
@@ -132,11 +109,10 @@ class GraphProgram:
             else getattr(local.doors[step.kind], step.op.name)
             for step in program.steps
         ]
-        self.checks = [0] * len(program.steps)  # by step: how often its kernel looks at elements to refuse them
-        self.words = [(0, 0)] * len(
-            program.steps
-        )  # by step: how many words of the host its kernel reads, see NotedWords
-        self.last = _last_uses(program)
+        count = len(program.steps)
+        self.checks = [0] * count  # by step: how often its kernel looks at elements to refuse them
+        self.words = [(0, 0)] * count  # by step: how many words of the host its kernel reads, see NotedWords
+        self.last = _last_uses(program, flags)
         try:
             self.outside = self._known_outside()
             self._check()
@@ -157,7 +133,7 @@ class GraphProgram:
                 found[at] = _DECIDED
             elif step.kind is not ours:
                 found[at] = _HOST_ARRAYS
-            elif step.op.name not in _READS_WORDS and any(not isinstance(array, ours) for array in fixed):
+            elif step.op.name not in READS_WORDS and any(not isinstance(array, ours) for array in fixed):
                 found[at] = _HOST_NUMBERS
             elif step.op.name in _PLANNED:
                 found[at] = _PLANS
@@ -210,10 +186,10 @@ class GraphProgram:
         places = self.places
         assert self.pieces is not None
         for piece in self.pieces:
-            if type(piece) is _Launch:
+            if type(piece) is Launch:
                 piece.words.refresh(self.backend._kernels)
                 piece.graph.launch(stream)
-                if piece.checks:
+                if piece.flags.size:
                     piece.check()
             elif type(piece) is Action:
                 piece.run()
@@ -221,8 +197,8 @@ class GraphProgram:
                 assert type(piece) is _Ordinary
                 call = piece.call
                 made = piece.kernel(
-                    *_arrays(call.inputs, found, places),
-                    **{name: _arrays(x, found, places) for name, x in call.attrs.items()},
+                    *arrays_of(call.inputs, found, places),
+                    **{name: arrays_of(x, found, places) for name, x in call.attrs.items()},
                 )
                 results = made if type(made) is tuple else (made,)
                 for number, made_value in enumerate(call.results):
@@ -279,6 +255,9 @@ class GraphProgram:
             self._failed(error)
             return self.in_python(given)
         results = self._walked(given, lane)
+        if any(at in self.outside or self.checks[at] for at in self.flags):
+            self._take(self.closed, {})  # the next replay is the first one of the program as it was written
+            return results
         try:
             self.backend.with_room(partial(self._build, lane))
         except _Unfit as why:
@@ -305,17 +284,20 @@ class GraphProgram:
         found: dict[Value, Any] = dict(zip(self.program.arguments, given, strict=True))
         pool = self.backend.xp.cuda.MemoryPool()  # for results that nobody will see
         for at, step in enumerate(self.program.steps):
+            flag = self.flags.get(at)
+            left_out = flag is not None and bool(arrays_of(flag, found, {}).get())
             if isinstance(step, Action):
-                step.run()
+                if not left_out:
+                    step.run()
                 continue
             kernel = self.kernels[at]
             assert kernel is not None
-            inputs = _arrays(step.inputs, found, {})
-            attrs = {name: _arrays(x, found, {}) for name, x in step.attrs.items()}
-            made = kernel(*inputs, **attrs)
+            inputs = arrays_of(step.inputs, found, {})
+            attrs = {name: arrays_of(x, found, {}) for name, x in step.attrs.items()}
+            made = (None,) * len(step.results) if left_out else kernel(*inputs, **attrs)
             if at not in self.outside:
                 try:
-                    work = partial(kernel, *_captured(inputs), **_captured(attrs))
+                    work = partial(kernel, *captured(inputs), **captured(attrs))
                     checks, words = self.backend.with_room(partial(self._alone, lane, pool.malloc, work))
                     self.checks[at], self.words[at] = len(checks), (words.counts[True], words.counts[False])
                     if checks and any(v.root.array is not None for v in step.writes):
@@ -342,6 +324,7 @@ class GraphProgram:
             raise _Unfit("none of its calls can be captured")
         inside = [isinstance(step, Call) and at not in outside for at, step in enumerate(steps)]
         read_inside = {v for at, step in enumerate(steps) if inside[at] for v in step.reads()}  # type: ignore[union-attr]
+        read_inside.update(flag for flag in self.flags.values() if flag is not None)
         self._check_aliases(read_inside)
         shared = self._shared_outputs()
         self.room = Room(self.backend.xp.cuda)
@@ -355,20 +338,20 @@ class GraphProgram:
             count = sum(self.words[at][1] for at, captured in enumerate(inside) if captured)
             fixed = self.backend.xp.empty((count,), dtype=np.uint64)  # before the graphs use memory for a while only
         self.inputs = list(places.items())
-        pieces: list[_Launch | _Ordinary | Action] = []
+        pieces: list[Launch | _Ordinary | Action] = []
         at = 0
         while at < len(steps):
             step = steps[at]
-            if inside[at]:
+            if inside[at] or at in self.flags:
                 end = self._end(at, inside)
                 with lane.stream, self.backend.xp.cuda.using_allocator(allocator):
-                    stretch = _Stretch(self, at, end, places, shared, fixed)
+                    stretch = Stretch(self, at, end, places, shared, fixed)
                 graph = lane.capture(allocator, stretch.run)
                 if stretch.works:
                     fixed = fixed[stretch.words.counts[False] :]
                     stretch.words.settle(self.backend._kernels)
                     calls = sum(inside[at:end])
-                    pieces.append(_Launch(graph, calls, stretch.wrong, stretch.checks, stretch.words, self.program))
+                    pieces.append(Launch(graph, calls, stretch.flags, stretch.checks, stretch.words, self.closed))
                 else:
                     pieces += [step for step in steps[at:end] if isinstance(step, Action)]
                 at = end
@@ -390,7 +373,7 @@ class GraphProgram:
                     if v not in shared:
                         places.pop(v, None)
             at += 1
-        if not any(type(piece) is _Launch for piece in pieces):
+        if not any(type(piece) is Launch for piece in pieces):
             raise _Unfit("what can be captured of it computes nothing")
         kept.update((v, places[v]) for v in (*self.program.outputs, *shared) if v in places)
         changed = {v.root for call in self.program.calls for v in call.writes}
@@ -413,27 +396,31 @@ class GraphProgram:
     def _end(self, at: int, inside: list[bool]) -> int:
         """Where a stretch of calls ends that begins at a step. What was there before the program must not be written
         to while checks are open: they are looked at after the graph, and a call that fails changes nothing. Steps of
-        optimizers are left out by their kernels then, and what the host has counted for them is taken back; another
-        check after them belongs to the next stretch, so that it is known which of them are.
+        optimizers are left out by their kernels then, a few bytes are put back, and what the host has counted for a
+        step is taken back; another check after them belongs to the next stretch, so that it is known which of them are.
 
         What the host does by itself in the midst of a stretch it does before the graph is launched, in its order among
-        the words that are read. Other actions end a stretch."""
+        the words that are read. Other actions end a stretch; so does one that counts on from what may be taken back."""
         unchecked = guarded = False
+        unsure: set[int] = set()  # counts of steps that a flag may leave out
         end = at
         for here in range(at, len(inside)):
             step = self.program.steps[here]
             if isinstance(step, Action):
-                if not step.independent_of(self.backend.array_type) or (unchecked and not step.counts):
+                counts = set(map(id, step.counts))
+                if not step.independent_of(self.backend.array_type) or (unchecked and not counts) or counts & unsure:
                     break
+                unsure |= counts if here in self.flags else set()
                 continue
             if not inside[here] or (guarded and self.checks[here]):
                 break
-            if unchecked and any(v.root.array is not None for v in step.writes):
-                if step.op.name not in _READS_WORDS:
-                    break
-                guarded = True
+            state = [v for v in step.writes if v.root.array is not None]
+            if unchecked and state and step.op.name not in READS_WORDS and sum(v.nbytes for v in state) > _MOST_KEPT:
+                break
+            guarded = guarded or (unchecked and bool(state)) or here in self.flags
             unchecked = unchecked or self.checks[here] > 0
             end = here + 1
+        assert end > at
         return end
 
     def _check_aliases(self, read_inside: set[Value]) -> None:
@@ -501,7 +488,7 @@ class GraphProgram:
             return [f"replayed in Python, call by call: {self.why_python}"]
         if self.pieces is None:
             return ["CUDA graphs: made in the first replay"]
-        graphs = [piece for piece in self.pieces if type(piece) is _Launch]
+        graphs = [piece for piece in self.pieces if type(piece) is Launch]
         ordinary = [piece for piece in self.pieces if type(piece) is _Ordinary]
         assert self.room is not None
         lines = [
@@ -517,80 +504,14 @@ class GraphProgram:
         return lines
 
 
-class _Stretch:
-    """Calls to be captured together, with what the host does among them. ``works``: whether they did anything but make
-    views."""
-
-    def __init__(
-        self, whole: GraphProgram, first: int, end: int, places: dict[Value, Any], shared: set[Value], fixed: Any
-    ):
-        self.whole = whole
-        self.steps = range(first, end)
-        self.places = places
-        self.shared = shared
-        self.works = False
-        self.wrong = whole.backend.xp.empty((sum(whole.checks[at] for at in self.steps),), dtype=np.bool_)
-        self.checks: list[tuple[Callable[[], None], Call]] = []
-        self.stop: Any = None  # whether one of them failed, for calls that are left out then
-        live = whole.backend.xp.empty((sum(whole.words[at][0] for at in self.steps),), dtype=np.uint64)
-        self.words = NotedWords(whole.backend.xp, live, fixed)
-
-    def run(self) -> None:
-        whole, places = self.whole, self.places
-        shares = whole.backend.xp.may_share_memory
-        for at in self.steps:
-            call, kernel = whole.program.steps[at], whole.kernels[at]
-            if isinstance(call, Action):
-                self.words.act(call.run, call.counts, guarded=bool(self.checks))
-                continue
-            assert kernel is not None
-            inputs = _captured(_arrays(call.inputs, places, {}))
-            attrs = _captured({name: _arrays(x, places, {}) for name, x in call.attrs.items()})
-            if self.checks and call.op.name in _READS_WORDS:
-                if self.stop is None:
-                    self.stop = self.wrong[: len(self.checks)].any()
-                attrs["stop"] = self.stop
-            with noted_checks() as checks, noting(self.words):
-                made = kernel(*inputs, **attrs)
-            for wrong, complain in checks:
-                number = len(self.checks)
-                self.wrong[number : number + 1] = wrong
-                self.checks.append((complain, call))  # which keeps what it would look at
-            results = made if type(made) is tuple else (made,)
-            new = {v: array for v, array in zip(call.results, results, strict=True) if v is not None}
-            views = call.op.view and all(shares(array, inputs[0]) for array in new.values())
-            self.works = self.works or bool(call.writes) or not views
-            places.update(new)
-            del inputs, attrs, made, results, new, checks  # what is freed here may be used again by the next call
-            for v in whole.last[at]:
-                if v not in self.shared:
-                    places.pop(v, None)
-
-
-def _arrays(what: Any, found: dict[Value, Any], places: dict[Value, Any]) -> Any:
-    """Values replaced by their arrays, in lists and tuples too."""
-    if type(what) is Value:
-        if what.array is not None:
-            return what.array
-        return found[what] if what in found else places[what]
-    if type(what) in (list, tuple):
-        return type(what)(_arrays(part, found, places) for part in what)
-    return what
-
-
-def _captured(what: Any) -> Any:
-    """Inputs or attributes of a call that is captured: generators are not asked on the host."""
-    if isinstance(what, dict):
-        return {name: _captured(x) for name, x in what.items()}
-    if isinstance(what, tuple):
-        return tuple(map(_captured, what))
-    return CapturedGenerator(what) if isinstance(what, Generator) else what
-
-
-def _last_uses(program: Program) -> list[list[Value]]:
-    """By step: the values that nobody needs after it."""
+def _last_uses(program: Program, flags: dict[int, Value | None]) -> list[list[Value]]:
+    """By step: the values that nobody needs after it. Steps that a flag guards read it."""
     found: list[list[Value]] = [[] for _ in program.steps]
-    for v, at in program.last_uses().items():
+    last = program.last_uses()
+    for at, flag in flags.items():
+        if flag in last:
+            last[flag] = max(last[flag], at)
+    for v, at in last.items():
         if v.array is None:
             found[at].append(v)
     return found

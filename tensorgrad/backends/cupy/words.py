@@ -53,7 +53,7 @@ class NotedWords:
         self.rooms = {True: live, False: fixed}
         self.reads: list[Callable[[], Words]] = []  # with actions, which give none, in the program's order
         self.constants: list[Words] = []
-        self.counted: list[tuple[Any, Any, bool]] = []  # by action of the last launch: see take_back
+        self.counted: list[tuple[Any, Any, set[int]]] = []  # in the last launch: arrays, as they were, their guards
 
     def _placed(self, count: int, live: bool) -> Any:
         first = self.counts[live]
@@ -71,21 +71,21 @@ class NotedWords:
         self.constants.append(words)
         return self._placed(len(words), False)
 
-    def act(self, run: Callable[[], Any], counts: tuple[Any, ...], guarded: bool) -> None:
+    def act(self, run: Callable[[], Any], counts: tuple[Any, ...], guards: set[int]) -> None:
         """Something that the host does before each launch: after reads that were noted before, and before others.
-        ``counts``: see ``dispatch.host``; ``guarded``: checks may leave out what it counts."""
+        ``counts``: see ``dispatch.host``; ``guards``: numbers of flags that leave out what it counts."""
 
         def acted() -> Words:
-            self.counted += [(array, array.copy(), guarded) for array in counts]
+            self.counted += [(array, array.copy(), guards) for array in counts]
             run()
             return _NO_WORDS
 
         self.reads.append(acted)
 
-    def take_back(self, guarded: bool = True) -> None:
-        """Let the last launch's actions, or those that are guarded, have counted nothing."""
-        for array, before, only in reversed(self.counted):
-            if only or not guarded:
+    def take_back(self, flags: set[int] | None = None) -> None:
+        """Let the last launch's actions, or those that one of these flags guards, have counted nothing."""
+        for array, before, guards in reversed(self.counted):
+            if flags is None or guards & flags:
                 array[...] = before
 
     def settle(self, kernels: Kernels) -> None:
@@ -102,7 +102,7 @@ class NotedWords:
         try:
             words = np.concatenate([read() for read in self.reads])
         except BaseException:
-            self.take_back(guarded=False)
+            self.take_back()
             raise
         put_words(kernels, words, self.rooms[True])
 

@@ -1,0 +1,166 @@
+"""Stretches of a program's calls that are captured together, and their replays.
+
+Checks of elements within a stretch are open until its graph is done: whether one has failed is a flag on the device,
+which kernels of optimizers read; what the host counted for them is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...compiler.failures import placed
+from ...compiler.program import Action, Call, Program, Value
+from ...random import Generator
+from .dense_kernels import noted_checks
+from .words import CapturedGenerator, NotedWords, noting
+
+if TYPE_CHECKING:
+    from .graph import GraphProgram
+
+__all__ = ["READS_WORDS", "Launch", "Stretch", "arrays_of", "captured"]
+
+READS_WORDS = frozenset(("adam_", "grouped_adam_", "grouped_sgd_", "sgd_"))
+"""Calls whose kernels read their numbers from device memory, and a flag that leaves them out."""
+
+
+class Launch:
+    """A stretch of calls as a graph. ``flags``: by check that they make of elements, whether it failed, and by which
+    steps are left out that the host has counted, in an array on the device; ``checks``: what raises then, and the call.
+    ``words``: numbers of the host that it reads. ``program``: of which it is."""
+
+    def __init__(
+        self, graph: Any, calls: int, flags: Any, checks: list[tuple[Callable[[], None], Call]], words: NotedWords,
+        program: Program,
+    ):  # fmt: skip
+        self.graph = graph
+        self.calls = calls
+        self.flags = flags
+        self.checks = checks
+        self.words = words
+        self.program = program
+
+    def check(self) -> None:
+        """Wait for the graph, take back counts of steps that were left out, and raise the error of the first check that
+        failed."""
+        found = self.flags.get().tolist()
+        if any(found):
+            self.words.take_back({number for number, is_set in enumerate(found) if is_set})
+        for failed, (complain, call) in zip(found, self.checks, strict=False):
+            if failed:
+                try:
+                    complain()
+                except Exception as error:  # noqa: BLE001 - it is raised, and says where
+                    raise placed(error, call, self.program) from None
+
+
+class Stretch:
+    """Calls to be captured together, with what the host does among them. ``works``: whether they did anything but make
+    views."""
+
+    def __init__(
+        self, whole: GraphProgram, first: int, end: int, places: dict[Value, Any], shared: set[Value], fixed: Any
+    ):
+        self.whole = whole
+        self.steps = range(first, end)
+        self.places = places
+        self.shared = shared
+        self.works = False
+        # flags are asked for by the host where it has counted
+        counted = [at for at in self.steps if any(array.size for array in _counts(whole.program.steps[at]))]
+        flags = dict.fromkeys(whole.flags[at] for at in counted if at in whole.flags)
+        checks = sum(whole.checks[at] for at in self.steps)
+        self.flags = whole.backend.xp.empty((checks + len(flags),), dtype=np.bool_)
+        self.checks: list[tuple[Callable[[], None], Call]] = []
+        self.numbers = {flag: checks + i for i, flag in enumerate(flags)}
+        self.stops: dict[Value | None, Any] = {}  # by flag: whether it is set, or a check has failed
+        live = whole.backend.xp.empty((sum(whole.words[at][0] for at in self.steps),), dtype=np.uint64)
+        self.words = NotedWords(whole.backend.xp, live, fixed)
+
+    def run(self) -> None:
+        whole, places = self.whole, self.places
+        shares = whole.backend.xp.may_share_memory
+        for at in self.steps:
+            call, kernel = whole.program.steps[at], whole.kernels[at]
+            flag = whole.flags.get(at)
+            if isinstance(call, Action):
+                self._act(call, flag)
+                continue
+            assert kernel is not None
+            inputs = captured(arrays_of(call.inputs, places, {}))
+            attrs = captured({name: arrays_of(x, places, {}) for name, x in call.attrs.items()})
+            before: list[tuple[Any, Any]] = []
+            if call.op.name in READS_WORDS:
+                attrs["stop"] = self._stop(flag)
+            elif self.checks:
+                state = [arrays_of(v, places, {}) for v in call.writes if v.root.array is not None]
+                before = [(array, array.copy()) for array in state]
+            with noted_checks() as checks, noting(self.words):
+                made = kernel(*inputs, **attrs)
+            for array, kept in before:
+                array[...] = whole.backend.xp.where(self._stop(None), kept, array)
+            for wrong, complain in checks:
+                number = len(self.checks)
+                self.flags[number : number + 1] = wrong
+                self.checks.append((complain, call))  # which keeps what it would look at
+            results = made if type(made) is tuple else (made,)
+            new = {v: array for v, array in zip(call.results, results, strict=True) if v is not None}
+            views = call.op.view and all(shares(array, inputs[0]) for array in new.values())
+            self.works = self.works or bool(call.writes) or not views
+            places.update(new)
+            del (
+                inputs,
+                attrs,
+                made,
+                results,
+                new,
+                checks,
+                before,
+            )  # what is freed here may be used again by the next call
+            for v in whole.last[at]:
+                if v not in self.shared:
+                    places.pop(v, None)
+
+    def _act(self, action: Action, flag: Value | None) -> None:
+        guards = set(range(len(self.checks)))
+        number = self.numbers.get(flag)
+        if number is not None:
+            self.flags[number : number + 1] = arrays_of(flag, self.places, {})
+            guards.add(number)
+        self.words.act(action.run, action.counts, guards)
+
+    def _stop(self, flag: Value | None) -> Any:
+        """Where the device finds whether a step is left out; None if it never is."""
+        if flag not in self.stops:
+            stop = None if flag is None else arrays_of(flag, self.places, {})
+            if self.checks:
+                failed = self.flags[: len(self.checks)].any()
+                stop = failed if stop is None else failed | stop
+            self.stops[flag] = stop
+        return self.stops[flag]
+
+
+def _counts(step: Call | Action) -> tuple[Any, ...]:
+    return step.counts if isinstance(step, Action) else ()
+
+
+def arrays_of(what: Any, found: dict[Value, Any], places: dict[Value, Any]) -> Any:
+    """Values replaced by their arrays, in lists and tuples too."""
+    if type(what) is Value:
+        if what.array is not None:
+            return what.array
+        return found[what] if what in found else places[what]
+    if type(what) in (list, tuple):
+        return type(what)(arrays_of(part, found, places) for part in what)
+    return what
+
+
+def captured(what: Any) -> Any:
+    """Inputs or attributes of a call that is captured: generators are not asked on the host."""
+    if isinstance(what, dict):
+        return {name: captured(x) for name, x in what.items()}
+    if isinstance(what, tuple):
+        return tuple(map(captured, what))
+    return CapturedGenerator(what) if isinstance(what, Generator) else what
