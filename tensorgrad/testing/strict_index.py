@@ -205,6 +205,10 @@ def _rows_at(
     wrong |= outside.any()
 
 
+def _outside(count: int, least: int, size: int, index: Any, wrong: Any) -> None:
+    wrong |= ((index < least) | (index >= size)).any()
+
+
 def _places(outer: int, size: int, count: int, inner: int, index: Any, place: Any) -> None:
     at = index.reshape(outer, count, inner)
     o, c = np.arange(outer)[:, None, None], np.arange(inner)
@@ -221,7 +225,7 @@ def _remember(rows: int, count: int, place: Any, last: Any) -> None:
 
 
 _WHOLE: dict[str, Callable[..., None]] = {
-    "rowsat": _rows_at, "places": _places, "forget": _forget, "remember": _remember,
+    "rowsat": _rows_at, "outside": _outside, "places": _places, "forget": _forget, "remember": _remember,
 }  # fmt: skip
 _MOVING: dict[str, Callable[..., None]] = {"take": _take, "gather": _gather, "write": _write}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tensorgrad.backends.cupy.accumulate_kernels import _RANKED, tile_of
 from tensorgrad.backends.cupy.index_kernels import CupyIndexing
 from tensorgrad.backends.cupy.kernels import SOURCES
 from tensorgrad.dtypes import numpy_dtype
+from tensorgrad.errors import IndexOutOfRange
 
 from .host_compiler import COMPILER
 from .host_kernels import HostKernels
@@ -212,6 +214,29 @@ def test_a_position_out_of_range_reads_zero_and_writes_nothing(
     assert np.array_equal(
         indexing.index_put_into(got, np.ones((4, 3), np.float32), index, spec=(0,), accumulate=False), want
     )
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_positions_out_of_range_are_refused_by_name(wrong: int, indexing: HostIndexing) -> None:
+    x, line = elements((4, 3)), np.array([1, wrong, 0] * 200)
+    index = np.stack((line,) * 3, axis=1)
+    src = elements(index.shape)
+    calls: dict[str, Callable[[], Any]] = {
+        "gather": lambda: indexing.gather(x, index, dim=0),
+        "index_select": lambda: indexing.index_select(x, line[::2], dim=0),
+        "embedding": lambda: indexing.embedding(x, line.astype(np.int32)),
+        "scatter": lambda: indexing.scatter_into(x, index, src, dim=0),
+        "scatter_add": lambda: indexing.scatter_add_into(x, index, src, dim=0),
+        "scatter_reduce": lambda: indexing.scatter_reduce_into(x, index, src, dim=0, reduce="prod"),
+        "index_add": lambda: indexing.index_add_into(x, line, src, dim=0),
+    }
+    for name, call in calls.items():
+        with pytest.raises(IndexOutOfRange, match=f"^{name}: index {wrong} is out of bounds for dimension 0 with"):
+            call()
+    assert np.array_equal(x, elements((4, 3))), "something was written"
+    indexing.check_index("index", np.array([-4, 3]), 4, 0, negative=True)
+    with pytest.raises(IndexOutOfRange, match="-5"):
+        indexing.check_index("index", np.array([-5, 3]), 4, 0, negative=True)
 
 
 def test_the_last_of_equal_places_stays(indexing: HostIndexing) -> None:

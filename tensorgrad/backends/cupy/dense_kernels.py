@@ -7,12 +7,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from ...dispatch import OPS
 from ...errors import BackendError
-from ..generic.index import IndexKernels
+from ..generic.checks import Checks
 from ..generic.matmul import MatmulKernels
 from ..generic.reduce import wide
 from . import cublaslt
@@ -148,7 +148,7 @@ class CupyProducts(MatmulKernels):
         return to_x, to_w, to_b
 
 
-class CupyChecks(IndexKernels):
+class CupyChecks(Checks):
     """Checks of elements, which can be put off."""
 
     def _refuse_if(self, wrong: Any, complain: Callable[[], None]) -> None:
@@ -156,9 +156,3 @@ class CupyChecks(IndexKernels):
             _noted.checks.append((wrong, complain))
         else:
             super()._refuse_if(wrong, complain)
-
-    def check_index(self, name: str, index: Any, size: int, dim: int, negative: bool = False) -> None:
-        # CuPy wraps what is out of range without a word. One answer is fetched, the numbers only for the message.
-        if index.size:
-            wrong = ((index < (-size if negative else 0)) | (index >= size)).any()
-            self._refuse_if(wrong, partial(super().check_index, name, index, size, dim, negative))

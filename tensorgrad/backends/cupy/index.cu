@@ -87,6 +87,12 @@ extern "C" __global__ void rowsat(tg::i64 count, tg::i64 goes_on, tg::Indices ho
   }
 }
 
+// Whether a position is out of range.
+extern "C" __global__ void outside(tg::i64 count, tg::i64 least, tg::i64 size, const tg::i64* index, bool* wrong) {
+  for (tg::i64 i = blockIdx.x * (tg::i64)blockDim.x + threadIdx.x; i < count; i += (tg::i64)gridDim.x * blockDim.x)
+    if (index[i] < least || index[i] >= size) *wrong = true;
+}
+
 // Where the elements (outer, count, inner) go in (outer, size, inner), counted in the order of its elements; -1: nowhere.
 extern "C" __global__ void places(tg::i64 outer, tg::i64 size, tg::i64 count, tg::i64 inner, const tg::i64* index,
                                   tg::i64* place) {

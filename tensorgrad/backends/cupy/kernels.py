@@ -127,6 +127,10 @@ def _by_dtype(*kinds: str) -> dict[str, Any]:
     return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
 
 
+def _moves() -> tuple[str, ...]:
+    return tuple([f"{kind}_{unit}" for unit in (1, 2, 4, 8, 16) for kind in ("take", "gather", "write")])
+
+
 def _joins() -> dict[str, Any]:
     """The lines of accumulate.cu, as fields of a Source."""
     lines = [
@@ -185,13 +189,7 @@ SOURCES = (
     Source(
         "index.cu",
         ("core.cuh", "strided.cuh"),
-        (
-            "rowsat",
-            "places",
-            "forget",
-            "remember",
-            *(f"{k}_{n}" for n in (1, 2, 4, 8, 16) for k in ("take", "gather", "write")),
-        ),
+        ("rowsat", "outside", "places", "forget", "remember", *_moves()),
     ),
     Source("attention.cu", ("core.cuh", "rows.cuh", "tensor_cores.cuh", "tiles.cuh"), **_attention()),
     Source("norm_rows.cu", ("core.cuh", "rows.cuh", "team.cuh"), **_by_dtype("rownorm", "rownormgrad")),

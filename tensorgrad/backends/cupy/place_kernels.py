@@ -134,6 +134,14 @@ class CupyPlaces(IndexKernels):
 
     # --- what indices name
 
+    def check_index(self, name: str, index: Any, size: int, dim: int, negative: bool = False) -> None:
+        # CuPy wraps what is out of range without a word. One answer is fetched, the numbers only for the message.
+        if index.size:
+            wrong = self.xp.zeros((), dtype=np.bool_)
+            least = -size if negative else 0
+            self._kernels.launch("outside", index.size, index.size, least, size, self._dense_index(index), wrong)
+            self._refuse_if(wrong, partial(super().check_index, name, index, size, dim, negative))
+
     def _rows_at(self, target: Any, indices: Indices, dims: tuple[int, ...], name: str = "") -> Any:
         """The rows, in dimensions ``dims`` of ``target``, that the indices name together, -1 for what is out of range;
         below zero they count from the end. With a name, what is out of range is refused."""
