@@ -89,3 +89,14 @@ def test_what_is_said_to_be_refused_is(name: str) -> None:
 
     with registry.backend("numpy"), strict_cuda() as backend:
         assert any(refused(case) for case in CASES if case.op.name == name)
+
+
+def test_a_histogram_of_a_given_range_is_counted_in_a_graph() -> None:
+    with registry.backend("numpy"), strict_cuda() as backend:
+        elements = np.linspace(-1.0, 4.0, 3000, dtype=np.float32)  # more places than are ranked
+        x = backend.from_host(np.zeros_like(elements))
+        graph, counts, pool = captured(backend, lambda: backend.raw.histc(x, bins=7, low=0.0, high=3.5))
+        x._host[...] = elements
+        graph.launch()
+        assert np.array_equal(counts.get(), np.histogram(elements, 7, (0.0, 3.5))[0])
+        del pool
