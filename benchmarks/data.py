@@ -111,4 +111,8 @@ class Noise:
         self.random = np.random.default_rng(9)
 
     def __call__(self, like: Any) -> Any:
-        return self.tensor(self.random.standard_normal(tuple(like.shape), np.float32)).to(like.dtype)
+        return self.array(tuple(like.shape)).to(like.dtype)
+
+    def array(self, shape: tuple[int, ...]) -> Any:
+        """The next numbers, as whatever ``tensor`` makes of them."""
+        return self.tensor(self.random.standard_normal(shape, np.float32))

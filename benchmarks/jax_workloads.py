@@ -7,7 +7,7 @@ Parameters are dicts under the names PyTorch's ``state_dict`` uses, so every fra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ class JaxJob:
     update: Callable[..., tuple[Params, Any]]  # update(params, grads, state) -> params, state
     state: Any
     batches: list[tuple[Any, ...]]
-    buffers: Params = field(default_factory=dict)
+    buffers: Params = field(default_factory=dict)  # what a step changes beside parameters: statistics, "key" of chance
+    noise: tuple[int, ...] = ()  # the shape of what the loss takes as its last argument where "key" is gone
     run: Any = None
 
     def __post_init__(self) -> None:
@@ -44,9 +45,21 @@ class JaxJob:
         self.params, self.buffers, self.state, loss = self.run(self.params, self.buffers, self.state, *batch)
         return jax.block_until_ready((self.params, loss))[1]
 
+    def without_chance(self) -> None:
+        """From here on no dropout and, for as many steps as there are batches, the noise all frameworks take."""
+        self.buffers.pop("key", None)
+        if self.noise:
+            draw = data.Noise(jnp.asarray)
+            self.batches = [(*batch, draw.array(self.noise)) for batch in self.batches]
+
 
 def build(name: str) -> JaxJob:
-    return WORKLOADS[name]()
+    """The job of that name with the weights that every framework starts from."""
+    from benchmarks.more_jax_workloads import MORE
+
+    if name not in WORKLOADS and name not in MORE:
+        raise LookupError(f"{name} has no JAX version; there are: {', '.join([*WORKLOADS, *MORE])}")
+    return (WORKLOADS.get(name) or MORE[name])()
 
 
 # Parameters and batches
@@ -58,7 +71,7 @@ def parameters(shapes: dict[str, tuple[int, ...]]) -> Params:
     return {n: jnp.asarray(v.transpose(2, 3, 1, 0) if v.ndim == 4 else v) for n, v in values.items()}
 
 
-def batches(arrays: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[Any, ...]]:
+def batches(arrays: Sequence[tuple[np.ndarray, ...]]) -> list[tuple[Any, ...]]:
     def convert(array: np.ndarray) -> Any:
         array = array.astype(np.int32) if array.dtype == np.int64 else array
         return jnp.asarray(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array)
@@ -128,15 +141,18 @@ def cross_entropy(logits: Any, target: Any) -> Any:
     return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - picked)
 
 
-def conv(p: Params, name: str, x: Any, stride: int = 1) -> Any:
+def conv(p: Params, name: str, x: Any, stride: int = 1, padding: int | None = None, groups: int = 1) -> Any:
     w = p[f"{name}.weight"]
-    pad = [(k // 2, k // 2) for k in w.shape[:2]]
-    y = lax.conv_general_dilated(x, w, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    pad = [(k // 2, k // 2) if padding is None else (padding, padding) for k in w.shape[:2]]
+    y = lax.conv_general_dilated(
+        x, w, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+    )
     return y + p[f"{name}.bias"] if f"{name}.bias" in p else y
 
 
 def batch_norm(p: Params, buffers: Params, new: Params, name: str, x: Any) -> Any:
-    mean, var = jnp.mean(x, axis=(0, 1, 2)), jnp.var(x, axis=(0, 1, 2))
+    axes = tuple(range(x.ndim - 1))
+    mean, var = jnp.mean(x, axis=axes), jnp.var(x, axis=axes)
     count = x.size // x.shape[-1]
     for key, value in (("running_mean", mean), ("running_var", var * count / (count - 1))):
         new[f"{name}.{key}"] = 0.9 * buffers[f"{name}.{key}"] + 0.1 * value

@@ -44,6 +44,8 @@ class Worker:
             from benchmarks import jax_workloads
 
             self.job = jax_workloads.build(workload)
+            if not chance:
+                self.job.without_chance()
         else:
             from benchmarks import workloads
 
