@@ -170,6 +170,18 @@ def max_pool2(x: Any) -> Any:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
 
+def next_key(buffers: Params, new: Params) -> Any:
+    """A key for this step, the one for the next among the ``new`` buffers; None where nothing is drawn."""
+    if "key" not in buffers:
+        return None
+    new["key"], key = jax.random.split(buffers["key"])
+    return key
+
+
+def dropout(key: Any, x: Any, rate: float) -> Any:
+    return x if key is None else jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
 def running(names: list[str], shapes: dict[str, tuple[int, ...]]) -> Params:
     stats = {f"{n}.{key}": shapes[f"{n}.weight"] for n in names for key in ("running_mean", "running_var")}
     return parameters(stats)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data
+from benchmarks.jax_sequences import bilstm, char_rnn, gru, lstm_small, rnn, seq2seq_gru
 from benchmarks.jax_workloads import (
     JaxJob,
     Params,
@@ -24,8 +25,10 @@ from benchmarks.jax_workloads import (
     batch_norm,
     batches,
     cross_entropy,
+    dropout,
     linear,
     linear_shapes,
+    next_key,
     norm_shapes,
     parameters,
     running,
@@ -44,18 +47,6 @@ def adagrad(lr: float, eps: float = 1e-10) -> Callable[..., tuple[Params, Any]]:
         return {n: p - lr * grads[n] / (jnp.sqrt(state[n]) + eps) for n, p in params.items()}, state
 
     return update
-
-
-def next_key(buffers: Params, new: Params) -> Any:
-    """A key for this step, the one for the next among the ``new`` buffers; None where nothing is drawn."""
-    if "key" not in buffers:
-        return None
-    new["key"], key = jax.random.split(buffers["key"])
-    return key
-
-
-def dropout(key: Any, x: Any, rate: float) -> Any:
-    return x if key is None else jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
 def binary_cross_entropy(logits: Any, target: Any) -> Any:
@@ -278,6 +269,6 @@ MORE: dict[str, Callable[[], JaxJob]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         mlp_small, mlp_wide, mlp_deep, logistic, autoencoder, vae, dlrm, dlrm_bags, factors, pinn, graph, policy,
-        swish_chain,
+        swish_chain, char_rnn, gru, rnn, lstm_small, bilstm, seq2seq_gru,
     )
 }  # fmt: skip
