@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.jax_sequences import bilstm, char_rnn, gru, lstm_small, rnn, seq2seq_gru
+from benchmarks.jax_transformers import encoder, gpt_mid, llama, seq2seq, vit
 from benchmarks.jax_workloads import (
     JaxJob,
     Params,
@@ -269,6 +270,6 @@ MORE: dict[str, Callable[[], JaxJob]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         mlp_small, mlp_wide, mlp_deep, logistic, autoencoder, vae, dlrm, dlrm_bags, factors, pinn, graph, policy,
-        swish_chain, char_rnn, gru, rnn, lstm_small, bilstm, seq2seq_gru,
+        swish_chain, char_rnn, gru, rnn, lstm_small, bilstm, seq2seq_gru, vit, gpt_mid, llama, seq2seq, encoder,
     )
 }  # fmt: skip
