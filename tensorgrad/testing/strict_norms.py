@@ -62,12 +62,19 @@ def _row_norm_backward(
 # --- columns
 
 
+def _passing(slope: Any, values: Any, means: Any, rstds: Any, is_wide: Any, w: Any, shifts: Any) -> Any:
+    """Of the gradient of the (count, channels) ``values``, what passes the ReLU behind their norm."""
+    return np.where((values - means) * (rstds * _factor(w)) + shifts > 0, slope, slope.dtype.type(0))
+
+
 def _column_sums(
     rows: int, length: int, parts: int, per_part: int, by_column: Any, g: Any, x: Any, means: Any, rstds: Any,
-    along: Any, plain: Any,
+    along: Any, plain: Any, *relu: Any,
 ) -> None:  # fmt: skip
     shape = (1, length) if by_column else (rows, 1)
     slope = _wide(g).reshape(rows, length)
+    if relu:
+        slope = _passing(slope, _wide(x).reshape(rows, length), means, rstds, *relu)
     normal = _wide(x).reshape(rows, length) - (means.reshape(shape) if _given(means) else 0)
     normal = normal * rstds.reshape(shape)
     pieces = _pieces(rows, parts, per_part)
@@ -110,7 +117,7 @@ def _channel_stats(
 
 def _statistics(
     count: int, channels: int, plane: int, parts: int, per_part: int, eps: Any, x: Any, part_means: Any,
-    squares: Any, means: Any, rstds: Any, variances: Any,
+    squares: Any, means: Any, rstds: Any, variances: Any, is_wide: Any, b: Any, shifts: Any,
 ) -> None:  # fmt: skip
     pivots = _wide(x).reshape(-1)[: channels * plane : plane]
     sizes = np.array([piece.stop - piece.start for piece in _pieces(count, parts, per_part)])
@@ -120,6 +127,7 @@ def _statistics(
     _put(means, pivots + mean)
     _put(rstds, 1 / np.sqrt(variance + eps))
     _put(variances, variance)
+    _put(shifts, _wide(b) if _given(b) else np.zeros_like(variance))
 
 
 def _statistic(values: Any, batch: int, channels: int, per: int) -> Any:
@@ -140,9 +148,11 @@ def _channel_norm(
 
 def _channel_sums(
     block: Any, batch: int, channels: int, plane: int, parts: int, per_part: int, per: int, g: Any, x: Any,
-    means: Any, rstds: Any, along: Any, plain: Any,
+    means: Any, rstds: Any, along: Any, plain: Any, *relu: Any,
 ) -> None:  # fmt: skip
     slope, values = (_by_channel(a, batch, channels, plane) for a in (g, x))
+    if relu:
+        slope = _passing(slope, values, means, rstds, *relu)
     normal = (values - np.repeat(means, per)) * np.repeat(rstds, per)
     pieces = _pieces(batch * plane, parts, per_part)
     _put(along, [(slope[piece] * normal[piece]).sum(0) for piece in pieces])
@@ -160,15 +170,47 @@ def _group_sums(
 
 def _channel_norm_backward(
     batch: int, channels: int, plane: int, per: int, is_wide: Any, g: Any, x: Any, means: Any, rstds: Any, w: Any,
-    along: Any, plain: Any, gx: Any,
+    along: Any, plain: Any, gx: Any, shifts: Any = None,
 ) -> None:  # fmt: skip
     mean, rstd, products, sums = (_statistic(s, batch, channels, per) for s in (means, rstds, along, plain))
     weight = _wide(w).reshape(1, channels, 1) if _given(w) else mean.dtype.type(1)
     count = mean.dtype.type((per or batch) * plane)
     slope, values = (_wide(a).reshape(batch, channels, plane) for a in (g, x))
+    if shifts is not None:
+        passes = (values - mean) * (rstd * weight) + shifts.reshape(1, channels, 1) > 0
+        slope = np.where(passes, slope, slope.dtype.type(0))
     slope = slope * weight if per else slope
     inner = slope - sums / count - (values - mean) * rstd * (products / count)
     _put(gx, inner * rstd * (1 if per else weight))
+
+
+def _channel_norm_relu(*arguments: Any) -> None:
+    _channel_norm(*arguments)
+    y = arguments[-1]
+    _put(y, np.maximum(_wide(y), 0))
+
+
+def _given_stats(
+    channels: int, is_wide: Any, eps: Any, means: Any, variances: Any, to_means: Any, to_rstds: Any
+) -> None:
+    _put(to_means, _wide(means))
+    _put(to_rstds, 1 / np.sqrt(_wide(variances) + eps))
+
+
+def _given_norm(
+    batch: int, channels: int, plane: int, is_wide: Any, wide_given: Any, eps: Any, x: Any, means: Any, variances: Any,
+    w: Any, b: Any, y: Any,
+) -> None:  # fmt: skip
+    rstds = 1 / np.sqrt(_wide(variances) + eps)
+    _channel_norm(batch, channels, plane, 0, is_wide, x, _wide(means), rstds, w, b, y)
+
+
+def _given_norm_backward(
+    batch: int, channels: int, plane: int, is_wide: Any, wide_given: Any, eps: Any, g: Any, variances: Any, w: Any,
+    gx: Any,
+) -> None:  # fmt: skip
+    scale = _factor(w) / np.sqrt(_wide(variances) + eps)
+    _put(gx, _wide(g).reshape(batch, channels, plane) * scale.reshape(1, channels, 1))
 
 
 # --- cross-entropy
@@ -239,14 +281,21 @@ NORM_REFERENCES: dict[str, Callable[..., None]] = {
     "rownorm": _row_norm,
     "rownormgrad": _row_norm_backward,
     "columnsums": _column_sums,
+    "columnsumsrelu": _column_sums,
     "columntotals": _column_totals,
     "columnstats": _column_stats,
     "channelstats": _channel_stats,
     "statistics": _statistics,
     "channelnorm": _channel_norm,
+    "channelnormrelu": _channel_norm_relu,
     "channelsums": _channel_sums,
+    "channelsumsrelu": _channel_sums,
     "groupsums": _group_sums,
     "channelnormgrad": _channel_norm_backward,
+    "channelnormgradrelu": _channel_norm_backward,
+    "givenstats": _given_stats,
+    "givennorm": _given_norm,
+    "givennormgrad": _given_norm_backward,
 }
 LOSS_REFERENCES: dict[str, Callable[..., None]] = {
     "crossentropy": _cross_entropy,

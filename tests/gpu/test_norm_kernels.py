@@ -170,6 +170,113 @@ def test_norms_of_channels_without_parameters(backend: StrictCupyBackend) -> Non
         check(backend, "group_norm_backward", (g, x, mean, rstd, None), 16, groups=2, needs=needs)
 
 
+def channel_parameters(channels: int, dtype: str) -> Any:
+    """Weight, bias, mean and variance, the last two of the other kind of storage if there is one."""
+    kept, given = ("float32", dtype) if dtype == "bfloat16" else (dtype, "float32" if dtype == "float16" else dtype)
+    w, b, mean = (drawn(seed, (channels,), kept if seed < 4 else given) for seed in (2, 3, 4))
+    return w, b, mean, (np.abs(drawn(5, (channels,), "float32")) + 0.5).astype(numpy_dtype(given))
+
+
+def apart_from_zero(x: Any, w: Any, b: Any) -> Any:
+    """x with nothing whose batch norm rounding could move to the other side of zero."""
+    wide, column = x.astype(np.float64), (-1, *(1,) * (x.ndim - 2))
+    axes = (0, *range(2, x.ndim))
+    y = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + EPS)
+    y = y if w is None else y * w.astype(np.float64).reshape(column)
+    y = y if b is None else y + b.astype(np.float64).reshape(column)
+    return np.abs(y) > 1e-2
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("dtype", "shape"), CHANNELS, ids=str)
+def test_batch_norm_and_relu(dtype: str, shape: tuple[int, ...], affine: bool, backend: StrictCupyBackend) -> None:
+    x, g = drawn(0, shape, dtype, 0.5), drawn(1, shape, dtype)
+    w, b = channel_parameters(shape[1], dtype)[:2] if affine else (None, None)
+    y, mean, rstd, variance, shift = run(backend, "batch_norm_relu", (x, w, b), eps=EPS)
+    before, *statistics = run(backend, "batch_norm", (x, w, b), eps=EPS)
+    assert np.array_equal(y.astype(np.float64), np.maximum(before.astype(np.float64), 0))
+    assert all(np.array_equal(*pair) for pair in zip((mean, rstd, variance), statistics, strict=True))
+    assert shift.dtype == mean.dtype and np.array_equal(shift, np.zeros(shape[1]) if b is None else b)
+    # what nearly is zero gets no gradient: the reference may take it for positive
+    g = np.where(apart_from_zero(x, w, b), g, np.zeros((), g.dtype)).astype(g.dtype)
+    for needs in (ALL, (False, True, False), (True, False, True)):
+        found = run(backend, "batch_norm_relu_backward", (g, x, mean, rstd, w, shift), needs=needs)
+        passed = np.where(before.astype(np.float32) > 0, g, np.zeros((), g.dtype)).astype(g.dtype)
+        want = run(backend, "batch_norm_backward", (passed, x, mean, rstd, w), needs=needs)
+        assert [p is None for p in found] == [not needed for needed in needs]
+        assert all(a is b or a.tobytes() == b.tobytes() for a, b in zip(found, want, strict=True))
+
+
+def test_relu_of_a_norm_keeps_nan_and_passes_nothing_there(backend: StrictCupyBackend) -> None:
+    x, g = drawn(0, (4, 3, 5), "float32"), drawn(1, (4, 3, 5), "float32")
+    x[1, 2, 3] = np.nan
+    y, mean, rstd, _, shift = run(backend, "batch_norm_relu", (x, None, None), eps=EPS)
+    assert np.isnan(y[:, 2]).all() and (y[:, :2] >= 0).all()
+    *_, gw, gb = run(backend, "batch_norm_relu_backward", (g, x, mean, rstd, None, shift), needs=(False, True, True))
+    assert gb[2] == 0 and np.isnan(gw[2]) and np.isfinite(gw[:2]).all()
+
+
+def given_in_float64(x: Any, w: Any, b: Any, mean: Any, var: Any, g: Any) -> tuple[Any, ...]:
+    """y and the gradients in x, w, b, mean and var, in float64."""
+    x, w, b, mean, var, g = (None if p is None else p.astype(np.float64) for p in (x, w, b, mean, var, g))
+    column, axes = (-1, *(1,) * (x.ndim - 2)), (0, *range(2, x.ndim))
+    rstd, weight = 1 / np.sqrt(var + EPS), np.ones_like(var) if w is None else w
+    apart = x - mean.reshape(column)
+    y = apart * (rstd * weight).reshape(column) + (0 if b is None else b.reshape(column))
+    along, plain = (g * apart).sum(axes), g.sum(axes)
+    to_x = g * (rstd * weight).reshape(column)
+    return y, to_x, along * rstd, plain, -plain * rstd * weight, along * weight * rstd**3 * -0.5
+
+
+def near(got: Any, truth: Any, size: float) -> None:
+    digits = DIGITS[got.dtype.name]
+    limit = size * digits * max(1.0, float(np.abs(truth).max()))
+    np.testing.assert_allclose(got.astype(np.float64), truth, rtol=digits * size, atol=limit)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("dtype", "shape"), CHANNELS, ids=str)
+def test_batch_norm_by_given_statistics(
+    dtype: str, shape: tuple[int, ...], affine: bool, backend: StrictCupyBackend
+) -> None:
+    x, g = drawn(0, shape, dtype, 0.5), drawn(1, shape, dtype)
+    w, b, mean, var = channel_parameters(shape[1], dtype)
+    if not affine:
+        w = b = None
+    y, *grads = given_in_float64(x, w, b, mean, var, g)
+    near(run(backend, "batch_norm_eval", (x, w, b, mean, var), eps=EPS)[0], y, 4)
+    for needs in ((True,) * 5, (True, *(False,) * 4), (False, True, True, False, False), (False,) * 3 + (True, True)):
+        found = run(backend, "batch_norm_eval_backward", (g, x, w, mean, var), eps=EPS, needs=needs)
+        assert [p is None for p in found] == [not needed for needed in needs]
+        stored = (x.dtype, *(x.dtype if w is None else w.dtype,) * 2, mean.dtype, var.dtype)
+        for mine, truth, kind in zip(found, grads, stored, strict=True):
+            if mine is not None:
+                assert mine.dtype == kind and mine.shape == truth.shape
+                near(mine, truth, 16)
+
+
+def test_definitions_norm_nothing_and_by_parameters_of_two_kinds() -> None:
+    backend = StrictCupyBackend()  # the definitions' kernels are other files'
+    w = drawn(2, (3,), "float32")
+    for shape in ((0, 3), (0, 3, 4), (2, 3, 0)):
+        x = np.zeros(shape, np.float32)
+        found = run(backend, "batch_norm_eval_backward", (x, x, w, w, w * w), eps=EPS, needs=(True,) * 5)
+        assert found[0].shape == shape and all((p == 0).all() for p in found)
+        assert run(backend, "batch_norm_eval", (x, w, w, w, w * w), eps=EPS)[0].shape == shape
+        found = run(backend, "batch_norm_relu_backward", (x, x, w, w * w, w, w), needs=(False, True, True))
+        assert found[0] is None and all((p == 0).all() for p in found[1:])
+    x, g = drawn(0, (4, 3, 5), "float16"), drawn(1, (4, 3, 5), "float16")
+    half = w.astype(np.float16)
+    y, *grads = given_in_float64(x, w, half, half, w * w, g)
+    near(run(backend, "batch_norm_eval", (x, w, half, half, w * w), eps=EPS)[0], y, 4)
+    found = run(backend, "batch_norm_eval_backward", (g, x, w, half, w * w), eps=EPS, needs=(True,) * 5)
+    for mine, truth in zip(found, grads, strict=True):
+        near(mine, truth, 16)
+    y, *_, shift = run(backend, "batch_norm_relu", (x, w, half), eps=EPS)
+    near(y, np.maximum(Host().batch_norm(*(p.astype(np.float64) for p in (x, w, half)), eps=EPS)[0], 0), 4)
+    assert shift.dtype == np.float32 and np.array_equal(shift, half.astype(np.float32))
+
+
 @pytest.mark.parametrize("spike", [False, True])
 def test_a_mean_far_from_zero_costs_no_digits(spike: bool, backend: StrictCupyBackend) -> None:
     def data(shape: tuple[int, ...]) -> Any:
@@ -208,6 +315,12 @@ def every_op(backend: StrictCupyBackend) -> list[Any]:
     made += [y, mean, rstd, *run(backend, "group_norm_backward", (g, x, mean, rstd, w), groups=2, needs=ALL)]
     y, mean, rstd, variance = run(backend, "batch_norm", (x[:, :, 0], w, w), eps=EPS)
     made += [y, mean, *run(backend, "batch_norm_backward", (g[:, :, 0], x[:, :, 0], mean, rstd, w), needs=ALL)]
+    for data, slope in ((x, g), (x[:, :, 0], g[:, :, 0])):
+        y, mean, rstd, variance, shift = run(backend, "batch_norm_relu", (data, w, w), eps=EPS)
+        made += [y, *run(backend, "batch_norm_relu_backward", (slope, data, mean, rstd, w, shift), needs=ALL)]
+        made += run(backend, "batch_norm_eval", (data, w, w, mean, variance), eps=EPS)
+        given = (slope, data, w, mean, variance)
+        made += run(backend, "batch_norm_eval_backward", given, eps=EPS, needs=(True,) * 5)
     how = {"ignore_index": 1, "reduction": "mean", "label_smoothing": 0.1}
     logits, target = x.reshape(96, 6), np.arange(96) % 6
     made += (loss := run(backend, "cross_entropy", (logits, target, w[:6]), **how))

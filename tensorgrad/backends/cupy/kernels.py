@@ -196,12 +196,25 @@ SOURCES = (
     Source(
         "norm_columns.cu",
         ("core.cuh", "rows.cuh", "team.cuh"),
-        **_by_dtype("columnsums", "columntotals", "columnstats"),
+        **_by_dtype("columnsums", "columnsumsrelu", "columntotals", "columnstats"),
     ),
     Source(
         "norm_channels.cu",
         ("core.cuh", "rows.cuh", "team.cuh"),
-        **_by_dtype("channelstats", "statistics", "channelnorm", "channelsums", "groupsums", "channelnormgrad"),
+        **_by_dtype(
+            "channelstats",
+            "statistics",
+            "channelnorm",
+            "channelnormrelu",
+            "channelsums",
+            "channelsumsrelu",
+            "groupsums",
+            "channelnormgrad",
+            "channelnormgradrelu",
+            "givenstats",
+            "givennorm",
+            "givennormgrad",
+        ),
     ),
     Source(
         "cross_entropy.cu",

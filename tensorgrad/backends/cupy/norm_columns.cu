@@ -7,26 +7,37 @@ namespace tg {
 
 // along[part, column] = sum of g n, n = (x - mean) rstd; plain[part, column] = sum of g. Mean (null for none) and
 // rstd are per row or per column; `along` or `plain` is null where it is not needed.
-template <int N, class T>
+// With the ReLU of a batch norm behind, g is zero where it did not pass.
+template <int N, bool Relu, class T>
 TG_FN void column_sums_of(i64 rows, i64 length, i64 parts, i64 per_part, bool by_column, const T* g,
                           const T* x, const typename wide<T>::type* means, const typename wide<T>::type* rstds,
-                          typename wide<T>::type* along, typename wide<T>::type* plain) {
+                          typename wide<T>::type* along, typename wide<T>::type* plain, Parameter<T> weight,
+                          const typename wide<T>::type* shifts) {
   typedef typename wide<T>::type W;
   const i64 across = length / N;
   for (i64 k = first_thread(); k < parts * across; k += thread_step()) {
     const i64 part = quotient(k, across), column = (k - part * across) * N;
     const i64 last = (part + 1) * per_part < rows ? (part + 1) * per_part : rows;
-    Some<W, N> products = {}, sums = {}, mean = {}, rstd = {};
+    Some<W, N> products = {}, sums = {}, mean = {}, rstd = {}, scale = {}, shift = {};
     if (along && by_column) {
       if (means) mean = fetch<N>(means + column);
       rstd = fetch<N>(rstds + column);
     }
-    for (i64 row = part * per_part; row < last; ++row) {
-      const Some<W, N> a = fetch<N>(g + row * length + column);
+    if (Relu) {
+      scale = weight.template get<N>(column, 1);
+      shift = fetch<N>(shifts + column);
 #pragma unroll
-      for (int e = 0; e < N; ++e) sums.v[e] += a.v[e];
+      for (int e = 0; e < N; ++e) scale.v[e] *= rstd.v[e];
+    }
+    for (i64 row = part * per_part; row < last; ++row) {
+      Some<W, N> a = fetch<N>(g + row * length + column), v = {};
+      if (along) v = fetch<N>(x + row * length + column);
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        if (Relu && !((v.v[e] - mean.v[e]) * scale.v[e] + shift.v[e] > 0)) a.v[e] = 0;
+        sums.v[e] += a.v[e];
+      }
       if (!along) continue;
-      const Some<W, N> v = fetch<N>(x + row * length + column);
       const W row_mean = !by_column && means ? means[row] : 0, row_rstd = by_column ? 1 : rstds[row];
 #pragma unroll
       for (int e = 0; e < N; ++e) {
@@ -38,14 +49,16 @@ TG_FN void column_sums_of(i64 rows, i64 length, i64 parts, i64 per_part, bool by
     if (plain) deposit<N>(plain + part * length + column, sums);
   }
 }
-template <class T>
+template <bool Relu, class T>
 TG_FN void column_sums(i64 rows, i64 length, i64 parts, i64 per_part, bool by_column, const T* g, const T* x,
                        const typename wide<T>::type* means, const typename wide<T>::type* rstds,
-                       typename wide<T>::type* along, typename wide<T>::type* plain) {
+                       typename wide<T>::type* along, typename wide<T>::type* plain, Parameter<T> weight = {},
+                       const typename wide<T>::type* shifts = nullptr) {
   if (in_packs<T>(length)) {
-    column_sums_of<16 / sizeof(T)>(rows, length, parts, per_part, by_column, g, x, means, rstds, along, plain);
+    column_sums_of<16 / sizeof(T), Relu>(rows, length, parts, per_part, by_column, g, x, means, rstds, along, plain,
+                                         weight, shifts);
   } else {
-    column_sums_of<1>(rows, length, parts, per_part, by_column, g, x, means, rstds, along, plain);
+    column_sums_of<1, Relu>(rows, length, parts, per_part, by_column, g, x, means, rstds, along, plain, weight, shifts);
   }
 }
 
@@ -118,7 +131,16 @@ TG_FN void column_stats(i64 rows, i64 length, i64 parts, i64 per_part, const T* 
   extern "C" __global__ void columnsums_##name(const tg::i64 rows, const tg::i64 length, const tg::i64 parts,          \
                                                const tg::i64 per_part, const tg::i64 by_column, const T* g,            \
                                                const T* x, const W* means, const W* rstds, W* along, W* plain) {       \
-    tg::column_sums<T>(rows, length, parts, per_part, by_column, g, x, means, rstds, along, plain);                    \
+    tg::column_sums<false, T>(rows, length, parts, per_part, by_column, g, x, means, rstds, along, plain);             \
+  }
+
+#define COLUMNSUMSRELU(name, T, W)                                                                                     \
+  extern "C" __global__ void columnsumsrelu_##name(const tg::i64 rows, const tg::i64 length, const tg::i64 parts,      \
+                                                   const tg::i64 per_part, const tg::i64 by_column, const T* g,        \
+                                                   const T* x, const W* means, const W* rstds, W* along, W* plain,     \
+                                                   const tg::i64 wide_weight, const void* w, const W* shifts) {        \
+    tg::column_sums<true, T>(rows, length, parts, per_part, by_column, g, x, means, rstds, along, plain,               \
+                             {w, wide_weight != 0}, shifts);                                                           \
   }
 
 #define COLUMNTOTALS(name, T, W)                                                                                       \

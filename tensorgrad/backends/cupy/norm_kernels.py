@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ def _wide_dtype(x: Any) -> Any:
 
 class CupyNorms(NormKernels):
     _kernels: Kernels
+    _defined: Callable[..., Any]  # of CupyReductions
 
     def _laid(self, array: Any) -> Any:
         return laid(self.xp, array)
@@ -117,15 +119,19 @@ class CupyNorms(NormKernels):
         return parts * (length * dtype.itemsize // _PACK_BYTES if packed else length)
 
     def _column_sums(
-        self, g: Any, x: Any, mean: Any, rstd: Any, rows: int, length: int, needs: tuple[bool, ...], *, by_column: bool
-    ) -> tuple[Any, Any]:
-        """The (parts, length) sums of g times the standardized x and of g, each None unless needed."""
+        self, g: Any, x: Any, mean: Any, rstd: Any, rows: int, length: int, needs: tuple[bool, ...],
+        relu: tuple[Any, ...] = (), *, by_column: bool,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """The (parts, length) sums of g times the standardized x and of g, each None unless needed.
+
+        relu: of a ReLU behind, which g has to pass, ``_passing``.
+        """
         parts, per_part = self._stretches(x.dtype, rows, length)
         kept = _wide_dtype(x)
         along, plain = [self.xp.empty((parts, length), dtype=kept) if needed else None for needed in needs]
         self._kernels.launch(
-            f"columnsums_{x.dtype.name}", self._column_threads(parts, length, x.dtype), rows, length, parts, per_part,
-            by_column, g, x, mean, rstd, _or_null(along), _or_null(plain),
+            f"columnsums{'relu' if relu else ''}_{x.dtype.name}", self._column_threads(parts, length, x.dtype), rows,
+            length, parts, per_part, by_column, g, x, mean, rstd, _or_null(along), _or_null(plain), *relu,
         )  # fmt: skip
         return along, plain
 
@@ -147,8 +153,11 @@ class CupyNorms(NormKernels):
         per_part = -(-count // (parts * _PART_UNIT)) * _PART_UNIT
         return -(-count // per_part), per_part
 
-    def _statistics(self, x: Any, batch: int, channels: int, plane: int, eps: float, *, variance: bool) -> Any:
-        """(mean, 1 / deviation, biased variance if wanted) of each channel."""
+    def _statistics(
+        self, x: Any, batch: int, channels: int, plane: int, eps: float, *, variance: bool, b: Any = None,
+        shift: Any = None,
+    ) -> Any:  # fmt: skip
+        """(mean, 1 / deviation, biased variance if wanted) of each channel; ``shift``, if any, gets b or zeros."""
         xp, kept, name = self.xp, _wide_dtype(x), x.dtype.name
         if plane == 1:
             parts, per_part = self._stretches(x.dtype, batch, channels)
@@ -168,47 +177,51 @@ class CupyNorms(NormKernels):
         variances = xp.empty(channels, dtype=kept) if variance else None
         self._kernels.launch(
             f"statistics_{name}", channels * _WARP, batch * plane, channels, plane, parts, per_part, kept.type(eps),
-            x, means, squares, mean, rstd, _or_null(variances),
+            x, means, squares, mean, rstd, _or_null(variances), bool(_is_wide(x, b)), self._laid(b), _or_null(shift),
         )  # fmt: skip
         return mean, rstd, variances
 
-    def _channel_norm(self, x: Any, mean: Any, rstd: Any, w: Any, b: Any, per: int, is_wide: bool) -> Any:
-        """Every element by the statistics of its channel, or of its ``per`` channels; then w and b."""
+    def _channel_norm(
+        self, x: Any, mean: Any, rstd: Any, w: Any, b: Any, per: int, is_wide: bool, relu: str = ""
+    ) -> Any:
+        """Every element by the statistics of its channel, or of its ``per`` channels; then w and b; then ``relu``."""
         y = self.xp.empty(x.shape, dtype=x.dtype)
         n, channels, plane = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         self._kernels.launch(
-            f"channelnorm_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), n, channels, plane, per, is_wide,
-            x, mean, rstd, self._laid(w), self._laid(b), y,
+            f"channelnorm{relu}_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), n, channels, plane, per,
+            is_wide, x, mean, rstd, self._laid(w), self._laid(b), y,
         )  # fmt: skip
         return y
 
     def _channel_sums(
-        self, g: Any, x: Any, mean: Any, rstd: Any, batch: int, channels: int, plane: int, per: int
-    ) -> tuple[Any, Any]:
+        self, g: Any, x: Any, mean: Any, rstd: Any, batch: int, channels: int, plane: int, per: int,
+        relu: tuple[Any, ...] = (),
+    ) -> tuple[Any, Any]:  # fmt: skip
         """Of each channel, the sum of g times the standardized x, and of g, in the wide dtype."""
         kept = _wide_dtype(x)
         if plane == 1 and per == 1:
-            sums = self._column_sums(g, x, mean, rstd, batch, channels, (True, True), by_column=True)
+            sums = self._column_sums(g, x, mean, rstd, batch, channels, (True, True), relu, by_column=True)
         else:
             parts, per_part = self._parts(channels, batch * plane)
             sums = self.xp.empty((parts, channels), dtype=kept), self.xp.empty((parts, channels), dtype=kept)
             block, threads = team_for(min(per_part, batch * plane))
             self._kernels.launch(
-                f"channelsums_{x.dtype.name}", channels * parts * threads, block, batch, channels, plane, parts,
-                per_part, per, g, x, mean, rstd, *sums,
+                f"channelsums{'relu' if relu else ''}_{x.dtype.name}", channels * parts * threads, block, batch,
+                channels, plane, parts, per_part, per, g, x, mean, rstd, *sums, *relu,
             )  # fmt: skip
         if sums[0].shape[0] == 1:
             return sums[0].reshape(channels), sums[1].reshape(channels)
         return self._column_totals(*sums, (channels,), kept)
 
     def _channel_norm_backward(
-        self, g: Any, x: Any, mean: Any, rstd: Any, w: Any, along: Any, plain: Any, per: int
+        self, g: Any, x: Any, mean: Any, rstd: Any, w: Any, along: Any, plain: Any, per: int, shift: Any = None
     ) -> Any:
+        relu, shifts = ("", ()) if shift is None else ("relu", (shift,))
         to_x = self.xp.empty(x.shape, dtype=x.dtype)
         n, channels, plane = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         self._kernels.launch(
-            f"channelnormgrad_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), n, channels, plane, per,
-            bool(_is_wide(x, w)), g, x, mean, rstd, self._laid(w), along, plain, to_x,
+            f"channelnormgrad{relu}_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), n, channels, plane, per,
+            bool(_is_wide(x, w)), g, x, mean, rstd, self._laid(w), along, plain, to_x, *shifts,
         )  # fmt: skip
         return to_x
 
@@ -225,14 +238,87 @@ class CupyNorms(NormKernels):
     ) -> Any:
         if not x.size or g.dtype != x.dtype:
             return super().batch_norm_backward(g, x, mean, rstd, w, needs=needs)
+        return self._batch_norm_backward(g, x, mean, rstd, w, None, needs)
+
+    def _batch_norm_backward(
+        self, g: Any, x: Any, mean: Any, rstd: Any, w: Any, shift: Any, needs: tuple[bool, bool, bool]
+    ) -> tuple[Any, Any, Any]:
+        """``shift``: of the ReLU behind; None for none."""
         g, x, mean, rstd = self._laid(g), self._laid(x), self._laid(mean), self._laid(rstd)
+        relu: tuple[Any, ...] = ()
+        if shift is not None:
+            shift = self._laid(shift)
+            relu = (bool(_is_wide(x, w)), self._laid(w), shift)
         plane = math.prod(x.shape[2:])
-        along, plain = self._channel_sums(g, x, mean, rstd, x.shape[0], x.shape[1], plane, 1)
+        along, plain = self._channel_sums(g, x, mean, rstd, x.shape[0], x.shape[1], plane, 1, relu)
         return (
-            self._channel_norm_backward(g, x, mean, rstd, w, along, plain, 0) if needs[0] else None,
+            self._channel_norm_backward(g, x, mean, rstd, w, along, plain, 0, shift) if needs[0] else None,
             self._for_parameter(along, x, w) if needs[1] else None,
             self._for_parameter(plain, x, w) if needs[2] else None,
         )
+
+    def batch_norm_relu(self, x: Any, w: Any, b: Any, *, eps: float) -> Any:
+        is_wide = _is_wide(x, w, b)
+        if not x.size or is_wide is None:
+            return self._defined("batch_norm_relu", x, w, b, eps=eps)
+        x, plane = self._laid(x), math.prod(x.shape[2:])
+        shift = self.xp.empty(x.shape[1], dtype=_wide_dtype(x))
+        mean, rstd, variance = self._statistics(x, x.shape[0], x.shape[1], plane, eps, variance=True, b=b, shift=shift)
+        return self._channel_norm(x, mean, rstd, w, b, 0, is_wide, "relu"), mean, rstd, variance, shift
+
+    def batch_norm_relu_backward(
+        self, g: Any, x: Any, mean: Any, rstd: Any, w: Any, shift: Any, *, needs: tuple[bool, bool, bool]
+    ) -> Any:
+        if not x.size or g.dtype != x.dtype:
+            return self._defined("batch_norm_relu_backward", g, x, mean, rstd, w, shift, needs=needs)
+        return self._batch_norm_backward(g, x, mean, rstd, w, shift, needs)
+
+    # --- by given statistics
+
+    def batch_norm_eval(self, x: Any, w: Any, b: Any, mean: Any, var: Any, *, eps: float) -> Any:
+        is_wide, wide_given = _is_wide(x, w, b), _is_wide(x, mean, var)
+        if not x.size or is_wide is None or wide_given is None:
+            return self._defined("batch_norm_eval", x, w, b, mean, var, eps=eps)
+        x, y = self._laid(x), self.xp.empty(x.shape, dtype=x.dtype)
+        self._kernels.launch(
+            f"givennorm_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), *x.shape[:2],
+            math.prod(x.shape[2:]), is_wide, wide_given, _wide_dtype(x).type(eps), x, self._laid(mean), self._laid(var),
+            self._laid(w), self._laid(b), y,
+        )  # fmt: skip
+        return y
+
+    def batch_norm_eval_backward(
+        self, g: Any, x: Any, w: Any, mean: Any, var: Any, *, eps: float, needs: tuple[bool, ...]
+    ) -> Any:
+        wide_given = _is_wide(x, mean, var)
+        if not x.size or g.dtype != x.dtype or wide_given is None:
+            return self._defined("batch_norm_eval_backward", g, x, w, mean, var, eps=eps, needs=needs)
+        xp, kept, name = self.xp, _wide_dtype(x), x.dtype.name
+        (n, channels), plane, g, var = x.shape[:2], math.prod(x.shape[2:]), self._laid(g), self._laid(var)
+        to_x = to_w = to_b = to_mean = to_var = None
+        if needs[0]:
+            to_x = xp.empty(x.shape, dtype=x.dtype)
+            self._kernels.launch(
+                f"givennormgrad_{name}", self._column_threads(1, x.size, x.dtype), n, channels, plane,
+                bool(_is_wide(x, w)), wide_given, kept.type(eps), g, var, self._laid(w), to_x,
+            )  # fmt: skip
+        if any(needs[1:]):
+            middle, rstd = xp.empty(channels, dtype=kept), xp.empty(channels, dtype=kept)
+            self._kernels.launch(
+                f"givenstats_{name}", channels, channels, wide_given, kept.type(eps), self._laid(mean), var, middle,
+                rstd,
+            )  # fmt: skip
+            along, plain = self._channel_sums(g, self._laid(x), middle, rstd, n, channels, plane, 1)
+            to_w = self._for_parameter(along, x, w) if needs[1] else None
+            to_b = self._for_parameter(plain, x, w) if needs[2] else None
+            scale = rstd if w is None or not any(needs[3:]) else rstd * w.astype(kept, copy=False)
+            if needs[3]:
+                to_mean = (-plain * scale).astype(mean.dtype, copy=False)
+            if needs[4]:  # y's derivative in the variance is -1/2 (x - mean) rstd**3 w
+                to_var = (along * scale * rstd * kept.type(-0.5)).astype(var.dtype, copy=False)
+        return to_x, to_w, to_b, to_mean, to_var
+
+    # --- over groups of channels
 
     def group_norm(self, x: Any, w: Any, b: Any, *, groups: int, eps: float) -> Any:
         is_wide = _is_wide(x, w, b)
