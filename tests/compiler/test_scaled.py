@@ -749,3 +749,33 @@ def test_a_step_that_no_graph_can_hold_is_left_to_the_host(monkeypatch: pytest.M
         told = " ".join(line for runner in step.programs[0].runners for line in runner.told())
     assert found == expected
     assert "CUDA graphs: 2," in told and "unless (the host reads whether it is done)" in told, told
+
+
+@pytest.mark.parametrize("flag", ["bool on cpu", "bool on cuda", "float on cuda"])
+def test_flags_that_kernels_can_read(flag: str) -> None:
+    dtype, _, device = flag.split()
+
+    def run(compiled: bool) -> tuple[list[Any], Any]:
+        tg.manual_seed(0)
+        model = nn.Linear(4, 2).to("cuda")
+        optimizer = tg.optim.Adam(model.parameters(), lr=0.1)
+
+        def step(x: Any, stop: Any) -> Any:
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            unless(stop, optimizer.step)
+            return loss.detach()
+
+        f = tg.compile(step) if compiled else step
+        seen = []
+        for i in range(10):
+            stop = tg.tensor(i in (4, 5, 8), dtype=getattr(tg, dtype), device=device)
+            seen.append([f(tg.full((3, 4), 0.1 * i, device="cuda"), stop).item(), states(optimizer)[0][0].item()])
+        return seen, f
+
+    with strict_cuda():
+        found, f = run(True)
+        assert found == run(False)[0]
+        told = " ".join(line for runner in f.programs[0].runners for line in runner.told())
+        assert ("the host reads whether it is done" in told) == (flag != "bool on cuda"), told

@@ -285,7 +285,7 @@ class GraphProgram:
         pool = self.backend.xp.cuda.MemoryPool()  # for results that nobody will see
         for at, step in enumerate(self.program.steps):
             flag = self.flags.get(at)
-            left_out = flag is not None and bool(arrays_of(flag, found, {}).get())
+            left_out = flag is not None and self._is_set(flag, at, found)
             if isinstance(step, Action):
                 if not left_out:
                     step.run()
@@ -309,6 +309,14 @@ class GraphProgram:
             for v in self.last[at]:
                 found.pop(v, None)
         return [v.array if v.array is not None else found[v] for v in self.program.outputs]
+
+    def _is_set(self, flag: Value, at: int, found: dict[Value, Any]) -> bool:
+        """Whether a flag leaves out a step of this number, which stays outside of graphs if it is one of the host."""
+        array = arrays_of(flag, found, {})
+        if isinstance(array, self.backend.array_type):
+            return bool(array.get())
+        self.outside[at] = _DECIDED
+        return bool(array)
 
     def _alone(self, lane: Lane, allocator: Callable[[int], Any], work: Callable[[], None]) -> tuple[Any, NotedWords]:
         """The checks and the words of a call that is captured to see whether it can be."""

@@ -7,6 +7,8 @@ alone.
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...compiler.passes.memory import draws
 from ...compiler.program import Action, Call, Program, Unless, Value
 from .stretch import READS_WORDS
@@ -31,6 +33,8 @@ def opened(program: Program, kind: type) -> tuple[Program, dict[int, Value | Non
 
 
 def _can_be_opened(step: Unless, kind: type) -> bool:
+    if step.flag.dtype != np.bool_:
+        return False  # kernels look at one byte
     made: set[Value] = set()
     counted: set[int] = set()
     for inner in step.steps:
