@@ -110,15 +110,8 @@ class Stretch:
             views = call.op.view and all(shares(array, inputs[0]) for array in new.values())
             self.works = self.works or bool(call.writes) or not views
             places.update(new)
-            del (
-                inputs,
-                attrs,
-                made,
-                results,
-                new,
-                checks,
-                before,
-            )  # what is freed here may be used again by the next call
+            # what is freed here may be used again by the next call
+            del inputs, attrs, made, results, new, checks, before
             for v in whole.last[at]:
                 if v not in self.shared:
                     places.pop(v, None)
