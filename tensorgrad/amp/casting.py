@@ -45,7 +45,8 @@ class State(threading.local):
 state = State()
 
 LOWER = frozenset((
-    "attention", "conv", "conv_input_grad", "conv_weight_grad", "linear", "matmul", "mv", "prelu", "rnn_sequence",
+    "attention", "attention_dropout", "conv", "conv_input_grad", "conv_weight_grad", "linear", "matmul", "mv", "prelu",
+    "rnn_sequence",
 ))  # fmt: skip
 """Records whose inputs are cast to autocast's dtype."""
 

@@ -13,6 +13,7 @@ __all__ = ["node_name"]
 _NAMES = {
     "add_scaled": "AddBackward0", "adaptive_avg_pool": "AdaptiveAvgPool2DBackward0", "as_complex":
     "ViewAsComplexBackward0", "as_real": "ViewAsRealBackward0", "attention": "ScaledDotProductAttentionBackward0",
+    "attention_dropout": "ScaledDotProductAttentionBackward0",
     "avg_pool": "AvgPool2DBackward0", "batch_norm": "NativeBatchNormBackward0", "batch_norm_relu": "ReluBackward0",
     "cast": "ToCopyBackward0",
     "clamp_both": "ClampBackward1", "contiguous": "CloneBackward0", "contiguous_copy": "CloneBackward0",

@@ -77,6 +77,10 @@ class Backend(
         """Whether it has a kernel for such a ``linear_activation``, to so many features, that does all in one pass."""
         return False
 
+    def attends_with_dropout(self, q: Any, k: Any, v: Any) -> bool:
+        """Whether it has kernels for ``attention_dropout`` of these arrays, which keep no scores."""
+        return False
+
     @classmethod
     def why_not(cls) -> str | None:
         """None if the backend can run here, else one line that says why not and what would help."""

@@ -131,6 +131,9 @@ class _BatchBackend:
 
         return registry.device_of(array.value)
 
+    def attends_with_dropout(self, q: Any, k: Any, v: Any) -> bool:
+        return False
+
     def to_host(self, array: Any) -> Any:
         raise _not_a_number(".item() or reading the elements")
 

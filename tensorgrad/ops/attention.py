@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..dispatch import recorded
+from ..dispatch import local, recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..random import Generator
+from ..random import Generator, chosen
 from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import (
@@ -104,13 +104,21 @@ def _rule(
     grads: tuple[Any, ...] = (None, None, None, None)
     if to_out is not None:
         grads = F.attention_backward(to_out, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs)
-    if to_lse is not None and (needs[0] or needs[1] or needs[3]):
-        # d lse / d scores is the softmax
-        weights = _weights(F, _scores(F, q, k, mask, causal, scale), lse)
-        slope = F.mul(weights, reshaped(F, to_lse, (*lse.shape, 1)))
-        extra = _to_inputs(F, slope, q, k, mask, scale, needs)
-        grads = tuple(plus(F, a, b) for a, b in zip(grads, extra, strict=True))
-    return grads
+    return _through_sums(F, grads, to_lse, q, k, mask, lse, causal, scale, needs)
+
+
+def _through_sums(
+    F: Any, grads: tuple[Any, ...], to_lse: Any, q: Any, k: Any, mask: Any, lse: Any, causal: bool, scale: float,
+    needs: tuple[bool, ...],
+) -> tuple[Any, ...]:  # fmt: skip
+    """``grads`` and what reaches the inputs through the logsumexps."""
+    if to_lse is None or not (needs[0] or needs[1] or needs[3]):
+        return grads
+    # d lse / d scores is the softmax
+    weights = _weights(F, _scores(F, q, k, mask, causal, scale), lse)
+    slope = F.mul(weights, reshaped(F, to_lse, (*lse.shape, 1)))
+    extra = _to_inputs(F, slope, q, k, mask, scale, needs)
+    return tuple(plus(F, a, b) for a, b in zip(grads, extra, strict=True))
 
 
 def _to_inputs(F: Any, slope: Any, q: Any, k: Any, mask: Any, scale: float, needs: tuple[bool, ...]) -> tuple[Any, ...]:
@@ -251,6 +259,13 @@ def scaled_dot_product_attention(
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     if dropout_p == 0.0:
         return attention_op(q, k, v, attn_mask, causal=bool(is_causal), scale=float(scale))[0]
+    # within a ``vmap`` draws are made for each sample or shared: what it is told of is dropout itself
+    if not local.frames and local.doors[type(q._data)].backend.attends_with_dropout(q._data, k._data, v._data):
+        from .attention_dropout import attention_dropout
+
+        how = {"causal": bool(is_causal), "scale": float(scale), "p": float(dropout_p)}
+        out: Tensor = attention_dropout(q, k, v, attn_mask, **how, generator=chosen(generator))[0]
+        return out
     return _with_dropout(q, k, v, attn_mask, dropout_p, bool(is_causal), float(scale), generator)
 
 

@@ -43,12 +43,13 @@ def product_flops(name: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...], 
         return 2 * _size(inputs[0]) * _window(inputs[1])
     if name == "conv_weight_grad":
         return 2 * _size(inputs[0]) * _window(outputs[0])
-    if name in ("attention", "attention_backward"):
-        q, k, v = inputs[:3] if name == "attention" else inputs[1:4]
+    if name in ("attention", "attention_backward", "attention_dropout", "attention_dropout_backward"):
+        forward = not name.endswith("_backward")
+        q, k, v = inputs[:3] if forward else inputs[1:4]
         products = 2 * _size(q) // max(1, int(q.shape[-1])) * int(k.shape[-2]) * int(q.shape[-1] + v.shape[-1])
         if attrs.get("causal"):
             products //= 2  # what is masked is not computed
-        return products if name == "attention" else products * 5 // 2
+        return products if forward else products * 5 // 2
     if name in ("rnn_sequence", "rnn_sequence_backward"):
         x, weights = (inputs[0], inputs[3:8]) if name == "rnn_sequence" else (inputs[3], inputs[6:11])
         steps = _size(x) // max(1, int(x.shape[-1]))

@@ -71,6 +71,14 @@ def _words(count: int, seed: int, offset: int, place: Any, out: Any) -> None:
     out[...] = philox_words(np, *_at(seed, offset, place), 0, -(-count // 4))[:count].reshape(out.shape)
 
 
+def _place(seed: int, offset: int, place: Any, out: Any) -> None:
+    out[...] = np.array([int(x) % 2**64 for x in _at(seed, offset, place)], np.uint64).view(np.int64)
+
+
+def _stays(count: int, place: Any, p: Any, mask: Any) -> None:
+    mask[...] = _Host().dropout_mask(place, shape=mask.shape, p=float(p))
+
+
 def _uniform(count: int, seed: int, offset: int, place: Any, out: Any) -> None:
     out[...] = _Host().random_uniform(shape=out.shape, dtype=out.dtype, generator=_Stream(*_at(seed, offset, place)))
 
@@ -149,6 +157,8 @@ def _direct_of(kind: str) -> Callable[..., None]:
 
 _BY_KIND: dict[str, Callable[..., None]] = {
     "words": _words,
+    "place": _place,
+    "stays": _stays,
     "uniform": _uniform,
     "normal": _normal,
     "dropout": _dropout,

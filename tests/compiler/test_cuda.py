@@ -139,6 +139,34 @@ def test_draws_of_graphs_go_on_where_the_generator_is() -> None:
     assert "CUDA graphs: 1," in told(compiled) and "0 calls run between them" in told(compiled)
 
 
+@pytest.mark.parametrize("dtype", [tg.float32, tg.bfloat16], ids=str)
+def test_attention_drops_other_weights_in_each_replay(dtype: Any) -> None:
+    def run(compiled: bool) -> Any:
+        tg.manual_seed(0)
+        qkv = nn.Linear(8, 24).to("cuda", dtype)
+        optimizer = optim.SGD(qkv.parameters(), lr=1e-3)
+
+        def step(x):
+            optimizer.zero_grad()
+            q, k, v = qkv(x).reshape(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=0.4, is_causal=True)
+            loss = y.float().square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        function = tg.compile(step) if compiled else step
+        seen = []
+        for i in range(5):
+            tg.manual_seed(i // 2)
+            x = tg.ones(2, 5, 8, device="cuda", dtype=dtype)
+            seen.append([function(x).item(), function(x).item(), tg.rand(2).tolist()])
+        assert not compiled or "; 0 calls run between them" in told(function)
+        return seen, [p.tolist() for p in qkv.parameters()]
+
+    both(run)
+
+
 def test_several_groups_with_clipping_in_graphs() -> None:
     def run(compiled: bool) -> Any:
         tg.manual_seed(0)

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tensorgrad.backends import registry
+from tensorgrad.backends.cupy import attention_kernels
 from tensorgrad.backends.cupy.attention_kernels import CupyAttention, _apart
-from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
+from tensorgrad.backends.cupy.kernels import SOURCES, Kernels, _word
+from tensorgrad.backends.cupy.random_kernels import CupyRandomKernels
 from tensorgrad.backends.generic.attention import AttentionKernels
 from tensorgrad.backends.generic.reduce import ReduceKernels
 from tensorgrad.backends.generic.shape import ShapeKernels
 from tensorgrad.dtypes import numpy_dtype
+from tensorgrad.random import Generator
 
 from .host_compiler import COMPILER, compile_for_host
 
@@ -30,18 +34,19 @@ class HostKernels(Kernels):
     defines: tuple[str, ...] = ()
 
     def launch(self, name: str, threads: int, *arguments: Any, block: int = 256) -> None:
-        values = [np.int64(x) if isinstance(x, int) else x for x in arguments]
-        kernel = _compiled(name.partition("_")[2], self.defines)[name]
+        values = [_word(x) if isinstance(x, int) else x for x in arguments]
+        unit, family = name.partition("_")[2], "dropped" if name.startswith("dropped") else "attention"
+        kernel = _compiled(family, unit, self.defines)[name]
         kernel((min(-(-threads // block), self.blocks),), (block,), tuple(values))
 
 
 @cache
-def _compiled(unit: str, defines: tuple[str, ...]) -> dict[str, Any]:
-    source = SOURCE.part(*[name for name in SOURCE.names if name.endswith(unit)])
+def _compiled(family: str, unit: str, defines: tuple[str, ...]) -> dict[str, Any]:
+    source = SOURCE.part(*[name for name in SOURCE.names if name.startswith(family) and name.endswith(unit)])
     return dict(zip(source.names, compile_for_host(source.text(), *source.names, defines=defines), strict=True))
 
 
-class Host(CupyAttention, ShapeKernels, ReduceKernels):  # type: ignore[misc]
+class Host(CupyAttention, CupyRandomKernels, ShapeKernels, ReduceKernels):  # type: ignore[misc]
     """The backend's attention without cuDNN, with NumPy's arrays in CuPy's place."""
 
     xp = np
@@ -106,9 +111,86 @@ def inputs(batch: tuple[int, ...], queries: int, keys: int, width: int, dtype: s
     return [drawn((*batch, length, width), dtype, rng) for length in (queries, keys, keys, queries)]
 
 
+@pytest.mark.parametrize("width", [128, 256])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_widest_heads(dtype: str) -> None:
-    check(dtype, *inputs((1,), 33, 70, 128, dtype), causal=True)
+def test_wide_heads(dtype: str, width: int) -> None:
+    check(dtype, *inputs((1,), 33, 70, width, dtype), causal=True)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_widths_between_those_of_kernels(dtype: str) -> None:
+    """Kernels of the widest heads keep some columns of rows in registers and others in tiles: either may be missing."""
+    rng = np.random.default_rng(9)
+    for width, value_width in ((24, 200), (130, 17)):
+        q, k = drawn((2, 35, width), dtype, rng), drawn((2, 41, width), dtype, rng)
+        v, g = drawn((2, 41, value_width), dtype, rng), drawn((2, 35, value_width), dtype, rng)
+        check(dtype, q, k, v, g, rng.random((35, 41)) < 0.7)
+
+
+# ---- dropout
+
+
+def check_dropout(
+    dtype: str, q: Any, k: Any, v: Any, g: Any, mask: Any = None, *, causal: bool = False, p: float = 0.3
+) -> None:
+    """Against the ops that it is made of, in float64 on the CPU: the same numbers are drawn."""
+    how = {"causal": causal, "scale": q.shape[-1] ** -0.5, "p": p}
+    needs, exact = (True, True, True, False), registry.get("numpy").raw
+    generators = [Generator().manual_seed(2**63 + 11) for _ in range(2)]
+    wide = [x.astype(np.float64) for x in (q, k, v, g)]
+    for draw in range(2):
+        out, lse, place = Host().attention_dropout(q, k, v, mask, **how, generator=generators[0])
+        want, want_lse, want_place = exact.attention_dropout(*wide[:3], mask, **how, generator=generators[1])
+        assert place.tolist() == want_place.tolist() == [11 - 2**63, draw]
+    assert generators[0].take() == generators[1].take() == (2**63 + 11, 2)
+    close(out, want, 2 * DIGITS[dtype], "out")
+    close(lse, want_lse, 2e-6 if dtype == "float32" else 1e-5, "lse")
+    got = Host().attention_dropout_backward(g, q, k, v, mask, out, lse, place, **how, needs=needs)
+    slopes = exact.attention_dropout_backward(wide[3], *wide[:3], mask, want, want_lse, place, **how, needs=needs)
+    for name, one, other in zip(("q", "k", "v"), got, slopes, strict=False):
+        close(one, other, 4 * DIGITS[dtype], f"the gradient in {name}")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    "shape", [((3,), 70, 90, 64), ((), 5, 3, 7), ((2, 2), 64, 130, 40), ((1,), 33, 70, 128)], ids=str
+)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_dropout_draws_the_masks_of_the_cpu(dtype: str, shape: Any, causal: bool) -> None:
+    batch, queries, keys, width = shape
+    check_dropout(dtype, *inputs(batch, queries, keys, width, dtype), causal=causal)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_dropout_in_the_widest_heads(dtype: str) -> None:
+    check_dropout(dtype, *inputs((2,), 37, 41, 200, dtype), causal=True)
+
+
+@pytest.mark.parametrize("enough", [1, 256])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_dropout_where_heads_share_keys(dtype: str, enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_kernels, "_ENOUGH_BLOCKS", enough)
+    rng = np.random.default_rng(11)
+    q, g = drawn((2, 6, 20, 16), dtype, rng), drawn((2, 6, 20, 16), dtype, rng)
+    k, v = drawn((2, 2, 31, 16), dtype, rng), drawn((2, 2, 31, 16), dtype, rng)
+    check_dropout(dtype, q, k, v, g, rng.random((6, 1, 31)) < 0.8)
+
+
+def test_all_or_hardly_any_weights_are_dropped() -> None:
+    q, k, v, g = inputs((1,), 20, 30, 16, "float32")
+    for p in (1.0, 1e-9, 0.999):
+        check_dropout("float32", q, k, v, g, p=p)
+
+
+def test_the_place_may_be_in_device_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v, _ = inputs((1,), 20, 30, 16, "bfloat16")
+    how = {"causal": False, "scale": 0.25, "p": 0.4}
+    want = Host().attention_dropout(q, k, v, None, **how, generator=Generator().manual_seed(9))
+    there = (1, 2, np.array([9, 0], np.uint64))  # as a graph's kernels are told; the other numbers are not looked at
+    monkeypatch.setattr(Host, "_place", lambda self, count, generator: there)
+    got = Host().attention_dropout(q, k, v, None, **how, generator=None)
+    for one, other in zip(got, want, strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 @pytest.mark.parametrize("mask", [(2, 2, 20, 40), (2, 1, 40), (20, 1), (2, 1, 1, 40)], ids=str)
@@ -139,7 +221,7 @@ def test_arrays_stay_where_they_lie() -> None:
     packed = drawn((1, 20, 3, 4, 16), "bfloat16", rng)  # (batch, length, which, heads, width)
     q, k, v = (packed[:, :, i].swapaxes(1, 2) for i in range(3))
     g = drawn((1, 20, 4, 16), "bfloat16", rng).swapaxes(1, 2)
-    assert all(x is y for x, y in zip(Host()._laid_out((q, k, v, g), None, False, 1.0)[1], (q, k, v, g), strict=True))
+    assert all(x is y for x, y in zip(Host()._laid_out((q, k, v, g), None)[0], (q, k, v, g), strict=True))
     check("bfloat16", q, k, v, g, causal=True)
     # from an odd offset, backwards, with heads shared by groups of queries: a step of 0
     odd = drawn((1, 4, 21, 17), "bfloat16", rng)[:, :, :0:-1, 1:]
@@ -150,8 +232,11 @@ def test_arrays_stay_where_they_lie() -> None:
     check("float32", many, many, many, many, np.ones((2, 1, 2, 1, 12, 1), bool))
 
 
+@pytest.mark.parametrize("enough", [1, 256])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_heads_share_keys_where_they_lie(dtype: str) -> None:
+def test_heads_share_keys_where_they_lie(dtype: str, enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients are summed over them within the kernel, or made for each and added up."""
+    monkeypatch.setattr(attention_kernels, "_ENOUGH_BLOCKS", enough)
     rng = np.random.default_rng(7)
     packed = drawn((2, 70, 8, 16), dtype, rng)  # (batch, length, 4 heads of queries, 2 of keys, 2 of values; width)
     q, k, v = (packed[:, :, at:end].swapaxes(1, 2) for at, end in ((0, 4), (4, 6), (6, 8)))

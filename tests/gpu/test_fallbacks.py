@@ -267,6 +267,40 @@ def test_a_gradient_for_the_mask_alone() -> None:
     same(gradient)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("p", [0.3, 1.0])
+def test_attention_with_dropout(dtype: Any, p: float) -> None:
+    """With kernels for it or, in float64, written out: the CPU's masks, and second derivatives."""
+
+    def attended(device: str) -> Any:
+        sizes = (2, 4, 7, 8), (2, 2, 5, 8), (2, 2, 5, 3), (4, 1, 5)
+        given = [tg.tensor(drawn(*size, dtype=dtype) / 8, device=device, requires_grad=True) for size in sizes]
+        q, k, v, mask = given
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, enable_gqa=True)
+        drawn_next = tg.rand(3, device=device)
+        grads = tg.autograd.grad(y.cos().sum(), given, create_graph=True)
+        return [y, drawn_next, *grads, *tg.autograd.grad(sum(x.square().sum() for x in grads), given)]
+
+    same(attended, 2e-5)
+
+
+def test_attention_with_dropout_in_rare_dtypes_is_defined_by_other_ops() -> None:
+    q, k, v = drawn(2, 3, 4, dtype=np.float64), drawn(2, 5, 4, dtype=np.float64), drawn(2, 5, 3, dtype=np.float64)
+    how = {"causal": False, "scale": 0.1, "p": 0.3}
+    raw("attention_dropout", q, k, v, None, **how, generator=_Again())
+    place = np.array([7, 0])
+    out, lse, _ = registry.get("numpy").raw.attention_dropout(q, k, v, None, **how, generator=_Again())
+    needs = (True, True, True, False)
+    raw("attention_dropout_backward", out, q, k, v, None, out, lse, place, **how, needs=needs)
+
+
+class _Again:
+    """A generator whose every draw is the first."""
+
+    def take(self, count: int = 1) -> tuple[int, int]:
+        return 7, 0
+
+
 def test_results_are_converted_to_what_takes_them() -> None:
     backend: Any = registry.get("cupy")
     x = backend.from_host(drawn(4, dtype=np.complex64))

@@ -187,7 +187,7 @@ SOURCE = next(source for source in SOURCES if source.file == "random.cu")
 RANDOM = SOURCE.names
 
 
-@pytest.mark.parametrize("name", [name for name in RANDOM if not name.startswith("dropout")])
+@pytest.mark.parametrize("name", [name for name in RANDOM if name.partition("_")[0] in ("words", "uniform", "normal")])
 @pytest.mark.parametrize("count", [1, 7, 1001])
 def test_random_kernels(name: str, count: int, compiled: dict[str, Any]) -> None:
     dtype = np.dtype(np.uint32) if name == "words" else numpy_dtype(name.partition("_")[2])
@@ -205,6 +205,20 @@ def test_random_kernels(name: str, count: int, compiled: dict[str, Any]) -> None
     again = np.empty_like(got)
     compiled[name]((1,), (64,), (np.int64(count), np.uint64(1), np.uint64(2), place, again))
     np.testing.assert_array_equal(again, got)
+
+
+def test_a_mask_is_drawn_again_from_its_place(compiled: dict[str, Any]) -> None:
+    seed, offset, there = 2**63 + 5, 2**40 + 9, np.array([2**63 + 5, 2**40 + 9], np.uint64)
+    places = np.empty((2, 2), np.int64)
+    compiled["place"]((2,), (32,), (np.uint64(seed), np.uint64(offset), NOWHERE, places[0]))
+    compiled["place"]((2,), (32,), (np.uint64(1), np.uint64(2), there, places[1]))
+    assert places.view(np.uint64).tolist() == [there.tolist()] * 2
+    x, drawn, again = np.ones(999, np.float32), np.empty(999, bool), np.empty(999, bool)
+    numbers = (np.float32(0.3), np.float64(1 / 0.7))
+    numbered = (np.int64(999), np.uint64(seed), np.uint64(offset), NOWHERE)
+    compiled["dropout_float32"]((1,), (32,), (*numbered, *numbers, x, np.empty_like(x), drawn))
+    compiled["stays"]((2,), (32,), (np.int64(999), places[0], np.float32(0.3), again))
+    np.testing.assert_array_equal(again, drawn)
 
 
 @pytest.mark.parametrize("name", [name for name in RANDOM if name.startswith("dropout")])

@@ -33,18 +33,19 @@ def drawn(shape: tuple[int, ...], dtype: Any) -> list[Any]:
     return [tg.randn(samples, *sizes).to(dtype).transpose(1, 2) for sizes in cut]
 
 
-def run(arrays: list[Any], device: str, dtype: Any, causal: bool) -> list[Any]:
+def run(arrays: list[Any], device: str, dtype: Any, causal: bool, p: float = 0.0) -> list[Any]:
     q, k, v, g = (x.detach().to(device, dtype).requires_grad_() for x in arrays)
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+    tg.manual_seed(5)
+    y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal, enable_gqa=True)
     return [x.detach().cpu().double().numpy() for x in (y, *tg.autograd.grad(y, (q, k, v), g))]
 
 
-def compare(arrays: list[Any], causal: bool, cudnn: bool, begin: int = 0) -> None:
+def compare(arrays: list[Any], causal: bool, cudnn: bool, begin: int = 0, p: float = 0.0) -> None:
     """All are finite and the same in two runs; from element ``begin`` of each width on, they are near the CPU's."""
     dtype = arrays[0].dtype
     with cuda_here(), switches.sdp_kernel(enable_cudnn=cudnn):
-        got, again = (run(arrays, "cuda", dtype, causal) for _ in range(2))
-        want = run(arrays, "cpu", tg.float64, causal)
+        got, again = (run(arrays, "cuda", dtype, causal, p) for _ in range(2))
+        want = run(arrays, "cpu", tg.float64, causal, p)
     for one, other, exact in zip(got, again, want, strict=True):
         assert np.isfinite(one).all() and np.array_equal(one, other)
         one, exact = one[..., begin:], exact[..., begin:]
@@ -57,6 +58,14 @@ def compare(arrays: list[Any], causal: bool, cudnn: bool, begin: int = 0) -> Non
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_half_precision_beside_float64(shape: tuple[int, ...], dtype: Any, causal: bool, cudnn: bool) -> None:
     compare(drawn(shape, dtype), causal, cudnn)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+@pytest.mark.parametrize("dtype", [tg.bfloat16, tg.float16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dropout_beside_float64(shape: tuple[int, ...], dtype: Any, causal: bool) -> None:
+    """The masks are the CPU's, whether cuDNN is there or not."""
+    compare(drawn(shape, dtype), causal, True, p=0.25)
 
 
 @pytest.mark.parametrize("cudnn", [True, False], ids=["cudnn", "ours"])

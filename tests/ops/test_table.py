@@ -59,6 +59,7 @@ UNSAMPLED = {
         f"{name}_into": "writes into its argument; test_index"
         for name in ("index_put", "index_add", "scatter", "scatter_add", "scatter_reduce")
     },
+    "attention_dropout": "draws; test_attention",
     "dropout": "draws; test_random",
     "rnn_sequence_backward": "reads what forward kept; test_rnn",
     **dict.fromkeys(("standard_gamma", "poisson", "binomial"), "draws; test_samplers"),
@@ -66,6 +67,7 @@ UNSAMPLED = {
     "random_integers": "draws; test_random",
     "random_normal": "draws; test_random",
     "random_permutation": "draws; test_random",
+    "random_place": "draws; test_random",
     "random_uniform": "draws; test_random",
 }
 

@@ -7,12 +7,18 @@
 // depend on the shapes alone. The next tile is on its way to shared memory while this one is used.
 //
 // A width is the most that rows have, zeros filling what they lack. Scores are powers of 2: exp2 is one instruction.
+//
+// Dropout of the weights draws the numbers that generic/random.py gives a dropout of all scores, tile by tile, a bit each
+// in shared memory: forward and backward draw the same ones, and nobody keeps them.
+//
+// Heads wider than 128 have no registers for two sums of the full width, so that the gradients of keys and of values are
+// two kernels; in half precision a block of theirs has 32 rows, so that what registers do not hold fits into 48 KiB.
 
 namespace tg {
 
-constexpr int kThreads = 128, kBlockRows = kThreads / 32 * kWarpRows;
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 enum { kNoMask, kBoolMask, kAddedMask };
+enum { kBoth, kOfKeys, kOfValues };  // which gradients a kernel makes
 
 // As attention_kernels.py packs it. Steps count elements: by axis of the batch, then from row to row.
 struct Layout {
@@ -20,19 +26,33 @@ struct Layout {
   i64 q[4], k[4], v[4], g[4];
   i64 mask[5];  // by axis of the batch, by query, by key
   i64 queries, keys, width, value_width;
-  float scale;
+  i64 heads, q_head, g_head, mask_head;  // of queries: how many a block of keys goes through, and the steps between them
+  float scale, dropped, kept;            // the probability that a weight is dropped, and what it is multiplied by if not
   int causal, mask_kind;
 };
 
-// Where one of the batch begins.
+// A stream of philox.cuh: seed and offset, or where they are in device memory.
+struct Stream {
+  u64 seed, offset;
+  const u64* place;
+  TG_FN u64 key() const { return place ? place[0] : seed; }
+  TG_FN u64 counter() const { return place ? place[1] : offset; }
+};
+
+// Threads of a block of the kernels for gradients, where `kWide` rows take more shared memory than four warps' have.
+TG_FN constexpr int threads_for(bool wide) { return wide ? 64 : 128; }
+TG_FN constexpr int rows_for(int threads) { return threads / 32 * kWarpRows; }
+
+// Where one of the batch begins. Divisions of 64 bits are calls, for which registers would have to be free.
 TG_FN i64 start(const Layout& s, const i64* steps, i64 one) {
-  return one % s.batch[2] * steps[2] + one / s.batch[2] % s.batch[1] * steps[1] + one / s.batch[2] / s.batch[1] * steps[0];
+  const unsigned int at = (unsigned int)one, inner = (unsigned int)s.batch[2], middle = (unsigned int)s.batch[1];
+  return at % inner * steps[2] + at / inner % middle * steps[1] + at / inner / middle * steps[0];
 }
 
 // Makes products of queries and keys scores, times log2(e); -inf where a query must not look. p: of queries and keys from
 // there on, with queries as rows or (kByKey) as columns. Facts are read from `s` anew: there are no registers to spare.
 template <bool kByKey, class T, int N>
-TG_FN void score(float (&p)[N][4], const Layout& s, const void* mask, i64 one, int query, int key, T) {
+TG_FN void score(float (&p)[N][4], const Layout& s, const void* mask, i64 one, i64 head, int query, int key, T) {
   constexpr int kQueries = kByKey ? N * 8 : kWarpRows, kKeys = kByKey ? kWarpRows : N * 8;
   const float none = -infinity(0.0f), factor = s.scale * kLog2E;
   const int kind = s.mask_kind, queries = (int)s.queries, keys = (int)s.keys;
@@ -55,7 +75,7 @@ TG_FN void score(float (&p)[N][4], const Layout& s, const void* mask, i64 one, i
   }
   if (kind == kNoMask) return;
   const i64 by_row = s.mask[kByKey ? 4 : 3], by_column = s.mask[kByKey ? 3 : 4];
-  const i64 corner = start(s, s.mask, one) + query * s.mask[3] + key * s.mask[4];
+  const i64 corner = start(s, s.mask, one) + head * s.mask_head + query * s.mask[3] + key * s.mask[4];
   const int rows = kByKey ? keys - key : queries - query, columns = kByKey ? queries - query : keys - key;
 #pragma unroll
   for (int n = 0; n < N; ++n) {
@@ -69,6 +89,32 @@ TG_FN void score(float (&p)[N][4], const Layout& s, const void* mask, i64 one, i
     }
   }
 }
+
+// Which weights dropout keeps, a bit each: of kRows queries from `query` on, of `one` of the batch (or of all its heads
+// of queries), and kColumns keys from `key` on. Call it with the whole block.
+template <int kRows, int kColumns, int kThreads>
+TG_FN void draw(unsigned char (*stays)[kColumns / 8], const Layout& s, const Stream& stream, i64 one, int query, int key) {
+  constexpr int kFair = kRows * kColumns / kThreads, kShare = kFair < 8 ? 8 : kFair, kParts = kColumns / kShare;
+  static_assert(kShare <= 56 && kColumns % kShare == 0, "a thread's share and what lies beside it are one word");
+  for (int i = threadIdx.x; i < kRows * kParts; i += kThreads) {
+    const int row = i / kParts, column = i % kParts * kShare;
+    const u64 first = (u64)(one * s.queries + query + row) * s.keys + key + column;
+    const int blocks = kShare / 4 + (first % 4 != 0);
+    u64 bits = 0;
+#pragma unroll 1
+    for (int block = 0; block < blocks; ++block) {
+      const words drawn = philox(stream.key(), first / 4 + block, stream.counter());
+      unsigned int four = 0;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) four |= (unsigned int)(uniform32(drawn.w[e]) >= s.dropped) << e;
+      bits |= (u64)four << block * 4;
+    }
+    bits >>= first % 4;
+#pragma unroll
+    for (int part = 0; part < kShare / 8; ++part) stays[row][column / 8 + part] = (unsigned char)(bits >> part * 8);
+  }
+}
+TG_FN bool stays_at(const unsigned char* stays, int column) { return stays[column / 8] >> column % 8 & 1; }
 
 TG_FN float over_group(float x, bool largest) {
 #pragma unroll
@@ -90,10 +136,21 @@ template <int N> TG_FN void clear(float (&c)[N][4]) {
   }
 }
 
-template <class T, int kWidth>
-TG_FN void forward(const Layout& s, const T* q, const T* k, const T* v, const void* mask, T* out, float* lse) {
-  constexpr int kTile = sizeof(T) == 2 ? 64 : kWidth <= 64 ? 64 : 32, N = kTile / 8;
+template <class T, int kWidth, bool kDrops>
+TG_FN void forward(const Layout& s, const T* q, const T* k, const T* v, const void* mask, T* out, float* lse,
+                   const Stream& stream, u64* place) {
+  constexpr int kThreads = threads_for(false), kBlockRows = rows_for(kThreads);
+  constexpr bool kWide = sizeof(T) == 2 && kWidth > 128;
+  constexpr int kFits = (kWidth > 128 ? 64 : 128) / sizeof(T), N = (kWidth <= 64 ? 64 : kWide && kDrops ? 16 : kFits) / 8;
+  constexpr int kTile = N * 8;
+  typedef Kept<T, kWidth, !kWide ? kWidth : kDrops ? kWidth / 2 : kWidth * 5 / 8> KeptQ;
   alignas(16) __shared__ typename tile_row<T, kWidth>::type keys[kTile], values[kTile];
+  alignas(16) __shared__ typename KeptQ::tile kept_q[kWide ? kBlockRows : 1];
+  __shared__ unsigned char stays[kDrops ? kBlockRows : 1][kTile / 8];
+  if (kDrops && blockIdx.x == 0 && threadIdx.x == 0) {  // what backward draws from
+    place[0] = stream.key();
+    place[1] = stream.counter();
+  }
   const i64 blocks = (s.queries + kBlockRows - 1) / kBlockRows, all = blocks * s.batch[0] * s.batch[1] * s.batch[2];
   for (i64 block = blockIdx.x; block < all; block += gridDim.x) {
     // those who see most keys first, so that the last ones to begin end soon
@@ -101,7 +158,9 @@ TG_FN void forward(const Layout& s, const T* q, const T* k, const T* v, const vo
     const int from_row = (int)first + threadIdx.x / 32 * kWarpRows;
     const Matrix<T> of_k = matrix(k + start(s, s.k, one), s.k[3], s.keys, s.width);
     const Matrix<T> of_v = matrix(v + start(s, s.v, one), s.v[3], s.keys, s.value_width);
-    const Rows<T, kWidth> rows(matrix(q + start(s, s.q, one), s.q[3], s.queries, s.width), from_row);
+    const Matrix<T> of_q = matrix(q + start(s, s.q, one), s.q[3], s.queries, s.width);
+    KeptQ::template prepare<kBlockRows, kThreads>(kept_q, of_q, (int)first);
+    const auto rows = KeptQ::of(of_q, from_row, kept_q + (from_row - first) * kWide);
     const int seen = s.causal && first + kBlockRows < s.keys ? (int)first + kBlockRows : (int)s.keys;
     float made[kWidth / 8][4], most[2] = {-infinity(0.0f), -infinity(0.0f)}, sum[2] = {0, 0};
     clear(made);
@@ -112,6 +171,7 @@ TG_FN void forward(const Layout& s, const T* q, const T* k, const T* v, const vo
       __syncthreads();  // these keys are there, and nobody reads the last values any more
       stage<kTile, kWidth, kThreads>(values, of_v, from);
       end_of_copies();
+      if (kDrops) draw<kBlockRows, kTile, kThreads>(stays, s, stream, one, (int)first, from);
       float p[N][4];
       clear(p);
       times_transposed(p, rows, keys);
@@ -119,7 +179,7 @@ TG_FN void forward(const Layout& s, const T* q, const T* k, const T* v, const vo
       __syncthreads();
       if (from + kTile < seen) stage<kTile, kWidth, kThreads>(keys, of_k, from + kTile);
       end_of_copies();
-      score<false>(p, s, mask, one, from_row, from, T());
+      score<false>(p, s, mask, one, 0, from_row, from, T());
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float top = most[half];
@@ -144,6 +204,7 @@ TG_FN void forward(const Layout& s, const T* q, const T* k, const T* v, const vo
             float& x = p[n][2 * half + e];
             x = exp2(x - shift);
             sum[half] += x;
+            if (kDrops && !stays_at(stays[from_row - first + row_of(2 * half)], score_column(n, e, T()))) x = 0;
           }
         }
       }
@@ -154,7 +215,7 @@ TG_FN void forward(const Layout& s, const T* q, const T* k, const T* v, const vo
     for (int half = 0; half < 2; ++half) {
       const float total = over_group(sum[half], false);
       const int row = from_row + row_of(2 * half);
-      scale[half] = total == 0 ? 0 : 1 / total;
+      scale[half] = total == 0 ? 0 : (kDrops ? s.kept : 1) / total;
       if (lane_in_group() == 0 && row < s.queries) {
         const float top = most[half];  // -inf where nothing is seen, inf where infinity is
         lse[one * s.queries + row] = top == infinity(0.0f) || total == 0 ? top : top * kLn2 + log(total);
@@ -184,19 +245,30 @@ TG_FN void slopes_along(const Layout& s, const T* g, const T* out, float* delta)
 // Of tiles that two matrices share: both of 2 tiles at a time fit into 40 KiB.
 template <class T, int kWidth> TG_FN constexpr int backward_tile() { return 4096 / (kWidth * (int)sizeof(T)) * 2; }
 
-template <class T, int kWidth>
+template <class T, int kWidth, bool kDrops>
 TG_FN void backward_of_queries(const Layout& s, const T* g, const T* q, const T* k, const T* v, const void* mask,
-                               const float* lse, const float* delta, T* to_q) {
+                               const float* lse, const float* delta, const Stream& stream, T* to_q) {
+  constexpr bool kWide = sizeof(T) == 2 && kWidth > 128;
+  constexpr int kThreads = threads_for(kWide), kBlockRows = rows_for(kThreads), kTurns = kWide ? 1 : 2;
   constexpr int kTile = backward_tile<T, kWidth>(), N = kTile / 8;
-  alignas(16) __shared__ typename tile_row<T, kWidth>::type keys[2][kTile], values[2][kTile];
+  alignas(16) __shared__ typename tile_row<T, kWidth>::type keys[kTurns][kTile], values[kTurns][kTile];
+  typedef Kept<T, kWidth, kWide ? kWidth / 4 : kWidth> KeptQ;
+  typedef Kept<T, kWidth, kWide ? 0 : kWidth> KeptG;
+  alignas(16) __shared__ typename KeptQ::tile kept_q[kWide ? kBlockRows : 1];
+  alignas(16) __shared__ typename KeptG::tile kept_g[kWide ? kBlockRows : 1];
+  __shared__ unsigned char stays[kDrops ? kBlockRows : 1][kTile / 8];
   const i64 blocks = (s.queries + kBlockRows - 1) / kBlockRows, all = blocks * s.batch[0] * s.batch[1] * s.batch[2];
   for (i64 block = blockIdx.x; block < all; block += gridDim.x) {
     const i64 one = block / blocks, first = (blocks - 1 - block % blocks) * kBlockRows;
     const int from_row = (int)first + threadIdx.x / 32 * kWarpRows;
     const Matrix<T> of_k = matrix(k + start(s, s.k, one), s.k[3], s.keys, s.width);
     const Matrix<T> of_v = matrix(v + start(s, s.v, one), s.v[3], s.keys, s.value_width);
-    const Rows<T, kWidth> rows_q(matrix(q + start(s, s.q, one), s.q[3], s.queries, s.width), from_row);
-    const Rows<T, kWidth> rows_g(matrix(g + start(s, s.g, one), s.g[3], s.queries, s.value_width), from_row);
+    const Matrix<T> of_g = matrix(g + start(s, s.g, one), s.g[3], s.queries, s.value_width);
+    const Matrix<T> of_q = matrix(q + start(s, s.q, one), s.q[3], s.queries, s.width);
+    KeptQ::template prepare<kBlockRows, kThreads>(kept_q, of_q, (int)first);
+    KeptG::template prepare<kBlockRows, kThreads>(kept_g, of_g, (int)first);
+    const auto rows_q = KeptQ::of(of_q, from_row, kept_q + (from_row - first) * kWide);
+    const auto rows_g = KeptG::of(of_g, from_row, kept_g + (from_row - first) * kWide);
     const int seen = s.causal && first + kBlockRows < s.keys ? (int)first + kBlockRows : (int)s.keys;
     float made[kWidth / 8][4], shift[2], along[2];
     clear(made);
@@ -207,129 +279,168 @@ TG_FN void backward_of_queries(const Layout& s, const T* g, const T* q, const T*
       shift[half] = lse_in_powers_of_2(lse[at]);
       along[half] = delta[at];
     }
-    stage<kTile, kWidth, kThreads>(keys[0], of_k, 0);
-    stage<kTile, kWidth, kThreads>(values[0], of_v, 0);
+    const auto fetch = [&](int turn, int from) {
+      stage<kTile, kWidth, kThreads>(keys[turn], of_k, from);
+      stage<kTile, kWidth, kThreads>(values[turn], of_v, from);
+    };
+    fetch(0, 0);
     end_of_copies();
-    for (int from = 0, turn = 0; from < seen; from += kTile, turn ^= 1) {
-      if (from + kTile < seen) {
-        stage<kTile, kWidth, kThreads>(keys[turn ^ 1], of_k, from + kTile);
-        stage<kTile, kWidth, kThreads>(values[turn ^ 1], of_v, from + kTile);
-      }
+    for (int from = 0, turn = 0; from < seen; from += kTile, turn ^= kTurns - 1) {
+      if (kTurns == 2 && from + kTile < seen) fetch(turn ^ 1, from + kTile);
       end_of_copies();
-      wait_for_copies<1>();
+      if (kDrops) draw<kBlockRows, kTile, kThreads>(stays, s, stream, one, (int)first, from);
+      wait_for_copies<kTurns - 1>();
       __syncthreads();
       float p[N][4], slope[N][4];
       clear(p);
       clear(slope);
       times_transposed(p, rows_q, keys[turn]);
       times_transposed(slope, rows_g, values[turn]);
-      score<false>(p, s, mask, one, from_row, from, T());
+      score<false>(p, s, mask, one, 0, from_row, from, T());
 #pragma unroll
       for (int n = 0; n < N; ++n) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          p[n][e] = exp2(p[n][e] - shift[e / 2]) * (slope[n][e] - along[e / 2]);
+          float& x = slope[n][e];
+          if (kDrops) x = stays_at(stays[from_row - first + row_of(e)], score_column(n, e, T())) ? x * s.kept : 0;
+          p[n][e] = exp2(p[n][e] - shift[e / 2]) * (x - along[e / 2]);
         }
       }
       times(made, p, keys[turn], T());
       __syncthreads();  // before this tile's place is filled again
+      if (kTurns == 1 && from + kTile < seen) fetch(0, from + kTile);
     }
     write_rows<kWidth>(made, s.scale, s.scale, to_q + one * s.queries * s.width, from_row, (int)s.queries, (int)s.width);
   }
 }
 
-// The rows of values that a block has, in registers or in a tile of their own.
-template <class T, int kWidth, bool kInTile> struct Kept {
-  typedef Rows<T, kWidth> type;
-  TG_FN static type of(const Matrix<T>& m, int first, const typename tile_row<T, kWidth>::type*) { return {m, first}; }
-};
-template <class T, int kWidth> struct Kept<T, kWidth, true> {
-  typedef TileRows<T, kWidth> type;
-  TG_FN static type of(const Matrix<T>&, int, const typename tile_row<T, kWidth>::type* tile) { return {tile}; }
-};
-
-template <class T, int kWidth>
+// The gradients of a block of keys, of their values, or of both, summed over all queries of the heads that look at them.
+template <class T, int kWidth, bool kDrops, int kWhich>
 TG_FN void backward_of_keys(const Layout& s, const T* g, const T* q, const T* k, const T* v, const void* mask,
-                            const float* lse, const float* delta, T* to_k, T* to_v) {
+                            const float* lse, const float* delta, const Stream& stream, T* to_k, T* to_v) {
+  constexpr bool kKeys = kWhich != kOfValues, kValues = kWhich != kOfKeys;
+  constexpr bool kInTile = kKeys && sizeof(T) == 2 && kWidth > 64, kWide = kInTile && kWidth > 128;
+  constexpr int kThreads = threads_for(kWide), kBlockRows = rows_for(kThreads), kTurns = kWide ? 1 : 2;
   // two sums of the full width leave few registers for anything else
-  constexpr int kMost = sizeof(T) == 2 ? 4096 / kWidth / 2 : 16;
-  constexpr int kTile = backward_tile<T, kWidth>() < kMost ? backward_tile<T, kWidth>() : kMost, N = kTile / 8;
-  alignas(16) __shared__ typename tile_row<T, kWidth>::type queries[2][kTile], slopes[2][kTile];
-  __shared__ float shift[2][kTile], along[2][kTile];
-  constexpr bool kInTile = sizeof(T) == 2 && kWidth > 64;
-  alignas(16) __shared__ typename tile_row<T, kWidth>::type kept[kInTile ? kBlockRows : 1];
+  constexpr int kMost = sizeof(T) == 2 ? 4096 / kWidth / 2 : 16, kAllowed = kMost < 16 ? 16 : kMost;
+  constexpr int kTile = backward_tile<T, kWidth>() < kAllowed ? backward_tile<T, kWidth>() : kAllowed, N = kTile / 8;
+  alignas(16) __shared__ typename tile_row<T, kWidth>::type queries[kTurns][kTile], slopes[kTurns][kTile];
+  __shared__ float shift[kTurns][kTile], along[kTurns][kTile];
+  typedef Kept<T, kWidth, kWide ? kWidth / 8 : kWidth> KeptK;
+  typedef Kept<T, kWidth, kInTile ? 0 : kWidth> KeptV;
+  alignas(16) __shared__ typename KeptK::tile kept_k[kWide ? kBlockRows : 1];
+  alignas(16) __shared__ typename KeptV::tile kept_v[kInTile ? kBlockRows : 1];
+  __shared__ unsigned char stays[kDrops ? kTile : 1][kBlockRows / 8];
   const i64 blocks = (s.keys + kBlockRows - 1) / kBlockRows, all = blocks * s.batch[0] * s.batch[1] * s.batch[2];
   for (i64 block = blockIdx.x; block < all; block += gridDim.x) {
-    const i64 one = block / blocks, first = block % blocks * kBlockRows;
-    const int from_row = (int)first + threadIdx.x / 32 * kWarpRows;
-    const Matrix<T> of_q = matrix(q + start(s, s.q, one), s.q[3], s.queries, s.width);
-    const Matrix<T> of_g = matrix(g + start(s, s.g, one), s.g[3], s.queries, s.value_width);
-    const Rows<T, kWidth> rows_k(matrix(k + start(s, s.k, one), s.k[3], s.keys, s.width), from_row);
+    const int one = (int)(block / blocks), first = (int)(block % blocks) * kBlockRows;
+    const int from_row = first + threadIdx.x / 32 * kWarpRows;
+    const Matrix<T> of_k = matrix(k + start(s, s.k, one), s.k[3], s.keys, s.width);
     const Matrix<T> of_v = matrix(v + start(s, s.v, one), s.v[3], s.keys, s.value_width);
-    if (kInTile) stage<kBlockRows, kWidth, kThreads>(kept, of_v, (int)first);
-    const auto rows_v = Kept<T, kWidth, kInTile>::of(of_v, from_row, kept + (from_row - (int)first) * kInTile);
-    float made_k[kWidth / 8][4], made_v[kWidth / 8][4];
+    KeptK::template prepare<kBlockRows, kThreads>(kept_k, of_k, first);
+    KeptV::template prepare<kBlockRows, kThreads>(kept_v, of_v, first);
+    const auto rows_k = KeptK::of(of_k, from_row, kept_k + (from_row - first) * kWide);
+    const auto rows_v = KeptV::of(of_v, from_row, kept_v + (from_row - first) * kInTile);
+    float made_k[kKeys ? kWidth / 8 : 1][4], made_v[kValues ? kWidth / 8 : 1][4];
     clear(made_k);
     clear(made_v);
-    const auto fetch = [&](int turn, int from) {
-      stage<kTile, kWidth, kThreads>(queries[turn], of_q, from);
-      stage<kTile, kWidth, kThreads>(slopes[turn], of_g, from);
-      for (int i = threadIdx.x; i < kTile; i += kThreads) {
-        const bool there = from + i < s.queries;
-        shift[turn][i] = there ? lse_in_powers_of_2(lse[one * s.queries + from + i]) : 0;
-        along[turn][i] = there ? delta[one * s.queries + from + i] : 0;
-      }
-    };
-    const int queries_end = (int)s.queries, begin = s.causal ? (int)first / kTile * kTile : 0;  // earlier ones see none
-    if (begin < queries_end) fetch(0, begin);
-    end_of_copies();
-    for (int from = begin, turn = 0; from < queries_end; from += kTile, turn ^= 1) {
-      if (from + kTile < queries_end) fetch(turn ^ 1, from + kTile);
-      end_of_copies();
-      wait_for_copies<1>();
-      __syncthreads();
-      float p[N][4], slope[N][4];
-      clear(p);
-      clear(slope);
-      times_transposed(p, rows_k, queries[turn]);
-      times_transposed(slope, rows_v, slopes[turn]);
-      score<true>(p, s, mask, one, from, from_row, T());
-#pragma unroll
-      for (int n = 0; n < N; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int column = score_column(n, e, T());
-          p[n][e] = exp2(p[n][e] - shift[turn][column]);
-          slope[n][e] = p[n][e] * (slope[n][e] - along[turn][column]);
+    const int queries_end = (int)s.queries, begin = s.causal ? first / kTile * kTile : 0;  // earlier ones see none
+    Matrix<T> of_q = matrix(q + start(s, s.q, one), s.q[3], s.queries, s.width);
+    Matrix<T> of_g = matrix(g + start(s, s.g, one), s.g[3], s.queries, s.value_width);
+    of_q.aligned = of_q.aligned && s.q_head % (16 / (int)sizeof(T)) == 0;
+    of_g.aligned = of_g.aligned && s.g_head % (16 / (int)sizeof(T)) == 0;
+    for (int head = 0; head < (int)s.heads; ++head, of_q.at += s.q_head, of_g.at += s.g_head) {
+      const int sums = one * (int)s.heads + head;
+      const auto fetch = [&](int turn, int from) {
+        stage<kTile, kWidth, kThreads>(queries[turn], of_q, from);
+        stage<kTile, kWidth, kThreads>(slopes[turn], of_g, from);
+        const int i = threadIdx.x;
+        if (i < kTile) {
+          const bool there = from + i < s.queries;
+          shift[turn][i] = there ? lse_in_powers_of_2(lse[sums * s.queries + from + i]) : 0;
+          if (kKeys) along[turn][i] = there ? delta[sums * s.queries + from + i] : 0;
         }
+      };
+      if (begin < queries_end) fetch(0, begin);
+      end_of_copies();
+      for (int from = begin, turn = 0; from < queries_end; from += kTile, turn ^= kTurns - 1) {
+        if (kTurns == 2 && from + kTile < queries_end) fetch(turn ^ 1, from + kTile);
+        end_of_copies();
+        if (kDrops) draw<kTile, kBlockRows, kThreads>(stays, s, stream, sums, from, first);
+        wait_for_copies<kTurns - 1>();
+        __syncthreads();
+        float p[N][4];
+        clear(p);
+        times_transposed(p, rows_k, queries[turn]);
+        score<true>(p, s, mask, one, head, from, from_row, T());
+        if constexpr (kKeys) {
+          float slope[N][4];
+          clear(slope);
+          times_transposed(slope, rows_v, slopes[turn]);
+#pragma unroll
+          for (int n = 0; n < N; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+              const int column = score_column(n, e, T());
+              float& x = slope[n][e];
+              const bool stay = !kDrops || stays_at(stays[column], from_row - first + row_of(e));
+              if (kDrops) x = stay ? x * s.kept : 0;
+              p[n][e] = exp2(p[n][e] - shift[turn][column]);
+              x = p[n][e] * (x - along[turn][column]);
+              if (!stay) p[n][e] = 0;
+            }
+          }
+          times(made_k, slope, queries[turn], T());
+        } else {
+#pragma unroll
+          for (int n = 0; n < N; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+              const int column = score_column(n, e, T());
+              const bool stay = !kDrops || stays_at(stays[column], from_row - first + row_of(e));
+              p[n][e] = stay ? exp2(p[n][e] - shift[turn][column]) : 0;
+            }
+          }
+        }
+        if constexpr (kValues) times(made_v, p, slopes[turn], T());
+        __syncthreads();
+        if (kTurns == 1 && from + kTile < queries_end) fetch(0, from + kTile);
       }
-      times(made_v, p, slopes[turn], T());
-      times(made_k, slope, queries[turn], T());
-      __syncthreads();
     }
     wait_for_copies<0>();  // where no query sees these keys
-    write_rows<kWidth>(made_k, s.scale, s.scale, to_k + one * s.keys * s.width, from_row, (int)s.keys, (int)s.width);
-    write_rows<kWidth>(made_v, 1, 1, to_v + one * s.keys * s.value_width, from_row, (int)s.keys, (int)s.value_width);
+    if constexpr (kKeys) {
+      write_rows<kWidth>(made_k, s.scale, s.scale, to_k + one * s.keys * s.width, from_row, (int)s.keys, (int)s.width);
+    }
+    if constexpr (kValues) {
+      const float kept_weight = kDrops ? s.kept : 1;
+      write_rows<kWidth>(made_v, kept_weight, kept_weight, to_v + one * s.keys * s.value_width, from_row, (int)s.keys,
+                         (int)s.value_width);
+    }
   }
 }
 
 }  // namespace tg
 
-#define ATTENTION_KERNEL(name) extern "C" __global__ void __launch_bounds__(tg::kThreads, 2) name
-#define FORWARD(name, T, width)                                                                                         \
-  ATTENTION_KERNEL(attention_##name)(const tg::Layout s, const T* q, const T* k, const T* v, const void* mask, T* out,  \
-                                     float* lse) {                                                                      \
-    tg::forward<T, width>(s, q, k, v, mask, out, lse);                                                                  \
+// Each at least two blocks a multiprocessor, so that one computes while the other waits.
+#define ATTENTION_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 256 / (threads))
+#define FORWARD(name, T, width, drops)                                                                                  \
+  ATTENTION_KERNEL(128) name(const tg::Layout s, const T* q, const T* k, const T* v, const void* mask, T* out,          \
+                             float* lse, const tg::u64 seed, const tg::u64 offset, const tg::u64* from, tg::u64* place) {\
+    tg::forward<T, width, drops>(s, q, k, v, mask, out, lse, tg::Stream{seed, offset, from}, place);                    \
   }
-#define BACKWARD(name, T, width)                                                                                        \
-  ATTENTION_KERNEL(attentiondelta_##name)(const tg::Layout s, const T* g, const T* out, float* delta) {                 \
+#define DELTA(name, T)                                                                                                  \
+  ATTENTION_KERNEL(128) name(const tg::Layout s, const T* g, const T* out, float* delta) {                              \
     tg::slopes_along(s, g, out, delta);                                                                                 \
-  }                                                                                                                     \
-  ATTENTION_KERNEL(attentionquery_##name)(const tg::Layout s, const T* g, const T* q, const T* k, const T* v,           \
-                                          const void* mask, const float* lse, const float* delta, T* to_q) {            \
-    tg::backward_of_queries<T, width>(s, g, q, k, v, mask, lse, delta, to_q);                                           \
-  }                                                                                                                     \
-  ATTENTION_KERNEL(attentionkey_##name)(const tg::Layout s, const T* g, const T* q, const T* k, const T* v,             \
-                                        const void* mask, const float* lse, const float* delta, T* to_k, T* to_v) {     \
-    tg::backward_of_keys<T, width>(s, g, q, k, v, mask, lse, delta, to_k, to_v);                                        \
+  }
+#define OF_QUERIES(name, T, width, drops)                                                                               \
+  ATTENTION_KERNEL(tg::threads_for(sizeof(T) == 2 && width > 128)) name(                                                \
+      const tg::Layout s, const T* g, const T* q, const T* k, const T* v, const void* mask, const float* lse,           \
+      const float* delta, const tg::u64* place, T* to_q) {                                                              \
+    tg::backward_of_queries<T, width, drops>(s, g, q, k, v, mask, lse, delta, tg::Stream{0, 0, place}, to_q);           \
+  }
+#define OF_KEYS(name, T, width, drops, which)                                                                           \
+  ATTENTION_KERNEL(tg::threads_for(sizeof(T) == 2 && width > 128 && which != tg::kOfValues)) name(                      \
+      const tg::Layout s, const T* g, const T* q, const T* k, const T* v, const void* mask, const float* lse,           \
+      const float* delta, const tg::u64* place, T* to_k, T* to_v) {                                                     \
+    tg::backward_of_keys<T, width, drops, which>(s, g, q, k, v, mask, lse, delta, tg::Stream{0, 0, place}, to_k, to_v); \
   }

@@ -1,45 +1,62 @@
 """Attention by cuDNN where ``why_not`` has no objection and there is a plan, else by kernels of our own.
 
 Ours keep no scores: half precision on tensor cores, float32 in float32. What they do not take is written out by the
-generic kernels. Keys that heads share are read where they lie; their gradients are made for each head and added up.
+generic kernels. Keys that heads share are read where they lie, and their gradients are summed over the heads within the
+kernel; where that would leave a device idle they are made for each head and added up.
 Whoever computed forward, either may compute backward: both keep the log-sum-exp of natural logarithms.
+
+Dropout is our kernels' alone: they draw the CPU's masks, forward and backward, and keep but the place in the stream.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...dispatch import OPS
 from ..generic.attention import AttentionKernels
 from .cublas import joined_axes
 from .cudnn_attention import attend, attend_backward, why_not
-from .kernels import ATTENTION_TYPES, ATTENTION_WIDTHS, Kernels
+from .kernels import ATTENTION_JOINT, ATTENTION_TYPES, ATTENTION_WIDTHS, Kernels
 
 __all__ = ["LAYOUT", "CupyAttention"]
 
-_BLOCK, _BLOCK_ROWS = 128, 64  # threads and rows of a block
+_BLOCK, _WIDE_BLOCK = 128, 64  # threads of a block, each warp of which has 16 rows
+_ENOUGH_BLOCKS = 256  # of keys, each with all heads that share them: more than the multiprocessors of a device
 _BATCH_AXES = 3
-_MOST_LENGTH = 2**31 - 2 * _BLOCK_ROWS
+_NOWHERE = np.uint64(0)  # the null pointer
+_MOST_LENGTH = 2**31 - _BLOCK  # rows of a matrix, and matrices
 _MOST_LAYOUTS = 1024
 _NO_MASK, _BOOL_MASK, _ADDED_MASK = range(3)
 
 LAYOUT = np.dtype(
     [
         ("batch", "i8", 3), ("q", "i8", 4), ("k", "i8", 4), ("v", "i8", 4), ("g", "i8", 4), ("mask", "i8", 5),
-        ("queries", "i8"), ("keys", "i8"), ("width", "i8"), ("value_width", "i8"), ("scale", "f4"), ("causal", "i4"),
+        ("queries", "i8"), ("keys", "i8"), ("width", "i8"), ("value_width", "i8"), ("heads", "i8"), ("q_head", "i8"),
+        ("g_head", "i8"), ("mask_head", "i8"), ("scale", "f4"), ("dropped", "f4"), ("kept", "f4"), ("causal", "i4"),
         ("mask_kind", "i4"), ("padding", "i4"),
     ]
 )  # fmt: skip
 """``Layout`` of attention.cu."""
 
 
+class _How(NamedTuple):
+    """What attention does beside its arrays."""
+
+    causal: bool
+    scale: float
+    p: float = 0.0  # the probability that a weight is dropped
+
+
 class CupyAttention(AttentionKernels):
     xp: Any
     _kernels: Kernels
     sum_to: Callable[..., Any]  # of ShapeKernels
+    raw: Any  # of Backend
+    _place: Callable[..., tuple[Any, Any, Any]]  # of CupyRandomKernels
     _cudnn: Any  # of CupyConvolutions
 
     def attention(self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float) -> tuple[Any, Any]:
@@ -49,61 +66,127 @@ class CupyAttention(AttentionKernels):
                 return made
         if not _fits(q, k, v):
             return super().attention(q, k, v, mask, causal=causal, scale=scale)
-        xp = self.xp
-        out = xp.empty((*q.shape[:-1], v.shape[-1]), dtype=q.dtype)
-        lse = xp.empty(q.shape[:-1], dtype=np.float32)
-        layout, (q, k, v), mask = self._laid_out((q, k, v), mask, causal, scale)
-        self._run("attention", q.shape[-2], layout, q, k, v, mask, out, lse)
-        return out, lse
+        return self._attended(q, k, v, mask, _How(causal, scale), 0, 0, _NOWHERE, _NOWHERE)
 
     def attention_backward(
         self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, *, causal: bool, scale: float,
         needs: tuple[bool, ...],
     ) -> Any:  # fmt: skip
-        same = g.dtype == q.dtype and out.dtype == q.dtype and lse.dtype == np.float32
+        same = _same(g, q, out, lse)
         if same and why_not(q, k, v, mask, backward=True) is None and self._cudnn is not None:
             made = attend_backward(self._cudnn, g, q, k, v, out, lse, causal=causal, scale=scale)
             if made is not None:
                 return (*[x if needed else None for x, needed in zip(made, needs[:3], strict=True)], None)
         if not _fits(q, k, v) or not same:
             return super().attention_backward(g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=needs)
-        xp = self.xp
-        to_q = to_k = to_v = to_mask = None
+        to_mask = None
         if needs[3]:  # as large as the scores, or summed over them: nothing to be saved there
             only = (False, False, False, True)
             _, _, _, to_mask = super().attention_backward(
                 g, q, k, v, mask, out, lse, causal=causal, scale=scale, needs=only
             )
-        if any(needs[:3]):
-            shape, of_keys, of_values = q.shape, k.shape, v.shape
-            layout, (q, k, v, g), mask = self._laid_out((q, k, v, g), mask, causal, scale)
-            out, lse = xp.ascontiguousarray(out), xp.ascontiguousarray(lse)
-            delta = xp.empty(lse.shape, dtype=np.float32)
-            self._kernels.launch(_named("attentiondelta", q, v), lse.size * 32, layout, g, out, delta, block=_BLOCK)
-            given = (layout, g, q, k, v, mask, lse, delta)
-            if needs[0]:
-                to_q = xp.empty(shape, dtype=q.dtype)
-                self._run("attentionquery", q.shape[-2], *given, to_q)
-            if needs[1] or needs[2]:
-                to_k, to_v = xp.empty(k.shape, dtype=k.dtype), xp.empty(v.shape, dtype=v.dtype)
-                self._run("attentionkey", k.shape[-2], *given, to_k, to_v)
-                to_k, to_v = self._gathered(to_k, of_keys), self._gathered(to_v, of_values)
-        return to_q, to_k if needs[1] else None, to_v if needs[2] else None, to_mask
+        return (*self._slopes(g, q, k, v, mask, out, lse, _How(causal, scale), _NOWHERE, needs), to_mask)
 
-    def _run(self, kind: str, rows: int, layout: Any, *arrays: Any) -> None:
-        blocks = -(-rows // _BLOCK_ROWS) * math.prod(layout["batch"].tolist())
-        q, v = (arrays[0], arrays[2]) if kind == "attention" else (arrays[1], arrays[3])
-        self._kernels.launch(_named(kind, q, v), blocks * _BLOCK, layout, *arrays, block=_BLOCK)
+    # ---- with dropout of the weights
+
+    def attends_with_dropout(self, q: Any, k: Any, v: Any) -> bool:
+        return _fits(q, k, v)
+
+    def attention_dropout(
+        self, q: Any, k: Any, v: Any, mask: Any, *, causal: bool, scale: float, p: float, generator: Any
+    ) -> tuple[Any, Any, Any]:
+        if not _fits(q, k, v):
+            define: Any = OPS["attention_dropout"].define
+            made: tuple[Any, Any, Any] = define(
+                self.raw, q, k, v, mask, causal=causal, scale=scale, p=p, generator=generator
+            )
+            return made
+        place = self.xp.empty((2,), dtype=np.int64)
+        stream = self._place(math.prod(q.shape[:-1]) * k.shape[-2], generator)
+        out, lse = self._attended(q, k, v, mask, _How(causal, scale, p), *stream, place)
+        return out, lse, place
+
+    def attention_dropout_backward(
+        self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, place: Any, *, causal: bool, scale: float,
+        p: float, needs: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        how = {"causal": causal, "scale": scale, "p": p}
+        given = (g, q, k, v, mask, out, lse, place)
+        define: Any = OPS["attention_dropout_backward"].define
+        if not _fits(q, k, v) or not _same(g, q, out, lse):
+            made: tuple[Any, ...] = define(self.raw, *given, **how, needs=needs)
+            return made
+        to_mask = define(self.raw, *given, **how, needs=(False, False, False, True))[3] if needs[3] else None
+        return (*self._slopes(*given[:-1], _How(causal, scale, p), place, needs), to_mask)
+
+    # ---- what both have in common
+
+    def _attended(
+        self, q: Any, k: Any, v: Any, mask: Any, how: _How, seed: int, offset: int, source: Any, place: Any
+    ) -> tuple[Any, Any]:
+        """(out, lse), by our kernel; with dropout, it writes to ``place`` where in the stream it was."""
+        xp = self.xp
+        out = xp.empty((*q.shape[:-1], v.shape[-1]), dtype=q.dtype)
+        lse = xp.empty(q.shape[:-1], dtype=np.float32)
+        (q, k, v), mask, scores = self._laid_out((q, k, v), mask)
+        layout, (q, k, v), mask = self._described((q, k, v), mask, scores, how)
+        self._run("forward", how, layout, q, k, v, _given(mask), out, lse, seed, offset, source, place)
+        return out, lse
+
+    def _slopes(
+        self, g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, how: _How, place: Any,
+        needs: tuple[bool, ...],
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        """The gradients in query, key and value that are needed, by our kernels."""
+        if not any(needs[:3]):
+            return None, None, None
+        xp = self.xp
+        to_q = to_k = to_v = None
+        shape, of_keys, of_values = q.shape, k.shape, v.shape
+        arrays, mask, scores = self._laid_out((q, k, v, g), mask)
+        layout, (q, k, v, g), mask = self._described(arrays, mask, scores, how)
+        out, lse = xp.ascontiguousarray(out), xp.ascontiguousarray(lse)
+        delta = xp.empty(lse.shape, dtype=np.float32)
+        self._kernels.launch(_named("attentiondelta", q, v), lse.size * 32, layout, g, out, delta, block=_BLOCK)
+        given = (g, q, k, v, _given(mask), lse, delta, place)
+        if needs[0]:
+            to_q = xp.empty(shape, dtype=q.dtype)
+            self._run("query", how, layout, *given, to_q)
+        if needs[1] or needs[2]:
+            summed = q.shape[:-2] != of_keys[:-2] and _blocks(of_keys[-2], of_keys[:-2], _BLOCK) >= _ENOUGH_BLOCKS
+            if summed:
+                layout = self._layout((q, k, v, g), mask, scores, how, summed=True)
+            wide = max(q.shape[-1], v.shape[-1]) > ATTENTION_JOINT
+            if needs[1] or not wide:
+                to_k = xp.empty(of_keys if summed else k.shape, dtype=k.dtype)
+            if needs[2] or not wide:
+                to_v = xp.empty(of_values if summed else v.shape, dtype=v.dtype)
+            if to_k is not None:
+                self._run("key", how, layout, *given, to_k, _NOWHERE if to_v is None else to_v)
+            if wide and to_v is not None:
+                self._run("value", how, layout, *given, _NOWHERE, to_v)
+            to_k = self._gathered(to_k, of_keys) if needs[1] else None
+            to_v = self._gathered(to_v, of_values) if needs[2] else None
+        return to_q, to_k, to_v
+
+    def _run(self, kind: str, how: _How, layout: Any, *arrays: Any) -> None:
+        q, v = (arrays[0], arrays[2]) if kind == "forward" else (arrays[1], arrays[3])
+        wide = q.itemsize == 2 and max(q.shape[-1], v.shape[-1]) > ATTENTION_JOINT and kind in ("query", "key")
+        block = _WIDE_BLOCK if wide else _BLOCK
+        rows = layout["keys" if kind in ("key", "value") else "queries"]
+        blocks = _blocks(int(rows), tuple(layout["batch"].tolist()), block)
+        name = _named(("dropped" if how.p else "attention") + kind, q, v)
+        self._kernels.launch(name, blocks * block, layout, *arrays, block=block)
 
     def _gathered(self, x: Any, shape: tuple[int, ...]) -> Any:
         """A gradient in keys or values by head of queries, summed over those that share one."""
         return x if x.shape == shape else self.sum_to(x, shape=(*shape[:-2], 1, *shape[-2:])).reshape(shape)
 
-    def _laid_out(self, arrays: tuple[Any, ...], mask: Any, causal: bool, scale: float) -> tuple[Any, Any, Any]:
-        """The kernels' struct, and the arrays and the mask as they are to be passed.
+    def _laid_out(self, arrays: tuple[Any, ...], mask: Any) -> tuple[tuple[Any, ...], Any, tuple[int, ...]]:
+        """The arrays and the mask as kernels can be told of them, and the shape of the scores.
 
-        Arrays stay where they lie if their elements do side by side and at most three axes lead through the batch. Of
-        heads that share keys, keys and values get an axis that no step leads over.
+        Arrays stay where they lie if their elements do side by side. Of heads that share keys, keys and values get an
+        axis that no step leads over.
         """
         xp = self.xp
         arrays = tuple(
@@ -111,26 +194,35 @@ class CupyAttention(AttentionKernels):
         )
         if arrays[0].shape[:-2] != arrays[1].shape[:-2]:
             arrays, mask = _apart(xp, arrays, mask)
-        scores = (*arrays[0].shape[:-1], arrays[1].shape[-2])
-        layout = self._layout(arrays, mask, scores, causal, scale)
+        return arrays, mask, (*arrays[0].shape[:-1], arrays[1].shape[-2])
+
+    def _described(
+        self, arrays: tuple[Any, ...], mask: Any, scores: tuple[int, ...], how: _How
+    ) -> tuple[Any, tuple[Any, ...], Any]:
+        """The kernels' struct, and the arrays and the mask as it tells of them: copies, where more than three axes lead
+        through the batch."""
+        xp = self.xp
+        layout = self._layout(arrays, mask, scores, how)
         if layout is None:
             arrays = tuple([xp.ascontiguousarray(x) for x in arrays])
-            layout = self._layout(arrays, mask, scores, causal, scale)
+            layout = self._layout(arrays, mask, scores, how)
         if layout is None:
             mask = xp.ascontiguousarray(xp.broadcast_to(mask, scores))
-            layout = self._layout(arrays, mask, scores, causal, scale)
-        # a pointer that nobody follows, where there is no mask
-        return layout, arrays, arrays[0] if mask is None else mask
+            layout = self._layout(arrays, mask, scores, how)
+        return layout, arrays, mask
 
-    def _layout(self, arrays: tuple[Any, ...], mask: Any, scores: tuple[int, ...], causal: bool, scale: float) -> Any:
-        """The struct; None if more than three axes lead through the batch."""
+    def _layout(
+        self, arrays: tuple[Any, ...], mask: Any, scores: tuple[int, ...], how: _How, summed: bool = False
+    ) -> Any:
+        """The struct; None if more than three axes lead through the batch. ``summed``: the last of them is that of the
+        heads that share keys, which a block goes through by itself."""
         layouts: dict[Any, Any] = self.__dict__.setdefault("_attention_layouts", {})
         seen = None if mask is None else (mask.shape, mask.strides, mask.dtype.char)
-        key = (tuple([(x.shape, x.strides) for x in arrays]), arrays[0].itemsize, seen, causal, scale)
+        key = (tuple([(x.shape, x.strides) for x in arrays]), arrays[0].itemsize, seen, how, summed)
         if key not in layouts:
             if len(layouts) >= _MOST_LAYOUTS:
                 layouts.clear()
-            layouts[key] = _struct(arrays, mask, scores, causal, scale)
+            layouts[key] = _struct(arrays, mask, scores, how, summed)
         return layouts[key]
 
 
@@ -153,9 +245,22 @@ def _fits(q: Any, k: Any, v: Any) -> bool:
     return (
         q.dtype.name in ATTENTION_TYPES
         and max(q.shape[-1], v.shape[-1]) <= ATTENTION_WIDTHS[-1]
-        and max(q.shape[-2], k.shape[-2]) <= _MOST_LENGTH
+        and max(q.shape[-2], k.shape[-2], math.prod(q.shape[:-2])) <= _MOST_LENGTH
         and bool(q.size and k.size and v.size)
     )
+
+
+def _given(mask: Any) -> Any:
+    return _NOWHERE if mask is None else mask
+
+
+def _same(g: Any, q: Any, out: Any, lse: Any) -> bool:
+    """Whether these have the dtypes that our kernels, and cuDNN, read."""
+    return bool(g.dtype == q.dtype and out.dtype == q.dtype and lse.dtype == np.float32)
+
+
+def _blocks(rows: int, batch: tuple[int, ...], block: int) -> int:
+    return -(-rows // (block // 2)) * math.prod(batch)
 
 
 def _named(kind: str, q: Any, v: Any) -> str:
@@ -170,11 +275,12 @@ def _steps(x: Any, rank: int) -> list[int]:
     return [0] * (rank - len(steps)) + steps
 
 
-def _struct(arrays: tuple[Any, ...], mask: Any, scores: tuple[int, ...], causal: bool, scale: float) -> Any:
+def _struct(arrays: tuple[Any, ...], mask: Any, scores: tuple[int, ...], how: _How, summed: bool) -> Any:
     rank = len(scores)
     steps = [_steps(x, rank) for x in arrays]
     steps.append([0] * rank if mask is None else _steps(mask, rank))
-    axes = [(scores[axis], *[step[axis] for step in steps]) for axis in reversed(range(rank - 2)) if scores[axis] != 1]
+    lead = rank - 3 if summed else rank - 2
+    axes = [(scores[axis], *[step[axis] for step in steps]) for axis in reversed(range(lead)) if scores[axis] != 1]
     axes = joined_axes(axes)
     if len(axes) > _BATCH_AXES:
         return None
@@ -186,6 +292,11 @@ def _struct(arrays: tuple[Any, ...], mask: Any, scores: tuple[int, ...], causal:
     made["mask"] = [*[axis[-1] for axis in axes], *steps[-1][-2:]]
     made["queries"], made["keys"] = scores[-2:]
     made["width"], made["value_width"] = arrays[0].shape[-1], arrays[2].shape[-1]
-    made["scale"], made["causal"] = scale, causal
+    made["heads"] = 1
+    if summed:
+        made["heads"], made["q_head"], made["g_head"] = scores[-3], steps[0][-3], steps[3][-3]
+        made["mask_head"] = steps[-1][-3]
+    made["scale"], made["causal"] = how.scale, how.causal
+    made["dropped"], made["kept"] = how.p, 1 / (1 - how.p) if how.p < 1 else 0
     made["mask_kind"] = _NO_MASK if mask is None else _BOOL_MASK if mask.dtype.kind == "b" else _ADDED_MASK
     return made

@@ -79,7 +79,7 @@ def unwanted(notes: Any) -> list[Any]:
 def why_not(q: Any, k: Any, v: Any, mask: Any, backward: bool = False) -> str | None:
     """Why cuDNN is not asked for this attention, or for its gradients; None if it is.
 
-    It may still have no plan. Dropout is no part of the op: it is attention written out, with the CPU's masks.
+    It may still have no plan. Dropout is another op, which it is never asked for: it would draw other masks.
     """
     if not library.enabled or not permissions.cudnn_sdp_enabled():
         return "it is switched off"

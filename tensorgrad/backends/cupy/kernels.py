@@ -9,7 +9,9 @@ import numpy as np
 
 from .printer import source_file
 
-__all__ = ["ATTENTION_TYPES", "ATTENTION_WIDTHS", "JOINS", "REDUCERS", "SOURCES", "Kernels", "Source"]
+__all__ = [
+    "ATTENTION_JOINT", "ATTENTION_TYPES", "ATTENTION_WIDTHS", "JOINS", "REDUCERS", "SOURCES", "Kernels", "Source",
+]  # fmt: skip
 
 _BLOCK = 256
 _MOST_BLOCKS = 1 << 16
@@ -62,7 +64,8 @@ _STEPS = (
     ("adam", "amsgrad", "true", 5),
 )  # fmt: skip
 _NORMS = (("squares", "false"), ("largest", "true"))
-ATTENTION_TYPES, ATTENTION_WIDTHS = ("float16", "bfloat16", "float32"), (64, 128)
+ATTENTION_TYPES, ATTENTION_WIDTHS = ("float16", "bfloat16", "float32"), (64, 128, 256)
+ATTENTION_JOINT = 128  # the widest whose gradients of keys and values are one kernel
 REDUCERS = {
     "sum": ("Sum", (*_FLOATS, "complex64", "complex128", "integer")),
     "squares": ("Squares", (*_FLOATS, "complex64", "complex128")),
@@ -88,15 +91,31 @@ def _instances(macro: str, kinds: dict[str, tuple[str, tuple[str, ...]]], walks:
 
 
 def _attention() -> dict[str, Any]:
-    """The lines of attention.cu, as fields of a Source: forward and backward for each type and width."""
+    """The lines of attention.cu, as fields of a Source: forward and backward for each type and width, the same with
+    dropout."""
     lines: list[tuple[str, tuple[str, ...]]] = []
     for dtype in ATTENTION_TYPES:
+        stored = _STORED[dtype]
         for width in ATTENTION_WIDTHS:
-            name, backward = f"{dtype}_{width}", ("attentiondelta", "attentionquery", "attentionkey")
-            lines += [
-                (f"FORWARD({name}, {_STORED[dtype]}, {width})", (f"attention_{name}",)),
-                (f"BACKWARD({name}, {_STORED[dtype]}, {width})", tuple([f"{kind}_{name}" for kind in backward])),
-            ]
+            delta = f"attentiondelta_{dtype}_{width}"
+            for prefix, drops in (("attention", "false"), ("dropped", "true")):
+                forward, of_queries, of_keys, of_values = (
+                    f"{kind}_{dtype}_{width}"
+                    for kind in (f"{prefix}forward", f"{prefix}query", f"{prefix}key", f"{prefix}value")
+                )
+                given = f"{stored}, {width}, {drops}"
+                backward = [f"OF_QUERIES({of_queries}, {given})"]
+                names = [of_queries, of_keys]
+                if drops == "false":
+                    backward.append(f"DELTA({delta}, {stored})")
+                    names.append(delta)
+                if width <= ATTENTION_JOINT:
+                    backward.append(f"OF_KEYS({of_keys}, {given}, tg::kBoth)")
+                else:
+                    backward.append(f"OF_KEYS({of_keys}, {given}, tg::kOfKeys)")
+                    backward.append(f"OF_KEYS({of_values}, {given}, tg::kOfValues)")
+                    names.append(of_values)
+                lines += [(f"FORWARD({forward}, {given})", (forward,)), (" ".join(backward), tuple(names))]
     return {"names": tuple([name for _, made in lines for name in made]), "instances": tuple(lines)}
 
 
@@ -146,7 +165,12 @@ SOURCES = (
     Source(
         "random.cu",
         ("core.cuh", "philox.cuh"),
-        ("words", *(f"{kind}_{dtype}" for kind in ("uniform", "normal", "dropout") for dtype in _FLOATS)),
+        (
+            "words",
+            "place",
+            "stays",
+            *(f"{kind}_{dtype}" for kind in ("uniform", "normal", "dropout") for dtype in _FLOATS),
+        ),
     ),
     Source(
         "softmax.cu",
@@ -191,7 +215,7 @@ SOURCES = (
         ("core.cuh", "strided.cuh"),
         ("rowsat", "outside", "places", "forget", "remember", *_moves()),
     ),
-    Source("attention.cu", ("core.cuh", "rows.cuh", "tensor_cores.cuh", "tiles.cuh"), **_attention()),
+    Source("attention.cu", ("core.cuh", "philox.cuh", "rows.cuh", "tensor_cores.cuh", "tiles.cuh"), **_attention()),
     Source("norm_rows.cu", ("core.cuh", "rows.cuh", "team.cuh"), **_by_dtype("rownorm", "rownormgrad")),
     Source(
         "norm_columns.cu",

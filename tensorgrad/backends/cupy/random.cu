@@ -24,6 +24,23 @@ extern "C" __global__ void words(const tg::i64 count, const tg::u64 seed, const 
   }
 }
 
+// The place of a draw, for kernels that are to make it again.
+extern "C" __global__ void place(const tg::u64 seed, const tg::u64 offset, const tg::u64* place, tg::u64* out) {
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    out[0] = place ? place[0] : seed;
+    out[1] = place ? place[1] : offset;
+  }
+}
+
+// The mask of the dropout below that was drawn at a place.
+extern "C" __global__ void stays(const tg::i64 count, const tg::u64* place, const float p, unsigned char* mask) {
+  FOR_EACH_BLOCK(4) {
+    const tg::words random = tg::philox(place[0], block, place[1]);
+    for (int e = 0; e < 4; ++e)
+      if (block * 4 + e < count) mask[block * 4 + e] = tg::uniform32(random.w[e]) >= p;
+  }
+}
+
 extern "C" __global__ void uniform_float64(
     const tg::i64 count, const tg::u64 seed, const tg::u64 offset, const tg::u64* place, double* out) {
   FOR_EACH_BLOCK(2) {

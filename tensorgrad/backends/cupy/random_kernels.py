@@ -59,6 +59,17 @@ class CupyRandomKernels(RandomKernels):
     def random_permutation(self, *, n: int, dtype: Any, generator: Any) -> Any:
         return self.xp.argsort(self._longs(n, generator), kind="stable").astype(dtype)
 
+    def random_place(self, *, count: int, generator: Any) -> Any:
+        place = self._place(count, generator)
+        made = self.xp.empty((2,), dtype=np.int64)
+        self._kernels.launch("place", 1, *place, made)
+        return made
+
+    def dropout_mask(self, place: Any, *, shape: tuple[int, ...], p: float) -> Any:
+        mask, count = self.xp.empty(shape, dtype=np.bool_), math.prod(shape)
+        self._kernels.launch("stays", -(-count // 4), count, self.xp.ascontiguousarray(place), np.float32(p), mask)
+        return mask
+
     def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
         if x.dtype.kind == "c":
             return super().dropout(x, p=p, generator=generator)

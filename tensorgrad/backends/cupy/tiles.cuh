@@ -29,7 +29,7 @@ template <class T, int kWidth> struct tile_row { typedef T type[kWidth + 16 / si
 template <int kRows, int kWidth, int kThreads, class T>
 TG_FN void stage(typename tile_row<T, kWidth>::type* tile, const Matrix<T>& m, int first) {
   constexpr int kPart = 16 / sizeof(T), kParts = kWidth / kPart;
-  for (int i = threadIdx.x; i < kRows * kParts; i += kThreads) {
+  const auto part = [&](int i) {
     const int row = first + i / kParts, column = i % kParts * kPart;
     T* to = &tile[i / kParts][column];
     const T* from = m.at + row * m.step + column;
@@ -44,6 +44,12 @@ TG_FN void stage(typename tile_row<T, kWidth>::type* tile, const Matrix<T>& m, i
         else put(to + e, 0.0f);
       }
     }
+  };
+  if (kWidth * sizeof(T) <= 256) {
+    for (int i = threadIdx.x; i < kRows * kParts; i += kThreads) part(i);
+  } else {  // where nothing is to spare, no addresses of later turns are kept
+#pragma unroll 1
+    for (int i = threadIdx.x; i < kRows * kParts; i += kThreads) part(i);
   }
 }
 
@@ -87,6 +93,52 @@ struct TileRows {
     const int lane = threadIdx.x % 32;
     load_8x8_x4(to, &tile[lane % 16][k * 16 + lane / 16 * 8]);
   }
+};
+
+// The first kHeld columns in registers, the others in a tile.
+template <int kHeld> struct Split {
+  template <class T, int kWidth>
+  struct Both {
+    Rows<T, kHeld> held;
+    TileRows<T, kWidth - kHeld> rest;
+
+    TG_FN Both(const Matrix<T>& m, int first, const typename tile_row<T, kWidth - kHeld>::type* tile)
+        : held(m, first), rest{tile} {}
+    TG_FN void part(unsigned int (&to)[4], int k) const {
+      if (k < kHeld / 16) held.part(to, k);
+      else rest.part(to, k - kHeld / 16);
+    }
+  };
+};
+
+// Rows that a warp goes through again and again, kHeld columns of them in registers: which type they have, which tile of
+// the block's they need beside that, and how that is filled.
+template <class T, int kWidth, int kHeld> struct Kept {
+  typedef typename Split<kHeld>::template Both<T, kWidth> type;
+  typedef typename tile_row<T, kWidth - kHeld>::type tile;
+
+  template <int kRows, int kThreads> TG_FN static void prepare(tile* all, const Matrix<T>& m, int first) {
+    const int more = m.width > kHeld ? m.width - kHeld : 0;
+    const Matrix<T> rest = {more ? m.at + kHeld : m.at, m.step, m.rows, more, m.aligned};
+    stage<kRows, kWidth - kHeld, kThreads>(all, rest, first);
+  }
+  TG_FN static type of(const Matrix<T>& m, int first, const tile* rows) { return {m, first, rows}; }
+};
+template <class T, int kWidth> struct Kept<T, kWidth, kWidth> {
+  typedef Rows<T, kWidth> type;
+  typedef char tile;
+
+  template <int kRows, int kThreads> TG_FN static void prepare(tile*, const Matrix<T>&, int) {}
+  TG_FN static type of(const Matrix<T>& m, int first, const tile*) { return {m, first}; }
+};
+template <class T, int kWidth> struct Kept<T, kWidth, 0> {
+  typedef TileRows<T, kWidth> type;
+  typedef typename tile_row<T, kWidth>::type tile;
+
+  template <int kRows, int kThreads> TG_FN static void prepare(tile* all, const Matrix<T>& m, int first) {
+    stage<kRows, kWidth, kThreads>(all, m, first);
+  }
+  TG_FN static type of(const Matrix<T>&, int, const tile* rows) { return {rows}; }
 };
 
 template <class T> TG_FN int score_column(int n, int e, T) { return n * 8 + lane_in_group() * 2 + e % 2; }
@@ -165,6 +217,7 @@ TG_FN int width_column(int n, int e, float) { return n / 2 * 16 + lane_in_group(
 template <int kWidth, int N>
 TG_FN void times_transposed(float (&c)[N][4], const Rows<float, kWidth>& rows,
                             const typename tile_row<float, kWidth>::type* tile) {
+#pragma unroll(N < 4 ? N : 4)
   for (int k = 0; k < rows.width; k += 4) {
     const float_4 upper = rows.load(0, k), lower = rows.load(1, k);
 #pragma unroll
@@ -190,7 +243,7 @@ TG_FN void times(float (&c)[kEighths][4], const float (&p)[N][4],
   for (int n = 0; n < N; ++n) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-#pragma unroll 2
+#pragma unroll(kEighths > 16 ? 1 : 2)
       for (int owner = 0; owner < 4; ++owner) {
         const float upper = __shfl_sync(0xffffffffu, p[n][e], lane - t + owner);
         const float lower = __shfl_sync(0xffffffffu, p[n][e + 2], lane - t + owner);

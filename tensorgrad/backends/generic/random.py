@@ -118,14 +118,23 @@ class RandomKernels:
         keys = _fill(self.xp, n, 2, np.uint64, seed, offset, convert)
         return self.xp.argsort(keys, kind="stable").astype(dtype)
 
-    def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
-        seed, offset = generator.take(x.size)
+    def random_place(self, *, count: int, generator: Any) -> Any:
+        return self.xp.array(generator.take(count), dtype=np.uint64).view(np.int64)
+
+    def dropout_mask(self, place: Any, *, shape: tuple[int, ...], p: float) -> Any:
+        return self._stays(shape, p, *[word % 2**64 for word in place.tolist()])
+
+    def _stays(self, shape: tuple[int, ...], p: float, seed: int, offset: int) -> Any:
+        """Which elements dropout keeps: those whose uniform number is at least ``p``."""
         threshold = np.float32(p)
 
         def convert(words: Any) -> Any:
             return (words >> np.uint64(8)).astype(np.float32) * np.float32(2.0**-24) >= threshold
 
-        mask = _fill(self.xp, x.size, 1, np.bool_, seed, offset, convert).reshape(x.shape)
+        return _fill(self.xp, math.prod(shape), 1, np.bool_, seed, offset, convert).reshape(shape)
+
+    def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
+        mask = self._stays(x.shape, p, *generator.take(x.size))
         scale = 1.0 / (1.0 - p) if p < 1 else 0.0
         zero = self.xp.zeros((), dtype=x.dtype)
         return self.xp.where(mask, (x * scale).astype(x.dtype, copy=False), zero), mask
