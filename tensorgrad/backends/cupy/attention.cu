@@ -252,7 +252,7 @@ TG_FN void backward_of_queries(const Layout& s, const T* g, const T* q, const T*
   constexpr int kThreads = threads_for(kWide), kBlockRows = rows_for(kThreads), kTurns = kWide ? 1 : 2;
   constexpr int kTile = backward_tile<T, kWidth>(), N = kTile / 8;
   alignas(16) __shared__ typename tile_row<T, kWidth>::type keys[kTurns][kTile], values[kTurns][kTile];
-  typedef Kept<T, kWidth, kWide ? kWidth / 4 : kWidth> KeptQ;
+  typedef Kept<T, kWidth, kWide ? kWidth / (kDrops ? 8 : 4) : kWidth> KeptQ;
   typedef Kept<T, kWidth, kWide ? 0 : kWidth> KeptG;
   alignas(16) __shared__ typename KeptQ::tile kept_q[kWide ? kBlockRows : 1];
   alignas(16) __shared__ typename KeptG::tile kept_g[kWide ? kBlockRows : 1];
