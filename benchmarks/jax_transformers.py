@@ -36,12 +36,12 @@ def gpt_mid() -> JaxJob:
     return gpt(layers=4, heads=8, width=256, context=128, batch=8, vocabulary=1000)
 
 
-def attention(q: Any, k: Any, v: Any, allowed: Any = None, keys: Any = None) -> Any:
+def attention(q: Any, k: Any, v: Any, allowed: Any = None, key: Any = None) -> Any:
     """Heads lie in the second place: (N, heads, T, width of a head)."""
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
     if allowed is not None:
         scores = jnp.where(allowed, scores, -jnp.inf)
-    return dropout(keys, jax.nn.softmax(scores, axis=-1), 0.1) @ v
+    return dropout(key, jax.nn.softmax(scores, axis=-1), 0.1) @ v
 
 
 def split_heads(x: Any, heads: int) -> Any:
@@ -69,7 +69,8 @@ def multihead(p: Params, name: str, heads: int, x: Any, seen: Any = None, allowe
         width = x.shape[-1]
         q = x @ weight[:width].T + bias[:width]
         k, v = jnp.split(seen @ weight[width:].T + bias[width:], 2, axis=-1)
-    mixed = attention(*(split_heads(y, heads) for y in (q, k, v)), allowed, key)
+    q, k, v = (split_heads(y, heads) for y in (q, k, v))
+    mixed = attention(q, k, v, allowed, key)
     return linear(p, f"{name}.out_proj", join_heads(mixed))
 
 

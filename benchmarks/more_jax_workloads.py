@@ -2,6 +2,8 @@
 
 This file has those of dense layers, tables and formulas; networks over time, of attention and over images have files
 of their own. Numbers drawn within a step come from a key among the buffers, split at each step.
+
+Without a version: mobilenet (depthwise convolutions are in convnext) and dcgan (two optimizers).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data
+from benchmarks.jax_images import bottleneck, cnn_wide, convnext, lenet, unet, vae_conv
 from benchmarks.jax_sequences import bilstm, char_rnn, gru, lstm_small, rnn, seq2seq_gru
 from benchmarks.jax_transformers import encoder, gpt_mid, llama, seq2seq, vit
 from benchmarks.jax_workloads import (
@@ -181,7 +184,7 @@ def dlrm_bags() -> JaxJob:
 
 
 def factors() -> JaxJob:
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "users.weight": (5000, 32), "items.weight": (2000, 32), "user_bias.weight": (5000, 1),
         "item_bias.weight": (2000, 1),
     }  # fmt: skip
@@ -271,5 +274,6 @@ MORE: dict[str, Callable[[], JaxJob]] = {
     for function in (
         mlp_small, mlp_wide, mlp_deep, logistic, autoencoder, vae, dlrm, dlrm_bags, factors, pinn, graph, policy,
         swish_chain, char_rnn, gru, rnn, lstm_small, bilstm, seq2seq_gru, vit, gpt_mid, llama, seq2seq, encoder,
+        lenet, cnn_wide, bottleneck, convnext, vae_conv, unet,
     )
 }  # fmt: skip
