@@ -92,35 +92,45 @@ py::object compute(const char* what, DType dtype, const Shape& shape, Index size
 
 using Told = std::function<void(Index, Index)>;
 
-// A convolution in a program, which gives its result in blocks.
+// Whether a convolution asks for its source, which is the first of the arrays that it reads, and whether it tells of its result.
+struct ConvBlocks {
+  bool asks, tells;
+};
+
+// A convolution in a program, which does so in blocks.
 template <class T, class F>
 struct ConvLaunch final : BlockLaunch {
   F f;
   T* to;
-  ConvLaunch(F f_, T* to_, Index size, const std::vector<py::object>& read) : f(std::move(f_)), to(to_) {
-    results.push_back({reinterpret_cast<const char*>(to), size * Index(sizeof(T)), sizeof(T), true});
-    for (const py::object& array : read) {
-      if (!array) continue;
-      const View v = view(array);
-      others.push_back({v.as<char>(), v.size() * Index(size_of(v.dtype)), 0, false});
+  ConvLaunch(F f_, T* to_, Index size, const std::vector<py::object>& read, const ConvBlocks& blocks)
+      : f(std::move(f_)), to(to_) {
+    (blocks.tells ? results : others).push_back({reinterpret_cast<const char*>(to), size * Index(sizeof(T)), sizeof(T), true});
+    for (std::size_t i = 0; i < read.size(); ++i) {
+      if (!read[i]) continue;
+      const View v = view(read[i]);
+      const Index item = size_of(v.dtype);
+      const bool asked = i == 0 && blocks.asks;
+      if (asked) operands.push_back({{v.as<char>(), v.size() * item, item, false}, v.size() / (v.shape[0] * v.shape[1])});
+      else others.push_back({v.as<char>(), v.size() * item, 0, false});
     }
   }
-  void run() override { f(TypeOf<T>{}, to, nullptr); }
-  void run(const Needed&, const Finished& finished) override {
+  void run() override { f(TypeOf<T>{}, to, nullptr, nullptr); }
+  void run(const Needed& needed, const Finished& finished) override {
     const Told told = [&](Index first, Index last) { finished(0, first, last); };
-    f(TypeOf<T>{}, to, &told);
+    const SourceNeeded asked = [&](Index first, Index last) { needed(0, first, last); };
+    f(TypeOf<T>{}, to, needed ? &asked : nullptr, finished ? &told : nullptr);
   }
 };
 
-// The same for f(T, result, who is told of what is stored), which reads these contiguous arrays.
+// The same for f(T, result, who is asked for the source, who is told of what is stored), which reads these contiguous arrays.
 template <class F>
 py::object compute_in_blocks(const char* what, DType dtype, const Shape& shape, Index work,
-                             const std::vector<py::object>& read, F f) {
-  if (!writing()) return compute(what, dtype, shape, work, [&](auto t, auto* to) { f(t, to, nullptr); });
+                             const std::vector<py::object>& read, const ConvBlocks& blocks, F f) {
+  if (!writing()) return compute(what, dtype, shape, work, [&](auto t, auto* to) { f(t, to, nullptr, nullptr); });
   py::object out = empty(compute_dtype(dtype), shape);
   visit_real(what, compute_dtype(dtype), [&](auto t) {
     using T = typename decltype(t)::value;
-    writing()->add(work, std::make_unique<ConvLaunch<T, F>>(f, data_of<T>(out), view(out).size(), read));
+    writing()->add(work, std::make_unique<ConvLaunch<T, F>>(f, data_of<T>(out), view(out).size(), read, blocks));
   });
   return narrowed(out, dtype);
 }
@@ -140,13 +150,14 @@ py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& 
                 std::to_string(plan.s.out_channels) + ",)");
     bias = dense(b, dtype, "conv: b");
   }
-  return compute_in_blocks("conv", dtype, plan.out, work(plan.s), {xs, ws, bias},
-                           [s = plan.s, x = memory(xs), w = memory(ws), b = memory(bias)](auto t, auto* y, const Told* told) {
+  return compute_in_blocks("conv", dtype, plan.out, work(plan.s), {xs, ws, bias}, {conv_asks(plan.s), true},
+                           [s = plan.s, x = memory(xs), w = memory(ws), b = memory(bias)](
+                               auto t, auto* y, const SourceNeeded* needed, const Told* told) {
     using T = typename decltype(t)::value;
     Tail<T> tail;
     tail.shift = in<T>(b);
     tail.finished = told;
-    conv_forward(s, in<T>(x), in<T>(w), tail, y);
+    conv_forward(s, in<T>(x), needed, in<T>(w), tail, y);
   });
 }
 
@@ -180,8 +191,10 @@ py::object bind_conv_norm(const Arguments<17>& a) {
   const bool clamps = flag(a[14]);
   const double low = py::cast<double>(a[15]), high = py::cast<double>(a[16]);
   return compute_in_blocks(what, dtype, out, work(plan.s), {x, w, b, scale, shift, mean, var, other},
+                 {transposed ? conv_input_grad_asks(plan.s) : conv_asks(plan.s), true},
                  [=, s = plan.s, x = memory(x), w = memory(w), b = memory(b), scale = memory(scale), shift = memory(shift),
-                  mean = memory(mean), var = memory(var), other = memory(other)](auto t, auto* y, const Told* told) {
+                  mean = memory(mean), var = memory(var), other = memory(other)](
+                     auto t, auto* y, const SourceNeeded* needed, const Told* told) {
     using T = typename decltype(t)::value;
     std::vector<T> by(mean ? size_t(channels) : 0), plus(by.size());
     for (size_t c = 0; c < by.size(); ++c) {
@@ -198,8 +211,8 @@ py::object bind_conv_norm(const Arguments<17>& a) {
     tail.low = T(low);
     tail.high = T(high);
     tail.finished = told;
-    if (transposed) conv_transposed(s, in<T>(x), in<T>(w), tail, y);
-    else conv_forward(s, in<T>(x), in<T>(w), tail, y);
+    if (transposed) conv_transposed(s, in<T>(x), needed, in<T>(w), tail, y);
+    else conv_forward(s, in<T>(x), needed, in<T>(w), tail, y);
   });
 }
 
@@ -214,9 +227,11 @@ py::object bind_input_grad(py::handle g, py::handle w, const Attribute& input_sh
   const ConvPlan plan = plan_conv(what, input_shape, shape_of(w), stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
   const py::object gs = dense(g, dtype, "conv_input_grad: g"), ws = dense(w, dtype, "conv_input_grad: w");
-  return compute(what, dtype, input_shape, work(plan.s), [s = plan.s, g = memory(gs), w = memory(ws)](auto t, auto* gx) {
+  return compute_in_blocks(what, dtype, input_shape, work(plan.s), {gs, ws}, {conv_input_grad_asks(plan.s), false},
+                           [s = plan.s, g = memory(gs), w = memory(ws)](
+                               auto t, auto* gx, const SourceNeeded* needed, const Told* /* it tells nobody */) {
     using T = typename decltype(t)::value;
-    conv_input_grad(s, in<T>(g), in<T>(w), gx);
+    conv_input_grad(s, in<T>(g), needed, in<T>(w), gx);
   });
 }
 

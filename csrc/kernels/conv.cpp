@@ -57,15 +57,15 @@ void tell(const Tail<T>& tail, Index size) {
 bool depthwise(const ConvShape& s) { return s.groups > 1 && s.in_per_group() == 1 && s.out_per_group() <= 4; }
 
 template <class T>
-void forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
-  if (depthwise(s)) return depthwise_forward(s, x, w, tail, y);
+void forward(const ConvShape& s, const T* x, const SourceNeeded* needed, const T* w, const Tail<T>& tail, T* y) {
+  if (depthwise(s)) return depthwise_forward(s, x, needed, w, tail, y);
   const Index row = s.in_channels;
   if (whole(s)) {
     multiply<T>(s.batch, s.out_channels, row, {x, row, 1}, {w, 1, row}, tail.plain() ? tail.shift : nullptr, y);
     if (!tail.plain()) finish(s.batch, s.out_channels, 1, tail, y);
     return;
   }
-  if (pointwise_fits(s)) return pointwise_forward(s, x, w, tail, y);
+  if (pointwise_fits(s)) return pointwise_forward(s, x, needed, w, tail, y);
   if (winograd_fits(s)) return winograd_forward(s, x, w, tail, y);
   ConvOperands<T> op;
   op.batch = s.batch;
@@ -103,11 +103,11 @@ bool stores_runs(const ConvShape& s) {
 }
 
 template <class T>
-void input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
-  if (depthwise(s)) return depthwise_input_grad(s, g, w, gx);
+void input_grad(const ConvShape& s, const T* g, const SourceNeeded* needed, const T* w, T* gx) {
+  if (depthwise(s)) return depthwise_input_grad(s, g, needed, w, gx);
   const Index row = s.in_channels;
   if (whole(s)) return multiply<T>(s.batch, row, s.out_channels, {g, s.out_channels, 1}, {w, row, 1}, nullptr, gx);
-  if (pointwise_fits(s)) return pointwise_input_grad(s, g, w, gx);
+  if (pointwise_fits(s)) return pointwise_input_grad(s, g, needed, w, gx);
   if (winograd_fits(s)) return winograd_input_grad(s, g, w, gx);
   ConvOperands<T> op;
   op.batch = s.batch;
@@ -168,8 +168,18 @@ class PatchArrays {
 
 }  // namespace
 
+bool conv_asks(const ConvShape& s) {
+  if (s.out_channels * s.out_plane() == 0 || Patches(s).worth_reading() || whole(s)) return false;
+  return depthwise(s) ? depthwise_asks(s.batch * s.in_channels * s.in_plane()) : pointwise_asks(s);
+}
+
+bool conv_input_grad_asks(const ConvShape& s) {
+  if (s.in_channels * s.in_plane() == 0 || Patches(s).worthwhile() || whole(s)) return false;
+  return depthwise(s) ? depthwise_asks(s.batch * s.out_channels * s.out_plane()) : pointwise_input_grad_asks(s);
+}
+
 template <class T>
-void conv_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
+void conv_forward(const ConvShape& s, const T* x, const SourceNeeded* needed, const T* w, const Tail<T>& tail, T* y) {
   const Index size = s.batch * s.out_channels * s.out_plane();
   if (size == 0) return;
   const Patches patches(s);
@@ -181,31 +191,31 @@ void conv_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tai
   if (!told) own.finished = nullptr;
   if (patched) {
     const PatchArrays<T> arrays(patches);
-    forward(shape, arrays.source(x), arrays.weight(w), own, y);
+    forward<T>(shape, arrays.source(x), nullptr, arrays.weight(w), own, y);
   } else {
-    forward(shape, x, w, own, y);
+    forward(shape, x, needed, w, own, y);
   }
   if (!told) tell(tail, size);
 }
 
 template <class T>
-void conv_transposed(const ConvShape& s, const T* g, const T* w, const Tail<T>& tail, T* gx) {
-  conv_input_grad(s, g, w, gx);
+void conv_transposed(const ConvShape& s, const T* g, const SourceNeeded* needed, const T* w, const Tail<T>& tail, T* gx) {
+  conv_input_grad(s, g, needed, w, gx);
   finish(s.batch, s.in_channels, s.in_plane(), tail, gx);
   tell(tail, s.batch * s.in_channels * s.in_plane());
 }
 
 template <class T>
-void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
+void conv_input_grad(const ConvShape& s, const T* g, const SourceNeeded* needed, const T* w, T* gx) {
   const Index size = s.batch * s.in_channels * s.in_plane();
   if (size == 0 || s.out_channels * s.out_plane() == 0) {
     std::fill_n(gx, size, T(0));
     return;
   }
   const Patches patches(s);
-  if (!patches.worthwhile()) return input_grad(s, g, w, gx);
+  if (!patches.worthwhile()) return input_grad(s, g, needed, w, gx);
   const PatchArrays<T> arrays(patches);
-  arrays.source_back(gx, [&](T* to) { input_grad(patches.shape(), g, arrays.weight(w), to); });
+  arrays.source_back(gx, [&](T* to) { input_grad<T>(patches.shape(), g, nullptr, arrays.weight(w), to); });
 }
 
 template <class T>
@@ -244,11 +254,11 @@ void channel_sum(const T* g, Index batch, Index channels, Index plane, T* out) {
   });
 }
 
-#define TG_CONV(T)                                                                  \
-  template void conv_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
-  template void conv_transposed(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
-  template void conv_input_grad(const ConvShape&, const T*, const T*, T*);          \
-  template void conv_weight_grad(const ConvShape&, const T*, const T*, T*);         \
+#define TG_CONV(T)                                                                                              \
+  template void conv_forward(const ConvShape&, const T*, const SourceNeeded*, const T*, const Tail<T>&, T*);    \
+  template void conv_transposed(const ConvShape&, const T*, const SourceNeeded*, const T*, const Tail<T>&, T*); \
+  template void conv_input_grad(const ConvShape&, const T*, const SourceNeeded*, const T*, T*);                 \
+  template void conv_weight_grad(const ConvShape&, const T*, const T*, T*);                                     \
   template void channel_sum(const T*, Index, Index, Index, T*);
 TG_CONV(float)
 TG_CONV(double)

@@ -3,17 +3,23 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "conv_source.h"
 #include "conv_tail.h"
 
 namespace tg {
 
+// Whether somebody who makes the source may be told of what is needed of it. Elsewhere it is read as it is, and `needed` is
+// null below.
+bool conv_asks(const ConvShape& s);
+bool conv_input_grad_asks(const ConvShape& s);
+
 template <class T>
-void conv_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y);
+void conv_forward(const ConvShape& s, const T* x, const SourceNeeded* needed, const T* w, const Tail<T>& tail, T* y);
 template <class T>
-void conv_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
+void conv_input_grad(const ConvShape& s, const T* g, const SourceNeeded* needed, const T* w, T* gx);
 // gx with its tail: what a transposed convolution gives.
 template <class T>
-void conv_transposed(const ConvShape& s, const T* g, const T* w, const Tail<T>& tail, T* gx);
+void conv_transposed(const ConvShape& s, const T* g, const SourceNeeded* needed, const T* w, const Tail<T>& tail, T* gx);
 template <class T>
 void conv_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw);
 

@@ -101,8 +101,8 @@ void sum_row(const T* from, Index step, const std::vector<Index>& at, const T* w
 }
 
 template <class T>
-void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* source, const T* w,
-                const Tail<T>& tail, T* target) {
+void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* source, const SourceNeeded* needed,
+                const T* w, const Tail<T>& tail, T* target) {
   constexpr Index L = Lanes<T>::count;
   const Index source_plane = volume(walk.source), target_plane = volume(walk.target), vectors = divide_up(s.groups, L);
   const Band band(walk);
@@ -134,6 +134,7 @@ void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* s
             }
   const Triple stride = walk.passes[0].stride;
   const Index band_target = walk.target[0] * std::min(band.rows * stride[1], walk.target[1]) * walk.target[2] * L;
+  const SourceParts parts(needed, s.batch, s.groups * p.sources, L * p.sources, source_plane);
   const Index tasks = s.batch * vectors * band.bands;
   const Index work = band.rows * walk.size[0] * walk.size[2] * (p.targets * taps + 4);
   parallel_for(tasks, std::clamp<Index>(kTaskWork / work, 1, divide_up(tasks, kWantedTasks)), [&](Index first, Index last) {
@@ -142,6 +143,7 @@ void add_planes(const ConvShape& s, const Walk& walk, const Sides& p, const T* s
       const Index b = task % band.bands, v = task / band.bands % vectors, n = task / band.bands / vectors;
       const Index row = b * band.rows, rows = std::min(band.rows, walk.size[1] - row);
       const Index channels = std::min(L, s.groups - v * L);
+      parts.need(n, v);
       for (Index c = 0; c < p.sources; ++c)
         gather_band(walk, band, row, rows, source + ((n * s.groups + v * L) * p.sources + c) * source_plane,
                     source + s.batch * s.groups * p.sources * source_plane, p.sources * source_plane, channels,
@@ -195,13 +197,13 @@ void dot_taps(const T* g, const T* x, Index rows, Index count, Index row_step, I
 }  // namespace
 
 template <class T>
-void depthwise_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
-  add_planes(s, forward_walk(s), {1, s.out_per_group(), 0, s.taps()}, x, w, tail, y);
+void depthwise_forward(const ConvShape& s, const T* x, const SourceNeeded* needed, const T* w, const Tail<T>& tail, T* y) {
+  add_planes(s, forward_walk(s), {1, s.out_per_group(), 0, s.taps()}, x, needed, w, tail, y);
 }
 
 template <class T>
-void depthwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
-  add_planes<T>(s, input_grad_walk(s), {s.out_per_group(), 1, s.taps(), 0}, g, w, {}, gx);
+void depthwise_input_grad(const ConvShape& s, const T* g, const SourceNeeded* needed, const T* w, T* gx) {
+  add_planes<T>(s, input_grad_walk(s), {s.out_per_group(), 1, s.taps(), 0}, g, needed, w, {}, gx);
 }
 
 // A task owns a vector of channels and a part of the batch; the parts are added in their order.
@@ -258,8 +260,8 @@ void depthwise_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
 }
 
 #define TG_DEPTHWISE(T)                                                                 \
-  template void depthwise_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*);  \
-  template void depthwise_input_grad(const ConvShape&, const T*, const T*, T*);         \
+  template void depthwise_forward(const ConvShape&, const T*, const SourceNeeded*, const T*, const Tail<T>&, T*); \
+  template void depthwise_input_grad(const ConvShape&, const T*, const SourceNeeded*, const T*, T*);        \
   template void depthwise_weight_grad(const ConvShape&, const T*, const T*, T*);
 TG_DEPTHWISE(float)
 TG_DEPTHWISE(double)

@@ -38,6 +38,7 @@ struct PointwiseOperands {
   Index plane;                          // positions of a map
   Matrix<T> weight;                     // (rows, terms) of the first group
   const T* x;
+  const SourceNeeded* needed;
   Tail<T> tail;
   T* y;
 };
@@ -62,9 +63,13 @@ class Pointwise {
     const bool ahead = !in_place_ && stripes_ > 1;
     Scratch<T> packed(ahead ? op_.groups * op_.rows * op_.terms : 0);
     if (ahead) pack_weights(packed.data());
+    const SourceParts source(op_.needed, op_.batch, op_.groups * op_.terms, op_.terms, plane_);
     for_each_task(stripes_ * op_.groups * ranges_, [&](Index task) {
       const Index range = task % ranges_, group = task / ranges_ % op_.groups, stripe = task / ranges_ / op_.groups;
-      compute(panels_ * stripe / stripes_, panels_ * (stripe + 1) / stripes_, group, range * range_,
+      const Index first = panels_ * stripe / stripes_, last = panels_ * (stripe + 1) / stripes_;
+      const Index end = divide_up(std::min(last * N, op_.batch * plane_), plane_);
+      for (Index image = first * N / plane_; image < end; ++image) source.need(image, group);
+      compute(first, last, group, range * range_,
               std::min(op_.rows, (range + 1) * range_), ahead ? packed.data() : nullptr);
     });
   }
@@ -231,29 +236,43 @@ void gather_strided(const ConvShape& s, const T* x, T* kept) {
 
 bool pointwise_fits(const ConvShape& s) { return s.taps() == 1 && s.padding == Triple{0, 0, 0} && s.in_per_group() > 0; }
 
+// What makes the source is read from farther away than a second cache, and an image's part of it is not; tasks of planes that
+// are smaller meet several images; with more rows the product is too long for it to count.
+static bool asks(Index images, Index channels, Index rows, Index plane) {
+  constexpr Index kLeast = Index(1) << 20, kMostImage = Index(1) << 20, kLeastPlane = 512, kMostRowsAsking = 256;
+  return images > 1 && images * channels * plane >= kLeast && channels * plane <= kMostImage && plane >= kLeastPlane &&
+         rows <= kMostRowsAsking;
+}
+bool pointwise_asks(const ConvShape& s) {  // a copy of what a stride keeps is made before
+  return pointwise_fits(s) && s.stride == Triple{1, 1, 1} && asks(s.batch, s.in_channels, s.out_per_group(), s.in_plane());
+}
+bool pointwise_input_grad_asks(const ConvShape& s) {
+  return pointwise_fits(s) && asks(s.batch, s.out_channels, s.in_per_group(), s.out_plane());
+}
+
 template <class T>
-void pointwise_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
+void pointwise_forward(const ConvShape& s, const T* x, const SourceNeeded* needed, const T* w, const Tail<T>& tail, T* y) {
   const bool strided = s.stride != Triple{1, 1, 1};
   Scratch<T> kept(strided ? s.batch * s.in_channels * s.out_plane() : 0);
   if (strided) gather_strided(s, x, kept.data()), x = kept.data();
   const PointwiseOperands<T> op{s.batch, s.groups, s.out_per_group(), s.in_per_group(), s.out_plane(),
-                                {w, s.in_per_group(), 1}, x, tail, y};
+                                {w, s.in_per_group(), 1}, x, needed, tail, y};
   Pointwise<T>(op).run();
 }
 
 template <class T>
-void pointwise_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
+void pointwise_input_grad(const ConvShape& s, const T* g, const SourceNeeded* needed, const T* w, T* gx) {
   const bool strided = s.stride != Triple{1, 1, 1};
   Scratch<T> kept(strided ? s.batch * s.in_channels * s.out_plane() : 0);
   const PointwiseOperands<T> op{s.batch, s.groups, s.in_per_group(), s.out_per_group(), s.out_plane(),
-                                {w, 1, s.in_per_group()}, g, {}, strided ? kept.data() : gx};
+                                {w, 1, s.in_per_group()}, g, needed, {}, strided ? kept.data() : gx};
   Pointwise<T>(op).run();
   if (strided) spread_strided(s, kept.data(), gx);
 }
 
 #define TG_POINTWISE(T)                                                                \
-  template void pointwise_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
-  template void pointwise_input_grad(const ConvShape&, const T*, const T*, T*);        \
+  template void pointwise_forward(const ConvShape&, const T*, const SourceNeeded*, const T*, const Tail<T>&, T*); \
+  template void pointwise_input_grad(const ConvShape&, const T*, const SourceNeeded*, const T*, T*);        \
   template void gather_strided(const ConvShape&, const T*, T*);
 TG_POINTWISE(float)
 TG_POINTWISE(double)

@@ -32,7 +32,8 @@ def explain(program: Program) -> str:
     A row is a call: its results with their dtypes and shapes, the call itself (a fused formula is written out over its
     operands), floating-point operations, bytes read and written, and the line of the user's program that it comes from.
     A formula "in the blocks of" a product is computed of each block of rows as soon as it is there, by the same thread;
-    what is "ahead of the blocks of" a product makes its rows right before they are multiplied.
+    what is "ahead of the blocks of" a product makes its rows right before they are multiplied, of a convolution its
+    images right before they are read.
     """
     rows = _Rows(program)
     body: list[str] = []

@@ -424,3 +424,159 @@ def test_an_error_ahead_of_a_product_is_told_and_the_next_call_works():
         with pytest.raises(IndexError):
             fast(x, bad)
         assert np.array_equal(fast(x, good).numpy(), expected)
+
+
+# ---- ahead of a convolution
+
+# (source, out channels, groups, kernel, stride, padding) of sources that are asked for: one tap, in groups too, with
+# images that end within a vector; by depth, with several outputs of a channel, with channels that leave half a vector
+ASKED = [
+    ((8, 64, 56, 56), 32, 1, 1, 1, 0), ((5, 90, 51, 53), 40, 2, 1, 1, 0), ((2, 96, 77, 81), 12, 1, 1, 1, 0),
+    ((3, 62, 81, 83), 62, 62, 3, 1, 1), ((1, 40, 170, 170), 80, 40, 5, 2, 2), ((2, 26, 21, 32, 33), 26, 26, 3, 1, 0),
+]  # fmt: skip
+
+
+@pytest.fixture(params=[1, 2, 3, 4])
+def up_to_four_threads(request):
+    before = tg.get_num_threads()
+    tg.set_num_threads(request.param)
+    yield
+    tg.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", ASKED, ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_ahead_of_a_convolution(case, dtype, up_to_four_threads):
+    shape, channels, groups, kernel, stride, padding = case
+    tg.manual_seed(0)
+    axes = len(shape) - 2
+    x, other = tg.randn(*shape, dtype=dtype), tg.randn(*shape, dtype=dtype)
+    scale = tg.rand(shape[0], shape[1], *[1] * axes, dtype=dtype)
+    w, b = tg.randn(channels, shape[1] // groups, *[kernel] * axes, dtype=dtype), tg.randn(channels, dtype=dtype)
+    convolve = F.conv2d if axes == 2 else F.conv3d
+
+    def layer():
+        return convolve((x * scale + other).tanh(), w, b, stride, padding, groups=groups)
+
+    fast = matches(layer)
+    assert list(ahead(fast).values()) == ["conv"] and "ahead of the blocks of conv" in fast.explain()
+
+    def both():  # read elsewhere too, and followed by a formula
+        y = (x * scale).tanh()
+        return F.silu(convolve(y, w, b, stride, padding, groups=groups)), y, y.sum(1)
+
+    fast = matches(both)
+    assert list(ahead(fast).values()) == ["conv"] and list(behind(fast).values()) == ["conv"]
+
+
+def test_rows_and_planes_ahead_of_a_convolution(up_to_four_threads):
+    tg.manual_seed(0)
+    norm, layer = tg.nn.GroupNorm(4, 64), tg.nn.Conv2d(64, 48, 1)
+    x, scale = tg.randn(8, 64, 48, 48), tg.rand(8, 64, 1, 1)
+
+    def rows():
+        return layer((x * scale).softmax(-1) + 1)
+
+    def groups():  # of several planes: they are whole before an image is
+        return layer(F.silu(norm(x)) * scale)
+
+    assert list(ahead(matches(rows)).values()).count("conv") == 3
+    assert list(ahead(matches(groups)).values()) == ["conv"]
+
+
+@pytest.mark.parametrize("groups", [1, 64])
+def test_ahead_of_a_transposed_convolution(groups, up_to_four_threads):
+    tg.manual_seed(0)
+    x, w = tg.randn(8, 64, 56, 56), tg.randn(64, 64 // groups, *([2, 2] if groups > 1 else [1, 1]))
+    fast = matches(lambda: F.conv_transpose2d(F.gelu(x), w, stride=2, groups=groups))
+    assert list(ahead(fast).values()) == ["conv_input_grad"]
+
+
+def test_a_convolution_that_nothing_is_gained_for_reads_what_is_there(threads):
+    tg.manual_seed(0)
+    for shape, weight, more in (
+        ((8, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}),
+        ((1, 64, 160, 160), (16, 64, 1, 1), {}),  # one image: all threads need all of it first
+        ((8, 64, 56, 56), (32, 64, 1, 1), {"stride": 2}),
+        ((64, 128, 14, 14), (32, 128, 1, 1), {}),
+        ((4, 8, 20, 20), (8, 1, 3, 3), {"groups": 8}),
+        ((8, 64, 56, 56), (8, 64, 56, 56), {}),
+    ):
+        x, w = tg.randn(*shape), tg.randn(*weight)
+        assert ahead(matches(lambda x=x, w=w, more=more: F.conv2d(x.tanh(), w, **more))) == {}
+
+
+def test_a_source_that_something_else_of_the_convolution_reads_is_made_before_it():
+    x, y = tg.randn(2048, 1024, 1, 1), tg.randn(4, 1024, 32, 32)
+    assert ahead(matches(lambda: F.conv2d(y, x.tanh()[:128]))) == {}  # the weight
+    # the first images are read as the filters too
+    assert ahead(matches(lambda: F.conv2d((z := y.tanh()), z[0].reshape(1024, 1024, 1, 1)[:64]))) == {}
+
+
+def test_between_two_convolutions_a_formula_is_behind_the_first(threads):
+    first, second = tg.nn.Conv2d(32, 64, 1), tg.nn.Conv2d(64, 64, 3, padding=1, groups=64)
+    x = tg.randn(8, 32, 56, 56)
+    fast = matches(lambda: second(F.silu(first(x))))
+    assert list(behind(fast).values()) == ["conv"] and ahead(fast) == {}
+
+
+def test_the_place_of_what_is_read_ahead_is_not_given_to_the_convolution(threads):
+    # all arrays have one size, so that any may lie where another did
+    tg.manual_seed(1)
+    source = tg.randn(4, 64, 64, 64)
+    point, depth = [tg.randn(64, 64, 1, 1) / 8 for _ in range(3)], [tg.randn(64, 1, 3, 3) / 3 for _ in range(3)]
+
+    def tower():
+        x = source
+        for i, p in enumerate(point):
+            y = (x * 1.5 + 0.1).sin()
+            z = F.group_norm(F.conv2d(y, depth[i], padding=1, groups=64), 4)
+            x = F.group_norm(F.conv2d(F.silu(z * y), p), 4) + y
+        return x
+
+    assert set(ahead(matches(tower)).values()) == {"conv"}
+
+
+def test_training_ahead_of_a_convolution(threads):
+    def training(compiled):
+        tg.manual_seed(0)
+        model = tg.nn.Sequential(
+            tg.nn.Conv2d(24, 96, 1, bias=False), tg.nn.BatchNorm2d(96), tg.nn.SiLU(),
+            tg.nn.Conv2d(96, 96, 3, padding=1, groups=96, bias=False), tg.nn.BatchNorm2d(96), tg.nn.SiLU(),
+            tg.nn.Conv2d(96, 24, 1), tg.nn.GELU(),
+        )  # fmt: skip
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        x = tg.randn(4, 24, 56, 56)
+
+        def step():
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = Compiled(step) if compiled else step
+        return [run().item() for _ in range(4)], [p.detach().numpy() for p in model.parameters()], run
+
+    with tg.backend("cpp"):
+        losses, weights, fast = training(True)
+        expected = training(False)
+    assert losses == expected[0] and all(map(np.array_equal, weights, expected[1]))
+    assert "conv" in ahead(fast).values()
+
+
+def test_an_error_ahead_of_a_convolution_is_told_and_the_next_call_works(threads):
+    table, w, x = tg.randn(96, 56, 56), tg.randn(96, 1, 3, 3), tg.randn(4, 96, 56, 56)
+
+    def layer(i):
+        return F.conv2d((x + table[i]).tanh(), w, groups=96)
+
+    good, bad = tg.arange(96), tg.arange(96) + 1
+    with tg.backend("cpp"), tg.no_grad():
+        fast = Compiled(layer)
+        expected = layer(good).numpy()
+        for _ in range(2):
+            assert np.array_equal(fast(good).numpy(), expected)
+        with pytest.raises(IndexError):
+            fast(bad)
+        assert np.array_equal(fast(good).numpy(), expected)
