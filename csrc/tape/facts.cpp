@@ -64,6 +64,9 @@ PyObject* bottom(PyObject* array) {
   return array;
 }
 
+// What somebody has given a tensor besides its fields.
+Py_ssize_t attributes_of(const TensorObject* t) { return t->dict ? PyDict_GET_SIZE(t->dict) : 0; }
+
 constexpr Py_ssize_t kMostArguments = 64;
 
 // One argument against its leaf of a template: (type, array type, shape, strides, dtype, requires grad, inference, leaf,
@@ -87,7 +90,7 @@ bool fits(PyObject* x, PyObject* leaf, PyObject* owners, PyObject** arrays, Py_s
   if (!are(PyArray_SHAPE(array), PyTuple_GET_ITEM(leaf, 2), n) || !are(PyArray_STRIDES(array), PyTuple_GET_ITEM(leaf, 3), n) ||
       (dtype != wanted && !PyArray_EquivTypes(dtype, wanted)) || !PyArray_ISALIGNED(array) ||
       t->f[T::kTracked] != PyTuple_GET_ITEM(leaf, 5) || t->f[T::kInference] != PyTuple_GET_ITEM(leaf, 6) ||
-      (t->f[T::kNode] == Py_None) != (PyTuple_GET_ITEM(leaf, 7) == Py_True))
+      (t->f[T::kNode] == Py_None) != (PyTuple_GET_ITEM(leaf, 7) == Py_True) || attributes_of(t))
     return false;
   auto* self = reinterpret_cast<PyObject*>(array);
   Py_ssize_t first = 0;
@@ -153,6 +156,7 @@ struct Facts {
   enum Kind : char { kCell, kCode, kDefaults, kOther };
   struct Datum {
     PyObject *tensor, *fields[4];
+    Py_ssize_t attributes;
   };
   struct Fact {
     PyObject *holder, *key, *value;
@@ -203,7 +207,7 @@ int hold(const Facts& all) {
   for (const auto& each : all.data) {
     const T* t = as_tensor(each.tensor);
     if (t->f[T::kData] != each.fields[0] || t->f[T::kTracked] != each.fields[1] || t->f[T::kHooks] != each.fields[2] ||
-        t->f[T::kPostHooks] != each.fields[3])
+        t->f[T::kPostHooks] != each.fields[3] || attributes_of(t) != each.attributes)
       return 0;
   }
   for (const auto& each : all.dicts) {
@@ -281,10 +285,11 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return made->dicts[at->second];
   };
   bool good = true;
-  good &= each(0, 6, [&](PyObject* one) {  // (path, tensor, array, tracked, hooks, post hooks)
+  good &= each(0, 7, [&](PyObject* one) {  // (path, tensor, array, tracked, hooks, post hooks, number of attributes)
     good &= is_tensor(PyTuple_GET_ITEM(one, 1));
-    made->data.push_back({PyTuple_GET_ITEM(one, 1), {PyTuple_GET_ITEM(one, 2), PyTuple_GET_ITEM(one, 3),
-                                                     PyTuple_GET_ITEM(one, 4), PyTuple_GET_ITEM(one, 5)}});
+    made->data.push_back({PyTuple_GET_ITEM(one, 1),
+                          {PyTuple_GET_ITEM(one, 2), PyTuple_GET_ITEM(one, 3), PyTuple_GET_ITEM(one, 4), PyTuple_GET_ITEM(one, 5)},
+                          PyLong_AsSsize_t(PyTuple_GET_ITEM(one, 6))});
   });
   good &= each(1, 4, [&](PyObject* one) {  // (path, holder, key, value, or NotImplemented for none)
     PyObject *holder = PyTuple_GET_ITEM(one, 1), *behind = dict_behind(holder);
@@ -302,14 +307,14 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
   good &= each(2, 3, [&](PyObject* one) {  // (path, holder, size)
     PyObject* holder = PyTuple_GET_ITEM(one, 1);
     const Py_ssize_t size = PyLong_AsSsize_t(PyTuple_GET_ITEM(one, 2));
-    if (PyDict_Check(holder))
-      dict(holder).size = size;
+    if (PyObject* behind = dict_behind(holder); behind || PyDict_Check(holder))
+      dict(behind ? behind : holder).size = size;
     else
       made->sizes.push_back({holder, size});
   });
   if (!good || PyErr_Occurred()) {
     PyErr_Clear();
-    return PyErr_Format(PyExc_TypeError, "facts: expected lists of tuples of 6, 4 and 3");
+    return PyErr_Format(PyExc_TypeError, "facts: expected lists of tuples of 7, 4 and 3");
   }
   PyObject* capsule = PyCapsule_New(made.get(), "facts", free_facts);
   if (capsule) made.release();

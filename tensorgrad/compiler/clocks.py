@@ -1,5 +1,5 @@
-"""Clocks and the system's random numbers: what a function reads there is another value in every call, and a replay
-would repeat that of the first.
+"""Clocks, the system's random numbers and files: what a function reads there may be another value in every call, and a
+replay would repeat that of the first.
 
 Nothing tells afterwards that they were read. So where a function's code has one of their names, what its own code calls
 is watched while it is captured.
@@ -7,6 +7,8 @@ is watched while it is captured.
 
 from __future__ import annotations
 
+import builtins
+import io
 import os
 import random
 import secrets
@@ -17,6 +19,8 @@ from collections.abc import Callable
 from datetime import date
 from types import FrameType
 from typing import Any
+
+import numpy as np
 
 from ..autograd.node import describe_line
 
@@ -40,10 +44,24 @@ _WRITTEN_IN_PYTHON = {
     )},
 }  # fmt: skip
 _BETWEEN = frozenset(("random", "secrets"))  # modules whose functions ask for them in the user's place
+_FILES = {
+    io.open: "a file", os.open: "a file", os.stat: "the state of a file", os.lstat: "the state of a file",
+    os.access: "the state of a file", os.listdir: "a directory", os.scandir: "a directory", np.fromfile: "a file",
+    builtins.input: "the input",
+}  # fmt: skip
+_OF_FILES = frozenset(("read", "read1", "readinto", "readline", "readlines", "getvalue", "getbuffer"))
+_FILE_NAMES = frozenset((
+    "open", "read_text", "read_bytes", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "exists", "is_file",
+    "is_dir", "isfile", "isdir", "getsize", "getmtime", "stat", "lstat", "access", "listdir", "scandir", "iterdir",
+    "glob", "rglob", "walk", "input", *_OF_FILES,
+))  # fmt: skip
+_OWN_READERS = ("tensorgrad.serialization", "tensorgrad.io", "tensorgrad.utils.data", "tensorgrad.hub")
+_WHILE_IMPORTING = ("importlib", "linecache", "tokenize", "traceback", "inspect", "warnings", "zipimport", "pkgutil")
+"""Modules that look at files of code by themselves."""
 
 _NAMES = frozenset((
     *(name.partition(".")[2] for name in (*_READ.values(), *_WRITTEN_IN_PYTHON.values())), *_DATES,
-    *(name for name in dir(random.SystemRandom) if not name.startswith("_")), "randbits",
+    *(name for name in dir(random.SystemRandom) if not name.startswith("_")), "randbits", *_FILE_NAMES,
 ))  # fmt: skip
 
 
@@ -83,6 +101,8 @@ class Watch:
             name = _READ.get(what)
             if name is None and what.__name__ in _DATES and _is_date(what):
                 name = f"datetime.{what.__name__}"
+            if name is None and (file := _file_read_by(what)) is not None:
+                self._note_file(file, frame)
             caller: FrameType | None = frame
         elif event == "call":
             name, caller = _WRITTEN_IN_PYTHON.get(frame.f_code), frame.f_back
@@ -95,6 +115,30 @@ class Watch:
         if self._is_users(caller.f_globals.get("__name__")):
             line = describe_line((caller.f_code, caller.f_lasti))
             self.found = f"it reads {name} at {line}, which would stand still in replays"
+
+    def _note_file(self, name: str, frame: FrameType) -> None:
+        """Note the user's line, unless Python or this package has looked for code there."""
+        caller: FrameType | None = frame
+        while caller is not None and self._is_users is not None and not self._is_users(module := _module_of(caller)):
+            ours = module.startswith("tensorgrad") and not module.startswith(_OWN_READERS)
+            if ours or module.startswith(_WHILE_IMPORTING):
+                return
+            caller = caller.f_back
+        if caller is not None and self.found is None:
+            line = describe_line((caller.f_code, caller.f_lasti))
+            self.found = f"it reads {name} at {line}, which replays would not do again"
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__") or "")
+
+
+def _file_read_by(what: Any) -> str | None:
+    """What a function that is not Python reads there, in words."""
+    name = _FILES.get(what)
+    if name is None and what.__name__ in _OF_FILES and isinstance(getattr(what, "__self__", None), io.IOBase):
+        return "a file"
+    return name
 
 
 def _is_date(method: Any) -> bool:

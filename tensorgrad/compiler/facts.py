@@ -4,8 +4,12 @@ this tensor has this array, this container has so many entries.
 
 from __future__ import annotations
 
+import array
 import math
+import mmap
 import types
+import weakref
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -13,9 +17,10 @@ import numpy as np
 from ..core import native
 from ..tensor import Tensor
 
-__all__ = ["PLAIN", "Facts", "Form", "elements", "get", "gone", "short", "state_of"]
+__all__ = ["BUFFERS", "PLAIN", "Facts", "Form", "elements", "get", "gone", "short", "state_of"]
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
+BUFFERS = (bytearray, memoryview, array.array, mmap.mmap)
 gone = NotImplemented  # what stands for nothing: also in C
 _MOST = 10_000  # entries of a large array that are compared
 _MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
@@ -41,8 +46,9 @@ class Form:
 
 class Facts:
     """``facts``: (path, holder, key, value); ``sizes``: (path, container, its length); ``forms``: of optimizers;
-    ``data``: (path, tensor, array, whether it requires grad, hooks, others); ``copies``: (path, what has no keys to ask
-    for, its elements); ``sources``: (name, generator that is not ours, its state).
+    ``data``: (path, tensor, array, whether it requires grad, hooks, others, how many attributes somebody has given it);
+    ``copies``: (path, what has no keys to ask for, its elements); ``sources``: (name, generator that is not ours, its
+    state).
 
     ``packed``: for C, once all are known.
     """
@@ -51,7 +57,7 @@ class Facts:
         self.facts: list[tuple[str, Any, Any, Any]] = []
         self.sizes: list[tuple[str, Any, int]] = []
         self.forms: list[Form] = []
-        self.data: list[tuple[str, Tensor, Any, bool, Any, Any]] = []
+        self.data: list[tuple[str, Tensor, Any, bool, Any, Any, int]] = []
         self.copies: list[tuple[str, Any, Any]] = []
         self.sources: list[tuple[str, Any, str]] = []
         self.optimizer_paths: list[str] = []
@@ -97,13 +103,15 @@ class Facts:
 
     def changed(self) -> str | None:
         """In words, the first fact that no longer holds; None if all do."""
-        for path, tensor, array, tracked, hooks, post_hooks in self.data:
-            if tensor._data is not array:
+        for path, tensor, data, tracked, hooks, post_hooks, attributes in self.data:
+            if tensor._data is not data:
                 return f"{path} has other storage"
             if tensor._tracked is not tracked:
                 return f"{path}.requires_grad was {tracked}"
             if tensor._hooks is not hooks or tensor._post_hooks is not post_hooks:
                 return f"{path} has other hooks"
+            if len(tensor.__dict__) != attributes:
+                return f"{path} had {attributes} attributes of its own and has {len(tensor.__dict__)}"
         for path, holder, key, value in self.facts:
             now = get(holder, key)
             if now is not value and not equal(now, value):
@@ -145,8 +153,17 @@ def get(holder: Any, key: Any) -> Any:
 
 
 def elements(what: Any) -> Any:
-    """What a set, a deque, a mapping that is only shown, or an array holds, as a tuple to compare; of a large array a
-    part."""
+    """What a set, a deque, a mapping that is only shown, an array, a buffer or a context's variable holds, as a tuple
+    to compare; of a large array a part. Of a weak reference whether there is something still."""
+    if isinstance(what, weakref.ref):
+        return (what() is not None,)
+    if isinstance(what, ContextVar):
+        return (what.get(gone),)
+    if isinstance(what, BUFFERS):
+        try:
+            what = np.frombuffer(what, np.uint8)
+        except ValueError:  # it was released, or closed, or has gaps
+            return (bytes(what) if isinstance(what, memoryview) and _is_there(what) else gone,)
     if isinstance(what, (np.ndarray, np.generic)):
         array = np.asarray(what)
         if array.nbytes > _MOST_BYTES:
@@ -155,6 +172,14 @@ def elements(what: Any) -> Any:
     if isinstance(what, types.MappingProxyType):
         return tuple(x for pair in what.items() for x in pair)
     return tuple(what)
+
+
+def _is_there(view: memoryview) -> bool:
+    """Whether a view was not released."""
+    try:
+        return view.nbytes >= 0
+    except ValueError:
+        return False
 
 
 def equal(a: Any, b: Any) -> bool:

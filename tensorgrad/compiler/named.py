@@ -19,6 +19,7 @@ _OF_ALL = frozenset(("vars", "__dict__", "__getattribute__", "getmembers", "asdi
 _GETTERS = frozenset(("attrgetter", "methodcaller"))
 _PROXIES = frozenset(("__getattr__", "__getattribute__", "__setattr__", "__delattr__"))
 """Methods that pass on a name which other code has named."""
+_NAMED = frozenset(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
 _CALLS = frozenset(("PRECALL",) if "PRECALL" in dis.opmap else ("CALL", "CALL_FUNCTION"))
 """Instructions before which nothing but the arguments lies above the function."""
 
@@ -49,7 +50,7 @@ def globals_in(code: CodeType) -> Iterator[str]:
     """The globals that code names: `optimizer.step` is none called `step`."""
     for part in _parts(code):
         for instruction in dis.get_instructions(part):
-            if "GLOBAL" in instruction.opname or "NAME" in instruction.opname:
+            if "GLOBAL" in instruction.opname or instruction.opname in _NAMED:
                 yield instruction.argval
 
 

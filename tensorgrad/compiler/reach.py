@@ -15,13 +15,16 @@ Of a class's methods those are walked that somebody may call: what walked code n
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dis
 import functools
 import os
 import random
 import sys
 import types
+import weakref
 from collections import deque
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -34,7 +37,7 @@ from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
 from .clocks import Watch, watching
-from .facts import PLAIN, Facts, Form, elements, get, gone, short, state_of
+from .facts import BUFFERS, PLAIN, Facts, Form, elements, get, gone, short, state_of
 from .named import globals_in, names_in, names_of_getter
 from .once import is_once
 
@@ -69,6 +72,8 @@ _MAKERS = frozenset(("type", "__class__", "replace", "_replace"))
 """What makes another object of an object's class."""
 _PROTOCOLS = frozenset(("keys", "write", "flush", "read", "readline", "close", "run", "send", "throw"))
 """What Python and its library call by itself, of whatever object."""
+_NO_CODE = frozenset(("abc", "enum", "typing"))
+"""Modules of classes whose methods ask an object for nothing."""
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
 _REPLACEABLE = (types.FunctionType, types.MethodType, types.ModuleType)
 """What of this package's modules somebody may have put another in place of."""
@@ -99,6 +104,7 @@ class Reach(Facts):
         # methods that nobody has named so far: path, class, name, function, what the class holds and where
         self._methods: list[tuple[str, type, str, Any, Any, Any]] = []
         self._classes: set[type] = set()
+        self._sized: set[type] = set()  # of which it is known how much they hold
         self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
         self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
@@ -163,11 +169,18 @@ class Reach(Facts):
         return True
 
     def _walk(self, path: str, what: Any) -> None:
-        if isinstance(what, PLAIN) or not self._new(what):
+        if (isinstance(what, PLAIN) and not is_users(type(what).__module__)) or not self._new(what):
+            return
+        if type(what) in (weakref.ProxyType, weakref.CallableProxyType):
+            with contextlib.suppress(ReferenceError):  # nothing is there any more, and nothing will be
+                self._walk(path, what.__repr__.__self__)
             return
         if isinstance(what, Tensor):
             self.tensors[id(what)] = (path, what)
-            self.data.append((path, what, what._data, what._tracked, what._hooks, what._post_hooks))
+            own = what.__dict__
+            self.data.append((path, what, what._data, what._tracked, what._hooks, what._post_hooks, len(own)))
+            if own:
+                self._later.setdefault(id(what), (path, what))
             for name, hooks in (("hooks", what._hooks), ("post_hooks", what._post_hooks)):
                 if hooks is not None:
                     self._container(f"{path}._{name}", hooks)
@@ -177,10 +190,17 @@ class Reach(Facts):
             self._optimizer(path, what)
         elif isinstance(what, (list, tuple, dict)):
             self._container(path, what)
+            self._own(path, what)
+        elif isinstance(what, (weakref.ref, ContextVar)):
+            self.copies.append((path, what, elements(what)))
+            self._walk(path, what() if isinstance(what, weakref.ref) else self.copies[-1][2][0])
+        elif isinstance(what, BUFFERS):
+            self.copies.append((path, what, elements(what)))
         elif isinstance(what, (set, frozenset, deque, types.MappingProxyType, np.ndarray, np.generic)):
             self.copies.append((path, what, elements(what)))
             for element in () if isinstance(what, (np.ndarray, np.generic)) else self.copies[-1][2]:
                 self._walk(f"an element of {path}", element)
+            self._own(path, what)
         elif isinstance(what, types.ModuleType):
             if is_users(what.__name__) or _root(what.__name__) == "tensorgrad":
                 self._later.setdefault(id(what), (path, what))
@@ -201,14 +221,29 @@ class Reach(Facts):
             self._container(f"{path}.keywords", what.keywords)
         elif hasattr(type(what), "__reached__"):  # what a program from a file holds
             self._container(path, what.__reached__)
-        elif hasattr(what, "__wrapped__"):
+        elif "__wrapped__" in getattr(what, "__dict__", ()) or hasattr(type(what), "__wrapped__"):
             self._walk(path, what.__wrapped__)
         elif (hasattr(what, "__dict__") or _slots(what)) and _is_users_object(what):
-            self._class(f"type({path})", type(what))
-            if isinstance(what, Module) or not is_users(type(what).__module__):
+            kind = type(what)
+            if isinstance(what, Module) or not is_users(kind.__module__) or _has_code_of_others(kind):
+                self._class(f"type({path})", type(what))
                 self._module(path, what)
             else:
-                self._later.setdefault(id(what), (path, what))
+                self._own(path, what)
+
+    def _own(self, path: str, what: Any) -> None:
+        """Of an object of the user's class what is named."""
+        if not is_users(type(what).__module__):
+            return
+        self._class(f"type({path})", type(what))
+        self._later.setdefault(id(what), (path, what))
+        self._names_of(path, what)
+
+    def _names_of(self, path: str, what: Any) -> None:
+        """Nobody may give an object or a class an attribute which it has not: what looks for it finds another."""
+        attributes = getattr(what, "__dict__", None)
+        if isinstance(attributes, (dict, types.MappingProxyType)):
+            self.sizes.append((f"{path}.__dict__", attributes, len(attributes)))
 
     def _function(self, path: str, function: Any) -> None:
         if isinstance(function, types.MethodType):
@@ -216,6 +251,8 @@ class Reach(Facts):
             function = function.__func__
         if not isinstance(function, types.FunctionType) or not is_users(function.__module__):
             return
+        self._later.setdefault(id(function), (path, function))
+        self._names_of(path, function)
         code = function.__code__
         if code is self._whole:
             return
@@ -237,8 +274,11 @@ class Reach(Facts):
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
-        for name in sorted(set(globals_in(code)) & function.__globals__.keys()):
-            self._fact(name, function.__globals__, name, function.__globals__[name])
+        for name in sorted(set(globals_in(code))):
+            if name in function.__globals__:
+                self._fact(name, function.__globals__, name, function.__globals__[name])
+            elif name not in vars(builtins):
+                self.facts.append((name, function.__globals__, name, gone))
 
     def _hear(self) -> bool:
         """Walk the methods that have been named by now; whether there were any."""
@@ -290,6 +330,9 @@ class Reach(Facts):
         theirs = [base for base in kind.__mro__ if base is not object and not is_users(base.__module__)]
         for base in kind.__mro__:
             if is_users(base.__module__):
+                if base not in self._sized:
+                    self._sized.add(base)
+                    self._names_of(base.__qualname__, base)
                 for name, value in vars(base).items():
                     if name in _UNHEARD:
                         continue
@@ -371,9 +414,8 @@ class Reach(Facts):
     def _attributes(self, path: str, holder: Any, names: set[str]) -> None:
         if not isinstance(holder, type):
             for name in sorted(names & _slots(holder)):
-                if hasattr(holder, name):
-                    self._fact(f"{path}.{name}", holder, name, getattr(holder, name))
-            if hasattr(holder, "__dict__"):
+                self._fact(f"{path}.{name}", holder, name, getattr(holder, name, gone))
+            if hasattr(holder, "__dict__") and not isinstance(holder, (Tensor, types.FunctionType)):
                 for name in sorted(names & set(dir(type(holder))) - vars(holder).keys()):
                     self.facts.append((f"{path}.{name}", vars(holder), name, gone))  # nor what the class says
         attributes = getattr(holder, "__dict__", {})
@@ -409,6 +451,15 @@ def _is_users_object(what: Any) -> bool:
     """Whether its attributes may matter: any object's but NumPy's, and but the machinery of this package."""
     module = type(what).__module__ or ""
     return isinstance(what, Module) or not (_root(module) == "numpy" or module.startswith(_MACHINERY))
+
+
+def _has_code_of_others(kind: type) -> bool:
+    """Whether a class has methods that are not the user's and may ask an object for any attribute."""
+    bases = (base for base in kind.__mro__ if base is not object and not is_users(base.__module__))
+    return any(
+        base.__module__ not in _NO_CODE and any(isinstance(x, types.FunctionType) for x in vars(base).values())
+        for base in bases
+    )
 
 
 def _slots(what: Any) -> set[str]:

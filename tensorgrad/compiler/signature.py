@@ -40,6 +40,7 @@ class Signature:
         self.trouble: str | None = None
         seen: dict[int, int] = {}
         parts: list[Any] = []
+        attributes: list[Any] = []  # that somebody has given a tensor
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 array = leaf._data
@@ -47,7 +48,9 @@ class Signature:
                 self.tensors.append(leaf)
                 form = type(leaf), type(array), tuple(array.shape), tuple(array.strides), array.dtype
                 parts.append((*form, leaf._tracked, leaf._inference, leaf._node is None, first))
-            elif isinstance(leaf, PLAIN):
+                if leaf.__dict__:
+                    attributes.append((len(parts), *self._named(leaf.__dict__)))
+            elif _is_plain(leaf):
                 # -0.0 is another number than 0.0, and not-a-number is not itself
                 parts.append((type(leaf), leaf.hex() if type(leaf) is float else repr(leaf)))
             else:
@@ -57,7 +60,15 @@ class Signature:
                 parts.append(("object", id(leaf)))
         self.leaves = [TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.shapes = [tuple(t._data.shape) for t in self.tensors]
-        self.key = (self.spec, tuple(parts), switches())
+        self.key = (self.spec, tuple(parts), switches(), tuple(attributes))
+
+    def _named(self, attributes: dict[str, Any]) -> list[Any]:
+        found: list[Any] = []
+        for name, value in attributes.items():
+            if not _is_plain(value):
+                self.others.append(value)
+            found += (name, type(value), repr(value) if _is_plain(value) else id(value))
+        return found
 
     def forget(self) -> None:
         """Hold the call's tensors no longer: a batch is not kept alive by the program that it was the first of."""
@@ -69,7 +80,7 @@ class Signature:
         ``owners``: identities of the arrays whose memory the program writes to; ``same``: by tensor, the array that it
         must be, or None.
         """
-        if native is None or not self.flat or grad_state.casting:
+        if native is None or not self.flat or grad_state.casting or self.key[3]:
             return None
         leaves: list[tuple[Any, ...]] = []
         parts = self.key[1]
@@ -80,7 +91,7 @@ class Signature:
                     return None
                 leaves.append((*part, next(arrays)))
             else:
-                leaves.append((leaf,) if isinstance(leaf, PLAIN) else (leaf, None))
+                leaves.append((leaf,) if _is_plain(leaf) else (leaf, None))
         door = local.doors[np.ndarray]
         return (self.positional, self.names, tuple(leaves), owners, grad_state.recording, grad_state.inference, door)
 
@@ -128,6 +139,11 @@ class Signature:
         leaves = [next(given) if leaf is TENSOR else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
+
+
+def _is_plain(what: Any) -> bool:
+    """Whether it is what its value says: a subclass of the user's may have attributes."""
+    return type(what) in PLAIN or (isinstance(what, np.generic) and isinstance(what, PLAIN))
 
 
 def _is(a: Any, b: Any) -> bool:

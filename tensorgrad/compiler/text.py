@@ -16,6 +16,7 @@ __all__ = ["Text", "text_of"]
 
 _LOOKS = frozenset(("locals", "vars", "exec", "eval", "dir"))  # at names that a part has no longer
 _FUTURES = 0x1FF0000  # what `from __future__ import ...` sets in a code's flags
+_INNER = "_inner_function_of_a_text"
 
 
 class Text:
@@ -88,14 +89,15 @@ def _made(
         kw_defaults=[None for _ in arguments.kwonlyargs], kwarg=_bare(arguments.kwarg), defaults=[],
     )  # fmt: skip
     extra: dict[str, Any] = {"type_params": []} if "type_params" in ast.FunctionDef._fields else {}
-    inner = ast.FunctionDef(name=code.co_name, args=bare, body=body, decorator_list=[], **extra)
+    # under a name of its own: a function may name itself, among its globals
+    inner = ast.FunctionDef(name=_INNER, args=bare, body=body, decorator_list=[], **extra)
     free = [ast.arg(name) for name in (*code.co_freevars, *others)]
     around = ast.arguments(posonlyargs=[], args=free, kwonlyargs=[], kw_defaults=[], defaults=[])
     outer = ast.FunctionDef(name="around", args=around, body=[inner], decorator_list=[], **extra)
     module = ast.fix_missing_locations(ast.Module([outer], []))
     flags = code.co_flags & _FUTURES
     compiled = compile(module, code.co_filename, "exec", flags=flags, dont_inherit=True)
-    found = _code_in(_code_in(compiled, "around"), code.co_name)
+    found = _code_in(_code_in(compiled, "around"), _INNER).replace(co_name=code.co_name)
     cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     cells.update((name, types.CellType(value)) for name, value in others.items())
     closure = tuple(cells[name] for name in found.co_freevars)

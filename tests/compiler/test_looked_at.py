@@ -1,0 +1,464 @@
+"""What a function finds where nothing was, or in objects that are no dictionaries: another in the next call is noticed.
+
+Each row makes (function of a tensor, what happens before call i); eager and compiled calls give the same.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import contextvars
+import enum
+import functools
+import io
+import mmap
+import os
+import pathlib
+import types
+import weakref
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import nn
+from tensorgrad.errors import CompileError
+
+
+class Thing:
+    """An object of a class of the user's."""
+
+
+ROWS = []
+
+
+def row(make):
+    ROWS.append(pytest.param(make, id=make.__name__.replace("_", " ").strip()))
+    return make
+
+
+def setter(thing, name, first=2):
+    """From call ``first`` on the attribute is the number of the call."""
+    return lambda i: setattr(thing, name, float(i)) if i >= first else None
+
+
+@row
+def an_attribute_with_a_default():
+    thing = Thing()
+    return (lambda x: x * getattr(thing, "k", 1.0)), setter(thing, "k")
+
+
+@row
+def an_attribute_with_a_default_of_the_class():
+    class Other:
+        pass
+
+    thing = Other()
+    return (lambda x: x * getattr(thing, "k", 1.0)), setter(Other, "k")
+
+
+@row
+def an_attribute_that_is_missed():
+    thing = Thing()
+
+    def function(x):
+        try:
+            return x * thing.k
+        except AttributeError:
+            return x * 9
+
+    return function, setter(thing, "k")
+
+
+@row
+def an_attribute_in_an_empty_slot():
+    class Slots:
+        __slots__ = ("k",)
+
+    thing = Slots()
+    return (lambda x: x * (thing.k if hasattr(thing, "k") else 5)), setter(thing, "k")
+
+
+@row
+def an_attribute_that_hides_the_bases():
+    class Base:
+        k = 1.0
+
+    class Derived(Base):
+        pass
+
+    thing = Derived()
+    return (lambda x: x * thing.k), setter(Derived, "k")
+
+
+@row
+def a_method_that_hides_the_bases():
+    class Base:
+        def work(self, x):
+            return x
+
+    class Derived(Base):
+        pass
+
+    thing = Derived()
+
+    def happens(i):
+        if i == 2:
+            Derived.work = lambda self, x: x * 5
+
+    return (lambda x: thing.work(x)), happens
+
+
+@row
+def a_forward_that_hides_the_bases():
+    class Base(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+    class Derived(Base):
+        pass
+
+    def happens(i):
+        if i == 2:
+            Derived.forward = lambda self, x: x * 5
+
+    return nn.Sequential(Derived(), nn.ReLU()), happens
+
+
+@row
+def a_global_that_is_missed():
+    space = {"__name__": "somewhere", "__builtins__": __builtins__}
+    exec("def function(x):\n    try:\n        return x * k\n    except NameError:\n        return x * 9", space)
+    return space["function"], lambda i: space.update(k=float(i)) if i >= 2 else None
+
+
+@row
+def an_attribute_of_a_function():
+    def helper(x):
+        return x * getattr(helper, "k", 1.0)
+
+    return helper, setter(helper, "k")
+
+
+@row
+def an_attribute_of_a_tensor():
+    weight = tg.ones(3)
+    return (lambda x: x * weight * getattr(weight, "k", 1.0)), setter(weight, "k")
+
+
+@row
+def an_attribute_of_a_parameter_that_was_there():
+    weight = nn.Parameter(tg.ones(3))
+    weight.k = 1.0
+    return (lambda x: x * weight * weight.k), setter(weight, "k")
+
+
+@row
+def a_bytearray():
+    data = bytearray(b"\x01")
+    return (lambda x: x * data[0]), lambda i: data.__setitem__(0, i)
+
+
+@row
+def a_memoryview():
+    data = bytearray(b"\x01")
+    view = memoryview(data)
+    return (lambda x: x * view[0]), lambda i: data.__setitem__(0, i)
+
+
+@row
+def an_array_of_numbers():
+    data = array.array("d", [1.0, 2.0])
+    return (lambda x: x * data[1]), lambda i: data.__setitem__(1, float(i))
+
+
+@row
+def a_mapped_memory():
+    data = mmap.mmap(-1, 16)
+    return (lambda x: x * data[0]), lambda i: data.__setitem__(0, i)
+
+
+@row
+def a_variable_of_a_context():
+    variable = contextvars.ContextVar("variable", default=1.0)
+    return (lambda x: x * variable.get()), lambda i: variable.set(float(i)) and None
+
+
+@row
+def what_a_variable_of_a_context_holds():
+    variable = contextvars.ContextVar("variable")
+    variable.set({"k": 1.0})
+    return (lambda x: x * variable.get()["k"]), lambda i: variable.get().update(k=float(i))
+
+
+@row
+def what_a_weak_reference_shows():
+    thing = Thing()
+    thing.k = 1.0
+    seen = weakref.ref(thing)
+    return (lambda x, _=thing: x * seen().k), setter(thing, "k")
+
+
+@row
+def a_weak_reference_that_ends():
+    things = [{1}, Thing()]
+    seen = weakref.ref(things[1])
+    found = [seen]
+    del things[1]
+    return (lambda x: x * (1 if found[0]() is None else 2)), None
+
+
+@row
+def what_a_weak_proxy_shows():
+    class Other:
+        k = 1.0
+
+    thing = Other()
+    seen = weakref.proxy(thing)
+    return (lambda x, _=thing: x * seen.k), setter(Other, "k")
+
+
+@row
+def what_a_weak_set_holds():
+    thing = Thing()
+    thing.k = 1.0
+    seen = weakref.WeakSet([thing])
+    return (lambda x, _=thing: x * sum(one.k for one in seen)), setter(thing, "k")
+
+
+@row
+def what_a_dictionary_of_weak_values_holds():
+    thing = Thing()
+    thing.k = 1.0
+    seen = weakref.WeakValueDictionary({"a": thing})
+    return (lambda x, _=thing: x * seen["a"].k), setter(thing, "k")
+
+
+@row
+def what_a_dictionary_of_weak_keys_holds():
+    thing = Thing()
+    seen = weakref.WeakKeyDictionary({thing: 1.0})
+    return (lambda x: x * seen[thing]), lambda i: seen.__setitem__(thing, float(i))
+
+
+@row
+def a_class_derived_of_the_librarys():
+    class Settings(collections.UserDict):
+        pass
+
+    settings = Settings(k=1.0)
+    return (lambda x: x * settings["k"]), lambda i: settings.__setitem__("k", float(i))
+
+
+@row
+def a_dictionary_that_makes_what_is_missing():
+    numbers = [1.0]
+
+    class Made(dict):
+        def __missing__(self, key):
+            return numbers[0]
+
+    made = Made()
+    return (lambda x: x * made["k"]), lambda i: numbers.__setitem__(0, float(i))
+
+
+@row
+def an_attribute_of_a_list():
+    class Named(list):
+        k = 1.0
+
+    named = Named([2.0])
+    return (lambda x: x * named[0] * named.k), setter(named, "k")
+
+
+@row
+def an_attribute_of_a_number():
+    class Measured(int):
+        pass
+
+    number = Measured(3)
+    number.k = 1.0
+    return (lambda x: x * number * number.k), setter(number, "k")
+
+
+@row
+def an_attribute_of_a_text():
+    class Named(str):
+        pass
+
+    text = Named("ab")
+    text.k = 1.0
+    return (lambda x: x * len(text) * text.k), setter(text, "k")
+
+
+@row
+def a_member_of_an_enumeration():
+    class Kind(enum.IntEnum):
+        A = 1
+        B = 2
+
+    thing = types.SimpleNamespace(kind=Kind.A)
+    return (lambda x: x * thing.kind), lambda i: setattr(thing, "kind", Kind.B if i % 2 else Kind.A)
+
+
+@row
+def an_object_that_answers_for_every_name():
+    class Open:
+        def __init__(self):
+            object.__setattr__(self, "data", {"k": 1.0})
+
+        def __getattr__(self, name):
+            return self.data[name]  # KeyError where others raise AttributeError
+
+    thing = Open()
+    return (lambda x: x * thing.k), lambda i: thing.data.update(k=float(i))
+
+
+def outcomes(make, compiles):
+    tg.manual_seed(0)
+    function, happens = make()
+    run = tg.compile(function) if compiles else function
+    found = []
+    for i in range(6):
+        if happens is not None:
+            happens(i)
+        found.append(run(tg.arange(6.0).reshape(2, 3)).tolist())
+    return found, run
+
+
+@pytest.mark.parametrize("make", ROWS)
+def test_what_a_function_finds_is_asked_anew(make):
+    expected, _ = outcomes(make, False)
+    found, compiled = outcomes(make, True)
+    assert found == expected
+    stats = compiled.stats() if hasattr(compiled, "stats") else compiled._compiled.stats()
+    assert stats["captures"] and not stats["eager"]
+
+
+@pytest.mark.parametrize(
+    "make", [an_attribute_with_a_default, what_a_weak_set_holds, a_bytearray, a_class_derived_of_the_librarys]
+)
+def test_what_stays_is_served_by_one_program(make):
+    function, _ = make()
+    compiled = tg.compile(function)
+    for _ in range(5):
+        compiled(tg.ones(2, 3))
+    assert (compiled.captures, compiled.replays) == (1, 4)
+
+
+def test_attributes_of_arguments_are_part_of_the_call():
+    compiled = tg.compile(lambda x: x * getattr(x, "k", 1.0))
+    for i in range(8):
+        x = tg.ones(3)
+        if i % 4:
+            x.k = float(i % 4)
+        assert compiled(x).tolist() == [float(i % 4 or 1)] * 3
+    assert (compiled.captures, compiled.replays) == (4, 4)
+    shared = [1.0]
+    for i in range(3):
+        x = tg.ones(3)
+        x.k = shared
+        shared[0] = float(i)
+        if i:
+            found = tg.compile(lambda x: x * x.k[0])(x)
+            assert found.tolist() == [float(i)] * 3
+
+
+def test_an_attribute_that_a_tensor_of_the_arguments_holds():
+    compiled = tg.compile(lambda x: x * x.scale)
+    scale = tg.ones(3)
+    for i in range(4):
+        x = tg.ones(3)
+        x.scale = scale
+        scale.fill_(float(i))
+        assert compiled(x).tolist() == [float(i)] * 3
+
+
+def read_all(path):
+    with open(path) as file:
+        return float(file.read())
+
+
+READERS = {
+    "open": read_all,
+    "read_text": lambda path: float(pathlib.Path(path).read_text()),
+    "read_bytes": lambda path: float(pathlib.Path(path).read_bytes()),
+    "numpy.loadtxt": lambda path: float(np.loadtxt(path)),
+    "numpy.fromfile": lambda path: float(np.fromfile(path, sep=" ")[0]),
+    "exists": lambda path: float(os.path.exists(path)),
+    "is_file": lambda path: float(pathlib.Path(path).is_file()),
+    "getsize": lambda path: float(os.path.getsize(path)),
+    "listdir": lambda path: float(len(os.listdir(os.path.dirname(path)))),
+    "glob": lambda path: float(len(list(pathlib.Path(path).parent.glob("*")))),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_files_are_refused_with_the_line(name, tmp_path):
+    path = str(tmp_path / "number")
+    pathlib.Path(path).write_text("3")
+    read = READERS[name]
+    compiled = tg.compile(lambda x: x * read(path))
+    with pytest.raises(CompileError, match=r"it reads .*file|it reads a directory") as raised:
+        for i in range(4):
+            pathlib.Path(path).write_text("33" * (i + 1))
+            assert compiled(tg.ones(2)).tolist() == [read(path)] * 2
+    assert "test_looked_at.py" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_files_are_read_anew_with_fallback(name, tmp_path):
+    path = str(tmp_path / "number")
+    read = READERS[name]
+
+    def function(x):
+        k = read(path)
+        return x * k
+
+    compiled = tg.compile(function, fallback=True)
+    for i in range(5):
+        pathlib.Path(path).write_text("3" * (i + 1))
+        assert compiled(tg.ones(2)).tolist() == [read(path)] * 2
+
+
+def test_what_is_read_of_a_text_in_memory_is_refused():
+    text = io.StringIO("1\n2\n3\n4\n5\n")
+    compiled = tg.compile(lambda x: x * float(text.readline()))
+    with pytest.raises(CompileError, match="it reads a file"):
+        for i in range(4):
+            assert compiled(tg.ones(1)).item() == i + 1
+
+
+def test_saved_tensors_are_read_anew_or_refused(tmp_path):
+    path = tmp_path / "weights"
+    compiled = tg.compile(lambda x: x * tg.load(path))
+    with pytest.raises(CompileError):
+        for i in range(4):
+            tg.save(tg.full((2,), float(i)), path)
+            assert compiled(tg.ones(2)).tolist() == [float(i)] * 2
+
+
+def test_modules_may_be_imported_within():
+    def function(x):
+        import colorsys
+
+        open_ = functools.partial(max, 2.0)
+        return x * open_(colorsys.ONE_THIRD)
+
+    function.open = None  # a name that is watched
+    compiled = tg.compile(function)
+    for _ in range(3):
+        assert compiled(tg.ones(1)).item() == 2.0
+
+
+def test_counters_on_functions_and_in_globals_are_python_with_fallback():
+    def function(x):
+        function.n = getattr(function, "n", 0) + 1
+        return x * function.n
+
+    compiled = tg.compile(function, fallback=True)
+    assert [compiled(tg.ones(1)).item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    space = {"__name__": "somewhere", "__builtins__": __builtins__}
+    exec("def count(x):\n    global n\n    n = globals().get('n', 0) + 1\n    return x * n", space)
+    compiled = tg.compile(space["count"], fallback=True)
+    assert [compiled(tg.ones(1)).item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
