@@ -60,6 +60,7 @@ class Blueprint:
         self.backend = backend
         self.split = len(program.steps) if split is None else split
         self.late = late
+        self.python_calls: list[Call] = []
         first = _Writing(self)
         sizes = first.run()
         self.blocks = first.in_blocks()
@@ -210,6 +211,7 @@ class _Writing:
         self.arrays: dict[Value, Any] = {}
         self.born: list[int] = []  # by allocation: the step in which it was made
         self.python_calls: list[Call] = []
+        self.known = {id(call) for call in blueprint.python_calls}  # could not be written before
         self.steps_of: list[Call] = []  # by call of the sequence
         self.numbers: list[int] = []  # of these steps
         self.placed = placements(blueprint.program, self.backend.places, self.split_at)
@@ -273,7 +275,7 @@ class _Writing:
         inputs = [self.get(x) for x in step.inputs]
         attrs = {key: self.get(x) for key, x in step.attrs.items()}
         made = self._written_there(at, step, inputs, attrs) if at in self.placed else None
-        if made is None:
+        if made is None and id(step) not in self.known:
             made = written(self.backend, self.sequence, step.op, inputs, attrs)
         if made is not None:
             self._name(step, made)

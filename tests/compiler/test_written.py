@@ -30,6 +30,10 @@ PYTHON = {
     **dict.fromkeys(("igamma", "igammac", "zeta"), "the interpreter of formulas has no such primitives"),
     **dict.fromkeys(("standard_gamma", "standard_gamma_grad", "poisson", "binomial"), "samplers that reject"),
     **dict.fromkeys(("adafactor_", "muon_", "update_"), "rare optimizers"),
+    **dict.fromkeys(
+        ("random_place", "dropout_mask", "attention_dropout", "attention_dropout_backward"),
+        "a mask drawn again at its place is for kernels of CUDA",
+    ),
     "as_complex": "copies where halves are made wider",
     "logsumexp": "complex numbers", "logcumsumexp": "complex numbers",
     "nonzero": "its shape depends on the elements", "bincount": "its shape depends on the elements",
@@ -405,4 +409,5 @@ def test_what_elements_say_is_refused_in_each_run(name):
             # what kernels raise as IndexError, records and programs raise as the library's own
             expected = as_ours(eager.value) if isinstance(eager.value, IndexError) else eager.value
             assert type(compiled.value) is type(expected)
-            assert str(compiled.value) == str(eager.value)
+            said = f"{eager.value} (in a compiled function, at call 1 of 1: y0 = {name}("
+            assert str(compiled.value).startswith(said)
