@@ -6,10 +6,11 @@ from collections import namedtuple
 from typing import Any
 
 from ..dispatch import local, recorded
-from ..errors import DTypeError, LinAlgError, ShapeError
+from ..errors import DTypeError, ShapeError
 from ..ops.checks import conjugate, np_dtype, reshaped, swapped
 from ..ops.elementwise import broadcast_shape
 from ..ops.record import Spec
+from ..ops.required import require
 from ..tensor import Tensor
 
 REAL = {"complex64": "float32", "complex128": "float64"}
@@ -56,13 +57,8 @@ def require_same(name: str, a: Tensor, b: Any, *, label: str = "B") -> None:
 
 
 def require_info(name: str, info: Tensor, problem: str) -> None:
-    """Raises LinAlgError if an element of ``info`` is not 0. Waits for the device."""
-    host = to_host(info._data)
-    if not host.any():
-        return
-    bad = [int(i) for i in host.reshape(-1).nonzero()[0]]
-    where = f"(Batch element {bad[0]}): " if host.ndim else ""
-    raise LinAlgError(f"{name}: {where}{problem.format(order=int(host.reshape(-1)[bad[0]]))}")
+    """Raises LinAlgError if an element of ``info`` is not 0, with that for {order}. Waits for the device."""
+    require(info, 0, 0, "linalg", f"{name}: {{where}}{problem.replace('{order}', '{value}')}")
 
 
 def to_host(array: Any) -> Any:

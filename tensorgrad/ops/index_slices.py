@@ -13,6 +13,7 @@ from .index import as_index, as_value, index_put_op, put_in_place, same_dtype
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import require_tensor
+from .required import require
 from .samples import Arg, Sample, int_arg
 from .shape import reshape as to_shape
 from .shape_core import one_dim
@@ -182,13 +183,8 @@ def _copy_arguments(input: Tensor, dim: int, index: Any, source: Any) -> tuple[A
 
 def _positive(name: str, index: Tensor, size: int, dim: int) -> None:
     """Raises IndexOutOfRange for an index that is out of range, which a negative one is here."""
-    array = index._data
-    if array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= size:
-            raise IndexOutOfRange(
-                f"{name}: index {high if high >= size else low} is out of bounds for dimension {dim} with size {size}."
-            )
+    text = f"{name}: index {{value}} is out of bounds for dimension {dim} with size {size}."
+    require(index, 0, size - 1, "index", text)
 
 
 def _reduce_arguments(name: str, input: Tensor, dim: int, index: Any, source: Any, reduce: str) -> tuple[Any, ...]:

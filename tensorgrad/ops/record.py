@@ -53,6 +53,8 @@ class Op(OpCore):
             that adds it to a total that is there already, in the total's memory.
         checked: the extension's kernel refuses all that ``infer`` refuses, which is then asked only for the words.
         sized_by_data: the results' shapes depend on elements, so that a compiled program can't hold the op.
+        demands: it is called for the error that it raises for some elements: a program keeps a call of it whose result
+            nobody reads.
         fixed: in words, the calls that give a result of fixed shape in place of one that is ``sized_by_data``.
         kernel: ``kernel(xp, *inputs, **attrs)`` over an array namespace, for ops of namespaces that are loaded when
             first named; those of the others are methods of ``backends.generic``.
@@ -64,6 +66,7 @@ class Op(OpCore):
     adds: str | None = None
     checked = False
     sized_by_data = False
+    demands = False
     fixed: str | None = None
     kernel: Callable[..., Any] | None = None
 
@@ -81,6 +84,7 @@ class Op(OpCore):
         adds: str | None = None,
         checked: bool = False,
         sized_by_data: bool = False,
+        demands: bool = False,
         fixed: str | None = None,
         kernel: Callable[..., Any] | None = None,
         samples: Callable[[], Any] | None = None,
@@ -96,6 +100,7 @@ class Op(OpCore):
         self.adds = adds
         self.checked = checked
         self.sized_by_data = sized_by_data
+        self.demands = demands
         self.fixed = fixed
         self.kernel = kernel
         self.samples = samples

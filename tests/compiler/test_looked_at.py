@@ -22,6 +22,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad import nn
+from tensorgrad.backends import registry
 from tensorgrad.errors import CompileError
 
 
@@ -462,3 +463,39 @@ def test_counters_on_functions_and_in_globals_are_python_with_fallback():
     exec("def count(x):\n    global n\n    n = globals().get('n', 0) + 1\n    return x * n", space)
     compiled = tg.compile(space["count"], fallback=True)
     assert [compiled(tg.ones(1)).item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("function", "good", "bad", "kind"),
+    [
+        (tg.linalg.inv, tg.eye(2), tg.zeros(2, 2), tg.linalg.LinAlgError),
+        (lambda a: tg.linalg.solve(a, tg.ones(2, 1)), tg.eye(2), tg.zeros(2, 2), tg.linalg.LinAlgError),
+        (tg.linalg.cholesky, tg.eye(2), -tg.eye(2), tg.linalg.LinAlgError),
+        (tg.linalg.lu_factor, tg.eye(2), tg.zeros(2, 2), tg.linalg.LinAlgError),
+        (tg.func.vmap(tg.linalg.inv), tg.ones(3, 1, 1), tg.zeros(3, 1, 1), tg.linalg.LinAlgError),
+        (lambda i: tg.zeros(4).index_copy(0, i, tg.ones(2)), tg.tensor([0, 1]), tg.tensor([0, -1]), IndexError),
+        (
+            lambda i: tg.ones(4).index_reduce(0, i, tg.ones(2), "prod"),
+            tg.tensor([0, 1]),
+            tg.tensor([0, -4]),
+            IndexError,
+        ),
+    ],
+    ids=["inv", "solve", "cholesky", "lu_factor", "inv of samples", "index_copy", "index_reduce"],
+)
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_what_elements_must_be_is_asked_in_each_call(backend, function, good, bad, kind):
+    if backend == "cpp" and registry.class_of("cpp").why_not() is not None:
+        pytest.skip("the extension is not built")
+    with tg.backend(backend):
+        compiled = tg.compile(function)
+        with pytest.raises(kind) as eager:
+            function(bad)
+        for _ in range(2):
+            compiled(good), compiled(good)
+            with pytest.raises(kind) as raised:
+                compiled(bad)
+            assert str(raised.value).startswith(str(eager.value))
+        with pytest.raises(kind):
+            tg.compile(lambda x: (function(x), x)[1])(bad)  # nobody reads the result
+        assert (compiled._compiled if hasattr(compiled, "_compiled") else compiled).replays >= 2

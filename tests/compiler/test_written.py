@@ -34,6 +34,7 @@ PYTHON = {
         ("random_place", "dropout_mask", "attention_dropout", "attention_dropout_backward"),
         "a mask drawn again at its place is for kernels of CUDA",
     ),
+    "require_between": "raises what Python words",
     "as_complex": "copies where halves are made wider",
     "logsumexp": "complex numbers", "logcumsumexp": "complex numbers",
     "nonzero": "its shape depends on the elements", "bincount": "its shape depends on the elements",

@@ -29,6 +29,6 @@ def run(program: Program) -> Program:
 
 
 def _seen(call: Call, needed: set[Value], memory: Memory) -> bool:
-    if call.writes or draws(call) or (isinstance(call, Unless) and call.acts):
+    if call.writes or getattr(call.op, "demands", False) or draws(call) or (isinstance(call, Unless) and call.acts):
         return True
     return any(v is not None and (v in needed or memory.written(v)) for v in call.results)
