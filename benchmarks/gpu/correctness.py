@@ -67,7 +67,8 @@ def _pytest(
     own = {"BENCHMARK_OUTCOMES": str(path), "BENCHMARK_UNTIL": str(time.time() + seconds)}
     # processes share the cores: none is to take them all
     alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TENSORGRAD_NUM_THREADS"), "1")
-    over, code, output = _within(command, seconds, os.environ | own | alone)
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
+    over, code, output = _within(command, seconds, inherited | own | alone)
     found = outcomes.counted(path)
     ended = found.pop("ended")
     found |= {"seconds": time.monotonic() - start, "over": over or ended == 2}

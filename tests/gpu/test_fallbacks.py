@@ -114,7 +114,8 @@ def test_more_places_than_are_counted_in_32_bits_and_the_order_of_complex_number
         zeros = tg.zeros(3, device=device)
         return [
             zeros.scatter_add(0, at, values), zeros.scatter_reduce(0, at, values, "prod"), zeros.scatter(0, at, 1.0),
-            zeros.index_add(0, at, values), zeros.index_put((at,), values), zeros.scatter(0, at, values[[0, 0, 0]]),
+            zeros.index_add(0, at, values), zeros.scatter(0, at, values[[0, 0, 0]]),
+            zeros.index_put((at[:2],), values[:2]),  # no position twice: CuPy says not which value stays
         ]  # fmt: skip
 
     at, values, zeros = np.array([2, 0, 2]), drawn(3, dtype=np.complex64), np.zeros(3, np.complex64)
