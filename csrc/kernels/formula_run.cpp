@@ -79,7 +79,7 @@ class Runner {
     ports_ = static_cast<int>(p_.ports_.size());
     // rows long enough to be blocks of their own leave operands in place that are contiguous along them only; shorter
     // ones where a single loop is all there is to do, and nothing else is in its way
-    by_rows_ = ndim > 1 && inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow);
+    by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
     if (by_rows_) find_row_values();
     if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
     if (!by_rows_) row_values_ = 0, body_ = &p_.body_;
@@ -170,6 +170,12 @@ class Runner {
     void** slots = reinterpret_cast<void**>(workspace().at_least(slot_bytes()));
     set_numbers(slots);
     for (const Step& s : p_.prologue_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], 1);
+  }
+
+  bool has_row_value() const {
+    for (int i = 0; i < p_.input_count() && ndim_; ++i)
+      if (p_.ports_[i].varies && operands_[i].strides && operands_[i].strides[ndim_ - 1] == 0) return true;
+    return false;
   }
 
   // Inputs that do not change along a row and of which every reader has a loop for one value: they need no copies.
@@ -305,6 +311,7 @@ class Runner {
   // Arrays that come from memory in order: with many loops to a block the processor does not foresee the next block.
   void find_far(int ports) {
     if (body_->size() < kWorthAhead) return;
+    part_ = (Index(1) << kPartBits) / static_cast<Index>(body_->size());
     for (int i = 0; i < ports; ++i) {
       const Program::Port& port = p_.ports_[i];
       const bool stays = i >= p_.input_count() && is_summed(i - p_.input_count());
@@ -316,11 +323,21 @@ class Runner {
   // Chain benchmark: 0.82 to 0.9 of the time; all of them before the first loop: no gain.
   void loops_and_fetches(Index first, Index n, void** slots) const {
     const Index next = first + n, count = std::min(n, total_ - next), steps = static_cast<Index>(body_->size());
+    const auto lines_of = [&](int i) { return count * p_.ports_[i].item_size / kLine; };
+    Index all = 0, done = 0;
+    for (const int i : far_) all += lines_of(i);
+    std::size_t array = 0;
+    const char* from = nullptr;
+    Index left = 0;  // lines of this array
     for (Index k = 0; k < steps; ++k) {
-      for (const int i : far_) {
-        const Index size = p_.ports_[i].item_size, lines = count * size / kLine;
-        const char* from = operands_[i].data + next * size;
-        for (Index line = lines * k / steps; line < lines * (k + 1) / steps; ++line) __builtin_prefetch(from + line * kLine);
+      const Index share = k + 1 < steps ? all * (k + 1) * part_ >> kPartBits : all;  // divisions took a fifth of the time
+      for (; done < share; ++done, from += kLine, --left) {
+        for (; left == 0; ++array) {
+          const int i = far_[array];
+          from = operands_[i].data + next * p_.ports_[i].item_size;
+          left = lines_of(i);
+        }
+        __builtin_prefetch(from);
       }
       const Step& s = (*body_)[static_cast<std::size_t>(k)];
       s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
@@ -398,6 +415,8 @@ class Runner {
   bool defer_, by_rows_ = false;
   bool alone_ = false;  // by rows, with one loop and nothing to move
   std::vector<int> far_;  // ports
+  static constexpr int kPartBits = 32;
+  Index part_ = 0;  // one loop's share of a block
   Index total_ = 1, inner_ = 1;
   std::uint64_t row_values_ = 0;  // by input
   std::vector<Step> steps_;       // the program's, with loops for those

@@ -41,6 +41,13 @@ def doubled(t):
     return t
 
 
+def slope_of_a_number(t):
+    """A number's gradient is a sum to its shape, which has no dimensions."""
+    number = t[0, 0].detach().requires_grad_()
+    (t.exp() * number).sin().sum().backward()
+    return number.grad
+
+
 # (function, argument, names of the calls that are left, F for a fused one)
 CASES = [
     (lambda t: (t * 2 + 1).tanh(), x, "F"),
@@ -67,6 +74,16 @@ CASES = [
     (lambda t: (t * (1 + 2j)).abs() + 1, x, "F"),
     (lambda t: t.relu() + tg.rand(5, 7) * 0, x, "random_uniform F"),
     (lambda t: (t.sin() + 1, t.sin() * 2, t.cos()), x, "F"),
+]
+
+# what a few numbers are made of waits for them, and what is only summed moves up
+CASES += [
+    (lambda t: ((t.exp().sum() * 2 + 1).sqrt(), t.exp() * 3), x, "F sum F"),
+    (lambda t: (t.exp().sum().reshape(1, 1) + 1, t.exp() * 3), x, "F sum reshape add"),
+    (lambda t: (t.exp() * (t.exp().sum() + 1), t.exp() * 3), x, "exp sum add F"),
+    (lambda t: ((t.exp().sum() + t[0].cos().sum()), t.exp() * 3), x, "exp sum slice cos sum add mul"),
+    (lambda t: ((t * 2).sum() + doubled(t)[0, 0], t * 3), x, "mul sum mul slice add mul"),
+    (lambda t: ((s := (t * 2 + 1)) * s.mean(), (s * s).sum()), x, "F mean mul sum"),
 ]
 
 
@@ -104,6 +121,7 @@ SUMMED = [
     (lambda t: (t > 0).sum(), x, "gt sum"),
     (lambda t: (t * 2 + 1).sum(), lambda: x(64, dtype=tg.bfloat16), "mul add sum"),
     (lambda t: (t * 2 + 1).sum(dim=(0, 1), keepdim=True), x, "F sum"),
+    (lambda t: slope_of_a_number(t), x, "slice F"),
 ]
 
 
@@ -127,6 +145,21 @@ def test_source_of_a_fused_formula(backend):
     (call,) = program.calls
     assert call.op.formula == "t2 = x0 * 2.0\ny = tanh((t2 + 1.0)) * t2"
     assert call.op.parts == ("mul", "add", "tanh", "mul", "mul")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7)])
+def test_a_number_seen_with_dimensions_is_a_number(backend, shape):
+    def function(t):
+        s = t.sum()
+        seen = s.reshape(1, 1)
+        return (t - s) * (t - (seen if shape == (1, 1) else seen.expand(shape)))
+
+    program = written(function, x())
+    made = after("formulas", after("duplicates", program))
+    same_results(program, made, x())
+    call = made.calls[-1]
+    assert [v.shape for v in call.inputs] == [(5, 7), ()]
+    assert call.op.formula == "t2 = x0 - x1\ny = t2 * t2"
 
 
 def test_equal_formulas_are_one_op_and_are_forgotten(backend):

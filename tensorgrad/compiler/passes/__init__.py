@@ -31,6 +31,7 @@ PASSES = (
     "formulas",
     "ahead",
     "dead",
+    "inline",
     "recompute",
     "reductions",
     "actions",

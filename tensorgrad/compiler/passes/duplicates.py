@@ -1,13 +1,20 @@
-"""Of calls that compute the same from the same, one is kept."""
+"""Of calls that compute the same from the same, one is kept.
+
+A reduction that keeps its axes and one that does not are the same but for the shape: the second is a view of the first.
+"""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+from ...ops.shape_core import reshape
 from ..program import Action, Call, Program, Value
 from .memory import Memory, draws, replaced, rewritten
 
 __all__ = ["run"]
+
+_REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "prod", "var", "std"))
 
 
 def run(program: Program) -> Program:
@@ -30,7 +37,9 @@ def run(program: Program) -> Program:
         steps.append(call)
         if call.writes or draws(call) or not any(v is not None for v in call.results):
             continue
-        key = (call.op.name, call.kind, _key(call.inputs), tuple((k, _key(x)) for k, x in call.attrs.items()))
+        reduces = call.op.name in _REDUCTIONS and len(call.results) == 1
+        attrs = tuple((k, _key(x)) for k, x in call.attrs.items() if not (reduces and k == "keepdim"))
+        key = (call.op.name, call.kind, _key(call.inputs), attrs)
         first, same = known.setdefault(key, (at, call))
         if same is call:
             continue
@@ -40,16 +49,34 @@ def run(program: Program) -> Program:
         pairs = {v: w for v, w in zip(call.results, same.results, strict=True) if v is not None and w is not None}
         if len(pairs) < sum(v is not None for v in call.results):
             continue
-        if any(v in outputs or not _alike(v, w) for v, w in pairs.items()):
+        shown = _reshaped(call, same) if reduces and call.attrs["keepdim"] != same.attrs["keepdim"] else None
+        if any(v in outputs or not (_alike(v, w) or shown) for v, w in pairs.items()):
             continue
         if any(memory.written(v) or memory.written(w) for v, w in pairs.items() if v.root is v):
             continue
-        instead.update(pairs)
         steps.pop()
+        if shown is not None:
+            steps.append(shown)
+            pairs = dict(zip(pairs, shown.results, strict=True))
+        instead.update(pairs)
         notes.append(f"{call.op.name} is computed once instead of again")
     if not notes:
         return program
     return rewritten(program, steps, "duplicates", notes)
+
+
+def _reshaped(call: Call, same: Call) -> Call | None:
+    """The call's result as a view of that of the same reduction, of which the axes are kept or not."""
+    (made,), (source,) = call.results, same.results
+    assert made is not None and source is not None
+    if not made.contiguous or not source.contiguous:
+        return None
+    strides = [int(made.dtype.itemsize)]
+    for size in made.shape[:0:-1]:
+        strides.append(strides[-1] * size)
+    array = SimpleNamespace(shape=made.shape, dtype=made.dtype, strides=strides[::-1][len(strides) - len(made.shape) :])
+    seen = Value(made.name, array, source.root)
+    return Call(reshape, call.kind, (source,), {"shape": made.shape}, (seen,), (), call.line, call.part)
 
 
 def _alike(v: Value, w: Value) -> bool:

@@ -2,8 +2,7 @@
 
 A *group* is open while calls may join it: a call that reads its results (vertical), or reads what it reads
 (horizontal). Members move down to the place of the last one. So a group is closed by who reads a result from outside,
-unless that one can wait as well: a sum or mean is moved behind the group. Results that nobody else reads are gone.
-
+unless XX
 Bits stay: see ``fused``. What is stored narrower than it is computed (float16, bfloat16) is rounded on its way through
 memory, so it keeps its place there.
 """
@@ -28,6 +27,7 @@ __all__ = ["formula_of", "key_of", "run"]
 _PORTS = 16  # arrays that a formula reads and writes: more of them than a core follows streams
 _CODE = 160  # instructions
 _FOLLOW = frozenset(("sum", "mean", "sum_to", "amax", "amin", "vector_norm"))
+_FEW = 1024  # bytes: whoever makes no more of what followers have made follows too
 
 
 class Group:
@@ -43,6 +43,7 @@ class Group:
         self.followers: list[tuple[int, Call]] = []
         self.late: set[Value] = set()  # results of followers
         self.weight = 0
+        self.place = -1  # of the last member, once nobody is to follow
 
     def add(self, at: int, call: Call, formula: Formula) -> None:
         self.members.append((at, call, formula))
@@ -65,39 +66,49 @@ class Group:
 
 
 class _Fusing:
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, *, trailing: bool = True):
         self.program = program
+        self.trailing = trailing
         self.memory = Memory(program)
         self.groups: list[Group] = []
         self.open: list[Group] = []
         self.maker: dict[Value, Group] = {}  # of results of open groups, and of their followers
         self.placed: list[tuple[int, Call | Action]] = []
+        self.readers = readers_of(program)
+        self.homes: dict[Value, Group] = {}  # of all groups' results
+        self.places: dict[Value, int] = {}  # of other calls' results
         self.numbers = _numbers_of(program, self.memory)
+        self.elements = _elements_of(program)
 
     def run(self) -> Program:
+        behind = 0
         for at, step in enumerate(self.program.steps):
             if isinstance(step, Action):
                 self.placed.append((at, step))
                 continue
             formula = formula_of(step, self.memory)
-            if formula is None:
+            if self.trailing and self.trails(at, step):
+                behind += formula is not None
+            elif formula is None:
                 self.outside(at, step)
             else:
                 self.inside(at, step, formula)
         notes: list[str] = []
-        readers = readers_of(self.program)
+        for group in self.open:
+            group.place = group.members[-1][0]
         order: list[tuple[tuple[int, int], Call | Action]] = [((at, 0), step) for at, step in self.placed]
         for group in self.groups:
-            last = group.members[-1][0]
             if len(group.members) == 1:
-                order.append(((last, 0), group.members[0][1]))
+                order.append(((group.place, 0), group.members[0][1]))
             else:
-                order.append(((last, 0), self.joined(group, readers, notes)))
-            order += [((last, 1 + i), call) for i, (_, call) in enumerate(group.followers)]
-        if not notes:
-            return self.program
-        order.sort(key=lambda pair: pair[0])
-        return rewritten(self.program, [step for _, step in order], "formulas", notes)
+                order.append(((group.place, 0), self.joined(group, notes)))
+            order += [((max(at, group.place), 1 + i), call) for i, (at, call) in enumerate(group.followers)]
+        made = self.program
+        if notes:
+            order.sort(key=lambda pair: pair[0])
+            made = rewritten(self.program, [step for _, step in order], "formulas", notes)
+        # those behind a group may be formulas among themselves
+        return _Fusing(made, trailing=False).run() if behind > 1 else made
 
     # --- who goes where
 
@@ -107,17 +118,44 @@ class _Fusing:
         if len(met) == 1 and call.op.name in _FOLLOW and not call.writes and call.results[0] is not None:
             (group,) = met
             if not any(v in group.late for v in call.reads()):
-                group.followers.append((at, call))
-                late = [v for v in call.results if v is not None]
-                group.late.update(late)
-                self.maker.update(dict.fromkeys(late, group))
+                self.follow(at, call, group)
                 return
         for group in met:
             self.close(group)
         self.placed.append((at, call))
+        self.places.update((v, at) for v in call.results if v is not None)
+
+    def trails(self, at: int, call: Call) -> bool:
+        """Whether the call makes a few bytes of what followers of one group have made; then it follows as well."""
+        results = [v for v in call.results if v is not None]
+        met = self.met(call)
+        led = [group for group in met if any(v in group.late or v.root in group.late for v in call.reads())]
+        if len(led) != 1 or not results or call.writes or draws(call):
+            return False
+        (group,) = led
+        made = any(v in group.made or v.root in group.made for v in call.reads())
+        if made or any(v.nbytes > _FEW or v.shape == group.shape for v in results):
+            return False
+        for other in met:
+            if other is not group:
+                self.close(other)
+        self.follow(at, call, group)
+        return True
+
+    def follow(self, at: int, call: Call, group: Group) -> None:
+        group.followers.append((at, call))
+        late = [v for v in call.results if v is not None]
+        group.late.update(late)
+        self.maker.update(dict.fromkeys(late, group))
+        self.places.update((v, at) for v in late)
 
     def inside(self, at: int, call: Call, formula: Formula) -> None:
         result = next(v for v in call.results if v is not None)
+        above = self.above(at, call, formula, result)
+        if above is not None:
+            above.add(above.place, call, formula)
+            self.homes.update((v, above) for v in call.results if v is not None)
+            return
         joined: Group | None = None
         for group in self.met(call):
             fits = group.shape == result.shape and group.kind is call.kind and group.layout == result.strides_in_items
@@ -146,6 +184,7 @@ class _Fusing:
             self.open.append(joined)
         joined.add(at, call, formula)
         self.maker.update((v, joined) for v in call.results if v is not None)
+        self.homes.update((v, joined) for v in call.results if v is not None)
 
     def met(self, call: Call) -> list[Group]:
         """The open groups whose results, or whose followers' results, the call reads."""
@@ -165,6 +204,32 @@ class _Fusing:
             if any(v in group.reads and v.shape == result.shape for v in call.reads()) and self.can_wait(group, at):
                 return group
         return None
+
+    def above(self, at: int, call: Call, formula: Formula, result: Value) -> Group | None:
+        """A closed group that makes what the call reads, for a call of which only sums are wanted: there it costs no
+        memory."""
+        readers = self.readers.get(result, ())
+        if len(call.results) != 1 or not readers or not all(self.sums(i, result) for i in readers):
+            return None
+        group = next((self.homes[v] for v in call.reads() if v in self.homes), None)
+        if group is None or group.place < 0 or group.kind is not call.kind or group.weight + len(formula.code) > _CODE:
+            return None
+        if group.shape != result.shape or group.layout != result.strides_in_items:
+            return None
+        if not all(v in group.made or self.is_there(v, group.place, at) for v in call.reads()):
+            return None
+        return group if self.ports(group, None, call) <= _PORTS else None
+
+    def sums(self, at: int, value: Value) -> bool:
+        """Whether the step is a sum of the value."""
+        step = self.program.steps[at] if at >= 0 else None
+        return isinstance(step, Call) and step.op.name in ("sum", "sum_to", "mean") and step.inputs[0] is value
+
+    def is_there(self, value: Value, place: int, at: int) -> bool:
+        """Whether the value at step ``at`` is what it would be at a place before that."""
+        home = self.homes.get(value)
+        made = self.places.get(value, -1) if home is None else home.place if home.place >= 0 else place
+        return made < place and self.memory.steady(value, place, at)
 
     def can_wait(self, group: Group, at: int) -> bool:
         """Whether what the group and its followers read is the same at this step."""
@@ -193,14 +258,18 @@ class _Fusing:
 
     def close(self, group: Group) -> None:
         self.open.remove(group)
+        group.place = group.members[-1][0]
         for value in (*group.made, *group.late):
             del self.maker[value]
 
     # --- the formula of a group
 
-    def joined(self, group: Group, readers: dict[Value, set[int]], notes: list[str]) -> Call:
-        own = {at for at, _, _ in group.members}
-        arrays = [v for v in group.reads if v not in self.numbers]
+    def is_read(self, value: Value, own: set[Call]) -> bool:
+        """Whether others than these calls need it."""
+        return any(at < 0 or self.program.steps[at] not in own for at in self.readers.get(value, ()))
+
+    def joined(self, group: Group, notes: list[str]) -> Call:
+        arrays = list(dict.fromkeys(self.elements.get(v, v) for v in group.reads if v not in self.numbers))
         arrays.sort(key=lambda v: not (v.shape == group.shape and v.strides_in_items == group.layout))
         number = {v: i for i, v in enumerate(arrays)}
         joiner = Joiner()
@@ -216,12 +285,13 @@ class _Fusing:
                 elif x in self.numbers:
                     operands.append(("number", self.numbers[x]))
                 else:
-                    operands.append(("input", number[x]))
+                    operands.append(("input", number[self.elements.get(x, x)]))
             made = joiner.add(formula, operands)
             for v, index, (_, name) in zip(call.results, made, formula.outputs, strict=True):
                 if v is not None:
                     values[v], stored[v] = index, name
-        results = [v for v in values if readers.get(v, own) - own]
+        own = {call for _, call, _ in group.members}
+        results = [v for v in values if self.is_read(v, own)]
         if not results:  # dead, and the pass that drops such calls was not asked
             results = [next(iter(values))]
         program = joiner.program([(values[v], stored[v]) for v in results], [key_of(v) for v in arrays])
@@ -313,6 +383,17 @@ def _numbers_of(program: Program, memory: Memory) -> dict[Value, Any]:
             value = call.attrs.get("value", 0)
             if type(value) in PYTHON_KEYS and not memory.written(made) and of_array(made.dtype).name in _EXACT:
                 found[made] = made.dtype.type(value).item()
+    return found
+
+
+def _elements_of(program: Program) -> dict[Value, Value]:
+    """Views of a value without dimensions: inside a formula they are its one element, for which loops need no array."""
+    found: dict[Value, Value] = {}
+    for call in program.calls:
+        if call.op.name in ("reshape", "expand") and len(call.inputs) == 1 and type(call.inputs[0]) is Value:
+            source, seen = found.get(call.inputs[0], call.inputs[0]), call.results[0]
+            if not source.shape and seen is not None and seen.root is source.root:
+                found[seen] = source
     return found
 
 

@@ -12,7 +12,7 @@ from .memory import Memory, readers_of, rewritten
 
 __all__ = ["run"]
 
-_LETTERS = {"sum": "s", "mean": "m"}
+_LETTERS = {"sum": "s", "sum_to": "s", "mean": "m"}
 
 
 def run(program: Program) -> Program:
@@ -69,6 +69,9 @@ def _total(call: Call, value: Value) -> Value | None:
     """The result of a call that is the sum or mean of all elements of the value."""
     if call.op.name not in _LETTERS or len(call.inputs) != 1 or call.inputs[0] is not value:
         return None
+    if call.op.name == "sum_to":
+        (made,) = call.results
+        return made if made is not None and not made.shape and made.dtype == value.dtype else None
     if set(call.attrs) != {"dim", "keepdim"} or call.attrs["keepdim"] or call.writes:
         return None
     dims = call.attrs["dim"]
