@@ -1,4 +1,5 @@
 // Joins what is reduced (reduce_ops.h), how memory is walked (reduce_walk.h) and the dtypes at both ends, for floats.
+#include "logsumexp.h"
 #include "reduce_fold.h"
 
 namespace tg {
@@ -48,6 +49,9 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
       case Reduce::norm2:
         return fold<NormOp<C, 2>>(plan, data, reader, out_type, out, [](double a) { return std::sqrt(a); });
       case Reduce::logsumexp:
+        if (reader.same_type && out_type == type && is_middle_axis(plan, sizeof(C)) &&
+            reinterpret_cast<uintptr_t>(data) % alignof(C) == 0)
+          return logsumexp_columns(plan, reinterpret_cast<const C*>(data), reinterpret_cast<C*>(out));
         return fold<LogSumExpOp<C>>(plan, data, reader, out_type, out, [](const ScaledExpSum& a) { return a.value(); });
       case Reduce::any:
       case Reduce::all:

@@ -416,4 +416,10 @@ struct LogSumExpOp {
   }
 };
 
+// What an element costs, in additions: how many of them are worth a task of their own.
+template <class Op>
+constexpr Index work_of = 1;
+template <class T>
+constexpr Index work_of<LogSumExpOp<T>> = 8;
+
 }  // namespace tg

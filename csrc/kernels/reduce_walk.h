@@ -101,7 +101,7 @@ class ReduceWalk {
     const Index per_piece = std::max<Index>(1, kReducePiece / block);
     const Index pieces = (units + per_piece - 1) / per_piece;
     if (pieces == 1) {
-      const Index group = std::max<Index>(1, kReducePiece / p_.reduced);
+      const Index group = std::max<Index>(1, kReducePiece / work_of<Op> / p_.reduced);
       parallel_for(p_.outputs, group, [&](Index first, Index last) {
         Odometer out(p_.kn, p_.kshape, p_.kstride);
         out.seek(first);

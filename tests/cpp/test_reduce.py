@@ -106,6 +106,28 @@ def test_extremes_travel(value: float, dim: tuple[int, ...]) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 2), (32, 16, 16), (5, 7, 9), (3, 130, 70), (4, 65, 129), (2, 64, 8), (1, 20_000, 5)], ids=str
+)
+def test_logsumexp_of_columns(shape: tuple[int, int, int], dtype: str) -> None:
+    x = (30 * np.random.default_rng(3).standard_normal(shape)).astype(dtype)
+    x[0, 1, 0] = 80.0
+    whole = C.logsumexp(x, (1,), False)
+    expected = np.asarray(reference("logsumexp", wide(x), (1,), False))
+    np.testing.assert_allclose(whole, expected, rtol=2 * np.finfo(dtype).eps)
+    # a column's value is its own: neither the columns beside it nor the threads change its bits
+    np.testing.assert_array_equal(C.logsumexp(x[:1].copy(), (1,), False), whole[:1])
+    for value in (np.inf, -np.inf, np.nan):
+        odd = x.copy()
+        odd[0, :, 1] = -np.inf
+        odd[0, -1, 1] = value
+        got = C.logsumexp(odd, (1,), False)
+        np.testing.assert_array_equal(got[0, 1], value)
+        got[0, 1] = whole[0, 1]
+        np.testing.assert_array_equal(got, whole)
+
+
 def test_long_sums_are_at_least_as_accurate_as_numpy() -> None:
     rng = np.random.default_rng(1)
     for make in (rng.random, rng.standard_normal):
