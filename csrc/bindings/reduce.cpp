@@ -52,13 +52,16 @@ void read_axes(const char* op, const View& x, py::handle dim, bool* reduce) {
 
 // Writes a reduction of rows, or of columns, that a program may do a piece at a time behind what computes its input.
 bool write_pieces(Reduce kind, const View& x, const ReducePlan& plan, DType out_type, char* to, double correction) {
-  const Index item = size_of(x.dtype), outer = plan.columns ? plan.outputs : plan.reduced;
+  const Index item = size_of(x.dtype);
+  const bool short_rows = are_short_rows(kind, plan, item), columns = plan.columns && !short_rows;
+  const Index outer = columns ? plan.outputs : plan.reduced;
   const bool floats = x.dtype == DType::Float32 || x.dtype == DType::Float64;
   if (!floats || plan.kn > 1 || plan.rn != 1 || x.size() == 0) return false;
-  const Index inner = plan.columns ? plan.kstride[0] : plan.rstride[0], step = plan.columns ? plan.rstride[0] : plan.kn ? plan.kstride[0] : outer * item;
+  const Index inner = columns ? plan.kstride[0] : plan.rstride[0];
+  const Index step = columns ? plan.rstride[0] : plan.kn ? plan.kstride[0] : outer * item;
   if (inner != item || step != outer * item) return false;
   const PieceLaunch::Touch read{x.data, x.size() * item, item, false}, made{to, plan.outputs * size_of(out_type), 0, true};
-  if (rows_stand_alone(plan)) {
+  if (short_rows || rows_stand_alone(plan)) {
     const Index length = plan.reduced;
     launch_rows(x.size(), plan.outputs, length, {read, made}, [=, type = x.dtype, from = x.data](Index first, Index last) {
       const Index shape[] = {last - first, length}, strides[] = {length * item, item};

@@ -67,6 +67,17 @@ inline void copy_pieces(Index rows, Index bytes, char* to, Index to_step, const 
 }
 constexpr Index kShortest = 32, kShort = 512;  // bytes of a row that it is meant for
 
+// Rows of one value each, repeated `bytes` long. Stores reach up to kShortest bytes past a row, where the next one comes.
+template <class Item>
+inline void repeat_items(Index rows, Index bytes, char* to, const char* from, Index from_step) {
+  for (; rows > 0; --rows, to += bytes, from += from_step) {
+    Item piece[kShortest / sizeof(Item)], item;
+    std::memcpy(&item, from, sizeof(Item));
+    std::fill(std::begin(piece), std::end(piece), item);
+    for (Index i = 0; i < bytes; i += kShortest) std::memcpy(to + i, piece, kShortest);
+  }
+}
+
 }  // namespace
 
 class Runner {
@@ -82,7 +93,10 @@ class Runner {
     by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
     if (by_rows_) find_row_values();
     if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
-    if (!by_rows_) row_values_ = 0, body_ = &p_.body_;
+    if (!by_rows_) {
+      row_values_ = 0, body_ = &p_.body_;
+      find_runs();
+    }
   }
 
   void run() {
@@ -219,6 +233,25 @@ class Runner {
     }
     return true;
   }
+
+  // Operands that are repeated along outer axes only: what a block needs of them often lies in one run.
+  void find_runs() {
+    for (int i = 0; i < ports_; ++i) {
+      const Operand& operand = operands_[i];
+      if (!p_.ports_[i].varies || !operand.strides || !operand.aligned) continue;
+      Index run = 1;
+      for (int d = ndim_ - 1; d >= 0 && operand.strides[d] == run * p_.ports_[i].item_size; --d) run *= shape_[d];
+      if (run < kLongRow || run == inner_) continue;
+      if (runs_.empty()) runs_.assign(static_cast<std::size_t>(ports_), 0);
+      runs_[static_cast<std::size_t>(i)] = run;
+    }
+  }
+  bool in_one_run(int port, Index first, Index n) const {
+    if (runs_.empty() || !runs_[static_cast<std::size_t>(port)]) return false;
+    const Index run = runs_[static_cast<std::size_t>(port)];
+    return first % run + n <= run;
+  }
+
   bool is_row_value(int slot) const { return slot < 64 && (row_values_ >> slot & 1); }
 
   std::size_t slot_bytes() const { return (static_cast<std::size_t>(p_.slots_) * sizeof(void*) + 63) / 64 * 64; }
@@ -279,7 +312,8 @@ class Runner {
       const Operand& operand = operands_[i];
       const bool whole = operand.strides == nullptr;
       char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
-      const bool row = whole ? operand.aligned : by_rows_ && fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size);
+      const bool row = whole ? operand.aligned
+                             : by_rows_ ? fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size) : in_one_run(i, first, n);
       if ((row && !(output && defer_)) || is_row_value(i)) {
         slots[i] = here;
         continue;
@@ -381,7 +415,19 @@ class Runner {
     std::copy(start, start + ndim_, at);
     const Index bytes = inner_ * port.item_size;
     const bool brief = ndim_ > 1 && stride == port.item_size && bytes >= kShortest && bytes <= kShort;
+    const bool repeated = in && ndim_ > 1 && stride == 0 && bytes <= kShort && (port.item_size == 4 || port.item_size == 8);
     while (n > 0) {
+      if (repeated && at[ndim_ - 1] == 0) {
+        const Index rows = std::min(shape_[ndim_ - 2] - at[ndim_ - 2] - 1, (n * port.item_size - kShortest) / bytes);
+        if (rows > 0) {
+          const Index step = strides[ndim_ - 2];
+          (port.item_size == 4 ? repeat_items<std::uint32_t> : repeat_items<std::uint64_t>)(rows, bytes, packed, here, step);
+          packed += rows * bytes;
+          n -= rows * inner_;
+          here += rows * step;
+          at[ndim_ - 2] += rows;
+        }
+      }
       if (brief && at[ndim_ - 1] == 0 && n > inner_) {  // the last row is left, so that what follows has one
         const Index rows = std::min(shape_[ndim_ - 2] - at[ndim_ - 2] - 1, (n - 1) / inner_), step = strides[ndim_ - 2];
         copy_pieces<kShortest>(rows, bytes, in ? packed : here, in ? bytes : step, in ? here : packed, in ? step : bytes);
@@ -419,6 +465,7 @@ class Runner {
   Index part_ = 0;  // one loop's share of a block
   Index total_ = 1, inner_ = 1;
   std::uint64_t row_values_ = 0;  // by input
+  std::vector<Index> runs_;       // by port: elements that lie one behind the other, of arrays that come again and again
   std::vector<Step> steps_;       // the program's, with loops for those
   const std::vector<Step>* body_ = &p_.body_;
   bool summing_ = false;

@@ -47,6 +47,12 @@ inline bool rows_stand_alone(const ReducePlan& plan) {
   return plan.kn <= 1 && plan.rn == 1 && !plan.columns && plan.rshape[0] > 8 && plan.rshape[0] <= kWholeRow;
 }
 
+// Sums and means of such rows are taken several at a time from this length on.
+inline bool are_short_rows(Reduce kind, const ReducePlan& plan, Index item) {
+  return (kind == Reduce::sum || kind == Reduce::mean) && plan.rn == 1 && plan.rstride[0] == item && plan.rshape[0] >= 8 &&
+         plan.rshape[0] <= 64 && (plan.kn == 0 || (plan.kn == 1 && plan.kstride[0] == plan.rshape[0] * item));
+}
+
 // Sums or means of columns, of (rows, width) floats or doubles that lie contiguous, in parts: `unit` rows at a time, or
 // several times that, and those between multiples of `order` in their order and from one thread.
 struct ColumnSums {

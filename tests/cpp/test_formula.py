@@ -286,6 +286,27 @@ def test_layouts_and_broadcasting(name: str, dtype: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8"])
+@pytest.mark.parametrize("inner", [1, 2, 3, 5, 8, 13, 16, 40, 63, 130])
+@pytest.mark.parametrize("outer", [(1, 3), (4, 1), (7, 30), (2, 200)])
+def test_short_rows_that_come_again(outer: tuple[int, int], inner: int, dtype: str) -> None:
+    """Operands repeated along the first, the middle and the last axis, and a matrix cut out of a wider one."""
+    rng, (n, m) = np.random.default_rng(1), outer
+    call, reference = formula("affine")
+    whole = (3 * rng.standard_normal((n, m, inner + 3))).astype(dtype)
+    repeated = [
+        whole[:1, :, :inner].copy(),
+        whole[:, :1, :inner].copy(),
+        whole[:, :, :1].copy(),
+        whole[:1, :, :1].copy(),
+    ]
+    for args in itertools.permutations([*repeated, whole[:, :, :inner]], 3):
+        agree(call(*args), reference(args))
+    matrix = whole[0, :, :inner].copy()  # one run that comes n times
+    full = whole[:, :, :inner].copy()
+    agree(call(matrix, full, matrix), reference((matrix, full, matrix)))
+
+
 @pytest.mark.parametrize(
     ("layouts", "order"),
     [

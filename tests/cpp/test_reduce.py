@@ -128,6 +128,19 @@ def test_logsumexp_of_columns(shape: tuple[int, int, int], dtype: str) -> None:
         np.testing.assert_array_equal(got, whole)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [*range(8, 18), 23, 31, 32, 33, 47, 63, 64, 65])
+def test_short_rows_have_the_bits_they_have_alone(length: int, dtype: str) -> None:
+    x = np.random.default_rng(length).standard_normal((1035, length)).astype(dtype)
+    x[3, 2], x[12, length - 1] = np.inf, np.nan
+    for name in ("sum", "mean"):
+        whole = getattr(C, name)(x, (1,), False)
+        expected = reference(name, wide(x), (1,), False)
+        np.testing.assert_allclose(whole, expected, rtol=1e-5 if dtype == "float32" else 1e-13, atol=1e-5)
+        for row in (0, 3, 7, 8, 12, 500, 1034):
+            np.testing.assert_array_equal(getattr(C, name)(x[row : row + 1].copy(), (1,), False), whole[row : row + 1])
+
+
 def test_long_sums_are_at_least_as_accurate_as_numpy() -> None:
     rng = np.random.default_rng(1)
     for make in (rng.random, rng.standard_normal):
