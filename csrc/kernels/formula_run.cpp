@@ -6,6 +6,7 @@
 #include "../core/allocator.h"
 #include "../core/parallel.h"
 #include "formula.h"
+#include "formula_course.h"
 #include "reduce_walk.h"
 
 namespace tg {
@@ -56,28 +57,6 @@ static_assert(kUnit == kReducePiece / 4 && Run::kWideUnit == kReducePiece);  // 
 // Whether an item of this size may be read as a number of its type at this address and stride.
 bool fits_in_place(const Operand& operand, Index stride, int size) { return operand.aligned && stride == size; }
 
-// Rows of `bytes` each by pieces of fixed size, of which the last may overlap the one before. A call for each row of 16
-// floats takes longer than its copy: (8, 6, 96, 16) of 32 columns by (96, 16) in 64 us, by this in 29.
-template <Index piece>
-inline void copy_pieces(Index rows, Index bytes, char* to, Index to_step, const char* from, Index from_step) {
-  for (; rows > 0; --rows, to += to_step, from += from_step) {
-    for (Index i = 0; i + piece < bytes; i += piece) std::memcpy(to + i, from + i, piece);
-    std::memcpy(to + bytes - piece, from + bytes - piece, piece);
-  }
-}
-constexpr Index kShortest = 32, kShort = 512;  // bytes of a row that it is meant for
-
-// Rows of one value each, repeated `bytes` long. Stores reach up to kShortest bytes past a row, where the next one comes.
-template <class Item>
-inline void repeat_items(Index rows, Index bytes, char* to, const char* from, Index from_step) {
-  for (; rows > 0; --rows, to += bytes, from += from_step) {
-    Item piece[kShortest / sizeof(Item)], item;
-    std::memcpy(&item, from, sizeof(Item));
-    std::fill(std::begin(piece), std::end(piece), item);
-    for (Index i = 0; i < bytes; i += kShortest) std::memcpy(to + i, piece, kShortest);
-  }
-}
-
 }  // namespace
 
 class Runner {
@@ -93,16 +72,14 @@ class Runner {
     by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
     if (by_rows_) find_row_values();
     if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
-    if (!by_rows_) {
-      row_values_ = 0, body_ = &p_.body_;
-      find_runs();
-    }
+    if (!by_rows_) row_values_ = 0, body_ = &p_.body_;
   }
 
   void run() {
     if (total_ == 0) return;
     prologue();
     find_far(ports_);
+    find_courses(ports_);
     parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last, nullptr); });
   }
 
@@ -122,6 +99,7 @@ class Runner {
     if (total_ == 0) return;
     prologue();
     find_far(ports_);
+    find_courses(ports_);
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
   }
 
@@ -167,6 +145,7 @@ class Runner {
     if (total_ == 0) return 0;
     prologue();
     find_far(p_.input_count());
+    find_courses(p_.input_count());
     std::vector<double> parts(static_cast<std::size_t>((total_ + kStretch - 1) / kStretch));
     parallel_for(total_, kStretch, [&](Index first, Index last) {
       double part = 0;  // not in the vector: threads would take its cache lines from each other block by block
@@ -233,25 +212,6 @@ class Runner {
     }
     return true;
   }
-
-  // Operands that are repeated along outer axes only: what a block needs of them often lies in one run.
-  void find_runs() {
-    for (int i = 0; i < ports_; ++i) {
-      const Operand& operand = operands_[i];
-      if (!p_.ports_[i].varies || !operand.strides || !operand.aligned) continue;
-      Index run = 1;
-      for (int d = ndim_ - 1; d >= 0 && operand.strides[d] == run * p_.ports_[i].item_size; --d) run *= shape_[d];
-      if (run < kLongRow || run == inner_) continue;
-      if (runs_.empty()) runs_.assign(static_cast<std::size_t>(ports_), 0);
-      runs_[static_cast<std::size_t>(i)] = run;
-    }
-  }
-  bool in_one_run(int port, Index first, Index n) const {
-    if (runs_.empty() || !runs_[static_cast<std::size_t>(port)]) return false;
-    const Index run = runs_[static_cast<std::size_t>(port)];
-    return first % run + n <= run;
-  }
-
   bool is_row_value(int slot) const { return slot < 64 && (row_values_ >> slot & 1); }
 
   std::size_t slot_bytes() const { return (static_cast<std::size_t>(p_.slots_) * sizeof(void*) + 63) / 64 * 64; }
@@ -310,16 +270,13 @@ class Runner {
         continue;
       }
       const Operand& operand = operands_[i];
-      const bool whole = operand.strides == nullptr;
-      char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
-      const bool row = whole ? operand.aligned
-                             : by_rows_ ? fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size) : in_one_run(i, first, n);
-      if ((row && !(output && defer_)) || is_row_value(i)) {
-        slots[i] = here;
+      if (is_row_value(i)) {
+        slots[i] = operand.data + offset(operand, at);
         continue;
       }
-      slots[i] = buffers + port.staging * longest;
-      if (!output) move(operand, port, here, at, n, static_cast<char*>(slots[i]), true);
+      char* here = output && defer_ ? nullptr : in_place(i, first, at, n);
+      slots[i] = here ? here : buffers + port.staging * longest;
+      if (!output && !here) move(i, first, n, static_cast<char*>(slots[i]), true);
     }
     if (far_.empty()) {
       for (const Step& s : *body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
@@ -334,11 +291,35 @@ class Runner {
     for (int i = inputs; i < ports_; ++i) {
       const Program::Port& port = p_.ports_[i];
       char* staged = buffers + port.staging * longest;
-      if (slots[i] != staged) continue;  // nor is it where sums are
-      const Operand& operand = operands_[i];
-      const bool whole = operand.strides == nullptr;
-      char* here = operand.data + (whole ? first * port.item_size : offset(operand, at));
-      move(operand, port, here, at, n, staged, false);
+      if (slots[i] == staged) move(i, first, n, staged, false);  // otherwise it was written, or is where sums are
+    }
+  }
+
+  // Where a port's n elements lie one after the other; null if they do not.
+  char* in_place(int i, Index first, const Index* at, Index n) const {
+    const Operand& operand = operands_[i];
+    const Index size = p_.ports_[i].item_size;
+    if (!operand.strides) return operand.aligned ? operand.data + first * size : nullptr;
+    if (by_rows_) return fits_in_place(operand, operand.strides[ndim_ - 1], size) ? operand.data + offset(operand, at) : nullptr;
+    return courses_[static_cast<std::size_t>(course_of_[static_cast<std::size_t>(i)])].in_place(first, n);
+  }
+
+  // n elements from number `first` on into packed memory, or back.
+  void move(int i, Index first, Index n, char* packed, bool in) const {
+    const Operand& operand = operands_[i];
+    const Index size = p_.ports_[i].item_size;
+    if (operand.strides)
+      return courses_[static_cast<std::size_t>(course_of_[static_cast<std::size_t>(i)])].move(first, n, packed, in);
+    char* here = operand.data + first * size;
+    std::memcpy(in ? packed : here, in ? here : packed, static_cast<std::size_t>(n * size));
+  }
+
+  void find_courses(int ports) {
+    course_of_.assign(static_cast<std::size_t>(ports), -1);
+    for (int i = 0; i < ports; ++i) {
+      if (!p_.ports_[i].varies || !operands_[i].strides) continue;
+      course_of_[static_cast<std::size_t>(i)] = static_cast<int>(courses_.size());
+      courses_.emplace_back(operands_[i], p_.ports_[i].item_size, ndim_, shape_);
     }
   }
 
@@ -401,58 +382,6 @@ class Runner {
     return bytes;
   }
 
-  // n elements from `here` on into packed memory, or back, row by row.
-  void move(const Operand& operand, const Program::Port& port, char* here, const Index* start, Index n, char* packed,
-            bool in) const {
-    if (!operand.strides) {
-      find_copy(port.item_size)(in ? packed : here, in ? here : packed, nullptr, nullptr, n);
-      return;
-    }
-    const Loop loop = in ? find_gather(port.item_size) : find_scatter(port.item_size);
-    const Index* strides = operand.strides;
-    const Index stride = ndim_ ? strides[ndim_ - 1] : 0;
-    Index at[kMaxDims];
-    std::copy(start, start + ndim_, at);
-    const Index bytes = inner_ * port.item_size;
-    const bool brief = ndim_ > 1 && stride == port.item_size && bytes >= kShortest && bytes <= kShort;
-    const bool repeated = in && ndim_ > 1 && stride == 0 && bytes <= kShort && (port.item_size == 4 || port.item_size == 8);
-    while (n > 0) {
-      if (repeated && at[ndim_ - 1] == 0) {
-        const Index rows = std::min(shape_[ndim_ - 2] - at[ndim_ - 2] - 1, (n * port.item_size - kShortest) / bytes);
-        if (rows > 0) {
-          const Index step = strides[ndim_ - 2];
-          (port.item_size == 4 ? repeat_items<std::uint32_t> : repeat_items<std::uint64_t>)(rows, bytes, packed, here, step);
-          packed += rows * bytes;
-          n -= rows * inner_;
-          here += rows * step;
-          at[ndim_ - 2] += rows;
-        }
-      }
-      if (brief && at[ndim_ - 1] == 0 && n > inner_) {  // the last row is left, so that what follows has one
-        const Index rows = std::min(shape_[ndim_ - 2] - at[ndim_ - 2] - 1, (n - 1) / inner_), step = strides[ndim_ - 2];
-        copy_pieces<kShortest>(rows, bytes, in ? packed : here, in ? bytes : step, in ? here : packed, in ? step : bytes);
-        packed += rows * bytes;
-        n -= rows * inner_;
-        here += rows * step;
-        at[ndim_ - 2] += rows;
-      }
-      const Index left = ndim_ ? inner_ - at[ndim_ - 1] : 1, run = std::min(left, n);
-      loop(in ? packed : here, in ? here : packed, &stride, nullptr, run);
-      packed += run * port.item_size;
-      n -= run;
-      if (n == 0) break;
-      // the next row: back to this one's start, then on along the first outer axis that has one
-      here -= at[ndim_ - 1] * stride;
-      at[ndim_ - 1] = 0;
-      for (int d = ndim_ - 2; d >= 0; --d) {
-        here += strides[d];
-        if (++at[d] < shape_[d]) break;
-        here -= shape_[d] * strides[d];
-        at[d] = 0;
-      }
-    }
-  }
-
   const Program& p_;
   Number* numbers_;
   const Operand* operands_;
@@ -461,11 +390,12 @@ class Runner {
   bool defer_, by_rows_ = false;
   bool alone_ = false;  // by rows, with one loop and nothing to move
   std::vector<int> far_;  // ports
+  std::vector<Course> courses_;
+  std::vector<int> course_of_;  // by port; -1 for one contiguous run
   static constexpr int kPartBits = 32;
   Index part_ = 0;  // one loop's share of a block
   Index total_ = 1, inner_ = 1;
   std::uint64_t row_values_ = 0;  // by input
-  std::vector<Index> runs_;       // by port: elements that lie one behind the other, of arrays that come again and again
   std::vector<Step> steps_;       // the program's, with loops for those
   const std::vector<Step>* body_ = &p_.body_;
   bool summing_ = false;

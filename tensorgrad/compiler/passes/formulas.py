@@ -221,9 +221,11 @@ class _Fusing:
         return group if self.ports(group, None, call) <= _PORTS else None
 
     def sums(self, at: int, value: Value) -> bool:
-        """Whether the step is a sum of the value."""
+        """Whether the step sums all of the value."""
         step = self.program.steps[at] if at >= 0 else None
-        return isinstance(step, Call) and step.op.name in ("sum", "sum_to", "mean") and step.inputs[0] is value
+        if not isinstance(step, Call) or step.op.name not in ("sum", "sum_to", "mean") or step.inputs[0] is not value:
+            return False
+        return step.results[0] is not None and not step.results[0].shape
 
     def is_there(self, value: Value, place: int, at: int) -> bool:
         """Whether the value at step ``at`` is what it would be at a place before that."""
