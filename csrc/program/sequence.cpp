@@ -79,6 +79,7 @@ void free_arena(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tens
 void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_GetPointer(capsule, "reserved")); }
 
 constexpr Index kPieceLength = 16384;      // elements: what a few arrays have of them is in the second-level cache
+constexpr Index kBrought = Index(1) << 19;  // bytes of an argument that a thread copies at a time
 constexpr Index kMostInOrder = 1 << 18;  // elements that one thread takes: more of them leave others without work
 
 // Calls that go over equally many elements, done a piece at a time: what one writes is read from the cache by the next.
@@ -325,9 +326,13 @@ class Written final : public Sequence {
                        PyArray_DESCR(source)->type_num == PyArray_DESCR(target)->type_num && PyArray_ISNOTSWAPPED(source) &&
                        PyArray_NDIM(source) == PyArray_NDIM(target) &&
                        PyArray_CompareLists(PyArray_SHAPE(source), PyArray_SHAPE(target), PyArray_NDIM(target));
-    if (plain)
-      std::memcpy(PyArray_DATA(target), PyArray_DATA(source), static_cast<std::size_t>(PyArray_NBYTES(target)));
-    else if (PyArray_CopyInto(target, source) < 0)
+    if (plain) {
+      char* to = static_cast<char*>(PyArray_DATA(target));
+      const char* data = static_cast<const char*>(PyArray_DATA(source));
+      parallel_for(static_cast<Index>(PyArray_NBYTES(target)), kBrought, [=](Index first, Index last) {
+        std::memcpy(to + first, data + first, static_cast<std::size_t>(last - first));
+      });
+    } else if (PyArray_CopyInto(target, source) < 0)
       throw py::error_already_set();
   }
 

@@ -283,7 +283,7 @@ def _between() -> None:
 
 
 _APART = PASSES[: PASSES.index("ahead")]
-_TOGETHER = ("ahead", "dead", "recompute")
+_TOGETHER = PASSES[PASSES.index("ahead") : PASSES.index("recompute") + 1]
 _LAST = PASSES[PASSES.index("recompute") + 1 :]
 
 

@@ -34,6 +34,7 @@ PASSES = (
     "inline",
     "recompute",
     "reductions",
+    "overwrite",
     "actions",
     "groups",
 )
