@@ -57,7 +57,7 @@ def run(program: Program) -> Program:
         steps.pop()
         if shown is not None:
             steps.append(shown)
-            pairs = dict(zip(pairs, shown.results, strict=True))
+            pairs = {v: w for v, w in zip(pairs, shown.results, strict=True) if w is not None}
         instead.update(pairs)
         notes.append(f"{call.op.name} is computed once instead of again")
     if not notes:
