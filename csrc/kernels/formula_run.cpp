@@ -61,12 +61,15 @@ bool fits_in_place(const Operand& operand, Index stride, int size) { return oper
 
 class Runner {
  public:
-  Runner(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer)
+  // `operands` has the inputs, and the outputs where results are stored.
+  Runner(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer,
+         bool stores = true)
       : p_(program), numbers_(numbers), operands_(operands), ndim_(ndim), shape_(shape), defer_(defer) {
     total_ = 1;
     for (int i = 0; i < ndim; ++i) total_ *= shape[i];
     inner_ = ndim ? shape[ndim - 1] : 1;
     ports_ = static_cast<int>(p_.ports_.size());
+    given_ = stores ? ports_ : p_.input_count();
     // rows long enough to be blocks of their own leave operands in place that are contiguous along them only; shorter
     // ones where a single loop is all there is to do, and nothing else is in its way
     by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
@@ -78,8 +81,8 @@ class Runner {
   void run() {
     if (total_ == 0) return;
     prologue();
-    find_far(ports_);
-    find_courses(ports_);
+    find_far(given_);
+    find_courses(given_);
     parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last, nullptr); });
   }
 
@@ -98,8 +101,8 @@ class Runner {
     grain_ = wide ? Run::kWideUnit : kUnit;
     if (total_ == 0) return;
     prologue();
-    find_far(ports_);
-    find_courses(ports_);
+    find_far(given_);
+    find_courses(given_);
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
   }
 
@@ -144,8 +147,8 @@ class Runner {
   double sum() {
     if (total_ == 0) return 0;
     prologue();
-    find_far(p_.input_count());
-    find_courses(p_.input_count());
+    find_far(given_);
+    find_courses(given_);
     std::vector<double> parts(static_cast<std::size_t>((total_ + kStretch - 1) / kStretch));
     parallel_for(total_, kStretch, [&](Index first, Index last) {
       double part = 0;  // not in the vector: threads would take its cache lines from each other block by block
@@ -204,7 +207,7 @@ class Runner {
     body_ = &steps_;
   }
   bool all_in_place() const {
-    for (int i = 0; i < ports_; ++i) {
+    for (int i = 0; i < given_; ++i) {
       const Program::Port& port = p_.ports_[i];
       const Operand& operand = operands_[i];
       if (!port.varies || is_row_value(i)) continue;
@@ -385,7 +388,7 @@ class Runner {
   const Program& p_;
   Number* numbers_;
   const Operand* operands_;
-  int ndim_, ports_ = 0;
+  int ndim_, ports_ = 0, given_ = 0;
   const Index* shape_;
   bool defer_, by_rows_ = false;
   bool alone_ = false;  // by rows, with one loop and nothing to move
@@ -419,7 +422,7 @@ void run(const Program& program, Number* numbers, const Operand* operands, int n
 }
 
 double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape) {
-  return Runner(program, numbers, inputs, ndim, shape, false).sum();
+  return Runner(program, numbers, inputs, ndim, shape, false, false).sum();
 }
 
 }  // namespace formula

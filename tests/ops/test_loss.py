@@ -156,3 +156,21 @@ def test_sums_of_formulas(shapes, dtypes, transposed):
         found = F.mse_loss(a, b)
     assert found.dtype == tg.promote_types(a.dtype, b.dtype)
     np.testing.assert_allclose(found.item(), expected, rtol=2e-3 if "float16" in dtypes else 1e-6)
+
+
+@pytest.mark.parametrize("inner", [3, 16, 70, 200, 300])
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "smooth_l1_loss"])
+def test_losses_of_matrices_cut_out_of_wider_ones(name: str, inner: int) -> None:
+    """Nothing is stored: the sum is taken of blocks whose operands lie apart, or come again."""
+    rng = np.random.default_rng(0)
+    wide, again = rng.standard_normal((2, 5, 90, inner + 4)), rng.standard_normal((90, inner))
+    for dtype in ("float32", "float64"):
+        x, y = (tg.tensor(array.astype(dtype))[..., :inner] for array in wide)
+        for target in (y, y[:1].expand(5, 90, inner), tg.tensor(again.astype(dtype)).expand(5, 90, inner)):
+            apart = np.abs(x.numpy().astype("float64") - target.numpy().astype("float64"))
+            expected = {
+                "mse_loss": apart**2,
+                "l1_loss": apart,
+                "smooth_l1_loss": np.where(apart < 1, 0.5 * apart**2, apart - 0.5),
+            }[name].mean()
+            np.testing.assert_allclose(getattr(F, name)(x, target).item(), expected, rtol=1e-6)
