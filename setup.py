@@ -56,7 +56,7 @@ SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp",
           "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp", "csrc/kernels/scan*.cpp", "csrc/kernels/conv_patch.cpp",
           "csrc/kernels/conv_shape.cpp", "csrc/kernels/copy.cpp", "csrc/kernels/fold.cpp",
           "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp",
-          "csrc/kernels/reduce_rare.cpp")  # fmt: skip
+          "csrc/kernels/reduce_rare.cpp", "csrc/kernels/triangular.cpp")  # fmt: skip
 # Views of arrays and the binding of formulas are what a small op spends its time in: built for speed.
 COLD = ("csrc/bindings/formula.cpp", "csrc/core/*.cpp", "csrc/kernels/formula_assemble.cpp")
 X86 = {

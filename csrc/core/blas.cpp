@@ -14,6 +14,16 @@ using Sgemm = void (*)(int, int, int, int, int, int, float, const float*, int, c
 using Dgemm = void (*)(int, int, int, int, int, int, double, const double*, int, const double*, int, double, double*, int);
 using Xgemm = void (*)(int, int, int, int, int, int, const void*, const void*, int, const void*, int, const void*, void*, int);
 
+using Strsm = void (*)(int, int, int, int, int, int, int, float, const float*, int, float*, int);
+using Dtrsm = void (*)(int, int, int, int, int, int, int, double, const double*, int, double*, int);
+// LAPACK's, by columns; Fortran passes the length of the letter last
+using Spotrf = void (*)(const char*, const int*, float*, const int*, int*, std::size_t);
+using Dpotrf = void (*)(const char*, const int*, double*, const int*, int*, std::size_t);
+
+Strsm strsm = nullptr;
+Dtrsm dtrsm = nullptr;
+Spotrf spotrf = nullptr;
+Dpotrf dpotrf = nullptr;
 Sgemm sgemm = nullptr;
 Dgemm dgemm = nullptr;
 Xgemm cgemm = nullptr, zgemm = nullptr;
@@ -29,6 +39,23 @@ F symbol(void* library, const char* name) {
 int op(bool transposed) { return transposed ? kTrans : kNoTrans; }
 int fit(Index n) { return static_cast<int>(n); }
 
+constexpr int kUpper = 121, kLower = 122, kNonUnit = 131, kUnit = 132, kLeft = 141, kRight = 142;
+
+template <class T, class Trsm>
+void trsm(Trsm call, bool left, Triangle t, Index m, Index n, const T* a, Index lda, T* b, Index ldb) {
+  call(kRowMajor, left ? kLeft : kRight, t.lower ? kLower : kUpper, op(t.transposed), t.unit ? kUnit : kNonUnit, fit(m),
+       fit(n), T(1), a, fit(lda), b, fit(ldb));
+}
+
+// The lower triangle of rows is the upper one of columns.
+template <class T, class Potrf>
+Index potrf(Potrf call, Index n, T* a, Index lda) {
+  const int size = fit(n), lead = fit(lda);
+  int info = 0;
+  call("U", &size, a, &lead, &info, 1);
+  return info;
+}
+
 }  // namespace
 
 void blas_load(const char* path) {
@@ -38,6 +65,10 @@ void blas_load(const char* path) {
   dgemm = symbol<Dgemm>(library, "scipy_cblas_dgemm");
   cgemm = symbol<Xgemm>(library, "scipy_cblas_cgemm");
   zgemm = symbol<Xgemm>(library, "scipy_cblas_zgemm");
+  strsm = symbol<Strsm>(library, "scipy_cblas_strsm");
+  dtrsm = symbol<Dtrsm>(library, "scipy_cblas_dtrsm");
+  spotrf = symbol<Spotrf>(library, "scipy_spotrf_");
+  dpotrf = symbol<Dpotrf>(library, "scipy_dpotrf_");
   symbol<void (*)(int)>(library, "scipy_openblas_set_num_threads")(1);
   config = symbol<char* (*)()>(library, "scipy_openblas_get_config")();
 }
@@ -60,5 +91,14 @@ void blas_gemm(bool ta, bool tb, Index m, Index n, Index k, c128 alpha, const c1
                Index ldb, c128 beta, c128* c, Index ldc) {
   zgemm(kRowMajor, op(ta), op(tb), fit(m), fit(n), fit(k), &alpha, a, fit(lda), b, fit(ldb), &beta, c, fit(ldc));
 }
+
+void blas_trsm(bool left, Triangle t, Index m, Index n, const float* a, Index lda, float* b, Index ldb) {
+  trsm(strsm, left, t, m, n, a, lda, b, ldb);
+}
+void blas_trsm(bool left, Triangle t, Index m, Index n, const double* a, Index lda, double* b, Index ldb) {
+  trsm(dtrsm, left, t, m, n, a, lda, b, ldb);
+}
+Index blas_potrf(Index n, float* a, Index lda) { return potrf(spotrf, n, a, lda); }
+Index blas_potrf(Index n, double* a, Index lda) { return potrf(dpotrf, n, a, lda); }
 
 }  // namespace tg

@@ -37,6 +37,7 @@ PYTHON = {
     "require_between": "raises what Python words",
     "as_complex": "copies where halves are made wider",
     "logsumexp": "complex numbers", "logcumsumexp": "complex numbers",
+    "linalg_cholesky": "complex numbers", "linalg_solve_triangular": "complex numbers",
     "nonzero": "its shape depends on the elements", "bincount": "its shape depends on the elements",
     "unique": "its shape depends on the elements",
     "move": "needs two devices", "empty_as": "its elements mean nothing",
@@ -412,3 +413,15 @@ def test_what_elements_say_is_refused_in_each_run(name):
             assert type(compiled.value) is type(expected)
             said = f"{eager.value} (in a compiled function, at call 1 of 1: y0 = {name}("
             assert str(compiled.value).startswith(said)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_solvers_of_real_matrices_are_native(dtype):
+    seen = set()
+    with tg.backend("cpp"):
+        for case in CASES:
+            kinds = {arg.kind for arg in case.sample.inputs if isinstance(arg, Arg)}
+            if case.op.name in ("linalg_cholesky", "linalg_solve_triangular") and "c" not in kinds:
+                assert not run_twice(case, dtype, state=False).linked.python_calls
+                seen.add(case.op.name)
+    assert seen == {"linalg_cholesky", "linalg_solve_triangular"}

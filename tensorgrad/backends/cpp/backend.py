@@ -51,7 +51,8 @@ def extension() -> ModuleType:
 _FLOATS_ONLY = frozenset((
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "adaptive_max_pool_values", "avg_pool",
     "avg_pool_backward", "conv", "conv_norm",
-    "conv_input_grad", "conv_weight_grad", "grid_sample", "grid_sample_backward", "linear", "linear_backward",
+    "conv_input_grad", "conv_weight_grad", "grid_sample", "grid_sample_backward", "linalg_cholesky",
+    "linalg_solve_triangular", "linear", "linear_backward",
     "logcumsumexp", "logsumexp", "max_pool", "max_pool_backward", "max_pool_values", "std", "var", "vector_norm",
 ))  # fmt: skip
 
