@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "formula.h"
@@ -57,6 +58,16 @@ class Course {
           continue;
         }
       }
+      if (last > 0 && inner == 0 && length <= kFewItems && n >= length) {
+        const Index rows = std::min(n / length, left_beside(outer)), step = strides_[static_cast<std::size_t>(last - 1)];
+        if (in && step == 0 && stride == size_) repeat_row(rows, bytes, packed, here);
+        else if (in) by_items(rows, length, packed, size_, bytes, here, stride, step);
+        else by_items(rows, length, here, stride, step, packed, size_, bytes);
+        packed += rows * bytes;
+        n -= rows * length;
+        outer += rows;
+        continue;
+      }
       here += inner * stride;
       const Index run = std::min(length - inner, n);
       loop(in ? packed : here, in ? here : packed, &stride, nullptr, run);
@@ -68,6 +79,7 @@ class Course {
   }
 
  private:
+  static constexpr Index kFewItems = 8;  // in a row, of which a call takes longer than to copy each
   static constexpr Index kShortest = 32, kShort = 512;  // bytes of a row for which a call takes longer than its copy
 
   // How many rows may be done at once, of n elements to do: neither way touches what lies behind those.
@@ -116,6 +128,30 @@ class Course {
       char piece[kShortest];
       for (Index i = 0; i < kShortest; i += size) std::memcpy(piece + i, from, size);
       for (Index i = 0; i < bytes; i += kShortest) std::memcpy(to + i, piece, kShortest);
+    }
+  }
+
+  // The same row again and again, by as much as there is of it already.
+  static void repeat_row(Index rows, Index bytes, char* to, const char* from) {
+    std::memcpy(to, from, static_cast<std::size_t>(bytes));
+    for (Index done = bytes, all = rows * bytes; done < all;) {
+      const Index more = std::min(done, all - done);
+      std::memcpy(to + done, to, static_cast<std::size_t>(more));
+      done += more;
+    }
+  }
+
+  void by_items(Index rows, Index length, char* to, Index to_stride, Index to_step, const char* from, Index stride, Index step) const {
+    const auto copy = [&](auto size) {
+      for (; rows > 0; --rows, to += to_step, from += step)
+        for (Index i = 0; i < length; ++i) std::memcpy(to + i * to_stride, from + i * stride, decltype(size)::value);
+    };
+    switch (size_) {
+      case 4: return copy(std::integral_constant<int, 4>());
+      case 8: return copy(std::integral_constant<int, 8>());
+      case 1: return copy(std::integral_constant<int, 1>());
+      case 2: return copy(std::integral_constant<int, 2>());
+      default: return copy(std::integral_constant<int, 16>());
     }
   }
 

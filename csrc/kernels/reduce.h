@@ -49,7 +49,7 @@ inline bool rows_stand_alone(const ReducePlan& plan) {
 
 // Sums and means of such rows are taken several at a time from this length on.
 inline bool are_short_rows(Reduce kind, const ReducePlan& plan, Index item) {
-  return (kind == Reduce::sum || kind == Reduce::mean) && plan.rn == 1 && plan.rstride[0] == item && plan.rshape[0] >= 8 &&
+  return (kind == Reduce::sum || kind == Reduce::mean) && plan.rn == 1 && plan.rstride[0] == item && plan.rshape[0] >= 2 &&
          plan.rshape[0] <= 64 && (plan.kn == 0 || (plan.kn == 1 && plan.kstride[0] == plan.rshape[0] * item));
 }
 

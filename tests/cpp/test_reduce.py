@@ -129,10 +129,10 @@ def test_logsumexp_of_columns(shape: tuple[int, int, int], dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("length", [*range(8, 18), 23, 31, 32, 33, 47, 63, 64, 65])
+@pytest.mark.parametrize("length", [*range(2, 18), 23, 31, 32, 33, 47, 63, 64, 65])
 def test_short_rows_have_the_bits_they_have_alone(length: int, dtype: str) -> None:
     x = np.random.default_rng(length).standard_normal((1035, length)).astype(dtype)
-    x[3, 2], x[12, length - 1] = np.inf, np.nan
+    x[3, 1], x[12, length - 1] = np.inf, np.nan
     for name in ("sum", "mean"):
         whole = getattr(C, name)(x, (1,), False)
         expected = reference(name, wide(x), (1,), False)
