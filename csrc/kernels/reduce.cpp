@@ -35,12 +35,12 @@ inline Wide<float>::Vector sums_of_8(const float* x, Index length) {
 }
 #endif
 
-// Of rows that are shorter than any vector, whose length the compiler knows: it makes vectors across them.
+// Of rows that are shorter than a vector, whose length the compiler knows: it makes vectors across them.
 template <int length, class C, class Value>
 void sum_few(const C* x, Index rows, C* y, Value value) {
   for (Index r = 0; r < rows; ++r) {
-    C sum = x[r * length];
-    for (int i = 1; i < length; ++i) sum += x[r * length + i];
+    C sum = 0;
+    for (int i = 0; i < length; ++i) sum += x[r * length + i];
     y[r] = value(double(sum));
   }
 }
@@ -50,7 +50,7 @@ void sum_few(const C* x, Index rows, C* y, Value value) {
 template <class C>
 void sum_rows(const C* x, Index rows, Index length, C* y, double count) {
   const auto value = [count](double sum) { return C(count == 1 ? sum : sum / count); };
-  switch (length) {
+  switch (length < Wide<C>::lanes ? length : 0) {
     case 2: return sum_few<2>(x, rows, y, value);
     case 3: return sum_few<3>(x, rows, y, value);
     case 4: return sum_few<4>(x, rows, y, value);
