@@ -84,7 +84,7 @@ class Course {
 
   // How many rows may be done at once, of n elements to do: neither way touches what lies behind those.
   Index brief_rows(Index bytes, Index n, bool in) const {
-    if (strides_.back() == size_) return bytes < kShortest ? 0 : n * size_ / bytes;
+    if (strides_.back() == size_) return bytes < kShortest && bytes % 4 ? 0 : n * size_ / bytes;
     return strides_.back() == 0 && in ? (n * size_ - kShortest) / bytes : 0;
   }
   // Rows from number `row` on that lie a step apart.
@@ -106,10 +106,25 @@ class Course {
   // Rows of `bytes` each by pieces of fixed size, of which the last may overlap the one before. (8, 6, 96, 16) of 32
   // columns by (96, 16) takes 29 us so and 64 with a call for each row.
   static void copy_pieces(Index rows, Index bytes, char* to, Index to_step, const char* from, Index from_step) {
+    switch (bytes) {
+      case 4: return copy_fixed<4>(rows, to, to_step, from, from_step);
+      case 8: return copy_fixed<8>(rows, to, to_step, from, from_step);
+      case 12: return copy_fixed<12>(rows, to, to_step, from, from_step);
+      case 16: return copy_fixed<16>(rows, to, to_step, from, from_step);
+      case 20: return copy_fixed<20>(rows, to, to_step, from, from_step);
+      case 24: return copy_fixed<24>(rows, to, to_step, from, from_step);
+      case 28: return copy_fixed<28>(rows, to, to_step, from, from_step);
+      default: break;
+    }
     for (; rows > 0; --rows, to += to_step, from += from_step) {
       for (Index i = 0; i + kShortest < bytes; i += kShortest) std::memcpy(to + i, from + i, kShortest);
       std::memcpy(to + bytes - kShortest, from + bytes - kShortest, kShortest);
     }
+  }
+
+  template <int bytes>
+  static void copy_fixed(Index rows, char* to, Index to_step, const char* from, Index from_step) {
+    for (; rows > 0; --rows, to += to_step, from += from_step) std::memcpy(to, from, bytes);
   }
 
   // One item for each row, and up to kShortest bytes behind it, where the next one comes.

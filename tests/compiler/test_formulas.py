@@ -86,6 +86,18 @@ CASES += [
     (lambda t: ((s := (t * 2 + 1)) * s.mean(), (s * s).sum()), x, "F mean mul sum"),
 ]
 
+# of nothing but broadcast operands: results lie in C's order if none of those tells of another
+CASES += [
+    (lambda t: ((t[:, None] - t[None]) * 2).exp(), x, "slice slice F"),
+    (lambda t: (d := t[:, None] - t[None]) * d + 1, x, "slice slice F"),
+    (lambda t: (t[0] + t[:, :1]) * t.sum(), x, "slice slice sum F"),
+    (lambda t: (t.sum() + t[:1, :1].expand(5, 7)) * 2, x, "sum slice expand F"),
+    (lambda t: (t.sum().expand(5, 7) * t.mean()) * 2, x, "sum expand mean mul mul"),  # numbers have no such shape
+    (lambda t: (t.sum().expand(5, 7) * t[0]) * t[:, :1], x, "sum slice slice F"),
+    (lambda t: (t[:, None] - t.t()[None]) * 2, lambda: x(6, 6), "slice permute slice sub mul"),
+    (lambda t: (t[0] + t[:, :1]) * t.t().contiguous().t(), x, "slice slice add permute contiguous_copy permute mul"),
+]
+
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_calls_that_are_left(backend, case):

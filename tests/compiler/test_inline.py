@@ -102,6 +102,23 @@ def test_a_result_of_the_same_formula_is_read_instead_of_computed(backend):
     assert "exp" not in made.calls[2].op.formula
 
 
+@pytest.mark.parametrize("backend_name", ["numpy", "cpp"])
+def test_what_is_left_lies_as_before(backend_name):
+    """The operand that told how results lie went with the result that read it."""
+
+    def function(t, u):
+        y = t * 2 + 1
+        z = u * 3 + u.exp()[:, :1] * t
+        return ((y * t).sum() * y + t).cumsum(0), z, (u[:1] + u[:, :1]) * z.cumsum(1)
+
+    with tg.backend(backend_name):
+        t, u = x(60, 60).t(), x(60, 60)
+        compiled = tg.compile(function)
+        for _ in range(2):
+            for a, b in zip(compiled(t, u), function(t, u), strict=True):
+                assert a.stride() == b.stride() and a.numpy().tobytes() == b.numpy().tobytes()
+
+
 def test_chains_of_results(backend):
     def function(t):
         y = t * 2 + 1

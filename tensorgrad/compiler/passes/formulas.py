@@ -9,6 +9,7 @@ memory, so it keeps its place there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ...dispatch import local
@@ -22,7 +23,7 @@ from ..fused import Fused, Joiner, fused
 from ..program import Action, Call, Program, Value
 from .memory import Memory, draws, readers_of, rewritten
 
-__all__ = ["formula_of", "key_of", "run"]
+__all__ = ["formula_of", "key_of", "lies_so", "run"]
 
 _PORTS = 16  # arrays that a formula reads and writes: more of them than a core follows streams
 _CODE = 160  # instructions
@@ -163,7 +164,11 @@ class _Fusing:
                 self.close(group)
             elif joined is None:
                 joined = group
-            elif self.ports(joined, group, call) <= _PORTS and joined.weight + group.weight <= _CODE:
+            elif (
+                self.ports(joined, group, call) <= _PORTS
+                and joined.weight + group.weight <= _CODE
+                and self.lie_alike(joined, group, call)
+            ):
                 joined.take(group)
                 self.maker.update(dict.fromkeys(group.made | group.late, joined))
                 self.open.remove(group)
@@ -173,7 +178,9 @@ class _Fusing:
         if joined is None:
             joined = self.beside(at, call, result)
         if joined is not None and (
-            self.ports(joined, None, call) > _PORTS or joined.weight + len(formula.code) > _CODE
+            self.ports(joined, None, call) > _PORTS
+            or joined.weight + len(formula.code) > _CODE
+            or not self.lie_alike(joined, None, call)
         ):
             if self.maker.get(next(call.reads(), result)) is joined or any(v in joined.made for v in call.reads()):
                 self.close(joined)
@@ -218,7 +225,7 @@ class _Fusing:
             return None
         if not all(v in group.made or self.is_there(v, group.place, at) for v in call.reads()):
             return None
-        return group if self.ports(group, None, call) <= _PORTS else None
+        return group if self.ports(group, None, call) <= _PORTS and self.lie_alike(group, None, call) else None
 
     def sums(self, at: int, value: Value) -> bool:
         """Whether the step sums all of the value."""
@@ -247,6 +254,12 @@ class _Fusing:
             reads |= set(other.reads)
         reads |= set(call.reads())
         return len({v for v in reads - made if v not in self.numbers}) + self.needed(made) + len(call.results)
+
+    def lie_alike(self, group: Group, other: Group | None, call: Call) -> bool:
+        """Whether results of the group with these would lie as they do in their calls."""
+        reads = {*group.reads, *call.reads(), *(other.reads if other is not None else ())}
+        made = group.made | (other.made if other is not None else set())
+        return lies_so(next(iter(group.made)), [self.elements.get(v, v) for v in reads - made if v not in self.numbers])
 
     def needed(self, made: set[Value]) -> int:
         return sum(v in self.outputs for v in made)
@@ -350,10 +363,26 @@ def formula_of(call: Call, memory: Memory) -> Formula | None:
     layout = named[0].strides_in_items
     if any(v.strides_in_items != layout for v in named):
         return None
-    # results lie as the first operand of their shape does
-    if not any(type(x) is Value and x.shape == named[0].shape and x.strides_in_items == layout for x in call.inputs):
+    if not lies_so(named[0], call.reads()):
         return None
     return formula
+
+
+def lies_so(result: Value, operands: Iterable[Value]) -> bool:
+    """Whether a formula's result lies as this one, if those are its operands and any may come first: as one of its
+    shape, or in C's order where all are broadcast and none tells of another."""
+    whole = found = False
+    ordered = True
+    sizes = [1] * len(result.shape)
+    for v in operands:
+        sizes = [max(pair) for pair in zip(sizes, (1,) * (len(sizes) - len(v.shape)) + v.shape, strict=True)]
+        steps = [step for size, step in zip(v.shape, v.strides_in_items, strict=True) if size != 1]
+        if v.shape == result.shape and 0 not in steps:
+            whole = True
+            found |= v.strides_in_items == result.strides_in_items
+        lengths = [abs(step) for step in steps if step]
+        ordered &= lengths == sorted(lengths, reverse=True)
+    return found if whole else ordered and result.contiguous and tuple(sizes) == result.shape
 
 
 # stored as they are computed: a value read from memory is the value that was stored

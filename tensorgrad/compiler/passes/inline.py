@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ...expr import Program as Formula
 from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
-from .formulas import formula_of, key_of
+from .formulas import formula_of, key_of, lies_so
 from .memory import Memory, readers_of, rewritten
 
 __all__ = ["run"]
@@ -68,6 +68,9 @@ class _Inline:
         index, stored = formula.outputs[maker.results.index(value)]
         if _STORED.get(formula.code[index][1]) != stored:
             return
+        left = self.without(maker, formula, value)
+        if left is not None and not all(lies_so(v, left.reads()) for v in left.results if v is not None):
+            return
         plans = [self.plan(maker, at, formula, index, value, reader) for reader in readers]
         if any(plan is None for plan in plans):
             return
@@ -76,7 +79,7 @@ class _Inline:
             self.steps[plan.at] = call = self.with_value(maker, formula, index, value, plan)
             for v in call.reads():
                 self.readers.setdefault(v, set()).add(plan.at)
-        self.steps[at] = self.without(maker, formula, value)
+        self.steps[at] = left
         del self.readers[value]
         parts = ", ".join(dict.fromkeys(self.steps[reader].op.name for reader in readers))  # type: ignore[union-attr]
         self.notes.append(f"{value.nbytes} bytes of {maker.op.name} are computed in {parts} instead of stored")
@@ -124,8 +127,7 @@ class _Inline:
         arrays = (read - {value}) | operands
         if len(arrays) + len(call.results) > _PORTS:
             return None
-        layout = value.strides_in_items
-        if not any(v.shape == value.shape and v.strides_in_items == layout for v in arrays):
+        if not lies_so(value, arrays):
             return None
         return _Plan(reader, {i: v for i, v in known.items() if i != index})
 
