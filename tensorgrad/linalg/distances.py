@@ -53,6 +53,26 @@ def _kernel(xp: Any, a: Any, b: Any, *, p: float, product: bool) -> Any:
     return y
 
 
+def _define(F: Any, a: Any, b: Any, *, p: float, product: bool) -> Any:
+    last = (len(a.shape) - 1,)
+    if product:
+        squares = F.sum(F.mul(a, a), dim=last, keepdim=True), F.sum(F.mul(b, b), dim=last, keepdim=True)
+        mixed = F.mul(F.matmul(a, swapped(F, b)), 2.0)
+        return F.sqrt(F.maximum(F.sub(F.add(squares[0], swapped(F, squares[1])), mixed), 0.0))
+    if a.shape[-1] == 0:
+        return F.zeros_as(a, shape=(*a.shape[:-1], b.shape[-2]))
+    size, over = F.abs(F.sub(_spread(F, a, 2), _spread(F, b, 3))), (len(a.shape),)
+    if math.isinf(p):
+        return F.amax(size, dim=over, keepdim=False)
+    if p == 0:
+        return F.sum(F.where(F.ne(size, 0), F.add(F.mul(size, 0.0), 1.0), 0.0), dim=over, keepdim=False)
+    if p == 1:
+        return F.sum(size, dim=over, keepdim=False)
+    if p == 2:
+        return F.sqrt(F.sum(F.mul(size, size), dim=over, keepdim=False))
+    return F.pow(F.sum(F.pow(size, p), dim=over, keepdim=False), 1 / p)
+
+
 def _rule(F: Any, g: Any, a: Any, b: Any, *, y: Any, needs: Any, p: float, product: bool) -> tuple[Any, ...]:
     to_a = F.cdist_backward(g, a, b, y, p=p) if needs[0] else None
     to_b = F.cdist_backward(swapped(F, g), b, a, swapped(F, y), p=p) if needs[1] else None
@@ -80,6 +100,7 @@ def _samples() -> list[Sample]:
 cdist_op = op(
     "cdist",
     infer=_infer,
+    define=_define,
     rule=_rule,
     keeps=("a", "b", "y"),
     kernel=_kernel,

@@ -25,7 +25,8 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 # Ops that Python computes between two stretches of a program, here and there: everything else is native.
 PYTHON = {
     **dict.fromkeys((name for name in OWN if name.startswith(("linalg_", "fft_"))), "LAPACK and FFT are NumPy's"),
-    **dict.fromkeys(("cholesky_solve", "cdist", "cdist_backward"), "NumPy's linear algebra"),
+    "cholesky_solve": "NumPy's linear algebra",
+    **dict.fromkeys(("cdist", "cdist_backward"), "NumPy's but for Euclidean distances by products"),
     **dict.fromkeys(("frexp", "gcd", "lcm", "mode_dim", "nextafter", "restride"), "rare, and NumPy's"),
     **dict.fromkeys(("igamma", "igammac", "zeta"), "the interpreter of formulas has no such primitives"),
     **dict.fromkeys(("standard_gamma", "standard_gamma_grad", "poisson", "binomial"), "samplers that reject"),
@@ -416,12 +417,16 @@ def test_what_elements_say_is_refused_in_each_run(name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_solvers_of_real_matrices_are_native(dtype):
+def test_solvers_and_distances_of_real_matrices_are_native(dtype):
+    wanted = {
+        "linalg_cholesky": {}, "linalg_solve_triangular": {}, "cdist": {"product": True}, "cdist_backward": {"p": 2.0},
+    }  # fmt: skip
     seen = set()
     with tg.backend("cpp"):
         for case in CASES:
             kinds = {arg.kind for arg in case.sample.inputs if isinstance(arg, Arg)}
-            if case.op.name in ("linalg_cholesky", "linalg_solve_triangular") and "c" not in kinds:
+            name, attrs = case.op.name, case.sample.attrs
+            if name in wanted and "c" not in kinds and wanted[name].items() <= attrs.items():
                 assert not run_twice(case, dtype, state=False).linked.python_calls
-                seen.add(case.op.name)
-    assert seen == {"linalg_cholesky", "linalg_solve_triangular"}
+                seen.add(name)
+    assert seen == set(wanted)

@@ -277,6 +277,22 @@ class CppBackend(NumpyBackend):
         found = self.c.bag_rows if weight.dtype.char in "fd" else self._defined("bag_rows")
         return found(weight, index, ends, mean=mean)
 
+    def cdist(self, a: Any, b: Any, *, p: float, product: bool) -> Any:
+        return self._of_distances("cdist", product)(a, b, p=p, product=product)
+
+    def cdist_backward(self, g: Any, a: Any, b: Any, y: Any, *, p: float) -> Any:
+        return self._of_distances("cdist_backward", p == 2)(g, a, b, y, p=p)
+
+    def _of_distances(self, name: str, by_products: bool) -> Callable[..., Any]:
+        """The kernel over NumPy takes a few rows at a time; products of matrices hold no differences, so need not."""
+        if by_products:
+            return self._defined(name)
+        if self.c.writing():
+            raise self.c.NotWritten(f"{name} is computed by NumPy here")
+        kernel = OPS[name].kernel
+        assert kernel is not None
+        return partial(kernel, self.xp)
+
     def _defined(self, name: str) -> Callable[..., Any]:
         """The op in smaller ops, for what its kernel does not take."""
         define = OPS[name].define
