@@ -54,11 +54,25 @@ def _half(shape: Any, dim: int, size: int) -> tuple[int, ...]:
     return (*shape[:dim], size, *shape[dim + 1 :])
 
 
+def _mirrored(F: Any, half: Any, dim: int, size: int, factor: float) -> Any:
+    """Half a transform of ``size`` values, with the factor on those that stand for their mirror image too."""
+    count = size - (size // 2 + 1)
+    if count == 0:
+        return half
+
+    def stretch(start: int, stop: int) -> Any:
+        return F.slice(half, key=(*(slice(0, s, 1) for s in half.shape[:dim]), slice(start, stop, 1)))
+
+    parts = [stretch(0, 1), F.mul(stretch(1, count + 1), factor)]
+    if count + 1 < half.shape[dim]:
+        parts.append(stretch(count + 1, half.shape[dim]))
+    return F.cat(*parts, dim=dim)
+
+
 def _r2c_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: int, norm: str) -> tuple[Any, ...]:
+    """The real part of the opposite transform of ``g`` and zeros: what ``fft_c2r`` makes of it, which counts twice."""
     n = x.shape[dim]
-    pads = ((0, 0),) * dim + ((0, n - g.shape[dim]),) + ((0, 0),) * (g.ndim - dim - 1)
-    whole = F.pad(g, pads=pads, mode="constant", value=0.0)
-    return (F.real(F.fft_c2c(whole, dims=(dim,), inverse=True, norm=SWAPPED[norm])),)
+    return (F.fft_c2r(_mirrored(F, g, dim, n, 0.5), dim=dim, size=n, norm=SWAPPED[norm]),)
 
 
 fft_r2c = op(
@@ -84,18 +98,7 @@ def _c2r_kernel(xp: Any, x: Any, *, dim: int, size: int, norm: str) -> Any:
 
 def _c2r_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: int, size: int, norm: str) -> tuple[Any, ...]:
     """Values that stand for their mirror image too count twice."""
-    half = F.fft_r2c(g, dim=dim, norm=SWAPPED[norm])
-    count = size - (size // 2 + 1)
-    if count == 0:
-        return (half,)
-
-    def stretch(start: int, stop: int) -> Any:
-        return F.slice(half, key=(*(slice(0, s, 1) for s in half.shape[:dim]), slice(start, stop, 1)))
-
-    parts = [stretch(0, 1), F.mul(stretch(1, count + 1), 2.0)]
-    if count + 1 < half.shape[dim]:
-        parts.append(stretch(count + 1, half.shape[dim]))
-    return (F.cat(*parts, dim=dim),)
+    return (_mirrored(F, F.fft_r2c(g, dim=dim, norm=SWAPPED[norm]), dim, size, 2.0),)
 
 
 fft_c2r = op(
