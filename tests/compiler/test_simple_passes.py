@@ -37,6 +37,10 @@ CASES = [
     ("dead", drawn, (3, 1), ["random_uniform", "random_uniform", "sum", "add"]),
     ("duplicates", lambda t: t.exp() + t.exp(), (), ["exp", "add"]),
     ("duplicates", lambda t: (t.exp(), t.exp()), (), ["exp", "exp"]),  # two outputs are two arrays
+    ("duplicates", lambda t: (t.sum(), t.sum(), t.sum() + 1), (), ["sum", "contiguous_copy", "add"]),
+    ("duplicates", lambda t: (t.sum(1), t.sum(1)), (6, 4), ["sum", "sum"]),  # a quarter is not much less
+    ("duplicates", lambda t: (t.sum(), doubled(t).sum()), (), ["sum", "mul", "sum"]),
+    ("duplicates", lambda t: (t.max(0), t.max(0)), (40, 2), ["max_dim", "max_dim"]),
     ("duplicates", lambda t: t.exp() + doubled(t).exp(), (), ["exp", "mul", "exp", "add"]),
     ("duplicates", lambda t: t.exp().mul_(2) + t.exp(), (), ["exp", "mul", "exp", "add"]),
     ("duplicates", lambda t: t * 0.0 + t * -0.0, (), ["mul", "mul", "add"]),

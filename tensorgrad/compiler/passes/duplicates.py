@@ -1,5 +1,6 @@
 """Of calls that compute the same from the same, one is kept.
 
+Two outputs are two arrays: the second is a copy, if that is much less than what it is computed from.
 A reduction that keeps its axes and one that does not are the same but for the shape: the second is a view of the first.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from ...ops.shape_core import reshape
+from ...ops.shape_core import contiguous_copy, reshape
 from ..program import Action, Call, Program, Value
 from .memory import Memory, draws, replaced, rewritten
 
@@ -50,9 +51,16 @@ def run(program: Program) -> Program:
         if len(pairs) < sum(v is not None for v in call.results):
             continue
         shown = _reshaped(call, same) if reduces and call.attrs["keepdim"] != same.attrs["keepdim"] else None
-        if any(v in outputs or not (_alike(v, w) or shown) for v, w in pairs.items()):
+        if not all(_alike(v, w) or shown for v, w in pairs.items()):
             continue
         if any(memory.written(v) or memory.written(w) for v, w in pairs.items() if v.root is v):
+            continue
+        if any(v in outputs for v in pairs):
+            if len(pairs) == 1 and shown is None and _is_small(call):
+                steps[-1] = Call(
+                    contiguous_copy, call.kind, (*pairs.values(),), {}, (*pairs,), (), call.line, call.part
+                )
+                notes.append(f"{call.op.name} is copied instead of computed again")
             continue
         steps.pop()
         if shown is not None:
@@ -63,6 +71,14 @@ def run(program: Program) -> Program:
     if not notes:
         return program
     return rewritten(program, steps, "duplicates", notes)
+
+
+def _is_small(call: Call) -> bool:
+    """Whether the result is so much smaller than what it is made of that a copy of it costs next to nothing."""
+    (made,) = [v for v in call.results if v is not None]
+    return (
+        made.root is made and made.contiguous and made.nbytes * 8 <= sum(v.nbytes for v in dict.fromkeys(call.reads()))
+    )
 
 
 def _reshaped(call: Call, same: Call) -> Call | None:
