@@ -3,6 +3,7 @@
 #include "../kernels/index.h"
 
 #include "../core/fastcall.h"
+#include "index_checks.h"
 #include "index_target.h"
 
 namespace tg {
@@ -12,14 +13,6 @@ py::object plain_index(const char* op, const View& index) {
   if (index.dtype != DType::Int64 && index.dtype != DType::Int32)
     throw py::type_error(std::string(op) + ": index is " + name_of(index.dtype) + ", expected int64 (or int32)");
   return ready(index, DType::Int64);
-}
-
-// One of them is.
-[[noreturn]] void out_of_range(const char* op, const int64_t* at, Index n, Index limit) {
-  const IndexRange range = range_of(at, n);
-  throw py::index_error(std::string(op) + ": index " + std::to_string(range.low < 0 ? range.low : range.high) +
-                        " is out of range for an axis of length " + std::to_string(limit) +
-                        (limit ? "; valid: 0 to " + std::to_string(limit - 1) : ""));
 }
 
 // The indices as contiguous int64, all in [0, limit).
@@ -135,11 +128,6 @@ Combine combine_named(py::handle name) {
   throw py::value_error("scatter_reduce: reduce must be 'prod', 'amax' or 'amin', got '" + text + "'");
 }
 
-void require_vector(const char* op, const View& index) {
-  if (index.ndim > 1)
-    throw py::value_error(std::string(op) + ": index has shape " + to_string(index.shape_vector()) + ", expected one axis");
-}
-
 py::object index_select_(py::handle array, py::handle index_, Index dim) {
   const View x = view(array, "index_select"), i = view(index_, "index_select: index");
   require_vector("index_select", i);
@@ -247,9 +235,10 @@ py::object bag_rows_(py::handle weight, py::handle index_, py::handle ends_, boo
   py::object out = empty(w.dtype, Shape{bags, width});
   visit_real("bag_rows", w.dtype, [&](auto t) {
     using T = typename decltype(t)::value;
-    const T* from = data_of<T>(source);
-    T* y = data_of<T>(out);
-    launch(count * width, [=] { pool_rows(bags, width, from, at, to, mean, y); });
+    RowSums<T> s{};
+    s.bags = bags, s.heads = 1, s.width = width, s.length = w.shape[0], s.count = count;
+    s.x = data_of<T>(source), s.index = at, s.ends = to, s.mean = mean, s.y = data_of<T>(out);
+    launch(count * width, [=] { sum_rows(s); });
   });
   return out;
 }

@@ -4,20 +4,13 @@
 
 #include "../core/fastcall.h"
 #include "../kernels/index.h"
+#include "index_checks.h"
 #include "index_target.h"
 
 namespace tg {
 namespace {
 
 using Offsets = std::vector<Index>;
-
-void check_range(const char* op, const IndexRange& range, Index size, int axis) {
-  if (range.low >= -size && range.high < size) return;
-  throw py::index_error(
-      std::string(op) + ": index " + std::to_string(range.high >= size ? range.high : range.low) +
-      " is out of bounds for dimension " + std::to_string(axis) + " with size " + std::to_string(size) +
-      (size ? "; it must be from " + std::to_string(-size) + " to " + std::to_string(size - 1) + "." : "."));
-}
 
 // Offsets of every position of the axes named, the last fastest.
 void spread(Offsets& offsets, Index size, Index stride) {

@@ -32,9 +32,30 @@ template <class T>
 void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
                int64_t skip);
 
-// y (bags, width) = sums (or means) of the rows of x that index[ends[b]:ends[b + 1]] names.
+// Positions [0, count) brought together by target[m] in [0, groups), in their order: group g's lie from ends[g] to before
+// ends[g + 1]. Written are source[position] to `rows` (the positions themselves where source is null), and the positions
+// to `positions`, unless that is null.
+void group_rows(Index count, Index groups, const int64_t* target, const int64_t* source, int64_t* rows, int64_t* ends,
+                int64_t* positions);
+
+// y (bags, heads * width) = base, or zeros, + the sums (or means) of the rows of x (length, heads * width) that
+// index[ends[b]:ends[b + 1]] names, one after another; each, where there are weights (n, heads), multiplied by that of its
+// position and head.
 template <class T>
-void pool_rows(Index bags, Index width, const T* x, const int64_t* index, const int64_t* ends, bool mean, T* y);
+struct RowSums {
+  Index bags, heads, width, length, count;  // count: of the index
+  const T* x;
+  const int64_t *index, *ends;
+  const T* weights;
+  const int64_t* positions;  // in [0, weighed), one for each index
+  Index weighed;
+  const T* base;
+  bool mean;
+  T* y;
+};
+// Whether all ends and indices were in range; if not, the result is not complete.
+template <class T>
+bool sum_rows(const RowSums<T>& s);
 
 struct IndexRange {
   int64_t low, high;

@@ -82,37 +82,6 @@ void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const 
   }
 }
 
-// Sums are kept in registers, up to eight vectors of columns at a time.
-template <class T>
-void pool_rows(Index bags, Index width, const T* x, const int64_t* index, const int64_t* ends, bool mean, T* y) {
-  constexpr Index lanes = lanes::Lanes<T>::count;
-  const Index work = std::max<Index>(1, (ends[bags] - ends[0]) / std::max<Index>(1, bags)) * width;
-  parallel_for(bags, std::max<Index>(1, kPiece / std::max<Index>(1, work)), [&](Index first, Index last) {
-    for (Index b = first; b < last; ++b) {
-      const Index begin = ends[b], end = ends[b + 1];
-      const T count = mean && end - begin > 1 ? T(end - begin) : T(1);  // dividing by one changes no bit
-      T* to = y + b * width;
-      const auto stretch = [&](Index j, auto vectors) {
-        lanes::Vec<T> sums[vectors()] = {};
-        for (Index m = begin; m < end; ++m) {
-          if (m + kAhead < ends[bags]) prefetch(x + index[m + kAhead] * width + j, vectors() * lanes::kVectorBytes);
-          const T* from = x + index[m] * width + j;
-          for (Index v = 0; v < vectors(); ++v) sums[v] += lanes::load(from + v * lanes);
-        }
-        for (Index v = 0; v < vectors(); ++v) lanes::store(to + j + v * lanes, sums[v] / count);
-      };
-      Index j = 0;
-      for (; j + 8 * lanes <= width; j += 8 * lanes) stretch(j, std::integral_constant<Index, 8>());
-      for (; j + lanes <= width; j += lanes) stretch(j, std::integral_constant<Index, 1>());
-      for (; j < width; ++j) {
-        T sum = 0;
-        for (Index m = begin; m < end; ++m) sum += x[index[m] * width + j];
-        to[j] = sum / count;
-      }
-    }
-  });
-}
-
 IndexRange range_of(const int64_t* index, Index n) {
   const auto of = [&](Index first, Index last) {
     int64_t low = index[first], high = index[first];
@@ -184,8 +153,6 @@ template void add_slabs(Index, Index, Index, Index, double*, const int64_t*, con
 template void add_slabs(Index, Index, Index, Index, uint64_t*, const int64_t*, const uint64_t*, int64_t);
 template void add_slabs(Index, Index, Index, Index, c64*, const int64_t*, const c64*, int64_t);
 template void add_slabs(Index, Index, Index, Index, c128*, const int64_t*, const c128*, int64_t);
-template void pool_rows(Index, Index, const float*, const int64_t*, const int64_t*, bool, float*);
-template void pool_rows(Index, Index, const double*, const int64_t*, const int64_t*, bool, double*);
 template void add_weights(Index, const int64_t*, Index, const float*, float*);
 template void add_weights(Index, const int64_t*, Index, const double*, double*);
 

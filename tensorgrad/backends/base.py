@@ -59,6 +59,7 @@ class Backend(
     device_type: ClassVar[str] = "cpu"
     writes_programs: ClassVar[bool] = False  # whether its kernels' calls can be written into a ``c.Sequence``
     folds_norms: ClassVar[bool] = False  # whether it has a kernel for conv_norm
+    groups_rows: ClassVar[bool] = False  # whether it has kernels for grouped_rows and summed_rows
     # ops whose kernels take ``into``: for each result the array that it is written to, or None
     places: ClassVar[frozenset[str]] = frozenset()
     sums_formulas: ClassVar[bool] = False  # whether formula_kernel sees to an op's ``sums``

@@ -24,7 +24,7 @@ _MOVES = frozenset((
     "one_hot", "move", "flip", "roll", "rearrange", "pad", "cat", "stack", "index_select", "diagonal",
     "diagonal_backward", "tril", "triu", "embedding", "padded_embedding", "gather", "scatter", "scatter_into",
     "as_strided", "restride", "real_part", "imag_part", "as_real", "as_complex", "unfold_dim", "unfold_windows",
-    "linalg_take_rows", "linalg_order_rows", "max_unpool",
+    "linalg_take_rows", "linalg_order_rows", "max_unpool", "row_numbers", "grouped_rows",
 ))  # fmt: skip
 _PICKS = frozenset(("index", "index_select", "embedding", "padded_embedding", "gather", "pooled_rows"))
 

@@ -68,6 +68,7 @@ class CppBackend(NumpyBackend):
     name = "cpp"
     writes_programs = True
     folds_norms = True
+    groups_rows = True
     sums_formulas = True
     places = frozenset(("attention_backward",))
 
@@ -292,6 +293,10 @@ class CppBackend(NumpyBackend):
         kernel = OPS[name].kernel
         assert kernel is not None
         return partial(kernel, self.xp)
+
+    def summed_rows(self, x: Any, rows: Any, ends: Any, weights: Any, positions: Any, base: Any) -> Any:
+        found = self.c.summed_rows if x.dtype.char in "fd" else self._defined("summed_rows")
+        return found(x, rows, ends, weights, positions, base)
 
     def _defined(self, name: str) -> Callable[..., Any]:
         """The op in smaller ops, for what its kernel does not take."""

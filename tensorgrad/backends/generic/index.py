@@ -165,6 +165,22 @@ class IndexKernels(Checks):
         at = tuple([index[order][ends] for index in flat])
         rows[at] = how(wide(rows[at]), values[ends]).astype(rows.dtype, copy=False)
 
+    # --- rows by groups
+
+    def row_numbers(self, index: Any, *, rows: int, negative: bool, name: str) -> Any:
+        self.check_index(name, index, rows, 0, negative)
+        return self.xp.where(index < 0, index + rows, index)
+
+    def grouped_rows(
+        self, target: Any, source: Any, *, groups: int, negative: bool, name: str, keeps: bool
+    ) -> tuple[Any, Any, Any]:
+        xp = self.xp
+        numbers = self.row_numbers(target, rows=groups, negative=negative, name=name)
+        positions = xp.argsort(numbers, kind="stable")
+        ends = xp.searchsorted(numbers[positions], xp.arange(groups + 1)).astype(np.int64, copy=False)
+        rows = positions.copy() if source is None else source[positions]
+        return rows, ends, positions if keeps else None
+
     # --- tables of integers
 
     def bincount(self, x: Any, weights: Any, *, minlength: int) -> Any:

@@ -22,6 +22,7 @@ PASSES = (
     "views",
     "constants",
     "duplicates",
+    "summed_rows",
     "dead",
     "fold",
     "norms",
