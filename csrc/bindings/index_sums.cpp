@@ -20,7 +20,6 @@ struct Counted {
     check_range(op.c_str(), range_of(at, n), length, 0);
     return false;
   }
-  int64_t number(int64_t i) const { return i < 0 ? i + length : i; }
 
   Index length;
   bool negative;
@@ -44,7 +43,7 @@ py::object row_numbers_(py::handle index, Counted counted) {
   int64_t* to = data_of<int64_t>(out);
   launch(n, [=, counted = std::move(counted)] {
     counted.check(from, n);
-    for (Index m = 0; m < n; ++m) to[m] = counted.number(from[m]);
+    count_rows(n, counted.length, from, to);
   });
   return out;
 }
@@ -70,7 +69,7 @@ py::object grouped_rows_(py::handle target, py::handle source, Counted counted, 
   launch(2 * n + counted.length, [=, counted = std::move(counted)] {
     if (counted.check(at, n)) return group_rows(n, counted.length, at, rows_of, to, end, kept);
     Scratch<int64_t> numbers(n);
-    for (Index m = 0; m < n; ++m) numbers[m] = counted.number(at[m]);
+    count_rows(n, counted.length, at, numbers.data());
     group_rows(n, counted.length, numbers.data(), rows_of, to, end, kept);
   });
   return py::make_tuple(rows, ends, positions);

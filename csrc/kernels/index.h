@@ -32,6 +32,9 @@ template <class T>
 void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
                int64_t skip);
 
+// y = index, negative ones counted from the end of `length`.
+void count_rows(Index n, Index length, const int64_t* index, int64_t* y);
+
 // Positions [0, count) brought together by target[m] in [0, groups), in their order: group g's lie from ends[g] to before
 // ends[g + 1]. Written are source[position] to `rows` (the positions themselves where source is null), and the positions
 // to `positions`, unless that is null.

@@ -5,11 +5,10 @@
 #include <atomic>
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include "../core/lanes.h"
-#include "../core/parallel.h"
 #include "index.h"
+#include "index_deal.h"
 
 namespace tg {
 namespace {
@@ -63,23 +62,17 @@ void sum_head(const RowSums<T>& s, Index begin, Index end, Index head, Index at)
   for (; j < last; ++j) sum_columns<T, 1, weighted>(s, begin, end, head, j, at);
 }
 
-// Whether the group's indices, and its positions, are there.
-template <class T>
-bool is_within(const RowSums<T>& s, Index begin, Index end) {
-  return begin >= 0 && begin <= end && end <= s.count && indices_within(s.index + begin, end - begin, s.length) &&
-         (!s.weights || indices_within(s.positions + begin, end - begin, s.weighed));
-}
-
 }  // namespace
 
 template <class T>
 bool sum_rows(const RowSums<T>& s) {
+  if (!all_within(s.index, s.count, s.length) || (s.weights && !all_within(s.positions, s.count, s.weighed))) return false;
   const Index row = s.heads * s.width, work = std::max<Index>(1, s.count / std::max<Index>(1, s.bags)) * row;
   std::atomic<bool> within{true};
   parallel_for(s.bags, std::max<Index>(1, kPiece / std::max<Index>(1, work)), [&](Index first, Index last) {
     for (Index b = first; b < last; ++b) {
       const Index begin = s.ends[b], end = s.ends[b + 1];
-      if (!is_within(s, begin, end)) {
+      if (begin < 0 || begin > end || end > s.count) {
         within = false;
         return;
       }
@@ -95,32 +88,46 @@ bool sum_rows(const RowSums<T>& s) {
 template bool sum_rows(const RowSums<float>&);
 template bool sum_rows(const RowSums<double>&);
 
-// Counted by stretches of the positions, each with a table of its own, which then says where its positions go.
-void group_rows(Index count, Index groups, const int64_t* target, const int64_t* source, int64_t* rows, int64_t* ends,
-                int64_t* positions) {
-  const Index stretches = std::clamp<Index>(count / std::max<Index>(8192, groups), 1, 16);
+// Counted by stretches of the positions, each with a table of its own, which then says where its positions go. A table of
+// small numbers stays in the first level cache.
+template <class Count>
+static void group_counted(Index count, Index groups, const int64_t* target, const int64_t* source, int64_t* rows,
+                          int64_t* ends, int64_t* positions) {
+  const Index stretches = std::clamp<Index>(count / std::max<Index>(kDealFrom / 2, groups), 1, 16);
   const Index length = (count + stretches - 1) / stretches;
-  std::vector<Index> next(size_t(stretches * groups), 0);
+  Scratch<Count> next(stretches * groups);
   const auto each = [&](auto visit) {
     parallel_for(stretches, 1, [&](Index first, Index last) {
-      for (Index t = first; t < last; ++t) {
-        Index* own = next.data() + t * groups;
-        for (Index m = t * length; m < std::min(count, (t + 1) * length); ++m) visit(own, m);
-      }
+      for (Index t = first; t < last; ++t) visit(next.data() + t * groups, t * length, std::min(count, (t + 1) * length));
     });
   };
-  each([&](Index* own, Index m) { ++own[target[m]]; });
-  Index total = 0;
-  for (Index g = 0; g < groups; ++g) {
-    ends[g] = total;
-    for (Index t = 0; t < stretches; ++t) total += std::exchange(next[size_t(t * groups + g)], total);
-  }
-  ends[groups] = total;
-  each([&](Index* own, Index m) {
-    const Index to = own[target[m]]++;
-    rows[to] = source ? source[m] : m;
-    if (positions) positions[to] = m;
+  each([&](Count* own, Index first, Index last) {
+    std::fill(own, own + groups, Count(0));
+    for (Index m = first; m < last; ++m) ++own[target[m]];
   });
+  Count total = 0;
+  for (Index g = 0; g < groups; ++g) {
+    ends[g] = Index(total);
+    for (Index t = 0; t < stretches; ++t) total += std::exchange(next[t * groups + g], total);
+  }
+  ends[groups] = Index(total);
+  each([&](Count* own, Index first, Index last) {
+    for (Index m = first; m < last; ++m) {
+      const Index to = Index(own[target[m]]++);
+      rows[to] = source ? source[m] : m;
+      if (positions) positions[to] = m;
+    }
+  });
+}
+
+void group_rows(Index count, Index groups, const int64_t* target, const int64_t* source, int64_t* rows, int64_t* ends,
+                int64_t* positions) {
+  if (count <= Index(UINT32_MAX)) group_counted<uint32_t>(count, groups, target, source, rows, ends, positions);
+  else group_counted<uint64_t>(count, groups, target, source, rows, ends, positions);
+}
+
+void count_rows(Index n, Index length, const int64_t* index, int64_t* y) {
+  for (Index m = 0; m < n; ++m) y[m] = index[m] + (index[m] >> 63 & length);
 }
 
 }  // namespace tg
