@@ -24,7 +24,8 @@ CASES = [case for case in conformance.cases() if plain(case) and case.op.name no
 
 def variants(op, position, array):
     """The array and others that are as valid: elements in another order, or scaled where their order matters."""
-    if (op.name, position) in (("bag_rows", 2), ("summed_rows", 2)):  # the ends of bags never fall, and the last is the number of indices
+    # the ends of bags never fall, and the last is the number of indices
+    if op.name in ("bag_rows", "summed_rows") and position == 2:
         return [np.minimum(array + i * (array > 0), array[-1]) for i in range(COUNT)]
     if array.dtype.kind in "fc" and array.ndim == 1:
         return [array * (1.0 - 0.05 * i) for i in range(COUNT)]

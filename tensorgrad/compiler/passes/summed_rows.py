@@ -34,20 +34,19 @@ def run(program: Program) -> Program:
 
 
 class _Picked(NamedTuple):
-    """Rows of ``x``, of which ``index`` says which, as step ``at`` reads them; weighted or not as step ``weighed``
-    does it."""
+    """Rows of ``x``, of which ``places`` says which, as step ``at`` reads them; perhaps multiplied by
+    weights."""
 
     x: Value
-    index: Value
+    places: Value
     negative: bool
     at: int
     weights: Value | None = None
-    weighed: int = 0
 
 
 class _Added(NamedTuple):
     base: Value | None
-    index: Value
+    places: Value
     rows: Value
     groups: int
     negative: bool
@@ -59,14 +58,14 @@ class _Group:
 
     def __init__(self, at: int, call: Call, named: str, added: _Added, numbers: Value | None):
         self.at, self.call, self.added, self.numbers = at, call, added, numbers
-        count = added.index.shape[0]
+        count = added.places.shape[0]
         self.rows, self.ends = _indices(f"{named}_rows", count), _indices(f"{named}_ends", added.groups + 1)
         self.kept: Value | None = None
         self.named = named
 
     def positions(self) -> Value:
         if self.kept is None:
-            self.kept = _indices(f"{self.named}_positions", self.added.index.shape[0])
+            self.kept = _indices(f"{self.named}_positions", self.added.places.shape[0])
         return self.kept
 
     def step(self) -> Call:
@@ -75,7 +74,7 @@ class _Group:
             "groups": added.groups, "negative": added.negative, "name": added.name, "keeps": self.kept is not None
         }  # fmt: skip
         call, results = self.call, (self.rows, self.ends, self.kept)
-        inputs = (added.index, self.numbers)
+        inputs = (added.places, self.numbers)
         return Call(OPS["grouped_rows"], call.kind, inputs, attrs, results, (), call.line, call.part)
 
 
@@ -140,8 +139,8 @@ class _Rewriting:
         inputs = (picked.x, group.rows, group.ends, picked.weights, weights, base)
         self.instead[at] = Call(OPS["summed_rows"], call.kind, inputs, {}, (made,), (), call.line, call.part)
         gathered = self.program.steps[picked.at].op.name  # type: ignore[union-attr]
-        weighed = "" if picked.weights is None else ", weighted,"
-        return f"{gathered}{weighed} and {call.op.name} became summed_rows: {added.rows.nbytes} bytes are not added up one by one"
+        both = f"{gathered}{'' if picked.weights is None else ', weighted,'} and {call.op.name}"
+        return f"{both} became summed_rows: {added.rows.nbytes} bytes are not written and read between"
 
     # --- what is added
 
@@ -153,10 +152,10 @@ class _Rewriting:
             return None
         where, call = made
         if call.op.name in _PICKS:
-            found = _PICKS[call.op.name](call, self)
-            if found is None or found[1].shape != rows.shape[:1] or not self.memory.steady(found[0], where, at):
+            read = _PICKS[call.op.name](call, self)
+            if read is None or read[1].shape != rows.shape[:1] or not self.memory.steady(read[0], where, at):
                 return None
-            return _Picked(*found, where)
+            return _Picked(*read, where)
         if not isinstance(call.op, Elementwise):
             return None
         factors = _factors(call, rows, self.memory)
@@ -167,7 +166,7 @@ class _Rewriting:
             if found is None or found.weights is not None or not self.memory.steady(found.x, where, at):
                 continue
             if self.memory.steady(other, where, at):
-                return found._replace(weights=other, weighed=where)
+                return found._replace(weights=other)
         return None
 
     def maker(self, value: Value, at: int) -> tuple[int, Call] | None:
@@ -183,7 +182,7 @@ class _Rewriting:
     def zeros(self, value: Value, at: int) -> int | None:
         """Where these zeros, as they are before step ``at``, were made; -1 for a constant, None for what is none."""
         if value.constant:
-            array = value.array
+            array: Any = value.array
             return None if np.any(array) or np.signbit(array).any() else -1
         where = self.makers.get(value)
         call = None if where is None else self.program.steps[where]
@@ -203,8 +202,10 @@ class _Rewriting:
 
     def column(self, value: Any, rows: tuple[int, ...]) -> Value | None:
         """The index (n,) of which ``value`` (n, ...) is a view that repeats it along all other axes."""
-        if type(value) is not Value or value.shape != rows or any(
-            s for s, n in zip(value.strides[1:], value.shape[1:], strict=True) if n != 1
+        if (
+            type(value) is not Value
+            or value.shape != rows
+            or any(s for s, n in zip(value.strides[1:], value.shape[1:], strict=True) if n != 1)
         ):
             return None
         found: Any = value
@@ -223,21 +224,21 @@ class _Rewriting:
         """The numbers of the picked rows, checked where they were picked."""
         call = self.program.steps[picked.at]
         assert isinstance(call, Call)
-        key = picked.index, picked.x.shape[0], picked.negative
+        key = picked.places, picked.x.shape[0], picked.negative
         where, numbers = self.numbers.get(key, (0, None))
-        if numbers is not None and where <= picked.at and self.memory.steady(picked.index, where, picked.at):
+        if numbers is not None and where <= picked.at and self.memory.steady(picked.places, where, picked.at):
             return numbers
-        numbers = _indices(f"{picked.index.name}_numbers", picked.index.shape[0])
+        numbers = _indices(f"{picked.places.name}_numbers", picked.places.shape[0])
         self.numbers[key] = picked.at, numbers
         attrs = {"rows": picked.x.shape[0], "negative": picked.negative, "name": call.op.name}
-        check = Call(OPS["row_numbers"], call.kind, (picked.index,), attrs, (numbers,), (), call.line, call.part)
+        check = Call(OPS["row_numbers"], call.kind, (picked.places,), attrs, (numbers,), (), call.line, call.part)
         self.checks.setdefault(picked.at, []).append(check)
         return numbers
 
     def group(self, at: int, call: Call, added: _Added, numbers: Value, named: str) -> _Group:
-        key = numbers, added.index, added.groups, added.negative
+        key = numbers, added.places, added.groups, added.negative
         group = self.groups.get(key)
-        if group is None or not self.memory.steady(added.index, group.at, at):
+        if group is None or not self.memory.steady(added.places, group.at, at):
             group = self.groups[key] = self.first[at] = _Group(at, call, named, added, numbers)
         return group
 
@@ -253,8 +254,8 @@ def _fits(added: _Added) -> bool:
         rows.dtype.name in ("float32", "float64")
         and len(tail) >= 1
         and rows.nbytes > 0
-        and added.index.shape == rows.shape[:1]
-        and added.index.dtype == _INT64
+        and added.places.shape == rows.shape[:1]
+        and added.places.dtype == _INT64
         and (base is None or (base.dtype == rows.dtype and base.shape == (added.groups, *tail)))
     )
 
