@@ -144,6 +144,22 @@ def test_edges_are_brought_together_once_for_all_layers() -> None:
     same_results(program, made, *inputs[:4])
 
 
+def test_products_that_were_to_be_added_up_are_not_made_beside_the_gradients_of_the_weights() -> None:
+    def function(x: tg.Tensor, s: tg.Tensor, t: tg.Tensor, w: tg.Tensor, g: tg.Tensor) -> list[tg.Tensor]:
+        x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+        y = by_scatter_add(x, s, t, w)
+        return [y, *tg.autograd.grad(y, [x, w], g)]
+
+    inputs = operands()
+    program = written(function, *inputs)
+    made = after("summed_rows", program)
+    (product,) = [call for call in program.calls if len(call.results) == 2]
+    assert product.op.name == "mul_backward01" and "mul_backward01" not in names(made)
+    (left,) = [call for call in made.calls if call.results[0] in product.results]
+    assert len(left.results) == 1 and names(made).count("summed_rows") == 2
+    same_results(program, made, *inputs)
+
+
 # --- what stays
 
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from ...dispatch import OPS, local
 from ...ops.elementwise import Elementwise
+from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
-from .formulas import formula_of
+from .formulas import formula_of, key_of
 from .memory import Memory, readers_of, rewritten
 
 __all__ = ["run"]
@@ -95,6 +96,7 @@ class _Rewriting:
         self.checks: dict[int, list[Call]] = {}  # before steps
         self.first: dict[int, _Group] = {}  # likewise: groups that are made there
         self.instead: dict[int, Call | None] = {}
+        self.products: set[Any] = set()  # calls that multiply rows by weights
 
     def run(self) -> Program:
         notes = [
@@ -112,6 +114,9 @@ class _Rewriting:
             now = self.instead.get(at, step)
             if now is not None:
                 steps.append(now)
+        read = {x for step in steps if isinstance(step, Call) for v in step.reads() for x in (v, v.root)}
+        read.update(x for v in self.program.outputs for x in (v, v.root))
+        steps = [self.trimmed(step, read) if step in self.products else step for step in steps]
         return rewritten(self.program, steps, "summed_rows", notes)
 
     def summed(self, at: int, call: Call) -> str | None:
@@ -142,6 +147,24 @@ class _Rewriting:
         both = f"{gathered}{'' if picked.weights is None else ', weighted,'} and {call.op.name}"
         return f"{both} became summed_rows: {added.rows.nbytes} bytes are not written and read between"
 
+    def trimmed(self, step: Any, read: set[Value]) -> Call:
+        """A formula without the products that were to be added up, where it gives something else as well."""
+        formula = formula_of(step, self.memory)
+        kept = [i for i, v in enumerate(step.results) if v in read or self.memory.written(v)]
+        if formula is None or not 0 < len(kept) < len(step.results):
+            return step
+        joiner = Joiner()
+        arrays = [x for x in step.inputs if type(x) is Value]
+        number = {id(x): i for i, x in enumerate(arrays)}
+        operands = [("input", number[id(x)]) if type(x) is Value else ("number", x) for x in step.inputs]
+        values = joiner.add(formula, operands)
+        op = fused(
+            joiner.program([(values[i], formula.outputs[i][1]) for i in kept], [key_of(x) for x in arrays]),
+            getattr(step.op, "parts", (step.op.name,)),
+        )
+        results = tuple([step.results[i] for i in kept])
+        return Call(op, step.kind, tuple(arrays), {}, results, (), step.line, step.part)
+
     # --- what is added
 
     def picked(self, rows: Value, at: int) -> _Picked | None:
@@ -166,6 +189,7 @@ class _Rewriting:
             if found is None or found.weights is not None or not self.memory.steady(found.x, where, at):
                 continue
             if self.memory.steady(other, where, at):
+                self.products.add(call)
                 return found._replace(weights=other)
         return None
 
