@@ -48,6 +48,12 @@ SMALL = ("csrc/bindings/formula.cpp", "csrc/kernels/ctc.cpp", "csrc/kernels/form
 ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kernels/copy*.cpp",
            "csrc/kernels/index*.cpp")  # fmt: skip
 ALIGN_FLAGS = ["-falign-loops=64"]
+# What GCC makes several copies of, for nothing: functions for constant arguments, loops for conditions.
+LEANER = {} if platform.system() == "Darwin" else {
+    "csrc/kernels/conv_pointwise_weight.cpp": ["-fno-unswitch-loops"],
+    "csrc/kernels/reduce.cpp": ["-fno-ipa-cp-clone"],
+    "csrc/kernels/reduce_arg.cpp": ["-fno-ipa-cp-clone"],
+}  # fmt: skip
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp", "csrc/program/*.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves all. What knows neither Python nor the
@@ -99,7 +105,7 @@ def kind_of(source: str) -> str:
 
 
 def flags_of(source: Path) -> list[str]:
-    flags = SMALL_FLAGS if source.as_posix() in SMALL else FLAGS
+    flags = [*(SMALL_FLAGS if source.as_posix() in SMALL else FLAGS), *LEANER.get(source.as_posix(), ())]
     return [*flags, *ALIGN_FLAGS] if any(fnmatch(source.as_posix(), pattern) for pattern in ALIGNED) else flags
 
 
