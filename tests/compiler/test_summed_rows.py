@@ -248,6 +248,15 @@ def test_what_others_touch_or_kernels_do_not_know(way: Any) -> None:
         assert names(made).count("grouped_rows") == 2
 
 
+@pytest.mark.parametrize(("edges", "summed"), [(NODES, True), (NODES - 1, False)])
+def test_fewer_rows_than_sums_are_not_brought_together(edges: int, summed: bool) -> None:
+    inputs = operands(edges=edges)[:4]
+    program = written(by_index_add, *inputs)
+    made = after("summed_rows", program)
+    assert ("summed_rows" in names(made)) == summed
+    same_results(program, made, *inputs)
+
+
 def test_other_backends_and_narrow_floats_stay() -> None:
     for inputs, backend in ((operands(tg.float16), "cpp"), (operands(), "numpy")):
         with tg.backend(backend):

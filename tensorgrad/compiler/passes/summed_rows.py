@@ -280,6 +280,7 @@ def _fits(added: _Added) -> bool:
         and rows.nbytes > 0
         and added.places.shape == rows.shape[:1]
         and added.places.dtype == _INT64
+        and added.groups <= rows.shape[0]  # of fewer rows than sums the grouping takes longer than the writing
         and (base is None or (base.dtype == rows.dtype and base.shape == (added.groups, *tail)))
     )
 
