@@ -23,10 +23,10 @@ from ..fused import Fused, Joiner, fused
 from ..program import Action, Call, Program, Value
 from .memory import Memory, draws, readers_of, rewritten
 
-__all__ = ["formula_of", "key_of", "lies_so", "run"]
+__all__ = ["CODE", "PORTS", "formula_of", "key_of", "lies_so", "run"]
 
-_PORTS = 16  # arrays that a formula reads and writes: more of them than a core follows streams
-_CODE = 160  # instructions
+PORTS = 16  # arrays that a formula reads and writes: more of them than a core follows streams
+CODE = 160  # instructions
 _FOLLOW = frozenset(("sum", "mean", "sum_to", "amax", "amin", "vector_norm"))
 _FEW = 1024  # bytes: whoever makes no more of what followers have made follows too
 
@@ -165,8 +165,8 @@ class _Fusing:
             elif joined is None:
                 joined = group
             elif (
-                self.ports(joined, group, call) <= _PORTS
-                and joined.weight + group.weight <= _CODE
+                self.ports(joined, group, call) <= PORTS
+                and joined.weight + group.weight <= CODE
                 and self.lie_alike(joined, group, call)
             ):
                 joined.take(group)
@@ -178,8 +178,8 @@ class _Fusing:
         if joined is None:
             joined = self.beside(at, call, result)
         if joined is not None and (
-            self.ports(joined, None, call) > _PORTS
-            or joined.weight + len(formula.code) > _CODE
+            self.ports(joined, None, call) > PORTS
+            or joined.weight + len(formula.code) > CODE
             or not self.lie_alike(joined, None, call)
         ):
             if self.maker.get(next(call.reads(), result)) is joined or any(v in joined.made for v in call.reads()):
@@ -219,13 +219,13 @@ class _Fusing:
         if len(call.results) != 1 or not readers or not all(self.sums(i, result) for i in readers):
             return None
         group = next((self.homes[v] for v in call.reads() if v in self.homes), None)
-        if group is None or group.place < 0 or group.kind is not call.kind or group.weight + len(formula.code) > _CODE:
+        if group is None or group.place < 0 or group.kind is not call.kind or group.weight + len(formula.code) > CODE:
             return None
         if group.shape != result.shape or group.layout != result.strides_in_items:
             return None
         if not all(v in group.made or self.is_there(v, group.place, at) for v in call.reads()):
             return None
-        return group if self.ports(group, None, call) <= _PORTS and self.lie_alike(group, None, call) else None
+        return group if self.ports(group, None, call) <= PORTS and self.lie_alike(group, None, call) else None
 
     def sums(self, at: int, value: Value) -> bool:
         """Whether the step sums all of the value."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ...expr import Program as Formula
 from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
-from .formulas import formula_of, key_of, lies_so
+from .formulas import CODE, PORTS, formula_of, key_of, lies_so
 from .memory import Memory, readers_of, rewritten
 
 __all__ = ["run"]
@@ -27,8 +27,6 @@ _COSTS = {
 _MOST = 12  # that a value may cost each reader
 _READERS = 3
 _SMALL = 16  # parts of the value's bytes: an array of one of them stays in the cache
-_PORTS = 16  # see formulas
-_CODE = 160
 _STORED = {"f32": "float32", "f64": "float64"}
 
 
@@ -74,15 +72,18 @@ class _Inline:
         plans = [self.plan(maker, at, formula, index, value, reader) for reader in readers]
         if any(plan is None for plan in plans):
             return
+        names: dict[str, None] = {}
         for plan in plans:
             assert plan is not None
             self.steps[plan.at] = call = self.with_value(maker, formula, index, value, plan)
+            names[call.op.name] = None
             for v in call.reads():
                 self.readers.setdefault(v, set()).add(plan.at)
         self.steps[at] = left
         del self.readers[value]
-        parts = ", ".join(dict.fromkeys(self.steps[reader].op.name for reader in readers))  # type: ignore[union-attr]
-        self.notes.append(f"{value.nbytes} bytes of {maker.op.name} are computed in {parts} instead of stored")
+        self.notes.append(
+            f"{value.nbytes} bytes of {maker.op.name} are computed in {', '.join(names)} instead of stored"
+        )
 
     def plan(self, maker: Call, at: int, formula: Formula, index: int, value: Value, reader: int) -> _Plan | None:
         """How the reader can compute the value of the maker's code at ``index``; None if it cannot."""
@@ -122,10 +123,10 @@ class _Inline:
             needed.update(args)
         if len(more) > 1 or any(x.nbytes > value.nbytes for x in more):
             return None
-        if cost > _MOST or len(formula.code) + len(theirs.code) > _CODE:
+        if cost > _MOST or len(formula.code) + len(theirs.code) > CODE:
             return None
         arrays = (read - {value}) | operands
-        if len(arrays) + len(call.results) > _PORTS:
+        if len(arrays) + len(call.results) > PORTS:
             return None
         if not lies_so(value, arrays):
             return None

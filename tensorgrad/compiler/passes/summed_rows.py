@@ -143,8 +143,9 @@ class _Rewriting:
         weights = None if picked.weights is None else group.positions()
         inputs = (picked.x, group.rows, group.ends, picked.weights, weights, base)
         self.instead[at] = Call(OPS["summed_rows"], call.kind, inputs, {}, (made,), (), call.line, call.part)
-        gathered = self.program.steps[picked.at].op.name  # type: ignore[union-attr]
-        both = f"{gathered}{'' if picked.weights is None else ', weighted,'} and {call.op.name}"
+        gathered = self.program.steps[picked.at]
+        assert isinstance(gathered, Call)
+        both = f"{gathered.op.name}{'' if picked.weights is None else ', weighted,'} and {call.op.name}"
         return f"{both} became summed_rows: {added.rows.nbytes} bytes are not written and read between"
 
     def trimmed(self, step: Any, read: set[Value]) -> Call:
