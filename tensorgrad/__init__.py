@@ -160,6 +160,7 @@ if TYPE_CHECKING:
     from .ops.distance import *  # noqa: F403
     from .ops.dropout import *  # noqa: F403
     from .ops.einsum import *  # noqa: F403
+    from .ops.exchange import *  # noqa: F403
     from .ops.extremes import *  # noqa: F403
     from .ops.gather import *  # noqa: F403
     from .ops.getitem import *  # noqa: F403

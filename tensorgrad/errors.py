@@ -68,6 +68,10 @@ class AutogradError(TensorgradError, RuntimeError):
     """Raised when a gradient can't be computed: freed graph, changed saved tensor, no grad required."""
 
 
+class ExportError(AutogradError, BufferError):
+    """Raised when a tensor can't be handed to another library by DLPack as it is."""
+
+
 class CompileError(TensorgradError, RuntimeError):
     """Raised when a function can't become a program: it reads a number that it computes, or does what no replay
     repeats."""

@@ -13,7 +13,7 @@ import pytest
 import tensorgrad.compiler
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ["compile.md", "elementwise.md", "index.md"]
+PAGES = ["arrays.md", "compile.md", "elementwise.md", "index.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

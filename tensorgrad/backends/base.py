@@ -16,7 +16,7 @@ import numpy as np
 
 from ..device import Device
 from ..dispatch import Raw
-from ..errors import BackendError
+from ..errors import ArgumentError, BackendError
 from .generic.attention import AttentionKernels
 from .generic.conv import ConvKernels
 from .generic.embedding import EmbeddingKernels
@@ -136,6 +136,20 @@ class Backend(
         """The array on another of this backend's devices; on the current one for None."""
         return self.from_host(self.to_host(array), index)
 
+    def from_dlpack(self, source: Any) -> Any:
+        """An array on the memory of an object that speaks DLPack, on this backend's device."""
+        return self.xp.from_dlpack(source)
+
+    def to_dlpack(self, array: Any, *, stream: Any, **options: Any) -> Any:
+        """A DLPack capsule of the array, for a consumer that works on ``stream``."""
+        if stream not in (None, -1):
+            raise ArgumentError(f"__dlpack__: backend {self.name!r} has no streams; got stream={stream}, pass None.")
+        return array.__dlpack__(**options)
+
+    def from_cuda_array(self, source: Any) -> Any:
+        """An array on the memory that an object tells of by ``__cuda_array_interface__``."""
+        return self.xp.asarray(source)
+
     def record_stream(self, array: Any, stream: Any) -> None:
         """Keep the array's memory, once nobody has it, until the stream has done its work."""
         raise BackendError(f"backend {self.name!r} has no streams.")
@@ -197,6 +211,7 @@ class Backend(
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
      "device_of",
+     "from_dlpack", "to_dlpack", "from_cuda_array",
      "from_host", "to_host", "from_host_async", "to_host_async", "to_device", "is_pinned", "record_stream", "on",
      "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
      "num_threads", "memory_stats", "empty", "program_runner", "can_be_written", "ahead")

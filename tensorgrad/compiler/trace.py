@@ -278,13 +278,14 @@ class Trace(Listener):
         self.grads[id(tensor)] = tensor, tensor._grad
 
     def made(self, array: Any, source: Any) -> None:
-        """An array was made of Python's numbers, which are constant like all of them, or of a NumPy array."""
-        if isinstance(source, np.ndarray) and _is_users_call(_MAKERS):
+        """An array was made of Python's numbers, which are constant like all of them, or of another library's array."""
+        foreign = hasattr(source, "__dlpack__") or hasattr(source, "__cuda_array_interface__")
+        if foreign and _is_users_call(_MAKERS):
             line = user_line(3)
             where = f" at {describe_line(line)}" if line else ""
+            kind = "a NumPy array" if isinstance(source, np.ndarray) else f"another library's {type(source).__name__}"
             self._refuse(
-                f"compile: a tensor is made of a NumPy array{where}. A replay runs no Python, so it would hold the "
-                "elements "
+                f"compile: a tensor is made of {kind}{where}. A replay runs no Python, so it would hold the elements "
                 "of the first call for ever. Make the tensor outside and pass it as an argument, or keep it where the "
                 "function reaches it."
             )
@@ -468,14 +469,14 @@ def _bytes_of(array: Any) -> bytes:
     return (np.array(array) if isinstance(array, np.ndarray) else np.array(array.get())).tobytes()
 
 
-_MAKERS = ("dispatch.py", "create.py")
-_READERS = ("dispatch.py", "convert.py", "tensor.py", "attributes.py", "text.py")
+_MAKERS = ("dispatch.py", "create.py", "exchange.py")
+_READERS = ("dispatch.py", "convert.py", "exchange.py", "tensor.py", "attributes.py", "text.py")
 
 
 def _is_users_call(files: tuple[str, ...]) -> bool:
     """Whether a function of these files of this package was called from outside of the package."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.endswith(files):
+    while frame is not None and inside[frame.f_code.co_filename] and frame.f_code.co_filename.endswith(files):
         if frame.f_code.co_name == "__index__":
             return True  # a tensor that the user gave for a place
         frame = frame.f_back

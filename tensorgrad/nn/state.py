@@ -319,8 +319,8 @@ def _as_tensor(given: Any) -> Any:
     """A Tensor on the value's memory; None if it is nothing of that kind."""
     import numpy as np
 
-    from ..ops.convert import from_dlpack
     from ..ops.create import from_numpy
+    from ..ops.exchange import from_dlpack
 
     if isinstance(given, Tensor):
         return given

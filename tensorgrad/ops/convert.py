@@ -1,4 +1,4 @@
-"""From tensors to other things and back: Python numbers, NumPy arrays, other dtypes and devices, text, DLPack."""
+"""From tensors to other things and back: Python numbers, NumPy arrays, other dtypes and devices, text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..backends import registry
 from ..device import Device
 from ..dispatch import local
 from ..dtypes import BY_NAME, as_dtype, numpy_dtype
-from ..errors import ArgumentError, AutogradError, DeviceError, DTypeError
+from ..errors import ArgumentError, AutogradError, DeviceError
 from ..layout import dense_order, follows, preserve_format
 from ..tensor import Tensor, install, wrap
 from .calls import calls
 from .record import Op, Spec
 from .shape_core import cast, contiguous_copy, copied
 
-__all__ = ["from_dlpack"]
+__all__ = ["is_complex", "is_floating_point"]
 
 
 def host(x: Tensor) -> np.ndarray[Any, Any]:
@@ -271,34 +271,6 @@ def __format__(self: Tensor, spec: str) -> str:
     return format(item(self), spec) if self._data.ndim == 0 else object.__format__(self, spec)
 
 
-def __dlpack__(self: Tensor, **options: Any) -> Any:
-    """A DLPack capsule on the same memory. Raises AutogradError for tensors that require grad."""
-    if self._tracked:
-        raise AutogradError("__dlpack__: this tensor requires grad; export tensor.detach().")
-    array = self._data
-    if array.dtype.kind == "b" and isinstance(array, np.ndarray) and np.lib.NumpyVersion(np.__version__) < "1.25.0":
-        raise DTypeError("__dlpack__: bool needs NumPy 1.25 or newer.")
-    return array.__dlpack__(**options)
-
-
-def __dlpack_device__(self: Tensor) -> Any:
-    return self._data.__dlpack_device__()
-
-
-def from_dlpack(ext_tensor: Any) -> Tensor:
-    """A tensor on the memory of any object that speaks DLPack (NumPy, CuPy, PyTorch, ...), without a copy.
-
-    Raises TypeError for an object that does not, DeviceError for a device no backend serves.
-    """
-    if not hasattr(ext_tensor, "__dlpack__") or not hasattr(ext_tensor, "__dlpack_device__"):
-        raise TypeError(f"from_dlpack: {type(ext_tensor).__name__} does not support DLPack.")
-    kind = int(ext_tensor.__dlpack_device__()[0])
-    place = {1: "cpu", 2: "cuda", 3: "cpu", 13: "cuda"}.get(kind)
-    if place is None:
-        raise DeviceError(f"from_dlpack: DLPack device type {kind} is served by no backend.")
-    return wrap(registry.on_device(place).xp.from_dlpack(ext_tensor))
-
-
 def data_ptr(self: Tensor) -> int:
     """The address of the first element."""
     array = self._data
@@ -307,7 +279,7 @@ def data_ptr(self: Tensor) -> int:
 
 for _function in (
     item, tolist, numpy, __array__, __array_wrap__, to, type_as, cpu, cuda, record_stream, requires_grad_,
-    detach_, __bool__, __index__, __format__, __dlpack__, __dlpack_device__, data_ptr,
+    detach_, __bool__, __index__, __format__, data_ptr,
 ):  # fmt: skip
     install(_function)
 install(type_, "type")
@@ -328,4 +300,3 @@ def is_complex(self: Tensor) -> bool:
 
 install(is_floating_point)
 install(is_complex)
-__all__ += ["is_complex", "is_floating_point"]

@@ -11,9 +11,10 @@ from ..backends import registry
 from ..device import CPU, where
 from ..dispatch import local, was_made
 from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
-from ..errors import DeviceError, DTypeError, ShapeError
+from ..errors import DTypeError, ShapeError
 from ..layout import check_layout, dense_order, preserve_format
 from ..tensor import Tensor, wrap
+from .exchange import lies_on_gpu, shared, speaks_dlpack
 
 __all__ = [
     "as_tensor", "asarray", "empty", "empty_like", "empty_permuted", "empty_strided", "from_numpy", "frombuffer",
@@ -21,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 _NUMBERS = (bool, int, float, complex)
+_ON_THE_HOST = (*_NUMBERS, list, tuple, np.ndarray, np.generic)  # what is known not to lie on a GPU
 
 
 def shape_from(name: str, given: Any) -> tuple[int, ...]:
@@ -176,10 +178,11 @@ def tensor(
     """A new leaf tensor holding a copy of ``data``.
 
     Args:
-        data: a number, nested sequence, NumPy array, or tensor. A tensor within a sequence is one number.
+        data: a number, nested sequence, NumPy array, array on a GPU (CuPy's and others'), or tensor. A tensor within a
+            sequence is one number.
         dtype: of the result; by default Python floats give the default dtype (float32), integers int64, bools bool,
             arrays keep theirs.
-        device: where to put it; ``"cpu"`` by default, the tensor's own if ``data`` is one.
+        device: where to put it; ``"cpu"`` by default, its own if ``data`` is a tensor or lies on a GPU.
         requires_grad: record operations on it.
         pin_memory: put it into page-locked host memory; see ``Tensor.pin_memory``.
     Raises: TypeError or ValueError if ``data`` does not make a rectangular array of numbers; DTypeError for a dtype
@@ -199,26 +202,21 @@ def tensor(
         if requires_grad:
             out.requires_grad = True
         return out
-    if hasattr(data, "__cuda_array_interface__"):
-        return tensor(from_array(data), dtype=dtype, device=device, requires_grad=requires_grad)
+    if not isinstance(data, _ON_THE_HOST) and lies_on_gpu(data):
+        return tensor(shared(data), dtype=dtype, device=device, requires_grad=requires_grad)
     array = to_device(_host_array(data, wanted), device)
     if local.listeners:
         was_made(array, data)
     return finish(array, requires_grad)
 
 
-def from_array(array: Any) -> Tensor:
-    """A tensor on the memory of a backend's array. Raises DeviceError if no backend knows the type."""
-    if registry.backend_of(type(array)) is None:
-        raise DeviceError(f"no backend is loaded for arrays of type {type(array).__name__}.")
-    as_dtype(array.dtype)
-    return wrap(array)
-
-
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """``data`` as a tensor, without a copy where possible (tensors and NumPy arrays share memory)."""
+    """``data`` as a tensor, without a copy where possible: tensors, NumPy arrays, and arrays on a GPU (CuPy's and
+    others') share their memory. Arrays on a GPU stay there unless a ``device`` is named."""
     if isinstance(data, np.ndarray):
         data = from_numpy(data)
+    elif not isinstance(data, (Tensor, *_ON_THE_HOST)) and lies_on_gpu(data):
+        data = shared(data)
     if isinstance(data, Tensor):
         return data if dtype is None and device is None else data.to(device=device, dtype=dtype)
     return tensor(data, dtype=dtype, device=device)
@@ -227,33 +225,28 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
 def asarray(
     obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """``obj`` as a tensor: tensors, NumPy arrays, DLPack objects and buffers share their memory where they can.
+    """``obj`` as a tensor: tensors, NumPy arrays, DLPack objects, arrays on a GPU and buffers share their memory where
+    they can.
 
     Args:
         copy: True always copies, False never (and raises where it would have to), None where it must be.
         requires_grad: the result is a leaf that does; a tensor that does not want it is detached.
     Raises: ValueError for ``copy=False`` where a copy is needed.
     """
-    from .convert import from_dlpack
-
-    if isinstance(obj, np.generic):
-        shared = None
-    elif isinstance(obj, Tensor):
-        shared = obj
+    if isinstance(obj, Tensor):
+        found = obj
     elif isinstance(obj, np.ndarray):
-        shared = from_numpy(obj)
-    elif hasattr(obj, "__dlpack__") and hasattr(obj, "__dlpack_device__"):
-        shared = from_dlpack(obj)
+        found = from_numpy(obj)
     elif isinstance(obj, (bytes, bytearray, memoryview)):
-        shared = frombuffer(obj, dtype=get_default_dtype() if dtype is None else dtype)
+        found = frombuffer(obj, dtype=get_default_dtype() if dtype is None else dtype)
+    elif not isinstance(obj, _ON_THE_HOST) and (speaks_dlpack(obj) or lies_on_gpu(obj)):
+        found = shared(obj)
     else:
-        shared = None
-    if shared is None:
         if copy is False:
             raise ValueError("asarray: can't alias arbitrary sequence; a copy is needed, but copy=False forbids it.")
         return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
-    out: Tensor = shared.to(device=device, dtype=dtype) if device is not None or dtype is not None else shared
-    copied = out._data is not shared._data
+    out: Tensor = found.to(device=device, dtype=dtype) if device is not None or dtype is not None else found
+    copied = out._data is not found._data
     if copied and copy is False:
         raise ValueError(
             "asarray: can't alias the object in another dtype or on another device; copy=False forbids it."
@@ -344,6 +337,8 @@ def as_operand(name: str, x: Any) -> Any:
     for kind in kinds:  # a subclass of int, an enum say, as the number that it is
         if isinstance(x, kind):
             return kind(x)
+    if lies_on_gpu(x):
+        return shared(x)
     raise TypeError(f"{name}: expected a Tensor or a number, got {type(x).__name__}: {x!r}")
 
 

@@ -20,6 +20,7 @@ from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
 from .create import as_operand, tensor
+from .exchange import lies_on_gpu, shared
 from .index import as_value, elsewhere, index_op, index_put_op, put_in_place
 from .inplace import assign, at_level_of, check_writable, write_into
 
@@ -207,9 +208,12 @@ def _as_part(part: Any, x: Tensor) -> Any:
     elif not isinstance(part, Tensor):
         if hasattr(part, "__index__"):
             return int(part.__index__())
-        raise KeyDTypeError(
-            f"a tensor is indexed by integers, slices, None, ..., tensors, lists and masks, not {type(part).__name__}."
-        )
+        if not lies_on_gpu(part):
+            raise KeyDTypeError(
+                "a tensor is indexed by integers, slices, None, ..., tensors, lists and masks, not "
+                f"{type(part).__name__}."
+            )
+        part = shared(part)
     dtype = part._data.dtype
     if dtype.kind in "iu" and dtype != _UINT8:
         if part._data.ndim == 0:

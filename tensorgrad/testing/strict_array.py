@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -28,7 +29,7 @@ from .strict_devices import StrictDevice, on_current_device, state
 from .strict_memory import MemoryPointer, is_pinned
 from .strict_stream import current, issue, later, refuse
 
-__all__ = ["StrictArray", "StrictDevice", "Traffic", "no_traffic", "traffic", "unwrapped", "wrapped"]
+__all__ = ["StrictArray", "StrictDevice", "Traffic", "by_address", "no_traffic", "traffic", "unwrapped", "wrapped"]
 
 
 class Traffic:
@@ -213,6 +214,24 @@ class StrictArray(NDArrayOperatorsMixin):
             "explicitly."
         )
 
+    # ---- the ways to other libraries
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
+        from .strict_exchange import capsule
+
+        return capsule(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self._device
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        from .strict_exchange import interface
+
+        return interface(self)
+
     # ---- copies and views
 
     def __copy__(self) -> StrictArray:
@@ -308,6 +327,12 @@ class _Place:
         self.ptr = array._host.ctypes.data
         self.device_id = array._device
         self.owner = array._host  # who has the place has the memory
+        if array.size:
+            by_address[self.ptr] = array
+
+
+by_address: WeakValueDictionary[int, StrictArray] = WeakValueDictionary()
+"""Arrays whose address somebody was told."""
 
 
 def _copy(target: Any, source: Any) -> None:

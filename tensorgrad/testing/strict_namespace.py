@@ -16,6 +16,7 @@ import numpy as np
 from . import strict_memory, strict_stream
 from .strict_array import StrictArray, traffic, unwrapped, wrapped
 from .strict_devices import StrictDevice, machine, properties, state
+from .strict_exchange import from_dlpack, from_interface, pointer_attributes
 from .strict_memory import POISON, is_pinned, placed
 from .strict_stream import capturing, current, issue, later, refuse
 
@@ -160,6 +161,8 @@ class _Function:
         if self.signature is not None:
             self.signature.bind(*args, **kwargs)
         arrays = _flat((*args, *kwargs.values()))
+        if name in _FROM_HOST and not isinstance(args[0], StrictArray) and hasattr(args[0], "__cuda_array_interface__"):
+            args = (from_interface(args[0]), *args[1:])
         if name in _FROM_HOST:
             blocking = kwargs.pop("blocking", False)
             if not isinstance(args[0], StrictArray):
@@ -291,6 +294,8 @@ class _Runtime:
 
     CUDARuntimeError = RuntimeError
 
+    pointerGetAttributes = staticmethod(pointer_attributes)
+
     @staticmethod
     def getDevice() -> int:
         return state.device
@@ -341,7 +346,7 @@ class _Cuda:
 
 
 _OWN: dict[str, Any] = {
-    "cuda": _Cuda, "get_default_memory_pool": strict_memory.default_pool,
+    "cuda": _Cuda, "from_dlpack": from_dlpack, "get_default_memory_pool": strict_memory.default_pool,
     "ndarray": StrictArray, "asnumpy": _asnumpy, "matmul": _matmul, "take": _take, "where": _where,
     "take_along_axis": _take_along_axis, "diagonal": _diagonal,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Copies between host and devices, and what has to stay alive until they are done.
+"""Copies between host and devices, what has to stay alive until they are done, and memory of other libraries.
 
 A copy from or to page-locked memory runs on the current stream while the host goes on, if that is permitted; the memory
 is held until an event behind the copy has happened. Whoever changes the source before that changes what is copied, and
@@ -109,6 +109,21 @@ class CupyTransfers:
         event = self.xp.cuda.Event(disable_timing=True)
         event.record(stream)
         return event
+
+    # ---- memory of other libraries
+
+    def from_dlpack(self, source: Any) -> Any:
+        return source if type(source) is self.xp.ndarray else self.xp.from_dlpack(source)
+
+    def to_dlpack(self, array: Any, *, stream: Any, **options: Any) -> Any:
+        with self.on(array.device.id):  # CuPy lets the consumer wait for the current stream of the current device
+            return array.__dlpack__(stream=stream, **options)
+
+    def from_cuda_array(self, source: Any) -> Any:
+        pointer = source.__cuda_array_interface__["data"][0]
+        # on another device than the current one CuPy would make a copy
+        with self.on(self.xp.cuda.runtime.pointerGetAttributes(pointer).device if pointer else None):
+            return self.xp.asarray(source)
 
     # ---- page-locked memory
 
