@@ -243,3 +243,18 @@ def test_an_index_out_of_range_names_the_line_if_it_is_known(tmp_path: Path) -> 
             call.line = None
         with pytest.raises(IndexError, match=r"in a compiled function, at call 1 of 2: %1 = index\("):
             f(bad)
+
+
+def test_an_error_of_the_first_replay_names_the_line_and_spoils_nothing() -> None:
+    table = tg.randn(5, 4, device="cuda")
+
+    def picked(at: Any) -> Any:
+        return (table[at] * 2).exp()
+
+    f = tg.compile(picked)
+    good, bad = tg.tensor([0, 1], device="cuda"), tg.tensor([0, 7], device="cuda")
+    f(good)
+    with pytest.raises(IndexError, match=r"index 7 is out of bounds.*\(in a compiled function, at .*_graphs.py:\d"):
+        f(bad)
+    assert told(f) == "CUDA graphs: made in the first replay"
+    assert f(good).tolist() == picked(good).tolist() and "CUDA graphs: 1," in told(f)

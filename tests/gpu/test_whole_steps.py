@@ -168,7 +168,7 @@ def beside_eager(kind: type[Training]) -> Any:
 def test_a_step_is_one_graph(kind: type[Training]) -> None:
     step = beside_eager(kind)
     assert "CUDA graphs: 1," in told(step) and "0 calls run between them" in told(step), told(step)
-    [graph] = [piece for piece in step.programs[0].runners[0].pieces if not isinstance(piece, Action)]
+    [graph] = [piece for piece in step.programs[0].runners[0].pieces.steps if not isinstance(piece, Action)]
     assert graph.calls == len(step.programs[0].calls)
     assert "CUDA graphs: 1," in step.explain()
 
