@@ -70,7 +70,7 @@ def version(framework: Framework) -> str:
     try:
         return importlib.metadata.version(framework.module)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return "of a checkout" if installed(framework) else "not installed"
 
 
 def installed(framework: Framework) -> bool:

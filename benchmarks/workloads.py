@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks import data
@@ -55,11 +56,13 @@ class Job:
                 module.draw = data.Noise(ns.tensor)
 
 
-def build(name: str, ns: Any) -> Job:
-    """The job of that name with the weights that every framework starts from."""
+def build(name: str, ns: Any, toy: bool = False) -> Job:
+    """The job of that name with the weights that every framework starts from. ``toy``: small, where it has such a
+    form."""
     from benchmarks.more_workloads import MORE
 
-    return with_initial_state((WORKLOADS.get(name) or MORE[name])(ns), ns)
+    make = (TOYS.get(name) if toy else None) or WORKLOADS.get(name) or MORE[name]
+    return with_initial_state(make(ns), ns)
 
 
 def with_initial_state(job: Job, ns: Any) -> Job:
@@ -90,7 +93,7 @@ def mlp(ns: Any) -> Job:
     return Job(model, optimizer, lambda x, y: nn.functional.cross_entropy(model(x), y), batches)
 
 
-def cnn(ns: Any) -> Job:
+def cnn(ns: Any, *, batch: int = 64) -> Job:
     """Two convolutions (32, 64) with batch norm and max pool on 1x28x28, batch 64, Adam."""
     nn = ns.nn
     model = nn.Sequential(
@@ -99,11 +102,11 @@ def cnn(ns: Any) -> Job:
         nn.Flatten(), nn.Linear(64 * 7 * 7, 10),
     )  # fmt: skip
     optimizer = ns.optim.Adam(model.parameters(), lr=1e-3)
-    batches = on(ns, data.images(64, 1, 28))
+    batches = on(ns, data.images(batch, 1, 28))
     return Job(model, optimizer, lambda x, y: nn.functional.cross_entropy(model(x), y), batches)
 
 
-def resnet18(ns: Any) -> Job:
+def resnet18(ns: Any, *, batch: int = 16, width: int = 64) -> Job:
     """ResNet-18 in its CIFAR form (3x3 stem, no first pool) on 3x32x32, batch 16, SGD with momentum and decay."""
     nn, F = ns.nn, ns.nn.functional
 
@@ -124,16 +127,16 @@ def resnet18(ns: Any) -> Job:
             y = F.relu(self.bn1(self.conv1(x)))
             return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
-    blocks, inputs = [], 64
-    for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+    blocks, inputs = [], width
+    for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
         blocks += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
         inputs = outputs
     model = nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), *blocks,
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10),
+        nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), *blocks,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10),
     )  # fmt: skip
     optimizer = ns.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    return Job(model, optimizer, lambda x, y: F.cross_entropy(model(x), y), on(ns, data.images(16, 3, 32)))
+    return Job(model, optimizer, lambda x, y: F.cross_entropy(model(x), y), on(ns, data.images(batch, 3, 32)))
 
 
 def gpt(
@@ -188,31 +191,32 @@ def gpt_micro(ns: Any) -> Job:
     return gpt(ns, layers=4, heads=4, width=128, context=64, batch=8)
 
 
-def lstm(ns: Any) -> Job:
+def lstm(ns: Any, *, batch: int = 32, steps: int = 64, width: int = 256) -> Job:
     """One LSTM layer of width 256 over 64 steps, batch 32, Adam."""
     nn = ns.nn
 
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm, self.head = nn.LSTM(256, 256, batch_first=True), nn.Linear(256, 1)
+            self.lstm, self.head = nn.LSTM(width, width, batch_first=True), nn.Linear(width, 1)
 
         def forward(self, x: Any) -> Any:
             return self.head(self.lstm(x)[0][:, -1])
 
     model = Model()
     optimizer = ns.optim.Adam(model.parameters(), lr=1e-3)
-    return Job(model, optimizer, lambda x, y: nn.functional.mse_loss(model(x), y), on(ns, data.sequences(32, 64, 256)))
+    batches = on(ns, data.sequences(batch, steps, width))
+    return Job(model, optimizer, lambda x, y: nn.functional.mse_loss(model(x), y), batches)
 
 
-def chain(ns: Any) -> Job:
+def chain(ns: Any, *, elements: int = 1 << 22) -> Job:
     """tanh-GELU written out on a vector of 4 M parameters, SGD: memory traffic of elementwise ops."""
     nn = ns.nn
 
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.x = nn.Parameter(ns.zeros(1 << 22))
+            self.x = nn.Parameter(ns.zeros(elements))
 
         def forward(self) -> Any:
             x = self.x
@@ -232,3 +236,15 @@ WORKLOADS: dict[str, Callable[[Any], Job]] = {
     "lstm": lstm,
     "chain": chain,
 }
+
+_TOY_GPT = partial(gpt, layers=2, heads=2, width=32, context=16, batch=2)
+
+TOYS: dict[str, Callable[[Any], Job]] = {
+    "cnn": partial(cnn, batch=2),
+    "resnet18": partial(resnet18, batch=2, width=8),
+    "gpt-micro": _TOY_GPT,
+    "gpt": _TOY_GPT,
+    "lstm": partial(lstm, batch=2, steps=5, width=16),
+    "chain": partial(chain, elements=1 << 12),
+}
+"""The same text at sizes whose times mean nothing; who is not here is small enough."""

@@ -15,34 +15,50 @@ __all__ = ["describe", "missing"]
 
 
 def describe() -> dict[str, Any]:
-    """Name, memory in bytes, driver, clocks and versions of the first card. Needs a GPU."""
+    """Name, memory in bytes, driver, clocks and versions of the first card. What gives no answer says so."""
+    found: dict[str, Any] = {"name": "unknown"}
+    for what, ask in (("properties", _properties), ("versions", _versions), ("nvidia-smi", _smi)):
+        try:
+            found |= ask()
+        except Exception as error:  # noqa: BLE001 - no line of a description is worth the run
+            found[what] = f"no answer: {type(error).__name__}: {error}"
+    return found
+
+
+def _properties() -> dict[str, Any]:
     import cupy
 
-    from tensorgrad.backends import cudnn
-
-    runtime = cupy.cuda.runtime
-    properties = runtime.getDeviceProperties(0)
+    properties = cupy.cuda.runtime.getDeviceProperties(0)
     return {
         "name": properties["name"].decode(),
         "memory": int(properties["totalGlobalMem"]),
         "multiprocessors": int(properties["multiProcessorCount"]),
         "compute_capability": f"{properties['major']}.{properties['minor']}",
+    }
+
+
+def _versions() -> dict[str, Any]:
+    import cupy
+
+    from tensorgrad.backends import cudnn
+
+    runtime = cupy.cuda.runtime
+    return {
         "cuda_driver": runtime.driverGetVersion(),
         "cuda_runtime": runtime.runtimeGetVersion(),
         "cupy": cupy.__version__,
         "cudnn": cudnn.version(),
-        **_smi(),
     }
 
 
-def missing() -> list[str]:
-    """A line for each thing that would be used and is not here."""
+def missing(dry: bool = False) -> list[str]:
+    """A line for each thing that would be used and is not here. ``dry``: a stand-in is used."""
     lines = []
     try:
         load()
     except BackendError as error:
         lines.append(f"tensorgrad's own kernels compute convolutions and attention: {error}")
-    if correctness.sanitizer() is None:
+    if correctness.sanitizer() is None and not dry:
         lines.append("compute-sanitizer is not here (it comes with the CUDA toolkit): its part is left out")
     if shutil.which("nvcc") is None:
         lines.append("nvcc is not here: nothing needs it, kernels are compiled by NVRTC")
@@ -53,11 +69,8 @@ def missing() -> list[str]:
 
 def _smi() -> dict[str, str]:
     fields = ("driver_version", "clocks.max.sm", "clocks.max.memory", "power.limit", "temperature.gpu")
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        return {"nvidia-smi": f"no answer: {error}"}
+    done = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
     return dict(zip(fields, done.stdout.partition("\n")[0].split(", "), strict=False))

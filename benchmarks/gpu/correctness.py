@@ -19,13 +19,16 @@ from typing import Any
 from benchmarks.gpu import outcomes
 from benchmarks.rounds import ROOT
 
-__all__ = ["TESTS", "run_tests", "sanitize", "sanitizer"]
+__all__ = ["TESTS", "UNSANITIZED", "run_tests", "sanitize", "sanitizer"]
 
 TESTS = (
     "tests/gpu/test_ops.py", "tests/gpu/test_beside_torch.py", "tests/gpu/test_modules.py",
     "tests/gpu/test_who_attends.py", "tests/gpu/test_optimizers.py", "tests/gpu/test_training.py",
 )  # fmt: skip
 """On ``cuda`` where there is a GPU: values against float64 on the CPU, derivatives against differences, and PyTorch."""
+
+UNSANITIZED = (sys.executable, "-m", "benchmarks.gpu.unsanitized")
+"""In the sanitizer's place in a dry run."""
 
 # ops with kernels of their own in .cu files
 _WITH_KERNELS = (
@@ -73,10 +76,14 @@ def _pytest(
     ended = found.pop("ended")
     found |= {"seconds": time.monotonic() - start, "over": over or ended == 2}
     if ended is None and not over:
-        found["died"] = f"pytest ended with code {code}: {output.strip()[-500:]}"
+        found["died"] = f"pytest ended with code {code}: {_end(output)}"
     if not any(found[kind] for kind in ("passed", "failed", "skipped")):
-        found["error"] = found.get("died") or f"no test came to its end: {output.strip()[-500:]}"
+        found["error"] = found.get("died") or f"no test came to its end: {_end(output)}"
     return found, output
+
+
+def _end(output: str) -> str:
+    return " ".join(output.split())[-500:]
 
 
 def _within(command: Sequence[str], seconds: float, environment: dict[str, str]) -> tuple[bool, int, str]:
@@ -107,14 +114,14 @@ def sanitizer(tool: str = "compute-sanitizer") -> str | None:
     return shutil.which(tool) or shutil.which(tool, path="/usr/local/cuda/bin:/usr/local/cuda/compute-sanitizer")
 
 
-def sanitize(seconds: float, tool: str = "compute-sanitizer", select: str | None = None) -> dict[str, Any]:
+def sanitize(seconds: float, tool: Sequence[str] = ("compute-sanitizer",), select: str | None = None) -> dict[str, Any]:
     """The kernel tests under ``compute-sanitizer --tool memcheck``: reads and writes outside of arrays."""
-    found = sanitizer(tool)
+    found = sanitizer(tool[0])
     if found is None:
-        return {"error": f"not run: there is no {tool} here (it comes with the CUDA toolkit)"}
+        return {"error": f"not run: there is no {tool[0]} here (it comes with the CUDA toolkit)"}
     select = " or ".join(_WITH_KERNELS) if select is None else select
     # Calls that fail are CuPy's to judge: it asks about addresses that are none of the device's.
-    before = [found, "--tool", "memcheck", "--target-processes", "all", "--report-api-errors", "no"]
+    before = [found, *tool[1:], "--tool", "memcheck", "--target-processes", "all", "--report-api-errors", "no"]
     with tempfile.TemporaryDirectory() as folder:
         result, output = _pytest(before, ["tests/gpu/test_ops.py"], f"value and ({select})", seconds, 1, Path(folder))
     said = re.findall(r"ERROR SUMMARY: (\d+) error", output)
@@ -122,5 +129,5 @@ def sanitize(seconds: float, tool: str = "compute-sanitizer", select: str | None
     result["errors"] = sum(map(int, said)) if said else None
     result["first"] = lines[:20]
     if not said and "error" not in result:
-        result["error"] = f"{tool} gave no summary: {output.strip()[-500:]}"
+        result["error"] = f"{tool[0]} gave no summary: {_end(output)}"
     return result

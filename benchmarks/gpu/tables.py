@@ -9,6 +9,12 @@ from benchmarks.report import print_table, seconds
 __all__ = ["not_run", "show", "show_marks", "wrong"]
 
 
+_UNITS = (
+    ("tokens_s", "tokens/s"), ("images_s", "images/s"), ("tflops", "TFLOP/s"), ("peak_mb", "MB at most"),
+    ("first_step_s", "s for the first step"),
+)  # fmt: skip
+
+
 def show(part: str, found: dict[str, Any]) -> None:
     """Print a part as soon as it is done."""
     title = f"{part}: {found['seconds_taken']} s"
@@ -74,22 +80,28 @@ def _training(title: str, result: dict[str, Any]) -> None:
             cells.append("" if "error" in found else seconds(found["median_ms"] / 1e3))
             if "error" in found:
                 notes.append(f"  {name}, {framework}: {found['error']}")
-            for key, unit in (("tokens_s", "tokens/s"), ("images_s", "images/s"), ("tflops", "TFLOP/s")):
-                if key in found:
-                    notes.append(f"  {name}, {framework}: {found[key]:,.0f} {unit}")
+            if "tokens_s" in found or "images_s" in found:
+                told = [f"{_digits(found[key])} {unit}" for key, unit in _UNITS if found.get(key)]
+                notes.append(f"  {name}, {framework}: {', '.join(told)}")
         apart = one["losses_apart"]
         rows.append([name, *cells, "" if apart is None else f"{apart:.1e}"])
-        notes += [f"  {name}: {ratio:.2f} times as fast, {pair}" for pair, ratio in one["times_faster"].items()]
+        if one["times_faster"]:
+            ratios = ", ".join(f"{pair} {ratio:.2f}" for pair, ratio in one["times_faster"].items())
+            notes.append(f"  {name}, times as fast: {ratios}")
     print_table(["workload", *frameworks, "losses apart"], rows, title)
     for line in notes:
         print(line)
 
 
-def show_marks(found: list[dict[str, Any]]) -> None:
+def _digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+
+
+def show_marks(found: list[dict[str, Any]], title: str = "marks") -> None:
     """Print each mark with its verdict."""
     verdicts = {True: "met", False: "MISSED", None: "not known"}
     rows = [[mark["mark"], mark["wanted"], mark["reached"], verdicts[mark["met"]]] for mark in found]
-    print_table(["mark", "wanted", "reached", ""], rows, "marks")
+    print_table(["mark", "wanted", "reached", ""], rows, title)
 
 
 def not_run(parts: dict[str, Any]) -> list[str]:

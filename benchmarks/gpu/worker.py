@@ -55,7 +55,7 @@ class GpuWorker:
         if workload not in models.MODELS:
             # both in strict float32: which of the two rounds is not to decide
             self.ns.backends.cudnn.allow_tf32 = self.ns.backends.cuda.matmul.allow_tf32 = False
-            return build(workload, self.ns)
+            return build(workload, self.ns, toy)
         make, full, small = models.MODELS[workload]
         what = dataclasses.replace(small if toy else full, **size)
         return with_initial_state(make(self.ns, self.device, what), self.ns)

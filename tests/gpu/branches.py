@@ -28,7 +28,8 @@ TESTS = (
     "tests/gpu",
     "--ignore=tests/gpu/test_compile.py",
     "tests/compiler/test_cuda.py",
-    "tests/compiler/test_scaled.py::test_on_cuda_the_host_reads_whether_a_step_is_done",
+    "tests/compiler/test_scaled.py",
+    "tests/compiler/test_linear_activation.py",
 )
 
 

@@ -87,7 +87,7 @@ def test_training_in_turns_beside_pytorch_eager_and_compiled(capsys: pytest.Capt
     for framework in one["frameworks"].values():
         assert framework["median_ms"] > 0 and framework["steps"] == 3 * TOY.rounds and len(framework["losses"]) == 3
     tables.show("small", {"seconds_taken": 1.0, "result": found})
-    assert "times as fast, tensorgrad-compile than torch" in capsys.readouterr().out
+    assert "tiny, times as fast: tensorgrad than torch" in capsys.readouterr().out
 
 
 @needs_torch
@@ -230,6 +230,7 @@ def test_the_command_writes_its_numbers(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "gpu.json"
     assert command.main(["--dry", "--parts", "kernels,sanitizer", "--minutes", "2", "--json", str(path)]) == 0
     result = json.loads(path.read_text())
+    assert result["dry"] and "marks" not in result and result["parts"]["sanitizer"]["result"]["passed"] > 0
     rows = result["parts"]["kernels"]["result"]["rows"]
     assert list(rows) == list(chosen)
     assert all(row["seconds"]["tensorgrad"] > 0 and not row["errors"] for row in rows.values())
@@ -282,7 +283,7 @@ def test_tests_are_counted_and_stopped_in_time(tmp_path: Path, monkeypatch: pyte
         assert any(said in failure for failure in found["failures"]), found["failures"]
     # between two tests it ends by itself; else it is ended, and what was found before is known
     for select in ("good or slow", "good or hangs"):
-        found = correctness.run_tests(5, select, [str(path)], processes=1)
+        found = correctness.run_tests(3, select, [str(path)], processes=1)
         assert found["over"] and found["seconds"] < 60 and found["failed"] == 0
         assert found["passed"] >= 1 or "no test came to its end" in found["error"]
     found = correctness.run_tests(60, targets=["tests/no_such_file.py"], processes=1)
@@ -290,22 +291,63 @@ def test_tests_are_counted_and_stopped_in_time(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_sanitizer_is_asked_and_understood(tmp_path: Path) -> None:
-    assert "there is no no-such-sanitizer here" in correctness.sanitize(1, tool="no-such-sanitizer")["error"]
-    tool = tmp_path / "sanitizer"
+    assert "there is no no-such-sanitizer here" in correctness.sanitize(1, tool=("no-such-sanitizer",))["error"]
+    few, tool = tmp_path / "test_few.py", tmp_path / "sanitizer"
+    few.write_text("def test_value(): pass\n")
     tool.write_text(
         f"#!{sys.executable}\n"
         "import subprocess, sys\n"
         "assert sys.argv[1:3] == ['--tool', 'memcheck'] and 'benchmarks.gpu.without_pool' in sys.argv, sys.argv\n"
         "assert sys.argv[-2:] == ['-k', 'value and (softmax-2x3)'], sys.argv\n"
-        "subprocess.run([*sys.argv[sys.argv.index(sys.executable):-1], 'value and exp-'])\n"
+        "command = sys.argv[sys.argv.index(sys.executable):-1]\n"
+        f"subprocess.run([x.replace('tests/gpu/test_ops.py', {str(few)!r}) for x in command] + ['value'])\n"
         "print('========= Invalid __global__ read of size 4 bytes')\nprint('========= ERROR SUMMARY: 3 errors')\n"
     )
     tool.chmod(0o755)
-    found = correctness.sanitize(240, tool=str(tool), select="softmax-2x3")
-    assert (found["errors"], found["over"], found["failed"]) == (3, False, 0) and found["passed"] > 0
+    found = correctness.sanitize(240, tool=(str(tool),), select="softmax-2x3")
+    assert (found["errors"], found["over"], found["failed"], found["passed"]) == (3, False, 0, 1), found
     assert found["first"][0].endswith("4 bytes")
     tool.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no device')\n")
-    assert "no device" in correctness.sanitize(60, tool=str(tool))["error"]
+    assert "no device" in correctness.sanitize(60, tool=(str(tool),))["error"]
+
+
+def test_a_card_is_described_by_what_gives_an_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cupy = pytest.importorskip("cupy")
+    runtime = cupy.cuda.runtime
+    told = {"name": b"NVIDIA H200", "totalGlobalMem": 1 << 37, "multiProcessorCount": 132, "major": 9, "minor": 0}
+    monkeypatch.setattr(runtime, "getDeviceProperties", lambda device: told)
+    monkeypatch.setattr(runtime, "driverGetVersion", lambda: 13000)
+    monkeypatch.setattr(runtime, "runtimeGetVersion", lambda: 13000)
+    monkeypatch.setattr(card, "_smi", lambda: {"driver_version": "580"})
+    found = card.describe()
+    assert found["name"] == "NVIDIA H200" and found["memory"] == 1 << 37 and found["compute_capability"] == "9.0"
+    assert found["cuda_driver"] == 13000 and found["driver_version"] == "580"
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", "/nowhere")
+    if place.why_not() is not None:
+        found = card.describe()
+        assert found["name"] == "unknown" and "no answer: " in found["properties"] + found["nvidia-smi"]
+    where = {"gpu": found, "date": "today", "versions": {"torch": "2"}}
+    command.introduce({"environment": where})
+    assert "nvidia-smi no answer" in capsys.readouterr().out
+
+
+def test_a_table_that_cannot_be_printed_stops_no_other_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        command, "_works", lambda args, found: {"small": lambda s, note: {"a": 1}, "sanitizer": lambda s, note: {}}
+    )
+    monkeypatch.setattr(correctness, "sanitizer", lambda: None)
+    monkeypatch.setattr(tables, "not_run", lambda parts: [])
+    result: dict[str, Any] = {"environment": {"gpu": {}}, "parts": {}}
+    command.run(command.arguments(["--dry", "--parts", "small,sanitizer"]), result, None, time.monotonic() + 60)
+    assert [found["raised"] for found in result["parts"].values()] == [
+        "raised TypeError: 'int' object is not subscriptable", "raised KeyError: 'errors'"
+    ]  # fmt: skip
+    assert tables.wrong({"small": result["parts"]["small"]}) and "not subscriptable" in capsys.readouterr().err
 
 
 def test_what_is_not_here_has_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,12 @@ import pytest
 from tests.gpu import branches
 from tests.gpu.branches import Branch
 
+
+def test_the_tests_that_it_runs_are_there() -> None:
+    for name in branches.TESTS:
+        assert (branches.ROOT / name.removeprefix("--ignore=")).exists(), name
+
+
 PROGRAM = """
 def sign(x):
     if x > 0:
