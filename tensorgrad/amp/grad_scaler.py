@@ -11,6 +11,7 @@ from ..autograd.grad_mode import no_grad
 from ..dispatch import local, unless
 from ..errors import AutogradError
 from ..ops.create import full
+from ..optim.plan import PlannedOptimizer
 from ..tensor import Tensor, wrap
 
 __all__ = ["GradScaler", "OptState"]
@@ -33,9 +34,10 @@ class _Progress:
 class GradScaler:
     """Scales losses, unscales gradients, skips steps whose gradients are not finite, and adapts the scale.
 
-    The scale, the count of finite steps and whether a gradient is infinite stay on the device. A step waits for the
-    last of these, unless ``tg.compile`` has made a program of it: that asks them itself, in each replay, or its kernels
-    find them on the device.
+    The scale, the count of finite steps and whether a gradient is infinite stay on the device. On ``cuda`` the kernels
+    of SGD, Adam and AdamW find the last of these there, and Adam's steps are counted there: no step waits but the first
+    and those with hooks. Other optimizers' steps wait. In a program of ``tg.compile`` it is asked in each replay, or
+    found on the device.
 
     Args:
         device: where the losses are: "cuda" or "cpu".
@@ -147,7 +149,11 @@ class GradScaler:
             self.unscale_(optimizer)
         if progress.found_inf is None:
             raise AssertionError("No inf checks were recorded for this optimizer.")
-        result = unless(progress.found_inf, lambda: optimizer.step(*args, **kwargs))
+        usual = isinstance(optimizer, PlannedOptimizer) and not (args or kwargs)
+        if usual and optimizer.step_unless(progress.found_inf):
+            result = None
+        else:
+            result = unless(progress.found_inf, lambda: optimizer.step(*args, **kwargs))
         optimizer._opt_called = True  # a schedule may go on where the step was skipped: it was tried
         progress.stage = OptState.STEPPED
         return result

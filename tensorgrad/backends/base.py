@@ -62,6 +62,9 @@ class Backend(
     groups_rows: ClassVar[bool] = False  # whether it has kernels for grouped_rows and summed_rows
     # ops whose kernels take ``into``: for each result the array that it is written to, or None
     places: ClassVar[frozenset[str]] = frozenset()
+    # ops whose kernels take ``stop``, a bool on the device: where it is set they do nothing. That of ``adam_`` takes
+    # ``done`` too, a float32 on the device: how many steps were taken; it counts this one if it is
+    leaves_out: ClassVar[frozenset[str]] = frozenset()
     sums_formulas: ClassVar[bool] = False  # whether formula_kernel sees to an op's ``sums``
     xp: Any
     array_type: type

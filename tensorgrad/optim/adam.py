@@ -33,6 +33,7 @@ class Adam(FormulaOptimizer):
     Source: Kingma and Ba 2015; amsgrad: Reddi, Kale, Kumar 2018.
     """
 
+    op = "adam_"
     numbers = ("rate", "root", "beta1", "beta2", "rest1", "rest2", "eps", "weight_decay", "shrink")
 
     def __init__(
@@ -84,7 +85,7 @@ class Adam(FormulaOptimizer):
             params, grads, bucket.state("exp_avg"), bucket.state("exp_avg_sq"),
             bucket.state("max_exp_avg_sq") if amsgrad else [], hyper=bucket.hyper,
             decoupled=group["decoupled_weight_decay"], maximize=group["maximize"], amsgrad=amsgrad,
-            **self._scale_of(group),
+            **self._keywords(group),
         )  # fmt: skip
 
     # the same as a formula, for steps that are recorded

@@ -62,7 +62,7 @@ def _hooked(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(self, *args, **kwargs)
         self._stepping = True
         try:
-            if not (_pre_hooks_of_all or _post_hooks_of_all or self._pre_hooks or self._post_hooks or local.listeners):
+            if not (self.has_step_hooks() or local.listeners):
                 return function(self, *args, **kwargs)
             with region(f"Optimizer.step#{type(self).__name__}.step"):
                 return _with_hooks(self, function, args, kwargs)
@@ -228,6 +228,10 @@ class Optimizer:
         Returns: what the closure returned, None without one.
         """
         raise NotImplementedError(f"{type(self).__name__} must define step(closure=None)")
+
+    def has_step_hooks(self) -> bool:
+        """Whether somebody is called before or after each step."""
+        return bool(_pre_hooks_of_all or _post_hooks_of_all or self._pre_hooks or self._post_hooks)
 
     # --- saving and loading
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from ..autograd.grad_mode import enable_grad, no_grad
 from ..autograd.grad_mode import state as grad_state
+from ..backends import registry
 from ..core import native
 from ..dispatch import host, local
 from ..dtypes import get_default_dtype
 from ..errors import AutogradError, DeviceError, DTypeError
-from ..ops.create import zeros_like
+from ..ops.create import full, zeros_like
 from ..tensor import Tensor, wrap
 from .optimizer import Group, Optimizer
 
@@ -39,10 +40,12 @@ class Bucket:
 
     ``scalars``: the numbers of their state (the count of steps first), shared by all; ``hyper``: the float64 numbers
     that the kernel reads; ``refresh`` brings both up to date for the coming step, and ``reads`` gives the tensors that
-    it reads. ``fresh``: there was no state.
+    it reads. ``fresh``: there was no state. ``done``: the count of steps, where the device counts those that it does
+    not leave out; ``told``: somebody has listened to a step, a program may count on in ``scalars``.
     """
 
-    __slots__ = ("cells", "dtype", "fresh", "hyper", "kind", "params", "reads", "refresh", "scalars", "states")
+    __slots__ = ("cells", "done", "dtype", "fresh", "hyper", "kind", "params", "reads", "refresh", "scalars", "states",
+                 "told")  # fmt: skip
 
     refresh: Callable[[], None]
     reads: Callable[[], list[Tensor]]
@@ -56,6 +59,23 @@ class Bucket:
         self.dtype = params[0]._data.dtype
         self.kind = type(params[0]._data)
         self.cells = [p._version_cell() for p in params]
+        self.done: Tensor | None = None
+        self.told = False
+
+    def count_on_device(self) -> Any:
+        """Where the device counts steps from now on, without dimensions."""
+        if self.done is None:
+            self.done = full((), float(self.scalars[0]), dtype="float32", device=self.params[0].device)
+            for state in self.states:
+                state["step"] = self.done
+        return self.done._data
+
+    def count_on_host(self) -> None:
+        """Let ``scalars`` count again; waits for the device if that has counted."""
+        if self.done is not None:
+            self.scalars[0], self.done = float(self.done), None
+            for state in self.states:
+                state["step"] = wrap(self.scalars[:1].reshape(()))
 
     def arrays(self) -> tuple[list[Any], list[Any]] | None:
         """The parameters' and the gradients' arrays; None if they are no longer what the bucket was made for."""
@@ -112,6 +132,7 @@ class PlannedOptimizer(Optimizer):
     """
 
     hyper_size: ClassVar[int]
+    op: ClassVar[str] = "update_"  # what ``_update`` calls
     scalars: ClassVar[tuple[str, ...]] = ("step",)  # numbers of a parameter's state, in the state's order
     # settings that ``_refresh`` reads anew for every step, and nothing else reads but ``_layout`` and ``_flags``
     live: ClassVar[frozenset[str]] = frozenset((
@@ -122,6 +143,7 @@ class PlannedOptimizer(Optimizer):
     def __init__(self, params: Any, defaults: Group):
         self._plans: dict[int, Plan] = {}
         self._scales: dict[float, Any] = {}
+        self._unless: dict[str, Any] = {}
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -151,6 +173,38 @@ class PlannedOptimizer(Optimizer):
                 self._step_group(i, group)
         return loss
 
+    def step_unless(self, flag: Tensor) -> bool:
+        """``step()``, which changes nothing where ``flag``, a bool on the parameters' device, is set. Nobody waits for
+        that: the kernels read it, and count the steps.
+
+        Returns: False, where nothing was done, if the kernels can't; if somebody besides them would have to know (who
+            listens, hooks, a step of a subclass's own); and for a step that makes state, which one left out does not.
+        """
+        ready = self._ready_to_leave_out(flag)
+        if ready is None:
+            return False
+        self._scales = self._clipping()
+        for group, bucket, arrays in ready:
+            self._run(group, bucket, arrays, flag)
+        return True
+
+    def _ready_to_leave_out(self, flag: Tensor) -> list[tuple[Group, Bucket, Any]] | None:
+        if local.listeners or self.has_step_hooks() or self.op not in registry.active(flag._data).leaves_out:
+            return None
+        if type(self).step is not PlannedOptimizer.step or "step" in self.__dict__:
+            return None
+        ready = []
+        for i, group in enumerate(self.param_groups):
+            plan = self._plans.get(i)
+            if plan is None or group.get("differentiable") or not plan.fits(group, self.state, self._layout(group)):
+                return None
+            for bucket in plan.buckets:
+                arrays = bucket.arrays()
+                if arrays is None or bucket.fresh or bucket.told or bucket.params[0].device != flag.device:
+                    return None
+                ready.append((group, bucket, arrays))
+        return ready
+
     def _clipping(self) -> dict[float, Any]:
         """``max_grad_norm`` to the factor, 0-d, of the gradients of such groups, applied as the step reads them.
 
@@ -174,10 +228,12 @@ class PlannedOptimizer(Optimizer):
         limits = {float(group["max_grad_norm"]) for group in clipped}
         return {limit: clipping_factor(limit, total)._data for limit in limits}
 
-    def _scale_of(self, group: Group) -> dict[str, Any]:
-        """The keyword that hands the update op its factor, where there is one."""
+    def _keywords(self, group: Group) -> dict[str, Any]:
+        """What an update op that clips and can be left out is given for that, where there is something."""
         limit = group.get("max_grad_norm")
-        return {} if limit is None or not self._scales else {"scale": self._scales[float(limit)]}
+        if limit is None or not self._scales:
+            return self._unless
+        return {**self._unless, "scale": self._scales[float(limit)]}
 
     def _step_group(self, i: int, group: Group) -> None:
         plan = self._plans.get(i)
@@ -191,6 +247,7 @@ class PlannedOptimizer(Optimizer):
                     return self._run(group, bucket, arrays)
             ready = [bucket.arrays() for bucket in plan.buckets]
         if plan is None or ready is None or None in ready:
+            self._count_on_host()
             params = group["params"]
             once = list({id(p): p for p in params}.values())
             if len(once) < len(params):
@@ -201,9 +258,20 @@ class PlannedOptimizer(Optimizer):
         for bucket, arrays in zip(plan.buckets, ready, strict=True):
             self._run(group, bucket, arrays)
 
-    def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
+    def _run(self, group: Group, bucket: Bucket, arrays: Any, flag: Tensor | None = None) -> None:
+        """A step; ``flag``: see ``step_unless``."""
+        self._unless = {}
+        if flag is not None:
+            self._unless["stop"] = flag._data
+            if self.scalars:
+                self._unless["done"] = bucket.count_on_device()
+        elif bucket.done is not None:
+            bucket.count_on_host()
         host(bucket.refresh, bucket.reads, (bucket.scalars,))
         self._update(local.doors[bucket.kind], group, bucket, *arrays)
+        bucket.fresh = False
+        if local.listeners:
+            bucket.told = True
         if native is not None:
             native.bump(bucket.cells)
             return
@@ -219,6 +287,19 @@ class PlannedOptimizer(Optimizer):
                 del left[next(i for i, q in enumerate(left) if q is p)]
             for bucket in self._make_plan(group, layout, now).buckets:
                 self._run(group, bucket, bucket.arrays())
+
+    def _count_on_host(self) -> None:
+        for plan in self._plans.values():
+            for bucket in plan.buckets:
+                bucket.count_on_host()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._count_on_host()
+        return super().state_dict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._count_on_host()
+        return super().__getstate__()
 
     def own_arrays(self) -> list[Any]:
         return [x for plan in self._plans.values() for bucket in plan.buckets for x in (bucket.hyper, bucket.scalars)]

@@ -38,6 +38,7 @@ class SGD(PlannedOptimizer):
     Source: Polyak 1964; Nesterov 1983; Sutskever, Martens, Dahl, Hinton 2013.
     """
 
+    op = "sgd_"
     hyper_size = 5
     scalars = ()
 
@@ -78,7 +79,7 @@ class SGD(PlannedOptimizer):
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         bufs = bucket.state("momentum_buffer") if group["momentum"] else []
         door.sgd_(params, grads, bufs, hyper=bucket.hyper, nesterov=group["nesterov"], maximize=group["maximize"],
-                  **self._scale_of(group))  # fmt: skip
+                  **self._keywords(group))  # fmt: skip
 
     def _differentiable(
         self, group: Group, p: Tensor, g: Tensor, states: list[Tensor], scalars: Any, fresh: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -90,6 +91,15 @@ def _adam(dtype: str, lists: int, arrays: int, flags: int, table: Any, numbers: 
             column[i][...] = x.astype(column[i].dtype)
 
 
+def _count_step(numbers: Any, done: Any) -> None:
+    if _stopped(numbers[9]):
+        return
+    done += 1
+    step, told = float(done), numbers.view(np.float64)
+    told[0] /= 1 - float(told[2]) ** step
+    told[7] = math.sqrt(1 - float(told[4]) ** step)
+
+
 def _scale(dtype: str, arrays: int, table: Any, factor: Any) -> None:
     for _, _, column in _Table(table, 1, arrays, dtype).columns():
         for x in column:
@@ -125,7 +135,7 @@ def _put_words(count: int, to: Any, words: Any) -> None:
 
 
 def _references() -> dict[str, Callable[..., None]]:
-    found: dict[str, Callable[..., None]] = {"putwords": _put_words}
+    found: dict[str, Callable[..., None]] = {"putwords": _put_words, "countstep": _count_step}
     for dtype in ("float16", "bfloat16", "float32", "float64"):
         for name, step, lists in (
             ("sgd_plain", _sgd, 2), ("sgd_momentum", _sgd, 3), ("adam_plain", _adam, 4), ("adam_amsgrad", _adam, 5),

@@ -23,6 +23,11 @@ inline float __int_as_float(int bits) {
   memcpy(&x, &bits, 4);
   return x;
 }
+inline long long __double_as_longlong(double x) {
+  long long bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
 inline double __longlong_as_double(long long bits) {
   double x;
   memcpy(&x, &bits, 8);

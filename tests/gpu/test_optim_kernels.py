@@ -109,7 +109,7 @@ class Generic(OptimKernels):
 STEPS = ("sgd_plain", "sgd_momentum", "adam_plain", "adam_amsgrad")
 SCALES = ("scale", "normparts_squares", "normparts_largest")
 COMPILED = (
-    "putwords", "normtotal_squares", "normtotal_largest",
+    "putwords", "countstep", "normtotal_squares", "normtotal_largest",
     *(f"{name}_{dtype}" for name in STEPS for dtype in ("float32", "bfloat16")),
     *(f"{name}_{dtype}" for name in ("sgd_momentum", "adam_amsgrad") for dtype in ("float64", "float16")),
     *(f"{name}_{dtype}" for name in SCALES for dtype in ("float32", "float64", "float16", "bfloat16")),
@@ -284,6 +284,39 @@ def test_nothing_is_done_where_a_flag_on_the_device_is_set(name: str, text: bool
         same = [np.array_equal(a.get(), b) for one, was in zip(lists, host, strict=False)
                 for a, b in zip(one, was, strict=True) if b.size]  # fmt: skip
         assert all(same) if stop else not any(same[: len(SHAPES) - 1]), "all of it or nothing"
-    strided = [StrictArray(np.ones((3, 4)))[:, ::2] for _ in range(2)]
-    with pytest.raises(RuntimeError, match="arrays that are not dense"):
-        backend.sgd_([strided[0]], [strided[1]], [], hyper=np.zeros(5), nesterov=False, maximize=False, stop=flag)
+
+
+@compiled
+@pytest.mark.parametrize("text", [False, True], ids=["reference", "text"])
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_device_counts_the_steps_that_it_does_not_leave_out(dense: bool, text: bool) -> None:
+    backend, plain = StrictCupyBackend(), StrictCupyBackend()
+    if text:
+        backend._kernels = host_kernels(2)
+    done = StrictArray(np.array(2.0, np.float32))
+    taken = 2
+    rows = [[StrictArray(abs(x.astype(np.float32))) for x in draws(0, 4)] for _ in range(2)]
+    odd = [x if dense else StrictArray(np.repeat(x.get(), 2, axis=-1))[..., ::2] for x in rows[0]]
+    for i, stop in enumerate((False, True, False, False, True)):
+        taken += not stop
+        # the host's count is of no account
+        for one, own, step, how in (
+            (backend, odd, 100.0, {"stop": StrictArray(np.array(stop)), "done": done}), (plain, rows[1], taken, {})
+        ):  # fmt: skip
+            if stop and not how:
+                continue
+            columns = [own[k : k + 2] for k in range(0, 8, 2)]
+            hyper = np.array([0.1 / (i + 1), 0.9, 0.99, 1e-8, 0.1, step])
+            one.adam_(*columns, [], hyper=hyper, maximize=False, decoupled=True, amsgrad=False, **how)
+        assert float(done) == taken
+    for a, b in zip(odd, rows[1], strict=True):
+        np.testing.assert_allclose(a.get(), b.get(), rtol=3e-7)
+
+
+def test_what_is_not_dense_is_left_out_by_the_host() -> None:
+    backend = StrictCupyBackend()
+    p, g = (StrictArray(np.ones((3, 4)))[:, ::2] for _ in range(2))
+    for stop in (True, False):
+        backend.sgd_([p], [g], [], hyper=np.array([0.5, 0, 0, 0, 0]), nesterov=False, maximize=False,
+                     stop=StrictArray(np.array(stop)))  # fmt: skip
+        assert (p.get() == (1.0 if stop else 0.5)).all()

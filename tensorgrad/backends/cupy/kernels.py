@@ -123,6 +123,7 @@ def _optimizers() -> dict[str, Any]:
     """The lines of optim.cu, as fields of a Source."""
     lines: list[tuple[str, tuple[str, ...]]]
     lines = [(f"TOTAL({kind}, {largest})", (f"normtotal_{kind}",)) for kind, largest in _NORMS]
+    lines += [("COUNT()", ("countstep",))]
     for name in _FLOATS:
         stored = _STORED[name]
         lines += [

@@ -154,6 +154,14 @@ TG_FN void adam(const Table& table, i64 flags, const u64* numbers) {
   });
 }
 
+// Counts a step of Adam where no flag leaves it out, and completes its numbers, whose first is lr until then.
+TG_FN void count_step(u64* numbers, float* done) {
+  if (stopped(numbers[9])) return;
+  const double step = (double)(*done += 1);
+  numbers[0] = (u64)__double_as_longlong(number(numbers, 0) / (1 - pow(number(numbers, 2), step)));
+  numbers[7] = (u64)__double_as_longlong(sqrt(1 - pow(number(numbers, 4), step)));
+}
+
 // x *= factor, or x /= factor and *found = 1 if an element is infinite or NaN then.
 template <class T, bool kUnscale>
 TG_FN void scale(const Table& table, const double* factor, unsigned char* found) {
@@ -222,6 +230,10 @@ TG_FN void norm_total(i64 count, const double* parts, double* to) {
   extern "C" __global__ void unscale_##name(const tg::i64 arrays, const tg::u64* table, const double* factor,          \
                                             unsigned char* found) {                                                    \
     tg::scale<T, true>({table, 1, arrays}, factor, found);                                                             \
+  }
+#define COUNT()                                                             \
+  extern "C" __global__ void countstep(tg::u64* numbers, float* done) {     \
+    if (blockIdx.x == 0 && threadIdx.x == 0) tg::count_step(numbers, done); \
   }
 #define TOTAL(variant, largest)                                                                             \
   extern "C" __global__ void normtotal_##variant(const tg::i64 count, const double* parts, double* to) {    \

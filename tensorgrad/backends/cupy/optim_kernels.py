@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,14 +35,16 @@ def sgd_numbers(hyper: Any) -> tuple[float, ...]:
     return lr, momentum, 1 - dampening, decay, first
 
 
-def adam_numbers(hyper: Any, *, decoupled: bool) -> tuple[float, ...]:
-    """What the kernel reads of lr, beta1, beta2, eps, weight decay, step."""
+def adam_numbers(hyper: Any, *, decoupled: bool, counted: bool = True) -> tuple[float, ...]:
+    """What the kernel reads of lr, beta1, beta2, eps, weight decay, step; of what the step decides, where the device
+    counts it, what ``countstep`` makes it from."""
     lr, beta1, beta2, eps, decay, step = map(float, hyper)
-    return (lr / (1 - beta1**step), 1 - lr * decay if decoupled else decay, beta1, 1 - beta1, beta2, 1 - beta2, eps,
-            math.sqrt(1 - beta2**step))  # fmt: skip
+    rate, root = (lr / (1 - beta1**step), math.sqrt(1 - beta2**step)) if counted else (lr, 0.0)
+    return rate, 1 - lr * decay if decoupled else decay, beta1, 1 - beta1, beta2, 1 - beta2, eps, root
 
 
 class CupyOptimizers(OptimKernels):
+    leaves_out: ClassVar[frozenset[str]] = frozenset(("adam_", "grouped_adam_", "grouped_sgd_", "sgd_"))
     _kernels: Kernels
     _tables: dict[Any, Any]
 
@@ -109,20 +111,25 @@ class CupyOptimizers(OptimKernels):
     def _step(
         self, kind: str, generic: Callable[..., None], lists: Sequence[Arrays], read_numbers: Callable[[Any], Any],
         variant: str, *, counts: Sequence[int], hypers: Sequence[Any], scales: Sequence[Any], stop: Any = None,
-        **how: Any,
+        done: Any = None, **how: Any,
     ) -> None:  # fmt: skip
         """One step of each group: as few launches as there are dtypes. ``generic`` takes arrays that are not dense.
-        ``stop``: a bool on the device, which is not looked at on the host; if set, nothing is done."""
+        ``stop``: a bool on the device, which is not looked at on the host; if set, nothing is done. ``done``: a number
+        on the device that counts the steps of the one group, instead of its ``hyper``."""
         flags = _FIRST_FLAG * bool(how.get("nesterov") or how.get("decoupled")) | _MAXIMIZE * bool(how.get("maximize"))
         of = [group for group, count in enumerate(counts) for _ in range(count)]
         taken, dense, left = self._sorted([one for one in lists if one], 1)
-        if left and (noted() is not None or stop is not None):
+        if left and noted() is not None:
             raise RuntimeError(f"{kind}_: arrays that are not dense are updated with numbers of the host")
+        if left and stop is not None and bool(stop.get()):
+            return
+        if left and done is not None:
+            hypers = [[*hypers[0][:5], float(done.get()) + 1]]
         for group, (hyper, scale) in enumerate(zip(hypers, scales, strict=True)):
             own = [k for k in left if of[k] == group]
             if own:
                 generic(*([one[k] for k in own] if one else [] for one in lists), hyper=hyper, scale=scale, **how)
-        if not taken:
+        if not taken and done is None:
             return
         factors = [None if scale is None else scale.astype(np.float64) for scale in scales]
         flag = 0 if stop is None else stop.data.ptr
@@ -134,6 +141,8 @@ class CupyOptimizers(OptimKernels):
 
         width = len(read_numbers(hypers[0])) + 2
         numbers = device_words(self.xp, self._kernels, width * len(hypers), read)
+        if done is not None:
+            self._kernels.launch("countstep", 1, numbers, done)
         for dtype, places in taken.items():
             chosen = [[one[k] for k in places] for one in dense]
             self._over(f"{kind}_{variant}_{dtype}", chosen, [of[k] for k in places], numbers, flags=(flags,))
@@ -147,13 +156,13 @@ class CupyOptimizers(OptimKernels):
         self._step("sgd", super().sgd_, lists, sgd_numbers, "momentum" if lists[2] else "plain", **how)
 
     def adam_(self, *lists: Arrays, hyper: Any, scale: Any = None, **how: Any) -> None:
-        """``hyper``: lr, beta1, beta2, eps, weight decay, step (from 1)."""
+        """``hyper``: lr, beta1, beta2, eps, weight decay, step (from 1). Takes ``done`` too, see ``_step``."""
         self.grouped_adam_(*lists, counts=(len(lists[0]),), hypers=[hyper], scales=[scale], **how)
 
     def grouped_adam_(self, *lists: Arrays, **how: Any) -> None:
         *moments, largest = lists
         variant, used = ("amsgrad", largest) if how.get("amsgrad") else ("plain", [])
-        numbers = partial(adam_numbers, decoupled=bool(how.get("decoupled")))
+        numbers = partial(adam_numbers, decoupled=bool(how.get("decoupled")), counted=how.get("done") is None)
         self._step("adam", super().adam_, (*moments, used), numbers, variant, **how)
 
     # --- norms and scaling

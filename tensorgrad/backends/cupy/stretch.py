@@ -15,6 +15,7 @@ from ...compiler.failures import placed
 from ...compiler.program import Action, Call, Program, Value
 from ...random import Generator
 from .dense_kernels import noted_checks
+from .optim_kernels import CupyOptimizers
 from .words import CapturedGenerator, NotedWords, noting
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["READS_WORDS", "Launch", "Stretch", "arrays_of", "captured"]
 
-READS_WORDS = frozenset(("adam_", "grouped_adam_", "grouped_sgd_", "sgd_"))
+READS_WORDS = CupyOptimizers.leaves_out
 """Calls whose kernels read their numbers from device memory, and a flag that leaves them out."""
 
 
