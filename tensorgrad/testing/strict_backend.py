@@ -40,6 +40,7 @@ from .strict_pools import pooling
 from .strict_recurrent import RECURRENT_REFERENCES
 from .strict_reductions import reduction
 from .strict_stream import issue, touch
+from .strict_summed_rows import SUMMED_ROWS
 
 __all__ = ["REFERENCES", "StrictCupyBackend", "strict_cuda"]
 
@@ -174,6 +175,7 @@ _BY_KIND: dict[str, Callable[..., None]] = {
     **ATTENTION,
     **NORM_REFERENCES,
     **LOSS_REFERENCES,
+    **SUMMED_ROWS,
 }
 _BY_FILE: dict[str, Callable[[str], Callable[..., None]]] = {
     "reduce.cu": reduction,

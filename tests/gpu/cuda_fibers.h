@@ -1,16 +1,16 @@
 // Threads of a block that wait for each other, on one thread of the CPU: each is a context of its own, which goes on to the
 // next one at a barrier or a warp exchange. Blocks run one after the other, so that a static array is a shared one.
 //
+// A context is entered once by setcontext, and gone on with by longjmp: swapcontext asks the kernel for the signal mask each
+// time. Few headers: they are most of what there is to compile.
+//
 // Every thread of a block must reach the same barriers, and every lane of a warp the same exchanges, as on a GPU; a thread
 // that waits for one which has ended stops the test.
 #pragma once
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <ucontext.h>
-
-#include <functional>
-#include <memory>
-#include <vector>
 
 #define __shared__ static
 #define __syncthreads() fibers::wait_for(fibers::the_block)
@@ -29,16 +29,19 @@ struct Warp : Meeting {
   unsigned long long words[kWarp];
 };
 struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack{new char[kStack]};
-  bool ended = false;
+  ucontext_t start;
+  jmp_buf here;
+  char* stack;
+  bool begun, ended;
 };
 
-static ucontext_t scheduler;
-static std::vector<Fiber> all;
-static std::vector<Warp> warps;
+constexpr unsigned int kMost = 1024;  // threads of a block
+static jmp_buf scheduler;
+static Fiber all[kMost];
+static Warp warps[kMost / kWarp];
 static Meeting the_block;
-static std::function<void()> body;
+static void (*body)(void*);
+static void* given_to_body;
 static unsigned long idle;  // turns in a row in which nobody got on
 
 inline Warp& my_warp() { return warps[threadIdx.x / kWarp]; }
@@ -52,7 +55,8 @@ inline void wait_for(Meeting& meeting) {
     return;
   }
   const unsigned int me = threadIdx.x;
-  while (meeting.round == round) swapcontext(&all[me].context, &scheduler);
+  while (meeting.round == round)
+    if (!_setjmp(all[me].here)) _longjmp(scheduler, 1);
 }
 
 template <class T>
@@ -69,26 +73,39 @@ T exchange(T value, unsigned int from) {
 }
 
 inline void begin() {
-  body();
+  body(given_to_body);
   all[threadIdx.x].ended = true;
-  swapcontext(&all[threadIdx.x].context, &scheduler);
+  _longjmp(scheduler, 1);
+}
+
+// A thread's turn, until it waits or ends.
+inline void turn(Fiber& fiber) {
+  if (_setjmp(scheduler)) return;
+  if (fiber.begun) _longjmp(fiber.here, 1);
+  fiber.begun = true;
+  setcontext(&fiber.start);
 }
 
 // A block of so many threads, each of which calls `f`.
-inline void run(unsigned int threads, std::function<void()> f) {
-  body = std::move(f);
+template <class F>
+void run(unsigned int threads, F f) {
+  body = [](void* given) { (*(F*)given)(); };
+  given_to_body = &f;
   the_block = {threads, 0, 0};
-  warps.assign((threads + kWarp - 1) / kWarp, Warp());
-  for (size_t w = 0; w < warps.size(); ++w) warps[w].members = std::min(kWarp, threads - (unsigned int)w * kWarp);
-  if (all.size() < threads) all.resize(threads);
+  for (unsigned int first = 0; first < threads; first += kWarp) {
+    const unsigned int left = threads - first;
+    warps[first / kWarp] = Warp();
+    warps[first / kWarp].members = left < kWarp ? left : kWarp;
+  }
   for (unsigned int t = 0; t < threads; ++t) {
     Fiber& fiber = all[t];
-    fiber.ended = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, begin, 0);
+    fiber.begun = fiber.ended = false;
+    if (!fiber.stack) fiber.stack = (char*)malloc(kStack);
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack;
+    fiber.start.uc_stack.ss_size = kStack;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, begin, 0);
   }
   idle = 0;
   for (unsigned int left = threads; left;) {
@@ -96,7 +113,7 @@ inline void run(unsigned int threads, std::function<void()> f) {
     for (unsigned int t = 0; t < threads; ++t) {
       if (all[t].ended) continue;
       threadIdx.x = t;
-      swapcontext(&scheduler, &all[t].context);
+      turn(all[t]);
       if (all[t].ended) --left, idle = 0;
     }
     if (idle > 2) {

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <algorithm>
 #include <utility>
 
 #define __device__
@@ -33,6 +32,8 @@ inline double __longlong_as_double(long long bits) {
   memcpy(&x, &bits, 8);
   return x;
 }
+inline float __fmul_rn(float a, float b) { return a * b; }  // products and sums are not joined: -ffp-contract=off
+inline double __dmul_rn(double a, double b) { return a * b; }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline double normcdf(double x) { return 0.5 * erfc(x * -0.70710678118654752); }
 inline float normcdff(float x) { return (float)normcdf(x); }
@@ -57,8 +58,8 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
 
 // Threads take turns, and only where they wait for each other: nothing comes between.
 inline unsigned int atomicAdd(unsigned int* at, unsigned int x) { return std::exchange(*at, *at + x); }
-inline int atomicMax(int* at, int x) { return std::exchange(*at, std::max(*at, x)); }
-inline int atomicMin(int* at, int x) { return std::exchange(*at, std::min(*at, x)); }
+inline int atomicMax(int* at, int x) { return std::exchange(*at, *at > x ? *at : x); }
+inline int atomicMin(int* at, int x) { return std::exchange(*at, *at < x ? *at : x); }
 inline int __ffs(unsigned int x) { return __builtin_ffs((int)x); }
 inline int __popc(unsigned int x) { return __builtin_popcount(x); }
 

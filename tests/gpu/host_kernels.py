@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
+from tensorgrad.backends.cupy.kernels import SOURCES, Kernels, Source
 from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import REFERENCES
 from tensorgrad.testing.strict_stream import issue
@@ -20,13 +20,16 @@ _BLOCK = 256
 
 
 @cache
+def _kernels(part: Source) -> dict[str, HostKernel]:
+    return dict(zip(part.names, compile_for_host(part.text(), *part.names), strict=True))
+
+
 def _compiled(names: tuple[str, ...]) -> dict[str, HostKernel]:
     found: dict[str, HostKernel] = {}
     for source in SOURCES:
         wanted = [name for name in names if name in source.names]
         if wanted:
-            part = source.part(*wanted)
-            found.update(zip(part.names, compile_for_host(part.text(), *part.names), strict=True))
+            found.update(_kernels(source.part(*wanted)))
     return found
 
 

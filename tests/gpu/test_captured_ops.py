@@ -24,7 +24,7 @@ REFUSED = frozenset((
     "linalg_geqrf", "linalg_inv", "linalg_lu_factor", "linalg_matrix_exp", "linalg_order_rows", "linalg_pinv",
     "linalg_qr", "linalg_slogdet", "linalg_solve", "linalg_solve_triangular", "linalg_svd", "linalg_svdvals",
     "median_dim", "mode_dim", "nanmedian_dim", "require_between", "resize", "resize_backward", "restride",
-    "sort", "topk", "grouped_rows",
+    "sort", "topk",
 ))  # fmt: skip
 
 

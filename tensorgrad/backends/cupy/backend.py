@@ -27,6 +27,7 @@ from .random_kernels import CupyRandomKernels
 from .recurrent_kernels import CupyRecurrent
 from .reduce_kernels import CupyReductions
 from .row_kernels import CupySoftmax
+from .summed_rows_kernels import CupySummedRows
 from .transfers import CupyTransfers, Held
 
 __all__ = ["CupyBackend"]
@@ -45,6 +46,7 @@ class CupyBackend(
     CupyProducts,
     CupyChecks,
     CupyIndexing,
+    CupySummedRows,
     CupyConvolutions,
     CupyReductions,
     CupyPools,
@@ -64,6 +66,7 @@ class CupyBackend(
 
     name: ClassVar[str] = "cupy"
     device_type: ClassVar[str] = "cuda"
+    groups_rows: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -212,6 +212,11 @@ SOURCES = (
         **_joins(),
     ),
     Source(
+        "summed_rows.cu",
+        ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh"),
+        ("rowgroups", *(f"{kind}_{dtype}" for dtype in ("float32", "float64") for kind in ("rowtiles", "rowruns"))),
+    ),
+    Source(
         "index.cu",
         ("core.cuh", "strided.cuh"),
         ("rowsat", "outside", "places", "forget", "remember", *_moves()),
