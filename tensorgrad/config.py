@@ -322,6 +322,12 @@ setting(
     doc="the dtype of new floating-point tensors",
 )
 setting(
+    "cuda_checks",
+    default="now",
+    choices=("now", "later"),
+    doc="when the host looks whether indices on a GPU are in range: at the call, or when it waits for the GPU anyway",
+)
+setting(
     "anomaly",
     default=False,
     parse=_yes_or_no,

@@ -228,6 +228,7 @@ class Local(threading.local):
     doors: Doors = everywhere
     plain: Doors = everywhere
     listeners: tuple[Listener, ...] = ()
+    unsettled: Any = None  # the backend that has put off checks of elements in this thread
     frames: tuple[Any, ...] = ()  # the ``vmap`` calls that are running, outermost first
 
     def refresh(self) -> None:

@@ -139,6 +139,15 @@ class Backend(
         """The array on another of this backend's devices; on the current one for None."""
         return self.from_host(self.to_host(array), index)
 
+    def settle(self) -> None:
+        """Raise the error of the first check of elements that has failed and that nobody has looked at; see
+        ``Local.unsettled``."""
+
+    def failed_check(self) -> Any:
+        """Whether there is such a one, as an array without dimensions on the current device; None if that is not known
+        there."""
+        return None
+
     def from_dlpack(self, source: Any) -> Any:
         """An array on the memory of an object that speaks DLPack, on this backend's device."""
         return self.xp.from_dlpack(source)
@@ -214,7 +223,7 @@ class Backend(
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
      "device_of",
-     "from_dlpack", "to_dlpack", "from_cuda_array",
+     "settle", "failed_check", "from_dlpack", "to_dlpack", "from_cuda_array",
      "from_host", "to_host", "from_host_async", "to_host_async", "to_device", "is_pinned", "record_stream", "on",
      "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",
      "num_threads", "memory_stats", "empty", "program_runner", "can_be_written", "ahead")

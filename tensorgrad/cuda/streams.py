@@ -53,6 +53,7 @@ class Stream:
     def synchronize(self) -> None:
         """Wait until everything launched here is done."""
         self._native.synchronize()
+        backend().settle()
 
     def query(self) -> bool:
         """Whether everything launched here is done."""
@@ -156,6 +157,7 @@ class Event:
         """Wait for the event; one that was never recorded is not waited for."""
         if self._native is not None:
             self._native.synchronize()
+            backend().settle()
 
     def elapsed_time(self, end_event: Event) -> float:
         """Milliseconds from this event to a later one. Raises ValueError unless both were made with enable_timing and

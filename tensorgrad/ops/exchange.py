@@ -95,7 +95,9 @@ def __dlpack__(self: Tensor, *, stream: Any = None, **options: Any) -> Any:
         raise ExportError("__dlpack__: this tensor requires grad; export tensor.detach().")
     for ear in local.listeners:
         ear.read(self)
-    return registry.active(self._data).to_dlpack(self._data, stream=stream, **options)
+    backend = registry.active(self._data)
+    backend.settle()
+    return backend.to_dlpack(self._data, stream=stream, **options)
 
 
 def __dlpack_device__(self: Tensor) -> Any:
@@ -122,6 +124,7 @@ def __cuda_array_interface__(self: Tensor) -> dict[str, Any]:
         )
     for ear in local.listeners:
         ear.read(self)
+    registry.active(array).settle()
     return {
         "shape": tuple(array.shape),
         "typestr": array.dtype.str,

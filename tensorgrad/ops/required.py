@@ -20,7 +20,8 @@ def _infer(x: Any, *, low: int, high: int, kind: str, text: str) -> Spec:
     return Spec((), np.dtype(np.int32))
 
 
-def _kernel(xp: Any, x: Any, *, low: int, high: int, kind: str, text: str) -> Any:
+def between(xp: Any, x: Any, *, low: int, high: int, kind: str, text: str) -> Any:
+    """The kernel of ``require_between``."""
     elements = x if isinstance(x, np.ndarray) else x.get()
     wrong = ((elements < low) | (elements > high)).reshape(-1)
     if wrong.any():
@@ -34,7 +35,7 @@ require_between = op(
     "require_between",
     infer=_infer,
     demands=True,
-    kernel=_kernel,
+    kernel=between,
     samples=lambda: [
         Sample((int_arg((3,), 0, 2, 1),), {"low": 0, "high": 2, "kind": "index", "text": "{value}"}, smooth=False,
                name="within"),
@@ -48,7 +49,7 @@ require_between = op(
 def require(x: Tensor, low: int, high: int, kind: str, text: str) -> None:
     """Raises IndexOutOfRange (``kind`` "index") or LinAlgError ("linalg") if an element of an integer tensor lies
     outside of [low, high]. ``text``: of the error, with {value} for the first such element and {where} for its place in
-    a batch. Waits for the device; asks all samples while ``vmap`` runs.
+    a batch. Asks all samples while ``vmap`` runs.
     """
     array: Any = x._data
     while hasattr(array, "mapped"):

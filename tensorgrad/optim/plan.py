@@ -165,6 +165,8 @@ class PlannedOptimizer(Optimizer):
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if local.unsettled is not None and self._guarded_step():
+            return loss
         self._scales = self._clipping()
         for i, group in enumerate(self.param_groups):
             if group.get("differentiable"):
@@ -183,10 +185,25 @@ class PlannedOptimizer(Optimizer):
         ready = self._ready_to_leave_out(flag)
         if ready is None:
             return False
+        if local.unsettled is not None:
+            failed = local.unsettled.failed_check()
+            if failed is None or wrap(failed).device != flag.device:
+                return False
+            flag = flag if failed is flag._data else wrap(failed) | flag
         self._scales = self._clipping()
         for group, bucket, arrays in ready:
             self._run(group, bucket, arrays, flag)
         return True
+
+    def _guarded_step(self) -> bool:
+        """A step that the device leaves out if indices were out of range; False if the host has found that they were
+        not, by waiting."""
+        backend = local.unsettled
+        failed = backend.failed_check()
+        if failed is not None and self.step_unless(wrap(failed)):
+            return True
+        backend.settle()
+        return False
 
     def _ready_to_leave_out(self, flag: Tensor) -> list[tuple[Group, Bucket, Any]] | None:
         if local.listeners or self.has_step_hooks() or self.op not in registry.active(flag._data).leaves_out:

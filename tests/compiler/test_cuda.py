@@ -500,7 +500,7 @@ def test_writes_in_place_to_what_ordinary_calls_make() -> None:
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (lambda x: x[:4].reshape(2, 2).inverse(), "none of its calls can be captured|computes nothing"),
+        (lambda x: tg.linalg.qr(x[:4].reshape(2, 2))[1], "none of its calls can be captured|computes nothing"),
         (lambda x: x.unsqueeze(0).sort()[0], "none of its calls can be captured|computes nothing"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tensorgrad.backends.cupy.words import NotedWords, noting
 from tensorgrad.backends.generic.optim import OptimKernels
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.testing.strict_array import StrictArray
@@ -320,3 +321,5 @@ def test_what_is_not_dense_is_left_out_by_the_host() -> None:
         backend.sgd_([p], [g], [], hyper=np.array([0.5, 0, 0, 0, 0]), nesterov=False, maximize=False,
                      stop=StrictArray(np.array(stop)))  # fmt: skip
         assert (p.get() == (1.0 if stop else 0.5)).all()
+    with noting(NotedWords(backend.xp)), pytest.raises(RuntimeError, match="arrays that are not dense"):
+        backend.sgd_([p], [g], [], hyper=np.zeros(5), nesterov=False, maximize=False)

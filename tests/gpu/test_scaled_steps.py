@@ -82,7 +82,7 @@ def test_no_step_waits_once_there_is_state(row: Any) -> None:
     assert expected.counts() == ([7.0] * 3 if row[0] != "SGD" else [])
 
 
-@pytest.mark.parametrize("row", USUAL[1:3], ids=str)
+@pytest.mark.parametrize("row", USUAL[2:3], ids=str)
 @pytest.mark.parametrize("what", ["state_dict", "load_state_dict", "deepcopy", "by itself", "frozen"])
 def test_whoever_looks_finds_the_steps_that_were_done(what: str, row: Any) -> None:
     def between(training: Training, i: int) -> None:
@@ -91,8 +91,8 @@ def test_whoever_looks_finds_the_steps_that_were_done(what: str, row: Any) -> No
             return
         if what == "state_dict":
             kept = optimizer.state_dict()["state"].values()
-            assert all(state["step"].device.type == "cpu" for state in kept if "step" in state)
-            assert row[0] == "SGD" or [float(state["step"]) for state in kept] == [{6: 2.0, 9: 4.0}[i]] * 3
+            assert all(state["step"].device.type == "cpu" for state in kept)
+            assert [float(state["step"]) for state in kept] == [{6: 2.0, 9: 4.0}[i]] * 3
         elif what == "load_state_dict":
             optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         elif what == "deepcopy":

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from ...errors import BackendError, DeviceError
 from ..base import Backend
 from .attention_kernels import CupyAttention
+from .checks import CupyChecks
 from .conv_kernels import CupyConvolutions
-from .dense_kernels import CupyChecks, CupyProducts
+from .dense_kernels import CupyProducts
 from .devices import CupyDevices
 from .formula import CupyFormula
 from .index_kernels import CupyIndexing

@@ -1,25 +1,21 @@
-"""Where CuPy needs another way than the generic kernels: matrix products, and checks of elements."""
+"""Where CuPy needs another way than the generic kernels: matrix products."""
 
 from __future__ import annotations
 
 import math
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from ...dispatch import OPS
 from ...errors import BackendError
-from ..generic.checks import Checks
 from ..generic.matmul import MatmulKernels
 from ..generic.reduce import wide
 from . import cublaslt
 from .cublas import Cublas, load
 from .cublaslt import CublasLt, Epilogue
 
-__all__ = ["CupyChecks", "CupyProducts", "noted_checks"]
+__all__ = ["CupyProducts"]
 
 
 _FUSED = frozenset(("float32", "float16", "bfloat16"))  # dtypes whose activations are cuBLASLt's epilogues
@@ -29,24 +25,6 @@ _EPILOGUES = {  # by activation, and whether what it is taken of is kept
     ("gelu_tanh", True): Epilogue.GELU_AUX_BIAS,
 }
 _FILLED = 8  # elements that a row of cuBLASLt's GELU_AUX has a multiple of
-
-
-class _Noted(threading.local):
-    checks: list[tuple[Any, Callable[[], None]]] | None = None
-
-
-_noted = _Noted()
-
-
-@contextmanager
-def noted_checks() -> Iterator[list[tuple[Any, Callable[[], None]]]]:
-    """Within the block, in this thread, checks of elements are not made but written down: the truth that says that
-    something is wrong, a 0-d array on the device, and what raises then."""
-    before, _noted.checks = _noted.checks, []
-    try:
-        yield _noted.checks
-    finally:
-        _noted.checks = before
 
 
 def _is_half(x: Any) -> bool:
@@ -146,13 +124,3 @@ class CupyProducts(MatmulKernels):
         to_w = self._product(flat.T, x.reshape(rows, k)) if needs[1] else None
         to_b = self.xp.asarray(wide(flat).sum(axis=0)).astype(w.dtype) if needs[2] else None
         return to_x, to_w, to_b
-
-
-class CupyChecks(Checks):
-    """Checks of elements, which can be put off."""
-
-    def _refuse_if(self, wrong: Any, complain: Callable[[], None]) -> None:
-        if _noted.checks is not None:
-            _noted.checks.append((wrong, complain))
-        else:
-            super()._refuse_if(wrong, complain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .transfers import Held
@@ -13,6 +14,7 @@ class CupyDevices:
     """The questions, answered by CuPy."""
 
     xp: Any
+    settle: Callable[[], None]
     _held: Held
 
     def current_device(self) -> int:
@@ -24,6 +26,7 @@ class CupyDevices:
     def synchronize(self, index: int) -> None:
         self.xp.cuda.Device(index).synchronize()
         self._held.release()
+        self.settle()
 
     def can_access_peer(self, index: int, peer: int) -> bool:
         return bool(self.xp.cuda.runtime.deviceCanAccessPeer(index, peer))

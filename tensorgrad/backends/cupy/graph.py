@@ -33,7 +33,7 @@ from ...compiler.program import Action, Call, Program, Unless, Value
 from ...dispatch import local
 from ..cuda import tf32_allowed
 from .capture import Lane, lane_of
-from .dense_kernels import noted_checks
+from .checks import noted_checks
 from .opened import opened
 from .pieces import Chain, Ordinary, Pieces, Unfit, chain_of, copy_of, extent
 from .stretch import READS_WORDS, Launch, arrays_of, captured
@@ -132,6 +132,11 @@ class GraphProgram:
     # --- a replay
 
     def __call__(self, given: list[Any]) -> list[Any]:
+        self.backend.settle()  # what the program writes does not come of wrong indices, nor of its own
+        with self.backend.checking_at_once():
+            return self._run(given)
+
+    def _run(self, given: list[Any]) -> list[Any]:
         if self.why_python is not None:
             return self.in_python(given)
         device = self._device(given)

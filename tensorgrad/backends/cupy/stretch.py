@@ -14,7 +14,7 @@ import numpy as np
 from ...compiler.failures import placed
 from ...compiler.program import Action, Call, Program, Value
 from ...random import Generator
-from .dense_kernels import noted_checks
+from .checks import noted_checks
 from .optim_kernels import CupyOptimizers
 from .words import CapturedGenerator, NotedWords, noting
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -43,6 +44,7 @@ class Held:
 
 class CupyTransfers:
     xp: Any
+    settle: Callable[[], None]
     _held: Held
 
     def on(self, index: int | None) -> AbstractContextManager[Any]:
@@ -67,6 +69,7 @@ class CupyTransfers:
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         host: np.ndarray[Any, Any] = self.xp.asnumpy(array)
+        self.settle()
         return host
 
     def to_host_async(self, array: Any, out: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
