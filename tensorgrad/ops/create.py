@@ -301,10 +301,15 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, req
     return finish(array, requires_grad)
 
 
+def _full_name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     """A tensor that shares memory with a NumPy array: writing to one changes the other."""
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}.")
+        instead = "; use as_tensor" if lies_on_gpu(array) else ""
+        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {_full_name(type(array))}{instead}.")
     as_dtype(array.dtype)
     if not array.dtype.isnative:
         raise DTypeError("from_numpy: the array's byte order is not this machine's; convert it with astype first.")

@@ -24,7 +24,7 @@ from ..backends.generic.conv import ConvKernels
 from ..backends.generic.random import RandomKernels, philox_words
 from ..backends.generic.softmax import SoftmaxKernels
 from ..backends.numpy.evaluate import evaluate
-from ..dispatch import everywhere, using
+from ..dispatch import everywhere, local, using
 from .strict_array import StrictArray, unwrapped
 from .strict_attention import ATTENTION
 from .strict_cublas import StrictCublas
@@ -280,6 +280,7 @@ def strict_cuda(devices: int = 1, memory: int | None = None) -> Iterator[StrictC
             with using(backend):
                 yield backend
         finally:
+            local.unsettled = None
             everywhere.pop(StrictArray, None)
             if before is None:
                 registry._loaded.pop("cupy", None)

@@ -164,6 +164,8 @@ def test_what_cannot_be_shared_is_said_in_a_line(cuda: Any) -> None:
     for given in (array.astype(np.uint32), Dlpack(array.astype(np.uint32)), Foreign(array.astype(np.uint32))):
         with pytest.raises(DTypeError, match=r"uint32.* is not supported"):
             tg.as_tensor(given)
+    with pytest.raises(TypeError, match=r"expected a numpy\.ndarray, got .*\.StrictArray; use as_tensor"):
+        tg.from_numpy(array)
     with pytest.raises(TypeError, match="read-only"):
         tg.as_tensor(Foreign(array, data=(array.data.ptr, True)))
     for read in (np.asarray, np.from_dlpack):  # a host library

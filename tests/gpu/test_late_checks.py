@@ -24,6 +24,7 @@ def cuda() -> Iterator[Any]:
         config.set("cuda_checks", "later")
         try:
             yield backend
+            backend.settle()
         finally:
             config.unset("cuda_checks")
 

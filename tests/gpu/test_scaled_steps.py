@@ -130,9 +130,10 @@ def test_whoever_must_know_of_a_step_is_told_by_the_host() -> None:
     closed = Training("cuda", *row)
     for _ in range(12):
         own.step()
-        with tg.profiler.profile():
-            listened.step()
         closed.step(lambda: None)
+    with tg.profiler.profile():
+        for _ in range(12):
+            listened.step()
     assert len(seen) == own.optimizer.taken == 7
     for training in (hooked, own, listened, closed):
         same(training, expected)
@@ -154,7 +155,7 @@ def test_the_flag_of_another_device_is_read_by_the_host() -> None:
     same(*trainings)
 
 
-@pytest.mark.parametrize("row", USUAL[1:3], ids=str)
+@pytest.mark.parametrize("row", USUAL[2:3], ids=str)
 def test_a_program_goes_on_where_the_device_has_counted(row: Any) -> None:
     trainings = []
     for device in ("cuda", "cpu"):
