@@ -1,5 +1,7 @@
-// linalg_solve_triangular and linalg_cholesky of float32 and float64; other dtypes are left to the inherited kernels.
+// Triangular systems, Cholesky and LU factors, and what is made of these, of float32 and float64; other dtypes are left to
+// the inherited kernels.
 #include "../core/fastcall.h"
+#include "../kernels/lu.h"
 #include "../kernels/triangular.h"
 #include "lines.h"
 
@@ -74,11 +76,116 @@ FAST_BINDING(linalg_cholesky, 2, "a", "upper") {
   return py::make_tuple(out, info);
 }
 
+// A contiguous array that a kernel may overwrite. The call itself copies into it, from wherever the elements lie.
+struct Own {
+  explicit Own(const View& x) : array(empty(x.dtype, x.shape_vector())), copy(x, data_of<char>(array), strides_of(array)) {}
+  static const npy_intp* strides_of(const py::object& made) {
+    return PyArray_STRIDES(reinterpret_cast<PyArrayObject*>(made.ptr()));
+  }
+  py::object array;
+  Copy copy;
+};
+
+template <class F>
+void in_type(DType type, F call) {
+  if (type == DType::Float64) call(double{});
+  else call(float{});
+}
+
+FAST_BINDING(linalg_lu_factor, 1, "a") {
+  const char* op = "linalg_lu_factor";
+  const View x = view(a[0], op);
+  if (!is_real(x.dtype)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+  if (x.ndim < 2) throw py::value_error(std::string(op) + ": expected matrices, got shape " + to_string(x.shape_vector()));
+  const Index batch = batch_of(x), m = x.shape[x.ndim - 2], n = x.shape[x.ndim - 1];
+  Shape pivots_shape(x.shape, x.shape + x.ndim - 1);
+  pivots_shape.back() = std::min(m, n);
+  const Own own(x);
+  const py::object pivots = empty(DType::Int32, pivots_shape), info = empty(DType::Int32, x.shape, x.ndim - 2);
+  launch(batch * m * n * std::min(m, n), [=, copy = own.copy, type = x.dtype, exchanged = data_of<std::int32_t>(pivots),
+                                          says = data_of<std::int32_t>(info)] {
+    copy.run();
+    in_type(type, [&](auto zero) {
+      lu_factor(batch, m, n, reinterpret_cast<decltype(zero)*>(copy.to), exchanged, says);
+    });
+  });
+  return py::make_tuple(own.array, pivots, info);
+}
+
+FAST_BINDING(linalg_solve, 2, "a", "b") {
+  const char* op = "linalg_solve";
+  const View matrices = view(a[0], op), right = view(a[1], op);
+  if (!is_real(matrices.dtype)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+  const Index n = check_square(op, matrices), batch = batch_of(matrices);
+  Shape shape = matrices.shape_vector();
+  if (right.ndim == matrices.ndim) shape.back() = right.shape[right.ndim - 1];
+  require_shape(op, "b", right, shape);
+  require_dtype(op, "b", right, matrices.dtype);
+  const Own factors(matrices), x(right);
+  const py::object info = empty(DType::Int32, matrices.shape, matrices.ndim - 2);
+  const Index columns = shape.back();
+  launch(batch * n * n * (n + columns), [=, from = factors.copy, given = x.copy, type = matrices.dtype,
+                                         says = data_of<std::int32_t>(info)] {
+    from.run();
+    given.run();
+    in_type(type, [&](auto zero) {
+      using T = decltype(zero);
+      lu_solve(batch, n, columns, reinterpret_cast<T*>(from.to), reinterpret_cast<T*>(given.to), says);
+    });
+  });
+  return py::make_tuple(x.array, info);
+}
+
+FAST_BINDING(linalg_inv, 1, "a") {
+  const char* op = "linalg_inv";
+  const View matrices = view(a[0], op);
+  if (!is_real(matrices.dtype)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+  const Index n = check_square(op, matrices), batch = batch_of(matrices);
+  const Own factors(matrices);
+  const py::object out = empty(matrices.dtype, matrices.shape_vector());
+  const py::object info = empty(DType::Int32, matrices.shape, matrices.ndim - 2);
+  launch(batch * n * n * n, [=, from = factors.copy, type = matrices.dtype, to = data_of<char>(out),
+                             says = data_of<std::int32_t>(info)] {
+    from.run();
+    in_type(type, [&](auto zero) {
+      using T = decltype(zero);
+      lu_inverse(batch, n, reinterpret_cast<T*>(from.to), reinterpret_cast<T*>(to), says);
+    });
+  });
+  return py::make_tuple(out, info);
+}
+
+// The determinants, or with `logarithm` their signs, and the logarithms of their sizes.
+py::object determinants(const char* op, py::handle given, bool logarithm) {
+  const View x = view(given, op);
+  if (!is_real(x.dtype)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+  const Index n = check_square(op, x), batch = batch_of(x);
+  const Own factors(x);
+  const py::object first = empty(x.dtype, x.shape, x.ndim - 2);
+  const py::object size = logarithm ? empty(x.dtype, x.shape, x.ndim - 2) : py::none();
+  launch(batch * n * n * n, [=, from = factors.copy, type = x.dtype, to = data_of<char>(first),
+                             behind = logarithm ? data_of<char>(size) : nullptr] {
+    from.run();
+    in_type(type, [&](auto zero) {
+      using T = decltype(zero);
+      T *matrices = reinterpret_cast<T*>(from.to), *y = reinterpret_cast<T*>(to);
+      if (behind) lu_logarithm(batch, n, matrices, y, reinterpret_cast<T*>(behind));
+      else lu_determinant(batch, n, matrices, y);
+    });
+  });
+  if (!logarithm) return first;
+  return py::make_tuple(first, size);
+}
+
+FAST_BINDING(linalg_det, 1, "a") { return determinants("linalg_det", a[0], false); }
+FAST_BINDING(linalg_slogdet, 1, "a") { return determinants("linalg_slogdet", a[0], true); }
+
 }  // namespace
 
 TG_BINDINGS(linalg) {
-  add_fast(m, fast_linalg_solve_triangular);
-  add_fast(m, fast_linalg_cholesky);
+  for (PyMethodDef* each : {&fast_linalg_solve_triangular, &fast_linalg_cholesky, &fast_linalg_lu_factor,
+                            &fast_linalg_solve, &fast_linalg_inv, &fast_linalg_det, &fast_linalg_slogdet})
+    add_fast(m, *each);
 }
 
 }  // namespace tg

@@ -311,12 +311,46 @@ FAST_BINDING(refuse_zeros, 3, "x", "error", "text") {
   return py::none();
 }
 
+void fill_in(std::string& text, const std::string& field, const std::string& words) {
+  for (std::size_t at; (at = text.find(field)) != std::string::npos;) text.replace(at, field.size(), words);
+}
+
+// 0, or an error of that class for an element outside of [low, high]; in its text {value} and {where} stand for it.
+FAST_BINDING(require_between, 5, "x", "low", "high", "error", "text") {
+  const char* op = "require_between";
+  const View x = view(a[0], op);
+  if (x.dtype != DType::Int32 && x.dtype != DType::Int64)
+    throw py::type_error(std::string(op) + ": expected int32 or int64, got " + name_of(x.dtype));
+  if (!PyExceptionClass_Check(a[3].ptr())) throw py::type_error(std::string(op) + ": error must be a class of exceptions");
+  const py::object source = ready(x), out = empty(DType::Int32, x.shape, 0);
+  if (writing()) writing()->keep(a[3]);
+  launch(x.size(), [low = py::cast<int64_t>(a[1]), high = py::cast<int64_t>(a[2]), error = a[3].ptr(),
+                    text = py::cast<std::string>(a[4]), from = data_of<char>(source), n = x.size(),
+                    numbered = x.ndim > 0, wide = x.dtype == DType::Int64, to = data_of<std::int32_t>(out)] {
+    const auto check = [&](auto zero) {
+      const auto* values = reinterpret_cast<const decltype(zero)*>(from);
+      for (Index i = 0; i < n; ++i) {
+        const int64_t value = values[i];
+        if (value >= low && value <= high) continue;
+        std::string words = text;
+        fill_in(words, "{where}", numbered ? "(Batch element " + std::to_string(i) + "): " : "");
+        fill_in(words, "{value}", std::to_string(value));
+        throw Raised(error, words);
+      }
+    };
+    if (wide) check(int64_t{});
+    else check(std::int32_t{});
+    *to = 0;
+  });
+  return out;
+}
+
 TG_BINDINGS(reduce) {
   for (PyMethodDef* each :
        {&fast_sum, &fast_prod, &fast_amax, &fast_amin, &fast_any, &fast_all, &fast_mean, &fast_logsumexp,
         &fast_count_nonzero, &fast_var, &fast_std, &fast_vector_norm, &fast_argmax, &fast_argmin, &fast_max_dim,
         &fast_min_dim, &fast_cumsum, &fast_cumprod, &fast_products_of_others, &fast_cummax, &fast_cummin,
-        &fast_logcumsumexp, &fast_linear_recurrence, &fast_refuse_zeros})
+        &fast_logcumsumexp, &fast_linear_recurrence, &fast_refuse_zeros, &fast_require_between})
     add_fast(m, *each);
 }
 

@@ -13,7 +13,7 @@ from .samples import Sample, int_arg
 
 __all__ = ["require"]
 
-_KINDS: dict[str, type[Exception]] = {"index": IndexOutOfRange, "linalg": LinAlgError}
+KINDS: dict[str, type[Exception]] = {"index": IndexOutOfRange, "linalg": LinAlgError}
 
 
 def _infer(x: Any, *, low: int, high: int, kind: str, text: str) -> Spec:
@@ -27,7 +27,7 @@ def between(xp: Any, x: Any, *, low: int, high: int, kind: str, text: str) -> An
     if wrong.any():
         at = int(wrong.argmax())
         where = f"(Batch element {at}): " if elements.ndim else ""
-        raise _KINDS[kind](text.format(value=int(elements.reshape(-1)[at]), where=where))
+        raise KINDS[kind](text.format(value=int(elements.reshape(-1)[at]), where=where))
     return xp.zeros((), dtype=np.int32)
 
 

@@ -35,7 +35,6 @@ PYTHON = {
         ("random_place", "dropout_mask", "attention_dropout", "attention_dropout_backward"),
         "a mask drawn again at its place is for kernels of CUDA",
     ),
-    "require_between": "raises what Python words",
     "as_complex": "copies where halves are made wider",
     "logsumexp": "complex numbers", "logcumsumexp": "complex numbers",
     "linalg_cholesky": "complex numbers", "linalg_solve_triangular": "complex numbers",
@@ -419,7 +418,9 @@ def test_what_elements_say_is_refused_in_each_run(name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_solvers_and_distances_of_real_matrices_are_native(dtype):
     wanted = {
-        "linalg_cholesky": {}, "linalg_solve_triangular": {}, "cdist": {"product": True}, "cdist_backward": {"p": 2.0},
+        "linalg_cholesky": {}, "linalg_det": {}, "linalg_inv": {}, "linalg_lu_factor": {}, "linalg_slogdet": {},
+        "linalg_solve": {}, "linalg_solve_triangular": {},
+        "cdist": {"product": True}, "cdist_backward": {"p": 2.0},
     }  # fmt: skip
     seen = set()
     with tg.backend("cpp"):

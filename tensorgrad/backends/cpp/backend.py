@@ -16,6 +16,7 @@ from ...core import native as tape
 from ...dispatch import OPS
 from ...dtypes import when_default_changes
 from ...errors import DivisionByZero
+from ...ops.required import KINDS
 from ..generic.resize import axis_table, transposed_table
 from ..numpy.backend import NumpyBackend
 
@@ -51,8 +52,9 @@ def extension() -> ModuleType:
 _FLOATS_ONLY = frozenset((
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_pool", "adaptive_max_pool_values", "avg_pool",
     "avg_pool_backward", "conv", "conv_norm",
-    "conv_input_grad", "conv_weight_grad", "grid_sample", "grid_sample_backward", "linalg_cholesky",
-    "linalg_solve_triangular", "linear", "linear_backward",
+    "conv_input_grad", "conv_weight_grad", "grid_sample", "grid_sample_backward", "linalg_cholesky", "linalg_det",
+    "linalg_inv", "linalg_lu_factor", "linalg_slogdet", "linalg_solve", "linalg_solve_triangular", "linear",
+    "linear_backward",
     "logcumsumexp", "logsumexp", "max_pool", "max_pool_backward", "max_pool_values", "std", "var", "vector_norm",
 ))  # fmt: skip
 
@@ -162,6 +164,11 @@ class CppBackend(NumpyBackend):
 
     def refuse_zeros(self, divisor: Any, text: str) -> None:
         self.c.refuse_zeros(divisor, DivisionByZero, text)
+
+    def require_between(self, x: Any, *, low: int, high: int, kind: str, text: str) -> Any:
+        if x.dtype.char not in "ilq":
+            return self._over_numpy("require_between")(x, low=low, high=high, kind=kind, text=text)
+        return self.c.require_between(x, low, high, KINDS[kind], text)
 
     def slice_add_into(self, x: Any, g: Any, *, key: tuple[Any, ...]) -> Any:
         part = x[(*key, Ellipsis)]
@@ -286,13 +293,7 @@ class CppBackend(NumpyBackend):
 
     def _of_distances(self, name: str, by_products: bool) -> Callable[..., Any]:
         """The kernel over NumPy takes a few rows at a time; products of matrices hold no differences, so need not."""
-        if by_products:
-            return self._defined(name)
-        if self.c.writing():
-            raise self.c.NotWritten(f"{name} is computed by NumPy here")
-        kernel = OPS[name].kernel
-        assert kernel is not None
-        return partial(kernel, self.xp)
+        return self._defined(name) if by_products else self._over_numpy(name)
 
     def summed_rows(self, x: Any, rows: Any, ends: Any, weights: Any, positions: Any, base: Any) -> Any:
         found = self.c.summed_rows if x.dtype.char in "fd" else self._defined("summed_rows")
@@ -305,6 +306,14 @@ class CppBackend(NumpyBackend):
         if self.c.writing():
             raise self.c.NotWritten("defined")  # whoever writes takes the definition apart
         return partial(define, self.raw)
+
+    def _over_numpy(self, name: str) -> Callable[..., Any]:
+        """The op's own kernel, which computes at once and so can't be written into a program."""
+        if self.c.writing():
+            raise self.c.NotWritten(f"{name} is computed by NumPy here")
+        kernel = OPS[name].kernel
+        assert kernel is not None
+        return partial(kernel, self.xp)
 
     def _inherited(self, name: str) -> Callable[..., Any]:
         """NumPy's kernel, which computes at once and so can't be written into a program."""
