@@ -18,6 +18,7 @@ from tensorgrad.backends.cupy import (
     launch,
     optim_kernels,
     reduce_kernels,
+    summed_rows_kernels,
 )
 from tensorgrad.backends.cupy.words import CapturedGenerator
 from tensorgrad.nn import functional as F
@@ -40,7 +41,7 @@ def same(run: Callable[[str], Any], rtol: float = 1e-5) -> None:
     assert_near(mine.seen, theirs.seen, rtol)
 
 
-def raw(name: str, *arrays: Any, **how: Any) -> None:
+def raw(name: str, /, *arrays: Any, **how: Any) -> None:
     """An op's kernel gives the same on both."""
     mine, theirs = registry.get("cupy"), registry.get("numpy")
     # kernels may write to what they are given
@@ -125,6 +126,9 @@ def test_more_places_than_are_counted_in_32_bits_and_the_order_of_complex_number
     monkeypatch.setattr(index_kernels, "_MOST", 2)
     same(at_places)
     raw("embedding_backward", drawn(3, 2), at, num_embeddings=3, padding_idx=None)
+    monkeypatch.setattr(summed_rows_kernels, "_MOST", 2)
+    raw("grouped_rows", at, at, groups=3, negative=False, name="index_add", keeps=True)
+    raw("summed_rows", drawn(3, 2), at, np.array([0, 1, 3]), None, None, None)
 
 
 def test_reductions_of_complex_numbers_and_over_axes_that_alternate_too_often(monkeypatch: Any) -> None:

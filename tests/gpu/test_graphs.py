@@ -13,7 +13,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.compiler.executor import in_python
 from tensorgrad.compiler.program import Program, Value
-from tensorgrad.dispatch import OPS
+from tensorgrad.dispatch import OPS, unless
 from tensorgrad.errors import CompileError
 from tensorgrad.tensor import wrap
 from tensorgrad.testing.strict_array import StrictArray
@@ -215,6 +215,46 @@ def test_what_is_said_before_the_first_replay() -> None:
     assert told(f) == "CUDA graphs: made in the first replay"
     f(tg.ones(3, device="cuda"))
     assert "CUDA graphs: 1," in told(f)
+
+
+# --- where graphs end, and what is left out
+
+
+def test_much_state_is_written_to_once_checks_have_been_looked_at() -> None:
+    table, total = tg.randn(4, 600, device="cuda"), tg.zeros(600, device="cuda")  # more than is put back
+
+    @tg.compile
+    def add(at: Any) -> Any:
+        total.add_(table[at].sum(0))
+        return total * 2
+
+    for i in range(4):
+        add(tg.tensor([i], device="cuda"))
+    before = total.tolist()
+    assert "CUDA graphs: 2," in told(add)
+    with pytest.raises(IndexError, match="index 4 is out of bounds"):
+        add(tg.tensor([4], device="cuda"))
+    assert total.tolist() == before
+
+
+def test_a_step_that_is_left_out_of_the_first_replay_is_not_counted() -> None:
+    def run(compiled: bool) -> tuple[list[Any], Any]:
+        parameter = tg.nn.Parameter(tg.ones(3, device="cuda"))
+        optimizer = tg.optim.Adam([parameter], lr=0.1)
+
+        def step(x: Any, stop: Any) -> None:
+            optimizer.zero_grad()
+            (parameter * x).sum().backward()
+            unless(stop, optimizer.step)
+
+        f = tg.compile(step) if compiled else step
+        for i in range(7):
+            f(tg.full((3,), float(i), device="cuda"), tg.tensor(i in (2, 4), device="cuda"))
+        return [parameter.tolist(), optimizer.state[parameter]["step"].item()], f
+
+    (found, f), (wanted, _) = run(True), run(False)
+    assert found == wanted and found[1] == 5
+    assert "CUDA graphs: 1," in told(f) and "0 calls run between them" in told(f)
 
 
 # --- errors

@@ -77,3 +77,18 @@ def test_scores_far_below_zero(queries: int, keys: int, cudnn: bool) -> None:
     q, k = 0.1 * q, 0.1 * k
     q[..., 0], k[..., 0] = 1.0, -120 * math.sqrt(64)
     compare([q, k, v, g], False, cudnn, begin=1)  # ahead, the gradient in q is a difference of large numbers
+
+
+@pytest.mark.parametrize("width", [8, 136])
+def test_one_gradient_alone(width: int) -> None:
+    """In keys and values of wide heads they are kernels of their own: what nobody asks for is not computed."""
+    arrays = [x.float() for x in drawn((1, 1, 1, 3, 5, width, width), tg.float32)]
+    found = []
+    with cuda_here():
+        for device, dtype in (("cuda", tg.float32), ("cpu", tg.float64)):
+            *given, g = (x.to(device, dtype) for x in arrays)
+            for i in range(3):
+                live = [x.detach().requires_grad_(i == k) for k, x in enumerate(given)]
+                found.append(tg.autograd.grad(F.scaled_dot_product_attention(*live), live[i], g)[0].cpu().double())
+    for ours, exact in zip(found[:3], found[3:], strict=True):
+        assert tg.allclose(ours, exact, rtol=0, atol=1e-5)
