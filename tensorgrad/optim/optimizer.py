@@ -64,6 +64,7 @@ def _hooked(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             if not (self.has_step_hooks() or local.listeners):
                 return function(self, *args, **kwargs)
+            self._told = self._told or bool(local.listeners)
             with region(f"Optimizer.step#{type(self).__name__}.step"):
                 return _with_hooks(self, function, args, kwargs)
         finally:
@@ -146,6 +147,7 @@ class Optimizer:
         """What an optimizer has besides its settings and state, and what is not saved with it."""
         self._stepping = False
         self._opt_called = False
+        self._told = False  # somebody has listened to a step: a program may go on with what the host counts
         for name in ("_pre_hooks", "_post_hooks", *_STATE_HOOKS):
             if name not in self.__dict__:
                 setattr(self, name, [])

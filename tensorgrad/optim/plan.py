@@ -41,11 +41,10 @@ class Bucket:
     ``scalars``: the numbers of their state (the count of steps first), shared by all; ``hyper``: the float64 numbers
     that the kernel reads; ``refresh`` brings both up to date for the coming step, and ``reads`` gives the tensors that
     it reads. ``fresh``: there was no state. ``done``: the count of steps, where the device counts those that it does
-    not leave out; ``told``: somebody has listened to a step, a program may count on in ``scalars``.
+    not leave out.
     """
 
-    __slots__ = ("cells", "done", "dtype", "fresh", "hyper", "kind", "params", "reads", "refresh", "scalars", "states",
-                 "told")  # fmt: skip
+    __slots__ = ("cells", "done", "dtype", "fresh", "hyper", "kind", "params", "reads", "refresh", "scalars", "states")
 
     refresh: Callable[[], None]
     reads: Callable[[], list[Tensor]]
@@ -60,7 +59,6 @@ class Bucket:
         self.kind = type(params[0]._data)
         self.cells = [p._version_cell() for p in params]
         self.done: Tensor | None = None
-        self.told = False
 
     def count_on_device(self) -> Any:
         """Where the device counts steps from now on, without dimensions."""
@@ -148,7 +146,7 @@ class PlannedOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plans = {}
+        self._plans, self._unless = {}, {}
         for value in self.state.values():
             for name in self.scalars if isinstance(value, dict) else ():
                 if name in value and not isinstance(value[name], Tensor):  # how they were once saved
@@ -191,8 +189,14 @@ class PlannedOptimizer(Optimizer):
                 return False
             flag = flag if failed is flag._data else wrap(failed) | flag
         self._scales = self._clipping()
-        for group, bucket, arrays in ready:
-            self._run(group, bucket, arrays, flag)
+        try:
+            for group, bucket, arrays in ready:
+                self._unless = {"stop": flag._data}
+                if self.scalars:
+                    self._unless["done"] = bucket.count_on_device()
+                self._run(group, bucket, arrays)
+        finally:
+            self._unless = {}
         return True
 
     def _guarded_step(self) -> bool:
@@ -206,7 +210,12 @@ class PlannedOptimizer(Optimizer):
         return False
 
     def _ready_to_leave_out(self, flag: Tensor) -> list[tuple[Group, Bucket, Any]] | None:
-        if local.listeners or self.has_step_hooks() or self.op not in registry.active(flag._data).leaves_out:
+        if (
+            self._told
+            or local.listeners
+            or self.has_step_hooks()
+            or self.op not in registry.active(flag._data).leaves_out
+        ):
             return None
         if type(self).step is not PlannedOptimizer.step or "step" in self.__dict__:
             return None
@@ -217,7 +226,7 @@ class PlannedOptimizer(Optimizer):
                 return None
             for bucket in plan.buckets:
                 arrays = bucket.arrays()
-                if arrays is None or bucket.fresh or bucket.told or bucket.params[0].device != flag.device:
+                if arrays is None or bucket.fresh or bucket.params[0].device != flag.device:
                     return None
                 ready.append((group, bucket, arrays))
         return ready
@@ -275,20 +284,12 @@ class PlannedOptimizer(Optimizer):
         for bucket, arrays in zip(plan.buckets, ready, strict=True):
             self._run(group, bucket, arrays)
 
-    def _run(self, group: Group, bucket: Bucket, arrays: Any, flag: Tensor | None = None) -> None:
-        """A step; ``flag``: see ``step_unless``."""
-        self._unless = {}
-        if flag is not None:
-            self._unless["stop"] = flag._data
-            if self.scalars:
-                self._unless["done"] = bucket.count_on_device()
-        elif bucket.done is not None:
+    def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
+        if bucket.done is not None and not self._unless:
             bucket.count_on_host()
         host(bucket.refresh, bucket.reads, (bucket.scalars,))
         self._update(local.doors[bucket.kind], group, bucket, *arrays)
         bucket.fresh = False
-        if local.listeners:
-            bucket.told = True
         if native is not None:
             native.bump(bucket.cells)
             return
