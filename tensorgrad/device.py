@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import DeviceError
 
-__all__ = ["CPU", "Device", "as_device", "get_default_device", "set_default_device", "where"]
+__all__ = ["CPU", "Device", "as_device", "chosen", "get_default_device", "set_default_device", "where"]
 
 
 class Device:
@@ -90,6 +90,12 @@ def set_default_device(device: Any) -> None:
 def get_default_device() -> Device:
     """Where tensors are made when no device is named."""
     return _default.place or CPU
+
+
+def chosen(given: Any) -> Device | None:
+    """The device meant by an argument ``device=`` for what lies somewhere already: None leaves it there, unless a
+    default device was set."""
+    return _default.place if given is None else as_device(given)
 
 
 def as_device(given: Any) -> Device:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import registry
-from ..device import CPU, where
+from ..device import CPU, chosen, where
 from ..dispatch import local, was_made
 from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
 from ..errors import DTypeError, ShapeError
@@ -203,7 +203,7 @@ def tensor(
             out.requires_grad = True
         return out
     if not isinstance(data, _ON_THE_HOST) and lies_on_gpu(data):
-        return tensor(shared(data), dtype=dtype, device=device, requires_grad=requires_grad)
+        return tensor(shared(data), dtype=dtype, device=chosen(device), requires_grad=requires_grad)
     array = to_device(_host_array(data, wanted), device)
     if local.listeners:
         was_made(array, data)
@@ -212,11 +212,11 @@ def tensor(
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """``data`` as a tensor, without a copy where possible: tensors, NumPy arrays, and arrays on a GPU (CuPy's and
-    others') share their memory. Arrays on a GPU stay there unless a ``device`` is named."""
+    others') share their memory. Arrays on a GPU stay there unless a ``device`` is named or a default one is set."""
     if isinstance(data, np.ndarray):
         data = from_numpy(data)
     elif not isinstance(data, (Tensor, *_ON_THE_HOST)) and lies_on_gpu(data):
-        data = shared(data)
+        data, device = shared(data), chosen(device)
     if isinstance(data, Tensor):
         return data if dtype is None and device is None else data.to(device=device, dtype=dtype)
     return tensor(data, dtype=dtype, device=device)

@@ -80,6 +80,8 @@ def test_tensor_copies(cuda: Any) -> None:
         assert array.tolist() == [0.0, 1.0, 2.0] and tg.tensor(given, device="cpu").device.type == "cpu"
     assert tg.as_tensor(array, dtype=tg.float32).dtype == tg.float32
     assert tg.as_tensor(array, device="cpu").tolist() == [0.0, 1.0, 2.0]
+    with tg.device("cpu"):  # a default device
+        assert tg.as_tensor(array).device.type == tg.tensor(Foreign(array)).device.type == "cpu"
     copy = tg.from_dlpack(array, copy=True)
     copy.zero_()
     assert array.tolist() == [0.0, 1.0, 2.0] and tg.from_dlpack(array, device="cpu").device.type == "cpu"
