@@ -16,6 +16,7 @@
 #include "gemm_panels.h"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "../core/allocator.h"
@@ -41,6 +42,7 @@ constexpr Index kSmall = Index(1) << 18;       // multiplications done before a 
 constexpr Index kManyRows = 512;               // with the panels of a task and its part of c they fit an L2
 constexpr Index kFewRows = 8;                  // a copy of b pays from more rows on,
 constexpr Index kTiny = 640;                   // and where it has more elements (512 of 16 x 16: 0.84 of the time)
+constexpr Index kBrief = 16;                    // terms of all rows: for more a tile saves reading b again
 constexpr Index kLittleRows = Index(1) << 18;  // bytes of a that stay in an L2
 constexpr Index kFollowed = Index(384) << 10;  // bytes of c that are still near when their task ends: most of an L2
 constexpr Index kToldAtOnce = 16384;           // elements, where tasks finish something else than whole rows
@@ -129,10 +131,39 @@ void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, In
   }
 }
 
+// Few terms for few rows: each vector of c is summed from b as it lies, with no copies and no tiles.
+template <class T>
+bool brief_fits(const Gemm<T>& g) {
+  return g.m * g.k <= kBrief && g.b.col == 1;
+}
+
+template <class T>
+void brief(const Gemm<T>& g, Index entry) {
+  using namespace lanes;
+  constexpr Index L = Lanes<T>::count;
+  const Matrix<T> a = entry_of(g.a, g.a_offset, entry), b = entry_of(g.b, g.b_offset, entry);
+  T* c = g.c + entry * g.m * g.n;
+  for (Index i = 0; i < g.m; ++i, c += g.n) {
+    const T* x = a.data + i * a.row;
+    Index j = 0;
+    for (; j + L <= g.n; j += L) {
+      Vec<T> sum = g.bias ? load(g.bias + j) : Vec<T>{};
+      for (Index k = 0; k < g.k; ++k) sum += x[k * a.col] * load(b.data + k * b.row + j);
+      store(c + j, sum);
+    }
+    for (; j < g.n; ++j) {
+      T sum = g.bias ? g.bias[j] : T(0);
+      for (Index k = 0; k < g.k; ++k) sum += x[k * a.col] * b.data[k * b.row + j];
+      c[j] = sum;
+    }
+  }
+}
+
 // One entry of a batch on the calling thread.
 template <class T>
 void alone(const Gemm<T>& g, Index entry) {
   if (dots_fit(g)) return dots(g, entry);
+  if (brief_fits(g)) return brief(g, entry);
   const Matrix<T> a = entry_of(g.a, g.a_offset, entry);
   T* c = g.c + entry * g.m * g.n;
   const Index depth = std::min(g.k, kDepth);
@@ -371,8 +402,33 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
 
 }  // namespace
 
+namespace {
+
+// A column whose matrix has contiguous columns is a row whose matrix has contiguous rows, in the same memory.
+template <class T>
+bool turns(const Gemm<T>& g) {
+  return g.n == 1 && g.m > 1 && g.a.row == 1 && g.a.col != 1 && !g.bias && !g.row_sums && !g.needed;
+}
+template <class T>
+Gemm<T> turned(Gemm<T> g) {
+  if (!turns(g)) return g;
+  const Matrix<T> matrix{g.a.data, g.a.col, 1};
+  g.a = {g.b.data, 1, g.b.row};
+  g.b = matrix;
+  std::swap(g.m, g.n);
+  std::swap(g.a_offset, g.b_offset);
+  return g;
+}
+
+}  // namespace
+
 template <class T>
 void panel_gemm(const Gemm<T>* products, std::size_t count) {
+  std::vector<Gemm<T>> others;
+  if (std::any_of(products, products + count, turns<T>)) {
+    std::transform(products, products + count, std::back_inserter(others), turned<T>);
+    products = others.data();
+  }
   Index work = 0;
   for (std::size_t i = 0; i < count; ++i) work += products[i].m * products[i].n * products[i].k * products[i].batch;
   if (work >= 2 * kSmall) return run_waves(products, count);

@@ -18,6 +18,7 @@ from . import pointwise as pw
 from .checks import check_reduction, np_dtype, require_float, require_tensors, reshaped, statistic_dtype
 from .norm import fitted
 from .record import Spec, op
+from .required import require
 from .samples import Arg, Sample
 
 __all__: list[str] = []  # users know it as a function of nn.functional
@@ -157,13 +158,14 @@ ctc_backward = op(
 )
 
 
-def _lengths(label: str, given: Any, n: int, most: int) -> list[int]:
-    values = [int(v) for v in (given.reshape(-1).tolist() if isinstance(given, Tensor) else given)]
-    if len(values) != n:
-        raise ShapeError(f"ctc_loss: {label} has {len(values)} numbers for a batch of {n}.")
-    if values and (min(values) < 0 or max(values) > most):
-        raise ArgumentError(f"ctc_loss: {label} must be from 0 to {most}, got {values}.")
-    return values
+def _lengths(label: str, given: Any, n: int, device: Any) -> Tensor:
+    """int64 (n,), on the device."""
+    from .create import from_numpy
+
+    row = given if isinstance(given, Tensor) else from_numpy(np.asarray([int(v) for v in given], dtype=np.int64))
+    if row.numel() != n:
+        raise ShapeError(f"ctc_loss: {label} has {row.numel()} numbers for a batch of {n}.")
+    return row.reshape(n).to(device).long()
 
 
 def _check_lengths(label: str, given: Any) -> None:
@@ -171,25 +173,47 @@ def _check_lengths(label: str, given: Any) -> None:
         raise DTypeError(f"ctc_loss: {label} must be integers, got {given.dtype}.")
 
 
-def _rows(targets: Tensor, lengths: list[int], n: int) -> np.ndarray[Any, Any]:
-    """The labels of each sequence in a row of its own, of the longest's length."""
-    longest = max(lengths, default=0)
-    host = np.asarray(targets.detach().cpu().tolist(), dtype=np.int64).reshape(tuple(targets.shape))
-    rows = np.zeros((n, longest), dtype=np.int64)
-    if host.ndim == 1:
-        if host.size < sum(lengths):
-            raise ShapeError(f"ctc_loss: {host.size} concatenated targets for lengths that add up to {sum(lengths)}.")
-        ends = np.cumsum([0, *lengths])
-        for i, length in enumerate(lengths):
-            rows[i, :length] = host[ends[i] : ends[i + 1]]
-    elif host.ndim == 2 and host.shape[0] == n and host.shape[1] >= longest:
-        rows[:] = host[:, :longest]
-    else:
+def _rows(targets: Tensor, given: Any, n: int) -> Tensor:
+    """The labels of each sequence in a row of its own, and something behind them. Of labels that are all in one row the
+    lengths are read on the host: the result's shape depends on them."""
+    if targets._data.ndim == 2 and targets.shape[0] == n:
+        return targets
+    if targets._data.ndim != 1:
         raise ShapeError(
-            f"ctc_loss: targets of shape {tuple(host.shape)} for a batch of {n} with lengths up to {longest}; expected "
-            f"({n}, at least {longest}) or all of them in one row."
+            f"ctc_loss: targets of shape {tuple(targets.shape)} for a batch of {n}; expected ({n}, the most labels), "
+            "or all of them in one row."
         )
-    return rows
+    from .create import from_numpy
+
+    lengths = np.asarray(given.tolist() if isinstance(given, Tensor) else given, dtype=np.int64).reshape(n)
+    if lengths.min(initial=0) < 0 or lengths.sum() > targets.numel():
+        raise ShapeError(f"ctc_loss: {targets.numel()} concatenated targets for lengths {lengths.tolist()}.")
+    within = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    places = np.zeros(within.shape, dtype=np.int64)
+    places[within] = np.arange(lengths.sum())
+    if not places.size:
+        return targets[:0].reshape(1, 0).expand(n, 0)
+    found: Tensor = targets[from_numpy(places).to(targets.device)]
+    return found
+
+
+def _stretched(rows: Tensor, said: Tensor, classes: int, blank: int) -> tuple[Tensor, Tensor]:
+    """Labels between blanks, (n, 2 s + 1), and whether a state may be reached from the one before the blank ahead."""
+    from .create import full_like
+    from .join import stack
+    from .ranges import arange
+    from .rearrange import pad
+
+    n, s = rows.shape
+    here: Any = pw.lt(arange(s, device=rows.device), said.reshape(n, 1))
+    labels = pw.where(here, rows.long(), 0)
+    require(labels, 0, classes - 1, "argument", f"ctc_loss: label {{value}} is none of the {classes} classes.")
+    labels = pw.where(here, labels, blank)
+    labels = pad(stack([full_like(labels, blank), labels], dim=2).reshape(n, 2 * s), (0, 1), value=blank)
+    before = pad(labels, (2, 0), value=blank)[:, : 2 * s + 1]
+    states = arange(2 * s + 1, device=rows.device)
+    unlike: Any = pw.logical_and(pw.ne(labels, blank), pw.ne(labels, before))
+    return labels, pw.logical_and(unlike, pw.ge(states, 2))
 
 
 def ctc_loss(
@@ -228,30 +252,24 @@ def ctc_loss(
         target_lengths = target_lengths.reshape(1) if isinstance(target_lengths, Tensor) else _row(target_lengths)
     if not steps:
         raise ShapeError("ctc_loss: log_probs has no time steps.")
-    inside = _lengths("input_lengths", input_lengths, n, steps)
-    said = _lengths("target_lengths", target_lengths, n, max(targets._data.size, 0))
-    rows = _rows(targets, said, n)
-    states = 2 * rows.shape[1] + 1
-    labels = np.full((n, states), blank, dtype=np.int64)
-    for i, length in enumerate(said):
-        if length and (rows[i, :length].min() < 0 or rows[i, :length].max() >= classes):
-            raise ArgumentError(f"ctc_loss: a label of sequence {i} is none of the {classes} classes.")
-        labels[i, 1 : 2 * length : 2] = rows[i, :length]
-    skips = np.zeros(labels.shape, dtype=bool)
-    skips[:, 2:] = (labels[:, 2:] != blank) & (labels[:, 2:] != labels[:, :-2])
-    from .create import from_numpy
-
-    there = [from_numpy(a).to(x.device) for a in (labels, skips, np.asarray(inside, dtype=np.int64).reshape(n),
-                                                  2 * np.asarray(said, dtype=np.int64).reshape(n))]  # fmt: skip
-    losses: Any = ctc(x, *there)
-    losses = _normalized(losses, x, there[2])
+        targets = targets.reshape(1, -1)
+    if not steps:
+        raise ShapeError("ctc_loss: log_probs has no time steps.")
+    rows = _rows(targets, target_lengths, n).to(x.device)
+    inside = _lengths("input_lengths", input_lengths, n, x.device)
+    said = _lengths("target_lengths", target_lengths, n, x.device)
+    for label, lengths, most in (("input_lengths", inside, steps), ("target_lengths", said, rows.shape[1])):
+        require(lengths, 0, most, "argument", f"ctc_loss: {label} must be from 0 to {most}, got {{value}}.")
+    labels, skips = _stretched(rows, said, classes, blank)
+    losses: Any = ctc(x, labels, skips, inside, 2 * said)
+    losses = _normalized(losses, x, inside)
     if zero_infinity:
         losses = pw.where(pw.eq(losses, float("inf")), 0.0, losses)
     if reduction == "none":
         return losses.reshape(()) if single else losses
     if reduction == "sum":
         return losses.sum()
-    counts = from_numpy(np.maximum(np.asarray(said, dtype=np.int64).reshape(n), 1)).to(x.device)
+    counts = pw.clamp_min(said, 1)
     return pw.div(losses, recorded.cast(counts, dtype=losses._data.dtype)).mean()
 
 

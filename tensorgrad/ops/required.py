@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import IndexOutOfRange, LinAlgError
+from ..errors import ArgumentError, IndexOutOfRange, LinAlgError
 from ..tensor import Tensor, wrap
 from .record import Spec, op
 from .samples import Sample, int_arg
 
 __all__ = ["require"]
 
-KINDS: dict[str, type[Exception]] = {"index": IndexOutOfRange, "linalg": LinAlgError}
+KINDS: dict[str, type[Exception]] = {"index": IndexOutOfRange, "linalg": LinAlgError, "argument": ArgumentError}
 
 
 def _infer(x: Any, *, low: int, high: int, kind: str, text: str) -> Spec:
@@ -47,9 +47,9 @@ require_between = op(
 
 
 def require(x: Tensor, low: int, high: int, kind: str, text: str) -> None:
-    """Raises IndexOutOfRange (``kind`` "index") or LinAlgError ("linalg") if an element of an integer tensor lies
-    outside of [low, high]. ``text``: of the error, with {value} for the first such element and {where} for its place in
-    a batch. Asks all samples while ``vmap`` runs.
+    """Raises IndexOutOfRange (``kind`` "index"), LinAlgError ("linalg") or ArgumentError ("argument") if an element of
+    an integer tensor lies outside of [low, high]. ``text``: of the error, with {value} for the first such element and
+    {where} for its place in a batch. Asks all samples while ``vmap`` runs.
     """
     array: Any = x._data
     while hasattr(array, "mapped"):

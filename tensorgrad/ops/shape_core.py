@@ -190,10 +190,18 @@ def _slice_infer(x: Any, *, key: tuple[Any, ...]) -> Spec:
     return Spec(tuple(shape), x.dtype)
 
 
+def _slice_rule(F: Any, g: Any, x: Any, *, needs: tuple[bool, ...], key: tuple[Any, ...]) -> tuple[Any, ...]:
+    parts = [part for part in key if part is not None]
+    whole = [slice(0, n, 1) for n in x.shape[: len(parts)]]
+    if parts == whole:  # new dimensions of size 1 and no more: nothing to fill with zeros
+        return (F.slice(g, key=tuple([0 if part is None else part for part in key])),)
+    return (F.slice_backward(g, shape=tuple(x.shape), key=key),)
+
+
 slice_ = op(
     "slice",
     infer=_slice_infer,
-    rule=lambda F, g, x, *, needs, key: (F.slice_backward(g, shape=tuple(x.shape), key=key),),
+    rule=_slice_rule,
     view=True,
     adds="slice_add_into",  # or the gradients of n slices would write and add n whole arrays
     samples=lambda: [

@@ -118,6 +118,11 @@ def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
         ((2, 40), (40, 90)),
         ((7, 40), (40, 90)),
         ((200, 300), (300, 700)),
+        # few terms for few rows, and columns that are done as rows
+        ((9, 4, 1), (9, 1, 21)),
+        ((20, 2, 8), (20, 8, 19)),
+        ((9, 30, 5), (9, 5, 1)),
+        ((30000, 20), (20, 1)),
     ],
     ids=str,
 )

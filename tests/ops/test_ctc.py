@@ -51,6 +51,23 @@ def test_forms_of_targets_and_lengths() -> None:
     assert tg.allclose(single, F.ctc_loss(logs[:, :1], TARGETS[:1], (6,), (3,)))
 
 
+def test_a_compiled_step_takes_other_lengths_and_refuses_wrong_ones() -> None:
+    def loss(logits: tg.Tensor, targets: tg.Tensor, lengths: tg.Tensor) -> tg.Tensor:
+        steps = tg.full((2,), 6, dtype=tg.int64)
+        return F.ctc_loss(logits.log_softmax(2), targets, steps, lengths)
+
+    compiled = tg.compile(loss)
+    logits = tg.randn(6, 2, 4)
+    for lengths in ([3, 1], [1, 2], [0, 3]):
+        given = logits, tg.tensor([[1, 3, 2], [3, 1, 2]]), tg.tensor(lengths)
+        assert tg.allclose(compiled(*given), loss(*given), rtol=1e-6)
+    assert len(compiled.programs) == 1
+    with pytest.raises(RuntimeError, match="target_lengths must be from 0 to 3, got 4"):
+        compiled(logits, tg.tensor([[1, 3, 2], [3, 1, 2]]), tg.tensor([3, 4]))
+    with pytest.raises(RuntimeError, match="label 4 is none of the 4 classes"):
+        compiled(logits, tg.tensor([[1, 4, 2], [3, 1, 2]]), tg.tensor([3, 1]))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

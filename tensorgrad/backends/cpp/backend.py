@@ -322,6 +322,15 @@ class CppBackend(NumpyBackend):
         found: Callable[..., Any] = getattr(super(), name)
         return found
 
+    def update_(self, params: Any, grads: Any, *states: Any, hyper: Any, formula: Any) -> None:
+        if not self.c.plain(params):
+            return self._inherited("update_")(params, grads, *states, hyper=hyper, formula=formula)
+        # numbers where they lie: a program brings them up to date ahead of each step
+        kernel, numbers = getattr(self.raw, formula.name), [hyper[i, ...] for i in range(hyper.size)]
+        for p, g, *state in zip(params, grads, *states, strict=True):
+            kernel(p, g, *state, *numbers, out=(p, *state) if state else p)
+        return None
+
     def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
         (self.c.sgd_ if self.c.plain(params) else self._inherited("sgd_"))(params, *lists, **how)
 
