@@ -58,6 +58,8 @@ def _kernels(title: str, result: dict[str, Any]) -> None:
     frameworks = list(dict.fromkeys(f for row in result["rows"].values() for f in row.get("seconds", ())))
     rows = []
     for name, row in result["rows"].items():
+        if not row.get("seconds"):
+            continue  # it is among what was not run
         cells = []
         for framework in frameworks:
             spent, share = row.get("seconds", {}).get(framework), row.get("share", {}).get(framework)

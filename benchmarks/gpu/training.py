@@ -107,7 +107,9 @@ def train(
         for i, name in enumerate(names):
             until = time.monotonic() + (end - time.monotonic()) / (len(names) - i)
             measured = {framework: jobs[name, framework] for framework in frameworks}
-            mine = {framework: processes[name, framework] for framework in frameworks}
+            mine = {  # without those whose turn to be built never came
+                framework: processes[name, framework] for framework in frameworks if (name, framework) in processes
+            }
             _in_turns(mine, measured, options.rounds, min(turn, options.block_seconds), until)
             result[name] = _summary(measured)
             if note is not None:
@@ -116,7 +118,8 @@ def train(
 
 
 def _built(jobs: dict[Job, Measured], options: Options, seconds: float, started: list[Process]) -> dict[Job, Process]:
-    """A process for each job, which has taken the first steps if the job has no error. ``started`` gets all of them."""
+    """A process for each job that its time was enough for, which has taken the first steps if the job has no error.
+    ``started`` gets all of them."""
     start = time.monotonic()
     waiting, lock, over = set(jobs), threading.Lock(), threading.Event()
     processes: dict[Job, Process] = {}
