@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -215,10 +216,13 @@ class _ReferenceKernels(Kernels):
             issue(REFERENCES[name], *[unwrapped(x) for x in arguments], writes=True)
 
 
+_walk = lru_cache(maxsize=4096)(walk)
+
+
 class _EvaluatingLauncher(Launcher):
     def evaluate(self, prepared: Prepared, args: Sequence[Any], outputs: Sequence[Any], shape: tuple[int, ...]) -> None:
         arrays = [*[args[k] for k in prepared.arrays], *outputs]
-        walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), prepared.most_packed)
+        _walk(shape, tuple([(a.shape, a.strides, a.dtype.itemsize) for a in arrays]), prepared.most_packed)
         host = [unwrapped(x) for x in args]
         issue(_evaluate, prepared.program, host, [unwrapped(out) for out in outputs], writes=True)
 

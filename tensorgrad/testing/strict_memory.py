@@ -19,7 +19,7 @@ from .strict_devices import machine, state
 
 __all__ = [
     "POISON", "Memory", "MemoryHook", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "PinnedMemoryPointer", "alloc",
-    "alloc_pinned_memory", "default_pool", "is_pinned", "owner", "placed", "room_at", "set_allocator",
+    "alloc_pinned_memory", "chosen", "default_pool", "is_pinned", "owner", "placed", "room_at", "set_allocator",
     "using_allocator",
 ]  # fmt: skip
 
@@ -221,20 +221,20 @@ def using_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> 
         state.allocator = before
 
 
-def _chosen() -> Callable[[int], MemoryPointer] | None:
+def chosen() -> Callable[[int], MemoryPointer] | None:
     """The allocator; None is NumPy, for arrays whose memory nobody counts."""
     return state.allocator or (None if machine.memory is None else _default.allocator)
 
 
 def alloc(size: int) -> MemoryPointer:
     """Memory from the current allocator."""
-    allocator = _chosen()
+    allocator = chosen()
     return MemoryPointer(Memory(size), 0) if allocator is None else allocator(size)
 
 
 def placed(host: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """An array in memory of the current allocator, with the elements of a fresh one."""
-    allocator = _chosen()
+    allocator = chosen()
     if allocator is None or not host.size:
         return host
     pointer = allocator(host.nbytes)

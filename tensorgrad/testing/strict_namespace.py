@@ -151,6 +151,7 @@ class _Function:
         self.__name__ = name
         self.function = function
         self.by_cusolver = by_cusolver
+        self.forms: set[tuple[Any, ...]] = set()  # how many operands, and names: of calls that the signature takes
         try:
             self.signature = None if real is None else inspect.signature(real)
         except ValueError:  # compiled without a signature
@@ -158,8 +159,10 @@ class _Function:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self.__name__
-        if self.signature is not None:
+        form = (len(args), *kwargs)
+        if self.signature is not None and form not in self.forms:
             self.signature.bind(*args, **kwargs)
+            self.forms.add(form)
         arrays = _flat((*args, *kwargs.values()))
         if name in _FROM_HOST and not isinstance(args[0], StrictArray) and hasattr(args[0], "__cuda_array_interface__"):
             args = (from_interface(args[0]), *args[1:])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .strict_devices import state
-from .strict_memory import POISON, Memory, MemoryPool, is_pinned, owner, placed, room_at, using_allocator
+from .strict_memory import POISON, Memory, MemoryPool, chosen, is_pinned, owner, placed, room_at, using_allocator
 
 __all__ = [
     "Event", "ExternalStream", "Graph", "MemoryPool", "Stream", "capturing", "current", "get_elapsed_time", "issue",
@@ -124,6 +124,8 @@ def issue(function: Callable[..., Any], *args: Any, writes: bool = False, **kwar
         result = function(*args, **kwargs)
     if writes:
         return result
+    if graph is None and type(result) is np.ndarray and result.flags.writeable and chosen() is None:
+        return result  # the most frequent case: it may stay where NumPy has put it
     parts = result if isinstance(result, (tuple, list)) else (result,)
     given = list(_arrays(args)) + list(_arrays(tuple(kwargs.values())))
     made: list[Any] = []

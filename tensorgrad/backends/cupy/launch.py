@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ def walk(shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[in
         operands: (shape, strides in bytes, itemsize) of the input arrays and then the outputs.
         most: how many elements may be moved at once; 1 unless every pointer is a multiple of 16 bytes.
     """
-    count = int(np.prod(shape, dtype=object)) if shape else 1
+    count = math.prod(shape)
     strides: list[list[int]] = []
     reach = count
     for own_shape, own_strides, itemsize in operands:
@@ -90,7 +91,7 @@ def walk(shape: tuple[int, ...], operands: tuple[tuple[tuple[int, ...], tuple[in
         reach = max(reach, 1 + sum(abs(s) * (n - 1) for s, n in zip(step, shape, strict=True)))
     wide = reach >= _INT32_ELEMENTS
     sizes, steps = merged(shape, strides)
-    dense = [int(np.prod(sizes[axis + 1 :], dtype=object)) for axis in range(len(sizes))]
+    dense = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
     kinds = tuple(SINGLE if not any(step) else DENSE if step == dense else STRIDED for step in steps)
     if STRIDED not in kinds:
         widest = max(itemsize for _, _, itemsize in operands)
