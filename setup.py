@@ -51,6 +51,7 @@ ALIGN_FLAGS = ["-falign-loops=64"]
 # What GCC makes several copies of, for nothing: functions for constant arguments, loops for conditions.
 LEANER = {} if platform.system() == "Darwin" else {
     "csrc/kernels/conv_pointwise_weight.cpp": ["-fno-unswitch-loops"],
+    "csrc/kernels/gemm_panels.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/reduce.cpp": ["-fno-ipa-cp-clone"],
     "csrc/kernels/reduce_arg.cpp": ["-fno-ipa-cp-clone"],
 }  # fmt: skip

@@ -87,6 +87,7 @@ struct WrittenPieces final : PieceLaunch {
   std::vector<Number> values;
   std::vector<Total> totals;
   std::unique_ptr<Summing> running;
+  std::unique_ptr<Repeated> repeated;  // of a call that is made whole; anew each time it takes 103 ns of 64 numbers, not 69
 
   void begin() override {
     call->fetch(values.data());
@@ -100,7 +101,9 @@ struct WrittenPieces final : PieceLaunch {
   void run() override {
     if (totals.empty()) {
       call->fetch(values.data());
-      return formula::run(*call->program, values.data(), call->operands.data(), call->ndim(), call->shape.data(), false);
+      if (!repeated)
+        repeated = std::make_unique<Repeated>(*call->program, values.data(), call->operands.data(), call->ndim(), call->shape.data());
+      return repeated->run();
     }
     begin();
     running->all();

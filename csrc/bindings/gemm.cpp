@@ -114,12 +114,6 @@ struct Products final : BlockLaunch {
     if (then) then();
   }
   void run(const Needed& needed, const Finished& finished) override {
-    if (work_ < kLittle) {
-      for (std::size_t i = 0; i < operands.size() && needed; ++i) needed(i, 0, operands[i].touch.bytes / item);
-      run();
-      for (std::size_t i = 0; i < results.size() && finished; ++i) finished(i, 0, results[i].bytes / item);
-      return;
-    }
     std::vector<std::function<void(Index, Index)>> told(products.size()), asked(operands.size());
     std::vector<Gemm<T>> list = products;
     for (std::size_t i = 0; i < list.size() && finished; ++i) {
@@ -133,6 +127,8 @@ struct Products final : BlockLaunch {
     gemm(list);
     if (then) then();
   }
+
+  bool little() const override { return work_ < kLittle; }
 
   void note() {
     for (const Gemm<T>& g : products) {

@@ -98,10 +98,10 @@ FAST_BINDING(linalg_lu_factor, 1, "a") {
   if (!is_real(x.dtype)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
   if (x.ndim < 2) throw py::value_error(std::string(op) + ": expected matrices, got shape " + to_string(x.shape_vector()));
   const Index batch = batch_of(x), m = x.shape[x.ndim - 2], n = x.shape[x.ndim - 1];
-  Shape pivots_shape(x.shape, x.shape + x.ndim - 1);
-  pivots_shape.back() = std::min(m, n);
+  Shape shape = x.shape_vector();
+  shape[shape.size() - 2] = std::min(m, n);
   const Own own(x);
-  const py::object pivots = empty(DType::Int32, pivots_shape), info = empty(DType::Int32, x.shape, x.ndim - 2);
+  const py::object pivots = empty(DType::Int32, shape.data(), x.ndim - 1), info = empty(DType::Int32, x.shape, x.ndim - 2);
   launch(batch * m * n * std::min(m, n), [=, copy = own.copy, type = x.dtype, exchanged = data_of<std::int32_t>(pivots),
                                           says = data_of<std::int32_t>(info)] {
     copy.run();
@@ -168,9 +168,7 @@ py::object determinants(const char* op, py::handle given, bool logarithm) {
     from.run();
     in_type(type, [&](auto zero) {
       using T = decltype(zero);
-      T *matrices = reinterpret_cast<T*>(from.to), *y = reinterpret_cast<T*>(to);
-      if (behind) lu_logarithm(batch, n, matrices, y, reinterpret_cast<T*>(behind));
-      else lu_determinant(batch, n, matrices, y);
+      lu_determinant(batch, n, reinterpret_cast<T*>(from.to), reinterpret_cast<T*>(to), reinterpret_cast<T*>(behind));
     });
   });
   if (!logarithm) return first;

@@ -311,7 +311,7 @@ FAST_BINDING(refuse_zeros, 3, "x", "error", "text") {
   return py::none();
 }
 
-void fill_in(std::string& text, const std::string& field, const std::string& words) {
+static void fill_in(std::string& text, const std::string& field, const std::string& words) {
   for (std::size_t at; (at = text.find(field)) != std::string::npos;) text.replace(at, field.size(), words);
 }
 

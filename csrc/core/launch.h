@@ -76,6 +76,8 @@ struct BlockLaunch : Launch {
   std::vector<PieceLaunch::Touch> others;  // what else is read, and written
   std::vector<Operand> operands;
   virtual void run(const Needed& needed, const Finished& finished) = 0;  // either may be empty
+  // Whether all of it is near anyhow, so that blocks would only cost.
+  virtual bool little() const { return false; }
 };
 
 // The calls of a program, in order, and the memory that arrays are given while they are written.

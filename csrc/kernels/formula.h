@@ -129,6 +129,17 @@ struct Operand {
 // results are stored after a block's last loop, so that an output may be the same memory as an input.
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer);
 
+// The same call, without `defer`, of which all but elements and numbers stays from run to run: what it points to has to.
+class Repeated {
+ public:
+  Repeated(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape);
+  ~Repeated();
+  void run();
+
+ private:
+  std::unique_ptr<class Runner> runner_;
+};
+
 // The same in parts: pieces that start at multiples of kUnit, by several threads, then end(). Where there are sums, those
 // from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in order and from one thread.
 // Some outputs may be summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or double, of

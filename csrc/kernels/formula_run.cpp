@@ -78,11 +78,14 @@ class Runner {
     if (!by_rows_) row_values_ = 0, body_ = &p_.body_;
   }
 
+  __attribute__((noinline)) void prepare() {
+    find_far(given_);
+    find_courses(given_);
+  }
+  // After prepare(), as often as asked.
   void run() {
     if (total_ == 0) return;
     prologue();
-    find_far(given_);
-    find_courses(given_);
     parallel_for(total_, kStretch, [this](Index first, Index last) { stretch(first, last, nullptr); });
   }
 
@@ -101,8 +104,7 @@ class Runner {
     grain_ = wide ? Run::kWideUnit : kUnit;
     if (total_ == 0) return;
     prologue();
-    find_far(given_);
-    find_courses(given_);
+    prepare();
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
   }
 
@@ -147,8 +149,7 @@ class Runner {
   double sum() {
     if (total_ == 0) return 0;
     prologue();
-    find_far(given_);
-    find_courses(given_);
+    prepare();
     std::vector<double> parts(static_cast<std::size_t>((total_ + kStretch - 1) / kStretch));
     parallel_for(total_, kStretch, [&](Index first, Index last) {
       double part = 0;  // not in the vector: threads would take its cache lines from each other block by block
@@ -417,8 +418,17 @@ void Run::end() { runner_->end(); }
 Index Run::size() const { return runner_->size(); }
 Index Run::grain() const { return runner_->grain(); }
 
+Repeated::Repeated(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape)
+    : runner_(std::make_unique<Runner>(program, numbers, operands, ndim, shape, false)) {
+  runner_->prepare();
+}
+Repeated::~Repeated() = default;
+void Repeated::run() { runner_->run(); }
+
 void run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, bool defer) {
-  Runner(program, numbers, operands, ndim, shape, defer).run();
+  Runner runner(program, numbers, operands, ndim, shape, defer);
+  runner.prepare();
+  runner.run();
 }
 
 double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape) {

@@ -142,7 +142,7 @@ void visit_height(int rows, F&& f) {
 // A tile of `rows` rows (a height()); a in place with rows `stride` apart, or packed; b's rows `b_step` apart.
 template <class T>
 void run(int rows, Index k, const T* a, Index stride, bool in_place, const T* b, Index b_step, Target<T> t) {
-  const Index piece = divide_up(k, divide_up(k, kSummed));
+  const Index piece = k <= kSummed ? k : divide_up(k, divide_up(k, kSummed));
   for (Index left = k; left > 0; left -= piece) {
     const Index terms = std::min(left, piece);
     visit_height(rows, [&](auto height) {

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <utility>
+#include <type_traits>
 #include <vector>
 
 #include "../core/blas.h"
+#include "../core/lanes.h"
 #include "../core/parallel.h"
 
 namespace tg {
@@ -56,7 +58,7 @@ Index eliminate(Index m, Index n, T* a, Index lda, std::int32_t* pivots) {  // n
       continue;
     }
     for (Index i = j + 1; i < m; ++i) {
-      T* below = a + i * lda;
+      T* __restrict below = a + i * lda;
       const T factor = below[j] /= pivot;
       for (Index k = j + 1; k < n; ++k) below[k] -= factor * row[k];
     }
@@ -64,28 +66,41 @@ Index eliminate(Index m, Index n, T* a, Index lda, std::int32_t* pivots) {  // n
   return info;
 }
 
-// The x of a x = b (n, columns) in place of b, by groups of columns.
+// V lanes' columns at a time, whose sums stay in registers. `Lane`: a vector of T, or T.
+template <class Lane, int V, class T>
+Index substitute_few(bool lower, Index n, Index first, Index columns, const T* a, Index lda, T* b, Index ldb) {
+  constexpr Index width = V * Index(sizeof(Lane) / sizeof(T));
+  for (; first + width <= columns; first += width)
+    for (Index step = 0; step < n; ++step) {
+      const Index i = lower ? step : n - 1 - step, end = lower ? i : n;
+      T* to = b + i * ldb + first;
+      Lane sum[V];
+      std::memcpy(sum, to, sizeof(sum));
+      for (Index k = lower ? 0 : i + 1; k < end; ++k) {
+        Lane from[V];
+        std::memcpy(from, b + k * ldb + first, sizeof(from));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sum[v] -= a[i * lda + k] * from[v];
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < V && !lower; ++v) sum[v] /= a[i * lda + i];
+      std::memcpy(to, sum, sizeof(sum));
+    }
+  return first;
+}
+
+// The x of a x = b (n, columns) in place of b, by groups of columns. Of lower triangles the diagonal counts as 1.
 template <class T>
 void substitute(bool lower, Index n, Index columns, const T* a, Index lda, T* b, Index ldb) {
-  if (n > kSmall) {
-    const Index groups = (columns + kColumns - 1) / kColumns;
-    parallel_for(groups, std::max<Index>(1, kWork / (n * n * std::min(columns, kColumns))), [&](Index first, Index last) {
-      const Index from = first * kColumns, to = std::min(last * kColumns, columns);
-      blas_trsm(true, {lower, false, lower}, n, to - from, a, lda, b + from, ldb);
-    });
-    return;
-  }
-  for (Index step = 0; step < n; ++step) {
-    const Index i = lower ? step : n - 1 - step;
-    T* row = b + i * ldb;
-    for (Index k = lower ? 0 : i + 1; k < (lower ? i : n); ++k) {
-      const T factor = a[i * lda + k];
-      for (Index c = 0; c < columns; ++c) row[c] -= factor * b[k * ldb + c];
-    }
-    if (lower) continue;
-    const T pivot = a[i * lda + i];
-    for (Index c = 0; c < columns; ++c) row[c] /= pivot;
-  }
+  const Index groups = (columns + kColumns - 1) / kColumns;
+  parallel_for(groups, std::max<Index>(1, kWork / (n * n * std::min(columns, kColumns))), [&](Index first, Index last) {
+    first *= kColumns;
+    last = std::min(last * kColumns, columns);
+    if (n > kSmall) return blas_trsm(true, {lower, false, lower}, n, last - first, a, lda, b + first, ldb);
+    first = substitute_few<lanes::Vec<T>, 4>(lower, n, first, last, a, lda, b, ldb);
+    first = substitute_few<lanes::Vec<T>, 1>(lower, n, first, last, a, lda, b, ldb);
+    substitute_few<T, 1>(lower, n, first, last, a, lda, b, ldb);
+  });
 }
 
 template <class T>
@@ -110,9 +125,15 @@ Index factorize(Index m, Index n, T* a, Index lda, std::int32_t* pivots) {
 
 template <class T>
 bool all_finite(Index n, const T* x) {
-  bool finite = true;
-  for (Index i = 0; i < n; ++i) finite &= std::abs(x[i]) <= std::numeric_limits<T>::max();
-  return finite;
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  constexpr Bits exponent = (Bits(1) << (sizeof(T) * 8 - 1)) - (Bits(1) << (std::numeric_limits<T>::digits - 1));
+  Bits carried = 0;  // into the sign by one more: all bits of an exponent were set
+  for (Index i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, x + i, sizeof(T));
+    carried |= (bits & exponent) + (exponent & -exponent);
+  }
+  return !(carried >> (sizeof(T) * 8 - 1));
 }
 
 // f(number, pivots) for each matrix, `count` pivots each.
@@ -133,18 +154,6 @@ Index solve(Index n, Index columns, T* a, T* b, std::int32_t* pivots) {
   substitute(true, n, columns, a, n, b, columns);
   substitute(false, n, columns, a, n, b, columns);
   return info ? info : finite && !all_finite(n * columns, b) ? n : 0;
-}
-
-// f(number, diagonal's product's sign or 0, first element of the diagonal) for each matrix.
-template <class T, class F>
-void for_each_diagonal(Index batch, Index n, T* a, F f) {
-  for_each_matrix(batch, n * n * n, n, [&](Index k, std::int32_t* pivots) {
-    T* matrix = a + k * n * n;
-    T sign = factorize(n, n, matrix, n, pivots) ? T(0) : T(1);
-    for (Index j = 0; j < n; ++j)
-      if ((pivots[j] != j + 1) != (matrix[j * (n + 1)] < 0)) sign = -sign;
-    f(k, sign, matrix);
-  });
 }
 
 }  // namespace
@@ -175,33 +184,29 @@ void lu_inverse(Index batch, Index n, T* a, T* x, std::int32_t* info) {
 }
 
 template <class T>
-void lu_determinant(Index batch, Index n, T* a, T* y) {
-  for_each_diagonal(batch, n, a, [&](Index k, T sign, const T* matrix) {
+void lu_determinant(Index batch, Index n, T* a, T* y, T* size) {
+  for_each_matrix(batch, n * n * n, n, [&](Index k, std::int32_t* pivots) {
+    T* matrix = a + k * n * n;
+    const bool singular = factorize(n, n, matrix, n, pivots) != 0;
+    T sum = 0, product = 1;
     // The exponent apart: products of some of the factors may be too large or small where that of all is not.
-    if (sign == 0) {
-      y[k] = 0;
-      return;
-    }
-    T product = sign;
     long exponent = 0;
     for (Index j = 0; j < n; ++j) {
-      product *= std::abs(matrix[j * (n + 1)]);
+      const T pivot = matrix[j * (n + 1)];
+      if (pivots[j] != j + 1) product = -product;
+      if (size) {
+        if (pivot < 0) product = -product;
+        sum += std::log(std::abs(pivot));
+        continue;
+      }
+      product *= pivot;
       int scale = 0;
       if (std::isfinite(product)) product = std::frexp(product, &scale);
       exponent += scale;
     }
     constexpr long most = 1 << 14;  // beyond all floats
-    y[k] = std::ldexp(product, int(std::clamp(exponent, -most, most)));
-  });
-}
-
-template <class T>
-void lu_logarithm(Index batch, Index n, T* a, T* sign, T* size) {
-  for_each_diagonal(batch, n, a, [&](Index k, T of, const T* matrix) {
-    sign[k] = of == 0 ? T(0) : of;  // no -0
-    T sum = 0;
-    for (Index j = 0; j < n && of != 0; ++j) sum += std::log(std::abs(matrix[j * (n + 1)]));
-    size[k] = of == 0 ? -std::numeric_limits<T>::infinity() : sum;
+    y[k] = singular ? T(0) : std::ldexp(product, int(std::clamp(exponent, -most, most)));
+    if (size) size[k] = singular ? -std::numeric_limits<T>::infinity() : sum;
   });
 }
 
@@ -211,9 +216,7 @@ template void lu_solve(Index, Index, Index, float*, float*, std::int32_t*);
 template void lu_solve(Index, Index, Index, double*, double*, std::int32_t*);
 template void lu_inverse(Index, Index, float*, float*, std::int32_t*);
 template void lu_inverse(Index, Index, double*, double*, std::int32_t*);
-template void lu_determinant(Index, Index, float*, float*);
-template void lu_determinant(Index, Index, double*, double*);
-template void lu_logarithm(Index, Index, float*, float*, float*);
-template void lu_logarithm(Index, Index, double*, double*, double*);
+template void lu_determinant(Index, Index, float*, float*, float*);
+template void lu_determinant(Index, Index, double*, double*, double*);
 
 }  // namespace tg

@@ -20,11 +20,8 @@ void lu_solve(Index batch, Index n, Index columns, T* a, T* b, std::int32_t* inf
 template <class T>
 void lu_inverse(Index batch, Index n, T* a, T* x, std::int32_t* info);
 
+// y: the determinants; with `size` their signs, or 0, and there the logarithms of their sizes.
 template <class T>
-void lu_determinant(Index batch, Index n, T* a, T* y);
-
-// Of determinants the sign, or 0, and the logarithm of the size.
-template <class T>
-void lu_logarithm(Index batch, Index n, T* a, T* sign, T* size);
+void lu_determinant(Index batch, Index n, T* a, T* y, T* size);
 
 }  // namespace tg

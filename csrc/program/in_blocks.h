@@ -20,6 +20,12 @@ struct InBlocks final : Launch {
   std::vector<Other> ahead, behind;
 
   void run() override {
+    if (head->little()) {
+      for (Other& other : ahead) other.call->run();
+      static_cast<Launch&>(*head).run();
+      for (Other& other : behind) other.call->run();
+      return;
+    }
     for (auto* others : {&ahead, &behind})
       for (Other& other : *others) other.call->begin();
     BlockLaunch::Needed needed;
