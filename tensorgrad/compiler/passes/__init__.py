@@ -29,6 +29,7 @@ PASSES = (
     "norm_relu",
     "linear_activation",
     "pools",
+    "tables",
     "formulas",
     "ahead",
     "dead",
