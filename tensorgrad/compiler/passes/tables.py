@@ -1,8 +1,9 @@
 """Gradients of one table from several lookups are added up where the first of them lies.
 
 Each was a table of zeros with some rows added to it, and adding two of them read and wrote all rows again: the rows of
-the second now go onto the first. (Word vectors of 5000 x 100: a step is 1.1 to 1.2 times as fast.) The sums of rows that both name are
-rounded in another order, so only backends whose programs need not have an eager step's bits (``groups_rows``) get this.
+the second now go onto the first. (Word vectors of 5000 x 100: a step is 1.1 to 1.2 times as fast.) The sums of rows
+that both name are rounded in another order, so only backends whose programs need not have an eager step's bits
+(``groups_rows``) get this.
 """
 
 from __future__ import annotations
