@@ -37,6 +37,14 @@ STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 """What a process has only one of: how to read it, and how to give it back so that the next test does not fail too."""
 
 
+LONGEST = ("test_benchmarks.py", "test_jax_workloads.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long starts first: at the end one process would be left with it while the others wait."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """Every test draws the same random numbers whoever ran before it, and fails if it leaves global state changed."""
