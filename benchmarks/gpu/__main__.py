@@ -124,7 +124,7 @@ def _going_on(found: dict[str, Any]) -> Iterator[None]:
     """What raises within the block is printed and makes the run fail; the other parts go on."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - it is printed, and the run fails
         traceback.print_exc()
         found["raised"] = f"raised {type(error).__name__}: {error}"
 

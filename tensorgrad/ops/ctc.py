@@ -255,9 +255,9 @@ def ctc_loss(
         targets = targets.reshape(1, -1)
     if not steps:
         raise ShapeError("ctc_loss: log_probs has no time steps.")
-    rows = _rows(targets, target_lengths, n).to(x.device)
     inside = _lengths("input_lengths", input_lengths, n, x.device)
     said = _lengths("target_lengths", target_lengths, n, x.device)
+    rows = _rows(targets, target_lengths, n).to(x.device)
     for label, lengths, most in (("input_lengths", inside, steps), ("target_lengths", said, rows.shape[1])):
         require(lengths, 0, most, "argument", f"ctc_loss: {label} must be from 0 to {most}, got {{value}}.")
     labels, skips = _stretched(rows, said, classes, blank)

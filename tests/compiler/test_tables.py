@@ -64,3 +64,15 @@ def test_a_table_that_is_read_elsewhere_stays_as_it_is():
     with tg.backend("cpp"):
         program = written(run, w)
         assert after("tables", program) is program
+
+
+def test_a_table_is_not_added_to_itself():
+    def run(w):
+        g = tg.autograd.grad(lookups(w, I), w)[0]
+        return g + g
+
+    w = tg.randn(5, 3, requires_grad=True)
+    with tg.backend("cpp"):
+        program = written(run, w)
+        assert after("tables", program) is program
+        assert tg.equal(tg.compile(run)(w), run(w))

@@ -73,6 +73,8 @@ def test_a_compiled_step_takes_other_lengths_and_refuses_wrong_ones() -> None:
     [
         ({"input_lengths": (7, 4)}, RuntimeError, "input_lengths"),
         ({"target_lengths": (3,)}, RuntimeError, "target_lengths"),
+        ({"targets": tg.tensor([1, 1, 2, 3]), "target_lengths": (3,)}, RuntimeError, "target_lengths has 1 numbers"),
+        ({"targets": tg.tensor([1, 1, 2])}, RuntimeError, "3 concatenated targets for lengths"),
         ({"targets": tg.tensor([[1, 1, 4], [3, 0, 0]])}, RuntimeError, "none of the 4 classes"),
         ({"targets": tg.tensor([[1.0]])}, RuntimeError, "integers"),
         ({"blank": 4}, RuntimeError, "blank"),

@@ -41,7 +41,7 @@ def run(program: Program) -> Program:
         found = [
             (base, rows)
             for base, rows in ((pair, pair[::-1]) if len(pair) == 2 else ())
-            if readers[base] == readers[rows] == {at} and not memory.written(base)
+            if base is not rows and readers[base] == readers[rows] == {at} and not memory.written(base)
             if _fits(step, makers[base][1], makers[rows][1], base, rows)
         ]
         if not found:
@@ -71,6 +71,8 @@ def _fits(step: Call, maker: Call, lookup: Call, base: Value, rows: Value) -> bo
         or maker.op.view
     ):
         return False
+    if not step.part == maker.part == lookup.part:
+        return False  # a backward pass may run again on what the forward pass made
     if not local.plain[step.kind].backend.groups_rows or made.dtype.name not in _SUMMED:
         return False
     if any(v.root is not v or v.shape != made.shape or v.dtype != made.dtype for v in (made, base, rows)):
@@ -89,18 +91,18 @@ def _renamed(step: Call | Action, value: Value, name: Value) -> Call | Action:
 
 def _added(step: Call, total: Value, g: Value, index: Value) -> list[Call | Action]:
     calls: list[Call | Action] = []
+    item, width = int(g.dtype.itemsize), int(g.shape[-1])
+    count = g.nbytes // (item * width)
     flat = []
-    count = g.shape[-1]
-    for value, shape in ((index, (-1,)), (g, (-1, count))):
-        n = value.nbytes // value.dtype.itemsize // (count if value is g else 1)
-        whole = tuple([n if k < 0 else k for k in shape])
-        if value.shape == whole:
+    for value, shape, strides in (
+        (index, (count,), (int(index.dtype.itemsize),)), (g, (count, width), (width * item, item)),
+    ):  # fmt: skip
+        if value.shape == shape:
             flat.append(value)
             continue
-        strides = (value.dtype.itemsize * (count if value is g else 1), value.dtype.itemsize)[: len(whole)]
-        view = Value(f"{value.name}_rows", SimpleNamespace(shape=whole, dtype=value.dtype, strides=strides), value.root)
-        calls.append(Call(OPS["reshape"], step.kind, (value,), {"shape": whole}, (view,), (), step.line, step.part))
+        view = Value(f"{value.name}_rows", SimpleNamespace(shape=shape, dtype=value.dtype, strides=strides), value.root)
+        calls.append(Call(OPS["reshape"], step.kind, (value,), {"shape": shape}, (view,), (), step.line, step.part))
         flat.append(view)
-    inputs = (total, flat[0], flat[1])
+    inputs = (total, *flat)
     calls.append(Call(OPS["index_add_into"], step.kind, inputs, {"dim": 0}, (None,), (total,), step.line, step.part))
     return calls
