@@ -25,86 +25,125 @@ constexpr Index kTile = 256;     // elements of the axes after dim per task
 
 constexpr Index kLine = 4096;    // elements along dim per task where the others make few
 
-// Walks index in parallel: visit(position in index, position in data without dim, stride of dim, position in source).
-// Axes after dim are flattened; their data positions follow an odometer. `split`: dim may be cut among tasks. Stops, and
-// returns false, at an index out of range; with null for `index` all are known to be in.
-template <class Item, class Visit>
-bool walk(const GatherShape& s, bool split, const Item* data, const int64_t* index, Visit visit) {
-  const Index length = s.ndim ? s.index[s.dim] : 1;
-  Index before = 1, after = 1, data_inner = 1, source_inner = 1;
+// The positions that index's elements have: tasks over what comes before dim, tiles of what comes after, and cuts of dim.
+struct Course {
+  Course(const GatherShape& shape, bool split);
+  // Of a task: its elements after dim, [column, column + n), lie at data_base + data_at[j] and source_base + source_at[j].
+  struct Part {
+    Index b, from, to, column, n, data_base, source_base;
+    Index data_at[kTile], source_at[kTile];
+  };
+  void find(Index task, Part& part) const;
+
+  const GatherShape& s;
+  Index length = 1, before = 1, after = 1, data_inner = 1, source_inner = 1, data_length = 1, source_length = 1;
+  Index tiles, most, cuts, group;
+  bool same_inner = true;  // one run serves where the trailing axes agree
+};
+
+Course::Course(const GatherShape& shape, bool split) : s(shape) {
+  if (s.ndim) {
+    length = s.index[s.dim];
+    data_length = s.data[s.dim];
+    source_length = s.source[s.dim];
+  }
   for (int k = 0; k < s.dim; ++k) before *= s.index[k];
   for (int k = s.dim + 1; k < s.ndim; ++k) {
     after *= s.index[k];
     data_inner *= s.data[k];
     source_inner *= s.source[k];
+    same_inner = same_inner && s.index[k] == s.data[k] && s.index[k] == s.source[k];
   }
-  const Index data_length = s.ndim ? s.data[s.dim] : 1, source_length = s.ndim ? s.source[s.dim] : 1;
-  if (before == 0 || after == 0 || length == 0) return true;
-  bool same_inner = true;  // one run serves where the trailing axes agree
-  for (int k = s.dim + 1; k < s.ndim; ++k) same_inner = same_inner && s.index[k] == s.data[k] && s.index[k] == s.source[k];
-  const Index tiles = (after + kTile - 1) / kTile;
-  const Index most = split && before * tiles < 16 ? std::max<Index>(kPiece / std::min(kTile, after), kLine) : length;
-  const Index cuts = (length + most - 1) / most;
-  const Index group = std::max<Index>(1, kPiece / (std::min(kTile, after) * std::min(most, length)));
-  const bool ahead = s.dim + 1 == s.ndim && data_length * Index(sizeof(Item)) <= kAhead && length >= data_length / 8;
+  tiles = (after + kTile - 1) / kTile;
+  const Index tile = std::max<Index>(1, std::min(kTile, after));
+  most = std::max<Index>(1, split && before * tiles < 16 ? std::max<Index>(kPiece / tile, kLine) : length);
+  cuts = (length + most - 1) / most;
+  group = std::max<Index>(1, kPiece / (tile * std::max<Index>(1, std::min(most, length))));
+}
+
+void Course::find(Index task, Part& part) const {
+  const Index t = task / cuts;
+  part.from = task % cuts * most;
+  part.to = std::min(length, part.from + most);
+  part.b = t / tiles;
+  part.column = t % tiles * kTile;
+  part.n = std::min(kTile, after - part.column);
+  Index rest = part.b, data_outer = 0, source_outer = 0, data_step = 1, source_step = 1;
+  for (int k = s.dim - 1; k >= 0; --k) {
+    const Index at = rest % s.index[k];
+    rest /= s.index[k];
+    data_outer += at * data_step;
+    source_outer += at * source_step;
+    data_step *= s.data[k];
+    source_step *= s.source[k];
+  }
+  part.data_base = data_outer * data_length * data_inner;
+  part.source_base = source_outer * source_length * source_inner;
+  for (Index j = 0; j < part.n; ++j) {
+    if (same_inner) {
+      part.data_at[j] = part.source_at[j] = part.column + j;
+      continue;
+    }
+    Index left = part.column + j, d = 0, q = 0, ds = 1, qs = 1;
+    for (int k = s.ndim - 1; k > s.dim; --k) {
+      const Index at = left % s.index[k];
+      left /= s.index[k];
+      d += at * ds;
+      q += at * qs;
+      ds *= s.data[k];
+      qs *= s.source[k];
+    }
+    part.data_at[j] = d;
+    part.source_at[j] = q;
+  }
+}
+
+// Walks index in parallel: visit(position in index, position in data without dim, stride of dim, position in source).
+// Axes after dim are flattened; their data positions follow an odometer. `split`: dim may be cut among tasks. Stops, and
+// returns false, at an index out of range; with null for `index` all are known to be in.
+template <class Item, class Visit>
+bool walk(const GatherShape& s, bool split, const Item* data, const int64_t* index, Visit visit) {
+  const Course course(s, split);
+  const Index length = course.length, after = course.after, data_length = course.data_length;
+  const bool ahead = data && s.dim + 1 == s.ndim && data_length * Index(sizeof(Item)) <= kAhead && length >= data_length / 8;
   std::atomic<bool> within{true};
   const auto check = [&](Index at, Index n) {
     if (!index || indices_within(index + at, n, data_length)) return true;
     return within = false;
   };
-  parallel_for(before * tiles * cuts, group, [&](Index first, Index last) {
-    Index data_at[kTile], source_at[kTile];
+  parallel_for(course.before * course.tiles * course.cuts, course.group, [&](Index first, Index last) {
+    Course::Part p;
     for (Index u = first; u < last; ++u) {
-      const Index t = u / cuts, from = u % cuts * most, to = std::min(length, from + most);
-      const Index b = t / tiles, column = t % tiles * kTile, n = std::min(kTile, after - column);
-      Index rest = b, data_outer = 0, source_outer = 0, data_step = 1, source_step = 1;
-      for (int k = s.dim - 1; k >= 0; --k) {
-        const Index at = rest % s.index[k];
-        rest /= s.index[k];
-        data_outer += at * data_step;
-        source_outer += at * source_step;
-        data_step *= s.data[k];
-        source_step *= s.source[k];
-      }
-      for (Index j = 0; j < n; ++j) {
-        if (same_inner) {
-          data_at[j] = source_at[j] = column + j;
-          continue;
-        }
-        Index left = column + j, d = 0, q = 0, ds = 1, qs = 1;
-        for (int k = s.ndim - 1; k > s.dim; --k) {
-          const Index at = left % s.index[k];
-          left /= s.index[k];
-          d += at * ds;
-          q += at * qs;
-          ds *= s.data[k];
-          qs *= s.source[k];
-        }
-        data_at[j] = d;
-        source_at[j] = q;
-      }
-      const Index data_base = data_outer * data_length * data_inner;
-      const Index source_base = source_outer * source_length * source_inner;
+      course.find(u, p);
       if (s.dim + 1 == s.ndim) {  // nothing comes after dim
-        if (ahead && from == 0)
+        if (ahead && p.from == 0)
           for (Index k = 0; k < data_length; k += 64 / Index(sizeof(Item)))
-            __builtin_prefetch(data + data_base + data_length + k);
-        for (Index begin = from; begin < to; begin += kChecked) {
-          const Index end = std::min(to, begin + kChecked);
-          if (!check(b * length + begin, end - begin)) return;
-          for (Index r = begin; r < end; ++r) visit(b * length + r, data_base, Index(1), source_base + r);
+            __builtin_prefetch(data + p.data_base + data_length + k);
+        for (Index begin = p.from; begin < p.to; begin += kChecked) {
+          const Index end = std::min(p.to, begin + kChecked);
+          if (!check(p.b * length + begin, end - begin)) return;
+          const Index at = p.b * length, data_at = p.data_base, source = p.source_base;
+          for (Index r = begin; r < end; ++r) visit(at + r, data_at, Index(1), source + r);
         }
         continue;
       }
-      for (Index r = from; r < to; ++r) {
-        const Index at = (b * length + r) * after + column;
+      for (Index r = p.from; r < p.to; ++r) {
+        const Index at = (p.b * length + r) * after + p.column, source = p.source_base + r * course.source_inner;
+        const Index n = p.n, data_at = p.data_base, step = course.data_inner;
         if (!check(at, n)) return;
-        for (Index j = 0; j < n; ++j)
-          visit(at + j, data_base + data_at[j], data_inner, source_base + r * source_inner + source_at[j]);
+        for (Index j = 0; j < n; ++j) visit(at + j, data_at + p.data_at[j], step, source + p.source_at[j]);
       }
     }
   });
   return within;
+}
+
+// Where each index says that its element lies in data, and where its source does.
+void find_places(const GatherShape& s, const int64_t* index, Index* place, Index* source) {
+  walk(s, true, static_cast<const char*>(nullptr), nullptr, [=](Index at, Index data, Index step, Index from) {
+    place[at] = data + index[at] * step;
+    source[at] = from;
+  });
 }
 
 template <class Use>
@@ -139,16 +178,13 @@ bool scatter_all(const GatherShape& s, bool checked, T* y, const int64_t* index,
                 [&](Index at, Index data, Index step, Index source) { write(y[data + index[at] * step], src[source]); });
   }
   if (!checked && !all_within(index, n, s.ndim ? s.data[s.dim] : 1)) return false;
-  if (s.ndim <= 1) {
-    write_dealt<T, T>(n, places, y, [&](Index m) { return index[m]; }, [&](Index m) { return src[m]; }, write);
-    return true;
-  }
-  Scratch<Index> place(n), source(n);
-  walk(s, true, y, nullptr, [&](Index at, Index data, Index step, Index from) {
-    place[at] = data + index[at] * step;
-    source[at] = from;
-  });
-  write_dealt<T, T>(n, places, y, [&](Index m) { return place[m]; }, [&](Index m) { return src[source[m]]; }, write);
+  const bool plain = s.ndim <= 1;  // the index itself says the places
+  Scratch<Index> place(plain ? 0 : n), source(plain ? 0 : n);
+  if (!plain) find_places(s, index, place.data(), source.data());
+  const Index* places_of = plain ? index : place.data();
+  write_dealt<T, T>(
+      n, places, y, [=](Index m) { return places_of[m]; },
+      [src, from = source.data()](Index m) { return src[from ? from[m] : m]; }, write);
   return true;
 }
 

@@ -18,7 +18,7 @@ constexpr Index kDealPiece = 65536;
 constexpr Index kNear = Index(8) << 20;
 
 // Places [0, places) as buckets of `width`: of what a second level cache holds, but some for every thread, and no more
-// than find their cache lines again between two entries.
+// than find their cache lines again between two entries. A place within its bucket fits into 32 bits.
 struct Buckets {
   Buckets(Index places, Index cached) {
     width = std::min(cached, std::max<Index>(1, (places + 15) / 16));
@@ -30,8 +30,8 @@ struct Buckets {
   int shift = 0;
 };
 
-// each(entry) for the entries (made by make(m), of place place(m); skipped where the place is negative) of each bucket,
-// in order. `Entry` is trivially copyable.
+// each(entry, first place of its bucket) for the entries (made by make(m), of place place(m); skipped where the place is
+// negative) of each bucket, in order. `Entry` is trivially copyable.
 template <class Entry, class Place, class Make, class Each>
 void deal(Index n, const Buckets& buckets, Place place, Make make, Each each) {
   const Index pieces = (n + kDealPiece - 1) / kDealPiece, count = buckets.count;
@@ -61,7 +61,8 @@ void deal(Index n, const Buckets& buckets, Place place, Make make, Each each) {
     }
   });
   parallel_for(count, 1, [&](Index first, Index last) {
-    for (Index k = start[size_t(first)]; k < start[size_t(last)]; ++k) each(entries[k]);
+    for (Index b = first; b < last; ++b)
+      for (Index k = start[size_t(b)]; k < start[size_t(b + 1)]; ++k) each(entries[k], b << buckets.shift);
   });
 }
 
@@ -74,22 +75,14 @@ void write_dealt(Index n, Index places, T* y, Place place, From value, Write wri
     return;
   }
   struct Entry {
-    uint32_t at;
-    Value value;
-  };
-  struct FarEntry {
-    Index at;
+    uint32_t at;  // within its bucket
     Value value;
   };
   const Buckets buckets(places, Index(131072 / sizeof(T)));
-  const auto go = [&](auto entry) {
-    using E = decltype(entry);
-    deal<E>(
-        n, buckets, place, [&](Index m) { return E{decltype(entry.at)(place(m)), value(m)}; },
-        [&](const E& e) { write(y[e.at], e.value); });
-  };
-  if (places <= Index(UINT32_MAX)) go(Entry{});
-  else go(FarEntry{});
+  const Index within = (Index(1) << buckets.shift) - 1;
+  deal<Entry>(
+      n, buckets, place, [&](Index m) { return Entry{uint32_t(place(m) & within), value(m)}; },
+      [&](const Entry& e, Index start) { write(y[start + e.at], e.value); });
 }
 
 }  // namespace tg

@@ -71,9 +71,10 @@ void write_items(const Points& p, const PointValues& v, char* x, Index span, Wri
   write_dealt<char, I>(n, span, x, place, value, [&](char& to, const I& one) { write(&to, one); });
 }
 
-// One run. Runs of neighbours and of one repeated value are loops of their own, so that they become vectors.
+// One run. Runs of neighbours and of one repeated value are loops of their own, so that they become vectors; inlined, these
+// would find no registers left.
 template <class I, class Write>
-inline void write_run(char* to, const char* from, Index step, Index n, Write write) {
+[[gnu::noinline]] void write_run(char* to, const char* from, Index step, Index n, Write write) {
   constexpr Index item = Index(sizeof(I));
   if (step == item) {
     for (Index r = 0; r < n; ++r) write(to + r * item, load_item<I>(from + r * item));
@@ -111,7 +112,7 @@ void write_rows(const Points& p, const PointValues& v, char* x, Index span, Writ
   const Index width = p.run * Index(sizeof(I));
   const auto place = [&](Index m) { return p.before[0] + p.point[m] + p.after[0]; };
   const Buckets buckets(span, std::max<Index>(131072, width));
-  deal<Index>(p.points, buckets, place, [](Index m) { return m; }, [&](Index m) {
+  deal<Index>(p.points, buckets, place, [](Index m) { return m; }, [&](Index m, Index) {
     char* to = x + place(m);
     const char* from = v.data + v.before[0] + v.point[m] + v.after[0];
     write_run<I>(to, from, v.step, p.run, write);

@@ -24,6 +24,12 @@ inline void prefetch(const void* row, Index bytes) {
   for (Index k = 0; k < std::min<Index>(bytes, 512); k += 64) __builtin_prefetch(static_cast<const char*>(row) + k);
 }
 
+// Inlined, its loop would find no registers left.
+template <class T>
+[[gnu::noinline]] void add_run(T* to, const T* from, Index n) {
+  for (Index j = 0; j < n; ++j) to[j] = T(to[j] + from[j]);
+}
+
 }  // namespace
 
 void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y) {
@@ -55,9 +61,7 @@ void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const 
                int64_t skip) {
   if (outer == 0 || count == 0 || inner == 0 || length == 0) return;
   const auto add = [&](Index o, Index m, Index first, Index last) {
-    T* to = y + (o * length + index[m]) * inner;
-    const T* from = src + (o * count + m) * inner;
-    for (Index j = first; j < last; ++j) to[j] = T(to[j] + from[j]);
+    add_run(y + (o * length + index[m]) * inner + first, src + (o * count + m) * inner + first, last - first);
   };
   const Index work = count * inner;
   const Index tiles = inner >= kWide ? (inner + kColumns - 1) / kColumns : 1, columns = tiles > 1 ? kColumns : inner;
@@ -78,7 +82,7 @@ void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const 
       continue;
     }
     const Buckets buckets(length, std::max<Index>(1, 131072 / (inner * Index(sizeof(T)))));
-    deal<Index>(count, buckets, row, [](Index m) { return m; }, [&](Index m) { add(o, m, 0, inner); });
+    deal<Index>(count, buckets, row, [](Index m) { return m; }, [&](Index m, Index) { add(o, m, 0, inner); });
   }
 }
 
@@ -132,11 +136,10 @@ void count_values(Index n, const int64_t* x, Index bins, int64_t* y) {
     });
   } else {
     const Buckets buckets(bins, 16384);
-    const auto place = [&](Index m) { return Index(x[m]); };
-    if (bins <= Index(UINT32_MAX))
-      deal<uint32_t>(n, buckets, place, [&](Index m) { return uint32_t(x[m]); }, [&](uint32_t at) { ++y[at]; });
-    else
-      deal<Index>(n, buckets, place, place, [&](Index at) { ++y[at]; });
+    const Index within = (Index(1) << buckets.shift) - 1;
+    deal<uint32_t>(
+        n, buckets, [&](Index m) { return Index(x[m]); }, [&](Index m) { return uint32_t(x[m] & within); },
+        [&](uint32_t at, Index start) { ++y[start + at]; });
   }
 }
 
