@@ -33,6 +33,7 @@ __all__ = [
     "Reads",
     "Recorded",
     "doors",
+    "grad_is_read",
     "grad_was_set",
     "host",
     "listeners",
@@ -73,6 +74,9 @@ class Listener:
 
     def grad(self, tensor: Any) -> None:
         """Called after a tensor's ``.grad`` was set or forgotten."""
+
+    def grad_read(self, tensor: Any) -> None:
+        """Called before Python gets a tensor's ``.grad``, or sees that there is none."""
 
     def read(self, tensor: Any) -> None:
         """Called before Python reads a tensor's elements."""
@@ -291,8 +295,8 @@ def _complete(listener: Any) -> Listener:
     if isinstance(listener, Listener):
         return listener
     full = Listener()
-    for name in ("before", "after", "host", "grad", "read", "moves", "made", "filled", "differentiates", "unheard",
-                 "enter_unless", "leave_unless", "enter", "leave"):  # fmt: skip
+    for name in ("before", "after", "host", "grad", "grad_read", "read", "moves", "made", "filled", "differentiates",
+                 "unheard", "enter_unless", "leave_unless", "enter", "leave"):  # fmt: skip
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full
@@ -371,6 +375,12 @@ def unless(flag: Any, action: Callable[[], Any]) -> Any:
     finally:
         for ear in reversed(ears):
             ear.leave_unless()
+
+
+def grad_is_read(tensor: Any) -> None:
+    """Tell this thread's listeners that Python asks for a tensor's gradient."""
+    for ear in local.listeners:
+        ear.grad_read(tensor)
 
 
 def grad_was_set(tensor: Any) -> None:

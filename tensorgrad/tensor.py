@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .autograd.grad_mode import state as grad_state
 from .core import TensorCore
-from .dispatch import grad_was_set, local
+from .dispatch import grad_is_read, grad_was_set, local
 from .dtypes import DType, of_array
 from .errors import AutogradError, DTypeError, ShapeError
 
@@ -157,6 +157,8 @@ class Tensor(TensorCore):
     @property
     def grad(self) -> Tensor | None:
         """What ``backward`` accumulated here; None before."""
+        if local.listeners:
+            grad_is_read(self)
         return self._grad
 
     @grad.setter

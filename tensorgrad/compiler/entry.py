@@ -62,6 +62,7 @@ class Entry:
             (before.arguments.get(id(leaf), leaf), form(array)) for leaf, array in trace.accumulated
         ]
         self.expect_none: list[Tensor] = []
+        self.expect_some: list[Tensor] = []
         self.to_arguments: list[tuple[int, int | None]] = []
         self.leaves: list[Tensor] = []
         self.numbers: list[int | None] = []
@@ -86,14 +87,17 @@ class Entry:
             else:
                 self.leaves.append(leaf)
                 self.numbers.append(number)
+                had = before.grads[id(leaf)] is not None
                 if id(leaf) in trace.cleared:
                     self.forgotten.append(leaf)
-                elif id(leaf) not in added:
-                    self.expect_none.append(leaf)
-        self.expect_some: list[Tensor] = []
+                    if had and id(leaf) not in trace.asked:
+                        continue  # the run would have been the same without
+                if id(leaf) not in added:
+                    # what came before may have left out a step because there was none
+                    (self.expect_some if had else self.expect_none).append(leaf)
         # it may have left out what has no gradient, or done more for what has one
         looked_at = before.known if reach.looks_at_gradients else reach.parameters
-        known = {*(id(t) for t in (*self.leaves, *self.expect_none)), *added, *before.arguments}
+        known = {*map(id, self.leaves), *added, *before.arguments}
         for t in looked_at:
             if id(t) not in known and t._node is None and (t._tracked or t._grad is not None):
                 known.add(id(t))

@@ -56,6 +56,7 @@ class Trace(Listener):
         self.state: dict[Value, Any] = {}
         self.grads: dict[int, tuple[Any, Any]] = {}
         self.cleared: set[int] = set()
+        self.asked: set[int] = set()  # whose gradients Python has seen as they were before
         self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
         self.number = 0
         self.of_host: set[Value] = set()  # what actions fill
@@ -276,6 +277,11 @@ class Trace(Listener):
         if tensor._grad is None and id(tensor) not in self.grads:
             self.cleared.add(id(tensor))
         self.grads[id(tensor)] = tensor, tensor._grad
+
+    def grad_read(self, tensor: Any) -> None:
+        """Python may go another way where there is a gradient than where there is none."""
+        if id(tensor) not in self.grads:
+            self.asked.add(id(tensor))
 
     def made(self, array: Any, source: Any) -> None:
         """An array was made of Python's numbers, which are constant like all of them, or of another library's array."""

@@ -445,6 +445,99 @@ def hooks_of_tensors(compiled: Any, show: Any) -> None:
             show(step(x_of(i)), w.grad)
 
 
+def with_and_without_a_gradient(make: Callable[[Any, Any], Any]) -> Any:
+    """A script of calls between which the gradient of ``w`` that the last one left is forgotten at times."""
+
+    def script(compiled: Any, show: Any) -> None:
+        w = tg.ones(3, requires_grad=True)
+        step = compiled(make(w, tg.optim.SGD([w], lr=0.1, momentum=0.9)))
+        for i in range(10):
+            show(step(x_of(i)).detach(), w.grad, w.detach())
+            if i in (2, 3, 6):
+                w.grad = None
+
+    script.__name__ = make.__name__
+    SCRIPTS[make.__name__] = script
+    return make
+
+
+@with_and_without_a_gradient
+def a_step_before_the_gradient_is_forgotten(w: Any, optimizer: Any) -> Any:
+    def train(x: Any) -> Any:
+        optimizer.step()
+        w.grad = None
+        loss = (w * x).sum()
+        loss.backward()
+        return loss
+
+    return train
+
+
+@with_and_without_a_gradient
+def a_gradient_that_is_looked_for_and_forgotten(w: Any, optimizer: Any) -> Any:
+    def train(x: Any) -> Any:
+        had = sum(1.0 for p in [w] if p.grad is not None)
+        optimizer.zero_grad()
+        loss = (w * x).sum() + had
+        loss.backward()
+        return loss
+
+    return train
+
+
+@with_and_without_a_gradient
+def a_gradient_that_is_found_by_another_name(w: Any, optimizer: Any) -> Any:
+    name = "gr" + "ad"
+
+    def train(x: Any) -> Any:
+        had = 0.0 if getattr(w, name) is None else 1.0
+        w.grad = None
+        loss = (w * x).sum() + had
+        loss.backward()
+        return loss
+
+    return train
+
+
+@with_and_without_a_gradient
+def a_gradient_that_is_put_there(w: Any, optimizer: Any) -> Any:
+    def train(x: Any) -> Any:
+        loss = (w * x).sum()
+        w.grad = x * 2
+        optimizer.step()
+        return loss
+
+    return train
+
+
+@with_and_without_a_gradient
+def a_gradient_that_is_put_where_one_was(w: Any, optimizer: Any) -> Any:
+    def train(x: Any) -> Any:
+        old = w.grad
+        w.grad = x * 2
+        return (w * x).sum() if old is None else (w * x).sum() + 1
+
+    return train
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_that_puts_gradients_there_is_replayed(backend: str) -> None:
+    """What was there before the first call is none, and a gradient from then on: two programs."""
+    w = tg.ones(3, requires_grad=True)
+    optimizer = tg.optim.SGD([w], lr=0.1)
+
+    @tg.compile
+    def train(x: Any) -> Any:
+        w.grad = x * 2
+        optimizer.step()
+        return w.sum()
+
+    with tg.backend(backend):
+        for i in range(8):
+            train(x_of(i))
+    assert train.stats()["captures"] == 2 and train.stats()["replays"] == 6
+
+
 # --- switches
 
 
