@@ -99,3 +99,54 @@ def test_softplus_is_its_argument_where_beta_would_carry_it_beyond_the_largest_n
     y = tg.nn.functional.softplus(x, beta=100.0)
     y.sum().backward()
     assert y.tolist() == x.tolist() and x.grad.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("power", [2, 3, 4, 5, 6, 7, -1, -2, -3, 0.5, -0.5, 4.0, -2.0, 1.5])
+def test_powers_by_a_number(power, backend):
+    """Some are products and roots: with the values, derivatives and edges of the others."""
+    with tg.backend(backend):
+        for dtype in (tg.float64, tg.float32, tg.float16, tg.complex128):
+            close = {"rtol": 16 * float(tg.finfo(dtype).eps)}
+            x = tg.tensor([0.3, 1.0, 1.7, 2.6], dtype=dtype) * (0.6 + 0.8j if dtype.is_complex else 1)
+            at = x.numpy().astype(complex if dtype.is_complex else float)
+            leaf = x.detach().requires_grad_()
+            y = leaf**power
+            assert y.dtype is dtype
+            np.testing.assert_allclose(y.detach().numpy(), at**power, **close)
+            if dtype is not tg.float16:
+                (first,) = tg.autograd.grad(y.sum() if not dtype.is_complex else y.real.sum(), leaf, create_graph=True)
+                np.testing.assert_allclose(first.detach().numpy(), np.conj(power * at ** (power - 1)), **close)
+                (second,) = tg.autograd.grad(first.real.sum() if dtype.is_complex else first.sum(), leaf)
+                np.testing.assert_allclose(
+                    second.numpy(), np.conj(power * (power - 1) * at ** (power - 2)), atol=1e-6, **close
+                )  # fmt: skip
+        edges = [0.0, -0.0, np.inf, -np.inf, np.nan, -1.5, 3e19, 1e-20, -1e30]
+        with np.errstate(all="ignore"):
+            expected = np.float32(edges) ** np.float32(power)
+            if power == 0.5:
+                expected[[1, 3]] = -0.0, np.nan  # as a root
+            if power == -0.5:
+                expected[[1, 3]] = -np.inf, np.nan
+        np.testing.assert_allclose((tg.tensor(edges) ** power).numpy(), expected, rtol=1e-6)
+
+
+def test_integers_to_whole_powers_stay_exact():
+    x = tg.tensor([3, -7, 46341, 0], dtype=tg.int64)
+    for power in (2, 3, 4, 5, 6):
+        assert (x**power).tolist() == (x.numpy() ** power).tolist()
+    assert (tg.tensor([100_000], dtype=tg.int32) ** 2.0).tolist() == [1e10]
+    with pytest.raises(tg.errors.DTypeError, match="negative integer powers"):
+        x**-2
+
+
+@pytest.mark.parametrize("power", [4, 5, 6, -1, -2, -0.5])
+def test_a_compiled_power_has_the_bits_of_the_plain_one(power):
+    with tg.backend("numpy"):
+        x = tg.rand(1000) + 0.5
+        compiled = tg.compile(lambda x: (x**power).sum())
+        for _ in range(3):
+            a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+            compiled(a).backward()
+            (b**power).sum().backward()
+            assert (compiled(x) == (x**power).sum()).item() and a.grad.equal(b.grad)
