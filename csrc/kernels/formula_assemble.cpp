@@ -314,9 +314,10 @@ class Assembler {
       p_.prologue_.push_back(step);
       return;
     }
+    if (n > 1) step.kernel = &kernel;
     if (kernel.by_mask[mask]) {
       step.loop = kernel.by_mask[mask];
-      if (n > 1) step.kernel = &kernel, step.mask = mask;
+      step.mask = mask;
     } else {
       for (int i = 0; i < n; ++i) {
         if (mask & (1 << i)) *operands[i] = spread(*operands[i], size_of(values_[x.args[i]].type));

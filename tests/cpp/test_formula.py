@@ -646,3 +646,25 @@ def test_ulps_of_float64_functions(op: str) -> None:
     np.testing.assert_array_equal(got[~usual], exact[~usual])
     errors = np.abs(got[usual] - exact[usual]) / np.spacing(np.abs(exact[usual]))
     assert errors.max() <= 4.0, f"{op}: {errors.max():.2f} ulp at {x[usual][errors.argmax()]!r}"
+
+
+@pytest.mark.parametrize("columns", [64, 300, 1031])
+def test_a_number_first_and_values_for_each_row(columns: int) -> None:
+    """Operations without loops for one operand that is one value: the others may be one value for each row."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, columns)).astype(np.float32)
+    rows = np.abs(rng.standard_normal((3, 1))).astype(np.float32) + 1
+    each = np.broadcast_to(rows, x.shape)
+    for truth in (True, False):
+        where = native(Program(
+            (("load", "bool", (0,)), ("load", "f32", (1,)), ("load", "f32", (2,)), ("where", "f32", (0, 1, 2))),
+            ((3, "float32"),), ("bool", "float32", "float32"),
+        ))  # fmt: skip
+        same(where(np.array(truth), rows, x), np.where(truth, each, x))
+        same(where(np.array(truth), x, rows), np.where(truth, x, each))
+    for op in ("pow", "hypot", "atan2", "fmod"):
+        loads = tuple(("load", "f32", (i,)) for i in range(3))
+        of_rows = native(
+            Program((*loads, (op, "f32", (0, 1)), ("add", "f32", (3, 2))), ((4, "float32"),), ("float32",) * 3)
+        )
+        same(of_rows(np.float32(1.7).reshape(()), rows, x), of_rows(np.float32(1.7).reshape(()), each.copy(), x))
