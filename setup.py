@@ -56,12 +56,19 @@ LEANER = {} if platform.system() == "Darwin" else {
     "csrc/kernels/gemm_panels.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/reduce.cpp": ["-fno-ipa-cp-clone"],
     "csrc/kernels/reduce_arg.cpp": ["-fno-ipa-cp-clone"],
+    # run once for each formula
+    "csrc/core/machine_code.cpp": ["-Os"],
+    "csrc/kernels/formula_machine.cpp": ["-Os"],
+    "csrc/kernels/formula_registers.cpp": ["-Os"],
+    "csrc/kernels/formula_values.cpp": ["-Os"],
 }  # fmt: skip
 TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp", "csrc/program/*.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves all. What knows neither Python nor the
 # other kernels lies in one library, which bindings and kernels share.
 SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp", "csrc/core/parallel.cpp",
+          "csrc/core/machine_code.cpp", "csrc/kernels/formula_machine.cpp", "csrc/kernels/formula_registers.cpp",
+          "csrc/kernels/formula_values.cpp",
           "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp", "csrc/kernels/scan*.cpp", "csrc/kernels/conv_patch.cpp",
           "csrc/kernels/conv_shape.cpp", "csrc/kernels/copy.cpp", "csrc/kernels/fold.cpp",
           "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp", "csrc/kernels/lu.cpp",

@@ -310,6 +310,13 @@ setting(
     doc="which instruction set the C++ kernels use; auto takes the best the processor has",
 )
 setting(
+    "machine_code",
+    default=True,
+    parse=_yes_or_no,
+    valid="true or false",
+    doc="whether the C++ kernels compile formulas in memory where they can, or run them loop by loop",
+)
+setting(
     "tape",
     default="auto",
     choices=("auto", "python"),

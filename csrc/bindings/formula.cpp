@@ -654,6 +654,8 @@ TG_BINDINGS(formula) {
   py::object type = py::reinterpret_steal<py::object>(PyType_FromSpec(&formula::spec));
   if (!type) throw py::error_already_set();
   m.attr("Formula") = type;
+  m.def("set_machine_code", &set_machine_code, "Whether formulas are compiled from now on, where that is possible.");
+  m.def("writes_machine_code", &writes_machine_code);
   m.def("forget_formulas", [] { ++formula::generation; },
         "Programs are specialized anew at their next call: what specialize() answers has changed.");
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "formula_kernels.h"
+#include "formula_machine.h"
 
 namespace tg {
 namespace formula {
@@ -58,6 +59,7 @@ struct Step {
   int to, a, b, c;
   const Kernel* kernel = nullptr;  // where there are others for operands that are one value, and
   int mask = 0;                    // which of this one's are
+  const Machine* machine = nullptr;  // instead of all that
 };
 
 // A slot is a pointer: first one per input, then one per output, then the rest.
@@ -98,8 +100,14 @@ class Program {
   const std::vector<PythonNumber>& python_numbers() const { return python_numbers_; }
   int number_of_scalar_input(int i) const { return scalar_at_[i]; }
 
+  // Stretches of loops that can be compiled: the last loop of that which starts here (-1 inside of it; itself outside).
+  int last_compiled(int at) const { return stretch_ends_[static_cast<std::size_t>(at)]; }
+  bool is_compiled(int at) const { return last_compiled(at) != at; }
+  Index block_for(const Machines::Body& body) const;
+
  private:
   friend class Assembler;
+  friend class Reader;
   friend class Runner;
 
   std::vector<Input> inputs_;
@@ -110,6 +118,9 @@ class Program {
   std::vector<PythonNumber> python_numbers_;
   std::vector<int> scalar_at_;
   std::vector<Step> prologue_, body_;
+  std::vector<Meaning> meanings_;  // of the body's loops
+  std::vector<int> stretch_ends_;  // by loop: -1 inside of a stretch
+  mutable Machines machines_;
   std::vector<Buffer> buffers_;
   std::vector<Spread> spreads_;
   int slots_ = 0;

@@ -35,6 +35,7 @@ class Assembler {
       release_ended();
     }
     for (int i = 0; i < outputs_; ++i) store(i);
+    find_stretches();
     choose_block();
   }
 
@@ -215,7 +216,7 @@ class Assembler {
       values_[at].slot = destination(values_[at], at);
     }
     const int first = values_[in_order ? here : other].slot, second = values_[in_order ? other : here].slot;
-    p_.body_.push_back({kernel->by_mask[0], first, from, 0, second});
+    add_loop({kernel->by_mask[0], first, from, 0, second});
   }
 
   void find_last_readers() {
@@ -289,16 +290,16 @@ class Assembler {
       Kernel kernel;
       kernel.operands = 1;
       kernel.by_mask[0] = loop;
-      return emit(kernel, x, v);
+      return emit(kernel, x, v, x.op == "cast" ? cast_meaning(operand, x.type) : Meaning{});
     }
     const Kernel* kernel = find_kernel(x.op, operand);
     if (!kernel || kernel->operands != static_cast<int>(x.args.size())) {
       throw std::invalid_argument("formula: no operation " + x.op + " on " + std::to_string(x.args.size()) + " values of " + name_of(operand));
     }
-    emit(*kernel, x, v);
+    emit(*kernel, x, v, {x.op, operand, kernel->operands});
   }
 
-  void emit(const Kernel& kernel, const Instruction& x, Value& v) {
+  void emit(const Kernel& kernel, const Instruction& x, Value& v, const Meaning& meaning) {
     const int n = static_cast<int>(x.args.size());
     v.one = true;
     int mask = 0;
@@ -326,7 +327,38 @@ class Assembler {
     // loops go element by element, so the result may take the register of an operand of the same size that ends here
     release_ended();
     step.to = v.slot = destination(v, position_);
+    add_loop(step, meaning);
+  }
+
+  void add_loop(const Step& step, const Meaning& meaning = {}) {
     p_.body_.push_back(step);
+    p_.meanings_.push_back(meaning);
+  }
+  static bool is_float(Type type) { return type == Type::F32 || type == Type::F64; }
+  static Meaning cast_meaning(Type from, Type to) {
+    if (from == Type::Bool && is_float(to)) return {"number", to, 1};
+    if (to == Type::Bool && is_float(from)) return {"truth", from, 1};
+    return {};
+  }
+
+  // Neighbouring loops that can be compiled into one: their lanes are of one size.
+  void find_stretches() {
+    const int count = static_cast<int>(p_.body_.size());
+    p_.stretch_ends_.resize(p_.body_.size());
+    for (int at = 0; at < count;) {
+      int end = at;  // past the last
+      for (Type lanes = Type::Bool; end < count; ++end) {
+        const Meaning& meaning = p_.meanings_[static_cast<std::size_t>(end)];
+        if (!compiles(meaning)) break;
+        if (meaning.type == Type::Bool) continue;
+        if (lanes != Type::Bool && lanes != meaning.type) break;
+        lanes = meaning.type;
+      }
+      if (end < at + 2) end = at + 1;
+      for (int inside = at; inside < end; ++inside) p_.stretch_ends_[static_cast<std::size_t>(inside)] = -1;
+      p_.stretch_ends_[static_cast<std::size_t>(at)] = end - 1;
+      at = end;
+    }
   }
 
   int destination(Value& v, int position) {
@@ -366,12 +398,12 @@ class Assembler {
     }
     const Type native = compute_type(input.dtype);
     if (!is_native(input.dtype)) slot = convert(find_load(input.dtype), slot, native, v);
-    if (native != x.type) slot = convert(find_cast(native, x.type), slot, x.type, v);
+    if (native != x.type) slot = convert(find_cast(native, x.type), slot, x.type, v, cast_meaning(native, x.type));
     v.slot = slot;
   }
 
   // A conversion outside the program's own code; v keeps the register of the last one.
-  int convert(Loop loop, int from, Type to, Value& v) {
+  int convert(Loop loop, int from, Type to, Value& v, const Meaning& meaning = {}) {
     int slot;
     const int before = v.reg;
     if (v.one) {
@@ -380,7 +412,7 @@ class Assembler {
     } else {
       v.reg = take_register(size_of(to));
       slot = registers_[v.reg].slot;
-      p_.body_.push_back({loop, slot, from, 0, 0});
+      add_loop({loop, slot, from, 0, 0}, meaning);
     }
     if (before >= 0) free_.push_back(before);
     return slot;
@@ -396,22 +428,23 @@ class Assembler {
     now.reg = -1;
     int slot = value.slot;
     const Type made = is_narrow(value.type) ? value.type : compute_type(output.dtype);
-    if (value.type != made) slot = convert(find_cast(value.type, made), slot, made, now);
+    if (value.type != made) slot = convert(find_cast(value.type, made), slot, made, now, cast_meaning(value.type, made));
     if (output.stored != output.dtype) {
       if (!is_native(output.dtype)) {  // round to what the program would have stored
         slot = pass(find_store(output.dtype), slot, static_cast<int>(tg::size_of(output.dtype)), now);
         slot = pass(find_load(output.dtype), slot, size_of(made), now);
       }
       const Type wanted = compute_type(output.stored);
-      if (wanted != made) slot = convert(find_cast(made, wanted), slot, wanted, now);
+      if (wanted != made) slot = convert(find_cast(made, wanted), slot, wanted, now, cast_meaning(made, wanted));
     }
     const int size = static_cast<int>(tg::size_of(output.stored));
+    const bool plain = is_native(output.stored) && !is_narrow(made);
     if (!now.one) {
       const Loop loop = is_narrow(made) ? find_copy(size) : find_store(output.stored);
-      p_.body_.push_back({loop, target, slot, 0, 0});
+      add_loop({loop, target, slot, 0, 0}, plain ? Meaning{"copy", compute_type(output.stored), 1} : Meaning{});
     } else {
       if (!is_native(output.stored) && !is_narrow(made)) slot = pass(find_store(output.stored), slot, size, now);
-      p_.body_.push_back({find_fill(size), target, slot, 0, 0});
+      add_loop({find_fill(size), target, slot, 0, 0});
     }
     p_.ports_[target].in_place_ok = true;
     if (now.reg >= 0) free_.push_back(now.reg);
@@ -426,7 +459,7 @@ class Assembler {
     const int before = v.reg;
     v.reg = take_register(size);
     if (before >= 0) free_.push_back(before);
-    p_.body_.push_back({loop, registers_[v.reg].slot, from, 0, 0});
+    add_loop({loop, registers_[v.reg].slot, from, 0, 0});
     return registers_[v.reg].slot;
   }
 

@@ -47,6 +47,13 @@ Workspace& scratch() {
   return mine;
 }
 
+// Machine code computes what loops with fused multiply-adds do. Below so many elements loops take as long.
+#if defined(__FMA__)
+constexpr bool kCompiles = true;
+#else
+constexpr bool kCompiles = false;
+#endif
+constexpr Index kWorthCompiling = 256;
 constexpr Index kLine = 64;  // bytes of a cache line
 // Arrays from this size on are fetched a block ahead, by programs of this many loops: shorter ones wait for memory anyhow.
 constexpr Index kFar = Index(1) << 20;
@@ -69,13 +76,23 @@ class Runner {
     for (int i = 0; i < ndim; ++i) total_ *= shape[i];
     inner_ = ndim ? shape[ndim - 1] : 1;
     ports_ = static_cast<int>(p_.ports_.size());
+    block_ = p_.block_;
     given_ = stores ? ports_ : p_.input_count();
     // rows long enough to be blocks of their own leave operands in place that are contiguous along them only; shorter
     // ones where a single loop is all there is to do, and nothing else is in its way
     by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
-    if (by_rows_) find_row_values();
+    const bool compiles = kCompiles && total_ >= kWorthCompiling && writes_machine_code();
+    if (by_rows_) find_row_values(compiles);
     if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
     if (!by_rows_) row_values_ = 0, body_ = &p_.body_;
+    if (!compiles || alone_) return;
+    if (const auto* compiled = p_.machines_.body(p_, *body_, row_values_)) {
+      body_ = &compiled->steps;
+      block_ = compiled->block;
+    } else if (by_rows_) {  // with the row values that loops can read
+      row_values_ = 0;
+      find_row_values(false);
+    }
   }
 
   __attribute__((noinline)) void prepare() {
@@ -176,7 +193,7 @@ class Runner {
   }
 
   // Inputs that do not change along a row and of which every reader has a loop for one value: they need no copies.
-  void find_row_values() {
+  void find_row_values(bool compiles) {
     const int inputs = std::min(p_.input_count(), 64);
     for (int i = 0; i < inputs; ++i) {
       const Operand& operand = operands_[i];
@@ -187,7 +204,9 @@ class Runner {
     for (bool again = true; again;) {
       again = false;
       steps_ = p_.body_;
-      for (Step& s : steps_) {
+      for (std::size_t at = 0; at < steps_.size(); ++at) {
+        if (compiles && p_.is_compiled(static_cast<int>(at))) continue;
+        Step& s = steps_[at];
         const int slots[] = {s.a, s.b, s.c}, count = s.kernel ? s.kernel->operands : 1;
         int mask = s.mask;
         for (int j = 0; j < count; ++j) mask |= is_row_value(slots[j]) << j;
@@ -231,7 +250,7 @@ class Runner {
 
   // With `sum` the results are added to it and go nowhere else.
   void stretch(Index first, Index last, double* sum) const {
-    const Index longest = std::min<Index>(p_.block_, (last - first + 63) / 64 * 64);
+    const Index longest = std::min(block_, (last - first + 63) / 64 * 64);
     char* memory = workspace().at_least(slot_bytes() + static_cast<std::size_t>(p_.bytes_per_element_ * longest));
     void** slots = reinterpret_cast<void**>(memory);
     char* buffers = memory + slot_bytes();
@@ -283,7 +302,7 @@ class Runner {
       if (!output && !here) move(i, first, n, static_cast<char*>(slots[i]), true);
     }
     if (far_.empty()) {
-      for (const Step& s : *body_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+      for (const Step& s : *body_) take(s, slots, n);
     } else {
       loops_and_fetches(first, n, slots);
     }
@@ -358,9 +377,12 @@ class Runner {
         }
         __builtin_prefetch(from);
       }
-      const Step& s = (*body_)[static_cast<std::size_t>(k)];
-      s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+      take((*body_)[static_cast<std::size_t>(k)], slots, n);
     }
+  }
+  static void take(const Step& s, void** slots, Index n) {
+    if (s.machine) s.machine->run(slots, n);
+    else s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
   }
 
   void locate(Index first, Index* at) const {
@@ -398,7 +420,7 @@ class Runner {
   std::vector<int> course_of_;  // by port; -1 for one contiguous run
   static constexpr int kPartBits = 32;
   Index part_ = 0;  // one loop's share of a block
-  Index total_ = 1, inner_ = 1;
+  Index total_ = 1, inner_ = 1, block_;
   std::uint64_t row_values_ = 0;  // by input
   std::vector<Step> steps_;       // the program's, with loops for those
   const std::vector<Step>* body_ = &p_.body_;

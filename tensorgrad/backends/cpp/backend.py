@@ -83,13 +83,19 @@ class CppBackend(NumpyBackend):
 
         if config.get("num_threads"):
             self.c.set_num_threads(config.get("num_threads"))
+        self.c.set_machine_code(config.get("machine_code"))
+        config.watch("machine_code", self.c.set_machine_code)
 
     @classmethod
     def why_not(cls) -> str | None:
         return _load()[1]
 
     def describe(self) -> str:
-        return f"C++ kernels for {self.c.isa()}, {self.c.num_threads()} threads, {self.c.blas_info()}"
+        compiles = self.c.isa() != "baseline" and self.c.writes_machine_code()
+        formulas = "compiled" if compiles else "as loops"
+        return (
+            f"C++ kernels for {self.c.isa()}, {self.c.num_threads()} threads, {self.c.blas_info()}, formulas {formulas}"
+        )
 
     def set_num_threads(self, count: int) -> None:
         self.c.set_num_threads(count)

@@ -1,0 +1,319 @@
+// A value keeps a register from when it is computed until it has been read last; where there are too few, the one that is
+// read last of all goes to the frame. Constants get the registers that are left over.
+#include "formula_registers.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tg {
+namespace formula {
+namespace {
+
+constexpr int kRegisters = 14;           // for values; two more for what lies in memory
+constexpr int kFirst = 15, kOther = 14;  // those
+constexpr int kMostHomes = 100;          // of 32 bytes: a frame is less than a page
+constexpr int kMaskHome = 0;             // where the frame has the mask of the last vector's elements
+
+constexpr Encoder::Operation kMove{1, 0, 0, 0x10}, kStore{1, 0, 0, 0x11}, kMaskedMove{2, 1, 0, 0x2C}, kMaskedStore{2, 1, 0, 0x2E};
+
+class Writer {
+ public:
+  Writer(std::vector<Value> values, std::vector<Result> results, bool wide)
+      : v_(std::move(values)), results_(std::move(results)), wide_(wide) {
+    fold();
+    find_last();
+  }
+
+  // False if there are too many values at a time.
+  bool write(Encoder& into, bool masks_last) {
+    if (!body(false)) return false;
+    pin();
+    if (!body(false)) return false;
+    const std::vector<std::uint8_t> whole = e_.code;
+    if (masks_last) body(true);
+    const int saved = Encoder::saved_by(static_cast<int>(slots_.size()));
+    into.prologue(32 * homes_, saved);
+    if (masks_last) {
+      into.vector_op(kMove, kFirst, 0, in_array(Encoder::kMaskBase, 0));
+      into.vector_op(kStore, kFirst, 0, in_frame(kMaskHome));
+    }
+    for (const Value& x : v_)
+      if (x.uses && is_constant(x)) spread(into, x);
+    for (int k = 0; k < static_cast<int>(slots_.size()); ++k)
+      if (Encoder::base_register(k) >= 0) into.load_base(Encoder::base_register(k), slots_[static_cast<std::size_t>(k)]);
+    into.repeat(whole, wide_ ? 4 : 8);
+    if (masks_last) into.unless_zero(kMaskHome, e_.code);
+    into.epilogue(saved);
+    return true;
+  }
+
+ private:
+  static bool is_constant(const Value& x) { return x.kind == Value::One || x.kind == Value::Literal; }
+  static bool commutes(const Value& x) {
+    return x.kind == Value::Two && (x.code == kAdd || x.code == kMul || x.code == kAnd || x.code == kOr || x.code == kXor);
+  }
+  Value& value(int i) { return v_[static_cast<std::size_t>(i)]; }
+  int count() const { return static_cast<int>(v_.size()); }
+
+  // `last` of a value counts in half steps: to be read by value i is 2i, to be stored after it 2i + 1.
+
+  // Who reads what; arrays that are read once come with the instruction that needs them.
+  void fold() {
+    for (int i = count(); i-- > 0;) {
+      Value& x = value(i);
+      for (const Result& r : results_) x.uses += r.value == i;
+      for (int arg : x.args)
+        if (arg >= 0 && x.uses) ++value(arg).uses;
+      if (x.uses && x.kind == Value::Load && x.type == Type::Bool) ++value(Values::kZero).uses;
+    }
+    for (const Result& r : results_) value(Values::kOnes).uses += value(r.value).type == Type::Bool;
+    const auto foldable = [&](int i) {
+      const Value& x = value(i);
+      return x.kind == Value::Load && x.type != Type::Bool && x.uses == 1 &&
+             std::none_of(results_.begin(), results_.end(), [&](const Result& r) { return r.value == i; });
+    };
+    for (Value& x : v_) {
+      if (!x.uses) continue;
+      const bool pair = x.kind == Value::Two || x.kind == Value::Compare;
+      if (commutes(x) && (foldable(x.args[0]) || is_constant(value(x.args[0]))) && !foldable(x.args[1]) && !is_constant(value(x.args[1])))
+        std::swap(x.args[0], x.args[1]);
+      if (!pair && x.kind != Value::Root && x.kind != Value::Rounded) continue;
+      Value& read = value(x.args[pair]);
+      read.folded = foldable(x.args[pair]);
+    }
+  }
+
+  // Nothing is stored before all is read: arrays may lie in one place.
+  void find_last() {
+    int last_read = 0;
+    for (int i = 0; i < count(); ++i) {
+      if (!value(i).uses) continue;
+      if (value(i).kind == Value::Load) last_read = i;
+      for (int arg : value(i).args) {
+        if (arg < 0) continue;
+        value(arg).last = 2 * i;
+        if (value(arg).folded) last_read = i;
+      }
+    }
+    for (Result& r : results_) {
+      r.at = std::max(r.value, last_read);
+      value(r.value).last = std::max(value(r.value).last, 2 * r.at + 1);
+    }
+  }
+
+  // The constants that are read most stay in the registers that nothing else needs.
+  void pin() {
+    while (most_ + pinned_ < kRegisters) {
+      int found = -1;
+      for (int i = 0; i < count(); ++i) {
+        const Value& x = value(i);
+        if (is_constant(x) && x.uses && x.pinned < 0 && (found < 0 || x.uses > value(found).uses)) found = i;
+      }
+      if (found < 0) return;
+      value(found).pinned = kRegisters - ++pinned_;
+    }
+  }
+
+  // ---- the loop's body
+
+  // `last`: of a vector of which the mask says how much there is. Otherwise the same, in the same registers.
+  bool body(bool last) {
+    e_.code.clear();
+    if (!last) slots_.clear();
+    masked_ = last;
+    homes_ = 1;
+    most_ = 0;
+    std::fill(holds_, holds_ + kRegisters, -1);
+    for (Value& x : v_) {
+      x.reg = x.pinned;
+      x.home = -1;
+      if (x.uses && is_constant(x) && x.pinned < 0) x.home = homes_++;
+    }
+    for (at_ = 0; at_ < count(); ++at_) {
+      const Value& x = value(at_);
+      if (x.uses && !is_constant(x) && !x.folded) compute(at_);
+      for (const Result& r : results_)
+        if (r.at == at_) store(r);
+      release(2 * at_ + 1);
+    }
+    return homes_ <= kMostHomes;
+  }
+
+  void compute(int i) {
+    const Value x = value(i);
+    const std::uint8_t p = wide_, wide = 0;
+    switch (x.kind) {
+      case Value::Load: {
+        const int to = take(i);
+        if (x.type != Type::Bool) return move(to, x.code);
+        e_.vector_op({2, 1, wide, static_cast<std::uint8_t>(wide_ ? 0x32 : 0x31)}, to, 0, array(x.code, 0));  // vpmovzxb
+        const Encoder::Operation larger{static_cast<std::uint8_t>(wide_ ? 2 : 1), 1, wide, static_cast<std::uint8_t>(wide_ ? 0x37 : 0x66)};
+        return e_.vector_op(larger, to, to, place(Values::kZero));
+      }
+      case Value::Two:
+      case Value::Compare: {
+        const int a = in_register(x.args[0], kFirst);
+        const Place b = place(x.args[1]);
+        release(2 * at_);
+        const int to = take(i);
+        e_.vector_op({1, p, wide, static_cast<std::uint8_t>(x.kind == Value::Two ? x.code : 0xC2)}, to, a, b);
+        if (x.kind == Value::Compare) e_.byte(x.code);
+        return;
+      }
+      case Value::Root:
+      case Value::Rounded: {
+        const Place a = place(x.args[0]);
+        release(2 * at_);
+        const int to = take(i);
+        if (x.kind == Value::Root) return e_.vector_op({1, p, wide, 0x51}, to, 0, a);
+        e_.vector_op({3, 1, wide, static_cast<std::uint8_t>(0x08 + p)}, to, 0, a);
+        return e_.byte(x.code);
+      }
+      case Value::Choose: {
+        const int mask = in_register(x.args[0], kOther), no = in_register(x.args[2], kFirst);
+        const Place yes = place(x.args[1]);
+        release(2 * at_);
+        const int to = take(i);
+        e_.vector_op({3, 1, wide, static_cast<std::uint8_t>(0x4A + p)}, to, no, yes);
+        return e_.byte(mask << 4);
+      }
+      case Value::SquareFromOne: {  // it adds to what it writes
+        const int a = in_register(x.args[0], kFirst), to = take(i);
+        e_.vector_op(kMove, to, 0, place(x.args[1]));
+        return e_.vector_op({2, 1, p, 0xBC}, to, a, vector_register(a));
+      }
+      case Value::One:
+      case Value::Literal: return;
+    }
+  }
+
+  void store(const Result& r) {
+    const bool mask = value(r.value).type == Type::Bool;
+    const int from = in_register(r.value, kFirst);
+    if (!mask && masked_) {
+      e_.vector_op(kMove, kOther, 0, in_frame(kMaskHome));
+      return e_.vector_op(kMaskedStore, from, kOther, array(r.slot, wide_ ? 3 : 2));
+    }
+    if (!mask) return e_.vector_op(kStore, from, 0, array(r.slot, wide_ ? 3 : 2));
+    // lanes to bytes, packing halves by sign
+    e_.vector_op({3, 1, 0, 0x39}, from, 0, vector_register(kOther)), e_.byte(1);
+    e_.vector_op({1, 1, 0, 0x6B}, kOther, from, vector_register(kOther), false);
+    if (wide_) e_.vector_op({1, 1, 0, 0x6B}, kOther, kOther, vector_register(kOther), false);
+    e_.vector_op({1, 1, 0, 0x63}, kOther, kOther, vector_register(kOther), false);
+    e_.vector_op({1, 1, 0, 0xDB}, kOther, kOther, place(Values::kOnes), false);
+    e_.vector_op({1, 1, 0, static_cast<std::uint8_t>(wide_ ? 0x7E : 0xD6)}, kOther, 0, array(r.slot, 0), false);
+  }
+
+  // ---- where values are
+
+  int in_register(int i, int otherwise) {
+    if (value(i).reg >= 0) return value(i).reg;
+    e_.vector_op(kMove, otherwise, 0, place(i));
+    return otherwise;
+  }
+  Place place(int i) {
+    const Value& x = value(i);
+    if (x.reg >= 0) return vector_register(x.reg);
+    if (!x.folded) return in_frame(32 * x.home);
+    if (!masked_) return array(x.code, wide_ ? 3 : 2);
+    move(kOther, x.code);
+    return vector_register(kOther);
+  }
+  void move(int to, int slot) {
+    if (!masked_) return e_.vector_op(kMove, to, 0, array(slot, wide_ ? 3 : 2));
+    e_.vector_op(kMove, kOther, 0, in_frame(kMaskHome));
+    e_.vector_op(kMaskedMove, to, kOther, array(slot, wide_ ? 3 : 2));
+  }
+  // The array's base, in a register of its own as long as there are any.
+  Place array(int slot, int scale) {
+    auto found = std::find(slots_.begin(), slots_.end(), slot);
+    if (found == slots_.end()) found = slots_.insert(found, slot);
+    const int base = Encoder::base_register(static_cast<int>(found - slots_.begin()));
+    if (base >= 0) return in_array(base, scale);
+    e_.load_base(Encoder::kTemporary, slot);
+    return in_array(Encoder::kTemporary, scale);
+  }
+
+  int take(int i) {
+    const int limit = kRegisters - pinned_;
+    int found = -1;
+    for (int r = 0; r < limit && found < 0; ++r)
+      if (holds_[r] < 0) found = r;
+    if (found < 0) found = spill();
+    holds_[found] = i;
+    most_ = std::max(most_, found + 1);
+    value(i).reg = found;
+    return found;
+  }
+  // What is read last goes to the frame.
+  int spill() {
+    int found = -1, furthest = -1;
+    for (int r = 0; r < kRegisters - pinned_; ++r) {
+      const int next = next_use(holds_[r]);
+      if (next > furthest) furthest = next, found = r;
+    }
+    Value& x = value(holds_[found]);
+    if (x.home < 0) {
+      x.home = homes_++;
+      e_.vector_op(kStore, found, 0, in_frame(32 * x.home));
+    }
+    x.reg = -1;
+    return found;
+  }
+  // 0 for an operand of what is being computed, which is left alone.
+  int next_use(int i) {
+    for (int j = at_; j < count(); ++j) {
+      const Value& x = value(j);
+      if (x.uses && std::find(std::begin(x.args), std::end(x.args), i) != std::end(x.args)) return j == at_ ? 0 : j;
+      for (const Result& r : results_)
+        if (r.at == j && r.value == i) return j;
+    }
+    return count();
+  }
+  void release(int now) {
+    for (int& held : holds_) {
+      if (held < 0 || value(held).last > now) continue;
+      value(held).reg = -1;
+      held = -1;
+    }
+  }
+
+  // One value in all lanes of a register, before the loop.
+  void spread(Encoder& into, const Value& x) const {
+    const int to = x.pinned >= 0 ? x.pinned : kFirst;
+    const std::uint8_t wide = wide_, broadcast = static_cast<std::uint8_t>(0x18 + wide);
+    if (x.kind == Value::Literal) {
+      into.literal(x.bits, wide_);
+      into.vector_op({1, 1, wide, 0x6E}, to, 0, vector_register(Encoder::kTemporary), false);
+      into.vector_op({2, 1, 0, broadcast}, to, 0, vector_register(to));
+    } else {
+      into.load_base(Encoder::kTemporary, x.code);
+      const Place here = in_array(Encoder::kTemporary, 0);
+      if (x.type == Type::Bool) {
+        into.vector_op({2, 1, 0, 0x78}, to, 0, here);
+        into.vector_op({1, 1, 0, 0xEF}, kOther, kOther, vector_register(kOther));
+        into.vector_op({1, 1, 0, 0x64}, to, to, vector_register(kOther));
+      } else {
+        into.vector_op({2, 1, 0, broadcast}, to, 0, here);
+      }
+    }
+    if (x.home >= 0) into.vector_op(kStore, to, 0, in_frame(32 * x.home));
+  }
+
+  std::vector<Value> v_;
+  std::vector<Result> results_;
+  bool wide_, masked_ = false;
+  Encoder e_;
+  std::vector<int> slots_;
+  int holds_[kRegisters];
+  int at_ = 0, homes_ = 0, most_ = 0, pinned_ = 0;
+};
+
+}  // namespace
+
+bool write(std::vector<Value> values, std::vector<Result> results, bool wide, bool masks_last, Encoder& into) {
+  return Writer(std::move(values), std::move(results), wide).write(into, masks_last);
+}
+
+}  // namespace formula
+}  // namespace tg
