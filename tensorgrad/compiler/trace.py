@@ -27,7 +27,8 @@ _REACHED = (
     "compile: a tensor that the function reaches by itself, and not as an argument, was computed outside with a graph. "
     "Pass it as an argument, or detached."
 )
-_SHORT = 64  # bytes of what Python may read as a condition
+_SHORT = 64  # bytes of what Python may read as a condition,
+_SIZES = 4096  # and of lengths and counts that this package reads, as those of packed sequences
 
 
 class Trace(Listener):
@@ -359,17 +360,16 @@ class Trace(Listener):
         computed = value.root.array is None
         ours = not _is_users_call(_READERS)  # a check or a size within this package, not the user's `if`
         splits = self.splits or ours
+        most = _SIZES if ours and value.dtype.kind in "biu" else _SHORT
         if not computed and owner_of(value) not in self.changed:
             # it was there before: what the next call finds there must be the same
-            if value.nbytes > _SHORT and splits:
-                self._refuse("Python reads many numbers of a tensor that may change")
-                return
-            if value.nbytes > _SHORT:
-                raise CompileError(
+            if value.nbytes > most:
+                self._refuse(
                     f"compile: Python reads a tensor of shape {value.shape}{where}, whose elements the next call may "
-                    "find changed. A replay runs no Python. Use ops on the tensor, or read it outside of the compiled "
-                    "function."
+                    "find changed. A replay runs no Python. Use ops on the tensor, read it outside of the compiled "
+                    "function, or pass a list of numbers if they are the same in each call."
                 )
+                return
             self.conditions.append((value, _bytes_of(tensor._data), 0))
             return
         if self.read_at is None and self.code is not None:
@@ -377,13 +377,10 @@ class Trace(Listener):
         if self.unless and splits:
             self._refuse(f"compile: Python reads what is computed{where} within a step that may be left out")
             return
-        if splits and (ours or value.dtype.kind in "biu") and value.nbytes <= _SHORT:
+        if splits and (ours or value.dtype.kind in "biu") and value.nbytes <= most:
             self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
             return
-        if splits:
-            self._refuse("Python reads what is computed")
-            return
-        raise CompileError(
+        self._refuse(
             f"compile: Python reads a tensor that the compiled function {'computes' if computed else 'changes'}"
             f"{where}: item(), numpy(), tolist(), print, if or while. A replay runs no Python. Return the tensor and "
             "read it outside, use where() instead of `if`, or give compile(..., fallback=True). Where it is a place, "

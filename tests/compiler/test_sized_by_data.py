@@ -58,3 +58,32 @@ def test_those_that_do_not_are_captured(name):
     for x, n in ((X, N), (-X.flip(0), N.flip(0)), (X * 0, N)):
         assert compiled(x, n).tolist() == FIXED[name](x, n).tolist()
     assert compiled.captures == 1
+
+
+def test_lengths_of_packed_sequences_are_asked_again():
+    """Of many sequences, and in a training step whose backward pass is in the program."""
+    rnn = tg.nn.LSTM(3, 5, batch_first=True)
+    lengths = tg.arange(20, 0, -1)
+
+    def step(x, lengths):
+        rnn.zero_grad()
+        packed = tg.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        loss = rnn(packed)[1][0].square().sum()
+        loss.backward()
+        return loss.detach()
+
+    compiled = Compiled(step)
+    for i in range(6):
+        x, of = tg.randn(20, 20, 3), lengths if i < 4 else (lengths + 1) // 2
+        expected = step(x, of)
+        grads = [p.grad.clone() for p in rnn.parameters()]
+        tg.testing.assert_close(compiled(x, of), expected)
+        for p, g in zip(rnn.parameters(), grads, strict=True):
+            tg.testing.assert_close(p.grad, g)
+    assert compiled.captures <= 4
+
+
+def test_what_is_too_long_to_be_asked_again_is_refused():
+    pack = tg.nn.utils.rnn.pack_padded_sequence
+    with pytest.raises(CompileError, match=r"reads a tensor that .* computes at .*test_sized_by_data\.py"):
+        Compiled(lambda x, n: pack(x, n).data)(tg.zeros(1, 600, 1), tg.ones(600, dtype=tg.int64))
