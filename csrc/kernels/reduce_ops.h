@@ -12,6 +12,7 @@
 // 1983), logsumexp rescales when the maximum grows.
 #pragma once
 
+#include <algorithm>
 #include <complex>
 
 #if defined(__AVX__)
@@ -236,19 +237,32 @@ struct NormOp {
   }
 };
 
+// Counted in bytes as long as these can't overflow: a vector of them instead of an eighth.
 struct CountOp {
   using C = uint8_t;
   using Acc = int64_t;
   static Acc init() { return 0; }
   static void run(Acc& a, const C* x, Index n) {
-    Acc t = 0;
-    for (Index i = 0; i < n; ++i) t += x[i] != 0;
-    a += t;
+    constexpr Index lanes = 32, most = 255 * lanes;
+    Index i = 0;
+    while (n - i >= lanes) {
+      uint8_t count[lanes] = {};
+      for (const Index end = i + std::min((n - i) / lanes * lanes, most); i < end; i += lanes)
+        for (Index l = 0; l < lanes; ++l) count[l] = uint8_t(count[l] + (x[i + l] != 0));
+      for (const uint8_t c : count) a += c;
+    }
+    for (; i < n; ++i) a += x[i] != 0;
   }
   static void merge(Acc& a, const Acc& b) { a += b; }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
-    for (Index r = 0; r < count; ++r)
-      for (Index j = 0; j < n; ++j) a[j] += rows[r][j] != 0;
+    constexpr Index tile = 64;
+    for (Index start = 0; start < n; start += tile) {
+      const Index width = std::min(tile, n - start);
+      uint8_t here[tile] = {};  // of at most kRowGroup rows
+      for (Index r = 0; r < count; ++r)
+        for (Index j = 0; j < width; ++j) here[j] = uint8_t(here[j] + (rows[r][start + j] != 0));
+      for (Index j = 0; j < width; ++j) a[start + j] += here[j];
+    }
   }
 };
 

@@ -26,6 +26,7 @@ void extreme(const ReducePlan& plan, DType type, const char* data, DType out_typ
 
 void reduce_rare(Reduce kind, const ReducePlan& plan, DType type, const char* data, DType out_type, char* out) {
   const bool complex = type == DType::Complex64 || type == DType::Complex128;
+  if (kind == Reduce::sum && type == DType::Bool) kind = Reduce::count_nonzero;
   if (kind == Reduce::any)
     return fold<AnyOp>(plan, data, truth_reader(type), out_type, out, [](uint8_t a) { return a != 0; });
   if (kind == Reduce::all)

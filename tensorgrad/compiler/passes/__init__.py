@@ -30,6 +30,8 @@ PASSES = (
     "linear_activation",
     "pools",
     "tables",
+    "negations",
+    "casts",
     "formulas",
     "ahead",
     "dead",

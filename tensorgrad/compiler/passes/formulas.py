@@ -1,8 +1,9 @@
 """Elementwise calls of one shape become one formula with several results: what lies between them stays in the cache.
 
 A *group* is open while calls may join it: a call that reads its results (vertical), or reads what it reads
-(horizontal). Members move down to the place of the last one. So a group is closed by who reads a result from outside,
-unless XX
+(horizontal). Members move down to the place of the last one. So a group is closed by who reads a result from outside;
+but sums and maxima of results, and what little is made of these, follow it instead.
+
 Bits stay: see ``fused``. What is stored narrower than it is computed (float16, bfloat16) is rounded on its way through
 memory, so it keeps its place there.
 """
