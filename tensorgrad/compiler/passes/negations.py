@@ -1,7 +1,7 @@
 """What is negated only to be summed is summed, and the sum is negated: gradients of what was subtracted or divided by.
 
-The value below the sign is often there already, or is stored for somebody else as well: then one array less is made, and
-less read. Rounding knows no sign, so a sum has the same bits, but for that of a zero: only on a backend that sums
+The value below the sign is often there already, or is stored for somebody else as well: then one array less is made
+and less read. Rounding knows no sign, so a sum has the same bits, but for that of a zero: only on a backend that sums
 formulas by the way (``sums_formulas``), whose programs round as they do anyhow.
 """
 
