@@ -19,7 +19,7 @@ from .memory import Memory, rewritten
 __all__ = ["run"]
 
 _OFTEN = 8  # elements of the result for each number
-_FLOATS = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+_FLOATS: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
 
 
 def run(program: Program) -> Program:

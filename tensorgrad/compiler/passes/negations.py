@@ -42,8 +42,8 @@ def run(program: Program) -> Program:
         results: list[Value | None] = list(step.results)
         instead: dict[Value, Value] = {}
         for i in summed:
-            op, _, args = joiner.code[values[i]]
-            if op != "neg":
+            above, _, args = joiner.code[values[i]]
+            if above != "neg":
                 continue
             v = step.results[i]
             assert v is not None
