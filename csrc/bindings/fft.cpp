@@ -50,12 +50,13 @@ Fft<T> transform_along(Transform kind, bool inverse, int dim, Index n, double fa
 
 template <class T>
 void start(Fft<T> f, Index elements) {
-  if (elements) launch(8 * elements, [f = std::move(f)] { f.run(); });
+  launch(8 * elements, [f = std::move(f)] { f.run(); });
 }
 
 void start(DType type, Transform kind, bool inverse, int dim, Index n, double factor, const Lying& x, const Lying& y) {
   Index elements = n;
   for (int k = 0; k < x.ndim; ++k) elements *= k == dim ? 1 : x.shape[k];
+  if (!elements) return;  // no lines: nor is there a plan for their length
   if (type == DType::Float64 || type == DType::Complex128)
     start(transform_along<double>(kind, inverse, dim, n, factor, x, y), elements);
   else start(transform_along<float>(kind, inverse, dim, n, factor, x, y), elements);

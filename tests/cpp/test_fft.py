@@ -172,3 +172,9 @@ def test_what_does_not_fit_is_refused(case: int) -> None:
     call, error, words = REFUSED[case]
     with pytest.raises(error, match=words):
         call()
+
+
+def test_no_lines_need_no_plan() -> None:
+    """However long they were."""
+    for size in (8, 10**12):
+        assert C.fft_c2r(np.empty((0, 5), np.complex64), dim=1, size=size, norm="backward").shape == (0, size)
