@@ -35,7 +35,7 @@ CASES = [
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_sums_are_negated(case, dtype):
     loss, count = CASES[case]
-    x, r = (t.to(getattr(tg, dtype)).requires_grad_() for t in (X, R))
+    x, r = (t.clone().to(getattr(tg, dtype)).requires_grad_() for t in (X, R))
     with tg.backend("cpp"):
         program = written(grads(loss), x, r)
         made = after("negations", program)
