@@ -20,21 +20,22 @@ void set_num_threads(int count);  // throws std::invalid_argument below 1
 namespace detail {
 using Body = void (*)(void* context, Index first, Index last);
 void run_parallel(Index n, Index grain, Body body, void* context);
+
+// One copy of the loop, for a caller alone as for threads: inlined, it would be there twice.
+template <class F>
+[[gnu::noinline]] static void call(void* context, Index first, Index last) {
+  (*static_cast<F*>(context))(first, last);
+}
 }  // namespace detail
 
 template <class F>
 void parallel_for(Index n, Index grain, F&& f) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
-  if (n <= grain) {
-    f(Index(0), n);
-    return;
-  }
-  using Function = std::remove_reference_t<F>;
-  detail::run_parallel(
-      n, grain,
-      [](void* context, Index first, Index last) { (*static_cast<Function*>(context))(first, last); },
-      const_cast<void*>(static_cast<const void*>(&f)));
+  const detail::Body body = detail::call<std::remove_reference_t<F>>;
+  void* context = const_cast<void*>(static_cast<const void*>(&f));
+  if (n <= grain) body(context, 0, n);
+  else detail::run_parallel(n, grain, body, context);
 }
 
 }  // namespace tg
