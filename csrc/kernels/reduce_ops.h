@@ -331,22 +331,38 @@ struct VarOp {
   }
   static void merge(Acc& a, const Acc& b) { a.merge(b.count, b.mean, b.m2); }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    using W = Wide<T>;
+    using V = typename W::Vector;
     const T inverse = T(1) / T(count);
     constexpr Index tile = 64;
     for (Index start = 0, width; start < n; start += width) {
       width = n - start < tile ? n - start : tile;
       while (width > 1 && a[start + width - 1].count != a[start].count) --width;  // the end of a stack is one row shorter
       T center[tile], off[tile], q[tile];
-      for (Index j = 0; j < width; ++j) center[j] = off[j] = q[j] = 0;
-      for (Index r = 0; r < count; ++r)
-        for (Index j = 0; j < width; ++j) center[j] += rows[r][start + j];
-      for (Index j = 0; j < width; ++j) center[j] *= inverse;
-      for (Index r = 0; r < count; ++r)
-        for (Index j = 0; j < width; ++j) {
+      Index at = 0;
+      for (; at + W::lanes <= width; at += W::lanes) {
+        V row[kRowGroup], sum{}, o{}, squares{};
+        for (Index r = 0; r < count; ++r) sum += row[r] = W::load(rows[r] + start + at);
+        const V c = sum * inverse;
+        for (Index r = 0; r < count; ++r) {
+          const V d = row[r] - c;
+          o += d;
+          squares += d * d;
+        }
+        W::store(center + at, c);
+        W::store(off + at, o);
+        W::store(q + at, squares);
+      }
+      for (Index j = at; j < width; ++j) {
+        center[j] = off[j] = q[j] = 0;
+        for (Index r = 0; r < count; ++r) center[j] += rows[r][start + j];
+        center[j] *= inverse;
+        for (Index r = 0; r < count; ++r) {
           const T d = rows[r][start + j] - center[j];
           off[j] += d;
           q[j] += d * d;
         }
+      }
       // Moments::merge with the factors that all columns share taken out: they have the same count.
       const double rows_here = double(count), before = a[start].count, total = before + rows_here;
       const double part = rows_here / total, cross = before * part;

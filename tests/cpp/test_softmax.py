@@ -66,6 +66,22 @@ def test_exponentials_are_within_two_units_in_the_last_place() -> None:
         assert float(np.max(np.abs(y - exact))) <= places * float(np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_columns_are_computed_as_they_are_beside_others(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x, g = rng.standard_normal((67, 140)).astype(dtype), rng.standard_normal((67, 140)).astype(dtype)
+
+    def each(x: np.ndarray, g: np.ndarray) -> list[Any]:
+        y, logy = C.softmax(x, 0), C.log_softmax(x, 0)
+        return [y, logy, C.softmax_backward(g, y, 0), C.log_softmax_backward(g, logy, 0), C.logsumexp(x, 0)]
+
+    everything = each(x, g)
+    np.testing.assert_allclose(everything[4], np.log(np.exp(x.astype(np.float64)).sum(0)), rtol=TOLERANCE[dtype])
+    for width in (2, 3, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 100, 128, 131):
+        for whole, part in zip(everything, each(x[:, :width].copy(), g[:, :width].copy()), strict=True):
+            assert (whole[..., :width] == part).all(), width
+
+
 @pytest.mark.parametrize("shape", [(3, 100_000), (5000, 77), (40, 50, 60)])
 def test_same_bits_for_any_threads(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)

@@ -1,0 +1,102 @@
+// Columns of a contiguous (rows, inner) matrix, a strip of a few vectors of them at a time: what is kept for a column stays in
+// a register while the rows go by. A matrix narrower than a vector is copied next to itself row by row.
+#pragma once
+
+#include <algorithm>
+
+#include "softmax_exp.h"
+
+namespace tg {
+
+constexpr int kStripVectors = 4;   // exponentials side by side are what registers hold
+constexpr Index kStripBlock = 64;  // rows summed in T before the sum goes to double
+
+// V vectors of columns, of which `columns` are there; V is 1 where they are fewer than a vector.
+template <class T, int V>
+struct Strip {
+  using W = Wide<T>;
+  using Vector = typename W::Vector;
+  static constexpr int vectors = V;
+  static constexpr Index width = V * W::lanes;
+  Index rows, inner, columns;
+
+  void load(const T* x, Index row, Vector (&to)[V]) const {
+    const T* from = x + row * inner;
+    if (V == 1 && columns < W::lanes) {
+      T pad[W::lanes] = {};
+      for (Index j = 0; j < columns; ++j) pad[j] = from[j];
+      to[0] = W::load(pad);
+      return;
+    }
+    for (int v = 0; v < V; ++v) to[v] = W::load(from + v * W::lanes);
+  }
+
+  void store(T* y, Index row, const Vector (&from)[V]) const {
+    T* to = y + row * inner;
+    if (V == 1 && columns < W::lanes) {
+      for (Index j = 0; j < columns; ++j) to[j] = from[0][j];
+      return;
+    }
+    for (int v = 0; v < V; ++v) W::store(to + v * W::lanes, from[v]);
+  }
+
+  // add(row, sum) for each row: the sums of T, of rows that follow each other, end in `total`, in double.
+  template <class Add>
+  void sum(double (&total)[width], Add add) const {
+    std::fill(total, total + width, 0.0);
+    for (Index first = 0; first < rows; first += kStripBlock) {
+      Vector part[V] = {};
+      for (Index r = first; r < std::min(rows, first + kStripBlock); ++r) add(r, part);
+      for (Index j = 0; j < width; ++j) total[j] += double(part[j / W::lanes][j % W::lanes]);
+    }
+  }
+
+  // Sums of exp(x - shift), each of which is given to keep(row, exponentials).
+  template <class Keep>
+  void sum_exp(const T* x, const Vector (&shift)[V], double (&total)[width], Keep keep) const {
+    sum(total, [&](Index r, Vector (&part)[V]) {
+      Vector e[V];
+      load(x, r, e);
+      for (int v = 0; v < V; ++v) e[v] -= shift[v];
+      exp_each(e);
+      keep(r, e);
+      for (int v = 0; v < V; ++v) part[v] += e[v];
+    });
+  }
+
+  void sum_exp(const T* x, const Vector (&shift)[V], double (&total)[width]) const {
+    sum_exp(x, shift, total, [](Index, const auto&) {});
+  }
+
+  void largest(const T* x, Vector (&most)[V]) const {
+    load(x, 0, most);
+    for (Index r = 1; r < rows; ++r) {
+      Vector row[V];
+      load(x, r, row);
+      for (int v = 0; v < V; ++v) most[v] = extreme_lanes<1, T>(most[v], row[v]);
+    }
+  }
+
+  // The columns' numbers as vectors of T.
+  template <class Map>
+  static void each(const double (&total)[width], Vector (&to)[V], Map map) {
+    T value[width];
+    for (Index j = 0; j < width; ++j) value[j] = T(map(total[j]));
+    for (int v = 0; v < V; ++v) to[v] = W::load(value + v * W::lanes);
+  }
+};
+
+// call(strip, first column) for columns [0, columns) of a tile. The last vector ends with the tile, and has columns that the
+// one before it had: they are computed again, which changes nothing where the result is not read from.
+template <class T, int V = kStripVectors, class Call>
+void for_strips(Index rows, Index inner, Index columns, Call call) {
+  constexpr Index lanes = Wide<T>::lanes, wide = V * lanes;
+  Index j = 0;
+  for (; j + wide <= columns; j += wide) call(Strip<T, V>{rows, inner, wide}, j);
+  for (; j < columns; j += lanes) {
+    const Index at = std::max<Index>(0, std::min(j, columns - lanes));
+    call(Strip<T, 1>{rows, inner, std::min(lanes, columns)}, at);
+  }
+}
+
+}  // namespace tg
