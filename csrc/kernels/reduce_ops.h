@@ -101,13 +101,26 @@ struct SumOp<int64_t> {  // wraps as NumPy does, in unsigned arithmetic, where o
   using Acc = uint64_t;
   static Acc init() { return 0; }
   static void run(Acc& a, const C* x, Index n) {
-    uint64_t t = 0;
-    for (Index i = 0; i < n; ++i) t += uint64_t(x[i]);
-    a += t;
+    using W = Wide<uint64_t>;
+    const auto* from = reinterpret_cast<const uint64_t*>(x);
+    W::Vector t[4] = {};
+    Index i = 0;
+    for (; i + 4 * W::lanes <= n; i += 4 * W::lanes)
+#pragma GCC unroll 4
+      for (Index l = 0; l < 4; ++l) t[l] += W::load(from + i + l * W::lanes);
+    const W::Vector sum = (t[0] + t[1]) + (t[2] + t[3]);
+    for (Index l = 0; l < W::lanes; ++l) a += sum[l];
+    for (; i < n; ++i) a += from[i];
   }
   static void merge(Acc& a, const Acc& b) { a += b; }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
-    for (Index r = 0; r < count; ++r)
+    Index r = 0;
+    for (; r + 4 <= count; r += 4) {
+      const C *r0 = rows[r], *r1 = rows[r + 1], *r2 = rows[r + 2], *r3 = rows[r + 3];
+      for (Index j = 0; j < n; ++j)
+        a[j] += (uint64_t(r0[j]) + uint64_t(r1[j])) + (uint64_t(r2[j]) + uint64_t(r3[j]));
+    }
+    for (; r < count; ++r)
       for (Index j = 0; j < n; ++j) a[j] += uint64_t(rows[r][j]);
   }
 };
@@ -140,7 +153,7 @@ struct SumOp<std::complex<double>> {
 // As many floats as a vector has doubles. GCC takes the general conversion apart into pairs: prod took 1.6 times as long.
 inline lanes::Vec<double> load_doubles(const float* x) {
 #if defined(__AVX512F__)
-  return lanes::Vec<double>(_mm512_cvtps_pd(_mm256_loadu_ps(x)));
+  return lanes::Vec<double>(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(x)));  // GCC 12 warns of the form without a mask
 #elif defined(__AVX__)
   return lanes::Vec<double>(_mm256_cvtps_pd(_mm_loadu_ps(x)));
 #else
@@ -176,8 +189,16 @@ struct ProdOp {  // floats multiply in double, so partial products overflow only
   }
   static void merge(Acc& a, const Acc& b) { a *= b; }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
+    Index start = 0;
+    if constexpr (std::is_same_v<T, float>) {
+      for (constexpr Index w = Wide<double>::lanes; start + w <= n; start += w) {
+        auto product = Wide<double>::load(a + start);
+        for (Index r = 0; r < count; ++r) product *= load_doubles(rows[r] + start);
+        Wide<double>::store(a + start, product);
+      }
+    }
     for (Index r = 0; r < count; ++r)
-      for (Index j = 0; j < n; ++j) a[j] *= Acc(rows[r][j]);
+      for (Index j = start; j < n; ++j) a[j] *= Acc(rows[r][j]);
   }
 };
 
