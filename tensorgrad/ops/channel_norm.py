@@ -123,6 +123,7 @@ batch_norm_backward = op(
     infer=_batch_backward_infer,
     define=_batch_backward_define,
     outputs=("gx", "gw", "gb"),
+    apart=True,
     samples=_channel_backward_samples,
     doc="The gradients of ``batch_norm``'s inputs that are needed.",
 )
@@ -193,6 +194,7 @@ batch_norm_relu_backward = op(
     infer=_relu_backward_infer,
     define=_relu_backward_define,
     outputs=("gx", "gw", "gb"),
+    apart=True,
     samples=lambda: [
         Sample((*call.inputs, Arg((3,), kind="s")), call.attrs, name=call.name) for call in _channel_backward_samples()
     ],
@@ -300,6 +302,7 @@ batch_norm_eval_backward = op(
     infer=_eval_backward_infer,
     define=_eval_backward_define,
     outputs=("gx", "gw", "gb", "gmean", "gvar"),
+    apart=True,
     samples=_eval_backward_samples,
     doc="The gradients of ``batch_norm_eval``'s inputs that are needed.",
 )
@@ -407,6 +410,7 @@ group_norm_backward = op(
     infer=_group_backward_infer,
     define=_group_backward_define,
     outputs=("gx", "gw", "gb"),
+    apart=True,
     samples=_group_backward_samples,
     doc="The gradients of ``group_norm``'s inputs that are needed.",
 )

@@ -182,6 +182,7 @@ linear_backward = op(
     infer=_linear_backward_infer,
     define=_linear_backward_define,
     outputs=("gx", "gw", "gb"),
+    apart=True,
     samples=_linear_backward_samples,
     doc="The gradients of ``linear``'s inputs that are needed; None for the others.",
 )

@@ -180,6 +180,7 @@ layer_norm_backward = op(
     infer=_rows_backward_infer,
     define=_layer_backward_define,
     outputs=("gx", "gw", "gb"),
+    apart=True,
     samples=_rows_backward_samples(-1.0, 0.5, needs=(True, True, True)),
     doc="The gradients of ``layer_norm``'s inputs that are needed.",
 )
@@ -257,6 +258,7 @@ rms_norm_backward = op(
     infer=_rms_backward_infer,
     define=_rms_backward_define,
     outputs=("gx", "gw"),
+    apart=True,
     samples=_rows_backward_samples(0.5, needs=(True, True)),
     doc="The gradients of ``rms_norm``'s inputs that are needed.",
 )

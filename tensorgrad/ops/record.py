@@ -55,6 +55,9 @@ class Op(OpCore):
         sized_by_data: the results' shapes depend on elements, so that a compiled program can't hold the op.
         demands: it is called for the error that it raises for some elements: a program keeps a call of it whose result
             nobody reads.
+        apart: it makes the gradients of several inputs, those that its attribute ``needs`` asks for; that of the first
+            has the same bits with and without those of the others, and they without it: a program asks for what is
+            read.
         fixed: in words, the calls that give a result of fixed shape in place of one that is ``sized_by_data``.
         kernel: ``kernel(xp, *inputs, **attrs)`` over an array namespace, for ops of namespaces that are loaded when
             first named; those of the others are methods of ``backends.generic``.
@@ -67,6 +70,7 @@ class Op(OpCore):
     checked = False
     sized_by_data = False
     demands = False
+    apart = False
     fixed: str | None = None
     kernel: Callable[..., Any] | None = None
 
@@ -85,6 +89,7 @@ class Op(OpCore):
         checked: bool = False,
         sized_by_data: bool = False,
         demands: bool = False,
+        apart: bool = False,
         fixed: str | None = None,
         kernel: Callable[..., Any] | None = None,
         samples: Callable[[], Any] | None = None,
@@ -101,6 +106,7 @@ class Op(OpCore):
         self.checked = checked
         self.sized_by_data = sized_by_data
         self.demands = demands
+        self.apart = apart
         self.fixed = fixed
         self.kernel = kernel
         self.samples = samples

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.compiler.compiled import Compiled
 from tests.compiler.common import after, names, same_results, written
 
 
@@ -79,6 +80,65 @@ def test_calls_that_are_left(backend, case):
     assert names(made) == left, program
     if not any("random" in n for n in left):
         same_results(program, made, t)
+
+
+# of a linear layer's three gradients: what is read, what is asked for
+ASKED = {
+    "input": (lambda x, w, b: (x,), (True, False, False)),
+    "weight": (lambda x, w, b: (w,), (False, True, True)),  # a bias's sums are those of its weight's product
+    "bias": (lambda x, w, b: (b.exp(),), (False, True, True)),
+    "view": (lambda x, w, b: (x[0].exp(),), (True, False, False)),
+    "changed": (lambda x, w, b: (x, w.mul_(2).sum())[:1], (True, True, True)),
+    "all": (lambda x, w, b: (x, w + b[:, None]), (True, True, True)),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_gradients_that_nobody_reads_are_not_asked_for(backend, name):
+    read, asked = ASKED[name]
+    weight, bias = tg.randn(200, 6, requires_grad=True), tg.randn(200, requires_grad=True)
+
+    def gradients(x):
+        x = x.detach().requires_grad_()
+        return read(*tg.autograd.grad(tg.nn.functional.linear(x, weight, bias).sin().sum(), (x, weight, bias)))
+
+    t = x(70, 6)
+    program = written(gradients, t)
+    made = after("dead", program)
+    assert [call.attrs["needs"] for call in made.steps if call.op.name == "linear_backward"] == [asked]
+    same_results(program, made, t)
+
+
+LAYERS = {
+    "linear": (lambda: tg.nn.Linear(40, 70), (130, 40)),
+    "layer_norm": (lambda: tg.nn.LayerNorm(40), (130, 40)),
+    "rms_norm": (lambda: tg.nn.RMSNorm(40), (130, 40)),
+    "batch_norm": (lambda: tg.nn.BatchNorm1d(40), (130, 40)),
+    "batch_norm-images": (lambda: tg.nn.BatchNorm2d(8), (9, 8, 7, 5)),
+    "batch_norm-eval": (lambda: tg.nn.BatchNorm2d(8).eval(), (9, 8, 7, 5)),
+    "batch_norm-relu": (lambda: tg.nn.Sequential(tg.nn.BatchNorm2d(8), tg.nn.ReLU()), (9, 8, 7, 5)),
+    "group_norm": (lambda: tg.nn.GroupNorm(2, 8), (9, 8, 7, 5)),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_apart_have_the_bits_of_those_together(backend, name, first):
+    layer, shape = LAYERS[name]
+    layer = layer()
+
+    def some(x):
+        x = x.detach().requires_grad_()
+        grads = tg.autograd.grad(layer(x).sin().sum(), (x, *layer.parameters()))
+        return grads[:1] if first else grads[1:]
+
+    compiled = Compiled(some)
+    for seed in range(3):
+        tg.manual_seed(seed)
+        t = tg.randn(*shape)
+        for ours, theirs in zip(compiled(t), some(t), strict=True):
+            assert ours.tolist() == theirs.tolist()
+    assert "which nobody reads" in compiled.explain()
 
 
 def test_state_is_no_constant(backend):
