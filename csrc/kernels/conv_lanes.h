@@ -40,7 +40,7 @@ void gather_box(const Plane<T>& plane, Index channels, Index y, Index rows, Inde
       } else {
         for (int j = 0; j < L; ++j) v[j] = j < channels ? load(from + j * plane.lane + i) : Vec<T>{};
       }
-      transpose_from<T, L / 2>(v);
+      lanes::transpose<T>(v);
       const Index count = std::min<Index>(L, last - i);
       if (count == L) {
 #pragma GCC unroll 16

@@ -48,6 +48,8 @@ def _samples() -> list[Sample]:
     return [
         Sample((x, w, Arg((4,)), *norm, y), rest | plain, name="all"),
         Sample((x, w, None, *none, y), rest | plain, name="sum"),
+        # more channels than go along rows, planes that are no multiple of a vector
+        Sample((x, Arg((6, 3, 3, 3)), None, *none, Arg((2, 6, 5, 4))), rest | plain, name="sum of six channels"),
         Sample((x, w, None, *norm, None), rest | plain | {"clamps": True, "low": -0.9, "high": 1.1}, name="clamped"),
         Sample((Arg((2, 3, 5, 4)), Arg((3, 4, 3, 3)), Arg((4,)), *norm, None),
                rest | plain | {"input_shape": (2, 4, 5, 4)}, name="transposed"),

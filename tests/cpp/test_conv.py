@@ -136,6 +136,8 @@ CASES = [
     Case((2, 30, 41, 37), (70, 30, 1, 1), (1, 1), (0, 0), (1, 1)),
     Case((4, 40, 12, 13), (300, 20, 1, 1), (2, 3), (0, 0), (1, 1), 2),
     Case((70, 5, 1, 1), (7, 5, 1, 1), (1, 1), (0, 0), (1, 1)),
+    # rows that are shorter than a vector, or little longer: what is left of it turns like a whole one
+    *(Case((9, 24, n), (40, 24, 3), (1,), (1,), (1,)) for n in (3, 7, 12, 19)),
     # one position that sees the whole input
     Case((30, 50, 4, 3), (70, 50, 4, 3), (2, 1), (0, 0), (1, 1)),
 ]
