@@ -83,7 +83,7 @@ template <class T>
 // of one channel are written one after the other: where channels are a power of two apart and share a few sets of L1,
 // half a line would come back to be filled (forward, 64 channels, 3x3, 32x32 and 56x56: 1.1 to 1.2 times as fast). What is
 // left of a vector turns like a whole one, for short sequences are little else (forward, 64-128 and 128-128 3 @12, 128 of them:
-// 1.35 and 1.3 times as fast with sixteen lanes, 1.1 and 1.05 with eight).
+// 1.5 and 1.35 times as fast with sixteen lanes, 1.0 to 1.1 with eight).
 template <class T>
 void tile_unpack(const T* src, Index width, Index count, Index channels, const Tail<T>& tail, T* dst, Index dst_stride) {
   constexpr int L = Lanes<T>::count;
