@@ -13,6 +13,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import product, require_tensors, shaped
 from .matmul import matmul_op
+from .precision import widen
 from .shape_core import permute, reshape
 
 __all__ = ["bilinear", "einsum"]
@@ -135,10 +136,12 @@ class _Pair(NamedTuple):
     left: tuple[Any, Any]
     right: tuple[Any, Any]
     after: tuple[Any, Any]
+    dots: int = 0  # of so many dimensions; 0 where it is no dots
 
     def run(self, a: Tensor, b: Tensor) -> Tensor:
         shape, dims = self.after
-        made = matmul_op(_arranged(a, *self.left), _arranged(b, *self.right))
+        x, y = _arranged(a, *self.left), _arranged(b, *self.right)
+        made = _dots(x, y, self.dots) if self.dots else matmul_op(x, y)
         if shape is not None:
             made = reshape(made, shape=shape)
         return made if dims is None else permute(made, dims=dims)
@@ -148,6 +151,29 @@ def _arranged(x: Tensor, dims: Any, shape: Any) -> Tensor:
     if dims is not None:
         x = permute(x, dims=dims)
     return x if shape is None else shaped(x, shape)
+
+
+def _are_dots(batch: Sequence[int], summed: Sequence[int]) -> bool:
+    """Whether products of single rows and columns are better no products of matrices: many short ones, each of which
+    takes less than to begin a product does."""
+    return product(batch) >= 32 and product(summed) <= 64
+
+
+def _dots(a: Tensor, b: Tensor, count: int) -> Tensor:
+    """The sums of products over the last ``count`` dimensions. A formula and a sum, which a program makes in one pass,
+    and the derivative is a formula too."""
+    if widen:  # within autocast a product is of its dtype
+        from ..amp.casting import lowered
+
+        a, b = lowered(a), lowered(b)
+    if a.dtype is not b.dtype or a._data.dtype.itemsize < 4 or a._data.dtype.kind not in "fc":
+        shape = a._data.shape  # in half precision a product of matrices rounds once, at the end; errors are its own
+        lead, inner = shape[: len(shape) - count], product(shape[len(shape) - count :])
+        made = matmul_op(shaped(a, (*lead, 1, inner)), shaped(b, (*lead, inner, 1)))
+        return shaped(made, lead)
+    made = pw.mul(a, b)
+    ndim = made._data.ndim
+    return recorded.sum(made, dim=tuple(range(ndim - count, ndim)), keepdim=False)
 
 
 @lru_cache(maxsize=1024)
@@ -172,8 +198,19 @@ def _pair(equation: str, shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> 
         same = shape == tuple([size[label] for label in order])
         return None if dims == tuple(range(len(dims))) else dims, None if same else shape
 
-    lead = [batch] if batch else []
     made = (*batch, *rows, *columns)
+    if not rows and not columns and _are_dots(*[[size[n] for n in labels] for labels in (batch, summed)]):
+        beside = [labels.index(n) for labels in (left, right) for n in (*batch, *summed)]
+        first, second = tuple(beside[: len(left)]), tuple(beside[len(left) :])
+        order = tuple([made.index(label) for label in output])
+        plain = tuple(range(len(left)))
+        return _Pair(
+            (None if first == plain else first, None),
+            (None if second == plain else second, None),
+            (None, None if order == plain[: len(order)] else order),
+            len(summed),
+        )
+    lead = [batch] if batch else []
     flat = (*(product(size[n] for n in group) for group in (*lead, rows, columns)),)
     shape = tuple([size[label] for label in made])
     order = tuple([made.index(label) for label in output])
@@ -274,6 +311,8 @@ def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]
         wide_b = shaped(y, (*lead, *(1,) * len(rows), *columns))
         return pw.mul(wide_a, wide_b), labels
     inner = product(size_a[label] for label in summed)
+    if not rows and not columns and _are_dots(lead, [size_a[label] for label in summed]):
+        return _dots(x, y, len(summed)), labels
     result = matmul_op(
         shaped(x, (product(lead), product(rows), inner)), shaped(y, (product(lead), inner, product(columns)))
     )

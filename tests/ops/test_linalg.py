@@ -7,6 +7,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.autograd import gradcheck, gradgradcheck
+from tensorgrad.dispatch import Listener, listening
 from tensorgrad.testing.strict_backend import strict_cuda
 
 rng = np.random.default_rng(7)
@@ -202,6 +203,36 @@ def test_distances_at_zero_have_no_gradient():
         x = tg.tensor([[1.0, 2.0]], requires_grad=True)
         tg.cdist(x, tg.tensor([[1.0, 2.0]]), p=p).sum().backward()
         assert x.grad.tolist() == [[0.0, 0.0]], p
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64"])
+@pytest.mark.parametrize("equation", ["pgj,pgj->pg", "pgj,pgj->gp", "pgj,jpg->p", "pij,pij->p", "pgi,pij,pgj->pg"])
+def test_einsum_of_many_short_dots_is_a_formula_and_a_sum(equation, dtype):
+    """Not a product of matrices for each, but in half precision, where that rounds once."""
+    size = {"p": 40, "g": 3, "i": 2, "j": 2}
+    names, _, _ = equation.partition("->")
+    tg.manual_seed(0)
+    inputs = [(tg.randn(*[size[n] for n in labels]) * 3).to(getattr(tg, dtype)) for labels in names.split(",")]
+    with listening(_Names()) as seen:
+        result = tg.einsum(equation, *inputs)
+    shares = [x.numpy().astype("float64") for x in inputs]
+    assert result.dtype == inputs[0].dtype
+    wanted = tg.tensor(np.einsum(equation, *shares))
+    close(result.double(), wanted, 2e-3 if dtype == "float16" else 1e-5)
+    if len(inputs) == 2:
+        assert ("matmul" in seen.names) == (dtype in ("float16", "int64"))
+
+
+def close(got, wanted, part):
+    assert (got - wanted).abs().max() <= part * wanted.abs().max()
+
+
+class _Names(Listener):
+    def __init__(self):
+        self.names = set()
+
+    def after(self, op, inputs, attrs, outputs):
+        self.names.add(op.name)
 
 
 def test_einsum_of_many_contracts_in_a_cheap_order():
