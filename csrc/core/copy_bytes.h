@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "dtype.h"
 
@@ -19,6 +20,32 @@ inline void copy_bytes(char* to, const char* from, Index n) {
   }
   for (Index i = 0; i + kPiece < n; i += kPiece) std::memcpy(to + i, from + i, kPiece);
   std::memcpy(to + n - kPiece, from + n - kPiece, kPiece);
+}
+
+// Pieces of n bytes, `count` of them, each `offset` behind from[i], one behind the other.
+[[gnu::noinline]] inline void gather_bytes(char* to, const char* const* from, Index count, Index offset, Index n) {
+  const auto whole = [=](auto bytes) {
+    for (Index i = 0; i < count; ++i) std::memcpy(to + i * bytes, from[i] + offset, bytes);
+  };
+  switch (n) {
+    case 4: return whole(std::integral_constant<int, 4>{});
+    case 8: return whole(std::integral_constant<int, 8>{});
+    case 12: return whole(std::integral_constant<int, 12>{});
+    case 16: return whole(std::integral_constant<int, 16>{});
+    case 20: return whole(std::integral_constant<int, 20>{});
+    case 24: return whole(std::integral_constant<int, 24>{});
+    case 32: return whole(std::integral_constant<int, 32>{});
+  }
+  for (Index i = 0; i < count; ++i) {
+    char* piece = to + i * n;
+    const char* x = from[i] + offset;
+    if (n < 16 || n >= 64) {
+      copy_bytes(piece, x, n);
+      continue;
+    }
+    for (Index k = 0; k + 16 < n; k += 16) std::memcpy(piece + k, x + k, 16);
+    std::memcpy(piece + n - 16, x + n - 16, 16);
+  }
 }
 
 }  // namespace tg

@@ -127,9 +127,11 @@ void columns_forward(const ChannelShape& s, double eps, const T* x, const T* w, 
   const Reader<T> reader{&load_block<T, T>, true};
   std::vector<T> scale(static_cast<size_t>(s.channels));
   ReduceWalk<VarOp<T>> walk(plan, reinterpret_cast<const char*>(x), reader);
-  walk([&](Index c, const Moments& m) {
-    put_statistics(m, eps, c, w, b, mean, rstd, var, shift);
-    scale[size_t(c)] = rstd[c] * (w ? w[c] : T(1));
+  walk([&](Index first, const Moments* m, Index count) {
+    for (Index c = first; c < first + count; ++c) {
+      put_statistics(m[c - first], eps, c, w, b, mean, rstd, var, shift);
+      scale[size_t(c)] = rstd[c] * (w ? w[c] : T(1));
+    }
   });
   parallel_for(s.batch, std::max<Index>(1, kPiece / s.channels), [&](Index first, Index last) {
     const T* k = scale.data();

@@ -79,8 +79,8 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
             double correction) {
   if (!is_floating(type) || kind == Reduce::any || kind == Reduce::all || kind == Reduce::count_nonzero)
     return reduce_rare(kind, plan, type, data, out_type, out);
-  visit_float("reduce", type, [&](auto t) {
-    using C = typename ComputeOf<typename decltype(t)::value>::Type;
+  const auto computed_in = [&](auto t) {  // float also where halves are stored
+    using C = typename decltype(t)::value;
     const Reader<C> reader = reader_for<C>(type);
     switch (kind) {
       case Reduce::sum:
@@ -124,7 +124,9 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
       case Reduce::all:
       case Reduce::count_nonzero: break;
     }
-  });
+  };
+  if (type == DType::Float64) computed_in(TypeOf<double>{});
+  else computed_in(TypeOf<float>{});
 }
 
 // As ReduceWalk::columns does it.

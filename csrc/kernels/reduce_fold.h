@@ -16,14 +16,21 @@ __attribute__((noinline)) void put_rare(DType type, char* out, Index at, V value
   });
 }
 
-template <class V>
-void put(DType type, char* out, Index at, V value) {
-  switch (type) {
-    case DType::Float32: reinterpret_cast<float*>(out)[at] = convert<float>(value); break;
-    case DType::Float64: reinterpret_cast<double*>(out)[at] = convert<double>(value); break;
-    case DType::Int64: reinterpret_cast<int64_t*>(out)[at] = convert<int64_t>(value); break;
-    default: put_rare(type, out, at, value);
-  }
+// The dtype of what values are computed in, and of truth values.
+template <class T>
+constexpr DType dtype_for = std::is_same_v<T, float>     ? DType::Float32
+                           : std::is_same_v<T, double>  ? DType::Float64
+                           : std::is_same_v<T, int64_t> ? DType::Int64
+                           : std::is_same_v<T, bool>    ? DType::Bool
+                                                        : DType::Complex128;
+
+// out[at + i] = value(a[i]), out of line for the same reason: in a loop of its own where `out` is of type Result.
+template <class Result, class Acc, class Value>
+__attribute__((noinline)) void put(DType type, char* out, Index at, const Acc* a, Index n, Value value) {
+  if (type == dtype_for<Result>)
+    for (Index i = 0; i < n; ++i) reinterpret_cast<Result*>(out)[at + i] = convert<Result>(value(a[i]));
+  else
+    for (Index i = 0; i < n; ++i) put_rare(type, out, at + i, value(a[i]));
 }
 
 // Where the storage is the compute type, memory is read in place.
@@ -31,10 +38,7 @@ template <class C>
 Reader<C> reader_for(DType type) {
   Reader<C> reader;
   reader.convert = loader_for<C>(type);
-  if constexpr (std::is_same_v<C, float>) reader.same_type = type == DType::Float32;
-  else if constexpr (std::is_same_v<C, double>) reader.same_type = type == DType::Float64;
-  else if constexpr (std::is_same_v<C, int64_t>) reader.same_type = type == DType::Int64;
-  else reader.same_type = type == DType::Complex128;
+  reader.same_type = type == dtype_for<C>;
   return reader;
 }
 
@@ -44,11 +48,11 @@ inline int64_t value_of(uint64_t a) { return int64_t(a); }
 inline c128 value_of(const SumOp<c128>::Acc& a) { return {a.re.value(), a.im.value()}; }
 inline c128 value_of(const c128& a) { return a; }
 
-template <class Op, class Value>
+template <class Op, class Result = typename Op::C, class Value>
 void fold(const ReducePlan& plan, const char* data, const Reader<typename Op::C>& reader, DType out_type, char* out,
           Value value) {
   ReduceWalk<Op> walk(plan, data, reader);
-  walk([&](Index o, const typename Op::Acc& a) { put(out_type, out, o, value(a)); });
+  walk([&](Index o, const typename Op::Acc* a, Index n) { put<Result>(out_type, out, o, a, n, value); });
 }
 
 // Integers, truth values and complex numbers (reduce_rare.cpp, which is compiled once for all instruction sets).

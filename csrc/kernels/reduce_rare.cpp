@@ -28,11 +28,11 @@ void reduce_rare(Reduce kind, const ReducePlan& plan, DType type, const char* da
   const bool complex = type == DType::Complex64 || type == DType::Complex128;
   if (kind == Reduce::sum && type == DType::Bool) kind = Reduce::count_nonzero;
   if (kind == Reduce::any)
-    return fold<AnyOp>(plan, data, truth_reader(type), out_type, out, [](uint8_t a) { return a != 0; });
+    return fold<AnyOp, bool>(plan, data, truth_reader(type), out_type, out, [](uint8_t a) { return a != 0; });
   if (kind == Reduce::all)
-    return fold<AllOp>(plan, data, truth_reader(type), out_type, out, [](uint8_t a) { return a != 0; });
+    return fold<AllOp, bool>(plan, data, truth_reader(type), out_type, out, [](uint8_t a) { return a != 0; });
   if (kind == Reduce::count_nonzero)
-    return fold<CountOp>(plan, data, truth_reader(type), out_type, out, [](int64_t a) { return a; });
+    return fold<CountOp, int64_t>(plan, data, truth_reader(type), out_type, out, [](int64_t a) { return a; });
   if (complex && (kind == Reduce::sum || kind == Reduce::mean)) {
     const double count = kind == Reduce::sum ? 1.0 : double(plan.reduced);
     return fold<SumOp<c128>>(plan, data, reader_for<c128>(type), out_type, out,

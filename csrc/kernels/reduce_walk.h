@@ -2,7 +2,8 @@
 //
 // Two orders, chosen by which axis is closest together in memory:
 //   runs      the innermost axis is reduced: fold a run of memory at a time into one accumulator
-//   columns   the innermost axis is kept: fold rows of memory into a tile of accumulators, 8 rows at a time
+//   columns   the innermost axis is kept: fold rows of memory into a tile of accumulators, 8 rows at a time; narrow ones
+//             of several outputs stand side by side in a tile
 // Values of another storage type, stride or alignment go through a block buffer in L1.
 //
 // The work is cut into pieces of about 64k elements by the shape alone; pieces of one output are merged in order, so the
@@ -13,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+#include "../core/copy_bytes.h"
 #include "../core/parallel.h"
 #include "reduce_ops.h"
 #include "reduce_plan.h"
@@ -22,6 +24,7 @@ namespace tg {
 constexpr Index kReducePiece = 65536;     // elements per task
 constexpr Index kReduceBlock = 1024;      // elements per conversion buffer
 constexpr Index kReduceTile = 512;        // columns per tile
+constexpr Index kReduceTold = 64;         // outputs of runs that are emitted at once
 
 // Rows of a piece where columns are folded.
 inline Index rows_of_piece(Index width) {
@@ -42,6 +45,11 @@ struct Reader {
       return reinterpret_cast<const C*>(from);
     convert(buffer, from, stride, n);
     return buffer;
+  }
+  // Short rows of n items, `count` of them, each `offset` bytes behind from[i], one behind the other.
+  void read_beside(C* to, const char* const* from, Index count, Index offset, Index stride, Index n) const {
+    if (same_type && stride == Index(sizeof(C))) return gather_bytes(reinterpret_cast<char*>(to), from, count, offset, n * stride);
+    for (Index i = 0; i < count; ++i) convert(to + i * n, from[i] + offset, stride, n);
   }
 };
 
@@ -78,12 +86,13 @@ class ReduceWalk {
 
   ReduceWalk(const ReducePlan& plan, const char* data, Reader<C> reader) : p_(plan), data_(data), reader_(reader) {}
 
-  // Calls emit(output index, accumulator) once per output.
+  // Calls emit(index of the first, accumulators, how many) for outputs that follow each other, once for each output.
   template <class Emit>
   void operator()(Emit emit) const {
     if (p_.outputs == 0) return;
     if (p_.reduced == 0) {
-      for (Index o = 0; o < p_.outputs; ++o) emit(o, Op::init());
+      const Acc none = Op::init();
+      for (Index o = 0; o < p_.outputs; ++o) emit(o, &none, 1);
       return;
     }
     if (p_.columns) columns(emit);
@@ -107,11 +116,16 @@ class ReduceWalk {
         out.seek(first);
         const bool single = p_.rn <= 1;
         const Index stride = p_.rn ? p_.rstride[p_.rn - 1] : 0;
-        for (Index o = first; o < last; ++o, out.next()) {
-          Acc a = Op::init();
-          if (single && blocks == 1) fold_run(a, data_ + out.offset, stride, run);
-          else fold(a, data_ + out.offset, run, block, blocks, 0, units);
-          emit(o, a);
+        Acc acc[kReduceTold];
+        for (Index o = first; o < last;) {
+          const Index n = std::min(kReduceTold, last - o);
+          for (Index k = 0; k < n; ++k, out.next()) {
+            Acc& a = acc[k] = Op::init();
+            if (single && blocks == 1) fold_run(a, data_ + out.offset, stride, run);
+            else fold(a, data_ + out.offset, run, block, blocks, 0, units);
+          }
+          emit(o, acc, n);
+          o += n;
         }
       });
       return;
@@ -128,7 +142,7 @@ class ReduceWalk {
     for (Index o = 0; o < p_.outputs; ++o) {
       Acc a = parts[size_t(o * pieces)];
       for (Index s = 1; s < pieces; ++s) Op::merge(a, parts[size_t(o * pieces + s)]);
-      emit(o, a);
+      emit(o, &a, 1);
     }
   }
 
@@ -169,14 +183,18 @@ class ReduceWalk {
     const Index per_piece = rows_of_piece(width);
     const Index pieces = (p_.reduced + per_piece - 1) / per_piece;
     if (pieces == 1) {
-      const Index group = std::max<Index>(1, kReducePiece / (tile * p_.reduced));
-      parallel_for(outer * tiles, group, [&](Index first, Index last) {
+      const Index beside = outputs_of_tile(width, outer);
+      const Index piece = beside > 1 ? kReducePiece / 4 : kReducePiece;  // of short rows, which take longer
+      const Index group = std::max<Index>(1, piece / (tile * beside * p_.reduced));
+      parallel_for((outer + beside - 1) / beside * tiles, group, [&](Index first, Index last) {
         Acc acc[kReduceTile];
         for (Index t = first; t < last; ++t) {
-          const Index o = t / tiles, column = t % tiles * tile, n = std::min(tile, width - column);
+          const Index o = t / tiles * beside, column = t % tiles * tile;
+          const Index n = std::min(tile, width - column) * std::min(beside, outer - o);
           std::fill(acc, acc + n, Op::init());
-          fold_rows(acc, o, column, n, 0, p_.reduced);
-          for (Index j = 0; j < n; ++j) emit(o * width + column + j, acc[j]);
+          if (beside > 1) fold_beside(acc, o, n / width, width);
+          else fold_rows(acc, o, column, n, 0, p_.reduced);
+          emit(o * width + column, acc, n);
         }
       });
       return;
@@ -193,11 +211,41 @@ class ReduceWalk {
     });
     parallel_for(p_.outputs, std::max<Index>(1, kReducePiece / pieces), [&](Index first, Index last) {
       for (Index o = first; o < last; ++o) {
-        Acc a = parts[size_t(o)];
-        for (Index s = 1; s < pieces; ++s) Op::merge(a, parts[size_t(s * p_.outputs + o)]);
-        emit(o, a);
+        for (Index s = 1; s < pieces; ++s) Op::merge(parts[size_t(o)], parts[size_t(s * p_.outputs + o)]);
       }
+      emit(first, &parts[size_t(first)], last - first);
     });
+  }
+
+  // Once for all orders of rows.
+  __attribute__((noinline)) static void fold_columns(Acc* acc, const C* const* rows, Index count, Index n) {
+    Op::columns(acc, rows, count, n);
+  }
+
+  // How many matrices of columns fill a tile together. Where each has many rows, those are stacked, or take longer than
+  // what a tile costs beside them.
+  Index outputs_of_tile(Index width, Index outer) const {
+    return p_.reduced * width > kReduceTile * kRowGroup ? 1 : std::clamp<Index>(kReduceTile / width, 1, outer);
+  }
+
+  __attribute__((noinline)) void fold_beside(Acc* acc, Index o, Index count, Index width) const {
+    const char* from[kReduceTile];
+    Odometer out(p_.kn - 1, p_.kshape, p_.kstride);
+    out.seek(o);
+    for (Index i = 0; i < count; ++i, out.next()) from[i] = data_ + out.offset;
+    Odometer in(p_.rn, p_.rshape, p_.rstride);
+    in.seek(0);
+    alignas(64) C buffer[kRowGroup * kReduceTile];
+    const C* rows[kRowGroup];
+    for (Index r = 0; r < p_.reduced;) {
+      const Index n = std::min(kRowGroup, p_.reduced - r);
+      for (Index k = 0; k < n; ++k, in.next()) {
+        rows[k] = buffer + k * kReduceTile;
+        reader_.read_beside(buffer + k * kReduceTile, from, count, in.offset, p_.kstride[p_.kn - 1], width);
+      }
+      fold_columns(acc, rows, n, count * width);
+      r += n;
+    }
   }
 
   __attribute__((noinline)) void fold_rows(Acc* acc, Index o, Index column, Index n, Index begin, Index end) const {
@@ -215,7 +263,7 @@ class ReduceWalk {
       const Index count = std::min(kRowGroup, end - r);
       for (Index k = 0; k < count; ++k, in.next())
         rows[k] = reader_.read(buffer + k * kReduceTile, base + in.offset, stride, n);
-      Op::columns(acc, rows, count, n);
+      fold_columns(acc, rows, count, n);
       r += count;
     }
   }
@@ -238,12 +286,12 @@ class ReduceWalk {
     while (total - r >= stacked) {
       const Index count = std::min(kRowGroup, (total - r) / stacked);
       for (Index k = 0; k < count; ++k) rows[k] = from + (r + k * stacked) * n;
-      Op::columns(wide, rows, count, stacked * n);
+      fold_columns(wide, rows, count, stacked * n);
       r += count * stacked;
     }
     if (r < total) {  // what is left of a stack
       rows[0] = from + r * n;
-      Op::columns(wide, rows, 1, (total - r) * n);
+      fold_columns(wide, rows, 1, (total - r) * n);
     }
     for (Index k = 0; k < std::min(stacked, total); ++k)
       for (Index j = 0; j < n; ++j) Op::merge(acc[j], wide[k * n + j]);

@@ -221,6 +221,47 @@ def test_steps_along_lines(dtype: str) -> None:
         same_for_any_threads(lambda x=x, d=dim: (C.logcumsumexp(x, d), *C.cummax(x, d)))
 
 
+# many matrices of a few narrow rows, which fill a tile together; the last ones have rows too many or too wide for that
+NARROW = [
+    (300, 2, 2),
+    (1, 5, 3),
+    (7, 11, 5),
+    (530, 3, 1),
+    (65, 17, 8),
+    (40, 9, 20),
+    (3, 8, 130),
+    (5, 2, 256),
+    (3, 9, 257),
+    (2, 900, 5),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "bool", "complex64"])
+def test_narrow_columns_of_many_matrices(dtype: str) -> None:
+    rng = np.random.default_rng(12)
+    for outer, rows, width in NARROW:
+        base = rng.integers(-3, 4, (outer, rows, width, 2)).astype(dtype)
+        swapped = base[:, ::-1].transpose(3, 0, 2, 1)[:, ::-1].transpose(0, 1, 3, 2)
+        for x, dim in (
+            (base[..., 0].copy(), (1,)),
+            (base[..., 0], (1,)),
+            (base, (1,)),
+            (swapped, (2,)),
+            (base, (1, 3)),
+        ):
+            for name in ("sum", "mean", "prod", "amax", "any"):
+                if not allowed(name, x) or (name == "prod" and rows > 20):
+                    continue
+                got = getattr(C, name)(x, dim, False)
+                expected = reference(name, wide(x), dim, False)
+                with np.errstate(over="ignore"):
+                    np.testing.assert_allclose(got, expected.astype(got.dtype), rtol=RELATIVE.get(dtype, 1e-12))
+            if dtype in FLOATS and (x.ndim == 3 or len(dim) == 2):
+                same_for_any_threads(lambda x=x, dim=dim: C.sum(x * np.asarray(0.37, dtype), dim, False))
+                close = {"rtol": 3 * RELATIVE.get(dtype, 1e-11), "atol": 1e-6}
+                np.testing.assert_allclose(C.var(x, dim, 0, False), wide(x).var(dim), **close)
+
+
 @pytest.mark.parametrize("shape", [(1_000_003,), (100_000, 7), (7, 100_000), (300, 400, 11), (2, 3)])
 def test_same_bits_for_any_threads(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(3).standard_normal(shape).astype("float32")
