@@ -40,19 +40,31 @@ constexpr Index kSummed = 128;
 template <class T>
 constexpr int kColumns = kVectors * Lanes<T>::count;
 
+// Three rows to a pointer, which addresses reach by the distance of rows, once and twice: of twelve rows' own pointers
+// four lay in vector registers, moved back and forth at every term (Zen 4, GFLOP/s in L1 at a peak of 118: 109 and 114).
 template <class T, int R>
 struct InPlace {
-  const T* row[R];
-  InPlace(const T* a, Index stride) {
-    for (int r = 0; r < R; ++r) row[r] = a + r * stride;
+  static constexpr int kBases = (R + 2) / 3;
+  const T* base[kBases];
+  Index stride;
+  InPlace(const T* a, Index stride) : stride(stride) {
+    for (int r = 0; r < kBases; ++r) base[r] = a + 3 * r * stride;
   }
-  T at(int r, Index k) const { return row[r][k]; }
+  T at(int r) const { return base[r / 3][r % 3 * stride]; }
+  void next() {
+#pragma GCC unroll 16
+    for (int r = 0; r < kBases; ++r) {
+      ++base[r];
+      asm("" : "+r"(base[r]));  // or the compiler makes a pointer for each row again
+    }
+  }
 };
 template <class T, int R>
 struct Packed {
   const T* panel;
   Packed(const T* a, Index) : panel(a) {}
-  T at(int r, Index k) const { return panel[k * R + r]; }
+  T at(int r) const { return panel[r]; }
+  void next() { panel += R; }
 };
 
 // Copies count < 2 * Piece elements by pieces of fixed size: a call of memcpy would cost more than its bytes.
@@ -79,7 +91,7 @@ struct Target {
 template <class T, int R, int V, class A>
 void run(Index k, const T* first, Index stride, const T* b, Index b_step, const Target<T>& t) {
   constexpr int L = Lanes<T>::count;
-  const A a(first, stride);
+  A a(first, stride);
   Vec<T> sum[R][V] = {};
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) __builtin_prefetch(t.c + r * t.ldc, 1);
@@ -90,10 +102,11 @@ void run(Index k, const T* first, Index stride, const T* b, Index b_step, const 
     for (int v = 0; v < V; ++v) bv[v] = load(b + v * L);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const Vec<T> x = a.at(r, i) - Vec<T>{};  // minus zero: a broadcast the compiler sees through
+      const Vec<T> x = a.at(r) - Vec<T>{};  // minus zero: a broadcast the compiler sees through
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[r][v] += x * bv[v];
     }
+    a.next();
   }
   // What the sums are added to comes last: begun with, it would make one long sum of all stretches of k, with ten times
   // the error.
