@@ -8,17 +8,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../core/parallel.h"
 #include "column_strips.h"
 
 namespace tg {
-namespace {
 
-constexpr Index kPiece = 4096;   // elements per task: an exponential each
-constexpr Index kTile = 64;      // columns per tile
 constexpr Index kLongest = 1 << 14;
-
-}  // namespace
 
 bool is_middle_axis(const ReducePlan& plan, Index item) {
   if (plan.rn != 1 || plan.kn < 1 || plan.kn > 2 || plan.rshape[0] > kLongest) return false;
@@ -29,28 +23,20 @@ bool is_middle_axis(const ReducePlan& plan, Index item) {
 
 template <class T>
 void logsumexp_columns(const ReducePlan& plan, const T* x, T* y) {
-  const Index length = plan.rshape[0], inner = plan.kshape[plan.kn - 1], tiles = (inner + kTile - 1) / kTile;
-  const Index group = std::max<Index>(1, kPiece / (std::min(kTile, inner) * length));
-  parallel_for(plan.outputs / inner * tiles, group, [&](Index first, Index last) {
-    for (Index t = first; t < last; ++t) {
-      const Index matrix = t / tiles, column = t % tiles * kTile;
-      const Index at = matrix * length * inner + column;
-      for_strips<T>(length, inner, std::min(kTile, inner - column), [&](const auto& strip, Index j) {
-        using S = std::decay_t<decltype(strip)>;
-        using W = typename S::W;
-        typename S::Vector most[S::vectors], shift[S::vectors];
-        double total[S::width];
-        strip.largest(x + at + j, most);
-        // Nothing shifts an infinite maximum: it, or NaN, is the result.
-        T top[S::width], by[S::width];
-        for (int v = 0; v < S::vectors; ++v) W::store(top + v * W::lanes, most[v]);
-        for (Index k = 0; k < S::width; ++k) by[k] = std::isfinite(top[k]) ? top[k] : T(0);
-        for (int v = 0; v < S::vectors; ++v) shift[v] = W::load(by + v * W::lanes);
-        strip.sum_exp(x + at + j, shift, total);
-        T* to = y + matrix * inner + column + j;
-        for (Index k = 0; k < strip.columns; ++k) to[k] = std::isfinite(top[k]) ? T(double(top[k]) + std::log(total[k])) : top[k];
-      });
-    }
+  const Index length = plan.rshape[0], inner = plan.kshape[plan.kn - 1];
+  over_columns<T>(plan.outputs / inner, length, inner, {x}, y, 1, [](const auto& strip, const auto& in, T* to) {
+    using S = std::decay_t<decltype(strip)>;
+    using W = typename S::W;
+    typename S::Vector most[S::vectors], shift[S::vectors];
+    double total[S::width];
+    strip.largest(in[0], most);
+    // Nothing shifts an infinite maximum: it, or NaN, is the result.
+    T top[S::width], by[S::width];
+    for (int v = 0; v < S::vectors; ++v) W::store(top + v * W::lanes, most[v]);
+    for (Index k = 0; k < S::width; ++k) by[k] = std::isfinite(top[k]) ? top[k] : T(0);
+    for (int v = 0; v < S::vectors; ++v) shift[v] = W::load(by + v * W::lanes);
+    strip.sum_exp(in[0], shift, total);
+    for (Index k = 0; k < strip.columns; ++k) to[k] = std::isfinite(top[k]) ? T(double(top[k]) + std::log(total[k])) : top[k];
   });
 }
 

@@ -82,7 +82,30 @@ def test_columns_are_computed_as_they_are_beside_others(dtype: str) -> None:
             assert (whole[..., :width] == part).all(), width
 
 
-@pytest.mark.parametrize("shape", [(3, 100_000), (5000, 77), (40, 50, 60)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_short_rows_and_narrow_columns_are_computed_as_columns_are(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    for length in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32):
+        for inner in (1, 2, 3, 4, 7, 15):
+            x, g = (rng.standard_normal((131, length, inner)).astype(dtype) for _ in range(2))
+            # the same columns, but all in one wide matrix
+            columns, gradients = (v.transpose(1, 0, 2).reshape(length, -1).copy() for v in (x, g))
+            y, logy = C.softmax(x, 1), C.log_softmax(x, 1)
+            got = [y, logy, C.log_softmax_backward(g, logy, 1)]
+            wide, logwide = C.softmax(columns, 0), C.log_softmax(columns, 0)
+            expected = [wide, logwide, C.log_softmax_backward(gradients, logwide, 0)]
+            if inner > 1 or length == 1:  # rows that fill a vector are read as they lie
+                got.append(C.softmax_backward(g, y, 1))
+                expected.append(C.softmax_backward(gradients, wide, 0))
+            for one, other in zip(got, expected, strict=True):
+                assert (one == other.reshape(length, 131, inner).transpose(1, 0, 2)).all(), (length, inner)
+            if inner > 1:
+                assert (C.logsumexp(x, 1).ravel() == C.logsumexp(columns, 0)).all(), (length, inner)
+            alone = x[7:8].copy()
+            assert (C.softmax_backward(g[7:8].copy(), C.softmax(alone, 1), 1) == C.softmax_backward(g, y, 1)[7:8]).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 100_000), (5000, 77), (9000, 5), (700, 8, 3), (40, 50, 60)])
 def test_same_bits_for_any_threads(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     x, g = rng.standard_normal(shape).astype("float32"), rng.standard_normal(shape).astype("float32")
