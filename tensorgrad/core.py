@@ -112,12 +112,17 @@ if TYPE_CHECKING or native is None:
 
     class GradState(threading.local):
         """This thread's switches: whether calls are recorded, whether in inference mode, whether rarely used features
-        (saved-tensor hooks, anomaly mode) want to see each new node, and whether autocast is on."""
+        (saved-tensor hooks, anomaly mode) want to see each new node, and whether autocast is on.
+
+        ``lead``: of this thread's pass to requested inputs, the nodes that lead to some and the leaves among them, by
+        identity; None in a pass to all leaves, and outside of passes.
+        """
 
         recording: bool = True
         inference: bool = False
         extras: bool = False
         casting: bool = False
+        lead: tuple[set[Any], set[int]] | None = None
 
     class Heap:
         """Nodes by falling numbers."""

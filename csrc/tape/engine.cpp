@@ -1,4 +1,5 @@
 // The backward pass over nodes, from last to first: _Pass.go.
+#include "gradients.h"
 #include "side_by_side.h"
 
 #include <algorithm>
@@ -9,7 +10,6 @@ namespace tape {
 namespace {
 
 constexpr Py_ssize_t kWorthAsking = 32768;
-constexpr Py_ssize_t kMostRead = 29;  // arrays and attributes that a derivative reads; Python serves what reads more
 
 // Nodes by falling numbers; each node stands in it once.
 struct HeapObject {
@@ -95,99 +95,13 @@ bool is_fresh(PyObject* array) {
   return base ? PyCapsule_IsValid(base, "tensorgrad") != 0 : PyArray_CHKFLAGS(as_array(array), NPY_ARRAY_OWNDATA) != 0;
 }
 
-// Elementwise.differentiate
-PyObject* formula_gradients(PyObject* door, NodeObject* node, PyObject* g) {
-  auto* plan = reinterpret_cast<PlanObject*>(node->f[NodeObject::kPlan]);
-  Ref results;
-  PyObject* kernel_op = plan->f[PlanObject::kKernel];
-  if (kernel_op != Py_None) {
-    PyObject *saved = node->f[NodeObject::kSaved], *outputs = node->f[NodeObject::kSavedOutputs];
-    PyObject* args[kMostRead + 1];
-    Py_ssize_t n = 0;
-    args[n++] = g;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(saved); ++i) args[n++] = PyTuple_GET_ITEM(saved, i);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(outputs); ++i) args[n++] = PyTuple_GET_ITEM(outputs, i);
-    Ref kernel = kernel_of(as_op(kernel_op), door);
-    if (!kernel) return nullptr;
-    results = Ref(PyObject_Vectorcall(kernel.get(), args, static_cast<std::size_t>(n), nullptr));
-    if (!results) return nullptr;
-  }
-  PyObject* parts = plan->f[PlanObject::kParts];
-  const Py_ssize_t count = PyTuple_GET_SIZE(parts);
-  Ref grads(PyTuple_New(count));
-  if (!grads) return nullptr;
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* part = PyTuple_GET_ITEM(parts, i);
-    PyObject* value = Py_None;
-    if (PyLong_CheckExact(part)) {
-      const bool several = PyTuple_CheckExact(results.get());
-      value = several ? PyTuple_GET_ITEM(results.get(), PyLong_AsLong(part)) : results.get();
-    } else if (part != Py_None) {
-      value = g;
-    }
-    Py_INCREF(value);
-    PyTuple_SET_ITEM(grads.get(), i, value);
-  }
-  PyObject* extra = node->f[NodeObject::kExtra];
-  if (extra != Py_None) {  // undo broadcasting and promotion
-    PyObject* wrt = plan->f[PlanObject::kWrt];
-    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(wrt); ++k) {
-      const Py_ssize_t i = PyLong_AsSsize_t(PyTuple_GET_ITEM(wrt, k));
-      PyObject* grad = PyTuple_GET_ITEM(grads.get(), i);
-      if (grad == Py_None) continue;
-      PyObject* want = PyTuple_GET_ITEM(extra, k);
-      PyObject* four[] = {door, grad, PyTuple_GET_ITEM(want, 0), PyTuple_GET_ITEM(want, 1)};
-      PyObject* fitted = PyObject_Vectorcall(known.fit, four, 4, nullptr);
-      if (!fitted) return nullptr;
-      PyTuple_SET_ITEM(grads.get(), i, fitted);
-      Py_DECREF(grad);
-    }
-  }
-  return grads.release();
-}
-
-// Op.differentiate
-PyObject* rule_gradients(PyObject* door, NodeObject* node, PyObject* g) {
-  OpObject* op = as_op(node->f[NodeObject::kOp]);
-  PyObject *saved = node->f[NodeObject::kSaved], *outputs = node->f[NodeObject::kSavedOutputs];
-  PyObject *edges = node->f[NodeObject::kEdges], *attrs = node->f[NodeObject::kAttrs], *kept = op->f[OpObject::kKeptOutputs];
-  const Py_ssize_t n = PyTuple_GET_SIZE(saved), named = PyTuple_GET_SIZE(kept), more = PyDict_GET_SIZE(attrs);
-  PyObject* args[kMostRead + 3];
-  Py_ssize_t at = 0;
-  args[at++] = door;
-  args[at++] = g;
-  for (Py_ssize_t i = 0; i < n; ++i) args[at++] = PyTuple_GET_ITEM(saved, i);
-  const Py_ssize_t positional = at;
-  const Py_ssize_t count = PyTuple_GET_SIZE(edges);
-  Ref keywords(PyTuple_New(1 + named + more)), needs(PyTuple_New(count));
-  if (!keywords || !needs) return nullptr;
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* flag = PyTuple_GET_ITEM(edges, i) == Py_None ? Py_False : Py_True;
-    Py_INCREF(flag);
-    PyTuple_SET_ITEM(needs.get(), i, flag);
-  }
-  Py_ssize_t k = 0;
-  const auto give = [&](PyObject* name, PyObject* value) {
-    Py_INCREF(name);
-    PyTuple_SET_ITEM(keywords.get(), k++, name);
-    args[at++] = value;
-  };
-  give(names.needs, needs.get());
-  for (Py_ssize_t j = 0; j < named; ++j) give(PyTuple_GET_ITEM(PyTuple_GET_ITEM(kept, j), 1), PyTuple_GET_ITEM(outputs, j));
-  PyObject *key, *value;
-  Py_ssize_t position = 0;
-  while (PyDict_Next(attrs, &position, &key, &value)) give(key, value);
-  return PyObject_Vectorcall(op->f[OpObject::kRule], args, static_cast<std::size_t>(positional), keywords.get());
-}
-
 struct Pass {
   PyObject *self, *pending, *leaves;  // self: Python's side of it; null until it is needed, which it rarely is
   HeapObject* heap;
   bool retain;
   PyObject* kind = nullptr;  // of self
-  // Of a pass to requested inputs, else null: the nodes among them, the nodes that lead to some, and the leaves among them, by
-  // identity.
-  PyObject *wanted = nullptr, *needed = nullptr, *wanted_leaves = nullptr;
+  PyObject* wanted = nullptr;  // of a pass to requested inputs, else null: the nodes among them
+  Ways ways{};
   Ref made{};
   SideBySide slices{};
 
@@ -201,8 +115,8 @@ struct Pass {
   bool to_leaf(PyObject* leaf, PyObject* part) {
     Ref key(PyLong_FromVoidPtr(leaf));
     if (!key) return false;
-    if (wanted_leaves) {
-      const int asked = PySet_Contains(wanted_leaves, key.get());
+    if (ways.leaves) {
+      const int asked = PySet_Contains(ways.leaves, key.get());
       if (asked < 1) return !asked;
     }
     PyObject* held = PyDict_GetItemWithError(leaves, key.get());
@@ -213,8 +127,8 @@ struct Pass {
   }
 
   bool to_node(PyObject* node, PyObject* part) {
-    if (needed) {
-      const int leads = PySet_Contains(needed, node);
+    if (ways.nodes) {
+      const int leads = PySet_Contains(ways.nodes, node);
       if (leads < 1) return !leads;
     }
     PyObject* held = PyDict_GetItemWithError(pending, node);
@@ -296,7 +210,7 @@ struct Pass {
 
   // The gradients of the node's inputs, to where the inputs came from; g is let go before.
   bool spread(PyObject* door, NodeObject* node, Ref& g) {
-    Ref grads(differentiate(door, node, g.get()));
+    Ref grads(differentiate(door, node, g.get(), ways));
     if (!grads) return false;
     if (!PyTuple_Check(grads.get()) && !PyList_Check(grads.get())) {
       PyErr_Format(PyExc_TypeError, "a derivative rule returned %s, expected a tuple", Py_TYPE(grads.get())->tp_name);
@@ -332,30 +246,6 @@ struct Pass {
     Ref found(PyObject_GetAttr(door, kernel)), args(PyTuple_Pack(2, total, g));
     Ref done(found && args ? PyObject_Call(found.get(), args.get(), attrs) : nullptr);
     return done ? 1 : -1;
-  }
-
-  PyObject* differentiate(PyObject* door, NodeObject* node, PyObject* g) {
-    PyObject* op = node->f[NodeObject::kOp];
-    if (PyObject_TypeCheck(op, &OpType)) {
-      OpObject* record = as_op(op);
-      if (record->kind == OpObject::kUnknown && !prepare(record)) return nullptr;
-      const Py_ssize_t read = PyTuple_GET_SIZE(node->f[NodeObject::kSaved]) +
-                              PyTuple_GET_SIZE(node->f[NodeObject::kSavedOutputs]) +
-                              PyDict_GET_SIZE(node->f[NodeObject::kAttrs]);
-      if (read <= kMostRead && record->kind == OpObject::kFormula) return formula_gradients(door, node, g);
-      if (record->kind == OpObject::kOp && record->f[OpObject::kView] == Py_True) {
-        PyObject* grads = view_gradients(record, door, node, g);
-        if (grads || PyErr_Occurred()) return grads;
-      }
-      if (read <= kMostRead && record->kind == OpObject::kOp && PyTuple_Check(node->f[NodeObject::kEdges]))
-        return rule_gradients(door, node, g);
-    } else if (reinterpret_cast<PyObject*>(Py_TYPE(op)) == known.pair) {
-      Ref grads(pair_gradients(node, g));
-      if (grads.get() != Py_NotImplemented) return grads.release();
-    }
-    PyObject* six[] = {op, door, reinterpret_cast<PyObject*>(node), g, node->f[NodeObject::kSaved],
-                       node->f[NodeObject::kSavedOutputs]};
-    return PyObject_VectorcallMethod(names.differentiate, six, 6, nullptr);
   }
 
   // _Pass.deliver: the usual gradient, an array that nobody else knows, becomes the leaf's as it is; the others are Python's to
@@ -436,7 +326,7 @@ PyObject* go(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const int retain = PyObject_IsTrue(args[4]);
   if (retain < 0) return nullptr;
   Pass pass{args[0], args[2], args[3], reinterpret_cast<HeapObject*>(args[1]), retain != 0};
-  if (asks) pass.wanted = args[5], pass.needed = args[6], pass.wanted_leaves = args[7];
+  if (asks) pass.wanted = args[5], pass.ways = Ways{args[6], args[7]};
   while (!pass.heap->nodes->empty())
     if (!pass.visit_one()) return nullptr;
   Py_RETURN_NONE;
@@ -458,7 +348,7 @@ Ref ones_like(PyArrayObject* data) {
 }  // namespace
 
 // backward(kind of pass, root, retain): the whole pass from a loss, as engine.run makes it; False, and nothing is done, where it
-// is another root.
+// is another root or within a pass to requested inputs.
 PyObject* backward(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 3 || !is_tensor(args[1])) return PyErr_Format(PyExc_TypeError, "backward: expected (kind of pass, root, retain)");
   const int retain = PyObject_IsTrue(args[2]);
@@ -466,7 +356,8 @@ PyObject* backward(PyObject*, PyObject* const* args, Py_ssize_t count) {
   TensorObject* root = as_tensor(args[1]);
   PyArrayObject* data = array_of(args[1]);
   PyObject* node = root->f[TensorObject::kNode];
-  if (!data || PyArray_SIZE(data) != 1 || !is_node(node) || as_node(node)->count != 1 || root->f[TensorObject::kBase] != Py_None)
+  if (switches.lead || !data || PyArray_SIZE(data) != 1 || !is_node(node) || as_node(node)->count != 1 ||
+      root->f[TensorObject::kBase] != Py_None)
     Py_RETURN_FALSE;
   Ref seed = ones_like(data);
   if (!seed) {

@@ -158,11 +158,23 @@ int set_switch(PyObject*, PyObject* value, void*) {
   return 0;
 }
 
+PyObject* get_lead(PyObject*, void*) {
+  PyObject* lead = switches.lead ? switches.lead : Py_None;
+  Py_INCREF(lead);
+  return lead;
+}
+
+int set_lead(PyObject*, PyObject* value, void*) {
+  set(switches.lead, !value || value == Py_None ? nullptr : (Py_INCREF(value), value));
+  return 0;
+}
+
 PyGetSetDef state_getset[] = {
     {"recording", get_switch<&Switches::recording>, set_switch<&Switches::recording>, nullptr, nullptr},
     {"inference", get_switch<&Switches::inference>, set_switch<&Switches::inference>, nullptr, nullptr},
     {"extras", get_switch<&Switches::extras>, set_switch<&Switches::extras>, nullptr, nullptr},
-    {"casting", get_switch<&Switches::casting>, set_switch<&Switches::casting>, nullptr, nullptr}, {}};
+    {"casting", get_switch<&Switches::casting>, set_switch<&Switches::casting>, nullptr, nullptr},
+    {"lead", get_lead, set_lead, nullptr, nullptr}, {}};
 
 PyTypeObject StateType = {PyVarObject_HEAD_INIT(nullptr, 0)};
 

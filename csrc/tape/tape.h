@@ -112,6 +112,7 @@ extern Registered known;
 struct Switches {
   bool recording = true, inference = false, extras = false, casting = false;
   PyObject* doors = nullptr;  // null: those of every thread
+  PyObject* lead = nullptr;   // null: None
 };
 extern thread_local Switches switches;
 

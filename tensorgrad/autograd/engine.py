@@ -41,8 +41,8 @@ def run(
     are returned, one per input, None where nothing flowed. ``heard``: for a pass within another one that goes on to the
     same inputs, the identities of the inputs' hooks, which that one calls; it also sees to gradients that they retain.
     """
-    before = grad_state.recording
-    grad_state.recording = create
+    before, lead = grad_state.recording, grad_state.lead
+    grad_state.recording, grad_state.lead = create, None
     try:
         if not local.listeners:
             return _Pass(inputs, retain, create, accumulate, heard).run(roots, seeds)
@@ -51,7 +51,7 @@ def run(
         with region("backward"):
             return _Pass(inputs, retain, create, accumulate, heard).run(roots, seeds)
     finally:
-        grad_state.recording = before
+        grad_state.recording, grad_state.lead = before, lead
 
 
 def from_loss(root: Tensor, retain: bool) -> bool:
@@ -98,6 +98,7 @@ class _Pass:
                 if x._node is not None:
                     self.wanted.setdefault(x._node, set()).add(x._slot)
             self.needed = self.nodes_above_inputs(roots)
+            grad_state.lead = self.needed, self.wanted_leaves
         heap = Heap()
         pending: dict[Node, Any] = {}
         for root, seed in zip(roots, seeds, strict=True):
@@ -308,11 +309,7 @@ class _Pass:
 
     def goes_on(self, node: Node) -> bool:
         """Whether gradients must flow past a requested node: only towards further requested inputs."""
-        assert self.needed is not None and self.wanted_leaves is not None
-        return any(
-            edge is not None and (edge in self.needed if type(edge) is Node else id(edge) in self.wanted_leaves)
-            for edge in node.edges
-        )
+        return any(node.asked)
 
     def nodes_above_inputs(self, roots: Sequence[Tensor]) -> set[Node]:
         """Nodes from which some requested input is reached; nothing else needs to run."""

@@ -67,8 +67,18 @@ class Node(NodeCore):
 
     @property
     def needs(self) -> tuple[bool, ...]:
-        """Which inputs get a gradient."""
+        """Which inputs have a gradient."""
         return tuple([edge is not None for edge in self.edges])
+
+    @property
+    def asked(self) -> tuple[bool, ...]:
+        """Which inputs get one in this thread's pass: of a pass to requested inputs, those on the way to some."""
+        if grad_state.lead is None:
+            return self.needs
+        nodes, leaves = grad_state.lead
+        return tuple([
+            edge is not None and (edge in nodes if type(edge) is Node else id(edge) in leaves) for edge in self.edges
+        ])  # fmt: skip
 
     def watch(self, tensor: Tensor) -> None:
         """A tensor's array was saved: remember its version, to find out if it is changed in place."""

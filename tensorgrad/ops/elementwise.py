@@ -275,6 +275,8 @@ class Elementwise(Op):
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
         plan = node.plan
+        if grad_state.lead is not None:
+            plan, inputs, outputs = self.asked_plan(node, inputs, outputs)
         results: Any = ()
         if plan.kernel is not None:
             seeds = (g,) if node.count == 1 else tuple([0.0 if part is None else part for part in g])
@@ -285,10 +287,18 @@ class Elementwise(Op):
         for part in plan.parts:
             grads.append(part if part is None else g if part == "g" else results[part])
         if node.extra is not None:
-            for i, want in zip(plan.wrt, node.extra, strict=True):
+            for i, want in zip(node.plan.wrt, node.extra, strict=True):
                 if grads[i] is not None:
                     grads[i] = fit(F, grads[i], *want)
         return grads
+
+    def asked_plan(self, node: Node, inputs: Any, outputs: Any) -> tuple[Plan, Any, Any]:
+        """The plan of what this pass asks for alone and what it reads, if that was saved; else the node's own."""
+        whole: Plan = node.plan
+        plan = self.plan(node.asked)
+        if plan.uses_output > whole.uses_output or not set(plan.uses) <= set(whole.uses):
+            return whole, inputs, outputs
+        return plan, tuple([inputs[whole.uses.index(i)] for i in plan.uses]), outputs if plan.uses_output else ()
 
     def keeps_input(self, position: int, needs: tuple[bool, ...]) -> bool:
         return position in self.plan(needs).uses

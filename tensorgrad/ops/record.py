@@ -43,8 +43,9 @@ class Op(OpCore):
         define: ``define(F, *inputs, **attrs)``, the meaning in smaller ops; None for primitives, which every backend
             inherits as a method of ``backends.base``.
         rule: ``rule(F, g, *inputs, needs, <kept outputs by name>, **attrs)`` returns one gradient (or None) per input.
-            Inputs that were not kept arrive as Specs. With several outputs ``g`` is a tuple with None where nothing
-            flows. Without a rule, a recorded call runs the definition, whose ops have rules.
+            ``needs`` says of each input whether it is asked for: it may be fewer than require a gradient. Inputs that
+            were not kept arrive as Specs. With several outputs ``g`` is a tuple with None where nothing flows. Without
+            a rule, a recorded call runs the definition, whose ops have rules.
         keeps: names of the inputs and outputs that the rule reads; that of ``*rest`` stands for all of them.
         outputs: names of the outputs.
         nondiff: names of outputs without gradient (indices, masks).
@@ -226,9 +227,9 @@ class Op(OpCore):
         """The inputs' gradients, through the namespace ``F``."""
         rule: Any = self.rule
         if not self.kept_outputs:
-            return rule(F, g, *inputs, needs=node.needs, **node.attrs)
+            return rule(F, g, *inputs, needs=node.asked, **node.attrs)
         named = {name: value for (_, name), value in zip(self.kept_outputs, outputs, strict=True)}
-        return rule(F, g, *inputs, needs=node.needs, **named, **node.attrs)
+        return rule(F, g, *inputs, needs=node.asked, **named, **node.attrs)
 
 
 def entry_of(ours: bool) -> int:

@@ -16,7 +16,7 @@ class _InSecondOnly(Elementwise):
     """A function of two whose derivative in the first is not known here, nor in PyTorch."""
 
     def differentiate(self, F: Any, node: Any, g: Any, inputs: Any, outputs: Any) -> Any:
-        if node.needs[0]:
+        if node.asked[0]:
             raise AutogradError(
                 f"{self.name}: the derivative with respect to {self.inputs[0]!r} is not implemented; detach() it."
             )
