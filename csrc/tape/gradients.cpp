@@ -129,6 +129,19 @@ PyObject* rule_gradients(PyObject* door, NodeObject* node, PyObject* g, const Wa
   return PyObject_Vectorcall(op->f[OpObject::kRule], args, static_cast<std::size_t>(positional), keywords.get());
 }
 
+// Whether the node of a compiled pair makes the gradients that are asked for alone, by another program: _Backward.narrows.
+int narrows(NodeObject* node, const Ways& ways) {
+  PyObject* edges = node->f[NodeObject::kEdges];
+  for (Py_ssize_t i = 0; ways.nodes && i < PySequence_Fast_GET_SIZE(edges); ++i) {
+    const int asked = ways.ask(PySequence_Fast_GET_ITEM(edges, i));
+    if (asked < 0) return -1;
+    if (asked) continue;
+    Ref flag(PyObject_GetAttrString(node->f[NodeObject::kOp], "narrows"));
+    return flag ? PyObject_IsTrue(flag.get()) : -1;
+  }
+  return 0;
+}
+
 }  // namespace
 
 PyObject* differentiate(PyObject* door, NodeObject* node, PyObject* g, const Ways& ways) {
@@ -146,7 +159,9 @@ PyObject* differentiate(PyObject* door, NodeObject* node, PyObject* g, const Way
     if (read <= kMostRead && record->kind == OpObject::kOp && PyTuple_Check(node->f[NodeObject::kEdges]))
       return rule_gradients(door, node, g, ways);
   } else if (reinterpret_cast<PyObject*>(Py_TYPE(op)) == known.pair) {
-    Ref grads(pair_gradients(node, g));
+    const int other = narrows(node, ways);
+    if (other < 0) return nullptr;
+    Ref grads = other ? Ref::borrowed(Py_NotImplemented) : Ref(pair_gradients(node, g));
     if (grads.get() != Py_NotImplemented) return grads.release();
   }
   PyObject* six[] = {op, door, reinterpret_cast<PyObject*>(node), g, node->f[NodeObject::kSaved],

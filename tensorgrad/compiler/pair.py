@@ -106,12 +106,17 @@ class PairEntry(Entry):
         return trace.steps, [None if g is None else trace.value_of(g) for g in grads]
 
     def link(self, raw: list[Program]) -> None:
-        self.backwards = [_Backward(self, group) for group in self.groups]
         self._note_writes(raw[0])
         if self.patterns:  # what some results' gradients need of forward is read by programs of their own
             first, second = self.programs = [optimize(program) for program in raw[:2]]
+            self.late: tuple[Program, tuple[str, ...]] = raw[1], PASSES
         else:
-            first, second = self.programs = _both(raw[0], raw[1], len(self.kinds), self.count or 0)
+            *self.programs, late = _both(raw[0], raw[1], len(self.kinds), self.count or 0)
+            first, second = self.programs
+            self.late = late, ("dead", *_LAST)  # what it reads of forward is what that saves
+        self.asked: dict[tuple[bool, ...], tuple[Any, tuple[int | None, ...]]] = {}
+        made = sum(v.nbytes for call in self.late[0].all_calls for v in call.results if v is not None and v is v.root)
+        self.backwards = [_Backward(self, group, made >= _WORTH_ASKING) for group in self.groups]
         self.partly: dict[tuple[int, ...], Any] = dict(zip(self.patterns, raw[2:], strict=True))
         self.draws = any(isinstance(a, Generator) for call in first.all_calls for a in call.attrs.values())
         results, saved = first.outputs[: self.count], first.outputs[self.count :]
@@ -245,13 +250,28 @@ class PairEntry(Entry):
         found: list[Any] = arrays
         return found
 
-    def gradients_of_some(self, memory: Any, parts: Any, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    def for_asked(self, asked: tuple[bool, ...]) -> tuple[Any, tuple[int | None, ...]] | None:
+        """A program backward without the gradients that a pass to requested inputs does not ask for, and by input the
+        number of its gradient; None where there are enough of these."""
+        found = self.asked.get(asked)
+        if found is None and len(self.asked) < _MOST_ASKED:
+            numbers = [at if wanted else None for at, wanted in zip(self.grad_at, asked, strict=True)]
+            ends = list(dict.fromkeys(at for at in numbers if at is not None))
+            whole, passes = self.late
+            program = Program(whole.steps, whole.arguments, [whole.outputs[at] for at in ends])
+            own = tuple(None if at is None else ends.index(at) for at in numbers)
+            found = self.asked[asked] = executor(optimize(program, passes)), own
+        return found
+
+    def gradients_of_some(
+        self, memory: Any, parts: Any, tensors: tuple[Tensor, ...], asked: tuple[bool, ...]
+    ) -> tuple[Any, ...]:
         """The gradients where only some results have one: not as if the others' were zeros, since what only these were
         computed of has none, and zero times infinity is none either."""
         slots = tuple(i for i, part in enumerate(parts) if part is not None)
         run = self.partly.get(slots)
         if run is None and not self.once:
-            return _rerun(self, parts, tensors, create=False)
+            return _rerun(self, parts, tensors, asked, create=False)
         if run is None:
             seeds = [_zeros(*form) if g is None else g for g, form in zip(parts, self.templates, strict=True)]
             arrays = self.gradients(memory, seeds)
@@ -285,11 +305,13 @@ def _between() -> None:
 _APART = PASSES[: PASSES.index("ahead")]
 _TOGETHER = PASSES[PASSES.index("ahead") : PASSES.index("recompute") + 1]
 _LAST = PASSES[PASSES.index("recompute") + 1 :]
+_MOST_ASKED = 8  # choices of gradients that have programs of their own; a pass to others makes them all
+_WORTH_ASKING = 1 << 16  # bytes that backward makes: all of less take no longer than it takes to begin another program
 
 
 def _both(first: Program, second: Program, seeds: int, count: int) -> list[Program]:
     """Both programs after all passes. What backward could have of forward, or make again, is seen with the two as one;
-    then what the second reads of the first is saved."""
+    then what the second reads of the first is saved. The last is the second before it is bound to its memory."""
     first, second = (optimize(program, _APART) for program in (first, second))
     given = second.arguments[len(second.arguments) - seeds :]
     border = Action(_between)
@@ -311,7 +333,7 @@ def _both(first: Program, second: Program, seeds: int, count: int) -> list[Progr
         program = Program(steps, arguments, outputs)
         program.notes = [*own, *whole.notes]
         made.append(optimize(program, _LAST))
-    return made
+    return [*made, program]
 
 
 class _Backward:
@@ -322,10 +344,11 @@ class _Backward:
     opaque = True
     kept_outputs: tuple[Any, ...] = ()
 
-    def __init__(self, entry: PairEntry, slots: tuple[int, ...]):
+    def __init__(self, entry: PairEntry, slots: tuple[int, ...], narrows: bool):
         self.entry = entry
         self.slots = slots  # which of the results that have a graph are the node's
         self.gradients = tuple(entry.grad_at)  # by input: which of the backward program's outputs it is
+        self.narrows = narrows  # whether a pass to some of them takes a program without the others
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
         entry = self.entry
@@ -335,7 +358,7 @@ class _Backward:
         for slot, part in zip(self.slots, own, strict=True):
             parts[slot] = part
         if isinstance(some, Tensor):
-            return self._again(entry, parts, node.saved[2])
+            return self._again(node, parts)
         if local.listeners:
             with quiet("a program's backward pass"):
                 return self._arrays(node, parts)
@@ -350,25 +373,35 @@ class _Backward:
                     "numbers or changes its state; the run that they take would be another one. Call the function "
                     "itself."
                 )
-            return _rerun(entry, parts, node.saved[2], create=False)
+            return _rerun(entry, parts, node.saved[2], node.asked, create=False)
         if any(part is None for part in parts):
-            return entry.gradients_of_some(node.saved[0], parts, node.saved[2])
-        arrays = entry.gradients(node.saved[0], list(parts))
-        return tuple([None if at is None else arrays[at] for at in self.gradients])
+            return entry.gradients_of_some(node.saved[0], parts, node.saved[2], node.asked)
+        memory, numbers = node.saved[0], self.gradients
+        found = None
+        if self.narrows and type(memory) is not _OfRun and not all(node.asked):
+            found = entry.for_asked(node.asked)
+        if found is None:
+            arrays = entry.gradients(memory, list(parts))
+        else:
+            run, numbers = found
+            arrays = run([*(memory if isinstance(memory, list) else memory[-1].kept), *parts])
+        return tuple([None if at is None else arrays[at] for at in numbers])
 
-    def _again(self, entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...]) -> Any:
+    def _again(self, node: Node, parts: Any) -> Any:
         """Under create_graph: by a run of the function itself, whose gradient can be differentiated further."""
-        if entry.once:
+        if self.entry.once:
             raise CompileError(
                 "compile: a second derivative through a compiled function that draws random numbers or changes its "
                 "state; "
                 "the run that it takes would be another one. Call the function itself."
             )
-        return _rerun(entry, parts, tensors, create=True)
+        return _rerun(self.entry, parts, node.saved[2], node.asked, create=True)
 
 
-def _rerun(entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...], *, create: bool) -> tuple[Any, ...]:
-    """The gradients, by a run of the function itself: Tensors, if a graph is made of it, or arrays."""
+def _rerun(
+    entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...], asked: tuple[bool, ...], *, create: bool
+) -> tuple[Any, ...]:
+    """The gradients asked for, by a run of the function itself: Tensors, if a graph is made of it, or arrays."""
     args, kwargs = entry.signature.arguments(list(tensors))
     targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
     before = [(t, list(hooks_of(t))) for t in targets]
@@ -378,11 +411,12 @@ def _rerun(entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...], *, create:
     roots = [root for root, _ in pairs]
     seeds = [part for _, part in pairs]
     heard = frozenset(id(hook) for _, hooks in before for hook in hooks)
-    found = engine.run(roots, seeds, inputs=targets, retain=create, create=create, accumulate=False, heard=heard)
+    wanted = [t for t, one in zip(targets, asked, strict=True) if one]
+    found = iter(engine.run(roots, seeds, inputs=wanted, retain=create, create=create, accumulate=False, heard=heard))
     for t, hooks in before:
         if len(hooks_of(t)) > len(hooks):  # what the run has registered was for this run
             hooks_of(t)[:] = hooks
-    return tuple(found)
+    return tuple(next(found) if one else None for one in asked)
 
 
 def _patterns(count: int) -> list[tuple[int, ...]]:
