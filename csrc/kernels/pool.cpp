@@ -3,6 +3,8 @@
 // additions per element rather than k * k.
 //
 // Ladder, 2x2 maximum with stride 2 on rows of 28, per output: taps outermost over rows in memory 10 ns; this 1.5.
+// Means, us on two Zen 4 cores, an output summed alone and beside others: 224 rows of 120, 25 taps, 130 and 52; 32 images
+// of 64 channels, 56x56, 2x2 with stride 2, 2520 and 1700.
 #include "pool.h"
 
 #include <algorithm>
@@ -193,6 +195,77 @@ double divisor_at(const Windows& w, double divisor, Index d, Index h, Index k) {
   return divisor != 0 ? divisor : w[0].weight[d] * w[1].weight[h] * w[2].weight[k];
 }
 
+// Outputs [first, last) along the rows whose windows are equally long and equally far from each other: taken side by side,
+// one tap after the other, so that an output is summed in the order of its taps and an input in that of its outputs. Fewer
+// than kSideBySide are taken one by one, in the same orders.
+struct Run {
+  Index first, last, length, step;
+};
+constexpr Index kSideBySide = 8;
+std::vector<Run> runs_of(const AxisWindows& w) {
+  std::vector<Run> runs;
+  const Index count = static_cast<Index>(w.first.size());
+  for (Index o = 0; o < count; ++o) {
+    const Index length = w.last[o] - w.first[o], step = o > 0 ? w.first[o] - w.first[o - 1] : 0;
+    Run* run = runs.empty() || runs.back().length != length ? nullptr : &runs.back();
+    if (run && run->last - run->first == 1) run->step = step;
+    if (run && run->step == step) run->last = o + 1;
+    else runs.push_back({o, o + 1, length, 1});
+  }
+  return runs;
+}
+
+// f(step), of which the common ones are known to the compiler.
+template <class F>
+void visit_step(Index step, F&& f) {
+  if (step == 1) f(std::integral_constant<Index, 1>{});
+  else if (step == 2) f(std::integral_constant<Index, 2>{});
+  else f(step);
+}
+
+template <class T>
+T sum_window(const AxisWindows& w, const T* columns, Index o) {
+  T sum = 0;
+  for (Index k = w.first[o]; k < w.last[o]; ++k) sum += columns[k];
+  return sum;
+}
+
+// sums[o] = the sum of columns of o's window
+template <class T>
+void sum_windows(const std::vector<Run>& runs, const AxisWindows& w, const T* columns, T* sums) {
+  for (const Run& run : runs) {
+    if (run.last - run.first < kSideBySide) {
+      for (Index o = run.first; o < run.last; ++o) sums[o] = sum_window(w, columns, o);
+      continue;
+    }
+    visit_step(run.step, [&](auto step) {
+      const T* __restrict from = columns + w.first[run.first];
+      T* __restrict to = sums + run.first;
+      std::fill_n(to, run.last - run.first, T(0));
+      for (Index k = 0; k < run.length; ++k, ++from)
+        for (Index i = 0; i < run.last - run.first; ++i) to[i] += from[i * step];
+    });
+  }
+}
+
+// columns of o's window += parts[o]
+template <class T>
+void spread_windows(const std::vector<Run>& runs, const AxisWindows& w, const T* parts, T* columns) {
+  for (const Run& run : runs) {
+    if (run.last - run.first < kSideBySide) {
+      for (Index o = run.first; o < run.last; ++o)
+        for (Index k = w.first[o]; k < w.last[o]; ++k) columns[k] += parts[o];
+      continue;
+    }
+    visit_step(run.step, [&](auto step) {
+      const T* __restrict from = parts + run.first;
+      T* __restrict to = columns + w.first[run.first] + run.length - 1;
+      for (Index k = 0; k < run.length; ++k, --to)
+        for (Index i = 0; i < run.last - run.first; ++i) to[i * step] += from[i];
+    });
+  }
+}
+
 }  // namespace
 
 Windows pool_windows(const PoolShape& s, bool count_include_pad) {
@@ -274,7 +347,7 @@ void max_pool_backward(const PoolShape& s, const T* g, const std::int64_t* index
 
 template <class T>
 void mean_pool(const PoolShape& s, const Windows& w, double divisor, const T* x, T* y) {
-  const Index plane = volume(s.in), width = s.in[2];
+  const Index plane = volume(s.in), width = s.in[2], wide = s.out[2];
   if (whole_planes(s, w)) {
     const T by = static_cast<T>(divisor_at(w, divisor, 0, 0, 0));
     for_planes(s, [&](Index first, Index last) {
@@ -282,30 +355,33 @@ void mean_pool(const PoolShape& s, const Windows& w, double divisor, const T* x,
     });
     return;
   }
+  const std::vector<Run> runs = runs_of(w[2]);
   for_planes(s, [&](Index first, Index last) {
     std::vector<T> columns(width);
     T* out = y + first * volume(s.out);
     for (Index p = first; p < last; ++p)
       for (Index od = 0; od < s.out[0]; ++od)
-        for (Index oh = 0; oh < s.out[1]; ++oh) {
+        for (Index oh = 0; oh < s.out[1]; ++oh, out += wide) {
           std::fill(columns.begin(), columns.end(), T(0));
           for (Index d = w[0].first[od]; d < w[0].last[od]; ++d)
             for (Index h = w[1].first[oh]; h < w[1].last[oh]; ++h) {
               const T* row = x + p * plane + (d * s.in[1] + h) * width;
               for (Index k = 0; k < width; ++k) columns[k] += row[k];
             }
-          for (Index ow = 0; ow < s.out[2]; ++ow) {
-            T sum = 0;
-            for (Index k = w[2].first[ow]; k < w[2].last[ow]; ++k) sum += columns[k];
-            *out++ = sum / static_cast<T>(divisor_at(w, divisor, od, oh, ow));
+          if (wide < kSideBySide) {
+            for (Index ow = 0; ow < wide; ++ow)
+              out[ow] = sum_window(w[2], columns.data(), ow) / static_cast<T>(divisor_at(w, divisor, od, oh, ow));
+            continue;
           }
+          sum_windows(runs, w[2], columns.data(), out);
+          for (Index ow = 0; ow < wide; ++ow) out[ow] /= static_cast<T>(divisor_at(w, divisor, od, oh, ow));
         }
   });
 }
 
 template <class T>
 void mean_pool_backward(const PoolShape& s, const Windows& w, double divisor, const T* g, T* gx) {
-  const Index plane = volume(s.in), width = s.in[2];
+  const Index plane = volume(s.in), width = s.in[2], wide = s.out[2];
   if (whole_planes(s, w)) {
     const T by = static_cast<T>(divisor_at(w, divisor, 0, 0, 0));
     for_planes(s, [&](Index first, Index last) {
@@ -313,18 +389,17 @@ void mean_pool_backward(const PoolShape& s, const Windows& w, double divisor, co
     });
     return;
   }
+  const std::vector<Run> runs = runs_of(w[2]);
   for_planes(s, [&](Index first, Index last) {
-    std::vector<T> columns(width);
+    std::vector<T> columns(width), parts(wide);
     std::fill(gx + first * plane, gx + last * plane, T(0));
     const T* from = g + first * volume(s.out);
     for (Index p = first; p < last; ++p)
       for (Index od = 0; od < s.out[0]; ++od)
-        for (Index oh = 0; oh < s.out[1]; ++oh) {
+        for (Index oh = 0; oh < s.out[1]; ++oh, from += wide) {
           std::fill(columns.begin(), columns.end(), T(0));
-          for (Index ow = 0; ow < s.out[2]; ++ow) {
-            const T part = *from++ / static_cast<T>(divisor_at(w, divisor, od, oh, ow));
-            for (Index k = w[2].first[ow]; k < w[2].last[ow]; ++k) columns[k] += part;
-          }
+          for (Index ow = 0; ow < wide; ++ow) parts[ow] = from[ow] / static_cast<T>(divisor_at(w, divisor, od, oh, ow));
+          spread_windows(runs, w[2], parts.data(), columns.data());
           for (Index d = w[0].first[od]; d < w[0].last[od]; ++d)
             for (Index h = w[1].first[oh]; h < w[1].last[oh]; ++h) {
               T* row = gx + p * plane + (d * s.in[1] + h) * width;

@@ -72,6 +72,18 @@ def test_adaptive(dims, size):
     compare(*pair("adaptive_max_pool", dims, **options), [normal(2, 3, *SIZES[:dims])])
 
 
+@pytest.mark.parametrize("options", [*AVERAGE, {"kernel_size": 25, "stride": 1}, {"kernel_size": 4}], ids=str)
+def test_rows_long_enough_to_be_averaged_side_by_side(options):
+    mine, theirs = pair("avg_pool", 1, **options)
+    for length in (25, 40, 83):
+        compare(mine, theirs, [normal(2, 3, length)])
+
+
+def test_adaptive_means_of_long_rows():
+    for size in (8, 13, 41):
+        compare(*pair("adaptive_avg_pool", 1, output_size=size), [normal(2, 3, 41)])
+
+
 def test_lp_pool_and_divisor():
     compare(*pair("lp_pool", 2, norm_type=2, kernel_size=2), [between(2, 3, 6, 6)])
     compare(*pair("avg_pool", 2, kernel_size=2, divisor_override=3), [normal(2, 3, 6, 6)])
