@@ -80,6 +80,36 @@ Index one_stride(const Stack& s, int axis, int ndim) {
   return at < 0 || s.v.shape[at] == 1 ? 0 : s.strides[at];
 }
 
+// Where the batch entries of a stack lie, in the order of the result's (shape without its last two axes): one step apart, or
+// at offsets.
+std::vector<Index> entries_of(const Stack& s, const Shape& shape, Index batch, Index& step) {
+  const int ndim = static_cast<int>(shape.size());
+  Index covered = 1;  // entries of the axes behind, which are all `step` apart
+  bool even = true;
+  step = 0;
+  for (int i = ndim - 3; i >= 0; --i) {
+    if (shape[i] == 1) continue;
+    const Index stride = one_stride(s, i, ndim);
+    if (covered == 1) step = stride;
+    even = even && stride == step * covered;
+    covered *= shape[i];
+  }
+  if (even) return {};
+  std::vector<Index> offsets(batch);
+  Index at[kMaxDims] = {}, offset = 0;
+  for (Index& entry : offsets) {
+    entry = offset;
+    for (int i = ndim - 3; i >= 0; --i) {
+      const Index stride = one_stride(s, i, ndim);
+      offset += stride;
+      if (++at[i] < shape[i]) break;
+      at[i] = 0;
+      offset -= stride * shape[i];
+    }
+  }
+  return offsets;
+}
+
 // Shape of the result: batch axes broadcast, then (m, n). Throws ValueError.
 Shape matmul_shape(const View& a, const View& b) {
   auto shapes = [&] { return to_string(a.shape_vector()) + " and " + to_string(b.shape_vector()); };
@@ -138,9 +168,9 @@ struct Products final : BlockLaunch {
         operands.push_back({{bytes(g.a.data), g.m * g.k * item, item, false}, g.k});
         product_of_.push_back(results.size() - 1);
       } else {
-        note(g.a, g.m, g.k, g.a_offset, g.batch);
+        note(g.a, g.m, g.k, g.a_offset, g.a_step, g.batch);
       }
-      note(g.b, g.k, g.n, g.b_offset, g.batch);
+      note(g.b, g.k, g.n, g.b_offset, g.b_step, g.batch);
       if (g.bias) others.push_back({bytes(g.bias), g.n * item, 0, false});
       if (g.row_sums) others.push_back({bytes(g.row_sums), g.m * item, 0, true});
     }
@@ -153,12 +183,14 @@ struct Products final : BlockLaunch {
 
   static constexpr Index item = sizeof(T);
   static const char* bytes(const T* data) { return reinterpret_cast<const char*>(data); }
-  void note(const Matrix<T>& m, Index rows, Index cols, const Index* offset, Index batch) {
+  void note(const Matrix<T>& m, Index rows, Index cols, const Index* offset, Index step, Index batch) {
     if (rows == 0 || cols == 0 || batch == 0) return;
     Index low = 0, high = 1;
     if (offset) {
       low = *std::min_element(offset, offset + batch);
       high += *std::max_element(offset, offset + batch);
+    } else {
+      (step < 0 ? low : high) += (batch - 1) * step;
     }
     (m.row < 0 ? low : high) += (rows - 1) * m.row;
     (m.col < 0 ? low : high) += (cols - 1) * m.col;
@@ -220,25 +252,11 @@ py::object matmul_as(py::handle given_a, py::handle given_b, const Shape& shape,
     multiply(product);
     return out;
   }
-  // The place of every batch entry in a and in b.
-  std::vector<Index> a_offset(batch), b_offset(batch);
-  Index at[kMaxDims] = {}, oa = 0, ob = 0;
-  for (Index entry = 0; entry < batch; ++entry) {
-    a_offset[entry] = oa;
-    b_offset[entry] = ob;
-    for (int i = ndim - 3; i >= 0; --i) {
-      const Index sa = one_stride(a, i, ndim), sb = one_stride(b, i, ndim);
-      oa += sa;
-      ob += sb;
-      if (++at[i] < shape[i]) break;
-      at[i] = 0;
-      oa -= sa * shape[i];
-      ob -= sb * shape[i];
-    }
-  }
+  std::vector<Index> a_offset = entries_of(a, shape, batch, product.a_step);
+  std::vector<Index> b_offset = entries_of(b, shape, batch, product.b_step);
   product.batch = batch;
-  product.a_offset = a_offset.data();
-  product.b_offset = b_offset.data();
+  if (!a_offset.empty()) product.a_offset = a_offset.data();
+  if (!b_offset.empty()) product.b_offset = b_offset.data();
   multiply(product, std::move(a_offset), std::move(b_offset));
   return out;
 }

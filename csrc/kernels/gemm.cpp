@@ -77,9 +77,9 @@ void run_tile(const Planned<T>& p, Index entry, Index tile, Index part) {
   const Index i = tile / cut.tiles_n * cut.tile_m, j = tile % cut.tiles_n * cut.tile_n;
   const Index rows = std::min(cut.tile_m, g.m - i), cols = std::min(cut.tile_n, g.n - j);
   const Index k0 = g.k * part / cut.parts, k1 = g.k * (part + 1) / cut.parts;
-  Matrix<T> a = g.a, b = g.b;
-  a.data += (g.a_offset ? g.a_offset[entry] : 0) + i * a.row + k0 * a.col;
-  b.data += (g.b_offset ? g.b_offset[entry] : 0) + k0 * b.row + j * b.col;
+  Matrix<T> a = g.left(entry), b = g.right(entry);
+  a.data += i * a.row + k0 * a.col;
+  b.data += k0 * b.row + j * b.col;
   T* c = part == 0 ? g.c : p.partial + (part - 1) * g.batch * g.m * g.n;
   c += (entry * g.m + i) * g.n + j;
   const bool biased = g.bias && part == 0;
@@ -196,8 +196,7 @@ void integer_gemm(const Gemm<T>& g) {
   const Index grain = std::max<Index>(1, kSmall / std::max<Index>(1, g.n * g.k)), blocks = divide_up(g.m, grain);
   for_each_task(g.batch * blocks, [&](Index task) {
     const Index entry = task / blocks, first = task % blocks * grain, last = std::min(g.m, first + grain);
-    const T* a = g.a.data + (g.a_offset ? g.a_offset[entry] : 0);
-    const T* b = g.b.data + (g.b_offset ? g.b_offset[entry] : 0);
+    const T *a = g.left(entry).data, *b = g.right(entry).data;
     std::vector<std::uint64_t> sum(g.n);  // unsigned: wrapping is what is asked for
     for (Index i = first; i < last; ++i) {
       std::fill(sum.begin(), sum.end(), 0);

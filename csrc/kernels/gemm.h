@@ -32,11 +32,16 @@ template <class T>
 struct Gemm {
   Index m = 0, n = 0, k = 0, batch = 1;
   Matrix<T> a, b;
-  const Index* a_offset = nullptr;  // element offset of each batch entry, or null when batch is 1
+  // Of each batch entry: element offsets, or where they are null one step from entry to entry.
+  const Index* a_offset = nullptr;
   const Index* b_offset = nullptr;
+  Index a_step = 0, b_step = 0;
   T* c = nullptr;               // (batch, m, n) contiguous
   const T* bias = nullptr;      // (n,) added to every row, or null
   T* row_sums = nullptr;        // (m,) receives the sums of a's rows, or null; of real products with batch 1 alone
+  Matrix<T> left(Index entry) const { return {a.data + (a_offset ? a_offset[entry] : entry * a_step), a.row, a.col}; }
+  Matrix<T> right(Index entry) const { return {b.data + (b_offset ? b_offset[entry] : entry * b_step), b.row, b.col}; }
+
   // Told of elements [first, last) of c by the thread that has just finished them, of each once; of real products alone.
   const std::function<void(Index, Index)>* finished = nullptr;
   // Asked for elements [first, last) of a, some of its rows, by the thread that reads them next, for each once; of real

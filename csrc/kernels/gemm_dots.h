@@ -62,9 +62,7 @@ bool dots_fit(const Gemm<T>& g) {
 template <class T>
 void dots(const Gemm<T>& g, Index entry) {
   constexpr Index kStretch = Index(1) << 12, kTask = Index(1) << 17;
-  Matrix<T> a = g.a, b = g.b;
-  if (g.a_offset) a.data += g.a_offset[entry];
-  if (g.b_offset) b.data += g.b_offset[entry];
+  const Matrix<T> a = g.left(entry), b = g.right(entry);
   T* c = g.c + entry * g.m * g.n;
   const bool rows_are_many = g.n <= 3 && a.col == 1 && (g.m > 3 || b.row != 1 || g.m >= g.n);
   const Index many = rows_are_many ? g.m : g.n, few = rows_are_many ? g.n : g.m;

@@ -4,7 +4,8 @@
 // of one stretch stays in L1 while the rows pass by). A task has some rows of a and all of b's panels, or, where rows are
 // few, some of them; it walks panel by panel, and per panel down its rows. What is packed at once is bounded (kPacked);
 // more is done in waves. Where rows are few and b is large (packs_own) a task has all rows and packs its few panels
-// itself. A batch of many products is dealt out by products, each task packing for itself.
+// itself. A batch of many products is dealt out by products, each task packing for itself; the smallest are taken side by
+// side (gemm_little.h).
 //
 // Every element of c is summed in the order of k, in the same stretches, however c is cut into tasks.
 //
@@ -21,6 +22,7 @@
 
 #include "../core/allocator.h"
 #include "gemm_dots.h"
+#include "gemm_little.h"
 #include "gemm_tasks.h"
 #include "gemm_tile.h"
 #include "linear.h"
@@ -49,12 +51,6 @@ constexpr Index kFollowed = Index(384) << 10;  // bytes of c that are still near
 constexpr Index kToldAtOnce = 16384;           // elements, where tasks finish something else than whole rows
 constexpr Index kAskedAtOnce = 8192;           // and where what they read is needed before
 
-template <class T>
-Matrix<T> entry_of(Matrix<T> m, const Index* offset, Index entry) {
-  if (offset) m.data += offset[entry];
-  return m;
-}
-
 // A part of b: `depth` terms of `columns` columns, packed; or, where few rows would use the copy and b's rows are
 // contiguous, only its last columns, and the others read in place.
 template <class T>
@@ -65,7 +61,7 @@ struct Stripe {
   T* packed;
 
   Stripe(const Gemm<T>& g, Index entry, Index j0, Index columns, Index k0, Index depth)
-      : b(entry_of(g.b, g.b_offset, entry)), j0(j0), columns(columns), k0(k0), depth(depth),
+      : b(g.right(entry)), j0(j0), columns(columns), k0(k0), depth(depth),
         in_place((g.m <= kFewRows || g.k * g.n <= kTiny) && g.b.col == 1), packed(nullptr) {
     b.data += k0 * b.row + j0 * b.col;
   }
@@ -142,7 +138,7 @@ template <class T>
 void brief(const Gemm<T>& g, Index entry) {
   using namespace lanes;
   constexpr Index L = Lanes<T>::count;
-  const Matrix<T> a = entry_of(g.a, g.a_offset, entry), b = entry_of(g.b, g.b_offset, entry);
+  const Matrix<T> a = g.left(entry), b = g.right(entry);
   T* c = g.c + entry * g.m * g.n;
   for (Index i = 0; i < g.m; ++i, c += g.n) {
     const T* x = a.data + i * a.row;
@@ -193,9 +189,9 @@ template <class T>
 void alone(const Gemm<T>& g, Index entry) {
   if (dots_fit(g)) return dots(g, entry);
   if (brief_fits(g)) return brief(g, entry);
-  const Matrix<T> a = entry_of(g.a, g.a_offset, entry);
+  const Matrix<T> a = g.left(entry);
   T* c = g.c + entry * g.m * g.n;
-  if (is_tile(g)) return multiply_tile(g, a, entry_of(g.b, g.b_offset, entry), c);
+  if (is_tile(g)) return multiply_tile(g, a, g.right(entry), c);
   const Index depth = std::min(g.k, kDepth);
   const Index wide = std::max<Index>(1, kOwnPacked / depth / kColumns<T>) * kColumns<T>;
   const Index width = std::min(wide, round_up(g.n, kColumns<T>)), tall = std::min<Index>(g.m, 8 * kRows);
@@ -257,7 +253,7 @@ constexpr Index kPanelsAPack = 4, kRowsAPack = 8 * kRows;
 
 template <class T>
 void pack_rows(const Part<T>& p, Index i0, Index i1) {
-  const Matrix<T> a = entry_of(p.g->a, p.g->a_offset, p.entry);
+  const Matrix<T> a = p.g->left(p.entry);
   for (Index k = 0; k < p.s.depth; k += p.s.step()) {
     const Index depth = std::min(p.s.step(), p.s.depth - k);
     const T* from = a.data + i0 * a.row + (p.s.k0 + k) * a.col;
@@ -313,7 +309,7 @@ void multiply_packing(const Part<T>& p, Index first, Index last, T* room_for_row
     s.packed = copy.data();
     s.pack(0, s.panels());
     const Rows<T> rows = p.rows ? Rows<T>{p.rows + k * g.m, true} : Rows<T>{room_for_rows, false};
-    multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, s, 0, g.m, 0, s.panels(), rows);
+    multiply(g, g.left(p.entry), g.c + p.entry * g.m * g.n, s, 0, g.m, 0, s.panels(), rows);
   }
 }
 
@@ -361,7 +357,8 @@ void run_wave(std::vector<Part<T>>& parts) {
     task -= p.first_task;
     if (p.entry < 0) {
       const Index last = std::min(g.batch, (task + 1) * p.tall);
-      for (Index entry = task * p.tall; entry < last; ++entry) alone(g, entry);
+      if (are_little(g)) little(g, task * p.tall, last);
+      else for (Index entry = task * p.tall; entry < last; ++entry) alone(g, entry);
       if (g.finished) (*g.finished)(task * p.tall * g.m * g.n, last * g.m * g.n);
       return;
     }
@@ -372,7 +369,7 @@ void run_wave(std::vector<Part<T>>& parts) {
     if (p.packs_own()) return multiply_packing(p, first, last, own.data());
     const Rows<T> rows = p.rows ? Rows<T>{p.rows, true} : Rows<T>{own.data(), false};
     if (p.asks()) (*g.needed)(i0 * g.k, i1 * g.k);
-    multiply(g, entry_of(g.a, g.a_offset, p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
+    multiply(g, g.left(p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
     if (g.finished && p.whole_rows()) (*g.finished)((p.entry * g.m + i0) * g.n, (p.entry * g.m + i1) * g.n);
   });
   parts.clear();
@@ -405,7 +402,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
     }
     if (g.batch >= 8 || work < 2 * kSmall) {
       Part<T> p{&g, -1, Stripe<T>(g, 0, 0, 0, 0, 0), 0, 1, 0, 1, 0, 0, 0, 0, nullptr};
-      p.tall = std::max<Index>(1, kSmall / work);  // entries of a task
+      p.tall = are_little(g) ? little_task(g) : std::max<Index>(1, kSmall / work);  // entries of a task
       p.tasks = divide_up(g.batch, p.tall);
       ask(g);
       sum_rows(g);
@@ -451,6 +448,7 @@ Gemm<T> turned(Gemm<T> g) {
   g.b = matrix;
   std::swap(g.m, g.n);
   std::swap(g.a_offset, g.b_offset);
+  std::swap(g.a_step, g.b_step);
   return g;
 }
 
@@ -464,12 +462,17 @@ void panel_gemm(const Gemm<T>* products, std::size_t count) {
     products = others.data();
   }
   Index work = 0;
-  for (std::size_t i = 0; i < count; ++i) work += products[i].m * products[i].n * products[i].k * products[i].batch;
-  if (work >= 2 * kSmall) return run_waves(products, count);
+  bool many = false;  // whose elements are worth a thread, if their multiplications are not
+  for (std::size_t i = 0; i < count; ++i) {
+    work += products[i].m * products[i].n * products[i].k * products[i].batch;
+    many = many || (are_little(products[i]) && products[i].batch > little_task(products[i]));
+  }
+  if (work >= 2 * kSmall || many) return run_waves(products, count);
   for (std::size_t i = 0; i < count; ++i) {
     ask(products[i]);
     sum_rows(products[i]);
-    for (Index entry = 0; entry < products[i].batch; ++entry) alone(products[i], entry);
+    if (are_little(products[i])) little(products[i], 0, products[i].batch);
+    else for (Index entry = 0; entry < products[i].batch; ++entry) alone(products[i], entry);
     tell(products[i]);
   }
 }

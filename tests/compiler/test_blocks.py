@@ -56,7 +56,8 @@ def test_behind_a_product(size, dtype, threads):
 
 
 @pytest.mark.parametrize("shapes", [((40, 64, 48), (40, 48, 56)), ((3, 120, 80), (3, 80, 100)), ((5, 90, 60), (60, 70)),
-                                    ((2, 3, 4, 5), (3, 5, 6))], ids=str)  # fmt: skip
+                                    ((2, 3, 4, 5), (3, 5, 6)), ((5000, 3, 4), (5000, 4, 2)),
+                                    ((50, 2, 2), (50, 2, 1))], ids=str)  # fmt: skip
 def test_behind_a_batch_of_products(shapes, threads):
     tg.manual_seed(0)
     a, b = (tg.randn(*shape) for shape in shapes)

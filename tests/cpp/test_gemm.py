@@ -136,6 +136,54 @@ def test_matmul_reads_any_layout(shapes):
         assert relative_error(_C.matmul(a, x), expected) < 3e-6, name
 
 
+LITTLE = [(1, 2, 1), (2, 2, 2), (3, 3, 1), (1, 3, 3), (4, 4, 4), (8, 1, 8), (1, 16, 1), (5, 3, 7), (6, 6, 6), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", LITTLE, ids=str)
+def test_batches_of_little_products(size, dtype):
+    m, k, n = size
+    rng = default_rng(5)
+    # two vectors of products are the fewest that are taken side by side; the others leave some over
+    for batch in (16, 32, 45, 515, 4000):
+        a, b = draw(rng, (batch, m, k), dtype), draw(rng, (batch, k, n), dtype)
+        pairs = [
+            (a, b),
+            (
+                np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2),
+                np.ascontiguousarray(b.swapaxes(1, 2)).swapaxes(1, 2),
+            ),
+            (a[::-1], b),
+            (a[::2], b[1::2] if batch % 2 == 0 else b[::2]),
+            (np.repeat(a, 2, 2)[:, :, ::2], b[:1]),
+            (np.broadcast_to(a[0], a.shape), b),
+            (a.reshape(1, batch, m, k), b[: 3 * (batch // 3) : max(1, batch // 3)][:3, None]),
+        ]
+        for left, right in pairs:
+            got = _C.matmul(left, right)
+            assert relative_error(got, np.matmul(wide(left), wide(right))) < TOLERANCE[dtype], (batch, left.strides)
+        whole = _C.matmul(a, b)
+        assert np.array_equal(_C.matmul(a[::-1].copy(), b[::-1].copy())[::-1], whole)  # wherever a product stands
+        for count in (1, 2, 8):
+            _C.set_num_threads(count)
+            assert np.array_equal(_C.matmul(a, b), whole)
+
+
+def test_products_of_batches_with_offsets():
+    rng = default_rng(6)
+    for m, k, n in ((2, 3, 2), (20, 30, 25)):
+        a, b = draw(rng, (6, 7, m, k)), draw(rng, (7, k, n))
+        for left, right in (
+            (a, b),
+            (a.swapaxes(0, 1), b[:, None]),
+            (a[:, :1], b),
+            (a[::2, ::3], a[1::2, ::3].swapaxes(2, 3)),
+        ):
+            assert relative_error(_C.matmul(left, right), np.matmul(wide(left), wide(right))) < TOLERANCE["float32"]
+    whole = rng.integers(-9, 9, (4, 5, 2, 3))
+    assert np.array_equal(_C.matmul(whole, whole[::-1].swapaxes(2, 3)), whole @ whole[::-1].swapaxes(2, 3))
+
+
 def test_broadcast_operands_are_not_copied_wrongly():
     rng = default_rng(2)
     a, b = draw(rng, (1, 6, 5)), draw(rng, (5, 4))
