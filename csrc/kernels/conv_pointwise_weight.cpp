@@ -51,6 +51,7 @@ class SumOfProducts {
         const Index image = batch * n / images, first = plane * i / pieces;
         stretches_.push_back({image, batch * (n + 1) / images - image, first, plane * (i + 1) / pieces - first});
         depth_ = std::max(depth_, stretches_.back().depth());
+        copies_ |= stretches_.back().images > 1;
       }
     split(batch);
   }
@@ -93,7 +94,8 @@ class SumOfProducts {
   void copy_terms(const Stretch& stretch, const T* from, Index image_stride, Index count, T* to) const {
     for (Index n = 0; n < stretch.images; ++n)
       for (Index i = 0; i < count; ++i)
-        std::memcpy(to + i * stretch.depth() + n * plane_, from + n * image_stride + i * plane_, plane_ * sizeof(T));
+        tile::copy_few<tile::piece_of(kDepth / 2 + 1)>(from + n * image_stride + i * plane_, plane_,
+                                                       to + i * stretch.depth() + n * plane_);
   }
 
   struct Range {
@@ -111,21 +113,20 @@ class SumOfProducts {
     const Index a_image = groups_ * rows_ * plane_, b_image = groups_ * columns_ * plane_;
     const Index count = static_cast<Index>(stretches_.size());
     const Index begin = count * part / parts_, end = count * (part + 1) / parts_;
-    const bool copies = stretches_[0].images > 1;
-    Scratch<T> packed(round_up(j1 - j0, N) * depth_), copied(copies ? std::max(i1 - i0, j1 - j0) * depth_ : 0);
+    Scratch<T> packed(round_up(j1 - j0, N) * depth_), copied(copies_ ? std::max(i1 - i0, j1 - j0) * depth_ : 0);
     for (Index at = begin; at < end; ++at) {
       const Stretch& stretch = stretches_[at];
       const Index depth = stretch.depth();
       const T* a = a_ + stretch.image * a_image + (group * rows_ + i0) * plane_ + stretch.first;
       const T* b = b_ + stretch.image * b_image + (group * columns_ + j0) * plane_ + stretch.first;
-      if (copies) {
+      if (copies_) {
         copy_terms(stretch, b, b_image, j1 - j0, copied.data());
         b = copied.data();
       }
-      const Index step = copies ? depth : plane_;
+      const Index step = copies_ ? depth : plane_;
       for (Index j = 0; j < j1 - j0; j += N)
         tile_pack(b + j * step, step, depth, std::min(N, j1 - j0 - j), packed.data() + j * depth, N);
-      if (copies) {
+      if (copies_) {
         copy_terms(stretch, a, a_image, i1 - i0, copied.data());
         a = copied.data();
       }
@@ -165,6 +166,7 @@ class SumOfProducts {
   const T *a_, *b_;
   std::vector<Stretch> stretches_;
   Index depth_ = 0, row_range_ = 0, row_ranges_ = 1, column_range_ = 0, column_ranges_ = 1, parts_ = 1;
+  bool copies_ = false;  // some stretch has several images: all are read side by side
 };
 
 }  // namespace

@@ -136,6 +136,9 @@ CASES = [
     Case((2, 30, 41, 37), (70, 30, 1, 1), (1, 1), (0, 0), (1, 1)),
     Case((4, 40, 12, 13), (300, 20, 1, 1), (2, 3), (0, 0), (1, 1), 2),
     Case((70, 5, 1, 1), (7, 5, 1, 1), (1, 1), (0, 0), (1, 1)),
+    # of images that don't come out even the first stretch has fewer than others
+    Case((5, 6, 5, 5), (4, 6, 1, 1), (1, 1), (0, 0), (1, 1)),
+    *(Case((11, 20, n), (18, 20, 1), (1,), (0,), (1,)) for n in (3, 4, 8, 13, 16, 22, 30)),
     # rows that are shorter than a vector, or little longer: what is left of it turns like a whole one
     *(Case((9, 24, n), (40, 24, 3), (1,), (1,), (1,)) for n in (3, 7, 12, 19)),
     # one position that sees the whole input
