@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "../core/allocator.h"
+#include "conv_tile.h"
 #include "gemm_tasks.h"
 #include "gemm_tile.h"
 
@@ -115,6 +116,13 @@ class Pointwise {
   void pack(const std::vector<Piece>& pieces, Index panels, const T* x, Index depth, T* to) const {
     const Piece& end = pieces.back();
     const Index valid = end.lane + end.count;
+    if (plane_ < L) {  // an image's terms lie side by side
+      for (const Piece& p : pieces)
+        copy_rows(x + p.source, plane_, depth, p.count, to + p.panel * depth * N + p.lane, N);
+      if (valid < N)
+        for (Index k = 0; k < depth; ++k) std::fill_n(to + ((panels - 1) * depth + k) * N + valid, N - valid, T(0));
+      return;
+    }
     for (Index k = 0; k < depth; ++k, x += plane_, to += N) {
       for (const Piece& p : pieces) {
         const T* from = x + p.source;
