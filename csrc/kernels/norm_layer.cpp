@@ -2,7 +2,10 @@
 //   gx = rstd (d - mean(d) - xhat mean(d xhat)),  d = g w;  gw = sum over rows of g xhat;  gb = sum of g
 // rms norm: y = x rstd w, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang, Sennrich 2019).
 //   gx = rstd (d - xhat mean(d xhat)),  xhat = x rstd
-// One row at a time, read again from cache; backward does gx and the row's share of gw and gb in the same visit.
+// One row at a time, read again from cache; backward does gx and the row's share of gw and gb in the same visit. Short rows go
+// forward as many at a time as a vector has lanes (two Zen 4 cores, AVX-512, us: 4096 of 2 191 and 30, of
+// 8 114 and 33, of 16 87 and 41).
+#include "beside.h"
 #include "norm.h"
 #include "norm_rows.h"
 
@@ -10,6 +13,8 @@ namespace tg {
 namespace {
 
 constexpr Index kPiece = 8192;  // elements of a task
+
+constexpr Index kShortRow = 32;  // elements
 
 inline Index rows_per_task(Index length) { return std::max<Index>(1, kPiece / std::max<Index>(1, length)); }
 
@@ -52,11 +57,52 @@ void row_gx(Index n, const T* g, const T* x, const T* w, T mean, T rstd, T c1, T
     for (Index i = 0; i < n; ++i) gx[i] = rstd * (g[i] - c1 - (x[i] - mean) * rstd * c2);
 }
 
+template <class T>
+void layer_norm_beside(Index rows, Index length, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd) {
+  using W = Wide<T>;
+  using V = typename W::Vector;
+  constexpr Index L = W::lanes;
+  const V n = W::fill(T(length));
+  alignas(64) T tile[kShortRow * L] = {};
+  for (Index r = 0; r < rows; r += L) {
+    const Index count = std::min(L, rows - r), room = (rows - r) * length;
+    turn_beside<false, T>(x + r * length, room, tile, L, count, length, 1);
+    const V guess = W::load(tile);
+    V off{}, rest{}, squares{};
+    for (Index i = 0; i < length; ++i) off += W::load(tile + i * L) - guess;
+    const V m = guess + off / n;
+    for (Index i = 0; i < length; ++i) {
+      const V d = W::load(tile + i * L) - m;
+      rest += d;
+      squares += d * d;
+    }
+    rest /= n;  // what rounding the mean leaves
+    squares /= n;
+    T scale[L];
+    for (Index l = 0; l < L; ++l) {
+      const double left = double(rest[l]), variance = double(squares[l]) - left * left;
+      scale[l] = T(1 / std::sqrt(std::max(variance, 0.0) + eps));
+    }
+    for (Index l = 0; l < count; ++l) mean[r + l] = m[l], rstd[r + l] = scale[l];
+    const V k = W::load(scale);
+    for (Index i = 0; i < length; ++i) {
+      V v = ((W::load(tile + i * L) - m) - rest) * k;
+      if (w) v *= w[i];
+      if (b) v += b[i];
+      W::store(tile + i * L, v);
+    }
+    turn_beside<true, T>(y + r * length, room, tile, L, count, length, 1);
+  }
+}
+
 }  // namespace
 
 template <class T>
 void layer_norm(Index rows, Index length, double eps, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd) {
   parallel_for(rows, rows_per_task(length), [&](Index first, Index last) {
+    const Index at = first * length;
+    if (length > 0 && length <= kShortRow)
+      return layer_norm_beside(last - first, length, eps, x + at, w, b, y + at, mean + first, rstd + first);
     for (Index r = first; r < last; ++r) {
       const T* row = x + r * length;
       T* to = y + r * length;

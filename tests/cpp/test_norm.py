@@ -176,3 +176,23 @@ def test_refusals() -> None:
         C.batch_norm(np.ones(3, "float32"), None, None, EPS)
     with pytest.raises(TypeError, match="weight is float64, expected float32"):
         C.batch_norm(x, np.ones(4), None, EPS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("far", [0.0, 3000.0])
+def test_short_rows_of_layer_norm(far, dtype):
+    rng = np.random.default_rng(9)
+    for length in (1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 32, 33):
+        x = (rng.standard_normal((131, length)) + far).astype(dtype)
+        w, b = (rng.standard_normal(length).astype(dtype) for _ in range(2))
+        exact = x.astype(np.longdouble)
+        center = exact - exact.mean(1, keepdims=True)
+        scaled = center / np.sqrt((center**2).mean(1, keepdims=True) + 1e-5)
+        close = {"rtol": 2e-5, "atol": 2e-5} if dtype == "float32" else {"rtol": 1e-11, "atol": 1e-11}
+        for weight, bias in ((w, b), (w, None), (None, b), (None, None)):
+            y, mean, rstd = C.layer_norm(x, weight, bias, 1, 1e-5)
+            expected = scaled * (1 if weight is None else w) + (0 if bias is None else b)
+            np.testing.assert_allclose(y, expected, **close)
+            for row in (0, 17, 130):  # a row's results are its own
+                alone = C.layer_norm(x[row : row + 1].copy(), weight, bias, 1, 1e-5)
+                assert all((one == many[row : row + 1]).all() for one, many in zip(alone, (y, mean, rstd), strict=True))
