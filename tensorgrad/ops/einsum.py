@@ -48,7 +48,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     inputs, output = _parse(equation, tuple([x._data.ndim for x in operands]))
     sizes = _sizes(equation, inputs, operands)
     terms = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
-    result, labels = _product(terms, set(output))
+    result, labels = _product(terms, output)
     result, labels = _sum_out(result, labels, set(output))
     missing = [label for label in output if label not in labels]  # broadcast sizes of 1 that were squeezed away
     if missing:
@@ -254,24 +254,24 @@ def _without_ones(x: Tensor, labels: Labels, other: Labels, other_shape: Sequenc
     return shaped(x, tuple(x.shape[i] for i in kept)), tuple(labels[i] for i in kept)
 
 
-def _product(terms: list[tuple[Tensor, Labels]], output: set[str]) -> tuple[Tensor, Labels]:
+def _product(terms: list[tuple[Tensor, Labels]], output: Labels) -> tuple[Tensor, Labels]:
     """The product of all terms, two at a time: first those whose product is smallest beside what it replaces.
 
     The order depends on shapes alone. Source: the greedy method of Smith and Gray 2018.
     """
     if len(terms) == 2:
-        return _contract(*terms[0], *terms[1], output)
+        return _contract(*terms[0], *terms[1], set(output), output)
     while len(terms) > 1:
         best: Any = None
         for i in range(len(terms)):
             for j in range(i + 1, len(terms)):
-                later = output.union(*(labels for k, (_, labels) in enumerate(terms) if k not in (i, j)))
+                later = set(output).union(*(labels for k, (_, labels) in enumerate(terms) if k not in (i, j)))
                 cost = (*_costs(terms[i], terms[j], later), i, j)
                 if best is None or cost < best[0]:
                     best = cost, later
         (*_, i, j), later = best
         (a, left), (b, right) = terms[i], terms[j]
-        made = _contract(a, left, b, right, later)
+        made = _contract(a, left, b, right, later, output)
         terms = [made, *(term for k, term in enumerate(terms) if k not in (i, j))]
     return terms[0]
 
@@ -286,8 +286,18 @@ def _costs(one: tuple[Tensor, Labels], other: tuple[Tensor, Labels], later: set[
     return kept - product(one[0].shape) - product(other[0].shape), product(sizes.values())
 
 
-def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]) -> tuple[Tensor, Labels]:
-    """The product of two terms, summed over the labels that nothing later names, as one batched matrix product."""
+def _spread(x: Tensor, labels: Labels, order: Labels) -> Tensor:
+    """x with its dimensions in that order, and of size 1 where it has none."""
+    size = dict(zip(labels, x._data.shape, strict=True))
+    x = permute(x, dims=tuple([labels.index(label) for label in order if label in size]))
+    return shaped(x, tuple([size.get(label, 1) for label in order]))
+
+
+def _contract(
+    a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str], output: Labels
+) -> tuple[Tensor, Labels]:
+    """The product of two terms, summed over the labels that nothing later names, as one batched matrix product; without
+    such labels as a formula, whose result lies in the order of the output."""
     a, left = _sum_out(a, left, later.union(right))
     b, right = _sum_out(b, right, later.union(left))
     shape_a, shape_b = a._data.shape, b._data.shape
@@ -301,15 +311,15 @@ def _contract(a: Tensor, left: Labels, b: Tensor, right: Labels, later: set[str]
     # a broadcast label that nothing later names is still to be summed: it stays, and the caller sums it out
     size_a = dict(zip(left_used, a._data.shape, strict=True))
     size_b = dict(zip(right_used, b._data.shape, strict=True))
+    if not summed:
+        labels = (*batch, *only_a, *only_b)
+        labels = tuple(sorted(labels, key=[*output, *(n for n in labels if n not in output)].index))
+        return pw.mul(_spread(a, left_used, labels), _spread(b, right_used, labels)), labels
     x = permute(a, dims=tuple([left_used.index(label) for label in (*batch, *only_a, *summed)]))
     y = permute(b, dims=tuple([right_used.index(label) for label in (*batch, *summed, *only_b)]))
     lead = tuple([size_a[label] for label in batch])
     rows, columns = tuple([size_a[label] for label in only_a]), tuple([size_b[label] for label in only_b])
     labels = (*batch, *only_a, *only_b)
-    if not summed:
-        wide_a = shaped(x, (*lead, *rows, *(1,) * len(columns)))
-        wide_b = shaped(y, (*lead, *(1,) * len(rows), *columns))
-        return pw.mul(wide_a, wide_b), labels
     inner = product(size_a[label] for label in summed)
     if not rows and not columns and _are_dots(lead, [size_a[label] for label in summed]):
         return _dots(x, y, len(summed)), labels

@@ -21,7 +21,8 @@ EQUATIONS = [
     ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)), ("ij,jk,kl->il", (2, 3), (3, 4), (4, 5)), ("i,i", (3,), (3,)),
     ("ba,cb", (2, 3), (4, 2)), ("...", (2, 3)), ("iij->j", (3, 3, 2)), ("bn,anm,bm->ba", (2, 3), (5, 3, 4), (2, 4)),
     ("ij,ij->ij", (2, 3), (1, 3)), ("i...,i...->...", (2, 3), (2, 1)), ("ab,cd->ac", (2, 3), (4, 5)),
-    ("...i->...", (2, 3, 4)), ("iji,j->i", (2, 3, 2), (3,)),
+    ("...i->...", (2, 3, 4)), ("iji,j->i", (2, 3, 2), (3,)), ("bhd,bmd->bhmd", (2, 3, 4), (2, 5, 4)),
+    ("bi,bj->jbi", (2, 3), (2, 4)), ("i,j,k->kij", (2,), (3,), (4,)),
 ]  # fmt: skip
 
 
@@ -37,6 +38,11 @@ def test_einsum(equation):
     text, *shapes = equation
     arrays = [normal(*shape) for shape in shapes]
     compare(lambda *x: tg.einsum(text, *x), lambda *x: torch.einsum(text, *x), arrays)
+
+
+def test_a_product_without_a_sum_lies_in_the_order_of_the_output():
+    assert tg.einsum("bhd,bmd->bhmd", tg.ones(2, 3, 4), tg.ones(2, 5, 4)).is_contiguous()
+    assert tg.einsum("ij,jk,il->lkji", tg.ones(2, 3), tg.ones(3, 4), tg.ones(2, 5)).is_contiguous()
 
 
 @pytest.mark.parametrize(
