@@ -29,7 +29,7 @@ void walk_columns(Index outer, Index length, Index inner, State start, TakeRow t
 // take(state, r, at) for every element.
 template <class State, class Take>
 void walk_lines(Index outer, Index length, Index inner, Take take) {
-  if (inner > 1) {
+  if (inner != 1) {
     walk_columns(outer, length, inner, State(), [&](State* states, Index r, Index at, Index n) {
       for (Index j = 0; j < n; ++j) take(states[j], r, at + j);
     });

@@ -221,6 +221,12 @@ def test_steps_along_lines(dtype: str) -> None:
         same_for_any_threads(lambda x=x, d=dim: (C.logcumsumexp(x, d), *C.cummax(x, d)))
 
 
+def test_steps_along_no_lines() -> None:
+    x = np.empty((1 << 22, 0))  # so long that what is wrongly written as a line leaves the heap
+    for got in (*C.cummax(x, 0), C.logcumsumexp(x, 0), C.linear_recurrence(x, x, 0)):
+        assert got.shape == x.shape
+
+
 # many matrices of a few narrow rows, which fill a tile together; the last ones have rows too many or too wide for that
 NARROW = [
     (300, 2, 2),
