@@ -73,6 +73,7 @@ CASES = [
     (lambda t: (t * 2 + 1).reshape(35) * 2, x, "F reshape mul"),
     (lambda t: (t * (1 + 2j)).abs() + 1, x, "F"),
     (lambda t: t.relu() + tg.rand(5, 7) * 0, x, "random_uniform F"),
+    (lambda t: t.sum().reshape(1).exp() * 2, x, "sum reshape F"),  # a number with a dimension
     (lambda t: (t.sin() + 1, t.sin() * 2, t.cos()), x, "F"),
 ]
 

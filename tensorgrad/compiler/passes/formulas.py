@@ -19,7 +19,7 @@ from ...expr import Program as Formula
 from ...expr import lower
 from ...expr.node import call as node
 from ...expr.node import symbol
-from ...ops.elementwise import Elementwise
+from ...ops.elementwise import Elementwise, broadcast_shape
 from ..fused import Fused, Joiner, fused
 from ..program import Action, Call, Program, Value
 from .memory import Memory, draws, readers_of, rewritten
@@ -262,6 +262,13 @@ class _Fusing:
         made = group.made | (other.made if other is not None else set())
         return lies_so(next(iter(group.made)), [self.elements.get(v, v) for v in reads - made if v not in self.numbers])
 
+    def read_as(self, reads: Iterable[Value], shape: tuple[int, ...]) -> dict[Value, Value]:
+        """The arrays of a formula with results of this shape: elements for their views, where others give the shape."""
+        arrays = [v for v in reads if v not in self.numbers]
+        elements = [self.elements.get(v, v) for v in arrays]
+        whole = broadcast_shape("fused", *(v.shape for v in elements)) == shape
+        return dict(zip(arrays, elements if whole else arrays, strict=True))
+
     def needed(self, made: set[Value]) -> int:
         return sum(v in self.outputs for v in made)
 
@@ -285,7 +292,8 @@ class _Fusing:
         return any(at < 0 or self.program.steps[at] not in own for at in self.readers.get(value, ()))
 
     def joined(self, group: Group, notes: list[str]) -> Call:
-        arrays = list(dict.fromkeys(self.elements.get(v, v) for v in group.reads if v not in self.numbers))
+        read_as = self.read_as(group.reads, group.shape)
+        arrays = list(dict.fromkeys(read_as.values()))
         arrays.sort(key=lambda v: not (v.shape == group.shape and v.strides_in_items == group.layout))
         number = {v: i for i, v in enumerate(arrays)}
         joiner = Joiner()
@@ -301,7 +309,7 @@ class _Fusing:
                 elif x in self.numbers:
                     operands.append(("number", self.numbers[x]))
                 else:
-                    operands.append(("input", number[self.elements.get(x, x)]))
+                    operands.append(("input", number[read_as[x]]))
             made = joiner.add(formula, operands)
             for v, index, (_, name) in zip(call.results, made, formula.outputs, strict=True):
                 if v is not None:
