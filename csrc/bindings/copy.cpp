@@ -119,7 +119,7 @@ struct Filler {
   alignas(16) char bytes[16] = {};
 };
 
-// The bytes from the lowest to behind the highest of a view.
+// The bytes from the lowest to behind the highest of a view that has elements.
 std::pair<const char*, const char*> extent(const View& x) {
   Index below = 0, above = size_of(x.dtype);
   for (int k = 0; k < x.ndim; ++k) (x.strides[k] < 0 ? below : above) += (x.shape[k] - 1) * x.strides[k];
@@ -127,6 +127,7 @@ std::pair<const char*, const char*> extent(const View& x) {
 }
 
 bool overlap(const View& a, const View& b) {
+  if (a.size() == 0 || b.size() == 0) return false;
   const auto [low, high] = extent(a);
   const auto [first, last] = extent(b);
   return low < last && first < high;

@@ -407,7 +407,7 @@ class Call {
       if (!varies(i)) continue;
       PyArrayObject* x = as_array(args_[i]);
       const auto [first, last] = extent(x);
-      if (last <= low || high <= first) continue;
+      if (last <= low || high <= first || low == high || first == last) continue;  // or one has no elements
       const bool same = PyArray_DATA(x) == PyArray_DATA(target) && PyArray_NDIM(x) == ndim_ &&
                         PyArray_ITEMSIZE(x) == PyArray_ITEMSIZE(target) &&
                         std::equal(shape_, shape_ + ndim_, PyArray_SHAPE(x)) &&
