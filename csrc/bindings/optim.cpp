@@ -1,7 +1,5 @@
-// sgd_, adam_: updates in place of many parameters at once. multi_norm, multi_scale_: clipping by total norm.
+// sgd_, adam_, adafactor_: updates in place of many parameters at once. multi_norm, multi_scale_: clipping by total norm.
 // amp_unscale_, amp_update_scale_: gradients of a scaled loss, and its scale.
-//
-// Lists of arrays, one per parameter. Everything is checked before the first write: shapes, dtypes, writability, overlap.
 #include "../kernels/optim.h"
 
 #include <algorithm>
@@ -9,189 +7,10 @@
 
 #include "../core/fastcall.h"
 #include "../core/launch.h"
-#include "lines.h"
+#include "optim_table.h"
 
 namespace tg {
 namespace {
-
-struct Operand {
-  View view;
-  bool written;
-};
-
-// The lists of one call, one row per parameter.
-class Table {
- public:
-  Table(const char* op, const char* what, py::handle params, bool written) : op_(op) {
-    add_list(what, params, written);
-    rows_ = columns_[0].size();
-    if (rows_ == 0) return;
-    type_ = columns_[0][0].view.dtype;
-    if (type_ != DType::Float32 && type_ != DType::Float64)
-      throw py::type_error(std::string(op) + ": arrays must be float32 or float64, got " + name_of(type_));
-  }
-
-  // Empty lists stand for "not used" where `optional`.
-  void add(const char* what, py::handle list, bool written, bool optional = false) {
-    add_list(what, list, written);
-    const auto& column = columns_.back();
-    if (optional && column.empty()) return;
-    if (column.size() != rows_)
-      throw py::value_error(std::string(op_) + ": " + what + " has " + std::to_string(column.size()) + " arrays, params has " +
-                            std::to_string(rows_));
-  }
-
-  // Call once all lists are in.
-  void check() {
-    check_arrays();
-    check_overlap();
-  }
-
-  void check_arrays() const {
-    for (size_t c = 0; c < columns_.size(); ++c)
-      for (size_t r = 0; r < columns_[c].size(); ++r) {
-        const View &v = columns_[c][r].view, &p = columns_[0][r].view;
-        const auto where = [&] { return std::string(names_[c]) + "[" + std::to_string(r) + "]"; };
-        if (v.dtype != type_) require_dtype(op_, where().c_str(), v, type_);
-        if (v.ndim != p.ndim || !std::equal(v.shape, v.shape + v.ndim, p.shape))
-          require_shape(op_, where().c_str(), v, p.shape_vector());
-        if (columns_[c][r].written && !PyArray_ISWRITEABLE(reinterpret_cast<PyArrayObject*>(v.array.ptr())))
-          throw py::value_error(std::string(op_) + ": " + where() + " is read-only");
-      }
-  }
-
-  // Runs `use(pointers, n)` once per parameter, then copies back what had to be brought into one order. Pointers follow
-  // the lists; a list left empty gives null.
-  template <class Use>
-  void each(Use use) {
-    pointers_.resize(columns_.size());
-    for (size_t r = 0; r < rows_; ++r) {
-      const bool plain = same_order(r);
-      for (size_t c = 0; c < columns_.size(); ++c) {
-        if (columns_[c].empty()) {
-          pointers_[c] = nullptr;
-          continue;
-        }
-        const Operand& o = columns_[c][r];
-        if (plain) {
-          pointers_[c] = o.view.data;
-          continue;
-        }
-        py::object copy = ready(o.view);
-        if (copy.is(py::reinterpret_borrow<py::object>(o.view.array))) {
-          pointers_[c] = o.view.data;
-          continue;
-        }
-        pointers_[c] = data_of<char>(copy);
-        copies_.push_back({std::move(copy), &o});
-      }
-      use(pointers_, columns_[0][r].view.size());
-    }
-  }
-
-  void copy_back() {
-    for (const auto& [copy, operand] : copies_) {
-      if (!operand->written) continue;
-      const View to = operand->view;
-      launch(to.size(), [all = Copy(view(copy), to.data, to.strides)] { all.run(); });
-    }
-  }
-
-  bool copied() const { return !copies_.empty(); }
-
-  Index total() const {
-    Index n = 0;
-    if (!columns_.empty())
-      for (const Operand& o : columns_[0]) n += o.view.size();
-    return n;
-  }
-  size_t rows() const { return rows_; }
-  bool is_double() const { return type_ == DType::Float64; }
-
- private:
-  void add_list(const char* what, py::handle list, bool written) {
-    names_.push_back(what);
-    columns_.emplace_back();
-    if (list.is_none()) return;
-    const bool is_list = PyList_Check(list.ptr());
-    if (!is_list && !PyTuple_Check(list.ptr()))
-      throw py::type_error(std::string(op_) + ": " + what + " must be a list of arrays, got " + Py_TYPE(list.ptr())->tp_name);
-    const Py_ssize_t n = is_list ? PyList_GET_SIZE(list.ptr()) : PyTuple_GET_SIZE(list.ptr());
-    columns_.back().reserve(size_t(n));
-    for (Py_ssize_t i = 0; i < n; ++i) {
-      PyObject* item = is_list ? PyList_GET_ITEM(list.ptr(), i) : PyTuple_GET_ITEM(list.ptr(), i);
-      columns_.back().push_back({view(item, what), written});
-    }
-  }
-
-  // All arrays of a row are dense and laid out alike (any order of axes), so memory order serves for all.
-  bool same_order(size_t r) const {
-    const View& p = columns_[0][r].view;
-    auto* array = reinterpret_cast<PyArrayObject*>(p.array.ptr());
-    if (!PyArray_IS_C_CONTIGUOUS(array) && !PyArray_IS_F_CONTIGUOUS(array)) return false;
-    for (const auto& column : columns_) {
-      if (column.empty()) continue;
-      const View& v = column[r].view;
-      if (!v.aligned()) return false;
-      for (int k = 0; k < v.ndim; ++k)
-        if (v.shape[k] > 1 && v.strides[k] != p.strides[k]) return false;
-    }
-    return true;
-  }
-
-  struct Extent {
-    const char *low, *high;
-    const Operand* operand;
-    size_t row, column;
-  };
-
-  // What is written must not share memory with anything else of the call. Neighbouring ranges are compared first; only
-  // arrays whose ranges cross (interleaved views) are asked for exactly.
-  void check_overlap() const {
-    std::vector<Extent> extents;
-    extents.reserve(rows_ * columns_.size());
-    for (size_t c = 0; c < columns_.size(); ++c)
-      for (size_t r = 0; r < columns_[c].size(); ++r) {
-        const View& v = columns_[c][r].view;
-        if (v.size() == 0) continue;
-        const char *low = v.data, *high = v.data + size_of(v.dtype);
-        for (int k = 0; k < v.ndim; ++k) (v.strides[k] < 0 ? low : high) += (v.shape[k] - 1) * v.strides[k];
-        extents.push_back({low, high, &columns_[c][r], r, c});
-      }
-    std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) { return a.low < b.low; });
-    for (size_t i = 0; i < extents.size(); ++i) {
-      const Extent& a = extents[i];
-      for (size_t j = i + 1; j < extents.size() && extents[j].low < a.high; ++j) {
-        const Extent& b = extents[j];
-        if (!a.operand->written && !b.operand->written) continue;
-        const py::object shares = py::module_::import("numpy").attr("shares_memory");
-        if (!py::cast<bool>(shares(a.operand->view.array, b.operand->view.array))) continue;
-        throw py::value_error(std::string(op_) + ": " + names_[a.column] + "[" + std::to_string(a.row) + "] and " +
-                              names_[b.column] + "[" + std::to_string(b.row) +
-                              "] share memory, and one of them is written; pass each parameter once, state in arrays of its own");
-      }
-      check_self(a);
-    }
-  }
-
-  // An array that is written must not visit an element twice (an expanded view).
-  void check_self(const Extent& e) const {
-    if (!e.operand->written) return;
-    const View& v = e.operand->view;
-    for (int k = 0; k < v.ndim; ++k)
-      if (v.shape[k] > 1 && v.strides[k] == 0)
-        throw py::value_error(std::string(op_) + ": " + names_[e.column] + "[" + std::to_string(e.row) +
-                              "] is an expanded view; its elements share memory and can't be updated one by one");
-  }
-
-  const char* op_;
-  size_t rows_ = 0;
-  DType type_ = DType::Float32;
-  std::vector<const char*> names_;
-  std::vector<std::vector<Operand>> columns_;
-  std::vector<char*> pointers_;
-  std::vector<std::pair<py::object, const Operand*>> copies_;
-};
 
 // The values of `hyper`, a float64 array of known length.
 const double* read_hyper(const char* op, py::handle hyper, Index expected, py::object& hold) {
@@ -267,7 +86,7 @@ void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper,
   table.check();
   std::vector<SgdSpan> spans;
   spans.reserve(table.rows());
-  table.each([&](const std::vector<char*>& p, Index n) { spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, n}); });
+  table.each([&](const std::vector<char*>& p, const View& x) { spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, x.size()}); });
   const auto rates = [=] { return SgdRates{h[0], h[1], h[2], h[3], scale(), h[4] != 0, nesterov, maximize}; };
   if (writing() && spans.size() == 1 && !table.copied()) {
     const SgdSpan& s = spans[0];
@@ -296,8 +115,8 @@ void adam(py::handle params, py::handle grads, py::handle means, py::handle squa
   table.check();
   std::vector<AdamSpan> spans;
   spans.reserve(table.rows());
-  table.each([&](const std::vector<char*>& p, Index n) {
-    spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, n});
+  table.each([&](const std::vector<char*>& p, const View& x) {
+    spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, x.size()});
   });
   const auto rates = [=] {
     require_step(h[5]);
@@ -350,8 +169,8 @@ void grouped_sgd(py::handle params, py::handle grads, py::handle bufs, const py:
   table.add("bufs", bufs, true, !momentum);
   table.check();
   std::vector<SgdSpan> spans;
-  table.each([&](const std::vector<char*>& p, Index n) {
-    spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, n, groups.of[spans.size()]});
+  table.each([&](const std::vector<char*>& p, const View& x) {
+    spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, x.size(), groups.of[spans.size()]});
   });
   launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), is_double = table.is_double()] {
     std::vector<SgdRates> rates;
@@ -379,8 +198,8 @@ void grouped_adam(py::handle params, py::handle grads, py::handle means, py::han
   table.add("max_exp_avg_sqs", largest, true, !amsgrad);
   table.check();
   std::vector<AdamSpan> spans;
-  table.each([&](const std::vector<char*>& p, Index n) {
-    spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, n, groups.of[spans.size()]});
+  table.each([&](const std::vector<char*>& p, const View& x) {
+    spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, x.size(), groups.of[spans.size()]});
   });
   launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), is_double = table.is_double()] {
     std::vector<AdamRates> rates;
@@ -394,6 +213,35 @@ void grouped_adam(py::handle params, py::handle grads, py::handle means, py::han
   table.copy_back();
 }
 
+void adafactor(py::handle params, py::handle grads, py::handle rows, py::handle cols, py::handle hyper, double clip, bool maximize) {
+  py::object hold;
+  const double* h = read_hyper("adafactor_", hyper, 5, hold);
+  Table table("adafactor_", "params", params, true);
+  if (table.rows() == 0) return;
+  table.add("grads", grads, false);
+  std::vector<bool> factored(table.rows(), false);
+  for (std::size_t r = 0; r < factored.size() && r < py::len(cols); ++r) factored[r] = !py::object(cols[py::int_(r)]).is_none();
+  table.add_means("rows", rows, 1, factored);
+  table.add_means("cols", cols, 2, factored);
+  table.check();
+  std::vector<FactoredSpan> spans;
+  spans.reserve(table.rows());
+  const auto add = [&](const std::vector<char*>& p, const View& x) {
+    FactoredSpan s{p[0], p[1], p[2], p[3], 1, 1, x.size()};
+    if (s.cols && s.size()) {
+      s.width = x.shape[x.ndim - 1];
+      s.height = x.shape[x.ndim - 2];
+      s.matrices = x.size() / (s.height * s.width);
+    }
+    if (s.size()) spans.push_back(s);
+  };
+  table.each(add, true);
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
+    factored_step(spans, {h[0], h[1], h[2], h[3], h[4], clip, maximize}, is_double);
+  });
+  table.copy_back();
+}
+
 py::object multi_norm(py::handle grads, double p) {
   if (std::isnan(p)) throw py::value_error("multi_norm: p is NaN");
   Table table("multi_norm", "grads", grads, false);
@@ -401,7 +249,7 @@ py::object multi_norm(py::handle grads, double p) {
   double* to = data_of<double>(out);
   if (table.rows()) table.check_arrays();
   std::vector<Span> spans;
-  table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
+  table.each([&](const std::vector<char*>& q, const View& x) { spans.push_back({q[0], x.size()}); });
   launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
     *to = spans.empty() ? 0 : norm_of_all(spans, p, is_double);
   });
@@ -415,7 +263,7 @@ void multi_scale(py::handle grads, py::handle given_factor) {
   if (table.rows() == 0) return;
   table.check();
   std::vector<Span> spans;
-  table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
+  table.each([&](const std::vector<char*>& q, const View& x) { spans.push_back({q[0], x.size()}); });
   launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { scale_all(spans, factor(), is_double); });
   table.copy_back();
 }
@@ -427,7 +275,7 @@ py::object amp_unscale(py::handle grads, py::handle given_scale) {
   Table table("amp_unscale_", "grads", grads, true);
   if (table.rows()) table.check();
   std::vector<Span> spans;
-  table.each([&](const std::vector<char*>& q, Index n) { spans.push_back({q[0], n}); });
+  table.each([&](const std::vector<char*>& q, const View& x) { spans.push_back({q[0], x.size()}); });
   launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { *to = unscale_all(spans, 1 / scale(), is_double); });
   table.copy_back();
   return out;
@@ -469,6 +317,11 @@ FAST_BINDING(adam_, 6, "params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_av
   return py::none();
 }
 
+FAST_BINDING(adafactor_, 6, "params", "grads", "rows", "cols", "hyper", "clip", "maximize") {
+  adafactor(a[0], a[1], a[2], a[3], a[4], py::cast<double>(a[5]), flag(a[6]));
+  return py::none();
+}
+
 // Whether these kernels take the arrays: a list, all of float32 or all of float64.
 FAST_BINDING(plain, 1, "arrays") {
   PyObject* list = a[0].ptr();
@@ -487,6 +340,7 @@ FAST_BINDING(plain, 1, "arrays") {
 TG_BINDINGS(optim) {
   add_fast(m, fast_sgd_);
   add_fast(m, fast_adam_);
+  add_fast(m, fast_adafactor_);
   add_fast(m, fast_plain);
   m.def("grouped_sgd_", grouped_sgd, py::arg("params"), py::arg("grads"), py::arg("bufs"), py::arg("hypers"), py::kw_only(),
         py::arg("counts"), py::arg("scales"), py::arg("nesterov"), py::arg("maximize"));

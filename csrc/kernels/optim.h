@@ -35,6 +35,20 @@ struct AdamRates {
   bool decoupled, maximize;
 };
 
+// Matrices that follow each other, each with its own factors; a vector has a moment for each element instead, in `rows`.
+struct FactoredSpan {
+  void* param;
+  const void* grad;
+  void *rows, *cols;  // cols is null for a vector: one matrix of one row
+  Index matrices, height, width;
+  Index size() const { return matrices * height * width; }
+};
+
+struct FactoredRates {
+  double rho, rest, eps1, eps2, shrink, clip;
+  bool maximize;
+};
+
 struct Span {
   void* data;
   Index n;
@@ -43,6 +57,8 @@ struct Span {
 // `rates`: of every group.
 void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, bool is_double);
 void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, bool is_double);
+// In optim_factored.cpp. No span is empty.
+void factored_step(const std::vector<FactoredSpan>& spans, const FactoredRates& rates, bool is_double);
 
 // The p-norm of all values together (p = infinity: the largest magnitude); NaN and infinity propagate.
 double norm_of_all(const std::vector<Span>& spans, double p, bool is_double);

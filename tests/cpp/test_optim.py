@@ -1,4 +1,5 @@
-"""Multi-tensor SGD and Adam against the update rules written out in double; norms and scaling for clipping."""
+"""Multi-tensor SGD and Adam against the update rules written out in double, Adafactor against NumPy's; norms and
+scaling for clipping."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from kernel_arrays import same_for_any_threads, strided
 
+import tensorgrad as tg
 import tensorgrad._C as C
+from tensorgrad.backends import registry
 
 SHAPES = [(3, 5), (), (0, 4), (17,), (40, 7, 3), (70_000,), (2, 2)]
 
@@ -165,3 +168,121 @@ def test_same_bits_for_any_threads() -> None:
         return params + state[0] + state[1]
 
     same_for_any_threads(run)
+
+
+FACTORED = [*SHAPES, (7, 1), (1, 9), (4, 0), (5, 4, 3, 3), (2, 600, 70), (3, 5000), (1, 2050), (700, 3), (300, 128)]
+
+
+def factors(shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    if len(shape) < 2:
+        return np.zeros(shape, dtype), None
+    return np.zeros((*shape[:-1], 1), dtype), np.zeros((*shape[:-2], 1, shape[-1]), dtype)
+
+
+def as_double(lists: list[list[Any]]) -> list[list[Any]]:
+    return [[x if x is None else x.astype("float64") for x in xs] for xs in lists]
+
+
+def numpy_adafactor(*lists: list[Any], **how: Any) -> None:
+    registry.get("numpy").raw.adafactor_(*lists, **how)
+
+
+@pytest.mark.parametrize("layout", ["plain", "fortran", "strided"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adafactor(dtype: str, layout: str) -> None:
+    rng = np.random.default_rng(4)
+
+    def drawn(shape: tuple[int, ...]) -> np.ndarray:
+        if layout == "strided":
+            return strided(rng, shape, dtype)
+        return np.asarray(rng.standard_normal(shape).astype(dtype), order="F" if layout == "fortran" else "C")
+
+    params = [drawn(shape) for shape in FACTORED]
+    rows, cols = map(list, zip(*(factors(shape, dtype) for shape in FACTORED), strict=True))
+    exact = as_double([params, rows, cols])
+    for step in range(1, 4):
+        grads = [np.asarray(drawn(shape) * 0.1**k) for k, shape in enumerate(FACTORED)]  # the last ones under eps
+        hyper = np.array([0.1, step**-0.8, 1e-3, 0.5, 0.99])
+        how = {"hyper": hyper, "clip": 1.0 + step % 2, "maximize": step == 2}
+        before = [g.copy() for g in grads]
+        C.adafactor_(params, grads, rows, cols, **how)
+        assert all(np.array_equal(g, b) for g, b in zip(grads, before, strict=True))
+        numpy_adafactor(exact[0], *as_double([grads]), *exact[1:], **how)
+    rtol = 2e-5 if dtype == "float32" else 1e-12
+    for got, expected in zip((params, rows, cols), exact, strict=True):
+        for x, y in zip(got, expected, strict=True):
+            if x is not None:
+                np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * np.abs(y).max(initial=0))
+
+
+@pytest.mark.parametrize("eps", [1e-7, 0.0])
+def test_adafactor_of_what_is_not_finite_or_zero(eps: float) -> None:
+    shapes = [(20, 3), (20, 3), (20, 3), (3, 20), (3, 20), (20,), (20,), (20,)]
+    values = [0.0, np.nan, np.inf, np.nan, 0.0, 0.0, np.nan, 1e30]
+    states = []
+    for kernel in (C.adafactor_, numpy_adafactor):
+        params = [np.ones(shape, "float32") for shape in shapes]
+        rows, cols = map(list, zip(*(factors(shape, "float32") for shape in shapes), strict=True))
+        grads = [np.full(shape, 0.5, "float32") for shape in shapes]
+        for g, value in zip(grads, values, strict=True):
+            g[1:2] = value
+        grads[4][...] = 0
+        with np.errstate(all="ignore"):
+            kernel(params, grads, rows, cols, hyper=np.array([0.1, 1.0, eps, 1e-3, 1.0]), clip=1.0, maximize=False)
+        states.append([*params, *rows, *(c for c in cols if c is not None)])
+    for x, y in zip(*states, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_adafactor_checks_its_factors() -> None:
+    def step(**other: Any) -> None:
+        given = {"params": [np.ones((2, 3))], "grads": [np.ones((2, 3))], "rows": [np.ones((2, 1))],
+                 "cols": [np.ones((1, 3))], "hyper": np.array([0.1, 1.0, 0.0, 1e-3, 1.0]), "clip": 1.0}  # fmt: skip
+        C.adafactor_(**{**given, **other})
+
+    step()
+    shared = np.ones((2, 3))
+    for error, words, other in [
+        (ValueError, r"rows\[0\] has shape \(2, 3\), expected \(2, 1\)", {"rows": [np.ones((2, 3))]}),
+        (ValueError, r"rows\[0\] has shape \(2, 1\), expected \(2, 3\)", {"cols": [None]}),
+        (ValueError, r"cols\[0\] has shape \(3,\), expected \(1, 3\)", {"cols": [np.ones(3)]}),
+        (ValueError, "cols has 0 arrays, params has 1", {"cols": []}),
+        (ValueError, r"params\[0\] is no matrix", {key: [np.ones(3)] for key in ("params", "grads", "rows")}),
+        (TypeError, r"cols\[0\] is float32, expected float64", {"cols": [np.ones((1, 3), "float32")]}),
+        (TypeError, "list of arrays", {"cols": np.ones((1, 3))}),
+        (ValueError, "share memory", {"params": [shared], "cols": [shared[:1]]}),
+        (ValueError, r"hyper has shape \(4,\), expected \(5,\)", {"hyper": np.ones(4)}),
+    ]:
+        with pytest.raises(error, match=words):
+            step(**other)
+    assert (shared == 1).all()
+
+
+def test_adafactor_has_the_same_bits_for_any_threads() -> None:
+    rng = np.random.default_rng(5)
+    shapes = [(300, 400), (70_000,), (90, 90), (2100, 40), (5000, 2, 3, 3), (3, 40_000), (50,)]
+    start, grads = ([rng.standard_normal(shape).astype("float32") for shape in shapes] for _ in range(2))
+
+    def run() -> list[np.ndarray]:
+        params = [p.copy() for p in start]
+        rows, cols = map(list, zip(*(factors(shape, "float32") for shape in shapes), strict=True))
+        C.adafactor_(params, grads, rows, cols, np.array([0.1, 0.5, 1e-7, 1e-3, 0.99]), 1.0)
+        return [*params, *rows, *(c for c in cols if c is not None)]
+
+    same_for_any_threads(run)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_adafactor_of_halves_is_numpys(dtype: str) -> None:
+    def trained(backend: str) -> list[Any]:
+        with tg.backend(backend):
+            w, b = (tg.tensor(np.linspace(-1, 1, n)).to(getattr(tg, dtype)).requires_grad_() for n in (12, 3))
+            parameters = [w.detach().reshape(4, 3).requires_grad_(), b]
+            optimizer = tg.optim.Adafactor(parameters)
+            for _ in range(2):
+                for p in parameters:
+                    p.grad = p.detach() * 0.5
+                optimizer.step()
+            return [p.tolist() for p in parameters]
+
+    assert trained("cpp") == trained("numpy")

@@ -24,6 +24,7 @@ SETTINGS = [
     ("Adam", {"lr": 0.02, "weight_decay": 0.1, "amsgrad": True}),
     ("AdamW", {"lr": 0.02, "weight_decay": 0.1, "betas": (0.8, 0.95)}),
     ("AdamW", {"lr": 0.02, "maximize": True}),
+    ("Adafactor", {"lr": 0.02, "weight_decay": 0.1}),
 ]
 
 

@@ -349,6 +349,10 @@ class CppBackend(NumpyBackend):
     def grouped_adam_(self, *lists: Any, **how: Any) -> None:
         (self.c.grouped_adam_ if self.c.plain(lists[0]) else self._inherited("grouped_adam_"))(*lists, **how)
 
+    def adafactor_(self, params: Any, grads: Any, rows: Any, cols: Any, *hyper: Any, **how: Any) -> None:
+        plain = self.c.plain([*params, *rows, *(c for c in cols if c is not None)])
+        (self.c.adafactor_ if plain else self._inherited("adafactor_"))(params, grads, rows, cols, *hyper, **how)
+
     def multi_norm(self, grads: Any, *, p: float) -> Any:
         return (self.c.multi_norm if self.c.plain(grads) else self._inherited("multi_norm"))(grads, p=p)
 
