@@ -126,6 +126,8 @@ class Program {
   int slots_ = 0;
   int bytes_per_element_ = 0;
   int block_ = 1024;
+  static constexpr Index kHeavy = 16;
+  Index cost_ = 0;  // of an element, of which a plain loop is one
 };
 
 // One array of a run, seen in the broadcast shape.
