@@ -368,7 +368,7 @@ def _soft_targets(input: Tensor, target: Tensor, weight: Tensor | None, reductio
     axis = 0 if input._data.ndim == 1 else 1
     classes = input.shape[axis]
     if smoothing:
-        target = pw.add(pw.mul(target, 1 - smoothing), smoothing / classes)
+        target = pw.add(pw.mul(target, 1 - smoothing), smoothing / max(classes, 1))
     logs = log_softmax_op(input, dim=axis)
     product = pw.mul(logs, target)
     if weight is not None:

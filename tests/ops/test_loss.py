@@ -81,6 +81,8 @@ def test_extremes():
     assert F.binary_cross_entropy_with_logits(tg.tensor([-1e4]), tg.tensor([1.0])).item() == 1e4
     assert F.binary_cross_entropy(tg.tensor([0.0]), tg.tensor([1.0])).item() == 100
     assert np.isnan(F.cross_entropy(tg.ones(2, 3), tg.tensor([-100, -100])).item())
+    no_classes = tg.ones(2, 0)
+    assert F.cross_entropy(no_classes, no_classes, label_smoothing=0.1, reduction="sum").item() == 0
 
 
 def test_softmax():
