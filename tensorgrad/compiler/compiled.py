@@ -34,7 +34,7 @@ from .once import why_not_given
 from .pair import PairEntry, is_live, rejoined
 from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
-from .reach import Reach, is_users
+from .reach import Reach, is_users, why_too_much
 from .signature import Signature
 from .trace import Trace
 from .tracked_sizes import SizesRead
@@ -283,6 +283,12 @@ class Compiled(CompiledCore):
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
         places = self.function.keys if isinstance(self.function, Carrying) else frozenset()
         reach = Reach(*roots, whole=self._whole, places=places)
+        if reach.beyond is not None:
+            why = why_too_much(reach.beyond)
+            if not self.fallback:
+                raise CompileError(why)
+            self._leave(None, why)
+            return self._as_it_is(why, args, kwargs)
         if reach.once is not None:
             why = why_not_given(*reach.once)
             if not self.fallback:

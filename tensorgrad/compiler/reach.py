@@ -41,7 +41,7 @@ from .facts import BUFFERS, PLAIN, Facts, Form, elements, get, gone, short, stat
 from .named import globals_in, names_in, names_of_getter
 from .once import is_once
 
-__all__ = ["Reach", "is_users"]
+__all__ = ["Reach", "is_users", "why_too_much"]
 
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
 _MACHINERY = tuple(
@@ -78,6 +78,21 @@ _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_g
 _REPLACEABLE = (types.FunctionType, types.MethodType, types.ModuleType)
 """What of this package's modules somebody may have put another in place of."""
 _MOST = 10_000  # entries of one container
+_MOST_ASKED = 3_000_000
+"""Attributes, where code makes names while it runs: it may mean anything of a library that it names."""
+
+
+class _TooMuch(Exception):
+    """More attributes than ``_MOST_ASKED``; the argument is the path to what has the last."""
+
+
+def why_too_much(path: str) -> str:
+    """Why no program rests on what was found so far."""
+    return (
+        f"compile: the function makes names of attributes while it runs, as getattr(x, name) does, and so may read "
+        f"whatever hangs on what it names: more than {_MOST_ASKED:,} attributes, those of {path} the last. Write the "
+        "attribute where its name is known (x.name), or look it up outside and pass what was found."
+    )
 
 
 class Reach(Facts):
@@ -108,12 +123,18 @@ class Reach(Facts):
         self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
         self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
-        for path, root in roots:
-            self._walk(path, root)
-        self._standing()
-        asked: dict[int, set[str]] = {}
-        while self._hear() or self._ask(asked):  # what is found there may name others
-            pass
+        self._asked = 0
+        self.beyond: str | None = None  # where the walk was given up
+        try:
+            for path, root in roots:
+                self._walk(path, root)
+            self._standing()
+            asked: dict[int, set[str]] = {}
+            while self._hear() or self._ask(asked):  # what is found there may name others
+                pass
+        except _TooMuch as found:
+            self.beyond = str(found)
+            return
         if self._names & _ENVIRONMENT:
             self._container("os.environ", vars(os.environ)["_data"])
         self.pack()
@@ -317,6 +338,9 @@ class Reach(Facts):
                 fresh = self._names - before
             if fresh:
                 before |= fresh
+                self._asked += len(fresh)
+                if self._open_ended and self._asked > _MOST_ASKED:
+                    raise _TooMuch(path)
                 self._attributes(path, holder, fresh)
                 news = True
         return news

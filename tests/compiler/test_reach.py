@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import operator
+import types
 from typing import Any
 
 import pytest
@@ -92,6 +93,7 @@ class Proxy:
 
 user = User()
 proxy = Proxy(user)
+copy.copy(user)  # the first one writes a cache to the class, whichever test it is in
 get_by, call_inherited = operator.attrgetter("by"), operator.methodcaller("inherited", 2.0)
 
 
@@ -421,3 +423,22 @@ def test_what_is_put_back_is_what_it_was() -> None:
     assert step.captures == captures
     settings["scale"] = 7.0
     assert step(x).tolist() == [8, 8]
+
+
+def test_code_that_may_mean_anything_of_a_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensorgrad.compiler.reach._MOST_ASKED", 1000)
+    library = types.ModuleType("library")
+    for i in range(100):
+        child = types.ModuleType(f"library.part{i}")
+        child.__dict__.update({f"name{i}_{j}": None for j in range(50)})
+        setattr(library, f"part{i}", child)
+    name = ["relu"]
+
+    def computed(x: Any) -> Any:
+        return getattr(tg, name[0])(x) if library is not None else x
+
+    x = tg.tensor([-1.0, 2.0])
+    with pytest.raises(CompileError, match="makes names of attributes while it runs"):
+        tg.compile(computed)(x)
+    assert tg.compile(computed, fallback=True)(x).tolist() == [0.0, 2.0]
+    assert tg.compile(lambda x: tg.relu(x) if library is not None else x)(x).tolist() == [0.0, 2.0]
