@@ -53,7 +53,7 @@ constexpr bool kCompiles = true;
 #else
 constexpr bool kCompiles = false;
 #endif
-constexpr Index kTaskUnit = 64;
+constexpr Index kTaskUnit = 64;  // elements: tasks begin at a line of every array
 constexpr Index kWorthCompiling = 256;
 constexpr Index kLine = 64;  // bytes of a cache line
 // Arrays from this size on are fetched a block ahead, by programs of this many loops: shorter ones wait for memory anyhow.
@@ -188,7 +188,7 @@ class Runner {
     for (int i = 0; i < given_ && !by_rows_; ++i)
       if (p_.ports_[i].varies && operands_[i].strides) cost += Program::kHeavy;
     const Index most = std::clamp(16 * kStretch / cost, kStretch / 8, kStretch);
-    const Index size = (total_ + (total_ + most - 1) / most - 1) / ((total_ + most - 1) / most);
+    const Index tasks = (total_ + most - 1) / most, size = (total_ + tasks - 1) / tasks;
     return (size + kTaskUnit - 1) / kTaskUnit * kTaskUnit;
   }
 
