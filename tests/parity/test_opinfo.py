@@ -27,6 +27,10 @@ def table() -> dict[str, list[opinfo.Entry]]:
     return found
 
 
+def test_pytorch_takes_settings_after_its_tables_were_read(table: dict[str, list[opinfo.Entry]]) -> None:
+    assert table and not opinfo.with_torch().backends.flags_frozen()
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operator(table: dict[str, list[opinfo.Entry]], name: str) -> None:
     lines = [

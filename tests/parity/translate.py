@@ -21,7 +21,13 @@ def with_torch() -> Any:
         import pytest
 
         torch = pytest.importorskip("torch")
+        # torch.testing._internal, where its tables of cases are, freezes torch.backends for the rest of the process
+        torch.backends.disable_global_flags = _keep_global_flags
     return torch
+
+
+def _keep_global_flags() -> None:
+    """Instead of ``torch.backends.disable_global_flags``: tests that come later set these flags as users do."""
 
 
 _same: list[dict[int, Any]] = []
