@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../core/pack_gamma.h"
 #include "formula_kernels.h"
 
 namespace tg {
@@ -63,53 +64,55 @@ double digamma(double x) {
   return result;
 }
 
-// Hurwitz zeta of order s at x by Euler and Maclaurin; recurrence upward first.
-double hurwitz(int s, double x) {
-  if (std::isnan(x) || x == -kInf) return kNan;
-  if (x == kInf) return 0;
-  if (x <= 0 && x == std::floor(x)) return kInf;
-  constexpr double bernoulli[] = {1.0 / 6,        -1.0 / 30, 1.0 / 42,         -1.0 / 30,      5.0 / 66,
-                                  -691.0 / 2730, 7.0 / 6,   -3617.0 / 510, 43867.0 / 798, -174611.0 / 330};
-  double total = 0, z = x;
-  for (int steps = 0; z < 12 && steps < 10012; ++steps, z += 1) total += std::pow(z, -s);
-  double tail = std::pow(z, 1 - s) / (s - 1) + 0.5 * std::pow(z, -s);
-  double factor = s, power = std::pow(z, -s - 1), factorial = 2;
-  for (int k = 1; k <= 10; ++k) {
-    tail += bernoulli[k - 1] / factorial * factor * power;
-    factor *= static_cast<double>(s + 2 * k - 1) * (s + 2 * k);
-    factorial *= static_cast<double>(2 * k + 1) * (2 * k + 2);
-    power /= z * z;
-  }
-  return total + tail;
+struct Erfinv { static double of(double x) { return erfinv(x); } };
+struct Lgamma {
+  static double of(double x) { return lgamma(x); }
+  static pack::Double of(pack::Double x, bool negative) { return pack::lgamma(x, negative); }
+};
+struct Digamma {
+  static double of(double x) { return digamma(x); }
+  static pack::Double of(pack::Double x, bool negative) { return pack::digamma(x, negative); }
+};
+template <class F>
+void by_double(void* to, const void* a, const void*, const void*, Index n) {
+  pack::map_by_double(static_cast<float*>(to), static_cast<const float*>(a), n,
+                      [](pack::Double x, bool negative) { return F::of(x, negative); });
 }
 
-// psi^(n)(x) = (-1)^(n+1) n! zeta(n + 1, x)
-double polygamma(double order, double x) {
-  if (order == 0) return digamma(x);
-  const int n = static_cast<int>(order);
-  double factorial = 1;
-  for (int k = 2; k <= n; ++k) factorial *= k;
-  return (n % 2 ? 1.0 : -1.0) * factorial * hurwitz(n + 1, x);
+template <class F>
+void add_each(KernelTable& table, const char* name) {
+  add1<F, double, double>(table, name);
+  Kernel& k = table[kernel_key(name, Type::F32)];
+  k.operands = 1;
+  k.by_mask[0] = by_double<F>;
 }
 
-struct Erfinv { template <class T> static T of(T x) { return static_cast<T>(erfinv(x)); } };
-struct Lgamma { template <class T> static T of(T x) { return static_cast<T>(lgamma(x)); } };
-struct Digamma { template <class T> static T of(T x) { return static_cast<T>(digamma(x)); } };
-struct Polygamma { template <class T> static T of(T n, T x) { return static_cast<T>(polygamma(n, x)); } };
+// psi^(n)(x) = (-1)^(n+1) n! zeta(n + 1, x), of one n from 1 on for all x
+template <class T>
+void polygamma(void* to, const void* order, const void* x, const void*, Index n) {
+  const int m = static_cast<int>(*static_cast<const T*>(order));
+  double factorial = m % 2 ? 1 : -1;
+  for (int k = 2; k <= m; ++k) factorial *= k;
+  pack::map_by_double(static_cast<T*>(to), static_cast<const T*>(x), n, [=](pack::Double q, bool negative) {
+    return factorial * pack::zeta(m + 1, q, negative);
+  });
+}
 
 template <class T>
-void add_both(KernelTable& table) {
-  add1<Lgamma, T, T>(table, "lgamma");
-  add1<Digamma, T, T>(table, "digamma");
-  add2<Polygamma, T, T>(table, "polygamma");
+void add_polygamma(KernelTable& table) {
+  Kernel& k = table[kernel_key("polygamma", TypeFor<T>::value)];
+  k.operands = 2;
+  k.by_mask[0] = polygamma<T>;
 }
 
 }  // namespace
 
 void add_special(KernelTable& table) {
-  add_both<float>(table);
-  add_both<double>(table);
+  add_polygamma<float>(table);
+  add_polygamma<double>(table);
   add1<Erfinv, double, double>(table, "erfinv");
+  add_each<Lgamma>(table, "lgamma");
+  add_each<Digamma>(table, "digamma");
 }
 
 }  // namespace formula

@@ -177,8 +177,19 @@ def test_rounded_operations(op: str, kind: str) -> None:
 def test_polygamma(kind: str, order: int) -> None:
     code = (("const", kind, (float(order),)), ("load", kind, (0,)), ("polygamma", kind, (0, 1)))
     program = Program(code, ((2, STORED[kind]),), (STORED[kind],))
-    x = np.array([0.1, 0.5, 1, 2.5, 30, 1e4, -0.5, -3.25, np.inf, np.nan, 0.0, -2.0], STORED[kind])
+    x = np.array([0.1, 0.5, 1, 2.5, 30, 1e4, -0.5, -3.25, -20000.25, np.inf, np.nan, 0.0, -2.0], STORED[kind])
     close(native(program)(x), evaluate(program, [x])[0], 100)
+
+
+@pytest.mark.parametrize("op", ["lgamma", "digamma", "polygamma"])
+def test_gamma_functions_do_not_see_their_neighbours(op: str) -> None:
+    first = (("const", "f32", (3.0,)),) if op == "polygamma" else ()
+    code = (*first, ("load", "f32", (0,)), (op, "f32", tuple(range(1 + len(first)))))
+    call = native(Program(code, ((1 + len(first), "float32"),), ("float32",)))
+    x = np.concatenate([np.linspace(-12, 12, 777), [-0.0, 0.0, np.inf, -np.inf, np.nan, 1e-45]]).astype(np.float32)
+    whole = call(x)
+    for some in (x >= 0, slice(5, None), slice(None, None, -1), slice(771, 772)):
+        same(call(x[some]), whole[some])
 
 
 @pytest.mark.parametrize("kind", STORED)
@@ -603,6 +614,8 @@ EXACT_IN_DOUBLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gelu_tanh": lambda x: x * np.exp(-np.logaddexp(0, -x * (math.sqrt(8 / math.pi) * (1 + 0.044715 * x * x)))),
     "erf": lambda x: np.array([math.erf(v) for v in x]),
     "rsqrt": lambda x: 1 / np.sqrt(x),
+    "lgamma": lambda x: evaluate(one_operation("lgamma", "f64", 1), [x])[0],
+    "digamma": lambda x: evaluate(one_operation("digamma", "f64", 1), [x])[0],
 }  # fmt: skip
 
 
@@ -615,7 +628,7 @@ ULPS = {"log": 0.9, "log1p": 0.9, "rsqrt": 1.5, "tan": 0.9, "sigmoid": 2.4, "tan
 @pytest.mark.parametrize("op", EXACT_IN_DOUBLE)
 def test_ulps_of_float32_functions(op: str) -> None:
     x = every_float()
-    if op in ("erf", "erfc", "normal_cdf"):
+    if op in ("erf", "erfc", "normal_cdf", "lgamma", "digamma"):
         x = x[::7]
     with np.errstate(all="ignore"):
         exact = EXACT_IN_DOUBLE[op](x.astype(np.float64))
