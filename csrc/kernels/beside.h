@@ -26,6 +26,24 @@ void turn_rows(std::conditional_t<Back, T, const T>* x, Index room, std::conditi
       auto* here = tile + at * wide + i;
       auto* there = x + i * length + at;
       const auto whole = [&](Index k) { return (i + k) * length + at + L <= room; };
+      if (rows == L && whole(L - 1)) {  // of numbers that are known here the square stays in registers
+        if constexpr (Back) {
+#pragma GCC unroll 16
+          for (Index k = 0; k < L; ++k)
+            if (k < columns) v[k] = lanes::load(here + k * wide);
+          lanes::transpose<T>(v);
+#pragma GCC unroll 16
+          for (Index k = 0; k < L; ++k) lanes::store(there + k * length, v[k]);
+        } else {
+#pragma GCC unroll 16
+          for (Index k = 0; k < L; ++k) v[k] = lanes::load(there + k * length);
+          lanes::transpose<T>(v);
+#pragma GCC unroll 16
+          for (Index k = 0; k < L; ++k)
+            if (k < columns) lanes::store(here + k * wide, v[k]);
+        }
+        continue;
+      }
       if constexpr (Back) {
         for (Index k = 0; k < columns; ++k) v[k] = lanes::load(here + k * wide);
         lanes::transpose<T>(v);

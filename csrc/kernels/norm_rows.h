@@ -122,18 +122,6 @@ inline Moments moments_of(const T* x, Index n) {
   return m;
 }
 
-// y[i] = f(i) for a run, in vectors; the last one overlaps the one before. y may not be what f reads.
-template <class T, class WideMap, class OneMap>
-inline void fill_run(T* y, Index n, WideMap wide, OneMap one) {
-  constexpr Index w = Wide<T>::lanes;
-  if (n < w) {
-    for (Index i = 0; i < n; ++i) y[i] = one(i);
-    return;
-  }
-  for (Index i = 0; i + w <= n; i += w) Wide<T>::store(y + i, wide(i));
-  if (n % w) Wide<T>::store(y + n - w, wide(n - w));
-}
-
 // a[j], b[j] += terms of a row, for many rows: in T within 32 rows, then in double.
 template <class T>
 class RowSums {

@@ -81,6 +81,20 @@ inline typename Wide<T>::Vector last_lanes(typename Wide<T>::Vector v, Index cou
   return lane >= typename lanes::Lanes<T>::Word(w - count) ? v : typename Wide<T>::Vector{};
 }
 
+// y[i] = f(i) for a run, in vectors; the last one overlaps the one before. y may be what f reads, at i.
+template <class T, class WideMap, class OneMap>
+inline void fill_run(T* y, Index n, WideMap wide, OneMap one) {
+  constexpr Index w = Wide<T>::lanes;
+  if (n < w) {
+    for (Index i = 0; i < n; ++i) y[i] = one(i);
+    return;
+  }
+  typename Wide<T>::Vector end{};
+  if (n % w) end = wide(n - w);  // before what it reads is written over
+  for (Index i = 0; i + w <= n; i += w) Wide<T>::store(y + i, wide(i));
+  if (n % w) Wide<T>::store(y + n - w, end);
+}
+
 // v as vectors of R: itself, or the sum of its halves in double.
 template <class R, class V>
 inline auto widened(V v) {

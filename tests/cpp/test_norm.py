@@ -196,3 +196,30 @@ def test_short_rows_of_layer_norm(far, dtype):
             for row in (0, 17, 130):  # a row's results are its own
                 alone = C.layer_norm(x[row : row + 1].copy(), weight, bias, 1, 1e-5)
                 assert all((one == many[row : row + 1]).all() for one, many in zip(alone, (y, mean, rstd), strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_short_rows(dtype: str) -> None:
+    rng = np.random.default_rng(10)
+    for length in (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 24, 31, 33, 127):
+        x, g = (rng.standard_normal((37, length)).astype(dtype) for _ in range(2))
+        w = rng.standard_normal(length).astype(dtype)
+        for weight in (w, None):
+            given = g.astype(np.float64) * (1 if weight is None else w)
+            _, mean, rstd = C.layer_norm(x, weight, None, 1, EPS)
+            xhat, _, exact = normalize(x.astype(np.float64), (1,))
+            layer = C.layer_norm_backward(g, x, mean, rstd, weight, 1, (True, False, False))[0]
+            scale = float(exact.max())  # of rows of two, whose numbers may lie side by side
+            close(layer, gradient(given, xhat, exact, (1,)), dtype, 20 * scale)
+            _, size = C.rms_norm(x, weight, 1, EPS)
+            rms = C.rms_norm_backward(g, x, size, weight, 1, (True, False))[0]
+            hat = x.astype(np.float64) * size
+            close(rms, size * (given - hat * (given * hat).mean(1, keepdims=True)), dtype, 20 * float(size.max()))
+            for row in (0, 17, 36):  # a row's gradient is its own
+                of = slice(row, row + 1)
+                alone = C.layer_norm_backward(
+                    g[of].copy(), x[of].copy(), mean[of], rstd[of], weight, 1, (True, False, False)
+                )
+                assert np.array_equal(alone[0], layer[of])
+                alone = C.rms_norm_backward(g[of].copy(), x[of].copy(), size[of], weight, 1, (True, False))
+                assert np.array_equal(alone[0], rms[of])
