@@ -7,12 +7,15 @@
 // Ladder, two Zen 4 cores, us, in turn, loops over 64 columns with what is kept for them in memory and strips in registers:
 // 4096 x 128 floats along the first axis, AVX-512: softmax 242 and 215, its gradient 136 and 94, that of log_softmax 174
 // and 128; AVX2: 280 and 210, 131 and 114, 199 and 170. 4096 rows of 8, AVX-512, one by one and turned: softmax 135 and 22,
-// log_softmax 108 and 28, its gradient 99 and 25; of 2: 129 and 9, 114 and 16, 40 and 11.
+// log_softmax 108 and 28, its gradient 99 and 25; of 2: 129 and 9, 114 and 16, 40 and 11. 1M elements of log_softmax,
+// AVX-512, logarithms one by one and in vectors: rows of 16 606 and 400, of 127 376 and 346; its gradient, the end of a row one by
+// one and as a vector: of 127 540 and 230.
 #include "softmax.h"
 
 #include <algorithm>
 #include <cmath>
 
+#include "../core/pack_double.h"
 #include "../core/parallel.h"
 #include "column_strips.h"
 
@@ -24,12 +27,31 @@ constexpr Index kPiece = 4096;   // elements per task: an exponential each, abou
 // where rows are 16 KB apart.
 constexpr int kSideBySide = lanes::kVectorBytes == 64 ? 4 : 8;
 
-template <class Row>
-void over_rows(const SoftmaxShape& s, Row row) {
+// call(first element, rows) for all rows, so many of them together.
+template <class Call>
+void over_rows(const SoftmaxShape& s, Index together, Call call) {
   if (s.length == 0) return;
   parallel_for(s.outer, std::max<Index>(1, kPiece / s.length), [&](Index first, Index last) {
-    for (Index r = first; r < last; ++r) row(r * s.length);
+    for (Index r = first; r < last; r += together) call(r * s.length, std::min(together, last - r));
   });
+}
+template <class Row>
+void over_rows(const SoftmaxShape& s, Row row) {
+  over_rows(s, 1, [&](Index at, Index) { row(at); });
+}
+
+// The logarithms of sums of exponentials, of which the largest is 1, in place: for floats a vector of double at a time.
+template <class T, std::size_t N>
+[[gnu::noinline]] void take_logs(double (&sums)[N]) {
+  if constexpr (std::is_same_v<T, double>) {
+    for (double& sum : sums) sum = std::log(sum);
+  } else {
+    static_assert(N % pack::kDoubles == 0);
+    for (std::size_t i = 0; i < N; i += pack::kDoubles) {
+      const pack::Double sum = lanes::load(sums + i);
+      lanes::store(sums + i, pack::log(sum) + (sum - sum));  // NaN stays
+    }
+  }
 }
 
 template <class T>
@@ -70,11 +92,24 @@ template <class T>
 void log_softmax(const SoftmaxShape& s, const T* x, T* y) {
   const Index n = s.length;
   if (in_rows<T>(s)) {
-    over_rows(s, [&](Index at) {
-      const T *from = x + at, m = extreme_run<1>(from, n);
-      const T rest = T(std::log(sum_exp_long(from, n, m)));
-      T* to = y + at;
-      for (Index i = 0; i < n; ++i) to[i] = from[i] - m - rest;
+    constexpr Index kMost = 16;  // rows whose logarithms are taken together, while they are in cache
+    const Index together = n == 0 ? 0 : std::clamp<Index>(kPiece / 2 / n, 1, kMost);
+    over_rows(s, together, [&](Index at, Index rows) {
+      double total[kMost];
+      T most[kMost];
+      std::fill(total, total + kMost, 1.0);
+      for (Index r = 0; r < rows; ++r) {
+        const T* from = x + at + r * n;
+        most[r] = extreme_run<1>(from, n);
+        total[r] = sum_exp_long(from, n, most[r]);
+      }
+      take_logs<T>(total);
+      for (Index r = 0; r < rows; ++r) {
+        const T *from = x + at + r * n, m = most[r], rest = T(total[r]);
+        fill_run(
+            y + at + r * n, n, [&](Index i) { return Wide<T>::load(from + i) - m - rest; },
+            [&](Index i) { return from[i] - m - rest; });
+      }
     });
     return;
   }
@@ -84,7 +119,8 @@ void log_softmax(const SoftmaxShape& s, const T* x, T* y) {
     double total[S::width];
     strip.largest(in[0], most);
     strip.sum_exp(in[0], most, total);
-    S::each(total, rest, [](double sum) { return std::log(sum); });
+    take_logs<T>(total);
+    S::each(total, rest, [](double log) { return log; });
     for (Index r = 0; r < n; ++r) {
       typename S::Vector row[S::vectors];
       strip.load(in[0], r, row);
@@ -130,24 +166,35 @@ void softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
   });
 }
 
+namespace {
+
+// gx = g - exp(y) total for a row of a vector or more. gx may be g.
+template <class T>
+void log_gradient_row(Index n, T total, const T* g, const T* y, T* gx) {
+  using W = Wide<T>;
+  const Index last = n - W::lanes;
+  const auto last_g = W::load(g + last), last_y = W::load(y + last);  // of what overlaps the vector before
+  Index i = 0;
+  for (; i + 4 * W::lanes <= n; i += 4 * W::lanes) {
+    typename W::Vector e[4];
+    for (int k = 0; k < 4; ++k) e[k] = W::load(y + i + k * W::lanes);
+    exp_each(e);
+    for (int k = 0; k < 4; ++k) W::store(gx + i + k * W::lanes, W::load(g + i + k * W::lanes) - e[k] * total);
+  }
+  for (; i < n; i += W::lanes) {
+    const bool cut = i > last;
+    const auto e = exp_wide(cut ? last_y : W::load(y + i));
+    W::store(gx + (cut ? last : i), (cut ? last_g : W::load(g + i)) - e * total);
+  }
+}
+
+}  // namespace
+
 template <class T>
 void log_softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
   const Index n = s.length;
-  using W = Wide<T>;
   if (in_rows<T>(s)) {
-    over_rows(s, [&](Index at) {
-      const T total = T(sum_long(g + at, n));
-      Index i = at;
-      for (; i + 4 * W::lanes <= at + n; i += 4 * W::lanes) {
-        typename W::Vector e[4];
-        for (int k = 0; k < 4; ++k) e[k] = W::load(y + i + k * W::lanes);
-        exp_each(e);
-        for (int k = 0; k < 4; ++k) W::store(gx + i + k * W::lanes, W::load(g + i + k * W::lanes) - e[k] * total);
-      }
-      for (; i + W::lanes <= at + n; i += W::lanes)
-        W::store(gx + i, W::load(g + i) - exp_wide(W::load(y + i)) * total);
-      for (; i < at + n; ++i) gx[i] = g[i] - exp_one(y[i]) * total;
-    });
+    over_rows(s, [&](Index at) { log_gradient_row(n, T(sum_long(g + at, n)), g + at, y + at, gx + at); });
     return;
   }
   over_columns<T>(s.outer, n, s.inner, {g, y}, gx, n, [&](const auto& strip, const auto& in, T* to) {

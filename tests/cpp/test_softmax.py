@@ -105,6 +105,21 @@ def test_short_rows_and_narrow_columns_are_computed_as_columns_are(dtype: str) -
             assert (C.softmax_backward(g[7:8].copy(), C.softmax(alone, 1), 1) == C.softmax_backward(g, y, 1)[7:8]).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [8, 16, 19, 33, 127, 1500])
+def test_rows_are_computed_as_they_are_alone(length: int, dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    x, g = (rng.standard_normal((37, length)).astype(dtype) for _ in range(2))
+    x[5, 1], x[6, 2], x[7] = np.nan, np.inf, -np.inf
+    y = C.log_softmax(x, 1)
+    assert np.isnan(y).all(axis=1).nonzero()[0].tolist() == [5, 6, 7]
+    gx = C.log_softmax_backward(g, y, 1)
+    for row in range(37):
+        of = slice(row, row + 1)
+        assert np.array_equal(C.log_softmax(x[of].copy(), 1), y[of], equal_nan=True)
+        assert np.array_equal(C.log_softmax_backward(g[of].copy(), y[of].copy(), 1), gx[of], equal_nan=True)
+
+
 @pytest.mark.parametrize("shape", [(3, 100_000), (5000, 77), (9000, 5), (700, 8, 3), (40, 50, 60)])
 def test_same_bits_for_any_threads(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
