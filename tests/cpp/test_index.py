@@ -108,6 +108,28 @@ def test_one_index_along_one_dimension(shape: tuple[int, ...]) -> None:
     assert np.array_equal(count, np.bincount(index.ravel() % shape[dim]))
 
 
+@pytest.mark.parametrize("length", [1, 3, 32, 33])
+def test_many_rows_of_few_indices(length: int) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((12, 700, 40)).astype("float32")
+    for rows in (700, 650):  # not as many as x has: the axes before dim differ
+        index = rng.integers(0, 40, (11, rows, length))
+        src = rng.standard_normal((11, rows, length + 1)).astype("float32")
+        part, source = x[:11, :rows], np.ascontiguousarray(src[..., :length])
+        assert np.array_equal(
+            same_for_any_threads(lambda i=index: C.gather(x, i, 2)), np.take_along_axis(part, index, 2)
+        )
+        expected = x.copy()
+        np.put_along_axis(expected[:11, :rows], index, source, 2)
+        assert np.array_equal(same_for_any_threads(lambda i=index, v=src: C.scatter(x, i, v, 2)), expected)
+        for bad in (-1, 40):
+            index[10, 649, length - 1] = bad
+            with pytest.raises(IndexError, match=str(bad)):
+                C.gather(x, index, 2)
+            with pytest.raises(IndexError, match=str(bad)):
+                C.scatter(x, index, src, 2)
+
+
 def test_refusals_name_the_bad_index() -> None:
     x, index = np.zeros((3, 4), "float32"), np.zeros((3, 2), np.int64)
     for bad, value in ((-1, "-1"), (4, "4")):
