@@ -195,6 +195,21 @@ def test_what_others_read_is_not_replaced():
     assert after("ahead", program := written(step, x)) is program
 
 
+def test_a_formula_whose_first_result_is_a_mask():
+    x = tg.randn(20, 10, requires_grad=True)
+    w, v = tg.randn(10, 10), tg.randn(10, 10)
+
+    def step(x):
+        y = F.gelu(x @ w)
+        z = tg.where(y > 0, y, y * 0.5) @ v
+        return z, *tg.autograd.grad(z, x, z)
+
+    program = written(step, x)
+    program = after("formulas", program)
+    assert after("ahead", program) is not program
+    same_results(after("ahead", program), program, x)
+
+
 def test_of_narrow_floats_nothing_is_moved():
     x = tg.randn(20, 10, dtype=tg.bfloat16, requires_grad=True)
     w = tg.randn(10, 10, dtype=tg.bfloat16)

@@ -80,7 +80,8 @@ class _Ahead:
         alone.part(formula, _operands(call.inputs, arrays), moved)
         if len(_costs(joiner.code)) >= len(before) + len(_costs(alone.code)):
             return False  # nothing is shared
-        values = [Value(f"{like.name}_{self.made + k + 1}", like) for k in range(len(moved))]
+        # stored like the call's result, whose type theirs is; the formula's first one may be a mask
+        values = [Value(f"{like.name}_{self.made + k + 1}", result) for k in range(len(moved))]
         self.made += len(moved)
         name = _STORED[formula.code[moved[0]][1]]
         stored = [*zip(outputs, (dtype for _, dtype in theirs.outputs), strict=True), *((i, name) for i in places)]
