@@ -191,7 +191,10 @@ def user_line(depth: int = 2) -> tuple[CodeType, int] | None:
     Every frame that is looked at costs as much as a small kernel, the user's excepted, which is made once: the caller
     gives the largest depth below which all frames are the package's.
     """
-    frame: FrameType | None = sys._getframe(depth)
+    try:
+        frame: FrameType | None = sys._getframe(depth)
+    except ValueError:  # what usually has the package's frames above it was called by a script itself
+        frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if not inside[code.co_filename]:

@@ -12,6 +12,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.autograd import engine
+from tensorgrad.autograd.node import user_line
 from tensorgrad.nn import functional as F
 from tensorgrad.ops.record import Op
 from tensorgrad.profiler import profile
@@ -513,3 +514,9 @@ def test_the_error_quotes_the_line_of_a_users_formula():
     test_the_error_about_a_changed_tensor_quotes_the_users_line(
         lambda x: cubed_for_its_line(x), "lambda x: cubed_for_its_line(x)"
     )
+
+
+def test_the_user_s_line_where_fewer_frames_are_above_than_usual():
+    """As where a script calls an op's record itself: with ``tape = "python"`` it looks further up than there is."""
+    line = user_line(10_000)
+    assert line is not None and line[0].co_name == "test_the_user_s_line_where_fewer_frames_are_above_than_usual"
