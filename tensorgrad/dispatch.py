@@ -81,6 +81,15 @@ class Listener:
     def read(self, tensor: Any) -> None:
         """Called before Python reads a tensor's elements."""
 
+    def place_read(self, tensor: Any) -> None:
+        """Called before Python gets the place of a view in what it is a view of."""
+
+    def copies_settings(self, optimizer: Any) -> None:
+        """Called before Python gets all numbers of an optimizer, such as its learning rates."""
+
+    def refuses_write(self, tensor: Any) -> None:
+        """Called before an error says that a leaf that requires grad can't be changed in place while recording."""
+
     def moves(self, tensor: Any, device: Any) -> None:
         """Called before a tensor's elements are copied to another device, through the host."""
         self.read(tensor)

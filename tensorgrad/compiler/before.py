@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..autograd.hooks import hooks_of
 from ..errors import CompileError
 from ..tensor import Tensor
+from .signature import owner
 
 if TYPE_CHECKING:
     from .reach import Reach
     from .signature import Signature
+    from .trace import Trace
 
 __all__ = ["Before"]
 
@@ -40,8 +42,32 @@ class Before:
                 hooks_of(t)[:] = self.hooks[id(t)]
 
     def grad_arrays(self) -> dict[int, Tensor]:
-        """The tensors by the identities of their gradients' arrays."""
-        return {id(g._data): self.tensors[key] for key, g in self.grads.items() if g is not None}
+        """The tensors by the identities of their gradients' arrays, without those that lie in memory which is reached
+        by itself: that is where it is in each call."""
+        reached = {id(owner(t._data)) for t in self.known}
+        grads = ((key, g._data) for key, g in self.grads.items() if g is not None)
+        return {id(array): self.tensors[key] for key, array in grads if id(owner(array)) not in reached}
+
+    def tied(self, trace: Trace) -> list[tuple[Tensor, Any]]:
+        """Leaves whose gradient the run has used where it lies in memory that is reached by itself, with its array."""
+        others = self.grad_arrays()
+        grads = ((self.tensors[key], g._data) for key, g in self.grads.items() if g is not None)
+        return [(t, array) for t, array in grads if id(array) not in others and id(array) in trace.values]
+
+    def shared(self, trace: Trace, parameters: list[Tensor]) -> str | None:
+        """In words, which gradient that the run may have used is that of two tensors, or an argument."""
+        used = {*trace.grads, *trace.asked, *map(id, parameters)}
+        arguments = {id(self.tensors[key]._data) for key in self.arguments}
+        met: set[int] = set()
+        for key, g in self.grads.items():
+            if g is None or (key not in used and id(g._data) not in trace.values):
+                continue
+            if id(g._data) in met:
+                return "two tensors have one gradient, which a run adds to twice"
+            if id(g._data) in arguments and key in used:
+                return "an argument is the gradient of a tensor that the function uses"
+            met.add(id(g._data))
+        return None
 
     def written(self) -> list[list[int]]:
         """Version counters that have moved since."""

@@ -112,7 +112,7 @@ class Compiled(CompiledCore):
                     return found if entry.direct else entry.finished(found)
             if entry.admits(args, kwargs):
                 tensors = entry.tensors_of(args, kwargs)
-                if entry.conditions is not None and not entry.decides(tensors):
+                if not entry.decides(tensors):
                     continue
                 if entry is not self.entries[0]:
                     self._use(entry)
@@ -282,7 +282,8 @@ class Compiled(CompiledCore):
             return self._as_it_is("a number that it is given is another one in each call", args, kwargs)
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]
         places = self.function.keys if isinstance(self.function, Carrying) else frozenset()
-        reach = Reach(*roots, whole=self._whole, places=places)
+        texts = [x for x in signature.leaves if type(x) is str]
+        reach = Reach(*roots, whole=self._whole, places=places, texts=texts)
         if reach.beyond is not None:
             why = why_too_much(reach.beyond)
             if not self.fallback:

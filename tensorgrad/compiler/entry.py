@@ -9,6 +9,7 @@ from ..autograd.node import describe_line
 from ..core import native
 from ..errors import CompileError
 from ..tensor import Tensor, wrap
+from .apart import apart
 from .conditions import Conditions
 from .executor import executor
 from .form import Form
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .before import Before
 
 __all__ = ["Entry"]
+
+_SHARED = "a gradient that the function adds to shares memory with another, or with what else the function uses"
 
 
 class Entry:
@@ -95,6 +98,8 @@ class Entry:
                 if id(leaf) not in added:
                     # what came before may have left out a step because there was none
                     (self.expect_some if had else self.expect_none).append(leaf)
+        # of arguments, whether there was a gradient when Python asked
+        self.seen_grads = [(i, before.grads[id(t)] is not None) for i, t in enumerate(given) if id(t) in trace.asked]
         # it may have left out what has no gradient, or done more for what has one
         looked_at = before.known if reach.looks_at_gradients else reach.parameters
         known = {*map(id, self.leaves), *added, *before.arguments}
@@ -106,7 +111,11 @@ class Entry:
         for value, array in trace.state.items():
             value.name = paths.get(id(array), value.name).removeprefix("f.")
         _check_owners(reach, before, trace, given)
-        self.refuses: str | None = None  # why no other call may be served
+        self.tied = before.tied(trace)
+        # why no other call may be served
+        self.refuses = before.shared(trace, reach.parameters)
+        # the memory of the state, which gradients that the program adds to must not lie in
+        self.there = frozenset(id(owner(array)) for array in trace.state.values()) if self.accumulated else frozenset()
         states = {id(t._data) for t in before.known}
         self.conditions = Conditions(trace) if trace.conditions else None
         if self.conditions is not None and self.conditions.trouble is not None:
@@ -129,13 +138,16 @@ class Entry:
             for t, same in zip(signature.tensors, self.same, strict=True)
         ):
             self.refuses = "an argument lies in memory that the function also changes by itself"
+        if not self._lie_apart(signature.tensors):
+            self.refuses = _SHARED
         self._stamp(signature)
 
     def _stamp(self, signature: Signature) -> None:
         """Serve calls of this signature."""
         self.signature = signature
         # whether arguments overlap, or have gradients, is asked in Python
-        in_python = self.writes_arguments or self.to_arguments or any(isinstance(x, int) for x, _ in self.accumulated)
+        of_arguments = any(isinstance(x, int) for x, _ in self.accumulated)
+        in_python = bool(self.writes_arguments or self.to_arguments or self.seen_grads or of_arguments)
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.shapes) == len(signature.leaves)
         self.fast = self._packed()
@@ -152,7 +164,7 @@ class Entry:
         """What ``native.replay`` wants to know; None where calls need more than it does."""
         waiting = self._waiting()
         plain = not (self.accumulated or self.bumped or self.conditions or self.result.passed or self.result.views)
-        plain = plain and not self.result.grads
+        plain = plain and not (self.result.grads or self.tied)
         if self.template is None or waiting is None or not plain or self.expect_some or self.reach.copies:
             return None
         alone = gone = None
@@ -240,8 +252,14 @@ class Entry:
         return any(signature.tensors[at]._hooks or signature.tensors[at]._post_hooks for at in made)
 
     def decides(self, tensors: list[Tensor]) -> bool:
-        """Whether Python would take the way that it took when the program was written."""
+        """Whether Python would take the way that it took when the program was written, and gradients that the program
+        adds to lie in memory of their own."""
+        if self.accumulated and not self._lie_apart(tensors):
+            return False
         return self.conditions is None or self.conditions.met(self._arguments(tensors))
+
+    def _lie_apart(self, tensors: list[Tensor]) -> bool:
+        return apart([g._data for g in self._added_to(tensors)], [t._data for t in tensors], self.there)
 
     def _arguments(self, tensors: list[Tensor]) -> list[Any]:
         """The arrays that the program is given."""
@@ -266,6 +284,8 @@ class Entry:
         added = {who for who, _ in self.accumulated if isinstance(who, int)}
         if any(signature.tensors[at]._grad is not None for at, _ in self.to_arguments if at not in added):
             return False
+        if any((signature.tensors[at]._grad is not None) != had for at, had in self.seen_grads):
+            return False
         for who, expected in self.accumulated:
             if isinstance(who, int) and not _has_gradient(signature.tensors[who], expected):
                 return False
@@ -287,6 +307,9 @@ class Entry:
                 return False
         for who, expected in self.accumulated:
             if not isinstance(who, int) and not _has_gradient(who, expected):
+                return False
+        for who, array in self.tied:
+            if who._grad is None or who._grad._data is not array:
                 return False
         return self.reach.holds()
 

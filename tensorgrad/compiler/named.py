@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
-__all__ = ["globals_in", "names_in", "names_of_getter"]
+__all__ = ["globals_in", "goes_through", "names_in", "names_of_getter", "texts_in"]
 
 _BY_NAME = frozenset(("getattr", "setattr", "delattr", "hasattr"))
 _OF_ALL = frozenset(("vars", "__dict__", "__getattribute__", "getmembers", "asdict", "astuple", "eval", "exec"))
 _GETTERS = frozenset(("attrgetter", "methodcaller"))
 _PROXIES = frozenset(("__getattr__", "__getattribute__", "__setattr__", "__delattr__"))
 """Methods that pass on a name which other code has named."""
+_WHOLE = frozenset(("items", "values", "copy", "deepcopy", "dict"))
+_MERGES = frozenset(("DICT_MERGE", "DICT_UPDATE"))
 _NAMED = frozenset(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
 _CALLS = frozenset(("PRECALL",) if "PRECALL" in dis.opmap else ("CALL", "CALL_FUNCTION"))
 """Instructions before which nothing but the arguments lies above the function."""
@@ -54,12 +56,34 @@ def globals_in(code: CodeType) -> Iterator[str]:
                 yield instruction.argval
 
 
+def texts_in(code: CodeType) -> Iterator[str]:
+    """The texts that code has as such: keys of dicts may be among them."""
+    for part in _parts(code):
+        yield from _texts(part.co_consts)
+
+
+def goes_through(code: CodeType) -> bool:
+    """Whether code may ask a dict for keys that it has not as texts: for all of them."""
+    return any(
+        not _WHOLE.isdisjoint(part.co_names) or any(s.opname in _MERGES for s in dis.get_instructions(part))
+        for part in _parts(code)
+    )
+
+
 def names_of_getter(what: Any) -> set[str]:
     """The names that an ``attrgetter`` or ``methodcaller`` asks for; empty for other objects."""
     if not isinstance(what, (operator.attrgetter, operator.methodcaller)):
         return set()
     arguments: Any = what.__reduce__()[1]
     return {word for text in arguments if isinstance(text, str) for word in text.split(".")}
+
+
+def _texts(constants: Any) -> Iterator[str]:
+    for one in constants:
+        if type(one) is str:
+            yield one
+        elif isinstance(one, (tuple, frozenset)):
+            yield from _texts(one)
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:

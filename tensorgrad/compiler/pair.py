@@ -205,7 +205,8 @@ class PairEntry(Entry):
                 node.link(edges, tensors[who] if isinstance(who, int) else who, len(self.targets))
             node.edges = edges
             for t in (*state, *tensors):
-                node.watch(t)
+                if not t._inference:  # the run would have raised if backward read it
+                    node.watch(t)
             node.saved = (memory, token, tuple(tensors))
             node.note_line()
             nodes.append(node)

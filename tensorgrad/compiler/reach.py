@@ -5,8 +5,9 @@ A replay runs no Python, so it is right only while all this is as it was when th
 it once and keeps *facts*, which are asked again (``facts.py``).
 
 Of a module of this package and of an optimizer everything is a fact but the numbers that a step reads anew each time
-(``Optimizer.form`` says which). Of other objects and of Python modules only attributes whose names occur in the code
-that was walked; where that code makes names while it runs, all.
+(``Optimizer.form`` says which), unless walked code may read them too: it names ``param_groups`` and has their key. Of
+other objects and of Python modules only attributes whose names occur in the code that was walked; where that code makes
+names while it runs, all.
 
 Of a class's methods those are walked that somebody may call: what walked code names, what Python calls by itself
 (``__len__``), and what a library may, since one of its classes has a method of that name.
@@ -24,6 +25,7 @@ import sys
 import types
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
@@ -38,7 +40,7 @@ from ..random import Generator
 from ..tensor import Tensor
 from .clocks import Watch, watching
 from .facts import BUFFERS, PLAIN, Facts, Form, elements, get, gone, short, state_of
-from .named import globals_in, names_in, names_of_getter
+from .named import globals_in, goes_through, names_in, names_of_getter, texts_in
 from .once import is_once
 
 __all__ = ["Reach", "is_users", "why_too_much"]
@@ -70,6 +72,10 @@ _MAKING = frozenset(("__init__", "__new__", "__post_init__", "__init_subclass__"
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb"))
 _MAKERS = frozenset(("type", "__class__", "replace", "_replace"))
 """What makes another object of an object's class."""
+_OF_OPTIMIZERS = frozenset((
+    "_opt_called", "_plans", "_scales", "_scheduled_step", "_stepping", "_told", "_unless", "param_groups", "state",
+))  # fmt: skip
+"""What an optimizer keeps for itself, or what is asked in another way."""
 _PROTOCOLS = frozenset(("keys", "write", "flush", "read", "readline", "close", "run", "send", "throw"))
 """What Python and its library call by itself, of whatever object."""
 _NO_CODE = frozenset(("abc", "enum", "typing"))
@@ -101,11 +107,12 @@ class Reach(Facts):
     ``tensors``: every tensor found, by the path to it. ``arrays``: their arrays' identities.
 
     ``whole``: the code of a function of which this one is a part: who names it means another one. ``places``: (the
-    holder's identity, key) of what is handed to the function as an argument.
+    holder's identity, key) of what is handed to the function as an argument. ``texts``: the texts among its arguments.
     """
 
     def __init__(
-        self, *roots: tuple[str, Any], whole: types.CodeType | None = None, places: frozenset[Any] = frozenset()
+        self, *roots: tuple[str, Any], whole: types.CodeType | None = None, places: frozenset[Any] = frozenset(),
+        texts: Iterable[str] = (),
     ):  # fmt: skip
         super().__init__()
         self.optimizers: list[Optimizer] = []
@@ -115,6 +122,9 @@ class Reach(Facts):
         self._whole = whole
         self._places = places
         self._names: set[str] = set()
+        self._texts = set(texts)  # that may be keys of a dict
+        self._whole_dicts = False  # some code may read all that a dict holds
+        self._settings_seen: set[tuple[int, str]] = set()
         self._open_ended = False  # there may be names that no code has as such
         # methods that nobody has named so far: path, class, name, function, what the class holds and where
         self._methods: list[tuple[str, type, str, Any, Any, Any]] = []
@@ -130,7 +140,7 @@ class Reach(Facts):
                 self._walk(path, root)
             self._standing()
             asked: dict[int, set[str]] = {}
-            while self._hear() or self._ask(asked):  # what is found there may name others
+            while self._hear() or self._ask(asked) or self._settings():  # what is found there may name others
                 pass
         except _TooMuch as found:
             self.beyond = str(found)
@@ -190,6 +200,8 @@ class Reach(Facts):
         return True
 
     def _walk(self, path: str, what: Any) -> None:
+        if type(what) is str:
+            self._texts.add(what)
         if (isinstance(what, PLAIN) and not is_users(type(what).__module__)) or not self._new(what):
             return
         if type(what) in (weakref.ProxyType, weakref.CallableProxyType):
@@ -292,6 +304,8 @@ class Reach(Facts):
         names, open_ended = names_in(code, new=code.co_name in _MAKING)
         self._names |= names
         self._open_ended = self._open_ended or open_ended
+        self._texts.update(texts_in(code))
+        self._whole_dicts = self._whole_dicts or goes_through(code)
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
@@ -385,6 +399,8 @@ class Reach(Facts):
             return
         if isinstance(what, dict):
             for key, value in what.items():
+                if type(key) is str:
+                    self._texts.add(key)
                 self._fact(f"{path}[{short(key)}]", what, key, value)
         else:
             for i, value in enumerate(what):
@@ -413,7 +429,9 @@ class Reach(Facts):
         self.optimizers.append(optimizer)
         self.optimizer_paths.append(path)
         self._class(f"type({path})", type(optimizer))
+        self._later.setdefault(id(optimizer), (path, optimizer))
         attributes = vars(optimizer)
+        self._names_of(path, optimizer)
         for name in ("param_groups", "state"):
             self.facts.append((f"{path}.{name}", attributes, name, attributes[name]))
         groups = optimizer.param_groups
@@ -435,7 +453,25 @@ class Reach(Facts):
                     if not isinstance(value, PLAIN):
                         self._fact(f"{where}[{name!r}]", entries, name, value)
 
+    def _settings(self) -> bool:
+        """Walk what groups of optimizers hold under keys that walked code may ask for; whether there was any. A step
+        reads it anew, but what the user's code makes of it is written in the program."""
+        if not self._open_ended and "param_groups" not in self._texts | self._names:
+            return False
+        before = len(self._settings_seen)
+        every = self._open_ended or self._whole_dicts
+        for path, optimizer in zip(self.optimizer_paths, self.optimizers, strict=True):
+            for i, group in enumerate(optimizer.param_groups):
+                for key, value in list(group.items()):
+                    known = (id(group), key) in self._settings_seen
+                    if key != "params" and not known and (every or key in self._texts or key in self._names):
+                        self._settings_seen.add((id(group), key))
+                        self._fact(f"{path}.param_groups[{i}][{key!r}]", group, key, value)
+        return len(self._settings_seen) > before
+
     def _attributes(self, path: str, holder: Any, names: set[str]) -> None:
+        if isinstance(holder, Optimizer):
+            names = names - _OF_OPTIMIZERS
         if not isinstance(holder, type):
             for name in sorted(names & _slots(holder)):
                 self._fact(f"{path}.{name}", holder, name, getattr(holder, name, gone))

@@ -28,7 +28,8 @@ _REACHED = (
     "Pass it as an argument, or detached."
 )
 _SHORT = 64  # bytes of what Python may read as a condition,
-_SIZES = 4096  # and of lengths and counts that this package reads, as those of packed sequences
+_SIZES = 4096  # of lengths and counts that this package reads, as those of packed sequences,
+_MASK = 1 << 20  # and of what decides how large a result is, as a mask does
 
 
 class Trace(Listener):
@@ -73,6 +74,7 @@ class Trace(Listener):
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
         self.accumulated: list[Any] = []
+        self.constants: set[Value] = set()  # what is made anew of a constant
         self.changed: set[Any] = set()  # memory that some call has written to
         self.copies: dict[Value, tuple[Any, str]] = {}  # in place of views: the memory that they would show, and where
         self.stale: set[Value] = set()  # of these: what they would show has changed
@@ -213,13 +215,20 @@ class Trace(Listener):
 
     def after(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
         line = user_line(3)
+        if op.sized_by_data and self._is_settled(inputs) and all(map(_is_packed, outputs)):
+            for array in outputs:
+                if array is not None:
+                    self.made(array, None)
+            return
         if op.sized_by_data:
             where = f" at {describe_line(line)}" if line else ""
             instead = op.fixed or "a form of fixed shape (where(), masked_fill(), a weighted sum)"
             self._refuse(
                 f"compile: the shape of {op.name}'s result{where} depends on the data, and a program has fixed "
                 f"shapes. Use {instead}; leave this part "
-                "out of the compiled function, or give compile(..., fallback=True)."
+                "out of the compiled function, or give compile(..., fallback=True). A mask that is the same in each "
+                "call may be kept as a tensor of booleans or integers where the function reaches it, by a closure, a "
+                "global or an attribute."
             )
         given = self._values(inputs)
         named = {key: self._values(value) for key, value in attrs.items()}
@@ -240,6 +249,22 @@ class Trace(Listener):
         if kind is type(None):
             kind = type(outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
+
+    def _is_settled(self, inputs: tuple[Any, ...]) -> bool:
+        """Whether all elements that a call reads are as they were before the run: constants, or booleans and integers
+        of the state, which then must be the same in the next call."""
+        found = [(self.value_of(array), array) for array in _arrays_in(inputs)]
+        for v, _ in found:
+            if v in self.of_host or owner_of(v) in self.changed:
+                return False
+            state = v.root.array is not None and v.dtype.kind in "biu" and v.nbytes <= _MASK
+            if not (state or v.root in self.constants or v.root.constant):
+                return False
+        known = {id(v.array) for v, _, _ in self.conditions}
+        for v, array in found:
+            if v.root.array is not None and not v.root.constant and id(array) not in known:
+                self.conditions.append((_in_state(v, array), _bytes_of(array), 0))
+        return True
 
     def host(self, action: Callable[[], Any], reads: Reads | None, counts: tuple[Any, ...]) -> None:
         self.steps.append(Action(action, reads, counts))
@@ -306,6 +331,7 @@ class Trace(Listener):
         self.number += 1
         made = self._enter(array, Value(f"%{self.number}", array))
         self.state[pristine] = kept
+        self.constants.add(made)
         self.steps.append(Call(OPS["contiguous_copy"], type(array), (pristine,), {}, (made,), (), user_line(3),
                                self.parts[-1]))  # fmt: skip
 
@@ -370,7 +396,7 @@ class Trace(Listener):
                     "function, or pass a list of numbers if they are the same in each call."
                 )
                 return
-            self.conditions.append((value, _bytes_of(tensor._data), 0))
+            self.conditions.append((_in_state(value, tensor._data), _bytes_of(tensor._data), 0))
             return
         if self.read_at is None and self.code is not None:
             self.read_at = _line_in(self.code)
@@ -386,6 +412,35 @@ class Trace(Listener):
             "read it outside, use where() instead of `if`, or give compile(..., fallback=True). Where it is a place, "
             "let it stay a tensor: x[:, position], x[:, position] = y, index_select(), index_copy_()."
         )
+
+    def place_read(self, tensor: Any) -> None:
+        if self.value_of(tensor._data).root in self.arguments:
+            line = user_line(3)
+            where = f" at {describe_line(line)}" if line else ""
+            self._refuse(
+                f"compile: storage_offset() of an argument is read{where}, which may be another view in the next call. "
+                "Pass the number beside it, or give compile(..., fallback=True)."
+            )
+
+    def copies_settings(self, optimizer: Any) -> None:
+        line = user_line(3)
+        where = f" at {describe_line(line)}" if line else ""
+        self._refuse(
+            f"compile: state_dict() of a {type(optimizer).__name__}{where} copies numbers that a program reads anew in "
+            "each call, such as the learning rate. A replay runs no Python, so the copy would stay as it is. Call it "
+            "outside of the compiled function, or give compile(..., fallback=True)."
+        )
+
+    def refuses_write(self, tensor: Any) -> None:
+        """It may be a leaf here alone, which stands for an argument with a history."""
+        if id(tensor) in self.outside:
+            line = user_line(3)
+            where = f" at {describe_line(line)}" if line else ""
+            raise CompileError(
+                f"compile: argument {self.outside[id(tensor)][0]}, which was computed outside of the compiled function "
+                f"and requires grad, is changed in place{where}. A replay can't change what is recorded of it. Use the "
+                "out-of-place operation and return its result, or change a clone() of the argument."
+            )
 
     def differentiates(self, roots: Any, inputs: Any) -> tuple[Any, Any]:
         """Where a backward pass would end at an argument, which has a history outside, and something here waits for
@@ -466,6 +521,17 @@ def _line_in(code: CodeType) -> int | None:
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     return None if frame is None else frame.f_lineno
+
+
+def _in_state(value: Value, array: Any) -> Value:
+    """The value of an array that lies in the state, for what is asked before the program runs: a view that a call of
+    it makes is not there yet."""
+    return value if value.array is not None else Value(value.name, array, value.root, fixed=True)
+
+
+def _is_packed(array: Any) -> bool:
+    flags = getattr(array, "flags", None)
+    return array is None or (flags is not None and bool(flags.c_contiguous))
 
 
 def _bytes_of(array: Any) -> bytes:

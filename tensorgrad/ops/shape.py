@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
+from ..dispatch import local
 from ..dtypes import DType
 from ..errors import AutogradError, DimError, IndexOutOfRange, ShapeError
 from ..layout import contiguous_format, dense_order, follows, preserve_format
@@ -424,6 +425,8 @@ def is_contiguous(self: Tensor, memory_format: Any = contiguous_format) -> bool:
 
 def storage_offset(self: Tensor) -> int:
     """How many elements after the first one of its base a view begins."""
+    for ear in local.listeners:
+        ear.place_read(self)
     if self._base is None:
         return 0
     return (self.data_ptr() - self._base.data_ptr()) // int(self._data.itemsize)

@@ -253,6 +253,8 @@ class Optimizer:
 
         Parameters are numbered in the order of the groups. Tensors are those of the optimizer, not copies.
         """
+        for ear in local.listeners:
+            ear.copies_settings(self)
         for hook in self._state_dict_pre_hooks:
             hook(self)
         numbers: dict[int, int] = {}

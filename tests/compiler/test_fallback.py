@@ -47,6 +47,16 @@ def test_a_program_for_each_outcome(function, values, programs):
         tg.compile(function)(tg.ones(2))
 
 
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_truth_that_is_read_of_a_view_of_the_state(fallback):
+    flags = tg.tensor([True, False, True])
+    f = tg.compile(lambda x: x * 2 if flags[1:][1] else x * 3, fallback=fallback)
+    for factor in (2.0, 2.0, 3.0, 3.0, 2.0):
+        flags.fill_(factor == 2.0)
+        assert f(tg.ones(2)).tolist() == [factor] * 2
+    assert f.stats()["captures"] == 2 and f.stats()["replays"] == 3
+
+
 def test_gradients_go_the_way_that_was_taken():
     f = tg.compile(sign, fallback=True)
     for value, slope in ((1, 2), (-1, -1), (1, 2), (-1, -1)):

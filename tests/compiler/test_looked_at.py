@@ -347,6 +347,126 @@ def test_what_stays_is_served_by_one_program(make):
     assert (compiled.captures, compiled.replays) == (1, 4)
 
 
+def test_whether_an_argument_has_a_gradient_is_asked_anew():
+    def doubled(x):
+        return x if x.grad is None else x * 2
+
+    f = tg.compile(doubled)
+    with tg.no_grad():
+        for i in range(6):
+            x = tg.ones(2, requires_grad=i % 2 == 0)
+            if i in (2, 3):
+                x.grad = tg.ones(2)
+            assert f(x).tolist() == doubled(x).tolist()
+
+
+def test_where_an_argument_begins_is_refused():
+    base = tg.arange(8.0)
+    for x in (base, base[3:5]):
+        with pytest.raises(CompileError, match=r"storage_offset\(\) of an argument"):
+            tg.compile(lambda x: x * x.storage_offset())(x)
+        f = tg.compile(lambda x: x * x.storage_offset(), fallback=True)
+        for y in (x, base[1:3], x):
+            assert f(y).tolist() == (y * y.storage_offset()).tolist()
+    own = base[2:4]
+    assert tg.compile(lambda x: x * own.storage_offset())(tg.ones(1)).item() == 2.0
+
+
+class Own(tg.optim.Optimizer):
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, {"lr": lr})
+        self.factor, self._calls = 1.0, 0
+
+    @tg.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.sub_(p.grad, alpha=group["lr"] * self.factor)
+
+
+def optimizers():
+    p = tg.nn.Parameter(tg.ones(2))
+    p.grad = tg.ones(2)
+    return p, Own([p], 0.5), tg.optim.SGD([p], lr=0.5, momentum=0.5, dampening=0.25)
+
+
+def lr_of(group):
+    return group["lr"]
+
+
+SETTINGS = {
+    "by key": lambda x, own, sgd, key: x * sgd.param_groups[0]["lr"],
+    "by a function": lambda x, own, sgd, key: x * lr_of(sgd.param_groups[-1]),
+    "by an argument": lambda x, own, sgd, key: x * sgd.param_groups[0][key],
+    "in a loop": lambda x, own, sgd, key: x * sum(v for g in sgd.param_groups for v in g.values() if type(v) is float),
+    "unpacked": lambda x, own, sgd, key: x * {**sgd.param_groups[0], "a": 1}[key],
+    "as a truth": lambda x, own, sgd, key: x if sgd.param_groups[0]["lr"] < 0.4 else -x,
+    "returned": lambda x, own, sgd, key: x.new_tensor([sgd.param_groups[0]["lr"]]) * x[:1],
+    "by getattr": lambda x, own, sgd, key: x * getattr(sgd, "param_" + "groups")[0][key],
+    "defaults": lambda x, own, sgd, key: x * sgd.defaults["lr"],
+    "an attribute": lambda x, own, sgd, key: x * sgd.factor,
+    "an attribute of one's own": lambda x, own, sgd, key: x * own.factor,
+    "one's own lr": lambda x, own, sgd, key: x * own.param_groups[0]["lr"],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_is_read_of_an_optimizer_is_asked_anew(name):
+    _, own, sgd = optimizers()
+    sgd.factor = 1.0
+    function = SETTINGS[name]
+    compiled = tg.compile(lambda x, key: function(x, own, sgd, key))
+    for i in range(6):
+        if i % 2:
+            for optimizer in (own, sgd):
+                optimizer.factor = float(i)
+                optimizer.defaults["lr"] = optimizer.param_groups[0]["lr"] = 1.0 / (i + 1)
+        assert compiled(tg.ones(2), "lr").tolist() == function(tg.ones(2), own, sgd, "lr").tolist()
+    assert compiled.stats()["replays"] >= 2
+
+
+def test_attributes_of_one_s_own_optimizer_are_asked_anew():
+    p, own, _ = optimizers()
+    step = tg.compile(lambda: own.step())
+    for factor in (1.0, 1.0, 1.0, 2.0, 2.0, 4.0):
+        own.factor = factor
+        before = p.tolist()
+        step()
+        assert p.tolist() == [x - 0.5 * factor for x in before]
+        own._calls += 1  # which no code reads
+    assert step.stats()["replays"] == 3
+
+
+def test_a_learning_rate_that_only_the_step_reads_is_no_fact():
+    """The function names groups, and goes through dicts, but has no key of theirs but one."""
+    p, _, sgd = optimizers()
+
+    def step(x):
+        sgd.zero_grad()
+        loss = (p * x).sum()
+        loss.backward()
+        for group in sgd.param_groups:
+            tg.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        sgd.step()
+        return loss.detach()
+
+    step = tg.compile(step)
+    for i in range(6):
+        sgd.param_groups[0]["lr"] = 0.1 * i
+        step(tg.ones(2))
+    assert step.stats()["replays"] == 4
+
+
+def test_an_optimizer_s_state_dict_is_no_part_of_a_program():
+    _, _, sgd = optimizers()
+    with pytest.raises(CompileError, match=r"state_dict\(\) of a SGD at .*test_looked_at\.py"):
+        tg.compile(lambda x: x * sgd.state_dict()["param_groups"][0]["lr"])(tg.ones(1))
+    f = tg.compile(lambda x: x * sgd.state_dict()["param_groups"][0]["lr"], fallback=True)
+    for lr in (0.5, 0.25, 1.0):
+        sgd.param_groups[0]["lr"] = lr
+        assert f(tg.ones(1)).item() == lr
+
+
 def test_attributes_of_arguments_are_part_of_the_call():
     compiled = tg.compile(lambda x: x * getattr(x, "k", 1.0))
     for i in range(8):

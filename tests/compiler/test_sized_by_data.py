@@ -7,6 +7,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.compiler.compiled import Compiled
 from tensorgrad.errors import CompileError
+from tests.compiler.beside import BACKENDS
 
 X = tg.tensor([[1.0, -2.0, 0.0], [0.5, 3.0, -1.0]])
 N = tg.tensor([1, 0, 2, 1])
@@ -87,3 +88,104 @@ def test_what_is_too_long_to_be_asked_again_is_refused():
     pack = tg.nn.utils.rnn.pack_padded_sequence
     with pytest.raises(CompileError, match=r"reads a tensor that .* computes at .*test_sized_by_data\.py"):
         Compiled(lambda x, n: pack(x, n).data)(tg.zeros(1, 600, 1), tg.ones(600, dtype=tg.int64))
+
+
+# --- of what was there before the run, and is the same in each call
+
+
+MASK = tg.tensor([True, False, True, True])
+TABLE = tg.tensor([[True, False], [True, True], [False, False], [False, True]])
+
+SETTLED = {
+    "mask": lambda x, n: x[MASK],
+    "view": lambda x, n: x[TABLE[:, 0]] * x[TABLE[:, 1]].sum(),
+    "list": lambda x, n: x[[True, False, False, True]],
+    "two": lambda x, n: x.unsqueeze(1).expand(4, 2)[TABLE],
+    "nonzero": lambda x, n: x[MASK.nonzero()[:, 0]],
+    "masked_select": lambda x, n: x.masked_select(MASK),
+    "unique": lambda x, n: x[: 4 - TABLE.unique(dim=0).shape[0] + 1],
+    "subtracted": lambda x, n: less(x.clone()),
+    "assigned": lambda x, n: assigned(x.clone()),
+}
+
+
+def less(y):
+    y[MASK] -= 1.0
+    return y
+
+
+def assigned(y):
+    y[MASK] = y[MASK] * 2.0
+    return y
+
+
+@pytest.mark.parametrize("name", SETTLED)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("record", [False, True])
+def test_masks_of_the_state_are_asked_again(name, backend, record):
+    masks = MASK.clone(), TABLE.clone()
+    with tg.backend(backend):
+        compiled = Compiled(SETTLED[name])
+        try:
+            for i in range(6):
+                if i == 4:  # what is left of it is less
+                    MASK[2:] = False
+                    TABLE[:, 0] = False
+                x = tg.arange(i, i + 4.0).requires_grad_(record)
+                y, z = compiled(x, N), SETTLED[name](x, N)
+                assert y.tolist() == z.tolist()
+                if record:
+                    assert tg.autograd.grad(y.square().sum(), x)[0].equal(tg.autograd.grad(z.square().sum(), x)[0])
+        finally:
+            MASK.copy_(masks[0])
+            TABLE.copy_(masks[1])
+    assert compiled.replays >= 4 and compiled.captures <= 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_that_classifies_some_nodes_of_a_graph(backend):
+    class Graph:
+        x, y = tg.randn(4, 3), tg.tensor([0, 1, 1, 0])
+
+    with tg.backend(backend):
+        graph, model = Graph(), tg.nn.Linear(3, 2)
+        graph.mask = tg.tensor([True, True, False, True])
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.0)
+
+        def step(graph):
+            optimizer.zero_grad()
+            loss = tg.nn.functional.cross_entropy(model(graph.x)[graph.mask], graph.y[graph.mask])
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        compiled = Compiled(step)
+        for i in range(8):
+            if i == 4:
+                graph.mask[0] = False
+            if i == 6:
+                graph.mask = tg.tensor([False, True, False, False])
+            expected = step(graph), model.weight.grad.clone()
+            tg.testing.assert_close((compiled(graph), model.weight.grad), expected)
+    assert compiled.captures == 3 and compiled.replays == 5
+
+
+def test_masks_that_are_others_in_each_call_are_refused():
+    mask = MASK.clone()
+
+    def turned(x):
+        mask.logical_not_()
+        return x[mask]
+
+    for function in (turned, lambda x: x[~mask], lambda x: x[x > 0], lambda x: x[FLOATS.nonzero()[:, 0]]):
+        with pytest.raises(CompileError, match="depends on the data"):
+            Compiled(function)(tg.ones(4))
+    with pytest.raises(CompileError, match="kept as a tensor of booleans"):
+        Compiled(lambda x, mask: x[mask])(tg.ones(4), mask)
+    moved = Compiled(lambda x: (x[mask], mask.logical_not_())[0])
+    for _ in range(4):  # changed behind the use: each call finds another one
+        expected = tg.arange(4.0)[mask]
+        assert moved(tg.arange(4.0)).equal(expected)
+
+
+FLOATS = tg.tensor([1.0, 0.0, 2.0, 0.0])

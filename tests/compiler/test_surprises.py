@@ -679,6 +679,42 @@ def test_a_pass_for_many_gradients_through_random_numbers_is_refused(backend: st
             tg.func.jacrev(f)(tg.ones(3))
 
 
+def test_an_argument_with_a_history_that_is_changed_in_place(backend: str) -> None:
+    w = tg.ones(3, requires_grad=True)
+
+    def doubled(x: Any) -> Any:
+        return x.mul_(2.0).sum()
+
+    def first(x: Any) -> Any:
+        x[0] = 5.0
+        return x.sum()
+
+    for function in (doubled, first):
+        with pytest.raises(CompileError, match=r"argument 0, .* is changed in place at .*test_surprises\.py"):
+            tg.compile(function)(w * 3.0)
+        f = tg.compile(function, fallback=True)
+        for _ in range(3):
+            x, y = w * 3.0, w * 3.0
+            grads = [tg.autograd.grad(g(t), w)[0].tolist() for g, t in ((f, x), (function, y))]
+            assert grads[0] == grads[1] and x.tolist() == y.tolist()
+        leaf = tg.ones(3, requires_grad=True)
+        with pytest.raises(AutogradError, match="leaf"):
+            f(leaf)
+
+
+def test_an_inference_tensor_that_backward_does_not_read(backend: str) -> None:
+    w = draw(0, 3).requires_grad_()
+    with tg.inference_mode():
+        shift = draw(1, 3)
+    f = tg.compile(lambda x, shift: (x * w + shift).sum())
+    for i in range(4):
+        loss = f(draw(i, 3), shift)
+        assert bits(tg.autograd.grad(loss, w)[0]) == bits(draw(i, 3))
+    assert f.stats()["replays"] == 3
+    with pytest.raises(AutogradError, match="inference tensor"):
+        tg.compile(lambda x: x * w)(shift)
+
+
 def test_what_a_pair_saved_is_guarded(backend: str) -> None:
     """Changing what backward needs is an error, as it is eagerly; a second pass without retain_graph as well."""
     w = draw(0, 3, 3).requires_grad_()
