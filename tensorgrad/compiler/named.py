@@ -71,8 +71,8 @@ def goes_through(code: CodeType) -> bool:
 
 
 def names_of_getter(what: Any) -> set[str]:
-    """The names that an ``attrgetter`` or ``methodcaller`` asks for; empty for other objects."""
-    if not isinstance(what, (operator.attrgetter, operator.methodcaller)):
+    """The names that an ``attrgetter``, ``methodcaller`` or ``itemgetter`` asks for; empty for other objects."""
+    if not isinstance(what, (operator.attrgetter, operator.methodcaller, operator.itemgetter)):
         return set()
     arguments: Any = what.__reduce__()[1]
     return {word for text in arguments if isinstance(text, str) for word in text.split(".")}

@@ -123,7 +123,7 @@ class Reach(Facts):
         self._places = places
         self._names: set[str] = set()
         self._texts = set(texts)  # that may be keys of a dict
-        self._whole_dicts = False  # some code may read all that a dict holds
+        self._codes: list[types.CodeType] = []  # that was walked
         self._settings_seen: set[tuple[int, str]] = set()
         self._open_ended = False  # there may be names that no code has as such
         # methods that nobody has named so far: path, class, name, function, what the class holds and where
@@ -305,7 +305,7 @@ class Reach(Facts):
         self._names |= names
         self._open_ended = self._open_ended or open_ended
         self._texts.update(texts_in(code))
-        self._whole_dicts = self._whole_dicts or goes_through(code)
+        self._codes.append(code)
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
@@ -456,10 +456,10 @@ class Reach(Facts):
     def _settings(self) -> bool:
         """Walk what groups of optimizers hold under keys that walked code may ask for; whether there was any. A step
         reads it anew, but what the user's code makes of it is written in the program."""
-        if not self._open_ended and "param_groups" not in self._texts | self._names:
+        if not self.optimizers or not (self._open_ended or "param_groups" in self._texts | self._names):
             return False
         before = len(self._settings_seen)
-        every = self._open_ended or self._whole_dicts
+        every = self._open_ended or any(map(goes_through, self._codes))
         for path, optimizer in zip(self.optimizer_paths, self.optimizers, strict=True):
             for i, group in enumerate(optimizer.param_groups):
                 for key, value in list(group.items()):
