@@ -60,12 +60,13 @@ Loop find_scatter(int item_size);         // the way back
 // ---- for the files that define loops ------------------------------------------------------------------------------
 
 using KernelTable = std::unordered_map<std::string, Kernel>;
-void add_arithmetic(KernelTable& table);
-void add_math(KernelTable& table);
-void add_special(KernelTable& table);
-void add_complex(KernelTable& table);
-void add_pairs(KernelTable& table);
-void add_narrow(KernelTable& table);
+// Cold: each is called once, and compilers write out every look-up of theirs in line.
+[[gnu::cold]] void add_arithmetic(KernelTable& table);
+[[gnu::cold]] void add_math(KernelTable& table);
+[[gnu::cold]] void add_special(KernelTable& table);
+[[gnu::cold]] void add_complex(KernelTable& table);
+[[gnu::cold]] void add_pairs(KernelTable& table);
+[[gnu::cold]] void add_narrow(KernelTable& table);
 
 template <class T> struct TypeFor;
 template <> struct TypeFor<Truth> { static constexpr Type value = Type::Bool; };
