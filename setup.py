@@ -44,9 +44,9 @@ BINDING_FLAGS = ["-Os" if flag == "-O3" else flag for flag in FLAGS]
 # -O2 makes a third less code: for what is rare, or no faster at -O3 (which pays elsewhere: 1.4 in a step of mlp).
 SMALL_FLAGS = ["-O2" if flag == "-O3" else flag for flag in FLAGS] + ["-ftree-vectorize"]
 SMALL = ("csrc/bindings/formula.cpp", "csrc/kernels/ctc.cpp", "csrc/kernels/fft.cpp", "csrc/kernels/fft_plan.cpp",
-         "csrc/kernels/formula_arith.cpp", "csrc/kernels/formula_complex.cpp", "csrc/kernels/lu.cpp",
-         "csrc/kernels/optim_factored.cpp", "csrc/kernels/reduce_rare.cpp", "csrc/kernels/sort_long.cpp",
-         "csrc/kernels/sort_select.cpp")  # fmt: skip
+         "csrc/kernels/formula_arith.cpp", "csrc/kernels/formula_complex.cpp", "csrc/kernels/gamma_integrals.cpp",
+         "csrc/kernels/lu.cpp", "csrc/kernels/optim_factored.cpp", "csrc/kernels/reduce_rare.cpp",
+         "csrc/kernels/sort_long.cpp", "csrc/kernels/sort_select.cpp")  # fmt: skip
 # A loop of a few instructions that lies across two lines of 64 bytes takes 1.7 times as long while the core's other
 # hardware thread is busy (1 M floats doubled: 116 and 191 us, by the chance of where it was linked).
 ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kernels/copy*.cpp",
@@ -74,8 +74,8 @@ SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp",
           "csrc/kernels/formula_values.cpp",
           "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp", "csrc/kernels/scan*.cpp", "csrc/kernels/conv_patch.cpp",
           "csrc/kernels/conv_shape.cpp", "csrc/kernels/copy.cpp", "csrc/kernels/fft_plan.cpp", "csrc/kernels/fold.cpp",
-          "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp", "csrc/kernels/lu.cpp",
-          "csrc/kernels/reduce_rare.cpp", "csrc/kernels/triangular.cpp")  # fmt: skip
+          "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp", "csrc/kernels/gamma_integrals.cpp",
+          "csrc/kernels/lu.cpp", "csrc/kernels/reduce_rare.cpp", "csrc/kernels/triangular.cpp")  # fmt: skip
 # Views of arrays and the binding of formulas are what a small op spends its time in: built for speed.
 COLD = ("csrc/bindings/formula.cpp", "csrc/core/*.cpp", "csrc/kernels/formula_assemble.cpp")
 X86 = {

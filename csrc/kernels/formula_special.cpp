@@ -1,9 +1,10 @@
-// erfinv, lgamma, digamma and polygamma: computed in double, rounded once.
+// erfinv, lgamma, digamma, polygamma, the incomplete gamma functions and zeta: computed in double, rounded once.
 #include <cmath>
 #include <limits>
 
 #include "../core/pack_gamma.h"
 #include "formula_kernels.h"
+#include "gamma_integrals.h"
 
 namespace tg {
 namespace formula {
@@ -98,8 +99,15 @@ void polygamma(void* to, const void* order, const void* x, const void*, Index n)
   });
 }
 
+struct Igamma { template <class T> static T of(T a, T x) { return static_cast<T>(igamma(a, x)); } };
+struct Igammac { template <class T> static T of(T a, T x) { return static_cast<T>(igammac(a, x)); } };
+struct Zeta { template <class T> static T of(T s, T q) { return static_cast<T>(zeta(s, q)); } };
+
 template <class T>
-void add_polygamma(KernelTable& table) {
+void add_both(KernelTable& table) {
+  add2<Igamma, T, T>(table, "igamma");
+  add2<Igammac, T, T>(table, "igammac");
+  add2<Zeta, T, T>(table, "zeta");
   Kernel& k = table[kernel_key("polygamma", TypeFor<T>::value)];
   k.operands = 2;
   k.by_mask[0] = polygamma<T>;
@@ -108,8 +116,8 @@ void add_polygamma(KernelTable& table) {
 }  // namespace
 
 void add_special(KernelTable& table) {
-  add_polygamma<float>(table);
-  add_polygamma<double>(table);
+  add_both<float>(table);
+  add_both<double>(table);
   add1<Erfinv, double, double>(table, "erfinv");
   add_each<Lgamma>(table, "lgamma");
   add_each<Digamma>(table, "digamma");

@@ -181,6 +181,35 @@ def test_polygamma(kind: str, order: int) -> None:
     close(native(program)(x), evaluate(program, [x])[0], 100)
 
 
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("op", ["igamma", "igammac", "zeta"])
+def test_incomplete_gamma_functions_and_zeta(op: str, kind: str) -> None:
+    firsts = [0.0, 1e-6, 0.3, 1.0, 1.5, 3.0, 40.0, 200.0, 1e5, -1.0, math.inf, math.nan]
+    seconds = [
+        0.0,
+        1e-7,
+        0.2,
+        0.5,
+        1.0,
+        1.2,
+        3.0,
+        41.0,
+        190.0,
+        99_000.0,
+        -0.5,
+        -1.5,
+        -2000.25,
+        -3.0,
+        math.inf,
+        math.nan,
+    ]
+    a, x = (each.ravel().astype(STORED[kind]) for each in np.meshgrid(firsts, seconds))
+    program = one_operation(op, kind, 2)
+    got = native(program)(a, x)
+    close(got, evaluate(program, [a, x])[0], 500 if kind == "f64" else 1)
+    same(native(program)(a[5:6], x[5:6]), got[5:6])
+
+
 @pytest.mark.parametrize("op", ["lgamma", "digamma", "polygamma"])
 def test_gamma_functions_do_not_see_their_neighbours(op: str) -> None:
     first = (("const", "f32", (3.0,)),) if op == "polygamma" else ()

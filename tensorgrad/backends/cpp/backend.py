@@ -62,10 +62,6 @@ _FLOATS_ONLY = frozenset((
 _REAL_ONLY = frozenset(("cumprod", "cumsum"))
 
 
-# Primitives that the extension's interpreter does not know: a formula with one of them runs on NumPy.
-_NUMPY_ONLY = frozenset(("igamma", "igammac", "zeta"))
-
-
 class CppBackend(NumpyBackend):
     name = "cpp"
     writes_programs = True
@@ -120,7 +116,7 @@ class CppBackend(NumpyBackend):
         return isinstance(kernel, self.c.Formula)
 
     def formula_kernel(self, op: Elementwise) -> Callable[..., Any]:
-        if not hasattr(self.c, "Formula") or op.primitives & _NUMPY_ONLY:
+        if not hasattr(self.c, "Formula"):
             return super().formula_kernel(op)
 
         def specialize(keys: tuple[str, ...]) -> tuple[Any, Any]:
