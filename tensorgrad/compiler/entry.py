@@ -201,7 +201,7 @@ class Entry:
         if self.signature.others:
             return f"an argument is an object of class {type(self.signature.others[0]).__name__}"
         if self.conditions is not None:
-            return "the program goes one way of several, by a truth that Python reads of its tensors"
+            return "the program goes one way of several, by a truth or a mask that is read of its tensors"
         if any(same is not None for same in self.same):
             return "an argument is a tensor that the function also reaches by itself"
         return None

@@ -15,7 +15,7 @@ from .inplace import check_writable
 from .record import Op, Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
-from .shape import become, integers, storage_offset
+from .shape import become, integers, offset_of
 from .shape import stride as strides_of
 
 __all__ = [
@@ -59,7 +59,7 @@ class _AsStrided(Op):
         if x._tracked and grad_state.recording:
             if x._base is not None and x._generation != x._base._changes:
                 x._follow_base()
-            origin = (tuple(x._data.shape), strides_of(x), 0 if root is x else storage_offset(x))
+            origin = (tuple(x._data.shape), strides_of(x), 0 if root is x else offset_of(x))
             self.record((x,), [x._data], {**attrs, "origin": origin}, (out,), (array,))
         elif x._tracked or x._frozen_view:
             out._frozen_view = True
@@ -145,7 +145,7 @@ def _geometry(name: str, x: Any, size: Any, stride: Any, storage_offset_: int | 
         raise ShapeError(f"{name}: mismatch in length of strides and shape: {sizes} and {steps}.")
     if min((*sizes, *steps), default=0) < 0:
         raise ShapeError(f"{name}: negative sizes or strides are not supported, got {sizes} and {steps}.")
-    offset = storage_offset(x) if storage_offset_ is None else int(storage_offset_)
+    offset = offset_of(x) if storage_offset_ is None else int(storage_offset_)
     if offset < 0:
         raise ShapeError(f"{name}: the storage offset must not be negative, got {offset}.")
     return {"size": sizes, "stride": steps, "offset": offset}
@@ -345,7 +345,7 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
     check_writable("resize_", self, False)
     steps = _row_major(shape)
     root = self if self._base is None else self._base
-    first = storage_offset(self)
+    first = offset_of(self)
     if first + _reach(shape, steps) <= _reach(root._data.shape, strides_of(root)):
         fits = as_strided_op(self, size=shape, stride=steps, offset=first)
         self._data = fits._data
