@@ -50,7 +50,11 @@ struct Inputs {
   }
 
   static void check_target(const char* op, const CrossEntropy& s) {
-    for (Index r = 0; r < s.rows; ++r) {
+    const auto classes = static_cast<std::uint64_t>(s.classes);
+    bool wrong = false;  // asked of all at once, which takes a vector of them at a time
+    for (Index r = 0; r < s.rows; ++r)
+      wrong |= (s.target[r] != s.ignore_index) & (static_cast<std::uint64_t>(s.target[r]) >= classes);
+    for (Index r = 0; wrong && r < s.rows; ++r) {
       const int64_t c = s.target[r];
       if (c != s.ignore_index && (c < 0 || c >= s.classes))
         throw py::index_error(std::string(op) + ": target[" + std::to_string(r) + "] is " + std::to_string(c) +

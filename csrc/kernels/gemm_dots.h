@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "../core/allocator.h"
-#include "../core/lanes.h"
+#include "../core/transpose.h"
 #include "gemm.h"
 #include "gemm_tasks.h"
 
@@ -19,6 +19,34 @@ struct Dots {
   const T *many, *few;
   Index many_step, few_step, out_step, out_few_step;
 };
+
+// The sums of four vectors' elements, in 128 bits of each vector at a time.
+template <class T>
+void sum_each(const lanes::Vec<T> (&v)[4], T (&to)[4]) {
+  using namespace lanes;
+  constexpr int L = Lanes<T>::count, P = 16 / sizeof(T);  // elements of 128 bits
+  const auto both = [](auto group, const Vec<T>& a, const Vec<T>& b) {
+    constexpr int G = group;
+    return lanes::detail::picked<T, lanes::detail::Interleave<T, G, false>>(a, b) +
+           lanes::detail::picked<T, lanes::detail::Interleave<T, G, true>>(a, b);
+  };
+  using One = std::integral_constant<int, 1>;
+  Vec<T> sum[2] = {both(One{}, v[0], v[1]), both(One{}, v[2], v[3])};
+  if constexpr (P == 4) sum[0] = both(std::integral_constant<int, 2>{}, sum[0], sum[1]);
+  alignas(64) T parts[2 * L];
+  for (int i = 0; i < 4 / P; ++i) store(parts + i * L, sum[i]);
+  for (int i = 0; i < 4; ++i) to[i] = parts[i / P * L + i % P];
+  for (int block = P; block < L; block += P)
+    for (int i = 0; i < 4; ++i) to[i] += parts[i / P * L + block + i % P];
+}
+
+// A vector's lanes from number `from` on, zeros before it.
+template <class T>
+lanes::Vec<T> from_lane(const lanes::Vec<T>& v, Index from) {
+  typename lanes::Lanes<T>::Int place;
+  for (int i = 0; i < lanes::Lanes<T>::count; ++i) place[i] = i;
+  return place >= typename lanes::Lanes<T>::Word(from) ? v : lanes::Vec<T>{};
+}
 
 template <class T, int R, int F>
 void dot_rows(const Dots<T>& d, Index row, Index k0, Index k1, T* out) {
@@ -45,13 +73,26 @@ void dot_rows(const Dots<T>& d, Index row, Index k0, Index k1, T* out) {
       for (int f = 0; f < F; ++f) sum[r][f] += w * x[f];
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int f = 0; f < F; ++f) {
-      T total = 0;
-      for (int l = 0; l < L; ++l) total += sum[r][f][l];
-      for (Index i = k; i < k1; ++i) total += many[r * d.many_step + i] * d.few[f * d.few_step + i];
-      out[(row + r) * d.out_step + f * d.out_few_step] = total;
+  if (k < k1)  // the last vector, without what was summed already: dots_fit() has a vector before any end
+    for (int r = 0; r < R; ++r) {
+      const Vec<T> w = from_lane<T>(load(many + r * d.many_step + k1 - L), L - (k1 - k));
+      for (int f = 0; f < F; ++f) sum[r][f] += w * from_lane<T>(load(d.few + f * d.few_step + k1 - L), L - (k1 - k));
     }
+  for (int f = 0; f < F; ++f) {
+    T* to = out + row * d.out_step + f * d.out_few_step;
+    if constexpr (R == 4) {
+      T total[4];
+      const Vec<T> rows[4] = {sum[0][f], sum[1][f], sum[2][f], sum[3][f]};
+      sum_each<T>(rows, total);
+      for (int r = 0; r < R; ++r) to[r * d.out_step] = total[r];
+    } else {
+      for (int r = 0; r < R; ++r) {
+        T total = 0;
+        for (int l = 0; l < L; ++l) total += sum[r][f][l];
+        to[r * d.out_step] = total;
+      }
+    }
+  }
 }
 
 template <class T>
@@ -60,7 +101,7 @@ bool dots_fit(const Gemm<T>& g) {
 }
 
 template <class T>
-void dots(const Gemm<T>& g, Index entry) {
+[[gnu::noinline]] void dots(const Gemm<T>& g, Index entry) {
   constexpr Index kStretch = Index(1) << 12, kTask = Index(1) << 17;
   const Matrix<T> a = g.left(entry), b = g.right(entry);
   T* c = g.c + entry * g.m * g.n;

@@ -4,7 +4,7 @@
 // of one stretch stays in L1 while the rows pass by). A task has some rows of a and all of b's panels, or, where rows are
 // few, some of them; it walks panel by panel, and per panel down its rows. What is packed at once is bounded (kPacked);
 // more is done in waves. Where rows are few and b is large (packs_own) a task has all rows and packs its few panels
-// itself. A batch of many products is dealt out by products, each task packing for itself; the smallest are taken side by
+// itself. Few rows by a matrix of many are gemm_stream.h's. A batch of many products is dealt out by products, each task packing for itself; the smallest are taken side by
 // side (gemm_little.h).
 //
 // Every element of c is summed in the order of k, in the same stretches, however c is cut into tasks.
@@ -23,6 +23,7 @@
 #include "../core/allocator.h"
 #include "gemm_dots.h"
 #include "gemm_little.h"
+#include "gemm_stream.h"
 #include "gemm_tasks.h"
 #include "gemm_tile.h"
 #include "linear.h"
@@ -397,6 +398,13 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       ask(g);
       sum_rows(g);
       for (Index entry = 0; entry < g.batch; ++entry) dots(g, entry);
+      tell(g);
+      continue;
+    }
+    if (const Long side = g.batch < 8 ? long_side(g) : Long::none; side != Long::none) {
+      ask(g);
+      sum_rows(g);
+      for (Index entry = 0; entry < g.batch; ++entry) stream(g, entry, side);
       tell(g);
       continue;
     }

@@ -219,7 +219,7 @@ void pack_columns(const Matrix<T>& b, Index k, Index valid, T* to) {
 // distance of 1.5 KB, from a cache and from memory: panels by stretches of 4 terms 0.56 and 1.2, fetched ahead 0.56 and
 // 0.64, this 0.26 and 0.44.
 template <class T>
-void pack_rows(const Matrix<T>& a, Index rows, Index k, T* to) {
+[[gnu::noinline]] void pack_rows(const Matrix<T>& a, Index rows, Index k, T* to) {
   constexpr Index kAhead = 8, L = Lanes<T>::count;
   constexpr bool kSpills = kRows < L && 2 * kRows >= L;
   for (Index j = 0; j < k; ++j) {

@@ -3,6 +3,7 @@
 //   gx_c = g (((1 - s) w_t + s / C * W) exp(x_c - lse) - s / C * w_c - (1 - s) w_t [c = t]),   W = sum_c w_c
 // The mean divides by the sum of w_t over the rows that are not ignored, with or without smoothing, as in PyTorch.
 // The probabilities are never stored: the forward pass keeps one number per row.
+// Short rows of floats stand side by side in a tile, as those of softmax do: a vector has the same class of as many of them.
 // Of log-probabilities x, loss = -w_t x_t and gx_c = -g w_t [c = t]: one element per row is read, and the gradient is
 // zeros written once, with one element per row put in while the row is near.
 #include "loss.h"
@@ -12,7 +13,7 @@
 #include <vector>
 
 #include "../core/parallel.h"
-#include "softmax_exp.h"
+#include "column_strips.h"
 
 namespace tg {
 namespace {
@@ -27,10 +28,46 @@ double weight_total(const CrossEntropy& c, const T* weight) {
 // What the mean divides by. In double and in the order of rows.
 template <class T>
 double divisor(const CrossEntropy& c, const T* weight) {
+  if (!weight) {
+    Index count = 0;
+    for (Index r = 0; r < c.rows; ++r) count += c.target[r] != c.ignore_index;
+    return double(count);
+  }
   double total = 0;
   for (Index r = 0; r < c.rows; ++r)
-    if (c.target[r] != c.ignore_index) total += weight ? double(weight[c.target[r]]) : 1.0;
+    if (c.target[r] != c.ignore_index) total += double(weight[c.target[r]]);
   return total;
+}
+
+// As many rows as a tile has columns: floats alone, for the code is long.
+template <class T>
+using Rows = Strip<T, kStripVectors>;
+static_assert(kStripTile % Rows<float>::width == 0);
+
+// row(r) or, of short rows, tile(first, rows, strip, x of those rows turned) for all of them, which is turned back to where
+// `back` is not null; then end(r).
+template <class T, class Row, class Tile, class End>
+void rows_or_tiles(const CrossEntropy& c, const T* x, T* back, Row row, Tile tile, End end) {
+  const Index n = c.classes;
+  if constexpr (std::is_same_v<T, float>) {
+    if (are_beside<T>(n, 1)) {
+      constexpr Index wide = Rows<T>::width;
+      parallel_for(c.rows, wide * std::max<Index>(1, kPiece / (wide * std::max<Index>(1, n))), [&](Index first, Index last) {
+        alignas(64) T room[kShortColumn * wide] = {};
+        for (Index r = first; r < last; r += wide) {
+          const Index count = std::min(wide, last - r);
+          turn_beside<false, T>(x + r * n, (c.rows - r) * n, room, wide, count, n, 1);
+          tile(r, count, Rows<T>{n, wide, wide}, room);
+          if (back) turn_beside<true, T>(back + r * n, count * n, room, wide, count, n, 1);
+          for (Index k = 0; k < count; ++k) end(r + k);
+        }
+      });
+      return;
+    }
+  }
+  parallel_for(c.rows, std::max<Index>(1, kPiece / std::max<Index>(1, n)), [&](Index first, Index last) {
+    for (Index r = first; r < last; ++r) row(r), end(r);
+  });
 }
 
 }  // namespace
@@ -40,30 +77,43 @@ void cross_entropy(const CrossEntropy& c, const T* x, const T* weight, T* loss, 
   const Index n = c.classes;
   const double smooth = c.label_smoothing, all = smooth != 0 ? weight_total(c, weight) : 0;
   std::vector<double> row_loss(size_t(c.rows));
-  parallel_for(c.rows, std::max<Index>(1, kPiece / std::max<Index>(1, n)), [&](Index first, Index last) {
-    for (Index r = first; r < last; ++r) {
-      const T* row = x + r * n;
-      const T m = extreme_run<1>(row, n);
-      // A row whose maximum is infinite has no shift that helps: -inf everywhere, or +inf somewhere.
-      const double l = std::isinf(m) ? double(m) : double(m) + std::log(sum_exp_long(row, n, m));
-      lse[r] = T(l);
-      const int64_t t = c.target[r];
-      if (t == c.ignore_index) {
-        row_loss[size_t(r)] = 0;
-        continue;
-      }
-      double value = (1 - smooth) * (weight ? double(weight[t]) : 1.0) * (l - double(row[t]));
-      if (smooth != 0) {
-        double dot = 0;
-        for (Index i = 0; i < n; i += kSumBlock) {
-          const Index k = std::min(kSumBlock, n - i);
-          dot += weight ? sum_products(row + i, weight + i, k) : sum_run(row + i, k);
-        }
-        value += smooth / double(n) * (all * l - dot);
-      }
-      row_loss[size_t(r)] = value;
+  // m is the row's maximum, total the sum of exponentials. A row whose maximum is infinite has no shift that helps: -inf
+  // everywhere, or +inf somewhere.
+  const auto finish = [&](Index r, T m, double total) __attribute__((noinline)) {
+    const T* row = x + r * n;
+    const double l = std::isinf(m) ? double(m) : double(m) + std::log(total);
+    lse[r] = T(l);
+    const int64_t t = c.target[r];
+    if (t == c.ignore_index) {
+      row_loss[size_t(r)] = 0;
+      return;
     }
-  });
+    double value = (1 - smooth) * (weight ? double(weight[t]) : 1.0) * (l - double(row[t]));
+    if (smooth != 0) {
+      double dot = 0;
+      for (Index i = 0; i < n; i += kSumBlock) {
+        const Index k = std::min(kSumBlock, n - i);
+        dot += weight ? sum_products(row + i, weight + i, k) : sum_run(row + i, k);
+      }
+      value += smooth / double(n) * (all * l - dot);
+    }
+    row_loss[size_t(r)] = value;
+  };
+  rows_or_tiles<T>(
+      c, x, nullptr,
+      [&](Index r) {
+        const T m = extreme_run<1>(x + r * n, n);
+        finish(r, m, std::isinf(m) ? 0 : sum_exp_long(x + r * n, n, m));
+      },
+      [&](Index first, Index count, const auto& strip, const T* turned) {
+        using S = std::decay_t<decltype(strip)>;
+        typename S::Vector most[S::vectors];
+        double total[S::width];
+        strip.largest(turned, most);
+        strip.sum_exp(turned, most, total);
+        for (Index k = 0; k < count; ++k) finish(first + k, most[k / S::W::lanes][k % S::W::lanes], total[k]);
+      },
+      [](Index) {});
   if (c.reduction == Reduction::none) {
     for (Index r = 0; r < c.rows; ++r) loss[r] = T(row_loss[size_t(r)]);
     return;
@@ -77,29 +127,50 @@ void cross_entropy_backward(const CrossEntropy& c, const T* g, const T* x, const
   const Index n = c.classes;
   const double smooth = c.label_smoothing, all = smooth != 0 ? weight_total(c, weight) : 0;
   const double scale = c.reduction == Reduction::mean ? 1 / divisor(c, weight) : 1;
-  parallel_for(c.rows, std::max<Index>(1, kPiece / std::max<Index>(1, n)), [&](Index first, Index last) {
-    for (Index r = first; r < last; ++r) {
-      const T* row = x + r * n;
-      T* to = gx + r * n;
-      const int64_t t = c.target[r];
-      if (t == c.ignore_index) {
-        std::fill(to, to + n, T(0));
-        continue;
-      }
-      const double up = double(g[c.reduction == Reduction::none ? r : 0]) * scale;
-      const double hit = up * (1 - smooth) * (weight ? double(weight[t]) : 1.0);
-      // The stored lse is rounded, which shifts every exponential of the row alike: their own sum takes that out again.
-      const double total = exp_long(to, row, n, lse[r]);
-      const T factor = T((hit + up * smooth / double(n) * all) / total);
-      if (smooth == 0) {
-        for (Index k = 0; k < n; ++k) to[k] *= factor;
-      } else {
-        const T even = T(up * smooth / double(n));
-        for (Index k = 0; k < n; ++k) to[k] = to[k] * factor - (weight ? even * weight[k] : even);
-      }
-      to[t] -= T(hit);
-    }
-  });
+  const auto up = [&](Index r) { return double(g[c.reduction == Reduction::none ? r : 0]) * scale; };
+  const auto hit = [&](Index r) { return up(r) * (1 - smooth) * (weight ? double(weight[c.target[r]]) : 1.0); };
+  // The stored lse is rounded, which shifts every exponential of the row alike: their own sum takes that out again.
+  const auto factor = [&](Index r, double total) { return T((hit(r) + up(r) * smooth / double(n) * all) / total); };
+  const auto even = [&](Index r) { return T(up(r) * smooth / double(n)); };
+  const auto ignored = [&](Index r) { return c.target[r] == c.ignore_index; };
+  rows_or_tiles<T>(
+      c, x, gx,
+      [&](Index r) {
+        T* to = gx + r * n;
+        if (ignored(r)) return;
+        const T by = factor(r, exp_long(to, x + r * n, n, lse[r])), less = even(r);
+        if (smooth == 0)
+          for (Index k = 0; k < n; ++k) to[k] *= by;
+        else
+          for (Index k = 0; k < n; ++k) to[k] = to[k] * by - (weight ? less * weight[k] : less);
+      },
+      [&](Index first, Index count, const auto& strip, T* turned) {
+        using S = std::decay_t<decltype(strip)>;
+        T rows[2][S::width] = {};
+        std::copy_n(lse + first, count, rows[0]);
+        typename S::Vector by[S::vectors], less[S::vectors], e[S::vectors];
+        const auto vectors = [](const T* from, auto& to) {
+          for (int v = 0; v < S::vectors; ++v) to[v] = S::W::load(from + v * S::W::lanes);
+        };
+        vectors(rows[0], by);
+        double total[S::width];
+        strip.sum_exp(turned, by, total, [&](Index k, const auto& kept) { strip.store(turned, k, kept); });
+        for (Index k = 0; k < count; ++k) {
+          const bool counts = !ignored(first + k);
+          rows[0][k] = counts ? factor(first + k, total[k]) : T(0), rows[1][k] = counts ? even(first + k) : T(0);
+        }
+        vectors(rows[0], by), vectors(rows[1], less);
+        for (Index k = 0; k < n; ++k) {
+          const T share = smooth == 0 ? T(0) : weight ? weight[k] : T(1);
+          strip.load(turned, k, e);
+          for (int v = 0; v < S::vectors; ++v) e[v] = e[v] * by[v] - less[v] * share;
+          strip.store(turned, k, e);
+        }
+      },
+      [&](Index r) {
+        if (ignored(r)) std::fill_n(gx + r * n, n, T(0));
+        else gx[r * n + c.target[r]] -= T(hit(r));
+      });
 }
 
 template <class T>

@@ -123,6 +123,9 @@ def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
         ((20, 2, 8), (20, 8, 19)),
         ((9, 30, 5), (9, 5, 1)),
         ((30000, 20), (20, 1)),
+        # few columns by a long matrix
+        ((3, 9000), (9000, 45)),
+        ((45, 9000), (9000, 3)),
     ],
     ids=str,
 )
@@ -211,6 +214,35 @@ def test_same_bits_for_any_number_of_threads(shapes):
         _C.set_num_threads(count)
         results.append(_C.matmul(a, b).tobytes())
     assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_a_weight_of_many_examples_and_few_outputs(dtype):
+    rng = default_rng(8)
+    tall = draw(rng, (9000, 37), dtype)
+    for x, outputs in ((tall, 1), (tall, 11), (tall[:, :33], 5)):  # the last with something else between its rows
+        g = draw(rng, (len(x), outputs), dtype)
+        w = draw(rng, (outputs, x.shape[1]), dtype)
+        results = []
+        for count in (1, 2, 8):
+            _C.set_num_threads(count)
+            _, gw, gb = _C.linear_backward(g, x, w, (False, True, True))
+            results.append((gw, gb, _C.matmul(x.T, g)))
+        assert len({b"".join(r.tobytes() for r in made) for made in results}) == 1
+        for got, exact in zip(results[0], (wide(g).T @ wide(x), wide(g).sum(0), wide(x).T @ wide(g)), strict=True):
+            assert relative_error(got, exact) < TOLERANCE[dtype]
+        spoiled = x.copy()
+        spoiled[5, 0] = np.nan  # no other column is computed of it
+        assert np.isnan(_C.matmul(g.T, spoiled)).all(0).tolist() == [True] + [False] * (x.shape[1] - 1)
+
+
+@pytest.mark.parametrize("length", [16, 17, 31, 45])
+def test_infinite_elements_at_the_end_of_a_dot_are_counted_once(length):
+    x = np.ones((9, length), "float32")
+    x[2, length - 16], x[4, -1] = np.inf, -np.inf
+    expected = np.full(9, float(length))
+    expected[2], expected[4] = np.inf, -np.inf
+    assert _C.matmul(x, np.ones((length, 1), "float32"))[:, 0].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "float16"])

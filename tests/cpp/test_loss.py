@@ -36,7 +36,7 @@ def reference(x: Any, t: Any, w: Any, ignore: int, reduction: str, smooth: float
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("smooth", [0.0, 0.1])
-@pytest.mark.parametrize("shape", [(1, 1), (8, 10), (300, 50), (20, 3000)])
+@pytest.mark.parametrize("shape", [(1, 1), (8, 10), (150, 7), (300, 50), (20, 3000)])
 def test_value_and_gradient(shape: tuple[int, int], smooth: float, weighted: bool, reduction: str, dtype: str) -> None:
     rng = np.random.default_rng(0)
     x = strided(rng, shape, dtype)
@@ -66,6 +66,20 @@ def test_large_logits_keep_their_digits() -> None:
     np.testing.assert_allclose(got, grad, rtol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 40])
+def test_rows_with_infinite_and_missing_logits(classes: int) -> None:
+    x = np.zeros((70, classes), "float32")
+    x[3], x[5, 1], x[65, 0] = -np.inf, np.inf, np.nan
+    t = np.zeros(70, np.int64)
+    loss, lse = C.cross_entropy(x, t, None, -100, "none", 0.0)
+    expected = np.full(70, np.log(classes))
+    expected[[3, 5, 65]] = -np.inf, np.inf, np.nan
+    np.testing.assert_allclose(lse, expected, rtol=1e-6)
+    gx = C.cross_entropy_backward(np.ones(70, "float32"), x, t, None, lse, -100, "none", 0.0)
+    assert np.flatnonzero(np.isnan(gx).any(1)).tolist() == [3, 5, 65]
+    assert np.flatnonzero(np.isnan(loss)).tolist() == [3, 65]
+
+
 USUAL = (None, -100, "mean", 0.0)  # weight, ignore_index, reduction, label_smoothing
 
 
@@ -82,6 +96,9 @@ def test_same_bits_for_any_threads() -> None:
     x, t = rng.standard_normal((5000, 90)).astype("float32"), rng.integers(0, 90, 5000)
     loss, lse = same_for_any_threads(lambda: C.cross_entropy(x, t, None, -100, "mean", 0.1))
     same_for_any_threads(lambda: C.cross_entropy_backward(np.ones_like(loss), x, t, None, lse, -100, "mean", 0.1))
+    x, t = x[:, :10].copy(), t % 10
+    loss, lse = same_for_any_threads(lambda: C.cross_entropy(x, t, None, -100, "mean", 0.0))
+    same_for_any_threads(lambda: C.cross_entropy_backward(np.ones_like(loss), x, t, None, lse, -100, "mean", 0.0))
 
 
 def test_refusals() -> None:
