@@ -130,27 +130,59 @@ def _sizes(equation: str, inputs: tuple[Labels, ...], operands: Sequence[Tensor]
     return sizes
 
 
-class _Pair(NamedTuple):
-    """A product of two operands as one of matrices: how each is permuted and reshaped before, and the result after."""
+class _Arranged(NamedTuple):
+    """How an operand becomes matrices: reshaped, its dimensions put in order, reshaped again; None where not."""
 
-    left: tuple[Any, Any]
-    right: tuple[Any, Any]
+    together: tuple[int, ...] | None = None
+    dims: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None = None
+
+    def of(self, x: Tensor) -> Tensor:
+        if self.together is not None:
+            x = shaped(x, self.together)
+        if self.dims is not None:
+            x = permute(x, dims=self.dims)
+        return x if self.shape is None else shaped(x, self.shape)
+
+    def copies(self) -> bool:
+        """Whether an operand that is contiguous is copied."""
+        return self.dims is not None and self.shape is not None
+
+
+def _arranged(labels: Sequence[str], size: dict[str, int], groups: Sequence[Sequence[str]]) -> _Arranged:
+    """An operand with one dimension for each group of its labels. Groups whose labels stand together are made first: so
+    nothing is copied, and the product reads matrices that lie in another order."""
+    sizes = tuple([product(size[label] for label in group) for group in groups])
+    given = tuple([size[label] for label in labels])
+    places = range(len(groups))
+    stand = sorted(places, key=lambda i: labels.index(groups[i][0]) if groups[i] else -1)
+    if [label for i in stand for label in groups[i]] == list(labels):
+        together = tuple([sizes[i] for i in stand])
+        turned = tuple([stand.index(i) for i in places])
+        return _Arranged(None if together == given else together, None if turned == tuple(places) else turned)
+    order = [label for group in groups for label in group]
+    same = sizes == tuple([size[label] for label in order])
+    return _Arranged(None, tuple([labels.index(label) for label in order]), None if same else sizes)
+
+
+class _Pair(NamedTuple):
+    """A product of two operands as one of matrices: how each is arranged before, and the result after."""
+
+    left: _Arranged
+    right: _Arranged
     after: tuple[Any, Any]
+    swapped: bool = False  # the second operand is the left one
     dots: int = 0  # of so many dimensions; 0 where it is no dots
 
     def run(self, a: Tensor, b: Tensor) -> Tensor:
         shape, dims = self.after
-        x, y = _arranged(a, *self.left), _arranged(b, *self.right)
+        if self.swapped:
+            a, b = b, a
+        x, y = self.left.of(a), self.right.of(b)
         made = _dots(x, y, self.dots) if self.dots else matmul_op(x, y)
         if shape is not None:
             made = reshape(made, shape=shape)
         return made if dims is None else permute(made, dims=dims)
-
-
-def _arranged(x: Tensor, dims: Any, shape: Any) -> Tensor:
-    if dims is not None:
-        x = permute(x, dims=dims)
-    return x if shape is None else shaped(x, shape)
 
 
 def _are_dots(batch: Sequence[int], summed: Sequence[int]) -> bool:
@@ -192,12 +224,6 @@ def _pair(equation: str, shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> 
     batch = [label for label in both if label in output]
     rows, columns = ([n for n in labels if n not in both] for labels in (left, right))
 
-    def arranged(labels: Labels, order: Sequence[str], groups: Sequence[Sequence[str]]) -> tuple[Any, Any]:
-        dims = tuple([labels.index(label) for label in order])
-        shape = tuple([product(size[label] for label in group) for group in groups])
-        same = shape == tuple([size[label] for label in order])
-        return None if dims == tuple(range(len(dims))) else dims, None if same else shape
-
     made = (*batch, *rows, *columns)
     if not rows and not columns and _are_dots(*[[size[n] for n in labels] for labels in (batch, summed)]):
         beside = [labels.index(n) for labels in (left, right) for n in (*batch, *summed)]
@@ -205,20 +231,30 @@ def _pair(equation: str, shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> 
         order = tuple([made.index(label) for label in output])
         plain = tuple(range(len(left)))
         return _Pair(
-            (None if first == plain else first, None),
-            (None if second == plain else second, None),
+            _Arranged(None, None if first == plain else first),
+            _Arranged(None, None if second == plain else second),
             (None, None if order == plain[: len(order)] else order),
-            len(summed),
+            dots=len(summed),
         )
     lead = [batch] if batch else []
-    flat = (*(product(size[n] for n in group) for group in (*lead, rows, columns)),)
-    shape = tuple([size[label] for label in made])
-    order = tuple([made.index(label) for label in output])
-    return _Pair(
-        arranged(left, (*batch, *rows, *summed), (*lead, rows, summed)),
-        arranged(right, (*batch, *summed, *columns), (*lead, summed, columns)),
-        (None if flat == shape else shape, None if order == tuple(range(len(order))) else order),
-    )
+
+    def plan(first: Labels, second: Labels, swapped: bool) -> tuple[int, _Pair]:
+        """The product with the operands in this order, and how many elements are copied for it or lie turned."""
+        rows, columns = ([n for n in labels if n not in both] for labels in (first, second))
+        made = (*batch, *rows, *columns)
+        flat = tuple([product(size[n] for n in group) for group in (*lead, rows, columns)])
+        shape, order = tuple([size[n] for n in made]), tuple([made.index(label) for label in output])
+        x, y = _arranged(first, size, (*lead, rows, summed)), _arranged(second, size, (*lead, summed, columns))
+        turned = order != tuple(range(len(order)))
+        moved = [
+            product(size[n] for n in labels)
+            for labels, copied in ((first, x.copies()), (second, y.copies()), (made, turned))
+            if copied
+        ]
+        return sum(moved), _Pair(x, y, (None if flat == shape else shape, order if turned else None), swapped)
+
+    (moved, as_given), (other, as_swapped) = plan(left, right, False), plan(right, left, True)
+    return as_swapped if other < moved else as_given
 
 
 def _diagonals(x: Tensor, labels: Labels) -> tuple[Tensor, Labels]:
@@ -315,17 +351,16 @@ def _contract(
         labels = (*batch, *only_a, *only_b)
         labels = tuple(sorted(labels, key=[*output, *(n for n in labels if n not in output)].index))
         return pw.mul(_spread(a, left_used, labels), _spread(b, right_used, labels)), labels
-    x = permute(a, dims=tuple([left_used.index(label) for label in (*batch, *only_a, *summed)]))
-    y = permute(b, dims=tuple([right_used.index(label) for label in (*batch, *summed, *only_b)]))
     lead = tuple([size_a[label] for label in batch])
     rows, columns = tuple([size_a[label] for label in only_a]), tuple([size_b[label] for label in only_b])
     labels = (*batch, *only_a, *only_b)
-    inner = product(size_a[label] for label in summed)
     if not rows and not columns and _are_dots(lead, [size_a[label] for label in summed]):
+        x = permute(a, dims=tuple([left_used.index(label) for label in (*batch, *summed)]))
+        y = permute(b, dims=tuple([right_used.index(label) for label in (*batch, *summed)]))
         return _dots(x, y, len(summed)), labels
-    result = matmul_op(
-        shaped(x, (product(lead), product(rows), inner)), shaped(y, (product(lead), inner, product(columns)))
-    )
+    x = _arranged(left_used, size_a, (batch, only_a, summed)).of(a)
+    y = _arranged(right_used, size_b, (batch, summed, only_b)).of(b)
+    result = matmul_op(x, y)
     return shaped(result, (*lead, *rows, *columns)), labels
 
 

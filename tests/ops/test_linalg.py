@@ -223,6 +223,25 @@ def test_einsum_of_many_short_dots_is_a_formula_and_a_sum(equation, dtype):
         assert ("matmul" in seen.names) == (dtype in ("float16", "int64"))
 
 
+def test_einsum_copies_no_operand_whose_labels_stand_together():
+    """And its result lies in the order of the output, by the operand that the product takes first."""
+    size = {"k": 3, "h": 4, "w": 5, "c": 2, "b": 6}
+    tg.manual_seed(0)
+    for equation in ("khw,kc->chw", "kc,khw->chw", "bkhw,bkc->bchw", "khw,kc->hwc", "khw,kc,cb->bhw"):
+        names, _, output = equation.partition("->")
+        inputs = [tg.randn(*[size[n] for n in labels], requires_grad=True) for labels in names.split(",")]
+        with listening(_Names()) as seen:
+            result = tg.einsum(equation, *inputs)
+        assert "contiguous_copy" not in seen.names
+        assert result.is_contiguous() or len(inputs) == 3
+        close(result, tg.tensor(np.einsum(equation, *[x.detach().numpy() for x in inputs])), 1e-5)
+        result.square().sum().backward()
+        for x, labels in zip(inputs, names.split(","), strict=True):
+            others = [(y.detach().numpy(), n) for y, n in zip(inputs, names.split(","), strict=True) if y is not x]
+            arrays, rest = zip((2 * result.detach().numpy(), output), *others, strict=True)
+            close(x.grad, tg.tensor(np.einsum(",".join(rest) + "->" + labels, *arrays)), 1e-5)
+
+
 def close(got, wanted, part):
     assert (got - wanted).abs().max() <= part * wanted.abs().max()
 
