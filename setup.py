@@ -45,8 +45,9 @@ BINDING_FLAGS = ["-Os" if flag == "-O3" else flag for flag in FLAGS]
 SMALL_FLAGS = ["-O2" if flag == "-O3" else flag for flag in FLAGS] + ["-ftree-vectorize"]
 SMALL = ("csrc/bindings/formula.cpp", "csrc/kernels/ctc.cpp", "csrc/kernels/fft.cpp", "csrc/kernels/fft_plan.cpp",
          "csrc/kernels/formula_arith.cpp", "csrc/kernels/formula_complex.cpp", "csrc/kernels/gamma_integrals.cpp",
-         "csrc/kernels/lu.cpp", "csrc/kernels/optim_factored.cpp", "csrc/kernels/reduce_rare.cpp",
-         "csrc/kernels/sort_long.cpp", "csrc/kernels/sort_select.cpp")  # fmt: skip
+         "csrc/kernels/lu.cpp", "csrc/kernels/optim_bfloat.cpp", "csrc/kernels/optim_factored.cpp",
+         "csrc/kernels/optim_orthogonal.cpp", "csrc/kernels/reduce_rare.cpp", "csrc/kernels/sort_long.cpp",
+         "csrc/kernels/sort_select.cpp")  # fmt: skip
 # A loop of a few instructions that lies across two lines of 64 bytes takes 1.7 times as long while the core's other
 # hardware thread is busy (1 M floats doubled: 116 and 191 us, by the chance of where it was linked).
 ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kernels/copy*.cpp",

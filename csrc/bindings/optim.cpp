@@ -1,4 +1,4 @@
-// sgd_, adam_, adafactor_: updates in place of many parameters at once. multi_norm, multi_scale_: clipping by total norm.
+// sgd_, adam_, adafactor_, muon_: updates in place of many parameters at once. multi_norm, multi_scale_: clipping by total norm.
 // amp_unscale_, amp_update_scale_: gradients of a scaled loss, and its scale.
 #include "../kernels/optim.h"
 
@@ -242,6 +242,34 @@ void adafactor(py::handle params, py::handle grads, py::handle rows, py::handle 
   table.copy_back();
 }
 
+void muon(py::handle params, py::handle grads, py::handle bufs, py::handle hyper, bool nesterov,
+          const std::vector<double>& coefficients, Index steps, double eps) {
+  if (coefficients.size() != 3) throw py::value_error("muon_: coefficients are " + std::to_string(coefficients.size()) + ", expected 3");
+  Table table("muon_", "params", params, true);
+  if (table.rows() == 0) return;
+  py::object hold;
+  const double* h = read_hyper("muon_", hyper, 2 + Index(table.rows()), hold);
+  table.add("grads", grads, false);
+  table.add("bufs", bufs, true);
+  table.check();
+  std::vector<MuonSpan> spans;
+  spans.reserve(table.rows());
+  const double* rate = h + 2;
+  const auto add = [&](const std::vector<char*>& p, const View& x) {
+    if (x.ndim != 2) throw py::value_error("muon_: a parameter has shape " + to_string(x.shape_vector()) + ", expected a matrix");
+    if (x.size()) spans.push_back({p[0], p[1], p[2], x.shape[0], x.shape[1], rate});
+    ++rate;
+  };
+  table.each(add, true);
+  const MuonRates fixed{0, 0, eps, {coefficients[0], coefficients[1], coefficients[2]}, steps, nesterov};
+  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
+    MuonRates rates = fixed;
+    rates.momentum = h[0], rates.shrink = h[1];
+    muon_step(spans, rates, is_double);
+  });
+  table.copy_back();
+}
+
 py::object multi_norm(py::handle grads, double p) {
   if (std::isnan(p)) throw py::value_error("multi_norm: p is NaN");
   Table table("multi_norm", "grads", grads, false);
@@ -322,6 +350,11 @@ FAST_BINDING(adafactor_, 6, "params", "grads", "rows", "cols", "hyper", "clip", 
   return py::none();
 }
 
+FAST_BINDING(muon_, 8, "params", "grads", "bufs", "hyper", "nesterov", "coefficients", "steps", "eps") {
+  muon(a[0], a[1], a[2], a[3], flag(a[4]), py::cast<std::vector<double>>(a[5]), py::cast<Index>(a[6]), py::cast<double>(a[7]));
+  return py::none();
+}
+
 // Whether these kernels take the arrays: a list, all of float32 or all of float64.
 FAST_BINDING(plain, 1, "arrays") {
   PyObject* list = a[0].ptr();
@@ -341,6 +374,7 @@ TG_BINDINGS(optim) {
   add_fast(m, fast_sgd_);
   add_fast(m, fast_adam_);
   add_fast(m, fast_adafactor_);
+  add_fast(m, fast_muon_);
   add_fast(m, fast_plain);
   m.def("grouped_sgd_", grouped_sgd, py::arg("params"), py::arg("grads"), py::arg("bufs"), py::arg("hypers"), py::kw_only(),
         py::arg("counts"), py::arg("scales"), py::arg("nesterov"), py::arg("maximize"));

@@ -117,7 +117,13 @@ void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, In
       const Index b_step = copied ? kColumns<T> : s.b.row;
       tile::Target<T> target{nullptr, g.n, std::min<Index>(kColumns<T>, s.j0 + s.columns - j), nullptr, 0};
       if (begins && g.bias) target.add = g.bias + j;
-      for (Index i = i0; i < i1;) {
+      Index i = i0;
+      if (g.symmetric) {  // rows whose diagonal is to the right; and no column behind that of the last
+        if (j >= i1) break;
+        target.columns = std::min(target.columns, i1 - j);
+        i += std::max<Index>(0, j - i0) / kRows * kRows;
+      }
+      while (i < i1) {
         const int tall = tile::height(i1 - i);
         target.c = c + i * g.n + j;
         if (!begins) target.add = target.c, target.add_step = g.n;
@@ -364,7 +370,12 @@ void run_wave(std::vector<Part<T>>& parts) {
       return;
     }
     // the same rows to the same thread as in the ops before and after: its cache has them
-    const Index i0 = task / p.column_blocks * p.tall, i1 = std::min(g.m, i0 + p.tall);
+    Index block = task / p.column_blocks;
+    if (g.symmetric) {  // where lower rows are longer: every other one for the first thread, the longest first
+      const Index half = divide_up(p.row_blocks, 2);
+      block = p.row_blocks - 1 - (block < half ? 2 * block : 2 * (block - half) + 1);
+    }
+    const Index i0 = block * p.tall, i1 = std::min(g.m, i0 + p.tall);
     const Index first = task % p.column_blocks * p.wide, last = std::min(p.s.panels(), first + p.wide);
     Scratch<T> own(g.a.col == 1 || p.rows ? 0 : (i1 - i0) * p.s.step());
     if (p.packs_own()) return multiply_packing(p, first, last, own.data());

@@ -49,6 +49,22 @@ struct FactoredRates {
   bool maximize;
 };
 
+struct MuonSpan {
+  void* param;
+  const void* grad;
+  void* momentum;
+  Index height, width;
+  const double* rate;
+  Index size() const { return height * width; }
+};
+
+struct MuonRates {
+  double momentum, shrink, eps;
+  double coefficients[3];
+  Index steps;
+  bool nesterov;
+};
+
 struct Span {
   void* data;
   Index n;
@@ -59,6 +75,9 @@ void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& ra
 void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, bool is_double);
 // In optim_factored.cpp. No span is empty.
 void factored_step(const std::vector<FactoredSpan>& spans, const FactoredRates& rates, bool is_double);
+
+// In optim_orthogonal.cpp. No span is empty.
+void muon_step(const std::vector<MuonSpan>& spans, const MuonRates& rates, bool is_double);
 
 // The p-norm of all values together (p = infinity: the largest magnitude); NaN and infinity propagate.
 double norm_of_all(const std::vector<Span>& spans, double p, bool is_double);

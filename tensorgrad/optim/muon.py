@@ -35,6 +35,7 @@ class Muon(PlannedOptimizer):
     """
 
     scalars = ()
+    live = PlannedOptimizer.live - {"eps"}  # which the call is given, not its array of numbers
 
     def __init__(
         self, params: Any, lr: Any = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95, nesterov: bool = True,

@@ -30,7 +30,7 @@ PYTHON = {
     **dict.fromkeys(("frexp", "gcd", "lcm", "mode_dim", "nextafter", "restride"), "rare, and NumPy's"),
     **dict.fromkeys(("igamma", "igammac", "zeta"), "the interpreter of formulas has no such primitives"),
     **dict.fromkeys(("standard_gamma", "standard_gamma_grad", "poisson", "binomial"), "samplers that reject"),
-    **dict.fromkeys(("muon_", "update_"), "rare optimizers"),
+    "update_": "formulas that the C++ backend calls itself",
     **dict.fromkeys(
         ("random_place", "dropout_mask", "attention_dropout", "attention_dropout_backward"),
         "a mask drawn again at its place is for kernels of CUDA",
@@ -234,6 +234,10 @@ ROWS = {
                    list(map(abs, arrays((2, 3, 1), (5,), seed=s))), [abs(arrays((2, 1, 4), seed=s)[0]), None],
                    np.array([0.1, 0.5 / (s + 1), 1e-7, 1e-3, 0.99])],
         {"clip": 1.0, "maximize": False},
+    ),
+    "muon_": (
+        lambda s: [*(arrays((3, 4), (5, 2), seed=s + i) for i in range(3)), np.array([0.9, 0.99, 0.1, 0.2 * (s + 1)])],
+        {"nesterov": True, "coefficients": (3.4, -4.7, 2.0), "steps": 2, "eps": 1e-7},
     ),
     "grouped_sgd_": (
         lambda s: [*(arrays((3, 4), (5,), (2,), seed=s + i) for i in range(3)),

@@ -1,5 +1,5 @@
-"""Multi-tensor SGD and Adam against the update rules written out in double, Adafactor against NumPy's; norms and
-scaling for clipping."""
+"""Multi-tensor SGD and Adam against the update rules written out in double, Adafactor and Muon against NumPy's; norms
+and scaling for clipping."""
 
 from __future__ import annotations
 
@@ -284,5 +284,108 @@ def test_adafactor_of_halves_is_numpys(dtype: str) -> None:
                     p.grad = p.detach() * 0.5
                 optimizer.step()
             return [p.tolist() for p in parameters]
+
+    assert trained("cpp") == trained("numpy")
+
+
+MATRICES = [(5, 7), (9, 4), (1, 9), (6, 1), (0, 4), (4, 0), (33, 47), (70, 33), (27, 1100), (130, 101)]
+MUON = {"coefficients": (3.4445, -4.7750, 2.0315), "eps": 1e-7}
+
+
+def numpy_muon(*lists: list[Any], **how: Any) -> None:
+    registry.get("numpy").raw.muon_(*lists, **how)
+
+
+@pytest.mark.parametrize("layout", ["plain", "fortran", "strided"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_muon(dtype: str, layout: str) -> None:
+    rng = np.random.default_rng(6)
+
+    def drawn(shape: tuple[int, ...]) -> np.ndarray:
+        if layout == "strided":
+            return strided(rng, shape, dtype)
+        return np.asarray(rng.standard_normal(shape).astype(dtype), order="F" if layout == "fortran" else "C")
+
+    params, grads, bufs = ([drawn(shape) for shape in MATRICES] for _ in range(3))
+    expected = [[x.copy() for x in xs] for xs in (params, grads, bufs)]
+    for steps, nesterov in ((0, True), (5, False), (3, True)):
+        before = [p.copy() for p in params]
+        hyper = np.array([0.9, 0.99, *(1 + 0.1 * k for k in range(len(params)))])
+        how = {"hyper": hyper, "nesterov": nesterov, "steps": steps, **MUON}
+        C.muon_(params, grads, bufs, **how)
+        numpy_muon(*expected, **how)
+        for got, want, start in zip(params, expected[0], before, strict=True):
+            if got.size:
+                # sums of another order are rounded to another of neighbouring numbers, here and there
+                error, size = np.abs(got - want), np.abs(got - 0.99 * start)
+                assert error.max() <= 2e-2 * size.max() and error.mean() <= 5e-3 * size.mean()
+                want[...] = got
+        for one, other in zip([*grads, *bufs], [*expected[1], *expected[2]], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (130, 90)])
+@pytest.mark.parametrize("value", [0.0, 1e-30, np.nan, -np.inf, 1e30])
+def test_muon_of_what_is_not_finite_or_small(value: float, shape: tuple[int, int]) -> None:
+    seen = []
+    for kernel in (C.muon_, numpy_muon):
+        params, grads, bufs = ([np.full(shape, start, "float32")] for start in (1, 0, 0))
+        grads[0][1, 2] = value
+        with np.errstate(all="ignore"):
+            kernel(params, grads, bufs, hyper=np.array([0.9, 1.0, 0.1]), nesterov=True, steps=5, **MUON)
+        seen.append([*params, *bufs])
+    for x, y in zip(*seen, strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-3)
+
+
+def test_muon_has_the_same_bits_for_any_threads() -> None:
+    rng = np.random.default_rng(7)
+    shapes = [(150, 600), (300, 130), (310, 310), *[(64, 40)] * 9, (3, 7000)]
+    start, grads = ([rng.standard_normal(shape).astype("float32") for shape in shapes] for _ in range(2))
+
+    def run() -> list[np.ndarray]:
+        params, bufs = [p.copy() for p in start], [np.zeros_like(p) for p in start]
+        hyper = np.array([0.9, 1.0, *[0.1] * len(shapes)])
+        C.muon_(params, grads, bufs, hyper, True, MUON["coefficients"], 2, MUON["eps"])
+        return [*params, *bufs]
+
+    together = same_for_any_threads(run)
+    for k in (0, 3):  # alone as among others
+        p, buf = start[k].copy(), np.zeros_like(start[k])
+        C.muon_([p], [grads[k]], [buf], np.array([0.9, 1.0, 0.1]), True, MUON["coefficients"], 2, MUON["eps"])
+        assert p.tobytes() == together[k].tobytes()
+
+
+def test_muon_checks_its_matrices() -> None:
+    def step(**other: Any) -> None:
+        given = {key: [np.ones((2, 3))] for key in ("params", "grads", "bufs")}
+        given |= {"hyper": np.array([0.9, 1.0, 0.1]), "nesterov": True, "steps": 1, **MUON}
+        C.muon_(**{**given, **other})
+
+    step()
+    shared = np.ones((2, 3))
+    for error, words, other in [
+        (ValueError, r"shape \(3,\), expected a matrix", {key: [np.ones(3)] for key in ("params", "grads", "bufs")}),
+        (ValueError, r"bufs\[0\] has shape \(3, 2\), expected \(2, 3\)", {"bufs": [np.ones((3, 2))]}),
+        (TypeError, r"grads\[0\] is float32, expected float64", {"grads": [np.ones((2, 3), "float32")]}),
+        (ValueError, r"hyper has shape \(4,\), expected \(3,\)", {"hyper": np.ones(4)}),
+        (ValueError, "coefficients are 2, expected 3", {"coefficients": (1.0, 2.0)}),
+        (ValueError, "share memory", {"params": [shared], "bufs": [shared]}),
+    ]:
+        with pytest.raises(error, match=words):
+            step(**other)
+    assert (shared == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_muon_of_halves_is_numpys(dtype: str) -> None:
+    def trained(backend: str) -> Any:
+        with tg.backend(backend):
+            w = tg.tensor(np.linspace(-1, 1, 12).reshape(4, 3)).to(getattr(tg, dtype)).requires_grad_()
+            optimizer = tg.optim.Muon([w], lr=0.1)
+            for _ in range(2):
+                w.grad = w.detach() * 0.5
+                optimizer.step()
+            return w.tolist()
 
     assert trained("cpp") == trained("numpy")

@@ -364,6 +364,48 @@ def test_a_replayed_step_counts_and_sees_the_present_rate(name):
         np.testing.assert_allclose(b.tolist(), a.tolist(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name, value", [("eps", 10.0), ("ns_steps", 2), ("nesterov", False), ("momentum", 0.5)])
+def test_a_replayed_step_of_muon_sees_its_present_settings(name, value):
+    seen = []
+    for wrap in (tg.compile, copy.copy):
+        w = tg.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+        optimizer = tg.optim.Muon([w], lr=0.1)
+
+        def step(w=w, optimizer=optimizer):
+            w.grad = None
+            (w * w).sum().backward()
+            optimizer.step()
+
+        step = wrap(step)
+        for k in range(6):
+            if k == 3:
+                optimizer.param_groups[0][name] = value
+            step()
+        seen.append(w.tolist())
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("how", ["original", "match_rms_adamw", "spectral_unclamped"])
+def test_state_dict_continues_a_run_of_muon(how):
+    def make():
+        w = tg.tensor(np.linspace(-1, 1, 40 * 30, dtype="float32").reshape(40, 30) ** 3, requires_grad=True)
+        return w, tg.optim.Muon([w], lr=0.1, adjust_lr_fn=how)
+
+    def step(w, optimizer):
+        w.grad = None
+        (w * w).sum().backward()
+        optimizer.step()
+
+    (w, optimizer), (again, other) = make(), make()
+    step(w, optimizer)
+    with tg.no_grad():
+        again.copy_(w)
+    other.load_state_dict(optimizer.state_dict())
+    step(w, optimizer)
+    step(again, other)
+    assert again.tolist() == w.tolist()
+
+
 def test_numbers_of_a_step_are_written_at_once() -> None:
     array = np.zeros(3)
     write_numbers(array, 1, np.float32(0.5), True)

@@ -349,6 +349,9 @@ class CppBackend(NumpyBackend):
         plain = self.c.plain([*params, *rows, *(c for c in cols if c is not None)])
         (self.c.adafactor_ if plain else self._inherited("adafactor_"))(params, grads, rows, cols, *hyper, **how)
 
+    def muon_(self, params: Any, *lists: Any, **how: Any) -> None:
+        (self.c.muon_ if self.c.plain(params) else self._inherited("muon_"))(params, *lists, **how)
+
     def multi_norm(self, grads: Any, *, p: float) -> Any:
         return (self.c.multi_norm if self.c.plain(grads) else self._inherited("multi_norm"))(grads, p=p)
 
