@@ -179,7 +179,7 @@ class Pointwise {
             const int tall = tile::height(rows - i);
             target.c = place[p] + i * step;
             if (k > 0 || bias) target.add = target.c;
-            tile::run(tall, depth, a + i * a_step, a_step, in_place_, packed.data() + p * depth * N, N, target);
+            tile::run(tall, depth, a + i * a_step, in_place_ ? a_step : tall, in_place_, packed.data() + p * depth * N, N, target);
             i += tall;
           }
           if (!plain && !own[p] && k + depth == op_.terms)  // while these rows are in L1

@@ -53,7 +53,7 @@ void stream_rows(const Matrix<T>& few, Index count, const Matrix<T>& rows, Index
       for (Index i = 0; i < count;) {
         const int tall = tile::height(count - i);
         T* to = sum + i * columns + j;
-        tile::run(tall, depth, packed.data() + i * depth, 0, false, in_place ? b : edge.data(), in_place ? rows.row : N,
+        tile::run(tall, depth, packed.data() + i * depth, tall, false, in_place ? b : edge.data(), in_place ? rows.row : N,
                   tile::Target<T>{to, columns, valid, k == k0 ? nullptr : to, columns});
         i += tall;
       }

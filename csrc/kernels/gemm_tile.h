@@ -4,7 +4,7 @@
 //
 // b is packed: V vectors for each k, one after the other, so that it streams; only where few rows would use the copy is it
 // read in place. a is read where it lies if its rows are contiguous (R streams of scalars, each line serving many steps
-// of k), else packed: R scalars for each k.
+// of k), or its columns are (R neighbouring scalars for each k), or packed: R scalars for each k, one after the other.
 //
 // Ladder, one Zen 3 core whose peak is 98 GFLOP/s, (1024, 384) by (384, 384): OpenBLAS 85, a always packed 89, a in
 // place 91.
@@ -43,11 +43,11 @@ constexpr int kColumns = kVectors * Lanes<T>::count;
 // Three rows to a pointer, which addresses reach by the distance of rows, once and twice: of twelve rows' own pointers
 // four lay in vector registers, moved back and forth at every term (Zen 4, GFLOP/s in L1 at a peak of 118: 109 and 114).
 template <class T, int R>
-struct InPlace {
+struct ByRows {
   static constexpr int kBases = (R + 2) / 3;
   const T* base[kBases];
   Index stride;
-  InPlace(const T* a, Index stride) : stride(stride) {
+  ByRows(const T* a, Index stride) : stride(stride) {
     for (int r = 0; r < kBases; ++r) base[r] = a + 3 * r * stride;
   }
   T at(int r) const { return base[r / 3][r % 3 * stride]; }
@@ -60,11 +60,17 @@ struct InPlace {
   }
 };
 template <class T, int R>
-struct Packed {
-  const T* panel;
-  Packed(const T* a, Index) : panel(a) {}
-  T at(int r) const { return panel[r]; }
-  void next() { panel += R; }
+struct ByTerms {
+  static constexpr Index kAhead = 12;
+  const T* term;
+  Index stride;
+  ByTerms(const T* a, Index stride) : term(a), stride(stride) {}
+  T at(int r) const { return term[r]; }
+  void next() {
+    // into L2, where the columns of a task stay: no hardware foresees such steps. In L1 they would push each other out.
+    __builtin_prefetch(term + kAhead * stride, 0, 2);
+    term += stride;
+  }
 };
 
 // Copies count < 2 * Piece elements by pieces of fixed size: a call of memcpy would cost more than its bytes.
@@ -152,23 +158,24 @@ void visit_height(int rows, F&& f) {
   f(std::integral_constant<int, 1>{});
 }
 
-// A tile of `rows` rows (a height()); a in place with rows `stride` apart, or packed; b's rows `b_step` apart.
+// A tile of `rows` rows (a height()); of a, `stride` is the distance of its contiguous rows (by_rows), or else of its
+// columns, whose `rows` elements are contiguous: `rows` where they are packed; b's rows are `b_step` apart.
 template <class T>
-void run(int rows, Index k, const T* a, Index stride, bool in_place, const T* b, Index b_step, Target<T> t) {
+void run(int rows, Index k, const T* a, Index stride, bool by_rows, const T* b, Index b_step, Target<T> t) {
   const Index piece = k <= kSummed ? k : divide_up(k, divide_up(k, kSummed));
   for (Index left = k; left > 0; left -= piece) {
     const Index terms = std::min(left, piece);
     visit_height(rows, [&](auto height) {
       constexpr int R = height, L = Lanes<T>::count;
       if (t.columns > L) {
-        if (in_place) run<T, R, kVectors, InPlace<T, R>>(terms, a, stride, b, b_step, t);
-        else run<T, R, kVectors, Packed<T, R>>(terms, a, stride, b, b_step, t);
+        if (by_rows) run<T, R, kVectors, ByRows<T, R>>(terms, a, stride, b, b_step, t);
+        else run<T, R, kVectors, ByTerms<T, R>>(terms, a, stride, b, b_step, t);
       } else {
-        if (in_place) run<T, R, 1, InPlace<T, R>>(terms, a, stride, b, b_step, t);
-        else run<T, R, 1, Packed<T, R>>(terms, a, stride, b, b_step, t);
+        if (by_rows) run<T, R, 1, ByRows<T, R>>(terms, a, stride, b, b_step, t);
+        else run<T, R, 1, ByTerms<T, R>>(terms, a, stride, b, b_step, t);
       }
     });
-    a += in_place ? piece : piece * rows, b += piece * b_step;
+    a += by_rows ? piece : piece * stride, b += piece * b_step;
     t.add = t.c, t.add_step = t.ldc;
   }
 }
@@ -265,6 +272,30 @@ void sum_rows(const T* packed, Index rows, Index k, T* to, bool add) {
       for (int r = 0; r < R; ++r) to[i + r] = add ? to[i + r] + sum[r] : sum[r];
     });
     i += tall;
+  }
+}
+
+// to[i] (+)= the sum of row i of a, whose columns are contiguous and `stride` apart: term by term, in four sums.
+template <class T>
+void sum_columns(const T* a, Index stride, Index rows, Index k, T* to, bool add) {
+  constexpr Index L = Lanes<T>::count;
+  constexpr int kSums = 4;
+  for (Index i = 0; i < rows; i += L) {
+    const Index valid = std::min(L, rows - i);
+    Vec<T> sum[kSums] = {};
+    auto add_term = [&](int to_sum, const T* from) {
+      T few[L] = {};
+      if (valid < L) copy_few<piece_of(L)>(from, valid, few);
+      sum[to_sum] += load(valid < L ? few : from);
+    };
+    Index j = 0;
+    for (; j + kSums <= k; j += kSums)
+#pragma GCC unroll 4
+      for (int to_sum = 0; to_sum < kSums; ++to_sum) add_term(to_sum, a + (j + to_sum) * stride + i);
+    for (; j < k; ++j) add_term(0, a + j * stride + i);
+    T total[L];
+    store(total, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (Index lane = 0; lane < valid; ++lane) to[i + lane] = add ? to[i + lane] + total[lane] : total[lane];
   }
 }
 

@@ -279,6 +279,23 @@ def test_linear_strided_and_large(g_contiguous):
     assert relative_error(gb, rows_g.sum(0)) < 3e-6
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("rows", "features", "outputs"), [(20000, 33, 50), (300, 700, 61), (500, 20, 300)])
+def test_linear_backward_sums_the_rows_that_tasks_read(rows, features, outputs, dtype):
+    """In stretches of terms that several waves of tasks add up, and rows that fill no vector."""
+    rng = default_rng(6)
+    sizes = ((rows, outputs), (rows, features), (outputs, features))
+    g, x, w = (draw(rng, size, dtype) for size in sizes)
+    results = []
+    for count in (1, 2, 3):
+        _C.set_num_threads(count)
+        _, gw, gb = _C.linear_backward(g, x, w, (False, True, True))
+        results.append(gw.tobytes() + gb.tobytes())
+    assert len(set(results)) == 1
+    assert relative_error(gw, wide(g).T @ wide(x)) < TOLERANCE[dtype]
+    assert relative_error(gb, wide(g).sum(0)) < TOLERANCE[dtype]
+
+
 def test_linear_backward_leaves_out_what_nobody_needs():
     g, x, w = np.ones((3, 2), "float32"), np.ones((3, 4), "float32"), np.ones((2, 4), "float32")
     gx, gw, gb = _C.linear_backward(g, x, w, (False, True, False))
