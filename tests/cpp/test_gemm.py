@@ -118,6 +118,8 @@ def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
         ((2, 40), (40, 90)),
         ((7, 40), (40, 90)),
         ((200, 300), (300, 700)),
+        ((200, 700), (700, 100)),
+        ((130, 300), (300, 240)),
         # few terms for few rows, and columns that are done as rows
         ((9, 4, 1), (9, 1, 21)),
         ((20, 2, 8), (20, 8, 19)),
