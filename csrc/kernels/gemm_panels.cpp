@@ -55,8 +55,8 @@ constexpr Index kAskedAtOnce = 8192;           // and where what they read is ne
 // A part of b: `depth` terms of `columns` columns, packed; or, where b's rows are contiguous and few rows of a would use the
 // copy, or its panels are few and tiles high (a panel's lines are then taken from L2 once for a tile, which costs less),
 // only its last columns, and the others read in place. Two Zen 4 cores, AVX-512, gradients of (512, 512) by (512, 128),
-// (64, 1024) by (1024, 128), (20000, 128) by (128, 128): 1.03, 1.6 and 1.2 times as fast; beside more of b than an L2 holds
-// and 256 columns 0.96 to 1.06.
+// (64, 1024) by (1024, 128), (20000, 128) by (128, 128): 1.03, 1.1 to 1.6 and 1.0 to 1.2 times as fast; beside more of b
+// than an L2 holds and 256 columns 0.96 to 1.07.
 template <class T>
 struct Stripe {
   Matrix<T> b;
