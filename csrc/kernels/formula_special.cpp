@@ -1,4 +1,5 @@
 // erfinv, lgamma, digamma, polygamma, the incomplete gamma functions and zeta: computed in double, rounded once.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -91,9 +92,10 @@ void add_each(KernelTable& table, const char* name) {
 // psi^(n)(x) = (-1)^(n+1) n! zeta(n + 1, x), of one n from 1 on for all x
 template <class T>
 void polygamma(void* to, const void* order, const void* x, const void*, Index n) {
-  const int m = static_cast<int>(*static_cast<const T*>(order));
-  double factorial = m % 2 ? 1 : -1;
-  for (int k = 2; k <= m; ++k) factorial *= k;
+  const double given = *static_cast<const T*>(order);
+  const int m = static_cast<int>(std::min(given, 1e9));
+  double factorial = std::fmod(given, 2) == 1 ? 1 : -1;
+  for (int k = 2; k <= std::min(m, 171); ++k) factorial *= k;  // beyond 170! it is infinite
   pack::map_by_double(static_cast<T*>(to), static_cast<const T*>(x), n, [=](pack::Double q, bool negative) {
     return factorial * pack::zeta(m + 1, q, negative);
   });

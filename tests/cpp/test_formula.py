@@ -181,6 +181,13 @@ def test_polygamma(kind: str, order: int) -> None:
     close(native(program)(x), evaluate(program, [x])[0], 100)
 
 
+@pytest.mark.parametrize("order", [171, 2**31, 3e9, 1e30])
+def test_polygamma_of_orders_beyond_all_factorials(order: float) -> None:
+    code = (("const", "f64", (float(order),)), ("load", "f64", (0,)), ("polygamma", "f64", (0, 1)))
+    got = native(Program(code, ((2, "float64"),), ("float64",)))(np.array([0.5]))
+    np.testing.assert_array_equal(got, [np.inf if order % 2 else -np.inf])
+
+
 @pytest.mark.parametrize("kind", FLOATS)
 @pytest.mark.parametrize("op", ["igamma", "igammac", "zeta"])
 def test_incomplete_gamma_functions_and_zeta(op: str, kind: str) -> None:
