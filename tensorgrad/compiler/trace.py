@@ -294,8 +294,7 @@ class Trace(Listener):
     def grad(self, tensor: Any) -> None:
         """A tensor's gradient was set or forgotten."""
         if self.unless:
-            line = user_line(3)
-            where = f" at {describe_line(line)}" if line else ""
+            where = _at_users_line(3)
             raise CompileError(
                 f"compile: a gradient is set or forgotten{where} within a step that may be left out (an optimizer's, "
                 "where another gradient is infinite). Do it before the step or behind it."
@@ -313,8 +312,7 @@ class Trace(Listener):
         """An array was made of Python's numbers, which are constant like all of them, or of another library's array."""
         foreign = hasattr(source, "__dlpack__") or hasattr(source, "__cuda_array_interface__")
         if foreign and _is_users_call(_MAKERS):
-            line = user_line(3)
-            where = f" at {describe_line(line)}" if line else ""
+            where = _at_users_line(3)
             kind = "a NumPy array" if isinstance(source, np.ndarray) else f"another library's {type(source).__name__}"
             self._refuse(
                 f"compile: a tensor is made of {kind}{where}. A replay runs no Python, so it would hold the elements "
@@ -367,8 +365,7 @@ class Trace(Listener):
         self.of_host.add(self.value_of(array))
 
     def moves(self, tensor: Any, device: Any) -> None:
-        line = user_line(3)
-        where = f" at {describe_line(line)}" if line else ""
+        where = _at_users_line(3)
         self._refuse(
             f"compile: a tensor of shape {tuple(tensor.shape)} on {tensor.device} is moved to {device}{where}. A "
             "program computes on one device and copies nothing between two. Move the tensor before the call and pass "
@@ -381,8 +378,7 @@ class Trace(Listener):
         value = self.value_of(tensor._data)
         if value.root.constant or value in self.of_host:
             return
-        line = user_line(3)
-        where = f" at {describe_line(line)}" if line else ""
+        where = _at_users_line(3)
         computed = value.root.array is None
         ours = not _is_users_call(_READERS)  # a check or a size within this package, not the user's `if`
         splits = self.splits or ours
@@ -415,16 +411,14 @@ class Trace(Listener):
 
     def place_read(self, tensor: Any) -> None:
         if self.value_of(tensor._data).root in self.arguments:
-            line = user_line(3)
-            where = f" at {describe_line(line)}" if line else ""
+            where = _at_users_line(3)
             self._refuse(
                 f"compile: storage_offset() of an argument is read{where}, which may be another view in the next call. "
                 "Pass the number beside it, or give compile(..., fallback=True)."
             )
 
     def copies_settings(self, optimizer: Any) -> None:
-        line = user_line(3)
-        where = f" at {describe_line(line)}" if line else ""
+        where = _at_users_line(3)
         self._refuse(
             f"compile: state_dict() of a {type(optimizer).__name__}{where} copies numbers that a program reads anew in "
             "each call, such as the learning rate. A replay runs no Python, so the copy would stay as it is. Call it "
@@ -434,8 +428,7 @@ class Trace(Listener):
     def refuses_write(self, tensor: Any) -> None:
         """It may be a leaf here alone, which stands for an argument with a history."""
         if id(tensor) in self.outside:
-            line = user_line(3)
-            where = f" at {describe_line(line)}" if line else ""
+            where = _at_users_line(3)
             raise CompileError(
                 f"compile: argument {self.outside[id(tensor)][0]}, which was computed outside of the compiled function "
                 f"and requires grad, is changed in place{where}. A replay can't change what is recorded of it. Use the "
@@ -454,8 +447,7 @@ class Trace(Listener):
         reached = [self.outside[key] for key in dict.fromkeys(key for key, _, _ in edges)]
         if not reached or not self._waits_for(reached, inputs, seen):
             return roots, inputs
-        line = user_line(4)
-        where = f" at {describe_line(line)}" if line else ""
+        where = _at_users_line(4)
         self._refuse(
             f"compile: the backward pass{where} goes through argument {reached[0][0]}, which was computed outside of "
             "the compiled function, to tensors whose gradients are used within it. Compute it within the function, "
@@ -470,8 +462,7 @@ class Trace(Listener):
         return roots, None if inputs is None else [real.get(id(x), x) for x in inputs]
 
     def unheard(self, what: str) -> None:
-        line = user_line(4)
-        where = f" at {describe_line(line)}" if line else ""
+        where = _at_users_line(4)
         self._refuse(
             f"compile: {what}{where} is run that was written of another function. It can't be a part of this one: "
             "compile the two as one function, or call backward() outside."
@@ -521,6 +512,12 @@ def _line_in(code: CodeType) -> int | None:
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     return None if frame is None else frame.f_lineno
+
+
+def _at_users_line(depth: int) -> str:
+    """The place of the user's code in an error's words, or nothing; ``depth`` as ``user_line`` has it in the caller."""
+    line = user_line(depth + 1)
+    return f" at {describe_line(line)}" if line else ""
 
 
 def _in_state(value: Value, array: Any) -> Value:
