@@ -44,6 +44,8 @@ constexpr Index kOwnPacked = Index(1) << 16;   // elements a task packs for itse
 constexpr Index kLargeStripe = Index(1) << 18; // elements of b beyond one core's L2
 constexpr Index kSmall = Index(1) << 18;       // multiplications done before a second thread pays
 constexpr Index kManyRows = 512;               // with the panels of a task and its part of c they fit an L2
+constexpr Index kSetStep = 4096;               // bytes between lines of one set of an L1
+constexpr Index kWide = 256;                   // columns from which a copy of rows so far apart pays
 constexpr Index kFewRows = 8;                  // a copy of b pays from more rows on,
 constexpr Index kTiny = 640;                   // and where it has more elements (512 of 16 x 16: 0.84 of the time)
 constexpr Index kBrief = 16;                    // terms of all rows: for more a tile saves reading b again
@@ -115,10 +117,15 @@ struct Stripe {
 // tiles are high: they use most of a line, and later. Speed of gradients of weights, in place by copied, two Zen 4 cores:
 // AVX-512 (512, 128)' (512, 512) 1.15, (512, 512)' (512, 128) 0.95 alone but 1.05 in a step of gpt-micro, beside 1024
 // columns 0.98; AVX2 1.0, 0.94, 0.85.
+//
+// Rows that lie a multiple of 4096 bytes apart share one set of an L1, which keeps fewer lines than a high tile has rows:
+// a copy pays where it serves many panels (the same processor, 256, 512, 1024 columns: 1.02 to 1.04, 1.05, 1.08).
 template <class T>
 bool in_place(const Gemm<T>& g) {
   constexpr bool kHigh = kRows >= 12;
-  return g.a.col == 1 || (kHigh && g.a.row == 1 && g.n <= 16 * kColumns<T> && g.m >= 4 * kRows);
+  constexpr bool kCopies = kHigh && kRows < Lanes<T>::count;  // by squares: others would be copied element by element
+  if (g.a.col == 1) return !(kCopies && g.m >= kRows && g.n >= kWide && g.a.row * Index(sizeof(T)) % kSetStep == 0);
+  return (kHigh && g.a.row == 1 && g.n <= 16 * kColumns<T> && g.m >= 4 * kRows);
 }
 
 // Whether tasks sum the rows of a that they read.
@@ -137,7 +144,7 @@ struct Rows {
 template <class T>
 void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, Index i0, Index i1, Index first,
               Index last, Rows<T> room) {
-  const bool a_in_place = in_place(g), by_rows = a.col == 1;
+  const bool a_in_place = in_place(g), by_rows = a_in_place && a.col == 1;
   for (Index k = 0; k < s.depth; k += s.step()) {
     const Index depth = std::min(s.step(), s.depth - k);
     const T* rows = a.data + i0 * a.row + (s.k0 + k) * a.col;
@@ -208,7 +215,7 @@ template <class T>
 void multiply_tile(const Gemm<T>& g, const Matrix<T>& a, const Matrix<T>& b, T* c) {
   constexpr Index L = Lanes<T>::count;
   const Index wide = g.n <= L ? L : kColumns<T>;
-  const bool b_in_place = b.col == 1 && g.n == wide, a_in_place = in_place(g), by_rows = a.col == 1;
+  const bool b_in_place = b.col == 1 && g.n == wide, a_in_place = in_place(g), by_rows = a_in_place && a.col == 1;
   Scratch<T, kOnStack> scratch((b_in_place ? 0 : g.k * wide) + (a_in_place ? 0 : g.m * g.k));
   T* to = scratch.data();
   if (!b_in_place && wide > L) tile::pack_columns(b, g.k, g.n, to);
@@ -271,7 +278,7 @@ struct Part {
   Index wanted() const { return std::clamp<Index>((g->m * s.columns * s.depth) >> 19, 1, 48); }
   bool whole_rows() const { return wants_rows() && column_blocks == 1; }
   // Whether tasks ask for the rows of a that they read.
-  bool asks() const { return g->needed && !g->row_sums && whole_rows() && g->a.col == 1; }
+  bool asks() const { return g->needed && !g->row_sums && whole_rows() && g->a.col == 1 && in_place(*g); }
   bool large() const { return s.size() > kLargeStripe; }
   bool reads_rows() const { return in_place(*g) || packs_rows(); }
   // Rows of a task: a panel serves at least 24 rows, 48 where panels have to come from L3, and only 12 where every task

@@ -229,9 +229,19 @@ template <class T>
 [[gnu::noinline]] void pack_rows(const Matrix<T>& a, Index rows, Index k, T* to) {
   constexpr Index kAhead = 8, L = Lanes<T>::count;
   constexpr bool kSpills = kRows < L && 2 * kRows >= L;
+  const Index squares = kSpills && a.col == 1 ? (k - 1) / L * L : 0, whole = squares > 0 ? rows / kRows * kRows : 0;
+  for (Index i = 0; i < whole; i += kRows)  // of rows that are contiguous: by squares
+    for (Index j = 0; j < squares; j += L) {
+      Vec<T> r[L] = {};
+#pragma GCC unroll 16
+      for (Index row = 0; row < kRows; ++row) r[row] = load(a.data + (i + row) * a.row + j);
+      lanes::transpose<T>(r);
+#pragma GCC unroll 16
+      for (Index term = 0; term < L; ++term) store(to + i * k + (j + term) * kRows, r[term]);
+    }
   for (Index j = 0; j < k; ++j) {
     const T* from = a.data + j * a.col;
-    Index i = 0;
+    Index i = j < squares ? whole : 0;
     if (a.row == 1) {
       if (j + kAhead < k)
         for (Index line = 0; line < rows; line += 64 / sizeof(T)) __builtin_prefetch(from + kAhead * a.col + line);

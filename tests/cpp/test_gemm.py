@@ -74,6 +74,22 @@ def test_matmul(shapes, dtype):
     assert relative_error(got, wide(a) @ wide(b)) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("m", "k"), [(12, 1024), (77, 1024), (29, 300), (40, 17), (25, 16), (300, 1000), (13, 5)])
+def test_rows_of_one_cache_set(m, k, dtype, threads):
+    """Rows that lie 4096 bytes apart are copied where tiles are high; their products have the bits of any others."""
+    _C.set_num_threads(threads)
+    rng = default_rng(0)
+    step = 4096 // np.dtype(dtype).itemsize * (-(-k // 512))
+    a, b = draw(rng, (m, step), dtype)[:, :k], draw(rng, (k, 259), dtype)
+    got = _C.matmul(a, b)
+    assert relative_error(got, wide(a) @ wide(b)) < TOLERANCE[dtype]
+    elsewhere = np.zeros((m, step + 8), dtype)[:, :k]
+    elsewhere[...] = a
+    np.testing.assert_array_equal(_C.matmul(elsewhere, b), got)
+
+
 def test_matmul_bfloat16():
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     rng = default_rng(0)
