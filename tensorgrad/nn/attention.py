@@ -95,17 +95,11 @@ class MultiheadAttention(Module):
             attn_mask: (t, s) or (n * heads, t, s), True where a query may not see a key, or numbers that are added.
             is_causal: says that ``attn_mask`` is the causal one; it must be given.
         """
-        q, k, v = query, key, value
-        swap = self.batch_first and q.ndim == k.ndim == v.ndim == 3
-        if swap:
-            q, k, v = (x.transpose(0, 1) for x in (q, k, v))
-        out: Any
-        out, weights = multi_head_attention_forward(
-            q, k, v, self.embed_dim, self.num_heads, self.in_proj_weight, self.in_proj_bias, self.bias_k, self.bias_v,
-            self.add_zero_attn, self.dropout, self.out_proj.weight, self.out_proj.bias, training=self.training,
-            key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask,
+        return multi_head_attention_forward(
+            query, key, value, self.embed_dim, self.num_heads, self.in_proj_weight, self.in_proj_bias, self.bias_k,
+            self.bias_v, self.add_zero_attn, self.dropout, self.out_proj.weight, self.out_proj.bias,
+            training=self.training, key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask,
             use_separate_proj_weight=not self._qkv_same_embed_dim, q_proj_weight=self.q_proj_weight,
             k_proj_weight=self.k_proj_weight, v_proj_weight=self.v_proj_weight,
-            average_attn_weights=average_attn_weights, is_causal=is_causal,
+            average_attn_weights=average_attn_weights, is_causal=is_causal, batch_first=self.batch_first,
         )  # fmt: skip
-        return (out.transpose(0, 1) if swap else out), weights

@@ -77,7 +77,8 @@ def multi_head_attention_forward(
     training: bool = True, key_padding_mask: Tensor | None = None, need_weights: bool = True,
     attn_mask: Tensor | None = None, use_separate_proj_weight: bool = False, q_proj_weight: Tensor | None = None,
     k_proj_weight: Tensor | None = None, v_proj_weight: Tensor | None = None, static_k: Tensor | None = None,
-    static_v: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False,
+    static_v: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False, *,
+    batch_first: bool = False,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """(outputs, attention weights or None) of ``nn.MultiheadAttention`` with the weights given.
 
@@ -95,15 +96,17 @@ def multi_head_attention_forward(
         static_k, static_v: (n * heads, s, e / heads), used instead of the projected key and value.
         average_attn_weights: the weights are (n, t, s), not (n, heads, t, s).
         is_causal: ``attn_mask``, which must be given, is the causal mask.
+        batch_first: inputs and outputs are (n, t, e), (n, s, e_k), (n, s, e_v); nothing is copied into another order.
     Raises: AttentionError (an AssertionError and a RuntimeError) if shapes or arguments do not go together.
     Source: Vaswani et al. 2017.
     """
     q, k, v, padding, mask = query, key, value, key_padding_mask, attn_mask
     batched = _is_batched(q, k, v, padding, mask, num_heads)
+    time = 1 if batch_first or not batched else 0
     if not batched:
-        q, k, v = (x.unsqueeze(1) for x in (q, k, v))
+        q, k, v = (x.unsqueeze(0) for x in (q, k, v))
         padding = None if padding is None else padding.unsqueeze(0)
-    length, n, width = q.shape
+    length, n, width = q.shape[time], q.shape[1 - time], q.shape[2]
     padding = canonical_mask(padding, "key_padding_mask", q, mask, "attn_mask", stacklevel=4)
     if is_causal and mask is None:
         raise AttentionError(
@@ -117,14 +120,17 @@ def multi_head_attention_forward(
     if width % num_heads:
         raise AttentionError(f"embed_dim {width} not divisible by num_heads {num_heads}")
     if mask is not None:
-        expected = (length, k.shape[0]) if mask.ndim == 2 else (n * num_heads, length, k.shape[0])
+        expected = (length, k.shape[time]) if mask.ndim == 2 else (n * num_heads, length, k.shape[time])
         if tuple(mask.shape) != expected:
             raise AttentionError(
                 f"The shape of the {mask.ndim}D attn_mask is {tuple(mask.shape)}, but should be {expected}."
             )
     separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
-    parts = _projected(q, k, v, in_proj_weight, in_proj_bias, separate)
-    heads = [_heads(x, num_heads) for x in _with_bias(parts, bias_k, bias_v, static_k, static_v)]
+    runs = [3] if query is key is value else [1, 2] if key is value else [2, 1] if query is key else [1, 1, 1]
+    parts = _projected(q, k, v, in_proj_weight, in_proj_bias, separate, runs)
+    order = (0, 2, 1, 3) if time else (1, 2, 0, 3)
+    parts = _with_bias(parts, bias_k, bias_v, static_k, static_v, time)
+    heads = [x.reshape(*x.shape[:2], num_heads, width // num_heads).permute(order) for x in parts]
     for i, static in ((1, static_k), (2, static_v)):
         if static is not None:
             heads[i] = _static(static, n, num_heads, width // num_heads, "kv"[i - 1])
@@ -133,34 +139,41 @@ def multi_head_attention_forward(
         heads[1:] = [cat([x, blank], 2) for x in heads[1:]]
     added = _added(mask, padding, n, num_heads, heads[1].shape[2])
     out, weights = _attend(heads, added, dropout_p if training else 0.0, need_weights, causal)
-    out = linear(out.permute(2, 0, 1, 3).reshape(length, n, width), out_proj_weight, out_proj_bias)
+    out = out.permute((0, 2, 1, 3) if time else (2, 0, 1, 3)).reshape(q.shape)
+    out = linear(out, out_proj_weight, out_proj_bias)
     if weights is not None:
         weights = weights.mean(1) if average_attn_weights else weights
         weights = weights if batched else weights.squeeze(0)
-    return (out if batched else out.squeeze(1)), weights
+    return (out if batched else out.squeeze(0)), weights
 
 
-def _projected(q: Any, k: Any, v: Any, packed: Any, bias: Any, separate: Any) -> list[Any]:
-    """The three inputs times their weights; with ``separate`` their widths may differ."""
+def _projected(q: Any, k: Any, v: Any, packed: Any, bias: Any, separate: Any, runs: list[int]) -> list[Any]:
+    """The three inputs times their weights; with ``separate`` their widths may differ.
+
+    Args: runs: so many inputs in a row are one tensor; a single product of the packed weights does for them.
+    """
     if separate is None:
         if tuple(k.shape) != tuple(v.shape):
             raise AttentionError(f"key shape {tuple(k.shape)} does not match value shape {tuple(v.shape)}")
         if packed is None:
             raise AttentionError("use_separate_proj_weight is False but in_proj_weight is None")
-        separate = packed.chunk(3)
-    else:
-        if tuple(k.shape[:2]) != tuple(v.shape[:2]):
-            raise AttentionError(
-                f"key's sequence and batch dims {tuple(k.shape[:2])} do not match value's {tuple(v.shape[:2])}"
-            )
-        for letter, weight in zip("qkv", separate, strict=True):
-            if weight is None:
-                raise AttentionError(f"use_separate_proj_weight is True but {letter}_proj_weight is None")
+        sizes = [packed.shape[1] * run for run in runs]
+        weights, inputs = packed.split(sizes), (q, v) if runs[0] == 2 else (q, k, v)[: len(runs)]
+        biases = (None,) * 3 if bias is None else bias.split(sizes)
+        products = [linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=False)]
+        return [part for x, run in zip(products, runs, strict=True) for part in x.chunk(run, -1)]
+    if tuple(k.shape[:2]) != tuple(v.shape[:2]):
+        raise AttentionError(
+            f"key's sequence and batch dims {tuple(k.shape[:2])} do not match value's {tuple(v.shape[:2])}"
+        )
+    for letter, weight in zip("qkv", separate, strict=True):
+        if weight is None:
+            raise AttentionError(f"use_separate_proj_weight is True but {letter}_proj_weight is None")
     biases = (None,) * 3 if bias is None else bias.chunk(3)
     return [linear(x, w, b) for x, w, b in zip((q, k, v), separate, biases, strict=True)]
 
 
-def _with_bias(parts: list[Any], bias_k: Any, bias_v: Any, static_k: Any, static_v: Any) -> list[Any]:
+def _with_bias(parts: list[Any], bias_k: Any, bias_v: Any, static_k: Any, static_v: Any, time: int) -> list[Any]:
     """Query, key, value with one learned key and value more at the end, if they are given."""
     if (bias_k is None) != (bias_v is None):
         raise AttentionError("bias_k and bias_v go together: one is set but the other is None")
@@ -169,13 +182,8 @@ def _with_bias(parts: list[Any], bias_k: Any, bias_v: Any, static_k: Any, static
     if static_k is not None or static_v is not None:
         raise AttentionError("bias cannot be added to static key or static value.")
     q, k, v = parts
-    shape = (1, *k.shape[1:])
-    return [q, cat([k, bias_k.expand(shape)], 0), cat([v, bias_v.expand(shape)], 0)]
-
-
-def _heads(x: Any, num_heads: int) -> Any:
-    """(t, n, e) as (n, heads, t, e / heads)."""
-    return x.reshape(x.shape[0], x.shape[1], num_heads, x.shape[2] // num_heads).permute(1, 2, 0, 3)
+    shape = (k.shape[0], 1, k.shape[2]) if time else (1, *k.shape[1:])
+    return [q, cat([k, bias_k.expand(shape)], time), cat([v, bias_v.expand(shape)], time)]
 
 
 def _static(x: Any, n: int, num_heads: int, width: int, letter: str) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.dispatch import listening
 
 from .beside import close, flat
 
@@ -96,6 +97,31 @@ ATTENTION: list[tuple[dict[str, Any], list[tuple[int, ...]], dict[str, Any]]] = 
 @pytest.mark.parametrize(("options", "shapes", "call"), ATTENTION, ids=range(len(ATTENTION)))
 def test_attention(options: Any, shapes: Any, call: Any) -> None:
     run("MultiheadAttention", (6, 2), options, [normal(*s) for s in shapes], call, True)
+
+
+class Ops:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def after(self, op: Any, inputs: Any, attrs: Any, outputs: Any) -> None:
+        self.names.append(op.name)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(("which", "products"), [("aaa", 2), ("abb", 3), ("aab", 3), ("aba", 4)])
+def test_inputs_that_are_one_tensor_are_projected_in_one_product(which: str, products: int, batch_first: bool) -> None:
+    ours, theirs = twins("MultiheadAttention", (6, 2), {"batch_first": batch_first})
+    results = []
+    for ns, layer in ((tg, ours), (torch, theirs)):
+        leaves = {k: ns.tensor(normal(4, 3, 6) + i, requires_grad=True) for i, k in enumerate("ab")}
+        with listening(Ops()) as seen, sdpa_kernel(SDPBackend.MATH):
+            out = layer(*(leaves[k] for k in which), need_weights=False)[0]
+        if ns is tg:
+            assert seen.names.count("linear") == products
+            assert not batch_first or "contiguous" not in seen.names  # nothing is brought into another order
+        grads = ns.autograd.grad((out * out.cos()).sum(), [*leaves.values(), *layer.parameters()], allow_unused=True)
+        results.append([out, *(g for g in grads if g is not None)])
+    close(*results, rtol=1e-7, atol=1e-9)
 
 
 ENCODER = {"src_mask": CAUSAL, "src_key_padding_mask": PADDING}
