@@ -158,6 +158,7 @@ struct Loop {
 };
 
 thread_local bool inside_loop = false;
+thread_local int own_index = 0;
 
 class Pool {
  public:
@@ -227,6 +228,7 @@ class Pool {
 
   void serve(int own) {
     inside_loop = true;  // nested loops run on the worker itself
+    own_index = own;
     std::uint64_t seen = 0;
     Stolen stolen;
     stolen.restart();
@@ -290,6 +292,7 @@ State*& state_slot() {
     pthread_atfork(nullptr, nullptr, [] {
       state_slot() = new State(state_slot()->threads);
       inside_loop = false;
+      own_index = 0;
     });
 #endif
     return new State(initial_threads());
@@ -300,6 +303,8 @@ State*& state_slot() {
 }  // namespace
 
 int num_threads() { return state_slot()->threads; }
+
+int worker_index() { return own_index; }
 
 void set_num_threads(int count) {
   if (count < 1 || count > 1024) {

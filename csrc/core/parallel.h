@@ -16,6 +16,8 @@ namespace tg {
 
 int num_threads();
 void set_num_threads(int count);  // throws std::invalid_argument below 1
+// Of a worker its number, from 1 on; 0 of every other thread. No two threads in one loop have the same.
+int worker_index();
 
 namespace detail {
 using Body = void (*)(void* context, Index first, Index last);

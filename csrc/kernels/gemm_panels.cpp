@@ -140,10 +140,28 @@ struct Rows {
   bool all, sums = false;
 };
 
+// Columns of b, which are contiguous and `step` apart, that are fetched to an L2 while others are multiplied: each in turn,
+// by lines.
+template <class T>
+struct Ahead {
+  const T* column = nullptr;
+  Index step = 0, columns = 0, lines = 0, line = 0;
+
+  Ahead() = default;
+  Ahead(const Matrix<T>& b, Index columns, Index terms)
+      : column(b.data), step(b.col), columns(columns), lines(divide_up(terms * Index(sizeof(T)), 64)) {}
+  void fetch(Index count) {
+    for (; count > 0 && columns > 0; --count) {
+      __builtin_prefetch(column + line * Index(64 / sizeof(T)), 0, 2);
+      if (++line == lines) line = 0, column += step, --columns;
+    }
+  }
+};
+
 // Rows [i0, i1) of c by panels [first, last) of a stripe.
 template <class T>
 void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, Index i0, Index i1, Index first,
-              Index last, Rows<T> room) {
+              Index last, Rows<T> room, Ahead<T> ahead = {}) {
   const bool a_in_place = in_place(g), by_rows = a_in_place && a.col == 1;
   for (Index k = 0; k < s.depth; k += s.step()) {
     const Index depth = std::min(s.step(), s.depth - k);
@@ -151,6 +169,7 @@ void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, In
     const T* packed = room.all ? room.packed + k * g.m + i0 * depth : room.packed;
     if (!a_in_place && !room.all) tile::pack_rows(Matrix<T>{rows, a.row, a.col}, i1 - i0, depth, room.packed);
     const bool begins = s.k0 + k == 0;
+    const Index fetched = divide_up(ahead.columns * ahead.lines, (last - first) * divide_up(i1 - i0, kRows));
     for (Index panel = first; panel < last; ++panel) {
       const Index j = s.j0 + panel * kColumns<T>;
       const bool copied = panel >= s.first_copied();
@@ -166,6 +185,7 @@ void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, In
       }
       while (i < i1) {
         const int tall = tile::height(i1 - i);
+        ahead.fetch(fetched);
         target.c = c + i * g.n + j;
         if (!begins) target.add = target.c, target.add_step = g.n;
         const T* top = a_in_place ? rows + (i - i0) * a.row : packed + (i - i0) * depth;
@@ -265,6 +285,7 @@ struct Part {
   Index tall, row_blocks, wide, column_blocks;  // a task: rows and panels
   Index packs, first_pack, tasks, first_task;
   T* rows;  // of a, packed for all tasks; null where they are read in place or would be too many
+  std::vector<unsigned char> packed_by;  // of threads that pack b's panels for themselves, who has
 
   // Whether tasks should finish whole rows of c, for who waits for them to find them near: where they fit, and where
   // nothing is lost by it: a large b beside few rows is better packed by tasks, and few rows are no work for all threads
@@ -295,8 +316,13 @@ struct Part {
     return entry >= 0 && !s.in_place && !wants_rows() && g->m <= kManyRows && s.size() >= kOwnPacked &&
            s.panels() >= 8 * num_threads();
   }
+  // Whether each thread packs all panels for itself: as many as an L2 holds would lie in those of the threads that packed
+  // them, from where others read them more slowly than they pack (two Zen 4 cores, 1 ns an element; 0.15 to pack it).
+  bool packs_each() const { return entry >= 0 && !packs_own() && !large() && num_threads() > 1; }
+  Index copy_size() const { return round_up(s.size(), 64); }
   Index size() const {
-    return entry < 0 ? 0 : (packs_own() ? 0 : s.size()) + (packs_rows() ? g->m * s.depth : 0);
+    const Index copies = packs_own() ? 0 : std::max<Index>(1, Index(packed_by.size()));
+    return entry < 0 ? 0 : copies * copy_size() + (packs_rows() ? g->m * s.depth : 0);
   }
 };
 constexpr Index kRowsAPack = 8 * kRows;
@@ -345,10 +371,13 @@ void cut(Part<T>& p) {
   p.wide = divide_up(panels, p.column_blocks);
   p.column_blocks = divide_up(panels, p.wide);
   p.tasks = p.row_blocks * p.column_blocks;
-  p.packs += p.s.packs();
+  if (p.packs_each()) p.packed_by.resize(num_threads());
+  else p.packs += p.s.packs();
 }
 
-// All rows by panels [first, last), of which a copy is made stretch by stretch.
+// All rows by panels [first, last), of which a copy is made stretch by stretch. What is copied next is fetched meanwhile
+// where it has to be turned: the copy would wait for every line of many (two Zen 4 cores, 32 to 128 rows, weights from L3
+// and from memory: 0.86 to 0.94 of the time). Rows of b are fetched by pack_panels; asked for twice, they came later.
 template <class T>
 void multiply_packing(const Part<T>& p, Index first, Index last, T* room_for_rows) {
   const Gemm<T>& g = *p.g;
@@ -359,7 +388,13 @@ void multiply_packing(const Part<T>& p, Index first, Index last, T* room_for_row
     s.packed = copy.data();
     s.pack();
     const Rows<T> rows = p.rows ? Rows<T>{p.rows + k * g.m, true} : Rows<T>{room_for_rows, false, tasks_sum(g)};
-    multiply(g, g.left(p.entry), g.c + p.entry * g.m * g.n, s, 0, g.m, 0, s.panels(), rows);
+    Ahead<T> ahead;  // the next stretch of terms, or after the last one the first of the next task's panels
+    if (p.s.b.row == 1) {
+      const Index next = k + step < p.s.depth ? k + step : 0, from = next > 0 ? j : last * kColumns<T>;
+      const Matrix<T> b{p.s.b.data + next + from * p.s.b.col, 1, p.s.b.col};
+      ahead = Ahead<T>(b, std::clamp<Index>(p.s.columns - from, 0, columns), std::min(step, p.s.depth - next));
+    }
+    multiply(g, g.left(p.entry), g.c + p.entry * g.m * g.n, s, 0, g.m, 0, s.panels(), rows, ahead);
   }
 }
 
@@ -376,8 +411,8 @@ void run_wave(std::vector<Part<T>>& parts) {
   packed = 0;
   for (Part<T>& p : parts) {
     p.s.packed = scratch.data() + packed;
-    if (p.packs_rows()) p.rows = p.s.packed + (p.packs_own() ? 0 : p.s.size());
     packed += p.size();
+    if (p.packs_rows()) p.rows = scratch.data() + packed - p.g->m * p.s.depth;
   }
   auto pack = [&](Index task) {
     std::size_t i = parts.size() - 1;
@@ -385,7 +420,7 @@ void run_wave(std::vector<Part<T>>& parts) {
     const Part<T>& p = parts[i];
     task -= p.first_pack;
     // panels and rows in turn: a thread packs the part of the rows that it will multiply
-    const Index panel_packs = p.packs_own() ? 0 : p.s.packs();
+    const Index panel_packs = p.packs_own() || !p.packed_by.empty() ? 0 : p.s.packs();
     const Index before = task * panel_packs / p.packs;
     if ((task + 1) * panel_packs / p.packs == before) {
       const Index i = (task - before) * kRowsAPack;
@@ -401,7 +436,7 @@ void run_wave(std::vector<Part<T>>& parts) {
   for_each_task(tasks, [&](Index task) {
     std::size_t i = parts.size() - 1;
     while (parts[i].first_task > task) --i;
-    const Part<T>& p = parts[i];
+    Part<T>& p = parts[i];
     const Gemm<T>& g = *p.g;
     task -= p.first_task;
     if (p.entry < 0) {
@@ -423,7 +458,17 @@ void run_wave(std::vector<Part<T>>& parts) {
     if (p.packs_own()) return multiply_packing(p, first, last, own.data());
     const Rows<T> rows = p.rows ? Rows<T>{p.rows, true} : Rows<T>{own.data(), false, tasks_sum(g)};
     if (p.asks()) (*g.needed)(i0 * g.k, i1 * g.k);
-    multiply(g, g.left(p.entry), g.c + p.entry * g.m * g.n, p.s, i0, i1, first, last, rows);
+    Stripe<T> s = p.s;
+    const std::size_t thread = worker_index();
+    // threads that came after cut() counted them have no room
+    const bool has_room = thread < p.packed_by.size();
+    Scratch<T> late(p.packed_by.empty() || has_room ? 0 : s.size());
+    if (!p.packed_by.empty()) {
+      s.packed = has_room ? s.packed + Index(thread) * p.copy_size() : late.data();
+      if (!has_room || !p.packed_by[thread]) s.pack();
+      if (has_room) p.packed_by[thread] = true;
+    }
+    multiply(g, g.left(p.entry), g.c + p.entry * g.m * g.n, s, i0, i1, first, last, rows);
     if (g.finished && p.whole_rows()) (*g.finished)((p.entry * g.m + i0) * g.n, (p.entry * g.m + i1) * g.n);
   });
   parts.clear();
@@ -462,7 +507,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       continue;
     }
     if (g.batch >= 8 || work < 2 * kSmall) {
-      Part<T> p{&g, -1, Stripe<T>(g, 0, 0, 0, 0, 0), 0, 1, 0, 1, 0, 0, 0, 0, nullptr};
+      Part<T> p{&g, -1, Stripe<T>(g, 0, 0, 0, 0, 0), 0, 1, 0, 1, 0, 0, 0, 0, nullptr, {}};
       p.tall = are_little(g) ? little_task(g) : std::max<Index>(1, kSmall / work);  // entries of a task
       p.tasks = divide_up(g.batch, p.tall);
       ask(g);
@@ -476,7 +521,7 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       for (Index j = 0; j < g.n; j += width)
         for (Index k = 0; k < g.k; k += depth) {
           const Stripe<T> s(g, entry, j, std::min(width, g.n - j), k, std::min(depth, g.k - k));
-          Part<T> p{&g, entry, s, 0, 0, 0, 0, 0, 0, 0, 0, nullptr};
+          Part<T> p{&g, entry, s, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, {}};
           cut(p);
           if (j == 0 && k == 0 && g.finished && !p.whole_rows()) untold.emplace_back(&g, entry);
           if (j == 0 && k == 0 && !p.asks()) ask(g);
