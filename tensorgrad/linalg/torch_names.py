@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends.generic import linalg as kernels
 from ..dispatch import recorded
 from ..dtypes import BY_NAME
 from ..errors import DTypeError, ShapeError
@@ -99,11 +98,11 @@ def cholesky(input: Tensor, upper: bool = False, *, out: Tensor | None = None) -
     return positive.cholesky(input, upper=upper, out=out)
 
 
-def _cholesky_solve_kernel(xp: Any, b: Any, factor: Any, *, upper: bool) -> Any:
-    h = kernels.adjoint(factor)
+def _cholesky_solve_define(F: Any, b: Any, factor: Any, *, upper: bool) -> Any:
+    h = mH(F, factor)
     first, second = (h, factor) if upper else (factor, h)
-    y = kernels.solve_triangular(xp, first, b, upper=False, unit=False)
-    return kernels.solve_triangular(xp, second, y, upper=True, unit=False)
+    y = F.linalg_solve_triangular(first, b, upper=False, unit=False)
+    return F.linalg_solve_triangular(second, y, upper=True, unit=False)
 
 
 def _cholesky_solve_rule(F: Any, g: Any, b: Any, factor: Any, *, x: Any, needs: Any, upper: bool) -> tuple[Any, ...]:
@@ -122,7 +121,7 @@ cholesky_solve_op = op(
     rule=_cholesky_solve_rule,
     keeps=("factor", "x"),
     outputs=("x",),
-    kernel=_cholesky_solve_kernel,
+    define=_cholesky_solve_define,
     # the derivative is not the triangle's alone: tests/parity
     samples=lambda: [
         Sample((Arg((3, 2), kind="s"), Arg((3, 3), kind="s", values=WELL)), {"upper": True}, False, "upper"),

@@ -25,7 +25,6 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 # Ops that Python computes between two stretches of a program, here and there: everything else is native.
 PYTHON = {
     **dict.fromkeys((name for name in OWN if name.startswith("linalg_")), "LAPACK is NumPy's"),
-    "cholesky_solve": "NumPy's linear algebra",
     **dict.fromkeys(("cdist", "cdist_backward"), "NumPy's but for Euclidean distances by products"),
     **dict.fromkeys(("frexp", "gcd", "lcm", "mode_dim", "nextafter", "restride"), "rare, and NumPy's"),
     **dict.fromkeys(("igamma", "igammac", "zeta"), "the interpreter of formulas has no such primitives"),
@@ -37,7 +36,7 @@ PYTHON = {
     ),
     "as_complex": "copies where halves are made wider",
     "logsumexp": "complex numbers", "logcumsumexp": "complex numbers",
-    "linalg_cholesky": "complex numbers", "linalg_solve_triangular": "complex numbers",
+    **dict.fromkeys(("cholesky_solve", "linalg_cholesky", "linalg_solve_triangular"), "complex numbers"),
     "nonzero": "its shape depends on the elements", "bincount": "its shape depends on the elements",
     "unique": "its shape depends on the elements",
     "move": "needs two devices", "empty_as": "its elements mean nothing",
@@ -137,6 +136,15 @@ def test_written_calls_compute_in_each_run(case):
                     program = run_twice(case, dtype, state=state)
                     python = [call.op.name for call in program.linked.python_calls]
                     assert not python or case.op.name in PYTHON
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_real_numbers_are_solved_from_a_cholesky_factor_without_python(upper):
+    with tg.backend("cpp"):
+        op, attrs, inputs = OPS["cholesky_solve"], {"upper": upper}, arrays((2, 3, 1), (2, 3, 3))
+        program = program_of(op, inputs, attrs, [kernel_of(op)(*inputs, **attrs)], state=True)
+        executor(program)
+        assert not program.linked.python_calls
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.sample.smooth], ids=str)
