@@ -299,8 +299,17 @@ py::object roll_(py::handle array, py::handle shifts_, py::handle dims_) {
   }
   py::object out = empty(x.dtype, shape, x.ndim);
   c_strides(x.dtype, shape, x.ndim, strides);
-  const Index n = x.size();
+  const Index n = x.size(), item = size_of(x.dtype);
   char* target = data_of<char>(out);
+  if (n && x.contiguous()) {
+    Roll roll{item, n, x.data, target, 0, {}, {}};
+    for (int k = 0; k < x.ndim; ++k)
+      if (by[k]) roll.length[roll.count] = strides[k] / item * shape[k], roll.shift[roll.count++] = by[k] * (strides[k] / item);
+    if (!roll.count) roll.length[0] = n, roll.shift[roll.count++] = 0;
+    launch_rows(n, n, 1, {{x.data, n * item, 0, false}, {target, n * item, item, true}},
+                [=](Index first, Index last) { roll.part(first, last); });
+    return out;
+  }
   const auto blocks = [&](auto copied) {
     const auto move = [&](auto&& next, int k, const char* from, char* to) -> void {
       while (k < x.ndim && !by[k]) ++k;
@@ -314,7 +323,7 @@ py::object roll_(py::handle array, py::handle shifts_, py::handle dims_) {
     };
     move(move, 0, x.data, target);
   };
-  if (n) launch_copies(n, size_of(x.dtype), x.ndim, strides, nullptr, blocks);
+  if (n) launch_copies(n, item, x.ndim, strides, nullptr, blocks);
   return out;
 }
 

@@ -314,4 +314,30 @@ void copy_strided(Index itemsize, int ndim, const Index* shape, const char* from
   }
 }
 
+void Roll::part(Index first, Index last) const {
+  const Index row = length[count - 1], by = shift[count - 1], back = row - by;
+  constexpr Index kFew = 8;  // elements of a row's end: one by one they take less than a call
+  const bool few = count == 1 && std::min(by, back) <= kFew && item == 4;
+  const auto stretch = [&](Index first, Index last) {
+    if (few) {  // all as if nothing came from the row's other end, and then what does
+      const Index ahead = by <= back ? -by : back, low = std::max(first, -ahead), high = std::min(last, n - ahead);
+      if (low < high) copy_bytes(to + low * item, from + (low + ahead) * item, (high - low) * item);
+    }
+    for (Index r = first / row * row; r < last; r += row) {
+      Index source = r;
+      for (int k = 0; k + 1 < count; ++k) source += r % length[k] < shift[k] ? length[k] - shift[k] : -shift[k];
+      const auto move = [&](Index low, Index high, Index place) {
+        const Index begin = std::max(first - r, low), end = std::min(last - r, high);
+        const char* x = from + (source + place + begin - low) * item;
+        char* y = to + (r + begin) * item;
+        if (!few && begin < end) return copy_bytes(y, x, (end - begin) * item);
+        for (Index i = begin; i < end; ++i, x += 4, y += 4) std::memcpy(y, x, 4);
+      };
+      if (!few || by <= back) move(0, by, back);
+      if (!few || by > back) move(by, row, 0);
+    }
+  };
+  parallel_for(last - first, kPieceBytes / item, [&](Index a, Index b) { stretch(first + a, first + b); });
+}
+
 }  // namespace tg

@@ -26,4 +26,16 @@ void fill_items(Index itemsize, Index n, const char* item, char* to);
 // first, first + by, ...
 void ramp_items(Index n, int64_t first, int64_t by, int64_t* to);
 
+// A contiguous array whose elements move along some dimensions, each `length` elements of memory long, by `shift`: the
+// outermost first, one at least. Any stretch of the result can be made by itself, right before what reads it.
+struct Roll {
+  Index item, n;
+  const char* from;
+  char* to;
+  int count = 0;
+  Index length[kMaxDims], shift[kMaxDims];
+
+  void part(Index first, Index last) const;
+};
+
 }  // namespace tg

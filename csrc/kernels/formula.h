@@ -153,7 +153,7 @@ class Repeated {
   std::unique_ptr<class Runner> runner_;
 };
 
-// The same in parts: pieces that start at multiples of kUnit, by several threads, then end(). Where there are sums, those
+// The same in parts, as often as asked: begin(), pieces that start at multiples of kUnit, by several threads, then end(). Where there are sums, those
 // from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in order and from one thread.
 // Some outputs may be summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or double, of
 // which no operand is read. The bits are those of the stored output's sum (reduce.h).
@@ -163,6 +163,7 @@ class Run {
   Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape,
       std::vector<double*> totals = {});
   ~Run();
+  void begin();
   void piece(Index first, Index last);
   void end();
   Index size() const;

@@ -109,20 +109,24 @@ class Runner {
 
   // ---- in parts: see Run
 
-  void begin(std::vector<double*> totals) {
+  void want(std::vector<double*> totals) {
     totals_ = std::move(totals);
     bool wide = false;
     for (std::size_t k = 0; k < totals_.size(); ++k) {
       if (!totals_[k]) continue;
-      *totals_[k] = 0;
       summing_ = true;
       wide |= p_.ports_[static_cast<std::size_t>(p_.input_count()) + k].dtype == DType::Float64;
     }
     // floats' units are added up in the order of a sum's pieces at the end, doubles are compensated within a piece
     grain_ = wide ? Run::kWideUnit : kUnit;
+    if (total_ != 0) prepare();
+  }
+
+  void begin() {
+    for (double* total : totals_)
+      if (total) *total = 0;
     if (total_ == 0) return;
     prologue();
-    prepare();
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
   }
 
@@ -445,9 +449,10 @@ class Runner {
 
 Run::Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, std::vector<double*> totals)
     : runner_(std::make_unique<Runner>(program, numbers, operands, ndim, shape, false)) {
-  runner_->begin(std::move(totals));
+  runner_->want(std::move(totals));
 }
 Run::~Run() = default;
+void Run::begin() { runner_->begin(); }
 void Run::piece(Index first, Index last) { runner_->piece(first, last); }
 void Run::end() { runner_->end(); }
 Index Run::size() const { return runner_->size(); }

@@ -79,7 +79,12 @@ void free_arena(PyObject* capsule) { release(PyCapsule_GetPointer(capsule, "tens
 void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_GetPointer(capsule, "reserved")); }
 
 constexpr Index kPieceLength = 16384;      // elements: what a few arrays have of them is in the second-level cache
+// Of fewer elements pieces are so many, that threads share them, and no shorter than this.
+constexpr Index kPieces = 8, kShortest = 2048;
 constexpr Index kBrought = Index(1) << 19;  // bytes of an argument that a thread copies at a time
+constexpr Index kJoinedFrom = 1 << 17;   // elements: less is in the second-level caches anyway
+// But of so few to begin a call takes as long as a good part of it.
+constexpr Index kBriefFrom = 1 << 12, kBriefTo = 1 << 15;
 constexpr Index kMostInOrder = 1 << 18;  // elements that one thread takes: more of them leave others without work
 
 // Calls that go over equally many elements, done a piece at a time: what one writes is read from the cache by the next.
@@ -89,31 +94,35 @@ struct Group {
 
   explicit Group(PieceLaunch* first) : parts{first}, unit(first->unit), order(first->order) {}
 
-  // Takes the call along if that saves something, and if it may: what it shares with those before, and one of them writes,
-  // lies so that pieces meet.
-  bool take(Launch* call) {
+  enum class Taken { no, along, meets };
+  // Takes the call along if it may: what it shares with those before, and one of them writes, lies so that pieces meet. It
+  // saves something then. One that moves what they read or make comes along, in case that somebody behind meets it.
+  Taken take(Launch* call) {
     auto* next = dynamic_cast<PieceLaunch*>(call);
-    if (!next || !next->n || next->n != parts[0]->n) return false;
-    bool meets = false;
+    if (!next || !next->n || next->n != parts[0]->n) return Taken::no;
+    bool meets = false, near = false;
     for (const PieceLaunch* part : parts)
       for (const PieceLaunch::Touch& a : part->touches)
         for (const PieceLaunch::Touch& b : next->touches) {
-          if (a.meets(b) && !a.aligned(b)) return false;
+          if (a.meets(b) && !a.aligned(b)) return Taken::no;
           meets |= a.aligned(b);
+          near |= !b.item && a.start == b.start;
         }
-    if (!meets) return false;
+    if (!meets && !near) return Taken::no;
     const Index together = std::lcm(unit, next->unit);
     const Index thread = order || next->order ? std::lcm(together, std::lcm(std::max<Index>(order, 1), std::max<Index>(next->order, 1))) : 0;
-    if (together > kMostInOrder || thread > kMostInOrder) return false;
+    if (together > kMostInOrder || thread > kMostInOrder) return Taken::no;
+    if (next->n < kJoinedFrom && std::max(together, thread) > next->n / (kPieces / 2)) return Taken::no;
     unit = together;
     order = thread;
     parts.push_back(next);
-    return true;
+    return meets ? Taken::meets : Taken::along;
   }
 
   void run() {
     for (PieceLaunch* part : parts) part->begin();
-    const Index n = parts[0]->n, length = (std::max(kPieceLength, unit) + unit - 1) / unit * unit;
+    const Index n = parts[0]->n, most = std::clamp(n / kPieces, kShortest, kPieceLength);
+    const Index length = (std::max(most, unit) + unit - 1) / unit * unit;
     parallel_for(n, order ? order : length, [&](Index first, Index last) {
       for (Index at = first; at < last; at += length) {
         const Index end = std::min(last, at + length);
@@ -134,8 +143,6 @@ struct Joined final : Launch {
 struct Nothing final : Launch {
   void run() override {}
 };
-
-constexpr Index kJoinedFrom = 1 << 17;  // elements: less is in the second-level caches anyway
 
 class Written final : public Sequence {
  public:
@@ -384,12 +391,16 @@ class Written final : public Sequence {
   void each_group(std::size_t first, std::size_t last, Call call) const {
     for (std::size_t i = first; i < last; ++i) {
       auto* start = dynamic_cast<PieceLaunch*>(calls_[i].get());
-      if (!start || start->n < kJoinedFrom) continue;
-      Group group(start);
-      std::size_t k = i + 1;
-      while (k < last && group.take(calls_[k].get())) ++k;
-      if (k > i + 1) call(std::move(group), i, k);
-      i = k - 1;
+      if (!start || start->n < kBriefFrom || (start->n > kBriefTo && start->n < kJoinedFrom)) continue;
+      Group group(start), found(start);
+      std::size_t end = i + 1;
+      for (std::size_t k = end; k < last; ++k) {
+        const Group::Taken taken = group.take(calls_[k].get());
+        if (taken == Group::Taken::no) break;
+        if (taken == Group::Taken::meets) found = group, end = k + 1;
+      }
+      if (end > i + 1) call(std::move(found), i, end);
+      i = end - 1;
     }
   }
 

@@ -28,8 +28,9 @@ class Places:
         self.sizes = sizes
         self.starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
-        self.born, self.last = self.lives(blueprint, writing)
         self.in_place: list[Call] = []
+        self.together: dict[int, range] = {}  # by step: those that are done with it a piece at a time
+        self.born, self.last = self.lives(blueprint, writing)
         # by step: the first of those that are done with it block by block, the one whose blocks it are, and the last
         self.whole = {at: each for each in blueprint.blocks for at in range(each[0], each[2] + 1)}
         homes = self.joined()
@@ -90,6 +91,7 @@ class Places:
             for first, stop in writing.sequence.groups(*piece):
                 # done together, a piece at a time: what one of them reads or makes is there until all are through
                 begin, close = writing.numbers[first], writing.numbers[stop - 1]
+                self.together.update(dict.fromkeys(range(begin, close + 1), range(begin, close + 1)))
                 last = [close if begin <= at < close else at for at in last]
         return born, last
 
@@ -108,7 +110,7 @@ class Places:
                 over = self.allocation_of(operand)
                 if over is None or own_last[over] != at or not self.fits(step, operand, over, result, made):
                     continue
-                if self.read_by_blocks(over, at):
+                if self.read_by_blocks(over, at) or self.read_elsewhere(over, at):
                     continue
                 home = homes[over]
                 if self.last[home] != at:
@@ -124,6 +126,13 @@ class Places:
         first, head, _ = self.whole.get(at, (at, at, at))
         others = (self.program.steps[i] for i in range(first, head + 1) if i < at)
         return any(self.allocation_of(v) == allocation for step in others for v in step.reads())
+
+    def read_elsewhere(self, allocation: int, at: int) -> bool:
+        """Whether others than formulas, done with the step a piece at a time, read what lies there: a later piece of
+        theirs may read where an earlier one of the step has written."""
+        others = (self.program.steps[i] for i in self.together.get(at, ()) if i != at)
+        moving = (step for step in others if not isinstance(getattr(step, "op", None), Elementwise))
+        return any(self.allocation_of(v) == allocation for step in moving for v in step.reads())
 
     def fits(self, call: Call, operand: Value, over: int, result: Value, made: int) -> bool:
         """Whether the result may lie where the operand does: element upon element, with nothing else there that the

@@ -211,3 +211,41 @@ def test_the_number_of_threads_does_not_show(threads):
             tg.set_num_threads(before)
     for a, b in zip(made, expected, strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+ROLLS = {
+    "neighbours": lambda x: x.roll(1, 1) + x.roll(-1, 1) + x.roll(1, 2) + x.roll(-1, 2) - 4 * x,
+    "far": lambda x: x.roll(30, 2) * x.roll(3, 0) - x.roll(-9, 1),
+    "several axes": lambda x: x.roll((1, -1), (1, 2)) + x.roll((2, 3, 5), (0, 1, 2)) * x,
+    "none": lambda x: x.roll(0, 1) - x.roll(64, 2) + x.roll(1),
+}
+
+
+@pytest.mark.parametrize("name", ROLLS)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_rolls_before_a_formula(name, dtype):
+    tg.manual_seed(0)
+    x = tg.randn(4, 64, 65, dtype=dtype)
+    program = alike(lambda x: ROLLS[name](x).tanh(), x)
+    kinds = [call.op.name for call in program.calls]
+    assert [len(group) for group in together(program)] == [1 + kinds.count("roll")]
+
+
+def test_no_result_lies_where_rolls_still_read():
+    def smooth(x):
+        for _ in range(4):
+            x = (x + x.roll(1, 0) + x.roll(-1, 1)) * 0.3
+        return x
+
+    tg.manual_seed(0)
+    program = alike(smooth, tg.randn(90, 100))
+    assert [len(group) for group in together(program)] == [3] * 4
+
+
+def test_few_rows_are_shared_between_threads():
+    tg.manual_seed(0)
+    x, y = tg.randn(100, 120), tg.randn(120)
+    program = alike(lambda x, y: ((x - y) / 0.1).logsumexp(1), x, y)
+    assert [len(group) for group in together(program)] == [2]
+    # one thread would take all of a sum of so few columns
+    assert not together(alike(lambda x, y: ((x - y) / 0.1).sum(0), x, y))

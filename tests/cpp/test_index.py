@@ -183,6 +183,18 @@ def test_contiguous_cat_and_pad(dtype: str) -> None:
         assert np.array_equal(C.flip(x, dims[::2]), np.flip(x, dims[::2]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bool"])
+def test_rolls_of_rows(dtype):
+    rng = np.random.default_rng(0)
+    for shape in ((300,), (3, 70), (2, 5, 33), (40, 3), (70, 1000)):
+        x = rng.integers(0, 2 if dtype == "bool" else 10**6, shape).astype(dtype)
+        for shift in (0, 1, -1, 2, -8, 9, 150, -35):
+            for dim in range(len(shape)):
+                assert np.array_equal(C.roll(x, (shift,), (dim,)), np.roll(x, shift, dim))
+            every = tuple(range(len(shape)))
+            assert np.array_equal(C.roll(x, (shift,) * len(shape), every), np.roll(x, (shift,) * len(shape), every))
+
+
 @pytest.mark.parametrize("source", DTYPES)
 @pytest.mark.parametrize("target", DTYPES)
 def test_cast(target: str, source: str) -> None:
