@@ -153,8 +153,9 @@ class Repeated {
   std::unique_ptr<class Runner> runner_;
 };
 
-// The same in parts, as often as asked: begin(), pieces that start at multiples of kUnit, by several threads, then end(). Where there are sums, those
-// from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in order and from one thread.
+// The same in parts, as often as asked: begin(), pieces that start at multiples of kUnit, by several threads, then end().
+// Where there are sums, pieces from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in
+// order and from one thread.
 // Some outputs may be summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or double, of
 // which no operand is read. The bits are those of the stored output's sum (reduce.h).
 class Run {
