@@ -1,10 +1,10 @@
 // c = a b (+ bias) in tiles of registers.
 //
-// Memory: b is packed once for all threads, in panels of kColumns columns, in stretches of at most kDepth terms (a panel
-// of one stretch stays in L1 while the rows pass by). A task has some rows of a and all of b's panels, or, where rows are
+// Memory: b is packed in panels of kColumns columns, in stretches of at most kDepth terms (a panel of one stretch stays in
+// L1 while the rows pass by): once for all threads, or by each for itself where an L2 holds it (packs_each). A task has some rows of a and all of b's panels, or, where rows are
 // few, some of them; it walks panel by panel, and per panel down its rows. What is packed at once is bounded (kPacked);
 // more is done in waves. Where rows are few and b is large (packs_own) a task has all rows and packs its few panels
-// itself. Few rows by a matrix of many are gemm_stream.h's. A batch of many products is dealt out by products, each task
+// itself. Few rows by a matrix of many are gemm_stream.h's, or gemm_dots.h's where both are contiguous along k. A batch of many products is dealt out by products, each task
 // packing for itself; the smallest are taken side by side (gemm_little.h).
 //
 // Every element of c is summed in the order of k, in the same stretches, however c is cut into tasks.
@@ -13,7 +13,7 @@
 // (1024, 1024)': OpenBLAS 3, dot products 20. Two undisturbed cores, (1024, 384) by (384, 384)': this 170 (stretches of
 // 512 terms). Two cores with an L3 each, ms packed for all and by tasks: (128, 784) by (784, 256)' 0.47 and 0.34, (256,
 // 2048) by (2048, 2048)' 18.2 and 16.0, (1024, 384) by (384, 384)' 2.2 and 2.9. No gain: fetching the next panel
-// ahead; tasks of several products in turn (gpt-micro 2 % slower).
+// ahead, but of turned columns (Ahead); tasks of several products in turn (gpt-micro 2 % slower).
 #include "gemm_panels.h"
 
 #include <algorithm>
