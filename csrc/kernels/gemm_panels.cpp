@@ -1,11 +1,12 @@
 // c = a b (+ bias) in tiles of registers.
 //
 // Memory: b is packed in panels of kColumns columns, in stretches of at most kDepth terms (a panel of one stretch stays in
-// L1 while the rows pass by): once for all threads, or by each for itself where an L2 holds it (packs_each). A task has some rows of a and all of b's panels, or, where rows are
-// few, some of them; it walks panel by panel, and per panel down its rows. What is packed at once is bounded (kPacked);
-// more is done in waves. Where rows are few and b is large (packs_own) a task has all rows and packs its few panels
-// itself. Few rows by a matrix of many are gemm_stream.h's, or gemm_dots.h's where both are contiguous along k. A batch of many products is dealt out by products, each task
-// packing for itself; the smallest are taken side by side (gemm_little.h).
+// L1 while the rows pass by): once for all threads, or by each for itself where an L2 holds it (packs_each). A task has
+// some rows of a and all of b's panels, or, where rows are few, some of them; it walks panel by panel, and per panel down
+// its rows. What is packed at once is bounded (kPacked); more is done in waves. Where rows are few and b is large
+// (packs_own) a task has all rows and packs its few panels itself. Few rows by a matrix of many are gemm_stream.h's, or
+// gemm_dots.h's where both are contiguous along k. A batch of many products is dealt out by products, each task packing
+// for itself; the smallest are taken side by side (gemm_little.h).
 //
 // Every element of c is summed in the order of k, in the same stretches, however c is cut into tasks.
 //
