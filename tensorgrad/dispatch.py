@@ -36,6 +36,7 @@ __all__ = [
     "grad_is_read",
     "grad_was_set",
     "host",
+    "is_asked",
     "listeners",
     "listening",
     "quiet",
@@ -84,6 +85,19 @@ class Listener:
     def place_read(self, tensor: Any) -> None:
         """Called before Python gets the place of a view in what it is a view of."""
 
+    def size_read(self, tensor: Any) -> None:
+        """Called before Python gets the size of the storage that a tensor lies in."""
+
+    def history_read(self, tensor: Any) -> None:
+        """Called before Python gets to know whether a tensor is a leaf, or which node has recorded it."""
+
+    def address_read(self, tensor: Any) -> None:
+        """Called before Python gets the address of a tensor's elements."""
+
+    def asks(self, path: str, holder: Any, key: Any) -> None:
+        """Called before Python gets what lies under a key of a dict (or is an attribute, or the elements of an array,
+        without a key), which is no tensor: a switch, a seed, a setting."""
+
     def copies_settings(self, optimizer: Any) -> None:
         """Called before Python gets all numbers of an optimizer, such as its learning rates."""
 
@@ -108,8 +122,9 @@ class Listener:
     def filled(self, array: Any) -> None:
         """Called with an array that an action on the host fills, before that is announced."""
 
-    def differentiates(self, roots: Any, inputs: Any) -> tuple[Any, Any]:
-        """Asked before a backward pass from tensors to its inputs (None: to all leaves): where it goes instead."""
+    def differentiates(self, roots: Any, inputs: Any, retain: bool, accumulate: bool) -> tuple[Any, Any]:
+        """Asked before a backward pass from tensors to its inputs (None: to all leaves): where it goes instead.
+        ``retain``: it frees nothing; ``accumulate``: into ``.grad``."""
         return roots, inputs
 
     def unheard(self, what: str) -> None:
@@ -390,6 +405,12 @@ def grad_is_read(tensor: Any) -> None:
     """Tell this thread's listeners that Python asks for a tensor's gradient."""
     for ear in local.listeners:
         ear.grad_read(tensor)
+
+
+def is_asked(path: str, holder: Any, key: Any = None) -> None:
+    """Tell this thread's listeners that Python asks for something that is no tensor; see ``Listener.asks``."""
+    for ear in local.listeners:
+        ear.asks(path, holder, key)
 
 
 def grad_was_set(tensor: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .device import Device, as_device
-from .dispatch import host, local
+from .dispatch import host, is_asked, local
 from .errors import ShapeError
 from .tensor import Tensor, wrap
 
@@ -83,6 +83,7 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed that the generator started from."""
+        is_asked("the seed of a generator", self._state[:1])
         return int(self._state[0])
 
     def get_state(self) -> Tensor:
@@ -120,6 +121,7 @@ class Generator:
         return Generator(self._device).set_state(self.get_state())
 
     def __repr__(self) -> str:
+        is_asked("the state of a generator", self._state)
         seed, offset = self._state.tolist()
         return f"Generator(seed={seed}, offset={offset})"
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from .dispatch import host, is_asked
 from .dtypes import BY_NAME, set_default_dtype
 
 __all__ = [
@@ -39,19 +40,33 @@ _MODES = ("default", "warn", "error")
 _state: dict[str, Any] = {"mode": 0, "precision": "highest", "warn_always": False, "interop_threads": 1}
 
 
+def _get(name: str) -> Any:
+    is_asked(f"the switch {name!r}", _state, name)
+    return _state[name]
+
+
+def _put(name: str, value: Any) -> None:
+    host(lambda: _state.__setitem__(name, value), _reads_nothing)
+
+
+def _reads_nothing() -> list[Any]:
+    """What switching reads of tensors."""
+    return []
+
+
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
     """Ask for the same bits run after run, which tensorgrad gives anyway."""
-    _state["mode"] = (1 if warn_only else 2) if mode else 0
+    _put("mode", (1 if warn_only else 2) if mode else 0)
 
 
 def are_deterministic_algorithms_enabled() -> bool:
     """What ``use_deterministic_algorithms`` was told."""
-    return bool(_state["mode"])
+    return bool(_get("mode"))
 
 
 def is_deterministic_algorithms_warn_only_enabled() -> bool:
     """Whether it was told ``warn_only``."""
-    return bool(_state["mode"] == 1)
+    return bool(_get("mode") == 1)
 
 
 def set_deterministic_debug_mode(debug_mode: int | str) -> None:
@@ -64,12 +79,12 @@ def set_deterministic_debug_mode(debug_mode: int | str) -> None:
         debug_mode = _MODES.index(debug_mode)
     if debug_mode not in (0, 1, 2):
         raise RuntimeError(f"set_deterministic_debug_mode: expected 0, 1 or 2, got {debug_mode!r}.")
-    _state["mode"] = debug_mode
+    _put("mode", debug_mode)
 
 
 def get_deterministic_debug_mode() -> int:
     """0, 1 or 2."""
-    return int(_state["mode"])
+    return int(_get("mode"))
 
 
 def set_float32_matmul_precision(precision: str) -> None:
@@ -82,12 +97,17 @@ def set_float32_matmul_precision(precision: str) -> None:
         raise RuntimeError(
             f"set_float32_matmul_precision: expected one of {', '.join(_PRECISIONS)}, got {precision!r}."
         )
-    _state["precision"] = precision
+    _put("precision", precision)
 
 
 def get_float32_matmul_precision() -> str:
     """What ``set_float32_matmul_precision`` was given."""
-    return str(_state["precision"])
+    return str(_get("precision"))
+
+
+def may_round() -> bool:
+    """Whether float32 products were given another precision than "highest"."""
+    return bool(_state["precision"] != "highest")
 
 
 def set_default_tensor_type(t: Any) -> None:
@@ -122,12 +142,12 @@ def get_num_interop_threads() -> int:
 
 def set_warn_always(b: bool, /) -> None:
     """Whether warnings that are given once per process should be given always; Python's filters decide that here."""
-    _state["warn_always"] = bool(b)
+    _put("warn_always", bool(b))
 
 
 def is_warn_always_enabled() -> bool:
     """What ``set_warn_always`` was given."""
-    return bool(_state["warn_always"])
+    return bool(_get("warn_always"))
 
 
 def get_device_module(device: Any = None) -> types.ModuleType:

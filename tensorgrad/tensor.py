@@ -145,11 +145,15 @@ class Tensor(TensorCore):
 
     @property
     def is_leaf(self) -> bool:
+        for ear in local.listeners:
+            ear.history_read(self)
         return self._node is None
 
     @property
     def grad_fn(self) -> Node | None:
         """The node that recorded this tensor, None for leaves."""
+        for ear in local.listeners:
+            ear.history_read(self)
         if self._base is not None and self._generation != self._base._changes:
             self._follow_base()
         return self._node

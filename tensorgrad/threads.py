@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import config
 from .backends import registry
+from .dispatch import is_asked
 
 __all__ = ["get_num_threads", "memory_stats", "set_num_threads"]
 
@@ -17,6 +18,7 @@ def set_num_threads(count: int) -> None:
 
 def get_num_threads() -> int:
     """How many threads CPU kernels use."""
+    is_asked("the number of threads", config._calls, "num_threads")
     return registry.on_device("cpu").num_threads()
 
 

@@ -15,11 +15,14 @@ namespace {
 int same(PyObject* now, PyObject* then) {
   if (now == then) return 1;
   if (!now || Py_TYPE(now) != Py_TYPE(then)) return 0;
-  if (PyFloat_CheckExact(now)) {
-    const double a = PyFloat_AS_DOUBLE(now), b = PyFloat_AS_DOUBLE(then);
+  const auto alike = [](double a, double b) {
     return (a == b && std::signbit(a) == std::signbit(b)) || (a != a && b != b);
-  }
-  if (PyLong_Check(now) || PyUnicode_CheckExact(now) || PyBytes_CheckExact(now) || PyComplex_CheckExact(now))
+  };
+  if (PyFloat_CheckExact(now)) return alike(PyFloat_AS_DOUBLE(now), PyFloat_AS_DOUBLE(then));
+  if (PyComplex_CheckExact(now))
+    return alike(PyComplex_RealAsDouble(now), PyComplex_RealAsDouble(then)) &&
+           alike(PyComplex_ImagAsDouble(now), PyComplex_ImagAsDouble(then));
+  if (PyLong_Check(now) || PyUnicode_CheckExact(now) || PyBytes_CheckExact(now))
     return PyObject_RichCompareBool(now, then, Py_EQ);
   return PyMethod_Check(now) ? PyObject_RichCompareBool(now, then, Py_EQ) : 0;
 }

@@ -202,6 +202,7 @@ def get_autocast_dtype(device_type: str) -> DType:
 def set_autocast_dtype(device_type: str, dtype: DType) -> None:
     """Set the dtype that autocast lowers to on this device type, in this thread."""
     state.dtypes[_checked(device_type)] = dtype
+    state.refresh()
 
 
 def is_autocast_cache_enabled() -> bool:
@@ -212,6 +213,7 @@ def is_autocast_cache_enabled() -> bool:
 def set_autocast_cache_enabled(enabled: bool) -> None:
     """Keep casts of parameters within regions, or make them each time."""
     state.cache_enabled = bool(enabled)
+    state.refresh()
 
 
 def clear_autocast_cache() -> None:

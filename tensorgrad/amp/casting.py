@@ -24,19 +24,25 @@ from ..tensor import Tensor
 __all__ = ["LOWER", "WIDER", "state", "watch"]
 
 
+USUAL = {"cpu": bfloat16}
+"""What autocast lowers to where nobody has said otherwise, besides float16."""
+
+
 class State(threading.local):
     """This thread's settings, by device type, and the casts of parameters made so far."""
 
     def __init__(self) -> None:
         self.enabled: dict[str, bool] = {}
-        self.dtypes: dict[str, DType] = {"cpu": bfloat16}
+        self.dtypes: dict[str, DType] = dict(USUAL)
         self.cache_enabled = True
         self.nesting = 0
         self.cache: dict[Any, tuple[Any, Tensor]] = {}
         self.on = False  # whether any device type is enabled and no known record is running
 
     def refresh(self) -> None:
-        self.on = grad_state.casting = any(self.enabled.values())
+        self.on = any(self.enabled.values())
+        usual = self.cache_enabled and all(self.dtype(where) is USUAL.get(where, float16) for where in self.dtypes)
+        grad_state.casting = self.on or not usual
 
     def dtype(self, device_type: str) -> DType:
         return self.dtypes.get(device_type, float16)

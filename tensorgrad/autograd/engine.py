@@ -47,7 +47,7 @@ def run(
         if not local.listeners:
             return _Pass(inputs, retain, create, accumulate, heard).run(roots, seeds)
         for ear in local.listeners:
-            roots, inputs = ear.differentiates(roots, inputs)
+            roots, inputs = ear.differentiates(roots, inputs, retain, accumulate)
         with region("backward"):
             return _Pass(inputs, retain, create, accumulate, heard).run(roots, seeds)
     finally:

@@ -132,10 +132,7 @@ class Node(NodeCore):
     def check(self) -> None:
         """Raises AutogradError if what was saved has been freed or changed."""
         if self.saved is FREED:
-            raise AutogradError(
-                f"backward through {self.op.name} a second time: its saved tensors were freed by the first. "
-                "Pass retain_graph=True to the first backward if you need both."
-            )
+            raise self.a_second_time()
         if self.versions is not None:
             for version, seen in self.versions:
                 if version[0] != seen:
@@ -145,13 +142,24 @@ class Node(NodeCore):
                         "Clone it before, or use the out-of-place operation."
                     )
 
+    def a_second_time(self) -> AutogradError:
+        """What a pass raises here after another one that freed what the node has saved."""
+        return AutogradError(
+            f"backward through {self.op.name} a second time: its saved tensors were freed by the first. "
+            "Pass retain_graph=True to the first backward if you need both."
+        )
+
+    def saves(self) -> bool:
+        """Whether there is something that a pass frees."""
+        return bool(self.saved or self.saved_outputs or self.packed is not None)
+
     def where(self) -> str:
         """The user's line that recorded the call, as text."""
         return "" if self.line is None else f" (at {describe_line(self.line)})"
 
     def release(self) -> None:
         """Drop what was saved; its arrays are freed as soon as nobody else holds them."""
-        if self.saved or self.saved_outputs or self.packed is not None:
+        if self.saves():
             self.saved = FREED
             self.saved_outputs = ()
             self.packed = None

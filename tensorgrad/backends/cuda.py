@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..dispatch import is_asked
+
 __all__ = [
     "cudnn_sdp_enabled",
     "enable_cudnn_sdp",
@@ -54,12 +56,17 @@ matmul = _Matmul()
 
 def tf32_allowed() -> bool:
     """Whether float32 products may round their factors to TF32."""
-    from ..settings import get_float32_matmul_precision
+    from ..settings import may_round  # programs ask this themselves, so nobody is told
 
-    return bool(matmul.allow_tf32) or matmul.fp32_precision == "tf32" or get_float32_matmul_precision() != "highest"
+    return bool(matmul.allow_tf32) or matmul.fp32_precision == "tf32" or may_round()
 
 
 _attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
+
+
+def _permitted(kind: str) -> bool:
+    is_asked(f"the permission of {kind} attention", _attention, kind)
+    return _attention[kind]
 
 
 def is_built() -> bool:
@@ -75,7 +82,7 @@ def is_flash_attention_available() -> bool:
 
 def flash_sdp_enabled() -> bool:
     """What ``enable_flash_sdp`` was given."""
-    return _attention["flash"]
+    return _permitted("flash")
 
 
 def enable_flash_sdp(enabled: bool) -> None:
@@ -85,7 +92,7 @@ def enable_flash_sdp(enabled: bool) -> None:
 
 def mem_efficient_sdp_enabled() -> bool:
     """What ``enable_mem_efficient_sdp`` was given."""
-    return _attention["mem_efficient"]
+    return _permitted("mem_efficient")
 
 
 def enable_mem_efficient_sdp(enabled: bool) -> None:
@@ -95,7 +102,7 @@ def enable_mem_efficient_sdp(enabled: bool) -> None:
 
 def math_sdp_enabled() -> bool:
     """What ``enable_math_sdp`` was given."""
-    return _attention["math"]
+    return _permitted("math")
 
 
 def enable_math_sdp(enabled: bool) -> None:
@@ -105,7 +112,7 @@ def enable_math_sdp(enabled: bool) -> None:
 
 def cudnn_sdp_enabled() -> bool:
     """What ``enable_cudnn_sdp`` was given."""
-    return _attention["cudnn"]
+    return _permitted("cudnn")
 
 
 def enable_cudnn_sdp(enabled: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..tensor import wrap
+from ..ops.convert import address_of
 from .signature import owner
 
 __all__ = ["apart"]
@@ -37,5 +37,5 @@ def apart(arrays: list[Any], others: Iterable[Any], owners: frozenset[int]) -> b
 def _span(array: Any) -> tuple[int, int]:
     """The first and the last address, and one, of an array's elements."""
     steps = [(size - 1) * step for size, step in zip(array.shape, array.strides, strict=True)]
-    first = wrap(array).data_ptr()
+    first = address_of(array)
     return first + sum(min(step, 0) for step in steps), first + sum(max(step, 0) for step in steps) + array.itemsize

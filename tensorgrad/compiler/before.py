@@ -28,6 +28,7 @@ class Before:
         self.tensors = {id(t): t for t in self.known + given}
         self.objects = {*reach.seen, *map(id, signature.others)}
         self.histories = [(t, t._node) for t in given]
+        self.given = [(t, t._data) for t in given]
         self.hooks = {id(t): list(hooks_of(t)) for t in self.known + given if t._tracked}
 
     def heard(self) -> frozenset[int]:
@@ -74,7 +75,15 @@ class Before:
         return [cell for cell, seen in self.cells.values() if cell[0] != seen]
 
     def check_histories(self, given: list[Tensor]) -> None:
-        """Raises CompileError if an argument has another history than before: its gradient would go another way."""
+        """Raises CompileError if an argument has another history than before: its gradient would go another way; or if
+        it has other storage, or another shape."""
+        for i, (t, data) in enumerate(self.given):
+            if t._data is not data:
+                raise CompileError(
+                    f"compile: the function gives its tensor argument {i} another shape or storage (.data = ..., "
+                    "unsqueeze_() or the like). A replay runs no Python and would leave it as it is. Do so outside of "
+                    "the compiled function, or work on argument.detach()."
+                )
         for i, (t, node) in enumerate(self.histories):
             if t._node is not node:
                 raise CompileError(

@@ -29,9 +29,10 @@ __all__ = ["watching"]
 _READ = {
     **{getattr(time, name): f"time.{name}" for name in (
         "time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time",
-        "process_time_ns", "thread_time", "thread_time_ns",
+        "process_time_ns", "thread_time", "thread_time_ns", "clock_gettime", "clock_gettime_ns", "localtime", "gmtime",
+        "ctime", "asctime", "strftime",
     ) if hasattr(time, name)},
-    os.urandom: "os.urandom",
+    os.urandom: "os.urandom", os.times: "os.times",
 }  # fmt: skip
 _DATES = frozenset(("now", "utcnow", "today"))
 _WRITTEN_IN_PYTHON = {
@@ -42,6 +43,7 @@ _WRITTEN_IN_PYTHON = {
     **{f.__code__: "the system's random numbers" for f in (
         random.SystemRandom.random, random.SystemRandom.getrandbits, random.SystemRandom.randbytes,
     )},
+    random.Random.__init__.__code__: "the system's random numbers",  # unless it is given a seed
 }  # fmt: skip
 _BETWEEN = frozenset(("random", "secrets"))  # modules whose functions ask for them in the user's place
 _FILES = {
@@ -61,7 +63,8 @@ _WHILE_IMPORTING = ("importlib", "linecache", "tokenize", "traceback", "inspect"
 
 _NAMES = frozenset((
     *(name.partition(".")[2] for name in (*_READ.values(), *_WRITTEN_IN_PYTHON.values())), *_DATES,
-    *(name for name in dir(random.SystemRandom) if not name.startswith("_")), "randbits", *_FILE_NAMES,
+    *(name for name in dir(random.SystemRandom) if not name.startswith("_")), "randbits", "Random", "RandomState",
+    *_FILE_NAMES,
 ))  # fmt: skip
 
 
@@ -106,6 +109,8 @@ class Watch:
             caller: FrameType | None = frame
         elif event == "call":
             name, caller = _WRITTEN_IN_PYTHON.get(frame.f_code), frame.f_back
+            if frame.f_code is random.Random.__init__.__code__ and frame.f_locals["x"] is not None:
+                name = None
         else:
             return
         while name is not None and caller is not None and caller.f_globals.get("__name__") in _BETWEEN:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import collector
+from ..autograd.node import extras
 from ..core import CompiledCore, native
 from ..dispatch import listening, local
 from ..errors import CompileError
@@ -35,7 +36,7 @@ from .pair import PairEntry, is_live, rejoined
 from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
 from .reach import Reach, is_users, why_too_much
-from .signature import Signature
+from .signature import Signature, order_seen
 from .trace import Trace
 from .tracked_sizes import SizesRead
 
@@ -138,7 +139,12 @@ class Compiled(CompiledCore):
             self._in_parts += 1
             run = self._rewritten.run
             return run(*args, **kwargs) if owner is None else run(owner, *args, **kwargs)
-        signature = Signature(args, kwargs)
+        if extras.active and extras.on_finish:
+            return self._as_it_is(
+                "hooks of saved tensors, or anomaly mode, see each call that is recorded", args, kwargs
+            )
+        order = order_seen(kwargs, _code_of(self.function)) if len(kwargs) > 1 else ()
+        signature = Signature(args, kwargs, order)
         if signature.trouble is not None:
             return self._as_it_is(signature.trouble, args, kwargs)
         entry = self._entry_for(signature)
@@ -332,6 +338,7 @@ class Compiled(CompiledCore):
             self.captures -= 1
             self._leave(trace.unsplit_at, str(error))
             return self._as_it_is(str(error), args, kwargs)
+        reach.learn(trace.facts, trace.copies_seen)
         trouble = watch.found or reach.moved()
         changed = signature.changed(given, own_args, own_kwargs)
         if changed is not None:
@@ -343,7 +350,7 @@ class Compiled(CompiledCore):
             self.captures -= 1
             self.eager += 1
             self.reasons[trace.postponed] = self.reasons.get(trace.postponed, 0) + 1
-            return rejoined(result, given, signature.tensors)
+            return rejoined(result, given, signature.tensors, trace.passes)
         if trace.unsplit is not None:
             self._leave(trace.unsplit_at, trace.unsplit)
         elif self._part is not None and self._part.refuses(own_args, result, before.objects):
@@ -362,14 +369,14 @@ class Compiled(CompiledCore):
             if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
                 self._restless += 1
                 if self._restless == _SETTLED and self._carry(reach):
-                    return rejoined(result, given, signature.tensors)
+                    return rejoined(result, given, signature.tensors, trace.passes)
                 found = None if tracked is None else tracked.line
                 why = f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"
                 if found is not None and self._cut(found, why):
                     self._restless = 0
                 elif self._restless >= _PATIENCE:
                     self._give_up(trouble, None if change is None else change.line)
-            return rejoined(result, given, signature.tensors)
+            return rejoined(result, given, signature.tensors, trace.passes)
         self._restless = 0
         if entry.hooked(signature):
             self.reasons[_HOOKED] = self.reasons.get(_HOOKED, 0) + 1

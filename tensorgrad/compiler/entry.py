@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from ..autograd.node import describe_line
 from ..core import native
 from ..errors import CompileError
+from ..nn.parameter import Parameter
 from ..tensor import Tensor, wrap
 from .apart import apart
 from .conditions import Conditions
 from .executor import executor
 from .form import Form
+from .histories import check_passes, send_on
 from .passes import optimize
 from .program import Call, Program
 from .reach import Reach
@@ -53,6 +55,8 @@ class Entry:
             return len(outputs) - 1
 
         before.check_histories(given)
+        check_passes(trace.passes)
+        self.passes = trace.passes
         self.result = Result(result, before, slot, trace.ways())
         self.shown = len(outputs)
         self.returned = result
@@ -104,7 +108,8 @@ class Entry:
         looked_at = before.known if reach.looks_at_gradients else reach.parameters
         known = {*map(id, self.leaves), *added, *before.arguments}
         for t in looked_at:
-            if id(t) not in known and t._node is None and (t._tracked or t._grad is not None):
+            may_have = t._tracked or t._grad is not None or isinstance(t, Parameter)  # a frozen one may be given one
+            if id(t) not in known and t._node is None and may_have:
                 known.add(id(t))
                 (self.expect_none if before.grads[id(t)] is None else self.expect_some).append(t)
         paths = {id(t._data): path for path, t in reach.tensors.values()}
@@ -230,10 +235,9 @@ class Entry:
 
     def _first_gradients(self, signature: Signature) -> None:
         """Send on what arrived at the arguments' stand-ins."""
-        for at, _ in self.to_arguments:
-            grad = self.given[at]._grad
-            if self.given[at] is not signature.tensors[at] and grad is not None:
-                signature.tensors[at].backward(grad)
+        theirs = [at for at, _ in self.to_arguments if self.given[at] is not signature.tensors[at]]
+        arrived = [(at, signature.tensors[at], self.given[at]._grad) for at in theirs]
+        send_on([(at, t, grad) for at, t, grad in arrived if grad is not None], self.passes)
 
     def admits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call may be served by this entry, as far as C can tell; False may also be a shape of its own."""
@@ -334,12 +338,15 @@ class Entry:
         for i in self.bumped:
             tensors[i]._bump()
         grant(self.leaves, self.numbers, arrays)
+        arrived = []
         for at, number in self.to_arguments:
             leaf = tensors[at]
             if leaf._node is None:
                 grant([leaf], [number], arrays)
             elif number is not None:
-                leaf.backward(wrap(arrays[number]))
+                arrived.append((at, leaf, wrap(arrays[number])))
+        if arrived:
+            send_on(arrived, self.passes)
 
 
 def _check_owners(reach: Reach, before: Before, trace: Trace, given: list[Tensor]) -> None:

@@ -5,8 +5,12 @@ this tensor has this array, this container has so many entries.
 from __future__ import annotations
 
 import array
+import ctypes
+import functools
+import gc
 import math
 import mmap
+import threading
 import types
 import weakref
 from contextvars import ContextVar
@@ -17,10 +21,11 @@ import numpy as np
 from ..core import native
 from ..tensor import Tensor
 
-__all__ = ["BUFFERS", "PLAIN", "Facts", "Form", "elements", "get", "gone", "short", "state_of"]
+__all__ = ["BUFFERS", "PLAIN", "Facts", "Form", "elements", "get", "gone", "kept_by", "short", "state_of"]
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
-BUFFERS = (bytearray, memoryview, array.array, mmap.mmap)
+BUFFERS: tuple[Any, ...] = (bytearray, memoryview, array.array, mmap.mmap, ctypes.c_int.__mro__[-2])
+_TOLD = (types.FunctionType, functools.partial)
 gone = NotImplemented  # what stands for nothing: also in C
 _MOST = 10_000  # entries of a large array that are compared
 _MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
@@ -61,7 +66,15 @@ class Facts:
         self.copies: list[tuple[str, Any, Any]] = []
         self.sources: list[tuple[str, Any, str]] = []
         self.optimizer_paths: list[str] = []
+        self.unloaded: list[tuple[str, dict[str, Any], set[str]]] = []  # of modules, names that may come at their use
         self.packed: Any = None
+
+    def learn(self, facts: list[tuple[str, Any, Any, Any]], copies: list[tuple[str, Any, Any]]) -> None:
+        """These are facts and copies too, which a run has come across."""
+        if facts or copies:
+            self.facts += facts
+            self.copies += copies
+            self.pack()
 
     def pack(self) -> None:
         """Hand the facts to C."""
@@ -85,6 +98,9 @@ class Facts:
             for (name, now), then in zip(form.group.items(), form.settings, strict=False):
                 if now is not then and not equal(now, then):
                     return f"{form.path}[{name!r}] was {short(then)} and is {short(now)}"
+        for path, attributes, names in self.unloaded:
+            if not names.isdisjoint(attributes):
+                return f"{path}.{min(names & attributes.keys())} was loaded"
         return self.changed()
 
     def is_of_optimizer(self, trouble: str) -> bool:
@@ -154,11 +170,19 @@ def get(holder: Any, key: Any) -> Any:
 
 def elements(what: Any) -> Any:
     """What a set, a deque, a mapping that is only shown, an array, a buffer or a context's variable holds, as a tuple
-    to compare; of a large array a part. Of a weak reference whether there is something still."""
+    to compare; of a large array a part. Of a weak reference whether there is something still; of a thread's own object
+    its attributes in this thread; what a function tells."""
     if isinstance(what, weakref.ref):
         return (what() is not None,)
     if isinstance(what, ContextVar):
         return (what.get(gone),)
+    if isinstance(what, threading.local):
+        return tuple(x for name, value in sorted(vars(what).items()) for x in (name, value))
+    if isinstance(what, functools._lru_cache_wrapper):
+        asked = what.cache_info()
+        return asked.misses, asked.currsize, *kept_by(what)
+    if isinstance(what, _TOLD):
+        return tuple(what())
     if isinstance(what, BUFFERS):
         try:
             what = np.frombuffer(what, np.uint8)
@@ -172,6 +196,18 @@ def elements(what: Any) -> Any:
     if isinstance(what, types.MappingProxyType):
         return tuple(x for pair in what.items() for x in pair)
     return tuple(what)
+
+
+def kept_by(cached: Any) -> list[Any]:
+    """The results that a function with a cache keeps, and their keys, in whatever order they were used."""
+    found: list[Any] = []
+    for kept in gc.get_referents(cached):
+        if type(kept) is not dict:
+            found.append(kept)
+        elif kept is not cached.__dict__:
+            found += kept.values()  # the cache, where it grows without a limit
+    ours = (type, types.FunctionType)
+    return sorted((x for x in found if not isinstance(x, ours) and type(x).__name__ != "_lru_list_elem"), key=id)
 
 
 def _is_there(view: memoryview) -> bool:
@@ -188,6 +224,8 @@ def equal(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, float):
         return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
+    if isinstance(a, complex):
+        return equal(a.real, b.real) and equal(a.imag, b.imag)
     if isinstance(a, PLAIN):
         return bool(a == b)
     if isinstance(a, tuple):

@@ -5,12 +5,23 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..autograd import engine
 from ..autograd.node import FREED, Node
+from ..errors import CompileError
 from ..tensor import Tensor
 
-__all__ = ["begins_before", "broken", "edges_to", "join", "turn"]
+__all__ = ["Pass", "begins_before", "broken", "check_passes", "edges_to", "join", "nodes_behind", "send_on", "turn"]
+
+
+class Pass(NamedTuple):
+    """A backward pass of a run: the numbers of the arguments with a history that it has reached, whether it frees
+    nothing, and whether it ends there."""
+
+    reached: frozenset[int]
+    retains: bool
+    ends: bool
 
 
 def broken(root: Any) -> Node | None:
@@ -74,6 +85,53 @@ def turn(node: Node, at: int, tensor: Tensor) -> None:
     slots[at] = (ahead.slots or (0,))[0]
     node.edges = tuple(every) if isinstance(node.edges, tuple) else every  # the tape's C tells records by it
     node.slots = tuple(slots) if any(slots) else None
+
+
+def send_on(arrived: list[tuple[int, Tensor, Tensor]], passes: list[Pass]) -> None:
+    """What has arrived at arguments, (number, the argument, its gradient), goes on through their histories as the
+    passes of the run would have gone: one behind another that has freed what both need raises AutogradError."""
+    ending = frozenset().union(*(each.reached for each in passes if each.ends))
+    for number, tensor, grad in arrived:
+        if number in ending:
+            tensor._grad = grad if tensor._grad is None else tensor._grad + grad
+    going = {number: (tensor, grad) for number, tensor, grad in arrived if number not in ending}
+    if not going:
+        return
+    through = [each for each in passes if not each.ends]
+    freed: set[int] = set()
+    for i, each in enumerate(through if len(through) > 1 else ()):
+        behind = nodes_behind([going[n][0] for n in each.reached if n in going])
+        for node in behind:
+            if id(node) in freed:
+                raise node.a_second_time()
+        if not each.retains and i + 1 < len(through):
+            freed.update(id(node) for node in behind if node.saves())
+    retains = bool(through) and all(each.retains for each in through)
+    roots, grads = zip(*going.values(), strict=True)
+    engine.run(roots, [g._data for g in grads], inputs=None, retain=retains, create=False, accumulate=True)
+
+
+def check_passes(passes: list[Pass]) -> None:
+    """Raises CompileError where the gradient of an argument belongs to the argument and to its history as well."""
+    ending = frozenset().union(*(each.reached for each in passes if each.ends))
+    if any(not each.ends and each.reached & ending for each in passes):
+        raise CompileError(
+            "compile: one backward pass ends at an argument, as an input of it, and another goes on through what the "
+            "argument was computed of. Leave one of them out of the compiled function, or compute the argument within "
+            "it."
+        )
+
+
+def nodes_behind(tensors: list[Tensor]) -> list[Node]:
+    """The nodes of the graph behind tensors."""
+    seen: dict[int, Node] = {}
+    stack: list[Any] = [t.grad_fn for t in tensors]
+    while stack:
+        node = stack.pop()
+        if type(node) is Node and id(node) not in seen:
+            seen[id(node)] = node
+            stack.extend(node.edges)
+    return list(seen.values())
 
 
 def join(stand_in: Tensor, tensor: Tensor) -> None:

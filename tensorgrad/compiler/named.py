@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
-__all__ = ["globals_in", "goes_through", "names_in", "names_of_getter", "texts_in"]
+__all__ = ["globals_in", "goes_through", "imports_in", "names_in", "names_of_getter", "texts_in"]
 
 _BY_NAME = frozenset(("getattr", "setattr", "delattr", "hasattr"))
 _OF_ALL = frozenset(("vars", "__dict__", "__getattribute__", "getmembers", "asdict", "astuple", "eval", "exec"))
@@ -39,7 +39,9 @@ def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
         if names & _GETTERS:
             names.update(word for text in texts for word in text.split("."))
             open_ended = open_ended or not texts
-        if part.co_name not in _PROXIES and _OF_ALL & set(part.co_names):
+        if part.co_name in _PROXIES and _OF_ALL & set(part.co_names):
+            names.update(texts)
+        elif _OF_ALL & set(part.co_names):
             open_ended = True
         if _BY_NAME & set(part.co_names):
             asked = list(_asked_by_name(part))
@@ -54,6 +56,16 @@ def globals_in(code: CodeType) -> Iterator[str]:
         for instruction in dis.get_instructions(part):
             if "GLOBAL" in instruction.opname or instruction.opname in _NAMED:
                 yield instruction.argval
+
+
+def imports_in(code: CodeType) -> Iterator[tuple[str, int]]:
+    """The modules that code imports while it runs: (name, how many packages above its own)."""
+    for part in _parts(code):
+        before: list[Any] = []
+        for step in dis.get_instructions(part):
+            if step.opname == "IMPORT_NAME":
+                yield step.argval, before[-2].argval if len(before) > 1 and type(before[-2].argval) is int else 0
+            before.append(step)
 
 
 def texts_in(code: CodeType) -> Iterator[str]:

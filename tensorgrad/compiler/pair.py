@@ -22,7 +22,7 @@ from ..tensor import Tensor
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .entry import Entry
 from .executor import executor, in_python, shelf_of
-from .histories import broken, edges_to, join
+from .histories import Pass, broken, edges_to, join, nodes_behind, send_on
 from .passes import PASSES, optimize
 from .program import Action, Call, Program
 
@@ -48,6 +48,7 @@ class PairEntry(Entry):
         self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
         roots = [leaves[i] for i in self.live]
         targets = leaves_behind(roots)
+        self.hears = any(_runs_python(node) for node in nodes_behind(roots))
         seeds = [_zeros(type(root._data), root._data.shape, root._data.dtype) for root in roots]
         trace.outside = {}
         self.kinds = [type(array) for array in seeds]
@@ -146,7 +147,8 @@ class PairEntry(Entry):
         return backward, backward.gradients, tuple(self.targets), tuple(self.states[0]), len(self.live)
 
     def _packed(self) -> tuple[Any, ...] | None:
-        return super()._packed() if len(self.groups) == 1 else None  # C makes one node
+        # C makes one node, and asks nobody on the way back
+        return super()._packed() if len(self.groups) == 1 and not self.hears else None
 
     def given_number(self, t: Tensor) -> Tensor | int:
         """The number of the argument that a tensor stands for; itself for others."""
@@ -198,7 +200,7 @@ class PairEntry(Entry):
         nodes = []
         for backward, state in zip(self.backwards, self.states, strict=True):
             node = Node(backward, {}, len(backward.slots))
-            if len(self.groups) == 1:
+            if len(self.groups) == 1 and not self.hears:
                 node.plan = backward.gradients
             edges: list[Any] = []
             for who in self.targets:
@@ -353,6 +355,12 @@ class _Backward:
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
         entry = self.entry
+        if entry.hears and not entry.reach.holds():
+            raise CompileError(
+                f"compile: between a compiled function and its backward pass, {entry.reach.changed()}. Hooks, or an "
+                "autograd.Function, that run in that pass may rest on it, and a replay runs no Python. Call backward() "
+                "before the change, or call the function itself."
+            )
         own = (g,) if node.count == 1 else g
         some = next(part for part in own if part is not None)
         parts: list[Any] = [None] * len(entry.live)
@@ -439,6 +447,11 @@ def _groups(roots: list[Tensor]) -> list[tuple[int, ...]]:
     return sorted(tuple(sorted(members)) for _, members in groups)
 
 
+def _runs_python(node: Node) -> bool:
+    """Whether the user's Python runs where a pass comes by: a hook, or a Function's ``backward``."""
+    return node.watched or (getattr(node.op, "opaque", False) and not isinstance(node.op, _Backward))
+
+
 def _reads(steps: list[Any]) -> Iterator[Any]:
     for step in steps:
         if isinstance(step, Call):
@@ -449,15 +462,15 @@ if native is not None:
     native.register(pair=_Backward)
 
 
-def rejoined(result: Any, given: list[Tensor], tensors: list[Tensor]) -> Any:
+def rejoined(result: Any, given: list[Tensor], tensors: list[Tensor], passes: list[Pass]) -> Any:
     """The result of a run on stand-ins that no program was written of, with the arguments' own histories behind it, and
     behind whatever else the run has recorded."""
     real = {id(stand_in): t for stand_in, t in zip(given, tensors, strict=True) if stand_in is not t}
     if not real:
         return result
-    for stand_in, t in {id(s): (s, t) for s, t in zip(given, tensors, strict=True) if s is not t}.values():
-        if stand_in._grad is not None:
-            t.backward(stand_in._grad)
+    pairs = {id(s): (i, s, t) for i, (s, t) in enumerate(zip(given, tensors, strict=True)) if s is not t}.values()
+    send_on([(i, t, stand_in._grad) for i, stand_in, t in pairs if stand_in._grad is not None], passes)
+    for _, stand_in, t in pairs:
         if t._node is not None:
             join(stand_in, t)
     leaves, spec = tree_flatten(result)

@@ -19,9 +19,12 @@ import builtins
 import contextlib
 import dis
 import functools
+import importlib.util
+import logging
 import os
 import random
 import sys
+import threading
 import types
 import weakref
 from collections import deque
@@ -31,6 +34,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import config
+from ..backends import cuda
 from ..dtypes import _default as default_dtype
 from ..nn.hooks import everywhere as hooks_of_all
 from ..nn.module import Module
@@ -39,9 +44,10 @@ from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
 from .clocks import Watch, watching
-from .facts import BUFFERS, PLAIN, Facts, Form, elements, get, gone, short, state_of
-from .named import globals_in, goes_through, names_in, names_of_getter, texts_in
+from .facts import BUFFERS, PLAIN, Facts, Form, elements, get, gone, kept_by, short, state_of
+from .named import globals_in, goes_through, imports_in, names_in, names_of_getter, texts_in
 from .once import is_once
+from .surroundings import told_of
 
 __all__ = ["Reach", "is_users", "why_too_much"]
 
@@ -69,7 +75,10 @@ _UNHEARD = frozenset((
 """Of a class, what computes nothing."""
 _MAKING = frozenset(("__init__", "__new__", "__post_init__", "__init_subclass__", "__del__"))
 """What runs where the class itself is named."""
-_ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb"))
+_ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars", "expanduser", "home"))
+_PICKLES = frozenset(("__getstate__", "__reduce__", "__reduce_ex__", "dumps"))
+_CACHED = functools._lru_cache_wrapper
+_STATES = frozenset(("getstate", "get_state"))
 _MAKERS = frozenset(("type", "__class__", "replace", "_replace"))
 """What makes another object of an object's class."""
 _OF_OPTIMIZERS = frozenset((
@@ -83,6 +92,10 @@ _NO_CODE = frozenset(("abc", "enum", "typing"))
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
 _REPLACEABLE = (types.FunctionType, types.MethodType, types.ModuleType)
 """What of this package's modules somebody may have put another in place of."""
+_SWITCHES_OF_MODULES = (*PLAIN, type(cuda.matmul))
+"""What of them is set, where code names it."""
+_NOT_OF_LIBRARIES = _ENVIRONMENT | {"modules"}
+"""What of Python's library is asked in another way, or is another whenever something is imported."""
 _MOST = 10_000  # entries of one container
 _MOST_ASKED = 3_000_000
 """Attributes, where code makes names while it runs: it may mean anything of a library that it names."""
@@ -122,6 +135,7 @@ class Reach(Facts):
         self._whole = whole
         self._places = places
         self._names: set[str] = set()
+        self._theirs: set[str] = set()  # names of functions of libraries, however code names them
         self._texts = set(texts)  # that may be keys of a dict
         self._codes: list[types.CodeType] = []  # that was walked
         self._settings_seen: set[tuple[int, str]] = set()
@@ -130,6 +144,7 @@ class Reach(Facts):
         self._methods: list[tuple[str, type, str, Any, Any, Any]] = []
         self._classes: set[type] = set()
         self._sized: set[type] = set()  # of which it is known how much they hold
+        self._weakly: set[int] = set()  # what somebody refers to without keeping it alive
         self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
         self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
@@ -145,13 +160,22 @@ class Reach(Facts):
         except _TooMuch as found:
             self.beyond = str(found)
             return
-        if self._names & _ENVIRONMENT:
+        named = self._names | self._theirs
+        if named & _ENVIRONMENT:
             self._container("os.environ", vars(os.environ)["_data"])
+        told = list(told_of(named))
+        if named & _STATES:
+            told += [
+                (f"the state of {name}", functools.partial(_told_state, source)) for name, source, _ in self.sources
+            ]
+        self.copies += [(path, ask, elements(ask)) for path, ask in told]
+        self.seen.update(dict.fromkeys(self._weakly))  # whose life is no longer for that
+        self._later = {}
         self.pack()
 
     def watch(self) -> Watch:
         """A block to run the function in, which sees what is another in each call and leaves nothing to be compared."""
-        return watching(self._names, is_users)
+        return watching(self._names | self._theirs, is_users)
 
     @property
     def looks_at_gradients(self) -> bool:
@@ -206,6 +230,7 @@ class Reach(Facts):
             return
         if type(what) in (weakref.ProxyType, weakref.CallableProxyType):
             with contextlib.suppress(ReferenceError):  # nothing is there any more, and nothing will be
+                self._weakly.add(id(what.__repr__.__self__))
                 self._walk(path, what.__repr__.__self__)
             return
         if isinstance(what, Tensor):
@@ -219,6 +244,14 @@ class Reach(Facts):
                     self._container(f"{path}._{name}", hooks)
         elif isinstance(what, (types.FunctionType, types.MethodType)):
             self._function(path, what)
+        elif isinstance(what, types.BuiltinFunctionType) or not isinstance(type(what).__module__, str):
+            self._theirs.add(what.__name__)  # the latter is a function that Cython has made
+        elif isinstance(what, logging.Logger):
+            self._logger(path, what)
+        elif isinstance(what, threading.local):
+            self.copies.append((path, what, elements(what)))
+            self._container(path, self.copies[-1][2])
+            self._class(f"type({path})", type(what))
         elif isinstance(what, Optimizer):
             self._optimizer(path, what)
         elif isinstance(what, (list, tuple, dict)):
@@ -226,6 +259,8 @@ class Reach(Facts):
             self._own(path, what)
         elif isinstance(what, (weakref.ref, ContextVar)):
             self.copies.append((path, what, elements(what)))
+            if isinstance(what, weakref.ref):
+                self._weakly.add(id(what()))
             self._walk(path, what() if isinstance(what, weakref.ref) else self.copies[-1][2][0])
         elif isinstance(what, BUFFERS):
             self.copies.append((path, what, elements(what)))
@@ -235,10 +270,11 @@ class Reach(Facts):
                 self._walk(f"an element of {path}", element)
             self._own(path, what)
         elif isinstance(what, types.ModuleType):
-            if is_users(what.__name__) or _root(what.__name__) == "tensorgrad":
-                self._later.setdefault(id(what), (path, what))
+            self._later.setdefault(id(what), (path, what))
         elif isinstance(what, type):
             self._made.add(what)
+            if not is_users(what.__module__):
+                self._theirs.add(what.__name__)
             self._class(path, what)
         elif is_once(what):
             self.once = self.once or (path, what)
@@ -248,6 +284,11 @@ class Reach(Facts):
             return
         elif isinstance(what, (np.random.Generator, random.Random)):
             self.sources.append((path, what, repr(state_of(what))))
+        elif isinstance(what, _CACHED):
+            self.copies.append((path, what, elements(what)))
+            self._walk(path, what.__wrapped__)
+            for number, kept in enumerate(kept_by(what)):
+                self._walk(f"{path}, result {number}", kept)
         elif isinstance(what, functools.partial):
             self._walk(f"{path}.func", what.func)
             self._container(f"{path}.args", what.args)
@@ -264,6 +305,17 @@ class Reach(Facts):
             else:
                 self._own(path, what)
 
+    def _logger(self, path: str, logger: logging.Logger) -> None:
+        """What decides which messages a logger passes on; not what it has noted about that, nor what becomes of
+        them."""
+        for name in ("level", "disabled", "propagate", "parent"):
+            self._fact(f"{path}.{name}", vars(logger), name, getattr(logger, name))
+        for name in ("handlers", "filters"):
+            self.facts.append((f"{path}.{name}", vars(logger), name, getattr(logger, name)))
+            self.sizes.append((f"{path}.{name}", getattr(logger, name), len(getattr(logger, name))))
+        self._fact(f"{path}.manager.disable", vars(logger.manager), "_disable", logger.manager.disable)
+        self._own(path, logger)
+
     def _own(self, path: str, what: Any) -> None:
         """Of an object of the user's class what is named."""
         if not is_users(type(what).__module__):
@@ -273,7 +325,12 @@ class Reach(Facts):
         self._names_of(path, what)
 
     def _names_of(self, path: str, what: Any) -> None:
-        """Nobody may give an object or a class an attribute which it has not: what looks for it finds another."""
+        """Nobody may give an object or a class an attribute which it has not: what looks for it finds another. Nor may
+        one come from another class."""
+        if isinstance(what, type):
+            self.facts.append((f"{path}.__bases__", what, "__bases__", what.__bases__))
+        elif not isinstance(what, (list, tuple, dict)) and id(what) not in self._weakly:
+            self.facts.append((f"{path}.__class__", what, "__class__", type(what)))
         attributes = getattr(what, "__dict__", None)
         if isinstance(attributes, (dict, types.MappingProxyType)):
             self.sizes.append((f"{path}.__dict__", attributes, len(attributes)))
@@ -283,13 +340,19 @@ class Reach(Facts):
             self._walk(path.rpartition(".")[0] or f"{path}.__self__", function.__self__)
             function = function.__func__
         if not isinstance(function, types.FunctionType) or not is_users(function.__module__):
+            self._theirs.add(getattr(function, "__name__", ""))
+            if function in (config.get, config.source, config.table):
+                self._container("the settings", config._calls)
+            if getattr(function, "__module__", None) == "functools":  # of one of its wrappers, as ``singledispatch`` is
+                for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+                    self._fact(f"{path}.{name}", cell, "cell_contents", get(cell, "cell_contents"))
             return
         self._later.setdefault(id(function), (path, function))
         self._names_of(path, function)
         code = function.__code__
         if code is self._whole:
             return
-        for name in ("__code__", "__defaults__"):
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self.facts.append((f"{path}.{name}", function, name, getattr(function, name)))
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             value = get(cell, "cell_contents")
@@ -309,11 +372,27 @@ class Reach(Facts):
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
+        for name, above in imports_in(code):
+            self._imported(name, above, function.__globals__.get("__package__"))
+        if "globals" in names:
+            for name in sorted(set(texts_in(code))):
+                self._fact(name, function.__globals__, name, get(function.__globals__, name))
         for name in sorted(set(globals_in(code))):
             if name in function.__globals__:
                 self._fact(name, function.__globals__, name, function.__globals__[name])
             elif name not in vars(builtins):
                 self.facts.append((name, function.__globals__, name, gone))
+
+    def _imported(self, name: str, above: int, package: Any) -> None:
+        """Walk a module that code imports while it runs, and those that it lies in."""
+        if above and isinstance(package, str):
+            name = importlib.util.resolve_name("." * above + name, package)
+        while name:
+            if name in sys.modules:
+                self._walk(name, sys.modules[name])
+            else:
+                self.unloaded.append(("sys.modules", sys.modules, {name}))
+            name = name.rpartition(".")[0]
 
     def _hear(self) -> bool:
         """Walk the methods that have been named by now; whether there were any."""
@@ -401,6 +480,8 @@ class Reach(Facts):
             for key, value in what.items():
                 if type(key) is str:
                     self._texts.add(key)
+                else:
+                    self._walk(f"a key of {path}", key)
                 self._fact(f"{path}[{short(key)}]", what, key, value)
         else:
             for i, value in enumerate(what):
@@ -419,6 +500,8 @@ class Reach(Facts):
         members = attributes.get("_kinds", ()) if theirs == set(Module.__mro__) else None
         if members is not None:
             self._later.setdefault(id(module), (path, module))
+        if is_users(type(module).__module__) and id(module) not in self._weakly:
+            self.facts.append((f"{path}.__class__", module, "__class__", type(module)))
         for name, value in attributes.items():
             if members is not None and name not in members and not hasattr(Module, name):
                 continue  # no code but the user's reads it, if any does
@@ -456,10 +539,11 @@ class Reach(Facts):
     def _settings(self) -> bool:
         """Walk what groups of optimizers hold under keys that walked code may ask for; whether there was any. A step
         reads it anew, but what the user's code makes of it is written in the program."""
-        if not self.optimizers or not (self._open_ended or "param_groups" in self._texts | self._names):
+        pickles = not self._names.isdisjoint(_PICKLES)
+        if not self.optimizers or not (self._open_ended or pickles or "param_groups" in self._texts | self._names):
             return False
         before = len(self._settings_seen)
-        every = self._open_ended or any(map(goes_through, self._codes))
+        every = self._open_ended or pickles or any(map(goes_through, self._codes))
         for path, optimizer in zip(self.optimizer_paths, self.optimizers, strict=True):
             for i, group in enumerate(optimizer.param_groups):
                 for key, value in list(group.items()):
@@ -472,6 +556,12 @@ class Reach(Facts):
     def _attributes(self, path: str, holder: Any, names: set[str]) -> None:
         if isinstance(holder, Optimizer):
             names = names - _OF_OPTIMIZERS
+        others = isinstance(holder, types.ModuleType) and not is_users(holder.__name__)
+        ours = others and _root(holder.__name__) == "tensorgrad"
+        if others and not ours:
+            names = (names & self._names) - _NOT_OF_LIBRARIES
+        if others:
+            self.unloaded.append((path, vars(holder), names - vars(holder).keys()))
         if not isinstance(holder, type):
             for name in sorted(names & _slots(holder)):
                 self._fact(f"{path}.{name}", holder, name, getattr(holder, name, gone))
@@ -479,11 +569,12 @@ class Reach(Facts):
                 for name in sorted(names & set(dir(type(holder))) - vars(holder).keys()):
                     self.facts.append((f"{path}.{name}", vars(holder), name, gone))  # nor what the class says
         attributes = getattr(holder, "__dict__", {})
-        ours = isinstance(holder, types.ModuleType) and not is_users(holder.__name__)
         for name in sorted(names & attributes.keys()):
             if isinstance(holder, type) and isinstance(attributes[name], types.FunctionType):
                 continue
-            if ours and not isinstance(attributes[name], _REPLACEABLE):
+            named = name in self._names and not name.startswith("_")
+            switch = named and isinstance(attributes[name], _SWITCHES_OF_MODULES)
+            if ours and not switch and not isinstance(attributes[name], _REPLACEABLE):
                 continue
             self._fact(f"{path}.{name}", attributes, name, attributes[name])
 
@@ -498,19 +589,27 @@ def _reads_gradients(code: types.CodeType) -> bool:
     return any(_reads_gradients(part) for part in code.co_consts if isinstance(part, types.CodeType))
 
 
-def _root(module: str | None) -> str:
-    return (module or "").partition(".")[0]
+def _told_state(source: Any) -> tuple[str]:
+    return (repr(state_of(source)),)
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def is_users(module: str | None) -> bool:
     """Whether a Python module of this name belongs to the user."""
-    return _root(module) not in _LIBRARIES or (module or "").startswith("tensorgrad.examples")
+    if not isinstance(module, str):  # Cython's functions have something else there
+        return module is None
+    return _root(module) not in _LIBRARIES or module.startswith("tensorgrad.examples")
 
 
 def _is_users_object(what: Any) -> bool:
     """Whether its attributes may matter: any object's but NumPy's, and but the machinery of this package."""
-    module = type(what).__module__ or ""
-    return isinstance(what, Module) or not (_root(module) == "numpy" or module.startswith(_MACHINERY))
+    module = type(what).__module__
+    module = module if isinstance(module, str) else ""
+    ours = _root(module) == "numpy" or (module.startswith(_MACHINERY) and not isinstance(what, type(cuda.matmul)))
+    return isinstance(what, Module) or not ours
 
 
 def _has_code_of_others(kind: type) -> bool:

@@ -6,7 +6,10 @@ the check that is made in C before each replay.
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Iterable, Iterator
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from ..dtypes import get_default_dtype
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 
-__all__ = ["PLAIN", "TENSOR", "Signature", "owner", "switches"]
+__all__ = ["PLAIN", "TENSOR", "Signature", "order_seen", "owner", "switches"]
 
 TENSOR = object()  # among leaves: the next of the tensors
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
@@ -27,11 +30,13 @@ PLAIN = (int, float, complex, str, bytes, bool, type(None))
 class Signature:
     """``leaves``: all arguments in order, containers opened, TENSOR for each tensor; ``tensors``: these, until
     ``forget``; ``others``: what is neither a tensor nor a plain value; ``key``: all that a program freezes;
-    ``shapes``: of the tensors; ``trouble``: why no program may serve the call, if so."""
+    ``shapes``: of the tensors; ``trouble``: why no program may serve the call, if so.
+
+    ``order``: names of arguments whose order the function sees."""
 
     __slots__ = ("flat", "key", "leaves", "names", "others", "positional", "shapes", "spec", "tensors", "trouble")
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]):
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], order: tuple[str, ...] = ()):
         leaves, self.spec = tree_flatten((args, kwargs))
         self.positional, self.names = len(args), tuple(kwargs)
         self.flat = len(leaves) == len(args) + len(kwargs)
@@ -60,7 +65,7 @@ class Signature:
                 parts.append(("object", id(leaf)))
         self.leaves = [TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.shapes = [tuple(t._data.shape) for t in self.tensors]
-        self.key = (self.spec, tuple(parts), switches(), tuple(attributes))
+        self.key = (self.spec, tuple(parts), switches(), tuple(attributes), order, tuple(_keys_in(self.spec)))
 
     def _named(self, attributes: dict[str, Any]) -> list[Any]:
         found: list[Any] = []
@@ -80,7 +85,7 @@ class Signature:
         ``owners``: identities of the arrays whose memory the program writes to; ``same``: by tensor, the array that it
         must be, or None.
         """
-        if native is None or not self.flat or grad_state.casting or self.key[3]:
+        if native is None or not self.flat or grad_state.casting or self.key[3] or len(self.key[4]) > 1:
             return None
         leaves: list[tuple[Any, ...]] = []
         parts = self.key[1]
@@ -139,6 +144,25 @@ class Signature:
         leaves = [next(given) if leaf is TENSOR else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
+
+
+def order_seen(names: Iterable[str], code: CodeType | None) -> tuple[str, ...]:
+    """Of the names of arguments those whose order a function sees: that take their place in its ``**kwargs``. All of
+    them where the function's code is not known."""
+    if code is None:
+        return tuple(names)
+    if not code.co_flags & inspect.CO_VARKEYWORDS:
+        return ()
+    own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return tuple(name for name in names if name not in own)
+
+
+def _keys_in(spec: Any) -> Iterator[Any]:
+    """The keys of dicts that are no texts, with their types: 1, 1.0 and True are one key, and not the same."""
+    if isinstance(spec.context, list):
+        yield from ((type(key), repr(key)) for key in spec.context if type(key) in PLAIN and type(key) is not str)
+    for part in spec.children:
+        yield from _keys_in(part)
 
 
 def _is_plain(what: Any) -> bool:

@@ -13,8 +13,9 @@ import numpy as np
 from ..autograd.node import Node, describe_line, inside, user_line
 from ..dispatch import OPS, Listener, Reads
 from ..errors import CompileError
-from ..tensor import wrap
-from .histories import begins_before, edges_to, turn
+from ..ops.convert import address_of
+from .facts import elements, get
+from .histories import Pass, begins_before, edges_to, turn
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
@@ -82,6 +83,9 @@ class Trace(Listener):
         self.unless: list[tuple[Value, list[Call | Action], Any]] = []  # flags, the steps before, the user's lines
         self.inner: dict[Value, Any] = {}  # what was made where a flag decides, and the line of that
         self.postponed: str | None = None  # why another run has to be waited for
+        self.passes: list[Pass] = []
+        self.facts: list[tuple[str, Any, Any, Any]] = []  # what Python has seen that is no tensor, as ``Facts`` has it
+        self.copies_seen: list[tuple[str, Any, Any]] = []
 
     # --- values
 
@@ -129,7 +133,7 @@ class Trace(Listener):
             self._refuse(f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow.")
             self.number += 1
             return self._enter(array, Value(f"%{self.number}", array))
-        start = wrap(array).data_ptr() - wrap(base).data_ptr()
+        start = address_of(array) - address_of(base)
         attrs = {
             "size": tuple(array.shape), "stride": tuple(step // item for step in array.strides),
             "offset": start // item,
@@ -376,11 +380,11 @@ class Trace(Listener):
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
         value = self.value_of(tensor._data)
-        if value.root.constant or value in self.of_host:
+        ours = not _is_users_call(_READERS)  # a check or a size within this package, not the user's `if`
+        if value.root.constant or (value in self.of_host and ours):
             return
         where = _at_users_line(3)
-        computed = value.root.array is None
-        ours = not _is_users_call(_READERS)  # a check or a size within this package, not the user's `if`
+        computed = value.root.array is None or value in self.of_host
         splits = self.splits or ours
         most = _SIZES if ours and value.dtype.kind in "biu" else _SHORT
         if not computed and owner_of(value) not in self.changed:
@@ -417,6 +421,46 @@ class Trace(Listener):
                 "Pass the number beside it, or give compile(..., fallback=True)."
             )
 
+    def history_read(self, tensor: Any) -> None:
+        if id(tensor) in self.outside and _is_users_call(("tensor.py",)):
+            where = _at_users_line(3)
+            self._refuse_now(
+                f"compile: is_leaf or grad_fn of argument {self.outside[id(tensor)][0]} is read{where}, which was "
+                "computed outside of the compiled function: within it, it is a leaf. Pass what is asked for beside it, "
+                "or give compile(..., fallback=True)."
+            )
+
+    def size_read(self, tensor: Any) -> None:
+        whole = owner(tensor._data)
+        arrays = {key: watch() for key, watch in self.watches.items() if self.values[key] in self.arguments}
+        if any(array is not None and owner(array) is whole for array in arrays.values()):
+            where = _at_users_line(3)
+            self._refuse_now(
+                f"compile: the size of an argument's storage is read{where}, of which it may be another part in the "
+                "next call. Use numel(), pass the number beside it, or give compile(..., fallback=True)."
+            )
+
+    def address_read(self, tensor: Any) -> None:
+        array = tensor._data
+        found = self.values.get(id(array))
+        root = self._root(array) if found is None else found.root
+        known = root is None or (root.array is not None and root not in self.arguments)
+        states = () if self.reach is None else (t._data for _, t in self.reach.tensors.values())
+        if known and any(owner(state) is owner(array) for state in states):
+            return  # it stays where it is, or another program is written
+        where = _at_users_line(3)
+        self._refuse(
+            f"compile: data_ptr() is read{where} of a tensor that may lie elsewhere in the next call. A replay runs no "
+            "Python. To learn whether two tensors share memory, ask outside of the compiled function and pass what was "
+            "found, or give compile(..., fallback=True)."
+        )
+
+    def asks(self, path: str, holder: Any, key: Any) -> None:
+        if key is None:
+            self.copies_seen.append((path, holder, elements(holder)))
+        elif not any(holder is known and key == name for _, known, name, _ in self.facts):
+            self.facts.append((path, holder, key, get(holder, key)))
+
     def copies_settings(self, optimizer: Any) -> None:
         where = _at_users_line(3)
         self._refuse(
@@ -435,7 +479,7 @@ class Trace(Listener):
                 "out-of-place operation and return its result, or change a clone() of the argument."
             )
 
-    def differentiates(self, roots: Any, inputs: Any) -> tuple[Any, Any]:
+    def differentiates(self, roots: Any, inputs: Any, retain: bool, accumulate: bool) -> tuple[Any, Any]:
         """Where a backward pass would end at an argument, which has a history outside, and something here waits for
         the gradients of what lies behind: a replay could hand them on at its end alone. The run itself goes on through
         that history."""
@@ -444,6 +488,11 @@ class Trace(Listener):
         if not self.outside:
             return roots, inputs
         edges, seen = edges_to(roots, self.outside)
+        if accumulate:
+            ends = set(self.outside) if inputs is None else {id(x) for x in inputs}
+            numbers = frozenset(self.outside[key][0] for key, _, _ in edges if key in ends)
+            if numbers:
+                self.passes.append(Pass(numbers, retain, inputs is not None))
         reached = [self.outside[key] for key in dict.fromkeys(key for key, _, _ in edges)]
         if not reached or not self._waits_for(reached, inputs, seen):
             return roots, inputs
@@ -473,6 +522,11 @@ class Trace(Listener):
             mine = (x for x in inputs if id(x) not in self.outside)
             return any((id(x) if x._node is None else id(x._node)) not in seen for x in mine)
         return self.reach is not None and self.reach.waits_for([t for _, t in reached])
+
+    def _refuse_now(self, why: str) -> None:
+        """Raises CompileError in any case: what Python would go on with is not what an eager run has."""
+        self.unsplit_at = None if self.code is None else _line_in(self.code)
+        raise CompileError(why)
 
     def _refuse(self, why: str) -> None:
         """Raises CompileError, or notes where the function may be cut."""

@@ -432,9 +432,11 @@ def storage_offset(self: Tensor) -> int:
 
 def offset_of(x: Tensor) -> int:
     """``storage_offset``, of which nobody is told: for ops, whose calls are announced."""
+    from .convert import address_of  # which needs this module
+
     if x._base is None:
         return 0
-    return (x.data_ptr() - x._base.data_ptr()) // int(x._data.itemsize)
+    return (address_of(x._data) - address_of(x._base._data)) // int(x._data.itemsize)
 
 
 def __len__(self: Tensor) -> int:

@@ -12,7 +12,7 @@ from ..backends import registry
 from ..dispatch import local
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install, wrap
-from .convert import data_ptr
+from .convert import address_of, data_ptr
 from .reduce import require_tensor
 
 __all__ = ["TypedStorage", "UntypedStorage", "is_storage"]
@@ -72,6 +72,8 @@ class UntypedStorage:
 
     def nbytes(self) -> int:
         """The number of bytes."""
+        for ear in local.listeners:
+            ear.size_read(self._owner)
         array = self._owner._data
         if array.size == 0:
             return 0
@@ -171,7 +173,7 @@ def is_set_to(self: Tensor, tensor: Tensor) -> bool:
     """Whether both see the same memory in the same way: address, shape and strides."""
     require_tensor("is_set_to", tensor)
     mine, other = self._data, tensor._data
-    return mine.shape == other.shape and mine.strides == other.strides and data_ptr(self) == data_ptr(tensor)
+    return mine.shape == other.shape and mine.strides == other.strides and address_of(mine) == address_of(other)
 
 
 # --- memory that others reach

@@ -18,7 +18,7 @@ import numpy as np
 from ..autograd.grad_mode import no_grad
 from ..autograd.hooks import Handle
 from ..core import native
-from ..dispatch import grad_was_set, local, region
+from ..dispatch import grad_was_set, is_asked, local, region
 from ..nn.module import zero_in_place
 from ..tensor import Tensor
 
@@ -359,6 +359,8 @@ class Optimizer:
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
+            for key in group:
+                is_asked(f"optimizer.param_groups[{i}][{key!r}]", group, key)
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join(lines) + "\n)"

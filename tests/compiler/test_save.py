@@ -708,6 +708,8 @@ def mutate(tree, draw):
             walk(child)
 
     walk(tree)
+    if not spots:
+        return
     holder, key = draw.choice(spots)
     kind = draw.randrange(6)
     if kind == 0:
