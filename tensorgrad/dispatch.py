@@ -91,6 +91,9 @@ class Listener:
     def history_read(self, tensor: Any) -> None:
         """Called before Python gets to know whether a tensor is a leaf, or which node has recorded it."""
 
+    def retains(self, tensor: Any) -> None:
+        """Called before a tensor is told to keep its gradient, or asked whether it does."""
+
     def address_read(self, tensor: Any) -> None:
         """Called before Python gets the address of a tensor's elements."""
 

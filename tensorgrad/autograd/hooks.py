@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..dispatch import local
 from ..errors import AutogradError
 from ..tensor import Tensor, install
 
@@ -81,6 +82,8 @@ def retain_grad(self: Tensor) -> None:
     """
     if not self._tracked:
         raise AutogradError("retain_grad: this tensor does not require grad.")
+    for ear in local.listeners:
+        ear.retains(self)
     node = self.grad_fn
     if node is None:
         return
@@ -91,7 +94,14 @@ def retain_grad(self: Tensor) -> None:
     self._keeps_grad = True
 
 
+def retains_grad(self: Tensor) -> bool:
+    """Whether ``retain_grad`` was called of it, and it is no leaf."""
+    for ear in local.listeners:
+        ear.retains(self)
+    return bool(self._keeps_grad)
+
+
 install(register_hook)
 install(register_post_accumulate_grad_hook)
 install(retain_grad)
-Tensor.retains_grad = property(lambda self: self._keeps_grad)  # type: ignore[attr-defined]
+Tensor.retains_grad = property(retains_grad)  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ class Before:
         self.objects = {*reach.seen, *map(id, signature.others)}
         self.histories = [(t, t._node) for t in given]
         self.given = [(t, t._data) for t in given]
+        self.tracked = [t._tracked for t in given]
         self.hooks = {id(t): list(hooks_of(t)) for t in self.known + given if t._tracked}
 
     def heard(self) -> frozenset[int]:
@@ -73,6 +74,21 @@ class Before:
     def written(self) -> list[list[int]]:
         """Version counters that have moved since."""
         return [cell for cell, seen in self.cells.values() if cell[0] != seen]
+
+    def turned(self, given: list[Tensor], tensors: list[Tensor]) -> list[tuple[int, bool]]:
+        """Numbers of the arguments that the run has told to require gradients, or not to, and which of both. Raises
+        CompileError for one with a history, whose stand-in alone was told."""
+        found = [
+            (i, t._tracked) for i, (t, tracked) in enumerate(zip(given, self.tracked, strict=True))
+            if t._tracked != tracked
+        ]  # fmt: skip
+        for i, _ in found:
+            if given[i] is not tensors[i]:
+                raise CompileError(
+                    f"compile: the function takes requires_grad from its tensor argument {i}, which was computed "
+                    "outside of it. Work on argument.detach()."
+                )
+        return found
 
     def check_histories(self, given: list[Tensor]) -> None:
         """Raises CompileError if an argument has another history than before: its gradient would go another way; or if

@@ -55,6 +55,7 @@ class Entry:
             return len(outputs) - 1
 
         before.check_histories(given)
+        self.turned = before.turned(given, signature.tensors)
         check_passes(trace.passes)
         self.passes = trace.passes
         self.result = Result(result, before, slot, trace.ways())
@@ -152,6 +153,7 @@ class Entry:
         self.signature = signature
         # whether arguments overlap, or have gradients, is asked in Python
         of_arguments = any(isinstance(x, int) for x, _ in self.accumulated)
+        of_arguments = of_arguments or bool(self.turned)
         in_python = bool(self.writes_arguments or self.to_arguments or self.seen_grads or of_arguments)
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.shapes) == len(signature.leaves)
@@ -201,6 +203,8 @@ class Entry:
         """What a program from a file could not do."""
         if self.leaves or self.to_arguments or self.accumulated:
             return "the program leaves gradients in `.grad` of tensors that only its source knows"
+        if self.turned:
+            return "it tells an argument to require gradients, or not to"
         if self.result.grads:
             return "it returns the gradient of a tensor that only its source knows"
         if self.signature.others:
@@ -265,6 +269,11 @@ class Entry:
     def _lie_apart(self, tensors: list[Tensor]) -> bool:
         return apart([g._data for g in self._added_to(tensors)], [t._data for t in tensors], self.there)
 
+    def _turn(self, tensors: list[Tensor]) -> None:
+        """Tell arguments to require gradients, or not to, as the run has."""
+        for i, on in self.turned:
+            tensors[i].requires_grad = on
+
     def _arguments(self, tensors: list[Tensor]) -> list[Any]:
         """The arrays that the program is given."""
         return [*(t._data for t in tensors), *(g._data for g in self._added_to(tensors))]
@@ -320,6 +329,7 @@ class Entry:
     def replay(self, tensors: list[Tensor]) -> Any:
         """The program's results for these arguments, and its effects."""
         given = self._arguments(tensors)
+        self._turn(tensors)
         for g in self._added_to(tensors):
             g._bump()
         for leaf in self.forgotten:

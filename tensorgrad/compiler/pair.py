@@ -174,6 +174,7 @@ class PairEntry(Entry):
 
     def replay(self, tensors: list[Tensor]) -> Any:
         given = self._arguments(tensors)
+        self._turn(tensors)
         for g in self._added_to(tensors):
             g._bump()
         shelf = self.shelf

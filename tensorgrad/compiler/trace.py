@@ -430,6 +430,15 @@ class Trace(Listener):
                 "or give compile(..., fallback=True)."
             )
 
+    def retains(self, tensor: Any) -> None:
+        if id(tensor) in self.outside:
+            where = _at_users_line(3)
+            self._refuse_now(
+                f"compile: retain_grad() or retains_grad of argument {self.outside[id(tensor)][0]}{where}, which was "
+                "computed outside of the compiled function: within it, it is a leaf. Call it outside, or give "
+                "compile(..., fallback=True)."
+            )
+
     def size_read(self, tensor: Any) -> None:
         whole = owner(tensor._data)
         arrays = {key: watch() for key, watch in self.watches.items() if self.values[key] in self.arguments}
