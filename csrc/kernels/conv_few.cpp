@@ -153,10 +153,10 @@ class FewTargets {
 
 // Where that needs fewer vectors than channels along the vector: what is computed between the rows counts.
 template <class T>
-bool few_targets(const Walk& walk, const ConvOperands<T>& operands) {
-  if (walk.step != Triple{1, 1, 1} || operands.source_channels == 0) return false;
-  const Index box = volume(Slab{0, 1, {0, 0, 0}, walk.size}.box(walk)), targets = operands.target_channels / operands.groups;
-  return targets <= kMostTargets && targets * box < Lanes<T>::count * volume(walk.size);
+bool few_targets(const Walk& walk, Index groups, Index source_channels, Index target_channels) {
+  if (walk.step != Triple{1, 1, 1} || source_channels == 0) return false;
+  const Index targets = target_channels / groups;
+  return targets <= kMostTargets && targets * reached(walk) < Lanes<T>::count * volume(walk.size);
 }
 
 template <class T>
@@ -164,8 +164,8 @@ void conv_walk_few(const Walk& walk, const ConvOperands<T>& operands) {
   FewTargets<T>(walk, operands).run();
 }
 
-#define TG_FEW(T)                                              \
-  template bool few_targets(const Walk&, const ConvOperands<T>&); \
+#define TG_FEW(T)                                                 \
+  template bool few_targets<T>(const Walk&, Index, Index, Index); \
   template void conv_walk_few(const Walk&, const ConvOperands<T>&);
 TG_FEW(float)
 TG_FEW(double)

@@ -6,7 +6,7 @@
 namespace tg {
 
 template <class T>
-bool few_targets(const Walk& walk, const ConvOperands<T>& operands);
+bool few_targets(const Walk& walk, Index groups, Index source_channels, Index target_channels);
 
 template <class T>
 void conv_walk_few(const Walk& walk, const ConvOperands<T>& operands);

@@ -84,8 +84,7 @@ std::vector<Slab> cut_slabs(const Walk& w, Index batch, Index target) {
   if (image <= target) {
     Index groups = (batch * image + target - 1) / target;
     // A large dilation makes a small output read a large box.
-    const Index box = volume(Slab{0, 1, {0, 0, 0}, w.size}.box(w));
-    groups = std::max(groups, batch * box / kMostBox);
+    groups = std::max(groups, batch * reached(w) / kMostBox);
     groups = std::min(batch, std::max<Index>(1, groups));
     for (Index g = 0; g < groups; ++g) {
       Index lo = batch * g / groups, hi = batch * (g + 1) / groups;

@@ -67,6 +67,9 @@ struct Slab {
   }
 };
 
+// Elements of the padded source that a walk reads of a channel.
+inline Index reached(const Walk& w) { return volume(Slab{0, 1, {0, 0, 0}, w.size}.box(w)); }
+
 // Cuts a walk over `batch` images into slabs of about `target` positions; depends on shapes alone.
 std::vector<Slab> cut_slabs(const Walk& w, Index batch, Index target);
 

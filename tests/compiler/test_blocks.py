@@ -273,11 +273,12 @@ def test_what_somebody_else_reads_is_copied():
 # --- behind a convolution
 
 # (batch, in, out channels, groups, kernel, stride, padding, size): Winograd, with whole rows and parts of them; the
-# shared walk; 1x1; by depth; few targets; a product; planes too small to tell of; patches
+# shared walk; 1x1; by depth, also of few channels; few targets; a product; planes too small to tell of; patches
 CONVS = [
     (2, 16, 32, 1, 3, 1, 1, 24), (1, 16, 16, 1, 3, 1, 1, 200), (3, 5, 12, 1, 5, 2, 2, 40),
     (2, 24, 40, 1, 1, 1, 0, 20), (2, 16, 16, 16, 3, 1, 1, 30), (2, 8, 2, 1, 3, 1, 1, 32), (4, 6, 20, 1, 7, 1, 0, 7),
-    (2, 16, 32, 1, 3, 1, 1, 6), (2, 3, 16, 1, 16, 16, 0, 64), (2, 12, 24, 3, 3, 1, 2, 21), (1, 8, 12, 2, 1, 2, 0, 33),
+    (2, 3, 6, 3, 5, 1, 2, 40), (2, 16, 32, 1, 3, 1, 1, 6), (2, 3, 16, 1, 16, 16, 0, 64), (2, 12, 24, 3, 3, 1, 2, 21),
+    (1, 8, 12, 2, 1, 2, 0, 33),
 ]  # fmt: skip
 
 
@@ -516,6 +517,7 @@ def test_a_convolution_that_nothing_is_gained_for_reads_what_is_there(threads):
         ((8, 64, 56, 56), (32, 64, 1, 1), {"stride": 2}),
         ((64, 128, 14, 14), (32, 128, 1, 1), {}),
         ((4, 8, 20, 20), (8, 1, 3, 3), {"groups": 8}),
+        ((4, 3, 300, 300), (3, 1, 3, 3), {"groups": 3}),  # by row
         ((8, 64, 56, 56), (8, 64, 56, 56), {}),
     ):
         x, w = tg.randn(*shape), tg.randn(*weight)
