@@ -36,6 +36,7 @@ __all__ = [
     "grad_is_read",
     "grad_was_set",
     "host",
+    "in_private",
     "is_asked",
     "listeners",
     "listening",
@@ -118,6 +119,11 @@ class Listener:
 
     def stands_for(self, array: Any, base: Any) -> None:
         """Called after an array was made that is a copy of what would be a view of ``base``."""
+
+    def selects(self, mask: Any) -> Callable[[], None] | None:
+        """Asked before a mask picks elements: None, or, if nobody may know how many there are, what to call before
+        somebody wants to; see ``ops.selected``."""
+        return None
 
     def made(self, array: Any, source: Any) -> None:
         """Called after an array was made of Python's numbers or NumPy's arrays, past the door."""
@@ -357,7 +363,7 @@ def region(name: str) -> Iterator[None]:
             ear.leave(name)
 
 
-def _in_private(action: Callable[[], Any]) -> Any:
+def in_private(action: Callable[[], Any]) -> Any:
     """What an action gives that reads and computes for itself, which is nobody else's affair."""
     ears = local.listeners
     local.listeners = ()
@@ -383,7 +389,7 @@ def host(action: Callable[[], Any], reads: Reads | None = None, counts: tuple[An
     if not ears:
         action()
         return
-    _in_private(action)
+    in_private(action)
     for ear in ears:
         ear.host(action, reads, counts)
 
@@ -394,7 +400,7 @@ def unless(flag: Any, action: Callable[[], Any]) -> Any:
     ears = local.listeners
     if not ears:
         return None if bool(flag) else action()
-    is_set = _in_private(lambda: bool(flag))
+    is_set = in_private(lambda: bool(flag))
     for ear in ears:
         ear.enter_unless(flag, is_set)
     try:

@@ -225,15 +225,7 @@ class Trace(Listener):
                     self.made(array, None)
             return
         if op.sized_by_data:
-            where = f" at {describe_line(line)}" if line else ""
-            instead = op.fixed or "a form of fixed shape (where(), masked_fill(), a weighted sum)"
-            self._refuse(
-                f"compile: the shape of {op.name}'s result{where} depends on the data, and a program has fixed "
-                f"shapes. Use {instead}; leave this part "
-                "out of the compiled function, or give compile(..., fallback=True). A mask that is the same in each "
-                "call may be kept as a tensor of booleans or integers where the function reaches it, by a closure, a "
-                "global or an attribute."
-            )
+            self._refuse(_sized_by_data(f"{op.name}'s result", line, op.fixed))
         given = self._values(inputs)
         named = {key: self._values(value) for key, value in attrs.items()}
         read = [*values_in(given), *values_in(tuple(named.values()))]
@@ -253,6 +245,13 @@ class Trace(Listener):
         if kind is type(None):
             kind = type(outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
+
+    def selects(self, mask: Any) -> Callable[[], None] | None:
+        if self._is_settled((mask._data,)):
+            return None
+        why = _sized_by_data("x[mask]", user_line(3), None)
+        at = None if self.code is None else _line_in(self.code)
+        return lambda: self._refuse(why, at)
 
     def _is_settled(self, inputs: tuple[Any, ...]) -> bool:
         """Whether all elements that a call reads are as they were before the run: constants, or booleans and integers
@@ -537,13 +536,13 @@ class Trace(Listener):
         self.unsplit_at = None if self.code is None else _line_in(self.code)
         raise CompileError(why)
 
-    def _refuse(self, why: str) -> None:
-        """Raises CompileError, or notes where the function may be cut."""
+    def _refuse(self, why: str, at: int | None = None) -> None:
+        """Raises CompileError, or notes where the function may be cut: at this line of it, by default where it is."""
         if not self.splits:
             raise CompileError(why)
         if self.unsplit is None:
             self.unsplit = why
-            self.unsplit_at = None if self.code is None else _line_in(self.code)
+            self.unsplit_at = _line_in(self.code) if at is None and self.code is not None else at
 
     # --- the end
 
@@ -558,6 +557,17 @@ class Trace(Listener):
                     "a copy and no view of the tensor that it was picked from; return x[position].clone()."
                 )
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
+
+
+def _sized_by_data(what: str, line: Any, fixed: str | None) -> str:
+    where = f" at {describe_line(line)}" if line else ""
+    instead = fixed or "a form of fixed shape (where(), masked_fill(), a weighted sum)"
+    return (
+        f"compile: the shape of {what}{where} depends on the data, and a program has fixed shapes. Use {instead}; "
+        "leave this part out of the compiled function, or give compile(..., fallback=True). A mask that is the same in "
+        "each call may be kept as a tensor of booleans or integers where the function reaches it, by a closure, a "
+        "global or an attribute."
+    )
 
 
 def _made_by(steps: list[Call | Action]) -> Any:

@@ -25,6 +25,7 @@ _INTERNAL = frozenset(
         "pointwise",
         "record",
         "samples",
+        "selected",
         "shape_core",
         "signatures",
     )

@@ -23,6 +23,7 @@ from .create import as_operand, tensor
 from .exchange import lies_on_gpu, shared
 from .index import as_value, elsewhere, index_op, index_put_op, put_in_place
 from .inplace import assign, at_level_of, check_writable, write_into
+from .selected import Selection, put_back, selection
 
 __all__ = ["fill", "fill_", "zero_"]
 
@@ -50,6 +51,14 @@ def checked_slice(part: slice, size: int) -> slice:
 
 def __getitem__(self: Tensor, key: Any) -> Tensor:
     """The elements at ``key``: a view for integers, slices, None and Ellipsis; a copy for tensors, lists and masks."""
+    if local.listeners and _is_mask_of(self, key) and not local.frames:
+        for ear in local.listeners:
+            if (refuse := ear.selects(key)) is not None:
+                return selection(self, key, lambda: _picked(self, key), refuse)
+    return _picked(self, key)
+
+
+def _picked(self: Tensor, key: Any) -> Tensor:
     basic, spec, indices = _resolved(self, key)
     if not indices:
         return core.slice_(self, key=basic)
@@ -66,6 +75,8 @@ def __setitem__(self: Tensor, key: Any, value: Any) -> None:
     if isinstance(value, (list, tuple)):
         raise TypeError(f"can't assign a {type(value).__name__} to elements of a tensor; use tensor(...).")
     if _is_mask_of(self, key):
+        if type(value) is Selection and put_back(self, key, value):
+            return
         value = as_value("setitem", self, value)
         if value._data.size == 1:  # without asking how often the mask holds, which a compiled program can't
             from .selection import masked_fill_
