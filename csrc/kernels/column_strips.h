@@ -4,7 +4,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
+#include "../core/pack_double.h"
 #include "../core/parallel.h"
 #include "beside.h"
 #include "softmax_exp.h"
@@ -91,6 +93,20 @@ struct Strip {
     for (int v = 0; v < V; ++v) to[v] = W::load(value + v * W::lanes);
   }
 };
+
+// The logarithms of sums of exponentials, in place: for floats a vector of double at a time.
+template <class T, std::size_t N>
+[[gnu::noinline]] void take_logs(double (&sums)[N]) {
+  if constexpr (std::is_same_v<T, double>) {
+    for (double& sum : sums) sum = std::log(sum);
+  } else {
+    static_assert(N % pack::kDoubles == 0);
+    for (std::size_t i = 0; i < N; i += pack::kDoubles) {
+      const pack::Double sum = lanes::load(sums + i);
+      lanes::store(sums + i, pack::log(sum) + (sum - sum));  // NaN stays
+    }
+  }
+}
 
 // call(strip, first column) for columns [0, columns) of a tile. The last vector ends with the tile, and has columns that the
 // one before it had: they are computed again, which changes nothing where the result is not read from.

@@ -1,4 +1,4 @@
-// Logsumexp over the middle axis of a contiguous (outer, length, inner) array, inner > 1.
+// Logsumexp over the middle axis of a contiguous (outer, length, inner) array: of columns, or of short rows.
 #pragma once
 
 #include "reduce_plan.h"
@@ -6,7 +6,7 @@
 namespace tg {
 
 // Whether `plan` is that of such an array of items of `item` bytes, short enough that one thread takes a column.
-bool is_middle_axis(const ReducePlan& plan, Index item);
+bool is_plain_axis(const ReducePlan& plan, Index item);
 
 template <class T>
 void logsumexp_columns(const ReducePlan& plan, const T* x, T* y);

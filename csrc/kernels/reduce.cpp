@@ -116,7 +116,7 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
       case Reduce::norm2:
         return fold<NormOp<C, 2>>(plan, data, reader, out_type, out, [](double a) { return std::sqrt(a); });
       case Reduce::logsumexp:
-        if (reader.same_type && out_type == type && is_middle_axis(plan, sizeof(C)) &&
+        if (reader.same_type && out_type == type && is_plain_axis(plan, sizeof(C)) &&
             reinterpret_cast<uintptr_t>(data) % alignof(C) == 0)
           return logsumexp_columns(plan, reinterpret_cast<const C*>(data), reinterpret_cast<C*>(out));
         return fold<LogSumExpOp<C>>(plan, data, reader, out_type, out, [](const ScaledExpSum& a) { return a.value(); });

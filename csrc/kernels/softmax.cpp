@@ -15,7 +15,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../core/pack_double.h"
 #include "../core/parallel.h"
 #include "column_strips.h"
 
@@ -38,20 +37,6 @@ void over_rows(const SoftmaxShape& s, Index together, Call call) {
 template <class Row>
 void over_rows(const SoftmaxShape& s, Row row) {
   over_rows(s, 1, [&](Index at, Index) { row(at); });
-}
-
-// The logarithms of sums of exponentials, of which the largest is 1, in place: for floats a vector of double at a time.
-template <class T, std::size_t N>
-[[gnu::noinline]] void take_logs(double (&sums)[N]) {
-  if constexpr (std::is_same_v<T, double>) {
-    for (double& sum : sums) sum = std::log(sum);
-  } else {
-    static_assert(N % pack::kDoubles == 0);
-    for (std::size_t i = 0; i < N; i += pack::kDoubles) {
-      const pack::Double sum = lanes::load(sums + i);
-      lanes::store(sums + i, pack::log(sum) + (sum - sum));  // NaN stays
-    }
-  }
 }
 
 template <class T>

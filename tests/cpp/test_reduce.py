@@ -123,6 +123,8 @@ def test_logsumexp_of_columns(shape: tuple[int, int, int], dtype: str) -> None:
         odd[0, :, 1] = -np.inf
         odd[0, -1, 1] = value
         got = C.logsumexp(odd, (1,), False)
+        if shape[1] <= 32:  # short rows are turned columns
+            np.testing.assert_array_equal(C.logsumexp(odd.swapaxes(1, 2).copy(), (2,), False), got)
         np.testing.assert_array_equal(got[0, 1], value)
         got[0, 1] = whole[0, 1]
         np.testing.assert_array_equal(got, whole)
