@@ -30,6 +30,14 @@ class Course {
     if (shape_.empty()) shape_.push_back(1), strides_.push_back(size_);
   }
 
+  // After how many elements they come again, where each is read more than once; 0 where they never do.
+  Index period() const {
+    if (strides_[0] != 0) return 0;
+    Index elements = 1;
+    for (std::size_t d = 1; d < shape_.size(); ++d) elements *= shape_[d];
+    return elements;
+  }
+
   // The n elements from number `first` on, if they lie one after the other; null if not.
   char* in_place(Index first, Index n) const {
     if (strides_.back() != size_ || !aligned_ || n > shape_.back()) return nullptr;

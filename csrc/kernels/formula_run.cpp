@@ -1,6 +1,7 @@
 // Walks the blocks of a formula. See formula.h.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "../core/allocator.h"
@@ -55,6 +56,7 @@ constexpr bool kCompiles = false;
 #endif
 constexpr Index kTaskUnit = 64;  // elements: tasks begin at a line of every array
 constexpr Index kWorthCompiling = 256;
+constexpr Index kWholeVectors = 16;  // elements that leave none for a last vector
 constexpr Index kLine = 64;  // bytes of a cache line
 // Arrays from this size on are fetched a block ahead, by programs of this many loops: shorter ones wait for memory anyhow.
 constexpr Index kFar = Index(1) << 20;
@@ -99,6 +101,7 @@ class Runner {
   __attribute__((noinline)) void prepare() {
     find_far(given_);
     find_courses(given_);
+    find_repeated();
   }
   // After prepare(), as often as asked.
   void run() {
@@ -190,7 +193,7 @@ class Runner {
   Index task_size() const {
     Index cost = std::max<Index>(1, p_.cost_);
     for (int i = 0; i < given_ && !by_rows_; ++i)
-      if (p_.ports_[i].varies && operands_[i].strides) cost += Program::kHeavy;
+      if (p_.ports_[i].varies && operands_[i].strides && !is_repeated(i)) cost += Program::kHeavy;
     const Index most = std::clamp(16 * kStretch / cost, kStretch / 8, kStretch);
     const Index tasks = (total_ + most - 1) / most, size = (total_ + tasks - 1) / tasks;
     return (size + kTaskUnit - 1) / kTaskUnit * kTaskUnit;
@@ -314,6 +317,11 @@ class Runner {
         slots[i] = operand.data + offset(operand, at);
         continue;
       }
+      if (is_repeated(i)) {
+        slots[i] = buffers + port.staging * longest;
+        if (first == start) move(i, first, n, static_cast<char*>(slots[i]), true);
+        continue;
+      }
       char* here = output && defer_ ? nullptr : in_place(i, first, at, n);
       slots[i] = here ? here : buffers + port.staging * longest;
       if (!output && !here) move(i, first, n, static_cast<char*>(slots[i]), true);
@@ -362,6 +370,23 @@ class Runner {
       courses_.emplace_back(operands_[i], p_.ports_[i].item_size, ndim_, shape_);
     }
   }
+
+  // Inputs that come again after a few elements are the same in each block, where blocks are multiples of that: they are
+  // gathered once for a stretch. (A sum of 8 products of (16, 1016, 1) with (16,) takes 0.2 ms so instead of 0.65.)
+  void find_repeated() {
+    if (by_rows_ || defer_) return;
+    Index together = 1;
+    for (int i = 0; i < std::min(p_.input_count(), 64); ++i) {
+      const int course = course_of_[static_cast<std::size_t>(i)];
+      const Index period = course < 0 ? 0 : courses_[static_cast<std::size_t>(course)].period();
+      if (period == 0 || std::lcm(together, period) > block_) continue;
+      together = std::lcm(together, period);
+      repeated_ |= std::uint64_t(1) << i;
+    }
+    if (const Index whole = std::lcm(together, kWholeVectors); whole <= block_) together = whole;
+    block_ -= block_ % together;
+  }
+  bool is_repeated(int slot) const { return slot < 64 && (repeated_ >> slot & 1); }
 
   // Arrays that come from memory in order: with many loops to a block the processor does not foresee the next block.
   void find_far(int ports) {
@@ -439,6 +464,7 @@ class Runner {
   Index part_ = 0;  // one loop's share of a block
   Index total_ = 1, inner_ = 1, block_;
   std::uint64_t row_values_ = 0;  // by input
+  std::uint64_t repeated_ = 0;    // likewise
   std::vector<Step> steps_;       // the program's, with loops for those
   const std::vector<Step>* body_ = &p_.body_;
   bool summing_ = false;

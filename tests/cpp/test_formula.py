@@ -352,6 +352,9 @@ def test_short_rows_that_come_again(outer: tuple[int, int], inner: int, dtype: s
     matrix = whole[0, :, :inner].copy()  # one run that comes n times
     full = whole[:, :, :inner].copy()
     agree(call(matrix, full, matrix), reference((matrix, full, matrix)))
+    spread = whole.reshape(-1)[: 3 * inner : 3]  # a row with gaps, again and again beside a matrix that is, and a row
+    agree(call(spread, full, matrix), reference((spread, full, matrix)))
+    agree(call(full, spread, matrix[:1]), reference((full, spread, matrix[:1])))
 
 
 @pytest.mark.parametrize(
