@@ -125,6 +125,10 @@ class Listener:
         somebody wants to; see ``ops.selected``."""
         return None
 
+    def alike(self, mask: Any, other: Any) -> bool:
+        """Asked of two masks: whether they are known to be the same, whatever they hold."""
+        return False
+
     def made(self, array: Any, source: Any) -> None:
         """Called after an array was made of Python's numbers or NumPy's arrays, past the door."""
 

@@ -16,6 +16,7 @@ from ..errors import CompileError
 from ..ops.convert import address_of
 from .facts import elements, get
 from .histories import Pass, begins_before, edges_to, turn
+from .passes import duplicates
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
@@ -252,6 +253,14 @@ class Trace(Listener):
         why = _sized_by_data("x[mask]", user_line(3), None)
         at = None if self.code is None else _line_in(self.code)
         return lambda: self._refuse(why, at)
+
+    def alike(self, mask: Any, other: Any) -> bool:
+        if self.unless:
+            return False
+        both = self.value_of(mask._data), self.value_of(other._data)
+        probe = Call(OPS["logical_and"], type(mask._data), both, {}, (Value("probe", mask._data),), (), None)
+        read = duplicates.run(Program([*self.steps, probe], self.arguments, [])).calls[-1].inputs
+        return read[0] is read[1]
 
     def _is_settled(self, inputs: tuple[Any, ...]) -> bool:
         """Whether all elements that a call reads are as they were before the run: constants, or booleans and integers

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
-from ..dispatch import in_private
+from ..dispatch import in_private, local
 from ..dtypes import BY_NAME, PYTHON_KEYS, key_of, result_name
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -59,6 +59,9 @@ class _Selected:
             # it has no say in the dtype, and as many dims as the whole has one
             x = x.to(BY_NAME[result_name((key_of(beside._data), key_of(x._data)))])
         return pw.where(self.under(), x, True if x._data.dtype.kind == "b" else 1)
+
+    def is_by(self, mask: Tensor) -> bool:
+        return mask is self.mask or any(ear.alike(self.mask, mask) for ear in local.listeners)
 
     def under(self) -> Tensor:
         """The mask with as many dims as the whole."""
@@ -103,7 +106,7 @@ def put_back(target: Tensor, mask: Tensor, value: Selection) -> bool:
     """Write a selection where ``mask``, a mask of the target, picks; False if that can't be said for any number."""
     selected = value._selected
     whole, k = selected.whole, mask._data.ndim
-    if mask is not selected.mask or not selected.holds():
+    if not selected.holds() or not selected.is_by(mask):
         return False
     if whole._data.ndim != target._data.ndim or whole._data.shape[k:] != target._data.shape[k:]:
         return False
@@ -118,9 +121,7 @@ def _whole_of(x: Any, beside: _Selected) -> Any:
     """(in an ordinary run, where the mask holds): what an operand beside a selection is; None if nobody knows."""
     if type(x) is Selection:
         selected = x._selected
-        fits = (
-            selected.mask is beside.mask and selected.holds() and selected.whole._data.ndim == beside.whole._data.ndim
-        )
+        fits = selected.holds() and beside.is_by(selected.mask) and selected.whole._data.ndim == beside.whole._data.ndim
         return (selected.plain, selected.whole) if fits else None
     if isinstance(x, Tensor):
         return (x, x) if x._data.ndim <= beside.whole._data.ndim - beside.mask._data.ndim else None

@@ -62,13 +62,19 @@ def over_itself(x, y, mask):
     x[1:][rows] = x[:-1][rows]
 
 
+def by_equal_masks(x, y, mask):
+    x[mask & (x > 0)] = -x[mask & (x > 0)]
+    x[(y[:, 0] > 0)] += y[y[:, 0] > 0]
+
+
 def unused(x, y, mask):
     x[mask]
     return x + 1
 
 
 FORMS = {f.__name__: f for f in (
-    taken, changed_and_kept, negated, of_rows, of_rows_and_a_number, twice, both_ways, of_a_view, over_itself, unused,
+    taken, changed_and_kept, negated, of_rows, of_rows_and_a_number, twice, both_ways, of_a_view, over_itself,
+    by_equal_masks, unused,
 )}  # fmt: skip
 
 
@@ -201,6 +207,17 @@ def of_another_size(x, mask):
     x[mask] += x[0]
 
 
+def by_a_mask_of_what_changed(x, mask):
+    y = x * 2
+    t = y[x > 5]
+    x += 1
+    y[x > 5] = t
+
+
+def by_another_draw(x, mask):
+    x[tg.rand(4) > 0.5] = x[tg.rand(4) > 0.5]
+
+
 def in_a_hook(x, mask):
     y = x.clone().requires_grad_()
     z = y * 2
@@ -243,7 +260,8 @@ REFUSED = {
     "put": lambda x, m: x.__setitem__((slice(None), 0), x[m]),
     "accumulated": lambda x, m: x.index_put_((m,), x[m], accumulate=True),
     "stale": stale, "stale-mask": stale_mask, "elsewhere": elsewhere, "another-size": of_another_size,
-    "hook": in_a_hook,
+    "hook": in_a_hook, "changed": by_a_mask_of_what_changed, "draw": by_another_draw,
+    "written": lambda x, m: x.__setitem__((x > 5).logical_and_(m), x[x > 5]),
 }  # fmt: skip
 
 
