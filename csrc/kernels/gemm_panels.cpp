@@ -5,8 +5,8 @@
 // some rows of a and all of b's panels, or, where rows are few, some of them; it walks panel by panel, and per panel down
 // its rows. What is packed at once is bounded (kPacked); more is done in waves. Where rows are few and b is large
 // (packs_own) a task has all rows and packs its few panels itself. Few rows by a matrix of many are gemm_stream.h's, or
-// gemm_dots.h's where both are contiguous along k. A batch of many products is dealt out by products, each task packing
-// for itself; the smallest are taken side by side (gemm_little.h).
+// gemm_dots.h's where both are contiguous along k; some dozen are turned (gemm_turned.h). A batch of many products is
+// dealt out by products, each task packing for itself; the smallest are taken side by side (gemm_little.h).
 //
 // Every element of c is summed in the order of k, in the same stretches, however c is cut into tasks.
 //
@@ -25,179 +25,25 @@
 #include "gemm_dots.h"
 #include "gemm_little.h"
 #include "gemm_stream.h"
+#include "gemm_stripe.h"
 #include "gemm_tasks.h"
 #include "gemm_tile.h"
+#include "gemm_turned.h"
 #include "linear.h"
 
 namespace tg {
 namespace {
 
-using lanes::Lanes;
-using tile::kColumns;
-using tile::kRows;
-
-// Terms of a panel: with the rows of a tile it fits L1. Panels of 128 cost a step of gpt 3 % and mlp's 4 %; what keeps
-// errors small is tile::kSummed.
-constexpr Index kDepth = 256;
 constexpr Index kPacked = Index(1) << 22;      // elements packed at once: what a shared L3 holds
 constexpr Index kRowsPacked = Index(1) << 20;  // of many rows of a
 constexpr Index kOwnPacked = Index(1) << 16;   // elements a task packs for itself at once: half an L2
-constexpr Index kLargeStripe = Index(1) << 18; // elements of b beyond one core's L2
 constexpr Index kSmall = Index(1) << 18;       // multiplications done before a second thread pays
 constexpr Index kManyRows = 512;               // with the panels of a task and its part of c they fit an L2
-constexpr Index kSetStep = 4096;               // bytes between lines of one set of an L1
-constexpr Index kWide = 256;                   // columns from which a copy of rows so far apart pays
-constexpr Index kFewRows = 8;                  // a copy of b pays from more rows on,
-constexpr Index kTiny = 640;                   // and where it has more elements (512 of 16 x 16: 0.84 of the time)
 constexpr Index kBrief = 16;                    // terms of all rows: for more a tile saves reading b again
 constexpr Index kLittleRows = Index(1) << 18;  // bytes of a that stay in an L2
 constexpr Index kFollowed = Index(384) << 10;  // bytes of c that are still near when their task ends: most of an L2
 constexpr Index kToldAtOnce = 16384;           // elements, where tasks finish something else than whole rows
 constexpr Index kAskedAtOnce = 8192;           // and where what they read is needed before
-
-// A part of b: `depth` terms of `columns` columns, packed; or, where b's rows are contiguous and few rows of a would use the
-// copy, or its panels are few and tiles high (a panel's lines are then taken from L2 once for a tile, which costs less),
-// only its last columns, and the others read in place. Two Zen 4 cores, AVX-512, gradients of (512, 512) by (512, 128),
-// (64, 1024) by (1024, 128), (20000, 128) by (128, 128): 1.03, 1.1 to 1.6 and 1.0 to 1.2 times as fast; beside more of b
-// than an L2 holds and 256 columns 0.96 to 1.07.
-template <class T>
-struct Stripe {
-  Matrix<T> b;
-  Index j0, columns, k0, depth;
-  bool in_place;
-  T* packed;
-
-  Stripe(const Gemm<T>& g, Index entry, Index j0, Index columns, Index k0, Index depth)
-      : b(g.right(entry)), j0(j0), columns(columns), k0(k0), depth(depth),
-        in_place(g.b.col == 1 && (g.m <= kFewRows || g.k * g.n <= kTiny || few_panels(g))), packed(nullptr) {
-    b.data += k0 * b.row + j0 * b.col;
-  }
-  static bool few_panels(const Gemm<T>& g) {
-    const Index panels = divide_up(g.n, kColumns<T>);
-    const bool near = g.b.row <= 16 * kColumns<T>;
-    return kRows >= 12 && near && (panels <= 4 || (panels <= 8 && g.k * g.n < kLargeStripe));
-  }
-  Index panels() const { return divide_up(columns, kColumns<T>); }
-  Index step() const { return divide_up(depth, divide_up(depth, kDepth)); }
-  // Panels of which there is a copy, the first of them, and elements it takes.
-  Index first_copied() const { return in_place ? columns / kColumns<T> + (columns % kColumns<T> == Lanes<T>::count) : 0; }
-  Index copied() const { return panels() - first_copied(); }
-  Index size() const { return copied() * kColumns<T> * depth; }
-
-  T* copy(Index k, Index panel) const {  // k a multiple of step()
-    return packed + (k * copied() + (panel - first_copied()) * std::min(step(), depth - k)) * kColumns<T>;
-  }
-  // Panels [first, last) of the stretch that begins with term k.
-  void pack(Index k, Index first, Index last) const {
-    constexpr Index N = kColumns<T>;
-    const Index terms = std::min(step(), depth - k);
-    for (Index panel = std::max(first, first_copied()); panel < last;) {
-      const Index j = panel * N, valid = std::min(N, columns - j);
-      const Matrix<T> from{b.data + k * b.row + j * b.col, b.row, b.col};
-      const Index whole = b.col == 1 ? std::min<Index>({4, last - panel, (columns - j) / N}) : 0;
-      if (whole > 0) tile::pack_panels(from, terms, whole, copy(k, panel));
-      else tile::pack_columns(from, terms, valid, copy(k, panel));
-      panel += std::max<Index>(1, whole);
-    }
-  }
-  void pack() const {
-    for (Index k = 0; k < depth; k += step()) pack(k, 0, panels());
-  }
-  // The tasks that share this work: of one stretch, up to four panels.
-  Index packed_at_once() const { return std::clamp<Index>(panels() / 4, 1, 4); }
-  Index groups() const { return divide_up(panels(), packed_at_once()); }
-  Index packs() const { return groups() * divide_up(depth, step()); }
-  void pack(Index task) const {
-    const Index first = task % groups() * packed_at_once();
-    pack(task / groups() * step(), first, std::min(panels(), first + packed_at_once()));
-  }
-};
-
-// Whether tiles read a where it lies, by its rows or by its columns (ByTerms). The latter take a new line of an L2 at every
-// term, once for each panel, which for few panels costs less than a copy that is made before all tasks or by each, where
-// tiles are high: they use most of a line, and later. Speed of gradients of weights, in place by copied, two Zen 4 cores:
-// AVX-512 (512, 128)' (512, 512) 1.15, (512, 512)' (512, 128) 0.95 alone but 1.05 in a step of gpt-micro, beside 1024
-// columns 0.98; AVX2 1.0, 0.94, 0.85.
-//
-// Rows that lie a multiple of 4096 bytes apart share one set of an L1, which keeps fewer lines than a high tile has rows:
-// a copy pays where it serves many panels (the same processor, 256, 512, 1024 columns: 1.02 to 1.04, 1.05, 1.08).
-template <class T>
-bool in_place(const Gemm<T>& g) {
-  constexpr bool kHigh = kRows >= 12;
-  constexpr bool kCopies = kHigh && kRows < Lanes<T>::count;  // by squares: others would be copied element by element
-  if (g.a.col == 1) return !(kCopies && g.m >= kRows && g.n >= kWide && g.a.row * Index(sizeof(T)) % kSetStep == 0);
-  return (kHigh && g.a.row == 1 && g.n <= 16 * kColumns<T> && g.m >= 4 * kRows);
-}
-
-// Whether tasks sum the rows of a that they read.
-template <class T>
-bool tasks_sum(const Gemm<T>& g) { return g.row_sums && g.a.col != 1 && in_place(g); }
-
-// Rows of a that can't be read in place: all of them, packed before for the stripe's terms, or room to pack a task's; and
-// whether who multiplies them sums them too.
-template <class T>
-struct Rows {
-  T* packed;
-  bool all, sums = false;
-};
-
-// Columns of b, which are contiguous and `step` apart, that are fetched to an L2 while others are multiplied: each in turn,
-// by lines.
-template <class T>
-struct Ahead {
-  const T* column = nullptr;
-  Index step = 0, columns = 0, lines = 0, line = 0;
-
-  Ahead() = default;
-  Ahead(const Matrix<T>& b, Index columns, Index terms)
-      : column(b.data), step(b.col), columns(columns), lines(divide_up(terms * Index(sizeof(T)), 64)) {}
-  void fetch(Index count) {
-    for (; count > 0 && columns > 0; --count) {
-      __builtin_prefetch(column + line * Index(64 / sizeof(T)), 0, 2);
-      if (++line == lines) line = 0, column += step, --columns;
-    }
-  }
-};
-
-// Rows [i0, i1) of c by panels [first, last) of a stripe.
-template <class T>
-void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, Index i0, Index i1, Index first,
-              Index last, Rows<T> room, Ahead<T> ahead = {}) {
-  const bool a_in_place = in_place(g), by_rows = a_in_place && a.col == 1;
-  for (Index k = 0; k < s.depth; k += s.step()) {
-    const Index depth = std::min(s.step(), s.depth - k);
-    const T* rows = a.data + i0 * a.row + (s.k0 + k) * a.col;
-    const T* packed = room.all ? room.packed + k * g.m + i0 * depth : room.packed;
-    if (!a_in_place && !room.all) tile::pack_rows(Matrix<T>{rows, a.row, a.col}, i1 - i0, depth, room.packed);
-    const bool begins = s.k0 + k == 0;
-    const Index fetched = divide_up(ahead.columns * ahead.lines, (last - first) * divide_up(i1 - i0, kRows));
-    for (Index panel = first; panel < last; ++panel) {
-      const Index j = s.j0 + panel * kColumns<T>;
-      const bool copied = panel >= s.first_copied();
-      const T* b = copied ? s.copy(k, panel) : s.b.data + k * s.b.row + panel * kColumns<T>;
-      const Index b_step = copied ? kColumns<T> : s.b.row;
-      tile::Target<T> target{nullptr, g.n, std::min<Index>(kColumns<T>, s.j0 + s.columns - j), nullptr, 0};
-      if (begins && g.bias) target.add = g.bias + j;
-      Index i = i0;
-      if (g.symmetric) {  // rows whose diagonal is to the right; and no column behind that of the last
-        if (j >= i1) break;
-        target.columns = std::min(target.columns, i1 - j);
-        i += std::max<Index>(0, j - i0) / kRows * kRows;
-      }
-      while (i < i1) {
-        const int tall = tile::height(i1 - i);
-        ahead.fetch(fetched);
-        target.c = c + i * g.n + j;
-        if (!begins) target.add = target.c, target.add_step = g.n;
-        const T* top = a_in_place ? rows + (i - i0) * a.row : packed + (i - i0) * depth;
-        tile::run(tall, depth, top, by_rows ? a.row : a_in_place ? a.col : tall, by_rows, b, b_step, target);
-        i += tall;
-      }
-    }
-    // after the products, which fetched them
-    if (room.sums && s.j0 + first == 0) tile::sum_columns(rows, a.col, i1 - i0, depth, g.row_sums + i0, !begins);
-  }
-}
 
 // Few terms for few rows: each vector of c is summed from b as it lies, with no copies and no tiles.
 template <class T>
@@ -504,6 +350,12 @@ void run_waves(const Gemm<T>* products, std::size_t count) {
       ask(g);
       sum_rows(g);
       for (Index entry = 0; entry < g.batch; ++entry) stream(g, entry, side);
+      tell(g);
+      continue;
+    }
+    if (g.batch < 8 && turn_fits(g)) {
+      ask(g);
+      for (Index entry = 0; entry < g.batch; ++entry) multiply_turned(g, entry);
       tell(g);
       continue;
     }

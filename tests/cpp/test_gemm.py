@@ -254,6 +254,29 @@ def test_gradients_of_a_weight_of_many_examples_and_few_outputs(dtype):
         assert np.isnan(_C.matmul(g.T, spoiled)).all(0).tolist() == [True] + [False] * (x.shape[1] - 1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [16, 32, 48, 64, 96, 128])
+def test_some_dozen_rows_by_a_large_matrix(rows, dtype):
+    rng = default_rng(9)
+    x, w, bias = draw(rng, (rows, 611), dtype), draw(rng, (397, 611), dtype), draw(rng, (397,), dtype)
+    square = draw(rng, (512, 1024), dtype)  # whose rows share a set of an L1
+    exact = wide(x) @ wide(w).T
+    made = []
+    for count in (1, 2, 8):
+        _C.set_num_threads(count)
+        made.append([_C.matmul(x, w.T), _C.matmul(x, np.ascontiguousarray(w.T)), _C.linear(x, w, bias)])
+        made[-1] += [_C.matmul(x[:, :512], square), _C.matmul(x[:, :512].repeat(2, 1), square.T)]
+    assert len({b"".join(array.tobytes() for array in each) for each in made}) == 1
+    expected = [exact, exact, exact + wide(bias), wide(x[:, :512]) @ wide(square)]
+    expected.append(wide(x[:, :512].repeat(2, 1)) @ wide(square).T)
+    for got, right in zip(made[0], expected, strict=True):
+        assert relative_error(got, right) < TOLERANCE[dtype]
+    for left in layouts(x).values():
+        assert relative_error(_C.matmul(left, w.T), exact) < TOLERANCE[dtype]
+    batch = _C.matmul(np.stack([x, x[::-1]]), np.stack([w.T, 2 * w.T]))
+    assert relative_error(batch, np.stack([exact, 2 * exact[::-1]])) < TOLERANCE[dtype]
+
+
 @pytest.mark.parametrize("length", [16, 17, 31, 45])
 def test_infinite_elements_at_the_end_of_a_dot_are_counted_once(length):
     x = np.ones((9, length), "float32")
