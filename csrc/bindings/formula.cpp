@@ -621,6 +621,16 @@ PyObject* describe_formula(PyObject* object) {
   return PyUnicode_FromFormat("Formula(%R)", reinterpret_cast<FormulaObject*>(object)->name);
 }
 
+PyObject* count_loops(PyObject* object, void*) {
+  const Program* last = reinterpret_cast<FormulaObject*>(object)->cache->last;
+  return PyLong_FromLong(last ? last->work() : 0);
+}
+
+PyGetSetDef computed[] = {
+    {"loops", count_loops, nullptr, "Over each block, by the latest program; some of them may be compiled into one.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
 PyMemberDef members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(FormulaObject, call), READONLY, nullptr},
     {"name", T_OBJECT_EX, offsetof(FormulaObject, name), READONLY, nullptr},
@@ -635,6 +645,7 @@ PyType_Slot slots[] = {
     {Py_tp_repr, reinterpret_cast<void*>(describe_formula)},
     {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
     {Py_tp_members, members},
+    {Py_tp_getset, computed},
     {0, nullptr},
 };
 

@@ -186,38 +186,59 @@ TG_ALWAYS_INLINE void store(float* to, const Pack<N>& x) {
   for (int i = 0; i < N; ++i) lanes::store(to + i * kLanes, x.v[i]);
 }
 
-// to[i] = F::of(x[i]), N vectors at a time. `to` may be x.
+// Arrays go by pieces of N vectors, those of fewer elements by single vectors. What is left behind the last whole piece is
+// computed as the end of a piece that ends with the array (or, of less than a vector, is filled up): of a copy, since what it
+// shares with the piece before may have been written over by then.
+template <Index whole>
+struct LastPiece {
+  float held[whole];
+  TG_ALWAYS_INLINE const float* of(const float* x, Index n) {
+    if (n < whole) std::memset(held, 0, sizeof held), std::memcpy(held, x, static_cast<std::size_t>(n) * sizeof(float));
+    else if (n % whole) std::memcpy(held, x + (n - whole), sizeof held);
+    return held;
+  }
+};
+
+// to[i] = F::of(x[i]) y[i step], N vectors at a time; step is 1, or 0 with N vectors by which all are multiplied in turn. No
+// product without y. `to` may be x or y.
 template <class F, int N>
-inline void map(float* to, const float* x, Index n) {
-  Index i = 0;
-  for (; i + N * kLanes <= n; i += N * kLanes) store(to + i, F::of(load<N>(x + i)));
-  for (; i + kLanes <= n; i += kLanes) store(to + i, F::of(load<1>(x + i)));
-  if (i == n) return;
-  float rest[kLanes] = {};
-  std::memcpy(rest, x + i, static_cast<std::size_t>(n - i) * sizeof(float));
-  store(rest, F::of(load<1>(rest)));
-  std::memcpy(to + i, rest, static_cast<std::size_t>(n - i) * sizeof(float));
+inline void map(float* to, const float* x, Index n, const float* y, Index step) {
+  constexpr Index whole = N * kLanes;
+  if constexpr (N > 1)
+    if (n < whole) return map<F, 1>(to, x, n, y, step);
+  LastPiece<whole> last, last_y;
+  const bool few = n < whole;
+  const float *rest = last.of(x, n), *rest_y = y && step ? last_y.of(y, n) : y;
+#pragma GCC unroll 1
+  for (Index i = 0; i < n; i += whole) {
+    const bool inside = n - i >= whole;
+    Pack<N> r = F::of(load<N>(inside ? x + i : rest));
+    if (y) r = r * load<N>(inside ? y + i * step : rest_y);
+    store(inside ? to + i : few ? last.held : to + (n - whole), r);
+  }
+  if (few) std::memcpy(to, last.held, static_cast<std::size_t>(n) * sizeof(float));
 }
 
 // The same for two results of one function, F::of(x, first, second). Either may be x.
 template <class F, int N>
 inline void map(float* to, float* also, const float* x, Index n) {
-  const auto vectors = [](float* y, float* z, const float* from, auto count) {
-    Pack<count> first, second;
-    F::of(load<count>(from), first, second);
-    store(y, first);
-    store(z, second);
-  };
-  Index i = 0;
-  for (; i + N * kLanes <= n; i += N * kLanes) vectors(to + i, also + i, x + i, std::integral_constant<int, N>{});
-  for (; i + kLanes <= n; i += kLanes) vectors(to + i, also + i, x + i, std::integral_constant<int, 1>{});
-  if (i == n) return;
-  float rest[kLanes] = {}, other[kLanes];
-  const std::size_t bytes = static_cast<std::size_t>(n - i) * sizeof(float);
-  std::memcpy(rest, x + i, bytes);
-  vectors(rest, other, rest, std::integral_constant<int, 1>{});
-  std::memcpy(to + i, rest, bytes);
-  std::memcpy(also + i, other, bytes);
+  constexpr Index whole = N * kLanes;
+  if constexpr (N > 1)
+    if (n < whole) return map<F, 1>(to, also, x, n);
+  LastPiece<whole> last, second_last;
+  const bool few = n < whole;
+  const float* rest = last.of(x, n);
+#pragma GCC unroll 1
+  for (Index i = 0; i < n; i += whole) {
+    const bool inside = n - i >= whole;
+    Pack<N> first, second;
+    F::of(load<N>(inside ? x + i : rest), first, second);
+    store(inside ? to + i : few ? last.held : to + (n - whole), first);
+    store(inside ? also + i : few ? second_last.held : also + (n - whole), second);
+  }
+  if (!few) return;
+  std::memcpy(to, last.held, static_cast<std::size_t>(n) * sizeof(float));
+  std::memcpy(also, second_last.held, static_cast<std::size_t>(n) * sizeof(float));
 }
 
 }  // namespace tg::pack

@@ -27,8 +27,10 @@ class Assembler {
       if (source_.inputs[i].kind == Input::Scalar) p_.scalar_at_[i] = new_number(i);
     }
     check();
+    count_readers();
     join_pairs();
     find_twins();
+    join_products();
     find_last_readers();
     for (position_ = 0; position_ < count(); ++position_) {
       define(code_[position_]);
@@ -105,34 +107,37 @@ class Assembler {
     return (is_arithmetic(first) && is_arithmetic(second)) || (first.op == "max" && second.op == "min" && side == 0);
   }
 
-  // Joins sums, differences and products to the one that alone reads them, and a maximum to its minimum.
-  void join_pairs() {
-    std::vector<int> readers(count(), 0);
-    std::vector<char> one(count(), 0);
+  void count_readers() {
+    readers_.assign(count(), 0);
+    one_.assign(count(), 0);
     for (int i = 0; i < count(); ++i) {
       const Instruction& x = code_[i];
-      one[i] = x.op == "load" ? !x.args.empty() && x.args[0] >= 0 && x.args[0] < inputs_ &&
-                                    source_.inputs[x.args[0]].kind != Input::Array
-                              : 1;
+      one_[i] = x.op == "load" ? !x.args.empty() && x.args[0] >= 0 && x.args[0] < inputs_ &&
+                                     source_.inputs[x.args[0]].kind != Input::Array
+                               : 1;
       if (!reads_values(x)) continue;
       for (int arg : x.args) {
-        ++readers[arg];
-        one[i] &= one[arg];
+        ++readers_[arg];
+        one_[i] &= one_[arg];
       }
     }
-    for (const Output& output : source_.outputs) ++readers[output.value];
+    for (const Output& output : source_.outputs) ++readers_[output.value];
+  }
+
+  // Joins sums, differences and products to the one that alone reads them, and a maximum to its minimum.
+  void join_pairs() {
     for (Instruction& x : code_)
-      if (x.op == "add" && (x.type == Type::F32 || x.type == Type::F64)) join_lerp(x, readers);
+      if (x.op == "add" && (x.type == Type::F32 || x.type == Type::F64)) join_lerp(x);
     for (int i = 0; i < count(); ++i) {
       if (code_[i].type != Type::F32 && code_[i].type != Type::F64) continue;
-      if (code_[i].op == "where" && readers[code_[i].args[0]] == 1 && !one[code_[i].args[0]]) join_choice(code_[i]);
+      if (code_[i].op == "where" && readers_[code_[i].args[0]] == 1 && !one_[code_[i].args[0]]) join_choice(code_[i]);
       if (code_[i].args.size() != 2) continue;
       for (int side = 0; side < 2; ++side) {
         const int t = code_[i].args[side], c = code_[i].args[1 - side];
-        if (readers[t] != 1 || one[t] || !can_join(code_[t], code_[i], side)) continue;
+        if (readers_[t] != 1 || one_[t] || !can_join(code_[t], code_[i], side)) continue;
         std::string first = code_[t].op, second = code_[i].op;
         int a = code_[t].args[0], b = code_[t].args[1];
-        if (one[a]) {  // the first operand varies
+        if (one_[a]) {  // the first operand varies
           std::swap(a, b);
           if (first == "sub") first = "rsub";
         }
@@ -141,6 +146,25 @@ class Assembler {
         code_[i].args = {a, b, c};
         code_[t].op = "joined";
         code_[t].args.clear();
+        break;
+      }
+    }
+  }
+
+  // Joins functions to the product that alone reads them: but for twins, which share more than that.
+  void join_products() {
+    for (Instruction& x : code_) {
+      if (x.op != "mul" || x.type != Type::F32 || x.args.size() != 2) continue;
+      for (int side = 0; side < 2; ++side) {
+        const int at = x.args[side];
+        Instruction& function = code_[at];
+        if (readers_[at] != 1 || one_[at] || twin_of_[at] >= 0) continue;
+        if (function.type != Type::F32 || function.args.size() != 1) continue;
+        if (!find_kernel(times_name(function.op), Type::F32)) continue;
+        x.op = times_name(function.op);
+        x.args = {function.args[0], x.args[1 - side]};
+        function.op = "joined";
+        function.args.clear();
         break;
       }
     }
@@ -158,9 +182,9 @@ class Assembler {
     test.args.clear();
   }
   // where(c, a, b) + where(c, w, w - 1) * (b - a) with c = |w| < 0.5: from the nearer end.
-  void join_lerp(Instruction& x, const std::vector<int>& readers) {
+  void join_lerp(Instruction& x) {
     const auto is = [&](int value, const char* op, int count) {
-      return code_[value].op == op && code_[value].type == x.type && readers[value] == count;
+      return code_[value].op == op && code_[value].type == x.type && readers_[value] == count;
     };
     const int start = x.args[0], step = x.args[1];
     if (!is(start, "where", 1) || !is(step, "mul", 1)) return;
@@ -168,7 +192,7 @@ class Assembler {
     const int weight = code_[step].args[0], way = code_[step].args[1];
     if (!is(weight, "where", 1) || !is(way, "sub", 1) || code_[way].args != std::vector<int>{b, a}) return;
     const int w = code_[weight].args[1], rest = code_[weight].args[2];
-    if (code_[weight].args[0] != near || code_[near].op != "lt" || readers[near] != 2 || !is(rest, "sub", 1)) return;
+    if (code_[weight].args[0] != near || code_[near].op != "lt" || readers_[near] != 2 || !is(rest, "sub", 1)) return;
     const int size = code_[near].args[0];
     if (!is(size, "abs", 1) || code_[size].args[0] != w || code_[rest].args[0] != w) return;
     if (!is_number(code_[near].args[1], 0.5) || !is_number(code_[rest].args[1], 1)) return;
@@ -484,7 +508,8 @@ class Assembler {
   std::vector<Register> registers_;
   std::vector<int> free_;
   std::vector<std::vector<int>> readers_end_;
-  std::vector<int> twin_of_;
+  std::vector<int> readers_, twin_of_;
+  std::vector<char> one_;  // by value: whether it is one number for the whole run
 };
 
 Program::Program(const Source& given) {

@@ -48,6 +48,9 @@ inline std::string pair_name(const std::string& first, const std::string& second
 // Two functions of one operand in one loop, which writes the second's result to where its last operand points; of f32.
 inline std::string twins_name(const std::string& first, const std::string& second) { return first + '&' + second; }
 
+// A function of the first operand times the second, in one loop; of f32.
+inline std::string times_name(const std::string& function) { return function + '*'; }
+
 Loop find_cast(Type from, Type to);
 Loop find_wrap(DType width);
 Loop find_load(DType stored);             // to compute_type(stored)

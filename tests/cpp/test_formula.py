@@ -700,6 +700,84 @@ def test_ulps_of_float64_functions(op: str) -> None:
     assert errors.max() <= 4.0, f"{op}: {errors.max():.2f} ulp at {x[usual][errors.argmax()]!r}"
 
 
+PACKED = ("sigmoid", "tanh", "softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("op", PACKED)
+def test_a_function_times_something_rounds_twice(op: str) -> None:
+    """One loop for both: of arrays, numbers, values for each row, the function's own operand, and over an operand."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((3, 331)).astype(np.float32) * 4 for _ in range(2))
+    x[0, :3] = np.nan, np.inf, -np.inf
+    y[0, 3:6] = np.nan, np.inf, 0
+    value = native(one_operation(op, "f32", 1))(x)
+    for factor in (y, y[:, :1], y[1, 1], y[:, ::-1], np.asfortranarray(y)):
+        for args in ((2, 1), (1, 2)):
+            code = (("load", "f32", (0,)), ("load", "f32", (1,)), (op, "f32", (0,)), ("mul", "f32", args))
+            product = native(Program(code, ((3, "float32"),), ("float32",) * 2))
+            same(product(x, np.asarray(factor)), value * factor)
+    own = native(
+        Program((("load", "f32", (0,)), (op, "f32", (0,)), ("mul", "f32", (0, 1))), ((2, "float32"),), ("float32",))
+    )
+    same(own(x), value * x)
+    both = (("load", "f32", (0,)), (op, "f32", (0,)), ("mul", "f32", (1, 0)), ("mul", "f32", (1, 1)))
+    for got, expected in zip(
+        native(Program(both, ((1, "float32"), (2, "float32"), (3, "float32")), ("float32",)))(x),
+        (value, value * x, value * value),
+        strict=True,
+    ):
+        same(got, expected)
+
+
+@pytest.mark.parametrize("op", PACKED)
+def test_the_ends_of_packed_functions(op: str) -> None:
+    """Elements have the same bits wherever they are, also where results are written over an operand."""
+    x, y = (np.random.default_rng(k).standard_normal(400).astype(np.float32) * 4 for k in range(2))
+    alone = native(one_operation(op, "f32", 1))
+    product = native(Program((("load", "f32", (0,)), ("load", "f32", (1,)), (op, "f32", (0,)), ("mul", "f32", (2, 1))),
+                             ((3, "float32"),), ("float32",) * 2))  # fmt: skip
+    value = np.concatenate([alone(x[i : i + 1]) for i in range(x.size)])
+    for n in (2, 5, 8, 15, 16, 17, 33, 63, 64, 65, 100, 129, 191, 255, 400):
+        same(alone(x[-n:]), value[-n:])
+        same(product(x[-n:], y[-n:]), (value * y)[-n:])
+        same(product(x[-n:], y[-1]), value[-n:] * y[-1])
+        for over in range(2):
+            here = [x[-n:].copy(), y[-n:].copy()]
+            product(*here, out=here[over])
+            same(here[over], (value * y)[-n:])
+        here = [x[-n:].copy()]
+        alone(here[0], out=here[0])
+        same(here[0], value[-n:])
+
+
+def test_loops_that_a_product_is_one_with() -> None:
+    loads = {kind: (("load", kind, (0,)), ("load", kind, (1,))) for kind in ("f32", "f64")}
+
+    def loops(kind: str, code: tuple[Any, ...], *results: int) -> int:
+        stored = STORED[kind]
+        program = native(Program((*loads[kind], *code), tuple((i, stored) for i in results), (stored,) * 2))
+        x, y = (np.random.default_rng(k).standard_normal(300).astype(stored) for k in range(2))
+        program(x, y)
+        return program.loops
+
+    def times(kind: str, first: int = 2, second: int = 1) -> tuple[Any, ...]:
+        return ("mul", kind, (first, second))
+
+    for op in set(PACKED) - {"tanh"}:  # which is no loop of packs without multiply-adds
+        assert loops("f32", ((op, "f32", (0,)), times("f32")), 3) == 1
+        assert loops("f32", ((op, "f32", (0,)), times("f32", 1, 2)), 3) == 1
+        assert loops("f64", ((op, "f64", (0,)), times("f64")), 3) == 2
+        assert loops("f32", ((op, "f32", (0,)), times("f32")), 2, 3) == 2
+        assert loops("f32", ((op, "f32", (0,)), times("f32", 2, 2)), 3) == 2
+    sum_of_product = (("sigmoid", "f32", (0,)), times("f32"), ("add", "f32", (3, 0)))
+    assert loops("f32", sum_of_product, 4) == 2
+    # twins share more than that
+    for value, slope in (("normal_cdf", "gelu_slope"), ("gelu_tanh", "gelu_tanh_slope")):
+        both = ((value, "f32", (0,)), (slope, "f32", (0,)), times("f32", 2, 0), times("f32", 3, 1))
+        assert loops("f32", both, 4, 5) == 3
+
+
 @pytest.mark.parametrize("columns", [64, 300, 1031])
 def test_a_number_first_and_values_for_each_row(columns: int) -> None:
     """Operations without loops for one operand that is one value: the others may be one value for each row."""
