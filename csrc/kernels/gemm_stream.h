@@ -4,7 +4,9 @@
 // Each task has a stretch of its rows, and sums of its own that stay in a near cache; they are added in the order of the
 // stretches. Rows are taken a few at a time, all their columns in turn, and the next ones are fetched meanwhile, to the
 // second-level cache. (6,000 rows of 784 from memory beside 10 columns, us: 32 rows at a time and fetched to the first
-// level, of which a core waits for no more than some two dozen lines, 1,940; 16 rows 1,000, to the second level 840.)
+// level, of which a core waits for no more than some two dozen lines, 1,940; 16 rows 1,000, to the second level 840.) Rows
+// longer than what a task may sum at once are done strip by strip: 1, 2, 8, 16 rows by (2048, 2048) or (4096, 1024), two
+// Zen 4 cores, 1.36, 1.9, 2.3, 1.4 times as fast as in tiles.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +20,7 @@
 namespace tg {
 
 constexpr Index kStreamFew = 16;                   // columns beside which reading takes longer than multiplying
-constexpr Index kStreamSums = Index(1) << 14;      // elements of a task's sums
+constexpr Index kStreamSums = Index(1) << 14;      // elements of a task's sums at once
 constexpr Index kStreamFrom = Index(1) << 18;      // elements of the long matrix that no second-level cache holds
 constexpr Index kStreamTerms = 16;                 // rows at a time; more where they are short
 constexpr Index kStreamShort = Index(1) << 9;      // elements of so many rows
@@ -29,7 +31,7 @@ constexpr Index kStreamTasks = 32;
 enum class Long { none, left, right };
 template <class T>
 Long long_side(const Gemm<T>& g) {
-  if (g.m * g.n > kStreamSums || g.k * std::max(g.m, g.n) < kStreamFrom) return Long::none;
+  if (g.k * std::max(g.m, g.n) < kStreamFrom) return Long::none;
   if (g.b.col == 1 && g.b.row >= g.n && g.m <= kStreamFew && g.m <= g.n) return Long::right;
   if (g.a.row == 1 && g.a.col >= g.m && g.n <= kStreamFew && g.n < g.m) return Long::left;
   return Long::none;
@@ -68,22 +70,32 @@ template <class T>
   const bool right = side == Long::right;
   const Matrix<T> a = g.left(entry), b = g.right(entry);
   const Matrix<T> few = right ? a : Matrix<T>{b.data, b.col, b.row}, rows = right ? b : Matrix<T>{a.data, a.col, 1};
-  const Index count = right ? g.m : g.n, columns = right ? g.n : g.m, size = count * columns;
-  const Index terms = std::clamp(kStreamShort / columns, kStreamTerms, tile::kSummed);
-  const Index parts = std::clamp<Index>(g.k * columns / kStreamTask, 1, std::min(kStreamTasks, divide_up(g.k, terms)));
-  Scratch<T> sums(parts * size);
-  for_each_task(parts, [&](Index part) {
-    stream_rows(few, count, rows, columns, terms, g.k * part / parts, g.k * (part + 1) / parts, g.k, sums.data() + part * size);
-  });
-  T* c = g.c + entry * size;
+  const Index count = right ? g.m : g.n, columns = right ? g.n : g.m;
+  // of rows that are longer than so many sums, a strip at a time
+  const Index strips = divide_up(count * columns, kStreamSums), width = round_up(divide_up(columns, strips), tile::kColumns<T>);
+  const Index terms = std::clamp(kStreamShort / width, kStreamTerms, tile::kSummed), size = count * width;
+  const Index parts = std::clamp<Index>(g.k * width / kStreamTask, 1, std::min(kStreamTasks, divide_up(g.k, terms)));
+  T* c = g.c + entry * count * columns;
   const Index step = right ? g.n : 1, along = right ? 1 : g.n;
-  for (Index i = 0; i < count; ++i)
-    for (Index j = 0; j < columns; ++j) {
-      T sum = sums[i * columns + j];
-      for (Index part = 1; part < parts; ++part) sum += sums[part * size + i * columns + j];
-      if (g.bias) sum += g.bias[right ? j : i];
-      c[i * step + j * along] = sum;
-    }
+  Scratch<T> sums(parts * size);
+  for (Index from = 0; from < columns; from += width) {
+    const Index valid = std::min(width, columns - from);
+    const Matrix<T> strip{rows.data + from, rows.row, 1};
+    for_each_task(parts, [&](Index part) {
+      stream_rows(few, count, strip, valid, terms, g.k * part / parts, g.k * (part + 1) / parts, g.k, sums.data() + part * size);
+    });
+    // of c's rows each by one thread
+    const Index grain = right ? std::max<Index>(1, kStreamSums / (valid * parts)) : count;
+    parallel_for(count, grain, [&](Index first, Index last) {
+      for (Index i = first; i < last; ++i) {
+        T* sum = sums.data() + i * valid;
+        for (Index part = 1; part < parts; ++part)
+          for (Index j = 0; j < valid; ++j) sum[j] += sum[part * size + j];
+        for (Index j = 0; j < valid; ++j)
+          c[i * step + (from + j) * along] = g.bias ? sum[j] + g.bias[right ? from + j : i] : sum[j];
+      }
+    });
+  }
 }
 
 }  // namespace tg

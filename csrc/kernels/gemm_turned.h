@@ -6,8 +6,8 @@
 // low ones read too many lines of b for what they multiply (AVX2 0.9 to 1.1).
 //
 // Speed beside products that are not turned, two Zen 4 cores, AVX-512: 64 rows by (2048, 2048)' 1.06, by (784, 256)' 1.14,
-// by (128, 512)' 0.97; 32, 48, 64, 96, 128 rows by (2048, 2048) or (1024, 1024) 1.73, 1.18, 1.22, 1.16, 1.12, by (512, 512)
-// 1.10, -, 1.0, 0.97, 0.96.
+// by (128, 512)' 0.97; 20, 32, 48, 64, 96, 128 rows by (2048, 2048) or (1024, 1024) 1.3, 1.73, 1.18, 1.22, 1.16, 1.12,
+// by (512, 512) -, 1.10, -, 1.0, 0.97, 0.96.
 #pragma once
 
 #include <algorithm>
@@ -32,8 +32,10 @@ bool turn_fits(const Gemm<T>& g) {
   if (kRows < 12 || g.symmetric || g.row_sums || g.m * g.k > kTurnedPacked) return false;
   const Index panels = divide_up(g.m, kColumns<T>);
   if (g.b.col == 1) {
-    const Index from = panels <= 2 ? kTurnedRows : 4 * kTurnedRows;
-    return g.m % Lanes<T>::count == 0 && g.m >= kColumns<T> && panels <= 4 && g.k >= 128 && g.k * g.n >= from;
+    const Index filled = round_up(g.m, Lanes<T>::count);
+    const bool large = g.k * g.n >= 4 * kTurnedRows;
+    if (8 * g.m < 5 * kColumns<T> || panels > 4 || g.k < 128) return false;
+    return large ? panels == 1 || 8 * filled <= 9 * g.m : g.m == filled && panels <= 2 && g.k * g.n >= kTurnedRows;
   }
   if (g.b.row != 1 || g.m % kColumns<T> != 0 || g.k < 256 || g.k * g.n < kTurnedColumns) return false;
   // columns that share a set of an L1 are read anew for each panel of a

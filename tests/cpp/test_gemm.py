@@ -144,6 +144,9 @@ def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
         # few columns by a long matrix
         ((3, 9000), (9000, 45)),
         ((45, 9000), (9000, 3)),
+        # more of its columns than are summed at once
+        ((12, 300), (300, 3001)),
+        ((3001, 300), (300, 12)),
     ],
     ids=str,
 )
@@ -220,7 +223,7 @@ def test_broadcast_operands_are_not_copied_wrongly():
     "shapes",
     [
         ((512, 300), (300, 700)), ((64, 20000), (20000, 32)), ((40, 60, 70), (40, 70, 50)), ((3, 70000), (70000, 5)),
-        ((6, 700), (700, 900)),
+        ((6, 700), (700, 900)), ((12, 300), (300, 3001)),
     ],
     ids=str,
 )  # fmt: skip
