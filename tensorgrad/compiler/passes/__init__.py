@@ -31,6 +31,7 @@ PASSES = (
     "pools",
     "tables",
     "negations",
+    "renamed",
     "casts",
     "formulas",
     "ahead",
