@@ -19,6 +19,7 @@ _NAMES = {
     "clamp_both": "ClampBackward1", "contiguous": "CloneBackward0", "contiguous_copy": "CloneBackward0",
     "conv": "ConvolutionBackward0", "cross_entropy": "NllLossBackward0", "cube": "PowBackward0",
     "diagonal_backward": "DiagEmbedBackward0", "group_norm": "NativeGroupNormBackward0", "imag_part": "ImagBackward0",
+    "inverse_square": "PowBackward0",
     "layer_norm": "NativeLayerNormBackward0", "log1p": "Log1PBackward0", "max_dim": "MaxBackward0",
     "max_pool": "MaxPool2DWithIndicesBackward0", "median_dim": "MedianBackward1", "min_dim": "MinBackward0",
     "mode_dim": "ModeBackward0", "nanmedian_dim": "NanmedianBackward1", "nll_loss": "NllLossBackward0",

@@ -31,6 +31,14 @@ abs = elementwise(lambda input: fn.abs(input), name="abs", samples=unary(avoid=(
 reciprocal = elementwise(fn.reciprocal, name="reciprocal", samples=unary(0.5, 2))
 square = elementwise(lambda input: input * input, name="square", samples=unary())
 cube = elementwise(lambda input: input * input * input, name="cube", samples=unary())
+
+
+def _inverse_square(input: Any) -> Any:
+    inverse = fn.reciprocal(input)  # 1 / x**2 would be 0 where x**2 is infinite
+    return inverse * inverse
+
+
+inverse_square = elementwise(_inverse_square, name="inverse_square", samples=unary(0.5, 2))
 sign = elementwise(
     lambda input: fn.where(fn.isnan(input), False, fn.sign(input)),  # False promotes nothing
     name="sign",

@@ -140,6 +140,13 @@ def test_integers_to_whole_powers_stay_exact():
         x**-2
 
 
+def test_an_inverse_square_is_one_operation():
+    x = tg.tensor([0.5, -2.0, 1e-25, 1e25, np.inf], requires_grad=True)
+    node = (x**-2).grad_fn
+    assert [read is x for read, _ in node.next_functions] == [True] and "PowBackward0" in repr(node)
+    np.testing.assert_array_equal((x.detach() ** -2).numpy(), np.float32([4, 0.25, np.inf, 0, 0]))
+
+
 @pytest.mark.parametrize("power", [4, 5, 6, -1, -2, -0.5])
 def test_a_compiled_power_has_the_bits_of_the_plain_one(power):
     with tg.backend("numpy"):
