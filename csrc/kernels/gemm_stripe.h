@@ -20,8 +20,8 @@ constexpr Index kDepth = 256;
 constexpr Index kLargeStripe = Index(1) << 18;  // elements of b beyond one core's L2
 constexpr Index kSetStep = 4096;                 // bytes between lines of one set of an L1
 constexpr Index kWide = 256;                     // columns from which a copy of rows so far apart pays
-constexpr Index kShort = 64;                    // terms of sums that are made faster than c is fetched, where its rows are
-constexpr Index kManyPanels = 8;               // so long: they are written one after the other, not panel by panel
+constexpr Index kShort = 64;                     // terms of sums that are made faster than c is fetched, where its rows are
+constexpr Index kManyPanels = 8;                 // so long: they are written one after the other, not panel by panel
 constexpr Index kFewRows = 8;                    // a copy of b pays from more rows on,
 constexpr Index kTiny = 640;                     // and where it has more elements (512 of 16 x 16: 0.84 of the time)
 
