@@ -7,8 +7,8 @@
 //
 // Speed beside products that are not turned, two Zen 4 cores, AVX-512: 64 rows by (2048, 2048)' 1.06, by (784, 256)' 1.14,
 // by (128, 512)' 0.97; 20, 32, 48, 64, 96, 128 rows by (2048, 2048) or (1024, 1024) 1.3, 1.73, 1.18, 1.22, 1.16, 1.12,
-// by (512, 512) -, 1.10, -, 1.0, 0.97, 0.96. 128 rows by (512, 256)' 1.07, and the optimizer after it 1.2: of weights that every
-// thread copies for itself it has to fetch lines back that another has.
+// by (512, 512) -, 1.10, -, 1.0, 0.97, 0.96. 128 rows by (512, 256)' 1.07, and the optimizer after it 1.2: of weights that
+// every thread copies for itself it has to fetch lines back that another has.
 #pragma once
 
 #include <algorithm>
