@@ -49,6 +49,10 @@ template <class T>
 void turn_back(const T* from, Index rows, Index columns, const T* bias, T* c, Index step) {
   constexpr Index L = Lanes<T>::count;
   using namespace lanes;
+  auto one_by_one = [&](Index i, Index j0, Index j1) {
+    for (; i < rows; ++i)
+      for (Index j = j0; j < j1; ++j) c[i * step + j] = from[j * rows + i] + (bias ? bias[j] : T(0));
+  };
   Index j = 0;
   for (; j + L <= columns; j += L) {
     const Vec<T> more = bias ? load(bias + j) : Vec<T>{};
@@ -61,9 +65,9 @@ void turn_back(const T* from, Index rows, Index columns, const T* bias, T* c, In
 #pragma GCC unroll 16
       for (Index v = 0; v < L; ++v) store(c + (i + v) * step + j, r[v] + more);
     }
+    one_by_one(i, j, j + L);
   }
-  for (; j < columns; ++j)
-    for (Index i = 0; i < rows; ++i) c[i * step + j] = from[j * rows + i] + (bias ? bias[j] : T(0));
+  one_by_one(0, j, columns);
 }
 
 template <class T>

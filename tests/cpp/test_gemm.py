@@ -258,11 +258,12 @@ def test_gradients_of_a_weight_of_many_examples_and_few_outputs(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rows", [16, 32, 48, 64, 96, 128])
+@pytest.mark.parametrize("rows", [16, 25, 32, 48, 61, 64, 96, 117, 128])
 def test_some_dozen_rows_by_a_large_matrix(rows, dtype):
     rng = default_rng(9)
     x, w, bias = draw(rng, (rows, 611), dtype), draw(rng, (397, 611), dtype), draw(rng, (397,), dtype)
-    square = draw(rng, (512, 1024), dtype)  # whose rows share a set of an L1
+    # of so many elements that odd numbers of rows pay; its rows share a set of an L1
+    square = draw(rng, (512, 1024), dtype)
     exact = wide(x) @ wide(w).T
     made = []
     for count in (1, 2, 8):
