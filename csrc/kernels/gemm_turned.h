@@ -3,7 +3,7 @@
 // A copy of b, in the order in which tiles read it, serves few rows only, and these fill no whole number of tiles: 64 rows
 // take six. Turned, b's columns are the rows of tiles, which read them where they lie, and a is what is packed, by each
 // thread for itself. A tile's sums are kept aside until they are complete, and then turned back. Only for high tiles:
-// low ones read too many lines of b for what they multiply (AVX2 0.9 to 1.1).
+// low ones read too many lines of b for what they multiply (AVX2 0.86 to 1.17).
 //
 // Speed beside products that are not turned, two Zen 4 cores, AVX-512: 64 rows by (2048, 2048)' 1.06, by (784, 256)' 1.14,
 // by (128, 512)' 0.97; 20, 32, 48, 64, 96, 128 rows by (2048, 2048) or (1024, 1024) 1.3, 1.73, 1.18, 1.22, 1.16, 1.12,
