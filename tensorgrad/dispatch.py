@@ -125,6 +125,9 @@ class Listener:
         somebody wants to; see ``ops.selected``."""
         return None
 
+    def selected(self, selection: Any) -> None:
+        """Called with what stands for the elements that such a mask picks."""
+
     def alike(self, mask: Any, other: Any) -> bool:
         """Asked of two masks: whether they are known to be the same, whatever they hold."""
         return False

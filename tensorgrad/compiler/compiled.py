@@ -332,12 +332,15 @@ class Compiled(CompiledCore):
                     changes = functools.partial(signature.changed, given, own_args, own_kwargs)
                     tracked.moved = lambda: watch.found or reach.moved() or changes()
                 result = function(*own_args, **own_kwargs)
+                trace.settle()
         except CompileError as error:
             if not self.fallback or trace.has_effects():
                 raise
             self.captures -= 1
             self._leave(trace.unsplit_at, str(error))
             return self._as_it_is(str(error), args, kwargs)
+        if trace.sizes_read is not None and reach.reads_numbers_unseen:
+            trace.sizes_read.give_up()
         reach.learn(trace.facts, trace.copies_seen)
         trouble = watch.found or reach.moved()
         changed = signature.changed(given, own_args, own_kwargs)

@@ -21,6 +21,8 @@ import dis
 import functools
 import importlib.util
 import logging
+import math
+import operator
 import os
 import random
 import sys
@@ -51,6 +53,9 @@ from .surroundings import told_of
 
 __all__ = ["Reach", "is_users", "why_too_much"]
 
+_READERS = (
+    math.gcd, math.lcm, math.comb, math.perm, math.factorial, math.isqrt, math.ldexp, operator.index,
+)  # fmt: skip
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
 _MACHINERY = tuple(
     f"tensorgrad.{part}"
@@ -198,6 +203,11 @@ class Reach(Facts):
         if self.looks_at_gradients:
             mine |= self.tensors.keys()
         return bool(mine) and any(id(leaf) in mine for leaf in leaves_behind([t for t in tensors if t._node]))
+
+    @property
+    def reads_numbers_unseen(self) -> bool:
+        """Whether the function may hand a whole number to C, which reads it past all methods of its type."""
+        return any(id(reader) in self.seen for reader in _READERS)
 
     # --- walking
 

@@ -397,7 +397,7 @@ def _check_views(name: str, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> N
         x = _blanks(inputs[0])
         dim, size, step = (attrs[key] for key in ("dim", "size", "step"))
         expect(all(type(n) is int for n in (dim, size, step)) and 0 <= dim < x.ndim, "numbers were expected")
-        expect(1 <= size <= x.shape[dim] and step >= 1, "windows do not fit")
+        expect(0 <= size <= x.shape[dim] and step >= 1, "windows do not fit")
 
 
 def _row_major(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

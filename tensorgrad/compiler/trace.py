@@ -14,6 +14,7 @@ from ..autograd.node import Node, describe_line, inside, user_line
 from ..dispatch import OPS, Listener, Reads
 from ..errors import CompileError
 from ..ops.convert import address_of
+from ..ops.selected import settled
 from .facts import elements, get
 from .histories import Pass, begins_before, edges_to, turn
 from .passes import duplicates
@@ -87,6 +88,7 @@ class Trace(Listener):
         self.passes: list[Pass] = []
         self.facts: list[tuple[str, Any, Any, Any]] = []  # what Python has seen that is no tensor, as ``Facts`` has it
         self.copies_seen: list[tuple[str, Any, Any]] = []
+        self.selections: list[weakref.ref[Any]] = []
 
     # --- values
 
@@ -253,6 +255,9 @@ class Trace(Listener):
         why = _sized_by_data("x[mask]", user_line(3), None)
         at = None if self.code is None else _line_in(self.code)
         return lambda: self._refuse(why, at)
+
+    def selected(self, selection: Any) -> None:
+        self.selections.append(weakref.ref(selection))
 
     def alike(self, mask: Any, other: Any) -> bool:
         if self.unless:
@@ -554,6 +559,13 @@ class Trace(Listener):
             self.unsplit_at = _line_in(self.code) if at is None and self.code is not None else at
 
     # --- the end
+
+    def settle(self) -> None:
+        """The run is over: what a mask has picked, and was returned or left somewhere, is there for all to see."""
+        left = [selection for found in self.selections if (selection := found()) is not None]
+        for refuse in [settled(selection) for selection in left]:
+            if refuse is not None:
+                refuse()
 
     def program(self, outputs: list[Any]) -> Program:
         """The program that computes these arrays."""

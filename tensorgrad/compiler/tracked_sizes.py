@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ..autograd.node import inside, user_line
+from ..ops.shape_core import one_dim
 from ..tensor import Size, Tensor
 from .program import Value
 
@@ -52,6 +53,10 @@ class SizesRead:
         self.value_of = value_of
         self.numbers: list[Number] | None = []
         self.open = True
+
+    def give_up(self) -> None:
+        """Nobody knows what was computed."""
+        self.numbers = None
 
     def note(self, operate: Callable[..., Any] | None, parts: tuple[Any, ...], value: Any) -> int:
         if self.numbers is not None and len(self.numbers) >= _MOST:
@@ -94,6 +99,9 @@ class _Tracked:
     _read: SizesRead
     _place: int
 
+    def __new__(cls, *args: Any) -> Any:
+        return _BASES[cls](*args)  # who makes a number of another's type (``statistics``) has a plain one
+
     @classmethod
     def of(cls, value: Any, read: SizesRead, place: int) -> Any:
         made = _BASES[cls].__new__(cls, value)
@@ -109,9 +117,28 @@ class _Tracked:
     def __deepcopy__(self, memo: Any) -> Any:
         return self
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **how: Any) -> Any:
+        """NumPy's functions read the number itself."""
+        if self._read.open and _by_user():
+            for x in inputs:
+                if isinstance(x, _TRACKED):
+                    self._read.computed(same_number, (x,), untracked(x))
+        return getattr(ufunc, method)(*map(untracked, inputs), **how)
+
+    def conjugate(self) -> Any:
+        return self
+
+    @property
+    def real(self) -> Any:
+        return self
+
 
 class TrackedInt(_Tracked, int):
     """A size, or a whole number that was computed of sizes."""
+
+    @property
+    def numerator(self) -> Any:
+        return self
 
 
 class TrackedFloat(_Tracked, float):
@@ -171,8 +198,8 @@ def _is_check(number: Any, other: Any) -> bool:
 def _reading(name: str, operate: Callable[..., Any], *, always: bool) -> Callable[..., Any]:
     """A method whose result is no number that could be tracked; in this package's own code it is no question."""
 
-    def method(self: Any, *args: Any) -> Any:
-        value = getattr(_BASES[type(self)], name)(self, *args)
+    def method(self: Any, *args: Any, **how: Any) -> Any:
+        value = getattr(_BASES[type(self)], name)(self, *args, **how)
         if self._read.open and (always or _by_user()):
             self._read.computed(operate, (self,), operate(untracked(self)))
         return value
@@ -196,7 +223,9 @@ _ONE: dict[str, Callable[..., Any]] = {
     "round": round, "bool": bool,
 }  # fmt: skip
 _READ: dict[str, Callable[..., Any]] = {
-    "hash": same_number, "repr": same_number, "str": same_number, "format": same_number, "int": int,
+    "__hash__": same_number, "__repr__": same_number, "__str__": same_number, "__format__": same_number, "__int__": int,
+    "__float__": same_number, "__index__": same_number, "as_integer_ratio": same_number, "bit_length": same_number,
+    "bit_count": same_number, "to_bytes": same_number, "is_integer": same_number, "hex": same_number,
 }  # fmt: skip
 for _kind in _TRACKED:
     for _name, _operate in {**_TWO, **(_BITS if _kind is TrackedInt else {})}.items():
@@ -206,7 +235,8 @@ for _kind in _TRACKED:
         setattr(_kind, f"__{_name}__", _operation(_operate))
     for _name, _operate in _READ.items():
         _always = _operate is int and _kind is TrackedFloat  # which rounds
-        setattr(_kind, f"__{_name}__", _reading(f"__{_name}__", _operate, always=_always))
+        if hasattr(_BASES[_kind], _name):
+            setattr(_kind, _name, _reading(_name, _operate, always=_always))
 
 
 # --- tensors that tell their sizes so
@@ -258,4 +288,28 @@ def _length(self: Tensor) -> int:
     return length
 
 
-_METHODS = {"shape": property(_shape), "size": _size, "numel": _numel, "nelement": _numel, "__len__": _length}
+def _bytes(self: Tensor) -> Any:
+    return _shape(self).numel() * int(self._data.itemsize)
+
+
+def _stride(self: Tensor, dim: int | None = None) -> Any:
+    steps = _plain["stride"](self)
+    read = getattr(_here, "read", None)
+    if read is None:
+        return steps if dim is None else _plain["stride"](self, dim)
+    shape, told, step = _shape(self), list(steps), 1
+    for axis in reversed(range(len(steps))):
+        if step == steps[axis]:
+            told[axis] = step
+        elif _by_user():
+            for n in shape:  # who knows how it follows from them
+                if isinstance(n, TrackedInt):
+                    read.computed(same_number, (n,), untracked(n))
+        step = step * shape[axis]
+    return tuple(told) if dim is None else told[one_dim("stride", dim, len(told))]
+
+
+_METHODS = {
+    "shape": property(_shape), "size": _size, "numel": _numel, "nelement": _numel, "__len__": _length,
+    "nbytes": property(_bytes), "stride": _stride,
+}  # fmt: skip

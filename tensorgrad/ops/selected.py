@@ -26,7 +26,7 @@ from . import shape_core as core
 from .index import same_dtype
 from .inplace import write_into
 
-__all__ = ["Selection", "put_back", "selection"]
+__all__ = ["Selection", "put_back", "selection", "settled"]
 
 _HARMLESS = frozenset(("__class__", "_selected"))
 
@@ -90,12 +90,27 @@ def _made(plain: Tensor, whole: Tensor, mask: Tensor, refuse: Callable[[], None]
     made = Selection.__new__(Selection)
     made._data = None  # so that nothing written in C finds an array
     made._selected = _Selected(plain, whole, mask, refuse)
+    for ear in local.listeners:
+        ear.selected(made)
     return made
 
 
+def settled(x: Tensor) -> Callable[[], None] | None:
+    """Makes a selection that outlives the run the tensor that it is; what refuses it, or None if it was none."""
+    if type(x) is not Selection:
+        return None
+    refuse = x._selected.refuse
+    _turn(x)
+    return refuse
+
+
 def _become_plain(x: Selection) -> None:
+    x._selected.refuse()
+    _turn(x)
+
+
+def _turn(x: Selection) -> None:
     selected = x._selected
-    selected.refuse()
     del x._selected
     x.__class__ = Tensor  # type: ignore[assignment]
     for name in ("_data", "_node", "_slot", "_tracked", "_version", "_inference"):

@@ -201,3 +201,22 @@ def test_a_view_of_an_inner_value_keeps_it(backend):
     made = after("formulas", program)
     same_results(program, made, x())
     assert "reshape" in names(made)
+
+
+ONE = {
+    "both": lambda t: ((t * tg.full((1,), 2.0)).square() + 1,),
+    "constants": lambda t: (tg.arange(1).float().square() - 2, t.sum()),
+    "in a sum": lambda t: ((tg.arange(1).float() + 1).square().sum() + t.sum(), tg.arange(1).float() * 3),
+    "of more dims": lambda t: ((t + tg.ones(1, 1)).exp() * 3,),
+    "chosen": lambda t: (tg.where(tg.arange(1) > 1, t, tg.arange(1).float()) + 1,),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_a_constant_of_one_element_keeps_its_dims(backend, name):
+    """It is a number of the formula, and others have no dims to tell of."""
+    compiled = tg.compile(ONE[name])
+    for value in (1.5, 2.5, 3.5):
+        found, expected = compiled(tg.tensor(value)), ONE[name](tg.tensor(value))
+        assert [t.shape for t in found] == [t.shape for t in expected]
+        assert all(tg.allclose(a, b) for a, b in zip(found, expected, strict=True))

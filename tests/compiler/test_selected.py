@@ -9,6 +9,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.compiler.compiled import Compiled
 from tensorgrad.errors import AutogradError, CompileError, DTypeError
+from tensorgrad.utils._pytree import tree_flatten
 from tests.compiler.beside import BACKENDS
 
 F = tg.nn.functional
@@ -322,3 +323,37 @@ def test_where_the_function_may_be_cut_it_is_an_ordinary_tensor():
     compiled = tg.compile(cut_at_the_pick, fallback=True)
     for x in (tg.arange(6.0), tg.arange(6.0), -tg.arange(6.0), tg.arange(6.0) + 1):
         assert compiled(x).tolist() == cut_at_the_pick(x).tolist()
+
+
+def test_what_is_returned_or_left_is_the_tensor_of_each_call():
+    """Nobody has asked for its elements when the function ends."""
+    left = [None]
+
+    def returned(x):
+        return x * 2, x[x > 1]
+
+    def of_an_inner_function(x):
+        def inner():
+            return x[x > 1] * 2
+
+        return {"picked": inner(), "sum": x.sum()}
+
+    def leaves(x):
+        left[0] = x[x > 1]
+        return x + 1
+
+    rows = (tg.arange(6.0), tg.arange(6.0) - 2, -tg.arange(6.0), tg.arange(6.0) + 1)
+    for function in (returned, of_an_inner_function):
+        for grad in (False, True):
+            compiled = tg.compile(function, fallback=True)
+            for x in rows:
+                x = x.clone().requires_grad_(grad)
+                expected, got = tree_flatten(function(x))[0], tree_flatten(compiled(x))[0]
+                assert [t.tolist() for t in got] == [t.tolist() for t in expected]
+    compiled = tg.compile(leaves, fallback=True)
+    for x in rows:
+        compiled(x)
+        assert left[0].tolist() == x[x > 1].tolist() and type(left[0]) is tg.Tensor
+    with pytest.raises(CompileError, match=r"test_selected\.py.* depends on the data"):
+        Compiled(leaves)(rows[0])
+    assert left[0].tolist() == [2.0, 3.0, 4.0, 5.0]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
+import operator
 import pickle
+import statistics
 import warnings
 
+import numpy as np
 import pytest
 
 import tensorgrad as tg
@@ -58,6 +62,23 @@ ASKED = {
 }  # fmt: skip
 
 
+# what reads a number past the methods of arithmetic
+ASKED |= {
+    "gcd": lambda x: x * math.gcd(x.shape[0], 6),
+    "mean of sizes": lambda x: x * statistics.mean([x.shape[0], 4]),
+    "real": lambda x: x * (x.shape[0].real % 3),
+    "bits": lambda x: x * x.shape[0].bit_count(),
+    "ratio": lambda x: x * (x.shape[0].as_integer_ratio()[0] % 3),
+    "is an integer": lambda x: x * (x.shape[0] / 4).is_integer(),
+    "float": lambda x: x * (float(x.shape[0]) % 3),
+    "index": lambda x: x * (operator.index(x.shape[0]) % 2),
+    "ufunc": lambda x: x * int(np.mod(x.shape[0], 3)),
+    "bytes": lambda x: x * (x.nbytes % 16 == 0),
+    "stride": lambda x: x * (x[None].stride(0) % 3),
+    "stride of a column": lambda x: x * (x[:, None].expand(-1, x.shape[0]).contiguous()[:, 0].stride(0) % 3),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("sizes", [SIZES, (3, 6, 9, 4, 12, 5), (16, 8, 12, 9, 10, 40)], ids=str)
 def test_no_size_is_served_by_what_another_would_do(name, sizes):
@@ -81,6 +102,8 @@ FOLLOWS = {
     "positions": lambda x: x[tg.arange(x.shape[0]), 1] * tg.arange(1, 2 * x.shape[0] + 1, 2, dtype=tg.float32),
     "causal": lambda x: (x @ x.T).masked_fill(tg.ones(x.shape[0], x.shape[0]).triu(1).bool(), 0),
     "negative": lambda x: x[-x.shape[0] + 1 :] * 2,
+    "bytes": lambda x: x.sum() / (x.nbytes // 4 if x.nbytes < 0 else x.nbytes),
+    "stride": lambda x: x.reshape(-1).as_strided((x.shape[0], 2), x.stride()).sum(0) / x.stride(0),
 }
 
 

@@ -260,7 +260,11 @@ class _Fusing:
         """Whether results of the group with these would lie as they do in their calls."""
         reads = {*group.reads, *call.reads(), *(other.reads if other is not None else ())}
         made = group.made | (other.made if other is not None else set())
-        return lies_so(next(iter(group.made)), [self.elements.get(v, v) for v in reads - made if v not in self.numbers])
+        result = next(iter(group.made))
+        arrays = [v for v in reads - made if v not in self.numbers]
+        if all(len(v.shape) < len(result.shape) for v in arrays):  # a number of one element has its dims alone
+            return False
+        return lies_so(result, [self.elements.get(v, v) for v in arrays])
 
     def read_as(self, reads: Iterable[Value], shape: tuple[int, ...]) -> dict[Value, Value]:
         """The arrays of a formula with results of this shape: elements for their views, where others give the shape."""
