@@ -7,7 +7,7 @@ leaf.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,12 +97,13 @@ def tree_unflatten(leaves: Any, treespec: TreeSpec) -> Any:
         raise ValueError(
             f"tree_unflatten: {len(given)} leaves were given, the structure has {treespec.num_leaves}: {treespec}"
         )
-    rest = iter(given)
+    return _unflatten(treespec, iter(given))
 
-    def build(spec: TreeSpec) -> Any:
-        return next(rest) if spec.type is None else _closed(spec, [build(child) for child in spec.children])
 
-    return build(treespec)
+# No closure: one that calls itself is a cycle, in which the leaves (a program's results, the whole of a step's memory) would
+# wait for the garbage collector.
+def _unflatten(spec: TreeSpec, rest: Iterator[Any]) -> Any:
+    return next(rest) if spec.type is None else _closed(spec, [_unflatten(child, rest) for child in spec.children])
 
 
 def tree_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:

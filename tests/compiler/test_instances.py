@@ -3,11 +3,15 @@ overwritten."""
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends import registry
+from tensorgrad.utils._pytree import tree_map
 
 pytestmark = pytest.mark.skipif(registry.class_of("cpp").why_not() is not None, reason="the extension is not built")
 
@@ -133,3 +137,18 @@ def test_a_gradient_that_is_kept_is_not_overwritten(keep):
     for _ in range(3):
         step(tg.zeros(2, 4))
     assert kept.tolist() == before != model.weight.grad.tolist()
+
+
+def test_results_in_containers_wait_for_no_collector():
+    """They would hold their block until it runs: each call would copy its results into memory that is new each time."""
+    x = tg.randn(64, 64)
+    step = tg.compile(lambda: {"double": x * 2, "both": (x + 1, [x - 1])})
+    gc.disable()
+    try:
+        for _ in range(6):
+            step()
+        assert step.entries[0].run.shelf.made == 1
+        gone = weakref.ref(tree_map(lambda t: t.clone(), [x])[0])
+        assert gone() is None
+    finally:
+        gc.enable()
