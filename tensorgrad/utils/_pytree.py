@@ -100,8 +100,8 @@ def tree_unflatten(leaves: Any, treespec: TreeSpec) -> Any:
     return _unflatten(treespec, iter(given))
 
 
-# No closure: one that calls itself is a cycle, in which the leaves (a program's results, the whole of a step's memory) would
-# wait for the garbage collector.
+# No closure: one that calls itself is a cycle, in which the leaves (a program's results, the whole of a step's memory)
+# would wait for the garbage collector.
 def _unflatten(spec: TreeSpec, rest: Iterator[Any]) -> Any:
     return next(rest) if spec.type is None else _closed(spec, [_unflatten(child, rest) for child in spec.children])
 
