@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..random import Generator
 from .executor import executor
 from .passes import optimize
-from .program import Action, Program, Unless
+from .passes.memory import draws, owner_of
+from .program import Action, Call, Program, Unless, Value
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -27,11 +27,11 @@ class Conditions:
     def __init__(self, trace: Trace):
         self.expected = [seen for _, seen, _ in trace.conditions]
         last = max(at for _, _, at in trace.conditions)
-        program = optimize(Program(trace.steps[:last], list(trace.arguments), [v for v, _, _ in trace.conditions]))
+        read = [v for v, _, _ in trace.conditions]
+        program = optimize(Program(_needed(trace.steps[:last], read), list(trace.arguments), read))
         self.trouble: str | None = None
         for step in program.steps:
-            draws = not isinstance(step, Action) and any(isinstance(x, Generator) for x in step.attrs.values())
-            if isinstance(step, (Action, Unless)) or step.writes or draws:
+            if isinstance(step, (Action, Unless)) or step.writes or draws(step):
                 self.trouble = "it changes something, or draws random numbers, before Python reads what it computes"
                 return
         self.run = executor(program)
@@ -42,3 +42,17 @@ class Conditions:
             (x if isinstance(x, np.ndarray) else np.array(x.get())).tobytes() == seen
             for x, seen in zip(found, self.expected, strict=True)
         )
+
+
+def _needed(steps: list[Call | Action], read: list[Value]) -> list[Call | Action]:
+    """The calls that what is read rests on. A dropout or a statistic between them is no matter of theirs: the program
+    that is chosen does it."""
+    memory = {owner_of(value) for value in read}
+    found: list[Call | Action] = []
+    for step in reversed(steps):
+        if isinstance(step, Call) and not isinstance(step, Unless):
+            if memory.isdisjoint(owner_of(v) for v in (*step.results, *step.writes) if v is not None):
+                continue
+            memory.update(owner_of(value) for value in step.reads())
+        found.append(step)
+    return found[::-1]

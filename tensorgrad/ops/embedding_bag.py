@@ -11,14 +11,20 @@ from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import np_dtype, require_tensors, reshaped, statistic_dtype
+from .create import from_numpy, full
 from .embedding import looked_up
+from .join import cat
 from .norm import fitted
+from .ranges import arange
 from .record import Spec, op
+from .required import require
 from .samples import Arg, Sample
+from .search import searchsorted
 
 __all__: list[str] = []  # users know it as a function of nn.functional
 
 _INT64 = np.dtype(np.int64)
+_FIRST = "embedding_bag: offsets[0] has to be 0, the first bag starts there; got {value}."
 
 
 def _infer(rows: Any, bag: Any, *, bags: int, mode: str) -> Spec:
@@ -125,23 +131,15 @@ bag_rows = op(
 )
 
 
-def _bags(offsets: Tensor, count: int, last: bool) -> tuple[np.ndarray[Any, Any], int]:
-    """Where bags begin, and where the last one ends."""
-    host = offsets.detach().cpu().numpy().astype(np.int64).reshape(-1)
-    end = count
-    if last:
-        if not host.size:
-            raise ArgumentError("embedding_bag: include_last_offset needs at least one offset.")
-        end, host = int(host[-1]), host[:-1]
-        if end > count:
-            raise ArgumentError(f"embedding_bag: the last offset is {end}, but there are {count} indices.")
-    if host.size and host[0] != 0:
-        raise ArgumentError(f"embedding_bag: offsets[0] has to be 0, the first bag starts there; got {int(host[0])}.")
-    if host.size and (host[-1] > count or (np.diff(host) < 0).any()):
-        raise ArgumentError(
-            f"embedding_bag: offsets must not fall, nor exceed the {count} indices; got {host.tolist()[:10]}."
-        )
-    return host, end
+def _ends(offsets: Tensor, count: int) -> Tensor:
+    """Where bags begin and the last one ends, on the tensors themselves: a program serves all offsets."""
+    starts: Any = recorded.cast(offsets, dtype=_INT64) if offsets.dtype.name != "int64" else offsets
+    ends: Any = cat((starts, full((1,), count, dtype="int64", device=offsets.device)))
+    if starts._data.size:
+        require(starts[:1], 0, 0, "argument", _FIRST)
+        text = f"embedding_bag: offsets must not fall, nor exceed the {count} indices; one bag would have {{value}}."
+        require(pw.sub(ends[1:], starts), 0, count, "argument", text)
+    return ends
 
 
 def embedding_bag(
@@ -198,27 +196,26 @@ def embedding_bag(
     if input._data.ndim == 2:
         if offsets is not None:
             raise ValueError("embedding_bag: an input of 2 dimensions is its bags; offsets have to be None.")
-        bags, end = int(input._data.shape[0]), count
-        ends = np.arange(bags + 1) * (count // bags if bags else 0)
-        starts = ends[:-1]
+        bags = kept = int(input._data.shape[0])
+        ends: Any = from_numpy(np.arange(bags + 1) * (count // bags if bags else 0)).to(input.device)
     elif input._data.ndim == 1:
         if offsets is None:
             raise ValueError("embedding_bag: an input of 1 dimension needs offsets.")
         if offsets._data.ndim != 1:
             raise ValueError(f"embedding_bag: offsets must have 1 dimension, got shape {tuple(offsets.shape)}.")
-        starts, end = _bags(offsets, count, include_last_offset)
-        bags = len(starts)
-        ends = np.append(starts, end)
+        ends = _ends(offsets, count)
+        bags = kept = int(offsets._data.shape[0])
+        if include_last_offset:
+            if not bags:
+                raise ArgumentError("embedding_bag: include_last_offset needs at least one offset.")
+            kept -= 1  # what follows the last end is in a bag that nobody gets
     else:
         raise ValueError(f"embedding_bag: the input must have 1 or 2 dimensions, got shape {tuple(input.shape)}.")
-    from .create import from_numpy
-
     plain = padding_idx is None and per_sample_weights is None and max_norm is None and not scale_grad_by_freq
-    if plain and mode != "max" and bags and end == count:
-        return bag_rows(weight, flat, from_numpy(ends).to(weight.device), mean=mode == "mean")
-    which = np.searchsorted(starts, np.arange(count), side="right") - 1
-    which[end:] = bags  # in no bag
-    bag: Any = from_numpy(which.astype(np.int64)).to(input.device)
+    if plain and mode != "max" and bags:
+        found = bag_rows(weight, flat, ends.to(weight.device), mean=mode == "mean")
+        return found if kept == bags else found[:kept]
+    bag: Any = pw.sub(searchsorted(ends, arange(count, device=ends.device), right=True), 1).to(input.device)
     if padding_idx is not None:
         rows = int(weight.shape[0])
         if not -rows <= padding_idx < rows:
@@ -227,4 +224,5 @@ def embedding_bag(
     found = looked_up("embedding_bag", weight, flat, None, max_norm, norm_type, scale_grad_by_freq)
     if per_sample_weights is not None:
         found = pw.mul(found, per_sample_weights.reshape(-1, 1))
-    return pooled_rows(found, bag, bags=bags, mode=mode)
+    found = pooled_rows(found, bag, bags=bags, mode=mode)
+    return found if kept == bags else found[:kept]

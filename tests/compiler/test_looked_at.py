@@ -591,6 +591,10 @@ def test_counters_on_functions_and_in_globals_are_python_with_fallback():
     assert [compiled(tg.ones(1)).item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
 
 
+def bags(offsets):
+    return nn.functional.embedding_bag(offsets, tg.ones(4, 2), offsets)
+
+
 @pytest.mark.parametrize(
     ("function", "good", "bad", "kind"),
     [
@@ -606,8 +610,10 @@ def test_counters_on_functions_and_in_globals_are_python_with_fallback():
             tg.tensor([0, -4]),
             IndexError,
         ),
+        (bags, tg.tensor([0, 2]), tg.tensor([1, 2]), RuntimeError),
+        (bags, tg.tensor([0, 2]), tg.tensor([0, 3]), RuntimeError),
     ],
-    ids=["inv", "solve", "cholesky", "lu_factor", "inv of samples", "index_copy", "index_reduce"],
+    ids=["inv", "solve", "cholesky", "lu_factor", "inv of samples", "index_copy", "index_reduce", "first", "bags"],
 )
 @pytest.mark.parametrize("backend", ["numpy", "cpp"])
 def test_what_elements_must_be_is_asked_in_each_call(backend, function, good, bad, kind):

@@ -61,6 +61,48 @@ def test_those_that_do_not_are_captured(name):
     assert compiled.captures == 1
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("options", [{"mode": "sum"}, {}, {"mode": "max"}, {"padding_idx": 2}])
+def test_bags_of_every_length_are_one_program(last, options):
+    index = tg.tensor([1, 3, 2, 0, 2, 2])
+    table = tg.randn(4, 3, requires_grad=True)
+
+    def step(offsets):
+        table.grad = None
+        y = tg.nn.functional.embedding_bag(index, table, offsets, include_last_offset=last, **options)
+        y.square().sum().backward()
+        return y.detach()
+
+    compiled = Compiled(step)
+    for rows in ([0, 2, 5], [0, 0, 6], [0, 1, 4], [0, 3, 3]):
+        offsets = tg.tensor(rows)
+        expected = step(offsets)
+        grad = table.grad.clone()
+        assert compiled(offsets).tolist() == expected.tolist()
+        assert table.grad.tolist() == grad.tolist()
+    assert compiled.captures == 1
+
+
+def test_a_mask_that_is_read_after_a_dropout_is_asked_again():
+    """The encoder looks whether its mask is the causal one; what was drawn and counted before is no part of that."""
+    layer = tg.nn.TransformerEncoderLayer(4, 2, 8, 0.5)
+    model = tg.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    norm = tg.nn.BatchNorm1d(2)
+    x = tg.randn(3, 2, 4)
+    compiled = Compiled(lambda x, mask: model(tg.dropout(norm(x), 0.5, True), mask))
+    masks = tg.triu(tg.full((3, 3), float("-inf")), 1), tg.zeros(3, 3)
+    for mask in (*masks, *masks):
+        before = norm.running_mean.clone()
+        tg.manual_seed(1)
+        expected, after = compiled.function(x, mask), norm.running_mean.clone()
+        with tg.no_grad():
+            norm.running_mean.copy_(before)
+        tg.manual_seed(1)
+        tg.testing.assert_close(compiled(x, mask), expected)
+        assert norm.running_mean.tolist() == after.tolist()
+    assert (compiled.captures, compiled.eager) == (2, 0)
+
+
 def test_lengths_of_packed_sequences_are_asked_again():
     """Of many sequences, and in a training step whose backward pass is in the program."""
     rnn = tg.nn.LSTM(3, 5, batch_first=True)
