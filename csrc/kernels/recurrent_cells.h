@@ -42,25 +42,42 @@ inline float gate_tanh(float x) {
 }
 inline double gate_tanh(double x) { return lane::tanh(x); }
 
+// What gates are of: the input's share and what was summed up, each in blocks of a gate so far apart, and biases.
 template <class T>
-TG_CELL void sigmoid_run(int n, T* __restrict to, const T* __restrict sum, const T* __restrict bias, T* __restrict copy) {
-  for (int j = 0; j < n; ++j) to[j] = copy[j] = gate_sigmoid(to[j] + sum[j] + bias[j]);
+struct GateSums {
+  const T* share;
+  Index share_apart;
+  const T* sums;
+  Index sums_apart;
+  const T* bias;
+  Index bias_apart;
+};
+
+// `share` may be where results go: an element is read before it is written.
+template <class T>
+TG_CELL void sigmoid_run(const GateSums<T>& of, int gate, int n, T* to, T* copy) {
+  const T *share = of.share + gate * of.share_apart, *sum = of.sums + gate * of.sums_apart;
+  const T* bias = of.bias + gate * of.bias_apart;
+#pragma GCC ivdep
+  for (int j = 0; j < n; ++j) to[j] = copy[j] = gate_sigmoid(share[j] + sum[j] + bias[j]);
 }
 template <class T>
-TG_CELL void tanh_run(int n, T* __restrict to, const T* __restrict sum, const T* __restrict bias, T* __restrict copy) {
-  for (int j = 0; j < n; ++j) to[j] = copy[j] = gate_tanh(to[j] + sum[j] + bias[j]);
+TG_CELL void tanh_run(const GateSums<T>& of, int gate, int n, T* to, T* copy) {
+  const T *share = of.share + gate * of.share_apart, *sum = of.sums + gate * of.sums_apart;
+  const T* bias = of.bias + gate * of.bias_apart;
+#pragma GCC ivdep
+  for (int j = 0; j < n; ++j) to[j] = copy[j] = gate_tanh(share[j] + sum[j] + bias[j]);
 }
 
-// gates: the input's share, with its blocks `hidden` apart as those of bias, overwritten by the activated gates; sums: the
-// state's share, `step` apart. c is the cell, updated; kept receives a copy.
+// gates: where the activated ones go, in blocks `apart`. c is the cell, updated; kept receives a copy.
 template <class T>
-TG_CELL void lstm_units(int n, T* gates, Index hidden, const T* sums, Index step, const T* bias, T* __restrict c, T* __restrict kept,
+TG_CELL void lstm_units(int n, const GateSums<T>& of, T* gates, Index apart, T* __restrict c, T* __restrict kept,
                         T* __restrict h) {
   T i[kPanel<T>], f[kPanel<T>], g[kPanel<T>], o[kPanel<T>];
-  sigmoid_run(n, gates, sums, bias, i);
-  sigmoid_run(n, gates + hidden, sums + step, bias + hidden, f);
-  tanh_run(n, gates + 2 * hidden, sums + 2 * step, bias + 2 * hidden, g);
-  sigmoid_run(n, gates + 3 * hidden, sums + 3 * step, bias + 3 * hidden, o);
+  sigmoid_run(of, 0, n, gates, i);
+  sigmoid_run(of, 1, n, gates + apart, f);
+  tanh_run(of, 2, n, gates + 2 * apart, g);
+  sigmoid_run(of, 3, n, gates + 3 * apart, o);
   for (int j = 0; j < n; ++j) f[j] = lane::fma_(f[j], c[j], i[j] * g[j]);
   for (int j = 0; j < n; ++j) h[j] = o[j] * gate_tanh(f[j]);
   for (int j = 0; j < n; ++j) c[j] = f[j];
@@ -89,18 +106,18 @@ TG_CELL void lstm_units_backward(int n, const T* gates, Index hidden, const T* _
   for (int j = 0; j < n; ++j) dg[j] = next[j];
 }
 
-// state_bias: of the state's share of the new gate; kept: that share, bias included.
+// given, share: the input's and the state's share of the new gate; state_bias: the latter's; kept: that, bias included.
 template <class T>
-TG_CELL void gru_units(int n, T* gates, Index hidden, const T* sums, Index step, const T* bias,
-                       const T* __restrict state_bias, const T* __restrict before, T* __restrict kept, T* __restrict h) {
-  T r[kPanel<T>], z[kPanel<T>];
-  sigmoid_run(n, gates, sums, bias, r);
-  sigmoid_run(n, gates + hidden, sums + step, bias + hidden, z);
-  T* __restrict fresh = gates + 2 * hidden;
-  const T *__restrict share = sums + 2 * step, *__restrict own = bias + 2 * hidden;
-  T fed[kPanel<T>];
+TG_CELL void gru_units(int n, const GateSums<T>& of, const T* given, const T* share, const T* state_bias, T* gates,
+                       Index apart, const T* __restrict before, T* __restrict kept, T* __restrict h) {
+  T r[kPanel<T>], z[kPanel<T>], fed[kPanel<T>];
+  sigmoid_run(of, 0, n, gates, r);
+  sigmoid_run(of, 1, n, gates + apart, z);
+  T* __restrict fresh = gates + 2 * apart;
+  const T* bias = of.bias + 2 * of.bias_apart;
   for (int j = 0; j < n; ++j) fed[j] = share[j] + state_bias[j];
-  for (int j = 0; j < n; ++j) r[j] = gate_tanh(lane::fma_(r[j], fed[j], fresh[j] + own[j]));
+#pragma GCC ivdep
+  for (int j = 0; j < n; ++j) r[j] = gate_tanh(lane::fma_(r[j], fed[j], given[j] + bias[j]));
   for (int j = 0; j < n; ++j) h[j] = lane::fma_(z[j], before[j], (T(1) - z[j]) * r[j]);
   for (int j = 0; j < n; ++j) fresh[j] = r[j];
   for (int j = 0; j < n; ++j) kept[j] = fed[j];
@@ -126,15 +143,15 @@ TG_CELL void gru_units_backward(int n, const T* gates, Index hidden, const T* __
 }
 
 template <class T>
-TG_CELL void plain_units(bool relu, int n, const T* __restrict gates, const T* __restrict sums, const T* __restrict bias,
-                         T* __restrict h) {
+TG_CELL void plain_units(bool relu, int n, const GateSums<T>& of, T* __restrict h) {
+  const T *share = of.share, *sum = of.sums, *bias = of.bias;
   if (relu)
     for (int j = 0; j < n; ++j) {
-      const T total = gates[j] + sums[j] + bias[j];
+      const T total = share[j] + sum[j] + bias[j];
       h[j] = total <= T(0) ? T(0) : total;  // NaN stays
     }
   else
-    for (int j = 0; j < n; ++j) h[j] = gate_tanh(gates[j] + sums[j] + bias[j]);
+    for (int j = 0; j < n; ++j) h[j] = gate_tanh(share[j] + sum[j] + bias[j]);
 }
 
 template <class T>

@@ -18,13 +18,12 @@ constexpr int kPanel = 2 * Lanes<T>::count;
 constexpr int kBlockRows = 16;  // rows of one call: their slice of k stays in L1 beside the panel's
 constexpr Index kSweep = 256;   // k of one sweep: a panel's slice of 16 KB, half of the smallest L1
 
-// sums[p][r][:] (+)= sum over k of rows[r][k] panel_p[k][:]; sums of neighbouring panels lie kBlockRows rows apart.
+// sums[p][r][:] = [sums +] sum over k of rows[r][k] panel_p[k][:]; sums of neighbouring panels lie kBlockRows rows apart.
 template <class T, int R, int P>
-inline void tile_of(const T* const* rows, Index k0, Index k, const T* panel, Index panel_step, T* sums) {
+inline void tile_of(const T* const* rows, Index k0, Index k, const T* panel, Index panel_step, T* sums, bool add) {
   constexpr int L = Lanes<T>::count;
   const T* x[R];
   Vec<T> sum[P][R][2];
-  const bool add = k0 > 0;
   for (int r = 0; r < R; ++r) x[r] = rows[r] + k0;
   for (int p = 0; p < P; ++p)
     for (int r = 0; r < R; ++r)
@@ -49,38 +48,41 @@ inline void tile_of(const T* const* rows, Index k0, Index k, const T* panel, Ind
 }
 
 template <class T, int R>
-inline void tile_rows(int rows, const T* const* x, Index k0, Index k, const T* panel, T* sums) {
+inline void tile_rows(int rows, const T* const* x, Index k0, Index k, const T* panel, T* sums, bool add) {
   if constexpr (R > 0) {
-    if (rows == R) tile_of<T, R, 1>(x, k0, k, panel, 0, sums);
-    else tile_rows<T, R - 1>(rows, x, k0, k, panel, sums);
+    if (rows == R) tile_of<T, R, 1>(x, k0, k, panel, 0, sums, add);
+    else tile_rows<T, R - 1>(rows, x, k0, k, panel, sums, add);
   }
 }
 
 template <class T, int R, int P>
-inline int tile_few(const T* const* x, Index k0, Index k, const T* panels, Index panel_step, int count, T* sums) {
+inline int tile_few(const T* const* x, Index k0, Index k, const T* panels, Index panel_step, int count, T* sums,
+                    bool add) {
   int p = 0;
   for (; p + P <= count; p += P)
-    tile_of<T, R, P>(x, k0, k, panels + p * panel_step + k0 * kPanel<T>, panel_step, sums + p * kBlockRows * kPanel<T>);
+    tile_of<T, R, P>(x, k0, k, panels + p * panel_step + k0 * kPanel<T>, panel_step, sums + p * kBlockRows * kPanel<T>,
+                    add);
   return p;
 }
 
-// n <= kBlockRows rows of length k by `count` <= 4 neighbouring panels.
+// n <= kBlockRows rows of length k by `count` <= 4 neighbouring panels, added to what sums hold if `more`.
 template <class T>
-void rows_by_panels(const T* const* rows, int n, Index k, const T* panels, int count, T* sums) {
+void rows_by_panels(const T* const* rows, int n, Index k, const T* panels, int count, T* sums, bool more = false) {
   const Index panel_step = k * kPanel<T>;
   for (Index k0 = 0; k0 < k; k0 += kSweep) {
     const Index length = std::min(kSweep, k - k0);
+    const bool add = more || k0 > 0;
     int p = 0;
-    if (n == 1) p = tile_few<T, 1, 4>(rows, k0, length, panels, panel_step, count, sums);
-    if (n == 2) p = tile_few<T, 2, 2>(rows, k0, length, panels, panel_step, count, sums);
-    if (n == 3) p = tile_few<T, 3, 2>(rows, k0, length, panels, panel_step, count, sums);
+    if (n == 1) p = tile_few<T, 1, 4>(rows, k0, length, panels, panel_step, count, sums, add);
+    if (n == 2) p = tile_few<T, 2, 2>(rows, k0, length, panels, panel_step, count, sums, add);
+    if (n == 3) p = tile_few<T, 3, 2>(rows, k0, length, panels, panel_step, count, sums, add);
     const int tiles = static_cast<int>(divide_up(n, kTileRows));
     for (; p < count; ++p) {
       T* to = sums + p * kBlockRows * kPanel<T>;
       const T* panel = panels + p * panel_step + k0 * kPanel<T>;
       for (int tile = 0; tile < tiles; ++tile) {  // of nearly the same height: a low tile wastes registers
         const int r0 = n * tile / tiles, r1 = n * (tile + 1) / tiles;
-        tile_rows<T, kTileRows>(r1 - r0, rows + r0, k0, length, panel, to + r0 * kPanel<T>);
+        tile_rows<T, kTileRows>(r1 - r0, rows + r0, k0, length, panel, to + r0 * kPanel<T>, add);
       }
     }
   }

@@ -26,6 +26,8 @@ class RecurrentWalk {
   // Whether sequence r has a step at place k.
   bool has(Index k, Index r) const { return k >= 0 && k < a.steps() && r < a.sizes[step(k)]; }
 
+  const T* zeros() const { return zeros_.data(); }  // as many as a row has units
+
   // Sequence r's row before place k in (rows, width): of the step before, of `start` (batch, width) if there is none, of
   // zeros without a start.
   const T* before(Index k, Index r, const T* rows, Index width, const T* start) const {

@@ -33,6 +33,14 @@ CASES = (
     ("RNN_TANH", ((19, 18, 2),), 4, 9, {"reverse": True}),
     ("RNN_RELU", (3, 18), 6, 40, {"start": False}),
     ("RNN_RELU", (1, 3), 6, 4, {}),
+    # rows and units fill the tiles, so that the input is multiplied beside the state
+    ("LSTM", (3, 32), 260, 64, {"start": False}),
+    ("LSTM", ((34, 32, 32, 30),), 5, 93, {"reverse": True, "start": False}),
+    ("LSTM", (3, 16), 9, 32, {"state": 11}),
+    ("GRU", (3, 16), 7, 64, {"start": False}),
+    ("GRU", ((33, 32, 31),), 5, 96, {"reverse": True, "bias": False}),
+    ("RNN_TANH", (3, 16), 1, 128, {"start": False}),
+    ("RNN_RELU", ((32, 32, 32, 30),), 6, 62, {"reverse": True}),
 )
 
 
@@ -91,7 +99,7 @@ def test_kernels_beside_the_definition(case, dtype):
     assert [x.tobytes() for x in bare] == [x.tobytes() for x in got[: len(bare)]]
 
 
-@pytest.mark.parametrize("shape", ((6, 2), (4, 40), ((40, 33, 5),)), ids=str)
+@pytest.mark.parametrize("shape", ((6, 2), (4, 40), (3, 48), ((40, 33, 5),)), ids=str)
 @pytest.mark.parametrize("mode", ("LSTM", "GRU", "RNN_TANH"))
 def test_bits_for_any_number_of_threads(mode, shape):
     given, attrs, seeds = arrays(mode, shape, 64, 300, "float32")
