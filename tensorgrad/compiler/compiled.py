@@ -43,6 +43,10 @@ from .tracked_sizes import SizesRead
 __all__ = ["Compiled", "everything"]
 
 _SIZES = 16  # of a batch, that a program is kept for
+_WORTH = 4  # calls that a program has to serve, or it was no use to write it
+_RETURNS = 3  # of a form in a row, after which it gets a program where programs were no use
+_OUTCOMES = 64  # if it has one, but Python reads other numbers each time: the lengths of sequences
+_EVER_NEW = "its calls are of ever other forms, and programs would go before they were of use"
 _READS = "Python reads what is computed"
 _HOOKED = "an argument whose gradient the function makes has hooks, which are Python's"
 _SETTLED = 2  # of these, after which what is made in the first run only is there
@@ -57,7 +61,8 @@ class Compiled(CompiledCore):
 
     Args:
         function: what to compile.
-        limit: how many programs are kept; the least recently used goes first.
+        limit: how many programs are kept; the least recently used goes first. Where they go before they were of use,
+            calls of further forms run as they are, until one form comes again and again.
         dynamic: programs that differ in the size of a batch are one.
         fallback: run as it is what can't be captured, instead of raising CompileError.
 
@@ -77,6 +82,9 @@ class Compiled(CompiledCore):
         self.reasons: dict[str, int] = {}  # why calls ran as they are, and how many
         self._refused: list[tuple[Any, str]] = []  # keys of signatures, why there is no program
         self._restless = 0
+        self._ever_new = False  # whether programs went before they were of use
+        self._weighed = (0, 0)  # programs dropped, and calls served, when that was asked last
+        self._returning: tuple[Any, int] = (None, 0)  # the form of the last call without a program, times in a row
         self._given_up: str | None = None  # why there will be no program
         self._raises = False  # then, instead of running as it is
         self._rewritten: Rewritten | None = None  # where Python runs some of the statements
@@ -152,6 +160,8 @@ class Compiled(CompiledCore):
             for key, why in self._refused:
                 if key == signature.key:
                     return self._as_it_is(why, args, kwargs)
+            if self._ever_new and not self._returns(signature.key):
+                return self._as_it_is(_EVER_NEW, args, kwargs)
             with self._lock:
                 entry = self._entry_for(signature)  # another thread may have been faster
                 expected = None
@@ -244,6 +254,7 @@ class Compiled(CompiledCore):
             self.entries = []
             self._refused = []
             self._restless = 0
+            self._ever_new = False
             self._given_up = None
             self._raises = False
             self._rewritten = None
@@ -456,6 +467,18 @@ class Compiled(CompiledCore):
                     kept.append(one)
         self.evicted += 1 + len(self.entries) - len(kept)
         self.entries = kept
+        dropped, served = self.evicted - self._weighed[0], self.replays - self._weighed[1]
+        if dropped >= 2 * self.limit:
+            self._ever_new = served < _WORTH * dropped
+            self._weighed = self.evicted, self.replays
+
+    def _returns(self, key: Any) -> bool:
+        """Whether calls of this form have come in a row, others with a program aside."""
+        known, times = self._returning
+        times = times + 1 if known == key else 1
+        most = _OUTCOMES if any(entry.signature.key == key for entry in self.entries) else _RETURNS
+        self._returning = (key, times % most)
+        return times >= most
 
     def _warn_of_captures(self) -> None:
         """Say it once where every call so far has written a program and none was served by one."""

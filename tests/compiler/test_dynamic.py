@@ -9,6 +9,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends import registry
+from tensorgrad.compiler.compiled import Compiled
 from tensorgrad.nn import functional as F
 
 BACKENDS = [n for n in ("numpy", "cpp") if registry.class_of(n).why_not() is None]
@@ -144,3 +145,44 @@ def test_a_program_that_can_not_be_of_another_size_is_written_of_a_run():
     for n in (8, 7, 16, 20):
         x = tg.arange(float(n))
         assert compiled(x).tolist() == (x[::2] * 2).tolist()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_where_programs_go_before_they_are_of_use_further_forms_run_as_they_are(dynamic):
+    compiled = Compiled(lambda x: x * 2 + 1, limit=2, dynamic=dynamic)
+    for n in (3, 3, 60, *range(4, 60), *range(4, 60)):
+        assert compiled(tg.ones(n)).tolist() == [3.0] * n
+    found = compiled.stats()
+    assert found["evicted"] < 10
+    assert found["eager"] > 60
+    assert any("ever other forms" in why for why in found["reasons"])
+    for _ in range(12):
+        compiled(tg.ones(45)), compiled(tg.ones(47))
+    assert compiled.stats()["eager"] == found["eager"] + 24
+    for _ in range(12):
+        compiled(tg.ones(45))
+    now = compiled.stats()
+    assert (now["evicted"], now["eager"]) == (found["evicted"] + 1, found["eager"] + 26)
+    compiled.forget()
+    for _ in range(2):
+        compiled(tg.ones(9))
+    assert compiled.stats()["eager"] == now["eager"]
+
+
+def test_where_python_reads_ever_other_numbers_calls_run_as_they_are():
+    pad, pack = nn.utils.rnn.pad_packed_sequence, nn.utils.rnn.pack_padded_sequence
+    compiled = Compiled(lambda x, n: pad(pack(x, n, enforce_sorted=False))[0] * 2, limit=2)
+    x = tg.ones(9, 3, 1)
+    compiled(x, tg.tensor([9, 1, 1]))
+    for i in range(60):
+        n = tg.tensor([9, i % 8 + 1, i // 8 + 1])
+        assert compiled(x, n).tolist() == (x * 2 * (tg.arange(9).view(9, 1) < n).unsqueeze(2)).tolist()
+    assert compiled.stats()["captures"] < 12
+
+
+def test_programs_that_serve_are_replaced_as_ever():
+    compiled = Compiled(lambda x: x * 2, limit=1)
+    for n in range(1, 9):
+        for _ in range(6):
+            compiled(tg.ones(n))
+    assert (compiled.stats()["captures"], compiled.stats()["eager"]) == (8, 0)
