@@ -26,7 +26,7 @@ bool are_turned_rows(const ReducePlan& plan, Index item) {
 }  // namespace
 
 bool is_plain_axis(const ReducePlan& plan, Index item) {
-  if (plan.rn != 1 || plan.kn > 2 || plan.rshape[0] > kLongest) return false;
+  if (plan.rn != 1 || plan.kn > 2 || plan.rshape[0] == 0 || plan.rshape[0] > kLongest) return false;
   if (plan.kn == 0 || plan.rstride[0] == item) return are_turned_rows(plan, item);
   const Index inner = plan.kshape[plan.kn - 1];
   return plan.kstride[plan.kn - 1] == item && plan.rstride[0] == inner * item &&

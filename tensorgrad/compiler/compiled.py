@@ -114,8 +114,7 @@ class Compiled(CompiledCore):
                 found = native.replay(entry.fast, args, kwargs)
                 if found is not NotImplemented:
                     self.replays += 1
-                    if entry is not self.entries[0]:
-                        self._use(entry)
+                    self._use(entry)
                     if found is None:
                         return entry.replay(entry.tensors_of(args, kwargs))
                     return found if entry.direct else entry.finished(found)
@@ -123,8 +122,7 @@ class Compiled(CompiledCore):
                 tensors = entry.tensors_of(args, kwargs)
                 if not entry.decides(tensors):
                     continue
-                if entry is not self.entries[0]:
-                    self._use(entry)
+                self._use(entry)
                 self.replays += 1
                 return entry.replay(tensors)
         return self._call(args, kwargs)
@@ -290,8 +288,10 @@ class Compiled(CompiledCore):
 
     def _use(self, entry: Entry) -> None:
         """An entry is the most recently used one."""
+        if self.entries[:1] == [entry]:
+            return
         with self._lock:
-            if entry in self.entries:
+            if entry in self.entries:  # no other thread has dropped it meanwhile
                 self.entries = [entry, *(e for e in self.entries if e is not entry)]
 
     def _capture(self, signature: Signature, args: Any, kwargs: Any, expected: Expected | None) -> Any:
@@ -350,6 +350,9 @@ class Compiled(CompiledCore):
             self.captures -= 1
             self._leave(trace.unsplit_at, str(error))
             return self._as_it_is(str(error), args, kwargs)
+        except BaseException:
+            signature.hand_over(given, (own_args, own_kwargs), (args, kwargs))  # what it has done so far is done
+            raise
         if trace.sizes_read is not None and reach.reads_numbers_unseen:
             trace.sizes_read.give_up()
         reach.learn(trace.facts, trace.copies_seen)

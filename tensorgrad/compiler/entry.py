@@ -136,6 +136,7 @@ class Entry:
         # what the program writes to must not be an argument's memory too, unless it is that very argument
         touched = [array for value, array in trace.state.items() if value.root in self.written]
         self.owners = dict.fromkeys(id(owner(array)) for array in touched)
+        self.lies = frozenset(id(owner(array)) for array in trace.state.values())
         self.same = [
             t._data if given[i] is t and id(t._data) in states else None for i, t in enumerate(signature.tensors)
         ]
@@ -248,11 +249,11 @@ class Entry:
         return self.template is not None and native.admits(self.template, args, kwargs) and self.holds()
 
     def overlapping(self, signature: Signature) -> bool:
-        """Whether arguments that the program writes to share memory."""
+        """Whether arguments that the program writes to share memory, or lie in what it reaches by itself."""
         if not self.writes_arguments:
             return False
         owners = [id(owner(t._data)) for t in {id(t._data): t for t in signature.tensors}.values()]
-        return len(set(owners)) < len(owners)
+        return len(set(owners)) < len(owners) or not self.lies.isdisjoint(owners)
 
     def hooked(self, signature: Signature) -> bool:
         """Whether an argument, a leaf whose gradient the function itself makes, has hooks: these are Python."""

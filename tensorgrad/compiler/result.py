@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import types
 from collections.abc import Callable, Iterator
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from ..autograd.node import FREED, Node
@@ -46,6 +47,18 @@ def _gone_as(node: Node | None) -> Node:
     else:
         gone.saved = FREED
     return gone
+
+
+def _made_of(view: Tensor, base: Tensor, before: Before) -> tuple[Tensor, Any]:
+    """(what was there before, the ops): how a view of it was made. Of several tensors that are views of one base, an
+    argument and the whole that the function reaches by itself say, it is the one whose own way is the first part."""
+    chain: Any = view._chain
+    own = 0
+    for t in before.tensors.values():
+        length = len(t._chain)
+        if t._base is view._base and own < length <= len(chain) and all(map(is_, t._chain, chain)):
+            base, own = t, length
+    return base, chain[own:]
 
 
 class Result:
@@ -108,9 +121,8 @@ class Result:
             elif id(leaf) in of:
                 self.grads.append((at, of[id(leaf)]))
             elif base is not None and id(base) in before.tensors:
-                self._add_view(
-                    at, before.arguments.get(id(base), base), leaf._chain, base._tracked and not leaf._tracked
-                )
+                base, chain = _made_of(leaf, base, before)
+                self._add_view(at, before.arguments.get(id(base), base), chain, base._tracked and not leaf._tracked)
             elif type(leaf) is not Tensor:
                 raise CompileError(
                     f"compile: the function returns a {type(leaf).__name__} that it makes, which a replay would not "

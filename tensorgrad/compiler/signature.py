@@ -138,6 +138,15 @@ class Signature:
         """What a run with these tensors has done to its own containers is done to the caller's."""
         _copy_back(ours, theirs, {id(stand_in): t for stand_in, t in zip(given, self.tensors, strict=True)})
 
+    def hand_over(self, given: list[Tensor], ours: Any, theirs: Any) -> None:
+        """The same of a run that has ended midway, and of the tensors that it has changed in place: what is recorded of
+        these belongs to the caller's."""
+        if ours[0] is not theirs[0]:
+            self.hand_back(given, ours, theirs)
+        for stand_in, t in zip(given, self.tensors, strict=True):
+            if stand_in is not t and stand_in._node is not None:
+                t._node, t._slot, t._tracked = stand_in._node, stand_in._slot, True
+
     def arguments(self, tensors: list[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with these tensors."""
         given = iter(tensors)

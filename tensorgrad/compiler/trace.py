@@ -112,7 +112,9 @@ class Trace(Listener):
         elif found is None:
             root = self._root(array)
             if root is not None and root.array is None:
-                return self._cut(array)
+                if not self._is_reached(array):
+                    return self._cut(array)
+                root = None  # it was there before, in the memory of an argument of this call
             found = Value(f"state{len(self.state)}", array, root, fixed=True)
             self.state[found] = array  # which keeps it alive, so its identity stays its own
             self.values[id(array)] = found
@@ -125,6 +127,10 @@ class Trace(Listener):
                 "tensor that was there before, and change that in place."
             )
         return found
+
+    def _is_reached(self, array: Any) -> bool:
+        reached = () if self.reach is None else self.reach.tensors.values()
+        return any(t._data is array for _, t in reached)
 
     def _cut(self, array: Any) -> Value:
         """The value of a view that was made past the door (by the engine, of a gradient's place)."""
@@ -242,7 +248,9 @@ class Trace(Listener):
                 results.append(None)
                 continue
             self.number += 1
-            root = self._root(array) or self._root_by_input(array, inputs)
+            # where arguments lie in one memory, a view is one of its input: NumPy knows the owner alone
+            root = self._root_by_input(array, inputs[:1]) if op.view else None
+            root = root or self._root(array) or self._root_by_input(array, inputs)
             results.append(self._enter(array, Value(f"%{self.number}", array, root)))
         kind = type(next(iter(_arrays_in(inputs)), None) if read else outputs[0])
         if kind is type(None):

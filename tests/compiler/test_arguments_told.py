@@ -89,3 +89,21 @@ def test_keeping_the_gradient_of_what_was_computed_outside_is_refused(function: 
 def test_a_computed_argument_that_is_cut_off_is_refused() -> None:
     with pytest.raises(CompileError, match="takes requires_grad from its tensor argument 0"):
         tg.compile(lambda x: x.detach_() * 2)(tg.ones(2, requires_grad=True) * 2)
+
+
+def test_what_a_call_that_raises_has_done_is_done():
+    """The run that is written down takes stand-ins of what the function also reaches by itself."""
+    kept = tg.ones(3)
+
+    def fails(a, b, seen):
+        a.sub_(b)
+        seen.append(kept.sum())
+        raise KeyError("no more")
+
+    for function in (fails, tg.compile(fails), tg.compile(fails, fallback=True)):
+        kept = tg.ones(3)
+        b, seen = tg.ones(3, requires_grad=True), []
+        with pytest.raises(KeyError):
+            function(kept, b, seen)
+        kept.sum().backward()
+        assert b.grad.tolist() == [-1.0] * 3 and seen[0].item() == 0.0

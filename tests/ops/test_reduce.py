@@ -185,3 +185,11 @@ def test_out():
 def test_in_place_scans():
     same(lambda lib, x: (x * 1).cumsum_(0), X)
     same(lambda lib, x: (x * 1).cumprod_(1), X)
+
+
+def test_logsumexp_of_nothing():
+    """Where another array's memory was before."""
+    for dtype in (tg.float32, tg.float64):
+        for shape, dim in (((0, 3), 0), ((2, 0, 3), 1), ((3, 0), 1), ((0,), 0)):
+            (tg.full((2, 3), 7.0, dtype=dtype) + 1).sum()
+            assert (tg.zeros(shape, dtype=dtype).logsumexp(dim) == -float("inf")).all()
