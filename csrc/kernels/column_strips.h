@@ -76,14 +76,17 @@ struct Strip {
     sum_exp(x, shift, total, [](Index, const auto&) {});
   }
 
-  void largest(const T* x, Vector (&most)[V]) const {
+  // The largest (Sign > 0) or smallest.
+  template <int Sign>
+  void extreme(const T* x, Vector (&most)[V]) const {
     load(x, 0, most);
     for (Index r = 1; r < rows; ++r) {
       Vector row[V];
       load(x, r, row);
-      for (int v = 0; v < V; ++v) most[v] = extreme_lanes<1, T>(most[v], row[v]);
+      for (int v = 0; v < V; ++v) most[v] = extreme_lanes<Sign, T>(most[v], row[v]);
     }
   }
+  void largest(const T* x, Vector (&most)[V]) const { extreme<1>(x, most); }
 
   // The columns' numbers as vectors of T.
   template <class Map>

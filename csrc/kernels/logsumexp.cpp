@@ -15,15 +15,11 @@ namespace tg {
 
 constexpr Index kLongest = 1 << 14;
 
-namespace {
-
 bool are_turned_rows(const ReducePlan& plan, Index item) {
   const Index length = plan.rshape[0];
-  return plan.kn < 2 && plan.rstride[0] == item && (plan.kn == 0 || plan.kstride[0] == length * item) &&
+  return plan.rn == 1 && plan.kn < 2 && plan.rstride[0] == item && (plan.kn == 0 || plan.kstride[0] == length * item) &&
          (item == sizeof(float) ? are_beside<float>(length, 1) : are_beside<double>(length, 1));
 }
-
-}  // namespace
 
 bool is_plain_axis(const ReducePlan& plan, Index item) {
   if (plan.rn != 1 || plan.kn > 2 || plan.rshape[0] == 0 || plan.rshape[0] > kLongest) return false;

@@ -12,6 +12,10 @@
 #include <limits>
 #include <utility>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #include "../core/lanes.h"
 
 namespace tg {
@@ -195,9 +199,22 @@ inline T min_nan(T a, T b) {
   return (a < b || a != a) ? a : b;
 }
 
-// Lane by lane the larger (Sign > 0) or smaller, with NaN winning.
+// Lane by lane the larger (Sign > 0) or smaller, with NaN winning. Of floats by the processor's own, which gives q where
+// either is NaN: compilers make a second comparison and a choice of it.
 template <int Sign, class T>
 inline typename Wide<T>::Vector extreme_lanes(typename Wide<T>::Vector p, typename Wide<T>::Vector q) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    const __mmask16 number = _mm512_cmp_ps_mask(__m512(p), __m512(p), _CMP_ORD_Q);
+    if constexpr (Sign > 0) return typename Wide<T>::Vector(_mm512_mask_max_ps(__m512(p), number, __m512(p), __m512(q)));
+    else return typename Wide<T>::Vector(_mm512_mask_min_ps(__m512(p), number, __m512(p), __m512(q)));
+  }
+#elif defined(__AVX__)
+  if constexpr (std::is_same_v<T, float>) {
+    const __m256 most = Sign > 0 ? _mm256_max_ps(__m256(p), __m256(q)) : _mm256_min_ps(__m256(p), __m256(q));
+    return typename Wide<T>::Vector(_mm256_blendv_ps(most, __m256(p), _mm256_cmp_ps(__m256(p), __m256(p), _CMP_UNORD_Q)));
+  }
+#endif
   if constexpr (std::numeric_limits<T>::has_quiet_NaN) {
     if constexpr (Sign > 0) return ((p > q) | (p != p)) ? p : q;
     else return ((p < q) | (p != p)) ? p : q;

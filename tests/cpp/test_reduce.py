@@ -177,6 +177,23 @@ def test_arg_extremes(dtype: str) -> None:
             assert np.array_equal(at, np.squeeze(expected, dim))
 
 
+@pytest.mark.parametrize("rows", [1, 63, 64, 131])
+def test_extremes_of_short_rows(rows: int) -> None:
+    """Up to 32 floats long they are turned, a tile of rows at a time: ties, NaN and what is not aligned as anywhere."""
+    rng = np.random.default_rng(rows)
+    for length in range(1, 36):
+        x = rng.integers(-4, 5, rows * length + 1).astype("float32")[1:].reshape(rows, length)
+        x[rng.random(x.shape) < 0.02] = np.nan
+        for name, values, places in (("max", np.max, np.argmax), ("min", np.min, np.argmin)):
+            with np.errstate(invalid="ignore"):
+                expected = values(x, 1)
+            np.testing.assert_array_equal(getattr(C, f"a{name}")(x, (1,), False), expected)
+            best, at = getattr(C, f"{name}_dim")(x, 1, False)
+            np.testing.assert_array_equal(best, expected)
+            np.testing.assert_array_equal(at, places(x, 1))
+            np.testing.assert_array_equal(getattr(C, f"arg{name}")(x, 1, False), places(x, 1))
+
+
 def test_arg_extremes_take_the_first_nan() -> None:
     x = np.array([1.0, np.nan, np.inf, np.nan], "float32")
     assert int(C.argmax(x, 0)) == 1 and int(C.argmin(x, 0)) == 1

@@ -36,6 +36,20 @@ def test_sort(descending: bool, dtype: str) -> None:
         np.testing.assert_array_equal(values, np.take_along_axis(x, expected, dim))
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32", "float64"])
+def test_short_lines_are_sorted_stably(dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    for length in range(1, 11):
+        x = rng.integers(-2, 3, (97, length)).astype(dtype)
+        if x.dtype.kind == "f":
+            x = x * np.where(rng.random(x.shape) < 0.1, np.nan, 1).astype(dtype)  # zeros of both signs
+        for descending in (False, True):
+            values, indices = C.sort(x, 1, descending, True)
+            expected = order(x, 1, descending)
+            np.testing.assert_array_equal(indices, expected)
+            assert values.tobytes() == np.take_along_axis(x, expected, 1).tobytes()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("largest", [False, True])
 def test_topk(largest: bool, dtype: str) -> None:
