@@ -109,12 +109,14 @@ class Compiled(CompiledCore):
     def _served(self, *args: Any, **kwargs: Any) -> Any:
         """A call that the first entry, tried by C, has not served."""
         # templates fit no call while autocast is on, or while somebody listens or maps, who have doors of their own
-        for entry in self.entries:
+        entries = self.entries  # another thread may forget them meanwhile
+        for entry in entries:
             if entry.fast is not None:
                 found = native.replay(entry.fast, args, kwargs)
                 if found is not NotImplemented:
                     self.replays += 1
-                    self._use(entry)
+                    if entry is not entries[0]:
+                        self._use(entry)
                     if found is None:
                         return entry.replay(entry.tensors_of(args, kwargs))
                     return found if entry.direct else entry.finished(found)
@@ -122,7 +124,8 @@ class Compiled(CompiledCore):
                 tensors = entry.tensors_of(args, kwargs)
                 if not entry.decides(tensors):
                     continue
-                self._use(entry)
+                if entry is not entries[0]:
+                    self._use(entry)
                 self.replays += 1
                 return entry.replay(tensors)
         return self._call(args, kwargs)
@@ -288,8 +291,6 @@ class Compiled(CompiledCore):
 
     def _use(self, entry: Entry) -> None:
         """An entry is the most recently used one."""
-        if self.entries[:1] == [entry]:
-            return
         with self._lock:
             if entry in self.entries:  # no other thread has dropped it meanwhile
                 self.entries = [entry, *(e for e in self.entries if e is not entry)]
