@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,17 +115,19 @@ class Call:
 
     def __call__(self, arrays: Sequence[Any]) -> Any:
         fresh = iter([wrap(array) for array in arrays])
+        args = [_rebuilt(value, fresh) for value in self.args]
+        return self.model(*args, **{name: _rebuilt(value, fresh) for name, value in self.kwargs.items()})
 
-        def rebuilt(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return next(fresh)
-            if isinstance(value, (list, tuple)):
-                parts = [rebuilt(part) for part in value]
-                return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-            return {name: rebuilt(part) for name, part in value.items()} if isinstance(value, dict) else value
 
-        args = [rebuilt(value) for value in self.args]
-        return self.model(*args, **{name: rebuilt(value) for name, value in self.kwargs.items()})
+# No closure: one that calls itself is a cycle, in which the model would wait for the garbage collector.
+def _rebuilt(value: Any, fresh: Iterator[Tensor]) -> Any:
+    """The arguments with fresh tensors."""
+    if isinstance(value, Tensor):
+        return next(fresh)
+    if isinstance(value, (list, tuple)):
+        parts = [_rebuilt(part, fresh) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return {name: _rebuilt(part, fresh) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _at(by_shape: Any, call: Call, path: tuple[Any, ...]) -> Any:

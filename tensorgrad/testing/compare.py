@@ -53,23 +53,6 @@ def assert_close(
     def fail(text: str) -> None:
         raise AssertionError(msg(text) if callable(msg) else text if msg is None else msg)
 
-    def visit(a: Any, b: Any, where: str) -> None:
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if set(a) != set(b):
-                fail(f"The keys of the mappings do not match{where}: {sorted(map(str, set(a) ^ set(b)))}.")
-            for key in b:
-                visit(a[key], b[key], f"{where}[{key!r}]")
-        elif _is_sequence(a) and _is_sequence(b):
-            if len(a) != len(b):
-                fail(f"The length of the sequences mismatch{where}: {len(a)} != {len(b)}.")
-            for i, (x, y) in enumerate(zip(a, b, strict=True)):
-                visit(x, y, f"{where}[{i}]")
-        elif a is None or b is None:
-            if a is not b:
-                fail(f"None mismatch{where}: {a} is not {b}.")
-        else:
-            pair(a, b, where)
-
     def pair(a: Any, b: Any, where: str) -> None:
         if not allow_subclasses and type(a) is not type(b):
             raise TypeError(f"assert_close: {type(a).__name__} and {type(b).__name__} are of different classes{where}.")
@@ -95,7 +78,26 @@ def assert_close(
         if not close.all():
             fail(_words(left, right, close, relative, absolute, where))
 
-    visit(actual, expected, "")
+    _compare(actual, expected, "", pair, fail)
+
+
+# No closure: one that calls itself is a cycle, in which ``msg`` would wait for the garbage collector.
+def _compare(a: Any, b: Any, where: str, pair: Callable[..., None], fail: Callable[[str], None]) -> None:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        if set(a) != set(b):
+            fail(f"The keys of the mappings do not match{where}: {sorted(map(str, set(a) ^ set(b)))}.")
+        for key in b:
+            _compare(a[key], b[key], f"{where}[{key!r}]", pair, fail)
+    elif _is_sequence(a) and _is_sequence(b):
+        if len(a) != len(b):
+            fail(f"The length of the sequences mismatch{where}: {len(a)} != {len(b)}.")
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            _compare(x, y, f"{where}[{i}]", pair, fail)
+    elif a is None or b is None:
+        if a is not b:
+            fail(f"None mismatch{where}: {a} is not {b}.")
+    else:
+        pair(a, b, where)
 
 
 def _is_sequence(x: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 
 import numpy as np
@@ -11,6 +12,7 @@ import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import functional as F
+from tensorgrad.onnx.call import Call
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -379,3 +381,16 @@ def test_ranges_follow_the_sizes(tmp_path):
     for shape in ((2, 3), (4, 5), (1, 9)):
         x = tg.randn(*shape)
         assert np.allclose(session.run(None, {"x": x.numpy()})[0], model(x).numpy())
+
+
+def test_a_call_leaves_the_collector_nothing():
+    call, arrays = Call(lambda more, x: x + more["y"][0], ({"y": [tg.ones(2)]}, tg.ones(2)), {}, None), [np.ones(2)] * 2
+    call(arrays)
+    gc.collect()
+    gc.disable()
+    try:
+        call(arrays)
+        tg.testing.assert_close([tg.ones(2)], [tg.ones(2)])
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
