@@ -10,7 +10,7 @@ from ..dispatch import local
 from ..errors import AutogradError
 from ..tensor import Tensor, install
 
-__all__ = ["Handle", "hooks_of"]
+__all__ = ["Handle", "hooks_of", "register_hook"]
 
 
 class Handle:

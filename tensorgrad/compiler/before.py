@@ -30,6 +30,7 @@ class Before:
         self.histories = [(t, t._node) for t in given]
         self.given = [(t, t._data) for t in given]
         self.tracked = [t._tracked for t in given]
+        self.attributes = [dict(t.__dict__) for t in given]
         self.hooks = {id(t): list(hooks_of(t)) for t in self.known + given if t._tracked}
 
     def heard(self) -> frozenset[int]:
@@ -99,6 +100,12 @@ class Before:
                     f"compile: the function gives its tensor argument {i} another shape or storage (.data = ..., "
                     "unsqueeze_() or the like). A replay runs no Python and would leave it as it is. Do so outside of "
                     "the compiled function, or work on argument.detach()."
+                )
+            theirs, was = t.__dict__, self.attributes[i]
+            if theirs.keys() != was.keys() or any(theirs[name] is not was[name] for name in was):
+                raise CompileError(
+                    f"compile: the function gives its tensor argument {i} an attribute. A replay runs no Python and "
+                    "would give it none. Do so outside of the compiled function, or return the value."
                 )
         for i, (t, node) in enumerate(self.histories):
             if t._node is not node:

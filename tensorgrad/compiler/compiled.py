@@ -31,8 +31,9 @@ from .changing import Changing
 from .dynamic import is_for_all
 from .entry import Entry
 from .families import Expected, Families
+from .histories import rejoined
 from .once import why_not_given
-from .pair import PairEntry, is_live, rejoined
+from .pair import PairEntry, is_live
 from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
 from .reach import Reach, is_users, why_too_much
@@ -352,7 +353,9 @@ class Compiled(CompiledCore):
             self._leave(trace.unsplit_at, str(error))
             return self._as_it_is(str(error), args, kwargs)
         except BaseException:
-            signature.hand_over(given, (own_args, own_kwargs), (args, kwargs))  # what it has done so far is done
+            if own_args is not args:
+                signature.hand_back(given, (own_args, own_kwargs), (args, kwargs))  # what it has done so far is done
+            rejoined(None, before, given, signature.tensors, trace.passes)
             raise
         if trace.sizes_read is not None and reach.reads_numbers_unseen:
             trace.sizes_read.give_up()
@@ -368,7 +371,7 @@ class Compiled(CompiledCore):
             self.captures -= 1
             self.eager += 1
             self.reasons[trace.postponed] = self.reasons.get(trace.postponed, 0) + 1
-            return rejoined(result, given, signature.tensors, trace.passes)
+            return rejoined(result, before, given, signature.tensors, trace.passes)
         if trace.unsplit is not None:
             self._leave(trace.unsplit_at, trace.unsplit)
         elif self._part is not None and self._part.refuses(own_args, result, before.objects):
@@ -387,14 +390,14 @@ class Compiled(CompiledCore):
             if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
                 self._restless += 1
                 if self._restless == _SETTLED and self._carry(reach):
-                    return rejoined(result, given, signature.tensors, trace.passes)
+                    return rejoined(result, before, given, signature.tensors, trace.passes)
                 found = None if tracked is None else tracked.line
                 why = f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"
                 if found is not None and self._cut(found, why):
                     self._restless = 0
                 elif self._restless >= _PATIENCE:
                     self._give_up(trouble, None if change is None else change.line)
-            return rejoined(result, given, signature.tensors, trace.passes)
+            return rejoined(result, before, given, signature.tensors, trace.passes)
         self._restless = 0
         if entry.hooked(signature):
             self.reasons[_HOOKED] = self.reasons.get(_HOOKED, 0) + 1

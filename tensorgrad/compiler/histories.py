@@ -4,15 +4,20 @@ joined to that history."""
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Collection
+from types import CellType, FrameType
 from typing import Any, NamedTuple
 
 from ..autograd import engine
+from ..autograd.hooks import register_hook
 from ..autograd.node import FREED, Node
 from ..errors import CompileError
 from ..tensor import Tensor
+from ..utils._pytree import tree_flatten, tree_unflatten
+from .before import Before
 
-__all__ = ["Pass", "begins_before", "broken", "check_passes", "edges_to", "join", "nodes_behind", "send_on", "turn"]
+__all__ = ["Pass", "begins_before", "broken", "check_passes", "edges_to", "nodes_behind", "rejoined", "send_on", "turn"]
 
 
 class Pass(NamedTuple):
@@ -134,17 +139,71 @@ def nodes_behind(tensors: list[Tensor]) -> list[Node]:
     return list(seen.values())
 
 
-def join(stand_in: Tensor, tensor: Tensor) -> None:
+def rejoined(result: Any, before: Before, given: list[Tensor], tensors: list[Tensor], passes: list[Pass]) -> Any:
+    """The result of a run on stand-ins that no program was written of, with the arguments' own histories behind it, and
+    behind whatever else the run has recorded. What it has made of a stand-in is made of the argument."""
+    real = {id(stand_in): t for stand_in, t in zip(given, tensors, strict=True) if stand_in is not t}
+    if not real:
+        return result
+    leaves, spec = tree_flatten(result)
+    were = zip(given, tensors, before.given, before.tracked, strict=True)
+    stood = {id(s): (i, s, t, array, on) for i, (s, t, (_, array), on) in enumerate(were) if s is not t}.values()
+    reached = frozenset().union(*(each.reached for each in passes))
+    send_on([(i, t, s._grad) for i, s, t, *_ in stood if s._grad is not None and i in reached], passes)
+    for i, stand_in, t, array, tracked in stood:
+        if stand_in._grad is not None and i not in reached:
+            t._grad = stand_in._grad if t._grad is None or t._node is not None else t._grad + stand_in._grad
+        _join(stand_in, t)
+        _hand_over(stand_in, array, tracked, t)
+    return tree_unflatten([real.get(id(leaf), leaf) for leaf in leaves], spec)
+
+
+def _join(stand_in: Tensor, tensor: Tensor) -> None:
     """Whatever was recorded with the stand-in goes on at the tensor, also what a run has left somewhere else than in
-    its result: all that refers to the stand-in is looked through."""
-    holders = [x for x in gc.get_referrers(stand_in) if type(x) in (list, tuple, Tensor)]
-    for holder in holders:
-        if type(holder) is Tensor:
-            if holder._base is stand_in:
-                holder._base, holder._generation = tensor, tensor._changes
+    its result: all that refers to the stand-in is looked through, and refers to the tensor from now on."""
+    for holder in gc.get_referrers(stand_in):
+        kind = type(holder)
+        if kind is Tensor and holder._base is stand_in:
+            holder._base, holder._generation = tensor, tensor._changes
+        elif kind is Node:
+            continue  # what it saves has the elements alone
+        elif (kind is tuple or kind is list) and _turn_edges(holder, stand_in, tensor):
             continue
-        for node in gc.get_referrers(holder):
-            if type(node) is Node and node.edges is holder:
-                for at, edge in enumerate(holder):
-                    if edge is stand_in:
-                        turn(node, at, tensor)
+        elif kind is CellType:
+            holder.cell_contents = tensor
+        elif isinstance(holder, (list, deque)):
+            for at, x in enumerate(holder):
+                if x is stand_in:
+                    holder[at] = tensor
+        elif kind is not FrameType:
+            own: Any = holder if isinstance(holder, dict) else getattr(holder, "__dict__", None)
+            for name in [name for name, x in own.items() if x is stand_in] if isinstance(own, dict) else ():
+                own[name] = tensor
+
+
+def _turn_edges(edges: Any, stand_in: Tensor, tensor: Tensor) -> bool:
+    """Whether these are edges of nodes, which go to the tensor now."""
+    nodes = [node for node in gc.get_referrers(edges) if type(node) is Node and node.edges is edges]
+    for node in nodes:
+        for at, edge in enumerate(edges):
+            if edge is stand_in:
+                turn(node, at, tensor)
+    return bool(nodes)
+
+
+def _hand_over(stand_in: Tensor, array: Any, tracked: bool, tensor: Tensor) -> None:
+    """What a run has made of the stand-in, which had this array and was tracked or not, is made of the tensor."""
+    if stand_in.__dict__ or tensor.__dict__:
+        tensor.__dict__.clear()
+        tensor.__dict__.update(stand_in.__dict__)
+    if stand_in._data is not array:
+        tensor._data = stand_in._data
+        tensor._changes += 1
+    if stand_in._node is not None or stand_in._tracked != tracked:
+        tensor._node, tensor._slot, tensor._tracked = stand_in._node, stand_in._slot, stand_in._tracked
+        tensor._changes += 1
+    if stand_in._post_hooks:
+        tensor._post_hooks = [*(tensor._post_hooks or ()), *stand_in._post_hooks]
+    if stand_in._hooks and tensor._tracked:
+        for hook in stand_in._hooks:
+            register_hook(tensor, hook)

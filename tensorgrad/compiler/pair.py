@@ -19,14 +19,14 @@ from ..dispatch import listening, local, quiet
 from ..errors import CompileError
 from ..random import Generator
 from ..tensor import Tensor
-from ..utils._pytree import tree_flatten, tree_unflatten
+from ..utils._pytree import tree_flatten
 from .entry import Entry
 from .executor import executor, in_python, shelf_of
-from .histories import Pass, broken, edges_to, join, nodes_behind, send_on
+from .histories import broken, edges_to, nodes_behind
 from .passes import PASSES, optimize
 from .program import Action, Call, Program
 
-__all__ = ["PairEntry", "is_live", "leaves_behind", "rejoined"]
+__all__ = ["PairEntry", "is_live", "leaves_behind"]
 
 
 def is_live(result: Any) -> bool:
@@ -461,21 +461,6 @@ def _reads(steps: list[Any]) -> Iterator[Any]:
 
 if native is not None:
     native.register(pair=_Backward)
-
-
-def rejoined(result: Any, given: list[Tensor], tensors: list[Tensor], passes: list[Pass]) -> Any:
-    """The result of a run on stand-ins that no program was written of, with the arguments' own histories behind it, and
-    behind whatever else the run has recorded."""
-    real = {id(stand_in): t for stand_in, t in zip(given, tensors, strict=True) if stand_in is not t}
-    if not real:
-        return result
-    pairs = {id(s): (i, s, t) for i, (s, t) in enumerate(zip(given, tensors, strict=True)) if s is not t}.values()
-    send_on([(i, t, stand_in._grad) for i, stand_in, t in pairs if stand_in._grad is not None], passes)
-    for _, stand_in, t in pairs:
-        if t._node is not None:
-            join(stand_in, t)
-    leaves, spec = tree_flatten(result)
-    return tree_unflatten([real.get(id(leaf), leaf) for leaf in leaves], spec)
 
 
 def leaves_behind(roots: list[Tensor]) -> list[Tensor]:

@@ -112,6 +112,7 @@ class Signature:
                 leaf._tracked = t._tracked
                 leaf._version = t._version_cell()
                 leaf._inference = t._inference
+                leaf.__dict__.update(t.__dict__)
         return [made.get(id(t), t) for t in self.tensors]
 
     def outside(self, tensors: list[Tensor]) -> dict[int, tuple[int, Tensor]]:
@@ -137,15 +138,6 @@ class Signature:
     def hand_back(self, given: list[Tensor], ours: Any, theirs: Any) -> None:
         """What a run with these tensors has done to its own containers is done to the caller's."""
         _copy_back(ours, theirs, {id(stand_in): t for stand_in, t in zip(given, self.tensors, strict=True)})
-
-    def hand_over(self, given: list[Tensor], ours: Any, theirs: Any) -> None:
-        """The same of a run that has ended midway, and of the tensors that it has changed in place: what is recorded of
-        these belongs to the caller's."""
-        if ours[0] is not theirs[0]:
-            self.hand_back(given, ours, theirs)
-        for stand_in, t in zip(given, self.tensors, strict=True):
-            if stand_in is not t and stand_in._node is not None:
-                t._node, t._slot, t._tracked = stand_in._node, stand_in._slot, True
 
     def arguments(self, tensors: list[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with these tensors."""
