@@ -80,7 +80,10 @@ class Backward : RecurrentWalk<T> {
       for (Index u = u0; u < u1; u += kGroup) {
         const int count = static_cast<int>(std::min<Index>(kGroup, u1 - u));
         if (fed < n) std::fill_n(sums, count * kBlockRows * kWide, T(0));
-        if (fed) rows_by_panels(rows, fed, fed_, panels_.data() + u * fed_ * kWide, count, sums);
+        if (fed) {
+          RowsAhead<T> ahead = ahead_of(k, r, n, u * kWide, std::min(a.state - u * kWide, count * kWide));
+          rows_by_panels(rows, fed, fed_, panels_.data() + u * fed_ * kWide, count, sums, false, &ahead);
+        }
         for (int p = 0; p < count; ++p)
           for (int i = 0; i < n; ++i) {
             T* dh = sums + (p * kBlockRows + i) * kWide;
@@ -94,6 +97,20 @@ class Backward : RecurrentWalk<T> {
       }
       if (a.w_hr) unproject(k, r, n);
     }
+  }
+
+  // What the cells of these rows and units read and write.
+  RowsAhead<T> ahead_of(Index k, Index r, int n, Index unit, Index width) const {
+    RowsAhead<T> ahead;
+    ahead.rows = n, ahead.width = width;
+    if (seeds_.out) ahead.add(seed(k, r) + unit, seeds_.g_row);
+    if (a.w_hr) return ahead;
+    const Index at = this->row(this->step(k), r);
+    for (Index i = 0; i < width_; i += a.hidden) ahead.add(slopes_.data() + at * width_ + i + unit, width_);
+    if (kept_.gates)
+      for (Index i = 0; i < fed_; i += a.hidden) ahead.add(kept_.gates + at * fed_ + i + unit, fed_);
+    if (kept_.cells) ahead.add(kept_.cells + at * a.hidden + unit, a.hidden);
+    return ahead;
   }
 
   // Where the gradient to a row of out lies.

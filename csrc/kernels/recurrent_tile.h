@@ -65,10 +65,35 @@ inline int tile_few(const T* const* x, Index k0, Index k, const T* panels, Index
   return p;
 }
 
-// n <= kBlockRows rows of length k by `count` <= 4 neighbouring panels, added to what sums hold if `more`.
+// What a cell will read and write, in rows of `width` elements: brought into L2 a row at a time between tiles.
 template <class T>
-void rows_by_panels(const T* const* rows, int n, Index k, const T* panels, int count, T* sums, bool more = false) {
+struct RowsAhead {
+  struct Part {
+    const T* at;
+    Index step;
+  };
+  Part parts[4 + 4 + 2];  // gates of two kinds, and two more
+  int count = 0, rows = 0, done = 0;
+  Index width = 0;
+
+  void add(const T* at, Index step) { parts[count++] = {at, step}; }
+  void fetch(int tiles_left) {
+    for (int until = done + static_cast<int>(divide_up(rows - done, std::max(1, tiles_left))); done < until; ++done)
+      for (int i = 0; i < count; ++i) {
+        const T* from = parts[i].at + done * parts[i].step;
+        for (Index j = 0; j < width; j += 64 / Index(sizeof(T))) __builtin_prefetch(from + j, 0, 2);
+      }
+  }
+};
+
+// n <= kBlockRows rows of length k by `count` <= 4 neighbouring panels, added to what sums hold if `more`. `ahead` is fetched
+// meanwhile.
+template <class T>
+void rows_by_panels(const T* const* rows, int n, Index k, const T* panels, int count, T* sums, bool more = false,
+                    RowsAhead<T>* ahead = nullptr) {
   const Index panel_step = k * kPanel<T>;
+  const int tiles = static_cast<int>(divide_up(n, kTileRows));
+  int left = static_cast<int>(divide_up(k, kSweep)) * count * tiles;
   for (Index k0 = 0; k0 < k; k0 += kSweep) {
     const Index length = std::min(kSweep, k - k0);
     const bool add = more || k0 > 0;
@@ -76,12 +101,12 @@ void rows_by_panels(const T* const* rows, int n, Index k, const T* panels, int c
     if (n == 1) p = tile_few<T, 1, 4>(rows, k0, length, panels, panel_step, count, sums, add);
     if (n == 2) p = tile_few<T, 2, 2>(rows, k0, length, panels, panel_step, count, sums, add);
     if (n == 3) p = tile_few<T, 3, 2>(rows, k0, length, panels, panel_step, count, sums, add);
-    const int tiles = static_cast<int>(divide_up(n, kTileRows));
     for (; p < count; ++p) {
       T* to = sums + p * kBlockRows * kPanel<T>;
       const T* panel = panels + p * panel_step + k0 * kPanel<T>;
       for (int tile = 0; tile < tiles; ++tile) {  // of nearly the same height: a low tile wastes registers
         const int r0 = n * tile / tiles, r1 = n * (tile + 1) / tiles;
+        if (ahead) ahead->fetch(left--);
         tile_rows<T, kTileRows>(r1 - r0, rows + r0, k0, length, panel, to + r0 * kPanel<T>, add);
       }
     }
