@@ -45,7 +45,9 @@ struct Inputs {
   }
   Inputs(const char* op_, const View& from, py::handle target_, py::handle weight_, py::handle ignore_index,
          py::handle reduction)
-      : Inputs(op_, checked(op_, from).shape[0], from.shape[1], from.dtype, target_, weight_, ignore_index, reduction) {
+      // each of them checked: arguments are evaluated in any order
+      : Inputs(op_, checked(op_, from).shape[0], checked(op_, from).shape[1], from.dtype, target_, weight_,
+               ignore_index, reduction) {
     x = ready(from, compute);
   }
 

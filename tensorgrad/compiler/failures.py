@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.node import describe_line
+from ..io.safetensors import FileError
 from ..ops.record import as_ours
 from .program import Call, Program, Value
 
 __all__ = ["placed"]
+
+_ODD = (AttributeError, TypeError, KeyError, AssertionError)
+"""What ops raise for what is not theirs, where they have not looked at it before: an operand or attribute of another
+type. Our own errors are of classes of their own."""
 
 _MOST = 4  # operands of a list that are told
 
@@ -19,6 +24,9 @@ def placed(error: Exception, step: Call | None, program: Program) -> Exception:
         return error
     if error.args and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]} ({_place(step, program)})", *error.args[1:])
+    if program.foreign and type(error) in _ODD:
+        told = f"{step.op.name}: the file gives it what it can't take: {type(error).__name__}: {error}"
+        return FileError(told).with_traceback(error.__traceback__)
     return as_ours(error) if isinstance(error, IndexError) else error
 
 

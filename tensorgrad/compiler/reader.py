@@ -290,9 +290,12 @@ class Reader:
             _check_views(op.name, inputs, rest)
             with np.errstate(all="ignore"):  # sizes that are NumPy's numbers
                 made = op.infer(*_blanks(inputs), **{key: _blanks(x) for key, x in rest.items()})
+            specs = made if isinstance(made, tuple) else (made,)
+            for spec in specs:
+                if spec is not None:
+                    shape_from(list(spec.shape))
         except WRONG as error:
             raise FileError(f"{op.name}: {type(error).__name__}: {str(error)[:300]}") from None
-        specs = made if isinstance(made, tuple) else (made,)
         if hasattr(op, "specialize"):
             expect(len(inputs) == len(op.inputs), f"{op.name} takes {len(op.inputs)} operands")
         if out is not None:
@@ -302,9 +305,6 @@ class Reader:
                 for v, s in zip(targets, specs, strict=True)
             )
             expect(fits, f"{op.name}: `out` is of another shape or dtype")
-        for spec in specs:
-            if spec is not None:
-                shape_from(list(spec.shape))
         return specs
 
     # --- what goes in and out

@@ -85,14 +85,15 @@ class SizesRead:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Tensors of this thread tell their sizes so."""
-        outer, _here.read = getattr(_here, "read", None), self
-        _swap(1)
-        try:
+        outer = getattr(_here, "read", None)
+        try:  # which may be interrupted anywhere
+            _here.read = self
+            _swap(self)
             yield
         finally:
-            _swap(-1)
             _here.read = outer
             self.open = False
+            _swap(self)
 
 
 class _Tracked:
@@ -243,21 +244,19 @@ for _kind in _TRACKED:
 
 _here = threading.local()
 _lock = threading.Lock()
-_readers = 0
+_readers: list[SizesRead] = []
 _plain: dict[str, Any] = {}
 
 
-def _swap(more: int) -> None:
-    """Tensor's methods are others only while somebody reads: eager code pays nothing for them."""
-    global _readers
+def _swap(reader: SizesRead) -> None:
+    """Tensor's methods are others only while somebody reads: eager code pays nothing for them. One that was interrupted
+    before it could say that it has ended is forgotten here."""
     with _lock:
-        _readers += more
-        if _readers == 1 and more == 1:
+        if not _plain:
             _plain.update({name: Tensor.__dict__[name] for name in _METHODS})
-            for name, method in _METHODS.items():
-                setattr(Tensor, name, method)
-        elif not _readers:
-            for name, method in _plain.items():
+        _readers[:] = [one for one in (*_readers, reader) if one.open]
+        for name, method in (_METHODS if _readers else _plain).items():
+            if Tensor.__dict__[name] is not method:
                 setattr(Tensor, name, method)
 
 

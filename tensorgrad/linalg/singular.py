@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..backends.generic import linalg as kernels
 from ..dtypes import BY_NAME, int64
 from ..errors import DTypeError, ShapeError
@@ -170,6 +172,11 @@ def svdvals(A: Tensor, *, driver: str | None = None, out: Tensor | None = None) 
 # --- pseudo-inverse
 
 
+def _pinv_infer(a: Any, atol: Any, rtol: Any, *, hermitian: bool) -> Spec:
+    np.broadcast_shapes(atol.shape, rtol.shape, tuple(a.shape[:-2]))
+    return Spec((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype)
+
+
 def _pinv_rule(F: Any, g: Any, a: Any, atol: Any, rtol: Any, *, y: Any, needs: Any, hermitian: bool) -> tuple[Any, ...]:
     """The derivative where the rank does not change. Source: Golub and Pereyra 1973."""
     m, n = a.shape[-2:]
@@ -214,7 +221,7 @@ def _pinv_samples() -> list[Sample]:
 
 pinv_op = op(
     "linalg_pinv",
-    infer=lambda a, atol, rtol, *, hermitian: Spec((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype),
+    infer=_pinv_infer,
     rule=_pinv_rule,
     keeps=("a", "y"),
     kernel=kernels.pinv,

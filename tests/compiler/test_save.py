@@ -805,3 +805,24 @@ def test_what_python_computes_between_calls_of_c_is_named_too(backend, tmp_path)
             with pytest.raises(IndexError, match=r"index_select\(arg0 f32\[3,2,2\], arg1 i64\[2\], dim=0\)"):
                 loaded(good, at + 1)
             assert loaded(good, at).tolist() == f(good, at).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_an_op_does_not_take_is_a_fault_of_the_file(backend, tmp_path):
+    path = tmp_path / "f.tgp"
+    with tg.backend(backend), tg.no_grad():
+        f = tg.compile(lambda x: tg.linalg.pinv(x).var(0))
+        for _ in range(2):
+            f(tg.eye(3))
+        f.save(path)
+        header, data = parts(path)
+        program = json.loads(header["__metadata__"]["program"])
+        without, odd = copy.deepcopy(program), copy.deepcopy(program)
+        without["calls"][0]["inputs"][1] = None
+        signed(path, header, data, without)
+        with pytest.raises(FileError, match="linalg_pinv: AttributeError"):
+            tg.compiler.load(path)
+        odd["calls"][-1]["attrs"]["dim"], odd["calls"][-1]["results"][0]["shape"] = {"tuple": ["a"]}, [3, 3]
+        signed(path, header, data, odd)
+        with pytest.raises(FileError, match="TypeError"):
+            tg.compiler.load(path)(tg.eye(3))

@@ -15,11 +15,12 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.backends import registry
+from tensorgrad.compiler import tracked_sizes
 from tensorgrad.compiler.program import Value
 from tensorgrad.compiler.size_conditions import SizeConditions
 from tensorgrad.compiler.sizes import Unlike
 from tensorgrad.compiler.tracked_sizes import SizesRead, TrackedFloat, TrackedInt, untracked
-from tensorgrad.errors import CompileError
+from tensorgrad.errors import CompileError, IndexOutOfRange
 from tensorgrad.nn import functional as F
 
 BACKENDS = [n for n in ("numpy", "cpp") if registry.class_of(n).why_not() is None]
@@ -313,3 +314,34 @@ def test_too_many_numbers_are_no_program_for_all_sizes():
             x.shape[0] + 1
     with pytest.raises(Unlike, match="too many"):
         conditions(read)
+
+
+def test_an_index_beyond_a_smaller_size_is_ours():
+    compiled = tg.compile(lambda x: x[3] * 2, dynamic=True)
+    for n in (7, 4, 5, 3, 6):
+        if n == 3:
+            with pytest.raises(IndexOutOfRange, match="index 3 is out of bounds for dimension 0 with size 3"):
+                compiled(tg.ones(n, 2))
+        else:
+            assert compiled(tg.ones(n, 2)).tolist() == [2.0, 2.0]
+
+
+def test_an_interrupt_leaves_sizes_plain(monkeypatch):
+    class Interrupting:
+        times = 0
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            self.times += 1
+            if self.times == 1:
+                raise KeyboardInterrupt
+
+    compiled = tg.compile(lambda x: x * x.shape[0], dynamic=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(tracked_sizes, "_lock", Interrupting())
+        with pytest.raises(KeyboardInterrupt):
+            compiled(tg.ones(3))
+    assert type(tg.ones(3).shape[0]) is int and "_shape" not in str(tg.Tensor.__dict__["shape"].fget)
+    assert [compiled(tg.ones(n)).sum().item() for n in (3, 4, 5)] == [9.0, 16.0, 25.0]

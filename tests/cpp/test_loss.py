@@ -117,3 +117,7 @@ def test_refusals() -> None:
         C.cross_entropy(x, t, np.ones(2, "float32"), *USUAL[1:])
     with pytest.raises(ValueError, match=r"expected \(rows, classes\)"):
         C.cross_entropy(np.ones((2, 3, 4), "float32"), t, *USUAL)
+    with pytest.raises(ValueError, match=r"shape \(\), expected \(rows, classes\)"):  # and its sizes are not read
+        C.cross_entropy_backward(
+            np.ones((), "float32"), np.ones((), "float32"), t, None, np.ones(2, "float32"), *USUAL[1:]
+        )
