@@ -2,6 +2,7 @@
 // library's, one by one.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <iterator>
 #include <limits>
 
@@ -166,6 +167,22 @@ struct Pow {
   static double of(double a, double b) { return std::pow(a, b); }
 };
 
+// Of a block of zeros, which are their own, nothing is computed: it is all that elu, selu and celu ask for where their
+// arguments are positive (400k of them: a third of the time). The first number that is none ends the search.
+template <class T>
+void expm1_loop(void* to, const void* a, const void*, const void*, Index n) {
+  using Word = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  constexpr Index together = 2 * lanes::Lanes<T>::count;
+  const T* x = static_cast<const T*>(a);
+  Word some = 0;
+  Index i = 0;
+  for (; i + together <= n && !some; i += together)
+    for (Index j = 0; j < together; ++j) some |= lane::bits<Word>(x[i + j]) << 1;
+  for (; i < n && !some; ++i) some = lane::bits<Word>(x[i]) << 1;
+  if (some) loop1<Expm1, T, T>(to, a, nullptr, nullptr, n);
+  else std::memmove(to, a, size_t(n) * sizeof(T));
+}
+
 // Vectorized if no argument of the block is beyond what the reduction can take. An element's bits depend on itself
 // alone: the small ones of a mixed block take the same arithmetic, one by one.
 template <class Small, class Large>
@@ -231,7 +248,9 @@ void add_packs(KernelTable& table, const char* name) {
 template <class T>
 void add_both(KernelTable& table) {
   add1<Exp, T, T>(table, "exp");
-  add1<Expm1, T, T>(table, "expm1");
+  Kernel& expm1 = table[kernel_key("expm1", TypeFor<T>::value)];
+  expm1.operands = 1;
+  expm1.by_mask[0] = expm1_loop<T>;
   add1<Log, T, T>(table, "log");
   add1<Log1p, T, T>(table, "log1p");
   add2<Atan2, T, T>(table, "atan2");

@@ -700,6 +700,25 @@ def test_ulps_of_float64_functions(op: str) -> None:
     assert errors.max() <= 4.0, f"{op}: {errors.max():.2f} ulp at {x[usual][errors.argmax()]!r}"
 
 
+@pytest.mark.parametrize("kind", ["f32", "f64"])
+def test_expm1_of_blocks_that_are_zero_but_for_one(kind: str) -> None:
+    """Of a block of zeros nothing is computed: what is none is found wherever it stands, zeros keep their sign."""
+    run = native(one_operation("expm1", kind, 1))
+    for n in (1, 5, 16, 33, 700):
+        x = np.zeros(n, {"f32": "float32", "f64": "float64"}[kind])
+        x[::3] = -0.0
+        assert run(x).tobytes() == x.tobytes()
+        for at in {0, n // 2, n - 1}:
+            for value in (1e-30, -2.0, np.nan, np.inf):
+                one = x.copy()
+                one[at] = value
+                expected = one.copy()
+                expected[at] = np.expm1(value)
+                got = run(one)
+                np.testing.assert_allclose(got, expected, rtol=1e-6)
+                assert (np.signbit(got) == np.signbit(expected))[expected == 0].all()
+
+
 PACKED = ("sigmoid", "tanh", "softplus", "normal_cdf", "gelu_slope", "gelu_tanh", "gelu_tanh_slope")
 
 
