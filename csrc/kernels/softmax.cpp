@@ -53,7 +53,8 @@ void softmax(const SoftmaxShape& s, const T* x, T* y) {
     over_rows(s, [&](Index at) {
       const T scale = T(1 / exp_long(y + at, x + at, n, extreme_run<1>(x + at, n)));
       T* row = y + at;
-      for (Index i = 0; i < n; ++i) row[i] *= scale;
+      fill_run(
+          row, n, [&](Index i) { return Wide<T>::load(row + i) * scale; }, [&](Index i) { return row[i] * scale; });
     });
     return;
   }

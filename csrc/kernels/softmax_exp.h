@@ -1,13 +1,24 @@
 // exp on vectors, for the shifted exponentials of softmax, logsumexp and cross-entropy.
 //
 // exp(x) = 2^k exp(r), k = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor polynomial with the last coefficients
-// adjusted; 2^k is put together from bits. Float keeps subnormal results; double flushes below 1e-307. Arguments above
-// the range saturate to infinity, NaN stays NaN.
+// adjusted; 2^k is put together from bits. Float keeps subnormal results; double flushes below 1e-307. NaN stays NaN. The
+// largest has been taken from arguments: floats are to be below 70, of which 2^k needs no two factors.
 #pragma once
 
 #include "reduce_lanes.h"
 
 namespace tg {
+
+// The larger of x and low, x where it is NaN.
+inline Wide<float>::Vector at_least(Wide<float>::Vector x, Wide<float>::Vector low) {
+#if defined(__AVX512F__)
+  return Wide<float>::Vector(_mm512_maskz_max_ps(__mmask16(-1), __m512(low), __m512(x)));  // without a mask GCC 12 warns
+#elif defined(__AVX__)
+  return Wide<float>::Vector(_mm256_max_ps(__m256(low), __m256(x)));
+#else
+  return x < low ? low : x;
+#endif
+}
 
 // N vectors side by side, step by step: one exponential is a chain of 15 operations, and a core looks ahead over less than
 // two of them where they stand one after the other.
@@ -15,15 +26,16 @@ template <int N>
 inline void exp_each(Wide<float>::Vector (&x)[N]) {
   using V = Wide<float>::Vector;
   using I = Wide<float>::Mask;
-  const V low = Wide<float>::fill(-104.0f), high = Wide<float>::fill(89.0f);
+  constexpr int up = 26;  // 2^(k + up) is a normal number for every k, even where 2^k is none
+  constexpr float round = 12582912.0f + 127 + up;  // 1.5 * 2^23: low bits are the rounded quotient, as an exponent
+  const V low = Wide<float>::fill(-104.0f);
   V t[N], p[N];
   const auto each = [](auto step) {
     for (int i = 0; i < N; ++i) step(i);
   };
-  each([&](int i) { x[i] = x[i] < low ? low : x[i]; });
-  each([&](int i) { x[i] = x[i] > high ? high : x[i]; });
-  each([&](int i) { t[i] = x[i] * 1.44269504088896341f + 12582912.0f; });  // 1.5 * 2^23: low bits are the rounded quotient
-  each([&](int i) { p[i] = t[i] - 12582912.0f; });
+  each([&](int i) { x[i] = at_least(x[i], low); });
+  each([&](int i) { t[i] = x[i] * 1.44269504088896341f + round; });
+  each([&](int i) { p[i] = t[i] - round; });
   each([&](int i) { x[i] = x[i] - p[i] * 0.693359375f; });
   each([&](int i) { x[i] = x[i] + p[i] * 2.12194440e-4f; });
   each([&](int i) { p[i] = x[i] * 1.9875691500e-4f + 1.3981999507e-3f; });
@@ -32,11 +44,7 @@ inline void exp_each(Wide<float>::Vector (&x)[N]) {
   each([&](int i) { p[i] = p[i] * x[i] + 1.6666665459e-1f; });
   each([&](int i) { p[i] = p[i] * x[i] + 5.0000001201e-1f; });
   each([&](int i) { p[i] = p[i] * (x[i] * x[i]) + x[i] + 1.0f; });
-  each([&](int i) {
-    const I n = (I)t[i] - 0x4B400000;  // the quotient as an integer
-    const I n1 = n >> 1, n2 = n - n1;  // in two halves, so that subnormal results and the largest ones come out
-    x[i] = p[i] * (V)((n1 + 127) << 23) * (V)((n2 + 127) << 23);
-  });
+  each([&](int i) { x[i] = p[i] * (V)((I)t[i] << 23) * (1.0f / (1 << up)); });
 }
 
 inline Wide<float>::Vector exp_wide(Wide<float>::Vector x) {

@@ -53,6 +53,16 @@ def test_extremes() -> None:
     assert C.softmax(np.asarray(np.float32(3)), 0).item() == 1
 
 
+@pytest.mark.parametrize("length", [5, 16, 40, 100])
+def test_nan_of_any_bits_and_the_smallest_results(length: int) -> None:
+    x = np.zeros((3, length), "float32")
+    x.view("uint32")[0, length // 2], x.view("uint32")[1, -1] = 0x7FC00001, 0xFFC001FF
+    x[2, 1:] = np.linspace(-104, -87, length - 1)
+    for y in (C.softmax(x, 1), C.softmax(x.T.copy(), 0).T):
+        assert np.isnan(y[:2]).all()
+        np.testing.assert_allclose(y[2], np.exp(x[2].astype("float64")), rtol=1e-6, atol=1e-45)
+
+
 def test_exponentials_are_within_two_units_in_the_last_place() -> None:
     x = np.linspace(-87, 0, 200_001).astype("float32")
     x[0] = 0
