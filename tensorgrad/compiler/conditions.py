@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..autograd.node import describe_line
 from .executor import executor
 from .passes import optimize
 from .passes.memory import draws, owner_of
 from .program import Action, Call, Program, Unless, Value
+from .signature import owner
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -32,7 +34,10 @@ class Conditions:
         self.trouble: str | None = None
         for step in program.steps:
             if isinstance(step, (Action, Unless)) or step.writes or draws(step):
-                self.trouble = "it changes something, or draws random numbers, before Python reads what it computes"
+                where = f" at {describe_line(trace.line_read)}" if trace.line_read is not None else ""
+                self.trouble = (
+                    f"it changes something, or draws random numbers, before Python reads what it computes{where}"
+                )
                 return
         self.run = executor(program)
 
@@ -45,14 +50,23 @@ class Conditions:
 
 
 def _needed(steps: list[Call | Action], read: list[Value]) -> list[Call | Action]:
-    """The calls that what is read rests on. A dropout or a statistic between them is no matter of theirs: the program
-    that is chosen does it."""
+    """The steps that what is read rests on. A dropout, a statistic or an optimizer's step between them is no matter of
+    theirs: the program that is chosen does it."""
     memory = {owner_of(value) for value in read}
     found: list[Call | Action] = []
     for step in reversed(steps):
-        if isinstance(step, Call) and not isinstance(step, Unless):
-            if memory.isdisjoint(owner_of(v) for v in (*step.results, *step.writes) if v is not None):
-                continue
-            memory.update(owner_of(value) for value in step.reads())
-        found.append(step)
+        if _changes(step, memory):
+            found.append(step)
+            if isinstance(step, Call):
+                memory.update(owner_of(value) for value in step.reads())
     return found[::-1]
+
+
+def _changes(step: Call | Action, memory: set[Any]) -> bool:
+    """Whether what lies in this memory may be another after a step. An action that says what it brings up to date (an
+    optimizer's numbers, for its own update) does nothing else; any other may."""
+    if isinstance(step, Action):
+        return not step.counts or not memory.isdisjoint(id(owner(array)) for array in step.counts)
+    if isinstance(step, Unless) and any(_changes(x, memory) for x in step.steps if isinstance(x, (Action, Unless))):
+        return True
+    return not memory.isdisjoint(owner_of(v) for v in (*step.results, *step.writes) if v is not None)

@@ -72,6 +72,7 @@ class Trace(Listener):
         self.reach = reach
         self.sizes_read: SizesRead | None = None
         self.read_at: int | None = None
+        self.line_read: tuple[CodeType, int] | None = None  # the user's, of the last that is a condition
         self.unsplit: str | None = None  # why no program can be written of the run, where it may be cut
         self.unsplit_at: int | None = None  # the function's line where that was
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
@@ -426,6 +427,7 @@ class Trace(Listener):
             return
         if splits and (ours or value.dtype.kind in "biu") and value.nbytes <= most:
             self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
+            self.line_read = user_line(3)
             return
         self._refuse(
             f"compile: Python reads a tensor that the compiled function {'computes' if computed else 'changes'}"

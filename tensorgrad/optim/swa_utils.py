@@ -124,7 +124,7 @@ class AveragedModel(Module):
         )
         pairs = [(a.detach(), b.detach().to(a.device)) for a, b in zip(mine, theirs, strict=True)]
         with no_grad():
-            if int(self.n_averaged) == 0:
+            if self.n_averaged == 0:  # a truth, and not the number, is what a compiled step rests on
                 for average, new in pairs:
                     average.copy_(new)
             elif self.avg_fn is not None:
