@@ -13,7 +13,6 @@ import functools
 import os
 import threading
 import types
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -37,9 +36,11 @@ from .pair import PairEntry, is_live
 from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
 from .reach import Reach, is_users, why_too_much
+from .remade import PAUSE, Remade
 from .signature import Signature, order_seen
 from .trace import Trace
 from .tracked_sizes import SizesRead
+from .unserved import tell_of_captures, tell_of_eager
 
 __all__ = ["Compiled", "everything"]
 
@@ -49,6 +50,7 @@ _RETURNS = 3  # of a form in a row, after which it gets a program where programs
 _OUTCOMES = 64  # if it has one, but Python reads other numbers each time: the lengths of sequences
 _EVER_NEW = "its calls are of ever other forms, and programs would go before they were of use"
 _READS = "Python reads what is computed"
+_WATCHED = "mapped by vmap, watched, or a part of another program"
 _HOOKED = "an argument whose gradient the function makes has hooks, which are Python's"
 _SETTLED = 2  # of these, after which what is made in the first run only is there
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
@@ -83,6 +85,8 @@ class Compiled(CompiledCore):
         self.reasons: dict[str, int] = {}  # why calls ran as they are, and how many
         self._refused: list[tuple[Any, str]] = []  # keys of signatures, why there is no program
         self._restless = 0
+        self._remade = Remade()
+        self._told = False  # of the captures that were of no use
         self._ever_new = False  # whether programs went before they were of use
         self._weighed = (0, 0)  # programs dropped, and calls served, when that was asked last
         self._returning: tuple[Any, int] = (None, 0)  # the form of the last call without a program, times in a row
@@ -136,7 +140,7 @@ class Compiled(CompiledCore):
         if local.frames or local.listeners or self._given_up is not None:
             if self._given_up is not None and self._raises:
                 raise CompileError(self._given_up)
-            why = self._given_up or "mapped by vmap, watched, or a part of another program"
+            why = self._given_up or _WATCHED
             return self._as_it_is(why, args, kwargs)
         if self._carrying is not None:
             carrying, compiled = self._carrying
@@ -162,6 +166,9 @@ class Compiled(CompiledCore):
             for key, why in self._refused:
                 if key == signature.key:
                     return self._as_it_is(why, args, kwargs)
+            remade = self._remade.passes()
+            if remade is not None:
+                return self._as_it_is(remade, args, kwargs)
             if self._ever_new and not self._returns(signature.key):
                 return self._as_it_is(_EVER_NEW, args, kwargs)
             with self._lock:
@@ -256,6 +263,7 @@ class Compiled(CompiledCore):
             self.entries = []
             self._refused = []
             self._restless = 0
+            self._remade.settled()
             self._ever_new = False
             self._given_up = None
             self._raises = False
@@ -287,8 +295,15 @@ class Compiled(CompiledCore):
 
     def _as_it_is(self, why: str, args: Any, kwargs: Any) -> Any:
         self.eager += 1
-        self.reasons[why] = self.reasons.get(why, 0) + 1
+        self._note(why)
         return self.function(*args, **kwargs)
+
+    def _note(self, why: str) -> None:
+        """One more call that no program could serve. It is said aloud where that goes on, unless it was asked for."""
+        self.reasons[why] = self.reasons.get(why, 0) + 1
+        known = self.fallback or why is _WATCHED or (why is _EVER_NEW and self._told)
+        if self.reasons[why] == (PAUSE + 1 if why is self._remade.why else _PATIENCE) and not known:
+            tell_of_eager(self, why, why is _EVER_NEW)
 
     def _use(self, entry: Entry) -> None:
         """An entry is the most recently used one."""
@@ -319,7 +334,9 @@ class Compiled(CompiledCore):
         given = signature.stand_ins({id(t._data): t for _, t in reach.tensors.values()})
         before = Before(reach, signature, given)
         self.captures += 1
-        self._warn_of_captures()
+        if not self.replays and self.captures == 2 * self.limit and self.entries:
+            self._told = True
+            tell_of_captures(self)
         function, tracked = self.function, self._tracked()
         if tracked is not None:
             owner = _plain(function)[1]
@@ -387,7 +404,16 @@ class Compiled(CompiledCore):
         if entry is None:
             if trouble is not None and trace.unsplit is None and self._cut(trace.read_at, _READS):
                 trouble = None  # what has changed is Python's affair, if it came after the read
-            if trouble is not None and trace.unsplit is None and not reach.is_of_optimizer(trouble):
+            place = None if trouble is None else reach.place_of(trouble)
+            if trouble is not None and trace.unsplit is None and place is not None:
+                why_not = self._remade.tells(place)
+                if why_not is not None and self._cut(None if tracked is None else tracked.line, why_not):
+                    self._remade.settled()
+                elif why_not is not None and self._part is not None:
+                    self._part.stays(why_not)
+                elif why_not is not None:
+                    self._remade.pause(why_not)
+            elif trouble is not None and trace.unsplit is None:
                 self._restless += 1
                 if self._restless == _SETTLED and self._carry(reach):
                     return rejoined(result, before, given, signature.tensors, trace.passes)
@@ -399,8 +425,9 @@ class Compiled(CompiledCore):
                     self._give_up(trouble, None if change is None else change.line)
             return rejoined(result, before, given, signature.tensors, trace.passes)
         self._restless = 0
+        self._remade.settled()
         if entry.hooked(signature):
-            self.reasons[_HOOKED] = self.reasons.get(_HOOKED, 0) + 1
+            self._note(_HOOKED)
             return entry.first(signature)
         idle = not (trace.grads or reach.optimizers or any(isinstance(step, Call) for step in trace.steps))
         if self._part is not None and idle:
@@ -416,6 +443,8 @@ class Compiled(CompiledCore):
             unasked = entry.conditions is not None and entry.conditions.trouble is not None
             if unasked and self._cut(trace.read_at, _READS):
                 return entry.first(signature)
+            if len(self._refused) > self.limit:
+                self._note(entry.refuses)  # of the forms that are forgotten each call will be captured again
             self._refused = [(signature.key, entry.refuses), *self._refused[: self.limit]]
             return entry.first(signature)
         self._keep(entry)
@@ -423,7 +452,7 @@ class Compiled(CompiledCore):
 
     def _tracked(self) -> Tracked | None:
         """After a run that has changed what it rests on: a function that finds the statement which does."""
-        if not self.fallback or not self._restless:
+        if not self.fallback or not (self._restless or self._remade.count):
             return None
         if self._part is not None:
             return self._part.tracked()
@@ -486,26 +515,6 @@ class Compiled(CompiledCore):
         most = _OUTCOMES if any(entry.signature.key == key for entry in self.entries) else _RETURNS
         self._returning = (key, times % most)
         return times >= most
-
-    def _warn_of_captures(self) -> None:
-        """Say it once where every call so far has written a program and none was served by one."""
-        if self.replays or self.captures != 2 * self.limit or not self.entries:
-            return
-        why = self.entries[0].reach.changed()
-        advice = (
-            "Keep what changes out of the function's reach (its closure, its globals, the attributes of what is "
-            "there), or pass it as a tensor."
-        )
-        if why is None:
-            why = "the arguments are other numbers or objects, or tensors of another form, each time"
-            advice = (
-                "A number that changes is a tg.scalar or a tensor; for batches of many sizes there is dynamic=True."
-            )
-        warnings.warn(
-            f"compile: each of the first {self.captures} calls of {self!r} wrote a program of its own, which takes "
-            f"longer than to call the function as it is. Since the last call: {why}. {advice}",
-            stacklevel=5,
-        )
 
     def _carry(self, reach: Reach) -> bool:
         """Whether all that a run has changed are tensors that it leaves for the next; they are handed on from now

@@ -105,7 +105,13 @@ class Facts:
 
     def is_of_optimizer(self, trouble: str) -> bool:
         """Whether what ``moved`` found is an optimizer's own state, which a step may make anew at any time."""
-        return any(trouble.startswith(f"{path}.state") for path in self.optimizer_paths)
+        return self.place_of(trouble) is not None
+
+    def place_of(self, trouble: str) -> str | None:
+        """Where ``moved`` found an optimizer's own state to be another; None if that is not what it found."""
+        if not any(trouble.startswith(f"{path}.state") for path in self.optimizer_paths):
+            return None
+        return trouble.partition(" was ")[0].partition(" had ")[0]
 
     def replaced(self) -> list[tuple[str, Any, Any, Any, Any]]:
         """The facts that no longer hold, if nothing else has changed: (path, holder, key, what was there, what is)."""

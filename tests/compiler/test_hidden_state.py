@@ -348,6 +348,7 @@ def test_what_an_argument_is_outside_is_refused_or_python(name: str) -> None:
         assert step(given).tolist() == (given.detach() * look(given)).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:compile. calls of .* run as they are")
 def test_hooks_of_saved_tensors_are_asked_in_each_call() -> None:
     w = tg.ones(3, requires_grad=True)
     step = tg.compile(lambda x: (x * w).square().sum())

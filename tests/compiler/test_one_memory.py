@@ -57,6 +57,7 @@ def test_arguments_in_one_memory(first: str, function: Callable[..., Any], backe
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("given", ["whole", "view", "other"])
 @pytest.mark.parametrize("reached", ["whole", "view"])
+@pytest.mark.filterwarnings("ignore:compile. calls of .* run as they are")
 def test_an_argument_in_the_memory_of_what_is_reached(reached: str, given: str, backend: str) -> None:
     def result(x: tg.Tensor, v: tg.Tensor, way: int) -> Any:
         if way == 0:

@@ -100,6 +100,7 @@ def an_argument_later(compiled: Any, show: Any) -> None:
     (slices_of_a_buffer, 4), (a_list_of_gradients, 4), (one_for_two, 4), (an_argument, 0), (an_argument_later, 2),
 ])  # fmt: skip
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore:compile. calls of .* run as they are")
 def test_what_shares_memory_is_what_it_is_eagerly(script: Callable[..., None], replays: int, backend: str) -> None:
     [one] = beside(script, backend)
     assert one.stats()["replays"] >= replays, one.stats()

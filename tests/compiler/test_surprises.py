@@ -425,6 +425,7 @@ def test_iterators_are_gone_through_once(backend: str) -> None:
         assert "is an iterator" in str(error)
 
 
+@pytest.mark.filterwarnings("ignore:compile. calls of .* run as they are")
 def test_arrays_of_numpy(backend: str) -> None:
     def script(compiled: Any, show: Any) -> None:
         f = compiled(lambda x, y: x * tg.from_numpy(y))
@@ -595,6 +596,7 @@ def test_hooks_that_a_function_registers_on_its_argument(backend: str) -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
+@pytest.mark.filterwarnings("ignore:compile. calls of .* run as they are")
 def test_hooks_on_arguments_whose_gradient_a_step_makes(first: bool, backend: str) -> None:
     def script(compiled: Any, show: Any) -> None:
         w = draw(9, 3).requires_grad_()
