@@ -66,7 +66,8 @@ LEANER = {} if platform.system() == "Darwin" else {
     "csrc/kernels/formula_registers.cpp": ["-Os"],
     "csrc/kernels/formula_values.cpp": ["-Os"],
 }  # fmt: skip
-TAPE_FLAGS = ["-O2", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
+# Nothing in it throws. Python ends other threads at exit as if something did: no reference is dropped on that way then.
+TAPE_FLAGS = ["-O2", "-fno-exceptions", "-fvisibility=hidden", "-fPIC", "-Wall", "-Wno-cast-function-type"]
 BINDINGS = ("csrc/bindings/*.cpp", "csrc/program/*.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves all. What knows neither Python nor the
 # other kernels lies in one library, which bindings and kernels share.
