@@ -14,7 +14,7 @@ from .apart import apart
 from .conditions import Conditions
 from .executor import executor
 from .form import Form
-from .histories import check_passes, send_on
+from .histories import broken, check_passes, send_on
 from .passes import optimize
 from .program import Call, Program
 from .reach import Reach
@@ -58,6 +58,8 @@ class Entry:
         self.turned = before.turned(given, signature.tensors)
         check_passes(trace.passes)
         self.passes = trace.passes
+        # arguments through whose histories a pass goes on
+        self.gone_through = frozenset().union(*(each.reached for each in self.passes if not each.ends))
         self.result = Result(result, before, slot, trace.ways())
         self.shown = len(outputs)
         self.returned = result
@@ -306,6 +308,8 @@ class Entry:
         histories = [t for at, _ in self.to_arguments if (t := signature.tensors[at])._node is not None]
         if histories and self.reach.waits_for(histories):
             return False
+        if any(broken(signature.tensors[at].grad_fn) is not None for at in self.gone_through):
+            return False  # a run raises where its pass is, and does nothing of what comes behind
         for t, same in zip(signature.tensors, self.same, strict=True):
             if t._data is not same if same is not None else id(owner(t._data)) in self.owners:
                 return False

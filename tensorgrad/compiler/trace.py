@@ -16,7 +16,7 @@ from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
 from .facts import elements, get
-from .histories import Pass, begins_before, edges_to, turn
+from .histories import Pass, begins_before, broken, edges_to, turn
 from .passes import duplicates
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
@@ -520,12 +520,16 @@ class Trace(Listener):
         if not self.outside:
             return roots, inputs
         edges, seen = edges_to(roots, self.outside)
+        reached = [self.outside[key] for key in dict.fromkeys(key for key, _, _ in edges)]
+        if inputs is None and any(broken(t.grad_fn) is not None for _, t in reached):
+            # it raises where it is, and not behind what the function does next
+            self.postponed = "a backward pass goes to an argument whose history another has freed, or a change in place"
+            return self._through_histories(edges, roots), inputs
         if accumulate:
             ends = set(self.outside) if inputs is None else {id(x) for x in inputs}
             numbers = frozenset(self.outside[key][0] for key, _, _ in edges if key in ends)
             if numbers:
                 self.passes.append(Pass(numbers, retain, inputs is not None))
-        reached = [self.outside[key] for key in dict.fromkeys(key for key, _, _ in edges)]
         if not reached or not self._waits_for(reached, inputs, seen):
             return roots, inputs
         where = _at_users_line(4)
@@ -535,12 +539,16 @@ class Trace(Listener):
             "call backward() outside, pass it detached (x.detach()), or give compile(..., fallback=True)."
         )
         real = {key: self.outside[key][1] for key, _, _ in edges}
+        return self._through_histories(edges, roots), None if inputs is None else [real.get(id(x), x) for x in inputs]
+
+    def _through_histories(self, edges: list[tuple[int, Node | None, int]], roots: Any) -> list[Any]:
+        """The roots of a pass that goes on through the histories of the arguments that these edges lead to."""
+        real = {key: self.outside[key][1] for key, _, _ in edges}
         for key, node, at in edges:
             if node is not None:
                 turn(node, at, real[key])
         self.outside = {key: pair for key, pair in self.outside.items() if key not in real}
-        roots = [real.get(id(root), root) for root in roots]
-        return roots, None if inputs is None else [real.get(id(x), x) for x in inputs]
+        return [real.get(id(root), root) for root in roots]
 
     def unheard(self, what: str) -> None:
         where = _at_users_line(4)

@@ -94,3 +94,44 @@ def test_a_gradient_of_both_is_refused() -> None:
 
     with pytest.raises(CompileError, match="one backward pass ends at an argument"):
         step(tg.ones(2, requires_grad=True) * 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_pass_to_a_history_that_is_freed_raises_before_what_comes_behind(backend: str, fallback: bool) -> None:
+    with tg.backend(backend):
+        count = tg.zeros(1)
+        told: list[str] = []
+
+        def step(h: tg.Tensor) -> None:
+            count.add_(1)
+            (h * 2).sum().backward()
+            count.add_(10)
+
+        def caught(h: tg.Tensor) -> tg.Tensor:
+            try:
+                (h * 2).sum().backward()
+            except AutogradError:
+                return h.detach() + 1
+            return h.detach() * 2
+
+        compiled, forgiving = (tg.compile(f, fallback=fallback) for f in (step, caught))
+        for freed in (True, False, False, True, True, False):
+            w = tg.ones(2, requires_grad=True)
+            h = w * w
+            if freed:
+                h.sum().backward()
+            before = count.item()
+            try:
+                compiled(h)
+            except AutogradError:
+                told.append("raised")
+            assert count.item() - before == (1 if freed else 11)
+            if not freed:
+                assert w.grad is not None and w.grad.tolist() == [4.0, 4.0]
+        assert told == ["raised"] * 3 and compiled.stats()["replays"] == 2
+        for freed in (True, False, False, True):
+            h = tg.ones(2, requires_grad=True) * 3
+            if freed:
+                h.sum().backward()
+            assert forgiving(h).tolist() == ([4.0, 4.0] if freed else [6.0, 6.0])
