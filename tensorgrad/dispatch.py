@@ -105,8 +105,8 @@ class Listener:
     def copies_settings(self, optimizer: Any) -> None:
         """Called before Python gets all numbers of an optimizer, such as its learning rates."""
 
-    def refuses_write(self, tensor: Any) -> None:
-        """Called before an error says that a leaf that requires grad can't be changed in place while recording."""
+    def rewrites(self, tensor: Any) -> None:
+        """Called before a change in place of a tensor, or of a view of it, is recorded, or refused for a leaf."""
 
     def moves(self, tensor: Any, device: Any) -> None:
         """Called before a tensor's elements are copied to another device, through the host."""

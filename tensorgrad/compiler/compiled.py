@@ -344,6 +344,7 @@ class Compiled(CompiledCore):
         trace = Trace(
             [t._data for t in given], before.grad_arrays(), splits=self.fallback,
             code=_code_of(function) if self.fallback else None, outside=signature.outside(given), reach=reach,
+            stand_ins=signature.stood(given),
         )  # fmt: skip
         # the run that would be refused is watched for the line that words can name
         last = self._restless == _PATIENCE - 1 and not self.fallback
@@ -363,12 +364,6 @@ class Compiled(CompiledCore):
                     tracked.moved = lambda: watch.found or reach.moved() or changes()
                 result = function(*own_args, **own_kwargs)
                 trace.settle()
-        except CompileError as error:
-            if not self.fallback or trace.has_effects():
-                raise
-            self.captures -= 1
-            self._leave(trace.unsplit_at, str(error))
-            return self._as_it_is(str(error), args, kwargs)
         except BaseException:
             if own_args is not args:
                 signature.hand_back(given, (own_args, own_kwargs), (args, kwargs))  # what it has done so far is done

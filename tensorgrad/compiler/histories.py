@@ -10,14 +10,17 @@ from types import CellType, FrameType
 from typing import Any, NamedTuple
 
 from ..autograd import engine
-from ..autograd.hooks import register_hook
+from ..autograd.hooks import register_hook, retain_grad
 from ..autograd.node import FREED, Node
 from ..errors import CompileError
 from ..tensor import Tensor
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .before import Before
 
-__all__ = ["Pass", "begins_before", "broken", "check_passes", "edges_to", "nodes_behind", "rejoined", "send_on", "turn"]
+__all__ = [
+    "Pass", "begins_before", "broken", "check_passes", "edges_to", "nodes_behind", "rejoined", "send_on", "show",
+    "turn",
+]  # fmt: skip
 
 
 class Pass(NamedTuple):
@@ -158,6 +161,22 @@ def rejoined(result: Any, before: Before, given: list[Tensor], tensors: list[Ten
     return tree_unflatten([real.get(id(leaf), leaf) for leaf in leaves], spec)
 
 
+def show(stand_in: Tensor, tensor: Tensor) -> None:
+    """From now on the stand-in is a view of all of the tensor: it has its history, and whatever is recorded of changes
+    in place of one or the other is seen through both."""
+    root = tensor if tensor._base is None else tensor._base
+    if tensor._base is not None and tensor._generation != root._changes:
+        tensor._follow_base()
+    for holder in gc.get_referrers(stand_in):
+        if type(holder) is Tensor and holder._base is stand_in:
+            holder._base, holder._chain, holder._generation = root, (*tensor._chain, *holder._chain), root._changes
+        elif type(holder) is tuple or type(holder) is list:
+            _turn_edges(holder, stand_in, tensor)
+    _hand_over_hooks(stand_in, tensor)
+    stand_in._base, stand_in._chain, stand_in._generation = root, tensor._chain, root._changes
+    stand_in._node, stand_in._slot, stand_in._frozen_view = tensor._node, tensor._slot, tensor._frozen_view
+
+
 def _join(stand_in: Tensor, tensor: Tensor) -> None:
     """Whatever was recorded with the stand-in goes on at the tensor, also what a run has left somewhere else than in
     its result: all that refers to the stand-in is looked through, and refers to the tensor from now on."""
@@ -199,11 +218,25 @@ def _hand_over(stand_in: Tensor, array: Any, tracked: bool, tensor: Tensor) -> N
     if stand_in._data is not array:
         tensor._data = stand_in._data
         tensor._changes += 1
-    if stand_in._node is not None or stand_in._tracked != tracked:
+    shown = stand_in._base is not None and (stand_in._base is tensor or stand_in._base is tensor._base)
+    if shown and stand_in._data is not array:  # it is not all of the tensor, which becomes it
+        shown = False
+        if tensor._base is not None:
+            tensor._chain, tensor._generation = stand_in._chain, stand_in._generation
+    if shown and stand_in._keeps_grad:
+        retain_grad(tensor)
+    if not shown and (stand_in._node is not None or stand_in._tracked != tracked):
         tensor._node, tensor._slot, tensor._tracked = stand_in._node, stand_in._slot, stand_in._tracked
         tensor._changes += 1
+    elif shown and stand_in._node is None and tensor._node is None:
+        tensor._tracked = stand_in._tracked
+    _hand_over_hooks(stand_in, tensor)
+
+
+def _hand_over_hooks(stand_in: Tensor, tensor: Tensor) -> None:
     if stand_in._post_hooks:
         tensor._post_hooks = [*(tensor._post_hooks or ()), *stand_in._post_hooks]
     if stand_in._hooks and tensor._tracked:
         for hook in stand_in._hooks:
             register_hook(tensor, hook)
+    stand_in._post_hooks = stand_in._hooks = None

@@ -123,6 +123,11 @@ class Signature:
         pairs = enumerate(zip(tensors, self.tensors, strict=True))
         return {id(ours): (i, t) for i, (ours, t) in pairs if ours is not t and t._node is not None}
 
+    def stood(self, tensors: list[Tensor]) -> dict[int, tuple[int, Tensor, Tensor]]:
+        """By the identity of a stand-in the number of the argument, itself, and the tensor that it stands for."""
+        pairs = enumerate(zip(tensors, self.tensors, strict=True))
+        return {id(ours): (i, ours, t) for i, (ours, t) in pairs if ours is not t}
+
     def changed(self, given: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """In words, whether a run with these tensors has changed a container among its arguments; None if not."""
         leaves, spec = tree_flatten((args, kwargs))

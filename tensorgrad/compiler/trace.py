@@ -16,7 +16,7 @@ from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
 from .facts import elements, get
-from .histories import Pass, begins_before, broken, edges_to, turn
+from .histories import Pass, begins_before, broken, edges_to, send_on, show, turn
 from .passes import duplicates
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
@@ -45,6 +45,7 @@ class Trace(Listener):
         code: of the function that runs; ``read_at`` is its line where Python first reads what the run computes.
         outside: arguments that stand for tensors with a history, by identity: (number, the tensor).
         reach: what the function reaches.
+        stand_ins: (number, what stands for an argument, the argument), by identity of the stand-in.
 
     Arrays are known by identity. One that no call has made and that is no argument was there before: it belongs to the
     program's state and is used where it lies. An array's entry dies with the array, so that a run needs no more memory
@@ -54,6 +55,7 @@ class Trace(Listener):
     def __init__(
         self, arguments: list[Any], grads: dict[int, Any], *, splits: bool = False, code: CodeType | None = None,
         outside: dict[int, tuple[int, Any]] | None = None, reach: Any = None,
+        stand_ins: dict[int, tuple[int, Any, Any]] | None = None,
     ):  # fmt: skip
         self.steps: list[Call | Action] = []
         self.values: dict[int, Value] = {}
@@ -68,6 +70,7 @@ class Trace(Listener):
         self.splits = splits
         self.code = code
         self.outside = outside or {}
+        self.stand_ins = stand_ins or {}
         self.first_node = Node(None, {}, 1).number if splits else 0  # what is older was recorded outside
         self.reach = reach
         self.sizes_read: SizesRead | None = None
@@ -122,7 +125,7 @@ class Trace(Listener):
         if self.inner and found.root in self.inner:
             line = self.inner[found.root]
             where = f" at {describe_line(line)}" if line else ""
-            raise CompileError(
+            self._refuse(
                 f"compile: what is made within a step that may be left out{where} (an optimizer's, where a gradient is "
                 "infinite) is used behind it, where it might not be there. Make it before the step, or keep it in a "
                 "tensor that was there before, and change that in place."
@@ -191,10 +194,6 @@ class Trace(Listener):
             return found
 
         return way_to
-
-    def has_effects(self) -> bool:
-        """Whether the run has written to what was there before, or done something on the host."""
-        return bool(self.grads) or any(isinstance(s, (Action, Unless)) or s.writes for s in self.steps)
 
     def _root(self, array: Any) -> Value | None:
         """The known value that an array is a view of."""
@@ -321,7 +320,7 @@ class Trace(Listener):
         """A tensor's gradient was set or forgotten."""
         if self.unless:
             where = _at_users_line(3)
-            raise CompileError(
+            self._refuse(
                 f"compile: a gradient is set or forgotten{where} within a step that may be left out (an optimizer's, "
                 "where another gradient is infinite). Do it before the step or behind it."
             )
@@ -501,15 +500,20 @@ class Trace(Listener):
             "outside of the compiled function, or give compile(..., fallback=True)."
         )
 
-    def refuses_write(self, tensor: Any) -> None:
-        """It may be a leaf here alone, which stands for an argument with a history."""
-        if id(tensor) in self.outside:
-            where = _at_users_line(3)
-            raise CompileError(
-                f"compile: argument {self.outside[id(tensor)][0]}, which was computed outside of the compiled function "
-                f"and requires grad, is changed in place{where}. A replay can't change what is recorded of it. Use the "
-                "out-of-place operation and return its result, or change a clone() of the argument."
-            )
+    def rewrites(self, tensor: Any) -> None:
+        """It may be a leaf here alone, which stands for an argument with a history; or one of the two that an argument
+        is which the function also reaches by itself."""
+        for i, stand_in, t in self.stand_ins.values():
+            if tensor is stand_in or tensor is t or tensor is t._base:
+                where = _at_users_line(3)
+                outside = "was computed outside of the compiled function and requires grad"
+                what = outside if t._tracked else "the function also reaches by itself"
+                self._refuse_now(
+                    f"compile: argument {i}, which {what}, is changed in place{where}. A replay can't change what is "
+                    "recorded of it. Use the out-of-place operation and return its result, or change a clone() of the "
+                    "argument."
+                )
+                return
 
     def differentiates(self, roots: Any, inputs: Any, retain: bool, accumulate: bool) -> tuple[Any, Any]:
         """Where a backward pass would end at an argument, which has a history outside, and something here waits for
@@ -564,9 +568,17 @@ class Trace(Listener):
         return self.reach is not None and self.reach.waits_for([t for _, t in reached])
 
     def _refuse_now(self, why: str) -> None:
-        """Raises CompileError in any case: what Python would go on with is not what an eager run has."""
-        self.unsplit_at = None if self.code is None else _line_in(self.code)
-        raise CompileError(why)
+        """Where a run may go on without a program, what stood for an argument is that very one from now on."""
+        self._refuse(why)
+        theirs = [(i, t, s._grad) for i, s, t in self.stand_ins.values() if t._node is not None]
+        arrived = [(i, t, grad) for i, t, grad in theirs if grad is not None]
+        for _, stand_in, t in self.stand_ins.values():
+            show(stand_in, t)
+            if t._node is not None:
+                stand_in._grad = None
+        self.stand_ins, self.outside = {}, {}
+        passes, self.passes = self.passes, []
+        send_on(arrived, passes)
 
     def _refuse(self, why: str, at: int | None = None) -> None:
         """Raises CompileError, or notes where the function may be cut: at this line of it, by default where it is."""

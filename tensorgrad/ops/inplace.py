@@ -30,10 +30,10 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
     if target._inference and not grad_state.inference:
         raise AutogradError(f"{name}: an inference tensor is changed in place outside of inference_mode; clone it.")
     if track and grad_state.recording:
+        for ear in local.listeners:
+            ear.rewrites(target if target._base is None else target._base)
         base = target if target._base is None else target._base
         if base._tracked and base._node is None:
-            for ear in local.listeners:
-                ear.refuses_write(base)
             what = "a leaf" if base is target else "a view of a leaf"
             raise AutogradError(
                 f"{name}: {what} that requires grad can't be changed in place while recording. "

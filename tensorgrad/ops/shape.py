@@ -525,10 +525,11 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
 
 def become(name: str, x: Tensor, view: Tensor) -> Tensor:
     """Make ``x`` what its ``view`` is: the same memory, seen in another shape."""
+    if grad_state.recording and x._tracked:
+        for ear in local.listeners:
+            ear.rewrites(x if x._base is None else x._base)
     base = x if x._base is None else x._base
     if grad_state.recording and x._tracked and base._tracked and base._node is None:
-        for ear in local.listeners:
-            ear.refuses_write(base)
         raise AutogradError(
             f"{name}: a leaf Variable that requires grad is being used in an in-place operation; use the function "
             "that makes a view, or detach() the tensor."

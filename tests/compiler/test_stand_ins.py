@@ -87,3 +87,63 @@ def test_an_attribute_for_an_argument_is_refused() -> None:
     for x in (tg.ones(2), tg.ones(2), tg.ones(2, requires_grad=True) * 2):
         loose(x)
         assert x.name_of_it == 3
+
+
+REFUSED: dict[str, Callable[[tg.Tensor], Any]] = {
+    "written to": lambda a: a.mul_(2),
+    "a view written to": lambda a: a[0].mul_(2),
+    "asked": lambda a: a.grad_fn is not None and not a.is_leaf,
+    "retained": lambda a: a.retain_grad(),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused_midway_is_not_run_again(what: str) -> None:
+    def run(compile_it: bool) -> Any:
+        log: list[str] = []
+        count = tg.zeros(1)
+        found = []
+
+        def f(a: tg.Tensor, rest: tg.Tensor) -> tg.Tensor:
+            log.append("begun")
+            count.add_(1)
+            before = (a * 3).sum()
+            view = a[1:]
+            REFUSED[what](a)
+            (a * rest).sum().backward(retain_graph=True)
+            return before + (a * a * rest).sum() + view.sum()
+
+        called = tg.compile(f, fallback=True) if compile_it else f
+        for i in range(4):
+            w = tg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+            a = w * (i + 1)
+            called(a, tg.tensor([2.0, 1.0, 1.0])).backward(retain_graph=True)
+            (a * 5).sum().backward()
+            assert w.grad is not None
+            grad = a.grad.tolist() if a.retains_grad else None
+            found.append((w.grad.tolist(), a.tolist(), grad, list(log), count.item()))
+        return found
+
+    assert run(True) == run(False)
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_an_argument_that_is_reached_too_has_one_history(fallback: bool) -> None:
+    def run(compile_it: bool) -> Any:
+        buf = tg.ones(2)
+
+        def f(a: tg.Tensor, w: tg.Tensor) -> tg.Tensor:
+            a.add_(w)
+            return (buf * a).sum() + (buf[1:] * 3).sum()
+
+        called = tg.compile(f, fallback=fallback) if compile_it else f
+        w = tg.tensor([1.0, 2.0], requires_grad=True)
+        called(buf, w).backward()
+        assert w.grad is not None
+        return w.grad.tolist(), buf.tolist(), buf.requires_grad
+
+    if fallback:
+        assert run(True) == run(False)
+    else:
+        with pytest.raises(CompileError, match="also reaches by itself, is changed in place"):
+            run(True)
