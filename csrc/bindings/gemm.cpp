@@ -5,6 +5,7 @@
 
 #include "../core/fastcall.h"
 #include "../core/launch.h"
+#include "../kernels/gemm_bfloat.h"
 #include "gemm_arrays.h"
 
 namespace tg {
@@ -40,6 +41,19 @@ void require_int_sizes(const char* what, Index m, Index n, Index k) {
               std::to_string(k) + " x " + std::to_string(n) + " has a side of 2^31 or more; multiply it in pieces");
 }
 
+// What products read as T: half floats widened, unless they are multiplied as they are stored.
+template <class T>
+py::object operand(py::handle given, const char* what) {
+  if constexpr (std::is_same_v<T, bfloat16>) return py::reinterpret_borrow<py::object>(given);
+  else return widened(given, what);
+}
+
+template <class T>
+bool readable_here(const Matrix<T>& m, Index rows, Index cols) {
+  if constexpr (std::is_same_v<T, bfloat16>) return m.row == 1 || m.col == 1;
+  else return readable(m, rows, cols);
+}
+
 // An array whose last two axes are matrices that a product can read; copied if it must be.
 struct Stack {
   py::object array;
@@ -48,7 +62,7 @@ struct Stack {
 
   template <class T>
   void read(py::handle given, const char* what) {
-    array = widened(given, what);
+    array = operand<T>(given, what);
     v = view(array, what);
     if (usable<T>()) return;
     array = contiguous(array, what);
@@ -59,7 +73,7 @@ struct Stack {
   bool usable() {
     if (!element_strides(v, strides)) return false;
     if constexpr (std::is_integral_v<T>) return true;
-    else return readable(matrix<T>(), rows(), cols()) || v.size() == 0;
+    else return readable_here(matrix<T>(), rows(), cols()) || v.size() == 0;
   }
   template <class T>
   Matrix<T> matrix() const { return {v.as<T>(), strides[v.ndim - 2], strides[v.ndim - 1]}; }
@@ -219,6 +233,7 @@ void multiply(const Gemm<T>& product, std::vector<Index> a_offset = {}, std::vec
     if (writing()) return write<T>(work, {product}, std::move(a_offset), std::move(b_offset), {}, nullptr);
   launch(work, [=, a = std::move(a_offset), b = std::move(b_offset)] {
     if constexpr (std::is_integral_v<T>) integer_gemm(product);
+    else if constexpr (std::is_same_v<T, bfloat16>) bfloat_gemm(product);
     else gemm(product);
   });
 }
@@ -261,10 +276,14 @@ py::object matmul_as(py::handle given_a, py::handle given_b, const Shape& shape,
   return out;
 }
 
+bool pairs_fit(DType type, Index m, Index n, Index k) { return type == DType::BFloat16 && bfloat_gemm_takes(m, n, k); }
+
 py::object matmul(py::handle a, py::handle b) {
   const View va = view(a, "matmul: a"), vb = view(b, "matmul: b");
   require_dtype(vb, va.dtype, "matmul: b");
   const Shape shape = matmul_shape(va, vb);
+  if (pairs_fit(va.dtype, shape[shape.size() - 2], shape.back(), va.shape[va.ndim - 1]))
+    return matmul_as<bfloat16>(a, b, shape, va.dtype);
   const DType dtype = compute_dtype(va.dtype);
   if (is_integer(dtype))
     return visit_summed_integer("matmul", dtype, [&](auto t) {
@@ -321,7 +340,7 @@ struct Folded {
 
   template <class T>
   Matrix<T> read(py::handle given, const char* what) {
-    stack.array = widened(given, what);
+    stack.array = operand<T>(given, what);
     stack.v = view(stack.array, what);
     if (!element_strides(stack.v, stack.strides) || !ready<T>()) {
       stack.array = contiguous(stack.array, what);
@@ -335,7 +354,7 @@ struct Folded {
   template <class T>
   bool ready() {
     const Matrix<T> m = matrix<T>();  // first: it sets rows and cols
-    return stack.rows_fold() && readable(m, rows, cols);
+    return stack.rows_fold() && readable_here(m, rows, cols);
   }
   template <class T>
   Matrix<T> matrix() {
@@ -361,24 +380,30 @@ void check_linear(const View& x, const View& w) {
   require_dtype(w, x.dtype, "linear: weight");
 }
 
+Index rows_of(const View& v) {
+  Index rows = 1;
+  for (int i = 0; i < v.ndim - 1; ++i) rows *= v.shape[i];
+  return rows;
+}
+
 py::object linear(py::handle x, py::handle w, py::handle b) {
   const View vx = view(x, "linear: x"), vw = view(w, "linear: weight");
   check_linear(vx, vw);
   const Index n = vw.shape[0];
-  py::object bias;
   if (b && !b.is_none()) {
     const View vb = view(b, "linear: bias");
     if (vb.ndim != 1 || vb.shape[0] != n)
       bad_value("linear: bias " + to_string(vb.shape_vector()) + " does not fit weight " +
                 to_string(vw.shape_vector()) + "; expected (" + std::to_string(n) + ",)");
-    bias = dense(b, vx.dtype, "linear: bias");
+    require_dtype(vb, vx.dtype, "linear: bias");
   }
-  const DType dtype = compute_dtype(vx.dtype);
   Index shape[kMaxDims];
   std::copy_n(vx.shape, vx.ndim, shape);
   shape[vx.ndim - 1] = n;
-  return visit_blas("linear", dtype, [&](auto t) {
+  const auto product = [&](auto t, DType dtype) {
     using T = typename decltype(t)::value;
+    py::object bias;
+    if (b && !b.is_none()) bias = contiguous(operand<T>(b, "linear: bias"), "linear: bias");
     Folded folded;
     Stack weight;
     Gemm<T> product;
@@ -394,8 +419,46 @@ py::object linear(py::handle x, py::handle w, py::handle b) {
     py::object out = empty(dtype, shape, vx.ndim);
     product.c = data_of<T>(out);
     multiply(product);
-    return narrowed(out, vx.dtype);
-  });
+    return out;
+  };
+  if (pairs_fit(vx.dtype, rows_of(vx), n, vw.shape[1])) return product(TypeOf<bfloat16>{}, vx.dtype);
+  const DType dtype = compute_dtype(vx.dtype);
+  return visit_blas("linear", dtype, [&](auto t) { return narrowed(product(t, dtype), vx.dtype); });
+}
+
+// As below, of bfloat16 as it is stored.
+py::tuple bfloat_linear_backward(py::handle g, py::handle x, py::handle w, bool need_x, bool need_w, bool need_b) {
+  const View vx = view(x, "linear_backward: x"), vw = view(w, "linear_backward: w");
+  py::object gx = py::none(), gw = py::none(), gb = py::none();
+  Folded fg;
+  const Matrix<bfloat16> mg = fg.read<bfloat16>(g, "linear_backward: g");
+  const Index rows = fg.rows, n = fg.cols, k = vw.shape[1];
+  require_int_sizes("linear_backward", rows, n, k);
+  if (need_x) {
+    gx = empty(vx.dtype, vx.shape_vector());
+    Stack weight;
+    weight.read<bfloat16>(w, "linear_backward: w");
+    Gemm<bfloat16> p;
+    p.m = rows, p.n = k, p.k = n, p.a = mg, p.b = weight.matrix<bfloat16>(), p.c = data_of<bfloat16>(gx);
+    multiply(p);
+  }
+  if (need_b && need_w) gb = empty(vx.dtype, {n});
+  if (need_w) {
+    gw = empty(vx.dtype, vw.shape_vector());
+    Folded fx;
+    Gemm<bfloat16> p;
+    p.b = fx.read<bfloat16>(x, "linear_backward: x");
+    p.m = n, p.n = k, p.k = rows, p.a = {mg.data, mg.col, mg.row}, p.c = data_of<bfloat16>(gw);
+    if (need_b) p.row_sums = data_of<bfloat16>(gb);
+    multiply(p);
+  } else if (need_b) {
+    Folded wide;
+    const Matrix<float> m = wide.read<float>(g, "linear_backward: g");
+    const py::object sums = empty(DType::Float32, {n});
+    launch(rows * n, [=, to = data_of<float>(sums)] { column_sum(m, rows, n, to); });
+    gb = narrowed(sums, vx.dtype);
+  }
+  return py::make_tuple(gx, gw, gb);
 }
 
 py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle needs) {
@@ -411,6 +474,7 @@ py::tuple linear_backward(py::handle g, py::handle x, py::handle w, py::handle n
     bad_value("linear_backward: needs must be a tuple of 3 flags (x, w, b)");
   const bool need_x = flag(PyTuple_GET_ITEM(needs.ptr(), 0)), need_w = flag(PyTuple_GET_ITEM(needs.ptr(), 1)),
              need_b = flag(PyTuple_GET_ITEM(needs.ptr(), 2));
+  if (pairs_fit(vx.dtype, rows_of(vx), vw.shape[1], vw.shape[0])) return bfloat_linear_backward(g, x, w, need_x, need_w, need_b);
   const DType dtype = compute_dtype(vx.dtype);
   py::object gx = py::none(), gw = py::none(), gb = py::none();
   visit_blas("linear_backward", dtype, [&](auto t) {

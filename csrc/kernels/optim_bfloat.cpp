@@ -7,16 +7,11 @@
 // all threads before 0.51 and 66, by tasks 0.25 and 59 (half as many loops to wait for). PyTorch's, the same day: 0.64 and 83.
 #include "optim_bfloat.h"
 
-#if defined(__AVX512F__) && defined(__x86_64__)
-#define TG_BFLOAT_PAIRS 1
-#include <immintrin.h>
-#endif
-
 #include <algorithm>
 #include <cstring>
 
 #include "../core/allocator.h"
-#include "../core/transpose.h"
+#include "bfloat_pairs.h"
 #include "gemm_tasks.h"
 
 namespace tg {
@@ -24,8 +19,8 @@ namespace tg {
 #ifdef TG_BFLOAT_PAIRS
 namespace {
 
-using Word = std::uint16_t;
-constexpr Index kTall = 12, kWide = 32;  // 24 sums, two vectors of the right factor and one of the left fill 27 of 32 registers
+using namespace pairs;
+
 constexpr Index kPairs = 512;            // terms by two that are packed at once: they stay in L2 while rows pass by
 constexpr Index kRows = 252;             // of a task
 constexpr Index kLeast = 24;             // elements of a side
@@ -37,24 +32,6 @@ struct Words {
   Index ld;
   Word* at(Index i, Index j) const { return data + i * ld + j; }
 };
-
-inline __mmask16 first(Index count) { return __mmask16(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1); }
-
-inline Bits load(const Word* from, __mmask16 mask) {
-  return Bits(_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(mask, from)));
-}
-inline void store(Word* to, __mmask16 mask, Bits x) {
-  _mm256_mask_storeu_epi16(to, mask, _mm512_maskz_cvtepi32_epi16(0xffff, __m512i(x)));
-}
-
-[[gnu::noinline]] void transpose(float rows[16][16]) {
-  Floats r[16];
-#pragma GCC unroll 16
-  for (Index i = 0; i < 16; ++i) r[i] = lanes::load(rows[i]);
-  lanes::transpose<float>(r);
-#pragma GCC unroll 16
-  for (Index i = 0; i < 16; ++i) lanes::store(rows[i], r[i]);
-}
 
 // c = nearest(by other + times a b), where `other` may be null. b lies in memory as it is, or across.
 struct Product {
@@ -82,58 +59,11 @@ void finish(const Product& p, Index i, Index skip, Index j, float* sums) {
     store(p.c.at(j + r, i), first(kTall) & ~first(std::max(skip, j + r + 1 - i)), Bits(lanes::load(rows[r])) >> 16);
 }
 
-// Rows i to i + 12 by `pairs` terms of a panel, from pair k on, are added to `sums`; or begin them.
-__attribute__((target("avx512bf16"))) void multiply(const Product& p, Index i, Index k, Index pairs, const Word* b, float* sums) {
-  const Word* base[kTall / 3];
-  for (Index r = 0; r < kTall / 3; ++r) base[r] = p.a.at(i + 3 * r, 2 * k);
-  const Index stride = p.a.ld;
-  __m512 sum[kTall][2];
-#pragma GCC unroll 12
-  for (Index r = 0; r < kTall; ++r)
-#pragma GCC unroll 2
-    for (Index v = 0; v < 2; ++v) sum[r][v] = k ? _mm512_load_ps(sums + (v * 16 + r) * 16) : _mm512_setzero_ps();
-  for (Index left = pairs; left > 0; --left, b += 2 * kWide) {
-    const __m512bh b0 = (__m512bh)_mm512_load_si512(b), b1 = (__m512bh)_mm512_load_si512(b + kWide);
-#pragma GCC unroll 12
-    for (Index r = 0; r < kTall; ++r) {
-      int two;
-      std::memcpy(&two, base[r / 3] + r % 3 * stride, 4);
-      const __m512bh x = (__m512bh)_mm512_set1_epi32(two);
-      sum[r][0] = _mm512_dpbf16_ps(sum[r][0], x, b0);
-      sum[r][1] = _mm512_dpbf16_ps(sum[r][1], x, b1);
-    }
-#pragma GCC unroll 4
-    for (Index r = 0; r < kTall / 3; ++r) {
-      base[r] += 2;
-      asm("" : "+r"(base[r]));  // or the compiler makes a pointer for each row again
-    }
-  }
-#pragma GCC unroll 12
-  for (Index r = 0; r < kTall; ++r)
-#pragma GCC unroll 2
-    for (Index v = 0; v < 2; ++v) _mm512_store_ps(sums + (v * 16 + r) * 16, sum[r][v]);
-}
-
 // Pairs of terms [k, k + pairs) of columns j to j + 32 of b.
 void pack(const Product& p, Index j, Index k, Index pairs, Word* to) {
-  for (Index half = 0; half < 2; ++half, j += 16, to += kWide) {
-    if (!p.across) {
-      const __mmask16 mask = first(p.n - j);
-      for (Index r = 0; r < pairs; ++r) {
-        const Index i = 2 * (k + r);
-        const Bits one = load(p.b.at(i, j), mask), two = i + 1 < p.k ? load(p.b.at(i + 1, j), mask) : Bits{};
-        _mm512_store_si512(to + r * 2 * kWide, __m512i(one | two << 16));
-      }
-      continue;
-    }
-    for (Index at = 0; at < pairs; at += 16) {
-      float rows[16][16] = {};
-      for (Index r = 0; r < std::min<Index>(16, p.n - j); ++r)
-        lanes::store(rows[r], Floats(_mm512_maskz_loadu_ps(first(pairs - at), p.b.at(j + r, 2 * (k + at)))));
-      transpose(rows);
-      for (Index r = 0; r < std::min<Index>(16, pairs - at); ++r) std::memcpy(to + (at + r) * 2 * kWide, rows[r], sizeof rows[r]);
-    }
-  }
+  const Index terms = std::min(2 * pairs, p.k - 2 * k), row = p.across ? 1 : p.b.ld, col = p.across ? p.b.ld : 1;
+  for (Index half = 0; half < 2; ++half, j += 16, to += kWide)
+    pack_pairs(p.b.data + 2 * k * row + j * col, row, col, terms, p.n - j, to);
 }
 
 // A task has a panel of columns, which it packs, and some rows.
@@ -156,7 +86,7 @@ void run(const Product& p) {
     for (Index k = 0; k < pairs; k += step) {
       const Index count = std::min(step, pairs - k);
       pack(p, j, k, count, packed.data());
-      each([&](Index row, Index, float* tile) { multiply(p, row, k, count, packed.data(), tile); });
+      each([&](Index row, Index, float* tile) { multiply_pairs(p.a.at(row, 2 * k), p.a.ld, count, packed.data(), k > 0, tile); });
     }
     each([&](Index row, Index i, float* tile) {  // rows before i are another tile's
       finish(p, row, i - row, j, tile);
@@ -192,8 +122,7 @@ void move(float* x, Index height, Index width, Words y, bool turned, bool back) 
 }  // namespace
 
 bool bfloat_iterations(float* x, Index height, Index width, const double coefficients[3], Index steps) {
-  static const bool has = __builtin_cpu_supports("avx512bf16");
-  if (!has || std::min(height, width) < kLeast) return false;
+  if (!has_bfloat_pairs() || std::min(height, width) < kLeast) return false;
   const bool turned = height > width;
   const Index side = std::min(height, width), length = std::max(height, width);
   const Index even_side = round_up(side, 2), even_length = round_up(length, 2);

@@ -1,0 +1,169 @@
+// Memory: a task has some rows of a and some columns of b, whatever other tasks have, and walks down their terms in
+// stretches. Of each stretch it packs its columns of b, panel by panel, as the instruction takes them, two terms side by
+// side, and its rows of a where these don't lie so in memory; sums of all its tiles lie beside them, all in an L2. No thread
+// reads what another packed.
+#include "gemm_bfloat.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "../core/allocator.h"
+#include "bfloat_pairs.h"
+#include "gemm_tasks.h"
+
+namespace tg {
+
+#ifdef TG_BFLOAT_PAIRS
+namespace {
+
+using namespace pairs;
+
+constexpr Index kStretch = 512;          // terms: a panel of them fills an L1
+constexpr Index kRows = 252, kPanels = 8;  // of a task, at most
+constexpr Index kTask = Index(1) << 21;  // multiplications that are worth a task
+constexpr Index kLeast = Index(1) << 15;  // and a product of this kind
+constexpr Index kTile = 2 * 16 * 16;     // floats of a tile's sums: two halves of rows of 16
+constexpr Index kSetStep = 2048;         // bytes: two such rows of twelve share a set of an L1
+constexpr Index kApart = 32;             // elements between rows of a copy, so that theirs do not
+
+const Word* words(const bfloat16* data) { return reinterpret_cast<const Word*>(data); }
+
+// How a product is cut into tasks.
+struct Cut {
+  Index tall, wide, row_blocks, column_blocks;  // rows and panels of a task
+  Index tasks() const { return row_blocks * column_blocks; }
+};
+
+Cut cut_product(const Gemm<bfloat16>& g) {
+  const Index panels = divide_up(g.n, kWide), work = g.batch * g.m * g.n * g.k;
+  const Index wanted = divide_up(std::clamp<Index>(work / kTask, 1, 16), g.batch);
+  Cut cut;
+  cut.row_blocks = divide_up(g.m, kRows), cut.column_blocks = divide_up(panels, kPanels);
+  while (cut.tasks() < wanted) {  // the longer side of a task is cut first
+    const Index rows = divide_up(g.m, cut.row_blocks), columns = divide_up(panels, cut.column_blocks) * kWide;
+    if (rows < 2 * kTall && columns < 2 * kWide) break;
+    ++(rows > columns || columns < 2 * kWide ? cut.row_blocks : cut.column_blocks);
+  }
+  cut.tall = round_up(divide_up(g.m, cut.row_blocks), kTall), cut.row_blocks = divide_up(g.m, cut.tall);
+  cut.wide = divide_up(panels, cut.column_blocks), cut.column_blocks = divide_up(panels, cut.wide);
+  return cut;
+}
+
+// Whether tiles read a's rows where they lie.
+bool in_place(const Gemm<bfloat16>& g) {
+  return g.a.col == 1 && g.k % 2 == 0 && g.m >= kTall && g.a.row * Index(sizeof(Word)) % kSetStep != 0;
+}
+
+// Rows i to i + rows of `terms` terms of a, which lie `stride` apart in the copy, an even number each; their number is
+// rounded up to whole tiles with zeros.
+void pack_rows(const Word* a, const Matrix<bfloat16>& as, Index rows, Index terms, Index stride, Word* to) {
+  const Index all = round_up(rows, kTall);
+  if (as.col == 1) {
+    for (Index r = 0; r < all; ++r, to += stride) {
+      const Index copied = r < rows ? terms : 0;
+      std::memcpy(to, a + r * as.row, copied * sizeof(Word));
+      std::fill(to + copied, to + round_up(terms, 2), Word(0));
+    }
+    return;
+  }
+  const Index pairs = divide_up(terms, 2);
+  for (Index i = 0; i < all; i += 16) {
+    alignas(64) Word square[16][2 * kWide];  // pairs of up to sixteen rows, in the first half of each row
+    for (Index k = 0; k < pairs; k += 16) {
+      const Index count = std::min<Index>(16, pairs - k);
+      pack_pairs(a + i * as.row + 2 * k * as.col, as.col, as.row, std::min<Index>(32, terms - 2 * k), rows - i, square[0]);
+      float turned[16][16] = {};
+      for (Index r = 0; r < count; ++r) std::memcpy(turned[r], square[r], sizeof turned[r]);
+      transpose(turned);
+      for (Index r = 0; r < std::min<Index>(16, all - i); ++r)
+        _mm512_mask_storeu_ps(to + (i + r) * stride + 2 * k, first(count), lanes::load(turned[r]));
+    }
+  }
+}
+
+// sums[r] += the sums of `pairs` pairs of each of the packed rows.
+__attribute__((target("avx512bf16"))) void sum_rows(const Word* rows, Index count, Index stride, Index pairs, float* sums) {
+  const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
+  for (Index r = 0; r < count; ++r, rows += stride) {
+    __m512 sum = _mm512_setzero_ps();
+    for (Index k = 0; k < pairs; k += 16)
+      sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_maskz_loadu_epi32(first(pairs - k), rows + 2 * k), ones);
+    float lane[16], total = 0;
+    _mm512_storeu_ps(lane, sum);
+    for (float of : lane) total += of;
+    sums[r] += total;
+  }
+}
+
+// The sums of a tile are rounded and stored, `skip` rows of them another tile's.
+__attribute__((target("avx512bf16"))) void finish(const Gemm<bfloat16>& g, Word* c, Index skip, Index rows, Index j,
+                                                  const float* sums) {
+  for (Index half = 0; half < 2; ++half, j += 16, sums += 16 * 16) {
+    const __mmask16 mask = first(g.n - j);
+    if (!mask) return;
+    const Floats bias = g.bias ? Floats(load(words(g.bias) + j, mask) << 16) : Floats{};
+    for (Index r = skip; r < rows; ++r)
+      _mm256_mask_storeu_epi16(c + r * g.n + j, mask, (__m256i)_mm512_cvtneps_pbh(lanes::load(sums + r * 16) + bias));
+  }
+}
+
+void run_task(const Gemm<bfloat16>& g, Index entry, const Cut& cut, Index task) {
+  const Index i0 = task / cut.column_blocks * cut.tall, i1 = std::min(g.m, i0 + cut.tall), rows = i1 - i0;
+  const Index panels = divide_up(g.n, kWide), first_panel = task % cut.column_blocks * cut.wide;
+  const Index last_panel = std::min(panels, first_panel + cut.wide);
+  const Index tiles = divide_up(rows, kTall), stretches = divide_up(g.k, kStretch);
+  const Index step = round_up(divide_up(g.k, stretches), 2);
+  const bool packs = !in_place(g), sums_rows = g.row_sums && first_panel == 0;
+  const Matrix<bfloat16> a = g.left(entry), b = g.right(entry);
+  const Index stride = packs ? round_up(step, 64) + kApart : a.row;
+  Scratch<Word> panel(step * kWide), packed(packs ? tiles * kTall * stride : 0);
+  Scratch<float> sums(tiles * (last_panel - first_panel) * kTile), row_sum(sums_rows ? rows : 0);
+  if (sums_rows) std::fill_n(row_sum.data(), rows, 0.0f);
+  for (Index k = 0; k < g.k; k += step) {
+    const Index terms = std::min(step, g.k - k), count = divide_up(terms, 2);
+    const Word* from = words(a.data) + i0 * a.row + k * a.col;
+    if (packs) pack_rows(from, a, rows, terms, stride, packed.data()), from = packed.data();
+    if (sums_rows) sum_rows(from, rows, stride, count, row_sum.data());
+    float* tile = sums.data();
+    for (Index at = first_panel; at < last_panel; ++at) {
+      for (Index half = 0; half < 2; ++half) {
+        const Index j = at * kWide + half * 16;
+        pack_pairs(words(b.data) + k * b.row + j * b.col, b.row, b.col, terms, g.n - j, panel.data() + half * kWide);
+      }
+      for (Index i = 0; i < rows; i += kTall, tile += kTile) {
+        // of rows read in place the last tile has rows of the one before
+        const Index row = packs ? i : std::min(i0 + i, g.m - kTall) - i0;
+        multiply_pairs(from + row * stride, stride, count, panel.data(), k > 0, tile);
+      }
+    }
+  }
+  const float* tile = sums.data();
+  Word* c = reinterpret_cast<Word*>(g.c) + entry * g.m * g.n;
+  for (Index at = first_panel; at < last_panel; ++at)
+    for (Index i = i0; i < i1; i += kTall, tile += kTile) {
+      const Index row = packs ? i : std::min(i, g.m - kTall);
+      finish(g, c + row * g.n, i - row, std::min(kTall, g.m - row), at * kWide, tile);
+    }
+  for (Index r = 0; r < rows && sums_rows; ++r) g.row_sums[i0 + r] = bfloat16(row_sum[r]);
+}
+
+}  // namespace
+
+bool bfloat_gemm_takes(Index m, Index n, Index k) { return has_bfloat_pairs() && n >= 16 && m * n * k >= kLeast; }
+
+void bfloat_gemm(const Gemm<bfloat16>& g) {
+  const Cut cut = cut_product(g);
+  const Index grain = std::max<Index>(1, kTask / 8 / std::max<Index>(1, g.m * g.n * g.k / cut.tasks()));
+  parallel_for(g.batch * cut.tasks(), grain, [&](Index first_task, Index last) {
+    for (Index task = first_task; task < last; ++task) run_task(g, task / cut.tasks(), cut, task % cut.tasks());
+  });
+}
+
+#else
+
+bool bfloat_gemm_takes(Index, Index, Index) { return false; }
+void bfloat_gemm(const Gemm<bfloat16>&) {}
+
+#endif
+
+}  // namespace tg
