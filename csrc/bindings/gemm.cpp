@@ -276,7 +276,9 @@ py::object matmul_as(py::handle given_a, py::handle given_b, const Shape& shape,
   return out;
 }
 
-bool pairs_fit(DType type, Index m, Index n, Index k) { return type == DType::BFloat16 && bfloat_gemm_takes(m, n, k); }
+bool pairs_fit(DType type, Index m, Index n, Index k, bool dots = false) {
+  return type == DType::BFloat16 && bfloat_gemm_takes(m, n, k, dots);
+}
 
 py::object matmul(py::handle a, py::handle b) {
   const View va = view(a, "matmul: a"), vb = view(b, "matmul: b");
@@ -421,7 +423,7 @@ py::object linear(py::handle x, py::handle w, py::handle b) {
     multiply(product);
     return out;
   };
-  if (pairs_fit(vx.dtype, rows_of(vx), n, vw.shape[1])) return product(TypeOf<bfloat16>{}, vx.dtype);
+  if (pairs_fit(vx.dtype, rows_of(vx), n, vw.shape[1], true)) return product(TypeOf<bfloat16>{}, vx.dtype);
   const DType dtype = compute_dtype(vx.dtype);
   return visit_blas("linear", dtype, [&](auto t) { return narrowed(product(t, dtype), vx.dtype); });
 }

@@ -6,8 +6,8 @@
 namespace tg {
 
 // Whether bfloat_gemm() takes products of this shape here; others are widened to float. Depends on nothing but the shape
-// and the processor.
-bool bfloat_gemm_takes(Index m, Index n, Index k);
+// and the processor, and on whether a's rows and b's columns are contiguous, as in a linear layer.
+bool bfloat_gemm_takes(Index m, Index n, Index k, bool dots);
 
 // c = a b (+ bias), rounded once; row_sums are rounded too. Of a and b one stride is 1. `symmetric`, `finished` and `needed`
 // are not looked at.

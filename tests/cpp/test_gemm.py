@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
@@ -90,13 +93,85 @@ def test_rows_of_one_cache_set(m, k, dtype, threads):
     np.testing.assert_array_equal(_C.matmul(elsewhere, b), got)
 
 
-def test_matmul_bfloat16():
+def bfloat_layouts(x: np.ndarray) -> list[np.ndarray]:
+    """As bfloat16: contiguous, transposed, rows apart and from the last to the first, elements apart."""
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x = x.astype(bfloat16)
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1] + 3), bfloat16)
+    wide[..., : x.shape[-1]] = x
+    apart = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), bfloat16)
+    apart[..., ::2] = x
+    turned = np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    back = np.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :]
+    return [x, turned, wide[..., : x.shape[-1]], back, apart[..., ::2]]
+
+
+def assert_rounded_once(got: np.ndarray, expected: np.ndarray, magnitude: np.ndarray) -> None:
+    """Half a unit in bfloat16's last place, and what float32 adds to sums of that magnitude."""
+    assert got.dtype.name == "bfloat16"
+    assert got.shape == expected.shape
+    assert (np.abs(got.astype("float64") - expected) <= np.abs(expected) * 2.0**-8 + magnitude * 2e-6).all()
+
+
+def same_on_three_threads(call: Callable[[], Any], got: np.ndarray) -> None:
+    _C.set_num_threads(3)
+    np.testing.assert_array_equal(call().view("uint16"), got.view("uint16"))
+    _C.set_num_threads(2)
+
+
+# few rows, rows that fill no tile, columns that fill no panel, odd numbers of terms, several stretches of them
+BFLOAT_SHAPES = [
+    (1, 70, 530), (3, 33, 1025), (9, 12, 40), (5, 600, 96), (12, 16, 260), (13, 31, 1027), (25, 33, 71), (37, 300, 512),
+    (300, 17, 129), (530, 45, 1030),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("m", "n", "k"), BFLOAT_SHAPES)
+def test_matmul_bfloat16(m: int, n: int, k: int):
     rng = default_rng(0)
-    a, b = rng.standard_normal((9, 40)).astype(bfloat16), rng.standard_normal((40, 12)).astype(bfloat16)
-    got = _C.matmul(a, b)
-    assert got.dtype == bfloat16
-    assert relative_error(got.astype("float64"), a.astype("float64") @ b.astype("float64")) < 8e-3
+    for batch in ((), (3,)):
+        layouts_a = bfloat_layouts(rng.standard_normal((*batch, m, k)))
+        layouts_b = bfloat_layouts(rng.standard_normal((k, n)))
+        a64, b64 = layouts_a[0].astype("float64"), layouts_b[0].astype("float64")
+        for i, a in enumerate(layouts_a):
+            b = layouts_b[(i + m) % len(layouts_b)]
+            got = _C.matmul(a, b)
+            assert_rounded_once(got, a64 @ b64, np.abs(a64) @ np.abs(b64))
+            same_on_three_threads(lambda a=a, b=b: _C.matmul(a, b), got)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), BFLOAT_SHAPES)
+def test_linear_bfloat16(m: int, n: int, k: int):
+    rng = default_rng(1)
+    xs, ws = bfloat_layouts(rng.standard_normal((m, k))), bfloat_layouts(rng.standard_normal((n, k)))
+    gs, bias = bfloat_layouts(rng.standard_normal((m, n))), bfloat_layouts(rng.standard_normal((1, n)))[0][0]
+    x64, w64, g64 = (all_[0].astype("float64") for all_ in (xs, ws, gs))
+    for i, x in enumerate(xs):
+        w, g, b = ws[(i + m) % len(ws)], gs[(i + n) % len(gs)], bias if i % 2 else None
+        made = _C.linear(x, w, b)
+        added = 0.0 if b is None else b.astype("float64")
+        assert_rounded_once(made, x64 @ w64.T + added, np.abs(x64) @ np.abs(w64.T) + np.abs(added))
+        same_on_three_threads(lambda x=x, w=w, b=b: _C.linear(x, w, b), made)
+        needs = (i != 1, i != 2, i != 3)
+        found = _C.linear_backward(g, x, w, needs)
+        expected = (g64 @ w64, g64.T @ x64, g64.sum(0))
+        magnitudes = (np.abs(g64) @ np.abs(w64), np.abs(g64.T) @ np.abs(x64), np.abs(g64).sum(0))
+        for at, grad in enumerate(found):
+            assert (grad is not None) == needs[at]
+            if grad is not None:
+                assert_rounded_once(grad, expected[at], magnitudes[at])
+                same_on_three_threads(lambda g=g, x=x, w=w, n=needs, at=at: _C.linear_backward(g, x, w, n)[at], grad)
+
+
+def test_bfloat16_carries_infinities_and_nans():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x, w = np.ones((40, 64), bfloat16), np.ones((48, 64), bfloat16)
+    x[0, 3], x[1, 5], x[2, 7], w[4, 9] = np.inf, -np.inf, np.nan, 0
+    x[3, 9] = np.inf
+    with np.errstate(invalid="ignore"):
+        expected = x.astype("float32") @ w.astype("float32").T
+    np.testing.assert_array_equal(_C.linear(x, w, None).astype("float32"), expected)
+    np.testing.assert_array_equal(_C.linear(x[:4], w, None).astype("float32"), expected[:4])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8"])
