@@ -49,22 +49,22 @@ AdamSpan part_of(const AdamSpan& s, Index first, Index n, Index item) {
 
 // The step of one tensor, which a program may do a piece at a time, behind the formula that computes its gradient.
 template <class S, class MakeRates, class Rates>
-void write_pieces(const S& span, MakeRates rates, void (*step)(const std::vector<S>&, const std::vector<Rates>&, bool), bool is_double,
+void write_pieces(const S& span, MakeRates rates, void (*step)(const std::vector<S>&, const std::vector<Rates>&, DType), DType type,
                   std::initializer_list<std::pair<const void*, bool>> arrays, const double* hyper, Index count, const double* scale) {
   struct Step final : PieceLaunch {
-    Step(const S& s, MakeRates r, void (*f)(const std::vector<S>&, const std::vector<Rates>&, bool), bool d)
-        : span(s), rates(std::move(r)), step(f), is_double(d) {}
+    Step(const S& s, MakeRates r, void (*f)(const std::vector<S>&, const std::vector<Rates>&, DType), DType t)
+        : span(s), rates(std::move(r)), step(f), type(t) {}
     S span;
     MakeRates rates;
-    void (*step)(const std::vector<S>&, const std::vector<Rates>&, bool);
-    bool is_double;
+    void (*step)(const std::vector<S>&, const std::vector<Rates>&, DType);
+    DType type;
     Rates now{};
     void begin() override { now = rates(); }
-    void piece(Index first, Index last) override { step({part_of(span, first, last - first, is_double ? 8 : 4)}, {now}, is_double); }
-    void run() override { step({span}, {rates()}, is_double); }
+    void piece(Index first, Index last) override { step({part_of(span, first, last - first, size_of(type))}, {now}, type); }
+    void run() override { step({span}, {rates()}, type); }
   };
-  auto made = std::make_unique<Step>(span, std::move(rates), step, is_double);
-  const Index item = is_double ? 8 : 4;
+  auto made = std::make_unique<Step>(span, std::move(rates), step, type);
+  const Index item = size_of(type);
   made->n = span.n;
   for (const auto& [data, written] : arrays)
     if (data) made->touches.push_back({static_cast<const char*>(data), span.n * item, item, written});
@@ -90,9 +90,9 @@ void sgd(py::handle params, py::handle grads, py::handle bufs, py::handle hyper,
   const auto rates = [=] { return SgdRates{h[0], h[1], h[2], h[3], scale(), h[4] != 0, nesterov, maximize}; };
   if (writing() && spans.size() == 1 && !table.copied()) {
     const SgdSpan& s = spans[0];
-    return write_pieces(s, rates, sgd_step, table.is_double(), {{s.param, true}, {s.grad, false}, {s.momentum, true}}, h, 5, scale.from);
+    return write_pieces(s, rates, sgd_step, table.type(), {{s.param, true}, {s.grad, false}, {s.momentum, true}}, h, 5, scale.from);
   }
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { sgd_step(spans, {rates()}, is_double); });
+  launch(table.total(), [=, spans = std::move(spans), type = table.type()] { sgd_step(spans, {rates()}, type); });
   table.copy_back();
 }
 
@@ -124,10 +124,10 @@ void adam(py::handle params, py::handle grads, py::handle means, py::handle squa
   };
   if (writing() && spans.size() == 1 && !table.copied()) {
     const AdamSpan& s = spans[0];
-    return write_pieces(s, rates, adam_step, table.is_double(),
+    return write_pieces(s, rates, adam_step, table.type(),
                         {{s.param, true}, {s.grad, false}, {s.mean, true}, {s.square, true}, {s.largest, true}}, h, 6, scale.from);
   }
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { adam_step(spans, {rates()}, is_double); });
+  launch(table.total(), [=, spans = std::move(spans), type = table.type()] { adam_step(spans, {rates()}, type); });
   table.copy_back();
 }
 
@@ -172,13 +172,13 @@ void grouped_sgd(py::handle params, py::handle grads, py::handle bufs, const py:
   table.each([&](const std::vector<char*>& p, const View& x) {
     spans.push_back({p[0], p[1], momentum ? p[2] : nullptr, x.size(), groups.of[spans.size()]});
   });
-  launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), is_double = table.is_double()] {
+  launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), type = table.type()] {
     std::vector<SgdRates> rates;
     for (std::size_t k = 0; k < hypers.size(); ++k) {
       const double* h = hypers[k];
       rates.push_back({h[0], h[1], h[2], h[3], scales[k](), h[4] != 0, nesterov, maximize});
     }
-    sgd_step(spans, rates, is_double);
+    sgd_step(spans, rates, type);
   });
   table.copy_back();
 }
@@ -201,14 +201,14 @@ void grouped_adam(py::handle params, py::handle grads, py::handle means, py::han
   table.each([&](const std::vector<char*>& p, const View& x) {
     spans.push_back({p[0], p[1], p[2], p[3], amsgrad ? p[4] : nullptr, x.size(), groups.of[spans.size()]});
   });
-  launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), is_double = table.is_double()] {
+  launch(table.total(), [=, hypers = groups.hypers, scales = groups.scales, spans = std::move(spans), type = table.type()] {
     std::vector<AdamRates> rates;
     for (std::size_t k = 0; k < hypers.size(); ++k) {
       const double* h = hypers[k];
       require_step(h[5]);
       rates.push_back({h[0], h[1], h[2], h[3], h[4], h[5], scales[k](), decoupled, maximize});
     }
-    adam_step(spans, rates, is_double);
+    adam_step(spans, rates, type);
   });
   table.copy_back();
 }
@@ -216,7 +216,7 @@ void grouped_adam(py::handle params, py::handle grads, py::handle means, py::han
 void adafactor(py::handle params, py::handle grads, py::handle rows, py::handle cols, py::handle hyper, double clip, bool maximize) {
   py::object hold;
   const double* h = read_hyper("adafactor_", hyper, 5, hold);
-  Table table("adafactor_", "params", params, true);
+  Table table("adafactor_", "params", params, true, false);
   if (table.rows() == 0) return;
   table.add("grads", grads, false);
   std::vector<bool> factored(table.rows(), false);
@@ -245,7 +245,7 @@ void adafactor(py::handle params, py::handle grads, py::handle rows, py::handle 
 void muon(py::handle params, py::handle grads, py::handle bufs, py::handle hyper, bool nesterov,
           const std::vector<double>& coefficients, Index steps, double eps) {
   if (coefficients.size() != 3) throw py::value_error("muon_: coefficients are " + std::to_string(coefficients.size()) + ", expected 3");
-  Table table("muon_", "params", params, true);
+  Table table("muon_", "params", params, true, false);
   if (table.rows() == 0) return;
   py::object hold;
   const double* h = read_hyper("muon_", hyper, 2 + Index(table.rows()), hold);
@@ -278,8 +278,8 @@ py::object multi_norm(py::handle grads, double p) {
   if (table.rows()) table.check_arrays();
   std::vector<Span> spans;
   table.each([&](const std::vector<char*>& q, const View& x) { spans.push_back({q[0], x.size()}); });
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] {
-    *to = spans.empty() ? 0 : norm_of_all(spans, p, is_double);
+  launch(table.total(), [=, spans = std::move(spans), type = table.type()] {
+    *to = spans.empty() ? 0 : norm_of_all(spans, p, type);
   });
   return out;
 }
@@ -292,7 +292,7 @@ void multi_scale(py::handle grads, py::handle given_factor) {
   table.check();
   std::vector<Span> spans;
   table.each([&](const std::vector<char*>& q, const View& x) { spans.push_back({q[0], x.size()}); });
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { scale_all(spans, factor(), is_double); });
+  launch(table.total(), [=, spans = std::move(spans), type = table.type()] { scale_all(spans, factor(), type); });
   table.copy_back();
 }
 
@@ -304,7 +304,7 @@ py::object amp_unscale(py::handle grads, py::handle given_scale) {
   if (table.rows()) table.check();
   std::vector<Span> spans;
   table.each([&](const std::vector<char*>& q, const View& x) { spans.push_back({q[0], x.size()}); });
-  launch(table.total(), [=, spans = std::move(spans), is_double = table.is_double()] { *to = unscale_all(spans, 1 / scale(), is_double); });
+  launch(table.total(), [=, spans = std::move(spans), type = table.type()] { *to = unscale_all(spans, 1 / scale(), type); });
   table.copy_back();
   return out;
 }
@@ -355,8 +355,10 @@ FAST_BINDING(muon_, 8, "params", "grads", "bufs", "hyper", "nesterov", "coeffici
   return py::none();
 }
 
-// Whether these kernels take the arrays: a list, all of float32 or all of float64.
-FAST_BINDING(plain, 1, "arrays") {
+// Whether these kernels take the arrays: a list, all of float32 or all of float64, or, for kernels that take narrow floats
+// too, all of one of those.
+FAST_BINDING(plain, 1, "arrays", "narrow") {
+  const bool narrow = a[1] && flag(a[1]);
   PyObject* list = a[0].ptr();
   bool good = PyList_Check(list) && PyList_GET_SIZE(list) > 0;
   int first = -1;
@@ -364,7 +366,7 @@ FAST_BINDING(plain, 1, "arrays") {
     PyObject* x = PyList_GET_ITEM(list, i);
     if (!PyArray_Check(x)) return py::bool_(false);
     const int type = PyArray_TYPE(reinterpret_cast<PyArrayObject*>(x));
-    good = (type == NPY_FLOAT || type == NPY_DOUBLE) && (first < 0 || type == first);
+    good = first < 0 ? type == NPY_FLOAT || type == NPY_DOUBLE || (narrow && is_narrow_float(view(x, "plain").dtype)) : type == first;
     first = type;
   }
   return py::bool_(good);

@@ -4,13 +4,14 @@
 
 namespace tg {
 
-Table::Table(const char* op, const char* what, py::handle params, bool written) : op_(op) {
+Table::Table(const char* op, const char* what, py::handle params, bool written, bool narrow) : op_(op) {
   add_list(what, params, written);
   rows_ = columns_[0].size();
   if (rows_ == 0) return;
   type_ = columns_[0][0].view.dtype;
-  if (type_ != DType::Float32 && type_ != DType::Float64)
-    throw py::type_error(std::string(op) + ": arrays must be float32 or float64, got " + name_of(type_));
+  if (!is_floating(type_) || (is_narrow_float(type_) && !narrow))
+    throw py::type_error(std::string(op) + ": arrays must be " + (narrow ? "floating point" : "float32 or float64") + ", got " +
+                         name_of(type_));
 }
 
 void Table::add(const char* what, py::handle list, bool written, bool optional) {

@@ -12,7 +12,8 @@ namespace tg {
 // The lists of one call, one row per parameter.
 class Table {
  public:
-  Table(const char* op, const char* what, py::handle params, bool written);
+  // Of float32 or float64, or, where `narrow`, float16 or bfloat16.
+  Table(const char* op, const char* what, py::handle params, bool written, bool narrow = true);
 
   // Empty lists stand for "not used" where `optional`.
   void add(const char* what, py::handle list, bool written, bool optional = false);
@@ -45,6 +46,7 @@ class Table {
   bool copied() const { return !copies_.empty(); }
   Index total() const;
   size_t rows() const { return rows_; }
+  DType type() const { return type_; }
   bool is_double() const { return type_ == DType::Float64; }
 
  private:

@@ -85,25 +85,76 @@ void adam_piece(T* __restrict p, const T* __restrict g, T* __restrict m, T* __re
   }
 }
 
+constexpr Index kFew = 1024;  // elements of 16 bits that are widened at once: with their moments they stay in L1
+
+// How elements of 16 bits become floats and are rounded back.
+struct Narrow {
+  void (*widen)(const void* from, Index n, float* to);
+  void (*round)(const float* from, Index n, void* to);
+};
 template <class T>
-void sgd_all(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates) {
-  over_pieces(spans, [&](const SgdSpan& s, Index first, Index last, Index) {
-    T* p = static_cast<T*>(s.param) + first;
-    const T* g = static_cast<const T*>(s.grad) + first;
-    if (s.momentum) sgd_piece<T, true>(p, g, static_cast<T*>(s.momentum) + first, last - first, rates[size_t(s.group)]);
-    else sgd_piece<T, false>(p, g, nullptr, last - first, rates[size_t(s.group)]);
-  });
+void widen_few(const void* from, Index n, float* to) {
+  for (Index i = 0; i < n; ++i) to[i] = float(static_cast<const T*>(from)[i]);
+}
+template <class T>
+void round_few(const float* from, Index n, void* to) {
+  for (Index i = 0; i < n; ++i) static_cast<T*>(to)[i] = T(from[i]);
+}
+// Null for what is computed as it is stored.
+const Narrow* narrow_of(DType type) {
+  static constexpr Narrow kHalf{widen_few<half>, round_few<half>}, kBfloat{widen_few<bfloat16>, round_few<bfloat16>};
+  return type == DType::Float16 ? &kHalf : type == DType::BFloat16 ? &kBfloat : nullptr;
+}
+
+// n elements from `first` on as floats while the object lives; what was `written` goes back.
+class Few {
+ public:
+  Few(const Narrow& type, const void* data, Index first, Index n, bool written)
+      : type_(type), from_(data ? static_cast<char*>(const_cast<void*>(data)) + first * 2 : nullptr), n_(n), written_(written) {
+    if (from_) type_.widen(from_, n_, floats_);
+  }
+  ~Few() {
+    if (written_ && from_) type_.round(floats_, n_, from_);
+  }
+  Few(const Few&) = delete;
+  Few& operator=(const Few&) = delete;
+  float* get() { return from_ ? floats_ : nullptr; }
+
+ private:
+  const Narrow& type_;
+  char* from_;
+  Index n_;
+  bool written_;
+  float floats_[kFew];
+};
+
+// Calls body(first, n) for stretches of elements that are widened at once.
+template <class Body>
+void by_few(Index first, Index last, Body body) {
+  for (Index i = first; i < last; i += kFew) body(i, std::min(kFew, last - i));
 }
 
 template <class T>
-void adam_all(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates) {
-  over_pieces(spans, [&](const AdamSpan& s, Index first, Index last, Index) {
-    T* p = static_cast<T*>(s.param) + first;
-    const T* g = static_cast<const T*>(s.grad) + first;
-    T *m = static_cast<T*>(s.mean) + first, *v = static_cast<T*>(s.square) + first;
-    if (s.largest) adam_piece<T, true>(p, g, m, v, static_cast<T*>(s.largest) + first, last - first, rates[size_t(s.group)]);
-    else adam_piece<T, false>(p, g, m, v, nullptr, last - first, rates[size_t(s.group)]);
-  });
+T* at(const void* data, Index first) { return data ? static_cast<T*>(const_cast<void*>(data)) + first : nullptr; }
+
+template <class T>
+void sgd_part(T* p, const T* g, T* b, Index n, const SgdRates& r) {
+  if (b) sgd_piece<T, true>(p, g, b, n, r);
+  else sgd_piece<T, false>(p, g, nullptr, n, r);
+}
+template <class T>
+void sgd_part(const SgdSpan& s, Index i, Index n, const SgdRates& r) {
+  sgd_part(at<T>(s.param, i), at<T>(s.grad, i), at<T>(s.momentum, i), n, r);
+}
+
+template <class T>
+void adam_part(T* p, const T* g, T* m, T* v, T* top, Index n, const AdamRates& r) {
+  if (top) adam_piece<T, true>(p, g, m, v, top, n, r);
+  else adam_piece<T, false>(p, g, m, v, nullptr, n, r);
+}
+template <class T>
+void adam_part(const AdamSpan& s, Index i, Index n, const AdamRates& r) {
+  adam_part(at<T>(s.param, i), at<T>(s.grad, i), at<T>(s.mean, i), at<T>(s.square, i), at<T>(s.largest, i), n, r);
 }
 
 template <class T>
@@ -140,8 +191,28 @@ double largest_magnitude(const T* x, Index n, bool smallest) {
   return best;
 }
 
+// The norm of n elements before the root: what `p` adds up, or the largest or smallest.
 template <class T>
-double norm_all(const std::vector<Span>& spans, double p) {
+double norm_part(const T* x, Index n, double p) {
+  return std::isinf(p) ? largest_magnitude(x, n, p < 0) : power_sum(x, n, p);
+}
+
+double joined(double a, double b, double p) { return !std::isinf(p) ? a + b : p < 0 ? min_nan(a, b) : max_nan(a, b); }
+
+double norm_part(const void* data, Index first, Index last, double p, DType type) {
+  if (type == DType::Float64) return norm_part(at<double>(data, first), last - first, p);
+  const Narrow* narrow = narrow_of(type);
+  if (!narrow) return norm_part(at<float>(data, first), last - first, p);
+  double found = 0;
+  by_few(first, last, [&](Index i, Index n) {
+    Few x(*narrow, data, i, n, false);
+    const double part = norm_part(x.get(), n, p);
+    found = i == first ? part : joined(found, part, p);
+  });
+  return found;
+}
+
+double norm_all(const std::vector<Span>& spans, double p, DType type) {
   const bool extreme = std::isinf(p);
   Index pieces = 0, total = 0;
   for (const Span& s : spans) {
@@ -152,76 +223,101 @@ double norm_all(const std::vector<Span>& spans, double p) {
   std::vector<double> parts;
   if (total <= kPiece) {  // one part per tensor
     for (const Span& s : spans)
-      if (s.n) {
-        const T* x = static_cast<const T*>(s.data);
-        parts.push_back(extreme ? largest_magnitude(x, s.n, p < 0) : power_sum(x, s.n, p));
-      }
+      if (s.n) parts.push_back(norm_part(s.data, 0, s.n, p, type));
   } else {
     parts.assign(size_t(pieces), 0);
     over_pieces(spans, [&](const Span& s, Index first, Index last, Index piece) {
-      const T* x = static_cast<const T*>(s.data) + first;
-      parts[size_t(piece)] = extreme ? largest_magnitude(x, last - first, p < 0) : power_sum(x, last - first, p);
+      parts[size_t(piece)] = norm_part(s.data, first, last, p, type);
     });
   }
   if (parts.empty()) return extreme && p < 0 ? std::numeric_limits<double>::infinity() : 0;
   double sum = parts[0];
-  for (size_t k = 1; k < parts.size(); ++k)
-    sum = !extreme ? sum + parts[k] : p < 0 ? min_nan(sum, parts[k]) : max_nan(sum, parts[k]);
+  for (size_t k = 1; k < parts.size(); ++k) sum = joined(sum, parts[k], p);
   if (extreme || p == 0 || p == 1) return sum;
   return p == 2 ? std::sqrt(sum) : std::pow(sum, 1 / p);
 }
 
 template <class T>
-void scale_spans(const std::vector<Span>& spans, double factor) {
-  over_pieces(spans, [&](const Span& s, Index first, Index last, Index) {
-    T* x = static_cast<T*>(s.data);
-    const T f = T(factor);
-    for (Index i = first; i < last; ++i) x[i] *= f;
-  });
+void scale_part(T* x, Index n, double factor) {
+  const T f = T(factor);
+  for (Index i = 0; i < n; ++i) x[i] *= f;
 }
 
-// Infinite and NaN are told by their exponents: integers, which vectorize where a sum of floats has an order to keep.
+// Whether one is infinite or NaN. Told by exponents: integers, which vectorize where a sum of floats has an order to keep.
 template <class T, class Bits, Bits kExponent>
-bool unscale_spans(const std::vector<Span>& spans, double factor) {
+bool any_bad(const T* x, Index n) {
+  Bits bad = 0;
+  for (Index i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    bad |= Bits((bits & kExponent) == kExponent);
+  }
+  return bad;
+}
+
+// Scaled, and where it is asked whether one is infinite or NaN then.
+bool scale_spans(const std::vector<Span>& spans, double factor, DType type, bool asked) {
+  const Narrow* narrow = narrow_of(type);
   std::atomic<bool> found{false};
   over_pieces(spans, [&](const Span& s, Index first, Index last, Index) {
-    T* __restrict x = static_cast<T*>(s.data);
-    const T f = T(factor);
-    Bits bad = 0;
-    for (Index i = first; i < last; ++i) {
-      const T y = x[i] * f;
-      Bits bits;
-      std::memcpy(&bits, &y, sizeof bits);
-      x[i] = y;
-      bad |= Bits((bits & kExponent) == kExponent);
-    }
-    if (bad) found.store(true, std::memory_order_relaxed);
+    // few at once, so that they are asked about in L1
+    by_few(first, last, [&](Index i, Index n) {
+      bool bad = false;
+      if (type == DType::Float64) {
+        double* x = at<double>(s.data, i);
+        scale_part(x, n, factor);
+        bad = asked && any_bad<double, std::uint64_t, 0x7ff0000000000000u>(x, n);
+      } else {
+        float* x = at<float>(s.data, i);
+        if (narrow) {
+          Few few(*narrow, s.data, i, n, true);
+          scale_part(few.get(), n, factor);
+        } else scale_part(x, n, factor);
+        if (asked && narrow) {
+          Few few(*narrow, s.data, i, n, false);
+          bad = any_bad<float, std::uint32_t, 0x7f800000u>(few.get(), n);
+        } else if (asked) bad = any_bad<float, std::uint32_t, 0x7f800000u>(x, n);
+      }
+      if (bad) found.store(true, std::memory_order_relaxed);
+    });
   });
   return found;
 }
 
 }  // namespace
 
-void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, bool is_double) {
-  is_double ? sgd_all<double>(spans, rates) : sgd_all<float>(spans, rates);
+void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, DType type) {
+  const Narrow* narrow = narrow_of(type);
+  over_pieces(spans, [&](const SgdSpan& s, Index first, Index last, Index) {
+    const SgdRates& r = rates[size_t(s.group)];
+    if (type == DType::Float64) return sgd_part<double>(s, first, last - first, r);
+    if (!narrow) return sgd_part<float>(s, first, last - first, r);
+    by_few(first, last, [&](Index i, Index n) {
+      Few p(*narrow, s.param, i, n, true), g(*narrow, s.grad, i, n, false), b(*narrow, s.momentum, i, n, true);
+      sgd_part(p.get(), g.get(), b.get(), n, r);
+    });
+  });
 }
 
-void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, bool is_double) {
-  is_double ? adam_all<double>(spans, rates) : adam_all<float>(spans, rates);
+void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, DType type) {
+  const Narrow* narrow = narrow_of(type);
+  over_pieces(spans, [&](const AdamSpan& s, Index first, Index last, Index) {
+    const AdamRates& r = rates[size_t(s.group)];
+    if (type == DType::Float64) return adam_part<double>(s, first, last - first, r);
+    if (!narrow) return adam_part<float>(s, first, last - first, r);
+    by_few(first, last, [&](Index i, Index n) {
+      Few p(*narrow, s.param, i, n, true), g(*narrow, s.grad, i, n, false), m(*narrow, s.mean, i, n, true);
+      Few v(*narrow, s.square, i, n, true), top(*narrow, s.largest, i, n, true);
+      adam_part(p.get(), g.get(), m.get(), v.get(), top.get(), n, r);
+    });
+  });
 }
 
-double norm_of_all(const std::vector<Span>& spans, double p, bool is_double) {
-  return is_double ? norm_all<double>(spans, p) : norm_all<float>(spans, p);
-}
+double norm_of_all(const std::vector<Span>& spans, double p, DType type) { return norm_all(spans, p, type); }
 
-void scale_all(const std::vector<Span>& spans, double factor, bool is_double) {
-  is_double ? scale_spans<double>(spans, factor) : scale_spans<float>(spans, factor);
-}
+void scale_all(const std::vector<Span>& spans, double factor, DType type) { scale_spans(spans, factor, type, false); }
 
-bool unscale_all(const std::vector<Span>& spans, double factor, bool is_double) {
-  return is_double ? unscale_spans<double, std::uint64_t, 0x7ff0000000000000u>(spans, factor)
-                   : unscale_spans<float, std::uint32_t, 0x7f800000u>(spans, factor);
-}
+bool unscale_all(const std::vector<Span>& spans, double factor, DType type) { return scale_spans(spans, factor, type, true); }
 
 void update_loss_scale(float& scale, std::int32_t& count, bool found, double growth, double backoff, std::int64_t interval) {
   if (found) {

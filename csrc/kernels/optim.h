@@ -70,9 +70,10 @@ struct Span {
   Index n;
 };
 
-// `rates`: of every group.
-void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, bool is_double);
-void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, bool is_double);
+// `rates`: of every group. Here and where a dtype is given below: of any floating type; those of 16 bits are computed in
+// float and rounded once.
+void sgd_step(const std::vector<SgdSpan>& spans, const std::vector<SgdRates>& rates, DType type);
+void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>& rates, DType type);
 // In optim_factored.cpp. No span is empty.
 void factored_step(const std::vector<FactoredSpan>& spans, const FactoredRates& rates, bool is_double);
 
@@ -80,10 +81,10 @@ void factored_step(const std::vector<FactoredSpan>& spans, const FactoredRates& 
 void muon_step(const std::vector<MuonSpan>& spans, const MuonRates& rates, bool is_double);
 
 // The p-norm of all values together (p = infinity: the largest magnitude); NaN and infinity propagate.
-double norm_of_all(const std::vector<Span>& spans, double p, bool is_double);
-void scale_all(const std::vector<Span>& spans, double factor, bool is_double);
+double norm_of_all(const std::vector<Span>& spans, double p, DType type);
+void scale_all(const std::vector<Span>& spans, double factor, DType type);
 // The same, and whether some value is infinite or NaN then.
-bool unscale_all(const std::vector<Span>& spans, double factor, bool is_double);
+bool unscale_all(const std::vector<Span>& spans, double factor, DType type);
 
 // A loss scale's rule: times `backoff` where a gradient was not finite, times `growth` after `interval` finite steps in a
 // row, unless it would be infinite then; `count` counts these.

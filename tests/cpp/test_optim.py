@@ -95,6 +95,62 @@ def test_adam(maximize: bool, decoupled: bool, amsgrad: bool, dtype: str, layout
             np.testing.assert_allclose(array, exact, rtol=rtol, atol=rtol)
 
 
+def assert_rounded(got: np.ndarray, exact: np.ndarray) -> None:
+    """The nearest of 16 bits to what float32 found."""
+    unit = 2.0**-11 if got.dtype == np.float16 else 2.0**-8
+    smallest = 2.0**-25 if got.dtype == np.float16 else 0.0
+    assert (np.abs(got.astype("float64") - exact) <= np.abs(exact) * (unit + 1e-5) + 1e-6 + smallest).all()
+
+
+@pytest.mark.parametrize("layout", ["plain", "fortran", "strided"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("variant", [False, True])
+def test_narrow_floats_are_updated_in_float_and_rounded_once(variant: bool, dtype: str, layout: str) -> None:
+    dtype = dtype if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    rng = np.random.default_rng(3)
+    params, moved = arrays(rng, dtype, layout), arrays(rng, dtype, layout)
+    bufs, state = [np.zeros_like(p) for p in moved], [[np.zeros_like(p) for p in params] for _ in range(3)]
+    flags = {"decoupled": not variant, "maximize": variant, "amsgrad": variant}
+    for step in range(1, 4):
+        grads = arrays(rng, dtype, "plain")
+        lists = [params, grads, *state, moved, bufs]
+        wide = [[x.astype("float64") for x in row] for row in zip(*lists, strict=True)]
+        hyper = [0.05 * step, 0.75, 0.875, 1e-8, 0.125, float(step)]
+        C.adam_(params, grads, state[0], state[1], state[2] if variant else [], np.array(hyper), **flags)
+        rates = [0.1, 0.5 * variant, 0.25, 0.125, float(step == 1)]
+        C.sgd_(moved, grads, bufs if variant else [], np.array(rates), variant, variant)
+        for row, got in zip(wide, zip(*lists, strict=True), strict=True):
+            p, g, m, v, top, q, b = row
+            exact = [*adam(p, g, m, v, top, hyper, flags), *sgd(q, g, b, rates, variant, variant)]
+            for x, e, used in zip((got[0], *got[2:]), exact, (True, True, True, variant, True, variant), strict=True):
+                if used:
+                    assert_rounded(x, e)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_floats_are_measured_and_scaled(dtype: str) -> None:
+    dtype = dtype if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    grads = arrays(np.random.default_rng(4), dtype, "strided")
+    flat = np.concatenate([g.ravel() for g in grads]).astype("float64")
+    for p in (0.0, 1.0, 2.0, 3.0, np.inf, -np.inf):
+        total = same_for_any_threads(lambda p=p: C.multi_norm(grads, p))
+        np.testing.assert_allclose(total, np.linalg.norm(flat, p), rtol=1e-6)
+    before = [g.astype("float32") for g in grads]
+    C.multi_scale_(grads, 0.3)
+    for g, b in zip(grads, before, strict=True):
+        np.testing.assert_array_equal(g, (b * np.float32(0.3)).astype(dtype))
+    assert not C.amp_unscale_(grads, np.asarray(4.0, "float32"))
+    for g, b in zip(grads, before, strict=True):
+        np.testing.assert_array_equal(g, ((b * np.float32(0.3)).astype(dtype).astype("float32") / 4).astype(dtype))
+    for bad in (np.inf, -np.inf, np.nan):
+        broken = [np.ones(3000, dtype), np.ones((), dtype)]
+        broken[0][2999] = bad
+        assert C.amp_unscale_(broken, np.asarray(2.0, "float32"))
+        assert broken[1] == 0.5
+    with np.errstate(over="ignore"):
+        assert C.amp_unscale_([np.full(5, 3e4, dtype)], np.asarray(1e-36, "float32"))
+
+
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 2.0, 3.0, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("large", [False, True])
@@ -130,7 +186,7 @@ def test_bad_input_changes_nothing() -> None:
         (ValueError, r"params\[0\] and grads\[0\] share memory", ([p], [p], [b], hyper)),
         (ValueError, r"share memory", ([p], [g], [p[::-1]], hyper)),
         (ValueError, "expanded view", ([np.broadcast_to(p[:1, :1], (2, 3))], [g], [b], hyper)),
-        (TypeError, "float32 or float64", ([np.ones(3, "int64")], [g], [b], hyper)),
+        (TypeError, "must be floating point, got int64", ([np.ones(3, "int64")], [g], [b], hyper)),
         (TypeError, "list of arrays", (p, [g], [b], hyper)),
         (ValueError, r"hyper has shape \(4,\), expected \(5,\)", ([p], [g], [b], hyper[:4])),
         (TypeError, "hyper is float32, expected float64", ([p], [g], [b], hyper.astype("float32"))),

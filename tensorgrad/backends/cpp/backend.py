@@ -334,16 +334,16 @@ class CppBackend(NumpyBackend):
         return None
 
     def sgd_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c.sgd_ if self.c.plain(params) else self._inherited("sgd_"))(params, *lists, **how)
+        (self.c.sgd_ if self.c.plain(params, True) else self._inherited("sgd_"))(params, *lists, **how)
 
     def adam_(self, params: Any, *lists: Any, **how: Any) -> None:
-        (self.c.adam_ if self.c.plain(params) else self._inherited("adam_"))(params, *lists, **how)
+        (self.c.adam_ if self.c.plain(params, True) else self._inherited("adam_"))(params, *lists, **how)
 
     def grouped_sgd_(self, *lists: Any, **how: Any) -> None:
-        (self.c.grouped_sgd_ if self.c.plain(lists[0]) else self._inherited("grouped_sgd_"))(*lists, **how)
+        (self.c.grouped_sgd_ if self.c.plain(lists[0], True) else self._inherited("grouped_sgd_"))(*lists, **how)
 
     def grouped_adam_(self, *lists: Any, **how: Any) -> None:
-        (self.c.grouped_adam_ if self.c.plain(lists[0]) else self._inherited("grouped_adam_"))(*lists, **how)
+        (self.c.grouped_adam_ if self.c.plain(lists[0], True) else self._inherited("grouped_adam_"))(*lists, **how)
 
     def adafactor_(self, params: Any, grads: Any, rows: Any, cols: Any, *hyper: Any, **how: Any) -> None:
         plain = self.c.plain([*params, *rows, *(c for c in cols if c is not None)])
@@ -353,13 +353,13 @@ class CppBackend(NumpyBackend):
         (self.c.muon_ if self.c.plain(params) else self._inherited("muon_"))(params, *lists, **how)
 
     def multi_norm(self, grads: Any, *, p: float) -> Any:
-        return (self.c.multi_norm if self.c.plain(grads) else self._inherited("multi_norm"))(grads, p=p)
+        return (self.c.multi_norm if self.c.plain(grads, True) else self._inherited("multi_norm"))(grads, p=p)
 
     def multi_scale_(self, grads: Any, factor: Any) -> None:
-        (self.c.multi_scale_ if self.c.plain(grads) else self._inherited("multi_scale_"))(grads, factor)
+        (self.c.multi_scale_ if self.c.plain(grads, True) else self._inherited("multi_scale_"))(grads, factor)
 
     def amp_unscale_(self, grads: Any, scale: Any) -> Any:
-        return (self.c.amp_unscale_ if self.c.plain(grads) else self._inherited("amp_unscale_"))(grads, scale)
+        return (self.c.amp_unscale_ if self.c.plain(grads, True) else self._inherited("amp_unscale_"))(grads, scale)
 
     def amp_update_scale_(self, *arrays: Any, **how: Any) -> None:
         self.c.amp_update_scale_(*arrays, **how)
