@@ -128,10 +128,10 @@ class Few {
   float floats_[kFew];
 };
 
-// Calls body(first, n) for stretches of elements that are widened at once.
+// Calls body(first, n) for stretches of elements, those that are widened at once.
 template <class Body>
-void by_few(Index first, Index last, Body body) {
-  for (Index i = first; i < last; i += kFew) body(i, std::min(kFew, last - i));
+void by_few(Index first, Index last, Body body, Index most = kFew) {
+  for (Index i = first; i < last; i += most) body(i, std::min(most, last - i));
 }
 
 template <class T>
@@ -212,7 +212,7 @@ double norm_part(const void* data, Index first, Index last, double p, DType type
   return found;
 }
 
-double norm_all(const std::vector<Span>& spans, double p, DType type) {
+double norm_of_spans(const std::vector<Span>& spans, double p, DType type) {
   const bool extreme = std::isinf(p);
   Index pieces = 0, total = 0;
   for (const Span& s : spans) {
@@ -260,8 +260,7 @@ bool scale_spans(const std::vector<Span>& spans, double factor, DType type, bool
   const Narrow* narrow = narrow_of(type);
   std::atomic<bool> found{false};
   over_pieces(spans, [&](const Span& s, Index first, Index last, Index) {
-    // few at once, so that they are asked about in L1
-    by_few(first, last, [&](Index i, Index n) {
+    const auto scale_few = [&](Index i, Index n) {
       bool bad = false;
       if (type == DType::Float64) {
         double* x = at<double>(s.data, i);
@@ -279,7 +278,8 @@ bool scale_spans(const std::vector<Span>& spans, double factor, DType type, bool
         } else if (asked) bad = any_bad<float, std::uint32_t, 0x7f800000u>(x, n);
       }
       if (bad) found.store(true, std::memory_order_relaxed);
-    });
+    };
+    by_few(first, last, scale_few, asked || narrow ? kFew : kPiece);  // few are asked about while they are in L1
   });
   return found;
 }
@@ -313,7 +313,7 @@ void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>&
   });
 }
 
-double norm_of_all(const std::vector<Span>& spans, double p, DType type) { return norm_all(spans, p, type); }
+double norm_of_all(const std::vector<Span>& spans, double p, DType type) { return norm_of_spans(spans, p, type); }
 
 void scale_all(const std::vector<Span>& spans, double factor, DType type) { scale_spans(spans, factor, type, false); }
 
