@@ -41,7 +41,7 @@ if TYPE_CHECKING or native is None:
         _data: Any
         _node: Any = None
         _slot: int = 0
-        _tracked: bool = False
+        _begun: bool = False  # what is told of _tracked
         _grad: Any = None
         _version: list[int] | None = None
         _base: Any = None
@@ -53,6 +53,18 @@ if TYPE_CHECKING or native is None:
         _post_hooks: list[Any] | None = None
         _inference: bool = False
         _keeps_grad: bool = False
+
+        @property
+        def _tracked(self) -> bool:
+            return self._begun or (
+                self._base is not None and self._generation != self._base._changes and self._catch_up()
+            )
+
+        @_tracked.setter
+        def _tracked(self, value: bool) -> None:
+            self._begun = value
+
+        def _catch_up(self) -> bool: ...
 
     _next_number = count(1).__next__
 

@@ -28,7 +28,7 @@ class Tensor(TensorCore):
     _data: Any
     _node: Node | None  # what recorded it; None for leaves
     _slot: int  # which output of that node it is
-    _tracked: bool  # requires grad
+    _tracked: bool  # requires grad; of a view this may begin behind its back, where its base's history does
     _grad: Tensor | None
     _version: list[int] | None  # shared by all tensors on the same storage; made when first needed
     _base: Tensor | None  # the tensor whose storage this is a view of
@@ -145,9 +145,7 @@ class Tensor(TensorCore):
 
     @property
     def is_leaf(self) -> bool:
-        for ear in local.listeners:
-            ear.history_read(self)
-        return self._node is None
+        return self.grad_fn is None
 
     @property
     def grad_fn(self) -> Node | None:
@@ -194,14 +192,15 @@ class Tensor(TensorCore):
         """The base's history was rewritten by an in-place op: find this view's place in the new one."""
         base = self._base
         assert base is not None
+        if not base._tracked:
+            self._generation = base._changes
+            return
         if self._frozen_view:
             raise AutogradError(
                 "a view made under no_grad is used after its base was changed in place with grad enabled; "
                 "its history is unknown. Make the view again, or detach() it."
             )
         self._generation = base._changes
-        if not base._tracked:
-            return
         again = base
         recording, grad_state.recording = grad_state.recording, True
         try:
@@ -213,7 +212,21 @@ class Tensor(TensorCore):
             raise AutogradError(
                 "a view is used after its base was given another shape in place and then changed; make the view again."
             )
-        self._node, self._slot, self._tracked = again._node, again._slot, True
+        self._node, self._slot, self._tracked = again._node, again._slot, again._tracked
+
+    def _catch_up(self) -> bool:
+        """Whether a view requires grad that was made before its base's history: it follows that, if calls are recorded.
+
+        Asked by whoever reads ``_tracked`` of it, so that a base need not know its views.
+        """
+        base = self._base
+        assert base is not None
+        if not base._tracked or self._data.dtype.kind not in "fcV":
+            self._generation = base._changes
+            return False
+        if grad_state.recording and not self._frozen_view:
+            self._follow_base()
+        return True
 
     def detach(self) -> Tensor:
         """The same storage without history; shares the version counter, so in-place changes are noticed."""
@@ -305,7 +318,7 @@ def view_of(op: Any, source: Tensor, array: Any, attrs: dict[str, Any], track: b
         if source._base is not None and source._generation != base._changes:
             source._follow_base()
         op.record((source,), [source._data], attrs, (out,), (array,))
-    elif source._tracked or source._frozen_view:
+    elif not grad_state.recording or source._frozen_view:
         out._frozen_view = True
     return out
 

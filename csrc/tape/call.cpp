@@ -39,7 +39,7 @@ struct Arguments {
       if (is_tensor(x)) {
         auto* t = as_tensor(x);
         x = t->f[TensorObject::kData];
-        if (!x || !PyArray_CheckExact(x)) return false;
+        if (!x || !PyArray_CheckExact(x) || is_behind(t)) return false;
         any = true;
         tracked |= t->f[TensorObject::kTracked] == Py_True;
       } else if (numbers_only && !is_number(x)) {

@@ -93,7 +93,7 @@ bool fits(PyObject* x, PyObject* leaf, PyObject* owners, PyObject** arrays, Py_s
   if (!are(PyArray_SHAPE(array), PyTuple_GET_ITEM(leaf, 2), n) || !are(PyArray_STRIDES(array), PyTuple_GET_ITEM(leaf, 3), n) ||
       (dtype != wanted && !PyArray_EquivTypes(dtype, wanted)) || !PyArray_ISALIGNED(array) ||
       t->f[T::kTracked] != PyTuple_GET_ITEM(leaf, 5) || t->f[T::kInference] != PyTuple_GET_ITEM(leaf, 6) ||
-      (t->f[T::kNode] == Py_None) != (PyTuple_GET_ITEM(leaf, 7) == Py_True) || attributes_of(t))
+      (t->f[T::kNode] == Py_None) != (PyTuple_GET_ITEM(leaf, 7) == Py_True) || is_behind(t) || attributes_of(t))
     return false;
   auto* self = reinterpret_cast<PyObject*>(array);
   Py_ssize_t first = 0;
@@ -210,7 +210,7 @@ int hold(const Facts& all) {
   for (const auto& each : all.data) {
     const T* t = as_tensor(each.tensor);
     if (t->f[T::kData] != each.fields[0] || t->f[T::kTracked] != each.fields[1] || t->f[T::kHooks] != each.fields[2] ||
-        t->f[T::kPostHooks] != each.fields[3] || attributes_of(t) != each.attributes)
+        t->f[T::kPostHooks] != each.fields[3] || is_behind(t) || attributes_of(t) != each.attributes)
       return 0;
   }
   for (const auto& each : all.dicts) {

@@ -72,7 +72,7 @@ PyObject* write_over(FunctionObject* self, const Call& call) {
     PyObject* given = tensor ? as_tensor(call.all[i])->f[TensorObject::kData] : call.all[i];
     arrays.all[arrays.owned++] = (Py_INCREF(given), given);
     if (!tensor) continue;
-    if (switches.recording && as_tensor(call.all[i])->f[TensorObject::kTracked] == Py_True) return nullptr;
+    if (switches.recording && is_tracked(call.all[i])) return nullptr;
     PyArrayObject* x = as_array(given);
     if (x == first && (formula || !i)) continue;
     if (!PyArray_ISCARRAY_RO(x) || (formula && PyArray_NDIM(x) && !same_shape(x, first))) return nullptr;
@@ -137,7 +137,7 @@ PyObject* call_of_record(FunctionObject* self, PyObject* const* args, Py_ssize_t
     if (wanted == reinterpret_cast<PyObject*>(PyArray_DESCR(array_of(x)))) return Py_INCREF(x), x;
     // integers have no gradient to pass on, so that they are not recorded
     const bool floats = PyTypeNum_ISFLOAT(reinterpret_cast<PyArray_Descr*>(wanted)->type_num);
-    if (!floats && as_tensor(x)->f[TensorObject::kTracked] == Py_True) return nullptr;
+    if (!floats && is_tracked(x)) return nullptr;
   }
   const auto inputs = static_cast<std::size_t>(self->attributes ? call.inputs : call.count);
   // not call_op: autocast gives records that it knows a call of their own

@@ -173,7 +173,7 @@ Ref value_for(PyArrayObject* target, PyObject* given) {
   const bool floats = type == NPY_FLOAT32 || type == NPY_FLOAT64;
   if (PyArrayObject* x = array_of(given)) {
     if (PyArray_DESCR(x) != PyArray_DESCR(target) || !PyArray_ISALIGNED(x)) return Ref();
-    if (switches.recording && as_tensor(given)->f[TensorObject::kTracked] == Py_True) return Ref();
+    if (switches.recording && is_tracked(given)) return Ref();
     if (!PyArray_IS_C_CONTIGUOUS(x)) return Ref();  // so that it lies where its bytes are counted
     const char *low = PyArray_BYTES(target), *other = PyArray_BYTES(x);
     if (other < low + PyArray_NBYTES(target) && low < other + PyArray_NBYTES(x)) return Ref();

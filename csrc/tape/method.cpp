@@ -65,7 +65,7 @@ PyObject* call_view(PyObject* self, PyObject* const* args, std::size_t flags, Py
 
 bool open(MethodObject* self, PyObject* const* args, Py_ssize_t n, Source& source) {
   PyArrayObject* array = n < 1 ? nullptr : array_of(args[0]);
-  if (!array) return false;
+  if (!array || is_behind(as_tensor(args[0]))) return false;
   PyObject* door = door_of(&PyArray_Type);
   Ref kernel = door ? kernel_of(as_op(self->op), door) : Ref();
   if (!kernel || !is_view_kernel(kernel.get())) {

@@ -94,7 +94,7 @@ constexpr Py_ssize_t at(int field) {
 
 PyMemberDef tensor_members[] = {
     FIELD(TensorObject, "_data", kData), FIELD(TensorObject, "_node", kNode), FIELD(TensorObject, "_slot", kSlot),
-    FIELD(TensorObject, "_tracked", kTracked), FIELD(TensorObject, "_grad", kGrad),
+    FIELD(TensorObject, "_grad", kGrad),
     FIELD(TensorObject, "_version", kVersion), FIELD(TensorObject, "_base", kBase),
     FIELD(TensorObject, "_chain", kChain), FIELD(TensorObject, "_changes", kChanges),
     FIELD(TensorObject, "_generation", kGeneration), FIELD(TensorObject, "_frozen_view", kFrozen),
@@ -119,7 +119,21 @@ PyMemberDef plan_members[] = {
 
 PyMemberDef spec_members[] = {FIELD(SpecObject, "shape", kShape), FIELD(SpecObject, "dtype", kDtype), {}};
 
-PyGetSetDef tensor_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr}, {}};
+PyObject* get_tracked(PyObject* self, void*) {
+  auto* t = as_tensor(self);
+  if (is_behind(t)) return PyObject_CallMethodNoArgs(self, names.catch_up);
+  return PyBool_FromLong(t->f[TensorObject::kTracked] == Py_True);
+}
+
+int set_tracked(PyObject* self, PyObject* value, void*) {
+  const int truth = value ? PyObject_IsTrue(value) : 0;
+  if (truth < 0) return -1;
+  set_borrowed(as_tensor(self)->f[TensorObject::kTracked], truth ? Py_True : Py_False);
+  return 0;
+}
+
+PyGetSetDef tensor_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
+                               {"_tracked", get_tracked, set_tracked, nullptr, nullptr}, {}};
 
 template <class T>
 void describe(PyTypeObject& type, const char* name, PyMemberDef* members) {
@@ -297,7 +311,7 @@ PyMODINIT_FUNC PyInit__tape() {
   PyObject* module = PyModule_Create(&definition);
   if (!module) return nullptr;
   const std::pair<PyObject**, const char*> all[] = {
-      {&names.add, "add"}, {&names.call, "call"}, {&names.check, "check"}, {&names.differentiate, "differentiate"},
+      {&names.add, "add"}, {&names.call, "call"}, {&names.catch_up, "_catch_up"}, {&names.check, "check"}, {&names.differentiate, "differentiate"},
       {&names.dims, "dims"}, {&names.finish, "finish"}, {&names.key, "key"}, {&names.land, "land"},
       {&names.needs, "needs"}, {&names.np, "np"}, {&names.private_views, "private_views"}, {&names.shape, "shape"},
       {&names.record, "record"}, {&names.record_one, "record_one"}, {&names.send, "send"}, {&names.visit, "visit"}};

@@ -28,6 +28,12 @@ PyObject* shape_of(PyArrayObject* array) {
   return shape;
 }
 
+bool view_is_behind(const TensorObject* t) {
+  PyObject* base = t->f[TensorObject::kBase];
+  return is_tensor(base) && as_tensor(base)->f[TensorObject::kTracked] == Py_True &&
+         t->f[TensorObject::kTracked] != Py_True && t->f[TensorObject::kGeneration] != as_tensor(base)->f[TensorObject::kChanges];
+}
+
 // Where the input's gradient goes (borrowed); null where Python must find it: the base of a view was changed.
 PyObject* edge_of(PyObject* x) {
   TensorObject* t = as_tensor(x);

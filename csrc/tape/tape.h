@@ -118,7 +118,7 @@ extern thread_local Switches switches;
 
 // Names, interned.
 struct Names {
-  PyObject *add, *call, *check, *differentiate, *dims, *finish, *key, *land, *needs, *private_views, *record, *record_one,
+  PyObject *add, *call, *catch_up, *check, *differentiate, *dims, *finish, *key, *land, *needs, *private_views, *record, *record_one,
       *np, *send, *shape, *visit;
 };
 extern Names names;
@@ -128,6 +128,10 @@ inline NodeObject* as_node(PyObject* p) { return reinterpret_cast<NodeObject*>(p
 inline OpObject* as_op(PyObject* p) { return reinterpret_cast<OpObject*>(p); }
 inline PyArrayObject* as_array(PyObject* p) { return reinterpret_cast<PyArrayObject*>(p); }
 inline bool is_tensor(PyObject* p) { return PyObject_TypeCheck(p, &TensorType); }
+// Whether it is a view that isn't tracked of a base that has been since: Python's `_catch_up` gives it its history.
+bool view_is_behind(const TensorObject* t);
+inline bool is_behind(const TensorObject* t) { return t->f[TensorObject::kBase] != Py_None && view_is_behind(t); }
+inline bool is_tracked(PyObject* x) { return as_tensor(x)->f[TensorObject::kTracked] == Py_True || is_behind(as_tensor(x)); }
 // The NumPy array of a tensor; null for other arrays, and for what is no tensor.
 inline PyArrayObject* array_of(PyObject* x) {
   PyObject* array = x && is_tensor(x) ? as_tensor(x)->f[TensorObject::kData] : nullptr;

@@ -340,7 +340,7 @@ PyObject* view_result(OpObject* op, PyObject* const* args, PyObject* const* arra
   set_borrowed(f[TensorObject::kVersion], cell);
   set_borrowed(f[TensorObject::kGeneration], as_tensor(base)->f[TensorObject::kChanges]);
   if (!track) {
-    if (source->f[TensorObject::kTracked] == Py_True || source->f[TensorObject::kFrozen] == Py_True)
+    if (!switches.recording || source->f[TensorObject::kFrozen] == Py_True)
       set_borrowed(f[TensorObject::kFrozen], Py_True);
     return result.release();
   }

@@ -227,7 +227,8 @@ def _hand_over(stand_in: Tensor, array: Any, tracked: bool, tensor: Tensor) -> N
         retain_grad(tensor)
     if not shown and (stand_in._node is not None or stand_in._tracked != tracked):
         tensor._node, tensor._slot, tensor._tracked = stand_in._node, stand_in._slot, stand_in._tracked
-        tensor._changes += 1
+        if tensor._node is not None:  # a leaf's views have no history to follow
+            tensor._changes += 1
     elif shown and stand_in._node is None and tensor._node is None:
         tensor._tracked = stand_in._tracked
     _hand_over_hooks(stand_in, tensor)

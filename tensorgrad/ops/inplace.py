@@ -39,6 +39,11 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
                 f"{name}: {what} that requires grad can't be changed in place while recording. "
                 "Use `with no_grad():` to update parameters, or the out-of-place operation."
             )
+        if target._frozen_view:
+            raise AutogradError(
+                f"{name}: a view made under no_grad is changed in place while recording; whether its base is to have "
+                "that in its history is unknown. Make the view again, or detach() it."
+            )
     array = target._data
     flags = getattr(array, "flags", None)
     if not getattr(flags, "c_contiguous", False) and _overlaps_itself(array):

@@ -61,7 +61,7 @@ class _AsStrided(Op):
                 x._follow_base()
             origin = (tuple(x._data.shape), strides_of(x), 0 if root is x else offset_of(x))
             self.record((x,), [x._data], {**attrs, "origin": origin}, (out,), (array,))
-        elif x._tracked or x._frozen_view:
+        elif not grad_state.recording or x._frozen_view:
             out._frozen_view = True
         return out
 

@@ -1,0 +1,143 @@
+"""A base's history that begins after views of it were made: they have it too, as PyTorch's have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.errors import AutogradError
+
+
+def _base_changed(lib: Any, b: Any, w: Any) -> Any:
+    v = b[1:]
+    b.mul_(w)
+    return v
+
+
+def _view_of_a_view(lib: Any, b: Any, w: Any) -> Any:
+    v = b.view(3, 1)[1:].squeeze(1)
+    b.add_(w * w)
+    return v
+
+
+def _through_one_read_through_another(lib: Any, b: Any, w: Any) -> Any:
+    first, second = b[:2], b[1:]
+    first.mul_(w[:2])
+    return second
+
+
+def _changed_twice(lib: Any, b: Any, w: Any) -> Any:
+    v, u = b[1:], b.view(3, 1)
+    b.mul_(w)
+    assert v.grad_fn is not None  # until it is asked, PyTorch takes it for a leaf
+    v.mul_(w[1:])
+    return u.squeeze(1)[1:]
+
+
+def _a_view_made_of_it_since(lib: Any, b: Any, w: Any) -> Any:
+    v = b[1:]
+    b.mul_(w)
+    return v[0:]
+
+
+def _begun_without_then_with(lib: Any, b: Any, w: Any) -> Any:
+    v = b[1:]
+    with lib.no_grad():
+        b.mul_(w)
+    b.mul_(w)
+    return v
+
+
+def _written_into(lib: Any, b: Any, w: Any) -> Any:
+    v = b[1:]
+    b.copy_(w)
+    other = lib.ones(2)
+    other.copy_(v)
+    other[0] = v[1]
+    return other
+
+
+def _as_strided(lib: Any, b: Any, w: Any) -> Any:
+    v = b.as_strided((2,), (2,), 0)
+    b.mul_(w)
+    return v
+
+
+def _detached(lib: Any, b: Any, w: Any) -> Any:
+    d = b.detach()
+    v = d[1:]
+    b.mul_(w)
+    assert not d.requires_grad and not v.requires_grad and v.is_leaf and d.grad_fn is None
+    return b[1:] * v.clone()
+
+
+def _read_without(lib: Any, b: Any, w: Any) -> Any:
+    v = b[1:]
+    b.mul_(w)
+    with lib.no_grad():
+        assert not (v * 2).requires_grad and v.requires_grad and not v.is_leaf
+    return v
+
+
+CASES: list[Callable[[Any, Any, Any], Any]] = [
+    _base_changed, _view_of_a_view, _through_one_read_through_another, _changed_twice, _a_view_made_of_it_since,
+    _begun_without_then_with, _written_into, _as_strided, _detached, _read_without,
+]  # fmt: skip
+
+
+def _run(lib: Any, case: Callable[[Any, Any, Any], Any]) -> Any:
+    w = lib.nn.Parameter(lib.tensor([2.0, 3.0, 5.0]))
+    b = lib.ones(3)
+    v = case(lib, b, w)
+    found = [v.requires_grad, v.is_leaf, v.tolist()]
+    first = lib.autograd.grad((v * v * v).sum(), w, create_graph=True)[0]
+    second = lib.autograd.grad((first * w).sum(), w)[0]
+    return [*found, first.tolist(), second.tolist()]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("case", CASES, ids=[case.__name__.strip("_") for case in CASES])
+def test_a_view_made_before_its_base_has_a_history(case: Any, backend: str) -> None:
+    torch = pytest.importorskip("torch")
+    with tg.backend(backend):
+        assert _run(tg, case) == _run(torch, case)
+
+
+def test_a_whole_number_view_has_no_history() -> None:
+    b = tg.ones(2)
+    v = b.view(tg.int32)
+    b.mul_(tg.nn.Parameter(tg.tensor([1.0, 2.0])))
+    assert not v.requires_grad and v.grad_fn is None and (v + 1).grad_fn is None and not v.requires_grad
+
+
+def test_a_view_made_without_recording_is_refused() -> None:
+    w = tg.nn.Parameter(tg.tensor([1.0, 2.0]))
+    b = tg.ones(2)
+    with tg.no_grad():
+        v = b[1:]
+        strided = b.as_strided((1,), (1,), 0)
+    with pytest.raises(AutogradError, match="made under no_grad is changed in place"):
+        v.mul_(w[1:])
+    assert b.tolist() == [1.0, 1.0] and not b.requires_grad
+    b.mul_(w)
+    for view in (v, strided):
+        assert view.requires_grad
+        with pytest.raises(AutogradError, match="made under no_grad is used after"):
+            view * 2
+        with tg.no_grad():
+            assert (view * 2).requires_grad is False
+
+
+def test_a_compiled_function_sees_that_an_argument_has_begun_to_require_grad() -> None:
+    f = tg.compile(lambda x: (x * x).sum())
+    w = tg.nn.Parameter(tg.tensor([2.0, 3.0]))
+    for _ in range(3):
+        b = tg.ones(2)
+        v = b[1:]
+        f(v)
+    b.mul_(w)
+    f(v).backward()
+    assert w.grad is not None and w.grad.tolist() == [0.0, 6.0]
