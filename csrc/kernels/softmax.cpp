@@ -121,11 +121,22 @@ void softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
   const Index n = s.length;
   // there is no exponential that would be worth turning whole vectors for
   if (in_rows<T>(s) || (s.inner == 1 && n >= Wide<T>::lanes)) {
+    const auto update = [&](Index at, T dot) {
+      for (Index i = at; i < at + n; ++i) gx[i] = y[i] * (g[i] - dot);
+    };
+    if (n < 4 * Wide<T>::lanes) {  // all rows' sums first: so many are on their way at once
+      constexpr Index kMost = 16;
+      over_rows(s, kMost, [&](Index at, Index rows) {
+        T dot[kMost];
+        for (Index r = 0; r < rows; ++r) dot[r] = sum_products(g + at + r * n, y + at + r * n, n) + T(0);
+        for (Index r = 0; r < rows; ++r) update(at + r * n, dot[r]);
+      });
+      return;
+    }
     over_rows(s, [&](Index at) {
       double total = 0;
       for (Index i = 0; i < n; i += kSumBlock) total += sum_products(g + at + i, y + at + i, std::min(kSumBlock, n - i));
-      const T dot = T(total);
-      for (Index i = at; i < at + n; ++i) gx[i] = y[i] * (g[i] - dot);
+      update(at, T(total));
     });
     return;
   }
