@@ -5,6 +5,7 @@ Whole slices along one dimension are in ``index_slices.py``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
@@ -20,6 +21,7 @@ from .inplace import at_level_of, check_partial_overlap, check_writable, deliver
 from .record import Op, Spec, as_ours, op
 from .reduce import require_tensor
 from .samples import Arg, Sample, int_arg
+from .selection import where
 from .shape import reshape as to_shape
 from .shape_core import size_of
 
@@ -323,11 +325,30 @@ def _masked_source(x: Tensor, source: Any, indices: tuple[Any, ...]) -> Tensor:
     return core.slice_(to_shape(source, -1), key=(slice(0, count, 1),))
 
 
+def _source_suffices(input: Tensor, mask: Tensor, source: Any) -> bool:
+    shape = broadcast_shape("masked_scatter", require_tensor("masked_scatter", input).shape, mask._data.shape)
+    return 0 < math.prod(shape) <= size_of(require_tensor("masked_scatter", source).shape)
+
+
+def _masked_scatter_ranked(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """By each place's rank under the mask: no shape depends on the data, so a program can hold it.
+
+    For a source of as many elements as the mask, which no mask can exhaust.
+    """
+    same_dtype("masked_scatter", input._data, source._data)
+    shape = broadcast_shape("masked_scatter", input._data.shape, mask._data.shape)
+    places = mask if mask._data.shape == shape else core.expand(mask, shape=shape)
+    rank = (places.reshape(-1).cumsum(0) - 1).clamp(min=0)
+    return where(places, take(source, rank.reshape(shape)), input)
+
+
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """A copy of ``input`` with the elements where ``mask`` holds replaced by those of ``source``, one after another.
 
     Raises: ShapeError if ``source`` has fewer elements than the mask holds; DTypeError for another dtype.
     """
+    if require_tensor("masked_scatter", mask).dtype.kind == "b" and _source_suffices(input, mask, source):
+        return _masked_scatter_ranked(input, mask, source)
     x, spec, indices = _mask_positions("masked_scatter", input, mask)
     result = index_put_op(x, _masked_source(x, source, indices), *indices, spec=spec, accumulate=False)
     return result if input._data.ndim else core.reshape(result, shape=tuple(input.shape))

@@ -252,7 +252,10 @@ def test_flat_positions_and_masks():
          M)  # fmt: skip
     same(lambda lib, x: [x.masked_select(x > 0), x.masked_select(x[0] > 0), x.masked_fill(x > 0, 2.0)], M)
     source = RNG.standard_normal(20)
-    same(lambda lib, x, s: [x.masked_scatter(x > 0, s), (x * 1).masked_scatter_(x > 0, s)], M, source)
+    same(lambda lib, x, s: [x.masked_scatter(x > 0, s), (x * 1).masked_scatter_(x > 0, s), x.masked_scatter(x > 9, s),
+                            x.masked_scatter(x[0] > 0, s), x[0, :1].masked_scatter(x[0, :1] < 9, s),
+                            x[0, 0].masked_scatter(x[0, 0] < 9, s), x.masked_scatter(x > 0, s[:11]),
+                            x[:0].masked_scatter(x[:0] > 0, s)], M, source)  # fmt: skip
 
 
 def test_0_d_tensors():
