@@ -68,7 +68,7 @@ def register_post_accumulate_grad_hook(self: Tensor, hook: Callable[[Tensor], No
 
     Raises AutogradError for tensors that are no leaves or do not require grad.
     """
-    if self._node is not None or not self._tracked:
+    if not self._tracked or self._node is not None:  # a view may find its history where it is asked
         raise AutogradError("register_post_accumulate_grad_hook: only leaf tensors that require grad have such hooks.")
     if self._post_hooks is None:
         self._post_hooks = []

@@ -175,6 +175,7 @@ def show(stand_in: Tensor, tensor: Tensor) -> None:
     _hand_over_hooks(stand_in, tensor)
     stand_in._base, stand_in._chain, stand_in._generation = root, tensor._chain, root._changes
     stand_in._node, stand_in._slot, stand_in._frozen_view = tensor._node, tensor._slot, tensor._frozen_view
+    stand_in._keeps_grad = stand_in._keeps_grad or tensor._keeps_grad
 
 
 def _join(stand_in: Tensor, tensor: Tensor) -> None:

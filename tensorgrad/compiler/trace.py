@@ -77,6 +77,7 @@ class Trace(Listener):
         self.read_at: int | None = None
         self.line_read: tuple[CodeType, int] | None = None  # the user's, of the last that is a condition
         self.unsplit: str | None = None  # why no program can be written of the run, where it may be cut
+        self.refused: str | None = None  # why there is none, said once the function has returned
         self.unsplit_at: int | None = None  # the function's line where that was
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
@@ -508,11 +509,16 @@ class Trace(Listener):
                 where = _at_users_line(3)
                 outside = "was computed outside of the compiled function and requires grad"
                 what = outside if t._tracked else "the function also reaches by itself"
-                self._refuse_now(
+                why = (
                     f"compile: argument {i}, which {what}, is changed in place{where}. A replay can't change what is "
                     "recorded of it. Use the out-of-place operation and return its result, or change a clone() of the "
                     "argument."
                 )
+                if self.splits or t._tracked:
+                    self._refuse(why)
+                else:  # as if eager up to the function's end, which may be an error of its own
+                    self.refused = why
+                self._show_arguments()
                 return
 
     def differentiates(self, roots: Any, inputs: Any, retain: bool, accumulate: bool) -> tuple[Any, Any]:
@@ -570,6 +576,9 @@ class Trace(Listener):
     def _refuse_now(self, why: str) -> None:
         """Where a run may go on without a program, what stood for an argument is that very one from now on."""
         self._refuse(why)
+        self._show_arguments()
+
+    def _show_arguments(self) -> None:
         theirs = [(i, t, s._grad) for i, s, t in self.stand_ins.values() if t._node is not None]
         arrived = [(i, t, grad) for i, t, grad in theirs if grad is not None]
         for _, stand_in, t in self.stand_ins.values():
@@ -592,6 +601,8 @@ class Trace(Listener):
 
     def settle(self) -> None:
         """The run is over: what a mask has picked, and was returned or left somewhere, is there for all to see."""
+        if self.refused is not None:
+            raise CompileError(self.refused)
         left = [selection for found in self.selections if (selection := found()) is not None]
         for refuse in [settled(selection) for selection in left]:
             if refuse is not None:

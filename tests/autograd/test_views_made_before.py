@@ -113,6 +113,14 @@ def test_a_whole_number_view_has_no_history() -> None:
     assert not v.requires_grad and v.grad_fn is None and (v + 1).grad_fn is None and not v.requires_grad
 
 
+def test_a_view_is_no_leaf_from_then_on() -> None:
+    b = tg.ones(2)
+    v = b[1:]
+    b.mul_(tg.nn.Parameter(tg.tensor([1.0, 2.0])))
+    with pytest.raises(AutogradError, match="only leaf tensors"):
+        v.register_post_accumulate_grad_hook(print)
+
+
 def test_a_view_made_without_recording_is_refused() -> None:
     w = tg.nn.Parameter(tg.tensor([1.0, 2.0]))
     b = tg.ones(2)
