@@ -58,8 +58,7 @@ bool in_place(const Gemm<bfloat16>& g) {
   return g.a.col == 1 && g.k % 2 == 0 && g.m >= kTall && g.a.row * Index(sizeof(Word)) % kSetStep != 0;
 }
 
-// Rows i to i + rows of `terms` terms of a, which lie `stride` apart in the copy, an even number each; their number is
-// rounded up to whole tiles with zeros.
+// A copy of `rows` rows of `terms` terms of a, `stride` apart; zeros make the terms even, and the rows whole tiles.
 void pack_rows(const Word* a, const Matrix<bfloat16>& as, Index rows, Index terms, Index stride, Word* to) {
   const Index all = round_up(rows, kTall);
   if (as.col == 1) {
