@@ -212,31 +212,6 @@ double norm_part(const void* data, Index first, Index last, double p, DType type
   return found;
 }
 
-double norm_of_spans(const std::vector<Span>& spans, double p, DType type) {
-  const bool extreme = std::isinf(p);
-  Index pieces = 0, total = 0;
-  for (const Span& s : spans) {
-    pieces += (s.n + kPiece - 1) / kPiece;
-    total += s.n;
-  }
-  if (total <= kPiece) pieces = Index(spans.size());
-  std::vector<double> parts;
-  if (total <= kPiece) {  // one part per tensor
-    for (const Span& s : spans)
-      if (s.n) parts.push_back(norm_part(s.data, 0, s.n, p, type));
-  } else {
-    parts.assign(size_t(pieces), 0);
-    over_pieces(spans, [&](const Span& s, Index first, Index last, Index piece) {
-      parts[size_t(piece)] = norm_part(s.data, first, last, p, type);
-    });
-  }
-  if (parts.empty()) return extreme && p < 0 ? std::numeric_limits<double>::infinity() : 0;
-  double sum = parts[0];
-  for (size_t k = 1; k < parts.size(); ++k) sum = joined(sum, parts[k], p);
-  if (extreme || p == 0 || p == 1) return sum;
-  return p == 2 ? std::sqrt(sum) : std::pow(sum, 1 / p);
-}
-
 template <class T>
 void scale_part(T* x, Index n, double factor) {
   const T f = T(factor);
@@ -313,7 +288,30 @@ void adam_step(const std::vector<AdamSpan>& spans, const std::vector<AdamRates>&
   });
 }
 
-double norm_of_all(const std::vector<Span>& spans, double p, DType type) { return norm_of_spans(spans, p, type); }
+double norm_of_all(const std::vector<Span>& spans, double p, DType type) {
+  const bool extreme = std::isinf(p);
+  Index pieces = 0, total = 0;
+  for (const Span& s : spans) {
+    pieces += (s.n + kPiece - 1) / kPiece;
+    total += s.n;
+  }
+  if (total <= kPiece) pieces = Index(spans.size());
+  std::vector<double> parts;
+  if (total <= kPiece) {  // one part per tensor
+    for (const Span& s : spans)
+      if (s.n) parts.push_back(norm_part(s.data, 0, s.n, p, type));
+  } else {
+    parts.assign(size_t(pieces), 0);
+    over_pieces(spans, [&](const Span& s, Index first, Index last, Index piece) {
+      parts[size_t(piece)] = norm_part(s.data, first, last, p, type);
+    });
+  }
+  if (parts.empty()) return extreme && p < 0 ? std::numeric_limits<double>::infinity() : 0;
+  double sum = parts[0];
+  for (size_t k = 1; k < parts.size(); ++k) sum = joined(sum, parts[k], p);
+  if (extreme || p == 0 || p == 1) return sum;
+  return p == 2 ? std::sqrt(sum) : std::pow(sum, 1 / p);
+}
 
 void scale_all(const std::vector<Span>& spans, double factor, DType type) { scale_spans(spans, factor, type, false); }
 

@@ -325,18 +325,12 @@ def _masked_source(x: Tensor, source: Any, indices: tuple[Any, ...]) -> Tensor:
     return core.slice_(to_shape(source, -1), key=(slice(0, count, 1),))
 
 
-def _source_suffices(input: Tensor, mask: Tensor, source: Any) -> bool:
-    shape = broadcast_shape("masked_scatter", require_tensor("masked_scatter", input).shape, mask._data.shape)
-    return 0 < math.prod(shape) <= size_of(require_tensor("masked_scatter", source).shape)
-
-
-def _masked_scatter_ranked(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+def _scattered_by_rank(input: Tensor, mask: Tensor, source: Tensor, shape: tuple[int, ...]) -> Tensor:
     """By each place's rank under the mask: no shape depends on the data, so a program can hold it.
 
     For a source of as many elements as the mask, which no mask can exhaust.
     """
     same_dtype("masked_scatter", input._data, source._data)
-    shape = broadcast_shape("masked_scatter", input._data.shape, mask._data.shape)
     places = mask if mask._data.shape == shape else core.expand(mask, shape=shape)
     rank = (places.reshape(-1).cumsum(0) - 1).clamp(min=0)
     return where(places, take(source, rank.reshape(shape)), input)
@@ -347,8 +341,10 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
     Raises: ShapeError if ``source`` has fewer elements than the mask holds; DTypeError for another dtype.
     """
-    if require_tensor("masked_scatter", mask).dtype.kind == "b" and _source_suffices(input, mask, source):
-        return _masked_scatter_ranked(input, mask, source)
+    if require_tensor("masked_scatter", mask).dtype.kind == "b":
+        shape = broadcast_shape("masked_scatter", require_tensor("masked_scatter", input).shape, mask._data.shape)
+        if 0 < math.prod(shape) <= size_of(require_tensor("masked_scatter", source).shape):
+            return _scattered_by_rank(input, mask, source, shape)
     x, spec, indices = _mask_positions("masked_scatter", input, mask)
     result = index_put_op(x, _masked_source(x, source, indices), *indices, spec=spec, accumulate=False)
     return result if input._data.ndim else core.reshape(result, shape=tuple(input.shape))

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 
+from tensorgrad.dtypes import numpy_dtype
+
 _C = pytest.importorskip("tensorgrad._C", exc_type=ImportError)
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-13, "complex64": 5e-6, "complex128": 1e-13, "float16": 2e-3}
@@ -95,7 +97,7 @@ def test_rows_of_one_cache_set(m, k, dtype, threads):
 
 def bfloat_layouts(x: np.ndarray) -> list[np.ndarray]:
     """As bfloat16: contiguous, transposed, rows apart and from the last to the first, elements apart."""
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    bfloat16 = numpy_dtype("bfloat16")
     x = x.astype(bfloat16)
     wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1] + 3), bfloat16)
     wide[..., : x.shape[-1]] = x
@@ -164,7 +166,7 @@ def test_linear_bfloat16(m: int, n: int, k: int):
 
 
 def test_bfloat16_carries_infinities_and_nans():
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    bfloat16 = numpy_dtype("bfloat16")
     x, w = np.ones((40, 64), bfloat16), np.ones((48, 64), bfloat16)
     x[0, 3], x[1, 5], x[2, 7], w[4, 9] = np.inf, -np.inf, np.nan, 0
     x[3, 9] = np.inf

@@ -12,6 +12,7 @@ from kernel_arrays import same_for_any_threads, strided
 import tensorgrad as tg
 import tensorgrad._C as C
 from tensorgrad.backends import registry
+from tensorgrad.dtypes import numpy_dtype
 
 SHAPES = [(3, 5), (), (0, 4), (17,), (40, 7, 3), (70_000,), (2, 2)]
 
@@ -106,7 +107,7 @@ def assert_rounded(got: np.ndarray, exact: np.ndarray) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("variant", [False, True])
 def test_narrow_floats_are_updated_in_float_and_rounded_once(variant: bool, dtype: str, layout: str) -> None:
-    dtype = dtype if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    dtype = numpy_dtype(dtype)
     rng = np.random.default_rng(3)
     params, moved = arrays(rng, dtype, layout), arrays(rng, dtype, layout)
     bufs, state = [np.zeros_like(p) for p in moved], [[np.zeros_like(p) for p in params] for _ in range(3)]
@@ -129,7 +130,7 @@ def test_narrow_floats_are_updated_in_float_and_rounded_once(variant: bool, dtyp
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_narrow_floats_are_measured_and_scaled(dtype: str) -> None:
-    dtype = dtype if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    dtype = numpy_dtype(dtype)
     grads = arrays(np.random.default_rng(4), dtype, "strided")
     flat = np.concatenate([g.ravel() for g in grads]).astype("float64")
     for p in (0.0, 1.0, 2.0, 3.0, np.inf, -np.inf):
