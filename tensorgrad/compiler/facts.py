@@ -127,7 +127,7 @@ class Facts:
         """In words, the first fact that no longer holds; None if all do."""
         for path, tensor, data, tracked, hooks, post_hooks, attributes in self.data:
             if tensor._data is not data:
-                return f"{path} has other storage"
+                return f"{path} has other storage: its data is set anew ({_IN_PLACE})"
             if tensor._tracked is not tracked:
                 return f"{path}.requires_grad was {tracked}"
             if tensor._hooks is not hooks or tensor._post_hooks is not post_hooks:
@@ -249,9 +249,6 @@ def _other(before: Any, now: Any) -> str:
     if isinstance(now, Tensor):
         return f"another one of that shape: it is set anew ({_IN_PLACE})"
     return "another object that reads the same"
-
-
-_IN_PLACE = "copy_() would change the tensor that is there, and be repeated in replays"
 
 
 def short(value: Any) -> str:

@@ -543,8 +543,7 @@ class Reach(Facts):
             if isinstance(entries, dict):
                 self.sizes.append((where, entries, len(entries)))
                 for name, value in entries.items():
-                    if not isinstance(value, PLAIN):
-                        self._fact(f"{where}[{name!r}]", entries, name, value)
+                    self._fact(f"{where}[{name!r}]", entries, name, value)
 
     def _settings(self) -> bool:
         """Walk what groups of optimizers hold under keys that walked code may ask for; whether there was any. A step

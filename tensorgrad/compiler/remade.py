@@ -33,7 +33,7 @@ class Remade:
         self.count += 1
         if self.count < _PATIENCE:
             return None
-        return self.why or f"an optimizer makes {place} anew in each step, instead of changing it in place"
+        return self.why or f"an optimizer makes {place} anew in each step, instead of changing a tensor in place"
 
     def pause(self, why: str) -> None:
         self.why = why

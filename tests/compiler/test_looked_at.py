@@ -431,6 +431,51 @@ def test_what_is_read_of_an_optimizer_is_asked_anew(name):
     assert compiled.stats()["replays"] >= 2
 
 
+class Counting(tg.optim.Optimizer):
+    """Counts its steps in its state, as a number of Python's."""
+
+    @tg.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            if not state:
+                state["step"] = 0
+            state["step"] += 1
+            p.sub_(p.grad, alpha=0.1 * state["step"])
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_numbers_that_an_optimizer_s_state_counts_are_not_written_down(fallback):
+    ends = []
+    for wrap in (lambda step: step, lambda step: tg.compile(step, fallback=fallback)):
+        p = tg.nn.Parameter(tg.ones(2))
+        own = Counting([p], {})
+
+        @wrap
+        def step(x, p=p, own=own):
+            own.zero_grad()
+            (p * x).sum().backward()
+            own.step()
+
+        for i in range(6):
+            step(tg.full((2,), float(i)))
+        ends.append((p.tolist(), own.state[p]["step"]))
+    assert ends[0] == ends[1]
+
+
+def test_data_set_anew_is_refused_with_what_would_work():
+    w = tg.nn.Parameter(tg.ones(2))
+
+    def step(x):
+        w.data = w.data * 0.5 + x
+        return w.sum()
+
+    step = tg.compile(step)
+    with pytest.raises(CompileError, match=r"w has other storage: its data is set anew \(copy_\(\) would"):
+        for _ in range(4):
+            step(tg.ones(2))
+
+
 def test_attributes_of_one_s_own_optimizer_are_asked_anew():
     p, own, _ = optimizers()
     step = tg.compile(lambda: own.step())
