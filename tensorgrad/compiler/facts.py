@@ -154,8 +154,10 @@ def state_of(source: Any) -> Any:
     """The state of a generator that is not ours."""
     if isinstance(source, np.random.Generator):
         return source.bit_generator.state
-    if source is np.random:
-        kind, words, *rest = np.random.get_state()
+    if isinstance(source, np.random.BitGenerator):
+        return source.state
+    if source is np.random or isinstance(source, np.random.RandomState):
+        kind, words, *rest = source.get_state()
         return kind, np.asarray(words).tobytes(), rest
     return hash(source.getstate())
 

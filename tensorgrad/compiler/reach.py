@@ -84,6 +84,7 @@ _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvar
 _PICKLES = frozenset(("__getstate__", "__reduce__", "__reduce_ex__", "dumps"))
 _CACHED = functools._lru_cache_wrapper
 _STATES = frozenset(("getstate", "get_state"))
+_SOURCES = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 _MAKERS = frozenset(("type", "__class__", "replace", "_replace"))
 """What makes another object of an object's class."""
 _OF_OPTIMIZERS = frozenset((
@@ -262,7 +263,7 @@ class Reach(Facts):
             self.copies.append((path, what, elements(what)))
             self._container(path, self.copies[-1][2])
             self._class(f"type({path})", type(what))
-        elif isinstance(what, Optimizer):
+        elif isinstance(what, Optimizer) and hasattr(what, "param_groups") and hasattr(what, "state"):
             self._optimizer(path, what)
         elif isinstance(what, (list, tuple, dict)):
             self._container(path, what)
@@ -292,7 +293,7 @@ class Reach(Facts):
             self._names |= names_of_getter(what)
         elif isinstance(what, (Generator, random.SystemRandom)):  # the latter has no state: who asks it is watched
             return
-        elif isinstance(what, (np.random.Generator, random.Random)):
+        elif isinstance(what, _SOURCES):
             self.sources.append((path, what, repr(state_of(what))))
         elif isinstance(what, _CACHED):
             self.copies.append((path, what, elements(what)))
@@ -526,8 +527,8 @@ class Reach(Facts):
         attributes = vars(optimizer)
         self._names_of(path, optimizer)
         for name in ("param_groups", "state"):
-            self.facts.append((f"{path}.{name}", attributes, name, attributes[name]))
-        groups = optimizer.param_groups
+            self.facts.append((f"{path}.{name}", attributes, name, attributes.get(name, gone)))
+        groups, states = optimizer.param_groups, optimizer.state
         self.sizes.append((f"{path}.param_groups", groups, len(groups)))
         for i, group in enumerate(groups):
             where = f"{path}.param_groups[{i}]"
@@ -536,10 +537,10 @@ class Reach(Facts):
             self.forms.append(Form(where, optimizer, group))
         for name in ("_pre_hooks", "_post_hooks"):
             self._container(f"{path}.{name}", attributes[name])
-        self.sizes.append((f"{path}.state", optimizer.state, len(optimizer.state)))
-        for i, (p, entries) in enumerate(optimizer.state.items()):
+        self.sizes.append((f"{path}.state", states, len(states)))
+        for i, (p, entries) in enumerate(states.items()):
             where = f"{path}.state[{i}]"
-            self.facts.append((where, optimizer.state, p, entries))
+            self.facts.append((where, states, p, entries))
             if isinstance(entries, dict):
                 self.sizes.append((where, entries, len(entries)))
                 for name, value in entries.items():

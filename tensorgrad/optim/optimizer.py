@@ -125,9 +125,13 @@ class Optimizer:
         if step is not None and not getattr(step, "hooked", False):
             cls.step = _hooked(step)  # type: ignore[method-assign]
 
+    def __new__(cls, *args: Any, **settings: Any) -> Any:
+        self = super().__new__(cls)
+        self._prepare()  # also one around another, which has no parameters for __init__, is stepped
+        return self
+
     def __init__(self, params: Any, defaults: Group):
         self.defaults = defaults
-        self._prepare()
         if isinstance(params, Tensor):
             raise TypeError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "

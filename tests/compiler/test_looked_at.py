@@ -476,6 +476,62 @@ def test_data_set_anew_is_refused_with_what_would_work():
             step(tg.ones(2))
 
 
+class Around(tg.optim.Optimizer):
+    """Steps another optimizer, and pulls the parameters back every second time; it has no parameters of its own."""
+
+    def __init__(self, inner):
+        self.inner, self.calls = inner, 0
+        self.slow = [p.detach().clone() for p in inner.param_groups[0]["params"]]
+
+    def step(self, closure=None):
+        self.inner.step()
+        self.calls += 1
+        if self.calls % 2 == 0:
+            for p, slow in zip(self.inner.param_groups[0]["params"], self.slow, strict=True):
+                p.data.copy_(slow.lerp_(p.data, 0.5))
+
+    def zero_grad(self, set_to_none=True):
+        self.inner.zero_grad(set_to_none)
+
+
+class AroundWithGroups(Around):
+    param_groups = property(lambda self: self.inner.param_groups)
+    state = property(lambda self: self.inner.state)
+
+
+@pytest.mark.parametrize("kind", [Around, AroundWithGroups])
+def test_an_optimizer_around_another_is_stepped_as_it_would_be(kind):
+    ends = []
+    for compiled in (False, True):
+        p = tg.nn.Parameter(tg.ones(2))
+        around = kind(tg.optim.SGD([p], lr=0.1, momentum=0.5))
+
+        def step(x, p=p, around=around):
+            around.zero_grad()
+            (p * x).sum().backward()
+            around.step()
+
+        step = tg.compile(step, fallback=True) if compiled else step
+        for i in range(8):
+            step(tg.full((2,), float(i)))
+        ends.append(p.tolist())
+    assert ends[0] == ends[1]
+
+
+SOURCES = {
+    "RandomState": (np.random.RandomState, lambda source: source.rand()),
+    "BitGenerator": (np.random.PCG64, lambda source: source.random_raw() % 7),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_numbers_of_numpy_s_other_sources_are_drawn_in_each_call(name):
+    make, draw = SOURCES[name]
+    source, other = make(3), make(3)
+    f = tg.compile(lambda x: x * draw(source), fallback=True)
+    assert [f(tg.ones(1)).item() for _ in range(6)] == [(tg.ones(1) * draw(other)).item() for _ in range(6)]
+
+
 def test_attributes_of_one_s_own_optimizer_are_asked_anew():
     p, own, _ = optimizers()
     step = tg.compile(lambda: own.step())
