@@ -9,7 +9,9 @@
 // and 128; AVX2: 280 and 210, 131 and 114, 199 and 170. 4096 rows of 8, AVX-512, one by one and turned: softmax 135 and 22,
 // log_softmax 108 and 28, its gradient 99 and 25; of 2: 129 and 9, 114 and 16, 40 and 11. 1M elements of log_softmax,
 // AVX-512, logarithms one by one and in vectors: rows of 16 606 and 400, of 127 376 and 346; its gradient, the end of a row one by
-// one and as a vector: of 127 540 and 230.
+// one and as a vector: of 127 540 and 230. Short rows one by one and 16 at a time, AVX-512: log_softmax of 64 325 and 240, its
+// gradient of 16 (which were turned) 399 and 237, of 32 388 and 190; AVX2: 335 and 305, 407 and 262, 398 and 225, the gradient
+// of softmax of 64 259 and 97.
 #include "softmax.h"
 
 #include <algorithm>
@@ -22,6 +24,10 @@ namespace tg {
 namespace {
 
 constexpr Index kPiece = 4096;   // elements per task: an exponential each, about 4 us
+// Short rows whose sums are on their way at once, and the elements from which on rows are not short.
+constexpr Index kRowsBeside = 16;
+template <class T>
+constexpr Index kNotShort = 512 / sizeof(T);
 // Vectors of a strip of columns where there are no exponentials: 256 bytes of a row, half of which took 1.4 times as long
 // where rows are 16 KB apart.
 constexpr int kSideBySide = lanes::kVectorBytes == 64 ? 4 : 8;
@@ -40,6 +46,11 @@ void over_rows(const SoftmaxShape& s, Row row) {
 }
 
 template <class T>
+[[gnu::noinline]] void largest_each(const T* x, Index n, Index rows, T* most) {
+  for (Index r = 0; r < rows; ++r) most[r] = extreme_run<1>(x + r * n, n);
+}
+
+template <class T>
 bool in_rows(const SoftmaxShape& s) {
   return s.inner == 1 && !are_beside<T>(s.length, 1);
 }
@@ -50,11 +61,15 @@ template <class T>
 void softmax(const SoftmaxShape& s, const T* x, T* y) {
   const Index n = s.length;
   if (in_rows<T>(s)) {
-    over_rows(s, [&](Index at) {
-      const T scale = T(1 / exp_long(y + at, x + at, n, extreme_run<1>(x + at, n)));
-      T* row = y + at;
-      fill_run(
-          row, n, [&](Index i) { return Wide<T>::load(row + i) * scale; }, [&](Index i) { return row[i] * scale; });
+    over_rows(s, n < kNotShort<T> ? kRowsBeside : 1, [&](Index at, Index rows) {
+      T most[kRowsBeside];
+      largest_each(x + at, n, rows, most);
+      for (Index r = 0; r < rows; ++r) most[r] = T(1 / exp_long(y + at + r * n, x + at + r * n, n, most[r]));
+      for (Index r = 0; r < rows; ++r) {
+        T *row = y + at + r * n, scale = most[r];
+        fill_run(
+            row, n, [&](Index i) { return Wide<T>::load(row + i) * scale; }, [&](Index i) { return row[i] * scale; });
+      }
     });
     return;
   }
@@ -84,11 +99,8 @@ void log_softmax(const SoftmaxShape& s, const T* x, T* y) {
       double total[kMost];
       T most[kMost];
       std::fill(total, total + kMost, 1.0);
-      for (Index r = 0; r < rows; ++r) {
-        const T* from = x + at + r * n;
-        most[r] = extreme_run<1>(from, n);
-        total[r] = sum_exp_long(from, n, most[r]);
-      }
+      largest_each(x + at, n, rows, most);
+      for (Index r = 0; r < rows; ++r) total[r] = sum_exp_long(x + at + r * n, n, most[r]);
       take_logs<T>(total);
       for (Index r = 0; r < rows; ++r) {
         const T *from = x + at + r * n, m = most[r], rest = T(total[r]);
@@ -124,10 +136,9 @@ void softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
     const auto update = [&](Index at, T dot) {
       for (Index i = at; i < at + n; ++i) gx[i] = y[i] * (g[i] - dot);
     };
-    if (n < 4 * Wide<T>::lanes) {  // all rows' sums first: so many are on their way at once
-      constexpr Index kMost = 16;
-      over_rows(s, kMost, [&](Index at, Index rows) {
-        T dot[kMost];
+    if (n <= 256) {
+      over_rows(s, kRowsBeside, [&](Index at, Index rows) {
+        T dot[kRowsBeside];
         for (Index r = 0; r < rows; ++r) dot[r] = sum_products(g + at + r * n, y + at + r * n, n) + T(0);
         for (Index r = 0; r < rows; ++r) update(at + r * n, dot[r]);
       });
@@ -165,9 +176,10 @@ void softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
 
 namespace {
 
-// gx = g - exp(y) total for a row of a vector or more. gx may be g.
+// gx = g - exp(y) total for a vector or more, each with its own total, or all with those of four vectors. gx may be g.
+// Short rows are one run, in which no exponential waits for a row's end.
 template <class T>
-void log_gradient_row(Index n, T total, const T* g, const T* y, T* gx) {
+void log_gradient_run(Index n, const T* total, bool own, const T* g, const T* y, T* gx) {
   using W = Wide<T>;
   const Index last = n - W::lanes;
   const auto last_g = W::load(g + last), last_y = W::load(y + last);  // of what overlaps the vector before
@@ -176,13 +188,27 @@ void log_gradient_row(Index n, T total, const T* g, const T* y, T* gx) {
     typename W::Vector e[4];
     for (int k = 0; k < 4; ++k) e[k] = W::load(y + i + k * W::lanes);
     exp_each(e);
-    for (int k = 0; k < 4; ++k) W::store(gx + i + k * W::lanes, W::load(g + i + k * W::lanes) - e[k] * total);
+    for (int k = 0; k < 4; ++k)
+      W::store(gx + i + k * W::lanes, W::load(g + i + k * W::lanes) - e[k] * W::load(total + (own ? i : 0) + k * W::lanes));
   }
   for (; i < n; i += W::lanes) {
     const bool cut = i > last;
+    const Index at = cut ? last : i;
     const auto e = exp_wide(cut ? last_y : W::load(y + i));
-    W::store(gx + (cut ? last : i), (cut ? last_g : W::load(g + i)) - e * total);
+    W::store(gx + at, (cut ? last_g : W::load(g + i)) - e * W::load(total + (own ? at : 0)));
   }
+}
+
+template <class T>
+void log_gradient_rows(Index n, Index rows, bool own, const T* g, const T* y, T* gx) {
+  T total[kRowsBeside * kNotShort<T>];
+  const Index part = own ? n : 4 * Wide<T>::lanes;
+  for (Index r = 0; r < rows; ++r) {
+    double sum = 0;
+    for (Index i = 0; i < n; i += kSumBlock) sum += sum_run(g + r * n + i, std::min(kSumBlock, n - i));
+    std::fill_n(total + r * part, part, T(sum));
+  }
+  log_gradient_run(rows * n, total, own, g, y, gx);
 }
 
 }  // namespace
@@ -190,8 +216,9 @@ void log_gradient_row(Index n, T total, const T* g, const T* y, T* gx) {
 template <class T>
 void log_softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
   const Index n = s.length;
-  if (in_rows<T>(s)) {
-    over_rows(s, [&](Index at) { log_gradient_row(n, T(sum_long(g + at, n)), g + at, y + at, gx + at); });
+  if (in_rows<T>(s) || (s.inner == 1 && n >= Wide<T>::lanes)) {
+    const Index together = n < kNotShort<T> ? kRowsBeside : 1;
+    over_rows(s, together, [&](Index at, Index rows) { log_gradient_rows(n, rows, together > 1, g + at, y + at, gx + at); });
     return;
   }
   over_columns<T>(s.outer, n, s.inner, {g, y}, gx, n, [&](const auto& strip, const auto& in, T* to) {
