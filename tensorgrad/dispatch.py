@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from .ops.record import Op
 
 __all__ = [
+    "Beside",
     "Listened",
     "Listener",
     "Raw",
     "Reads",
     "Recorded",
+    "Wanted",
     "doors",
     "grad_is_read",
     "grad_was_set",
@@ -49,6 +51,12 @@ __all__ = [
 
 Reads = Callable[[], list[Any]]
 """Gives the tensors whose elements an action on the host reads, see ``host``."""
+
+Beside = Callable[[Callable[[], Any]], Any]
+"""What an action gives that computes beside what a listener hears, see ``Listener.selects``."""
+
+Wanted = Callable[[Any], None]
+"""Told of a tensor that was computed so, before anybody has it."""
 
 OPS: dict[str, Op] = {}
 """Every op by name: what a door can be asked for."""
@@ -120,9 +128,14 @@ class Listener:
     def stands_for(self, array: Any, base: Any) -> None:
         """Called after an array was made that is a copy of what would be a view of ``base``."""
 
-    def selects(self, mask: Any) -> Callable[[], None] | None:
-        """Asked before a mask picks elements: None, or, if nobody may know how many there are, what to call before
-        somebody wants to; see ``ops.selected``."""
+    def counts(self, x: Any) -> bool:
+        """Asked before elements that are not zero are looked for: whether Python is to read first how many there
+        are."""
+        return False
+
+    def selects(self, mask: Any) -> tuple[Beside, Wanted] | None:
+        """Asked before a mask picks elements: None, or, if nobody may know how many there are, what computes with them
+        beside, and what to call before somebody wants to know; see ``ops.selected``."""
         return None
 
     def selected(self, selection: Any) -> None:

@@ -306,6 +306,23 @@ py::object nonzero_(py::handle array) {
   return out;
 }
 
+// As nonzero, of as many places as were found before, when the shape of the result had to be known.
+py::object positions_(py::handle array, py::handle expected) {
+  const View x = view(array, "positions");
+  const py::object source = ready(x);
+  const Index n = x.size(), count = py::cast<Index>(expected);
+  if (count < 0 || count > n) throw py::value_error("positions: count is " + std::to_string(count) + ", there are " + std::to_string(n) + " elements");
+  py::object out = empty(DType::Int64, Shape{count, x.ndim});
+  launch(n, [type = x.dtype, from = data_of<char>(source), n, count, shape = x.shape_vector(), to = data_of<int64_t>(out)] {
+    const NonZero found(type, from, n);
+    if (found.count() != count)
+      throw std::invalid_argument("positions: " + std::to_string(count) + " elements are expected not to be zero, " +
+                                  std::to_string(found.count()) + " are not");
+    found.write(int(shape.size()), shape.data(), to);
+  });
+  return out;
+}
+
 // f(x, *indices, spec=...), f(x, value, *indices, spec=..., accumulate=...): the positional arguments and the two named.
 struct Called {
   Called(const char* op, PyObject* const* args, Py_ssize_t count, PyObject* keywords) : count(size_t(count)) {
@@ -354,9 +371,11 @@ PyMethodDef fast_index_put_into = {"index_put_into",
 }  // namespace
 
 FAST_BINDING(nonzero, 1, "x") { return nonzero_(a[0]); }
+FAST_BINDING(positions, 2, "x", "count") { return positions_(a[0], a[1]); }
 
 TG_BINDINGS(index_points) {
-  for (PyMethodDef* each : {&fast_index, &fast_index_put, &fast_index_put_into, &fast_nonzero}) add_fast(m, *each);
+  for (PyMethodDef* each : {&fast_index, &fast_index_put, &fast_index_put_into, &fast_nonzero,
+                            &fast_positions}) add_fast(m, *each);
 }
 
 }  // namespace tg

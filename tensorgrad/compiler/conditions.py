@@ -1,7 +1,8 @@
 """``Conditions``: what Python has read while a program was written, and the program that computes it anew.
 
-Under ``fallback=True`` a truth or an integer that Python reads splits a function: a program for each outcome. A small
-program computes the outcome first; it must change nothing, since what follows may be another program or Python.
+Under ``fallback=True`` a truth or an integer that Python reads splits a function: a program for each outcome. So does
+how many elements a mask picks, with or without. A small program computes the outcome first; it must change nothing that
+others see, since what follows may be another program or Python.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ class Conditions:
         read = [v for v, _, _ in trace.conditions]
         program = optimize(Program(_needed(trace.steps[:last], read), list(trace.arguments), read))
         self.trouble: str | None = None
+        given = set(program.arguments)
         for step in program.steps:
-            if isinstance(step, (Action, Unless)) or step.writes or draws(step):
+            if isinstance(step, (Action, Unless)) or _writes_outside(step, given) or draws(step):
                 where = f" at {describe_line(trace.line_read)}" if trace.line_read is not None else ""
                 self.trouble = (
-                    f"it changes something, or draws random numbers, before Python reads what it computes{where}"
+                    "it changes something, or draws random numbers, before Python reads what it computes"
+                    f"{where} (of a mask: how many elements it picks)"
                 )
                 return
         self.run = executor(program)
@@ -47,6 +50,11 @@ class Conditions:
             (x if isinstance(x, np.ndarray) else np.array(x.get())).tobytes() == seen
             for x, seen in zip(found, self.expected, strict=True)
         )
+
+
+def _writes_outside(step: Call, given: set[Value]) -> bool:
+    """Whether a step changes what was there before the program, or is given to it."""
+    return any(v.root.array is not None or v.root in given for v in step.writes)
 
 
 def _needed(steps: list[Call | Action], read: list[Value]) -> list[Call | Action]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.node import Node, describe_line, inside, user_line
-from ..dispatch import OPS, Listener, Reads
+from ..dispatch import OPS, Beside, Listener, Reads, Wanted, in_private
 from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
@@ -21,6 +21,7 @@ from .passes import duplicates
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
+from .tentative import Tentative
 from .tracked_sizes import SizesRead, untracked
 
 __all__ = ["Trace"]
@@ -94,6 +95,7 @@ class Trace(Listener):
         self.facts: list[tuple[str, Any, Any, Any]] = []  # what Python has seen that is no tensor, as ``Facts`` has it
         self.copies_seen: list[tuple[str, Any, Any]] = []
         self.selections: list[weakref.ref[Any]] = []
+        self.tentative = Tentative()
 
     # --- values
 
@@ -235,7 +237,7 @@ class Trace(Listener):
                     self.made(array, None)
             return
         if op.sized_by_data:
-            self._refuse(_sized_by_data(f"{op.name}'s result", line, op.fixed))
+            self._refuse(self._sized_by_data(f"{op.name}'s result", line, op.fixed))
         given = self._values(inputs)
         named = {key: self._values(value) for key, value in attrs.items()}
         read = [*values_in(given), *values_in(tuple(named.values()))]
@@ -258,12 +260,40 @@ class Trace(Listener):
             kind = type(outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
 
-    def selects(self, mask: Any) -> Callable[[], None] | None:
+    def counts(self, x: Any) -> bool:
+        return not (self._leaves_counting() or self._is_settled((x._data,)))
+
+    def _leaves_counting(self) -> bool:
+        """Whether a shape that depends on data is left to Python, or to another program for each size of a batch."""
+        return bool(self.splits or self.unless or self.sizes_read is not None)
+
+    def selects(self, mask: Any) -> tuple[Beside, Wanted] | None:
         if self._is_settled((mask._data,)):
             return None
-        why = _sized_by_data("x[mask]", user_line(3), None)
+        if not self._leaves_counting():
+            return self._beside, lambda plain: self.tentative.wanted.add(owner_of(self.value_of(plain._data)))
+        why = self._sized_by_data("x[mask]", user_line(3), None)
         at = None if self.code is None else _line_in(self.code)
-        return lambda: self._refuse(why, at)
+        return in_private, lambda _: self._refuse(why, at)
+
+    def _sized_by_data(self, what: str, line: Any, fixed: str | None) -> str:
+        where = f" at {describe_line(line)}" if line else ""
+        instead = fixed or "a form of fixed shape (where(), masked_fill(), a weighted sum)"
+        if self.sizes_read is not None and fixed is None:
+            return (
+                f"compile: the shape of {what}{where} depends on the data, and with dynamic=True only the size of a "
+                f"batch may be another. Use {instead}, or leave dynamic=True out: then there is a program for each "
+                "number of elements."
+            )
+        return (
+            f"compile: the shape of {what}{where} depends on the data, and a program has fixed shapes. Use {instead}; "
+            "leave this part out of the compiled function, or give compile(..., fallback=True). A mask that is the "
+            "same in each call may be kept as a tensor of booleans or integers where the function reaches it, by a "
+            "closure, a global or an attribute."
+        )
+
+    def _beside(self, action: Callable[[], Any]) -> Any:
+        return self.tentative.write(self.steps, action)
 
     def selected(self, selection: Any) -> None:
         self.selections.append(weakref.ref(selection))
@@ -604,9 +634,10 @@ class Trace(Listener):
         if self.refused is not None:
             raise CompileError(self.refused)
         left = [selection for found in self.selections if (selection := found()) is not None]
-        for refuse in [settled(selection) for selection in left]:
-            if refuse is not None:
-                refuse()
+        for say in [settled(selection) for selection in left]:
+            if say is not None:
+                say()
+        self.steps, self.conditions = self.tentative.settle(self.steps, self.conditions)
 
     def program(self, outputs: list[Any]) -> Program:
         """The program that computes these arrays."""
@@ -619,17 +650,6 @@ class Trace(Listener):
                     "a copy and no view of the tensor that it was picked from; return x[position].clone()."
                 )
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
-
-
-def _sized_by_data(what: str, line: Any, fixed: str | None) -> str:
-    where = f" at {describe_line(line)}" if line else ""
-    instead = fixed or "a form of fixed shape (where(), masked_fill(), a weighted sum)"
-    return (
-        f"compile: the shape of {what}{where} depends on the data, and a program has fixed shapes. Use {instead}; "
-        "leave this part out of the compiled function, or give compile(..., fallback=True). A mask that is the same in "
-        "each call may be kept as a tensor of booleans or integers where the function reaches it, by a closure, a "
-        "global or an attribute."
-    )
 
 
 def _made_by(steps: list[Call | Action]) -> Any:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["tell_of_captures", "tell_of_eager"]
 
+_COUNTS = (
+    "What stays of one shape, such as where(), masked_fill() or a weighted sum, needs no number; or give "
+    "compile(..., fallback=True): what reads it is Python's then."
+)
 _FORMS = "A number that changes is a tg.scalar or a tensor; for batches of many sizes there is dynamic=True."
 
 
@@ -25,8 +29,10 @@ def tell_of_captures(compiled: Compiled) -> None:
         "pass it as a tensor."
     )
     if why is None:
+        advice = _of_forms(compiled)
         why = "the arguments are other numbers or objects, or tensors of another form, each time"
-        advice = _FORMS
+        if advice is _COUNTS:
+            why = "Python reads another number, or a mask picks another number of elements, each time"
     _warn(
         f"compile: each of the first {compiled.captures} calls of {compiled!r} wrote a program of its own, which takes "
         f"longer than to call the function as it is. Since the last call: {why}. {advice}"
@@ -38,8 +44,12 @@ def tell_of_eager(compiled: Compiled, why: str, of_forms: bool) -> None:
     advice = 'Mend that, or give compile(..., fallback=True) if it is as it should be; stats()["reasons"] counts them.'
     _warn(
         f"compile: calls of {compiled!r} run as they are, with no program and no faster than without compile: "
-        f"{why.removeprefix('compile: ')}. {_FORMS if of_forms else advice}"
+        f"{why.removeprefix('compile: ')}. {_of_forms(compiled) if of_forms else advice}"
     )
+
+
+def _of_forms(compiled: Compiled) -> str:
+    return _COUNTS if compiled.entries and compiled.entries[0].conditions is not None else _FORMS
 
 
 def _warn(text: str) -> None:

@@ -53,8 +53,8 @@ def __getitem__(self: Tensor, key: Any) -> Tensor:
     """The elements at ``key``: a view for integers, slices, None and Ellipsis; a copy for tensors, lists and masks."""
     if local.listeners and _is_mask_of(self, key) and not local.frames:
         for ear in local.listeners:
-            if (refuse := ear.selects(key)) is not None:
-                return selection(self, key, lambda: _picked(self, key), refuse)
+            if (how := ear.selects(key)) is not None:
+                return selection(self, key, lambda: _picked(self, key), *how)
     return _picked(self, key)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..dispatch import local
 from ..dtypes import key_of, numpy_dtype, result_name
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
@@ -13,7 +14,7 @@ from . import shape_core as core
 from .checks import integer
 from .inplace import deliver
 from .record import Spec, op
-from .reduce import require_tensor
+from .reduce import count_nonzero, require_tensor
 from .samples import Arg, Sample
 from .shape import contiguous, movedim
 from .shape import reshape as to_shape
@@ -44,6 +45,16 @@ nonzero_op = op(
     sized_by_data=True,
     doc="(n, ndim): where ``x`` is not zero.",
 )
+positions_op = op(
+    "positions",
+    infer=lambda x, *, count: Spec((count, x.ndim), _INT64),
+    nondiff=("y",),
+    samples=lambda: [
+        Sample((Arg((2, 3), kind="i", values=(0, 2, 1, 1, 0, 2)),), {"count": 4}, False, "matrix"),
+        Sample((Arg((4,), kind="b", values=(0, 0, 0, 0)),), {"count": 0}, False, "none"),
+    ],
+    doc="(count, ndim): where ``x`` is not zero, which is in so many places, or it raises.",
+)
 one_hot_op = op(
     "one_hot",
     infer=lambda x, *, classes: Spec((*x.shape, classes), _INT64),
@@ -66,10 +77,17 @@ def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
     """Where the elements are not zero: an (n, ndim) int64 tensor; with ``as_tuple`` an (n,) tensor per dimension."""
     array = require_tensor("nonzero", input)
     if as_tuple:
-        found = nonzero_op(input if array.ndim else core.reshape(input, shape=(1,)))
+        found = _places(input if array.ndim else core.reshape(input, shape=(1,)))
         return tuple([core.slice_(found, key=(slice(None), i)) for i in range(max(array.ndim, 1))])
-    result = nonzero_op(input)
+    result = _places(input)
     return result if out is None else deliver("nonzero", result, out)
+
+
+def _places(x: Tensor) -> Any:
+    if not local.frames and any(ear.counts(x) for ear in local.listeners):
+        # what a program holds has a fixed shape: how many there are is read first, and so will be in each call
+        return positions_op(x, count=count_nonzero(x).item())
+    return nonzero_op(x)
 
 
 def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1, out: Any = None) -> Tensor:

@@ -4,8 +4,8 @@ How many elements a mask picks is known when it is there, so no program holds th
 array: Python picks elements, changes them and puts them back under the same mask, and of all of ``x`` that is
 ``where(mask, x - 1, x)``. A ``Selection`` is what Python has in its hands meanwhile. It goes through Python's operators
 with numbers, with tensors that broadcast for any number of elements and with what the same mask picks elsewhere, and
-can be put where its mask picks. Any other use, its shape included, asks for elements and is refused; where the function
-may be cut instead, it becomes the tensor that it is in an ordinary run, whose arithmetic runs beside.
+can be put where its mask picks. Any other use, its shape included, asks for elements: it becomes the tensor that it is
+in an ordinary run, whose arithmetic runs beside, and the program one of so many elements; or it is refused.
 
 What the mask leaves out is computed as well, of ones: a division that nobody asked for is none by zero, and a gradient
 that is zero there meets no infinite derivative.
@@ -13,12 +13,13 @@ that is zero there meets no infinite derivative.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
-from ..dispatch import in_private, local
+from ..dispatch import Beside, Wanted, local
 from ..dtypes import BY_NAME, PYTHON_KEYS, key_of, result_name
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -35,16 +36,18 @@ class _Selected:
     """What is known of a selection.
 
     ``plain``: the tensor of an ordinary run. ``whole``: one that has the elements where the mask holds. ``seen``: at
-    which versions this and the mask were looked at. ``refuse``: to be called before any other use.
+    which versions this and the mask were looked at. ``beside``: what an ordinary run computes. ``wanted``: to be told
+    of ``plain`` before any other use.
     """
 
-    __slots__ = ("mask", "plain", "refuse", "seen", "whole")
+    __slots__ = ("beside", "mask", "plain", "seen", "wanted", "whole")
 
-    def __init__(self, plain: Tensor, whole: Tensor, mask: Tensor, refuse: Callable[[], None]):
+    def __init__(self, plain: Tensor, whole: Tensor, mask: Tensor, beside: Beside, wanted: Wanted):
         self.plain = plain
         self.whole = whole
         self.mask = mask
-        self.refuse = refuse
+        self.beside = beside
+        self.wanted = wanted
         self.seen = tuple((x, x._version_number) for x in (whole, mask))
 
     def holds(self) -> bool:
@@ -81,31 +84,32 @@ class Selection(Tensor):
         return object.__getattribute__(self, name)
 
 
-def selection(x: Tensor, mask: Tensor, pick: Callable[[], Tensor], refuse: Callable[[], None]) -> Selection:
+def selection(x: Tensor, mask: Tensor, pick: Callable[[], Tensor], beside: Beside, wanted: Wanted) -> Selection:
     """What ``mask`` picks of ``x``, where ``pick()`` does so in an ordinary run."""
-    return _made(in_private(pick), x, mask, refuse)
+    return _made(beside(pick), x, mask, beside, wanted)
 
 
-def _made(plain: Tensor, whole: Tensor, mask: Tensor, refuse: Callable[[], None]) -> Selection:
+def _made(plain: Tensor, whole: Tensor, mask: Tensor, beside: Beside, wanted: Wanted) -> Selection:
     made = Selection.__new__(Selection)
     made._data = None  # so that nothing written in C finds an array
-    made._selected = _Selected(plain, whole, mask, refuse)
+    made._selected = _Selected(plain, whole, mask, beside, wanted)
     for ear in local.listeners:
         ear.selected(made)
     return made
 
 
 def settled(x: Tensor) -> Callable[[], None] | None:
-    """Makes a selection that outlives the run the tensor that it is; what refuses it, or None if it was none."""
+    """Makes a selection that outlives the run the tensor that it is; what says that it is wanted, or None if it was
+    none."""
     if type(x) is not Selection:
         return None
-    refuse = x._selected.refuse
+    say = functools.partial(x._selected.wanted, x._selected.plain)
     _turn(x)
-    return refuse
+    return say
 
 
 def _become_plain(x: Selection) -> None:
-    x._selected.refuse()
+    x._selected.wanted(x._selected.plain)
     _turn(x)
 
 
@@ -150,7 +154,7 @@ def _combined(function: Any, private: Any, mine: _Selected, others: tuple[Any, .
     if not mine.holds() or None in operands:
         return None
     operands.insert(len(others) if reflected else 0, (mine.plain, mine.whole))
-    plain = in_private(lambda: private(*[x for x, _ in operands]))
+    plain = mine.beside(lambda: private(*[x for x, _ in operands]))
     if not isinstance(plain, Tensor):
         return None
     return plain, function(*[mine.where_it_holds(x, mine.whole) if isinstance(x, Tensor) else x for _, x in operands])
@@ -169,10 +173,10 @@ def _operator(name: str, before: str = "") -> None:
             return getattr(self, attribute)(*others)
         plain, whole = found
         if before != "i":
-            return _made(plain, whole, mine.mask, mine.refuse)
+            return _made(plain, whole, mine.mask, mine.beside, mine.wanted)
         if whole._data.dtype != plain._data.dtype:
             whole = core.cast(whole, dtype=plain._data.dtype)
-        self._selected = _Selected(plain, whole, mine.mask, mine.refuse)
+        self._selected = _Selected(plain, whole, mine.mask, mine.beside, mine.wanted)
         return self
 
     setattr(Selection, attribute, method)

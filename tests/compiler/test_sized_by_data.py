@@ -1,6 +1,8 @@
-"""Results whose shape depends on elements are refused in a program, and ways around that are not."""
+"""Results whose shape depends on elements: of masks there is a program for each number, others are refused."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 
@@ -12,25 +14,127 @@ from tests.compiler.beside import BACKENDS
 X = tg.tensor([[1.0, -2.0, 0.0], [0.5, 3.0, -1.0]])
 N = tg.tensor([1, 0, 2, 1])
 
-SIZED = {
+COUNTED = {
     "nonzero": lambda x, n: tg.nonzero(x),
-    "nonzero-tuple": lambda x, n: tg.nonzero(x, as_tuple=True),
+    "nonzero-tuple": lambda x, n: tg.nonzero(x, as_tuple=True)[0],
+    "nonzero-0d": lambda x, n: tg.nonzero(x.sum()),
     "argwhere": lambda x, n: tg.argwhere(x),
-    "where": lambda x, n: tg.where(x > 0),
+    "where": lambda x, n: tg.where(x > 0)[1],
     "masked_select": lambda x, n: tg.masked_select(x, x > 0),
     "mask": lambda x, n: x[x > 0],
+    "mask-of-rows": lambda x, n: x[x.sum(1) > 0].mean(0),
     "mask-of-columns": lambda x, n: x[:, x[0] > 0],
-    "masked_scatter-of-few": lambda x, n: tg.masked_scatter(x, x > 0, x.view(-1)[:5]),
-    "unique": lambda x, n: tg.unique(n),
+    "two-masks": lambda x, n: x[x > 0].sum() / n[n != 1].sum(),
+    "masked_scatter-of-few": lambda x, n: tg.masked_scatter(x, x > 0.7, x.view(-1)[:6]),
     "unique_consecutive": lambda x, n: tg.unique_consecutive(n),
+    "put": lambda x, n: put(x.clone(), x > 0),
+    "loss": lambda x, n: tg.nn.functional.cross_entropy(x.T[x[0] > -1], (n[:3] % 2)[x[0] > -1]),
+}
+
+
+def put(y, mask):
+    y[mask] = y[mask].flip(0)
+    return y
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_there_is_a_program_for_each_number_that_a_mask_picks(name, backend):
+    function = COUNTED[name]
+    with tg.backend(backend):
+        compiled = Compiled(function)
+        for x, n in ((X, N), (X.flip(0), N), (X * 0 + 1, N), (X.flip(1), N), (X * 0 + 1, N * 0 + 1), (X, N)):
+            x, y = x.clone().requires_grad_(), x.clone().requires_grad_()
+            expected, got = function(x, n), compiled(y, n)
+            assert got.dtype == expected.dtype and repr(got.tolist()) == repr(expected.tolist())
+            if expected.requires_grad:
+                for z in (expected, got):
+                    z.square().sum().backward()
+                assert repr(y.grad.tolist()) == repr(x.grad.tolist())
+    assert compiled.replays >= 2 and compiled.eager == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_over_masked_positions(backend):
+    """The mask is computed of the targets, behind a dropout and statistics that are no part of it."""
+    with tg.backend(backend):
+        net = tg.nn.Sequential(tg.nn.Linear(3, 5), tg.nn.BatchNorm1d(5), tg.nn.Dropout(0.3), tg.nn.Linear(5, 4))
+        nets = net, copy.deepcopy(net)
+        optimizers = [tg.optim.AdamW(net.parameters(), 0.05) for net in nets]
+
+        def step(net, optimizer, x, y):
+            optimizer.zero_grad()
+            known = y >= 0
+            loss = tg.nn.functional.cross_entropy(net(x)[known], y[known])
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        compiled = Compiled(lambda x, y: step(nets[1], optimizers[1], x, y))
+        for i in range(12):
+            x, y = tg.randn(8, 3), tg.arange(8) % 4
+            y[i % 3 :: 2] = -100
+            results = []
+            for function in (lambda x, y: step(nets[0], optimizers[0], x, y), compiled):
+                tg.manual_seed(i)
+                results.append(function(x, y))
+            tg.testing.assert_close(results[1], results[0])
+    for a, b in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True):
+        tg.testing.assert_close(b, a)
+    assert compiled.replays >= 8 and compiled.eager == 0
+
+
+def test_what_changes_something_before_its_number_is_known_runs_as_it_is():
+    def step(x):
+        x += 1
+        return x[x > 2].sum()
+
+    compiled = Compiled(step)
+    with pytest.warns(UserWarning, match=r"changes something, .*test_sized_by_data\.py"):
+        for i in range(6):
+            x = tg.arange(4.0) - i
+            assert compiled(x.clone()).tolist() == step(x.clone()).tolist()
+    assert compiled.replays == 0
+
+
+def test_nobody_pays_for_numbers_that_are_not_asked_for():
+    def step(x):
+        picked = x[x > 0]
+        picked *= 2
+        x[x > 0] = picked
+        return x[x < 0].sum()
+
+    compiled = Compiled(step)
+    rows = [tg.tensor(row) for row in ([1.0, 2.0, -1.0], [1.0, 0.0, -2.0], [0.0, 0.0, -3.0])]
+    assert [compiled(x.clone()).item() for x in rows] == [step(x.clone()).item() for x in rows]
+
+
+def test_positions_are_as_many_as_were_counted():
+    from tensorgrad.ops.search import positions_op
+
+    for backend in BACKENDS:
+        with tg.backend(backend):
+            assert positions_op(X, count=5).tolist() == X.nonzero().tolist()
+            with pytest.raises(ValueError, match="4 elements are expected not to be zero, 5 are not"):
+                positions_op(X, count=4)
+
+
+REFUSED = {
+    "unique": lambda x, n: tg.unique(n),
     "bincount": lambda x, n: tg.bincount(n, minlength=9),
 }
 
 
-@pytest.mark.parametrize("name", SIZED)
-def test_shapes_that_depend_on_elements_are_refused(name):
+@pytest.mark.parametrize("name", REFUSED)
+def test_shapes_that_depend_on_elements_otherwise_are_refused(name):
     with pytest.raises(CompileError, match=r"test_sized_by_data\.py"):
-        Compiled(SIZED[name])(X, N)
+        Compiled(REFUSED[name])(X, N)
+
+
+@pytest.mark.parametrize("name", ["nonzero", "mask", "loss"])
+def test_with_symbolic_sizes_there_are_no_numbers_besides(name):
+    with pytest.raises(CompileError, match=r"test_sized_by_data\.py.* dynamic=True"):
+        Compiled(COUNTED[name], dynamic=True)(X, N)
 
 
 FIXED = {
@@ -214,7 +318,7 @@ def test_a_step_that_classifies_some_nodes_of_a_graph(backend):
     assert compiled.captures == 3 and compiled.replays == 5
 
 
-def test_masks_that_are_others_in_each_call_are_refused():
+def test_masks_that_are_others_in_each_call():
     mask = MASK.clone()
 
     def turned(x):
@@ -222,10 +326,12 @@ def test_masks_that_are_others_in_each_call_are_refused():
         return x[mask]
 
     for function in (turned, lambda x: x[~mask], lambda x: x[x > 0], lambda x: x[FLOATS.nonzero()[:, 0]]):
-        with pytest.raises(CompileError, match="depends on the data"):
-            Compiled(function)(tg.ones(4))
-    with pytest.raises(CompileError, match="kept as a tensor of booleans"):
-        Compiled(lambda x, mask: x[mask])(tg.ones(4), mask)
+        compiled = Compiled(function)
+        for _ in range(2):
+            mask.copy_(MASK)
+            expected = function(tg.ones(4))
+            mask.copy_(MASK)
+            assert compiled(tg.ones(4)).tolist() == expected.tolist()
     moved = Compiled(lambda x: (x[mask], mask.logical_not_())[0])
     for _ in range(4):  # changed behind the use: each call finds another one
         expected = tg.arange(4.0)[mask]

@@ -204,3 +204,14 @@ def test_a_function_in_parts_leaves_such_a_step_to_python():
         eager()
     assert [p.tolist() for p in model.parameters()] == [p.tolist() for p in expected.parameters()]
     assert whole.stats()["replays"] >= 8
+
+
+def test_masks_that_pick_ever_other_numbers_are_told_of():
+    step = Compiled(lambda x, mask: x[mask].sum(), limit=2)
+    counts = iter(range(1, 99))
+    found = told(lambda: step(tg.ones(100), tg.arange(100) < next(counts)))
+    assert len(found) == 1 and "a mask picks another number" in found[0] and "masked_fill()" in found[0]
+    step = Compiled(step.function, limit=2)
+    counts = iter([3, 3, *range(4, 40)])
+    found = told(lambda: step(tg.ones(100), tg.arange(100) < next(counts)))
+    assert len(found) == 1 and "ever other forms" in found[0] and "masked_fill()" in found[0]

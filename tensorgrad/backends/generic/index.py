@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import IndexOutOfRange
+from ...errors import IndexOutOfRange, ShapeError
 from .checks import Checks
 from .reduce import wide
 
@@ -69,6 +69,12 @@ class IndexKernels(Checks):
         if x.ndim == 0:
             return xp.zeros((int(bool(x != 0)), 0), dtype=np.int64)
         return xp.stack(xp.nonzero(wide(x) != 0), axis=1).astype(np.int64, copy=False)
+
+    def positions(self, x: Any, *, count: int) -> Any:
+        found = self.nonzero(x)
+        if found.shape[0] != count:
+            raise ShapeError(f"positions: {count} elements are expected not to be zero, {found.shape[0]} are not.")
+        return found
 
     # --- writing
 
