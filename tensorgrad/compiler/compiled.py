@@ -397,7 +397,8 @@ class Compiled(CompiledCore):
                     raise
                 self._leave(None, str(error))
         if entry is None:
-            if trouble is not None and trace.unsplit is None and self._cut(trace.read_at, _READS):
+            settling = not (self._restless or self._remade.count)  # what the first run makes may be there from then on
+            if trouble is not None and trace.unsplit is None and not settling and self._cut(trace.read_at, _READS):
                 trouble = None  # what has changed is Python's affair, if it came after the read
             place = None if trouble is None else reach.place_of(trouble)
             if trouble is not None and trace.unsplit is None and place is not None:

@@ -518,6 +518,25 @@ def test_an_optimizer_around_another_is_stepped_as_it_would_be(kind):
     assert ends[0] == ends[1]
 
 
+def test_an_optimizer_s_first_step_is_no_reason_to_split_where_a_truth_was_read():
+    w = tg.nn.Parameter(tg.ones(3))
+    optimizer = tg.optim.Adam([w], lr=0.1)
+
+    def step(x):
+        x = x * 2 if (x > 0).any() else x
+        optimizer.zero_grad()
+        loss = (w * x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = tg.compile(step, fallback=True)
+    for sign in (1, 1, 1, -1, -1, 1, -1):
+        step(tg.full((3,), float(sign)))
+    stats = step.stats()
+    assert "python" not in stats and stats["programs"] == 2 and stats["replays"] >= 4, stats
+
+
 SOURCES = {
     "RandomState": (np.random.RandomState, lambda source: source.rand()),
     "BitGenerator": (np.random.PCG64, lambda source: source.random_raw() % 7),
