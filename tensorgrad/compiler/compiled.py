@@ -95,6 +95,7 @@ class Compiled(CompiledCore):
         self._rewritten: Rewritten | None = None  # where Python runs some of the statements
         self._in_parts = 0  # calls that ran so
         self._carrying: tuple[Carrying, Compiled] | None = None  # where it leaves tensors for its next call
+        self._carries = True  # unless there was no program for it so
         self._part: Part | None = None
         self._whole: types.CodeType | None = None  # of the function that this is a part of
         self._lock = threading.RLock()
@@ -145,6 +146,8 @@ class Compiled(CompiledCore):
         if self._carrying is not None:
             carrying, compiled = self._carrying
             found = carrying.run(compiled, args, kwargs)
+            if compiled._given_up is not None:
+                self._carry_no_more(compiled)
             return self._as_it_is("what it has left for this call is gone", args, kwargs) if found is None else found[0]
         if self._rewritten is not None:
             plain, owner = _plain(self.function)
@@ -268,7 +271,7 @@ class Compiled(CompiledCore):
             self._given_up = None
             self._raises = False
             self._rewritten = None
-            self._carrying = None
+            self._carrying, self._carries = None, True
 
     def stats(self) -> dict[str, Any]:
         """Numbers of calls, captures, replays, programs that were dropped, calls that ran as they are and why.
@@ -515,15 +518,25 @@ class Compiled(CompiledCore):
     def _carry(self, reach: Reach) -> bool:
         """Whether all that a run has changed are tensors that it leaves for the next; they are handed on from now
         on."""
-        places = [] if self.fallback else places_in(reach)
+        places = places_in(reach) if self._carries and self._part is None else []
         if not places:
             return False
         carrying = Carrying(self.function, places)
-        compiled = Compiled(carrying, limit=self.limit, dynamic=self.dynamic)
+        compiled = Compiled(carrying, limit=self.limit, dynamic=self.dynamic, fallback=self.fallback)
         everything.discard(compiled)  # it is counted here
         self._carrying = carrying, compiled
         self._restless = 0
         return True
+
+    def _carry_no_more(self, compiled: Compiled) -> None:
+        """What is handed on can't be in a program, but parts of the function may be."""
+        if not self.fallback:
+            return
+        self._carrying, self._carries = None, False
+        self.replays, self.captures = self.replays + compiled.replays, self.captures + compiled.captures
+        self.eager, self.evicted = self.eager + compiled.eager, self.evicted + compiled.evicted
+        for why, count in compiled.reasons.items():
+            self.reasons[why] = self.reasons.get(why, 0) + count
 
     def _give_up(self, trouble: str, line: str | None) -> None:
         where = f", at {line}" if line else ""

@@ -270,3 +270,49 @@ def test_a_number_beside_the_state_is_refused_as_before():
     with pytest.raises(CompileError, match=r"changes what it rests on"):
         for i in range(5):
             f(rows(i))
+
+
+def test_what_is_handed_on_is_in_programs_with_fallback_too():
+    def script(wrap):
+        model, shown = Recurrent(), []
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+
+        @wrap
+        def step(x):
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        for i in range(8):
+            shown.append((step(rows(i)).item(), model.h.tolist()))
+        return shown, step
+
+    expected, _ = script(lambda step: step)
+    shown, step = script(lambda step: tg.compile(step, fallback=True))
+    assert shown == expected
+    assert step.stats()["replays"] >= 4 and step.stats()["eager"] == 0, step.stats()
+
+
+def test_with_fallback_what_is_handed_on_gives_way_to_parts_where_a_number_is_read():
+    def script(wrap):
+        seen, shown = {"last": tg.zeros(()), "calls": 0.0}, []
+
+        @wrap
+        def step(x, reads):
+            total = (x * 2).sum() + seen["last"]
+            seen["last"] = total.detach() * 0.5
+            if reads:
+                seen["calls"] += total.item()
+            y = total * 3
+            return y
+
+        for i in range(12):
+            shown.append((step(rows(i), i > 5).item(), seen["last"].item(), seen["calls"]))
+        return shown, step
+
+    expected, _ = script(lambda step: step)
+    shown, step = script(lambda step: tg.compile(step, fallback=True))
+    assert shown == expected
+    assert step.stats()["calls"] == 12, step.stats()
