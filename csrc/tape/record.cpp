@@ -222,21 +222,27 @@ Recorded record_formula(OpObject* op, PyObject* const* inputs, PyObject* const* 
   return finish(node) ? kDone : kFailed;
 }
 
+constexpr long kHeld = 1L << 30;  // kept whoever gets a gradient: _HELD of ops/record.py
+
 // Op.record
 Recorded record_op(OpObject* op, PyObject* const* inputs, PyObject* const* arrays, Py_ssize_t n, PyObject* attrs,
                    PyObject* const* results, PyObject* const* outs, Py_ssize_t count) {
   PyObject* edges[kMost];
   PyObject* keeps = op->f[OpObject::kKeptInputs];
   const Py_ssize_t listed = PyTuple_GET_SIZE(keeps);
-  const bool rest = op->f[OpObject::kKeepsRest] == Py_True;
-  const auto kept = [&](Py_ssize_t i) { return i < listed ? PyTuple_GET_ITEM(keeps, i) == Py_True : rest; };
+  const long rest = op->f[OpObject::kKeepsRest] == Py_True;
+  long needs = 0;  // bit i: input i gets a gradient
   for (Py_ssize_t i = 0; i < n; ++i) {
     edges[i] = Py_None;
-    if (!is_tensor(inputs[i])) continue;
-    auto* t = as_tensor(inputs[i]);
-    if (kept(i) && t->f[TensorObject::kInference] != Py_False) return kAskPython;
-    if (t->f[TensorObject::kTracked] == Py_True && !(edges[i] = edge_of(inputs[i]))) return kAskPython;
+    if (!is_tensor(inputs[i]) || as_tensor(inputs[i])->f[TensorObject::kTracked] != Py_True) continue;
+    if (!(edges[i] = edge_of(inputs[i]))) return kAskPython;
+    needs |= 1L << i;
   }
+  // Bit i: the rule reads the input for the gradient of input i.
+  const auto read_for = [&](Py_ssize_t i) { return i < listed ? PyLong_AsLong(PyTuple_GET_ITEM(keeps, i)) : -rest; };
+  for (Py_ssize_t i = 0; i < n; ++i)
+    if (is_tensor(inputs[i]) && as_tensor(inputs[i])->f[TensorObject::kInference] != Py_False && read_for(i) & needs)
+      return kAskPython;
   Ref made(new_object(known.node));
   if (!made) return kFailed;
   NodeObject* node = as_node(made.get());
@@ -249,8 +255,8 @@ Recorded record_op(OpObject* op, PyObject* const* inputs, PyObject* const* array
   set(node->f[NodeObject::kEdges], all.release());
   for (Py_ssize_t i = 0; i < n; ++i) {
     PyObject* item = arrays[i];
-    const bool keep = kept(i);
-    if (!keep && PyArray_CheckExact(item)) {
+    const long reads = read_for(i);
+    if (!(reads & (needs | kHeld)) && PyArray_CheckExact(item)) {
       Ref spec(new_object(known.spec));
       PyObject* shape = spec ? shape_of(as_array(item)) : nullptr;
       if (!shape) return kFailed;
@@ -263,7 +269,7 @@ Recorded record_op(OpObject* op, PyObject* const* inputs, PyObject* const* array
     }
     Py_INCREF(item);
     PyTuple_SET_ITEM(saved.get(), i, item);
-    if (keep && is_tensor(inputs[i]) && !watch(node, as_tensor(inputs[i]))) return kFailed;
+    if (reads & needs && is_tensor(inputs[i]) && !watch(node, as_tensor(inputs[i]))) return kFailed;
   }
   set(node->f[NodeObject::kSaved], saved.release());
   PyObject* outputs = op->f[OpObject::kKeptOutputs];  // pairs of position and name

@@ -52,6 +52,12 @@ def _pow(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
     return to_a, to_b
 
 
+def _where(g: Expr, y: Expr, c: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
+    if c.op == "const":  # ``alike``: of the other nothing but the dtype was asked
+        return (None, g, None) if c.value else (None, None, g)
+    return None, fn.where(c, g, 0), fn.where(c, 0, g)
+
+
 def _chosen(first_wins: Callable[[Any, Any], Expr]) -> Rule:
     def rule(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
         half = g / 2
@@ -111,7 +117,7 @@ RULES: dict[str, Rule] = {
     "imag": lambda g, y, x: (fn.real(g) * 1j,),
     "conj": lambda g, y, x: (fn.conj(g),),
     "angle": lambda g, y, x: (fn.where(fn.eq(x, 0), 0, fn.real(g) * 1j * x / _safe_square(x)),),
-    "where": lambda g, y, c, a, b: (None, fn.where(c, g, 0), fn.where(c, 0, g)),
+    "where": _where,
     "exp": _holomorphic(lambda x, y: y),
     "exp2": _holomorphic(lambda x, y: y * math.log(2)),
     "expm1": _holomorphic(lambda x, y: y + 1),

@@ -90,6 +90,7 @@ conv_op = op(
     infer=_conv_infer,
     rule=_conv_rule,
     keeps=("x", "w"),
+    reads={"x": ("w",), "w": ("x",)},
     checked=True,
     samples=_conv_samples,
     doc="Cross-correlation: x (n, c, sizes), w (o, c / groups, kernel), b (o,) or None.",
@@ -115,6 +116,7 @@ conv_input_grad = op(
     infer=_input_grad_infer,
     rule=_input_grad_rule,
     keeps=("g", "w"),
+    reads={"g": ("w",), "w": ("g",)},
     samples=lambda: [
         Sample((Arg((2, 4, 4)), Arg((4, 3, 3))), _how(1, stride=(2,), padding=(1,), input_shape=(2, 3, 7)), name="1d"),
         Sample((Arg((2, 4, 2, 3)), Arg((4, 1, 2, 2))), _how(2, groups=2, stride=(2, 1), input_shape=(2, 2, 5, 4))),
@@ -142,6 +144,7 @@ conv_weight_grad = op(
     infer=_weight_grad_infer,
     rule=_weight_grad_rule,
     keeps=("g", "x"),
+    reads={"g": ("x",), "x": ("g",)},
     samples=lambda: [
         Sample((Arg((2, 4, 4)), Arg((2, 3, 7))), _how(1, stride=(2,), padding=(1,), weight_shape=(4, 3, 3)), name="1d"),
         Sample((Arg((2, 4, 2, 3)), Arg((2, 2, 5, 4))), _how(2, groups=2, stride=(2, 1), weight_shape=(4, 1, 2, 2))),

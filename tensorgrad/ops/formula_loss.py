@@ -30,7 +30,7 @@ class ReducedFormula(Op):
         super().__init__(name, infer=self._infer, define=self._define, rule=self._rule, samples=samples,
                          doc=f"The mean or sum of ``{formula.formula}``.")  # fmt: skip
         self.inputs = formula.inputs
-        self.kept_inputs = (True,) * len(formula.inputs)
+        self.kept_inputs = (-1,) * len(formula.inputs)
 
     def _infer(self, *inputs: Any, reduction: str) -> Spec:
         first = inputs[0]

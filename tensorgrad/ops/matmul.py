@@ -88,6 +88,7 @@ matmul_op = op(
     infer=_matmul_infer,
     rule=_matmul_rule,
     keeps=("a", "b"),
+    reads={"a": ("b",), "b": ("a",)},
     checked=True,
     samples=_matmul_samples,
     doc="The product of (batches of) matrices, batch dimensions broadcast; half precision sums in float32.",
@@ -125,7 +126,13 @@ def _linear_define(F: Any, x: Any, w: Any, b: Any) -> Any:
 
 
 def _linear_rule(F: Any, g: Any, x: Any, w: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
-    return F.linear_backward(g, x, w, needs=needs)
+    if not isinstance(x, Spec):
+        return F.linear_backward(g, x, w, needs=needs)
+    # a weight without gradient: the input, which may be all that is left of a layer's memory, was not kept
+    n, rows = w.shape[0], product(x.shape[:-1])
+    flat = reshaped(F, g, (rows, n))
+    to_x = reshaped(F, F.matmul(flat, conjugate(F, w)), tuple(x.shape)) if needs[0] else None
+    return to_x, None, F.sum(flat, dim=(0,), keepdim=False) if needs[2] else None
 
 
 def _linear_samples() -> list[Sample]:
@@ -141,6 +148,8 @@ linear_op = op(
     define=_linear_define,
     rule=_linear_rule,
     keeps=("x", "w"),
+    reads={"x": ("w",), "w": ("x",)},
+    held=("w",),
     checked=True,
     samples=_linear_samples,
     doc="``x @ w.T + b``: x (..., k), w (n, k), b (n,) or None; the result is (..., n).",
@@ -207,6 +216,7 @@ dot_op = op(
     define=lambda F, a, b: F.reshape(F.matmul(reshaped(F, a, (1, *a.shape)), reshaped(F, b, (*b.shape, 1))), shape=()),
     rule=_dot_rule,
     keeps=("a", "b"),
+    reads={"a": ("b",), "b": ("a",)},
     checked=True,
     samples=lambda: [
         Sample((Arg((5,)), Arg((5,))), name="vectors"),
@@ -235,6 +245,7 @@ mv_op = op(
     define=lambda F, a, x: F.reshape(F.matmul(a, reshaped(F, x, (*x.shape, 1))), shape=tuple(a.shape[:1])),
     rule=_mv_rule,
     keeps=("a", "x"),
+    reads={"a": ("x",), "x": ("a",)},
     checked=True,
     samples=lambda: [
         Sample((Arg((3, 4)), Arg((4,))), name="matrix"),

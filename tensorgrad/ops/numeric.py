@@ -37,7 +37,7 @@ def _copysign(a: Any, b: Any) -> Any:
 copysign = elementwise(
     _copysign,
     name="copysign",
-    vjp=lambda g, y, a, b: (fn.where(fn.eq(a, 0), 0, fn.where(fn.ne(_negative(b), a < 0), -g, g)), None),
+    vjp=lambda g, y, a, b: (fn.where(fn.eq(a, 0), 0, fn.where(fn.ne(_negative(y), a < 0), -g, g)), None),
     samples=binary(avoid=(0,)),
     doc="The size of ``input`` with the sign of ``other``; floating point, also of integers.",
 )
@@ -67,6 +67,7 @@ ldexp = elementwise(
 hypot = elementwise(
     fn.hypot,
     name="hypot",
+    vjp=lambda g, y, a, b: (g * (a / y), g * (b / y)),
     samples=binary(avoid=(0,)),
     doc="The length ``sqrt(input**2 + other**2)``, without overflow on the way.",
 )

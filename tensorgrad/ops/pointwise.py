@@ -98,11 +98,24 @@ addcmul = elementwise(
     # the number is of no weight in promotion, so it multiplies what has the result's dtype
     lambda input, tensor1, tensor2, value: input + value * fn.alike(fn.alike(tensor1, tensor2), input) * tensor2,
     name="addcmul",
+    # ``g`` has the result's dtype: no gradient reads an input for its dtype alone
+    vjp=lambda g, y, input, a, b, value: (
+        g,
+        g * fn.conj(value) * fn.conj(b),
+        g * fn.conj(value) * fn.conj(a),
+        g * fn.conj(a * b),
+    ),
     samples=binary(count=4),
 )
 addcdiv = elementwise(
     lambda input, tensor1, tensor2, value: input + value * (fn.alike(tensor1, input) / fn.alike(tensor2, input)),
     name="addcdiv",
+    vjp=lambda g, y, input, a, b, value: (
+        g,
+        g * fn.conj(value) / fn.conj(b),
+        -(g * fn.conj(value) * fn.conj(a / b / b)),
+        g * fn.conj(a / b),
+    ),
     samples=binary(count=4, third=(0.5, 2)),
 )
 # the product in the result's dtype: three times 200 is no uint8

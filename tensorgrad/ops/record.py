@@ -14,6 +14,8 @@ from ..tensor import Tensor, view_of, wrap
 
 __all__ = ["Op", "Spec", "op", "specs_of"]
 
+_HELD = 1 << 30  # beside the bits of inputs: kept whoever gets a gradient; as in csrc/tape/record.cpp
+
 
 class Spec(SpecCore):
     """The shape and NumPy dtype of an array, without the array: what ``infer`` returns and rules see of inputs that
@@ -47,6 +49,9 @@ class Op(OpCore):
             were not kept arrive as Specs. With several outputs ``g`` is a tuple with None where nothing flows. Without
             a rule, a recorded call runs the definition, whose ops have rules.
         keeps: names of the inputs and outputs that the rule reads; that of ``*rest`` stands for all of them.
+        reads: of kept inputs that the rule reads for the gradients of some inputs alone, the names of those. Where none
+            of them has a gradient, the input arrives as a Spec and may change before backward.
+        held: names of inputs in ``reads`` that arrive as arrays all the same, for kernels that take their shape.
         outputs: names of the outputs.
         nondiff: names of outputs without gradient (indices, masks).
         view: the result shares the input's memory.
@@ -83,6 +88,8 @@ class Op(OpCore):
         define: Callable[..., Any] | None = None,
         rule: Callable[..., tuple[Any, ...]] | None = None,
         keeps: tuple[str, ...] = (),
+        reads: dict[str, tuple[str, ...]] | None = None,
+        held: tuple[str, ...] = (),
         outputs: tuple[str, ...] = ("y",),
         nondiff: tuple[str, ...] = (),
         view: bool = False,
@@ -117,7 +124,13 @@ class Op(OpCore):
         unknown = set(keeps) - set(self.inputs) - set(outputs) - {rest}
         if unknown:
             raise TensorgradError(f"op {name}: keeps {sorted(unknown)}, which are neither inputs nor outputs")
-        self.kept_inputs = tuple(n in keeps for n in self.inputs)
+        reads = reads or {}
+        # bit i: read for the gradient of input i
+        self.kept_inputs = tuple([
+            0 if n not in keeps else -1 if n not in reads else
+            sum(1 << self.inputs.index(of) for of in reads[n]) | (_HELD if n in held else 0)
+            for n in self.inputs
+        ])  # fmt: skip
         self.keeps_rest = rest in keeps
         self.kept_outputs = tuple((i, n) for i, n in enumerate(outputs) if n in keeps)
         # how many calls above ``user_line`` the user's can be: users call functions around the package's records, and
@@ -182,8 +195,14 @@ class Op(OpCore):
         saved = []
         keeps = self.kept_inputs
         if len(inputs) > len(keeps):
-            keeps += (self.keeps_rest,) * (len(inputs) - len(keeps))
-        for x, array, kept in zip(inputs, arrays, keeps):  # noqa: B905 - of one length; strict costs here
+            keeps += (-1 if self.keeps_rest else 0,) * (len(inputs) - len(keeps))
+        needs, bit = 0, 1  # bit i: input i gets a gradient
+        for x in inputs:
+            if isinstance(x, Tensor) and x._tracked:
+                needs |= bit
+            bit += bit
+        for x, array, reads in zip(inputs, arrays, keeps):  # noqa: B905 - of one length; strict costs here
+            kept = reads & (needs | _HELD)
             if not isinstance(x, Tensor):
                 edges.append(None)
                 saved.append(array if kept or not hasattr(array, "shape") else Spec(array.shape, array.dtype))
@@ -196,7 +215,8 @@ class Op(OpCore):
                 node.link(edges, x, len(inputs))
             if kept:
                 saved.append(array)
-                node.watch(x)
+                if reads & needs:
+                    node.watch(x)
             else:
                 saved.append(Spec(array.shape, array.dtype))
         node.edges = edges
@@ -221,7 +241,9 @@ class Op(OpCore):
 
     def keeps_input(self, position: int, needs: tuple[bool, ...]) -> bool:
         """Whether the derivative with respect to the inputs marked in ``needs`` reads the input at ``position``."""
-        return self.kept_inputs[position] if position < len(self.kept_inputs) else self.keeps_rest
+        if position >= len(self.kept_inputs):
+            return self.keeps_rest
+        return any(needed and self.kept_inputs[position] >> i & 1 for i, needed in enumerate(needs))
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
         """The inputs' gradients, through the namespace ``F``."""
