@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from .core import set_doors
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from .ops.record import Op
 
 __all__ = [
-    "Beside",
     "Listened",
     "Listener",
+    "Picking",
     "Raw",
     "Reads",
     "Recorded",
-    "Wanted",
     "doors",
     "grad_is_read",
     "grad_was_set",
@@ -52,11 +51,21 @@ __all__ = [
 Reads = Callable[[], list[Any]]
 """Gives the tensors whose elements an action on the host reads, see ``host``."""
 
-Beside = Callable[[Callable[[], Any]], Any]
-"""What an action gives that computes beside what a listener hears, see ``Listener.selects``."""
 
-Wanted = Callable[[Any], None]
-"""Told of a tensor that was computed so, before anybody has it."""
+class Picking(Protocol):
+    """How a listener deals with what a mask picks, of which nobody may know how much it is; see ``ops.selected``.
+
+    ``exact``: whether gradients are to be added in the order of an ordinary run.
+    """
+
+    exact: bool
+
+    def beside(self, action: Callable[[], Any]) -> Any:
+        """What an action gives that computes what an ordinary run would."""
+
+    def wanted(self, plain: Any) -> None:
+        """Called with what was computed so, before anybody has it."""
+
 
 OPS: dict[str, Op] = {}
 """Every op by name: what a door can be asked for."""
@@ -133,9 +142,8 @@ class Listener:
         are."""
         return False
 
-    def selects(self, mask: Any) -> tuple[Beside, Wanted] | None:
-        """Asked before a mask picks elements: None, or, if nobody may know how many there are, what computes with them
-        beside, and what to call before somebody wants to know; see ``ops.selected``."""
+    def selects(self, mask: Any) -> Picking | None:
+        """Asked before a mask picks elements: None, or what to tell of them if nobody may know how many there are."""
         return None
 
     def selected(self, selection: Any) -> None:

@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..dispatch import in_private
 from .passes.memory import owner_of
 from .program import Action, Call, Value
 
-__all__ = ["Tentative"]
+if TYPE_CHECKING:
+    from .trace import Trace
+
+__all__ = ["Refused", "Tentative"]
 
 _Condition = tuple[Value, bytes, int]
 
 
+class Refused:
+    """What a mask picks where nobody may ask how many elements there are: an ordinary run computes it in private."""
+
+    exact = False  # what is put back has no other use
+
+    def __init__(self, refuse: Callable[[], None]):
+        self.refuse = refuse
+
+    def beside(self, action: Callable[[], Any]) -> Any:
+        return in_private(action)
+
+    def wanted(self, plain: Any) -> None:
+        self.refuse()
+
+
 class Tentative:
-    """Groups of steps in the order in which they were written, and ``wanted``: the memory that somebody asks for.
+    """Groups of steps in the order in which they were written, and the memory that somebody asks for.
 
     What a mask picks may only be changed and put back, which a program says for any number of elements
     (``ops.selected``). The steps that find the elements are written all the same, since where they are wanted after all
     it is too late to write them. They rest on how many there are, which a condition says: without them it goes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace):
+        self.trace = trace
+        self.exact = False
         self.groups: list[list[Call | Action]] = []
-        self.wanted: set[Any] = set()
+        self.asked: set[Any] = set()
 
-    def write(self, steps: list[Call | Action], action: Callable[[], Any]) -> Any:
-        """What an action gives that writes steps."""
+    def beside(self, action: Callable[[], Any]) -> Any:
+        steps = self.trace.steps
         first = len(steps)
         found = action()
         self.groups.append(steps[first:])
         return found
+
+    def wanted(self, plain: Any) -> None:
+        self.asked.add(owner_of(self.trace.value_of(plain._data)))
 
     def settle(
         self, steps: list[Call | Action], conditions: list[_Condition]
     ) -> tuple[list[Call | Action], list[_Condition]]:
         """The steps and the conditions without those that nobody wants."""
         beside = {id(step) for group in self.groups for step in group}
-        needed = set(self.wanted)
+        needed = set(self.asked)
         for step in steps:
             if id(step) not in beside and isinstance(step, Call):
                 needed.update(map(owner_of, step.reads()))

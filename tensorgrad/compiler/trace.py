@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.node import Node, describe_line, inside, user_line
-from ..dispatch import OPS, Beside, Listener, Reads, Wanted, in_private
+from ..dispatch import OPS, Listener, Picking, Reads, local
 from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
@@ -21,7 +21,7 @@ from .passes import duplicates
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
-from .tentative import Tentative
+from .tentative import Refused, Tentative
 from .tracked_sizes import SizesRead, untracked
 
 __all__ = ["Trace"]
@@ -95,7 +95,7 @@ class Trace(Listener):
         self.facts: list[tuple[str, Any, Any, Any]] = []  # what Python has seen that is no tensor, as ``Facts`` has it
         self.copies_seen: list[tuple[str, Any, Any]] = []
         self.selections: list[weakref.ref[Any]] = []
-        self.tentative = Tentative()
+        self.tentative = Tentative(self)
 
     # --- values
 
@@ -267,14 +267,16 @@ class Trace(Listener):
         """Whether a shape that depends on data is left to Python, or to another program for each size of a batch."""
         return bool(self.splits or self.unless or self.sizes_read is not None)
 
-    def selects(self, mask: Any) -> tuple[Beside, Wanted] | None:
+    def selects(self, mask: Any) -> Picking | None:
         if self._is_settled((mask._data,)):
             return None
         if not self._leaves_counting():
-            return self._beside, lambda plain: self.tentative.wanted.add(owner_of(self.value_of(plain._data)))
+            # programs of others sum in orders of their own
+            self.tentative.exact = not local.plain[type(mask._data)].backend.sums_formulas
+            return self.tentative
         why = self._sized_by_data("x[mask]", user_line(3), None)
         at = None if self.code is None else _line_in(self.code)
-        return in_private, lambda _: self._refuse(why, at)
+        return Refused(lambda: self._refuse(why, at))
 
     def _sized_by_data(self, what: str, line: Any, fixed: str | None) -> str:
         where = f" at {describe_line(line)}" if line else ""
@@ -291,9 +293,6 @@ class Trace(Listener):
             "same in each call may be kept as a tensor of booleans or integers where the function reaches it, by a "
             "closure, a global or an attribute."
         )
-
-    def _beside(self, action: Callable[[], Any]) -> Any:
-        return self.tentative.write(self.steps, action)
 
     def selected(self, selection: Any) -> None:
         self.selections.append(weakref.ref(selection))

@@ -23,7 +23,7 @@ from .create import as_operand, tensor
 from .exchange import lies_on_gpu, shared
 from .index import as_value, elsewhere, index_op, index_put_op, put_in_place
 from .inplace import assign, at_level_of, check_writable, write_into
-from .selected import Selection, put_back, selection
+from .selected import Selection, goes_two_ways, put_back, selection
 
 __all__ = ["fill", "fill_", "zero_"]
 
@@ -53,8 +53,8 @@ def __getitem__(self: Tensor, key: Any) -> Tensor:
     """The elements at ``key``: a view for integers, slices, None and Ellipsis; a copy for tensors, lists and masks."""
     if local.listeners and _is_mask_of(self, key) and not local.frames:
         for ear in local.listeners:
-            if (how := ear.selects(key)) is not None:
-                return selection(self, key, lambda: _picked(self, key), *how)
+            if (picking := ear.selects(key)) is not None and not goes_two_ways(picking, self):
+                return selection(self, key, lambda: _picked(self, key), picking)
     return _picked(self, key)
 
 

@@ -165,6 +165,11 @@ sum_op = op(
 )
 
 
+def _reduces_itself(x: Any, dim: Any, keepdim: bool, *how: Any) -> bool:
+    """Whether all of it is reduced of what is no array, such as what a mask picks in a program."""
+    return getattr(type(x), "_reduces", False) and dim is None and not keepdim and how == (None, None)
+
+
 @calls(sum_op, "x dims flag")
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
     """The sum of the elements, over all dimensions or those in ``dim``.
@@ -181,6 +186,8 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
         >>> tg.sum(tg.tensor([[1, 2], [3, 4]]), dim=0).tolist()
         [4, 6]
     """
+    if _reduces_itself(input, dim, keepdim, dtype, out):
+        return input.sum()
     x = prepared("sum", input, dtype)
     dims = dims_of("sum", dim, x._data.ndim)
     if x._data.size > _TOO_MANY:
@@ -301,6 +308,8 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
         >>> tg.tensor([[1.0, 3.0], [2.0, 6.0]]).mean(1).tolist()
         [2.0, 4.0]
     """
+    if _reduces_itself(input, dim, keepdim, dtype, out):
+        return input.mean()
     x = prepared("mean", input, dtype)
     dims = dims_of("mean", dim, x._data.ndim)
     if x._data.size > _TOO_MANY:
