@@ -296,7 +296,7 @@ REDUCED = {
     "square": lambda x, w, m: ((x[m] - w[m]) ** 2).mean(),
     "root": lambda x, w, m: ((w * x)[x > 0] ** 0.5).sum() / m.sum(),
     "rows": lambda x, w, m: (x * w)[m.any(1)].mean(),
-    "integers": lambda x, w, m: (x * 4).long()[m].sum() + m[m].sum() + w.sum(),
+    "integers": lambda x, w, m: (x * 4).to(tg.int64)[m].sum() + m[m].sum() + w.sum(),
     "hard": lambda x, w, m: (losses := (x * w - 1) ** 2)[losses > 0.5].mean(),
     "no-grad": lambda x, w, m: x[m].sum() * w.sum(),
     "dims": lambda x, w, m: (x * w)[m].sum(0) + (x * w)[m].mean(dim=0, keepdim=True) + (x * w)[m].sum(dtype=tg.float64),
