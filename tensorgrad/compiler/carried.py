@@ -74,13 +74,23 @@ class Carrying:
             place.set(own)
         return result, found
 
+    @property
+    def replaced(self) -> bool:
+        """Whether a place holds something of another kind, such as a parameter, which is no argument."""
+        return any(place.get() is not gone for place in self.places if not _is_left(place.get()))
+
     def run(self, compiled: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The function's own result, by a compiled one of this; None if a place is gone."""
+        """The function's own result, by a compiled one of this; None if a place is gone, or holds what no run leaves
+        there."""
         held = [place.get() for place in self.places]
-        if any(what is gone for what in held):
+        if not all(map(_is_left, held)):
             return None
         result, found = compiled(*held, *args, **kwargs)
         for place, before, what in zip(self.places, held, found, strict=True):
             if what is not before:
                 place.set(what)
         return (result,)
+
+
+def _is_left(what: Any) -> bool:
+    return what is None or type(what) is Tensor

@@ -146,9 +146,13 @@ class Compiled(CompiledCore):
         if self._carrying is not None:
             carrying, compiled = self._carrying
             found = carrying.run(compiled, args, kwargs)
-            if compiled._given_up is not None:
-                self._carry_no_more(compiled)
-            return self._as_it_is("what it has left for this call is gone", args, kwargs) if found is None else found[0]
+            if compiled._given_up is not None and self.fallback:  # but parts of the function may be programs
+                self._carry_no_more(compiled, for_good=True)
+            if found is not None:
+                return found[0]
+            if carrying.replaced:
+                self._carry_no_more(compiled, for_good=False)  # the next run shows what is left now
+            return self._as_it_is("what it has left for this call is gone", args, kwargs)
         if self._rewritten is not None:
             plain, owner = _plain(self.function)
             if plain is not self._rewritten.text.function:
@@ -528,11 +532,9 @@ class Compiled(CompiledCore):
         self._restless = 0
         return True
 
-    def _carry_no_more(self, compiled: Compiled) -> None:
-        """What is handed on can't be in a program, but parts of the function may be."""
-        if not self.fallback:
-            return
-        self._carrying, self._carries = None, False
+    def _carry_no_more(self, compiled: Compiled, *, for_good: bool) -> None:
+        """Nothing is handed on from now on, or until a run leaves something again; what was counted stays so."""
+        self._carrying, self._carries = None, not for_good
         self.replays, self.captures = self.replays + compiled.replays, self.captures + compiled.captures
         self.eager, self.evicted = self.eager + compiled.eager, self.evicted + compiled.evicted
         for why, count in compiled.reasons.items():

@@ -316,3 +316,34 @@ def test_with_fallback_what_is_handed_on_gives_way_to_parts_where_a_number_is_re
     shown, step = script(lambda step: tg.compile(step, fallback=True))
     assert shown == expected
     assert step.stats()["calls"] == 12, step.stats()
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_parameter_that_takes_the_place_of_what_was_left(fallback):
+    """As pruning does when it is made permanent."""
+
+    def script(wrap):
+        layer, shown = tg.nn.Linear(3, 2), []
+        tg.nn.utils.prune.random_unstructured(layer, "weight", 0.5)
+        optimizer = tg.optim.SGD(layer.parameters(), lr=0.1)
+
+        @wrap
+        def step(x):
+            optimizer.zero_grad()
+            loss = layer(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        for i in range(24):
+            if i == 8:
+                tg.nn.utils.prune.remove(layer, "weight")
+            shown.append(step(tg.ones(4, 3) * i).item())
+        return shown, step
+
+    tg.manual_seed(0)
+    expected, _ = script(lambda step: step)
+    tg.manual_seed(0)
+    shown, step = script(lambda step: tg.compile(step, fallback=fallback))
+    assert shown == pytest.approx(expected, rel=1e-5)
+    assert step.stats()["replays"] >= 14, step.stats()
