@@ -116,6 +116,7 @@ class Compiled(CompiledCore):
         """A call that the first entry, tried by C, has not served."""
         # templates fit no call while autocast is on, or while somebody listens or maps, who have doors of their own
         entries = self.entries  # another thread may forget them meanwhile
+        answers: dict[Any, list[Any]] = {}
         for entry in entries:
             if entry.fast is not None:
                 found = native.replay(entry.fast, args, kwargs)
@@ -128,7 +129,7 @@ class Compiled(CompiledCore):
                     return found if entry.direct else entry.finished(found)
             if entry.admits(args, kwargs):
                 tensors = entry.tensors_of(args, kwargs)
-                if not entry.decides(tensors):
+                if not entry.decides(tensors, answers):
                     continue
                 if entry is not entries[0]:
                     self._use(entry)
@@ -202,8 +203,9 @@ class Compiled(CompiledCore):
 
     def _entry_for(self, signature: Signature) -> Entry | None:
         """The entry that serves a call."""
+        answers: dict[Any, list[Any]] = {}
         for entry in list(self.entries):
-            if entry.fits(signature) and entry.decides(signature.tensors):
+            if entry.fits(signature) and entry.decides(signature.tensors, answers):
                 return entry
         return None
 
@@ -496,6 +498,7 @@ class Compiled(CompiledCore):
 
     def _keep(self, entry: Entry) -> None:
         """One more entry; the least recently used goes where there are too many."""
+        entry.ask_as(self.entries)
         groups: dict[int, int] = {}
         kept = []
         for one in (entry, *self.entries):

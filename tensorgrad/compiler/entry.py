@@ -262,12 +262,22 @@ class Entry:
         made = {at for at, _ in self.to_arguments} | {who for who, _ in self.accumulated if isinstance(who, int)}
         return any(signature.tensors[at]._hooks or signature.tensors[at]._post_hooks for at in made)
 
-    def decides(self, tensors: list[Tensor]) -> bool:
+    def decides(self, tensors: list[Tensor], answers: dict[Any, list[Any]]) -> bool:
         """Whether Python would take the way that it took when the program was written, and gradients that the program
-        adds to lie in memory of their own."""
+        adds to lie in memory of their own. ``answers``: as ``Conditions`` has them."""
         if self.accumulated and not self._lie_apart(tensors):
             return False
-        return self.conditions is None or self.conditions.met(self._arguments(tensors))
+        return self.conditions is None or self.conditions.met(self._arguments(tensors), answers)
+
+    def ask_as(self, others: list[Entry]) -> None:
+        """Ask by the programs of other entries, where these ask the same."""
+        for other in others:
+            if self.conditions is not None and other.conditions is not None and self._adds_as(other):
+                self.conditions.ask_as(other.conditions)
+
+    def _adds_as(self, other: Entry) -> bool:
+        mine, theirs = ([x if isinstance(x, int) else id(x) for x, _ in e.accumulated] for e in (self, other))
+        return mine == theirs
 
     def _lie_apart(self, tensors: list[Tensor]) -> bool:
         return apart([g._data for g in self._added_to(tensors)], [t._data for t in tensors], self.there)
