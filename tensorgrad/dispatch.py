@@ -55,10 +55,12 @@ Reads = Callable[[], list[Any]]
 class Picking(Protocol):
     """How a listener deals with what a mask picks, of which nobody may know how much it is; see ``ops.selected``.
 
-    ``exact``: whether gradients are to be added in the order of an ordinary run.
+    ``exact``: whether gradients are to be added in the order of an ordinary run; ``sums``: whether elements may be
+    summed in another.
     """
 
     exact: bool
+    sums: bool
 
     def beside(self, action: Callable[[], Any]) -> Any:
         """What an action gives that computes what an ordinary run would."""

@@ -65,9 +65,10 @@ def _bytes(array: Any) -> bytes:
 
 def _question(program: Program) -> Any:
     """What is equal for two programs that compute the same of the same arguments and the same state."""
-    state = dict.fromkeys(v for call in program.calls for v in call.reads() if v.array is not None)
+    read = [*(v for call in program.calls for v in call.reads()), *program.outputs]
+    state = dict.fromkeys(v for v in read if v.array is not None)
     held = [_bytes(v.array) if v.constant else id(v.array) for v in state]
-    known = [(v.name, v.shape, v.strides, v.dtype) for v in (*program.arguments, *state, *program.outputs)]
+    known = [(v.name, v.shape, v.strides, v.dtype) for v in (*program.arguments, *read)]
     return [(id(call.op), call.kind, repr(call)) for call in program.calls], known, held
 
 

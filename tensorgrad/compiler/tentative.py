@@ -21,6 +21,7 @@ class Refused:
     """What a mask picks where nobody may ask how many elements there are: an ordinary run computes it in private."""
 
     exact = False  # what is put back has no other use
+    sums = False
 
     def __init__(self, refuse: Callable[[], None]):
         self.refuse = refuse
@@ -42,7 +43,7 @@ class Tentative:
 
     def __init__(self, trace: Trace):
         self.trace = trace
-        self.exact = False
+        self.exact, self.sums = False, True
         self.groups: list[list[Call | Action]] = []
         self.asked: set[Any] = set()
 

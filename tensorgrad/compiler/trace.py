@@ -271,8 +271,8 @@ class Trace(Listener):
         if self._is_settled((mask._data,)):
             return None
         if not self._leaves_counting():
-            # programs of others sum in orders of their own
-            self.tentative.exact = not local.plain[type(mask._data)].backend.sums_formulas
+            own = local.plain[type(mask._data)].backend.sums_formulas  # whose programs sum in orders of their own
+            self.tentative.exact, self.tentative.sums = not own, own
             return self.tentative
         why = self._sized_by_data("x[mask]", user_line(3), None)
         at = None if self.code is None else _line_in(self.code)

@@ -174,7 +174,7 @@ def _reduced(selected: _Selected, name: str) -> Tensor | None:
     array, mask = selected.whole._data, selected.mask._data
     if not selected.holds() or array.dtype.name not in _SUMMED or not array.size:
         return None
-    if not local.plain[type(array)].backend.sums_formulas or (name == "mean" and array.dtype.kind != "f"):
+    if not selected.picking.sums or (name == "mean" and array.dtype.kind != "f"):
         return None
     total = reduce.sum(pw.where(selected.under(), selected.whole, False if array.dtype.kind == "b" else 0))
     if name == "sum":
