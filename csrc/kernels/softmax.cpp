@@ -9,9 +9,8 @@
 // and 128; AVX2: 280 and 210, 131 and 114, 199 and 170. 4096 rows of 8, AVX-512, one by one and turned: softmax 135 and 22,
 // log_softmax 108 and 28, its gradient 99 and 25; of 2: 129 and 9, 114 and 16, 40 and 11. 1M elements of log_softmax,
 // AVX-512, logarithms one by one and in vectors: rows of 16 606 and 400, of 127 376 and 346; its gradient, the end of a row one by
-// one and as a vector: of 127 540 and 230. Short rows one by one and 16 at a time, AVX-512: log_softmax of 64 325 and 240, its
-// gradient of 16 (which were turned) 399 and 237, of 32 388 and 190; AVX2: 335 and 305, 407 and 262, 398 and 225, the gradient
-// of softmax of 64 259 and 97.
+// one and as a vector: of 127 540 and 230. Short rows one by one and 16 at a time: log_softmax of 64,
+// AVX-512 325 and 240, AVX2 335 and 305; the gradient of softmax of 64, AVX2 259 and 97.
 #include "softmax.h"
 
 #include <algorithm>
@@ -216,7 +215,7 @@ void log_gradient_rows(Index n, Index rows, bool own, const T* g, const T* y, T*
 template <class T>
 void log_softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
   const Index n = s.length;
-  if (in_rows<T>(s) || (s.inner == 1 && n >= Wide<T>::lanes)) {
+  if (in_rows<T>(s)) {
     const Index together = n < kNotShort<T> ? kRowsBeside : 1;
     over_rows(s, together, [&](Index at, Index rows) { log_gradient_rows(n, rows, together > 1, g + at, y + at, gx + at); });
     return;
