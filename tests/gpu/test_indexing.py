@@ -12,6 +12,7 @@ import pytest
 from tensorgrad.backends.cupy.accumulate_kernels import _RANKED, tile_of
 from tensorgrad.backends.cupy.index_kernels import CupyIndexing
 from tensorgrad.backends.cupy.kernels import SOURCES
+from tensorgrad.backends.cupy.place_kernels import grouped, lying
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.errors import IndexOutOfRange
 
@@ -214,6 +215,19 @@ def test_a_position_out_of_range_reads_zero_and_writes_nothing(
     assert np.array_equal(
         indexing.index_put_into(got, np.ones((4, 3), np.float32), index, spec=(0,), accumulate=False), want
     )
+
+
+def test_rows_without_elements_are_no_rows_of_one(indexing: HostIndexing) -> None:
+    # of a slice: what is left of a dense array has steps of zero
+    wide = elements((5, 6, 8))
+    for x in (wide[:, 0:0], wide[1:4, :, 3:3], wide[0:0], wide[::2, 2:2, ::3]):
+        place = lying(x.shape, x.strides, x.itemsize, grouped(3, (1,)), 16)
+        assert place is not None and place.outer * place.rows * place.inner == 0
+    for x in (wide[:, :, 0:0], wide[::2, :, 3:3]):
+        place = lying(x.shape, x.strides, x.itemsize, grouped(3, (1,)), 16)
+        assert place is not None and place.inner == 0  # else a kernel writes to memory of nobody
+        for at in ([1, 3], [4]):
+            assert indexing.index_select(x, np.array(at), dim=1).shape == (len(x), len(at), 0)
 
 
 @pytest.mark.parametrize("wrong", [-1, 4])

@@ -221,3 +221,10 @@ def test_walks_take_every_element_once() -> None:
     large = walk_over((1 << 28,), (0,))
     assert large is not None
     assert large.numbers[5] == reduce_kernels._PARTS
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_means_of_integers_are_divided(dtype: str) -> None:
+    x = np.arange(40).reshape(5, 8).astype(dtype)
+    got = HostReductions().mean(x, dim=(0, 1), keepdim=False)
+    assert got.dtype == np.dtype(dtype) and int(got) == 19  # 19.5, as the CPU writes it

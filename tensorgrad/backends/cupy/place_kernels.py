@@ -73,7 +73,7 @@ def lying(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, group
     run = sizes[2].pop()
     steps[2].pop()
     unit = next(u for u in _UNITS if u <= widest and not any(n % u for n in (run, *steps[0], *steps[1], *steps[2])))
-    if run > unit:
+    if run != unit:  # of no elements none is made one
         sizes[2].append(run // unit)
         steps[2].append(unit)
     layout = np.zeros((), STRIDED)

@@ -130,7 +130,9 @@ class CupyReductions(ReduceKernels):
         return super().sum(x, dim=dim, keepdim=keepdim) if made is None else made
 
     def mean(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-        made = self._reduced("sum", x, dim, keepdim, x.dtype, number=elements_in(x.shape, dim))
+        made = None  # sums of integers are not divided by the kernel
+        if x.dtype.kind not in "bui":
+            made = self._reduced("sum", x, dim, keepdim, x.dtype, number=elements_in(x.shape, dim))
         return super().mean(x, dim=dim, keepdim=keepdim) if made is None else made
 
     def prod(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
