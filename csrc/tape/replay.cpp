@@ -15,8 +15,9 @@ namespace {
 enum Part { kTemplate, kFacts, kForms, kWithout, kForgotten, kWaiting, kCells, kLeaves, kNumbers, kAlone, kGone, kPair, kParts };
 
 // Of a pair: its nodes' op; by target the number of its gradient; the targets, as tensors or numbers of arguments; the
-// tensors that backward reads besides; how many results have a gradient.
-enum PairPart { kBackward, kGradients, kTargets, kState, kLive, kPairParts };
+// tensors that backward reads besides; how many results have a gradient; the numbers of the arguments that backward reads; the
+// tensors that another run would read.
+enum PairPart { kBackward, kGradients, kTargets, kState, kLive, kRead, kRestsOn, kPairParts };
 
 // An instance: what is lent and how often the instance itself holds it, the program, what names an error, the outputs' arrays
 // and those that are not handed
@@ -25,8 +26,8 @@ enum Packed { kLent, kCounts, kArrays, kOthers, kPlay, kMeaning, kLentLate, kCou
 
 enum How : long { kGiven, kFixed, kCopied, kLentOut, kLeased };
 
-// What a pair's node saves: the instance, a lease of what lies there, the arguments.
-enum Saved { kInstance, kToken, kTensors };
+// What a pair's node saves: the instance, a lease of what lies there, the arguments, how often what a run reads has changed.
+enum Saved { kInstance, kToken, kTensors, kChanges };
 
 bool is_held(PyObject* lent, PyObject* counts) {
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(lent); ++i)
@@ -152,11 +153,21 @@ Ref begun_node(PyObject* pair, PyObject* tensors) {
 }
 
 bool finish_node(NodeObject* node, PyObject* pair, PyObject* instance, PyObject* tensors) {
-  for (PyObject* list : {PyTuple_GET_ITEM(pair, kState), tensors})
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(list); ++i)
-      if (!watch(node, as_tensor(PyTuple_GET_ITEM(list, i)))) return false;
-  PyObject* const saved[] = {instance, PyList_GET_ITEM(PyTuple_GET_ITEM(instance, kLent), 0), tensors};
-  Ref all = tuple_of(saved, 3);
+  PyObject *state = PyTuple_GET_ITEM(pair, kState), *read = PyTuple_GET_ITEM(pair, kRead);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(state); ++i)
+    if (!watch(node, as_tensor(PyTuple_GET_ITEM(state, i)))) return false;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(read); ++i)
+    if (!watch(node, as_tensor(PyTuple_GET_ITEM(tensors, PyLong_AsSsize_t(PyTuple_GET_ITEM(read, i)))))) return false;
+  long long changes = 0;
+  for (PyObject* list : {PyTuple_GET_ITEM(pair, kRestsOn), tensors})
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(list); ++i) {
+      PyObject* cell = as_tensor(PyTuple_GET_ITEM(list, i))->f[TensorObject::kVersion];
+      if (cell != Py_None) changes += PyLong_AsLongLong(PyList_GET_ITEM(cell, 0));
+    }
+  Ref number(PyLong_FromLongLong(changes));
+  PyObject* const saved[] = {instance, PyList_GET_ITEM(PyTuple_GET_ITEM(instance, kLent), 0), tensors, number.get()};
+  if (!number) return false;
+  Ref all = tuple_of(saved, 4);
   if (!all) return false;
   set(node->f[NodeObject::kSaved], all.release());
   return note_line(node);

@@ -16,7 +16,7 @@ from ..autograd.hooks import hooks_of
 from ..autograd.node import Node
 from ..core import Heap, native
 from ..dispatch import listening, local, quiet
-from ..errors import CompileError
+from ..errors import AutogradError, CompileError
 from ..random import Generator
 from ..tensor import Tensor
 from ..utils._pytree import tree_flatten
@@ -88,6 +88,8 @@ class PairEntry(Entry):
             read = _reads(written.get(group, backward) if len(self.groups) > 1 else backward)
             watched = {v for x in read for v in (x, x.root) if v.array is not None}
             self.states.append([t for t in self.known if trace.values.get(id(t._data)) in watched])
+        used = {x for v in _reads([*forward, *backward]) for x in (v, v.root) if v.array is not None}
+        self.rests_on = [t for t in self.known if trace.values.get(id(t._data)) in used]  # another run would read these
         return [
             Program(forward, early, [*results, *saved]), Program(backward, [*saved, *seed_values], gradients),
             *(Program(steps, [*saved, *given], ends) for steps, given, ends in others),
@@ -134,6 +136,8 @@ class PairEntry(Entry):
         joined.runners = [*first.runners, *second.runners]
         if self.shelf is not None:
             first.linked = second.linked = joined.linked = self.shelf.plan
+        self.read = _places(first.arguments, saved)  # arguments that backward reads
+        self.read_of_run = _places(raw[0].arguments, raw[0].outputs[self.count :])  # of the one that was written down
 
     @property
     def whole(self) -> Program:
@@ -144,7 +148,10 @@ class PairEntry(Entry):
 
     def _packed_pair(self) -> Any:
         backward = self.backwards[0]
-        return backward, backward.gradients, tuple(self.targets), tuple(self.states[0]), len(self.live)
+        return (
+            backward, backward.gradients, tuple(self.targets), tuple(self.states[0]), len(self.live), self.read,
+            tuple(self.rests_on),
+        )  # fmt: skip
 
     def _packed(self) -> tuple[Any, ...] | None:
         # C makes one node, and asks nobody on the way back
@@ -199,6 +206,7 @@ class PairEntry(Entry):
         """The result, with its node: ``memory`` is the instance whose block holds what backward reads, which is not
         idle while the token lives, or a list of these arrays."""
         nodes = []
+        read = [tensors[i] for i in (self.read_of_run if type(memory) is _OfRun else self.read) if i < len(tensors)]
         for backward, state in zip(self.backwards, self.states, strict=True):
             node = Node(backward, {}, len(backward.slots))
             if len(self.groups) == 1 and not self.hears:
@@ -207,10 +215,10 @@ class PairEntry(Entry):
             for who in self.targets:
                 node.link(edges, tensors[who] if isinstance(who, int) else who, len(self.targets))
             node.edges = edges
-            for t in (*state, *tensors):
+            for t in (*state, *read):
                 if not t._inference:  # the run would have raised if backward read it
                     node.watch(t)
-            node.saved = (memory, token, tuple(tensors))
+            node.saved = (memory, token, tuple(tensors), _changes([*self.rests_on, *tensors]))
             node.note_line()
             nodes.append(node)
         result = self._on_tape(self.result.build(arrays, tensors), nodes)
@@ -267,15 +275,14 @@ class PairEntry(Entry):
             found = self.asked[asked] = executor(optimize(program, passes)), own
         return found
 
-    def gradients_of_some(
-        self, memory: Any, parts: Any, tensors: tuple[Tensor, ...], asked: tuple[bool, ...]
-    ) -> tuple[Any, ...]:
+    def gradients_of_some(self, node: Node, parts: Any) -> tuple[Any, ...]:
         """The gradients where only some results have one: not as if the others' were zeros, since what only these were
         computed of has none, and zero times infinity is none either."""
+        memory = node.saved[0]
         slots = tuple(i for i, part in enumerate(parts) if part is not None)
         run = self.partly.get(slots)
         if run is None and not self.once:
-            return _rerun(self, parts, tensors, asked, create=False)
+            return _rerun(self, node, parts, create=False)
         if run is None:
             seeds = [_zeros(*form) if g is None else g for g, form in zip(parts, self.templates, strict=True)]
             arrays = self.gradients(memory, seeds)
@@ -383,9 +390,9 @@ class _Backward:
                     "numbers or changes its state; the run that they take would be another one. Call the function "
                     "itself."
                 )
-            return _rerun(entry, parts, node.saved[2], node.asked, create=False)
+            return _rerun(entry, node, parts, create=False)
         if any(part is None for part in parts):
-            return entry.gradients_of_some(node.saved[0], parts, node.saved[2], node.asked)
+            return entry.gradients_of_some(node, parts)
         memory, numbers = node.saved[0], self.gradients
         found = None
         if self.narrows and type(memory) is not _OfRun and not all(node.asked):
@@ -405,13 +412,25 @@ class _Backward:
                 "state; "
                 "the run that it takes would be another one. Call the function itself."
             )
-        return _rerun(self.entry, parts, node.saved[2], node.asked, create=True)
+        return _rerun(self.entry, node, parts, create=True)
 
 
-def _rerun(
-    entry: PairEntry, parts: Any, tensors: tuple[Tensor, ...], asked: tuple[bool, ...], *, create: bool
-) -> tuple[Any, ...]:
+def _rerun(entry: PairEntry, node: Node, parts: Any, *, create: bool) -> tuple[Any, ...]:
     """The gradients asked for, by a run of the function itself: Tensors, if a graph is made of it, or arrays."""
+    _, _, tensors, changes = node.saved
+    asked = node.asked
+    if _changes([*entry.rests_on, *tensors]) != changes:
+        raise AutogradError(
+            f"compile: a tensor that the function{node.where()} is given, or reaches, was changed in place since. A "
+            "second derivative, or gradients under vmap, take another run of it, which would read the new elements. "
+            "Clone the tensor before, or call the function itself."
+        )
+    if not entry.reach.holds():
+        raise CompileError(
+            f"compile: between a compiled function and its backward pass, {entry.reach.changed()}. A second "
+            "derivative, or gradients under vmap, take another run of the function, which would be another one. Call "
+            "backward() before the change, or call the function itself."
+        )
     args, kwargs = entry.signature.arguments(list(tensors))
     targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
     before = [(t, list(hooks_of(t))) for t in targets]
@@ -427,6 +446,17 @@ def _rerun(
         if len(hooks_of(t)) > len(hooks):  # what the run has registered was for this run
             hooks_of(t)[:] = hooks
     return tuple(next(found) if one else None for one in asked)
+
+
+def _changes(tensors: list[Tensor]) -> int:
+    """A number that grows with every change in place of some of these tensors."""
+    return sum([0 if (cell := t._version) is None else cell[0] for t in tensors])
+
+
+def _places(arguments: list[Any], saved: list[Any]) -> tuple[int, ...]:
+    """The numbers of the arguments whose memory the saved values lie in."""
+    roots = {v.root for v in saved}
+    return tuple([i for i, v in enumerate(arguments) if v.root in roots])
 
 
 def _patterns(count: int) -> list[tuple[int, ...]]:
