@@ -131,13 +131,14 @@ class Listener:
         """Called before a tensor's elements are copied to another device, through the host."""
         self.read(tensor)
 
-    def keeps(self, index: Any) -> bool:
+    def keeps(self, index: Any, shown: bool) -> bool:
         """Asked before Python reads an integer tensor of no dimensions in a key: whether it stays a tensor. Then what
-        would be a view is a copy."""
+        would be a view is a copy. ``shown``: but this run has the view, or picks nothing."""
         return False
 
-    def stands_for(self, array: Any, base: Any) -> None:
-        """Called after an array was made that is a copy of what would be a view of ``base``."""
+    def stands_for(self, array: Any, base: Any, view: Any) -> None:
+        """Called after an array was made that is a copy of what would be a view of ``base``; the run has the view in
+        its place, unless that is None."""
 
     def counts(self, x: Any) -> bool:
         """Asked before elements that are not zero are looked for: whether Python is to read first how many there

@@ -10,6 +10,7 @@ from ..core import native
 from ..errors import CompileError
 from ..nn.parameter import Parameter
 from ..tensor import Tensor, wrap
+from ..utils._pytree import tree_leaves
 from .apart import apart
 from .conditions import Conditions
 from .executor import executor
@@ -60,6 +61,9 @@ class Entry:
         self.passes = trace.passes
         # arguments through whose histories a pass goes on
         self.gone_through = frozenset().union(*(each.reached for each in self.passes if not each.ends))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                trace.check_returned(leaf._data)
         self.result = Result(result, before, slot, trace.ways())
         self.shown = len(outputs)
         self.returned = result

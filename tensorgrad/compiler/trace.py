@@ -388,14 +388,18 @@ class Trace(Listener):
         self.steps.append(Call(OPS["contiguous_copy"], type(array), (pristine,), {}, (made,), (), user_line(3),
                                self.parts[-1]))  # fmt: skip
 
-    def keeps(self, index: Any) -> bool:
-        """A position in a key stays a tensor: it may be another one in the next replay."""
-        return True
+    def keeps(self, index: Any, shown: bool) -> bool:
+        """A position in a key stays a tensor: it may be another one in the next replay. But a run that goes on as it
+        is, where no program can be written of it, must not have a copy in place of a view."""
+        return shown or not self.splits
 
-    def stands_for(self, array: Any, base: Any) -> None:
+    def stands_for(self, array: Any, base: Any, view: Any) -> None:
         """A copy of what a position shows, which would be a view if Python had read the position."""
         line = user_line(3)
-        self.copies[self.value_of(array)] = owner_of(self.value_of(base)), describe_line(line) if line else "?"
+        copy = self.value_of(array)
+        self.copies[copy] = owner_of(self.value_of(base)), describe_line(line) if line else "?"
+        if view is not None:
+            self._enter(view, copy)
 
     def _check_copies(self, read: list[Value], writes: tuple[Value, ...]) -> None:
         """Refuses where a copy and a view would differ."""
@@ -638,16 +642,20 @@ class Trace(Listener):
                 say()
         self.steps, self.conditions = self.tentative.settle(self.steps, self.conditions)
 
+    def check_returned(self, array: Any) -> None:
+        """Raises CompileError for a copy that stands for a view of what was there before the run."""
+        found = self.values.get(id(array))
+        owner, where = self.copies.get(found.root, (None, "")) if found is not None else (None, "")
+        if owner is not None and (type(owner) is int or any(owner == owner_of(v) for v in self.arguments)):
+            raise CompileError(
+                f"compile: what was picked at {where} is returned. The position is a tensor, so in a program it is "
+                "a copy and no view of the tensor that it was picked from; return x[position].clone()."
+            )
+
     def program(self, outputs: list[Any]) -> Program:
         """The program that computes these arrays."""
-        theirs = {owner_of(v) for v in self.arguments}
         for array in outputs:
-            owner, where = self.copies.get(self.value_of(array).root, (None, ""))
-            if type(owner) is int or owner in theirs:
-                raise CompileError(
-                    f"compile: what was picked at {where} is returned. The position is a tensor, so in a program it is "
-                    "a copy and no view of the tensor that it was picked from; return x[position].clone()."
-                )
+            self.check_returned(array)
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
 from ..backends import registry
-from ..dispatch import local
+from ..dispatch import in_private, local
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install
@@ -59,15 +59,33 @@ def __getitem__(self: Tensor, key: Any) -> Tensor:
 
 
 def _picked(self: Tensor, key: Any) -> Tensor:
-    basic, spec, indices = _resolved(self, key)
+    view = _view_at_places(self, key) if local.listeners else None
+    basic, spec, indices = _resolved(self, key, view is not None)
     if not indices:
         return core.slice_(self, key=basic)
     x = self if _is_whole(basic) else core.slice_(self, key=basic)
     picked: Tensor = index_op(x, *indices, spec=spec)
-    if local.listeners and not any(i._data.ndim or getattr(i._data, "mapped", False) for i in indices):
-        for ear in local.listeners:
-            ear.stands_for(picked._data, x._data)
-    return picked
+    if not local.listeners or any(i._data.ndim or getattr(i._data, "mapped", False) for i in indices):
+        return picked
+    for ear in local.listeners:
+        ear.stands_for(picked._data, x._data, None if view is None else view._data)
+    return picked if view is None else view
+
+
+def _view_at_places(x: Tensor, key: Any) -> Tensor | None:
+    """The view that a key of integers makes, some of which are tensors, for the run that is listened to: what comes
+    behind it may change what it shows. None where there are none of those, where the view has a history of its own,
+    and where it lies otherwise than a copy."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if not any(type(part) is Tensor and not part._data.ndim and part._data.dtype.kind in "iu" for part in parts):
+        return None
+    if local.frames or (x.requires_grad and grad_state.recording):
+        return None
+    basic, _, indices = in_private(lambda: _resolved(x, key))
+    if indices:
+        return None
+    view: Tensor = in_private(lambda: core.slice_(x, key=basic))
+    return view if view._data.flags.c_contiguous else None
 
 
 def __setitem__(self: Tensor, key: Any, value: Any) -> None:
@@ -114,8 +132,10 @@ def _is_whole(basic: tuple[Any, ...]) -> bool:
     return all(part is _WHOLE for part in basic)
 
 
-def _resolved(x: Tensor, key: Any) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[Tensor, ...]]:
-    """(basic key, dimensions of the view it makes, index tensors for those).
+def _resolved(
+    x: Tensor, key: Any, shown: bool = True
+) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[Tensor, ...]]:
+    """(basic key, dimensions of the view it makes, index tensors for those). ``shown``: as ``Listener.keeps`` has it.
 
     Raises: IndexOutOfRange for integers out of bounds or too many of them; ShapeError for a mask of another shape;
         DTypeError for index tensors that do not count; TypeError for what can't be a key.
@@ -135,7 +155,7 @@ def _resolved(x: Tensor, key: Any) -> tuple[tuple[Any, ...], tuple[int, ...], tu
 
                 dims = tuple(range(mask.ndim))
                 return (_WHOLE,) * mask.ndim, dims, nonzero(key, as_tuple=True)
-    parts = [_as_part(part, x) for part in (key if isinstance(key, tuple) else (key,))]
+    parts = [_as_part(part, x, shown) for part in (key if isinstance(key, tuple) else (key,))]
     used = sum(_dims_taken(part) for part in parts)
     if used > len(shape):
         raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}: {used} were given.")
@@ -205,7 +225,7 @@ def advanced(x: Tensor, key: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Te
     return spec, indices
 
 
-def _as_part(part: Any, x: Tensor) -> Any:
+def _as_part(part: Any, x: Tensor, shown: bool) -> Any:
     """One part of a key as int, bool, slice, None, Ellipsis, or a tensor of int64 or bool on the device of ``x``."""
     if part is None or part is Ellipsis or isinstance(part, (bool, int, slice)):
         return part
@@ -229,7 +249,7 @@ def _as_part(part: Any, x: Tensor) -> Any:
     if dtype.kind in "iu" and dtype != _UINT8:
         if part._data.ndim == 0:
             mapped = getattr(part._data, "mapped", False)  # an integer for each sample of a vmap
-            if mapped or any(ear.keeps(part) for ear in local.listeners):
+            if mapped or any(ear.keeps(part, shown) for ear in local.listeners):
                 return part if dtype == _INT64 else core.cast(part, dtype=_INT64)
             return int(part)
         if dtype.itemsize < 4:

@@ -335,3 +335,46 @@ def test_forget_drops_the_halves_too():
     f.forget()
     assert not f.programs and f.stats()["programs"] == 0
     assert isinstance(f(loop, x, y), float)
+
+
+def picked_then_changed(y, at):
+    part = y[at]
+    y[at] += 1
+    return part * 1, y * 1
+
+
+def picked_and_changed(y, at):
+    part = y[:, at]
+    part.add_(1)
+    return part.clone(), y * 1
+
+
+def picked_and_returned(y, at):
+    part = y[at]
+    y.mul_(2)
+    return part, y * 1
+
+
+def picked_of_what_is_computed(y, at):
+    part = (z := y * _FACTOR)[at]
+    z.mul_(2)
+    return ((part * part).sum() * 1, *tg.autograd.grad((part * part).sum() + z.sum(), _FACTOR))
+
+
+_FACTOR = tg.full((4, 3), 2.0, requires_grad=True)
+
+
+@pytest.mark.parametrize("function", [
+    picked_then_changed, picked_and_changed, picked_and_returned, picked_of_what_is_computed,
+])  # fmt: skip
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_that_goes_on_has_views_where_a_program_would_have_copies(function, backend):
+    with tg.backend(backend):
+        f = tg.compile(function, fallback=True)
+        for at in (2, 0, 2, 1):
+            y, z = (tg.arange(12.0).reshape(4, 3) for _ in range(2))
+            for ours, theirs in zip(f(y, tg.tensor(at)), function(z, tg.tensor(at)), strict=True):
+                assert ours.tolist() == theirs.tolist()
+            assert y.tolist() == z.tolist()
+        with pytest.raises(CompileError, match="a copy and no view"):
+            tg.compile(function)(y, tg.tensor(at))
