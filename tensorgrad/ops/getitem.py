@@ -132,9 +132,7 @@ def _is_whole(basic: tuple[Any, ...]) -> bool:
     return all(part is _WHOLE for part in basic)
 
 
-def _resolved(
-    x: Tensor, key: Any, shown: bool = True
-) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[Tensor, ...]]:
+def _resolved(x: Tensor, key: Any, shown: bool = True) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[Tensor, ...]]:
     """(basic key, dimensions of the view it makes, index tensors for those). ``shown``: as ``Listener.keeps`` has it.
 
     Raises: IndexOutOfRange for integers out of bounds or too many of them; ShapeError for a mask of another shape;
