@@ -108,7 +108,7 @@ PyMemberDef node_members[] = {
     FIELD(NodeObject, "versions", kVersions), FIELD(NodeObject, "line", kLine), FIELD(NodeObject, "hooks", kHooks),
     FIELD(NodeObject, "post_hooks", kPostHooks), FIELD(NodeObject, "retained", kRetained),
     FIELD(NodeObject, "packed", kPacked), FIELD(NodeObject, "extra", kExtra),
-    {"number", T_ULONGLONG, offsetof(NodeObject, number), READONLY, nullptr},
+    {"number", T_ULONGLONG, offsetof(NodeObject, number), 0, nullptr},
     {"count", T_PYSSIZET, offsetof(NodeObject, count), 0, nullptr},
     {"watched", T_BOOL, offsetof(NodeObject, watched), 0, nullptr}, {}};
 

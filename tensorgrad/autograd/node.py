@@ -58,8 +58,11 @@ class Node(NodeCore):
 
     def link(self, edges: list[Any], x: Tensor, count: int) -> None:
         """The edge to input number ``len(edges)`` of ``count``."""
-        if x._base is not None and x._generation != x._base._changes:
-            x._follow_base()
+        if x._base is not None:
+            if x._generation != x._base._changes:
+                x._follow_base()
+            if x._node is not None and x._node.number > self.number:  # a view's new history was recorded meanwhile
+                self.number = Node(None, {}, 1).number
         if x._slot:
             slots = self.slots or (0,) * count
             self.slots = (*slots[: len(edges)], x._slot, *slots[len(edges) + 1 :])

@@ -106,6 +106,53 @@ def test_a_view_made_before_its_base_has_a_history(case: Any, backend: str) -> N
         assert _run(tg, case) == _run(torch, case)
 
 
+def _cube(lib: Any, x: Any) -> Any:
+    class Cube(lib.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x * x * x
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * 3 * ctx.saved_tensors[0] * ctx.saved_tensors[0]
+
+    return Cube.apply(x)
+
+
+def _users(lib: Any) -> dict[str, Callable[[Any, Any], Any]]:
+    return {
+        "mul": lambda v, w: v * v, "mul after": lambda v, w: w[1:] * v, "cat": lambda v, w: lib.cat([w, v]),
+        "matmul": lambda v, w: v @ w[1:], "unbind": lambda v, w: v.unbind(0)[1],
+        "function": lambda v, w: _cube(lib, v), "softmax": lambda v, w: v.softmax(0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("user", list(_users(tg)))
+def test_the_new_history_is_older_than_its_first_user(user: str, tracked: bool, backend: str) -> None:
+    torch = pytest.importorskip("torch")
+
+    def found(lib: Any) -> Any:
+        w = lib.nn.Parameter(lib.tensor([2.0, 3.0, 5.0], dtype=lib.float64))
+        outcome = []
+        for create in (False, True):
+            b = w * 1.0 if tracked else lib.ones(3, dtype=lib.float64)
+            v = b[1:]
+            b.mul_(w)
+            first = _users(lib)[user](v, w).sum()  # its history begins while this is recorded
+            loss = first + (v.sin() * 2).sum() + b.cos().sum()
+            g = lib.autograd.grad(loss, w, create_graph=create)[0]
+            outcome.append(g.tolist())
+        outcome.append(lib.autograd.grad((g * g).sum(), w)[0].tolist())
+        return outcome
+
+    with tg.backend(backend):
+        for ours, theirs in zip(found(tg), found(torch), strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-12)
+
+
 def test_a_whole_number_view_has_no_history() -> None:
     b = tg.ones(2)
     v = b.view(tg.int32)
