@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.node import describe_line
+from ..errors import ArgumentError, TensorgradError
 from ..io.safetensors import FileError
 from ..ops.record import as_ours
+from .plain import one_line
 from .program import Call, Program, Value
 
 __all__ = ["placed"]
@@ -15,6 +17,9 @@ _ODD = (AttributeError, TypeError, KeyError, AssertionError)
 """What ops raise for what is not theirs, where they have not looked at it before: an operand or attribute of another
 type. Our own errors are of classes of their own."""
 
+_UNFIT = (ValueError, OverflowError, ZeroDivisionError)
+"""What they raise for a number or a text that they can't take, of an attribute or of the data."""
+
 _MOST = 4  # operands of a list that are told
 
 
@@ -22,11 +27,15 @@ def placed(error: Exception, step: Call | None, program: Program) -> Exception:
     """The error as the op raises it, with the place that the call comes from; as it is where no call raised it."""
     if step is None:
         return error
-    if error.args and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} ({_place(step, program)})", *error.args[1:])
-    if program.foreign and type(error) in _ODD:
-        told = f"{step.op.name}: the file gives it what it can't take: {type(error).__name__}: {error}"
+    place = _place(step, program)
+    if program.foreign and isinstance(error, (*_ODD, *_UNFIT)) and not isinstance(error, TensorgradError):
+        text = one_line(error)
+        if isinstance(error, _UNFIT):
+            return ArgumentError(f"{text} ({place})").with_traceback(error.__traceback__)
+        told = f"{step.op.name}: the file gives it what it can't take: {type(error).__name__}: {text} ({place})"
         return FileError(told).with_traceback(error.__traceback__)
+    if error.args and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]} ({place})", *error.args[1:])
     return as_ours(error) if isinstance(error, IndexError) else error
 
 

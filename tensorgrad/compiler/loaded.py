@@ -26,7 +26,7 @@ from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 from .executor import executor, in_python
 from .form import Slot
-from .plain import expect, whole
+from .plain import expect, one_line, whole
 from .program import Program
 from .program_file import json_object, read_file
 from .reader import WRONG, Leaf, Reader
@@ -78,7 +78,9 @@ def _in_file(name: str, what: Callable[[], _T]) -> _T:
     except WRONG as error:
         if isinstance(error, OSError):
             raise
-        raise FileError(f"{name}: the program does not hold together: {type(error).__name__}: {error}") from None
+        raise FileError(
+            f"{name}: the program does not hold together: {type(error).__name__}: {one_line(error)}"
+        ) from None
 
 
 class _Served:
@@ -206,11 +208,11 @@ class Loaded:
 
     def explain(self) -> str:
         """The program in words, to be printed."""
-        return self.program.explain()
+        return _in_file(self._name, self.program.explain)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Write a picture of the program; see ``Program.draw``."""
-        self.program.draw(path)
+        _in_file(self._name, lambda: self.program.draw(path))
 
     def manual_seed(self, seed: int) -> Loaded:
         """Seed the generators that the program draws from, which start as they were when it was saved. Returns it."""

@@ -35,12 +35,23 @@ from ..expr.node import PRIMITIVES, Expr, call, constant, symbol, topological
 from ..expr.typed import check, known_key
 from ..io.safetensors import FileError
 
-__all__ = ["expect", "formula_from", "formula_to", "from_json", "to_json", "typed_from", "typed_to", "whole"]
+__all__ = [
+    "expect",
+    "formula_from",
+    "formula_to",
+    "from_json",
+    "one_line",
+    "to_json",
+    "typed_from",
+    "typed_to",
+    "whole",
+]
 
 _DEEPEST = 32
 _LONGEST = 1 << 20  # of a list, and of a text
 _MOST_NODES = 1 << 16  # of a formula
 _INT = 1 << 63
+_LONGEST_TEXT = 300  # of an error
 _CONTAINERS = frozenset(("tuple", "slice", "complex", "dict", "scalar"))
 
 
@@ -137,6 +148,12 @@ def expect(condition: Any, complaint: str) -> None:
     """Raises FileError unless the condition holds."""
     if not condition:
         raise FileError(complaint)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line that is not too long: some show the arrays that they were given."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 def whole(number: Any, below: int, what: str) -> int:

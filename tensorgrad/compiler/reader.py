@@ -27,7 +27,7 @@ from ..random import Generator
 from ..tensor import Tensor, wrap
 from .form import Slot
 from .fused import fused
-from .plain import dtype_from, expect, formula_from, formula_to, from_json, typed_from, whole
+from .plain import dtype_from, expect, formula_from, formula_to, from_json, one_line, typed_from, whole
 from .program import Call, Program, Value, values_in
 from .program_file import MOST, shape_from
 from .save import may_be_saved
@@ -295,7 +295,7 @@ class Reader:
                 if spec is not None:
                     shape_from(list(spec.shape))
         except WRONG as error:
-            raise FileError(f"{op.name}: {type(error).__name__}: {str(error)[:300]}") from None
+            raise FileError(f"{op.name}: {type(error).__name__}: {one_line(error)}") from None
         if hasattr(op, "specialize"):
             expect(len(inputs) == len(op.inputs), f"{op.name} takes {len(op.inputs)} operands")
         if out is not None:

@@ -111,7 +111,7 @@ def _blank(what: Any) -> Any:
     """An array of that shape and dtype that takes no memory."""
     if type(what) in (list, tuple):
         return type(what)(map(_blank, what))
-    if not hasattr(what, "shape"):
+    if not (hasattr(what, "shape") and hasattr(what, "dtype")):  # a dtype has a shape
         return what
     return np.broadcast_to(np.zeros((), what.dtype), tuple(what.shape))
 

@@ -826,3 +826,59 @@ def test_what_an_op_does_not_take_is_a_fault_of_the_file(backend, tmp_path):
         signed(path, header, data, odd)
         with pytest.raises(FileError, match="TypeError"):
             tg.compiler.load(path)(tg.eye(3))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_number_that_an_op_does_not_take_is_an_error_of_one_line(backend, tmp_path):
+    """It was NumPy's plain ValueError or OverflowError, or pybind's list of signatures."""
+    path = tmp_path / "f.tgp"
+    x = tg.arange(24.0).reshape(1, 1, 4, 6)
+
+    def loaded(function, change):
+        f = tg.compile(function)
+        for _ in range(2):
+            f(x)
+        f.save(path)
+        header, data = parts(path)
+        program = json.loads(header["__metadata__"]["program"])
+        change(program["calls"][0])
+        signed(path, header, data, program)
+        return tg.compiler.load(path)(x)
+
+    def attribute(name, value):
+        return lambda call: call["attrs"].update({name: value})
+
+    def query(call):
+        call["inputs"][0] = [[0.5] * 6] * 4
+
+    with tg.backend(backend), tg.no_grad():
+        for function, change in (
+            (lambda x: nn.functional.interpolate(x, scale_factor=2.0), attribute("scales", {"tuple": [2.0]})),
+            (lambda x: x.roll(1, 3), attribute("shifts", {"tuple": [{"float": "inf"}]})),
+            (lambda x: tg.linalg.qr(x)[1], attribute("mode", "a\nb")),
+            (lambda x: x.tril(), attribute("diagonal", "x")),
+            (lambda x: nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True), query),
+        ):
+            with pytest.raises(TensorgradError) as error:
+                loaded(function, change)
+            assert "\n" not in str(error.value)
+
+
+def test_a_loaded_program_that_can_not_be_explained_says_so(tmp_path):
+    """An attribute that the kernel doesn't look at, as the op's definition does."""
+    path = tmp_path / "f.tgp"
+    with tg.backend("numpy"), tg.no_grad():
+        f = tg.compile(lambda x, t: nn.functional.cross_entropy(x, t))
+        x, target = tg.ones(2, 3), tg.tensor([0, 1])
+        for _ in range(2):
+            f(x, target)
+        f.save(path)
+        header, data = parts(path)
+        program = json.loads(header["__metadata__"]["program"])
+        (call,) = (call for call in program["calls"] if call.get("op") == "cross_entropy")
+        call["attrs"]["ignore_index"] = None
+        signed(path, header, data, program)
+        loaded = tg.compiler.load(path)
+        assert loaded(x, target).item() == f(x, target).item()
+        with pytest.raises(FileError, match="does not hold together: AttributeError"):
+            loaded.explain()
