@@ -64,7 +64,8 @@ PyObject* write_over(FunctionObject* self, const Call& call) {
   Arrays arrays;
   PyObject* target = call.all[0];
   auto* first = as_array(as_tensor(target)->f[TensorObject::kData]);
-  if (as_tensor(target)->f[TensorObject::kInference] != Py_False || !PyArray_ISCARRAY(first)) return nullptr;
+  if (as_tensor(target)->f[TensorObject::kInference] != Py_False || !PyArray_ISCARRAY(first) || is_refused(target))
+    return nullptr;
   const bool formula = self->into == Py_True;
   const char *low = PyArray_BYTES(first), *high = low + PyArray_NBYTES(first);
   for (Py_ssize_t i = 0; i < call.count; ++i) {

@@ -199,7 +199,7 @@ Ref value_for(PyArrayObject* target, PyObject* given) {
 
 // The tensor's memory, if it may be written here.
 PyArrayObject* target_of(const Source& source, PyObject* x) {
-  if (source.track || as_tensor(x)->f[TensorObject::kInference] != Py_False) return nullptr;
+  if (source.track || as_tensor(x)->f[TensorObject::kInference] != Py_False || is_refused(x)) return nullptr;
   return PyArray_ISCARRAY(source.array) ? source.array : nullptr;
 }
 

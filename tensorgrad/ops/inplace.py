@@ -29,10 +29,12 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
     """Raises AutogradError or ShapeError if ``target`` may not be written in place."""
     if target._inference and not grad_state.inference:
         raise AutogradError(f"{name}: an inference tensor is changed in place outside of inference_mode; clone it.")
+    base = target if target._base is None else target._base
+    # a view made under no_grad doesn't require grad, but the base's gradients would leave the change out
+    track = track or (target._frozen_view and base._tracked and target._data.dtype.kind in "fcV")
     if track and grad_state.recording:
         for ear in local.listeners:
-            ear.rewrites(target if target._base is None else target._base)
-        base = target if target._base is None else target._base
+            ear.rewrites(base)
         if base._tracked and base._node is None:
             what = "a leaf" if base is target else "a view of a leaf"
             raise AutogradError(

@@ -186,6 +186,49 @@ def test_a_view_made_without_recording_is_refused() -> None:
             assert (view * 2).requires_grad is False
 
 
+_WRITES: dict[str, Callable[[Any, Any], Any]] = {
+    "mul_": lambda lib, z: z.mul_(2.0), "add_": lambda lib, z: z.add_(lib.ones(2), alpha=2.0),
+    "copy_": lambda lib, z: z.copy_(lib.ones(2)), "fill_": lambda lib, z: z.fill_(3.0),
+    "zero_": lambda lib, z: z.zero_(),
+    "item": lambda lib, z: z.__setitem__(0, 4.0), "items": lambda lib, z: z.__setitem__(slice(None), lib.ones(2)),
+    "mask": lambda lib, z: z.__setitem__(z > 0, 1.0), "sin_": lambda lib, z: z.sin_(),
+    "index_fill_": lambda lib, z: z.index_fill_(0, lib.tensor([0]), 1.0), "uniform_": lambda lib, z: z.uniform_(),
+    "cumsum_": lambda lib, z: z.cumsum_(0), "relu": lambda lib, z: lib.nn.functional.relu(z, inplace=True),
+    "a view of it": lambda lib, z: z[:1].mul_(2.0), "out=": lambda lib, z: lib.add(lib.ones(2), 1.0, out=z),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("leaf", [False, True])
+@pytest.mark.parametrize("write", list(_WRITES))
+def test_a_view_made_without_recording_is_not_written_past_the_tape(write: str, leaf: bool, backend: str) -> None:
+    """What is written has no history, but the base has: its gradients would be those of another program."""
+    torch = pytest.importorskip("torch")
+    with tg.backend(backend):
+        for lib in (tg, torch):
+            w = lib.nn.Parameter(lib.tensor([1.0, 2.0, 3.0]))
+            b = w if leaf else w * 1.0
+            with lib.no_grad():
+                z = b[1:]
+            with pytest.raises(RuntimeError, match=r"no_grad|leaf|out="):
+                _WRITES[write](lib, z)
+            assert b.tolist() == [1.0, 2.0, 3.0]
+            with lib.no_grad():
+                _WRITES["fill_"](lib, z)
+            assert b.tolist() == [1.0, 3.0, 3.0]
+
+
+def test_a_view_made_without_recording_of_what_has_no_history_is_changed() -> None:
+    b = tg.ones(3)
+    with tg.no_grad():
+        z = b[1:]
+        whole = tg.nn.Parameter(tg.ones(2)).view(tg.int32)
+    z.mul_(2.0)
+    z[0] = 5.0
+    whole.zero_()
+    assert b.tolist() == [1.0, 5.0, 2.0] and whole.tolist() == [0, 0]
+
+
 def test_a_compiled_function_sees_that_an_argument_has_begun_to_require_grad() -> None:
     f = tg.compile(lambda x: (x * x).sum())
     w = tg.nn.Parameter(tg.tensor([2.0, 3.0]))
