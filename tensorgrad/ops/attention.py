@@ -278,9 +278,12 @@ def _with_dropout(
     given = None if mask is None else mask._data
     spec = attention_op.infer(q._data, k._data, v._data, given, causal=causal, scale=scale)
     scores = _scores(recorded, q, k, mask, causal, scale)
-    weights = softmax_op(scores, dim=scores.ndim - 1)
-    if mask is not None:
-        weights = pw.where(pw.isnan(weights), 0.0, weights)  # rows that look nowhere
+    last = scores.ndim - 1
+    if mask is None or not scores._data.size:
+        weights = softmax_op(scores, dim=last)
+    else:  # rows that look nowhere give zeros, those with NaN stay NaN
+        nowhere = pw.eq(recorded.amax(scores.detach(), dim=(last,), keepdim=True), -math.inf)
+        weights = pw.where(nowhere, 0.0, softmax_op(pw.where(nowhere, 0.0, scores), dim=last))
     return fitted(recorded, _mixed(recorded, dropout(weights, p, generator=generator), v), spec[0].dtype)
 
 

@@ -212,16 +212,15 @@ def check_partial_overlap(name: str, target: Any, inputs: list[Any], *, same: bo
         if x is target and same:
             raise ShapeError(f"{name}: unsupported operation: out is one of the inputs; clone() the input first.")
         # asked of the type, since an array composes its description anew for whoever asks
-        if x is target or type(x) is not type(target) or not hasattr(type(x), "__array_interface__"):
+        kind = type(x)
+        on_device = hasattr(kind, "__cuda_array_interface__")
+        if x is target or kind is not type(target) or not (on_device or hasattr(kind, "__array_interface__")):
             continue
         if x.ndim == 0 or x.size == 0:
             continue
-        if _share_memory(x, target):
-            equal = (
-                not same
-                and x.__array_interface__["data"] == target.__array_interface__["data"]
-                and x.strides == target.strides
-            )
+        if _shares_device_memory(x, target) if on_device else _share_memory(x, target):
+            begins = [a.data.ptr if on_device else a.__array_interface__["data"] for a in (x, target)]
+            equal = not same and begins[0] == begins[1] and x.strides == target.strides
             if not (equal and x.shape == target.shape):
                 raise ShapeError(
                     f"{name}: an input shares part of its memory with the tensor written to, so the result would "
@@ -237,6 +236,23 @@ def _share_memory(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
         return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
+
+
+class _Lying:
+    """How an array of a device lies, as NumPy asks for it. Its memory is never read."""
+
+    def __init__(self, x: Any):
+        self.__array_interface__ = {
+            "version": 3, "data": (x.data.ptr, True), "typestr": f"|V{x.itemsize}",
+            "shape": x.shape, "strides": x.strides,
+        }  # fmt: skip
+
+
+def _shares_device_memory(a: Any, b: Any) -> bool:
+    first, second = a.data.ptr, b.data.ptr  # an address is of one device only
+    if a.flags.c_contiguous and b.flags.c_contiguous:
+        return bool(first < second + b.nbytes and second < first + a.nbytes)
+    return _share_memory(np.asarray(_Lying(a)), np.asarray(_Lying(b)))
 
 
 def _as_it_was(target: Tensor) -> Tensor:

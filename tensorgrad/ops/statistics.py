@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..dtypes import of_array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -241,14 +242,23 @@ def _range(name: str, x: Tensor, low: float, high: float, grow: float) -> tuple[
 
 def _require_real(name: str, x: Any) -> Any:
     array = require_tensor(name, x)
-    if array.dtype.kind not in "fV":
-        raise DTypeError(f'{name}: "{name}" is not implemented for {x.dtype}; convert with .float().')
+    _check_real(name, array.dtype)
     return array
+
+
+def _check_real(name: str, dtype: Any) -> None:
+    if dtype.kind not in "fV":
+        raise DTypeError(f'{name}: "{name}" is not implemented for {of_array(dtype)}; convert with .float().')
+
+
+def _histc_infer(x: Any, *, bins: int, low: float, high: float) -> Spec:
+    _check_real("histc", x.dtype)
+    return Spec((bins,), x.dtype)
 
 
 histc_op = op(
     "histc",
-    infer=lambda x, *, bins, low, high: Spec((bins,), x.dtype),
+    infer=_histc_infer,
     nondiff=("y",),
     checked=True,
     samples=lambda: [

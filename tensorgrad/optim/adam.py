@@ -85,7 +85,7 @@ class Adam(FormulaOptimizer):
             params, grads, bucket.state("exp_avg"), bucket.state("exp_avg_sq"),
             bucket.state("max_exp_avg_sq") if amsgrad else [], hyper=bucket.hyper,
             decoupled=group["decoupled_weight_decay"], maximize=group["maximize"], amsgrad=amsgrad,
-            **self._keywords(group),
+            **self._keywords(group, bucket),
         )  # fmt: skip
 
     # the same as a formula, for steps that are recorded

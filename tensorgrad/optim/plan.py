@@ -140,7 +140,7 @@ class PlannedOptimizer(Optimizer):
 
     def __init__(self, params: Any, defaults: Group):
         self._plans: dict[int, Plan] = {}
-        self._scales: dict[float, Any] = {}
+        self._scales: dict[tuple[float, Any], Any] = {}
         self._unless: dict[str, Any] = {}
         super().__init__(params, defaults)
 
@@ -231,8 +231,9 @@ class PlannedOptimizer(Optimizer):
                 ready.append((group, bucket, arrays))
         return ready
 
-    def _clipping(self) -> dict[float, Any]:
-        """``max_grad_norm`` to the factor, 0-d, of the gradients of such groups, applied as the step reads them.
+    def _clipping(self) -> dict[tuple[float, Any], Any]:
+        """``max_grad_norm`` and a device to the factor, 0-d and there, of the gradients of such groups, applied as the
+        step reads them.
 
         One norm, that of all gradients of such groups together. It is computed and used where the gradients are, by
         recorded ops: a replayed step clips by its own norm.
@@ -251,15 +252,16 @@ class PlannedOptimizer(Optimizer):
         from ..nn.utils.clip_grad import clipping_factor, get_total_norm
 
         total = get_total_norm(grads)
-        limits = {float(group["max_grad_norm"]) for group in clipped}
-        return {limit: clipping_factor(limit, total)._data for limit in limits}
+        factors = {limit: clipping_factor(limit, total) for limit in {float(g["max_grad_norm"]) for g in clipped}}
+        devices = {grad.device for grad in grads}
+        return {(limit, device): x.to(device)._data for limit, x in factors.items() for device in devices}
 
-    def _keywords(self, group: Group) -> dict[str, Any]:
+    def _keywords(self, group: Group, bucket: Bucket) -> dict[str, Any]:
         """What an update op that clips and can be left out is given for that, where there is something."""
         limit = group.get("max_grad_norm")
         if limit is None or not self._scales:
             return self._unless
-        return {**self._unless, "scale": self._scales[float(limit)]}
+        return {**self._unless, "scale": self._scales[float(limit), bucket.params[0].device]}
 
     def _step_group(self, i: int, group: Group) -> None:
         plan = self._plans.get(i)

@@ -79,7 +79,7 @@ class SGD(PlannedOptimizer):
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         bufs = bucket.state("momentum_buffer") if group["momentum"] else []
         door.sgd_(params, grads, bufs, hyper=bucket.hyper, nesterov=group["nesterov"], maximize=group["maximize"],
-                  **self._keywords(group))  # fmt: skip
+                  **self._keywords(group, bucket))  # fmt: skip
 
     def _differentiable(
         self, group: Group, p: Tensor, g: Tensor, states: list[Tensor], scalars: Any, fresh: bool

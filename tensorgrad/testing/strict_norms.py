@@ -232,10 +232,9 @@ def _cross_entropy(
     with np.errstate(all="ignore"):
         top = values.max(1, keepdims=True)
         lse = np.log(np.exp(values - top).sum(1, keepdims=True)) + top
-        far = (lse - values) * weights
-    losses = far[np.arange(rows), index]
-    if smoothing:
-        losses = losses * (1 - smoothing) + far.sum(1) * (smoothing / classes)
+        losses = (lse[:, 0] - values[np.arange(rows), index]) * weights[index]
+        if smoothing:  # else only the weights of targets count
+            losses = losses * (1 - smoothing) + ((lse - values) * weights).sum(1) * (smoothing / classes)
     losses = np.where(counts, losses, values.dtype.type(0))
     for to, result in ((lses, lse), (loss, losses), (rounded, losses)):
         _put(to, result)
@@ -272,7 +271,7 @@ def _cross_entropy_backward(
         scale = np.where(counts, _wide(g) / divisor, 0).astype(lses.dtype)[:, None]
         share = np.exp(_wide(x).reshape(rows, classes) - lses[:, None])
         hard, soft = scale * (1 - smoothing) * weights[index][:, None], scale * (smoothing / classes)
-        out = share * (hard + soft * weights.sum()) - soft * weights
+        out = share * (hard + soft * weights.sum()) - soft * weights if smoothing else share * hard
         out[np.arange(rows), index] -= hard[:, 0]
     _put(gx, np.where(counts[:, None], out, 0))
 

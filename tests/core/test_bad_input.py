@@ -70,6 +70,7 @@ CASES = {
     "negative step": (lambda x: x[::-1], ValueError, "step"),
     "a fraction as a size": (lambda x: x.unfold(0, 1.5, 1), TypeError, "1.5"),
     "a fraction as a count": (lambda x: x.repeat_interleave(1.5), TypeError, "1.5"),
+    "a histogram of integers": (lambda x: tg.histc(x.long(), 3, 0, 4), RuntimeError, "histc.*int64"),
     "a fraction as a number of bins": (lambda x: tg.histc(x, 1.5), TypeError, "1.5"),
     "a fraction as a diagonal": (lambda x: x.tril(0.5), TypeError, "0.5"),
     "a fraction as a power": (lambda x: tg.linalg.matrix_power(tg.ones(2, 2), 1.5), TypeError, "1.5"),

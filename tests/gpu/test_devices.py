@@ -264,3 +264,52 @@ def test_priorities_of_streams(two: StrictCupyBackend) -> None:
     least, greatest = tg.cuda.Stream.priority_range()
     assert (least, greatest) == (0, -5)
     assert [tg.cuda.Stream(priority=n).priority for n in (-100, -1, 3)] == [greatest, -1, least]
+
+
+@pytest.mark.parametrize("devices", [("cuda:0", "cuda:1"), ("cpu", "cuda:1"), ("cuda:1", "cpu")])
+@pytest.mark.parametrize("order", [2.0, 0.5, float("inf")])
+def test_gradients_of_several_devices_are_clipped_by_their_norm_together(
+    devices: tuple[str, ...], order: float, two: StrictCupyBackend
+) -> None:
+    def clipped(places: tuple[str, ...]) -> tuple[float, list[list[float]]]:
+        parameters = [tg.zeros(2, device=place, requires_grad=True) for place in places]
+        for i, p in enumerate(parameters):
+            p.grad = tg.tensor([3.0, 4.0 + i], device=p.device)
+        total = nn.utils.clip_grad_norm_(parameters, 0.5, order)
+        assert total.device == parameters[0].device
+        return float(total), [p.grad.tolist() for p in parameters]  # type: ignore[union-attr]
+
+    total, grads = clipped(devices)
+    same_total, same = clipped(("cpu", "cpu"))
+    assert np.isclose(total, same_total, rtol=1e-6)
+    np.testing.assert_allclose(grads, same, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+@pytest.mark.parametrize("devices", [("cuda:0", "cuda:1"), ("cpu", "cuda:1"), ("cuda:1", "cpu")])
+def test_a_step_over_several_devices_clips(name: str, devices: tuple[str, ...], two: StrictCupyBackend) -> None:
+    def stepped(places: tuple[str, ...]) -> list[list[float]]:
+        parameters = [tg.ones(2, device=place, requires_grad=True) for place in places]
+        optimizer = getattr(optim, name)(parameters, lr=0.1, max_grad_norm=0.5)
+        for step in range(2):
+            for i, p in enumerate(parameters):
+                p.grad = tg.tensor([3.0, 4.0 + i * step], device=p.device)
+            optimizer.step()
+        return [p.tolist() for p in parameters]
+
+    np.testing.assert_allclose(stepped(devices), stepped(("cpu", "cpu")), rtol=1e-5)
+
+
+def test_writes_that_overlap_what_is_read_are_refused(two: StrictCupyBackend) -> None:
+    x = tg.arange(9.0, device="cuda:1").reshape(3, 3)
+    writes: list[Callable[[], Any]] = [
+        lambda: x.add_(x.T), lambda: x[1:].add_(x[:-1]), lambda: x[:, 1:].mul_(x[:, :-1]), lambda: x.add_(x[0]),
+    ]  # fmt: skip
+    for write in writes:
+        with pytest.raises(RuntimeError, match="shares part of its memory"):
+            write()
+    assert x.flatten().tolist() == list(range(9))
+    x[:, ::2].add_(x[:, 1:2])  # between each other, not the same
+    x.add_(x)
+    x[1:].add_(x[:1])
+    assert x.tolist() == [[2.0, 2.0, 6.0], [16.0, 10.0, 24.0], [28.0, 16.0, 36.0]]

@@ -403,6 +403,18 @@ def test_rows_that_do_not_count_may_hold_anything(backend: StrictCupyBackend) ->
     assert np.isnan(loss[:3]).all() and np.isfinite(loss[3:]).all()
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_weights_of_classes_that_no_row_has_do_not_count(bad: float, backend: StrictCupyBackend) -> None:
+    x, w, target = drawn(0, (3, 4), "float32"), np.array([1, 2, bad, 0.5], np.float32), np.array([0, 3, 1])
+    for any_backend in (backend, StrictCupyBackend()):
+        for reduction in ("mean", "sum", "none"):
+            loss, lse = run(any_backend, "cross_entropy", (x, target, w), **how(reduction))
+            (gx,) = run(any_backend, "cross_entropy_backward", (loss, x, target, w, lse), **how(reduction))
+            assert np.isfinite(loss).all() and np.isfinite(gx).all()
+            smoothed = run(any_backend, "cross_entropy", (x, target, w), **how(reduction, 0.1))[0]
+            assert not np.isfinite(smoothed).any()
+
+
 def test_no_row_that_counts(backend: StrictCupyBackend) -> None:
     x, target = drawn(0, (3, 4), "float32"), np.full(3, -100)
     loss, lse = run(backend, "cross_entropy", (x, target, None), **how("mean"))

@@ -88,6 +88,25 @@ def test_dropout_keeps_the_expectation():
     assert F.scaled_dot_product_attention(q, k, v, dropout_p=1.0).abs().max().item() == 0
 
 
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize("kind", ["bool", "added"])
+def test_a_row_of_nan_is_none_that_looks_nowhere(kind, backend):
+    with tg.backend(backend):
+        q, k, v = (tg.randn(3, 4, requires_grad=True) for _ in range(3))
+        x = q.detach().clone()
+        x[1] = float("nan")
+        x.requires_grad_()
+        mask = tg.tensor([[True] * 3, [True] * 3, [False] * 3])
+        if kind == "added":
+            mask = tg.where(mask, 0.0, -float("inf"))
+        out = F.scaled_dot_product_attention(x, k, v, mask, dropout_p=0.3)
+        assert out[0].isfinite().all() and out[1].isnan().all() and out[2].tolist() == [0, 0, 0, 0]
+        [grad] = tg.autograd.grad(out.sum(), [x])
+        assert grad[0].isfinite().all() and grad[1].isnan().all() and grad[2].tolist() == [0, 0, 0, 0]
+        none = F.scaled_dot_product_attention(q, k[:0], v[:0], mask[:, :0], dropout_p=0.3)
+        assert none.tolist() == [[0.0] * 4] * 3
+
+
 def test_errors():
     x = tg.ones(2, 3, 4)
     with pytest.raises(ValueError, match="not both"):

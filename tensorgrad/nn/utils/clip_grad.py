@@ -28,12 +28,12 @@ def _gradients(parameters: Tensors) -> list[Tensor]:
     return [p._grad for p in _listed(parameters) if p._grad is not None]
 
 
-def _by_kind(tensors: list[Tensor]) -> list[list[Any]]:
-    """Arrays that one kernel call takes: of one type and dtype."""
+def _by_kind(tensors: list[Tensor]) -> list[tuple[Any, list[Any]]]:
+    """Arrays that one kernel call takes, of one type, dtype and device, and the device."""
     groups: dict[Any, list[Any]] = {}
     for x in tensors:
-        groups.setdefault((type(x._data), x._data.dtype), []).append(x._data)
-    return list(groups.values())
+        groups.setdefault((type(x._data), x._data.dtype, x.device), []).append(x._data)
+    return [(device, arrays) for (_, _, device), arrays in groups.items()]
 
 
 def get_total_norm(
@@ -54,7 +54,7 @@ def get_total_norm(
         return zeros(())
     with no_grad():
         if order >= 1:
-            norms: list[Any] = [wrap(local.doors[type(a[0])].multi_norm(a, p=order)) for a in _by_kind(given)]
+            norms: list[Any] = [wrap(local.doors[type(a[0])].multi_norm(a, p=order)) for _, a in _by_kind(given)]
             total = norms[0]
             for one in norms[1:]:
                 one = one.to(total.device)
@@ -89,8 +89,8 @@ def clip_grads_with_norm_(
     grads = _gradients(parameters)
     with no_grad():
         factor = clipping_factor(max_norm, total_norm)
-        for arrays in _by_kind(grads):
-            local.doors[type(arrays[0])].multi_scale_(arrays, factor._data)
+        for device, arrays in _by_kind(grads):
+            local.doors[type(arrays[0])].multi_scale_(arrays, factor.to(device)._data)
         for grad in grads:
             grad._bump()
 
