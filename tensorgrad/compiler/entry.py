@@ -61,9 +61,7 @@ class Entry:
         self.passes = trace.passes
         # arguments through whose histories a pass goes on
         self.gone_through = frozenset().union(*(each.reached for each in self.passes if not each.ends))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                trace.check_returned(leaf._data)
+        trace.check_returned([leaf._data for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
         self.result = Result(result, before, slot, trace.ways())
         self.shown = len(outputs)
         self.returned = result

@@ -642,20 +642,21 @@ class Trace(Listener):
                 say()
         self.steps, self.conditions = self.tentative.settle(self.steps, self.conditions)
 
-    def check_returned(self, array: Any) -> None:
-        """Raises CompileError for a copy that stands for a view of what was there before the run."""
-        found = self.values.get(id(array))
-        owner, where = self.copies.get(found.root, (None, "")) if found is not None else (None, "")
-        if owner is not None and (type(owner) is int or any(owner == owner_of(v) for v in self.arguments)):
-            raise CompileError(
-                f"compile: what was picked at {where} is returned. The position is a tensor, so in a program it is "
-                "a copy and no view of the tensor that it was picked from; return x[position].clone()."
-            )
+    def check_returned(self, arrays: list[Any]) -> None:
+        """Raises CompileError for a copy that stands for a view of what was there before, or is returned too."""
+        found = [v for array in arrays if (v := self.values.get(id(array))) is not None]
+        seen = {owner_of(v) for v in (*self.arguments, *found) if v.root not in self.copies}
+        for v in found:
+            owner, where = self.copies.get(v.root, (None, ""))
+            if owner is not None and (type(owner) is int or owner in seen):
+                raise CompileError(
+                    f"compile: what was picked at {where} is returned. The position is a tensor, so in a program it is "
+                    "a copy and no view of the tensor that it was picked from; return x[position].clone()."
+                )
 
     def program(self, outputs: list[Any]) -> Program:
         """The program that computes these arrays."""
-        for array in outputs:
-            self.check_returned(array)
+        self.check_returned(outputs)
         return Program(self.steps, self.arguments, [self.value_of(array) for array in outputs])
 
 

@@ -378,3 +378,19 @@ def test_a_run_that_goes_on_has_views_where_a_program_would_have_copies(function
             assert y.tolist() == z.tolist()
         with pytest.raises(CompileError, match="a copy and no view"):
             tg.compile(function)(y, tg.tensor(at))
+
+
+def both(x, at):
+    h = x * 2
+    return h, h[at]
+
+
+def test_what_is_picked_is_not_returned_beside_what_it_is_a_view_of():
+    x = tg.arange(6.0).reshape(3, 2)
+    with pytest.raises(CompileError, match=r"picked at .* in both: return h, h\[at\] is returned"):
+        tg.compile(both)(x, tg.tensor(1))
+    f = tg.compile(both, fallback=True)
+    for at in (1, 2, 0):
+        whole, part = f(x, tg.tensor(at))
+        whole.zero_()
+        assert part.tolist() == [0.0, 0.0]
