@@ -277,7 +277,8 @@ def test_gradients_of_several_devices_are_clipped_by_their_norm_together(
             p.grad = tg.tensor([3.0, 4.0 + i], device=p.device)
         total = nn.utils.clip_grad_norm_(parameters, 0.5, order)
         assert total.device == parameters[0].device
-        return float(total), [p.grad.tolist() for p in parameters]  # type: ignore[union-attr]
+        grads: list[Any] = [p.grad for p in parameters]
+        return float(total), [grad.tolist() for grad in grads]
 
     total, grads = clipped(devices)
     same_total, same = clipped(("cpu", "cpu"))
