@@ -57,8 +57,8 @@ class Entry:
 
         before.check_histories(given)
         self.turned = before.turned(given, signature.tensors)
-        check_passes(trace.passes)
-        self.passes = trace.passes
+        check_passes(trace.standing.passes)
+        self.passes = trace.standing.passes
         # arguments through whose histories a pass goes on
         self.gone_through = frozenset().union(*(each.reached for each in self.passes if not each.ends))
         trace.check_returned([leaf._data for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])

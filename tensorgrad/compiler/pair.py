@@ -50,7 +50,7 @@ class PairEntry(Entry):
         targets = leaves_behind(roots)
         self.hears = any(_runs_python(node) for node in nodes_behind(roots))
         seeds = [_zeros(type(root._data), root._data.shape, root._data.dtype) for root in roots]
-        trace.outside = {}
+        trace.standing.outside = {}
         self.kinds = [type(array) for array in seeds]
         seed_values = [trace.argument(array) for array in seeds]
         backward, found = self._backward(trace, roots, seeds, targets)

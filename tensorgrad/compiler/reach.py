@@ -50,29 +50,13 @@ from .facts import BUFFERS, PLAIN, Facts, Form, elements, get, gone, kept_by, sh
 from .named import globals_in, goes_through, imports_in, names_in, names_of_getter, texts_in
 from .once import is_once
 from .surroundings import told_of
+from .whose import has_code_of_others, is_users, is_users_object, package_of
 
-__all__ = ["Reach", "is_users", "why_too_much"]
+__all__ = ["Reach", "why_too_much"]
 
 _READERS = (
     math.gcd, math.lcm, math.comb, math.perm, math.factorial, math.isqrt, math.ldexp, operator.index,
 )  # fmt: skip
-_LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "tensorgrad", "__builtins__"}
-_MACHINERY = tuple(
-    f"tensorgrad.{part}"
-    for part in (
-        "autograd",
-        "backends",
-        "compiler",
-        "config",
-        "core",
-        "device",
-        "dispatch",
-        "dtypes",
-        "ops",
-        "random",
-        "tensor",
-    )
-)
 _UNHEARD = frozenset((
     "__repr__", "__str__", "__format__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__dir__",
     "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__annotations__", "__doc__", "__module__",
@@ -93,8 +77,6 @@ _OF_OPTIMIZERS = frozenset((
 """What an optimizer keeps for itself, or what is asked in another way."""
 _PROTOCOLS = frozenset(("keys", "write", "flush", "read", "readline", "close", "run", "send", "throw"))
 """What Python and its library call by itself, of whatever object."""
-_NO_CODE = frozenset(("abc", "enum", "typing"))
-"""Modules of classes whose methods ask an object for nothing."""
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
 _REPLACEABLE = (types.FunctionType, types.MethodType, types.ModuleType)
 """What of this package's modules somebody may have put another in place of."""
@@ -308,9 +290,9 @@ class Reach(Facts):
             self._container(path, what.__reached__)
         elif "__wrapped__" in getattr(what, "__dict__", ()) or hasattr(type(what), "__wrapped__"):
             self._walk(path, what.__wrapped__)
-        elif (hasattr(what, "__dict__") or _slots(what)) and _is_users_object(what):
+        elif (hasattr(what, "__dict__") or _slots(what)) and is_users_object(what):
             kind = type(what)
-            if isinstance(what, Module) or not is_users(kind.__module__) or _has_code_of_others(kind):
+            if isinstance(what, Module) or not is_users(kind.__module__) or has_code_of_others(kind):
                 self._class(f"type({path})", type(what))
                 self._module(path, what)
             else:
@@ -567,7 +549,7 @@ class Reach(Facts):
         if isinstance(holder, Optimizer):
             names = names - _OF_OPTIMIZERS
         others = isinstance(holder, types.ModuleType) and not is_users(holder.__name__)
-        ours = others and _root(holder.__name__) == "tensorgrad"
+        ours = others and package_of(holder.__name__) == "tensorgrad"
         if others and not ours:
             names = (names & self._names) - _NOT_OF_LIBRARIES
         if others:
@@ -601,34 +583,6 @@ def _reads_gradients(code: types.CodeType) -> bool:
 
 def _told_state(source: Any) -> tuple[str]:
     return (repr(state_of(source)),)
-
-
-def _root(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def is_users(module: str | None) -> bool:
-    """Whether a Python module of this name belongs to the user."""
-    if not isinstance(module, str):  # Cython's functions have something else there
-        return module is None
-    return _root(module) not in _LIBRARIES or module.startswith("tensorgrad.examples")
-
-
-def _is_users_object(what: Any) -> bool:
-    """Whether its attributes may matter: any object's but NumPy's, and but the machinery of this package."""
-    module = type(what).__module__
-    module = module if isinstance(module, str) else ""
-    ours = _root(module) == "numpy" or (module.startswith(_MACHINERY) and not isinstance(what, type(cuda.matmul)))
-    return isinstance(what, Module) or not ours
-
-
-def _has_code_of_others(kind: type) -> bool:
-    """Whether a class has methods that are not the user's and may ask an object for any attribute."""
-    bases = (base for base in kind.__mro__ if base is not object and not is_users(base.__module__))
-    return any(
-        base.__module__ not in _NO_CODE and any(isinstance(x, types.FunctionType) for x in vars(base).values())
-        for base in bases
-    )
 
 
 def _slots(what: Any) -> set[str]:

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 
 import numpy as np
 
-from ..autograd.node import Node, describe_line, inside, user_line
-from ..dispatch import OPS, Listener, Picking, Reads, local
+from ..autograd.node import describe_line, user_line
+from ..dispatch import OPS, Picking, Reads, local
 from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
 from .facts import elements, get
-from .histories import Pass, begins_before, broken, edges_to, send_on, show, turn
+from .known import Known, arrays_in, is_array
 from .passes import duplicates
 from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
+from .standing import StandIns
 from .tentative import Refused, Tentative
 from .tracked_sizes import SizesRead, untracked
+from .users_line import at_users_line, is_users_call, line_in
 
 __all__ = ["Trace"]
 
-
-_REACHED = (
-    "compile: a tensor that the function reaches by itself, and not as an argument, was computed outside with a graph. "
-    "Pass it as an argument, or detached."
-)
 _SHORT = 64  # bytes of what Python may read as a condition,
 _SIZES = 4096  # of lengths and counts that this package reads, as those of packed sequences,
 _MASK = 1 << 20  # and of what decides how large a result is, as a mask does
 
 
-class Trace(Listener):
+class Trace(Known):
     """A listener that writes a program while a function runs.
 
     Args:
@@ -48,9 +44,8 @@ class Trace(Listener):
         reach: what the function reaches.
         stand_ins: (number, what stands for an argument, the argument), by identity of the stand-in.
 
-    Arrays are known by identity. One that no call has made and that is no argument was there before: it belongs to the
-    program's state and is used where it lies. An array's entry dies with the array, so that a run needs no more memory
-    than without a trace, and an identity that is used twice is two values.
+    An array that no call has made and that is no argument was there before: it belongs to the program's state and is
+    used where it lies.
     """
 
     def __init__(
@@ -58,21 +53,16 @@ class Trace(Listener):
         outside: dict[int, tuple[int, Any]] | None = None, reach: Any = None,
         stand_ins: dict[int, tuple[int, Any, Any]] | None = None,
     ):  # fmt: skip
-        self.steps: list[Call | Action] = []
-        self.values: dict[int, Value] = {}
-        self.watches: dict[int, Any] = {}
+        super().__init__(arguments)
         self.state: dict[Value, Any] = {}
         self.grads: dict[int, tuple[Any, Any]] = {}
         self.cleared: set[int] = set()
         self.asked: set[int] = set()  # whose gradients Python has seen as they were before
-        self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
         self.number = 0
         self.of_host: set[Value] = set()  # what actions fill
         self.splits = splits
         self.code = code
-        self.outside = outside or {}
-        self.stand_ins = stand_ins or {}
-        self.first_node = Node(None, {}, 1).number if splits else 0  # what is older was recorded outside
+        self.standing = StandIns(self, outside or {}, stand_ins or {}, reach)
         self.reach = reach
         self.sizes_read: SizesRead | None = None
         self.read_at: int | None = None
@@ -91,23 +81,12 @@ class Trace(Listener):
         self.unless: list[tuple[Value, list[Call | Action], Any]] = []  # flags, the steps before, the user's lines
         self.inner: dict[Value, Any] = {}  # what was made where a flag decides, and the line of that
         self.postponed: str | None = None  # why another run has to be waited for
-        self.passes: list[Pass] = []
         self.facts: list[tuple[str, Any, Any, Any]] = []  # what Python has seen that is no tensor, as ``Facts`` has it
         self.copies_seen: list[tuple[str, Any, Any]] = []
         self.selections: list[weakref.ref[Any]] = []
         self.tentative = Tentative(self)
 
     # --- values
-
-    def _enter(self, array: Any, value: Value) -> Value:
-        key = id(array)
-        self.values[key] = value
-        self.watches[key] = weakref.ref(array, lambda _: self._forget(key, value))
-        return value
-
-    def _forget(self, key: int, value: Value) -> None:
-        if self.values.get(key) is value:
-            del self.values[key], self.watches[key]
 
     def value_of(self, array: Any) -> Value:
         """The value of an array; one that is not known was there before the run."""
@@ -128,7 +107,7 @@ class Trace(Listener):
         if self.inner and found.root in self.inner:
             line = self.inner[found.root]
             where = f" at {describe_line(line)}" if line else ""
-            self._refuse(
+            self.refuse(
                 f"compile: what is made within a step that may be left out{where} (an optimizer's, where a gradient is "
                 "infinite) is used behind it, where it might not be there. Make it before the step, or keep it in a "
                 "tensor that was there before, and change that in place."
@@ -146,7 +125,7 @@ class Trace(Listener):
             base = base.base
         item = array.dtype.itemsize
         if array.dtype != base.dtype:
-            self._refuse(f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow.")
+            self.refuse(f"compile: elements of {base.dtype} are seen as {array.dtype}, which no program can follow.")
             self.number += 1
             return self._enter(array, Value(f"%{self.number}", array))
         start = address_of(array) - address_of(base)
@@ -167,65 +146,19 @@ class Trace(Listener):
         steps.append(Call(OPS["as_strided"], type(array), (whole,), attrs, (made,), (), user_line(3), self.parts[-1]))
         return made
 
-    def argument(self, array: Any) -> Value:
-        """One more argument."""
-        value = self._enter(array, Value(f"seed{len(self.arguments)}", array))
-        self.arguments.append(value)
-        return value
-
-    def array_of(self, value: Value) -> Any:
-        """The array of a value; None if it isn't alive any more."""
-        return next((self.watches[key]() for key, v in self.values.items() if v is value and key in self.watches), None)
-
-    def ways(self) -> Callable[[Any], list[tuple[Any, tuple[Any, ...]]]]:
-        """A function of an array that this run has made: the arrays that view ops have led to it from, those that are
-        alive, with the ops between, from itself on to the one that owns the memory."""
-        made = {v: step for step in self.steps if isinstance(step, Call) and step.op.view for v in step.results}
-
-        def way_to(array: Any) -> list[tuple[Any, tuple[Any, ...]]]:
-            chain: tuple[Any, ...] = ()
-            found = [(array, chain)]
-            value = self.values.get(id(array))
-            while value is not None and (call := made.get(value)) is not None:
-                source = call.inputs[0]
-                if len(call.inputs) > 1 or source.root is not value.root or any(values_in([*call.attrs.values()])):
-                    break
-                value, chain = source, ((call.op, call.attrs), *chain)
-                whole = self.array_of(source) if source.array is None else source.array
-                if whole is not None:
-                    found.append((whole, chain))
-            return found
-
-        return way_to
-
-    def _root(self, array: Any) -> Value | None:
-        """The known value that an array is a view of."""
-        base = getattr(array, "base", None)
-        while base is not None:  # NumPy's as_strided puts objects of its own between two arrays
-            found = self.values.get(id(base))
-            if found is not None:
-                return found.root
-            base = getattr(base, "base", None)
-        return None
-
     def _root_by_input(self, array: Any, inputs: Any) -> Value | None:
         """The value whose memory a result lies in, where an input is a view itself: NumPy then knows the owner
         alone."""
         if getattr(array, "base", None) is None:
             return None
         whole = owner(array)
-        return next((self.value_of(x).root for x in _arrays_in(inputs) if owner(x) is whole), None)
+        return next((self.value_of(x).root for x in arrays_in(inputs) if owner(x) is whole), None)
 
     def _values(self, what: Any) -> Any:
         """Arrays replaced by their values, in lists and tuples too."""
         if type(what) in (list, tuple):
             return type(what)(self._values(part) for part in what)
-        return self.value_of(what) if _is_array(what) else untracked(what)
-
-    def made_here(self, array: Any) -> Value | None:
-        """The value of an argument or of what a call has made; None for what was there before."""
-        found = self.values.get(id(array))
-        return None if found is None or found.root.array is not None else found
+        return self.value_of(what) if is_array(what) else untracked(what)
 
     # --- what the door tells
 
@@ -237,7 +170,7 @@ class Trace(Listener):
                     self.made(array, None)
             return
         if op.sized_by_data:
-            self._refuse(self._sized_by_data(f"{op.name}'s result", line, op.fixed))
+            self.refuse(self._sized_by_data(f"{op.name}'s result", line, op.fixed))
         given = self._values(inputs)
         named = {key: self._values(value) for key, value in attrs.items()}
         read = [*values_in(given), *values_in(tuple(named.values()))]
@@ -247,7 +180,7 @@ class Trace(Listener):
         self.changed.update(map(owner_of, writes))
         results: list[Value | None] = []
         for array in outputs:
-            if not _is_array(array) or any(array is x for x in _arrays_in((inputs, tuple(attrs.values())))):
+            if not is_array(array) or any(array is x for x in arrays_in((inputs, tuple(attrs.values())))):
                 results.append(None)
                 continue
             self.number += 1
@@ -255,7 +188,7 @@ class Trace(Listener):
             root = self._root_by_input(array, inputs[:1]) if op.view else None
             root = root or self._root(array) or self._root_by_input(array, inputs)
             results.append(self._enter(array, Value(f"%{self.number}", array, root)))
-        kind = type(next(iter(_arrays_in(inputs)), None) if read else outputs[0])
+        kind = type(next(iter(arrays_in(inputs)), None) if read else outputs[0])
         if kind is type(None):
             kind = type(outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
@@ -275,8 +208,8 @@ class Trace(Listener):
             self.tentative.exact, self.tentative.sums = not own, own
             return self.tentative
         why = self._sized_by_data("x[mask]", user_line(3), None)
-        at = None if self.code is None else _line_in(self.code)
-        return Refused(lambda: self._refuse(why, at))
+        at = None if self.code is None else line_in(self.code)
+        return Refused(lambda: self.refuse(why, at))
 
     def _sized_by_data(self, what: str, line: Any, fixed: str | None) -> str:
         where = f" at {describe_line(line)}" if line else ""
@@ -308,7 +241,7 @@ class Trace(Listener):
     def _is_settled(self, inputs: tuple[Any, ...]) -> bool:
         """Whether all elements that a call reads are as they were before the run: constants, or booleans and integers
         of the state, which then must be the same in the next call."""
-        found = [(self.value_of(array), array) for array in _arrays_in(inputs)]
+        found = [(self.value_of(array), array) for array in arrays_in(inputs)]
         for v, _ in found:
             if v in self.of_host or owner_of(v) in self.changed:
                 return False
@@ -349,8 +282,8 @@ class Trace(Listener):
     def grad(self, tensor: Any) -> None:
         """A tensor's gradient was set or forgotten."""
         if self.unless:
-            where = _at_users_line(3)
-            self._refuse(
+            where = at_users_line(3)
+            self.refuse(
                 f"compile: a gradient is set or forgotten{where} within a step that may be left out (an optimizer's, "
                 "where another gradient is infinite). Do it before the step or behind it."
             )
@@ -366,10 +299,10 @@ class Trace(Listener):
     def made(self, array: Any, source: Any) -> None:
         """An array was made of Python's numbers, which are constant like all of them, or of another library's array."""
         foreign = hasattr(source, "__dlpack__") or hasattr(source, "__cuda_array_interface__")
-        if foreign and _is_users_call(_MAKERS):
-            where = _at_users_line(3)
+        if foreign and is_users_call(_MAKERS):
+            where = at_users_line(3)
             kind = "a NumPy array" if isinstance(source, np.ndarray) else f"another library's {type(source).__name__}"
-            self._refuse(
+            self.refuse(
                 f"compile: a tensor is made of {kind}{where}. A replay runs no Python, so it would hold the elements "
                 "of the first call for ever. Make the tensor outside and pass it as an argument, or keep it where the "
                 "function reaches it."
@@ -405,13 +338,13 @@ class Trace(Listener):
         """Refuses where a copy and a view would differ."""
         for v in writes:
             if v.root in self.copies:
-                self._refuse(
+                self.refuse(
                     f"compile: what was picked at {self.copies[v.root][1]} is written to. The position is a tensor, so "
                     "in a program it is a copy and no view; write x[position] = value instead."
                 )
         for v in read:
             if v.root in self.stale and v not in writes:
-                self._refuse(
+                self.refuse(
                     f"compile: what was picked at {self.copies[v.root][1]} is read after the tensor that it shows was "
                     "written to. The position is a tensor, so in a program it is a copy and no view; pick it again, or "
                     "add .clone() if the old elements are meant."
@@ -424,8 +357,8 @@ class Trace(Listener):
         self.of_host.add(self.value_of(array))
 
     def moves(self, tensor: Any, device: Any) -> None:
-        where = _at_users_line(3)
-        self._refuse(
+        where = at_users_line(3)
+        self.refuse(
             f"compile: a tensor of shape {tuple(tensor.shape)} on {tensor.device} is moved to {device}{where}. A "
             "program computes on one device and copies nothing between two. Move the tensor before the call and pass "
             f"it as an argument, or keep it on {device} from the start (model.to(...) before compile); results can be "
@@ -435,17 +368,17 @@ class Trace(Listener):
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
         value = self.value_of(tensor._data)
-        ours = not _is_users_call(_READERS)  # a check or a size within this package, not the user's `if`
+        ours = not is_users_call(_READERS)  # a check or a size within this package, not the user's `if`
         if value.root.constant or (value in self.of_host and ours):
             return
-        where = _at_users_line(3)
+        where = at_users_line(3)
         computed = value.root.array is None or value in self.of_host
         splits = self.splits or ours
         most = _SIZES if ours and value.dtype.kind in "biu" else _SHORT
         if not computed and owner_of(value) not in self.changed:
             # it was there before: what the next call finds there must be the same
             if value.nbytes > most:
-                self._refuse(
+                self.refuse(
                     f"compile: Python reads a tensor of shape {value.shape}{where}, whose elements the next call may "
                     "find changed. A replay runs no Python. Use ops on the tensor, read it outside of the compiled "
                     "function, or pass a list of numbers if they are the same in each call."
@@ -454,15 +387,15 @@ class Trace(Listener):
             self.conditions.append((_in_state(value, tensor._data), _bytes_of(tensor._data), 0))
             return
         if self.read_at is None and self.code is not None:
-            self.read_at = _line_in(self.code)
+            self.read_at = line_in(self.code)
         if self.unless and splits:
-            self._refuse(f"compile: Python reads what is computed{where} within a step that may be left out")
+            self.refuse(f"compile: Python reads what is computed{where} within a step that may be left out")
             return
         if splits and (ours or value.dtype.kind in "biu") and value.nbytes <= most:
             self.conditions.append((value, _bytes_of(tensor._data), len(self.steps)))
             self.line_read = user_line(3)
             return
-        self._refuse(
+        self.refuse(
             f"compile: Python reads a tensor that the compiled function {'computes' if computed else 'changes'}"
             f"{where}: item(), numpy(), tolist(), print, if or while. A replay runs no Python. Return the tensor and "
             "read it outside, use where() instead of `if`, or give compile(..., fallback=True). Where it is a place, "
@@ -471,26 +404,28 @@ class Trace(Listener):
 
     def place_read(self, tensor: Any) -> None:
         if self.value_of(tensor._data).root in self.arguments:
-            where = _at_users_line(3)
-            self._refuse(
+            where = at_users_line(3)
+            self.refuse(
                 f"compile: storage_offset() of an argument is read{where}, which may be another view in the next call. "
                 "Pass the number beside it, or give compile(..., fallback=True)."
             )
 
     def history_read(self, tensor: Any) -> None:
-        if id(tensor) in self.outside and _is_users_call(("tensor.py",)):
-            where = _at_users_line(3)
+        number = self.standing.number(tensor)
+        if number is not None and is_users_call(("tensor.py",)):
+            where = at_users_line(3)
             self._refuse_now(
-                f"compile: is_leaf or grad_fn of argument {self.outside[id(tensor)][0]} is read{where}, which was "
+                f"compile: is_leaf or grad_fn of argument {number} is read{where}, which was "
                 "computed outside of the compiled function: within it, it is a leaf. Pass what is asked for beside it, "
                 "or give compile(..., fallback=True)."
             )
 
     def retains(self, tensor: Any) -> None:
-        if id(tensor) in self.outside:
-            where = _at_users_line(3)
+        number = self.standing.number(tensor)
+        if number is not None:
+            where = at_users_line(3)
             self._refuse_now(
-                f"compile: retain_grad() or retains_grad of argument {self.outside[id(tensor)][0]}{where}, which was "
+                f"compile: retain_grad() or retains_grad of argument {number}{where}, which was "
                 "computed outside of the compiled function: within it, it is a leaf. Call it outside, or give "
                 "compile(..., fallback=True)."
             )
@@ -499,7 +434,7 @@ class Trace(Listener):
         whole = owner(tensor._data)
         arrays = {key: watch() for key, watch in self.watches.items() if self.values[key] in self.arguments}
         if any(array is not None and owner(array) is whole for array in arrays.values()):
-            where = _at_users_line(3)
+            where = at_users_line(3)
             self._refuse_now(
                 f"compile: the size of an argument's storage is read{where}, of which it may be another part in the "
                 "next call. Use numel(), pass the number beside it, or give compile(..., fallback=True)."
@@ -513,8 +448,8 @@ class Trace(Listener):
         states = () if self.reach is None else (t._data for _, t in self.reach.tensors.values())
         if known and any(owner(state) is owner(array) for state in states):
             return  # it stays where it is, or another program is written
-        where = _at_users_line(3)
-        self._refuse(
+        where = at_users_line(3)
+        self.refuse(
             f"compile: data_ptr() is read{where} of a tensor that may lie elsewhere in the next call. A replay runs no "
             "Python. To learn whether two tensors share memory, ask outside of the compiled function and pass what was "
             "found, or give compile(..., fallback=True)."
@@ -527,108 +462,38 @@ class Trace(Listener):
             self.facts.append((path, holder, key, get(holder, key)))
 
     def copies_settings(self, optimizer: Any) -> None:
-        where = _at_users_line(3)
-        self._refuse(
+        where = at_users_line(3)
+        self.refuse(
             f"compile: state_dict() of a {type(optimizer).__name__}{where} copies numbers that a program reads anew in "
             "each call, such as the learning rate. A replay runs no Python, so the copy would stay as it is. Call it "
             "outside of the compiled function, or give compile(..., fallback=True)."
         )
 
     def rewrites(self, tensor: Any) -> None:
-        """It may be a leaf here alone, which stands for an argument with a history; or one of the two that an argument
-        is which the function also reaches by itself."""
-        for i, stand_in, t in self.stand_ins.values():
-            if tensor is stand_in or tensor is t or tensor is t._base:
-                where = _at_users_line(3)
-                outside = "was computed outside of the compiled function and requires grad"
-                what = outside if t._tracked else "the function also reaches by itself"
-                why = (
-                    f"compile: argument {i}, which {what}, is changed in place{where}. A replay can't change what is "
-                    "recorded of it. Use the out-of-place operation and return its result, or change a clone() of the "
-                    "argument."
-                )
-                if self.splits or t._tracked:
-                    self._refuse(why)
-                else:  # as if eager up to the function's end, which may be an error of its own
-                    self.refused = why
-                self._show_arguments()
-                return
+        self.standing.rewrites(tensor)
 
     def differentiates(self, roots: Any, inputs: Any, retain: bool, accumulate: bool) -> tuple[Any, Any]:
-        """Where a backward pass would end at an argument, which has a history outside, and something here waits for
-        the gradients of what lies behind: a replay could hand them on at its end alone. The run itself goes on through
-        that history."""
-        if self.splits and begins_before(roots, self.first_node):
-            self._refuse(_REACHED)
-        if not self.outside:
-            return roots, inputs
-        edges, seen = edges_to(roots, self.outside)
-        reached = [self.outside[key] for key in dict.fromkeys(key for key, _, _ in edges)]
-        if inputs is None and any(broken(t.grad_fn) is not None for _, t in reached):
-            # it raises where it is, and not behind what the function does next
-            self.postponed = "a backward pass goes to an argument whose history another has freed, or a change in place"
-            return self._through_histories(edges, roots), inputs
-        if accumulate:
-            ends = set(self.outside) if inputs is None else {id(x) for x in inputs}
-            numbers = frozenset(self.outside[key][0] for key, _, _ in edges if key in ends)
-            if numbers:
-                self.passes.append(Pass(numbers, retain, inputs is not None))
-        if not reached or not self._waits_for(reached, inputs, seen):
-            return roots, inputs
-        where = _at_users_line(4)
-        self._refuse(
-            f"compile: the backward pass{where} goes through argument {reached[0][0]}, which was computed outside of "
-            "the compiled function, to tensors whose gradients are used within it. Compute it within the function, "
-            "call backward() outside, pass it detached (x.detach()), or give compile(..., fallback=True)."
-        )
-        real = {key: self.outside[key][1] for key, _, _ in edges}
-        return self._through_histories(edges, roots), None if inputs is None else [real.get(id(x), x) for x in inputs]
-
-    def _through_histories(self, edges: list[tuple[int, Node | None, int]], roots: Any) -> list[Any]:
-        """The roots of a pass that goes on through the histories of the arguments that these edges lead to."""
-        real = {key: self.outside[key][1] for key, _, _ in edges}
-        for key, node, at in edges:
-            if node is not None:
-                turn(node, at, real[key])
-        self.outside = {key: pair for key, pair in self.outside.items() if key not in real}
-        return [real.get(id(root), root) for root in roots]
+        return self.standing.differentiates(roots, inputs, retain, accumulate)
 
     def unheard(self, what: str) -> None:
-        where = _at_users_line(4)
-        self._refuse(
+        where = at_users_line(4)
+        self.refuse(
             f"compile: {what}{where} is run that was written of another function. It can't be a part of this one: "
             "compile the two as one function, or call backward() outside."
         )
 
-    def _waits_for(self, reached: list[tuple[int, Any]], inputs: Any, seen: set[int]) -> bool:
-        if inputs is not None:
-            mine = (x for x in inputs if id(x) not in self.outside)
-            return any((id(x) if x._node is None else id(x._node)) not in seen for x in mine)
-        return self.reach is not None and self.reach.waits_for([t for _, t in reached])
-
     def _refuse_now(self, why: str) -> None:
         """Where a run may go on without a program, what stood for an argument is that very one from now on."""
-        self._refuse(why)
-        self._show_arguments()
+        self.refuse(why)
+        self.standing.show()
 
-    def _show_arguments(self) -> None:
-        theirs = [(i, t, s._grad) for i, s, t in self.stand_ins.values() if t._node is not None]
-        arrived = [(i, t, grad) for i, t, grad in theirs if grad is not None]
-        for _, stand_in, t in self.stand_ins.values():
-            show(stand_in, t)
-            if t._node is not None:
-                stand_in._grad = None
-        self.stand_ins, self.outside = {}, {}
-        passes, self.passes = self.passes, []
-        send_on(arrived, passes)
-
-    def _refuse(self, why: str, at: int | None = None) -> None:
+    def refuse(self, why: str, at: int | None = None) -> None:
         """Raises CompileError, or notes where the function may be cut: at this line of it, by default where it is."""
         if not self.splits:
             raise CompileError(why)
         if self.unsplit is None:
             self.unsplit = why
-            self.unsplit_at = _line_in(self.code) if at is None and self.code is not None else at
+            self.unsplit_at = line_in(self.code) if at is None and self.code is not None else at
 
     # --- the end
 
@@ -669,20 +534,6 @@ def _made_by(steps: list[Call | Action]) -> Any:
             yield from (v for v in step.results if v is not None)
 
 
-def _line_in(code: CodeType) -> int | None:
-    """The line at which the innermost call of a function is; None if it isn't called."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    return None if frame is None else frame.f_lineno
-
-
-def _at_users_line(depth: int) -> str:
-    """The place of the user's code in an error's words, or nothing; ``depth`` as ``user_line`` has it in the caller."""
-    line = user_line(depth + 1)
-    return f" at {describe_line(line)}" if line else ""
-
-
 def _in_state(value: Value, array: Any) -> Value:
     """The value of an array that lies in the state, for what is asked before the program runs: a view that a call of
     it makes is not there yet."""
@@ -700,28 +551,6 @@ def _bytes_of(array: Any) -> bytes:
 
 _MAKERS = ("dispatch.py", "create.py", "exchange.py")
 _READERS = ("dispatch.py", "convert.py", "exchange.py", "tensor.py", "attributes.py", "text.py")
-
-
-def _is_users_call(files: tuple[str, ...]) -> bool:
-    """Whether a function of these files of this package was called from outside of the package."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and inside[frame.f_code.co_filename] and frame.f_code.co_filename.endswith(files):
-        if frame.f_code.co_name == "__index__":
-            return True  # a tensor that the user gave for a place
-        frame = frame.f_back
-    return frame is None or not inside[frame.f_code.co_filename]
-
-
-def _is_array(what: Any) -> bool:
-    return hasattr(what, "dtype") and hasattr(what, "shape") and hasattr(what, "strides")
-
-
-def _arrays_in(what: Any) -> Any:
-    if type(what) in (list, tuple):
-        for part in what:
-            yield from _arrays_in(part)
-    elif _is_array(what):
-        yield what
 
 
 def _written(name: str, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
