@@ -30,7 +30,7 @@ class Tensor(TensorCore):
     _slot: int  # which output of that node it is
     _tracked: bool  # requires grad; of a view this may begin behind its back, where its base's history does
     _grad: Tensor | None
-    _version: list[int] | None  # shared by all tensors on the same storage; made when first needed
+    _version: list[int] | None  # changes in place, and times `data` was set; shared by all tensors on the same storage
     _base: Tensor | None  # the tensor whose storage this is a view of
     _chain: tuple[tuple[Any, dict[str, Any]], ...]  # view ops that lead from the base to this
     _changes: int  # how often the history of this base was rewritten by an in-place op
@@ -105,6 +105,12 @@ class Tensor(TensorCore):
         if not isinstance(other, Tensor):
             raise TypeError(f"Tensor.data takes a Tensor, got {type(other).__name__}")
         self._data = other._data
+        # Of a cell the first number counts changes in place, which would spoil what was saved; what has the tensor run
+        # through a function again, in which these may be others too, looks at the sum.
+        cell = self._version_cell()
+        if len(cell) == 1:
+            cell.append(0)
+        cell[1] += 1
 
     @property
     def shape(self) -> Any:

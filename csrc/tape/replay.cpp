@@ -162,7 +162,8 @@ bool finish_node(NodeObject* node, PyObject* pair, PyObject* instance, PyObject*
   for (PyObject* list : {PyTuple_GET_ITEM(pair, kRestsOn), tensors})
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(list); ++i) {
       PyObject* cell = as_tensor(PyTuple_GET_ITEM(list, i))->f[TensorObject::kVersion];
-      if (cell != Py_None) changes += PyLong_AsLongLong(PyList_GET_ITEM(cell, 0));
+      const Py_ssize_t counts = cell == Py_None ? 0 : PyList_GET_SIZE(cell);
+      for (Py_ssize_t at = 0; at < counts; ++at) changes += PyLong_AsLongLong(PyList_GET_ITEM(cell, at));
     }
   Ref number(PyLong_FromLongLong(changes));
   PyObject* const saved[] = {instance, PyList_GET_ITEM(PyTuple_GET_ITEM(instance, kLent), 0), tensors, number.get()};

@@ -18,6 +18,7 @@ from ..errors import AutogradError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from .grad_mode import state as grad_state
 from .node import Node
+from .saved import input_of
 
 __all__ = ["from_loss", "run"]
 
@@ -243,15 +244,7 @@ class _Pass:
             if not hasattr(array, "dtype") or not hasattr(type(array), "data"):
                 inputs.append(array)  # a Spec, a number, None
                 continue
-            edge = node.edges[i]
-            if edge is not None and type(edge) is not Node:
-                inputs.append(edge)
-                continue
-            again = wrap(array)
-            if edge is not None:
-                again._node, again._tracked = edge, True
-                again._slot = node.slots[i] if node.slots else 0
-            inputs.append(again)
+            inputs.append(input_of(node, i, array))
         made: list[Any] = []
         for (slot, _), array in zip(node.op.kept_outputs, outputs, strict=False):
             if array is None:

@@ -13,6 +13,7 @@ from ..tensor import Tensor, wrap
 from .grad_mode import enable_grad, no_grad
 from .grad_mode import state as grad_state
 from .node import Node
+from .saved import input_of
 
 __all__ = ["Function", "FunctionContext", "once_differentiable"]
 
@@ -72,18 +73,11 @@ def _restore(node: Node, places: tuple[Any, ...]) -> tuple[Any, ...]:
             result.append(None)
             continue
         if kind == "input":
-            edge = node.edges[where]
-            if edge is not None and type(edge) is not Node:
-                result.append(edge)
-                continue
-            again = wrap(array)
-            if edge is not None:
-                again._node, again._tracked = edge, True
-                again._slot = node.slots[where] if node.slots else 0
-        else:
-            again = wrap(array)
-            if kind == "output":
-                again._node, again._slot, again._tracked = node, where, True
+            result.append(input_of(node, where, array))
+            continue
+        again = wrap(array)
+        if kind == "output":
+            again._node, again._slot, again._tracked = node, where, True
         result.append(again)
     return tuple(result)
 

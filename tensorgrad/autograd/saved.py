@@ -1,4 +1,4 @@
-"""Hooks on what the tape saves: pack a tensor when it is saved, unpack it when backward needs it."""
+"""What the tape saves: hooks that pack it and unpack it when backward needs it, and tensors made of it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,24 @@ from ..tensor import Tensor, wrap
 from .grad_mode import no_grad
 from .node import Node, extras
 
-__all__ = ["save_on_cpu", "saved_tensors_hooks"]
+__all__ = ["input_of", "save_on_cpu", "saved_tensors_hooks"]
+
+
+def input_of(node: Node, position: int, array: Any) -> Tensor:
+    """What a call saved of an input, as a Tensor that stands where the input stood on the tape."""
+    edge = node.edges[position]
+    if edge is not None and type(edge) is not Node and edge._data is array:
+        return edge
+    again = wrap(array)
+    if type(edge) is Node:
+        again._node, again._tracked = edge, True
+        again._slot = node.slots[position] if node.slots else 0
+    elif edge is not None:
+        # a leaf whose data was set anew, or whose array a hook has packed: the call has read another one than it has
+        from ..ops.shape_core import contiguous
+
+        contiguous.record((edge,), [array], {}, (again,), (array,))
+    return again
 
 
 class _Packed:

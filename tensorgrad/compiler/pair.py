@@ -421,9 +421,9 @@ def _rerun(entry: PairEntry, node: Node, parts: Any, *, create: bool) -> tuple[A
     asked = node.asked
     if _changes([*entry.rests_on, *tensors]) != changes:
         raise AutogradError(
-            f"compile: a tensor that the function{node.where()} is given, or reaches, was changed in place since. A "
-            "second derivative, or gradients under vmap, take another run of it, which would read the new elements. "
-            "Clone the tensor before, or call the function itself."
+            f"compile: a tensor that the function{node.where()} is given, or reaches, was changed in place, or "
+            "its data was set, since. A second derivative, or gradients under vmap, take another run of it, which "
+            "would read the new elements. Clone the tensor before, or call the function itself."
         )
     if not entry.reach.holds():
         raise CompileError(
@@ -449,8 +449,8 @@ def _rerun(entry: PairEntry, node: Node, parts: Any, *, create: bool) -> tuple[A
 
 
 def _changes(tensors: list[Tensor]) -> int:
-    """A number that grows with every change in place of some of these tensors."""
-    return sum([0 if (cell := t._version) is None else cell[0] for t in tensors])
+    """A number that grows with every change in place of some of these tensors, and where their ``data`` is set."""
+    return sum([sum(t._version or ()) for t in tensors])
 
 
 def _places(arguments: list[Any], saved: list[Any]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from ..tensor import Tensor
 from .checks import check_reduction, np_dtype, product
 from .elementwise import Elementwise, broadcast_shape, fit
-from .record import Op, Spec
+from .record import Op, Spec, bits_of
 
 
 def _alike(inputs: tuple[Any, ...], shape: Any, dtype: Any) -> bool:
@@ -23,14 +23,19 @@ class ReducedFormula(Op):
 
     Its backward is the formula's own fused backward kernel, handed a 0-d gradient that broadcasts: the loss per element
     is never differentiated through memory.
+
+    Args:
+        reads: of inputs that the gradients of some inputs alone read, the names of those, as ``Op`` takes them.
     """
 
-    def __init__(self, name: str, formula: Elementwise, samples: Any = None):
+    def __init__(
+        self, name: str, formula: Elementwise, samples: Any = None, reads: dict[str, tuple[str, ...]] | None = None
+    ):
         self.summand = formula
         super().__init__(name, infer=self._infer, define=self._define, rule=self._rule, samples=samples,
                          doc=f"The mean or sum of ``{formula.formula}``.")  # fmt: skip
         self.inputs = formula.inputs
-        self.kept_inputs = (-1,) * len(formula.inputs)
+        self.kept_inputs = bits_of(formula.inputs, formula.inputs, reads or {}, ())
 
     def _infer(self, *inputs: Any, reduction: str) -> Spec:
         first = inputs[0]

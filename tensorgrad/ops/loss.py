@@ -44,8 +44,8 @@ def _pointwise(*extra: Any, input: tuple[float, float] = (-2.0, 2.0), target: tu
     return make
 
 
-def _loss(formula: Elementwise, name: str, samples: Any = None) -> ReducedFormula:
-    return ReducedFormula(name, formula, samples)
+def _loss(formula: Elementwise, name: str, samples: Any = None, **reads: tuple[str, ...]) -> ReducedFormula:
+    return ReducedFormula(name, formula, samples, reads)
 
 
 def _checked(name: str, input: Any, target: Any) -> None:
@@ -211,8 +211,15 @@ logit_entropy = elementwise(
     ),
     samples=_pointwise(Arg((4,), 0.5, 2.0), Arg((4,), 0.5, 2.0), target=(0.1, 0.9)),
 )
-bce_mean = _loss(binary_entropy, "binary_cross_entropy", _pairs(1.0, low=0.1, high=0.9, target=(0.1, 0.9)))
-bce_logits_mean = _loss(logit_entropy, "binary_cross_entropy_with_logits", _pairs(0.5, 2.0, target=(0.1, 0.9)))
+bce_mean = _loss(
+    binary_entropy, "binary_cross_entropy", _pairs(1.0, low=0.1, high=0.9, target=(0.1, 0.9)),
+    target=("input", "weight"), weight=("input", "target"),
+)  # fmt: skip
+bce_logits_mean = _loss(
+    logit_entropy, "binary_cross_entropy_with_logits", _pairs(0.5, 2.0, target=(0.1, 0.9)),
+    target=("input", "weight", "pos_weight"), weight=("input", "target", "pos_weight"),
+    pos_weight=("input", "target", "weight"),
+)  # fmt: skip
 
 
 def binary_cross_entropy(
@@ -277,8 +284,8 @@ kl_pointwise = elementwise(
 kl_log_pointwise = elementwise(
     lambda input, target: fn.exp(target) * (target - input), name="kl_log_pointwise", samples=_pointwise()
 )
-kl_mean = _loss(kl_pointwise, "kl_div", _pairs(target=(0.1, 0.9)))
-kl_log_mean = _loss(kl_log_pointwise, "kl_div_log", _pairs())
+kl_mean = _loss(kl_pointwise, "kl_div", _pairs(target=(0.1, 0.9)), input=("target",))
+kl_log_mean = _loss(kl_log_pointwise, "kl_div_log", _pairs(), input=("target",))
 poisson_log = elementwise(
     lambda input, target: fn.exp(input) - target * input, name="poisson_log", samples=_pointwise(target=(0.5, 3.0))
 )
@@ -293,8 +300,10 @@ stirling = elementwise(
     samples=unary(1.2, 4.0),
     doc="Stirling's approximation of ``log(target!)`` above 1, else 0.",
 )
-poisson_log_mean = _loss(poisson_log, "poisson_nll_log", _pairs(target=(0.5, 3.0)))
-poisson_rate_mean = _loss(poisson_rate, "poisson_nll", _pairs(1e-8, low=0.5, high=3.0, target=(0.5, 3.0)))
+poisson_log_mean = _loss(poisson_log, "poisson_nll_log", _pairs(target=(0.5, 3.0)), target=("input",))
+poisson_rate_mean = _loss(
+    poisson_rate, "poisson_nll", _pairs(1e-8, low=0.5, high=3.0, target=(0.5, 3.0)), target=("input", "eps")
+)
 raised_variance = elementwise(
     lambda var, eps: fn.maximum(var, eps),
     name="raised_variance",

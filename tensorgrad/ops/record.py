@@ -124,13 +124,7 @@ class Op(OpCore):
         unknown = set(keeps) - set(self.inputs) - set(outputs) - {rest}
         if unknown:
             raise TensorgradError(f"op {name}: keeps {sorted(unknown)}, which are neither inputs nor outputs")
-        reads = reads or {}
-        # bit i: read for the gradient of input i
-        self.kept_inputs = tuple([
-            0 if n not in keeps else -1 if n not in reads else
-            sum(1 << self.inputs.index(of) for of in reads[n]) | (_HELD if n in held else 0)
-            for n in self.inputs
-        ])  # fmt: skip
+        self.kept_inputs = bits_of(self.inputs, keeps, reads or {}, held)
         self.keeps_rest = rest in keeps
         self.kept_outputs = tuple((i, n) for i, n in enumerate(outputs) if n in keeps)
         # how many calls above ``user_line`` the user's can be: users call functions around the package's records, and
@@ -252,6 +246,17 @@ class Op(OpCore):
             return rule(F, g, *inputs, needs=node.asked, **node.attrs)
         named = {name: value for (_, name), value in zip(self.kept_outputs, outputs, strict=True)}
         return rule(F, g, *inputs, needs=node.asked, **named, **node.attrs)
+
+
+def bits_of(
+    inputs: tuple[str, ...], keeps: tuple[str, ...], reads: dict[str, tuple[str, ...]], held: tuple[str, ...]
+) -> tuple[int, ...]:
+    """For each input a number whose bit ``i`` says that it is read for the gradient of input ``i``; see ``Op``."""
+    return tuple([
+        0 if n not in keeps else -1 if n not in reads else
+        sum(1 << inputs.index(of) for of in reads[n]) | (_HELD if n in held else 0)
+        for n in inputs
+    ])  # fmt: skip
 
 
 def entry_of(ours: bool) -> int:

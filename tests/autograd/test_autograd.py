@@ -114,6 +114,41 @@ def test_once_differentiable_refuses_the_second_derivative():
         tg.autograd.grad(slope, x)
 
 
+def test_derivatives_are_those_of_the_elements_that_a_call_has_read():
+    class Cubed(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * 3 * x * x
+
+    calls = (lambda x: x * x * x, lambda x: x**3, lambda x: tg.einsum("i,i,i->i", x, x, x), Cubed.apply)
+    for call in calls:
+        for before in (True, False):
+            x = leaf([2.0, 3.0])
+            y = call(x).sum()
+            if before:
+                x.data = tg.tensor([5.0, 7.0], dtype=tg.float64)
+            (slope,) = tg.autograd.grad(y, x, create_graph=True)
+            x.data = tg.tensor([8.0, 9.0], dtype=tg.float64)
+            (bend,) = tg.autograd.grad(slope.sum(), x, create_graph=True)
+            (third,) = tg.autograd.grad(bend.sum(), x)
+            assert (slope.tolist(), bend.tolist(), third.tolist()) == ([12.0, 27.0], [12.0, 18.0], [6.0, 6.0])
+
+
+def test_derivatives_of_any_order_read_what_a_hook_unpacks():
+    x = leaf([2.0, 3.0])
+    with tg.autograd.graph.saved_tensors_hooks(lambda t: t * 10, lambda t: t):
+        y = (x * x).sum()
+    (slope,) = tg.autograd.grad(y, x, create_graph=True)
+    assert slope.tolist() == [40.0, 60.0]
+    assert tg.autograd.grad(slope.sum(), x)[0].tolist() == [2.0, 2.0]
+
+
 def test_function_with_wrong_number_of_gradients():
     class Wrong(tg.autograd.Function):
         @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 import tensorgrad as tg
 import tensorgrad.nn.functional as F
+from tensorgrad.dispatch import OPS
+from tensorgrad.ops.formula_loss import ReducedFormula
 
 PRODUCTS = {
     "mm": (tg.mm, (3, 4), (4, 2)),
@@ -23,6 +26,23 @@ PRODUCTS = {
     "conv": (F.conv1d, (2, 3, 7), (4, 3, 3)),
     "conv_transpose": (F.conv_transpose1d, (2, 3, 7), (3, 4, 3)),
     "addcmul": (lambda a, b: tg.addcmul(tg.ones(3, dtype=tg.float64), a, b, value=2), (3,), (3,)),
+}
+
+
+NORMS = {
+    "layer_norm": lambda x, w: F.layer_norm(x, (4,), w),
+    "rms_norm": lambda x, w: F.rms_norm(x, (4,), w),
+    "batch_norm": lambda x, w: F.batch_norm(x, None, None, w, training=True),
+    "group_norm": lambda x, w: F.group_norm(x, 2, w),
+    "instance_norm": lambda x, w: F.instance_norm(x, weight=w),
+}
+LOSSES = {
+    "kl_div": lambda a, b: F.kl_div(a, b, reduction="batchmean"),
+    "kl_div of logarithms": lambda a, b: F.kl_div(a, b, reduction="sum", log_target=True),
+    "poisson_nll_loss": lambda a, b: F.poisson_nll_loss(b, a),
+    "poisson_nll_loss of rates": lambda a, b: F.poisson_nll_loss(b, a, log_input=False),
+    "binary_cross_entropy": lambda a, b: F.binary_cross_entropy(b, a),
+    "binary_cross_entropy_with_logits": lambda a, b: F.binary_cross_entropy_with_logits(b, a),
 }
 
 
@@ -86,3 +106,49 @@ def test_what_no_gradient_reads_is_freed():
     assert gone() is None
     y.sum().backward()
     assert x.grad.tolist() == [[4.0] * 3] * 4
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_may_lose_the_input_whose_own_gradient_alone_does_not_read_it(name):
+    generator = np.random.default_rng(0)
+    values = generator.uniform(0.2, 0.8, (2, 3, 4))
+    found = []
+    for lost in (False, True):
+        a, b = tg.tensor(values[0], requires_grad=True), tg.tensor(values[1])
+        loss = LOSSES[name](a, b)
+        if lost:
+            changed(a)
+        loss.backward()
+        found.append(a.grad.tolist())
+    assert found[0] == found[1]
+    a, b = tg.tensor(values[0], requires_grad=True), tg.tensor(values[1])
+    loss = LOSSES[name](a, b)
+    changed(b)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+def test_losses_keep_what_their_gradients_read():
+    losses = [op for op in list(OPS.values()) if isinstance(op, ReducedFormula)]
+    assert len(losses) > 8
+    for loss in losses:
+        for needs in itertools.product((False, True), repeat=len(loss.inputs)):
+            plan = loss.summand.plan(needs)
+            read = range(len(needs)) if plan.uses_output else plan.uses
+            assert all(loss.keeps_input(i, needs) for i in read), (loss.name, needs)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_may_lose_the_weight_where_only_its_own_gradient_is_asked_for(name):
+    generator = np.random.default_rng(0)
+    for needs in ((False, True), (True, False), (True, True)):
+        x = tg.tensor(generator.normal(size=(3, 4, 4)), requires_grad=needs[0])
+        w = tg.tensor(generator.normal(size=4), requires_grad=needs[1])
+        expected = tg.autograd.grad(NORMS[name](x, w).square().sum(), w) if needs[1] else None
+        y = NORMS[name](x, w).square().sum()
+        changed(w)
+        if needs[0]:
+            with pytest.raises(RuntimeError, match="changed in place"):
+                y.backward()
+        else:
+            assert tg.equal(tg.autograd.grad(y, w)[0], expected[0])
