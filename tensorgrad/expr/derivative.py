@@ -70,7 +70,8 @@ def _chosen(first_wins: Callable[[Any, Any], Expr]) -> Rule:
 
 
 def _atan2(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
-    norm = g / (a * a + b * b)
+    square = a * a + b * b
+    norm = fn.where(fn.eq(square, 0), 0, g / square)  # at the origin, which has no angle
     return norm * b, -(norm * a)
 
 

@@ -82,7 +82,7 @@ def cosine_embedding_loss(
     squares = pw.mul(pw.add(pw.square(a).sum(-1), tiny), pw.add(pw.square(b).sum(-1), tiny))
     cosine = pw.div(dots, pw.sqrt(squares))
     near = pw.where(pw.eq(target, 1), pw.sub(1.0, cosine), 0.0)
-    far = pw.where(pw.eq(target, -1), pw.relu(pw.sub(cosine, margin)), 0.0)
+    far = pw.where(pw.eq(target, -1), pw.clamp_min(pw.sub(cosine, margin), 0), 0.0)
     return reduce_losses("cosine_embedding_loss", pw.add(near, far), reduction)
 
 
@@ -115,4 +115,4 @@ def triplet_margin_with_distance_loss(
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = pw.minimum(far, distance(positive, negative))
-    return reduce_losses("triplet_margin_loss", pw.relu(pw.add(pw.sub(near, far), margin)), reduction)
+    return reduce_losses("triplet_margin_loss", pw.clamp_min(pw.add(pw.sub(near, far), margin), 0), reduction)

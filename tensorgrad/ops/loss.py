@@ -439,7 +439,7 @@ def hinge_embedding_loss(
     reduction = legacy_reduction(reduction, size_average, reduce)
     if target.dtype.category > 1 and input.dtype != target.dtype:
         raise DTypeError(f"hinge_embedding_loss: target is {target.dtype}, input {input.dtype}.")
-    far = pw.where(pw.ne(target, 1), pw.relu(pw.sub(margin, input)), 0.0)
+    far = pw.where(pw.ne(target, 1), pw.clamp_min(pw.sub(margin, input), 0), 0.0)
     near = pw.where(pw.ne(target, -1), input, 0.0)
     return reduce_losses("hinge_embedding_loss", pw.add(far, near), reduction)
 
@@ -453,4 +453,4 @@ def margin_ranking_loss(
     require_tensors("margin_ranking_loss", input1=input1, input2=input2, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     apart = pw.add(pw.mul(pw.neg(target), pw.sub(input1, input2)), margin)
-    return reduce_losses("margin_ranking_loss", pw.relu(apart), reduction)
+    return reduce_losses("margin_ranking_loss", pw.clamp_min(apart, 0), reduction)

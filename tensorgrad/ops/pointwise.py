@@ -210,7 +210,14 @@ def _logit(x: Any) -> Any:
     return fn.log(x / (1 - x))
 
 
-logit = elementwise(_logit, name="logit", samples=unary(0.1, 0.9))
+def _logit_slope(g: Any, x: Any, low: Any, otherwise: float) -> Any:
+    x = fn.alike(x, g)
+    return fn.where(fn.lt(x, low) | fn.gt(x, 1 - low), otherwise, g / (x * (1 - x)))  # NaN stays
+
+
+logit = elementwise(
+    _logit, name="logit", vjp=lambda g, y, x: (_logit_slope(g, x, 0, float("nan")),), samples=unary(0.1, 0.9)
+)
 
 
 def _logit_within(x: Any, eps: Any) -> Any:
@@ -221,7 +228,7 @@ def _logit_within(x: Any, eps: Any) -> Any:
 logit_within = elementwise(
     _logit_within,
     name="logit_within",
-    vjp=lambda g, y, x, eps: (fn.where(fn.lt(x, eps) | fn.gt(x, 1 - eps), 0, g / (x * (1 - x))), None),
+    vjp=lambda g, y, x, eps: (_logit_slope(g, x, eps, 0.0), None),
     samples=unary(0.1, 0.9, avoid=(0.3, 0.7), extra=(0.3,)),
     doc="``logit`` of what is limited to ``[eps, 1 - eps]``.",
 )
@@ -401,6 +408,8 @@ logsigmoid = elementwise(
 prelu = elementwise(
     lambda input, weight: fn.where(input > 0, input, weight * input),
     name="prelu",
+    # by hand: the weight's is 0 where x is above 0, also where that is infinite
+    vjp=lambda g, y, x, w: (fn.where(x > 0, g, g * w), fn.where(x > 0, 0, g * x)),
     samples=binary(avoid=(0,)),
 )
 threshold = elementwise(

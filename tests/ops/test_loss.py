@@ -176,3 +176,22 @@ def test_losses_of_matrices_cut_out_of_wider_ones(name: str, inner: int) -> None
                 "smooth_l1_loss": np.where(apart < 1, 0.5 * apart**2, apart - 0.5),
             }[name].mean()
             np.testing.assert_allclose(getattr(F, name)(x, target).item(), expected, rtol=1e-6)
+
+
+def test_a_hinge_at_its_corner_passes_the_gradient_as_pytorch_does():
+    ones = tg.ones(2)
+    calls = {
+        "margin ranking": (lambda x: F.margin_ranking_loss(x, ones, ones, reduction="none"), [1.0, 3.0], [-1.0, 0.0]),
+        "hinge embedding": (lambda x: F.hinge_embedding_loss(x, -ones, reduction="none"), [1.0, 3.0], [-1.0, 0.0]),
+        "cosine embedding": (
+            lambda x: F.cosine_embedding_loss(x, tg.tensor([0.0, 1.0]), tg.tensor(-1.0)), [1.0, 0.0], [0.0, 1.0],
+        ),
+        "triplet margin": (
+            lambda x: F.triplet_margin_loss(x[None], ones[None], ones[None] * 5, margin=2.0**0.5 * 2, eps=0.0),
+            [2.0, 2.0], [2.0**0.5, 2.0**0.5],
+        ),
+    }  # fmt: skip
+    for name, (call, at, expected) in calls.items():
+        x = tg.tensor(at, requires_grad=True)
+        call(x).sum().backward()
+        np.testing.assert_allclose(x.grad.tolist(), expected, rtol=1e-6, err_msg=name)

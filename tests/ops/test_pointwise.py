@@ -157,3 +157,20 @@ def test_a_compiled_power_has_the_bits_of_the_plain_one(power):
             compiled(a).backward()
             (b**power).sum().backward()
             assert (compiled(x) == (x**power).sum()).item() and a.grad.equal(b.grad)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_gradients_at_the_ends_of_what_a_function_is_defined_for(backend):
+    inf, nan = np.inf, np.nan
+    with tg.backend(backend):
+        y, x = [tg.tensor([0.0, -0.0, 0.0, 3.0], requires_grad=True) for _ in range(2)]
+        tg.atan2(y, x).sum().backward()
+        np.testing.assert_allclose(y.grad.tolist(), [0, 0, 0, 1 / 6], rtol=1e-6)
+        np.testing.assert_allclose(x.grad.tolist(), [0, 0, 0, -1 / 6], rtol=1e-6)
+        x = tg.tensor([-0.1, 0.0, 0.5, 1.0, 1.5, inf, nan], requires_grad=True)
+        tg.logit(x).sum().backward()
+        assert x.grad.isnan().tolist() == [True, False, False, False, True, True, True]
+        assert x.grad[1:4].tolist() == [inf, 4.0, inf]
+        x, w = tg.tensor([inf, 2.0, -3.0], requires_grad=True), tg.tensor([0.25], requires_grad=True)
+        tg.nn.functional.prelu(x, w).sum().backward()
+        assert x.grad.tolist() == [1.0, 1.0, 0.25] and w.grad.tolist() == [-3.0]
