@@ -154,7 +154,7 @@ PyObject* dict_behind(PyObject* proxy) {
   return found && PyDict_CheckExact(found) ? found : nullptr;
 }
 
-// The three lists of compiler/reach.py, laid out for the loop.
+// The lists of compiler/facts.py, laid out for the loop.
 struct Facts {
   enum Kind : char { kCell, kCode, kDefaults, kOther };
   struct Datum {
@@ -175,12 +175,17 @@ struct Facts {
     std::vector<std::pair<PyObject*, PyObject*>> values;
     Py_ssize_t size = -1;  // any
     mutable std::uint64_t version = 0;  // in which all that held; 0: none
+    PyObject *keys = nullptr, *entries = nullptr;  // in their order; null: any
+  };
+  struct Row {
+    PyObject *list, *entries;
   };
   std::vector<Datum> data;
   std::vector<Dict> dicts;
   std::vector<Fact> facts;
   std::vector<Size> sizes;
-  Ref lists[3];  // which keep all that alive
+  std::vector<Row> rows;
+  Ref lists[4];  // which keep all that alive
 };
 
 void free_facts(PyObject* capsule) { delete static_cast<Facts*>(PyCapsule_GetPointer(capsule, "facts")); }
@@ -200,7 +205,27 @@ int stays(const Facts::Dict& dict) {
     const int truth = stays(PyDict_GetItemWithError(dict.holder, key), then);
     if (truth <= 0) return truth;
   }
+  const Py_ssize_t count = dict.keys ? PyTuple_GET_SIZE(dict.keys) : 0;
+  const bool valued = dict.entries && PyTuple_GET_SIZE(dict.entries) == count;
+  if (dict.keys && PyDict_GET_SIZE(dict.holder) != count) return 0;
+  PyObject *key, *value;
+  Py_ssize_t at = 0;
+  for (Py_ssize_t i = 0; i < count && PyDict_Next(dict.holder, &at, &key, &value); ++i) {
+    const int truth = stays(key, PyTuple_GET_ITEM(dict.keys, i));
+    if (truth <= 0) return truth;
+    const int also = valued ? stays(value, PyTuple_GET_ITEM(dict.entries, i)) : 1;
+    if (also <= 0) return also;
+  }
   dict.version = version;
+  return 1;
+}
+
+int stays(const Facts::Row& row) {
+  if (PyList_GET_SIZE(row.list) != PyTuple_GET_SIZE(row.entries)) return 0;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(row.entries); ++i) {
+    const int truth = i < PyList_GET_SIZE(row.list) ? stays(PyList_GET_ITEM(row.list, i), PyTuple_GET_ITEM(row.entries, i)) : 0;
+    if (truth <= 0) return truth;
+  }
   return 1;
 }
 
@@ -233,6 +258,10 @@ int hold(const Facts& all) {
     if (size < 0) return -1;
     if (size != each.size) return 0;
   }
+  for (const auto& each : all.rows) {
+    const int truth = stays(each);
+    if (truth <= 0) return PyErr_Occurred() ? -1 : 0;
+  }
   return 1;
 }
 
@@ -263,12 +292,11 @@ int forms_hold(PyObject* forms) {
 
 }  // namespace
 
-// facts(data, facts, sizes): the lists, laid out for `holds`.
+// facts(data, facts, sizes, wholes): the lists, laid out for `holds`.
 PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 3 || !PyList_Check(args[0]) || !PyList_Check(args[1]) || !PyList_Check(args[2]))
-    return PyErr_Format(PyExc_TypeError, "facts: expected three lists");
   auto made = std::make_unique<Facts>();
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 4; ++i) {
+    if (count != 4 || !PyList_Check(args[i])) return PyErr_Format(PyExc_TypeError, "facts: expected four lists");
     made->lists[i] = Ref(PyList_AsTuple(args[i]));
     if (!made->lists[i]) return nullptr;
   }
@@ -315,9 +343,20 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
     else
       made->sizes.push_back({holder, size});
   });
+  good &= each(3, 4, [&](PyObject* one) {  // (path, list or dict, the keys of a dict, all entries or none of them)
+    PyObject *holder = PyTuple_GET_ITEM(one, 1), *keys = PyTuple_GET_ITEM(one, 2), *entries = PyTuple_GET_ITEM(one, 3);
+    if (!PyTuple_Check(keys) || !PyTuple_Check(entries) || !(PyDict_Check(holder) || PyList_Check(holder))) {
+      good = false;
+    } else if (PyDict_Check(holder)) {
+      dict(holder).keys = keys;
+      dict(holder).entries = entries;
+    } else {
+      made->rows.push_back({holder, entries});
+    }
+  });
   if (!good || PyErr_Occurred()) {
     PyErr_Clear();
-    return PyErr_Format(PyExc_TypeError, "facts: expected lists of tuples of 7, 4 and 3");
+    return PyErr_Format(PyExc_TypeError, "facts: expected lists of tuples of 7, 4, 3 and 4");
   }
   PyObject* capsule = PyCapsule_New(made.get(), "facts", free_facts);
   if (capsule) made.release();

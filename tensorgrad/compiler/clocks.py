@@ -45,7 +45,9 @@ _WRITTEN_IN_PYTHON = {
     )},
     random.Random.__init__.__code__: "the system's random numbers",  # unless it is given a seed
 }  # fmt: skip
-_BETWEEN = frozenset(("random", "secrets"))  # modules whose functions ask for them in the user's place
+_FRAMES = frozenset(("f_locals", "f_back", "f_lineno"))
+"""What code asks of the frames of its callers."""
+_BETWEEN = frozenset(("random", "secrets", "inspect"))  # modules whose functions ask for them in the user's place
 _FILES = {
     io.open: "a file", os.open: "a file", os.stat: "the state of a file", os.lstat: "the state of a file",
     os.access: "the state of a file", os.listdir: "a directory", os.scandir: "a directory", np.fromfile: "a file",
@@ -70,7 +72,8 @@ _NAMES = frozenset((
 
 def watching(names: set[str], is_users: Callable[[str | None], bool]) -> Watch:
     """A block to run code with these names in; calls in modules for which ``is_users`` holds are seen."""
-    return Watch(is_users if names & _NAMES else None)
+    frames = bool(names & _FRAMES)
+    return Watch(is_users if frames or names & _NAMES else None, frames)
 
 
 class Watch:
@@ -79,9 +82,10 @@ class Watch:
     A profiler that is set already goes on when the block ends, and sees nothing of it.
     """
 
-    def __init__(self, is_users: Callable[[str | None], bool] | None):
+    def __init__(self, is_users: Callable[[str | None], bool] | None, frames: bool):
         self.found: str | None = None
         self._is_users = is_users
+        self._frames = frames
         self._before: Any = None
 
     def __enter__(self) -> Watch:
@@ -104,6 +108,8 @@ class Watch:
             name = _READ.get(what)
             if name is None and what.__name__ in _DATES and _is_date(what):
                 name = f"datetime.{what.__name__}"
+            if name is None and self._frames and what is sys._getframe:
+                name = "the frames of its callers"
             if name is None and (file := _file_read_by(what)) is not None:
                 self._note_file(file, frame)
             caller: FrameType | None = frame

@@ -28,7 +28,7 @@ BUFFERS: tuple[Any, ...] = (bytearray, memoryview, array.array, mmap.mmap, ctype
 _TOLD = (types.FunctionType, functools.partial)
 gone = NotImplemented  # what stands for nothing: also in C
 _MOST = 10_000  # entries of a large array that are compared
-_MOST_BYTES = 1 << 20  # of a NumPy array that is compared as a whole
+_MOST_BYTES = 1 << 23  # of a NumPy array that is compared as a whole
 _IN_PLACE = "copy_() would change the tensor that is there, and be repeated in replays"
 
 
@@ -51,6 +51,7 @@ class Form:
 
 class Facts:
     """``facts``: (path, holder, key, value); ``sizes``: (path, container, its length); ``forms``: of optimizers;
+    ``wholes``: (path, list or dict, the keys of a dict in their order, all entries of a large one, else none);
     ``data``: (path, tensor, array, whether it requires grad, hooks, others, how many attributes somebody has given it);
     ``copies``: (path, what has no keys to ask for, its elements); ``sources``: (name, generator that is not ours, its
     state).
@@ -61,6 +62,7 @@ class Facts:
     def __init__(self) -> None:
         self.facts: list[tuple[str, Any, Any, Any]] = []
         self.sizes: list[tuple[str, Any, int]] = []
+        self.wholes: list[tuple[str, Any, tuple[Any, ...], tuple[Any, ...]]] = []
         self.forms: list[Form] = []
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any, int]] = []
         self.copies: list[tuple[str, Any, Any]] = []
@@ -79,7 +81,7 @@ class Facts:
     def pack(self) -> None:
         """Hand the facts to C."""
         if native is not None:
-            self.packed = native.facts(self.data, self.facts, self.sizes)
+            self.packed = native.facts(self.data, self.facts, self.sizes, self.wholes)
 
     def holds(self) -> bool:
         """Whether all facts hold."""
@@ -141,6 +143,11 @@ class Facts:
         for path, holder, size in self.sizes:
             if len(holder) != size:
                 return f"{path} had {size} entries and has {len(holder)}"
+        for path, holder, keys, entries in self.wholes:
+            if keys and not equal(tuple(holder), keys):
+                return f"keys of {path} changed, or their order"
+            if entries and not equal(tuple(holder.values() if keys else holder), entries):
+                return f"entries of {path} changed"
         for path, what, seen in self.copies:
             if not equal(elements(what), seen):
                 return f"elements of {path} changed"

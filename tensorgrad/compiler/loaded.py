@@ -127,7 +127,7 @@ class Loaded:
         self._lock = threading.Lock()
         self._reader: Reader | None = None
         fact = "the default dtype", default_dtype, 0, default_dtype[0]
-        self._facts = None if native is None else native.facts([], [fact], [])
+        self._facts = None if native is None else native.facts([], [fact], [], [])
         # by size of the batch, the most recently used last
         self._served: OrderedDict[int | None, _Served] = OrderedDict()
         self.sizes: int | None = None

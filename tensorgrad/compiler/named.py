@@ -7,15 +7,21 @@ names is never read. Where names are made while code runs (``getattr(x, name)``)
 from __future__ import annotations
 
 import dis
+import itertools
 import operator
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
-__all__ = ["globals_in", "goes_through", "imports_in", "names_in", "names_of_getter", "texts_in"]
+__all__ = [
+    "AS_TEXT", "NAMERS", "all_globals", "globals_in", "goes_through", "imports_in", "names_in", "names_of_getter",
+    "texts_in",
+]  # fmt: skip
 
 _BY_NAME = frozenset(("getattr", "setattr", "delattr", "hasattr"))
 _OF_ALL = frozenset(("vars", "__dict__", "__getattribute__", "getmembers", "asdict", "astuple", "eval", "exec"))
+_MAKES_GLOBALS = frozenset(("eval", "exec"))
 _GETTERS = frozenset(("attrgetter", "methodcaller"))
 _PROXIES = frozenset(("__getattr__", "__getattribute__", "__setattr__", "__delattr__"))
 """Methods that pass on a name which other code has named."""
@@ -24,6 +30,16 @@ _MERGES = frozenset(("DICT_MERGE", "DICT_UPDATE"))
 _NAMED = frozenset(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
 _CALLS = frozenset(("PRECALL",) if "PRECALL" in dis.opmap else ("CALL", "CALL_FUNCTION"))
 """Instructions before which nothing but the arguments lies above the function."""
+_ASIDE = frozenset(("PUSH_NULL", "KW_NAMES", "NOP"))
+_BY_KEY = frozenset(("get", "pop", "setdefault", "__getitem__", "__setitem__", "__contains__"))
+_ENDS = frozenset(("RAISE_VARARGS", "RETURN_VALUE", "STORE_FAST", "STORE_SUBSCR", "STORE_ATTR", "POP_TOP"))
+_TEXTS = frozenset(("str", "repr", "format", "ascii"))
+_MARKS_CALLS = sys.version_info >= (3, 11)
+"""Whether an instruction that loads a global tells that it is to be called."""
+AS_TEXT = frozenset(("__str__", "__repr__", "__format__"))
+"""Methods that make a text of an object."""
+NAMERS = (getattr, setattr, delattr, hasattr, vars, eval, exec, globals, operator.attrgetter, operator.methodcaller)
+"""What asks for attributes or globals by names that may be made while code runs."""
 
 
 def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
@@ -36,15 +52,21 @@ def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
     for part in _parts(code):
         names.update(part.co_names if not new or part is not code else _but_given(part))
         texts = {x for x in part.co_consts if type(x) is str and len(x) < 200}
+        steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
         if names & _GETTERS:
-            names.update(word for text in texts for word in text.split("."))
-            open_ended = open_ended or not texts
+            asked = list(_given_to_getters(steps))
+            names.update(word for text in asked if text is not None for word in text.split("."))
+            open_ended = open_ended or None in asked
+        names.update(_matched(steps))
+        if _formats(steps) and "@pytest_ar" not in part.co_names:  # which makes words for an error
+            names |= AS_TEXT
         if part.co_name in _PROXIES and _OF_ALL & set(part.co_names):
             names.update(texts)
+            open_ended = open_ended or not _passes_on(steps, part.co_varnames[1:2])
         elif _OF_ALL & set(part.co_names):
             open_ended = True
         if _BY_NAME & set(part.co_names):
-            asked = list(_asked_by_name(part))
+            asked = list(_asked_by_name(part, steps))
             names.update(name for name in asked if name is not None)
             open_ended = open_ended or None in asked
     return names, open_ended
@@ -56,6 +78,20 @@ def globals_in(code: CodeType) -> Iterator[str]:
         for instruction in dis.get_instructions(part):
             if "GLOBAL" in instruction.opname or instruction.opname in _NAMED:
                 yield instruction.argval
+
+
+def all_globals(code: CodeType) -> bool:
+    """Whether code may read any global, by a name that it makes."""
+    for part in _parts(code):
+        if not _MAKES_GLOBALS.isdisjoint(part.co_names):
+            return True
+        steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+        for at, step in enumerate(steps):
+            if step.argval == "globals" and "GLOBAL" in step.opname:
+                rest = [one for one in steps[at + 1 : at + 6] if one.opname not in (*_CALLS, *_ASIDE, "CALL")]
+                if not _takes(rest, lambda one: one.opname == "LOAD_CONST"):
+                    return True
+    return False
 
 
 def imports_in(code: CodeType) -> Iterator[tuple[str, int]]:
@@ -119,9 +155,87 @@ def _but_given(code: CodeType) -> Iterator[str]:
             before = step
 
 
-def _asked_by_name(code: CodeType) -> Iterator[str | None]:
+def _given_to_getters(steps: list[dis.Instruction]) -> Iterator[str | None]:
+    """The texts that ``attrgetter`` and ``methodcaller`` are called with, None for each that is no constant."""
+    for at, step in enumerate(steps):
+        if step.argval not in _GETTERS or not step.opname.startswith("LOAD"):
+            continue
+        given = at + 1
+        while given < len(steps) and steps[given].opname in _ASIDE:
+            given += 1
+        first = given
+        while given < len(steps) and steps[given].opname == "LOAD_CONST" and type(steps[given].argval) is str:
+            yield steps[given].argval
+            given += 1
+        ends = given < len(steps) and (steps[given].opname in _CALLS or step.argval == "methodcaller")
+        if given == first or not ends:
+            yield None
+
+
+def _matched(steps: list[dis.Instruction]) -> Iterator[str]:
+    """The attributes that patterns such as ``case Point(x=0)`` ask for."""
+    for before, step in itertools.pairwise(steps):
+        if step.opname == "MATCH_CLASS":
+            yield from before.argval
+            if step.arg:
+                yield "__match_args__"
+
+
+def _formats(steps: list[dis.Instruction]) -> bool:
+    """Whether code makes a text of an object, other than for the words of an error."""
+    for at, step in enumerate(steps):
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval == "format":
+            return True
+        if step.opname == "LOAD_GLOBAL" and step.argval in _TEXTS and (not _MARKS_CALLS or "NULL" in step.argrepr):
+            return True
+        if step.opname.startswith("FORMAT_") or (step.opname == "BINARY_OP" and step.argrepr == "%"):
+            behind = (one.opname for one in steps[at:] if one.opname in _ENDS or "JUMP" in one.opname)
+            if next(behind, "") != "RAISE_VARARGS":
+                return True
+    return False
+
+
+def _passes_on(steps: list[dis.Instruction], name: tuple[str, ...]) -> bool:
+    """Whether a method of ``_PROXIES`` asks for the very name that it is given, or for names that it has as texts."""
+
+    def loads(step: dis.Instruction) -> bool:
+        last = step.argval[-1:] if isinstance(step.argval, tuple) else (step.argval,)
+        return (step.opname.startswith("LOAD_FAST") and last == name) or (
+            step.opname == "LOAD_CONST" and type(step.argval) is str
+        )
+
+    if any(step.opname == "STORE_FAST" and (step.argval,) == name for step in steps):
+        return False
+    for at, step in enumerate(steps):
+        if step.argval not in _OF_ALL or not step.opname.startswith("LOAD"):
+            continue
+        rest = [one for one in steps[at + 1 : at + 9] if one.opname not in _ASIDE]
+        calls = [i for i, one in enumerate(rest) if one.opname in _CALLS]
+        if step.argval == "__getattribute__":
+            good = bool(calls) and calls[0] > 0 and loads(rest[calls[0] - 1])
+        elif step.argval == "vars":
+            good = bool(calls) and _takes([one for one in rest[calls[0] + 1 :] if one.opname != "CALL"], loads)
+        else:
+            good = step.argval == "__dict__" and _takes(rest, loads)
+        if not good:
+            return False
+    return True
+
+
+def _takes(steps: list[dis.Instruction], loads: Callable[[dis.Instruction], bool]) -> bool:
+    """Whether the first of these ask a dict that lies there for a key for which ``loads`` holds, or whether it has
+    one."""
+    if not steps:
+        return False
+    if steps[0].opname in ("LOAD_ATTR", "LOAD_METHOD") and steps[0].argval in _BY_KEY:
+        return len(steps) > 1 and loads(steps[1])
+    if len(steps) > 1 and loads(steps[0]):
+        return steps[1].opname.endswith("_SUBSCR") or (steps[1].opname == "BINARY_OP" and steps[1].argrepr == "[]")
+    return steps[0].opname == "CONTAINS_OP"
+
+
+def _asked_by_name(code: CodeType, steps: list[dis.Instruction]) -> Iterator[str | None]:
     """The names in calls such as ``getattr(x, "name")``, None for each that is no constant."""
-    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
     for at, step in enumerate(steps):
         if step.argval in _BY_NAME and ("GLOBAL" in step.opname or "NAME" in step.opname):
             found = _second_argument(steps, at + 1)

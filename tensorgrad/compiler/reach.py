@@ -15,8 +15,10 @@ Of a class's methods those are walked that somebody may call: what walked code n
 
 from __future__ import annotations
 
+import abc
 import builtins
 import contextlib
+import ctypes
 import dis
 import functools
 import importlib.util
@@ -25,11 +27,12 @@ import math
 import operator
 import os
 import random
+import re
 import sys
 import threading
 import types
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -41,16 +44,26 @@ from ..backends import cuda
 from ..dtypes import _default as default_dtype
 from ..nn.hooks import everywhere as hooks_of_all
 from ..nn.module import Module
-from ..nn.parameter import Parameter
+from ..nn.parameter import Parameter, is_lazy
 from ..optim.optimizer import Optimizer, _post_hooks_of_all, _pre_hooks_of_all
 from ..random import Generator
 from ..tensor import Tensor
 from .clocks import Watch, watching
 from .facts import BUFFERS, PLAIN, Facts, Form, elements, get, gone, kept_by, short, state_of
-from .named import globals_in, goes_through, imports_in, names_in, names_of_getter, texts_in
+from .named import (
+    AS_TEXT,
+    NAMERS,
+    all_globals,
+    globals_in,
+    goes_through,
+    imports_in,
+    names_in,
+    names_of_getter,
+    texts_in,
+)  # fmt: skip
 from .once import is_once
 from .surroundings import told_of
-from .whose import has_code_of_others, is_users, is_users_object, package_of
+from .whose import has_code_of_others, is_users, is_users_class, is_users_function, is_users_object, package_of
 
 __all__ = ["Reach", "why_too_much"]
 
@@ -58,7 +71,7 @@ _READERS = (
     math.gcd, math.lcm, math.comb, math.perm, math.factorial, math.isqrt, math.ldexp, operator.index,
 )  # fmt: skip
 _UNHEARD = frozenset((
-    "__repr__", "__str__", "__format__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__dir__",
+    "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__dir__",
     "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__annotations__", "__doc__", "__module__",
 ))  # fmt: skip
 """Of a class, what computes nothing."""
@@ -84,7 +97,10 @@ _SWITCHES_OF_MODULES = (*PLAIN, type(cuda.matmul))
 """What of them is set, where code names it."""
 _NOT_OF_LIBRARIES = _ENVIRONMENT | {"modules"}
 """What of Python's library is asked in another way, or is another whenever something is imported."""
-_MOST = 10_000  # entries of one container
+_IMPORTS = frozenset(("import_module", "__import__", "modules"))
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_BOUND = (types.BuiltinFunctionType, types.MethodWrapperType)
+_MOST = 10_000  # entries of one container that are looked into; of more it is asked whether they are the same
 _MOST_ASKED = 3_000_000
 """Attributes, where code makes names while it runs: it may mean anything of a library that it names."""
 
@@ -136,6 +152,7 @@ class Reach(Facts):
         self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
         self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
+        self._abstract = False  # one of the user's classes may have others enter
         self._asked = 0
         self.beyond: str | None = None  # where the walk was given up
         try:
@@ -143,8 +160,8 @@ class Reach(Facts):
                 self._walk(path, root)
             self._standing()
             asked: dict[int, set[str]] = {}
-            while self._hear() or self._ask(asked) or self._settings():  # what is found there may name others
-                pass
+            while self._hear() or self._ask(asked) or self._settings() or self._told_by_names():
+                pass  # what is found there may name others
         except _TooMuch as found:
             self.beyond = str(found)
             return
@@ -156,6 +173,10 @@ class Reach(Facts):
             told += [
                 (f"the state of {name}", functools.partial(_told_state, source)) for name, source, _ in self.sources
             ]
+        if self._abstract and not named.isdisjoint(("isinstance", "issubclass")):
+            told.append(("the classes that entered abstract ones", _told_abstract))
+        if "__subclasses__" in named:
+            told += [(f"subclasses of {x.__qualname__}", functools.partial(_told_subclasses, x)) for x in self._classes]
         self.copies += [(path, ask, elements(ask)) for path, ask in told]
         self.seen.update(dict.fromkeys(self._weakly))  # whose life is no longer for that
         self._later = {}
@@ -219,14 +240,16 @@ class Reach(Facts):
     def _walk(self, path: str, what: Any) -> None:
         if type(what) is str:
             self._texts.add(what)
-        if (isinstance(what, PLAIN) and not is_users(type(what).__module__)) or not self._new(what):
+        if (isinstance(what, PLAIN) and not is_users_class(type(what))) or not self._new(what):
             return
         if type(what) in (weakref.ProxyType, weakref.CallableProxyType):
             with contextlib.suppress(ReferenceError):  # nothing is there any more, and nothing will be
                 self._weakly.add(id(what.__repr__.__self__))
                 self._walk(path, what.__repr__.__self__)
             return
-        if isinstance(what, Tensor):
+        if isinstance(what, Tensor) and is_lazy(what):
+            self.facts.append((f"{path}.__class__", what, "__class__", type(what)))  # it has no elements yet
+        elif isinstance(what, Tensor):
             self.tensors[id(what)] = (path, what)
             own = what.__dict__
             self.data.append((path, what, what._data, what._tracked, what._hooks, what._post_hooks, len(own)))
@@ -237,8 +260,11 @@ class Reach(Facts):
                     self._container(f"{path}._{name}", hooks)
         elif isinstance(what, (types.FunctionType, types.MethodType)):
             self._function(path, what)
-        elif isinstance(what, types.BuiltinFunctionType) or not isinstance(type(what).__module__, str):
+        elif isinstance(what, _BOUND) or not isinstance(type(what).__module__, str):
             self._theirs.add(what.__name__)  # the latter is a function that Cython has made
+            self._open_ended = self._open_ended or (what in NAMERS and path.rpartition(".")[2] != what.__name__)
+            if not isinstance(getattr(what, "__self__", None), (types.ModuleType, type, type(None))):
+                self._walk(f"{path}.__self__", what.__self__)
         elif isinstance(what, logging.Logger):
             self._logger(path, what)
         elif isinstance(what, threading.local):
@@ -257,16 +283,30 @@ class Reach(Facts):
             self._walk(path, what() if isinstance(what, weakref.ref) else self.copies[-1][2][0])
         elif isinstance(what, BUFFERS):
             self.copies.append((path, what, elements(what)))
+            if isinstance(what, ctypes._Pointer) and what:
+                self._walk(f"{path}.contents", what.contents)
+        elif isinstance(what, _VIEWS):
+            self._walk(path, what.mapping)  # type: ignore[attr-defined]
         elif isinstance(what, (set, frozenset, deque, types.MappingProxyType, np.ndarray, np.generic)):
             self.copies.append((path, what, elements(what)))
-            for element in () if isinstance(what, (np.ndarray, np.generic)) else self.copies[-1][2]:
+            if isinstance(what, (np.ndarray, np.generic)):
+                inside = np.asarray(what).reshape(-1)[:_MOST].tolist() if what.dtype.hasobject else ()
+                if "_mask" in getattr(what, "__dict__", ()):  # of a masked one
+                    self._fact(f"{path}.mask", vars(what), "_mask", vars(what)["_mask"])
+            else:
+                inside = self.copies[-1][2][:_MOST]
+            for element in inside:
                 self._walk(f"an element of {path}", element)
             self._own(path, what)
         elif isinstance(what, types.ModuleType):
             self._later.setdefault(id(what), (path, what))
+            self._class(f"type({path})", type(what))
+            if is_users(what.__name__) and "__getattr__" in vars(what):
+                self._fact(f"{path}.__getattr__", vars(what), "__getattr__", vars(what)["__getattr__"])
         elif isinstance(what, type):
             self._made.add(what)
-            if not is_users(what.__module__):
+            self._open_ended = self._open_ended or (what in NAMERS and path.rpartition(".")[2] != what.__name__)
+            if not is_users_class(what):
                 self._theirs.add(what.__name__)
             self._class(path, what)
         elif is_once(what):
@@ -292,7 +332,7 @@ class Reach(Facts):
             self._walk(path, what.__wrapped__)
         elif (hasattr(what, "__dict__") or _slots(what)) and is_users_object(what):
             kind = type(what)
-            if isinstance(what, Module) or not is_users(kind.__module__) or has_code_of_others(kind):
+            if isinstance(what, Module) or not is_users_class(kind) or has_code_of_others(kind):
                 self._class(f"type({path})", type(what))
                 self._module(path, what)
             else:
@@ -311,7 +351,7 @@ class Reach(Facts):
 
     def _own(self, path: str, what: Any) -> None:
         """Of an object of the user's class what is named."""
-        if not is_users(type(what).__module__):
+        if not is_users_class(type(what)):
             return
         self._class(f"type({path})", type(what))
         self._later.setdefault(id(what), (path, what))
@@ -332,7 +372,7 @@ class Reach(Facts):
         if isinstance(function, types.MethodType):
             self._walk(path.rpartition(".")[0] or f"{path}.__self__", function.__self__)
             function = function.__func__
-        if not isinstance(function, types.FunctionType) or not is_users(function.__module__):
+        if not isinstance(function, types.FunctionType) or not is_users_function(function):
             self._theirs.add(getattr(function, "__name__", ""))
             if function in (config.get, config.source, config.table):
                 self._container("the settings", config._calls)
@@ -367,7 +407,14 @@ class Reach(Facts):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
         for name, above in imports_in(code):
             self._imported(name, above, function.__globals__.get("__package__"))
-        if "globals" in names:
+        if all_globals(code):
+            words = set(re.findall(r"\w+", " ".join(texts_in(code))))
+            for name, value in list(function.__globals__.items()):
+                if name.startswith("__") or is_once(value):
+                    continue
+                if not isinstance(value, types.ModuleType) or name in words:
+                    self._fact(name, function.__globals__, name, value)
+        elif "globals" in names:
             for name in sorted(set(texts_in(code))):
                 self._fact(name, function.__globals__, name, get(function.__globals__, name))
         for name in sorted(set(globals_in(code))):
@@ -387,12 +434,30 @@ class Reach(Facts):
                 self.unloaded.append(("sys.modules", sys.modules, {name}))
             name = name.rpartition(".")[0]
 
+    def _told_by_names(self) -> bool:
+        """Walk what functions named by now tell of: modules by their names, subclasses, what patterns ask for; whether
+        there was any."""
+        found: dict[str, Any] = {}
+        if self._names & _IMPORTS:
+            found |= {name: sys.modules[name] for name in sorted(self._texts & sys.modules.keys())}
+        if "__subclasses__" in self._names:
+            found |= {f"{x.__qualname__}.__subclasses__()": tuple(x.__subclasses__()) for x in self._classes}
+        before, seen = len(self._names), len(self.seen)
+        for path, what in found.items():
+            for one in what if type(what) is tuple else (what,):
+                self._walk(path, one)
+        if "__match_args__" in self._names:
+            self._names.update(name for kind in self._classes for name in getattr(kind, "__match_args__", ()))
+        return len(self._names) != before or len(self.seen) != seen
+
     def _hear(self) -> bool:
         """Walk the methods that have been named by now; whether there were any."""
         waiting, self._methods = self._methods, []
         for method in waiting:
             path, kind, name, function, holder, own = method
             if self._open_ended or name in self._names or (name in _MAKING and self._makes(kind)):
+                if name in AS_TEXT and names_in(function.__code__)[1]:
+                    continue  # words of whatever there is, for a reader
                 if getattr(function, "__code__", None) and function.__code__.co_varnames[:1] == ("cls",):
                     self._made.add(kind)  # it may make one
                 self._method(path, name, function, holder, own)
@@ -432,14 +497,15 @@ class Reach(Facts):
         return news
 
     def _class(self, path: str, kind: type) -> None:
-        if not is_users(kind.__module__) or kind in self._classes:
+        if not is_users_class(kind) or kind in self._classes:
             return
         self._classes.add(kind)
-        if is_users(type(kind).__module__):
+        self._abstract = self._abstract or isinstance(kind, abc.ABCMeta)
+        if is_users_class(type(kind)):
             self._class(f"type({path})", type(kind))
-        theirs = [base for base in kind.__mro__ if base is not object and not is_users(base.__module__)]
+        theirs = [base for base in kind.__mro__ if base is not object and not is_users_class(base)]
         for base in kind.__mro__:
-            if is_users(base.__module__):
+            if is_users_class(base):
                 if base not in self._sized:
                     self._sized.add(base)
                     self._names_of(base.__qualname__, base)
@@ -451,7 +517,8 @@ class Reach(Facts):
                         value = value.__func__
                     if isinstance(value, (property, types.FunctionType)):
                         by_itself = (name.startswith("__") and name.endswith("__")) or name in _PROTOCOLS
-                        by_itself = (by_itself and name not in _MAKING) or any(hasattr(one, name) for one in theirs)
+                        by_itself = by_itself and name not in _MAKING
+                        by_itself = name not in AS_TEXT and (by_itself or any(hasattr(one, name) for one in theirs))
                         parts = (value.fget, value.fset, value.fdel) if isinstance(value, property) else (value,)
                         for part in parts:
                             if part is not None and not (by_itself and name not in _MAKING):
@@ -467,6 +534,12 @@ class Reach(Facts):
                 self._walk(f"{path}[{i}]", value)
             return
         self.sizes.append((path, what, len(what)))
+        keys: tuple[Any, ...] = tuple(what) if isinstance(what, dict) and len(what) > 1 else ()
+        if isinstance(what, OrderedDict) and keys:
+            self.copies.append((path, what.keys(), keys))  # its order is its own, not the dict's
+        elif keys or len(what) > _MOST:
+            every = what.values() if isinstance(what, dict) else what
+            self.wholes.append((path, what, keys, tuple(every) if len(what) > _MOST else ()))
         if len(what) > _MOST:
             return
         if isinstance(what, dict):
@@ -489,11 +562,13 @@ class Reach(Facts):
         attributes = getattr(module, "__dict__", {})
         unguarded = getattr(type(module), "unguarded", ())  # what no program rests on
         self.sizes.append((path, attributes, len(attributes)))
-        theirs = {base for base in type(module).__mro__ if not is_users(base.__module__)}
+        theirs = {base for base in type(module).__mro__ if not is_users_class(base)}
         members = attributes.get("_kinds", ()) if theirs == set(Module.__mro__) else None
         if members is not None:
             self._later.setdefault(id(module), (path, module))
-        if is_users(type(module).__module__) and id(module) not in self._weakly:
+        if len(attributes.get("_kinds", ())) > 1 and isinstance(module, Module):
+            self.wholes.append((f"the members of {path}", attributes["_kinds"], tuple(attributes["_kinds"]), ()))
+        if is_users_class(type(module)) and id(module) not in self._weakly:
             self.facts.append((f"{path}.__class__", module, "__class__", type(module)))
         for name, value in attributes.items():
             if members is not None and name not in members and not hasattr(Module, name):
@@ -581,6 +656,14 @@ def _reads_gradients(code: types.CodeType) -> bool:
     return any(_reads_gradients(part) for part in code.co_consts if isinstance(part, types.CodeType))
 
 
+def _told_subclasses(kind: type) -> tuple[Any, ...]:
+    return tuple(kind.__subclasses__())
+
+
+def _told_abstract() -> tuple[Any]:
+    return (abc.get_cache_token(),)
+
+
 def _told_state(source: Any) -> tuple[str]:
     return (repr(state_of(source)),)
 
@@ -590,5 +673,7 @@ def _slots(what: Any) -> set[str]:
     found: set[str] = set()
     for kind in type(what).__mro__:
         names = kind.__dict__.get("__slots__", ())
-        found.update((names,) if isinstance(names, str) else names)
+        own = f"_{kind.__name__.lstrip('_')}"  # which Python puts before what only the class's code may name
+        for name in (names,) if isinstance(names, str) else names:
+            found.add(own + name if name.startswith("__") and not name.endswith("__") else name)
     return {name for name in found if not name.startswith("__")}
