@@ -24,9 +24,7 @@ _KERNELS_PER_UNIT = 32
 
 # Every kernel is hot unless it is listed here, by its name and architecture, with the reason why it may keep registers
 # in memory.
-MAY_SPILL: dict[tuple[str, int], str] = {
-    ("attentionforward_float32_64", 100): "28 bytes beside 255 registers; sm_80 and sm_90 take 168 and spill nothing",
-}
+MAY_SPILL: dict[tuple[str, int], str] = {}
 
 
 def strided_layout(program: Program, *, ndim: int = 2, wide: bool = False) -> Layout:

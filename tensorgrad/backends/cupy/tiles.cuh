@@ -214,10 +214,19 @@ struct Rows<float, kWidth> {
 TG_FN int score_column(int n, int e, float) { return n / 2 * 16 + n % 2 * 8 + e % 2 * 4 + lane_in_group(); }
 TG_FN int width_column(int n, int e, float) { return n / 2 * 16 + lane_in_group() * 4 + n % 2 * 2 + e % 2; }
 
+// How many steps of a product over tiles of 8 N rows are unrolled. From sm_100 on the compiler pairs multiply-adds, whose
+// operands then lie in neighbouring registers: of the widest tile one step leaves enough of them.
+TG_FN constexpr int steps_unrolled(int n) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  if (n >= 8) return 1;
+#endif
+  return n < 4 ? n : 4;
+}
+
 template <int kWidth, int N>
 TG_FN void times_transposed(float (&c)[N][4], const Rows<float, kWidth>& rows,
                             const typename tile_row<float, kWidth>::type* tile) {
-#pragma unroll(N < 4 ? N : 4)
+#pragma unroll(steps_unrolled(N))
   for (int k = 0; k < rows.width; k += 4) {
     const float_4 upper = rows.load(0, k), lower = rows.load(1, k);
 #pragma unroll
