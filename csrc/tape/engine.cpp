@@ -225,12 +225,13 @@ struct Pass {
     PyObject* op = node->f[NodeObject::kOp];
     if (!PyObject_TypeCheck(op, &OpType) || as_op(op)->kind != OpObject::kOp) return 0;
     PyObject* kernel = as_op(op)->f[OpObject::kAdds];
-    if (kernel == Py_None || !PyArray_CheckExact(g)) return 0;
+    if (kernel == Py_None) return 0;
     const int taken = slices.take(pending, door, node, g);
     if (taken) {
       if (taken == 2) push(heap, PySequence_Fast_GET_ITEM(node->f[NodeObject::kEdges], 0));
       return taken < 0 ? -1 : 1;
     }
+    if (!PyArray_CheckExact(g)) return 0;
     PyObject* edge = PySequence_Fast_GET_ITEM(node->f[NodeObject::kEdges], 0);
     PyObject* total = nullptr;
     if (is_node(edge)) {

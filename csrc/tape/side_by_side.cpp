@@ -99,9 +99,22 @@ Ref place_for(PyObject* door, NodeObject* edge, PyObject* g, const npy_intp* sha
 
 }  // namespace
 
+int SideBySide::take_others(PyObject* pending, PyObject* door, NodeObject* node, PyObject* g) {
+  if (!others_) {
+    Ref home(PyImport_ImportModule("tensorgrad.autograd.side_by_side"));
+    others_ = Ref(home ? PyObject_CallMethod(home.get(), "SideBySide", nullptr) : nullptr);
+    if (!others_) return -1;
+  }
+  Ref taken(PyObject_CallMethod(others_.get(), "take", "OOOO", pending, door, reinterpret_cast<PyObject*>(node), g));
+  const long how = taken ? PyLong_AsLong(taken.get()) : -1;
+  open_ |= how == 2;
+  return static_cast<int>(how);
+}
+
 int SideBySide::take(PyObject* pending, PyObject* door, NodeObject* node, PyObject* g) {
+  if (!PyArray_CheckExact(g)) return take_others(pending, door, node, g);
   PyObject* edge = PySequence_Fast_GET_ITEM(node->f[NodeObject::kEdges], 0);
-  if (!is_node(edge) || as_node(edge)->count != 1 || !PyArray_CheckExact(g)) return 0;
+  if (!is_node(edge) || as_node(edge)->count != 1) return 0;
   const auto half = halves_.find(edge);
   PyObject* total = PyDict_GetItemWithError(pending, edge);
   if (!total && PyErr_Occurred()) return -1;
@@ -162,6 +175,11 @@ bool SideBySide::zeros(const Half& half) {
 }
 
 bool SideBySide::finish(PyObject* node) {
+  if (open_) {
+    Ref more(PyObject_CallMethod(others_.get(), "finish", "O", node));
+    if (!more) return false;
+    open_ = more.get() == Py_True;
+  }
   const auto found = halves_.find(node);
   if (found == halves_.end()) return true;
   const bool good = zeros(found->second);
@@ -170,6 +188,11 @@ bool SideBySide::finish(PyObject* node) {
 }
 
 bool SideBySide::finish_all() {
+  if (open_) {
+    open_ = false;
+    Ref done(PyObject_CallMethod(others_.get(), "finish_all", nullptr));
+    if (!done) return false;
+  }
   for (const auto& [node, half] : halves_)
     if (!zeros(half)) return false;
   halves_.clear();

@@ -29,6 +29,8 @@ def backend() -> Any:
 
 def is_available() -> bool:
     """Whether tensors can be made on ``cuda`` here: a device, its driver and the ``cuda`` extra are all there."""
+    if registry.is_loaded("cuda"):  # else drivers are asked, which takes milliseconds; autocast asks in every step
+        return True
     return any(device == "cuda" and available for _, device, available, _ in registry.status())
 
 

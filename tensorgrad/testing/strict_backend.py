@@ -157,7 +157,14 @@ def _direct_of(kind: str) -> Callable[..., None]:
     return reference
 
 
+def _moved(count: int, way: Any, *sides_and_arrays: Any) -> None:
+    *_, x, out = sides_and_arrays
+    out[...] = x
+
+
 _BY_KIND: dict[str, Callable[..., None]] = {
+    "move": _moved,
+    "turn": _moved,
     "words": _words,
     "place": _place,
     "stays": _stays,

@@ -18,6 +18,7 @@ from ...expr import Program
 from ...ops.elementwise import Elementwise
 from .kernels import SOURCES, Kernels
 from .launch import Launcher, dense_layout
+from .move_kernels import cast_program, casts
 from .printer import kernel, unit
 
 __all__ = ["COMMON", "compilations", "formulas", "programs", "with_numbers"]
@@ -88,9 +89,12 @@ def compilations(
         # as they are asked for: where a file has many instances, each by itself
         parts = [source.part(*names) for _, names in source.instances] or [source]
         found += [(f"{part.names[0]} of {part.file}", partial(kernels.compile, part)) for part in parts]
-    seen = set()
+    seen, dtypes = set(), list(dtypes)
     for dtype in dtypes:
-        for name, program in (*programs(ops, dtype), *with_numbers(ops, dtype)):
+        to_others = [
+            ("cast", cast_program(other, (dtype,))) for other in dtypes if other != dtype and casts(dtype, other)
+        ]
+        for name, program in (*programs(ops, dtype), *with_numbers(ops, dtype), *to_others):
             text = unit([program], [kernel(program, dense_layout(program), "formula")])
             if text not in seen:
                 seen.add(text)

@@ -21,6 +21,7 @@ from .kernels import Kernels
 from .launch import Launcher
 from .loss_kernels import CupyLosses
 from .memory import CupyMemory
+from .move_kernels import CupyMoves
 from .norm_kernels import CupyNorms
 from .optim_kernels import CupyOptimizers
 from .pool_kernels import CupyPools
@@ -44,6 +45,7 @@ def _cupy() -> Any:
 
 
 class CupyBackend(
+    CupyMoves,
     CupyProducts,
     CupyChecks,
     CupyIndexing,

@@ -197,6 +197,7 @@ SOURCES = (
         ("core.cuh", "complex.cuh", "rows.cuh", "reducers.cuh"),
         **_instances("REDUCE", REDUCERS, ("rows", "columns")),
     ),
+    Source("move.cu", ("core.cuh",), tuple(f"{kind}_{unit}" for unit in (1, 2, 4, 8, 16) for kind in ("move", "turn"))),
     Source("words.cu", ("core.cuh",), ("putwords",)),
     Source("optim.cu", ("core.cuh", "rows.cuh"), **_optimizers()),
     Source(

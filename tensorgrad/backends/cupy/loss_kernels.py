@@ -37,7 +37,12 @@ class CupyLosses(LossKernels):
             lse.dtype.type(label_smoothing), source, chosen, weight, 0 if rounded is None else rounded, losses, lse,
         )  # fmt: skip
         loss = None if reduction == "none" else xp.empty((), dtype=x.dtype)
-        self._loss_sums(x, target, chosen, weight, losses, loss, lse.dtype, ignore_index, reduction)
+        _, wrong = self._loss_sums(x, chosen, weight, losses, loss, lse.dtype, ignore_index, reduction)
+
+        def complain() -> None:
+            self._classes("cross_entropy", target, classes, ignore_index)
+
+        self._refuse_if(wrong, complain)
         return losses if loss is None and rounded is None else rounded if loss is None else loss, lse
 
     def cross_entropy_backward(
@@ -50,7 +55,8 @@ class CupyLosses(LossKernels):
             )
         xp, (rows, classes) = self.xp, x.shape
         source, chosen, weight = laid(xp, x), laid(xp, target), laid(xp, w)
-        divisor = self._loss_sums(x, target, chosen, weight, 0, None, lse.dtype, ignore_index, reduction)
+        # that every class is there, forward has found out, and has waited for it
+        divisor, _ = self._loss_sums(x, chosen, weight, 0, None, lse.dtype, ignore_index, reduction)
         to_x = xp.empty(x.shape, dtype=x.dtype)
         block, threads = team_for(classes)
         self._kernels.launch(
@@ -61,11 +67,10 @@ class CupyLosses(LossKernels):
         return to_x
 
     def _loss_sums(
-        self, x: Any, target: Any, chosen: Any, weight: Any, losses: Any, loss: Any, dtype: Any, ignore_index: int,
-        reduction: str,
-    ) -> Any:  # fmt: skip
+        self, x: Any, chosen: Any, weight: Any, losses: Any, loss: Any, dtype: Any, ignore_index: int, reduction: str
+    ) -> tuple[Any, Any]:
         """Writes the sum or mean of ``losses`` (null for none) into ``loss`` (0-d, or None); returns what a mean is
-        divided by. Raises IndexOutOfRange for a class that is not there."""
+        divided by, and whether there is a class that is not there, both on the device."""
         xp, name = self.xp, x.dtype.name
         rows, classes = x.shape
         parts = -(-rows // _PART)
@@ -80,9 +85,4 @@ class CupyLosses(LossKernels):
             f"losstotal_{name}", _BLOCK, parts, reduction == "mean", totals, weights, wrong,
             0 if loss is None else loss, divisor, any_wrong,
         )  # fmt: skip
-
-        def complain() -> None:
-            self._classes("cross_entropy", target, classes, ignore_index)
-
-        self._refuse_if(any_wrong, complain)
-        return divisor
+        return divisor, any_wrong
