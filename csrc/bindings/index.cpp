@@ -49,15 +49,41 @@ struct Axes {
   static Shape shape_of(const View& v) { return v.ndim ? v.shape_vector() : Shape{1}; }
   GatherShape shape() const { return {int(data.size()), axis, index.data(), data.data(), source.data()}; }
   Index limit() const { return data[size_t(axis)]; }
+
+  // Whether the index repeats one along all axes but `axis`, so that it names slabs as wholes.
+  bool names_slabs(const View& i) const {
+    if (i.ndim < 2 || i.size() == 0 || i.dtype != DType::Int64 || !i.aligned() || source[size_t(axis)] != index[size_t(axis)])
+      return false;
+    for (size_t k = 0; k < index.size(); ++k)
+      if (int(k) != axis && ((i.strides[k] && index[k] > 1) || data[k] != index[k] || source[k] != index[k])) return false;
+    return true;
+  }
+  // use(that one index, outer, length, count, inner): of the slabs.
+  template <class Use>
+  void by_slabs(const char* op, const View& i, const Lines& lines, Use use) const {
+    launch(i.size(), [=, from = i.data, step = i.strides[axis], count = i.shape[axis]] {
+      Scratch<int64_t> at(count);
+      for (Index m = 0; m < count; ++m) at[m] = *reinterpret_cast<const int64_t*>(from + m * step);
+      if (!all_within(at.data(), count, lines.length)) out_of_range(op, at.data(), count, lines.length);
+      use(at.data(), lines.outer, lines.length, count, lines.inner);
+    });
+  }
 };
 
 py::object gather_(py::handle array, py::handle index_, Index dim) {
   const View x = view(array, "gather"), i = view(index_, "gather: index");
   Axes axes("gather", x, i, nullptr, dim);
-  const py::object index = plain_index("gather", i);
   const py::object source = ready(x);
   py::object out = empty(x.dtype, i.shape_vector());
   const char* from = data_of<char>(source);
+  if (axes.names_slabs(i)) {
+    axes.by_slabs("gather", i, Lines(x, axes.axis), [=, to = data_of<char>(out), item = size_of(x.dtype)](
+        const int64_t* at, Index outer, Index length, Index count, Index inner) {
+      select_slabs(outer, length, count, inner * item, from, at, to);
+    });
+    return out;
+  }
+  const py::object index = plain_index("gather", i);
   const int64_t* at = data_of<int64_t>(index);
   char* to = data_of<char>(out);
   if (const Index n = i.size())
@@ -74,7 +100,8 @@ struct Scattered {
       : op(op), x(view(array, op)), i(view(index_, "scatter: index")), src(view(src_, "scatter: src")),
         axes(op, x, i, &src, py::cast<Index>(dim)), compute(adds ? add_compute(x.dtype) : x.dtype) {
     require_dtype(op, "src", src, x.dtype);
-    index = into ? checked_index(op, i, axes.limit()) : plain_index(op, i);
+    slabs = adds && axes.names_slabs(i);
+    if (!slabs) index = into ? checked_index(op, i, axes.limit()) : plain_index(op, i);
     source = ready(src, compute);
   }
   // Runs write(at, axes), which says whether all indices were in range.
@@ -92,6 +119,7 @@ struct Scattered {
   View x, i, src;
   Axes axes;
   DType compute;
+  bool slabs;
   py::object index, source;
 };
 
@@ -115,6 +143,10 @@ py::object scatter_combine_(const char* op, Combine how, const Arguments<4>& a, 
     using T = decltype(t);
     T* data = to.data<T>();
     const T* from = data_of<T>(s.source);
+    if (s.slabs)
+      return s.axes.by_slabs(op, s.i, Lines(s.x, s.axes.axis), [=](const int64_t* at, Index outer, Index length, Index count, Index inner) {
+        combine_slabs(how, outer, length, count, inner, data, at, from);
+      });
     s.launch([=](const int64_t* at, const GatherShape& shape) { return scatter_combine(how, shape, into, data, at, from); });
   });
   return to.finish();
@@ -167,7 +199,9 @@ py::object index_add_(const Arguments<4>& a, bool into) {
     using T = decltype(t);
     const T* from = data_of<T>(source);
     T* data = to.data<T>();
-    launch(src.size(), [=, count = i.size()] { add_slabs(lines.outer, lines.length, count, lines.inner, data, at, from, -1); });
+    launch(src.size(), [=, count = i.size()] {
+      combine_slabs(Combine::add, lines.outer, lines.length, count, lines.inner, data, at, from);
+    });
   });
   return to.finish();
 }
@@ -212,7 +246,7 @@ py::object embedding_backward(py::handle g_, py::handle index_, Index num_embedd
     using T = decltype(t);
     const T* from = data_of<T>(source);
     T* to = data_of<T>(out);
-    launch(g.size(), [=, count = i.size()] { add_slabs(1, num_embeddings, count, width, to, at, from, skip); });
+    launch(g.size(), [=, count = i.size()] { combine_slabs(Combine::add, 1, num_embeddings, count, width, to, at, from, skip); });
   });
   return compute == g.dtype ? out : ready_as(out, g.dtype);
 }

@@ -242,7 +242,7 @@ py::object index_put_into_(py::handle array, py::handle value_, py::handle const
         T* to = x.as<T>();
         const T* from = v.as<const T>();
         s.launch(v.size(), [=, lines = s.lines, n = s.i.size()](const int64_t* at) {
-          add_slabs(lines.outer, lines.length, n, lines.inner, to, at, from, -1);
+          combine_slabs(Combine::add, lines.outer, lines.length, n, lines.inner, to, at, from);
         });
       });
       return py::reinterpret_borrow<py::object>(x.array);

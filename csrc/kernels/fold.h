@@ -14,7 +14,7 @@ struct Patches {
 // x (planes, height, width) -> y (planes, kernel[0], kernel[1], rows, columns), contiguous; zero outside.
 void unfold_planes(Index itemsize, const Patches& w, const char* x, char* y);
 
-// The adjoint: what lies on one place is added in the order of the taps. Types as in index.h's add_slabs.
+// The adjoint: what lies on one place is added in the order of the taps. Types as in index.h's combine_slabs.
 template <class T>
 void fold_planes(const Patches& w, const T* x, T* y);
 

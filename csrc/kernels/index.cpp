@@ -13,6 +13,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "index_combine.h"
 #include "index_deal.h"
 
 namespace tg {
@@ -211,16 +212,6 @@ bool scatter_all(const GatherShape& s, bool checked, T* y, const int64_t* index,
   return true;
 }
 
-// NaN wins.
-template <bool Largest, class T>
-inline T extreme(T a, T b) {
-  if constexpr (std::is_same_v<T, uint64_t>) {
-    return T(Largest ? std::max(int64_t(a), int64_t(b)) : std::min(int64_t(a), int64_t(b)));
-  } else {
-    return (Largest ? b > a : b < a) || b != b ? b : a;
-  }
-}
-
 }  // namespace
 
 bool gather_items(const GatherShape& s, Index itemsize, const char* x, const int64_t* index, char* y) {
@@ -242,14 +233,9 @@ bool scatter_items(const GatherShape& s, bool checked, Index itemsize, char* y, 
 
 template <class T>
 bool scatter_combine(Combine how, const GatherShape& s, bool checked, T* y, const int64_t* index, const T* src) {
-  const auto all = [&](auto write) { return scatter_all(s, checked, y, index, src, write); };
-  if (how == Combine::add) return all([](T& to, const T& v) { to = T(to + v); });
-  if constexpr (!std::is_same_v<T, c64> && !std::is_same_v<T, c128>) {
-    if (how == Combine::multiply) return all([](T& to, const T& v) { to = T(to * v); });
-    if (how == Combine::largest) return all([](T& to, const T& v) { to = extreme<true>(to, v); });
-    return all([](T& to, const T& v) { to = extreme<false>(to, v); });
-  }
-  return false;
+  return with_combine<T>(how, [&](auto combine) {
+    return scatter_all(s, checked, y, index, src, [=](T& to, const T& v) { to = combine(to, v); });
+  });
 }
 
 template bool scatter_combine(Combine, const GatherShape&, bool, float*, const int64_t*, const float*);

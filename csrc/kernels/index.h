@@ -27,10 +27,11 @@ bool scatter_combine(Combine how, const GatherShape& s, bool checked, T* y, cons
 // Slabs of `bytes`: y (outer, count, bytes) = x (outer, length, bytes)[:, index].
 void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y);
 
-// y (outer, length, inner)[:, index[m]] += src (outer, count, inner)[:, m], in the order of m; skips index == skip.
+// y (outer, length, inner)[:, index[m]] += src (outer, count, inner)[:, m], or what else `how` says (of a T as below), in the
+// order of m; skips index == skip.
 template <class T>
-void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
-               int64_t skip);
+void combine_slabs(Combine how, Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
+                   int64_t skip = -1);
 
 // y = index, negative ones counted from the end of `length`.
 void count_rows(Index n, Index length, const int64_t* index, int64_t* y);

@@ -1,14 +1,16 @@
-// Slices along one axis: rows of a table, read by index or added to. Wide slices are cut into tiles of columns, each a task
-// that goes through all of the index; narrow ones are dealt to rows (index_deal.h). Each row takes its additions in the
-// order of the index.
+// Slices along one axis: rows of a table, read by index or written to. Wide slices are cut into tiles of columns, each a task
+// that goes through all of the index, as are narrow ones of a little table; others are dealt to rows (index_deal.h). Each
+// row takes what is written to it in the order of the index.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "../core/copy_bytes.h"
 #include "../core/lanes.h"
 #include "index.h"
+#include "index_combine.h"
 #include "index_deal.h"
 
 namespace tg {
@@ -24,10 +26,29 @@ inline void prefetch(const void* row, Index bytes) {
   for (Index k = 0; k < std::min<Index>(bytes, 512); k += 64) __builtin_prefetch(static_cast<const char*>(row) + k);
 }
 
-// Inlined, its loop would find no registers left.
+// The columns [first, last) of rows. Not inlined: what deals them to threads is compiled once for all ways to combine, and
+// called for each row, the loop over columns took four times as long for rows of four elements.
 template <class T>
-[[gnu::noinline]] void add_run(T* to, const T* from, Index n) {
-  for (Index j = 0; j < n; ++j) to[j] = T(to[j] + from[j]);
+using Rows = void (*)(Index count, Index inner, Index first, Index last, T* y, const int64_t* index, const T* src, int64_t skip);
+
+template <class T>
+Rows<T> rows_that(Combine how) {
+  return with_combine<T>(how, [](auto combine) -> Rows<T> {
+    return [](Index count, Index inner, Index first, Index last, T* y, const int64_t* index, const T* src, int64_t skip) {
+      constexpr decltype(combine) both{};
+      for (Index m = 0; m < count; ++m) {
+        if (index[m] == skip) continue;
+        T* to = y + index[m] * inner;
+        const T* from = src + m * inner;
+        Index j = first;
+        if constexpr (std::is_floating_point_v<T>) {
+          constexpr Index step = lanes::Lanes<T>::count;
+          for (; j + step <= last; j += step) lanes::store(to + j, both(lanes::load(to + j), lanes::load(from + j)));
+        }
+        for (; j < last; ++j) to[j] = both(to[j], from[j]);
+      }
+    };
+  });
 }
 
 }  // namespace
@@ -51,38 +72,46 @@ void select_slabs(Index outer, Index length, Index count, Index bytes, const cha
     switch (bytes) {
       case 4: return each([](char* to, const char* from) { std::memcpy(to, from, 4); });
       case 8: return each([](char* to, const char* from) { std::memcpy(to, from, 8); });
+      case 16: return each([](char* to, const char* from) { std::memcpy(to, from, 16); });
       default: return each([&](char* to, const char* from) { copy_bytes(to, from, bytes); });
     }
   });
 }
 
 template <class T>
-void add_slabs(Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
-               int64_t skip) {
+void combine_slabs(Combine how, Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
+                   int64_t skip) {
   if (outer == 0 || count == 0 || inner == 0 || length == 0) return;
-  const auto add = [&](Index o, Index m, Index first, Index last) {
-    add_run(y + (o * length + index[m]) * inner + first, src + (o * count + m) * inner + first, last - first);
-  };
+  const Rows<T> rows = rows_that<T>(how);
   const Index work = count * inner;
-  const Index tiles = inner >= kWide ? (inner + kColumns - 1) / kColumns : 1, columns = tiles > 1 ? kColumns : inner;
-  if (outer * tiles >= 8 || work < 2 * kPiece) {
+  // Narrow rows that the caches hold are written as they come: dealing 8000 of 32 takes twice as long, 20,000 of 8 five
+  // times. Tiles are lines of the cache then: two threads that write to one line wait for each other.
+  constexpr Index line = 64 / Index(sizeof(T));
+  const bool lined = inner % line == 0;
+  const bool near = inner < (lined ? kWide / 8 : 4 * line) && length * inner * Index(sizeof(T)) <= kNear;
+  const Index columns = inner >= kWide ? kColumns : near && lined ? (inner / 8 / line + 1) * line : inner;
+  const Index tiles = (inner + columns - 1) / columns;
+  if (near || outer * tiles >= 8 || work < 2 * kPiece) {
     parallel_for(outer * tiles, std::max<Index>(1, kPiece / (count * columns)), [&](Index first, Index last) {
-      for (Index t = first; t < last; ++t)
-        for (Index m = 0; m < count; ++m)
-          if (index[m] != skip) add(t / tiles, m, t % tiles * columns, std::min(inner, (t % tiles + 1) * columns));
+      for (Index t = first; t < last; ++t) {
+        const Index o = t / tiles, column = t % tiles * columns;
+        rows(count, inner, column, std::min(inner, column + columns), y + o * length * inner, index, src + o * count * inner,
+             skip);
+      }
     });
     return;
   }
-  for (Index o = 0; o < outer; ++o) {
+  for (Index o = 0; o < outer; ++o, y += length * inner, src += count * inner) {
     const auto row = [&](Index m) { return index[m] == skip ? Index(-1) : Index(index[m]); };
-    if (inner == 1) {
+    if (inner == 1 && how == Combine::add) {
       write_dealt<T, T>(
-          count, length, y + o * length, row, [&](Index m) { return src[o * count + m]; },
-          [](T& to, const T& v) { to = T(to + v); });
+          count, length, y, row, [&](Index m) { return src[m]; }, [](T& to, const T& v) { to = T(to + v); });
       continue;
     }
     const Buckets buckets(length, std::max<Index>(1, 131072 / (inner * Index(sizeof(T)))));
-    deal<Index>(count, buckets, row, [](Index m) { return m; }, [&](Index m, Index) { add(o, m, 0, inner); });
+    deal<Index>(count, buckets, row, [](Index m) { return m; }, [&](Index m, Index) {
+      rows(1, inner, 0, inner, y, index + m, src + m * inner, skip);
+    });
   }
 }
 
@@ -151,11 +180,11 @@ void add_weights(Index n, const int64_t* x, Index bins, const T* weights, T* y) 
       [](T& to, const T& v) { to = T(to + v); });
 }
 
-template void add_slabs(Index, Index, Index, Index, float*, const int64_t*, const float*, int64_t);
-template void add_slabs(Index, Index, Index, Index, double*, const int64_t*, const double*, int64_t);
-template void add_slabs(Index, Index, Index, Index, uint64_t*, const int64_t*, const uint64_t*, int64_t);
-template void add_slabs(Index, Index, Index, Index, c64*, const int64_t*, const c64*, int64_t);
-template void add_slabs(Index, Index, Index, Index, c128*, const int64_t*, const c128*, int64_t);
+template void combine_slabs(Combine, Index, Index, Index, Index, float*, const int64_t*, const float*, int64_t);
+template void combine_slabs(Combine, Index, Index, Index, Index, double*, const int64_t*, const double*, int64_t);
+template void combine_slabs(Combine, Index, Index, Index, Index, uint64_t*, const int64_t*, const uint64_t*, int64_t);
+template void combine_slabs(Combine, Index, Index, Index, Index, c64*, const int64_t*, const c64*, int64_t);
+template void combine_slabs(Combine, Index, Index, Index, Index, c128*, const int64_t*, const c128*, int64_t);
 template void add_weights(Index, const int64_t*, Index, const float*, float*);
 template void add_weights(Index, const int64_t*, Index, const double*, double*);
 

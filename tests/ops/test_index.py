@@ -227,6 +227,33 @@ def test_scatter_reduce(reduce, include_self):
          order=1 if reduce != "prod" else 0)  # fmt: skip
 
 
+@pytest.mark.parametrize("shape, dim", [((9, 4), 0), ((7, 3), 0), ((2, 9, 33), 1), ((3, 5, 2), -1), ((40, 64), 0)])
+def test_an_index_that_repeats_along_all_other_axes_names_rows(shape, dim):
+    """Whole rows are picked and written then; the results are those of the same index written out."""
+    rng = np.random.default_rng(3)
+    index = np.expand_dims(rng.integers(0, shape[dim], 6), [k for k in range(len(shape)) if k != dim % len(shape)])
+    x = rng.standard_normal(shape)
+    source = rng.standard_normal([6 if k == dim % len(shape) else n for k, n in enumerate(shape)])
+
+    def rows(lib, x, i, s):
+        i = i.expand(s.shape)
+        reduced = [x.scatter_reduce(dim, i, s, how) for how in ("prod", "amax", "amin")]
+        return [x.gather(dim, i), x.scatter_add(dim, i, s), (x * 1).scatter_add_(dim, i, s), *reduced]
+
+    same(rows, x, index, source, order=1)
+    source.reshape(-1)[::3] = np.nan
+    wide, x, source = tg.tensor(index).expand(source.shape), tg.tensor(x), tg.tensor(source)
+    for how in ("sum", "prod", "amax", "amin"):
+        got, expected = x.scatter_reduce(dim, wide, source, how), x.scatter_reduce(dim, wide.contiguous(), source, how)
+        assert np.array_equal(got.numpy(), expected.numpy(), equal_nan=True)
+    before = x.clone()
+    for bad in (-1, shape[dim]):
+        for change in (lambda i: x.gather(dim, i), lambda i: x.scatter_add_(dim, i, source)):
+            with pytest.raises(IndexOutOfRange, match=str(bad)):
+                change(tg.full((1,) * len(shape), bad).expand(source.shape))
+    assert np.array_equal(x.numpy(), before.numpy())
+
+
 def test_along_one_dimension():
     i = np.array([2, 0, 2])
     same(lambda lib, x, i: [x.index_select(0, i), x.index_select(1, i), lib.index_select(x, -1, i[:0])], M, i)
