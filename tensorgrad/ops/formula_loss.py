@@ -57,8 +57,7 @@ class ReducedFormula(Op):
         alike = _alike(inputs, first.shape, first.dtype)
         shape = first.shape if alike else broadcast_shape(self.name, *(x.shape for x in inputs if hasattr(x, "shape")))
         if reduction == "mean":
-            count = product(shape)
-            g = F.div(g, float(count)) if count else F.mul(g, float("nan"))
+            g = F.div(g, float(max(1, product(shape))))
         results: Any = ()
         if plan.kernel is not None:
             outputs = (getattr(F, formula.name)(*inputs),) if plan.uses_output else ()

@@ -211,7 +211,7 @@ def _rms_rule(F: Any, g: Any, x: Any, w: Any, *, rstd: Any, needs: Any, ndim: in
     if to_y is not None:
         to_x, to_w = F.rms_norm_backward(to_y, x, rstd, w, ndim=ndim, needs=needs)
     if needs[0] and to_rstd is not None:
-        slope = F.mul(F.mul(to_rstd, F.cube(rstd)), -1.0 / product(x.shape[x.ndim - ndim :]))
+        slope = F.mul(F.mul(to_rstd, F.cube(rstd)), -1.0 / max(1, product(x.shape[x.ndim - ndim :])))
         to_x = plus(F, to_x, fitted(F, F.mul(x, slope), np_dtype(x)))
     return to_x, to_w
 

@@ -37,7 +37,7 @@ def _copysign(a: Any, b: Any) -> Any:
 copysign = elementwise(
     _copysign,
     name="copysign",
-    vjp=lambda g, y, a, b: (fn.where(fn.eq(a, 0), 0, fn.where(fn.ne(_negative(y), a < 0), -g, g)), None),
+    vjp=lambda g, y, a, b: (fn.where(fn.eq(a, 0), 0, fn.where(fn.ne(_negative(y), a < 0), -g, g)), fn.alike(0, g)),
     samples=binary(avoid=(0,)),
     doc="The size of ``input`` with the sign of ``other``; floating point, also of integers.",
 )

@@ -16,8 +16,17 @@ add = elementwise(lambda input, other: input + other, name="add", samples=binary
 sub = elementwise(lambda input, other: input - other, name="sub", samples=binary())
 mul = elementwise(lambda input, other: input * other, name="mul", samples=binary())
 div = elementwise(lambda input, other: input / other, name="div", samples=binary(other=(0.5, 2)))
-floor_divide = elementwise(fn.floor_divide, name="floor_divide", samples=binary(other=(0.6, 2), smooth=False))
-trunc_divide = elementwise(fn.truncdiv, name="trunc_divide", samples=binary(other=(0.6, 2), smooth=False))
+
+
+def _zeros(g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
+    """The gradients of a step function: PyTorch's are there, so that an optimizer's step decays what gets them."""
+    return tuple([fn.alike(0, g) for _ in inputs])
+
+
+floor_divide = elementwise(
+    fn.floor_divide, name="floor_divide", vjp=_zeros, samples=binary(other=(0.6, 2), smooth=False)
+)
+trunc_divide = elementwise(fn.truncdiv, name="trunc_divide", vjp=_zeros, samples=binary(other=(0.6, 2), smooth=False))
 remainder = elementwise(
     fn.remainder,
     name="remainder",
@@ -234,10 +243,10 @@ logit_within = elementwise(
 )
 
 # --- rounding
-floor = elementwise(fn.floor, name="floor", samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
-ceil = elementwise(fn.ceil, name="ceil", samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
-trunc = elementwise(fn.trunc, name="trunc", samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
-round = elementwise(fn.round, name="round", samples=unary(avoid=(-1.5, -0.5, 0.5, 1.5), smooth=False))
+floor = elementwise(fn.floor, name="floor", vjp=_zeros, samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
+ceil = elementwise(fn.ceil, name="ceil", vjp=_zeros, samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
+trunc = elementwise(fn.trunc, name="trunc", vjp=_zeros, samples=unary(avoid=(-2, -1, 0, 1, 2), smooth=False))
+round = elementwise(fn.round, name="round", vjp=_zeros, samples=unary(avoid=(-1.5, -0.5, 0.5, 1.5), smooth=False))
 
 # --- complex numbers
 conj = elementwise(fn.conj, name="conj", samples=unary(kinds="c"))

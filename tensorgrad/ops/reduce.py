@@ -284,7 +284,7 @@ def _mean_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
 
 def _mean_rule(F: Any, g: Any, x: Any, *, needs: Any, dim: tuple[int, ...], keepdim: bool) -> tuple[Any, ...]:
     count = elements_in(tuple(x.shape), dim)
-    share = g if count == 1 else F.div(g, float(count) if count else float("nan"))
+    share = g if count <= 1 else F.div(g, float(count))  # of no elements nobody has a share
     return (spread(F, share, x, dim, keepdim),)
 
 

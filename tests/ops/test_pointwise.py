@@ -174,3 +174,18 @@ def test_gradients_at_the_ends_of_what_a_function_is_defined_for(backend):
         x, w = tg.tensor([inf, 2.0, -3.0], requires_grad=True), tg.tensor([0.25], requires_grad=True)
         tg.nn.functional.prelu(x, w).sum().backward()
         assert x.grad.tolist() == [1.0, 1.0, 0.25] and w.grad.tolist() == [-3.0]
+
+
+def test_the_gradient_of_a_step_function_is_there_and_zero():
+    def divided(mode):
+        return lambda x: tg.div(x, tg.tensor([2.0, -0.5]), rounding_mode=mode)
+
+    steps = (tg.floor, tg.ceil, tg.trunc, tg.round, tg.sign, divided("floor"), divided("trunc"))
+    for step in (*steps, lambda x: tg.copysign(tg.tensor([1.0, 2.0]), x)):
+        for call in (step, *[tg.compile(step)] * 3):
+            x = tg.tensor([1.5, -2.5], requires_grad=True)
+            (grad,) = tg.autograd.grad(call(x), x, tg.tensor([np.inf, 1.0]))
+            assert grad.tolist() == [0.0, 0.0]
+    a, b = tg.ones(2, 3, requires_grad=True), tg.ones(3, dtype=tg.float64, requires_grad=True)
+    tg.div(a, b, rounding_mode="floor").sum().backward()
+    assert a.grad.equal(tg.zeros(2, 3)) and b.grad.equal(tg.zeros(3, dtype=tg.float64))

@@ -193,3 +193,17 @@ def test_logsumexp_of_nothing():
         for shape, dim in (((0, 3), 0), ((2, 0, 3), 1), ((3, 0), 1), ((0,), 0)):
             (tg.full((2, 3), 7.0, dtype=dtype) + 1).sum()
             assert (tg.zeros(shape, dtype=dtype).logsumexp(dim) == -float("inf")).all()
+
+
+def test_derivatives_of_what_has_no_elements():
+    def derivatives(call, x):
+        v = tg.ones_like(call(x)).requires_grad_()
+        (first,) = tg.autograd.grad(call(x), x, v, create_graph=True)
+        return first, *tg.autograd.grad(first.sum(), (x, v), allow_unused=True)
+
+    for call in (lambda x: x.mean(), lambda x: tg.nn.functional.mse_loss(x, x.detach() * 2)):
+        first, _, by_seed = derivatives(call, tg.ones(0, 3, requires_grad=True))
+        assert first.shape == (0, 3) and by_seed.item() == 0.0
+    for norm in (tg.nn.functional.rms_norm, tg.nn.functional.layer_norm):
+        first, second, by_seed = derivatives(lambda x, norm=norm: norm(x, (0,)), tg.ones(3, 0, requires_grad=True))
+        assert first.shape == second.shape == by_seed.shape == (3, 0)
