@@ -6,6 +6,7 @@
 
 #include "../core/fastcall.h"
 #include "../kernels/conv.h"
+#include "../kernels/gemm_bfloat.h"
 #include "gemm_arrays.h"
 
 namespace tg {
@@ -137,10 +138,34 @@ py::object compute_in_blocks(const char* what, DType dtype, const Shape& shape, 
 
 const char* memory(const py::object& array) { return array ? data_of<char>(array) : nullptr; }
 
+// One tap of bfloat16 at every position: images are right factors as they lie, where the processor multiplies pairs. `turned`
+// gives the gradient to the input. Nothing where that isn't so, and where half of a panel of 32 columns or more would be idle.
+py::object as_product(const char* what, const ConvShape& s, py::handle source, py::handle weight, bool turned, const Shape& shape) {
+  const bool one_tap = s.taps() == 1 && s.in == s.out && s.padding == Triple{} && s.groups == 1;
+  const View v = view(source, what);
+  Gemm<bfloat16> product;
+  product.m = turned ? s.in_channels : s.out_channels;
+  product.k = turned ? s.out_channels : s.in_channels;
+  product.n = s.in_plane();
+  if (!one_tap || v.dtype != DType::BFloat16 || product.n <= 16 ||
+      !bfloat_gemm_takes(product.m, product.n, product.k, false)) return {};
+  require_dtype(view(weight, what), v.dtype, what);
+  const py::object from = contiguous(source, what), w = contiguous(weight, what), out = empty(v.dtype, shape);
+  product.batch = s.batch;
+  product.a = {data_of<bfloat16>(w), turned ? 1 : s.in_channels, turned ? s.in_channels : 1};
+  product.b = {data_of<bfloat16>(from), product.n, 1};
+  product.b_step = product.k * product.n;
+  product.c = data_of<bfloat16>(out);
+  launch(work(s), [product] { bfloat_gemm(product); });
+  return out;
+}
+
 py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& stride, const Attribute& padding,
                      const Attribute& dilation, Index groups) {
   const DType dtype = view(x, "conv: x").dtype;
   const ConvPlan plan = plan_conv("conv", shape_of(x), shape_of(w), stride, padding, dilation, groups);
+  if (b.is_none())
+    if (py::object made = as_product("conv", plan.s, x, w, false, plan.out)) return made;
   const py::object xs = dense(x, dtype, "conv: x"), ws = dense(w, dtype, "conv: w");
   py::object bias;
   if (!b.is_none()) {
@@ -226,6 +251,7 @@ py::object bind_input_grad(py::handle g, py::handle w, const Attribute& input_sh
   const DType dtype = view(g, what).dtype;
   const ConvPlan plan = plan_conv(what, input_shape, shape_of(w), stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
+  if (py::object made = as_product(what, plan.s, g, w, true, input_shape)) return made;
   const py::object gs = dense(g, dtype, "conv_input_grad: g"), ws = dense(w, dtype, "conv_input_grad: w");
   return compute_in_blocks(what, dtype, input_shape, work(plan.s), {gs, ws}, {conv_input_grad_asks(plan.s), false},
                            [s = plan.s, g = memory(gs), w = memory(ws)](

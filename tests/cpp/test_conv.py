@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from tensorgrad.dtypes import numpy_dtype
+
 _C = pytest.importorskip("tensorgrad._C", exc_type=ImportError)
 
 
@@ -292,3 +294,28 @@ def test_bad_gradients():
         _C.conv_weight_grad(g, np.zeros((1, 3, 8, 8), "float32"), weight_shape=(4, 3, 3, 3), **BASE)
     with pytest.raises(TypeError, match="float64"):
         _C.conv(np.zeros((1, 3, 8, 8), "float32"), np.zeros((4, 3, 3, 3)), None, **BASE)
+
+
+@pytest.mark.parametrize("sizes", [(2, 16, 40, 35), (3, 33, 12, 17), (1, 5, 64, 200), (4, 130, 13, 49), (2, 600, 24, 64)])
+def test_one_tap_of_bfloat16(sizes: tuple[int, int, int, int]):
+    """Sums of float32, rounded once: products of pairs where the processor has them, with bits that are no matter of threads."""
+    batch, channels, filters, plane = sizes
+    bfloat16 = numpy_dtype("bfloat16")
+    rng = default_rng(plane)
+    x, w, g = (
+        rng.standard_normal(shape).astype(bfloat16)
+        for shape in ((batch, channels, plane), (filters, channels, 1), (batch, filters, plane))
+    )
+    x64, w64, g64 = (a.astype("float64") for a in (x, w[:, :, 0], g))
+    attributes = {"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1}
+    turned = np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2)
+    for made, expected, sums in (
+        (lambda: _C.conv(turned, w, None, **attributes), w64 @ x64, np.abs(w64) @ np.abs(x64)),
+        (lambda: _C.conv_input_grad(g, w, x.shape, **attributes), w64.T @ g64, np.abs(w64.T) @ np.abs(g64)),
+    ):
+        _C.set_num_threads(2)
+        got = made()
+        assert got.dtype == bfloat16
+        assert (np.abs(got.astype("float64") - expected) <= np.abs(expected) * 2.0**-8 + sums * 2e-6).all()
+        _C.set_num_threads(3)
+        np.testing.assert_array_equal(made().view("uint16"), got.view("uint16"))
