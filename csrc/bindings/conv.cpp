@@ -138,9 +138,10 @@ py::object compute_in_blocks(const char* what, DType dtype, const Shape& shape, 
 
 const char* memory(const py::object& array) { return array ? data_of<char>(array) : nullptr; }
 
-// One tap of bfloat16 at every position: images are right factors as they lie, where the processor multiplies pairs. `turned`
-// gives the gradient to the input. Nothing where that isn't so, and where half of a panel of 32 columns or more would be idle.
-py::object as_product(const char* what, const ConvShape& s, py::handle source, py::handle weight, bool turned, const Shape& shape) {
+// One tap of bfloat16 at every position: images are right factors as they lie, where the processor multiplies pairs.
+// `turned` gives the gradient to the input. Nothing where that isn't so, or half of a panel of 32 columns would be idle.
+py::object as_product(const char* what, const ConvShape& s, py::handle source, py::handle weight, bool turned,
+                      const Shape& shape) {
   const bool one_tap = s.taps() == 1 && s.in == s.out && s.padding == Triple{} && s.groups == 1;
   const View v = view(source, what);
   Gemm<bfloat16> product;
@@ -148,7 +149,8 @@ py::object as_product(const char* what, const ConvShape& s, py::handle source, p
   product.k = turned ? s.out_channels : s.in_channels;
   product.n = s.in_plane();
   if (!one_tap || v.dtype != DType::BFloat16 || product.n <= 16 ||
-      !bfloat_gemm_takes(product.m, product.n, product.k, false)) return {};
+      !bfloat_gemm_takes(product.m, product.n, product.k, false))
+    return {};
   require_dtype(view(weight, what), v.dtype, what);
   const py::object from = contiguous(source, what), w = contiguous(weight, what), out = empty(v.dtype, shape);
   product.batch = s.batch;

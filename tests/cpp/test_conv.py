@@ -296,9 +296,12 @@ def test_bad_gradients():
         _C.conv(np.zeros((1, 3, 8, 8), "float32"), np.zeros((4, 3, 3, 3)), None, **BASE)
 
 
-@pytest.mark.parametrize("sizes", [(2, 16, 40, 35), (3, 33, 12, 17), (1, 5, 64, 200), (4, 130, 13, 49), (2, 600, 24, 64)])
+ONE_TAP_SHAPES = [(2, 16, 40, 35), (3, 33, 12, 17), (1, 5, 64, 200), (4, 130, 13, 49), (2, 600, 24, 64)]
+
+
+@pytest.mark.parametrize("sizes", ONE_TAP_SHAPES)
 def test_one_tap_of_bfloat16(sizes: tuple[int, int, int, int]):
-    """Sums of float32, rounded once: products of pairs where the processor has them, with bits that are no matter of threads."""
+    """Sums of float32, rounded once, the same for any number of threads."""
     batch, channels, filters, plane = sizes
     bfloat16 = numpy_dtype("bfloat16")
     rng = default_rng(plane)
