@@ -140,8 +140,7 @@ void dropout_of(Stream stream, Index n, const T* x, float p, double scale, T* y,
     for (Index i = 0; i < count; ++i) {
       const bool keep = static_cast<float>(static_cast<std::int32_t>(words[i] >> 8)) * 0x1p-24f >= p;
       kept[i] = keep;
-      const Compute scaled = static_cast<Compute>(from[i]) * factor;
-      to[i] = T(keep ? scaled : Compute(0));
+      to[i] = T(static_cast<Compute>(from[i]) * (keep ? factor : Compute(0)));  // NaN stays
     }
   });
 }

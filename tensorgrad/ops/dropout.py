@@ -19,11 +19,11 @@ from .samples import binary
 __all__ = ["alpha_dropout", "dropout", "feature_alpha_dropout", "feature_dropout"]
 
 masked_scale = elementwise(
-    lambda input, mask, scale: fn.where(mask, input * scale, 0),
+    lambda input, mask, scale: input * fn.where(mask, scale, 0),  # NaN stays
     name="masked_scale",
     samples=binary(count=3, mask_second=True),
-    vjp=lambda g, y, x, mask, scale: (fn.where(mask, g * scale, 0), None, fn.where(mask, g * x, 0)),
-    doc="``input * scale`` where the mask holds, zero elsewhere.",
+    vjp=lambda g, y, x, mask, scale: (g * fn.where(mask, scale, 0), None, fn.where(mask, g * x, 0)),
+    doc="``input * scale`` where the mask holds, zero elsewhere; NaN and infinity times zero are NaN.",
 )
 
 

@@ -94,7 +94,7 @@ def _dropout(
 ) -> None:  # fmt: skip
     mask[...] = _Host().dropout(x, p=float(p), generator=_Stream(*_at(seed, offset, place)))[1]
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-    y[...] = np.where(mask, wide * wide.dtype.type(scale), 0).astype(y.dtype)
+    y[...] = (wide * np.where(mask, scale, 0).astype(wide.dtype)).astype(y.dtype)
 
 
 def _softmax_of(name: str) -> Callable[..., None]:

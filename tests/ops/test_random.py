@@ -148,3 +148,19 @@ def test_the_same_numbers_on_every_cpu_backend():
         pytest.skip("the extension is not built")
     for a, b in zip(mine, draw("numpy"), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-7)
+
+
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64, tg.float16, tg.bfloat16])
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_dropout_does_not_hide_nan(backend, dtype):
+    with tg.backend(backend):
+        for p in (0.5, 1.0):
+            for inplace in (False, True):
+                y = tg.nn.functional.dropout(tg.full((40,), float("nan"), dtype=dtype), p, inplace=inplace)
+                assert y.isnan().all()
+            x = tg.ones(40, dtype=dtype, requires_grad=True)
+            tg.nn.functional.dropout(x, p).backward(tg.full((40,), float("inf"), dtype=dtype))
+            assert x.grad.isnan().sum().item() > 5 and not x.grad.isfinite().any()
+        lost = tg.full((1, 2, 4), float("nan"), dtype=dtype)
+        keys = tg.ones(1, 3, 4, dtype=dtype)
+        assert tg.nn.functional.scaled_dot_product_attention(lost, keys, keys, dropout_p=1.0).isnan().all()

@@ -88,7 +88,7 @@ template <> TG_FN double uniform_in<__nv_bfloat16>(unsigned int w) { return (w >
         if (i >= count) break;                                                                                \
         const bool kept = tg::uniform32(random.w[e]) >= p;                                                    \
         mask[i] = kept;                                                                                       \
-        y[i] = stored<T>(kept ? value_of(x[i]) * (decltype(value_of(x[i])))scale : 0);                        \
+        y[i] = stored<T>(value_of(x[i]) * (decltype(value_of(x[i])))(kept ? scale : 0));  /* NaN stays */      \
       }                                                                                                       \
     }                                                                                                         \
   }

@@ -136,5 +136,5 @@ class RandomKernels:
     def dropout(self, x: Any, *, p: float, generator: Any) -> Any:
         mask = self._stays(x.shape, p, *generator.take(x.size))
         scale = 1.0 / (1.0 - p) if p < 1 else 0.0
-        zero = self.xp.zeros((), dtype=x.dtype)
-        return self.xp.where(mask, (x * scale).astype(x.dtype, copy=False), zero), mask
+        factor = self.xp.where(mask, scale, 0.0).astype(x.dtype if x.dtype.kind == "f" else np.float32)
+        return (x * factor).astype(x.dtype, copy=False), mask  # NaN stays
