@@ -39,7 +39,7 @@ from .reach import Reach, why_too_much
 from .remade import PAUSE, Remade
 from .signature import Signature, order_seen
 from .trace import Trace
-from .tracked_sizes import SizesRead
+from .tracked_sizes import SizesRead, untracked_in
 from .unserved import tell_of_captures, tell_of_eager
 from .whose import is_users
 
@@ -393,7 +393,7 @@ class Compiled(CompiledCore):
             self.captures -= 1
             self.eager += 1
             self.reasons[trace.postponed] = self.reasons.get(trace.postponed, 0) + 1
-            return rejoined(result, before, given, signature.tensors, trace.standing.passes)
+            return rejoined(untracked_in(result), before, given, signature.tensors, trace.standing.passes)
         if trace.unsplit is not None:
             self._leave(trace.unsplit_at, trace.unsplit)
         elif self._part is not None and self._part.refuses(own_args, result, before.objects):
@@ -422,14 +422,14 @@ class Compiled(CompiledCore):
             elif trouble is not None and trace.unsplit is None:
                 self._restless += 1
                 if self._restless == _SETTLED and self._carry(reach):
-                    return rejoined(result, before, given, signature.tensors, trace.standing.passes)
+                    return rejoined(untracked_in(result), before, given, signature.tensors, trace.standing.passes)
                 found = None if tracked is None else tracked.line
                 why = f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"
                 if found is not None and self._cut(found, why):
                     self._restless = 0
                 elif self._restless >= _PATIENCE:
                     self._give_up(trouble, None if change is None else change.line)
-            return rejoined(result, before, given, signature.tensors, trace.standing.passes)
+            return rejoined(untracked_in(result), before, given, signature.tensors, trace.standing.passes)
         self._restless = 0
         self._remade.settled()
         if entry.hooked(signature):

@@ -20,6 +20,7 @@ import builtins
 import contextlib
 import ctypes
 import dis
+import enum
 import functools
 import importlib.util
 import logging
@@ -253,6 +254,8 @@ class Reach(Facts):
             self.tensors[id(what)] = (path, what)
             own = what.__dict__
             self.data.append((path, what, what._data, what._tracked, what._hooks, what._post_hooks, len(own)))
+            if what._node is not None:
+                self.facts.append((f"the history of {path}", what, "_node", what._node))
             if own:
                 self._later.setdefault(id(what), (path, what))
             for name, hooks in (("hooks", what._hooks), ("post_hooks", what._post_hooks)):
@@ -501,6 +504,9 @@ class Reach(Facts):
             return
         self._classes.add(kind)
         self._abstract = self._abstract or isinstance(kind, abc.ABCMeta)
+        if issubclass(kind, enum.Enum):
+            for name, member in kind.__members__.items():
+                self._walk(f"{path}.{name}.value", member.value)
         if is_users_class(type(kind)):
             self._class(f"type({path})", type(kind))
         theirs = [base for base in kind.__mro__ if base is not object and not is_users_class(base)]
@@ -566,6 +572,8 @@ class Reach(Facts):
         members = attributes.get("_kinds", ()) if theirs == set(Module.__mro__) else None
         if members is not None:
             self._later.setdefault(id(module), (path, module))
+        if isinstance(module, Module):
+            self._forward(type(module))
         if len(attributes.get("_kinds", ())) > 1 and isinstance(module, Module):
             self.wholes.append((f"the members of {path}", attributes["_kinds"], tuple(attributes["_kinds"]), ()))
         if is_users_class(type(module)) and id(module) not in self._weakly:
@@ -575,6 +583,13 @@ class Reach(Facts):
                 continue  # no code but the user's reads it, if any does
             if name not in ("_kinds", "_unsaved") and name not in unguarded:
                 self._fact(f"{path}.{name}", attributes, name, value)
+
+    def _forward(self, kind: type) -> None:
+        """Nobody may put another `forward` into a class of this package."""
+        base = next(base for base in kind.__mro__ if "forward" in vars(base))
+        if base not in self._sized and not is_users_class(base):
+            self._sized.add(base)
+            self._fact(f"{base.__qualname__}.forward", vars(base), "forward", vars(base)["forward"])
 
     def _optimizer(self, path: str, optimizer: Any) -> None:
         self.optimizers.append(optimizer)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..device import Device
 from ..dtypes import DType
 from ..errors import CompileError
 from ..tensor import Tensor, wrap
-from ..utils._pytree import tree_flatten, tree_unflatten
+from ..utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from .histories import broken
 from .once import is_once, why_not_returned
 from .shared import Output, lying
@@ -61,6 +62,27 @@ def _made_of(view: Tensor, base: Tensor, before: Before) -> tuple[Tensor, Any]:
     return base, chain[own:]
 
 
+class _Held:
+    """In a structure, in place of the class of a list or dict that was there before: that very one."""
+
+    def __init__(self, what: Any):
+        self.what = what
+
+    def __call__(self, *elements: Any) -> Any:
+        return self.what
+
+
+def _with_held(result: Any, spec: TreeSpec, known: Collection[int]) -> TreeSpec:
+    """The structure of a result, with the very lists and dicts of these identities where it has such."""
+    if spec.is_leaf():
+        return spec
+    if not isinstance(result, tuple) and id(result) in known:
+        return replace(spec, type=_Held(result))
+    parts = result.values() if isinstance(result, dict) else result
+    children = tuple(_with_held(part, child, known) for part, child in zip(parts, spec.children, strict=True))
+    return replace(spec, children=children)
+
+
 class Result:
     """``made``: (position among the leaves, number of the output, whether it is a leaf that requires grad) of tensors
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
@@ -78,6 +100,7 @@ class Result:
         way_to: Callable[[Any], list[tuple[Any, tuple[Any, ...]]]],
     ):  # fmt: skip
         leaves, self.spec = tree_flatten(result)
+        self._around = _with_held(result, self.spec, before.objects)
         self.leaves = [*map(untracked, leaves)]
         self.made: list[tuple[int, int, bool]] = []
         self.passed: list[tuple[int, int]] = []
@@ -175,7 +198,7 @@ class Result:
         own = tree_flatten(result)[0]
         leaves = [*map(untracked, own)]
         self._from_callers(leaves, tensors, [])
-        return result if all(a is b for a, b in zip(own, leaves, strict=True)) else tree_unflatten(leaves, self.spec)
+        return result if all(a is b for a, b in zip(own, leaves, strict=True)) else tree_unflatten(leaves, self._around)
 
     def build(self, arrays: list[Any], tensors: list[Tensor]) -> Any:
         """A result of these outputs and arguments."""
@@ -191,7 +214,7 @@ class Result:
             if at in self.freed:
                 made._node, made._tracked = self.freed[at], True
         self._from_callers(leaves, tensors, arrays)
-        return tree_unflatten(leaves, self.spec)
+        return tree_unflatten(leaves, self._around)
 
     def _from_callers(self, leaves: list[Any], tensors: list[Tensor], arrays: list[Any]) -> None:
         """Put in what is the caller's, and views; without arrays not those of what the program has made."""

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 from ..autograd.node import inside, user_line
 from ..ops.shape_core import one_dim
 from ..tensor import Size, Tensor
+from ..utils._pytree import tree_flatten, tree_unflatten
 from .program import Value
 
-__all__ = ["Number", "SizesRead", "TrackedFloat", "TrackedInt", "same_number", "untracked"]
+__all__ = ["Number", "SizesRead", "TrackedFloat", "TrackedInt", "same_number", "untracked", "untracked_in"]
 
 _MOST = 10_000  # numbers of one run: who computes with sizes in long loops has no program for all sizes
 
@@ -161,6 +162,13 @@ def untracked(x: Any) -> Any:
     if kind is tuple or kind is list:
         return kind(map(untracked, x))
     return slice(untracked(x.start), untracked(x.stop), untracked(x.step)) if kind is slice else x
+
+
+def untracked_in(tree: Any) -> Any:
+    """The same container if it has no tracked number, else one with plain ones."""
+    leaves, spec = tree_flatten(tree)
+    plain = [*map(untracked, leaves)]
+    return tree if all(map(operator.is_, leaves, plain)) else tree_unflatten(plain, spec)
 
 
 def same_number(x: Any) -> Any:

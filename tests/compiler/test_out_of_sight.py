@@ -6,6 +6,7 @@ import abc
 import collections
 import ctypes
 import dataclasses
+import enum
 import functools
 import importlib
 import inspect
@@ -286,6 +287,11 @@ def what_an_object_reads_as():
     return lambda x: x * float(f"{n}"), lambda: setattr(n, "steps", 5)
 
 
+def what_members_of_an_enum_hold():
+    Held: Any = enum.Enum("Held", {"A": [1.0], "B": [2.0]})  # type: ignore[misc]
+    return lambda x: x * sum(one.value[0] for one in Held), lambda: Held.A.value.__setitem__(0, 5.0)
+
+
 def subclasses():
     class Base:
         scale = 2.0
@@ -315,7 +321,7 @@ ROWS: tuple[Callable[[], Any], ...] = (
     what_a_module_is_asked_for, what_a_class_of_modules_is_asked_for, a_slot_of_its_class_s_own,
     an_attribute_by_another_name_of_getattr, an_attribute_by_a_partial_function, an_attribute_by_a_getter_of_a_name,
     an_attribute_of_a_pattern, an_attribute_of_a_pattern_without_names, an_attribute_by_a_name_that_a_proxy_makes,
-    what_an_object_reads_as, subclasses, a_class_that_enters_an_abstract_one,
+    what_an_object_reads_as, what_members_of_an_enum_hold, subclasses, a_class_that_enters_an_abstract_one,
 )  # fmt: skip
 
 
@@ -435,6 +441,61 @@ def test_a_file_with_the_name_of_a_library_s_module(tmp_path: Any, monkeypatch: 
         theirs.scale = scale
         assert compiled(tg.ones(1)).item() == scale
     monkeypatch.delitem(sys.modules, "profile")
+
+
+def test_a_list_that_was_there_is_returned_itself() -> None:
+    noted, by_name = [1.0], {"k": [2.0]}
+
+    def f(x):
+        return x * noted[0], noted, [by_name["k"]], {"made": [x + 1]}
+
+    compiled = tg.compile(f)
+    for call in range(4):
+        product, first, (second,), made = compiled(tg.ones(2))
+        assert first is noted and second is by_name["k"] and product.tolist() == [1.0, 1.0]
+        made["made"].append(call)
+    assert compiled.stats()["replays"] == 3
+    first.append(3.0)
+    assert compiled(tg.ones(2))[1] == [1.0, 3.0]
+
+
+def test_another_forward_of_a_class_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = tg.compile(tg.nn.Sequential(tg.nn.Identity(), tg.nn.Identity()))
+    for _ in range(3):
+        assert compiled(tg.ones(2)).tolist() == [1.0, 1.0]
+    b = box(k=2.0)
+    monkeypatch.setattr(tg.nn.Identity, "forward", lambda self, x: x * b.k)
+    for _ in range(3):
+        assert compiled(tg.ones(2)).tolist() == [4.0, 4.0]
+    b.k = 3.0
+    assert compiled(tg.ones(2)).tolist() == [9.0, 9.0]
+
+
+@pytest.mark.parametrize("options", ({}, {"fallback": True}), ids=str)
+def test_sizes_that_are_returned_are_plain_numbers(options: dict[str, Any]) -> None:
+    noted: list[int] = []
+
+    def f(x):
+        noted.append(1)  # what no program rests on
+        return x * 2, {"rows": x.shape[0]}
+
+    compiled = tg.compile(f, dynamic=True, **options)
+    for size in (3, 4):
+        assert type(compiled(tg.ones(size))[1]["rows"]) is int
+
+
+def test_the_history_of_a_tensor_that_is_reached() -> None:
+    p, q = tg.nn.Parameter(tg.ones(3)), tg.nn.Parameter(tg.full((3,), 2.0))
+    w = p * 2
+    compiled = tg.compile(lambda x: (x * w).sum())
+    for change in (False, False, False, True, False):
+        if change:
+            w.mul_(q)
+        p.grad = q.grad = None
+        compiled(tg.ones(3)).backward(retain_graph=True)
+    assert compiled.stats()["replays"] >= 2
+    assert p.grad is not None and p.grad.tolist() == [4.0] * 3
+    assert q.grad is not None and q.grad.tolist() == [2.0] * 3
 
 
 def test_a_lazy_layer_is_compiled_once_it_has_a_shape() -> None:
