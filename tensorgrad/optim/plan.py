@@ -289,8 +289,13 @@ class PlannedOptimizer(Optimizer):
     def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
         if bucket.done is not None and not self._unless:
             bucket.count_on_host()
+        before = bucket.scalars.copy()
         host(bucket.refresh, bucket.reads, (bucket.scalars,))
-        self._update(local.doors[bucket.kind], group, bucket, *arrays)
+        try:
+            self._update(local.doors[bucket.kind], group, bucket, *arrays)
+        except Exception:  # there was no memory for it: it is no step, and the next one has its number
+            bucket.scalars[...] = before
+            raise
         bucket.fresh = False
         if native is not None:
             native.bump(bucket.cells)

@@ -206,3 +206,52 @@ def test_without_memory_for_products_programs_are_left_to_python(cuda: StrictCup
         assert f(x).max().item() == 0.0
     x.fill_(3.0)
     assert f(x).max().item() == 6.0 and "replayed in Python" in told(f)
+
+
+@pytest.mark.parametrize("steps", (0, 2))
+def test_a_step_that_finds_no_memory_at_any_place_is_no_step(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever memory runs out, the error is ours, and the next steps are those of a run in which it did not."""
+    left: list[int | None] = [None]  # allocations until there is no memory
+    given = [0]
+    malloc = MemoryPool.malloc
+
+    def full(self: MemoryPool, size: int) -> Any:
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OutOfMemoryError(size, 0)
+        given[0] += 1
+        return malloc(self, size)
+
+    monkeypatch.setattr(MemoryPool, "malloc", full)
+
+    def run(fails: int | None) -> tuple[list[Any], list[float], int]:
+        with registry.backend("numpy"), strict_cuda(memory=64 * MIB):
+            tg.manual_seed(0)
+            model = tg.nn.Sequential(tg.nn.Linear(3, 4), tg.nn.LayerNorm(4)).to("cuda")
+            optimizer = tg.optim.AdamW(model.parameters(), lr=0.1)
+            x = tg.ones(2, 3, device="cuda") / 3
+
+            def step() -> None:
+                optimizer.zero_grad()
+                (model(x) * tg.arange(4.0, device="cuda")).sum().backward()
+                optimizer.step()
+
+            for _ in range(steps):
+                step()
+            given[0], left[0] = 0, fails
+            if fails is None:
+                step()
+            else:
+                with pytest.raises(tg.cuda.OutOfMemoryError, match="is out of memory"):
+                    step()
+                left[0] = None
+                step()
+            count = given[0]
+            step()
+            numbers = [state["step"].item() for state in optimizer.state.values()]
+            return [p.tolist() for p in model.parameters()], numbers, count
+
+    parameters, numbers, count = run(None)
+    for fails in range(count):
+        assert run(fails)[:2] == (parameters, numbers), fails

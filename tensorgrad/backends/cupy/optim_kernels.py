@@ -70,16 +70,15 @@ class CupyOptimizers(OptimKernels):
             if len(self._tables) >= _MOST_TABLES:
                 self._tables.clear()
             made = np.array([*addresses, *firsts, *lengths, *groups], np.uint64)
-            found = self._tables[key] = self.xp.empty((len(made),), dtype=np.uint64)
+            found = self.xp.empty((len(made),), dtype=np.uint64)
             put_words(self._kernels, made, found)
+            self._tables[key] = found
         return found, chunks
 
-    def _over(
-        self, name: str, lists: Sequence[Arrays], groups: Sequence[int], *arguments: Any, flags: Any = ()
-    ) -> None:
+    def _over(self, name: str, lists: Sequence[Arrays], groups: Sequence[int], *arguments: Any) -> None:
         """Launch a kernel over all arrays."""
         table, chunks = self._table(lists, groups)
-        self._kernels.launch(name, chunks * _THREADS, len(lists[0]), *flags, table, *arguments)
+        self._kernels.launch(name, chunks * _THREADS, len(lists[0]), table, *arguments)
 
     def _sorted(
         self, lists: Sequence[Arrays], read: int | None
@@ -141,11 +140,15 @@ class CupyOptimizers(OptimKernels):
 
         width = len(read_numbers(hypers[0])) + 2
         numbers = device_words(self.xp, self._kernels, width * len(hypers), read)
+        # no memory is asked for once anything has been written: who catches that there is none may step again
+        tables = [
+            (dtype, len(places), *self._table([[one[k] for k in places] for one in dense], [of[k] for k in places]))
+            for dtype, places in taken.items()
+        ]
         if done is not None:
             self._kernels.launch("countstep", 1, numbers, done)
-        for dtype, places in taken.items():
-            chosen = [[one[k] for k in places] for one in dense]
-            self._over(f"{kind}_{variant}_{dtype}", chosen, [of[k] for k in places], numbers, flags=(flags,))
+        for dtype, count, table, chunks in tables:
+            self._kernels.launch(f"{kind}_{variant}_{dtype}", chunks * _THREADS, count, flags, table, numbers)
 
     def sgd_(self, *lists: Arrays, hyper: Any, scale: Any = None, **how: Any) -> None:
         """``hyper``: lr, momentum, dampening, weight decay, whether the buffers are fresh; these may be no list. All of
