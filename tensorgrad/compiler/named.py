@@ -30,6 +30,7 @@ _MERGES = frozenset(("DICT_MERGE", "DICT_UPDATE"))
 _NAMED = frozenset(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
 _CALLS = frozenset(("PRECALL",) if "PRECALL" in dis.opmap else ("CALL", "CALL_FUNCTION"))
 """Instructions before which nothing but the arguments lies above the function."""
+_CALLED = _CALLS | {"CALL_METHOD"}
 _ASIDE = frozenset(("PUSH_NULL", "KW_NAMES", "NOP"))
 _BY_KEY = frozenset(("get", "pop", "setdefault", "__getitem__", "__setitem__", "__contains__"))
 _ENDS = frozenset(("RAISE_VARARGS", "RETURN_VALUE", "STORE_FAST", "STORE_SUBSCR", "STORE_ATTR", "POP_TOP"))
@@ -167,7 +168,7 @@ def _given_to_getters(steps: list[dis.Instruction]) -> Iterator[str | None]:
         while given < len(steps) and steps[given].opname == "LOAD_CONST" and type(steps[given].argval) is str:
             yield steps[given].argval
             given += 1
-        ends = given < len(steps) and (steps[given].opname in _CALLS or step.argval == "methodcaller")
+        ends = given < len(steps) and (steps[given].opname in _CALLED or step.argval == "methodcaller")
         if given == first or not ends:
             yield None
 
@@ -188,7 +189,11 @@ def _formats(steps: list[dis.Instruction]) -> bool:
             return True
         if step.opname == "LOAD_GLOBAL" and step.argval in _TEXTS and (not _MARKS_CALLS or "NULL" in step.argrepr):
             return True
-        if step.opname.startswith("FORMAT_") or (step.opname == "BINARY_OP" and step.argrepr == "%"):
+        if (
+            step.opname.startswith("FORMAT_")
+            or step.opname == "BINARY_MODULO"
+            or (step.opname == "BINARY_OP" and step.argrepr == "%")
+        ):
             behind = (one.opname for one in steps[at:] if one.opname in _ENDS or "JUMP" in one.opname)
             if next(behind, "") != "RAISE_VARARGS":
                 return True
@@ -210,7 +215,7 @@ def _passes_on(steps: list[dis.Instruction], name: tuple[str, ...]) -> bool:
         if step.argval not in _OF_ALL or not step.opname.startswith("LOAD"):
             continue
         rest = [one for one in steps[at + 1 : at + 9] if one.opname not in _ASIDE]
-        calls = [i for i, one in enumerate(rest) if one.opname in _CALLS]
+        calls = [i for i, one in enumerate(rest) if one.opname in _CALLED]
         if step.argval == "__getattribute__":
             good = bool(calls) and calls[0] > 0 and loads(rest[calls[0] - 1])
         elif step.argval == "vars":
