@@ -80,6 +80,8 @@ _MAKING = frozenset(("__init__", "__new__", "__post_init__", "__init_subclass__"
 """What runs where the class itself is named."""
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars", "expanduser", "home"))
 _PICKLES = frozenset(("__getstate__", "__reduce__", "__reduce_ex__", "dumps"))
+_OF_REPR = frozenset(("dataclasses", "reprlib"))
+"""Modules that wrap a ``__repr__``, to know of one that runs already: a set that is empty between calls."""
 _CACHED = functools._lru_cache_wrapper
 _STATES = frozenset(("getstate", "get_state"))
 _SOURCES = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
@@ -375,6 +377,8 @@ class Reach(Facts):
         if isinstance(function, types.MethodType):
             self._walk(path.rpartition(".")[0] or f"{path}.__self__", function.__self__)
             function = function.__func__
+        if getattr(function, "__globals__", {}).get("__name__") in _OF_REPR and hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
         if not isinstance(function, types.FunctionType) or not is_users_function(function):
             self._theirs.add(getattr(function, "__name__", ""))
             if function in (config.get, config.source, config.table):

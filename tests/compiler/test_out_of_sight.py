@@ -505,3 +505,23 @@ def test_a_lazy_layer_is_compiled_once_it_has_a_shape() -> None:
     for _ in range(4):
         assert tg.equal(compiled(x), layers(x))
     assert compiled.stats()["replays"] == 2
+
+
+@dataclasses.dataclass
+class Settings:
+    scale: float = 2.0
+
+
+def test_words_of_a_dataclass_rest_on_its_fields_alone():
+    """Its ``__repr__`` is wrapped by one that keeps a set of what it runs for, which nobody has to ask for again."""
+    settings = Settings()
+
+    @tg.compile
+    def f(x):
+        return x * (float(f"{settings}".split("=")[1][:-1]) % 5)
+
+    x = tg.ones(3)
+    assert f(x).tolist() == [2.0] * 3
+    assert [entry.reach.copies for entry in f.entries] == [[]]
+    settings.scale = 3.0
+    assert f(x).tolist() == [3.0] * 3
