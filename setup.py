@@ -239,6 +239,8 @@ class BuildKernels(build_ext):
             def link(module: str) -> None:
                 execute([*links[module], *link_flags(module), "-o", str(built[f"tensorgrad.{module}"])])
 
+            for module in ("_C_shared", *(f"_C_{name}" for name in instruction_sets())):
+                self.list_exports(work, module, links)
             link("_C_shared")
             list(pool.map(link, [module for module in links if module != "_C_shared"]))
         return built
@@ -248,9 +250,22 @@ class BuildKernels(build_ext):
         name = Path(self.get_ext_filename(f"tensorgrad.{library}")).name
         if platform.system() == "Darwin":
             return [f"-Wl,-install_name,@rpath/{name}", "-Wl,-exported_symbol,__ZN2tg*"]
-        listed = work.absolute() / "exports.map"
-        listed.write_text("{ global: _ZN2tg*; _ZNK2tg*; local: *; };\n")
+        listed = work.absolute() / f"{library}.map"
         return [f"-Wl,-soname,{name}", f"-Wl,--version-script={listed}", "-Wl,-Bsymbolic"]
+
+    @staticmethod
+    def list_exports(work: Path, library: str, links: dict[str, list[str]]) -> None:
+        """Write which symbols a library exports: what is asked for by those that are loaded with it. All of our
+        namespace, as where there is no `nm`, would be many long names of templates: 30 kB of a wheel."""
+        names = {"_ZN2tg*", "_ZNK2tg*"}
+        asking = [name for name in links if name == "_C_bindings" or (library == "_C_shared" and name != library)]
+        objects = [part for name in asking for part in links[name] if part.endswith(".o")]
+        if nm := shutil.which("nm"):
+            found = subprocess.run([nm, "-u", "-P", *objects], capture_output=True, text=True, check=False)
+            asked = {line.split()[0] for line in found.stdout.splitlines() if line.startswith(("_ZN2tg", "_ZNK2tg"))}
+            names = asked if found.returncode == 0 and asked else names
+        listed = "; ".join(sorted(names))
+        (work / f"{library}.map").write_text(f"{{ global: {listed}; local: *; }};\n")
 
     @staticmethod
     def beside(work: Path) -> list[str]:
