@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = [
     "AS_TEXT", "NAMERS", "all_globals", "globals_in", "goes_through", "imports_in", "names_in", "names_of_getter",
-    "texts_in",
+    "reads_modules", "texts_in",
 ]  # fmt: skip
 
 _BY_NAME = frozenset(("getattr", "setattr", "delattr", "hasattr"))
@@ -92,6 +92,15 @@ def all_globals(code: CodeType) -> bool:
                 rest = [one for one in steps[at + 1 : at + 6] if one.opname not in (*_CALLS, *_ASIDE, "CALL")]
                 if not _takes(rest, lambda one: one.opname == "LOAD_CONST"):
                     return True
+    return False
+
+
+def reads_modules(code: CodeType) -> bool:
+    """Whether code may read ``sys.modules``, which is not called, as ``model.modules()`` is."""
+    for part in _parts(code):
+        for step in dis.get_instructions(part) if "modules" in part.co_names else ():
+            if step.argval == "modules" and step.opname != "LOAD_METHOD" and "NULL" not in step.argrepr:
+                return True
     return False
 
 

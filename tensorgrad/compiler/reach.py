@@ -60,6 +60,7 @@ from .named import (
     imports_in,
     names_in,
     names_of_getter,
+    reads_modules,
     texts_in,
 )  # fmt: skip
 from .once import is_once
@@ -100,7 +101,7 @@ _SWITCHES_OF_MODULES = (*PLAIN, type(cuda.matmul))
 """What of them is set, where code names it."""
 _NOT_OF_LIBRARIES = _ENVIRONMENT | {"modules"}
 """What of Python's library is asked in another way, or is another whenever something is imported."""
-_IMPORTS = frozenset(("import_module", "__import__", "modules"))
+_IMPORTS = frozenset(("import_module", "__import__"))
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _BOUND = (types.BuiltinFunctionType, types.MethodWrapperType)
 _MOST = 10_000  # entries of one container that are looked into; of more it is asked whether they are the same
@@ -154,6 +155,7 @@ class Reach(Facts):
         self._weakly: set[int] = set()  # what somebody refers to without keeping it alive
         self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
+        self._reads_modules = False
         self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
         self._abstract = False  # one of the user's classes may have others enter
         self._asked = 0
@@ -409,6 +411,7 @@ class Reach(Facts):
         self._open_ended = self._open_ended or open_ended
         self._texts.update(texts_in(code))
         self._codes.append(code)
+        self._reads_modules = self._reads_modules or reads_modules(code)
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
@@ -445,7 +448,7 @@ class Reach(Facts):
         """Walk what functions named by now tell of: modules by their names, subclasses, what patterns ask for; whether
         there was any."""
         found: dict[str, Any] = {}
-        if self._names & _IMPORTS:
+        if self._reads_modules or self._names & _IMPORTS:
             found |= {name: sys.modules[name] for name in sorted(self._texts & sys.modules.keys())}
         if "__subclasses__" in self._names:
             found |= {f"{x.__qualname__}.__subclasses__()": tuple(x.__subclasses__()) for x in self._classes}

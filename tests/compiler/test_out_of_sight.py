@@ -525,3 +525,26 @@ def test_words_of_a_dataclass_rest_on_its_fields_alone():
     assert [entry.reach.copies for entry in f.entries] == [[]]
     settings.scale = 3.0
     assert f(x).tolist() == [3.0] * 3
+
+
+def test_texts_are_names_of_modules_only_where_code_asks_for_modules(monkeypatch):
+    """A loop over ``model.modules()`` asks for none, so that no module is gone through that a text happens to name."""
+    big = types.ModuleType("a_module_that_a_text_names")
+    big.named = 2.0
+    monkeypatch.setitem(sys.modules, big.__name__, big)
+    model, kinds = tg.nn.Sequential(tg.nn.ReLU()), {"a_module_that_a_text_names": 3.0}
+
+    @tg.compile
+    def by_method(x):
+        return x * sum(kinds.values()) * len([None for _ in model.modules()])
+
+    @tg.compile
+    def by_table(x):
+        return x * sys.modules["a_module_that_a_text_names"].named
+
+    assert by_method(tg.ones(1)).item() == 6.0 and by_table(tg.ones(1)).item() == 2.0
+    big.named = 5.0
+    assert by_method(tg.ones(1)).item() == 6.0 and by_table(tg.ones(1)).item() == 5.0
+    assert [by_method.stats()["captures"], by_table.stats()["captures"]] == [1, 2]
+    (entry,) = by_method.entries
+    assert id(big) not in entry.reach.seen
