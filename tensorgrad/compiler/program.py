@@ -15,7 +15,7 @@ from typing import Any
 
 from ..dispatch import Reads, local
 
-__all__ = ["Action", "Call", "Program", "Unless", "Value", "values_in"]
+__all__ = ["Action", "Call", "Program", "Tally", "Unless", "Value", "values_in"]
 
 
 class Value:
@@ -121,6 +121,29 @@ class Action:
 
     def __repr__(self) -> str:
         return f"host: {getattr(self.run, '__qualname__', self.run)}"
+
+
+class Tally:
+    """What the actions of a replay have counted for a call that is still to come: the next one that writes to state. If
+    that raises, or what comes before it does, its step is none, and the next one has its number."""
+
+    __slots__ = ("_counted",)
+
+    def __init__(self) -> None:
+        self._counted: list[tuple[Any, Any]] = []  # arrays, as they were
+
+    def act(self, action: Action) -> None:
+        self._counted += [(array, array.copy()) for array in action.counts]
+        action.run()
+
+    def settle(self) -> None:
+        """The call has been made."""
+        self._counted.clear()
+
+    def take_back(self) -> None:
+        for array, before in reversed(self._counted):
+            array[...] = before
+        self._counted.clear()
 
 
 class Unless(Call):
@@ -310,9 +333,14 @@ class _Writer:
         lines = [f"    {given}= given"] if given else []
         doors = local.doors
         calls: dict[int, Call] = {}
+        counts = any(isinstance(step, Action) and step.counts for step in program.steps)
+        pad = "        " if counts else "    "
+        if counts:
+            lines += [f"    tally = {self.constant(Tally)}()", "    try:"]
         for at, step in enumerate(program.steps):
             if isinstance(step, Action):
-                lines.append(f"    {self.constant(step.run)}()")
+                done = f"tally.act({self.constant(step)})" if counts else f"{self.constant(step.run)}()"
+                lines.append(f"{pad}{done}")
                 continue
             calls[len(lines) + 2] = step  # lines count from 1, and the first is the function's head
             called = step.kernel() if isinstance(step, Unless) else getattr(doors[step.kind], step.op.name)
@@ -322,17 +350,21 @@ class _Writer:
             call = f"{kernel}({', '.join(arguments)})"
             named = [v for v in step.results if v is not None]
             if not named:
-                lines.append(f"    {call}")
+                lines.append(f"{pad}{call}")
             elif len(step.results) == 1:
                 # one of several kinds of results (the rows of an array of one row) is a tuple of one
                 whole = f"{self.constant(_single)}({call})"
-                lines.append(f"    {self.value(named[0])} = {whole}")
+                lines.append(f"{pad}{self.value(named[0])} = {whole}")
             else:
                 targets = ", ".join("_" if v is None else self.value(v) for v in step.results)
-                lines.append(f"    {targets} = {call}")
+                lines.append(f"{pad}{targets} = {call}")
+            if counts and step.writes:
+                lines.append(f"{pad}tally.settle()")
             touched = dict.fromkeys((*step.reads(), *named))
             dead = [self.value(v) for v in touched if last.get(v) == at and v.array is None]
             if dead:
-                lines.append(f"    del {', '.join(dead)}")
+                lines.append(f"{pad}del {', '.join(dead)}")
+        if counts:
+            lines += ["    except BaseException:", "        tally.take_back()", "        raise"]
         lines.append(f"    return [{', '.join(self.value(v) for v in program.outputs)}]")
         return "\n".join(["def replay(given):", *lines, ""]), self.names, calls

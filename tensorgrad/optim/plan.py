@@ -290,8 +290,8 @@ class PlannedOptimizer(Optimizer):
         if bucket.done is not None and not self._unless:
             bucket.count_on_host()
         before = bucket.scalars.copy()
-        host(bucket.refresh, bucket.reads, (bucket.scalars,))
         try:
+            host(bucket.refresh, bucket.reads, (bucket.scalars,))
             self._update(local.doors[bucket.kind], group, bucket, *arrays)
         except Exception:  # there was no memory for it: it is no step, and the next one has its number
             bucket.scalars[...] = before

@@ -29,13 +29,13 @@ from functools import partial
 from typing import Any
 
 from ...compiler.failures import placed
-from ...compiler.program import Action, Call, Program, Unless, Value
+from ...compiler.program import Action, Call, Program, Tally, Unless, Value
 from ...dispatch import local
 from ..cuda import tf32_allowed
 from .capture import Lane, lane_of
 from .checks import noted_checks
 from .opened import opened
-from .pieces import Chain, Ordinary, Pieces, Unfit, chain_of, copy_of, extent
+from .pieces import Chain, Ordinary, Pieces, Unfit, chain_of, extent, room_like
 from .stretch import READS_WORDS, Launch, arrays_of, captured
 from .words import NotedWords, noting
 
@@ -165,21 +165,31 @@ class GraphProgram:
         for v, place in pieces.inputs:
             place[...] = found[v]
         theirs = [found.pop(v) for v, _ in pieces.written]
-        for piece in pieces.steps:
-            if type(piece) is Launch:
-                piece.words.refresh(self.backend._kernels)
-                piece.graph.launch(stream)
-                if piece.flags.size:
-                    piece.check()
-            elif type(piece) is Action:
-                piece.run()
-            else:
-                assert type(piece) is Ordinary
-                self._between(piece, found, pieces.places)
+        # no memory is asked for once a step has been taken: who catches that there is none may call again
+        rooms = {v: room_like(self.backend.xp, v) for v in pieces.handed}
+        tally = Tally()
+        try:
+            for piece in pieces.steps:
+                if type(piece) is Launch:
+                    piece.launch(self.backend._kernels, stream)
+                    if piece.writes:
+                        tally.settle()
+                    if piece.flags.size:
+                        piece.check()
+                elif type(piece) is Action:
+                    tally.act(piece)
+                else:
+                    assert type(piece) is Ordinary
+                    self._between(piece, found, pieces.places)
+                    if piece.call.writes:
+                        tally.settle()
+        except BaseException:
+            tally.take_back()
+            raise
         for array, (v, place) in zip(theirs, pieces.written, strict=True):
             array[...] = place
             found[v] = array
-        return self._results(pieces, found)
+        return self._results(pieces, found, rooms)
 
     def _between(self, piece: Ordinary, found: dict[Value, Any], places: dict[Value, Any]) -> None:
         call = piece.call
@@ -208,10 +218,12 @@ class GraphProgram:
         except Exception as error:  # noqa: BLE001 - it is raised, and says where
             raise placed(error, call, self.closed) from None
 
-    def _results(self, pieces: Pieces, found: dict[Value, Any]) -> list[Any]:
-        """The outputs: what lies in memory of the graphs is copied; views of one array are views of its copy."""
-        shared = dict.fromkeys(v.root for v in pieces.chains if v.root not in found)
-        copies = {root: copy_of(self.backend.xp, root, pieces.places[root]) for root in shared}
+    def _results(self, pieces: Pieces, found: dict[Value, Any], rooms: dict[Value, Any]) -> list[Any]:
+        """The outputs: what lies in memory of the graphs is copied to the rooms; views of one array are views of its
+        copy."""
+        for v, room in rooms.items():
+            room[...] = found[v] if v in found else pieces.places[v]
+        copies = dict(rooms)
         outputs: list[Any] = []
         for v in self.program.outputs:
             if v not in copies:
@@ -229,8 +241,6 @@ class GraphProgram:
                 array = made[number] if type(made) is tuple else made
             return array
         array = found[v] if v in found else pieces.places[v]
-        if v in pieces.copied:
-            return copy_of(self.backend.xp, v, array)
         return array if v in found else array[...]  # a view of what was there before: another object each time
 
     # --- the first replay
@@ -268,6 +278,14 @@ class GraphProgram:
         )
 
     def _walked(self, given: list[Any], lane: Lane) -> list[Any]:
+        tally = Tally()
+        try:
+            return self._tried(given, lane, tally)
+        except BaseException:
+            tally.take_back()
+            raise
+
+    def _tried(self, given: list[Any], lane: Lane, tally: Tally) -> list[Any]:
         found: dict[Value, Any] = dict(zip(self.program.arguments, given, strict=True))
         pool = self.backend.xp.cuda.MemoryPool()  # for results that nobody will see
         for at, step in enumerate(self.program.steps):
@@ -275,13 +293,15 @@ class GraphProgram:
             left_out = flag is not None and self._is_set(flag, at, found)
             if isinstance(step, Action):
                 if not left_out:
-                    step.run()
+                    tally.act(step)
                 continue
             kernel = self.kernels[at]
             assert kernel is not None
             inputs = arrays_of(step.inputs, found, {})
             attrs = {name: arrays_of(x, found, {}) for name, x in step.attrs.items()}
             made = (None,) * len(step.results) if left_out else self._called(step, kernel, inputs, attrs)
+            if step.writes:
+                tally.settle()
             if at not in self.outside:
                 try:
                     work = partial(kernel, *captured(inputs), **captured(attrs))

@@ -19,7 +19,7 @@ from .stretch import READS_WORDS, Launch, Stretch
 if TYPE_CHECKING:
     from .graph import GraphProgram
 
-__all__ = ["Chain", "Ordinary", "Pieces", "Unfit", "chain_of", "copy_of", "extent"]
+__all__ = ["Chain", "Ordinary", "Pieces", "Unfit", "chain_of", "extent", "room_like"]
 
 _MOST_KEPT = 1 << 10  # bytes that a call writes to, to be put back where a check failed; chosen, not measured
 
@@ -57,7 +57,7 @@ class Pieces:
         self.chains: dict[Value, Chain] = dict(whole.chains)  # with outputs that share memory with others
         self.inputs: list[tuple[Value, Any]] = []  # arguments, and where graphs find them
         self.places: dict[Value, Any] = {}  # what ordinary calls and results find in memory of the graphs
-        self.copied: set[Value] = set()  # outputs that lie there
+        self.handed: list[Value] = []  # what outputs are that are copied, or copies that they are views of
         self.written: list[tuple[Value, Any]] = []  # arguments that graphs write to, and where
         self.steps: list[Launch | Ordinary | Action] = []
         self.room = Room(whole.backend.xp.cuda)
@@ -86,7 +86,7 @@ class Pieces:
         with lane.stream, xp.cuda.using_allocator(allocator):
             for v in self.program.arguments:
                 if v in read_inside:
-                    places[v] = _like(xp, v)
+                    places[v] = room_like(xp, v)
             count = sum(whole.words[at][1] for at, captured in enumerate(inside) if captured)
             fixed = xp.empty((count,), dtype=np.uint64)  # before the graphs use memory for a while only
         self.inputs = list(places.items())
@@ -101,8 +101,7 @@ class Pieces:
                 if stretch.works:
                     fixed = fixed[stretch.words.counts[False] :]
                     stretch.words.settle(whole.backend._kernels)
-                    calls = sum(inside[at:end])
-                    self.steps.append(Launch(graph, calls, stretch.flags, stretch.checks, stretch.words, whole.closed))
+                    self.steps.append(Launch(graph, stretch, whole.closed))
                 else:
                     self.steps += [step for step in steps[at:end] if isinstance(step, Action)]
                 at = end
@@ -117,7 +116,7 @@ class Pieces:
                 with lane.stream, xp.cuda.using_allocator(allocator):
                     for number, made in enumerate(step.results):
                         if made is not None and made in read_inside:
-                            places[made] = piece.moved[number] = _like(xp, made)
+                            places[made] = piece.moved[number] = room_like(xp, made)
                 piece.dead = whole.last[at]
                 self.steps.append(piece)
                 for v in whole.last[at]:
@@ -143,10 +142,12 @@ class Pieces:
             for number, v in enumerate(piece.call.results) if v is not None and number not in piece.moved
         }  # fmt: skip
         mine = [v for v in program.outputs if v.root.array is None and v.root not in program.arguments]
-        self.copied = {v for v in mine if v in kept or v.root not in elsewhere}
         for v in mine:
             if v.root in shared and v.root in kept and v.root is not v:
                 self.chains[v] = chain_of(program, self.whole.kernels, v)
+        copied = [v for v in mine if v not in self.chains and (v in kept or v.root not in elsewhere)]
+        bases = [v.root for v in self.chains if v.root not in program.arguments]
+        self.handed = list(dict.fromkeys((*bases, *copied)))
 
     def _end(self, at: int, inside: list[bool]) -> int:
         """Where a stretch of calls ends that begins at a step. What was there before the program must not be written
@@ -219,7 +220,7 @@ def _shared_outputs(program: Program) -> set[Value]:
     return shared.difference(program.arguments)
 
 
-def _like(xp: Any, v: Value) -> Any:
+def room_like(xp: Any, v: Value) -> Any:
     """Memory from the current allocator that lies as the value does."""
     if v.contiguous:
         return xp.empty(v.shape, dtype=v.dtype)
@@ -229,13 +230,6 @@ def _like(xp: Any, v: Value) -> Any:
     low, size = extent(v)
     room = xp.empty((size // item,), dtype=v.dtype)
     return xp.lib.stride_tricks.as_strided(room[-low // item :], v.shape, v.strides)
-
-
-def copy_of(xp: Any, v: Value, array: Any) -> Any:
-    """The array's elements in memory of their own, which lies as the value does."""
-    made = _like(xp, v)
-    made[...] = array
-    return made
 
 
 def extent(v: Value) -> tuple[int, int]:

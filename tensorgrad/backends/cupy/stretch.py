@@ -15,6 +15,7 @@ from ...compiler.failures import placed
 from ...compiler.program import Action, Call, Program, Value
 from ...random import Generator
 from .checks import noted_checks
+from .kernels import Kernels
 from .optim_kernels import CupyOptimizers
 from .words import CapturedGenerator, NotedWords, noting
 
@@ -28,20 +29,29 @@ READS_WORDS = CupyOptimizers.leaves_out
 
 
 class Launch:
-    """A stretch of calls as a graph. ``flags``: by check that they make of elements, whether it failed, and by which
-    steps are left out that the host has counted, in an array on the device; ``checks``: what raises then, and the call.
-    ``words``: numbers of the host that it reads. ``program``: of which it is."""
+    """A stretch of calls as a graph, of a program. ``writes``: whether to what was there before; ``flags``: by check
+    that they make of elements, whether it failed, and by which steps are left out that the host has counted, in an
+    array on the device; ``checks``: what raises then, and the call. ``words``: numbers of the host that it reads."""
 
-    def __init__(
-        self, graph: Any, calls: int, flags: Any, checks: list[tuple[Callable[[], None], Call]], words: NotedWords,
-        program: Program,
-    ):  # fmt: skip
+    def __init__(self, graph: Any, stretch: Stretch, program: Program):
+        calls = [step for step in stretch.calls if isinstance(step, Call)]
         self.graph = graph
-        self.calls = calls
-        self.flags = flags
-        self.checks = checks
-        self.words = words
+        self.calls = len(calls)
+        state = {v.root for call in calls for v in call.writes}
+        self.writes = any(v.array is not None or v in program.arguments for v in state)
+        self.flags = stretch.flags
+        self.checks = stretch.checks
+        self.words = stretch.words
         self.program = program
+
+    def launch(self, kernels: Kernels, stream: Any) -> None:
+        """Write the numbers that it reads and launch the graph. If that fails, no step has been counted."""
+        self.words.refresh(kernels)
+        try:
+            self.graph.launch(stream)
+        except BaseException:
+            self.words.take_back()
+            raise
 
     def check(self) -> None:
         """Wait for the graph, take back counts of steps that were left out, and raise the error of the first check that
@@ -66,6 +76,7 @@ class Stretch:
     ):
         self.whole = whole
         self.steps = range(first, end)
+        self.calls = whole.program.steps[first:end]
         self.places = places
         self.shared = shared
         self.works = False

@@ -100,11 +100,10 @@ class NotedWords:
             return
         self.counted = []
         try:
-            words = np.concatenate([read() for read in self.reads])
+            put_words(kernels, np.concatenate([read() for read in self.reads]), self.rooms[True])
         except BaseException:
             self.take_back()
             raise
-        put_words(kernels, words, self.rooms[True])
 
 
 _NO_WORDS = np.empty((0,), np.uint64)

@@ -84,9 +84,12 @@ def _computed(
     with door.backend.on(places.get(call.kind)):
         kernel = getattr(door, call.op.name)
         inputs = call.inputs
-        if call.op.name in _AS:
-            inputs = (_empty(inputs[0], call.kind, "shape" in call.attrs), *inputs[1:])
-        results = kernel(*_arrays(inputs), **{key: _arrays(x) for key, x in call.attrs.items()})
+        try:
+            if call.op.name in _AS:
+                inputs = (_empty(inputs[0], call.kind, "shape" in call.attrs), *inputs[1:])
+            results = kernel(*_arrays(inputs), **{key: _arrays(x) for key, x in call.attrs.items()})
+        except MemoryError:
+            return None  # the call stays: what was recorded has been done, and is not to fail now
     results = results if isinstance(results, tuple) else (results,)
     made = {v: a for v, a in zip(call.results, results, strict=True) if v is not None}
     for value, array in made.items():
