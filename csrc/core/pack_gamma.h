@@ -127,7 +127,7 @@ TG_ALWAYS_INLINE Double zeta(int s, Double q, bool negative) {
     const Double beyond = zeta_of_positive(s, 1.0 - (left ? rest : q - q)) - zeta_of_positive(s, 1.0 - (left ? q : q - q));
     result = (q < -0.5) ? result + (s % 2 ? -beyond : beyond) : result;
   }
-  return is_pole(q, rest) ? spread(kInfinity) + (q - q) : result;
+  return is_pole(q, rest) ? spread(kInfinity) : result;
 }
 
 // to[i] = f(x[i], whether any is negative) of float or double, a vector of doubles at a time. `to` may be x.

@@ -81,21 +81,21 @@ void cross_entropy(const CrossEntropy& c, const T* x, const T* weight, T* loss, 
   // everywhere, or +inf somewhere.
   const auto finish = [&](Index r, T m, double total) __attribute__((noinline)) {
     const T* row = x + r * n;
-    const double l = std::isinf(m) ? double(m) : double(m) + std::log(total);
-    lse[r] = T(l);
+    const double top = m, over = std::isinf(m) ? 0 : std::log(total);  // apart, for their sum may be as large as top alone
+    lse[r] = T(top + over);
     const int64_t t = c.target[r];
     if (t == c.ignore_index) {
       row_loss[size_t(r)] = 0;
       return;
     }
-    double value = (1 - smooth) * (weight ? double(weight[t]) : 1.0) * (l - double(row[t]));
+    double value = (1 - smooth) * (weight ? double(weight[t]) : 1.0) * (top - double(row[t]) + over);
     if (smooth != 0) {
       double dot = 0;
       for (Index i = 0; i < n; i += kSumBlock) {
         const Index k = std::min(kSumBlock, n - i);
         dot += weight ? sum_products(row + i, weight + i, k) : sum_run(row + i, k);
       }
-      value += smooth / double(n) * (all * l - dot);
+      value += smooth / double(n) * (all * top - dot + all * over);
     }
     row_loss[size_t(r)] = value;
   };

@@ -299,7 +299,7 @@ def _as_rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, 
     if not shape:
         raise ShapeError(f"{name}: the input needs a dimension of classes, got a 0-d tensor.")
     expected = shape[:0] if len(shape) == 1 else (shape[0], *shape[2:])
-    if tuple(target.shape) != expected:
+    if tuple(target.shape) != expected and not (len(shape) == 1 and target.shape == (1,)):
         raise ShapeError(
             f"{name}: an input of shape {shape} needs class indices of shape {expected}, got {tuple(target.shape)}."
         )

@@ -51,7 +51,7 @@ def _amax_infer(name: str) -> Any:
 
 
 def _shared_rule(F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:
-    hit = F.eq(x, with_dims(F, y, x, dim, keepdim))
+    hit = F.equal_or_both_nan(x, with_dims(F, y, x, dim, keepdim))
     count = F.sum(hit, dim=dim, keepdim=True)
     return (F.div(F.mul(with_dims(F, g, x, dim, keepdim), hit), count),)
 
@@ -64,7 +64,7 @@ amax_op, amin_op = (
         keeps=("x", "y"),
         checked=True,
         samples=reduction_samples(empty=False),
-        doc=f"The {what} element over ``dim``; NaN if there is one. Ties share the gradient evenly.",
+        doc=f"The {what} element over ``dim``; NaN if there is one. Ties, NaNs too, share the gradient evenly.",
     )
     for name, what in (("amax", "largest"), ("amin", "smallest"))
 )
@@ -290,22 +290,60 @@ def _position(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Ten
 # --- the middle
 
 
+def _of_all_infer(name: str) -> Any:
+    def infer(x: Any) -> Spec:
+        _require_elements(name, x, tuple(range(x.ndim)))
+        return Spec((), x.dtype)
+
+    return infer
+
+
+def _of_all_define(over_dim: str) -> Any:
+    def define(F: Any, x: Any) -> Any:
+        return getattr(F, over_dim)(F.reshape(x, shape=(-1,)), dim=0, keepdim=False)[0]
+
+    return define
+
+
+def _of_all_rule(F: Any, g: Any, x: Any, *, y: Any, needs: Any) -> tuple[Any, ...]:
+    return _shared_rule(F, g, x, y=y, needs=needs, dim=tuple(range(len(x.shape))), keepdim=False)
+
+
+median_all_op, nanmedian_all_op = (
+    op(
+        f"{name}_all",
+        infer=_of_all_infer(name),
+        define=_of_all_define(f"{name}_dim"),
+        rule=_of_all_rule,
+        keeps=("x", "y"),
+        samples=lambda: [
+            Sample((Arg((3, 4)),), {}, name="matrix"),
+            Sample((Arg((2, 3, 5), layout="T"),), {}, name="transposed"),
+            Sample((Arg((5,), layout="step"),), {}, name="strided"),
+            Sample((Arg(()),), {}, name="0-d"),
+        ],
+        doc=f"The lower of the middle elements{rest}. Those that equal it share the gradient evenly.",
+    )
+    for name, rest in (("median", "; NaN if any is"), ("nanmedian", " that are not NaN"))
+)
+
+
 @calls(median_dim_op, "x dim flag", returns=_ValuesOf["median"])
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """The lower of the middle elements: of all as a 0-d tensor, or along ``dim`` as a named tuple (values, indices).
 
     NaN if there is one among them; ``nanmedian`` leaves NaN out.
     """
-    return _middle("median", median_dim_op, input, dim, keepdim, out)
+    return _middle("median", median_dim_op, median_all_op, input, dim, keepdim, out)
 
 
 @calls(nanmedian_dim_op, "x dim flag", returns=_ValuesOf["nanmedian"])
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """``median`` of the elements that are not NaN; NaN where there is none."""
-    return _middle("nanmedian", nanmedian_dim_op, input, dim, keepdim, out)
+    return _middle("nanmedian", nanmedian_dim_op, nanmedian_all_op, input, dim, keepdim, out)
 
 
-def _middle(name: str, record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Any:
+def _middle(name: str, record: Any, over_all: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Any:
     if dim is not None:
         return with_indices(name, record, input, dim, out, keepdim=keepdim)
     array = require_tensor(name, input)
@@ -314,7 +352,7 @@ def _middle(name: str, record: Any, input: Any, dim: Any, keepdim: bool, out: An
             raise ShapeError(f"{name}: no element of {input.dtype} stands for the middle of an empty tensor.")
         result: Any = pw.mul(input.sum(), float("nan"))
     else:
-        result = record(input.reshape(-1), dim=0, keepdim=False)[0]
+        result = over_all(input)
     return result if out is None else deliver(name, result, out)
 
 

@@ -304,6 +304,11 @@ def _arguments(name: str, input: Any, dim: int, index: Any, src: Any) -> tuple[i
     where = as_index(name, index)
     if src is None:
         raise TypeError(f"{name}: a source tensor or a value is missing.")
+    if where._data.size == 0 and where._data.ndim != max(array.ndim, 1):  # nothing is written, whatever the dimensions
+        input, where = core.reshape(input, shape=(array.size,)), core.reshape(where, shape=(0,))
+        if isinstance(src, Tensor):
+            src = core.slice_(core.reshape(src, shape=(src._data.size,)), key=(slice(0, 0, 1),))
+        return 0, input, where, _source(name, input, where, src)
     if array.ndim == 0 or where._data.ndim == 0:
         lifted = _lift(input, where, *([src] if isinstance(src, Tensor) else []))
         input, where = lifted[:2]

@@ -202,11 +202,13 @@ def group_norm(
     """
     require_tensors("group_norm", input=input)
     require_optional("group_norm", weight=weight, bias=bias)
-    if input._data.ndim > 1 and (input.shape[1] < 1 or product(input.shape[2:]) < 1):
-        raise ShapeError(f"group_norm: channels and positions may not be empty, got shape {tuple(input.shape)}.")
-    return channels.group_norm(
-        input, weight, bias, groups=integer("group_norm", "num_groups", num_groups), eps=float(eps)
-    )[0]
+    how = {"groups": integer("group_norm", "num_groups", num_groups), "eps": float(eps)}
+    if input._data.ndim > 1 and not product(input.shape[1:]):  # no group has elements, so there are no statistics
+        channels.group_norm.infer(*[None if x is None else x._data for x in (input, weight, bias)], **how)
+        column = (-1, *(1,) * (input._data.ndim - 2))
+        y = input.clone() if weight is None else pw.mul(input, weight.reshape(column))
+        return y if bias is None else pw.add(y, bias.reshape(column))
+    return channels.group_norm(input, weight, bias, **how)[0]
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

@@ -56,9 +56,17 @@ frac = elementwise(
     lambda input: input - fn.trunc(input), name="frac", samples=unary(avoid=(-2, -1, 0, 1, 2)),
     doc="What is behind the point: ``input - trunc(input)``, with the sign of ``input``.",
 )  # fmt: skip
+
+
+def _ldexp_rule(g: Any, y: Any, a: Any, b: Any) -> tuple[Any, ...]:
+    power = fn.pow(2.0, fn.alike(b, g))  # g is as a result is: the input is not kept for its dtype
+    return g * fn.conj(power), g * fn.conj(a * power) * math.log(2)
+
+
 ldexp = elementwise(
     lambda input, other: input * fn.pow(2.0, fn.alike(other, input)),
     name="ldexp",
+    vjp=_ldexp_rule,
     samples=binary(),
     doc="``input * 2**other``.",
 )

@@ -57,6 +57,12 @@ sign = elementwise(
 direction = elementwise(
     lambda input: fn.sign(input), name="direction", samples=unary(0.5, 2, kinds="c"), doc="``z / |z|``, and 0 at 0."
 )
+equal_or_both_nan = elementwise(
+    lambda input, other: fn.eq(input, other) | (fn.isnan(input) & fn.isnan(other)),
+    name="equal_or_both_nan",
+    samples=binary(smooth=False),
+    doc="Where elements are equal, NaN to NaN too: which ones a reduction has chosen.",
+)
 maximum = elementwise(lambda input, other: fn.maximum(input, other), name="maximum", samples=binary())
 minimum = elementwise(lambda input, other: fn.minimum(input, other), name="minimum", samples=binary())
 

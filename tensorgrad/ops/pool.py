@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.generic.pool import pool_outputs
+from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -498,14 +499,28 @@ def _adaptive_avg(dims: int, input: Tensor, output_size: Any) -> Tensor:
     name = f"adaptive_avg_pool{dims}d"
     require_tensors(name, input=input)
     x, added = batched(name, input, dims)
-    return unbatched(adaptive_avg_pool(x, output_size=_adaptive_sizes(name, x, output_size, dims)), added)
+    sizes = _adaptive_sizes(name, x, output_size, dims)
+    if 0 in x._data.shape[1:] and sizes == (1,) * dims:  # a mean, whatever of: NaN of no positions
+        return unbatched(recorded.mean(x, dim=tuple(range(2, 2 + dims)), keepdim=True), added)
+    if _of_no_channels(x, added):
+        return input.reshape((0, *sizes))
+    return unbatched(adaptive_avg_pool(x, output_size=sizes), added)
+
+
+def _of_no_channels(x: Tensor, added: bool) -> bool:
+    """Whether it is an input without a batch and without channels, which gives none as an empty batch does."""
+    return added and not x._data.shape[1] and 0 not in x._data.shape[2:]
 
 
 def _adaptive_max(dims: int, input: Tensor, output_size: Any, return_indices: bool) -> Any:
     name = f"adaptive_max_pool{dims}d"
     require_tensors(name, input=input)
     x, added = batched(name, input, dims)
-    values, indices = adaptive_max_pool(x, output_size=_adaptive_sizes(name, x, output_size, dims))
+    sizes = _adaptive_sizes(name, x, output_size, dims)
+    if _of_no_channels(x, added):
+        y = input.reshape((0, *sizes))
+        return (y, y.detach().long()) if return_indices else y
+    values, indices = adaptive_max_pool(x, output_size=sizes)
     y = unbatched(values, added)
     return (y, unbatched(indices, added)) if return_indices else y
 

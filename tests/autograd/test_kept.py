@@ -152,3 +152,12 @@ def test_a_norm_may_lose_the_weight_where_only_its_own_gradient_is_asked_for(nam
                 y.backward()
         else:
             assert tg.equal(tg.autograd.grad(y, w)[0], expected[0])
+
+
+def test_ldexp_keeps_no_input_for_its_dtype():
+    x = tg.tensor([1.0, 3.0], requires_grad=True)
+    h = x * 1
+    y = tg.ldexp(h, tg.tensor([2, -1]))
+    h.zero_()
+    y.sum().backward()
+    assert x.grad.tolist() == [4.0, 0.5]

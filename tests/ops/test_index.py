@@ -350,3 +350,14 @@ def test_whole_tensors_are_written():
     assert x.copy_(tg.tensor([1.9, -1.9])).tolist() == [1, -1]
     assert 1 in x and 5 not in x
     assert [row.tolist() for row in tg.tensor([[1, 2], [3, 4]])] == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("shape", ((), (2, 2)), ids=str)
+@pytest.mark.parametrize("empty", ((0,), (0, 3, 1)), ids=str)
+def test_scatter_by_no_index_of_whatever_dimensions(shape, empty):
+    arrays = np.ones(shape), np.zeros(empty), np.zeros(empty, np.int64)
+    same(lambda lib, x, s, i: [x.scatter_add(0, i, s), x.scatter(0, i, s), x.scatter(0, i, 1.0)], *arrays, order=1)
+    same(lambda lib, x, s, i: [x.scatter_reduce(0, i, s, "amax")], *arrays, order=1)
+    x = tg.ones(shape)
+    assert x.scatter_add_(0, tg.zeros(empty, dtype=tg.int64), tg.zeros(empty)) is x
+    assert x.shape == shape

@@ -11,6 +11,7 @@ import tensorgrad as tg
 from tensorgrad.errors import DTypeError, IndexOutOfRange, ShapeError
 from tensorgrad.nn import functional as F
 
+from .beside_torch import same
 from .parity import between, compare, normal
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -195,3 +196,26 @@ def test_a_hinge_at_its_corner_passes_the_gradient_as_pytorch_does():
         x = tg.tensor(at, requires_grad=True)
         call(x).sum().backward()
         np.testing.assert_allclose(x.grad.tolist(), expected, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+@pytest.mark.parametrize("reduction", ("none", "mean"))
+@pytest.mark.parametrize("weighted", (False, True))
+def test_cross_entropy_of_equal_large_logits(weighted, reduction, backend):
+    """The logarithm of a sum has no room beside such logits: it is not lost, nor are probabilities doubled."""
+
+    def loss(lib, x, t):
+        weight = lib.tensor([0.5, 2.0]) if weighted else None
+        return [lib.nn.functional.cross_entropy(x, t, weight, reduction=reduction)]
+
+    x = np.array([[3e38, 3e38], [-3e38, -3e38], [1e9, 1e9], [3e38, -3e38]], np.float32)
+    with tg.backend(backend):
+        same(loss, x, np.array([0, 1, 1, 0]), order=1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ("none", "mean", "sum"))
+def test_one_class_of_one_dimension(reduction):
+    one, first = np.ones(1), np.zeros(1, np.int64)
+    same(lambda lib, x, t: [lib.nn.functional.nll_loss(x, t, reduction=reduction)], one, first, order=1)
+    with pytest.raises(ShapeError, match="class indices"):
+        F.nll_loss(tg.ones(3), tg.zeros(3, dtype=tg.int64))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import tensorgrad as tg
 from tensorgrad.errors import DTypeError, ShapeError
 from tensorgrad.nn import functional as F
 
+from .beside_torch import same
 from .parity import between, compare, normal
 
 
@@ -80,3 +82,15 @@ def test_errors():
         F.group_norm(tg.ones(2, 3, 4), 2)
     with pytest.raises(DTypeError, match="floating"):
         F.layer_norm(tg.ones(2, 3).long(), 3)
+
+
+@pytest.mark.parametrize("shape", ((2, 0), (0, 0, 3), (2, 0, 3), (2, 4, 0), (0, 4, 0)), ids=str)
+def test_group_norm_of_nothing(shape):
+    c = np.ones(shape[1])
+    same(lambda lib, x: [lib.nn.functional.group_norm(x, 2)], np.zeros(shape), order=1)
+    same(lambda lib, x, w, b: [lib.nn.functional.group_norm(x, 1, w, b)], np.zeros(shape), c, c, order=0)
+    w = tg.ones(shape[1], requires_grad=True)
+    F.group_norm(tg.zeros(shape), 1, w).sum().backward()
+    assert w.grad.tolist() == [0.0] * shape[1]  # PyTorch's is NaN where there are no positions
+    with pytest.raises(ShapeError, match="split"):
+        F.group_norm(tg.zeros(2, 4, 0), 3)

@@ -189,3 +189,16 @@ def test_the_gradient_of_a_step_function_is_there_and_zero():
     a, b = tg.ones(2, 3, requires_grad=True), tg.ones(3, dtype=tg.float64, requires_grad=True)
     tg.div(a, b, rounding_mode="floor").sum().backward()
     assert a.grad.equal(tg.zeros(2, 3)) and b.grad.equal(tg.zeros(3, dtype=tg.float64))
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_polygamma_left_of_all_poles(backend):
+    """Minus infinity counts as a pole, as every number does that is too far left to lie between poles."""
+    for dtype in (tg.float32, tg.float64):
+        with tg.backend(backend):
+            x = tg.tensor([-float("inf"), -1e30, -2.0, float("nan")], dtype=dtype)
+            for order in (2, 3):
+                expected = [(-1.0) ** (order + 1) * float("inf")] * 3
+                found = tg.polygamma(order, x).tolist()
+                assert found[:3] == expected
+                assert found[3] != found[3]

@@ -9,6 +9,7 @@ import tensorgrad as tg
 from tensorgrad.errors import DTypeError, ShapeError
 from tensorgrad.nn import functional as F
 
+from .beside_torch import same
 from .parity import between, compare, normal
 
 SIZES = (7, 6, 5)
@@ -123,3 +124,20 @@ def test_errors():
         F.avg_pool2d(tg.ones(1, 1, 4, 4).bool(), 2)
     with pytest.raises(ShapeError, match="expected 4 or 3"):
         F.max_pool2d(tg.ones(4), 2)
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_adaptive_means_of_nothing(dims):
+    """The mean of no positions is NaN."""
+    for shape in ((2, *(0,) * dims), (2, 2, *(0,) * dims), (2, 0, *(4,) * dims), (0, 2, *(0,) * dims)):
+        same(lambda lib, x: [getattr(lib.nn.functional, f"adaptive_avg_pool{dims}d")(x, 1)], np.zeros(shape), order=1)
+    with pytest.raises(ShapeError, match="only the batch"):
+        getattr(tg.nn.functional, f"adaptive_avg_pool{dims}d")(tg.zeros(2, 2, *(0,) * dims), 2)
+
+
+@pytest.mark.parametrize("size", (1, 2))
+@pytest.mark.parametrize("name", [f"adaptive_{kind}_pool{dims}d" for kind in ("avg", "max") for dims in (1, 2, 3)])
+def test_adaptive_pools_of_no_channels(name, size):
+    """An input without a batch may have no channels, as a batch no samples."""
+    shape = (0, *(4,) * int(name[-2]))
+    same(lambda lib, x: [getattr(lib.nn.functional, name)(x, size)], np.zeros(shape), order=1)

@@ -207,3 +207,16 @@ def test_derivatives_of_what_has_no_elements():
     for norm in (tg.nn.functional.rms_norm, tg.nn.functional.layer_norm):
         first, second, by_seed = derivatives(lambda x, norm=norm: norm(x, (0,)), tg.ones(3, 0, requires_grad=True))
         assert first.shape == second.shape == by_seed.shape == (3, 0)
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_gradients_of_what_is_chosen_of_all(backend):
+    """Elements that equal the result share the gradient, NaNs too: a NaN does not make the others' gradients NaN."""
+    nan = np.array([[1.0, np.nan, 3.0], [np.nan, 0.0, 3.0]])
+    tied = np.array([[1.0, 2.0, 2.0], [2.0, 3.0, 0.0]])
+    with tg.backend(backend):
+        for array in (nan, tied, np.array(np.nan), np.full((2, 2), np.nan)):
+            same(lambda lib, x: [x.max(), x.min(), x.median(), x.nanmedian()], array, order=1)
+        x = tg.tensor(nan, requires_grad=True)
+        x.amax(1).sum().backward()
+    assert x.grad.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]

@@ -25,13 +25,15 @@ class LossKernels(Checks):
         rows = xp.arange(x.shape[0])
         with np.errstate(all="ignore"):
             top = source.max(axis=1, keepdims=True) if x.shape[1] else source[:, :0].sum(axis=1, keepdims=True)
-            lse = (xp.log(xp.exp(source - top).sum(axis=1, keepdims=True)) + top)[:, 0]
-        losses = lse - source[rows, index]
+            below = source - top
+            log_sum = xp.log(xp.exp(below).sum(axis=1, keepdims=True))
+            lse = (log_sum + top)[:, 0]
+            losses = log_sum[:, 0] - below[rows, index]  # lse itself has no room for the sum beside large logits
         weights = None if w is None else wide(w)
         if weights is not None:
             losses = losses * weights[index]
         if label_smoothing:
-            far = lse[:, None] - source
+            far = log_sum - below
             spread = far.sum(axis=1) if weights is None else (far * weights).sum(axis=1)
             share = label_smoothing / x.shape[1]
             losses = losses * (1 - label_smoothing) + spread * share
@@ -63,6 +65,7 @@ class LossKernels(Checks):
             hard = hard * weights[index]
         with np.errstate(all="ignore"):
             out = xp.exp(source - lse[:, None])
+            out /= out.sum(axis=1, keepdims=True)  # the stored lse is rounded, which shifts the whole row
         if label_smoothing:
             share = label_smoothing / x.shape[1]
             total = x.shape[1] if weights is None else weights.sum()
