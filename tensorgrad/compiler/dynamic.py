@@ -288,7 +288,7 @@ def _form(entry: Entry, bound: bool) -> Any:
         repr(result.leaves), result.spec, result.made, result.passed, bases, sorted(result.cut), len(entry.cells),
         entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, list(map(id, entry.forgotten)),
         list(map(id, entry.expect_none)), list(map(id, entry.expect_some)), entry.refuses, len(entry.same), same,
-        targets,
+        targets, [(id(attributes), *modes) for attributes, *modes in entry.modes],
         [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated], getattr(entry, "grad_at", None),
         getattr(entry, "live", None), getattr(entry, "count", None),
     )  # fmt: skip

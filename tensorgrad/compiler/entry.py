@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..autograd.node import describe_line
@@ -57,6 +58,7 @@ class Entry:
 
         before.check_histories(given)
         self.turned = before.turned(given, signature.tensors)
+        self.modes = reach.modes()
         check_passes(trace.standing.passes)
         self.passes = trace.standing.passes
         # arguments through whose histories a pass goes on
@@ -176,7 +178,7 @@ class Entry:
         """What ``native.replay`` wants to know; None where calls need more than it does."""
         waiting = self._waiting()
         plain = not (self.accumulated or self.bumped or self.conditions or self.result.passed or self.result.views)
-        plain = plain and not (self.result.grads or self.tied)
+        plain = plain and not (self.result.grads or self.tied or self.modes)
         if self.template is None or waiting is None or not plain or self.expect_some or self.reach.copies:
             return None
         alone = gone = None
@@ -285,9 +287,25 @@ class Entry:
         return apart([g._data for g in self._added_to(tensors)], [t._data for t in tensors], self.there)
 
     def _turn(self, tensors: list[Tensor]) -> None:
-        """Tell arguments to require gradients, or not to, as the run has."""
+        """Tell arguments to require gradients, or not to, and modules to train, or not to, as the run has."""
         for i, on in self.turned:
             tensors[i].requires_grad = on
+        for attributes, _, left in self.modes:
+            attributes["training"] = left
+
+    @contextlib.contextmanager
+    def as_before(self) -> Iterator[None]:
+        """A block with the modes that the run has found, if modules are in those that it has left; behind it they are
+        as they are now, whatever runs in it."""
+        now = [attributes["training"] for attributes, _, _ in self.modes]
+        if now == [left for _, _, left in self.modes]:
+            for attributes, before, _ in self.modes:
+                attributes["training"] = before
+        try:
+            yield
+        finally:
+            for (attributes, _, _), mode in zip(self.modes, now, strict=True):
+                attributes["training"] = mode
 
     def _arguments(self, tensors: list[Tensor]) -> list[Any]:
         """The arrays that the program is given."""

@@ -54,7 +54,7 @@ class Facts:
     ``wholes``: (path, list or dict, the keys of a dict in their order, all entries of a large one, else none);
     ``data``: (path, tensor, array, whether it requires grad, hooks, others, how many attributes somebody has given it);
     ``copies``: (path, what has no keys to ask for, its elements); ``sources``: (name, generator that is not ours, its
-    state).
+    state); ``modules``: identities of attributes of modules, whose mode a run may set.
 
     ``packed``: for C, once all are known.
     """
@@ -67,6 +67,7 @@ class Facts:
         self.data: list[tuple[str, Tensor, Any, bool, Any, Any, int]] = []
         self.copies: list[tuple[str, Any, Any]] = []
         self.sources: list[tuple[str, Any, str]] = []
+        self.modules: set[int] = set()
         self.optimizer_paths: list[str] = []
         self.unloaded: list[tuple[str, dict[str, Any], set[str]]] = []  # of modules, names that may come at their use
         self.packed: Any = None
@@ -92,7 +93,8 @@ class Facts:
         return all(equal(elements(what), seen) for _, what, seen in self.copies)
 
     def moved(self) -> str | None:
-        """In words, what a run has changed of all this, or drawn elsewhere; None if nothing."""
+        """In words, what a run has changed of all this, or drawn elsewhere; None if nothing. Modes of modules aside:
+        a replay sets them too."""
         for name, source, before in self.sources:
             if repr(state_of(source)) != before:
                 return f"it draws numbers from {name}, which would be the same ones in each replay"
@@ -103,7 +105,18 @@ class Facts:
         for path, attributes, names in self.unloaded:
             if not names.isdisjoint(attributes):
                 return f"{path}.{min(names & attributes.keys())} was loaded"
-        return self.changed()
+        return self.changed(set_again=True)
+
+    def modes(self) -> list[tuple[dict[str, Any], bool, bool]]:
+        """Where modules train, or not, otherwise than a run has found: (attributes, before, now)."""
+        found = {}
+        for _, holder, key, value in self.facts:
+            if self._is_mode(holder, key, value) and self._is_mode(holder, key, now := holder[key]) and now != value:
+                found[id(holder)] = (holder, value, now)
+        return list(found.values())
+
+    def _is_mode(self, holder: Any, key: Any, value: Any) -> bool:
+        return key == "training" and type(value) is bool and id(holder) in self.modules
 
     def is_of_optimizer(self, trouble: str) -> bool:
         """Whether what ``moved`` found is an optimizer's own state, which a step may make anew at any time."""
@@ -119,14 +132,15 @@ class Facts:
         """The facts that no longer hold, if nothing else has changed: (path, holder, key, what was there, what is)."""
         found = [(*fact, get(fact[1], fact[2])) for fact in self.facts]
         found = [fact for fact in found if fact[4] is not fact[3] and not equal(fact[4], fact[3])]
+        found = [fact for fact in found if not all(self._is_mode(*fact[1:3], mode) for mode in fact[3:])]
         kept, self.facts = self.facts, []
         try:
             return found if self.moved() is None else []
         finally:
             self.facts = kept
 
-    def changed(self) -> str | None:
-        """In words, the first fact that no longer holds; None if all do."""
+    def changed(self, *, set_again: bool = False) -> str | None:
+        """In words, the first fact that no longer holds; None if all do. ``set_again``: besides modes of modules."""
         for path, tensor, data, tracked, hooks, post_hooks, attributes in self.data:
             if tensor._data is not data:
                 return f"{path} has other storage: its data is set anew ({_IN_PLACE})"
@@ -139,6 +153,8 @@ class Facts:
         for path, holder, key, value in self.facts:
             now = get(holder, key)
             if now is not value and not equal(now, value):
+                if set_again and self._is_mode(holder, key, value) and self._is_mode(holder, key, now):
+                    continue
                 return f"{path} was {short(value)} and is {_other(value, now)}"
         for path, holder, size in self.sizes:
             if len(holder) != size:

@@ -10,7 +10,7 @@ import dis
 import itertools
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
 from typing import Any
 
@@ -20,8 +20,9 @@ __all__ = [
 ]  # fmt: skip
 
 _BY_NAME = frozenset(("getattr", "setattr", "delattr", "hasattr"))
-_OF_ALL = frozenset(("vars", "__dict__", "__getattribute__", "getmembers", "asdict", "astuple", "eval", "exec"))
-_MAKES_GLOBALS = frozenset(("eval", "exec"))
+_OF_ALL = frozenset(("vars", "__dict__", "__getattribute__", "getmembers", "asdict", "astuple"))
+_MAKERS = frozenset(("eval", "exec"))
+"""What may name anything, as a global; as an attribute it mostly is a method, such as a module's ``eval()``."""
 _GETTERS = frozenset(("attrgetter", "methodcaller"))
 _PROXIES = frozenset(("__getattr__", "__getattribute__", "__setattr__", "__delattr__"))
 """Methods that pass on a name which other code has named."""
@@ -61,10 +62,11 @@ def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
         names.update(_matched(steps))
         if _formats(steps) and "@pytest_ar" not in part.co_names:  # which makes words for an error
             names |= AS_TEXT
-        if part.co_name in _PROXIES and _OF_ALL & set(part.co_names):
+        of_all = not _OF_ALL.isdisjoint(part.co_names) or not _MAKERS.isdisjoint(_globals(steps))
+        if part.co_name in _PROXIES and of_all:
             names.update(texts)
             open_ended = open_ended or not _passes_on(steps, part.co_varnames[1:2])
-        elif _OF_ALL & set(part.co_names):
+        elif of_all:
             open_ended = True
         if _BY_NAME & set(part.co_names):
             asked = list(_asked_by_name(part, steps))
@@ -76,17 +78,19 @@ def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
 def globals_in(code: CodeType) -> Iterator[str]:
     """The globals that code names: `optimizer.step` is none called `step`."""
     for part in _parts(code):
-        for instruction in dis.get_instructions(part):
-            if "GLOBAL" in instruction.opname or instruction.opname in _NAMED:
-                yield instruction.argval
+        yield from _globals(dis.get_instructions(part))
+
+
+def _globals(steps: Iterable[dis.Instruction]) -> Iterator[str]:
+    return (step.argval for step in steps if "GLOBAL" in step.opname or step.opname in _NAMED)
 
 
 def all_globals(code: CodeType) -> bool:
     """Whether code may read any global, by a name that it makes."""
     for part in _parts(code):
-        if not _MAKES_GLOBALS.isdisjoint(part.co_names):
-            return True
         steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+        if not _MAKERS.isdisjoint(_globals(steps)):
+            return True
         for at, step in enumerate(steps):
             if step.argval == "globals" and "GLOBAL" in step.opname:
                 rest = [one for one in steps[at + 1 : at + 6] if one.opname not in (*_CALLS, *_ASIDE, "CALL")]

@@ -301,6 +301,11 @@ class PairEntry(Entry):
         """Whether another run would be another one."""
         return bool(self.draws or self.cells or self.bumped)
 
+    def changed_since(self) -> str | None:
+        """In words, what is another than a run has left it; None if nothing."""
+        with self.as_before():
+            return None if self.reach.holds() else self.reach.changed()
+
     def _outside_blocks(self, given: list[Any]) -> list[Any]:
         if self.run_backward is None:
             self.run_backward = in_python(self.programs[1])
@@ -363,9 +368,9 @@ class _Backward:
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
         entry = self.entry
-        if entry.hears and not entry.reach.holds():
+        if entry.hears and (changed := entry.changed_since()) is not None:
             raise CompileError(
-                f"compile: between a compiled function and its backward pass, {entry.reach.changed()}. Hooks, or an "
+                f"compile: between a compiled function and its backward pass, {changed}. Hooks, or an "
                 "autograd.Function, that run in that pass may rest on it, and a replay runs no Python. Call backward() "
                 "before the change, or call the function itself."
             )
@@ -425,16 +430,16 @@ def _rerun(entry: PairEntry, node: Node, parts: Any, *, create: bool) -> tuple[A
             "its data was set, since. A second derivative, or gradients under vmap, take another run of it, which "
             "would read the new elements. Clone the tensor before, or call the function itself."
         )
-    if not entry.reach.holds():
+    if (changed := entry.changed_since()) is not None:
         raise CompileError(
-            f"compile: between a compiled function and its backward pass, {entry.reach.changed()}. A second "
+            f"compile: between a compiled function and its backward pass, {changed}. A second "
             "derivative, or gradients under vmap, take another run of the function, which would be another one. Call "
             "backward() before the change, or call the function itself."
         )
     args, kwargs = entry.signature.arguments(list(tensors))
     targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
     before = [(t, list(hooks_of(t))) for t in targets]
-    with enable_grad():
+    with enable_grad(), entry.as_before():
         leaves = tree_flatten(entry.function(*args, **kwargs))[0]
     pairs = [(leaves[at], part) for at, part in zip(entry.live, parts, strict=True) if part is not None]
     roots = [root for root, _ in pairs]

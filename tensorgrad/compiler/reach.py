@@ -147,6 +147,8 @@ class Reach(Facts):
         self._texts = set(texts)  # that may be keys of a dict
         self._codes: list[types.CodeType] = []  # that was walked
         self._settings_seen: set[tuple[int, str]] = set()
+        self._evaluates = False  # code has the built-in `eval` in its hands under whatever name
+        self._may_evaluate: list[types.FunctionType] = []  # whose globals are not all walked
         self._open_ended = False  # there may be names that no code has as such
         # methods that nobody has named so far: path, class, name, function, what the class holds and where
         self._methods: list[tuple[str, type, str, Any, Any, Any]] = []
@@ -269,7 +271,9 @@ class Reach(Facts):
             self._function(path, what)
         elif isinstance(what, _BOUND) or not isinstance(type(what).__module__, str):
             self._theirs.add(what.__name__)  # the latter is a function that Cython has made
-            self._open_ended = self._open_ended or (what in NAMERS and path.rpartition(".")[2] != what.__name__)
+            self._evaluates = self._evaluates or what is eval or what is exec
+            of_others = what in NAMERS and path.rpartition(".")[2] != what.__name__
+            self._open_ended = self._open_ended or self._evaluates or of_others
             if not isinstance(getattr(what, "__self__", None), (types.ModuleType, type, type(None))):
                 self._walk(f"{path}.__self__", what.__self__)
         elif isinstance(what, logging.Logger):
@@ -417,21 +421,27 @@ class Reach(Facts):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
         for name, above in imports_in(code):
             self._imported(name, above, function.__globals__.get("__package__"))
-        if all_globals(code):
-            words = set(re.findall(r"\w+", " ".join(texts_in(code))))
-            for name, value in list(function.__globals__.items()):
-                if name.startswith("__") or is_once(value):
-                    continue
-                if not isinstance(value, types.ModuleType) or name in words:
-                    self._fact(name, function.__globals__, name, value)
+        every = all_globals(code)
+        if every:
+            self._every_global(function)
         elif "globals" in names:
             for name in sorted(set(texts_in(code))):
                 self._fact(name, function.__globals__, name, get(function.__globals__, name))
+        if not every:
+            self._may_evaluate.append(function)
         for name in sorted(set(globals_in(code))):
             if name in function.__globals__:
                 self._fact(name, function.__globals__, name, function.__globals__[name])
             elif name not in vars(builtins):
                 self.facts.append((name, function.__globals__, name, gone))
+
+    def _every_global(self, function: types.FunctionType) -> None:
+        words = set(re.findall(r"\w+", " ".join(texts_in(function.__code__))))
+        for name, value in list(function.__globals__.items()):
+            if name.startswith("__") or is_once(value):
+                continue
+            if not isinstance(value, types.ModuleType) or name in words:
+                self._fact(name, function.__globals__, name, value)
 
     def _imported(self, name: str, above: int, package: Any) -> None:
         """Walk a module that code imports while it runs, and those that it lies in."""
@@ -456,9 +466,14 @@ class Reach(Facts):
         for path, what in found.items():
             for one in what if type(what) is tuple else (what,):
                 self._walk(path, one)
+        evaluating: list[types.FunctionType] = []
+        if self._evaluates:
+            evaluating, self._may_evaluate = self._may_evaluate, []
+        for function in evaluating:
+            self._every_global(function)
         if "__match_args__" in self._names:
             self._names.update(name for kind in self._classes for name in getattr(kind, "__match_args__", ()))
-        return len(self._names) != before or len(self.seen) != seen
+        return bool(evaluating) or len(self._names) != before or len(self.seen) != seen
 
     def _hear(self) -> bool:
         """Walk the methods that have been named by now; whether there were any."""
@@ -580,6 +595,7 @@ class Reach(Facts):
         if members is not None:
             self._later.setdefault(id(module), (path, module))
         if isinstance(module, Module):
+            self.modules.add(id(attributes))
             self._forward(type(module))
         if len(attributes.get("_kinds", ())) > 1 and isinstance(module, Module):
             self.wholes.append((f"the members of {path}", attributes["_kinds"], tuple(attributes["_kinds"]), ()))

@@ -170,6 +170,16 @@ def a_global_of_an_expression():
     return space["f"], lambda: space.update(scale_1=5.0)
 
 
+def a_global_of_an_expression_elsewhere(how: str) -> Any:
+    def make() -> Any:
+        space: dict[str, Any] = {"scale_1": 2.0, "ours": box(eval=eval)}
+        exec(f"import builtins as b\nn, run = 1, eval\ndef f(x):\n    {how}\n    return x * e(f'scale_{{n}}')", space)
+        return space["f"], lambda: space.update(scale_1=5.0)
+
+    make.__name__ = how
+    return make
+
+
 def a_module_by_its_name():
     made: Any = types.ModuleType("known_by_name")
     made.scale = 2.0
@@ -318,6 +328,10 @@ ROWS: tuple[Callable[[], Any], ...] = (
     a_polynomial, a_function_for_elements, a_view_of_a_dict, what_a_pointer_shows, a_method_of_a_dict,
     a_method_that_python_calls, a_function_that_passes_for_a_library_s, a_class_of_exec,
     a_class_of_a_library_s_function, a_global_by_a_name_that_is_made, a_global_of_an_expression, a_module_by_its_name,
+    *map(a_global_of_an_expression_elsewhere, (
+        "e = run", "e = b.eval", "e = ours.eval", "import builtins; e = builtins.eval",
+        "from builtins import eval as e", "e = __import__('builtins').eval",
+    )),
     what_a_module_is_asked_for, what_a_class_of_modules_is_asked_for, a_slot_of_its_class_s_own,
     an_attribute_by_another_name_of_getattr, an_attribute_by_a_partial_function, an_attribute_by_a_getter_of_a_name,
     an_attribute_of_a_pattern, an_attribute_of_a_pattern_without_names, an_attribute_by_a_name_that_a_proxy_makes,
