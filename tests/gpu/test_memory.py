@@ -13,9 +13,12 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.backends import registry
-from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
+from tensorgrad.backends.cupy.cublas import Cublas
+from tensorgrad.backends.cupy.cublaslt import CublasLt
+from tensorgrad.testing.strict_backend import StrictCupyBackend, _EvaluatingLauncher, _ReferenceKernels, strict_cuda
 from tensorgrad.testing.strict_memory import MemoryPool, OutOfMemoryError
 from tensorgrad.testing.strict_namespace import xp
+from tensorgrad.testing.strict_stream import Graph, Stream
 
 MIB = 1 << 20
 
@@ -277,3 +280,75 @@ def test_a_step_that_finds_no_memory_at_any_place_is_no_step(
         failures += failed
         assert found == undisturbed, fails
     assert failures == count or (compiled and failures)
+
+
+# a kernel that does not compile fails where it is launched first
+@pytest.mark.parametrize(
+    "places",
+    (
+        ((_ReferenceKernels, "launch"),), ((_EvaluatingLauncher, "evaluate"),),
+        ((Cublas, "launch"), (CublasLt, "launch")), ((Graph, "launch"),),
+        ((Stream, "begin_capture"),),
+    ),
+    ids=("kernels", "formulas", "products", "graphs", "capture"),
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:compile. a CUDA graph could not be made:RuntimeWarning")
+def test_a_step_of_which_a_call_fails_is_no_step(
+    places: tuple[tuple[type, str], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever call of the device fails, once, the next steps of a compiled function are those of a run in which none
+    did: in the recorded call, in the first replay, which finds out what can be captured, and in a later one."""
+    left: list[int | None] = [None]
+    made = [0]
+
+    def failing(original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            made[0] += 1
+            if left[0] is not None:
+                left[0] -= 1
+                if left[0] < 0:
+                    left[0] = None
+                    raise RuntimeError("the device has failed")
+            return original(*args, **kwargs)
+
+        return call
+
+    for owner, name in places:
+        monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
+
+    def run(steps: int, fails: int | None) -> tuple[list[Any], list[float], list[float], int]:
+        with registry.backend("numpy"), strict_cuda(memory=256 * MIB):
+            tg.manual_seed(0)
+            model = tg.nn.Sequential(tg.nn.Linear(3, 4), tg.nn.LayerNorm(4), tg.nn.GELU()).to("cuda")
+            optimizer = tg.optim.AdamW(model.parameters(), lr=0.1)
+            x = tg.ones(2, 3, device="cuda") / 3
+
+            @tg.compile
+            def step() -> tg.Tensor:
+                optimizer.zero_grad()
+                loss = (model(x).tanh() ** 2).mean()
+                loss.backward()
+                optimizer.step()
+                return loss.detach()
+
+            for _ in range(steps):
+                step()
+            made[0], left[0] = 0, fails
+            try:
+                step()
+            except RuntimeError as error:
+                assert "the device has failed" in str(error)
+                step()
+            left[0] = None
+            count = made[0]
+            losses = [step().item() for _ in range(2)]
+            numbers = [state["step"].item() for state in optimizer.state.values()]
+            return [p.tolist() for p in model.parameters()], numbers, losses, count
+
+    counts = 0
+    for steps in (1, 2, 3):
+        *undisturbed, count = run(steps, None)
+        counts += count
+        for fails in range(count):
+            assert list(run(steps, fails)[:3]) == undisturbed, (steps, fails)
+    assert counts
