@@ -23,8 +23,8 @@ REFUSED = frozenset((
     "linalg_cofactors_backward", "linalg_det", "linalg_eig", "linalg_eigh", "linalg_eigvals", "linalg_eigvalsh",
     "linalg_geqrf", "linalg_inv", "linalg_lu_factor", "linalg_matrix_exp", "linalg_order_rows", "linalg_pinv",
     "linalg_qr", "linalg_slogdet", "linalg_solve", "linalg_solve_triangular", "linalg_svd", "linalg_svdvals",
-    "median_dim", "mode_dim", "nanmedian_dim", "positions", "resize", "resize_backward", "restride",
-    "sort", "topk",
+    "median_all", "median_dim", "mode_dim", "nanmedian_all", "nanmedian_dim", "positions", "resize", "resize_backward",
+    "restride", "sort", "topk",
 ))  # fmt: skip
 
 
