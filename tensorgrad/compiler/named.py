@@ -62,7 +62,8 @@ def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
         names.update(_matched(steps))
         if _formats(steps) and "@pytest_ar" not in part.co_names:  # which makes words for an error
             names |= AS_TEXT
-        of_all = not _OF_ALL.isdisjoint(part.co_names) or not _MAKERS.isdisjoint(_globals(steps))
+        of_all = not _OF_ALL.isdisjoint(part.co_names)
+        open_ended = open_ended or not _MAKERS.isdisjoint(_globals(steps))
         if part.co_name in _PROXIES and of_all:
             names.update(texts)
             open_ended = open_ended or not _passes_on(steps, part.co_varnames[1:2])

@@ -180,6 +180,14 @@ def a_global_of_an_expression_elsewhere(how: str) -> Any:
     return make
 
 
+def an_attribute_by_an_expression_of_a_proxy():
+    known = box(scale_1=2.0)
+    space: dict[str, Any] = {"known": known, "box": Box}
+    exec("class Proxy(box):\n    def __getattr__(self, name):\n        return eval(f'known.{name}_{1}')", space)
+    proxy = space["Proxy"]()
+    return lambda x: x * proxy.scale, lambda: setattr(known, "scale_1", 5.0)
+
+
 def a_module_by_its_name():
     made: Any = types.ModuleType("known_by_name")
     made.scale = 2.0
@@ -328,6 +336,7 @@ ROWS: tuple[Callable[[], Any], ...] = (
     a_polynomial, a_function_for_elements, a_view_of_a_dict, what_a_pointer_shows, a_method_of_a_dict,
     a_method_that_python_calls, a_function_that_passes_for_a_library_s, a_class_of_exec,
     a_class_of_a_library_s_function, a_global_by_a_name_that_is_made, a_global_of_an_expression, a_module_by_its_name,
+    an_attribute_by_an_expression_of_a_proxy,
     *map(a_global_of_an_expression_elsewhere, (
         "e = run", "e = b.eval", "e = ours.eval", "import builtins; e = builtins.eval",
         "from builtins import eval as e", "e = __import__('builtins').eval",
