@@ -16,6 +16,7 @@ using Attribute = std::vector<Index>;
 
 // Offsets inside the padded copy of one plane are 32-bit.
 constexpr Index kMostPlane = Index(1) << 30;
+constexpr Index kLeastTerms = 32;  // positions of an image for which its gradients are multiplied in pairs
 
 struct ConvPlan {
   ConvShape s;
@@ -138,52 +139,81 @@ py::object compute_in_blocks(const char* what, DType dtype, const Shape& shape, 
 
 const char* memory(const py::object& array) { return array ? data_of<char>(array) : nullptr; }
 
+bool one_tap(const ConvShape& s) { return s.taps() == 1 && s.in == s.out && s.padding == Triple{} && s.groups == 1; }
+
 // One tap of bfloat16 at every position: images are right factors as they lie, where the processor multiplies pairs.
 // `turned` gives the gradient to the input. Nothing where that isn't so, or half of a panel of 32 columns would be idle.
-py::object as_product(const char* what, const ConvShape& s, py::handle source, py::handle weight, bool turned,
-                      const Shape& shape) {
-  const bool one_tap = s.taps() == 1 && s.in == s.out && s.padding == Triple{} && s.groups == 1;
+py::object as_product(const char* what, const ConvShape& s, py::handle source, py::handle weight, py::handle bias,
+                      bool turned, const Shape& shape) {
   const View v = view(source, what);
   Gemm<bfloat16> product;
   product.m = turned ? s.in_channels : s.out_channels;
   product.k = turned ? s.out_channels : s.in_channels;
   product.n = s.in_plane();
-  if (!one_tap || v.dtype != DType::BFloat16 || product.n <= 16 ||
+  if (!one_tap(s) || v.dtype != DType::BFloat16 || product.n <= 16 ||
       !bfloat_gemm_takes(product.m, product.n, product.k, false))
     return {};
   require_dtype(view(weight, what), v.dtype, what);
   const py::object from = contiguous(source, what), w = contiguous(weight, what), out = empty(v.dtype, shape);
+  py::object held;
   product.batch = s.batch;
   product.a = {data_of<bfloat16>(w), turned ? 1 : s.in_channels, turned ? s.in_channels : 1};
   product.b = {data_of<bfloat16>(from), product.n, 1};
   product.b_step = product.k * product.n;
   product.c = data_of<bfloat16>(out);
+  if (!bias.is_none()) {
+    require_dtype(view(bias, what), v.dtype, what);
+    product.row_bias = data_of<bfloat16>(held = contiguous(bias, what));
+  }
   launch(work(s), [product] { bfloat_gemm(product); });
   return out;
+}
+
+// The same of the gradient to the weight: the sum of g's images by x's turned.
+py::object as_sum_of_products(const char* what, const ConvShape& s, py::handle g, py::handle x, const Shape& shape) {
+  const View v = view(g, what);
+  Gemm<bfloat16> product;
+  product.m = s.out_channels, product.n = s.in_channels, product.k = s.in_plane(), product.batch = s.batch;
+  if (!one_tap(s) || v.dtype != DType::BFloat16 || product.k < kLeastTerms || product.batch == 0 || product.n <= 16 ||
+      !bfloat_gemm_takes(product.m, product.n, product.batch * product.k, false))
+    return {};
+  require_dtype(view(x, what), v.dtype, what);
+  const py::object left = contiguous(g, what), right = contiguous(x, what), out = empty(v.dtype, shape);
+  product.a = {data_of<bfloat16>(left), product.k, 1}, product.a_step = product.m * product.k;
+  product.b = {data_of<bfloat16>(right), 1, product.k}, product.b_step = product.n * product.k;
+  product.c = data_of<bfloat16>(out);
+  launch(work(s), [product] { bfloat_gemm_sum(product); });
+  return out;
+}
+
+// dense(), or the array itself in order where bfloat16 is `read` as it is stored.
+py::object stored_or_dense(py::handle array, DType dtype, const char* what, bool read) {
+  if (!read) return dense(array, dtype, what);
+  require_dtype(view(array, what), dtype, what);
+  return contiguous(array, what);
 }
 
 py::object bind_conv(py::handle x, py::handle w, py::handle b, const Attribute& stride, const Attribute& padding,
                      const Attribute& dilation, Index groups) {
   const DType dtype = view(x, "conv: x").dtype;
   const ConvPlan plan = plan_conv("conv", shape_of(x), shape_of(w), stride, padding, dilation, groups);
-  if (b.is_none())
-    if (py::object made = as_product("conv", plan.s, x, w, false, plan.out)) return made;
-  const py::object xs = dense(x, dtype, "conv: x"), ws = dense(w, dtype, "conv: w");
+  if (!b.is_none() && shape_of(b) != Shape{plan.s.out_channels})
+    bad_value("conv: bias " + to_string(shape_of(b)) + " does not fit weight " + to_string(shape_of(w)) + "; expected (" +
+              std::to_string(plan.s.out_channels) + ",)");
+  if (py::object made = as_product("conv", plan.s, x, w, b, false, plan.out)) return made;
+  const bool narrow = dtype == DType::BFloat16 && conv_reads_narrow(plan.s);
+  const py::object xs = stored_or_dense(x, dtype, "conv: x", narrow), ws = dense(w, dtype, "conv: w");
   py::object bias;
-  if (!b.is_none()) {
-    const Shape shape = shape_of(b);
-    if (shape != Shape{plan.s.out_channels})
-      bad_value("conv: bias " + to_string(shape) + " does not fit weight " + to_string(shape_of(w)) + "; expected (" +
-                std::to_string(plan.s.out_channels) + ",)");
-    bias = dense(b, dtype, "conv: b");
-  }
+  if (!b.is_none()) bias = dense(b, dtype, "conv: b");
   return compute_in_blocks("conv", dtype, plan.out, work(plan.s), {xs, ws, bias}, {conv_asks(plan.s), true},
-                           [s = plan.s, x = memory(xs), w = memory(ws), b = memory(bias)](
+                           [s = plan.s, narrow, x = memory(xs), w = memory(ws), b = memory(bias)](
                                auto t, auto* y, const SourceNeeded* needed, const Told* told) {
     using T = typename decltype(t)::value;
     Tail<T> tail;
     tail.shift = in<T>(b);
     tail.finished = told;
+    if constexpr (std::is_same_v<T, float>)
+      if (narrow) return conv_forward(s, in<bfloat16>(x), in<T>(w), tail, y);
     conv_forward(s, in<T>(x), needed, in<T>(w), tail, y);
   });
 }
@@ -253,12 +283,15 @@ py::object bind_input_grad(py::handle g, py::handle w, const Attribute& input_sh
   const DType dtype = view(g, what).dtype;
   const ConvPlan plan = plan_conv(what, input_shape, shape_of(w), stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
-  if (py::object made = as_product(what, plan.s, g, w, true, input_shape)) return made;
-  const py::object gs = dense(g, dtype, "conv_input_grad: g"), ws = dense(w, dtype, "conv_input_grad: w");
+  if (py::object made = as_product(what, plan.s, g, w, py::none(), true, input_shape)) return made;
+  const bool narrow = dtype == DType::BFloat16 && conv_input_grad_reads_narrow(plan.s);
+  const py::object gs = stored_or_dense(g, dtype, "conv_input_grad: g", narrow), ws = dense(w, dtype, "conv_input_grad: w");
   return compute_in_blocks(what, dtype, input_shape, work(plan.s), {gs, ws}, {conv_input_grad_asks(plan.s), false},
-                           [s = plan.s, g = memory(gs), w = memory(ws)](
+                           [s = plan.s, narrow, g = memory(gs), w = memory(ws)](
                                auto t, auto* gx, const SourceNeeded* needed, const Told* /* it tells nobody */) {
     using T = typename decltype(t)::value;
+    if constexpr (std::is_same_v<T, float>)
+      if (narrow) return conv_input_grad(s, in<bfloat16>(g), in<T>(w), gx);
     conv_input_grad(s, in<T>(g), needed, in<T>(w), gx);
   });
 }
@@ -269,9 +302,14 @@ py::object bind_weight_grad(py::handle g, py::handle x, const Attribute& weight_
   const DType dtype = view(g, what).dtype;
   const ConvPlan plan = plan_conv(what, shape_of(x), weight_shape, stride, padding, dilation, groups);
   require_shape(what, shape_of(g), plan.out);
-  const py::object gs = dense(g, dtype, "conv_weight_grad: g"), xs = dense(x, dtype, "conv_weight_grad: x");
-  return compute(what, dtype, weight_shape, work(plan.s), [s = plan.s, g = memory(gs), x = memory(xs)](auto t, auto* gw) {
+  if (py::object made = as_sum_of_products(what, plan.s, g, x, weight_shape)) return made;
+  const bool narrow = dtype == DType::BFloat16 && conv_weight_grad_reads_narrow(plan.s);
+  const py::object gs = stored_or_dense(g, dtype, "conv_weight_grad: g", narrow);
+  const py::object xs = stored_or_dense(x, dtype, "conv_weight_grad: x", narrow);
+  return compute(what, dtype, weight_shape, work(plan.s), [s = plan.s, narrow, g = memory(gs), x = memory(xs)](auto t, auto* gw) {
     using T = typename decltype(t)::value;
+    if constexpr (std::is_same_v<T, float>)
+      if (narrow) return conv_weight_grad(s, in<bfloat16>(g), in<bfloat16>(x), gw);
     conv_weight_grad(s, in<T>(g), in<T>(x), gw);
   });
 }

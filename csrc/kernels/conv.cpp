@@ -91,7 +91,7 @@ void forward(const ConvShape& s, const T* x, const SourceNeeded* needed, const T
     return;
   }
   if (pointwise_fits(s)) return pointwise_forward(s, x, needed, w, tail, y);
-  if (winograd_fits(s)) return winograd_forward(s, x, w, tail, y);
+  if (winograd_fits(s)) return winograd_forward(s, source_of(x), w, tail, y);
   ConvOperands<T> op;
   op.batch = s.batch;
   op.groups = s.groups;
@@ -131,7 +131,7 @@ void input_grad(const ConvShape& s, const T* g, const SourceNeeded* needed, cons
   const Index row = s.in_channels;
   if (whole(s)) return multiply<T>(s.batch, row, s.out_channels, {g, s.out_channels, 1}, {w, row, 1}, nullptr, gx);
   if (pointwise_fits(s)) return pointwise_input_grad(s, g, needed, w, gx);
-  if (winograd_fits(s)) return winograd_input_grad(s, g, w, gx);
+  if (winograd_fits(s)) return winograd_input_grad(s, source_of(g), w, gx);
   ConvOperands<T> op;
   op.batch = s.batch;
   op.groups = s.groups;
@@ -153,7 +153,7 @@ void weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
   const Index row = s.in_channels;
   if (whole(s)) return multiply<T>(s.out_channels, row, s.batch, {g, 1, s.out_channels}, {x, row, 1}, nullptr, gw);
   if (pointwise_fits(s)) return pointwise_weight_grad(s, g, x, gw);
-  if (winograd_fits_weight(s)) return winograd_weight_grad(s, g, x, gw);
+  if (winograd_fits_weight(s)) return winograd_weight_grad(s, source_of(g), source_of(x), gw);
   conv_weight_grad_walk(s, g, x, gw);
 }
 
@@ -222,6 +222,27 @@ void conv_forward(const ConvShape& s, const T* x, const SourceNeeded* needed, co
     forward(shape, x, needed, w, own, y);
   }
   if (!told) tell(tail, size);
+}
+
+bool conv_reads_narrow(const ConvShape& s) { return winograd_fits(s) && !Patches(s).worth_reading(); }
+bool conv_input_grad_reads_narrow(const ConvShape& s) { return winograd_fits(s) && !Patches(s).worthwhile(); }
+bool conv_weight_grad_reads_narrow(const ConvShape& s) {
+  return s.batch * s.out_plane() > 0 && winograd_fits_weight(s) && !Patches(s).worth_reading();
+}
+
+void conv_forward(const ConvShape& s, const bfloat16* x, const float* w, const Tail<float>& tail, float* y) {
+  Tail<float> own = tail;
+  own.start = y;
+  const bool told = stores_runs<float>(s);
+  if (!told) own.finished = nullptr;
+  winograd_forward(s, source_of(x), w, own, y);
+  if (!told) tell(tail, s.batch * s.out_channels * s.out_plane());
+}
+void conv_input_grad(const ConvShape& s, const bfloat16* g, const float* w, float* gx) {
+  winograd_input_grad(s, source_of(g), w, gx);
+}
+void conv_weight_grad(const ConvShape& s, const bfloat16* g, const bfloat16* x, float* gw) {
+  winograd_weight_grad(s, source_of(g), source_of(x), gw);
 }
 
 template <class T>

@@ -23,6 +23,15 @@ void conv_transposed(const ConvShape& s, const T* g, const SourceNeeded* needed,
 template <class T>
 void conv_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw);
 
+// Whether bfloat16 is convolved as it is stored, by float weights: not widened by a
+// pass over memory, which took a tenth of a training step of such convolutions.
+bool conv_reads_narrow(const ConvShape& s);
+bool conv_input_grad_reads_narrow(const ConvShape& s);
+bool conv_weight_grad_reads_narrow(const ConvShape& s);
+void conv_forward(const ConvShape& s, const bfloat16* x, const float* w, const Tail<float>& tail, float* y);
+void conv_input_grad(const ConvShape& s, const bfloat16* g, const float* w, float* gx);
+void conv_weight_grad(const ConvShape& s, const bfloat16* g, const bfloat16* x, float* gw);
+
 // out[c] = sum over batch and plane of g (batch, channels, plane).
 template <class T>
 void channel_sum(const T* g, Index batch, Index channels, Index plane, T* out);

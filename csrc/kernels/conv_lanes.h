@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "../core/dtype.h"
 #include "../core/lanes.h"
 #include "conv_tile.h"
 
@@ -17,9 +18,21 @@ struct Plane {
   Index height, width, lane;
 };
 
+// A vector of what is stored there; bfloat16 is widened.
+template <class T, class Stored>
+Vec<T> load_stored(const Stored* from) {
+  if constexpr (std::is_same_v<T, Stored>) {
+    return load(from);
+  } else {
+    static_assert(std::is_same_v<T, float> && std::is_same_v<Stored, bfloat16>);
+    typedef std::uint16_t Halves __attribute__((vector_size(lanes::kVectorBytes / 2), aligned(2), may_alias));
+    return Vec<T>(__builtin_convertvector(*reinterpret_cast<const Halves*>(from), typename Lanes<T>::Int) << 16);
+  }
+}
+
 // to[row][column][lane] for a box of pixels of `channels` planes, at most a vector of them; zero outside.
-template <class T>
-void gather_box(const Plane<T>& plane, Index channels, Index y, Index rows, Index x, Index cols, T* to) {
+template <class T, class Stored>
+[[gnu::noinline]] void gather_box(const Plane<Stored>& plane, Index channels, Index y, Index rows, Index x, Index cols, T* to) {
   constexpr int L = Lanes<T>::count;
   const Index first = std::clamp<Index>(-x, 0, cols), last = std::clamp<Index>(plane.width - x, first, cols);
   for (Index r = 0; r < rows; ++r, to += cols * L) {
@@ -29,16 +42,16 @@ void gather_box(const Plane<T>& plane, Index channels, Index y, Index rows, Inde
     }
     std::fill_n(to, first * L, T(0));
     std::fill_n(to + last * L, (cols - last) * L, T(0));
-    const T* from = plane.first + (y + r) * plane.width + x;
+    const Stored* from = plane.first + (y + r) * plane.width + x;
     Index i = first;
     // the last piece of a row reads into the next one, and stores what belongs here
     for (; i < last && from + (channels - 1) * plane.lane + i + L <= plane.end; i += L) {
       Vec<T> v[L];
       if (channels == L) {
 #pragma GCC unroll 16
-        for (int j = 0; j < L; ++j) v[j] = load(from + j * plane.lane + i);
+        for (int j = 0; j < L; ++j) v[j] = load_stored<T>(from + j * plane.lane + i);
       } else {
-        for (int j = 0; j < L; ++j) v[j] = j < channels ? load(from + j * plane.lane + i) : Vec<T>{};
+        for (int j = 0; j < L; ++j) v[j] = j < channels ? load_stored<T>(from + j * plane.lane + i) : Vec<T>{};
       }
       lanes::transpose<T>(v);
       const Index count = std::min<Index>(L, last - i);
@@ -52,7 +65,7 @@ void gather_box(const Plane<T>& plane, Index channels, Index y, Index rows, Inde
       }
     }
     for (; i < last; ++i)
-      for (Index c = 0; c < L; ++c) to[i * L + c] = c < channels ? from[c * plane.lane + i] : T(0);
+      for (Index c = 0; c < L; ++c) to[i * L + c] = c < channels ? T(from[c * plane.lane + i]) : T(0);
   }
 }
 

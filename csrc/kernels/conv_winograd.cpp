@@ -37,7 +37,9 @@ struct WinogradOperands {
   Index images, groups, source_channels, target_channels;
   Map source, target;
   Index before_y, before_x;  // zeros in front of the source
-  const T *x, *w;
+  const T* x;
+  const bfloat16* narrow;  // the source where x is null
+  const T* w;
   Tail<T> tail;
   T* y;
   Index weight_group, weight_target, weight_source;  // element strides
@@ -122,9 +124,13 @@ class Winograd {
     Scratch<T> inputs(kProducts * product_);
     Scratch<T> box(std::max(grid_.most_box, 8 * tiles) * L);  // of one vector of inputs, then of a block of outputs
     const Index plane = op_.source.height * op_.source.width;
-    transform_block(grid_, block, op_.x + group * k_ * plane, op_.x + op_.images * op_.source_channels * plane,
-                    op_.source_channels * plane, op_.source.height, op_.source.width, op_.before_y, op_.before_x, k_,
-                    box.data(), inputs.data(), product_, row_);
+    const auto transform = [&](const auto* source) {
+      transform_block(grid_, block, source + group * k_ * plane, source + op_.images * op_.source_channels * plane,
+                      op_.source_channels * plane, op_.source.height, op_.source.width, op_.before_y, op_.before_x, k_,
+                      box.data(), inputs.data(), product_, row_);
+    };
+    if (op_.x) transform(op_.x);
+    else if constexpr (std::is_same_v<T, float>) transform(op_.narrow);
     for (int p = 0; p < kProducts; ++p)
       std::fill(inputs.data() + p * product_ + tiles * row_, inputs.data() + p * product_ + padded * row_, T(0));
     const Index sum_stride = kSumBlocks * padded * 2 * L + 16;
@@ -218,25 +224,25 @@ bool winograd_stores_rows(const ConvShape& s) {
 }
 
 template <class T>
-void winograd_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y) {
+void winograd_forward(const ConvShape& s, const WinogradSource<T>& x, const T* w, const Tail<T>& tail, T* y) {
   const WinogradOperands<T> op{s.batch, s.groups, s.in_channels, s.out_channels, {s.in[1], s.in[2]},
-                               {s.out[1], s.out[2]}, s.padding[1], s.padding[2], x, w, tail, y,
+                               {s.out[1], s.out[2]}, s.padding[1], s.padding[2], x.values, x.narrow, w, tail, y,
                                s.out_per_group() * s.in_per_group() * 9, s.in_per_group() * 9, 9, false, kRun};
   Winograd<T>(op).run();
 }
 
 template <class T>
-void winograd_input_grad(const ConvShape& s, const T* g, const T* w, T* gx) {
+void winograd_input_grad(const ConvShape& s, const WinogradSource<T>& g, const T* w, T* gx) {
   const WinogradOperands<T> op{s.batch, s.groups, s.out_channels, s.in_channels, {s.out[1], s.out[2]},
-                               {s.in[1], s.in[2]}, 2 - s.padding[1], 2 - s.padding[2], g, w, {}, gx,
+                               {s.in[1], s.in[2]}, 2 - s.padding[1], 2 - s.padding[2], g.values, g.narrow, w, {}, gx,
                                s.out_per_group() * s.in_per_group() * 9, 9, s.in_per_group() * 9, true,
                                s.out_per_group() <= kFewChannels ? kRunFew : kRun};
   Winograd<T>(op).run();
 }
 
 #define TG_WINOGRAD(T)                                                                \
-  template void winograd_forward(const ConvShape&, const T*, const T*, const Tail<T>&, T*); \
-  template void winograd_input_grad(const ConvShape&, const T*, const T*, T*);
+  template void winograd_forward(const ConvShape&, const WinogradSource<T>&, const T*, const Tail<T>&, T*); \
+  template void winograd_input_grad(const ConvShape&, const WinogradSource<T>&, const T*, T*);
 TG_WINOGRAD(float)
 TG_WINOGRAD(double)
 #undef TG_WINOGRAD

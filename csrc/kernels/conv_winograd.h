@@ -11,11 +11,22 @@ bool winograd_fits(const ConvShape& s);
 bool winograd_stores_rows(const ConvShape& s);
 bool winograd_fits_weight(const ConvShape& s);
 
+// What is convolved: values, or bfloat16 ones that are widened when a task reads them. A copy of them in float, twice as
+// large, was written and read once.
 template <class T>
-void winograd_forward(const ConvShape& s, const T* x, const T* w, const Tail<T>& tail, T* y);
+struct WinogradSource {
+  const T* values = nullptr;
+  const bfloat16* narrow = nullptr;  // where there are no values
+};
+inline WinogradSource<float> source_of(const float* x) { return {x, nullptr}; }
+inline WinogradSource<double> source_of(const double* x) { return {x, nullptr}; }
+inline WinogradSource<float> source_of(const bfloat16* x) { return {nullptr, x}; }
+
 template <class T>
-void winograd_input_grad(const ConvShape& s, const T* g, const T* w, T* gx);
+void winograd_forward(const ConvShape& s, const WinogradSource<T>& x, const T* w, const Tail<T>& tail, T* y);
 template <class T>
-void winograd_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw);
+void winograd_input_grad(const ConvShape& s, const WinogradSource<T>& g, const T* w, T* gx);
+template <class T>
+void winograd_weight_grad(const ConvShape& s, const WinogradSource<T>& g, const WinogradSource<T>& x, T* gw);
 
 }  // namespace tg

@@ -98,15 +98,15 @@ void transform_source(const T* from, Index width, Index tiles, T* to, Index prod
 
 // Transformed inputs of a block of tiles: to[p * product + tile * row + channel], for all channels rounded up to
 // vectors. `before` zeros lie in front of the map.
-template <class T>
-void transform_block(const TileGrid& grid, const TileBlock& block, const T* source, const T* end, Index image_stride,
+template <class T, class Stored>
+void transform_block(const TileGrid& grid, const TileBlock& block, const Stored* source, const Stored* end, Index image_stride,
                      Index height, Index width, Index before_y, Index before_x, Index channels, T* box, T* to,
                      Index product, Index row) {
   constexpr Index L = Lanes<T>::count;
   const Index cols = 2 * block.cols + 2;
   for (Index c = 0; c < channels; c += L)
     grid.for_each_image(block, [&](Index image, Index y, Index rows, Index tile) {
-      const Plane<T> planes{source + image * image_stride + c * height * width, end, height, width, height * width};
+      const Plane<Stored> planes{source + image * image_stride + c * height * width, end, height, width, height * width};
       gather_box(planes, std::min(L, channels - c), 2 * y - before_y, 2 * rows + 2, 2 * block.col - before_x, cols, box);
       for (Index r = 0; r < rows; ++r)
         transform_source(box + 2 * r * cols * L, cols, block.cols, to + (tile + r * block.cols) * row + c, product, row);

@@ -17,7 +17,7 @@ constexpr Index kMostParts = 8;
 template <class T>
 class WinogradWeight {
  public:
-  WinogradWeight(const ConvShape& s, const T* g, const T* x, T* gw)
+  WinogradWeight(const ConvShape& s, const WinogradSource<T>& g, const WinogradSource<T>& x, T* gw)
       : s_(s), g_(g), x_(x), gw_(gw), grid_(s.batch, s.out[1], s.out[2]) {
     out_ranges_ = divide_up(s.out_per_group(), kRange);
     in_ranges_ = divide_up(s.in_per_group(), kRange);
@@ -41,6 +41,13 @@ class WinogradWeight {
  private:
   static constexpr Index L = Lanes<T>::count;
 
+  // f(the first of the numbers, as they are stored)
+  template <class F>
+  static void each(const WinogradSource<T>& source, F f) {
+    if (source.values) f(source.values);
+    else if constexpr (std::is_same_v<T, float>) f(source.narrow);
+  }
+
   struct Range {
     Index group, out, outs, in, ins;  // first channel of each side within the group, and how many
   };
@@ -59,14 +66,16 @@ class WinogradWeight {
     Scratch<T> inputs(kProducts * product), gradients(kProducts * gradient);
     Scratch<T> box(grid_.most_box * L);
     const Index x_plane = s_.in_plane();
-    const T* x = x_ + (r.group * s_.in_per_group() + r.in) * x_plane;
+    const Index x_first = (r.group * s_.in_per_group() + r.in) * x_plane;
     const std::vector<ChannelBlock> blocks = channel_blocks(r.outs, L);
     // the rows that round up a register tile are read, and what comes of them is dropped
     std::fill_n(inputs.data(), kProducts * product, T(0));
     for (Index i = first; i < last; ++i) {
       const TileBlock block = grid_.block(i);
-      transform_block(grid_, block, x, x_ + s_.batch * s_.in_channels * x_plane, s_.in_channels * x_plane, s_.in[1],
-                      s_.in[2], s_.padding[1], s_.padding[2], r.ins, box.data(), inputs.data(), product, row);
+      each(x_, [&](const auto* x) {
+        transform_block(grid_, block, x + x_first, x + s_.batch * s_.in_channels * x_plane, s_.in_channels * x_plane,
+                        s_.in[1], s_.in[2], s_.padding[1], s_.padding[2], r.ins, box.data(), inputs.data(), product, row);
+      });
       transform_gradient(block, r, box.data(), gradients.data(), gradient);
       for (int p = 0; p < kProducts; ++p)
         for (const ChannelBlock& b : blocks) {
@@ -83,7 +92,7 @@ class WinogradWeight {
   // A g A' of a block of tiles: to[p * product + block of channels][tile][width]
   void transform_gradient(const TileBlock& block, const Range& r, T* box, T* to, Index product) const {
     const Index plane = s_.out_plane(), cols = 2 * block.cols;
-    const T* g = g_ + (r.group * s_.out_per_group() + r.out) * plane;
+    const Index g_first = (r.group * s_.out_per_group() + r.out) * plane;
     for (const ChannelBlock& b : channel_blocks(r.outs, L))
       for (Index v = 0; v < b.width; v += L)
         grid_.for_each_image(block, [&](Index image, Index y, Index rows, Index tile) {
@@ -93,9 +102,12 @@ class WinogradWeight {
               for (Index t = 0; t < rows * block.cols; ++t) store(place + p * product + t * b.width, Vec<T>{});
             return;
           }
-          const Plane<T> planes{g + (image * s_.out_channels + b.first + v) * plane,
-                                g_ + s_.batch * s_.out_channels * plane, s_.out[1], s_.out[2], plane};
-          gather_box(planes, std::min(L, r.outs - b.first - v), 2 * y, 2 * rows, 2 * block.col, cols, box);
+          each(g_, [&](const auto* g) {
+            const Plane<std::decay_t<decltype(*g)>> planes{
+                g + g_first + (image * s_.out_channels + b.first + v) * plane, g + s_.batch * s_.out_channels * plane,
+                s_.out[1], s_.out[2], plane};
+            gather_box(planes, std::min(L, r.outs - b.first - v), 2 * y, 2 * rows, 2 * block.col, cols, box);
+          });
           for (Index row = 0; row < rows; ++row)
             for (Index c = 0; c < block.cols; ++c, place += b.width) {
               const T* d = box + (2 * row * cols + 2 * c) * L;
@@ -151,7 +163,7 @@ class WinogradWeight {
   }
 
   const ConvShape& s_;
-  const T *g_, *x_;
+  WinogradSource<T> g_, x_;
   T* gw_;
   TileGrid grid_;
   Index out_ranges_ = 1, in_ranges_ = 1, out_ = 0, in_ = 0, sum_product_ = 0, parts_ = 1;
@@ -160,11 +172,11 @@ class WinogradWeight {
 }  // namespace
 
 template <class T>
-void winograd_weight_grad(const ConvShape& s, const T* g, const T* x, T* gw) {
+void winograd_weight_grad(const ConvShape& s, const WinogradSource<T>& g, const WinogradSource<T>& x, T* gw) {
   WinogradWeight<T>(s, g, x, gw).run();
 }
 
-template void winograd_weight_grad(const ConvShape&, const float*, const float*, float*);
-template void winograd_weight_grad(const ConvShape&, const double*, const double*, double*);
+template void winograd_weight_grad(const ConvShape&, const WinogradSource<float>&, const WinogradSource<float>&, float*);
+template void winograd_weight_grad(const ConvShape&, const WinogradSource<double>&, const WinogradSource<double>&, double*);
 
 }  // namespace tg

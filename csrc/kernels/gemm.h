@@ -38,6 +38,7 @@ struct Gemm {
   Index a_step = 0, b_step = 0;
   T* c = nullptr;               // (batch, m, n) contiguous
   const T* bias = nullptr;      // (n,) added to every row, or null
+  const T* row_bias = nullptr;  // (m,) added to every column, or null; of bfloat_gemm() alone
   bool symmetric = false;       // of a product with its own transpose, say: what is above c's diagonal need not be made
   T* row_sums = nullptr;        // (m,) receives the sums of a's rows, or null; of real products with batch 1 alone
   Matrix<T> left(Index entry) const { return {a.data + (a_offset ? a_offset[entry] : entry * a_step), a.row, a.col}; }

@@ -38,9 +38,8 @@ struct Cut {
   Index tasks() const { return row_blocks * column_blocks; }
 };
 
-Cut cut_product(const Gemm<bfloat16>& g) {
-  const Index panels = divide_up(g.n, kWide), work = g.batch * g.m * g.n * g.k;
-  const Index wanted = divide_up(std::clamp<Index>(work / kTask, 1, 16), g.batch);
+Cut cut_product(const Gemm<bfloat16>& g, Index wanted) {
+  const Index panels = divide_up(g.n, kWide);
   Cut cut;
   cut.row_blocks = divide_up(g.m, kRows), cut.column_blocks = divide_up(panels, kPanels);
   while (cut.tasks() < wanted) {  // the longer side of a task is cut first
@@ -98,36 +97,50 @@ __attribute__((target("avx512bf16"))) void sum_rows(const Word* rows, Index coun
   }
 }
 
-// The sums of a tile are rounded and stored, `skip` rows of them another tile's.
-__attribute__((target("avx512bf16"))) void finish(const Gemm<bfloat16>& g, Word* c, Index skip, Index rows, Index j,
-                                                  const float* sums) {
+// The sums of a tile, whose first row is `row`, are rounded and stored, `skip` rows of them another tile's.
+__attribute__((target("avx512bf16"))) void finish(const Gemm<bfloat16>& g, Word* c, Index row, Index skip, Index rows,
+                                                  Index j, const float* sums) {
+  c += row * g.n;
   for (Index half = 0; half < 2; ++half, j += 16, sums += 16 * 16) {
     const __mmask16 mask = first(g.n - j);
     if (!mask) return;
     const Floats bias = g.bias ? Floats(load(words(g.bias) + j, mask) << 16) : Floats{};
-    for (Index r = skip; r < rows; ++r)
-      _mm256_mask_storeu_epi16(c + r * g.n + j, mask, (__m256i)_mm512_cvtneps_pbh(lanes::load(sums + r * 16) + bias));
+    for (Index r = skip; r < rows; ++r) {
+      const Floats sum = lanes::load(sums + r * 16) + (g.row_bias ? bias + float(g.row_bias[row + r]) : bias);
+      _mm256_mask_storeu_epi16(c + r * g.n + j, mask, (__m256i)_mm512_cvtneps_pbh(sum));
+    }
   }
 }
 
-void run_task(const Gemm<bfloat16>& g, Index entry, const Cut& cut, Index task) {
-  const Index i0 = task / cut.column_blocks * cut.tall, i1 = std::min(g.m, i0 + cut.tall), rows = i1 - i0;
-  const Index panels = divide_up(g.n, kWide), first_panel = task % cut.column_blocks * cut.wide;
-  const Index last_panel = std::min(panels, first_panel + cut.wide);
-  const Index tiles = divide_up(rows, kTall), stretches = divide_up(g.k, kStretch);
-  const Index step = round_up(divide_up(g.k, stretches), 2);
-  const bool packs = !in_place(g), sums_rows = g.row_sums && first_panel == 0;
-  const Matrix<bfloat16> a = g.left(entry), b = g.right(entry);
-  const Index stride = packs ? round_up(step, 64) + kApart : a.row;
+// Which rows and panels a task has.
+struct Part {
+  Index i0, i1, first_panel, last_panel;
+  Part(const Gemm<bfloat16>& g, const Cut& cut, Index task)
+      : i0(task / cut.column_blocks * cut.tall), i1(std::min(g.m, i0 + cut.tall)),
+        first_panel(task % cut.column_blocks * cut.wide), last_panel(std::min(divide_up(g.n, kWide), first_panel + cut.wide)) {}
+  Index rows() const { return i1 - i0; }
+  Index tiles() const { return divide_up(rows(), kTall); }
+  Index size() const { return tiles() * (last_panel - first_panel) * kTile; }  // floats of all tiles' sums
+};
+
+Index stretches_of(const Gemm<bfloat16>& g) { return divide_up(g.k, kStretch); }
+Index step_of(const Gemm<bfloat16>& g) { return round_up(divide_up(g.k, stretches_of(g)), 2); }
+
+// The sums of a task's tiles over stretches [first, last), those of all entries one behind the other; and, unless it is null,
+// of its rows, added to what is there.
+void sum_stretches(const Gemm<bfloat16>& g, const Part& part, Index first, Index last, float* sums, float* row_sum) {
+  const auto [i0, i1, first_panel, last_panel] = part;
+  const Index rows = part.rows(), tiles = part.tiles(), step = step_of(g), each = divide_up(g.k, step);
+  const bool packs = !in_place(g);
+  const Index stride = packs ? round_up(step, 64) + kApart : g.a.row;
   Scratch<Word> panel(step * kWide), packed(packs ? tiles * kTall * stride : 0);
-  Scratch<float> sums(tiles * (last_panel - first_panel) * kTile), row_sum(sums_rows ? rows : 0);
-  if (sums_rows) std::fill_n(row_sum.data(), rows, 0.0f);
-  for (Index k = 0; k < g.k; k += step) {
-    const Index terms = std::min(step, g.k - k), count = divide_up(terms, 2);
+  for (Index stretch = first; stretch < last; ++stretch) {
+    const Matrix<bfloat16> a = g.left(stretch / each), b = g.right(stretch / each);
+    const Index k = stretch % each * step, terms = std::min(step, g.k - k), count = divide_up(terms, 2);
     const Word* from = words(a.data) + i0 * a.row + k * a.col;
     if (packs) pack_rows(from, a, rows, terms, stride, packed.data()), from = packed.data();
-    if (sums_rows) sum_rows(from, rows, stride, count, row_sum.data());
-    float* tile = sums.data();
+    if (row_sum) sum_rows(from, rows, stride, count, row_sum);
+    float* tile = sums;
     for (Index at = first_panel; at < last_panel; ++at) {
       for (Index half = 0; half < 2; ++half) {
         const Index j = at * kWide + half * 16;
@@ -136,24 +149,36 @@ void run_task(const Gemm<bfloat16>& g, Index entry, const Cut& cut, Index task) 
       for (Index i = 0; i < rows; i += kTall, tile += kTile) {
         // of rows read in place the last tile has rows of the one before
         const Index row = packs ? i : std::min(i0 + i, g.m - kTall) - i0;
-        multiply_pairs(from + row * stride, stride, count, panel.data(), k > 0, tile);
+        multiply_pairs(from + row * stride, stride, count, panel.data(), stretch > first, tile);
       }
     }
   }
-  const float* tile = sums.data();
+}
+
+void store(const Gemm<bfloat16>& g, Index entry, const Part& part, const float* tile) {
   Word* c = reinterpret_cast<Word*>(g.c) + entry * g.m * g.n;
-  for (Index at = first_panel; at < last_panel; ++at)
-    for (Index i = i0; i < i1; i += kTall, tile += kTile) {
+  const bool packs = !in_place(g);
+  for (Index at = part.first_panel; at < part.last_panel; ++at)
+    for (Index i = part.i0; i < part.i1; i += kTall, tile += kTile) {
       const Index row = packs ? i : std::min(i, g.m - kTall);
-      finish(g, c + row * g.n, i - row, std::min(kTall, g.m - row), at * kWide, tile);
+      finish(g, c, row, i - row, std::min(kTall, g.m - row), at * kWide, tile);
     }
-  for (Index r = 0; r < rows && sums_rows; ++r) g.row_sums[i0 + r] = bfloat16(row_sum[r]);
+}
+
+void run_task(const Gemm<bfloat16>& g, Index entry, const Part& part) {
+  const bool sums_rows = g.row_sums && part.first_panel == 0;
+  const Index rows = part.rows(), each = divide_up(g.k, step_of(g));
+  Scratch<float> sums(part.size()), row_sum(sums_rows ? rows : 0);
+  if (sums_rows) std::fill_n(row_sum.data(), rows, 0.0f);
+  sum_stretches(g, part, entry * each, (entry + 1) * each, sums.data(), sums_rows ? row_sum.data() : nullptr);
+  store(g, entry, part, sums.data());
+  for (Index r = 0; r < rows && sums_rows; ++r) g.row_sums[part.i0 + r] = bfloat16(row_sum[r]);
 }
 
 // Few rows by columns that are contiguous: dot products of both as they lie.
 constexpr Index kFew = 16;
 bool dots_fit(const Gemm<bfloat16>& g) {
-  return g.m <= kFew && g.a.col == 1 && g.b.row == 1 && g.b.col != 1 && !g.row_sums;
+  return g.m <= kFew && g.a.col == 1 && g.b.row == 1 && g.b.col != 1 && !g.row_sums && !g.row_bias;
 }
 
 // R rows from i on by 16 / R columns from j on: sixteen sums in registers.
@@ -206,16 +231,38 @@ bool bfloat_gemm_takes(Index m, Index n, Index k, bool dots) {
 }
 
 void bfloat_gemm(const Gemm<bfloat16>& g) {
+  if (g.batch == 0) return;
   if (dots_fit(g)) {
     const Index blocks = divide_up(g.n, 16), grain = std::max<Index>(1, kTask / 8 / (16 * g.m * g.k));
     return parallel_for(g.batch * blocks, grain, [&](Index first_block, Index last) {
       for (Index block = first_block; block < last; ++block) run_dots(g, block / blocks, block % blocks);
     });
   }
-  const Cut cut = cut_product(g);
+  const Cut cut = cut_product(g, divide_up(std::clamp<Index>(g.batch * g.m * g.n * g.k / kTask, 1, 16), g.batch));
   const Index grain = std::max<Index>(1, kTask / 8 / std::max<Index>(1, g.m * g.n * g.k / cut.tasks()));
   parallel_for(g.batch * cut.tasks(), grain, [&](Index first_task, Index last) {
-    for (Index task = first_task; task < last; ++task) run_task(g, task / cut.tasks(), cut, task % cut.tasks());
+    for (Index task = first_task; task < last; ++task) run_task(g, task / cut.tasks(), {g, cut, task % cut.tasks()});
+  });
+}
+
+// Stretches are dealt out too, by shape alone, and what came of them is added in their order.
+void bfloat_gemm_sum(const Gemm<bfloat16>& g) {
+  const Cut cut = cut_product(g, 1);
+  const Index stretches = g.batch * divide_up(g.k, step_of(g)), tasks = cut.tasks();
+  const Index shares = std::clamp<Index>(g.batch * g.m * g.n * g.k / kTask / tasks, 1, std::min<Index>(16, stretches));
+  const Index size = Part(g, cut, 0).size();
+  Scratch<float> sums(tasks * shares * size);
+  for_each_task(tasks * shares, [&](Index at) {
+    const Index share = at % shares;
+    sum_stretches(g, {g, cut, at / shares}, stretches * share / shares, stretches * (share + 1) / shares,
+                  sums.data() + at * size, nullptr);
+  });
+  for_each_task(tasks, [&](Index task) {
+    float* all = sums.data() + task * shares * size;
+    const Part part(g, cut, task);
+    for (Index share = 1; share < shares; ++share)
+      for (Index i = 0; i < part.size(); ++i) all[i] += all[share * size + i];
+    store(g, 0, part, all);
   });
 }
 
@@ -223,6 +270,7 @@ void bfloat_gemm(const Gemm<bfloat16>& g) {
 
 bool bfloat_gemm_takes(Index, Index, Index, bool) { return false; }
 void bfloat_gemm(const Gemm<bfloat16>&) {}
+void bfloat_gemm_sum(const Gemm<bfloat16>&) {}
 
 #endif
 

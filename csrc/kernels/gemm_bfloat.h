@@ -13,4 +13,7 @@ bool bfloat_gemm_takes(Index m, Index n, Index k, bool dots);
 // are not looked at.
 void bfloat_gemm(const Gemm<bfloat16>& product);
 
+// c (m, n) = the sum of all entries' products, rounded once. There is neither bias nor row_sums.
+void bfloat_gemm_sum(const Gemm<bfloat16>& product);
+
 }  // namespace tg

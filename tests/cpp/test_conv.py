@@ -296,7 +296,7 @@ def test_bad_gradients():
         _C.conv(np.zeros((1, 3, 8, 8), "float32"), np.zeros((4, 3, 3, 3)), None, **BASE)
 
 
-ONE_TAP_SHAPES = [(2, 16, 40, 35), (3, 33, 12, 17), (1, 5, 64, 200), (4, 130, 13, 49), (2, 600, 24, 64)]
+ONE_TAP_SHAPES = [(2, 16, 40, 35), (3, 33, 12, 17), (1, 5, 64, 200), (4, 130, 13, 49), (2, 600, 24, 64), (0, 32, 9, 64)]
 
 
 @pytest.mark.parametrize("sizes", ONE_TAP_SHAPES)
@@ -312,9 +312,15 @@ def test_one_tap_of_bfloat16(sizes: tuple[int, int, int, int]):
     x64, w64, g64 = (a.astype("float64") for a in (x, w[:, :, 0], g))
     attributes = {"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1}
     turned = np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2)
+    bias = rng.standard_normal(filters).astype(bfloat16)
+    plus = bias.astype("float64")[:, None]
+    weight_grad = np.einsum("nop,nip->oi", g64, x64)[:, :, None]
+    weight_sums = np.einsum("nop,nip->oi", np.abs(g64), np.abs(x64))[:, :, None]
     for made, expected, sums in (
         (lambda: _C.conv(turned, w, None, **attributes), w64 @ x64, np.abs(w64) @ np.abs(x64)),
+        (lambda: _C.conv(x, w, bias, **attributes), w64 @ x64 + plus, np.abs(w64) @ np.abs(x64) + np.abs(plus)),
         (lambda: _C.conv_input_grad(g, w, x.shape, **attributes), w64.T @ g64, np.abs(w64.T) @ np.abs(g64)),
+        (lambda: _C.conv_weight_grad(g, turned, w.shape, **attributes), weight_grad, weight_sums),
     ):
         _C.set_num_threads(2)
         got = made()
@@ -322,3 +328,27 @@ def test_one_tap_of_bfloat16(sizes: tuple[int, int, int, int]):
         assert (np.abs(got.astype("float64") - expected) <= np.abs(expected) * 2.0**-8 + sums * 2e-6).all()
         _C.set_num_threads(3)
         np.testing.assert_array_equal(made().view("uint16"), got.view("uint16"))
+
+
+@pytest.mark.parametrize("padding", [(1, 1), (0, 2)])
+@pytest.mark.parametrize("sizes", [(2, 16, 33, 9, 12), (3, 40, 16, 13, 37), (1, 70, 20, 6, 200), (0, 16, 16, 8, 8)])
+def test_three_by_three_of_bfloat16(sizes: tuple[int, int, int, int, int], padding: tuple[int, int]):
+    """bfloat16 is read as it is stored, and gives the bits of its copy in float32."""
+    batch, channels, filters, height, width = sizes
+    bfloat16 = numpy_dtype("bfloat16")
+    rng = default_rng(width)
+    whole = rng.standard_normal(1 + batch * channels * height * width).astype(bfloat16)
+    x = whole[1:].reshape(batch, channels, height, width)
+    w, b = (rng.standard_normal(shape).astype(bfloat16) for shape in ((filters, channels, 3, 3), (filters,)))
+    attributes = {"stride": (1, 1), "padding": padding, "dilation": (1, 1), "groups": 1}
+    x32, w32, b32 = (a.astype("float32") for a in (x, w, b))
+    y = _C.conv(x, w, b, **attributes)
+    g = rng.standard_normal(y.shape).astype(bfloat16)
+    turned, g32 = np.ascontiguousarray(g.swapaxes(2, 3)).swapaxes(2, 3), g.astype("float32")
+    for got, expected in (
+        (y, _C.conv(x32, w32, b32, **attributes)),
+        (_C.conv_input_grad(turned, w, x.shape, **attributes), _C.conv_input_grad(g32, w32, x.shape, **attributes)),
+        (_C.conv_weight_grad(turned, x, w.shape, **attributes), _C.conv_weight_grad(g32, x32, w.shape, **attributes)),
+    ):
+        assert got.dtype == bfloat16
+        np.testing.assert_array_equal(got.view("uint16"), expected.astype(bfloat16).view("uint16"))
