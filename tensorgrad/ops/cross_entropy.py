@@ -146,7 +146,7 @@ def _backward_define(
     valid, index = _valid(F, target, ignore_index, np_dtype(lse))
     row_weight = _weight_of_rows(F, w, index, valid)
     if reduction == "mean":
-        g = F.div(g, F.sum(row_weight, dim=(0,), keepdim=False))
+        g = F.where(F.eq(valid, 0), 0.0, F.div(g, F.sum(row_weight, dim=(0,), keepdim=False)))  # of no rows 0 / 0
     hard = F.mul(F.mul(row_weight, g), 1 - label_smoothing)
     column = reshaped(F, hard, (n, 1))
     share = F.exp(F.sub(x, reshaped(F, lse, (n, 1))))

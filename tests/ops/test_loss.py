@@ -219,3 +219,15 @@ def test_one_class_of_one_dimension(reduction):
     same(lambda lib, x, t: [lib.nn.functional.nll_loss(x, t, reduction=reduction)], one, first, order=1)
     with pytest.raises(ShapeError, match="class indices"):
         F.nll_loss(tg.ones(3), tg.zeros(3, dtype=tg.int64))
+
+
+@pytest.mark.parametrize("name", ("cross_entropy", "nll_loss"))
+@pytest.mark.parametrize("weighted", (False, True))
+def test_second_derivatives_where_every_row_is_ignored(weighted, name):
+    """The mean of no rows is NaN; the gradient of its inputs is 0, whether or not it is differentiated again."""
+
+    def loss(lib, x, t):
+        weight = lib.tensor([0.5, 2.0], dtype=lib.float64) if weighted else None
+        return [getattr(lib.nn.functional, name)(x * x, t, weight, ignore_index=0)]
+
+    same(loss, np.array([[0.3, -1.2], [1.0, 2.0]]), np.array([0, 0]))
