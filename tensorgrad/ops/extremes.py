@@ -10,6 +10,7 @@ from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
+from .checks import product
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
@@ -300,7 +301,7 @@ def _of_all_infer(name: str) -> Any:
 
 def _of_all_define(over_dim: str) -> Any:
     def define(F: Any, x: Any) -> Any:
-        return getattr(F, over_dim)(F.reshape(x, shape=(-1,)), dim=0, keepdim=False)[0]
+        return getattr(F, over_dim)(F.reshape(x, shape=(product(x.shape),)), dim=0, keepdim=False)[0]
 
     return define
 

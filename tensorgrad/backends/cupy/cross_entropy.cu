@@ -8,6 +8,8 @@
 
 namespace tg {
 
+constexpr int kLarge = 64;  // a logarithm that float rounds by 4e-6
+
 TG_FN bool counts(i64 target, i64 classes, i64 ignore) { return target != ignore && target >= 0 && target < classes; }
 
 // loss[row] = (lse - x[target]) w[target] (1 - smoothing) + smoothing / classes * sum of (lse - x) w. `rounded`, the
@@ -29,7 +31,7 @@ TG_FN void cross_entropy(Team team, i64 rows, i64 classes, i64 ignore, typename 
       for (int e = 0; e < N; ++e) mine.add(v.v[e]);
     });
     const Normalizer<W> n = mine.of_all(team);
-    const W lse = n.most + log(n.sum);
+    const W over = log(n.sum), lse = n.most + over;  // beside large logits their sum has no room for the logarithm
     const i64 t = target[row];
     const bool count = counts(t, classes, ignore);
     W spread = 0;
@@ -38,14 +40,14 @@ TG_FN void cross_entropy(Team team, i64 rows, i64 classes, i64 ignore, typename 
         constexpr int N = decltype(some)::value;
         const Some<W, N> v = fetch<N>(from + i), factor = weight.template get<N>(i, 1);
 #pragma unroll
-        for (int e = 0; e < N; ++e) spread += (lse - v.v[e]) * factor.v[e];
+        for (int e = 0; e < N; ++e) spread += (n.most - v.v[e] + over) * factor.v[e];
       });
       spread = team.sum(spread);
     }
     if (team.rank() == 0) {
       W found = 0;
       if (count) {
-        found = (lse - widened(from[t])) * weight.template get<1>(t, 1).v[0];
+        found = (n.most - widened(from[t]) + over) * weight.template get<1>(t, 1).v[0];
         if (smoothing != 0) found = found * (1 - smoothing) + spread * (smoothing / classes);
       }
       lses[row] = lse;
@@ -132,7 +134,18 @@ TG_FN void cross_entropy_backward(Team team, i64 rows, i64 classes, i64 ignore, 
     const bool count = counts(t, classes, ignore);
     const W lse = lses[row], scale = count ? widened(g[by_row ? row : 0]) / *divisor : 0;
     const W hard = count ? scale * (1 - smoothing) * weight.template get<1>(t, 1).v[0] : 0;
-    const W soft = scale * (smoothing / classes), all = hard + soft * weights;
+    const W soft = scale * (smoothing / classes);
+    W all = hard + soft * weights;
+    if (count && (lse > kLarge || lse < -kLarge)) {  // its rounding shifts all of the row: their own sum takes that out
+      W sum = 0;
+      strides<T>(team, 0, classes, packed, [&](i64 i, auto some) {
+        constexpr int N = decltype(some)::value;
+        const Some<W, N> v = fetch<N>(from + i);
+#pragma unroll
+        for (int e = 0; e < N; ++e) sum += exp(v.v[e] - lse);
+      });
+      all /= team.sum(sum);
+    }
     strides<T>(team, 0, classes, packed, [&](i64 i, auto some) {
       constexpr int N = decltype(some)::value;
       Some<W, N> v = {};
