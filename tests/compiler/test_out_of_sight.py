@@ -315,7 +315,10 @@ def subclasses():
         scale = 2.0
 
     made = [type("First", (Base,), {})]
-    every = lambda: sum(each.scale for each in Base.__subclasses__())  # noqa: E731
+
+    def every():
+        return sum(each.scale for each in Base.__subclasses__())
+
     return lambda x: x * every(), lambda: made.append(type("Second", (Base,), {}))
 
 
