@@ -102,7 +102,7 @@ _SWITCHES_OF_MODULES = (*PLAIN, type(cuda.matmul))
 _NOT_OF_LIBRARIES = _ENVIRONMENT | {"modules"}
 """What of Python's library is asked in another way, or is another whenever something is imported."""
 _IMPORTS = frozenset(("import_module", "__import__"))
-_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _BOUND = (types.BuiltinFunctionType, types.MethodWrapperType)
 _MOST = 10_000  # entries of one container that are looked into; of more it is asked whether they are the same
 _MOST_ASKED = 3_000_000
@@ -297,7 +297,7 @@ class Reach(Facts):
             if isinstance(what, ctypes._Pointer) and what:
                 self._walk(f"{path}.contents", what.contents)
         elif isinstance(what, _VIEWS):
-            self._walk(path, what.mapping)  # type: ignore[attr-defined]
+            self._walk(path, what.mapping)
         elif isinstance(what, (set, frozenset, deque, types.MappingProxyType, np.ndarray, np.generic)):
             self.copies.append((path, what, elements(what)))
             if isinstance(what, (np.ndarray, np.generic)):

@@ -70,23 +70,24 @@ SIDE_BY_SIDE = {
 }
 
 
+def gradient_of_slices(name, shape, hooked, create_graph=False, device="cpu"):
+    x = tg.arange(float(np.prod(shape)), dtype=tg.float64, device=device).reshape(shape).requires_grad_()
+    u, v = (x * 2.0).transpose(1, 2), (x * 3.0).reshape(shape[0] // 2, -1)
+    if hooked:
+        u.register_hook(lambda g: g * 5.0)
+    parts = SIDE_BY_SIDE[name](u, v)
+    sum((i + 1.0) * (part * part).sum() for i, part in enumerate(parts)).backward(create_graph=create_graph)
+    return x.grad.tolist()
+
+
 @pytest.mark.parametrize("hooked", (False, True))
 @pytest.mark.parametrize("shape", ((4, 3, 6), (4, 40, 60)))
 @pytest.mark.parametrize("name", SIDE_BY_SIDE)
 def test_gradients_of_slices_lie_side_by_side(monkeypatch, name, shape, hooked):
-    def gradient(create_graph=False):
-        x = tg.arange(float(np.prod(shape)), dtype=tg.float64).reshape(shape).requires_grad_()
-        u, v = (x * 2.0).transpose(1, 2), (x * 3.0).reshape(shape[0] // 2, -1)
-        if hooked:
-            u.register_hook(lambda g: g * 5.0)
-        parts = SIDE_BY_SIDE[name](u, v)
-        sum((i + 1.0) * (part * part).sum() for i, part in enumerate(parts)).backward(create_graph=create_graph)
-        return x.grad.tolist()
-
-    expected = gradient(create_graph=True)
-    assert gradient() == expected
+    expected = gradient_of_slices(name, shape, hooked, create_graph=True)
+    assert gradient_of_slices(name, shape, hooked) == expected
     monkeypatch.setattr(engine, "native", None)
-    assert gradient() == expected
+    assert gradient_of_slices(name, shape, hooked) == expected
 
 
 # what is recorded of three leaves, and how many of their gradients are slices that may stay where they are

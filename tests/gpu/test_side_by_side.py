@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import tensorgrad as tg
 from tensorgrad.autograd import engine
 from tensorgrad.profiler import profile
 from tensorgrad.testing.strict_backend import strict_cuda
-from tests.autograd.test_tape import SIDE_BY_SIDE
+from tests.autograd.test_tape import SIDE_BY_SIDE, gradient_of_slices
 
 needs_tape = pytest.mark.skipif(engine.native is None, reason="the C++ tape asks for it")
 
@@ -20,17 +19,9 @@ needs_tape = pytest.mark.skipif(engine.native is None, reason="the C++ tape asks
 @pytest.mark.parametrize("shape", ((4, 3, 6), (4, 40, 60)))
 @pytest.mark.parametrize("name", SIDE_BY_SIDE)
 def test_gradients_of_slices_lie_side_by_side(name: str, shape: tuple[int, ...], hooked: bool) -> None:
-    def gradient(device: str, create_graph: bool = False) -> Any:
-        x = tg.arange(float(math.prod(shape)), dtype=tg.float64, device=device).reshape(shape).requires_grad_()
-        u, v = (x * 2.0).transpose(1, 2), (x * 3.0).reshape(shape[0] // 2, -1)
-        if hooked:
-            u.register_hook(lambda g: g * 5.0)
-        parts = SIDE_BY_SIDE[name](u, v)
-        sum((i + 1.0) * (part * part).sum() for i, part in enumerate(parts)).backward(create_graph=create_graph)
-        return x.grad.tolist()
-
     with strict_cuda():
-        assert gradient("cuda") == gradient("cpu", create_graph=True)
+        found = gradient_of_slices(name, shape, hooked, device="cuda")
+    assert found == gradient_of_slices(name, shape, hooked, create_graph=True)
 
 
 def counts(key: Any) -> dict[str, int]:
