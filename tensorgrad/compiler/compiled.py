@@ -24,6 +24,7 @@ from ..dispatch import listening, local
 from ..errors import CompileError
 from ..nn.hooks import everywhere as everywhere_hooked
 from ..nn.module import Module
+from .attributes import why_too_much
 from .before import Before
 from .carried import Carrying, places_in
 from .changing import Changing
@@ -35,7 +36,7 @@ from .once import why_not_given
 from .pair import PairEntry, is_live
 from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
-from .reach import Reach, why_too_much
+from .reach import Reach
 from .remade import PAUSE, Remade
 from .signature import Signature, order_seen
 from .trace import Trace

@@ -426,7 +426,7 @@ def test_what_is_put_back_is_what_it_was() -> None:
 
 
 def test_code_that_may_mean_anything_of_a_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tensorgrad.compiler.reach._MOST_ASKED", 1000)
+    monkeypatch.setattr("tensorgrad.compiler.attributes._MOST_ASKED", 1000)
     library = types.ModuleType("library")
     for i in range(100):
         child = types.ModuleType(f"library.part{i}")
