@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..autograd import engine
-from ..autograd.grad_mode import enable_grad
-from ..autograd.hooks import hooks_of
 from ..autograd.node import Node
 from ..core import Heap, native
-from ..dispatch import listening, local, quiet
-from ..errors import AutogradError, CompileError
+from ..dispatch import listening, local
+from ..errors import CompileError
 from ..random import Generator
 from ..tensor import Tensor
 from ..utils._pytree import tree_flatten
@@ -25,6 +23,7 @@ from .executor import executor, in_python, shelf_of
 from .histories import broken, edges_to, nodes_behind
 from .passes import PASSES, optimize
 from .program import Action, Call, Program
+from .replay_backward import OfRun, ReplayBackward, count_changes, rerun
 
 __all__ = ["PairEntry", "is_live", "leaves_behind"]
 
@@ -33,10 +32,6 @@ def is_live(result: Any) -> bool:
     """Whether some tensor of a result carries a graph that a backward pass can still go through."""
     leaves = tree_flatten(result)[0]
     return any(isinstance(x, Tensor) and x._node is not None and broken(x.grad_fn) is None for x in leaves)
-
-
-class _OfRun(list[Any]):
-    """What backward reads of the run that was written down."""
 
 
 class PairEntry(Entry):
@@ -119,7 +114,7 @@ class PairEntry(Entry):
             self.late = late, ("dead", *_LAST)  # what it reads of forward is what that saves
         self.asked: dict[tuple[bool, ...], tuple[Any, tuple[int | None, ...]]] = {}
         made = sum(v.nbytes for call in self.late[0].all_calls for v in call.results if v is not None and v is v.root)
-        self.backwards = [_Backward(self, group, made >= _WORTH_ASKING) for group in self.groups]
+        self.backwards = [ReplayBackward(self, group, made >= _WORTH_ASKING) for group in self.groups]
         self.partly: dict[tuple[int, ...], Any] = dict(zip(self.patterns, raw[2:], strict=True))
         self.draws = any(isinstance(a, Generator) for call in first.all_calls for a in call.attrs.values())
         results, saved = first.outputs[: self.count], first.outputs[self.count :]
@@ -172,7 +167,7 @@ class PairEntry(Entry):
             arrays[number] = leaves[where]._data
         for number, array in self.result.roots.items():
             arrays[number] = array
-        saved, self.kept = _OfRun(self.kept), []
+        saved, self.kept = OfRun(self.kept), []
         self._first_gradients(signature)
         self.returned, self.given, self.result.roots = None, [], {}
         tensors = signature.tensors
@@ -206,7 +201,7 @@ class PairEntry(Entry):
         """The result, with its node: ``memory`` is the instance whose block holds what backward reads, which is not
         idle while the token lives, or a list of these arrays."""
         nodes = []
-        read = [tensors[i] for i in (self.read_of_run if type(memory) is _OfRun else self.read) if i < len(tensors)]
+        read = [tensors[i] for i in (self.read_of_run if type(memory) is OfRun else self.read) if i < len(tensors)]
         for backward, state in zip(self.backwards, self.states, strict=True):
             node = Node(backward, {}, len(backward.slots))
             if len(self.groups) == 1 and not self.hears:
@@ -218,12 +213,12 @@ class PairEntry(Entry):
             for t in (*state, *read):
                 if not t._inference:  # the run would have raised if backward read it
                     node.watch(t)
-            node.saved = (memory, token, tuple(tensors), _changes([*self.rests_on, *tensors]))
+            node.saved = (memory, token, tuple(tensors), count_changes([*self.rests_on, *tensors]))
             node.note_line()
             nodes.append(node)
         result = self._on_tape(self.result.build(arrays, tensors), nodes)
         if isinstance(memory, list):
-            self._watch(result, nodes, self.raw[0] if type(memory) is _OfRun else self.programs[0])
+            self._watch(result, nodes, self.raw[0] if type(memory) is OfRun else self.programs[0])
         return result
 
     def _watch(self, result: Any, nodes: list[Node], forward: Program) -> None:
@@ -252,7 +247,7 @@ class PairEntry(Entry):
 
     def gradients(self, memory: Any, seeds: list[Any]) -> list[Any]:
         """What the backward program makes of the results' gradients."""
-        if type(memory) is _OfRun:  # other values than the program saves, which has been made smaller since
+        if type(memory) is OfRun:  # other values than the program saves, which has been made smaller since
             return in_python(optimize(self.raw[1]))([*memory, *seeds])
         if type(memory) is list:
             return self._outside_blocks([*memory, *seeds])
@@ -282,7 +277,7 @@ class PairEntry(Entry):
         slots = tuple(i for i, part in enumerate(parts) if part is not None)
         run = self.partly.get(slots)
         if run is None and not self.once:
-            return _rerun(self, node, parts, create=False)
+            return rerun(self, node, parts, create=False)
         if run is None:
             seeds = [_zeros(*form) if g is None else g for g, form in zip(parts, self.templates, strict=True)]
             arrays = self.gradients(memory, seeds)
@@ -352,112 +347,6 @@ def _both(first: Program, second: Program, seeds: int, count: int) -> list[Progr
     return [*made, program]
 
 
-class _Backward:
-    """What the node of a replay shows the engine in place of an op record."""
-
-    name = "compiled"
-    nondiff: frozenset[int] = frozenset()
-    opaque = True
-    kept_outputs: tuple[Any, ...] = ()
-
-    def __init__(self, entry: PairEntry, slots: tuple[int, ...], narrows: bool):
-        self.entry = entry
-        self.slots = slots  # which of the results that have a graph are the node's
-        self.gradients = tuple(entry.grad_at)  # by input: which of the backward program's outputs it is
-        self.narrows = narrows  # whether a pass to some of them takes a program without the others
-
-    def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
-        entry = self.entry
-        if entry.hears and (changed := entry.changed_since()) is not None:
-            raise CompileError(
-                f"compile: between a compiled function and its backward pass, {changed}. Hooks, or an "
-                "autograd.Function, that run in that pass may rest on it, and a replay runs no Python. Call backward() "
-                "before the change, or call the function itself."
-            )
-        own = (g,) if node.count == 1 else g
-        some = next(part for part in own if part is not None)
-        parts: list[Any] = [None] * len(entry.live)
-        for slot, part in zip(self.slots, own, strict=True):
-            parts[slot] = part
-        if isinstance(some, Tensor):
-            return self._again(node, parts)
-        if local.listeners:
-            with quiet("a program's backward pass"):
-                return self._arrays(node, parts)
-        return self._arrays(node, parts)
-
-    def _arrays(self, node: Node, parts: Any) -> tuple[Any, ...]:
-        entry = self.entry
-        if local.frames:  # a gradient that stands for many, of vmap, which a program can't take
-            if entry.once:
-                raise CompileError(
-                    "compile: gradients under vmap (jacrev, is_grads_batched) of a compiled function that draws random "
-                    "numbers or changes its state; the run that they take would be another one. Call the function "
-                    "itself."
-                )
-            return _rerun(entry, node, parts, create=False)
-        if any(part is None for part in parts):
-            return entry.gradients_of_some(node, parts)
-        memory, numbers = node.saved[0], self.gradients
-        found = None
-        if self.narrows and type(memory) is not _OfRun and not all(node.asked):
-            found = entry.for_asked(node.asked)
-        if found is None:
-            arrays = entry.gradients(memory, list(parts))
-        else:
-            run, numbers = found
-            arrays = run([*(memory if isinstance(memory, list) else memory[-1].kept), *parts])
-        return tuple([None if at is None else arrays[at] for at in numbers])
-
-    def _again(self, node: Node, parts: Any) -> Any:
-        """Under create_graph: by a run of the function itself, whose gradient can be differentiated further."""
-        if self.entry.once:
-            raise CompileError(
-                "compile: a second derivative through a compiled function that draws random numbers or changes its "
-                "state; "
-                "the run that it takes would be another one. Call the function itself."
-            )
-        return _rerun(self.entry, node, parts, create=True)
-
-
-def _rerun(entry: PairEntry, node: Node, parts: Any, *, create: bool) -> tuple[Any, ...]:
-    """The gradients asked for, by a run of the function itself: Tensors, if a graph is made of it, or arrays."""
-    _, _, tensors, changes = node.saved
-    asked = node.asked
-    if _changes([*entry.rests_on, *tensors]) != changes:
-        raise AutogradError(
-            f"compile: a tensor that the function{node.where()} is given, or reaches, was changed in place, or "
-            "its data was set, since. A second derivative, or gradients under vmap, take another run of it, which "
-            "would read the new elements. Clone the tensor before, or call the function itself."
-        )
-    if (changed := entry.changed_since()) is not None:
-        raise CompileError(
-            f"compile: between a compiled function and its backward pass, {changed}. A second "
-            "derivative, or gradients under vmap, take another run of the function, which would be another one. Call "
-            "backward() before the change, or call the function itself."
-        )
-    args, kwargs = entry.signature.arguments(list(tensors))
-    targets = [tensors[t] if isinstance(t, int) else t for t in entry.targets]
-    before = [(t, list(hooks_of(t))) for t in targets]
-    with enable_grad(), entry.as_before():
-        leaves = tree_flatten(entry.function(*args, **kwargs))[0]
-    pairs = [(leaves[at], part) for at, part in zip(entry.live, parts, strict=True) if part is not None]
-    roots = [root for root, _ in pairs]
-    seeds = [part for _, part in pairs]
-    heard = frozenset(id(hook) for _, hooks in before for hook in hooks)
-    wanted = [t for t, one in zip(targets, asked, strict=True) if one]
-    found = iter(engine.run(roots, seeds, inputs=wanted, retain=create, create=create, accumulate=False, heard=heard))
-    for t, hooks in before:
-        if len(hooks_of(t)) > len(hooks):  # what the run has registered was for this run
-            hooks_of(t)[:] = hooks
-    return tuple(next(found) if one else None for one in asked)
-
-
-def _changes(tensors: list[Tensor]) -> int:
-    """A number that grows with every change in place of some of these tensors, and where their ``data`` is set."""
-    return sum([sum(t._version or ()) for t in tensors])
-
-
 def _places(arguments: list[Any], saved: list[Any]) -> tuple[int, ...]:
     """The numbers of the arguments whose memory the saved values lie in."""
     roots = {v.root for v in saved}
@@ -485,17 +374,13 @@ def _groups(roots: list[Tensor]) -> list[tuple[int, ...]]:
 
 def _runs_python(node: Node) -> bool:
     """Whether the user's Python runs where a pass comes by: a hook, or a Function's ``backward``."""
-    return node.watched or (getattr(node.op, "opaque", False) and not isinstance(node.op, _Backward))
+    return node.watched or (getattr(node.op, "opaque", False) and not isinstance(node.op, ReplayBackward))
 
 
 def _reads(steps: list[Any]) -> Iterator[Any]:
     for step in steps:
         if isinstance(step, Call):
             yield from step.reads()
-
-
-if native is not None:
-    native.register(pair=_Backward)
 
 
 def leaves_behind(roots: list[Tensor]) -> list[Tensor]:
