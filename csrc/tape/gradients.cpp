@@ -129,7 +129,7 @@ PyObject* rule_gradients(PyObject* door, NodeObject* node, PyObject* g, const Wa
   return PyObject_Vectorcall(op->f[OpObject::kRule], args, static_cast<std::size_t>(positional), keywords.get());
 }
 
-// Whether the node of a compiled pair makes the gradients that are asked for alone, by another program: _Backward.narrows.
+// Whether the node of a compiled pair makes the gradients that are asked for alone, by another program: ReplayBackward.narrows.
 int narrows(NodeObject* node, const Ways& ways) {
   PyObject* edges = node->f[NodeObject::kEdges];
   for (Py_ssize_t i = 0; ways.nodes && i < PySequence_Fast_GET_SIZE(edges); ++i) {
