@@ -158,6 +158,11 @@ class Family:
         size = self._size(signature)
         return None if size is None or self.low <= size <= self.high else self._entry(signature, size)
 
+    def is_about_gradients_of(self, entry: Entry) -> bool:
+        """Whether a run has found gradients where the family's did, and none where they did not. A replay may serve
+        other calls too, but a run that was another in this says nothing about sizes."""
+        return _gradients(entry) == _gradients(self.entry)
+
     def take(self, expected: Entry, entry: Entry) -> bool:
         """One more entry, of a run: whether it is the expected one, or may be another."""
         size = self._size(entry.signature)
@@ -286,12 +291,16 @@ def _form(entry: Entry, bound: bool) -> Any:
     targets = [x if isinstance(x, int) else id(x) for x in getattr(entry, "targets", ())]
     return (
         repr(result.leaves), result.spec, result.made, result.passed, bases, sorted(result.cut), len(entry.cells),
-        entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, list(map(id, entry.forgotten)),
-        list(map(id, entry.expect_none)), list(map(id, entry.expect_some)), entry.refuses, len(entry.same), same,
+        entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, _gradients(entry), entry.refuses,
+        len(entry.same), same,
         targets, [(id(attributes), *modes) for attributes, *modes in entry.modes],
         [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated], getattr(entry, "grad_at", None),
         getattr(entry, "live", None), getattr(entry, "count", None),
     )  # fmt: skip
+
+
+def _gradients(entry: Entry) -> list[list[int]]:
+    return [list(map(id, leaves)) for leaves in (entry.forgotten, entry.expect_none, entry.expect_some)]
 
 
 def _chains(entry: Entry) -> list[Any]:

@@ -43,7 +43,7 @@ class Families:
         """The entries that stay, besides this one of a run."""
         if self.refuted:
             return entries
-        if expected is not None:
+        if expected is not None and expected.family.is_about_gradients_of(entry):
             if expected.family.take(expected.entry, entry):
                 return entries
             self.refuted = True

@@ -11,8 +11,9 @@ __all__ = ["CompiledModule"]
 
 
 class CompiledModule(Module):
-    """``_orig_mod`` is the module it was made of; parameters, mode and hooks are that one's, as are attributes that are
-    looked up here and not found."""
+    """``_orig_mod`` is the module it was made of; parameters and mode are that one's, as are attributes that are looked
+    up here and not found. Hooks of this one run around the compiled call, in each of them; those of ``_orig_mod`` are
+    within, where no replay runs Python."""
 
     _orig_mod: Module
 
@@ -21,9 +22,6 @@ class CompiledModule(Module):
         self._orig_mod = module
         self.training = module.training
         self.__dict__["_compiled"] = Compiled(module, limit=limit, dynamic=dynamic, fallback=fallback)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._compiled(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What a call computes."""
@@ -62,16 +60,23 @@ class CompiledModule(Module):
         return self._orig_mod
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """A member of the module that this one was made of is set there."""
+        """Attributes are set on the module that this one was made of, whose forward looks for them there."""
         inner = self.__dict__.get("_orig_mod")
-        if inner is not None and name not in ("_orig_mod", "training") and hasattr(inner, name):
+        if inner is not None and name not in ("_orig_mod", "training"):
             setattr(inner, name, value)
         else:
             super().__setattr__(name, value)
 
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__:
+            super().__delattr__(name)
+        else:
+            delattr(self._orig_mod, name)
+
     def __reduce__(self) -> Any:
         compiled = self._compiled
-        return _rebuild, (self._orig_mod, compiled.limit, compiled.dynamic, compiled.fallback)
+        hooks = None if self._hooks is None else {"_hooks": self._hooks}
+        return _rebuild, (self._orig_mod, compiled.limit, compiled.dynamic, compiled.fallback), hooks
 
 
 def _rebuild(module: Module, limit: int, dynamic: bool, fallback: bool) -> CompiledModule:

@@ -189,3 +189,24 @@ def test_programs_that_serve_are_replaced_as_ever():
         for _ in range(6):
             compiled(tg.ones(n))
     assert (compiled.stats()["captures"], compiled.stats()["eager"]) == (8, 0)
+
+
+def test_gradients_that_were_forgotten_say_nothing_about_sizes():
+    model = nn.Linear(3, 2)
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+
+    def train(x):
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = tg.compile(train, dynamic=True)
+    for size in (8, 5, 3):
+        step(tg.ones(size, 3))
+    optimizer.zero_grad()
+    for size in (10, 4, 9, 7, 4):
+        step(tg.ones(size, 3))
+    found = step.stats()
+    assert (found["captures"], found["replays"], found["programs"]) == (5, 3, 2)
