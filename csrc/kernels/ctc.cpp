@@ -61,7 +61,7 @@ class Sequence {
     const bool impossible = total < never / 2 && g != T(0);
     for (Index t = 0; t < s_.steps; ++t) {
       T* row = dx + (t * s_.n + i_) * s_.classes;
-      std::fill(row, row + s_.classes, impossible ? std::numeric_limits<T>::quiet_NaN() : T(0));
+      std::fill(row, row + s_.classes, impossible && t < length_ ? std::numeric_limits<T>::quiet_NaN() : T(0));
     }
     if (impossible) return;
     Scratch<T> beta(states), ahead(states + 2), share(states);

@@ -347,7 +347,8 @@ struct VarOp {
                              [&](Index j) { return x[i + j] - center; }) /
                          double(k);
       const double s = sum_squares(x + i, k, center);
-      a.merge(double(k), double(center) + off, s - double(k) * off * off);
+      // Squares that vanish in T may leave less than what is taken off; NaN, as the first argument, stays.
+      a.merge(double(k), double(center) + off, std::max(s - double(k) * off * off, 0.0));
     }
   }
   static void merge(Acc& a, const Acc& b) { a.merge(b.count, b.mean, b.m2); }
@@ -391,7 +392,7 @@ struct VarOp {
         Moments& m = a[start + j];
         const double shift = double(off[j] * inverse), d = double(center[j]) + shift - m.mean;
         m.mean += d * part;
-        m.m2 += double(q[j]) - rows_here * shift * shift + d * d * cross;
+        m.m2 += std::max(double(q[j]) - rows_here * shift * shift, 0.0) + d * d * cross;
         m.count = total;
       }
     }

@@ -131,8 +131,12 @@ inline bool is_tensor(PyObject* p) { return PyObject_TypeCheck(p, &TensorType); 
 // Whether it is a view that isn't tracked of a base that has been since: Python's `_catch_up` gives it its history.
 bool view_is_behind(const TensorObject* t);
 inline bool is_behind(const TensorObject* t) { return t->f[TensorObject::kBase] != Py_None && view_is_behind(t); }
-// Whether it is a view made under no_grad and calls are recorded: Python's `check_writable` may refuse to change it.
-inline bool is_refused(PyObject* x) { return switches.recording && as_tensor(x)->f[TensorObject::kFrozen] == Py_True; }
+// Whether it is a view that isn't tracked, of a base that is, and calls are recorded: Python's `check_writable` may refuse
+// to change it.
+inline bool is_refused(PyObject* x) {
+  PyObject* base = as_tensor(x)->f[TensorObject::kBase];
+  return base != Py_None && switches.recording && is_tensor(base) && as_tensor(base)->f[TensorObject::kTracked] == Py_True;
+}
 inline bool is_tracked(PyObject* x) { return as_tensor(x)->f[TensorObject::kTracked] == Py_True || is_behind(as_tensor(x)); }
 // The NumPy array of a tensor; null for other arrays, and for what is no tensor.
 inline PyArrayObject* array_of(PyObject* x) {

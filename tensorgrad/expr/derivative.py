@@ -47,7 +47,8 @@ def _pow(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple[Any, ...]:
             return g * fn.conj(2 * a), None
         return g * fn.conj(power * fn.pow(a, power - 1)), None
     # x**0 has slope 0 also at x = 0, and 0**b has slope 0 in b wherever b >= 0, where the formulas give NaN
-    to_a = fn.where(fn.eq(b, 0), 0, g * fn.conj(b * fn.pow(a, b - 1)))
+    none = fn.eq(b, 0)
+    to_a = fn.where(none, 0, g * fn.conj(b * fn.pow(a, fn.where(none, 1, b) - 1)))  # finite, for the next derivative
     to_b = g * fn.conj(fn.where(fn.eq(a, 0) & fn.ge(fn.real(b), 0), 0, y * fn.log(a)))
     return to_a, to_b
 

@@ -71,9 +71,8 @@ def matrix_power(A: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
         raise ShapeError(f"{name}: A must be batches of square matrices, got shape {tuple(A.shape)}.")
     n = integer(name, "n", n)
     if n == 0:
-        size = int(A.shape[-1])
-        # a result of A's, though nothing flows back to it
-        one = pw.where(pw.eq(A.detach(), A.detach()), eye(size, dtype=A.dtype, device=A.device), A)
+        one = eye(int(A.shape[-1]), dtype=A.dtype, device=A.device)
+        one = pw.where(pw.eq(A, A) | True, one, A)  # a result of A's, though nothing of it is read
         return deliver(name, one, out)
     base = inv(A) if n < 0 else A
     return deliver(name, _power(base, abs(n)), out)

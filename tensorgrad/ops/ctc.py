@@ -144,9 +144,10 @@ def _backward_define(F: Any, g: Any, x: Any, labels: Any, skips: Any, lengths: A
     spread = F.expand(F.reshape(labels, shape=(1, n, states)), shape=(steps, n, states))
     by_class = F.scatter_add(F.zeros_as(x, shape=(steps, n, classes)), spread, F.cat(*shares, dim=0), dim=2)
     out = F.neg(F.mul(by_class, reshaped(F, g, (1, n, 1))))
-    # of a sequence that can't be said there is no gradient, unless none is asked for
+    # of a sequence that can't be said there is no gradient, unless none is asked for; behind its end it is 0
     never = F.logical_and(F.lt(total, _NEVER / 2), F.ne(reshaped(F, g, (n, 1)), 0.0))
-    return fitted(F, F.where(reshaped(F, never, (1, n, 1)), float("nan"), out), dtype)
+    during = F.cat(*[F.reshape(F.logical_and(never, F.gt(column, t)), shape=(1, n, 1)) for t in range(steps)], dim=0)
+    return fitted(F, F.where(during, float("nan"), out), dtype)
 
 
 ctc_backward = op(

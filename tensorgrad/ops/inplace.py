@@ -30,8 +30,10 @@ def check_writable(name: str, target: Tensor, track: bool) -> None:
     if target._inference and not grad_state.inference:
         raise AutogradError(f"{name}: an inference tensor is changed in place outside of inference_mode; clone it.")
     base = target if target._base is None else target._base
-    # a view made under no_grad doesn't require grad, but the base's gradients would leave the change out
-    track = track or (target._frozen_view and base._tracked and target._data.dtype.kind in "fcV")
+    # a view made under no_grad, or before its base was made a leaf that requires grad, doesn't require grad, but the
+    # base's gradients would leave the change out
+    if not track and base._tracked and (target._frozen_view or base._node is None):
+        track = target._data.dtype.kind in "fcV"
     if track and grad_state.recording:
         for ear in local.listeners:
             ear.rewrites(base)

@@ -75,13 +75,13 @@ def _at_least(x: Any, low: Any) -> Any:
 clamp_min = elementwise(
     _at_least,
     name="clamp_min",
-    vjp=lambda g, y, x, low: (fn.where(fn.ge(x, low), g, 0), fn.where(fn.ge(x, low), 0, g)),
+    vjp=lambda g, y, x, low: (fn.where(fn.ge(x, low), g, 0), fn.where(fn.lt(x, low), g, 0)),
     samples=binary(),
 )
 clamp_max = elementwise(
     lambda x, high: fn.minimum(x, high),
     name="clamp_max",
-    vjp=lambda g, y, x, high: (fn.where(fn.le(x, high), g, 0), fn.where(fn.le(x, high), 0, g)),
+    vjp=lambda g, y, x, high: (fn.where(fn.le(x, high), g, 0), fn.where(fn.gt(x, high), g, 0)),
     samples=binary(),
 )
 clamp_both = elementwise(

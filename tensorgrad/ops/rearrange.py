@@ -377,7 +377,15 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     x = input
     if min(sizes, default=0) < 0:
         cut = []
+        kept: list[Any] = [slice(None)] * len(shape)
         for d, (before, after) in enumerate(pads):
+            if mode == "reflect" and (before < 0 < after or after < 0 < before):
+                # what one end mirrors may be what the other cuts off, so that the cut comes last
+                if shape[d] + before + after < 1:
+                    raise ShapeError(f"pad: {(before, after)} leaves nothing of dimension {d} of size {shape[d]}.")
+                kept[d] = slice(max(-before, 0), shape[d] + max(before, after) - max(-after, 0), 1)
+                cut.append(slice(None))
+                continue
             start, end = max(-before, 0), shape[d] - max(-after, 0)
             if start >= end and mode == "replicate" and shape[d]:
                 # nothing is left but the edge, which is repeated
@@ -391,6 +399,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             cut.append(slice(start, end, 1))
         x = core.slice_(input, key=tuple(cut))
         pads = [(max(before, 0), max(after, 0)) for before, after in pads]
+        if kept != [slice(None)] * len(shape):
+            return core.slice_(pad_op(x, pads=tuple(pads), mode=mode, value=0.0), key=tuple(kept))
     fill = 0.0 if value is None else value
     return pad_op(x, pads=tuple(pads), mode=mode, value=fill)
 

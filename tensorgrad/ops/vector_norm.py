@@ -34,6 +34,8 @@ __all__ = ["norm", "renorm"]
 
 def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> Spec:
     require_float("norm", x.dtype)
+    if (ord < 0 or math.isinf(ord)) and 0 in [x.shape[d] for d in dim]:
+        raise ShapeError(f"norm: cannot compute the {ord:g} norm on an empty dimension of shape {tuple(x.shape)}.")
     return Spec(reduced_shape(tuple(x.shape), dim, keepdim), real_dtype(x.dtype))
 
 
@@ -124,7 +126,8 @@ def norm(
     ``p`` may be any number, inf, -inf, 0 (counts what is not zero), ``"fro"`` (2), or ``"nuc"``, the sum of the
     singular values of the matrices in the two dimensions. Where the norm is 0, nothing flows back.
 
-    Raises: DTypeError for integers; ShapeError (a ValueError) for another ``p``; DimError for a bad dim.
+    Raises: DTypeError for integers; ShapeError (a ValueError) for another ``p``, and for no elements where ``p`` is
+        negative or infinite; DimError for a bad dim.
     Example:
         >>> import tensorgrad as tg
         >>> tg.tensor([3.0, 4.0]).norm().item()

@@ -239,3 +239,29 @@ def test_a_compiled_function_sees_that_an_argument_has_begun_to_require_grad() -
     b.mul_(w)
     f(v).backward()
     assert w.grad is not None and w.grad.tolist() == [0.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "write",
+    (
+        lambda lib, v: v.mul_(2), lambda lib, v: v.zero_(), lambda lib, v: v.copy_(lib.ones(2)),
+        lambda lib, v: v.__setitem__(0, 1.0), lambda lib, v: v.uniform_(),
+        lambda lib, v: v.index_add_(0, lib.tensor([0]), lib.ones(1)), lambda lib, v: lib.add(v, 1, out=v),
+    ),
+)  # fmt: skip
+@pytest.mark.parametrize("through", (lambda b: b[1:], lambda b: b.view(3, 1)[1:, 0]))
+def test_a_view_of_what_became_a_leaf_is_not_changed_while_recording(write: Any, through: Any) -> None:
+    def run(lib: Any) -> None:
+        b = lib.ones(3)
+        v = through(b)
+        b.requires_grad_()
+        with lib.no_grad():
+            write(lib, v)
+        b.detach()[1:].zero_()
+        with pytest.raises(RuntimeError, match="a view of a leaf"):
+            write(lib, v)
+
+    run(tg)
+    torch = pytest.importorskip("torch")
+    if write.__code__.co_names[-1] != "add":  # out= of a view is let pass there
+        run(torch)

@@ -43,6 +43,18 @@ def test_what_can_not_be_said_in_time_costs_infinitely_or_nothing() -> None:
     assert bool(logits.grad[:, 1].any())
 
 
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_no_gradient_reaches_what_lies_behind_the_end(backend: str) -> None:
+    with tg.backend(backend):
+        logs = tg.randn(4, 4, 3).log_softmax(2).requires_grad_()
+        losses = F.ctc_loss(logs, tg.tensor([[1, 2]] * 4), (0, 2, 1, 0), (0, 2, 2, 1), reduction="none")
+        assert losses.isinf().tolist() == [False, False, True, True]
+        losses.backward(tg.ones(4))
+        assert logs.grad.isnan().all(2).tolist() == [[False, False, True, False]] + [[False] * 4] * 3
+        for sequence, length in enumerate((0, 2, 1, 0)):
+            assert (logs.grad[length:, sequence] == 0).all()
+
+
 def test_forms_of_targets_and_lengths() -> None:
     logs = tg.randn(6, 2, 4).log_softmax(2)
     want = F.ctc_loss(logs, TARGETS, (6, 4), (3, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -290,3 +292,11 @@ def test_gradients_of_norms_do_not_overflow():
         for x in (wide, half):
             tg.linalg.vector_norm(x, p).backward()
         np.testing.assert_allclose(half.grad.numpy().astype(float), wide.grad.numpy(), rtol=5e-3)
+
+
+def test_the_power_zero_is_the_identity_whatever_the_matrix_holds():
+    x = tg.tensor([[math.nan, 1.0], [math.inf, 2.0]], requires_grad=True)
+    power = tg.linalg.matrix_power(x, 0)
+    assert power.tolist() == [[1, 0], [0, 1]]
+    power.sum().backward()
+    assert x.grad.tolist() == [[0, 0], [0, 0]]

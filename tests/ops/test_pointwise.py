@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -174,6 +176,27 @@ def test_gradients_at_the_ends_of_what_a_function_is_defined_for(backend):
         x, w = tg.tensor([inf, 2.0, -3.0], requires_grad=True), tg.tensor([0.25], requires_grad=True)
         tg.nn.functional.prelu(x, w).sum().backward()
         assert x.grad.tolist() == [1.0, 1.0, 0.25] and w.grad.tolist() == [-3.0]
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_second_derivatives_of_a_power_of_zero_are_zero(backend):
+    with tg.backend(backend):
+        for exponent in (0, 0.0, tg.tensor(0), tg.tensor([0.0, 0.0, 0.0])):
+            x = tg.tensor([0.0, -2.0, 3.0], requires_grad=True)
+            (first,) = tg.autograd.grad((x**exponent).sum(), x, create_graph=True)
+            (second,) = tg.autograd.grad(first.sum(), x)
+            assert first.tolist() == second.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_a_bound_gets_no_gradient_where_nothing_compares(backend):
+    with tg.backend(backend):
+        for name in ("min", "max"):
+            x = tg.tensor([math.nan, 1.0, math.nan, 1.0], requires_grad=True)
+            bound = tg.tensor([1.0, math.nan, math.nan, 1.0], requires_grad=True)
+            tg.clamp(x, **{name: bound}).sum().backward()
+            assert x.grad.tolist() == [0, 0, 0, 1]
+            assert bound.grad.tolist() == [0, 0, 0, 0]
 
 
 def test_the_gradient_of_a_step_function_is_there_and_zero():

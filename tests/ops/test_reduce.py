@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,26 @@ def test_an_order_beyond_float32_is_infinity():
 
 def test_norm_at_zero():
     same(lambda lib, x: [x.norm(), x.norm(1), x.norm(3)], np.zeros((2, 2)), order=1)
+
+
+@pytest.mark.parametrize("p", (math.inf, -math.inf, -1, -2))
+def test_norms_of_nothing_that_do_not_exist(p):
+    same_error(lambda lib, x: x.norm(p), np.zeros((2, 0)))
+    same_error(lambda lib, x: x.norm(p, dim=1), np.zeros((2, 0)))
+    same(lambda lib, x: x.norm(p, dim=0), np.zeros((2, 0)))
+    if p == math.inf:
+        same_error(lambda lib, x: x.renorm(p, 0, 1.0), np.zeros((2, 0)))
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+@pytest.mark.parametrize("scale", (1e-30, 1e-23, 1e-22))
+def test_a_variance_whose_squares_vanish_is_not_negative(backend, scale):
+    x = np.random.default_rng(0).standard_normal((6, 40)) * scale
+    with tg.backend(backend):
+        for y in (tg.tensor(x, dtype=tg.float32), tg.tensor(x.T, dtype=tg.float32).t()):
+            for dim in (0, 1, None):
+                assert (y.var(dim) >= 0).all()
+                assert (y.std(dim) >= 0).all()
 
 
 def test_logsumexp():

@@ -81,6 +81,18 @@ def test_pad_with_a_value_and_cutting():
     same(lambda lib, x: [_pad(lib, x, (1, -2), "constant", 7.5), _pad(lib, x, (-1, -1, 2, 0, -1, 0))], X)
 
 
+@pytest.mark.parametrize("before", (-6, -2, -1, 2, 4))
+@pytest.mark.parametrize("after", (-6, -2, 1, 3))
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+def test_reflection_mirrors_what_the_other_end_cuts_off(backend, before, after):
+    x = np.arange(40.0).reshape(2, 4, 5)
+    with tg.backend(backend):
+        if 5 + before + after > 0:
+            same(lambda lib, x: _pad(lib, x, (before, after, 1, -2), "reflect"), x)
+        elif before > 0 or after > 0:
+            same_error(lambda lib, x: _pad(lib, x, (before, after), "reflect"), x)
+
+
 def test_promotion_in_cat():
     same(lambda lib, x, y: [lib.cat([x, y]), lib.stack([y, x])], np.arange(3), np.ones(3, np.float32), order=0)
 
