@@ -94,6 +94,8 @@ class Attributes(Found):
             named = name in self._names and not name.startswith("_")
             switch = named and isinstance(attributes[name], _SWITCHES_OF_MODULES)
             if ours and not switch and not isinstance(attributes[name], _REPLACEABLE):
+                if named and callable(attributes[name]):  # an op, a class
+                    self.facts.append((f"{path}.{name}", attributes, name, attributes[name]))
                 continue
             self._fact(f"{path}.{name}", attributes, name, attributes[name])
 

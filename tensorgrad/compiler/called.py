@@ -20,7 +20,7 @@ from typing import Any
 from .. import config
 from .facts import get, gone
 from .found import Found
-from .named import AS_TEXT, all_globals, globals_in, imports_in, names_in, reads_modules, texts_in
+from .named import AS_TEXT, all_globals, globals_in, imports_in, names_in, reads_modules, tells_apart, texts_in
 from .once import is_once
 from .whose import is_users_class, is_users_function
 
@@ -90,6 +90,7 @@ class Called(Found):
         self._codes.append(code)
         self._reads_modules = self._reads_modules or reads_modules(code)
         self._reads_gradients = self._reads_gradients or _reads_gradients(code)
+        self.tells_apart = self.tells_apart or tells_apart(code, function.__globals__)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
         for name, above in imports_in(code):
@@ -107,6 +108,11 @@ class Called(Found):
                 self._fact(name, function.__globals__, name, function.__globals__[name])
             elif name not in vars(builtins):
                 self.facts.append((name, function.__globals__, name, gone))
+            else:
+                value = vars(builtins)[name]
+                self.facts.append((name, vars(builtins), name, value))
+                if isinstance(value, types.FunctionType):  # somebody's own in its place
+                    self._walk(name, value)
 
     def _every_global(self, function: types.FunctionType) -> None:
         words = set(re.findall(r"\w+", " ".join(texts_in(function.__code__))))

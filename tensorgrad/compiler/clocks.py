@@ -12,6 +12,7 @@ import io
 import os
 import random
 import secrets
+import subprocess
 import sys
 import time
 import uuid
@@ -32,7 +33,8 @@ _READ = {
         "process_time_ns", "thread_time", "thread_time_ns", "clock_gettime", "clock_gettime_ns", "localtime", "gmtime",
         "ctime", "asctime", "strftime",
     ) if hasattr(time, name)},
-    os.urandom: "os.urandom", os.times: "os.times",
+    os.urandom: "os.urandom", os.times: "os.times", os.umask: "os.umask",
+    **({os.getloadavg: "os.getloadavg"} if hasattr(os, "getloadavg") else {}),
 }  # fmt: skip
 _DATES = frozenset(("now", "utcnow", "today"))
 _WRITTEN_IN_PYTHON = {
@@ -43,21 +45,26 @@ _WRITTEN_IN_PYTHON = {
     **{f.__code__: "the system's random numbers" for f in (
         random.SystemRandom.random, random.SystemRandom.getrandbits, random.SystemRandom.randbytes,
     )},
+    subprocess.Popen.__init__.__code__: "the result of another program",
     random.Random.__init__.__code__: "the system's random numbers",  # unless it is given a seed
 }  # fmt: skip
 _FRAMES = frozenset(("f_locals", "f_back", "f_lineno"))
 """What code asks of the frames of its callers."""
-_BETWEEN = frozenset(("random", "secrets", "inspect"))  # modules whose functions ask for them in the user's place
-_FILES = {
+_BETWEEN = frozenset(
+    ("random", "secrets", "inspect", "subprocess", "os")
+)  # modules whose functions ask for them in the user's place
+_PROGRAM = "the result of another program"
+_FILES: dict[Any, str] = {
     io.open: "a file", os.open: "a file", os.stat: "the state of a file", os.lstat: "the state of a file",
     os.access: "the state of a file", os.listdir: "a directory", os.scandir: "a directory", np.fromfile: "a file",
-    builtins.input: "the input",
+    builtins.input: "the input", os.read: "a file", os.readlink: "the state of a file", os.system: _PROGRAM,
 }  # fmt: skip
-_OF_FILES = frozenset(("read", "read1", "readinto", "readline", "readlines", "getvalue", "getbuffer"))
+_OF_FILES = frozenset(("read", "read1", "readinto", "readline", "readlines", "getvalue", "getbuffer", "tell"))
 _FILE_NAMES = frozenset((
     "open", "read_text", "read_bytes", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "exists", "is_file",
     "is_dir", "isfile", "isdir", "getsize", "getmtime", "stat", "lstat", "access", "listdir", "scandir", "iterdir",
-    "glob", "rglob", "walk", "input", *_OF_FILES,
+    "glob", "rglob", "walk", "input", "readlink", "which", "system", "popen", "run", "call", "check_call",
+    "check_output", "Popen", "getoutput", "getstatusoutput", *_OF_FILES,
 ))  # fmt: skip
 _OWN_READERS = ("tensorgrad.serialization", "tensorgrad.io", "tensorgrad.utils.data", "tensorgrad.hub")
 _WHILE_IMPORTING = ("importlib", "linecache", "tokenize", "traceback", "inspect", "warnings", "zipimport", "pkgutil")

@@ -54,6 +54,7 @@ _EVER_NEW = "its calls are of ever other forms, and programs would go before the
 _READS = "Python reads what is computed"
 _WATCHED = "mapped by vmap, watched, or a part of another program"
 _HOOKED = "an argument whose gradient the function makes has hooks, which are Python's"
+_SAME_ONE = "it may ask which one an argument is, and reaches that tensor by itself too"
 _SETTLED = 2  # of these, after which what is made in the first run only is there
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
 
@@ -342,7 +343,12 @@ class Compiled(CompiledCore):
             if not any(reach.once[1] is x for x in signature.others):
                 self._leave(None, why)
             return self._as_it_is(why, args, kwargs)
-        given = signature.stand_ins({id(t._data): t for _, t in reach.tensors.values()})
+        reached = {id(t._data): t for _, t in reach.tensors.values()}
+        given = signature.stand_ins(reached)
+        if reach.tells_apart and any(
+            id(t._data) in reached and ours is not t for ours, t in zip(given, signature.tensors, strict=True)
+        ):
+            return self._as_it_is(_SAME_ONE, args, kwargs)
         before = Before(reach, signature, given)
         self.captures += 1
         if not self.replays and self.captures == 2 * self.limit and self.entries:

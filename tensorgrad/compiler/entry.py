@@ -153,6 +153,8 @@ class Entry:
             self.refuses = "an argument lies in memory that the function also changes by itself"
         if not self._lie_apart(signature.tensors):
             self.refuses = _SHARED
+        if reach.tells_apart:  # a run may see that an argument is a tensor that it also reaches by itself
+            self.owners.update((id(owner(t._data)), None) for _, t in reach.tensors.values())
         self._stamp(signature)
 
     def _stamp(self, signature: Signature) -> None:

@@ -13,7 +13,8 @@ import mmap
 import threading
 import types
 import weakref
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -201,12 +202,18 @@ def get(holder: Any, key: Any) -> Any:
 
 def elements(what: Any) -> Any:
     """What a set, a deque, a mapping that is only shown, an array, a buffer or a context's variable holds, as a tuple
-    to compare; of a large array a part. Of a weak reference whether there is something still; of a thread's own object
-    its attributes in this thread; what a function tells."""
+    to compare; of a large array a part. Of a weak reference whether there is something still; of a queue its length;
+    of a thread's own object its attributes in this thread; what a function tells."""
     if isinstance(what, weakref.ref):
         return (what() is not None,)
     if isinstance(what, ContextVar):
         return (what.get(gone),)
+    if isinstance(what, Context):
+        return tuple(x for pair in what.items() for x in pair)
+    if isinstance(what, SimpleQueue):
+        return (what.qsize(),)
+    if isinstance(what, weakref.finalize):
+        return (what.alive,)
     if isinstance(what, threading.local):
         return tuple(x for name, value in sorted(vars(what).items()) for x in (name, value))
     if isinstance(what, functools._lru_cache_wrapper):
@@ -221,9 +228,10 @@ def elements(what: Any) -> Any:
             return (bytes(what) if isinstance(what, memoryview) and _is_there(what) else gone,)
     if isinstance(what, (np.ndarray, np.generic)):
         array = np.asarray(what)
+        writable = array.flags.writeable
         if array.nbytes > _MOST_BYTES:
             array = array.reshape(-1)[:: array.size // _MOST]
-        return array.shape, array.dtype.str, tuple(array.flat) if array.dtype.hasobject else array.tobytes()
+        return array.shape, array.dtype.str, writable, tuple(array.flat) if array.dtype.hasobject else array.tobytes()
     if isinstance(what, types.MappingProxyType):
         return tuple(x for pair in what.items() for x in pair)
     return tuple(what)

@@ -46,6 +46,7 @@ class Found(Facts, abc.ABC):
         self._weakly: set[int] = set()  # what somebody refers to without keeping it alive
         self._made: set[type] = set()  # classes that some code has in its hands
         self._reads_gradients = False
+        self.tells_apart = False  # it may ask whether two tensors are the same one
         self._later: dict[int, tuple[str, Any]] = {}  # holders of attributes that matter if they are named
         self._abstract = False  # one of the user's classes may have others enter
 
@@ -88,6 +89,7 @@ class Found(Facts, abc.ABC):
                 if type(key) is str:
                     self._texts.add(key)
                 else:
+                    self.tells_apart = self.tells_apart or isinstance(key, Tensor)
                     self._walk(f"a key of {path}", key)
                 self._fact(f"{path}[{short(key)}]", what, key, value)
         else:

@@ -6,17 +6,18 @@ names is never read. Where names are made while code runs (``getattr(x, name)``)
 
 from __future__ import annotations
 
+import builtins
 import dis
 import itertools
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType
 from typing import Any
 
 __all__ = [
     "AS_TEXT", "NAMERS", "all_globals", "globals_in", "goes_through", "imports_in", "names_in", "names_of_getter",
-    "reads_modules", "texts_in",
+    "reads_modules", "tells_apart", "texts_in",
 ]  # fmt: skip
 
 _BY_NAME = frozenset(("getattr", "setattr", "delattr", "hasattr"))
@@ -107,6 +108,26 @@ def reads_modules(code: CodeType) -> bool:
             if step.argval == "modules" and step.opname != "LOAD_METHOD" and "NULL" not in step.argrepr:
                 return True
     return False
+
+
+def tells_apart(code: CodeType, others: Mapping[str, Any]) -> bool:
+    """Whether code asks if two objects are the same one, of which the second is no constant and no class. ``others``:
+    its globals."""
+    for part in _parts(code):
+        steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+        if any(step.opname == "IS_OP" and not _is_class(steps[:at], others) for at, step in enumerate(steps)):
+            return True
+    return False
+
+
+def _is_class(steps: list[dis.Instruction], others: Mapping[str, Any]) -> bool:
+    """Whether these end with the load of a constant or a class: ``Box``, ``x.__class__``, ``type(x)``."""
+    last = steps[-1]
+    if last.opname == "CALL" or last.opname in _CALLED:
+        return any(step.argval == "type" and "GLOBAL" in step.opname for step in steps[-6:])
+    if "GLOBAL" in last.opname:
+        return isinstance(others.get(last.argval, vars(builtins).get(last.argval)), type)
+    return last.opname == "LOAD_CONST" or last.argval == "__class__"
 
 
 def imports_in(code: CodeType) -> Iterator[tuple[str, int]]:

@@ -4,6 +4,7 @@ once. No program can repeat that, neither of what a function is given nor of wha
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -17,9 +18,22 @@ def is_once(what: Any) -> bool:
     """Whether its elements, or its result, can be had once only."""
     if isinstance(what, (GeneratorType, AsyncGeneratorType, CoroutineType)):
         return True
-    if isinstance(what, io.IOBase):  # one that is written to tells only what has been done
-        return not what.closed and what.readable() and not what.writable()
+    if isinstance(what, io.IOBase):  # one that is only written to tells what has been done
+        return not what.closed and what.readable() and (not what.writable() or _may_be_read_on(what))
     return isinstance(what, Iterator) and type(what).__module__ in _MODULES
+
+
+def _may_be_read_on(file: io.IOBase) -> bool:
+    """Whether a file that may be written to as well has something behind its place."""
+    try:
+        place = file.tell()
+        if not isinstance(file, (io.StringIO, io.BytesIO)):
+            return place < os.fstat(file.fileno()).st_size
+        end = file.seek(0, io.SEEK_END)
+        file.seek(place)
+    except OSError:  # somebody goes through its lines, or it has no place
+        return True
+    return place < end
 
 
 def why_not_given(path: str, what: Any) -> str:

@@ -14,6 +14,7 @@ import abc
 import contextlib
 import ctypes
 import functools
+import gc
 import logging
 import math
 import operator
@@ -22,9 +23,10 @@ import random
 import threading
 import types
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,7 @@ _READERS = (
     math.gcd, math.lcm, math.comb, math.perm, math.factorial, math.isqrt, math.ldexp, operator.index,
 )  # fmt: skip
 _CACHED = functools._lru_cache_wrapper
+_KEY: Any = type(functools.cmp_to_key(max))
 _STATES = frozenset(("getstate", "get_state"))
 _SOURCES = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 _SWITCHES = {"no_grad", "enable_grad", "requires_grad", "requires_grad_", "set_grad_enabled", "is_grad_enabled"}
@@ -183,12 +186,21 @@ class Reach(Called, Members, Attributes):
             self._optimizer(path, what)
         elif isinstance(what, (list, tuple, dict)):
             self._container(path, what)
+            if isinstance(what, defaultdict):
+                told = functools.partial(_told_factory, what)
+                self.copies.append((f"{path}.default_factory", told, elements(told)))
+                self._walk(f"{path}.default_factory", what.default_factory)
             self._own(path, what)
         elif isinstance(what, (weakref.ref, ContextVar)):
             self.copies.append((path, what, elements(what)))
             if isinstance(what, weakref.ref):
                 self._weakly.add(id(what()))
             self._walk(path, what() if isinstance(what, weakref.ref) else self.copies[-1][2][0])
+        elif isinstance(what, (Context, SimpleQueue, weakref.finalize)):
+            self.copies.append((path, what, elements(what)))
+        elif isinstance(what, _KEY):
+            for number, kept in enumerate(gc.get_referents(what)):
+                self._walk(f"{path}, {number}", kept)
         elif isinstance(what, BUFFERS):
             self.copies.append((path, what, elements(what)))
             if isinstance(what, ctypes._Pointer) and what:
@@ -264,6 +276,10 @@ def _told_subclasses(kind: type) -> tuple[Any, ...]:
 
 def _told_abstract() -> tuple[Any]:
     return (abc.get_cache_token(),)
+
+
+def _told_factory(what: defaultdict[Any, Any]) -> tuple[Any]:
+    return (what.default_factory,)
 
 
 def _told_state(source: Any) -> tuple[str]:

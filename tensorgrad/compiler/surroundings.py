@@ -58,6 +58,11 @@ def _temporary() -> tuple[Any, ...]:
     return () if tempfile is None else (tempfile.gettempdir(),)
 
 
+def _processors() -> tuple[Any, ...]:
+    asked = getattr(os, "sched_getaffinity", None)
+    return () if asked is None else tuple(sorted(asked(0)))
+
+
 _TOLD: tuple[tuple[str, Told, frozenset[str]], ...] = (
     ("the working directory", _directory, frozenset((
         "getcwd", "getcwdb", "cwd", "absolute", "resolve", "abspath", "realpath", "relpath", "samefile",
@@ -67,6 +72,8 @@ _TOLD: tuple[tuple[str, Told, frozenset[str]], ...] = (
     ("the locale", _locale, frozenset(("getlocale", "localeconv", "setlocale", "strcoll", "strxfrm"))),
     ("the thread", _thread, frozenset(("current_thread", "currentThread", "get_ident", "get_native_id"))),
     ("the number of threads", lambda: (threading.active_count(),), frozenset(("active_count", "activeCount"))),
+    ("the processors", _processors, frozenset(("sched_getaffinity", "process_cpu_count"))),
+    ("the time between threads", lambda: (sys.getswitchinterval(),), frozenset(("getswitchinterval",))),
     ("the limit of recursion", lambda: (sys.getrecursionlimit(),), frozenset(("getrecursionlimit",))),
     ("NumPy's treatment of errors", lambda: (repr(np.geterr()),), frozenset(("geterr",))),
     ("how NumPy prints", lambda: (repr(np.get_printoptions()),), frozenset((
