@@ -14,7 +14,6 @@ import numpy as np
 from ..autograd.node import describe_line
 from .executor import executor
 from .passes import optimize
-from .passes.memory import draws, owner_of
 from .program import Action, Call, Program, Unless, Value
 from .signature import owner
 
@@ -38,7 +37,7 @@ class Conditions:
         self.trouble: str | None = None
         given = set(program.arguments)
         for step in program.steps:
-            if isinstance(step, (Action, Unless)) or _writes_outside(step, given) or draws(step):
+            if isinstance(step, (Action, Unless)) or _writes_outside(step, given) or step.draws:
                 where = f" at {describe_line(trace.line_read)}" if trace.line_read is not None else ""
                 self.trouble = (
                     "it changes something, or draws random numbers, before Python reads what it computes"
@@ -80,13 +79,13 @@ def _writes_outside(step: Call, given: set[Value]) -> bool:
 def _needed(steps: list[Call | Action], read: list[Value]) -> list[Call | Action]:
     """The steps that what is read rests on. A dropout, a statistic or an optimizer's step between them is no matter of
     theirs: the program that is chosen does it."""
-    memory = {owner_of(value) for value in read}
+    memory = {value.memory for value in read}
     found: list[Call | Action] = []
     for step in reversed(steps):
         if _changes(step, memory):
             found.append(step)
             if isinstance(step, Call):
-                memory.update(owner_of(value) for value in step.reads())
+                memory.update(value.memory for value in step.reads())
     return found[::-1]
 
 
@@ -97,4 +96,4 @@ def _changes(step: Call | Action, memory: set[Any]) -> bool:
         return not step.counts or not memory.isdisjoint(id(owner(array)) for array in step.counts)
     if isinstance(step, Unless) and any(_changes(x, memory) for x in step.steps if isinstance(x, (Action, Unless))):
         return True
-    return not memory.isdisjoint(owner_of(v) for v in (*step.results, *step.writes) if v is not None)
+    return not memory.isdisjoint(v.memory for v in (*step.results, *step.writes) if v is not None)

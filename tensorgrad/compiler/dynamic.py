@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from ..errors import CompileError
@@ -236,9 +237,8 @@ class Family:
         if found is None:
             shape, strides = self.values[v][1](size)
             self.edge = self.edge or any(n < 2 <= m for n, m in zip(shape, v.shape, strict=True))
-            found = self.now[v] = copy.copy(v)
-            found.shape, found.strides = tuple(shape), tuple(strides)
-            found.root = found if v.root is v else self._at(v.root, size)
+            array = SimpleNamespace(shape=shape, dtype=v.dtype, strides=strides)
+            found = self.now[v] = Value(v.name, array, None if v.root is v else self._at(v.root, size))
         return found
 
 

@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..dispatch import Listener
 from .program import Action, Call, Value, values_in
 
@@ -86,7 +88,7 @@ class Known(Listener):
 
 
 def is_array(what: Any) -> bool:
-    return hasattr(what, "dtype") and hasattr(what, "shape") and hasattr(what, "strides")
+    return type(what) is np.ndarray or (hasattr(what, "dtype") and hasattr(what, "shape") and hasattr(what, "strides"))
 
 
 def arrays_in(what: Any) -> Any:

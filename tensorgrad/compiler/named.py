@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import itertools
 import operator
 import sys
@@ -55,7 +56,7 @@ def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
     for part in _parts(code):
         names.update(part.co_names if not new or part is not code else _but_given(part))
         texts = {x for x in part.co_consts if type(x) is str and len(x) < 200}
-        steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+        steps = _steps(part)
         if names & _GETTERS:
             asked = list(_given_to_getters(steps))
             names.update(word for text in asked if text is not None for word in text.split("."))
@@ -80,7 +81,7 @@ def names_in(code: CodeType, *, new: bool = False) -> tuple[set[str], bool]:
 def globals_in(code: CodeType) -> Iterator[str]:
     """The globals that code names: `optimizer.step` is none called `step`."""
     for part in _parts(code):
-        yield from _globals(dis.get_instructions(part))
+        yield from _globals(_steps(part))
 
 
 def _globals(steps: Iterable[dis.Instruction]) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _globals(steps: Iterable[dis.Instruction]) -> Iterator[str]:
 def all_globals(code: CodeType) -> bool:
     """Whether code may read any global, by a name that it makes."""
     for part in _parts(code):
-        steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+        steps = _steps(part)
         if not _MAKERS.isdisjoint(_globals(steps)):
             return True
         for at, step in enumerate(steps):
@@ -104,7 +105,7 @@ def all_globals(code: CodeType) -> bool:
 def reads_modules(code: CodeType) -> bool:
     """Whether code may read ``sys.modules``, which is not called, as ``model.modules()`` is."""
     for part in _parts(code):
-        for step in dis.get_instructions(part) if "modules" in part.co_names else ():
+        for step in _steps(part) if "modules" in part.co_names else ():
             if step.argval == "modules" and step.opname != "LOAD_METHOD" and "NULL" not in step.argrepr:
                 return True
     return False
@@ -134,7 +135,7 @@ def imports_in(code: CodeType) -> Iterator[tuple[str, int]]:
     """The modules that code imports while it runs: (name, how many packages above its own)."""
     for part in _parts(code):
         before: list[Any] = []
-        for step in dis.get_instructions(part):
+        for step in _steps(part):
             if step.opname == "IMPORT_NAME":
                 yield step.argval, before[-2].argval if len(before) > 1 and type(before[-2].argval) is int else 0
             before.append(step)
@@ -149,8 +150,7 @@ def texts_in(code: CodeType) -> Iterator[str]:
 def goes_through(code: CodeType) -> bool:
     """Whether code may ask a dict for keys that it has not as texts: for all of them."""
     return any(
-        not _WHOLE.isdisjoint(part.co_names) or any(s.opname in _MERGES for s in dis.get_instructions(part))
-        for part in _parts(code)
+        not _WHOLE.isdisjoint(part.co_names) or any(s.opname in _MERGES for s in _steps(part)) for part in _parts(code)
     )
 
 
@@ -177,18 +177,23 @@ def _parts(code: CodeType) -> Iterator[CodeType]:
             yield from _parts(constant)
 
 
+@functools.lru_cache(maxsize=64)  # of a function's code they are asked five times in a row
+def _steps(code: CodeType) -> list[dis.Instruction]:
+    """The instructions of one code. Nobody changes the list."""
+    return [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+
+
 def _but_given(code: CodeType) -> Iterator[str]:
     """The names of code, but for those that are only attributes which its first argument is given."""
     before: Any = None
-    for step in dis.get_instructions(code):
+    for step in _steps(code):
         if step.opname == "STORE_ATTR":
             last = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
             if before.opname.startswith("LOAD_FAST") and last == code.co_varnames[0]:
                 continue
         if isinstance(step.argval, str) and step.argval in code.co_names:
             yield step.argval
-        if step.opname not in ("CACHE", "EXTENDED_ARG"):
-            before = step
+        before = step
 
 
 def _given_to_getters(steps: list[dis.Instruction]) -> Iterator[str | None]:

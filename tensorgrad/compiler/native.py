@@ -73,13 +73,11 @@ class Blueprint:
         self.copied = {id(steps[at]): call.op.name for at, call in first.copied.items()}
         self.ahead: dict[int, str] = {}
         self.behind: dict[int, str] = {}
+        written_natively = set(first.numbers)
         for low, head, high in self.blocks:
             name = steps[head].op.name  # type: ignore[union-attr]
-            for at in set(first.numbers):
-                if low <= at < head:
-                    self.ahead[id(steps[at])] = name
-                elif head < at <= high:
-                    self.behind[id(steps[at])] = name
+            for at in written_natively.intersection(range(low, high + 1)) - {head}:
+                (self.ahead if at < head else self.behind)[id(steps[at])] = name
 
 
 class Gate(NamedTuple):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .passes.memory import readers_of
 from .program import Call, Program, Value
 
 __all__ = ["Placement", "placements"]
@@ -32,7 +31,7 @@ def placements(program: Program, able: frozenset[str], split: int) -> dict[int, 
     for at, step in enumerate(program.steps):
         if isinstance(step, Call) and step.op.name in able:
             if readers is None:
-                readers = readers_of(program)
+                readers = program.readers
                 made = {v: i for i, s in enumerate(program.steps) for v in getattr(s, "results", ()) if v is not None}
             placement = _placement(program, at, step, readers, made)
             if placement is not None and not any(at < split <= i for i in placement.copies):

@@ -85,15 +85,16 @@ class Places:
                 allocation = self.allocation_of(value)
                 if allocation is not None:
                     born[allocation] = -1
-        for piece in writing.pieces:
-            if type(piece) is not tuple:
-                continue
-            for first, stop in writing.sequence.groups(*piece):
-                # done together, a piece at a time: what one of them reads or makes is there until all are through
-                begin, close = writing.numbers[first], writing.numbers[stop - 1]
-                self.together.update(dict.fromkeys(range(begin, close + 1), range(begin, close + 1)))
-                last = [close if begin <= at < close else at for at in last]
-        return born, last
+        pieces = [piece for piece in writing.pieces if type(piece) is tuple]
+        groups = [group for piece in pieces for group in writing.sequence.groups(*piece)]
+        until: dict[int, int] = {}  # by step: what it needs last is needed until that one
+        # done together, a piece at a time: what one of them reads or makes is there until all are through
+        spans = [(writing.numbers[first], writing.numbers[stop - 1]) for first, stop in groups]
+        for begin, close in spans:
+            self.together.update(dict.fromkeys(range(begin, close + 1), range(begin, close + 1)))
+        for begin, close in reversed(spans):  # a step may be the last of one group and the first of the next
+            until.update(dict.fromkeys(range(begin, close), until.get(close, close)))
+        return born, [until.get(at, at) for at in last]
 
     def joined(self) -> list[int]:
         """By allocation the one whose place it takes, itself for most; lives become those of the places."""

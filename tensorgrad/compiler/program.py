@@ -14,8 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..dispatch import Reads, local
+from ..random import Generator
+from .signature import owner
 
-__all__ = ["Action", "Call", "Program", "Tally", "Unless", "Value", "values_in"]
+__all__ = ["UNASKED", "Action", "Call", "Program", "Tally", "Unless", "Value", "values_in"]
+
+UNASKED = object()
+"""A call's ``formula`` that nobody has asked for yet."""
 
 
 class Value:
@@ -26,7 +31,7 @@ class Value:
     arguments and for what a call makes. ``constant``: its elements never change either. ``name``: how prints call it.
     """
 
-    __slots__ = ("array", "constant", "dtype", "name", "root", "shape", "strides")
+    __slots__ = ("_memory", "_steps", "array", "constant", "dtype", "name", "root", "shape", "strides")
 
     def __init__(self, name: str, array: Any, root: Value | None = None, *, fixed: bool = False):
         self.name = name
@@ -36,12 +41,28 @@ class Value:
         self.root = self if root is None else root
         self.array = array if fixed else None
         self.constant = False
+        self._memory: Any = None
+        self._steps: tuple[int, ...] | None = None
 
     @property
     def strides_in_items(self) -> tuple[int, ...]:
         """By axis, how many elements lie between two neighbours; 0 along axes of one element."""
-        size = int(self.dtype.itemsize)
-        return tuple([s // size if n != 1 else 0 for n, s in zip(self.shape, self.strides, strict=True)])
+        found = self._steps
+        if found is None:
+            size = int(self.dtype.itemsize)
+            found = tuple([s // size if n != 1 else 0 for n, s in zip(self.shape, self.strides, strict=True)])
+            self._steps = found
+        return found
+
+    @property
+    def memory(self) -> Any:
+        """What stands for the memory that it lies in, equal for values that may share elements: a number for what was
+        there before."""
+        found = self._memory
+        if found is None:
+            array = self.array if self.array is not None else self.root.array
+            found = self._memory = self.root if array is None else id(owner(array))
+        return found
 
     @property
     def contiguous(self) -> bool:
@@ -71,10 +92,11 @@ class Call:
 
     ``results[i]`` is None for a result that nobody names: None itself, or one of the inputs. ``writes``: the values
     whose memory the call changes. ``kind``: the array type whose door is asked. ``line``: the user's line. ``part``:
-    "forward", "backward" or "optimizer", where that is known.
+    "forward", "backward" or "optimizer", where that is known. ``formula``: what ``formula_of`` has found of the call
+    alone, ``UNASKED`` until then.
     """
 
-    __slots__ = ("_reads", "attrs", "inputs", "kind", "line", "op", "part", "results", "writes")
+    __slots__ = ("_draws", "_reads", "attrs", "formula", "inputs", "kind", "line", "op", "part", "results", "writes")
 
     def __init__(
         self, op: Any, kind: type, inputs: tuple[Any, ...], attrs: dict[str, Any], results: tuple[Value | None, ...],
@@ -88,13 +110,25 @@ class Call:
         self.writes = writes
         self.line = line
         self.part = part
+        self.formula: Any = UNASKED
         self._reads: tuple[Value, ...] | None = None
+        self._draws: bool | None = None
 
     def reads(self) -> Iterator[Value]:
         """Every value among the inputs and attributes."""
         if self._reads is None:
             self._reads = (*values_in(self.inputs), *values_in(list(self.attrs.values())))
         return iter(self._reads)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it takes numbers from a generator, which changes it."""
+        if self._draws is None:
+            self._draws = self._has_generator()
+        return self._draws
+
+    def _has_generator(self) -> bool:
+        return any(_holds_generator(x) for x in (*self.inputs, *self.attrs.values()))
 
     def __repr__(self) -> str:
         made = ", ".join("_" if v is None else v.name for v in self.results)
@@ -173,6 +207,9 @@ class Unless(Call):
         """Whether the host does something among the steps."""
         return any(isinstance(step, Action) or (isinstance(step, Unless) and step.acts) for step in self.steps)
 
+    def _has_generator(self) -> bool:
+        return any(isinstance(step, Call) and step.draws for step in self.steps)
+
     def with_steps(self, steps: list[Call | Action], flag: Value | None = None) -> Unless:
         """The same with other steps."""
         return Unless(self.flag if flag is None else flag, steps, self.line, self.part)
@@ -200,6 +237,10 @@ class Unless(Call):
         return f"unless {self.flag.name}:\n{body}"
 
 
+def _holds_generator(what: Any) -> bool:
+    return isinstance(what, Generator) or (type(what) in (list, tuple) and any(map(_holds_generator, what)))
+
+
 _UNLESS: Any = SimpleNamespace(name="unless", view=False, derived=False, define=None, sized_by_data=False)
 
 
@@ -218,7 +259,8 @@ class Program:
     ``arguments``: values that each replay is given arrays for. ``outputs``: values whose arrays a replay returns.
     ``notes``: what passes have done, (the pass, in words). ``linked``: what runs it natively, if anything does.
     ``runners``: who runs it for its backend, if that has somebody; two for a pair.
-    ``form``: how it is called, if it can be called by itself. ``foreign``: it comes from a file.
+    ``form``: how it is called, if it can be called by itself. ``foreign``: it comes from a file. ``memory``: the
+    ``Memory`` of it, once a pass has asked.
     """
 
     def __init__(self, steps: list[Call | Action], arguments: list[Value], outputs: list[Value]):
@@ -230,6 +272,8 @@ class Program:
         self.runners: list[Any] = []
         self.form: Any = None
         self.foreign = False
+        self.memory: Any = None
+        self._readers: dict[Value, set[int]] | None = None
 
     @property
     def strided(self) -> list[Value]:
@@ -237,6 +281,25 @@ class Program:
         contiguous. Copies are calls of their own, so that no other op asks."""
         read = {v.root for call in self.all_calls if call.op.name == "as_strided" for v in call.reads()}
         return [v for v in self.arguments if v.root in read and not v.contiguous]
+
+    @property
+    def readers(self) -> dict[Value, set[int]]:
+        """By value: the steps that read it or a view of it; -1 for the program's end. It is made once for all who ask,
+        so nobody changes it."""
+        if self._readers is None:
+            found: dict[Value, set[int]] = {}
+            self._readers = found
+            for at, step in enumerate(self.steps):
+                if isinstance(step, Call):
+                    for v in step.reads():
+                        _note(found, v, at)
+            for v in self.outputs:
+                _note(found, v, -1)
+        return self._readers
+
+    def forget(self) -> None:
+        """No pass asks any more: drop what was found for all of them."""
+        self.memory = self._readers = None
 
     @property
     def calls(self) -> list[Call]:
@@ -288,6 +351,15 @@ class Program:
         Every value is a local name, dropped after its last use, so memory is held as long as in an eager run.
         """
         return _Writer(self).text()
+
+
+def _note(readers: dict[Value, set[int]], value: Value, at: int) -> None:
+    for v in (value,) if value.root is value else (value, value.root):
+        known = readers.get(v)
+        if known is None:
+            readers[v] = {at}
+        else:
+            known.add(at)
 
 
 def _single(result: Any) -> Any:

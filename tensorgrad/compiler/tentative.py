@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..dispatch import in_private
-from .passes.memory import owner_of
 from .program import Action, Call, Value
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Tentative:
         return found
 
     def wanted(self, plain: Any) -> None:
-        self.asked.add(owner_of(self.trace.value_of(plain._data)))
+        self.asked.add(self.trace.value_of(plain._data).memory)
 
     def settle(
         self, steps: list[Call | Action], conditions: list[_Condition]
@@ -65,14 +64,14 @@ class Tentative:
         needed = set(self.asked)
         for step in steps:
             if id(step) not in beside and isinstance(step, Call):
-                needed.update(map(owner_of, step.reads()))
+                needed.update(v.memory for v in step.reads())
         dropped: dict[int, Call] = {}
         for group in reversed(self.groups):
             calls = [step for step in group if isinstance(step, Call)]
-            if needed.isdisjoint(owner_of(v) for call in calls for v in (*call.results, *call.writes) if v is not None):
+            if needed.isdisjoint(v.memory for call in calls for v in (*call.results, *call.writes) if v is not None):
                 dropped.update((id(call), call) for call in calls)
             else:
-                needed.update(owner_of(v) for call in calls for v in call.reads())
+                needed.update(v.memory for call in calls for v in call.reads())
         gone = {v for call in dropped.values() for v in call.results}
         places = [0]  # by how many steps stand before: how many of these stay
         for step in steps:

@@ -17,7 +17,6 @@ from ..ops.selected import settled
 from .facts import elements, get
 from .known import Known, arrays_in, is_array
 from .passes import duplicates
-from .passes.memory import owner_of
 from .program import Action, Call, Program, Unless, Value, values_in
 from .signature import owner
 from .standing import StandIns
@@ -85,6 +84,7 @@ class Trace(Known):
         self.copies_seen: list[tuple[str, Any, Any]] = []
         self.selections: list[weakref.ref[Any]] = []
         self.tentative = Tentative(self)
+        self._reached: dict[int, Any] | None = None  # tensors that the function reaches, by identities of their arrays
 
     # --- values
 
@@ -115,8 +115,11 @@ class Trace(Known):
         return found
 
     def _is_reached(self, array: Any) -> bool:
-        reached = () if self.reach is None else self.reach.tensors.values()
-        return any(t._data is array for _, t in reached)
+        if self._reached is None:
+            tensors = () if self.reach is None else [t for _, t in self.reach.tensors.values()]
+            self._reached = {id(t._data): t for t in tensors}
+        found = self._reached.get(id(array))
+        return found is not None and found._data is array
 
     def _cut(self, array: Any) -> Value:
         """The value of a view that was made past the door (by the engine, of a gradient's place)."""
@@ -146,19 +149,24 @@ class Trace(Known):
         steps.append(Call(OPS["as_strided"], type(array), (whole,), attrs, (made,), (), user_line(3), self.parts[-1]))
         return made
 
-    def _root_by_input(self, array: Any, inputs: Any) -> Value | None:
-        """The value whose memory a result lies in, where an input is a view itself: NumPy then knows the owner
-        alone."""
+    def _root_by_input(self, array: Any, inputs: list[Any]) -> Value | None:
+        """The value whose memory a result lies in, where one of the arrays of the inputs is a view itself: NumPy then
+        knows the owner alone."""
         if getattr(array, "base", None) is None:
             return None
         whole = owner(array)
-        return next((self.value_of(x).root for x in arrays_in(inputs) if owner(x) is whole), None)
+        return next((self.value_of(x).root for x in inputs if owner(x) is whole), None)
 
-    def _values(self, what: Any) -> Any:
-        """Arrays replaced by their values, in lists and tuples too."""
+    def _values(self, what: Any, arrays: list[Any], read: list[Value]) -> Any:
+        """Arrays replaced by their values, in lists and tuples too. Both are noted in these lists."""
         if type(what) in (list, tuple):
-            return type(what)(self._values(part) for part in what)
-        return self.value_of(what) if is_array(what) else untracked(what)
+            return type(what)([self._values(part, arrays, read) for part in what])
+        if not is_array(what):
+            return untracked(what)
+        found = self.value_of(what)
+        arrays.append(what)
+        read.append(found)
+        return found
 
     # --- what the door tells
 
@@ -171,26 +179,27 @@ class Trace(Known):
             return
         if op.sized_by_data:
             self.refuse(self._sized_by_data(f"{op.name}'s result", line, op.fixed))
-        given = self._values(inputs)
-        named = {key: self._values(value) for key, value in attrs.items()}
-        read = [*values_in(given), *values_in(tuple(named.values()))]
+        arrays: list[Any] = []
+        read: list[Value] = []
+        given = self._values(inputs, arrays, read)
+        of_inputs = list(arrays)
+        named = {key: self._values(value, arrays, read) for key, value in attrs.items()}
+        there = set(map(id, arrays))
         writes = tuple(dict.fromkeys(_written(op.name, given, named)))
         if self.copies:
             self._check_copies(read, writes)
-        self.changed.update(map(owner_of, writes))
+        self.changed.update(v.memory for v in writes)
         results: list[Value | None] = []
         for array in outputs:
-            if not is_array(array) or any(array is x for x in arrays_in((inputs, tuple(attrs.values())))):
+            if not is_array(array) or id(array) in there:
                 results.append(None)
                 continue
             self.number += 1
             # where arguments lie in one memory, a view is one of its input: NumPy knows the owner alone
-            root = self._root_by_input(array, inputs[:1]) if op.view else None
-            root = root or self._root(array) or self._root_by_input(array, inputs)
+            root = self._root_by_input(array, of_inputs[:1]) if op.view else None
+            root = root or self._root(array) or self._root_by_input(array, of_inputs)
             results.append(self._enter(array, Value(f"%{self.number}", array, root)))
-        kind = type(next(iter(arrays_in(inputs)), None) if read else outputs[0])
-        if kind is type(None):
-            kind = type(outputs[0])
+        kind = type(of_inputs[0] if of_inputs else outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
 
     def counts(self, x: Any) -> bool:
@@ -243,7 +252,7 @@ class Trace(Known):
         of the state, which then must be the same in the next call."""
         found = [(self.value_of(array), array) for array in arrays_in(inputs)]
         for v, _ in found:
-            if v in self.of_host or owner_of(v) in self.changed:
+            if v in self.of_host or v.memory in self.changed:
                 return False
             state = v.root.array is not None and v.dtype.kind in "biu" and v.nbytes <= _MASK
             if not (state or v.root in self.constants or v.root.constant):
@@ -330,7 +339,7 @@ class Trace(Known):
         """A copy of what a position shows, which would be a view if Python had read the position."""
         line = user_line(3)
         copy = self.value_of(array)
-        self.copies[copy] = owner_of(self.value_of(base)), describe_line(line) if line else "?"
+        self.copies[copy] = self.value_of(base).memory, describe_line(line) if line else "?"
         if view is not None:
             self._enter(view, copy)
 
@@ -349,7 +358,7 @@ class Trace(Known):
                     "written to. The position is a tensor, so in a program it is a copy and no view; pick it again, or "
                     "add .clone() if the old elements are meant."
                 )
-        changed = {owner_of(v) for v in writes}
+        changed = {v.memory for v in writes}
         self.stale.update(v for v, (owner, _) in self.copies.items() if owner in changed)
 
     def filled(self, array: Any) -> None:
@@ -375,7 +384,7 @@ class Trace(Known):
         computed = value.root.array is None or value in self.of_host
         splits = self.splits or ours
         most = _SIZES if ours and value.dtype.kind in "biu" else _SHORT
-        if not computed and owner_of(value) not in self.changed:
+        if not computed and value.memory not in self.changed:
             # it was there before: what the next call finds there must be the same
             if value.nbytes > most:
                 self.refuse(
@@ -510,7 +519,7 @@ class Trace(Known):
     def check_returned(self, arrays: list[Any]) -> None:
         """Raises CompileError for a copy that stands for a view of what was there before, or is returned too."""
         found = [v for array in arrays if (v := self.values.get(id(array))) is not None]
-        seen = {owner_of(v) for v in (*self.arguments, *found) if v.root not in self.copies}
+        seen = {v.memory for v in (*self.arguments, *found) if v.root not in self.copies}
         for v in found:
             owner, where = self.copies.get(v.root, (None, ""))
             if owner is not None and (type(owner) is int or owner in seen):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...compiler.passes.memory import draws
 from ...compiler.program import Action, Call, Program, Unless, Value
 from .stretch import READS_WORDS
 
@@ -44,7 +43,7 @@ def _can_be_opened(step: Unless, kind: type) -> bool:
                 return False
             counted |= counts
             continue
-        if isinstance(inner, Unless) or inner.kind is not kind or draws(inner):
+        if isinstance(inner, Unless) or inner.kind is not kind or inner.draws:
             return False
         if inner.op.name not in READS_WORDS and not {v.root for v in inner.writes} <= made:
             return False

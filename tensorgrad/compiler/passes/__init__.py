@@ -49,7 +49,10 @@ def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
     """The program after all passes, or those of these names, with notes of what each has changed."""
     with collector.paused():  # a collection in the midst of many small objects takes longer than all passes
         for name in names:
-            program = _run(name)(program)
+            before, program = program, _RUNS[name](program)
+            if program is not before:
+                before.forget()
+    program.forget()
     return program
 
 
@@ -57,9 +60,8 @@ def show(name: str, program: Program) -> tuple[str, str]:
     """The program's text before and after the pass of this name. Raises ValueError for an unknown name."""
     if name not in PASSES:
         raise ValueError(f"show: there is no pass {name!r}; they are {', '.join(PASSES)}.")
-    return repr(program), repr(_run(name)(program))
+    return repr(program), repr(_RUNS[name](program))
 
 
-def _run(name: str) -> Callable[[Program], Program]:
-    run: Callable[[Program], Program] = import_module(f"{__name__}.{name}").run
-    return run
+# here, so that the first call of a compiled function doesn't wait for them
+_RUNS: dict[str, Callable[[Program], Program]] = {name: import_module(f"{__name__}.{name}").run for name in PASSES}

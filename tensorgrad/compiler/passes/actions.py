@@ -18,8 +18,8 @@ def run(program: Program) -> Program:
     An action brings the numbers of a step up to date, which calls read as their attributes; a formula that reads one of
     those stays behind it. Nothing else moves: what can fail has to fail before steps are counted.
     """
-    memory = Memory(program)
-    numbers = {memory.owner(v) for call in program.calls for v in values_in(list(call.attrs.values()))}
+    memory = Memory.of(program)
+    numbers = {v.memory for call in program.calls for v in values_in(list(call.attrs.values()))}
     steps = list(program.steps)
     moved = 0
     for at, step in enumerate(steps):
@@ -41,4 +41,4 @@ def run(program: Program) -> Program:
 def _is_free(call: Call, memory: Memory, numbers: set[object]) -> bool:
     if not isinstance(call.op, Elementwise) or call.writes:
         return False
-    return not any(memory.owner(v) in numbers for v in call.reads())
+    return not any(v.memory in numbers for v in call.reads())

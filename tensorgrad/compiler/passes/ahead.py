@@ -14,7 +14,7 @@ from ...expr import Program as Formula
 from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
 from .formulas import formula_of, key_of
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -29,8 +29,8 @@ _STORED = {"f32": "float32", "f64": "float64"}
 class _Ahead:
     def __init__(self, program: Program):
         self.program = program
-        self.memory = Memory(program)
-        self.readers = readers_of(program)
+        self.memory = Memory.of(program)
+        self.readers = program.readers
         self.steps: list[Call | Action] = list(program.steps)
         self.forward: dict[Value, list[int]] = {}  # by operand: the formulas that read it, so far
         self.made = 0

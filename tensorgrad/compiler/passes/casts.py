@@ -24,7 +24,7 @@ _FLOATS: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f64": np.dtyp
 
 def run(program: Program) -> Program:
     """The program with casts of broadcast integers ahead of the formulas that read them."""
-    memory = Memory(program)
+    memory = Memory.of(program)
     turned: dict[tuple[Value, str], Value] = {}
     steps: list[Call | Action] = []
     notes: list[str] = []

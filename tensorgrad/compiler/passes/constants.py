@@ -6,7 +6,7 @@ from typing import Any
 
 from ...dispatch import local
 from ..program import Action, Call, Program, Value, values_in
-from .memory import Memory, draws, replaced, rewritten
+from .memory import Memory, replaced, rewritten
 
 __all__ = ["run"]
 
@@ -21,7 +21,7 @@ def run(program: Program) -> Program:
     State is no constant: the user may change it between replays. Nor is what somebody writes to, or an output, whose
     memory is the caller's.
     """
-    memory = Memory(program)
+    memory = Memory.of(program)
     places = _places(program)
     outputs = {v.root for v in program.outputs}
     found: dict[Value, Value] = {}
@@ -63,7 +63,7 @@ def _places(program: Program) -> dict[type, int | None]:
 def _computed(
     call: Call, memory: Memory, outputs: set[Value], places: dict[type, int | None]
 ) -> dict[Value, Any] | None:
-    if call.writes or draws(call) or not call.results:
+    if call.writes or call.draws or not call.results:
         return None
     named = [v for v in call.results if v is not None]
     if not named or any(v.root in outputs or memory.written(v) for v in named):

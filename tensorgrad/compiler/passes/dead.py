@@ -7,14 +7,14 @@ of a model comes without those of its weights.
 from __future__ import annotations
 
 from ..program import Action, Call, Program, Unless, Value
-from .memory import Memory, draws, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
 
 def run(program: Program) -> Program:
     """The program without calls that no output, no memory of others and no generator shows."""
-    memory = Memory(program)
+    memory = Memory.of(program)
     needed = set(program.outputs)
     kept: list[Call | Action] = []
     notes: list[str] = []
@@ -36,7 +36,7 @@ def run(program: Program) -> Program:
 
 
 def _seen(call: Call, needed: set[Value], memory: Memory) -> bool:
-    if call.writes or getattr(call.op, "demands", False) or draws(call) or (isinstance(call, Unless) and call.acts):
+    if call.writes or getattr(call.op, "demands", False) or call.draws or (isinstance(call, Unless) and call.acts):
         return True
     return any(v is not None and (v in needed or memory.written(v)) for v in call.results)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...ops.shape_core import contiguous_copy, reshape
 from ..program import Action, Call, Program, Value
-from .memory import Memory, draws, replaced, rewritten
+from .memory import Memory, replaced, rewritten
 
 __all__ = ["run"]
 
@@ -24,7 +24,7 @@ def run(program: Program) -> Program:
     Two calls are the same if op, inputs and attributes are, and nobody changed what they read in between. Results that
     somebody writes to, or that are outputs, keep memory of their own.
     """
-    memory = Memory(program)
+    memory = Memory.of(program)
     outputs = {v.root for v in program.outputs} | set(program.outputs)
     known: dict[Any, tuple[int, Call]] = {}
     instead: dict[Value, Value] = {}
@@ -36,7 +36,7 @@ def run(program: Program) -> Program:
             continue
         call = replaced(step, instead)
         steps.append(call)
-        if call.writes or draws(call) or not any(v is not None for v in call.results):
+        if call.writes or call.draws or not any(v is not None for v in call.results):
             continue
         reduces = call.op.name in _REDUCTIONS and len(call.results) == 1
         attrs = tuple((k, _key(x)) for k, x in call.attrs.items() if not (reduces and k == "keepdim"))

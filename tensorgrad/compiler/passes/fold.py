@@ -14,7 +14,7 @@ from typing import Any
 
 from ...dispatch import OPS, local
 from ..program import Action, Call, Program, Value
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -101,8 +101,8 @@ class _Chain:
 
 def run(program: Program) -> Program:
     """The program with what follows convolutions done by them."""
-    memory = Memory(program)
-    readers = readers_of(program)
+    memory = Memory.of(program)
+    readers = program.readers
     steps: list[Call | Action | None] = list(program.steps)
     views = {c.results[0]: c for c in program.calls if c.op.name == "reshape" and c.results[0] is not None}
     notes: list[str] = []

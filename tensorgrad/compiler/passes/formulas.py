@@ -21,8 +21,8 @@ from ...expr.node import call as node
 from ...expr.node import symbol
 from ...ops.elementwise import Elementwise, broadcast_shape
 from ..fused import Fused, Joiner, fused
-from ..program import Action, Call, Program, Value
-from .memory import Memory, draws, readers_of, rewritten
+from ..program import UNASKED, Action, Call, Program, Value
+from .memory import Memory, rewritten
 
 __all__ = ["CODE", "PORTS", "formula_of", "key_of", "lies_so", "run"]
 
@@ -71,12 +71,12 @@ class _Fusing:
     def __init__(self, program: Program, *, trailing: bool = True):
         self.program = program
         self.trailing = trailing
-        self.memory = Memory(program)
+        self.memory = Memory.of(program)
         self.groups: list[Group] = []
         self.open: list[Group] = []
         self.maker: dict[Value, Group] = {}  # of results of open groups, and of their followers
         self.placed: list[tuple[int, Call | Action]] = []
-        self.readers = readers_of(program)
+        self.readers = program.readers
         self.homes: dict[Value, Group] = {}  # of all groups' results
         self.places: dict[Value, int] = {}  # of other calls' results
         self.numbers = _numbers_of(program, self.memory)
@@ -132,7 +132,7 @@ class _Fusing:
         results = [v for v in call.results if v is not None]
         met = self.met(call)
         led = [group for group in met if any(v in group.late or v.root in group.late for v in call.reads())]
-        if len(led) != 1 or not results or call.writes or draws(call):
+        if len(led) != 1 or not results or call.writes or call.draws:
             return False
         (group,) = led
         made = any(v in group.made or v.root in group.made for v in call.reads())
@@ -343,8 +343,18 @@ def key_of(value: Value) -> str:
 
 def formula_of(call: Call, memory: Memory) -> Formula | None:
     """The typed program of a call that may be fused; None for others."""
+    if call.formula is UNASKED:
+        call.formula = _formula_alone(call)
+    if call.formula is None or any(v is not None and memory.written(v) for v in call.results):
+        return None
+    formula: Formula = call.formula
+    return formula
+
+
+def _formula_alone(call: Call) -> Formula | None:
+    """The same, if nobody else writes to the results."""
     named = [v for v in call.results if v is not None]
-    if not named or len(named) != len(call.results) or call.writes or draws(call):
+    if not named or len(named) != len(call.results) or call.writes or call.draws:
         return None
     op = call.op
     if isinstance(op, Fused):
@@ -369,7 +379,7 @@ def formula_of(call: Call, memory: Memory) -> Formula | None:
         formula = lower((node("cast", symbol(0), value=to),), (key_of(x),), name="cast")
     else:
         return None
-    if not all(of_array(v.dtype).name in _EXACT and not memory.written(v) for v in named):
+    if not all(of_array(v.dtype).name in _EXACT for v in named):
         return None
     if any(v.shape != named[0].shape or v.root is not v for v in named):
         return None
@@ -384,6 +394,12 @@ def formula_of(call: Call, memory: Memory) -> Formula | None:
 def lies_so(result: Value, operands: Iterable[Value]) -> bool:
     """Whether a formula's result lies as this one, if those are its operands and any may come first: as one of its
     shape, or in C's order where all are broadcast and none tells of another."""
+    operands = tuple(operands)
+    layout = result.strides_in_items
+    if any(v.shape == result.shape and v.strides_in_items == layout for v in operands) and all(
+        step for size, step in zip(result.shape, layout, strict=True) if size != 1
+    ):
+        return True  # one lies as the result does: so it is with most, and the others need not be looked at
     whole = found = False
     ordered = True
     sizes = [1] * len(result.shape)

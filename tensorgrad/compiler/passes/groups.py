@@ -21,7 +21,7 @@ _LARGE = 1 << 17  # elements: one parameter of so many is a launch worth having,
 
 def run(program: Program) -> Program:
     """The program with updates that follow each other done by one call."""
-    memory = Memory(program)
+    memory = Memory.of(program)
     steps: list[Call | Action | None] = list(program.steps)
     notes: list[str] = []
     members: list[tuple[int, Call]] = []
@@ -40,12 +40,12 @@ def run(program: Program) -> Program:
         if isinstance(step, Action):
             continue  # an optimizer counts the step of the group that follows, and writes down its numbers
         if _joins(step):
-            reads = {memory.owner(v) for v in step.reads()}
+            reads = {v.memory for v in step.reads()}
             if members and (not _alike(members[-1][1], step) or reads & touched):
                 close()
             members.append((at, step))
-            touched.update(memory.owner(v) for v in step.writes)
-            touched.add(memory.owner(step.attrs["hyper"]))  # a second step of the same group comes after the first
+            touched.update(v.memory for v in step.writes)
+            touched.add(step.attrs["hyper"].memory)  # a second step of the same group comes after the first
         elif members and not _passes(step, memory, touched):
             close()
     close()
@@ -78,7 +78,7 @@ def _passes(call: Call, memory: Memory, touched: set[Any]) -> bool:
     """Whether updates may wait behind the call: it computes something (a gradient, say) of what they don't change."""
     if not isinstance(call.op, Elementwise) or call.writes:
         return False
-    return not any(memory.owner(v) in touched for v in call.reads())
+    return not any(v.memory in touched for v in call.reads())
 
 
 def _joined(calls: list[Call]) -> Call:

@@ -15,7 +15,7 @@ from ...expr import Program as Formula
 from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
 from .formulas import CODE, PORTS, formula_of, key_of, lies_so
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -40,8 +40,8 @@ class _Plan(NamedTuple):
 class _Inline:
     def __init__(self, program: Program):
         self.program = program
-        self.memory = Memory(program)
-        self.readers = readers_of(program)
+        self.memory = Memory.of(program)
+        self.readers = {v: set(at) for v, at in program.readers.items()}  # which change as steps do
         self.steps: list[Call | Action | None] = list(program.steps)
         self.notes: list[str] = []
 

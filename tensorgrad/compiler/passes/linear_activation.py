@@ -17,7 +17,7 @@ from ...ops.elementwise import Elementwise
 from ...ops.linear_activation import ACTIVATIONS
 from ..program import Action, Call, Program, Value
 from .activations import Activation, activation_behind
-from .memory import readers_of, rewritten
+from .memory import rewritten
 
 __all__ = ["run"]
 
@@ -26,7 +26,7 @@ def run(program: Program) -> Program:
     """The program with products that end in their activation."""
     if not any(call.op.name == "linear" for call in program.calls):
         return program
-    readers = readers_of(program)
+    readers = program.readers
     steps: list[Call | Action | None] = list(program.steps)
     notes: list[str] = []
     for at, step in enumerate(program.steps):

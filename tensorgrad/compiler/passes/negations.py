@@ -13,7 +13,7 @@ from ...dispatch import OPS, local
 from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
 from .formulas import formula_of, key_of
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -23,8 +23,8 @@ _LEAST = 1 << 16  # bytes: a call more takes longer than to go over less
 
 def run(program: Program) -> Program:
     """The program with sums negated in place of what they are taken of."""
-    memory = Memory(program)
-    readers = readers_of(program)
+    memory = Memory.of(program)
+    readers = program.readers
     steps: list[list[Call | Action]] = [[step] for step in program.steps]
     notes: list[str] = []
     for at, step in enumerate(program.steps):

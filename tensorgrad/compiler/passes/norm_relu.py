@@ -10,7 +10,7 @@ from __future__ import annotations
 from ...dispatch import OPS, local
 from ..program import Action, Call, Program, Value
 from .activations import activation_behind
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -19,8 +19,8 @@ def run(program: Program) -> Program:
     """The program with batch norms that end in their ReLU."""
     if not any(call.op.name == "batch_norm" for call in program.calls):
         return program
-    memory = Memory(program)
-    readers = readers_of(program)
+    memory = Memory.of(program)
+    readers = program.readers
     steps: list[Call | Action | None] = list(program.steps)
     joined: dict[Value, tuple[int, int, Call, Value]] = {}  # by what the ReLU gives: norm and ReLU, the norm, its shift
     notes: list[str] = []

@@ -15,15 +15,15 @@ from typing import Any
 from ...dispatch import OPS, local
 from ...ops.elementwise import Elementwise
 from ..program import Action, Call, Program, Value
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
 
 def run(program: Program) -> Program:
     """The program with norms behind linear layers as formulas."""
-    memory = Memory(program)
-    readers = readers_of(program)
+    memory = Memory.of(program)
+    readers = program.readers
     makers = {
         step.results[0]: at
         for at, step in enumerate(program.steps)

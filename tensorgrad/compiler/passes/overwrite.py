@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...dispatch import OPS
 from ..program import Action, Call, Program, Value
-from .memory import Memory, readers_of, replaced, rewritten
+from .memory import Memory, replaced, rewritten
 
 __all__ = ["run"]
 
@@ -19,8 +19,8 @@ def run(program: Program) -> Program:
     """The program with scatters onto arrays of its own in place of onto copies of them."""
     if not any(call.op.name in _COPYING for call in program.calls):
         return program
-    memory = Memory(program)
-    readers = readers_of(program)
+    memory = Memory.of(program)
+    readers = program.readers
     own = {v for call in program.calls for v in call.results if v is not None and v.root is v and not call.op.view}
     instead: dict[Value, Value] = {}
     steps: list[Call | Action] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...dispatch import OPS
 from ..program import Action, Call, Program
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -16,8 +16,8 @@ def run(program: Program) -> Program:
     found = [step for step in program.calls if step.op.name in _WITHOUT]
     if not found:
         return program
-    memory = Memory(program)
-    readers = readers_of(program)
+    memory = Memory.of(program)
+    readers = program.readers
     steps: list[Call | Action] = []
     notes: list[str] = []
     for step in program.steps:

@@ -45,7 +45,7 @@ class _Lives:
 
     def __init__(self, program: Program):
         self.program = program
-        self.memory = Memory(program)
+        self.memory = Memory.of(program)
         self.end = len(program.steps)
         self.made: dict[Value, int] = {}
         self.readers: dict[Value, list[int]] = {}  # of the value itself

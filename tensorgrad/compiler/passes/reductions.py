@@ -8,7 +8,7 @@ from ...dispatch import local
 from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
 from .formulas import formula_of, key_of
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -17,8 +17,8 @@ _LETTERS = {"sum": "s", "sum_to": "s", "mean": "m"}
 
 def run(program: Program) -> Program:
     """The program with sums and means of all elements of a formula's result taken by the formula itself."""
-    memory = Memory(program)
-    readers = readers_of(program)
+    memory = Memory.of(program)
+    readers = program.readers
     steps: list[Call | Action | None] = list(program.steps)
     notes: list[str] = []
     for at, step in enumerate(program.steps):

@@ -20,7 +20,7 @@ from ...ops.elementwise import Elementwise
 from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
 from .formulas import formula_of, key_of
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -82,8 +82,8 @@ class _Group:
 class _Rewriting:
     def __init__(self, program: Program):
         self.program = program
-        self.memory = Memory(program)
-        self.readers = readers_of(program)
+        self.memory = Memory.of(program)
+        self.readers = program.readers
         self.makers = {
             v: at
             for at, step in enumerate(program.steps)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from ...dispatch import OPS, local
 from ..program import Action, Call, Program, Value
-from .memory import Memory, readers_of, rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
@@ -30,7 +30,7 @@ def run(program: Program) -> Program:
     }
     if not any(step.op.name == "embedding_backward" for _, step in makers.values()):
         return program
-    memory, readers = Memory(program), readers_of(program)
+    memory, readers = Memory.of(program), program.readers
     steps: list[list[Call | Action]] = [[step] for step in program.steps]
     notes: list[str] = []
     for at in range(len(program.steps) - 1, -1, -1):  # the last sum first: its name goes to the first table
