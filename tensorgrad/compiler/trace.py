@@ -15,9 +15,10 @@ from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
 from .facts import elements, get
-from .known import Known, arrays_in, is_array
+from .known import arrays_in, is_array
 from .passes import duplicates
 from .program import Action, Call, Program, Unless, Value, values_in
+from .refusing import Refusing
 from .signature import owner
 from .standing import StandIns
 from .tentative import Refused, Tentative
@@ -31,7 +32,7 @@ _SIZES = 4096  # of lengths and counts that this package reads, as those of pack
 _MASK = 1 << 20  # and of what decides how large a result is, as a mask does
 
 
-class Trace(Known):
+class Trace(Refusing):
     """A listener that writes a program while a function runs.
 
     Args:
@@ -52,23 +53,18 @@ class Trace(Known):
         outside: dict[int, tuple[int, Any]] | None = None, reach: Any = None,
         stand_ins: dict[int, tuple[int, Any, Any]] | None = None,
     ):  # fmt: skip
-        super().__init__(arguments)
+        super().__init__(arguments, splits, code, reach)
+        self.standing = StandIns(self, outside or {}, stand_ins or {}, reach)
         self.state: dict[Value, Any] = {}
         self.grads: dict[int, tuple[Any, Any]] = {}
         self.cleared: set[int] = set()
         self.asked: set[int] = set()  # whose gradients Python has seen as they were before
         self.number = 0
         self.of_host: set[Value] = set()  # what actions fill
-        self.splits = splits
-        self.code = code
-        self.standing = StandIns(self, outside or {}, stand_ins or {}, reach)
-        self.reach = reach
         self.sizes_read: SizesRead | None = None
         self.read_at: int | None = None
         self.line_read: tuple[CodeType, int] | None = None  # the user's, of the last that is a condition
-        self.unsplit: str | None = None  # why no program can be written of the run, where it may be cut
         self.refused: str | None = None  # why there is none, said once the function has returned
-        self.unsplit_at: int | None = None  # the function's line where that was
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
         self.accumulated: list[Any] = []
@@ -365,15 +361,6 @@ class Trace(Known):
         """An array that an action fills in each replay: whoever reads it on the host belongs to an action too."""
         self.of_host.add(self.value_of(array))
 
-    def moves(self, tensor: Any, device: Any) -> None:
-        where = at_users_line(3)
-        self.refuse(
-            f"compile: a tensor of shape {tuple(tensor.shape)} on {tensor.device} is moved to {device}{where}. A "
-            "program computes on one device and copies nothing between two. Move the tensor before the call and pass "
-            f"it as an argument, or keep it on {device} from the start (model.to(...) before compile); results can be "
-            "moved behind the call. Or give compile(..., fallback=True)."
-        )
-
     def read(self, tensor: Any) -> None:
         """A tensor's elements are about to be read by Python."""
         value = self.value_of(tensor._data)
@@ -419,90 +406,17 @@ class Trace(Known):
                 "Pass the number beside it, or give compile(..., fallback=True)."
             )
 
-    def history_read(self, tensor: Any) -> None:
-        number = self.standing.number(tensor)
-        if number is not None and is_users_call(("tensor.py",)):
-            where = at_users_line(3)
-            self._refuse_now(
-                f"compile: is_leaf or grad_fn of argument {number} is read{where}, which was "
-                "computed outside of the compiled function: within it, it is a leaf. Pass what is asked for beside it, "
-                "or give compile(..., fallback=True)."
-            )
-
-    def retains(self, tensor: Any) -> None:
-        number = self.standing.number(tensor)
-        if number is not None:
-            where = at_users_line(3)
-            self._refuse_now(
-                f"compile: retain_grad() or retains_grad of argument {number}{where}, which was "
-                "computed outside of the compiled function: within it, it is a leaf. Call it outside, or give "
-                "compile(..., fallback=True)."
-            )
-
-    def size_read(self, tensor: Any) -> None:
-        whole = owner(tensor._data)
-        arrays = {key: watch() for key, watch in self.watches.items() if self.values[key] in self.arguments}
-        if any(array is not None and owner(array) is whole for array in arrays.values()):
-            where = at_users_line(3)
-            self._refuse_now(
-                f"compile: the size of an argument's storage is read{where}, of which it may be another part in the "
-                "next call. Use numel(), pass the number beside it, or give compile(..., fallback=True)."
-            )
-
-    def address_read(self, tensor: Any) -> None:
-        array = tensor._data
-        found = self.values.get(id(array))
-        root = self._root(array) if found is None else found.root
-        known = root is None or (root.array is not None and root not in self.arguments)
-        states = () if self.reach is None else (t._data for _, t in self.reach.tensors.values())
-        if known and any(owner(state) is owner(array) for state in states):
-            return  # it stays where it is, or another program is written
-        where = at_users_line(3)
-        self.refuse(
-            f"compile: data_ptr() is read{where} of a tensor that may lie elsewhere in the next call. A replay runs no "
-            "Python. To learn whether two tensors share memory, ask outside of the compiled function and pass what was "
-            "found, or give compile(..., fallback=True)."
-        )
-
     def asks(self, path: str, holder: Any, key: Any) -> None:
         if key is None:
             self.copies_seen.append((path, holder, elements(holder)))
         elif not any(holder is known and key == name for _, known, name, _ in self.facts):
             self.facts.append((path, holder, key, get(holder, key)))
 
-    def copies_settings(self, optimizer: Any) -> None:
-        where = at_users_line(3)
-        self.refuse(
-            f"compile: state_dict() of a {type(optimizer).__name__}{where} copies numbers that a program reads anew in "
-            "each call, such as the learning rate. A replay runs no Python, so the copy would stay as it is. Call it "
-            "outside of the compiled function, or give compile(..., fallback=True)."
-        )
-
     def rewrites(self, tensor: Any) -> None:
         self.standing.rewrites(tensor)
 
     def differentiates(self, roots: Any, inputs: Any, retain: bool, accumulate: bool) -> tuple[Any, Any]:
         return self.standing.differentiates(roots, inputs, retain, accumulate)
-
-    def unheard(self, what: str) -> None:
-        where = at_users_line(4)
-        self.refuse(
-            f"compile: {what}{where} is run that was written of another function. It can't be a part of this one: "
-            "compile the two as one function, or call backward() outside."
-        )
-
-    def _refuse_now(self, why: str) -> None:
-        """Where a run may go on without a program, what stood for an argument is that very one from now on."""
-        self.refuse(why)
-        self.standing.show()
-
-    def refuse(self, why: str, at: int | None = None) -> None:
-        """Raises CompileError, or notes where the function may be cut: at this line of it, by default where it is."""
-        if not self.splits:
-            raise CompileError(why)
-        if self.unsplit is None:
-            self.unsplit = why
-            self.unsplit_at = line_in(self.code) if at is None and self.code is not None else at
 
     # --- the end
 
