@@ -228,7 +228,11 @@ def key_of(operand: Any) -> str:
     kind = PYTHON_KEYS.get(type(operand))
     if kind is not None:
         return kind
-    name = of_array(operand.dtype).name
+    try:
+        dtype = operand.dtype
+    except AttributeError:
+        raise TypeError(f"expected a Tensor or a number, got {type(operand).__name__}: {operand!r}") from None
+    name = of_array(dtype).name
     return name if operand.ndim else name + ":0"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends.generic import linalg as kernels
 from ..errors import ShapeError
-from ..ops.checks import product, shaped
+from ..ops.checks import product, require_tensors, shaped
 from ..ops.inplace import deliver
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
@@ -271,6 +271,7 @@ def tensorinv(A: Tensor, ind: int = 2, *, out: Tensor | None = None) -> Tensor:
 
     Raises: ShapeError for ``ind`` below 1 or a matrix that is not square; LinAlgError for a singular one.
     """
+    require_tensors("linalg.tensorinv", A=A)
     if ind <= 0:
         raise ShapeError(f"linalg.tensorinv: Expected a strictly positive integer for 'ind', got {ind}.")
     shape = tuple(A.shape)
@@ -292,6 +293,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, *, out: Tensor | None = 
         dims: dimensions of ``A`` that are moved to its end first.
     Raises: ShapeError if the sizes do not fit; LinAlgError for a singular system.
     """
+    require_tensors("linalg.tensorsolve", A=A, B=B)
     ndim = A._data.ndim
     if dims is not None:
         moved = [int(d) % ndim for d in ((dims,) if isinstance(dims, int) else dims)]

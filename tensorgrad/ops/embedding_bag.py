@@ -10,7 +10,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import np_dtype, require_tensors, reshaped, statistic_dtype
+from .checks import np_dtype, require_optional, require_tensors, reshaped, statistic_dtype
 from .create import from_numpy, full
 from .embedding import looked_up
 from .join import cat
@@ -168,6 +168,7 @@ def embedding_bag(
         raise ArgumentError("embedding_bag: the arguments were changed: input comes first, then weight.")
     if input.dtype.name not in ("int64", "int32"):
         raise DTypeError(f"embedding_bag: indices must be int64 or int32, got {input.dtype}.")
+    require_optional("embedding_bag", offsets=offsets, per_sample_weights=per_sample_weights)
     if offsets is not None and offsets.dtype.name not in ("int64", "int32"):
         raise DTypeError(f"embedding_bag: offsets must be int64 or int32, got {offsets.dtype}.")
     if mode not in ("sum", "mean", "max"):

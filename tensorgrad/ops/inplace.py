@@ -97,9 +97,12 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
     """Write ``what(*inputs, **attrs)`` over ``target`` (which may be among the inputs) and record it as such.
 
     Raises ShapeError if the result does not have the target's shape, DTypeError if its category is higher than the
-    target's, AutogradError for a leaf that requires grad; the target is unchanged then.
+    target's, AutogradError for a leaf that requires grad, TypeError for what is no tensor; the target is then
+    unchanged.
     """
     name = what.name
+    if not isinstance(target, Tensor):
+        raise TypeError(f"{name}_: expected a Tensor, got {type(target).__name__}: {target!r}")
     ready = tuple(x if isinstance(x, Tensor) or x is None else as_operand(name, x) for x in inputs)
     # an integer or bool has no gradient, whatever is written into it
     track = target._data.dtype.kind in "fcV" and any(isinstance(x, Tensor) and x._tracked for x in ready)

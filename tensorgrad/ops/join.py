@@ -289,6 +289,8 @@ def tensor_split(
     sections = integer("tensor_split", "sections", indices_or_sections)
     if sections < 1:
         raise ShapeError(f"tensor_split: the number of sections must be greater than 0, got {sections}.")
+    if sections >= 2**31:
+        raise ShapeError(f"tensor_split: {sections} sections are more tensors than memory holds.")
     size, more = divmod(total, sections)
     bounds, start = [], 0
     for i in range(sections):

@@ -11,7 +11,7 @@ from ..errors import ArgumentError, DTypeError
 from ..expr import functions as fn
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import check_reduction, everywhere, legacy_reduction, require_tensors, shaped
+from .checks import check_reduction, everywhere, legacy_reduction, require_optional, require_tensors, shaped
 from .elementwise import Elementwise, elementwise
 from .formula_loss import ReducedFormula, reduced
 from .precision import in_float32
@@ -261,6 +261,7 @@ def binary_cross_entropy_with_logits(
         pos_weight: multiplied with the loss of positive targets; broadcasts, e.g. one per class.
     """
     require_tensors("binary_cross_entropy_with_logits", input=input, target=target)
+    require_optional("binary_cross_entropy_with_logits", weight=weight, pos_weight=pos_weight)
     reduction = legacy_reduction(reduction, size_average, reduce)
     if input._data.shape != target._data.shape:
         raise ValueError(

@@ -178,6 +178,21 @@ def test_gradients_at_the_ends_of_what_a_function_is_defined_for(backend):
         assert x.grad.tolist() == [1.0, 1.0, 0.25] and w.grad.tolist() == [-3.0]
 
 
+@pytest.mark.parametrize(
+    "call",
+    (
+        lambda x: x.mul_(None), lambda x: x.bitwise_and_(None), lambda x: x.clamp_max_(None),
+        lambda x: x.float_power(None), lambda x: x.float_power_([]), lambda x: x.type_as(0), lambda x: tg.floor_(5),
+        lambda x: tg.add(x, 1, alpha="two"), lambda x: tg.sub(x, 1, alpha=[2]), lambda x: tg.linalg.tensorsolve(x, 1),
+        lambda x: tg.linalg.tensorinv(1), lambda x: tg.nn.functional.embedding_bag(x.long(), x, tg.int64),
+        lambda x: tg.nn.functional.binary_cross_entropy_with_logits(x, x, 2),
+    ),
+)  # fmt: skip
+def test_what_is_no_tensor_is_a_type_error(call):
+    with pytest.raises(TypeError, match="Tensor"):
+        call(tg.ones(2, 2))
+
+
 @pytest.mark.parametrize("backend", ("numpy", "cpp"))
 def test_second_derivatives_of_a_power_of_zero_are_zero(backend):
     with tg.backend(backend):

@@ -126,6 +126,11 @@ def test_refused(call):
     same_error(call, X)
 
 
+def test_more_sections_than_memory_holds():
+    with pytest.raises(RuntimeError, match="sections"):
+        tg.hsplit(tg.zeros(0), 2**62)
+
+
 def test_views_share_memory():
     x = tg.zeros(4, 6)
     views = [x.view(24), x.t(), x[1:3, ::2], x.diagonal(), x.unfold(1, 3, 3), x.unsqueeze(0), x.narrow(1, 2, 2),
