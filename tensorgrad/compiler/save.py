@@ -17,7 +17,7 @@ from ..backends import registry
 from ..dtypes import of_array
 from ..errors import CompileError
 from ..random import Generator
-from ..tensor import Tensor
+from ..tensor import Size, Tensor
 from .explain import parts_of, place_text
 from .form import Slot
 from .fused import Fused
@@ -266,16 +266,21 @@ class _Writer:
     def _structure(self, leaves: list[Any], spec: Any, role: str) -> Any:
         from ..utils._pytree import tree_unflatten
 
+        def refuse(kind: type) -> CompileError:
+            return CompileError(
+                f"save: {role}s hold an object of class {kind.__name__}, which means nothing without its source; "
+                "tensors, numbers, texts, tuples, lists and dicts do. Reach it through a closure instead."
+            )
+
         def slot(what: Any) -> Any:
             if isinstance(what, Slot):
                 return {"tensor": what.number}
             if isinstance(what, _Made):
                 return what.json
-            raise CompileError(
-                f"save: {role}s hold an object of class {type(what).__name__}, which means nothing without its source; "
-                "tensors, numbers, texts, tuples, lists and dicts do. Reach it through a closure instead."
-            )
+            raise refuse(type(what))
 
+        if _has_shape(spec):
+            raise refuse(Size)
         return to_json(tree_unflatten(leaves, spec), slot)
 
     def _result(self) -> Any:
@@ -298,6 +303,11 @@ class _Writer:
             steps = [[op.name, {name: to_json(x, self._other) for name, x in attrs.items()}] for op, attrs in chain]
             leaves[at] = _Made({"view": [source, steps]})
         return self._structure(leaves, result.spec, "result")
+
+
+def _has_shape(spec: Any) -> bool:
+    """Whether a structure has a ``Size``, which the file would make a tuple."""
+    return spec.type is Size or any(map(_has_shape, spec.children))
 
 
 class _Made:

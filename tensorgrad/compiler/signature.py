@@ -16,6 +16,7 @@ import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
 from ..core import native
+from ..device import Device
 from ..dispatch import local
 from ..dtypes import get_default_dtype
 from ..tensor import Tensor, wrap
@@ -58,6 +59,8 @@ class Signature:
             elif _is_plain(leaf):
                 # -0.0 is another number than 0.0, and not-a-number is not itself
                 parts.append((type(leaf), leaf.hex() if type(leaf) is float else repr(leaf)))
+            elif (said := _said(leaf)) is not None:
+                parts.append((type(leaf), said))
             else:
                 if isinstance(leaf, np.ndarray):
                     self.trouble = "an argument is a NumPy array, whose elements no program can follow: pass a tensor"
@@ -174,6 +177,15 @@ def _keys_in(spec: Any) -> Iterator[Any]:
 def _is_plain(what: Any) -> bool:
     """Whether it is what its value says: a subclass of the user's may have attributes."""
     return type(what) in PLAIN or (isinstance(what, np.generic) and isinstance(what, PLAIN))
+
+
+def _said(what: Any) -> str | None:
+    """What is all that there is to say of an object that can't change; None where its identity counts."""
+    kind = type(what)
+    if kind is Device:
+        return str(what)
+    held = (what.start, what.stop, what.step) if kind is slice or kind is range else what if kind is frozenset else None
+    return None if held is None or not all(type(x) in PLAIN for x in held) else repr(what)
 
 
 def _is(a: Any, b: Any) -> bool:

@@ -1,7 +1,7 @@
 """Nested containers as flat lists: what functions of dicts of tensors are made of.
 
-Tuples, named tuples, lists, dicts (also ordered and default ones) are containers; everything else, None included, is a
-leaf.
+Tuples, named tuples, shapes, lists, dicts (also ordered and default ones) are containers; everything else, None
+included, is a leaf.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from ..tensor import Size
 
 __all__ = [
     "TreeSpec", "tree_all", "tree_any", "tree_flatten", "tree_leaves", "tree_map", "tree_map_only", "tree_structure",
@@ -45,7 +47,7 @@ _LEAF = TreeSpec(None, None, (), 1)
 def _opened(tree: Any) -> tuple[Any, Any, list[Any]] | None:
     """(type, context, children) of a container; None for a leaf."""
     kind = type(tree)
-    if kind is tuple or kind is list:
+    if kind is tuple or kind is list or kind is Size:
         return kind, None, list(tree)
     if kind is dict or kind is OrderedDict:
         return kind, list(tree), list(tree.values())
@@ -58,7 +60,7 @@ def _opened(tree: Any) -> tuple[Any, Any, list[Any]] | None:
 
 def _closed(spec: TreeSpec, children: list[Any]) -> Any:
     kind = spec.type
-    if kind in (tuple, list):
+    if kind in (tuple, list, Size):
         return kind(children)
     if kind in (dict, OrderedDict):
         return kind(zip(spec.context, children, strict=True))
