@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import types
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
@@ -89,12 +90,17 @@ class Found(Facts, abc.ABC):
                 if type(key) is str:
                     self._texts.add(key)
                 else:
-                    self.tells_apart = self.tells_apart or isinstance(key, Tensor)
+                    self._note_key(key)
                     self._walk(f"a key of {path}", key)
                 self._fact(f"{path}[{short(key)}]", what, key, value)
         else:
             for i, value in enumerate(what):
                 self._fact(f"{path}[{i}]", what, i, value)
+
+    def _note_key(self, key: Any) -> None:
+        """Of a key, or an element of a set: a tensor is found there by which one it is."""
+        kept = key() if isinstance(key, weakref.ref) else key
+        self.tells_apart = self.tells_apart or isinstance(kept, Tensor)
 
     def _own(self, path: str, what: Any) -> None:
         """Of an object of the user's class what is named."""

@@ -112,11 +112,13 @@ def reads_modules(code: CodeType) -> bool:
 
 
 def tells_apart(code: CodeType, others: Mapping[str, Any]) -> bool:
-    """Whether code asks if two objects are the same one, of which the second is no constant and no class. ``others``:
-    its globals."""
+    """Whether code asks if two objects are the same one, of which the second is no constant and no class, or for an
+    ``id()``. ``others``: its globals."""
     for part in _parts(code):
         steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
-        if any(step.opname == "IS_OP" and not _is_class(steps[:at], others) for at, step in enumerate(steps)):
+        if "id" in _globals(steps) or any(
+            step.opname == "IS_OP" and not _is_class(steps[:at], others) for at, step in enumerate(steps)
+        ):
             return True
     return False
 

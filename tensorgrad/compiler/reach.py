@@ -172,6 +172,7 @@ class Reach(Called, Members, Attributes):
         elif isinstance(what, _BOUND) or not isinstance(type(what).__module__, str):
             self._theirs.add(what.__name__)  # the latter is a function that Cython has made
             self._evaluates = self._evaluates or what is eval or what is exec
+            self.tells_apart = self.tells_apart or what is operator.is_ or what is operator.is_not
             of_others = what in NAMERS and path.rpartition(".")[2] != what.__name__
             self._open_ended = self._open_ended or self._evaluates or of_others
             if not isinstance(getattr(what, "__self__", None), (types.ModuleType, type, type(None))):
@@ -216,6 +217,8 @@ class Reach(Called, Members, Attributes):
             else:
                 inside = self.copies[-1][2][:MOST]
             for element in inside:
+                if isinstance(what, (set, frozenset)):
+                    self._note_key(element)
                 self._walk(f"an element of {path}", element)
             self._own(path, what)
         elif isinstance(what, types.ModuleType):

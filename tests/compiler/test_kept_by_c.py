@@ -8,6 +8,7 @@ import collections
 import contextvars
 import functools
 import io
+import operator
 import os
 import queue
 import subprocess
@@ -195,10 +196,25 @@ def is_it_a_key(kept: Any) -> Callable[[Any], Any]:
     return lambda x: x * every.get(x, 1.0)
 
 
+def is_it_in_a_set(kept: Any) -> Callable[[Any], Any]:
+    every = {kept}
+    return lambda x: x * (2.0 if x in every else 1.0)
+
+
+def is_it_by_a_function(kept: Any) -> Callable[[Any], Any]:
+    return lambda x: x * (2.0 if operator.is_(x, kept) else 1.0)
+
+
+def is_it_by_its_number(kept: Any) -> Callable[[Any], Any]:
+    return lambda x: x * (2.0 if id(x) == id(kept) else 1.0)
+
+
 @pytest.mark.parametrize("options", [{}, {"fallback": True}, {"dynamic": True}], ids=str)
 @pytest.mark.parametrize("tracked", [False, True], ids=["a tensor", "a parameter"])
 @pytest.mark.parametrize("first", [False, True], ids=["later", "first"])
-@pytest.mark.parametrize("make", [is_it, is_it_among, is_it_a_key])
+@pytest.mark.parametrize(
+    "make", [is_it, is_it_among, is_it_a_key, is_it_in_a_set, is_it_by_a_function, is_it_by_its_number]
+)
 def test_an_argument_that_the_function_knows_by_itself(make: Any, first: bool, tracked: bool, options: Any) -> None:
     kept, other = (tg.nn.Parameter(x.clone(), requires_grad=tracked) for _ in range(2))
     function = make(kept)
