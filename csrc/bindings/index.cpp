@@ -100,7 +100,7 @@ struct Scattered {
       : op(op), x(view(array, op)), i(view(index_, "scatter: index")), src(view(src_, "scatter: src")),
         axes(op, x, i, &src, py::cast<Index>(dim)), compute(adds ? add_compute(x.dtype) : x.dtype) {
     require_dtype(op, "src", src, x.dtype);
-    slabs = adds && axes.names_slabs(i);
+    slabs = axes.names_slabs(i);
     if (!slabs) index = into ? checked_index(op, i, axes.limit()) : plain_index(op, i);
     source = ready(src, compute);
   }
@@ -130,6 +130,12 @@ py::object scatter_(const Arguments<4>& a, bool into) {
   char* data = to.data<char>();
   const char* from = data_of<char>(s.source);
   const Index item = size_of(s.compute);
+  if (s.slabs) {
+    s.axes.by_slabs("scatter", s.i, Lines(s.x, s.axes.axis), [=](const int64_t* at, Index outer, Index length, Index count, Index inner) {
+      write_slabs(outer, length, count, inner * item, data, at, from);
+    });
+    return to.finish();
+  }
   s.launch([=](const int64_t* at, const GatherShape& shape) { return scatter_items(shape, into, item, data, at, from); });
   return to.finish();
 }

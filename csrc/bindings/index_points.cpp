@@ -21,6 +21,22 @@ void spread(Offsets& offsets, Index size, Index stride) {
   offsets.swap(grown);
 }
 
+// The shape that the indices' shapes broadcast to.
+Shape common_shape(const char* op, const std::vector<View>& views) {
+  Shape common;
+  for (const View& v : views) {
+    if (size_t(v.ndim) > common.size()) common.insert(common.begin(), size_t(v.ndim) - common.size(), 1);
+    for (int k = 0; k < v.ndim; ++k) {
+      Index& size = common[common.size() - size_t(v.ndim - k)];
+      if (size == 1) size = v.shape[k];
+      else if (v.shape[k] != 1 && v.shape[k] != size)
+        throw py::value_error(std::string(op) + ": the indices' shapes do not broadcast: " + to_string(v.shape_vector()) +
+                              " and " + to_string(common));
+    }
+  }
+  return common;
+}
+
 // x[indices], taken apart: which axes of x stand before and after the points, and where they lie. That takes reading the
 // indices, which locate() does, in the launch that moves the elements.
 struct Selection {
@@ -40,7 +56,7 @@ struct Selection {
       if (views[k].dtype != DType::Int64)
         throw py::type_error(std::string(op) + ": index is " + name_of(views[k].dtype) + ", expected int64");
     }
-    broadcast();
+    common = common_shape(op, views);
     const bool together = axes[count - 1] - axes[0] == int(count) - 1;
     first = together ? axes[0] : 0;
     for (Index size : common) count_ *= size;
@@ -93,19 +109,6 @@ struct Selection {
   std::vector<py::object> held;  // the indices, contiguous
   std::vector<const int64_t*> plain;
 
-  void broadcast() {
-    for (const View& v : views) {
-      if (size_t(v.ndim) > common.size()) common.insert(common.begin(), size_t(v.ndim) - common.size(), 1);
-      for (int k = 0; k < v.ndim; ++k) {
-        Index& size = common[common.size() - size_t(v.ndim - k)];
-        if (size == 1) size = v.shape[k];
-        else if (v.shape[k] != 1 && v.shape[k] != size)
-          throw py::value_error(std::string(op) + ": the indices' shapes do not broadcast: " + to_string(v.shape_vector()) +
-                                " and " + to_string(common));
-      }
-    }
-  }
-
   void add_index(const View& v, const int64_t* at, int axis) {
     const Index n = count_, size = x.shape[axis], stride = x.strides[axis];
     if (n == 0) return;
@@ -129,51 +132,90 @@ struct Selection {
   }
 };
 
-// One index array along one dimension of a contiguous array: slices of it, without a list of places.
+// Index arrays along neighbouring dimensions of a contiguous array, which are one dimension then: slices of it, without a
+// list of places.
 struct Slabs {
   static bool fits(const View& x, size_t count, py::handle spec) {
-    return count == 1 && x.contiguous() && x.aligned() && PyTuple_Check(spec.ptr()) && PyTuple_GET_SIZE(spec.ptr()) == 1;
+    if (count == 0 || !x.contiguous() || !x.aligned() || !PyTuple_Check(spec.ptr()) || size_t(PyTuple_GET_SIZE(spec.ptr())) != count)
+      return false;
+    for (size_t k = 1; k < count; ++k)
+      if (axis_of(spec, k) != axis_of(spec, 0) + Index(k)) return false;
+    return count == 1 || (axis_of(spec, 0) >= 0 && axis_of(spec, count - 1) < x.ndim);
   }
-  Slabs(const char* op, const View& x, py::handle index, py::handle spec)
-      : op(op), axis(checked_axis(op, py::cast<Index>(py::handle(PyTuple_GET_ITEM(spec.ptr(), 0))), x)), lines(x, axis),
-        i(view(index, "index")) {
-    if (i.dtype != DType::Int64)
-      throw py::type_error(std::string(op) + ": index is " + name_of(i.dtype) + ", expected int64");
-    at = ready(i);
+  Slabs(const char* op, const View& x, py::handle const* indices, size_t count, py::handle spec)
+      : op(op), axis(checked_axis(op, axis_of(spec, 0), x)), lines(x, axis) {
+    std::vector<View> views;
+    for (size_t k = 0; k < count; ++k) {
+      views.push_back(view(indices[k], "index"));
+      if (views[k].dtype != DType::Int64)
+        throw py::type_error(std::string(op) + ": index is " + name_of(views[k].dtype) + ", expected int64");
+    }
+    common = common_shape(op, views);
+    for (Index size : common) n *= size;
+    for (size_t k = 0; k < count; ++k) {
+      held.push_back(ready(views[k]));
+      Named one{data_of<int64_t>(held[k]), views[k].size(), x.shape[axis + int(k)], Shape(common.size(), 0)};
+      Index step = 1;
+      for (int d = views[k].ndim; d-- > 0; step *= views[k].shape[d])
+        if (views[k].shape[d] > 1) one.strides[common.size() - size_t(views[k].ndim - d)] = step;
+      named.push_back(std::move(one));
+      if (k == 0) continue;
+      lines.length *= x.shape[axis + int(k)];
+      lines.inner /= std::max<Index>(1, x.shape[axis + int(k)]);
+    }
+    const int behind = axis + int(count);
+    if (lines.length == 0) {  // then nothing was there to divide
+      lines.inner = 1;
+      for (int k = behind; k < x.ndim; ++k) lines.inner *= x.shape[k];
+    }
     shape.assign(x.shape, x.shape + axis);
-    shape.insert(shape.end(), i.shape, i.shape + i.ndim);
-    shape.insert(shape.end(), x.shape + axis + 1, x.shape + x.ndim);
+    shape.insert(shape.end(), common.begin(), common.end());
+    shape.insert(shape.end(), x.shape + behind, x.shape + x.ndim);
   }
 
-  // Calls use(indices, none of them negative) as a launch, which throws IndexError for one out of range.
+  // Calls use(numbers of slabs, none of them negative) as a launch, which throws IndexError for one out of range.
   template <class Use>
   void launch(Index work, Use use) const {
-    tg::launch(work, [use, n = i.size(), op = op, axis = axis, length = lines.length, from = static_cast<const int64_t*>(data_of<int64_t>(at))] {
-      if (n == 0) return use(from);
-      const IndexRange range = range_of(from, n);
-      check_range(op, range, length, axis);
-      if (range.low >= 0) return use(from);
+    tg::launch(work, [use, n = n, op = op, axis = axis, common = common, named = named] {
+      if (n == 0) return use(static_cast<const int64_t*>(nullptr));
+      bool negative = false;
+      for (size_t k = 0; k < named.size(); ++k) {
+        const IndexRange range = range_of(named[k].from, named[k].n);
+        check_range(op, range, named[k].length, axis + int(k));
+        negative |= range.low < 0;
+      }
+      if (named.size() == 1 && !negative) return use(named[0].from);
       Scratch<int64_t> counted(n);
-      for (Index m = 0; m < n; ++m) counted.data()[m] = from[m] < 0 ? from[m] + length : from[m];
-      use(counted.data());
+      for (size_t k = 0; k < named.size(); ++k) number_slabs(int(common.size()), common.data(), named[k].strides.data(), named[k].length, k == 0, named[k].from, counted.data());
+      use(static_cast<const int64_t*>(counted.data()));
     });
   }
 
   const char* op;
-  int axis;
+  int axis;  // the first one
   Lines lines;
-  View i;
-  py::object at;  // the indices, contiguous
-  Shape shape;    // of the result
+  Index n = 1;  // slabs that are named
+  Shape common, shape;  // of the indices, and of the result
+
+ private:
+  struct Named {
+    const int64_t* from;
+    Index n, length;  // of the indices, and of their axis
+    Shape strides;    // of the indices, as their common shape sees them
+  };
+  static Index axis_of(py::handle spec, size_t k) { return py::cast<Index>(py::handle(PyTuple_GET_ITEM(spec.ptr(), Py_ssize_t(k)))); }
+
+  std::vector<Named> named;
+  std::vector<py::object> held;  // the indices, contiguous
 };
 
 py::object index_of(py::handle array, py::handle const* indices, size_t count, py::handle spec) {
   const View x = view(array, "index");
   if (Slabs::fits(x, count, spec)) {
-    const Slabs s("index", x, indices[0], spec);
+    const Slabs s("index", x, indices, count, spec);
     py::object out = empty(x.dtype, s.shape);
     char* to = data_of<char>(out);
-    const Index n = s.i.size(), slab = s.lines.inner * size_of(x.dtype);
+    const Index n = s.n, slab = s.lines.inner * size_of(x.dtype);
     s.launch(s.lines.outer * n * s.lines.inner, [=, lines = s.lines, from = x.data](const int64_t* at) {
       select_slabs(lines.outer, lines.length, n, slab, from, at, to);
     });
@@ -235,13 +277,13 @@ py::object index_put_into_(py::handle array, py::handle value_, py::handle const
     return wide.finish();
   }
   if (accumulate && v.contiguous() && v.aligned() && Slabs::fits(x, count, spec)) {
-    const Slabs s("index_put", x, indices[0], spec);
+    const Slabs s("index_put", x, indices, count, spec);
     if (s.shape == v.shape_vector()) {
       visit_add(compute, [&](auto t) {
         using T = decltype(t);
         T* to = x.as<T>();
         const T* from = v.as<const T>();
-        s.launch(v.size(), [=, lines = s.lines, n = s.i.size()](const int64_t* at) {
+        s.launch(v.size(), [=, lines = s.lines, n = s.n](const int64_t* at) {
           combine_slabs(Combine::add, lines.outer, lines.length, n, lines.inner, to, at, from);
         });
       });

@@ -2,6 +2,8 @@
 // amp_unscale_, amp_update_scale_: gradients of a scaled loss, and its scale.
 #include "../kernels/optim.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cmath>
 

@@ -27,6 +27,14 @@ bool scatter_combine(Combine how, const GatherShape& s, bool checked, T* y, cons
 // Slabs of `bytes`: y (outer, count, bytes) = x (outer, length, bytes)[:, index].
 void select_slabs(Index outer, Index length, Index count, Index bytes, const char* x, const int64_t* index, char* y);
 
+// numbers[m] = numbers[m] * length + from[m], of the first axis from[m] alone: slabs that one index array for each of several
+// axes names. The numbers have `shape`, in which `from` has `strides`; negative ones count from the end.
+void number_slabs(int ndim, const Index* shape, const Index* strides, Index length, bool first_axis, const int64_t* from,
+                  int64_t* numbers);
+
+// y (outer, length, bytes)[:, index[m]] = src (outer, count, bytes)[:, m], in the order of m.
+void write_slabs(Index outer, Index length, Index count, Index bytes, char* y, const int64_t* index, const char* src);
+
 // y (outer, length, inner)[:, index[m]] += src (outer, count, inner)[:, m], or what else `how` says (of a T as below), in the
 // order of m; skips index == skip.
 template <class T>

@@ -78,6 +78,46 @@ void select_slabs(Index outer, Index length, Index count, Index bytes, const cha
   });
 }
 
+void number_slabs(int ndim, const Index* shape, const Index* strides, Index length, bool first_axis, const int64_t* from,
+                  int64_t* numbers) {
+  const int last = std::max(0, ndim - 1);
+  const Index row = ndim ? shape[last] : 1, step = ndim ? strides[last] : 0;
+  Index rows = 1;
+  for (int d = 0; d < last; ++d) rows *= shape[d];
+  parallel_for(rows, std::max<Index>(1, kPiece / std::max<Index>(1, row)), [&](Index first, Index end) {
+    Index at[64], offset = 0, rest = first;
+    for (int d = last; d-- > 0; rest /= shape[d]) offset += (at[d] = rest % shape[d]) * strides[d];
+    for (Index r = first; r < end; ++r) {
+      int64_t* to = numbers + r * row;
+      for (Index j = 0; j < row; ++j) {
+        const int64_t i = from[offset + j * step], whole = i < 0 ? i + length : i;
+        to[j] = first_axis ? whole : to[j] * length + whole;
+      }
+      for (int d = last; d-- > 0;) {
+        offset += strides[d];
+        if (++at[d] < shape[d]) break;
+        offset -= shape[d] * strides[d];
+        at[d] = 0;
+      }
+    }
+  });
+}
+
+void write_slabs(Index outer, Index length, Index count, Index bytes, char* y, const int64_t* index, const char* src) {
+  if (bytes == 0 || count == 0) return;
+  // tiles are whole lines of the cache: two threads that write to one line wait for each other
+  const Index columns = bytes % 64 ? bytes : std::max<Index>(64, (bytes / 8 + 63) / 64 * 64);
+  const Index tiles = (bytes + columns - 1) / columns;
+  parallel_for(outer * tiles, std::max<Index>(1, 4 * kPiece / (count * columns)), [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      const Index o = t / tiles, column = t % tiles * columns, width = std::min(columns, bytes - column);
+      char* to = y + o * length * bytes + column;
+      const char* from = src + o * count * bytes + column;
+      for (Index m = 0; m < count; ++m) copy_bytes(to + index[m] * bytes, from + m * bytes, width);
+    }
+  });
+}
+
 template <class T>
 void combine_slabs(Combine how, Index outer, Index length, Index count, Index inner, T* y, const int64_t* index, const T* src,
                    int64_t skip) {

@@ -238,7 +238,8 @@ def test_an_index_that_repeats_along_all_other_axes_names_rows(shape, dim):
     def rows(lib, x, i, s):
         i = i.expand(s.shape)
         reduced = [x.scatter_reduce(dim, i, s, how) for how in ("prod", "amax", "amin")]
-        return [x.gather(dim, i), x.scatter_add(dim, i, s), (x * 1).scatter_add_(dim, i, s), *reduced]
+        written = [x.scatter(dim, i, s), (x * 1).scatter_(dim, i, s)]
+        return [x.gather(dim, i), x.scatter_add(dim, i, s), (x * 1).scatter_add_(dim, i, s), *reduced, *written]
 
     same(rows, x, index, source, order=1)
     source.reshape(-1)[::3] = np.nan
@@ -248,10 +249,36 @@ def test_an_index_that_repeats_along_all_other_axes_names_rows(shape, dim):
         assert np.array_equal(got.numpy(), expected.numpy(), equal_nan=True)
     before = x.clone()
     for bad in (-1, shape[dim]):
-        for change in (lambda i: x.gather(dim, i), lambda i: x.scatter_add_(dim, i, source)):
+        changes = (
+            lambda i: x.gather(dim, i),
+            lambda i: x.scatter_add_(dim, i, source),
+            lambda i: x.scatter_(dim, i, source),
+        )
+        for change in changes:
             with pytest.raises(IndexOutOfRange, match=str(bad)):
                 change(tg.full((1,) * len(shape), bad).expand(source.shape))
     assert np.array_equal(x.numpy(), before.numpy())
+
+
+@pytest.mark.parametrize("first, shapes", [
+    (0, [(4, 1), (3,)]), (1, [(3,), (3,)]), (2, [(1, 5, 1), (2, 1, 3)]),
+    (1, [(2, 1, 4), (3, 1), ()]), (0, [(0,), (1,)]),
+])  # fmt: skip
+def test_index_arrays_of_neighbouring_dimensions_name_slices(first, shapes):
+    """They are counted as one dimension then; the numbers are those of NumPy, negative ones and repeated ones too."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((3, 4, 5, 6))
+    index = [rng.integers(-n, n, shape) for n, shape in zip(x.shape[first:], shapes, strict=False)]
+    key = (slice(None),) * first
+    picked, wide = x[(*key, *index)], tuple(tg.tensor(i) for i in index)
+    assert np.array_equal(tg.tensor(x)[(*key, *wide)].numpy(), picked)
+    added, start = x.copy(), tg.tensor(x).requires_grad_()
+    np.add.at(added, (*key, *index), np.ones_like(picked))
+    start[(*key, *wide)].sum().backward()
+    assert np.array_equal(start.grad.numpy(), np.round(added - x))
+    for bad in (-x.shape[first + 1] - 1, x.shape[first + 1]):
+        with pytest.raises(IndexOutOfRange, match=f"{bad} is out of bounds for dimension {first + 1}"):
+            tg.tensor(x)[(*key, wide[0] if wide[0].numel() else tg.tensor([0]), tg.tensor([bad]))]
 
 
 def test_along_one_dimension():
