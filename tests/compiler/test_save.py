@@ -880,5 +880,5 @@ def test_a_loaded_program_that_can_not_be_explained_says_so(tmp_path):
         signed(path, header, data, program)
         loaded = tg.compiler.load(path)
         assert loaded(x, target).item() == f(x, target).item()
-        with pytest.raises(FileError, match="does not hold together: AttributeError"):
+        with pytest.raises(FileError, match="does not hold together: TypeError"):
             loaded.explain()
