@@ -21,12 +21,56 @@ void extreme_rows(Index rows, Index length, const float* x, float* y) {
   });
 }
 
+// Rows of a few vectors: a lane for each of as many rows as a vector has lanes. The last rows stand in for those that are not
+// there, so that each row's bits are those that it has among others. 32,768 rows of 33, two Zen 4 cores, AVX-512: 150 us one by
+// one and 48 so; of 64 140 and 64.
+constexpr Index kExtremeVectors = 8;
+template <int Sign>
+void extreme_of_lanes(const float* x, Index count, Index length, float* y) {
+  using namespace lanes::detail;
+  constexpr Index L = Wide<float>::lanes;
+  const auto pick = extreme_lanes<Sign, float>;
+  Wide<float>::Vector v[L];
+  for (Index k = 0; k < L; ++k) {
+    const float* row = x + std::min(k, count - 1) * length;
+    auto most = pick(Wide<float>::load(row), Wide<float>::load(row + length - L));
+    for (Index i = L; i < length - L; i += L) most = pick(most, Wide<float>::load(row + i));
+    v[k] = most;
+  }
+  // as a transposition goes, of which each step leaves half as many vectors
+  for (Index k = 0; k < L / 2; ++k)
+    v[k] = pick(picked<float, Interleave<float, 1, false>>(v[2 * k], v[2 * k + 1]),
+                picked<float, Interleave<float, 1, true>>(v[2 * k], v[2 * k + 1]));
+  for (Index k = 0; k < L / 4; ++k)
+    v[k] = pick(picked<float, Interleave<float, 2, false>>(v[2 * k], v[2 * k + 1]),
+                picked<float, Interleave<float, 2, true>>(v[2 * k], v[2 * k + 1]));
+  if constexpr (L >= 8)
+    for (Index k = 0; k < L / 8; ++k)
+      v[k] = pick(picked<float, Blocks<float, 4, false>>(v[2 * k], v[2 * k + 1]),
+                  picked<float, Blocks<float, 4, true>>(v[2 * k], v[2 * k + 1]));
+  if constexpr (L >= 16)
+    v[0] = pick(picked<float, Blocks<float, 8, false>>(v[0], v[1]), picked<float, Blocks<float, 8, true>>(v[0], v[1]));
+  if (count == L) return Wide<float>::store(y, v[0]);
+  alignas(64) float most[L];
+  Wide<float>::store(most, v[0]);
+  std::copy_n(most, count, y);
+}
+
 template <int Sign, class C>
 void extreme(const ReducePlan& plan, DType type, const char* data, DType out_type, char* out) {
   if constexpr (std::is_same_v<C, float>) {
-    if (type == DType::Float32 && out_type == type && are_turned_rows(plan, sizeof(C)) &&
-        reinterpret_cast<uintptr_t>(data) % alignof(C) == 0)
-      return extreme_rows<Sign>(plan.outputs, plan.reduced, reinterpret_cast<const C*>(data), reinterpret_cast<C*>(out));
+    constexpr Index L = Wide<C>::lanes;
+    if (type == DType::Float32 && out_type == type && reinterpret_cast<uintptr_t>(data) % alignof(C) == 0) {
+      const C* x = reinterpret_cast<const C*>(data);
+      C* y = reinterpret_cast<C*>(out);
+      const Index length = plan.reduced;
+      if (are_turned_rows(plan, sizeof(C))) return extreme_rows<Sign>(plan.outputs, length, x, y);
+      if (plan.rn == 1 && plan.rstride[0] == sizeof(C) && plan.kn == 1 && plan.kstride[0] == length * Index(sizeof(C)) &&
+          length >= L && length <= kExtremeVectors * L)
+        return parallel_for(plan.outputs, std::max<Index>(1, kReducePiece / length / L) * L, [&](Index first, Index last) {
+          for (Index r = first; r < last; r += L) extreme_of_lanes<Sign>(x + r * length, std::min(L, last - r), length, y + r);
+        });
+    }
   }
   fold<ExtremeOp<C, Sign>>(plan, data, reader_for<C>(type), out_type, out, [](C a) { return a; });
 }

@@ -287,7 +287,23 @@ def test_narrow_columns_of_many_matrices(dtype: str) -> None:
                 np.testing.assert_allclose(C.var(x, dim, 0, False), wide(x).var(dim), **close)
 
 
-@pytest.mark.parametrize("shape", [(1_000_003,), (100_000, 7), (7, 100_000), (300, 400, 11), (2, 3)])
+@pytest.mark.parametrize("name", ["amax", "amin"])
+def test_extremes_of_rows_that_share_a_vector(name: str) -> None:
+    """Of any length and number, with NaN and infinities anywhere; a row's zero has the sign that it has alone."""
+    rng = np.random.default_rng(0)
+    function = getattr(C, name)
+    for length in range(1, 160):
+        x = rng.standard_normal((int(rng.integers(1, 70)), length)).astype("float32")
+        for value in (np.nan, np.inf, -np.inf):
+            x[rng.random(x.shape) < 0.2 / length] = value
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(function(x, (1,), False), reference(name, x, (1,), False))
+        zeros = np.where(rng.random((37, length)) < 0.5, np.float32(0), np.float32(-0.0))
+        signs = np.signbit(function(zeros, (1,), False))
+        np.testing.assert_array_equal(signs[5:], np.signbit(function(zeros[5:], (1,), False)))
+
+
+@pytest.mark.parametrize("shape", [(1_000_003,), (100_000, 7), (30_001, 40), (7, 100_000), (300, 400, 11), (2, 3)])
 def test_same_bits_for_any_threads(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(3).standard_normal(shape).astype("float32")
     for dim in [(axis,) for axis in range(len(shape))] + [tuple(range(len(shape)))]:
