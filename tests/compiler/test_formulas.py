@@ -6,6 +6,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.compiler.fused import Fused
+from tensorgrad.compiler.passes.room import Room
 from tests.compiler.common import after, names, run, same_results, written
 
 
@@ -220,3 +221,26 @@ def test_a_constant_of_one_element_keeps_its_dims(backend, name):
         found, expected = compiled(tg.tensor(value)), ONE[name](tg.tensor(value))
         assert [t.shape for t in found] == [t.shape for t in expected]
         assert all(tg.allclose(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def steps_of_one_weight(x, w):
+    """At each step a gradient of the weight, as large as it, is made and added to the others."""
+    total = tg.zeros(1)
+    for i in range(x.shape[0]):
+        h = tg.tanh(x[i] @ w)
+        total = total + (h * h).sum()
+    return tg.autograd.grad(total, w)[0]
+
+
+def test_gradients_of_one_weight_do_not_wait_for_the_last(backend):
+    x, w = tg.randn(12, 4, 64), tg.randn(64, 64, requires_grad=True)
+    program = written(steps_of_one_weight, x, w)
+    made = after("formulas", program)
+    same_results(program, made, x, w)
+    assert any(isinstance(call.op, Fused) for call in made.calls)
+    assert _at_once(made) <= _at_once(program)
+
+
+def _at_once(program):
+    """The most bytes of results that are needed at one step."""
+    return Room(program).most

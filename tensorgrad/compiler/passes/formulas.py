@@ -2,7 +2,8 @@
 
 A *group* is open while calls may join it: a call that reads its results (vertical), or reads what it reads
 (horizontal). Members move down to the place of the last one. So a group is closed by who reads a result from outside;
-but sums and maxima of results, and what little is made of these, follow it instead.
+but sums and maxima of results, and what little is made of these, follow it instead. It is closed too where it would
+keep more for its last member than the program needs at its worst step: see ``room``.
 
 Bits stay: see ``fused``. What is stored narrower than it is computed (float16, bfloat16) is rounded on its way through
 memory, so it keeps its place there.
@@ -23,6 +24,7 @@ from ...ops.elementwise import Elementwise, broadcast_shape
 from ..fused import Fused, Joiner, fused
 from ..program import UNASKED, Action, Call, Program, Value
 from .memory import Memory, rewritten
+from .room import Room
 
 __all__ = ["CODE", "PORTS", "formula_of", "key_of", "lies_so", "run"]
 
@@ -72,6 +74,7 @@ class _Fusing:
         self.program = program
         self.trailing = trailing
         self.memory = Memory.of(program)
+        self.room = Room(program)
         self.groups: list[Group] = []
         self.open: list[Group] = []
         self.maker: dict[Value, Group] = {}  # of results of open groups, and of their followers
@@ -169,6 +172,7 @@ class _Fusing:
                 self.ports(joined, group, call) <= PORTS
                 and joined.weight + group.weight <= CODE
                 and self.lie_alike(joined, group, call)
+                and self.has_room(at, joined, group)
             ):
                 joined.take(group)
                 self.maker.update(dict.fromkeys(group.made | group.late, joined))
@@ -190,6 +194,8 @@ class _Fusing:
             joined = Group(result.shape, call.kind, result.strides_in_items)
             self.groups.append(joined)
             self.open.append(joined)
+        else:
+            self.room.take(joined.reads, joined.made, at)
         joined.add(at, call, formula)
         self.maker.update((v, joined) for v in call.results if v is not None)
         self.homes.update((v, joined) for v in call.results if v is not None)
@@ -242,10 +248,18 @@ class _Fusing:
         return made < place and self.memory.steady(value, place, at)
 
     def can_wait(self, group: Group, at: int) -> bool:
-        """Whether what the group and its followers read is the same at this step."""
+        """Whether what the group and its followers read is the same at this step, and may be kept until then."""
         if not all(self.memory.steady(v, first, at) for v, first in group.reads.items()):
             return False
-        return all(self.memory.steady(v, first, at) for first, c in group.followers for v in c.reads())
+        if not all(self.memory.steady(v, first, at) for first, c in group.followers for v in c.reads()):
+            return False
+        return self.has_room(at, group)
+
+    def has_room(self, at: int, *groups: Group) -> bool:
+        """Whether the groups may wait for this step without more memory being needed at the worst of all steps."""
+        made = {v for group in groups for v in group.made}
+        reads = {v for group in groups for v in group.reads if v not in self.numbers}
+        return self.room.is_left(reads - made, made, at)
 
     def ports(self, group: Group, other: Group | None, call: Call) -> int:
         """How many arrays the group would read and write with these, at most."""

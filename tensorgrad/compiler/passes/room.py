@@ -1,0 +1,85 @@
+"""Whether calls may wait: a call that moves down keeps what it reads for longer, and what it makes comes later.
+
+Gradients of one weight that is used at every step of a sequence are added up one by one, each of them needed until its
+addition. Were the additions one call, behind the last gradient, all gradients would wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..program import Call, Program, Value
+
+__all__ = ["Room"]
+
+_FEW = 1024  # bytes of a value that may wait anyhow
+
+
+class Room:
+    """The bytes of results that are needed at each step of a program, as calls move down in it.
+
+    ``most``: those at the worst step of the program as it was. Arguments and what was there before are no part of it.
+    """
+
+    def __init__(self, program: Program):
+        self.first: dict[Value, int] = {}
+        self.last: dict[Value, int] = {}
+        for at, step in enumerate(program.steps):
+            if isinstance(step, Call):
+                for v in step.reads():
+                    self.last[v.root] = at
+                for made in step.results:
+                    if made is not None:
+                        self.last[made.root] = at
+                        if made.root is made:
+                            self.first[made] = at
+        end = len(program.steps)
+        for v in program.outputs:
+            self.last[v.root] = end
+        changes = np.zeros(end + 2, dtype=np.int64)
+        for v, at in self.first.items():
+            changes[at] += v.nbytes
+            changes[self.last[v] + 1] -= v.nbytes
+        self.bytes = np.cumsum(changes)
+        self.most = int(self.bytes.max())
+
+    def is_left(self, reads: Iterable[Value], made: Iterable[Value], until: int) -> bool:
+        """Whether calls that read and make these may wait until a step without more being needed at the worst one."""
+        if not any(self.last[v.root] < until for v in reads if v.root in self.first and v.root.nbytes > _FEW):
+            return True  # others need what they read until then
+        changes = self._changes(reads, made, until)
+        start = min(first for first, _, _ in changes)
+        needed = self.bytes[start : until + 1].copy()
+        for first, behind, size in changes:
+            needed[first - start : behind - start] += size
+        return int(needed.max()) <= self.most
+
+    def take(self, reads: Iterable[Value], made: Iterable[Value], until: int) -> None:
+        """These calls do wait."""
+        for first, behind, size in self._changes(reads, made, until):
+            self.bytes[first:behind] += size
+        for v in reads:
+            if v.root in self.first:
+                self.last[v.root] = max(self.last[v.root], until)
+        for v in made:
+            if self.last[v] <= until:  # only calls of the group have read it: it is never stored
+                self.first.pop(v, None)
+            elif v in self.first:
+                self.first[v] = max(self.first[v], until)
+
+    def _changes(self, reads: Iterable[Value], made: Iterable[Value], until: int) -> list[tuple[int, int, int]]:
+        """(from step, before step, bytes more), by value."""
+        kept = {v.root for v in reads}
+        found = [
+            (self.last[v] + 1, until + 1, v.nbytes)
+            for v in kept
+            if v in self.first and self.last[v] < until and v.nbytes > _FEW
+        ]
+        for v in made:
+            if v in self.first:
+                behind = self.last[v] + 1 if self.last[v] <= until else until
+                if self.first[v] < behind:
+                    found.append((self.first[v], behind, -v.nbytes))
+        return found
