@@ -59,9 +59,9 @@ def compile(
         fallback: what can't be captured runs as it is, instead of raising CompileError.
     Returns: what to call instead. It has ``programs``, ``forget()``, ``stats()``; of a Module it is one, with
     ``_orig_mod``.
-    Raises: TypeError if ``model`` can't be called; ValueError for an unknown mode, option or backend, or for options
-        that exclude each other. Calls raise CompileError for what no program can do: Python reads a number that the
-        function computes, a shape depends on data, the run changes what it rests on.
+    Raises: TypeError if ``model`` can't be called, or a switch is no bool; ValueError for an unknown mode, option or
+        backend, or for options that exclude each other. Calls raise CompileError for what no program can do: Python
+        reads a number that the function computes, a shape depends on data, the run changes what it rests on.
     Example:
         >>> import tensorgrad as tg
         >>> model = tg.nn.Linear(3, 1)
@@ -83,6 +83,13 @@ def compile(
         raise ValueError("compile: give mode or options, not both.")
     if backend not in _BACKENDS:
         raise ValueError(f"compile: backend must be one of {', '.join(_BACKENDS)}, got {backend!r}.")
+    for name, given in (("fullgraph", fullgraph), ("disable", disable), ("fallback", fallback)):
+        if not isinstance(given, bool):
+            raise TypeError(f"compile: {name} must be True or False, got {given!r}.")
+    if not (dynamic is None or isinstance(dynamic, bool)):
+        raise TypeError(f"compile: dynamic must be None, True or False, got {dynamic!r}.")
+    if not (options is None or isinstance(options, dict)):
+        raise TypeError(f"compile: options must be None or a dict, got {options!r}.")
     if fullgraph and fallback:
         raise ValueError("compile: fullgraph and fallback exclude each other.")
     for name in options or ():
@@ -91,8 +98,6 @@ def compile(
     limit = (options or {}).get("limit", 8)
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ValueError(f"compile: the option limit must be a number from 1 on, got {limit!r}.")
-    if dynamic not in (None, False, True):
-        raise TypeError(f"compile: dynamic must be None, True or False, got {dynamic!r}.")
     if model is None:
         return lambda wrapped: compile(
             wrapped, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode, options=options, disable=disable,

@@ -172,3 +172,14 @@ def test_eval_of_a_module_is_not_the_built_in() -> None:
         assert predict.stats()["captures"] == 2  # of a model that trains, and of one that does not
     finally:
         del globals()["_unread"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("fullgraph", "yes"), ("fullgraph", None), ("disable", "no"), ("fallback", 1), ("dynamic", 1),
+     ("dynamic", "auto"), ("options", ["limit"])],
+)  # fmt: skip
+def test_a_switch_that_is_none_says_what_is_valid(name, given):
+    valid = "None or a dict" if name == "options" else "True or False"
+    with pytest.raises(TypeError, match=f"compile: {name} must be .*{valid}, got"):
+        tg.compile(**{name: given})
