@@ -36,6 +36,7 @@ def placements(program: Program, able: frozenset[str], split: int) -> dict[int, 
             placement = _placement(program, at, step, readers, made)
             if placement is not None and not any(at < split <= i for i in placement.copies):
                 found[at] = placement
+    program.forget()  # the passes are over: a program that is kept shall not keep who reads what
     return found
 
 
