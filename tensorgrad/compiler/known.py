@@ -14,6 +14,16 @@ from .program import Action, Call, Value, values_in
 __all__ = ["Known", "arrays_in", "is_array"]
 
 
+class _Watch(weakref.ref[Any]):
+    """A look at an array that knows what the array is called: one object for each, where a function of its own for what
+    is done at the array's end is five more, in a cycle with whoever knows the array."""
+
+    __slots__ = ("key", "value")
+
+    key: int
+    value: Value
+
+
 class Known(Listener):
     """A listener that knows arrays by identity.
 
@@ -27,18 +37,20 @@ class Known(Listener):
     def __init__(self, arguments: list[Any]):
         self.steps: list[Call | Action] = []
         self.values: dict[int, Value] = {}
-        self.watches: dict[int, Any] = {}
+        self.watches: dict[int, _Watch] = {}
+        self._at_its_end = _forgetting(weakref.ref(self))
         self.arguments = [self._enter(array, Value(f"arg{i}", array)) for i, array in enumerate(arguments)]
 
     def _enter(self, array: Any, value: Value) -> Value:
         key = id(array)
         self.values[key] = value
-        self.watches[key] = weakref.ref(array, lambda _: self._forget(key, value))
+        watch = self.watches[key] = _Watch(array, self._at_its_end)
+        watch.key, watch.value = key, value
         return value
 
-    def _forget(self, key: int, value: Value) -> None:
-        if self.values.get(key) is value:
-            del self.values[key], self.watches[key]
+    def _forget(self, watch: _Watch) -> None:
+        if self.values.get(watch.key) is watch.value:
+            del self.values[watch.key], self.watches[watch.key]
 
     def made_here(self, array: Any) -> Value | None:
         """The value of an argument or of what a call has made; None for what was there before."""
@@ -85,6 +97,17 @@ class Known(Listener):
                 return found.root
             base = getattr(base, "base", None)
         return None
+
+
+def _forgetting(known: weakref.ref[Known]) -> Callable[[_Watch], None]:
+    """What is done at an array's end. It doesn't keep who knows the array alive."""
+
+    def forget(watch: _Watch) -> None:
+        mine = known()
+        if mine is not None:
+            mine._forget(watch)
+
+    return forget
 
 
 def is_array(what: Any) -> bool:
