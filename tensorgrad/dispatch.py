@@ -89,6 +89,9 @@ class Listener:
     def after(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
         """Called with the kernel's results."""
 
+    def raised(self, op: Op) -> None:
+        """Called in place of ``after`` where the kernel has raised."""
+
     def host(self, action: Callable[[], Any], reads: Reads | None, counts: tuple[Any, ...]) -> None:
         """Called after an action on the host that belongs to the program, e.g. an optimizer counting its steps; see
         ``host``."""
@@ -217,7 +220,12 @@ class Listened:
             ears = local.listeners
             for ear in ears:
                 ear.before(op, inputs, attrs)
-            outputs = kernel(*inputs, **attrs)
+            try:
+                outputs = kernel(*inputs, **attrs)
+            except BaseException:
+                for ear in ears:
+                    ear.raised(op)
+                raise
             for ear in ears:
                 ear.after(op, inputs, attrs, outputs if isinstance(outputs, tuple) else (outputs,))
             return outputs

@@ -55,6 +55,7 @@ _READS = "Python reads what is computed"
 _WATCHED = "mapped by vmap, watched, or a part of another program"
 _HOOKED = "an argument whose gradient the function makes has hooks, which are Python's"
 _SAME_ONE = "it may ask which one an argument is, and reaches that tensor by itself too"
+_HANDLED = "a call of the program raised, which the function handles"
 _SETTLED = 2  # of these, after which what is made in the first run only is there
 _PATIENCE = 3  # runs that may change what they rest on, one after the other: an optimizer makes its state in the first
 
@@ -128,7 +129,7 @@ class Compiled(CompiledCore):
                     if entry is not entries[0]:
                         self._use(entry)
                     if found is None:
-                        return entry.replay(entry.tensors_of(args, kwargs))
+                        return self._replayed(entry, entry.tensors_of(args, kwargs), args, kwargs)
                     return found if entry.direct else entry.finished(found)
             if entry.admits(args, kwargs):
                 tensors = entry.tensors_of(args, kwargs)
@@ -137,7 +138,7 @@ class Compiled(CompiledCore):
                 if entry is not entries[0]:
                     self._use(entry)
                 self.replays += 1
-                return entry.replay(tensors)
+                return self._replayed(entry, tensors, args, kwargs)
         return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -202,7 +203,17 @@ class Compiled(CompiledCore):
         self.replays += 1
         tensors = signature.tensors
         signature.forget()
-        return entry.replay(tensors)
+        return self._replayed(entry, tensors, args, kwargs)
+
+    def _replayed(self, entry: Entry, tensors: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A replay; or where it raises what the function itself would handle, a run, which does."""
+        if not entry.handled:
+            return entry.replay(tensors)
+        found = entry.tried(tensors)
+        if found is None:
+            self.replays -= 1
+            return self._as_it_is(_HANDLED, args, kwargs)
+        return found[0]
 
     def _entry_for(self, signature: Signature) -> Entry | None:
         """The entry that serves a call."""
@@ -313,7 +324,7 @@ class Compiled(CompiledCore):
     def _note(self, why: str) -> None:
         """One more call that no program could serve. It is said aloud where that goes on, unless it was asked for."""
         self.reasons[why] = self.reasons.get(why, 0) + 1
-        known = self.fallback or why is _WATCHED or (why is _EVER_NEW and self._told)
+        known = self.fallback or why in (_WATCHED, _HANDLED) or (why is _EVER_NEW and self._told)
         if self.reasons[why] == (PAUSE + 1 if why is self._remade.why else _PATIENCE) and not known:
             tell_of_eager(self, why, why is _EVER_NEW)
 
@@ -361,7 +372,7 @@ class Compiled(CompiledCore):
         trace = Trace(
             [t._data for t in given], before.grad_arrays(), splits=self.fallback,
             code=_code_of(function) if self.fallback else None, outside=signature.outside(given), reach=reach,
-            stand_ins=signature.stood(given),
+            stand_ins=signature.stood(given), above=Compiled._capture.__code__,
         )  # fmt: skip
         # the run that would be refused is watched for the line that words can name
         last = self._restless == _PATIENCE - 1 and not self.fallback

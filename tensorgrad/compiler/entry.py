@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..autograd.node import describe_line
 from ..core import native
-from ..errors import CompileError
+from ..errors import CompileError, TensorgradError
 from ..nn.parameter import Parameter
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_leaves
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry"]
 
+_LATE = (
+    "a call that may raise for what its operands hold stands in a try, behind random draws or changes of what was "
+    "there before: a replay that raised could not be taken back"
+)
+_OF_KERNELS = (TensorgradError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _SHARED = "a gradient that the function adds to shares memory with another, or with what else the function uses"
 
 
@@ -126,6 +131,9 @@ class Entry:
         self.tied = before.tied(trace)
         # why no other call may be served
         self.refuses = before.shared(trace, reach.parameters)
+        self.handled = trace.handled
+        if trace.handled_late:
+            self.refuses = _LATE
         # the memory of the state, which gradients that the program adds to must not lie in
         self.there = frozenset(id(owner(array)) for array in trace.state.values()) if self.accumulated else frozenset()
         states = {id(t._data) for t in before.known}
@@ -180,7 +188,7 @@ class Entry:
         """What ``native.replay`` wants to know; None where calls need more than it does."""
         waiting = self._waiting()
         plain = not (self.accumulated or self.bumped or self.conditions or self.result.passed or self.result.views)
-        plain = plain and not (self.result.grads or self.tied or self.modes)
+        plain = plain and not (self.result.grads or self.tied or self.modes or self.handled)
         if self.template is None or waiting is None or not plain or self.expect_some or self.reach.copies:
             return None
         alone = gone = None
@@ -374,6 +382,22 @@ class Entry:
         arrays = self.run(given)
         self._settle(tensors, arrays)
         return self.result.build(arrays, tensors)
+
+    def tried(self, tensors: list[Tensor]) -> tuple[Any] | None:
+        """The result of a replay, in a tuple; None if it raises, and then all is as it was before."""
+        grads = [(leaf, leaf._grad) for leaf in self.forgotten]
+        turned = [(tensors[i], tensors[i].requires_grad) for i, _ in self.turned]
+        modes = [(attributes, attributes["training"]) for attributes, _, _ in self.modes]
+        try:
+            return (self.replay(tensors),)
+        except _OF_KERNELS:  # the run that follows raises it again, where the function doesn't handle it
+            for leaf, grad in grads:
+                leaf._grad = grad
+            for t, on in turned:
+                t.requires_grad = on
+            for attributes, training in modes:
+                attributes["training"] = training
+            return None
 
     def _settle(self, tensors: list[Tensor], arrays: list[Any]) -> None:
         """Count the changes of what the program has written to, and give leaves their gradients."""

@@ -25,6 +25,7 @@ class Refusing(Known):
         self.splits = splits
         self.code = code
         self.reach = reach
+        self.refused: str | None = None  # why there is no program, said once the function has returned
         self.unsplit: str | None = None  # why no program can be written of the run, where it may be cut
         self.unsplit_at: int | None = None  # the function's line where that was
 
@@ -105,6 +106,7 @@ class Refusing(Known):
     def refuse(self, why: str, at: int | None = None) -> None:
         """Raises CompileError, or notes where the function may be cut: at this line of it, by default where it is."""
         if not self.splits:
+            self.refused = self.refused or why  # should the function handle it as an error of its own
             raise CompileError(why)
         if self.unsplit is None:
             self.unsplit = why

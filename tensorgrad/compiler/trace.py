@@ -15,6 +15,7 @@ from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
 from .facts import elements, get
+from .handlers import is_handled, raises_of_data, unsettled
 from .known import arrays_in, is_array
 from .passes import duplicates
 from .program import Action, Call, Program, Unless, Value, values_in
@@ -43,6 +44,7 @@ class Trace(Refusing):
         outside: arguments that stand for tensors with a history, by identity: (number, the tensor).
         reach: what the function reaches.
         stand_ins: (number, what stands for an argument, the argument), by identity of the stand-in.
+        above: the code that runs the function.
 
     An array that no call has made and that is no argument was there before: it belongs to the program's state and is
     used where it lies.
@@ -51,7 +53,7 @@ class Trace(Refusing):
     def __init__(
         self, arguments: list[Any], grads: dict[int, Any], *, splits: bool = False, code: CodeType | None = None,
         outside: dict[int, tuple[int, Any]] | None = None, reach: Any = None,
-        stand_ins: dict[int, tuple[int, Any, Any]] | None = None,
+        stand_ins: dict[int, tuple[int, Any, Any]] | None = None, above: CodeType | None = None,
     ):  # fmt: skip
         super().__init__(arguments, splits, code, reach)
         self.standing = StandIns(self, outside or {}, stand_ins or {}, reach)
@@ -64,7 +66,6 @@ class Trace(Refusing):
         self.sizes_read: SizesRead | None = None
         self.read_at: int | None = None
         self.line_read: tuple[CodeType, int] | None = None  # the user's, of the last that is a condition
-        self.refused: str | None = None  # why there is none, said once the function has returned
         self.conditions: list[tuple[Value, bytes, int]] = []  # what Python has read, and after which step
         self.grads_before = grads
         self.accumulated: list[Any] = []
@@ -80,6 +81,9 @@ class Trace(Refusing):
         self.copies_seen: list[tuple[str, Any, Any]] = []
         self.selections: list[weakref.ref[Any]] = []
         self.tentative = Tentative(self)
+        self.above = above
+        self.handled = False  # whether an error that a call may raise would be handled by the user's code
+        self.handled_late = False  # and behind what can't be taken back
         self._reached: dict[int, Any] | None = None  # tensors that the function reaches, by identities of their arrays
 
     # --- values
@@ -195,8 +199,16 @@ class Trace(Refusing):
             root = self._root_by_input(array, of_inputs[:1]) if op.view else None
             root = root or self._root(array) or self._root_by_input(array, of_inputs)
             results.append(self._enter(array, Value(f"%{self.number}", array, root)))
+        if raises_of_data(op) and not self.handled_late and is_handled(self.above):
+            self.handled = True
+            before = [step for _, outer, _ in self.unless for step in outer] + self.steps
+            self.handled_late = bool(self.unless) or unsettled(before, self.arguments)
         kind = type(of_inputs[0] if of_inputs else outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
+
+    def raised(self, op: Any) -> None:
+        # where the function goes on, it has gone a way that it goes for such operands only
+        self.postponed = f"{op.name} raised in a run, which handled it"
 
     def counts(self, x: Any) -> bool:
         return not (self._leaves_counting() or self._is_settled((x._data,)))
