@@ -7,6 +7,7 @@ from typing import Any
 
 from ..dispatch import recorded
 from ..errors import DimError, DTypeError, ShapeError
+from ..ops.checks import integer
 from ..ops.inplace import deliver
 from ..ops.shape_core import cast, one_dim
 from ..tensor import Tensor
@@ -50,10 +51,14 @@ def _prepared(name: str, x: Any, kind: str) -> Tensor:
     return x if dtype is wanted else cast(x, dtype=wanted.np)
 
 
+def _lengths(name: str, s: Any) -> list[int]:
+    return [integer(name, "a length", n) for n in (s if hasattr(s, "__iter__") else (s,))]
+
+
 def _plan(name: str, x: Tensor, s: Any, dim: Dims) -> tuple[list[int], list[int]]:
     """(dims, sizes) to transform. Raises DimError or ShapeError."""
     shape, ndim = tuple(x.shape), x._data.ndim
-    sizes = None if s is None else [int(n) for n in ((s,) if isinstance(s, int) else s)]
+    sizes = None if s is None else _lengths(name, s)
     if dim is not None:
         dims = [one_dim(name, d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)]
         if ndim == 0 and dims:
@@ -128,7 +133,7 @@ def _from_half(name: str, input: Any, s: Any, dim: Dims, norm: Any, inverse: boo
         if dims:
             sizes[-1] = 2 * (sizes[-1] - 1)
     else:
-        s = [int(n) for n in ((s,) if isinstance(s, int) else s)]
+        s = _lengths(name, s)
         auto = bool(s) and s[-1] == -1
         dims, sizes = _plan(name, x, s, dim)
         if auto:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..dispatch import recorded
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 
 FLOAT32 = np.dtype(np.float32)
@@ -61,12 +61,14 @@ def require_optional(name: str, **given: Any) -> None:
 
 
 def integer(name: str, label: str, given: Any) -> int:
-    """``given`` as an integer. Raises TypeError for what is none, as 1.5 or True."""
-    if type(given) is int:
-        return given
-    if isinstance(given, bool) or not hasattr(given, "__index__"):
-        raise TypeError(f"{name}: {label} must be an integer, got {given!r}.")
-    return int(given.__index__())
+    """``given`` as an integer. Raises TypeError for what is none, as True; ArgumentError beyond 64 bits."""
+    if type(given) is not int:
+        if isinstance(given, bool) or not hasattr(given, "__index__"):
+            raise TypeError(f"{name}: {label} must be an integer, got {given!r}.")
+        given = int(given.__index__())
+    if not -(2**63) <= given < 2**63:
+        raise ArgumentError(f"{name}: {label} must fit into 64 bits, got {given}.")
+    return cast(int, given)
 
 
 def require_vector(name: str, label: str, x: Any, size: int) -> None:

@@ -72,19 +72,19 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     ``offset`` counts to the right of the main diagonal. Raises: DimError for bad dims, ShapeError for equal ones.
     """
     a, b = _two_dims("diagonal", dim1, dim2, require_tensor("diagonal", input).ndim)
-    return diagonal_op(input, offset=int(offset), dim1=a, dim2=b)
+    return diagonal_op(input, offset=integer("diagonal", "offset", offset), dim1=a, dim2=b)
 
 
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices in ``dim1`` and ``dim2`` of the result with the last dimension of ``input`` on their diagonal."""
-    shape = list(require_tensor("diag_embed", input).shape)
+    offset, shape = integer("diag_embed", "offset", offset), list(require_tensor("diag_embed", input).shape)
     if not shape:
         raise DimError("diag_embed: a 0-d tensor has no dimension to put on a diagonal.")
     a, b = _two_dims("diag_embed", dim1, dim2, len(shape) + 1)
     size = shape.pop() + abs(offset)
     for d in sorted((a, b)):
         shape.insert(d, size)
-    return diagonal_backward(input, shape=tuple(shape), offset=int(offset), dim1=a, dim2=b)
+    return diagonal_backward(input, shape=tuple(shape), offset=offset, dim1=a, dim2=b)
 
 
 def diag(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
@@ -92,17 +92,18 @@ def diag(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     array = require_tensor("diag", input)
     if array.ndim not in (1, 2):
         raise ShapeError(f"diag: expected one or two dimensions, got shape {tuple(array.shape)}.")
+    offset = integer("diag", "diagonal", diagonal)
     if array.ndim == 1:
-        result = diag_embed(input, diagonal)
+        result = diag_embed(input, offset)
     else:
-        result = core.contiguous_copy(diagonal_op(input, offset=int(diagonal), dim1=0, dim2=1))
+        result = core.contiguous_copy(diagonal_op(input, offset=offset, dim1=0, dim2=1))
     return result if out is None else deliver("diag", result, out)
 
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     """The matrix with all elements of ``input`` on its diagonal number ``offset``."""
     require_tensor("diagflat", input)
-    return diag_embed(flattened(input, -1), offset)
+    return diag_embed(flattened(input, -1), integer("diagflat", "offset", offset))
 
 
 def trace(input: Tensor) -> Tensor:

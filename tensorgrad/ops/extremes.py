@@ -10,7 +10,7 @@ from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import product
+from .checks import integer, product
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
@@ -384,7 +384,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False, *, out
 
     Raises: ShapeError if ``k`` is not from 1 to the dim's size; DimError for a bad dim.
     """
-    return with_indices("kthvalue", kthvalue_op, input, dim, out, k=k, keepdim=keepdim)
+    return with_indices("kthvalue", kthvalue_op, input, dim, out, k=integer("kthvalue", "k", k), keepdim=keepdim)
 
 
 for _function in (amax, amin, aminmax, argmax, argmin, kthvalue, max, median, min, nanmedian):

@@ -148,6 +148,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     array = require_tensor("bincount", input)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise ShapeError(f"bincount: expected integers in one dimension, got {input.dtype} {tuple(input.shape)}.")
+    minlength = integer("bincount", "minlength", minlength)
     if minlength < 0:
         raise ShapeError(f"bincount: minlength must not be negative, got {minlength}.")
     if weights is not None:
@@ -156,7 +157,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         if weights._data.dtype.name != "float32":
             weights = core.cast(weights, dtype=numpy_dtype("float64"))
     wide = core.cast(input, dtype=_INT64) if array.dtype != _INT64 else input
-    return bincount_op(wide, weights, minlength=int(minlength))
+    return bincount_op(wide, weights, minlength=minlength)
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

@@ -8,6 +8,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from .calls import calls
+from .checks import integer
 from .extremes import over_dim, place
 from .inplace import deliver
 from .record import Spec, op
@@ -125,7 +126,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     Raises: ShapeError if ``k`` is larger than the dimension; DTypeError for complex tensors; DimError for a bad dim.
     """
     array = require_tensor("topk", input)
-    attrs = {"k": int(k), "largest": bool(largest), "sorted": bool(sorted)}
+    attrs = {"k": integer("topk", "k", k), "largest": bool(largest), "sorted": bool(sorted)}
     if array.ndim:
         values, indices = over_dim(topk_op, "topk", input, dim, **attrs)
     else:

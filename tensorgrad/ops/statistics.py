@@ -322,7 +322,8 @@ def histogram(
             raise TypeError("histogram: give a range with a number of bins, not with their edges.")
         edges: Any = bins
     else:
-        if int(bins) <= 0:
+        number = integer("histogram", "bins", bins)
+        if number <= 0:
             raise ArgumentError(f"histogram: bins must be > 0, got {bins}.")
         low, high = (0.0, 0.0) if range is None else (float(range[0]), float(range[1]))
         if range is None and x._data.size == 0:
@@ -330,7 +331,7 @@ def histogram(
         if range is not None and low == high:
             low, high = low - 0.5, high + 0.5
         low, high = _range("histogram", x, low, high, 0.5)
-        edges = linspace(low, high, int(bins) + 1, dtype=input.dtype, device=input.device)
+        edges = linspace(low, high, number + 1, dtype=input.dtype, device=input.device)
     count = edges._data.shape[0] - 1
     inside: Any = (x >= edges[0]) & (x <= edges[-1])
     places: Any = (searchsorted(edges, x[inside], right=True) - 1).clamp(max=max(count - 1, 0))

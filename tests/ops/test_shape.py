@@ -131,6 +131,26 @@ def test_more_sections_than_memory_holds():
         tg.hsplit(tg.zeros(0), 2**62)
 
 
+@pytest.mark.parametrize(
+    "call",
+    (
+        lambda x, n: x.diagonal(n), lambda x, n: tg.diagonal_scatter(x, x[0], n), lambda x, n: tg.diag(x, n),
+        lambda x, n: tg.diag(x[0], n), lambda x, n: tg.diagflat(x, n), lambda x, n: tg.diag_embed(x, n),
+        lambda x, n: x.topk(n), lambda x, n: x.kthvalue(n), lambda x, n: tg.histogram(x, n),
+        lambda x, n: tg.histc(x, n), lambda x, n: tg.bincount(x[0].long(), minlength=n),
+        lambda x, n: tg.fft.fft(x, n), lambda x, n: tg.fft.fftn(x, (n, 2)), lambda x, n: tg.fft.irfft2(x, (n, 2)),
+    ),
+)  # fmt: skip
+def test_offsets_and_counts_are_integers_of_64_bits(call):
+    x = tg.ones(2, 2)
+    for given in (2.5, float("inf"), "a"):
+        with pytest.raises(TypeError, match="integer"):
+            call(x, given)
+    for given in (2**63, -(2**63) - 1):
+        with pytest.raises(ValueError, match="64 bits"):
+            call(x, given)
+
+
 def test_views_share_memory():
     x = tg.zeros(4, 6)
     views = [x.view(24), x.t(), x[1:3, ::2], x.diagonal(), x.unfold(1, 3, 3), x.unsqueeze(0), x.narrow(1, 2, 2),
