@@ -14,7 +14,7 @@
 // Largest errors over all floats, in ulp, PyTorch's beside them: tanh 0.81 (1.0), sigmoid 1.35 (2.5, and worse left of -88),
 // softplus 1.39 (1.5), normal_cdf 5.8 left of zero and 3.3 right of it (its gelu: 9.9 and 7.2, and no digits left of -4),
 // gelu_tanh 6.1 left of zero and 2.1 right of it (1.7 right of it, and no digits left of -4; without the exponential's second
-// float 205). exp itself would be at 0.58, and 0.72 where it is subnormal, as is exp2; simd_float.h's is at 0.53.
+// float 205). exp itself would be at 0.58, and 0.72 where it is subnormal, exp2 is at 0.58 and 0.76; simd_float.h's is at 0.53.
 #pragma once
 
 #include "pack.h"
@@ -44,24 +44,36 @@ TG_ALWAYS_INLINE Float look_up(const float (&table)[8], Int index) {
 }
 
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
+constexpr float kRoundEighths = kRound / 8;  // and this a number of eighths
 
-// exp(x - rest) = p 2^floor(k / 8) for -115 <= x <= 0 and a rest that is small beside it; `rounded` is kRound + k.
+// exp(x - rest) = p 2^floor(e) for -115 <= x <= 0 and a rest that is small beside it; `rounded` is kRoundEighths + e, with
+// e = k / 8.
 template <int N>
 struct Exponential {
   Pack<N> p, rounded;
 
   TG_ALWAYS_INLINE explicit Exponential(const Pack<N>& x) : Exponential(x, nullptr) {}
   TG_ALWAYS_INLINE Exponential(const Pack<N>& x, const Pack<N>* rest) {
-    rounded = fma(x, 11.5415603f, kRound);
-    const Pack<N> k = rounded - kRound;
-    Pack<N> r = fma(k, -3.99327312e-06f, fma(k, -0.0866394042969f, x));
+    rounded = fma(x, 1.44269504f, kRoundEighths);
+    const Pack<N> e = rounded - kRoundEighths;
+    Pack<N> r = fma(e, -8 * 3.99327312e-06f, fma(e, -8 * 0.0866394042969f, x));
     if (rest) r = r - *rest;
     const Pack<N> tail = horner(r, 0.5f, 0.166680321f, 0.0416603684f);
-    const Pack<N> grown = fma(tail, r * r, r);
-    const Pack<N> high = each<N, Float>([&](int i) { return look_up(kRoot8, (Int)rounded.v[i]); });
-    const Pack<N> low = each<N, Float>([&](int i) { return look_up(kRoot8Rest, (Int)rounded.v[i]); });
-    p = high + fma(high, grown, low);
+    power(fma(tail, r * r, r));
   }
+
+#if defined(__FMA__) || defined(__aarch64__)
+  // exp(-(square + rest) / 2) by way of 2^x, whose argument takes less to reduce where a product is not rounded before the sum.
+  TG_ALWAYS_INLINE static Exponential of_half(const Pack<N>& square, const Pack<N>& rest) {
+    constexpr float half = -0.721347511f, half_rest = -9.62981496e-09f;  // log2(e) / 2
+    Exponential made;
+    made.rounded = fma(square, half, kRoundEighths);
+    const Pack<N> e = kRoundEighths - made.rounded;
+    const Pack<N> r = fma(rest, half, fma(square, half_rest, fma(square, half, e)));
+    made.power(r * horner(r, 0.693147242f, 0.240257576f, 0.0554890484f));
+    return made;
+  }
+#endif
 
   // factor exp(x - rest), for a factor from 2^-20 to 2^20 in size. First 2^64 times too large, so that subnormal
   // results come out (by two powers of two, as x > 0 would need: 1.05 to 1.1 times the time of sigmoid and gelu_tanh).
@@ -69,12 +81,19 @@ struct Exponential {
   TG_ALWAYS_INLINE Pack<N> value() const { return scale(p); }
 
  private:
+  Exponential() = default;
+  // the entry of the table, and what it grows by
+  TG_ALWAYS_INLINE void power(const Pack<N>& grown) {
+    const Pack<N> high = each<N, Float>([&](int i) { return look_up(kRoot8, (Int)rounded.v[i]); });
+    const Pack<N> low = each<N, Float>([&](int i) { return look_up(kRoot8Rest, (Int)rounded.v[i]); });
+    p = high + fma(high, grown, low);
+  }
   TG_ALWAYS_INLINE Pack<N> scale(const Pack<N>& p) const {
 #if defined(__AVX512F__)
-    const Pack<N> k = (rounded - kRound) * 0.125f;  // the instruction takes its floor
-    return each<N, Float>([&](int i) { return (Float)_mm512_maskz_scalef_ps(kAll, (__m512)p.v[i], (__m512)k.v[i]); });
+    const Pack<N> e = rounded - kRoundEighths;  // the instruction takes its floor
+    return each<N, Float>([&](int i) { return (Float)_mm512_maskz_scalef_ps(kAll, (__m512)p.v[i], (__m512)e.v[i]); });
 #else
-    const Ints<N> power = (bits(rounded) << 20) & ~0x7fffff;  // floor(k / 8) where a float has its exponent
+    const Ints<N> power = (bits(rounded) << 20) & ~0x7fffff;  // floor(e) where a float has its exponent
     return p * floats(power + ((127 + 64) << 23)) * 0x1p-64f;
 #endif
   }
@@ -84,8 +103,7 @@ struct Exponential {
 // alone reaches from the least subnormal number to the largest.
 template <int N>
 TG_ALWAYS_INLINE Pack<N> exp2(const Pack<N>& given) {
-  constexpr float round = kRound / 8;
-  const Pack<N> x = at_most(at_least(given, -151.0f), 129.0f), rounded = x + round, eighths = rounded - round;
+  const Pack<N> x = at_most(at_least(given, -151.0f), 129.0f), rounded = x + kRoundEighths, eighths = rounded - kRoundEighths;
   const Pack<N> r = x - eighths;
   const Pack<N> grown = r * horner(r, 0.693147182f, 0.240226522f, 0.055508092f, 0.00961403642f);
   const Pack<N> p = each<N, Float>([&](int i) {
@@ -178,11 +196,12 @@ struct Normal {
   }
   TG_ALWAYS_INLINE static Exponential<N> of_half_square(const Pack<N>& a) {
 #if defined(__FMA__) || defined(__aarch64__)
-    const Pack<N> square = a * a, rest = fma(a, a, 0.0f - square) * 0.5f;
+    const Pack<N> square = a * a;
+    return Exponential<N>::of_half(square, fma(a, a, -square));
 #else
     const Pack<N> high = floats(bits(a) & ~0xfff), square = high * high, rest = (a + high) * (a - high) * 0.5f;
-#endif
     return Exponential<N>(square * -0.5f, &rest);
+#endif
   }
 };
 
