@@ -636,3 +636,23 @@ def test_memory_is_reused_within_a_program() -> None:
         assert tg.equal(f(x), deep(x))
     room = f.programs[0].runners[0].pieces.room
     assert room.nbytes <= 8 * 64 * 64 * 4, "of eighty results, few are alive at a time"
+
+
+def test_an_error_that_the_function_handles_finds_all_as_it_was() -> None:
+    def counted(total, i, table):
+        try:
+            found = table[i].sum()
+        except IndexError:
+            return table.sum() * 0
+        total += found
+        return found
+
+    def outcomes(wrap):
+        table, total = tg.arange(4.0, device="cuda"), tg.zeros((), device="cuda")
+        function = wrap(lambda i: counted(total, i, table))
+        rows = [tg.tensor(row, device="cuda") for row in ([1, 2], [1, 2], [1, 9], [0, 3], [1, 9])]
+        return [(function(row).item(), total.item()) for row in rows]
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "compile. calls of .* run as they are")
+        both(lambda compiled: outcomes(tg.compile if compiled else (lambda function: function)))
