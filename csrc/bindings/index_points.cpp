@@ -1,6 +1,7 @@
 // index, index_put_into and nonzero: positions named by index arrays, of either sign; each is checked before anything is
 // read or written.
 #include <optional>
+#include <utility>
 
 #include "../core/fastcall.h"
 #include "../kernels/index.h"
@@ -250,10 +251,11 @@ struct Values {
     for (size_t k = first; k < behind; ++k) spread(points, s.shape[k], strides[k]);
     for (size_t k = behind; k < runs; ++k) spread(afters, s.shape[k], strides[k]);
     step = 0;
+    bool several = false;
     for (size_t k = runs; k < n; ++k) {
       if (s.shape[k] == 1) continue;
       // one step from item to item, or the run can't be read as one
-      if (step == 0 && k == runs) step = strides[k];
+      if (!std::exchange(several, true)) step = strides[k];
       else if (step == strides[k] * s.shape[k]) step = strides[k];
       else plain = false;
     }

@@ -36,6 +36,17 @@ Rows<T> rows_that(Combine how) {
   return with_combine<T>(how, [](auto combine) -> Rows<T> {
     return [](Index count, Index inner, Index first, Index last, T* y, const int64_t* index, const T* src, int64_t skip) {
       constexpr decltype(combine) both{};
+      // a pair as one: half the time of a loop over two columns
+      if constexpr (std::is_same_v<T, float> && std::is_same_v<decltype(combine), Sum>) {
+        if (inner == 2) {
+          typedef float Pair __attribute__((vector_size(8), aligned(4), may_alias));
+          auto* to = reinterpret_cast<Pair*>(y);
+          const auto* from = reinterpret_cast<const Pair*>(src);
+          for (Index m = 0; m < count; ++m)
+            if (index[m] != skip) to[index[m]] += from[m];
+          return;
+        }
+      }
       for (Index m = 0; m < count; ++m) {
         if (index[m] == skip) continue;
         T* to = y + index[m] * inner;

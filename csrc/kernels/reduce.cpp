@@ -134,6 +134,17 @@ void sum_rows(const C* x, Index rows, Index length, C* y, double count) {
   for (; r < rows; ++r) y[r] = value(double(sum_run(x + r * length, length)));
 }
 
+// Products of rows of 2, 3 or 4, with the bits that ProdOp gives.
+template <class C>
+void multiply_rows(const C* x, Index first, Index last, Index length, C* y) {
+  using Acc = typename ProdOp<C>::Acc;
+  for (Index r = first; r < last; ++r) {
+    const C* row = x + r * length;
+    const Acc two = Acc(row[0]) * Acc(row[1]);
+    y[r] = C(length == 2 ? two : length == 3 ? two * Acc(row[2]) : two * (Acc(row[2]) * Acc(row[3])));
+  }
+}
+
 }  // namespace
 
 void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, DType out_type, char* out,
@@ -160,6 +171,13 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
                               [=](const auto& a) { return mean ? value_of(a) / count : value_of(a); });
       }
       case Reduce::prod:
+        if (reader.same_type && out_type == type && are_short_rows(kind, plan, sizeof(C)) &&
+            reinterpret_cast<uintptr_t>(data) % alignof(C) == 0) {
+          const Index length = plan.reduced;
+          return parallel_for(plan.outputs, kReducePiece / length, [&](Index first, Index last) {
+            multiply_rows(reinterpret_cast<const C*>(data), first, last, length, reinterpret_cast<C*>(out));
+          });
+        }
         return fold<ProdOp<C>>(plan, data, reader, out_type, out, [](const auto& a) { return value_of(a); });
       case Reduce::amax: return extreme<1, C>(plan, type, data, out_type, out);
       case Reduce::amin: return extreme<-1, C>(plan, type, data, out_type, out);

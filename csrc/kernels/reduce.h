@@ -47,10 +47,10 @@ inline bool rows_stand_alone(const ReducePlan& plan) {
   return plan.kn <= 1 && plan.rn == 1 && !plan.columns && plan.rshape[0] > 8 && plan.rshape[0] <= kWholeRow;
 }
 
-// Sums and means of such rows are taken several at a time from this length on.
+// Sums, means and products of such rows are taken several at a time up to this length.
 inline bool are_short_rows(Reduce kind, const ReducePlan& plan, Index item) {
-  return (kind == Reduce::sum || kind == Reduce::mean) && plan.rn == 1 && plan.rstride[0] == item && plan.rshape[0] >= 2 &&
-         plan.rshape[0] <= 64 && (plan.kn == 0 || (plan.kn == 1 && plan.kstride[0] == plan.rshape[0] * item));
+  const Index most = kind == Reduce::sum || kind == Reduce::mean ? 64 : kind == Reduce::prod ? 4 : 0;
+  return plan.rn == 1 && plan.rstride[0] == item && plan.rshape[0] >= 2 && plan.rshape[0] <= most && (plan.kn == 0 || (plan.kn == 1 && plan.kstride[0] == plan.rshape[0] * item));
 }
 
 // Sums or means of columns, of (rows, width) floats or doubles that lie contiguous, in parts: `unit` rows at a time, or

@@ -220,6 +220,8 @@ def advanced(x: Tensor, key: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Te
     basic, spec, indices = _resolved(x, tuple(_WHOLE if k is None else k for k in kept))
     if not _is_whole(basic) or not indices:
         raise TypeError("index_put: indices must be tensors (or None for a whole dimension), at least one of them.")
+    if all(not k._data.ndim for k in key if isinstance(k, Tensor)):  # the one position makes no dimension
+        indices = tuple([core.reshape(i, shape=()) for i in indices])
     return spec, indices
 
 

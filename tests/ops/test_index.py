@@ -347,6 +347,55 @@ def test_accumulation_is_in_order():
     assert got.numpy().tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("compiled", (False, True))
+@pytest.mark.parametrize("accumulate", (False, True))
+@pytest.mark.parametrize("whole", (0, 1, 2))
+@pytest.mark.parametrize("backend", ("cpp", "numpy"))
+def test_one_position_makes_no_dimension(backend, whole, accumulate, compiled):
+    def written(x, value, *at):
+        y = x.index_put((*[None] * whole, *at), value, accumulate)
+        (y * y).sum().backward()
+        return y
+
+    for position in ((2,), (-1, 1))[: 1 if whole == 2 else 2]:
+        key = (*[slice(None)] * whole, *position)
+        value = RNG.standard_normal(X[key].shape)
+        x, v = tg.tensor(X, requires_grad=True), tg.tensor(value, requires_grad=True)
+        step = tg.compile(written) if compiled else written
+        with tg.backend(backend):
+            for _ in range(3):
+                x.grad = v.grad = None
+                got = step(x, v, *[_long(tg, i) for i in position])
+        expected = X.copy()
+        expected[key] = expected[key] + value if accumulate else value
+        np.testing.assert_allclose(got.detach().numpy(), expected)
+        np.testing.assert_allclose(v.grad.numpy(), 2 * expected[key])
+
+
+@pytest.mark.parametrize(
+    "key", ((INDEX[0], None), (INDEX[0], None, slice(None), None), (None, INDEX[0], None)), ids=str
+)
+def test_values_with_a_new_dimension_are_written(key):
+    value = RNG.standard_normal(X[key].shape)
+
+    def written(lib, x, v):
+        y = x * 1
+        y[tuple([_long(lib, part.tolist()) if isinstance(part, np.ndarray) else part for part in key])] = v
+        return y
+
+    same(written, X[..., None] * np.ones(2), value[..., None] * np.ones(2))
+
+
+@pytest.mark.parametrize("width", (1, 2, 3, 4, 8))
+def test_narrow_rows_are_added_in_order(width):
+    places, rows = RNG.integers(0, 7, 3000), RNG.standard_normal((3000, width)).astype(np.float32)
+    expected = np.zeros((7, width), np.float32)
+    for place, row in zip(places, rows, strict=True):
+        expected[place] += row
+    got = tg.zeros(7, width).index_put_((tg.from_numpy(places),), tg.from_numpy(rows), accumulate=True)
+    assert got.numpy().tobytes() == expected.tobytes()
+
+
 def test_sorted_accumulation_agrees():
     """What backends without ordered ``add.at`` run."""
     from tensorgrad.backends.numpy.backend import NumpyBackend

@@ -240,3 +240,19 @@ def test_polygamma_left_of_all_poles(backend):
                 found = tg.polygamma(order, x).tolist()
                 assert found[:3] == expected
                 assert found[3] != found[3]
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+@pytest.mark.parametrize("divisor", (1, 2, 64, 2**62, 3, -1, -64, -(2**63)))
+def test_integers_divide_as_pythons(divisor, backend):
+    numbers = [-(2**63), -(2**62) - 1, -65, -64, -63, -1, 0, 1, 63, 64, 65, 2**63 - 1]
+    kept = numbers[1:] if divisor == -1 else numbers  # the first has no opposite
+    with tg.backend(backend):
+        x = tg.tensor(kept)
+        for by in (divisor, tg.full((len(kept),), divisor, dtype=tg.int64)):
+            assert (x // by).tolist() == [n // divisor for n in kept]
+            assert (x % by).tolist() == [n % divisor for n in kept]
+            assert tg.fmod(x, by).tolist() == [(abs(n) % abs(divisor)) * (1 if n > 0 else -1) for n in kept]
+            assert tg.div(x, by, rounding_mode="trunc").tolist() == [
+                abs(n) // abs(divisor) * (1 if (n < 0) == (divisor < 0) else -1) for n in kept
+            ]

@@ -61,6 +61,19 @@ def test_complex(name):
     same(lambda lib, x: getattr(x, name)(*args), COMPLEX, order=1)
 
 
+@pytest.mark.parametrize("length", (2, 3, 4, 5))
+def test_products_of_short_rows(length):
+    """They overflow in double only, like those of longer rows."""
+    x = RNG.standard_normal((2001, length)).astype(np.float32)
+    x[0] = 1e30
+    x[0, -1] = 1e-30 if length < 4 else 1e-38
+    expected = x.astype(np.float64).prod(1)
+    np.testing.assert_array_max_ulp(tg.from_numpy(x).prod(1).numpy()[1:], expected[1:].astype(np.float32), 1)
+    columns = tg.from_numpy(np.ascontiguousarray(x.T)).prod(0)
+    np.testing.assert_array_max_ulp(tg.from_numpy(x).prod(1).numpy(), columns.numpy(), 1)
+    same(lambda lib, x: x.prod(-1), x[1:9].astype(np.float64))
+
+
 def test_products_with_zeros():
     same(lambda lib, x: [x.prod(), x.prod(1), x.prod(0, keepdim=True)], ZEROS)
     same(lambda lib, x: [x.cumprod(1), x.cumprod(0)], ZEROS)
