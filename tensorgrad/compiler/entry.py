@@ -227,7 +227,10 @@ class Entry:
         if self.signature.others:
             return f"an argument is an object of class {type(self.signature.others[0]).__name__}"
         if self.conditions is not None:
-            return "the program goes one way of several, by a truth or a mask that is read of its tensors"
+            return (
+                "the program goes one way of several, by a truth or a mask that is read of its tensors (`if`, x[mask], "
+                "nonzero()), and a file holds one: choose by where() or masked_fill(), or read them outside"
+            )
         if any(same is not None for same in self.same):
             return "an argument is a tensor that the function also reaches by itself"
         return None

@@ -882,3 +882,11 @@ def test_a_loaded_program_that_can_not_be_explained_says_so(tmp_path):
         assert loaded(x, target).item() == f(x, target).item()
         with pytest.raises(FileError, match="does not hold together: TypeError"):
             loaded.explain()
+
+
+def test_a_program_of_several_ways_says_what_to_choose_by(tmp_path):
+    compiled = tg.compile(lambda t: t * 2 if t.sum() > 0 else t - 1, fallback=True)
+    for sign in (1, -1, 1, -1):
+        compiled(tg.tensor([1.0, -2.0, 3.0]) * sign)
+    with pytest.raises(tg.errors.CompileError, match=r"one way of several, .*choose by where\(\) or masked_fill\(\)"):
+        compiled.save(tmp_path / "ways.tgp")
