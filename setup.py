@@ -60,6 +60,8 @@ LEANER = {} if platform.system() == "Darwin" else {
     "csrc/kernels/gemm_panels.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/linear.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/norm_batch.cpp": ["-fno-ipa-cp-clone", "-fno-unswitch-loops", "-fno-peel-loops"],
+    "csrc/kernels/recurrent.cpp": ["-fno-ipa-cp-clone"],
+    "csrc/kernels/recurrent_backward.cpp": ["-fno-ipa-cp-clone"],
     "csrc/kernels/reduce.cpp": ["-fno-ipa-cp-clone"],
     "csrc/kernels/reduce_arg.cpp": ["-fno-ipa-cp-clone"],
     # run once for each formula
