@@ -36,23 +36,35 @@ native: Any = _load()
 if TYPE_CHECKING or native is None:
 
     class TensorCore:
-        """Fields of a tensor; their defaults live on the class, so that making one sets two attributes and no more."""
+        """Fields of a tensor. They are slots, so that its ``__dict__`` holds what users set, here as in C."""
 
+        __slots__ = (
+            "_base", "_begun", "_chain", "_changes", "_data", "_frozen_view", "_generation", "_grad", "_hooks",
+            "_inference", "_keeps_grad", "_node", "_post_hooks", "_slot", "_version",
+        )  # fmt: skip
         _data: Any
-        _node: Any = None
-        _slot: int = 0
-        _begun: bool = False  # what is told of _tracked
-        _grad: Any = None
-        _version: list[int] | None = None
-        _base: Any = None
-        _chain: tuple[tuple[Any, dict[str, Any]], ...] = ()
-        _changes: int = 0
-        _generation: int = 0
-        _frozen_view: bool = False
-        _hooks: list[Any] | None = None
-        _post_hooks: list[Any] | None = None
-        _inference: bool = False
-        _keeps_grad: bool = False
+        _node: Any
+        _slot: int
+        _begun: bool  # what is told of _tracked
+        _grad: Any
+        _version: list[int] | None
+        _base: Any
+        _chain: tuple[tuple[Any, dict[str, Any]], ...]
+        _changes: int
+        _generation: int
+        _frozen_view: bool
+        _hooks: list[Any] | None
+        _post_hooks: list[Any] | None
+        _inference: bool
+        _keeps_grad: bool
+
+        def __new__(cls, *unused: Any, **named: Any) -> Any:
+            self = object.__new__(cls)
+            self._node = self._grad = self._version = self._base = self._hooks = self._post_hooks = None
+            self._begun = self._frozen_view = self._inference = self._keeps_grad = False
+            self._slot = self._changes = self._generation = 0
+            self._chain = ()
+            return self
 
         @property
         def _tracked(self) -> bool:

@@ -38,7 +38,7 @@ def is_handled(above: CodeType | None) -> bool:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code is not above:
         code = frame.f_code
-        if code.co_exceptiontable and not inside[code.co_filename] and _takes(frame):
+        if not inside[code.co_filename] and _blocks(code) and _takes(frame):
             return True
         frame = frame.f_back
     return False
@@ -52,48 +52,51 @@ def _takes(frame: FrameType) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
+def _blocks(code: CodeType) -> tuple[tuple[int, int, int], ...]:
+    """Where code is protected: (first place, the place behind the last, where an error goes on), from within."""
+    if sys.version_info >= (3, 11):
+        entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined, unused-ignore]
+        return tuple((each.start, each.end, each.target) for each in entries)
+    # an ``else``, which lies before the handler too, is taken for a part of its ``try``
+    opened = [each for each in dis.get_instructions(code) if each.opname in ("SETUP_FINALLY", "SETUP_WITH")]
+    return tuple((each.offset + 2, each.argval, each.argval) for each in reversed(opened))
+
+
+@functools.lru_cache(maxsize=1024)
 def _around(code: CodeType, at: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The blocks that an instruction stands in, from within: "except", "finally", or "with" and the names that its
     manager is made of."""
     instructions = list(dis.get_instructions(code))
-    places = {each.offset: i for i, each in enumerate(instructions)}
     found = []
-    while (target := _target(code, at)) is not None:
-        first = places[target]
-        names = [each.opname for each in instructions[first : first + 2]]
-        if names[-1] == "WITH_EXCEPT_START":
-            begins = min(each.start for each in _entries(code) if each.target == target)
-            made = instructions[places[begins] - 2]  # ahead of BEFORE_WITH
-            found.append(("with", _manager(instructions, made.positions)))
-        elif names[0] == "PUSH_EXC_INFO":
-            ends = next((x.opname for x in instructions[first:] if x.opname in _ENDS), "")
-            found.append(("finally" if ends == "RERAISE" else "except", ()))
+    while (target := next((goes for start, end, goes in _blocks(code) if start <= at < end), None)) is not None:
+        kind = _kind(instructions, target)
+        if kind:
+            begins = min(start for start, _, goes in _blocks(code) if goes == target)
+            found.append((kind, _manager(instructions, begins) if kind == "with" else ()))
         at = target
     return tuple(found)
 
 
-_ENDS = frozenset(("CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RERAISE"))
+_ENDS = frozenset(("CHECK_EXC_MATCH", "CHECK_EG_MATCH", "JUMP_IF_NOT_EXC_MATCH", "POP_EXCEPT", "RERAISE"))
 
 
-def _target(code: CodeType, at: int) -> int | None:
-    """Where an error goes on that an instruction raises."""
-    return next((each.target for each in _entries(code) if each.start <= at < each.end), None)
+def _kind(instructions: list[dis.Instruction], target: int) -> str:
+    """What stands where an error goes on; nothing where only the stack is put in order."""
+    first = next(i for i, each in enumerate(instructions) if each.offset == target)
+    names = [each.opname for each in instructions[first : first + 2]]
+    if "WITH_EXCEPT_START" in names:
+        return "with"
+    if sys.version_info >= (3, 11) and names[0] != "PUSH_EXC_INFO":
+        return ""
+    ends = next((each.opname for each in instructions[first:] if each.opname in _ENDS), "")
+    return "finally" if ends == "RERAISE" else "except"
 
 
-def _entries(code: CodeType) -> Any:
-    return dis._parse_exception_table(code)  # type: ignore[attr-defined]
-
-
-def _manager(instructions: list[dis.Instruction], where: Any) -> tuple[str, ...]:
-    """The names that are read at a place of the source: those of the context manager, ``a.b`` or ``a.b(...)``."""
+def _manager(instructions: list[dis.Instruction], begins: int) -> tuple[str, ...]:
+    """The names that the context manager of a block is made of, ``a.b`` or ``a.b(...)``."""
+    first = next(i for i, each in enumerate(instructions) if each.offset == begins)
     names: list[str] = []
-    for each in instructions:
-        at = each.positions
-        if where is None or at is None or None in (*at, *where):
-            continue
-        begins, ends = (at.lineno, at.col_offset), (at.end_lineno, at.end_col_offset)
-        if begins < (where.lineno, where.col_offset) or ends > (where.end_lineno, where.end_col_offset):
-            continue
+    for each in _expression(instructions, first - 2):  # ahead of what enters the manager
         if each.opname.startswith("LOAD_") and isinstance(each.argval, str):
             if names and each.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
                 break  # what it is called with
@@ -101,6 +104,23 @@ def _manager(instructions: list[dis.Instruction], where: Any) -> tuple[str, ...]
         elif names and each.opname not in ("PUSH_NULL", "CACHE"):
             break
     return tuple(names)
+
+
+def _expression(instructions: list[dis.Instruction], last: int) -> list[dis.Instruction]:
+    """The instructions of an expression that ends with one of them."""
+    where = getattr(instructions[last], "positions", None)
+    if where is None or None in where:
+        first, missing = last + 1, 1
+        while missing > 0 and first > 0:
+            first -= 1
+            missing -= dis.stack_effect(instructions[first].opcode, instructions[first].arg)
+        return instructions[first : last + 1]
+    begin, end = (where.lineno, where.col_offset), (where.end_lineno, where.end_col_offset)
+    return [
+        each for each in instructions
+        if (at := each.positions) is not None and None not in at
+        and begin <= (at.lineno, at.col_offset) and (at.end_lineno, at.end_col_offset) <= end
+    ]  # fmt: skip
 
 
 def _swallows(names: tuple[str, ...], frame: FrameType) -> bool:
@@ -114,8 +134,7 @@ def _swallows(names: tuple[str, ...], frame: FrameType) -> bool:
     wrapped = getattr(what, "__wrapped__", None)
     if wrapped is not None:  # of ``contextlib.contextmanager``: a function that gives once
         code = getattr(wrapped, "__code__", None)
-        return code is not None and any(each.opname in ("CHECK_EXC_MATCH", "CHECK_EG_MATCH") for each in
-                                        dis.get_instructions(code))  # fmt: skip
+        return code is not None and _has_handler(code)
     kind = what if isinstance(what, type) else type(what)
     if issubclass(kind, _SWALLOW):
         return True
@@ -124,7 +143,14 @@ def _swallows(names: tuple[str, ...], frame: FrameType) -> bool:
         return False
     given = list(dis.get_instructions(code))
     returned = [before for before, each in itertools.pairwise(given) if each.opname == "RETURN_VALUE"]
-    return any(each.opname != "LOAD_CONST" or each.argval for each in returned)
+    returned += [each for each in given if each.opname == "RETURN_CONST"]
+    return any(each.opname not in ("LOAD_CONST", "RETURN_CONST") or each.argval for each in returned)
+
+
+@functools.lru_cache(maxsize=256)
+def _has_handler(code: CodeType) -> bool:
+    instructions = list(dis.get_instructions(code))
+    return any(_kind(instructions, goes) == "except" for _, _, goes in _blocks(code))
 
 
 def unsettled(steps: list[Any], arguments: list[Value]) -> bool:
