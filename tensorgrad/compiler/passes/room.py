@@ -15,6 +15,7 @@ from ..program import Call, Program, Value
 __all__ = ["Room"]
 
 _FEW = 1024  # bytes of a value that may wait anyhow
+_IN_PIECES = frozenset(("roll",))  # made a piece at a time, each right ahead of the formula's: neighbours in a stencil
 
 
 class Room:
@@ -33,7 +34,7 @@ class Room:
                 for made in step.results:
                     if made is not None:
                         self.last[made.root] = at
-                        if made.root is made:
+                        if made.root is made and step.op.name not in _IN_PIECES:
                             self.first[made] = at
         end = len(program.steps)
         for v in program.outputs:
