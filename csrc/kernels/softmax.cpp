@@ -10,8 +10,7 @@
 // log_softmax 108 and 28, its gradient 99 and 25; of 2: 129 and 9, 114 and 16, 40 and 11. 1M elements of log_softmax,
 // AVX-512, logarithms one by one and in vectors: rows of 16 606 and 400, of 127 376 and 346; its gradient, the end of a row one by
 // one and as a vector: of 127 540 and 230. Short rows one by one and 16 at a time: log_softmax of 64,
-// AVX-512 325 and 240, AVX2 335 and 305; the gradient of softmax of 64, AVX2 259 and 97. The gradient of log_softmax of 32,768
-// rows, AVX-512, turned and as they lie: of 16 210 and 141, of 32 397 and 213.
+// AVX-512 325 and 240, AVX2 335 and 305; the gradient of softmax of 64, AVX2 259 and 97.
 #include "softmax.h"
 
 #include <algorithm>
@@ -53,11 +52,6 @@ template <class T>
 template <class T>
 bool in_rows(const SoftmaxShape& s) {
   return s.inner == 1 && !are_beside<T>(s.length, 1);
-}
-// The gradients' rows of whole vectors, for which no exponential is left over, are not worth turning.
-template <class T>
-bool gradient_in_rows(const SoftmaxShape& s) {
-  return in_rows<T>(s) || (s.inner == 1 && s.length >= Wide<T>::lanes);
 }
 
 }  // namespace
@@ -136,7 +130,8 @@ void log_softmax(const SoftmaxShape& s, const T* x, T* y) {
 template <class T>
 void softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
   const Index n = s.length;
-  if (gradient_in_rows<T>(s)) {
+  // there is no exponential that would be worth turning whole vectors for
+  if (in_rows<T>(s) || (s.inner == 1 && n >= Wide<T>::lanes)) {
     const auto update = [&](Index at, T dot) {
       for (Index i = at; i < at + n; ++i) gx[i] = y[i] * (g[i] - dot);
     };
@@ -205,14 +200,12 @@ void log_gradient_run(Index n, const T* total, bool own, const T* g, const T* y,
 
 template <class T>
 void log_gradient_rows(Index n, Index rows, bool own, const T* g, const T* y, T* gx) {
-  constexpr Index lanes = Wide<T>::lanes;
-  T total[kRowsBeside * kNotShort<T> + lanes];
-  const Index part = own ? n : 4 * lanes;
+  T total[kRowsBeside * kNotShort<T>];
+  const Index part = own ? n : 4 * Wide<T>::lanes;
   for (Index r = 0; r < rows; ++r) {
     double sum = 0;
     for (Index i = 0; i < n; i += kSumBlock) sum += sum_run(g + r * n + i, std::min(kSumBlock, n - i));
-    const auto spread = Wide<T>::fill(T(sum));  // what goes beyond the row is written over by the next
-    for (Index i = 0; i < part; i += lanes) Wide<T>::store(total + r * part + i, spread);
+    std::fill_n(total + r * part, part, T(sum));
   }
   log_gradient_run(rows * n, total, own, g, y, gx);
 }
@@ -222,7 +215,7 @@ void log_gradient_rows(Index n, Index rows, bool own, const T* g, const T* y, T*
 template <class T>
 void log_softmax_backward(const SoftmaxShape& s, const T* g, const T* y, T* gx) {
   const Index n = s.length;
-  if (gradient_in_rows<T>(s)) {
+  if (in_rows<T>(s)) {
     const Index together = n < kNotShort<T> ? kRowsBeside : 1;
     over_rows(s, together, [&](Index at, Index rows) { log_gradient_rows(n, rows, together > 1, g + at, y + at, gx + at); });
     return;
