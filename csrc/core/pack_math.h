@@ -14,7 +14,7 @@
 // Largest errors over all floats, in ulp, PyTorch's beside them: tanh 0.81 (1.0), sigmoid 1.35 (2.5, and worse left of -88),
 // softplus 1.39 (1.5), normal_cdf 5.8 left of zero and 3.3 right of it (its gelu: 9.9 and 7.2, and no digits left of -4),
 // gelu_tanh 6.1 left of zero and 2.1 right of it (1.7 right of it, and no digits left of -4; without the exponential's second
-// float 205). exp itself would be at 0.58, and 0.72 where it is subnormal, exp2 is at 0.58 and 0.76; simd_float.h's is at 0.53.
+// float 205). exp itself would be at 0.58, and 0.72 where it is subnormal; simd_float.h's is at 0.53.
 #pragma once
 
 #include "pack.h"
@@ -98,28 +98,6 @@ struct Exponential {
 #endif
   }
 };
-
-// 2^x by the same table: x minus the nearest eighth is exact, and there is no ln 2 to split. Two powers of two, as neither
-// alone reaches from the least subnormal number to the largest.
-template <int N>
-TG_ALWAYS_INLINE Pack<N> exp2(const Pack<N>& given) {
-  const Pack<N> x = at_most(at_least(given, -151.0f), 129.0f), rounded = x + kRoundEighths, eighths = rounded - kRoundEighths;
-  const Pack<N> r = x - eighths;
-  const Pack<N> grown = r * horner(r, 0.693147182f, 0.240226522f, 0.055508092f, 0.00961403642f);
-  const Pack<N> p = each<N, Float>([&](int i) {
-    const Float high = look_up(kRoot8, (Int)rounded.v[i]);
-    return high + fused(high, grown.v[i], look_up(kRoot8Rest, (Int)rounded.v[i]));
-  });
-#if defined(__AVX512F__)
-  return each<N, Float>([&](int i) { return (Float)_mm512_maskz_scalef_ps(kAll, (__m512)p.v[i], (__m512)eighths.v[i]); });
-#else
-  return each<N, Float>([&](int i) {
-    const Int power = ((Int)rounded.v[i] << 20) & ~0x7fffff, at = Int{} + ((127 + 64) << 23);
-    const Float up = (Float)(power + at), down = (Float)(power + at - (128 << 23)), small = 0x1p-64f - Float{};
-    return p.v[i] * by_sign(x.v[i], up, down) * by_sign(x.v[i], small, 0x1p64f - Float{});
-  });
-#endif
-}
 
 // exp(-|x|)
 template <int N>

@@ -52,6 +52,7 @@ inline float limited(float x, float limit) {
 inline float or_nan(float x, double y) { return x != x ? x : static_cast<float>(y); }
 
 inline float exp(float x) { return or_nan(x, exp_d(limited(x, 104.0f))); }
+inline float exp2(float x) { return or_nan(x, exp2_d(limited(x, 151.0f))); }
 inline float expm1(float x) {
   const float y = or_nan(x, expm1_d(limited(x, 89.0f)));
   return x == 0.0f ? x : y;

@@ -20,6 +20,7 @@ namespace {
   struct Name { template <class T> static T of(T x) { return std::function(x); } };
 
 TG_LANE(Exp, exp)
+TG_LANE(Exp2Lane, exp2)
 TG_LANE(Expm1, expm1)
 TG_LANE(Sigmoid, sigmoid)
 TG_LANE(Tanh, tanh)
@@ -62,7 +63,6 @@ TG_LIBM(Erfc, erfc)
   struct Name {                                                                                    \
     template <int N> static pack::Pack<N> of(const pack::Pack<N>& x) { return pack::function(x); } \
   };
-TG_PACK(Exp2Pack, exp2)
 TG_PACK(SigmoidPack, sigmoid)
 TG_PACK(TanhPack, tanh)
 TG_PACK(SoftplusPack, softplus)
@@ -279,7 +279,6 @@ void add_trigonometric(KernelTable& table, const char* name) {
 void add_math(KernelTable& table) {
   add_both<float>(table);
   add_both<double>(table);
-  add_packs<Exp2Pack, Exp2>(table, "exp2");
   add_packs<SigmoidPack, Sigmoid>(table, "sigmoid");
   if (kFused) add_packs<TanhPack, Tanh>(table, "tanh");
   else add_each<Tanh, Tanh>(table, "tanh");
@@ -293,6 +292,7 @@ void add_math(KernelTable& table) {
   add_trigonometric<SinLane, Sin>(table, "sin");
   add_trigonometric<CosLane, Cos>(table, "cos");
   add_trigonometric<TanLane, Tan>(table, "tan");
+  add_each<Exp2Lane, Exp2>(table, "exp2");
   add_each<Log2Lane, Log2>(table, "log2");
   add_each<Log10Lane, Log10>(table, "log10");
   add_each<AsinLane, Asin>(table, "asin");
