@@ -14,22 +14,9 @@ from typing import Any
 from ..autograd.node import inside
 from .program import Call, Value
 
-__all__ = ["is_handled", "raises_of_data", "unsettled"]
-
-_OF_DATA = frozenset((
-    "bincount", "cross_entropy", "embedding", "floor_divide", "gather", "grouped_rows", "histc", "index", "index_add",
-    "index_add_into", "index_put", "index_put_into", "index_select", "nll_loss", "one_hot", "padded_embedding",
-    "remainder", "require_between", "scatter", "scatter_add", "scatter_add_into", "scatter_into", "scatter_reduce",
-    "scatter_reduce_into", "summed_rows", "trunc_divide",
-))  # fmt: skip
-"""Ops that raise for what their operands hold: an index beyond a table, an integer divided by zero, a matrix without
-an inverse. What others raise follows from shapes and dtypes, which a program rests on."""
+__all__ = ["is_handled", "unsettled"]
 
 _SWALLOW = (contextlib.suppress, contextlib.ExitStack)
-
-
-def raises_of_data(op: Any) -> bool:
-    return op.name in _OF_DATA
 
 
 def is_handled(above: CodeType | None) -> bool:

@@ -15,7 +15,7 @@ from ..errors import CompileError
 from ..ops.convert import address_of
 from ..ops.selected import settled
 from .facts import elements, get
-from .handlers import is_handled, raises_of_data, unsettled
+from .handlers import is_handled, unsettled
 from .known import arrays_in, is_array
 from .passes import duplicates
 from .program import Action, Call, Program, Unless, Value, values_in
@@ -199,7 +199,7 @@ class Trace(Refusing):
             root = self._root_by_input(array, of_inputs[:1]) if op.view else None
             root = root or self._root(array) or self._root_by_input(array, of_inputs)
             results.append(self._enter(array, Value(f"%{self.number}", array, root)))
-        if raises_of_data(op) and not self.handled_late and is_handled(self.above):
+        if op.raises and not self.handled_late and is_handled(self.above):
             self.handled = True
             before = [step for _, outer, _ in self.unless for step in outer] + self.steps
             self.handled_late = bool(self.unless) or unsettled(before, self.arguments)

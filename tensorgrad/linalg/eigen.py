@@ -72,6 +72,7 @@ def _symmetric_samples(**attrs: Any) -> list[Sample]:
 
 eigh_op = op(
     "linalg_eigh",
+    raises=True,
     infer=lambda a, *, upper: (real_spec(tuple(a.shape[:-1]), a.dtype), Spec(tuple(a.shape), a.dtype)),
     rule=_eigh_rule,
     keeps=("w", "v"),
@@ -82,6 +83,7 @@ eigh_op = op(
 )
 eigvalsh_op = op(
     "linalg_eigvalsh",
+    raises=True,
     infer=lambda a, *, upper: real_spec(tuple(a.shape[:-1]), a.dtype),
     define=lambda F, a, *, upper: F.linalg_eigh(a, upper=upper)[0],
     kernel=kernels.eigvalsh,
@@ -148,6 +150,7 @@ def _general_samples() -> list[Sample]:
 
 eig_op = op(
     "linalg_eig",
+    raises=True,
     infer=lambda a: (complex_spec(tuple(a.shape[:-1]), a.dtype), complex_spec(tuple(a.shape), a.dtype)),
     rule=_eig_rule,
     keeps=("w", "v"),
@@ -158,6 +161,7 @@ eig_op = op(
 )
 eigvals_op = op(
     "linalg_eigvals",
+    raises=True,
     infer=lambda a: complex_spec(tuple(a.shape[:-1]), a.dtype),
     define=lambda F, a: F.linalg_eig(a)[0],
     kernel=kernels.eigvals,

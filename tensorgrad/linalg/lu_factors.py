@@ -101,6 +101,7 @@ lu_factor_op = op(
 )
 pivots_to_rows_op = op(
     "linalg_pivots_to_rows",
+    raises=True,
     infer=lambda pivots, *, rows: Spec((*pivots.shape[:-1], rows), numpy_dtype("int64")),
     nondiff=("y",),
     kernel=kernels.pivots_to_rows,
@@ -118,6 +119,7 @@ order_rows_op = op(
 )
 take_rows_op = op(
     "linalg_take_rows",
+    raises=True,
     infer=lambda x, order: Spec(tuple(x.shape), x.dtype),
     rule=lambda F, g, x, order, *, needs: (F.linalg_order_rows(g, order), None),
     keeps=("order",),

@@ -113,6 +113,7 @@ def _svd_samples() -> list[Sample]:
 
 svd_op = op(
     "linalg_svd",
+    raises=True,
     infer=_infer,
     rule=_rule,
     keeps=("u", "s", "vh"),
@@ -123,6 +124,7 @@ svd_op = op(
 )
 svdvals_op = op(
     "linalg_svdvals",
+    raises=True,
     infer=lambda a: real_spec((*a.shape[:-2], min(a.shape[-2:])), a.dtype),
     define=lambda F, a: F.linalg_svd(a, full=False)[1],
     kernel=kernels.svdvals,
@@ -221,6 +223,7 @@ def _pinv_samples() -> list[Sample]:
 
 pinv_op = op(
     "linalg_pinv",
+    raises=True,
     infer=_pinv_infer,
     rule=_pinv_rule,
     keeps=("a", "y"),

@@ -121,6 +121,7 @@ def _samples() -> list[Sample]:
 
 cross_entropy_op = op(
     "cross_entropy",
+    raises=True,
     infer=_infer,
     define=_define,
     rule=_rule,
@@ -176,6 +177,7 @@ def _backward_samples() -> list[Sample]:
 
 cross_entropy_backward = op(
     "cross_entropy_backward",
+    raises=True,
     infer=_backward_infer,
     define=_backward_define,
     samples=_backward_samples,
@@ -239,6 +241,7 @@ def _nll_samples() -> list[Sample]:
 
 nll_loss_op = op(
     "nll_loss",
+    raises=True,
     infer=_nll_infer,
     define=_nll_define,
     rule=_nll_rule,
@@ -269,6 +272,7 @@ def _nll_backward_define(
 
 nll_loss_backward = op(
     "nll_loss_backward",
+    raises=True,
     infer=_nll_backward_infer,
     define=_nll_backward_define,
     samples=lambda: [

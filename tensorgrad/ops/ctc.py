@@ -106,6 +106,7 @@ def _samples() -> list[Sample]:
 
 ctc = op(
     "ctc",
+    raises=True,
     infer=_infer,
     define=_define,
     rule=_rule,
@@ -152,6 +153,7 @@ def _backward_define(F: Any, g: Any, x: Any, labels: Any, skips: Any, lengths: A
 
 ctc_backward = op(
     "ctc_backward",
+    raises=True,
     infer=lambda g, x, labels, skips, lengths, last: Spec(tuple(x.shape), x.dtype),
     define=_backward_define,
     samples=lambda: [Sample((Arg((2,)), *_samples()[0].inputs), name="two")],

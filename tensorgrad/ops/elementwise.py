@@ -6,6 +6,7 @@ gradient, derivatives of any order (the backward kernel is a formula again), dty
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["Elementwise", "broadcast_shape", "elementwise", "fit"]
 
 _NUMBERS = frozenset(PYTHON_KEYS)
 _NO_ATTRS: dict[str, Any] = {}
+_DIVISIONS = frozenset(("floordiv", "fmod", "truncdiv"))
 _new = Tensor.__new__
 _new_node = Node.__new__
 
@@ -102,6 +104,11 @@ class Elementwise(Op):
     def primitives(self) -> frozenset[str]:
         """The names of the operations that the formula is made of."""
         return frozenset(node.op for node in topological(self.results))
+
+    @functools.cached_property
+    def raises(self) -> bool:
+        """Whether it divides, which integers can't be by zero."""
+        return not self.primitives.isdisjoint(_DIVISIONS)
 
     def specialize(self, keys: tuple[str, ...]) -> Program:
         """The typed program for operands of these keys (``"float32"``, ``"float32:0"``, ``"py:int"``)."""

@@ -40,6 +40,7 @@ def _rule(F: Any, g: Any, weight: Any, index: Any, *, needs: Any, padding_idx: i
 
 embedding_op = op(
     "embedding",
+    raises=True,
     infer=lambda weight, index: _infer(weight, index),
     rule=_rule,
     keeps=("index",),
@@ -48,6 +49,7 @@ embedding_op = op(
 )
 padded_embedding = op(
     "padded_embedding",
+    raises=True,
     infer=lambda weight, index, *, padding_idx: _infer(weight, index),
     define=lambda F, weight, index, *, padding_idx: F.embedding(weight, index),
     rule=_rule,
@@ -80,6 +82,7 @@ def _backward_rule(
 
 embedding_backward = op(
     "embedding_backward",
+    raises=True,
     infer=_backward_infer,
     define=_backward_define,
     rule=_backward_rule,

@@ -79,6 +79,7 @@ def _samples() -> list[Sample]:
 
 pooled_rows = op(
     "pooled_rows",
+    raises=True,
     infer=_infer,
     define=_define,
     samples=_samples,
@@ -120,6 +121,7 @@ def _bag_rows_samples() -> list[Sample]:
 
 bag_rows = op(
     "bag_rows",
+    raises=True,
     infer=_bag_rows_infer,
     define=lambda F, weight, index, ends, *, mean: F.pooled_rows(
         F.embedding(weight, index), _bag_of(F, index, ends), bags=ends.shape[0] - 1, mode="mean" if mean else "sum"

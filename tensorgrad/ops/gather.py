@@ -45,6 +45,7 @@ def _gather_infer(x: Any, index: Any, *, dim: int) -> Spec:
 
 gather_op = op(
     "gather",
+    raises=True,
     infer=_gather_infer,
     rule=lambda F, g, x, index, *, needs, dim: (
         F.scatter_add(F.zeros_as(g, shape=tuple(x.shape)), index, g, dim=dim),
@@ -165,6 +166,7 @@ def _add_samples() -> list[Sample]:
 
 scatter_op = op(
     "scatter",
+    raises=True,
     infer=_scatter_infer("scatter"),
     define=lambda F, x, index, src, *, dim: F.scatter_into(F.contiguous_copy(x), index, src, dim=dim),
     rule=_scatter_rule,
@@ -173,9 +175,12 @@ scatter_op = op(
     checked=True,
     doc="``x`` with ``src`` written where ``gather`` by ``index`` would read.",
 )
-scatter_into = op("scatter_into", infer=_scatter_infer("scatter"), doc="``scatter`` over the memory of ``x``.")
+scatter_into = op(
+    "scatter_into", raises=True, infer=_scatter_infer("scatter"), doc="``scatter`` over the memory of ``x``."
+)
 scatter_add_op = op(
     "scatter_add",
+    raises=True,
     infer=_scatter_infer("scatter_add"),
     define=lambda F, x, index, src, *, dim: F.scatter_add_into(F.contiguous_copy(x), index, src, dim=dim),
     rule=lambda F, g, x, index, src, *, needs, dim: (
@@ -189,7 +194,10 @@ scatter_add_op = op(
     doc="``x`` with ``src`` added where ``gather`` by ``index`` would read, in the order of the elements.",
 )
 scatter_add_into = op(
-    "scatter_add_into", infer=_scatter_infer("scatter_add"), doc="``scatter_add`` over the memory of ``x``."
+    "scatter_add_into",
+    raises=True,
+    infer=_scatter_infer("scatter_add"),
+    doc="``scatter_add`` over the memory of ``x``.",
 )
 
 
@@ -261,6 +269,7 @@ def _zeros_sample() -> Sample:
 
 scatter_reduce_op = op(
     "scatter_reduce",
+    raises=True,
     infer=_scatter_infer("scatter_reduce"),
     define=lambda F, x, index, src, *, dim, reduce: F.scatter_reduce_into(
         F.contiguous_copy(x), index, src, dim=dim, reduce=reduce
@@ -279,7 +288,10 @@ scatter_reduce_op = op(
     doc="``x`` combined with ``src`` where ``gather`` by ``index`` would read; ``reduce``: prod, amax or amin.",
 )
 scatter_reduce_into = op(
-    "scatter_reduce_into", infer=_scatter_infer("scatter_reduce"), doc="``scatter_reduce`` over the memory of ``x``."
+    "scatter_reduce_into",
+    raises=True,
+    infer=_scatter_infer("scatter_reduce"),
+    doc="``scatter_reduce`` over the memory of ``x``.",
 )
 
 

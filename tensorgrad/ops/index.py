@@ -142,6 +142,7 @@ def _index_samples() -> list[Sample]:
 
 index_op = op(
     "index",
+    raises=True,
     infer=_index_infer,
     rule=_index_rule,
     keeps=("indices",),
@@ -193,6 +194,7 @@ def _index_put_samples() -> list[Sample]:
 
 index_put_op = op(
     "index_put",
+    raises=True,
     infer=_index_put_infer,
     define=lambda F, x, value, *indices, spec, accumulate: F.index_put_into(
         F.contiguous_copy(x), value, *indices, spec=spec, accumulate=accumulate
@@ -204,7 +206,7 @@ index_put_op = op(
     doc="``x`` with ``value`` (broadcast) written, or added, at the positions that ``index`` would read.",
 )
 index_put_into = op(
-    "index_put_into", infer=_index_put_infer, doc="``index_put`` over the memory of ``x``; not recorded."
+    "index_put_into", raises=True, infer=_index_put_infer, doc="``index_put`` over the memory of ``x``; not recorded."
 )
 
 

@@ -48,6 +48,7 @@ def _select_rule(F: Any, g: Any, x: Any, index: Any, *, needs: Any, dim: int) ->
 
 index_select_op = op(
     "index_select",
+    raises=True,
     infer=_select_infer,
     rule=_select_rule,
     keeps=("index",),
@@ -97,6 +98,7 @@ def _add_rule(F: Any, g: Any, x: Any, index: Any, src: Any, *, needs: Any, dim: 
 
 index_add_op = op(
     "index_add",
+    raises=True,
     infer=_add_infer,
     define=lambda F, x, index, src, *, dim: F.index_add_into(F.contiguous_copy(x), index, src, dim=dim),
     rule=_add_rule,
@@ -109,7 +111,9 @@ index_add_op = op(
     checked=True,
     doc="``x`` with the slices of ``src`` added at ``index`` along ``dim``, in the order of the index.",
 )
-index_add_into = op("index_add_into", infer=_add_infer, doc="``index_add`` over the memory of ``x``; not recorded.")
+index_add_into = op(
+    "index_add_into", raises=True, infer=_add_infer, doc="``index_add`` over the memory of ``x``; not recorded."
+)
 
 
 def _lines(name: str, target: Tensor, *sources: Any) -> tuple[Tensor, tuple[Any, ...]]:

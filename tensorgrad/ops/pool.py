@@ -120,6 +120,7 @@ def _max_backward_rule(F: Any, h: Any, g: Any, indices: Any, *, needs: Any, inpu
 
 max_pool_backward = op(
     "max_pool_backward",
+    raises=True,
     infer=_max_backward_infer,
     define=_max_backward_define,
     rule=_max_backward_rule,

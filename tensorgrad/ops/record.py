@@ -59,8 +59,9 @@ class Op(OpCore):
             that adds it to a total that is there already, in the total's memory.
         checked: the extension's kernel refuses all that ``infer`` refuses, which is then asked only for the words.
         sized_by_data: the results' shapes depend on elements, so that a compiled program can't hold the op.
-        demands: it is called for the error that it raises for some elements: a program keeps a call of it whose result
-            nobody reads.
+        raises: its kernel raises for some elements of its inputs, an index beyond a table, say: a replay may raise
+            where the run that was written down did not.
+        demands: it is called for that error alone: a program keeps a call of it whose result nobody reads.
         apart: it makes the gradients of several inputs, those that its attribute ``needs`` asks for; that of the first
             has the same bits with and without those of the others, and they without it: a program asks for what is
             read.
@@ -75,6 +76,7 @@ class Op(OpCore):
     adds: str | None = None
     checked = False
     sized_by_data = False
+    _raises = False
     demands = False
     apart = False
     fixed: str | None = None
@@ -96,6 +98,7 @@ class Op(OpCore):
         adds: str | None = None,
         checked: bool = False,
         sized_by_data: bool = False,
+        raises: bool = False,
         demands: bool = False,
         apart: bool = False,
         fixed: str | None = None,
@@ -113,6 +116,7 @@ class Op(OpCore):
         self.adds = adds
         self.checked = checked
         self.sized_by_data = sized_by_data
+        self._raises = raises or demands
         self.demands = demands
         self.apart = apart
         self.fixed = fixed
@@ -131,6 +135,11 @@ class Op(OpCore):
         # records of their own as they are
         self.entry = entry_of(inside[infer.__code__.co_filename])
         OPS[name] = self
+
+    @property
+    def raises(self) -> bool:
+        """Whether its kernel raises for some elements."""
+        return self._raises
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

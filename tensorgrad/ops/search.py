@@ -47,6 +47,7 @@ nonzero_op = op(
 )
 positions_op = op(
     "positions",
+    raises=True,
     infer=lambda x, *, count: Spec((count, x.ndim), _INT64),
     nondiff=("y",),
     samples=lambda: [
@@ -57,6 +58,7 @@ positions_op = op(
 )
 one_hot_op = op(
     "one_hot",
+    raises=True,
     infer=lambda x, *, classes: Spec((*x.shape, classes), _INT64),
     nondiff=("y",),
     samples=lambda: [Sample((Arg((2, 3), kind="i", values=(0, 2, 1, 1, 0, 2)),), {"classes": 4}, False, "matrix")],
@@ -64,6 +66,7 @@ one_hot_op = op(
 )
 bincount_op = op(
     "bincount",
+    raises=True,
     infer=_unknown("bincount"),
     nondiff=("y",),
     sized_by_data=True,

@@ -258,6 +258,7 @@ def _histc_infer(x: Any, *, bins: int, low: float, high: float) -> Spec:
 
 histc_op = op(
     "histc",
+    raises=True,
     infer=_histc_infer,
     nondiff=("y",),
     checked=True,

@@ -49,6 +49,7 @@ def _numbers_infer(index: Any, *, rows: int, negative: bool, name: str) -> Spec:
 
 row_numbers = op(
     "row_numbers",
+    raises=True,
     infer=_numbers_infer,
     samples=lambda: [
         Sample((int_arg((4,), 1, -3, 2, -1),), {"rows": 3, "negative": True, "name": "index"}, name="negative"),
@@ -89,6 +90,7 @@ def _grouped_samples() -> list[Sample]:
 
 grouped_rows = op(
     "grouped_rows",
+    raises=True,
     infer=_grouped_infer,
     outputs=("rows", "ends", "positions"),
     samples=_grouped_samples,
@@ -145,6 +147,7 @@ def _summed_samples() -> list[Sample]:
 
 summed_rows = op(
     "summed_rows",
+    raises=True,
     infer=_summed_infer,
     define=_summed_define,
     samples=_summed_samples,

@@ -36,6 +36,7 @@ def _define(F: Any, x: Any, indices: Any, *, sizes: Any) -> Any:
 
 max_unpool = op(
     "max_unpool",
+    raises=True,
     infer=_infer,
     define=_define,
     samples=lambda: [

@@ -102,6 +102,26 @@ def test_no_program_is_written_of_a_run_that_went_on_after_an_error(function: Ca
     assert compiled.stats()["replays"] == 2
 
 
+@pytest.mark.parametrize("op, wrong", [
+    (lambda x: tg.fmod(tg.full((2, 2), 7), x.long()), tg.zeros(2, 2)),
+    (lambda x: tg.linalg.svdvals(x), tg.full((2, 2), float("nan"))),
+    (lambda x: tg.nn.functional.embedding_bag(x.long(), tg.ones(4, 3)), tg.full((2, 2), 9.0)),
+    (lambda x: tg.linalg.cholesky(x), -tg.eye(2)),
+], ids=["fmod", "svdvals", "embedding_bag", "cholesky"])  # fmt: skip
+def test_whatever_raises_for_what_it_is_given_is_handled(op: Callable[[Any], Any], wrong: Any) -> None:
+    def tried(x: Any) -> Any:
+        try:
+            return op(x)
+        except (RuntimeError, IndexError):
+            return tg.zeros(2, 2)
+
+    compiled = tg.compile(tried)
+    right = tg.eye(2) + 1
+    for x in (right, right, right, wrong, right, wrong):
+        assert tg.equal(compiled(x), tried(x))
+    assert compiled.stats()["replays"] >= 2 and compiled.stats()["eager"] == 2
+
+
 def test_behind_a_draw_calls_run_as_they_are() -> None:
     def dropped(i: Any) -> Any:
         x = tg.nn.functional.dropout(tg.ones(2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import tensorgrad as tg
@@ -29,6 +30,28 @@ def test_value_bits_and_shape(case, backend):
 def test_first_and_second_derivative(case, backend):
     conformance.check_first_derivative(case, backend)
     conformance.check_second_derivative(case, backend)
+
+
+ODD = {"i": (1 << 40, -1, 0), "f": (float("nan"), float("inf"), -1e30)}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ops_that_raise_for_some_elements_say_so(backend):
+    """What else an op raises follows from shapes and dtypes, which a compiled program rests on."""
+    silent = set()
+    for case in CASES:
+        if case.op.raises or not conformance.applies(case, "float64"):
+            continue
+        inputs = conformance.inputs_of(case.op.name, case.sample, "float64")
+        for at, x in enumerate(inputs):
+            for value in ODD.get(x.dtype.kind, ()) if isinstance(x, np.ndarray) and x.size else ():
+                changed = [*inputs[:at], np.full_like(x, value), *inputs[at + 1 :]]
+                try:
+                    with np.errstate(all="ignore"):
+                        conformance._run(case.op, changed, case.sample.attrs, backend)
+                except (tg.errors.TensorgradError, ValueError, IndexError, ArithmeticError) as error:
+                    silent.add(f"{case.op.name}: {error}")
+    assert not silent
 
 
 # Ops that no sample describes, and why; everything else must have samples.
