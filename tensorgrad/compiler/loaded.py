@@ -24,13 +24,14 @@ from ..errors import AutogradError, DTypeError, ShapeError
 from ..io.safetensors import FileError
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
+from .apart import apart
 from .executor import executor, in_python
 from .form import Slot
 from .plain import expect, one_line, whole
 from .program import Program
 from .program_file import json_object, read_file
 from .reader import WRONG, Leaf, Reader
-from .signature import Signature
+from .signature import Signature, owner
 from .sizes import KEY, at_size, size_of, text_of
 
 __all__ = ["Loaded", "load"]
@@ -83,6 +84,19 @@ def _in_file(name: str, what: Callable[[], _T]) -> _T:
         ) from None
 
 
+class _Named:
+    """What a tensor is in words about a call."""
+
+    def __repr__(self) -> str:
+        return "Tensor"
+
+
+def _in_words(leaves: list[Any], spec: Any) -> str:
+    """A call's arguments as it would be written."""
+    args, kwargs = tree_unflatten([_Named() if isinstance(x, (Tensor, Slot)) else x for x in leaves], spec)
+    return f"({', '.join([*(f'{x!r:.200}' for x in args), *(f'{key}={x!r:.200}' for key, x in kwargs.items())])})"
+
+
 class _Served:
     """A loaded program for one size of the batch, or for the only one."""
 
@@ -94,12 +108,26 @@ class _Served:
         self.same = reader.same
         self.written = {v.root for call in program.calls for v in call.writes}
         self.changed = [i for i, v in enumerate(program.arguments) if v.root in self.written]
+        self.state = [t for number, t in reader.by_number.items() if reader.values[number].root in self.written]
+        self.near = [t._data for t in (reader.by_number.values() if self.changed else self.state)]
+        self.lies = {id(owner(array)) for array in self.near}
         leaves = [leaf for leaf in self.gives if type(leaf) is Leaf]
-        self.changes = bool(self.changed) or any(leaf.form != "output" or leaf.chain for leaf in leaves)
+        self.changes = bool(self.written) or any(leaf.form != "output" or leaf.chain for leaf in leaves)
         alone = self.result.is_leaf() and len(leaves) == 1 and not leaves[0].chain
         self.alone = self.gives[0].number if alone else None
         self.usual: list[tuple[Any, ...]] = []  # for C: calls of the forms that were seen
         self.flat = not reader.takes[1] and all(type(x) is Slot for x in reader.takes[0])
+
+    def entangled(self, tensors: list[Tensor]) -> bool:
+        """Whether what the program writes to lies in memory of an argument that the saved call had elsewhere."""
+        own = {i: t._data for i, t in enumerate(tensors) if self.same[i] == i}
+        owners = {id(owner(array)) for array in own.values()}
+        if len(owners) == len(own) and owners.isdisjoint(self.lies):
+            return False
+        written = [own.pop(i) for i in self.changed if i in own]
+        state = [t._data for t in self.state]
+        clear = apart(written, [*own.values(), *self.near], frozenset())
+        return not (clear and all(apart([x], state, frozenset()) for x in own.values()))
 
 
 class Loaded:
@@ -236,7 +264,10 @@ class Loaded:
         if not served.flat or kwargs or not all(isinstance(x, Tensor) for x in args) or len(args) != len(served.takes):
             leaves, spec = tree_flatten((args, kwargs))
             if spec != served.spec:
-                raise TypeError(f"the loaded program takes arguments of the structure {served.spec}, got {spec}.")
+                raise TypeError(
+                    f"the loaded program takes arguments of the structure {_in_words(served.takes, served.spec)}, got "
+                    f"{_in_words(leaves, spec)}."
+                )
         if self.sizes is not None:
             served = self._for(leaves)
         given: list[Any] = []
@@ -256,6 +287,11 @@ class Loaded:
         for i, first in enumerate(served.same):
             if tensors[i]._data is not tensors[first]._data:
                 raise TypeError(f"the loaded program was saved for calls whose tensors {first} and {i} are one.")
+        if served.written and served.entangled(tensors):
+            raise TypeError(
+                "the loaded program writes to memory that two of its tensors share, or one with its state, where those "
+                "of the saved call lay apart. Pass copies: x.clone()."
+            )
         backend = self._backend
         if local.plain[backend.array_type] is backend.raw and not local.listeners:
             arrays = served.run(given)
@@ -264,8 +300,8 @@ class Loaded:
             with registry.backend(backend.name):
                 # whoever listens is told of each call
                 arrays = in_python(served.program)(given) if local.listeners else served.run(given)
-        for i in served.changed:
-            tensors[i]._bump()
+        for t in (*(tensors[i] for i in served.changed), *served.state):
+            t._bump()
         self._last = served
         return self._made_of(served, arrays, tensors)
 

@@ -229,6 +229,49 @@ def test_arguments_that_are_written_to_are_written_to(tmp_path):
         loaded(tg.ones(6)[::2], tg.ones(3))
 
 
+def test_what_is_written_to_must_lie_apart_as_it_did(tmp_path):
+    held = tg.ones(3)
+
+    def of_arguments(x, y):
+        x.add_(1.0)
+        return x * y
+
+    def of_state(x):
+        held.add_(1.0)
+        return x * held
+
+    for function, args in ((of_arguments, (tg.ones(3), tg.ones(3))), (of_state, (tg.ones(3),))):
+        compiled = Compiled(function)
+        for _ in range(2):
+            compiled(*args)
+        compiled.save(tmp_path / f"{function.__name__}.tgp")
+    of_two, of_one = (tg.compiler.load(tmp_path / f"{f.__name__}.tgp") for f in (of_arguments, of_state))
+    x = tg.ones(6)
+    for pair in ((x[:3], x[:3]), (x[1:4], x[:3]), (y := tg.ones(3), y), (y, y.detach())):
+        with pytest.raises(TypeError, match="lay apart"):
+            of_two(*pair)
+    assert x.tolist() == [1.0] * 6
+    assert of_two(x[:3], x[3:]).tolist() == [2.0] * 3  # in one memory, and apart
+    state = of_one.state["held"]
+    for x in (state, state.detach(), state[:]):
+        with pytest.raises(TypeError, match="with its state"):
+            of_one(x)
+
+
+def test_state_that_a_call_writes_to_is_another_version(tmp_path):
+    held = tg.ones(3)
+    compiled = Compiled(lambda x: held.add_(x).sum())
+    for _ in range(2):
+        compiled(tg.ones(3))
+    compiled.save(tmp_path / "f.tgp")
+    loaded = tg.compiler.load(tmp_path / "f.tgp")
+    for _ in range(3):
+        loss = (tg.ones(3, requires_grad=True) * loaded.state["held"]).sum()
+        loaded(tg.ones(3))
+        with pytest.raises(RuntimeError, match="in place"):
+            loss.backward()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "function",
@@ -435,7 +478,7 @@ def test_calls_that_do_not_fit_are_refused(tmp_path):
         loaded(x, pair, **kwargs)
         for args, kw, kind, complaint in (
             ((x,), kwargs, TypeError, "structure"),
-            ((x, pair), {}, TypeError, "structure"),
+            ((x, pair), {}, TypeError, r"structure \(Tensor, .Tensor.*how='fine'.*got \(Tensor, .Tensor.*\)\.$"),
             ((x, pair), {"how": "other"}, TypeError, "saved for the argument 'fine'"),
             ((1.0, pair), kwargs, TypeError, "takes a Tensor"),
             ((tg.randn(4), pair), kwargs, ShapeError, r"shape \(3,\).*got \(4,\)"),
