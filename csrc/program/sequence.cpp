@@ -300,12 +300,18 @@ class Written final : public Sequence {
   }
 
   std::size_t at() const { return at_; }  // the call that failed; beyond all where none of these did
-  // Calls that could be done a piece at a time together, where they lie now: the first's number, and the number after the
-  // last's.
+  // Calls that could be done a piece at a time together, where they lie now, of those that are not done block by block: the
+  // first's number, and the number after the last's.
   std::vector<std::pair<std::size_t, std::size_t>> groups(std::size_t first, std::size_t last) const {
     if (first > last || last > calls_.size()) throw std::out_of_range("Sequence: there are no such calls");
     std::vector<std::pair<std::size_t, std::size_t>> found;
-    each_group(first, last, [&](const Group&, std::size_t begin, std::size_t end) { found.push_back({begin, end}); });
+    const auto note = [&](const Group&, std::size_t begin, std::size_t end) { found.push_back({begin, end}); };
+    std::size_t begin = first;
+    each_in_blocks(first, last, [&](std::size_t head, const Numbered& ahead, const Numbered& behind) {
+      each_group(begin, head - ahead.size(), note);
+      begin = head + behind.size() + 1;
+    });
+    each_group(begin, last, note);
     return found;
   }
   // Those that are.

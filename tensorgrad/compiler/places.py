@@ -7,6 +7,7 @@ writes the one at the same place (as with ``out=`` in an eager call), so the bit
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import accumulate
 from typing import Any
 
 from ..ops.elementwise import Elementwise
@@ -14,6 +15,8 @@ from .fused import Fused
 from .program import Call, Value
 
 __all__ = ["Places"]
+
+_TRIES = 32  # plans, before nothing is done together
 
 
 class Places:
@@ -30,18 +33,17 @@ class Places:
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
         self.in_place: list[Call] = []
         self.together: dict[int, range] = {}  # by step: those that are done with it a piece at a time
-        self.born, self.last = self.lives(blueprint, writing)
+        own = self.lives(blueprint, writing)
         # by step: the first of those that are done with it block by block, the one whose blocks it are, and the last
         self.whole = {at: each for each in blueprint.blocks for at in range(each[0], each[2] + 1)}
-        homes = self.joined()
-        self.born = [self.whole.get(at, (at,))[0] for at in self.born]
-        self.last = [self.whole.get(at, (at,))[-1] for at in self.last]
-        kept = [i for i, home in enumerate(homes) if home == i]
+        self.homes: list[int] = []
+        self.plan(own, self.done_together(writing, own))
+        kept = [i for i, home in enumerate(self.homes) if home == i]
         found = blueprint.backend.c.find_places(
             [sizes[i] for i in kept], [self.born[i] for i in kept], [self.last[i] for i in kept]
         )
         at = dict(zip(kept, found[0], strict=True))
-        self.offsets: list[int] = [at[home] for home in homes]
+        self.offsets: list[int] = [at[home] for home in self.homes]
         self.nbytes: int = found[1]
         self.at_once: int = found[2]
 
@@ -85,16 +87,56 @@ class Places:
                 allocation = self.allocation_of(value)
                 if allocation is not None:
                     born[allocation] = -1
+        return born, last
+
+    def done_together(self, writing: Any, own: tuple[list[int], list[int]]) -> list[tuple[int, int]]:
+        """The first and the last step of each group that is done a piece at a time.
+
+        What one of a group reads or makes is there until all are through. So groups are halved that would need more so
+        than the program does at its worst step, as it was captured or with each step done by itself.
+        """
         pieces = [piece for piece in writing.pieces if type(piece) is tuple]
         groups = [group for piece in pieces for group in writing.sequence.groups(*piece)]
-        until: dict[int, int] = {}  # by step: what it needs last is needed until that one
-        # done together, a piece at a time: what one of them reads or makes is there until all are through
         spans = [(writing.numbers[first], writing.numbers[stop - 1]) for first, stop in groups]
+        spans = [(begin, close) for begin, close in spans if begin < close]
+        if not spans:
+            return spans
+        given = sum(v.nbytes for v in self.program.arguments)
+        most = max(self.plan(own, [])[0], self.program.needed + given)
+        for _ in range(_TRIES):
+            needed, worst = self.plan(own, spans)
+            at = next((i for i, (begin, close) in enumerate(spans) if begin <= worst <= close), None)
+            if needed <= most or at is None:
+                return spans
+            begin, close = spans[at]
+            middle = (begin + close) // 2
+            halves = [(begin, middle), (middle + 1, close)]
+            spans[at : at + 1] = [(low, high) for low, high in halves if low < high]
+        return []
+
+    def plan(self, own: tuple[list[int], list[int]], spans: list[tuple[int, int]]) -> tuple[int, int]:
+        """Lives with these groups done together, and what takes the place of what; the most bytes that are needed at
+        one time then, and the step that needs them."""
+        born, last = own
+        self.together.clear()
+        self.in_place.clear()
+        until: dict[int, int] = {}  # by step: what it needs last is needed until that one
         for begin, close in spans:
             self.together.update(dict.fromkeys(range(begin, close + 1), range(begin, close + 1)))
         for begin, close in reversed(spans):  # a step may be the last of one group and the first of the next
             until.update(dict.fromkeys(range(begin, close), until.get(close, close)))
-        return born, [until.get(at, at) for at in last]
+        self.born, self.last = list(born), [until.get(at, at) for at in last]
+        self.homes = self.joined()
+        self.born = [self.whole.get(at, (at,))[0] for at in self.born]
+        self.last = [self.whole.get(at, (at,))[-1] for at in self.last]
+        changes = [0] * (len(self.program.steps) + 3)
+        for i, home in enumerate(self.homes):
+            if home == i:
+                changes[self.born[i] + 1] += self.sizes[i]
+                changes[self.last[i] + 2] -= self.sizes[i]
+        needed = list(accumulate(changes))
+        most = max(needed)
+        return most, needed.index(most) - 1
 
     def joined(self) -> list[int]:
         """By allocation the one whose place it takes, itself for most; lives become those of the places."""

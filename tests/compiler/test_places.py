@@ -141,3 +141,40 @@ def test_results_and_arguments_are_not_overwritten():
 def test_the_block_is_no_larger_than_what_an_eager_step_has_in_use(name):
     found = peaks(name)
     assert found["arena"] <= found["eager"]
+
+
+def _products(x):
+    w = tg.ones(64, 64)
+    return tg.stack([(tg.sin(x * i) @ w).relu().amax(1) for i in range(1, 9)])
+
+
+def _distances(x):
+    w, centers = tg.ones(64, 64), tg.arange(512.0).reshape(8, 64)
+    return tg.logsumexp(tg.stack([(((x - c) @ w) ** 2).sum(1) for c in centers], 1), 1)
+
+
+def _quantiles(x):
+    e = x[:64, 0][:, None] - x[:, 0][None]
+    return tg.stack([tg.where(e > 0, q * e, (q - 1) * e).mean(1) for q in (np.arange(1, 10) / 10).tolist()])
+
+
+def _gated(x):
+    w = tg.ones(64, 64)
+    for i in range(4):
+        x = (x @ w).tanh() + x.abs().amax(1, keepdim=True) + (x * i).sum(0)
+    return x
+
+
+@pytest.mark.parametrize("f", [_products, _distances, _quantiles, _gated])
+def test_what_is_done_together_needs_no_more_than_eager(f):
+    x = tg.randn(1024, 64)
+    backend = registry.on_device("cpu")
+    with tg.no_grad():
+        f(x)
+        before = tg.memory_stats()["in_use"]
+        backend.c.trim_memory()  # peaks are counted anew
+        f(x)
+        eager = tg.memory_stats()["peak_in_use"] - before + x.nbytes
+        got, compiled = replayed(f, x)
+        np.testing.assert_allclose(got.numpy(), f(x).numpy(), rtol=1e-5, atol=1e-5)
+    assert compiled.programs[0].linked.at_once <= eager

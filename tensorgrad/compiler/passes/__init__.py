@@ -14,6 +14,7 @@ from importlib import import_module
 
 from ... import collector
 from ..program import Program
+from .room import Room
 
 __all__ = ["PASSES", "optimize", "show"]
 
@@ -46,13 +47,28 @@ PASSES = (
 
 
 def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
-    """The program after all passes, or those of these names, with notes of what each has changed."""
+    """The program after all passes, or those of these names, with notes of what each has changed.
+
+    If it needs more memory at one time than it was captured with, formulas are made again, ``tight`` ones.
+    """
     with collector.paused():  # a collection in the midst of many small objects takes longer than all passes
-        for name in names:
-            before, program = program, _RUNS[name](program)
-            if program is not before:
-                before.forget()
+        needed = program.needed = program.needed or Room(program).most
+        made = _passed(program, names)
+        if "formulas" in names and Room(made).most > needed:
+            program.tight = True
+            made = _passed(program, names)
+    made.forget()
     program.forget()
+    return made
+
+
+def _passed(program: Program, names: tuple[str, ...]) -> Program:
+    needed, tight = program.needed, program.tight
+    for name in names:
+        before, program = program, _RUNS[name](program)
+        if program is not before:
+            before.forget()
+            program.needed, program.tight = needed, tight
     return program
 
 

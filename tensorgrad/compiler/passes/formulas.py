@@ -124,6 +124,10 @@ class _Fusing:
             (group,) = met
             if not any(v in group.late for v in call.reads()):
                 self.follow(at, call, group)
+                # they read what they sum one after the other, and all of it is there until then
+                stored = self.followed(group)
+                if stored and not self.has_room(at, group, more=max(v.nbytes for v in stored)):
+                    self.close(group)
                 return
         for group in met:
             self.close(group)
@@ -195,7 +199,7 @@ class _Fusing:
             self.groups.append(joined)
             self.open.append(joined)
         else:
-            self.room.take(joined.reads, joined.made, at)
+            self.room.take(joined.reads, joined.made, self.followed(joined), at)
         joined.add(at, call, formula)
         self.maker.update((v, joined) for v in call.results if v is not None)
         self.homes.update((v, joined) for v in call.results if v is not None)
@@ -255,11 +259,21 @@ class _Fusing:
             return False
         return self.has_room(at, group)
 
-    def has_room(self, at: int, *groups: Group) -> bool:
-        """Whether the groups may wait for this step without more memory being needed at the worst of all steps."""
+    def has_room(self, at: int, *groups: Group, more: int = 0) -> bool:
+        """Whether the groups may wait for this step, where more bytes may be needed, and the worst step needs no more
+        memory than now."""
         made = {v for group in groups for v in group.made}
         reads = {v for group in groups for v in group.reads if v not in self.numbers}
-        return self.room.is_left(reads - made, made, at)
+        followed = {v for group in groups for v in self.followed(group)}
+        return self.room.is_left(reads - made, made, followed, at, more)
+
+    def followed(self, group: Group) -> set[Value]:
+        """Results that are stored for followers: sums of all elements are taken on the way. None are minded where there
+        is memory enough."""
+        if not self.program.tight:
+            return set()
+        calls = [call for _, call in group.followers if any(r is not None and r.shape for r in call.results)]
+        return {v for call in calls for v in call.reads() if v in group.made}
 
     def ports(self, group: Group, other: Group | None, call: Call) -> int:
         """How many arrays the group would read and write with these, at most."""

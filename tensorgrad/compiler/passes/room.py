@@ -21,7 +21,8 @@ _IN_PIECES = frozenset(("roll",))  # made a piece at a time, each right ahead of
 class Room:
     """The bytes of results that are needed at each step of a program, as calls move down in it.
 
-    ``most``: those at the worst step of the program as it was. Arguments and what was there before are no part of it.
+    ``most``: those at the worst step of the program as it was captured. Arguments and what was there before are no part
+    of it.
     """
 
     def __init__(self, program: Program):
@@ -44,43 +45,53 @@ class Room:
             changes[at] += v.nbytes
             changes[self.last[v] + 1] -= v.nbytes
         self.bytes = np.cumsum(changes)
-        self.most = int(self.bytes.max())
+        self.most = max(int(self.bytes.max()), program.needed)
 
-    def is_left(self, reads: Iterable[Value], made: Iterable[Value], until: int) -> bool:
-        """Whether calls that read and make these may wait until a step without more being needed at the worst one."""
-        if not any(self.last[v.root] < until for v in reads if v.root in self.first and v.root.nbytes > _FEW):
+    def is_left(
+        self, reads: Iterable[Value], made: Iterable[Value], followed: set[Value], until: int, more: int = 0
+    ) -> bool:
+        """Whether calls that read and make these may wait until a step without more being needed at the worst one.
+        Results that are ``followed`` are read right behind the calls; ``more`` bytes may be needed there."""
+        if not more and not any(self.last[v.root] < until for v in reads if self._counts(v.root)):
             return True  # others need what they read until then
-        changes = self._changes(reads, made, until)
-        start = min(first for first, _, _ in changes)
+        changes = self._changes(reads, made, followed, until)
+        start = min((first for first, _, _ in changes), default=until)
         needed = self.bytes[start : until + 1].copy()
         for first, behind, size in changes:
             needed[first - start : behind - start] += size
+        needed[-1] += more
         return int(needed.max()) <= self.most
 
-    def take(self, reads: Iterable[Value], made: Iterable[Value], until: int) -> None:
+    def take(self, reads: Iterable[Value], made: Iterable[Value], followed: set[Value], until: int) -> None:
         """These calls do wait."""
-        for first, behind, size in self._changes(reads, made, until):
+        for first, behind, size in self._changes(reads, made, followed, until):
             self.bytes[first:behind] += size
         for v in reads:
             if v.root in self.first:
                 self.last[v.root] = max(self.last[v.root], until)
         for v in made:
-            if self.last[v] <= until:  # only calls of the group have read it: it is never stored
+            if v in followed and v in self.first:
+                self.first[v], self.last[v] = until, max(self.last[v], until)
+            elif self.last[v] <= until:  # only calls of the group have read it: it is never stored
                 self.first.pop(v, None)
             elif v in self.first:
                 self.first[v] = max(self.first[v], until)
 
-    def _changes(self, reads: Iterable[Value], made: Iterable[Value], until: int) -> list[tuple[int, int, int]]:
+    def _changes(
+        self, reads: Iterable[Value], made: Iterable[Value], followed: set[Value], until: int
+    ) -> list[tuple[int, int, int]]:
         """(from step, before step, bytes more), by value."""
         kept = {v.root for v in reads}
-        found = [
-            (self.last[v] + 1, until + 1, v.nbytes)
-            for v in kept
-            if v in self.first and self.last[v] < until and v.nbytes > _FEW
-        ]
+        found = [(self.last[v] + 1, until + 1, v.nbytes) for v in kept if self._counts(v) and self.last[v] < until]
         for v in made:
             if v in self.first:
-                behind = self.last[v] + 1 if self.last[v] <= until else until
+                behind = min(self.last[v] + 1, until + (v not in followed))
+                behind = behind if self.last[v] <= until else until
                 if self.first[v] < behind:
                     found.append((self.first[v], behind, -v.nbytes))
+                if v in followed and self.last[v] < until and v.nbytes > _FEW:
+                    found.append((until, until + 1, v.nbytes))
         return found
+
+    def _counts(self, value: Value) -> bool:
+        return value in self.first and value.nbytes > _FEW
