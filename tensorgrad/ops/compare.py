@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dtypes import get_default_dtype
 from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -37,8 +38,10 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     close = pw.eq(input, other)
     if equal_nan and a.dtype.kind not in "bui":
         close = pw.logical_or(close, pw.logical_and(pw.isnan(input), pw.isnan(other)))
-    if a.dtype.kind == "b":
+    if rtol == atol == 0:
         return close
+    if a.dtype.kind in "bui":  # differences of integers wrap
+        input, other = input.to(get_default_dtype()), other.to(get_default_dtype())
     away = pw.abs(pw.sub(input, other))
     limit = pw.add(pw.mul(pw.abs(other), float(rtol)), float(atol))
     near = pw.logical_and(pw.le(away, limit), pw.isfinite(away))

@@ -19,6 +19,7 @@ from ..dispatch import OPS, Raw, everywhere, local
 from ..dtypes import PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..expr import Expr, Program, lower, source, substitute, symbol, symbols, vector_jacobian
+from ..expr.functions import cast
 from ..expr.node import topological
 from ..tensor import Tensor, view_of, wrap
 from .record import Op, Spec, check_devices, entry_of, on_one_level
@@ -90,6 +91,7 @@ class Elementwise(Op):
         self.__doc__ = doc
         self.define = None
         self.derived = derived
+        self.own = False  # whether it is this package's
         self.entry = entry_of(True)
         self._plans: dict[int, Plan] = {}  # by the bits of the inputs that get a gradient
         self._programs: dict[tuple[str, ...], Program] = {}  # by the default dtype and the operands' keys
@@ -115,8 +117,20 @@ class Elementwise(Op):
         at = (get_default_dtype().name, *keys)
         found = self._programs.get(at)
         if found is None:
-            found = self._programs[at] = lower(self.results, keys, name=self.name)
+            found = lower(self.results, keys, name=self.name)
+            if self.own and {name for _, name in found.outputs} == {at[0]}:
+                found = self._widened(found, at[0], keys)
+            self._programs[at] = found
         return found
+
+    def _widened(self, program: Program, dtype: str, keys: tuple[str, ...]) -> Program:
+        """The program for operands of which none is floating point but numbers: these are converted ahead of the
+        formula, in which integers would wrap."""
+        whole = [i for i, key in enumerate(keys) if key.lstrip("u").startswith("int")]
+        if not whole or not all(key.startswith(("bool", "py:")) for i, key in enumerate(keys) if i not in whole):
+            return program
+        wide = {i: cast(symbol(i), dtype) if i in whole else symbol(i) for i in range(len(keys))}
+        return lower(substitute(self.results, wide), keys, name=self.name)
 
     def floating(self, keys: tuple[str, ...]) -> bool:
         """Whether a result for these operands can have a gradient."""
@@ -459,6 +473,7 @@ def elementwise(
     made = Elementwise(
         chosen, inputs, tuple(map(as_expr, results)), vjp=vjp, samples=samples, doc=doc or formula.__doc__
     )
+    made.own = formula.__module__.partition(".")[0] == __name__.partition(".")[0]
     made.entry = entry_of(inside[formula.__code__.co_filename])
     return made
 

@@ -11,7 +11,15 @@ from ..errors import ArgumentError, DTypeError
 from ..expr import functions as fn
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import check_reduction, everywhere, legacy_reduction, require_optional, require_tensors, shaped
+from .checks import (
+    check_reduction,
+    everywhere,
+    legacy_reduction,
+    require_float,
+    require_optional,
+    require_tensors,
+    shaped,
+)
 from .elementwise import Elementwise, elementwise
 from .formula_loss import ReducedFormula, reduced
 from .precision import in_float32
@@ -120,6 +128,7 @@ def mse_loss(
         weight: multiplied with each element's loss; the mean is then divided by the sum of the weights.
     """
     _checked("mse_loss", input, target)
+    _not_whole("mse_loss", input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     if weight is not None:
         return _weighted("mse_loss", squared_difference(input, target), weight, reduction)
@@ -133,9 +142,17 @@ def l1_loss(
     """The mean of ``|input - target|``; see ``mse_loss`` for the arguments."""
     _checked("l1_loss", input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
+    if reduction == "mean":
+        _not_whole("l1_loss", input, target)
     if weight is not None:
         return _weighted("l1_loss", absolute_difference(input, target), weight, reduction)
     return reduced(absolute_difference, l1_mean, reduction, input, target)
+
+
+def _not_whole(name: str, input: Tensor, target: Tensor) -> None:
+    """Raises DTypeError for two tensors of integers, in which squares wrap and means are none."""
+    if input._data.dtype.kind in "bui" and target._data.dtype.kind in "bui":
+        require_float(name, input._data)
 
 
 def _weighted(name: str, losses: Tensor, weight: Tensor, reduction: str) -> Tensor:

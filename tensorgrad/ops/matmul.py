@@ -498,9 +498,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
         pairs = paired_a, [one_dim("tensordot", d, len(right)) for d in second]
     for i, j in zip(*pairs, strict=True):
         if left[i] == 1 != right[j]:  # sizes of 1 broadcast
-            b = b.sum(j, keepdim=True)
+            b = b.sum(j, keepdim=True, dtype=b.dtype)
         elif right[j] == 1 != left[i]:
-            a = a.sum(i, keepdim=True)
+            a = a.sum(i, keepdim=True, dtype=a.dtype)
         elif left[i] != right[j]:
             raise ShapeError(
                 f"tensordot: dim {i} of a has size {left[i]}, its partner, dim {j} of b, {right[j]}; "

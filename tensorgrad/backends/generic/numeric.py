@@ -19,7 +19,10 @@ class NumericKernels:
 
     def lcm(self, input: Any, other: Any) -> Any:
         a, b = self._alike(input, other)
-        return self.xp.asarray(self.xp.absolute(self.xp.lcm(a, b)))
+        kind = a.dtype
+        if kind.itemsize < 4:  # wraps once, as a whole
+            a, b = a.astype(np.int32), b.astype(np.int32)
+        return self.xp.asarray(self.xp.absolute(self.xp.lcm(a, b)).astype(kind))
 
     def nextafter(self, input: Any, other: Any) -> Any:
         a, b = self._alike(input, other)
