@@ -59,6 +59,8 @@ def _plan(name: str, x: Tensor, s: Any, dim: Dims) -> tuple[list[int], list[int]
     """(dims, sizes) to transform. Raises DimError or ShapeError."""
     shape, ndim = tuple(x.shape), x._data.ndim
     sizes = None if s is None else _lengths(name, s)
+    if dim is None and name.endswith("2"):
+        raise TypeError(f"{name}: dim must be two integers, got None. All dimensions: {name[:-1]}n.")
     if dim is not None:
         dims = [one_dim(name, d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)]
         if ndim == 0 and dims:
@@ -297,6 +299,7 @@ def fftfreq(
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """The frequencies of ``fft`` of n points ``d`` apart: ``[0, 1, ..., -2, -1] / (n d)``."""
+    n = integer("fftfreq", "n", n)
     return _frequencies(
         "fftfreq", n, d, [*range((n + 1) // 2), *range(-(n // 2), 0)], dtype, device, requires_grad, out
     )
@@ -307,6 +310,7 @@ def rfftfreq(
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """The frequencies of ``rfft`` of n points ``d`` apart: ``[0, 1, ..., n // 2] / (n d)``."""
+    n = integer("rfftfreq", "n", n)
     return _frequencies("rfftfreq", n, d, [*range(n // 2 + 1)], dtype, device, requires_grad, out)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..dtypes import as_dtype, get_default_dtype
 from ..errors import DTypeError, ShapeError
+from ..ops.checks import integer
 from ..tensor import Tensor
 
 __all__ = ["bartlett_window", "blackman_window", "hamming_window", "hann_window", "kaiser_window"]
@@ -23,6 +24,7 @@ def _window(
     """``shape`` of the points from -1 to 1."""
     from ..ops.create import tensor
 
+    length = integer(name, "window_length", length)
     if length < 0:
         raise ShapeError(f"{name} requires non-negative window_length, got window_length={length}.")
     wanted = as_dtype(dtype) if dtype is not None else get_default_dtype()

@@ -18,7 +18,7 @@ from ..layout import check_layout, contiguous_format, preserve_format
 from ..random import Generator, chosen, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
-from .checks import everywhere, require_float
+from .checks import everywhere, integer, require_float
 from .create import finish, shape_from, sizes_from
 from .elementwise import broadcast_shape
 from .inplace import assign, deliver, write_into
@@ -150,10 +150,11 @@ def randperm(
 ) -> Tensor:  # fmt: skip
     """The numbers from 0 to ``n`` (excluded) in random order."""
     check_layout("randperm", layout)
+    n = integer("randperm", "n", n)
     if n < 0:
         raise ArgumentError(f"randperm: n must not be negative, got {n}.")
     kind = as_dtype("int64" if dtype is None else dtype)
-    result = wrap(_drawn("random_permutation", device, generator, n=int(n), dtype=kind.np))
+    result = wrap(_drawn("random_permutation", device, generator, n=n, dtype=kind.np))
     return _given("randperm", result, requires_grad, out, pin_memory)
 
 

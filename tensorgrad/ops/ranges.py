@@ -167,9 +167,7 @@ def range(
 def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.ndarray[Any, Any]:
     """The numbers of ``linspace`` before they are cut to the dtype: the second half is counted from the end, so that
     both ends are exact."""
-    if isinstance(steps, bool) or not hasattr(steps, "__index__"):
-        raise TypeError(f"{name}: steps must be an integer, got {steps!r}.")
-    count = int(steps.__index__())
+    count = integer(name, "steps", steps)
     if count < 0:
         raise ArgumentError(f"{name}: number of steps must be non-negative, got {count}.")
     if dtype.category < 2 and not (name == "logspace" and count == 1):

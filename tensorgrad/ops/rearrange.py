@@ -71,7 +71,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
             f"rot90: expected total rotation dims == 2 and total dims >= 2, but got {len(dims)} dims of {ndim}."
         )
     a, b = dims_of("rot90", tuple(dims), ndim)
-    turns = k % 4
+    turns = integer("rot90", "k", k) % 4
     if turns == 0:
         return core.contiguous_copy(input)
     if turns == 2:

@@ -175,11 +175,12 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     array = require_tensor("one_hot", tensor)
     if array.dtype != _INT64:
         raise DTypeError(f"one_hot is only applicable to index tensors of type int64, got {tensor.dtype}.")
+    num_classes = integer("one_hot", "num_classes", num_classes)
     if num_classes == -1 and array.size:
         num_classes = max(int(amax(tensor)), 0) + 1
     if array.size == 0 and num_classes <= 0:
         raise ShapeError("one_hot: the number of classes can't be found in an empty tensor; pass num_classes.")
-    return one_hot_op(tensor, classes=int(num_classes))
+    return one_hot_op(tensor, classes=num_classes)
 
 
 # --- order

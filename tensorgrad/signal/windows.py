@@ -13,6 +13,7 @@ import numpy as np
 
 from ..dtypes import as_dtype, get_default_dtype
 from ..errors import ArgumentError
+from ..ops.checks import integer
 from ..tensor import Tensor
 
 __all__ = [
@@ -25,6 +26,7 @@ def _window(name: str, M: int, sym: bool, shape: Callable[[Any, int], Any], opti
     """``shape`` of the points 0 to M - 1 and the number of points of the symmetric window."""
     from ..ops.create import tensor
 
+    M = integer(name, "M", M)
     if M < 0:
         raise ArgumentError(f"{name}: requires non-negative window length, got M={M}.")
     dtype = options.pop("dtype", None)

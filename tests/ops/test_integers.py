@@ -82,3 +82,25 @@ def test_losses_of_integers_say_what_to_do():
     with pytest.raises(DTypeError, match=r"l1_loss.*int8"):
         tg.nn.functional.l1_loss(x, x)
     assert tg.nn.functional.l1_loss(x, x, reduction="sum").item() == 0
+
+
+@pytest.mark.parametrize("given", [2.5, float("inf"), True])
+def test_counts_that_are_no_integers_are_refused(given):
+    x = tg.arange(6.0).reshape(2, 3)
+    calls = (
+        lambda n: tg.rot90(x, n), lambda n: tg.diff(x, n), tg.randperm, tg.fft.fftfreq, tg.fft.rfftfreq,
+        lambda n: tg.linspace(0, 1, n), lambda n: tg.logspace(0, 1, n), tg.signal.windows.hann,
+        lambda n: tg.nn.functional.one_hot(tg.tensor([1]), n),
+        tg.hamming_window, tg.hann_window, tg.bartlett_window, tg.blackman_window, tg.kaiser_window,
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(TypeError, match="must be an integer"):
+            call(given)
+        with pytest.raises(ValueError, match="must fit into 64 bits"):
+            call(2**64)
+
+
+@pytest.mark.parametrize("name", ["fft2", "ifft2", "rfft2", "irfft2", "hfft2", "ihfft2"])
+def test_transforms_of_two_dims_want_two(name):
+    with pytest.raises(TypeError, match=f"{name}: dim must be two integers"):
+        getattr(tg.fft, name)(tg.ones(2, 2), dim=None)
