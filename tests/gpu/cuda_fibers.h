@@ -4,6 +4,9 @@
 // A context is entered once by setcontext, and gone on with by longjmp: swapcontext asks the kernel for the signal mask each
 // time. Few headers: they are most of what there is to compile.
 //
+// With TG_BACKWARDS the last thread goes first: who reads what another writes without a barrier between them finds it in one
+// of the two orders, and does not in the other.
+//
 // Every thread of a block must reach the same barriers, and every lane of a warp the same exchanges, as on a GPU; a thread
 // that waits for one which has ended stops the test.
 #pragma once
@@ -110,7 +113,12 @@ void run(unsigned int threads, F f) {
   idle = 0;
   for (unsigned int left = threads; left;) {
     ++idle;
-    for (unsigned int t = 0; t < threads; ++t) {
+    for (unsigned int i = 0; i < threads; ++i) {
+#ifdef TG_BACKWARDS
+      const unsigned int t = threads - 1 - i;
+#else
+      const unsigned int t = i;
+#endif
       if (all[t].ended) continue;
       threadIdx.x = t;
       turn(all[t]);

@@ -11,6 +11,20 @@ struct Given {
 };
 static Given given[2][32][fibers::kWarp];
 
+// A thread's copies under way, and how often it has called end_of_copies.
+constexpr int kMostCopies = 256;
+struct Copy {
+  void* to;
+  const void* from;  // null for zeros
+  unsigned long group;
+};
+struct Copies {
+  Copy all[kMostCopies];
+  int count;
+  unsigned long group;
+};
+static Copies copies[fibers::kMost];
+
 // What all lanes of the warp give. Two places take turns: who is at the next meeting has read what was given at the last.
 inline const Given* meet(const Given& mine) {
   fibers::Warp& warp = fibers::my_warp();
@@ -74,6 +88,30 @@ inline void load_matrices(unsigned int (&m)[4], const void* row, bool transposed
     m[i] = both[0] | both[1] << 16;
   }
 }
+// Copies to shared memory are made as late as they may be, when their thread waits for them; until then NaN is there.
+inline void copy_16_bytes(void* to, const void* from, bool there) {
+  tensor_cores::Copies& mine = tensor_cores::copies[threadIdx.x];
+  if ((size_t)to % 16 || (size_t)from % 16 || mine.count == tensor_cores::kMostCopies) {
+    fprintf(stderr, "cp.async: from %p to %p, which are to be multiples of 16 bytes, %d under way\n", from, to, mine.count);
+    abort();
+  }
+  memset(to, 0xff, 16);
+  mine.all[mine.count++] = {to, there ? from : nullptr, mine.group};
+}
+inline void end_of_copies() { ++tensor_cores::copies[threadIdx.x].group; }
+template <int kBut>
+void wait_for_copies() {
+  tensor_cores::Copies& mine = tensor_cores::copies[threadIdx.x];
+  int left = 0;
+  for (int i = 0; i < mine.count; ++i) {
+    const tensor_cores::Copy& one = mine.all[i];
+    if (one.group + kBut >= mine.group) mine.all[left++] = one;
+    else if (one.from) memcpy(one.to, one.from, 16);
+    else memset(one.to, 0, 16);
+  }
+  mine.count = left;
+}
+
 inline void load_8x8_x4(unsigned int (&m)[4], const void* row) { load_matrices(m, row, false); }
 inline void load_8x8_x4_transposed(unsigned int (&m)[4], const void* row) { load_matrices(m, row, true); }
 

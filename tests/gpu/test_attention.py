@@ -19,6 +19,7 @@ from tensorgrad.backends.generic.shape import ShapeKernels
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.random import Generator
 
+from .fenced import Fenced
 from .host_compiler import COMPILER, compile_for_host
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to run kernels with")
@@ -259,6 +260,28 @@ def test_bits_depend_neither_on_the_grid_nor_on_the_run(monkeypatch: pytest.Monk
         grads = Host().attention_backward(g, q, k, v, None, out, lse, causal=True, scale=0.25, needs=needs)
         seen.append([x.tobytes() for x in (out, lse, *grads[:3])])
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("length", [1, 7, 63, 65, 129])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_arrays_that_end_where_their_memory_does(dtype: str, length: int) -> None:
+    """Reading or writing beside them stops the process; the last thread of a block going first finds the same."""
+    rng = np.random.default_rng(length)
+    for width, value_width in ((8, 8), (9, 64), (length, 200)):
+        q, k = (drawn((2, n, width), dtype, rng) for n in (length, 70))
+        v, g = drawn((2, 70, value_width), dtype, rng), drawn((2, length, value_width), dtype, rng)
+        mask = drawn((length, 70), dtype, rng)
+        found = []
+        for at_end, defines in ((True, ()), (False, ("TG_BACKWARDS",))):
+            host, xp = Host(), Fenced(at_end)
+            host.xp, host._kernels.defines = xp, defines
+            slope, *given = [xp.copy(x) for x in (g, q, k, v, mask)]
+            out, lse = host.attention(*given, causal=False, scale=0.3)
+            needs = (True, True, True, False)
+            slopes = host.attention_backward(slope, *given, out, lse, causal=False, scale=0.3, needs=needs)
+            found.append([x.tobytes() for x in (out, lse, *slopes[:3])])
+        assert found[0] == found[1]
+        check(dtype, q, k, v, g, mask, scale=0.3)
 
 
 def test_only_what_is_needed_is_given() -> None:

@@ -58,7 +58,7 @@ TG_FN void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory")
 // Waits for the copies of this thread but those before the last `kBut` ends.
 template <int kBut> TG_FN void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(kBut) : "memory"); }
 
-#else
+#elif !defined(TG_TENSOR_CORES_SUPPLIED)
 
 TG_FN void copy_16_bytes(void* to, const void* from, bool there) {
   typedef pack<unsigned int, 4> P;
@@ -66,8 +66,6 @@ TG_FN void copy_16_bytes(void* to, const void* from, bool there) {
 }
 TG_FN void end_of_copies() {}
 template <int kBut> TG_FN void wait_for_copies() {}
-
-#ifndef TG_TENSOR_CORES_SUPPLIED
 
 template <class T> TG_FN float half_of(unsigned int both, bool high) {
   const unsigned short bits = (unsigned short)(high ? both >> 16 : both);
@@ -108,7 +106,6 @@ TG_FN void load_8x8_x4_transposed(unsigned int (&m)[4], const void* row) {
   }
 }
 
-#endif
 #endif
 
 }  // namespace tg
