@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 import tensorgrad  # noqa: F401 - fills the table of ops
-from tensorgrad.backends.cupy.kernels import ATTENTION_TYPES, SOURCES, Source
+from tensorgrad.backends.cupy.kernels import ATTENTION_TYPES, ATTENTION_WIDTHS, SOURCES, Source
 from tensorgrad.backends.cupy.launch import dense_layout
 from tensorgrad.backends.cupy.printer import Layout, array_inputs, kernel, unit
 from tensorgrad.dtypes import BY_NAME
@@ -69,10 +69,12 @@ def test_every_formula(dtype: str, layout: str, arch: int) -> None:
 
 
 def pieces(source: Source) -> list[Source]:
-    """A file in parts that take seconds each, so that processes share the work: attention's by its types."""
+    """A file in parts that take seconds each, so that processes share the work: attention's by types and widths, which
+    together would take minutes on a busy machine."""
     if source.file != "attention.cu":
         return [source]
-    return [source.part(*[name for name in source.names if f"_{dtype}_" in name]) for dtype in ATTENTION_TYPES]
+    units = [f"_{dtype}_{width}" for dtype in ATTENTION_TYPES for width in ATTENTION_WIDTHS]
+    return [source.part(*[name for name in source.names if name.endswith(unit)]) for unit in units]
 
 
 PIECES = [piece for source in SOURCES for piece in pieces(source)]
