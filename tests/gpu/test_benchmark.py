@@ -234,7 +234,8 @@ def test_the_command_writes_its_numbers(tmp_path: Path, monkeypatch: pytest.Monk
     assert result["dry"] and "marks" not in result and result["parts"]["sanitizer"]["result"]["passed"] > 0
     rows = result["parts"]["kernels"]["result"]["rows"]
     assert list(rows) == list(chosen)
-    assert all(row["seconds"]["tensorgrad"] > 0 and not row["errors"] for row in rows.values())
+    assert [row["errors"] for row in rows.values() if row["errors"]] == []
+    assert all(row["seconds"]["tensorgrad"] > 0 for row in rows.values())
     assert rows["copy"]["share"] == {"tensorgrad": 1.0} and rows["softmax bfloat16"]["share"]["tensorgrad"] > 0
     assert result["parts"]["kernels"]["seconds_given"] <= 120
     assert {"date", "gpu", "versions"} <= result["environment"].keys()
