@@ -17,7 +17,7 @@ from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
 from ..dispatch import OPS
-from ..dtypes import DType, bfloat16, float16, float32
+from ..dtypes import DType, bfloat16, float16, float32, float64
 from ..ops.precision import widen
 from ..tensor import Tensor
 
@@ -82,15 +82,18 @@ WIDER: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], bool] | None] = {
 
 def lowered(x: Any) -> Any:
     """A tensor of autocast's dtype, where that is enabled on its device; casts of parameters are kept."""
-    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.dtype.name == "float64":
+    if not isinstance(x, Tensor):
+        return x
+    have = x.dtype
+    if not have.is_floating_point or have is float64:
         return x
     where = x.device.type
     if not state.enabled.get(where):
         return x
     wanted = state.dtype(where)
-    if x.dtype is wanted:
+    if have is wanted:
         return x
-    leaf = x._node is None and x._tracked and x._base is None and x.dtype is float32
+    leaf = x._node is None and x._tracked and x._base is None and have is float32
     if not (leaf and state.cache_enabled):
         return x.to(wanted)
     # a cast made without recording has no gradient; one made before the parameter was changed is old

@@ -15,6 +15,7 @@ from ..backends.cupy.cublas import WORKSPACE, Cublas, Gemm
 from ..backends.cupy.cublaslt import PROTOTYPES, CublasLt, Epilogue
 from ..dtypes import numpy_dtype
 from .strict_cublas import COMPUTES, TYPES, matrices
+from .strict_devices import state
 from .strict_stream import capturing, current, room_at, touch
 
 __all__ = ["StrictCublasLt", "emulated_lt"]
@@ -154,6 +155,8 @@ def emulated_lt(unsupported: Callable[[Epilogue], bool] | None = None) -> dict[s
             return _INVALID_VALUE
         if (stream or 0) != current().ptr or any(at % by for at, by in zip((a, b, d), alignments, strict=True)):
             return _EXECUTION_FAILED
+        if things[handle][0] != state.device:
+            return _EXECUTION_FAILED
         dtype = numpy_dtype(TYPES[things[layout_a][0]])
         scale = np.dtype(np.float64 if things[descriptor][1] else np.float32)
         if [room_at(at, scale.itemsize).view(scale)[0] for at in (alpha, beta)] != [1, 0]:
@@ -172,7 +175,7 @@ def emulated_lt(unsupported: Callable[[Epilogue], bool] | None = None) -> dict[s
         return 0
 
     python: dict[str, Callable[..., int]] = {
-        "cublasLtCreate": lambda made: make(made, ({},)),
+        "cublasLtCreate": lambda made: make(made, (state.device, {})),
         "cublasLtDestroy": destroy,
         "cublasLtMatmulDescCreate": lambda made, compute, scale: make(made, (compute, scale, {})),
         "cublasLtMatmulDescDestroy": destroy,

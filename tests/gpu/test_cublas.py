@@ -18,7 +18,7 @@ from tensorgrad.backends.cupy.cublas import PROTOTYPES, WORKSPACE, Cublas, load,
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.errors import BackendError
 from tensorgrad.testing.strict_array import StrictArray
-from tensorgrad.testing.strict_backend import StrictCupyBackend
+from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 from tensorgrad.testing.strict_cublas import StrictCublas, emulated
 from tensorgrad.testing.strict_namespace import xp
 from tensorgrad.testing.strict_stream import Stream
@@ -236,6 +236,85 @@ def test_a_handle_for_each_thread_and_a_workspace_for_each_stream() -> None:
     assert len(made) == len(set(made)) == 2
     stream = Stream(non_blocking=True)
     assert cublas.workspace(0) is cublas.workspace(0) is not cublas.workspace(stream.ptr)
+
+
+def test_a_product_is_planned_once_for_each_way_that_its_operands_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[Any] = []
+    monkeypatch.setattr(cublas_module, "plan", lambda *sizes: planned.append(sizes) or plan(*sizes))
+    monkeypatch.setattr(cublas_module, "_MOST_FORMS", 2)
+    cublas, rng = StrictCublas(xp), np.random.default_rng(0)
+    for times in range(2):
+        for dtype in ("float32", "complex64"):
+            a, b = numbers((3, 4), numpy_dtype(dtype), rng), numbers((4, 2), numpy_dtype(dtype), rng)
+            assert np.array_equal(cublas.matmul(StrictArray(a), StrictArray(b)).get(), a @ b)
+            assert len(planned) == 2 or not times
+    for rows in (5, 6, 3, 5):  # there is no room for them all
+        a, b = (numbers(shape, np.dtype(np.float32), rng) for shape in ((rows, 4), (4, 2)))
+        assert np.array_equal(cublas.matmul(StrictArray(a), StrictArray(b)).get(), a @ b)
+        assert 1 <= len(cublas.forms) <= 2
+    assert len(planned) == 6
+
+
+def test_steps_in_bytes_mean_something_else_for_another_dtype() -> None:
+    cublas, rng = StrictCublas(xp), np.random.default_rng(0)
+    for dtype, room in ((np.float64, 8), (np.float32, 16)):
+        a = numbers((4, room), np.dtype(dtype), rng)[:, : room // 2 : room // 8]
+        assert a.shape == (4, 4) and a.strides == (64, 8)
+        assert np.array_equal(cublas.matmul(StrictArray(a), StrictArray(a)).get(), a @ a)
+
+
+def test_operands_that_are_copied_are_copied_each_time() -> None:
+    cublas, rng = StrictCublas(xp), np.random.default_rng(0)
+    whole, b = np.zeros((4, 3, 8)), numbers((4, 2), np.dtype(np.float64), rng)
+    a = whole[:, :, ::2]
+    given = StrictArray(whole)[:, :, ::2]
+    for _ in range(2):
+        whole[...] = numbers(whole.shape, whole.dtype, rng)
+        assert np.array_equal(cublas.matmul(given, StrictArray(b)).get(), a @ b)
+    assert not cublas.forms
+    empty = StrictArray(np.zeros((3, 0)))
+    for _ in range(2):
+        zeros = cublas.matmul(empty, empty.T)
+        assert zeros.shape == (3, 3) and not zeros.get().any()
+        zeros.fill(1)  # and the next are others
+
+
+def test_products_of_many_calls_are_planned_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they would be kept as grows with the batch."""
+    monkeypatch.setattr(cublas_module, "_MOST_STARTS", 2)
+    cublas, rng = StrictCublas(xp), np.random.default_rng(0)
+    for calls, kept in ((2, 1), (3, 1)):
+        a, b = (numbers(shape, np.dtype(np.float64), rng) for shape in ((5, calls, 6, 4), (calls, 4, 2)))
+        for _ in range(2):
+            assert np.array_equal(cublas.matmul(StrictArray(a), StrictArray(b)).get(), a @ b)
+        assert len(cublas.forms) == kept
+
+
+def test_devices_and_threads_share_what_is_planned_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cublas_module, "_MOST_FORMS", 2)
+    cublas, wrong = StrictCublas(xp), []
+    ready = threading.Barrier(2)
+
+    def work(device: int) -> None:
+        ready.wait()
+        for rows in (3, 4, 5, 3, 4, 5) * 20:
+            with xp.cuda.Device(device):
+                x = xp.ones((rows, 2))
+                product = cublas.matmul(x, x.T)
+                if product.device.id != device or product.shape != (rows, rows) or (product.get() != 2).any():
+                    wrong.append((device, rows))
+            device = 1 - device
+        with xp.cuda.Device(device):
+            if cublas.workspace(0).device_id != device:
+                wrong.append(device)
+
+    with strict_cuda(devices=2, memory=1 << 30):
+        threads = [threading.Thread(target=work, args=(device,)) for device in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong and len(cublas.forms) <= 2
 
 
 def test_a_captured_product_is_computed_by_the_launch() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tensorgrad.backends import cuda as permissions
 from tensorgrad.backends.cupy import cublaslt, dense_kernels
 from tensorgrad.backends.cupy.cublaslt import CublasLt, Epilogue
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.errors import BackendError
 from tensorgrad.testing.strict_array import StrictArray
-from tensorgrad.testing.strict_backend import StrictCupyBackend
+from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 from tensorgrad.testing.strict_cublas import StrictCublas
 from tensorgrad.testing.strict_cublaslt import StrictCublasLt, emulated_lt
 from tensorgrad.testing.strict_namespace import xp
@@ -108,6 +110,91 @@ def test_plans_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch)
         got = lt.matmul(StrictArray(a[:rows]), StrictArray(b), Epilogue.BIAS, bias=StrictArray(bias))
         assert got is not None and np.allclose(got.get(), a[:rows] @ b + bias)
         assert len(lt._device().plans) <= 2
+
+
+def watched(seen: list[Any]) -> dict[str, Any]:
+    """The functions of a cuBLASLt, whose products tell in what they are computed."""
+    functions, computes = emulated_lt(), {}
+    create, matmul = functions["cublasLtMatmulDescCreate"], functions["cublasLtMatmul"]
+
+    def describe(made: Any, compute: int, scale: int) -> int:
+        status = create(made, compute, scale)
+        computes[made[0]] = compute
+        return status
+
+    def multiply(*arguments: Any) -> int:
+        seen.append((arguments[1].value, computes[arguments[1].value]))
+        return matmul(*arguments)
+
+    return {
+        **functions,
+        "cublasLtMatmulDescCreate": cublaslt.PROTOTYPES["cublasLtMatmulDescCreate"](describe),
+        "cublasLtMatmul": multiply,
+    }
+
+
+def test_each_call_asks_whether_tf32_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    lt = CublasLt(StrictCublas(xp), watched(seen))
+    for dtype, fast in (("float32", 77), ("float64", 70), ("bfloat16", 68)):
+        a, b, bias = (StrictArray(x) for x in operands(dtype))
+        for allowed in (False, True, True, False):
+            monkeypatch.setattr(permissions.matmul, "allow_tf32", allowed)
+            assert lt.matmul(a, b, Epilogue.BIAS, bias=bias) is not None
+        first, second = (70 if dtype == "float64" else 68), fast
+        assert [compute for _, compute in seen[-4:]] == [first, second, second, first]
+    assert len(set(seen)) == 4, "a plan for each, which serves again"
+
+
+def test_a_plan_serves_wherever_operands_begin_that_are_aligned_alike() -> None:
+    seen: list[Any] = []
+    lt = CublasLt(StrictCublas(xp), watched(seen))
+    a, b, bias = operands("float32")
+    with strict_cuda(memory=1 << 30):
+        room, right, beside = xp.zeros(2048, dtype=np.float32), xp.asarray(b), xp.asarray(bias)
+        for at in (0, 64, 1, 2, 3):
+            lying = room[at : at + a.size].reshape(a.shape)
+            lying.set(a)
+            got = lt.matmul(lying, right, Epilogue.BIAS, bias=beside)
+            assert got is not None and np.allclose(got.get(), a @ b + bias, atol=1e-5)
+    plans = [plan for plan, _ in seen]
+    assert plans[0] == plans[1] and plans[2] == plans[4] and len(set(plans)) == 3
+
+
+def test_how_many_calls_a_product_takes_is_no_part_of_its_plan() -> None:
+    lt = StrictCublasLt(StrictCublas(xp))
+    rng = np.random.default_rng(0)
+    b, bias = rng.normal(size=(5, 16, 16)), rng.normal(size=16)
+    with strict_cuda(memory=1 << 30):
+        right, beside = xp.asarray(b), xp.asarray(bias)
+        for calls in (2, 3):
+            a = rng.normal(size=(calls, 5, 16, 16))
+            got = lt.matmul(xp.asarray(a), right, Epilogue.BIAS, bias=beside)
+            assert got is not None and np.allclose(got.get(), a @ b + bias)
+    assert len(lt._device().plans) == 1
+
+
+def test_each_device_and_each_thread_has_plans_of_its_own() -> None:
+    """A plan has the pointers of the product that is being started."""
+    seen: list[Any] = []
+    lt = CublasLt(StrictCublas(xp), watched(seen))
+    a, b, bias = operands("float64")
+    found: list[Any] = []
+
+    def work() -> None:
+        for device in (0, 1, 0, 1):
+            with xp.cuda.Device(device):
+                got = lt.matmul(*[xp.asarray(x) for x in (a, b)], Epilogue.BIAS, bias=xp.asarray(bias))
+                found.append(got is not None and got.device.id == device and np.allclose(got.get(), a @ b + bias))
+
+    with strict_cuda(devices=2, memory=1 << 30):
+        work()
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert found == [True] * 8
+    plans = [plan for plan, _ in seen]
+    assert plans[:2] == plans[2:4] and plans[4:6] == plans[6:] and len(set(plans)) == 4
 
 
 def test_a_failing_library_says_which_call_failed() -> None:

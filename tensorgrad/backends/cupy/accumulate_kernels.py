@@ -9,6 +9,7 @@ import numpy as np
 
 from ..generic.index import Indices
 from .kernels import JOINS
+from .names import NAMES
 from .place_kernels import CupyPlaces, Groups, grouped
 
 __all__ = ["CupyAccumulation"]
@@ -82,7 +83,7 @@ class CupyAccumulation(CupyPlaces):
         lanes = 1 if inner >= _WARP else _WARP
         shares = xp.empty((2 * threads * _SHARE_BYTES,), dtype=np.uint8)
         where = (outer, place.size, inner, rows, tile, keys, lying.layout)
-        name = part.dtype.name
+        name = NAMES[part.dtype]
         if name == "bool":  # whether any holds is their sum, as NumPy's
             how, name = "amax" if how == "sum" else how, "uint8"
         self._kernels.launch(f"{how}tiles_{name}", threads, *where, order, values, out, shares)

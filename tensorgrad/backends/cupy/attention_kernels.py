@@ -21,6 +21,7 @@ from ..generic.attention import AttentionKernels
 from .cublas import joined_axes
 from .cudnn_attention import attend, attend_backward, why_not
 from .kernels import ATTENTION_JOINT, ATTENTION_TYPES, ATTENTION_WIDTHS, Kernels
+from .names import NAMES
 
 __all__ = ["LAYOUT", "CupyAttention"]
 
@@ -243,7 +244,7 @@ def _apart(xp: Any, arrays: tuple[Any, ...], mask: Any) -> tuple[tuple[Any, ...]
 
 def _fits(q: Any, k: Any, v: Any) -> bool:
     return (
-        q.dtype.name in ATTENTION_TYPES
+        NAMES[q.dtype] in ATTENTION_TYPES
         and max(q.shape[-1], v.shape[-1]) <= ATTENTION_WIDTHS[-1]
         and max(q.shape[-2], k.shape[-2], math.prod(q.shape[:-2])) <= _MOST_LENGTH
         and bool(q.size and k.size and v.size)
@@ -265,7 +266,7 @@ def _blocks(rows: int, batch: tuple[int, ...], block: int) -> int:
 
 def _named(kind: str, q: Any, v: Any) -> str:
     widest = max(q.shape[-1], v.shape[-1])
-    return f"{kind}_{q.dtype.name}_{next(width for width in ATTENTION_WIDTHS if width >= widest)}"
+    return f"{kind}_{NAMES[q.dtype]}_{next(width for width in ATTENTION_WIDTHS if width >= widest)}"
 
 
 def _steps(x: Any, rank: int) -> list[int]:

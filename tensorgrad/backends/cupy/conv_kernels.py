@@ -21,6 +21,7 @@ from ..generic.conv import ConvKernels, conv_outputs
 from ..generic.reduce import wide
 from .cudnn import ALIGNMENT, Convolution, Cudnn, Operand, load
 from .kernels import Kernels
+from .names import NAMES
 
 __all__ = ["CupyConvolutions"]
 
@@ -94,7 +95,7 @@ class CupyConvolutions(ConvKernels):
         xp = self.xp
         operands = [self._lying(x, last and x.ndim > 1) for x in arrays]
         operands = [xp.array(x, order="K") if x.data.ptr % ALIGNMENT else x for x in operands]
-        dtype = arrays[0].dtype.name
+        dtype = NAMES[arrays[0].dtype]
         what = Convolution(
             kind,
             dtype,
@@ -137,10 +138,10 @@ class CupyConvolutions(ConvKernels):
         windows = _windows(x.shape[2:], kernel, shape[2:], how)
         if groups > 1 and min(made, read) <= _THIN:
             y = xp.empty(shape, dtype=x.dtype)
-            name = f"{'directback' if back else 'direct'}_{x.dtype.name}"
+            name = f"{'directback' if back else 'direct'}_{NAMES[x.dtype]}"
             self._kernels.launch(name, y.size, *windows, samples, groups, read, made, x, w, y)
             return y
-        name = f"{'unfoldback' if back else 'unfold'}_{x.dtype.name}"
+        name = f"{'unfoldback' if back else 'unfold'}_{NAMES[x.dtype]}"
         factor = w.reshape(groups, -1, *w.shape[1:2], taps)  # (groups, outputs, inputs of a group, taps)
         if back:
             factor = xp.ascontiguousarray(factor.swapaxes(1, 2))
@@ -172,7 +173,7 @@ class CupyConvolutions(ConvKernels):
         windows = _windows(x.shape[2:], kernel, g.shape[2:], how)
         if groups > 1 and min(made, read) <= _THIN:
             out = xp.empty(shape, dtype=x.dtype)
-            name = f"directweight_{x.dtype.name}"
+            name = f"directweight_{NAMES[x.dtype]}"
             self._kernels.launch(name, out.size * _BLOCK, *windows, samples, groups, read, made, g, x, out)
             return out
         dtype = x.dtype
@@ -185,7 +186,7 @@ class CupyConvolutions(ConvKernels):
             columns = xp.empty((groups, read * taps, n * count), dtype=x.dtype)
             threads = _threads(n * x.shape[1] * taps, count, x.itemsize)
             self._kernels.launch(
-                f"unfold_{x.dtype.name}", threads, *windows, n, x.shape[1], count, n * count, first, count, x[at:end],
+                f"unfold_{NAMES[x.dtype]}", threads, *windows, n, x.shape[1], count, n * count, first, count, x[at:end],
                 columns,
             )  # fmt: skip
             slopes = g[at:end].reshape(n, groups, made, positions)[..., first:last].transpose(1, 2, 0, 3)
@@ -201,7 +202,7 @@ def _known(a: Any, b: Any, shape: tuple[int, ...], how: dict[str, Any]) -> bool:
     sizes = (*a.shape[2:], *b.shape[2:], *shape[2:])
     return (
         a.dtype == b.dtype
-        and a.dtype.name in ("float16", "bfloat16", "float32", "float64")
+        and NAMES[a.dtype] in ("float16", "bfloat16", "float32", "float64")
         and 3 <= a.ndim <= 5
         and bool(a.size and b.size and math.prod(shape))
         and max(*sizes, *how["stride"], *how["padding"]) < _MOST_INT

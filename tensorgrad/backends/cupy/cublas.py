@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ...errors import BackendError
 from .. import cuda as permissions
+from .names import NAMES
 
 __all__ = [
     "PROTOTYPES", "TYPES", "WORKSPACE", "Cublas", "Gemm", "check", "joined_axes", "load", "load_functions", "plan",
@@ -22,6 +23,8 @@ __all__ = [
 
 WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper; kernels that need more are not chosen
 _MOST_INT = 2**31 - 1
+_MOST_FORMS = 4096
+_MOST_STARTS = 64  # of a form that is kept: others take more time than planning does
 
 _V, _I, _L, _Q = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_longlong
 _Function = Callable[..., int]
@@ -238,9 +241,10 @@ class Cublas:
         self.xp = xp
         self.functions = functions
         self.local = threading.local()
+        self.forms: dict[Any, tuple[tuple[int, ...], Gemm | None]] = {}  # of operands that are read where they lie
 
     def takes(self, dtype: Any) -> bool:
-        return dtype.name in TYPES
+        return NAMES[dtype] in TYPES
 
     def workspace(self, stream: int) -> Any:
         """The memory that products on a stream, given by its address, work in. It is made at the first question, which
@@ -264,26 +268,27 @@ class Cublas:
     def matmul(self, a: Any, b: Any) -> Any:
         """``a @ b`` of two arrays of one dtype that ``takes`` accepts, in C's order. Matrices are read where they lie,
         transposed, in batches with gaps or expanded; copied are those whose rows and columns both have gaps."""
-        (m, k), n = a.shape[-2:], b.shape[-1]
-        if 0 in (m, n, k, *a.shape[:-2], *b.shape[:-2]):
-            return self.xp.zeros((*_broadcast(a.shape[:-2], b.shape[:-2]), m, n), dtype=a.dtype)
         form, a, b, out = self.laid_out(a, b)
-        self.launch(form, a, b, out)
+        if form is not None:
+            self.launch(form, a, b, out)
         return out
 
-    def laid_out(self, a: Any, b: Any) -> tuple[Gemm, Any, Any, Any]:
-        """The calls for a product with no size of 0, its operands as they are to be passed, and room for its result."""
-        batch = a.shape[:-2]
-        if b.shape[:-2] != batch:
-            batch = _broadcast(batch, b.shape[:-2])
-        out = self.xp.empty((*batch, a.shape[-2], b.shape[-1]), dtype=a.dtype)
-        a, b = (x if all(step % x.itemsize == 0 for step in x.strides) else self._dense(x) for x in (a, b))
-        form, copy_a, copy_b = plan(a.shape, _steps(a), b.shape, _steps(b))
-        if form is None:
-            a, b = self._dense(a) if copy_a else a, self._dense(b) if copy_b else b
-            form, _, _ = plan(a.shape, _steps(a), b.shape, _steps(b))
-            assert form is not None
-        return form, a, b, out
+    def laid_out(self, a: Any, b: Any) -> tuple[Gemm | None, Any, Any, Any]:
+        """The calls for a product, its operands as they are to be passed, and room for its result: zeros, and no calls,
+        where some size is 0."""
+        key = (a.shape, a.strides, b.shape, b.strides, a.dtype)
+        found = self.forms.get(key)
+        if found is None:
+            shape, form, a, b = _formed(self, a, b)
+            kept = form is not None and len(form.starts) <= _MOST_STARTS
+            if kept and key == (a.shape, a.strides, b.shape, b.strides, a.dtype):
+                if len(self.forms) >= _MOST_FORMS:
+                    self.forms.clear()
+                self.forms[key] = shape, form
+        else:
+            shape, form = found
+        room = self.xp.zeros if form is None else self.xp.empty
+        return form, a, b, room(shape, dtype=a.dtype)
 
     def _dense(self, x: Any) -> Any:
         """A copy with dense matrices; what a batch was expanded from is copied once."""
@@ -292,10 +297,10 @@ class Cublas:
 
     def launch(self, form: Gemm, a: Any, b: Any, out: Any) -> None:
         """Make the calls of a plan."""
-        kind = TYPES[a.dtype.name]
+        kind = TYPES[NAMES[a.dtype]]
         functions, handle = self.functions, self._handle()
         stream = self.xp.cuda.get_current_stream().ptr
-        workspace = self.workspace(stream)
+        workspace = handle.workspaces.get(stream) or self.workspace(stream)
         check("cublasSetStream", functions["cublasSetStream_v2"](handle.value, stream))
         # choosing a stream forgets the workspace
         status = functions["cublasSetWorkspace_v2"](handle.value, workspace.ptr, WORKSPACE)
@@ -320,6 +325,20 @@ class Cublas:
                 batch, compute, _DEFAULT_ALGORITHM,
             )  # fmt: skip
             check(name, status)
+
+
+def _formed(cublas: Cublas, a: Any, b: Any) -> tuple[tuple[int, ...], Gemm | None, Any, Any]:
+    """The result's shape, the calls (none where some size is 0), and the operands: copies, where they lie too oddly."""
+    shape = (*_broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    if 0 in (*shape, a.shape[-1], *a.shape[:-2], *b.shape[:-2]):
+        return shape, None, a, b
+    a, b = (x if all(step % x.itemsize == 0 for step in x.strides) else cublas._dense(x) for x in (a, b))
+    form, copy_a, copy_b = plan(a.shape, _steps(a), b.shape, _steps(b))
+    if form is None:
+        a, b = cublas._dense(a) if copy_a else a, cublas._dense(b) if copy_b else b
+        form, _, _ = plan(a.shape, _steps(a), b.shape, _steps(b))
+        assert form is not None
+    return shape, form, a, b
 
 
 def _steps(x: Any) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from .. import cuda as permissions
 from .cublas import TYPES, WORKSPACE, Cublas, Gemm, check, load_functions
+from .names import NAMES
 
 __all__ = ["PROTOTYPES", "CublasLt", "Epilogue", "Heuristic", "load"]
 
@@ -59,7 +60,9 @@ _BATCH, _STRIDE = 5, 6
 _MOST_WORKSPACE, _ALIGNMENTS = 1, (5, 6, 7, 8)  # of A, B, C and D
 _NOT_SUPPORTED = 15
 _MOST_ALIGNMENT = 256
+_ALIGNED: tuple[int, ...] = (_MOST_ALIGNMENT,) * 3
 _MOST_PLANS = 4096
+_POINTER = ctypes.sizeof(_V)
 
 
 class Epilogue(enum.IntEnum):
@@ -95,6 +98,7 @@ class _Plan(NamedTuple):
     descriptor: ctypes.c_void_p
     layouts: tuple[ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]  # of cuBLASLt's A, B and D
     algorithm: Heuristic
+    at: int  # where that lies
 
 
 class _Device:
@@ -160,23 +164,26 @@ class CublasLt:
             aux: what the method ``aux`` made.
         """
         form, a, b, out = self.cublas.laid_out(a, b)
-        return out if self.launch(form, a, b, out, epilogue, bias, aux) else None
+        return out if form is not None and self.launch(form, a, b, out, epilogue, bias, aux) else None
 
     def launch(self, form: Gemm, a: Any, b: Any, out: Any, epilogue: Epilogue, bias: Any, aux: Any) -> bool:
         """Make the calls of a plan; False if there is no algorithm, in which case nothing was done."""
         if len(form.starts) > 1 and (aux is not None or epilogue & (16 | 256 | 512)):
             return False  # each call would write over what the last one wrote beside its product
-        device, item = self._device(), a.dtype.itemsize
-        kind = TYPES[a.dtype.name]
+        device, dtype = self._device(), a.dtype
+        kind = TYPES[NAMES[dtype]]
         fast = kind.fast != kind.compute and permissions.tf32_allowed()
-        places = [
-            (b.data.ptr + at_b * item, a.data.ptr + at_a * item, out.data.ptr + at_c * item)
-            for at_a, at_b, at_c in form.starts
-        ]
-        alignments = tuple([min(_alignment(place[i]) for place in places) for i in range(3)])
-        beside = tuple([0 if x is None else _alignment(x.data.ptr) for x in (bias, aux)])
-        rest = form._replace(starts=())
-        key = (a.dtype.char, fast, rest, epilogue, alignments, beside)
+        at_a, at_b, at_c = a.data.ptr, b.data.ptr, out.data.ptr
+        if len(form.starts) == 1:
+            places: tuple[tuple[int, int, int], ...] = ((at_b, at_a, at_c),)
+            aligned = (at_a | at_b | at_c) % _MOST_ALIGNMENT == 0
+            alignments = _ALIGNED if aligned else tuple(map(_alignment, places[0]))
+        else:
+            item = dtype.itemsize
+            places = tuple([(at_b + y * item, at_a + x * item, at_c + z * item) for x, y, z in form.starts])
+            alignments = tuple([min(map(_alignment, each)) for each in zip(*places, strict=True)])
+        beside = (0 if bias is None else _alignment(bias.data.ptr), 0 if aux is None else _alignment(aux.data.ptr))
+        key = (dtype, fast, form[:-1], epilogue, alignments, beside)  # its starts are no part of a plan
         pointers = (None if bias is None else bias.data.ptr, None if aux is None else aux.data.ptr)
         if key in device.plans:
             plan = device.plans[key]
@@ -186,19 +193,21 @@ class CublasLt:
             if len(device.plans) >= _MOST_PLANS:
                 device.forget()
             compute = kind.fast if fast else kind.compute
-            plan = device.plans[key] = self._plan(device, rest, kind, compute, epilogue, alignments, pointers)
+            plan = device.plans[key] = self._plan(device, form, kind, compute, epilogue, alignments, pointers)
         if plan is None:
             return False
         stream = self.cublas.xp.cuda.get_current_stream().ptr
         workspace = self.cublas.workspace(stream)
         layout_a, layout_b, layout_d = plan.layouts
         one, zero = ctypes.addressof(kind.one), ctypes.addressof(kind.zero)
+        matmul = self.functions["cublasLtMatmul"]
         for at_a, at_b, at_d in places:
-            status = self.functions["cublasLtMatmul"](
+            status = matmul(
                 device.handle, plan.descriptor, one, at_a, layout_a, at_b, layout_b, zero, at_d, layout_d, at_d,
-                layout_d, ctypes.addressof(plan.algorithm), workspace.ptr, WORKSPACE, stream,
+                layout_d, plan.at, workspace.ptr, WORKSPACE, stream,
             )  # fmt: skip
-            check("cublasLtMatmul", status)
+            if status:
+                check("cublasLtMatmul", status)
         return True
 
     def _device(self) -> _Device:
@@ -248,7 +257,7 @@ class CublasLt:
             for layout in layouts:
                 self.functions["cublasLtMatrixLayoutDestroy"](layout)
             return None
-        return _Plan(descriptor, layouts, found)
+        return _Plan(descriptor, layouts, found, ctypes.addressof(found))
 
     def _layout(self, kind: Any, shape: tuple[int, int], ld: int, batch: int, stride: int) -> ctypes.c_void_p:
         layout = self._made("cublasLtMatrixLayoutCreate", kind.number, *shape, max(ld, shape[0]))
@@ -263,9 +272,11 @@ class CublasLt:
         return made
 
     def _point(self, descriptor: ctypes.c_void_p, bias: int | None, aux: int | None) -> None:
+        point = self.functions["cublasLtMatmulDescSetAttribute"]
         for attribute, pointer in ((_BIAS, bias), (_AUX, aux)):
             if pointer is not None:
-                self._set("MatmulDesc", descriptor, attribute, _V(pointer))
+                value = _V(pointer)
+                check("cublasLtMatmulDescSetAttribute", point(descriptor, attribute, ctypes.addressof(value), _POINTER))
 
     def _set(self, what: str, of: ctypes.c_void_p, attribute: int, value: Any) -> None:
         name = f"cublasLt{what}SetAttribute"

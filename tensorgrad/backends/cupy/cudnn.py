@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError
+from .names import NAMES
 
 __all__ = [
     "ALIGNMENT",
@@ -204,7 +205,7 @@ class Cudnn:
         self._handle()  # raises BackendError where cuDNN does not start
 
     def takes(self, dtype: Any) -> bool:
-        return dtype.name in TYPES
+        return NAMES[dtype] in TYPES
 
     def plan(self, what: _Planned) -> Graph | None:
         """The plan that this thread and device has, made at the first question; None, and once a line, if there is

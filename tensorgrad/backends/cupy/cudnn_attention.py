@@ -14,6 +14,7 @@ import numpy as np
 from .. import cuda as permissions
 from .. import cudnn as library
 from .cudnn import ALIGNMENT, TYPES, Cudnn, Graph, Operand, planned
+from .names import NAMES
 
 __all__ = ["Attention", "attend", "attend_backward", "described", "unwanted", "why_not"]
 
@@ -83,7 +84,7 @@ def why_not(q: Any, k: Any, v: Any, mask: Any, backward: bool = False) -> str | 
     """
     if not library.enabled or not permissions.cudnn_sdp_enabled():
         return "it is switched off"
-    if q.dtype.name not in ("float16", "bfloat16"):
+    if NAMES[q.dtype] not in ("float16", "bfloat16"):
         return "it takes half precision only"
     if not (q.size and k.size and v.size):
         return "there is nothing to compute"
@@ -146,7 +147,7 @@ def _plan(
     cudnn: Cudnn, kind: str, operands: Sequence[Any], results: Sequence[Any], causal: bool, scale: float
 ) -> Graph | None:
     seen = [tuple([_operand(x) for x in arrays]) for arrays in (operands, results)]
-    return cudnn.plan(Attention(kind, operands[0].dtype.name, seen[0], seen[1], causal, scale))
+    return cudnn.plan(Attention(kind, NAMES[operands[0].dtype], seen[0], seen[1], causal, scale))
 
 
 def _taken(xp: Any, x: Any) -> Any:

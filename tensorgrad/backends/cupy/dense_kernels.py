@@ -14,6 +14,7 @@ from ..generic.reduce import wide
 from . import cublaslt
 from .cublas import Cublas, load
 from .cublaslt import CublasLt, Epilogue
+from .names import NAMES
 
 __all__ = ["CupyProducts"]
 
@@ -96,7 +97,7 @@ class CupyProducts(MatmulKernels):
 
     def linear_activation(self, x: Any, w: Any, b: Any, *, activation: str, keeps: bool) -> Any:
         lt, n = self._cublaslt, w.shape[0]
-        fuses = self.fuses_activation(activation, x.dtype.name, n, keeps=keeps)
+        fuses = self.fuses_activation(activation, NAMES[x.dtype], n, keeps=keeps)
         if lt is not None and fuses and b is not None and x.size and w.size:
             epilogue = _EPILOGUES[activation, keeps]
             rows, shape = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), (*x.shape[:-1], n)

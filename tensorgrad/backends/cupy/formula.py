@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import BY_NAME, PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
+from ...dtypes import BY_NAME, PYTHON_KEYS, get_default_dtype, key_of
 from ...expr import Program
 from .launch import Launcher, Prepared
 
@@ -91,21 +91,20 @@ class CupyFormula:
 
     def targets(self, prepared: Prepared, arrays: list[Any], shape: tuple[int, ...], out: Any) -> list[Any]:
         """The arrays that the kernel writes: those given where it may, fresh ones otherwise."""
-        outputs = prepared.program.outputs
+        dtypes = prepared.dtypes
         if out is None:
             empty = self.xp.empty
-            return [empty(shape, numpy_dtype(name)) for _, name in outputs]
+            return [empty(shape, dtype) for dtype in dtypes]
         wanted = out if type(out) is tuple else (out,)
-        if len(wanted) != len(outputs):
-            raise ValueError(f"{self.name}: it has {len(outputs)} results, out gives room for {len(wanted)}")
+        if len(wanted) != len(dtypes):
+            raise ValueError(f"{self.name}: it has {len(dtypes)} results, out gives room for {len(wanted)}")
         targets: list[Any] = []
-        for target, (_, name) in zip(wanted, outputs, strict=True):
+        for target, dtype in zip(wanted, dtypes, strict=True):
             if target.shape != shape:
                 raise ValueError(f"{self.name}: out has shape {target.shape}, the result {shape}")
             # steps of arrays without elements mean nothing; other libraries give 0
             if target.size and any(step == 0 and size > 1 for step, size in zip(target.strides, shape, strict=True)):
                 raise ValueError(f"{self.name}: out is an expanded view; several results would share one element")
-            dtype = numpy_dtype(name)
             direct = target.dtype == dtype and not any(self.disturbs(target, x) for x in arrays)
             targets.append(target if direct else self.xp.empty(shape, dtype=dtype))
         return targets

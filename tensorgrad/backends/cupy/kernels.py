@@ -296,4 +296,4 @@ def _names() -> list[str]:
 
 
 def _word(value: int) -> Any:
-    return np.int64((value + 2**63) % 2**64 - 2**63)
+    return np.int64(value if -(2**63) <= value < 2**63 else (value + 2**63) % 2**64 - 2**63)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import BY_NAME
+from ...dtypes import BY_NAME, numpy_dtype
 from ...expr import Program
 from ..numpy.evaluate import fitting
 from .printer import DENSE, SINGLE, STRIDED, Layout, array_inputs, kernel, most_packed, numbers, storage_of, unit
@@ -117,11 +117,12 @@ def dense_layout(program: Program) -> Layout:
 class Prepared:
     """A program with what launching it needs at hand, and its kernels by layout."""
 
-    __slots__ = ("arrays", "kernels", "most_packed", "numbers", "program", "walks")
+    __slots__ = ("arrays", "dtypes", "kernels", "most_packed", "numbers", "program", "walks")
 
     def __init__(self, program: Program):
         self.program = program
         self.arrays = array_inputs(program)
+        self.dtypes = tuple([numpy_dtype(name) for _, name in program.outputs])
         self.numbers = tuple((k, _SCALARS[kind]) for k, kind in numbers(program))
         self.most_packed = most_packed(program)
         self.kernels: dict[Layout, Any] = {}

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..generic.loss import LossKernels
 from .kernels import Kernels
+from .names import NAMES
 from .row_kernels import laid, team_for
 
 __all__ = ["CupyLosses"]
@@ -33,7 +34,7 @@ class CupyLosses(LossKernels):
         rounded = xp.empty(rows, dtype=x.dtype) if reduction == "none" and x.dtype != lse.dtype else None
         block, threads = team_for(classes)
         self._kernels.launch(
-            f"crossentropy_{x.dtype.name}", rows * threads, block, rows, classes, ignore_index,
+            f"crossentropy_{NAMES[x.dtype]}", rows * threads, block, rows, classes, ignore_index,
             lse.dtype.type(label_smoothing), source, chosen, weight, 0 if rounded is None else rounded, losses, lse,
         )  # fmt: skip
         loss = None if reduction == "none" else xp.empty((), dtype=x.dtype)
@@ -60,7 +61,7 @@ class CupyLosses(LossKernels):
         to_x = xp.empty(x.shape, dtype=x.dtype)
         block, threads = team_for(classes)
         self._kernels.launch(
-            f"crossentropygrad_{x.dtype.name}", rows * threads, block, rows, classes, ignore_index,
+            f"crossentropygrad_{NAMES[x.dtype]}", rows * threads, block, rows, classes, ignore_index,
             lse.dtype.type(label_smoothing), g.ndim > 0, laid(xp, g), source, chosen, weight, laid(xp, lse), divisor,
             to_x,
         )  # fmt: skip
@@ -71,7 +72,7 @@ class CupyLosses(LossKernels):
     ) -> tuple[Any, Any]:
         """Writes the sum or mean of ``losses`` (null for none) into ``loss`` (0-d, or None); returns what a mean is
         divided by, and whether there is a class that is not there, both on the device."""
-        xp, name = self.xp, x.dtype.name
+        xp, name = self.xp, NAMES[x.dtype]
         rows, classes = x.shape
         parts = -(-rows // _PART)
         totals, weights = xp.empty(parts, dtype=dtype), xp.empty(parts, dtype=dtype)

@@ -90,15 +90,24 @@ class CupyMemory:
         that says what can be done. An allocator that the program has chosen itself stays."""
         pool = self.xp.get_default_memory_pool()
         if self.xp.cuda.get_allocator() == pool.malloc:
-            self.xp.cuda.set_allocator(self._allocate)
+            self.xp.cuda.set_allocator(self._allocator(pool.malloc, self.xp.cuda.memory.OutOfMemoryError))
 
-    def _allocate(self, size: int) -> Any:
+    def _allocator(self, malloc: Callable[[int], Any], full: type[BaseException]) -> Callable[[int], Any]:
+        """Nearly every op asks it: what it needs is at hand."""
+
+        def allocate(size: int) -> Any:
+            try:
+                return malloc(size)
+            except full:
+                pass  # what the attempt has made dies with its error, here
+            return self._allocate_again(size)
+
+        return allocate
+
+    def _allocate_again(self, size: int) -> Any:
         pool = self.xp.get_default_memory_pool()
         full = self.xp.cuda.memory.OutOfMemoryError
-        try:
-            return pool.malloc(size)
-        except full:
-            self._give_back()
+        self._give_back()
         try:
             return pool.malloc(size)
         except full as error:

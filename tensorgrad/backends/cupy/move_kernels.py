@@ -17,6 +17,7 @@ from ..generic.shape import ShapeKernels
 from .formula import CupyFormula
 from .kernels import Kernels
 from .launch import Launcher, merged
+from .names import NAMES
 
 __all__ = ["WAY", "CupyMoves", "Move", "cast_program", "casts", "move"]
 
@@ -112,7 +113,7 @@ class CupyMoves(ShapeKernels):
         return {}
 
     def converted(self, x: Any, dtype: Any) -> Any:
-        source, name = x.dtype.name, np.dtype(dtype).name
+        source, name = NAMES[x.dtype], NAMES[np.dtype(dtype)]
         if source == name or not casts(source, name):
             return super().converted(x, dtype)
         formula = self._casts.get(name)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..generic.norm import NormKernels
 from .kernels import Kernels
+from .names import NAMES
 from .row_kernels import laid, team_for
 
 __all__ = ["CupyNorms"]
@@ -80,7 +81,7 @@ class CupyNorms(NormKernels):
         y, rstd = self.xp.empty(x.shape, dtype=x.dtype), self._row_statistic(x, ndim)
         block, threads = team_for(length)
         self._kernels.launch(
-            f"rownorm_{x.dtype.name}", rows * threads, block, rows, length, rstd.dtype.type(eps), is_wide,
+            f"rownorm_{NAMES[x.dtype]}", rows * threads, block, rows, length, rstd.dtype.type(eps), is_wide,
             self._laid(x), self._laid(w), self._laid(b), y, _or_null(mean), rstd,
         )  # fmt: skip
         return y, rstd
@@ -96,7 +97,7 @@ class CupyNorms(NormKernels):
             to_x = xp.empty(x.shape, dtype=x.dtype)
             block, threads = team_for(length)
             self._kernels.launch(
-                f"rownormgrad_{x.dtype.name}", rows * threads, block, rows, length, bool(_is_wide(x, w)), g, source,
+                f"rownormgrad_{NAMES[x.dtype]}", rows * threads, block, rows, length, bool(_is_wide(x, w)), g, source,
                 mean, rstd, self._laid(w), to_x,
             )  # fmt: skip
         if needs[1] or needs[2]:
@@ -130,7 +131,7 @@ class CupyNorms(NormKernels):
         kept = _wide_dtype(x)
         along, plain = [self.xp.empty((parts, length), dtype=kept) if needed else None for needed in needs]
         self._kernels.launch(
-            f"columnsums{'relu' if relu else ''}_{x.dtype.name}", self._column_threads(parts, length, x.dtype), rows,
+            f"columnsums{'relu' if relu else ''}_{NAMES[x.dtype]}", self._column_threads(parts, length, x.dtype), rows,
             length, parts, per_part, by_column, g, x, mean, rstd, _or_null(along), _or_null(plain), *relu,
         )  # fmt: skip
         return along, plain
@@ -140,7 +141,7 @@ class CupyNorms(NormKernels):
         parts, length = (plain if along is None else along).shape
         to_along, to_plain = [None if x is None else self.xp.empty(shape, dtype=dtype) for x in (along, plain)]
         self._kernels.launch(
-            f"columntotals_{dtype.name}", length * _WARP, parts, length, _or_null(along), _or_null(plain),
+            f"columntotals_{NAMES[dtype]}", length * _WARP, parts, length, _or_null(along), _or_null(plain),
             _or_null(to_along), _or_null(to_plain),
         )  # fmt: skip
         return to_along, to_plain
@@ -158,7 +159,7 @@ class CupyNorms(NormKernels):
         shift: Any = None,
     ) -> Any:  # fmt: skip
         """(mean, 1 / deviation, biased variance if wanted) of each channel; ``shift``, if any, gets b or zeros."""
-        xp, kept, name = self.xp, _wide_dtype(x), x.dtype.name
+        xp, kept, name = self.xp, _wide_dtype(x), NAMES[x.dtype]
         if plane == 1:
             parts, per_part = self._stretches(x.dtype, batch, channels)
         else:
@@ -188,7 +189,7 @@ class CupyNorms(NormKernels):
         y = self.xp.empty(x.shape, dtype=x.dtype)
         n, channels, plane = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         self._kernels.launch(
-            f"channelnorm{relu}_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), n, channels, plane, per,
+            f"channelnorm{relu}_{NAMES[x.dtype]}", self._column_threads(1, x.size, x.dtype), n, channels, plane, per,
             is_wide, x, mean, rstd, self._laid(w), self._laid(b), y,
         )  # fmt: skip
         return y
@@ -206,7 +207,7 @@ class CupyNorms(NormKernels):
             sums = self.xp.empty((parts, channels), dtype=kept), self.xp.empty((parts, channels), dtype=kept)
             block, threads = team_for(min(per_part, batch * plane))
             self._kernels.launch(
-                f"channelsums{'relu' if relu else ''}_{x.dtype.name}", channels * parts * threads, block, batch,
+                f"channelsums{'relu' if relu else ''}_{NAMES[x.dtype]}", channels * parts * threads, block, batch,
                 channels, plane, parts, per_part, per, g, x, mean, rstd, *sums, *relu,
             )  # fmt: skip
         if sums[0].shape[0] == 1:
@@ -220,8 +221,8 @@ class CupyNorms(NormKernels):
         to_x = self.xp.empty(x.shape, dtype=x.dtype)
         n, channels, plane = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         self._kernels.launch(
-            f"channelnormgrad{relu}_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), n, channels, plane, per,
-            bool(_is_wide(x, w)), g, x, mean, rstd, self._laid(w), along, plain, to_x, *shifts,
+            f"channelnormgrad{relu}_{NAMES[x.dtype]}", self._column_threads(1, x.size, x.dtype), n, channels, plane,
+            per, bool(_is_wide(x, w)), g, x, mean, rstd, self._laid(w), along, plain, to_x, *shifts,
         )  # fmt: skip
         return to_x
 
@@ -281,7 +282,7 @@ class CupyNorms(NormKernels):
             return self._defined("batch_norm_eval", x, w, b, mean, var, eps=eps)
         x, y = self._laid(x), self.xp.empty(x.shape, dtype=x.dtype)
         self._kernels.launch(
-            f"givennorm_{x.dtype.name}", self._column_threads(1, x.size, x.dtype), *x.shape[:2],
+            f"givennorm_{NAMES[x.dtype]}", self._column_threads(1, x.size, x.dtype), *x.shape[:2],
             math.prod(x.shape[2:]), is_wide, wide_given, _wide_dtype(x).type(eps), x, self._laid(mean), self._laid(var),
             self._laid(w), self._laid(b), y,
         )  # fmt: skip
@@ -293,7 +294,7 @@ class CupyNorms(NormKernels):
         wide_given = _is_wide(x, mean, var)
         if not x.size or g.dtype != x.dtype or wide_given is None:
             return self._defined("batch_norm_eval_backward", g, x, w, mean, var, eps=eps, needs=needs)
-        xp, kept, name = self.xp, _wide_dtype(x), x.dtype.name
+        xp, kept, name = self.xp, _wide_dtype(x), NAMES[x.dtype]
         (n, channels), plane, g, var = x.shape[:2], math.prod(x.shape[2:]), self._laid(g), self._laid(var)
         to_x = to_w = to_b = to_mean = to_var = None
         if needs[0]:
@@ -343,7 +344,7 @@ class CupyNorms(NormKernels):
         if needs[0]:
             of_groups = self.xp.empty(n * groups, dtype=along.dtype), self.xp.empty(n * groups, dtype=along.dtype)
             self._kernels.launch(
-                f"groupsums_{x.dtype.name}", n * groups * _WARP, n * groups, per, channels, bool(_is_wide(x, w)),
+                f"groupsums_{NAMES[x.dtype]}", n * groups * _WARP, n * groups, per, channels, bool(_is_wide(x, w)),
                 self._laid(w), along, plain, *of_groups,
             )  # fmt: skip
             to_x = self._channel_norm_backward(g, x, mean, rstd, w, *of_groups, per)

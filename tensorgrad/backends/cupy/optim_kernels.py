@@ -16,6 +16,7 @@ import numpy as np
 
 from ..generic.optim import OptimKernels
 from .kernels import Kernels
+from .names import NAMES
 from .words import Words, bits, device_words, noted, put_words
 
 __all__ = ["CHUNK", "CupyOptimizers", "adam_numbers", "sgd_numbers"]
@@ -92,7 +93,7 @@ class CupyOptimizers(OptimKernels):
             written = [x for i, x in enumerate(column) if i != read]
             straight = all(x.flags.c_contiguous for x in written)
             dtype = column[0].dtype
-            kept = dtype.kind in "fc" or dtype.name == "bfloat16"
+            kept = dtype.kind in "fc" or NAMES[dtype] == "bfloat16"
             if not kept or not (straight or all(x.flags.f_contiguous for x in written)):
                 left.append(k)
                 continue
@@ -173,7 +174,7 @@ class CupyOptimizers(OptimKernels):
     def multi_norm(self, grads: Arrays, *, p: float) -> Any:
         xp = self.xp
         grads = [g for g in grads if g.size]
-        odd = any(g.dtype.kind not in "fc" and g.dtype.name != "bfloat16" for g in grads)
+        odd = any(g.dtype.kind not in "fc" and NAMES[g.dtype] != "bfloat16" for g in grads)
         kind = _NORMS.get(p)
         # the magnitude of a complex number is that of its parts together for squares alone
         if not grads or odd or kind is None or (p != 2 and any(g.dtype.kind == "c" for g in grads)):
@@ -219,4 +220,4 @@ class CupyOptimizers(OptimKernels):
 
 def _real_name(dtype: Any) -> str:
     """The dtype that kernels see: that of the parts of a complex number."""
-    return {"complex64": "float32", "complex128": "float64"}.get(dtype.name, dtype.name)
+    return {"complex64": "float32", "complex128": "float64"}.get(NAMES[dtype], NAMES[dtype])

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..generic.pool import PoolKernels, pool_outputs
 from .kernels import Kernels
+from .names import NAMES
 
 __all__ = ["CupyPools"]
 
@@ -42,7 +43,7 @@ class CupyPools(PoolKernels):
     def max_pool(
         self, x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
     ) -> tuple[Any, Any]:
-        if x.dtype.name not in _FLOATS:
+        if NAMES[x.dtype] not in _FLOATS:
             return super().max_pool(
                 x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
             )
@@ -50,7 +51,7 @@ class CupyPools(PoolKernels):
         return self._largest(x, outputs, _axes(x.shape[2:], outputs, kernel, stride, padding, dilation), True)
 
     def max_pool_values(self, x: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
-        if x.dtype.name not in _FLOATS:
+        if NAMES[x.dtype] not in _FLOATS:
             return super().max_pool(
                 x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
             )[0]
@@ -58,12 +59,12 @@ class CupyPools(PoolKernels):
         return self._largest(x, outputs, _axes(x.shape[2:], outputs, kernel, stride, padding, dilation), False)[0]
 
     def adaptive_max_pool(self, x: Any, *, output_size: Any) -> tuple[Any, Any]:
-        if x.dtype.name not in _FLOATS:
+        if NAMES[x.dtype] not in _FLOATS:
             return super().adaptive_max_pool(x, output_size=output_size)
         return self._largest(x, tuple(output_size), _axes(x.shape[2:], output_size), True)
 
     def adaptive_max_pool_values(self, x: Any, *, output_size: Any) -> Any:
-        if x.dtype.name not in _FLOATS:
+        if NAMES[x.dtype] not in _FLOATS:
             return super().adaptive_max_pool(x, output_size=output_size)[0]
         return self._largest(x, tuple(output_size), _axes(x.shape[2:], output_size), False)[0]
 
@@ -72,13 +73,13 @@ class CupyPools(PoolKernels):
         made = xp.empty((*x.shape[:2], *outputs), dtype=x.dtype)
         found = xp.empty(made.shape, dtype=np.int64) if places else 0
         planes = x.shape[0] * x.shape[1]
-        self._kernels.launch(f"maxpool_{x.dtype.name}", made.size, planes, *axes, x, made, found)
+        self._kernels.launch(f"maxpool_{NAMES[x.dtype]}", made.size, planes, *axes, x, made, found)
         return made, found
 
     def max_pool_backward(self, g: Any, indices: Any, *, input_shape: Any) -> Any:
         planes, elements, results = math.prod(input_shape[:2]), math.prod(input_shape[2:]), math.prod(g.shape[2:])
         lengthy = planes < _FEW_PLANES and results > _LARGE
-        if g.dtype.name not in _FLOATS or lengthy or results >= _MOST:
+        if NAMES[g.dtype] not in _FLOATS or lengthy or results >= _MOST:
             return self._defined("max_pool_backward", g, indices, input_shape=input_shape)
         xp = self.xp
         self.check_index("max_pool_backward", indices, elements, 2)  # type: ignore[attr-defined]
@@ -87,7 +88,7 @@ class CupyPools(PoolKernels):
         places, slopes = xp.ascontiguousarray(indices.astype(np.int64, copy=False)), xp.ascontiguousarray(g)
         threads = planes * _BLOCK if results and elements else 0
         self._kernels.launch(
-            f"maxpoolback_{g.dtype.name}", threads, planes, elements, results, slopes, places, turn, made
+            f"maxpoolback_{NAMES[g.dtype]}", threads, planes, elements, results, slopes, places, turn, made
         )
         return made.astype(g.dtype, copy=False)
 
@@ -97,7 +98,7 @@ class CupyPools(PoolKernels):
         self, x: Any, *, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
         divisor_override: int | None,
     ) -> Any:  # fmt: skip
-        if x.dtype.name not in _FLOATS:
+        if NAMES[x.dtype] not in _FLOATS:
             return super().avg_pool(
                 x, kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode,
                 count_include_pad=count_include_pad, divisor_override=divisor_override,
@@ -111,7 +112,7 @@ class CupyPools(PoolKernels):
         self, g: Any, *, input_shape: Any, kernel: Any, stride: Any, padding: Any, ceil_mode: bool,
         count_include_pad: bool, divisor_override: int | None,
     ) -> Any:  # fmt: skip
-        if g.dtype.name not in _FLOATS:
+        if NAMES[g.dtype] not in _FLOATS:
             return super().avg_pool_backward(
                 g, input_shape=input_shape, kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode,
                 count_include_pad=count_include_pad, divisor_override=divisor_override,
@@ -133,5 +134,5 @@ class CupyPools(PoolKernels):
         x = self.xp.ascontiguousarray(x)
         made = self.xp.empty((*x.shape[:2], *sizes), dtype=x.dtype)
         planes = x.shape[0] * x.shape[1]
-        self._kernels.launch(f"{kind}_{x.dtype.name}", made.size, planes, *axes, int(padded), divisor or 0, x, made)
+        self._kernels.launch(f"{kind}_{NAMES[x.dtype]}", made.size, planes, *axes, int(padded), divisor or 0, x, made)
         return made

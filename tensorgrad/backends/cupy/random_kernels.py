@@ -12,6 +12,7 @@ import numpy as np
 
 from ..generic.random import RandomKernels
 from .kernels import Kernels
+from .names import NAMES
 from .words import CapturedGenerator
 
 _NOWHERE = np.uint64(0)  # the null pointer
@@ -38,8 +39,8 @@ class CupyRandomKernels(RandomKernels):
         count = math.prod(shape)
         place = self._place(count, generator)
         out = self.xp.empty(shape, dtype=dtype)
-        per_block = 2 if kind == "uniform" and dtype.name == "float64" else 4
-        self._kernels.launch(f"{kind}_{dtype.name}", -(-count // per_block), count, *place, out)
+        per_block = 2 if kind == "uniform" and NAMES[dtype] == "float64" else 4
+        self._kernels.launch(f"{kind}_{NAMES[dtype]}", -(-count // per_block), count, *place, out)
         return out
 
     def _longs(self, count: int, generator: Any) -> Any:
@@ -78,5 +79,5 @@ class CupyRandomKernels(RandomKernels):
         y, mask = self.xp.empty(x.shape, dtype=x.dtype), self.xp.empty(x.shape, dtype=np.bool_)
         scale = np.float64(1.0 / (1.0 - p) if p < 1 else 0.0)
         threads = -(-x.size // 4)
-        self._kernels.launch(f"dropout_{x.dtype.name}", threads, x.size, *place, np.float32(p), scale, x, y, mask)
+        self._kernels.launch(f"dropout_{NAMES[x.dtype]}", threads, x.size, *place, np.float32(p), scale, x, y, mask)
         return y, mask

@@ -22,6 +22,7 @@ from ...ops.checks import statistic_dtype
 from ..generic.matmul import MatmulKernels
 from ..generic.reduce import wide
 from .kernels import Kernels
+from .names import NAMES
 
 __all__ = ["CupyRecurrent"]
 
@@ -75,7 +76,7 @@ class CupyRecurrent(MatmulKernels):
         """Launch a kernel over units; None is the null pointer."""
         ready = [_NOTHING if x is None else x for x in arguments]
         units = 1 if hidden * dtype.itemsize % _PACK else _PACK // dtype.itemsize
-        self._kernels.launch(f"{kind}_{dtype.name}", rows * hidden // units, rows, hidden, *ready)
+        self._kernels.launch(f"{kind}_{NAMES[dtype]}", rows * hidden // units, rows, hidden, *ready)
 
     def rnn_sequence(
         self, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any, *, mode: str,

@@ -12,6 +12,7 @@ import numpy as np
 from ...dispatch import OPS
 from ..generic.reduce import ReduceKernels, elements_in, reduced_shape, wide
 from .kernels import REDUCERS, Kernels
+from .names import NAMES
 
 __all__ = ["CupyReductions"]
 
@@ -230,7 +231,7 @@ class CupyReductions(ReduceKernels):
         centers: Any = 0, places: Any = 0,
     ) -> Any:  # fmt: skip
         """The reducer ``kind`` over ``dim``; None where there is no kernel for such elements, or nothing to reduce."""
-        reader = _reader(kind, x.dtype.name)
+        reader = _reader(kind, NAMES[x.dtype])
         if reader is None or not x.size or not dim:
             return None
         name, code = reader

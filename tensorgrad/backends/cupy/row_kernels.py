@@ -7,6 +7,7 @@ from typing import Any
 
 from ..generic.softmax import SoftmaxKernels
 from .kernels import Kernels
+from .names import NAMES
 
 __all__ = ["CupySoftmax", "laid", "team_for"]
 
@@ -56,5 +57,5 @@ class CupySoftmax(SoftmaxKernels):
         rows = math.prod(made.shape[:-1])
         block, threads = team_for(length)
         group = "block" if block else "warp"
-        self._kernels.launch(f"{kind}_{group}_{made.dtype.name}", rows * threads, rows, length, *arrays, made)
+        self._kernels.launch(f"{kind}_{group}_{NAMES[made.dtype]}", rows * threads, rows, length, *arrays, made)
         return xp.ascontiguousarray(xp.moveaxis(made, -1, dim))

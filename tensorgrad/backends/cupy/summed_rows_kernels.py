@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .accumulate_kernels import CupyAccumulation, tile_of
+from .names import NAMES
 
 __all__ = ["CupySummedRows"]
 
@@ -44,7 +45,7 @@ class CupySummedRows(CupyAccumulation):
 
     def summed_rows(self, x: Any, rows: Any, ends: Any, weights: Any, positions: Any, base: Any) -> Any:
         groups = ends.size - 1
-        if x.dtype.name not in _FLOATS or max(rows.size, groups) >= _MOST:
+        if NAMES[x.dtype] not in _FLOATS or max(rows.size, groups) >= _MOST:
             return self._defined("summed_rows", x, rows, ends, weights, positions, base)
         xp, launch = self.xp, self._kernels.launch
         made = xp.zeros((groups, *x.shape[1:]), dtype=x.dtype)
@@ -63,8 +64,8 @@ class CupySummedRows(CupyAccumulation):
         shares = xp.empty((2 * tiles * inner * _SHARE_BYTES,), dtype=np.uint8)
         where = (rows.size, inner, groups, tile, xp.ascontiguousarray(ends))
         given = (x.shape[0], heads, xp.ascontiguousarray(rows), positions, xp.ascontiguousarray(x), weights)
-        launch(f"rowtiles_{x.dtype.name}", tiles * inner, *where, *given, made, shares)
+        launch(f"rowtiles_{NAMES[x.dtype]}", tiles * inner, *where, *given, made, shares)
         if tiles > 1:
             lanes = 1 if inner >= _WARP else _WARP
-            launch(f"rowruns_{x.dtype.name}", tiles * inner * lanes, *where, lanes, made, shares)
+            launch(f"rowruns_{NAMES[x.dtype]}", tiles * inner * lanes, *where, lanes, made, shares)
         return made
