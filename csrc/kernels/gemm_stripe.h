@@ -30,16 +30,20 @@ constexpr Index kTiny = 640;                     // and where it has more elemen
 // only its last columns, and the others read in place. Two Zen 4 cores, AVX-512, gradients of (512, 512) by (512, 128),
 // (64, 1024) by (1024, 128), (20000, 128) by (128, 128): 1.03, 1.1 to 1.6 and 1.0 to 1.2 times as fast; beside more of b
 // than an L2 holds and 256 columns 0.96 to 1.07.
+//
+// Where b's rows follow each other without gaps, vectors may reach from the last columns into the next row: these are
+// copied for the last stretch of terms only (`loose`).
 template <class T>
 struct Stripe {
   Matrix<T> b;
   Index j0, columns, k0, depth;
-  bool in_place;
+  bool in_place, loose;
   T* packed;
 
   Stripe(const Gemm<T>& g, Index entry, Index j0, Index columns, Index k0, Index depth)
       : b(g.right(entry)), j0(j0), columns(columns), k0(k0), depth(depth),
-        in_place(g.b.col == 1 && (g.m <= kFewRows || g.k * g.n <= kTiny || few_panels(g))), packed(nullptr) {
+        in_place(g.b.col == 1 && (g.m <= kFewRows || g.k * g.n <= kTiny || few_panels(g))),
+        loose(in_place && b.row == columns && copied() > 0 && reach() <= columns), packed(nullptr) {
     b.data += k0 * b.row + j0 * b.col;
   }
   static bool few_panels(const Gemm<T>& g) {
@@ -53,6 +57,12 @@ struct Stripe {
   Index first_copied() const { return in_place ? columns / kColumns<T> + (columns % kColumns<T> == Lanes<T>::count) : 0; }
   Index copied() const { return panels() - first_copied(); }
   Index size() const { return copied() * kColumns<T> * depth; }
+  // Elements that the vectors of the last panel hold beyond its columns.
+  Index reach() const {
+    const Index valid = columns % kColumns<T>;
+    return (valid <= Lanes<T>::count ? Lanes<T>::count : kColumns<T>) - valid;
+  }
+  bool is_copied(Index k, Index panel) const { return panel >= first_copied() && !(loose && k + step() < depth); }
 
   T* copy(Index k, Index panel) const {  // k a multiple of step()
     return packed + (k * copied() + (panel - first_copied()) * std::min(step(), depth - k)) * kColumns<T>;
@@ -61,6 +71,7 @@ struct Stripe {
   void pack(Index k, Index first, Index last) const {
     constexpr Index N = kColumns<T>;
     const Index terms = std::min(step(), depth - k);
+    if (!is_copied(k, last - 1)) return;
     for (Index panel = std::max(first, first_copied()); panel < last;) {
       const Index j = panel * N, valid = std::min(N, columns - j);
       const Matrix<T> from{b.data + k * b.row + j * b.col, b.row, b.col};
@@ -96,6 +107,7 @@ bool in_place(const Gemm<T>& g) {
   constexpr bool kHigh = kRows >= 12;
   constexpr bool kCopies = kHigh && kRows < Lanes<T>::count;  // by squares: others would be copied element by element
   if (g.a.col == 1) return !(kCopies && g.m >= kRows && g.n >= kWide && g.a.row * Index(sizeof(T)) % kSetStep == 0);
+  if (g.a.row == 1 && g.n <= kColumns<T>) return true;
   return (kHigh && g.a.row == 1 && g.n <= 16 * kColumns<T> && g.m >= 4 * kRows);
 }
 
@@ -146,7 +158,7 @@ void multiply(const Gemm<T>& g, const Matrix<T>& a, T* c, const Stripe<T>& s, In
     // Tiles of rows [i, i + tall), one of the panels.
     auto run = [&](Index panel, Index i, int tall, Index columns) {
       const Index j = s.j0 + panel * kColumns<T>;
-      const bool copied = panel >= s.first_copied();
+      const bool copied = s.is_copied(k, panel);
       const T* b = copied ? s.copy(k, panel) : s.b.data + k * s.b.row + panel * kColumns<T>;
       tile::Target<T> target{c + i * g.n + j, g.n, columns, nullptr, 0};
       if (begins && g.bias) target.add = g.bias + j;
