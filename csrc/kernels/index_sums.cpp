@@ -15,6 +15,7 @@ namespace {
 
 constexpr Index kPiece = 16384;  // elements per task
 constexpr Index kAhead = 8;      // rows that are fetched before they are read
+constexpr Index kNearTable = 262144;  // bytes that a cache holds
 
 inline void prefetch(const void* row, Index bytes) {
   for (Index k = 0; k < std::min<Index>(bytes, 512); k += 64) __builtin_prefetch(static_cast<const char*>(row) + k);
@@ -48,6 +49,18 @@ void sum_columns(const RowSums<T>& s, Index begin, Index end, Index head, Index 
   for (int v = 0; v < count; ++v) std::memcpy(s.y + at + column + v * lanes, &sums[v], sizeof(V));
 }
 
+// Sums of single numbers, of which a small table is near.
+template <bool weighted, class T>
+void sum_singles(const RowSums<T>& s, Index begin, Index end, Index bag, bool far) {
+  T sum = s.base ? s.base[bag] : T(0);
+  for (Index m = begin; m < end; ++m) {
+    if (far && m + kAhead < s.count) __builtin_prefetch(s.x + s.index[m + kAhead]);
+    const T x = s.x[s.index[m]];
+    sum += weighted ? lanes::rounded(T(x * s.weights[s.positions[m]])) : x;
+  }
+  s.y[bag] = s.mean && end - begin > 1 ? sum / T(end - begin) : sum;
+}
+
 // The last columns, too few for another vector, are computed with some of those before them once more.
 template <bool weighted, class T>
 void sum_head(const RowSums<T>& s, Index begin, Index end, Index head, Index at) {
@@ -68,6 +81,7 @@ template <class T>
 bool sum_rows(const RowSums<T>& s) {
   if (!all_within(s.index, s.count, s.length) || (s.weights && !all_within(s.positions, s.count, s.weighed))) return false;
   const Index row = s.heads * s.width, work = std::max<Index>(1, s.count / std::max<Index>(1, s.bags)) * row;
+  const bool far = s.length * Index(sizeof(T)) > kNearTable;
   std::atomic<bool> within{true};
   parallel_for(s.bags, std::max<Index>(1, kPiece / std::max<Index>(1, work)), [&](Index first, Index last) {
     for (Index b = first; b < last; ++b) {
@@ -75,6 +89,11 @@ bool sum_rows(const RowSums<T>& s) {
       if (begin < 0 || begin > end || end > s.count) {
         within = false;
         return;
+      }
+      if (row == 1) {
+        if (s.weights) sum_singles<true>(s, begin, end, b, far);
+        else sum_singles<false>(s, begin, end, b, far);
+        continue;
       }
       for (Index head = 0; head < s.heads; ++head) {
         if (s.weights) sum_head<true>(s, begin, end, head, b * row);

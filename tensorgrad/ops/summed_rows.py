@@ -140,6 +140,7 @@ def _summed_samples() -> list[Sample]:
         Sample((wide, rows, ends, None, None, Arg((3, 13), layout="T")), name="base"),
         Sample((wide, rows, ends, Arg((5, 1)), positions, None), name="weights"),
         Sample((heads, rows, ends, Arg((5, 2, 1)), positions, Arg((3, 2, 3))), name="heads"),
+        Sample((Arg((4,)), rows, ends, Arg((5,)), positions, Arg((3,))), name="numbers"),
         Sample((Arg((4, 3), layout="T"), rows, ends, Arg((5, 3)), positions, None), name="a weight each"),
         Sample((x, int_arg((0,)), int_arg((3,), 0, 0, 0), None, None, None), name="nothing"),
     ]

@@ -141,6 +141,17 @@ def test_gradients_apart_have_the_bits_of_those_together(backend, name, first):
     assert "which nobody reads" in compiled.explain()
 
 
+def test_the_same_constants_are_one(backend):
+    def function(t):
+        first, second, third = tg.zeros(6, 1) * 2 - 1, tg.zeros(6, 1) * 2 - 1, tg.zeros(6, 1, dtype=tg.float64) * 2 - 1
+        return (first + t).exp() * (second + t).exp() * (third + t).exp()
+
+    program = written(function, x(6, 4))
+    made = after("duplicates", after("constants", program))
+    assert names(made).count("exp") == 2 and names(program).count("exp") == 3
+    same_results(program, made, x(6, 4))
+
+
 def test_state_is_no_constant(backend):
     weight = tg.ones(6)
     program = written(lambda t: t * (weight * 2), x())

@@ -144,6 +144,32 @@ def test_edges_are_brought_together_once_for_all_layers() -> None:
     same_results(program, made, *inputs[:4])
 
 
+def ranks(x: tg.Tensor, s: tg.Tensor, t: tg.Tensor, w: tg.Tensor, *, times: int) -> tg.Tensor:
+    r, base = x[:, 0], x[:, 1]
+    for _ in range(times):
+        r = base.index_add(0, t, r[s] * w) + tg.zeros_like(r).index_add(0, t, r.index_select(0, s - 0))
+    return r
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64], ids=str)
+def test_single_numbers_are_brought_together_for_several_sums(dtype: Any, threads: int) -> None:
+    x, s, t, w, _ = operands(dtype, edges=40_000)
+    few, many = (lambda *inputs, n=n: ranks(*inputs, times=n) for n in (2, 3))
+    assert "summed_rows" not in names(after("summed_rows", written(few, x, s, t, w)))
+    program = written(many, x, s, t, w)
+    made = after("summed_rows", program)
+    assert names(made).count("summed_rows") == 3 and names(made).count("grouped_rows") == 1
+    same_results(program, made, x, s, t, w)
+    count = tg.get_num_threads()
+    try:
+        tg.set_num_threads(threads)
+        found = tg.compile(many)(x, s, t, w)
+    finally:
+        tg.set_num_threads(count)
+    assert found.numpy().tobytes() == many(x, s, t, w).numpy().tobytes()
+
+
 def test_products_that_were_to_be_added_up_are_not_made_beside_the_gradients_of_the_weights() -> None:
     def function(x: tg.Tensor, s: tg.Tensor, t: tg.Tensor, w: tg.Tensor, g: tg.Tensor) -> list[tg.Tensor]:
         x, w = x.detach().requires_grad_(), w.detach().requires_grad_()

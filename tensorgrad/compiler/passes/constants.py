@@ -1,4 +1,5 @@
-"""What a program computes of numbers that it makes itself is computed once, before all replays."""
+"""What a program computes of numbers that it makes itself is computed once, before all replays, and once for all calls
+that are the same."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import Any
 
 from ...dispatch import local
 from ..program import Action, Call, Program, Value, values_in
+from .duplicates import key_of
 from .memory import Memory, replaced, rewritten
 
 __all__ = ["run"]
@@ -25,6 +27,7 @@ def run(program: Program) -> Program:
     places = _places(program)
     outputs = {v.root for v in program.outputs}
     found: dict[Value, Value] = {}
+    known: dict[Any, tuple[Value | None, ...]] = {}
     steps: list[Call | Action] = []
     notes: list[str] = []
     for step in program.steps:
@@ -36,12 +39,25 @@ def run(program: Program) -> Program:
         if made is None:
             steps.append(call)
             continue
-        for value, array in made.items():
-            found[value] = _constant(value, array)
+        key = _same(call)
+        if key not in known:
+            known[key] = tuple([None if v is None else _constant(v, made[v]) for v in call.results])
+        found.update((v, w) for v, w in zip(call.results, known[key], strict=True) if v is not None and w is not None)
         notes.append(f"{call.op.name} of constants is computed once")
     if not notes:
         return program
     return rewritten(program, steps, "constants", notes)
+
+
+def _same(call: Call) -> Any:
+    """Equal for calls whose results are the same numbers."""
+    inputs = call.inputs
+    if call.op.name in _AS:
+        like, *rest = inputs
+        assert type(like) is Value
+        inputs = (str(like.dtype), like.shape if "shape" not in call.attrs else (), *rest)
+    named = tuple([v is not None for v in call.results])
+    return call.op.name, call.kind, named, key_of(inputs), key_of(tuple(call.attrs.items()))
 
 
 def _constant(value: Value, array: Any) -> Value:

@@ -13,7 +13,7 @@ from ...ops.shape_core import contiguous_copy, reshape
 from ..program import Action, Call, Program, Value
 from .memory import Memory, replaced, rewritten
 
-__all__ = ["run"]
+__all__ = ["key_of", "run"]
 
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "prod", "var", "std"))
 
@@ -39,8 +39,8 @@ def run(program: Program) -> Program:
         if call.writes or call.draws or not any(v is not None for v in call.results):
             continue
         reduces = call.op.name in _REDUCTIONS and len(call.results) == 1
-        attrs = tuple((k, _key(x)) for k, x in call.attrs.items() if not (reduces and k == "keepdim"))
-        key = (call.op.name, call.kind, _key(call.inputs), attrs)
+        attrs = tuple((k, key_of(x)) for k, x in call.attrs.items() if not (reduces and k == "keepdim"))
+        key = (call.op.name, call.kind, key_of(call.inputs), attrs)
         first, same = known.setdefault(key, (at, call))
         if same is call:
             continue
@@ -99,12 +99,12 @@ def _alike(v: Value, w: Value) -> bool:
     return v.shape == w.shape and v.dtype == w.dtype and v.strides == w.strides and (v.root is v) == (w.root is w)
 
 
-def _key(what: Any) -> Any:
+def key_of(what: Any) -> Any:
     """Equal for inputs and attributes that mean the same; numbers by their text, so that -0.0 is not 0.0."""
     if type(what) in (list, tuple):
-        return type(what), tuple(map(_key, what))
+        return type(what), tuple(map(key_of, what))
     if type(what) is slice:
-        return slice, _key(what.start), _key(what.stop), _key(what.step)
+        return slice, key_of(what.start), key_of(what.stop), key_of(what.step)
     if what is None or type(what) in (bool, int, float, complex, str):
         return type(what), repr(what)
     return id(what)

@@ -3,13 +3,15 @@ they lie: neither they, nor their products with a weight for each edge, nor the 
 
 The edges are brought together by where they go, once for all that go the same way: each sum is then made in registers
 and written once. Rows come to a sum in the order of the index, so the bits stay. The indices are checked where rows
-were picked and where they were added, in the names of these calls.
+were picked and where they were added, in the names of these calls. Single numbers (a rank of each page) are brought
+together only where several sums go the same way: that takes as long as to add them up as they come.
 
 Only a backend with kernels for it (``groups_rows``) gets such calls, for float32 and float64.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from .memory import Memory, rewritten
 __all__ = ["run"]
 
 _INT64 = np.dtype(np.int64)
+_SHARED = 3  # sums of single numbers for which they are brought together
 
 
 def run(program: Program) -> Program:
@@ -97,8 +100,12 @@ class _Rewriting:
         self.first: dict[int, _Group] = {}  # likewise: groups that are made there
         self.instead: dict[int, Call | None] = {}
         self.products: set[Any] = set()  # calls that multiply rows by weights
+        self.single: Counter[Any] = Counter()  # sums of single numbers, by the way that they go
 
     def run(self) -> Program:
+        for at, step in enumerate(self.program.steps):
+            if isinstance(step, Call) and (found := self.found(at, step)) is not None and not found[1].rows.shape[1:]:
+                self.single[_way(*found)] += 1
         notes = [
             note
             for at, step in enumerate(self.program.steps)
@@ -121,11 +128,11 @@ class _Rewriting:
 
     def summed(self, at: int, call: Call) -> str | None:
         """Take an addition's place with a sum; what is said of it."""
-        added = _ADDS[call.op.name](call, self) if call.op.name in _ADDS else None
-        if added is None or not local.plain[call.kind].backend.groups_rows or not _fits(added):
+        found = self.found(at, call)
+        if found is None:
             return None
-        picked = self.picked(added.rows, at)
-        if picked is None:
+        picked, added = found
+        if not added.rows.shape[1:] and self.single[_way(picked, added)] < _SHARED:
             return None
         made = call.results[0]
         dropped = None
@@ -147,6 +154,14 @@ class _Rewriting:
         assert isinstance(gathered, Call)
         both = f"{gathered.op.name}{'' if picked.weights is None else ', weighted,'} and {call.op.name}"
         return f"{both} became summed_rows: {added.rows.nbytes} bytes are not written and read between"
+
+    def found(self, at: int, call: Call) -> tuple[_Picked, _Added] | None:
+        """What an addition adds up, and how, if a sum could take its place."""
+        added = _ADDS[call.op.name](call, self) if call.op.name in _ADDS else None
+        if added is None or not local.plain[call.kind].backend.groups_rows or not _fits(added):
+            return None
+        picked = self.picked(added.rows, at)
+        return None if picked is None else (picked, added)
 
     def trimmed(self, step: Any, read: set[Value]) -> Call:
         """A formula without the products that were to be added up, where it gives something else as well."""
@@ -272,12 +287,15 @@ def _indices(name: str, count: int) -> Value:
     return Value(name, SimpleNamespace(shape=(count,), dtype=_INT64, strides=(_INT64.itemsize,)))
 
 
+def _way(picked: _Picked, added: _Added) -> Any:
+    return picked.places, picked.x.shape[0], picked.negative, added.places, added.groups, added.negative
+
+
 def _fits(added: _Added) -> bool:
     rows, base = added.rows, added.base
     tail = rows.shape[1:]
     return (
         rows.dtype.name in ("float32", "float64")
-        and len(tail) >= 1
         and rows.nbytes > 0
         and added.places.shape == rows.shape[:1]
         and added.places.dtype == _INT64
@@ -292,7 +310,7 @@ def _weigh(weights: Value, rows: Value) -> bool:
     if len(shape) != len(whole) or shape[0] != whole[0] or weights.dtype != rows.dtype:
         return False
     same = next((k for k, (n, m) in enumerate(zip(shape, whole, strict=True)) if n != m), len(shape))
-    return same < len(shape) and all(n == 1 for n in shape[same:])
+    return (same < len(shape) or same == 1) and all(n == 1 for n in shape[same:])
 
 
 def _factors(call: Call, result: Value, memory: Memory) -> tuple[Value, Value] | None:
