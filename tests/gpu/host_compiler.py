@@ -45,7 +45,7 @@ def compile_for_host(source: str, *names: str, defines: tuple[str, ...] = ()) ->
     with tempfile.TemporaryDirectory() as folder:
         text, library = Path(folder, "unit.cpp"), Path(folder, "unit.so")
         text.write_text(f'#include "cuda_shim.h"\n{source}\n{entries}\n', encoding="utf-8")
-        assert COMPILER is not None
+        assert COMPILER is not None, "kernels are run by way of a C++ compiler: install g++ or clang++"
         given = [f"-D{name}" for name in defines]
         if re.search(r"__sync|__shfl|__ballot", source):
             given.append("-DTG_FIBERS")

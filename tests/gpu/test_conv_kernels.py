@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +17,11 @@ from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import REFERENCES, StrictCupyBackend
 
 from .convolutions import LAYERS, TOLERANCE, Host, Layer, random_layers
-from .host_compiler import COMPILER, compile_for_host
+from .host_compiler import compile_for_host
 
 SOURCE = next(source for source in SOURCES if source.file == "conv.cu")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 BY_TEXT = ("_float32", "_bfloat16")
-with_compiler = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +70,6 @@ def assert_right(got: list[Any], layer: Layer, dtype: str) -> None:
         assert off <= TOLERANCE[dtype] * np.abs(want).max()
 
 
-@with_compiler
 @pytest.mark.parametrize("dtype", [name[1:] for name in BY_TEXT])
 def test_kernels_by_their_text(
     dtype: str, backend: StrictCupyBackend, compiled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -93,7 +90,6 @@ def test_kernels_by_their_text(
     assert used == {name for name in SOURCE.names if name.endswith(f"_{dtype}")} | wide
 
 
-@with_compiler
 def test_kernels_on_any_geometry(
     backend: StrictCupyBackend, compiled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +100,6 @@ def test_kernels_on_any_geometry(
         assert_right(results(backend, layer, "float32"), layer, "float32")
 
 
-@with_compiler
 def test_an_unaligned_row_of_columns(compiled: dict[str, Any]) -> None:
     layer = LAYERS[3]
     x, _, _ = layer.arrays("float32")

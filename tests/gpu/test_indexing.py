@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +15,7 @@ from tensorgrad.backends.cupy.place_kernels import grouped, lying
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.errors import IndexOutOfRange
 
-from .host_compiler import COMPILER
 from .host_kernels import HostKernels
-
-pytestmark = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 JOINED = (
     *(("prod", name) for name in ("uint8", "int64", "float16", "float32", "complex64")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,8 @@ from tensorgrad.backends.cupy.move_kernels import CupyMoves, move
 from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.testing.strict_backend import strict_cuda
 
-from .host_compiler import COMPILER
 from .host_kernels import HostKernels
 
-needs_compiler = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 KERNELS = next(source.names for source in SOURCES if source.file == "move.cu")
 DTYPES = ("int8", "bfloat16", "float32", "complex64", "complex128")
 
@@ -71,7 +68,6 @@ def like(view: Any, dtype: str) -> Any:
     return np.ndarray(view.shape, made.dtype, made, first, tuple(step * item for step in view.strides))
 
 
-@needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", VIEWS)
 def test_copies_are_dense_and_have_the_same_bits(name: str, dtype: str, moves: HostMoves) -> None:
@@ -82,7 +78,6 @@ def test_copies_are_dense_and_have_the_same_bits(name: str, dtype: str, moves: H
         assert moves.host.launched[-1] == VIEWS[name][1]
 
 
-@needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", VIEWS)
 def test_what_is_written_over_a_part_leaves_the_rest(name: str, dtype: str, moves: HostMoves) -> None:
@@ -98,7 +93,6 @@ def test_what_is_written_over_a_part_leaves_the_rest(name: str, dtype: str, move
         assert np.count_nonzero(whole) == np.count_nonzero(part)
 
 
-@needs_compiler
 def test_whatever_lies_wherever(moves: HostMoves) -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -120,7 +114,6 @@ def test_what_the_kernels_do_not_take_is_left_to_cupy() -> None:
     assert move((2, 2), (10, 5), (8, 4), 4, 16) is None  # steps of no whole elements
 
 
-@needs_compiler
 def test_too_many_axes_and_no_elements(moves: HostMoves) -> None:
     x = np.arange(3**9, dtype=np.int16).reshape((3,) * 9)[:, ::2, :, ::2, :, ::2, :, ::2, :]
     target = np.zeros_like(x).T

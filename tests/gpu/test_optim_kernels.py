@@ -4,7 +4,6 @@ ones."""
 from __future__ import annotations
 
 import math
-import shutil
 from itertools import product
 from typing import Any
 
@@ -17,11 +16,9 @@ from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import StrictCupyBackend
 
-from .host_compiler import COMPILER
 from .host_kernels import StrictHostKernels
 
 FLAGS = (False, True)
-compiled = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 
 def sgd(p: Any, g: Any, b: Any, hyper: list[float], nesterov: bool, maximize: bool) -> tuple[Any, Any]:
@@ -179,7 +176,6 @@ def steps(name: str, dtype: str, blocks: int, odd: bool, **how: bool) -> tuple[l
     return [x for one in mine for x in one], [x for one in lists for x in one], backend._kernels
 
 
-@compiled
 @pytest.mark.parametrize("maximize", FLAGS)
 @pytest.mark.parametrize(("momentum", "nesterov"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -195,7 +191,6 @@ def test_the_text_of_sgd(dtype: str, momentum: bool, nesterov: bool, maximize: b
     assert all(np.array_equal(a.get(), b.get(), equal_nan=True) for a, b in zip(got, again, strict=True))
 
 
-@compiled
 @pytest.mark.parametrize(("decoupled", "maximize", "amsgrad"), list(product(FLAGS, repeat=3)))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_text_of_adam(dtype: str, decoupled: bool, maximize: bool, amsgrad: bool) -> None:
@@ -207,7 +202,6 @@ def test_the_text_of_adam(dtype: str, decoupled: bool, maximize: bool, amsgrad: 
     assert all(np.array_equal(a.get(), b.get()) for a, b in zip(got, again, strict=True))
 
 
-@compiled
 @pytest.mark.parametrize("dtype", ["float64", "float16", "complex64"])
 def test_the_text_in_other_dtypes(dtype: str) -> None:
     plain = {"complex64": "float32"}.get(dtype, dtype)
@@ -215,7 +209,6 @@ def test_the_text_in_other_dtypes(dtype: str) -> None:
     close(*steps("adam_", dtype, 3, True, decoupled=False, maximize=True, amsgrad=not dtype.startswith("c"))[:2], plain)
 
 
-@compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "complex64"])
 def test_norms_and_scales(dtype: str) -> None:
     backend, other, plain = StrictCupyBackend(), StrictCupyBackend(), {"complex64": "float32"}.get(dtype, dtype)
@@ -264,7 +257,6 @@ def test_a_table_is_written_again_where_arrays_have_moved() -> None:
         np.testing.assert_allclose(p.get(), -2.0)
 
 
-@compiled
 @pytest.mark.parametrize("name", ["sgd_plain", "sgd_momentum", "adam_plain", "adam_amsgrad"])
 @pytest.mark.parametrize("text", [False, True], ids=["reference", "text"])
 def test_nothing_is_done_where_a_flag_on_the_device_is_set(name: str, text: bool) -> None:
@@ -287,7 +279,6 @@ def test_nothing_is_done_where_a_flag_on_the_device_is_set(name: str, text: bool
         assert all(same) if stop else not any(same[: len(SHAPES) - 1]), "all of it or nothing"
 
 
-@compiled
 @pytest.mark.parametrize("text", [False, True], ids=["reference", "text"])
 @pytest.mark.parametrize("dense", [True, False])
 def test_the_device_counts_the_steps_that_it_does_not_leave_out(dense: bool, text: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,7 @@ from tensorgrad.ops.rnn_sequence import rnn_sequence, rnn_sequence_backward
 from tensorgrad.testing.strict_array import StrictArray, no_traffic
 from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 
-from .host_compiler import COMPILER
 from .host_kernels import StrictHostKernels
-
-pytestmark = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 KINDS = ("lstm", "gru", "plain", "lstmback", "gruback", "plainback")
 COMPILED = tuple(f"{kind}_{dtype}" for kind in KINDS for dtype in ("float16", "bfloat16", "float32", "float64"))

@@ -3,7 +3,6 @@ read and write where the elements lie, and by whole keys on device cuda."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,11 +15,8 @@ from tensorgrad.backends.cupy.place_kernels import lying
 from tensorgrad.errors import IndexOutOfRange
 
 from .beside_cpu import Shown, on_both
-from .host_compiler import COMPILER
 from .host_kernels import HostKernels
 from .test_indexing import HostIndexing, elements
-
-pytestmark = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 COMPILED = (
     *(name for source in SOURCES if source.file in ("sort.cu", "index.cu") for name in source.names),

@@ -3,7 +3,6 @@ and the programs that ``tg.compile`` makes with them on the stand-in."""
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,7 @@ from tensorgrad.backends.cupy.summed_rows_kernels import CupySummedRows
 from tensorgrad.backends.generic.index import IndexKernels
 from tensorgrad.testing.strict_backend import strict_cuda
 
-from .host_compiler import COMPILER
 from .host_kernels import HostKernels
-
-needs_compiler = pytest.mark.skipif(shutil.which(COMPILER or "") is None, reason="no C++ compiler to run kernels with")
 
 
 class Host(CupyIndexing, CupySummedRows):
@@ -49,7 +45,6 @@ def targets(count: int, groups: int) -> Any:
 
 
 # one tile; groups across tiles, by lanes and one column a thread; more keys than are ranked
-@needs_compiler
 @pytest.mark.parametrize(
     ("count", "groups", "row"), [(9, 4, (3,)), (150, 7, (2, 3)), (400, 50, (5, 8)), (3000, 700, ())], ids=str
 )
@@ -80,7 +75,6 @@ def test_bits_are_those_of_rows_that_were_picked_and_added(
     assert start is base and (base != got).any(), "a base is read, and not written to"
 
 
-@needs_compiler
 def test_what_is_no_row_is_left_out(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """As within a CUDA graph, where indices are checked afterwards."""
     x, weights = np.arange(8, dtype=np.float32).reshape(4, 2), np.ones((3, 1), np.float32)
