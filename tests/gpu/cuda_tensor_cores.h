@@ -6,7 +6,7 @@
 namespace tensor_cores {
 
 struct Given {
-  unsigned int registers[6];
+  float numbers[12];  // two of each register
   const unsigned short* row;
 };
 static Given given[2][32][fibers::kWarp];
@@ -42,15 +42,11 @@ inline float number(unsigned short bits, __half) {
 inline float number(unsigned short bits, __nv_bfloat16) { return __bfloat162float({bits}); }
 
 // Element (row, k) of the left matrix: register and half by quadrant and column.
-template <class T>
-float left(const Given* lanes, int row, int k, T type) {
-  const unsigned int both = lanes[row % 8 * 4 + k % 8 / 2].registers[row / 8 + k / 8 * 2];
-  return number(k % 2 ? both >> 16 : both & 0xffff, type);
+inline float left(const Given* lanes, int row, int k) {
+  return lanes[row % 8 * 4 + k % 8 / 2].numbers[2 * (row / 8 + k / 8 * 2) + k % 2];
 }
-template <class T>
-float right(const Given* lanes, int k, int column, T type) {
-  const unsigned int both = lanes[column * 4 + k % 8 / 2].registers[4 + k / 8];
-  return number(k % 2 ? both >> 16 : both & 0xffff, type);
+inline float right(const Given* lanes, int k, int column) {
+  return lanes[column * 4 + k % 8 / 2].numbers[2 * (4 + k / 8) + k % 2];
 }
 
 }  // namespace tensor_cores
@@ -59,13 +55,16 @@ namespace tg {
 
 template <class T>
 void mma_16x8x16(float (&c)[4], const unsigned int (&a)[4], unsigned int b0, unsigned int b1, T type) {
-  const tensor_cores::Given* lanes = tensor_cores::meet({{a[0], a[1], a[2], a[3], b0, b1}, nullptr});
+  const unsigned int registers[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  tensor_cores::Given mine{};
+  for (int i = 0; i < 12; ++i) mine.numbers[i] = tensor_cores::number(registers[i / 2] >> i % 2 * 16 & 0xffff, type);
+  const tensor_cores::Given* lanes = tensor_cores::meet(mine);
   const int lane = threadIdx.x % fibers::kWarp;
   for (int i = 0; i < 4; ++i) {
     const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
     double sum = c[i];
     for (int k = 0; k < 16; ++k) {
-      sum += (double)tensor_cores::left(lanes, row, k, type) * tensor_cores::right(lanes, k, column, type);
+      sum += (double)tensor_cores::left(lanes, row, k) * tensor_cores::right(lanes, k, column);
     }
     c[i] = (float)sum;
   }

@@ -21,6 +21,7 @@ from .programs import DTYPES, all_programs
 
 ARCHS = (80, 90, 100)
 _KERNELS_PER_UNIT = 32
+_KERNELS_PER_PIECE = 16
 
 # Every kernel is hot unless it is listed here, by its name and architecture, with the reason why it may keep registers
 # in memory.
@@ -69,12 +70,17 @@ def test_every_formula(dtype: str, layout: str, arch: int) -> None:
 
 
 def pieces(source: Source) -> list[Source]:
-    """A file in parts that take seconds each, so that processes share the work: attention's by types and widths, which
-    together would take minutes on a busy machine."""
-    if source.file != "attention.cu":
+    """A file in parts that take seconds each, so that processes share the work: attention's by types and widths, and
+    what other files have many of by the lines that make them. Together they would take minutes on a busy machine."""
+    if source.file == "attention.cu":
+        units = [f"_{dtype}_{width}" for dtype in ATTENTION_TYPES for width in ATTENTION_WIDTHS]
+        return [source.part(*[name for name in source.names if name.endswith(unit)]) for unit in units]
+    if len(source.names) <= _KERNELS_PER_PIECE or not source.instances:
         return [source]
-    units = [f"_{dtype}_{width}" for dtype in ATTENTION_TYPES for width in ATTENTION_WIDTHS]
-    return [source.part(*[name for name in source.names if name.endswith(unit)]) for unit in units]
+    parts = -(-len(source.names) // _KERNELS_PER_PIECE)
+    count = -(-len(source.instances) // parts)
+    lines = [source.instances[start : start + count] for start in range(0, len(source.instances), count)]
+    return [source.part(*[name for _, names in some for name in names]) for some in lines]
 
 
 PIECES = [piece for source in SOURCES for piece in pieces(source)]

@@ -17,7 +17,7 @@ from tensorgrad.dispatch import OPS, unless
 from tensorgrad.errors import CompileError
 from tensorgrad.tensor import wrap
 from tensorgrad.testing.strict_array import StrictArray
-from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
+from tensorgrad.testing.strict_backend import REFERENCES, StrictCupyBackend, strict_cuda
 from tests.compiler.test_made_tensors import MAKERS
 
 
@@ -215,6 +215,89 @@ def test_what_is_said_before_the_first_replay() -> None:
     assert told(f) == "CUDA graphs: made in the first replay"
     f(tg.ones(3, device="cuda"))
     assert "CUDA graphs: 1," in told(f)
+
+
+# --- sums at the same places
+
+
+def sorts(compiled: Any, name: str) -> int:
+    """How many sorts of places the graphs of all programs hold."""
+    found = [runner.pieces for program in compiled.programs for runner in program.runners if runner.pieces is not None]
+    return sum(node[0] is REFERENCES[name] for pieces in found for one in pieces.graphs for node in one.graph.nodes)
+
+
+def ratings() -> tuple[Any, list[Any]]:
+    tg.manual_seed(0)
+    tables = [tg.nn.Embedding(7, width).to("cuda") for width in (3, 1)]
+
+    def step(at: Any) -> Any:
+        for table in tables:
+            table.zero_grad()
+        loss = (tables[0](at).square().sum(-1, keepdim=True) * tables[1](at).exp()).sum()
+        loss.backward()
+        return loss
+
+    return step, [table.weight for table in tables]
+
+
+def layers() -> tuple[Any, list[Any]]:
+    tg.manual_seed(0)
+    weights = [tg.randn(7, 2, device="cuda", requires_grad=True) for _ in range(3)]
+
+    def step(at: Any) -> Any:
+        for weight in weights:
+            weight.grad = None
+        loss = sum((weight[at].exp() * (i + 1)).square().sum() for i, weight in enumerate(weights))
+        counts = tg.zeros(7, device="cuda").index_add(0, at, tg.ones(len(at), device="cuda"))
+        sums = tg.zeros(7, 2, device="cuda").index_add(0, at, weights[0][at].detach().sin())
+        loss.backward()
+        return loss + (sums / (counts[:, None] + 1)).sum()
+
+    return step, weights
+
+
+def apart() -> tuple[Any, list[Any]]:
+    """Places that differ: one table leaves a row out, and sums go along either dimension."""
+    weight = tg.ones(7, 2, device="cuda", requires_grad=True)
+
+    def step(at: Any) -> Any:
+        weight.grad = None
+        loss = tg.nn.functional.embedding(at, weight, padding_idx=1).square().sum()
+        loss = loss + tg.nn.functional.embedding(at, weight).exp().sum()
+        square, src = tg.zeros(7, 7, device="cuda"), tg.ones(1, len(at), device="cuda")
+        columns = square.scatter_add(1, at[None], src) * tg.arange(7.0, device="cuda")
+        rows = square.scatter_add(0, at[None, :7], src[:, :7]) * tg.arange(7.0, device="cuda")[:, None]
+        loss.backward()
+        return loss + columns.square().sum() + rows.square().sum()
+
+    return step, [weight]
+
+
+@pytest.mark.parametrize(("make", "wanted"), [(ratings, 1), (layers, 2), (apart, 4)])
+@pytest.mark.parametrize("length", [5, 3000])
+def test_what_is_added_at_the_same_places_is_sorted_once(make: Any, wanted: int, length: int) -> None:
+    """Gradients of tables share a sort, and so do sums at one index."""
+    (plain, theirs), (step, ours) = make(), make()
+    f = tg.compile(step)
+    for i in range(5):
+        at = (tg.arange(length, device="cuda") * (i + 3)) % 7
+        assert f(at).item() == plain(at).item()
+        assert [x.grad.tolist() for x in ours] == [x.grad.tolist() for x in theirs]
+    assert sorts(f, "rankedkeys") + sorts(f, "rowkeys") == wanted
+    assert any("CUDA graphs: 1," in told(f, i) for i in range(len(f.programs)))
+
+
+def test_places_that_change_between_sums_are_sorted_again() -> None:
+    def moved(at: Any, x: Any) -> Any:
+        def summed(*shape: int) -> Any:
+            return tg.zeros(*shape, device="cuda").index_add(0, at, x.reshape(3, *[1 for _ in shape[1:]]))
+
+        found = summed(4), summed(4, 1)
+        at.add_(1)
+        return *found, summed(4), summed(5)
+
+    f = beside_eager(moved, lambda: tg.tensor([2, 0, 2], device="cuda"), drawn(3))
+    assert sorts(f, "rankedkeys") == 3  # five rows are others than four
 
 
 # --- where graphs end, and what is left out

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from .kernels import JOINS
 from .names import NAMES
 from .place_kernels import CupyPlaces, Groups, grouped
 
-__all__ = ["CupyAccumulation"]
+__all__ = ["CupyAccumulation", "sharing_order"]
 
 _BLOCK = 256
 _RANKED = 2048  # keys that are faster compared with each other than sorted by digits
@@ -30,6 +33,24 @@ def tile_of(length: int, columns: int) -> int:
     """Keys of a tile, which the shape alone decides."""
     wanted = length * columns // _THREADS
     return min(max(_TILE[0], 1 << max(wanted - 1, 0).bit_length()), _TILE[1])
+
+
+class _Shared(threading.local):
+    order: list[Any] | None = None
+
+
+_shared = _Shared()
+
+
+@contextmanager
+def sharing_order(order: list[Any] | None) -> Iterator[None]:
+    """Within the block, in this thread, the places that are added to come in this order, once one call has put it into
+    the list."""
+    before, _shared.order = _shared.order, order
+    try:
+        yield
+    finally:
+        _shared.order = before
 
 
 class CupyAccumulation(CupyPlaces):
@@ -94,6 +115,14 @@ class CupyAccumulation(CupyPlaces):
 
     def _in_order(self, place: Any, rows: int) -> tuple[Any, Any]:
         """``place`` in ascending order, what is no row at the end as ``rows``, and where each was."""
+        shared = _shared.order
+        if shared is None:
+            return self._order_of(place, rows)
+        if not shared:
+            shared += self._order_of(place, rows)
+        return shared[0], shared[1]
+
+    def _order_of(self, place: Any, rows: int) -> tuple[Any, Any]:
         count, launch = place.size, self._kernels.launch
         keys, order = self._words(count), self._words(count)
         if count <= _RANKED:

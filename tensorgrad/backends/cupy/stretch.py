@@ -14,6 +14,7 @@ import numpy as np
 from ...compiler.failures import placed
 from ...compiler.program import Action, Call, Program, Value
 from ...random import Generator
+from .accumulate_kernels import sharing_order
 from .checks import noted_checks
 from .kernels import Kernels
 from .optim_kernels import CupyOptimizers
@@ -90,6 +91,30 @@ class Stretch:
         self.stops: dict[Value | None, Any] = {}  # by flag: whether it is set, or a check has failed
         live = whole.backend.xp.empty((sum(whole.words[at][0] for at in self.steps),), dtype=np.uint64)
         self.words = NotedWords(whole.backend.xp, live, fixed)
+        self.orders = self._orders()
+
+    def _orders(self) -> dict[int, tuple[list[Any], int]]:
+        """By step that adds up at places: what keeps these in order for all that add up at the same, and the last of
+        these steps."""
+        same: dict[Any, list[int]] = {}
+        groups: list[list[int]] = []
+        for at, call in zip(self.steps, self.calls, strict=True):
+            if isinstance(call, Action):
+                continue
+            key = _places(call)
+            if key is not None:
+                if key not in same:
+                    same[key] = []
+                    groups.append(same[key])
+                same[key].append(at)
+            if call.writes:
+                memory = {v.memory for v in call.writes}
+                same = {key: found for key, found in same.items() if memory.isdisjoint([v.memory for v in key[1]])}
+        found: dict[int, tuple[list[Any], int]] = {}
+        for group in groups:
+            if len(group) > 1:
+                found.update(dict.fromkeys(group, ([], group[-1])))
+        return found
 
     def run(self) -> None:
         whole, places = self.whole, self.places
@@ -109,8 +134,11 @@ class Stretch:
             elif self.checks:
                 state = [arrays_of(v, places, {}) for v in call.writes if v.root.array is not None]
                 before = [(array, array.copy()) for array in state]
-            with noted_checks() as checks, noting(self.words):
+            order, last = self.orders.get(at, (None, at))
+            with noted_checks() as checks, noting(self.words), sharing_order(order):
                 made = kernel(*inputs, **attrs)
+            if order and at == last:
+                order.clear()
             for array, kept in before:
                 array[...] = whole.backend.xp.where(self._stop(None), kept, array)
             for wrong, complain in checks:
@@ -149,6 +177,20 @@ class Stretch:
 
 def _counts(step: Call | Action) -> tuple[Any, ...]:
     return step.counts if isinstance(step, Action) else ()
+
+
+def _places(call: Call) -> tuple[str, tuple[Value, ...], Any] | None:
+    """What decides at which places a call adds up, the values among it second; None for other calls."""
+    name, inputs, attrs = call.op.name.removesuffix("_into"), call.inputs, call.attrs
+    if name == "embedding_backward":
+        return "rows", inputs[1:2], (attrs["num_embeddings"], attrs["padding_idx"])
+    if name == "index_add":
+        return "rows", inputs[1:2], (inputs[0].shape[attrs["dim"]], None)
+    if name == "index_put":
+        return name, inputs[2:], tuple([inputs[0].shape[dim] for dim in attrs["spec"]])
+    if name == "scatter_add":
+        return name, inputs[1:2], (inputs[0].shape, attrs["dim"])
+    return None
 
 
 def arrays_of(what: Any, found: dict[Value, Any], places: dict[Value, Any]) -> Any:
