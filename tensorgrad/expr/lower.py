@@ -152,7 +152,8 @@ class _Lowering:
             parts = [self.convert(arg, name) for arg in args[1:]]
             if self.code[condition][0] == "const":
                 return _Value(parts[0 if self.code[condition][2][0] else 1], key)
-            return _Value(self.emit("where", COMPUTE_TYPE[name], condition, *parts), key)
+            chosen = self.emit("where", COMPUTE_TYPE[name], condition, *parts)
+            return _Value(self.wrapped(chosen, name, parts, False), key)
         name, key = self.promote(args)
         category = BY_NAME[name].category
         if op in _FLOATING and category < 2:
@@ -202,9 +203,18 @@ class _Lowering:
         if op == "polygamma":
             values.insert(0, self.const(float(node.value), kind))
         result = self.emit(op, kind, *values)
-        if kind == "i64" and name != "int64" and op in _CAN_OVERFLOW:
-            result = self.emit("wrap", "i64", result, name)
-        return _Value(result, key)
+        return _Value(self.wrapped(result, name, values, op in _CAN_OVERFLOW), key)
+
+    def wrapped(self, result: int, name: str, values: list[int], overflows: bool) -> int:
+        """A result as its integer dtype holds it: it may be beyond that where ``overflows``, or where a Python number
+        is among the operands, which are as large as they were given."""
+        if COMPUTE_TYPE[name] == "i64" and name != "int64" and (overflows or any(map(self.is_given, values))):
+            return self.emit("wrap", "i64", result, name)
+        return result
+
+    def is_given(self, value: int) -> bool:
+        op, _, args = self.code[value]
+        return op == "load" and self.keys[args[0]].startswith("py:")
 
     def complex_part(self, op: str, args: list[_Value], values: list[int], name: str, key: str) -> _Value:
         kind = COMPUTE_TYPE[name]
