@@ -337,6 +337,8 @@ struct VarOp {
   using C = T;
   using Acc = Moments;
   static Acc init() { return {}; }
+  // Whether the squares of `n` distances went beyond the range of float, or vanished where their root does not.
+  static bool beyond(double sum, Index n) { return sizeof(T) == 4 && !(sum >= 1e-30 * double(n) && sum < 3e38); }
   static void run(Acc& a, const C* x, Index n) {
     for (Index i = 0; i < n; i += kSumBlock) {
       const Index k = n - i < kSumBlock ? n - i : kSumBlock;
@@ -346,7 +348,18 @@ struct VarOp {
                              k, [&](Index j) { return Wide<T>::load(x + i + j) - Wide<T>::fill(center); },
                              [&](Index j) { return x[i + j] - center; }) /
                          double(k);
-      const double s = sum_squares(x + i, k, center);
+      double s = sum_squares(x + i, k, center);
+      if (beyond(s, k)) {
+        const T scale = s < 1 ? T(0x1p100) : T(0x1p-80);
+        s = sum_map<T, double>(
+                k,
+                [&](Index j) {
+                  const auto d = (Wide<T>::load(x + i + j) - Wide<T>::fill(center)) * Wide<T>::fill(scale);
+                  return d * d;
+                },
+                [&](Index j) { return (x[i + j] - center) * scale * ((x[i + j] - center) * scale); }) /
+            (double(scale) * double(scale));
+      }
       // Squares that vanish in T may leave less than what is taken off; NaN, as the first argument, stays.
       a.merge(double(k), double(center) + off, std::max(s - double(k) * off * off, 0.0));
     }
@@ -385,6 +398,17 @@ struct VarOp {
           q[j] += d * d;
         }
       }
+      double squares[tile];
+      bool left = false;
+      for (Index j = 0; j < width; ++j) left |= beyond(squares[j] = double(q[j]), count);
+      if (left) {
+        std::fill_n(squares, width, 0.0);
+        for (Index r = 0; r < count; ++r)
+          for (Index j = 0; j < width; ++j) {
+            const double d = double(rows[r][start + j]) - double(center[j]);
+            squares[j] += d * d;
+          }
+      }
       // Moments::merge with the factors that all columns share taken out: they have the same count.
       const double rows_here = double(count), before = a[start].count, total = before + rows_here;
       const double part = rows_here / total, cross = before * part;
@@ -392,7 +416,7 @@ struct VarOp {
         Moments& m = a[start + j];
         const double shift = double(off[j] * inverse), d = double(center[j]) + shift - m.mean;
         m.mean += d * part;
-        m.m2 += std::max(double(q[j]) - rows_here * shift * shift, 0.0) + d * d * cross;
+        m.m2 += std::max(squares[j] - rows_here * shift * shift, 0.0) + d * d * cross;
         m.count = total;
       }
     }

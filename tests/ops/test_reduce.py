@@ -255,3 +255,18 @@ def test_gradients_of_what_is_chosen_of_all(backend):
         x = tg.tensor(nan, requires_grad=True)
         x.amax(1).sum().backward()
     assert x.grad.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("backend", ("numpy", "cpp"))
+@pytest.mark.parametrize("shape", ((3,), (40,), (3000,), (40, 3), (3, 40), (2000, 17)))
+@pytest.mark.parametrize("size", (1e-38, 1e-25, 1e-19, 1.0, 5e18, 3e19, 1e30))
+def test_deviations_near_the_ends_of_the_range(size, shape, backend):
+    """Squares that are sums, beyond the range of float32 or below it."""
+    x = (np.random.default_rng(0).standard_normal(shape) * size).astype(np.float32)
+    exact = x.astype(np.float64)
+    with tg.backend(backend), np.errstate(all="ignore"):
+        for dim in (None, 0, -1):
+            std, var = (tg.from_numpy(x).std(dim), tg.from_numpy(x).var(dim))
+            np.testing.assert_allclose(std.numpy(), exact.std(dim, ddof=1), rtol=2e-6, atol=3e-45)
+            want = exact.var(dim, ddof=1).astype(np.float32)
+            np.testing.assert_allclose(var.numpy(), want, rtol=2e-6, atol=3e-45)

@@ -29,6 +29,10 @@ def elements_in(shape: tuple[int, ...], dim: tuple[int, ...]) -> int:
     return count
 
 
+def _real_of(dtype: Any) -> Any:
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
+
+
 class ReduceKernels:
     xp: Any
 
@@ -50,17 +54,24 @@ class ReduceKernels:
             return self.xp.asarray(total / total.dtype.type(count)).astype(x.dtype, copy=False)
 
     def var(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
-        """Two passes: the sum of squared distances from the mean does not cancel."""
+        with np.errstate(all="ignore"):
+            return self._variance(x, dim, correction, keepdim).astype(_real_of(x.dtype), copy=False)
+
+    def std(self, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+        with np.errstate(all="ignore"):
+            root = self.xp.asarray(self.xp.sqrt(self._variance(x, dim, correction, keepdim)))
+            return root.astype(_real_of(x.dtype), copy=False)
+
+    def _variance(self, x: Any, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+        """In two passes: the sum of squared distances from the mean does not cancel. In float64, where the squares of
+        float32 and their sum have room, so that a deviation near the ends of its range is one."""
         xp = self.xp
         count = elements_in(x.shape, dim)
-        w = wide(x)
-        with np.errstate(all="ignore"):
-            mean = xp.asarray(xp.sum(w, axis=dim, keepdims=True))
-            away = w - mean / mean.dtype.type(count)
-            squares = away.real**2 + away.imag**2 if w.dtype.kind == "c" else away * away
-            total = xp.asarray(xp.sum(squares, axis=dim, keepdims=keepdim))
-            result = xp.asarray(total / total.dtype.type(max(count - correction, 0)))
-        return result if x.dtype.kind == "c" else result.astype(x.dtype, copy=False)
+        w = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+        w -= xp.sum(w, axis=dim, keepdims=True) / np.float64(count)
+        squares = w.real**2 + w.imag**2 if w.dtype.kind == "c" else xp.square(w, out=w)
+        total = xp.asarray(xp.sum(squares, axis=dim, keepdims=keepdim))
+        return xp.asarray(total / np.float64(max(count - correction, 0)))
 
     def amax(self, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
         return self.xp.asarray(self.xp.max(wide(x), axis=dim, keepdims=keepdim)).astype(x.dtype, copy=False)
