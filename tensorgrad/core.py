@@ -39,15 +39,15 @@ if TYPE_CHECKING or native is None:
         """Fields of a tensor. They are slots, so that its ``__dict__`` holds what users set, here as in C."""
 
         __slots__ = (
-            "_base", "_begun", "_chain", "_changes", "_data", "_frozen_view", "_generation", "_grad", "_hooks",
-            "_inference", "_keeps_grad", "_node", "_post_hooks", "_slot", "_version",
+            "_base", "_begun", "_cell", "_chain", "_changes", "_data", "_frozen_view", "_generation", "_grad", "_hooks",
+            "_inference", "_keeps_grad", "_node", "_post_hooks", "_slot",
         )  # fmt: skip
         _data: Any
         _node: Any
         _slot: int
         _begun: bool  # what is told of _tracked
         _grad: Any
-        _version: list[int] | None
+        _cell: list[int] | None
         _base: Any
         _chain: tuple[tuple[Any, dict[str, Any]], ...]
         _changes: int
@@ -60,7 +60,7 @@ if TYPE_CHECKING or native is None:
 
         def __new__(cls, *unused: Any, **named: Any) -> Any:
             self = object.__new__(cls)
-            self._node = self._grad = self._version = self._base = self._hooks = self._post_hooks = None
+            self._node = self._grad = self._cell = self._base = self._hooks = self._post_hooks = None
             self._begun = self._frozen_view = self._inference = self._keeps_grad = False
             self._slot = self._changes = self._generation = 0
             self._chain = ()

@@ -30,7 +30,7 @@ class Tensor(TensorCore):
     _slot: int  # which output of that node it is
     _tracked: bool  # requires grad; of a view this may begin behind its back, where its base's history does
     _grad: Tensor | None
-    _version: list[int] | None  # changes in place, and times `data` was set; shared by all tensors on the same storage
+    _cell: list[int] | None  # changes in place, and times `data` was set; shared by all tensors on the same storage
     _base: Tensor | None  # the tensor whose storage this is a view of
     _chain: tuple[tuple[Any, dict[str, Any]], ...]  # view ops that lead from the base to this
     _changes: int  # how often the history of this base was rewritten by an in-place op
@@ -181,13 +181,14 @@ class Tensor(TensorCore):
             grad_was_set(self)
 
     @property
-    def _version_number(self) -> int:
+    def _version(self) -> int:
+        """How often the storage was changed in place, as PyTorch counts it. Read only."""
         return self._version_cell()[0]
 
     def _version_cell(self) -> list[int]:
-        cell = self._version
+        cell = self._cell
         if cell is None:
-            cell = self._version = [0]
+            cell = self._cell = [0]
         return cell
 
     def _bump(self) -> None:
@@ -237,7 +238,7 @@ class Tensor(TensorCore):
     def detach(self) -> Tensor:
         """The same storage without history; shares the version counter, so in-place changes are noticed."""
         out = wrap(self._data)
-        out._version = self._version_cell()
+        out._cell = self._version_cell()
         return out
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -318,7 +319,7 @@ def view_of(op: Any, source: Tensor, array: Any, attrs: dict[str, Any], track: b
     base = source if source._base is None else source._base
     out._base = base
     out._chain = (*source._chain, (op, attrs))
-    out._version = source._version_cell()
+    out._cell = source._version_cell()
     out._generation = base._changes
     if track:
         if source._base is not None and source._generation != base._changes:

@@ -100,6 +100,14 @@ View view(py::handle object, const char* what) {
   return v;
 }
 
+// Throws MemoryError. `bytes` of less than 0 are more than 64 bits can count.
+[[noreturn]] static void no_memory(DType dtype, const Index* shape, int ndim, Index bytes) {
+  const std::string size = bytes < 0 ? "more than 2**63" : std::to_string(bytes);
+  PyErr_SetString(PyExc_MemoryError, ("can't allocate " + size + " bytes for a tensor of shape " +
+                                      to_string(Shape(shape, shape + ndim)) + " and dtype " + name_of(dtype)).c_str());
+  throw py::error_already_set();
+}
+
 py::object empty(DType dtype, const Index* shape, int ndim) {
   if (ndim > kMaxDims) throw std::invalid_argument("arrays have at most 64 dimensions, got " + std::to_string(ndim));
   npy_intp dims[kMaxDims];
@@ -111,11 +119,16 @@ py::object empty(DType dtype, const Index* shape, int ndim) {
     none |= shape[i] == 0;
   }
   for (int i = 0; i < ndim && !none; ++i) {
-    if (__builtin_mul_overflow(bytes, shape[i], &bytes)) throw std::bad_alloc();
+    if (__builtin_mul_overflow(bytes, shape[i], &bytes)) no_memory(dtype, shape, ndim, -1);
   }
   const std::size_t size = none ? 0 : static_cast<std::size_t>(bytes);
   py::object keeper;
-  void* block = writing() ? writing()->place(size, keeper) : allocate(size);
+  void* block;
+  try {
+    block = writing() ? writing()->place(size, keeper) : allocate(size);
+  } catch (const std::bad_alloc&) {
+    no_memory(dtype, shape, ndim, bytes);
+  }
   PyObject* array = PyArray_New(&PyArray_Type, ndim, dims, number_of(dtype), nullptr, block, 0, NPY_ARRAY_CARRAY, nullptr);
   if (!array) {
     if (!keeper) release(block);

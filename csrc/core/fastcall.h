@@ -20,8 +20,8 @@ PyObject* guarded(Work work) {
     error.restore();
   } catch (const py::builtin_exception& error) {
     error.set_error();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
+  } catch (const std::bad_alloc&) {  // empty() names what it was asked for; this is memory that a kernel works in
+    PyErr_SetString(PyExc_MemoryError, "there is not enough memory for what this is computed in, or its size is beyond 64 bits");
   } catch (const std::out_of_range& error) {
     PyErr_SetString(PyExc_IndexError, error.what());
   } catch (const std::logic_error& error) {  // invalid_argument, domain_error, length_error

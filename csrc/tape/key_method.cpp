@@ -259,7 +259,8 @@ PyObject* overwrite(MethodObject* self, PyObject* const* args, Py_ssize_t n) {
   Source source;
   PyArrayObject* target = n == 2 && open(self, args, n, source) ? target_of(source, args[0]) : nullptr;
   Ref value = target ? value_for(target, args[1]) : Ref();
-  if (!value || !copied_into(source.held.get(), value.get()) || !bump_version(args[0])) return nullptr;
+  if (!value || PyArray_NDIM(as_array(value.get())) > PyArray_NDIM(target)) return nullptr;  // it would fit by broadcasting
+  if (!copied_into(source.held.get(), value.get()) || !bump_version(args[0])) return nullptr;
   return Py_INCREF(args[0]), args[0];
 }
 

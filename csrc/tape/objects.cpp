@@ -95,7 +95,7 @@ constexpr Py_ssize_t at(int field) {
 PyMemberDef tensor_members[] = {
     FIELD(TensorObject, "_data", kData), FIELD(TensorObject, "_node", kNode), FIELD(TensorObject, "_slot", kSlot),
     FIELD(TensorObject, "_grad", kGrad),
-    FIELD(TensorObject, "_version", kVersion), FIELD(TensorObject, "_base", kBase),
+    FIELD(TensorObject, "_cell", kVersion), FIELD(TensorObject, "_base", kBase),
     FIELD(TensorObject, "_chain", kChain), FIELD(TensorObject, "_changes", kChanges),
     FIELD(TensorObject, "_generation", kGeneration), FIELD(TensorObject, "_frozen_view", kFrozen),
     FIELD(TensorObject, "_hooks", kHooks), FIELD(TensorObject, "_post_hooks", kPostHooks),

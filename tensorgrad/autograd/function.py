@@ -214,7 +214,7 @@ def _record(
         mine = out
         if id(out) in inputs_by_id and id(out) not in ctx._dirty:
             mine = wrap(out._data)  # an input handed through is another tensor on the tape
-            mine._version = out._version_cell()
+            mine._cell = out._version_cell()
         if id(out) in ctx._dirty:
             out._bump()
         slots[id(out)] = slot

@@ -90,9 +90,9 @@ class Node(NodeCore):
                 f"{self.op.name}: an inference tensor can't be saved for backward. "
                 "Make it outside of inference_mode, or pass its clone()."
             )
-        version = tensor._version
+        version = tensor._cell
         if version is None:
-            version = tensor._version = [0]
+            version = tensor._cell = [0]
         versions = self.versions
         if versions is None:
             self.versions = [(version, version[0])]

@@ -131,7 +131,7 @@ def rerun(entry: PairEntry, node: Node, parts: Any, *, create: bool) -> tuple[An
 
 def count_changes(tensors: list[Tensor]) -> int:
     """A number that grows with every change in place of some of these tensors, and where their ``data`` is set."""
-    return sum([sum(t._version or ()) for t in tensors])
+    return sum([sum(t._cell or ()) for t in tensors])
 
 
 if native is not None:

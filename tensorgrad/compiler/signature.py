@@ -113,7 +113,7 @@ class Signature:
             if id(t) not in made and (history or (id(t._data) in reached and not t._tracked and t._base is None)):
                 leaf = made[id(t)] = wrap(t._data[...] if id(t._data) in reached else t._data)
                 leaf._tracked = t._tracked
-                leaf._version = t._version_cell()
+                leaf._cell = t._version_cell()
                 leaf._inference = t._inference
                 leaf.__dict__.update(t.__dict__)
         return [made.get(id(t), t) for t in self.tensors]

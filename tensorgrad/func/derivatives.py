@@ -38,7 +38,7 @@ def _fresh(x: Tensor, outer: bool) -> Tensor:
     if outer and x._tracked:
         return x.view_as(x)
     fresh = x.detach()
-    fresh._version = None
+    fresh._cell = None
     fresh.requires_grad = True
     return fresh
 

@@ -232,7 +232,7 @@ def _entered(x: Any, frame: Frame, axis: Any) -> Any:
     if x._tracked:
         inside._data.frozen = True  # a write would not be recorded in the history outside
     else:
-        inside._version = x._version_cell()
+        inside._cell = x._version_cell()
     return inside
 
 

@@ -15,6 +15,7 @@ from ..errors import DTypeError, ShapeError
 from ..layout import check_layout, dense_order, preserve_format
 from ..tensor import Tensor, wrap
 from .exchange import lies_on_gpu, shared, speaks_dlpack
+from .shape_core import require_addressable
 
 __all__ = [
     "as_tensor", "asarray", "empty", "empty_like", "empty_permuted", "empty_strided", "from_numpy", "frombuffer",
@@ -36,14 +37,11 @@ def shape_from(name: str, given: Any) -> tuple[int, ...]:
         if isinstance(size, bool) or not hasattr(size, "__index__"):
             raise TypeError(f"{name}: a shape is made of integers, got {size!r} in {tuple(given)!r}.")
         sizes.append(int(size.__index__()))
-    total = 1
-    for size in sizes:
-        if size < 0:
-            raise ShapeError(f"{name}: shape {tuple(sizes)} has a negative size.")
-        total *= size
-    if total > 2**62:
-        raise ShapeError(f"{name}: shape {tuple(sizes)} has {total} elements, more than can be addressed.")
-    return tuple(sizes)
+    shape = tuple(sizes)
+    if min(shape, default=0) < 0:
+        raise ShapeError(f"{name}: shape {shape} has a negative size.")
+    require_addressable(name, shape)
+    return shape
 
 
 def finish(array: Any, requires_grad: bool) -> Tensor:
@@ -198,7 +196,7 @@ def tensor(
     if isinstance(data, Tensor):
         out: Tensor = data.detach().clone()
         out = out.to(device=device, dtype=wanted) if device is not None or wanted is not None else out
-        out._version = None
+        out._cell = None
         if requires_grad:
             out.requires_grad = True
         return out

@@ -341,7 +341,7 @@ def _fetched(target: Tensor, value: Tensor) -> bool:
 
 def _safe(target: Tensor, value: Tensor) -> Tensor:
     """``value``, copied if it shares its storage with the target, so that it is read before the first write."""
-    if value._version is None or value._version is not target._version:
+    if value._cell is None or value._cell is not target._cell:
         return value
     return core.contiguous_copy(value)
 

@@ -91,7 +91,7 @@ def put_in_place(record: Op, into: str, target: Tensor, inputs: tuple[Any, ...],
     record.infer(target._data, *[x._data for x in inputs], **attrs)
     # an input on the target's own memory must be read before the first write
     arrays = [
-        local.doors[type(x._data)].contiguous_copy(x._data) if x._version is not None and x._version is target._version
+        local.doors[type(x._data)].contiguous_copy(x._data) if x._cell is not None and x._cell is target._cell
         else x._data
         for x in inputs
     ]  # fmt: skip

@@ -129,7 +129,7 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
         needs = tuple(isinstance(x, Tensor) and x._tracked for x in ready)
         if any(x is old and what.keeps_input(i, needs) for i, x in enumerate(ready)):
             # the rule reads what is about to be overwritten: let it read a copy, of a version of its own
-            old._data, old._version = door.contiguous_copy(array), None
+            old._data, old._cell = door.contiguous_copy(array), None
             before = [old._data if x is old else arrays[i] for i, x in enumerate(ready)]
     kernel = getattr(door, name)
     if isinstance(what, Elementwise):
@@ -266,19 +266,19 @@ def _as_it_was(target: Tensor) -> Tensor:
         target._follow_base()
     old = wrap(target._data)
     old._node, old._slot, old._tracked = target._node, target._slot, target._tracked
-    old._version = target._version_cell()
+    old._cell = target._version_cell()
     return old
 
 
 def _rewrite(what: Op, target: Tensor, inputs: tuple[Any, ...], arrays: list[Any], attrs: dict[str, Any]) -> None:
     """Tell the tape: the target is now the op's result."""
     new = wrap(target._data)
-    new._version = target._version_cell()
+    new._cell = target._version_cell()
     node = what.record(inputs, arrays, attrs, (new,), (target._data,))
     if node.versions is not None:
         # an input saved by this very call was read before the write: at its new version it is gone
         for i, (cell, seen) in enumerate(node.versions):
-            if cell is target._version and not _is_output(what, node, i):
+            if cell is target._cell and not _is_output(what, node, i):
                 node.versions[i] = (cell, seen - 1)
     base = target._base
     if base is None:

@@ -17,6 +17,7 @@ from ..tensor import Tensor, wrap
 from .checks import integer
 from .create import finish, to_device
 from .elementwise import Elementwise, elementwise
+from .shape_core import require_addressable
 
 __all__ = ["arange", "eye", "linspace", "logspace", "range", "tril_indices", "triu_indices"]
 
@@ -75,7 +76,7 @@ def arange(
         [1.0, 1.5, 2.0]
     """
     plain = start is None and end is None and step is None and dtype is None and out is None
-    if plain and len(bounds) == 1 and type(bounds[0]) is int and bounds[0] >= 0:  # the usual call
+    if plain and len(bounds) == 1 and type(bounds[0]) is int and 0 <= bounds[0] < _EXACT:  # the usual call
         return _counted(0, 1, bounds[0], BY_NAME["int64"], layout, device, requires_grad, pin_memory)
     first, last, by = _bounds("arange", bounds, start, end, step)
     floats = any(isinstance(v, float) for v in (first, last, by))
@@ -92,6 +93,7 @@ def arange(
         count = max(0, -(-(last - first) // by))
     else:
         count = max(0, int(np.ceil((last - first) / by)))
+    require_addressable("arange", (count,))
     if chosen.category < 2:
         first, by = int(first), int(by)
     if out is None and isinstance(first, int) and isinstance(by, int) and max(abs(first), abs(last)) < _EXACT:
@@ -137,14 +139,17 @@ def _bounds(name: str, bounds: tuple[Any, ...], start: Any, end: Any, step: Any)
         raise TypeError(f"{name}: the argument end is missing.")
     parts = given.get("start", 0), given["end"], given.get("step", 1)
     first, last, by = (_number(name, part) for part in parts)
+    for key, value in (("start", first), ("end", last), ("step", by)):
+        if isinstance(value, int):
+            integer(name, key, int(value))
     return first, last, by
 
 
 def _check_range(name: str, first: Any, last: Any, by: Any) -> None:
     if by == 0:
         raise ArgumentError(f"{name}: step must be nonzero.")
-    if not (np.isfinite(first) and np.isfinite(last)):
-        raise ArgumentError(f"{name}: unsupported range: {first} -> {last}.")
+    if not (np.isfinite(first) and np.isfinite(last)) or by != by:
+        raise ArgumentError(f"{name}: unsupported range: {first} -> {last} in steps of {by}.")
     if (last - first) * by < 0:
         raise ArgumentError(
             f"{name}: upper bound and lower bound inconsistent with step sign: step {by} does not lead from {first} "
@@ -161,6 +166,7 @@ def range(
     _check_range("range", first, last, by)
     chosen = _dtype_for(dtype, out, get_default_dtype())
     count = int((last - first) / by) + 1
+    require_addressable("range", (count,))
     return _made("range", first + np.arange(count) * by, chosen, layout, device, requires_grad, False, out)
 
 

@@ -15,7 +15,7 @@ from .reduce import require_tensor
 from .samples import Arg, Sample
 from .shape import integers, narrow, transpose
 from .shape import reshape as to_shape
-from .shape_core import dims_of, one_dim
+from .shape_core import dims_of, one_dim, require_addressable
 
 __all__ = [
     "flip", "fliplr", "flipud", "meshgrid", "narrow_copy", "pad", "repeat_interleave", "roll", "rot90", "tile",
@@ -105,7 +105,7 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     Raises: ShapeError if ``shifts`` and ``dims`` differ in length; DimError for a bad dim.
     """
     array = require_tensor("roll", input)
-    by = integers("roll", (shifts,))
+    by = tuple([integer("roll", "shifts", n) for n in integers("roll", (shifts,))])
     if dims is None or dims == ():
         if len(by) != 1:
             raise ShapeError(f"roll: without dims one shift is expected, got {by}.")
@@ -189,7 +189,7 @@ def repeat(self: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
 
     Raises: ShapeError for fewer sizes than dimensions, or negative ones.
     """
-    times = integers("repeat", sizes if repeats is None else (repeats,))
+    times = tuple([integer("repeat", "sizes", n) for n in integers("repeat", sizes if repeats is None else (repeats,))])
     have = tuple(self._data.shape)
     if len(times) < len(have) or min(times, default=0) < 0:
         raise ShapeError(
@@ -199,6 +199,7 @@ def repeat(self: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     apart = tuple([part for size in have for part in (1, size)])
     spread = tuple([part for pair in zip(times, have, strict=True) for part in pair])
     result = tuple([n * size for n, size in zip(times, have, strict=True)])
+    require_addressable("repeat", result)
     return rearrange(self, split=apart, order=tuple(range(len(apart))), spread=spread, shape=result)
 
 
@@ -266,6 +267,7 @@ def _pad_infer(x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: f
                 f"{max(most, 0) if mode != 'replicate' else 0} can be added at each end."
             )
         shape.append(before + size + after)
+    require_addressable("pad", tuple(shape))
     return Spec(tuple(shape), x.dtype)
 
 

@@ -54,7 +54,7 @@ class _AsStrided(Op):
         out = wrap(array)
         out._base = root if root._base is None else root._base
         out._chain = (*root._chain, (self, attrs))
-        out._version = x._version_cell()
+        out._cell = x._version_cell()
         out._generation = out._base._changes
         if x._tracked and grad_state.recording:
             if x._base is not None and x._generation != x._base._changes:
@@ -204,7 +204,7 @@ def view_as_dtype(self: Tensor, dtype: Any) -> Tensor:
         if any(step % wanted.itemsize for step in array.strides[:-1]):
             raise ShapeError(f"view: the strides do not divide by the size of {wanted.name}; make it contiguous.")
     out = wrap(array.view(wanted))
-    out._version = self._version_cell()
+    out._cell = self._version_cell()
     return out
 
 
@@ -400,7 +400,7 @@ def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = 
         sizes = integers("set_", (size,))
         source = as_strided(source, sizes, _row_major(sizes) if stride is None else stride, storage_offset)
     self._data, self._base, self._chain = source._data, source._base, source._chain
-    self._version = source._version_cell()
+    self._cell = source._version_cell()
     return self
 
 

@@ -50,11 +50,11 @@ class _Selected:
         self.whole = whole
         self.mask = mask
         self.picking = picking
-        self.seen = tuple((x, x._version_number) for x in (whole, mask))
+        self.seen = tuple((x, x._version) for x in (whole, mask))
 
     def holds(self) -> bool:
         """Whether what it was picked from, and by, are as they were."""
-        return all(x._version_number == version for x, version in self.seen)
+        return all(x._version == version for x, version in self.seen)
 
     def where_it_holds(self, x: Tensor, beside: Tensor) -> Tensor:
         """``x``, an operand beside another one, with ones where the mask doesn't hold."""
@@ -120,7 +120,7 @@ def _turn(x: Selection) -> None:
     selected = x._selected
     del x._selected
     x.__class__ = Tensor  # type: ignore[assignment]
-    for name in ("_data", "_node", "_slot", "_tracked", "_version", "_inference"):
+    for name in ("_data", "_node", "_slot", "_tracked", "_cell", "_inference"):
         setattr(x, name, getattr(selected.plain, name))
 
 
@@ -133,7 +133,7 @@ def put_back(target: Tensor, mask: Tensor, value: Selection) -> bool:
     if whole._data.ndim != target._data.ndim or whole._data.shape[k:] != target._data.shape[k:]:
         return False
     same_dtype("index_put", target._data, selected.plain._data)
-    if whole is not target and whole._version is not None and whole._version is target._version:
+    if whole is not target and whole._cell is not None and whole._cell is target._cell:
         whole = core.contiguous_copy(whole)  # it is read before the first write
     write_into(pw.where, target, (selected.under(), whole, target), {})
     return True

@@ -54,6 +54,13 @@ def size_of(shape: tuple[int, ...]) -> int:
     return count
 
 
+def require_addressable(name: str, shape: tuple[int, ...]) -> None:
+    """Raises ShapeError for a shape of more elements, or a larger size, than an array can have."""
+    total = size_of(shape)
+    if total > 2**62 or max(shape, default=0) >= 2**63:
+        raise ShapeError(f"{name}: shape {shape} has {total} elements, more than can be addressed.")
+
+
 def _reshape_infer(x: Any, *, shape: tuple[int, ...]) -> Spec:
     if size_of(tuple(x.shape)) != size_of(shape):
         raise ShapeError(

@@ -63,7 +63,7 @@ class UntypedStorage:
         count = self.nbytes() // int(root._data.itemsize)
         with_grad_off: Tensor = wrap(root._data)
         flat: Tensor = as_strided_op(with_grad_off, size=(count,), stride=(1,), offset=0)
-        flat._version = root._version_cell()
+        flat._cell = root._version_cell()
         return flat
 
     def data_ptr(self) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends import registry
+from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import functional as F
 
 X = (2, 3)
@@ -138,6 +140,48 @@ def test_nan_and_infinity_pass_through():
     assert np.isnan(F.threshold(x, 0.0, 1.0)[0].item())
     assert np.isnan(tg.tensor([[float("nan"), 1.0]]).softmax(1).numpy()).all()
     assert tg.tensor([-float("inf"), 0.0]).softmax(0).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("backend", [name for name in ("numpy", "cpp") if registry.class_of(name).why_not() is None])
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: tg.zeros(2**33, 4096),
+        lambda: tg.ones(1).expand(2**33, 4096) + 1,
+        lambda: tg.ones(2**23, 1) * tg.ones(2**22),
+        lambda: tg.tile(tg.ones(1), (2**33, 4096)),
+        lambda: tg.nn.functional.pad(tg.ones(1, 4096), (0, 0, 0, 2**33 - 1)),
+        lambda: tg.compile(lambda x: x.expand(2**33, 4096) * 2)(tg.ones(1)),
+    ],
+)
+def test_too_little_memory_is_said_in_words(action, backend):
+    with tg.backend(backend), pytest.raises(MemoryError, match=r"allocate .*shape \(\d+, \d+.* and d.*type float32"):
+        action()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda n: tg.roll(tg.ones(3), n),
+        lambda n: tg.roll(tg.ones(3, 3), (1, -n), (0, 1)),
+        lambda n: tg.ones(3).repeat(n),
+        lambda n: tg.ones(0, 4).repeat(1, n // 4),
+        lambda n: tg.tile(tg.ones(3), (n,)),
+        lambda n: tg.nn.functional.pad(tg.ones(3), (n, 0)),
+        lambda n: tg.arange(n),
+        lambda n: tg.arange(-n, 0),
+        lambda n: tg.arange(0, 10, n),
+        lambda n: tg.arange(float(n)),
+        lambda n: tg.arange(0, 1, float("nan")),
+        lambda n: tg.arange(0, 1, 1e-300),
+        lambda n: tg.range(0, float(n)),
+        lambda n: tg.zeros(0, n),
+    ],
+)
+def test_numbers_beyond_64_bits_are_refused_in_words(action):
+    with pytest.raises(TensorgradError, match=r"must fit into 64 bits|can be addressed|unsupported range") as caught:
+        action(2**66)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_errors_carry_the_users_line():

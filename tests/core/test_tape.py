@@ -66,7 +66,7 @@ def views() -> Any:
     ((y * y).sum() + (a * 3).sum() + (b * b).sum() + part.sum()).backward()
     with tg.no_grad():
         frozen = y[0]
-    return y, part, x.grad, frozen.requires_grad, part.is_leaf, y._version_number
+    return y, part, x.grad, frozen.requires_grad, part.is_leaf, y._version
 
 
 _VIEWS = (
@@ -206,7 +206,7 @@ def writes() -> Any:
     def once(make: Any, call: str) -> Any:
         x = make()
         seen = _seen_as(x, f"x.detach() if {call} is None else x.detach()")
-        return seen, x.detach(), x._version_number
+        return seen, x.detach(), x._version
 
     both = np.ones((2, 3), "float32")
     makers = (
@@ -254,7 +254,7 @@ def draws() -> Any:
         tg.manual_seed(5)
         x = make()
         # what is drawn afterwards shows how far the generator moved
-        return _seen_as(x, call), x.detach(), x._version_number, tg.rand(2)
+        return _seen_as(x, call), x.detach(), x._version, tg.rand(2)
 
     makers = (
         lambda: _x(2, 3), lambda: _x(3, 2, grad=False).t(), lambda: _x(2, 3, grad=False, dtype="float64"), _x,
@@ -385,7 +385,7 @@ def training() -> Any:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return losses, [p.detach() for p in model.parameters()], model[0].weight._version_number
+    return losses, [p.detach() for p in model.parameters()], model[0].weight._version
 
 
 def errors() -> Any:

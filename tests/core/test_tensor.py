@@ -192,7 +192,15 @@ def test_views_share_storage_and_version():
     view = x.t()[1]
     view.add_(10)
     assert x.tolist() == [[0, 11, 2], [3, 14, 5]]
-    assert x._version_number == view._version_number == 1
+    assert x._version == view._version == 1
+
+
+def test_the_version_is_read_only():
+    x = tg.ones(2)
+    for value in (None, [0], 3):
+        with pytest.raises(AttributeError):
+            x._version = value
+    assert x._version == 0 and x.add_(1)._version == 1
 
 
 def test_user_formula_is_a_first_class_op():
