@@ -238,7 +238,8 @@ FAST_BINDING(max_pool_values, 6, "x", "kernel", "stride", "padding", "dilation",
 }
 FAST_BINDING(adaptive_max_pool, 2, "x", "output_size") { return bind_adaptive_max_pool(a[0], numbers(a[1]), true); }
 FAST_BINDING(adaptive_max_pool_values, 2, "x", "output_size") { return bind_adaptive_max_pool(a[0], numbers(a[1]), false); }
-FAST_BINDING(max_pool_backward, 3, "g", "indices", "input_shape") {
+// `window` tells where places may be, which are looked up here.
+FAST_BINDING(max_pool_backward, 3, "g", "indices", "input_shape", "window") {
   return bind_max_pool_backward(a[0], a[1], numbers(a[2]));
 }
 FAST_BINDING(avg_pool, 7, "x", "kernel", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override") {

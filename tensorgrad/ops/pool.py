@@ -54,7 +54,8 @@ def _max_rule(F: Any, g: Any, x: Any, *, needs: Any, indices: Any, **how: Any) -
     if how.get("dilation") and _misses(x.shape[2:], **how):  # a window between whose taps the input lies has no place
         inside = F.logical_and(F.ge(indices, 0), F.lt(indices, product(x.shape[2:])))
         gradient, indices = F.where(inside, gradient, 0.0), F.where(inside, indices, 0)
-    return (F.max_pool_backward(gradient, indices, input_shape=tuple(x.shape)),)
+    window = tuple([n for key in ("kernel", "stride", "padding", "dilation") for n in how.get(key, ())])
+    return (F.max_pool_backward(gradient, indices, input_shape=tuple(x.shape), window=window),)
 
 
 def _misses(sizes: Any, *, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> bool:
@@ -98,7 +99,11 @@ max_pool_op = op(
 )
 
 
-def _max_backward_infer(g: Any, indices: Any, *, input_shape: Any) -> Spec:
+def _max_backward_infer(g: Any, indices: Any, *, input_shape: Any, window: Any = None) -> Spec:
+    if window:
+        dims = len(input_shape) - 2
+        if len(window) != 4 * dims or min(window[: 2 * dims]) < 1 or min(window[3 * dims :]) < 1:
+            raise ShapeError(f"max_pool_backward: {window} tells of no windows over {dims} axes.")
     return Spec(input_shape, g.dtype)
 
 
@@ -106,13 +111,15 @@ def _flat(x: Any) -> tuple[int, ...]:
     return (x.shape[0], x.shape[1], product(x.shape[2:]))
 
 
-def _max_backward_define(F: Any, g: Any, indices: Any, *, input_shape: Any) -> Any:
+def _max_backward_define(F: Any, g: Any, indices: Any, *, input_shape: Any, window: Any = None) -> Any:
     zeros = F.zeros_as(g, shape=(*input_shape[:2], product(input_shape[2:])))
     spread = F.scatter_add(zeros, reshaped(F, indices, _flat(indices)), reshaped(F, g, _flat(g)), dim=2)
     return reshaped(F, spread, input_shape)
 
 
-def _max_backward_rule(F: Any, h: Any, g: Any, indices: Any, *, needs: Any, input_shape: Any) -> tuple[Any, ...]:
+def _max_backward_rule(
+    F: Any, h: Any, g: Any, indices: Any, *, needs: Any, input_shape: Any, window: Any = None
+) -> tuple[Any, ...]:
     flat = reshaped(F, h, (*input_shape[:2], product(input_shape[2:])))
     picked = F.gather(flat, reshaped(F, indices, _flat(indices)), dim=2)
     return reshaped(F, picked, tuple(g.shape)), None
@@ -126,9 +133,15 @@ max_pool_backward = op(
     rule=_max_backward_rule,
     keeps=("indices",),
     samples=lambda: [
-        Sample((Arg((1, 1, 2, 2)), Arg((1, 1, 2, 2), kind="i", values=(0, 2, 6, 6))), {"input_shape": (1, 1, 3, 3)})
+        Sample((Arg((1, 1, 2, 2)), Arg((1, 1, 2, 2), kind="i", values=(0, 2, 6, 6))), {"input_shape": (1, 1, 3, 3)}),
+        Sample(
+            (Arg((1, 1, 2, 2)), Arg((1, 1, 2, 2), kind="i", values=(4, 2, 4, 4))),
+            {"input_shape": (1, 1, 3, 3), "window": (2, 2, 1, 1, 0, 0, 1, 1)},
+            name="window",
+        ),
     ],
-    doc="``g`` added up at the places that ``max_pool`` found.",
+    doc="``g`` added up at the places that ``max_pool`` found. ``window``: its kernel, stride, padding and dilation, "
+    "by which a kernel may look from elements; empty for windows that cover the input evenly, None if nobody knows.",
 )
 
 

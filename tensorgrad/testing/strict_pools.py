@@ -81,10 +81,14 @@ def _avg_pool_backward(planes: int, *arguments: Any) -> None:
     gx[...] = total.reshape(gx.shape).astype(gx.dtype)
 
 
-def _max_pool_backward(planes: int, elements: int, results: int, g: Any, places: Any, turn: Any, gx: Any) -> None:
-    total, source, where = gx.reshape(planes, elements), _wide(g).reshape(planes, results), places.reshape(planes, -1)
-    plane, o = np.nonzero((where >= 0) & (where < elements))
-    np.add.at(total, (plane, where[plane, o]), source[plane, o])
+def _max_pool_backward(planes: int, *arguments: Any) -> None:
+    numbers, (g, places, gx) = arguments[:18], arguments[18:]
+    source, where = _wide(g).reshape(planes, -1), places.reshape(planes, -1)
+    total = np.zeros((planes, gx.size // planes), source.dtype)
+    for o, (_, within, _axes) in enumerate(_windows(numbers)):
+        plane = np.flatnonzero(np.isin(where[:, o], within))
+        total[plane, where[plane, o]] += source[plane, o]
+    gx[...] = total.reshape(gx.shape).astype(gx.dtype)
 
 
 _KINDS: dict[str, Callable[..., None]] = {

@@ -109,24 +109,31 @@ def summed(g: Any, places: Any, shape: tuple[int, ...]) -> Any:
     return total.reshape(shape).astype(g.dtype)
 
 
-# windows apart and overlapping; more results than a thread of the block counts at once; a place that all share; none
-@pytest.mark.parametrize(
-    ("results", "elements_", "many"),
-    [((4, 5), (8, 10), 1), ((7, 6), (5, 5), 3), ((9000,), (5000,), 2), ((40,), (6,), 40)],
-)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("shape", "window"), [*WINDOWS, DILATED], ids=str)
 def test_places_get_their_sums_in_order(
-    results: tuple[int, ...], elements_: tuple[int, ...], many: int, pools: HostPools
+    shape: tuple[int, ...], window: dict[str, Any], dtype: str, pools: HostPools
 ) -> None:
-    rng = np.random.default_rng(0)
-    count, size = int(np.prod(results)), int(np.prod(elements_))
-    places = np.stack([rng.permutation(np.arange(count) // many % size) for _ in range(4)]).reshape(2, 2, *results)
-    places[1, 1].reshape(-1)[: count // 3] = -1
-    for dtype in ("float32", "bfloat16"):
-        g = elements((2, 2, *results), dtype)
-        shape = (2, 2, *elements_)
-        found = []
-        for grid in (1, 3):
-            pools._kernels.grid = grid
-            found.append(pools.max_pool_backward(g, places, input_shape=shape))
-        pools._kernels.grid = 2
-        assert found[0].tobytes() == found[1].tobytes() == summed(g, places, shape).tobytes()
+    how = {"dilation": (1,) * len(window["kernel"]), "ceil_mode": False} | window
+    told = sum((how[key] for key in ("kernel", "stride", "padding", "dilation")), ())
+    x = elements(shape, dtype).round(-1)  # many are equal, and are found by several windows
+    places = Reference().max_pool(x, **how)[1]
+    given = np.where(places % 11 == 3, -1, places)  # as of windows between whose taps nothing lies
+    g = elements(places.shape, dtype, 1)
+    found = []
+    for grid in (1, 3):
+        pools._kernels.grid = grid
+        found.append(pools.max_pool_backward(g, given, input_shape=shape, window=told))
+    pools._kernels.grid = 2
+    assert found[0].tobytes() == found[1].tobytes() == summed(g, given, shape).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("shape", "outputs"), COVERING, ids=str)
+def test_places_of_windows_that_cover(
+    shape: tuple[int, ...], outputs: tuple[int, ...], dtype: str, pools: HostPools
+) -> None:
+    places = Reference().adaptive_max_pool(elements(shape, dtype).round(-1), output_size=outputs)[1]
+    g = elements(places.shape, dtype, 1)
+    got = pools.max_pool_backward(g, places, input_shape=shape, window=())
+    assert got.tobytes() == summed(g, places, shape).tobytes()

@@ -2,9 +2,8 @@
 // gradient over the windows that read it. x: (planes, size of each axis), y: (planes, outputs of each axis), dense.
 // Half precision is computed in float and rounded once.
 //
-// The gradient of a maximum goes to the places that were found, which may be any: a block adds up those of its plane in
-// rounds. In each, of the results that are left for a place, the first one adds; which that is, is found by the smallest
-// of their numbers. So every place has its sum in order, as many rounds as results that share a place.
+// The gradient of a maximum goes to the places that were found: an element looks for its own among those of the windows
+// that may read it.
 
 namespace tg {
 
@@ -33,10 +32,11 @@ struct Axis {
     const i64 stop = first(o) + kernel;
     return (stop < size + padding ? stop : size + padding) - first(o);
   }
-  // The windows, not dilated, that read element i.
+  // The windows that read element i; of dilated ones, all that reach over it.
   TG_FN i64 lowest(i64 i) const {
     if (!kernel) return i * outputs / size;
-    return i + padding < kernel ? 0 : (i + padding - kernel) / stride + 1;
+    const i64 reach = (kernel - 1) * dilation + 1;
+    return i + padding < reach ? 0 : (i + padding - reach) / stride + 1;
   }
   TG_FN i64 highest(i64 i) const {
     if (!kernel) return ((i + 1) * outputs - 1) / size;
@@ -121,42 +121,20 @@ TG_FN void avg_pool_backward(i64 planes, Axes a, bool padded, i64 divisor, const
   }
 }
 
-// turn: (planes, elements), its contents do not matter; gx is zero
 template <class T>
-TG_FN void max_pool_backward(i64 planes, i64 elements, i64 results, const T* g, const i64* places, int* turn,
-                             typename wide<T>::type* gx) {
-  constexpr int kNobody = 0x7fffffff, kOfAThread = 32;
-  for (i64 plane = blockIdx.x; plane < planes; plane += gridDim.x) {
-    const T* const slope = g + plane * results;
-    const i64* const place = places + plane * results;
-    int* const next = turn + plane * elements;
-    typename wide<T>::type* const sum = gx + plane * elements;
-    for (i64 first = threadIdx.x; first - threadIdx.x < results; first += kOfAThread * (i64)blockDim.x) {
-      u32 left = 0;  // of this thread's results: those that have yet to be added
-      for (int k = 0; k < kOfAThread; ++k) {
-        const i64 o = first + k * (i64)blockDim.x;
-        if (o >= results || place[o] < 0 || place[o] >= elements) continue;
-        next[place[o]] = kNobody;
-        left |= 1u << k;
-      }
-      while (__syncthreads_or(left != 0)) {
-        for (u32 some = left; some; some &= some - 1) {
-          const i64 o = first + (__ffs(some) - 1) * (i64)blockDim.x;
-          atomicMin(&next[place[o]], (int)o);
+TG_FN void max_pool_backward(i64 planes, Axes a, const T* g, const i64* places, T* gx) {
+  const i64 total = planes * a.elements();
+  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < total; i += (i64)gridDim.x * blockDim.x) {
+    const Spot at = spot(i, a.d.size, a.h.size, a.w.size);
+    const i64 first = at.plane * a.results(), place = i - at.plane * a.elements();
+    typename wide<T>::type sum = 0;
+    for (i64 d = a.d.lowest(at.d); d <= a.d.highest(at.d); ++d)
+      for (i64 h = a.h.lowest(at.h); h <= a.h.highest(at.h); ++h)
+        for (i64 w = a.w.lowest(at.w); w <= a.w.highest(at.w); ++w) {
+          const i64 o = first + (d * a.h.outputs + h) * a.w.outputs + w;
+          if (places[o] == place) sum += widened(g[o]);
         }
-        __syncthreads();
-        for (u32 some = left; some; some &= some - 1) {
-          const i64 o = first + (__ffs(some) - 1) * (i64)blockDim.x;
-          const bool mine = next[place[o]] == (int)o;
-          if (!mine) continue;
-          sum[place[o]] += widened(slope[o]);
-          left &= ~(some & (0 - some));
-        }
-        __syncthreads();
-        for (u32 some = left; some; some &= some - 1)
-          next[place[first + (__ffs(some) - 1) * (i64)blockDim.x]] = kNobody;
-      }
-    }
+    put(gx + i, sum);
   }
 }
 
@@ -177,7 +155,7 @@ TG_FN void max_pool_backward(i64 planes, i64 elements, i64 results, const T* g, 
                                                 tg::i64 divisor, const T* g, T* gx) {                                  \
     tg::avg_pool_backward(planes, {AXIS_OF(d), AXIS_OF(h), AXIS_OF(w)}, padded, divisor, g, gx);                       \
   }                                                                                                                    \
-  extern "C" __global__ void maxpoolback_##name(tg::i64 planes, tg::i64 elements, tg::i64 results, const T* g,         \
-                                                const tg::i64* places, int* turn, typename tg::wide<T>::type* gx) {    \
-    tg::max_pool_backward(planes, elements, results, g, places, turn, gx);                                             \
+  extern "C" __global__ void maxpoolback_##name(tg::i64 planes, AXIS(d), AXIS(h), AXIS(w), const T* g,                 \
+                                                const tg::i64* places, T* gx) {                                        \
+    tg::max_pool_backward(planes, {AXIS_OF(d), AXIS_OF(h), AXIS_OF(w)}, g, places, gx);                                \
   }

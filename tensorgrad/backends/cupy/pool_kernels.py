@@ -15,10 +15,7 @@ from .names import NAMES
 __all__ = ["CupyPools"]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-_BLOCK = 256
-_FEW_PLANES, _LARGE = 64, 1 << 14  # so few blocks would take long over so many results: they are sorted instead
 _NO_AXIS = (1, 1, 1, 1, 0, 1)
-_MOST = 1 << 31  # results of a plane: they are counted in 32 bits
 
 
 def _axes(
@@ -76,21 +73,19 @@ class CupyPools(PoolKernels):
         self._kernels.launch(f"maxpool_{NAMES[x.dtype]}", made.size, planes, *axes, x, made, found)
         return made, found
 
-    def max_pool_backward(self, g: Any, indices: Any, *, input_shape: Any) -> Any:
-        planes, elements, results = math.prod(input_shape[:2]), math.prod(input_shape[2:]), math.prod(g.shape[2:])
-        lengthy = planes < _FEW_PLANES and results > _LARGE
-        if NAMES[g.dtype] not in _FLOATS or lengthy or results >= _MOST:
-            return self._defined("max_pool_backward", g, indices, input_shape=input_shape)
-        xp = self.xp
-        self.check_index("max_pool_backward", indices, elements, 2)  # type: ignore[attr-defined]
-        made = xp.zeros(input_shape, dtype=np.float32 if g.dtype.itemsize == 2 else g.dtype)
-        turn = xp.empty((planes * elements,), dtype=np.int32)
-        places, slopes = xp.ascontiguousarray(indices.astype(np.int64, copy=False)), xp.ascontiguousarray(g)
-        threads = planes * _BLOCK if results and elements else 0
-        self._kernels.launch(
-            f"maxpoolback_{NAMES[g.dtype]}", threads, planes, elements, results, slopes, places, turn, made
-        )
-        return made.astype(g.dtype, copy=False)
+    def max_pool_backward(
+        self, g: Any, indices: Any, *, input_shape: Any, window: tuple[int, ...] | None = None
+    ) -> Any:
+        if NAMES[g.dtype] not in _FLOATS or window is None or not g.size:
+            return self._defined("max_pool_backward", g, indices, input_shape=input_shape, window=window)
+        xp, dims = self.xp, len(input_shape) - 2
+        how = [window[first : first + dims] for first in range(0, len(window), dims)]
+        axes = _axes(input_shape[2:], g.shape[2:], *how)
+        made = xp.empty(input_shape, dtype=g.dtype)
+        places, slopes = xp.ascontiguousarray(indices), xp.ascontiguousarray(g)
+        planes = math.prod(input_shape[:2])
+        self._kernels.launch(f"maxpoolback_{NAMES[g.dtype]}", made.size, planes, *axes, slopes, places, made)
+        return made
 
     # --- mean
 
