@@ -1,11 +1,13 @@
-"""``linear`` and the activation behind it as one op, which the compiler makes for backends with kernels for it."""
+"""``linear`` and the activation behind it as one op, and its gradients with that of the activation ahead of it: the
+compiler makes them for backends with kernels for them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ArgumentError
-from .matmul import _linear_infer
+from ..dispatch import OPS
+from ..errors import ArgumentError, ShapeError
+from .matmul import _linear_backward_infer, _linear_infer
 from .record import Spec, op
 from .samples import Arg, Sample
 
@@ -48,4 +50,49 @@ linear_activation = op(
     outputs=("y", "before"),
     samples=_samples,
     doc="``activation`` (relu or gelu_tanh) of ``linear``; with ``keeps`` what it is taken of as well.",
+)
+
+
+def _backward_infer(
+    g: Any, x: Any, w: Any, before: Any, *, activation: str, needs: tuple[bool, ...]
+) -> tuple[Spec | None, ...]:
+    if activation != "gelu_tanh":
+        raise ArgumentError(f"linear_activation_backward: activation must be gelu_tanh, got {activation!r}.")
+    if tuple(before.shape) != tuple(x.shape) or before.dtype != x.dtype:
+        raise ShapeError(
+            f"linear_activation_backward: the activation gave {x.dtype} {tuple(x.shape)}, and is said to be of "
+            f"{before.dtype} {tuple(before.shape)}."
+        )
+    made: tuple[Spec | None, ...] = _linear_backward_infer(g, x, w, needs=needs)
+    return made
+
+
+def _backward_define(
+    F: Any, g: Any, x: Any, w: Any, before: Any, *, activation: str, needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    to_x, to_w, to_b = F.linear_backward(g, x, w, needs=needs)
+    slope: Any = OPS[activation].plan((True,)).kernel  # type: ignore[attr-defined]
+    return to_x if to_x is None else getattr(F, slope.name)(to_x, before), to_w, to_b
+
+
+linear_activation_backward = op(
+    "linear_activation_backward",
+    infer=_backward_infer,
+    define=_backward_define,
+    outputs=("gbefore", "gw", "gb"),
+    apart=True,
+    samples=lambda: [
+        Sample(
+            (Arg((*batch, 5)), Arg((*batch, 8)), Arg((5, 8)), Arg((*batch, 8))),
+            {"activation": "gelu_tanh", "needs": needs},
+            name=name,
+        )
+        for name, batch, needs in (
+            ("all", (3,), (True, True, True)),
+            ("batch", (2, 3), (True, False, False)),
+            ("empty", (0,), (True, True, True)),
+            ("weight", (3,), (False, True, True)),
+        )
+    ],
+    doc="The gradients of a ``linear`` whose input is ``activation`` of ``before``: in ``before``, weight and bias.",
 )

@@ -33,7 +33,7 @@ def product_flops(name: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...], 
     """Operations of a product of matrices, a convolution, an attention or a recurrence; None for any other op."""
     if name in ("linear", "linear_activation", "matmul", "mv", "dot"):
         return 2 * _size(outputs[0]) * int(inputs[0].shape[-1])
-    if name == "linear_backward":
+    if name in ("linear_backward", "linear_activation_backward"):
         g, x = inputs[:2]
         products = sum(out is not None for out in outputs[:2])
         return 2 * products * _size(g) * int(x.shape[-1]) + (_size(g) if outputs[2] is not None else 0)

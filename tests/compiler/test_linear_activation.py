@@ -15,6 +15,7 @@ from tensorgrad.backends.cupy.cublaslt import Epilogue
 from tensorgrad.dispatch import OPS
 from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 from tensorgrad.testing.strict_cublaslt import StrictCublasLt, emulated_lt
+from tensorgrad.testing.strict_namespace import xp
 from tests.compiler.common import after, names, written
 
 F = nn.functional
@@ -127,7 +128,84 @@ def test_a_module_s_two_programs_and_autocast(asked: list[Epilogue]) -> None:
         asked.clear()
         for _ in range(3):
             close(gradients(play), expected, tg.float32 if not half else tg.bfloat16)
-        assert {Epilogue.RELU_BIAS, Epilogue.GELU_AUX_BIAS} <= set(asked)
+        assert {Epilogue.RELU_BIAS, Epilogue.GELU_AUX_BIAS, Epilogue.DGELU} <= set(asked)
+
+
+# --- backward
+
+
+def perceptron(x: tg.Tensor, w: tg.Tensor, b: tg.Tensor, v: tg.Tensor) -> list[tg.Tensor]:
+    """Two layers' gradients, in what requires them."""
+    live = [t.detach().requires_grad_() for t in (x, w, b, v)]
+    x, w, b, v = live
+    y = F.linear(gelu(F.linear(x, w, b)), v, b[:4])
+    return [y, *tg.autograd.grad(y.square().mean(), live)]
+
+
+@pytest.mark.parametrize("batch", [(5,), (2, 3), ()], ids=str)
+@pytest.mark.parametrize("dtype", DIGITS, ids=str)
+def test_a_gradient_goes_through_the_gelu_in_the_product(dtype: Any, batch: Any, asked: list[Epilogue]) -> None:
+    inputs = [*operands(dtype, batch)[:3], operands(dtype, (4,))[3]]
+    expected = perceptron(*inputs)
+    assert Epilogue.DGELU not in asked
+    asked.clear()
+    play = tg.compile(perceptron)
+    for _ in range(4):
+        close(play(*inputs), expected, dtype)
+    assert asked.count(Epilogue.DGELU) >= 2  # once captured alone, and in the graph
+    assert "linear_activation_backward(" in play.explain() and "gelu_tanh_backward became one" in play.explain()
+    assert "CUDA graphs: 1," in play.explain()
+
+
+def joined(function: Any, *inputs: tg.Tensor) -> int:
+    return names(after("linear_activation", written(function, *inputs))).count("linear_activation_backward")
+
+
+def test_where_the_gradient_of_a_gelu_stays() -> None:
+    x, w, b = operands()[:3]
+    v = operands(batch=(4,))[3]
+
+    def read_twice(x: tg.Tensor, v: tg.Tensor) -> list[tg.Tensor]:
+        h, v = x.detach().requires_grad_(), v.detach().requires_grad_()
+        y = gelu(h)
+        return list(tg.autograd.grad(F.linear(y, v).square().sum(), [h, v, y]))
+
+    def through(slope: Any) -> Any:
+        def function(x: tg.Tensor, v: tg.Tensor) -> list[tg.Tensor]:
+            h, v = x.detach().requires_grad_(), v.detach().requires_grad_()
+            return list(tg.autograd.grad(F.linear(slope(h), v).square().sum(), [h, v]))
+
+        return function
+
+    def changed(x: tg.Tensor, v: tg.Tensor) -> list[tg.Tensor]:
+        h, v = x.detach().requires_grad_(), v.detach().requires_grad_()
+        y = gelu(h)
+        y.register_hook(lambda g: g * 2)
+        return list(tg.autograd.grad(F.linear(y, v).square().sum(), [h, v]))
+
+    hidden = F.linear(x, w, b)
+    assert joined(through(gelu), hidden, v) == 1
+    for stays in (through(F.relu), through(F.gelu), changed, read_twice):
+        assert joined(stays, hidden, v) == 0
+    assert joined(through(gelu), hidden[:, :13].contiguous(), v[:, :13].contiguous()) == 0  # rows would be filled up
+    assert joined(through(gelu), hidden.double(), v.double()) == 0
+    assert joined(through(gelu), hidden.T.contiguous().T, v) == 0
+
+
+@pytest.mark.parametrize("needs", [(True, True, True), (True, False, False), (False, True, True)], ids=str)
+def test_the_kernel_of_the_gradient_does_one_by_one_what_the_library_can_t(
+    needs: Any, cuda: StrictCupyBackend, asked: list[Any]
+) -> None:
+    x, w, _, g = (t._data for t in operands(batch=(3, 8), n=8))
+    given = (g, *[xp.concatenate((array, array[..., :2]), axis=-1) for array in (x, w, -x)])
+    how = {"activation": "gelu_tanh", "needs": needs}
+    found = cuda.raw.linear_activation_backward(*given, **how)
+    assert (Epilogue.DGELU in asked) == needs[0]
+    cuda._cublaslt = StrictCublasLt(cuda._cublas, emulated_lt(lambda epilogue: epilogue is Epilogue.DGELU))
+    others = cuda.raw.linear_activation_backward(*given, **how)
+    for ours, theirs, needed in zip(found, others, needs, strict=True):
+        assert (ours is not None) == (theirs is not None) == needed
+        assert ours is None or np.allclose(ours.get(), theirs.get(), rtol=1e-5, atol=1e-6)
 
 
 def no_bias(x: tg.Tensor, w: tg.Tensor, b: tg.Tensor, g: tg.Tensor) -> list[tg.Tensor]:
@@ -264,3 +342,8 @@ def test_an_unknown_activation_is_refused() -> None:
     x, w, b, _ = operands()
     with pytest.raises(tg.errors.ArgumentError, match="relu, gelu_tanh, got '__class__'"):
         OPS["linear_activation"](x, w, b, activation="__class__", keeps=False)
+    needs = (True, True, True)
+    with pytest.raises(tg.errors.ArgumentError, match="activation must be gelu_tanh, got 'relu'"):
+        OPS["linear_activation_backward"](x, x, x, x, activation="relu", needs=needs)
+    with pytest.raises(tg.errors.ShapeError, match=r"the activation gave .*, and is said to be of"):
+        OPS["linear_activation_backward"](x, x, x, w, activation="gelu_tanh", needs=needs)

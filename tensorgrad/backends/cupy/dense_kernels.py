@@ -108,6 +108,20 @@ class CupyProducts(MatmulKernels):
         define: Any = OPS["linear_activation"].define
         return define(self.raw, x, w, b, activation=activation, keeps=keeps)
 
+    def linear_activation_backward(
+        self, g: Any, x: Any, w: Any, before: Any, *, activation: str, needs: tuple[bool, bool, bool]
+    ) -> Any:
+        lt, k = self._cublaslt, w.shape[1]
+        fuses = needs[0] and self.fuses_activation(activation, NAMES[x.dtype], k, keeps=True)
+        if lt is not None and fuses and g.size and x.size:
+            rows = math.prod(x.shape[:-1])
+            aux = self.xp.ascontiguousarray(before).reshape(rows, k)
+            made = lt.matmul(g.reshape(rows, w.shape[0]), w, Epilogue.DGELU, aux=aux)
+            if made is not None:
+                return made.reshape(x.shape), *self.linear_backward(g, x, w, needs=(False, *needs[1:]))[1:]
+        define: Any = OPS["linear_activation_backward"].define
+        return define(self.raw, g, x, w, before, activation=activation, needs=needs)
+
     def linear_backward(self, g: Any, x: Any, w: Any, *, needs: tuple[bool, bool, bool]) -> Any:
         lt = self._cublaslt
         if lt is not None and needs[1] and needs[2] and lt.takes(x.dtype) and x.size and g.size:

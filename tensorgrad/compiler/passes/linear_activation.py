@@ -17,22 +17,33 @@ from ...ops.elementwise import Elementwise
 from ...ops.linear_activation import ACTIVATIONS
 from ..program import Action, Call, Program, Value
 from .activations import Activation, activation_behind
-from .memory import rewritten
+from .memory import Memory, rewritten
 
 __all__ = ["run"]
 
 
 def run(program: Program) -> Program:
     """The program with products that end in their activation."""
-    if not any(call.op.name == "linear" for call in program.calls):
+    if not any(call.op.name in ("linear", "linear_backward") for call in program.calls):
         return program
-    readers = program.readers
+    readers, memory = program.readers, Memory.of(program)
+    makers = {made: at for at, step in enumerate(program.steps) if isinstance(step, Call) for made in step.results}
     steps: list[Call | Action | None] = list(program.steps)
     notes: list[str] = []
     for at, step in enumerate(program.steps):
-        if not isinstance(step, Call) or step.op.name != "linear":
+        if not isinstance(step, Call) or step.op.name not in ("linear", "linear_backward"):
             continue
         y = step.results[0]
+        if step.op.name == "linear_backward":
+            slope = None if y is None else _slope_behind(program, at, y, readers, makers, memory)
+            if slope is not None:
+                where, before, made = slope
+                op, attrs = OPS["linear_activation_backward"], {"activation": "gelu_tanh", **step.attrs}
+                inputs, results = (*step.inputs, before), (made, *step.results[1:])
+                steps[at] = Call(op, step.kind, inputs, attrs, results, (), step.line, step.part)
+                steps[where] = None
+                notes.append(f"linear_backward, gelu_tanh_backward became one: {made.nbytes} bytes are not between")
+            continue
         found = None if y is None or step.attrs else _behind(program, step, y, readers)
         if found is None:
             continue
@@ -61,6 +72,29 @@ def _behind(program: Program, linear: Call, y: Value, readers: dict[Value, set[i
     if not found.alone and all(_is_formula(program, i) for i in readers.get(found.made, ())):
         return None
     return found
+
+
+def _slope_behind(
+    program: Program, at: int, to_y: Value, readers: dict[Value, set[int]], makers: dict[Value | None, int],
+    memory: Memory,
+) -> tuple[int, Value, Value] | None:  # fmt: skip
+    """The step that takes this gradient, which nobody else reads, through a GELU; what that was taken of, if that is
+    there already; and the step's result."""
+    later = readers.get(to_y, set())
+    where = min(later, default=-1)
+    step = program.steps[where] if len(later) == 1 and where != -1 else None
+    if not isinstance(step, Call) or step.op.name != "gelu_tanh_backward0" or step.attrs or step.writes:
+        return None
+    made, before = step.results[0], step.inputs[1]
+    if made is None or made.root is not made or step.inputs[0] is not to_y or type(before) is not Value:
+        return None
+    if any(v.dtype != to_y.dtype or v.shape != to_y.shape or not v.contiguous for v in (before, made, to_y)):
+        return None
+    if makers.get(before, -1) > at or not memory.steady(before, at, where) or before.root is not before:
+        return None
+    backend: Any = local.plain[step.kind].backend
+    fuses = backend.fuses_activation("gelu_tanh", to_y.dtype.name, to_y.shape[-1], keeps=True)
+    return (where, before, made) if fuses else None
 
 
 def _is_formula(program: Program, at: int) -> bool:
