@@ -81,7 +81,8 @@ void free_reserved(PyObject* capsule) { delete static_cast<Reserved*>(PyCapsule_
 constexpr Index kPieceLength = 16384;      // elements: what a few arrays have of them is in the second-level cache
 // Of fewer elements pieces are so many, that threads share them, and no shorter than this.
 constexpr Index kPieces = 8, kShortest = 2048;
-constexpr Index kBrought = Index(1) << 19;  // bytes of an argument that a thread copies at a time
+// Bytes of an argument that a thread copies at a time: half a megabyte takes 20 us in one piece, 9 in eight.
+constexpr Index kBrought = Index(1) << 16;
 constexpr Index kJoinedFrom = 1 << 17;   // elements: less is in the second-level caches anyway
 // But of so few to begin a call takes as long as a good part of it.
 constexpr Index kBriefFrom = 1 << 12, kBriefTo = 1 << 15;
