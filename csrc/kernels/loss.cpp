@@ -12,6 +12,7 @@
 #include <cmath>
 #include <vector>
 
+#include "../core/allocator.h"
 #include "../core/parallel.h"
 #include "column_strips.h"
 
@@ -76,16 +77,16 @@ template <class T>
 void cross_entropy(const CrossEntropy& c, const T* x, const T* weight, T* loss, T* lse) {
   const Index n = c.classes;
   const double smooth = c.label_smoothing, all = smooth != 0 ? weight_total(c, weight) : 0;
-  std::vector<double> row_loss(size_t(c.rows));
-  // m is the row's maximum, total the sum of exponentials. A row whose maximum is infinite has no shift that helps: -inf
-  // everywhere, or +inf somewhere.
-  const auto finish = [&](Index r, T m, double total) __attribute__((noinline)) {
+  const Scratch<double> row_loss(c.rows);
+  // m is the row's maximum, log_total the logarithm of its exponentials' sum: apart, for both together may be as large as m
+  // alone. A row whose maximum is infinite has no shift that helps: -inf everywhere, or +inf somewhere.
+  const auto finish = [&](Index r, T m, double log_total) __attribute__((noinline)) {
     const T* row = x + r * n;
-    const double top = m, over = std::isinf(m) ? 0 : std::log(total);  // apart, for their sum may be as large as top alone
+    const double top = m, over = std::isinf(m) ? 0 : log_total;
     lse[r] = T(top + over);
     const int64_t t = c.target[r];
     if (t == c.ignore_index) {
-      row_loss[size_t(r)] = 0;
+      row_loss[r] = 0;
       return;
     }
     double value = (1 - smooth) * (weight ? double(weight[t]) : 1.0) * (top - double(row[t]) + over);
@@ -97,13 +98,13 @@ void cross_entropy(const CrossEntropy& c, const T* x, const T* weight, T* loss, 
       }
       value += smooth / double(n) * (all * top - dot + all * over);
     }
-    row_loss[size_t(r)] = value;
+    row_loss[r] = value;
   };
   rows_or_tiles<T>(
       c, x, nullptr,
       [&](Index r) {
         const T m = extreme_run<1>(x + r * n, n);
-        finish(r, m, std::isinf(m) ? 0 : sum_exp_long(x + r * n, n, m));
+        finish(r, m, std::isinf(m) ? 0 : std::log(sum_exp_long(x + r * n, n, m)));
       },
       [&](Index first, Index count, const auto& strip, const T* turned) {
         using S = std::decay_t<decltype(strip)>;
@@ -111,11 +112,12 @@ void cross_entropy(const CrossEntropy& c, const T* x, const T* weight, T* loss, 
         double total[S::width];
         strip.largest(turned, most);
         strip.sum_exp(turned, most, total);
+        take_logs<T>(total);
         for (Index k = 0; k < count; ++k) finish(first + k, most[k / S::W::lanes][k % S::W::lanes], total[k]);
       },
       [](Index) {});
   if (c.reduction == Reduction::none) {
-    for (Index r = 0; r < c.rows; ++r) loss[r] = T(row_loss[size_t(r)]);
+    for (Index r = 0; r < c.rows; ++r) loss[r] = T(row_loss[r]);
     return;
   }
   const double total = sum_long(row_loss.data(), c.rows);
