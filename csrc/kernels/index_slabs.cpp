@@ -1,6 +1,7 @@
 // Slices along one axis: rows of a table, read by index or written to. Wide slices are cut into tiles of columns, each a task
 // that goes through all of the index, as are narrow ones of a little table; others are dealt to rows (index_deal.h). Each
-// row takes what is written to it in the order of the index.
+// row takes what is written to it in the order of the index; places of a little table that many single numbers are added to
+// take it by stretches of the index.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -19,6 +20,7 @@ namespace {
 constexpr Index kPiece = 16384;  // elements per task
 constexpr Index kWide = 2048;    // elements of a slice that is cut
 constexpr Index kColumns = 1024;
+constexpr Index kLittle = 1024;  // elements of a table that each of several threads may have
 constexpr Index kAhead = 8;      // rows of a table that are fetched before they are read (embedding: half the time)
 
 // A row's lines, of a long row the first.
@@ -116,6 +118,22 @@ void number_slabs(int ndim, const Index* shape, const Index* strides, Index leng
 
 void write_slabs(Index outer, Index length, Index count, Index bytes, char* y, const int64_t* index, const char* src) {
   if (bytes == 0 || count == 0) return;
+  if (count > length && bytes >= 64) {
+    // most are written over by later ones: 5000 rows of 128 bytes to 500 took 30 us, the last of each alone take 9
+    Scratch<Index> last(length), kept(2 * length);
+    std::fill_n(last.data(), length, Index(-1));
+    for (Index m = 0; m < count; ++m) last[index[m]] = m;
+    Index n = 0;
+    for (Index row = 0; row < length; ++row)
+      if (last[row] >= 0) kept[n] = row, kept[length + n++] = last[row];
+    parallel_for(outer * n, std::max<Index>(1, 4 * kPiece / bytes), [&](Index first, Index end) {
+      for (Index t = first; t < end; ++t) {
+        const Index o = t / n, k = t % n;
+        copy_bytes(y + (o * length + kept[k]) * bytes, src + (o * count + kept[length + k]) * bytes, bytes);
+      }
+    });
+    return;
+  }
   // tiles are whole lines of the cache: two threads that write to one line wait for each other
   const Index columns = bytes % 64 ? bytes : std::max<Index>(64, (bytes / 8 + 63) / 64 * 64);
   const Index tiles = (bytes + columns - 1) / columns;
@@ -142,6 +160,23 @@ void combine_slabs(Combine how, Index outer, Index length, Index count, Index in
   const bool near = inner < (lined ? kWide / 8 : 4 * line) && length * inner * Index(sizeof(T)) <= kNear;
   const Index columns = inner >= kWide ? kColumns : near && lined ? (inner / 8 / line + 1) * line : inner;
   const Index tiles = (inner + columns - 1) / columns;
+  if (how == Combine::add && outer * inner == 1 && skip < 0 && count >= kDealFrom && length <= kLittle) {
+    // Stretches with tables of their own, added up in their order: 50,000 numbers to 64 places took 60 us one after another.
+    constexpr Index kTables = 8;
+    constexpr int64_t whole = 0;
+    const Index stretch = (count + kTables - 1) / kTables;
+    Scratch<T> tables(kTables * length);
+    parallel_for(kTables, 1, [&](Index first, Index last) {
+      for (Index t = first; t < last; ++t) {
+        const Index begin = std::min(count, t * stretch);
+        T* own = tables.data() + t * length;
+        std::fill_n(own, length, T(0));
+        rows(std::min(stretch, count - begin), 1, 0, 1, own, index + begin, src + begin, skip);
+      }
+    });
+    for (Index t = 0; t < kTables; ++t) rows(1, length, 0, length, y, &whole, tables.data() + t * length, skip);
+    return;
+  }
   if (near || outer * tiles >= 8 || work < 2 * kPiece) {
     parallel_for(outer * tiles, std::max<Index>(1, kPiece / (count * columns)), [&](Index first, Index last) {
       for (Index t = first; t < last; ++t) {

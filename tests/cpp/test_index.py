@@ -92,6 +92,36 @@ def test_additions_keep_their_order_on_any_threads() -> None:
     same_for_any_threads(lambda: C.scatter_add(x, at, g, 0))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float32", "float64", "complex64"])
+@pytest.mark.parametrize("length", [1, 64, 1024])
+def test_many_numbers_are_added_to_a_little_table(dtype: str, length: int) -> None:
+    rng = np.random.default_rng(8)
+    index, x, src = rng.integers(0, length, 40_003), strided(rng, [length], dtype), strided(rng, [40_003], dtype)
+    got = same_for_any_threads(lambda: C.index_add(x, index, src, 0))
+    total = x.astype({"int8": "int8", "complex64": "complex128"}.get(dtype, "float64"))
+    np.add.at(total, index, src.astype(total.dtype))
+    size = np.bincount(index, np.abs(src.astype("complex128")), length) + np.abs(x.astype("complex128"))
+    assert got.dtype == x.dtype
+    if dtype == "int8":
+        assert np.array_equal(got, total)
+    else:
+        assert (np.abs(got - total) <= 20 * np.finfo(dtype).eps * size).all()
+
+
+@pytest.mark.parametrize("width", [15, 16, 17, 100])  # from 64 bytes on each row is written once
+@pytest.mark.parametrize("outer", [1, 3])
+def test_of_rows_written_over_the_last_stays(outer: int, width: int) -> None:
+    rng = np.random.default_rng(9)
+    x, src = (rng.standard_normal((outer, n, width)).astype("float32") for n in (40, 200))
+    index = rng.integers(0, 37, 200)
+    expected = x.copy()
+    for m, row in enumerate(index):
+        expected[:, row] = src[:, m]
+    spread = np.broadcast_to(index[:, None], src.shape)
+    assert np.array_equal(same_for_any_threads(lambda: C.scatter(x, spread, src, 1)), expected)
+    assert np.array_equal(C.scatter_into(x.copy(), spread, src, 1), expected)
+
+
 @pytest.mark.parametrize("shape", [(3_000_000,), (50, 4), (2, 90, 300)])  # beyond the caches, within, along the middle
 def test_one_index_along_one_dimension(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(4)
