@@ -185,7 +185,7 @@ class Compiled(CompiledCore):
                 return self._as_it_is(_EVER_NEW, args, kwargs)
             with self._lock:
                 entry = self._entry_for(signature)  # another thread may have been faster
-                expected = None
+                expected: list[Expected] = []
                 if entry is None and self._families is not None:
                     entry = self._families.entry_for(self.entries, signature)
                     if entry is not None:
@@ -334,7 +334,7 @@ class Compiled(CompiledCore):
             if entry in self.entries:  # no other thread has dropped it meanwhile
                 self.entries = [entry, *(e for e in self.entries if e is not entry)]
 
-    def _capture(self, signature: Signature, args: Any, kwargs: Any, expected: Expected | None) -> Any:
+    def _capture(self, signature: Signature, args: Any, kwargs: Any, expected: list[Expected]) -> Any:
         if self._part is not None and self._part.follow(args, self.replays):
             return self._as_it_is("a number that it is given is another one in each call", args, kwargs)
         roots = [("f", self.function), *((f"argument {i}", x) for i, x in enumerate(signature.others))]

@@ -7,6 +7,7 @@ others see, since what follows may be another program or Python.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,16 +26,15 @@ __all__ = ["Conditions"]
 
 class Conditions:
     """``met(given, answers)``: whether Python would read again what it has read, where ``answers`` holds what programs
-    have given in the same call, those of other conditions too; ``trouble``: why that can't be asked, if so."""
+    have given in the same call, those of other conditions too; ``trouble``: why that can't be asked, if so; ``raw``:
+    what computes it, as it was written."""
 
     def __init__(self, trace: Trace):
         self.expected = [seen for _, seen, _ in trace.conditions]
         last = max(at for _, _, at in trace.conditions)
         read = [v for v, _, _ in trace.conditions]
-        written = Program(_needed(trace.steps[:last], read), list(trace.arguments), read)
-        self.question = _question(written)
-        program = optimize(written)
         self.trouble: str | None = None
+        program = self._ask(Program(_needed(trace.steps[:last], read), list(trace.arguments), read))
         given = set(program.arguments)
         for step in program.steps:
             if isinstance(step, (Action, Unless)) or _writes_outside(step, given) or step.draws:
@@ -45,6 +45,17 @@ class Conditions:
                 )
                 return
         self.run = executor(program)
+
+    def _ask(self, raw: Program) -> Program:
+        self.raw = raw
+        self.question = _question(raw)
+        return optimize(raw)
+
+    def asking(self, raw: Program) -> Conditions:
+        """The same of a batch of another size, for which this program computes what is read."""
+        made = copy.copy(self)
+        made.run = executor(made._ask(raw))
+        return made
 
     def ask_as(self, other: Conditions) -> None:
         """Ask by the very program of other conditions, where it computes the same: then a call asks once."""

@@ -46,11 +46,13 @@ class Family:
         self.parts = self.rule(entry.signature.key, other.signature.key)
         self.values: dict[Value, tuple[Value, _Rule]] = {}  # of the entry's programs: the other's, shape and strides
         self.numbers: dict[int, _Rule] = {}  # by identity of an input or attribute: what it is for a size
-        if _form(entry, bound) != _form(other, bound):
+        if _form(entry, bound) != _form(other, bound) or not self._goes_as(other):
             raise Unlike
         self.chains = self.rule(_chains(entry), _chains(other))
         for one, two in zip(entry.raw, other.raw, strict=True):
             self._programs(one, two)
+        if entry.conditions is not None and other.conditions is not None:
+            self._programs(entry.conditions.raw, other.conditions.raw)
         self.conditions: SizeConditions | None = None
         if other.sizes_read is not None and not bound:
             here = dict(self.values.values())
@@ -159,10 +161,17 @@ class Family:
         size = self._size(signature)
         return None if size is None or self.low <= size <= self.high else self._entry(signature, size)
 
-    def is_about_gradients_of(self, entry: Entry) -> bool:
-        """Whether a run has found gradients where the family's did, and none where they did not. A replay may serve
-        other calls too, but a run that was another in this says nothing about sizes."""
-        return _gradients(entry) == _gradients(self.entry)
+    def tells_of(self, entry: Entry) -> bool:
+        """Whether a run has found gradients where the family's did, and none where they did not, and has read the same
+        of tensors. A replay may serve other calls too, but a run that was another in this says nothing about sizes."""
+        return self._goes_as(entry) and _gradients(entry) == _gradients(self.entry)
+
+    def _goes_as(self, other: Entry) -> bool:
+        """Whether Python has read the same truths and numbers of tensors in both runs."""
+        mine, theirs = self.entry.conditions, other.conditions
+        if mine is None or theirs is None:
+            return mine is theirs
+        return mine.trouble is None and theirs.trouble is None and mine.expected == theirs.expected
 
     def take(self, expected: Entry, entry: Entry) -> bool:
         """One more entry, of a run: whether it is the expected one, or may be another."""
@@ -182,9 +191,12 @@ class Family:
         self.now: dict[Value, Value] = {}
         self.edge = False
         programs = [self._program(program, size) for program in self.entry.raw]
-        if not all(map(gives_its_shapes, programs)):
+        asked = None if self.entry.conditions is None else self._program(self.entry.conditions.raw, size)
+        if not all(map(gives_its_shapes, programs if asked is None else [*programs, asked])):
             return None
         made = copy.copy(self.entry)
+        if asked is not None and made.conditions is not None:
+            made.conditions = made.conditions.asking(asked)
         made.family, made.raw, made.signature = self, programs, signature
         made.result = copy.copy(self.entry.result)
         chains = self.chains(size)
@@ -244,7 +256,7 @@ class Family:
 
 def family_of(entry: Entry, other: Entry) -> Family | None:
     """The family of two entries of a function; None if they are none."""
-    if type(entry) is not type(other) or entry.conditions is not None or other.conditions is not None:
+    if type(entry) is not type(other):
         return None
     pairs = {
         (n, m)

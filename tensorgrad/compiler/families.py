@@ -28,23 +28,22 @@ class Families:
 
     def entry_for(self, entries: list[Entry], signature: Signature) -> Entry | None:
         """An entry for a batch of another size, of what is known from two sizes."""
+        answers: dict[Any, list[Any]] = {}
         found = (family.entry_for(signature) for family in _of(entries) if family.entry.holds())
-        return next((entry for entry in found if entry is not None), None)
+        return next((e for e in found if e is not None and e.decides(signature.tensors, answers)), None)
 
-    def expected(self, entries: list[Entry], signature: Signature) -> Expected | None:
-        """What a run of a size beyond the known ones should lead to."""
-        for family in _of(entries):
-            entry = family.expected(signature) if family.entry.holds() else None
-            if entry is not None:
-                return Expected(family, entry)
-        return None
+    def expected(self, entries: list[Entry], signature: Signature) -> list[Expected]:
+        """What a run of a size beyond the known ones should lead to: one entry for each way that Python may take."""
+        found = [(family, family.expected(signature)) for family in _of(entries) if family.entry.holds()]
+        return [Expected(family, entry) for family, entry in found if entry is not None]
 
-    def join(self, entries: list[Entry], entry: Entry, expected: Expected | None, what: Any) -> list[Entry]:
+    def join(self, entries: list[Entry], entry: Entry, expected: list[Expected], what: Any) -> list[Entry]:
         """The entries that stay, besides this one of a run."""
         if self.refuted:
             return entries
-        if expected is not None and expected.family.is_about_gradients_of(entry):
-            if expected.family.take(expected.entry, entry):
+        expected = [one for one in expected if one.family.tells_of(entry)]
+        if expected:
+            if any(one.family.take(one.entry, entry) for one in expected):
                 return entries
             self.refuted = True
             warnings.warn(

@@ -13,7 +13,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from .calls import calls
-from .checks import conjugate, require_optional, require_same_dtype, require_tensors, shaped
+from .checks import conjugate, integer, require_optional, require_same_dtype, require_tensors, shaped
 from .rearrange import pad
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -219,7 +219,8 @@ def _conv(
         raise ArgumentError(f"{name}: padding must be integers, 'same' or 'valid', got {padding!r}.")
     else:
         pads = per_axis(name, "padding", padding, dims, 0)
-    y = conv_op(x, weight, bias, stride=steps, padding=pads, dilation=spread, groups=groups)
+    split = integer(name, "groups", groups)
+    y = conv_op(x, weight, bias, stride=steps, padding=pads, dilation=spread, groups=split)
     return unbatched(y, added)
 
 
@@ -287,7 +288,8 @@ def _conv_transpose(
     pads = per_axis(name, "padding", padding, dims, 0)
     spread = per_axis(name, "dilation", dilation, dims, 1)
     extra = per_axis(name, "output_padding", output_padding, dims, 0)
-    if groups < 1 or x.shape[1] % groups:
+    groups = integer(name, "groups", groups)
+    if groups < 1 or x._data.shape[1] % groups:
         raise ShapeError(f"{name}: the input's {x.shape[1]} channels can't be split in {groups} groups.")
     if x.shape[1] != weight.shape[0]:
         raise ShapeError(

@@ -210,3 +210,87 @@ def test_gradients_that_were_forgotten_say_nothing_about_sizes():
         step(tg.ones(size, 3))
     found = step.stats()
     assert (found["captures"], found["replays"], found["programs"]) == (5, 3, 2)
+
+
+def svm():
+    """The op reads a truth: whether all targets are classes."""
+    model = nn.Linear(6, 4)
+    return model, lambda x, y: F.multi_margin_loss(model(x), y)
+
+
+def translated():
+    """So do layers of attention: whether their mask is the causal one."""
+    model = nn.Transformer(8, 2, 1, 1, 16, dropout=0.0, batch_first=True)
+    weight = nn.Parameter(tg.randn(6, 8))
+    model.register_parameter("weight", weight)
+
+    def loss(x, y):
+        mask = nn.Transformer.generate_square_subsequent_mask(6)
+        seen = x[:, :, None] * weight
+        return F.cross_entropy(model(seen, seen.tanh(), tgt_mask=mask)[:, -1], y)
+
+    return model, loss
+
+
+def filtered():
+    """Filters of each sample: groups are as many as samples."""
+    model = nn.Linear(6, 3 * 2 * 3)
+
+    def loss(x, y):
+        n = x.shape[0]
+        signal = x[:, None].expand(n, 2, 6).reshape(1, n * 2, 6)
+        found = F.conv1d(signal, model(x).reshape(n * 3, 2, 3), groups=n).view(n, 12)
+        return F.cross_entropy(found, y)
+
+    return model, loss
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("make", (svm, translated, filtered))
+def test_steps_of_which_python_reads_a_truth_or_that_have_a_group_for_each_row(make, backend):
+    with tg.backend(backend):
+        runs = []
+        for compiled in (False, True):
+            tg.manual_seed(0)
+            model, loss = make()
+            optimizer = tg.optim.Adam(model.parameters(), lr=1e-3)
+
+            def train(x, y, optimizer=optimizer, loss=loss):
+                optimizer.zero_grad()
+                found = loss(x, y)
+                found.backward()
+                optimizer.step()
+                return found
+
+            step = tg.compile(train, dynamic=True) if compiled else train
+            losses = []
+            for n in (16, 16, 13, 11, 15, 12, 14, 16):
+                tg.manual_seed(n)
+                losses.append(step(tg.randn(n, 6), tg.randint(0, 4, (n,))).item())
+            runs.append((losses, [p.tolist() for p in model.parameters()]))
+        assert runs[0] == runs[1]
+        # the optimizer's first step; 16; 13, which shows the family; 11 beyond
+        assert step.stats()["captures"] == 4 and step.stats()["programs"] == 1
+        if make is svm:
+            with pytest.raises(IndexError, match="target"):
+                step(tg.randn(14, 6), tg.full((14,), 4))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_way_of_python_has_a_program_of_any_batch(backend):
+    def two_ways(x):
+        if x.sum() > 0:
+            return (x * 2).cumsum(0)
+        return x.mean(0) - x
+
+    with tg.backend(backend):
+        both = tg.compile(two_ways, dynamic=True, fallback=True)
+        for n, sign in (
+            (16, 1), (8, 1), (16, -1), (8, -1), (12, 1), (9, -1), (15, -1), (11, 1), (20, -1), (18, 1), (18, -1),
+            (20, 1),
+        ):  # fmt: skip
+            x = (tg.randn(n, 3).abs() + 0.1) * sign
+            assert both(x).tolist() == two_ways(x).tolist()
+        found = both.stats()
+        # 16 and 8 of each way, and 20 and 18 beyond them
+        assert (found["captures"], found["programs"], found["eager"]) == (7, 2, 0)

@@ -103,3 +103,10 @@ def test_errors():
         F.conv2d(x.bool(), w.bool())
     with pytest.raises(ValueError, match="output_padding"):
         F.conv_transpose2d(x, tg.ones(3, 2, 3, 3), output_padding=1)
+
+
+@pytest.mark.parametrize("function", (F.conv1d, F.conv_transpose1d))
+@pytest.mark.parametrize("groups", (1.0, 2.5, True, "1", None))
+def test_groups_are_an_integer(groups, function):
+    with pytest.raises(TypeError, match="groups must be an integer"):
+        function(tg.ones(1, 2, 5), tg.ones(2, 2, 3), groups=groups)
