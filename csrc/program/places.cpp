@@ -1,14 +1,16 @@
-// find_places(sizes, born, last) -> (offset of each, bytes of the whole block, bytes in use at once at most)
+// find_places(sizes, born, last, most) -> (offset of each, bytes of the whole block, bytes in use at once at most)
 //
 // Where arrays lie in one block, such that those which are needed at the same time don't overlap: array i takes sizes[i]
 // bytes from step born[i] to step last[i]. Finding the smallest block is NP-hard (dynamic storage allocation). In a given
 // order, each is put at the lowest place that is free throughout its life; several orders are tried, and the smallest
-// block wins. Then the array that ends highest comes first in the order, a few times: it is what the others are in the
-// way of. No block is smaller than what is in use at once, so the search ends where it is nearly reached.
+// block wins. Then the array that ends highest moves towards the front of the order, many times: it is what the others are
+// in the way of. No block is smaller than what is in use at once, so the search ends where it is nearly reached. A block
+// should not be larger than `most` bytes, if that much holds what is in use at once.
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <tuple>
 #include <vector>
@@ -20,9 +22,10 @@ namespace places {
 namespace {
 
 constexpr std::int64_t kAlign = 64;
-// Where a result lies a little beyond its operand within a page, loads wait for stores of the same low address bits:
-// large arrays start at different places of one.
-constexpr std::int64_t kLarge = 1 << 15, kPage = 4096, kStep = 512, kPlaces = kPage / kStep - 1;
+// Where a result lies a little beyond its operand within a page, loads wait for stores of the same low address bits, and
+// arrays that lie alike in their pages compete for the same lines of a cache: a large array behind another of whole pages
+// starts a step further. So it leaves a gap that an array of the other's size fits into again.
+constexpr std::int64_t kLarge = 1 << 15, kPage = 4096, kStep = 512;
 constexpr std::int64_t kWork = 4000000;  // comparisons of the whole search: some milliseconds
 
 struct Plan {
@@ -32,7 +35,7 @@ struct Plan {
 
 class Search {
  public:
-  Search(std::vector<std::int64_t> sizes, std::vector<std::int64_t> born, std::vector<std::int64_t> last)
+  Search(std::vector<std::int64_t> sizes, std::vector<std::int64_t> born, std::vector<std::int64_t> last, std::int64_t most)
       : sizes_(std::move(sizes)), born_(std::move(born)), last_(std::move(last)), count_(sizes_.size()) {
     if (born_.size() != count_ || last_.size() != count_) throw std::invalid_argument("find_places: lists of one length");
     for (std::size_t i = 0; i < count_; ++i) {
@@ -40,26 +43,18 @@ class Search {
       sizes_[i] = std::max<std::int64_t>(1, (sizes_[i] + kAlign - 1) / kAlign) * kAlign;
     }
     find_peak();
+    // Half a per cent is what the steps take.
+    enough_ = peak_bytes_ + peak_bytes_ / 200;
+    if (peak_bytes_ <= most) enough_ = std::min(enough_, most_ = most);
   }
 
   Plan run() {
-    Plan best;
-    std::vector<std::size_t> best_order;
-    for (int way = 0; way < kWays; ++way) {
-      const std::vector<std::size_t> order = ordered(way);
-      Plan found = placed(order);
-      if (way == 0 || found.total < best.total) best = std::move(found), best_order = order;
-      if (good(best)) return best;
-    }
-    std::vector<std::size_t> order = best_order;
-    Plan now = best;
-    while (work_ < kWork && !good(best)) {
-      const auto in_the_way = [&](std::size_t i) { return now.offsets[i] + sizes_[i] == now.total; };
-      const auto at = std::find_if(order.begin(), order.end(), in_the_way);
-      if (at == order.begin()) break;  // it was the first already
-      std::rotate(order.begin(), at, at + 1);
-      now = placed(order);
-      if (now.total < best.total) best = now;
+    Plan best = search();
+    if (best.total > most_) {
+      step_ = 0;
+      work_ = 0;
+      Plan dense = search();
+      if (dense.total < best.total) best = std::move(dense);
     }
     return best;
   }
@@ -68,6 +63,27 @@ class Search {
 
  private:
   static constexpr int kWays = 6;
+
+  Plan search() {
+    Plan best;
+    std::vector<std::size_t> order;
+    for (int way = 0; way < kWays; ++way) {
+      std::vector<std::size_t> next = ordered(way);
+      Plan found = placed(next);
+      if (way == 0 || found.total < best.total) best = std::move(found), order = std::move(next);
+      if (good(best)) return best;
+    }
+    Plan now = best;
+    for (bool halfway = false; work_ < kWork && !good(best); halfway = !halfway) {
+      const auto in_the_way = [&](std::size_t i) { return now.offsets[i] + sizes_[i] == now.total; };
+      const auto at = std::find_if(order.begin(), order.end(), in_the_way);
+      if (at == order.begin()) break;  // it was the first already
+      std::rotate(order.begin() + (halfway ? (at - order.begin()) / 2 : 0), at, at + 1);
+      now = placed(order);
+      if (now.total < best.total) best = now;
+    }
+    return best;
+  }
 
   // The step with the most in use.
   void find_peak() {
@@ -82,8 +98,7 @@ class Search {
       if ((now += bytes) > peak_bytes_) peak_bytes_ = now, peak_ = step;
   }
 
-  // Half a per cent is what the different places in a page take.
-  bool good(const Plan& plan) const { return plan.total <= peak_bytes_ + peak_bytes_ / 200; }
+  bool good(const Plan& plan) const { return plan.total <= enough_; }
 
   std::vector<std::size_t> ordered(int way) const {
     std::vector<std::size_t> order(count_);
@@ -113,14 +128,13 @@ class Search {
     by_offset.reserve(count_);
     for (const std::size_t i : order) {
       const bool large = sizes_[i] >= kLarge;
-      const std::int64_t in_page = large ? kStep * (1 + std::int64_t(i) % kPlaces) : 0;
-      std::int64_t at = in_page;
+      std::int64_t at = 0;
       work_ += std::int64_t(by_offset.size());
       for (const std::size_t k : by_offset) {
         if (born_[k] > last_[i] || born_[i] > last_[k]) continue;
         const std::int64_t low = plan.offsets[k], high = low + sizes_[k];
         if (at + sizes_[i] <= low) break;
-        if (high > at) at = large ? high + (((in_page - high) % kPage) + kPage) % kPage : high;
+        if (high > at) at = high + (large && sizes_[k] >= kLarge && sizes_[k] % kPage == 0 ? step_ : 0);
       }
       plan.offsets[i] = at;
       plan.total = std::max(plan.total, at + sizes_[i]);
@@ -132,7 +146,8 @@ class Search {
 
   std::vector<std::int64_t> sizes_, born_, last_;
   std::size_t count_;
-  std::int64_t peak_bytes_ = 0, peak_ = 0, work_ = 0;
+  std::int64_t peak_bytes_ = 0, peak_ = 0, work_ = 0, step_ = kStep;
+  std::int64_t enough_ = 0, most_ = std::numeric_limits<std::int64_t>::max();
 };
 
 }  // namespace
@@ -141,12 +156,12 @@ class Search {
 TG_BINDINGS(places) {
   m.def(
       "find_places",
-      [](std::vector<std::int64_t> sizes, std::vector<std::int64_t> born, std::vector<std::int64_t> last) {
-        places::Search search(std::move(sizes), std::move(born), std::move(last));
+      [](std::vector<std::int64_t> sizes, std::vector<std::int64_t> born, std::vector<std::int64_t> last, std::int64_t most) {
+        places::Search search(std::move(sizes), std::move(born), std::move(last), most);
         places::Plan found = search.run();
         return py::make_tuple(std::move(found.offsets), found.total, search.peak_bytes());
       },
-      py::arg("sizes"), py::arg("born"), py::arg("last"));
+      py::arg("sizes"), py::arg("born"), py::arg("last"), py::arg("most"));
 }
 
 }  // namespace tg

@@ -23,11 +23,13 @@ class Places:
     """A plan of what was written once.
 
     ``offsets``: of each allocation in the block. ``nbytes``: of the block. ``at_once``: the most that is needed at one
-    time, so that no plan is smaller. ``in_place``: calls whose result lies where an operand did.
+    time, so that no plan is smaller. ``captured``: what was needed as the program was captured, arguments with it.
+    ``in_place``: calls whose result lies where an operand did.
     """
 
     def __init__(self, blueprint: Any, writing: Any, sizes: list[int]):
         self.program = blueprint.program
+        self.captured = self.program.needed + sum(v.nbytes for v in self.program.arguments)
         self.sizes = sizes
         self.starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
@@ -40,7 +42,7 @@ class Places:
         self.plan(own, self.done_together(writing, own))
         kept = [i for i, home in enumerate(self.homes) if home == i]
         found = blueprint.backend.c.find_places(
-            [sizes[i] for i in kept], [self.born[i] for i in kept], [self.last[i] for i in kept]
+            [sizes[i] for i in kept], [self.born[i] for i in kept], [self.last[i] for i in kept], self.captured
         )
         at = dict(zip(kept, found[0], strict=True))
         self.offsets: list[int] = [at[home] for home in self.homes]
@@ -101,8 +103,7 @@ class Places:
         spans = [(begin, close) for begin, close in spans if begin < close]
         if not spans:
             return spans
-        given = sum(v.nbytes for v in self.program.arguments)
-        most = max(self.plan(own, [])[0], self.program.needed + given)
+        most = max(self.plan(own, [])[0], self.captured)
         for _ in range(_TRIES):
             needed, worst = self.plan(own, spans)
             at = next((i for i, (begin, close) in enumerate(spans) if begin <= worst <= close), None)

@@ -18,8 +18,8 @@ def on_cpp():
         yield
 
 
-def find_places(*lists):
-    return registry.on_device("cpu").c.find_places(*lists)
+def find_places(*lists, most=0):
+    return registry.on_device("cpu").c.find_places(*lists, most)
 
 
 def most_at_once(sizes, born, last):
@@ -54,6 +54,25 @@ def test_a_nested_life_fills_the_block():
     last = [2 * layers - 1 - i for i in range(layers)] + [layers + i for i in range(layers)]
     _, total, at_once = find_places(sizes, born, last)
     assert total <= at_once * 1.01
+
+
+def test_arrays_of_whole_pages_start_at_different_places_of_one():
+    starts = find_places([1 << 20] * 8, [0] * 8, [1] * 8)[0]
+    assert sorted(at % 4096 for at in starts) == [512 * i for i in range(8)]
+
+
+def test_a_block_that_may_be_no_larger_has_no_gaps():
+    lists = [1 << 16] * 8, [0] * 8, [1] * 8
+    assert find_places(*lists, most=8 << 16)[1] == 8 << 16 < find_places(*lists, most=9 << 16)[1]
+
+
+def test_what_takes_the_place_of_another_fits_its_gap():
+    """Of each pair one dies before the next is made, at the page's place of whatever was there."""
+    count = 40
+    born = [at for at in range(count) for _ in range(2)]
+    last = [at + 1 if i % 2 else count for i, at in enumerate(born)]
+    _, total, at_once = find_places([1 << 16] * len(born), born, last)
+    assert at_once <= total <= at_once * 1.01
 
 
 @pytest.mark.parametrize("lists", [([1], [0], [-1]), ([-1], [0], [0]), ([1, 2], [0], [0])])
