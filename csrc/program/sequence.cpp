@@ -97,7 +97,8 @@ struct Group {
 
   enum class Taken { no, along, meets };
   // Takes the call along if it may: what it shares with those before, and one of them writes, lies so that pieces meet. It
-  // saves something then. One that moves what they read or make comes along, in case that somebody behind meets it.
+  // saves something if it reads that; if it only writes where something of theirs has lain, it does not. One that moves what
+  // they read or make comes along, in case that somebody behind meets it.
   Taken take(Launch* call) {
     auto* next = dynamic_cast<PieceLaunch*>(call);
     if (!next || !next->n || next->n != parts[0]->n) return Taken::no;
@@ -106,7 +107,7 @@ struct Group {
       for (const PieceLaunch::Touch& a : part->touches)
         for (const PieceLaunch::Touch& b : next->touches) {
           if (a.meets(b) && !a.aligned(b)) return Taken::no;
-          meets |= a.aligned(b);
+          meets |= !b.written && a.aligned(b);
           near |= !b.item && a.start == b.start;
         }
     if (!meets && !near) return Taken::no;

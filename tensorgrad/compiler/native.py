@@ -71,12 +71,18 @@ class Blueprint:
         self.in_pieces: list[list[Call]] = []
         steps = program.steps
         self.copied = {id(steps[at]): call.op.name for at, call in first.copied.items()}
+        self.numbers = frozenset(first.numbers)  # of the steps that are written
+        self.done_in_blocks(places.blocks)
+
+    def done_in_blocks(self, blocks: list[tuple[int, int, int]]) -> None:
+        """Say of calls that these stretches are done block by block."""
+        steps = self.program.steps
+        self.blocks = blocks
         self.ahead: dict[int, str] = {}
         self.behind: dict[int, str] = {}
-        written_natively = set(first.numbers)
-        for low, head, high in self.blocks:
+        for low, head, high in blocks:
             name = steps[head].op.name  # type: ignore[union-attr]
-            for at in written_natively.intersection(range(low, high + 1)) - {head}:
+            for at in self.numbers.intersection(range(low, high + 1)) - {head}:
                 (self.ahead if at < head else self.behind)[id(steps[at])] = name
 
 
@@ -100,7 +106,8 @@ class Instance:
             blueprint.backend.c.trim_memory()  # what eager runs keep for each other, the block takes the place of
         writing = _Writing(blueprint)
         writing.run(blueprint.nbytes, blueprint.offsets)
-        self.blocks = writing.in_blocks()  # as planned, or places are in the way
+        self.blocks = writing.in_blocks()  # as planned, unless places are in the way or allow more
+        blueprint.done_in_blocks(self.blocks)
         self.nbytes = blueprint.nbytes
         self.sequence = writing.sequence
         self.play = writing.sequence.play

@@ -12,11 +12,15 @@ from typing import Any
 
 from ..ops.elementwise import Elementwise
 from .fused import Fused
+from .passes.room import held
 from .program import Call, Value
 
 __all__ = ["Places"]
 
-_TRIES = 32  # plans, before nothing is done together
+_LITTLE = 400  # parts of what is needed: one of them more changes nothing
+_TRIES = 32  # plans, before nothing is done a piece at a time
+
+_Block = tuple[int, int, int]
 
 
 class Places:
@@ -24,21 +28,23 @@ class Places:
 
     ``offsets``: of each allocation in the block. ``nbytes``: of the block. ``at_once``: the most that is needed at one
     time, so that no plan is smaller. ``captured``: what was needed as the program was captured, arguments with it.
-    ``in_place``: calls whose result lies where an operand did.
+    ``in_place``: calls whose result lies where an operand did. ``blocks``: stretches of steps that may be done block by
+    block, as in a blueprint.
     """
 
     def __init__(self, blueprint: Any, writing: Any, sizes: list[int]):
         self.program = blueprint.program
-        self.captured = self.program.needed + sum(v.nbytes for v in self.program.arguments)
+        self.captured = self.program.eager + sum(held(v) for v in self.program.arguments)
         self.sizes = sizes
         self.starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
         self.in_place: list[Call] = []
         self.together: dict[int, range] = {}  # by step: those that are done with it a piece at a time
-        own = self.lives(blueprint, writing)
         # by step: the first of those that are done with it block by block, the one whose blocks it are, and the last
-        self.whole = {at: each for each in blueprint.blocks for at in range(each[0], each[2] + 1)}
+        self.whole: dict[int, _Block] = {}
         self.homes: list[int] = []
+        own = self.lives(blueprint, writing)
+        self.blocks: list[_Block] = list(blueprint.blocks)
         self.plan(own, self.done_together(writing, own))
         kept = [i for i, home in enumerate(self.homes) if home == i]
         found = blueprint.backend.c.find_places(
@@ -95,25 +101,44 @@ class Places:
         """The first and the last step of each group that is done a piece at a time.
 
         What one of a group reads or makes is there until all are through. So groups are halved that would need more so
-        than the program does at its worst step, as it was captured or with each step done by itself.
+        than the program does at its worst step, as it was captured or with each step done by itself; stretches that are
+        done block by block lose who is ahead of the blocks, or behind them.
         """
         pieces = [piece for piece in writing.pieces if type(piece) is tuple]
         groups = [group for piece in pieces for group in writing.sequence.groups(*piece)]
         spans = [(writing.numbers[first], writing.numbers[stop - 1]) for first, stop in groups]
         spans = [(begin, close) for begin, close in spans if begin < close]
-        if not spans:
+        if not spans and not self.blocks:
             return spans
+        every, self.blocks = self.blocks, []
         most = max(self.plan(own, [])[0], self.captured)
+        most += most // _LITTLE
+        self.blocks = every
         for _ in range(_TRIES):
             needed, worst = self.plan(own, spans)
             at = next((i for i, (begin, close) in enumerate(spans) if begin <= worst <= close), None)
-            if needed <= most or at is None:
+            block = self.whole.get(worst)
+            if needed <= most or (at is None and block is None):
                 return spans
+            if at is None:
+                assert block is not None
+                self.shorten(block, own, spans)
+                continue
             begin, close = spans[at]
             middle = (begin + close) // 2
             halves = [(begin, middle), (middle + 1, close)]
             spans[at : at + 1] = [(low, high) for low, high in halves if low < high]
         return []
+
+    def shorten(self, block: _Block, own: tuple[list[int], list[int]], spans: list[tuple[int, int]]) -> None:
+        """Have fewer steps done with a block: of those ahead and those behind the ones without which less is needed."""
+        low, head, high = block
+        rest = [each for each in self.blocks if each != block]
+        found = []
+        for left in {(low, head, head), (head, head, high)} - {block}:
+            self.blocks = [*rest, left] if left[0] < left[2] else rest
+            found.append((self.plan(own, spans)[0], self.blocks))
+        self.blocks = min(found, key=lambda each: each[0])[1]
 
     def plan(self, own: tuple[list[int], list[int]], spans: list[tuple[int, int]]) -> tuple[int, int]:
         """Lives with these groups done together, and what takes the place of what; the most bytes that are needed at
@@ -121,6 +146,7 @@ class Places:
         born, last = own
         self.together.clear()
         self.in_place.clear()
+        self.whole = {at: each for each in self.blocks for at in range(each[0], each[2] + 1)}
         until: dict[int, int] = {}  # by step: what it needs last is needed until that one
         for begin, close in spans:
             self.together.update(dict.fromkeys(range(begin, close + 1), range(begin, close + 1)))

@@ -261,7 +261,8 @@ class Program:
     ``runners``: who runs it for its backend, if that has somebody; two for a pair.
     ``form``: how it is called, if it can be called by itself. ``foreign``: it comes from a file. ``memory``: the
     ``Memory`` of it, once a pass has asked. ``needed``: the most bytes of results that were needed at one time when it
-    was captured, which passes leave as it is. ``tight``: formulas were made of it that need more, and are made again.
+    was captured, which passes leave as it is, but for what is made in pieces; ``eager``: with that. ``tight``: formulas
+    were made of it that need more, and are made again.
     """
 
     def __init__(self, steps: list[Call | Action], arguments: list[Value], outputs: list[Value]):
@@ -275,6 +276,7 @@ class Program:
         self.foreign = False
         self.memory: Any = None
         self.needed = 0
+        self.eager = 0
         self.tight = False
         self._readers: dict[Value, set[int]] | None = None
 

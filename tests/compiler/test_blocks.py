@@ -494,10 +494,14 @@ def test_rows_and_planes_ahead_of_a_convolution(up_to_four_threads):
     def rows():
         return layer((x * scale).softmax(-1) + 1)
 
+    def rows_and_more():
+        return rows(), tg.cat([x] * 4).amax()  # needs more memory than all that is ahead of the blocks
+
     def groups():  # of several planes: they are whole before an image is
         return layer(F.silu(norm(x)) * scale)
 
-    assert list(ahead(matches(rows)).values()).count("conv") == 3
+    assert list(ahead(matches(rows_and_more)).values()).count("conv") == 3
+    assert list(ahead(matches(rows)).values()).count("conv") < 3  # one by one they need less
     assert list(ahead(matches(groups)).values()) == ["conv"]
 
 

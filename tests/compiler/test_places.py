@@ -184,7 +184,18 @@ def _gated(x):
     return x
 
 
-@pytest.mark.parametrize("f", [_products, _distances, _quantiles, _gated])
+def _ahead_of_a_product(x):
+    w = tg.ones(64, 64) / 64
+    a = x @ w
+    c, d = _both(x @ (w * 2), a)
+    return (c @ w).sum(0) + d.sum(0) + a.sum(0)
+
+
+def _both(a, b):
+    return a * b, a + b
+
+
+@pytest.mark.parametrize("f", [_products, _distances, _quantiles, _gated, _ahead_of_a_product])
 def test_what_is_done_together_needs_no_more_than_eager(f):
     x = tg.randn(1024, 64)
     backend = registry.on_device("cpu")

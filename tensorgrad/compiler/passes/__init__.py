@@ -52,6 +52,7 @@ def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
     If it needs more memory at one time than it was captured with, formulas are made again, ``tight`` ones.
     """
     with collector.paused():  # a collection in the midst of many small objects takes longer than all passes
+        program.eager = program.eager or Room(program, whole=True).most
         needed = program.needed = program.needed or Room(program).most
         made = _passed(program, names)
         if "formulas" in names and Room(made).most > needed:
@@ -63,12 +64,12 @@ def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
 
 
 def _passed(program: Program, names: tuple[str, ...]) -> Program:
-    needed, tight = program.needed, program.tight
+    needed, eager, tight = program.needed, program.eager, program.tight
     for name in names:
         before, program = program, _RUNS[name](program)
         if program is not before:
             before.forget()
-            program.needed, program.tight = needed, tight
+            program.needed, program.eager, program.tight = needed, eager, tight
     return program
 
 

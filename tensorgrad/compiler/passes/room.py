@@ -12,20 +12,26 @@ import numpy as np
 
 from ..program import Call, Program, Value
 
-__all__ = ["Room"]
+__all__ = ["Room", "held"]
 
+_UNIT = 64  # bytes: arrays begin at multiples of it
 _FEW = 1024  # bytes of a value that may wait anyhow
 _IN_PIECES = frozenset(("roll",))  # made a piece at a time, each right ahead of the formula's: neighbours in a stencil
+
+
+def held(value: Value) -> int:
+    """The bytes of memory that an array of this form takes."""
+    return max(_UNIT, -(-value.nbytes // _UNIT) * _UNIT)
 
 
 class Room:
     """The bytes of results that are needed at each step of a program, as calls move down in it.
 
     ``most``: those at the worst step of the program as it was captured. Arguments and what was there before are no part
-    of it.
+    of it. ``whole``: what is made in pieces counts like the rest, as an eager run has it.
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, *, whole: bool = False):
         self.first: dict[Value, int] = {}
         self.last: dict[Value, int] = {}
         for at, step in enumerate(program.steps):
@@ -35,17 +41,17 @@ class Room:
                 for made in step.results:
                     if made is not None:
                         self.last[made.root] = at
-                        if made.root is made and step.op.name not in _IN_PIECES:
+                        if made.root is made and (whole or step.op.name not in _IN_PIECES):
                             self.first[made] = at
         end = len(program.steps)
         for v in program.outputs:
             self.last[v.root] = end
         changes = np.zeros(end + 2, dtype=np.int64)
         for v, at in self.first.items():
-            changes[at] += v.nbytes
-            changes[self.last[v] + 1] -= v.nbytes
+            changes[at] += held(v)
+            changes[self.last[v] + 1] -= held(v)
         self.bytes = np.cumsum(changes)
-        self.most = max(int(self.bytes.max()), program.needed)
+        self.most = max(int(self.bytes.max()), 0 if whole else program.needed)
 
     def is_left(
         self, reads: Iterable[Value], made: Iterable[Value], followed: set[Value], until: int, more: int = 0
@@ -82,15 +88,15 @@ class Room:
     ) -> list[tuple[int, int, int]]:
         """(from step, before step, bytes more), by value."""
         kept = {v.root for v in reads}
-        found = [(self.last[v] + 1, until + 1, v.nbytes) for v in kept if self._counts(v) and self.last[v] < until]
+        found = [(self.last[v] + 1, until + 1, held(v)) for v in kept if self._counts(v) and self.last[v] < until]
         for v in made:
             if v in self.first:
                 behind = min(self.last[v] + 1, until + (v not in followed))
                 behind = behind if self.last[v] <= until else until
                 if self.first[v] < behind:
-                    found.append((self.first[v], behind, -v.nbytes))
+                    found.append((self.first[v], behind, -held(v)))
                 if v in followed and self.last[v] < until and v.nbytes > _FEW:
-                    found.append((until, until + 1, v.nbytes))
+                    found.append((until, until + 1, held(v)))
         return found
 
     def _counts(self, value: Value) -> bool:
