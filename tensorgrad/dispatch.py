@@ -187,10 +187,12 @@ class Listener:
 
 
 class Raw:
-    """Kernels of one backend, found at first use and kept."""
+    """Kernels of one backend, found at first use and kept. ``known``: the same for indices that are known to be right,
+    see ``known``."""
 
     def __init__(self, backend: Backend):
         self.backend = backend
+        self.known = backend.trusting(self)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         op = OPS.get(name)
@@ -203,6 +205,12 @@ class Raw:
         kernel = self.backend.kernel(op)
         self.__dict__[name] = kernel
         return kernel
+
+
+def known(F: Any) -> Any:
+    """``F`` for those calls of a derivative rule whose indices forward has looked at, or has found: where looking again
+    would wait for a device, kernels don't."""
+    return F.known if type(F) is Raw else F
 
 
 class Listened:

@@ -81,6 +81,10 @@ class Backend(
         """Whether it has a kernel for such a ``linear_activation``, to so many features, that does all in one pass."""
         return False
 
+    def trusting(self, raw: Raw) -> Any:
+        """The kernels of ``raw``, for indices that are known to be right."""
+        return raw
+
     def attends_with_dropout(self, q: Any, k: Any, v: Any) -> bool:
         """Whether it has kernels for ``attention_dropout`` of these arrays, which keep no scores."""
         return False

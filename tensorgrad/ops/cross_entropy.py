@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch import recorded
+from ..dispatch import known, recorded
 from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -224,7 +224,7 @@ def _nll_define(F: Any, x: Any, target: Any, w: Any, *, ignore_index: int, reduc
 def _nll_rule(F: Any, g: Any, x: Any, target: Any, w: Any, *, needs: Any, **how: Any) -> tuple[Any, ...]:
     if needs[2]:
         raise DTypeError("nll_loss: the class weights can't require grad; detach() them.")
-    return F.nll_loss_backward(g, target, w, classes=x.shape[1], **how), None, None
+    return known(F).nll_loss_backward(g, target, w, classes=x.shape[1], **how), None, None
 
 
 def _nll_samples() -> list[Sample]:

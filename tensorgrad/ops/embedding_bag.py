@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch import recorded
+from ..dispatch import known, recorded
 from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -105,7 +105,7 @@ def _bag_rows_rule(
         held = F.sub(F.slice(ends, key=(slice(1, bags + 1, 1),)), F.slice(ends, key=(slice(0, bags, 1),)))
         share = F.cast(F.where(F.gt(held, 0), held, 1), dtype=np_dtype(g))
         g = F.div(g, reshaped(F, share, (bags, 1)))
-    rows = F.index_select(g, _bag_of(F, index, ends), dim=0)
+    rows = known(F).index_select(g, _bag_of(F, index, ends), dim=0)
     return F.embedding_backward(rows, index, num_embeddings=weight.shape[0], padding_idx=None), None, None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends.generic.reduce import reduced_shape
+from ..dispatch import known
 from ..dtypes import numpy_dtype
 from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
@@ -116,7 +117,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False, out
 def place(F: Any, g: Any, indices: Any, x: Any, dim: int, keepdim: bool) -> Any:
     """Zeros in the shape of ``x`` with ``g`` where ``indices`` point along ``dim``."""
     g, indices = with_dims(F, g, x, (dim,), keepdim), with_dims(F, indices, x, (dim,), keepdim)
-    return F.scatter(F.zeros_as(g, shape=tuple(x.shape)), indices, g, dim=dim)
+    return known(F).scatter(F.zeros_as(g, shape=tuple(x.shape)), indices, g, dim=dim)
 
 
 def _dim_infer(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..dispatch import known
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -48,7 +49,7 @@ gather_op = op(
     raises=True,
     infer=_gather_infer,
     rule=lambda F, g, x, index, *, needs, dim: (
-        F.scatter_add(F.zeros_as(g, shape=tuple(x.shape)), index, g, dim=dim),
+        known(F).scatter_add(F.zeros_as(g, shape=tuple(x.shape)), index, g, dim=dim),
         None,
     ),
     keeps=("index",),
@@ -145,9 +146,9 @@ def _scatter_infer(name: str) -> Any:
 def _scatter_rule(F: Any, g: Any, x: Any, index: Any, src: Any, *, needs: Any, dim: int) -> tuple[Any, ...]:
     to_x = to_src = None
     if needs[0]:
-        to_x = F.scatter(g, index, F.zeros_as(g, shape=tuple(index.shape)), dim=dim)
+        to_x = known(F).scatter(g, index, F.zeros_as(g, shape=tuple(index.shape)), dim=dim)
     if needs[2]:
-        to_src = F.gather(g, index, dim=dim)
+        to_src = known(F).gather(g, index, dim=dim)
     return to_x, None, to_src
 
 
@@ -186,7 +187,7 @@ scatter_add_op = op(
     rule=lambda F, g, x, index, src, *, needs, dim: (
         g if needs[0] else None,
         None,
-        F.gather(g, index, dim=dim) if needs[2] else None,
+        known(F).gather(g, index, dim=dim) if needs[2] else None,
     ),
     keeps=("index",),
     samples=_add_samples,
@@ -208,16 +209,17 @@ def _reduce_rule(
     not zero and the number of zeros."""
     if reduce == "prod":
         return _prod_rule(F, g, x, index, src, dim)
-    hit_x, hit_src = F.eq(x, y), F.eq(src, F.gather(y, index, dim=dim))
+    of_known = known(F)
+    hit_x, hit_src = F.eq(x, y), F.eq(src, of_known.gather(y, index, dim=dim))
     # counted in the gradient's dtype
     zeros = F.zeros_as(g, shape=tuple(x.shape))
     ones_src = F.where(hit_src, F.full_as(src, value=1.0), 0.0)
-    count = F.scatter_add(F.where(hit_x, F.add(zeros, 1.0), 0.0), index, ones_src, dim=dim)
+    count = of_known.scatter_add(F.where(hit_x, F.add(zeros, 1.0), 0.0), index, ones_src, dim=dim)
     share = F.div(g, count)
     return (
         F.where(hit_x, share, 0.0) if needs[0] else None,
         None,
-        F.where(hit_src, F.gather(share, index, dim=dim), 0.0) if needs[2] else None,
+        F.where(hit_src, of_known.gather(share, index, dim=dim), 0.0) if needs[2] else None,
     )
 
 
@@ -225,12 +227,13 @@ def _prod_rule(F: Any, g: Any, x: Any, index: Any, src: Any, dim: int) -> tuple[
     """Each element receives the product of all others: of those that are not zero, ``rest`` over its own, times that of
     the zeros, which is zero itself but has derivatives. It is written as the elementary symmetric polynomial of their
     power sums (Newton's identities), as far as third derivatives reach."""
+    of_known = known(F)
     zero_x, zero_src = F.eq(x, 0), F.eq(src, 0)
     safe_x, safe_src = F.where(zero_x, 1.0, x), F.where(zero_src, 1.0, src)
-    rest = F.scatter_reduce(safe_x, index, safe_src, dim=dim, reduce="prod")
+    rest = of_known.scatter_reduce(safe_x, index, safe_src, dim=dim, reduce="prod")
 
     def over_zeros(of_x: Any, of_src: Any) -> Any:
-        return F.scatter_add(F.where(zero_x, of_x, 0.0), index, F.where(zero_src, of_src, 0.0), dim=dim)
+        return of_known.scatter_add(F.where(zero_x, of_x, 0.0), index, F.where(zero_src, of_src, 0.0), dim=dim)
 
     count = over_zeros(F.full_as(x, value=1.0), F.full_as(src, value=1.0))
     total, squares = over_zeros(x, src), over_zeros(F.mul(x, x), F.mul(src, src))
@@ -253,11 +256,11 @@ def _prod_rule(F: Any, g: Any, x: Any, index: Any, src: Any, dim: int) -> tuple[
         return conjugate(F, F.where(zero, F.mul(rest, but_own), F.mul(F.div(rest, safe), among_zeros)))
 
     facts = (rest, count, total, squares)
-    at_src = [F.gather(part, index, dim=dim) for part in facts]
+    at_src = [of_known.gather(part, index, dim=dim) for part in facts]
     return (
         F.mul(g, others(facts, zero_x, safe_x, x)),
         None,
-        F.mul(F.gather(g, index, dim=dim), others(at_src, zero_src, safe_src, src)),
+        F.mul(of_known.gather(g, index, dim=dim), others(at_src, zero_src, safe_src, src)),
     )
 
 

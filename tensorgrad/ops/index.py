@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from ..autograd.grad_mode import state as grad_state
-from ..dispatch import local
+from ..dispatch import known, local
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install, wrap
@@ -124,7 +124,7 @@ def _index_infer(x: Any, *indices: Any, spec: tuple[int, ...]) -> Spec:
 
 def _index_rule(F: Any, g: Any, x: Any, *indices: Any, needs: Any, spec: tuple[int, ...]) -> tuple[Any, ...]:
     zeros = F.zeros_as(g, shape=tuple(x.shape))
-    return (F.index_put(zeros, g, *indices, spec=spec, accumulate=True), *[None] * len(indices))
+    return (known(F).index_put(zeros, g, *indices, spec=spec, accumulate=True), *[None] * len(indices))
 
 
 def _index_samples() -> list[Sample]:
@@ -169,9 +169,9 @@ def _index_put_rule(
     to_x = to_value = None
     if needs[0]:
         zero = F.zeros_as(g, shape=())
-        to_x = g if accumulate else F.index_put(g, zero, *indices, spec=spec, accumulate=False)
+        to_x = g if accumulate else known(F).index_put(g, zero, *indices, spec=spec, accumulate=False)
     if needs[1]:
-        to_value = F.sum_to(F.index(g, *indices, spec=spec), shape=tuple(value.shape))
+        to_value = F.sum_to(known(F).index(g, *indices, spec=spec), shape=tuple(value.shape))
     return (to_x, to_value, *[None] * len(indices))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dispatch import known
 from ..errors import ArgumentError, DimError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -43,7 +44,7 @@ def _select_infer(x: Any, index: Any, *, dim: int) -> Spec:
 
 
 def _select_rule(F: Any, g: Any, x: Any, index: Any, *, needs: Any, dim: int) -> tuple[Any, ...]:
-    return F.index_add(F.zeros_as(g, shape=tuple(x.shape)), index, g, dim=dim), None
+    return known(F).index_add(F.zeros_as(g, shape=tuple(x.shape)), index, g, dim=dim), None
 
 
 index_select_op = op(
@@ -93,7 +94,7 @@ def _add_infer(x: Any, index: Any, src: Any, *, dim: int) -> Spec:
 
 
 def _add_rule(F: Any, g: Any, x: Any, index: Any, src: Any, *, needs: Any, dim: int) -> tuple[Any, ...]:
-    return g if needs[0] else None, None, F.index_select(g, index, dim=dim) if needs[2] else None
+    return g if needs[0] else None, None, known(F).index_select(g, index, dim=dim) if needs[2] else None
 
 
 index_add_op = op(

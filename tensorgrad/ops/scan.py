@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dispatch import known
 from ..dtypes import numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
@@ -202,7 +203,7 @@ cummax_op, cummin_op = (
         name,
         infer=_extreme_infer(name),
         rule=lambda F, g, x, *, indices, needs, dim: (
-            F.scatter_add(F.zeros_as(g[0], shape=tuple(x.shape)), indices, g[0], dim=dim),
+            known(F).scatter_add(F.zeros_as(g[0], shape=tuple(x.shape)), indices, g[0], dim=dim),
         ),
         keeps=("indices",),
         outputs=("values", "indices"),
