@@ -17,7 +17,8 @@ __all__ = ["ENVIRONMENT", "Attributes", "TooMuch", "slots", "why_too_much"]
 
 ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars", "expanduser", "home"))
 _OF_OPTIMIZERS = frozenset((
-    "_opt_called", "_plans", "_scales", "_scheduled_step", "_stepping", "_told", "_unless", "param_groups", "state",
+    "_loaded", "_opt_called", "_plans", "_scales", "_scheduled_step", "_stepping", "_told", "_unless", "param_groups",
+    "state",
 ))  # fmt: skip
 """What an optimizer keeps for itself, or what is asked in another way."""
 _REPLACEABLE = (types.FunctionType, types.MethodType, types.ModuleType)

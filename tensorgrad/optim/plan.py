@@ -22,7 +22,7 @@ from ..dtypes import get_default_dtype
 from ..errors import AutogradError, DeviceError, DTypeError
 from ..ops.create import full, zeros_like
 from ..tensor import Tensor, wrap
-from .optimizer import Group, Optimizer
+from .optimizer import Group, Optimizer, StateDict
 
 __all__ = ["Bucket", "PlannedOptimizer", "write_numbers"]
 
@@ -140,13 +140,14 @@ class PlannedOptimizer(Optimizer):
 
     def __init__(self, params: Any, defaults: Group):
         self._plans: dict[int, Plan] = {}
+        self._loaded: dict[tuple[int, ...], Any] = {}  # by a bucket's parameters, the numbers that were loaded for them
         self._scales: dict[tuple[float, Any], Any] = {}
         self._unless: dict[str, Any] = {}
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plans, self._unless = {}, {}
+        self._plans, self._unless, self._loaded = {}, {}, {}
         for value in self.state.values():
             for name in self.scalars if isinstance(value, dict) else ():
                 if name in value and not isinstance(value[name], Tensor):  # how they were once saved
@@ -401,9 +402,18 @@ class PlannedOptimizer(Optimizer):
     def _scalars_of(self, group: Group, state: dict[str, Any]) -> tuple[float, ...]:
         first = self._first_scalars(group) if self.scalars else ()
         return tuple(
-            float(state[name]) if state.get(name) is not None else value
+            self._number(state[name]) if state.get(name) is not None else value
             for name, value in zip(self.scalars, first, strict=True)
         )
+
+    def _number(self, value: Any) -> float:
+        """A number of the state. One that was loaded is read past who listens: the next step counts by its memory, so
+        that a program rests on no value of it."""
+        if self._loaded and isinstance(value, Tensor):
+            base = getattr(value._data, "base", None)
+            if any(base is scalars for scalars in self._loaded.values()):
+                return float(value._data)
+        return float(value)
 
     def _make_plan(self, group: Group, layout: tuple[str, ...], params: list[Tensor]) -> Plan:
         gathered: dict[Any, list[Tensor]] = {}
@@ -411,10 +421,10 @@ class PlannedOptimizer(Optimizer):
         for p in params:
             state = self.state.get(p) or {}
             done = self._scalars_of(group, state)
-            if state:
-                for name, value in zip(self.scalars, done, strict=True):  # no longer counted with the others
-                    state[name] = wrap(np.array(value, dtype=scalar_dtype()))
             if p._grad is None:
+                if state:
+                    for name, value in zip(self.scalars, done, strict=True):  # no longer counted with the others
+                        state[name] = wrap(np.array(value, dtype=scalar_dtype()))
                 idle.append(p)
                 continue
             self._check_gradient(p)
@@ -428,14 +438,21 @@ class PlannedOptimizer(Optimizer):
     def _make_bucket(
         self, group: Group, params: list[Tensor], layout: tuple[str, ...], done: tuple[float, ...], fresh: bool
     ) -> Bucket:
-        scalars = np.array(done, dtype=scalar_dtype())
+        scalars = self._counted_together(params, done)
+        counted = scalars is not None
+        if scalars is None:
+            for p in params:
+                for name in self.scalars:
+                    value = (self.state.get(p) or {}).get(name)
+                    if isinstance(value, Tensor):
+                        float(value)  # which is told to who listens
+            scalars = np.array(done, dtype=scalar_dtype())
         states = []
         for p in params:
             # SGD without momentum has no state at all
             state = self.state[p] if layout or self.scalars else {}
-            for i, name in enumerate(self.scalars):
-                # the state's step is the very number that counts: no bookkeeping per parameter
-                state[name] = wrap(scalars[i : i + 1].reshape(()))
+            if not counted:
+                self._count_by(state, scalars)
             for name in layout:
                 if state.get(name) is None:
                     state[name] = self._first(name, group, p)
@@ -445,6 +462,38 @@ class PlannedOptimizer(Optimizer):
         bucket.refresh = self._refreshing(group, bucket)
         bucket.reads = lambda: _tensors_of(group)
         return bucket
+
+    def _count_by(self, state: dict[str, Any], scalars: Any) -> None:
+        """Make the state's step the very number that counts: no bookkeeping per parameter."""
+        for i, name in enumerate(self.scalars):
+            state[name] = wrap(scalars[i : i + 1].reshape(()))
+
+    def _counted_together(self, params: list[Tensor], done: tuple[float, ...]) -> Any:
+        """The numbers that ``load_state_dict`` has made for just these parameters, if they have them still."""
+        scalars = self._loaded.pop(tuple(map(id, params)), None)
+        if scalars is None or tuple(scalars) != done:
+            return None
+        mine = all(self.state[p][name]._data.base is scalars for p in params for name in self.scalars)
+        return scalars if mine else None
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        buckets = [bucket.params for plan in self._plans.values() for bucket in plan.buckets]
+        groups = {id(p): i for i, group in enumerate(self.param_groups) for p in group["params"]}
+        super().load_state_dict(state_dict)
+        self._loaded = {}
+        if not self.scalars:
+            return
+        # the next step counts here, so that a program can be written of it: else it would set the numbers anew
+        for params in buckets:
+            states = [self.state.get(p) or {} for p in params]
+            if not all(id(p) in groups for p in params):
+                continue
+            numbers = {self._scalars_of(self.param_groups[groups[id(p)]], self.state.get(p) or {}) for p in params}
+            if all(states) and len(numbers) == 1:
+                scalars = np.array(numbers.pop(), dtype=scalar_dtype())
+                for state in states:
+                    self._count_by(state, scalars)
+                self._loaded[tuple(map(id, params))] = scalars
 
     def _refreshing(self, group: Group, bucket: Bucket) -> Callable[[], None]:
         """What brings a bucket's numbers up to date."""

@@ -3,6 +3,7 @@ makes."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -307,3 +308,44 @@ def test_a_closure_that_is_called_as_often_as_the_data_say_is_never_wrong(backen
         beside(script, backend, fallback=fallback)
     except CompileError as error:
         assert not fallback and "test_optimizers" in str(error), error
+
+
+@pytest.mark.parametrize("name", ("Adam", "AdamW", "RMSprop", "NAdam", "Adagrad", "SGD"))
+@pytest.mark.parametrize("grouped", (False, True))
+def test_a_state_that_is_loaded_between_calls_costs_one_run(name, grouped):
+    how = {"momentum": 0.9} if name == "SGD" else {}
+    runs = []
+    for compiled in (False, True):
+        tg.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        params = list(model.parameters())
+        given = [{"params": params[:2]}, {"params": params[2:], "lr": 0.03}] if grouped else params
+        optimizer = getattr(tg.optim, name)(given, lr=0.01, **how)
+
+        def train(x, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = tg.compile(train) if compiled else train
+        losses = []
+        for k in range(24):
+            if k == 5:
+                saved = copy.deepcopy(optimizer.state_dict())
+            if k in (8, 12, 13):
+                optimizer.load_state_dict(saved)
+            if k == 18 and name != "SGD":
+                optimizer.state[params[0]]["step" if "step" in optimizer.state[params[0]] else "mu_product"].fill_(2.0)
+            if k == 20:
+                optimizer.load_state_dict(saved)
+                params[3].requires_grad_(False)
+            losses.append(step(tg.randn(6, 4)).item())
+            if compiled and k == 17:
+                found = step.stats()
+        kept = [x.tolist() for state in optimizer.state.values() for x in state.values() if isinstance(x, tg.Tensor)]
+        runs.append((losses, kept))
+    assert runs[0] == runs[1]
+    # a first step without a state, where the optimizer has one; the program; then a run for each time
+    assert found["captures"] == 5 and found["replays"] == 13
