@@ -33,15 +33,10 @@ struct Axis {
 
   // The coordinate in pixels, and how it changes with the grid's number.
   T at(T place, T& slope) const {
-    T p;
-    if (align) {
-      const T scale = T((double(size) - 1) / 2);
-      p = (place + T(1)) * scale;
-      slope = scale;
-    } else {
-      p = ((place + T(1)) * size - T(1)) / T(2);
-      slope = size / T(2);
-    }
+    // aligned (place + 1) (size - 1) / 2, otherwise ((place + 1) size - 1) / 2: with the same steps, so without a jump
+    const T unit = align ? T((double(size) - 1) / 2) : size, less = align ? T(0) : T(1), part = align ? T(1) : T(0.5);
+    T p = ((place + T(1)) * unit - less) * part;
+    slope = unit * part;
     if (beyond == Beyond::zeros) return p;
     if (beyond == Beyond::reflection) p = reflected(p, slope);
     // no gradient at the limits or beyond
@@ -70,29 +65,45 @@ struct Axis {
   }
 };
 
+// The place of a corner, -1 outside, and so for NaN. Without jumps, as all of the loop that asks, which is done by vectors.
 template <class T>
-inline int32_t inside(T y, T x, Index height, Index width) {
-  // false for NaN
-  const bool in = y >= T(0) && y <= T(height - 1) && x >= T(0) && x <= T(width - 1);
-  return in ? int32_t(Index(y) * width + Index(x)) : -1;
+inline int32_t inside(T y, T x, T bottom, T right, int32_t width) {
+  const bool in = (y >= T(0)) & (y <= bottom) & (x >= T(0)) & (x <= right);
+  const int32_t at = int32_t(in ? y : T(0)) * width + int32_t(in ? x : T(0));
+  return in ? at : -1;
 }
 
+// All of kPlaces, zeros behind the n that are given: loops of so many vectors, and no more code.
 template <class T>
-void find(const GridShape& s, const T* grid, Index n, Corners<T>& k) {
-  const Axis<T> rows{T(s.height), s.align_corners, s.beyond}, columns{T(s.width), s.align_corners, s.beyond};
-  for (Index p = 0; p < n; ++p) {
-    const T x = columns.at(grid[2 * p], k.slope[1][p]), y = rows.at(grid[2 * p + 1], k.slope[0][p]);
-    if (s.nearest) {
-      k.index[0][p] = inside(std::nearbyint(y), std::nearbyint(x), s.height, s.width);
-      continue;
+[[gnu::noinline]] void find(const GridShape& s, const T* grid, Index n, Corners<T>& k) {
+  const T bottom = T(s.height - 1), right = T(s.width - 1);
+  const int32_t width = int32_t(s.width);
+  T place[2 * kPlaces], (&y)[kPlaces] = k.part[0], (&x)[kPlaces] = k.part[1];
+  std::fill(std::copy_n(grid, 2 * n, place), place + 2 * kPlaces, T(0));
+  const auto pixels = [&](bool align, Beyond beyond) {
+    const Axis<T> rows{T(s.height), align, beyond}, columns{T(s.width), align, beyond};
+    for (Index p = 0; p < kPlaces; ++p) {
+      x[p] = columns.at(place[2 * p], k.slope[1][p]);
+      y[p] = rows.at(place[2 * p + 1], k.slope[0][p]);
     }
-    const T y0 = std::floor(y), x0 = std::floor(x), b = y - y0, a = x - x0;
-    k.part[0][p] = b;
-    k.part[1][p] = a;
-    k.index[0][p] = inside(y0, x0, s.height, s.width);
-    k.index[1][p] = inside(y0, x0 + T(1), s.height, s.width);
-    k.index[2][p] = inside(y0 + T(1), x0, s.height, s.width);
-    k.index[3][p] = inside(y0 + T(1), x0 + T(1), s.height, s.width);
+  };
+  // told apart here, so that these loops have no jumps either
+  if (s.beyond == Beyond::zeros) pixels(s.align_corners, Beyond::zeros);
+  else if (s.beyond == Beyond::border) pixels(s.align_corners, Beyond::border);
+  else pixels(s.align_corners, Beyond::reflection);
+  if (s.nearest) {
+    for (Index p = 0; p < kPlaces; ++p)
+      k.index[0][p] = inside(std::nearbyint(y[p]), std::nearbyint(x[p]), bottom, right, width);
+    return;
+  }
+  for (Index p = 0; p < kPlaces; ++p) {
+    const T y0 = std::floor(y[p]), x0 = std::floor(x[p]), b = y[p] - y0, a = x[p] - x0;
+    y[p] = b;
+    x[p] = a;
+    k.index[0][p] = inside(y0, x0, bottom, right, width);
+    k.index[1][p] = inside(y0, x0 + T(1), bottom, right, width);
+    k.index[2][p] = inside(y0 + T(1), x0, bottom, right, width);
+    k.index[3][p] = inside(y0 + T(1), x0 + T(1), bottom, right, width);
     k.weight[0][p] = (T(1) - b) * (T(1) - a);
     k.weight[1][p] = (T(1) - b) * a;
     k.weight[2][p] = b * (T(1) - a);

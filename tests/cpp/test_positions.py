@@ -114,6 +114,19 @@ def test_searchsorted(right: bool) -> None:
     assert np.array_equal(C.searchsorted(rows, values, right), expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_places_that_are_nowhere_read_zero(dtype: str) -> None:
+    image = np.arange(1, 13, dtype=dtype).reshape(1, 1, 3, 4)
+    each = (np.nan, np.inf, -np.inf, 1e30, -1e30, 2.0, 0.0)
+    grid = np.array([[[(a, b) for a in each for b in each] * 6]], dtype)  # more than are found at once
+    for mode in ("bilinear", "nearest"):
+        y = C.grid_sample(image, grid, mode=mode, padding="zeros", align_corners=True)
+        there = (grid == 0).all(-1)[:, None]
+        assert np.array_equal(y[there], np.full(6, 6.5 if mode == "bilinear" else 7.0, dtype))
+        told = mode == "nearest" or np.isfinite(grid).all(-1)[:, None]  # the weights of the others are NaN
+        assert not y[~there & told].any()
+
+
 def test_same_bits_for_any_threads() -> None:
     rng = np.random.default_rng(6)
     x, src = rng.standard_normal(1000).astype("float32"), rng.standard_normal(LONG).astype("float32")
