@@ -13,6 +13,7 @@ namespace {
 
 constexpr Index kRange = 64;  // channels of a task on either side: 16 matrices of float take 256 KB
 constexpr Index kMostParts = 8;
+constexpr Index kFinished = 8;  // input channels of a task that adds parts
 
 template <class T>
 class WinogradWeight {
@@ -35,7 +36,12 @@ class WinogradWeight {
     for_each_task(parts_ * ranges, [&](Index task) {
       accumulate(task % ranges, task / ranges, partial.data() + task * size);
     });
-    for_each_task(ranges, [&](Index range) { finish(range, partial.data() + range * size, ranges * size); });
+    // few ranges have parts: their channels are shared out, so that all threads add
+    const Index chunk = parts_ > 1 ? kFinished : in_, chunks = divide_up(in_, chunk);
+    for_each_task(ranges * chunks, [&](Index task) {
+      const Index range = task / chunks;
+      finish(range, task % chunks * chunk, chunk, partial.data() + range * size, ranges * size);
+    });
   }
 
  private:
@@ -124,14 +130,12 @@ class WinogradWeight {
         });
   }
 
-  // G' u G, from [p][block of channels][input channel][width] to gw[output channel][input channel][tap]
-  void finish(Index range, T* sums, Index part_stride) const {
+  // G' u G of some input channels, from [p][block of channels][input channel][width] to
+  // gw[output channel][input channel][tap]
+  void finish(Index range, Index first, Index most, T* sums, Index part_stride) const {
     const Range r = range_of(range);
-    const Index padded = round_up(r.ins, kTileRows);
-    for (Index part = 1; part < parts_; ++part) {
-      const T* from = sums + part * part_stride;
-      for (Index i = 0; i < kProducts * sum_product_; ++i) sums[i] += from[i];
-    }
+    const Index padded = round_up(r.ins, kTileRows), count = std::min(most, r.ins - first);
+    if (count <= 0) return;
     const T half = T(0.5);
     auto collapse = [&](Vec<T> u0, Vec<T> u1, Vec<T> u2, Vec<T> u3, Vec<T>* g) {
       const Vec<T> even = (u1 + u2) * half;
@@ -139,10 +143,16 @@ class WinogradWeight {
       g[1] = (u1 - u2) * half;
       g[2] = even + u3;
     };
-    Scratch<T> taps(r.ins * 9 * 2 * L);
+    Scratch<T> taps(count * 9 * 2 * L);
     for (const ChannelBlock& b : channel_blocks(r.outs, L)) {
-      const T* from = sums + b.first * padded;
-      for (Index c = 0; c < r.ins; ++c)
+      T* from = sums + b.first * padded + first * b.width;
+      for (int p = 0; p < kProducts; ++p)
+        for (Index part = 1; part < parts_; ++part) {
+          T* to = from + p * sum_product_;
+          const T* more = to + part * part_stride;
+          for (Index i = 0; i < count * b.width; ++i) to[i] += more[i];
+        }
+      for (Index c = 0; c < count; ++c)
         for (Index v = 0; v < b.width; v += L) {
           Vec<T> columns[4][3];
           for (int j = 0; j < 4; ++j) {
@@ -157,8 +167,8 @@ class WinogradWeight {
           }
         }
       const Index line = s_.in_per_group() * 9;
-      T* to = gw_ + (r.group * s_.out_per_group() + r.out + b.first) * line + r.in * 9;
-      tile_unpack<T>(taps.data(), b.width, r.ins * 9, b.valid, {}, to, line);
+      T* to = gw_ + (r.group * s_.out_per_group() + r.out + b.first) * line + (r.in + first) * 9;
+      tile_unpack<T>(taps.data(), b.width, count * 9, b.valid, {}, to, line);
     }
   }
 
