@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .algebra import batch_of, column
 __all__ = ["cdist"]
 
 _ROOM = 1 << 16  # elements of the differences that a kernel holds at a time: they stay in the cache
+_STRETCHES = 32  # the most of these that the definition has calls of their own for
 _BY_PRODUCT = 25  # more rows than this, on either side, and the Euclidean distance is made of a matrix product
 
 
@@ -53,6 +54,26 @@ def _kernel(xp: Any, a: Any, b: Any, *, p: float, product: bool) -> Any:
     return y
 
 
+def in_few_stretches(a: Any, b: Any) -> bool:
+    """Whether the definition takes few enough calls, one behind the other, for what the kernel over NumPy holds."""
+    step = max(_ROOM // max(math.prod(b.shape), 1), 1)
+    return math.prod(b.shape) <= _ROOM and a.shape[-2] <= _STRETCHES * step
+
+
+def _by_stretches(F: Any, a: Any, b: Any, make: Callable[[slice | None], Any]) -> Any:
+    """``make`` of the rows of ``a``, by stretches of them where the differences are many."""
+    stretches = list(_chunks(a, b))
+    if len(stretches) < 2 or not in_few_stretches(a, b):
+        return make(None)
+    return F.cat(*[make(rows) for rows in stretches], dim=len(a.shape) - 2)
+
+
+def _rows(F: Any, x: Any, rows: slice | None) -> Any:
+    if rows is None:
+        return x
+    return F.slice(x, key=(*(slice(None),) * (len(x.shape) - 2), slice(rows.start, rows.stop, 1), slice(None)))
+
+
 def _define(F: Any, a: Any, b: Any, *, p: float, product: bool) -> Any:
     last = (len(a.shape) - 1,)
     if product:
@@ -61,6 +82,10 @@ def _define(F: Any, a: Any, b: Any, *, p: float, product: bool) -> Any:
         return F.sqrt(F.maximum(F.sub(F.add(squares[0], swapped(F, squares[1])), mixed), 0.0))
     if a.shape[-1] == 0:
         return F.zeros_as(a, shape=(*a.shape[:-1], b.shape[-2]))
+    return _by_stretches(F, a, b, lambda rows: _of_rows(F, _rows(F, a, rows), b, p))
+
+
+def _of_rows(F: Any, a: Any, b: Any, p: float) -> Any:
     size, over = F.abs(F.sub(_spread(F, a, 2), _spread(F, b, 3))), (len(a.shape),)
     if math.isinf(p):
         return F.amax(size, dim=over, keepdim=False)
@@ -117,6 +142,12 @@ def _backward_define(F: Any, g: Any, a: Any, b: Any, y: Any, *, p: float) -> Any
         weight = F.div(F.where(F.eq(y, 0), 0.0, g), F.where(F.eq(y, 0), 1.0, y))
         total = F.sum(weight, dim=(g.ndim - 1,), keepdim=True)
         return F.sub(F.mul(a, total), F.matmul(weight, b))
+    return _by_stretches(
+        F, a, b, lambda rows: _backward_of_rows(F, _rows(F, g, rows), _rows(F, a, rows), b, _rows(F, y, rows), p)
+    )
+
+
+def _backward_of_rows(F: Any, g: Any, a: Any, b: Any, y: Any, p: float) -> Any:
     away = F.sub(_spread(F, a, 2), _spread(F, b, 3))
     weight = column(F, g)
     if p != 1:

@@ -200,6 +200,25 @@ def test_low_rank():
     assert abs((U * S.unsqueeze(-2)) @ V.mH - centered).max() < 1e-9
 
 
+@pytest.mark.parametrize(
+    "shapes", [((70, 30), (40, 30)), ((2, 50, 9), (2, 100, 9)), ((300, 4), (2000, 4)), ((3, 70000), (1, 70000))]
+)
+@pytest.mark.parametrize("p", [0.0, 1.0, 1.5, 2.0, math.inf])
+def test_distances_of_many_rows_come_by_stretches(shapes, p):
+    rng = np.random.default_rng(0)
+    a, b = (tg.tensor(rng.standard_normal(shape), requires_grad=True) for shape in shapes)
+    apart = a.detach().numpy()[..., :, None, :] - b.detach().numpy()[..., None, :, :]
+    y = tg.cdist(a, b, p=p, compute_mode="donot_use_mm_for_euclid_dist")
+    expected = (apart != 0).sum(-1) if p == 0 else np.linalg.norm(apart, p, -1)
+    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-12)
+    g = rng.standard_normal(y.shape)
+    (y * tg.tensor(g)).sum().backward()
+    if p in (1.0, 2.0):
+        shares = g[..., None] * (np.sign(apart) if p == 1 else apart / expected[..., None])
+        np.testing.assert_allclose(a.grad.numpy(), shares.sum(-2), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(b.grad.numpy(), -shares.sum(-3), rtol=1e-9, atol=1e-9)
+
+
 def test_distances_at_zero_have_no_gradient():
     for p in (0.5, 1.0, 1.5, 2.0, 3.0, float("inf")):
         x = tg.tensor([[1.0, 2.0]], requires_grad=True)

@@ -288,14 +288,17 @@ class CppBackend(NumpyBackend):
         return found(weight, index, ends, mean=mean)
 
     def cdist(self, a: Any, b: Any, *, p: float, product: bool) -> Any:
-        return self._of_distances("cdist", product)(a, b, p=p, product=product)
+        return self._of_distances("cdist", a, b, product)(a, b, p=p, product=product)
 
     def cdist_backward(self, g: Any, a: Any, b: Any, y: Any, *, p: float) -> Any:
-        return self._of_distances("cdist_backward", p == 2)(g, a, b, y, p=p)
+        return self._of_distances("cdist_backward", a, b, p == 2)(g, a, b, y, p=p)
 
-    def _of_distances(self, name: str, by_products: bool) -> Callable[..., Any]:
-        """The kernel over NumPy takes a few rows at a time; products of matrices hold no differences, so need not."""
-        return self._defined(name) if by_products else self._over_numpy(name)
+    def _of_distances(self, name: str, a: Any, b: Any, by_products: bool) -> Callable[..., Any]:
+        """The kernel over NumPy takes a few rows at a time, of which the definition would have a call each where there
+        are many; products of matrices hold no differences."""
+        from ...linalg.distances import in_few_stretches
+
+        return self._defined(name) if by_products or in_few_stretches(a, b) else self._over_numpy(name)
 
     def summed_rows(self, x: Any, rows: Any, ends: Any, weights: Any, positions: Any, base: Any) -> Any:
         found = self.c.summed_rows if x.dtype.char in "fd" else self._defined("summed_rows")
