@@ -1,5 +1,7 @@
 // Formula(name, specialize, sums=""): the object that Python calls with arrays and numbers. sums: a letter for each result,
 // "." for one that is stored, "s" for one of which the sum of all elements is wanted, "m" for their mean, as 0-d arrays.
+// Behind a colon, of how many of the last axes are rows of which something is wanted instead (kLetters), and "k" where these
+// axes stay, with a size of 1: "s:1k".
 //
 // A call costs less than a NumPy ufunc's machinery, so the type is written against CPython (vectorcall) and the usual
 // call, arrays of one shape lying contiguous, allocates nothing but its result.

@@ -21,6 +21,11 @@
 namespace tg {
 namespace formula {
 
+// How results are reduced: sum, mean, and, along rows alone, amax, amin, logsumexp, vector_norm.
+inline constexpr char kLetters[] = "smxnle";
+inline constexpr Reduce kReduced[] = {Reduce::sum,  Reduce::mean,      Reduce::amax,
+                                      Reduce::amin, Reduce::logsumexp, Reduce::norm2};
+
 class Call {
  public:
   Call(FormulaObject* self, PyObject* const* args, std::size_t count, PyObject* out)
@@ -78,18 +83,33 @@ class Call {
     return out_;
   }
 
-  // Some results are stored, of others there are sums.
+  // Some results are stored, of others there are sums, or something of each row. NotImplemented for rows that are reduced
+  // only together.
   py::object run_summing() {
     find_shape();
     if (!simple_ && ndim_ > 1) find_order();
     const Program& program = find_program();
     const int inputs = static_cast<int>(count_), outputs = program.output_count();
-    const std::string sums = py::cast<std::string>(py::handle(self_->sums));
+    const std::string given = py::cast<std::string>(py::handle(self_->sums)), sums = given.substr(0, given.find(':'));
     if (static_cast<int>(sums.size()) != outputs || !ndim_ || moved_)
       throw std::invalid_argument(name_of(self_) + ": sums are for results with dimensions, in C's order, one letter for each");
+    Totals totals;
+    Shape along;  // what rows are reduced to
+    if (sums.size() < given.size()) {
+      const int axes = given[sums.size() + 1] - '0', kept = ndim_ - axes;
+      if (axes < 1 || kept < 0) throw std::invalid_argument(name_of(self_) + ": rows have from 1 to 9 of the results' axes");
+      totals.length = size_of_shape(axes, shape_ + kept);
+      along.assign(shape_, shape_ + kept);
+      if (given.back() == 'k') along.resize(static_cast<std::size_t>(ndim_), 1);
+      for (std::size_t i = 0; i < sums.size(); ++i) {
+        const char* found = std::strchr(kLetters, sums[i]);
+        const Index item = size_of(program.output_dtype(static_cast<int>(i)));
+        if (sums[i] && found && !takes_rows(kReduced[found - kLetters], totals.length, item)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+      }
+    }
     std::vector<PyArrayObject*> targets(static_cast<std::size_t>(outputs), nullptr);
     std::vector<py::object> made;
-    std::vector<Total> totals(static_cast<std::size_t>(outputs));
+    totals.of.resize(static_cast<std::size_t>(outputs));
     for (int i = 0; i < outputs; ++i) {
       const DType dtype = program.output_dtype(i);
       const char what = sums[static_cast<std::size_t>(i)];
@@ -98,10 +118,15 @@ class Call {
         targets[static_cast<std::size_t>(i)] = as_array(made.back().ptr());
         continue;
       }
-      if ((what != 's' && what != 'm') || (dtype != DType::Float32 && dtype != DType::Float64))
-        throw std::invalid_argument(name_of(self_) + ": float32 and float64 are summed ('s') or averaged ('m')");
-      made.push_back(empty(dtype, Shape{}));
-      totals[static_cast<std::size_t>(i)] = {true, what == 'm', dtype == DType::Float64, data_of<char>(made.back())};
+      const char* found = std::strchr(kLetters, what);
+      if (!what || !found || (dtype != DType::Float32 && dtype != DType::Float64))
+        throw std::invalid_argument(name_of(self_) + ": float32 and float64 are reduced, by the letters " + kLetters);
+      const Reduce kind = kReduced[found - kLetters];
+      const bool wide = dtype == DType::Float64;
+      if (!totals.length && kind != Reduce::sum && kind != Reduce::mean)
+        throw std::invalid_argument(name_of(self_) + ": of all elements there are a sum ('s') and a mean ('m')");
+      made.push_back(empty(dtype, along));
+      totals.of[static_cast<std::size_t>(i)] = {true, kind == Reduce::mean, wide, data_of<char>(made.back()), kind};
     }
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
@@ -383,7 +408,7 @@ class Call {
   }
 
   void write_pieces(const Program& program, const Number* numbers, const Operand* operands, int ports, int ndim, const Index* shape,
-                    const std::vector<Total>& totals) {
+                    const Totals& totals) {
     auto call = written_call(program, numbers, operands, ports, ndim, shape);
     writing()->add(work_of(program, ndim, shape), in_pieces(std::move(call), totals));
   }

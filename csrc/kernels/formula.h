@@ -16,6 +16,7 @@
 
 #include "formula_kernels.h"
 #include "formula_machine.h"
+#include "reduce.h"
 
 namespace tg {
 namespace formula {
@@ -153,16 +154,29 @@ class Repeated {
   std::unique_ptr<class Runner> runner_;
 };
 
+// Outputs that are reduced along rows and not stored, rows of `length` elements that follow each other; 0 where none are.
+struct Rows {
+  struct Of {
+    Reduce kind;
+    char* to;  // a value for each row; null of an output that is stored
+  };
+  Index length = 0;
+  std::vector<Of> outputs;
+};
+// Whether such rows may be reduced a few at a time, with the bits that they have together.
+bool takes_rows(Reduce kind, Index length, Index item);
+
 // The same in parts, as often as asked: begin(), pieces that start at multiples of kUnit, by several threads, then end().
 // Where there are sums, pieces from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in
 // order and from one thread.
 // Some outputs may be summed and not stored: `totals[i]`, if not null, receives the sum of output i, float or double, of
-// which no operand is read. The bits are those of the stored output's sum (reduce.h).
+// which no operand is read. The bits are those of the stored output's sum (reduce.h). Where rows are reduced instead, pieces
+// are of whole rows.
 class Run {
  public:
   static constexpr Index kUnit = 16384, kWideUnit = 4 * kUnit;
   Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape,
-      std::vector<double*> totals = {});
+      std::vector<double*> totals = {}, Rows rows = {});
   ~Run();
   void begin();
   void piece(Index first, Index last);

@@ -62,6 +62,8 @@ constexpr Index kLine = 64;  // bytes of a cache line
 constexpr Index kFar = Index(1) << 20;
 constexpr std::size_t kWorthAhead = 4;
 constexpr Index kUnit = Run::kUnit;  // elements that a sum takes at a time
+constexpr Index kHeld = 4096;  // likewise of all results that are reduced along rows; four times that where these are short
+constexpr Index kApart = 5 * 64;  // bytes between what is held of one and of the next, which else share their cache's lines
 static_assert(kUnit == kReducePiece / 4 && Run::kWideUnit == kReducePiece);  // as reduce_walk.h does
 
 // Whether an item of this size may be read as a number of its type at this address and stride.
@@ -112,8 +114,9 @@ class Runner {
 
   // ---- in parts: see Run
 
-  void want(std::vector<double*> totals) {
+  void want(std::vector<double*> totals, Rows rows) {
     totals_ = std::move(totals);
+    rows_ = std::move(rows);
     bool wide = false;
     for (std::size_t k = 0; k < totals_.size(); ++k) {
       if (!totals_[k]) continue;
@@ -122,7 +125,9 @@ class Runner {
     }
     // floats' units are added up in the order of a sum's pieces at the end, doubles are compensated within a piece
     grain_ = wide ? Run::kWideUnit : kUnit;
-    if (total_ != 0) prepare();
+    if (total_ == 0) return;
+    prepare();
+    if (rows_.length) hold_rows();
   }
 
   void begin() {
@@ -134,7 +139,7 @@ class Runner {
   }
 
   void piece(Index begin, Index end) {
-    if (!summing_) return stretch(begin, end, nullptr);
+    if (!summing_ || rows_.length) return stretch(begin, end, nullptr);
     const std::size_t inputs = static_cast<std::size_t>(p_.input_count()), outputs = totals_.size();
     for (Index first = begin; first < end; first += kUnit) {
       const Index n = std::min(end - first, kUnit);
@@ -264,9 +269,41 @@ class Runner {
   }
 
   char* place_of_sum(int output) const {
-    return scratch().at_least(totals_.size() * static_cast<std::size_t>(kUnit) * 8) + output * kUnit * 8;
+    const Index outputs = ports_ - p_.input_count(), each = held_ * 8 + kApart;
+    return scratch().at_least(static_cast<std::size_t>(outputs * each)) + output * each;
   }
-  bool is_summed(int output) const { return summing_ && totals_[static_cast<std::size_t>(output)]; }
+  bool is_summed(int output) const {
+    const std::size_t k = static_cast<std::size_t>(output);
+    return rows_.length ? rows_.outputs[k].to != nullptr : summing_ && totals_[k];
+  }
+
+  // As many rows are held as stay near, and as begin where operands that come again do.
+  void hold_rows() {
+    summing_ = true;
+    Index wanted = 0;
+    for (const Rows::Of& each : rows_.outputs) wanted += each.to != nullptr;
+    Index unit = std::lcm(rows_.length, period_);
+    if (unit > kUnit) unit = rows_.length, repeated_ = 0;
+    const Index most = (rows_.length < kLongRow ? 4 * kHeld : kHeld) / wanted;
+    held_ = std::max<Index>(1, std::max(most, block_) / unit) * unit;
+    grain_ = (task_size() + held_ - 1) / held_ * held_;
+  }
+
+  // Rows that were held are reduced.
+  void reduce_rows(Index begin, Index end) const {
+    const int inputs = p_.input_count();
+    const Index length = rows_.length, first = begin / length;
+    for (int k = 0; k < ports_ - inputs; ++k) {
+      const Rows::Of& each = rows_.outputs[static_cast<std::size_t>(k)];
+      if (!each.to) continue;
+      const Program::Port& port = p_.ports_[inputs + k];
+      const Index item = port.item_size, shape[] = {end / length - first, length}, strides[] = {length * item, item};
+      const bool folded[] = {false, true}, mean = each.kind == Reduce::mean;
+      if (mean || each.kind == Reduce::sum)
+        sum_of_rows(port.dtype, mean, shape[0], length, place_of_sum(k), each.to + first * item);
+      else reduce(each.kind, ReducePlan(2, shape, strides, folded), port.dtype, place_of_sum(k), port.dtype, each.to + first * item);
+    }
+  }
 
   // With `sum` the results are added to it and go nowhere else.
   void stretch(Index first, Index last, double* sum) const {
@@ -280,16 +317,24 @@ class Runner {
     for (const Program::Spread& s : p_.spreads_) s.fill(slots[s.slot], slots[s.from], nullptr, nullptr, longest);
     Index at[kMaxDims];
     locate(first, at);
+    Index held = first, until = rows_.length ? std::min(last, first + held_) : last;
     for (Index i = first; i < last;) {
-      Index n = std::min(longest, last - i);
+      Index n = std::min(longest, until - i);
       if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
-      block(i, at, n, slots, buffers, longest, sum, first);
+      block(i, at, n, slots, buffers, longest, sum, first, held);
       i += n;
+      if (i == until && rows_.length) {
+        reduce_rows(held, i);
+        held = i;
+        until = std::min(last, i + held_);
+      }
       if (i < last) advance(at, n);
     }
   }
 
-  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum, Index start) const {
+  // `start` is where the stretch begins, `held` the first element of what is summed that is still there.
+  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum, Index start,
+             Index held) const {
     const int inputs = p_.input_count();
     if (alone_ && !sum && !summing_) {
       for (int i = 0; i < ports_; ++i) {
@@ -309,7 +354,7 @@ class Runner {
         continue;
       }
       if (output && is_summed(i - inputs)) {
-        slots[i] = place_of_sum(i - inputs) + (first - start) * port.item_size;
+        slots[i] = place_of_sum(i - inputs) + (first - held) * port.item_size;
         continue;
       }
       const Operand& operand = operands_[i];
@@ -383,6 +428,7 @@ class Runner {
       together = std::lcm(together, period);
       repeated_ |= std::uint64_t(1) << i;
     }
+    period_ = together;
     if (const Index whole = std::lcm(together, kWholeVectors); whole <= block_) together = whole;
     block_ -= block_ % together;
   }
@@ -465,17 +511,28 @@ class Runner {
   Index total_ = 1, inner_ = 1, block_;
   std::uint64_t row_values_ = 0;  // by input
   std::uint64_t repeated_ = 0;    // likewise
+  Index period_ = 1;              // of all of these
   std::vector<Step> steps_;       // the program's, with loops for those
   const std::vector<Step>* body_ = &p_.body_;
   bool summing_ = false;
   std::vector<double*> totals_;
   std::vector<CompensatedSum> parts_;
-  Index grain_ = kUnit;
+  Rows rows_;
+  Index grain_ = kUnit, held_ = kUnit;
 };
 
-Run::Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, std::vector<double*> totals)
+bool takes_rows(Reduce kind, Index length, Index item) {
+  if (length < 2) return false;
+  const Index shape[] = {2, length}, strides[] = {length * item, item};
+  const bool folded[] = {false, true};
+  const ReducePlan plan(2, shape, strides, folded);
+  return are_short_rows(kind, plan, item) || rows_stand_alone(plan);
+}
+
+Run::Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, std::vector<double*> totals,
+         Rows rows)
     : runner_(std::make_unique<Runner>(program, numbers, operands, ndim, shape, false)) {
-  runner_->want(std::move(totals));
+  runner_->want(std::move(totals), std::move(rows));
 }
 Run::~Run() = default;
 void Run::begin() { runner_->begin(); }

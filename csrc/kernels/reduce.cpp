@@ -208,6 +208,23 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
   else computed_in(TypeOf<float>{});
 }
 
+void sum_of_rows(DType type, bool mean, Index rows, Index length, const char* data, char* out) {
+  const auto sum = [&](auto t) {
+    using C = typename decltype(t)::value;
+    const C* x = reinterpret_cast<const C*>(data);
+    C* y = reinterpret_cast<C*>(out);
+    const double count = mean ? double(length) : 1;
+    if (length <= 64) return sum_rows(x, rows, length, y, count);
+    for (Index r = 0; r < rows; ++r) {
+      auto a = SumOp<C>::init();
+      SumOp<C>::run(a, x + r * length, length);
+      y[r] = C(mean ? value_of(a) / count : value_of(a));
+    }
+  };
+  if (type == DType::Float64) sum(TypeOf<double>{});
+  else sum(TypeOf<float>{});
+}
+
 // As ReduceWalk::columns does it.
 namespace {
 

@@ -157,10 +157,10 @@ def call_text(call: Call) -> list[str]:
     if getattr(call.op, "derived", False):
         typed = getattr(call.op, "program", None)
         lines = readable(_for_types(call), inputs) if typed is None else readable_code(typed, inputs)
-        for i, letter in enumerate(getattr(call.op, "sums", "")):
+        for i, letter in enumerate(getattr(call.op, "letters", "")):
             if letter != ".":
                 at = len(lines) - len(call.results) + i
-                lines[at] = f"{'sum' if letter == 's' else 'mean'}({lines[at]})"
+                lines[at] = call.op.reduced(letter, lines[at])
         return [f"{call.op.name}: {lines[0]}"] if len(lines) == 1 else [f"{call.op.name}:", *(f"  {x}" for x in lines)]
     return [f"{call.op.name}({', '.join([*inputs, *attrs_text(call)])})"]
 

@@ -19,7 +19,11 @@ from ..expr.node import INFIX
 from ..ops.elementwise import Elementwise
 from ..ops.record import Spec, entry_of
 
-__all__ = ["Fused", "Joiner", "fused"]
+__all__ = ["ATTRS", "LETTERS", "Fused", "Joiner", "fused"]
+
+# What may be taken of a result instead of storing it: of all its elements, or of its last axes.
+LETTERS = {"s": "sum", "m": "mean", "x": "amax", "n": "amin", "l": "logsumexp", "e": "vector_norm"}
+ATTRS: dict[str, dict[str, Any]] = {"vector_norm": {"ord": 2.0}}  # with which these are meant
 
 
 class Fused(Elementwise):
@@ -27,7 +31,8 @@ class Fused(Elementwise):
 
     ``parts``: the names of the ops that it stands for, in order. ``sums``: "" or a letter for each result: "." for one
     that is stored, "s" and "m" where the sum or mean of all elements is wanted, with the bits of the op of that name.
-    It lives as long as a call has it.
+    Behind a colon, how many of the last axes are reduced instead of all, and a "k" where they stay with a size of 1:
+    "s.:1k"; then any of ``LETTERS``. It lives as long as a call has it.
     """
 
     def __init__(self, name: str, program: Program, parts: tuple[str, ...], sums: str = ""):
@@ -35,6 +40,8 @@ class Fused(Elementwise):
         self.program = program
         self.parts = parts
         self.sums = sums
+        self.letters, _, along = sums.partition(":")
+        self.axes, self.keepdim = int(along[:1] or 0), along[1:] == "k"
         self.inputs = tuple(f"x{i}" for i in range(len(program.inputs)))
         self.results = ()
         self.vjp = None
@@ -56,7 +63,13 @@ class Fused(Elementwise):
 
     @property
     def formula(self) -> str:
-        return text(self.program, self.sums)
+        return text(self.program, self)
+
+    def reduced(self, letter: str, words: str) -> str:
+        """The words of what the letter says of a result with these."""
+        axes = self.axes
+        dims = "" if not axes else ", dim=-1" if axes == 1 else f", dim={tuple(range(-axes, 0))}"
+        return f"{LETTERS[letter]}({words}{dims}{', keepdim=True' if self.keepdim else ''})"
 
     def specialize(self, keys: tuple[str, ...]) -> Program:
         if keys != self.program.inputs:
@@ -69,6 +82,8 @@ class Fused(Elementwise):
             found = backend.formula_kernel(self)
             if self.sums and not backend.sums_formulas:
                 found = self._summed(found, backend.raw)
+            elif self.axes:
+                found = self._if_together(found, backend)
             self._kernels[backend] = found
         return found
 
@@ -79,11 +94,30 @@ class Fused(Elementwise):
             made = formula(*arrays)
             made = made if isinstance(made, tuple) else (made,)
             found = []
-            for array, what in zip(made, self.sums, strict=True):
-                reduce = F.sum if what == "s" else F.mean
-                found.append(array if what == "." else reduce(array, dim=tuple(range(array.ndim)), keepdim=False))
+            for array, what in zip(made, self.letters, strict=True):
+                if what != ".":
+                    dims = tuple(range(array.ndim - self.axes if self.axes else 0, array.ndim))
+                    name = LETTERS[what]
+                    array = getattr(F, name)(array, dim=dims, keepdim=self.keepdim, **ATTRS.get(name, {}))
+                found.append(array)
             return found[0] if len(found) == 1 else tuple(found)
 
+        return kernel
+
+    def _if_together(self, formula: Callable[..., Any], backend: Any) -> Callable[..., Any]:
+        """The kernel, which refuses rows of lengths that are reduced only where all rows are there."""
+        stored: Callable[..., Any] | None = None
+
+        def kernel(*arrays: Any) -> Any:
+            nonlocal stored
+            made = formula(*arrays)
+            if made is not NotImplemented:
+                return made
+            if stored is None:
+                stored = self._summed(fused(self.program, self.parts).kernel_on(backend), backend.raw)
+            return stored(*arrays)
+
+        kernel.native = formula  # type: ignore[attr-defined]  # see CppBackend.can_be_written
         return kernel
 
     def infer(self, *arrays: Any) -> Any:
@@ -91,8 +125,18 @@ class Fused(Elementwise):
         if not self.sums:
             return specs
         all_specs = specs if isinstance(specs, tuple) else (specs,)
-        found = [s if what == "." else Spec((), s.dtype) for s, what in zip(all_specs, self.sums, strict=True)]
+        found = [
+            s if what == "." else Spec(self._reduced(s.shape), s.dtype)
+            for s, what in zip(all_specs, self.letters, strict=True)
+        ]
         return found[0] if len(found) == 1 else tuple(found)
+
+    def _reduced(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not self.axes:
+            return ()
+        if self.axes > len(shape):
+            raise ValueError(f"{self.name}: rows have {self.axes} axes, the results are of shape {shape}")
+        return shape[: -self.axes] + (1,) * (self.axes if self.keepdim else 0)
 
 
 _numbers = count(1)
@@ -179,7 +223,7 @@ def _as(kind: str, value: Any) -> Any:
     return int(real) if kind == "i64" else float(real)
 
 
-def text(program: Program, sums: str = "") -> str:
+def text(program: Program, of: Fused) -> str:
     """A typed program as readable source: one line for each value that is used more than once, and for each result."""
     uses = [0] * len(program.code)
     for op, _, args in program.code:
@@ -211,9 +255,8 @@ def text(program: Program, sums: str = "") -> str:
     single = len(program.outputs) == 1
     for k, (index, _) in enumerate(program.outputs):
         words = _bare(said[index])
-        what = sums[k] if sums else "."
-        if what != ".":
-            words = f"{'sum' if what == 's' else 'mean'}({words})"
+        if of.letters and of.letters[k] != ".":
+            words = of.reduced(of.letters[k], words)
         lines.append(f"{'y' if single else f'y{k}'} = {words}")
     return "\n".join(lines)
 

@@ -26,7 +26,7 @@ from ..ops.elementwise import Elementwise
 from ..random import Generator
 from ..tensor import Tensor, wrap
 from .form import Slot
-from .fused import fused
+from .fused import LETTERS, fused
 from .plain import dtype_from, expect, formula_from, formula_to, from_json, one_line, typed_from, whole
 from .program import Call, Program, Value, values_in
 from .program_file import MOST, shape_from
@@ -223,9 +223,13 @@ class Reader:
         assert type(parts) is list
         expect(all(type(part) is str and len(part) <= 200 for part in parts), "the parts of a formula were expected")
         typed = typed_from(entry)
-        expect(type(sums) is str and len(sums) in (0, len(typed.outputs)), "a letter for each result was expected")
-        for letter, (_, dtype) in zip(str(sums), typed.outputs, strict=False):
-            fits = letter == "." or (letter in "sm" and dtype in ("float32", "float64"))
+        expect(type(sums) is str, "a letter for each result was expected")
+        letters, _, along = str(sums).partition(":")
+        expect(len(letters) in (0, len(typed.outputs)), "a letter for each result was expected")
+        rows = along[:1] in tuple("123456789") and along[1:] in ("", "k")
+        expect(bool(letters) and rows if ":" in str(sums) else True, f"{along!r} for the axes of rows")
+        for letter, (_, dtype) in zip(letters, typed.outputs, strict=False):
+            fits = letter == "." or (letter in (LETTERS if along else "sm") and dtype in ("float32", "float64"))
             expect(fits, f"{letter!r} for a result of {dtype}")
         return fused(typed, tuple(parts), str(sums))
 

@@ -68,7 +68,8 @@ def flops(op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tupl
     if hasattr(op, "specialize"):
         keys = tuple(key_of(x) if not hasattr(x, "shape") else _key(x) for x in inputs)
         steps = sum(name not in ("load", "const", "cast", "wrap") for name, _, _ in op.specialize(keys).code)
-        return steps * max((_size(x) for x in (*inputs, *outputs) if hasattr(x, "shape")), default=0)
+        elements = math.prod(np.broadcast_shapes(*(x.shape for x in inputs if hasattr(x, "shape"))))
+        return steps * max(elements, *map(_size, _arrays(outputs)))  # what it makes may be sums of its elements
     if op.define is not None:
         door = _Counting()
         op.define(door, *map(_blank, inputs), **{key: _blank(x) for key, x in attrs.items()})

@@ -626,6 +626,10 @@ LIES = {
     "a typed formula's constant": (typed(["const", "i64", 1.0]), "no known form"),
     "a typed formula's result": (typed(["load", "f32", 0], ["neg", "f32", 0], result="bool"), "no known form"),
     "a typed formula's sum": (typed(["load", "f32", 0], sums="x"), "for a result of"),
+    "a typed formula's rows": (typed(["load", "f32", 0], sums="s:0"), "axes of rows"),
+    "a typed formula's endless rows": (typed(["load", "f32", 0], sums="s:12"), "axes of rows"),
+    "a typed formula's rows of nothing": (typed(["load", "f32", 0], sums=":1"), "letter for each|axes of rows"),
+    "a typed formula's reduction": (typed(["load", "f32", 0], sums="q:1k"), "for a result of"),
     "a generator": (change((P, "generators"), [[1 << 64, 0]]), "whole number"),
 }  # fmt: skip
 

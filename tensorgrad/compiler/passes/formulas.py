@@ -12,6 +12,7 @@ memory, so it keeps its place there.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 from ...dispatch import local
@@ -25,13 +26,15 @@ from ..fused import Fused, Joiner, fused
 from ..program import UNASKED, Action, Call, Program, Value
 from .memory import Memory, rewritten
 from .room import Room
+from .summing import reduced
 
 __all__ = ["CODE", "PORTS", "formula_of", "key_of", "lies_so", "run"]
 
 PORTS = 16  # arrays that a formula reads and writes: more of them than a core follows streams
 CODE = 160  # instructions
-_FOLLOW = frozenset(("sum", "mean", "sum_to", "amax", "amin", "vector_norm"))
-_FEW = 1024  # bytes: whoever makes no more of what followers have made follows too
+_FOLLOW = frozenset(("sum", "mean", "sum_to", "amax", "amin", "logsumexp", "vector_norm"))
+_FEW = 1024  # bytes: whoever makes no more of what followers have made follows too,
+_SMALL = 32  # or so many times less than a result of the group has
 
 
 class Group:
@@ -135,7 +138,7 @@ class _Fusing:
         self.places.update((v, at) for v in call.results if v is not None)
 
     def trails(self, at: int, call: Call) -> bool:
-        """Whether the call makes a few bytes of what followers of one group have made; then it follows as well."""
+        """Whether the call makes little of what followers of one group have made; then it follows as well."""
         results = [v for v in call.results if v is not None]
         met = self.met(call)
         led = [group for group in met if any(v in group.late or v.root in group.late for v in call.reads())]
@@ -143,7 +146,8 @@ class _Fusing:
             return False
         (group,) = led
         made = any(v in group.made or v.root in group.made for v in call.reads())
-        if made or any(v.nbytes > _FEW or v.shape == group.shape for v in results):
+        few = max(_FEW, prod(group.shape) * results[0].dtype.itemsize // _SMALL)
+        if made or any(v.nbytes > few or v.shape == group.shape for v in results):
             return False
         for other in met:
             if other is not group:
@@ -239,11 +243,9 @@ class _Fusing:
         return group if self.ports(group, None, call) <= PORTS and self.lie_alike(group, None, call) else None
 
     def sums(self, at: int, value: Value) -> bool:
-        """Whether the step sums all of the value."""
+        """Whether the step reduces all of the value, or rows of it."""
         step = self.program.steps[at] if at >= 0 else None
-        if not isinstance(step, Call) or step.op.name not in ("sum", "sum_to", "mean") or step.inputs[0] is not value:
-            return False
-        return step.results[0] is not None and not step.results[0].shape
+        return isinstance(step, Call) and reduced(step, value) is not None
 
     def is_there(self, value: Value, place: int, at: int) -> bool:
         """Whether the value at step ``at`` is what it would be at a place before that."""
@@ -268,12 +270,12 @@ class _Fusing:
         return self.room.is_left(reads - made, made, followed, at, more)
 
     def followed(self, group: Group) -> set[Value]:
-        """Results that are stored for followers: sums of all elements are taken on the way. None are minded where there
-        is memory enough."""
+        """Results that are stored for followers: sums of all elements and of rows are taken on the way. None are minded
+        where there is memory enough."""
         if not self.program.tight:
             return set()
-        calls = [call for _, call in group.followers if any(r is not None and r.shape for r in call.results)]
-        return {v for call in calls for v in call.reads() if v in group.made}
+        read = [(call, v) for _, call in group.followers for v in call.reads() if v in group.made]
+        return {v for call, v in read if reduced(call, v) is None}
 
     def ports(self, group: Group, other: Group | None, call: Call) -> int:
         """How many arrays the group would read and write with these, at most."""

@@ -1,4 +1,6 @@
-"""A formula whose result is summed is summed while it is computed, and stored only if somebody else reads it."""
+"""A formula whose result is summed is summed while it is computed, and stored only if somebody else reads it.
+
+So are sums, extremes and others along the last axes of what nobody else reads."""
 
 from __future__ import annotations
 
@@ -9,14 +11,15 @@ from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
 from .formulas import formula_of, key_of
 from .memory import Memory, rewritten
+from .summing import Reduced, reduced
 
 __all__ = ["run"]
 
-_LETTERS = {"sum": "s", "sum_to": "s", "mean": "m"}
+_FLOATS = ("float32", "float64")
 
 
 def run(program: Program) -> Program:
-    """The program with sums and means of all elements of a formula's result taken by the formula itself."""
+    """The program with reductions of all of a formula's result, or of its rows, taken by the formula itself."""
     memory = Memory.of(program)
     readers = program.readers
     steps: list[Call | Action | None] = list(program.steps)
@@ -27,34 +30,32 @@ def run(program: Program) -> Program:
         formula = formula_of(step, memory)
         if formula is None:
             continue
-        sums: list[tuple[int, str, Value]] = []  # which result, how, as what
-        taken: dict[int, str] = {}
+        found: list[tuple[int, int, Reduced, Value]] = []  # which reader, of which result, how, as what
         for i, value in enumerate(step.results):
-            if (
-                value is None
-                or not value.shape
-                or not value.contiguous
-                or value.dtype.name not in ("float32", "float64")
-            ):
+            if value is None or not value.shape or not value.contiguous or value.dtype.name not in _FLOATS:
                 continue
             for reader in sorted(readers.get(value, ())):
                 other = program.steps[reader] if reader >= 0 else None
-                if isinstance(other, Call) and (made := _total(other, value)) is not None:
-                    sums.append((i, _LETTERS[other.op.name], made))
-                    taken[reader] = other.op.name
-        if not sums:
+                how = reduced(other, value) if isinstance(other, Call) else None
+                if how is not None and isinstance(other, Call) and other.results[0] is not None:
+                    found.append((reader, i, how, other.results[0]))
+        found = _together(found, step, readers)
+        if not found:
             continue
+        taken = {reader: _name(program.steps[reader]) for reader, _, _, _ in found}
         kept = [i for i, v in enumerate(step.results) if v is not None and readers.get(v, set()) - set(taken)]
         joiner = Joiner()
         arrays = [x for x in step.inputs if type(x) is Value]
         number = {id(x): i for i, x in enumerate(arrays)}
         operands = [("input", number[id(x)]) if type(x) is Value else ("number", x) for x in step.inputs]
         values = joiner.add(formula, operands)
-        outputs = [(values[i], formula.outputs[i][1]) for i in (*kept, *(i for i, _, _ in sums))]
+        outputs = [(values[i], formula.outputs[i][1]) for i in (*kept, *(i for _, i, _, _ in found))]
         typed = joiner.program(outputs, [key_of(x) for x in arrays])
         parts = (*getattr(step.op, "parts", (step.op.name,)), *taken.values())
-        op = fused(typed, parts, "." * len(kept) + "".join(letter for _, letter, _ in sums))
-        results: list[Any] = [step.results[i] for i in kept] + [made for _, _, made in sums]
+        _, axes, keepdim = found[0][2]
+        along = f":{axes}{'k' if keepdim else ''}" if axes else ""
+        op = fused(typed, parts, "." * len(kept) + "".join(letter for _, _, (letter, _, _), _ in found) + along)
+        results: list[Any] = [step.results[i] for i in kept] + [made for _, _, _, made in found]
         steps[at] = Call(op, step.kind, tuple(arrays), {}, tuple(results), (), step.line, step.part)
         for reader in taken:
             steps[reader] = None
@@ -65,17 +66,19 @@ def run(program: Program) -> Program:
     return rewritten(program, [s for s in steps if s is not None], "reductions", notes)
 
 
-def _total(call: Call, value: Value) -> Value | None:
-    """The result of a call that is the sum or mean of all elements of the value."""
-    if call.op.name not in _LETTERS or len(call.inputs) != 1 or call.inputs[0] is not value:
-        return None
-    if call.op.name == "sum_to":
-        (made,) = call.results
-        return made if made is not None and not made.shape and made.dtype == value.dtype else None
-    if set(call.attrs) != {"dim", "keepdim"} or call.attrs["keepdim"] or call.writes:
-        return None
-    dims = call.attrs["dim"]
-    if type(dims) is not tuple or sorted(d % len(value.shape) for d in dims) != list(range(len(value.shape))):
-        return None
-    (made,) = call.results
-    return made if made is not None and made.dtype == value.dtype and made.root is made else None
+def _together(
+    found: list[tuple[int, int, Reduced, Value]], step: Call, readers: dict[Value, set[int]]
+) -> list[tuple[int, int, Reduced, Value]]:
+    """Those that one formula takes: all totals, or else reductions along the same axes, of what nobody else reads. For
+    others it is stored, and near when it is reduced behind."""
+    totals = [each for each in found if not each[2][1]]
+    if totals:
+        return totals
+    taken = {reader for reader, _, _, _ in found}
+    rows = [each for each in found if not readers[step.results[each[1]]] - taken]
+    return [each for each in rows if each[2][1:] == rows[0][2][1:]]
+
+
+def _name(step: Call | Action) -> str:
+    assert isinstance(step, Call)
+    return step.op.name

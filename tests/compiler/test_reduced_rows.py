@@ -1,0 +1,121 @@
+"""Sums, extremes and others along rows of a formula's results, taken by the formula: when, and that every bit stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad.backends import registry
+from tensorgrad.compiler.fused import Fused
+from tests.compiler.common import after, run, same_results, written
+
+pytestmark = pytest.mark.skipif(registry.class_of("cpp").why_not() is not None, reason="formulas sum on cpp alone")
+
+
+def x(*shape, dtype=tg.float32):
+    tg.manual_seed(3)
+    return tg.randn(*shape, dtype=dtype)
+
+
+def gradient(function):
+    """A function's value and its gradient."""
+
+    def both(t):
+        leaf = t.detach().requires_grad_()
+        y = function(leaf)
+        y.backward()
+        return y.detach(), leaf.grad
+
+    return both
+
+
+# (function, argument, names of the calls that are left where rows of formulas are reduced)
+ROWS = [
+    (lambda t: (t * 2 + 1).sum(1), lambda: x(50, 9), "F"),
+    (lambda t: (t * 2 + 1).mean(-1, keepdim=True), lambda: x(50, 700), "F"),
+    (lambda t: (t * t).sum((1, 2)), lambda: x(6, 5, 3), "F"),
+    (lambda t: (t[:, None] - t[None]).square().sum(-1), lambda: x(60, 8), "slice slice F"),
+    (lambda t: ((t * 2).amax(1), (t + 1).amin(1), (t - 1).exp().logsumexp(1)), lambda: x(333, 300), "F"),
+    (lambda t: ((t * 2).norm(dim=1), (t * 2).abs().mean(1)), lambda: x(200, 77), "F"),
+    (lambda t: ((t * t[0]).sum(1), (t + t[:, :1]).mean(1), t * t), lambda: x(90, 310), "slice slice F"),
+    (lambda t: ((t.exp() * 2).sum(1), t.exp().amax(1)), lambda: x(40, 16384, dtype=tg.float64), "F"),
+    (lambda t: (t * t[:3].repeat(20, 1)).sum(1), lambda: x(60, 90), "slice rearrange F"),
+    (gradient(lambda t: (t.exp() * 2).square().mean(1).log().sum()), lambda: x(50, 40), "F F reshape expand F"),
+    (lambda t: (t * 2 + 1).sum(1), lambda: x(0, 9), "F"),
+    (lambda t: (t * 2 + 1).sum(0), lambda: x(50, 9), "F sum"),  # these are not rows, or too short or too long
+    (lambda t: (t * 2 + 1).amax(1), lambda: x(50, 8), "F amax"),
+    (lambda t: (t * 2 + 1).sum(1), lambda: x(50, 1), "F sum"),
+    (lambda t: (t * 2 + 1).sum(1), lambda: x(2, 16385), "F sum"),
+    (lambda t: (t * 2 + 1).norm(1, dim=1), lambda: x(50, 9), "F vector_norm"),
+    (lambda t: ((y := t * 2 + 1).sum(1), y), lambda: x(50, 9), "F sum"),  # it is stored anyway
+    (lambda t: ((t * 2 + 1).sum(2), (t * 3 + 1).sum((1, 2))), lambda: x(5, 9, 9), "F sum"),  # of one kind of row alone
+    (lambda t: ((t * 2 + 1).sum(1), (t * 3 + 1).sum()), lambda: x(50, 9), "F sum"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(ROWS)))
+def test_rows_are_reduced_by_formulas(case):
+    function, make, left = ROWS[case]
+    t = make()
+    with tg.backend("cpp"):
+        program = after("formulas", after("duplicates", after("constants", written(function, t.clone()))))
+        made = after("dead", after("reductions", program))
+        assert " ".join("F" if isinstance(c.op, Fused) else c.op.name for c in made.calls) == left, program
+        same_results(program, made, t)
+    with tg.backend("numpy"):  # a program of the one runs on the other
+        for a, b in zip(run(made, t), run(program, t), strict=True):
+            assert a.tobytes() == b.tobytes()
+        assert after("reductions", program) is program
+
+
+@pytest.mark.parametrize("machine_code", [False, True])
+def test_reduced_rows_have_the_bits_of_stored_ones(machine_code):
+    rng = np.random.default_rng(0)
+    kinds = ("sum", "mean", "amax", "amin", "logsumexp", "norm")
+
+    def function(t, u, v, asked, dims, keepdim):
+        made = [(t * u - v) * (i + 0.5) for i in range(len(asked))]
+        return [getattr(m, kind)(dim=dims, keepdim=keepdim) for m, kind in zip(made, asked, strict=True)]
+
+    c = registry.get("cpp").c
+    before = c.writes_machine_code()
+    c.set_machine_code(machine_code)
+    try:
+        with tg.backend("cpp"), tg.no_grad():
+            for _ in range(40):
+                shape = [int(n) for n in rng.integers(1, 40, rng.integers(2, 4))]
+                if rng.random() < 0.3:
+                    shape[-1] = int(rng.integers(200, 2000))
+                dtype = rng.choice(["float32", "float64"])
+                given = [rng.standard_normal([n if rng.random() < 0.5 else 1 for n in shape]) for _ in range(2)]
+                tensors = [tg.tensor(a.astype(dtype)) for a in (rng.standard_normal(shape), *given)]
+                asked = [str(k) for k in rng.choice(kinds, rng.integers(1, 4))]
+                dims = tuple(range(int(rng.integers(1, len(shape))), len(shape)))
+                arguments = *tensors, asked, dims, bool(rng.integers(2))
+                expected = function(*arguments)
+                compiled = tg.compile(function)
+                for _ in range(2):
+                    for a, b in zip(compiled(*arguments), expected, strict=True):
+                        assert a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes(), (shape, arguments[3:])
+    finally:
+        c.set_machine_code(before)
+
+
+def test_rows_that_get_too_long_or_too_short_are_reduced_all_the_same():
+    """A program for any size is made with some size."""
+    with tg.backend("cpp"), tg.no_grad():
+        compiled = tg.compile(lambda t: ((t.t() * 2 + 1).amax(1), (t.t().exp() * 3).sum(1)), dynamic=True)
+        plain = tg.compile(lambda t: ((t * 2 + 1).amax(1), (t.exp() * 3).sum(1)))
+        for n in (40, 5, 1, 20000, 33):
+            t = tg.randn(n, 6)
+            for made, given in ((compiled, t), (plain, t.t().contiguous())):
+                for a, b in zip(made(given), made.__wrapped__(given), strict=True):
+                    assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_source_of_a_formula_that_reduces_rows():
+    with tg.backend("cpp"):
+        program = after("formulas", written(lambda t: ((t * 2).mean(1), (t + 1).amax(1), t * 2), x(5, 9)))
+        (call,) = after("reductions", program).calls
+        assert call.op.formula == "t2 = x0 * 2.0\ny0 = t2\ny1 = mean(t2, dim=-1)\ny2 = amax(x0 + 1.0, dim=-1)"
