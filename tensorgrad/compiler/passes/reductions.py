@@ -39,7 +39,7 @@ def run(program: Program) -> Program:
                 how = reduced(other, value) if isinstance(other, Call) else None
                 if how is not None and isinstance(other, Call) and other.results[0] is not None:
                     found.append((reader, i, how, other.results[0]))
-        found = _together(found, step, readers)
+        found = _together(found, step.results, readers)
         if not found:
             continue
         taken = {reader: _name(program.steps[reader]) for reader, _, _, _ in found}
@@ -67,7 +67,7 @@ def run(program: Program) -> Program:
 
 
 def _together(
-    found: list[tuple[int, int, Reduced, Value]], step: Call, readers: dict[Value, set[int]]
+    found: list[tuple[int, int, Reduced, Value]], results: tuple[Value | None, ...], readers: dict[Value, set[int]]
 ) -> list[tuple[int, int, Reduced, Value]]:
     """Those that one formula takes: all totals, or else reductions along the same axes, of what nobody else reads. For
     others it is stored, and near when it is reduced behind."""
@@ -75,7 +75,8 @@ def _together(
     if totals:
         return totals
     taken = {reader for reader, _, _, _ in found}
-    rows = [each for each in found if not readers[step.results[each[1]]] - taken]
+    alone = {i for i, v in enumerate(results) if v is not None and not readers.get(v, set()) - taken}
+    rows = [each for each in found if each[1] in alone]
     return [each for each in rows if each[2][1:] == rows[0][2][1:]]
 
 
