@@ -332,13 +332,43 @@ struct Moments {
   }
 };
 
+// The sums of squared distances of few values, out of the way of those that stay in the range of T.
+template <class T>
+[[gnu::noinline]] double squares_in_double(const T* x, Index n, T center) {
+  double sum[8] = {};
+  for (Index i = 0; i < n; ++i) {
+    const double d = double(x[i]) - double(center);
+    sum[i % 8] += d * d;
+  }
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+// Whether the squares of `n` distances went beyond the range of float, or vanished where their root does not.
+template <class T>
+bool beyond(double sum, Index n) {
+  return sizeof(T) == 4 && !(sum >= 1e-30 * double(n) && sum < 3e38);
+}
+
+// The same of columns, whose sums in T are `q`.
+template <class T>
+[[gnu::noinline]] void column_squares(const T* const* rows, Index count, Index start, Index n, const T* center, const T* q,
+                                      double* to) {
+  bool left = false;
+  for (Index j = 0; j < n; ++j) left |= beyond<T>(to[j] = double(q[j]), count);
+  if (!left) return;
+  std::fill_n(to, n, 0.0);
+  for (Index r = 0; r < count; ++r)
+    for (Index j = 0; j < n; ++j) {
+      const double d = double(rows[r][start + j]) - double(center[j]);
+      to[j] += d * d;
+    }
+}
+
 template <class T>
 struct VarOp {
   using C = T;
   using Acc = Moments;
   static Acc init() { return {}; }
-  // Whether the squares of `n` distances went beyond the range of float, or vanished where their root does not.
-  static bool beyond(double sum, Index n) { return sizeof(T) == 4 && !(sum >= 1e-30 * double(n) && sum < 3e38); }
   static void run(Acc& a, const C* x, Index n) {
     for (Index i = 0; i < n; i += kSumBlock) {
       const Index k = n - i < kSumBlock ? n - i : kSumBlock;
@@ -349,17 +379,7 @@ struct VarOp {
                              [&](Index j) { return x[i + j] - center; }) /
                          double(k);
       double s = sum_squares(x + i, k, center);
-      if (beyond(s, k)) {
-        const T scale = s < 1 ? T(0x1p100) : T(0x1p-80);
-        s = sum_map<T, double>(
-                k,
-                [&](Index j) {
-                  const auto d = (Wide<T>::load(x + i + j) - Wide<T>::fill(center)) * Wide<T>::fill(scale);
-                  return d * d;
-                },
-                [&](Index j) { return (x[i + j] - center) * scale * ((x[i + j] - center) * scale); }) /
-            (double(scale) * double(scale));
-      }
+      if (beyond<T>(s, k)) s = squares_in_double(x + i, k, center);
       // Squares that vanish in T may leave less than what is taken off; NaN, as the first argument, stays.
       a.merge(double(k), double(center) + off, std::max(s - double(k) * off * off, 0.0));
     }
@@ -399,16 +419,7 @@ struct VarOp {
         }
       }
       double squares[tile];
-      bool left = false;
-      for (Index j = 0; j < width; ++j) left |= beyond(squares[j] = double(q[j]), count);
-      if (left) {
-        std::fill_n(squares, width, 0.0);
-        for (Index r = 0; r < count; ++r)
-          for (Index j = 0; j < width; ++j) {
-            const double d = double(rows[r][start + j]) - double(center[j]);
-            squares[j] += d * d;
-          }
-      }
+      column_squares(rows, count, start, width, center, q, squares);
       // Moments::merge with the factors that all columns share taken out: they have the same count.
       const double rows_here = double(count), before = a[start].count, total = before + rows_here;
       const double part = rows_here / total, cross = before * part;
