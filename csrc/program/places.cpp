@@ -25,7 +25,7 @@ constexpr std::int64_t kAlign = 64;
 // Where a result lies a little beyond its operand within a page, loads wait for stores of the same low address bits, and
 // arrays that lie alike in their pages compete for the same lines of a cache: a large array behind another of whole pages
 // starts a step further. So it leaves a gap that an array of the other's size fits into again.
-constexpr std::int64_t kLarge = 1 << 15, kPage = 4096, kStep = 512;
+constexpr std::int64_t kLarge = 1 << 15, kPage = 4096, kStep = 128;
 constexpr std::int64_t kWork = 4000000;  // comparisons of the whole search: some milliseconds
 
 struct Plan {

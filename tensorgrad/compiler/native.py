@@ -23,7 +23,7 @@ from .failures import placed
 from .placed import Placement, placements
 from .places import Places
 from .program import Action, Call, Program, Unless, Value
-from .writable import written
+from .writable import Part, written
 
 __all__ = ["Blueprint", "Instance", "blueprint"]
 
@@ -219,6 +219,7 @@ class _Writing:
         self.known = {id(call) for call in blueprint.python_calls}  # could not be written before
         self.steps_of: list[Call] = []  # by call of the sequence
         self.numbers: list[int] = []  # of these steps
+        self.parts: dict[int, list[Part]] = {}  # of steps that are definitions
         self.placed = placements(blueprint.program, self.backend.places, self.split_at)
         self.copied: dict[int, Call] = {}  # by step that has nothing to copy: who has written there
 
@@ -281,7 +282,10 @@ class _Writing:
         attrs = {key: self.get(x) for key, x in step.attrs.items()}
         made = self._written_there(at, step, inputs, attrs) if at in self.placed else None
         if made is None and id(step) not in self.known:
-            made = written(self.backend, self.sequence, step.op, inputs, attrs)
+            parts: list[Part] = []
+            made = written(self.backend, self.sequence, step.op, inputs, attrs, parts)
+            if parts and step is self.program.steps[at]:
+                self.parts[at] = parts
         if made is not None:
             self._name(step, made)
             new = int(self.sequence.calls) - len(self.steps_of)

@@ -6,13 +6,13 @@ writes the one at the same place (as with ``out=`` in an eager call), so the bit
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from typing import Any
 
 from ..ops.elementwise import Elementwise
 from .fused import Fused
-from .passes.room import held
+from .passes.room import held, rounded
 from .program import Call, Value
 
 __all__ = ["Places"]
@@ -36,6 +36,7 @@ class Places:
         self.program = blueprint.program
         self.captured = self.program.eager + sum(held(v) for v in self.program.arguments)
         self.sizes = sizes
+        self.room = [rounded(size) for size in sizes]
         self.starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
         self.in_place: list[Call] = []
@@ -45,10 +46,24 @@ class Places:
         self.homes: list[int] = []
         own = self.lives(blueprint, writing)
         self.blocks: list[_Block] = list(blueprint.blocks)
-        self.plan(own, self.done_together(writing, own))
+        self.made, self.numbers = writing.born, writing.numbers
+        self.own = self.own_parts(writing)
+        self.named = {self.allocation_of(v) for v in self.starts}
+        # by step, from the one ahead of all on, its first time
+        counts = [1] + [len(writing.parts.get(at, (0,))) for at in range(len(self.program.steps) + 2)]
+        self.clock = [0, *accumulate(counts)]
+        pieces = [piece for piece in writing.pieces if type(piece) is tuple]
+        groups = [group for piece in pieces for group in writing.sequence.groups(*piece)]
+        # numbers of calls: the first and the last of each group that may be done a piece at a time,
+        self.groups = [(first, stop - 1) for first, stop in groups]
+        # and of each stretch that may be done block by block
+        self.stretches = [(low, high) for piece in pieces for low, _, high in writing.sequence.in_blocks(*piece)]
+        spans = self.done_together(own)
+        self.plan(own, spans)
         kept = [i for i, home in enumerate(self.homes) if home == i]
+        born, last = self.times(spans)
         found = blueprint.backend.c.find_places(
-            [sizes[i] for i in kept], [self.born[i] for i in kept], [self.last[i] for i in kept], self.captured
+            [sizes[i] for i in kept], [born[i] for i in kept], [last[i] for i in kept], self.captured
         )
         at = dict(zip(kept, found[0], strict=True))
         self.offsets: list[int] = [at[home] for home in self.homes]
@@ -57,7 +72,9 @@ class Places:
 
     def allocation_of(self, value: Value) -> int | None:
         """The number of the allocation that a value, or what it is a view of, lies in."""
-        start = self.starts.get(value, -1)
+        return self.allocation_at(self.starts.get(value, -1))
+
+    def allocation_at(self, start: int) -> int | None:
         at = bisect_right(self.rising, (start, len(self.rising))) - 1
         address, i = self.rising[at] if at >= 0 else (0, 0)
         return i if at >= 0 and start < address + max(1, self.sizes[i]) else None
@@ -97,23 +114,54 @@ class Places:
                     born[allocation] = -1
         return born, last
 
-    def done_together(self, writing: Any, own: tuple[list[int], list[int]]) -> list[tuple[int, int]]:
+    def own_parts(self, writing: Any) -> dict[int, list[tuple[int, range]]]:
+        """Of each allocation that a definition makes, the parts of the step that need it: their numbers, and those of
+        their calls."""
+        found: dict[int, list[tuple[int, range]]] = {}
+        for at, parts in writing.parts.items():
+            call, behind = bisect_left(writing.numbers, at), bisect_left(writing.born, at)
+            for number, (end, allocations, addresses) in enumerate(parts):
+                for i in {*range(behind, allocations), *map(self.allocation_at, addresses)}:
+                    if i is not None and writing.born[i] == at:
+                        found.setdefault(i, []).append((number, range(call, end)))
+                call, behind = end, max(behind, allocations)
+        return found
+
+    def times(self, spans: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+        """The first and the last time at which each allocation is needed, with these groups done together: a step has
+        one time, or one for each part of it. What a part makes for others that are not done together with another step
+        is needed no longer than they need it."""
+        born = [self.clock[at + 1] for at in self.born]
+        last = [self.clock[at + 2] - 1 for at in self.last]
+        if not self.own:
+            return born, last
+        others: set[int] = set()
+        for first, end in self.groups + self.stretches:
+            for begin, close in [*spans, *((low, high) for low, _, high in self.blocks)]:
+                if self.numbers[first] <= begin and close <= self.numbers[end]:
+                    others.update(i for i in range(first, end + 1) if begin <= self.numbers[i] <= close)
+        for i, parts in self.own.items():
+            if self.homes[i] == i and all(others.isdisjoint(calls) for _, calls in parts):
+                start = self.clock[self.made[i] + 1]
+                if self.born[i] == self.made[i]:
+                    born[i] = start + parts[0][0]
+                if i not in self.named:
+                    last[i] = start + parts[-1][0]
+        return born, last
+
+    def done_together(self, own: tuple[list[int], list[int]]) -> list[tuple[int, int]]:
         """The first and the last step of each group that is done a piece at a time.
 
         What one of a group reads or makes is there until all are through. So groups are halved that would need more so
         than the program does at its worst step, as it was captured or with each step done by itself; stretches that are
         done block by block lose who is ahead of the blocks, or behind them.
         """
-        pieces = [piece for piece in writing.pieces if type(piece) is tuple]
-        groups = [group for piece in pieces for group in writing.sequence.groups(*piece)]
-        spans = [(writing.numbers[first], writing.numbers[stop - 1]) for first, stop in groups]
+        spans = [(self.numbers[first], self.numbers[end]) for first, end in self.groups]
         spans = [(begin, close) for begin, close in spans if begin < close]
-        if not spans and not self.blocks:
-            return spans
         every, self.blocks = self.blocks, []
         most = max(self.plan(own, [])[0], self.captured)
-        most += most // _LITTLE
         self.blocks = every
+        most += most // _LITTLE
         for _ in range(_TRIES):
             needed, worst = self.plan(own, spans)
             at = next((i for i, (begin, close) in enumerate(spans) if begin <= worst <= close), None)
@@ -135,7 +183,7 @@ class Places:
         low, head, high = block
         rest = [each for each in self.blocks if each != block]
         found = []
-        for left in {(low, head, head), (head, head, high)} - {block}:
+        for left in sorted({(low, head, head), (head, head, high)} - {block}) or [(head, head, head)]:
             self.blocks = [*rest, left] if left[0] < left[2] else rest
             found.append((self.plan(own, spans)[0], self.blocks))
         self.blocks = min(found, key=lambda each: each[0])[1]
@@ -156,14 +204,15 @@ class Places:
         self.homes = self.joined()
         self.born = [self.whole.get(at, (at,))[0] for at in self.born]
         self.last = [self.whole.get(at, (at,))[-1] for at in self.last]
-        changes = [0] * (len(self.program.steps) + 3)
+        starts, ends = self.times(spans)
+        changes = [0] * (self.clock[-1] + 1)
         for i, home in enumerate(self.homes):
             if home == i:
-                changes[self.born[i] + 1] += self.sizes[i]
-                changes[self.last[i] + 2] -= self.sizes[i]
+                changes[starts[i]] += self.room[i]
+                changes[ends[i] + 1] -= self.room[i]
         needed = list(accumulate(changes))
         most = max(needed)
-        return most, needed.index(most) - 1
+        return most, bisect_right(self.clock, needed.index(most)) - 2
 
     def joined(self) -> list[int]:
         """By allocation the one whose place it takes, itself for most; lives become those of the places."""

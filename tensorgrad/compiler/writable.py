@@ -16,48 +16,66 @@ import numpy as np
 
 from ..dispatch import OPS
 
-__all__ = ["written"]
+__all__ = ["Part", "written"]
 
+Part = tuple[int, int, list[int]]
+"""Of a call in a definition: how many of the sequence's calls and allocations there are behind it, and the addresses of
+its arrays."""
+
+_Note = Callable[[list[Any]], None] | None
 _RESHAPES_AS_VIEWS = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 
 
-def written(backend: Any, sequence: Any, op: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
-    """The results of the backend's kernel of an op, which the sequence computes when it runs; None where it can't."""
+def written(
+    backend: Any, sequence: Any, op: Any, inputs: Any, attrs: dict[str, Any], parts: list[Part] | None = None
+) -> tuple[Any, ...] | None:
+    """The results of the backend's kernel of an op, which the sequence computes when it runs; None where it can't.
+
+    ``parts`` receives the calls that the op's definition makes, if that is what is written."""
     calls, allocations = sequence.calls, sequence.allocations
+    note = None if parts is None else partial(_note, sequence, parts)
     try:
-        made = _call(backend, op, getattr(backend.raw, op.name), inputs, attrs)
+        made = _call(backend, op, getattr(backend.raw, op.name), inputs, attrs, note)
         # who made memory and wrote no call has filled it in some other way
         if made is not None and (sequence.calls > calls or not sequence.bytes_from(allocations)):
             return made
     except (backend.c.NotWritten, _AsksForElements):
         pass
     sequence.rewind(calls, allocations)
+    if parts is not None:
+        parts.clear()
     return None
 
 
-def _call(backend: Any, op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any]) -> tuple[Any, ...] | None:
+def _note(sequence: Any, parts: list[Part], arrays: list[Any]) -> None:
+    parts.append((int(sequence.calls), int(sequence.allocations), [x.__array_interface__["data"][0] for x in arrays]))
+
+
+def _call(
+    backend: Any, op: Any, kernel: Any, inputs: Any, attrs: dict[str, Any], note: _Note = None
+) -> tuple[Any, ...] | None:
     if op.view:
         return _view(backend, op, kernel, inputs, attrs)
     c = backend.c
     if isinstance(kernel, c.FloatsFirst):
         chosen = kernel.chosen(inputs[0])
-        made = _call(backend, op, chosen, inputs, attrs)
+        made = _call(backend, op, chosen, inputs, attrs, note)
         if made is not None or chosen is kernel.inherited:
             return made
-        return _call(backend, op, kernel.inherited, inputs, attrs)
+        return _call(backend, op, kernel.inherited, inputs, attrs, note)
     try:
         if backend.can_be_written(kernel):
             made = kernel(*inputs, **attrs)
             if made is NotImplemented:
                 return None
         elif isinstance(kernel, partial) and kernel.func is op.define:
-            made = _defined(backend, op, inputs, attrs)
+            made = _defined(backend, op, inputs, attrs, note)
         else:
             return None
     except c.NotWritten as error:
         if error.args != ("defined",):
             raise
-        made = _defined(backend, op, inputs, attrs)
+        made = _defined(backend, op, inputs, attrs, note)
     return made if type(made) is tuple else (made,)
 
 
@@ -120,18 +138,22 @@ class _Opaque:
 class _Written:
     """A door whose kernels are written: all of them, or NotWritten is raised."""
 
-    def __init__(self, backend: Any):
+    def __init__(self, backend: Any, note: _Note):
         self.backend = backend
+        self.note = note
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        backend = self.backend
+        backend, note = self.backend, self.note
         kernel, op = getattr(backend.raw, name), OPS[name]
 
         def call(*inputs: Any, **attrs: Any) -> Any:
             given = [_seen_through(x) for x in inputs]
-            made = _call(backend, op, kernel, given, {key: _seen_through(x) for key, x in attrs.items()})
+            named = {key: _seen_through(x) for key, x in attrs.items()}
+            made = _call(backend, op, kernel, given, named, note)
             if made is None:
                 raise backend.c.NotWritten(f"{name} is not written")
+            if note is not None:
+                note([*_arrays_in(given), *_arrays_in(list(named.values())), *_arrays_in(made)])
             shown = tuple([_Opaque(x) if isinstance(x, np.ndarray) else x for x in made])
             return shown if len(shown) > 1 else shown[0]
 
@@ -150,7 +172,13 @@ def _opaque(what: Any) -> Any:
     return type(what)(map(_opaque, what)) if type(what) in (list, tuple) else what
 
 
-def _defined(backend: Any, op: Any, inputs: Any, attrs: dict[str, Any]) -> Any:
+def _arrays_in(what: Any) -> list[Any]:
+    if isinstance(what, np.ndarray):
+        return [what]
+    return [x for part in what for x in _arrays_in(part)] if type(what) in (list, tuple) else []
+
+
+def _defined(backend: Any, op: Any, inputs: Any, attrs: dict[str, Any], note: _Note) -> Any:
     """The results of an op's definition, in smaller ops."""
-    door = _Written(backend)
+    door = _Written(backend, note)
     return _seen_through(op.define(door, *map(_opaque, inputs), **{key: _opaque(x) for key, x in attrs.items()}))

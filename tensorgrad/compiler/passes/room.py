@@ -12,7 +12,7 @@ import numpy as np
 
 from ..program import Call, Program, Value
 
-__all__ = ["Room", "held"]
+__all__ = ["Room", "held", "rounded"]
 
 _UNIT = 64  # bytes: arrays begin at multiples of it
 _FEW = 1024  # bytes of a value that may wait anyhow
@@ -21,7 +21,12 @@ _IN_PIECES = frozenset(("roll",))  # made a piece at a time, each right ahead of
 
 def held(value: Value) -> int:
     """The bytes of memory that an array of this form takes."""
-    return max(_UNIT, -(-value.nbytes // _UNIT) * _UNIT)
+    return rounded(value.nbytes)
+
+
+def rounded(size: int) -> int:
+    """The bytes of memory that so many bytes take."""
+    return max(_UNIT, -(-size // _UNIT) * _UNIT)
 
 
 class Room:
