@@ -163,8 +163,6 @@ struct Rows {
   Index length = 0;
   std::vector<Of> outputs;
 };
-// Whether such rows may be reduced a few at a time, with the bits that they have together.
-bool takes_rows(Reduce kind, Index length, Index item);
 
 // The same in parts, as often as asked: begin(), pieces that start at multiples of kUnit, by several threads, then end().
 // Where there are sums, pieces from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in

@@ -1,6 +1,7 @@
 // Walks the blocks of a formula. See formula.h.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -195,7 +196,7 @@ class Runner {
   // Elements of a task: as many as take some 10 us, and tasks of one size, for with a short one at the end a thread would
   // wait. An operand that is gathered costs as much as an exponential. (A step of 40 normalizations of a 100 x 120 matrix,
   // ms: 32,768 elements a task, 0.95, by this 0.81.)
-  Index task_size() const {
+  __attribute__((noinline)) Index task_size() const {
     Index cost = std::max<Index>(1, p_.cost_);
     for (int i = 0; i < given_ && !by_rows_; ++i)
       if (p_.ports_[i].varies && operands_[i].strides && !is_repeated(i)) cost += Program::kHeavy;
@@ -278,7 +279,7 @@ class Runner {
   }
 
   // As many rows are held as stay near, and as begin where operands that come again do.
-  void hold_rows() {
+  __attribute__((noinline)) void hold_rows() {
     summing_ = true;
     Index wanted = 0;
     for (const Rows::Of& each : rows_.outputs) wanted += each.to != nullptr;
@@ -286,22 +287,18 @@ class Runner {
     if (unit > kUnit) unit = rows_.length, repeated_ = 0;
     const Index most = (rows_.length < kLongRow ? 4 * kHeld : kHeld) / wanted;
     held_ = std::max<Index>(1, std::max(most, block_) / unit) * unit;
+    chunk_ = held_;
     grain_ = (task_size() + held_ - 1) / held_ * held_;
   }
 
   // Rows that were held are reduced.
-  void reduce_rows(Index begin, Index end) const {
+  __attribute__((noinline)) void reduce_held(Index begin, Index end) const {
     const int inputs = p_.input_count();
-    const Index length = rows_.length, first = begin / length;
+    const Index first = begin / rows_.length, count = end / rows_.length - first;
     for (int k = 0; k < ports_ - inputs; ++k) {
       const Rows::Of& each = rows_.outputs[static_cast<std::size_t>(k)];
-      if (!each.to) continue;
       const Program::Port& port = p_.ports_[inputs + k];
-      const Index item = port.item_size, shape[] = {end / length - first, length}, strides[] = {length * item, item};
-      const bool folded[] = {false, true}, mean = each.kind == Reduce::mean;
-      if (mean || each.kind == Reduce::sum)
-        sum_of_rows(port.dtype, mean, shape[0], length, place_of_sum(k), each.to + first * item);
-      else reduce(each.kind, ReducePlan(2, shape, strides, folded), port.dtype, place_of_sum(k), port.dtype, each.to + first * item);
+      if (each.to) reduce_rows(each.kind, port.dtype, count, rows_.length, place_of_sum(k), each.to + first * port.item_size);
     }
   }
 
@@ -317,16 +314,16 @@ class Runner {
     for (const Program::Spread& s : p_.spreads_) s.fill(slots[s.slot], slots[s.from], nullptr, nullptr, longest);
     Index at[kMaxDims];
     locate(first, at);
-    Index held = first, until = rows_.length ? std::min(last, first + held_) : last;
+    Index held = first, until = last - first > chunk_ ? first + chunk_ : last;
     for (Index i = first; i < last;) {
       Index n = std::min(longest, until - i);
       if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
       block(i, at, n, slots, buffers, longest, sum, first, held);
       i += n;
-      if (i == until && rows_.length) {
-        reduce_rows(held, i);
+      if (i == until) {
+        if (rows_.length) reduce_held(held, i);
         held = i;
-        until = std::min(last, i + held_);
+        until = last - i > chunk_ ? i + chunk_ : last;
       }
       if (i < last) advance(at, n);
     }
@@ -519,15 +516,8 @@ class Runner {
   std::vector<CompensatedSum> parts_;
   Rows rows_;
   Index grain_ = kUnit, held_ = kUnit;
+  Index chunk_ = std::numeric_limits<Index>::max();  // elements after which rows are reduced
 };
-
-bool takes_rows(Reduce kind, Index length, Index item) {
-  if (length < 2) return false;
-  const Index shape[] = {2, length}, strides[] = {length * item, item};
-  const bool folded[] = {false, true};
-  const ReducePlan plan(2, shape, strides, folded);
-  return are_short_rows(kind, plan, item) || rows_stand_alone(plan);
-}
 
 Run::Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, std::vector<double*> totals,
          Rows rows)

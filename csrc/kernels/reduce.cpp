@@ -208,17 +208,35 @@ void reduce(Reduce kind, const ReducePlan& plan, DType type, const char* data, D
   else computed_in(TypeOf<float>{});
 }
 
-void sum_of_rows(DType type, bool mean, Index rows, Index length, const char* data, char* out) {
-  const auto sum = [&](auto t) {
+namespace {
+
+__attribute__((noinline)) ReducePlan plan_of_rows(Index rows, Index length, Index item) {
+  const Index shape[] = {rows, length}, strides[] = {length * item, item};
+  const bool folded[] = {false, true};
+  return ReducePlan(2, shape, strides, folded);
+}
+
+}  // namespace
+
+bool takes_rows(Reduce kind, Index length, Index item) {
+  if (length < 2) return false;
+  const ReducePlan plan = plan_of_rows(2, length, item);
+  return are_short_rows(kind, plan, item) || rows_stand_alone(plan);
+}
+
+void reduce_rows(Reduce kind, DType type, Index rows, Index length, const char* data, char* out) {
+  if (kind != Reduce::mean && kind != Reduce::sum)
+    return reduce(kind, plan_of_rows(rows, length, type == DType::Float64 ? 8 : 4), type, data, type, out);
+  const auto sum = [&](auto t) {  // without a plan, which takes as long as a row
     using C = typename decltype(t)::value;
     const C* x = reinterpret_cast<const C*>(data);
     C* y = reinterpret_cast<C*>(out);
-    const double count = mean ? double(length) : 1;
+    const double count = kind == Reduce::mean ? double(length) : 1;
     if (length <= 64) return sum_rows(x, rows, length, y, count);
     for (Index r = 0; r < rows; ++r) {
       auto a = SumOp<C>::init();
       SumOp<C>::run(a, x + r * length, length);
-      y[r] = C(mean ? value_of(a) / count : value_of(a));
+      y[r] = C(value_of(a) / count);
     }
   };
   if (type == DType::Float64) sum(TypeOf<double>{});

@@ -53,8 +53,10 @@ inline bool are_short_rows(Reduce kind, const ReducePlan& plan, Index item) {
   return plan.rn == 1 && plan.rstride[0] == item && plan.rshape[0] >= 2 && plan.rshape[0] <= most && (plan.kn == 0 || (plan.kn == 1 && plan.kstride[0] == plan.rshape[0] * item));
 }
 
-// Sums or means of rows of floats or doubles that lie one behind the other, of those lengths; by the calling thread.
-void sum_of_rows(DType type, bool mean, Index rows, Index length, const char* data, char* out);
+// The same of a kind, for rows of floats or doubles that lie one behind the other; and reducing some of them, by the calling
+// thread.
+bool takes_rows(Reduce kind, Index length, Index item);
+void reduce_rows(Reduce kind, DType type, Index rows, Index length, const char* data, char* out);
 
 // Sums or means of columns, of (rows, width) floats or doubles that lie contiguous, in parts: `unit` rows at a time, or
 // several times that, and those between multiples of `order` in their order and from one thread.

@@ -44,7 +44,7 @@ struct SumOp<float> {
   using C = float;
   using Acc = double;
   static Acc init() { return 0; }
-  static void run(Acc& a, const C* x, Index n) { a += sum_long(x, n); }
+  [[gnu::noinline]] static void run(Acc& a, const C* x, Index n) { a += sum_long(x, n); }  // once for all who add rows
   static void merge(Acc& a, const Acc& b) { a += b; }
   static void columns(Acc* a, const C* const* rows, Index count, Index n) {
     if (count == 8) {
@@ -75,7 +75,7 @@ struct SumOp<double> {
   using C = double;
   using Acc = CompensatedSum;
   static Acc init() { return {}; }
-  static void run(Acc& a, const C* x, Index n) {
+  [[gnu::noinline]] static void run(Acc& a, const C* x, Index n) {
     for (Index i = 0; i < n; i += kSumBlock) a.add(sum_run(x + i, n - i < kSumBlock ? n - i : kSumBlock));
   }
   static void merge(Acc& a, const Acc& b) {
