@@ -17,7 +17,7 @@ from .program import Call, Value
 
 __all__ = ["Places"]
 
-_LITTLE = 400  # parts of what is needed: one of them more changes nothing
+_LITTLE = 400  # parts of what is needed: blocks may take one of them more, for what a row has beside its elements
 _TRIES = 32  # plans, before nothing is done a piece at a time
 
 _Block = tuple[int, int, int]
@@ -161,12 +161,12 @@ class Places:
         every, self.blocks = self.blocks, []
         most = max(self.plan(own, [])[0], self.captured)
         self.blocks = every
-        most += most // _LITTLE
         for _ in range(_TRIES):
             needed, worst = self.plan(own, spans)
             at = next((i for i, (begin, close) in enumerate(spans) if begin <= worst <= close), None)
             block = self.whole.get(worst)
-            if needed <= most or (at is None and block is None):
+            limit = most if at is not None else most + most // _LITTLE
+            if needed <= limit or (at is None and block is None):
                 return spans
             if at is None:
                 assert block is not None

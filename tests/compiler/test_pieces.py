@@ -154,7 +154,7 @@ def test_a_row_kernel_between_formulas():
 
     program = alike(block, x, y, w, b)
     assert [len(group) for group in together(program)] == [3]
-    program = alike(lambda x, y: ((x - y).softmax(-1) * y).var(-1), x, y)
+    program = alike(lambda x, y: (z := x - y, (z.softmax(-1) * y).var(-1)), x, y)
     assert [len(group) for group in together(program)] == [4]
 
 
