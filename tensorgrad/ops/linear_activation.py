@@ -71,7 +71,8 @@ def _backward_define(
     F: Any, g: Any, x: Any, w: Any, before: Any, *, activation: str, needs: tuple[bool, ...]
 ) -> tuple[Any, ...]:
     to_x, to_w, to_b = F.linear_backward(g, x, w, needs=needs)
-    slope: Any = OPS[activation].plan((True,)).kernel  # type: ignore[attr-defined]
+    formula: Any = OPS[activation]
+    slope = formula.plan((True,)).kernel
     return to_x if to_x is None else getattr(F, slope.name)(to_x, before), to_w, to_b
 
 

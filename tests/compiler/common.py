@@ -8,6 +8,7 @@ import numpy as np
 
 import tensorgrad as tg
 from tensorgrad.compiler.executor import executor
+from tensorgrad.compiler.fused import Fused
 from tensorgrad.compiler.passes import show
 from tensorgrad.compiler.program import Program
 from tensorgrad.compiler.trace import Trace
@@ -48,3 +49,17 @@ def same_results(first: Program, second: Program, *tensors: tg.Tensor) -> None:
         assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     for t, u in zip(ours, theirs, strict=True):
         assert t._data.tobytes() == u._data.tobytes()
+
+
+def reduced_by_formulas(function: Any, t: tg.Tensor, left: str) -> None:
+    """The calls that are left where formulas reduce what they make, F for one, with the bits of all; on the backend
+    whose formulas do, and its program on the other."""
+    with tg.backend("cpp"):
+        program = after("formulas", after("duplicates", after("constants", written(function, t.clone()))))
+        made = after("dead", after("reductions", program))
+        assert " ".join("F" if isinstance(c.op, Fused) else c.op.name for c in made.calls) == left, program
+        same_results(program, made, t)
+    with tg.backend("numpy"):
+        for a, b in zip(run(made, t), run(program, t), strict=True):
+            assert a.tobytes() == b.tobytes()
+        assert after("reductions", program) is program

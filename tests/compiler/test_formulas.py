@@ -7,7 +7,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.compiler.fused import Fused
 from tensorgrad.compiler.passes.room import Room
-from tests.compiler.common import after, names, run, same_results, written
+from tests.compiler.common import after, names, reduced_by_formulas, run, same_results, written
 
 
 @pytest.fixture(params=["numpy", "cpp"])
@@ -142,16 +142,7 @@ SUMMED = [
 @pytest.mark.parametrize("case", range(len(SUMMED)))
 def test_sums_are_taken_by_formulas(case):
     function, make, left = SUMMED[case]
-    t = make()
-    with tg.backend("cpp"):
-        program = after("formulas", after("duplicates", after("constants", written(function, t.clone()))))
-        made = after("dead", after("reductions", program))
-        assert " ".join("F" if isinstance(c.op, Fused) else c.op.name for c in made.calls) == left, program
-        same_results(program, made, t)
-    with tg.backend("numpy"):  # a program of the one runs on the other
-        for a, b in zip(run(made, t), run(program, t), strict=True):
-            assert a.tobytes() == b.tobytes()
-        assert after("reductions", program) is program
+    reduced_by_formulas(function, make(), left)
 
 
 def test_source_of_a_fused_formula(backend):

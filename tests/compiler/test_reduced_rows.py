@@ -7,10 +7,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.backends import registry
-from tensorgrad.compiler.fused import Fused
-from tests.compiler.common import after, run, same_results, written
-
-pytestmark = pytest.mark.skipif(registry.class_of("cpp").why_not() is not None, reason="formulas sum on cpp alone")
+from tests.compiler.common import after, reduced_by_formulas, written
 
 
 def x(*shape, dtype=tg.float32):
@@ -57,16 +54,7 @@ ROWS = [
 @pytest.mark.parametrize("case", range(len(ROWS)))
 def test_rows_are_reduced_by_formulas(case):
     function, make, left = ROWS[case]
-    t = make()
-    with tg.backend("cpp"):
-        program = after("formulas", after("duplicates", after("constants", written(function, t.clone()))))
-        made = after("dead", after("reductions", program))
-        assert " ".join("F" if isinstance(c.op, Fused) else c.op.name for c in made.calls) == left, program
-        same_results(program, made, t)
-    with tg.backend("numpy"):  # a program of the one runs on the other
-        for a, b in zip(run(made, t), run(program, t), strict=True):
-            assert a.tobytes() == b.tobytes()
-        assert after("reductions", program) is program
+    reduced_by_formulas(function, make(), left)
 
 
 @pytest.mark.parametrize("machine_code", [False, True])
