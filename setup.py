@@ -55,17 +55,19 @@ ALIGNED = ("csrc/kernels/formula_*.cpp", "csrc/kernels/reduce*.cpp", "csrc/kerne
 ALIGN_FLAGS = ["-falign-loops=64"]
 # What GCC makes several copies of, for nothing: functions for constant arguments, loops for conditions.
 LEANER = {} if platform.system() == "Darwin" else {
+    "csrc/kernels/attention.cpp": ["-fno-split-loops"],
     "csrc/kernels/conv.cpp": ["-fno-unswitch-loops"],
+    "csrc/kernels/conv_pointwise.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/conv_pointwise_weight.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/gemm_panels.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/linear.cpp": ["-fno-unswitch-loops"],
     "csrc/kernels/logsumexp.cpp": ["-fno-split-loops"],
-    "csrc/kernels/norm_batch.cpp": ["-fno-ipa-cp-clone", "-fno-unswitch-loops", "-fno-peel-loops"],
+    "csrc/kernels/norm_batch.cpp": ["-fno-ipa-cp-clone", "-fno-peel-loops", "-fno-split-loops", "-fno-unswitch-loops"],
     "csrc/kernels/norm_layer.cpp": ["-fno-split-loops"],
     "csrc/kernels/recurrent.cpp": ["-fno-ipa-cp-clone"],
     "csrc/kernels/recurrent_backward.cpp": ["-fno-ipa-cp-clone"],
     "csrc/kernels/reduce.cpp": ["-fno-ipa-cp-clone"],
-    "csrc/kernels/reduce_arg.cpp": ["-fno-ipa-cp-clone"],
+    "csrc/kernels/reduce_arg.cpp": ["-fno-ipa-cp-clone", "-fno-split-loops"],
     "csrc/kernels/softmax.cpp": ["-fno-split-loops"],
     # run once for each formula
     "csrc/core/machine_code.cpp": ["-Os"],
