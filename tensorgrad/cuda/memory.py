@@ -43,7 +43,7 @@ def memory_allocated(device: Any = None) -> int:
 
 
 def max_memory_allocated(device: Any = None) -> int:
-    """The most bytes that tensors held since the start or the last ``reset_peak_memory_stats``."""
+    """The most bytes that tensors held since a peak was first asked for, or the last ``reset_peak_memory_stats``."""
     return _stats(device)["peak_allocated"]
 
 

@@ -31,7 +31,6 @@ class _State(threading.local):
         self.devices: list[int] = []  # what ``with Device(i)`` goes back to
         self.streams: dict[int, Any] = {}  # by device; the null stream where there is none
         self.allocator: Any = None  # of ``using_allocator``
-        self.hooks: list[Any] = []
 
 
 machine = Machine()

@@ -18,7 +18,7 @@ import numpy as np
 from .strict_devices import machine, state
 
 __all__ = [
-    "POISON", "Memory", "MemoryHook", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "PinnedMemoryPointer", "alloc",
+    "POISON", "Memory", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "PinnedMemoryPointer", "alloc",
     "alloc_pinned_memory", "chosen", "default_pool", "is_pinned", "owner", "placed", "room_at", "set_allocator",
     "using_allocator",
 ]  # fmt: skip
@@ -129,10 +129,7 @@ class MemoryPool:
         key = state.device, current().ptr, max(1, -(-size // _ROUND)) * _ROUND
         found = self.free.get(key)
         pointer = found.pop() if found else self._more(key[2])
-        given = MemoryPointer(_Pooled(self, key, pointer), 0)
-        for hook in state.hooks:
-            hook.malloc_postprocess(state.device, size, key[2], given.ptr, id(given.mem))
-        return given
+        return MemoryPointer(_Pooled(self, key, pointer), 0)
 
     def _more(self, size: int) -> MemoryPointer:
         """Raw memory. Only where the device is full CuPy gives back by itself what nobody has; not at its limit."""
@@ -257,20 +254,6 @@ def owner(host: Any) -> Any:
         host = host.base
     block = getattr(host, "mem", None)
     return block.pointer.mem if isinstance(block, _Pooled) else host if block is None else block
-
-
-class MemoryHook:
-    """``xp.cuda.MemoryHook``: is told of the allocations of the thread that entered it."""
-
-    def __enter__(self) -> MemoryHook:
-        state.hooks.append(self)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        state.hooks.remove(self)
-
-    def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
-        """Called after a pool gave memory out."""
 
 
 # --- page-locked memory of the host

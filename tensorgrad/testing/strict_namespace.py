@@ -329,7 +329,6 @@ class _Cuda:
     ExternalStream = strict_stream.ExternalStream
     Graph = strict_stream.Graph
     Memory = strict_memory.Memory
-    MemoryHook = strict_memory.MemoryHook
     MemoryPointer = strict_memory.MemoryPointer
     MemoryPool = strict_memory.MemoryPool
     PinnedMemoryPointer = strict_memory.PinnedMemoryPointer

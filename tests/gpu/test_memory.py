@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -52,6 +53,22 @@ def test_the_figures_follow_what_tensors_hold(cuda: StrictCupyBackend) -> None:
     assert "2,097,152 bytes" in tg.cuda.memory_summary() and "peak" not in tg.cuda.memory_summary(abbreviated=True)
     del x
     assert tg.cuda.memory_allocated() == 0
+
+
+def test_peaks_are_those_of_all_threads(cuda: StrictCupyBackend) -> None:
+    assert tg.cuda.max_memory_allocated() == 0
+
+    def work() -> None:
+        with cuda.on(1):
+            x = cuda.xp.zeros((MIB,), dtype=np.uint8)
+            del x
+
+    for _ in range(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert tg.cuda.max_memory_allocated(1) == tg.cuda.max_memory_reserved(1) == MIB
+    assert tg.cuda.memory_allocated(1) == 0 == tg.cuda.max_memory_allocated(0)
 
 
 def test_the_cache_of_every_device_is_emptied(cuda: StrictCupyBackend) -> None:

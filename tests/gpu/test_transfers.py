@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -162,6 +163,73 @@ def test_record_stream_keeps_memory_from_others_until_the_work_is_done(cuda: Str
     assert b.tolist() == [3.0, 3.0]
     with pytest.raises(BackendError, match="no streams"):
         tg.ones(1).record_stream(side)
+
+
+def test_what_is_let_go_may_come_back_to_be_held_for_another_stream(cuda: StrictCupyBackend) -> None:
+    side = tg.cuda.Stream()
+    x = tg.tensor([1.0, 2.0], device="cuda")
+    side.wait_stream(tg.cuda.current_stream())
+    x.record_stream(side)
+    host = x.to("cpu", non_blocking=True)  # holds x until it is copied
+    with tg.cuda.stream(side):
+        pending = pinned(0.0).to("cuda", non_blocking=True)  # the stream is busy
+    del x
+    gc.collect()
+    tg.cuda.current_stream().synchronize()
+    cuda._held.release()  # the copy is done: x ends here, and its memory is held for the other stream
+    assert host.tolist() == [1.0, 2.0] and len(cuda._held) >= 1 and not side.query()
+    tg.cuda.synchronize()
+    assert len(cuda._held) == 0 and pending.tolist() == [0.0]
+
+
+def test_a_stream_is_recorded_once_however_often_it_is_told(cuda: StrictCupyBackend) -> None:
+    side, other = tg.cuda.Stream(), tg.cuda.Stream()
+    x = tg.tensor([1.0, 2.0], device="cuda")
+    counts = set()
+    for _ in range(3):
+        x.record_stream(side)
+        x[1:].record_stream(other)
+        counts.add(weakref.getweakrefcount(x._data))
+    assert len(counts) == 1 and len(cuda._held.recorded) == 2
+    del x
+    gc.collect()
+    assert not cuda._held.recorded
+    tg.cuda.synchronize()
+    assert len(cuda._held) == 0
+
+
+def test_what_is_held_stays_when_a_stream_cannot_be_asked() -> None:
+    class Event:
+        failing = True
+
+        @property
+        def done(self) -> bool:
+            if self.failing:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            return True
+
+    held, event = Held(), Event()
+    held.until(event, np.ones(2))
+    with pytest.raises(RuntimeError, match="not permitted"):
+        held.release()
+    assert len(held) == 1
+    event.failing = False
+    held.release()
+    assert len(held) == 0
+
+
+def test_several_threads_let_go_at_once() -> None:
+    held = Held()
+
+    class Event:
+        @property
+        def done(self) -> bool:
+            held.waiting.clear()  # as if others had them
+            return True
+
+    held.waiting.extend([(Event(), 1), (Event(), 2)])
+    held.release()
+    assert len(held) == 0
 
 
 def test_events_measure_order_and_know_their_stream(cuda: StrictCupyBackend) -> None:

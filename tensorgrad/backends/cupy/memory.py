@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from .transfers import Held
@@ -19,25 +21,17 @@ class CupyMemory:
     xp: Any
     _held: Held
     on: Callable[[int | None], Any]
-    _peaks: dict[int, tuple[int, int]] | None = None
-    _hook: Any = None
+    _peaks: dict[int, tuple[int, int]] | None = None  # by device: the most in use, and the most that the pool held
+    _noting: Any = None
 
     def device_memory(self, index: int) -> dict[str, int]:
-        """What the pool holds. Peaks are counted from the first question on: CuPy keeps none, a hook does."""
+        """What the pool holds. Peaks are counted from the first question on, in all threads: CuPy keeps none, and its
+        hooks see the allocations of one thread."""
         self._watch_peaks()
+        assert self._peaks is not None
         with self.on(index):
-            pool = self.xp.get_default_memory_pool()
-            used, total = int(pool.used_bytes()), int(pool.total_bytes())
-        peaks = self._peaks
-        assert peaks is not None
-        peak_used, peak_total = peaks.get(index, (0, 0))
-        peaks[index] = max(used, peak_used), max(total, peak_total)
-        return {
-            "allocated": used,
-            "reserved": total,
-            "peak_allocated": peaks[index][0],
-            "peak_reserved": peaks[index][1],
-        }
+            used, total, peak_used, peak_total = self._note_peaks(self._peaks)
+        return {"allocated": used, "reserved": total, "peak_allocated": peak_used, "peak_reserved": peak_total}
 
     def reset_peak_memory(self, index: int) -> None:
         self._watch_peaks()
@@ -67,21 +61,18 @@ class CupyMemory:
             return int(self.xp.get_default_memory_pool().get_limit())
 
     def _watch_peaks(self) -> None:
-        if self._hook is not None:
-            return
-        peaks: dict[int, tuple[int, int]] = {}
-        pool = self.xp.get_default_memory_pool()
+        if self._peaks is None:
+            self._noting = threading.RLock()  # a collection of garbage may allocate while it is held
+            self._peaks = {}
 
-        class Peaks(self.xp.cuda.MemoryHook):  # type: ignore[name-defined]
-            name = "tensorgrad peaks"
-
-            def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
-                used, total = peaks.get(device_id, (0, 0))
-                peaks[device_id] = max(used, int(pool.used_bytes())), max(total, int(pool.total_bytes()))
-
-        self._peaks = peaks
-        self._hook = Peaks()
-        self._hook.__enter__()
+    def _note_peaks(self, peaks: dict[int, tuple[int, int]]) -> tuple[int, int, int, int]:
+        """What the pool holds on the current device, in use and at all, and the most that it has held."""
+        index, pool = int(self.xp.cuda.runtime.getDevice()), self.xp.get_default_memory_pool()
+        with self._noting:
+            used, total = int(pool.used_bytes()), int(pool.total_bytes())
+            peak_used, peak_total = peaks.get(index, (0, 0))
+            peaks[index] = max(used, peak_used), max(total, peak_total)
+            return used, total, *peaks[index]
 
     # ---- a full device
 
@@ -96,11 +87,14 @@ class CupyMemory:
         """Nearly every op asks it: what it needs is at hand."""
 
         def allocate(size: int) -> Any:
-            try:
-                return malloc(size)
-            except full:
-                pass  # what the attempt has made dies with its error, here
-            return self._allocate_again(size)
+            given = None
+            with suppress(full):  # what the attempt has made dies with its error, here
+                given = malloc(size)
+            if given is None:
+                given = self._allocate_again(size)
+            if self._peaks is not None:
+                self._note_peaks(self._peaks)
+            return given
 
         return allocate
 

@@ -8,7 +8,6 @@ of CuPy's, and may be changed at once.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,11 +20,16 @@ __all__ = ["CupyTransfers", "Held"]
 
 
 class Held:
-    """Memory that streams still work with: (an event behind the work, what is to live until it has happened)."""
+    """Memory that streams still work with: (an event behind the work, what is to live until it has happened).
+
+    What is let go may be an array that another stream was recorded for: its end comes back here, to hold its memory.
+    And a collection of garbage may come back at any time. So there is no lock, and an entry is out of the row while it
+    is looked at.
+    """
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[Any, Any]] = deque()
-        self.lock = threading.Lock()
+        self.recorded: set[tuple[int, int]] = set()  # arrays and streams of ``record_stream``, by identity and address
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -33,13 +37,21 @@ class Held:
     def until(self, event: Any, *memory: Any) -> None:
         """Hold ``memory`` until the event; what was held for events that have happened is let go."""
         self.release()
-        with self.lock:
-            self.waiting.append((event, memory))
+        self.waiting.append((event, memory))
 
     def release(self) -> None:
         """Let go of what nobody works with any more. Waits for nothing."""
-        with self.lock:
-            self.waiting = deque(entry for entry in self.waiting if not entry[0].done)
+        for _ in range(len(self.waiting)):
+            try:
+                entry = self.waiting.popleft()
+            except IndexError:  # others look at the rest
+                return
+            done = False
+            try:
+                done = entry[0].done
+            finally:
+                if not done:
+                    self.waiting.append(entry)
 
 
 class CupyTransfers:
@@ -157,8 +169,12 @@ class CupyTransfers:
         CuPy's pool gives it to later work of the stream that it was allocated on, which knows nothing of this one.
         """
         whole = array if array.base is None else array.base
-        weakref.finalize(whole, self._give_back_behind, stream, whole.data, whole.device.id).atexit = False
+        key = id(whole), int(stream.ptr)
+        if key not in self._held.recorded:
+            self._held.recorded.add(key)
+            weakref.finalize(whole, self._give_back_behind, key, stream, whole.data, whole.device.id).atexit = False
 
-    def _give_back_behind(self, stream: Any, memory: Any, index: int) -> None:
+    def _give_back_behind(self, key: tuple[int, int], stream: Any, memory: Any, index: int) -> None:
+        self._held.recorded.discard(key)
         with self.on(index):
             self._held.until(self._event_on(stream), memory)
