@@ -454,6 +454,8 @@ def _logsumexp_infer(x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Spec:
 
 
 def _logsumexp_define(F: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    if 0 in [x.shape[d] for d in dim]:  # nothing has no largest element
+        return F.log(F.sum(x, dim=dim, keepdim=keepdim))
     top = F.amax(F.real(x) if is_complex(x) else x, dim=dim, keepdim=True)
     top = F.where(F.isfinite(top), top, 0.0)
     total = F.sum(F.exp(F.sub(x, top)), dim=dim, keepdim=True)

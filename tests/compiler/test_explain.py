@@ -60,6 +60,13 @@ def test_a_training_step_is_told_call_by_call(backend):
     assert parts_of(program)[-1] == "optimizer"
 
 
+def test_reductions_of_nothing_are_told():
+    compiled = Compiled(lambda x: ((x * 2).logsumexp(0), (x + 1).logsumexp((0, 1)), x.std(0), x.norm()))
+    for _ in range(2):
+        assert (compiled(tg.zeros(0, 3))[0] == -float("inf")).all()
+    assert "logsumexp(" in compiled.explain()
+
+
 def test_notes_of_passes_and_calls_through_python_are_told():
     program = training_step()
     program.notes = [("dead", "dropped cast, which nobody reads")] * 2 + [("duplicates", "exp is computed once")]
