@@ -1,13 +1,17 @@
-// Formula(name, specialize, sums=""): the object that Python calls with arrays and numbers. sums: a letter for each result,
+// Formula(name, specialize, sums="", rolls=()): the object that Python calls with arrays and numbers. sums: a letter for each result,
 // "." for one that is stored, "s" for one of which the sum of all elements is wanted, "m" for their mean, as 0-d arrays.
 // Behind a colon, of how many of the last axes are rows of which something is wanted instead (kLetters), and "k" where these
-// axes stay, with a size of 1: "s:1k".
+// axes stay, with a size of 1: "s:1k". rolls: for each operand () or, of one that is read rolled, as roll() gives it, by how
+// much along each of its axes; it has the results' shape then.
 //
 // A call costs less than a NumPy ufunc's machinery, so the type is written against CPython (vectorcall) and the usual
 // call, arrays of one shape lying contiguous, allocates nothing but its result.
 #include <Python.h>
 #include <structmember.h>
 
+#include <pybind11/stl.h>
+
+#include <exception>
 #include <new>
 
 #include "formula_call.h"
@@ -48,16 +52,27 @@ PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t fl
 }
 
 PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* names[] = {"name", "specialize", "sums", nullptr};
-  PyObject *name, *specialize, *sums = nullptr;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO|U:Formula", const_cast<char**>(names), &name, &specialize, &sums)) return nullptr;
+  static const char* names[] = {"name", "specialize", "sums", "rolls", nullptr};
+  PyObject *name, *specialize, *sums = nullptr, *rolls = nullptr;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO|UO:Formula", const_cast<char**>(names), &name, &specialize, &sums, &rolls))
+    return nullptr;
   if (sums && PyUnicode_GET_LENGTH(sums) == 0) sums = nullptr;
   if (!PyCallable_Check(specialize)) {
     PyErr_Format(PyExc_TypeError, "Formula: specialize must be callable, got %s", Py_TYPE(specialize)->tp_name);
     return nullptr;
   }
+  std::unique_ptr<std::vector<std::vector<Index>>> shifts;
+  if (rolls && !(PyTuple_Check(rolls) && PyTuple_GET_SIZE(rolls) == 0)) {
+    try {
+      shifts = std::make_unique<std::vector<std::vector<Index>>>(py::cast<std::vector<std::vector<Index>>>(py::handle(rolls)));
+    } catch (const std::exception&) {
+      PyErr_SetString(PyExc_TypeError, "Formula: rolls must have for each operand the shifts of its axes");
+      return nullptr;
+    }
+  }
   auto* self = reinterpret_cast<FormulaObject*>(type->tp_alloc(type, 0));
   if (!self) return nullptr;
+  self->rolls = shifts.release();
   self->call = call_formula;
   Py_INCREF(name);
   self->name = name;
@@ -91,6 +106,7 @@ void free_formula(PyObject* object) {
   clear_formula(object);
   Py_CLEAR(self->name);
   Py_CLEAR(self->sums);
+  delete self->rolls;
   delete self->cache;
   type->tp_free(object);
   Py_DECREF(type);

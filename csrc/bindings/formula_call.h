@@ -37,6 +37,7 @@ class Call {
 
   py::object run() {
     find_shape();
+    check_rolls();
     check_given();
     if (!simple_ && given_.empty() && ndim_ > 1) find_order();
     const Program& program = find_program();
@@ -87,6 +88,7 @@ class Call {
   // only together.
   py::object run_summing() {
     find_shape();
+    check_rolls();
     if (!simple_ && ndim_ > 1) find_order();
     const Program& program = find_program();
     const int inputs = static_cast<int>(count_), outputs = program.output_count();
@@ -142,6 +144,7 @@ class Call {
   // that are no float or double, or no array at all.
   py::object reduced(bool mean) {
     find_shape();
+    check_rolls();
     const Program& program = find_program();
     const DType dtype = program.output_dtype(0);
     if (program.output_count() != 1 || !ndim_ || (dtype != DType::Float32 && dtype != DType::Float64)) return py::none();
@@ -268,6 +271,23 @@ class Call {
     throw std::invalid_argument(text + " do not broadcast: sizes must be equal or 1, counted from the last axis");
   }
 
+  bool is_rolled(std::size_t i) const { return self_->rolls && !(*self_->rolls)[i].empty(); }
+
+  void check_rolls() {
+    if (!self_->rolls) return;
+    if (self_->rolls->size() != count_)
+      throw std::invalid_argument(name_of(self_) + ": " + std::to_string(self_->rolls->size()) + " operands are expected, got " + std::to_string(count_));
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!is_rolled(i)) continue;
+      PyArrayObject* x = varies(i) ? as_array(args_[i]) : nullptr;
+      const bool whole = x && PyArray_NDIM(x) == ndim_ && std::equal(shape_, shape_ + ndim_, PyArray_SHAPE(x));
+      if (!whole || (*self_->rolls)[i].size() != static_cast<std::size_t>(ndim_))
+        throw std::invalid_argument(name_of(self_) + ": operand " + std::to_string(i) + " is rolled, so it must have the results' shape " +
+                                    to_string(Shape(shape_, shape_ + ndim_)) + ", and a shift for each of its axes");
+      simple_ = false;
+    }
+  }
+
   void check_given() {
     for (PyArrayObject* target : given_) {
       if (PyArray_NDIM(target) != ndim_ || !std::equal(shape_, shape_ + ndim_, PyArray_SHAPE(target))) {
@@ -380,7 +400,7 @@ class Call {
       const bool same = PyArray_DATA(x) == PyArray_DATA(target) && PyArray_NDIM(x) == ndim_ &&
                         PyArray_ITEMSIZE(x) == PyArray_ITEMSIZE(target) &&
                         std::equal(shape_, shape_ + ndim_, PyArray_SHAPE(x)) &&
-                        std::equal(PyArray_STRIDES(x), PyArray_STRIDES(x) + ndim_, PyArray_STRIDES(target));
+                        std::equal(PyArray_STRIDES(x), PyArray_STRIDES(x) + ndim_, PyArray_STRIDES(target)) && !is_rolled(i);
       if (!same) return Overlap::Partial;
       worst = Overlap::Exact;
     }
@@ -436,20 +456,32 @@ class Call {
       PyArrayObject* x = as_array(args_[i]);
       call->fetched.push_back({at, PyArray_DATA(x), static_cast<std::size_t>(PyArray_ITEMSIZE(x))});
     }
-    call->strides.reserve(static_cast<std::size_t>(ports * ndim));  // which operands point into
+    call->strides.reserve(static_cast<std::size_t>(2 * ports * ndim));  // which operands point into
+    const auto kept = [&](const Index* numbers) {
+      const Index* start = call->strides.data() + call->strides.size();
+      call->strides.insert(call->strides.end(), numbers, numbers + ndim);
+      return start;
+    };
     for (int i = 0; i < ports; ++i) {
       Operand operand{};
       if (program.port(i).varies) {
         operand = operands[i];
-        if (operand.strides) {
-          const Index* start = call->strides.data() + call->strides.size();
-          call->strides.insert(call->strides.end(), operand.strides, operand.strides + ndim);
-          operand.strides = start;
-        }
+        if (operand.strides) operand.strides = kept(operand.strides);
+        if (operand.shifts) operand.shifts = kept(operand.shifts);
       }
       call->operands.push_back(operand);
     }
     return call;
+  }
+
+  // From 0 to before each axis's size.
+  std::vector<Index> shifts_of(const std::vector<Index>& by) const {
+    std::vector<Index> found(by);
+    for (std::size_t d = 0; d < found.size(); ++d) {
+      const Index size = std::max<Index>(shape_[d], 1);
+      found[d] = (found[d] % size + size) % size;
+    }
+    return found;
   }
 
   // What lay across its own inputs goes to its place by way of an array of its own.
@@ -485,10 +517,15 @@ class Call {
     for (int i = 0; i < ports; ++i) {
       if (program.port(i).varies && array_of(i)) layout.place(i, PyArray_SHAPE(array_of(i)), PyArray_STRIDES(array_of(i)), PyArray_NDIM(array_of(i)));
     }
+    for (int i = 0; i < inputs && self_->rolls; ++i) {
+      if (is_rolled(static_cast<std::size_t>(i))) layout.roll(i, shifts_of((*self_->rolls)[static_cast<std::size_t>(i)]).data());
+    }
     if (moved_ || !given_.empty()) layout.order_by(inputs);
     layout.collapse();
     for (int i = 0; i < ports; ++i) {
-      if (program.port(i).varies) describe(i, layout.strides(i, program.port(i).item_size));
+      if (!program.port(i).varies) continue;
+      describe(i, layout.strides(i, program.port(i).item_size));
+      operands[i].shifts = layout.shifts(i);
     }
     work(operands.data(), layout.ndim(), layout.shape());
   }

@@ -51,6 +51,7 @@ struct FormulaObject {
   PyObject* name;
   PyObject* specialize;
   PyObject* sums;  // str or null
+  std::vector<std::vector<Index>>* rolls;  // by operand, a shift for each axis of one that is rolled; null if none is
   Cache* cache;
 };
 

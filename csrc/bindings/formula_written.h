@@ -36,7 +36,7 @@ struct Written {
   std::vector<Number> numbers;
   std::vector<Fetched> fetched;
   std::vector<Operand> operands;
-  std::vector<Index> strides, shape;
+  std::vector<Index> strides, shape;  // strides with the shifts of rolled operands
 
   int ndim() const { return static_cast<int>(shape.size()); }
   Index size() const { return size_of_shape(ndim(), shape.data()); }
@@ -139,7 +139,7 @@ inline bool all_contiguous(const Program& program, const Operand* operands, int 
 inline PieceLaunch::Touch touch_of(const Operand& operand, Index item, int ndim, const Index* shape, bool written) {
   if (!operand.strides) return {operand.data, size_of_shape(ndim, shape) * item, item, written};
   Index low = 0, high = item;
-  for (int d = 0; d < ndim; ++d) {
+  for (int d = 0; d < ndim; ++d) {  // rolled or not: within the whole array
     if (shape[d] == 0) return {operand.data, 0, 0, written};
     (operand.strides[d] < 0 ? low : high) += (shape[d] - 1) * operand.strides[d];
   }

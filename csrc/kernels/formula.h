@@ -136,6 +136,9 @@ struct Operand {
   char* data;
   const Index* strides;  // bytes; 0 where it is broadcast. Null: one contiguous run over the whole shape
   bool aligned;
+  // Of an input that is rolled, with strides then: element i of an axis is read at i - shift, from 0 to before the axis's
+  // size, around its end. Null of others. Nothing may be written where it lies.
+  const Index* shifts = nullptr;
 };
 
 // Runs the program over `shape`. `numbers` are the program's, completed; results of the prologue are written to them.

@@ -12,22 +12,30 @@
 namespace tg {
 namespace formula {
 
+// Where element `i` of an axis is read that is rolled by `shift`.
+inline Index back(Index i, Index shift, Index size) { return i < shift ? i - shift + size : i - shift; }
+
 // An operand's own fewest dimensions: a matrix that is added to each of many lies in one run, whatever the others do.
 class Course {
  public:
   Course(const Operand& operand, int item_size, int ndim, const Index* shape)
       : data_(operand.data), size_(item_size), aligned_(operand.aligned) {
     for (int d = 0; d < ndim; ++d) {
-      const Index stride = operand.strides[d];
-      if (!strides_.empty() && strides_.back() == stride * shape[d]) {
+      const Index stride = operand.strides[d], shift = operand.shifts ? operand.shifts[d] : 0;
+      if (!strides_.empty() && strides_.back() == stride * shape[d] && !shift) {
         shape_.back() *= shape[d];
         strides_.back() = stride;
+        if (operand.shifts) shifts_.back() *= shape[d];
       } else {
         shape_.push_back(shape[d]);
         strides_.push_back(stride);
+        if (operand.shifts) shifts_.push_back(shift);
       }
     }
-    if (shape_.empty()) shape_.push_back(1), strides_.push_back(size_);
+    if (shape_.empty()) {
+      shape_.push_back(1), strides_.push_back(size_);
+      if (operand.shifts) shifts_.push_back(0);
+    }
   }
 
   // After how many elements they come again, where each is read more than once; 0 where they never do.
@@ -43,13 +51,16 @@ class Course {
     if (strides_.back() != size_ || !aligned_ || n > shape_.back()) return nullptr;
     const Index outer = first / shape_.back(), inner = first % shape_.back();
     if (inner + n > shape_.back()) return nullptr;
-    return place(outer) + inner * size_;
+    if (shifts_.empty()) return place(outer) + inner * size_;
+    const Index from = back(inner, shifts_.back(), shape_.back());
+    return from + n > shape_.back() ? nullptr : rolled_place(outer) + from * size_;
   }
 
   void move(Index first, Index n, char* packed, bool in) const {
     const int last = static_cast<int>(shape_.size()) - 1;
     const Index length = shape_.back(), stride = strides_.back(), bytes = length * size_;
     const Loop loop = in ? find_gather(size_) : find_scatter(size_);
+    if (!shifts_.empty()) return move_rolled(loop, first, n, packed);
     const bool brief = last > 0 && bytes <= kShort;
     Index outer = first / length, inner = first % length;
     while (n > 0) {
@@ -87,6 +98,27 @@ class Course {
   }
 
  private:
+  // Runs of a row end where it does, or where what is read does.
+  void move_rolled(Loop gather, Index first, Index n, char* packed) const {
+    const Index length = shape_.back(), stride = strides_.back();
+    Index outer = first / length, inner = first % length;
+    char* row = rolled_place(outer);
+    while (n > 0) {
+      const Index from = back(inner, shifts_.back(), length), run = std::min({n, length - inner, length - from});
+      gather(packed, row + from * stride, &stride, nullptr, run);
+      packed += run * size_;
+      n -= run;
+      inner += run;
+      if (inner == length && n > 0) inner = 0, row = rolled_place(++outer);
+    }
+  }
+  char* rolled_place(Index row) const {
+    char* here = data_;
+    for (std::size_t d = shape_.size() - 1; d-- > 0; row /= shape_[d])
+      here += back(row % shape_[d], shifts_[d], shape_[d]) * strides_[d];
+    return here;
+  }
+
   static constexpr Index kFewItems = 8;  // in a row, of which a call takes longer than to copy each
   static constexpr Index kShortest = 32, kShort = 512;  // bytes of a row for which a call takes longer than its copy
 
@@ -181,7 +213,7 @@ class Course {
   char* data_;
   Index size_;
   bool aligned_;
-  std::vector<Index> shape_, strides_;
+  std::vector<Index> shape_, strides_, shifts_;  // no shifts where it is not rolled
 };
 
 }  // namespace formula

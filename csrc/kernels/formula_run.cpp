@@ -16,6 +16,7 @@ namespace formula {
 namespace {
 
 constexpr Index kLongRow = 256, kShortRow = 64;
+constexpr Index kVeryLongRow = 1024;  // a row of a rolled operand, which takes several copies
 constexpr Index kStretch = 32768;  // elements that are summed as one, by one thread
 
 // Slots and block buffers of the calling thread, kept from run to run.
@@ -86,7 +87,8 @@ class Runner {
     given_ = stores ? ports_ : p_.input_count();
     // rows long enough to be blocks of their own leave operands in place that are contiguous along them only; shorter
     // ones where a single loop is all there is to do, and nothing else is in its way
-    by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
+    const Index least = rolls_rows() ? kVeryLongRow : p_.body_.size() == 1 && !defer ? kShortRow : kLongRow;
+    by_rows_ = inner_ >= least && (ndim > 1 || has_row_value());
     const bool compiles = kCompiles && total_ >= kWorthCompiling && writes_machine_code();
     if (by_rows_) find_row_values(compiles);
     if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
@@ -212,6 +214,12 @@ class Runner {
     for (const Step& s : p_.prologue_) s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], 1);
   }
 
+  bool rolls_rows() const {
+    for (int i = 0; i < p_.input_count(); ++i)
+      if (p_.ports_[i].varies && operands_[i].shifts && operands_[i].shifts[ndim_ - 1]) return true;
+    return false;
+  }
+
   bool has_row_value() const {
     for (int i = 0; i < p_.input_count() && ndim_; ++i)
       if (p_.ports_[i].varies && operands_[i].strides && operands_[i].strides[ndim_ - 1] == 0) return true;
@@ -257,6 +265,7 @@ class Runner {
       const Program::Port& port = p_.ports_[i];
       const Operand& operand = operands_[i];
       if (!port.varies || is_row_value(i)) continue;
+      if (operand.shifts) return false;
       if (operand.strides ? !fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size) : !operand.aligned) return false;
     }
     return true;
@@ -390,8 +399,17 @@ class Runner {
     const Operand& operand = operands_[i];
     const Index size = p_.ports_[i].item_size;
     if (!operand.strides) return operand.aligned ? operand.data + first * size : nullptr;
+    if (by_rows_ && operand.shifts) return in_rolled_row(operand, at, n, size);
     if (by_rows_) return fits_in_place(operand, operand.strides[ndim_ - 1], size) ? operand.data + offset(operand, at) : nullptr;
     return courses_[static_cast<std::size_t>(course_of_[static_cast<std::size_t>(i)])].in_place(first, n);
+  }
+
+  __attribute__((noinline)) char* in_rolled_row(const Operand& operand, const Index* at, Index n, Index size) const {
+    const Index from = back(at[ndim_ - 1], operand.shifts[ndim_ - 1], inner_);
+    if (from + n > inner_ || !fits_in_place(operand, operand.strides[ndim_ - 1], size)) return nullptr;
+    Index bytes = from * size;
+    for (int d = 0; d + 1 < ndim_; ++d) bytes += back(at[d], operand.shifts[d], shape_[d]) * operand.strides[d];
+    return operand.data + bytes;
   }
 
   // n elements from number `first` on into packed memory, or back.

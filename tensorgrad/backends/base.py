@@ -66,6 +66,7 @@ class Backend(
     # ``done`` too, a float32 on the device: how many steps were taken; it counts this one if it is
     leaves_out: ClassVar[frozenset[str]] = frozenset()
     sums_formulas: ClassVar[bool] = False  # whether formula_kernel sees to an op's ``sums``
+    rolls_operands: ClassVar[bool] = False  # whether formula_kernel sees to an op's ``rolls``
     xp: Any
     array_type: type
 

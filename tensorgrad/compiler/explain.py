@@ -156,6 +156,8 @@ def call_text(call: Call) -> list[str]:
     inputs = [operand_text(x) for x in call.inputs]
     if getattr(call.op, "derived", False):
         typed = getattr(call.op, "program", None)
+        if typed is not None:
+            inputs = [call.op.read(i, words) for i, words in enumerate(inputs)]
         lines = readable(_for_types(call), inputs) if typed is None else readable_code(typed, inputs)
         for i, letter in enumerate(getattr(call.op, "letters", "")):
             if letter != ".":

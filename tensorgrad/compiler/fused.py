@@ -19,11 +19,12 @@ from ..expr.node import INFIX
 from ..ops.elementwise import Elementwise
 from ..ops.record import Spec, entry_of
 
-__all__ = ["ATTRS", "LETTERS", "Fused", "Joiner", "fused"]
+__all__ = ["ATTRS", "LETTERS", "Fused", "Joiner", "Rolls", "fused"]
 
 # What may be taken of a result instead of storing it: of all its elements, or of its last axes.
 LETTERS = {"s": "sum", "m": "mean", "x": "amax", "n": "amin", "l": "logsumexp", "e": "vector_norm"}
 ATTRS: dict[str, dict[str, Any]] = {"vector_norm": {"ord": 2.0}}  # with which these are meant
+Rolls = tuple[tuple[int, ...], ...]
 
 
 class Fused(Elementwise):
@@ -32,14 +33,16 @@ class Fused(Elementwise):
     ``parts``: the names of the ops that it stands for, in order. ``sums``: "" or a letter for each result: "." for one
     that is stored, "s" and "m" where the sum or mean of all elements is wanted, with the bits of the op of that name.
     Behind a colon, how many of the last axes are reduced instead of all, and a "k" where they stay with a size of 1:
-    "s.:1k"; then any of ``LETTERS``. It lives as long as a call has it.
+    "s.:1k"; then any of ``LETTERS``. ``rolls``: () or, for each input, by how much it is read rolled along each of the
+    results' axes, () for one that is not. It lives as long as a call has it.
     """
 
-    def __init__(self, name: str, program: Program, parts: tuple[str, ...], sums: str = ""):
+    def __init__(self, name: str, program: Program, parts: tuple[str, ...], sums: str = "", rolls: Rolls = ()):
         self.name = name
         self.program = program
         self.parts = parts
         self.sums = sums
+        self.rolls = rolls
         self.letters, _, along = sums.partition(":")
         self.axes, self.keepdim = int(along[:1] or 0), along[1:] == "k"
         self.inputs = tuple(f"x{i}" for i in range(len(program.inputs)))
@@ -71,6 +74,18 @@ class Fused(Elementwise):
         dims = "" if not axes else ", dim=-1" if axes == 1 else f", dim={tuple(range(-axes, 0))}"
         return f"{LETTERS[letter]}({words}{dims}{', keepdim=True' if self.keepdim else ''})"
 
+    def rolled(self, arrays: Sequence[Any]) -> list[Any]:
+        """Those of the arrays that are read rolled."""
+        return [x for x, by in zip(arrays, self.rolls, strict=True) if by] if self.rolls else []
+
+    def read(self, number: int, words: str) -> str:
+        """The words of how an input with these is read."""
+        along = {d: by for d, by in enumerate(self.rolls[number] if self.rolls else ()) if by}
+        if not along:
+            return words
+        shifts, dims = (values[0] if len(values) == 1 else values for values in (tuple(along.values()), tuple(along)))
+        return f"roll({words}, {shifts}, {dims})"
+
     def specialize(self, keys: tuple[str, ...]) -> Program:
         if keys != self.program.inputs:
             raise TypeError(f"{self.name} is typed for {self.program.inputs}, not for {keys}")
@@ -84,6 +99,8 @@ class Fused(Elementwise):
                 found = self._summed(found, backend.raw)
             elif self.axes:
                 found = self._if_together(found, backend)
+            if self.rolls and not backend.rolls_operands:
+                found = self._rolling(found, backend.raw)
             self._kernels[backend] = found
         return found
 
@@ -104,6 +121,18 @@ class Fused(Elementwise):
 
         return kernel
 
+    def _rolling(self, formula: Callable[..., Any], F: Any) -> Callable[..., Any]:
+        """The formula of operands that the backend's own kernel rolls."""
+
+        def kernel(*arrays: Any) -> Any:
+            given = (
+                F.roll(x, shifts=by, dims=tuple(range(len(by)))) if by else x
+                for x, by in zip(arrays, self.rolls, strict=True)
+            )
+            return formula(*given)
+
+        return kernel
+
     def _if_together(self, formula: Callable[..., Any], backend: Any) -> Callable[..., Any]:
         """The kernel, which refuses rows of lengths that are reduced only where all rows are there."""
         stored: Callable[..., Any] | None = None
@@ -114,7 +143,8 @@ class Fused(Elementwise):
             if made is not NotImplemented:
                 return made
             if stored is None:
-                stored = self._summed(fused(self.program, self.parts).kernel_on(backend), backend.raw)
+                plain = fused(self.program, self.parts, rolls=self.rolls)
+                stored = self._summed(plain.kernel_on(backend), backend.raw)
             return stored(*arrays)
 
         kernel.native = formula  # type: ignore[attr-defined]  # see CppBackend.can_be_written
@@ -122,9 +152,17 @@ class Fused(Elementwise):
 
     def infer(self, *arrays: Any) -> Any:
         specs = super().infer(*arrays)
-        if not self.sums:
+        if not self.sums and not self.rolls:
             return specs
         all_specs = specs if isinstance(specs, tuple) else (specs,)
+        whole = all_specs[0].shape
+        for x, by in zip(arrays, self.rolls, strict=False):
+            if by and (x.shape != whole or len(by) != len(whole)):
+                raise ValueError(
+                    f"{self.name}: what is of shape {x.shape} is rolled by {by}, the results are of {whole}"
+                )
+        if not self.sums:
+            return specs
         found = [
             s if what == "." else Spec(self._reduced(s.shape), s.dtype)
             for s, what in zip(all_specs, self.letters, strict=True)
@@ -143,12 +181,12 @@ _numbers = count(1)
 _known: WeakValueDictionary[str, Fused] = WeakValueDictionary()  # by the program's text, in which -0.0 is not 0.0
 
 
-def fused(program: Program, parts: tuple[str, ...], sums: str = "") -> Fused:
+def fused(program: Program, parts: tuple[str, ...], sums: str = "", rolls: Rolls = ()) -> Fused:
     """The op of a typed program; the same for equal programs."""
-    key = sums + repr(program)
+    key = f"{sums}{rolls or ''}{program!r}"
     found = _known.get(key)
     if found is None:
-        found = _known[key] = Fused(f"fused{next(_numbers)}", program, parts, sums)
+        found = _known[key] = Fused(f"fused{next(_numbers)}", program, parts, sums, rolls)
     return found
 
 
@@ -236,7 +274,7 @@ def text(program: Program, of: Fused) -> str:
     said: list[str] = []
     for i, (op, kind, args) in enumerate(program.code):
         if op == "load":
-            said.append(f"x{args[0]}")
+            said.append(of.read(args[0], f"x{args[0]}"))
             continue
         if op == "const":
             said.append(repr(args[0]))

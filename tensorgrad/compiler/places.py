@@ -13,7 +13,7 @@ from typing import Any
 from ..ops.elementwise import Elementwise
 from .fused import Fused
 from .passes.room import held, rounded
-from .program import Call, Value
+from .program import Action, Call, Value
 
 __all__ = ["Places"]
 
@@ -229,6 +229,8 @@ class Places:
                 over = self.allocation_of(operand)
                 if over is None or own_last[over] != at or not self.fits(step, operand, over, result, made):
                     continue
+                if any(self.allocation_of(v) == over for v in _rolled(step)):
+                    continue
                 if self.read_by_blocks(over, at) or self.read_elsewhere(over, at):
                     continue
                 home = homes[over]
@@ -247,11 +249,15 @@ class Places:
         return any(self.allocation_of(v) == allocation for step in others for v in step.reads())
 
     def read_elsewhere(self, allocation: int, at: int) -> bool:
-        """Whether others than formulas, done with the step a piece at a time, read what lies there: a later piece of
-        theirs may read where an earlier one of the step has written."""
+        """Whether what lies there is read by others than formulas, or rolled by these, a piece at a time with the step:
+        a later piece of theirs may read where an earlier one of the step has written."""
         others = (self.program.steps[i] for i in self.together.get(at, ()) if i != at)
-        moving = (step for step in others if not isinstance(getattr(step, "op", None), Elementwise))
-        return any(self.allocation_of(v) == allocation for step in moving for v in step.reads())
+        read = (
+            v
+            for step in others
+            for v in (_rolled(step) if isinstance(getattr(step, "op", None), Elementwise) else step.reads())
+        )
+        return any(self.allocation_of(v) == allocation for v in read)
 
     def fits(self, call: Call, operand: Value, over: int, result: Value, made: int) -> bool:
         """Whether the result may lie where the operand does: element upon element, with nothing else there that the
@@ -279,6 +285,11 @@ def _only_result(call: Call) -> Value | None:
         return None
     result = call.results[0]
     return result if result is not None and result.root is result and result.shape else None
+
+
+def _rolled(step: Call | Action) -> list[Value]:
+    """What a formula reads elsewhere than where it writes."""
+    return step.op.rolled(step.inputs) if isinstance(step, Call) and isinstance(step.op, Fused) else []
 
 
 def _lie_alike(a: Value, b: Value) -> bool:

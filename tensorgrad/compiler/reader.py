@@ -231,7 +231,12 @@ class Reader:
         for letter, (_, dtype) in zip(letters, typed.outputs, strict=False):
             fits = letter == "." or (letter in (LETTERS if along else "sm") and dtype in ("float32", "float64"))
             expect(fits, f"{letter!r} for a result of {dtype}")
-        return fused(typed, tuple(parts), str(sums))
+        rolls = entry.get("rolls", [])
+        expect(type(rolls) is list and len(rolls) in (0, len(typed.inputs)), "shifts for each input were expected")
+        for by in rolls:
+            small = type(by) is list and len(by) <= 64 and all(type(n) is int and abs(n) < 2**62 for n in by)
+            expect(small, "a shift for each axis was expected")
+        return fused(typed, tuple(parts), str(sums), tuple([tuple(by) for by in rolls]))
 
     def _call(self, entry: Any) -> Call:
         expect(type(entry) is dict, "a call was expected")

@@ -245,7 +245,8 @@ class _Writer:
         if found is None:
             found = self.formula_of[op] = len(self.formulas)
             if isinstance(op, Fused):
-                self.formulas.append({"parts": list(op.parts), "sums": op.sums, **typed_to(op.program)})
+                rolls = {"rolls": [list(by) for by in op.rolls]} if op.rolls else {}
+                self.formulas.append({"parts": list(op.parts), "sums": op.sums, **rolls, **typed_to(op.program)})
             else:
                 self.formulas.append({"name": op.name, "inputs": list(op.inputs), **formula_to(op.results)})
         return found

@@ -228,9 +228,10 @@ ROLLS = {
 @pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
 def test_rolls_before_a_formula(name, dtype):
     tg.manual_seed(0)
-    x = tg.randn(4, 64, 65, dtype=dtype)
+    x = tg.randn(4, 192, 21, dtype=dtype)
     program = alike(lambda x: ROLLS[name](x).tanh(), x)
     kinds = [call.op.name for call in program.calls]
+    assert 0 < kinds.count("roll") < 3  # short rows that are rolled; the formula reads others where they lie
     assert [len(group) for group in together(program)] == [1 + kinds.count("roll")]
 
 
@@ -241,8 +242,8 @@ def test_no_result_lies_where_rolls_still_read():
         return x
 
     tg.manual_seed(0)
-    program = alike(smooth, tg.randn(90, 100))
-    assert [len(group) for group in together(program)] == [3] * 4
+    program = alike(smooth, tg.randn(450, 20))
+    assert [len(group) for group in together(program)] == [2] * 4
 
 
 def test_few_rows_are_shared_between_threads():

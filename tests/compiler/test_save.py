@@ -560,9 +560,9 @@ def formula(*nodes):
     )
 
 
-def typed(*code, result="float32", sums=""):
+def typed(*code, result="float32", sums="", **more):
     outputs = [[len(code) - 1, result]]
-    made = {"keys": ["float32"], "code": code, "outputs": outputs, "parts": [], "sums": sums}
+    made = {"keys": ["float32"], "code": code, "outputs": outputs, "parts": [], "sums": sums, **more}
     return change(("program", "formulas"), [made])
 
 
@@ -630,6 +630,11 @@ LIES = {
     "a typed formula's endless rows": (typed(["load", "f32", 0], sums="s:12"), "axes of rows"),
     "a typed formula's rows of nothing": (typed(["load", "f32", 0], sums=":1"), "letter for each|axes of rows"),
     "a typed formula's reduction": (typed(["load", "f32", 0], sums="q:1k"), "for a result of"),
+    "a typed formula's shifts": (typed(["load", "f32", 0], rolls=3), "shifts for each input"),
+    "a typed formula's shifts of others": (typed(["load", "f32", 0], rolls=[[], []]), "shifts for each input"),
+    "a typed formula's half shifts": (typed(["load", "f32", 0], rolls=[[0.5]]), "shift for each axis"),
+    "a typed formula's wide shifts": (typed(["load", "f32", 0], rolls=[[1 << 63]]), "shift for each axis"),
+    "a typed formula's many shifts": (typed(["load", "f32", 0], rolls=[[0] * 65]), "shift for each axis"),
     "a generator": (change((P, "generators"), [[1 << 64, 0]]), "whole number"),
 }  # fmt: skip
 

@@ -68,6 +68,7 @@ class CppBackend(NumpyBackend):
     folds_norms = True
     groups_rows = True
     sums_formulas = True
+    rolls_operands = True
     places = frozenset(("attention_backward",))
 
     def __init__(self) -> None:
@@ -123,7 +124,7 @@ class CppBackend(NumpyBackend):
             program = op.specialize(keys)
             return program.code, program.outputs
 
-        return self.c.Formula(op.name, specialize, getattr(op, "sums", ""))
+        return self.c.Formula(op.name, specialize, getattr(op, "sums", ""), getattr(op, "rolls", ()))
 
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)

@@ -40,6 +40,7 @@ PASSES = (
     "inline",
     "recompute",
     "reductions",
+    "rolls",
     "overwrite",
     "actions",
     "groups",

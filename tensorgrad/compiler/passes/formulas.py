@@ -388,7 +388,7 @@ def _formula_alone(call: Call) -> Formula | None:
         return None
     op = call.op
     if isinstance(op, Fused):
-        return None if op.sums else op.program
+        return None if op.sums or op.rolls else op.program
     if isinstance(op, Elementwise):
         if call.attrs or not _is_formula(op.name, call.kind):
             return None

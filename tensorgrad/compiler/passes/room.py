@@ -16,7 +16,7 @@ __all__ = ["Room", "held", "rounded"]
 
 _UNIT = 64  # bytes: arrays begin at multiples of it
 _FEW = 1024  # bytes of a value that may wait anyhow
-_IN_PIECES = frozenset(("roll",))  # made a piece at a time, each right ahead of the formula's: neighbours in a stencil
+_IN_PIECES = frozenset(("roll",))  # made a piece at a time, or by the formula that reads them: neighbours in a stencil
 
 
 def held(value: Value) -> int:
