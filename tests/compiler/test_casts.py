@@ -64,6 +64,21 @@ def test_what_stays(run):
     assert tg.equal(compiled(X, LENGTHS), run(X, LENGTHS))
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x, n: tg.where(x > 0, n, x.half()).exp() + x,
+        lambda x, n: tg.hypot(n[:0].int(), x[:0]) + n[:0].sigmoid(),
+    ],
+)
+def test_passes_see_what_they_have_made_when_a_program_is_saved(run, tmp_path):
+    compiled = tg.compile(run)
+    for _ in range(2):
+        expected = compiled(X, LENGTHS)
+    compiled.save(tmp_path / "casts.tgp")
+    assert tg.equal(tg.compiler.load(tmp_path / "casts.tgp")(X, LENGTHS), expected)
+
+
 def test_numbers_that_change_in_between():
     def run(x, n):
         m = n + 1

@@ -12,6 +12,7 @@ import numpy as np
 from ...dispatch import OPS
 from ...expr import Program as Formula
 from ...ops.elementwise import Elementwise
+from ..fused import Fused
 from ..program import Action, Call, Program, Value
 from .formulas import formula_of, key_of
 from .memory import Memory, rewritten
@@ -29,7 +30,7 @@ def run(program: Program) -> Program:
     steps: list[Call | Action] = []
     notes: list[str] = []
     for step in program.steps:
-        if isinstance(step, Call) and isinstance(step.op, Elementwise) and (formula := _of_integers(step, memory)):
+        if isinstance(step, Call) and _is_untyped(step.op) and (formula := _of_integers(step, memory)):
             for i, x in enumerate(step.inputs):
                 kind = _only_cast(formula, i) if type(x) is Value and _comes_again(x, step) else None
                 if kind is None or memory.written(x):
@@ -48,6 +49,11 @@ def run(program: Program) -> Program:
     return rewritten(program, steps, "casts", notes) if notes else program
 
 
+def _is_untyped(op: Any) -> bool:
+    """Whether it is an elementwise op that takes operands of other types; a program is passed again to be saved."""
+    return isinstance(op, Elementwise) and not isinstance(op, Fused)
+
+
 def _of_integers(call: Call, memory: Memory) -> Formula | None:
     if not any(type(x) is Value and _comes_again(x, call) for x in call.inputs):
         return None
@@ -56,7 +62,7 @@ def _of_integers(call: Call, memory: Memory) -> Formula | None:
 
 def _comes_again(x: Value, call: Call) -> bool:
     made = call.results[0]
-    if made is None or x.dtype.kind not in "iu" or not x.shape or x.array is not None:
+    if made is None or x.dtype.kind not in "iu" or not x.shape or x.array is not None or 0 in made.shape:
         return False
     return _OFTEN * int(np.prod(x.shape)) <= int(np.prod(made.shape))
 

@@ -67,18 +67,20 @@ class _Inline:
         if _STORED.get(formula.code[index][1]) != stored:
             return
         left = self.without(maker, formula, value)
-        if left is not None and not all(lies_so(v, left.reads()) for v in left.results if v is not None):
+        if left is not None and not _told(left):
             return
         plans = [self.plan(maker, at, formula, index, value, reader) for reader in readers]
-        if any(plan is None for plan in plans):
-            return
+        calls = [plan and (plan.at, self.with_value(maker, formula, index, value, plan)) for plan in plans]
         names: dict[str, None] = {}
-        for plan in plans:
-            assert plan is not None
-            self.steps[plan.at] = call = self.with_value(maker, formula, index, value, plan)
+        if not all(each and _told(each[1]) for each in calls):
+            return
+        for each in calls:
+            assert each is not None
+            reader, call = each
+            self.steps[reader] = call
             names[call.op.name] = None
             for v in call.reads():
-                self.readers.setdefault(v, set()).add(plan.at)
+                self.readers.setdefault(v, set()).add(reader)
         self.steps[at] = left
         del self.readers[value]
         self.notes.append(
@@ -182,6 +184,11 @@ def _call(
     left = [arrays[i] for i in place]
     op = fused(Formula(code, whole.outputs, tuple(key_of(v) for v in left)), parts)
     return Call(op, like.kind, tuple(left), {}, tuple(results), (), like.line, like.part)
+
+
+def _told(call: Call) -> bool:
+    """Whether what is read says how results lie. A formula that only asked an array for its shape reads it no more."""
+    return all(lies_so(v, call.reads()) for v in call.results if v is not None)
 
 
 def _operands(inputs: tuple[Any, ...], places: dict[Value, Any]) -> list[Any]:
