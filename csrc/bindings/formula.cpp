@@ -9,9 +9,6 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include <pybind11/stl.h>
-
-#include <exception>
 #include <new>
 
 #include "formula_call.h"
@@ -51,6 +48,20 @@ PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t fl
   return guarded([&] { return Call(self, args, count, nullptr).reduced(mean).release().ptr(); });
 }
 
+// Null with an error set.
+__attribute__((noinline, cold)) std::unique_ptr<std::vector<std::vector<Index>>> read_rolls(PyObject* given) {
+  auto found = std::make_unique<std::vector<std::vector<Index>>>();
+  for (Py_ssize_t i = 0; PyTuple_Check(given) && i < PyTuple_GET_SIZE(given); ++i) {
+    PyObject* by = PyTuple_GET_ITEM(given, i);
+    found->emplace_back();
+    for (Py_ssize_t d = 0; PyTuple_Check(by) && d < PyTuple_GET_SIZE(by); ++d) {
+      found->back().push_back(PyLong_AsSsize_t(PyTuple_GET_ITEM(by, d)));
+      if (PyErr_Occurred()) return nullptr;
+    }
+  }
+  return found;
+}
+
 PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   static const char* names[] = {"name", "specialize", "sums", "rolls", nullptr};
   PyObject *name, *specialize, *sums = nullptr, *rolls = nullptr;
@@ -62,17 +73,10 @@ PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     return nullptr;
   }
   std::unique_ptr<std::vector<std::vector<Index>>> shifts;
-  if (rolls && !(PyTuple_Check(rolls) && PyTuple_GET_SIZE(rolls) == 0)) {
-    try {
-      shifts = std::make_unique<std::vector<std::vector<Index>>>(py::cast<std::vector<std::vector<Index>>>(py::handle(rolls)));
-    } catch (const std::exception&) {
-      PyErr_SetString(PyExc_TypeError, "Formula: rolls must have for each operand the shifts of its axes");
-      return nullptr;
-    }
-  }
+  if (rolls && !(shifts = read_rolls(rolls))) return nullptr;
   auto* self = reinterpret_cast<FormulaObject*>(type->tp_alloc(type, 0));
   if (!self) return nullptr;
-  self->rolls = shifts.release();
+  if (shifts && !shifts->empty()) self->rolls = shifts.release();
   self->call = call_formula;
   Py_INCREF(name);
   self->name = name;

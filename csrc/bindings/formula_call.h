@@ -274,7 +274,9 @@ class Call {
   bool is_rolled(std::size_t i) const { return self_->rolls && !(*self_->rolls)[i].empty(); }
 
   void check_rolls() {
-    if (!self_->rolls) return;
+    if (self_->rolls) check_rolled();
+  }
+  __attribute__((noinline, cold)) void check_rolled() {
     if (self_->rolls->size() != count_)
       throw std::invalid_argument(name_of(self_) + ": " + std::to_string(self_->rolls->size()) + " operands are expected, got " + std::to_string(count_));
     for (std::size_t i = 0; i < count_; ++i) {
@@ -474,14 +476,9 @@ class Call {
     return call;
   }
 
-  // From 0 to before each axis's size.
-  std::vector<Index> shifts_of(const std::vector<Index>& by) const {
-    std::vector<Index> found(by);
-    for (std::size_t d = 0; d < found.size(); ++d) {
-      const Index size = std::max<Index>(shape_[d], 1);
-      found[d] = (found[d] % size + size) % size;
-    }
-    return found;
+  __attribute__((noinline, cold)) void place_rolls(Layout& layout) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (is_rolled(i)) layout.roll(static_cast<int>(i), (*self_->rolls)[i].data());
   }
 
   // What lay across its own inputs goes to its place by way of an array of its own.
@@ -517,15 +514,13 @@ class Call {
     for (int i = 0; i < ports; ++i) {
       if (program.port(i).varies && array_of(i)) layout.place(i, PyArray_SHAPE(array_of(i)), PyArray_STRIDES(array_of(i)), PyArray_NDIM(array_of(i)));
     }
-    for (int i = 0; i < inputs && self_->rolls; ++i) {
-      if (is_rolled(static_cast<std::size_t>(i))) layout.roll(i, shifts_of((*self_->rolls)[static_cast<std::size_t>(i)]).data());
-    }
+    if (self_->rolls) place_rolls(layout);
     if (moved_ || !given_.empty()) layout.order_by(inputs);
     layout.collapse();
     for (int i = 0; i < ports; ++i) {
       if (!program.port(i).varies) continue;
       describe(i, layout.strides(i, program.port(i).item_size));
-      operands[i].shifts = layout.shifts(i);
+      if (self_->rolls) operands[i].shifts = layout.shifts(i);
     }
     work(operands.data(), layout.ndim(), layout.shape());
   }

@@ -138,7 +138,7 @@ struct Operand {
   bool aligned;
   // Of an input that is rolled, with strides then: element i of an axis is read at i - shift, from 0 to before the axis's
   // size, around its end. Null of others. Nothing may be written where it lies.
-  const Index* shifts = nullptr;
+  const Index* shifts;
 };
 
 // Runs the program over `shape`. `numbers` are the program's, completed; results of the prologue are written to them.

@@ -21,7 +21,7 @@ class Layout {
     for (int axis = 0; axis < ndim; ++axis)
       stride(operand, ndim_ - ndim + axis) = sizes[axis] == 1 ? 0 : static_cast<Index>(strides[axis]);
   }
-  // By how much an operand of the shape's own axes is rolled along each, from 0 to before its size.
+  // By how much an operand of the shape's own axes is rolled along each.
   void roll(int operand, const Index* shifts);
   // Where the output lies in memory says in which order to walk.
   void order_by(int operand);
@@ -35,7 +35,7 @@ class Layout {
   const Index* shifts(int operand) const;
 
  private:
-  bool rolled(int operand) const { return !shifts_.empty() && rolled_[static_cast<std::size_t>(operand)]; }
+  bool rolled(int operand) const;
   Index& stride(int operand, int axis) { return strides_[static_cast<std::size_t>(operand * width_ + axis)]; }
   Index& shift(int operand, int axis) { return shifts_[static_cast<std::size_t>(operand * width_ + axis)]; }
   Index stride(int operand, int axis) const { return strides_[static_cast<std::size_t>(operand * width_ + axis)]; }
@@ -43,7 +43,6 @@ class Layout {
   int ndim_, width_ = ndim_, operands_;
   std::vector<Index> shape_, strides_;
   std::vector<Index> shifts_;  // as the strides; empty where no operand is rolled
-  std::vector<bool> rolled_;
 };
 
 }  // namespace formula

@@ -87,8 +87,8 @@ class Runner {
     given_ = stores ? ports_ : p_.input_count();
     // rows long enough to be blocks of their own leave operands in place that are contiguous along them only; shorter
     // ones where a single loop is all there is to do, and nothing else is in its way
-    const Index least = rolls_rows() ? kVeryLongRow : p_.body_.size() == 1 && !defer ? kShortRow : kLongRow;
-    by_rows_ = inner_ >= least && (ndim > 1 || has_row_value());
+    by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
+    if (by_rows_ && inner_ < kVeryLongRow) by_rows_ = !rolls_rows();
     const bool compiles = kCompiles && total_ >= kWorthCompiling && writes_machine_code();
     if (by_rows_) find_row_values(compiles);
     if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
