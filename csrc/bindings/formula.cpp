@@ -51,10 +51,14 @@ PyObject* call_formula(PyObject* callable, PyObject* const* args, std::size_t fl
 // Null with an error set.
 __attribute__((noinline, cold)) std::unique_ptr<std::vector<std::vector<Index>>> read_rolls(PyObject* given) {
   auto found = std::make_unique<std::vector<std::vector<Index>>>();
-  for (Py_ssize_t i = 0; PyTuple_Check(given) && i < PyTuple_GET_SIZE(given); ++i) {
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(given); ++i) {
     PyObject* by = PyTuple_GET_ITEM(given, i);
+    if (!PyTuple_Check(by)) {
+      PyErr_Format(PyExc_TypeError, "Formula: rolls must have a tuple of shifts for each operand, got %R", by);
+      return nullptr;
+    }
     found->emplace_back();
-    for (Py_ssize_t d = 0; PyTuple_Check(by) && d < PyTuple_GET_SIZE(by); ++d) {
+    for (Py_ssize_t d = 0; d < PyTuple_GET_SIZE(by); ++d) {
       found->back().push_back(PyLong_AsSsize_t(PyTuple_GET_ITEM(by, d)));
       if (PyErr_Occurred()) return nullptr;
     }
@@ -65,7 +69,7 @@ __attribute__((noinline, cold)) std::unique_ptr<std::vector<std::vector<Index>>>
 PyObject* make_formula(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   static const char* names[] = {"name", "specialize", "sums", "rolls", nullptr};
   PyObject *name, *specialize, *sums = nullptr, *rolls = nullptr;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO|UO:Formula", const_cast<char**>(names), &name, &specialize, &sums, &rolls))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UO|UO!:Formula", const_cast<char**>(names), &name, &specialize, &sums, &PyTuple_Type, &rolls))
     return nullptr;
   if (sums && PyUnicode_GET_LENGTH(sums) == 0) sums = nullptr;
   if (!PyCallable_Check(specialize)) {

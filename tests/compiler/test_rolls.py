@@ -179,8 +179,9 @@ def test_a_formula_refuses_to_roll_what_is_broadcast():
             kernel(x(4, 5)._data, x(5)._data)
         with pytest.raises(ValueError, match="what is of shape"):
             op.infer(x(4, 5)._data, x(5)._data)
-        with pytest.raises(TypeError, match="rolls must have for each operand"):
-            registry.get("cpp").c.Formula("f", op.specialize, "", ((1.5,),))
+        for rolls, complaint in (((1,), "a tuple of shifts for each operand"), (((1.5,),), "interpreted as an integer")):
+            with pytest.raises(TypeError, match=complaint):
+                registry.get("cpp").c.Formula("f", op.specialize, "", rolls)
 
 
 def test_source_of_a_formula_that_rolls():
