@@ -150,7 +150,7 @@ class Runner {
       CompensatedSum* mine = parts_.data() + static_cast<std::size_t>(first / grain_) * outputs;
       for (std::size_t k = 0; k < outputs; ++k) {
         if (!totals_[k]) continue;
-        const char* from = place_of_sum(static_cast<int>(k));
+        const char* from = place_of_sums() + static_cast<Index>(k) * bytes_of_sum();
         if (p_.ports_[inputs + k].dtype == DType::Float64) SumOp<double>::run(mine[k], reinterpret_cast<const double*>(from), n);
         else SumOp<float>::run(mine[k].high, reinterpret_cast<const float*>(from), n);
       }
@@ -278,10 +278,9 @@ class Runner {
     for (std::size_t i = 0; i < p_.number_slots_.size(); ++i) slots[p_.number_slots_[i]] = numbers_ + i;
   }
 
-  char* place_of_sum(int output) const {
-    const Index outputs = ports_ - p_.input_count(), each = held_ * 8 + kApart;
-    return scratch().at_least(static_cast<std::size_t>(outputs * each)) + output * each;
-  }
+  // The calling thread's memory of what is summed, and how many bytes of it are an output's.
+  char* place_of_sums() const { return scratch().at_least(static_cast<std::size_t>((ports_ - p_.input_count()) * bytes_of_sum())); }
+  Index bytes_of_sum() const { return held_ * 8 + kApart; }
   bool is_summed(int output) const {
     const std::size_t k = static_cast<std::size_t>(output);
     return rows_.length ? rows_.outputs[k].to != nullptr : summing_ && totals_[k];
@@ -301,13 +300,13 @@ class Runner {
   }
 
   // Rows that were held are reduced.
-  __attribute__((noinline)) void reduce_held(Index begin, Index end) const {
+  __attribute__((noinline)) void reduce_held(Index begin, Index end, const char* sums) const {
     const int inputs = p_.input_count();
     const Index first = begin / rows_.length, count = end / rows_.length - first;
     for (int k = 0; k < ports_ - inputs; ++k) {
       const Rows::Of& each = rows_.outputs[static_cast<std::size_t>(k)];
       const Program::Port& port = p_.ports_[inputs + k];
-      if (each.to) reduce_rows(each.kind, port.dtype, count, rows_.length, place_of_sum(k), each.to + first * port.item_size);
+      if (each.to) reduce_rows(each.kind, port.dtype, count, rows_.length, sums + k * bytes_of_sum(), each.to + first * port.item_size);
     }
   }
 
@@ -323,14 +322,15 @@ class Runner {
     for (const Program::Spread& s : p_.spreads_) s.fill(slots[s.slot], slots[s.from], nullptr, nullptr, longest);
     Index at[kMaxDims];
     locate(first, at);
+    char* sums = summing_ ? place_of_sums() : nullptr;
     Index held = first, until = last - first > chunk_ ? first + chunk_ : last;
     for (Index i = first; i < last;) {
       Index n = std::min(longest, until - i);
       if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
-      block(i, at, n, slots, buffers, longest, sum, first, held);
+      block(i, at, n, slots, buffers, longest, sum, first, held, sums);
       i += n;
       if (i == until) {
-        if (rows_.length) reduce_held(held, i);
+        if (rows_.length) reduce_held(held, i, sums);
         held = i;
         until = last - i > chunk_ ? i + chunk_ : last;
       }
@@ -338,9 +338,9 @@ class Runner {
     }
   }
 
-  // `start` is where the stretch begins, `held` the first element of what is summed that is still there.
+  // `start` is where the stretch begins, `held` the first element of what is summed that is still there, at `sums`.
   void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum, Index start,
-             Index held) const {
+             Index held, char* sums) const {
     const int inputs = p_.input_count();
     if (alone_ && !sum && !summing_) {
       for (int i = 0; i < ports_; ++i) {
@@ -360,7 +360,7 @@ class Runner {
         continue;
       }
       if (output && is_summed(i - inputs)) {
-        slots[i] = place_of_sum(i - inputs) + (first - held) * port.item_size;
+        slots[i] = sums + (i - inputs) * bytes_of_sum() + (first - held) * port.item_size;
         continue;
       }
       const Operand& operand = operands_[i];
