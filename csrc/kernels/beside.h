@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "../core/one_copy.h"
 #include "../core/transpose.h"
 
 namespace tg {
@@ -15,8 +16,8 @@ namespace tg {
 // with it, and written before the next row fills it, within the `room` elements from x on. Whole vectors of the tile are
 // written; the tile has room for them.
 template <bool Back, class T>
-void turn_rows(std::conditional_t<Back, T, const T>* x, Index room, std::conditional_t<Back, const T, T>* tile, Index wide,
-               Index count, Index length) {
+TG_ONE_COPY void turn_rows(std::conditional_t<Back, T, const T>* x, Index room, std::conditional_t<Back, const T, T>* tile,
+                           Index wide, Index count, Index length) {
   constexpr Index L = lanes::Lanes<T>::count;
   lanes::Vec<T> v[L] = {};
   for (Index i = 0; i < count; i += L)
@@ -64,8 +65,8 @@ void turn_rows(std::conditional_t<Back, T, const T>* x, Index room, std::conditi
 
 // The same for matrices of (length, inner).
 template <bool Back, class T>
-[[gnu::noinline]] void turn_beside(std::conditional_t<Back, T, const T>* x, Index room, std::conditional_t<Back, const T, T>* tile,
-                                   Index wide, Index count, Index length, Index inner) {
+TG_ONE_COPY void turn_beside(std::conditional_t<Back, T, const T>* x, Index room, std::conditional_t<Back, const T, T>* tile,
+                             Index wide, Index count, Index length, Index inner) {
   if (inner == 1 && 2 * length >= lanes::Lanes<T>::count) return turn_rows<Back, T>(x, room, tile, wide, count, length);
   const auto items = [&](auto rows, auto n) {
     for (Index r = 0; r < rows; ++r)

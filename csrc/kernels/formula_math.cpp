@@ -6,6 +6,7 @@
 #include <iterator>
 #include <limits>
 
+#include "../core/one_copy.h"
 #include "../core/pack_math.h"
 #include "../core/simd_float.h"
 #include "formula_kernels.h"
@@ -197,12 +198,7 @@ void trigonometric(void* to, const void* a, const void*, const void*, Index n) {
 
 // A product costs nothing beside these functions, which wait for no array either: of silu and gelu of 1M floats a loop for it
 // took a sixth of the time.
-#if __has_attribute(noclone)
-#define TG_ONE_COPY __attribute__((noinline, noclone))  // one for each way that it is called would be three times the code
-#else
-#define TG_ONE_COPY __attribute__((noinline))
-#endif
-template <class F>
+template <class F>  // one for each way that it is called would be three times the code
 TG_ONE_COPY void pack_times(void* to, const void* a, const float* y, Index n, Index step) {
   pack::map<F, 4>(static_cast<float*>(to), static_cast<const float*>(a), n, y, step);
 }
