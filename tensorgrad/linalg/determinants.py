@@ -31,10 +31,22 @@ def _det_samples(thrice: bool = True) -> list[Sample]:
     return [*square_samples(), singular, twice]
 
 
+def _cofactors(F: Any, a: Any) -> Any:
+    """Of three rows the vector products of two at a time, which need no inverse: each is what follows it in the circle
+    of rows and columns."""
+    if tuple(a.shape[-2:]) != (3, 3):
+        return F.linalg_cofactors(a)
+
+    def after(rows: int, columns: int) -> Any:
+        return F.roll(a, shifts=(-rows, -columns), dims=(a.ndim - 2, a.ndim - 1))
+
+    return conjugate(F, F.sub(F.mul(after(1, 1), after(2, 2)), F.mul(after(1, 2), after(2, 1))))
+
+
 det_op = op(
     "linalg_det",
     infer=lambda a: Spec(tuple(a.shape[:-2]), a.dtype),
-    rule=lambda F, g, a, *, needs: (F.mul(_pair(F, g), F.linalg_cofactors(a)),),
+    rule=lambda F, g, a, *, needs: (F.mul(_pair(F, g), _cofactors(F, a)),),
     keeps=("a",),
     kernel=kernels.det,
     samples=_det_samples,

@@ -247,16 +247,26 @@ def cofactors(xp: Any, a: Any) -> Any:
     """
     if a.size == 0:
         return a.copy()
+    if a.shape[-1] == 2:
+        direct = xp.ascontiguousarray(xp.conj(a[..., ::-1, ::-1]))
+        direct[..., (0, 1), (1, 0)] *= -1
+        return direct
     with np.errstate(all="ignore"):
         inverse = inv(xp, a)[0]
         direct = _columns(_columns(det(xp, a).conj())) * adjoint(inverse)
         bad = ~(_size(a) * _size(inverse) < np.finfo(a.dtype).eps ** -0.5) | ~xp.isfinite(direct).all(axis=(-2, -1))
     if not bool(bad.any()):
         return direct
-    u, s, vh, blank = _finite_svd(xp, a)
+    rows, n = (
+        bad.reshape(-1),
+        a.shape[-1],
+    )  # the others keep what they have: a batch often has one that is nearly singular
+    u, s, vh, blank = _finite_svd(xp, a.reshape(-1, n, n)[rows])
     phase = det(xp, u) * det(xp, vh)
     careful = _columns(_columns(phase.conj())) * xp.matmul(u * _others(xp, s)[..., None, :], vh)
-    return xp.where(_columns(_columns(bad)), careful, direct) * blank
+    direct = xp.ascontiguousarray(direct)
+    direct.reshape(-1, n, n)[rows] = careful * blank
+    return direct
 
 
 def _finite_svd(xp: Any, a: Any) -> tuple[Any, Any, Any, Any]:
