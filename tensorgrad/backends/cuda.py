@@ -3,7 +3,9 @@
 ``enable_cudnn_sdp`` chooses between cuDNN's attention, where it applies, and kernels of tensorgrad's own; the other
 switches of attention report what they are given and do not choose. Products of float32 on CUDA may use TF32 once
 ``matmul.allow_tf32`` is True, ``matmul.fp32_precision`` is "tf32", or ``set_float32_matmul_precision`` is given another
-word than "highest".
+word than "highest". A product of float16 may be made in parts along its sums, which are added up in float16, unless
+``matmul.allow_fp16_reduced_precision_reduction`` is False: then in float32; or (False, False): then cuBLASLt makes no
+parts. ``matmul.allow_bf16_reduced_precision_reduction`` says the same of bfloat16.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ __all__ = [
     "enable_math_sdp",
     "enable_mem_efficient_sdp",
     "flash_sdp_enabled",
+    "half_parts",
     "is_built",
     "is_flash_attention_available",
     "math_sdp_enabled",
     "matmul",
     "mem_efficient_sdp_enabled",
+    "permitted",
     "preferred_linalg_library",
     "sdp_kernel",
     "tf32_allowed",
@@ -59,6 +63,20 @@ def tf32_allowed() -> bool:
     from ..settings import may_round  # programs ask this themselves, so nobody is told
 
     return bool(matmul.allow_tf32) or matmul.fp32_precision == "tf32" or may_round()
+
+
+def half_parts(dtype: str) -> tuple[bool, bool]:
+    """Whether parts of a product's sums may be added up in ``dtype``, float16 or bfloat16, and whether there may be
+    parts."""
+    kind = "fp16" if dtype == "float16" else "bf16"
+    given: Any = getattr(matmul, f"allow_{kind}_reduced_precision_reduction")
+    rounded, parted = given if isinstance(given, tuple) else (given, True)
+    return bool(rounded), bool(parted)
+
+
+def permitted() -> tuple[Any, ...]:
+    """What is chosen here of how kernels compute, and of what nobody is told that it was asked."""
+    return tf32_allowed(), half_parts("float16"), half_parts("bfloat16")
 
 
 _attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}

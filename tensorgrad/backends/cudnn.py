@@ -18,7 +18,7 @@ from . import registry
 from ._switches import make_switches
 
 __all__ = ["allow_tf32", "benchmark", "benchmark_limit", "deterministic", "enabled", "flags", "fp32_precision",
-           "is_acceptable", "is_available", "set_flags", "tf32_allowed", "version"]  # fmt: skip
+           "is_acceptable", "is_available", "permitted", "set_flags", "tf32_allowed", "version"]  # fmt: skip
 
 enabled = True
 benchmark = False
@@ -31,6 +31,11 @@ fp32_precision = "none"
 def tf32_allowed() -> bool:
     """Whether float32 convolutions may round their factors to TF32."""
     return allow_tf32 or fp32_precision == "tf32"
+
+
+def permitted() -> tuple[Any, ...]:
+    """What is chosen here of how kernels compute."""
+    return enabled, tf32_allowed()
 
 
 def _in_use() -> Any:

@@ -1,7 +1,8 @@
 """cuBLAS of the stand-in: C functions that see addresses, leading dimensions and strides, as the real ones do.
 
 Products are NumPy's, of arrays that lie at these addresses. What cuBLAS refuses gives its status; it is as strict about
-the order of calls as the binding has to be: a stream, then a workspace, and both before every product.
+the order of calls as the binding has to be: a stream, then a workspace, and both before every product. Long sums of
+half precision are made in two parts, whose results are rounded unless that is forbidden.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from .strict_devices import state
 from .strict_memory import room_at
 from .strict_stream import capturing, current, touch
 
-__all__ = ["COMPUTES", "TYPES", "StrictCublas", "emulated", "matrices"]
+__all__ = ["COMPUTES", "LONG", "TYPES", "StrictCublas", "emulated", "matrices"]
 
 _NOT_INITIALIZED, _INVALID_VALUE, _EXECUTION_FAILED, _NOT_SUPPORTED = 1, 7, 13, 15
 TYPES = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16", 4: "complex64", 5: "complex128"}
 COMPUTES = {"float64": (70,), "complex128": (70,), "float32": (68, 77), "complex64": (68, 77)}  # 68 for the others
+LONG = 2048  # a sum that is made in parts
+_MATH_MODES = (0, 16)
 
 
 class _Handle:
     def __init__(self) -> None:
         self.stream: int | None = None
         self.workspace = 0
+        self.math = 0
         self.device = state.device
 
 
@@ -45,7 +49,7 @@ def matrices(address: int, dtype: Any, rows: int, columns: int, ld: int, stride:
 
 def _gemm(
     trans_a: int, trans_b: int, m: int, n: int, k: int, alpha: int, a: int, lda: int, over_a: int, b: int, ldb: int,
-    over_b: int, beta: int, c: int, ldc: int, over_c: int, batch: int, dtype: Any,
+    over_b: int, beta: int, c: int, ldc: int, over_c: int, batch: int, dtype: Any, rounded: bool,
 ) -> None:  # fmt: skip
     scale = np.dtype(np.float32) if dtype.itemsize == 2 else dtype
     one, zero = (room_at(at, scale.itemsize).view(scale)[0] for at in (alpha, beta))
@@ -53,7 +57,12 @@ def _gemm(
     right = matrices(b, dtype, *((n, k) if trans_b else (k, n)), ldb, over_b, batch).astype(scale)
     target = matrices(c, dtype, m, n, ldc, over_c, batch)
     with np.errstate(all="ignore"):
-        product = np.matmul(left.swapaxes(1, 2) if trans_a else left, right.swapaxes(1, 2) if trans_b else right)
+        left, right = left.swapaxes(1, 2) if trans_a else left, right.swapaxes(1, 2) if trans_b else right
+        if rounded:
+            upper, lower = (np.matmul(left[..., s], right[:, s]) for s in (slice(k // 2), slice(k // 2, k)))
+            product = upper.astype(dtype).astype(scale) + lower.astype(dtype).astype(scale)
+        else:
+            product = np.matmul(left, right)
         target[...] = (one * product + (zero * target.astype(scale) if zero else 0)).astype(dtype)
 
 
@@ -85,6 +94,12 @@ def emulated() -> dict[str, Callable[..., int]]:
         handles[handle].workspace = workspace
         return 0
 
+    def set_math(handle: int, mode: int) -> int:
+        if handle not in handles or mode not in _MATH_MODES:
+            return _INVALID_VALUE
+        handles[handle].math = mode
+        return 0
+
     def gemm(
         handle: int, trans_a: int, trans_b: int, m: int, n: int, k: int, alpha: int, a: int, type_a: int, lda: int,
         over_a: int, b: int, type_b: int, ldb: int, over_b: int, beta: int, c: int, type_c: int, ldc: int, over_c: int,
@@ -106,7 +121,11 @@ def emulated() -> dict[str, Callable[..., int]]:
         dtype = numpy_dtype(name)
         if any(address % dtype.itemsize for address in (a, b, c)):
             return _EXECUTION_FAILED  # misaligned
-        given = (trans_a, trans_b, m, n, k, alpha, a, lda, over_a, b, ldb, over_b, beta, c, ldc, over_c, batch, dtype)
+        rounded = dtype.itemsize == 2 and k >= LONG and not found.math
+        given = (
+            trans_a, trans_b, m, n, k, alpha, a, lda, over_a, b, ldb, over_b, beta, c, ldc, over_c, batch, dtype,
+            rounded,
+        )  # fmt: skip
         graph = capturing()
         if graph is not None:
             graph.add(_gemm, given, {})
@@ -116,7 +135,7 @@ def emulated() -> dict[str, Callable[..., int]]:
 
     python = {
         "cublasCreate_v2": create, "cublasDestroy_v2": destroy, "cublasSetStream_v2": set_stream,
-        "cublasSetWorkspace_v2": set_workspace, "cublasGemmStridedBatchedEx": gemm,
+        "cublasSetWorkspace_v2": set_workspace, "cublasSetMathMode": set_math, "cublasGemmStridedBatchedEx": gemm,
         "cublasGemmStridedBatchedEx_64": gemm,
     }  # fmt: skip
     # through ctypes, so that what is passed must have the types that the real functions take

@@ -14,7 +14,7 @@ import numpy as np
 from ..backends.cupy.cublas import WORKSPACE, Cublas, Gemm
 from ..backends.cupy.cublaslt import PROTOTYPES, CublasLt, Epilogue
 from ..dtypes import numpy_dtype
-from .strict_cublas import COMPUTES, TYPES, matrices
+from .strict_cublas import COMPUTES, LONG, TYPES, matrices
 from .strict_devices import state
 from .strict_stream import capturing, current, room_at, touch
 
@@ -24,7 +24,7 @@ _INVALID_VALUE, _EXECUTION_FAILED, _NOT_SUPPORTED = 7, 13, 15
 _SIZES = {
     "MatmulDesc": {3: 4, 4: 4, 7: 4, 8: 8, 11: 8, 12: 8, 13: 8},
     "MatrixLayout": {5: 4, 6: 8},
-    "MatmulPreference": {1: 8, 5: 4, 6: 4, 7: 4, 8: 4},
+    "MatmulPreference": {1: 8, 3: 4, 5: 4, 6: 4, 7: 4, 8: 4},
 }
 _SUMS = 16 | 256 | 512  # epilogues that write a bias's gradient
 
@@ -39,7 +39,7 @@ def _gelu_slope(x: Any) -> Any:
 
 
 def _multiply(
-    attributes: dict[int, int], dtype: Any, layouts: tuple[Any, ...], addresses: tuple[int, int, int]
+    attributes: dict[int, int], dtype: Any, layouts: tuple[Any, ...], addresses: tuple[int, int, int], parts: int
 ) -> None:
     epilogue = Epilogue(attributes[7])
     left, right, made = (
@@ -50,7 +50,12 @@ def _multiply(
     left, right = (x.astype(np.float64) for x in (left, right))
     left = left.swapaxes(1, 2) if attributes.get(3) else left
     right = right.swapaxes(1, 2) if attributes.get(4) else right
-    x = np.matmul(left, right)
+    long = left.shape[2]
+    if parts & 5 and dtype.itemsize == 2 and long >= LONG:  # made in two parts, whose results are rounded
+        two = [np.matmul(left[..., s], right[:, s]).astype(dtype) for s in (slice(long // 2), slice(long // 2, long))]
+        x = two[0].astype(np.float64) + two[1].astype(np.float64)
+    else:
+        x = np.matmul(left, right)
     if epilogue & 4:
         x += room_at(attributes[8], rows * dtype.itemsize).view(dtype).astype(np.float64)[:, None]
     if epilogue.has_aux:
@@ -138,7 +143,9 @@ def emulated_lt(unsupported: Callable[[Epilogue], bool] | None = None) -> dict[s
             return _INVALID_VALUE
         if unsupported is not None and unsupported(Epilogue(things[descriptor][-1].get(7, 1))):
             return _NOT_SUPPORTED
-        asked.append((what, [wanted[at] for at in (5, 6, 8)]))
+        if wanted.get(3, 7) not in range(8):
+            return _INVALID_VALUE
+        asked.append((what, [wanted[at] for at in (5, 6, 8)], wanted.get(3, 7)))
         found[0].algorithm[0], found[0].workspace, found[0].state = len(asked) - 1, min(1024, wanted.get(1, 0)), 0
         count[0] = 1
         return 0
@@ -150,7 +157,7 @@ def emulated_lt(unsupported: Callable[[Epilogue], bool] | None = None) -> dict[s
         what = problem(descriptor, layout_a, layout_b, layout_d)
         if handle not in things or isinstance(what, int) or c != d or layout_c != layout_d:
             return _INVALID_VALUE
-        known, alignments = asked[ctypes.c_uint64.from_address(algorithm).value]
+        known, alignments, parts = asked[ctypes.c_uint64.from_address(algorithm).value]
         if known != what or not workspace or workspace % 256 or size != WORKSPACE:
             return _INVALID_VALUE
         if (stream or 0) != current().ptr or any(at % by for at, by in zip((a, b, d), alignments, strict=True)):
@@ -166,6 +173,7 @@ def emulated_lt(unsupported: Callable[[Epilogue], bool] | None = None) -> dict[s
             dtype,
             tuple(things[x] for x in (layout_a, layout_b, layout_d)),
             (a, b, d),
+            parts,
         )
         graph = capturing()
         if graph is not None:

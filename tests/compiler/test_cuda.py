@@ -18,6 +18,9 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backends import cuda as permissions
+from tensorgrad.backends import cudnn as libraries
+from tensorgrad.backends.cupy.cudnn import Convolution
+from tensorgrad.backends.cupy.cudnn_attention import Attention
 from tensorgrad.nn import functional as F
 from tensorgrad.testing import strict_stream
 from tensorgrad.testing.strict_array import no_traffic
@@ -564,7 +567,48 @@ def test_another_precision_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(permissions.matmul, "allow_tf32", True)
     for _ in range(2):
         assert f(x).tolist() == [[2.0, 2.0]] * 2
-    assert runner.pieces is not pieces and runner.tf32
+    assert runner.pieces is not pieces
+    pieces = runner.pieces
+    for switch in ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction"):
+        monkeypatch.setattr(permissions.matmul, switch, False)
+        f(x)
+        assert runner.pieces is not pieces
+        pieces = runner.pieces
+    f(x)
+    assert runner.pieces is pieces
+
+
+def test_a_graph_does_nothing_that_was_forbidden_after_it_was_captured(
+    cuda: StrictCupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    plan = cuda._cudnn.plan  # type: ignore[union-attr]
+    monkeypatch.setattr(cuda._cudnn, "plan", lambda what: asked.append(what) or plan(what))  # type: ignore[func-returns-value]
+    convolve = tg.compile(F.conv2d)
+    attend = tg.compile(lambda q: F.scaled_dot_product_attention(q, q, q))
+    x, w, q = (tg.randn(*shape).to("cuda") for shape in ((1, 2, 5, 5), (3, 2, 3, 3), (1, 2, 4, 8)))
+    q = q.half()
+
+    def by_cudnn() -> list[Any]:
+        """What a replay has captured anew."""
+        asked.clear()
+        convolve(x, w), attend(q)
+        return [what.tf32 if isinstance(what, Convolution) else type(what) for what in dict.fromkeys(asked)]
+
+    by_cudnn()
+    by_cudnn()
+    assert by_cudnn() == []
+    monkeypatch.setattr(libraries, "allow_tf32", True)
+    assert by_cudnn() == [True, Attention] and by_cudnn() == []
+    monkeypatch.setattr(libraries, "allow_tf32", False)
+    assert by_cudnn() == [False, Attention] and by_cudnn() == []
+    with permissions.sdp_kernel(enable_cudnn=False):  # is known while a program is made: there is another for it
+        assert by_cudnn() == []
+    assert by_cudnn() == []
+    monkeypatch.setattr(libraries, "enabled", False)
+    runners = [play.programs[0].runners[0] for play in (convolve, attend)]
+    before = [runner.pieces for runner in runners]
+    assert by_cudnn() == [] and all(r.pieces is not p for r, p in zip(runners, before, strict=True))
 
 
 def test_replays_wait_for_each_other_on_the_users_streams(monkeypatch: pytest.MonkeyPatch) -> None:

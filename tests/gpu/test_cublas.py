@@ -19,7 +19,7 @@ from tensorgrad.dtypes import numpy_dtype
 from tensorgrad.errors import BackendError
 from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
-from tensorgrad.testing.strict_cublas import StrictCublas, emulated
+from tensorgrad.testing.strict_cublas import LONG, StrictCublas, emulated
 from tensorgrad.testing.strict_namespace import xp
 from tensorgrad.testing.strict_stream import Stream
 
@@ -153,6 +153,44 @@ def test_float32_stays_float32_unless_somebody_permits_less(monkeypatch: pytest.
         tg.set_float32_matmul_precision("highest")
     cublas.matmul(x, x)
     assert seen[6:] == [77, 77, 68]
+
+
+def long_sum(dtype: str) -> tuple[Any, Any, float]:
+    """Two factors whose product is a power of two, if parts of its sum are added up in float32, and that power; what is
+    rounded is one less."""
+    whole = {"bfloat16": 256.0, "float16": 2048.0}[dtype]
+    a, b = np.ones((1, LONG), numpy_dtype(dtype)), np.zeros((LONG, 1), numpy_dtype(dtype))
+    b[[0, 1, -1], 0] = whole, 1, -1
+    return StrictArray(a), StrictArray(b), whole
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_parts_of_long_sums_are_rounded_unless_that_is_forbidden(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with strict_cuda() as backend:
+        a, b, whole = long_sum(dtype)
+        modes: list[int] = []
+        functions = dict(backend._cublas.functions)  # type: ignore[union-attr]
+        set_math = functions["cublasSetMathMode"]
+        functions["cublasSetMathMode"] = lambda handle, mode: modes.append(mode) or set_math(handle, mode)  # type: ignore[func-returns-value]
+        backend._cublas.functions = functions  # type: ignore[union-attr]
+        nothing = StrictArray(np.zeros(1, numpy_dtype(dtype)))
+
+        def found() -> set[float]:
+            made = backend.matmul(a, b), backend.linear(a, b.T, nothing)
+            return {float(x.get()[0, 0]) for x in made}
+
+        assert found() == {whole - 1} and not modes
+        kind = {"bfloat16": "bf16", "float16": "fp16"}[dtype]
+        switch = f"allow_{kind}_reduced_precision_reduction"
+        for forbidden in (False, (False, True), (False, False)):
+            monkeypatch.setattr(permissions.matmul, switch, forbidden)
+            assert found() == {whole} and found() == {whole}
+        assert modes == [16], "told once"
+        assert backend.matmul(a.astype(np.float32), b.astype(np.float32)).get() == whole and modes == [16]
+        other, _, _ = long_sum({"bfloat16": "float16", "float16": "bfloat16"}[dtype])
+        backend.matmul(other, b.astype(other.dtype))
+        monkeypatch.setattr(permissions.matmul, switch, True)
+        assert found() == {whole - 1} and modes == [16, 0]
 
 
 def test_errors_have_the_name_of_their_status() -> None:

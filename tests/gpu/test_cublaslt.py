@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 from typing import Any
@@ -30,6 +31,27 @@ def operands(dtype: str, batch: tuple[int, ...] = ()) -> tuple[Any, Any, Any]:
 
 def gelu(x: Any) -> Any:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def test_the_heuristics_are_told_how_parts_of_sums_may_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = emulated_lt()
+    told: list[int] = []
+    put = functions["cublasLtMatmulPreferenceSetAttribute"]
+
+    def watched(preference: Any, attribute: int, value: int, size: int) -> int:
+        if attribute == 3:
+            told.append(ctypes.c_uint32.from_address(value).value)
+        return put(preference, attribute, value, size)
+
+    functions["cublasLtMatmulPreferenceSetAttribute"] = watched
+    lt = StrictCublasLt(StrictCublas(xp), functions)
+    for dtype, switch in (("float16", "fp16"), ("bfloat16", "bf16"), ("float32", "bf16")):
+        told.clear()
+        a, b, bias = operands(dtype)
+        for allowed in (True, False, (False, False), (True, False), False, True):
+            monkeypatch.setattr(permissions.matmul, f"allow_{switch}_reduced_precision_reduction", allowed)
+            assert lt.matmul(StrictArray(a), StrictArray(b), Epilogue.BIAS, bias=StrictArray(bias)) is not None
+        assert told == ([] if dtype == "float32" else [2, 0]), "in float32; not at all; and plans are kept"
 
 
 @pytest.mark.parametrize("batch", [(), (3,)])

@@ -42,6 +42,7 @@ PROTOTYPES: dict[str, Any] = {
     "cublasDestroy_v2": ctypes.CFUNCTYPE(_I, _V),
     "cublasSetStream_v2": ctypes.CFUNCTYPE(_I, _V, _V),
     "cublasSetWorkspace_v2": ctypes.CFUNCTYPE(_I, _V, _V, ctypes.c_size_t),
+    "cublasSetMathMode": ctypes.CFUNCTYPE(_I, _V, _I),
     "cublasGemmStridedBatchedEx": _gemm_prototype(_I),
     "cublasGemmStridedBatchedEx_64": _gemm_prototype(_L),  # since CUDA 12
 }
@@ -52,6 +53,7 @@ _STATUS = {
     13: "EXECUTION_FAILED", 14: "INTERNAL_ERROR", 15: "NOT_SUPPORTED", 16: "LICENSE_ERROR",
 }  # fmt: skip
 _DEFAULT_ALGORITHM = -1
+_DEFAULT_MATH, _WIDE_REDUCTIONS = 0, 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
 
 
 class _Type(NamedTuple):
@@ -214,6 +216,7 @@ class _Handle:
         self.functions = functions
         self.value = _V()
         self.workspaces: dict[int, Any] = {}
+        self.math = _DEFAULT_MATH
         check("cublasCreate", functions["cublasCreate_v2"](ctypes.byref(self.value)))
 
     def __del__(self) -> None:
@@ -295,6 +298,14 @@ class Cublas:
         once = tuple([slice(0, 1) if step == 0 else slice(None) for step in x.strides[:-2]])
         return self.xp.broadcast_to(self.xp.ascontiguousarray(x[once]), x.shape)
 
+    def _choose_math(self, handle: _Handle, dtype: str) -> None:
+        """Whether parts of sums of half precision may be added up rounded."""
+        rounded, _ = permissions.half_parts(dtype)
+        wanted = _DEFAULT_MATH if rounded else _WIDE_REDUCTIONS
+        if handle.math != wanted:
+            check("cublasSetMathMode", self.functions["cublasSetMathMode"](handle.value, wanted))
+            handle.math = wanted
+
     def launch(self, form: Gemm, a: Any, b: Any, out: Any) -> None:
         """Make the calls of a plan."""
         kind = TYPES[NAMES[a.dtype]]
@@ -306,6 +317,8 @@ class Cublas:
         status = functions["cublasSetWorkspace_v2"](handle.value, workspace.ptr, WORKSPACE)
         check("cublasSetWorkspace", status)
         item = a.dtype.itemsize
+        if item == 2:
+            self._choose_math(handle, NAMES[a.dtype])
         m, n, k, (trans_a, trans_b), (ld_a, ld_b, ld_c), (over_a, over_b, over_c), batch, starts = form
         name = "cublasGemmStridedBatchedEx"
         if max(m, n, k, ld_a, ld_b, ld_c, batch) > _MOST_INT:

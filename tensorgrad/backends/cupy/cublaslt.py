@@ -57,12 +57,14 @@ PROTOTYPES: dict[str, Any] = {
 # attributes, and the types of their values
 _TRANS_A, _TRANS_B, _EPILOGUE, _BIAS, _AUX, _AUX_LD, _AUX_STRIDE = 3, 4, 7, 8, 11, 12, 13
 _BATCH, _STRIDE = 5, 6
-_MOST_WORKSPACE, _ALIGNMENTS = 1, (5, 6, 7, 8)  # of A, B, C and D
+_MOST_WORKSPACE, _REDUCTIONS, _ALIGNMENTS = 1, 3, (5, 6, 7, 8)  # of A, B, C and D
 _NOT_SUPPORTED = 15
 _MOST_ALIGNMENT = 256
 _ALIGNED: tuple[int, ...] = (_MOST_ALIGNMENT,) * 3
 _MOST_PLANS = 4096
 _POINTER = ctypes.sizeof(_V)
+# how parts of sums may be joined: not at all; in what they are computed in; as the result is stored, in place or not
+_NO_PARTS, _WIDE_PARTS, _ANY_PARTS = 0, 2, 7
 
 
 class Epilogue(enum.IntEnum):
@@ -173,6 +175,7 @@ class CublasLt:
         device, dtype = self._device(), a.dtype
         kind = TYPES[NAMES[dtype]]
         fast = kind.fast != kind.compute and permissions.tf32_allowed()
+        parts = _parts_of(NAMES[dtype])
         at_a, at_b, at_c = a.data.ptr, b.data.ptr, out.data.ptr
         if len(form.starts) == 1:
             places: tuple[tuple[int, int, int], ...] = ((at_b, at_a, at_c),)
@@ -183,7 +186,7 @@ class CublasLt:
             places = tuple([(at_b + y * item, at_a + x * item, at_c + z * item) for x, y, z in form.starts])
             alignments = tuple([min(map(_alignment, each)) for each in zip(*places, strict=True)])
         beside = (0 if bias is None else _alignment(bias.data.ptr), 0 if aux is None else _alignment(aux.data.ptr))
-        key = (dtype, fast, form[:-1], epilogue, alignments, beside)  # its starts are no part of a plan
+        key = (dtype, fast, parts, form[:-1], epilogue, alignments, beside)  # its starts are no part of a plan
         pointers = (None if bias is None else bias.data.ptr, None if aux is None else aux.data.ptr)
         if key in device.plans:
             plan = device.plans[key]
@@ -193,7 +196,7 @@ class CublasLt:
             if len(device.plans) >= _MOST_PLANS:
                 device.forget()
             compute = kind.fast if fast else kind.compute
-            plan = device.plans[key] = self._plan(device, form, kind, compute, epilogue, alignments, pointers)
+            plan = device.plans[key] = self._plan(device, form, kind, compute, parts, epilogue, alignments, pointers)
         if plan is None:
             return False
         stream = self.cublas.xp.cuda.get_current_stream().ptr
@@ -221,8 +224,8 @@ class CublasLt:
         return found
 
     def _plan(
-        self, device: _Device, form: Gemm, kind: Any, compute: int, epilogue: Epilogue, alignments: tuple[int, ...],
-        pointers: tuple[int | None, int | None],
+        self, device: _Device, form: Gemm, kind: Any, compute: int, parts: int, epilogue: Epilogue,
+        alignments: tuple[int, ...], pointers: tuple[int | None, int | None],
     ) -> _Plan | None:  # fmt: skip
         """What cuBLASLt, which thinks in columns, is to do: ``C^T = B^T A^T``, so that its A is b. A bias runs along
         its columns, which are C's rows."""
@@ -243,6 +246,8 @@ class CublasLt:
         )
         preference = self._made("cublasLtMatmulPreferenceCreate")
         self._set("MatmulPreference", preference, _MOST_WORKSPACE, ctypes.c_uint64(WORKSPACE))
+        if parts != _ANY_PARTS:
+            self._set("MatmulPreference", preference, _REDUCTIONS, ctypes.c_uint32(parts))
         for attribute, alignment in zip(_ALIGNMENTS, (*alignments, alignments[-1]), strict=True):
             self._set("MatmulPreference", preference, attribute, ctypes.c_uint32(alignment))
         found, count = Heuristic(), _I(0)
@@ -281,6 +286,14 @@ class CublasLt:
     def _set(self, what: str, of: ctypes.c_void_p, attribute: int, value: Any) -> None:
         name = f"cublasLt{what}SetAttribute"
         check(name, self.functions[name](of, attribute, ctypes.addressof(value), ctypes.sizeof(value)))
+
+
+def _parts_of(dtype: str) -> int:
+    """In which ways parts of sums may be joined."""
+    if dtype not in ("float16", "bfloat16"):
+        return _ANY_PARTS
+    rounded, parted = permissions.half_parts(dtype)
+    return _NO_PARTS if not parted else _ANY_PARTS if rounded else _WIDE_PARTS
 
 
 def _scale_type(kind: Any) -> int:

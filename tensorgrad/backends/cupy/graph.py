@@ -31,7 +31,7 @@ from typing import Any
 from ...compiler.failures import placed
 from ...compiler.program import Action, Call, Program, Tally, Unless, Value
 from ...dispatch import local
-from ..cuda import tf32_allowed
+from .. import cuda, cudnn
 from .capture import Lane, lane_of
 from .checks import noted_checks
 from .opened import opened
@@ -67,7 +67,7 @@ class GraphProgram:
         self.in_python = replay
         self.why_python: str | None = None
         self.pieces: Pieces | None = None
-        self.tf32 = False
+        self.permitted: Any = None  # the switches that kernels asked
         self.chains: dict[Value, Chain] = {}  # outputs that are views of an argument
         self.workspace: Any = None
         self.device: int | None = None
@@ -146,7 +146,7 @@ class GraphProgram:
             if stream.is_capturing():  # into somebody else's graph
                 return self.in_python(given)
             with lane.turn(stream):
-                if self.pieces is None or self.tf32 != tf32_allowed() or device != self.device:
+                if self.pieces is None or self.permitted != _permitted() or device != self.device:
                     return self._first(given, lane, device)
                 return self._replay(self.pieces, given, stream)
 
@@ -248,7 +248,7 @@ class GraphProgram:
     def _first(self, given: list[Any], lane: Lane, device: int) -> list[Any]:
         """A replay in Python that finds out what can be captured, and then captures it."""
         self.pieces = None
-        self.device, self.tf32 = device, tf32_allowed()
+        self.device, self.permitted = device, _permitted()
         cublas = self.backend._cublas
         try:
             # the graphs keep its address; made now, since while a stream is captured it would come from the wrong pool
@@ -364,6 +364,11 @@ def _last_uses(program: Program, flags: dict[int, Value | None]) -> list[list[Va
         if v.array is None:
             found[at].append(v)
     return found
+
+
+def _permitted() -> tuple[Any, ...]:
+    """What a captured call would otherwise go on with after it has been forbidden."""
+    return cuda.permitted(), cudnn.permitted()
 
 
 def _in_a_line(error: Exception) -> str:
