@@ -204,6 +204,24 @@ def test_graphs_are_given_what_the_cache_keeps(roomy: StrictCupyBackend, free: f
     assert tg.cuda.memory_reserved() < WORKSPACE + (8 - free) * MIB, "the cache was emptied"
 
 
+def test_an_error_does_not_take_graphs_for_others(roomy: StrictCupyBackend) -> None:
+    f = tg.compile(doubled)
+    x = mebibytes(1)
+    for _ in range(3):
+        f(x)
+    tg.cuda.empty_cache()
+    held = f.programs[0].runners[0].pieces.room.nbytes
+    assert held >= MIB
+    with pytest.raises(tg.cuda.OutOfMemoryError) as caught:
+        mebibytes(64)
+    assert f"CUDA graphs of compiled functions {held / MIB:.2f} MiB, 0 bytes belong to others" in str(caught.value)
+    del caught, f
+    gc.collect()
+    with pytest.raises(tg.cuda.OutOfMemoryError) as caught:
+        mebibytes(64)
+    assert "compiled functions" not in str(caught.value) and "0 bytes belong to others" in str(caught.value)
+
+
 def test_graphs_that_find_no_memory_are_left_to_python(roomy: StrictCupyBackend) -> None:
     f = tg.compile(doubled)
     x, held = mebibytes(1), mebibytes(5)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import collector
 
-__all__ = ["Lane", "Room", "lane_of"]
+__all__ = ["Lane", "Room", "held_by_graphs", "lane_of"]
 
 
 class Lane:
@@ -78,7 +78,17 @@ class Room:
             return pointer
 
         self.pool = cuda.MemoryPool(more)
+        _rooms.add(self)
 
     @property
     def nbytes(self) -> int:
         return sum(pointer.mem.size for pointer in self.raw)
+
+
+_rooms: weakref.WeakSet[Room] = weakref.WeakSet()
+
+
+def held_by_graphs(device: int) -> int:
+    """Bytes of a device that graphs work in, which no other pool knows of."""
+    pointers = [pointer for room in list(_rooms) for pointer in room.raw]
+    return sum(pointer.mem.size for pointer in pointers if pointer.mem.device_id == device)

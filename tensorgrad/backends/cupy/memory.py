@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from .capture import held_by_graphs
 from .transfers import Held
 
 __all__ = ["CupyMemory"]
@@ -130,10 +131,12 @@ class CupyMemory:
         pool = self.xp.get_default_memory_pool()
         used, limit = int(pool.used_bytes()), int(pool.get_limit())
         free, total = map(int, self.xp.cuda.runtime.memGetInfo())
-        others = total - free - int(pool.total_bytes())
+        graphs = held_by_graphs(index)
+        others = total - free - int(pool.total_bytes()) - graphs
+        compiled = f"CUDA graphs of compiled functions {_shown(graphs)}, " if graphs else ""
         bound = f", and tensors may hold {_shown(limit)} (set_per_process_memory_fraction)" if limit else ""
         return (
-            f"cuda:{index} is out of memory: {_shown(size)} were asked for; tensors hold {_shown(used)}, "
+            f"cuda:{index} is out of memory: {_shown(size)} were asked for; tensors hold {_shown(used)}, {compiled}"
             f"{_shown(max(0, others))} belong to others, {_shown(free)} of {_shown(total)} are free{bound}. The cache "
             "was emptied and that was not enough. Make the batch smaller, delete tensors that are not needed any more "
             "(a loss that is kept keeps its whole graph: use loss.item()), or use a 16-bit dtype (tg.autocast)."
