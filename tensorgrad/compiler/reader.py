@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import OPS
-from ..dtypes import BY_NAME, get_default_dtype
+from ..dtypes import BY_NAME, can_cast, get_default_dtype
 from ..errors import DTypeError, TensorgradError
 from ..expr import Expr
 from ..io.safetensors import FileError
@@ -310,7 +310,7 @@ class Reader:
         if out is not None:
             targets = out if isinstance(out, tuple) else (out,)
             fits = len(targets) == len(specs) and all(
-                type(v) is Value and v.shape == tuple(s.shape) and v.dtype == s.dtype
+                type(v) is Value and v.shape == tuple(s.shape) and can_cast(s.dtype, v.dtype)
                 for v, s in zip(targets, specs, strict=True)
             )
             expect(fits, f"{op.name}: `out` is of another shape or dtype")

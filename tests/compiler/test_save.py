@@ -830,6 +830,40 @@ def test_wrong_data_names_the_call_and_its_shapes(backend, rows, tmp_path):
             f(table, bad)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_results_that_are_written_over_numbers_of_another_dtype(backend, tmp_path):
+    def run(x, y):
+        z = x.exp().add_(y)
+        return z, x.half().mul_(y), (x.int() * 2).add_(y > 0), (x * 2).lt_(y), (x + 1).clamp_(y, y + 1)
+
+    path = tmp_path / "f.tgp"
+    x, y = tg.randn(5), tg.randn(5).double()
+    with tg.backend(backend), tg.no_grad():
+        f = tg.compile(run)
+        for _ in range(2):
+            expected = f(x, y)
+        f.save(path)
+        for a, b in zip(tg.compiler.load(path)(x, y), expected, strict=True):
+            assert a.dtype == b.dtype and tg.equal(a, b)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_results_that_are_written_over_numbers_of_a_lower_kind(backend, tmp_path):
+    path = tmp_path / "f.tgp"
+    with tg.backend(backend), tg.no_grad():
+        f = tg.compile(lambda x, y: (x > 0, x.exp().add_(y)))
+        for _ in range(2):
+            f(tg.ones(3), tg.ones(3).double())
+        f.save(path)
+        header, data = parts(path)
+        program = json.loads(header["__metadata__"]["program"])
+        (call,) = (call for call in program["calls"] if "attrs" in call and "out" in call["attrs"])
+        call["attrs"]["out"] = {"value": 2}  # x > 0
+        signed(path, header, data, program)
+        with pytest.raises(FileError, match="add: `out` is of another shape or dtype"):
+            tg.compiler.load(path)
+
+
 def _singular_values(matrices, at):
     return tg.linalg.svdvals(matrices.index_select(0, at) * 2)
 
