@@ -22,16 +22,15 @@ Reduction reduction_of(const char* op, py::handle name) {
 struct Inputs {
   const char* op;
   DType stored, compute;
+  Shape rows;  // of the targets
   py::object x, target, weight;
   CrossEntropy shape{};
 
-  // of (rows, classes)
-  Inputs(const char* op_, Index rows, Index classes, DType dtype, py::handle target_, py::handle weight_,
-         py::handle ignore_index, py::handle reduction)
-      : op(op_), stored(dtype), compute(dtype == DType::Float64 ? DType::Float64 : DType::Float32) {
-    const View t = view(target_, op);
+  // of (n, classes) and (n,), or (n, classes, inner) and (n, inner)
+  Inputs(const char* op_, const View& t, Index classes, DType dtype, py::handle weight_, py::handle ignore_index,
+         py::handle reduction)
+      : op(op_), stored(dtype), compute(dtype == DType::Float64 ? DType::Float64 : DType::Float32), rows(t.shape_vector()) {
     require_dtype(op, "target", t, DType::Int64);
-    require_shape(op, "target", t, {rows});
     target = ready(t);
     if (!weight_.is_none()) {
       const View w = view(weight_, op);
@@ -39,15 +38,16 @@ struct Inputs {
       require_dtype(op, "weight", w, dtype);
       weight = ready(w, compute);
     }
-    shape = {rows, classes, data_of<int64_t>(target), py::cast<int64_t>(ignore_index), reduction_of(op, reduction), 0};
+    shape = {t.size(), classes, t.ndim == 2 ? t.shape[1] : 1, data_of<int64_t>(target), py::cast<int64_t>(ignore_index),
+             reduction_of(op, reduction), 0};
     launch(0, [op_, s = shape] { check_target(op_, s); });
-    if (classes == 0 && rows > 0) throw py::value_error(std::string(op) + ": there are no classes");
+    if (classes == 0 && shape.rows > 0) throw py::value_error(std::string(op) + ": there are no classes");
   }
   Inputs(const char* op_, const View& from, py::handle target_, py::handle weight_, py::handle ignore_index,
          py::handle reduction)
       // each of them checked: arguments are evaluated in any order
-      : Inputs(op_, checked(op_, from).shape[0], checked(op_, from).shape[1], from.dtype, target_, weight_,
-               ignore_index, reduction) {
+      : Inputs(op_, checked_target(op_, from, target_), checked(op_, from).shape[1], from.dtype, weight_, ignore_index,
+               reduction) {
     x = ready(from, compute);
   }
 
@@ -65,11 +65,18 @@ struct Inputs {
     }
   }
   static const View& checked(const char* op, const View& from) {
-    if (from.ndim != 2)
+    if (from.ndim != 2 && from.ndim != 3)
       throw py::value_error(std::string(op) + ": the input has shape " + to_string(from.shape_vector()) +
-                            ", expected (rows, classes); move the classes last and flatten the rest");
+                            ", expected (rows, classes), or (n, classes, inner) where others lie between a row's classes");
     float_compute(op, from);
     return from;
+  }
+  static View checked_target(const char* op, const View& from, py::handle target) {
+    const View t = view(target, op);
+    Shape expected = checked(op, from).shape_vector();
+    expected.erase(expected.begin() + 1);
+    require_shape(op, "target", t, expected);
+    return t;
   }
   void smooth(py::handle given) {
     shape.label_smoothing = py::cast<double>(given);
@@ -77,7 +84,12 @@ struct Inputs {
       throw py::value_error(std::string(op) + ": label_smoothing is " + std::to_string(shape.label_smoothing) +
                             ", expected 0 to 1");
   }
-  Shape loss_shape() const { return shape.reduction == Reduction::none ? Shape{shape.rows} : Shape{}; }
+  Shape loss_shape() const { return shape.reduction == Reduction::none ? rows : Shape{}; }
+  Shape logits_shape() const {
+    Shape all = rows;
+    all.insert(all.begin() + 1, shape.classes);
+    return all;
+  }
   py::object gradient(py::handle given) const {
     const View g = view(given, op);
     require_dtype(op, "g", g, stored);
@@ -94,7 +106,7 @@ struct Inputs {
 FAST_BINDING(cross_entropy, 6, "x", "target", "w", "ignore_index", "reduction", "label_smoothing") {
   Inputs in("cross_entropy", view(a[0], "cross_entropy: logits"), a[1], a[2], a[3], a[4]);
   in.smooth(a[5]);
-  py::object loss = empty(in.compute, in.loss_shape()), lse = empty(in.compute, Shape{in.shape.rows});
+  py::object loss = empty(in.compute, in.loss_shape()), lse = empty(in.compute, in.rows);
   visit_real("cross_entropy", in.compute, [&](auto t) {
     using T = typename decltype(t)::value;
     const T *x = data_of<T>(in.x), *w = in.weights<T>();
@@ -111,9 +123,9 @@ FAST_BINDING(cross_entropy_backward, 8, "g", "x", "target", "w", "lse", "ignore_
   in.smooth(a[7]);
   const View l = view(a[4], op);
   require_dtype(op, "lse", l, in.compute);
-  require_shape(op, "lse", l, {in.shape.rows});
+  require_shape(op, "lse", l, in.rows);
   const py::object gs = in.gradient(a[0]), ls = ready(l, in.compute);
-  py::object out = empty(in.compute, Shape{in.shape.rows, in.shape.classes});
+  py::object out = empty(in.compute, in.logits_shape());
   visit_real(op, in.compute, [&](auto t) {
     using T = typename decltype(t)::value;
     const T *x = data_of<T>(in.x), *w = in.weights<T>(), *gp = data_of<T>(gs), *lp = data_of<T>(ls);
@@ -140,12 +152,12 @@ FAST_BINDING(nll_loss_backward, 6, "g", "target", "w", "classes", "ignore_index"
   const View g = view(a[0], op), target = view(a[1], op);
   float_compute(op, g);
   const Index classes = py::cast<Index>(a[3]);
-  if (target.ndim != 1 || classes < 0)
+  if ((target.ndim != 1 && target.ndim != 2) || classes < 0)
     throw py::value_error(std::string(op) + ": target has shape " + to_string(target.shape_vector()) + " for " +
-                          std::to_string(classes) + " classes, expected (rows,) and a number that is not negative");
-  const Inputs in(op, target.shape[0], classes, g.dtype, a[1], a[2], a[4], a[5]);
+                          std::to_string(classes) + " classes, expected (n,) or (n, inner) and a number that is not negative");
+  const Inputs in(op, target, classes, g.dtype, a[2], a[4], a[5]);
   const py::object gs = in.gradient(a[0]);
-  py::object out = empty(in.compute, Shape{in.shape.rows, classes});
+  py::object out = empty(in.compute, in.logits_shape());
   visit_real(op, in.compute, [&](auto t) {
     using T = typename decltype(t)::value;
     const T *w = in.weights<T>(), *gp = data_of<T>(gs);

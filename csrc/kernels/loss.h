@@ -1,4 +1,5 @@
-// Losses of (rows, classes), contiguous, with integer targets: cross-entropy from logits, and from log-probabilities.
+// Losses of (rows / inner, classes, inner), contiguous, with integer targets: cross-entropy from logits, and from
+// log-probabilities. A row is the numbers of all classes, `inner` apart.
 #pragma once
 
 #include "../core/dtype.h"
@@ -8,7 +9,7 @@ namespace tg {
 enum class Reduction { none, mean, sum };
 
 struct CrossEntropy {
-  Index rows, classes;
+  Index rows, classes, inner;
   const int64_t* target;  // checked: in [0, classes) or ignore_index
   int64_t ignore_index;
   Reduction reduction;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .checks import (
     reshaped,
     shaped,
     statistic_dtype,
+    swapped,
 )
 from .loss import reduce_losses
 from .norm import fitted, plus
@@ -39,16 +41,16 @@ def _infer(
 ) -> tuple[Spec, Spec]:
     if x.dtype.kind != "f":
         require_float("cross_entropy", x)
-    if x.ndim != 2 or target.shape != x.shape[:1]:
+    if x.ndim not in (2, 3) or tuple(target.shape) != (x.shape[0], *x.shape[2:]):
         raise ShapeError(
             f"cross_entropy: logits of shape {tuple(x.shape)} and targets of {tuple(target.shape)} do not fit; "
-            "expected (n, classes) and (n,)."
+            "expected (n, classes) and (n,), or (n, classes, inner) and (n, inner)."
         )
     if target.dtype != _INT64:
         raise DTypeError(f"cross_entropy: targets are class indices in int64, got {target.dtype.name}.")
     if w is not None:
         require_same_dtype("cross_entropy", x, weight=w)
-        if w.shape != x.shape[1:]:
+        if w.shape != x.shape[1:2]:
             raise ShapeError(f"cross_entropy: weight has shape {tuple(w.shape)}, expected ({x.shape[1]},).")
     rows = target.shape
     return Spec(rows if reduction == "none" else (), x.dtype), Spec(rows, statistic_dtype(x.dtype))
@@ -64,9 +66,28 @@ def _weight_of_rows(F: Any, w: Any, index: Any, valid: Any) -> Any:
     return valid if w is None else F.mul(F.index_select(w, index, dim=0), valid)
 
 
+def _by_row(F: Any, x: Any) -> Any:
+    """(n, classes, inner) as (n * inner, classes); (n, inner) and (n,) as (n * inner,)."""
+    if x.ndim < 3:
+        return reshaped(F, x, (math.prod(x.shape),))
+    n, classes, inner = x.shape
+    return reshaped(F, swapped(F, x), (n * inner, classes))
+
+
+def _from_rows(F: Any, x: Any, shape: tuple[int, int, int]) -> Any:
+    """(n * inner, classes) as (n, classes, inner)."""
+    n, classes, inner = shape
+    return F.contiguous(swapped(F, reshaped(F, x, (n, inner, classes))))
+
+
 def _define(
     F: Any, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
 ) -> tuple[Any, Any]:
+    if x.ndim == 3:
+        how: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+        loss, lse = _define(F, _by_row(F, x), _by_row(F, target), w, **how)
+        shape = tuple(target.shape)
+        return reshaped(F, loss, shape) if reduction == "none" else loss, reshaped(F, lse, shape)
     n, classes = x.shape
     dtype = np_dtype(x)
     x = fitted(F, x, statistic_dtype(dtype))
@@ -95,7 +116,7 @@ def _rule(F: Any, g: Any, x: Any, target: Any, w: Any, *, lse: Any, needs: Any, 
     if to_loss is not None:
         to_x = F.cross_entropy_backward(to_loss, x, target, w, lse, **how)
     if to_lse is not None:
-        rows = (x.shape[0], 1)
+        rows = (x.shape[0], 1, *x.shape[2:])
         share = F.mul(F.exp(F.sub(x, reshaped(F, lse, rows))), reshaped(F, to_lse, rows))
         to_x = plus(F, to_x, fitted(F, share, np_dtype(x)))
     return to_x, None, None
@@ -103,6 +124,9 @@ def _rule(F: Any, g: Any, x: Any, target: Any, w: Any, *, lse: Any, needs: Any, 
 
 def _i(*values: int) -> Arg:
     return Arg((len(values),), kind="i", values=values)
+
+
+_MAP, _PLACES = Arg((2, 4, 3)), Arg((2, 3), kind="i", values=(1, 0, 3, -100, 2, 2))
 
 
 def _how(**changed: Any) -> dict[str, Any]:
@@ -116,6 +140,8 @@ def _samples() -> list[Sample]:
         Sample((Arg((3, 4), layout="T"), _i(1, -100, 3), None), _how(reduction="none"), name="ignored"),
         Sample((Arg((3, 4)), _i(1, 2, 3), None), _how(ignore_index=2, label_smoothing=0.1), name="smoothed"),
         Sample((Arg((3, 4)), _i(1, 0, 3), Arg((4,), 0.5, 2.0)), _how(label_smoothing=0.2), False, "weighted"),
+        Sample((_MAP, _PLACES, None), _how(), name="map"),
+        Sample((_MAP, _PLACES, Arg((4,), 0.5, 2.0)), _how(reduction="none", label_smoothing=0.2), False, "places"),
     ]
 
 
@@ -128,7 +154,7 @@ cross_entropy_op = op(
     keeps=("x", "target", "w", "lse"),
     outputs=("loss", "lse"),
     samples=_samples,
-    doc="``logsumexp(x) - x[target]`` of each row, weighted and reduced; and the logsumexp of each row.",
+    doc="``logsumexp(x) - x[target]`` of each row or place, weighted and reduced; and the logsumexp of each.",
 )
 
 
@@ -141,6 +167,11 @@ def _backward_infer(
 def _backward_define(
     F: Any, g: Any, x: Any, target: Any, w: Any, lse: Any, *, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Any:
+    if x.ndim == 3:
+        how: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+        g = _by_row(F, g) if reduction == "none" else g
+        out = _backward_define(F, g, _by_row(F, x), _by_row(F, target), w, _by_row(F, lse), **how)
+        return _from_rows(F, out, x.shape)
     n, classes = x.shape
     dtype = np_dtype(x)
     x, g = fitted(F, x, np_dtype(lse)), fitted(F, g, np_dtype(lse))
@@ -166,12 +197,19 @@ def _backward_samples() -> list[Sample]:
     # log-probabilities, so that zeros are their logsumexp: backends may count on that, so lse can't vary by itself
     rows = (0.1, 0.2, 0.3, 0.4, 0.7, 0.1, 0.1, 0.1, 0.25, 0.25, 0.4, 0.1)
     x = Arg((3, 4), values=tuple(math.log(p) for p in rows))
+    turned = Arg((1, 4, 3), values=tuple(x.values[4 * r + c] for c in range(4) for r in range(3)))
     lse = Arg((3,), values=(0.0, 0.0, 0.0), kind="s")
     soft = _how(reduction="none", label_smoothing=0.1)
     return [
         Sample((Arg(()), x, _i(1, 0, 3), None, lse), _how(), False, "mean"),
         Sample((Arg((3,)), x, _i(1, -100, 3), None, lse), soft, False, "none"),
         Sample((Arg((3,)), x, _i(1, -100, 3), Arg((4,), 0.5, 2.0), lse), soft, False, "weighted"),
+        Sample(
+            (Arg((1, 3)), turned, Arg((1, 3), kind="i", values=(1, -100, 3)), None, replace(lse, shape=(1, 3))),
+            soft,
+            False,
+            "places",
+        ),
     ]
 
 
@@ -191,21 +229,25 @@ cross_entropy_backward = op(
 def _nll_infer(x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str) -> Spec:
     if x.dtype.kind != "f":
         require_float("nll_loss", x)
-    if x.ndim != 2 or target.shape != x.shape[:1]:
+    if x.ndim not in (2, 3) or tuple(target.shape) != (x.shape[0], *x.shape[2:]):
         raise ShapeError(
             f"nll_loss: log-probabilities of shape {tuple(x.shape)} and targets of {tuple(target.shape)} do not fit; "
-            "expected (n, classes) and (n,)."
+            "expected (n, classes) and (n,), or (n, classes, inner) and (n, inner)."
         )
     if target.dtype != _INT64:
         raise DTypeError(f"nll_loss: targets are class indices in int64, got {target.dtype.name}.")
     if w is not None:
         require_same_dtype("nll_loss", x, weight=w)
-        if w.shape != x.shape[1:]:
+        if w.shape != x.shape[1:2]:
             raise ShapeError(f"nll_loss: weight has shape {tuple(w.shape)}, expected ({x.shape[1]},).")
-    return Spec(x.shape[:1] if reduction == "none" else (), x.dtype)
+    return Spec(target.shape if reduction == "none" else (), x.dtype)
 
 
 def _nll_define(F: Any, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str) -> Any:
+    if x.ndim == 3:
+        how: Any = {"ignore_index": ignore_index, "reduction": reduction}
+        loss = _nll_define(F, _by_row(F, x), _by_row(F, target), w, **how)
+        return reshaped(F, loss, tuple(target.shape)) if reduction == "none" else loss
     rows, dtype = (x.shape[0],), np_dtype(x)
     kept = statistic_dtype(dtype)
     valid, index = _valid(F, target, ignore_index, kept)
@@ -236,6 +278,8 @@ def _nll_samples() -> list[Sample]:
         Sample((Arg((3, 4), layout="T"), _i(1, -100, 3), None), how(reduction="none"), name="ignored"),
         Sample((Arg((3, 4)), _i(1, 2, 3), None), how(ignore_index=2, reduction="sum"), name="sum"),
         Sample((Arg((3, 4)), _i(1, 0, 3), Arg((4,), 0.5, 2.0)), how(), False, "weighted"),
+        Sample((_MAP, _PLACES, None), how(), name="map"),
+        Sample((_MAP, _PLACES, None), how(reduction="none"), name="places"),
     ]
 
 
@@ -247,17 +291,22 @@ nll_loss_op = op(
     rule=_nll_rule,
     keeps=("target", "w"),
     samples=_nll_samples,
-    doc="``-x[target]`` of each row, weighted and reduced.",
+    doc="``-x[target]`` of each row or place, weighted and reduced.",
 )
 
 
 def _nll_backward_infer(g: Any, target: Any, w: Any, *, classes: int, ignore_index: int, reduction: str) -> Spec:
-    return Spec((target.shape[0], classes), g.dtype)
+    return Spec((target.shape[0], classes, *target.shape[1:]), g.dtype)
 
 
 def _nll_backward_define(
     F: Any, g: Any, target: Any, w: Any, *, classes: int, ignore_index: int, reduction: str
 ) -> Any:
+    if target.ndim == 2:
+        how: Any = {"classes": classes, "ignore_index": ignore_index, "reduction": reduction}
+        g = _by_row(F, g) if reduction == "none" else g
+        out = _nll_backward_define(F, g, _by_row(F, target), w, **how)
+        return _from_rows(F, out, (target.shape[0], classes, target.shape[1]))
     rows, dtype = target.shape[0], np_dtype(g)
     kept = statistic_dtype(dtype)
     g = fitted(F, g, kept)
@@ -276,16 +325,13 @@ nll_loss_backward = op(
     infer=_nll_backward_infer,
     define=_nll_backward_define,
     samples=lambda: [
-        Sample(
-            (g, _i(1, -100, 3), w),
-            {"classes": 4, "ignore_index": -100, "reduction": reduction},
-            w is None,
-            reduction,
-        )
-        for g, w, reduction in (
-            (Arg(()), None, "mean"),
-            (Arg((3,)), None, "none"),
-            (Arg(()), Arg((4,), 0.5, 2.0), "sum"),
+        Sample((g, target, w), {"classes": 4, "ignore_index": -100, "reduction": reduction}, w is None, name)
+        for g, target, w, reduction, name in (
+            (Arg(()), _i(1, -100, 3), None, "mean", "mean"),
+            (Arg((3,)), _i(1, -100, 3), None, "none", "none"),
+            (Arg(()), _i(1, -100, 3), Arg((4,), 0.5, 2.0), "sum", "sum"),
+            (Arg(()), _PLACES, None, "mean", "map"),
+            (Arg((2, 3)), _PLACES, None, "none", "places"),
         )
     ],
     doc="The gradient of ``nll_loss`` in the log-probabilities: the gradient of each loss at the place of its class.",
@@ -312,6 +358,15 @@ def _as_rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, 
     moved = permute(input, dims=(0, *range(2, len(shape)), 1))
     count = target._data.size
     return shaped(moved, (count, shape[1])), shaped(target, (count,)), expected
+
+
+def _as_map(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """What the ops take: the same, but (n, classes, inner) and (n, inner) where classes lie apart in memory."""
+    shape = input._data.shape
+    if len(shape) > 2 and tuple(target.shape) == (shape[0], *shape[2:]) and input._data.flags.c_contiguous:
+        inner = math.prod(shape[2:])
+        return shaped(input, (*shape[:2], inner)), shaped(target, (shape[0], inner)), target._data.shape
+    return _as_rows(name, input, target)
 
 
 def cross_entropy(
@@ -347,7 +402,7 @@ def cross_entropy(
             )
         return _soft_targets(input, target, weight, reduction, float(label_smoothing))
     target = _wide_classes("cross_entropy", target)
-    x, classes, shape = _as_rows("cross_entropy", input, target)
+    x, classes, shape = _as_map("cross_entropy", input, target)
     loss = cross_entropy_op(
         x, classes, weight, ignore_index=int(ignore_index), reduction=reduction, label_smoothing=float(label_smoothing)
     )[0]
@@ -395,7 +450,7 @@ def nll_loss(
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("nll_loss", reduction)
     target = _wide_classes("nll_loss", target)
-    x, classes, shape = _as_rows("nll_loss", input, target)
+    x, classes, shape = _as_map("nll_loss", input, target)
     loss = nll_loss_op(x, classes, weight, ignore_index=int(ignore_index), reduction=reduction)
     return shaped(loss, shape) if reduction == "none" else loss
 

@@ -57,6 +57,47 @@ def test_value_and_gradient(shape: tuple[int, int], smooth: float, weighted: boo
         assert not gx[1::5].any()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("smooth", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(3, 5, 1), (4, 21, 80), (1, 2, 300), (40, 3, 7), (2, 70, 66)])
+def test_classes_apart_in_memory(shape: tuple[int, int, int], smooth: float, reduction: str, dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    n, classes, inner = shape
+    x = (4 * rng.standard_normal(shape)).astype(dtype)
+    t = rng.integers(0, classes, (n, inner))
+    t[0, ::3] = -100
+    w = (rng.random(classes) + 0.5).astype(dtype)
+    rows = x.swapaxes(1, 2).reshape(-1, classes).astype(np.float64)
+    loss, grad = reference(rows, t.reshape(-1), w.astype(np.float64), -100, reduction, smooth)
+    got, lse = same_for_any_threads(lambda: C.cross_entropy(x, t, w, -100, reduction, smooth))
+    assert lse.shape == t.shape and got.shape == (t.shape if reduction == "none" else ())
+    tolerance = TOLERANCE[dtype]
+    np.testing.assert_allclose(got.reshape(np.shape(loss)), loss, rtol=tolerance, atol=2 * tolerance)
+    how = (-100, reduction, smooth)
+    gx = same_for_any_threads(lambda: C.cross_entropy_backward(np.ones(got.shape, dtype), x, t, w, lse, *how))
+    expected = grad.reshape(n, inner, classes).swapaxes(1, 2)
+    np.testing.assert_allclose(gx, expected, rtol=4 * tolerance, atol=4 * tolerance)
+    assert not gx.swapaxes(1, 2)[t == -100].any()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("shape", [(3, 5, 1), (4, 21, 800), (1, 2, 5000)])
+def test_likelihood_of_classes_apart_in_memory(shape: tuple[int, int, int], reduction: str) -> None:
+    rng = np.random.default_rng(3)
+    n, classes, inner = shape
+    x, w = rng.standard_normal(shape).astype("float32"), rng.random(classes).astype("float32")
+    t = rng.integers(0, classes, (n, inner))
+    t[0, ::3] = -100
+    rows, targets = x.swapaxes(1, 2).reshape(-1, classes), t.reshape(-1)
+    got = same_for_any_threads(lambda: C.nll_loss(x, t, w, -100, reduction))
+    assert np.array_equal(got.reshape(-1), C.nll_loss(rows, targets, w, -100, reduction).reshape(-1))
+    up = np.ones(got.shape, "float32")
+    gx = same_for_any_threads(lambda: C.nll_loss_backward(up, t, w, classes, -100, reduction))
+    expected = C.nll_loss_backward(up.reshape(-1) if up.ndim else up, targets, w, classes, -100, reduction)
+    assert np.array_equal(gx.swapaxes(1, 2).reshape(-1, classes), expected)
+
+
 def test_large_logits_keep_their_digits() -> None:
     x = np.array([[10000.0, 10000.5, 9999.0]], "float32")
     loss, lse = C.cross_entropy(x, np.array([0]), None, -100, "mean", 0.0)
@@ -116,6 +157,8 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"weight has shape \(2,\), expected \(3,\)"):
         C.cross_entropy(x, t, np.ones(2, "float32"), *USUAL[1:])
     with pytest.raises(ValueError, match=r"expected \(rows, classes\)"):
+        C.cross_entropy(np.ones((2, 3, 4, 5), "float32"), t, *USUAL)
+    with pytest.raises(ValueError, match=r"target has shape \(2,\), expected \(2, 4\)"):
         C.cross_entropy(np.ones((2, 3, 4), "float32"), t, *USUAL)
     with pytest.raises(ValueError, match=r"shape \(\), expected \(rows, classes\)"):  # and its sizes are not read
         C.cross_entropy_backward(

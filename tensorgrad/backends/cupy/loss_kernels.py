@@ -23,7 +23,7 @@ class CupyLosses(LossKernels):
     def cross_entropy(
         self, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
     ) -> tuple[Any, Any]:
-        if not x.size:
+        if x.ndim == 3 or not x.size:
             return super().cross_entropy(
                 x, target, w, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
             )
@@ -50,7 +50,7 @@ class CupyLosses(LossKernels):
         self, g: Any, x: Any, target: Any, w: Any, lse: Any, *, ignore_index: int, reduction: str,
         label_smoothing: float,
     ) -> Any:  # fmt: skip
-        if not x.size or g.dtype != x.dtype:
+        if x.ndim == 3 or not x.size or g.dtype != x.dtype:
             return super().cross_entropy_backward(
                 g, x, target, w, lse, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
             )

@@ -12,6 +12,12 @@ from .checks import Checks
 from .reduce import wide
 
 
+def _by_row(x: Any) -> Any:
+    """(n, classes, inner) as (n * inner, classes)."""
+    n, classes, inner = x.shape
+    return x.swapaxes(1, 2).reshape(n * inner, classes)
+
+
 class LossKernels(Checks):
     xp: Any
     raw: Any
@@ -19,6 +25,10 @@ class LossKernels(Checks):
     def cross_entropy(
         self, x: Any, target: Any, w: Any, *, ignore_index: int, reduction: str, label_smoothing: float
     ) -> tuple[Any, Any]:
+        if x.ndim == 3:  # (n, classes, inner)
+            how: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+            loss, lse = self.cross_entropy(_by_row(x), target.reshape(-1), w, **how)
+            return loss.reshape(target.shape) if reduction == "none" else loss, lse.reshape(target.shape)
         xp = self.xp
         valid, index = self._classes("cross_entropy", target, x.shape[1], ignore_index)
         source = wide(x)
@@ -51,6 +61,13 @@ class LossKernels(Checks):
         label_smoothing: float,
     ) -> Any:  # fmt: skip
         xp = self.xp
+        if x.ndim == 3:
+            how: Any = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+            n, classes, inner = x.shape
+            out = self.cross_entropy_backward(
+                g.reshape(-1) if reduction == "none" else g, _by_row(x), target.reshape(-1), w, lse.reshape(-1), **how
+            )
+            return xp.ascontiguousarray(out.reshape(n, inner, classes).swapaxes(1, 2))
         valid, index = self._classes("cross_entropy", target, x.shape[1], ignore_index)
         source = wide(x)
         rows = xp.arange(x.shape[0])
