@@ -12,8 +12,10 @@
 #include <type_traits>
 #include <utility>
 
-#include "../core/lanes.h"
+#include "../core/allocator.h"
+#include "../core/copy_bytes.h"
 #include "gemm_tasks.h"
+#include "reduce_lanes.h"
 
 namespace tg {
 namespace {
@@ -144,8 +146,9 @@ struct MaxRow {
   }
 };
 
+// Without places: for a stride of two alone, see max_values.
 template <class T, bool Indexed>
-void max_planes(const PoolShape& s, const T* x, T* y, std::int64_t* index, Index first, Index last) {
+[[gnu::noinline]] void max_planes(const PoolShape& s, const T* x, T* y, std::int64_t* index, Index first, Index last) {
   // Indices are as wide as the values while they are compared; a plane too large for that goes singly.
   const bool narrow = sizeof(T) == 8 || volume(s.in) < std::numeric_limits<std::int32_t>::max();
   const Index width = s.out[2];
@@ -163,16 +166,89 @@ void max_planes(const PoolShape& s, const T* x, T* y, std::int64_t* index, Index
         const MaxRow<T> row{s, x + p * volume(s.in), d0, d1, h0, h1, y + out, Indexed ? index + out : nullptr};
         constexpr int lanes = lanes::Lanes<T>::count;
         row.edge(0, from);
-        if (s.stride[2] == 1) row.template inner<lanes, 1, Indexed>(from, to);
-        else if (s.stride[2] == 2) row.template inner<lanes, 2, Indexed>(from, to);
-        else row.template inner<lanes, 0, Indexed>(from, to);
+        if constexpr (!Indexed) row.template inner<lanes, 2, false>(from, to);
+        else if (s.stride[2] == 1) row.template inner<lanes, 1, true>(from, to);
+        else if (s.stride[2] == 2) row.template inner<lanes, 2, true>(from, to);
+        else row.template inner<lanes, 0, true>(from, to);
         row.edge(to, width);
       }
 }
 
+// f(step), of which the common ones are known to the compiler.
+template <class F>
+void visit_step(Index step, F&& f) {
+  if (step == 1) f(std::integral_constant<Index, 1>{});
+  else if (step == 2) f(std::integral_constant<Index, 2>{});
+  else f(step);
+}
+
+// Values alone. The rows of a window are compared first, then a row with itself, shifted by more each time: for windows of k
+// that is log2(k) comparisons of a vector, where every stride-th element of a row is none. Of several rows at once: a vector
+// of what two stores wrote is not there before both have left the core. Of equal values the first stays, of NaN the last, as
+// where places are kept; but of zeros in several rows one may stay that has the other sign.
+template <class T>
+void max_values(const PoolShape& s, const T* x, T* y, Index first, Index last) {
+  using W = Wide<T>;
+  constexpr Index kColumns = 2048;  // of a buffer, which stays in L1
+  const Index taps = (s.kernel[2] - 1) * s.dilation[2] + 1, stride = s.stride[2];
+  const Index most = std::max<Index>(1, std::min(s.out[2], (kColumns - taps) / stride)), longest = (most - 1) * stride + taps;
+  const Index end = last * s.out[0] * s.out[1], together = most < s.out[2] ? 1 : std::max<Index>(1, kColumns / longest);
+  const Scratch<T> room(together * longest + 2 * W::lanes);
+  const auto keep = [](T* a, typename W::Vector b) { W::store(a, extreme_lanes<1, T>(b, W::load(a))); };
+  for (Index t = first * s.out[0] * s.out[1]; t < end; t += together)
+    for (Index o = 0; o < s.out[2]; o += most) {
+      const Index rows = std::min(together, end - t), count = std::min(most, s.out[2] - o), columns = (count - 1) * stride + taps;
+      const Index start = o * stride - s.padding[2], from = std::max<Index>(0, start);
+      const Index n = std::max<Index>(0, std::min(s.in[2], start + columns) - from);
+      const auto blank = [&](T* at, Index items) { std::fill_n(at, items, -std::numeric_limits<T>::infinity()); };
+      blank(room.data() + rows * columns, W::lanes);
+      for (Index r = 0; r < rows; ++r) {
+        const Index oh = (t + r) % s.out[1], od = (t + r) / s.out[1] % s.out[0], p = (t + r) / s.out[1] / s.out[0];
+        T* to = room.data() + r * columns + (from - start);
+        blank(room.data() + r * columns, from - start);
+        blank(to + n, columns - n - (from - start));
+        bool fresh = true;
+        for (Index d = first_inside(od, s.stride[0], s.padding[0], s.dilation[0]);
+             d < std::min(s.in[0], od * s.stride[0] - s.padding[0] + s.kernel[0] * s.dilation[0]); d += s.dilation[0])
+          for (Index h = first_inside(oh, s.stride[1], s.padding[1], s.dilation[1]);
+               h < std::min(s.in[1], oh * s.stride[1] - s.padding[1] + s.kernel[1] * s.dilation[1]); h += s.dilation[1]) {
+            const T* row = x + ((p * s.in[0] + d) * s.in[1] + h) * s.in[2] + from;
+            if (fresh) {
+              copy_bytes(reinterpret_cast<char*>(to), reinterpret_cast<const char*>(row), n * Index(sizeof(T)));
+              fresh = false;
+              continue;
+            }
+            if (n < W::lanes)
+              for (Index i = 0; i < n; ++i)
+                if (row[i] > to[i] || row[i] != row[i]) to[i] = row[i];
+            for (Index i = 0; i < n && n >= W::lanes; i += W::lanes) {
+              const Index at = std::min(i, n - W::lanes);
+              keep(to + at, W::load(row + at));
+            }
+          }
+        if (fresh) blank(to, n);
+      }
+      for (Index have = 1, more; have < s.kernel[2]; have += more) {
+        more = std::min(have, s.kernel[2] - have);
+        const Index shift = more * s.dilation[2], left = rows * columns - (have + more - 1) * s.dilation[2];
+        for (Index i = 0; i < left; i += W::lanes) keep(room.data() + i, W::load(room.data() + i + shift));
+      }
+      const auto pick = [&](auto step) {
+        for (Index r = 0; r < rows; ++r) {
+          const T* at = room.data() + r * columns;
+          T* __restrict to = y + (t + r) * s.out[2] + o;
+          for (Index i = 0; i < count; ++i) to[i] = at[i * step];
+        }
+      };
+      if (stride == 3) pick(std::integral_constant<Index, 3>{});
+      else if (stride == 4) pick(std::integral_constant<Index, 4>{});
+      else visit_step(stride, pick);
+    }
+}
+
 // The sum of a contiguous run, sixteen sums side by side.
 template <class T>
-T sum_run(const T* x, Index n) {
+T sum_plane(const T* x, Index n) {
   T lane[16] = {};
   Index i = 0;
   for (; i + 16 <= n; i += 16)
@@ -213,14 +289,6 @@ std::vector<Run> runs_of(const AxisWindows& w) {
     else runs.push_back({o, o + 1, length, 1});
   }
   return runs;
-}
-
-// f(step), of which the common ones are known to the compiler.
-template <class F>
-void visit_step(Index step, F&& f) {
-  if (step == 1) f(std::integral_constant<Index, 1>{});
-  else if (step == 2) f(std::integral_constant<Index, 2>{});
-  else f(step);
 }
 
 template <class T>
@@ -297,7 +365,10 @@ Windows adaptive_windows(const Triple& in, const Triple& out) {
 template <class T>
 void max_pool(const PoolShape& s, const T* x, T* y, std::int64_t* index) {
   for_planes(s, [&](Index first, Index last) {
-    index ? max_planes<T, true>(s, x, y, index, first, last) : max_planes<T, false>(s, x, y, index, first, last);
+    if (index) max_planes<T, true>(s, x, y, index, first, last);
+    else if (s.kernel[0] * s.kernel[1] > 1 && s.kernel[2] <= 2 && s.stride[2] == 2)
+      max_planes<T, false>(s, x, y, nullptr, first, last);  // a vector of pairs of several rows is soon made
+    else max_values<T>(s, x, y, first, last);
   });
 }
 
@@ -351,7 +422,7 @@ void mean_pool(const PoolShape& s, const Windows& w, double divisor, const T* x,
   if (whole_planes(s, w)) {
     const T by = static_cast<T>(divisor_at(w, divisor, 0, 0, 0));
     for_planes(s, [&](Index first, Index last) {
-      for (Index p = first; p < last; ++p) y[p] = sum_run(x + p * plane, plane) / by;
+      for (Index p = first; p < last; ++p) y[p] = sum_plane(x + p * plane, plane) / by;
     });
     return;
   }

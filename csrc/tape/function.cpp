@@ -19,6 +19,7 @@ struct FunctionObject {
   PyObject* attributes;  // their names, in the order of the parameters, the fixed ones last; null: none, or inputs of a formula
   PyObject* fixed;       // values of attributes that are always the same
   PyObject* returns;     // None: what the record does; a type of named tuples; an integer: that one of the results
+  PyObject* alone;       // None; or a record of the one result that is returned, for calls that nobody records
   PyObject* into;        // None; True: a formula's result is written over the first input; or the kernel that writes there
   int count, positional;
   bool rest;   // the parameter behind the positional ones takes all that are left
@@ -141,8 +142,14 @@ PyObject* call_of_record(FunctionObject* self, PyObject* const* args, Py_ssize_t
     if (!floats && is_tracked(x)) return nullptr;
   }
   const auto inputs = static_cast<std::size_t>(self->attributes ? call.inputs : call.count);
+  PyObject* op = self->method.op;
+  if (self->alone != Py_None && !(switches.recording && is_tracked(call.all[0]))) {
+    PyObject* door = door_of(&PyArray_Type);  // a listener hears of the op itself
+    if (door && reinterpret_cast<PyObject*>(Py_TYPE(door)) == known.raw) op = self->alone;
+    else if (PyErr_Occurred()) return nullptr;
+  }
   // not call_op: autocast gives records that it knows a call of their own
-  return returned(self, Ref(PyObject_Vectorcall(self->method.op, call.all, inputs, self->attributes)));
+  return returned(self, Ref(PyObject_Vectorcall(op, call.all, inputs, self->attributes)));
 }
 
 PyObject* call_function(PyObject* object, PyObject* const* args, std::size_t flags, PyObject* keywords) {
@@ -161,13 +168,13 @@ Ref interned(PyObject* name) {
   return Ref(name);
 }
 
-// Function(function, record, parameters, positional, formula, fixed, returns, into, cast, alike): parameters are tuples
+// Function(function, record, parameters, positional, formula, fixed, returns, alone, into, cast, alike): parameters are tuples
 // (word, attribute, name) or (..., default) or (..., default, its meaning); a word that begins with * takes the rest.
 PyObject* new_function(PyTypeObject* type, PyObject* args, PyObject*) {
-  PyObject *otherwise, *op, *parameters, *fixed, *returns, *into;
+  PyObject *otherwise, *op, *parameters, *fixed, *returns, *alone, *into;
   int positional, formula, cast, alike;
-  if (!PyArg_ParseTuple(args, "OO!O!ipO!OOpp:Function", &otherwise, &OpType, &op, &PyTuple_Type, &parameters, &positional,
-                        &formula, &PyDict_Type, &fixed, &returns, &into, &cast, &alike))
+  if (!PyArg_ParseTuple(args, "OO!O!ipO!OOOpp:Function", &otherwise, &OpType, &op, &PyTuple_Type, &parameters, &positional,
+                        &formula, &PyDict_Type, &fixed, &returns, &alone, &into, &cast, &alike))
     return nullptr;
   const Py_ssize_t count = PyTuple_GET_SIZE(parameters);
   if (count > kMost) return PyErr_Format(PyExc_ValueError, "Function: at most %zd parameters", kMost);
@@ -176,6 +183,7 @@ PyObject* new_function(PyTypeObject* type, PyObject* args, PyObject*) {
   if (!names || !values) return nullptr;
   FunctionObject* self = as_function(object);
   self->returns = (Py_INCREF(returns), returns);
+  self->alone = (Py_INCREF(alone), alone);
   self->into = (Py_INCREF(into), into);
   self->count = static_cast<int>(count);
   self->positional = positional;

@@ -43,8 +43,8 @@ _LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None}
 
 
 def calls(
-    record: Any, kinds: str, *, returns: Any = None, alike: bool = False, into: bool | str = False, cast: bool = False,
-    like: Any = None, numpy_names: bool = True, **fixed: Any,
+    record: Any, kinds: str, *, returns: Any = None, alone: Any = None, alike: bool = False, into: bool | str = False,
+    cast: bool = False, like: Any = None, numpy_names: bool = True, **fixed: Any,
 ) -> Callable[[_F], _F]:  # fmt: skip
     """A decorator: put C before the function, for calls that mean ``record(inputs, attributes, **fixed)``.
 
@@ -53,6 +53,7 @@ def calls(
     Args:
         kinds: what each parameter takes, as above; a formula, which has no attributes, takes them as its last inputs.
         returns: a type of named tuples, the position of the result to return, or None for what the record returns.
+        alone: a record of the result at that position, for calls on NumPy arrays that nobody records or listens to.
         alike: all inputs that are tensors must be of one floating dtype.
         into: the function is the in-place form of a formula (True), or of a record, with the name of the kernel that
             writes over the first input, which refuses before it writes.
@@ -78,7 +79,7 @@ def calls(
             parameters.append((kind, attribute or name, name, *default, *((_literal(meaning),) if meaning else ())))
         made: Any = native.Function(
             accept(function) if numpy_names else function, record, tuple(parameters), code.co_argcount,
-            hasattr(record, "specialize"), fixed, returns, into or None, cast, alike,
+            hasattr(record, "specialize"), fixed, returns, alone, into or None, cast, alike,
         )  # fmt: skip
         return made
 

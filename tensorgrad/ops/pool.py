@@ -268,7 +268,7 @@ adaptive_max_pool = op(
 )
 
 
-# the maxima alone, which the compiler asks for where nobody reads the places
+# the maxima alone, where nobody reads the places
 
 
 def _max_values_infer(x: Any, **how: Any) -> Spec:
@@ -283,6 +283,7 @@ max_pool_values = op(
     "max_pool_values",
     infer=_max_values_infer,
     define=lambda F, x, **how: F.max_pool(x, **how)[0],
+    checked=True,
     samples=lambda: [
         Sample((_distinct((2, 3, 7)),), _window(1, (3,), stride=(2,), padding=(1,)), name="1d"),
         Sample((_distinct((2, 3, 6, 25)),), _window(2, (2, 2)), name="2d"),
@@ -296,6 +297,7 @@ adaptive_max_pool_values = op(
     "adaptive_max_pool_values",
     infer=_adaptive_max_values_infer,
     define=lambda F, x, *, output_size: F.adaptive_max_pool(x, output_size=output_size)[0],
+    checked=True,
     samples=lambda: [
         Sample((_distinct((2, 3, 7)),), {"output_size": (3,)}, name="1d"),
         Sample((_distinct((2, 3, 6, 5)),), {"output_size": (3, 2)}, name="2d"),
@@ -365,7 +367,7 @@ def _check_padding(name: str, padding: tuple[int, ...], kernel: tuple[int, ...])
         raise ShapeError(f"{name}: padding {padding} must be at most half of the window {kernel}.")
 
 
-@calls(max_pool_op, "x3 sizes:kernel sizes sizes sizes flag", returns=0)
+@calls(max_pool_op, "x3 sizes:kernel sizes sizes sizes flag", returns=0, alone=max_pool_values)
 def max_pool1d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
@@ -374,7 +376,7 @@ def max_pool1d(
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@calls(max_pool_op, "x4 sizes:kernel sizes sizes sizes flag", returns=0)
+@calls(max_pool_op, "x4 sizes:kernel sizes sizes sizes flag", returns=0, alone=max_pool_values)
 def max_pool2d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
@@ -396,7 +398,7 @@ def max_pool2d(
     return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@calls(max_pool_op, "x5 sizes:kernel sizes sizes sizes flag", returns=0)
+@calls(max_pool_op, "x5 sizes:kernel sizes sizes sizes flag", returns=0, alone=max_pool_values)
 def max_pool3d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,

@@ -80,6 +80,7 @@ def test_max_pool(seed, dtype):
         expected[(..., *place)] = seen.max(0)
         where[(..., *place)] = np.array([flat(i, shape) for i in inside])[seen.argmax(0)]
     np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(_C.max_pool_values(x, **attributes), expected)
     np.testing.assert_array_equal(indices, where)
     assert values.dtype == dtype and indices.dtype == np.int64
     g = rng.standard_normal(values.shape).astype(dtype)
@@ -158,9 +159,23 @@ NAN = float("nan")
 )
 def test_max_pool_extremes(row, values, indices):
     x = np.array(row, "float32").reshape(1, 1, -1)
-    got = _C.max_pool(x, kernel=(2,), stride=(1,), padding=(0,), dilation=(1,), ceil_mode=False)
+    how = {"kernel": (2,), "stride": (1,), "padding": (0,), "dilation": (1,), "ceil_mode": False}
+    got = _C.max_pool(x, **how)
     np.testing.assert_array_equal(got[0].ravel(), np.array(values, "float32"))
+    np.testing.assert_array_equal(_C.max_pool_values(x, **how).ravel(), np.array(values, "float32"))
     np.testing.assert_array_equal(got[1].ravel(), indices)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 9])
+@pytest.mark.parametrize("kernel", [2, 3, 7, 8, 3000])
+def test_values_of_long_rows_are_those_with_places(kernel, stride):
+    x = default_rng(1).integers(-9, 9, (2, 2, 7001)).astype("float32")
+    x[0, 0, ::50], x[1, 0, 100:200], x[:, 1, 7] = -0.0, -np.inf, NAN
+    attributes = {"kernel": (kernel,), "stride": (stride,), "padding": (kernel // 2,), "dilation": (2,)}
+    values, _ = _C.max_pool(x, **attributes, ceil_mode=True)
+    alone = _C.max_pool_values(x, **attributes, ceil_mode=True)
+    np.testing.assert_array_equal(alone, values)
+    np.testing.assert_array_equal(np.signbit(alone), np.signbit(values))
 
 
 def test_layouts_and_threads():

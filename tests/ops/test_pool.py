@@ -141,3 +141,17 @@ def test_adaptive_pools_of_no_channels(name, size):
     """An input without a batch may have no channels, as a batch no samples."""
     shape = (0, *(4,) * int(name[-2]))
     same(lambda lib, x: [getattr(lib.nn.functional, name)(x, size)], np.zeros(shape), order=1)
+
+
+@pytest.mark.parametrize("options", MAX)
+def test_maxima_that_nobody_records(options):
+    x = tg.randn(2, 3, 40, requires_grad=True)
+    expected = F.max_pool1d(x, **options)
+    with tg.no_grad():
+        alone = F.max_pool1d(x, **options)
+        values, places = F.max_pool1d(x, **options, return_indices=True)
+    assert expected.requires_grad and not alone.requires_grad
+    assert alone.tolist() == values.tolist() == expected.tolist()
+    assert places.shape == values.shape
+    with pytest.raises(ShapeError, match="at most half"):
+        F.max_pool1d(x.detach(), 2, padding=2)
