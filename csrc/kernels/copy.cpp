@@ -246,7 +246,7 @@ void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Inde
 }
 
 void pad_rows(Index itemsize, Index planes, Index rows, Index columns, const Index* row_of, Index out_rows,
-              const Index* left, Index before, const Index* right, Index after, const char* x, char* y) {
+              const Index* left, Index before, const Index* right, Index after, const char* value, const char* x, char* y) {
   const Index width = before + columns + after;
   const auto go = [&](auto item) {
     using I = decltype(item);
@@ -256,11 +256,21 @@ void pad_rows(Index itemsize, Index planes, Index rows, Index columns, const Ind
       for (Index t = first; t < last; ++t) {
         const char* from = x + (plane * rows + row_of[r]) * columns * bytes;
         char* to = y + t * width * bytes;
-        for (Index c = 0; c < before; ++c) move_item<I>(to + c * bytes, from + left[c] * bytes);
-        to += before * bytes;
-        copy_bytes(to, from, columns * bytes);
-        to += columns * bytes;
-        for (Index c = 0; c < after; ++c) move_item<I>(to + c * bytes, from + right[c] * bytes);
+        const auto put = [&](const Index* places, Index count) {
+          if (value)
+            for (Index c = 0; c < count; ++c) move_item<I>(to + c * bytes, value);
+          else
+            for (Index c = 0; c < count; ++c) move_item<I>(to + c * bytes, from + places[c] * bytes);
+          to += count * bytes;
+        };
+        if (row_of[r] < 0) {
+          put(nullptr, width);
+        } else {
+          put(left, before);
+          copy_bytes(to, from, columns * bytes);
+          to += columns * bytes;
+          put(right, after);
+        }
         if (++r == out_rows) r = 0, ++plane;
       }
     });

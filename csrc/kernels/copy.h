@@ -17,9 +17,10 @@ void copy_triangle(Index itemsize, Index planes, Index rows, Index columns, Inde
                    char* y);
 
 // y (planes, out_rows, before + columns + after) from x (planes, rows, columns), both contiguous: row r of a plane of y is
-// row row_of[r] of x, between items of that row from columns left[0..before) and right[0..after).
+// row row_of[r] of x, between items of that row from columns left[0..before) and right[0..after), or between copies of
+// *value where that is not null; then a negative row is made of those.
 void pad_rows(Index itemsize, Index planes, Index rows, Index columns, const Index* row_of, Index out_rows,
-              const Index* left, Index before, const Index* right, Index after, const char* x, char* y);
+              const Index* left, Index before, const Index* right, Index after, const char* value, const char* x, char* y);
 
 // n times the item (to is aligned to its size).
 void fill_items(Index itemsize, Index n, const char* item, char* to);
