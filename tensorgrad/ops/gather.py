@@ -424,10 +424,9 @@ def scatter_reduce(
     result = _scatter("scatter_reduce", start, dim, index, src, how, False)
     if reduce == "mean":
         one = as_value("scatter_reduce", input, 1)
-        ones = core.expand(one, shape=tuple(input.shape))
-        ones = ones if include_self else scatter(ones, dim, index, 0)
-        count = scatter_add(ones, dim, index, core.expand(one, shape=tuple(index.shape)))
-        count = pw.clamp_min(count, 1)
+        start = core.expand(one if include_self else as_value("scatter_reduce", input, 0), shape=tuple(input.shape))
+        count = scatter_add(start, dim, index, core.expand(one, shape=tuple(index.shape)))
+        count = pw.clamp_min(count, 1)  # an element that nothing meets stays
         result = pw.div(result, count) if input._data.dtype.kind not in "iu" else pw.floor_divide(result, count)
     return result if out is None else deliver("scatter_reduce", result, out)
 

@@ -238,6 +238,7 @@ def test_an_index_that_repeats_along_all_other_axes_names_rows(shape, dim):
     def rows(lib, x, i, s):
         i = i.expand(s.shape)
         reduced = [x.scatter_reduce(dim, i, s, how) for how in ("prod", "amax", "amin")]
+        reduced += [x.scatter_reduce(dim, i, s, "mean", include_self=own) for own in (True, False)]
         written = [x.scatter(dim, i, s), (x * 1).scatter_(dim, i, s)]
         return [x.gather(dim, i), x.scatter_add(dim, i, s), (x * 1).scatter_add_(dim, i, s), *reduced, *written]
 
