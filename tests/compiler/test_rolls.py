@@ -10,6 +10,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.backends import registry
 from tensorgrad.compiler.fused import Fused, fused
+from tensorgrad.compiler.program import Program
 from tensorgrad.io.safetensors import FileError
 from tests.compiler.common import after, run, same_results, written
 from tests.compiler.test_save import parts, signed
@@ -149,6 +150,24 @@ def test_saved_programs_roll(tmp_path):
         assert tg.compiler.load(path)(t).numpy().tobytes() == expected.numpy().tobytes()
     with tg.backend("numpy"), tg.no_grad():
         np.testing.assert_allclose(tg.compiler.load(path)(tg.tensor(t.numpy())).numpy(), expected.numpy(), rtol=1e-5)
+
+
+def test_a_formula_that_rolls_and_reduces_is_left_as_it_is_by_a_second_pass():
+    """To be saved a program is passed again, without results that backward alone would read."""
+
+    def function(t):
+        kept = t.roll(1, 0)
+        return (kept * t.roll(2, 0)).sum(1), kept
+
+    t = x(70, 72)
+    with tg.backend("cpp"):
+        program = written(function, t.clone())
+        for name in ("formulas", "reductions", "rolls"):
+            program = after(name, program)
+        (op,) = (call.op for call in program.calls if isinstance(call.op, Fused))
+        assert op.sums == "s:1" and op.rolls == ((), (2, 0))
+        cut = Program(program.steps, program.arguments, program.outputs[:1])
+        same_results(cut, after("rolls", cut), t)
 
 
 @pytest.mark.parametrize("by", [[1], [1, 0, 0]])

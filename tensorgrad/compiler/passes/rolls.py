@@ -77,7 +77,10 @@ def _takes(program: Program, reader: int, value: Value, made: int, memory: Memor
     assert isinstance(roll, Call)
     if not memory.steady(roll.inputs[0], made, reader) or step.kind is not roll.kind:
         return False
-    if not (isinstance(step.op, Fused) and step.op.sums) and formula_of(step, memory) is None:
+    if isinstance(step.op, Fused) and step.op.sums:
+        if step.op.rolls:  # a program is passed again to be saved
+            return False
+    elif formula_of(step, memory) is None:
         return False
     return broadcast_shape(step.op.name, *(v.shape for v in step.reads())) == value.shape
 
