@@ -17,6 +17,7 @@ from .program import Program
 
 __all__ = ["Shelf", "executor", "in_python", "shelf_of"]
 
+_WRITTEN_OUT = 1 << 15  # bytes of an index
 _MOST_COPIED = 1 << 18  # bytes of arguments for each step: to bring more into a block takes longer than Python's calls
 _MOST = 2  # instances of a program whose results may be copied
 
@@ -85,13 +86,24 @@ def executor(program: Program, shown: int | None = None) -> Callable[[list[Any]]
     runner = _runner_of(program)
     if runner is not None:
         return runner
-    if sum(v.nbytes for v in program.arguments) > _MOST_COPIED * len(program.steps):
+    if sum(v.nbytes for v in program.arguments) > _MOST_COPIED * len(program.steps) or _repeating(program):
         return in_python(program)
     shelf = shelf_of(program, shown=len(program.outputs) if shown is None else shown)
     if shelf is None:
         return in_python(program)
     program.linked = shelf.plan
     return _InBlocks(shelf)
+
+
+def _repeating(program: Program) -> bool:
+    """Whether an index that is expanded is among the arguments: kernels take whole rows by it; in a block, where it is
+    written out, they read it element by element."""
+    return any(
+        v.dtype.kind == "i"
+        and v.nbytes >= _WRITTEN_OUT
+        and any(n > 1 and not s for n, s in zip(v.shape, v.strides, strict=True))
+        for v in program.arguments
+    )
 
 
 def _runner_of(program: Program) -> Callable[[list[Any]], list[Any]] | None:

@@ -212,3 +212,19 @@ def test_what_is_done_together_needs_no_more_than_eager(f):
         got, compiled = replayed(f, x)
         np.testing.assert_allclose(got.numpy(), f(x).numpy(), rtol=1e-5, atol=1e-5)
     assert compiled.programs[0].linked.at_once <= eager
+
+
+def test_an_index_that_repeats_is_read_where_it_lies() -> None:
+    def largest(x: tg.Tensor, index: tg.Tensor) -> tg.Tensor:
+        (gradient,) = tg.autograd.grad(tg.zeros(50, 16).scatter_reduce(0, index, x, "amax").sum(), x)
+        return gradient
+
+    rng = np.random.default_rng(0)
+    x = tg.tensor(rng.standard_normal((1000, 16)).astype("float32"), requires_grad=True)
+    index = tg.tensor(rng.integers(0, 50, (1000, 1))).expand(1000, 16)
+    compiled = tg.compile(largest)
+    for one in (index, index.contiguous()):
+        for _ in range(3):
+            assert compiled(x, one).numpy().tobytes() == largest(x, one).numpy().tobytes()
+        # in a block it would be written out, and each element looked up
+        assert (compiled.programs[0].linked is None) == (one is index)
