@@ -75,24 +75,44 @@ void extreme(const ReducePlan& plan, DType type, const char* data, DType out_typ
   fold<ExtremeOp<C, Sign>>(plan, data, reader_for<C>(type), out_type, out, [](C a) { return a; });
 }
 
-#if defined(__AVX__) && !defined(__AVX512F__)
-// A lane for each of 8 rows, of 8 to 63 floats.
-inline Wide<float>::Vector sums_of_8(const float* x, Index length) {
-  __m256 v[8], h[4], q[2];
-  for (int k = 0; k < 8; ++k) {
-    const float* row = x + k * length;
-    Wide<float>::Vector total{};
-    Index i = 0;
-    for (; i + 8 <= length; i += 8) total += Wide<float>::load(row + i);
-    if (i < length) total += last_lanes<float>(Wide<float>::load(row + length - 8), length - i);
-    v[k] = __m256(total);
-  }
+#if defined(__AVX__)
+// A lane for each of as many rows as a vector has, of at least as many floats each.
+inline Wide<float>::Vector sums_of_rows(const float* x, Index length) {
+  constexpr int w = int(Wide<float>::lanes);
+  const auto row = [&](int k) {
+    return sums_of_lanes<float>(length, [=](Index i) { return Wide<float>::load(x + k * length + i); });
+  };
   // upper half onto lower, as sum_lanes does it
-  for (int k = 0; k < 4; ++k)
-    h[k] = _mm256_add_ps(_mm256_permute2f128_ps(v[k], v[k + 4], 0x20), _mm256_permute2f128_ps(v[k], v[k + 4], 0x31));
-  for (int k = 0; k < 2; ++k)
+#if defined(__AVX512F__)
+  constexpr auto all = __mmask16(-1);  // GCC 12 warns of the forms without a mask
+  __m512 quarter[w / 4];               // of the sums of rows k, k + 4, k + 8 and k + 12
+  for (int k = 0; k < w / 4; ++k) {
+    __m512 half[2];
+    for (int l = 0; l < 2; ++l) {
+      const auto p = __m512(row(k + 8 * l)), q = __m512(row(k + 8 * l + 4));
+      half[l] = _mm512_add_ps(_mm512_maskz_shuffle_f32x4(all, p, q, 0x44), _mm512_maskz_shuffle_f32x4(all, p, q, 0xee));
+    }
+    quarter[k] = _mm512_add_ps(_mm512_maskz_shuffle_f32x4(all, half[0], half[1], 0x88),
+                               _mm512_maskz_shuffle_f32x4(all, half[0], half[1], 0xdd));
+  }
+  const auto pairs = [](__m512 p, __m512 q, auto low, auto high) {
+    return _mm512_add_ps(_mm512_maskz_shuffle_ps(all, p, q, decltype(low)::value), _mm512_maskz_shuffle_ps(all, p, q, decltype(high)::value));
+  };
+  using Low = std::integral_constant<int, 0x44>;
+  using High = std::integral_constant<int, 0xee>;
+  using Even = std::integral_constant<int, 0x88>;
+  using Odd = std::integral_constant<int, 0xdd>;
+  return Wide<float>::Vector(pairs(pairs(quarter[0], quarter[1], Low{}, High{}), pairs(quarter[2], quarter[3], Low{}, High{}), Even{}, Odd{}));
+#else
+  __m256 h[w / 2], q[w / 4];
+  for (int k = 0; k < w / 2; ++k) {
+    const auto low = __m256(row(k)), high = __m256(row(k + 4));
+    h[k] = _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+  }
+  for (int k = 0; k < w / 4; ++k)
     q[k] = _mm256_add_ps(_mm256_shuffle_ps(h[2 * k], h[2 * k + 1], 0x44), _mm256_shuffle_ps(h[2 * k], h[2 * k + 1], 0xee));
   return Wide<float>::Vector(_mm256_add_ps(_mm256_shuffle_ps(q[0], q[1], 0x88), _mm256_shuffle_ps(q[0], q[1], 0xdd)));
+#endif
 }
 #endif
 
@@ -106,8 +126,8 @@ void sum_few(const C* x, Index rows, C* y, Value value) {
   }
 }
 
-// The sums of rows that lie one behind the other, 8 of them into the lanes of one vector: 65,536 rows of 16 in a third of
-// the time that they take one by one. Each has the bits that it has alone (sum_run).
+// The sums of rows that lie one behind the other, as many of them as a vector has lanes into one: 65,536 rows of 16 in a third
+// of the time that they take one by one. Each has the bits that it has alone (sum_run).
 template <class C>
 void sum_rows(const C* x, Index rows, Index length, C* y, double count) {
   const auto value = [count](double sum) { return C(count == 1 ? sum : sum / count); };
@@ -120,14 +140,13 @@ void sum_rows(const C* x, Index rows, Index length, C* y, double count) {
     case 7: return sum_few<7>(x, rows, y, value);
   }
   Index r = 0;
-#if defined(__AVX__) && !defined(__AVX512F__)
+#if defined(__AVX__)
   if constexpr (std::is_same_v<C, float>) {
-    if (length < 64) {  // longer ones are summed in several chains
-      for (; r + 8 <= rows; r += 8) {
-        alignas(32) float sums[8];
-        Wide<float>::store(sums, sums_of_8(x + r * length, length));
-        for (int k = 0; k < 8; ++k) y[r + k] = value(double(sums[k]));
-      }
+    constexpr Index w = Wide<float>::lanes;
+    for (; r + w <= rows && length >= w; r += w) {
+      const auto sums = sums_of_rows(x + r * length, length);
+      Wide<float>::store(y + r, sums);
+      for (Index k = 0; k < w && count != 1; ++k) y[r + k] = value(double(y[r + k]));
     }
   }
 #endif
@@ -232,7 +251,7 @@ void reduce_rows(Reduce kind, DType type, Index rows, Index length, const char* 
     const C* x = reinterpret_cast<const C*>(data);
     C* y = reinterpret_cast<C*>(out);
     const double count = kind == Reduce::mean ? double(length) : 1;
-    if (length <= 64) return sum_rows(x, rows, length, y, count);
+    if (length <= 256) return sum_rows(x, rows, length, y, count);
     for (Index r = 0; r < rows; ++r) {
       auto a = SumOp<C>::init();
       SumOp<C>::run(a, x + r * length, length);

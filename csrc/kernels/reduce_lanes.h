@@ -113,22 +113,17 @@ inline auto widened(V v) {
   }
 }
 
-// The sum over i < n of a map: `wide(i)` gives lanes i, i+1, ..., `one(i)` a single value. The chains are summed in T, and
-// joined in R: with R double what is left of the error is that of chains of a few terms.
-template <class T, class R = T, class WideMap, class OneMap>
-inline R sum_map(Index n, WideMap wide, OneMap one) {
+// The sums in each lane over i < n of a map of which `wide(i)` gives lanes i, i+1, ...; n is a vector's lanes at least. The
+// chains are summed in T, and joined in R: with R double what is left of the error is that of chains of a few terms.
+template <class T, class R = T, class WideMap>
+inline auto sums_of_lanes(Index n, WideMap wide) {
   constexpr Index w = Wide<T>::lanes, chains = lanes::kVectorBytes == 64 ? 4 : 8;
-  if (n < w) {
-    R total = 0;
-    for (Index i = 0; i < n; ++i) total += one(i);
-    return total;
-  }
   Index i = 0;
   if (n < chains * w) {  // short rows come in great numbers: no tree for them
     typename Wide<T>::Vector total{};
     for (; i + w <= n; i += w) total += wide(i);
     if (i < n) total += last_lanes<T>(wide(n - w), n - i);
-    return sum_lanes(widened<R>(total));
+    return lanes::Vec<R>(widened<R>(total));
   }
   typename Wide<T>::Vector a[chains] = {};
   for (; i + chains * w <= n; i += chains * w)
@@ -139,7 +134,16 @@ inline R sum_map(Index n, WideMap wide, OneMap one) {
   for (Index c = 0; c < chains; ++c) sum[c] = widened<R>(a[c]);
   for (Index half = chains / 2; half; half /= 2)
     for (Index c = 0; c < half; ++c) sum[c] += sum[c + half];
-  return sum_lanes(sum[0]);
+  return sum[0];
+}
+
+// The sum over i < n; `one(i)` gives a single value.
+template <class T, class R = T, class WideMap, class OneMap>
+inline R sum_map(Index n, WideMap wide, OneMap one) {
+  if (n >= Wide<T>::lanes) return sum_lanes(sums_of_lanes<T, R>(n, wide));
+  R total = 0;
+  for (Index i = 0; i < n; ++i) total += one(i);
+  return total;
 }
 
 template <class T>

@@ -14,6 +14,10 @@
 //   s.in_blocks(first, last)  # which of these calls are done block by block, what is ahead of a product and what behind
 //   s.play(0, [array, ...])   # bring the inputs to their places, run, bring back what was written
 //
+//   s.settle(function, [number of a place, ...])   # inputs that come to lie at the same addresses again and again are read
+//                             # there: function(arrays) is asked for a sequence of the same calls that does, written by
+//   t = Sequence(); t.begin_beside(s, [offset of each allocation]); t.there(array); ...; t.end(); t.stage([...], [])
+//
 // A kernel that can't be written raises NotWritten; rewind(calls, allocations) takes back what it had begun.
 //
 // Where arrays lie is the caller's to plan between the two: only after the first writing it is known what there is.
@@ -266,10 +270,13 @@ class Written final : public Sequence {
     const Stage& stage = stages_[number];
     at_ = calls_.size();
     if (given.size() != stage.places.size()) throw std::invalid_argument("Sequence: as many arrays as places");
+    const Written* beside = number == 0 && settling_ ? settling_->beside(given, stage) : nullptr;
     for (std::size_t i = 0; i < stage.places.size(); ++i)
-      bring(PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)), stage.places[i].array.ptr());
-    for (std::size_t k = 0; k < stage.pieces.size(); ++k) {
-      const Piece& piece = stage.pieces[k];
+      if (!beside || !settling_->stays[i]) bring(PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)), stage.places[i].array.ptr());
+    const Written& who = beside ? *beside : *this;
+    const std::vector<Piece>& pieces = who.stages_[number].pieces;
+    for (std::size_t k = 0; k < pieces.size(); ++k) {
+      const Piece& piece = pieces[k];
       if (piece.flag) {
         if (*static_cast<const bool*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(piece.flag.ptr())))) k += piece.last;
         continue;
@@ -283,11 +290,35 @@ class Written final : public Sequence {
       }
       at_ = piece.first;
       MaybeRelease unlock(piece.work);
-      for (; at_ < piece.last; ++at_) calls_[at_]->run();
+      for (; at_ < piece.last; ++at_) who.calls_[at_]->run();
     }
     for (std::size_t i = 0; i < stage.places.size(); ++i)
       if (stage.places[i].written)
         bring(stage.places[i].array.ptr(), PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)));
+  }
+
+  // Writes the calls of another one again, for the same block.
+  void begin_beside(const Written& other, std::vector<std::size_t> offsets) {
+    if (writing() || begun_ || !other.planned_) throw std::runtime_error("Sequence: there is nothing to write beside");
+    begun_ = planned_ = true;
+    offsets_ = std::move(offsets);
+    total_ = other.total_;
+    base_ = other.base_;
+    owner_ = other.owner_;
+    written_here = this;
+    ++writers;
+  }
+
+  void settle(py::object function, const std::vector<std::size_t>& places) {
+    if (stages_.empty()) throw std::runtime_error("Sequence: it has no stage yet");
+    auto made = std::make_unique<Settling>();
+    made->function = std::move(function);
+    made->stays.resize(stages_[0].places.size());
+    for (const std::size_t i : places) {
+      if (i >= made->stays.size() || stages_[0].places[i].written) throw std::out_of_range("Sequence: there is no such place to read");
+      made->stays[i] = true;
+    }
+    settling_ = std::move(made);
   }
 
   // Of calls from number `first` to before `last`, stretches that will be done block by block: their first call, the one
@@ -334,14 +365,51 @@ class Written final : public Sequence {
   }
 
  private:
+  static bool lie_alike(PyArrayObject* source, PyArrayObject* target) {
+    return PyArray_IS_C_CONTIGUOUS(source) && PyArray_IS_C_CONTIGUOUS(target) &&
+           PyArray_DESCR(source)->type_num == PyArray_DESCR(target)->type_num && PyArray_ISNOTSWAPPED(source) &&
+           PyArray_NDIM(source) == PyArray_NDIM(target) &&
+           PyArray_CompareLists(PyArray_SHAPE(source), PyArray_SHAPE(target), PyArray_NDIM(target));
+  }
+
+  // Inputs that some of which need not be brought: they lie where they lay before.
+  struct Settling {
+    static constexpr int kPatience = 3;  // calls with inputs at the same addresses, until that is relied upon
+    py::object function;
+    std::vector<bool> stays;          // by place
+    std::vector<const void*> seen;    // where those lay at the last call
+    std::vector<const void*> written; // where `sequence` reads them
+    py::object sequence;
+    int times = 0, left = 4;          // how often it may be written yet
+
+    // Who runs the calls; null where the inputs have to be brought.
+    const Written* beside(const py::list& given, const Stage& stage) {
+      std::vector<const void*> now;
+      for (std::size_t i = 0; i < stays.size(); ++i) {
+        if (!stays[i]) continue;
+        PyObject* from = PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i));
+        auto* array = reinterpret_cast<PyArrayObject*>(from);
+        if (!PyArray_Check(from) || !lie_alike(array, reinterpret_cast<PyArrayObject*>(stage.places[i].array.ptr()))) return nullptr;
+        now.push_back(PyArray_DATA(array));
+        if (reinterpret_cast<std::uintptr_t>(now.back()) % kAlign) return nullptr;  // kernels are chosen as in the block
+      }
+      if (sequence && now == written) return &sequence.cast<const Written&>();
+      if (!left) return nullptr;
+      times = now == seen ? times + 1 : 1;
+      seen = std::move(now);
+      if (times <= kPatience) return nullptr;
+      --left;
+      sequence = function(given);
+      written = seen;
+      if (sequence.is_none()) left = 0, sequence = py::object();
+      return sequence ? &sequence.cast<const Written&>() : nullptr;
+    }
+  };
+
   static void bring(PyObject* from, PyObject* to) {
     if (!PyArray_Check(from)) throw py::type_error("Sequence: expected arrays");
     auto *source = reinterpret_cast<PyArrayObject*>(from), *target = reinterpret_cast<PyArrayObject*>(to);
-    const bool plain = PyArray_IS_C_CONTIGUOUS(source) && PyArray_IS_C_CONTIGUOUS(target) &&
-                       PyArray_DESCR(source)->type_num == PyArray_DESCR(target)->type_num && PyArray_ISNOTSWAPPED(source) &&
-                       PyArray_NDIM(source) == PyArray_NDIM(target) &&
-                       PyArray_CompareLists(PyArray_SHAPE(source), PyArray_SHAPE(target), PyArray_NDIM(target));
-    if (plain) {
+    if (lie_alike(source, target)) {
       char* to = static_cast<char*>(PyArray_DATA(target));
       const char* data = static_cast<const char*>(PyArray_DATA(source));
       parallel_for(static_cast<Index>(PyArray_NBYTES(target)), kBrought, [=](Index first, Index last) {
@@ -432,12 +500,24 @@ class Written final : public Sequence {
   std::vector<std::size_t> sizes_, offsets_;
   std::vector<std::uintptr_t> addresses_;
   std::vector<py::object> arrays_;
+  std::unique_ptr<Settling> settling_;
   std::size_t total_ = 0, at_ = 0;
   py::object owner_;
   Reserved* reserved_ = nullptr;
   char* base_ = nullptr;
   bool begun_ = false, planned_ = false;
 };
+
+// An array on the memory of another, which may go: only runs that are given it again read there.
+py::object there(const py::object& array) {
+  if (!PyArray_Check(array.ptr())) throw py::type_error("there: expected an array");
+  auto* like = reinterpret_cast<PyArrayObject*>(array.ptr());
+  Py_INCREF(PyArray_DESCR(like));
+  PyObject* made = PyArray_NewFromDescr(&PyArray_Type, PyArray_DESCR(like), PyArray_NDIM(like), PyArray_SHAPE(like),
+                                        PyArray_STRIDES(like), PyArray_DATA(like), NPY_ARRAY_ALIGNED, nullptr);
+  if (!made) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(made);
+}
 
 // play(stage, arrays) of a sequence as CPython's own kind of function: a replay of small kernels would spend as long in
 // pybind11's dispatcher as in one of them.
@@ -482,6 +562,9 @@ TG_BINDINGS(sequence) {
       .def("begin", [](Written& s, bool readable) { s.begin(0, {}, false, readable); }, py::arg("readable") = false)
       .def("begin", [](Written& s, std::size_t bytes, std::vector<std::size_t> offsets) { s.begin(bytes, std::move(offsets), true); })
       .def("end", &Written::end)
+      .def("begin_beside", &Written::begin_beside)
+      .def_static("there", &there)
+      .def("settle", &Written::settle)
       .def("stage", &Written::stage)
       .def_property_readonly("play", &player)
       .def("rewind", &Written::rewind)

@@ -4,14 +4,19 @@ The calls are written twice. The first time shows what is allocated, and between
 places are found in one block, and the calls are written again with these addresses. Nothing is computed meanwhile:
 what a kernel allocates has an address, and no memory the first time.
 
+Arguments are copied to their places in the block. Where large ones have come to lie at the same addresses a few times,
+the calls are written once more, to read them there.
+
 A kernel that is Python (a generic one, or one that looks at its inputs' elements) is called as it is, between two
 stretches of the sequence, and its results are copied to their places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +34,7 @@ __all__ = ["Blueprint", "Instance", "blueprint"]
 
 _WORTH_TRIMMING = 1 << 24  # bytes of a block
 _SMALL = 4096  # bytes: a result that is copied rather than lent
+_LARGE = 32768  # bytes of arguments that are worth reading where they lie
 
 
 class Blueprint:
@@ -102,6 +108,7 @@ class Instance:
 
     def __init__(self, blueprint: Blueprint):
         self.program = program = blueprint.program
+        self.blueprint = blueprint
         if blueprint.nbytes >= _WORTH_TRIMMING:
             blueprint.backend.c.trim_memory()  # what eager runs keep for each other, the block takes the place of
         writing = _Writing(blueprint)
@@ -117,6 +124,9 @@ class Instance:
         early = len(arguments) - blueprint.late
         self.sequence.stage(writing.pieces[: writing.split], arguments[:early])
         self.sequence.stage(writing.pieces[writing.split :], arguments[early:])
+        settled = [] if blueprint.early is not None else _only_read(program, blueprint.kept)
+        if settled:
+            self.sequence.settle(_settling(self, settled), settled)
         groups = [list(dict.fromkeys(self.steps_of[first:end])) for first, end in self.sequence.joined]
         blueprint.in_pieces = [group for group in groups if len(group) > 1]
         number = {v: i for i, v in enumerate(program.arguments)}
@@ -162,6 +172,16 @@ class Instance:
         handed = enumerate(zip(self.outputs[first:last], self.handed[first:last], strict=True))
         return tuple([(i, how, at, lent) for i, ((_, how, at), lent) in handed if how != _FIXED])
 
+    def beside(self, there: dict[Value, Any]) -> Any:
+        """A sequence of the same calls in the same block, which read these arguments where these arrays lie; None if
+        they are others so."""
+        writing = _Writing(self.blueprint, there)
+        fits = writing.run_beside(self.sequence, self.blueprint.offsets)
+        if not fits or len(writing.steps_of) != len(self.steps_of):
+            return None
+        writing.sequence.stage(writing.pieces, [])
+        return writing.sequence
+
     @property
     def idle(self) -> bool:
         return unheld(self.lent, self.counts)
@@ -193,6 +213,32 @@ class Instance:
         ]
 
 
+def _only_read(program: Program, kept: Sequence[Value]) -> list[int]:
+    """The numbers of arguments that a run may read where they lie: large ones, in rows, that nobody writes to and of
+    which no part is handed out, nor anything kept."""
+    written = {v.root for call in program.calls for v in call.writes}
+    parts = {v.root for v in program.outputs if v.root is not v} | {v.root for v in kept}
+    found = [
+        i
+        for i, v in enumerate(program.arguments)
+        if v.root is v and v not in written and v not in parts and v.nbytes >= _LARGE
+    ]
+    return found if len(set(program.arguments)) == len(program.arguments) else []
+
+
+def _settling(instance: Instance, numbers: list[int]) -> Callable[[list[Any]], Any]:
+    """What the instance's sequence asks; it does not keep the instance alive."""
+    known = weakref.ref(instance)
+
+    def ask(given: list[Any]) -> Any:
+        one = known()
+        assert one is not None  # it is running
+        arguments = one.program.arguments
+        return one.beside({arguments[i]: one.sequence.there(given[i]) for i in numbers})
+
+    return ask
+
+
 def _is_still(lent: Any, array: Any) -> bool:
     """Whether nobody has changed what an array that was lent is (its shape, say, which can be set)."""
     same = lent.dtype == array.dtype and lent.shape == array.shape and lent.strides == array.strides
@@ -205,8 +251,9 @@ _GIVEN, _FIXED, _COPIED, _LENT, _LEASED = range(5)
 class _Writing:
     """One pass of a program's calls into a sequence."""
 
-    def __init__(self, blueprint: Blueprint):
+    def __init__(self, blueprint: Blueprint, there: Mapping[Value, Any] = MappingProxyType({})):
         self.program = blueprint.program
+        self.there = there  # arrays of arguments that are not brought to the block
         self.split_at = blueprint.split
         self.backend = blueprint.backend
         self.sequence = blueprint.backend.c.Sequence()
@@ -245,10 +292,26 @@ class _Writing:
         sizes: list[int] = self.sequence.end()
         return sizes
 
+    def run_beside(self, other: Any, offsets: list[int]) -> bool:
+        """Write everything again, into the places of another sequence; whether the allocations are as planned."""
+        self.sequence.begin_beside(other, offsets)
+        try:
+            self.write()
+        except BaseException:
+            with suppress(RuntimeError):  # as in run
+                self.sequence.end()
+            raise
+        try:
+            self.sequence.end()
+        except RuntimeError:  # there were others
+            return False
+        return True
+
     def write(self) -> None:
         program = self.program
         for value in program.arguments:
-            self.arrays[value] = self.place(value.shape, value.dtype)
+            place = self.place(value.shape, value.dtype)
+            self.arrays[value] = self.there.get(value, place)
         self.count(-1)
         start = 0
         for at, step in enumerate(program.steps):
