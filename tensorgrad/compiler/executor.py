@@ -18,7 +18,7 @@ from .program import Program
 __all__ = ["Shelf", "executor", "in_python", "shelf_of"]
 
 _WRITTEN_OUT = 1 << 15  # bytes of an index
-_MOST_COPIED = 1 << 18  # bytes of arguments for each step: to bring more into a block takes longer than Python's calls
+_MOST_COPIED = 1 << 17  # bytes of arguments for each step: to bring more into a block takes longer than Python's calls
 _MOST = 2  # instances of a program whose results may be copied
 
 
