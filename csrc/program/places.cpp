@@ -5,7 +5,7 @@
 // order, each is put at the lowest place that is free throughout its life; several orders are tried, and the smallest
 // block wins. Then the array that ends highest moves towards the front of the order, many times: it is what the others are
 // in the way of. No block is smaller than what is in use at once, so the search ends where it is nearly reached. A block
-// should not be larger than `most` bytes, if that much holds what is in use at once.
+// should not be larger than `most` bytes, or than what is in use at once if that is more.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -44,8 +44,8 @@ class Search {
     }
     find_peak();
     // Half a per cent is what the steps take.
-    enough_ = peak_bytes_ + peak_bytes_ / 200;
-    if (peak_bytes_ <= most) enough_ = std::min(enough_, most_ = most);
+    most_ = std::max(most, peak_bytes_);
+    enough_ = std::min(peak_bytes_ + peak_bytes_ / 200, most_);
   }
 
   Plan run() {
@@ -54,7 +54,8 @@ class Search {
       step_ = 0;
       work_ = 0;
       Plan dense = search();
-      if (dense.total < best.total) best = std::move(dense);
+      step_ = kStep;
+      if (dense.total < best.total) best = loosened(std::move(dense));
     }
     return best;
   }
@@ -83,6 +84,35 @@ class Search {
       if (now.total < best.total) best = now;
     }
     return best;
+  }
+
+  // With as many steps as there is room for below `most`, from the lowest array on.
+  Plan loosened(Plan plan) const {
+    std::vector<std::size_t> order(count_);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return plan.offsets[a] < plan.offsets[b]; });
+    const auto together = [&](std::size_t a, std::size_t b) { return born_[a] <= last_[b] && born_[b] <= last_[a]; };
+    std::vector<std::int64_t> highest(count_);  // where each may start
+    for (std::size_t k = count_; k-- > 0;) {
+      const std::size_t i = order[k];
+      highest[i] = std::max(plan.total, most_) - sizes_[i];
+      for (std::size_t l = k + 1; l < count_; ++l)
+        if (together(i, order[l])) highest[i] = std::min(highest[i], highest[order[l]] - sizes_[i]);
+    }
+    plan.total = 0;
+    for (std::size_t k = 0; k < count_; ++k) {
+      const std::size_t i = order[k];
+      std::int64_t at = 0;
+      for (std::size_t l = 0; l < k; ++l)
+        if (together(i, order[l])) at = std::max(at, plan.offsets[order[l]] + sizes_[order[l]] + gap(order[l], i));
+      plan.offsets[i] = std::min(at, highest[i]);
+      plan.total = std::max(plan.total, plan.offsets[i] + sizes_[i]);
+    }
+    return plan;
+  }
+
+  std::int64_t gap(std::size_t below, std::size_t above) const {
+    return sizes_[above] >= kLarge && sizes_[below] >= kLarge && sizes_[below] % kPage == 0 ? step_ : 0;
   }
 
   // The step with the most in use.
@@ -127,14 +157,13 @@ class Search {
     std::vector<std::size_t> by_offset;  // those that have a place
     by_offset.reserve(count_);
     for (const std::size_t i : order) {
-      const bool large = sizes_[i] >= kLarge;
       std::int64_t at = 0;
       work_ += std::int64_t(by_offset.size());
       for (const std::size_t k : by_offset) {
         if (born_[k] > last_[i] || born_[i] > last_[k]) continue;
         const std::int64_t low = plan.offsets[k], high = low + sizes_[k];
         if (at + sizes_[i] <= low) break;
-        if (high > at) at = high + (large && sizes_[k] >= kLarge && sizes_[k] % kPage == 0 ? step_ : 0);
+        if (high > at) at = high + gap(k, i);
       }
       plan.offsets[i] = at;
       plan.total = std::max(plan.total, at + sizes_[i]);

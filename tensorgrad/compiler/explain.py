@@ -274,8 +274,8 @@ def _wrapped(title: str, parts: list[str], most: int = 12, width: int = _WIDTH) 
 
 def _memory(linked: Any) -> list[tuple[str, str]]:
     """What the plan of the block has done."""
-    calls = [] if linked is None else linked.in_place
-    names = [f"{call.op.name} of {scaled(call.results[0].nbytes, 'B')} in place of an operand" for call in calls]
+    results = [] if linked is None else linked.in_place
+    names = [f"{call.op.name} of {scaled(v.nbytes, 'B')} in place of an operand" for call, v in results]
     return [("memory", name) for name in names]
 
 

@@ -47,12 +47,12 @@ class Blueprint:
         early: how many of the outputs are the first stage's; None: all.
         shown: how many of the first outputs are handed to the user, who may keep them: small ones are copied.
         kept: values that somebody may want the arrays of.
-    ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls
-    whose result takes the place of an operand. ``in_pieces``: groups of calls that are done together, a piece at a
-    time, as the last instance that was made does them. ``python_calls``: calls that are Python between two stretches.
-    ``blocks``: stretches of steps (first, head, last) that are done block by block: those ``ahead`` of the head make
-    what it reads next, those ``behind`` it go over what it has just made. ``copied``: copies with nothing left to do,
-    and who writes to the place.
+    ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls,
+    and a result of theirs that takes the place of an operand. ``in_pieces``: groups of calls that are done together, a
+    piece at a time, as the last instance that was made does them. ``python_calls``: calls that are Python between two
+    stretches. ``blocks``: stretches of steps (first, head, last) that are done block by block: those ``ahead`` of the
+    head make what it reads next, those ``behind`` it go over what it has just made. ``copied``: copies with nothing
+    left to do, and who writes to the place.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Where everything lies in a program's block: how long each array is needed, and what takes the place of what.
 
-A formula of one result may write it over an operand that nobody reads any more: its kernel reads an element before it
-writes the one at the same place (as with ``out=`` in an eager call), so the bits are those of a result of its own.
+A formula may write a result over an operand that nobody reads any more: its kernel reads an element before it writes
+the one at the same place (as with ``out=`` in an eager call), so the bits are those of a result of its own. See
+``in_place`` for formulas of several.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from ..ops.elementwise import Elementwise
 from .fused import Fused
+from .in_place import overwritable
 from .passes.room import held, rounded
 from .program import Action, Call, Value
 
@@ -28,8 +30,9 @@ class Places:
 
     ``offsets``: of each allocation in the block. ``nbytes``: of the block. ``at_once``: the most that is needed at one
     time, so that no plan is smaller. ``captured``: what was needed as the program was captured, arguments with it.
-    ``in_place``: calls whose result lies where an operand did. ``blocks``: stretches of steps that may be done block by
-    block, as in a blueprint.
+    ``eager``: with what kernels make for themselves.
+    ``in_place``: calls, and a result of theirs that lies where an operand did. ``blocks``: stretches of steps that may
+    be done block by block, as in a blueprint.
     """
 
     def __init__(self, blueprint: Any, writing: Any, sizes: list[int]):
@@ -39,7 +42,7 @@ class Places:
         self.room = [rounded(size) for size in sizes]
         self.starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
         self.rising = sorted((address, i) for i, address in enumerate(writing.sequence.addresses))
-        self.in_place: list[Call] = []
+        self.in_place: list[tuple[Call, Value]] = []
         self.together: dict[int, range] = {}  # by step: those that are done with it a piece at a time
         # by step: the first of those that are done with it block by block, the one whose blocks it are, and the last
         self.whole: dict[int, _Block] = {}
@@ -49,6 +52,7 @@ class Places:
         self.made, self.numbers = writing.born, writing.numbers
         self.own = self.own_parts(writing)
         self.named = {self.allocation_of(v) for v in self.starts}
+        self.changes = self.exchanges()
         # by step, from the one ahead of all on, its first time
         counts = [1] + [len(writing.parts.get(at, (0,))) for at in range(len(self.program.steps) + 2)]
         self.clock = [0, *accumulate(counts)]
@@ -60,10 +64,11 @@ class Places:
         self.stretches = [(low, high) for piece in pieces for low, _, high in writing.sequence.in_blocks(*piece)]
         spans = self.done_together(own)
         self.plan(own, spans)
+        self.eager = max(self.captured, self.with_own(writing))
         kept = [i for i, home in enumerate(self.homes) if home == i]
         born, last = self.times(spans)
         found = blueprint.backend.c.find_places(
-            [sizes[i] for i in kept], [born[i] for i in kept], [last[i] for i in kept], self.captured
+            [sizes[i] for i in kept], [born[i] for i in kept], [last[i] for i in kept], self.eager
         )
         at = dict(zip(kept, found[0], strict=True))
         self.offsets: list[int] = [at[home] for home in self.homes]
@@ -126,6 +131,23 @@ class Places:
                         found.setdefault(i, []).append((number, range(call, end)))
                 call, behind = end, max(behind, allocations)
         return found
+
+    def with_own(self, writing: Any) -> int:
+        """The most bytes that were needed at one step as the program was captured, of those steps that a kernel makes
+        arrays for itself in, and that are still made: these it makes in an eager run as well."""
+        own: dict[int, int] = {}
+        for i, at in enumerate(self.made):
+            if i not in self.named and at not in writing.parts:
+                own[at] = own.get(at, 0) + self.room[i]
+        given = self.captured - self.program.eager
+        most = 0
+        for at, more in own.items():
+            step = self.program.steps[at] if at >= 0 else None
+            first = step.results[0] if isinstance(step, Call) and step.results else None
+            name, needed = self.program.met.get(first, ("", 0)) if first is not None else ("", 0)
+            if isinstance(step, Call) and step.op.name == name:
+                most = max(most, given + needed + more)
+        return most
 
     def times(self, spans: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
         """The first and the last time at which each allocation is needed, with these groups done together: a step has
@@ -214,32 +236,49 @@ class Places:
         most = max(needed)
         return most, bisect_right(self.clock, needed.index(most)) - 2
 
+    def exchanges(self) -> list[tuple[int, Call, list[tuple[Value, int, list[int]]]]]:
+        """Of steps whose results may lie where operands do: these, their allocations and those of such operands."""
+        found = []
+        for at, step in enumerate(self.program.steps):
+            if not isinstance(step, Call):
+                continue
+            results = []
+            elsewhere = {self.allocation_of(v) for v in _rolled(step)}
+            for result, operands in overwritable(step):
+                made = self.allocation_of(result)
+                if made is None or self.made[made] != at:
+                    continue
+                fitting = []
+                for v in operands:
+                    over = self.allocation_of(v)
+                    if over is not None and over not in elsewhere and self.fits(step, v, over, result, made, operands):
+                        fitting.append(over)
+                if fitting:
+                    results.append((result, made, list(dict.fromkeys(fitting))))
+            if results:
+                found.append((at, step, results))
+        return found
+
     def joined(self) -> list[int]:
         """By allocation the one whose place it takes, itself for most; lives become those of the places."""
         homes = list(range(len(self.sizes)))
         own_last = list(self.last)
-        for at, step in enumerate(self.program.steps):
-            if not isinstance(step, Call):
-                continue
-            result = _only_result(step)
-            made = None if result is None else self.allocation_of(result)
-            if result is None or made is None or self.born[made] != at:
-                continue
-            for operand in step.reads():
-                over = self.allocation_of(operand)
-                if over is None or own_last[over] != at or not self.fits(step, operand, over, result, made):
+        for at, step, results in self.changes:
+            taken: set[int] = set()
+            for result, made, operands in results:
+                if self.born[made] != at:
                     continue
-                if any(self.allocation_of(v) == over for v in _rolled(step)):
-                    continue
-                if self.read_by_blocks(over, at) or self.read_elsewhere(over, at):
-                    continue
-                home = homes[over]
-                if self.last[home] != at:
-                    continue
-                homes[made] = home
-                self.last[home] = own_last[made]
-                self.in_place.append(step)
-                break
+                for over in operands:
+                    home = homes[over]
+                    if own_last[over] != at or self.last[home] != at or home in taken:
+                        continue
+                    if self.read_by_blocks(over, at) or self.read_elsewhere(over, at):
+                        continue
+                    taken.add(home)
+                    homes[made] = home
+                    self.last[home] = own_last[made]
+                    self.in_place.append((step, result))
+                    break
         return homes
 
     def read_by_blocks(self, allocation: int, at: int) -> bool:
@@ -259,32 +298,22 @@ class Places:
         )
         return any(self.allocation_of(v) == allocation for v in read)
 
-    def fits(self, call: Call, operand: Value, over: int, result: Value, made: int) -> bool:
+    def fits(self, call: Call, operand: Value, over: int, result: Value, made: int, operands: list[Value]) -> bool:
         """Whether the result may lie where the operand does: element upon element, with nothing else there that the
-        call reads."""
+        call reads, or others of these ``operands`` alone."""
         if self.sizes[over] != self.sizes[made] or not _lie_alike(operand, result):
             return False
         offset = self.starts[result] - self.address(made)
         if self.starts[operand] - self.address(over) != offset:
             return False
         others = [v for v in call.reads() if v is not operand and self.allocation_of(v) == over]
-        return all(self.starts[v] == self.starts[operand] and _lie_alike(v, result) for v in others)
+        return all(self.starts[v] == self.starts[operand] and _lie_alike(v, result) and v in operands for v in others)
 
     def address(self, allocation: int) -> int:
         found: dict[int, int] | None = self.__dict__.get("_addresses")
         if found is None:
             found = self.__dict__["_addresses"] = {i: address for address, i in self.rising}
         return found[allocation]
-
-
-def _only_result(call: Call) -> Value | None:
-    """The result of a formula that has no other one, and writes to nothing else."""
-    if not isinstance(call.op, Elementwise) or call.writes or len(call.results) != 1:
-        return None
-    if isinstance(call.op, Fused) and call.op.sums:
-        return None
-    result = call.results[0]
-    return result if result is not None and result.root is result and result.shape else None
 
 
 def _rolled(step: Call | Action) -> list[Value]:

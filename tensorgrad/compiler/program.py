@@ -261,8 +261,9 @@ class Program:
     ``runners``: who runs it for its backend, if that has somebody; two for a pair.
     ``form``: how it is called, if it can be called by itself. ``foreign``: it comes from a file. ``memory``: the
     ``Memory`` of it, once a pass has asked. ``needed``: the most bytes of results that were needed at one time when it
-    was captured, which passes leave as it is, but for what is made in pieces; ``eager``: with that. ``tight``: formulas
-    were made of it that need more, and are made again.
+    was captured, which passes leave as it is, but for what is made in pieces; ``eager``: with that. ``met``: by the
+    first result of a call that is still made, the op and the bytes of results that were needed at its step.
+    ``tight``: formulas were made of it that need more, and are made again.
     """
 
     def __init__(self, steps: list[Call | Action], arguments: list[Value], outputs: list[Value]):
@@ -277,6 +278,7 @@ class Program:
         self.memory: Any = None
         self.needed = 0
         self.eager = 0
+        self.met: dict[Value, tuple[str, int]] = {}
         self.tight = False
         self._readers: dict[Value, set[int]] | None = None
 

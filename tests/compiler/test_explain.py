@@ -73,7 +73,7 @@ def test_notes_of_passes_and_calls_through_python_are_told():
 
     class Linked:
         nbytes, at_once = 4096, 2048
-        in_place = program.calls[1:2]
+        in_place = ((program.calls[1], program.calls[1].results[0]),)
         python_calls = program.calls[:1]
 
     program.linked = Linked()

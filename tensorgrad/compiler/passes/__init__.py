@@ -53,12 +53,15 @@ def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
     If it needs more memory at one time than it was captured with, formulas are made again, ``tight`` ones.
     """
     with collector.paused():  # a collection in the midst of many small objects takes longer than all passes
-        program.eager = program.eager or Room(program, whole=True).most
+        if not program.eager:
+            room = Room(program, whole=True)
+            program.eager, program.met = room.most, room.by_result(program)
         needed = program.needed = program.needed or Room(program).most
         made = _passed(program, names)
         if "formulas" in names and Room(made).most > needed:
             program.tight = True
             made = _passed(program, names)
+        made.met = {v: program.met[v] for call in made.calls for v in call.results if v in program.met}
     made.forget()
     program.forget()
     return made

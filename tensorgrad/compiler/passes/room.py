@@ -58,6 +58,12 @@ class Room:
         self.bytes = np.cumsum(changes)
         self.most = max(int(self.bytes.max()), 0 if whole else program.needed)
 
+    def by_result(self, program: Program) -> dict[Value, tuple[str, int]]:
+        """By the first result of each call: its op, and the bytes that are needed at its step."""
+        calls = [(at, step) for at, step in enumerate(program.steps) if isinstance(step, Call)]
+        bytes_at = self.bytes.tolist()
+        return {v: (step.op.name, bytes_at[at]) for at, step in calls for v in step.results[:1] if v is not None}
+
     def is_left(
         self, reads: Iterable[Value], made: Iterable[Value], followed: set[Value], until: int, more: int = 0
     ) -> bool:
