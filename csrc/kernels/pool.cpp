@@ -182,10 +182,21 @@ void visit_step(Index step, F&& f) {
   else f(step);
 }
 
+// The first zero of a window of which that is the maximum.
+template <class T>
+[[gnu::noinline]] T first_zero(const PoolShape& s, const T* x, Index od, Index oh, Index ow) {
+  const auto end = [&](int axis, Index o) { return std::min(s.in[axis], o * s.stride[axis] - s.padding[axis] + s.kernel[axis] * s.dilation[axis]); };
+  for (Index d = first_inside(od, s.stride[0], s.padding[0], s.dilation[0]); d < end(0, od); d += s.dilation[0])
+    for (Index h = first_inside(oh, s.stride[1], s.padding[1], s.dilation[1]); h < end(1, oh); h += s.dilation[1])
+      for (Index w = first_inside(ow, s.stride[2], s.padding[2], s.dilation[2]); w < end(2, ow); w += s.dilation[2])
+        if (const T found = x[(d * s.in[1] + h) * s.in[2] + w]; found == 0) return found;
+  return 0;
+}
+
 // Values alone. The rows of a window are compared first, then a row with itself, shifted by more each time: for windows of k
 // that is log2(k) comparisons of a vector, where every stride-th element of a row is none. Of several rows at once: a vector
 // of what two stores wrote is not there before both have left the core. Of equal values the first stays, of NaN the last, as
-// where places are kept; but of zeros in several rows one may stay that has the other sign.
+// where places are kept; of zeros in several rows, which may differ by their sign, the first is looked for.
 template <class T>
 void max_values(const PoolShape& s, const T* x, T* y, Index first, Index last) {
   using W = Wide<T>;
@@ -237,7 +248,15 @@ void max_values(const PoolShape& s, const T* x, T* y, Index first, Index last) {
         for (Index r = 0; r < rows; ++r) {
           const T* at = room.data() + r * columns;
           T* __restrict to = y + (t + r) * s.out[2] + o;
-          for (Index i = 0; i < count; ++i) to[i] = at[i * step];
+          bool zeros = false;
+          for (Index i = 0; i < count; ++i) {
+            to[i] = at[i * step];
+            zeros |= to[i] == 0;
+          }
+          if (!zeros || s.kernel[0] * s.kernel[1] == 1) continue;
+          const Index oh = (t + r) % s.out[1], od = (t + r) / s.out[1] % s.out[0], p = (t + r) / s.out[1] / s.out[0];
+          for (Index i = 0; i < count; ++i)
+            if (to[i] == 0) to[i] = first_zero(s, x + p * volume(s.in), od, oh, o + i);
         }
       };
       if (stride == 3) pick(std::integral_constant<Index, 3>{});
