@@ -51,6 +51,18 @@ def same_results(first: Program, second: Program, *tensors: tg.Tensor) -> None:
         assert t._data.tobytes() == u._data.tobytes()
 
 
+def gradient(function: Any) -> Any:
+    """A function's value and its gradient."""
+
+    def both(t: tg.Tensor) -> tuple[Any, Any]:
+        leaf = t.detach().requires_grad_()
+        y = function(leaf)
+        y.backward()
+        return y.detach(), leaf.grad
+
+    return both
+
+
 def reduced_by_formulas(function: Any, t: tg.Tensor, left: str) -> None:
     """The calls that are left where formulas reduce what they make, F for one, with the bits of all; on the backend
     whose formulas do, and its program on the other."""

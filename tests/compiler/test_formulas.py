@@ -7,7 +7,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.compiler.fused import Fused
 from tensorgrad.compiler.passes.room import Room
-from tests.compiler.common import after, names, reduced_by_formulas, run, same_results, written
+from tests.compiler.common import after, gradient, names, reduced_by_formulas, run, same_results, written
 
 
 @pytest.fixture(params=["numpy", "cpp"])
@@ -19,18 +19,6 @@ def backend(request):
 def x(*shape, dtype=tg.float32):
     tg.manual_seed(3)
     return tg.randn(*(shape or (5, 7)), dtype=dtype)
-
-
-def gradient(function):
-    """A function's value and its gradient."""
-
-    def both(t):
-        leaf = t.detach().requires_grad_()
-        y = function(leaf)
-        y.backward()
-        return y.detach(), leaf.grad
-
-    return both
 
 
 def gelu(t):

@@ -7,24 +7,12 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.backends import registry
-from tests.compiler.common import after, reduced_by_formulas, written
+from tests.compiler.common import after, gradient, reduced_by_formulas, written
 
 
 def x(*shape, dtype=tg.float32):
     tg.manual_seed(3)
     return tg.randn(*shape, dtype=dtype)
-
-
-def gradient(function):
-    """A function's value and its gradient."""
-
-    def both(t):
-        leaf = t.detach().requires_grad_()
-        y = function(leaf)
-        y.backward()
-        return y.detach(), leaf.grad
-
-    return both
 
 
 # (function, argument, names of the calls that are left where rows of formulas are reduced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tensorgrad.backends import registry
 from tensorgrad.compiler.fused import Fused, fused
 from tensorgrad.compiler.program import Program
 from tensorgrad.io.safetensors import FileError
-from tests.compiler.common import after, run, same_results, written
+from tests.compiler.common import after, gradient, run, same_results, written
 from tests.compiler.test_save import parts, signed
 
 
@@ -62,6 +63,11 @@ def test_rolls_are_done_by_formulas(case):
         assert after("rolls", program) is program
 
 
+def rolled(t, u, shifts, dims):
+    a, b = t.roll(shifts, dims), u.roll(shifts[:1], dims[:1])
+    return (a ^ b if t.dtype == tg.bool else a * b + t), a == u
+
+
 @pytest.mark.parametrize("machine_code", [False, True])
 def test_what_is_read_rolled_has_the_bits_of_what_was_rolled(machine_code):
     rng = np.random.default_rng(0)
@@ -78,10 +84,7 @@ def test_what_is_read_rolled_has_the_bits_of_what_was_rolled(machine_code):
                 dtype = rng.choice(["float32", "float64", "int32", "bool", "uint8", "complex64"])
                 t, u = (tg.tensor((rng.standard_normal(shape) * 9).astype(dtype)) for _ in range(2))
 
-                def function(t, u):
-                    a, b = t.roll(shifts, dims), u.roll(shifts[:1], dims[:1])  # noqa: B023 - it is called here
-                    return (a ^ b if t.dtype == tg.bool else a * b + t), a == u
-
+                function = partial(rolled, shifts=shifts, dims=dims)
                 program = after("formulas", written(function, t, u))
                 same_results(program, after("rolls", program), t, u)
     finally:
@@ -116,12 +119,7 @@ def test_gradients_through_rolls():
             t = heat(t).tanh()
         return (t * t.roll(2, 1)).square().mean()
 
-    def both(t):
-        leaf = t.detach().requires_grad_()
-        value = loss(leaf)
-        value.backward()
-        return value.detach(), leaf.grad
-
+    both = gradient(loss)
     with tg.backend("cpp"):
         compiled = tg.compile(both)
         for seed in range(3):

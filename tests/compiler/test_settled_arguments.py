@@ -133,10 +133,13 @@ def test_what_a_program_writes_to_or_hands_out_is_no_such_argument(settled):
             same((view, total), (x[1:], Compiled(lambda x, y: (x * y).sum(0))(x, y)))
 
 
+def network():
+    return tg.nn.Sequential(tg.nn.Linear(120, 64), tg.nn.ReLU(), tg.nn.Dropout(0.2), tg.nn.Linear(64, 10))
+
+
 def test_a_training_step_reads_its_batch_where_it_lies(settled):
     tg.manual_seed(0)
-    make = lambda: tg.nn.Sequential(tg.nn.Linear(120, 64), tg.nn.ReLU(), tg.nn.Dropout(0.2), tg.nn.Linear(64, 10))  # noqa: E731
-    one, two = make(), make()
+    one, two = network(), network()
     two.load_state_dict(one.state_dict())
 
     def step_of(model):

@@ -6,7 +6,7 @@ formula.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...dispatch import local
 from ...ops.elementwise import broadcast_shape
@@ -20,62 +20,61 @@ __all__ = ["run"]
 _SHORT = 64  # elements: of shorter rows that are rolled themselves, runs cost more than the copy did
 
 
+class _Roll(NamedTuple):
+    """A roll that a formula may do: its step, the class of arrays, what it rolls, and by how much along each axis."""
+
+    at: int
+    kind: type
+    source: Value
+    by: tuple[int, ...]
+
+
 def run(program: Program) -> Program:
     """The program with rolls that only formulas read done by these."""
     if not any(call.op.name == "roll" for call in program.calls):
         return program
     memory = Memory.of(program)
     readers = program.readers
-    made: dict[Value, int] = {}  # what rolls make: their steps
-    for at, step in enumerate(program.steps):
-        if isinstance(step, Call) and step.op.name == "roll" and _is_plain(step):
-            made[step.results[0]] = at  # type: ignore[index]  # it is plain
-    taken = {
-        v: at
-        for v, at in made.items()
-        if all(_takes(program, reader, v, at, memory) for reader in readers.get(v, (-1,)))
-    }
-    if not taken:
-        return program
     steps: list[Call | Action | None] = list(program.steps)
+    notes: list[str] = []
+    taken: dict[Value, _Roll] = {}
+    for at, step in enumerate(program.steps):
+        made = _made_plainly(step)
+        if isinstance(step, Call) and made is not None:
+            roll = _Roll(at, step.kind, step.inputs[0], _shifts(step, made))
+            if all(_takes(program, reader, made, roll, memory) for reader in readers.get(made, (-1,))):
+                taken[made], steps[at] = roll, None
+                notes.append(f"{made.nbytes} bytes are not rolled, but read where they were")
     for at, step in enumerate(program.steps):
         if isinstance(step, Call) and any(v in taken for v in step.reads()):
-            steps[at] = _reading(program, step, taken, memory)
-    notes = []
-    for v, at in taken.items():
-        steps[at] = None
-        names = sorted({steps[reader].op.name for reader in readers[v]})  # type: ignore[union-attr]
-        notes.append(f"{v.nbytes} bytes are not rolled: {', '.join(names)} reads them so")
-    return rewritten(program, [step for step in steps if step is not None], "rolls", notes)
+            steps[at] = _reading(step, taken, memory)
+    return rewritten(program, [step for step in steps if step is not None], "rolls", notes) if taken else program
 
 
-def _is_plain(call: Call) -> bool:
-    """Whether it is one that a formula may do: of what lies in C's order, in rows that are worth it."""
-    x, y = call.inputs[0], call.results[0]
+def _made_plainly(step: Call | Action) -> Value | None:
+    """What a roll makes that a formula may do: of what lies in C's order, in rows that are worth it."""
+    if not isinstance(step, Call) or step.op.name != "roll":
+        return None
+    x, y = step.inputs[0], step.results[0]
     if type(x) is not Value or y is None or y.root is not y or not (x.contiguous and y.contiguous) or not y.nbytes:
-        return False
-    shifts = _shifts(call)
-    return not shifts[-1] % y.shape[-1] or y.shape[-1] >= _SHORT
+        return None
+    return y if y.shape[-1] >= _SHORT or not _shifts(step, y)[-1] else None
 
 
-def _shifts(call: Call) -> tuple[int, ...]:
+def _shifts(call: Call, made: Value) -> tuple[int, ...]:
     """By how much along each axis, from minus half of its size to half of it."""
-    (y,) = call.results
-    assert y is not None
-    found = [0] * len(y.shape)
+    found = [0] * len(made.shape)
     for by, d in zip(call.attrs["shifts"], call.attrs["dims"], strict=True):
         found[d] += by
-    return tuple([(by + size // 2) % size - size // 2 for by, size in zip(found, y.shape, strict=True)])
+    return tuple([(by + size // 2) % size - size // 2 for by, size in zip(found, made.shape, strict=True)])
 
 
-def _takes(program: Program, reader: int, value: Value, made: int, memory: Memory) -> bool:
-    """Whether the step is a formula that may read the value where it was before it was rolled by step ``made``."""
+def _takes(program: Program, reader: int, value: Value, roll: _Roll, memory: Memory) -> bool:
+    """Whether the step is a formula that may read the value where it was before it was rolled."""
     step = program.steps[reader] if reader >= 0 else None
     if not isinstance(step, Call) or not local.plain[step.kind].backend.rolls_operands:
         return False
-    roll = program.steps[made]
-    assert isinstance(roll, Call)
-    if not memory.steady(roll.inputs[0], made, reader) or step.kind is not roll.kind:
+    if not memory.steady(roll.source, roll.at, reader) or step.kind is not roll.kind:
         return False
     if isinstance(step.op, Fused) and step.op.sums:
         if step.op.rolls:  # a program is passed again to be saved
@@ -85,7 +84,7 @@ def _takes(program: Program, reader: int, value: Value, made: int, memory: Memor
     return broadcast_shape(step.op.name, *(v.shape for v in step.reads())) == value.shape
 
 
-def _reading(program: Program, call: Call, taken: dict[Value, int], memory: Memory) -> Call:
+def _reading(call: Call, taken: dict[Value, _Roll], memory: Memory) -> Call:
     """The formula, reading what is taken where it was."""
     typed = call.op.program if isinstance(call.op, Fused) else formula_of(call, memory)
     assert typed is not None
@@ -96,13 +95,7 @@ def _reading(program: Program, call: Call, taken: dict[Value, int], memory: Memo
         if type(x) is not Value:
             operands.append(("number", x))
             continue
-        source: tuple[Value, tuple[int, ...]] = (x, ())
-        if x in taken:
-            roll = program.steps[taken[x]]
-            assert isinstance(roll, Call)
-            source = roll.inputs[0], _shifts(roll)
-            if not any(source[1]):
-                source = source[0], ()
+        source = (taken[x].source, taken[x].by if any(taken[x].by) else ()) if x in taken else (x, ())
         if source not in sources:
             sources.append(source)
         operands.append(("input", sources.index(source)))
