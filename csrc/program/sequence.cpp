@@ -372,13 +372,13 @@ class Written final : public Sequence {
            PyArray_CompareLists(PyArray_SHAPE(source), PyArray_SHAPE(target), PyArray_NDIM(target));
   }
 
-  // Inputs that some of which need not be brought: they lie where they lay before.
+  // Of inputs some need not be brought: those that lie where they lay before.
   struct Settling {
     static constexpr int kPatience = 3;  // calls with inputs at the same addresses, until that is relied upon
     py::object function;
     std::vector<bool> stays;          // by place
     std::vector<const void*> seen;    // where those lay at the last call
-    std::vector<const void*> written; // where `sequence` reads them
+    std::vector<const void*> written;  // where `sequence` reads them
     py::object sequence;
     int times = 0, left = 4;          // how often it may be written yet
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import tensorgrad as tg
+from tensorgrad.backends import registry
 from tensorgrad.compiler.executor import executor
 from tensorgrad.compiler.fused import Fused
 from tensorgrad.compiler.passes import show
@@ -49,6 +52,18 @@ def same_results(first: Program, second: Program, *tensors: tg.Tensor) -> None:
         assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     for t, u in zip(ours, theirs, strict=True):
         assert t._data.tobytes() == u._data.tobytes()
+
+
+@contextmanager
+def machine_code(on: bool) -> Iterator[None]:
+    """Formulas are compiled meanwhile, or run loop by loop."""
+    c = registry.get("cpp").c
+    before = c.writes_machine_code()
+    c.set_machine_code(on)
+    try:
+        yield
+    finally:
+        c.set_machine_code(before)
 
 
 def gradient(function: Any) -> Any:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
-from tensorgrad.backends import registry
-from tests.compiler.common import after, gradient, reduced_by_formulas, written
+from tests.compiler.common import after, gradient, machine_code, reduced_by_formulas, written
 
 
 def x(*shape, dtype=tg.float32):
@@ -45,8 +44,8 @@ def test_rows_are_reduced_by_formulas(case):
     reduced_by_formulas(function, make(), left)
 
 
-@pytest.mark.parametrize("machine_code", [False, True])
-def test_reduced_rows_have_the_bits_of_stored_ones(machine_code):
+@pytest.mark.parametrize("compiled_formulas", [False, True])
+def test_reduced_rows_have_the_bits_of_stored_ones(compiled_formulas):
     rng = np.random.default_rng(0)
     kinds = ("sum", "mean", "amax", "amin", "logsumexp", "norm")
 
@@ -54,28 +53,22 @@ def test_reduced_rows_have_the_bits_of_stored_ones(machine_code):
         made = [(t * u - v) * (i + 0.5) for i in range(len(asked))]
         return [getattr(m, kind)(dim=dims, keepdim=keepdim) for m, kind in zip(made, asked, strict=True)]
 
-    c = registry.get("cpp").c
-    before = c.writes_machine_code()
-    c.set_machine_code(machine_code)
-    try:
-        with tg.backend("cpp"), tg.no_grad():
-            for _ in range(40):
-                shape = [int(n) for n in rng.integers(1, 40, rng.integers(2, 4))]
-                if rng.random() < 0.3:
-                    shape[-1] = int(rng.integers(200, 2000))
-                dtype = rng.choice(["float32", "float64"])
-                given = [rng.standard_normal([n if rng.random() < 0.5 else 1 for n in shape]) for _ in range(2)]
-                tensors = [tg.tensor(a.astype(dtype)) for a in (rng.standard_normal(shape), *given)]
-                asked = [str(k) for k in rng.choice(kinds, rng.integers(1, 4))]
-                dims = tuple(range(int(rng.integers(1, len(shape))), len(shape)))
-                arguments = *tensors, asked, dims, bool(rng.integers(2))
-                expected = function(*arguments)
-                compiled = tg.compile(function)
-                for _ in range(2):
-                    for a, b in zip(compiled(*arguments), expected, strict=True):
-                        assert a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes(), (shape, arguments[3:])
-    finally:
-        c.set_machine_code(before)
+    with machine_code(compiled_formulas), tg.backend("cpp"), tg.no_grad():
+        for _ in range(40):
+            shape = [int(n) for n in rng.integers(1, 40, rng.integers(2, 4))]
+            if rng.random() < 0.3:
+                shape[-1] = int(rng.integers(200, 2000))
+            dtype = rng.choice(["float32", "float64"])
+            given = [rng.standard_normal([n if rng.random() < 0.5 else 1 for n in shape]) for _ in range(2)]
+            tensors = [tg.tensor(a.astype(dtype)) for a in (rng.standard_normal(shape), *given)]
+            asked = [str(k) for k in rng.choice(kinds, rng.integers(1, 4))]
+            dims = tuple(range(int(rng.integers(1, len(shape))), len(shape)))
+            arguments = *tensors, asked, dims, bool(rng.integers(2))
+            expected = function(*arguments)
+            compiled = tg.compile(function)
+            for _ in range(2):
+                for a, b in zip(compiled(*arguments), expected, strict=True):
+                    assert a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes(), (shape, arguments[3:])
 
 
 def test_rows_that_get_too_long_or_too_short_are_reduced_all_the_same():

@@ -13,7 +13,7 @@ from tensorgrad.backends import registry
 from tensorgrad.compiler.fused import Fused, fused
 from tensorgrad.compiler.program import Program
 from tensorgrad.io.safetensors import FileError
-from tests.compiler.common import after, gradient, run, same_results, written
+from tests.compiler.common import after, gradient, machine_code, run, same_results, written
 from tests.compiler.test_save import parts, signed
 
 
@@ -68,27 +68,21 @@ def rolled(t, u, shifts, dims):
     return (a ^ b if t.dtype == tg.bool else a * b + t), a == u
 
 
-@pytest.mark.parametrize("machine_code", [False, True])
-def test_what_is_read_rolled_has_the_bits_of_what_was_rolled(machine_code):
+@pytest.mark.parametrize("compiled_formulas", [False, True])
+def test_what_is_read_rolled_has_the_bits_of_what_was_rolled(compiled_formulas):
     rng = np.random.default_rng(0)
-    c = registry.get("cpp").c
-    before = c.writes_machine_code()
-    c.set_machine_code(machine_code)
-    try:
-        with tg.backend("cpp"), tg.no_grad():
-            for _ in range(60):
-                shape = [int(n) for n in rng.integers(1, 40, rng.integers(1, 4))]
-                shape[-1] = int(rng.choice([1, 7, 33, 64, 255, 256, 300, 1024, 1025, 2500]))
-                dims = [int(d) for d in rng.permutation(len(shape))[: rng.integers(1, len(shape) + 1)]]
-                shifts = [int(n) for n in rng.integers(-3, 4, len(dims)) * rng.choice([1, 64, 1000])]
-                dtype = rng.choice(["float32", "float64", "int32", "bool", "uint8", "complex64"])
-                t, u = (tg.tensor((rng.standard_normal(shape) * 9).astype(dtype)) for _ in range(2))
+    with machine_code(compiled_formulas), tg.backend("cpp"), tg.no_grad():
+        for _ in range(60):
+            shape = [int(n) for n in rng.integers(1, 40, rng.integers(1, 4))]
+            shape[-1] = int(rng.choice([1, 7, 33, 64, 255, 256, 300, 1024, 1025, 2500]))
+            dims = [int(d) for d in rng.permutation(len(shape))[: rng.integers(1, len(shape) + 1)]]
+            shifts = [int(n) for n in rng.integers(-3, 4, len(dims)) * rng.choice([1, 64, 1000])]
+            dtype = rng.choice(["float32", "float64", "int32", "bool", "uint8", "complex64"])
+            t, u = (tg.tensor((rng.standard_normal(shape) * 9).astype(dtype)) for _ in range(2))
 
-                function = partial(rolled, shifts=shifts, dims=dims)
-                program = after("formulas", written(function, t, u))
-                same_results(program, after("rolls", program), t, u)
-    finally:
-        c.set_machine_code(before)
+            function = partial(rolled, shifts=shifts, dims=dims)
+            program = after("formulas", written(function, t, u))
+            same_results(program, after("rolls", program), t, u)
 
 
 def test_nobody_writes_where_others_read_around_the_end():

@@ -169,10 +169,16 @@ def test_parts_of_long_sums_are_rounded_unless_that_is_forbidden(dtype: str, mon
     with strict_cuda() as backend:
         a, b, whole = long_sum(dtype)
         modes: list[int] = []
-        functions = dict(backend._cublas.functions)  # type: ignore[union-attr]
+        assert backend._cublas is not None
+        functions = dict(backend._cublas.functions)
         set_math = functions["cublasSetMathMode"]
-        functions["cublasSetMathMode"] = lambda handle, mode: modes.append(mode) or set_math(handle, mode)  # type: ignore[func-returns-value]
-        backend._cublas.functions = functions  # type: ignore[union-attr]
+
+        def noting(handle: Any, mode: int) -> Any:
+            modes.append(mode)
+            return set_math(handle, mode)
+
+        functions["cublasSetMathMode"] = noting
+        backend._cublas.functions = functions
         nothing = StrictArray(np.zeros(1, numpy_dtype(dtype)))
 
         def found() -> set[float]:
