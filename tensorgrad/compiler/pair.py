@@ -23,6 +23,7 @@ from .executor import executor, in_python, shelf_of
 from .histories import broken, edges_to, nodes_behind
 from .passes import PASSES, optimize
 from .program import Action, Call, Program
+from .put_back import PutBack
 from .replay_backward import OfRun, ReplayBackward, count_changes, rerun
 
 __all__ = ["PairEntry", "is_live", "leaves_behind"]
@@ -95,10 +96,14 @@ class PairEntry(Entry):
     ) -> tuple[list[Any], list[Any]]:
         """The steps of a backward pass, and the values of the targets' gradients."""
         trace.steps = []
-        with listening(trace):
-            grads = engine.run(
-                roots, seeds, inputs=targets, retain=True, create=False, accumulate=False, heard=self.heard
-            )
+        changes = PutBack()
+        try:
+            with listening(trace, changes):
+                grads = engine.run(
+                    roots, seeds, inputs=targets, retain=True, create=False, accumulate=False, heard=self.heard
+                )
+        finally:
+            changes.put_back()
         if trace.unsplit is not None:  # it went through what another function has computed
             raise CompileError(trace.unsplit)
         return trace.steps, [None if g is None else trace.value_of(g) for g in grads]

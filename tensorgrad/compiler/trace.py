@@ -488,11 +488,12 @@ _MAKERS = ("dispatch.py", "create.py", "exchange.py")
 _READERS = ("dispatch.py", "convert.py", "exchange.py", "tensor.py", "attributes.py", "text.py")
 
 
-def _written(name: str, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    """The values whose memory a call changes, by the names of ops and attributes that write."""
+def _written(name: str, inputs: tuple[Any, ...], attrs: dict[str, Any], parts: Callable[[Any], Any] = values_in) -> Any:
+    """The values whose memory a call changes, by the names of ops and attributes that write; the arrays, if these are
+    the ``parts`` of what it is given."""
     if attrs.get("out") is not None:
-        yield from values_in(attrs["out"])
+        yield from parts(attrs["out"])
     if name.endswith("_into"):
-        yield from values_in(inputs[0])
+        yield from parts(inputs[0])
     elif name.endswith("_"):  # parameters and states of an optimizer; second come gradients, or a factor
-        yield from values_in([x for i, x in enumerate(inputs) if i != 1])
+        yield from parts([x for i, x in enumerate(inputs) if i != 1])

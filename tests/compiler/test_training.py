@@ -258,6 +258,22 @@ def checkpointed(compile):
     return compile(step), model.parameters
 
 
+def a_checkpointed_loss(compile):
+    model = network()
+    nn.utils.parametrizations.spectral_norm(model[0])
+    model[4].weight.register_hook(lambda grad: grad * tg.rand(1))
+    loss_of = compile(lambda x, y: F.cross_entropy(checkpoint(model, x, use_reentrant=False), y))
+
+    def step(x, y):
+        model.zero_grad()
+        loss = loss_of(x, y)
+        between = tg.get_rng_state(), *(b.clone() for b in model.buffers())
+        loss.backward()
+        return loss, *between, tg.get_rng_state(), *(p.grad for p in model.parameters()), *model.buffers()
+
+    return step, model.parameters
+
+
 def seeded_within(compile):
     model = network()
     optimizer = optim.SGD(model.parameters(), lr=1e-2)
@@ -327,7 +343,8 @@ ROWS = {
     "plain": plain({}), "sgd": plain({}, optim.SGD), "zeros in place": plain({"set_to_none": False}),
     **{f.__name__.replace("_", " "): f for f in (
         clipped_by_norm, clipped_by_value_and_cleared_at_the_end, scheduled, scaled, cast, accumulated, averaged,
-        adversarial, penalized, hooked, checkpointed, seeded_within, a_loss_and_a_step, a_model, results_that_are_kept,
+        adversarial, penalized, hooked, checkpointed, a_checkpointed_loss, seeded_within, a_loss_and_a_step, a_model,
+        results_that_are_kept,
     )},
 }  # fmt: skip
 
