@@ -159,7 +159,7 @@ void forward(const ChannelShape& s, double eps, const T* x, const T* w, const T*
         if (!s.plane) return;
         over_blocks(s, c, samples, [&](Index at, Index runs, Index step, Index length) {
           const T guess = m.count > 0 ? T(m.mean) : near_mean(x + at, length);
-          merge_block(m, runs * length, guess, [&](T center) {
+          merge_block(m, x + at, length, runs, step, guess, [&](T center) {
             PairSums<T> sums;
             for (Index r = 0; r < runs; ++r) {
               fetch_run(x + at + (r + 1) * step, length);

@@ -84,7 +84,7 @@ void layer_norm_beside(Index rows, Index length, double eps, const T* x, const T
     const V guess = W::load(tile);
     V off{}, rest{}, squares{};
     for (Index i = 0; i < length; ++i) off += W::load(tile + i * L) - guess;
-    const V m = guess + off / n;
+    V m = guess + off / n;
     for (Index i = 0; i < length; ++i) {
       const V d = W::load(tile + i * L) - m;
       rest += d;
@@ -96,6 +96,14 @@ void layer_norm_beside(Index rows, Index length, double eps, const T* x, const T
     for (Index l = 0; l < L; ++l) {
       const double left = double(rest[l]), variance = double(squares[l]) - left * left;
       scale[l] = T(1 / std::sqrt(std::max(variance, 0.0) + eps));
+    }
+    if (sizeof(T) == 4 && !std::isfinite(sum_lanes(squares))) {  // some beyond the range of float
+      for (Index l = 0; l < count; ++l) {
+        if (std::isfinite(squares[l])) continue;
+        const Moments wide = moments_in_double(x + (r + l) * length, length);
+        m[l] = T(wide.mean), rest[l] = T(wide.mean - double(m[l]));
+        scale[l] = T(1 / std::sqrt(wide.m2 / double(length) + eps));
+      }
     }
     for (Index l = 0; l < count; ++l) mean[r + l] = m[l], rstd[r + l] = scale[l];
     const V k = W::load(scale);
@@ -241,7 +249,12 @@ void rms_norm(Index rows, Index length, double eps, const T* x, const T* w, T* y
     for (Index r = first; r < last; ++r) {
       const T* row = x + r * length;
       T* to = y + r * length;
-      const T k = T(1 / std::sqrt(sum_squares_long(row, length, T(0)) / double(length) + eps));
+      double squares = sum_squares_long(row, length, T(0));
+      if (sizeof(T) == 4 && !std::isfinite(squares)) {  // beyond the range of float
+        squares = 0;
+        for (Index i = 0; i < length; ++i) squares += double(row[i]) * double(row[i]);
+      }
+      const T k = T(1 / std::sqrt(squares / double(length) + eps));
       rstd[r] = k;
       if (w)
         for (Index i = 0; i < length; ++i) to[i] = row[i] * k * w[i];

@@ -88,14 +88,20 @@ inline void add_distances(PairSums<T>& sums, const T* x, Index n, T center) {
       });
 }
 
-// Merges `count` values into the moments. sums(center) gives the PairSums of their distances from a center. Squares lose
-// less than a bit as long as the center is within a deviation of the mean, so one reading does where the guess was good
-// (Chan, Golub, LeVeque 1983); else the mean it found is the center of a second.
+// Merges `runs` runs of `n` values into the moments. sums(center) gives the PairSums of their distances from a center.
+// Squares lose less than a bit as long as the center is within a deviation of the mean, so one reading does where the guess
+// was good (Chan, Golub, LeVeque 1983); else the mean it found is the center of a second. Values whose squares leave the
+// range of float, from 1e19 on, are read again in double.
 template <class T, class Sums>
-inline void merge_block(Moments& m, Index count, T guess, Sums sums) {
+inline void merge_block(Moments& m, const T* x, Index n, Index runs, Index step, T guess, Sums sums) {
+  const Index count = runs * n;
   for (bool again = false;; again = true) {
     const PairSums<T> s = sums(guess);
     const double d = s.first(), off = d / double(count), spread = s.second() - d * off;
+    if (sizeof(T) == 4 && !std::isfinite(spread)) {
+      const Moments wide = moments_in_double(x, n, runs, step);
+      return m.merge(wide.count, wide.mean, wide.m2);
+    }
     if (d * off <= spread || again) return m.merge(double(count), double(guess) + off, spread);
     guess = T(double(guess) + off);
   }
@@ -113,7 +119,7 @@ inline Moments moments_of(const T* x, Index n) {
   Moments m;
   for (Index i = 0; i < n; i += kSumBlock) {
     const Index k = std::min(kSumBlock, n - i);
-    merge_block(m, k, i ? T(m.mean) : near_mean(x, k), [&](T center) {
+    merge_block(m, x + i, k, 1, 0, i ? T(m.mean) : near_mean(x, k), [&](T center) {
       PairSums<T> sums;
       add_distances(sums, x + i, k, center);
       return sums;

@@ -332,15 +332,22 @@ struct Moments {
   }
 };
 
-// The sums of squared distances of few values, out of the way of those that stay in the range of T.
+// Moments of `runs` runs of `n` values, `step` apart, out of the way of those whose sums stay in the range of T.
 template <class T>
-[[gnu::noinline]] double squares_in_double(const T* x, Index n, T center) {
+[[gnu::noinline]] Moments moments_in_double(const T* x, Index n, Index runs = 1, Index step = 0) {
+  Moments m;
+  m.count = double(runs * n);
+  for (Index r = 0; r < runs; ++r)
+    for (Index i = 0; i < n; ++i) m.mean += double(x[r * step + i]);
+  m.mean /= m.count;
   double sum[8] = {};
-  for (Index i = 0; i < n; ++i) {
-    const double d = double(x[i]) - double(center);
-    sum[i % 8] += d * d;
-  }
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+  for (Index r = 0; r < runs; ++r)
+    for (Index i = 0; i < n; ++i) {
+      const double d = double(x[r * step + i]) - m.mean;
+      sum[i % 8] += d * d;
+    }
+  m.m2 = (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+  return m;
 }
 
 // Whether the squares of `n` distances went beyond the range of float, or vanished where their root does not.
@@ -349,18 +356,21 @@ bool beyond(double sum, Index n) {
   return sizeof(T) == 4 && !(sum >= 1e-30 * double(n) && sum < 3e38);
 }
 
-// The same of columns, whose sums in T are `q`.
+// The means and squares of columns, which hold what sums in T have given.
 template <class T>
-[[gnu::noinline]] void column_squares(const T* const* rows, Index count, Index start, Index n, const T* center, const T* q,
-                                      double* to) {
+[[gnu::noinline]] void column_moments(const T* const* rows, Index count, Index start, Index n, double* mean, double* squares) {
   bool left = false;
-  for (Index j = 0; j < n; ++j) left |= beyond<T>(to[j] = double(q[j]), count);
+  for (Index j = 0; j < n; ++j) left |= beyond<T>(squares[j], count);
   if (!left) return;
-  std::fill_n(to, n, 0.0);
+  std::fill_n(mean, n, 0.0);
+  std::fill_n(squares, n, 0.0);
+  for (Index r = 0; r < count; ++r)
+    for (Index j = 0; j < n; ++j) mean[j] += double(rows[r][start + j]);
+  for (Index j = 0; j < n; ++j) mean[j] /= double(count);
   for (Index r = 0; r < count; ++r)
     for (Index j = 0; j < n; ++j) {
-      const double d = double(rows[r][start + j]) - double(center[j]);
-      to[j] += d * d;
+      const double d = double(rows[r][start + j]) - mean[j];
+      squares[j] += d * d;
     }
 }
 
@@ -378,8 +388,11 @@ struct VarOp {
                              k, [&](Index j) { return Wide<T>::load(x + i + j) - Wide<T>::fill(center); },
                              [&](Index j) { return x[i + j] - center; }) /
                          double(k);
-      double s = sum_squares(x + i, k, center);
-      if (beyond<T>(s, k)) s = squares_in_double(x + i, k, center);
+      const double s = sum_squares(x + i, k, center);
+      if (beyond<T>(s, k)) {
+        merge(a, moments_in_double(x + i, k));
+        continue;
+      }
       // Squares that vanish in T may leave less than what is taken off; NaN, as the first argument, stays.
       a.merge(double(k), double(center) + off, std::max(s - double(k) * off * off, 0.0));
     }
@@ -418,16 +431,21 @@ struct VarOp {
           q[j] += d * d;
         }
       }
-      double squares[tile];
-      column_squares(rows, count, start, width, center, q, squares);
       // Moments::merge with the factors that all columns share taken out: they have the same count.
       const double rows_here = double(count), before = a[start].count, total = before + rows_here;
       const double part = rows_here / total, cross = before * part;
+      double mean[tile], squares[tile];
+      for (Index j = 0; j < width; ++j) {
+        const double shift = double(off[j] * inverse);
+        mean[j] = double(center[j]) + shift;
+        squares[j] = std::max(double(q[j]) - rows_here * shift * shift, 0.0);
+      }
+      column_moments(rows, count, start, width, mean, squares);
       for (Index j = 0; j < width; ++j) {
         Moments& m = a[start + j];
-        const double shift = double(off[j] * inverse), d = double(center[j]) + shift - m.mean;
+        const double d = mean[j] - m.mean;
         m.mean += d * part;
-        m.m2 += std::max(squares[j] - rows_here * shift * shift, 0.0) + d * d * cross;
+        m.m2 += squares[j] + d * d * cross;
         m.count = total;
       }
     }

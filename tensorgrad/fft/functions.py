@@ -27,7 +27,7 @@ Dims = int | Sequence[int] | None
 def _norm(name: str, norm: Any) -> str:
     if norm is None:
         return "backward"
-    if norm not in SWAPPED:
+    if not isinstance(norm, str) or norm not in SWAPPED:
         raise ShapeError(f"{name}: Invalid normalization mode: {norm!r}; use 'backward', 'ortho' or 'forward'.")
     return str(norm)
 
@@ -62,7 +62,7 @@ def _plan(name: str, x: Tensor, s: Any, dim: Dims) -> tuple[list[int], list[int]
     if dim is None and name.endswith("2"):
         raise TypeError(f"{name}: dim must be two integers, got None. All dimensions: {name[:-1]}n.")
     if dim is not None:
-        dims = [one_dim(name, d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)]
+        dims = [one_dim(name, d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
         if ndim == 0 and dims:
             raise DimError(f"{name}: Dimension specified as {dim} but tensor has no dimensions.")
         if len(set(dims)) != len(dims):

@@ -102,7 +102,7 @@ def matrix_norm(
             return deliver(name, vector_norm_op(x, ord=2.0, dim=(rows, columns), keepdim=bool(keepdim)), out)
         result = _of_singular_values(x, rows, columns, "nuc", keepdim)
         return deliver(name, result, out)
-    if isinstance(ord, complex) or abs(ord) not in (1, 2, math.inf):
+    if not isinstance(ord, (int, float)) or abs(ord) not in (1, 2, math.inf):
         raise ShapeError(f"{name}: Order {ord} not supported.")
     if abs(ord) == 2:
         return deliver(name, _of_singular_values(x, rows, columns, "max" if ord > 0 else "min", keepdim), out)

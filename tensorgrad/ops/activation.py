@@ -9,7 +9,8 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import require_tensors, shaped
+from .checks import number, real, require_tensors, shaped
+from .create import stored_number
 from .elementwise import Elementwise
 from .inplace import write_into
 from .shape_core import one_dim, slice_
@@ -46,12 +47,12 @@ def _bounds(name: str, input: Tensor, low: float, high: float) -> tuple[float, f
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """``x`` where positive, else ``negative_slope * x``. Source: Maas, Hannun, Ng 2013."""
-    return _apply(pw.leaky_relu, input, inplace, float(negative_slope))
+    return _apply(pw.leaky_relu, input, inplace, real("leaky_relu", "negative_slope", negative_slope))
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x) - 1)``. Source: Clevert, Unterthiner, Hochreiter 2015."""
-    return _apply(pw.elu, input, inplace, float(alpha), 1.0, 1.0)
+    return _apply(pw.elu, input, inplace, real("elu", "alpha", alpha), 1.0, 1.0)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -63,7 +64,8 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """``max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)``. Source: Barron 2017."""
     if alpha == 0:
         raise ArgumentError("celu: alpha must not be zero.")
-    return _apply(pw.elu, input, inplace, float(alpha), 1.0, 1.0 / float(alpha))
+    alpha = real("celu", "alpha", alpha)
+    return _apply(pw.elu, input, inplace, alpha, 1.0, 1.0 / alpha)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -90,11 +92,12 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * x)) / beta``; ``x`` itself where ``beta * x > threshold``."""
-    return pw.softplus(input, float(beta), float(threshold))
+    return pw.softplus(input, real("softplus", "beta", beta), real("softplus", "threshold", threshold))
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """``x`` limited to [min_val, max_val]; the derivative at the bounds is 0."""
+    min_val, max_val = number("hardtanh", "min_val", min_val), number("hardtanh", "max_val", max_val)
     if min_val > max_val:
         raise ArgumentError(f"hardtanh: min_val {min_val} is larger than max_val {max_val}.")
     low, high = _bounds("hardtanh", input, min_val, max_val)
@@ -139,7 +142,15 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """``value`` where ``x <= threshold``, else ``x``; NaN stays."""
+    """``value`` where ``x <= threshold``, else ``x``; NaN stays. For integers both are cut off to integers.
+
+    Raises DTypeError for bool tensors, and for numbers that the dtype can't hold.
+    """
+    if isinstance(input, Tensor) and input.dtype.category < 2:
+        if not input.dtype.category:
+            raise DTypeError("threshold: not defined for bool tensors; convert to an integer dtype first.")
+        threshold = stored_number("threshold", threshold, input.dtype)
+        value = stored_number("threshold", value, input.dtype)
     return _apply(pw.threshold, input, inplace, threshold, value)
 
 

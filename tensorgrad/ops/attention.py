@@ -12,7 +12,9 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import (
     np_dtype,
+    number,
     require_float,
+    require_optional,
     require_same_dtype,
     require_tensors,
     reshaped,
@@ -252,6 +254,8 @@ def scaled_dot_product_attention(
     require_tensors("scaled_dot_product_attention", query=query, key=key, value=value)
     if attn_mask is not None and is_causal:
         raise ArgumentError("scaled_dot_product_attention: give attn_mask or is_causal=True, not both.")
+    require_optional("scaled_dot_product_attention", attn_mask=attn_mask)
+    dropout_p = number("scaled_dot_product_attention", "dropout_p", dropout_p)
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"scaled_dot_product_attention: dropout_p must be between 0 and 1, got {dropout_p}.")
     q, k, v = _same_batch(query, key, value, own=3 if enable_gqa else 2)

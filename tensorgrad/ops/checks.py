@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
+from .shape_core import as_index
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -62,13 +63,33 @@ def require_optional(name: str, **given: Any) -> None:
 
 def integer(name: str, label: str, given: Any) -> int:
     """``given`` as an integer. Raises TypeError for what is none, as True; ArgumentError beyond 64 bits."""
-    if type(given) is not int:
-        if isinstance(given, bool) or not hasattr(given, "__index__"):
-            raise TypeError(f"{name}: {label} must be an integer, got {given!r}.")
-        given = int(given.__index__())
-    if not -(2**63) <= given < 2**63:
-        raise ArgumentError(f"{name}: {label} must fit into 64 bits, got {given}.")
-    return cast(int, given)
+    whole = as_index(given)
+    if whole is None:
+        raise TypeError(f"{name}: {label} must be an integer, got {given!r}.")
+    if not -(2**63) <= whole < 2**63:
+        raise ArgumentError(f"{name}: {label} must fit into 64 bits, got {whole}.")
+    return whole
+
+
+def number(name: str, label: str, given: Any) -> Any:
+    """``given`` as a real Python number: from NumPy's numbers and tensors of one element too. Raises TypeError for what
+    is none, ArgumentError for an integer beyond the range of float64."""
+    if type(given) is float or (type(given) is int and abs(given) < 2**1023):
+        return given
+    if isinstance(given, Tensor) and given._data.size == 1:
+        given = given.item()
+    if isinstance(given, np.generic):
+        given = given.item()
+    if not isinstance(given, (int, float)):
+        raise TypeError(f"{name}: {label} must be a number, got {given!r}.")
+    if isinstance(given, int) and abs(given) >= 2**1023:
+        raise ArgumentError(f"{name}: {label} is beyond the range of float64.")
+    return given
+
+
+def real(name: str, label: str, given: Any) -> float:
+    """``number`` as a float."""
+    return float(number(name, label, given))
 
 
 def require_vector(name: str, label: str, x: Any, size: int) -> None:

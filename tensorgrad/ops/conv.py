@@ -17,6 +17,7 @@ from .checks import conjugate, integer, require_optional, require_same_dtype, re
 from .rearrange import pad
 from .record import Spec, op
 from .samples import Arg, Sample
+from .shape_core import as_index
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
@@ -166,12 +167,15 @@ def per_axis(name: str, label: str, given: Any, dims: int, least: int) -> tuple[
         values = values * dims
     if len(values) != dims:
         raise ShapeError(f"{name}: {label} has {len(values)} numbers, expected one or {dims}: {given!r}.")
+    numbers = []
     for value in values:
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        whole = as_index(value)
+        if whole is None:
             raise TypeError(f"{name}: {label} must be made of integers, got {given!r}.")
-        if not least <= value < 2**31:
+        if not least <= whole < 2**31:
             raise ArgumentError(f"{name}: {label} must be at least {least} and below 2**31, got {given!r}.")
-    return tuple(int(value.__index__()) for value in values)
+        numbers.append(whole)
+    return tuple(numbers)
 
 
 def batched(name: str, x: Tensor, dims: int, channels: bool = True) -> tuple[Tensor, bool]:

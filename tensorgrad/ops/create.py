@@ -11,11 +11,11 @@ from ..backends import registry
 from ..device import CPU, chosen, where
 from ..dispatch import local, was_made
 from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layout import check_layout, dense_order, preserve_format
 from ..tensor import Tensor, wrap
 from .exchange import lies_on_gpu, shared, speaks_dlpack
-from .shape_core import require_addressable
+from .shape_core import as_index, require_addressable
 
 __all__ = [
     "as_tensor", "asarray", "empty", "empty_like", "empty_permuted", "empty_strided", "from_numpy", "frombuffer",
@@ -31,12 +31,15 @@ def shape_from(name: str, given: Any) -> tuple[int, ...]:
     if len(given) == 1 and not isinstance(given[0], (int, np.integer)):
         one = given[0]
         if not (isinstance(one, Tensor) and one._data.ndim == 0):
+            if not hasattr(one, "__iter__"):
+                raise TypeError(f"{name}: a shape is made of integers, got {one!r}.")
             given = one
     sizes = []
     for size in given:
-        if isinstance(size, bool) or not hasattr(size, "__index__"):
+        whole = as_index(size)
+        if whole is None:
             raise TypeError(f"{name}: a shape is made of integers, got {size!r} in {tuple(given)!r}.")
-        sizes.append(int(size.__index__()))
+        sizes.append(whole)
     shape = tuple(sizes)
     if min(shape, default=0) < 0:
         raise ShapeError(f"{name}: shape {shape} has a negative size.")
@@ -65,6 +68,8 @@ def check_storable(name: str, value: Any, dtype: DType) -> None:
     kind = dtype.np.kind
     if kind == "b" or not isinstance(value, (int, float, complex, np.ndarray)):
         return
+    if type(value) is int and kind not in "iu" and abs(value) >= 2**1023:
+        raise DTypeError(f"{name}: an integer of {value.bit_length()} bits is beyond the range of {dtype}.")
     given = np.asarray(value)
     if given.dtype.kind == "c" and kind != "c":
         raise DTypeError(f"{name}: a complex number can't be stored in a tensor of {dtype}.")
@@ -95,6 +100,17 @@ def as_stored(value: Any, dtype: np.dtype[Any]) -> Any:
     return value
 
 
+def stored_number(name: str, value: Any, dtype: DType) -> Any:
+    """A number that a user gave to be written into a tensor of ``dtype``, or compared with its elements there: cut off
+    to an integer for integers. Raises TypeError for what is no number, DTypeError for one that the dtype can't hold."""
+    given = value.item() if isinstance(value, Tensor) and value._data.size == 1 else as_operand(name, value)
+    if isinstance(given, Tensor):
+        raise TypeError(f"{name}: expected one number, got a tensor of shape {tuple(given.shape)}.")
+    check_storable(name, given, dtype)
+    given = as_stored(given, dtype.np)
+    return int(given) if dtype.category == 1 else given
+
+
 def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     """Fresh host array from nested lists, numbers or arrays, by PyTorch's rules of type."""
     if isinstance(data, (np.ndarray, np.generic)):
@@ -108,7 +124,9 @@ def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     except ValueError as error:
         raise ValueError(f"tensor: the nested sequence is ragged: {error}") from None
     except OverflowError as error:
-        raise OverflowError(f"tensor: {error}") from None
+        raise ArgumentError(f"tensor: {error}.") from None
+    if isinstance(data, (int, list, tuple)) and _may_be_beyond(array):
+        array = _with_long_integers(data, array, dtype)
     if array.dtype.kind not in "biufcV" or array.dtype == np.uint64:
         raise TypeError(f"tensor: can't make numbers of {data!r}.")
     if dtype is None:
@@ -125,6 +143,34 @@ def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             dtype = as_dtype(array.dtype)
     check_storable("tensor", array, dtype)
     return array.astype(dtype.np)
+
+
+def _may_be_beyond(array: np.ndarray[Any, Any]) -> bool:
+    """Whether NumPy met integers beyond int64 among Python numbers: it makes other dtypes of them."""
+    if array.dtype.kind == "f":
+        return bool((abs(array) >= 2.0**63).any())
+    return array.dtype == np.uint64 or array.dtype.kind == "O"
+
+
+def _with_long_integers(data: Any, array: np.ndarray[Any, Any], dtype: DType | None) -> np.ndarray[Any, Any]:
+    """Python numbers with integers beyond int64 among them: floats if there is a float, or a floating dtype is asked
+    for. Raises ArgumentError otherwise."""
+    leaves = _leaves(data)
+    if not all(isinstance(x, _NUMBERS) for x in leaves):
+        return array
+    beyond = next((x for x in leaves if isinstance(x, int) and not -(2**63) <= x < 2**63), None)
+    if beyond is None:
+        return array
+    if not any(isinstance(x, float) for x in leaves) if dtype is None else dtype.category < 2:
+        raise ArgumentError(f"tensor: {beyond} does not fit int64. Give floats, or dtype=torch.float64.")
+    try:
+        return np.array([float(x) for x in leaves]).reshape(array.shape)
+    except OverflowError:
+        raise ArgumentError("tensor: an integer is beyond the range of float64.") from None
+
+
+def _leaves(data: Any) -> list[Any]:
+    return [x for part in data for x in _leaves(part)] if isinstance(data, (list, tuple)) else [data]
 
 
 def _holds_tensor(data: Any) -> bool:

@@ -14,8 +14,10 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import (
     check_reduction,
+    integer,
     legacy_reduction,
     np_dtype,
+    number,
     require_float,
     require_same_dtype,
     require_tensors,
@@ -393,6 +395,8 @@ def cross_entropy(
     require_tensors("cross_entropy", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("cross_entropy", reduction)
+    ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
+    label_smoothing = number("cross_entropy", "label_smoothing", label_smoothing)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ArgumentError(f"cross_entropy: label_smoothing must be between 0 and 1, got {label_smoothing}.")
     if target.dtype.category > 1:
@@ -404,7 +408,7 @@ def cross_entropy(
     target = _wide_classes("cross_entropy", target)
     x, classes, shape = _as_map("cross_entropy", input, target)
     loss = cross_entropy_op(
-        x, classes, weight, ignore_index=int(ignore_index), reduction=reduction, label_smoothing=float(label_smoothing)
+        x, classes, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=float(label_smoothing)
     )[0]
     return shaped(loss, shape) if reduction == "none" else loss
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import legacy_reduction, require_float, require_tensors
+from .checks import legacy_reduction, number, require_float, require_tensors
 from .loss import reduce_losses
 from .normalize import vector_norm
 from .precision import in_float32
@@ -75,9 +75,8 @@ def cosine_embedding_loss(
             f"cosine_embedding_loss: inputs (n, d) need targets (n,), inputs (d,) a 0-d target; got "
             f"{tuple(input1.shape)} and {tuple(target.shape)}."
         )
-    # eps is added to the squared lengths, not a floor under the lengths: as PyTorch's
     a, b = input1, input2
-    tiny = 1.1920928955078125e-07 if a.dtype.name == "float32" else 1e-12
+    tiny = 1e-12  # added to the squared lengths, not a floor under the lengths: as PyTorch's
     dots = pw.mul(a, b).sum(-1)
     squares = pw.mul(pw.add(pw.square(a).sum(-1), tiny), pw.add(pw.square(b).sum(-1), tiny))
     cosine = pw.div(dots, pw.sqrt(squares))
@@ -109,6 +108,9 @@ def triplet_margin_with_distance_loss(
 ) -> Tensor:  # fmt: skip
     """``triplet_margin_loss`` with a distance of your own."""
     require_tensors("triplet_margin_loss", anchor=anchor, positive=positive, negative=negative)
+    margin = number("triplet_margin_loss", "margin", margin)
+    if distance_function is not None and not callable(distance_function):
+        raise TypeError(f"triplet_margin_loss: distance_function must be callable, got {distance_function!r}.")
     if margin <= 0:
         raise ValueError(f"triplet_margin_loss: margin must be positive, got {margin}.")
     distance = pairwise_distance if distance_function is None else distance_function

@@ -17,7 +17,7 @@ from ..autograd.node import FREED, Node, inside, user_line
 from ..core import PlanCore, native
 from ..dispatch import OPS, Raw, everywhere, local
 from ..dtypes import PYTHON_KEYS, get_default_dtype, key_of, numpy_dtype
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..expr import Expr, Program, lower, source, substitute, symbol, symbols, vector_jacobian
 from ..expr.functions import cast
 from ..expr.node import topological
@@ -224,9 +224,11 @@ class Elementwise(Op):
         check_devices(self.name, inputs)
         self.infer(*arrays)
         if isinstance(error, OverflowError):
-            return DTypeError(
-                f"{self.name}: {error}, in which integer tensors compute. Convert the tensor: x.double()."
-            )
+            if "int64" in str(error):
+                return DTypeError(
+                    f"{self.name}: {error}, in which integer tensors compute. Convert the tensor: x.double()."
+                )
+            return ArgumentError(f"{self.name}: a number is beyond the range of float64; {error}.")
         return error
 
     def record(

@@ -133,7 +133,10 @@ def write_into(what: Op, target: Tensor, inputs: tuple[Any, ...], attrs: dict[st
             before = [old._data if x is old else arrays[i] for i, x in enumerate(ready)]
     kernel = getattr(door, name)
     if isinstance(what, Elementwise):
-        kernel(*arrays, out=array)
+        try:
+            kernel(*arrays, out=array)
+        except OverflowError as error:
+            raise what.explained(error, inputs, arrays) from None
     else:
         try:
             result = kernel(*arrays, **attrs)

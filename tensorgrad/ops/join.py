@@ -17,7 +17,7 @@ from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
 from .shape import atleast_1d, atleast_2d, contiguous, integers
-from .shape_core import one_dim
+from .shape_core import as_index, one_dim
 
 __all__ = [
     "cat", "chunk", "column_stack", "concat", "concatenate", "dsplit", "dstack", "hsplit", "hstack", "row_stack",
@@ -229,7 +229,8 @@ def split(
         split_size_or_sections = split_size
     if split_size_or_sections is None:
         raise TypeError("split: the size, or the sizes, of the pieces are missing.")
-    if not isinstance(split_size_or_sections, int) and not hasattr(split_size_or_sections, "__index__"):
+    several = hasattr(split_size_or_sections, "__iter__") and not isinstance(split_size_or_sections, (str, Tensor))
+    if several and as_index(split_size_or_sections) is None:
         sections = integers("split", (split_size_or_sections,))
         if sum(sections) != total or min(sections, default=0) < 0:
             raise ShapeError(
@@ -240,7 +241,7 @@ def split(
             bounds.append((start, start + length))
             start += length
         return _pieces(input, at, bounds)
-    step = int(split_size_or_sections)
+    step = integer("split", "split_size", split_size_or_sections)
     if step < 0 or (step == 0 and total):
         raise ShapeError(f"split: split_size must be positive, got {step}.")
     return _pieces(input, at, [(i, min(i + step, total)) for i in range(0, total, step or 1)] or [(0, 0)])
@@ -254,9 +255,12 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` views along ``dim``, all of one size but perhaps the last. Raises ShapeError for none."""
     at, total = _dim_to_cut("chunk", input, dim)
+    chunks = integer("chunk", "chunks", chunks)
     if chunks < 1:
         raise ShapeError(f"chunk: chunks must be greater than 0, got {chunks}.")
     if total == 0:
+        if chunks >= 2**31:
+            raise ShapeError(f"chunk: {chunks} chunks are more tensors than memory holds.")
         return _pieces(input, at, [(0, 0)] * chunks)
     return split(input, -(-total // chunks), at)
 
@@ -310,8 +314,9 @@ def _cutter(name: str, least: int, dim_of: Any, doc: str) -> Any:
         if ndim < least:
             raise DimError(f"{name}: torch.{name} requires a tensor with at least {least} dimension, but got {ndim}.")
         at = dim_of(ndim)
-        if hasattr(indices_or_sections, "__index__"):
-            count, size = int(indices_or_sections), input._data.shape[at]
+        count = as_index(indices_or_sections)
+        if count is not None:
+            size = input._data.shape[at]
             if count < 1 or size % count:
                 raise ShapeError(
                     f"{name}: torch.{name} attempted to split along dimension {at}, but the size of the dimension "

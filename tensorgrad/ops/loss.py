@@ -20,7 +20,7 @@ from .checks import (
     require_tensors,
     shaped,
 )
-from .elementwise import Elementwise, elementwise
+from .elementwise import Elementwise, broadcast_shape, elementwise
 from .formula_loss import ReducedFormula, reduced
 from .precision import in_float32
 from .samples import Arg, Sample, binary, unary
@@ -421,8 +421,9 @@ def gaussian_nll_loss(
     losses = reduced(gaussian_pointwise, gaussian_mean, reduction, input, target, floor)
     if not full:
         return losses
-    constant = 0.5 * math.log(2 * math.pi)
-    return pw.add(losses, constant * (input._data.size if reduction == "sum" else 1))
+    shapes = [x._data.shape for x in (input, target, floor) if isinstance(x, Tensor)]
+    count = math.prod(broadcast_shape("gaussian_nll_loss", *shapes)) if reduction == "sum" else 1
+    return pw.add(losses, 0.5 * math.log(2 * math.pi) * count)
 
 
 def reduce_losses(name: str, losses: Tensor, reduction: str) -> Tensor:

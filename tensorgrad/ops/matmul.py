@@ -444,6 +444,7 @@ def addr(
 
     Raises: ShapeError if the sizes do not fit; DTypeError for integer tensors and numbers that are not.
     """
+    require_tensors("addr", input=input, vec1=vec1, vec2=vec2)
     product_ = outer(vec1, vec2)
     both = promote_types(input.dtype, product_.dtype)
     input, product_ = input.to(both), product_.to(both)
@@ -528,10 +529,12 @@ install(lambda self, other: matmul(other, self), "__rmatmul__")
 
 
 def _in_place(function: Any) -> Any:
-    from .inplace import assign
+    from .inplace import assign, check_fits_dtype
 
     def form(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        return write_into(assign, self, (self, function(self, *args, **options)), {})
+        result = function(self, *args, **options)
+        check_fits_dtype(f"{function.__name__}_", self, result._data.dtype)
+        return write_into(assign, self, (self, result), {})
 
     form.__doc__ = f"In-place form of ``{function.__name__}``."
     return form

@@ -15,7 +15,7 @@ from ..tensor import Tensor
 from . import channel_norm as channels
 from . import norm as rows
 from . import pointwise as pw
-from .checks import integer, product, require_optional, require_tensors, require_vector, shaped
+from .checks import integer, number, product, require_optional, require_tensors, require_vector, shaped
 from .elementwise import elementwise
 from .inplace import deliver, move_buffer
 from .samples import binary
@@ -221,8 +221,12 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     require_tensors("local_response_norm", input=input)
     if input._data.ndim < 3:
         raise ShapeError(f"local_response_norm: expected at least 3 dimensions, got shape {tuple(input.shape)}.")
+    size = integer("local_response_norm", "size", size)
     if size < 1:
         raise ValueError(f"local_response_norm: size must be positive, got {size}.")
+    alpha, beta, k = (
+        number("local_response_norm", label, x) for label, x in (("alpha", alpha), ("beta", beta), ("k", k))
+    )
     if not input._data.size:
         return input
     n, c = input.shape[:2]

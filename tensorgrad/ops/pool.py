@@ -15,7 +15,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .calls import calls
-from .checks import product, require_float, require_tensors, reshaped
+from .checks import integer, product, require_float, require_tensors, reshaped
 from .conv import batched, per_axis, unbatched
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -334,7 +334,9 @@ def _max_settings(
     _check_padding(name, pads, kernel)
     return {
         "kernel": kernel,
-        "stride": kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
+        "stride": kernel
+        if stride is None or (isinstance(stride, (list, tuple)) and not stride)
+        else per_axis(name, "stride", stride, dims, 1),
         "padding": pads,
         "dilation": per_axis(name, "dilation", dilation, dims, 1),
         "ceil_mode": bool(ceil_mode),
@@ -411,14 +413,18 @@ def _avg_settings(
     name: str, dims: int, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any, count_include_pad: Any,
     divisor_override: int | None,
 ) -> dict[str, Any]:  # fmt: skip
-    if divisor_override is not None and divisor_override == 0:
-        raise ArgumentError(f"{name}: divisor_override must not be zero.")
+    if divisor_override is not None:
+        divisor_override = integer(name, "divisor_override", divisor_override)
+        if divisor_override == 0:
+            raise ArgumentError(f"{name}: divisor_override must not be zero.")
     kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
     pads = per_axis(name, "padding", padding, dims, 0)
     _check_padding(name, pads, kernel)
     return {
         "kernel": kernel,
-        "stride": kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1),
+        "stride": kernel
+        if stride is None or (isinstance(stride, (list, tuple)) and not stride)
+        else per_axis(name, "stride", stride, dims, 1),
         "padding": pads,
         "ceil_mode": bool(ceil_mode),
         "count_include_pad": bool(count_include_pad),

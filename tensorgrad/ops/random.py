@@ -221,14 +221,18 @@ def normal(
         kind = _float_dtype("normal", dtype)
         place = device
     else:
+        if size is not None:
+            raise TypeError(f"normal: size={size!r} is for numbers; the shape is that of the tensors mean and std.")
         shape = broadcast_shape("normal", *(x._data.shape for x in tensors))
         kind = _float_dtype("normal", tensors[0].dtype if dtype is None else dtype)
         place = tensors[0].device if device is None else device
     if isinstance(std, Tensor) and not everywhere(pw.ge(std, 0)):
         raise ArgumentError("normal: no element of std may be negative or NaN.")
     noise = _draw("random_normal", shape, kind, place, generator)
-    result = _affine(noise, std, mean)
-    return _given("normal", result.detach(), requires_grad, out)
+    result = _affine(noise, std, mean).detach()
+    if result._data.dtype != kind:  # as PyTorch's, of the dtype of the first tensor
+        result = recorded.cast(result, dtype=kind)
+    return _given("normal", result, requires_grad, out)
 
 
 def _affine(noise: Tensor, scale: Any, shift: Any) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..dtypes import of_array
 from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
 from .calls import calls
-from .checks import integer
+from .checks import integer, number
+from .create import check_storable
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
@@ -258,6 +260,8 @@ _MODES = ("constant", "reflect", "replicate", "circular")
 
 
 def _pad_infer(x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Spec:
+    if value != 0 and (x.dtype.kind in "iu" or type(value) is not float):
+        check_storable("pad", value, of_array(x.dtype))
     shape = []
     for d, (size, (before, after)) in enumerate(zip(x.shape, pads, strict=True)):
         most = {"reflect": size - 1, "circular": size}.get(mode, before + after)
@@ -403,7 +407,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         pads = [(max(before, 0), max(after, 0)) for before, after in pads]
         if kept != [slice(None)] * len(shape):
             return core.slice_(pad_op(x, pads=tuple(pads), mode=mode, value=0.0), key=tuple(kept))
-    fill = 0.0 if value is None else value
+    fill = 0.0 if value is None else number("pad", "value", value) if not isinstance(value, complex) else value
     return pad_op(x, pads=tuple(pads), mode=mode, value=fill)
 
 

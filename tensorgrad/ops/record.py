@@ -9,7 +9,7 @@ from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node, inside, user_line
 from ..core import OpCore, SpecCore, native
 from ..dispatch import OPS, local, recorded
-from ..errors import DeviceError, IndexOutOfRange, TensorgradError
+from ..errors import ArgumentError, DeviceError, IndexOutOfRange, TensorgradError
 from ..tensor import Tensor, view_of, wrap
 
 __all__ = ["Op", "Spec", "op", "specs_of"]
@@ -177,6 +177,9 @@ class Op(OpCore):
             raise error
         except IndexError as error:
             raise as_ours(error) from None
+        except OverflowError as error:
+            given = ", ".join(f"{name}={value!r}" for name, value in attrs.items())
+            raise ArgumentError(f"{self.name}: a number is out of range in ({given}); {error}.") from None
         if self.view:
             return view_of(self, inputs[0], out, attrs, track)
         if type(out) is tuple:

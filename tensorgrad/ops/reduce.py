@@ -356,7 +356,8 @@ def _std_rule(
     F: Any, g: Any, x: Any, *, y: Any, needs: Any, dim: tuple[int, ...], correction: float, keepdim: bool
 ) -> tuple[Any, ...]:
     # at zero the slope is infinite; as in PyTorch nothing flows there
-    share = F.where(F.eq(y, 0), 0.0, F.div(g, F.mul(y, _freedom(x, dim, correction))))
+    # divided twice: the product of the divisors may leave the range of y's dtype
+    share = F.where(F.eq(y, 0), 0.0, F.div(F.div(g, y), _freedom(x, dim, correction)))
     return (_away(F, share, x, dim, keepdim),)
 
 

@@ -11,7 +11,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .calls import calls
-from .checks import integer, np_dtype
+from .checks import integer, np_dtype, require_optional
 from .extremes import over_dim
 from .getitem import copy_
 from .inplace import deliver
@@ -251,6 +251,7 @@ def diff(
 
     array = require_tensor("diff", input)
     n = integer("diff", "n", n)
+    require_optional("diff", prepend=prepend, append=append)
     if array.ndim == 0 or n < 0:
         raise ShapeError(f"diff: needs at least one dimension and n >= 0, got {array.ndim} dimensions and n = {n}.")
     at = one_dim("diff", dim, array.ndim)

@@ -59,9 +59,10 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
         if type(part) is int:
             out.append(part)
             continue
-        if isinstance(part, bool) or not hasattr(part, "__index__"):
+        whole = core.as_index(part)
+        if whole is None:
             raise TypeError(f"{name}: expected integers, got {part!r}.")
-        out.append(int(part.__index__()))
+        out.append(whole)
     return tuple(out)
 
 

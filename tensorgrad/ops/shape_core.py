@@ -13,20 +13,34 @@ from .samples import Arg, Sample
 __all__ = ["cast", "contiguous_copy", "copy_into", "dims_of", "expand", "permute", "reshape", "slice_", "sum_to"]
 
 
+def as_index(given: Any) -> int | None:
+    """``given`` as a Python integer; None for what is none: True, 1.5, a tensor of other than one integer."""
+    if type(given) is int:
+        return given
+    if isinstance(given, bool) or not hasattr(given, "__index__"):
+        return None
+    if getattr(getattr(given, "dtype", None), "name", "") == "bool":
+        return None
+    try:
+        return int(given.__index__())
+    except TypeError:
+        return None
+
+
 def one_dim(name: str, dim: Any, ndim: int) -> int:
     """``dim`` counted from the front. Raises DimError out of range, TypeError for non-integers."""
     if type(dim) is int and -ndim <= dim < ndim:
         return dim if dim >= 0 else dim + ndim
-    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+    index = as_index(dim)
+    if index is None:
         raise TypeError(f"{name}: dim must be an integer, got {dim!r}.")
-    index = dim.__index__()
     limit = max(ndim, 1)
     if not -limit <= index < limit:
         raise DimError(
             f"{name}: Dimension out of range: dim is {index}, a tensor with {ndim} dimensions has {-limit} to "
             f"{limit - 1}."
         )
-    return int(index % limit)
+    return index % limit
 
 
 _ALL = tuple([tuple(range(ndim)) for ndim in range(65)])  # NumPy's arrays have at most 64 dimensions
@@ -57,8 +71,10 @@ def size_of(shape: tuple[int, ...]) -> int:
 def require_addressable(name: str, shape: tuple[int, ...]) -> None:
     """Raises ShapeError for a shape of more elements, or a larger size, than an array can have."""
     total = size_of(shape)
-    if total > 2**62 or max(shape, default=0) >= 2**63:
+    if total > 2**62:
         raise ShapeError(f"{name}: shape {shape} has {total} elements, more than can be addressed.")
+    if max(shape, default=0) >= 2**63:
+        raise ShapeError(f"{name}: shape {shape} has a size that can be addressed no longer; at most 2**63 - 1.")
 
 
 def _reshape_infer(x: Any, *, shape: tuple[int, ...]) -> Spec:

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import ArgumentError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .checks import integer
 from .elementwise import Elementwise
 from .inplace import deliver, write_into
 from .signatures import require_tensor_arguments
@@ -68,8 +69,7 @@ def igammac_(self: Tensor, other: Tensor) -> Tensor:
 
 
 def _polygamma(n: Any) -> Elementwise:
-    if type(n) is not int:
-        raise TypeError(f"polygamma(): the order n must be int, not {type(n).__name__}")
+    n = integer("polygamma", "the order n", n)
     if n < 0:
         raise ArgumentError(f"polygamma: the order must not be negative, got {n}.")
     if n == 0:
@@ -92,8 +92,7 @@ def polygamma_(self: Tensor, n: int) -> Tensor:
 
 
 def _mvlgamma(p: Any) -> Elementwise:
-    if type(p) is not int:
-        raise TypeError(f"mvlgamma(): p must be int, not {type(p).__name__}")
+    p = integer("mvlgamma", "p", p)
     if not 1 <= p <= 1024:  # a formula of as many terms
         raise ArgumentError(f"mvlgamma: p must be from 1 to 1024, got {p}.")
     from ..special import gamma

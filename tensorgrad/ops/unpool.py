@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import everywhere, product, require_tensors
+from .checks import everywhere, integer, product, require_tensors
 from .conv import per_axis
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -55,7 +55,11 @@ def _unpool(
     if input._data.ndim not in (dims + 1, dims + 2):
         raise ShapeError(f"{name}: expected {dims + 1} or {dims + 2} dimensions, got shape {tuple(input.shape)}.")
     kernel = per_axis(name, "kernel_size", kernel_size, dims, 1)
-    steps = kernel if stride is None or stride in ([], ()) else per_axis(name, "stride", stride, dims, 1)
+    steps = (
+        kernel
+        if stride is None or (isinstance(stride, (list, tuple)) and not stride)
+        else per_axis(name, "stride", stride, dims, 1)
+    )
     pads = per_axis(name, "padding", padding, dims, 0)
     have = tuple(input.shape[-dims:])
     if min(input.shape[0 if input._data.ndim == dims + 1 else 1 :]) < 1:
@@ -76,7 +80,9 @@ def _checked(name: str, indices: Tensor, count: int) -> Tensor:
 
 
 def _asked(name: str, output_size: Any, dims: int, usual: tuple[int, ...], steps: tuple[int, ...]) -> tuple[int, ...]:
-    given = tuple(output_size)
+    if not isinstance(output_size, (tuple, list)):
+        raise TypeError(f"{name}: output_size must be a sequence of integers, got {output_size!r}.")
+    given = tuple([integer(name, "output_size", size) for size in output_size])
     if len(given) == dims + 2:
         given = given[2:]
     if len(given) != dims:
@@ -86,7 +92,7 @@ def _asked(name: str, output_size: Any, dims: int, usual: tuple[int, ...], steps
             raise ValueError(
                 f"{name}: invalid output_size {given}: each must differ from {usual} by less than the stride {steps}."
             )
-    return tuple(int(size) for size in given)
+    return given
 
 
 def max_unpool1d(

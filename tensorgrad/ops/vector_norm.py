@@ -12,6 +12,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
+from .checks import number
 from .getitem import copy_
 from .inplace import deliver
 from .record import Spec, op
@@ -41,6 +42,7 @@ def _norm_infer(x: Any, *, ord: float, dim: tuple[int, ...], keepdim: bool) -> S
 
 def order_of(p: float, dtype: Any) -> float:
     """``p`` as a number of the dtype that norms compute in: beyond its largest, it is infinity."""
+    p = number("norm", "the order p", p)
     limit = float(np.finfo(np.float64 if dtype.name in ("float64", "complex128") else np.float32).max)
     return math.copysign(math.inf, p) if abs(p) > limit else float(p)
 

@@ -27,6 +27,8 @@ def _window(name: str, M: int, sym: bool, shape: Callable[[Any, int], Any], opti
     from ..ops.create import tensor
 
     M = integer(name, "M", M)
+    if M >= 2**60:
+        raise ArgumentError(f"{name}: a window of M={M} points is more than can be addressed.")
     if M < 0:
         raise ArgumentError(f"{name}: requires non-negative window length, got M={M}.")
     dtype = options.pop("dtype", None)

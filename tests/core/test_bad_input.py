@@ -115,6 +115,73 @@ CASES = {
     "a fraction as a size to resize to": (lambda x: F.interpolate(x[None], size=1.5), TypeError, "1.5"),
     "windows without a step": (lambda x: F.unfold(tg.ones(1, 1, 5, 5), 2, stride=0), RuntimeError, "stride"),
     "a device without a name": (lambda x: tg.zeros(2, device=""), RuntimeError, "device"),
+    "padding beyond an integer dtype": (
+        lambda x: F.pad(x.long(), (1, 1), value=2**63),
+        RuntimeError,
+        "9223372036854775808",
+    ),
+    "padding that is NaN": (lambda x: F.pad(x.char(), (1, 1), value=float("nan")), RuntimeError, "nan"),
+    "padding that is no number": (lambda x: F.pad(x, (1, 1), value="a"), TypeError, "pad: value.*'a'"),
+    "in-place number beyond int64": (
+        lambda x: x.long().add_(2**63),
+        RuntimeError,
+        "add: the number 9223372036854775808",
+    ),
+    "in-place comparison beyond int64": (lambda x: x.long().gt_(2**64), RuntimeError, "gt: the number"),
+    "in-place number beyond float64": (lambda x: x.clone().mul_(10**400), RuntimeError, "mul: .*beyond the range"),
+    "number beyond float64": (lambda x: x * 10**400, RuntimeError, "mul: .*beyond the range of float64"),
+    "filled with a number beyond float64": (lambda x: tg.full((2,), 10**400, dtype=tg.float32), RuntimeError, "beyond"),
+    "a slope beyond float64": (lambda x: F.leaky_relu(x, 10**400), RuntimeError, "negative_slope"),
+    "data beyond int64": (lambda x: tg.tensor([1, 2**63]), ValueError, "9223372036854775808 does not fit int64"),
+    "a number beyond int64 to look for": (lambda x: tg.isin(x.long(), 2**63), RuntimeError, "does not fit int64"),
+    "threshold beyond an integer dtype": (lambda x: F.threshold(x.char(), 300, 1), RuntimeError, "threshold: 300"),
+    "threshold of bools": (lambda x: F.threshold(x > 1, 0, 1), RuntimeError, "bool"),
+    "floats added to integers in place": (
+        lambda x: x.long().addr_(x[:, 0], x[0]),
+        RuntimeError,
+        "addr_: the result is torch.float32",
+    ),
+    "a product of floats in place of integers": (
+        lambda x: tg.ones(2, 2).long().addmm_(tg.ones(2, 2), tg.ones(2, 2)),
+        RuntimeError,
+        "addmm.*dtype",
+    ),
+    "an array as a dim": (lambda x: x.cumsum(np.array([0, 1])), TypeError, "cumsum: dim must be an integer"),
+    "a fraction as a dim": (lambda x: x.cumsum(tg.tensor(0.5)), TypeError, "cumsum: dim must be an integer"),
+    "a bool tensor as a dim": (lambda x: x.cumsum(tg.tensor(True)), TypeError, "cumsum: dim must be an integer"),
+    "an array as a size": (lambda x: tg.ones(2, np.array([1, 2])), TypeError, "ones: a shape is made of integers"),
+    "a fraction as a shape": (lambda x: tg.ones(1.5), TypeError, "ones: a shape is made of integers"),
+    "nothing as a shape": (lambda x: tg.ones(None), TypeError, "ones: a shape is made of integers"),
+    "a fraction as a number of chunks": (lambda x: x.chunk(tg.tensor(1.5)), TypeError, "chunks must be an integer"),
+    "more chunks of nothing than memory holds": (lambda x: x[:0].chunk(2**62), RuntimeError, "chunks"),
+    "a word as a number of pieces": (lambda x: x.split("a"), TypeError, "split: split_size"),
+    "more points of a window than memory holds": (lambda x: tg.signal.windows.hann(2**63 - 1), ValueError, "window"),
+    "a number joined on": (lambda x: tg.diff(x, 0, prepend=3), TypeError, "prepend must be a Tensor"),
+    "a size of normal numbers beside a tensor": (lambda x: tg.normal(x, 1.0, (4, 5)), TypeError, "size"),
+    "a fraction as a divisor": (
+        lambda x: F.avg_pool1d(x[None], 2) + F.avg_pool2d(x[None], 2, divisor_override=1.5),
+        TypeError,
+        "divisor_override must be an integer",
+    ),
+    "a fraction as a class to ignore": (
+        lambda x: F.cross_entropy(x, tg.tensor([0, 1]), ignore_index=None),
+        TypeError,
+        "ignore_index",
+    ),
+    "a number as a mask": (
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=3),
+        TypeError,
+        "attn_mask must be a Tensor or None",
+    ),
+    "a word as an order": (lambda x: tg.dist(x, x, "a"), TypeError, "order of norm, got 'a'"),
+    "a fraction as a size of channels": (
+        lambda x: F.local_response_norm(x[None], 1.5),
+        TypeError,
+        "size must be an integer",
+    ),
+    "an order beyond 64 bits": (lambda x: tg.polygamma(2**70, x), ValueError, "order n must fit into 64 bits"),
+    "a word as a bound": (lambda x: F.hardtanh(x, "a"), TypeError, "min_val must be a number"),
+    "a list as a norm": (lambda x: tg.fft.fft(x, norm=["ortho"]), RuntimeError, "normalization mode"),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
 
@@ -132,6 +199,22 @@ def test_bad_input(name):
     with pytest.raises(error, match=text):
         action(x)
     assert x.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_numbers_of_other_kinds_are_taken_where_they_are_numbers():
+    x = tg.ones(1, 1, 8, 8)
+    assert F.avg_pool2d(x, np.int64(2), np.int64(2)).shape == F.max_pool2d(x, 2, np.int64(2)).shape == (1, 1, 4, 4)
+    assert F.local_response_norm(x[0], np.int64(1)).shape == (1, 8, 8)
+    assert tg.polygamma(np.int64(1), tg.ones(1)).item() == tg.polygamma(1, tg.ones(1)).item()
+    assert tg.tensor(2**63, dtype=tg.float64).item() == tg.tensor([0.5, 2**63])[1].item() == 2.0**63
+    assert x.sum(tg.tensor(3)).shape == (1, 1, 8) and x.chunk(tg.tensor(2), np.int64(2))[1].shape == (1, 1, 4, 8)
+
+
+def test_threshold_keeps_integers():
+    x = tg.tensor([-1, 0, 1, 5])
+    found = F.threshold(x, 0.9, 1000.7)
+    assert found.dtype is tg.int64 and found.tolist() == [1000, 1000, 1, 5]
+    assert F.threshold(x.clamp(min=0).byte(), 1, -1).tolist() == [255, 255, 255, 5]
 
 
 def test_nan_and_infinity_pass_through():

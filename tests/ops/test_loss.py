@@ -231,3 +231,18 @@ def test_second_derivatives_where_every_row_is_ignored(weighted, name):
         return [getattr(lib.nn.functional, name)(x * x, t, weight, ignore_index=0)]
 
     same(loss, np.array([[0.3, -1.2], [1.0, 2.0]]), np.array([0, 0]))
+
+
+def test_cosine_embedding_loss_of_short_vectors():
+    """What is added to the squared lengths is 1e-12 for every dtype: 1e-7 made 0.92 of the first one."""
+    x = normal(3, 4) * 1e-4
+    target = np.array([1.0, -1.0, 1.0])
+    mine, theirs = both("cosine_embedding_loss")
+    compare(mine, theirs, [x, x[::-1].copy(), target], wrt=[0, 1])
+    a = tg.tensor([[1e-4, 0.0]])
+    assert F.cosine_embedding_loss(a, a, tg.ones(1)).item() < 1e-3
+
+
+def test_gaussian_nll_loss_counts_what_broadcasts():
+    full = F.gaussian_nll_loss(tg.zeros(5, 1), tg.zeros(3), tg.ones(5), full=True, reduction="sum")
+    assert full.item() == pytest.approx(15 * 0.5 * np.log(2 * np.pi), rel=1e-6)

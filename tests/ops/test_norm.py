@@ -94,3 +94,58 @@ def test_group_norm_of_nothing(shape):
     assert w.grad.tolist() == [0.0] * shape[1]  # PyTorch's is NaN where there are no positions
     with pytest.raises(ShapeError, match="split"):
         F.group_norm(tg.zeros(2, 4, 0), 3)
+
+
+LARGE = {
+    "layer_norm": lambda m, x: m.nn.functional.layer_norm(x, x.shape[-1:]),
+    "rms_norm": lambda m, x: m.nn.functional.rms_norm(x, x.shape[-1:]),
+    "group_norm": lambda m, x: m.nn.functional.group_norm(x[:, :, None], 1),
+    "instance_norm": lambda m, x: m.nn.functional.instance_norm(x[None]),
+    "batch_norm": lambda m, x: m.nn.functional.batch_norm(x, None, None, training=True),
+    "batch_norm of planes": lambda m, x: m.nn.functional.batch_norm(x[None], None, None, training=True),
+    "std": lambda m, x: x.std(-1),
+    "std of columns": lambda m, x: x.std(0),
+    "var": lambda m, x: x.var(-1),
+    "var of columns": lambda m, x: x.var(0),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("columns", [4, 6, 20, 64, 300, 3000])
+@pytest.mark.parametrize("size", [1e18, 1e20, 1e30, 1e38])
+@pytest.mark.parametrize("name", LARGE)
+def test_values_whose_squares_leave_the_range_of_float32(name, size, columns, compiled):
+    """Statistics of them are summed in float64: the sums of float32 are infinite, and the results were zeros or NaN."""
+    values = np.clip(np.random.default_rng(3).standard_normal((4, columns)), -1.6, 1.6) * size
+    seed = None
+
+    def run(dtype):
+        nonlocal seed
+        x = tg.tensor(values, dtype=dtype, requires_grad=True)
+        function = tg.compile(lambda x: LARGE[name](tg, x)) if compiled else lambda x: LARGE[name](tg, x)
+        y = function(x)
+        seed = np.random.default_rng(4).standard_normal(tuple(y.shape)) if seed is None else seed
+        y.backward(tg.tensor(seed, dtype=dtype))
+        return y.detach().double().numpy(), x.grad.double().numpy()
+
+    (y, g), (wanted, slope) = run(tg.float32), run(tg.float64)
+    with np.errstate(over="ignore"):
+        wanted = wanted.astype(np.float32)
+    np.testing.assert_allclose(y, wanted, rtol=2e-4, atol=2e-4 * min(np.abs(wanted).max(), 1e38))
+    if size < 1e38:  # where the gradient is no denormal number
+        np.testing.assert_allclose(g, slope, rtol=2e-3, atol=2e-3 * np.abs(slope).max())
+
+
+def test_a_row_with_an_infinite_element():
+    x = tg.tensor([[1.0, np.inf, 2.0], [1.0, 2.0, 4.0]])
+    assert np.isnan(F.layer_norm(x, (3,))[0].numpy()).all() and np.isfinite(F.layer_norm(x, (3,))[1].numpy()).all()
+    assert F.rms_norm(x, (3,))[0].isnan().tolist() == [False, True, False]
+    assert x.std(1).isnan().tolist() == [True, False] and x.mean(1)[0].item() == np.inf
+
+
+def test_the_gradient_of_std_in_half_precision():
+    x = tg.tensor(np.linspace(-2000, 2000, 300), dtype=tg.float16, requires_grad=True)
+    x.std().backward()
+    wanted = x.detach().double().requires_grad_()
+    wanted.std().backward()
+    np.testing.assert_allclose(x.grad.double().numpy(), wanted.grad.numpy(), rtol=1e-2, atol=1e-6)

@@ -164,3 +164,9 @@ def test_dropout_does_not_hide_nan(backend, dtype):
         lost = tg.full((1, 2, 4), float("nan"), dtype=dtype)
         keys = tg.ones(1, 3, 4, dtype=dtype)
         assert tg.nn.functional.scaled_dot_product_attention(lost, keys, keys, dropout_p=1.0).isnan().all()
+
+
+def test_normal_numbers_are_of_the_dtype_of_the_mean():
+    assert tg.normal(tg.zeros(3), tg.ones(3).double()).dtype is tg.float32
+    assert tg.normal(tg.zeros(3).half(), tg.ones(3)).dtype is tg.float16
+    assert tg.normal(1.0, tg.ones(3).double()).dtype is tg.float64

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from .reduce import wide
 
 
@@ -13,13 +15,25 @@ class NormKernels:
 
     def _standardized(self, x: Any, axes: tuple[int, ...], eps: float) -> tuple[Any, Any, Any, Any]:
         """(x with mean 0 and variance 1 over ``axes``, mean, 1 / deviation, biased variance), in the wide dtype."""
-        x = wide(x)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._in_range(wide(x), axes, eps)
+
+    def _in_range(self, x: Any, axes: tuple[int, ...], eps: float) -> tuple[Any, Any, Any, Any]:
+        """``_standardized`` of wide elements, in float64 where the squares of float32 leave its range."""
         mean = self.xp.asarray(x.mean(axis=axes, keepdims=True))
         centred = x - mean
         variance = self.xp.asarray((centred * centred).mean(axis=axes, keepdims=True))
+        if self._beyond(variance):
+            once_more = self._in_range(x.astype(np.float64), axes, eps)
+            return tuple([part.astype(np.float32) for part in once_more])
         rstd = self.xp.asarray(1 / self.xp.sqrt(variance + x.dtype.type(eps)))
         centred *= rstd
         return centred, mean, rstd, variance
+
+    def _beyond(self, squares: Any) -> bool:
+        """Whether sums of squares are infinite that float64 has room for. Of a device nothing is asked: that would
+        wait."""
+        return self.xp is np and squares.dtype == np.float32 and not bool(np.isfinite(squares).all())
 
     def _through(self, g: Any, normal: Any, rstd: Any, axes: tuple[int, ...]) -> Any:
         """The gradient in x, when ``g`` reaches the standardized elements ``normal``."""
@@ -62,9 +76,12 @@ class NormKernels:
     def rms_norm(self, x: Any, w: Any, *, ndim: int, eps: float) -> Any:
         axes = tuple(range(x.ndim - ndim, x.ndim))
         source = wide(x)
-        power = self.xp.asarray((source * source).mean(axis=axes, keepdims=True))
-        rstd = self.xp.asarray(1 / self.xp.sqrt(power + source.dtype.type(eps)))
-        y = source * rstd
+        with np.errstate(over="ignore", invalid="ignore"):
+            power = self.xp.asarray((source * source).mean(axis=axes, keepdims=True))
+            if self._beyond(power):
+                power = np.square(source, dtype=np.float64).mean(axis=axes, keepdims=True)
+            rstd = self.xp.asarray(1 / self.xp.sqrt(power + power.dtype.type(eps))).astype(source.dtype, copy=False)
+            y = source * rstd
         if w is not None:
             y = y * wide(w)
         return y.astype(x.dtype, copy=False), rstd
