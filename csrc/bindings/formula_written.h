@@ -135,9 +135,24 @@ inline bool all_contiguous(const Program& program, const Operand* operands, int 
   return true;
 }
 
-// The memory that an operand's elements lie in, item by item where they lie as the results do.
+// Of an operand that lies contiguous but for the axes that it is repeated along, its last ones: along how many elements;
+// 0 of others.
+inline Index repeated_along(const Operand& operand, Index item, int ndim, const Index* shape) {
+  if (operand.shifts) return 0;
+  int d = ndim;
+  Index along = 1;
+  while (d > 0 && operand.strides[d - 1] == 0) along *= shape[--d];
+  if (d == 0 || d == ndim) return 0;
+  for (Index step = item; d > 0; step *= shape[--d])
+    if (operand.strides[d - 1] != step) return 0;
+  return along;
+}
+
+// The memory that an operand's elements lie in, item by item where they lie as the results do, or each for a row of them.
 inline PieceLaunch::Touch touch_of(const Operand& operand, Index item, int ndim, const Index* shape, bool written) {
-  if (!operand.strides) return {operand.data, size_of_shape(ndim, shape) * item, item, written};
+  const Index n = size_of_shape(ndim, shape);
+  if (!operand.strides) return {operand.data, n * item, item, written};
+  if (const Index along = n ? repeated_along(operand, item, ndim, shape) : 0) return {operand.data, n / along * item, item, written, along};
   Index low = 0, high = item;
   for (int d = 0; d < ndim; ++d) {  // rolled or not: within the whole array
     if (shape[d] == 0) return {operand.data, 0, 0, written};
@@ -167,11 +182,12 @@ inline std::unique_ptr<WrittenPieces> in_pieces(std::shared_ptr<Written> call, c
     for (const Total& each : totals.of) {
       if (!each.wanted) continue;
       const Index item = each.wide ? 8 : 4;
-      pieces->touches.push_back({each.to, totals.length ? pieces->n / totals.length * item : item, 0, true});
       if (totals.length) {
+        pieces->touches.push_back({each.to, pieces->n / totals.length * item, item, true, totals.length});
         pieces->unit = totals.length;
         continue;
       }
+      pieces->touches.push_back({each.to, item, 0, true});
       pieces->unit = Run::kUnit;
       pieces->order = std::max(pieces->order, each.wide ? Run::kWideUnit : Run::kUnit);
     }

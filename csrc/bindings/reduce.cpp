@@ -60,19 +60,22 @@ bool write_pieces(Reduce kind, const View& x, const ReducePlan& plan, DType out_
   const Index inner = columns ? plan.kstride[0] : plan.rstride[0];
   const Index step = columns ? plan.rstride[0] : plan.kn ? plan.kstride[0] : outer * item;
   if (inner != item || step != outer * item) return false;
-  const PieceLaunch::Touch read{x.data, x.size() * item, item, false}, made{to, plan.outputs * size_of(out_type), 0, true};
+  const Index made_item = size_of(out_type);
+  const PieceLaunch::Touch read{x.data, x.size() * item, item, false};
   if (short_rows || rows_stand_alone(plan)) {
     const Index length = plan.reduced;
+    const PieceLaunch::Touch made{to, plan.outputs * made_item, made_item, true, length};
     launch_rows(x.size(), plan.outputs, length, {read, made}, [=, type = x.dtype, from = x.data](Index first, Index last) {
       const Index shape[] = {last - first, length}, strides[] = {length * item, item};
       const bool folded[] = {false, true};
       reduce(kind, ReducePlan(2, shape, strides, folded), type, from + first * length * item, out_type,
-             to + first * size_of(out_type), correction);
+             to + first * made_item, correction);
     });
     return true;
   }
   if ((kind != Reduce::sum && kind != Reduce::mean) || !sums_in_parts(plan)) return false;
   const ColumnSums sums{x.dtype, kind == Reduce::mean, plan.reduced, plan.outputs, x.data, to};
+  const PieceLaunch::Touch made{to, plan.outputs * made_item, 0, true};
   launch_row_sums(x.size(), sums.rows, sums.width, sums.unit(), sums.order(), {read, made}, [=] { return run_of(sums); },
                   [=, type = x.dtype, from = x.data] { reduce(kind, plan, type, from, out_type, to, correction); });
   return true;

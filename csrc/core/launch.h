@@ -38,17 +38,19 @@ struct Launch {
 // A piece begins at a multiple of `unit` elements (a row's, say) and ends at one, or at n. Where `order` is not zero the
 // pieces from one multiple of it to the next come in their order and from one thread, as sums want it; otherwise from any.
 struct PieceLaunch : Launch {
-  // Of the arrays, and of what else is touched: `item` bytes for each element, or 0 for what pieces share, and for what
-  // they touch elsewhere than at their elements' places.
+  // Of the arrays, and of what else is touched: `item` bytes for `per` elements (a row's, say), or 0 for what pieces share,
+  // and for what they touch elsewhere than at their elements' places.
   struct Touch {
     const char* start;
     Index bytes, item;
     bool written;
+    Index per = 1;
     bool meets(const Touch& other) const {
       return (written || other.written) && start < other.start + other.bytes && other.start < start + bytes;
     }
-    // Whether a piece of one touches what the same piece of the other does, and no more.
-    bool aligned(const Touch& other) const { return item && item == other.item && start == other.start; }
+    bool same_items(const Touch& other) const { return item && item == other.item && start == other.start; }
+    // Whether a piece of one touches what the same piece of the other does, and no more, wherever it begins.
+    bool aligned(const Touch& other) const { return same_items(other) && per == 1 && other.per == 1; }
   };
   Index n = 0;
   Index unit = 1, order = 0;

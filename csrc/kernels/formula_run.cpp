@@ -334,6 +334,7 @@ class Runner {
     for (const Program::Spread& s : p_.spreads_) s.fill(slots[s.slot], slots[s.from], nullptr, nullptr, longest);
     Index at[kMaxDims];
     locate(first, at);
+    if (alone_ && !sum && !summing_) return rows_alone(first, last, at, slots);
     char* sums = summing_ ? place_of_sums() : nullptr;
     Index held = first, until = last - first > chunk_ ? first + chunk_ : last;
     for (Index i = first; i < last;) {
@@ -350,19 +351,44 @@ class Runner {
     }
   }
 
-  // `start` is where the stretch begins, `held` the first element of what is summed that is still there, at `sums`.
-  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum, Index start,
-             Index held, char* sums) const {
-    const int inputs = p_.input_count();
-    if (alone_ && !sum && !summing_) {
+  // Row by row, where a single loop is all there is to do: from one to the next addresses grow by the same steps.
+  void rows_alone(Index first, Index last, Index* at, void** slots) const {
+    const Step& s = body_->front();
+    std::vector<std::pair<int, Index>> steps;  // slots that move, and by how many bytes
+    for (int i = 0; i < ports_; ++i) {
+      if (!p_.ports_[i].varies) continue;
+      const Operand& operand = operands_[i];
+      const Index step = !operand.strides ? inner_ * p_.ports_[i].item_size : ndim_ > 1 ? operand.strides[ndim_ - 2] : 0;
+      if (step) steps.push_back({i, step});
+    }
+    while (first < last) {
       for (int i = 0; i < ports_; ++i) {
         const Operand& operand = operands_[i];
         if (!p_.ports_[i].varies) continue;
         slots[i] = operand.data + (operand.strides ? offset(operand, at) : first * p_.ports_[i].item_size);
       }
-      const Step& s = body_->front();
-      return s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+      if (at[ndim_ - 1] || last - first < inner_) {  // part of a row
+        const Index n = std::min(inner_ - at[ndim_ - 1], last - first);
+        s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
+        first += n;
+        if (first < last) advance(at, n);
+        continue;
+      }
+      Index rows = (last - first) / inner_;
+      if (ndim_ > 1) rows = std::min(rows, shape_[ndim_ - 2] - at[ndim_ - 2]);
+      for (Index row = 0; row < rows; ++row) {
+        s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], inner_);
+        for (const auto& [slot, step] : steps) slots[slot] = static_cast<char*>(slots[slot]) + step;
+      }
+      first += rows * inner_;
+      if (first < last) locate(first, at);
     }
+  }
+
+  // `start` is where the stretch begins, `held` the first element of what is summed that is still there, at `sums`.
+  void block(Index first, const Index* at, Index n, void** slots, char* buffers, Index longest, double* sum, Index start,
+             Index held, char* sums) const {
+    const int inputs = p_.input_count();
     for (int i = 0; i < ports_; ++i) {
       const Program::Port& port = p_.ports_[i];
       if (!port.varies) continue;

@@ -17,6 +17,8 @@
 //   s.settle(function, [number of a place, ...])   # inputs that come to lie at the same addresses again and again are read
 //                             # there: function(arrays) is asked for a sequence of the same calls that does, written by
 //   t = Sequence(); t.begin_beside(s, [offset of each allocation]); t.there(array); ...; t.end(); t.stage([...], [])
+//   s.settle(function, [...], True)   # there are no places to bring them to: s itself reads them where they lie, and play()
+//                             # is False, with nothing done, of others
 //
 // A kernel that can't be written raises NotWritten; rewind(calls, allocations) takes back what it had begun.
 //
@@ -93,11 +95,17 @@ constexpr Index kBriefFrom = 1 << 12, kBriefTo = 1 << 15;
 constexpr Index kMostInOrder = 1 << 18;  // elements that one thread takes: more of them leave others without work
 
 // Calls that go over equally many elements, done a piece at a time: what one writes is read from the cache by the next.
+// Or over so many times fewer: what was reduced of rows goes on row by row, and what has a value for each row goes with it.
 struct Group {
-  std::vector<PieceLaunch*> parts;
+  struct Part {
+    PieceLaunch* call;
+    Index ratio;  // elements of the group for each of its own
+  };
+  std::vector<Part> parts;
+  Index n;
   Index unit = 1, order = 0;  // of all parts
 
-  explicit Group(PieceLaunch* first) : parts{first}, unit(first->unit), order(first->order) {}
+  explicit Group(PieceLaunch* first) : parts{{first, 1}}, n(first->n), unit(first->unit), order(first->order) {}
 
   enum class Taken { no, along, meets };
   // Takes the call along if it may: what it shares with those before, and one of them writes, lies so that pieces meet. It
@@ -105,37 +113,43 @@ struct Group {
   // they read or make comes along, in case that somebody behind meets it.
   Taken take(Launch* call) {
     auto* next = dynamic_cast<PieceLaunch*>(call);
-    if (!next || !next->n || next->n != parts[0]->n) return Taken::no;
+    if (!next || !next->n || n % next->n) return Taken::no;
+    const Index ratio = n / next->n;
+    Index together = std::lcm(unit, next->unit * ratio);
     bool meets = false, near = false;
-    for (const PieceLaunch* part : parts)
-      for (const PieceLaunch::Touch& a : part->touches)
+    for (const Part& part : parts)
+      for (const PieceLaunch::Touch& a : part.call->touches)
         for (const PieceLaunch::Touch& b : next->touches) {
-          if (a.meets(b) && !a.aligned(b)) return Taken::no;
-          meets |= !b.written && a.aligned(b);
+          const bool aligned = a.same_items(b) && a.per * part.ratio == b.per * ratio;
+          if (a.meets(b)) {
+            if (!aligned) return Taken::no;
+            together = std::lcm(together, b.per * ratio);  // an item is within one piece
+          }
+          meets |= !b.written && aligned;
           near |= !b.item && a.start == b.start;
         }
     if (!meets && !near) return Taken::no;
-    const Index together = std::lcm(unit, next->unit);
-    const Index thread = order || next->order ? std::lcm(together, std::lcm(std::max<Index>(order, 1), std::max<Index>(next->order, 1))) : 0;
+    const Index ordered = next->order * ratio;
+    const Index thread = order || ordered ? std::lcm(together, std::lcm(std::max<Index>(order, 1), std::max<Index>(ordered, 1))) : 0;
     if (together > kMostInOrder || thread > kMostInOrder) return Taken::no;
-    if (next->n < kJoinedFrom && std::max(together, thread) > next->n / (kPieces / 2)) return Taken::no;
+    if (n < kJoinedFrom && std::max(together, thread) > n / (kPieces / 2)) return Taken::no;
     unit = together;
     order = thread;
-    parts.push_back(next);
+    parts.push_back({next, ratio});
     return meets ? Taken::meets : Taken::along;
   }
 
   void run() {
-    for (PieceLaunch* part : parts) part->begin();
-    const Index n = parts[0]->n, most = std::clamp(n / kPieces, kShortest, kPieceLength);
+    for (const Part& part : parts) part.call->begin();
+    const Index most = std::clamp(n / kPieces, kShortest, kPieceLength);
     const Index length = (std::max(most, unit) + unit - 1) / unit * unit;
     parallel_for(n, order ? order : length, [&](Index first, Index last) {
       for (Index at = first; at < last; at += length) {
         const Index end = std::min(last, at + length);
-        for (PieceLaunch* part : parts) part->piece(at, end);
+        for (const auto& [call, ratio] : parts) call->piece(at / ratio, end / ratio);
       }
     });
-    for (PieceLaunch* part : parts) part->end();
+    for (const Part& part : parts) part.call->end();
   }
 };
 struct Joined final : Launch {
@@ -264,13 +278,15 @@ class Written final : public Sequence {
     stages_.push_back(std::move(made));
   }
 
-  void play(std::size_t number, const py::list& given) {
+  // Whether it could: inputs that have no place may lie elsewhere.
+  bool play(std::size_t number, const py::list& given) {
     if (writing() || !planned_) throw std::runtime_error("Sequence: it is not ready to run");
     if (number >= stages_.size()) throw std::out_of_range("Sequence: there is no such stage");
     const Stage& stage = stages_[number];
     at_ = calls_.size();
     if (given.size() != stage.places.size()) throw std::invalid_argument("Sequence: as many arrays as places");
-    const Written* beside = number == 0 && settling_ ? settling_->beside(given, stage) : nullptr;
+    const Written* beside = number == 0 && settling_ ? settling_->beside(given, stage, *this) : nullptr;
+    if (!beside && number == 0 && settling_ && settling_->only) return false;
     for (std::size_t i = 0; i < stage.places.size(); ++i)
       if (!beside || !settling_->stays[i]) bring(PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)), stage.places[i].array.ptr());
     const Written& who = beside ? *beside : *this;
@@ -295,6 +311,7 @@ class Written final : public Sequence {
     for (std::size_t i = 0; i < stage.places.size(); ++i)
       if (stage.places[i].written)
         bring(stage.places[i].array.ptr(), PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i)));
+    return true;
   }
 
   // Writes the calls of another one again, for the same block.
@@ -309,7 +326,7 @@ class Written final : public Sequence {
     ++writers;
   }
 
-  void settle(py::object function, const std::vector<std::size_t>& places) {
+  void settle(py::object function, const std::vector<std::size_t>& places, bool only) {
     if (stages_.empty()) throw std::runtime_error("Sequence: it has no stage yet");
     auto made = std::make_unique<Settling>();
     made->function = std::move(function);
@@ -318,6 +335,9 @@ class Written final : public Sequence {
       if (i >= made->stays.size() || stages_[0].places[i].written) throw std::out_of_range("Sequence: there is no such place to read");
       made->stays[i] = true;
     }
+    for (std::size_t i = 0; i < made->stays.size() && only; ++i)
+      if (made->stays[i]) made->written.push_back(PyArray_DATA(reinterpret_cast<PyArrayObject*>(stages_[0].places[i].array.ptr())));
+    made->only = only;
     settling_ = std::move(made);
   }
 
@@ -379,11 +399,12 @@ class Written final : public Sequence {
     std::vector<bool> stays;          // by place
     std::vector<const void*> seen;    // where those lay at the last call
     std::vector<const void*> written;  // where `sequence` reads them
-    py::object sequence;
+    py::object sequence;              // none: the one that asks reads them there
+    bool only = false;                // they have no place to be brought to
     int times = 0, left = 4;          // how often it may be written yet
 
     // Who runs the calls; null where the inputs have to be brought.
-    const Written* beside(const py::list& given, const Stage& stage) {
+    const Written* beside(const py::list& given, const Stage& stage, const Written& self) {
       std::vector<const void*> now;
       for (std::size_t i = 0; i < stays.size(); ++i) {
         if (!stays[i]) continue;
@@ -391,9 +412,10 @@ class Written final : public Sequence {
         auto* array = reinterpret_cast<PyArrayObject*>(from);
         if (!PyArray_Check(from) || !lie_alike(array, reinterpret_cast<PyArrayObject*>(stage.places[i].array.ptr()))) return nullptr;
         now.push_back(PyArray_DATA(array));
-        if (reinterpret_cast<std::uintptr_t>(now.back()) % kAlign) return nullptr;  // kernels are chosen as in the block
+        // kernels are chosen as in the block
+        if (!only && reinterpret_cast<std::uintptr_t>(now.back()) % kAlign) return nullptr;
       }
-      if (sequence && now == written) return &sequence.cast<const Written&>();
+      if (now == written) return sequence ? &sequence.cast<const Written&>() : &self;
       if (!left) return nullptr;
       times = now == seen ? times + 1 : 1;
       seen = std::move(now);
@@ -401,7 +423,7 @@ class Written final : public Sequence {
       --left;
       sequence = function(given);
       written = seen;
-      if (sequence.is_none()) left = 0, sequence = py::object();
+      if (sequence.is_none()) left = 0, sequence = py::object(), written.clear();
       return sequence ? &sequence.cast<const Written&>() : nullptr;
     }
   };
@@ -527,8 +549,8 @@ PyObject* play_stage(PyObject* self, PyObject* const* args, Py_ssize_t count) {
       throw py::type_error("play: expected the number of a stage, and a list of arrays");
     const std::size_t stage = PyLong_AsSize_t(args[0]);
     if (PyErr_Occurred()) throw py::error_already_set();
-    static_cast<Written*>(PyCapsule_GetPointer(self, "sequence"))->play(stage, py::reinterpret_borrow<py::list>(args[1]));
-    Py_RETURN_NONE;
+    return PyBool_FromLong(
+        static_cast<Written*>(PyCapsule_GetPointer(self, "sequence"))->play(stage, py::reinterpret_borrow<py::list>(args[1])));
   });
 }
 PyMethodDef play_definition = {"play", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(play_stage)), METH_FASTCALL,
@@ -564,7 +586,7 @@ TG_BINDINGS(sequence) {
       .def("end", &Written::end)
       .def("begin_beside", &Written::begin_beside)
       .def_static("there", &there)
-      .def("settle", &Written::settle)
+      .def("settle", &Written::settle, py::arg("function"), py::arg("places"), py::arg("only") = false)
       .def("stage", &Written::stage)
       .def_property_readonly("play", &player)
       .def("rewind", &Written::rewind)

@@ -105,12 +105,12 @@ Ref taken(PyObject* waiting) {
   return Ref();
 }
 
-// Runs a stage; an error says which call it comes from.
-bool play(PyObject* instance, long stage, PyObject* given) {
+// Runs a stage: True, or False where it can't be run with what is given; an error says which call it comes from.
+Ref play(PyObject* instance, long stage, PyObject* given) {
   Ref number(PyLong_FromLong(stage));
   PyObject* const both[] = {number.get(), given};
   Ref done(number ? PyObject_Vectorcall(PyTuple_GET_ITEM(instance, kPlay), both, 2, nullptr) : nullptr);
-  if (done) return true;
+  if (done) return done;
   PyObject *type, *value, *trace;
   PyErr_Fetch(&type, &value, &trace);
   PyErr_NormalizeException(&type, &value, &trace);
@@ -123,7 +123,7 @@ bool play(PyObject* instance, long stage, PyObject* given) {
   } else {
     PyErr_Restore(type, value, trace);
   }
-  return false;
+  return Ref();
 }
 
 // PairEntry._recorded, but for what is known after the run alone. Null without an error where Python must see to it.
@@ -264,7 +264,7 @@ PyObject* lend(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 
 // replay(entry, args, kwargs): the result if it is one tensor that the program makes, else the outputs' arrays (of a pair: and
-// its node); NotImplemented where Python must see to it, None where it must run the program, since no instance is idle.
+// its node); NotImplemented where Python must see to it, None where it must run the program, since no instance can.
 PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
   if (count != 3 || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) != kParts)
     return PyErr_Format(PyExc_TypeError, "replay: expected (entry, args, kwargs)");
@@ -304,14 +304,14 @@ PyObject* replay(PyObject* module, PyObject* const* args, Py_ssize_t count) {
   PyObject* forgotten = part(kForgotten);
   Spares spares;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(forgotten); ++i) spares.take(as_tensor(PyList_GET_ITEM(forgotten, i)));
-  Ref instance = taken(waiting);
-  if (!instance) {
-    if (PyErr_Occurred()) return nullptr;
+  Ref instance = taken(waiting), done, arrays;
+  if (instance) done = play(instance.get(), 0, given.get());
+  else if (PyErr_Occurred()) return nullptr;
+  if (!instance || done.get() == Py_False) {
+    if (instance && PyList_Append(waiting, instance.get()) < 0) return nullptr;
     if (PyList_GET_SIZE(forgotten)) Py_RETURN_NONE;
     Py_RETURN_NOTIMPLEMENTED;
   }
-  const bool done = play(instance.get(), 0, given.get());
-  Ref arrays;
   if (done) arrays = handed_out(PyTuple_GET_ITEM(instance.get(), kArrays), PyTuple_GET_ITEM(instance.get(), kOthers), given.get());
   PyObject *type, *value, *trace;
   PyErr_Fetch(&type, &value, &trace);

@@ -12,13 +12,14 @@ from typing import Any
 
 from ..dispatch import local
 from .failures import placed
-from .native import Instance, blueprint
+from .native import Instance, blueprint, only_read, there, writes
 from .program import Program
 
 __all__ = ["Shelf", "executor", "in_python", "shelf_of"]
 
 _WRITTEN_OUT = 1 << 15  # bytes of an index
 _MOST_COPIED = 1 << 17  # bytes of arguments for each step: to bring more into a block takes longer than Python's calls
+_PATIENCE = 3  # calls with arguments at the same addresses, until a block reads them there
 _MOST = 2  # instances of a program whose results may be copied
 
 
@@ -59,6 +60,12 @@ class _InBlocks:
         self.copying: Shelf | None = None
 
     def __call__(self, given: list[Any]) -> list[Any]:
+        results = self.try_on(given)
+        assert results is not None
+        return results
+
+    def try_on(self, given: list[Any]) -> list[Any] | None:
+        """The results; None if an instance would need these arguments elsewhere."""
         shelf, copied = self.shelf, False
         one = shelf.take(_MOST)
         if one is None:
@@ -68,10 +75,40 @@ class _InBlocks:
             one = shelf.take()
             assert one is not None
         try:
-            one.run(given)
-            return one.results(given, copied=copied)
+            return one.results(given, copied=copied) if one.run(given) else None
         finally:
             shelf.put(one)
+
+
+class _OnceSettled(_InBlocks):
+    """Runs a program in Python, of which arguments (by number) are too large to be copied to a block, until these have
+    come to lie at the same addresses; from then on in a block that reads them there, while they do."""
+
+    def __init__(self, program: Program, numbers: list[int], shown: int):
+        super().__init__(Shelf(None))
+        self.program = program
+        self.numbers = numbers
+        self.shown = shown
+        self.in_python = in_python(program)
+        self.seen: list[int] = []  # where they lay in the last call, and in how many calls before
+        self.times = 0
+
+    def __call__(self, given: list[Any]) -> list[Any]:
+        results = self.try_on(given) if self.shelf.plan is not None or self._settled(given) else None
+        return self.in_python(given) if results is None else results
+
+    def _settled(self, given: list[Any]) -> bool:
+        """Whether they have come to lie somewhere; then there is a plan."""
+        now = [given[i].__array_interface__["data"][0] for i in self.numbers]
+        self.times = self.times + 1 if now == self.seen else 0
+        self.seen = now
+        if self.times < _PATIENCE or not all(given[i].flags.c_contiguous for i in self.numbers):
+            return False
+        arguments = self.program.arguments
+        self.shelf.plan = self.program.linked = blueprint(
+            self.program, shown=self.shown, there={arguments[i]: there(given[i]) for i in self.numbers}
+        )
+        return True
 
 
 def shelf_of(program: Program, **settings: Any) -> Shelf | None:
@@ -86,13 +123,22 @@ def executor(program: Program, shown: int | None = None) -> Callable[[list[Any]]
     runner = _runner_of(program)
     if runner is not None:
         return runner
-    if sum(v.nbytes for v in program.arguments) > _MOST_COPIED * len(program.steps) or _repeating(program):
+    if not writes(program) or _repeating(program):
         return in_python(program)
-    shelf = shelf_of(program, shown=len(program.outputs) if shown is None else shown)
-    if shelf is None:
-        return in_python(program)
+    shown = len(program.outputs) if shown is None else shown
+    if _copied(program) > _MOST_COPIED * len(program.steps):
+        numbers = only_read(program)
+        large = _copied(program) - sum(program.arguments[i].nbytes for i in numbers) > _MOST_COPIED * len(program.steps)
+        return in_python(program) if large else _OnceSettled(program, numbers, shown)
+    shelf = shelf_of(program, shown=shown)
+    assert shelf is not None
     program.linked = shelf.plan
     return _InBlocks(shelf)
+
+
+def _copied(program: Program) -> int:
+    """Bytes that a block's run copies of arguments."""
+    return sum(v.nbytes for v in program.arguments)
 
 
 def _repeating(program: Program) -> bool:

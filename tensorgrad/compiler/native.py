@@ -5,7 +5,8 @@ places are found in one block, and the calls are written again with these addres
 what a kernel allocates has an address, and no memory the first time.
 
 Arguments are copied to their places in the block. Where large ones have come to lie at the same addresses a few times,
-the calls are written once more, to read them there.
+the calls are written once more, to read them there. Of programs that have much to copy and little to do the arguments
+have no places: the block is made when they have come to lie somewhere, and runs while they do.
 
 A kernel that is Python (a generic one, or one that looks at its inputs' elements) is called as it is, between two
 stretches of the sequence, and its results are copied to their places.
@@ -30,7 +31,7 @@ from .places import Places
 from .program import Action, Call, Program, Unless, Value
 from .writable import Part, written
 
-__all__ = ["Blueprint", "Instance", "blueprint"]
+__all__ = ["Blueprint", "Instance", "blueprint", "only_read", "there", "writes"]
 
 _WORTH_TRIMMING = 1 << 24  # bytes of a block
 _SMALL = 4096  # bytes: a result that is copied rather than lent
@@ -47,6 +48,7 @@ class Blueprint:
         early: how many of the outputs are the first stage's; None: all.
         shown: how many of the first outputs are handed to the user, who may keep them: small ones are copied.
         kept: values that somebody may want the arrays of.
+        there: arrays of the arguments that have no place in the block.
     ``nbytes``: of an instance's block. ``at_once``: the most of it that is needed at one time. ``in_place``: calls,
     and a result of theirs that takes the place of an operand. ``in_pieces``: groups of calls that are done together, a
     piece at a time, as the last instance that was made does them. ``python_calls``: calls that are Python between two
@@ -57,7 +59,7 @@ class Blueprint:
 
     def __init__(
         self, program: Program, backend: Any, split: int | None = None, late: int = 0, early: int | None = None,
-        kept: Sequence[Value] = (), shown: int = 0,
+        kept: Sequence[Value] = (), shown: int = 0, there: Mapping[Value, Any] = MappingProxyType({}),
     ):  # fmt: skip
         self.program = program
         self.early = early
@@ -66,6 +68,7 @@ class Blueprint:
         self.backend = backend
         self.split = len(program.steps) if split is None else split
         self.late = late
+        self.there = there
         self.python_calls: list[Call] = []
         first = _Writing(self)
         sizes = first.run()
@@ -124,9 +127,9 @@ class Instance:
         early = len(arguments) - blueprint.late
         self.sequence.stage(writing.pieces[: writing.split], arguments[:early])
         self.sequence.stage(writing.pieces[writing.split :], arguments[early:])
-        settled = [] if blueprint.early is not None else _only_read(program, blueprint.kept)
+        settled = [] if blueprint.early is not None else only_read(program, blueprint.kept)
         if settled:
-            self.sequence.settle(_settling(self, settled), settled)
+            self.sequence.settle(_settling(self, settled), settled, bool(blueprint.there))
         groups = [list(dict.fromkeys(self.steps_of[first:end])) for first, end in self.sequence.joined]
         blueprint.in_pieces = [group for group in groups if len(group) > 1]
         number = {v: i for i, v in enumerate(program.arguments)}
@@ -186,10 +189,11 @@ class Instance:
     def idle(self) -> bool:
         return unheld(self.lent, self.counts)
 
-    def run(self, given: list[Any]) -> None:
-        """Run the first stage on these arrays for its arguments; the second is C's."""
+    def run(self, given: list[Any]) -> bool:
+        """Run the first stage on these arrays for its arguments; the second is C's. False if they would have to lie
+        elsewhere."""
         try:
-            self.play(0, given)
+            return bool(self.play(0, given))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised, and says where
             raise self._failed(error) from None
 
@@ -213,7 +217,12 @@ class Instance:
         ]
 
 
-def _only_read(program: Program, kept: Sequence[Value]) -> list[int]:
+def there(array: Any) -> Any:
+    """An array on the same memory, which may go."""
+    return local.plain[np.ndarray].backend.c.Sequence.there(array)
+
+
+def only_read(program: Program, kept: Sequence[Value] = ()) -> list[int]:
     """The numbers of arguments that a run may read where they lie: large ones, in rows, that nobody writes to and of
     which no part is handed out, nor anything kept."""
     written = {v.root for call in program.calls for v in call.writes}
@@ -234,7 +243,7 @@ def _settling(instance: Instance, numbers: list[int]) -> Callable[[list[Any]], A
         one = known()
         assert one is not None  # it is running
         arguments = one.program.arguments
-        return one.beside({arguments[i]: one.sequence.there(given[i]) for i in numbers})
+        return one.beside({arguments[i]: there(given[i]) for i in numbers})
 
     return ask
 
@@ -251,9 +260,10 @@ _GIVEN, _FIXED, _COPIED, _LENT, _LEASED = range(5)
 class _Writing:
     """One pass of a program's calls into a sequence."""
 
-    def __init__(self, blueprint: Blueprint, there: Mapping[Value, Any] = MappingProxyType({})):
+    def __init__(self, blueprint: Blueprint, there: Mapping[Value, Any] | None = None):
         self.program = blueprint.program
-        self.there = there  # arrays of arguments that are not brought to the block
+        self.without = blueprint.there  # arguments that have no place in the block
+        self.there = self.without if there is None else there  # arrays of those that are not brought to it
         self.split_at = blueprint.split
         self.backend = blueprint.backend
         self.sequence = blueprint.backend.c.Sequence()
@@ -310,7 +320,7 @@ class _Writing:
     def write(self) -> None:
         program = self.program
         for value in program.arguments:
-            place = self.place(value.shape, value.dtype)
+            place = None if value in self.without else self.place(value.shape, value.dtype)
             self.arrays[value] = self.there.get(value, place)
         self.count(-1)
         start = 0
@@ -435,16 +445,18 @@ def _python_call(
     return call
 
 
+def writes(program: Program) -> bool:
+    """Whether the calls of a program can be written."""
+    if not local.plain[np.ndarray].backend.writes_programs or native is None:
+        return False
+    if any(call.kind is not np.ndarray for call in program.all_calls):
+        return False  # some of it is computed elsewhere
+    return not program.strided  # in a block arguments are contiguous
+
+
 def blueprint(program: Program, **settings: Any) -> Blueprint | None:
     """A program's blueprint, with its further arguments; None where another backend computes."""
-    backend = local.plain[np.ndarray].backend
-    if not backend.writes_programs or native is None:
-        return None
-    if any(call.kind is not np.ndarray for call in program.all_calls):
-        return None  # some of it is computed elsewhere
-    if program.strided:
-        return None  # in a block arguments are contiguous
-    return Blueprint(program, backend, **settings)
+    return Blueprint(program, local.plain[np.ndarray].backend, **settings) if writes(program) else None
 
 
 def _unheld(arrays: list[Any], counts: tuple[int, ...]) -> bool:

@@ -163,9 +163,42 @@ def test_operands_that_are_broadcast_go_along():
     x, row, column = tg.randn(500, 384), tg.randn(384), tg.randn(500, 1)
     program = alike(lambda x, row, column: (x * row + column).softmax(-1) - row, x, row, column)
     assert [len(group) for group in together(program)] == [3]
-    # what is broadcast is written by the calls before: it is not there when the first piece needs it
+    # what is broadcast along rows is there for a piece's rows
     program = alike(lambda x, row, column: x - (x * row).var(-1, keepdim=True), x, row, column)
-    assert [names_[-1] for names_ in together(program)] == ["var"]
+    assert [len(group) for group in together(program)] == [3]
+    # what is broadcast over all rows is not there when the first piece needs it
+    program = alike(lambda x, row, column: x - (x * row).mean(0), x, row, column)
+    assert [names_[-1] for names_ in together(program)] == ["mean"]
+
+
+BY_ROWS = {
+    "rms": lambda x, y: x * ((x * x).mean(-1, keepdim=True) + 1e-6).rsqrt() * y[0],
+    "unit": lambda x, y: (x + y) / (x + y).pow(2).sum(-1, keepdim=True).sqrt(),
+    "softmax": lambda x, y: (e := (x - x.amax(-1, keepdim=True)).exp()) / e.sum(-1, keepdim=True),
+    "variance": lambda x, y: ((c := x - x.mean(-1, keepdim=True)) / (c.square().mean(-1, keepdim=True) + 1).sqrt(), c),
+    "rows with rows": lambda x, y: (m := x.amax(-1) * 2 - y.sum(-1), (x * m[:, None]).sum(-1), m.exp()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_ROWS)
+@pytest.mark.parametrize("shape", [(1003, 384), (400, 1000), (20, 12345), (3001, 65), (16_000, 9), (5000, 64)], ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_what_rows_have_one_of_goes_with_them(name, shape, dtype):
+    tg.manual_seed(0)
+    x, y = tg.randn(*shape, dtype=dtype), tg.randn(*shape, dtype=dtype)
+    program = alike(BY_ROWS[name], x, y)
+    if shape != (20, 12345):  # sums of long rows are no calls of a piece's length
+        assert len(together(program)) == 1 and sum(map(len, together(program))) >= 3
+
+
+def test_several_axes_of_rows_go_along():
+    tg.manual_seed(0)
+    x, y = tg.randn(60, 50, 8, 9), tg.randn(60, 50)
+    program = alike(lambda x, y: x / (x * x).sum((-2, -1), keepdim=True).sqrt() * y[:, :, None, None], x, y)
+    assert [len(group) for group in together(program)] == [3]
+    # each of these values is for rows that are not one run
+    program = alike(lambda x, y: x - (x * y[:, :, None, None]).mean((0, 2, 3), keepdim=True), x, y)
+    assert not together(program)
 
 
 @pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])

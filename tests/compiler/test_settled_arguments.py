@@ -203,6 +203,135 @@ def test_results_that_come_back_as_arguments(settled):
             ours, theirs = ours.clamp(-3, 3), theirs.clamp(-3, 3)
 
 
+# --- arguments that are too large to be brought
+
+
+LARGE = 2000, 100  # 800 kB of each for a few calls
+
+
+def little(x, y):
+    return x * ((x * x).mean(-1, keepdim=True) + 1e-6).rsqrt(), (x - y).amax(-1)
+
+
+def in_blocks(compiled):
+    """Whether the program has come to run in a block; its bytes."""
+    linked = compiled.programs[0].linked
+    return None if linked is None else linked.nbytes
+
+
+def test_large_arguments_are_read_where_they_lie_or_python_runs_the_program(settled):
+    compiled = Compiled(little)
+    with tg.no_grad():
+        here, there = [(big(*LARGE, seed=s), big(*LARGE, seed=s + 1)) for s in (0, 5)]
+        expected = [[t.clone() for t in little(*pair)] for pair in (here, there)]
+        for k in range(2 * TIMES):
+            same(compiled(*here), expected[0])
+            assert (in_blocks(compiled) is None) == (k < TIMES - 1)
+        assert in_blocks(compiled) < 850_000  # results alone
+        for _ in range(2):
+            same(compiled(*there), expected[1])
+            same(compiled(here[0], there[1]), little(here[0], there[1]))
+            same(compiled(*here), expected[0])
+        assert settled == []
+        here[0].copy_(there[0])
+        same(compiled(*here), little(*here))
+        for _ in range(TIMES):
+            same(compiled(*there), expected[1])
+        assert settled == [2]
+        strided = tg.from_numpy(np.asfortranarray(there[0].numpy()))
+        for _ in range(2 * TIMES):
+            for a, b in zip(compiled(strided, there[1]), expected[1], strict=True):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
+
+
+def test_results_of_large_arguments_that_are_kept_stay_as_they_are(settled):
+    compiled = Compiled(little)
+    x, y = big(*LARGE), big(*LARGE, seed=1)
+    with tg.no_grad():
+        kept = []
+        for k in range(4 * TIMES):
+            x.add_(1.0)
+            kept.append((compiled(x, y), [t.clone() for t in little(x, y)]))
+            if k % 3 == 2:
+                del kept[-2]
+        for made, expected in kept:
+            same(made, expected)
+        assert in_blocks(compiled)
+
+
+def test_results_of_large_arguments_come_back_as_arguments(settled):
+    compiled = Compiled(little)
+    x, y = big(*LARGE), big(*LARGE, seed=1)
+    with tg.no_grad():
+        ours, theirs = x, x
+        for _ in range(4 * TIMES):
+            ours, theirs = compiled(ours, y)[0], little(theirs, y)[0]
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_threads_share_large_arguments_that_settle(settled):
+    compiled = Compiled(little)
+    pairs = [(big(*LARGE, seed=s), big(*LARGE, seed=s + 1)) for s in range(3)]
+    with tg.no_grad():
+        expected = [[t.clone() for t in little(*pair)] for pair in pairs]
+    wrong = []
+
+    def run(k):
+        with tg.backend("cpp"), tg.no_grad():
+            for _ in range(30):
+                for a, b in zip(compiled(*pairs[k]), expected[k], strict=True):
+                    if not np.array_equal(a.numpy(), b.numpy()):
+                        wrong.append(k)
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_an_error_of_large_arguments_says_where(settled):
+    def looked_up(table, at):
+        return (table[at] * 2).sum(-1)
+
+    compiled = Compiled(looked_up)
+    table, at = big(*LARGE), tg.arange(1000)
+    with tg.no_grad():
+        for _ in range(2 * TIMES):
+            np.testing.assert_array_equal(compiled(table, at).numpy(), looked_up(table, at).numpy())
+        at[7] = 5000
+        with pytest.raises(IndexError, match="5000"):
+            compiled(table, at)
+        at[7] = 3
+        np.testing.assert_array_equal(compiled(table, at).numpy(), looked_up(table, at).numpy())
+
+
+def test_a_step_with_large_arguments_has_its_gradients(settled):
+    tg.manual_seed(0)
+    w = tg.randn(LARGE[1], requires_grad=True)
+
+    def step(x, y):
+        w.grad = None
+        loss = (x * w - y).square().mean()
+        loss.backward()
+        with tg.no_grad():
+            w.sub_(w.grad)
+        return loss
+
+    compiled = Compiled(step)
+    x, y = big(*LARGE), big(*LARGE, seed=1)
+    ours = []
+    for k in range(3 * TIMES):
+        given = x if k < 2 * TIMES else x.clone()
+        ours.append((compiled(given, y).item(), w.grad.numpy().copy()))
+    w.data = (tg.manual_seed(0), tg.randn(LARGE[1]))[1]
+    for loss, grad in ours:
+        assert abs(step(x, y).item() - loss) <= 1e-6 * abs(loss)
+        np.testing.assert_allclose(w.grad.numpy(), grad, rtol=1e-4, atol=1e-7)
+    assert in_blocks(compiled)
+
+
 def test_an_instance_goes_with_its_program(settled):
     compiled = Compiled(work)
     with tg.no_grad():
