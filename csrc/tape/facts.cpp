@@ -156,7 +156,7 @@ PyObject* dict_behind(PyObject* proxy) {
 
 // The lists of compiler/facts.py, laid out for the loop.
 struct Facts {
-  enum Kind : char { kCell, kCode, kDefaults, kOther };
+  enum Kind : char { kCell, kCode, kDefaults, kClass, kOther };
   struct Datum {
     PyObject *tensor, *fields[4];
     Py_ssize_t attributes;
@@ -249,6 +249,7 @@ int hold(const Facts& all) {
       case Facts::kCell: now = PyCell_GET(each.holder); break;
       case Facts::kCode: now = PyFunction_GET_CODE(each.holder); break;
       case Facts::kDefaults: now = PyFunction_GET_DEFAULTS(each.holder) ? PyFunction_GET_DEFAULTS(each.holder) : Py_None; break;
+      case Facts::kClass: now = reinterpret_cast<PyObject*>(Py_TYPE(each.holder)); break;
       case Facts::kOther: now = look(each.holder, each.key, kept); break;
     }
     if (stays(now, each.value) <= 0) return PyErr_Occurred() ? -1 : 0;
@@ -333,6 +334,10 @@ PyObject* pack_facts(PyObject*, PyObject* const* args, Py_ssize_t count) {
       if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(one, 2), "__code__") == 0) kind = Facts::kCode;
       if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(one, 2), "__defaults__") == 0) kind = Facts::kDefaults;
     }
+    const bool of_class = PyTuple_GET_ITEM(one, 3) == reinterpret_cast<PyObject*>(Py_TYPE(holder));
+    if (of_class && PyUnicode_Check(PyTuple_GET_ITEM(one, 2)) &&
+        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(one, 2), "__class__") == 0)
+      kind = Facts::kClass;
     made->facts.push_back({holder, PyTuple_GET_ITEM(one, 2), PyTuple_GET_ITEM(one, 3), kind});
   });
   good &= each(2, 3, [&](PyObject* one) {  // (path, holder, size)

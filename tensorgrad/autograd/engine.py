@@ -195,6 +195,8 @@ class _Pass:
 
     def visit(self, heap: Heap, pending: dict[Node, Any], node: Node, g: Any) -> None:
         if node.hooks is not None or node.retained is not None or node in self.wanted:
+            if (check := getattr(node.op, "check_observed", None)) is not None:
+                check(node, g, self.wanted.get(node, ()))
             g = self.observe(node, g)
             if self.needed is not None and not self.goes_on(node):
                 return

@@ -47,7 +47,7 @@ class Members(Found):
             self._forward(type(module))
         if len(attributes.get("_kinds", ())) > 1 and isinstance(module, Module):
             self.wholes.append((f"the members of {path}", attributes["_kinds"], tuple(attributes["_kinds"]), ()))
-        if is_users_class(type(module)) and id(module) not in self._weakly:
+        if (isinstance(module, Module) or is_users_class(type(module))) and id(module) not in self._weakly:
             self.facts.append((f"{path}.__class__", module, "__class__", type(module)))
         for name, value in attributes.items():
             if members is not None and name not in members and not hasattr(Module, name):

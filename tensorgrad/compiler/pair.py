@@ -56,6 +56,7 @@ class PairEntry(Entry):
         self.patterns: dict[tuple[int, ...], tuple[Any, ...]] = {}
         others = []
         self.groups = _groups(roots)
+        self.behind = _behind(roots)
         for slots in dict.fromkeys([*_patterns(len(roots)), *(g for g in self.groups if len(g) < len(roots))]):
             steps, parts = self._backward(trace, [roots[i] for i in slots], [seeds[i] for i in slots], targets)
             own = {v for step in steps for v in getattr(step, "results", ()) if v is not None}
@@ -375,6 +376,20 @@ def _groups(roots: list[Tensor]) -> list[tuple[int, ...]]:
             nodes, members = nodes | group[0], group[1] + members
         groups.append((nodes, members))
     return sorted(tuple(sorted(members)) for _, members in groups)
+
+
+def _behind(roots: list[Tensor]) -> dict[int, list[int]]:
+    """By the number of a result from which others were computed, the numbers of these."""
+    found: dict[int, list[int]] = {}
+    for j, root in enumerate(roots):
+        places = {
+            (id(edge), slot) for node in nodes_behind([root])
+            for edge, slot in zip(node.edges, node.slots or itertools.repeat(0), strict=False) if type(edge) is Node
+        }  # fmt: skip
+        for i, other in enumerate(roots):
+            if (id(other.grad_fn), other._slot) in places:
+                found.setdefault(i, []).append(j)
+    return found
 
 
 def _runs_python(node: Node) -> bool:

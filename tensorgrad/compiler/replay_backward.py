@@ -18,6 +18,8 @@ from ..tensor import Tensor
 from ..utils._pytree import tree_flatten
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..autograd.node import Node
     from .pair import PairEntry
 
@@ -41,6 +43,23 @@ class ReplayBackward:
         self.slots = slots  # which of the results that have a graph are the node's
         self.gradients = tuple(entry.grad_at)  # by input: which of the backward program's outputs it is
         self.narrows = narrows  # whether a pass to some of them takes a program without the others
+        number = {result: slot for slot, result in enumerate(slots)}
+        # by slot, the slots of results that were computed of it
+        self.behind = {number[i]: [number[j] for j in others] for i, others in entry.behind.items() if i in number}
+
+    def check_observed(self, node: Node, g: Any, wanted: Collection[int]) -> None:
+        """Raises CompileError where somebody wants to see, or change, the whole gradient of a result of which the
+        function has computed another: what comes from that one passes within the program."""
+        for slot, others in self.behind.items():
+            retained = (node.retained or {}).get(slot)
+            seen = slot in wanted or (node.hooks or {}).get(slot) or (retained is not None and retained() is not None)
+            if seen and any(g[other] is not None for other in others):
+                raise CompileError(
+                    f"compile: a result of the function{node.where()} has a hook, retains its gradient or is an input "
+                    "of this pass, and another result that the function has computed of it has a gradient as well, "
+                    "which reaches the first within the program, where nobody sees it. Register the hook within the "
+                    "function, compute the second result outside of it, or call the function itself."
+                )
 
     def differentiate(self, F: Any, node: Node, g: Any, inputs: Any, outputs: Any) -> Any:
         entry = self.entry

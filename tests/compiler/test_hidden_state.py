@@ -145,6 +145,12 @@ def a_module_of_another_class() -> Row:
 
 
 @row
+def a_module_of_this_package_of_another_class() -> Row:
+    model = nn.Sequential(nn.SiLU(), nn.Softplus())
+    return (lambda x: model(x)), at(3, lambda: setattr(model[0], "__class__", nn.Tanh))
+
+
+@row
 def a_class_of_other_bases() -> Row:
     class One:
         k = 2.0

@@ -139,3 +139,50 @@ def test_a_graph_that_is_stale_when_it_is_returned(backend: str) -> None:
                 h.sum().backward()
 
     beside(script, backend, exact=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dynamic", (False, True))
+def test_a_result_that_another_one_was_computed_of(dynamic: bool, backend: str) -> None:
+    """Its whole gradient is seen by nobody: what comes from the other passes within the program."""
+    with tg.backend(backend):
+        model = tg.nn.Linear(3, 3)
+
+        def function(x: Any) -> Any:
+            h = model(x)
+            return h, (h * h).sum(1), x * 2
+
+        compiled = tg.compile(function, dynamic=dynamic)
+
+        def results(size: int) -> Any:
+            return compiled(tg.ones(size, 3, requires_grad=True))
+
+        for size in (2, 3, 4, 4, 5):
+            h, of_h, apart = results(size)
+            h.register_hook(lambda g: g * 0.5)
+            with pytest.raises(tg.errors.CompileError, match="has a hook"):
+                of_h.sum().backward()
+            h, of_h, apart = results(size)
+            h.retain_grad()
+            with pytest.raises(tg.errors.CompileError, match="retains its gradient"):
+                (of_h.sum() + h.sum()).backward()
+            h, of_h, apart = results(size)
+            for loss in (of_h.sum(), of_h.sum() + h.sum()):
+                with pytest.raises(tg.errors.CompileError, match="is an input of this pass"):
+                    tg.autograd.grad(loss, h, retain_graph=True, allow_unused=True)
+            of_h.register_hook(lambda g: g * 0.5)
+            handle = h.register_hook(lambda g: g * 0)
+            handle.remove()
+            model.zero_grad()
+            of_h.sum().backward()
+            found = model.weight.grad
+            model.zero_grad()
+            (function(tg.ones(size, 3))[1].sum() * 0.5).backward()
+            tg.testing.assert_close(found, model.weight.grad)
+            h, of_h, apart = results(size)  # from the result itself alone, all is seen, as it is apart from the others
+            assert tg.autograd.grad(h.sum(), h, retain_graph=True)[0].tolist() == [[1.0] * 3] * size
+            h.retain_grad()
+            apart.retain_grad()
+            (h.sum() + apart.sum()).backward()
+            assert h.grad.tolist() == [[1.0] * 3] * size and apart.grad.tolist() == [[1.0] * 3] * size
+        assert compiled.stats()["replays"] > 0
