@@ -172,8 +172,7 @@ def check(args: argparse.Namespace, frameworks: list[str], result: dict[str, Any
     """The first five losses from equal weights, compared with those of the last framework named."""
     ok = True
     result["check"] = {}
-    for name in args.names:
-        measured = rounds.losses(name, frameworks, args.threads, double=args.double)
+    for name, measured in rounds.losses(args.names, frameworks, args.threads, double=args.double).items():
         good = [m for m in measured if m.error is None]
         result["check"][name] = {m.name: m.error or m.losses for m in measured}
         print(f"\n{name}")

@@ -148,15 +148,26 @@ def workload(name: str, frameworks: Iterable[str], threads: int, steps: int | No
     return list(results.values())
 
 
-def losses(name: str, frameworks: Iterable[str], threads: int, steps: int = 5, double: bool = False) -> list[Measured]:
-    """The first losses of each framework from the same weights and batches."""
-    results = []
+def losses(
+    names: Iterable[str], frameworks: Iterable[str], threads: int, steps: int = 5, double: bool = False
+) -> dict[str, list[Measured]]:
+    """The first losses of each framework from the same weights and batches, by workload. One process of a framework
+    runs them one after the other, and a new one takes over where it has died."""
+    results: dict[str, list[Measured]] = {name: [] for name in names}
     for framework in frameworks:
-        result = Measured(framework)
-        with Process(framework, threads) as process, _noting(result):
-            first = process.ask("build", workload=name, double=double, chance=False)["loss"]
-            result.losses = [first, *process.ask("steps", count=steps - 1)["losses"]]
-        results.append(result)
+        process = Process(framework, threads)
+        try:
+            for name, measured in results.items():
+                if not process.alive:
+                    process.__exit__()
+                    process = Process(framework, threads)
+                result = Measured(framework)
+                with _noting(result):
+                    first = process.ask("build", workload=name, double=double, chance=False)["loss"]
+                    result.losses = [first, *process.ask("steps", count=steps - 1)["losses"]]
+                measured.append(result)
+        finally:
+            process.__exit__()
     return results
 
 

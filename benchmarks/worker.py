@@ -38,6 +38,7 @@ class Worker:
 
     def build(self, workload: str, double: bool = False, chance: bool = True) -> dict[str, Any]:
         """Model, optimizer and batches; the time of the first step is told apart, compilers do their work there."""
+        self.job = None  # the last one's tensors go before new ones come
         if self.framework.module == "jax":
             if double:
                 raise ValueError("the JAX workloads are written in float32")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# PyTorch's threads wait for each other by spinning: beside another test process that took up to six times what they
+# compute. Read when its libraries are loaded, here and in the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import sys
 import threading
 from collections.abc import Callable, Iterator

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import rounds
+
 ROOT = Path(__file__).resolve().parent.parent
 PEER = "torch" if importlib.util.find_spec("torch") else ""
 
@@ -34,6 +36,20 @@ def test_losses_of_other_networks_agree():
     names = ("vae", "encoder", "bilstm", "dlrm-bags", "pinn", "graph")
     out = benchmarks(*names, "--check", "--double", "--peers", PEER)
     assert "DIFFERS" not in out
+
+
+def test_a_process_that_dies_is_followed_by_another(monkeypatch):
+    ask = rounds.Process.ask
+
+    def dying(self, do, **arguments):
+        if arguments.get("workload") == "mlp":
+            self.kill()
+        return ask(self, do, **arguments)
+
+    monkeypatch.setattr(rounds.Process, "ask", dying)
+    found = rounds.losses(["mlp", "tiny"], ["tensorgrad"], 1, steps=2)
+    assert "the process ended with code" in found["mlp"][0].error
+    assert found["tiny"][0].error is None and len(found["tiny"][0].losses) == 2
 
 
 def test_table_and_json(tmp_path):

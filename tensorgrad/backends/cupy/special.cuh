@@ -84,6 +84,7 @@ TG_FN float digamma(float x) { return (float)digamma((double)x); }
 // Hurwitz zeta for s > 1, q > 0: twelve direct terms, then Euler-Maclaurin (DLMF 25.11.5).
 TG_FN double hurwitz(double s, double q) {
   double sum = 0.0;
+#pragma unroll 1  // unrolled, every pow is optimized by itself: a second of compiling for polygamma(1, x)
   for (int k = 0; k < 12; ++k) {
     sum += ::pow(q, -s);
     q += 1.0;
