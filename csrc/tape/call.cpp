@@ -146,8 +146,9 @@ PyObject* call_record(OpObject* op, PyObject* const* args, Py_ssize_t n, PyObjec
     out = Ref(PyObject_Vectorcall(kernel.get(), given.arrays, total, keywords));
   if (out.get() == Py_NotImplemented) return in_python(self, args, n, keywords);  // the other of a pair serves it
   if (!out) {
+    PyObject* raised = PyErr_Occurred();  // NumPy's own, or one of the library's that derive from it
     if (!checks && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_AttributeError) &&
-        !PyErr_ExceptionMatches(PyExc_IndexError))
+        !PyErr_ExceptionMatches(PyExc_IndexError) && raised != PyExc_ValueError && raised != PyExc_OverflowError)
       return nullptr;
     PyErr_Clear();  // once more, to say in the words of the op what is wrong
     return in_python(self, args, n, keywords);

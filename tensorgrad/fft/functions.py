@@ -276,7 +276,11 @@ def _shift(name: str, input: Tensor, dim: Dims, sign: int) -> Tensor:
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: expected a Tensor, got {type(input).__name__}.")
     ndim = input._data.ndim
-    dims = range(ndim) if dim is None else [one_dim(name, d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)]
+    dims = (
+        range(ndim)
+        if dim is None
+        else [one_dim(name, d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
+    )
     dims = [d for d in dims if d < ndim]
     if not dims:
         return input.clone()

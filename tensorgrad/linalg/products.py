@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
+from ..ops.checks import integer
 from ..ops.diagonals import diagonal as diagonal_of
 from ..ops.elementwise import broadcast_shape
 from ..ops.inplace import deliver
@@ -86,7 +87,9 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
 
     Raises: ShapeError for N below 2.
     """
-    count = int(N) if N is not None else int(x.shape[-1]) if x._data.ndim else 1
+    if not isinstance(x, Tensor):
+        raise TypeError(f"linalg.vander: x must be a Tensor, got {type(x).__name__}.")
+    count = integer("linalg.vander", "N", N) if N is not None else int(x.shape[-1]) if x._data.ndim else 1
     if count <= 1:
         raise ShapeError(f"linalg.vander: N must be greater than 1, got {count}.")
     from ..ops.create import ones

@@ -10,6 +10,7 @@ from ..backends.generic import linalg as kernels
 from ..dtypes import BY_NAME, int64
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
+from ..ops.checks import real
 from ..ops.create import empty, full, zeros
 from ..ops.inplace import deliver
 from ..ops.record import Spec, op
@@ -239,7 +240,7 @@ def _as_tolerance(name: str, label: str, value: Any, A: Tensor) -> Tensor:
         if value.dtype.is_complex:
             raise DTypeError(f"{name}: {label} tensor of complex type is not supported.")
         return value.detach().to(dtype)
-    return full((), float(value), dtype=dtype, device=A.device)
+    return full((), real(name, label, value), dtype=dtype, device=A.device)
 
 
 def _both_tolerances(name: str, A: Tensor, atol: Any, rtol: Any) -> tuple[Tensor, Tensor]:

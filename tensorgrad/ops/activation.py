@@ -42,7 +42,7 @@ def _bounds(name: str, input: Tensor, low: float, high: float) -> tuple[float, f
         return low, high
     if input.dtype.category == 0 or (low < 0 and input.dtype.name == "uint8"):
         raise DTypeError(f"{name}: a tensor of {input.dtype} can't be limited to [{low}, {high}].")
-    return int(low), int(high)
+    return stored_number(name, low, input.dtype), stored_number(name, high, input.dtype)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:

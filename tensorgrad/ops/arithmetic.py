@@ -10,6 +10,7 @@ from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
+from .create import stored_number
 from .elementwise import Elementwise
 from .inplace import assign, deliver, write_into
 from .shape_core import cast
@@ -103,7 +104,8 @@ def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Any:
 
 
 def _divider(rounding_mode: str | None) -> Elementwise:
-    found = {None: pw.div, "floor": pw.floor_divide, "trunc": pw.trunc_divide}.get(rounding_mode)
+    rounding = {None: pw.div, "floor": pw.floor_divide, "trunc": pw.trunc_divide}
+    found = rounding.get(rounding_mode) if rounding_mode is None or isinstance(rounding_mode, str) else None
     if found is None:
         raise ArgumentError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}.")
     return found
@@ -240,7 +242,7 @@ def _three(name: str, input: Any, tensor1: Any, tensor2: Any, third: Any, value:
     if type(value) is complex and dtype.category < 3:
         raise DTypeError(f"{name}: a complex value does not go with {dtype} tensors.")
     if dtype.category == 1:
-        value = int(value)
+        value = stored_number(name, value, dtype)
     return input, tensor1, tensor2, value
 
 

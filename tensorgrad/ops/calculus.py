@@ -10,6 +10,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from . import shape_core as core
+from .checks import integer, real
 from .join import cat
 from .reduce import require_tensor
 from .reduce import sum as total
@@ -104,6 +105,7 @@ def gradient(
     Source: Fornberg 1988, "Generation of finite difference formulas on arbitrarily spaced grids".
     """
     array = require_tensor("gradient", input)
+    edge_order = integer("gradient", "edge_order", edge_order)
     if edge_order not in (1, 2):
         raise ArgumentError(f"gradient: torch.gradient only supports edge_order=1 and edge_order=2, got {edge_order}.")
     dims = _gradient_dims(array, dim)
@@ -161,7 +163,9 @@ def _slope(x: Tensor, at: int, step: Any, edge_order: int) -> Tensor:
         def gap(start: int, end: int) -> Any:
             return _part(column, 0, start, end)
     else:
-        step = float(step)
+        step = real("gradient", "spacing", step)
+        if step == 0:
+            raise ArgumentError("gradient: spacing must not be zero.")
 
         def gap(start: int, end: int) -> Any:
             return step

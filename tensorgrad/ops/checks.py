@@ -61,6 +61,12 @@ def require_optional(name: str, **given: Any) -> None:
             raise TypeError(f"{name}: {label} must be a Tensor or None, got {type(x).__name__}.")
 
 
+def require_outs(name: str, out: Any) -> None:
+    """Raises TypeError unless ``out`` is two Tensors."""
+    if not isinstance(out, (tuple, list)) or len(out) != 2 or not all(isinstance(x, Tensor) for x in out):
+        raise TypeError(f"{name}: out must be two Tensors, got {out!r}.")
+
+
 def integer(name: str, label: str, given: Any) -> int:
     """``given`` as an integer. Raises TypeError for what is none, as True; ArgumentError beyond 64 bits."""
     whole = as_index(given)

@@ -11,6 +11,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from . import shape_core as core
+from .checks import integer
 from .create import tensor
 from .index_slices import index_select
 from .join import cat, stack
@@ -44,9 +45,12 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     array = require_tensor("combinations", input)
     if array.ndim != 1:
         raise ShapeError(f"combinations: Expect a 1D vector, but got shape {tuple(array.shape)}.")
+    r = integer("combinations", "r", r)
     if r < 0:
         raise ArgumentError(f"combinations: Expect a non-negative number, but got {r}.")
     pick = combinations_with_replacement if with_replacement else choices
+    if not with_replacement and r > array.shape[0]:
+        return core.zeros_as(input, shape=(0, r))
     rows = [part for row in pick(range(array.shape[0]), r) for part in row]
     if r == 0:
         return core.zeros_as(input, shape=(0,))

@@ -8,6 +8,7 @@ from ..dtypes import get_default_dtype
 from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
+from .checks import real
 from .reduce import all_op, require_tensor
 
 __all__ = ["allclose", "equal", "isclose"]
@@ -33,6 +34,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     a, b = require_tensor("isclose", input), require_tensor("isclose", other)
     if a.dtype != b.dtype:
         raise DTypeError(f"isclose: the tensors have different dtypes, {input.dtype} and {other.dtype}.")
+    rtol, atol = real("isclose", "rtol", rtol), real("isclose", "atol", atol)
     if not (rtol >= 0 and atol >= 0):
         raise ArgumentError(f"isclose: tolerances must not be negative, got rtol={rtol}, atol={atol}.")
     close = pw.eq(input, other)
@@ -43,7 +45,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     if a.dtype.kind in "bui":  # differences of integers wrap
         input, other = input.to(get_default_dtype()), other.to(get_default_dtype())
     away = pw.abs(pw.sub(input, other))
-    limit = pw.add(pw.mul(pw.abs(other), float(rtol)), float(atol))
+    limit = pw.add(pw.mul(pw.abs(other), rtol), atol)
     near = pw.logical_and(pw.le(away, limit), pw.isfinite(away))
     return pw.logical_or(close, near)
 

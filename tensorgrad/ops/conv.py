@@ -49,6 +49,7 @@ def _conv_infer(x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: 
     _check_weight("conv", x, w, groups)
     if b is not None and tuple(b.shape) != (w.shape[0],):
         raise ShapeError(f"conv: bias has shape {tuple(b.shape)}, weight {tuple(w.shape)} expects ({w.shape[0]},).")
+    require_window("conv", (1,), stride, padding, dilation)
     outputs = conv_outputs(x.shape[2:], w.shape[2:], stride, padding, dilation)
     if min(outputs, default=1) < 1 or min(w.shape[2:], default=1) < 1:
         raise ShapeError(
@@ -155,6 +156,15 @@ conv_weight_grad = op(
 
 
 # --- the public functions
+
+
+def require_window(name: str, kernel: Any, stride: Any, padding: Any, dilation: Any) -> None:
+    """Raises ArgumentError for numbers of a window that are too small, or so large that sums of positions could
+    overflow. What came by a public function has been looked at; calls from C come here at once."""
+    parts = (("kernel_size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))
+    for label, given, least in parts:
+        if min(given, default=least) < least or max(given, default=least) >= 2**31:
+            raise ArgumentError(f"{name}: {label} must be at least {least} and below 2**31, got {given!r}.")
 
 
 def per_axis(name: str, label: str, given: Any, dims: int, least: int) -> tuple[int, ...]:

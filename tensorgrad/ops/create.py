@@ -545,6 +545,8 @@ def empty_strided(
     Raises: ShapeError for negative strides, or as many as there are not sizes.
     """
     check_layout("empty_strided", layout)
+    if not isinstance(stride, (tuple, list)):
+        raise TypeError(f"empty_strided: stride must be a tuple of integers, got {stride!r}.")
     shape, steps = shape_from("empty_strided", (size,)), shape_from("empty_strided", (tuple(stride),))
     if len(shape) != len(steps):
         raise ShapeError(

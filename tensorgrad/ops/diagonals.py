@@ -15,7 +15,7 @@ from .record import Spec, op
 from .reduce import require_tensor, sum_op
 from .samples import Arg, Sample
 from .shape import reshape as flattened
-from .shape_core import one_dim
+from .shape_core import one_dim, require_addressable
 
 __all__ = ["diag", "diag_embed", "diagflat", "diagonal", "trace", "tril", "triu"]
 
@@ -84,6 +84,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     size = shape.pop() + abs(offset)
     for d in sorted((a, b)):
         shape.insert(d, size)
+    require_addressable("diag_embed", tuple(shape))
     return diagonal_backward(input, shape=tuple(shape), offset=offset, dim1=a, dim2=b)
 
 

@@ -11,7 +11,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import product, require_tensors, shaped
+from .checks import product, require_optional, require_tensors, shaped
 from .matmul import matmul_op
 from .precision import widen
 from .shape_core import permute, reshape
@@ -383,6 +383,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             f"bilinear: inputs of {input1.shape[-1]} and {input2.shape[-1]} features need a weight (out, "
             f"{input1.shape[-1]}, {input2.shape[-1]}), got {tuple(weight.shape)}."
         )
+    require_optional("bilinear", bias=bias)
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ShapeError(f"bilinear: bias has shape {tuple(bias.shape)}, expected ({weight.shape[0]},).")
     y = einsum("...i,kij,...j->...k", input1, weight, input2)

@@ -11,7 +11,7 @@ from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import integer, product
+from .checks import integer, product, require_outs
 from .inplace import deliver
 from .record import Spec, op
 from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
@@ -89,7 +89,7 @@ def amin(input: Tensor, dim: Dims = (), keepdim: bool = False, *, out: Any = Non
 
 
 def _extreme(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Tensor:
-    if dim is None or dim == ():
+    if dim is None or (isinstance(dim, tuple) and not dim):
         array = _require_some(record.name, input)
     else:
         array = require_tensor(record.name, input)
@@ -104,6 +104,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False, out
     if dim is None and keepdim:
         low, high = reshape(low, shape=(1,) * input._data.ndim), reshape(high, shape=(1,) * input._data.ndim)
     if out is not None:
+        require_outs("aminmax", out)
         for given in out:
             if given._data.dtype != input._data.dtype:
                 raise DTypeError(f"aminmax: Expected out tensor to have dtype {input.dtype}, but got {given.dtype}.")
@@ -188,6 +189,7 @@ def with_indices(name: str, record: Any, input: Tensor, dim: int, out: Any = Non
     """The named tuple (values, indices) of a record over one dim."""
     values, indices = over_dim(record, name, input, dim, **attrs)
     if out is not None:
+        require_outs(name, out)
         values, indices = deliver(name, values, out[0]), deliver(name, indices, out[1])
     return _ValuesOf[name](values, indices)
 

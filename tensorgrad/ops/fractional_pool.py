@@ -8,7 +8,7 @@ from ..autograd.grad_mode import no_grad
 from ..errors import ArgumentError, ShapeError
 from ..random import Generator
 from ..tensor import Tensor
-from .checks import product, require_tensors
+from .checks import product, real, require_optional, require_tensors
 from .conv import batched, per_axis, unbatched
 
 __all__: list[str] = []  # users know them as functions of nn.functional
@@ -64,6 +64,7 @@ def _pool(
         raise ShapeError(f"{name}: only the batch may be empty, got shape {tuple(input.shape)}.")
     if output_size is None:
         ratios = tuple(output_ratio) if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * dims
+        ratios = tuple([real(name, "output_ratio", r) for r in ratios])
         if len(ratios) != dims or not all(0 < r < 1 for r in ratios):
             raise ArgumentError(f"{name}: output_ratio must be one or {dims} numbers between 0 and 1, got {ratios}.")
         outputs = tuple(int(size * r) for size, r in zip(sizes, ratios, strict=True))
@@ -73,6 +74,7 @@ def _pool(
         if count < 1 or count + window - 1 > size - (dims == 3):  # of volumes PyTorch asks for one more
             raise ArgumentError(f"{name}: {count} windows of {window} do not fit into a size of {size}.")
     n, c = x.shape[:2]
+    require_optional(name, _random_samples=samples)
     if samples is None:
         samples = rand(n, c, dims, dtype="float64", device=x.device, generator=generator)
     elif samples._data.ndim != 3 or samples.shape[0] < n or tuple(samples.shape[1:]) != (c, dims):

@@ -437,6 +437,7 @@ def _neutral(input: Tensor, reduce: str) -> Any:
         return _NEUTRAL[reduce]
     import numpy as np
 
+    require_tensor("scatter_reduce", input)
     name = input._data.dtype.name
     low = reduce == "amax"
     if input._data.dtype.kind in "fV":

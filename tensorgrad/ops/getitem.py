@@ -33,9 +33,9 @@ _INT64, _UINT8 = numpy_dtype("int64"), numpy_dtype("uint8")
 
 def checked_index(index: Any, size: int, dim: int) -> int:
     """``index`` counted from the front. Raises IndexOutOfRange outside of the dimension."""
-    if not hasattr(index, "__index__"):
+    at = core.as_index(int(index) if isinstance(index, bool) else index)
+    if at is None:
         raise TypeError(f"an index must be an integer, got {index!r}")
-    at = int(index.__index__())
     if not -size <= at < size:
         raise IndexOutOfRange(f"index {at} is out of bounds for dimension {dim} with size {size}")
     return at + size if at < 0 else at
@@ -43,6 +43,14 @@ def checked_index(index: Any, size: int, dim: int) -> int:
 
 def checked_slice(part: slice, size: int) -> slice:
     """The slice with its bounds resolved. Raises ValueError for a step that is not positive."""
+    for bound in (part.start, part.stop, part.step):
+        if (
+            bound is not None
+            and type(bound) is not int
+            and core.as_index(bound) is None
+            and not isinstance(bound, bool)
+        ):
+            raise TypeError(f"the bounds of a slice must be integers or None, got {bound!r}.")
     if part.step is not None and part.step.__index__() <= 0:
         raise ValueError("slice step must be greater than zero; use flip() to reverse a dimension.")
     start, stop, step = part.indices(size)

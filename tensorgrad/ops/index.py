@@ -57,6 +57,8 @@ def as_value(name: str, target: Tensor, value: Any) -> Tensor:
         value = int(value)  # as assignment in PyTorch: towards zero
     if value and dtype.kind in "iu":
         check_storable(name, value, target.dtype)
+    else:
+        check_storable(name, value, target.dtype)
     value = as_stored(value, dtype)
     door = local.doors[type(target._data)]
     zero = door.zeros_as(target._data, shape=())

@@ -8,7 +8,7 @@ from typing import Any
 from ..backends.generic.resize import scaled_size
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
-from .checks import integer, is_float, require_tensors
+from .checks import integer, is_float, real, require_tensors
 from .pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -89,7 +89,7 @@ def _planned(
             raise ValueError("interpolate: recompute_scale_factor is not meaningful with an explicit size.")
         sizes = _per_axis("size", size, dims)
     else:
-        factors = [float(s) for s in _per_axis("scale_factor", scale_factor, dims)]
+        factors = [real("interpolate", "scale_factor", s) for s in _per_axis("scale_factor", scale_factor, dims)]
         sizes = [scaled_size(n, s) for n, s in zip(shape[2:], factors, strict=True)]
         if not recompute:
             scales = list(factors)
@@ -135,6 +135,8 @@ def interpolate(
     Source: cubic kernels by Keys 1981, with a = -0.75 (-0.5 with ``antialias``).
     """
     require_tensors("interpolate", input=input)
+    if not isinstance(mode, str):
+        raise NotImplementedError(f"interpolate: mode must be a word, got {mode!r}.")
     if size is not None:
         several = isinstance(size, (tuple, list))
         size = (

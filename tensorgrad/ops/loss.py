@@ -15,6 +15,7 @@ from .checks import (
     check_reduction,
     everywhere,
     legacy_reduction,
+    real,
     require_float,
     require_optional,
     require_tensors,
@@ -172,11 +173,12 @@ def smooth_l1_loss(
     """Squared below ``beta`` (halved and divided by it), absolute (minus ``beta / 2``) above. Source: Girshick 2015."""
     _checked("smooth_l1_loss", input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
+    beta = real("smooth_l1_loss", "beta", beta)
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: beta must not be negative, got {beta}.")
     if beta == 0:
         return l1_loss(input, target, reduction=reduction)
-    return reduced(smooth_l1, smooth_l1_mean, reduction, input, target, float(beta))
+    return reduced(smooth_l1, smooth_l1_mean, reduction, input, target, beta)
 
 
 def huber_loss(
@@ -186,11 +188,12 @@ def huber_loss(
     _checked("huber_loss", input, target)
     if isinstance(delta, bool) or not isinstance(delta, (int, float)):
         raise TypeError(f"huber_loss: delta must be a float or int, got {type(delta).__name__}.")
+    delta = real("huber_loss", "delta", delta)
     if delta <= 0:
         raise ArgumentError(f"huber_loss: delta must be positive, got {delta}.")
     if weight is not None:
-        return _weighted("huber_loss", huber(input, target, float(delta)), weight, reduction)
-    return reduced(huber, huber_mean, reduction, input, target, float(delta))
+        return _weighted("huber_loss", huber(input, target, delta), weight, reduction)
+    return reduced(huber, huber_mean, reduction, input, target, delta)
 
 
 # --- probabilities of two classes
@@ -386,11 +389,15 @@ def poisson_nll_loss(
     require_tensors("poisson_nll_loss", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     if full:
-        losses = poisson_log(input, target) if log_input else poisson_rate(input, target, float(eps))
+        losses = (
+            poisson_log(input, target)
+            if log_input
+            else poisson_rate(input, target, real("poisson_nll_loss", "eps", eps))
+        )
         return reduce_losses("poisson_nll_loss", pw.add(losses, stirling(target)), reduction)
     if log_input:
         return reduced(poisson_log, poisson_log_mean, reduction, input, target)
-    return reduced(poisson_rate, poisson_rate_mean, reduction, input, target, float(eps))
+    return reduced(poisson_rate, poisson_rate_mean, reduction, input, target, real("poisson_nll_loss", "eps", eps))
 
 
 def gaussian_nll_loss(

@@ -9,7 +9,8 @@ from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import conjugate, product, require_same_dtype, require_tensors, reshaped, shaped, swapped
+from .checks import conjugate, product, require_optional, require_same_dtype, require_tensors, reshaped, shaped, swapped
+from .create import stored_number
 from .elementwise import broadcast_shape
 from .inplace import deliver, write_into
 from .record import Spec, op
@@ -394,11 +395,17 @@ def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     return result if out is None else deliver("kron", result, out)
 
 
+_FACTORS = frozenset((int, float, complex, bool))
+
+
 def _blend(name: str, input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
     """``beta * input + alpha * product``; with ``beta`` 0 the input is not read, so NaN in it does not spread."""
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}.")
     x, product_x = input._data, product_._data
+    for label, factor in (("beta", beta), ("alpha", alpha)):
+        if type(factor) not in _FACTORS:
+            stored_number(f"{name}: {label}", factor, product_.dtype)
     if beta == 1 == alpha and x.dtype == product_x.dtype and x.ndim and x.shape == product_x.shape[-x.ndim :]:
         return pw.add(product_, input)
     if input.dtype != product_.dtype and product_.dtype.name in ("bfloat16", "float16"):
@@ -412,7 +419,7 @@ def _blend(name: str, input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
             f"{name}: input of shape {tuple(input.shape)} does not broadcast to the product's {tuple(product_.shape)}."
         )
     if product_._data.dtype.kind in "iu":  # integers take the whole part of both numbers
-        beta, alpha = int(beta), int(alpha)
+        beta, alpha = (stored_number(name, factor, product_.dtype) for factor in (beta, alpha))
     if alpha != 1:
         product_ = pw.mul(product_, alpha)
     if beta == 0:
@@ -492,7 +499,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
             raise ShapeError(f"tensordot: dims={dims} does not fit shapes {left} and {right}.")
         pairs = list(range(len(left) - dims, len(left))), list(range(dims))
     else:
-        first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
+        if not isinstance(dims, (tuple, list)) or len(dims) != 2:
+            raise ShapeError(f"tensordot: dims must be a number or two lists of dimensions, got {dims!r}.")
+        first, second = (list(d) if isinstance(d, (tuple, list)) else [d] for d in dims)
         if len(first) != len(second):
             raise ShapeError(f"tensordot: {len(first)} dims of a are paired with {len(second)} of b.")
         paired_a = [one_dim("tensordot", d, len(left)) for d in first]
@@ -554,8 +563,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns: (..., n), or (...) for a 1-d weight.
     Raises: ShapeError if the sizes do not fit; DTypeError if the dtypes differ.
     """
-    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))):
         require_tensors("linear", input=input, weight=weight)
+        require_optional("linear", bias=bias)
     if weight._data.ndim == 1:
         y = matmul(input, weight)
         return y if bias is None else pw.add(y, bias)

@@ -15,7 +15,7 @@ from ..tensor import Tensor
 from . import channel_norm as channels
 from . import norm as rows
 from . import pointwise as pw
-from .checks import integer, number, product, require_optional, require_tensors, require_vector, shaped
+from .checks import integer, number, product, real, require_optional, require_tensors, require_vector, shaped
 from .elementwise import elementwise
 from .inplace import deliver, move_buffer
 from .samples import binary
@@ -114,6 +114,7 @@ def channel_norm(
     """``batch_norm`` by ``by_batch``, the record that normalizes by the batch's statistics in training."""
     require_tensors("batch_norm", input=input)
     require_optional("batch_norm", running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    eps = real("batch_norm", "eps", eps)
     if eps < 0 or (training and eps == 0):
         raise ArgumentError(f"batch_norm: eps must be {'positive' if training else 'non-negative'}, got {eps}.")
     if input._data.ndim < 2 and not input._data.size:
@@ -121,7 +122,7 @@ def channel_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ArgumentError("batch_norm: running_mean and running_var are needed outside of training.")
-        return channels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps=float(eps))
+        return channels.batch_norm_eval(input, weight, bias, running_mean, running_var, eps=eps)
     if not input._data.size:  # no element, no statistic: the running ones stay as they are
         return _empty_batch(input, weight, bias)
     count = input._data.size // max(1, input._data.shape[1]) if input._data.ndim > 1 else input._data.size
@@ -131,8 +132,8 @@ def channel_norm(
         )
     for label, running in (("running_mean", running_mean), ("running_var", running_var)):
         require_vector("batch_norm", label, running, input._data.shape[1] if input._data.ndim > 1 else 1)
-    y, mean, _, variance, *_ = by_batch(input, weight, bias, eps=float(eps))
-    share = momentum if isinstance(momentum, Tensor) else float(momentum)
+    y, mean, _, variance, *_ = by_batch(input, weight, bias, eps=eps)
+    share = momentum if isinstance(momentum, Tensor) else real("batch_norm", "momentum", momentum)
     if running_mean is not None:
         move_buffer(moved_average, running_mean, mean, share, 1.0)
     if running_var is not None:
@@ -175,7 +176,7 @@ def instance_norm(
         )
     for label, running in (("running_mean", running_mean), ("running_var", running_var)):
         require_vector("instance_norm", label, running, c)
-    share = momentum if isinstance(momentum, Tensor) else float(momentum)
+    share = momentum if isinstance(momentum, Tensor) else real("batch_norm", "momentum", momentum)
     # every channel of every sample is a group of its own
     y, mean, rstd = channels.group_norm(input, weight, bias, groups=c, eps=float(eps))
     if running_mean is not None or running_var is not None:

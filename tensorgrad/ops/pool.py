@@ -16,7 +16,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from .calls import calls
 from .checks import integer, product, require_float, require_tensors, reshaped
-from .conv import batched, per_axis, unbatched
+from .conv import batched, per_axis, require_window, unbatched
 from .record import Spec, op
 from .samples import Arg, Sample
 
@@ -30,6 +30,8 @@ _INT64 = np.dtype(np.int64)
 
 @lru_cache(maxsize=1024)  # layers ask the same again and again
 def _outputs(name: str, sizes: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+    require_window(name, kernel, stride, padding, dilation)
+    _check_padding(name, padding, kernel)
     outputs = pool_outputs(sizes, kernel, stride, padding, dilation, ceil_mode)
     if min(outputs) < 1:
         raise ShapeError(

@@ -17,6 +17,7 @@ from ..errors import DTypeError
 from ..tensor import Tensor, install
 from . import numeric as nm
 from . import pointwise as pw
+from .checks import integer
 from .inplace import assign, deliver, write_into
 from .signatures import install_in_place, publish, require_tensor_arguments
 
@@ -203,11 +204,12 @@ def angle(input: Tensor, *, out: Any = None) -> Any:
 
 
 def _rounded(input: Any, decimals: int) -> Any:
+    decimals = integer("round", "decimals", decimals)
     if decimals == 0:
         return pw.round(input)
     if isinstance(input, Tensor) and input.dtype.category < 2:
         raise DTypeError(f"round: decimals need a floating-point tensor, got {input.dtype}.")
-    scale = 10.0 ** builtins.abs(decimals)
+    scale = 10.0 ** builtins.abs(decimals) if builtins.abs(decimals) <= 308 else float("inf")
     if decimals > 0:
         return pw.div(pw.round(pw.mul(input, scale)), scale)
     return pw.mul(pw.round(pw.div(input, scale)), scale)
@@ -221,7 +223,7 @@ def round(input: Tensor, *, decimals: int = 0, out: Any = None) -> Any:
 
 def round_(self: Tensor, *, decimals: int = 0) -> Tensor:
     """In-place form of ``round``."""
-    if decimals == 0:
+    if integer("round_", "decimals", decimals) == 0:
         return write_into(pw.round, self, (self,), {})
     return write_into(assign, self, (self, _rounded(self, decimals)), {})
 

@@ -85,14 +85,20 @@ def arange(
     if chosen.category == 3:
         raise DTypeError(f"arange: complex numbers have no order; got dtype {chosen}.")
     if chosen.name == "int64":  # cut before they are counted, in other integer dtypes after that
+        if by in (float("inf"), -float("inf")):
+            raise ArgumentError(f"arange: unsupported range: {first} -> {last} in steps of {by}.")
         first, last, by = int(first), int(last), int(by)
+        integer("arange", "step", by)
         if by == 0:
             raise ArgumentError("arange: step must be nonzero; it is cut to the integer 0 for dtype int64.")
     if all(isinstance(v, int) for v in (first, last, by)):
         first, last, by = int(first), int(last), int(by)
         count = max(0, -(-(last - first) // by))
     else:
-        count = max(0, int(np.ceil((last - first) / by)))
+        steps = np.ceil((last - first) / by)
+        if not steps < 2.0**63:
+            raise ArgumentError(f"arange: from {first} to {last} there are more steps of {by} than can be addressed.")
+        count = max(0, int(steps))
     require_addressable("arange", (count,))
     if chosen.category < 2:
         first, by = int(first), int(by)
@@ -146,6 +152,8 @@ def _bounds(name: str, bounds: tuple[Any, ...], start: Any, end: Any, step: Any)
 
 
 def _check_range(name: str, first: Any, last: Any, by: Any) -> None:
+    if complex in (type(first), type(last), type(by)):
+        raise DTypeError(f"{name}: complex numbers have no order; got {first} to {last} in steps of {by}.")
     if by == 0:
         raise ArgumentError(f"{name}: step must be nonzero.")
     if not (np.isfinite(first) and np.isfinite(last)) or by != by:
@@ -254,6 +262,7 @@ def eye(
     for letter, size in (("n", rows), ("m", columns)):
         if size < 0:
             raise ArgumentError(f"eye: {letter} must be greater or equal to 0, got {size}.")
+    require_addressable("eye", (rows, columns))
     chosen = _dtype_for(dtype, out, get_default_dtype())
     values = local.doors[np.ndarray].full(shape=(rows, columns), value=0, dtype=chosen.np)
     values.reshape(-1)[: columns * min(rows, columns) : columns + 1] = 1
@@ -268,8 +277,15 @@ def _triangle(name: str, row: int, col: int, offset: int, dtype: Any, device: An
     chosen = as_dtype(dtype)
     if chosen.name not in ("int64", "int32"):
         raise DTypeError(f'{name}: "{name}" is not implemented for {chosen}; positions are int64 or int32.')
-    places = np.tril_indices(row, offset, col) if lower else np.triu_indices(row, offset, col)
-    return _made(name, np.stack(places), chosen, layout, device, False, False, None)
+    offset = max(-row, min(offset, col))
+    first, last = (max(0, -offset), row) if lower else (0, min(row, col - offset))
+    require_addressable(name, (max(last - first, 0),))
+    rows = np.arange(first, last if col else first)
+    starts = np.zeros_like(rows) if lower else np.clip(rows + offset, 0, col)
+    counts = np.clip(rows + offset + 1, 0, col) if lower else col - starts
+    ends = np.cumsum(counts)
+    columns = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts + counts - ends, counts)
+    return _made(name, np.stack([np.repeat(rows, counts), columns]), chosen, layout, device, False, False, None)
 
 
 def tril_indices(

@@ -68,6 +68,8 @@ def flipud(input: Tensor) -> Tensor:
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """A copy rotated by ``k`` quarter turns from the first towards the second of ``dims``."""
     ndim = require_tensor("rot90", input).ndim
+    if not isinstance(dims, (tuple, list)):
+        raise TypeError(f"rot90: dims must be two integers, got {dims!r}.")
     if len(dims) != 2 or ndim < 2:
         raise DimError(
             f"rot90: expected total rotation dims == 2 and total dims >= 2, but got {len(dims)} dims of {ndim}."

@@ -9,7 +9,7 @@ from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import Node, inside, user_line
 from ..core import OpCore, SpecCore, native
 from ..dispatch import OPS, local, recorded
-from ..errors import ArgumentError, DeviceError, IndexOutOfRange, TensorgradError
+from ..errors import ArgumentError, DeviceError, IndexOutOfRange, ShapeError, TensorgradError
 from ..tensor import Tensor, view_of, wrap
 
 __all__ = ["Op", "Spec", "op", "specs_of"]
@@ -177,6 +177,13 @@ class Op(OpCore):
             raise error
         except IndexError as error:
             raise as_ours(error) from None
+        except ValueError as error:
+            if str(error).startswith(("array is too big", "Maximum allowed")):  # NumPy's words
+                shapes = [tuple(spec.shape) for spec in specs_of(self.infer(*arrays, **attrs))]
+                raise ShapeError(
+                    f"{self.name}: a result of shape {shapes[0]} has more elements than can be addressed."
+                ) from None
+            raise
         except OverflowError as error:
             given = ", ".join(f"{name}={value!r}" for name, value in attrs.items())
             raise ArgumentError(f"{self.name}: a number is out of range in ({given}); {error}.") from None

@@ -11,6 +11,7 @@ from ..dtypes import COMPLEX_OF, REAL_OF, as_dtype, numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install, wrap
 from . import shape_core as core
+from .checks import integer
 from .inplace import check_writable
 from .record import Op, Spec, op
 from .reduce import require_tensor
@@ -145,7 +146,7 @@ def _geometry(name: str, x: Any, size: Any, stride: Any, storage_offset_: int | 
         raise ShapeError(f"{name}: mismatch in length of strides and shape: {sizes} and {steps}.")
     if min((*sizes, *steps), default=0) < 0:
         raise ShapeError(f"{name}: negative sizes or strides are not supported, got {sizes} and {steps}.")
-    offset = offset_of(x) if storage_offset_ is None else int(storage_offset_)
+    offset = offset_of(x) if storage_offset_ is None else integer(name, "storage_offset", storage_offset_)
     if offset < 0:
         raise ShapeError(f"{name}: the storage offset must not be negative, got {offset}.")
     return {"size": sizes, "stride": steps, "offset": offset}

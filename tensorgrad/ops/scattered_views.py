@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ShapeError
+from ..errors import DimError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
 from .diagonals import diagonal
@@ -38,6 +38,8 @@ def slice_scatter(
     """
     shape = require_tensor("slice_scatter", input).shape
     at = one_dim("slice_scatter", dim, len(shape))
+    if not shape:
+        raise DimError("slice_scatter: a tensor of no dimensions has no slices.")
     part = checked_slice(slice(start, end, step), shape[at])
     region = core.slice_(input, key=(*(slice(None),) * at, part))
     return _replaced("slice_scatter", input, src, region)

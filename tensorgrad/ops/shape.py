@@ -195,6 +195,8 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension ``dim`` split into ``sizes``, one of which may be -1. Raises ShapeError if they do not multiply up."""
     shape = tuple(require_tensor("unflatten", input).shape)
     at = one_dim("unflatten", dim, len(shape))
+    if not shape:
+        raise DimError("unflatten: a tensor of no dimensions has none to split.")
     parts = inferred("unflatten", shape[at], integers("unflatten", (sizes,)))
     return _to_shape(input, (*shape[:at], *parts, *shape[at + 1 :]))
 
@@ -202,7 +204,13 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """A view without the dimensions of size 1: all of them, or those in ``dim`` (others there stay as they are)."""
     shape = tuple(require_tensor("squeeze", input).shape)
-    dims = tuple(range(len(shape))) if dim is None else () if dim == () else dims_of("squeeze", dim, len(shape))
+    dims = (
+        tuple(range(len(shape)))
+        if dim is None
+        else ()
+        if isinstance(dim, tuple) and not dim
+        else dims_of("squeeze", dim, len(shape))
+    )
     return core.reshape(input, shape=tuple([size for i, size in enumerate(shape) if size != 1 or i not in dims]))
 
 

@@ -71,10 +71,10 @@ def size_of(shape: tuple[int, ...]) -> int:
 def require_addressable(name: str, shape: tuple[int, ...]) -> None:
     """Raises ShapeError for a shape of more elements, or a larger size, than an array can have."""
     total = size_of(shape)
-    if total > 2**62:
+    if total > 2**59:  # of the widest elements, of 16 bytes
         raise ShapeError(f"{name}: shape {shape} has {total} elements, more than can be addressed.")
-    if max(shape, default=0) >= 2**63:
-        raise ShapeError(f"{name}: shape {shape} has a size that can be addressed no longer; at most 2**63 - 1.")
+    if not total and size_of(tuple([size or 1 for size in shape])) > 2**59:
+        raise ShapeError(f"{name}: shape {shape} has no elements, but larger sizes than can be addressed.")
 
 
 def _reshape_infer(x: Any, *, shape: tuple[int, ...]) -> Spec:

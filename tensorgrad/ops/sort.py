@@ -8,7 +8,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from .calls import calls
-from .checks import integer
+from .checks import integer, require_outs
 from .extremes import over_dim, place
 from .inplace import deliver
 from .record import Spec, op
@@ -103,6 +103,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     attrs = {"descending": bool(descending), "stable": bool(stable)}
     values, indices = over_dim(sort_op, "sort", input, dim, **attrs)
     if out is not None:
+        require_outs("sort", out)
         values, indices = deliver("sort", values, out[0]), deliver("sort", indices, out[1])
     return _Sorted(values, indices)
 
@@ -134,6 +135,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         if k != 1:
             raise ShapeError(f"topk: k must be 1 for a 0-d tensor, got {k}.")
     if out is not None:
+        require_outs("topk", out)
         values, indices = deliver("topk", values, out[0]), deliver("topk", indices, out[1])
     return _Top(values, indices)
 

@@ -11,7 +11,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .calls import calls
-from .checks import integer
+from .checks import integer, real, require_outs
 from .extremes import dim_record, over_dim
 from .gather import gather
 from .inplace import deliver
@@ -45,6 +45,7 @@ def cov(
     Raises: ShapeError for more than two dimensions or weights of another length; DTypeError for bool tensors and
         weights of the wrong kind; ArgumentError for negative weights.
     """
+    correction = integer("cov", "correction", correction)
     x, weights, total, squares = _observations(input, fweights, aweights)
     count: Any = x._data.shape[1] if weights is None else total
     weighted = x if weights is None else pw.mul(x, weights)
@@ -198,7 +199,7 @@ def _probabilities(name: str, input: Tensor, q: Any) -> Tensor:
     if not isinstance(q, Tensor):
         if not isinstance(q, (int, float)) or isinstance(q, bool):
             raise TypeError(f"{name}: q must be a number or a tensor, got {type(q).__name__}.")
-        q = tensor(float(q), dtype=input.dtype, device=input.device)
+        q = tensor(real(name, "q", q), dtype=input.dtype, device=input.device)
     if q._data.ndim > 1:
         raise ShapeError(f"{name}: quantile() q must be a scalar or 1D tensor, got shape {tuple(q.shape)}.")
     if q._data.dtype != input._data.dtype:
@@ -222,6 +223,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False, *, out: Any = None
     """
     values, indices = over_dim(mode_dim, "mode", input, dim, keepdim=keepdim)
     if out is not None:
+        require_outs("mode", out)
         values, indices = deliver("mode", values, out[0]), deliver("mode", indices, out[1])
     return _Mode(values, indices)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..dtypes import as_dtype, get_default_dtype
 from ..errors import ArgumentError
-from ..ops.checks import integer
+from ..ops.checks import integer, real
 from ..tensor import Tensor
 
 __all__ = [
@@ -114,6 +114,7 @@ def exponential(M: int, *, center: float | None = None, tau: float = 1.0, sym: b
 
     Raises: ArgumentError if tau is not positive, or a center is given for a symmetric window.
     """
+    tau = real("exponential", "tau", tau)
     if tau <= 0:
         raise ArgumentError(f"exponential: tau must be positive, got {tau}.")
     if sym and center is not None:

@@ -182,6 +182,77 @@ CASES = {
     "an order beyond 64 bits": (lambda x: tg.polygamma(2**70, x), ValueError, "order n must fit into 64 bits"),
     "a word as a bound": (lambda x: F.hardtanh(x, "a"), TypeError, "min_val must be a number"),
     "a list as a norm": (lambda x: tg.fft.fft(x, norm=["ortho"]), RuntimeError, "normalization mode"),
+    "more elements than can be addressed": (lambda x: tg.empty(2**60), RuntimeError, "more than can be addressed"),
+    "new elements beyond what can be addressed": (lambda x: x.new_empty(2**62), RuntimeError, "can be addressed"),
+    "no elements of larger sizes than can be addressed": (
+        lambda x: tg.zeros(2**40, 0, 2**40),
+        RuntimeError,
+        "no elements",
+    ),
+    "a diagonal beyond what can be addressed": (
+        lambda x: tg.diag_embed(x, 2**62),
+        RuntimeError,
+        "diag_embed.*can be addressed",
+    ),
+    "an identity beyond what can be addressed": (lambda x: tg.eye(2**40), RuntimeError, "can be addressed"),
+    "a fraction as an offset": (
+        lambda x: x.as_strided((2,), (1,), 1.5),
+        TypeError,
+        "storage_offset must be an integer",
+    ),
+    "NaN as an offset": (lambda x: x.as_strided((2,), (1,), float("nan")), TypeError, "storage_offset"),
+    "a fraction as a number of powers": (lambda x: tg.linalg.vander(x[0], N=2.5), TypeError, "N must be an integer"),
+    "a word as decimals": (lambda x: x.round(decimals="a"), TypeError, "decimals must be an integer"),
+    "a fraction as a number of elements to combine": (lambda x: tg.combinations(x[0], 1.5), TypeError, "r must be"),
+    "a word as a tolerance": (lambda x: tg.isclose(x, x, rtol="a"), TypeError, "rtol must be a number"),
+    "a word as a rank's tolerance": (lambda x: tg.linalg.matrix_rank(x, atol="a"), TypeError, "atol must be a number"),
+    "an infinite step": (lambda x: tg.arange(0, 5, float("inf"), dtype=tg.int64), RuntimeError, "inf"),
+    "more steps than can be counted": (lambda x: tg.arange(0.0, 1.0, 1e-320), RuntimeError, "more steps"),
+    "a complex range": (lambda x: tg.arange(1j, 2, 1), RuntimeError, "complex"),
+    "no dims to rotate": (lambda x: x.rot90(1, None), TypeError, "dims"),
+    "a dimension of none to split": (lambda x: tg.ones(()).unflatten(0, (1, 1)), IndexError, "no dimensions"),
+    "slices of no dimensions": (lambda x: tg.ones(()).slice_scatter(tg.ones(())), IndexError, "no dimensions"),
+    "a fraction as a bound of a slice": (lambda x: x[0:1.5], TypeError, "bounds of a slice"),
+    "an array as an index": (lambda x: x.select(0, np.array([0, 1])), TypeError, "index"),
+    "a spacing of zero": (lambda x: tg.gradient(x, spacing=0.0), RuntimeError, "spacing must not be zero"),
+    "infinity among integers": (
+        lambda x: tg.addcmul(x.long(), x.long(), x.long(), value=float("inf")),
+        RuntimeError,
+        "addcmul: inf",
+    ),
+    "a fraction of integers by a tensor": (
+        lambda x: tg.addmm(tg.ones(2, 2).long(), tg.ones(2, 2).long(), tg.ones(2, 2).long(), beta=float("nan")),
+        RuntimeError,
+        "nan",
+    ),
+    "an array as a factor": (
+        lambda x: tg.addmm(tg.ones(2, 2), tg.ones(2, 2), tg.ones(2, 2), alpha=np.ones(2)),
+        TypeError,
+        "alpha",
+    ),
+    "a list as a rounding": (lambda x: tg.div(x, x, rounding_mode=["floor"]), RuntimeError, "rounding_mode"),
+    "an infinite scale": (
+        lambda x: F.interpolate(x[None], scale_factor=float("inf")),
+        RuntimeError,
+        "scale_factor inf",
+    ),
+    "a word as a scale": (lambda x: F.interpolate(x[None], scale_factor="a"), TypeError, "scale_factor"),
+    "a list as a mode": (lambda x: F.interpolate(x[None], 3, mode=["nearest"]), NotImplementedError, "mode"),
+    "a number as a bias of a layer": (lambda x: F.linear(x, tg.ones(4, 3), 2), TypeError, "bias must be a Tensor"),
+    "a word as epsilon": (
+        lambda x: F.batch_norm(x, None, None, training=True, eps="a"),
+        TypeError,
+        "eps must be a num",
+    ),
+    "a word as a bend": (lambda x: F.smooth_l1_loss(x, x, beta="a"), TypeError, "beta must be a number"),
+    "one tensor for two results": (lambda x: tg.sort(x, out=x.clone()), TypeError, "out must be two Tensors"),
+    "pairs of dimensions in words": (lambda x: tg.tensordot(x, x, "ab"), RuntimeError, "tensordot: dims"),
+    "strides that are none": (lambda x: tg.empty_strided((2,), None), TypeError, "stride"),
+    "scattered from nothing": (
+        lambda x: tg.scatter_reduce(None, 0, tg.tensor([0]), x[0], "amin", include_self=False),
+        TypeError,
+        "scatter",
+    ),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
 
@@ -208,6 +279,22 @@ def test_numbers_of_other_kinds_are_taken_where_they_are_numbers():
     assert tg.polygamma(np.int64(1), tg.ones(1)).item() == tg.polygamma(1, tg.ones(1)).item()
     assert tg.tensor(2**63, dtype=tg.float64).item() == tg.tensor([0.5, 2**63])[1].item() == 2.0**63
     assert x.sum(tg.tensor(3)).shape == (1, 1, 8) and x.chunk(tg.tensor(2), np.int64(2))[1].shape == (1, 1, 4, 8)
+
+
+def test_a_triangle_s_places_where_the_rest_of_the_matrix_is_large():
+    """The sums of sizes wrapped, and the triangles were empty."""
+    assert tg.tril_indices(20, 2**63 - 1, -7).shape == (2, 91)
+    assert tg.triu_indices(2**63 - 1, 21, -7).shape == (2, 378)
+    for row, col in ((0, 0), (0, 3), (3, 0), (1, 4), (4, 2), (3, 3)):
+        for offset in range(-5, 6):
+            assert (tg.tril_indices(row, col, offset).numpy() == np.stack(np.tril_indices(row, offset, col))).all()
+            assert (tg.triu_indices(row, col, offset).numpy() == np.stack(np.triu_indices(row, offset, col))).all()
+
+
+def test_numbers_of_numpy_as_dims():
+    x = tg.ones(2, 1, 3)
+    assert x.squeeze(np.int64(1)).shape == (2, 3) and tg.aminmax(x, dim=np.int64(2)).min.shape == (2, 1)
+    assert tg.ones(1).round(decimals=2**31).isnan().all() and tg.combinations(tg.ones(2), 2**40).numel() == 0
 
 
 def test_threshold_keeps_integers():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ArgumentError
 from .reduce import wide
 
 Table = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -152,4 +153,7 @@ class ResizeKernels:
 
 def scaled_size(size: int, scale: float) -> int:
     """How many outputs an axis has when it is scaled."""
-    return math.floor(size * scale)
+    scaled = size * scale
+    if not abs(scaled) < 2.0**62:
+        raise ArgumentError(f"interpolate: scale_factor {scale} makes no size of {size}.")
+    return math.floor(scaled)
