@@ -40,6 +40,7 @@ class PairEntry(Entry):
 
     def _written(self, trace: Any, outputs: list[Any]) -> list[Program]:
         forward = list(trace.steps)
+        filled = set(trace.of_host)
         leaves = tree_flatten(self.returned)[0]
         self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
         roots = [leaves[i] for i in self.live]
@@ -68,6 +69,10 @@ class PairEntry(Entry):
         if any(len(group) < len(roots) and group not in self.patterns for group in self.groups):
             self.groups = [tuple(range(len(roots)))]
         trace.steps = forward
+        # what actions of forward fill for those of backward, as the state of a generator for a checkpointed function's
+        # second run: the next call fills it anew
+        looks = {id(array) for steps in (backward, *(steps for steps, _, _ in others)) for array in _looked_at(steps)}
+        self.filled = [v.array for v in filled if id(v.array) in looks]
         needed = dict.fromkeys(v for ends in (gradients, *(ends for _, _, ends in others)) for v in ends)
         for steps in (backward, *(steps for steps, _, _ in others)):
             needed.update(dict.fromkeys(v for x in _reads(steps) for v in (x, x.root)))
@@ -80,10 +85,12 @@ class PairEntry(Entry):
         self.targets = [self.given_number(t) for t in targets]
         self.grad_at = [None if v is None else gradients.index(v) for v in found]
         written = dict(zip(self.patterns, (steps for steps, _, _ in others), strict=True))
+        # statistics that a checkpointed function's second run moves are what they are by then: nobody has saved them
+        moved = {v.memory for step in backward if isinstance(step, Call) for v in step.writes}
         self.states = []  # by group: tensors that its backward program reads
         for group in self.groups:
             read = _reads(written.get(group, backward) if len(self.groups) > 1 else backward)
-            watched = {v for x in read for v in (x, x.root) if v.array is not None}
+            watched = {v for x in read for v in (x, x.root) if v.array is not None and v.memory not in moved}
             self.states.append([t for t in self.known if trace.values.get(id(t._data)) in watched])
         used = {x for v in _reads([*forward, *backward]) for x in (v, v.root) if v.array is not None}
         self.rests_on = [t for t in self.known if trace.values.get(id(t._data)) in used]  # another run would read these
@@ -156,7 +163,12 @@ class PairEntry(Entry):
 
     def _packed(self) -> tuple[Any, ...] | None:
         # C makes one node, and asks nobody on the way back
-        return super()._packed() if len(self.groups) == 1 and not self.hears else None
+        return super()._packed() if len(self.groups) == 1 and not self._asks else None
+
+    @property
+    def _asks(self) -> bool:
+        """Whether a pass asks, or sets, something before it runs the program."""
+        return bool(self.hears or self.filled)
 
     def given_number(self, t: Tensor) -> Tensor | int:
         """The number of the argument that a tensor stands for; itself for others."""
@@ -210,7 +222,7 @@ class PairEntry(Entry):
         read = [tensors[i] for i in (self.read_of_run if type(memory) is OfRun else self.read) if i < len(tensors)]
         for backward, state in zip(self.backwards, self.states, strict=True):
             node = Node(backward, {}, len(backward.slots))
-            if len(self.groups) == 1 and not self.hears:
+            if len(self.groups) == 1 and not self._asks:
                 node.plan = backward.gradients
             edges: list[Any] = []
             for who in self.targets:
@@ -219,7 +231,8 @@ class PairEntry(Entry):
             for t in (*state, *read):
                 if not t._inference:  # the run would have raised if backward read it
                     node.watch(t)
-            node.saved = (memory, token, tuple(tensors), count_changes([*self.rests_on, *tensors]))
+            changes = count_changes([*self.rests_on, *tensors])
+            node.saved = (memory, token, tuple(tensors), changes, [array.copy() for array in self.filled])
             node.note_line()
             nodes.append(node)
         result = self._on_tape(self.result.build(arrays, tensors), nodes)
@@ -395,6 +408,15 @@ def _behind(roots: list[Tensor]) -> dict[int, list[int]]:
 def _runs_python(node: Node) -> bool:
     """Whether the user's Python runs where a pass comes by: a hook, or a Function's ``backward``."""
     return node.watched or (getattr(node.op, "opaque", False) and not isinstance(node.op, ReplayBackward))
+
+
+def _looked_at(steps: list[Any]) -> Iterator[Any]:
+    """The arrays that actions read, and those that were there before and calls read."""
+    for step in steps:
+        if isinstance(step, Call):
+            yield from (v.root.array for v in step.reads())
+        elif isinstance(step, Action) and step.tensors is not None:
+            yield from (t._data for t in step.tensors())
 
 
 def _reads(steps: list[Any]) -> Iterator[Any]:

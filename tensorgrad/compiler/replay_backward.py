@@ -69,6 +69,8 @@ class ReplayBackward:
                 "autograd.Function, that run in that pass may rest on it, and a replay runs no Python. Call backward() "
                 "before the change, or call the function itself."
             )
+        for array, then in zip(entry.filled, node.saved[4] if entry.filled else (), strict=True):
+            array[...] = then
         own = (g,) if node.count == 1 else g
         some = next(part for part in own if part is not None)
         parts: list[Any] = [None] * len(entry.live)
@@ -117,7 +119,7 @@ class ReplayBackward:
 
 def rerun(entry: PairEntry, node: Node, parts: Any, *, create: bool) -> tuple[Any, ...]:
     """The gradients asked for, by a run of the function itself: Tensors, if a graph is made of it, or arrays."""
-    _, _, tensors, changes = node.saved
+    tensors, changes = node.saved[2:4]
     asked = node.asked
     if count_changes([*entry.rests_on, *tensors]) != changes:
         raise AutogradError(

@@ -446,6 +446,11 @@ class Trace(Refusing):
         """Raises CompileError for a copy that stands for a view of what was there before, or is returned too."""
         found = [v for array in arrays if (v := self.values.get(id(array))) is not None]
         seen = {v.memory for v in (*self.arguments, *found) if v.root not in self.copies}
+        if any(v in self.of_host for v in found):
+            raise CompileError(
+                "compile: the state of a generator is returned (get_state(), get_rng_state()), which each call fills "
+                "anew at one place. Call it outside of the compiled function."
+            )
         for v in found:
             owner, where = self.copies.get(v.root, (None, ""))
             if owner is not None and (type(owner) is int or owner in seen):

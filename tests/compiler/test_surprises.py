@@ -778,3 +778,18 @@ def test_a_learning_rate_that_the_function_changes_is_refused():
         cut()
         assert w.tolist()[0] == pytest.approx(before - 2 * before * 0.5**i)
     assert cut.stats()["replays"] >= 4
+
+
+def test_the_state_of_a_generator_is_not_returned():
+    """All replays fill one array with it."""
+
+    def drawn(x: Any) -> Any:
+        state = tg.get_rng_state()
+        return x * tg.rand(3), state
+
+    with pytest.raises(CompileError, match="the state of a generator is returned"):
+        tg.compile(drawn)(tg.ones(3))
+    tg.manual_seed(0)
+    as_it_is = tg.compile(drawn, fallback=True)
+    states = [as_it_is(tg.ones(3))[1] for _ in range(6)]
+    assert len({bits(state) for state in states}) == 6

@@ -274,6 +274,22 @@ def a_checkpointed_loss(compile):
     return step, model.parameters
 
 
+def checkpointed_losses_that_wait(compile):
+    model = network()
+    loss_of = compile(lambda x, y: F.cross_entropy(checkpoint(model, x, use_reentrant=False), y))
+
+    def step(x, y):
+        model.zero_grad()
+        losses = [loss_of(x * k, y) for k in (1, 2, 3)]  # each with a dropout of its own
+        found = []
+        for loss in (losses[1], losses[0], losses[2]):
+            loss.backward()
+            found += [p.grad.clone() for p in model.parameters()]
+        return *losses, *found
+
+    return step, model.parameters
+
+
 def seeded_within(compile):
     model = network()
     optimizer = optim.SGD(model.parameters(), lr=1e-2)
@@ -343,8 +359,8 @@ ROWS = {
     "plain": plain({}), "sgd": plain({}, optim.SGD), "zeros in place": plain({"set_to_none": False}),
     **{f.__name__.replace("_", " "): f for f in (
         clipped_by_norm, clipped_by_value_and_cleared_at_the_end, scheduled, scaled, cast, accumulated, averaged,
-        adversarial, penalized, hooked, checkpointed, a_checkpointed_loss, seeded_within, a_loss_and_a_step, a_model,
-        results_that_are_kept,
+        adversarial, penalized, hooked, checkpointed, a_checkpointed_loss, checkpointed_losses_that_wait,
+        seeded_within, a_loss_and_a_step, a_model, results_that_are_kept,
     )},
 }  # fmt: skip
 
