@@ -10,7 +10,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from . import shape_core as core
-from .checks import integer, real
+from .checks import integer, number, real
 from .join import cat
 from .reduce import require_tensor
 from .reduce import sum as total
@@ -44,7 +44,7 @@ def _areas(name: str, y: Any, x: Any, dx: Any, dim: int) -> tuple[Tensor, int]:
     both = pw.add(_part(y, at, 0, size - 1), _part(y, at, min(1, size), size))
     if isinstance(width, Tensor):
         return pw.div(pw.mul(both, width), 2.0), at
-    return pw.mul(both, width / 2.0), at
+    return pw.mul(both, number(name, "dx", width) / 2.0), at
 
 
 def _widths(name: str, x: Tensor, y: Any, at: int, size: int) -> Tensor:

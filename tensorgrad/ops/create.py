@@ -103,12 +103,20 @@ def as_stored(value: Any, dtype: np.dtype[Any]) -> Any:
 def stored_number(name: str, value: Any, dtype: DType) -> Any:
     """A number that a user gave to be written into a tensor of ``dtype``, or compared with its elements there: cut off
     to an integer for integers. Raises TypeError for what is no number, DTypeError for one that the dtype can't hold."""
-    given = value.item() if isinstance(value, Tensor) and value._data.size == 1 else as_operand(name, value)
-    if isinstance(given, Tensor):
-        raise TypeError(f"{name}: expected one number, got a tensor of shape {tuple(given.shape)}.")
+    given = value if isinstance(value, _NUMBERS) else _one_number(name, value)
     check_storable(name, given, dtype)
     given = as_stored(given, dtype.np)
     return int(given) if dtype.category == 1 else given
+
+
+def _one_number(name: str, value: Any) -> Any:
+    """The Python number that a tensor or an array of one element, or one of NumPy's numbers, holds."""
+    given = as_operand(name, value)
+    if isinstance(given, Tensor):
+        if given._data.size != 1:
+            raise TypeError(f"{name}: expected one number, got a tensor of shape {tuple(given.shape)}.")
+        return given.item()
+    return given
 
 
 def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
@@ -412,6 +420,8 @@ def _filled(
     pin_memory: bool = False, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     check_layout(name, layout)
+    if not isinstance(value, _NUMBERS):
+        value = _one_number(name, value)
     if dtype is None and out is not None:
         chosen = out.dtype
     elif dtype is None:

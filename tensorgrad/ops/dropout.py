@@ -10,7 +10,7 @@ from ..expr import functions as fn
 from ..random import Generator, chosen
 from ..tensor import Tensor, wrap
 from . import pointwise as pw
-from .checks import require_float, require_tensors
+from .checks import real, require_float, require_tensors
 from .elementwise import elementwise
 from .inplace import assign, write_into
 from .record import Spec, op
@@ -52,7 +52,7 @@ dropout_op = op(
 
 
 def _check_p(name: str, p: float) -> float:
-    value = float(p)
+    value = real(name, "p", p)
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{name}: the probability must be between 0 and 1, got {p}.")
     return value

@@ -10,7 +10,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import product, require_tensors, reshaped, shaped
+from .checks import product, real, require_tensors, reshaped, shaped
 from .inplace import assign, write_into
 from .normalize import vector_norm
 from .record import Spec, op
@@ -114,7 +114,7 @@ def looked_up(
     """Rows of ``weight``, after those that are too long are shortened; their gradients divided by how often they are
     named, if asked for."""
     if max_norm is not None:
-        _shorten(weight, index, float(max_norm), float(norm_type))
+        _shorten(weight, index, real(name, "max_norm", max_norm), real(name, "norm_type", norm_type))
     if padding_idx is None:
         rows = embedding_op(weight, index)
     else:
@@ -160,7 +160,7 @@ def _shorten(weight: Tensor, index: Tensor, longest: float, p: float) -> None:
     with no_grad():
         norms = vector_norm(weight, p, 1, True)
         places = shaped(index, (index._data.size,))
-        ones = pw.add(pw.mul(recorded.embedding(norms, places), 0.0), 1.0)
+        ones = recorded.full_as(recorded.embedding(norms, places), value=1.0)
         used = recorded.embedding_backward(ones, places, num_embeddings=weight.shape[0], padding_idx=None)
         long = pw.bitwise_and(pw.gt(used, 0), pw.gt(norms, longest))
         scale = pw.where(long, pw.div(longest, pw.add(norms, 1e-7)), 1.0)

@@ -10,6 +10,7 @@ from ..errors import AttentionError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .attention import scaled_dot_product_attention
+from .checks import integer
 from .create import zeros
 from .dropout import dropout
 from .join import cat
@@ -117,7 +118,8 @@ def multi_head_attention_forward(
     mask = None if causal else canonical_mask(mask, "attn_mask", q)
     if width != embed_dim_to_check:
         raise AttentionError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {width}")
-    if width % num_heads:
+    num_heads = integer("multi_head_attention_forward", "num_heads", num_heads)
+    if num_heads < 1 or width % num_heads:
         raise AttentionError(f"embed_dim {width} not divisible by num_heads {num_heads}")
     if mask is not None:
         expected = (length, k.shape[time]) if mask.ndim == 2 else (n * num_heads, length, k.shape[time])

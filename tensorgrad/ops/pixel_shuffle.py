@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
-from .checks import require_tensors
+from .checks import integer, require_tensors
 from .rearrange import rearrange
 
 __all__ = ["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]
@@ -30,7 +30,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     Raises: ShapeError if the channels are no multiple of r^2.
     Source: Shi et al. 2016.
     """
-    r = int(upscale_factor)
+    r = integer("pixel_shuffle", "upscale_factor", upscale_factor)
     lead = _lead("pixel_shuffle", input, r, "upscale_factor")
     c, h, w = input._data.shape[-3:]
     if c % (r * r):
@@ -45,7 +45,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
 
     Raises: ShapeError if the sizes are no multiples of r.
     """
-    r = int(downscale_factor)
+    r = integer("pixel_unshuffle", "downscale_factor", downscale_factor)
     lead = _lead("pixel_unshuffle", input, r, "downscale_factor")
     c, h, w = input._data.shape[-3:]
     if h % r or w % r:

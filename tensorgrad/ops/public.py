@@ -17,7 +17,7 @@ from ..errors import DTypeError
 from ..tensor import Tensor, install
 from . import numeric as nm
 from . import pointwise as pw
-from .checks import integer
+from .checks import integer, real
 from .inplace import assign, deliver, write_into
 from .signatures import install_in_place, publish, require_tensor_arguments
 
@@ -230,13 +230,13 @@ def round_(self: Tensor, *, decimals: int = 0) -> Tensor:
 
 def logit(input: Tensor, eps: float | None = None, *, out: Any = None) -> Any:
     """``log(x / (1 - x))``, with ``x`` limited to ``[eps, 1 - eps]`` if ``eps`` is given."""
-    result = pw.logit(input) if eps is None else pw.logit_within(input, float(eps))
+    result = pw.logit(input) if eps is None else pw.logit_within(input, real("logit", "eps", eps))
     return result if out is None else deliver("logit", result, out)
 
 
 def logit_(self: Tensor, eps: float | None = None) -> Tensor:
     """In-place form of ``logit``."""
-    record, inputs = (pw.logit, (self,)) if eps is None else (pw.logit_within, (self, float(eps)))
+    record, inputs = (pw.logit, (self,)) if eps is None else (pw.logit_within, (self, real("logit_", "eps", eps)))
     return write_into(record, self, inputs, {})
 
 

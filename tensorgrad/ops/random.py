@@ -18,7 +18,7 @@ from ..layout import check_layout, contiguous_format, preserve_format
 from ..random import Generator, chosen, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
-from .checks import everywhere, integer, require_float
+from .checks import everywhere, integer, number, require_float, require_tensors
 from .create import finish, shape_from, sizes_from
 from .elementwise import broadcast_shape
 from .inplace import assign, deliver, write_into
@@ -127,7 +127,8 @@ def randint(
         raise TypeError("randint: expected randint(high, size) or randint(low, high, size).")
     shape = shape_from("randint", (size,))
     kind = as_dtype("int64" if dtype is None else dtype)
-    result = _integers("randint", int(low), int(high), shape, kind.np, device, generator)
+    low, high = integer("randint", "low", low), integer("randint", "high", high)
+    result = _integers("randint", low, high, shape, kind.np, device, generator)
     return _given("randint", result, requires_grad, out, pin_memory)
 
 
@@ -211,6 +212,8 @@ def normal(
     Raises: ArgumentError for a negative ``std``; TypeError if neither a tensor nor a size gives the shape.
     """
     check_layout("normal", layout)
+    if size is not None:  # then both are numbers
+        mean, std = (x.item() if isinstance(x, Tensor) and x._data.ndim == 0 else x for x in (mean, std))
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     if not isinstance(std, Tensor) and not std >= 0:
         raise ArgumentError(f"normal: std must not be negative, got {std}.")
@@ -348,6 +351,8 @@ def _uniform(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Ge
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with normal numbers of this mean and standard deviation."""
+    require_tensors("normal_", self=self)
+    std = number("normal_", "std", std)
     if std < 0:
         raise ArgumentError(f"normal_: std must not be negative, got {std}.")
     noise = _draw("random_normal", tuple(self.shape), _own_float("normal_", self, True), self.device, generator)
@@ -361,6 +366,8 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with numbers of density ``lambd * exp(-lambd * x)``."""
+    require_tensors("exponential_", self=self)
+    lambd = number("exponential_", "lambd", lambd)
     if lambd <= 0:
         raise ArgumentError(f"exponential_: lambd must be positive, got {lambd}.")
     u = _draw("random_uniform", tuple(self.shape), _own_float("exponential_", self), self.device, generator)
@@ -369,6 +376,8 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
 
 def cauchy_(self: Tensor, median: float = 0, sigma: float = 1, *, generator: Generator | None = None) -> Tensor:
     """Fill with numbers of density ``sigma / (pi (sigma^2 + (x - median)^2))``."""
+    require_tensors("cauchy_", self=self)
+    sigma = number("cauchy_", "sigma", sigma)
     if sigma <= 0:
         raise ArgumentError(f"cauchy_: cauchy_ expects sigma > 0.0, but found sigma={sigma}.")
     u = _open_uniform("cauchy_", self, generator)
@@ -377,6 +386,8 @@ def cauchy_(self: Tensor, median: float = 0, sigma: float = 1, *, generator: Gen
 
 def log_normal_(self: Tensor, mean: float = 1, std: float = 2, *, generator: Generator | None = None) -> Tensor:
     """Fill with numbers whose logarithm is normal with this mean and standard deviation."""
+    require_tensors("log_normal_", self=self)
+    std = number("log_normal_", "std", std)
     if std <= 0:
         raise ArgumentError(f"log_normal_: log_normal_ expects std > 0.0, but found std={std}.")
     noise = _draw("random_normal", tuple(self.shape), _own_float("log_normal_", self), self.device, generator)
@@ -385,6 +396,8 @@ def log_normal_(self: Tensor, mean: float = 1, std: float = 2, *, generator: Gen
 
 def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
     """Fill with the number of trials, of success probability ``p`` each, up to the first success: 1, 2, 3, ..."""
+    require_tensors("geometric_", self=self)
+    p = number("geometric_", "p", p)
     if not 0 < p < 1:
         raise ArgumentError(f"geometric_: geometric_ expects p to be in (0, 1), but got p={p}.")
     if self._data.dtype.kind in "bc":

@@ -253,6 +253,25 @@ CASES = {
         TypeError,
         "scatter",
     ),
+    "a word to fill with": (lambda x: tg.full_like(x, "a"), TypeError, "full_like"),
+    "an array to fill with": (lambda x: tg.full((2,), np.ones(2)), TypeError, "one number"),
+    "a fraction as a factor of a picture": (lambda x: F.pixel_shuffle(tg.ones(1, 4, 2, 2), 2.5), TypeError, "2.5"),
+    "a fraction as a bound of integers": (lambda x: tg.randint(0, 9.5, (2,)), TypeError, "randint: high"),
+    "a word as a deviation": (lambda x: x.normal_(0.0, "a"), TypeError, "std must be a number"),
+    "a word as a length": (
+        lambda x: F.embedding(tg.tensor([0]), x, max_norm="a"),
+        TypeError,
+        "max_norm must be a number",
+    ),
+    "a word as a probability": (lambda x: F.dropout(x, "a"), TypeError, "p must be a number"),
+    "a word as a distance": (lambda x: tg.trapezoid(x, dx="a"), TypeError, "dx must be a number"),
+    "no heads": (
+        lambda x: F.multi_head_attention_forward(
+            *[tg.ones(2, 1, 4)] * 3, 4, 0, tg.ones(12, 4), None, None, None, False, 0.0, tg.ones(4, 4), None
+        ),
+        AssertionError,
+        "num_heads 0",
+    ),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
 

@@ -246,3 +246,9 @@ def test_cosine_embedding_loss_of_short_vectors():
 def test_gaussian_nll_loss_counts_what_broadcasts():
     full = F.gaussian_nll_loss(tg.zeros(5, 1), tg.zeros(3), tg.ones(5), full=True, reduction="sum")
     assert full.item() == pytest.approx(15 * 0.5 * np.log(2 * np.pi), rel=1e-6)
+
+
+def test_rows_of_an_infinite_norm_are_shortened():
+    """Whether a row is used was asked by a product of its norm with 0, which of an infinite norm is NaN."""
+    weight = tg.tensor([[8.0, 3.0], [0.5, 0.5]])
+    assert F.embedding(tg.tensor([0, 1]), weight, max_norm=1.0, norm_type=100.0).abs().max().item() <= 1

@@ -170,3 +170,4 @@ def test_normal_numbers_are_of_the_dtype_of_the_mean():
     assert tg.normal(tg.zeros(3), tg.ones(3).double()).dtype is tg.float32
     assert tg.normal(tg.zeros(3).half(), tg.ones(3)).dtype is tg.float16
     assert tg.normal(1.0, tg.ones(3).double()).dtype is tg.float64
+    assert tg.normal(tg.tensor(2), 0.0, (2, 3)).tolist() == [[2.0] * 3] * 2
