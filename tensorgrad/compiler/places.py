@@ -15,6 +15,7 @@ from ..ops.elementwise import Elementwise
 from .fused import Fused
 from .in_place import overwritable
 from .passes.room import held, rounded
+from .passes.summing import reduced
 from .program import Action, Call, Value
 
 __all__ = ["Places"]
@@ -29,15 +30,16 @@ class Places:
     """A plan of what was written once.
 
     ``offsets``: of each allocation in the block. ``nbytes``: of the block. ``at_once``: the most that is needed at one
-    time, so that no plan is smaller. ``captured``: what was needed as the program was captured, arguments with it.
-    ``eager``: with what kernels make for themselves.
+    time, so that no plan is smaller. ``captured``: what was needed as the program was captured, with the arguments that
+    have places in the block. ``eager``: with what kernels make for themselves.
     ``in_place``: calls, and a result of theirs that lies where an operand did. ``blocks``: stretches of steps that may
     be done block by block, as in a blueprint.
     """
 
     def __init__(self, blueprint: Any, writing: Any, sizes: list[int]):
         self.program = blueprint.program
-        self.captured = self.program.eager + sum(held(v) for v in self.program.arguments)
+        given = sum(held(v) for v in self.program.arguments if v not in blueprint.there)
+        self.captured = self.program.eager + given
         self.sizes = sizes
         self.room = [rounded(size) for size in sizes]
         self.starts = {v: array.__array_interface__["data"][0] for v, array in writing.arrays.items()}
@@ -288,15 +290,11 @@ class Places:
         return any(self.allocation_of(v) == allocation for step in others for v in step.reads())
 
     def read_elsewhere(self, allocation: int, at: int) -> bool:
-        """Whether what lies there is read by others than formulas, or rolled by these, a piece at a time with the step:
-        a later piece of theirs may read where an earlier one of the step has written."""
+        """Whether what lies there is read by others than formulas and reductions of rows, or rolled by formulas, that
+        are done a piece at a time with the step: a later piece of theirs may read where an earlier one of the step has
+        written."""
         others = (self.program.steps[i] for i in self.together.get(at, ()) if i != at)
-        read = (
-            v
-            for step in others
-            for v in (_rolled(step) if isinstance(getattr(step, "op", None), Elementwise) else step.reads())
-        )
-        return any(self.allocation_of(v) == allocation for v in read)
+        return any(self.allocation_of(v) == allocation for step in others for v in _read_apart(step))
 
     def fits(self, call: Call, operand: Value, over: int, result: Value, made: int, operands: list[Value]) -> bool:
         """Whether the result may lie where the operand does: element upon element, with nothing else there that the
@@ -319,6 +317,13 @@ class Places:
 def _rolled(step: Call | Action) -> list[Value]:
     """What a formula reads elsewhere than where it writes."""
     return step.op.rolled(step.inputs) if isinstance(step, Call) and isinstance(step.op, Fused) else []
+
+
+def _read_apart(step: Call | Action) -> list[Value]:
+    """What a step that is done a piece at a time reads elsewhere than at its elements, or within its rows."""
+    if not isinstance(step, Call) or isinstance(step.op, Elementwise):
+        return _rolled(step)
+    return [v for v in step.reads() if reduced(step, v) is None]
 
 
 def _lie_alike(a: Value, b: Value) -> bool:

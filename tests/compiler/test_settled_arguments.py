@@ -244,6 +244,18 @@ def test_large_arguments_are_read_where_they_lie_or_python_runs_the_program(sett
                 np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
 
 
+def test_a_block_without_large_arguments_needs_no_more_than_an_eager_run_beside_them(settled):
+    def softmax(x):
+        e = (x - x.amax(-1, keepdim=True)).exp()
+        return e / e.sum(-1, keepdim=True)
+
+    compiled, x = Compiled(softmax), big(2000, 500)
+    with tg.no_grad():
+        for _ in range(2 * TIMES):
+            same((compiled(x),), (softmax(x),))
+    assert in_blocks(compiled) <= compiled.programs[0].eager
+
+
 def test_results_of_large_arguments_that_are_kept_stay_as_they_are(settled):
     compiled = Compiled(little)
     x, y = big(*LARGE), big(*LARGE, seed=1)
