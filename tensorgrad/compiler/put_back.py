@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 from ..dispatch import Listener
 from ..random import Generator, default_generator
@@ -18,7 +19,8 @@ class PutBack(Listener):
     from: a backward pass that runs a checkpointed function again moves the statistics of its norms."""
 
     def __init__(self) -> None:
-        self.own: dict[int, Any] = {}  # memory of the run's own, by identity
+        # memory of the run's own, by identity: a pass adds to an array that nobody else holds in place
+        self.own: dict[int, ref[Any]] = {}
         self.copies: dict[int, tuple[Any, Any]] = {}
         self.states: dict[int, tuple[Generator, Any]] = {}
         self._note(default_generator)  # a checkpointed function's draws begin with a state that is set before
@@ -32,15 +34,19 @@ class PutBack(Listener):
                 self._note(value)
         for array in _written(op.name, inputs, attrs, arrays_in):
             whole = owner(array)
-            if id(whole) not in self.own and id(whole) not in self.copies:
+            if not self._is_own(whole) and id(whole) not in self.copies:
                 self.copies[id(whole)] = whole, whole.copy()
+
+    def _is_own(self, array: Any) -> bool:
+        known = self.own.get(id(array))
+        return known is not None and known() is array
 
     def after(self, op: Any, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
         given = {id(owner(array)) for array in arrays_in([*inputs, *attrs.values()])}
         for array in arrays_in(outputs):
             whole = owner(array)
             if id(whole) not in given:
-                self.own[id(whole)] = whole
+                self.own[id(whole)] = ref(whole)
 
     def put_back(self) -> None:
         for array, copy in self.copies.values():
