@@ -105,6 +105,7 @@ class Runner {
 
   __attribute__((noinline)) void prepare() {
     find_far(given_);
+    find_steady(given_);
     find_courses(given_);
     find_repeated();
   }
@@ -334,54 +335,63 @@ class Runner {
     for (const Program::Spread& s : p_.spreads_) s.fill(slots[s.slot], slots[s.from], nullptr, nullptr, longest);
     Index at[kMaxDims];
     locate(first, at);
-    if (alone_ && !sum && !summing_) return rows_alone(first, last, at, slots);
     char* sums = summing_ ? place_of_sums() : nullptr;
     Index held = first, until = last - first > chunk_ ? first + chunk_ : last;
     for (Index i = first; i < last;) {
       Index n = std::min(longest, until - i);
-      if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
-      block(i, at, n, slots, buffers, longest, sum, first, held, sums);
+      if (steady_ && !sum) {
+        n = rows(i, until, at, slots, held, sums);
+      } else {
+        if (by_rows_) n = std::min(n, inner_ - at[ndim_ - 1]);
+        block(i, at, n, slots, buffers, longest, sum, first, held, sums);
+      }
       i += n;
       if (i == until) {
         if (rows_.length) reduce_held(held, i, sums);
         held = i;
         until = last - i > chunk_ ? i + chunk_ : last;
       }
-      if (i < last) advance(at, n);
+      if (i >= last) return;
+      if (steady_) locate(i, at);
+      else advance(at, n);
     }
   }
 
-  // Row by row, where a single loop is all there is to do: from one to the next addresses grow by the same steps.
-  void rows_alone(Index first, Index last, Index* at, void** slots) const {
-    const Step& s = body_->front();
-    std::vector<std::pair<int, Index>> steps;  // slots that move, and by how many bytes
-    for (int i = 0; i < ports_; ++i) {
-      if (!p_.ports_[i].varies) continue;
+  // Rows that need nothing moved: from one to the next the addresses of these slots grow by the same bytes.
+  __attribute__((noinline)) void find_steady(int ports) {
+    if (!by_rows_ || defer_ || !far_.empty() || inner_ > block_) return;
+    std::vector<std::pair<int, Index>> steps;
+    for (int i = 0; i < ports; ++i) {
+      const Program::Port& port = p_.ports_[i];
       const Operand& operand = operands_[i];
-      const Index step = !operand.strides ? inner_ * p_.ports_[i].item_size : ndim_ > 1 ? operand.strides[ndim_ - 2] : 0;
+      if (!port.varies) continue;
+      const bool held = i >= p_.input_count() && is_summed(i - p_.input_count());
+      const bool lies = operand.strides ? fits_in_place(operand, operand.strides[ndim_ - 1], port.item_size) : operand.aligned;
+      if (!held && ((!lies && !is_row_value(i)) || operand.shifts)) return;
+      const Index step = held || !operand.strides ? inner_ * port.item_size : ndim_ > 1 ? operand.strides[ndim_ - 2] : 0;
       if (step) steps.push_back({i, step});
     }
-    while (first < last) {
-      for (int i = 0; i < ports_; ++i) {
-        const Operand& operand = operands_[i];
-        if (!p_.ports_[i].varies) continue;
-        slots[i] = operand.data + (operand.strides ? offset(operand, at) : first * p_.ports_[i].item_size);
-      }
-      if (at[ndim_ - 1] || last - first < inner_) {  // part of a row
-        const Index n = std::min(inner_ - at[ndim_ - 1], last - first);
-        s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], n);
-        first += n;
-        if (first < last) advance(at, n);
-        continue;
-      }
-      Index rows = (last - first) / inner_;
-      if (ndim_ > 1) rows = std::min(rows, shape_[ndim_ - 2] - at[ndim_ - 2]);
-      for (Index row = 0; row < rows; ++row) {
-        s.loop(slots[s.to], slots[s.a], slots[s.b], slots[s.c], inner_);
-        for (const auto& [slot, step] : steps) slots[slot] = static_cast<char*>(slots[slot]) + step;
-      }
-      first += rows * inner_;
-      if (first < last) locate(first, at);
+    row_steps_ = std::move(steps);
+    steady_ = true;
+  }
+
+  // As many elements from `first` on, before `until`, as are in the rows of one matrix, or in part of one row.
+  Index rows(Index first, Index until, const Index* at, void** slots, Index held, char* sums) const {
+    const int inputs = p_.input_count();
+    for (int i = 0; i < ports_; ++i) {
+      const Operand& operand = operands_[i];
+      const Index size = p_.ports_[i].item_size;
+      if (!p_.ports_[i].varies) continue;
+      if (i >= inputs && is_summed(i - inputs)) slots[i] = sums + (i - inputs) * bytes_of_sum() + (first - held) * size;
+      else slots[i] = operand.data + (operand.strides ? offset(operand, at) : first * size);
+    }
+    const Index whole = at[ndim_ - 1] ? 0 : (until - first) / inner_;
+    const Index count = ndim_ > 1 ? std::min(whole, shape_[ndim_ - 2] - at[ndim_ - 2]) : whole;
+    const Index n = count ? inner_ : std::min(inner_ - at[ndim_ - 1], until - first);
+    for (Index row = 0;;) {
+      for (const Step& s : *body_) take(s, slots, n);
+      if (++row >= count) return std::max<Index>(count, 1) * n;
+      for (const auto& [slot, step] : row_steps_) slots[slot] = static_cast<char*>(slots[slot]) + step;
     }
   }
 
@@ -556,6 +566,8 @@ class Runner {
   const Index* shape_;
   bool defer_, by_rows_ = false;
   bool alone_ = false;  // by rows, with one loop and nothing to move
+  bool steady_ = false;  // by rows, with nothing to move
+  std::vector<std::pair<int, Index>> row_steps_;  // of slots, in bytes
   std::vector<int> far_;  // ports
   std::vector<Course> courses_;
   std::vector<int> course_of_;  // by port; -1 for one contiguous run

@@ -88,3 +88,34 @@ def test_source_of_a_formula_that_reduces_rows():
         program = after("formulas", written(lambda t: ((t * 2).mean(1), (t + 1).amax(1), t * 2), x(5, 9)))
         (call,) = after("reductions", program).calls
         assert call.op.formula == "t2 = x0 * 2.0\ny0 = t2\ny1 = mean(t2, dim=-1)\ny2 = amax(x0 + 1.0, dim=-1)"
+
+
+@pytest.mark.parametrize("inner", (64, 100, 256, 300, 1000))
+@pytest.mark.parametrize("dtype", (tg.float32, tg.float64), ids=str)
+def test_rows_of_matrices_follow_each_other_by_the_same_steps(inner, dtype):
+    tg.manual_seed(0)
+    x, one, other = tg.randn(5, 31, inner, dtype=dtype), tg.randn(5, 31, 1, dtype=dtype), tg.randn(31, 1, dtype=dtype)
+    few, row = tg.randn(5, 1, 1, dtype=dtype), tg.randn(inner, dtype=dtype)
+    wide = tg.randn(5, 40, inner + 3, dtype=dtype)
+
+    def rows(x, one, other, few, row, wide):
+        part = wide[:, 9:, 3:]
+        y = (x - one) * other + few * row
+        return y, x * one, (y * part).sum(-1), (part - one).amax((-1,), keepdim=True), (x * other + one).abs().sqrt()
+
+    inputs = (x, one, other, few, row, wide)
+    with tg.no_grad(), tg.backend("numpy"):
+        expected = [t.numpy() for t in rows(*[t.double() for t in inputs])]
+    with tg.no_grad(), tg.backend("cpp"):
+        compiled = tg.compile(rows)
+        first = [t.numpy().copy() for t in compiled(*inputs)]
+        threads = tg.get_num_threads()
+        try:
+            for n in (1, 3):
+                tg.set_num_threads(n)
+                for made, eager, before in zip(compiled(*inputs), rows(*inputs), first, strict=True):
+                    assert made.numpy().tobytes() == before.tobytes() == eager.numpy().tobytes()
+        finally:
+            tg.set_num_threads(threads)
+    for made, exact in zip(first, expected, strict=True):
+        np.testing.assert_allclose(made, exact, rtol=2e-5, atol=2e-4)
