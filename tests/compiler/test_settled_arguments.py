@@ -169,11 +169,11 @@ def test_a_training_step_reads_its_batch_where_it_lies(settled):
     same(one.parameters(), two.parameters())
 
 
-def test_threads_have_calls_of_their_own(settled):
-    compiled = Compiled(work)
-    pairs = [(big(seed=s), big(seed=s + 1)) for s in range(3)]
+def in_threads(function, pairs):
+    """Whether three threads get the right results of one compiled function, each for a pair of its own."""
+    compiled = Compiled(function)
     with tg.no_grad():
-        expected = [[t.clone() for t in Compiled(work)(*pair)] for pair in pairs]
+        expected = [[t.clone() for t in Compiled(function)(*pair)] for pair in pairs]
     wrong = []
 
     def run(k):
@@ -188,7 +188,11 @@ def test_threads_have_calls_of_their_own(settled):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    return not wrong
+
+
+def test_threads_have_calls_of_their_own(settled):
+    assert in_threads(work, [(big(seed=s), big(seed=s + 1)) for s in range(3)])
 
 
 def test_results_that_come_back_as_arguments(settled):
@@ -282,25 +286,7 @@ def test_results_of_large_arguments_come_back_as_arguments(settled):
 
 
 def test_threads_share_large_arguments_that_settle(settled):
-    compiled = Compiled(little)
-    pairs = [(big(*LARGE, seed=s), big(*LARGE, seed=s + 1)) for s in range(3)]
-    with tg.no_grad():
-        expected = [[t.clone() for t in little(*pair)] for pair in pairs]
-    wrong = []
-
-    def run(k):
-        with tg.backend("cpp"), tg.no_grad():
-            for _ in range(30):
-                for a, b in zip(compiled(*pairs[k]), expected[k], strict=True):
-                    if not np.array_equal(a.numpy(), b.numpy()):
-                        wrong.append(k)
-
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert in_threads(little, [(big(*LARGE, seed=s), big(*LARGE, seed=s + 1)) for s in range(3)])
 
 
 def test_an_error_of_large_arguments_says_where(settled):
