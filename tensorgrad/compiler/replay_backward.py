@@ -48,12 +48,24 @@ class ReplayBackward:
         self.behind = {number[i]: [number[j] for j in others] for i, others in entry.behind.items() if i in number}
 
     def check_observed(self, node: Node, g: Any, wanted: Collection[int]) -> None:
-        """Raises CompileError where somebody wants to see, or change, the whole gradient of a result of which the
-        function has computed another: what comes from that one passes within the program."""
-        for slot, others in self.behind.items():
+        """Raises CompileError where somebody wants to see, or change, the whole gradient of a result, and some of it
+        passes elsewhere: what comes from a result that the function has computed of it, within the program; what comes
+        from a derivative of the function, in the graph of the run that made it."""
+
+        def seen(slot: int) -> bool:
             retained = (node.retained or {}).get(slot)
-            seen = slot in wanted or (node.hooks or {}).get(slot) or (retained is not None and retained() is not None)
-            if seen and any(g[other] is not None for other in others):
+            observed = (node.hooks or {}).get(slot) or (retained is not None and retained() is not None)
+            return bool(slot in wanted or observed)
+
+        if node.extra and any(map(seen, range(node.count))):
+            raise CompileError(
+                f"compile: a result of the function{node.where()} has a hook, retains its gradient or is an input of "
+                "this pass, and a derivative of the function was taken with create_graph=True: what comes from there "
+                "reaches the result in a graph of its own, where nobody sees it. Take the derivative within the "
+                "function, or call the function itself."
+            )
+        for slot, others in self.behind.items():
+            if seen(slot) and any(g[other] is not None for other in others):
                 raise CompileError(
                     f"compile: a result of the function{node.where()} has a hook, retains its gradient or is an input "
                     "of this pass, and another result that the function has computed of it has a gradient as well, "
@@ -114,6 +126,7 @@ class ReplayBackward:
                 "state; "
                 "the run that it takes would be another one. Call the function itself."
             )
+        node.extra = True  # a further pass may go through that run
         return rerun(self.entry, node, parts, create=True)
 
 

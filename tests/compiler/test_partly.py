@@ -186,3 +186,30 @@ def test_a_result_that_another_one_was_computed_of(dynamic: bool, backend: str) 
             (h.sum() + apart.sum()).backward()
             assert h.grad.tolist() == [[1.0] * 3] * size and apart.grad.tolist() == [[1.0] * 3] * size
         assert compiled.stats()["replays"] > 0
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_result_that_is_looked_at_beside_a_derivative_of_the_function_is_refused(name: str) -> None:
+    """Of y = exp(x), dy/dx is y itself in an eager run."""
+
+    def passes(function: Any, look: Any) -> Any:
+        x = tg.tensor([0.5, -1.0], requires_grad=True)
+        y = function(x)
+        look(y)
+        (slope,) = tg.autograd.grad((y * y).sum(), x, create_graph=True)
+        (slope * slope + y).sum().backward()
+        return x.grad
+
+    with tg.backend(name):
+        compiled = tg.compile(lambda x: x.exp())
+        expected = passes(tg.exp, lambda y: None)
+        for _ in range(3):
+            tg.testing.assert_close(passes(compiled, lambda y: None), expected)
+            for look in (lambda y: y.retain_grad(), lambda y: y.register_hook(lambda g: g * 2)):
+                with pytest.raises(tg.errors.CompileError, match="a derivative of the function was taken"):
+                    passes(compiled, look)
+        x = tg.tensor([0.5, -1.0], requires_grad=True)
+        y = compiled(x)
+        (slope,) = tg.autograd.grad((y * y).sum(), x, create_graph=True)
+        with pytest.raises(tg.errors.CompileError, match="is an input of this pass"):
+            tg.autograd.grad((slope + y).sum(), y)
