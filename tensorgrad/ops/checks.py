@@ -67,12 +67,13 @@ def require_outs(name: str, out: Any) -> None:
         raise TypeError(f"{name}: out must be two Tensors, got {out!r}.")
 
 
-def integer(name: str, label: str, given: Any) -> int:
-    """``given`` as an integer. Raises TypeError for what is none, as True; ArgumentError beyond 64 bits."""
+def integer(name: str, label: str, given: Any, end: int = 2**63) -> int:
+    """``given`` as an integer. Raises TypeError for what is none, as True; ArgumentError beyond 64 bits, and from
+    ``end`` on."""
     whole = as_index(given)
     if whole is None:
         raise TypeError(f"{name}: {label} must be an integer, got {given!r}.")
-    if not -(2**63) <= whole < 2**63:
+    if not -(2**63) <= whole < end:
         raise ArgumentError(f"{name}: {label} must fit into 64 bits, got {whole}.")
     return whole
 

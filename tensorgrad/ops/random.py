@@ -127,7 +127,7 @@ def randint(
         raise TypeError("randint: expected randint(high, size) or randint(low, high, size).")
     shape = shape_from("randint", (size,))
     kind = as_dtype("int64" if dtype is None else dtype)
-    low, high = integer("randint", "low", low), integer("randint", "high", high)
+    low, high = integer("randint", "low", low), integer("randint", "high", high, 2**63 + 1)  # it is excluded
     result = _integers("randint", low, high, shape, kind.np, device, generator)
     return _given("randint", result, requires_grad, out, pin_memory)
 

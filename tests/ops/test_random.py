@@ -81,6 +81,10 @@ def test_integers():
         tg.randint(3, 3, (2,))
     with pytest.raises(ValueError, match="int8"):
         tg.randint(0, 1000, (2,), dtype=tg.int8)
+    every = tg.randint(-(2**63), 2**63, (1000,), generator=seeded())  # of all there are
+    assert every.min().item() < -(2**61) and every.max().item() > 2**61
+    with pytest.raises(ValueError, match="high must fit into 64 bits"):
+        tg.randint(0, 2**63 + 1, (2,))
 
 
 def test_choices_follow_their_weights():
