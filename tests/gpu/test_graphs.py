@@ -320,6 +320,33 @@ def test_much_state_is_written_to_once_checks_have_been_looked_at() -> None:
     assert total.tolist() == before
 
 
+@pytest.mark.parametrize("make", [lambda p: tg.optim.SGD(p, lr=0.1), lambda p: tg.optim.Adam(p, lr=0.1)])
+def test_a_check_between_two_steps_leaves_out_the_second(make: Any) -> None:
+    weights, table = tg.nn.Parameter(tg.ones(3, device="cuda")), tg.nn.Parameter(tg.randn(5, 3, device="cuda"))
+    first, second = make([weights]), make([table])
+
+    @tg.compile
+    def step(x: Any, at: Any) -> None:
+        first.zero_grad()
+        (weights * x).sum().backward()
+        first.step()
+        second.zero_grad()
+        (table[at] * 2).sum().backward()
+        second.step()
+
+    x = tg.ones(3, device="cuda")
+    for _ in range(3):
+        step(x, tg.tensor([1, 2], device="cuda"))
+    assert "CUDA graphs: 1," in told(step) and "0 calls run between them" in told(step)
+    both = (first.state[weights], second.state[table])
+    before, counts = table.tolist(), [float(state["step"]) for state in both if "step" in state]
+    with pytest.raises(IndexError, match="index 7 is out of bounds"):
+        step(x, tg.tensor([1, 7], device="cuda"))
+    assert table.tolist() == before
+    now = [float(state["step"]) for state in both if "step" in state]
+    assert [n - before for n, before in zip(now, counts, strict=True)] in ([], [1, 0])
+
+
 def test_a_step_that_is_left_out_of_the_first_replay_is_not_counted() -> None:
     def run(compiled: bool) -> tuple[list[Any], Any]:
         parameter = tg.nn.Parameter(tg.ones(3, device="cuda"))

@@ -88,7 +88,8 @@ class Stretch:
         self.flags = whole.backend.xp.empty((checks + len(flags),), dtype=np.bool_)
         self.checks: list[tuple[Callable[[], None], Call]] = []
         self.numbers = {flag: checks + i for i, flag in enumerate(flags)}
-        self.stops: dict[Value | None, Any] = {}  # by flag: whether it is set, or a check has failed
+        # by flag and how many checks were made before: whether it is set, or one of them has failed
+        self.stops: dict[tuple[Value | None, int], Any] = {}
         live = whole.backend.xp.empty((sum(whole.words[at][0] for at in self.steps),), dtype=np.uint64)
         self.words = NotedWords(whole.backend.xp, live, fixed)
         self.orders = self._orders()
@@ -166,13 +167,14 @@ class Stretch:
 
     def _stop(self, flag: Value | None) -> Any:
         """Where the device finds whether a step is left out; None if it never is."""
-        if flag not in self.stops:
+        key = flag, len(self.checks)
+        if key not in self.stops:
             stop = None if flag is None else arrays_of(flag, self.places, {})
             if self.checks:
                 failed = self.flags[: len(self.checks)].any()
                 stop = failed if stop is None else failed | stop
-            self.stops[flag] = stop
-        return self.stops[flag]
+            self.stops[key] = stop
+        return self.stops[key]
 
 
 def _counts(step: Call | Action) -> tuple[Any, ...]:
