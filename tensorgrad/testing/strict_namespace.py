@@ -304,6 +304,10 @@ class _Runtime:
         return state.device
 
     @staticmethod
+    def setDevice(device: int) -> None:
+        state.device = device  # which may have been unplugged since, unlike a real one
+
+    @staticmethod
     def getDeviceCount() -> int:
         return machine.count
 

@@ -6,6 +6,7 @@ nvidia-cudnn-cu13 nvidia-cublas``) but no GPU.
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from typing import Any
@@ -200,6 +201,31 @@ def test_a_handle_for_each_thread(backend: StrictCupyBackend) -> None:
     work()
     assert len({handle.value for handle in made}) == 3
     assert all(len(handle.graphs) == 3 for handle in made)
+
+
+def test_plans_live_as_long_as_a_graph_of_their_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    destroyed: list[int] = []
+    with strict_cuda():
+        gc.collect()  # handles of other tests
+        monkeypatch.setattr(Frontend, "destroy_handle", staticmethod(destroyed.append))
+        w = tg.randn(4, 3, 3, 3, device="cuda")
+        x = tg.randn(2, 3, 8, 8, device="cuda")
+        f = tg.compile(lambda x: tg.nn.functional.conv2d(x, w).relu())
+
+        def work(f: Any = f) -> None:
+            for _ in range(3):
+                f(x)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        gc.collect()
+        assert "CUDA graphs: 1, of 2 calls" in f.programs[0].runners[0].told()[0]
+        assert not destroyed, "the thread has ended, but its graph may hold kernels that were compiled for a plan"
+        assert f(x).tolist() == tg.nn.functional.conv2d(x, w).relu().tolist()
+        del f, work
+        gc.collect()
+        assert len(destroyed) == 1
 
 
 def test_what_the_emulation_refuses(backend: StrictCupyBackend) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,11 +13,16 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backends import registry
+from tensorgrad.backends.cupy.cublas import Cublas
+from tensorgrad.backends.cupy.cublaslt import CublasLt
 from tensorgrad.errors import CompileError, DeviceError
 from tensorgrad.testing import conformance
 from tensorgrad.testing.draw import inputs_of
 from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
+from tensorgrad.testing.strict_cublas import emulated
+from tensorgrad.testing.strict_cublaslt import emulated_lt
+from tensorgrad.testing.strict_cudnn import Frontend
 from tensorgrad.testing.strict_namespace import xp
 
 GIB = 1 << 30
@@ -61,6 +68,38 @@ def test_streams_and_events_belong_to_a_device(two: StrictCupyBackend) -> None:
         assert tg.cuda.current_device() == 1
         assert tg.zeros(1, device="cuda").device == tg.device("cuda:1")
     assert tg.cuda.current_device() == 0 and peak(0) == 0
+
+
+def test_a_handle_is_destroyed_on_its_own_device(two: StrictCupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    destroyed: list[tuple[str, int]] = []
+
+    def noting(name: str, destroy: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def noted(handle: Any) -> Any:
+            destroyed.append((name, xp.cuda.runtime.getDevice()))
+            return destroy(handle)
+
+        return noted
+
+    names = ("cublasDestroy_v2", "cublasLtDestroy")
+    base, lt = emulated(), emulated_lt()
+    base[names[0]], lt[names[1]] = noting(names[0], base[names[0]]), noting(names[1], lt[names[1]])
+    two._cublas = Cublas(xp, base)
+    two._cublaslt = CublasLt(two._cublas, lt)
+    gc.collect()  # handles of other tests
+    monkeypatch.setattr(Frontend, "destroy_handle", staticmethod(noting("cudnn", Frontend.destroy_handle)))
+
+    def work() -> None:
+        for device in (0, 1):
+            x, w = tg.ones(2, 3, 4, device=f"cuda:{device}"), tg.ones(3, 3, 2, device=f"cuda:{device}")
+            nn.functional.conv1d(x, w)
+            nn.functional.linear(x, w.reshape(6, 3)[:4].t(), tg.ones(3, device=x.device))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert sorted(destroyed) == [(name, device) for name in (*names, "cudnn") for device in (0, 1)]
+    assert xp.cuda.runtime.getDevice() == 0
 
 
 CASES = {}  # one case an op: the arithmetic is the same on every device

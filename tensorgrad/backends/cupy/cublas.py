@@ -18,7 +18,8 @@ from .. import cuda as permissions
 from .names import NAMES
 
 __all__ = [
-    "PROTOTYPES", "TYPES", "WORKSPACE", "Cublas", "Gemm", "check", "joined_axes", "load", "load_functions", "plan",
+    "PROTOTYPES", "TYPES", "WORKSPACE", "Cublas", "Gemm", "check", "ended", "joined_axes", "load", "load_functions",
+    "plan",
 ]  # fmt: skip
 
 WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper; kernels that need more are not chosen
@@ -212,7 +213,9 @@ def load_functions(library: str, spoken: str, prototypes: Mapping[str, Any]) -> 
 class _Handle:
     """A handle of this thread and device, and the workspace of each stream that it has worked on."""
 
-    def __init__(self, functions: Mapping[str, _Function]):
+    def __init__(self, runtime: Any, functions: Mapping[str, _Function]):
+        self.runtime = runtime
+        self.device = runtime.getDevice()
         self.functions = functions
         self.value = _V()
         self.workspaces: dict[int, Any] = {}
@@ -222,7 +225,20 @@ class _Handle:
     def __del__(self) -> None:
         # at the end of the process the driver may be gone before this is
         if self.value and not sys.is_finalizing():
-            self.functions["cublasDestroy_v2"](self.value)
+            ended(self.runtime, self.device, lambda: self.functions["cublasDestroy_v2"](self.value))
+
+
+def ended(runtime: Any, device: int, destroy: Callable[[], Any]) -> None:
+    """Destroy a handle on the device that it was made on: its end may come while another is the current one."""
+    current = runtime.getDevice()
+    if current == device:
+        destroy()
+        return
+    runtime.setDevice(device)
+    try:
+        destroy()
+    finally:
+        runtime.setDevice(current)
 
 
 def check(what: str, status: int) -> None:
@@ -265,7 +281,7 @@ class Cublas:
         device = self.xp.cuda.runtime.getDevice()
         found = handles.get(device)
         if found is None:
-            found = handles[device] = _Handle(self.functions)
+            found = handles[device] = _Handle(self.xp.cuda.runtime, self.functions)
         return found
 
     def matmul(self, a: Any, b: Any) -> Any:

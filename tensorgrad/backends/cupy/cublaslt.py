@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .. import cuda as permissions
-from .cublas import TYPES, WORKSPACE, Cublas, Gemm, check, load_functions
+from .cublas import TYPES, WORKSPACE, Cublas, Gemm, check, ended, load_functions
 from .names import NAMES
 
 __all__ = ["PROTOTYPES", "CublasLt", "Epilogue", "Heuristic", "load"]
@@ -106,7 +106,9 @@ class _Plan(NamedTuple):
 class _Device:
     """A handle of this thread and device, and its plans; None for what the library has no algorithm for."""
 
-    def __init__(self, functions: Mapping[str, _Function]):
+    def __init__(self, runtime: Any, functions: Mapping[str, _Function]):
+        self.runtime = runtime
+        self.device = runtime.getDevice()
         self.functions = functions
         self.handle = _V()
         self.plans: dict[Any, _Plan | None] = {}
@@ -124,7 +126,7 @@ class _Device:
         # at the end of the process the driver may be gone before this is
         if self.handle and not sys.is_finalizing():
             self.forget()
-            self.functions["cublasLtDestroy"](self.handle)
+            ended(self.runtime, self.device, lambda: self.functions["cublasLtDestroy"](self.handle))
 
 
 def load() -> Mapping[str, _Function]:
@@ -220,7 +222,7 @@ class CublasLt:
         number = self.cublas.xp.cuda.runtime.getDevice()
         found = devices.get(number)
         if found is None:
-            found = devices[number] = _Device(self.functions)
+            found = devices[number] = _Device(self.cublas.xp.cuda.runtime, self.functions)
         return found
 
     def _plan(

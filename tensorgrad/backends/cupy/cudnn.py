@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError
+from .cublas import ended
 from .names import NAMES
 
 __all__ = [
@@ -174,7 +175,9 @@ def _unwanted(notes: Any, what: Convolution) -> list[Any]:
 class _Handle:
     """A handle of this thread and device, and the plans that were made with it."""
 
-    def __init__(self, frontend: Any):
+    def __init__(self, runtime: Any, frontend: Any):
+        self.runtime = runtime
+        self.device = runtime.getDevice()
         self.frontend = frontend
         try:
             self.value = frontend.create_handle()
@@ -185,8 +188,11 @@ class _Handle:
     def __del__(self) -> None:
         # at the end of the process the driver may be gone before this is
         if not sys.is_finalizing() and hasattr(self, "value"):
-            self.graphs.clear()
-            self.frontend.destroy_handle(self.value)
+            ended(self.runtime, self.device, self._destroy)
+
+    def _destroy(self) -> None:
+        self.graphs.clear()
+        self.frontend.destroy_handle(self.value)
 
 
 class Cudnn:
@@ -243,5 +249,11 @@ class Cudnn:
         device = self.xp.cuda.runtime.getDevice()
         found = handles.get(device)
         if found is None:
-            found = handles[device] = _Handle(self.frontend)
+            found = handles[device] = _Handle(self.xp.cuda.runtime, self.frontend)
         return found
+
+    def in_use(self) -> Any:
+        """What this thread's plans for the current device live as long as; None where it has none. A CUDA graph may
+        hold kernels that were compiled for a plan, so whoever captures one keeps this."""
+        handles: dict[int, _Handle] = getattr(self.local, "handles", {})
+        return handles.get(self.xp.cuda.runtime.getDevice())

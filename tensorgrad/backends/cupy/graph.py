@@ -70,6 +70,7 @@ class GraphProgram:
         self.permitted: Any = None  # the switches that kernels asked
         self.chains: dict[Value, Chain] = {}  # outputs that are views of an argument
         self.workspace: Any = None
+        self.plans: Any = None  # of cuDNN: they are the thread's that captured, which may end before
         self.device: int | None = None
         self.closed = program  # as it was written
         self._take(*opened(program, backend.array_type))
@@ -257,6 +258,8 @@ class GraphProgram:
             self._failed(error)
             return self.in_python(given)
         results = self._walked(given, lane)
+        cudnn = vars(self.backend).get("_cudnn")  # not looked for where no call has asked for it
+        self.plans = None if cudnn is None else cudnn.in_use()
         if any(at in self.outside or self.checks[at] for at in self.flags):
             self._take(self.closed, {})  # the next replay is the first one of the program as it was written
             return results
