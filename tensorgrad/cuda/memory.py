@@ -38,22 +38,22 @@ def _stats(device: Any) -> dict[str, int]:
 
 
 def memory_allocated(device: Any = None) -> int:
-    """Bytes that tensors hold."""
+    """Bytes that tensors hold, and CUDA graphs of compiled functions."""
     return _stats(device)["allocated"]
 
 
 def max_memory_allocated(device: Any = None) -> int:
-    """The most bytes that tensors held since a peak was first asked for, or the last ``reset_peak_memory_stats``."""
+    """The most bytes that these held since a peak was first asked for, or the last ``reset_peak_memory_stats``."""
     return _stats(device)["peak_allocated"]
 
 
 def memory_reserved(device: Any = None) -> int:
-    """Bytes that the allocator holds, in use or kept for reuse."""
+    """Bytes that the allocator and CUDA graphs hold, in use or kept for reuse."""
     return _stats(device)["reserved"]
 
 
 def max_memory_reserved(device: Any = None) -> int:
-    """The most bytes that the allocator held."""
+    """The most bytes that these held."""
     return _stats(device)["peak_reserved"]
 
 

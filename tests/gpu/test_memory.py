@@ -222,6 +222,26 @@ def test_an_error_does_not_take_graphs_for_others(roomy: StrictCupyBackend) -> N
     assert "compiled functions" not in str(caught.value) and "0 bytes belong to others" in str(caught.value)
 
 
+def test_the_figures_have_the_memory_of_graphs(roomy: StrictCupyBackend) -> None:
+    f = tg.compile(doubled)
+    x = mebibytes(1)
+    f(x)
+    before = tg.cuda.memory_allocated()
+    tg.cuda.reset_peak_memory_stats()
+    f(x)
+    held = f.programs[0].runners[0].pieces.room.nbytes
+    assert held >= MIB and tg.cuda.memory_allocated() == before + WORKSPACE + held
+    free, total = tg.cuda.mem_get_info()
+    assert tg.cuda.memory_reserved() == total - free
+    assert tg.cuda.max_memory_allocated() >= before + WORKSPACE + held
+    tg.cuda.reset_peak_memory_stats()
+    y = mebibytes(0.5)
+    assert tg.cuda.max_memory_allocated() == before + WORKSPACE + held + MIB // 2 == tg.cuda.memory_allocated()
+    del y, f
+    gc.collect()
+    assert tg.cuda.memory_allocated() == before + WORKSPACE
+
+
 def test_graphs_that_find_no_memory_are_left_to_python(roomy: StrictCupyBackend) -> None:
     f = tg.compile(doubled)
     x, held = mebibytes(1), mebibytes(5)

@@ -70,11 +70,13 @@ class Room:
 
     def __init__(self, cuda: Any):
         self.raw: list[Any] = []
-        raw = self.raw
+        self.sizes: dict[int, int] = {}  # bytes by device
+        raw, sizes = self.raw, self.sizes
 
         def more(size: int) -> Any:
             pointer = cuda.MemoryPointer(cuda.Memory(size), 0)
             raw.append(pointer)
+            sizes[pointer.mem.device_id] = sizes.get(pointer.mem.device_id, 0) + pointer.mem.size
             return pointer
 
         self.pool = cuda.MemoryPool(more)
@@ -82,7 +84,7 @@ class Room:
 
     @property
     def nbytes(self) -> int:
-        return sum(pointer.mem.size for pointer in self.raw)
+        return sum(self.sizes.values())
 
 
 _rooms: weakref.WeakSet[Room] = weakref.WeakSet()
@@ -90,5 +92,4 @@ _rooms: weakref.WeakSet[Room] = weakref.WeakSet()
 
 def held_by_graphs(device: int) -> int:
     """Bytes of a device that graphs work in, which no other pool knows of."""
-    pointers = [pointer for room in list(_rooms) for pointer in room.raw]
-    return sum(pointer.mem.size for pointer in pointers if pointer.mem.device_id == device)
+    return sum(room.sizes.get(device, 0) for room in list(_rooms))

@@ -26,8 +26,8 @@ class CupyMemory:
     _noting: Any = None
 
     def device_memory(self, index: int) -> dict[str, int]:
-        """What the pool holds. Peaks are counted from the first question on, in all threads: CuPy keeps none, and its
-        hooks see the allocations of one thread."""
+        """What the pool and CUDA graphs hold. Peaks are counted from the first question on, in all threads: CuPy keeps
+        none, and its hooks see the allocations of one thread."""
         self._watch_peaks()
         assert self._peaks is not None
         with self.on(index):
@@ -67,10 +67,12 @@ class CupyMemory:
             self._peaks = {}
 
     def _note_peaks(self, peaks: dict[int, tuple[int, int]]) -> tuple[int, int, int, int]:
-        """What the pool holds on the current device, in use and at all, and the most that it has held."""
+        """What the pool holds on the current device, in use and at all, with what graphs work in, which nobody else may
+        have; and the most that both were."""
         index, pool = int(self.xp.cuda.runtime.getDevice()), self.xp.get_default_memory_pool()
         with self._noting:
-            used, total = int(pool.used_bytes()), int(pool.total_bytes())
+            graphs = held_by_graphs(index)
+            used, total = int(pool.used_bytes()) + graphs, int(pool.total_bytes()) + graphs
             peak_used, peak_total = peaks.get(index, (0, 0))
             peaks[index] = max(used, peak_used), max(total, peak_total)
             return used, total, *peaks[index]
