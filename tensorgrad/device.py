@@ -57,7 +57,7 @@ class Device:
     def __enter__(self) -> Device:
         # one object can be entered twice: what was before is kept as a stack
         self._before = [*getattr(self, "_before", ()), _default.place]
-        _default.place = self
+        _default.place = _met.setdefault(self, self)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -69,6 +69,7 @@ class _Default(threading.local):
 
 
 _default = _Default()
+_met: dict[Device, Device] = {}  # default devices, an object each: compiled functions ask whether it is still the same
 CPU = Device("cpu")
 
 
@@ -84,7 +85,8 @@ def set_default_device(device: Any) -> None:
 
     Raises DeviceError for a malformed name; whether the device exists is found out when it is used.
     """
-    _default.place = None if device is None else as_device(device)
+    found = None if device is None else as_device(device)
+    _default.place = None if found is None else _met.setdefault(found, found)
 
 
 def get_default_device() -> Device:

@@ -106,6 +106,14 @@ class Backend(
         """The number of the device that holds ``array``; None where there is only one."""
         return None
 
+    def place_of(self, array: Any) -> int | None:
+        """``device_index``, and None where there is only one device: what tells arrays of a type apart."""
+        return self.device_index(array) if self.device_count() > 1 else None
+
+    def current_place(self) -> int | None:
+        """The number of this thread's current device; None where there is only one."""
+        return None
+
     def device_of(self, array: Any) -> Device:
         """Where ``array`` lives."""
         index = self.device_index(array)
@@ -227,7 +235,7 @@ class Backend(
 # attributes of a backend that are not kernels, whatever an op may be called
 _NOT_KERNELS = frozenset(
     ("name", "device_type", "xp", "array_type", "raw", "why_not", "describe", "device_count", "device_index",
-     "device_of",
+     "device_of", "place_of", "current_place",
      "settle", "failed_check", "from_dlpack", "to_dlpack", "from_cuda_array",
      "from_host", "to_host", "from_host_async", "to_host_async", "to_device", "is_pinned", "record_stream", "on",
      "pinned", "formula_kernel", "kernel", "set_num_threads", "default_threads",

@@ -87,6 +87,12 @@ def is_loaded(device_type: str) -> bool:
     return any(found.device_type == device_type for found in list(_loaded.values()))
 
 
+def current_places() -> tuple[int, ...]:
+    """The current device of each loaded backend that has several."""
+    found = [backend.current_place() for backend in list(_loaded.values())]
+    return tuple([place for place in found if place is not None])
+
+
 def status() -> list[tuple[str, str, bool, str]]:
     """(name, device type, available, note) of every backend: why not, or what it runs on."""
     rows = []

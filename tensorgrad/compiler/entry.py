@@ -143,6 +143,7 @@ class Entry:
         self.known = before.known
         self.heard = before.heard()
         self.writes_arguments = False
+        self.placed = trace.place is not None  # on one of several devices, of which C knows nothing
         self.raw = self._written(trace, outputs)
         del self.known, self.heard
         before.forget_hooks(given)
@@ -171,7 +172,7 @@ class Entry:
         # whether arguments overlap, or have gradients, is asked in Python
         of_arguments = any(isinstance(x, int) for x, _ in self.accumulated)
         of_arguments = of_arguments or bool(self.turned)
-        in_python = bool(self.writes_arguments or self.to_arguments or self.seen_grads or of_arguments)
+        in_python = bool(self.placed or self.writes_arguments or self.to_arguments or self.seen_grads or of_arguments)
         self.template = None if in_python else signature.template(self.owners, self.same)
         self.tensors_only = signature.flat and len(signature.shapes) == len(signature.leaves)
         self.fast = self._packed()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import state as grad_state
+from ..backends import registry
 from ..core import native
 from ..device import Device
 from ..dispatch import local
@@ -47,6 +48,7 @@ class Signature:
         seen: dict[int, int] = {}
         parts: list[Any] = []
         attributes: list[Any] = []  # that somebody has given a tensor
+        places: list[int | None] = []  # numbers of devices
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 array = leaf._data
@@ -54,6 +56,8 @@ class Signature:
                 self.tensors.append(leaf)
                 form = type(leaf), type(array), tuple(array.shape), tuple(array.strides), array.dtype
                 parts.append((*form, leaf._tracked, leaf._inference, leaf._node is None, first))
+                if form[1] is not np.ndarray:
+                    places.append(local.plain.of(array).backend.place_of(array))
                 if leaf.__dict__:
                     attributes.append((len(parts), *self._named(leaf.__dict__)))
             elif _is_plain(leaf):
@@ -68,7 +72,8 @@ class Signature:
                 parts.append(("object", id(leaf)))
         self.leaves = [TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.shapes = [tuple(t._data.shape) for t in self.tensors]
-        self.key = (self.spec, tuple(parts), switches(), tuple(attributes), order, tuple(_keys_in(self.spec)))
+        self.key = (self.spec, tuple(parts), switches(), tuple(attributes), order, tuple(_keys_in(self.spec)),
+                    tuple(places))  # fmt: skip
 
     def _named(self, attributes: dict[str, Any]) -> list[Any]:
         found: list[Any] = []
@@ -232,4 +237,5 @@ def switches() -> tuple[Any, ...]:
     if grad_state.casting:
         state = sys.modules["tensorgrad.amp.casting"].state
         cast = repr((state.enabled, state.dtypes, state.cache_enabled))
-    return grad_state.recording, grad_state.inference, get_default_dtype().name, id(local.doors.get(np.ndarray)), cast
+    door = id(local.doors.get(np.ndarray))
+    return grad_state.recording, grad_state.inference, get_default_dtype().name, door, cast, registry.current_places()

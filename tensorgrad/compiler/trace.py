@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.node import describe_line, user_line
+from ..device import _default as default_device
 from ..dispatch import OPS, Picking, Reads, local
 from ..errors import CompileError
 from ..ops.convert import address_of
@@ -56,6 +57,12 @@ class Trace(Refusing):
         stand_ins: dict[int, tuple[int, Any, Any]] | None = None, above: CodeType | None = None,
     ):  # fmt: skip
         super().__init__(arguments, splits, code, reach)
+        self.place: tuple[Any, int] | None = None  # the backend that computes, and the number of its device
+        self.place_told = False  # whether arrays that a replay is given, or finds, tell it
+        for array in arguments:
+            apart = self._lies_apart(array, given=True)
+            if apart is not None:
+                self.refused, self.unsplit = (None, apart) if splits else (apart, None)
         self.standing = StandIns(self, outside or {}, stand_ins or {}, reach)
         self.state: dict[Value, Any] = {}
         self.grads: dict[int, tuple[Any, Any]] = {}
@@ -86,6 +93,38 @@ class Trace(Refusing):
         self.handled_late = False  # and behind what can't be taken back
         self._reached: dict[int, Any] | None = None  # tensors that the function reaches, by identities of their arrays
 
+    # --- where it computes
+
+    def _lies_apart(self, array: Any, *, given: bool) -> str | None:
+        """Why there is no program, if an array lies on another device than others before. ``given``: whether a replay
+        has it too."""
+        if type(array) is np.ndarray:
+            return None
+        backend = getattr(local.plain.of(array), "backend", None)
+        if backend is None or (place := backend.place_of(array)) is None:
+            return None
+        self.place_told = self.place_told or given
+        if self.place is None:
+            self.place = backend, place
+        if self.place == (backend, place):
+            return None
+        a, b = (f"{backend.device_type}:{number}" for number in sorted((place, self.place[1])))
+        return (
+            f"compile: tensors on {a} and on {b} are used{at_users_line(3)}. A program computes on one device. Compile "
+            "a function for each device, or give compile(..., fallback=True)."
+        )
+
+    def _made_elsewhere(self) -> str | None:
+        """Why there is no program, if replays would make tensors on the current device, and the run has not."""
+        if self.place is None or self.place_told or self.place[0].current_place() == self.place[1]:
+            return None
+        device = f"{self.place[0].device_type}:{self.place[1]}"
+        return (
+            f"compile: tensors are made on {device}, which is not the current device, and no tensor that was there "
+            "before tells a replay so. Pass one as an argument, make the device the current one (with "
+            "tg.cuda.device(...)), or give compile(..., fallback=True)."
+        )
+
     # --- values
 
     def value_of(self, array: Any) -> Value:
@@ -101,6 +140,9 @@ class Trace(Refusing):
                 if not self._is_reached(array):
                     return self._cut(array)
                 root = None  # it was there before, in the memory of an argument of this call
+            apart = self._lies_apart(array, given=True)
+            if apart is not None:
+                self.refuse(apart)
             found = Value(f"state{len(self.state)}", array, root, fixed=True)
             self.state[found] = array  # which keeps it alive, so its identity stays its own
             self.values[id(array)] = found
@@ -203,6 +245,11 @@ class Trace(Refusing):
             self.handled = True
             before = [step for _, outer, _ in self.unless for step in outer] + self.steps
             self.handled_late = bool(self.unless) or unsettled(before, self.arguments)
+        if not of_inputs:
+            self.asks("the default device", default_device, "place")
+            apart = self._lies_apart(outputs[0], given=False)
+            if apart is not None:
+                self.refuse(apart)
         kind = type(of_inputs[0] if of_inputs else outputs[0])
         self.steps.append(Call(op, kind, given, named, tuple(results), writes, line, self.parts[-1]))
 
@@ -328,6 +375,9 @@ class Trace(Refusing):
         if flags is None or not flags.c_contiguous:
             return
         # whoever gets it may write to it: each replay makes it anew
+        apart = self._lies_apart(array, given=True)
+        if apart is not None:
+            self.refuse(apart)
         kept = array.copy()
         pristine = Value(f"constant{self.number}", kept, fixed=True)
         pristine.constant = True
@@ -434,6 +484,9 @@ class Trace(Refusing):
 
     def settle(self) -> None:
         """The run is over: what a mask has picked, and was returned or left somewhere, is there for all to see."""
+        elsewhere = self._made_elsewhere()
+        if elsewhere is not None:
+            self.refuse(elsewhere)
         if self.refused is not None:
             raise CompileError(self.refused)
         left = [selection for found in self.selections if (selection := found()) is not None]

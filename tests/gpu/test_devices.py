@@ -260,6 +260,65 @@ def test_recurrent_attention_and_a_compiled_step_on_the_second_device(two: Stric
     assert peak(0) == 0
 
 
+def test_a_program_belongs_to_a_device(two: StrictCupyBackend) -> None:
+    f = tg.compile(lambda x: x * 2 + tg.rand(3, device=x.device))
+    for device in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
+        for _ in range(3):
+            assert str(f(tg.ones(3, device=device)).device) == device
+    assert f.stats()["captures"] == 2, "and each captures its graphs once"
+    assert {runner.device for program in f.programs for runner in program.runners} == {0, 1}
+    # what no graph holds is made where the arguments lie too
+    g = tg.compile(lambda x: tg.cat([x, *(tg.rand(1, device=x.device) for _ in range(8))]).sort()[0])
+    for _ in range(3):
+        assert str(g(tg.ones(1, device="cuda:1")).device) == "cuda:1"
+    h = tg.compile(lambda x: (x, tg.rand(1 << 21, device=x.device)))
+    for _ in range(3):
+        assert {str(y.device) for y in h(tg.ones(1 << 21, device="cuda:1"))} == {"cuda:1"}
+    assert "replayed in Python" in h.programs[0].runners[0].told()[0]
+
+
+def test_a_program_of_nothing_makes_tensors_on_the_current_device(two: StrictCupyBackend) -> None:
+    f = tg.compile(lambda: tg.rand(3, device="cuda"))
+    g = tg.compile(lambda: tg.rand(3, device="cuda:0"))
+    for device in (0, 0, 0, 1, 1, 1):
+        with tg.cuda.device(device):
+            assert str(f().device) == f"cuda:{device}"
+            if device == 0:
+                assert str(g().device) == "cuda:0"
+    with tg.cuda.device(1), pytest.raises(CompileError, match="made on cuda:0, which is not the current device"):
+        g()
+    eager = tg.compile(lambda: tg.rand(3, device="cuda:1"), fallback=True)
+    for _ in range(3):
+        assert str(eager().device) == "cuda:1"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: (x * 2, y * 3),
+        lambda x, y: (x * 2, tg.rand(3, device="cuda:1")),
+        lambda x, y: (x * 2, tg.tensor([1.0, 2.0], device="cuda:1") * 3),
+    ],
+    ids=["arguments", "made of nothing", "a constant"],
+)
+def test_a_program_computes_on_one_device(function: Any, two: StrictCupyBackend) -> None:
+    def given(i: float) -> tuple[tg.Tensor, tg.Tensor]:
+        return tg.full((3,), i, device="cuda:0"), tg.full((3,), i, device="cuda:1")
+
+    with pytest.raises(CompileError, match=r"tensors on cuda:0 and on cuda:1 are used.* computes on one device"):
+        tg.compile(function)(*given(1.0))
+    f = tg.compile(function, fallback=True)
+    for i in range(4):
+        a, b = f(*given(float(i)))
+        assert a.tolist() == [2.0 * i] * 3 and (str(a.device), str(b.device)) == ("cuda:0", "cuda:1")
+
+
+def test_state_on_two_devices_is_no_program(two: StrictCupyBackend) -> None:
+    state = tg.ones(3, device="cuda:0"), tg.ones(3, device="cuda:1")
+    with pytest.raises(CompileError, match="tensors on cuda:0 and on cuda:1 are used"):
+        tg.compile(lambda: (state[0] * 2, state[1] * 3))()
+
+
 def test_the_current_device_is_a_threads_own_and_is_given_back(two: StrictCupyBackend) -> None:
     assert tg.cuda.device_count() == 2 and tg.cuda.is_available()
     with tg.cuda.device(1):

@@ -300,6 +300,20 @@ def test_places_that_change_between_sums_are_sorted_again() -> None:
     assert sorts(f, "rankedkeys") == 3  # five rows are others than four
 
 
+def test_tensors_are_made_on_the_default_device_of_the_day() -> None:
+    f = tg.compile(lambda: tg.rand(3).exp())
+    for device in ("cpu", "cuda", "cpu", "cuda:0", "cuda:1"):
+        for _ in range(3):
+            with tg.device(device), tg.cuda.device(1 if device == "cuda:1" else 0):
+                assert f().device == tg.zeros(1, device=device).device
+    tg.set_default_device("cuda")
+    try:
+        assert str(f().device) == "cuda:0"
+    finally:
+        tg.set_default_device(None)
+    assert f.stats()["captures"] == 4
+
+
 # --- where graphs end, and what is left out
 
 

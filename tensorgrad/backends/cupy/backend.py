@@ -109,6 +109,9 @@ class CupyBackend(
     def device_index(self, array: Any) -> int | None:
         return array.device.id
 
+    def current_place(self) -> int | None:
+        return None if self._count == 1 else self.current_device()
+
     # ---- kernels
 
     def program_runner(self, program: Any, in_python: Callable[[Any], Callable[[list[Any]], list[Any]]]) -> Any:

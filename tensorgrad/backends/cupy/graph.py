@@ -138,9 +138,10 @@ class GraphProgram:
             return self._run(given)
 
     def _run(self, given: list[Any]) -> list[Any]:
-        if self.why_python is not None:
-            return self.in_python(given)
         device = self._device(given)
+        if self.why_python is not None:
+            with self.backend.on(device):  # where what is made of nothing is made
+                return self.in_python(given)
         lane = lane_of(self.backend, device)
         with lane.lock, self.backend.on(device):
             stream = self.backend.xp.cuda.get_current_stream()
