@@ -12,6 +12,7 @@ from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install, wrap
 from . import shape_core as core
 from .checks import integer
+from .convert import address_of
 from .inplace import check_writable
 from .record import Op, Spec, op
 from .reduce import require_tensor
@@ -204,6 +205,11 @@ def view_as_dtype(self: Tensor, dtype: Any) -> Tensor:
             )
         if any(step % wanted.itemsize for step in array.strides[:-1]):
             raise ShapeError(f"view: the strides do not divide by the size of {wanted.name}; make it contiguous.")
+        if not _begins_within(self, int(wanted.itemsize)):
+            raise ShapeError(
+                f"view: self.storage_offset() must be divisible by {wanted.itemsize // array.itemsize} to view "
+                f"{array.dtype.name} as {wanted.name} (different element sizes), but got {offset_of(self)}."
+            )
     out = wrap(array.view(wanted))
     out._cell = self._version_cell()
     return out
@@ -308,7 +314,18 @@ def view_as_complex(input: Tensor) -> Tensor:
         raise ShapeError(
             f"view_as_complex: Tensor must have a stride divisible by 2 for all but the last dim: {steps}."
         )
+    if not local.frames and not _begins_within(input, 2 * int(array.itemsize)):  # what is mapped lies elsewhere
+        raise ShapeError("view_as_complex: Tensor must have a storage_offset divisible by 2.")
     return as_complex(input)
+
+
+def _begins_within(x: Tensor, size: int) -> bool:
+    """Whether x begins at a multiple of so many bytes of its storage; on a device also of its memory, of which kernels
+    read no element that lies across."""
+    item = int(x._data.itemsize)
+    if item >= size or not x._data.size:
+        return True
+    return offset_of(x) * item % size == 0 and (x.device.type == "cpu" or address_of(x._data) % size == 0)
 
 
 def resolve_conj(input: Tensor) -> Tensor:

@@ -239,6 +239,9 @@ ERRORS: dict[str, Any] = {
     "apply with grad": lambda t: t.ones(2, requires_grad=True).apply_(abs),
     "buffer too short": lambda t: t.frombuffer(bytearray(3), dtype=t.int32),
     "layout": lambda t: t.view_as_complex(t.ones(3)),
+    "parts that begin in the midst": lambda t: t.view_as_complex(t.ones(9)[1:].reshape(4, 2)),
+    "wider elements that begin in the midst": lambda t: t.ones(9)[1:].view(t.float64),
+    "complex numbers that begin in the midst": lambda t: t.ones(9)[1:].view(t.complex64),
     "imag of real": lambda t: t.ones(2).imag,
 }
 

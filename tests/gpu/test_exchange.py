@@ -16,7 +16,7 @@ import tensorgrad as tg
 from tensorgrad.backends import registry
 from tensorgrad.dispatch import everywhere
 from tensorgrad.dtypes import BY_NAME, numpy_dtype
-from tensorgrad.errors import AutogradError, CompileError, DTypeError
+from tensorgrad.errors import AutogradError, CompileError, DTypeError, ShapeError
 from tensorgrad.testing.strict_array import StrictArray, no_traffic
 from tensorgrad.testing.strict_backend import strict_cuda
 from tensorgrad.testing.strict_devices import StrictDevice, equipped
@@ -233,6 +233,17 @@ def test_the_producer_is_told_the_current_stream_of_its_device(cuda: Any) -> Non
     with tg.cuda.stream(side):
         tg.from_dlpack(given)
     assert given.streams == [1, side.cuda_stream]
+
+
+def test_elements_that_lie_across_multiples_of_their_size_are_refused(cuda: Any) -> None:
+    array = xp.arange(12, dtype=np.float32)
+    with pytest.raises(ShapeError, match=r"elements of float32 .* lie across multiples of their size, 4 bytes"):
+        tg.as_tensor(Foreign(array, shape=(3,), strides=(6,)))
+    assert tg.as_tensor(Foreign(array, shape=(1, 2), strides=(6, 8))).tolist() == [[0.0, 2.0]]
+    bent = StrictArray(np.arange(12, dtype=np.uint8)[1:9].view(np.float32))
+    for share in (tg.as_tensor, tg.from_dlpack):
+        with pytest.raises(ShapeError, match="lie across"):
+            share(bent)
 
 
 def test_memory_of_others_is_given_back(cuda: Any) -> None:

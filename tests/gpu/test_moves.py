@@ -11,6 +11,7 @@ import tensorgrad as tg
 from tensorgrad.backends.cupy.kernels import SOURCES
 from tensorgrad.backends.cupy.move_kernels import CupyMoves, move
 from tensorgrad.dtypes import numpy_dtype
+from tensorgrad.errors import ShapeError
 from tensorgrad.testing.strict_backend import strict_cuda
 
 from .host_kernels import HostKernels
@@ -153,3 +154,23 @@ def test_conversions_round_once_and_keep_how_an_array_lies(source: str, target: 
             want = lay(tg.tensor(x))._data.astype(numpy_dtype(target))
             assert got.stride() == tuple(step // want.itemsize for step in want.strides) or want.size == 0
             assert got.cpu().numpy(force=True).tobytes() == want.tobytes()
+
+
+def test_no_element_lies_across_the_multiples_of_its_size() -> None:
+    """Kernels read a complex number, or whatever else there is, at once: what begins in its midst ends the process."""
+    whole = tg.arange(9.0).reshape(9)
+    with strict_cuda():
+        x = whole.cuda()
+        shared = tg.from_dlpack(x[1:])  # whose base is not known
+        for odd in (x[1:], shared):
+            with pytest.raises(ShapeError, match="view_as_complex: Tensor must have a storage_offset divisible by 2"):
+                tg.view_as_complex(odd.reshape(4, 2))
+            for dtype in (tg.complex64, tg.float64, tg.int64):
+                with pytest.raises(ShapeError, match=r"must be divisible by 2 to view float32 as \w+64"):
+                    odd.view(dtype)
+            assert odd.view(tg.uint8).shape == (32,) and odd.view(tg.int32).shape == (8,)
+        with pytest.raises(ShapeError, match="divisible by 2"):
+            tg.func.vmap(lambda row: tg.view_as_complex(row[1:].reshape(1, 2)))(x.reshape(3, 3))
+        assert tg.view_as_complex(x[2:8].reshape(3, 2)).tolist() == [2 + 3j, 4 + 5j, 6 + 7j]
+        assert x[2:8].view(tg.complex64).tolist() == [2 + 3j, 4 + 5j, 6 + 7j]
+        assert tg.view_as_complex(x[9:].reshape(0, 2)).shape == (0,) and x[9:].view(tg.complex64).shape == (0,)

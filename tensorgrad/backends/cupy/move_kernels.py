@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ShapeError
 from ...expr import Program, lower, symbol
 from ...expr import functions as fn
 from ..generic.shape import ShapeKernels
+from ..generic.shape_more import MoreShapeKernels
 from .formula import CupyFormula
 from .kernels import Kernels
 from .launch import Launcher, merged
@@ -103,7 +105,7 @@ def cast_program(name: str, keys: tuple[str, ...]) -> Program:
     return lower([fn.cast(symbol(0), name)], keys, name="cast")
 
 
-class CupyMoves(ShapeKernels):
+class CupyMoves(ShapeKernels, MoreShapeKernels):
     _kernels: Kernels
     _launcher: Launcher
     _address: Callable[[Any], int]  # of CupyPlaces
@@ -124,6 +126,11 @@ class CupyMoves(ShapeKernels):
         # laid out as x is, as far as that has no gaps
         order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
         return formula(x.transpose(order)).transpose(np.argsort(order).tolist())
+
+    def as_complex(self, x: Any) -> Any:
+        if x.itemsize > 2 and x.size and self._address(x) % (2 * x.itemsize):
+            raise ShapeError("view_as_complex: Tensor must have a storage_offset divisible by 2.")
+        return super().as_complex(x)
 
     def contiguous_copy(self, x: Any) -> Any:
         if x.flags.c_contiguous:

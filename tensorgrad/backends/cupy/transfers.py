@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ShapeError
+
 __all__ = ["CupyTransfers", "Held"]
 
 
@@ -128,7 +130,7 @@ class CupyTransfers:
     # ---- memory of other libraries
 
     def from_dlpack(self, source: Any) -> Any:
-        return source if type(source) is self.xp.ndarray else self.xp.from_dlpack(source)
+        return _readable(source if type(source) is self.xp.ndarray else self.xp.from_dlpack(source))
 
     def to_dlpack(self, array: Any, *, stream: Any, **options: Any) -> Any:
         with self.on(array.device.id):  # CuPy lets the consumer wait for the current stream of the current device
@@ -138,7 +140,7 @@ class CupyTransfers:
         pointer = source.__cuda_array_interface__["data"][0]
         # on another device than the current one CuPy would make a copy
         with self.on(self.xp.cuda.runtime.pointerGetAttributes(pointer).device if pointer else None):
-            return self.xp.asarray(source)
+            return _readable(self.xp.asarray(source))
 
     # ---- page-locked memory
 
@@ -178,3 +180,15 @@ class CupyTransfers:
         self._held.recorded.discard(key)
         with self.on(index):
             self._held.until(self._event_on(stream), memory)
+
+
+def _readable(array: Any) -> Any:
+    """``array``. Raises ShapeError where elements lie across multiples of their size: kernels read none like that."""
+    item = array.itemsize
+    steps = [step for size, step in zip(array.shape, array.strides, strict=True) if size > 1]
+    if array.size and any(place % item for place in (array.data.ptr, *steps)):
+        raise ShapeError(
+            f"the elements of {array.dtype.name} that are given lie across multiples of their size, {item} bytes; copy "
+            "them first."
+        )
+    return array
