@@ -170,6 +170,9 @@ class Listener:
         ``retain``: it frees nothing; ``accumulate``: into ``.grad``."""
         return roots, inputs
 
+    def seen_as(self, tensor: Any, dtype: Any) -> None:
+        """Called before the memory of a tensor is seen as elements of another dtype, past the door."""
+
     def unheard(self, what: str) -> None:
         """Called before something runs whose calls are not announced."""
 
@@ -376,7 +379,7 @@ def _complete(listener: Any) -> Listener:
         return listener
     full = Listener()
     for name in ("before", "after", "host", "grad", "grad_read", "read", "moves", "made", "filled", "differentiates",
-                 "unheard", "enter_unless", "leave_unless", "enter", "leave"):  # fmt: skip
+                 "seen_as", "unheard", "enter_unless", "leave_unless", "enter", "leave"):  # fmt: skip
         if hasattr(listener, name):
             setattr(full, name, getattr(listener, name))
     return full

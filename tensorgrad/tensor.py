@@ -237,11 +237,26 @@ class Tensor(TensorCore):
 
     def detach(self) -> Tensor:
         """The same storage without history; shares the version counter, so in-place changes are noticed."""
-        out = wrap(self._data)
+        out = _new(Tensor)
+        out._data = self._data
+        if self._inference:
+            out._inference = True
         out._cell = self._version_cell()
         return out
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        for ear in local.listeners:
+            ear.read(self)
+        return self._parts()
+
+    def __copy__(self) -> Tensor:
+        make, parts, *attributes = self._parts()
+        found: Tensor = make(*parts)
+        vars(found).update(attributes[0] or {} if attributes else {})
+        return found
+
+    def _parts(self) -> Any:
+        """What makes it, what of, and its attributes, as ``pickle`` wants them."""
         from .ops.create import rebuild
 
         attributes = {name: value for name, value in vars(self).items() if not name.startswith("_")}  # the user's
@@ -253,15 +268,25 @@ class Tensor(TensorCore):
         found = memo.get(id(self))
         if found is None:
             found = type(self).__new__(type(self))
-            found._data = self._data.copy(order="K")
+            found._data = self._copied()
             found._tracked = self._tracked
             for name, value in vars(self).items():
                 if not name.startswith("_"):
                     setattr(found, name, value)
-            if self._grad is not None:
-                found._grad = self._grad.__deepcopy__(memo)
+            if self.grad is not None:
+                found._grad = self.grad.__deepcopy__(memo)
             memo[id(self)] = found
         return found
+
+    def _copied(self) -> Any:
+        """A copy of the array, whose memory runs through the dimensions in the same order."""
+        if not local.listeners:
+            return self._data.copy(order="K")
+        from .ops.shape_core import copied
+
+        steps = self._data.strides
+        order = sorted(range(self._data.ndim), key=lambda i: -abs(steps[i]))
+        return copied(self.detach(), tuple(order))._data
 
     __hash__ = object.__hash__  # by identity, as `==` compares elements
 
@@ -314,7 +339,7 @@ def view_of(op: Any, source: Tensor, array: Any, attrs: dict[str, Any], track: b
     """The result of a view op: it shares storage and version with its source, and follows the base's history."""
     out = _new(Tensor)
     out._data = array
-    if grad_state.inference:
+    if source._inference:  # whose memory it is
         out._inference = True
     base = source if source._base is None else source._base
     out._base = base

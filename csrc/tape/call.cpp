@@ -86,7 +86,7 @@ PyObject* call_formula(OpObject* op, PyObject* const* args, Py_ssize_t n) {
     return in_python(self, args, n, nullptr);
   }
   if (!PyArray_CheckExact(out.get())) return in_python(self, args, n, nullptr);
-  Ref result(wrapped(out.get(), !given.tracked && switches.inference));
+  Ref result(wrapped(out.get(), switches.inference));
   if (!result || !given.tracked || !switches.recording) return result.release();
   const char kind = PyArray_DESCR(as_array(out.get()))->kind;
   if (kind != 'f' && kind != 'c' && kind != 'V') return result.release();

@@ -328,7 +328,7 @@ PyObject* view_result(OpObject* op, PyObject* const* args, PyObject* const* arra
     PyObject* five[] = {self, args[0], array, attrs, track ? Py_True : Py_False};
     return PyObject_Vectorcall(known.view_of, five, 5, nullptr);
   }
-  Ref result(wrapped(array, switches.inference));
+  Ref result(wrapped(array, source->f[TensorObject::kInference] == Py_True));
   Ref step(result ? PyTuple_Pack(2, self, attrs) : nullptr);
   Ref steps(step ? PyTuple_Pack(1, step.get()) : nullptr);
   Ref chain(steps ? PySequence_Concat(source->f[TensorObject::kChain], steps.get()) : nullptr);

@@ -38,7 +38,7 @@ from .parts import Part, Rewritten, Tracked
 from .program import Call, Program
 from .reach import Reach
 from .remade import PAUSE, Remade
-from .signature import Signature, order_seen
+from .signature import Signature, order_seen, switched
 from .trace import Trace
 from .tracked_sizes import SizesRead, untracked_in
 from .unserved import tell_of_captures, tell_of_eager
@@ -376,7 +376,12 @@ class Compiled(CompiledCore):
         )  # fmt: skip
         # the run that would be refused is watched for the line that words can name
         last = self._restless == _PATIENCE - 1 and not self.fallback
-        changing = Changing(reach.moved, is_users) if last else contextlib.nullcontext()
+        left = functools.partial(switched, signature.key[2])
+
+        def moved() -> str | None:
+            return reach.moved() or left(heard=True)
+
+        changing = Changing(moved, is_users) if last else contextlib.nullcontext()
         reading: Any = contextlib.nullcontext()
         if self.dynamic:
             trace.sizes_read = SizesRead(trace.made_here)
@@ -389,7 +394,7 @@ class Compiled(CompiledCore):
             with reach.watch() as watch, listening(trace), changing as change, reading:
                 if tracked is not None:
                     changes = functools.partial(signature.changed, given, own_args, own_kwargs)
-                    tracked.moved = lambda: watch.found or reach.moved() or changes()
+                    tracked.moved = lambda: watch.found or moved() or changes()
                 result = function(*own_args, **own_kwargs)
                 trace.settle()
         except BaseException:
@@ -400,7 +405,7 @@ class Compiled(CompiledCore):
         if trace.sizes_read is not None and reach.reads_numbers_unseen:
             trace.sizes_read.give_up()
         reach.learn(trace.facts, trace.copies_seen)
-        trouble = watch.found or reach.moved()
+        trouble = watch.found or reach.moved() or left()
         changed = signature.changed(given, own_args, own_kwargs)
         if changed is not None:
             if not self.fallback:

@@ -304,7 +304,7 @@ def _form(entry: Entry, bound: bool) -> Any:
     return (
         repr(result.leaves), result.spec, result.made, result.passed, bases, sorted(result.cut), len(entry.cells),
         entry.bumped, entry.to_arguments, list(map(id, entry.leaves)), entry.numbers, _gradients(entry), entry.refuses,
-        len(entry.same), same,
+        len(entry.same), same, result.inferred,
         targets, [(id(attributes), *modes) for attributes, *modes in entry.modes],
         [x if isinstance(x, int) else id(x) for x, _ in entry.accumulated], getattr(entry, "grad_at", None),
         getattr(entry, "live", None), getattr(entry, "count", None),

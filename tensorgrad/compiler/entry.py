@@ -155,10 +155,7 @@ class Entry:
         self.same = [
             t._data if given[i] is t and id(t._data) in states else None for i, t in enumerate(signature.tensors)
         ]
-        if any(
-            same is None and id(owner(t._data)) in self.owners
-            for t, same in zip(signature.tensors, self.same, strict=True)
-        ):
+        if any(id(owner(t._data)) in self.owners for t in signature.tensors):
             self.refuses = "an argument lies in memory that the function also changes by itself"
         if not self._lie_apart(signature.tensors):
             self.refuses = _SHARED

@@ -285,8 +285,12 @@ class Program:
     @property
     def strided(self) -> list[Value]:
         """Arguments whose strides the calls rest on: those that ``as_strided`` reads the memory of, and that are not
-        contiguous. Copies are calls of their own, so that no other op asks."""
-        read = {v.root for call in self.all_calls if call.op.name == "as_strided" for v in call.reads()}
+        contiguous. Where it reads the memory of a result that is not, these may be the strides of any of them. Copies
+        are calls of their own, so that no other op asks."""
+        calls = [call for call in self.all_calls if call.op.name == "as_strided"]
+        read = {v.root for call in calls for v in call.reads()}
+        if any(v.array is None and not v.contiguous for v in read.difference(self.arguments)):
+            read.update(self.arguments)
         return [v for v in self.arguments if v.root in read and not v.contiguous]
 
     @property

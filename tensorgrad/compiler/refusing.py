@@ -69,19 +69,32 @@ class Refusing(Known):
             )
 
     def address_read(self, tensor: Any) -> None:
-        array = tensor._data
-        found = self.values.get(id(array))
-        root = self._root(array) if found is None else found.root
-        known = root is None or (root.array is not None and root not in self.arguments)
-        states = () if self.reach is None else (t._data for _, t in self.reach.tensors.values())
-        if known and any(owner(state) is owner(array) for state in states):
-            return  # it stays where it is, or another program is written
+        if self._stays(tensor._data):
+            return
         where = at_users_line(3)
         self.refuse(
             f"compile: data_ptr() is read{where} of a tensor that may lie elsewhere in the next call. A replay runs no "
             "Python. To learn whether two tensors share memory, ask outside of the compiled function and pass what was "
             "found, or give compile(..., fallback=True)."
         )
+
+    def seen_as(self, tensor: Any, dtype: Any) -> None:
+        if self._stays(tensor._data):
+            return
+        where = at_users_line(3)
+        self.refuse(
+            f"compile: elements of {tensor.dtype} are seen as {dtype}{where}, which no program can follow. Do it "
+            "outside of the compiled function, or give compile(..., fallback=True)."
+        )
+
+    def _stays(self, array: Any) -> bool:
+        """Whether an array lies where it is in the next call too, or another program is written."""
+        found = self.values.get(id(array))
+        root = self._root(array) if found is None else found.root
+        if root is not None and (root.array is None or root in self.arguments):
+            return False
+        states = () if self.reach is None else (t._data for _, t in self.reach.tensors.values())
+        return any(owner(state) is owner(array) for state in states)
 
     def copies_settings(self, optimizer: Any) -> None:
         where = at_users_line(3)

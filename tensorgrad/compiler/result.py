@@ -9,6 +9,7 @@ from dataclasses import replace
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from ..autograd.grad_mode import state as grad_state
 from ..autograd.node import FREED, Node
 from ..device import Device
 from ..dtypes import DType
@@ -88,7 +89,8 @@ class Result:
     that the program makes; ``passed``: (position, number of the argument); ``views``: (position, argument or tensor,
     the ops that make the view) of what shares memory with a tensor of the caller's, or, as a number below zero, with
     the made one at position -1 - number, or with an ``Output``; ``cut``: positions of views that leave the history of
-    what they show out; ``grads``: (position, leaf) of what is the leaf's gradient.
+    what they show out; ``grads``: (position, leaf) of what is the leaf's gradient; ``inferred``: positions of what the
+    program makes, and whether it is an inference tensor, where the mode around the call says otherwise.
 
     ``way_to``: of an array of the run the arrays that it is a view of; see ``Trace.ways``.
 
@@ -110,6 +112,7 @@ class Result:
         self.grads: list[tuple[int, Tensor]] = []
         of = {id(t._grad): t for t in before.known if t._grad is not None and id(t) not in before.arguments}
         self.cut: set[int] = set()
+        self.inferred: dict[int, bool] = {}
         self.roots: dict[int, Any] = {}  # of the run itself, by number: what Outputs are
         numbers: dict[int, int] = {}  # by what the run has made: of a tensor with a history, else of an array
         first: dict[int, int] = {}
@@ -160,7 +163,11 @@ class Result:
                     self.roots[numbers[id(where)]] = where
                     where = Output(numbers[id(where)])
                 self._add_view(at, where, ops, cut)
+                if isinstance(where, Output) and leaf._inference is not grad_state.inference:
+                    self.inferred[at] = leaf._inference
             else:
+                if leaf._inference is not grad_state.inference:
+                    self.inferred[at] = leaf._inference
                 key = id(leaf if leaf._tracked else leaf._data)
                 if key not in numbers:
                     numbers[key] = slot(leaf._data)
@@ -171,7 +178,7 @@ class Result:
         for places in (self.made, self.passed, self.views, self.grads):
             for at, *_ in places:
                 self.leaves[at] = None
-        self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2]
+        self.alone = self.spec.is_leaf() and len(self.made) == 1 and not self.made[0][2] and not self.inferred
 
     def _add_view(self, at: int, base: int | Tensor, chain: Any, cut: bool) -> None:
         self.views.append((at, base, [(op, {name: untracked(x) for name, x in attrs.items()}) for op, attrs in chain]))
@@ -211,6 +218,7 @@ class Result:
                 continue
             made = leaves[at] = wrap(arrays[number])
             made._tracked = tracked
+            made._inference = self.inferred.get(at, made._inference)
             if at in self.freed:
                 made._node, made._tracked = self.freed[at], True
         self._from_callers(leaves, tensors, arrays)
@@ -232,6 +240,7 @@ class Result:
                     continue
                 if base not in bases:
                     bases[base] = wrap(arrays[base])
+                    bases[base]._inference = self.inferred.get(at, bases[base]._inference)
                 view = bases[base]
             elif isinstance(base, int):
                 if base < 0 and not arrays:

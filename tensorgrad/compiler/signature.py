@@ -23,7 +23,7 @@ from ..dtypes import get_default_dtype
 from ..tensor import Tensor, wrap
 from ..utils._pytree import tree_flatten, tree_unflatten
 
-__all__ = ["PLAIN", "TENSOR", "Signature", "order_seen", "owner", "switches"]
+__all__ = ["PLAIN", "TENSOR", "Signature", "order_seen", "owner", "switched", "switches"]
 
 TENSOR = object()  # among leaves: the next of the tensors
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
@@ -239,3 +239,19 @@ def switches() -> tuple[Any, ...]:
         cast = repr((state.enabled, state.dtypes, state.cache_enabled))
     door = id(local.doors.get(np.ndarray))
     return grad_state.recording, grad_state.inference, get_default_dtype().name, door, cast, registry.current_places()
+
+
+def switched(before: tuple[Any, ...], *, heard: bool = False) -> str | None:
+    """In words, which of ``switches`` a run has left otherwise than it was before; None if none. ``heard``: somebody is
+    told of the calls now, by doors of his own."""
+    recording, inference, dtype, door, cast, places = switches()
+    for what, then, now in (
+        ("whether gradients are recorded", before[0], recording),
+        ("whether inference mode is on", before[1], inference),
+        ("the default dtype", before[2], dtype),
+        ("autocast", before[4] or "off", cast or "off"),
+        ("the current device", before[5], places),
+    ):
+        if now != then:
+            return f"{what} was {then} and is {now}"
+    return None if heard or door == before[3] else "the backend is another one"

@@ -159,6 +159,9 @@ class _Uninitialized(Tensor):
         return found
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._parts()
+
+    def _parts(self) -> Any:
         return _again, (type(self), self._tracked, str(self._place), self._kind)
 
     def __repr__(self) -> str:

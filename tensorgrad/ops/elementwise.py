@@ -183,10 +183,9 @@ class Elementwise(Op):
             return results
         result = _new(Tensor)
         result._data = out
-        if track:
-            if grad_state.recording and out.dtype.kind in "fcV":
-                self.record_one(inputs, arrays, result, out)
-        elif grad_state.inference:
+        if track and grad_state.recording and out.dtype.kind in "fcV":
+            self.record_one(inputs, arrays, result, out)
+        if grad_state.inference:
             result._inference = True
         return result
 

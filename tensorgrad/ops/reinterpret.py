@@ -54,6 +54,7 @@ class _AsStrided(Op):
         attrs = {"size": size, "stride": stride, "offset": offset, "within": within}
         array = local.doors[type(root._data)].as_strided(root._data, **attrs)
         out = wrap(array)
+        out._inference = x._inference
         out._base = root if root._base is None else root._base
         out._chain = (*root._chain, (self, attrs))
         out._cell = x._version_cell()
@@ -210,7 +211,10 @@ def view_as_dtype(self: Tensor, dtype: Any) -> Tensor:
                 f"view: self.storage_offset() must be divisible by {wanted.itemsize // array.itemsize} to view "
                 f"{array.dtype.name} as {wanted.name} (different element sizes), but got {offset_of(self)}."
             )
+    for ear in local.listeners:
+        ear.seen_as(self, as_dtype(dtype))
     out = wrap(array.view(wanted))
+    out._inference = self._inference
     out._cell = self._version_cell()
     return out
 

@@ -291,6 +291,21 @@ def test_inference_tensors_cannot_be_saved():
     assert (x.clone() * w).requires_grad
 
 
+def test_a_view_is_an_inference_tensor_where_its_base_is_one():
+    x, w = tg.ones(2, 3), tg.ones(3, requires_grad=True)
+    with tg.inference_mode():
+        views = [x[0], x.t(), x.detach(), x.view(-1), x.as_strided((2,), (1,)), x.view(tg.int32), *x.chunk(2)]
+        made = [w * 2, w.exp(), w.sum(), w @ w, x * 2, x.clone(), tg.zeros(2, 3)]
+    assert not any(t.is_inference() for t in views) and all(t.is_inference() for t in made)
+    y = made[-1]
+    later = [y[0], y.t(), y.detach(), y.view(-1), y.as_strided((2,), (1,)), y.view(tg.int32)]
+    assert all(t.is_inference() for t in later) and not (y * 1).is_inference()
+    views[0].mul_(2)
+    assert x.tolist() == [[2.0, 2.0, 2.0], [1.0, 1.0, 1.0]]
+    with pytest.raises(RuntimeError, match="inference"):
+        y[0].mul_(2)
+
+
 def test_tensor_hooks_replace_and_see_gradients():
     x = leaf([1.0, 2.0])
     y = x * 3

@@ -92,3 +92,25 @@ def test_a_view_of_a_batch_whose_whole_is_reached() -> None:
     compiled = tg.compile(function)
     for i in (0, 2, 4, 1):
         assert values(compiled(data[i : i + 2])) == values(function(data[i : i + 2]))
+
+
+@pytest.mark.filterwarnings("ignore:compile. calls of")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_argument_that_the_function_reaches_too_and_changes_by_another_view(backend: str) -> None:
+    def made() -> Any:
+        whole = tg.arange(12.0).reshape(3, 4)
+        rows, diagonal = whole[1:], whole.diagonal()
+
+        def step(x: tg.Tensor) -> tg.Tensor:
+            diagonal.mul_(2)
+            return x * 1 + rows.mean()
+
+        return step, rows
+
+    with tg.backend(backend):
+        (step, rows), (expected, others) = made(), made()
+        compiled = tg.compile(step)
+        other = tg.ones(2, 4)
+        for x, y in [(other, other)] * 3 + [(rows, others)] * 4 + [(other, other)] * 2:
+            assert tg.allclose(compiled(x), expected(y))
+        assert compiled.stats()["replays"] == 4 and compiled.stats()["eager"] == 3
