@@ -90,12 +90,19 @@ Ref pads_from(PyObject* given, int ndim) {
   return all;
 }
 
-// A float, which an integer becomes; what float32 does not hold, Python settles.
-Ref real_from(PyObject* given) {
-  if (!is_real_number(given)) return Ref();
-  const double value = PyFloat_AsDouble(given);  // of 2 ** 2000 it is -1, with an error
-  if (value == -1.0 && PyErr_Occurred()) return PyErr_Clear(), Ref();
-  if (!std::isinf(value) && !(std::abs(value) <= std::numeric_limits<float>::max())) return Ref();
+// A number that float32 holds, in half precision one that float16 holds; others Python settles.
+bool is_usual_number(PyObject* given, PyArrayObject* beside, double& value) {
+  if (!is_real_number(given)) return false;
+  value = PyFloat_AsDouble(given);  // of 2 ** 2000 it is -1, with an error
+  if (value == -1.0 && PyErr_Occurred()) return PyErr_Clear(), false;
+  const double most = PyArray_ITEMSIZE(beside) == 2 ? 65504.0 : std::numeric_limits<float>::max();
+  return !(std::abs(value) > most) || std::isinf(value);
+}
+
+// A float, which an integer becomes.
+Ref real_from(PyObject* given, PyArrayObject* beside) {
+  double value;
+  if (!is_usual_number(given, beside, value) || std::isnan(value)) return Ref();
   return PyFloat_CheckExact(given) ? Ref::borrowed(given) : Ref(PyFloat_FromDouble(value));
 }
 
@@ -202,6 +209,7 @@ Ref Call::heard(const Parameter& p, PyObject* given) const {
   const int ndim = PyArray_NDIM(first_);
   const bool left = given == p.missing;
   npy_intp integer;
+  double number;
   int dim;
   if (left && p.meaning) return Ref::borrowed(p.meaning);
   switch (p.kind) {
@@ -217,8 +225,8 @@ Ref Call::heard(const Parameter& p, PyObject* given) const {
       return sizes_from(given, ndim - 2);
     case Kind::kPair: return sizes_from(given, 2);
     case Kind::kPads: return pads_from(given, ndim);
-    case Kind::kReal: return real_from(given);
-    case Kind::kNumber: return is_real_number(given) ? Ref::borrowed(given) : Ref();
+    case Kind::kReal: return real_from(given, first_);
+    case Kind::kNumber: return is_usual_number(given, first_, number) ? Ref::borrowed(given) : Ref();
     case Kind::kFlag: return PyBool_Check(given) ? Ref::borrowed(given) : Ref();
     case Kind::kText:
       if (!PyUnicode_CheckExact(given) || (p.choices && PySequence_Contains(p.choices, given) != 1)) return Ref();
@@ -231,13 +239,14 @@ Ref Call::heard(const Parameter& p, PyObject* given) const {
 
 bool Call::read(const Parameter& p, PyObject* given) {
   PyArrayObject* before = latest_;
+  double number;
   switch (p.kind) {
     case Kind::kTensor:
       if (given != Py_None || p.missing != Py_None) return input(given) && fits(p);
       return first_ && inputs < kMost && (all[inputs++] = given);
     case Kind::kOperand:
       if (!first_ || !is_real_number(given)) return input(given);
-      return inputs < kMost && (all[inputs++] = given);
+      return is_usual_number(given, first_, number) && inputs < kMost && (all[inputs++] = given);
     case Kind::kIndex: return input(given) && PyArray_NDIM(latest_) && PyArray_TYPE(latest_) == NPY_INT64;
     case Kind::kLike: return before && input(given) && same_shape(before, latest_);
     case Kind::kSameIndex:

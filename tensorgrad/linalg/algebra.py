@@ -89,9 +89,10 @@ def write_all(name: str, results: Any, out: Any) -> Any:
 
     if out is None:
         return results
-    if not isinstance(out, (tuple, list)) or len(out) != len(results):
-        raise TypeError(f"{name}: out must be a tuple of {len(results)} tensors.")
-    return type(results)(*[deliver(name, result, target) for result, target in zip(results, out, strict=True)])
+    if not isinstance(out, (tuple, list)) or len(out) != len(results) or not all(isinstance(x, Tensor) for x in out):
+        raise TypeError(f"{name}: out must be a tuple of {len(results)} Tensors, got {out!r}.")
+    written = [deliver(name, result, target) for result, target in zip(results, out, strict=True)]
+    return tuple(written) if type(results) is tuple else type(results)(*written)
 
 
 # --- specs

@@ -99,8 +99,9 @@ def _of_rows(F: Any, a: Any, b: Any, p: float) -> Any:
 
 
 def _rule(F: Any, g: Any, a: Any, b: Any, *, y: Any, needs: Any, p: float, product: bool) -> tuple[Any, ...]:
-    to_a = F.cdist_backward(g, a, b, y, p=p) if needs[0] else None
-    to_b = F.cdist_backward(swapped(F, g), b, a, swapped(F, y), p=p) if needs[1] else None
+    how = {"p": p, "product": product}
+    to_a = F.cdist_backward(g, a, b, y, **how) if needs[0] else None
+    to_b = F.cdist_backward(swapped(F, g), b, a, swapped(F, y), **how) if needs[1] else None
     return to_a, to_b
 
 
@@ -134,11 +135,11 @@ cdist_op = op(
 )
 
 
-def _backward_define(F: Any, g: Any, a: Any, b: Any, y: Any, *, p: float) -> Any:
+def _backward_define(F: Any, g: Any, a: Any, b: Any, y: Any, *, p: float, product: bool) -> Any:
     """Nothing flows where the distance is 0, nor through an element that is equal where ``p < 1``."""
     if p == 0:
         return F.zeros_as(a, shape=tuple(a.shape))
-    if p == 2:
+    if product:
         weight = F.div(F.where(F.eq(y, 0), 0.0, g), F.where(F.eq(y, 0), 1.0, y))
         total = F.sum(weight, dim=(g.ndim - 1,), keepdim=True)
         return F.sub(F.mul(a, total), F.matmul(weight, b))
@@ -150,6 +151,9 @@ def _backward_define(F: Any, g: Any, a: Any, b: Any, y: Any, *, p: float) -> Any
 def _backward_of_rows(F: Any, g: Any, a: Any, b: Any, y: Any, p: float) -> Any:
     away = F.sub(_spread(F, a, 2), _spread(F, b, 3))
     weight = column(F, g)
+    if p == 2:
+        share = F.div(away, F.where(F.eq(column(F, y), 0), 1.0, column(F, y)))
+        return F.sum(F.mul(weight, share), dim=(g.ndim - 1,), keepdim=False)
     if p != 1:
         far = column(F, y)
         if math.isinf(p):
@@ -168,19 +172,23 @@ def _spread(F: Any, x: Any, back: int) -> Any:
     return reshaped(F, x, (*shape[:at], 1, *shape[at:]))
 
 
-def _backward_kernel(xp: Any, g: Any, a: Any, b: Any, y: Any, *, p: float) -> Any:
+def _backward_kernel(xp: Any, g: Any, a: Any, b: Any, y: Any, *, p: float, product: bool) -> Any:
     if p == 0 or b.shape[-2] == 0 or a.size == 0:
         return xp.zeros_like(a)
     one = xp.ones((), dtype=a.dtype)
     nothing = xp.zeros((), dtype=a.dtype)
     with np.errstate(all="ignore"):
-        if p == 2:
+        if product:
             weight = xp.where(y == 0, nothing, g) / xp.where(y == 0, one, y)
             return a * weight.sum(axis=-1, keepdims=True) - xp.matmul(weight, b)
         out = xp.empty_like(a)
         for rows in _chunks(a, b):
             away = a[..., rows, None, :] - b[..., None, :, :]
             weight = g[..., rows, :, None]
+            if p == 2:
+                far = y[..., rows, :, None]
+                out[..., rows, :] = (weight * (away / xp.where(far == 0, one, far))).sum(axis=-2)
+                continue
             if p != 1:
                 far = y[..., rows, :, None]
                 if math.isinf(p):
@@ -194,16 +202,16 @@ def _backward_kernel(xp: Any, g: Any, a: Any, b: Any, y: Any, *, p: float) -> An
 
 cdist_backward = op(
     "cdist_backward",
-    infer=lambda g, a, b, y, *, p: Spec(tuple(a.shape), a.dtype),
+    infer=lambda g, a, b, y, *, p, product: Spec(tuple(a.shape), a.dtype),
     define=_backward_define,
     kernel=_backward_kernel,
     samples=lambda: [
         Sample(
             (Arg((2, 3, 4), kind="s"), Arg((2, 3, 2), kind="s"), Arg((2, 4, 2), 2.5, 4.0, kind="s"),
              Arg((2, 3, 4), 3.0, 6.0, kind="s")),
-            {"p": p}, p != 0, name=f"p{p:g}",
+            {"p": p, "product": product}, p != 0, name=f"p{p:g}{' product' if product else ''}",
         )
-        for p in _POWERS
+        for p, product in [*((p, False) for p in _POWERS), (2.0, True)]
     ],
     doc="The gradient of ``cdist`` that flows to ``a``.",
 )  # fmt: skip

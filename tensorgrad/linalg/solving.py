@@ -7,6 +7,7 @@ from typing import Any
 from ..backends.generic import linalg as kernels
 from ..errors import ShapeError
 from ..ops.checks import product, require_tensors, shaped
+from ..ops.create import zeros
 from ..ops.inplace import deliver
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
@@ -161,7 +162,18 @@ def _solve(name: str, A: Tensor, B: Any, left: bool) -> tuple[Tensor, Tensor]:
     else:
         x, info = solve_op(a.mT, b.mT)
         x = x.mT
-    return (x.squeeze(-1) if vector else x), info
+    return (x.squeeze(-1) if vector else x), _of_batch(info, tuple(A.shape[:-2]))
+
+
+def _of_batch(info: Tensor, batch: tuple[int, ...]) -> Tensor:
+    """What is said of each matrix of ``batch``, once for all systems that it broadcasts to."""
+    if tuple(info.shape) == batch:
+        return info
+    if not info._data.size:
+        return zeros(batch, dtype=info.dtype, device=info.device)
+    first = (slice(0, 1) if size == 1 else slice(None) for size in batch)
+    found: Tensor = info[(*(0,) * (info._data.ndim - len(batch)), *first)]
+    return found
 
 
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False, out: Any = None) -> Any:

@@ -8,6 +8,7 @@ from ..dispatch import recorded
 from ..dtypes import BY_NAME
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
+from ..ops.checks import integer, require_optional
 from ..ops.create import empty, zeros
 from ..ops.inplace import deliver
 from ..ops.ranges import eye
@@ -186,9 +187,7 @@ def lu(A: Tensor, pivot: bool = True, get_infos: bool = False, out: Any = None) 
     if not get_infos:
         require_full(info)
     result = (factors, pivots, info) if get_infos else (factors, pivots)
-    if out is None:
-        return result
-    return tuple(deliver("lu", part, target) for part, target in zip(result, out, strict=True))
+    return write_all("lu", result, out)
 
 
 def lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -266,15 +265,20 @@ def svd_lowrank(A: Tensor, q: int | None = 6, niter: int | None = 2, M: Tensor |
 
     Args:
         A: (..., m, n).
-        q: a little more than the rank looked for, at most min(m, n).
+        q: a little more than the rank looked for; min(m, n) where that is smaller.
         niter: passes that sharpen the range.
     Source: Halko, Martinsson, Tropp 2011, algorithm 5.1.
     """
     require_matrix("svd_lowrank", A)
-    q, niter = 6 if q is None else q, 2 if niter is None else niter
+    require_optional("svd_lowrank", M=M)
+    q = integer("svd_lowrank", "q", 6 if q is None else q)
+    niter = integer("svd_lowrank", "niter", 2 if niter is None else niter)
     m, n = A.shape[-2:]
-    if not 0 <= q <= min(m, n):
-        raise ValueError(f"svd_lowrank: q={q} must be from 0 to {min(m, n)}, the smaller size of {tuple(A.shape)}.")
+    if q < 0:
+        raise ValueError(f"svd_lowrank: q={q} must not be negative.")
+    q = min(q, m, n)
+    if M is not None:
+        M = M.expand(A.shape)
     if m < n:  # the projection is of the longer side
         u, s, v = svd_lowrank(mH(recorded, A), q, niter, None if M is None else mH(recorded, M))
         return _SVD(v, s, u)
@@ -288,8 +292,8 @@ def pca_lowrank(A: Tensor, q: int | None = None, center: bool = True, niter: int
     """``(U, S, V)``: the ``q`` (6 by default) leading principal components of (..., m, n), columns centered first."""
     require_matrix("pca_lowrank", A)
     m, n = A.shape[-2:]
-    if q is None:
-        q = min(6, m, n)
+    q = min(6, m, n) if q is None else integer("pca_lowrank", "q", q)
+    niter = integer("pca_lowrank", "niter", niter)
     if not 0 <= q <= min(m, n):
         raise ValueError(f"pca_lowrank: q={q} must be from 0 to {min(m, n)}, the smaller size of {tuple(A.shape)}.")
     if niter < 0:

@@ -9,8 +9,8 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import number, real, require_tensors, shaped
-from .create import stored_number
+from .checks import number, real, require_float, require_tensors, shaped
+from .create import check_factor, stored_number
 from .elementwise import Elementwise
 from .inplace import write_into
 from .shape_core import one_dim, slice_
@@ -35,11 +35,17 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return _apply(pw.hardtanh, input, inplace, low, high)
 
 
+def _scale(name: str, label: str, given: Any, input: Tensor) -> float:
+    """A factor as a float, which the dtype that the input computes in holds."""
+    require_tensors(name, input=input)
+    value = real(name, label, given)
+    check_factor(f"{name}: {label}", value, input.dtype)
+    return value
+
+
 def _bounds(name: str, input: Tensor, low: float, high: float) -> tuple[float, float]:
     """The bounds in the kind of the input: those of integers are cut to integers."""
     require_tensors(name, input=input)
-    if input.dtype.category > 1:
-        return low, high
     if input.dtype.category == 0 or (low < 0 and input.dtype.name == "uint8"):
         raise DTypeError(f"{name}: a tensor of {input.dtype} can't be limited to [{low}, {high}].")
     return stored_number(name, low, input.dtype), stored_number(name, high, input.dtype)
@@ -47,12 +53,12 @@ def _bounds(name: str, input: Tensor, low: float, high: float) -> tuple[float, f
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """``x`` where positive, else ``negative_slope * x``. Source: Maas, Hannun, Ng 2013."""
-    return _apply(pw.leaky_relu, input, inplace, real("leaky_relu", "negative_slope", negative_slope))
+    return _apply(pw.leaky_relu, input, inplace, _scale("leaky_relu", "negative_slope", negative_slope, input))
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x) - 1)``. Source: Clevert, Unterthiner, Hochreiter 2015."""
-    return _apply(pw.elu, input, inplace, real("elu", "alpha", alpha), 1.0, 1.0)
+    return _apply(pw.elu, input, inplace, _scale("elu", "alpha", alpha, input), 1.0, 1.0)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -64,7 +70,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """``max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)``. Source: Barron 2017."""
     if alpha == 0:
         raise ArgumentError("celu: alpha must not be zero.")
-    alpha = real("celu", "alpha", alpha)
+    alpha = _scale("celu", "alpha", alpha, input)
     return _apply(pw.elu, input, inplace, alpha, 1.0, 1.0 / alpha)
 
 
@@ -92,7 +98,8 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * x)) / beta``; ``x`` itself where ``beta * x > threshold``."""
-    return pw.softplus(input, real("softplus", "beta", beta), real("softplus", "threshold", threshold))
+    numbers = (_scale("softplus", label, x, input) for label, x in (("beta", beta), ("threshold", threshold)))
+    return pw.softplus(input, *numbers)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -129,13 +136,21 @@ def tanhshrink(input: Tensor) -> Tensor:
     return pw.sub(input, pw.tanh(input))
 
 
+def _limit(name: str, lambd: Any, input: Tensor) -> Any:
+    """A bound as a number of the input's dtype, which is floating point."""
+    require_tensors(name, input=input)
+    require_float(name, input._data)
+    return stored_number(f"{name}: lambd", lambd, input.dtype)
+
+
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` where ``|x| > lambd``, else 0."""
-    return pw.hardshrink(input, lambd)
+    return pw.hardshrink(input, _limit("hardshrink", lambd, input))
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` moved towards 0 by ``lambd``, and 0 within it."""
+    lambd = _limit("softshrink", lambd, input)
     if not 0 <= lambd < math.inf:
         raise ArgumentError(f"softshrink: lambd must be finite and not negative, got {lambd}.")
     return pw.softshrink(input, lambd)
@@ -146,11 +161,14 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 
     Raises DTypeError for bool tensors, and for numbers that the dtype can't hold.
     """
-    if isinstance(input, Tensor) and input.dtype.category < 2:
-        if not input.dtype.category:
-            raise DTypeError("threshold: not defined for bool tensors; convert to an integer dtype first.")
+    require_tensors("threshold", input=input)
+    if not input.dtype.category:
+        raise DTypeError("threshold: not defined for bool tensors; convert to an integer dtype first.")
+    if input.dtype.category == 1:
         threshold = stored_number("threshold", threshold, input.dtype)
-        value = stored_number("threshold", value, input.dtype)
+    else:
+        threshold = _scale("threshold", "threshold", threshold, input)
+    value = stored_number("threshold: value", value, input.dtype)
     return _apply(pw.threshold, input, inplace, threshold, value)
 
 

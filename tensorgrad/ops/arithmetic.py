@@ -10,7 +10,7 @@ from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .create import stored_number
+from .create import check_factor, check_storable, stored_number
 from .elementwise import Elementwise
 from .inplace import assign, deliver, write_into
 from .shape_core import cast
@@ -35,6 +35,7 @@ def _check_alpha(name: str, alpha: Any, *operands: Any) -> None:
         raise DTypeError(f"{name}: for integer tensors, alpha must not be a floating point number, got {alpha}.")
     if type(alpha) is complex and category < 3:
         raise DTypeError(f"{name}: for tensors that are not complex, alpha must not be complex, got {alpha}.")
+    check_storable(name, alpha, _dtype_of(*operands))
 
 
 def _scaled(
@@ -243,6 +244,7 @@ def _three(name: str, input: Any, tensor1: Any, tensor2: Any, third: Any, value:
         raise DTypeError(f"{name}: a complex value does not go with {dtype} tensors.")
     if dtype.category == 1:
         value = stored_number(name, value, dtype)
+    check_factor(name, value, dtype)
     return input, tensor1, tensor2, value
 
 
@@ -294,6 +296,7 @@ def _lerp_inputs(name: str, input: Any, end: Any, weight: Any) -> tuple[Any, ...
         weight = cast(weight, dtype=dtype.np)
     elif type(weight) is complex and dtype.category < 3:
         raise DTypeError(f"{name}: a complex weight does not go with {dtype} tensors.")
+    check_factor(name, weight, dtype)
     return input, end, weight
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..backends import registry
 from ..device import CPU, chosen, where
 from ..dispatch import local, was_made
-from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
+from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layout import check_layout, dense_order, preserve_format
 from ..tensor import Tensor, wrap
@@ -62,18 +62,34 @@ def to_device(array: np.ndarray[Any, Any], device: Any) -> Any:
     return registry.on_device(place).from_host(array, place.index)
 
 
-def check_storable(name: str, value: Any, dtype: DType) -> None:
-    """Raises DTypeError for a Python number, or an array of them, that ``dtype`` can't hold even rounded: NumPy would
-    store some other number. Unsigned integers take negative ones modulo their size, as in PyTorch."""
+# the largest number of each dtype that Python's floats go beyond
+_LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}
+_LARGEST["complex64"] = _LARGEST["float32"]
+
+
+def check_storable(name: str, value: Any, dtype: DType, *, assigned: bool = False) -> None:
+    """Raises DTypeError for a Python number, or an array of integers, that ``dtype`` can't hold even rounded: NumPy
+    would store some other number, or infinity.
+
+    Unsigned integers take negative ones modulo their size, and half precision takes infinity for what is ``assigned``
+    to elements and beyond it, both as in PyTorch.
+    """
     kind = dtype.np.kind
+    if type(value) is int and kind in "fcV" and abs(value) >= 2**1023:
+        raise DTypeError(f"{name}: an integer of {value.bit_length()} bits is beyond the range of {dtype}.")
+    largest = _LARGEST.get(dtype.name)
+    if largest is not None and isinstance(value, (int, float, complex)) and not (assigned and dtype.itemsize == 2):
+        parts = (value.real, value.imag) if isinstance(value, complex) else (value,)
+        if any(largest < abs(part) < float("inf") for part in parts):
+            raise DTypeError(f"{name}: value cannot be converted to {dtype.name} without overflow: {value}.")
     if kind == "b" or not isinstance(value, (int, float, complex, np.ndarray)):
         return
-    if type(value) is int and kind not in "iu" and abs(value) >= 2**1023:
-        raise DTypeError(f"{name}: an integer of {value.bit_length()} bits is beyond the range of {dtype}.")
-    given = np.asarray(value)
-    if given.dtype.kind == "c" and kind != "c":
+    if kind != "c" and (isinstance(value, complex) or getattr(value, "dtype", dtype.np).kind == "c"):
         raise DTypeError(f"{name}: a complex number can't be stored in a tensor of {dtype}.")
-    if kind not in "iu" or not given.size or given.dtype.kind == "b":
+    if kind not in "iu":
+        return
+    given = np.asarray(value)
+    if not given.size or given.dtype.kind == "b":
         return
     limits = np.iinfo(dtype.np)
     low = limits.min or -limits.max
@@ -91,12 +107,11 @@ def as_stored(value: Any, dtype: np.dtype[Any]) -> Any:
     is beyond half precision is infinite."""
     if dtype.kind == "u" and isinstance(value, (int, float)) and value < 0:
         return int(value) % (int(np.iinfo(dtype).max) + 1)
-    if isinstance(value, float) and dtype.kind in "fV" and dtype.itemsize < 8 and abs(value) >= 65520:
+    if isinstance(value, (int, float)) and dtype.kind in "fV" and dtype.itemsize == 2 and abs(value) >= 65520:
         largest = 65520 if dtype.name == "float16" else 3.4028235677973366e38
         if largest <= abs(value) < float("inf"):
-            if dtype.itemsize == 4:
-                raise DTypeError(f"value cannot be converted to float32 without overflow: {value}.")
             return float("inf") if value > 0 else -float("inf")
+        return float(value)  # bfloat16 takes no integers beyond 64 bits
     return value
 
 
@@ -107,6 +122,12 @@ def stored_number(name: str, value: Any, dtype: DType) -> Any:
     check_storable(name, given, dtype)
     given = as_stored(given, dtype.np)
     return int(given) if dtype.category == 1 else given
+
+
+def check_factor(name: str, value: Any, dtype: DType) -> None:
+    """Raises DTypeError for a number beyond the dtype that tensors of ``dtype`` compute in: float32 for half."""
+    if type(value) in (int, float) and dtype.category > 1:
+        check_storable(name, value, BY_NAME["float32"] if dtype.itemsize == 2 else dtype)
 
 
 def _one_number(name: str, value: Any) -> Any:
@@ -431,7 +452,7 @@ def _filled(
     else:
         chosen = as_dtype(dtype)
     if value:
-        check_storable(name, value, chosen)
+        check_storable(name, value, chosen, assigned=name == "scalar_tensor")
         value = as_stored(value, chosen.np)
     if out is not None and device is None:
         device = out.device
@@ -536,11 +557,22 @@ def empty_permuted(
     Raises: ShapeError unless ``physical_layout`` is a permutation of the dimensions.
     """
     check_layout("empty_permuted", layout)
-    shape, order = shape_from("empty_permuted", (size,)), tuple(physical_layout)
-    if sorted(order) != list(range(len(shape))):
+    for label, given in (("size", size), ("physical_layout", physical_layout)):
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(f"empty_permuted: {label} must be a tuple of integers, got {given!r}.")
+    shape = shape_from("empty_permuted", (tuple(size),))
+    order = tuple([as_index(d) for d in physical_layout])
+    if None in order:
+        raise TypeError(f"empty_permuted: physical_layout is made of integers, got {tuple(physical_layout)}.")
+    if len(order) != len(shape):
         raise ShapeError(
-            f"empty_permuted: Number of dimensions in size does not match the length of the physical_layout, or it is "
-            f"no permutation of them: size {shape}, physical_layout {order}; a duplicate dim is not allowed."
+            f"empty_permuted: Number of dimensions in size does not match the length of the physical_layout: size "
+            f"{shape}, physical_layout {order}."
+        )
+    if set(order) != set(range(len(shape))):
+        raise ShapeError(
+            f"empty_permuted: physical_layout {order} is no permutation of the dimensions 0 to {len(shape) - 1}; "
+            "negative dimensions are not supported, a duplicate dim is not allowed."
         )
     made = _in_order(_uninitialized(shape, dtype, device), shape, order)
     return _placed(requires_grad, pin_memory, made)

@@ -15,7 +15,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import check_reduction, np_dtype, require_float, require_tensors, reshaped, statistic_dtype
+from .checks import check_reduction, integer, np_dtype, require_float, require_tensors, reshaped, statistic_dtype
 from .norm import fitted
 from .record import Spec, op
 from .required import require
@@ -165,15 +165,23 @@ def _lengths(label: str, given: Any, n: int, device: Any) -> Tensor:
     """int64 (n,), on the device."""
     from .create import from_numpy
 
-    row = given if isinstance(given, Tensor) else from_numpy(np.asarray([int(v) for v in given], dtype=np.int64))
+    row = given if isinstance(given, Tensor) else from_numpy(np.asarray(given, dtype=np.int64))
     if row.numel() != n:
         raise ShapeError(f"ctc_loss: {label} has {row.numel()} numbers for a batch of {n}.")
     return row.reshape(n).to(device).long()
 
 
-def _check_lengths(label: str, given: Any) -> None:
-    if isinstance(given, Tensor) and given.dtype.category != 1:
-        raise DTypeError(f"ctc_loss: {label} must be integers, got {given.dtype}.")
+def _given_lengths(label: str, given: Any) -> Any:
+    """The lengths as a tensor of integers, or a list of them."""
+    if isinstance(given, Tensor):
+        if given.dtype.category != 1:
+            raise DTypeError(f"ctc_loss: {label} must be integers, got {given.dtype}.")
+        return given
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(f"ctc_loss: {label} must be a Tensor or a sequence of integers, got {given!r}.")
+    return [integer("ctc_loss", label, length) for length in given]
 
 
 def _rows(targets: Tensor, given: Any, n: int) -> Tensor:
@@ -241,8 +249,6 @@ def ctc_loss(
     require_float("ctc_loss", log_probs._data)
     if targets.dtype.category != 1:
         raise DTypeError(f"ctc_loss: targets must be integers, got {targets.dtype}.")
-    _check_lengths("input_lengths", input_lengths)
-    _check_lengths("target_lengths", target_lengths)
     if log_probs._data.ndim not in (2, 3):
         raise ShapeError(f"ctc_loss: expected log_probs (t, n, c) or (t, c), got shape {tuple(log_probs.shape)}.")
     single = log_probs._data.ndim == 2
@@ -251,11 +257,10 @@ def ctc_loss(
     if not 0 <= blank < classes:
         raise ArgumentError(f"ctc_loss: blank must be one of the {classes} classes, got {blank}.")
     if single:
-        input_lengths = input_lengths.reshape(1) if isinstance(input_lengths, Tensor) else _row(input_lengths)
-        target_lengths = target_lengths.reshape(1) if isinstance(target_lengths, Tensor) else _row(target_lengths)
-    if not steps:
-        raise ShapeError("ctc_loss: log_probs has no time steps.")
+        input_lengths, target_lengths = _row(input_lengths), _row(target_lengths)
         targets = targets.reshape(1, -1)
+    input_lengths = _given_lengths("input_lengths", input_lengths)
+    target_lengths = _given_lengths("target_lengths", target_lengths)
     if not steps:
         raise ShapeError("ctc_loss: log_probs has no time steps.")
     inside = _lengths("input_lengths", input_lengths, n, x.device)
@@ -277,7 +282,7 @@ def ctc_loss(
 
 
 def _row(value: Any) -> Any:
-    return [value] if isinstance(value, int) else value
+    return [value] if isinstance(value, int) else value.reshape(-1) if isinstance(value, Tensor) else value
 
 
 def _normalized(losses: Tensor, x: Tensor, lengths: Tensor) -> Tensor:

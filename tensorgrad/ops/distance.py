@@ -28,10 +28,9 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     axis = one_dim("cosine_similarity", dim, len(shape))
     a: Any = expand(x1, shape=shape)
     b: Any = expand(x2, shape=shape)
-    lengths = pw.mul(
-        pw.clamp_min(vector_norm(a, 2.0, axis, True), eps), pw.clamp_min(vector_norm(b, 2.0, axis, True), eps)
-    )
-    return pw.div(pw.mul(a, b), lengths).sum(axis)
+    # each by its own length first: the products would be infinite where the lengths are not
+    directions = [pw.div(x, pw.clamp_min(vector_norm(x, 2.0, axis, True), eps)) for x in (a, b)]
+    return pw.mul(*directions).sum(axis)
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:

@@ -55,10 +55,7 @@ def as_value(name: str, target: Tensor, value: Any) -> Tensor:
         if not abs(value) < float("inf"):
             raise DTypeError(f"{name}: {value} can't be stored in a tensor of {target.dtype}; it overflows.")
         value = int(value)  # as assignment in PyTorch: towards zero
-    if value and dtype.kind in "iu":
-        check_storable(name, value, target.dtype)
-    else:
-        check_storable(name, value, target.dtype)
+    check_storable(name, value, target.dtype, assigned=name == "setitem")
     value = as_stored(value, dtype)
     door = local.doors[type(target._data)]
     zero = door.zeros_as(target._data, shape=())

@@ -10,7 +10,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
 from .checks import conjugate, product, require_optional, require_same_dtype, require_tensors, reshaped, shaped, swapped
-from .create import stored_number
+from .create import check_factor, stored_number
 from .elementwise import broadcast_shape
 from .inplace import deliver, write_into
 from .record import Spec, op
@@ -406,6 +406,7 @@ def _blend(name: str, input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
     for label, factor in (("beta", beta), ("alpha", alpha)):
         if type(factor) not in _FACTORS:
             stored_number(f"{name}: {label}", factor, product_.dtype)
+        check_factor(f"{name}: {label}", factor, product_.dtype)
     if beta == 1 == alpha and x.dtype == product_x.dtype and x.ndim and x.shape == product_x.shape[-x.ndim :]:
         return pw.add(product_, input)
     if input.dtype != product_.dtype and product_.dtype.name in ("bfloat16", "float16"):

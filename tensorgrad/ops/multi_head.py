@@ -10,7 +10,7 @@ from ..errors import AttentionError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .attention import scaled_dot_product_attention
-from .checks import integer
+from .checks import integer, require_optional, require_tensors
 from .create import zeros
 from .dropout import dropout
 from .join import cat
@@ -101,6 +101,13 @@ def multi_head_attention_forward(
     Raises: AttentionError (an AssertionError and a RuntimeError) if shapes or arguments do not go together.
     Source: Vaswani et al. 2017.
     """
+    require_tensors("multi_head_attention_forward", query=query, key=key, value=value, out_proj_weight=out_proj_weight)
+    require_optional(
+        "multi_head_attention_forward", in_proj_weight=in_proj_weight, in_proj_bias=in_proj_bias, bias_k=bias_k,
+        bias_v=bias_v, out_proj_bias=out_proj_bias, key_padding_mask=key_padding_mask, attn_mask=attn_mask,
+        q_proj_weight=q_proj_weight, k_proj_weight=k_proj_weight, v_proj_weight=v_proj_weight, static_k=static_k,
+        static_v=static_v,
+    )  # fmt: skip
     q, k, v, padding, mask = query, key, value, key_padding_mask, attn_mask
     batched = _is_batched(q, k, v, padding, mask, num_heads)
     time = 1 if batch_first or not batched else 0
@@ -159,7 +166,14 @@ def _projected(q: Any, k: Any, v: Any, packed: Any, bias: Any, separate: Any, ru
             raise AttentionError(f"key shape {tuple(k.shape)} does not match value shape {tuple(v.shape)}")
         if packed is None:
             raise AttentionError("use_separate_proj_weight is False but in_proj_weight is None")
-        sizes = [packed.shape[1] * run for run in runs]
+        width = q.shape[-1]
+        if tuple(packed.shape) != (3 * width, width):
+            raise AttentionError(
+                f"in_proj_weight has shape {tuple(packed.shape)}, inputs of {width} features need {(3 * width, width)}"
+            )
+        if bias is not None and tuple(bias.shape) != (3 * width,):
+            raise AttentionError(f"in_proj_bias has shape {tuple(bias.shape)}, but should be {(3 * width,)}")
+        sizes = [width * run for run in runs]
         weights, inputs = packed.split(sizes), (q, v) if runs[0] == 2 else (q, k, v)[: len(runs)]
         biases = (None,) * 3 if bias is None else bias.split(sizes)
         products = [linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=False)]

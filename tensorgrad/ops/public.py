@@ -17,7 +17,7 @@ from ..errors import DTypeError
 from ..tensor import Tensor, install
 from . import numeric as nm
 from . import pointwise as pw
-from .checks import integer, real
+from .checks import integer, real, require_outs
 from .inplace import assign, deliver, write_into
 from .signatures import install_in_place, publish, require_tensor_arguments
 
@@ -149,6 +149,9 @@ def frexp(input: Tensor, *, out: Any = None) -> Any:
     require_tensor_arguments("frexp", input=input)
     parts = nm.frexp(input)
     if out is not None:
+        require_outs("frexp", out)
+        if out[1].dtype is not parts[1].dtype:
+            raise DTypeError(f"frexp: expects exponent to have {parts[1].dtype}, but got {out[1].dtype}.")
         parts = tuple(deliver("frexp", part, target) for part, target in zip(parts, out, strict=True))
     return MantissaExponent(*parts)
 

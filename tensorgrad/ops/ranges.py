@@ -14,8 +14,8 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..expr import functions as fn
 from ..layout import check_layout
 from ..tensor import Tensor, wrap
-from .checks import integer
-from .create import finish, to_device
+from .checks import integer, real
+from .create import check_storable, finish, to_device
 from .elementwise import Elementwise, elementwise
 from .shape_core import require_addressable
 
@@ -186,6 +186,8 @@ def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.nda
         raise ArgumentError(f"{name}: number of steps must be non-negative, got {count}.")
     if dtype.category < 2 and not (name == "logspace" and count == 1):
         start, end = int(start), int(end)
+    for bound in (start, end):
+        check_storable(name, bound, dtype)
     kind = np.complex128 if dtype.category == 3 else np.float64
     first, last = kind(start), kind(end)
     if count == 1:
@@ -246,6 +248,7 @@ def logspace(
     """``base`` to the powers evenly spaced from ``start`` to ``end``, both included."""
     ends = _number("logspace", start), _number("logspace", end)
     chosen = _spaced_dtype("logspace", dtype, out, *ends)
+    base = real("logspace", "base", base)
     powers = _spaced("logspace", *ends, steps, chosen)
     with np.errstate(all="ignore"):
         values = np.power(powers.dtype.type(base), powers)

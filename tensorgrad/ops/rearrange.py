@@ -11,7 +11,7 @@ from ..tensor import Tensor, install
 from . import shape_core as core
 from .calls import calls
 from .checks import integer, number
-from .create import check_storable
+from .create import as_stored, check_storable
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
@@ -262,7 +262,7 @@ _MODES = ("constant", "reflect", "replicate", "circular")
 
 
 def _pad_infer(x: Any, *, pads: tuple[tuple[int, int], ...], mode: str, value: float) -> Spec:
-    if value != 0 and (x.dtype.kind in "iu" or type(value) is not float):
+    if value != 0:
         check_storable("pad", value, of_array(x.dtype))
     shape = []
     for d, (size, (before, after)) in enumerate(zip(x.shape, pads, strict=True)):
@@ -410,6 +410,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         if kept != [slice(None)] * len(shape):
             return core.slice_(pad_op(x, pads=tuple(pads), mode=mode, value=0.0), key=tuple(kept))
     fill = 0.0 if value is None else number("pad", "value", value) if not isinstance(value, complex) else value
+    if fill:
+        check_storable("pad", fill, input.dtype)
+        fill = as_stored(fill, input.dtype.np)
     return pad_op(x, pads=tuple(pads), mode=mode, value=fill)
 
 

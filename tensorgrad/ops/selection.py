@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import DType
+from ..dtypes import DType, get_default_dtype
 from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -20,14 +20,19 @@ from .signatures import require_tensor_arguments
 __all__ = ["clamp", "clamp_max", "clamp_min", "clip", "masked_fill", "nan_to_num", "where"]
 
 
+def _check_bounds(name: str, input: Any, *bounds: Any) -> None:
+    """Raises DTypeError for a number that wraps, or is infinite, in the result's dtype: another limit than was asked."""
+    for bound in bounds:
+        if type(bound) is int or type(bound) is float:
+            widened = type(bound) is float and input.dtype.category < 2
+            check_storable(name, bound, get_default_dtype() if widened else input.dtype)
+
+
 def _clamping(input: Any, low: Any, high: Any) -> tuple[Elementwise, tuple[Any, ...]]:
     require_tensor_arguments("clamp", input=input)
     if low is None and high is None:
         raise ArgumentError("clamp: at least one of min and max must be given.")
-    if isinstance(input, Tensor) and input.dtype.category == 1:  # a bound that wraps would limit to another number
-        for bound in (low, high):
-            if type(bound) is int:
-                check_storable("clamp", bound, input.dtype)
+    _check_bounds("clamp", input, low, high)
     if high is None:
         return pw.clamp_min, (input, low)
     if low is None:
@@ -54,6 +59,7 @@ def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
 def clamp_min(input: Tensor, min: Any, *, out: Any = None) -> Any:
     """``input``, but not below ``min``, a number or a tensor."""
     require_tensor_arguments("clamp_min", input=input)
+    _check_bounds("clamp_min", input, min)
     result = pw.clamp_min(input, min)
     return result if out is None else deliver("clamp_min", result, out)
 
@@ -61,6 +67,7 @@ def clamp_min(input: Tensor, min: Any, *, out: Any = None) -> Any:
 @calls(pw.clamp_min, "x operand", alike=True, into=True)
 def clamp_min_(self: Tensor, min: Any) -> Tensor:
     """In-place form of ``clamp_min``."""
+    _check_bounds("clamp_min_", self, min)
     return write_into(pw.clamp_min, self, (self, min), {})
 
 
@@ -68,6 +75,7 @@ def clamp_min_(self: Tensor, min: Any) -> Tensor:
 def clamp_max(input: Tensor, max: Any, *, out: Any = None) -> Any:
     """``input``, but not above ``max``, a number or a tensor."""
     require_tensor_arguments("clamp_max", input=input)
+    _check_bounds("clamp_max", input, max)
     result = pw.clamp_max(input, max)
     return result if out is None else deliver("clamp_max", result, out)
 
@@ -75,6 +83,7 @@ def clamp_max(input: Tensor, max: Any, *, out: Any = None) -> Any:
 @calls(pw.clamp_max, "x operand", alike=True, into=True)
 def clamp_max_(self: Tensor, max: Any) -> Tensor:
     """In-place form of ``clamp_max``."""
+    _check_bounds("clamp_max_", self, max)
     return write_into(pw.clamp_max, self, (self, max), {})
 
 
@@ -86,8 +95,9 @@ def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = No
     if isinstance(condition, Tensor) and condition.dtype.name not in ("bool", "uint8"):
         raise DTypeError(f"where: the condition must be bool, got {condition.dtype}. Write condition != 0.")
     for number, tensor in ((input, other), (other, input)):
-        if type(number) is int and isinstance(tensor, Tensor) and tensor.dtype.category == 1:
-            check_storable("where", number, tensor.dtype)
+        given = type(number)
+        if isinstance(tensor, Tensor) and (given is int or (given is float and tensor.dtype.category > 1)):
+            check_storable("where", number, tensor.dtype, assigned=True)
     result = pw.where(condition, input, other)
     return result if out is None else deliver("where", result, out)
 

@@ -51,8 +51,14 @@ class ASGD(FormulaOptimizer):
     def _numbers(self, group: Group, lr: Any, scalars: Any) -> tuple[Any, ...]:
         scalars[0] += 1
         step, eta, mu = map(float, scalars)
-        lr, lambd = float(lr), group["lambd"]
-        scalars[1] = lr / (1 + lambd * lr * step) ** group["alpha"]
+        lr, lambd, alpha = float(lr), group["lambd"], group["alpha"]
+        slowed = 1 + lambd * lr * step
+        if slowed < 0 and not float(alpha).is_integer():
+            raise ValueError(
+                f"ASGD: the rate is divided by (1 + lambd * lr * step)**alpha, which is no real number with lambd "
+                f"{lambd}, lr {lr}, step {step:g} and alpha {alpha}."
+            )
+        scalars[1] = lr / slowed**alpha
         scalars[2] = 1 / max(1, step - group["t0"])
         return eta, 1 - lambd * eta, mu, group["weight_decay"]
 

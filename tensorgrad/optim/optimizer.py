@@ -20,6 +20,7 @@ from ..autograd.hooks import Handle
 from ..core import native
 from ..dispatch import grad_was_set, is_asked, local, region
 from ..nn.module import zero_in_place
+from ..ops.checks import real
 from ..tensor import Tensor
 
 __all__ = ["Optimizer", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook", "required"]
@@ -418,14 +419,19 @@ def check_lr(lr: Any, text: str = "Invalid learning rate: {}") -> None:
     """Raises ValueError for a learning rate below zero, or a tensor of several."""
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
-    if not float(lr) >= 0.0:
+    if not _real("lr", lr) >= 0.0:
         raise ValueError(text.format(lr))
+
+
+def _real(name: str, value: Any) -> float:
+    """A setting as a float: a number, or a tensor of one element."""
+    return real("optimizer", name, value)
 
 
 def check_settings(**settings: Any) -> None:
     """Raises ValueError for a setting below zero. PyTorch calls ``eps`` epsilon."""
     for name, value in settings.items():
-        if not float(value) >= 0.0:
+        if not _real(name, value) >= 0.0:
             raise ValueError(f"Invalid {'epsilon' if name == 'eps' else name} value: {value}; it must be at least 0.")
 
 
@@ -436,13 +442,15 @@ def clips(limit: float | None) -> Group:
     """
     if limit is None:
         return {}
-    if not float(limit) > 0.0:
+    if not _real("max_grad_norm", limit) > 0.0:
         raise ValueError(f"Invalid max_grad_norm value: {limit}; it must be positive, or None for no clipping.")
     return {"max_grad_norm": limit}
 
 
 def check_betas(betas: Any) -> None:
     """Raises ValueError unless both are in [0, 1)."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas must be two numbers, got {betas!r}.")
     for i in range(2):
-        if not 0.0 <= float(betas[i]) < 1.0:
+        if not 0.0 <= _real(f"betas[{i}]", betas[i]) < 1.0:
             raise ValueError(f"Invalid beta parameter at index {i}: {betas[i]}; it must be in [0, 1).")

@@ -272,6 +272,67 @@ CASES = {
         AssertionError,
         "num_heads 0",
     ),
+    "a bound beyond a floating dtype": (lambda x: tg.clamp(x, max=1e300), RuntimeError, "clamp: .*without overflow"),
+    "a bound beyond half precision": (lambda x: x.half().clamp_min_(100000), RuntimeError, "float16 without overflow"),
+    "a floating bound of integers": (lambda x: tg.clamp_max(x.long(), 1e300), RuntimeError, "without overflow"),
+    "padding beyond a floating dtype": (lambda x: F.pad(x, (1, 1), value=1e300), RuntimeError, "without overflow"),
+    "padding beyond half precision": (lambda x: F.pad(x.half(), (1, 1), value=1e5), RuntimeError, "without overflow"),
+    "a fill beyond a floating dtype": (lambda x: x.masked_fill(x > 1, -1e39), RuntimeError, "without overflow"),
+    "a fill beyond half precision": (lambda x: x.half().masked_fill_(x > 1, -1e9), RuntimeError, "without overflow"),
+    "full of what half precision lacks": (
+        lambda x: tg.full((2,), 65519.0, dtype=tg.float16),
+        RuntimeError,
+        "without overflow",
+    ),
+    "a choice beyond a floating dtype": (lambda x: tg.where(x > 1, x, 1e39), RuntimeError, "without overflow"),
+    "a factor beyond a floating dtype": (lambda x: tg.add(x, x, alpha=1e39), RuntimeError, "without overflow"),
+    "a factor of a product beyond a floating dtype": (
+        lambda x: tg.addmm(x, x, tg.ones(3, 3), beta=1e39),
+        RuntimeError,
+        "beta: .*without overflow",
+    ),
+    "a factor of products beyond a floating dtype": (
+        lambda x: tg.addcmul(x, x, x, value=1e39),
+        RuntimeError,
+        "without overflow",
+    ),
+    "a weight beyond a floating dtype": (lambda x: tg.lerp(x, x, 1e39), RuntimeError, "without overflow"),
+    "a slope beyond a floating dtype": (lambda x: F.leaky_relu(x, 1e39), RuntimeError, "without overflow"),
+    "a limit beyond a floating dtype": (lambda x: F.softshrink(x, 1e39), RuntimeError, "without overflow"),
+    "a limit of integers to shrink": (lambda x: F.hardshrink(x.long(), 0.5), RuntimeError, "hardshrink: .*float"),
+    "a value beyond a floating dtype": (lambda x: F.threshold(x, 0.0, 1e39), RuntimeError, "without overflow"),
+    "an end beyond a floating dtype": (lambda x: tg.linspace(0, 1e39, 3), RuntimeError, "without overflow"),
+    "a word as a base": (lambda x: tg.logspace(0, 1, 3, base="a"), TypeError, "base must be a number"),
+    "projections of too few rows": (
+        lambda x: F.multi_head_attention_forward(
+            *[tg.ones(2, 1, 4)] * 3, 4, 2, tg.ones(11, 4), None, None, None, False, 0.0, tg.ones(4, 4), None
+        ),
+        RuntimeError,
+        r"in_proj_weight has shape \(11, 4\), inputs of 4 features need \(12, 4\)",
+    ),
+    "attention to nothing": (
+        lambda x: F.multi_head_attention_forward(
+            None, x, x, 4, 2, tg.ones(12, 4), None, None, None, False, 0.0, tg.ones(4, 4), None
+        ),
+        TypeError,
+        "query must be a Tensor",
+    ),
+    "a fraction as a rank": (lambda x: tg.svd_lowrank(x, q=1.5), TypeError, "q must be an integer"),
+    "a word as a number of components": (lambda x: tg.pca_lowrank(x, q="a"), TypeError, "q must be an integer"),
+    "a number as an order of memory": (lambda x: tg.empty_permuted((2,), 0), TypeError, "physical_layout must be"),
+    "a fraction in an order of memory": (
+        lambda x: tg.empty_permuted((2,), (0.5,)),
+        TypeError,
+        "physical_layout is made of integers",
+    ),
+    "one tensor for three results": (lambda x: tg.linalg.lu(x, out=x.clone()), TypeError, "tuple of 3 Tensors"),
+    "two results into three tensors": (lambda x: tg.lu(x, out=(x, x, x)), TypeError, "tuple of 2 Tensors"),
+    "mantissas and exponents into a word": (lambda x: tg.frexp(x, out="ab"), TypeError, "out must be two Tensors"),
+    "exponents as fractions": (
+        lambda x: tg.frexp(x, out=(tg.empty(2, 3), tg.empty(2, 3))),
+        RuntimeError,
+        "exponent to have",
+    ),
     "read-only memory": (lambda x: tg.from_numpy(_read_only()).add_(1), RuntimeError, "read-only"),
 }
 

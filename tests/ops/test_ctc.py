@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 import tensorgrad as tg
@@ -59,6 +60,7 @@ def test_forms_of_targets_and_lengths() -> None:
     logs = tg.randn(6, 2, 4).log_softmax(2)
     want = F.ctc_loss(logs, TARGETS, (6, 4), (3, 1))
     assert tg.equal(F.ctc_loss(logs, tg.tensor([1, 1, 2, 3]), tg.tensor([6, 4]), tg.tensor([3, 1])), want)
+    assert tg.equal(F.ctc_loss(logs, TARGETS, np.array([6, 4]), [3, 1]), want)
     single = F.ctc_loss(logs[:, 0], TARGETS[0], tg.tensor(6), tg.tensor(3))
     assert tg.allclose(single, F.ctc_loss(logs[:, :1], TARGETS[:1], (6,), (3,)))
 
@@ -89,6 +91,11 @@ def test_a_compiled_step_takes_other_lengths_and_refuses_wrong_ones() -> None:
         ({"targets": tg.tensor([1, 1, 2])}, RuntimeError, "3 concatenated targets for lengths"),
         ({"targets": tg.tensor([[1, 1, 4], [3, 0, 0]])}, RuntimeError, "none of the 4 classes"),
         ({"targets": tg.tensor([[1.0]])}, RuntimeError, "integers"),
+        ({"input_lengths": "ab"}, TypeError, "input_lengths must be a Tensor or a sequence of integers"),
+        ({"input_lengths": (6.0, 4.0)}, TypeError, "input_lengths must be an integer, got 6.0"),
+        ({"target_lengths": None}, TypeError, "target_lengths must be a Tensor or a sequence of integers"),
+        ({"target_lengths": (True, 1)}, TypeError, "target_lengths must be an integer, got True"),
+        ({"target_lengths": (2**70, 1)}, ValueError, "target_lengths must fit into 64 bits"),
         ({"blank": 4}, RuntimeError, "blank"),
         ({"reduction": "median"}, ValueError, "reduction"),
     ],

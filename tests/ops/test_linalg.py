@@ -219,6 +219,33 @@ def test_distances_of_many_rows_come_by_stretches(shapes, p):
         np.testing.assert_allclose(b.grad.numpy(), -shares.sum(-3), rtol=1e-9, atol=1e-9)
 
 
+def test_the_gradient_of_distances_far_from_the_origin_has_their_digits():
+    a = tg.tensor([[1e4, 1e4 + 1]], requires_grad=True)
+    b = tg.tensor([[1e4 + 0.5, 1e4]], requires_grad=True)
+    tg.cdist(a, b).sum().backward()
+    np.testing.assert_allclose(a.grad.numpy(), [[-(0.2**0.5), 0.8**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(b.grad.numpy(), -a.grad.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("batches", [((), (3,)), ((3,), ()), ((4, 1), (3,)), ((1,), (0,)), ((2, 3), (2, 3))])
+def test_solve_ex_tells_of_each_matrix_once(batches):
+    torch = pytest.importorskip("torch")
+    of, by = batches
+    for lib in (tg, torch):
+        x, info = lib.linalg.solve_ex(lib.eye(2).expand(*of, 2, 2), lib.ones(*by, 2, 1))
+        assert tuple(info.shape) == of and info.dtype is lib.int32 and not info.any()
+        assert tuple(x.shape) == (*np.broadcast_shapes(of, by), 2, 1)
+
+
+def test_svd_lowrank_has_no_more_values_than_there_are():
+    a = tg.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]])
+    U, S, V = tg.svd_lowrank(a, q=7, M=tg.ones(3))
+    assert U.shape == (2, 2) and V.shape == (3, 2)
+    assert abs((U * S) @ V.mT - (a - 1)).max() < 1e-5
+    with pytest.raises(ValueError, match="must not be negative"):
+        tg.svd_lowrank(a, q=-1)
+
+
 def test_distances_at_zero_have_no_gradient():
     for p in (0.5, 1.0, 1.5, 2.0, 3.0, float("inf")):
         x = tg.tensor([[1.0, 2.0]], requires_grad=True)

@@ -233,6 +233,20 @@ def test_second_derivatives_where_every_row_is_ignored(weighted, name):
     same(loss, np.array([[0.3, -1.2], [1.0, 2.0]]), np.array([0, 0]))
 
 
+def test_cosine_similarity_of_vectors_whose_squares_are_infinite():
+    torch = pytest.importorskip("torch")
+    for scale in (1e18, 1e20, 1e30):
+        found = []
+        for lib in (tg, torch):
+            a = lib.tensor([[scale, 2 * scale]], requires_grad=True)
+            b = lib.tensor([[scale, -scale]], requires_grad=True)
+            y = lib.nn.functional.cosine_similarity(a, b)
+            y.sum().backward()
+            found.append([x.detach().numpy() for x in (y, a.grad, b.grad)])
+        for mine, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-25)
+
+
 def test_cosine_embedding_loss_of_short_vectors():
     """What is added to the squared lengths is 1e-12 for every dtype: 1e-7 made 0.92 of the first one."""
     x = normal(3, 4) * 1e-4

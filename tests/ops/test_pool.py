@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends import registry
 from tensorgrad.errors import DTypeError, ShapeError
 from tensorgrad.nn import functional as F
 
@@ -105,6 +106,19 @@ def test_integers_have_a_maximum():
 
 def test_integers_are_averaged_towards_zero():
     assert F.avg_pool1d(tg.tensor([[[1, -4, -7, -6, 3, 4]]]), 2).tolist() == [[[-1, -6, 3]]]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_integers_near_the_limits_of_int64_have_a_mean(backend):
+    if registry.class_of(backend).why_not() is not None:
+        pytest.skip("no C++ kernels here")
+    rng = np.random.default_rng(0)
+    x = rng.integers(-(2**63), 2**63 - 1, (1, 1, 7))
+    with tg.backend(backend):
+        got = F.avg_pool1d(tg.tensor(x), 3, stride=2, padding=1, count_include_pad=False)
+        assert F.avg_pool1d(tg.full((1, 1, 2), 2**62), 2).tolist() == [[[2**62]]]
+    windows = [x[0, 0, max(2 * i - 1, 0) : 2 * i + 2].tolist() for i in range(4)]
+    assert got[0, 0].tolist() == [abs(sum(w)) // len(w) * (1 if sum(w) > 0 else -1) for w in windows]
 
 
 def test_a_window_around_the_input_is_minus_infinity_without_a_gradient():

@@ -188,6 +188,16 @@ def test_bad_settings_are_refused():
     for make in (lambda: tg.optim.SGD(w, lr=0.1), lambda: tg.optim.SGD([{"params": {w}}]), lambda: tg.optim.SGD([3])):
         with pytest.raises(TypeError):
             make()
+    for name in ("SGD", "Adafactor", "ASGD", "LBFGS", "Muon"):
+        params = [nn.Parameter(tg.ones(2, 2))]
+        with pytest.raises(TypeError, match="lr must be a number, got '0.1'"):
+            getattr(tg.optim, name)(params, lr="0.1")
+        with pytest.raises(ValueError, match="lr is beyond the range of float64"):
+            getattr(tg.optim, name)(params, lr=10**400)
+    slowed = tg.optim.ASGD([w], lambd=-(2**63))
+    w.grad = tg.ones(2)
+    with pytest.raises(ValueError, match="no real number with lambd -9223372036854775808"):
+        slowed.step()
     for kind in ("Adam", "SGD", "Adagrad"):
         for pair in ({"fused": True, "foreach": True}, {"fused": True, "differentiable": True}):
             with pytest.raises(RuntimeError):

@@ -291,8 +291,8 @@ class CppBackend(NumpyBackend):
     def cdist(self, a: Any, b: Any, *, p: float, product: bool) -> Any:
         return self._of_distances("cdist", a, b, product)(a, b, p=p, product=product)
 
-    def cdist_backward(self, g: Any, a: Any, b: Any, y: Any, *, p: float) -> Any:
-        return self._of_distances("cdist_backward", a, b, p == 2)(g, a, b, y, p=p)
+    def cdist_backward(self, g: Any, a: Any, b: Any, y: Any, *, p: float, product: bool) -> Any:
+        return self._of_distances("cdist_backward", a, b, product)(g, a, b, y, p=p, product=product)
 
     def _of_distances(self, name: str, a: Any, b: Any, by_products: bool) -> Callable[..., Any]:
         """The kernel over NumPy takes a few rows at a time, of which the definition would have a call each where there

@@ -71,15 +71,23 @@ class PoolKernels:
         sizes, ones = x.shape[2:], (1,) * len(kernel)
         outputs = pool_outputs(sizes, kernel, stride, padding, ones, ceil_mode)
         source = wide(x)
-        total = self.xp.zeros((*x.shape[:2], *outputs), dtype=source.dtype)
-        for _, at, read in taps(kernel, sizes, outputs, stride, padding, ones):
-            total[(..., *at)] += source[(..., *read)]
+        whole = source.dtype.kind in "iu"
+        source = source.astype(np.int64, copy=False) if whole else source
         divisor = self._divisor(
             source.dtype, sizes, kernel, stride, padding, outputs, count_include_pad, divisor_override
         )
-        if source.dtype.kind in "iu":  # integers are divided towards zero
-            sign = self.xp.sign(total) * self.xp.sign(divisor)
-            return sign * (self.xp.abs(total) // self.xp.abs(divisor))
+        total = self.xp.zeros((*x.shape[:2], *outputs), dtype=source.dtype)
+        if whole:  # divided before they are summed, since a sum may not fit
+            counts, rest = self.xp.broadcast_to(divisor, outputs), self.xp.zeros_like(total)
+            for _, at, read in taps(kernel, sizes, outputs, stride, padding, ones):
+                part, count = source[(..., *read)], counts[at]
+                total[(..., *at)] += part // count
+                rest[(..., *at)] += part % count
+            total += rest // counts
+            total += (total < 0) & (rest % counts != 0)  # towards zero
+            return total.astype(x.dtype, copy=False)
+        for _, at, read in taps(kernel, sizes, outputs, stride, padding, ones):
+            total[(..., *at)] += source[(..., *read)]
         total /= divisor
         return total.astype(x.dtype, copy=False)
 
