@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ..autograd.grad_mode import no_grad
 from ..dispatch import local, unless
 from ..errors import AutogradError
+from ..ops.checks import integer, number
 from ..ops.create import full
 from ..optim.plan import PlannedOptimizer
 from ..tensor import Tensor, wrap
@@ -73,9 +74,13 @@ class GradScaler:
         self._enabled = enabled
         if not enabled:
             return
-        if growth_factor <= 1.0:
+        init_scale = number("GradScaler", "init_scale", init_scale)
+        growth_factor = number("GradScaler", "growth_factor", growth_factor)
+        backoff_factor = number("GradScaler", "backoff_factor", backoff_factor)
+        growth_interval = integer("GradScaler", "growth_interval", growth_interval, 2**31)
+        if not growth_factor > 1.0:
             raise AssertionError("The growth factor must be > 1.0.")
-        if backoff_factor >= 1.0:
+        if not backoff_factor < 1.0:
             raise AssertionError("The backoff factor must be < 1.0.")
         self._init_scale = init_scale
         self._growth_factor = growth_factor

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import tensorgrad as tg
 
-from ..tensor import Size, Tensor
+from ..tensor import Tensor
 from . import constraints
 from .dirichlet import Dirichlet
 from .exp_family import ExponentialFamily
-from .utils import batch_of, broadcast_all
+from .utils import as_size, batch_of, broadcast_all
 
 __all__ = ["Beta"]
 
@@ -31,7 +31,7 @@ class Beta(ExponentialFamily):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._like(_instance)
-        new._batch_shape = Size(batch_shape)
+        new._batch_shape = as_size(batch_shape)
         new._dirichlet = self._dirichlet.expand(batch_shape)
         return new
 

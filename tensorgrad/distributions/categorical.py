@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import tensorgrad as tg
 
 from ..autograd.grad_mode import no_grad
+from ..ops.checks import require_tensors
 from ..tensor import Size, Tensor
 from . import constraints
 from .bernoulli import ByProbsOrLogits
@@ -30,6 +31,7 @@ class Categorical(ByProbsOrLogits):
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None):
         given = self._take(probs, logits)
+        require_tensors(type(self).__name__, **{self._form: given})
         if given.dim() < 1:
             raise ValueError(f"`{self._form}` parameter must be at least one-dimensional.")
         if self._form == "probs":

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import tensorgrad as tg
 
+from ..ops.checks import require_tensors
 from ..tensor import Tensor
 from . import constraints
 from .exp_family import ExponentialFamily
@@ -22,6 +23,7 @@ class Dirichlet(ExponentialFamily):
     has_rsample = True
 
     def __init__(self, concentration: Tensor, validate_args: bool | None = None):
+        require_tensors("Dirichlet", concentration=concentration)
         if concentration.dim() < 1:
             raise ValueError("`concentration` parameter must be at least one-dimensional.")
         self.concentration = concentration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ..ops.checks import integer
 from ..tensor import Size, Tensor
 from . import constraints
 from .distribution import Distribution
@@ -27,6 +28,11 @@ class Independent(Distribution):
     def __init__(
         self, base_distribution: Distribution, reinterpreted_batch_ndims: int, validate_args: bool | None = None
     ):
+        if not isinstance(base_distribution, Distribution):
+            raise TypeError(f"Independent: base_distribution must be a Distribution, got {base_distribution!r}.")
+        reinterpreted_batch_ndims = integer("Independent", "reinterpreted_batch_ndims", reinterpreted_batch_ndims)
+        if reinterpreted_batch_ndims < 0:
+            raise ValueError(f"Expected reinterpreted_batch_ndims >= 0, got {reinterpreted_batch_ndims}")
         have = len(base_distribution.batch_shape)
         if reinterpreted_batch_ndims > have:
             raise ValueError(

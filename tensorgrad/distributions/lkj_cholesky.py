@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import tensorgrad as tg
 
 from ..autograd.grad_mode import no_grad
+from ..ops.checks import integer
 from ..tensor import Size, Tensor
 from . import constraints
 from .beta import Beta
@@ -28,6 +29,7 @@ class LKJCholesky(Distribution):
     support = constraints.corr_cholesky
 
     def __init__(self, dim: int, concentration: Any = 1.0, validate_args: bool | None = None):
+        dim = integer("LKJCholesky", "dim", dim)
         if dim < 2:
             raise ValueError(f"Expected dim to be an integer greater than or equal to 2. Found dim={dim}.")
         self.dim = dim

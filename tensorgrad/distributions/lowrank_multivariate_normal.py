@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import tensorgrad as tg
 
+from ..ops.checks import require_tensors
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -33,6 +34,7 @@ class LowRankMultivariateNormal(Distribution):
     has_rsample = True
 
     def __init__(self, loc: Tensor, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None):
+        require_tensors("LowRankMultivariateNormal", loc=loc, cov_factor=cov_factor, cov_diag=cov_diag)
         if loc.dim() < 1:
             raise ValueError("loc must be at least one-dimensional.")
         event = loc.shape[-1:]

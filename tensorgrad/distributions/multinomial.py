@@ -32,7 +32,7 @@ class Multinomial(Distribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._like(_instance)
-        new._batch_shape = Size(batch_shape)
+        new._batch_shape = as_size(batch_shape)
         new._categorical = self._categorical.expand(batch_shape)
         new._binomial = Binomial(total_count=self.total_count, probs=new._categorical.probs, validate_args=False)
         return new

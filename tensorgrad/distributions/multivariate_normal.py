@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import tensorgrad as tg
 
+from ..ops.checks import require_tensors
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -53,12 +54,14 @@ class MultivariateNormal(Distribution):
         self, loc: Tensor, covariance_matrix: Any = None, precision_matrix: Any = None, scale_tril: Any = None,
         validate_args: bool | None = None,
     ):  # fmt: skip
+        require_tensors("MultivariateNormal", loc=loc)
         if loc.dim() < 1:
             raise ValueError("loc must be at least one-dimensional.")
         given = {"covariance_matrix": covariance_matrix, "scale_tril": scale_tril, "precision_matrix": precision_matrix}
         present = {name: matrix for name, matrix in given.items() if matrix is not None}
         if len(present) != 1:
             raise ValueError("Exactly one of covariance_matrix or precision_matrix or scale_tril may be specified.")
+        require_tensors("MultivariateNormal", **present)
         ((self._form, matrix),) = present.items()
         if matrix.dim() < 2:
             raise ValueError(f"{self._form} must be at least two-dimensional, with optional leading batch dimensions")

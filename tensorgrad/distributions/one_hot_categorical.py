@@ -10,6 +10,7 @@ from ..tensor import Size, Tensor
 from . import constraints
 from .categorical import Categorical
 from .distribution import Distribution
+from .utils import as_size
 
 __all__ = ["OneHotCategorical", "OneHotCategoricalStraightThrough"]
 
@@ -27,7 +28,7 @@ class OneHotCategorical(Distribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._like(_instance)
-        new._batch_shape = Size(batch_shape)
+        new._batch_shape = as_size(batch_shape)
         new._categorical = self._categorical.expand(batch_shape)
         return new
 

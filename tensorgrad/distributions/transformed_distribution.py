@@ -37,6 +37,8 @@ class TransformedDistribution(Distribution):
             self.transforms = transforms
         else:
             raise ValueError(f"transforms must be a Transform or list, but was {transforms}")
+        if not isinstance(base_distribution, Distribution):
+            raise TypeError(f"base_distribution must be a Distribution, got {base_distribution!r}.")
         base_shape = base_distribution.batch_shape + base_distribution.event_shape
         base_event = len(base_distribution.event_shape)
         transform = ComposeTransform(self.transforms)

@@ -11,6 +11,8 @@ from typing import Any
 import tensorgrad as tg
 
 from ..autograd.grad_mode import enable_grad
+from ..errors import DTypeError
+from ..ops.checks import integer
 from ..tensor import Size, Tensor
 
 __all__ = [
@@ -46,7 +48,7 @@ def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
 
 def clamp_probs(probs: Tensor) -> Tensor:
     """Probabilities kept away from 0 and 1 by the dtype's rounding, so that logits are finite."""
-    eps = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}[probs.dtype.name]
+    eps = eps_of(probs)
     return probs.clamp(min=eps, max=1 - eps)
 
 
@@ -112,13 +114,29 @@ def sum_rightmost(value: Any, count: int) -> Any:
 
 
 def as_size(shape: Any) -> Size:
-    """A shape given as an integer or a sequence of them."""
-    return Size((shape,)) if isinstance(shape, int) else Size(shape)
+    """A shape given as an integer or a sequence of them. Raises TypeError for anything else."""
+    given = shape if hasattr(shape, "__iter__") and not isinstance(shape, str) else (shape,)
+    # a size of a compiled program stays what it is: as a plain number it would hold for this size alone
+    return Size([size if type(size) is not bool and isinstance(size, int) else _size(size) for size in given])
+
+
+def _size(given: Any) -> int:
+    return integer("a shape", "each size", given)
 
 
 def batch_of(*given: Any, like: Tensor) -> Size:
     """The batch shape of broadcast parameters: that of numbers alone is ()."""
     return Size() if all(isinstance(g, Number) for g in given) else Size(like.shape)
+
+
+_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def floating(x: Tensor) -> Tensor:
+    """``x`` itself. Raises DTypeError unless it is floating point."""
+    if x.dtype.name not in _EPS:
+        raise DTypeError(f"the parameters of this distribution must be floating point, got {x.dtype}.")
+    return x
 
 
 def tiny_of(x: Tensor) -> float:
@@ -128,4 +146,4 @@ def tiny_of(x: Tensor) -> float:
 
 def eps_of(x: Tensor) -> float:
     """The distance from 1 to the next number of the dtype."""
-    return {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}[x.dtype.name]
+    return _EPS[floating(x).dtype.name]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import tensorgrad as tg
 
-from ..ops.checks import everywhere
+from ..ops.checks import everywhere, real, require_tensors
 from ..tensor import Size, Tensor
 from . import constraints
 from .exp_family import ExponentialFamily
@@ -44,10 +44,15 @@ class Wishart(ExponentialFamily):
         present = {name: matrix for name, matrix in given.items() if matrix is not None}
         if len(present) != 1:
             raise ValueError("Exactly one of covariance_matrix or precision_matrix or scale_tril may be specified.")
+        require_tensors("Wishart", **present)
         ((self._form, matrix),) = present.items()
         if matrix.dim() < 2:
             raise ValueError("scale_tril must be at least two-dimensional, with optional leading batch dimensions")
-        df = df if isinstance(df, Tensor) else tg.tensor(float(df), dtype=matrix.dtype, device=matrix.device)
+        df = (
+            df
+            if isinstance(df, Tensor)
+            else tg.tensor(real("Wishart", "df", df), dtype=matrix.dtype, device=matrix.device)
+        )
         batch = tg.broadcast_shapes(matrix.shape[:-2], df.shape)
         n = int(matrix.shape[-1])
         self.__dict__[self._form] = matrix.expand((*batch, n, n))

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from typing import Any
 
+from ..ops.checks import number
 from ..ops.create import full
 from ..tensor import Tensor
 from . import functional as F
@@ -224,7 +225,7 @@ class Hardtanh(_Activation):
             )
             min_val = min_val if min_value is None else min_value
             max_val = max_val if max_value is None else max_value
-        if min_val >= max_val:
+        if not number("Hardtanh", "min_val", min_val) < number("Hardtanh", "max_val", max_val):
             raise ValueError(f"Hardtanh: min_val {min_val} must be smaller than max_val {max_val}.")
         self._keep(min_val=min_val, max_val=max_val, inplace=inplace)
 

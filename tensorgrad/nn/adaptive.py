@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ArgumentError, ShapeError
+from ..ops.checks import integer, number
 from ..tensor import Tensor
 from . import functional as F
 from .containers import ModuleList, Sequential
@@ -39,11 +40,17 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         head_bias: bool = False, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        given = list(cutoffs)
+        if not isinstance(cutoffs, (tuple, list)):
+            raise TypeError(f"cutoffs should be a sequence of integers, got {cutoffs!r}")
+        given = [integer("AdaptiveLogSoftmaxWithLoss", "each of cutoffs", cutoff) for cutoff in cutoffs]
+        n_classes = integer("AdaptiveLogSoftmaxWithLoss", "n_classes", n_classes)
+        in_features = integer("AdaptiveLogSoftmaxWithLoss", "in_features", in_features)
+        if not number("AdaptiveLogSoftmaxWithLoss", "div_value", div_value) > 0:
+            raise ValueError(f"div_value should be positive, got {div_value}")
         if not given:
             raise ValueError("cutoffs should be a sequence of length larger than 0")
         rising = all(given[i] < given[i + 1] for i in range(len(given) - 1))
-        if not rising or given[0] <= 0 or given[-1] > n_classes - 1 or any(int(c) != c for c in given):
+        if not rising or given[0] <= 0 or given[-1] > n_classes - 1:
             raise ValueError(
                 "cutoffs should be a sequence of unique, positive integers sorted in an increasing order, where each "
                 "value is between 1 and n_classes-1"

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..ops.checks import integer
 from ..tensor import Tensor
 from .hooks import everywhere
 from .module import MODULE, Module
@@ -29,7 +30,7 @@ def _joined(first: Module, second: Module) -> Any:
 
 def _position(name: str, index: int, count: int) -> int:
     """A non-negative index. Raises IndexError if it is out of range."""
-    place = index.__index__()
+    place = integer(name, "index", index)
     if not -count <= place < count:
         raise IndexError(f"{name}: index {index} is out of range for {count} entries")
     return place % count
@@ -66,7 +67,7 @@ class _Numbered(Module):
 
     def __delitem__(self, index: Any) -> None:
         modules = list(self)
-        del modules[index]
+        del modules[index if isinstance(index, slice) else _position(type(self).__name__, index, len(self))]
         self._set_all(modules)
 
     def append(self, module: Module) -> Any:
@@ -86,6 +87,7 @@ class _Numbered(Module):
         """Put a module before position ``index``; returns the container."""
         if not isinstance(module, Module):
             raise TypeError(f"module should be of type Module, got {type(module).__name__}")
+        index = integer(type(self).__name__, "index", index)
         if not -len(self) <= index <= len(self):
             raise IndexError(f"Index out of range: {index} for {len(self)} modules")
         modules = list(self)
@@ -250,8 +252,22 @@ class ModuleDict(Module):
         """Add modules from a dict or from pairs; those of the same name are replaced."""
         if not isinstance(modules, Iterable):
             raise TypeError(f"ModuleDict.update takes a dict or pairs, got {type(modules).__name__}")
-        for key, module in modules.items() if hasattr(modules, "items") else modules:
+        for key, module in _pairs("ModuleDict", modules):
             self[key] = module
+
+
+def _pairs(name: str, given: Any) -> Iterator[tuple[Any, Any]]:
+    """Names and values, from a dict or from pairs. Raises TypeError or ValueError for what is no pair."""
+    if hasattr(given, "items"):
+        yield from given.items()
+        return
+    for i, pair in enumerate(given):
+        if not isinstance(pair, Iterable):
+            raise TypeError(f"{name} update sequence element #{i} should be Iterable; is {type(pair).__name__}")
+        found = tuple(pair)
+        if len(found) != 2:
+            raise ValueError(f"{name} update sequence element #{i} has length {len(found)}; 2 is required")
+        yield found
 
 
 def _as_parameter(value: Any) -> Any:
@@ -353,7 +369,7 @@ class ParameterDict(Module):
         """Add values from a dict or from pairs."""
         if not isinstance(parameters, (Iterable, ParameterDict)):
             raise TypeError(f"ParameterDict.update takes a dict or pairs, got {type(parameters).__name__}")
-        for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
+        for key, value in _pairs("ParameterDict", parameters):
             self[key] = value
 
     def __reversed__(self) -> Iterator[str]:

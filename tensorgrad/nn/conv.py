@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ShapeError
 from ..ops import conv as ops
+from ..ops.checks import integer, integers_of
 from ..ops.create import empty
 from ..ops.rearrange import pad
 from ..tensor import Tensor
@@ -22,7 +23,8 @@ _PADDINGS = ("zeros", "reflect", "replicate", "circular")
 
 def per_dim(name: str, value: Any, dims: int) -> tuple[int, ...]:
     """One number per spatial dimension. Raises ShapeError if there are more or fewer."""
-    values = (value,) * dims if isinstance(value, int) else tuple(value)
+    several = integers_of(name, value)
+    values = (integer(name, "the number", value),) * dims if several is None else several
     if len(values) == 1:
         values = values * dims
     if len(values) != dims:
@@ -45,6 +47,9 @@ class _Conv(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
+        groups = integer(name, "groups", groups)
+        in_channels = integer(name, "in_channels", in_channels)
+        out_channels = integer(name, "out_channels", out_channels)
         if groups <= 0:
             raise ValueError(f"{name}: groups must be a positive integer, got {groups}.")
         for label, channels in (("in_channels", in_channels), ("out_channels", out_channels)):

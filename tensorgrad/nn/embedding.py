@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd.grad_mode import no_grad
 from ..errors import IndexOutOfRange, ShapeError
+from ..ops.checks import integer, require_optional
 from ..ops.create import empty
 from ..tensor import Tensor
 from . import functional as F
@@ -42,7 +43,11 @@ class Embedding(Module):
         super().__init__()
         if sparse:
             raise ValueError("Embedding: gradients are dense; leave sparse False.")
+        num_embeddings = integer("Embedding", "num_embeddings", num_embeddings)
+        embedding_dim = integer("Embedding", "embedding_dim", embedding_dim)
+        require_optional("Embedding", _weight=_weight)
         if padding_idx is not None:
+            padding_idx = integer("Embedding", "padding_idx", padding_idx)
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise IndexOutOfRange(f"Embedding: padding_idx {padding_idx} is not among {num_embeddings} rows.")
             padding_idx %= num_embeddings
@@ -113,7 +118,11 @@ class EmbeddingBag(Module):
         super().__init__()
         if sparse:
             raise ValueError("EmbeddingBag: gradients are dense; leave sparse False.")
+        num_embeddings = integer("EmbeddingBag", "num_embeddings", num_embeddings)
+        embedding_dim = integer("EmbeddingBag", "embedding_dim", embedding_dim)
+        require_optional("EmbeddingBag", _weight=_weight)
         if padding_idx is not None:
+            padding_idx = integer("EmbeddingBag", "padding_idx", padding_idx)
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise IndexOutOfRange(f"EmbeddingBag: padding_idx {padding_idx} is not among {num_embeddings} rows.")
             padding_idx %= num_embeddings

@@ -14,6 +14,8 @@ import numpy as np
 
 from ..autograd.grad_mode import no_grad
 from ..errors import ShapeError
+from ..limits import finfo
+from ..ops.checks import integer, number, real, require_float, require_tensors
 from ..ops.create import empty_like
 from ..ops.pointwise import where
 from ..random import Generator
@@ -41,6 +43,8 @@ def calculate_gain(nonlinearity: str, param: Any = None) -> float:
         param: the negative slope of "leaky_relu"; 0.01 if None.
     Raises: ValueError for another name.
     """
+    if not isinstance(nonlinearity, str):
+        raise TypeError(f"calculate_gain: nonlinearity must be a name, got {nonlinearity!r}.")
     if nonlinearity in _LINEAR:
         return 1
     if nonlinearity == "tanh":
@@ -50,7 +54,7 @@ def calculate_gain(nonlinearity: str, param: Any = None) -> float:
     if nonlinearity == "leaky_relu":
         if param is not None and (isinstance(param, bool) or not isinstance(param, (int, float))):
             raise ValueError(f"negative_slope {param} not a valid number")
-        slope = 0.01 if param is None else param
+        slope = 0.01 if param is None else real("calculate_gain", "negative_slope", param)
         return math.sqrt(2.0 / (1 + slope * slope))
     if nonlinearity == "selu":
         return 3.0 / 4
@@ -61,6 +65,7 @@ def calculate_gain(nonlinearity: str, param: Any = None) -> float:
 
 def fans(tensor: Tensor) -> tuple[int, int]:
     """(inputs, outputs) of one unit of a weight (out, in, *kernel). Raises ShapeError below two dimensions."""
+    require_tensors("nn.init", tensor=tensor)
     shape = tuple(tensor.shape)
     if len(shape) < 2:
         raise ShapeError(
@@ -71,6 +76,8 @@ def fans(tensor: Tensor) -> tuple[int, int]:
 
 
 def _fan(tensor: Tensor, mode: str) -> int:
+    if not isinstance(mode, str):
+        raise TypeError(f"Mode must be fan_in or fan_out, got {mode!r}.")
     mode = mode.lower()
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"Mode {mode} not supported, please use one of fan_in, fan_out.")
@@ -83,6 +90,7 @@ _calculate_fan_in_and_fan_out, _calculate_correct_fan = fans, _fan
 
 def _is_empty(tensor: Tensor) -> bool:
     """Whether there is nothing to fill, and no fan to divide by; said, as it is seldom meant."""
+    require_tensors("nn.init", tensor=tensor)
     if 0 not in tensor.shape:
         return False
     warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
@@ -91,18 +99,21 @@ def _is_empty(tensor: Tensor) -> bool:
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform in [a, b)."""
+    require_tensors("uniform_", tensor=tensor)
     with no_grad():
         return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with this mean and standard deviation."""
+    require_tensors("normal_", tensor=tensor)
     with no_grad():
         return tensor.normal_(mean, std, generator=generator)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """The same value everywhere."""
+    require_tensors("constant_", tensor=tensor)
     with no_grad():
         return tensor.fill_(val)
 
@@ -127,6 +138,7 @@ def _put(tensor: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
 
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix; raises ShapeError unless 2-dimensional."""
+    require_tensors("eye_", tensor=tensor)
     if tensor.ndim != 2:
         raise ShapeError(f"eye_: Only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}.")
     return _put(tensor, np.eye(*tensor.shape, dtype=np.float32))
@@ -134,6 +146,10 @@ def eye_(tensor: Tensor) -> Tensor:
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution's weight (3 to 5 dimensions) that passes its input channels on unchanged, in each group."""
+    require_tensors("dirac_", tensor=tensor)
+    groups = integer("dirac_", "groups", groups)
+    if groups < 1:
+        raise ShapeError(f"dirac_: groups must be positive, got {groups}.")
     if tensor.ndim not in (3, 4, 5):
         raise ShapeError(f"dirac_: expected 3, 4 or 5 dimensions, got shape {tuple(tensor.shape)}.")
     if tensor.shape[0] % groups:
@@ -149,12 +165,13 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform with variance ``gain**2 * 2 / (fan_in + fan_out)``. Source: Glorot and Bengio 2010."""
-    bound = gain * math.sqrt(6.0 / sum(fans(tensor)))
+    bound = number("xavier_uniform_", "gain", gain) * math.sqrt(6.0 / sum(fans(tensor)))
     return uniform_(tensor, -bound, bound, generator)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with variance ``gain**2 * 2 / (fan_in + fan_out)``. Source: Glorot and Bengio 2010."""
+    gain = number("xavier_normal_", "gain", gain)
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))), generator)
 
 
@@ -193,8 +210,12 @@ def trunc_normal_(
     By the inverse of the distribution function where [a, b] holds much of the distribution, else by rejection.
     Raises ValueError for an empty interval. Warns if ``mean`` is more than 2 ``std`` away from it.
     """
-    if a >= b:
+    require_tensors("trunc_normal_", tensor=tensor)
+    mean, std, a, b = (real("trunc_normal_", *pair) for pair in (("mean", mean), ("std", std), ("a", a), ("b", b)))
+    if not a <= b:
         raise ValueError(f"trunc_normal_: the interval from {a} to {b} is empty.")
+    if not std > 0 or mean != mean:
+        raise ValueError(f"trunc_normal_: std must be positive and mean a number, got {std} and {mean}.")
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be "
@@ -206,8 +227,11 @@ def trunc_normal_(
     with no_grad():
         if high - low > 0.3:
             x.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
-            return x.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
-        peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2  # of the density within the interval, its logarithm
+            largest = finfo(x.dtype).max
+            x.erfinv_().mul_(std * math.sqrt(2)).add_(mean)
+            return x.clamp_(max(a, -largest), min(b, largest))
+        nearest = (max(a, min(mean, b)) - mean) / std
+        peak = -0.5 * nearest * nearest  # of the density within the interval, its logarithm
         x.uniform_(a, b, generator=generator)
         rejected = _rejected(x, mean, std, peak, generator)
         while bool(rejected.any()):
@@ -228,6 +252,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     """
     from .. import ops
 
+    require_tensors("orthogonal_", tensor=tensor)
+    require_float("orthogonal_", tensor._data, complex=True)
+    gain = number("orthogonal_", "gain", gain)
     if tensor.ndim < 2:
         raise ShapeError(f"orthogonal_: expected at least 2 dimensions, got shape {tuple(tensor.shape)}.")
     if 0 in tensor.shape:
@@ -244,17 +271,20 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
     """Normal with a fraction ``sparsity`` of each column set to zero. Source: Martens 2010."""
     from .. import ops
 
+    require_tensors("sparse_", tensor=tensor)
+    if not 0 <= number("sparse_", "sparsity", sparsity) <= 1:
+        raise ValueError(f"sparse_: sparsity must be from 0 to 1, got {sparsity}.")
     if tensor.ndim != 2:
         raise ShapeError(f"sparse_: only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}.")
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
-    kept = np.ones((rows, columns), dtype=np.float32)
+    cleared = np.zeros((rows, columns), dtype=np.bool_)
     for column in range(columns):
-        kept[ops.randperm(rows, generator=generator).numpy()[:zeros], column] = 0  # type: ignore[attr-defined]
+        cleared[ops.randperm(rows, generator=generator).numpy()[:zeros], column] = True  # type: ignore[attr-defined]
     normal_(tensor, 0.0, std, generator)
     with no_grad():
-        mask: Any = ops.from_numpy(kept)  # type: ignore[attr-defined]
-        return tensor.mul_(mask.to(tensor))
+        mask: Any = ops.from_numpy(cleared)  # type: ignore[attr-defined]
+        return tensor.masked_fill_(mask.to(tensor.device), 0)
 
 
 def _older(function: Callable[..., Any]) -> Callable[..., Any]:

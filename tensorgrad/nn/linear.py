@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..ops.checks import integer
 from ..ops.create import empty
 from ..ops.einsum import bilinear
 from ..ops.matmul import linear
@@ -83,6 +84,8 @@ class Bilinear(Module):
         dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        if integer("Bilinear", "in1_features", in1_features) <= 0:
+            raise ValueError(f"in1_features must be > 0, but got {in1_features}")
         self.in1_features = in1_features
         self.in2_features = in2_features
         self.out_features = out_features

@@ -267,6 +267,8 @@ class Module(StateMixin):
 
     def get_submodule(self, target: str) -> Module:
         """The submodule at a dotted path; the module itself for ``""``. Raises AttributeError if there is none."""
+        if not isinstance(target, str):
+            raise AttributeError(f"a submodule is named by a dotted path, got {target!r}")
         found: Module = self
         for part in target.split(".") if target else ():
             if not hasattr(found, part):
@@ -297,6 +299,8 @@ class Module(StateMixin):
         setattr(parent, name, module)
 
     def _get_member(self, target: str, kind: str) -> Any:
+        if not isinstance(target, str):
+            raise AttributeError(f"a parameter or buffer is named by a dotted path, got {target!r}")
         path, _, name = target.rpartition(".")
         holder = self.get_submodule(path)
         if not hasattr(holder, name):

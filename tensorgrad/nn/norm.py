@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import ShapeError
 from ..ops import normalize as ops
 from ..ops import pointwise as pw
+from ..ops.checks import integer, integers_of
 from ..ops.create import empty, ones, tensor, zeros
 from ..ops.inplace import move_buffer
 from ..tensor import Tensor
@@ -232,7 +233,8 @@ class InstanceNorm3d(_InstanceNorm):
 
 
 def _shape_of(normalized_shape: Any) -> tuple[int, ...]:
-    return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    several = integers_of("normalized_shape", normalized_shape)
+    return (integer("normalized_shape", "the size", normalized_shape),) if several is None else several
 
 
 class LayerNorm(Module):
@@ -316,6 +318,10 @@ class GroupNorm(Module):
         dtype: Any = None, *, bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        num_groups = integer("GroupNorm", "num_groups", num_groups)
+        num_channels = integer("GroupNorm", "num_channels", num_channels)
+        if num_groups < 1:
+            raise ValueError(f"num_groups must be positive, got {num_groups}")
         if num_channels % num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         self.num_groups = num_groups

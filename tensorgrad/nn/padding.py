@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ShapeError
+from ..ops.checks import integer, integers_of
 from ..ops.rearrange import pad
 from ..tensor import Tensor
 from .module import Module
@@ -25,9 +26,11 @@ class _Pad(Module):
 
     def __init__(self, padding: Any) -> None:
         super().__init__()
-        self.padding = (padding,) * (2 * self.dims) if isinstance(padding, int) else tuple(padding)
+        name = type(self).__name__
+        several = integers_of(name, padding)
+        self.padding = (integer(name, "padding", padding),) * (2 * self.dims) if several is None else several
         if len(self.padding) != 2 * self.dims:
-            raise ValueError(f"{type(self).__name__} needs 1 or {2 * self.dims} widths, got {padding!r}.")
+            raise ValueError(f"{name} needs 1 or {2 * self.dims} widths, got {padding!r}.")
 
     def forward(self, input: Tensor) -> Tensor:
         if self.mode == "circular" and input.ndim not in (self.dims + 1, self.dims + 2):

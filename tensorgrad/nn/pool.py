@@ -6,6 +6,7 @@ from typing import Any
 
 from ..ops import pool as ops
 from ..ops import unpool
+from ..ops.checks import real
 from ..ops.fractional_pool import fractional_max_pool2d, fractional_max_pool3d
 from ..tensor import Tensor
 from .conv import per_dim
@@ -207,7 +208,7 @@ class _LPPool(Module):
         self.ceil_mode = ceil_mode
 
     def forward(self, input: Tensor) -> Tensor:
-        return type(self).function(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
+        return type(self).function(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
     def extra_repr(self) -> str:
         return (
@@ -287,8 +288,11 @@ class _Fractional(Module):
         self.return_indices = return_indices
         self.register_buffer("_random_samples", _random_samples)
         self.output_size = None if output_size is None else per_dim("output_size", output_size, self.dims)
-        ratio = (output_ratio,) * self.dims if isinstance(output_ratio, (int, float)) else output_ratio
-        self.output_ratio = None if ratio is None else tuple(ratio)
+        ratio = output_ratio
+        if ratio is not None:
+            each = (ratio,) * self.dims if isinstance(ratio, str) or not hasattr(ratio, "__iter__") else ratio
+            ratio = tuple([real(name, "output_ratio", r) for r in each])
+        self.output_ratio = ratio
         if (output_size is None) == (output_ratio is None):
             raise ValueError(f"{name} requires specifying either an output size, or a pooling ratio, and not both.")
         if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):

@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputDTypeError, ShapeError
+from ..ops.checks import integer
 from ..ops.create import empty
 from ..ops.index_slices import index_select
 from ..ops.join import cat, stack
@@ -236,7 +237,7 @@ def _check_arguments(
 ) -> None:  # fmt: skip
     if mode not in GATES:
         raise ValueError(f"Unrecognized RNN mode: {mode}; known are {', '.join(GATES)}.")
-    if not isinstance(dropout, numbers.Number) or isinstance(dropout, bool) or not 0 <= dropout <= 1:  # type: ignore[operator]
+    if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= float(dropout) <= 1:
         raise ValueError(
             f"dropout should be a number in range [0, 1], the probability that an element is zeroed; got {dropout!r}"
         )
@@ -248,6 +249,7 @@ def _check_arguments(
             raise TypeError(f"{name} should be of type int, got: {type(value).__name__}")
         if value <= 0:
             raise ValueError(f"{name} must be greater than zero")
+    proj_size = integer(mode, "proj_size", proj_size)
     if proj_size < 0:
         raise ValueError("proj_size should be a positive integer or zero to disable projections")
     if proj_size >= hidden_size:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ..errors import ShapeError
+from ..ops.checks import integer
 from ..ops.create import empty
 from ..ops.rnn_sequence import sequence
 from ..tensor import Tensor
@@ -33,8 +34,9 @@ class RNNCellBase(Module):
         self, input_size: int, hidden_size: int, bias: bool, num_chunks: int, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        name = type(self).__name__
+        self.input_size = integer(name, "input_size", input_size)
+        self.hidden_size = hidden_size = integer(name, "hidden_size", hidden_size)
         self.bias = bias
         gates = num_chunks * hidden_size
         make = {"dtype": dtype, "device": device}
@@ -46,7 +48,7 @@ class RNNCellBase(Module):
 
     def reset_parameters(self) -> None:
         """Draw new initial values, uniform in ``±1/sqrt(hidden_size)``."""
-        bound = 1.0 / math.sqrt(self.hidden_size)
+        bound = 1.0 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0.0
         for parameter in self.parameters():
             init.uniform_(parameter, -bound, bound)
 

@@ -78,6 +78,13 @@ def integer(name: str, label: str, given: Any, end: int = 2**63) -> int:
     return whole
 
 
+def integers_of(name: str, given: Any) -> tuple[int, ...] | None:
+    """The integers of a sequence or another iterable; None for what is none. Raises TypeError for other elements."""
+    if isinstance(given, str) or not hasattr(given, "__iter__") or not getattr(given, "ndim", 1):
+        return None
+    return tuple([integer(name, "each number", one) for one in given])
+
+
 def number(name: str, label: str, given: Any) -> Any:
     """``given`` as a real Python number: from NumPy's numbers and tensors of one element too. Raises TypeError for what
     is none, ArgumentError for an integer beyond the range of float64."""
@@ -85,7 +92,7 @@ def number(name: str, label: str, given: Any) -> Any:
         return given
     if isinstance(given, Tensor) and given._data.size == 1:
         given = given.item()
-    if isinstance(given, np.generic):
+    if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and not given.ndim):
         given = given.item()
     if not isinstance(given, (int, float)):
         raise TypeError(f"{name}: {label} must be a number, got {given!r}.")
@@ -151,7 +158,7 @@ def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | N
     """The reduction that the older arguments ask for, if they are given; warns that they are old."""
     if size_average is None and reduce is None:
         return reduction
-    asked = "none" if reduce is False else "sum" if size_average is False else "mean"
+    asked = "none" if reduce is not None and not reduce else "mean" if size_average is None or size_average else "sum"
     warnings.warn(
         f"size_average and reduce args will be deprecated, please use reduction={asked!r} instead.", stacklevel=3
     )

@@ -78,7 +78,9 @@ def check_storable(name: str, value: Any, dtype: DType, *, assigned: bool = Fals
     if type(value) is int and kind in "fcV" and abs(value) >= 2**1023:
         raise DTypeError(f"{name}: an integer of {value.bit_length()} bits is beyond the range of {dtype}.")
     largest = _LARGEST.get(dtype.name)
-    if largest is not None and isinstance(value, (int, float, complex)) and not (assigned and dtype.itemsize == 2):
+    # a size of a compiled program, which is an int of another class, is not compared: that would tie the program to it
+    plain = type(value) is int or isinstance(value, (float, complex))
+    if largest is not None and plain and not (assigned and dtype.itemsize == 2):
         parts = (value.real, value.imag) if isinstance(value, complex) else (value,)
         if any(largest < abs(part) < float("inf") for part in parts):
             raise DTypeError(f"{name}: value cannot be converted to {dtype.name} without overflow: {value}.")
@@ -107,7 +109,8 @@ def as_stored(value: Any, dtype: np.dtype[Any]) -> Any:
     is beyond half precision is infinite."""
     if dtype.kind == "u" and isinstance(value, (int, float)) and value < 0:
         return int(value) % (int(np.iinfo(dtype).max) + 1)
-    if isinstance(value, (int, float)) and dtype.kind in "fV" and dtype.itemsize == 2 and abs(value) >= 65520:
+    whole = type(value) is int
+    if (whole or isinstance(value, float)) and dtype.kind in "fV" and dtype.itemsize == 2 and abs(value) >= 65520:
         largest = 65520 if dtype.name == "float16" else 3.4028235677973366e38
         if largest <= abs(value) < float("inf"):
             return float("inf") if value > 0 else -float("inf")
@@ -561,8 +564,8 @@ def empty_permuted(
         if not isinstance(given, (tuple, list)):
             raise TypeError(f"empty_permuted: {label} must be a tuple of integers, got {given!r}.")
     shape = shape_from("empty_permuted", (tuple(size),))
-    order = tuple([as_index(d) for d in physical_layout])
-    if None in order:
+    order = tuple([d for d in map(as_index, physical_layout) if d is not None])
+    if len(order) != len(physical_layout):
         raise TypeError(f"empty_permuted: physical_layout is made of integers, got {tuple(physical_layout)}.")
     if len(order) != len(shape):
         raise ShapeError(

@@ -22,6 +22,9 @@ __all__ = ["cosine_similarity", "pairwise_distance", "pdist"]
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """``x1 . x2 / (max(|x1|, eps) * max(|x2|, eps))`` along ``dim``; the inputs broadcast."""
     require_tensors("cosine_similarity", x1=x1, x2=x2)
+    eps = number("cosine_similarity", "eps", eps)
+    if not eps >= 0:
+        raise ArgumentError(f"cosine_similarity: eps must be non-negative, got: {eps}")
     from .elementwise import broadcast_shape
 
     shape = broadcast_shape("cosine_similarity", x1._data.shape, x2._data.shape)

@@ -54,7 +54,7 @@ def layer_norm(
     Source: Ba, Kiros, Hinton 2016.
     """
     count = _last_dims("layer_norm", input, normalized_shape)
-    return rows.layer_norm(input, weight, bias, ndim=count, eps=float(eps))[0]
+    return rows.layer_norm(input, weight, bias, ndim=count, eps=real("layer_norm", "eps", eps))[0]
 
 
 def rms_norm(
@@ -176,16 +176,17 @@ def instance_norm(
         )
     for label, running in (("running_mean", running_mean), ("running_var", running_var)):
         require_vector("instance_norm", label, running, c)
-    share = momentum if isinstance(momentum, Tensor) else real("batch_norm", "momentum", momentum)
+    share = momentum if isinstance(momentum, Tensor) else real("instance_norm", "momentum", momentum)
+    eps = real("instance_norm", "eps", eps)
     # every channel of every sample is a group of its own
-    y, mean, rstd = channels.group_norm(input, weight, bias, groups=c, eps=float(eps))
+    y, mean, rstd = channels.group_norm(input, weight, bias, groups=c, eps=eps)
     if running_mean is not None or running_var is not None:
         with no_grad():
             if running_mean is not None:
                 average = recorded.mean(mean, dim=(0,), keepdim=False)
                 move_buffer(moved_average, running_mean, average, share, 1.0)
             if running_var is not None:
-                variance = pw.sub(pw.reciprocal(pw.square(rstd)), float(eps))
+                variance = pw.sub(pw.reciprocal(pw.square(rstd)), eps)
                 average = recorded.mean(variance, dim=(0,), keepdim=False)
                 move_buffer(moved_average, running_var, average, share, count / max(count - 1, 1))
     return y
@@ -203,7 +204,7 @@ def group_norm(
     """
     require_tensors("group_norm", input=input)
     require_optional("group_norm", weight=weight, bias=bias)
-    how = {"groups": integer("group_norm", "num_groups", num_groups), "eps": float(eps)}
+    how = {"groups": integer("group_norm", "num_groups", num_groups), "eps": real("group_norm", "eps", eps)}
     if input._data.ndim > 1 and not product(input.shape[1:]):  # no group has elements, so there are no statistics
         channels.group_norm.infer(*[None if x is None else x._data for x in (input, weight, bias)], **how)
         column = (-1, *(1,) * (input._data.ndim - 2))

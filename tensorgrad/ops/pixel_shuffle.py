@@ -64,6 +64,7 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     require_tensors("channel_shuffle", input=input)
     if input._data.ndim < 3:
         raise ShapeError(f"channel_shuffle: expected at least 3 dimensions (n, c, ...), got {tuple(input.shape)}.")
+    groups = integer("channel_shuffle", "groups", groups)
     if groups <= 0:
         raise ArgumentError(f"channel_shuffle: groups must be positive, got {groups}.")
     n, c, *rest = input._data.shape

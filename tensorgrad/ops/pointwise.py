@@ -326,11 +326,11 @@ leaky_relu = elementwise(
 )
 elu = elementwise(
     lambda input, alpha, scale, input_scale: fn.where(
-        input > 0, scale * input, (alpha * scale) * fn.expm1(fn.minimum(input_scale * input, 0.0))
+        input > 0, scale * input, (alpha * scale) * fn.expm1(input_scale * fn.minimum(input, 0.0))
     ),
     name="elu",
     vjp=lambda g, y, x, alpha, scale, input_scale: (
-        fn.where(x > 0, g * scale, g * (scale * alpha * input_scale) * fn.exp(fn.minimum(input_scale * x, 0.0))),
+        fn.where(x > 0, g * scale, g * (scale * alpha * input_scale) * fn.exp(input_scale * fn.minimum(x, 0.0))),
         None,
         None,
         None,

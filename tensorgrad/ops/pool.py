@@ -15,7 +15,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .calls import calls
-from .checks import integer, product, require_float, require_tensors, reshaped
+from .checks import integer, product, real, require_float, require_tensors, reshaped
 from .conv import batched, per_axis, require_window, unbatched
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -484,6 +484,9 @@ def avg_pool3d(
 
 
 def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
+    norm_type = real(f"lp_pool{dims}d", "norm_type", norm_type)
+    if norm_type == 0:
+        raise ArgumentError(f"lp_pool{dims}d: norm_type must not be 0, of which there is no root.")
     if math.isinf(norm_type):  # the limits of the formula: the largest magnitude, and the smallest
         sign = math.copysign(1.0, norm_type)
         largest = _max_pool(dims, pw.mul(pw.abs(input), sign), kernel_size, stride, 0, 1, ceil_mode, False)

@@ -19,7 +19,7 @@ from ..random import Generator, chosen, get_rng_state, initial_seed, manual_seed
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from .checks import everywhere, integer, number, require_float, require_tensors
-from .create import finish, shape_from, sizes_from
+from .create import check_storable, finish, shape_from, sizes_from
 from .elementwise import broadcast_shape
 from .inplace import assign, deliver, write_into
 from .record import Spec, op
@@ -342,9 +342,15 @@ def _own_float(name: str, self: Tensor, complex_too: bool = False) -> np.dtype[A
 
 def _uniform(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with uniform numbers in [from, to)."""
-    if to < from_:
+    require_tensors("uniform_", self=self)
+    from_, to = number("uniform_", "from", from_), number("uniform_", "to", to)
+    if not from_ <= to:
         raise ArgumentError(f"uniform_: the range from {from_} to {to} is empty.")
     noise = _draw("random_uniform", tuple(self.shape), _own_float("uniform_", self, True), self.device, generator)
+    if not to - from_ < float("inf"):
+        raise ArgumentError(f"uniform_: the range from {from_} to {to} is out of bounds for {self.dtype}.")
+    for bound in (from_, to, to - from_):
+        check_storable("uniform_", bound, self.dtype)
     shift = complex(from_, from_) if noise._data.dtype.kind == "c" and from_ else from_
     return _put(self, _affine(noise, to - from_, shift))
 
@@ -352,8 +358,8 @@ def _uniform(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Ge
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with normal numbers of this mean and standard deviation."""
     require_tensors("normal_", self=self)
-    std = number("normal_", "std", std)
-    if std < 0:
+    mean, std = number("normal_", "mean", mean), number("normal_", "std", std)
+    if not std >= 0:
         raise ArgumentError(f"normal_: std must not be negative, got {std}.")
     noise = _draw("random_normal", tuple(self.shape), _own_float("normal_", self, True), self.device, generator)
     return _put(self, _affine(noise, std, mean))
@@ -368,7 +374,7 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
     """Fill with numbers of density ``lambd * exp(-lambd * x)``."""
     require_tensors("exponential_", self=self)
     lambd = number("exponential_", "lambd", lambd)
-    if lambd <= 0:
+    if not lambd > 0:
         raise ArgumentError(f"exponential_: lambd must be positive, got {lambd}.")
     u = _draw("random_uniform", tuple(self.shape), _own_float("exponential_", self), self.device, generator)
     return _put(self, pw.div(pw.neg(pw.log1p(pw.neg(u))), lambd))
@@ -377,8 +383,8 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
 def cauchy_(self: Tensor, median: float = 0, sigma: float = 1, *, generator: Generator | None = None) -> Tensor:
     """Fill with numbers of density ``sigma / (pi (sigma^2 + (x - median)^2))``."""
     require_tensors("cauchy_", self=self)
-    sigma = number("cauchy_", "sigma", sigma)
-    if sigma <= 0:
+    median, sigma = number("cauchy_", "median", median), number("cauchy_", "sigma", sigma)
+    if not sigma > 0:
         raise ArgumentError(f"cauchy_: cauchy_ expects sigma > 0.0, but found sigma={sigma}.")
     u = _open_uniform("cauchy_", self, generator)
     return _put(self, _affine(pw.tan(pw.mul(pw.sub(u, 0.5), np.pi)), sigma, median))
@@ -387,8 +393,8 @@ def cauchy_(self: Tensor, median: float = 0, sigma: float = 1, *, generator: Gen
 def log_normal_(self: Tensor, mean: float = 1, std: float = 2, *, generator: Generator | None = None) -> Tensor:
     """Fill with numbers whose logarithm is normal with this mean and standard deviation."""
     require_tensors("log_normal_", self=self)
-    std = number("log_normal_", "std", std)
-    if std <= 0:
+    mean, std = number("log_normal_", "mean", mean), number("log_normal_", "std", std)
+    if not std > 0:
         raise ArgumentError(f"log_normal_: log_normal_ expects std > 0.0, but found std={std}.")
     noise = _draw("random_normal", tuple(self.shape), _own_float("log_normal_", self), self.device, generator)
     return _put(self, pw.exp(_affine(noise, std, mean)))

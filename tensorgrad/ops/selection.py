@@ -21,7 +21,7 @@ __all__ = ["clamp", "clamp_max", "clamp_min", "clip", "masked_fill", "nan_to_num
 
 
 def _check_bounds(name: str, input: Any, *bounds: Any) -> None:
-    """Raises DTypeError for a number that wraps, or is infinite, in the result's dtype: another limit than was asked."""
+    """Raises DTypeError for a number that wraps or is infinite in the result's dtype: another limit than asked."""
     for bound in bounds:
         if type(bound) is int or type(bound) is float:
             widened = type(bound) is float and input.dtype.category < 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .formula import Flags, FormulaOptimizer, Terms, fn
-from .optimizer import Group, check_lr, check_settings
+from .optimizer import Group, check_lr, check_settings, setting
 
 __all__ = ["Adadelta"]
 
@@ -33,7 +33,7 @@ class Adadelta(FormulaOptimizer):
         foreach: bool | None = None, *, capturable: bool = False, maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         check_lr(lr)
-        if not 0.0 <= rho <= 1.0:
+        if not 0.0 <= setting("rho", rho) <= 1.0:
             raise ValueError(f"Invalid rho value: {rho}; it must be in [0, 1].")
         check_settings(eps=eps, weight_decay=weight_decay)
         super().__init__(params, {

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import DTypeError
 from ..ops.create import zeros
 from ..tensor import Tensor
-from .optimizer import Group, check_lr
+from .optimizer import Group, check_lr, pair_of_settings, setting
 from .plan import Bucket, PlannedOptimizer
 
 __all__ = ["Adafactor"]
@@ -41,15 +41,16 @@ class Adafactor(PlannedOptimizer):
         foreach: bool | None = None, maximize: bool = False,
     ):  # fmt: skip
         check_lr(lr, "Learning rate should be >= 0 but is: {}")
-        if not beta2_decay <= 0.0:
+        if not setting("beta2_decay", beta2_decay) <= 0.0:
             raise ValueError(f"beta2_decay should be <= 0 but is: {beta2_decay}")
-        if eps[0] is not None and not eps[0] >= 0.0:
-            raise ValueError(f"epsilon1 should be >= 0 but is: {eps[0]}")
-        if not eps[1] >= 0.0:
-            raise ValueError(f"epsilon2 should be >= 0 but is: {eps[1]}")
-        if not d >= 1.0:
+        eps1, eps2 = pair_of_settings("eps", eps)
+        if eps1 is not None and not setting("epsilon1", eps1) >= 0.0:
+            raise ValueError(f"epsilon1 should be >= 0 but is: {eps1}")
+        if not setting("epsilon2", eps2) >= 0.0:
+            raise ValueError(f"epsilon2 should be >= 0 but is: {eps2}")
+        if not setting("d", d) >= 1.0:
             raise ValueError(f"Clipping threshold d should be >= 1 but is: {d}")
-        if not weight_decay >= 0.0:
+        if not setting("weight_decay", weight_decay) >= 0.0:
             raise ValueError(f"weight_decay should be >= 0 but is: {weight_decay}")
         super().__init__(params, {
             "lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay,
@@ -82,7 +83,9 @@ class Adafactor(PlannedOptimizer):
         if eps1 is None:
             eps1 = _BFLOAT16_EPS if bucket.dtype.name == "bfloat16" else float(np.finfo(bucket.dtype).eps)
         rho = min(lr, 1 / step**0.5)
-        bucket.hyper[:] = rho, step ** group["beta2_decay"], eps1, eps2, 1 - lr * group["weight_decay"]
+        decay = group["weight_decay"]  # where that is 0, an infinite rate is none for the parameters
+        kept = 1 - lr * decay if decay else 1.0
+        bucket.hyper[:] = rho, step ** group["beta2_decay"], eps1, eps2, kept
 
     def _update(self, door: Any, group: Group, bucket: Bucket, params: list[Any], grads: list[Any]) -> None:
         factored = "row_var" in bucket.states[0]

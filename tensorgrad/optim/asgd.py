@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .formula import Flags, FormulaOptimizer, Terms, fn
-from .optimizer import Group, check_lr, check_settings
+from .optimizer import Group, check_lr, check_settings, setting
 
 __all__ = ["ASGD"]
 
@@ -37,6 +37,8 @@ class ASGD(FormulaOptimizer):
     ):  # fmt: skip
         check_lr(lr)
         check_settings(weight_decay=weight_decay)
+        for name, value in (("lambd", lambd), ("alpha", alpha), ("t0", t0)):
+            setting(name, value)
         super().__init__(params, {
             "lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay, "foreach": foreach,
             "maximize": maximize, "differentiable": differentiable, "capturable": capturable,
@@ -51,15 +53,15 @@ class ASGD(FormulaOptimizer):
     def _numbers(self, group: Group, lr: Any, scalars: Any) -> tuple[Any, ...]:
         scalars[0] += 1
         step, eta, mu = map(float, scalars)
-        lr, lambd, alpha = float(lr), group["lambd"], group["alpha"]
+        lr, lambd, alpha = float(lr), float(group["lambd"]), float(group["alpha"])
         slowed = 1 + lambd * lr * step
-        if slowed < 0 and not float(alpha).is_integer():
+        if slowed < 0 and not alpha.is_integer():
             raise ValueError(
                 f"ASGD: the rate is divided by (1 + lambd * lr * step)**alpha, which is no real number with lambd "
-                f"{lambd}, lr {lr}, step {step:g} and alpha {alpha}."
+                f"{group['lambd']}, lr {lr}, step {step:g} and alpha {alpha}."
             )
         scalars[1] = lr / slowed**alpha
-        scalars[2] = 1 / max(1, step - group["t0"])
+        scalars[2] = 1 / max(1, step - float(group["t0"]))
         return eta, 1 - lambd * eta, mu, group["weight_decay"]
 
     @staticmethod

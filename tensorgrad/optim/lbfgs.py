@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..autograd.grad_mode import enable_grad, no_grad
+from ..ops.checks import integer
 from ..ops.join import cat, stack
 from ..ops.public import complex as complex_of
 from ..tensor import Tensor
-from .optimizer import Optimizer, check_lr
+from .optimizer import Optimizer, check_lr, setting
 
 __all__ = ["LBFGS"]
 
@@ -53,6 +54,12 @@ class LBFGS(Optimizer):
         maximize: bool = False,
     ):  # fmt: skip
         check_lr(lr)
+        for name, value in (("tolerance_grad", tolerance_grad), ("tolerance_change", tolerance_change)):
+            setting(name, value)
+        max_iter = integer("LBFGS", "max_iter", max_iter)
+        max_eval = None if max_eval is None else integer("LBFGS", "max_eval", max_eval)
+        if integer("LBFGS", "history_size", history_size) < 1:
+            raise ValueError(f"Invalid history_size value: {history_size}; it must be at least 1.")
         settings = {
             "lr": lr, "max_iter": max_iter, "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
             "tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change, "history_size": history_size,

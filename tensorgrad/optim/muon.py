@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from ..errors import DTypeError
+from ..ops.checks import integer
 from ..tensor import Tensor
-from .optimizer import Group, check_lr
+from .optimizer import Group, check_lr, setting
 from .plan import Bucket, PlannedOptimizer
 
 __all__ = ["Muon"]
@@ -43,18 +44,21 @@ class Muon(PlannedOptimizer):
         ns_steps: int = 5, adjust_lr_fn: str | None = None,
     ):  # fmt: skip
         check_lr(lr, "Learning rate should be >= 0 but is: {}")
-        if not momentum >= 0.0:
+        if not setting("momentum", momentum) >= 0.0:
             raise ValueError(f"momentum should be >= 0 but is: {momentum}")
-        if not weight_decay >= 0.0:
+        if not setting("weight_decay", weight_decay) >= 0.0:
             raise ValueError(f"weight decay should be >= 0 but is: {weight_decay}")
         if adjust_lr_fn is not None and adjust_lr_fn not in _ADJUST:
             raise ValueError(
                 f"Adjust learning rate function {adjust_lr_fn} is not supported; it must be one of {_ADJUST}."
             )
-        if ns_steps >= 100:
+        setting("eps", eps)
+        if integer("Muon", "ns_steps", ns_steps) >= 100:
             raise ValueError("Number of steps must be less than 100 for computational efficiency")
-        if len(ns_coefficients) != 3:
-            raise ValueError("Coefficients must be a tuple of exactly 3 values")
+        if not isinstance(ns_coefficients, (tuple, list)) or len(ns_coefficients) != 3:
+            raise ValueError(f"Coefficients must be a tuple of exactly 3 values, got {ns_coefficients!r}")
+        for i, coefficient in enumerate(ns_coefficients):
+            setting(f"ns_coefficients[{i}]", coefficient)
         super().__init__(params, {
             "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov,
             "ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn,

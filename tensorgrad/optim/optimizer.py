@@ -21,6 +21,7 @@ from ..core import native
 from ..dispatch import grad_was_set, is_asked, local, region
 from ..nn.module import zero_in_place
 from ..ops.checks import real
+from ..ops.create import check_factor
 from ..tensor import Tensor
 
 __all__ = ["Optimizer", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook", "required"]
@@ -140,6 +141,8 @@ class Optimizer:
             )
         self.state = defaultdict(dict)
         self.param_groups = []
+        if not isinstance(params, Iterable):
+            raise TypeError(f"params argument given to the optimizer should be an iterable of Tensors, got {params!r}")
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -167,12 +170,16 @@ class Optimizer:
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        if "params" not in param_group:
+            raise KeyError(f"a param_group needs its parameters under 'params', got the keys {sorted(param_group)}")
         given = param_group["params"]
         if isinstance(given, set):
             raise TypeError(
                 "optimizer parameters need to be organized in ordered collections, but the ordering of tensors in "
                 "sets will change between runs. Please use a list instead."
             )
+        if not isinstance(given, (Tensor, Iterable)):
+            raise TypeError(f"the parameters of a param_group must be tensors, got {given!r}")
         members = [given] if isinstance(given, Tensor) else list(given)
         names = [member[0] for member in members if isinstance(member, tuple)]
         members = [member[1] if isinstance(member, tuple) else member for member in members]
@@ -190,6 +197,9 @@ class Optimizer:
             if default is required and name not in param_group:
                 raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
             param_group.setdefault(name, default)
+        for name in ("lr", "weight_decay"):
+            for p in members:
+                check_factor(f"optimizer: {name}", param_group.get(name), p.dtype)
         if len({id(p) for p in members}) != len(members):
             warnings.warn(
                 "optimizer contains a parameter group with duplicate parameters; each is updated as often as it "
@@ -282,9 +292,23 @@ class Optimizer:
 
         Raises ValueError if it has other groups, or groups of other sizes.
         """
+        if not isinstance(state_dict, dict):
+            raise TypeError(f"load_state_dict: expected a dict, got {type(state_dict).__name__}")
         state_dict = state_dict.copy()
         for hook in self._load_state_dict_pre_hooks:
             state_dict = _or(hook(self, state_dict), state_dict)
+        for name, kind in (("param_groups", list), ("state", dict)):
+            if name not in state_dict:
+                raise KeyError(f"the state dict of an optimizer has {name!r}, this one {sorted(map(str, state_dict))}")
+            if not isinstance(state_dict[name], kind):
+                found = type(state_dict[name]).__name__
+                raise TypeError(f"load_state_dict: {name} must be a {kind.__name__}, got {found}")
+        for i, group in enumerate(state_dict["param_groups"]):
+            if not isinstance(group, dict) or "params" not in group:
+                raise KeyError(f"group {i} of the state dict does not say which 'params' are its own: {group!r}")
+        for key, value in state_dict["state"].items():
+            if not isinstance(value, dict):
+                raise TypeError(f"load_state_dict: the state of {key!r} must be a dict, got {value!r}")
         saved = [{**group} for group in state_dict["param_groups"]]
         if len(saved) != len(self.param_groups):
             raise ValueError(
@@ -419,19 +443,26 @@ def check_lr(lr: Any, text: str = "Invalid learning rate: {}") -> None:
     """Raises ValueError for a learning rate below zero, or a tensor of several."""
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
-    if not _real("lr", lr) >= 0.0:
+    if not setting("lr", lr) >= 0.0:
         raise ValueError(text.format(lr))
 
 
-def _real(name: str, value: Any) -> float:
-    """A setting as a float: a number, or a tensor of one element."""
+def setting(name: str, value: Any) -> float:
+    """A setting as a float: a number, or a tensor of one element. Raises TypeError for what is none."""
     return real("optimizer", name, value)
+
+
+def pair_of_settings(name: str, given: Any) -> tuple[Any, Any]:
+    """Two settings. Raises TypeError for what is no pair."""
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise TypeError(f"{name} must be two numbers, got {given!r}.")
+    return given[0], given[1]
 
 
 def check_settings(**settings: Any) -> None:
     """Raises ValueError for a setting below zero. PyTorch calls ``eps`` epsilon."""
     for name, value in settings.items():
-        if not _real(name, value) >= 0.0:
+        if not setting(name, value) >= 0.0:
             raise ValueError(f"Invalid {'epsilon' if name == 'eps' else name} value: {value}; it must be at least 0.")
 
 
@@ -442,15 +473,14 @@ def clips(limit: float | None) -> Group:
     """
     if limit is None:
         return {}
-    if not _real("max_grad_norm", limit) > 0.0:
+    if not setting("max_grad_norm", limit) > 0.0:
         raise ValueError(f"Invalid max_grad_norm value: {limit}; it must be positive, or None for no clipping.")
     return {"max_grad_norm": limit}
 
 
 def check_betas(betas: Any) -> None:
     """Raises ValueError unless both are in [0, 1)."""
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-        raise TypeError(f"betas must be two numbers, got {betas!r}.")
+    pair_of_settings("betas", betas)
     for i in range(2):
-        if not 0.0 <= _real(f"betas[{i}]", betas[i]) < 1.0:
+        if not 0.0 <= setting(f"betas[{i}]", betas[i]) < 1.0:
             raise ValueError(f"Invalid beta parameter at index {i}: {betas[i]}; it must be in [0, 1).")

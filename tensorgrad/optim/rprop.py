@@ -7,7 +7,7 @@ from typing import Any
 from ..ops.create import full_like
 from ..tensor import Tensor
 from .formula import Flags, FormulaOptimizer, Terms, fn
-from .optimizer import Group, check_lr
+from .optimizer import Group, check_lr, pair_of_settings, setting
 
 __all__ = ["Rprop"]
 
@@ -35,7 +35,10 @@ class Rprop(FormulaOptimizer):
         maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         check_lr(lr)
-        if not 0.0 < etas[0] < 1.0 < etas[1]:
+        down, up = pair_of_settings("etas", etas)
+        for i, size in enumerate(pair_of_settings("step_sizes", step_sizes)):
+            setting(f"step_sizes[{i}]", size)
+        if not 0.0 < setting("etas[0]", down) < 1.0 < setting("etas[1]", up):
             raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}; expected 0 < etas[0] < 1 < etas[1].")
         super().__init__(params, {
             "lr": lr, "etas": etas, "step_sizes": step_sizes, "foreach": foreach, "maximize": maximize,

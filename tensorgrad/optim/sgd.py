@@ -8,7 +8,7 @@ from typing import Any
 from ..core import native
 from ..tensor import Tensor
 from .fused import check_fused
-from .optimizer import Group, check_lr, clips
+from .optimizer import Group, check_lr, check_settings, clips, setting
 from .plan import Bucket, PlannedOptimizer, write_numbers
 
 __all__ = ["SGD"]
@@ -48,10 +48,8 @@ class SGD(PlannedOptimizer):
         fused: bool | None = None, max_grad_norm: float | None = None,
     ):  # fmt: skip
         check_lr(lr)
-        if momentum < 0.0:
-            raise ValueError(f"Invalid momentum value: {momentum}; it must be at least 0.")
-        if weight_decay < 0.0:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}; it must be at least 0.")
+        check_settings(momentum=momentum, weight_decay=weight_decay)
+        setting("dampening", dampening)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         super().__init__(params, {

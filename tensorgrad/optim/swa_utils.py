@@ -14,7 +14,7 @@ from ..nn.norm import _BatchNorm
 from ..ops.create import tensor
 from ..tensor import Tensor
 from .lr_scheduler.base import LRScheduler, Rates, one_per_group, warn_outside_step
-from .optimizer import Optimizer
+from .optimizer import Optimizer, setting
 
 __all__ = [
     "SWALR", "AveragedModel", "get_ema_avg_fn", "get_ema_multi_avg_fn", "get_swa_avg_fn", "get_swa_multi_avg_fn",
@@ -25,7 +25,7 @@ Tensors = list[Tensor]
 
 
 def _check_decay(decay: float) -> None:
-    if decay < 0.0 or decay > 1.0:
+    if not 0.0 <= setting("decay", decay) <= 1.0:
         raise ValueError(f"Invalid decay value {decay} provided. Please provide a value in [0,1] range.")
 
 

@@ -11,6 +11,7 @@ from ...dispatch import local
 from ...dtypes import promote_types
 from ...errors import AutogradError
 from ...ops import pointwise as pw
+from ...ops.checks import real
 from ...ops.join import stack
 from ...ops.vector_norm import norm
 from ...tensor import Tensor, wrap
@@ -21,7 +22,15 @@ Tensors = Tensor | Iterable[Tensor]
 
 
 def _listed(tensors: Tensors) -> list[Tensor]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"expected a Tensor or an iterable of Tensors, got {tensors!r}.")
+    found = list(tensors)
+    for x in found:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected Tensors, got {x!r} among them.")
+    return found
 
 
 def _gradients(parameters: Tensors) -> list[Tensor]:
@@ -46,7 +55,7 @@ def get_total_norm(
         foreach: a hint that changes nothing: norms of one dtype are computed in one call already.
     Raises: AutogradError if it is not finite and ``error_if_nonfinite``.
     """
-    order = float(norm_type)
+    order = real("get_total_norm", "norm_type", norm_type)
     given = _listed(tensors)
     if not given:
         from ...ops.create import zeros
@@ -76,7 +85,7 @@ def get_total_norm(
 def clipping_factor(max_norm: float, total_norm: Tensor) -> Any:
     """By what gradients of that norm are multiplied: also where it is 1, for no number is read back from the device."""
     with no_grad():
-        return pw.minimum(pw.div(float(max_norm), pw.add(total_norm, 1e-6)), 1.0)
+        return pw.minimum(pw.div(real("clip_grad_norm_", "max_norm", max_norm), pw.add(total_norm, 1e-6)), 1.0)
 
 
 def clip_grads_with_norm_(
@@ -136,7 +145,7 @@ def clip_grad_norm(
 
 def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
     """Limit every element of the gradients to [-clip_value, clip_value], in place. ``foreach``: accepted as a hint."""
-    bound = float(clip_value)
+    bound = real("clip_grad_value_", "clip_value", clip_value)
     with no_grad():
         for grad in _gradients(parameters):
             grad.clamp_(-bound, bound)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...dtypes import DType
-from ...errors import DTypeError, ShapeError
+from ...errors import ArgumentError, DTypeError, ShapeError
+from ...ops.checks import integer, integers_of, require_tensors
 from ...ops.create import as_tensor, from_numpy
 from ...ops.index_slices import index_select
 from ...ops.join import cat
@@ -52,6 +53,7 @@ class PackedSequence(_Parts):
             if not (isinstance(data, (list, tuple)) and len(data) == 2):
                 raise AssertionError("PackedSequence: expected (data, batch_sizes), or the two as separate arguments.")
             data, batch_sizes = data
+        require_tensors("PackedSequence", batch_sizes=batch_sizes)
         if batch_sizes.device.type != "cpu":
             raise ValueError(
                 "batch_sizes should always be on CPU. Make packed sequences with pack_sequence or "
@@ -127,9 +129,13 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """The permutation that undoes ``permutation``; None for None."""
     if permutation is None:
         return None
-    inverse = np.empty(permutation.shape[0], dtype=np.int64)
-    inverse[_host(permutation)] = np.arange(permutation.shape[0])
-    return _indices(inverse, permutation)
+    require_tensors("invert_permutation", permutation=permutation)
+    if permutation.dtype.name not in ("int64", "int32"):
+        raise DTypeError(f"invert_permutation: expected dtype int32/int64 for the indices, got {permutation.dtype}.")
+    order = _host(permutation)
+    if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(order.size)):
+        raise ArgumentError(f"invert_permutation: each of the indices below {order.size} must occur once.")
+    return _indices(np.argsort(order), permutation)
 
 
 def _host(x: Any) -> np.ndarray[Any, Any]:
@@ -157,6 +163,7 @@ def pack_padded_sequence(
         >>> packed.data.tolist(), packed.batch_sizes.tolist()
         ([1, 3, 2], [2, 1])
     """
+    require_tensors("pack_padded_sequence", input=input)
     x: Any = input
     if isinstance(lengths, Tensor):
         if lengths.device.type != "cpu":
@@ -223,9 +230,20 @@ def pad_packed_sequence(
         total_length: the number of steps, if it shall be more than the longest sequence's.
     Raises: ValueError for a smaller ``total_length``.
     """
+    if not isinstance(sequence, PackedSequence):
+        raise TypeError(f"pad_packed_sequence: expected a PackedSequence, got {type(sequence).__name__}")
+    require_tensors("pad_packed_sequence", data=sequence.data)
     sizes = _host(sequence.batch_sizes)
+    if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu":
+        raise ShapeError(
+            f"pad_packed_sequence: batch_sizes must be a 1D CPU int64 tensor of one step or more, got {sizes.dtype} of "
+            f"shape {sizes.shape}."
+        )
+    if sizes[0] < 1 or sizes.sum() != len(sequence.data):
+        raise ShapeError(f"pad_packed_sequence: batch_sizes {sizes.tolist()} for {len(sequence.data)} rows of data.")
     length = len(sizes)
     if total_length is not None:
+        total_length = integer("pad_packed_sequence", "total_length", total_length)
         if total_length < length:
             raise ValueError(
                 "Expected total_length to be at least the length of the longest sequence in input, but got "
@@ -259,6 +277,8 @@ def pad_sequence(
     members: list[Any] = list(sequences)
     if padding_side not in ("left", "right"):
         raise ShapeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
+    for member in members:
+        require_tensors("pad_sequence", sequence=member)
     if not members:
         raise ShapeError("received an empty list of sequences")
     if any(x.ndim == 0 or tuple(x.shape[1:]) != tuple(members[0].shape[1:]) for x in members):
@@ -280,8 +300,13 @@ def pad_sequence(
 
 def unpad_sequence(padded_sequences: Tensor, lengths: Tensor, batch_first: bool = False) -> list[Tensor]:
     """The sequences of a padded batch, each with its own length: the inverse of ``pad_sequence``."""
+    require_tensors("unpad_sequence", padded_sequences=padded_sequences)
     batch: Any = padded_sequences if batch_first else padded_sequences.transpose(0, 1)
-    counts = [int(length) for length in lengths]
+    counts = integers_of("unpad_sequence", lengths)
+    if counts is None:
+        raise TypeError(f"unpad_sequence: lengths must be a Tensor or a sequence of integers, got {lengths!r}.")
+    if min(counts, default=0) < 0:
+        raise ArgumentError(f"unpad_sequence: lengths must not be negative, got {list(counts)}.")
     if len(counts) != batch.shape[0]:
         raise ShapeError(f"unpad_sequence: {batch.shape[0]} sequences but {len(counts)} lengths.")
     return [batch[i, :count] for i, count in enumerate(counts)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, TypeVar
 
+from ...ops.shape_core import one_dim
 from ...ops.vector_norm import norm
 from ...tensor import Tensor
 from ..module import Module
@@ -19,9 +20,10 @@ def norm_except_dim(v: Any, pow: float = 2, dim: int = 0) -> Any:
     """The norm over all dimensions but ``dim``, which stay with size 1; over all, 0-d, for -1."""
     if dim == -1:
         return norm(v, pow)
+    kept = one_dim("weight_norm", dim, v.ndim)
     if v.ndim < 2:
         return norm(v.reshape(v.shape[0], 1), pow, dim=1)
-    return norm(v, pow, dim=[d for d in range(v.ndim) if d != dim % v.ndim], keepdim=True)
+    return norm(v, pow, dim=[d for d in range(v.ndim) if d != kept], keepdim=True)
 
 
 def scaled(v: Any, g: Any, dim: int) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ...ops.checks import number
 from ...tensor import Tensor
 from ..optimizer import Optimizer
 
@@ -169,9 +170,26 @@ def set_value(group: dict[str, Any], key: str, value: Any) -> None:
         group[key] = value
 
 
+def check_numbers(schedule: str, **given: Any) -> None:
+    """Raises TypeError for a setting that is no number."""
+    for name, value in given.items():
+        number(schedule, name, value)
+
+
+def check_not_zero(schedule: str, **given: Any) -> None:
+    """Raises TypeError for what is no number, ValueError for a divisor that is 0."""
+    check_numbers(schedule, **given)
+    for name, value in given.items():
+        if value == 0:
+            raise ValueError(f"{schedule}: {name} must not be 0.")
+
+
 def one_per_group(name: str, optimizer: Optimizer, given: Any) -> list[Any]:
-    """A value for every group. Raises ValueError for a list of another length."""
+    """A number for every group. Raises TypeError for what is none, ValueError for a list of another length."""
+    check_optimizer(optimizer)
     count = len(optimizer.param_groups)
+    for value in given if isinstance(given, (list, tuple)) else (given,):
+        check_numbers("schedule", **{name: value})
     if not isinstance(given, (list, tuple)):
         return [copied(given) for _ in range(count)]
     if len(given) != count:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..optimizer import Optimizer
-from .base import LRScheduler, set_value
+from .base import LRScheduler, check_numbers, set_value
 from .plateau import ReduceLROnPlateau
 
 __all__ = ["ChainedScheduler", "SequentialLR"]
@@ -47,6 +47,9 @@ class SequentialLR(_Combined):
     """One schedule after the other: the next takes over at each milestone, from its own beginning."""
 
     def __init__(self, optimizer: Optimizer, schedulers: list[Any], milestones: list[int], last_epoch: int = -1):
+        for label, given in (("schedulers", schedulers), ("milestones", milestones)):
+            if given is not None and not isinstance(given, (list, tuple)):
+                raise TypeError(f"SequentialLR: {label} must be a list, got {given!r}.")
         if not schedulers:
             raise ValueError("SequentialLR expects at least one scheduler, but got no scheduler.")
         _check_members("SequentialLR", schedulers, optimizer)
@@ -64,6 +67,8 @@ class SequentialLR(_Combined):
         for group in optimizer.param_groups:
             set_value(group, "lr", group["initial_lr"])
         self.recursive_undo()
+        for milestone in milestones:
+            check_numbers("SequentialLR", milestones=milestone)
         first = schedulers[bisect_right(milestones, 0)]
         first._initial_step()
         self._last_lr = first.get_last_lr()
@@ -99,9 +104,11 @@ class ChainedScheduler(_Combined):
     """Several schedules at once, each multiplying what the one before left."""
 
     def __init__(self, schedulers: Sequence[Any], optimizer: Optimizer | None = None):
+        if schedulers is not None and not isinstance(schedulers, Sequence):
+            raise TypeError(f"ChainedScheduler: schedulers must be a list, got {schedulers!r}.")
         if not schedulers:
             raise ValueError("ChainedScheduler expects at least one scheduler to be chained, but got no scheduler.")
-        chosen = optimizer or schedulers[0].optimizer
+        chosen: Any = optimizer or getattr(schedulers[0], "optimizer", None)
         _check_members("ChainedScheduler", schedulers, chosen)
         self._schedulers = schedulers
         self.optimizer = chosen

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ...ops.checks import number
 from ..optimizer import Optimizer
 from .base import (
     LRScheduler,
     Rates,
     attributes_of,
+    check_not_zero,
+    check_numbers,
     check_optimizer,
     has_momentum,
     one_per_group,
@@ -31,9 +34,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     T_cur: Any
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
-        if T_0 <= 0 or not isinstance(T_0, int):
+        if not isinstance(T_0, int) or T_0 <= 0:
             raise ValueError(f"Expected positive integer T_0, but got {T_0}")
-        if T_mult < 1 or not isinstance(T_mult, int):
+        if not isinstance(T_mult, int) or T_mult < 1:
             raise ValueError(f"Expected integer T_mult >= 1, but got {T_mult}")
         if not isinstance(eta_min, (float, int)):
             raise ValueError(f"Expected float or int eta_min, but got {eta_min} of type {type(eta_min)}")
@@ -109,6 +112,12 @@ class CyclicLR(LRScheduler):
             for rate, group in zip(base_lrs, optimizer.param_groups, strict=True):
                 set_value(group, "lr", rate)
         self.max_lrs = one_per_group("max_lr", optimizer, max_lr)
+        for name, size in (("step_size_up", step_size_up), ("step_size_down", step_size_down)):
+            if size is not None and not 0 < number("CyclicLR", name, size) < math.inf:
+                raise ValueError(f"CyclicLR: {name} must be positive and finite, got {size}.")
+        check_numbers("CyclicLR", gamma=gamma)
+        if scale_fn is not None and not callable(scale_fn):
+            raise TypeError(f"CyclicLR: scale_fn must be a function, got {scale_fn!r}.")
         up = float(step_size_up)
         self.total_size = up + (up if step_size_down is None else float(step_size_down))
         self.step_ratio = up / self.total_size
@@ -195,7 +204,7 @@ class OneCycleLR(LRScheduler):
             _check_positive(epochs=epochs, steps_per_epoch=steps_per_epoch)
             total_steps = epochs * steps_per_epoch
         _check_positive(total_steps=total_steps)
-        if not 0 <= pct_start <= 1 or not isinstance(pct_start, float):
+        if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
@@ -212,6 +221,7 @@ class OneCycleLR(LRScheduler):
             fall = _phase(total_steps - 1, "max_lr", "min_lr", "base_momentum", "max_momentum")
             self._schedule_phases = [climb, fall]
         self._anneal_func_type = anneal_strategy
+        check_not_zero("OneCycleLR", div_factor=div_factor, final_div_factor=final_div_factor)
         peaks = one_per_group("max_lr", optimizer, max_lr)
         if last_epoch == -1:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..optimizer import Optimizer
-from .base import LRScheduler, Rates, attributes_of, warn_outside_step
+from .base import LRScheduler, Rates, attributes_of, check_not_zero, check_numbers, check_optimizer, warn_outside_step
 
 __all__ = [
     "ConstantLR", "CosineAnnealingLR", "ExponentialLR", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR",
@@ -23,6 +23,10 @@ class LambdaLR(LRScheduler):
     lr_lambdas: list[Callable[[int], float]]
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1):
+        check_optimizer(optimizer)
+        for function in lr_lambda if isinstance(lr_lambda, (list, tuple)) else [lr_lambda]:
+            if not callable(function):
+                raise TypeError(f"lr_lambda should be a function, but got {type(function).__name__}")
         self.optimizer = optimizer
         count = len(optimizer.param_groups)
         self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * count
@@ -49,12 +53,6 @@ class LambdaLR(LRScheduler):
 class MultiplicativeLR(LambdaLR):
     """The present rate times ``lr_lambda(epoch)``; one function, or one per group."""
 
-    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1):
-        for function in lr_lambda if isinstance(lr_lambda, (list, tuple)) else [lr_lambda]:
-            if not callable(function):
-                raise TypeError(f"lr_lambda should be a function, but got {type(function).__name__}")
-        super().__init__(optimizer, lr_lambda, last_epoch)
-
     def get_lr(self) -> Rates:
         warn_outside_step(self)
         if self._is_initial:
@@ -66,6 +64,8 @@ class StepLR(LRScheduler):
     """The rate times ``gamma`` after every ``step_size`` steps."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
+        check_numbers("StepLR", gamma=gamma)
+        check_not_zero("StepLR", step_size=step_size)
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -84,7 +84,12 @@ class MultiStepLR(LRScheduler):
     """The rate times ``gamma`` at each of the milestones."""
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
+        check_numbers("MultiStepLR", gamma=gamma)
+        if not isinstance(milestones, Iterable):
+            raise TypeError(f"MultiStepLR: milestones must be a list of epochs, got {milestones!r}.")
         self.milestones = Counter(milestones)
+        for milestone in self.milestones:
+            check_numbers("MultiStepLR", milestones=milestone)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
@@ -103,6 +108,7 @@ class ConstantLR(LRScheduler):
     """The rate times ``factor`` for the first ``total_iters`` steps."""
 
     def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1):
+        check_numbers("ConstantLR", factor=factor, total_iters=total_iters)
         if factor > 1.0 or factor < 0:
             raise ValueError(f"Constant multiplicative factor expected to be between 0 and 1. Got {factor}.")
         self.factor = factor
@@ -127,6 +133,7 @@ class LinearLR(LRScheduler):
         self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5,
         last_epoch: int = -1,
     ):  # fmt: skip
+        check_numbers("LinearLR", start_factor=start_factor, end_factor=end_factor, total_iters=total_iters)
         if start_factor > 1.0 or start_factor <= 0:
             raise ValueError(
                 "Starting multiplicative factor expected to be greater than 0 and less or equal to 1. "
@@ -159,6 +166,7 @@ class ExponentialLR(LRScheduler):
     """The rate times ``gamma`` at every step."""
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1):
+        check_numbers("ExponentialLR", gamma=gamma)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
@@ -175,6 +183,7 @@ class PolynomialLR(LRScheduler):
     """The rate times ``(1 - epoch / total_iters) ** power``; 0 from there on."""
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1):
+        check_numbers("PolynomialLR", total_iters=total_iters, power=power)
         self.total_iters = total_iters
         self.power = power
         super().__init__(optimizer, last_epoch)
@@ -206,6 +215,8 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
+        check_numbers("CosineAnnealingLR", eta_min=eta_min)
+        check_not_zero("CosineAnnealingLR", T_max=T_max)
         self.T_max = T_max
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)

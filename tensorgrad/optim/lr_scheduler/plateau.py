@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from ..optimizer import Optimizer
-from .base import EPOCH_WARNING, LRScheduler, check_optimizer, set_value
+from .base import EPOCH_WARNING, LRScheduler, check_numbers, check_optimizer, set_value
 
 __all__ = ["ReduceLROnPlateau"]
 
@@ -29,6 +29,7 @@ class ReduceLROnPlateau(LRScheduler):
         self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
         threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0, min_lr: Any = 0, eps: float = 1e-8,
     ):  # fmt: skip
+        check_numbers("ReduceLROnPlateau", factor=factor, patience=patience, cooldown=cooldown, eps=eps)
         if factor >= 1.0:
             raise ValueError("Factor should be < 1.0.")
         check_optimizer(optimizer)
@@ -54,6 +55,7 @@ class ReduceLROnPlateau(LRScheduler):
             raise ValueError(f"mode {mode} is unknown!")
         if threshold_mode not in ("rel", "abs"):
             raise ValueError(f"threshold mode {threshold_mode} is unknown!")
+        check_numbers("ReduceLROnPlateau", threshold=threshold)
         self.mode_worse = math.inf if mode == "min" else -math.inf
         self.mode = mode
         self.threshold = threshold

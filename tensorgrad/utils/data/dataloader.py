@@ -10,6 +10,7 @@ from itertools import islice
 from multiprocessing.context import BaseContext
 from typing import Any, Generic, TypeVar
 
+from ...ops.checks import integer, number
 from ...random import Generator, chosen
 from ...tensor import Tensor
 from .collate import default_collate, default_convert
@@ -101,12 +102,22 @@ class DataLoader(Generic[T]):
         generator: Generator | None = None, *, prefetch_factor: int | None = None, persistent_workers: bool = False,
         pin_memory_device: str = "", in_order: bool = True,
     ):  # fmt: skip
+        num_workers = integer("DataLoader", "num_workers", num_workers)
+        timeout = number("DataLoader", "timeout", timeout)
+        for label, given in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+            if given is not None and not (hasattr(given, "__iter__") or hasattr(given, "__getitem__")):
+                raise TypeError(f"DataLoader: {label} must be iterable, got {given!r}.")
+        for label, given in (("collate_fn", collate_fn), ("worker_init_fn", worker_init_fn)):
+            if given is not None and not callable(given):
+                raise TypeError(f"DataLoader: {label} must be callable, got {given!r}.")
+        if prefetch_factor is not None:
+            prefetch_factor = integer("DataLoader", "prefetch_factor", prefetch_factor)
         if num_workers < 0:
             raise ValueError(
                 "num_workers option should be non-negative; use num_workers=0 to disable multiprocessing. "
                 f"Got {num_workers}."
             )
-        if timeout < 0:
+        if not timeout >= 0:
             raise ValueError("timeout option should be non-negative")
         if num_workers == 0 and prefetch_factor is not None:
             raise ValueError("prefetch_factor option needs num_workers > 0: without workers nothing is loaded ahead.")

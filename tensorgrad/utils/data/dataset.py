@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
-from ...errors import TensorgradError
+from ...errors import DimError, TensorgradError
+from ...ops.checks import number
 from ...ops.random import randperm
 from ...random import Generator
 from ...tensor import Tensor
@@ -59,6 +60,11 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     tensors: tuple[Tensor, ...]
 
     def __init__(self, *tensors: Tensor):
+        for x in tensors:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"TensorDataset is made of tensors, got {x!r}.")
+            if not x.ndim:
+                raise DimError("TensorDataset: a tensor without dimensions holds no samples.")
         sizes = [int(x.shape[0]) for x in tensors]
         if len(set(sizes)) != 1:
             raise DatasetError(f"TensorDataset: Size mismatch between tensors; their first sizes are {sizes}.")
@@ -192,6 +198,11 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Generator | 
     Raises ValueError if the lengths do not add up to the dataset's.
     """
     total = len(dataset)
+    if isinstance(lengths, str) or not isinstance(lengths, Iterable):
+        raise TypeError(f"random_split: lengths must be a sequence of numbers, got {lengths!r}.")
+    lengths = [number("random_split", "each length", length) for length in lengths]
+    if any(length != length or abs(length) == math.inf for length in lengths):
+        raise ValueError(f"random_split: lengths must be finite, got {lengths}.")
     sizes = [int(size) for size in lengths]
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
         if not all(0 <= part <= 1 for part in lengths):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ... import distributed
+from ...ops.checks import integer
 from ...ops.random import randperm
 from ...random import Generator
 from .sampler import Sampler
@@ -34,6 +35,9 @@ class DistributedSampler(Sampler[int]):
     ):  # fmt: skip
         count = distributed.get_world_size() if num_replicas is None else num_replicas
         mine = distributed.get_rank() if rank is None else rank
+        count = integer("DistributedSampler", "num_replicas", count)
+        mine = integer("DistributedSampler", "rank", mine)
+        seed = integer("DistributedSampler", "seed", seed)
         if not 0 <= mine < count:
             raise ValueError(f"Invalid rank {mine}, rank should be in the interval [0, {count - 1}]")
         self.dataset = dataset
