@@ -75,14 +75,13 @@ void Encoder::vector_op(const Operation& op, int to, int first, const Place& sec
     case Place::Frame:
       byte(0x80 | reg | 4), byte(0x24);
       return word(static_cast<std::uint32_t>(second.at));
-    case Place::Array: return byte(0x40 | reg | 4), byte(second.scale << 6 | (second.number & 7)), byte(0);
+    case Place::Array: return byte(0x40 | reg | 4), byte(second.scale << 6 | (second.number & 7)), byte(second.at);
   }
 }
 
-void Encoder::load_base(int to, int slot) {
-  byte(0x48 | to >> 3 << 2), byte(0x8B), byte(0x80 | (to & 7) << 3 | 7);
-  word(static_cast<std::uint32_t>(8 * slot));
-}
+void Encoder::load_base(int to, int slot) { at_slot(0x8B, to, slot); }
+void Encoder::add_to_base(int to, int slot) { at_slot(0x03, to, slot); }
+void Encoder::store_base(int from, int slot) { at_slot(0x89, from, slot); }
 
 void Encoder::literal(std::uint64_t bits, bool wide) {
   byte(wide ? 0x49 : 0x41), byte(0xBB);
@@ -107,7 +106,7 @@ void Encoder::prologue(int frame, int saved) {
   }
   byte(0x48), byte(0x81), byte(0xEC), word(static_cast<std::uint32_t>(frame));  // sub rsp, frame
   byte(0x48), byte(0x83), byte(0xE4), byte(0xE0);                               // and rsp, -32
-  byte(0x31), byte(0xC0);                                                       // xor eax, eax
+  count_from_zero();
 }
 
 void Encoder::epilogue(int saved) {
@@ -121,8 +120,9 @@ void Encoder::epilogue(int saved) {
 }
 
 void Encoder::repeat(const std::vector<std::uint8_t>& body, int elements) {
-  byte(0x48), byte(0x85), byte(0xF6);  // test rsi, rsi
-  byte(0x0F), byte(0x84);              // jz past it all
+  byte(0x48), byte(0x83), byte(0xEE), byte(elements - 1);  // sub rsi, elements - 1
+  byte(0x48), byte(0x39), byte(0xF0);                      // cmp rax, rsi
+  byte(0x0F), byte(0x8D);                                  // jge past it all
   const std::size_t past = code.size();
   word(0);
   while (code.size() % 32) byte(0x90);
@@ -130,10 +130,19 @@ void Encoder::repeat(const std::vector<std::uint8_t>& body, int elements) {
   code.insert(code.end(), body.begin(), body.end());
   byte(0x48), byte(0x83), byte(0xC0), byte(elements);  // add rax, elements
   byte(0x48), byte(0x39), byte(0xF0);                  // cmp rax, rsi
-  byte(0x0F), byte(0x82);                              // jb start
+  byte(0x0F), byte(0x8C);                              // jl start
   word(static_cast<std::uint32_t>(start) - static_cast<std::uint32_t>(code.size() + 4));
   const auto skipped = static_cast<std::uint32_t>(code.size() - past - 4);
   std::memcpy(code.data() + past, &skipped, sizeof(skipped));
+  byte(0x48), byte(0x83), byte(0xC6), byte(elements - 1);  // add rsi, elements - 1
+}
+
+void Encoder::count_from_zero() { byte(0x31), byte(0xC0); }  // xor eax, eax
+
+void Encoder::until_zero(int slot, std::size_t start) {
+  at_slot(0xFF, 1, slot);      // dec qword [rdi + 8 slot]
+  byte(0x0F), byte(0x85);      // jnz start
+  word(static_cast<std::uint32_t>(start) - static_cast<std::uint32_t>(code.size() + 4));
 }
 
 void Encoder::unless_zero(int at, const std::vector<std::uint8_t>& body) {

@@ -104,11 +104,13 @@ class Program {
   // Stretches of loops that can be compiled: the last loop of that which starts here (-1 inside of it; itself outside).
   int last_compiled(int at) const { return stretch_ends_[static_cast<std::size_t>(at)]; }
   bool is_compiled(int at) const { return last_compiled(at) != at; }
+  bool can_compile(int at) const { return compiles(meanings_[static_cast<std::size_t>(at)]); }
   Index block_for(const Machines::Body& body) const;
 
  private:
   friend class Assembler;
   friend class Reader;
+  friend class PlacedOperands;
   friend class Runner;
 
   std::vector<Input> inputs_;
@@ -158,6 +160,8 @@ class Repeated {
 };
 
 // Outputs that are reduced along rows and not stored, rows of `length` elements that follow each other; 0 where none are.
+// The bits are those of a stored output's, but for sums and means of floats that machine code takes (formula_machine.h): by
+// lanes, in an order of their own, which depends on the program, the shape and how operands lie.
 struct Rows {
   struct Of {
     Reduce kind;

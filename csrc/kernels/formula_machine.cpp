@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::size_t kMostValues = 4096;
 constexpr Index kMostCompiledBlock = 2048, kFirstLevel = 32 << 10;
-constexpr std::size_t kMostBodies = 8;  // of one program
+constexpr std::size_t kMostBodies = 16;  // of one program
+constexpr int kMostSums = 8;            // a register at least for each, which leaves six
 
 }  // namespace
 
@@ -37,12 +38,13 @@ class Reader {
     return Type::F32;
   }
 
-  std::unique_ptr<Machine> machine() {
+  std::unique_ptr<Machine> machine(std::uint64_t& sums, bool row_loop) {
     std::vector<Result> results;
     std::vector<Machine::Touched> touched;
     const int size = values_.lanes() == Type::F64 ? 8 : 4;
     for (int slot = 0; slot < p_.slots_; ++slot)
       if (at(written_, slot) >= 0 && is_read_later(slot)) results.push_back({at(written_, slot), slot});
+    sums = sum_up(results, sums);
     const auto touch = [&](int slot, Type type, bool stored) {
       for (Machine::Touched& t : touched)
         if (t.slot == slot) return static_cast<void>(t.stored |= stored);
@@ -54,7 +56,10 @@ class Reader {
     if (values_.all().size() > kMostValues || touched.size() > Machine::kMostTouched || results.empty()) return nullptr;
     const bool bytes = std::any_of(touched.begin(), touched.end(), [](const Machine::Touched& t) { return t.size == 1; });
     Encoder code;
-    if (!write(values_.all(), std::move(results), values_.lanes() == Type::F64, !bytes, code)) return nullptr;
+    RowLoop rows;
+    if (row_loop || sums) rows = {p_.slots_, p_.input_count() + p_.output_count()};
+    if (row_loop && bytes) return nullptr;
+    if (!write(values_.all(), std::move(results), values_.lanes() == Type::F64, !bytes, rows, code)) return nullptr;
     return Machine::with(code.code, std::move(touched), bytes ? 0 : size);
   }
 
@@ -79,6 +84,29 @@ class Reader {
   }
   static int& at(std::vector<int>& of, int slot) { return of[static_cast<std::size_t>(slot)]; }
 
+  // Marks those of `wanted` that are; not where there are bytes, the last of which are taken by way of other memory.
+  std::uint64_t sum_up(std::vector<Result>& results, std::uint64_t wanted) {
+    std::uint64_t found = 0;
+    int count = 0;
+    const auto& all = values_.all();
+    const auto is_mask = [&](int i) { return all[static_cast<std::size_t>(i)].type == Type::Bool; };
+    if (!wanted || values_.lanes() != Type::F32) return 0;
+    for (const Value& x : all)
+      if (x.kind == Value::Load && x.type == Type::Bool) return 0;
+    if (std::any_of(results.begin(), results.end(), [&](const Result& r) { return is_mask(r.value); })) return 0;
+    for (Result& r : results) {
+      const int output = r.slot - p_.input_count();
+      if (output < 0 || output >= 64 || !(wanted >> output & 1) || is_touched_later(r.slot) || count == kMostSums) continue;
+      r.summed = true, ++count;
+      found |= std::uint64_t(1) << output;
+    }
+    return found;
+  }
+  bool is_touched_later(int slot) const {
+    return std::any_of(p_.body_.begin() + last_ + 1, p_.body_.end(),
+                       [slot](const Step& s) { return s.a == slot || s.b == slot || s.c == slot || s.to == slot; });
+  }
+
   bool is_read_later(int slot) const {
     if (slot < p_.input_count() + p_.output_count()) return true;
     for (std::size_t at = static_cast<std::size_t>(last_) + 1; at < p_.body_.size(); ++at) {
@@ -97,8 +125,9 @@ class Reader {
   std::vector<int> ones_;              // the slot of the one number that a slot has, -1: it has many
 };
 
-std::unique_ptr<Machine> Machine::of(const Program& program, int first, int last, std::uint64_t row_values) {
-  return Reader(program, first, last, row_values).machine();
+std::unique_ptr<Machine> Machine::of(const Program& program, int first, int last, std::uint64_t row_values, std::uint64_t& sums,
+                                     bool row_loop) {
+  return Reader(program, first, last, row_values).machine(sums, row_loop);
 }
 
 std::unique_ptr<Machine> Machine::with(const std::vector<std::uint8_t>& code, std::vector<Touched> touched, int masked_size) {
@@ -115,7 +144,7 @@ std::unique_ptr<Machine> Machine::with(const std::vector<std::uint8_t>& code, st
 void Machine::run(void** slots, Index n) const {
   static constexpr std::int32_t masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
   if (masked_size_) {
-    const int lanes = 32 / masked_size_, last = static_cast<int>(n % lanes);
+    const int last = static_cast<int>(n & (masked_size_ == 8 ? 3 : 7));
     return code_(slots, n - last, masks + 8 - last * (masked_size_ / 4));
   }
   const Index whole = n / kLanes * kLanes;
@@ -166,15 +195,21 @@ Index Program::block_for(const Machines::Body& body) const {
   return std::max<Index>(block, block_);
 }
 
-std::unique_ptr<Machines::Body> Machines::make(const Program& program, const std::vector<Step>& loops, std::uint64_t row_values) {
+std::unique_ptr<Machines::Body> Machines::make(const Program& program, const std::vector<Step>& loops, const Purpose& purpose) {
   auto made = std::make_unique<Body>();
-  made->row_values = row_values;
+  made->purpose = purpose;
   const int count = static_cast<int>(loops.size());
+  const bool alone = purpose.sums || purpose.row_loop;  // loops are compiled alone as well
+  if (purpose.row_loop && program.last_compiled(0) != count - 1) return made;
   for (int at = 0; at < count;) {
     const int last = program.last_compiled(at);
-    auto machine = last > at ? Machine::of(program, at, last, row_values) : nullptr;
+    std::uint64_t summed = purpose.sums;
+    std::unique_ptr<Machine> machine;
+    if (last > at || (alone && program.can_compile(at)))
+      machine = Machine::of(program, at, last, purpose.row_values, summed, purpose.row_loop);
     if (last > at && !machine) return made;  // all or none: what is a row value was chosen for these
-    if (machine) {
+    if (machine && (last > at || summed || purpose.row_loop)) {
+      made->sums |= summed;
       Step step{nullptr, 0, 0, 0, 0};
       step.machine = machine.get();
       made->steps.push_back(step);
@@ -188,17 +223,18 @@ std::unique_ptr<Machines::Body> Machines::make(const Program& program, const std
   return made;
 }
 
-const Machines::Body* Machines::body(const Program& program, const std::vector<Step>& loops, std::uint64_t row_values) {
-  const Body* found = row_values ? nullptr : plain_.load(std::memory_order_acquire);
+const Machines::Body* Machines::body(const Program& program, const std::vector<Step>& loops, const Purpose& purpose) {
+  const bool plain = purpose == Purpose{};
+  const Body* found = plain ? plain_.load(std::memory_order_acquire) : nullptr;
   if (!found) {
     const std::lock_guard<std::mutex> lock(busy_);
     for (const auto& body : bodies_)
-      if (body->row_values == row_values) found = body.get();
+      if (body->purpose == purpose) found = body.get();
     if (!found) {
       if (bodies_.size() == kMostBodies) return nullptr;
-      bodies_.push_back(make(program, loops, row_values));
+      bodies_.push_back(make(program, loops, purpose));
       found = bodies_.back().get();
-      if (!row_values) plain_.store(found, std::memory_order_release);
+      if (plain) plain_.store(found, std::memory_order_release);
     }
   }
   return found->block ? found : nullptr;

@@ -39,8 +39,10 @@ class Machine {
     bool stored;
   };
   // Loops `first` to `last` of the program; inputs in `row_values` are one value for all elements. Null if they need too
-  // many values at a time.
-  static std::unique_ptr<Machine> of(const Program& program, int first, int last, std::uint64_t row_values);
+  // many values at a time. Of outputs in `sums` it takes those that it can sum up: kLanes floats are stored of them, whose
+  // sum is that of all elements. With those, or `row_loop`, it goes on from row to row as formula_registers.h says.
+  static std::unique_ptr<Machine> of(const Program& program, int first, int last, std::uint64_t row_values, std::uint64_t& sums,
+                                     bool row_loop);
   static std::unique_ptr<Machine> with(const std::vector<std::uint8_t>& code, std::vector<Touched> touched, int masked_size);
   void run(void** slots, Index n) const;
   const std::vector<Touched>& touched() const { return touched_; }
@@ -54,23 +56,33 @@ class Machine {
   int masked_size_ = 0;  // of elements that the code masks where fewer than a vector are left
 };
 
-// The bodies of one program with what can be compiled in it compiled, by which inputs are row values.
+// What a body is compiled for.
+struct Purpose {
+  std::uint64_t row_values = 0, sums = 0;  // which inputs are row values, which outputs are to be summed up
+  bool row_loop = false;                   // all of it is one piece of code that goes from row to row
+  bool operator==(const Purpose& other) const {
+    return row_values == other.row_values && sums == other.sums && row_loop == other.row_loop;
+  }
+};
+
+// The bodies of one program with what can be compiled in it compiled.
 class Machines {
  public:
   struct Body {
-    std::uint64_t row_values;
+    Purpose purpose;
+    std::uint64_t sums = 0;  // of those wanted the ones that are
     Index block = 0;  // elements at a time
     std::vector<Step> steps;
     std::vector<std::unique_ptr<Machine>> machines;
   };
   // `loops`: what the program does without. Null where it stays so.
-  const Body* body(const Program& program, const std::vector<Step>& loops, std::uint64_t row_values);
+  const Body* body(const Program& program, const std::vector<Step>& loops, const Purpose& purpose);
 
  private:
-  static std::unique_ptr<Body> make(const Program& program, const std::vector<Step>& loops, std::uint64_t row_values);
+  static std::unique_ptr<Body> make(const Program& program, const std::vector<Step>& loops, const Purpose& purpose);
   std::mutex busy_;
   std::vector<std::unique_ptr<Body>> bodies_;
-  std::atomic<const Body*> plain_{nullptr};  // without row values
+  std::atomic<const Body*> plain_{nullptr};  // for no purpose of these
 };
 
 }  // namespace formula

@@ -14,35 +14,54 @@ constexpr int kFirst = 15, kOther = 14;  // those
 constexpr int kMostHomes = 100;          // of 32 bytes: a frame is less than a page
 constexpr int kMaskHome = 0;             // where the frame has the mask of the last vector's elements
 
+constexpr int kSumsAtOnce = 4;           // that many, of few results from several vectors: one waits for the one before
+
 constexpr Encoder::Operation kMove{1, 0, 0, 0x10}, kStore{1, 0, 0, 0x11}, kMaskedMove{2, 1, 0, 0x2C}, kMaskedStore{2, 1, 0, 0x2E};
 
 class Writer {
  public:
-  Writer(std::vector<Value> values, std::vector<Result> results, bool wide)
-      : v_(std::move(values)), results_(std::move(results)), wide_(wide) {
+  Writer(std::vector<Value> values, std::vector<Result> results, bool wide, RowLoop rows)
+      : v_(std::move(values)), results_(std::move(results)), wide_(wide), rows_(rows) {
     fold();
     find_last();
   }
 
   // False if there are too many values at a time.
   bool write(Encoder& into, bool masks_last) {
+    reserve_sums();
     if (!body(false)) return false;
     pin();
+    std::vector<std::uint8_t> several;
+    for (copy_ = copies_ - 1; copy_ > 0; --copy_) {
+      body(false);
+      several.insert(several.end(), e_.code.begin(), e_.code.end());
+    }
     if (!body(false)) return false;
     const std::vector<std::uint8_t> whole = e_.code;
-    if (masks_last) body(true);
+    int homes = homes_;
+    if (masks_last) body(true), homes = std::max(homes, homes_);
+    if (homes > kMostHomes) return false;
     const int saved = Encoder::saved_by(static_cast<int>(slots_.size()));
-    into.prologue(32 * homes_, saved);
+    into.prologue(32 * homes, saved);
     if (masks_last) {
       into.vector_op(kMove, kFirst, 0, in_array(Encoder::kMaskBase, 0));
       into.vector_op(kStore, kFirst, 0, in_frame(kMaskHome));
     }
     for (const Value& x : v_)
-      if (x.uses && is_constant(x)) spread(into, x);
+      if (x.uses && x.kind == Value::Literal) spread(into, x);
     for (int k = 0; k < static_cast<int>(slots_.size()); ++k)
       if (Encoder::base_register(k) >= 0) into.load_base(Encoder::base_register(k), slots_[static_cast<std::size_t>(k)]);
+    const std::size_t row = into.code.size();
+    for (const Value& x : v_)
+      if (x.uses && x.kind == Value::One) spread(into, x);
+    for (int r = kRegisters - sums_ * copies_; r < kRegisters; ++r) into.vector_op({1, 0, 0, kXor}, r, r, vector_register(r));
+    if (!several.empty()) {
+      several.insert(several.end(), whole.begin(), whole.end());
+      into.repeat(several, 8 * copies_);
+    }
     into.repeat(whole, wide_ ? 4 : 8);
     if (masks_last) into.unless_zero(kMaskHome, e_.code);
+    if (rows_.slots) next_row(into, row);
     into.epilogue(saved);
     return true;
   }
@@ -96,21 +115,29 @@ class Writer {
       }
     }
     for (Result& r : results_) {
-      r.at = std::max(r.value, last_read);
+      r.at = r.summed ? r.value : std::max(r.value, last_read);
       value(r.value).last = std::max(value(r.value).last, 2 * r.at + 1);
     }
   }
 
+  void reserve_sums() {
+    for (const Result& r : results_) sums_ += r.summed;
+    copies_ = sums_ ? std::max(1, kSumsAtOnce / sums_) : 1;
+  }
+  // Of the first registers, which values have.
+  int limit() const { return kRegisters - sums_ * copies_ - pinned_; }
+
   // The constants that are read most stay in the registers that nothing else needs.
   void pin() {
-    while (most_ + pinned_ < kRegisters) {
+    while (most_ < limit()) {
       int found = -1;
       for (int i = 0; i < count(); ++i) {
         const Value& x = value(i);
         if (is_constant(x) && x.uses && x.pinned < 0 && (found < 0 || x.uses > value(found).uses)) found = i;
       }
       if (found < 0) return;
-      value(found).pinned = kRegisters - ++pinned_;
+      ++pinned_;
+      value(found).pinned = limit();
     }
   }
 
@@ -131,9 +158,12 @@ class Writer {
     }
     for (at_ = 0; at_ < count(); ++at_) {
       const Value& x = value(at_);
-      if (x.uses && !is_constant(x) && !x.folded) compute(at_);
-      for (const Result& r : results_)
-        if (r.at == at_) store(r);
+      if (x.uses && !is_constant(x) && !x.folded && !is_added_product(at_)) compute(at_);
+      int sum = 0;
+      for (const Result& r : results_) {
+        if (r.at == at_) r.summed ? add(r, kRegisters - 1 - copy_ * sums_ - sum) : store(r);
+        sum += r.summed;
+      }
       release(2 * at_ + 1);
     }
     return homes_ <= kMostHomes;
@@ -187,6 +217,58 @@ class Writer {
     }
   }
 
+  // A product that nothing reads but a sum.
+  bool is_added_product(int i) const {
+    const Value& x = v_[static_cast<std::size_t>(i)];
+    return !masked_ && x.kind == Value::Two && x.code == kMul && x.uses == 1 &&
+           std::any_of(results_.begin(), results_.end(), [i](const Result& r) { return r.summed && r.value == i; });
+  }
+
+  void add(const Result& r, int sum) {
+    if (is_added_product(r.value)) {
+      const Value& x = value(r.value);
+      const int a = in_register(x.args[0], kFirst);
+      return e_.vector_op({2, 1, 0, 0xB8}, sum, a, place(x.args[1]));
+    }
+    if (!masked_) return e_.vector_op({1, 0, 0, kAdd}, sum, sum, place(r.value));
+    e_.vector_op({1, 0, 0, kAnd}, kFirst, in_register(r.value, kFirst), in_frame(kMaskHome));
+    e_.vector_op({1, 0, 0, kAdd}, sum, sum, vector_register(kFirst));
+  }
+
+  // The sums of a row go to memory, those of several vectors added in pairs.
+  void store_sums(Encoder& into) const {
+    int sum = 0;
+    for (const Result& r : results_) {
+      if (!r.summed) continue;
+      const int first = kRegisters - 1 - sum++;
+      for (int apart = 1; apart < copies_; apart *= 2)
+        for (int k = 0; k + apart < copies_; k += 2 * apart)
+          into.vector_op({1, 0, 0, kAdd}, first - k * sums_, first - k * sums_, vector_register(first - (k + apart) * sums_));
+      into.load_base(Encoder::kTemporary, r.slot);
+      into.vector_op(kStore, first, 0, in_array(Encoder::kTemporary, 0));
+    }
+  }
+
+  void next_row(Encoder& into, std::size_t start) const {
+    into.count_from_zero();
+    store_sums(into);
+    const auto step = [&](int slot) {
+      const auto found = std::find(slots_.begin(), slots_.end(), slot);
+      const int base = found == slots_.end() ? -1 : Encoder::base_register(static_cast<int>(found - slots_.begin()));
+      if (slot >= rows_.ports) return;
+      if (base >= 0) return into.add_to_base(base, rows_.slots + slot);
+      into.load_base(Encoder::kTemporary, slot);
+      into.add_to_base(Encoder::kTemporary, rows_.slots + slot);
+      into.store_base(Encoder::kTemporary, slot);
+    };
+    for (const int slot : slots_) step(slot);
+    for (const Result& r : results_)
+      if (r.summed) step(r.slot);
+    for (const Value& x : v_)
+      if (x.uses && x.kind == Value::One) step(x.code);
+    into.until_zero(2 * rows_.slots, start);
+  }
+
   void store(const Result& r) {
     const bool mask = value(r.value).type == Type::Bool;
     const int from = in_register(r.value, kFirst);
@@ -229,15 +311,14 @@ class Writer {
     auto found = std::find(slots_.begin(), slots_.end(), slot);
     if (found == slots_.end()) found = slots_.insert(found, slot);
     const int base = Encoder::base_register(static_cast<int>(found - slots_.begin()));
-    if (base >= 0) return in_array(base, scale);
+    if (base >= 0) return in_array(base, scale, 32 * copy_);
     e_.load_base(Encoder::kTemporary, slot);
-    return in_array(Encoder::kTemporary, scale);
+    return in_array(Encoder::kTemporary, scale, 32 * copy_);
   }
 
   int take(int i) {
-    const int limit = kRegisters - pinned_;
     int found = -1;
-    for (int r = 0; r < limit && found < 0; ++r)
+    for (int r = 0; r < limit() && found < 0; ++r)
       if (holds_[r] < 0) found = r;
     if (found < 0) found = spill();
     holds_[found] = i;
@@ -248,7 +329,7 @@ class Writer {
   // What is read last goes to the frame.
   int spill() {
     int found = -1, furthest = -1;
-    for (int r = 0; r < kRegisters - pinned_; ++r) {
+    for (int r = 0; r < limit(); ++r) {
       const int next = next_use(holds_[r]);
       if (next > furthest) furthest = next, found = r;
     }
@@ -303,16 +384,18 @@ class Writer {
   std::vector<Value> v_;
   std::vector<Result> results_;
   bool wide_, masked_ = false;
+  RowLoop rows_;
   Encoder e_;
   std::vector<int> slots_;
   int holds_[kRegisters];
   int at_ = 0, homes_ = 0, most_ = 0, pinned_ = 0;
+  int sums_ = 0, copies_ = 1, copy_ = 0;  // registers at the end: of all sums of the first copy, then of the next
 };
 
 }  // namespace
 
-bool write(std::vector<Value> values, std::vector<Result> results, bool wide, bool masks_last, Encoder& into) {
-  return Writer(std::move(values), std::move(results), wide).write(into, masks_last);
+bool write(std::vector<Value> values, std::vector<Result> results, bool wide, bool masks_last, RowLoop rows, Encoder& into) {
+  return Writer(std::move(values), std::move(results), wide, rows).write(into, masks_last);
 }
 
 }  // namespace formula

@@ -11,12 +11,19 @@ namespace formula {
 
 struct Result {
   int value, slot;
-  int at = 0;  // after which value it is stored
+  bool summed = false;  // lane by lane, in floats: the sums go to where the slot points, once, after the last element
+  int at = 0;           // after which value it is stored or added
+};
+
+// Code for row after row, as many as slot 2 `slots` says, which is zero then: slot `slots` + i has the bytes from a row to the
+// next of what slot i points to, one of the first `ports`. No slots: for one row, without sums.
+struct RowLoop {
+  int slots = 0, ports = 0;
 };
 
 // A loop over whole vectors, of doubles if `wide`, of floats otherwise; with `masks_last` then what of the last vector is
 // there. False if too many values are needed at a time.
-bool write(std::vector<Value> values, std::vector<Result> results, bool wide, bool masks_last, Encoder& into);
+bool write(std::vector<Value> values, std::vector<Result> results, bool wide, bool masks_last, RowLoop rows, Encoder& into);
 
 }  // namespace formula
 }  // namespace tg

@@ -88,6 +88,14 @@ CASES += [
     (lambda t: (t[0] + t[:, :1]) * t.t().contiguous().t(), x, "slice slice add permute contiguous_copy permute mul"),
 ]
 
+# of parts of larger arrays, which lie as no result does: in C's order if all of them tell of it
+CASES += [
+    (lambda t: t[:, :3] * t[:, 3:6] - t[:, 1:4] * 2, x, "slice slice slice F"),
+    (lambda t: (t[:, 1:] - t[:, :-1]).abs() * t[1, 1:], lambda: x(6, 6), "slice slice slice F"),
+    (lambda t: (t[::2, None, :3] + t[None, :3, 3:6]) * t[:3, :1], x, "slice slice slice F"),
+    (lambda t: t[:, :5] * 2 + t.t()[:5], lambda: x(5, 7), "slice mul permute slice add"),
+]
+
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_calls_that_are_left(backend, case):

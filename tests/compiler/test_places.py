@@ -8,6 +8,7 @@ import pytest
 import tensorgrad as tg
 from benchmarks.memory import peaks
 from tensorgrad.backends import registry
+from tests.compiler.common import machine_code, within_rounding
 
 pytestmark = pytest.mark.skipif(registry.class_of("cpp").why_not() is not None, reason="needs the extension")
 
@@ -212,8 +213,10 @@ def test_what_is_read_otherwise_than_element_upon_element_keeps_its_bits(f):
 
     x, w = tg.randn(24, 24), tg.randn(24, 24) / 4
     with tg.no_grad():
-        made, _ = replayed(whole, x, w)
-        assert made.numpy().tobytes() == whole(x, w).numpy().tobytes()
+        with machine_code(False):
+            made, _ = replayed(whole, x, w)
+            assert made.numpy().tobytes() == whole(x, w).numpy().tobytes()
+        within_rounding(replayed(whole, x, w)[0], whole(x, w))
 
 
 def test_results_and_arguments_are_not_overwritten():

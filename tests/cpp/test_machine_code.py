@@ -140,6 +140,36 @@ def test_random_programs(seed: int) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("seed", range(100))
+def test_random_rows(seed: int) -> None:
+    """Rows of 16 elements and more that code goes over: of views, every other one, values for each, axes in between."""
+    rng = np.random.default_rng(2000 + seed)
+    kind = str(rng.choice(FLOATS))
+    drawn = Drawn(rng, int(rng.integers(1, 20)), (kind,))
+    columns = int(rng.choice([16, 17, 33, 64, 100, 255, 500, 2048]))
+    shape = (int(rng.integers(1, 4)), -(-5000 // columns), columns)
+    args: list[Any] = []
+    for i, kind in enumerate(drawn.inputs):
+        a, b, c = shape
+        lies = rng.integers(7)
+        if lies == 0:
+            args.append(numbers(kind, (a, b, c + 5), seed + i)[:, :, 3 : c + 3])
+        elif lies == 1:
+            args.append(numbers(kind, (a, 2 * b, c), seed + i)[:, ::2])
+        elif lies == 2:
+            args.append(numbers(kind, (a, b, 1), seed + i))
+        elif lies == 3:
+            args.append(numbers(kind, (a, 1, c), seed + i))
+        elif lies == 4:
+            args.append(numbers(kind, (b, a, c), seed + i).transpose(1, 0, 2)[:, ::-1])
+        elif lies == 5:
+            args.append(numbers(kind, (c,), seed + i))
+        else:
+            args.append(numbers(kind, shape, seed + i))
+    check(drawn.program(), *args)
+
+
+@needs_compiler
 @pytest.mark.parametrize("seed", range(150))
 def test_random_layouts(seed: int) -> None:
     """Rows, values for each row and for all, transposed and unaligned arrays, 0-d arrays and Python numbers."""

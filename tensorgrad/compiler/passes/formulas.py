@@ -423,25 +423,25 @@ def _formula_alone(call: Call) -> Formula | None:
 
 def lies_so(result: Value, operands: Iterable[Value]) -> bool:
     """Whether a formula's result lies as this one, if those are its operands and any may come first: as one of its
-    shape, or in C's order where all are broadcast and none tells of another."""
+    shape, or in C's order where all that there are lie so, whole ones of a larger array and broadcast ones."""
     operands = tuple(operands)
     layout = result.strides_in_items
     if any(v.shape == result.shape and v.strides_in_items == layout for v in operands) and all(
         step for size, step in zip(result.shape, layout, strict=True) if size != 1
     ):
         return True  # one lies as the result does: so it is with most, and the others need not be looked at
-    whole = found = False
+    found = False
     ordered = True
     sizes = [1] * len(result.shape)
     for v in operands:
         sizes = [max(pair) for pair in zip(sizes, (1,) * (len(sizes) - len(v.shape)) + v.shape, strict=True)]
         steps = [step for size, step in zip(v.shape, v.strides_in_items, strict=True) if size != 1]
         if v.shape == result.shape and 0 not in steps:
-            whole = True
             found |= v.strides_in_items == result.strides_in_items
+            ordered &= min(steps, default=1) > 0
         lengths = [abs(step) for step in steps if step]
         ordered &= lengths == sorted(lengths, reverse=True)
-    return found if whole else ordered and result.contiguous and tuple(sizes) == result.shape
+    return found or (ordered and result.contiguous and tuple(sizes) == result.shape)
 
 
 # stored as they are computed: a value read from memory is the value that was stored
