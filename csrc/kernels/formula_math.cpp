@@ -64,6 +64,9 @@ TG_LIBM(Erfc, erfc)
   struct Name {                                                                                    \
     template <int N> static pack::Pack<N> of(const pack::Pack<N>& x) { return pack::function(x); } \
   };
+#if defined(__FMA__)
+TG_PACK(ExpPack, exp)
+#endif
 TG_PACK(SigmoidPack, sigmoid)
 TG_PACK(TanhPack, tanh)
 TG_PACK(SoftplusPack, softplus)
@@ -243,7 +246,6 @@ void add_packs(KernelTable& table, const char* name) {
 
 template <class T>
 void add_both(KernelTable& table) {
-  add1<Exp, T, T>(table, "exp");
   Kernel& expm1 = table[kernel_key("expm1", TypeFor<T>::value)];
   expm1.operands = 1;
   expm1.by_mask[0] = expm1_loop<T>;
@@ -275,6 +277,11 @@ void add_trigonometric(KernelTable& table, const char* name) {
 void add_math(KernelTable& table) {
   add_both<float>(table);
   add_both<double>(table);
+#if defined(__FMA__)
+  add_packs<ExpPack, Exp>(table, "exp");
+#else
+  add_each<Exp, Exp>(table, "exp");
+#endif
   add_packs<SigmoidPack, Sigmoid>(table, "sigmoid");
   if (kFused) add_packs<TanhPack, Tanh>(table, "tanh");
   else add_each<Tanh, Tanh>(table, "tanh");

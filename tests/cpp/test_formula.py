@@ -685,6 +685,19 @@ def test_ulps_of_float32_functions(op: str) -> None:
     np.testing.assert_array_equal(signs, np.signbit(at_zero) | np.isnan(at_zero))
 
 
+@pytest.mark.parametrize("beside", [np.nan, np.inf, -np.inf, -90.0, 88.5, 200.0, -104.5, -1e30])
+def test_exp_of_usual_numbers_beside_others(beside: float) -> None:
+    """Which take another way: of the others the bits stay, in vectors and at the end of an array."""
+    x = np.linspace(-87, 87, 1003, dtype=np.float32)
+    mixed = x.copy()
+    mixed[::3] = beside
+    alone, got = (native(one_operation("exp", "f32", 1))(each) for each in (x, mixed))
+    usual = np.arange(len(x)) % 3 > 0
+    np.testing.assert_array_equal(got[usual], alone[usual])
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(got[::3], np.exp(np.float64(mixed[::3])).astype(np.float32))
+
+
 @pytest.mark.parametrize("op", ["exp", "expm1", "log", "log1p", "tanh", "sigmoid"])
 def test_ulps_of_float64_functions(op: str) -> None:
     rng = np.random.default_rng(0)
