@@ -50,12 +50,28 @@ void read_axes(const char* op, const View& x, py::handle dim, bool* reduce) {
   }
 }
 
+// Of the columns of matrices that lie one behind the other.
+bool write_matrices(Reduce kind, const View& x, const ReducePlan& plan, DType out_type, char* to) {
+  const Index item = size_of(x.dtype), made_item = size_of(out_type), rows = plan.reduced, width = plan.kshape[1];
+  const Index row = width * item, matrix = rows * row;
+  if (plan.kstride[1] != item || plan.rstride[0] != row || plan.kstride[0] != matrix) return false;
+  const PieceLaunch::Touch read{x.data, x.size() * item, item, false}, made{to, plan.outputs * made_item, made_item, true, rows};
+  launch_rows(x.size(), plan.kshape[0], rows * width, {read, made}, [=, type = x.dtype, from = x.data](Index first, Index last) {
+    const Index shape[] = {last - first, rows, width}, strides[] = {matrix, row, item};
+    const bool folded[] = {false, true, false};
+    reduce(kind, ReducePlan(3, shape, strides, folded), type, from + first * matrix, out_type, to + first * width * made_item);
+  });
+  return true;
+}
+
 // Writes a reduction of rows, or of columns, that a program may do a piece at a time behind what computes its input.
 bool write_pieces(Reduce kind, const View& x, const ReducePlan& plan, DType out_type, char* to, double correction) {
   const Index item = size_of(x.dtype);
   const bool short_rows = are_short_rows(kind, plan, item), columns = plan.columns && !short_rows;
   const Index outer = columns ? plan.outputs : plan.reduced;
   const bool floats = x.dtype == DType::Float32 || x.dtype == DType::Float64;
+  if (floats && x.size() && (kind == Reduce::sum || kind == Reduce::mean) && matrices_stand_alone(plan))
+    return write_matrices(kind, x, plan, out_type, to);
   if (!floats || plan.kn > 1 || plan.rn != 1 || x.size() == 0) return false;
   const Index inner = columns ? plan.kstride[0] : plan.rstride[0];
   const Index step = columns ? plan.rstride[0] : plan.kn ? plan.kstride[0] : outer * item;

@@ -301,6 +301,12 @@ class ColumnRun final : public RowRun {
 
 Index ColumnSums::order() const { return rows_of_piece(width); }
 
+bool matrices_stand_alone(const ReducePlan& plan) {
+  if (!plan.columns || plan.kn != 2 || plan.rn != 1) return false;
+  const Index width = plan.kshape[1];
+  return plan.reduced * width > kReduceTile * kRowGroup && plan.reduced <= rows_of_piece(width);
+}
+
 bool sums_in_parts(const ReducePlan& plan) {
   return plan.columns && plan.kn == 1 && plan.rn == 1 && !are_stacked(plan.kshape[0]);
 }

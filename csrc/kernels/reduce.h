@@ -58,6 +58,9 @@ inline bool are_short_rows(Reduce kind, const ReducePlan& plan, Index item) {
 bool takes_rows(Reduce kind, Index length, Index item);
 void reduce_rows(Reduce kind, DType type, Index rows, Index length, const char* data, char* out);
 
+// Whether sums of the columns of several matrices are those of each one's: in one piece, and with none beside it.
+bool matrices_stand_alone(const ReducePlan& plan);
+
 // Sums or means of columns, of (rows, width) floats or doubles that lie contiguous, in parts: `unit` rows at a time, or
 // several times that, and those between multiples of `order` in their order and from one thread.
 struct ColumnSums {

@@ -147,6 +147,18 @@ def test_columns_behind_a_formula(name, shape, dtype):
     assert len(together(program)) == (0 if narrow or wide else 1)
 
 
+@pytest.mark.parametrize("name", ["sum", "mean"])
+@pytest.mark.parametrize("shape", [(64, 128, 64), (40, 70, 300), (30, 100, 40), (16, 16, 16), (3, 2000, 300)], ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_columns_of_matrices_behind_a_formula(name, shape, dtype):
+    tg.manual_seed(0)
+    x, w = tg.randn(*shape, dtype=dtype), tg.rand(*shape[:2], 1, dtype=dtype)
+    program = alike(lambda x, w: getattr(x * w + x, name)(1, keepdim=True), x, w)
+    # of small matrices several are folded side by side, of large ones parts
+    alone = shape[1] * shape[2] <= 4096 or shape[1] == 2000
+    assert [len(group) for group in together(program)] == ([] if alone else [2])
+
+
 def test_a_row_kernel_between_formulas():
     tg.manual_seed(0)
     x, y, w, b = tg.randn(8, 100, 384), tg.randn(8, 100, 384), tg.randn(384), tg.randn(384)
