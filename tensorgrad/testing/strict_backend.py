@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..backends import registry
 from ..backends.base import Backend
+from ..backends.cupy import capture
 from ..backends.cupy.backend import CupyBackend
 from ..backends.cupy.kernels import SOURCES, Kernels
 from ..backends.cupy.launch import Launcher, Prepared, walk
@@ -282,9 +284,10 @@ def strict_cuda(devices: int = 1, memory: int | None = None) -> Iterator[StrictC
         ...     (tg.tensor([1.0, 2.0], device="cuda") * 2).tolist()
         [2.0, 4.0]
     """
-    before = registry._loaded.get("cupy")
+    before, rooms = registry._loaded.get("cupy"), capture._rooms
     with equipped(devices, memory):
         start_anew()
+        capture._rooms = WeakSet()  # graphs of other stand-ins are on none of these devices
         backend = StrictCupyBackend()
         registry._loaded["cupy"] = backend
         try:
@@ -297,4 +300,5 @@ def strict_cuda(devices: int = 1, memory: int | None = None) -> Iterator[StrictC
                 registry._loaded.pop("cupy", None)
             else:
                 registry._loaded["cupy"] = before
+            capture._rooms = rooms
             start_anew()

@@ -78,7 +78,7 @@ class PoolKernels:
         )
         total = self.xp.zeros((*x.shape[:2], *outputs), dtype=source.dtype)
         if whole:  # divided before they are summed, since a sum may not fit
-            counts, rest = self.xp.broadcast_to(divisor, outputs), self.xp.zeros_like(total)
+            counts, rest = self.xp.zeros(outputs, dtype=source.dtype) + divisor, self.xp.zeros_like(total)
             for _, at, read in taps(kernel, sizes, outputs, stride, padding, ones):
                 part, count = source[(..., *read)], counts[at]
                 total[(..., *at)] += part // count
