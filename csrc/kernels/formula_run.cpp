@@ -375,7 +375,8 @@ class Runner : PlacedOperands {
 
   // Rows that need nothing moved: from one to the next the addresses of these slots grow by the same bytes.
   __attribute__((noinline)) void find_steady(int ports) {
-    if (steady_ || !by_rows_ || defer_ || !far_.empty() || inner_ > block_) return;
+    if (steady_ || !by_rows_ || defer_ || !far_.empty()) return;
+    if (inner_ > block_ && !row_loop_) return;  // what is between loops has the room of a block; code has nothing there
     std::vector<std::pair<int, Index>> steps;
     for (int i = 0; i < ports; ++i) {
       const Program::Port& port = p_.ports_[i];

@@ -16,8 +16,9 @@ from ..autograd.grad_mode import no_grad
 from ..errors import ShapeError
 from ..limits import finfo
 from ..ops.checks import integer, number, real, require_float, require_tensors
-from ..ops.create import empty_like
+from ..ops.create import empty_like, from_numpy
 from ..ops.pointwise import where
+from ..ops.random import randn, randperm
 from ..random import Generator
 from ..tensor import Tensor
 
@@ -129,8 +130,6 @@ def ones_(tensor: Tensor) -> Tensor:
 
 
 def _put(tensor: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
-    from ..ops.create import from_numpy
-
     with no_grad():
         value: Any = from_numpy(np.ascontiguousarray(values))
         return tensor.copy_(value.to(tensor.device))
@@ -250,8 +249,6 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
 
     Raises ShapeError below two dimensions. Source: Saxe, McClelland, Ganguli 2013.
     """
-    from .. import ops
-
     require_tensors("orthogonal_", tensor=tensor)
     require_float("orthogonal_", tensor._data, complex=True)
     gain = number("orthogonal_", "gain", gain)
@@ -261,7 +258,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
         return tensor
     rows = tensor.shape[0]
     columns = math.prod(tensor.shape[1:])
-    noise: Any = ops.randn(max(rows, columns), min(rows, columns), dtype="float64", generator=generator)  # type: ignore[attr-defined]
+    noise = randn(max(rows, columns), min(rows, columns), dtype="float64", generator=generator)
     q, r = np.linalg.qr(noise.numpy())
     q = q * np.sign(np.diag(r))  # makes the draw uniform among orthogonal matrices
     return _put(tensor, (gain * (q.T if rows < columns else q)).reshape(tuple(tensor.shape)))
@@ -269,8 +266,6 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
     """Normal with a fraction ``sparsity`` of each column set to zero. Source: Martens 2010."""
-    from .. import ops
-
     require_tensors("sparse_", tensor=tensor)
     if not 0 <= number("sparse_", "sparsity", sparsity) <= 1:
         raise ValueError(f"sparse_: sparsity must be from 0 to 1, got {sparsity}.")
@@ -280,11 +275,10 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
     zeros = math.ceil(sparsity * rows)
     cleared = np.zeros((rows, columns), dtype=np.bool_)
     for column in range(columns):
-        cleared[ops.randperm(rows, generator=generator).numpy()[:zeros], column] = True  # type: ignore[attr-defined]
+        cleared[randperm(rows, generator=generator).numpy()[:zeros], column] = True
     normal_(tensor, 0.0, std, generator)
     with no_grad():
-        mask: Any = ops.from_numpy(cleared)  # type: ignore[attr-defined]
-        return tensor.masked_fill_(mask.to(tensor.device), 0)
+        return tensor.masked_fill_(from_numpy(cleared).to(tensor.device), 0)
 
 
 def _older(function: Callable[..., Any]) -> Callable[..., Any]:
