@@ -10,10 +10,10 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
 from .checks import number, real, require_float, require_tensors, shaped
-from .create import check_factor, stored_number
 from .elementwise import Elementwise
 from .inplace import write_into
 from .shape_core import one_dim, slice_
+from .storable import check_factor, stored_number
 
 __all__ = ["celu", "celu_", "elu_", "hardshrink", "prelu", "relu", "relu_", "rrelu", "selu", "selu_", "threshold"]
 

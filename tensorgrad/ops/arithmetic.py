@@ -10,11 +10,11 @@ from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .create import check_factor, check_storable, stored_number
 from .elementwise import Elementwise
 from .inplace import assign, deliver, write_into
 from .shape_core import cast
 from .signatures import require_tensor_arguments
+from .storable import check_factor, check_storable, stored_number
 
 __all__ = [
     "add", "addcdiv", "addcmul", "div", "divide", "float_power", "lerp", "pow", "rsub", "square", "sub", "subtract",

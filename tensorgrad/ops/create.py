@@ -10,20 +10,20 @@ import numpy as np
 from ..backends import registry
 from ..device import CPU, chosen, where
 from ..dispatch import local, was_made
-from ..dtypes import BY_NAME, DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
+from ..dtypes import DType, as_dtype, get_default_dtype, numpy_dtype, promote_types
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layout import check_layout, dense_order, preserve_format
 from ..tensor import Tensor, wrap
 from .exchange import lies_on_gpu, shared, speaks_dlpack
 from .shape_core import as_index, require_addressable
+from .storable import NUMBERS, as_stored, check_storable, one_number
 
 __all__ = [
     "as_tensor", "asarray", "empty", "empty_like", "empty_permuted", "empty_strided", "from_numpy", "frombuffer",
     "full", "full_like", "ones", "ones_like", "scalar_tensor", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
-_NUMBERS = (bool, int, float, complex)
-_ON_THE_HOST = (*_NUMBERS, list, tuple, np.ndarray, np.generic)  # what is known not to lie on a GPU
+_ON_THE_HOST = (*NUMBERS, list, tuple, np.ndarray, np.generic)  # what is known not to lie on a GPU
 
 
 def shape_from(name: str, given: Any) -> tuple[int, ...]:
@@ -62,87 +62,6 @@ def to_device(array: np.ndarray[Any, Any], device: Any) -> Any:
     return registry.on_device(place).from_host(array, place.index)
 
 
-# the largest number of each dtype that Python's floats go beyond
-_LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}
-_LARGEST["complex64"] = _LARGEST["float32"]
-
-
-def check_storable(name: str, value: Any, dtype: DType, *, assigned: bool = False) -> None:
-    """Raises DTypeError for a Python number, or an array of integers, that ``dtype`` can't hold even rounded: NumPy
-    would store some other number, or infinity.
-
-    Unsigned integers take negative ones modulo their size, and half precision takes infinity for what is ``assigned``
-    to elements and beyond it, both as in PyTorch.
-    """
-    kind = dtype.np.kind
-    if type(value) is int and kind in "fcV" and abs(value) >= 2**1023:
-        raise DTypeError(f"{name}: an integer of {value.bit_length()} bits is beyond the range of {dtype}.")
-    largest = _LARGEST.get(dtype.name)
-    # a size of a compiled program, which is an int of another class, is not compared: that would tie the program to it
-    plain = type(value) is int or isinstance(value, (float, complex))
-    if largest is not None and plain and not (assigned and dtype.itemsize == 2):
-        parts = (value.real, value.imag) if isinstance(value, complex) else (value,)
-        if any(largest < abs(part) < float("inf") for part in parts):
-            raise DTypeError(f"{name}: value cannot be converted to {dtype.name} without overflow: {value}.")
-    if kind == "b" or not isinstance(value, (int, float, complex, np.ndarray)):
-        return
-    if kind != "c" and (isinstance(value, complex) or getattr(value, "dtype", dtype.np).kind == "c"):
-        raise DTypeError(f"{name}: a complex number can't be stored in a tensor of {dtype}.")
-    if kind not in "iu":
-        return
-    given = np.asarray(value)
-    if not given.size or given.dtype.kind == "b":
-        return
-    limits = np.iinfo(dtype.np)
-    low = limits.min or -limits.max
-    if given.dtype.kind == "f":
-        given = np.trunc(given)
-        wrong = ~((given >= float(low)) & (given < float(limits.max) + 1))  # NaN is wrong too
-    else:
-        wrong = (given < low) | (given > limits.max)
-    if wrong.any():
-        raise DTypeError(f"{name}: {given[wrong].flat[0]} can't be stored in a tensor of {dtype}; it overflows.")
-
-
-def as_stored(value: Any, dtype: np.dtype[Any]) -> Any:
-    """A number as the dtype stores it, as in PyTorch: unsigned ones take negative numbers from the other end, and what
-    is beyond half precision is infinite."""
-    if dtype.kind == "u" and isinstance(value, (int, float)) and value < 0:
-        return int(value) % (int(np.iinfo(dtype).max) + 1)
-    whole = type(value) is int
-    if (whole or isinstance(value, float)) and dtype.kind in "fV" and dtype.itemsize == 2 and abs(value) >= 65520:
-        largest = 65520 if dtype.name == "float16" else 3.4028235677973366e38
-        if largest <= abs(value) < float("inf"):
-            return float("inf") if value > 0 else -float("inf")
-        return float(value)  # bfloat16 takes no integers beyond 64 bits
-    return value
-
-
-def stored_number(name: str, value: Any, dtype: DType) -> Any:
-    """A number that a user gave to be written into a tensor of ``dtype``, or compared with its elements there: cut off
-    to an integer for integers. Raises TypeError for what is no number, DTypeError for one that the dtype can't hold."""
-    given = value if isinstance(value, _NUMBERS) else _one_number(name, value)
-    check_storable(name, given, dtype)
-    given = as_stored(given, dtype.np)
-    return int(given) if dtype.category == 1 else given
-
-
-def check_factor(name: str, value: Any, dtype: DType) -> None:
-    """Raises DTypeError for a number beyond the dtype that tensors of ``dtype`` compute in: float32 for half."""
-    if type(value) in (int, float) and dtype.category > 1:
-        check_storable(name, value, BY_NAME["float32"] if dtype.itemsize == 2 else dtype)
-
-
-def _one_number(name: str, value: Any) -> Any:
-    """The Python number that a tensor or an array of one element, or one of NumPy's numbers, holds."""
-    given = as_operand(name, value)
-    if isinstance(given, Tensor):
-        if given._data.size != 1:
-            raise TypeError(f"{name}: expected one number, got a tensor of shape {tuple(given.shape)}.")
-        return given.item()
-    return given
-
-
 def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     """Fresh host array from nested lists, numbers or arrays, by PyTorch's rules of type."""
     if isinstance(data, (np.ndarray, np.generic)):
@@ -169,7 +88,7 @@ def _host_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             dtype = get_default_dtype()
         elif kind == "c":
             dtype = get_default_dtype().to_complex()
-        elif array.size == 0 and not isinstance(data, _NUMBERS):
+        elif array.size == 0 and not isinstance(data, NUMBERS):
             dtype = get_default_dtype()
         else:
             dtype = as_dtype(array.dtype)
@@ -188,7 +107,7 @@ def _with_long_integers(data: Any, array: np.ndarray[Any, Any], dtype: DType | N
     """Python numbers with integers beyond int64 among them: floats if there is a float, or a floating dtype is asked
     for. Raises ArgumentError otherwise."""
     leaves = _leaves(data)
-    if not all(isinstance(x, _NUMBERS) for x in leaves):
+    if not all(isinstance(x, NUMBERS) for x in leaves):
         return array
     beyond = next((x for x in leaves if isinstance(x, int) and not -(2**63) <= x < 2**63), None)
     if beyond is None:
@@ -408,13 +327,13 @@ def as_operand(name: str, x: Any) -> Any:
 
     NumPy scalars act as Python numbers do: they never widen.
     """
-    if isinstance(x, Tensor) or type(x) in _NUMBERS:
+    if isinstance(x, Tensor) or type(x) in NUMBERS:
         return x
     if isinstance(x, np.ndarray):
         return from_numpy(x)
     if isinstance(x, np.generic):
         return x.item()
-    kinds: tuple[Any, ...] = _NUMBERS
+    kinds: tuple[Any, ...] = NUMBERS
     for kind in kinds:  # a subclass of int, an enum say, as the number that it is
         if isinstance(x, kind):
             return kind(x)
@@ -444,8 +363,8 @@ def _filled(
     pin_memory: bool = False, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     check_layout(name, layout)
-    if not isinstance(value, _NUMBERS):
-        value = _one_number(name, value)
+    if not isinstance(value, NUMBERS):
+        value = one_number(name, value)
     if dtype is None and out is not None:
         chosen = out.dtype
     elif dtype is None:

@@ -15,7 +15,7 @@ from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor, install, wrap
 from . import shape_core as core
 from .calls import calls
-from .create import as_operand, as_stored, check_storable
+from .create import as_operand
 from .elementwise import broadcast_shape
 from .inplace import at_level_of, check_partial_overlap, check_writable, deliver, write_into
 from .record import Op, Spec, as_ours, op
@@ -24,6 +24,7 @@ from .samples import Arg, Sample, int_arg
 from .selection import where
 from .shape import reshape as to_shape
 from .shape_core import size_of
+from .storable import as_stored, check_storable
 
 __all__ = ["index_put", "masked_scatter", "masked_select", "put", "take"]
 

@@ -10,12 +10,12 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
 from .checks import conjugate, product, require_optional, require_same_dtype, require_tensors, reshaped, shaped, swapped
-from .create import check_factor, stored_number
 from .elementwise import broadcast_shape
 from .inplace import deliver, write_into
 from .record import Spec, op
 from .samples import Arg, Sample
 from .shape_core import one_dim, permute, reshape
+from .storable import check_factor, stored_number
 
 __all__ = [
     "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "ger", "inner", "kron", "matmul", "mm", "mv", "outer",

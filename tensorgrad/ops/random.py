@@ -19,11 +19,12 @@ from ..random import Generator, chosen, get_rng_state, initial_seed, manual_seed
 from ..tensor import Tensor, install, wrap
 from . import pointwise as pw
 from .checks import everywhere, integer, number, require_float, require_tensors
-from .create import check_storable, finish, shape_from, sizes_from
+from .create import finish, shape_from, sizes_from
 from .elementwise import broadcast_shape
 from .inplace import assign, deliver, write_into
 from .record import Spec, op
 from .reinterpret import view_as_complex
+from .storable import check_storable
 
 __all__ = [
     "Generator", "bernoulli", "get_rng_state", "initial_seed", "manual_seed", "multinomial", "normal", "rand",

@@ -15,9 +15,10 @@ from ..expr import functions as fn
 from ..layout import check_layout
 from ..tensor import Tensor, wrap
 from .checks import integer, real
-from .create import check_storable, finish, to_device
+from .create import finish, to_device
 from .elementwise import Elementwise, elementwise
 from .shape_core import require_addressable
+from .storable import check_storable
 
 __all__ = ["arange", "eye", "linspace", "logspace", "range", "tril_indices", "triu_indices"]
 

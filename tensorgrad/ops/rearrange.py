@@ -11,13 +11,13 @@ from ..tensor import Tensor, install
 from . import shape_core as core
 from .calls import calls
 from .checks import integer, number
-from .create import as_stored, check_storable
 from .record import Spec, op
 from .reduce import require_tensor
 from .samples import Arg, Sample
 from .shape import integers, narrow, transpose
 from .shape import reshape as to_shape
 from .shape_core import dims_of, one_dim, require_addressable
+from .storable import as_stored, check_storable
 
 __all__ = [
     "flip", "fliplr", "flipud", "meshgrid", "narrow_copy", "pad", "repeat_interleave", "roll", "rot90", "tile",

@@ -12,10 +12,11 @@ from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .create import as_operand, check_storable
+from .create import as_operand
 from .elementwise import Elementwise
 from .inplace import deliver, write_into
 from .signatures import require_tensor_arguments
+from .storable import check_storable
 
 __all__ = ["clamp", "clamp_max", "clamp_min", "clip", "masked_fill", "nan_to_num", "where"]
 

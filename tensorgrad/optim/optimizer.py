@@ -21,7 +21,7 @@ from ..core import native
 from ..dispatch import grad_was_set, is_asked, local, region
 from ..nn.module import zero_in_place
 from ..ops.checks import real
-from ..ops.create import check_factor
+from ..ops.storable import check_factor
 from ..tensor import Tensor
 
 __all__ = ["Optimizer", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook", "required"]
