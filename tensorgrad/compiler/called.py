@@ -40,6 +40,8 @@ _MAKERS = frozenset(("type", "__class__", "replace", "_replace"))
 _PROTOCOLS = frozenset(("keys", "write", "flush", "read", "readline", "close", "run", "send", "throw"))
 """What Python and its library call by itself, of whatever object."""
 _IMPORTS = frozenset(("import_module", "__import__"))
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+"""What may name a module."""
 
 
 class Called(Found):
@@ -51,6 +53,7 @@ class Called(Found):
         # methods that nobody has named so far: path, class, name, function, what the class holds and where
         self._methods: list[tuple[str, type, str, Any, Any, Any]] = []
         self._reads_modules = False
+        self._asked_modules: set[str] = set()  # keys of ``sys.modules``
 
     def _function(self, path: str, function: Any) -> None:
         if isinstance(function, types.MethodType):
@@ -127,24 +130,33 @@ class Called(Found):
         if above and isinstance(package, str):
             name = importlib.util.resolve_name("." * above + name, package)
         while name:
-            if name in sys.modules:
-                self._walk(name, sys.modules[name])
-            else:
+            self._loaded(name)
+            if name not in sys.modules:
                 self.unloaded.append(("sys.modules", sys.modules, {name}))
             name = name.rpartition(".")[0]
+
+    def _loaded(self, name: str) -> None:
+        """Walk the module of that name; by the next call there may be another one, or none."""
+        if name in self._asked_modules:
+            return
+        self._asked_modules.add(name)
+        if name in sys.modules:
+            self._fact(name, sys.modules, name, sys.modules[name])
+        else:
+            self.facts.append((name, sys.modules, name, gone))
 
     def _told_by_names(self) -> bool:
         """Walk what functions named by now tell of: modules by their names, subclasses, what patterns ask for; whether
         there was any."""
-        found: dict[str, Any] = {}
-        if self._reads_modules or self._names & _IMPORTS:
-            found |= {name: sys.modules[name] for name in sorted(self._texts & sys.modules.keys())}
-        if "__subclasses__" in self._names:
-            found |= {f"{x.__qualname__}.__subclasses__()": tuple(x.__subclasses__()) for x in self._classes}
         before, seen = len(self._names), len(self.seen)
-        for path, what in found.items():
-            for one in what if type(what) is tuple else (what,):
-                self._walk(path, one)
+        if self._reads_modules or self._names & _IMPORTS:
+            for name in sorted(filter(_MODULE.fullmatch, self._texts)):
+                self._loaded(name)
+        if "__subclasses__" in self._names:
+            for kind in list(self._classes):
+                below: list[type] = kind.__subclasses__()
+                for one in below:
+                    self._walk(f"{kind.__qualname__}.__subclasses__()", one)
         evaluating: list[types.FunctionType] = []
         if self._evaluates:
             evaluating, self._may_evaluate = self._may_evaluate, []

@@ -39,23 +39,19 @@ class Refusing(Known):
         )
 
     def history_read(self, tensor: Any) -> None:
-        number = self.standing.number(tensor)
-        if number is not None and is_users_call(("tensor.py",)):
-            where = at_users_line(3)
-            self._refuse_now(
-                f"compile: is_leaf or grad_fn of argument {number} is read{where}, which was "
-                "computed outside of the compiled function: within it, it is a leaf. Pass what is asked for beside it, "
-                "or give compile(..., fallback=True)."
-            )
+        if is_users_call(("tensor.py",)):
+            self._is_leaf_here(tensor, "is_leaf or grad_fn of argument {} is read", "Pass what is asked for beside it")
 
     def retains(self, tensor: Any) -> None:
+        self._is_leaf_here(tensor, "retain_grad() or retains_grad of argument {}", "Call it outside")
+
+    def _is_leaf_here(self, tensor: Any, asked: str, instead: str) -> None:
+        """Refuses what is asked of an argument's history, of which it has none here."""
         number = self.standing.number(tensor)
         if number is not None:
-            where = at_users_line(3)
             self._refuse_now(
-                f"compile: retain_grad() or retains_grad of argument {number}{where}, which was "
-                "computed outside of the compiled function: within it, it is a leaf. Call it outside, or give "
-                "compile(..., fallback=True)."
+                f"compile: {asked.format(number)}{at_users_line(4)}, which was computed outside of the compiled "
+                f"function: within it, it is a leaf. {instead}, or give compile(..., fallback=True)."
             )
 
     def size_read(self, tensor: Any) -> None:

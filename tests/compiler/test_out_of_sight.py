@@ -188,16 +188,45 @@ def an_attribute_by_an_expression_of_a_proxy():
     return lambda x: x * proxy.scale, lambda: setattr(known, "scale_1", 5.0)
 
 
-def a_module_by_its_name():
+def known_by_name(scale: float) -> None:
     made: Any = types.ModuleType("known_by_name")
-    made.scale = 2.0
+    made.scale = scale
     sys.modules["known_by_name"] = made
+
+
+def a_module_by_its_name():
+    known_by_name(2.0)
 
     def f(x):
         both: tuple[Any, ...] = importlib.import_module("known_by_name"), sys.modules["known_by_name"]
         return x * both[0].scale * both[1].scale
 
-    return f, lambda: setattr(made, "scale", 5.0)
+    return f, lambda: setattr(sys.modules["known_by_name"], "scale", 5.0)
+
+
+def another_module_by_its_name():
+    known_by_name(2.0)
+    return lambda x: x * sys.modules["known_by_name"].scale, lambda: known_by_name(5.0)
+
+
+def another_module_that_is_imported():
+    known_by_name(2.0)
+    space: dict[str, Any] = {}
+    exec("def f(x):\n    import known_by_name\n    return x * known_by_name.scale", space)
+    return space["f"], lambda: known_by_name(5.0)
+
+
+def whether_there_is_a_module():
+    sys.modules.pop("known_by_name", None)
+    return lambda x: x * 3 if "known_by_name" in sys.modules else x, lambda: known_by_name(5.0)
+
+
+def whether_a_module_can_be_imported():
+    sys.modules.pop("known_by_name", None)
+    lines = "try:", "    import known_by_name", "except ImportError:", "    return x", "return x * 3"
+    space: dict[str, Any] = {}
+    exec("\n    ".join(("def f(x):", *lines)), space)
+    return space["f"], lambda: known_by_name(5.0)
 
 
 def what_a_module_is_asked_for():
@@ -342,6 +371,8 @@ ROWS: tuple[Callable[[], Any], ...] = (
     a_polynomial, a_function_for_elements, a_view_of_a_dict, what_a_pointer_shows, a_method_of_a_dict,
     a_method_that_python_calls, a_function_that_passes_for_a_library_s, a_class_of_exec,
     a_class_of_a_library_s_function, a_global_by_a_name_that_is_made, a_global_of_an_expression, a_module_by_its_name,
+    another_module_by_its_name, another_module_that_is_imported, whether_there_is_a_module,
+    whether_a_module_can_be_imported,
     an_attribute_by_an_expression_of_a_proxy,
     *map(a_global_of_an_expression_elsewhere, (
         "e = run", "e = b.eval", "e = ours.eval", "import builtins; e = builtins.eval",
