@@ -50,17 +50,20 @@ PASSES = (
 def optimize(program: Program, names: tuple[str, ...] = PASSES) -> Program:
     """The program after all passes, or those of these names, with notes of what each has changed.
 
-    If it needs more memory at one time than it was captured with, formulas are made again, ``tight`` ones.
+    If it needs more memory at one time than it was captured with, formulas are made again, ``tight`` ones. If it still
+    does, rows are added up as they were written: bringing them together takes indices that an eager run has not.
     """
     with collector.paused():  # a collection in the midst of many small objects takes longer than all passes
         if not program.eager:
             room = Room(program, whole=True)
-            program.eager, program.met = room.most, room.by_result(program)
-        needed = program.needed = program.needed or Room(program).most
+            program.eager, program.met = room.worst, room.by_result(program)
+        needed = program.needed = program.needed or Room(program).worst
         made = _passed(program, names)
-        if "formulas" in names and Room(made).most > needed:
+        if "formulas" in names and Room(made).worst > needed:
             program.tight = True
             made = _passed(program, names)
+            if any(name == "summed_rows" for name, _ in made.notes) and Room(made).worst > needed:
+                made = _passed(program, tuple([name for name in names if name != "summed_rows"]))
         made.met = {v: program.met[v] for call in made.calls for v in call.results if v in program.met}
     made.forget()
     program.forget()

@@ -115,6 +115,7 @@ class _Fusing:
         if notes:
             order.sort(key=lambda pair: pair[0])
             made = rewritten(self.program, [step for _, step in order], "formulas", notes)
+            made.needed, made.tight = self.program.needed, self.program.tight
         # those behind a group may be formulas among themselves
         return _Fusing(made, trailing=False).run() if behind > 1 else made
 

@@ -15,7 +15,7 @@ from ..program import Call, Program, Value
 __all__ = ["Room", "held", "rounded"]
 
 _UNIT = 64  # bytes: arrays begin at multiples of it
-_FEW = 1024  # bytes of a value that may wait anyhow
+_FEW = 1024  # bytes of a value that may wait anyhow, until a program has turned out to need too much
 _IN_PIECES = frozenset(("roll",))  # made a piece at a time, or by the formula that reads them: neighbours in a stencil
 
 
@@ -32,11 +32,14 @@ def rounded(size: int) -> int:
 class Room:
     """The bytes of results that are needed at each step of a program, as calls move down in it.
 
-    ``most``: those at the worst step of the program as it was captured. Arguments and what was there before are no part
-    of it. ``whole``: what is made in pieces counts like the rest, as an eager run has it.
+    ``worst``: those at the worst step; ``most``: likewise, of the program as it was captured too. In one that has turned
+    out to need more, a ``tight`` one, no step may need more than as it was captured, or than it does by now. Arguments
+    and what was there before are no part of it. ``whole``: what is made in pieces counts like the rest, as an eager run
+    has it.
     """
 
     def __init__(self, program: Program, *, whole: bool = False):
+        self.few = 0 if program.tight else _FEW
         self.first: dict[Value, int] = {}
         self.last: dict[Value, int] = {}
         for at, step in enumerate(program.steps):
@@ -56,7 +59,9 @@ class Room:
             changes[at] += held(v)
             changes[self.last[v] + 1] -= held(v)
         self.bytes = np.cumsum(changes)
-        self.most = max(int(self.bytes.max()), 0 if whole else program.needed)
+        self.tight = program.tight
+        self.worst = int(self.bytes.max())
+        self.most = program.needed if self.tight else max(self.worst, program.needed)
 
     def by_result(self, program: Program) -> dict[Value, tuple[str, int]]:
         """By the first result of each call: its op, and the bytes that are needed at its step."""
@@ -77,6 +82,8 @@ class Room:
         for first, behind, size in changes:
             needed[first - start : behind - start] += size
         needed[-1] += more
+        if self.tight:
+            return bool((needed <= np.maximum(self.bytes[start : until + 1], self.most)).all())
         return int(needed.max()) <= self.most
 
     def take(self, reads: Iterable[Value], made: Iterable[Value], followed: set[Value], until: int) -> None:
@@ -106,9 +113,9 @@ class Room:
                 behind = behind if self.last[v] <= until else until
                 if self.first[v] < behind:
                     found.append((self.first[v], behind, -held(v)))
-                if v in followed and self.last[v] < until and v.nbytes > _FEW:
+                if v in followed and self.last[v] < until and v.nbytes > self.few:
                     found.append((until, until + 1, held(v)))
         return found
 
     def _counts(self, value: Value) -> bool:
-        return value in self.first and value.nbytes > _FEW
+        return value in self.first and value.nbytes > self.few
