@@ -32,10 +32,10 @@ def rounded(size: int) -> int:
 class Room:
     """The bytes of results that are needed at each step of a program, as calls move down in it.
 
-    ``worst``: those at the worst step; ``most``: likewise, of the program as it was captured too. In one that has turned
-    out to need more, a ``tight`` one, no step may need more than as it was captured, or than it does by now. Arguments
-    and what was there before are no part of it. ``whole``: what is made in pieces counts like the rest, as an eager run
-    has it.
+    ``worst``: those at the worst step; ``most``: likewise, of the program as it was captured too. In a ``tight`` one,
+    which has turned out to need more, no step may need more than it was captured with, or than it does by now.
+    Arguments and what was there before are no part of it. ``whole``: what is made in pieces counts like the rest, as
+    an eager run has it.
     """
 
     def __init__(self, program: Program, *, whole: bool = False):
