@@ -170,6 +170,7 @@ if TYPE_CHECKING:
     from .ops.legacy import *  # noqa: F403
     from .ops.like import *  # noqa: F403
     from .ops.matmul import *  # noqa: F403
+    from .ops.nan_sum import *  # noqa: F403
     from .ops.pool import *  # noqa: F403
     from .ops.public import *  # noqa: F403
     from .ops.random import *  # noqa: F403

@@ -83,15 +83,16 @@ def result_tuple(name: str, *fields: str) -> Any:
     return namedtuple(name, fields, module="tensorgrad.linalg")
 
 
-def write_all(name: str, results: Any, out: Any) -> Any:
-    """A named tuple of results written into the tensors of ``out``."""
-    from ..ops.inplace import deliver
+def write_all(name: str, results: Any, out: Any, *, casts: bool = False) -> Any:
+    """A named tuple of results written into the tensors of ``out``, of its dtypes unless the function ``casts``."""
+    from ..ops.inplace import deliver, deliver_same
 
     if out is None:
         return results
     if not isinstance(out, (tuple, list)) or len(out) != len(results) or not all(isinstance(x, Tensor) for x in out):
         raise TypeError(f"{name}: out must be a tuple of {len(results)} Tensors, got {out!r}.")
-    written = [deliver(name, result, target) for result, target in zip(results, out, strict=True)]
+    write = deliver if casts else deliver_same
+    written = [write(name, result, target) for result, target in zip(results, out, strict=True)]
     return tuple(written) if type(results) is tuple else type(results)(*written)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..backends.generic import linalg as kernels
 from ..ops import pointwise as pw
 from ..ops.checks import conjugate, np_dtype
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver_same
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
 from ..tensor import Tensor
@@ -97,7 +97,7 @@ def det(A: Tensor, *, out: Tensor | None = None) -> Tensor:
         8.0
     """
     require_square("linalg.det", A)
-    return deliver("linalg.det", det_op(A), out)
+    return deliver_same("linalg.det", det_op(A), out)
 
 
 def _slogdet_rule(F: Any, g: Any, a: Any, *, sign: Any, needs: Any) -> tuple[Any, ...]:

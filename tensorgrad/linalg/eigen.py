@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends.generic import linalg as kernels
 from ..errors import ShapeError
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver_same
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
 from ..tensor import Tensor
@@ -118,7 +118,7 @@ def eigh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Tensor | None = None) -> Tensor:
     """The ascending eigenvalues of Hermitian (..., n, n); otherwise as ``eigh``."""
     require_square("linalg.eigvalsh", A)
-    return deliver("linalg.eigvalsh", eigvalsh_op(A, upper=_upper("linalg.eigvalsh", UPLO)), out)
+    return deliver_same("linalg.eigvalsh", eigvalsh_op(A, upper=_upper("linalg.eigvalsh", UPLO)), out)
 
 
 # --- general matrices
@@ -183,4 +183,4 @@ def eig(A: Tensor, *, out: Any = None) -> Any:
 def eigvals(A: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The eigenvalues of (..., n, n), complex; otherwise as ``eig``."""
     require_square("linalg.eigvals", A)
-    return deliver("linalg.eigvals", eigvals_op(A), out)
+    return deliver_same("linalg.eigvals", eigvals_op(A), out)

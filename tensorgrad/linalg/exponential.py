@@ -8,7 +8,7 @@ from ..backends.generic import linalg as kernels
 from ..errors import ShapeError
 from ..ops import pointwise as pw
 from ..ops.checks import integer
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver_same
 from ..ops.matmul import matmul
 from ..ops.ranges import eye
 from ..ops.record import Spec, op
@@ -73,9 +73,9 @@ def matrix_power(A: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
     if n == 0:
         one = eye(int(A.shape[-1]), dtype=A.dtype, device=A.device)
         one = pw.where(pw.eq(A, A) | True, one, A)  # a result of A's, though nothing of it is read
-        return deliver(name, one, out)
+        return deliver_same(name, one, out)
     base = inv(A) if n < 0 else A
-    return deliver(name, _power(base, abs(n)), out)
+    return deliver_same(name, _power(base, abs(n)), out)
 
 
 def _power(base: Tensor, n: int) -> Tensor:

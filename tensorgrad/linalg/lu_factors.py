@@ -9,7 +9,7 @@ from ..dispatch import recorded
 from ..dtypes import numpy_dtype
 from ..errors import ArgumentError, BackendError, DTypeError, ShapeError
 from ..ops.diagonals import tril, triu
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver_same
 from ..ops.ranges import eye
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
@@ -229,7 +229,7 @@ def lu_solve(
             f"{tuple(LU.shape)} and {tuple(B.shape)}."
         )
     if not left:  # X A = B is A^H X^H = B^H
-        return deliver(name, mH(recorded, lu_solve(LU, pivots, mH(recorded, B), adjoint=not adjoint)), out)
+        return deliver_same(name, mH(recorded, lu_solve(LU, pivots, mH(recorded, B), adjoint=not adjoint)), out)
     a, b = batch_of(name, LU, B)
     order = recorded.linalg_pivots_to_rows(pivots, rows=int(LU.shape[-1])).expand(*a.shape[:-1])
     if adjoint:
@@ -240,4 +240,4 @@ def lu_solve(
     else:
         y = triangular_op(a, recorded.linalg_take_rows(b, order), upper=False, unit=True)
         x = triangular_op(a, y, upper=True, unit=False)
-    return deliver(name, x, out)
+    return deliver_same(name, x, out)

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
 from ..ops.calls import calls
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver, deliver_same
 from ..ops.reduce import prepared, require_tensor
 from ..ops.shape_core import dims_of
 from ..ops.vector_norm import order_of, vector_norm_op
@@ -64,7 +64,7 @@ def vector_norm(
     ord = order_of(ord, data._data.dtype)
     if (ord < 0 or math.isinf(ord)) and any(shape[d] == 0 for d in dims):
         raise ShapeError(f"{name}: cannot compute the {ord} norm on an empty dimension of shape {shape}.")
-    return deliver(name, vector_norm_op(data, ord=ord, dim=dims, keepdim=bool(keepdim)), out)
+    return deliver_same(name, vector_norm_op(data, ord=ord, dim=dims, keepdim=bool(keepdim)), out)
 
 
 def _two(name: str, dim: Any, ndim: int) -> tuple[int, int]:
@@ -99,13 +99,13 @@ def matrix_norm(
         if ord not in ("fro", "nuc"):
             raise ShapeError(f"{name}: Order {ord} not supported.")
         if ord == "fro":
-            return deliver(name, vector_norm_op(x, ord=2.0, dim=(rows, columns), keepdim=bool(keepdim)), out)
+            return deliver_same(name, vector_norm_op(x, ord=2.0, dim=(rows, columns), keepdim=bool(keepdim)), out)
         result = _of_singular_values(x, rows, columns, "nuc", keepdim)
-        return deliver(name, result, out)
+        return deliver_same(name, result, out)
     if not isinstance(ord, (int, float)) or abs(ord) not in (1, 2, math.inf):
         raise ShapeError(f"{name}: Order {ord} not supported.")
     if abs(ord) == 2:
-        return deliver(name, _of_singular_values(x, rows, columns, "max" if ord > 0 else "min", keepdim), out)
+        return deliver_same(name, _of_singular_values(x, rows, columns, "max" if ord > 0 else "min", keepdim), out)
     # sums over one dimension, then the extreme over the other
     summed, other = (rows, columns) if abs(ord) == 1 else (columns, rows)
     sums = vector_norm_op(x, ord=1.0, dim=(summed,), keepdim=True)
@@ -113,7 +113,7 @@ def matrix_norm(
         found = sums.sum((other,), keepdim=True)  # the largest of no sums is 0
     else:
         found = sums.amax((other,), keepdim=True) if ord > 0 else sums.amin((other,), keepdim=True)
-    return deliver(name, found if keepdim else _dropped(found, rows, columns), out)
+    return deliver_same(name, found if keepdim else _dropped(found, rows, columns), out)
 
 
 def _dropped(x: Tensor, rows: int, columns: int) -> Tensor:

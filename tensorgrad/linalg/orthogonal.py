@@ -7,7 +7,7 @@ from typing import Any
 from ..backends.generic import linalg as kernels
 from ..dispatch import recorded
 from ..errors import AutogradError, ShapeError
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver, deliver_same
 from ..ops.ranges import eye
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
@@ -216,7 +216,7 @@ def ormqr(
     if transpose:
         v, w = mH(recorded, w), mH(recorded, v)
     result = other - (v @ (w @ other) if left else (other @ v) @ w)
-    return deliver(name, result, out)
+    return deliver_same(name, result, out)
 
 
 def side_of(left: bool) -> str:
@@ -231,7 +231,7 @@ def geqrf(input: Tensor, *, out: Any = None) -> Any:
     Raises: ShapeError for fewer than two dimensions; DTypeError for integers and half precision.
     """
     require_matrix("geqrf", input, label="input")
-    return write_all("geqrf", _Geqrf(*geqrf_op(input)), out)
+    return write_all("geqrf", _Geqrf(*geqrf_op(input)), out, casts=True)
 
 
 _Geqrf = result_tuple("geqrf", "a", "tau")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends.generic import linalg as kernels
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver_same
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
 from ..tensor import Tensor
@@ -84,7 +84,7 @@ def cholesky(A: Tensor, *, upper: bool = False, out: Tensor | None = None) -> Te
     require_square("linalg.cholesky", A)
     y, info = cholesky_op(A, upper=bool(upper))
     _require_positive(info)
-    return deliver("linalg.cholesky", y, out)
+    return deliver_same("linalg.cholesky", y, out)
 
 
 def _require_positive(info: Tensor) -> None:

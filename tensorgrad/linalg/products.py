@@ -9,7 +9,7 @@ from ..ops import pointwise as pw
 from ..ops.checks import integer
 from ..ops.diagonals import diagonal as diagonal_of
 from ..ops.elementwise import broadcast_shape
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver_same
 from ..ops.matmul import matmul
 from ..ops.shape_core import one_dim
 from ..tensor import Tensor
@@ -42,7 +42,7 @@ def _cross(name: str, input: Any, other: Any, dim: int, out: Any) -> Tensor:
     shape = broadcast_shape(name, tuple(input.shape), tuple(other.shape))
     a, b = input.expand(*shape), other.expand(*shape)
     first = pw.mul(a.roll(-1, axis), b.roll(-2, axis))
-    return deliver(name, pw.sub(first, pw.mul(a.roll(-2, axis), b.roll(-1, axis))), out)
+    return deliver_same(name, pw.sub(first, pw.mul(a.roll(-2, axis), b.roll(-1, axis))), out)
 
 
 def cross_of(input: Tensor, other: Tensor, dim: int | None = None, *, out: Any = None) -> Tensor:
@@ -74,7 +74,7 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1, out: Tensor | None = None) ->
         result = matmul(a.unsqueeze(-2), b.unsqueeze(-1)).squeeze(-1).squeeze(-1)
     else:
         result = pw.mul(a, b)
-    return deliver("linalg.vecdot", result, out)
+    return deliver_same("linalg.vecdot", result, out)
 
 
 def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
@@ -145,7 +145,7 @@ def multi_dot(tensors: Any, *, out: Tensor | None = None) -> Tensor:
         result = result.squeeze(-1)
     if first:
         result = result.squeeze(0)
-    return deliver(name, result, out)
+    return deliver_same(name, result, out)
 
 
 def _cuts(sizes: list[int]) -> dict[tuple[int, int], int]:

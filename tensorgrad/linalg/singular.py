@@ -12,7 +12,7 @@ from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
 from ..ops.checks import real
 from ..ops.create import empty, full, zeros
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver, deliver_same
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
 from ..tensor import Tensor
@@ -169,7 +169,7 @@ def svdvals(A: Tensor, *, driver: str | None = None, out: Tensor | None = None) 
     """The singular values of (..., m, n), descending: (..., min(m, n)); otherwise as ``svd``."""
     require_matrix("linalg.svdvals", A)
     _check_driver("linalg.svdvals", driver, A.device.type)
-    return deliver("linalg.svdvals", svdvals_op(A), out)
+    return deliver_same("linalg.svdvals", svdvals_op(A), out)
 
 
 # --- pseudo-inverse

@@ -8,7 +8,7 @@ from ..backends.generic import linalg as kernels
 from ..errors import ShapeError
 from ..ops.checks import product, require_tensors, shaped
 from ..ops.create import zeros
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver, deliver_same
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
 from ..ops.shape_core import permute
@@ -91,7 +91,7 @@ def inv(A: Tensor, *, out: Tensor | None = None) -> Tensor:
     require_square("linalg.inv", A)
     inverse, info = inv_op(A)
     _require_invertible("linalg.inv", info)
-    return deliver("linalg.inv", inverse, out)
+    return deliver_same("linalg.inv", inverse, out)
 
 
 def _require_invertible(name: str, info: Tensor) -> None:
@@ -199,7 +199,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True, out: Tensor | None = None)
     """
     x, info = _solve("linalg.solve", A, B, left)
     _require_invertible("linalg.solve", info)
-    return deliver("linalg.solve", x, out)
+    return deliver_same("linalg.solve", x, out)
 
 
 # --- triangles
@@ -272,7 +272,7 @@ def solve_triangular(
         x = triangular_op(a, b, upper=bool(upper), unit=bool(unitriangular))
     else:
         x = triangular_op(a.mT, b.mT, upper=not upper, unit=bool(unitriangular)).mT
-    return deliver(name, x, out)
+    return deliver_same(name, x, out)
 
 
 # --- systems of tensors

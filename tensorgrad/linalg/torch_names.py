@@ -10,7 +10,7 @@ from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
 from ..ops.checks import integer, require_optional
 from ..ops.create import empty, zeros
-from ..ops.inplace import deliver
+from ..ops.inplace import deliver, deliver_same
 from ..ops.ranges import eye
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
@@ -81,7 +81,7 @@ def chain_matmul(*matrices: Any, out: Tensor | None = None) -> Tensor:
         if not isinstance(x, Tensor) or x._data.ndim != 2:
             raise ShapeError("chain_matmul: every argument must be a 2D tensor.")
     if len(parts) == 1:
-        return deliver("chain_matmul", parts[0], out)
+        return deliver_same("chain_matmul", parts[0], out)
     return multi_dot(parts, out=out)
 
 

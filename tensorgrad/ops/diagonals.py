@@ -10,7 +10,7 @@ from . import shape_core as core
 from .calls import calls
 from .checks import integer
 from .index import index_put_
-from .inplace import deliver, write_into
+from .inplace import deliver_same, write_into
 from .record import Spec, op
 from .reduce import require_tensor, sum_op
 from .samples import Arg, Sample
@@ -98,7 +98,7 @@ def diag(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
         result = diag_embed(input, offset)
     else:
         result = core.contiguous_copy(diagonal_op(input, offset=offset, dim1=0, dim2=1))
-    return result if out is None else deliver("diag", result, out)
+    return result if out is None else deliver_same("diag", result, out)
 
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
@@ -174,7 +174,7 @@ def tril(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     """The lower triangles of the matrices in the last two dimensions, zeros above diagonal number ``diagonal``."""
     require_tensor("tril", input)
     result = tril_op(input, diagonal=integer("tril", "diagonal", diagonal))
-    return result if out is None else deliver("tril", result, out)
+    return result if out is None else deliver_same("tril", result, out)
 
 
 @calls(triu_op, "x int")
@@ -182,7 +182,7 @@ def triu(input: Tensor, diagonal: int = 0, *, out: Any = None) -> Tensor:
     """The upper triangles of the matrices in the last two dimensions, zeros below diagonal number ``diagonal``."""
     require_tensor("triu", input)
     result = triu_op(input, diagonal=integer("triu", "diagonal", diagonal))
-    return result if out is None else deliver("triu", result, out)
+    return result if out is None else deliver_same("triu", result, out)
 
 
 def tril_(self: Tensor, diagonal: int = 0) -> Tensor:

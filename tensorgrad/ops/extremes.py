@@ -12,7 +12,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
 from .checks import integer, product, require_outs
-from .inplace import deliver
+from .inplace import deliver, deliver_same
 from .record import Spec, op
 from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
 from .samples import Arg, Sample
@@ -95,7 +95,7 @@ def _extreme(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Tens
         array = require_tensor(record.name, input)
     require_work(record.name, array)
     result = record(input, dim=dims_of(record.name, dim, array.ndim), keepdim=keepdim)
-    return result if out is None else deliver(record.name, result, out)
+    return result if out is None else deliver_same(record.name, result, out)
 
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False, out: Any = None) -> Any:
@@ -190,7 +190,7 @@ def with_indices(name: str, record: Any, input: Tensor, dim: int, out: Any = Non
     values, indices = over_dim(record, name, input, dim, **attrs)
     if out is not None:
         require_outs(name, out)
-        values, indices = deliver(name, values, out[0]), deliver(name, indices, out[1])
+        values, indices = deliver_same(name, values, out[0]), deliver_same(name, indices, out[1])
     return _ValuesOf[name](values, indices)
 
 
@@ -288,7 +288,7 @@ def _position(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Ten
         result = record(input, dim=None, keepdim=keepdim)
     else:
         result = over_dim(record, record.name, input, dim, keepdim=keepdim)
-    return result if out is None else deliver(record.name, result, out)
+    return result if out is None else deliver_same(record.name, result, out)
 
 
 # --- the middle

@@ -14,7 +14,7 @@ from .calls import calls
 from .elementwise import broadcast_shape
 from .getitem import copy_
 from .index import as_index, as_value, put_in_place, same_dtype
-from .inplace import deliver
+from .inplace import deliver, deliver_same
 from .record import Spec, op
 from .reduce import conjugate, require_tensor
 from .samples import Arg, Sample, int_arg
@@ -374,7 +374,7 @@ def scatter(
         DTypeError for a source of another dtype.
     """
     result = _scatter("scatter", input, dim, index, value if src is None else src, _way(reduce), False)
-    return result if out is None else deliver("scatter", result, out)
+    return result if out is None else deliver_same("scatter", result, out)
 
 
 @calls(scatter_op, "x dim index like", into="scatter_into")
@@ -392,7 +392,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor, *, out: Any
     Raises: as ``scatter``.
     """
     result = _scatter("scatter_add", input, dim, index, src, "sum", False)
-    return result if out is None else deliver("scatter_add", result, out)
+    return result if out is None else deliver_same("scatter_add", result, out)
 
 
 @calls(scatter_add_op, "x dim index like", into="scatter_add_into")
@@ -428,7 +428,7 @@ def scatter_reduce(
         count = scatter_add(start, dim, index, core.expand(one, shape=tuple(index.shape)))
         count = pw.clamp_min(count, 1)  # an element that nothing meets stays
         result = pw.div(result, count) if input._data.dtype.kind not in "iu" else pw.floor_divide(result, count)
-    return result if out is None else deliver("scatter_reduce", result, out)
+    return result if out is None else deliver_same("scatter_reduce", result, out)
 
 
 def _neutral(input: Tensor, reduce: str) -> Any:

@@ -17,7 +17,7 @@ from . import shape_core as core
 from .calls import calls
 from .create import as_operand
 from .elementwise import broadcast_shape
-from .inplace import at_level_of, check_partial_overlap, check_writable, deliver, write_into
+from .inplace import at_level_of, check_partial_overlap, check_writable, deliver_same, write_into
 from .record import Op, Spec, as_ours, op
 from .reduce import require_tensor
 from .samples import Arg, Sample, int_arg
@@ -252,7 +252,7 @@ def take(input: Tensor, index: Tensor, *, out: Any = None) -> Tensor:
     result = index_op(flat, as_index("take", index), spec=(0,))
     if out is not None:
         check_partial_overlap("take", require_tensor("take", out), [input._data, index._data], same=True)
-        return deliver("take", result, out)
+        return deliver_same("take", result, out)
     return result
 
 
@@ -315,7 +315,7 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
     """
     x, spec, indices = _mask_positions("masked_select", input, mask)
     result = index_op(x, *indices, spec=spec)
-    return result if out is None else deliver("masked_select", result, out)
+    return result if out is None else deliver_same("masked_select", result, out)
 
 
 def _masked_source(x: Tensor, source: Any, indices: tuple[Any, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from . import pointwise as pw
 from . import shape_core as core
 from .calls import calls
 from .index import as_index, as_value, index_put_op, put_in_place, same_dtype
-from .inplace import deliver
+from .inplace import deliver_same
 from .record import Spec, op
 from .reduce import require_tensor
 from .required import require
@@ -79,7 +79,7 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Any = None) -> 
     else:
         lifted, _ = _lifted("index_select", input, dim)
         result = core.reshape(index_select_op(lifted, to_shape(where, -1), dim=0), shape=())
-    return result if out is None else deliver("index_select", result, out)
+    return result if out is None else deliver_same("index_select", result, out)
 
 
 def _add_infer(x: Any, index: Any, src: Any, *, dim: int) -> Spec:
@@ -147,7 +147,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     at, where, src = _add_arguments(input, dim, index, source, alpha)
     x, (src,) = _lines("index_add", input, src)
     result = _like_target(index_add_op(x, where, src, dim=at), input)
-    return result if out is None else deliver("index_add", result, out)
+    return result if out is None else deliver_same("index_add", result, out)
 
 
 @calls(index_add_op, "x dim index x", into="index_add_into")
@@ -163,7 +163,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor, *, out: A
     """A copy of ``input`` with the slices at ``index`` along ``dim`` replaced by those of ``source``."""
     x, at, where, src = _copy_arguments(input, dim, index, source)
     result = _like_target(index_put_op(x, src, where, spec=(at,), accumulate=False), input)
-    return result if out is None else deliver("index_copy", result, out)
+    return result if out is None else deliver_same("index_copy", result, out)
 
 
 def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def index_reduce(
 
     x, at, where, src = _reduce_arguments("index_reduce", input, dim, index, source, reduce)
     result = _like_target(scatter_reduce(x, at, where, src, reduce, include_self=include_self), input)
-    return result if out is None else deliver("index_reduce", result, out)
+    return result if out is None else deliver_same("index_reduce", result, out)
 
 
 def index_reduce_(

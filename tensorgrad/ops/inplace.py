@@ -22,7 +22,7 @@ from .create import as_operand
 from .elementwise import Elementwise
 from .record import Op, Spec, as_ours, on_one_level, op
 
-__all__ = ["check_writable", "deliver", "move_buffer", "write_into"]
+__all__ = ["check_writable", "deliver", "deliver_same", "move_buffer", "write_into"]
 
 
 def check_writable(name: str, target: Tensor, track: bool) -> None:
@@ -191,6 +191,19 @@ def deliver(name: str, result: Tensor, out: Tensor | None) -> Tensor:
         local.doors[type(out._data)].copy_into(out._data, result._data)
     out._bump()
     return out
+
+
+def deliver_same(name: str, result: Tensor, out: Tensor | None) -> Tensor:
+    """As ``deliver``, of functions that PyTorch writes into a tensor of the result's own dtype alone.
+
+    Raises DTypeError for an ``out`` of another; within autocast, which chose the result's, it is cast.
+    """
+    if isinstance(out, Tensor) and out._data.dtype != result._data.dtype and not grad_state.casting:
+        raise DTypeError(
+            f"{name}: expected out to have dtype {result.dtype}, got {out.dtype}. Leave out= away and convert the "
+            "result."
+        )
+    return deliver(name, result, out)
 
 
 def check_fits(name: str, target: Tensor, spec: Spec) -> None:

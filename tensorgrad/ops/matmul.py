@@ -11,7 +11,7 @@ from . import pointwise as pw
 from .calls import calls
 from .checks import conjugate, product, require_optional, require_same_dtype, require_tensors, reshaped, shaped, swapped
 from .elementwise import broadcast_shape
-from .inplace import deliver, write_into
+from .inplace import deliver, deliver_same, write_into
 from .record import Spec, op
 from .samples import Arg, Sample
 from .shape_core import one_dim, permute, reshape
@@ -288,7 +288,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
         result = matmul_op(input, other)
     else:
         result = _with_vectors(input, other, left, right)
-    return result if out is None else deliver("matmul", result, out)
+    return result if out is None else deliver_same("matmul", result, out)
 
 
 def _with_vectors(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
@@ -380,7 +380,7 @@ def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
                 f"inner: the last dimensions must be equal, got shapes {tuple(input.shape)} and {tuple(other.shape)}."
             )
         result = tensordot(input, other, dims=([-1], [-1]))
-    return result if out is None else deliver("inner", result, out)
+    return result if out is None else deliver_same("inner", result, out)
 
 
 def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -434,7 +434,7 @@ def addmm(
 ) -> Tensor:
     """``beta * input + alpha * (mat1 @ mat2)``."""
     result = _blend("addmm", input, mm(mat1, mat2), beta, alpha)
-    return result if out is None else deliver("addmm", result, out)
+    return result if out is None else deliver_same("addmm", result, out)
 
 
 def addmv(
@@ -442,7 +442,7 @@ def addmv(
 ) -> Tensor:
     """``beta * input + alpha * (mat @ vec)``."""
     result = _blend("addmv", input, mv(mat, vec), beta, alpha)
-    return result if out is None else deliver("addmv", result, out)
+    return result if out is None else deliver_same("addmv", result, out)
 
 
 def addr(
@@ -473,7 +473,7 @@ def baddbmm(
 ) -> Tensor:
     """``beta * input + alpha * bmm(batch1, batch2)``."""
     result = _blend("baddbmm", input, bmm(batch1, batch2), beta, alpha)
-    return result if out is None else deliver("baddbmm", result, out)
+    return result if out is None else deliver_same("baddbmm", result, out)
 
 
 def addbmm(
@@ -482,7 +482,7 @@ def addbmm(
     """``beta * input + alpha * (the sum over the batch of batch1 @ batch2)``."""
     _ranked("addbmm", batch1, batch2, 3, 3)
     result = _blend("addbmm", input, tensordot(batch1, batch2, dims=([0, 2], [0, 1])), beta, alpha)
-    return result if out is None else deliver("addbmm", result, out)
+    return result if out is None else deliver_same("addbmm", result, out)
 
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) -> Tensor:
@@ -525,7 +525,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     x = shaped(permute(a, dims=(*free_a, *pairs[0])), (product(rows), inner_size))
     y = shaped(permute(b, dims=(*pairs[1], *free_b)), (inner_size, product(columns)))
     result = shaped(matmul_op(x, y), (*rows, *columns))
-    return result if out is None else deliver("tensordot", result, out)
+    return result if out is None else deliver_same("tensordot", result, out)
 
 
 ger = outer

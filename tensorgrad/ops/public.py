@@ -18,7 +18,7 @@ from ..tensor import Tensor, install
 from . import numeric as nm
 from . import pointwise as pw
 from .checks import integer, real, require_outs
-from .inplace import assign, deliver, write_into
+from .inplace import assign, deliver, deliver_same, write_into
 from .signatures import install_in_place, publish, require_tensor_arguments
 
 # by what may be a Python number: see ``signatures``
@@ -44,6 +44,9 @@ _NO_INPLACE = frozenset((
     "fmax", "fmin", "isfinite", "isinf", "isnan", "isneginf", "isposinf", "isreal", "logaddexp", "logaddexp2",
     "maximum", "minimum", "signbit",
 ))  # fmt: skip
+_SAME = frozenset((  # written into an ``out`` of the result's dtype alone
+    "bitwise_not", "ceil", "floor", "isneginf", "isposinf", "neg", "signbit", "trunc",
+))  # fmt: skip
 
 __all__ = [
     "abs", "absolute", "angle", "can_cast", "complex", "conj", "conj_physical", "frac", "frexp", "heaviside",
@@ -55,7 +58,9 @@ __all__ = [
 for _numbers, _names in [("any", _UNARY), *_BINARY.items()]:
     for _name in _names:
         _record = getattr(pw, _name, None) or getattr(nm, _name)
-        globals()[_name] = publish(_name, _record, numbers=_numbers, inplace=_name not in _NO_INPLACE)
+        globals()[_name] = publish(
+            _name, _record, numbers=_numbers, inplace=_name not in _NO_INPLACE, same=_name in _SAME
+        )
 for _alias, _name in _ALIASES.items():
     globals()[_alias] = globals()[_name]
     install(globals()[_name], _alias)
@@ -67,7 +72,7 @@ def abs(input: Tensor, *, out: Any = None) -> Any:
     """The size of every number, real for complex ones. Raises DTypeError for bool tensors."""
     if isinstance(input, Tensor) and input._data.dtype.kind == "b":
         raise DTypeError("abs: not defined for bool tensors; convert to an integer dtype first.")
-    return pw.abs(input) if out is None else deliver("abs", pw.abs(input), out)
+    return pw.abs(input) if out is None else deliver_same("abs", pw.abs(input), out)
 
 
 def abs_(self: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ def _require_float(name: str, input: Any) -> None:
 def frac(input: Tensor, *, out: Any = None) -> Any:
     """What is behind the point: ``input - trunc(input)``. Raises DTypeError unless ``input`` is floating point."""
     _require_float("frac", input)
-    return nm.frac(input) if out is None else deliver("frac", nm.frac(input), out)
+    return nm.frac(input) if out is None else deliver_same("frac", nm.frac(input), out)
 
 
 def frac_(self: Tensor) -> Tensor:
@@ -106,7 +111,7 @@ def _require_alike(name: str, input: Any, values: Any) -> None:
 def heaviside(input: Tensor, values: Tensor, *, out: Any = None) -> Any:
     """0 for negative ``input``, 1 for positive, ``values`` at 0. Raises DTypeError for tensors of different dtypes."""
     _require_alike("heaviside", input, values)
-    return nm.heaviside(input, values) if out is None else deliver("heaviside", nm.heaviside(input, values), out)
+    return nm.heaviside(input, values) if out is None else deliver_same("heaviside", nm.heaviside(input, values), out)
 
 
 def heaviside_(self: Tensor, values: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ def sign(input: Tensor, *, out: Any = None) -> Any:
     if isinstance(input, Tensor) and input.dtype.category == 3:
         raise DTypeError("sign: complex numbers have no sign; their direction is sgn().")
     result = pw.sign(input)
-    return result if out is None else deliver("sign", result, out)
+    return result if out is None else deliver_same("sign", result, out)
 
 
 class MantissaExponent(NamedTuple):
@@ -133,7 +138,7 @@ class MantissaExponent(NamedTuple):
 def sgn(input: Tensor, *, out: Any = None) -> Any:
     """``sign`` of real numbers, ``z / |z|`` of complex ones and 0 at 0."""
     record = pw.direction if isinstance(input, Tensor) and input.dtype.category == 3 else pw.sign
-    return record(input) if out is None else deliver("sgn", record(input), out)
+    return record(input) if out is None else deliver_same("sgn", record(input), out)
 
 
 def sgn_(self: Tensor) -> Tensor:
@@ -152,7 +157,7 @@ def frexp(input: Tensor, *, out: Any = None) -> Any:
         require_outs("frexp", out)
         if out[1].dtype is not parts[1].dtype:
             raise DTypeError(f"frexp: expects exponent to have {parts[1].dtype}, but got {out[1].dtype}.")
-        parts = tuple(deliver("frexp", part, target) for part, target in zip(parts, out, strict=True))
+        parts = tuple(deliver_same("frexp", part, target) for part, target in zip(parts, out, strict=True))
     return MantissaExponent(*parts)
 
 
@@ -173,7 +178,7 @@ def conj(input: Tensor) -> Any:
 def conj_physical(input: Tensor, *, out: Any = None) -> Any:
     """The conjugates of complex numbers; a real tensor is returned itself."""
     result = conj(input)
-    return result if out is None else deliver("conj_physical", result, out)
+    return result if out is None else deliver_same("conj_physical", result, out)
 
 
 def conj_physical_(self: Tensor) -> Tensor:
@@ -221,7 +226,7 @@ def _rounded(input: Any, decimals: int) -> Any:
 def round(input: Tensor, *, decimals: int = 0, out: Any = None) -> Any:
     """The nearest integer, halves to the even one; with ``decimals`` the nearest multiple of ``10**-decimals``."""
     result = _rounded(input, decimals)
-    return result if out is None else deliver("round", result, out)
+    return result if out is None else deliver_same("round", result, out)
 
 
 def round_(self: Tensor, *, decimals: int = 0) -> Tensor:

@@ -8,21 +8,18 @@ from typing import Any
 from ..backends.generic.reduce import elements_in, reduced_shape
 from ..dtypes import BY_NAME, REAL_OF, as_dtype, get_default_dtype, numpy_dtype
 from ..errors import DTypeError, ShapeError
-from ..expr import functions as fn
 from ..return_types import named as named
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
 from .checks import np_dtype, statistic_dtype
-from .elementwise import elementwise
-from .formula_loss import ReducedFormula
-from .inplace import deliver
+from .inplace import deliver, deliver_same
 from .record import Spec, op
 from .samples import Arg, Sample
 from .shape_core import cast, dims_of, slice_
 
 __all__ = [
-    "all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "std", "std_mean", "sum",
+    "all", "any", "count_nonzero", "logsumexp", "mean", "prod", "std", "std_mean", "sum",
     "var", "var_mean",
 ]  # fmt: skip
 
@@ -138,11 +135,16 @@ def prepared(name: str, input: Any, dtype: Any) -> Tensor:
     return input if array.dtype == wanted else cast(input, dtype=wanted)
 
 
+def dtype_to_reduce_in(dtype: Any, out: Any) -> Any:
+    """The dtype asked for, or that of ``out``, in which PyTorch takes sums and products too."""
+    return out.dtype if dtype is None and isinstance(out, Tensor) else dtype
+
+
 def delivered(name: str, result: Tensor, dtype: Any, out: Any) -> Tensor:
     """The result in the dtype asked for (integers are summed in int64), or in ``out``."""
     if dtype is not None and result._data.dtype.name != (wanted := as_dtype(dtype)).name:
         result = cast(result, dtype=wanted.np)
-    return result if out is None else deliver(name, result, out)
+    return result if out is None else deliver_same(name, result, out)
 
 
 # --- sum and product
@@ -188,6 +190,7 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     """
     if _reduces_itself(input, dim, keepdim, dtype, out):
         return input.sum()
+    dtype = dtype_to_reduce_in(dtype, out)
     x = prepared("sum", input, dtype)
     dims = dims_of("sum", dim, x._data.ndim)
     if x._data.size > _TOO_MANY:
@@ -268,6 +271,7 @@ def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
 
     Raises: DimError for a dim that is out of range or given twice.
     """
+    dtype = dtype_to_reduce_in(dtype, out)
     x = prepared("prod", input, dtype)
     require_work("prod", x._data)
     result = prod_op(x, dim=dims_of("prod", dim, x._data.ndim), keepdim=keepdim)
@@ -311,12 +315,15 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
     if _reduces_itself(input, dim, keepdim, dtype, out):
         return input.mean()
     x = prepared("mean", input, dtype)
+    require_float("mean", x._data.dtype)
+    if dtype is None and isinstance(out, Tensor) and out.dtype.category > 1:
+        dtype, x = out.dtype, prepared("mean", input, out.dtype)
     dims = dims_of("mean", dim, x._data.ndim)
     if x._data.size > _TOO_MANY:
         x = collapsed(x, dims)[0]
         require_work("mean", x._data)
     result = mean_op(x, dim=dims, keepdim=keepdim)
-    return result if out is None else deliver("mean", result, out)
+    return result if out is None and dtype is None else delivered("mean", result, dtype, out)
 
 
 def _var_infer(x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Spec:
@@ -501,41 +508,6 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = Non
     return result if out is None else deliver("logsumexp", result, out)
 
 
-# --- NaN left out
-
-
-without_nan = elementwise(
-    lambda x: fn.where(fn.isnan(x), 0.0, x),
-    name="without_nan",
-    samples=lambda: [Sample((Arg((2, 3), layout=layout),), name=layout) for layout in ("C", "T")],
-    doc="``x`` with NaN taken as 0.",
-)
-nansum_all = ReducedFormula(
-    "nansum_all",
-    without_nan,
-    lambda: [Sample((Arg((3, 4), layout=layout),), {"reduction": "sum"}, name=layout) for layout in ("C", "T")],
-)
-
-
-def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
-    """``sum`` with NaN taken as 0."""
-    x = prepared("nansum", input, dtype)
-    if x._data.dtype.kind not in "bui":
-        if dim is None and not keepdim and out is None and x._data.ndim:
-            return nansum_all(x, reduction="sum")
-        x = without_nan(x)
-    return sum(x, dim, keepdim, dtype=dtype, out=out)
-
-
-def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
-    """``mean`` over the elements that are not NaN; NaN where there is none."""
-    x = prepared("nanmean", input, dtype)
-    require_float("nanmean", x._data.dtype)
-    count = sum(pw.logical_not(pw.isnan(x)), dim, keepdim)
-    result = pw.div(nansum(x, dim, keepdim), count)
-    return result if out is None else deliver("nanmean", result, out)
-
-
 # --- truth and counts
 
 
@@ -569,7 +541,7 @@ def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = No
     array = require_tensor("any", input)
     require_work("any", array)
     result = any_op(input, dim=_dims_or_none("any", dim, array.ndim), keepdim=keepdim)
-    return result if out is None else deliver("any", result, out)
+    return result if out is None else deliver_same("any", result, out)
 
 
 @calls(all_op, "x dims flag")
@@ -578,7 +550,7 @@ def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = No
     array = require_tensor("all", input)
     require_work("all", array)
     result = all_op(input, dim=_dims_or_none("all", dim, array.ndim), keepdim=keepdim)
-    return result if out is None else deliver("all", result, out)
+    return result if out is None else deliver_same("all", result, out)
 
 
 @calls(count_nonzero_op, "x dims", keepdim=False)
@@ -589,5 +561,5 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     return count_nonzero_op(input, dim=dims_of("count_nonzero", dim, array.ndim), keepdim=False)
 
 
-for _function in (all, any, count_nonzero, logsumexp, mean, nanmean, nansum, prod, std, sum, var):
+for _function in (all, any, count_nonzero, logsumexp, mean, prod, std, sum, var):
     install(_function)

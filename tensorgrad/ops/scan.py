@@ -14,9 +14,19 @@ from .calls import calls
 from .checks import integer, np_dtype, require_optional
 from .extremes import over_dim
 from .getitem import copy_
-from .inplace import deliver
+from .inplace import deliver, deliver_same
 from .record import Spec, op
-from .reduce import conjugate, delivered, is_complex, named, prepared, require_float, require_tensor, shifted
+from .reduce import (
+    conjugate,
+    delivered,
+    dtype_to_reduce_in,
+    is_complex,
+    named,
+    prepared,
+    require_float,
+    require_tensor,
+    shifted,
+)
 from .samples import Arg, Sample
 from .shape_core import one_dim
 
@@ -100,6 +110,7 @@ cumprod_op = op(
 
 
 def _running(record: Any, name: str, input: Any, dim: int, dtype: Any, out: Any) -> Tensor:
+    dtype = dtype_to_reduce_in(dtype, out)
     return delivered(name, over_dim(record, name, prepared(name, input, dtype), dim), dtype, out)
 
 
@@ -178,7 +189,8 @@ logcumsumexp_op = op(
 @calls(logcumsumexp_op, "x dim")
 def logcumsumexp(input: Tensor, dim: int, *, out: Any = None) -> Tensor:
     """``log(cumsum(exp(input), dim))``, computed without overflow. Raises DTypeError for integers."""
-    return _running(logcumsumexp_op, "logcumsumexp", input, dim, None, out)
+    result = over_dim(logcumsumexp_op, "logcumsumexp", input, dim)
+    return result if out is None else deliver_same("logcumsumexp", result, out)
 
 
 def logcumsumexp_(self: Tensor, dim: int) -> Tensor:
@@ -232,7 +244,7 @@ def cummin(input: Tensor, dim: int, *, out: Any = None) -> Any:
 def _extreme(name: str, record: Any, input: Tensor, dim: int, out: Any) -> Any:
     values, indices = over_dim(record, name, input, dim)
     if out is not None:
-        values, indices = deliver(name, values, out[0]), deliver(name, indices, out[1])
+        values, indices = deliver_same(name, values, out[0]), deliver_same(name, indices, out[1])
     return _Running[name](values, indices)
 
 

@@ -12,7 +12,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
 from .checks import integer
-from .inplace import deliver
+from .inplace import deliver_same
 from .record import Spec, op
 from .reduce import count_nonzero, require_tensor
 from .samples import Arg, Sample
@@ -83,7 +83,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
         found = _places(input if array.ndim else core.reshape(input, shape=(1,)))
         return tuple([core.slice_(found, key=(slice(None), i)) for i in range(max(array.ndim, 1))])
     result = _places(input)
-    return result if out is None else deliver("nonzero", result, out)
+    return result if out is None else deliver_same("nonzero", result, out)
 
 
 def _places(x: Tensor) -> Any:
@@ -106,7 +106,7 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1, out: Any =
     result = core.slice_(found, key=(slice(0, min(count, size), 1),))
     if count < size:
         result = cat([result, full((size - count, ndim), fill_value, dtype="int64", device=input.device)], 0)
-    return result if out is None else deliver("nonzero_static", result, out)
+    return result if out is None else deliver_same("nonzero_static", result, out)
 
 
 def isin(
@@ -135,7 +135,7 @@ def isin(
     else:
         found = pw.ne(wanted, wanted) if dtype.kind != "f" else pw.logical_and(pw.isnan(wanted), pw.eq(wanted, 0))
     result = pw.logical_not(found) if invert else found
-    return result if out is None else deliver("isin", result, out)
+    return result if out is None else deliver_same("isin", result, out)
 
 
 def argwhere(input: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ def searchsorted(
     result = searchsorted_op(sorted_sequence, input, right=right or side == "right")
     if out_int32:
         result = core.cast(result, dtype=numpy_dtype("int32"))
-    return result if out is None else deliver("searchsorted", result, out)
+    return result if out is None else deliver_same("searchsorted", result, out)
 
 
 def bucketize(

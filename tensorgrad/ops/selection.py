@@ -14,7 +14,7 @@ from . import pointwise as pw
 from .calls import calls
 from .create import as_operand
 from .elementwise import Elementwise
-from .inplace import deliver, write_into
+from .inplace import deliver, deliver_same, write_into
 from .signatures import require_tensor_arguments
 from .storable import check_storable
 
@@ -41,12 +41,18 @@ def _clamping(input: Any, low: Any, high: Any) -> tuple[Elementwise, tuple[Any, 
     return pw.clamp_both, (input, low, high)
 
 
+def _limited(name: str, result: Tensor, out: Tensor, *bounds: Any) -> Tensor:
+    """``out`` with the result written in: cast to its dtype where tensors are the bounds, as in PyTorch."""
+    casts = any(isinstance(bound, Tensor) for bound in bounds)
+    return deliver(name, result, out) if casts else deliver_same(name, result, out)
+
+
 @calls(pw.clamp_both, "x operand operand", alike=True)
 def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -> Any:
     """``input`` limited to ``[min, max]``; either bound may be None, a number or a tensor."""
     record, inputs = _clamping(input, min, max)
     result = record(*inputs)
-    return result if out is None else deliver("clamp", result, out)
+    return result if out is None else _limited("clamp", result, out, min, max)
 
 
 @calls(pw.clamp_both, "x operand operand", alike=True, into=True)
@@ -62,7 +68,7 @@ def clamp_min(input: Tensor, min: Any, *, out: Any = None) -> Any:
     require_tensor_arguments("clamp_min", input=input)
     _check_bounds("clamp_min", input, min)
     result = pw.clamp_min(input, min)
-    return result if out is None else deliver("clamp_min", result, out)
+    return result if out is None else _limited("clamp_min", result, out, min)
 
 
 @calls(pw.clamp_min, "x operand", alike=True, into=True)
@@ -78,7 +84,7 @@ def clamp_max(input: Tensor, max: Any, *, out: Any = None) -> Any:
     require_tensor_arguments("clamp_max", input=input)
     _check_bounds("clamp_max", input, max)
     result = pw.clamp_max(input, max)
-    return result if out is None else deliver("clamp_max", result, out)
+    return result if out is None else _limited("clamp_max", result, out, max)
 
 
 @calls(pw.clamp_max, "x operand", alike=True, into=True)
@@ -100,7 +106,7 @@ def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = No
         if isinstance(tensor, Tensor) and (given is int or (given is float and tensor.dtype.category > 1)):
             check_storable("where", number, tensor.dtype, assigned=True)
     result = pw.where(condition, input, other)
-    return result if out is None else deliver("where", result, out)
+    return result if out is None else deliver_same("where", result, out)
 
 
 def _fill_value(input: Tensor, mask: Any, value: Any) -> Any:
@@ -151,7 +157,7 @@ def nan_to_num(
             result = pw.complex_(*parts)
         else:
             result = pw.nan_to_num(input, *numbers)
-    return result if out is None else deliver("nan_to_num", result, out)
+    return result if out is None else deliver_same("nan_to_num", result, out)
 
 
 def nan_to_num_(

@@ -12,7 +12,7 @@ from typing import Any
 from ..expr import Expr
 from ..tensor import Tensor, install
 from .calls import calls
-from .inplace import deliver, write_into
+from .inplace import deliver, deliver_same, write_into
 
 __all__ = ["install_in_place", "publish", "require_tensor_arguments"]
 
@@ -28,9 +28,19 @@ def require_tensor_arguments(name: str, **given: Any) -> None:
             raise TypeError(f"{name}(): argument {label!r} must be Tensor, not {type(x).__name__}")
 
 
-def publish(name: str, record: Any, *, numbers: str = "any", inplace: bool = True, method: bool = True) -> Any:
-    """The record as a function with ``out=``, which it installs as a method, with its in-place form ``name_``."""
-    function = _of_one(name, record) if len(record.inputs) == 1 else _of_two(name, record, numbers)
+def publish(
+    name: str, record: Any, *, numbers: str = "any", inplace: bool = True, method: bool = True, same: bool = False
+) -> Any:
+    """The record as a function with ``out=``, which it installs as a method, with its in-place form ``name_``.
+
+    Args:
+        same: ``out`` must have the result's dtype.
+    """
+    function = (
+        _of_one(name, record, deliver_same if same else deliver)
+        if len(record.inputs) == 1
+        else _of_two(name, record, numbers)
+    )
     function.__name__ = function.__qualname__ = name
     function.__doc__ = record.__doc__ or f"Elementwise ``{record.formula}``."
     inputs = "x" if len(record.inputs) == 1 else "x x" if numbers == "none" else "x operand"
@@ -42,7 +52,7 @@ def publish(name: str, record: Any, *, numbers: str = "any", inplace: bool = Tru
     return function
 
 
-def _of_one(name: str, record: Any) -> Callable[..., Any]:
+def _of_one(name: str, record: Any, deliver: Callable[..., Any]) -> Callable[..., Any]:
     def function(input: Any, *, out: Any = None) -> Any:
         return record(input) if out is None else deliver(name, record(input), out)
 

@@ -10,7 +10,7 @@ from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
 from .checks import require_float, require_tensors
-from .inplace import deliver
+from .inplace import deliver_same
 from .record import Spec, op
 from .samples import Arg, Sample
 from .shape_core import one_dim
@@ -132,7 +132,7 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, out: An
     """
     x, axis = _prepared("softmax", input, dim, dtype)
     result = softmax_op(x, dim=axis)
-    return result if out is None else deliver("softmax", result, out)
+    return result if out is None else deliver_same("softmax", result, out)
 
 
 @calls(log_softmax_op, "x dim")
@@ -140,7 +140,7 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, out
     """``x_i - log(sum_j exp(x_j))`` along ``dim``: the logarithm of ``softmax``, right where that underflows."""
     x, axis = _prepared("log_softmax", input, dim, dtype)
     result = log_softmax_op(x, dim=axis)
-    return result if out is None else deliver("log_softmax", result, out)
+    return result if out is None else deliver_same("log_softmax", result, out)
 
 
 def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:

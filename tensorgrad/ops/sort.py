@@ -10,7 +10,7 @@ from ..tensor import Tensor, install
 from .calls import calls
 from .checks import integer, require_outs
 from .extremes import over_dim, place
-from .inplace import deliver
+from .inplace import deliver_same
 from .record import Spec, op
 from .reduce import named, require_tensor
 from .samples import Arg, Sample
@@ -104,7 +104,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     values, indices = over_dim(sort_op, "sort", input, dim, **attrs)
     if out is not None:
         require_outs("sort", out)
-        values, indices = deliver("sort", values, out[0]), deliver("sort", indices, out[1])
+        values, indices = deliver_same("sort", values, out[0]), deliver_same("sort", indices, out[1])
     return _Sorted(values, indices)
 
 
@@ -117,7 +117,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 def msort(input: Tensor, *, out: Any = None) -> Tensor:
     """The elements in order along the first dimension."""
     result = sort(input, 0).values
-    return result if out is None else deliver("msort", result, out)
+    return result if out is None else deliver_same("msort", result, out)
 
 
 @calls(topk_op, "x int dim flag flag", returns=_Top)
@@ -136,7 +136,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
             raise ShapeError(f"topk: k must be 1 for a 0-d tensor, got {k}.")
     if out is not None:
         require_outs("topk", out)
-        values, indices = deliver("topk", values, out[0]), deliver("topk", indices, out[1])
+        values, indices = deliver_same("topk", values, out[0]), deliver_same("topk", indices, out[1])
     return _Top(values, indices)
 
 

@@ -14,7 +14,7 @@ from .calls import calls
 from .checks import integer, real, require_outs
 from .extremes import dim_record, over_dim
 from .gather import gather
-from .inplace import deliver
+from .inplace import deliver, deliver_same
 from .ranges import linspace
 from .record import Spec, op
 from .reduce import named, require_tensor
@@ -190,7 +190,7 @@ def _quantile(
         result = reshape(result, (result.shape[0],))
     if probabilities._data.ndim == 0:
         result = result.squeeze(0)
-    return result if out is None else deliver(name, result, out)
+    return result if out is None else deliver_same(name, result, out)
 
 
 def _probabilities(name: str, input: Tensor, q: Any) -> Tensor:
@@ -224,7 +224,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False, *, out: Any = None
     values, indices = over_dim(mode_dim, "mode", input, dim, keepdim=keepdim)
     if out is not None:
         require_outs("mode", out)
-        values, indices = deliver("mode", values, out[0]), deliver("mode", indices, out[1])
+        values, indices = deliver_same("mode", values, out[0]), deliver_same("mode", indices, out[1])
     return _Mode(values, indices)
 
 
@@ -291,7 +291,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out
     except ValueError:  # what is wrong with the range; of no elements, 0 to 1
         low, high = _range("histc", input.detach(), low, high, 1.0)
         result = histc_op(input, bins=count, low=low, high=high)
-    return result if out is None else deliver("histc", result, out)
+    return result if out is None else deliver_same("histc", result, out)
 
 
 def histogram(

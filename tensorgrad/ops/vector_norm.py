@@ -14,7 +14,7 @@ from . import pointwise as pw
 from .calls import calls
 from .checks import number
 from .getitem import copy_
-from .inplace import deliver
+from .inplace import deliver_same
 from .record import Spec, op
 from .reduce import (
     Dims,
@@ -140,7 +140,7 @@ def norm(
         from ..linalg import matrix_norm
 
         result = matrix_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim)  # type: ignore[arg-type]
-        return result if out is None else deliver("norm", result, out)
+        return result if out is None else deliver_same("norm", result, out)
     if p is None or p == "fro":
         p = 2.0
     if p == "nuc":
@@ -148,12 +148,12 @@ def norm(
 
         both = tuple(range(x._data.ndim)) if dim is None else dims_of("norm", dim, x._data.ndim)
         nuclear: Tensor = matrix_norm(x, "nuc", both, keepdim)
-        return nuclear if out is None else deliver("norm", nuclear, out)
+        return nuclear if out is None else deliver_same("norm", nuclear, out)
     if isinstance(p, str):
         raise ShapeError(f"norm: p must be a number, 'fro' or 'nuc', got {p!r}.")
     dims = dims_of("norm", dim, x._data.ndim)
     result = vector_norm_op(x, ord=order_of(p, x._data.dtype), dim=dims, keepdim=keepdim)
-    return result if out is None else deliver("norm", result, out)
+    return result if out is None else deliver_same("norm", result, out)
 
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Any = None) -> Tensor:
@@ -177,7 +177,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Any = None
     size = vector_norm_op(input, ord=float(p), dim=others, keepdim=True)
     factor = pw.where(pw.gt(size, maxnorm), pw.div(maxnorm, pw.add(size, 1e-7)), 1.0)
     result = pw.mul(input, factor)
-    return result if out is None else deliver("renorm", result, out)
+    return result if out is None else deliver_same("renorm", result, out)
 
 
 def renorm_(self: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
