@@ -176,6 +176,11 @@ class Tensor(TensorCore):
                 raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
             if value._data.shape != self._data.shape:
                 raise ShapeError(f"grad has shape {tuple(value.shape)}, its tensor {tuple(self.shape)}.")
+            if value._data.dtype != self._data.dtype:
+                raise DTypeError(
+                    f"grad must have the tensor's dtype {self.dtype}, got {value.dtype}; convert it with "
+                    f".to({self.dtype})."
+                )
         self._grad = value
         if local.listeners:
             grad_was_set(self)

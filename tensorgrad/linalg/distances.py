@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from ..ops.checks import reshaped, swapped
+from ..ops.checks import number, reshaped, swapped
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
 from ..tensor import Tensor
@@ -250,6 +250,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_fo
         raise ShapeError(f"cdist: rows have {x1.shape[-1]} and {x2.shape[-1]} elements; they must be equal.")
     if compute_mode not in _MODES:
         raise ValueError(f"cdist: {compute_mode!r} is not a valid value for compute_mode: {sorted(_MODES)}.")
+    p = number("cdist", "p", p)
     if not p >= 0:
         raise ShapeError(f"cdist: only p from 0 to inf is supported, got {p}.")
     a, b = batch_of("cdist", x1, x2)

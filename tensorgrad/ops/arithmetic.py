@@ -26,9 +26,16 @@ def _dtype_of(*operands: Any) -> DType:
     return BY_NAME[result_name(tuple([key_of(x._data if isinstance(x, Tensor) else x) for x in operands]))]
 
 
+def require_number(name: str, label: str, given: Any) -> None:
+    """Raises TypeError for a tensor or array that has dimensions: it would be broadcast."""
+    if getattr(given, "ndim", 0):
+        raise TypeError(f"{name}: {label} must be a number, got a tensor of shape {tuple(given.shape)}.")
+
+
 def _check_alpha(name: str, alpha: Any, *operands: Any) -> None:
-    """Raises DTypeError for a factor of a higher category than what it multiplies."""
+    """Raises DTypeError for a factor of a higher category than what it multiplies, TypeError for what is no number."""
     category = _dtype_of(*operands).category
+    require_number(name, "alpha", alpha)
     if type(alpha) is bool and category:
         raise DTypeError(f"{name}: a bool alpha goes with bool tensors only.")
     if type(alpha) is float and category < 2:
@@ -237,6 +244,7 @@ def _three(name: str, input: Any, tensor1: Any, tensor2: Any, third: Any, value:
     if third is not None:
         value, tensor1, tensor2 = tensor1, tensor2, third
     require_tensor_arguments(name, input=input, tensor1=tensor1, tensor2=tensor2)
+    require_number(name, "value", value)
     dtype = _dtype_of(input, tensor1, tensor2)
     if not dtype.category:
         raise DTypeError(f"{name}: not defined for bool tensors; convert to an integer dtype first.")

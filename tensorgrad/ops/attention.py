@@ -261,6 +261,7 @@ def scaled_dot_product_attention(
     q, k, v = _same_batch(query, key, value, own=3 if enable_gqa else 2)
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
+    scale = number("scaled_dot_product_attention", "scale", scale)
     if dropout_p == 0.0:
         return attention_op(q, k, v, attn_mask, causal=bool(is_causal), scale=float(scale))[0]
     # within a ``vmap`` draws are made for each sample or shared: what it is told of is dropout itself

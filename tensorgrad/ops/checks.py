@@ -86,11 +86,11 @@ def integers_of(name: str, given: Any) -> tuple[int, ...] | None:
 
 
 def number(name: str, label: str, given: Any) -> Any:
-    """``given`` as a real Python number: from NumPy's numbers and tensors of one element too. Raises TypeError for what
-    is none, ArgumentError for an integer beyond the range of float64."""
+    """``given`` as a real Python number: from NumPy's numbers and tensors without dimensions too. Raises TypeError for
+    what is none, ArgumentError for an integer beyond the range of float64."""
     if type(given) is float or (type(given) is int and abs(given) < 2**1023):
         return given
-    if isinstance(given, Tensor) and given._data.size == 1:
+    if isinstance(given, Tensor) and not given._data.ndim:
         given = given.item()
     if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and not given.ndim):
         given = given.item()

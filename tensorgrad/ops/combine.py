@@ -12,7 +12,7 @@ from ..tensor import Tensor
 from . import pointwise as pw
 from . import shape_core as core
 from .checks import integer
-from .create import tensor
+from .create import ones_like, tensor
 from .index_slices import index_select
 from .join import cat, stack
 from .rearrange import meshgrid, pad
@@ -20,7 +20,7 @@ from .reduce import require_tensor
 from .shape import integers, reshape
 from .shape_core import size_of
 
-__all__ = ["block_diag", "cartesian_prod", "combinations", "unravel_index"]
+__all__ = ["block_diag", "cartesian_prod", "combinations", "unravel_index", "vander"]
 
 
 def cartesian_prod(*tensors: Tensor) -> Tensor:
@@ -83,6 +83,24 @@ def block_diag(*tensors: Tensor) -> Tensor:
         rows.append(wide if wide._data.dtype == dtype else core.cast(wide, dtype=dtype))
         start += own
     return cat(rows, 0)
+
+
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """Powers of the elements of a vector, a row for each: ``x^(N-1), ..., x, 1``, or in the other order.
+
+    Integers and truth values give int64. Raises: ShapeError unless ``x`` has one dimension, and for a negative ``N``.
+    """
+    array = require_tensor("vander", x)
+    if array.ndim != 1:
+        raise ShapeError(f"vander: x must be a one-dimensional tensor, got shape {tuple(array.shape)}.")
+    count = array.size if N is None else integer("vander", "N", N)
+    if count < 0:
+        raise ShapeError(f"vander: N must be non-negative, got {count}.")
+    base = core.cast(x, dtype=numpy_dtype("int64")) if array.dtype.kind in "bui" else x
+    lead = ones_like(base).unsqueeze(1)
+    powers = base.unsqueeze(1).expand(array.size, max(count - 1, 0)).cumprod(1)
+    rows = cat([lead, powers], 1)[:, :count]
+    return rows if increasing else rows.flip(1)
 
 
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:

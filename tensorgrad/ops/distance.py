@@ -77,6 +77,7 @@ def cosine_embedding_loss(
             f"cosine_embedding_loss: inputs (n, d) need targets (n,), inputs (d,) a 0-d target; got "
             f"{tuple(input1.shape)} and {tuple(target.shape)}."
         )
+    margin = number("cosine_embedding_loss", "margin", margin)
     a, b = input1, input2
     tiny = 1e-12  # added to the squared lengths, not a floor under the lengths: as PyTorch's
     dots = pw.mul(a, b).sum(-1)

@@ -15,6 +15,7 @@ from .checks import (
     check_reduction,
     everywhere,
     legacy_reduction,
+    number,
     real,
     require_float,
     require_optional,
@@ -186,8 +187,8 @@ def huber_loss(
 ) -> Tensor:
     """Half the square up to ``delta``, and its tangent beyond. Source: Huber 1964."""
     _checked("huber_loss", input, target)
-    if isinstance(delta, bool) or not isinstance(delta, (int, float)):
-        raise TypeError(f"huber_loss: delta must be a float or int, got {type(delta).__name__}.")
+    if isinstance(delta, bool):
+        raise TypeError("huber_loss: delta must be a float or int, got bool.")
     delta = real("huber_loss", "delta", delta)
     if delta <= 0:
         raise ArgumentError(f"huber_loss: delta must be positive, got {delta}.")
@@ -388,16 +389,13 @@ def poisson_nll_loss(
     """
     require_tensors("poisson_nll_loss", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
+    eps = real("poisson_nll_loss", "eps", eps)
     if full:
-        losses = (
-            poisson_log(input, target)
-            if log_input
-            else poisson_rate(input, target, real("poisson_nll_loss", "eps", eps))
-        )
+        losses = poisson_log(input, target) if log_input else poisson_rate(input, target, eps)
         return reduce_losses("poisson_nll_loss", pw.add(losses, stirling(target)), reduction)
     if log_input:
         return reduced(poisson_log, poisson_log_mean, reduction, input, target)
-    return reduced(poisson_rate, poisson_rate_mean, reduction, input, target, real("poisson_nll_loss", "eps", eps))
+    return reduced(poisson_rate, poisson_rate_mean, reduction, input, target, eps)
 
 
 def gaussian_nll_loss(
@@ -465,6 +463,7 @@ def hinge_embedding_loss(
     reduction = legacy_reduction(reduction, size_average, reduce)
     if target.dtype.category > 1 and input.dtype != target.dtype:
         raise DTypeError(f"hinge_embedding_loss: target is {target.dtype}, input {input.dtype}.")
+    margin = number("hinge_embedding_loss", "margin", margin)
     far = pw.where(pw.ne(target, 1), pw.clamp_min(pw.sub(margin, input), 0), 0.0)
     near = pw.where(pw.ne(target, -1), input, 0.0)
     return reduce_losses("hinge_embedding_loss", pw.add(far, near), reduction)
@@ -478,5 +477,6 @@ def margin_ranking_loss(
     """``max(0, -target * (input1 - input2) + margin)``: the first should rank higher where the target is 1."""
     require_tensors("margin_ranking_loss", input1=input1, input2=input2, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
+    margin = number("margin_ranking_loss", "margin", margin)
     apart = pw.add(pw.mul(pw.neg(target), pw.sub(input1, input2)), margin)
     return reduce_losses("margin_ranking_loss", pw.clamp_min(apart, 0), reduction)

@@ -12,7 +12,7 @@ from ..return_types import named as named
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import np_dtype, statistic_dtype
+from .checks import np_dtype, number, statistic_dtype
 from .inplace import deliver, deliver_same
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -395,7 +395,7 @@ def _spread_arguments(name: str, dim: Any, unbiased: bool | None, correction: fl
         if correction is not None:
             raise TypeError(f"{name}: give unbiased or correction, not both.")
         return dim, int(unbiased)
-    return dim, 1 if correction is None else correction
+    return dim, 1 if correction is None else number(name, "correction", correction)
 
 
 def _spread(record: Any, input: Any, dim: Any, unbiased: Any, keepdim: bool, correction: Any, out: Any) -> Tensor:

@@ -12,6 +12,7 @@ from ..errors import ArgumentError, DTypeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
+from .checks import real
 from .create import as_operand
 from .elementwise import Elementwise
 from .inplace import deliver, deliver_same, write_into
@@ -138,6 +139,7 @@ def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 def _replacements(dtype: DType, nan: float | None, posinf: float | None, neginf: float | None) -> tuple[float, ...]:
+    nan, posinf, neginf = (None if x is None else real("nan_to_num", "each", x) for x in (nan, posinf, neginf))
     largest = _largest(dtype.to_real())
     return nan or 0.0, largest if posinf is None else posinf, -largest if neginf is None else neginf
 

@@ -84,12 +84,12 @@ def check_factor(name: str, value: Any, dtype: DType) -> None:
 
 
 def one_number(name: str, value: Any) -> Any:
-    """The Python number that a tensor or an array of one element, or one of NumPy's numbers, holds."""
+    """The Python number that a tensor or an array without dimensions, or one of NumPy's numbers, holds."""
     from .create import as_operand
 
     given = as_operand(name, value)
     if isinstance(given, Tensor):
-        if given._data.size != 1:
+        if given._data.ndim:
             raise TypeError(f"{name}: expected one number, got a tensor of shape {tuple(given.shape)}.")
         return given.item()
     return given

@@ -10,8 +10,10 @@ import numpy as np
 
 from ..backends import registry
 from ..dispatch import local
+from ..dtypes import uint8
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install, wrap
+from .checks import integer
 from .convert import address_of, data_ptr
 from .reduce import require_tensor
 
@@ -46,6 +48,35 @@ class UntypedStorage:
         if not isinstance(key, slice):
             return int(self._bytes()[key])
         return UntypedStorage(wrap(self._bytes()[key]))
+
+    def __setitem__(self, key: Any, value: int) -> None:
+        """Write a byte to where ``key``, a position or a slice, says."""
+        self._writable()[key] = _byte("storage", value)
+
+    def fill_(self, value: int) -> UntypedStorage:
+        """Make every byte ``value``, from -128 to 255."""
+        self._writable().fill_(_byte("fill_", value))
+        return self
+
+    def copy_(self, src: UntypedStorage, non_blocking: bool | None = None) -> UntypedStorage:
+        """Take the bytes of ``src``. Raises ShapeError for a storage of another size."""
+        if not isinstance(src, UntypedStorage):
+            raise TypeError(f"copy_: src must be an UntypedStorage, got {type(src).__name__}.")
+        if src.nbytes() != self.nbytes():
+            raise ShapeError(f"copy_: size does not match, self has {self.nbytes()} bytes, src {src.nbytes()}.")
+        self._writable().copy_(src.tensor.view(uint8))
+        return self
+
+    def clone(self) -> UntypedStorage:
+        """A copy in memory of its own."""
+        return UntypedStorage(self.tensor.clone())
+
+    def _writable(self) -> Tensor:
+        """The bytes as a tensor on the same memory, written to outside of any history. What was saved of the elements
+        is out of date from now on."""
+        flat: Tensor = self.tensor.view(uint8)
+        self._owner._bump()
+        return flat
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self._bytes(), dtype=dtype, copy=copy)
@@ -99,6 +130,13 @@ class UntypedStorage:
 
     def __repr__(self) -> str:
         return f"tensorgrad.storage.UntypedStorage(device={self.device}) of size {self.nbytes()}"
+
+
+def _byte(name: str, value: Any) -> int:
+    number = integer(name, "value", value)
+    if not -128 <= number <= 255:
+        raise DTypeError(f"{name}: {number} is no byte.")
+    return number & 255
 
 
 class TypedStorage:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.generic.reduce import reduced_shape
+from ..dtypes import numpy_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -28,7 +29,7 @@ from .reduce import (
     with_dims,
 )
 from .samples import Sample
-from .shape_core import contiguous_copy, dims_of, one_dim
+from .shape_core import cast, contiguous_copy, dims_of, one_dim
 
 __all__ = ["norm", "renorm"]
 
@@ -166,6 +167,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Any = None
     require_float("renorm", array.dtype)
     if isinstance(p, complex) or isinstance(maxnorm, complex):
         raise DTypeError("renorm: p and maxnorm must be real-valued.")
+    p, maxnorm = number("renorm", "p", p), number("renorm", "maxnorm", maxnorm)
     if not p > 0:
         raise ArgumentError(f"renorm: non-positive-norm not supported, got p = {p}.")
     if not maxnorm >= 0:
@@ -174,9 +176,11 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Any = None
         raise ShapeError(f"renorm: input needs at least 2 dimensions, got {array.ndim} dimensions.")
     at = one_dim("renorm", dim, array.ndim)
     others = tuple([d for d in range(array.ndim) if d != at])
-    size = vector_norm_op(input, ord=float(p), dim=others, keepdim=True)
+    # squares of float32 numbers, and the factor's slope, leave float32's range
+    wide = cast(input, dtype=numpy_dtype("complex128" if array.dtype.kind == "c" else "float64"))
+    size = vector_norm_op(wide, ord=float(p), dim=others, keepdim=True)
     factor = pw.where(pw.gt(size, maxnorm), pw.div(maxnorm, pw.add(size, 1e-7)), 1.0)
-    result = pw.mul(input, factor)
+    result = pw.mul(input, cast(factor, dtype=real_dtype(array.dtype)))
     return result if out is None else deliver_same("renorm", result, out)
 
 

@@ -449,7 +449,8 @@ def check_lr(lr: Any, text: str = "Invalid learning rate: {}") -> None:
 
 def setting(name: str, value: Any) -> float:
     """A setting as a float: a number, or a tensor of one element. Raises TypeError for what is none."""
-    return real("optimizer", name, value)
+    one = value.item() if isinstance(value, Tensor) and value._data.size == 1 else value
+    return real("optimizer", name, one)
 
 
 def pair_of_settings(name: str, given: Any) -> tuple[Any, Any]:

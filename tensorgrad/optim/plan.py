@@ -21,8 +21,9 @@ from ..dispatch import host, local
 from ..dtypes import get_default_dtype
 from ..errors import AutogradError, DeviceError, DTypeError
 from ..ops.create import full, zeros_like
+from ..ops.storable import check_factor
 from ..tensor import Tensor, wrap
-from .optimizer import Group, Optimizer, StateDict
+from .optimizer import Group, Optimizer, StateDict, setting
 
 __all__ = ["Bucket", "PlannedOptimizer", "write_numbers"]
 
@@ -33,6 +34,13 @@ def _write_numbers(array: Any, *numbers: Any) -> None:
 
 write_numbers: Callable[..., None] = _write_numbers if native is None else native.write_numbers
 """The elements of a float64 array become these numbers: a step does so each time, and NumPy takes as long for one."""
+
+
+def _check_rate(rate: Any, bucket: Bucket) -> None:
+    """Raises TypeError for a learning rate, put into a group later, that is no number, DTypeError for one beyond the
+    parameters' dtype. A tensor is read when the step is made."""
+    if not isinstance(rate, Tensor):
+        check_factor("optimizer: lr", setting("lr", rate), bucket.params[0].dtype)
 
 
 class Bucket:
@@ -290,6 +298,9 @@ class PlannedOptimizer(Optimizer):
     def _run(self, group: Group, bucket: Bucket, arrays: Any) -> None:
         if bucket.done is not None and not self._unless:
             bucket.count_on_host()
+        rate = group["lr"]
+        if type(rate) is not float or not -1e38 < rate < 1e38:
+            _check_rate(rate, bucket)
         before = bucket.scalars.copy()
         try:
             host(bucket.refresh, bucket.reads, (bucket.scalars,))

@@ -51,7 +51,7 @@ class Rprop(FormulaOptimizer):
     def _first(self, name: str, group: Group, p: Tensor) -> Tensor:
         if name == "prev":
             return super()._first(name, group, p)
-        lr = float(group["lr"])
+        lr = setting("lr", group["lr"])
         return full_like(p, complex(lr, lr) if p.dtype.is_complex else lr)
 
     def _numbers(self, group: Group, lr: Any, scalars: Any) -> tuple[Any, ...]:
@@ -65,4 +65,5 @@ class Rprop(FormulaOptimizer):
         size = terms.step_size * fn.where(turn > 0, terms.up, fn.where(turn < 0, terms.down, 1.0))
         terms.step_size = fn.minimum(fn.maximum(size, terms.least), terms.most)
         terms.prev = fn.where(turn < 0, 0.0, terms.g)
-        terms.p = terms.p - fn.sign(terms.prev) * terms.step_size
+        way = fn.where(fn.isnan(terms.prev), 0.0, fn.sign(terms.prev))
+        terms.p = terms.p - way * terms.step_size

@@ -92,6 +92,15 @@ def formats(t: Any) -> Any:
     )  # fmt: skip
 
 
+def bytes_of_storages(t: Any) -> Any:
+    x, y = t.arange(3.0), t.ones(3)
+    kept = x.untyped_storage().clone()
+    x.untyped_storage().copy_(y.untyped_storage())
+    seen = x.tolist(), x.untyped_storage().fill_(-1).tolist(), x.view(t.int32)
+    x.untyped_storage()[3] = 1
+    return seen, x.view(t.int32), kept.tolist(), y.untyped_storage().tolist()
+
+
 def copies(t: Any) -> Any:
     x = t.arange(6.0).reshape(2, 3)
     again = pickle.loads(pickle.dumps(x.clone().requires_grad_()))
@@ -171,6 +180,12 @@ PROGRAMS: dict[str, Any] = {
         t.frombuffer(bytearray(b"abcdefgh"), dtype=t.int32), t.zeros(t.Size([2])), t.ones([]), t.range(0, 3),
         t.zeros(2, out=t.ones(2)), t.tensor([t.tensor(1), 2.5]), t.scalar_tensor(3), t.zeros(2, dtype=float),
     ],
+    "powers": lambda t: [
+        t.vander(t.tensor([1, 2, 3])), t.vander(t.tensor([1.0, 2.0]), 3, increasing=True), t.vander(t.ones(0)),
+        t.vander(t.tensor([2, 3], dtype=t.uint8), N=7), t.vander(t.tensor([True, False])), t.vander(t.ones(2), 0),
+        t.vander(t.ones(2), 1),
+    ],
+    "bytes": bytes_of_storages,
     "names-of-numpy": lambda t: [
         (x := t.arange(6.0).reshape(2, 3)).sum(axis=0), x.sum(1, keepdims=True), t.cat([x, x], axis=1), x.std(axis=0),
         x.max(axis=1)[0], x.argmax(axis=1), t.stack([x, x], axis=1).shape, x.cumsum(axis=0), x.any(axis=1),
@@ -243,6 +258,21 @@ ERRORS: dict[str, Any] = {
     "wider elements that begin in the midst": lambda t: t.ones(9)[1:].view(t.float64),
     "complex numbers that begin in the midst": lambda t: t.ones(9)[1:].view(t.complex64),
     "imag of real": lambda t: t.ones(2).imag,
+    "gradient of another dtype": lambda t: setattr(t.ones(2), "grad", t.ones(2).half()),
+    "gradient of integers": lambda t: setattr(t.ones(2), "grad", t.ones(2).long()),
+    "gradient of another shape": lambda t: setattr(t.ones(2), "grad", t.ones(3)),
+    "powers of a matrix": lambda t: t.vander(t.ones(2, 2)),
+    "fewer powers than none": lambda t: t.vander(t.ones(2), -1),
+    "bytes of another storage": lambda t: t.ones(2).untyped_storage().copy_(t.ones(3).untyped_storage()),
+    "bytes of a tensor": lambda t: t.ones(2).untyped_storage().copy_(t.ones(2)),
+    "row as a slope": lambda t: t.nn.functional.leaky_relu(t.ones(2), t.ones(1)),
+    "row as a margin": lambda t: t.nn.functional.margin_ranking_loss(t.ones(2), t.ones(2), t.ones(2), t.ones(2)),
+    "row as an alpha": lambda t: t.add(t.ones(2), t.ones(2), alpha=t.ones(2)),
+    "row as a value": lambda t: t.addcmul(t.ones(2), t.ones(2), t.ones(2), value=t.ones(2)),
+    "row as a scale": lambda t: t.nn.functional.scaled_dot_product_attention(*[t.ones(1, 2)] * 3, scale=t.ones(1)),
+    "row as a correction": lambda t: t.std(t.ones(2), correction=t.ones(1)),
+    "row as a norm": lambda t: t.renorm(t.ones(2, 2), 2, 0, t.ones(1)),
+    "row as a power": lambda t: t.cdist(t.ones(2, 2), t.ones(2, 2), t.ones(1)),
 }
 
 
@@ -252,6 +282,30 @@ def test_same_errors(name: str) -> None:
         ERRORS[name](torch)
     with pytest.raises(type(theirs.value)):
         ERRORS[name](tg)
+
+
+def test_writing_bytes_is_noticed_by_what_was_saved() -> None:
+    w, x = tg.ones(2, requires_grad=True), tg.ones(2)
+    y = (w * x).sum()
+    x.untyped_storage().fill_(0)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+    with pytest.raises(TypeError, match="300 is no byte"):
+        x.untyped_storage().fill_(300)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, float("inf")])
+def test_renorm_of_what_leaves_the_range_of_float32(p: Any) -> None:
+    """They are those of float64, values and gradients."""
+    for scale in (1e20, 1e-25):
+        found = []
+        for kind in (tg.float32, tg.float64):
+            x = (tg.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=tg.float64) * scale).to(kind).requires_grad_()
+            y = tg.renorm(x, p, 0, scale * 1e-3)
+            y.backward(tg.tensor([[1.0, 1.0], [0.5, 2.0]], dtype=kind))
+            found.append([y.double() / scale, x.grad.double()])
+        for mine, exact in zip(*found, strict=True):
+            np.testing.assert_allclose(mine.detach().numpy(), exact.detach().numpy(), rtol=1e-5, atol=1e-9)
 
 
 def test_more_elements_than_can_be_gone_through() -> None:

@@ -429,3 +429,39 @@ def test_numbers_of_a_step_are_written_at_once() -> None:
 def test_numbers_that_do_not_fit_are_refused(wrong) -> None:
     with pytest.raises(TypeError):
         write_numbers(*wrong)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rprop_stands_still_where_a_gradient_is_nan(backend):
+    torch = pytest.importorskip("torch")
+    nan, inf = float("nan"), float("inf")
+    runs = []
+    for lib in (torch, tg):
+        p = lib.nn.Parameter(lib.tensor([1.0, 2.0, 3.0]))
+        optimizer = lib.optim.Rprop([p], lr=0.1)
+        for g in ([1.0, 1.0, 1.0], [1.0, nan, -inf], [1.0, 1.0, 1.0], [nan, inf, -1.0], [-1.0, 1.0, 1.0]):
+            p.grad = lib.tensor(g)
+            with tg.backend(backend):
+                optimizer.step()
+        runs.append([p.detach().numpy(), *(optimizer.state[p][name].numpy() for name in ("prev", "step_size"))])
+    for theirs, mine in zip(*runs, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ("SGD", "Adam", "RMSprop", "Rprop"))
+@pytest.mark.parametrize("rate", ("x", None, 1e50, -1.0, float("nan"), float("inf")), ids=str)
+def test_a_rate_set_later_is_taken_where_pytorch_takes_it(name, rate):
+    torch = pytest.importorskip("torch")
+    runs = []
+    for lib in (torch, tg):
+        p = lib.nn.Parameter(lib.ones(2))
+        optimizer = getattr(lib.optim, name)([p], lr=0.1)
+        optimizer.param_groups[0]["lr"] = rate
+        p.grad = lib.tensor([1.0, -2.0])
+        try:
+            optimizer.step()
+        except (TypeError, RuntimeError):
+            runs.append([])
+        else:
+            runs.append(p.tolist())
+    np.testing.assert_allclose(runs[1], runs[0], rtol=1e-5)

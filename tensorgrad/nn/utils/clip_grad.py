@@ -84,6 +84,8 @@ def get_total_norm(
 
 def clipping_factor(max_norm: float, total_norm: Tensor) -> Any:
     """By what gradients of that norm are multiplied: also where it is 1, for no number is read back from the device."""
+    if isinstance(max_norm, Tensor) and max_norm._data.size == 1:
+        max_norm = max_norm.item()
     with no_grad():
         return pw.minimum(pw.div(real("clip_grad_norm_", "max_norm", max_norm), pw.add(total_norm, 1e-6)), 1.0)
 
