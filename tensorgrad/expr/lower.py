@@ -265,7 +265,11 @@ class _Lowering:
             return self.emit("complex", kind, shrunk, emit("mul", emit("exp", x), emit("sin", y)))
         # |1 + z|**2 = 1 + x (x + 2) + y**2
         excess = emit("add", emit("mul", x, emit("add", x, two)), emit("mul", y, y))
-        size = emit("mul", half, emit("log1p", excess))
+        # farther from 1 the squares may leave the range, and near 0 they cancel
+        above = self.emit("gt", "bool", excess, self.const(-0.5, real))
+        near = self.emit("and", "bool", above, self.emit("lt", "bool", excess, one))
+        far = emit("log", emit("hypot", emit("add", one, x), y))
+        size = emit("where", near, emit("mul", half, emit("log1p", excess)), far)
         return self.emit("complex", kind, size, emit("atan2", y, emit("add", one, x)))
 
     def on_bools(self, op: str, args: list[_Value], values: list[int], key: str) -> _Value:

@@ -8,7 +8,7 @@ from typing import Any
 from ..dispatch import recorded
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
-from ..ops.checks import shaped
+from ..ops.checks import integer, require_optional, shaped
 from ..tensor import Tensor
 from .transforms import fft_c2c, fft_c2r, fft_r2c
 
@@ -38,8 +38,9 @@ def _window_of(name: str, window: Any, win_length: int, n_fft: int, like: Tensor
 
 
 def _lengths(name: str, n_fft: int, hop_length: Any, win_length: Any) -> tuple[int, int]:
-    hop = n_fft // 4 if hop_length is None else int(hop_length)
-    win = n_fft if win_length is None else int(win_length)
+    n_fft = integer(name, "n_fft", n_fft)
+    hop = n_fft // 4 if hop_length is None else integer(name, "hop_length", hop_length)
+    win = n_fft if win_length is None else integer(name, "win_length", win_length)
     if hop <= 0:
         raise ShapeError(f"{name}: expected hop_length > 0, but got hop_length={hop}.")
     if not 0 < win <= n_fft:
@@ -172,6 +173,7 @@ def istft(
         raise ShapeError(f"{name}: expected the frequency dimension to match n_fft = {n_fft}, got {size}.")
     if return_complex and onesided:
         raise ShapeError(f"{name}: cannot have onesided input if the output is complex; pass onesided=False.")
+    require_optional(name, window=window)
     if window is not None and window.dtype.is_complex and not return_complex:
         raise ShapeError(f"{name}: complex windows are incompatible with return_complex=False.")
     w = _window_of(name, window, win, n_fft, x)

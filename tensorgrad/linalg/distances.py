@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from ..ops.checks import number, reshaped, swapped
+from ..ops.checks import reshaped, swapped
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
+from ..ops.vector_norm import order_of
 from ..tensor import Tensor
 from .algebra import batch_of, column
 
@@ -250,7 +251,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_fo
         raise ShapeError(f"cdist: rows have {x1.shape[-1]} and {x2.shape[-1]} elements; they must be equal.")
     if compute_mode not in _MODES:
         raise ValueError(f"cdist: {compute_mode!r} is not a valid value for compute_mode: {sorted(_MODES)}.")
-    p = number("cdist", "p", p)
+    p = order_of(p, x1._data.dtype)
     if not p >= 0:
         raise ShapeError(f"cdist: only p from 0 to inf is supported, got {p}.")
     a, b = batch_of("cdist", x1, x2)

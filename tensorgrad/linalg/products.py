@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import DTypeError, ShapeError
@@ -118,6 +119,8 @@ def multi_dot(tensors: Any, *, out: Tensor | None = None) -> Tensor:
     Source: Cormen et al., Introduction to Algorithms, matrix-chain multiplication.
     """
     name = "linalg.multi_dot"
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"{name}: expected a list of tensors, got {type(tensors).__name__}.")
     parts = list(tensors)
     if len(parts) < 2:
         raise ShapeError(f"{name}: expected at least 2 tensors but got {len(parts)}.")

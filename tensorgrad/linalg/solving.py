@@ -6,12 +6,12 @@ from typing import Any
 
 from ..backends.generic import linalg as kernels
 from ..errors import ShapeError
-from ..ops.checks import product, require_tensors, shaped
+from ..ops.checks import integer, product, require_tensors, shaped
 from ..ops.create import zeros
 from ..ops.inplace import deliver, deliver_same
 from ..ops.record import Spec, op
 from ..ops.samples import Arg, Sample
-from ..ops.shape_core import permute
+from ..ops.shape_core import dims_of, permute
 from ..tensor import Tensor
 from .algebra import (
     batch_of,
@@ -284,6 +284,7 @@ def tensorinv(A: Tensor, ind: int = 2, *, out: Tensor | None = None) -> Tensor:
     Raises: ShapeError for ``ind`` below 1 or a matrix that is not square; LinAlgError for a singular one.
     """
     require_tensors("linalg.tensorinv", A=A)
+    ind = integer("linalg.tensorinv", "ind", ind)
     if ind <= 0:
         raise ShapeError(f"linalg.tensorinv: Expected a strictly positive integer for 'ind', got {ind}.")
     shape = tuple(A.shape)
@@ -308,7 +309,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, *, out: Tensor | None = 
     require_tensors("linalg.tensorsolve", A=A, B=B)
     ndim = A._data.ndim
     if dims is not None:
-        moved = [int(d) % ndim for d in ((dims,) if isinstance(dims, int) else dims)]
+        moved = dims_of("linalg.tensorsolve", dims, ndim) if dims or isinstance(dims, int) else ()
         A = permute(A, dims=(*(d for d in range(ndim) if d not in moved), *moved))
     unknown = tuple(A.shape[B._data.ndim :])
     rows, columns = product(A.shape[: B._data.ndim]), product(unknown)

@@ -9,7 +9,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import number, real, require_float, require_tensors, shaped
+from .checks import number, real, require_float, require_same_dtype, require_tensors, shaped
 from .elementwise import Elementwise
 from .inplace import write_into
 from .shape_core import one_dim, slice_
@@ -25,7 +25,9 @@ def _apply(record: Elementwise, input: Tensor, inplace: bool, *numbers: Any) -> 
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """``max(x, 0)``; its derivative at 0 is taken as 0."""
+    """``max(x, 0)``; its derivative at 0 is taken as 0. Raises DTypeError for truth values."""
+    if isinstance(input, Tensor) and input._data.dtype.kind == "b":
+        raise DTypeError("relu: Boolean inputs not supported for relu.")
     return _apply(pw.relu, input, True) if inplace else pw.relu(input)
 
 
@@ -178,6 +180,10 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     Raises ShapeError if the weights are neither one nor as many as channels. Source: He, Zhang, Ren, Sun 2015.
     """
     require_tensors("prelu", input=input, weight=weight)
+    if weight.dtype is not input.dtype:
+        require_same_dtype("prelu", input._data, weight=weight._data)
+    if weight._data.ndim > 1:
+        raise ShapeError(f"prelu: weight must be a number or a vector, got shape {tuple(weight.shape)}.")
     count = weight._data.size
     if count != 1:
         channels = input.shape[1] if input._data.ndim > 1 else 1
@@ -197,6 +203,7 @@ def rrelu(
 
     Source: Xu, Wang, Chen, Li 2015.
     """
+    lower, upper = number("rrelu", "lower", lower), number("rrelu", "upper", upper)
     if lower > upper:
         raise ArgumentError(f"rrelu: lower {lower} is larger than upper {upper}.")
     if not training:

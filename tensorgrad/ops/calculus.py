@@ -78,7 +78,7 @@ def trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Ten
     """
     areas, at = _areas("trapezoid", y, x, dx, dim)
     if y._data.ndim == 0:
-        return pw.mul(y, 0.0)
+        raise ShapeError("trapezoid: a 0-d tensor has no dimension to integrate along.")
     return total(areas, at)
 
 

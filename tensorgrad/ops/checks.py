@@ -101,9 +101,31 @@ def number(name: str, label: str, given: Any) -> Any:
     return given
 
 
+def flag(name: str, label: str, given: Any) -> bool:
+    """``given`` as a truth value: NumPy's, and 0 and 1, too. Raises TypeError for what is none."""
+    if given is True or given is False:
+        return bool(given)
+    if not isinstance(given, (int, np.integer, np.bool_)) or given not in (0, 1):
+        raise TypeError(f"{name}: {label} must be a bool, got {given!r}.")
+    return bool(given)
+
+
 def real(name: str, label: str, given: Any) -> float:
     """``number`` as a float."""
     return float(number(name, label, given))
+
+
+def require_within(name: str, input: Any, **others: Any) -> None:
+    """Raises ShapeError for another tensor (None is skipped) that makes the input's shape larger as it broadcasts."""
+    shape = tuple(input.shape)
+    for label, other in others.items():
+        if other is None:
+            continue
+        ends = shape[len(shape) - len(other.shape) :] if len(other.shape) <= len(shape) else ()
+        if len(ends) != len(other.shape) or any(o not in (1, n) for o, n in zip(other.shape, ends, strict=True)):
+            raise ShapeError(
+                f"{name}: {label} of shape {tuple(other.shape)} does not broadcast to the input's {shape}."
+            )
 
 
 def require_vector(name: str, label: str, x: Any, size: int) -> None:

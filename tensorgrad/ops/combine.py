@@ -6,7 +6,7 @@ from itertools import combinations as choices
 from itertools import combinations_with_replacement
 from typing import Any
 
-from ..dtypes import numpy_dtype, result_name
+from ..dtypes import key_of, numpy_dtype, result_name
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -74,7 +74,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
                 f"block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {array.ndim} dimensions."
             )
         matrices.append(x if array.ndim == 2 else reshape(x, (1, size_of(array.shape))))
-    dtype = numpy_dtype(result_name(tuple([x.dtype.name for x in matrices])))
+    dtype = numpy_dtype(result_name(tuple([key_of(x._data) for x in given])))
     width = sum(x._data.shape[1] for x in matrices)
     rows, start = [], 0
     for x in matrices:

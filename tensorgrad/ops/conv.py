@@ -309,6 +309,8 @@ def _conv_transpose(
         raise ShapeError(
             f"{name}: input has {x.shape[1]} channels, weight {tuple(weight.shape)} expects {weight.shape[0]}."
         )
+    if 0 in weight.shape[2:]:
+        raise ShapeError(f"{name}: the kernel's sizes must be positive, the weight has shape {tuple(weight.shape)}.")
     if any(e >= max(s, d) for e, s, d in zip(extra, steps, spread, strict=True)):
         raise ArgumentError(f"{name}: output_padding {extra} must be smaller than stride {steps} or dilation {spread}.")
     kernel = weight.shape[2:]

@@ -19,6 +19,7 @@ from .checks import (
     np_dtype,
     number,
     require_float,
+    require_optional,
     require_same_dtype,
     require_tensors,
     require_vector,
@@ -453,9 +454,11 @@ def nll_loss(
     require_tensors("nll_loss", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("nll_loss", reduction)
+    require_optional("nll_loss", weight=weight)
+    ignored = integer("nll_loss", "ignore_index", ignore_index)
     target = _wide_classes("nll_loss", target)
     x, classes, shape = _as_map("nll_loss", input, target)
-    loss = nll_loss_op(x, classes, weight, ignore_index=int(ignore_index), reduction=reduction)
+    loss = nll_loss_op(x, classes, weight, ignore_index=ignored, reduction=reduction)
     return shaped(loss, shape) if reduction == "none" else loss
 
 
@@ -478,6 +481,7 @@ def multi_margin_loss(
         weight: (c,) factors of the targets' classes.
     """
     require_tensors("multi_margin_loss", input=input, target=target)
+    require_optional("multi_margin_loss", weight=weight)
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("multi_margin_loss", reduction)
     if weight is not None and weight._data.ndim != 1:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import legacy_reduction, number, require_float, require_tensors
+from .checks import legacy_reduction, number, real, require_float, require_tensors
 from .loss import reduce_losses
 from .normalize import vector_norm
 from .precision import in_float32
@@ -53,6 +53,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     require_float("pdist", input._data)
     if input._data.ndim != 2:
         raise ShapeError(f"pdist: expected 2 dimensions (n, m), got shape {tuple(input.shape)}.")
+    p = number("pdist", "p", p)
     if not p >= 0:
         raise ArgumentError(f"pdist: p must not be negative, got {p}.")
     first, second = (from_numpy(at).to(input.device) for at in np.triu_indices(input.shape[0], 1))
@@ -72,12 +73,12 @@ def cosine_embedding_loss(
     """
     require_tensors("cosine_embedding_loss", input1=input1, input2=input2, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
-    if target._data.ndim + 1 != input1._data.ndim or input1._data.ndim > 2:
+    if target._data.ndim + 1 != input1._data.ndim or not input1._data.ndim == input2._data.ndim <= 2:
         raise ShapeError(
             f"cosine_embedding_loss: inputs (n, d) need targets (n,), inputs (d,) a 0-d target; got "
-            f"{tuple(input1.shape)} and {tuple(target.shape)}."
+            f"{tuple(input1.shape)}, {tuple(input2.shape)} and {tuple(target.shape)}."
         )
-    margin = number("cosine_embedding_loss", "margin", margin)
+    margin = real("cosine_embedding_loss", "margin", margin)
     a, b = input1, input2
     tiny = 1e-12  # added to the squared lengths, not a floor under the lengths: as PyTorch's
     dots = pw.mul(a, b).sum(-1)
@@ -116,6 +117,11 @@ def triplet_margin_with_distance_loss(
         raise TypeError(f"triplet_margin_loss: distance_function must be callable, got {distance_function!r}.")
     if margin <= 0:
         raise ValueError(f"triplet_margin_loss: margin must be positive, got {margin}.")
+    if not anchor._data.ndim == positive._data.ndim == negative._data.ndim:
+        raise ShapeError(
+            f"triplet_margin_loss: expected as many dimensions everywhere, got anchor {tuple(anchor.shape)}, positive "
+            f"{tuple(positive.shape)} and negative {tuple(negative.shape)}."
+        )
     distance = pairwise_distance if distance_function is None else distance_function
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:

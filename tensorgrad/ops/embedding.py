@@ -10,7 +10,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import product, real, require_tensors, reshaped, shaped
+from .checks import integer, product, real, require_tensors, reshaped, shaped
 from .inplace import assign, write_into
 from .normalize import vector_norm
 from .record import Spec, op
@@ -118,7 +118,7 @@ def looked_up(
     if padding_idx is None:
         rows = embedding_op(weight, index)
     else:
-        size = weight.shape[0]
+        size, padding_idx = weight.shape[0], integer(name, "padding_idx", padding_idx)
         if not -size <= padding_idx < size:
             raise IndexOutOfRange(f"{name}: padding_idx {padding_idx} is out of range for {size} rows.")
         rows = padded_embedding(weight, index, padding_idx=padding_idx % size)

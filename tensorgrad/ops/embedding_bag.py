@@ -10,7 +10,7 @@ from ..dispatch import known, recorded
 from ..errors import ArgumentError, DTypeError, IndexOutOfRange, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import np_dtype, require_optional, require_tensors, reshaped, statistic_dtype
+from .checks import integer, np_dtype, require_optional, require_tensors, reshaped, statistic_dtype
 from .create import from_numpy, full
 from .embedding import looked_up
 from .join import cat
@@ -220,7 +220,7 @@ def embedding_bag(
         return found if kept == bags else found[:kept]
     bag: Any = pw.sub(searchsorted(ends, arange(count, device=ends.device), right=True), 1).to(input.device)
     if padding_idx is not None:
-        rows = int(weight.shape[0])
+        rows, padding_idx = int(weight.shape[0]), integer("embedding_bag", "padding_idx", padding_idx)
         if not -rows <= padding_idx < rows:
             raise IndexOutOfRange(f"embedding_bag: padding_idx {padding_idx} is out of range for {rows} rows.")
         bag = pw.where(pw.eq(flat, padding_idx % rows), bags, bag)

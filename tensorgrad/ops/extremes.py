@@ -11,7 +11,7 @@ from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import integer, product, require_outs
+from .checks import flag, integer, product, require_outs
 from .inplace import deliver, deliver_same
 from .record import Spec, op
 from .reduce import Dims, named, reduction_samples, require_tensor, require_work, with_dims
@@ -94,6 +94,7 @@ def _extreme(record: Any, input: Any, dim: Any, keepdim: bool, out: Any) -> Tens
     else:
         array = require_tensor(record.name, input)
     require_work(record.name, array)
+    keepdim = flag(record.name, "keepdim", keepdim)
     result = record(input, dim=dims_of(record.name, dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver_same(record.name, result, out)
 
@@ -177,6 +178,8 @@ def over_dim(record: Any, name: str, input: Tensor, dim: int, **attrs: Any) -> A
     array = require_tensor(name, input)
     require_work(name, array)
     at = one_dim(name, dim, array.ndim)
+    if "keepdim" in attrs:
+        attrs["keepdim"] = flag(name, "keepdim", attrs["keepdim"])
     if array.ndim:
         return record(input, dim=at, **attrs)
     results = record(reshape(input, shape=(1,)), dim=0, **attrs)
@@ -198,7 +201,7 @@ def _max_or_min(
     name: str, records: tuple[Any, Any, Any], input: Any, dim: Any, keepdim: bool, other: Any, out: Any
 ) -> Any:
     over_all, over_one, pairwise = records
-    if isinstance(dim, Tensor):
+    if isinstance(dim, Tensor) and not keepdim:  # with ``keepdim`` a number, as in PyTorch
         dim, other = None, dim
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")

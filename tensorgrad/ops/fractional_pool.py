@@ -88,7 +88,7 @@ def _pool(
         ]
         places = _places(starts, kernel, sizes)
         flat: Any = x.reshape(n, c, product(sizes))
-        seen = flat.gather(2, places.reshape(n, c, -1)).reshape(places.shape)
+        seen = flat.gather(2, places.reshape(n, c, product(places.shape[2:]))).reshape(places.shape)
         indices = places.gather(3, seen.argmax(3, keepdim=True)).squeeze(3)
     plane: Any = x.reshape(n, c, product(sizes))
     values = plane.gather(2, indices)

@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from ..dispatch import recorded
-from ..errors import ArgumentError, DTypeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..expr import functions as fn
 from ..tensor import Tensor
 from . import pointwise as pw
@@ -20,6 +20,7 @@ from .checks import (
     require_float,
     require_optional,
     require_tensors,
+    require_within,
     shaped,
 )
 from .elementwise import Elementwise, broadcast_shape, elementwise
@@ -190,7 +191,7 @@ def huber_loss(
     if isinstance(delta, bool):
         raise TypeError("huber_loss: delta must be a float or int, got bool.")
     delta = real("huber_loss", "delta", delta)
-    if delta <= 0:
+    if not delta > 0:
         raise ArgumentError(f"huber_loss: delta must be positive, got {delta}.")
     if weight is not None:
         return _weighted("huber_loss", huber(input, target, delta), weight, reduction)
@@ -262,6 +263,8 @@ def binary_cross_entropy(
             f"binary_cross_entropy: target has shape {tuple(target.shape)}, input {tuple(input.shape)}; they must be "
             "equal."
         )
+    require_optional("binary_cross_entropy", weight=weight)
+    require_within("binary_cross_entropy", input, weight=weight)
     checked = input.detach()
     if not everywhere(pw.bitwise_and(pw.ge(checked, 0), pw.le(checked, 1))):
         raise ArgumentError(
@@ -289,6 +292,7 @@ def binary_cross_entropy_with_logits(
             f"binary_cross_entropy_with_logits: target has shape {tuple(target.shape)}, input {tuple(input.shape)}; "
             "they must be equal."
         )
+    require_within("binary_cross_entropy_with_logits", input, weight=weight, pos_weight=pos_weight)
     return reduced(
         logit_entropy, bce_logits_mean, reduction, input, target, 1.0 if weight is None else weight,
         1.0 if pos_weight is None else pos_weight,
@@ -420,7 +424,7 @@ def gaussian_nll_loss(
             raise ValueError(f"gaussian_nll_loss: var has shape {tuple(var.shape)}, input {tuple(input.shape)}.")
         if not everywhere(pw.ge(var.detach(), 0)):
             raise ValueError("gaussian_nll_loss: var has negative entries.")
-    elif var < 0:
+    elif number("gaussian_nll_loss", "var", var) < 0:
         raise ValueError(f"gaussian_nll_loss: var must not be negative, got {var}.")
     floor = raised_variance(var, float(eps)) if isinstance(var, Tensor) else max(float(var), float(eps))
     losses = reduced(gaussian_pointwise, gaussian_mean, reduction, input, target, floor)
@@ -450,6 +454,7 @@ def soft_margin_loss(
     """``log(1 + exp(-target * input))`` for targets of 1 and -1."""
     require_tensors("soft_margin_loss", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
+    require_within("soft_margin_loss", input, target=target)
     return reduce_losses("soft_margin_loss", pw.softplus(pw.neg(pw.mul(input, target)), 1.0, 100.0), reduction)
 
 
@@ -463,7 +468,7 @@ def hinge_embedding_loss(
     reduction = legacy_reduction(reduction, size_average, reduce)
     if target.dtype.category > 1 and input.dtype != target.dtype:
         raise DTypeError(f"hinge_embedding_loss: target is {target.dtype}, input {input.dtype}.")
-    margin = number("hinge_embedding_loss", "margin", margin)
+    margin = real("hinge_embedding_loss", "margin", margin)
     far = pw.where(pw.ne(target, 1), pw.clamp_min(pw.sub(margin, input), 0), 0.0)
     near = pw.where(pw.ne(target, -1), input, 0.0)
     return reduce_losses("hinge_embedding_loss", pw.add(far, near), reduction)
@@ -477,6 +482,11 @@ def margin_ranking_loss(
     """``max(0, -target * (input1 - input2) + margin)``: the first should rank higher where the target is 1."""
     require_tensors("margin_ranking_loss", input1=input1, input2=input2, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
-    margin = number("margin_ranking_loss", "margin", margin)
+    margin = real("margin_ranking_loss", "margin", margin)
+    if not input1._data.ndim == input2._data.ndim == target._data.ndim:
+        raise ShapeError(
+            f"margin_ranking_loss: expected as many dimensions everywhere, got input1 {tuple(input1.shape)}, input2 "
+            f"{tuple(input2.shape)} and target {tuple(target.shape)}."
+        )
     apart = pw.add(pw.mul(pw.neg(target), pw.sub(input1, input2)), margin)
     return reduce_losses("margin_ranking_loss", pw.clamp_min(apart, 0), reduction)

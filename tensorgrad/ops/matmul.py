@@ -404,7 +404,7 @@ def _blend(name: str, input: Any, product_: Any, beta: Any, alpha: Any) -> Any:
         raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}.")
     x, product_x = input._data, product_._data
     for label, factor in (("beta", beta), ("alpha", alpha)):
-        if type(factor) not in _FACTORS:
+        if type(factor) not in _FACTORS or (type(factor) is complex and product_.dtype.category < 3):
             stored_number(f"{name}: {label}", factor, product_.dtype)
         check_factor(f"{name}: {label}", factor, product_.dtype)
     if beta == 1 == alpha and x.dtype == product_x.dtype and x.ndim and x.shape == product_x.shape[-x.ndim :]:
@@ -453,9 +453,11 @@ def addr(
     Raises: ShapeError if the sizes do not fit; DTypeError for integer tensors and numbers that are not.
     """
     require_tensors("addr", input=input, vec1=vec1, vec2=vec2)
-    product_ = outer(vec1, vec2)
-    both = promote_types(input.dtype, product_.dtype)
-    input, product_ = input.to(both), product_.to(both)
+    _ranked("outer", vec1, vec2, 1, 1)
+    both = promote_types(input.dtype, promote_types(vec1.dtype, vec2.dtype))
+    input, product_ = input.to(both), outer(vec1.to(both), vec2.to(both))
+    if input._data.ndim > 2:
+        raise ShapeError(f"addr: input of shape {tuple(input.shape)} does not broadcast to {tuple(product_.shape)}.")
     if both.category == 1 and not (hasattr(beta, "__index__") and hasattr(alpha, "__index__")):
         raise DTypeError(f"addr: integer tensors take integers as beta and alpha, got {beta!r} and {alpha!r}.")
     if both.category == 0:
@@ -568,6 +570,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         require_tensors("linear", input=input, weight=weight)
         require_optional("linear", bias=bias)
     if weight._data.ndim == 1:
+        if bias is not None and bias._data.ndim:
+            raise ShapeError(
+                f"linear: a weight of shape {tuple(weight.shape)} goes with a 0-d bias, got {tuple(bias.shape)}."
+            )
         y = matmul(input, weight)
         return y if bias is None else pw.add(y, bias)
     return linear_op(input, weight, bias)

@@ -198,6 +198,9 @@ def _with_bias(parts: list[Any], bias_k: Any, bias_v: Any, static_k: Any, static
     if static_k is not None or static_v is not None:
         raise AttentionError("bias cannot be added to static key or static value.")
     q, k, v = parts
+    for label, bias in (("bias_k", bias_k), ("bias_v", bias_v)):
+        if bias._data.size != k.shape[2]:
+            raise AttentionError(f"{label} has shape {tuple(bias.shape)}, expected (1, 1, {k.shape[2]})")
     shape = (k.shape[0], 1, k.shape[2]) if time else (1, *k.shape[1:])
     return [q, cat([k, bias_k.expand(shape)], time), cat([v, bias_v.expand(shape)], time)]
 

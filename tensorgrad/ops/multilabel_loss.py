@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DimError, DTypeError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
 from .checks import check_reduction, legacy_reduction, require_float, require_tensors
@@ -70,9 +70,13 @@ def multilabel_soft_margin_loss(
         weight: (c,) factors of the classes.
     """
     require_tensors("multilabel_soft_margin_loss", input=input, target=target)
+    if not input._data.ndim:
+        raise DimError("multilabel_soft_margin_loss: an input of no dimensions has none for classes.")
     reduction = legacy_reduction(reduction, size_average, reduce)
     x: Any = input
     losses = pw.neg(pw.add(pw.mul(target, pw.logsigmoid(x)), pw.mul(pw.sub(1, target), pw.logsigmoid(pw.neg(x)))))
     if weight is not None:
         losses = pw.mul(losses, weight)
-    return reduce_losses("multilabel_soft_margin_loss", losses.sum(-1) / int(input.shape[-1]), reduction)
+    return reduce_losses(
+        "multilabel_soft_margin_loss", losses.sum(input._data.ndim - 1) / int(input.shape[-1]), reduction
+    )

@@ -15,11 +15,23 @@ from ..tensor import Tensor
 from . import channel_norm as channels
 from . import norm as rows
 from . import pointwise as pw
-from .checks import integer, number, product, real, require_optional, require_tensors, require_vector, shaped
+from .checks import (
+    integer,
+    integers_of,
+    number,
+    product,
+    real,
+    require_float,
+    require_optional,
+    require_tensors,
+    require_vector,
+    shaped,
+)
 from .elementwise import elementwise
 from .inplace import deliver, move_buffer
+from .norm import check_affine
 from .samples import binary
-from .shape_core import slice_
+from .shape_core import as_index, slice_
 from .vector_norm import norm
 
 moved_average = elementwise(
@@ -33,7 +45,12 @@ moved_average = elementwise(
 def _last_dims(name: str, x: Tensor, normalized_shape: Any) -> int:
     """How many dimensions to normalize. Raises ShapeError unless x ends in ``normalized_shape``."""
     require_tensors(name, input=x)
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = normalized_shape
+    if type(shape) is not tuple:
+        one = as_index(shape)
+        shape = integers_of(name, shape) if one is None else (one,)
+        if shape is None:
+            raise TypeError(f"{name}: normalized_shape must be made of integers, got {normalized_shape!r}.")
     count = len(shape)
     if not count or x._data.shape[x._data.ndim - count :] != shape or count > x._data.ndim:
         raise ShapeError(f"{name}: an input of shape {tuple(x.shape)} does not end in normalized_shape {shape}.")
@@ -54,6 +71,7 @@ def layer_norm(
     Source: Ba, Kiros, Hinton 2016.
     """
     count = _last_dims("layer_norm", input, normalized_shape)
+    require_optional("layer_norm", weight=weight, bias=bias)
     return rows.layer_norm(input, weight, bias, ndim=count, eps=real("layer_norm", "eps", eps))[0]
 
 
@@ -67,9 +85,15 @@ def rms_norm(
     Source: Zhang and Sennrich 2019.
     """
     count = _last_dims("rms_norm", input, normalized_shape)
+    require_float("rms_norm", input._data, complex=True)
+    eps = None if eps is None else real("rms_norm", "eps", eps)
     if eps is None:
         eps = 2.0**-7 if input.dtype.name == "bfloat16" else float(np.finfo(input._data.dtype).eps)
     if input.dtype.is_complex:  # as PyTorch: the square, not the absolute square
+        require_optional("rms_norm", weight=weight)
+        check_affine(
+            "rms_norm", input._data, input._data.shape[-count:], weight=None if weight is None else weight._data
+        )
         last = tuple(range(-count, 0))
         scaled = input * ((input * input).mean(last, keepdim=True) + float(eps)).rsqrt()
         return scaled if weight is None else scaled * weight
@@ -107,6 +131,12 @@ def batch_norm_relu(
     return pw.relu(y) if y._tracked else pw.relu.into(y, y)
 
 
+def require_both(name: str, running_mean: Tensor | None, running_var: Tensor | None) -> None:
+    """Raises ValueError for one running statistic without the other."""
+    if (running_mean is None) is not (running_var is None):
+        raise ValueError(f"{name}: running_mean and running_var must either both be None or neither be None.")
+
+
 def channel_norm(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
     training: bool, momentum: float, eps: float, by_batch: Any,
@@ -114,6 +144,7 @@ def channel_norm(
     """``batch_norm`` by ``by_batch``, the record that normalizes by the batch's statistics in training."""
     require_tensors("batch_norm", input=input)
     require_optional("batch_norm", running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    require_both("batch_norm", running_mean, running_var)
     eps = real("batch_norm", "eps", eps)
     if eps < 0 or (training and eps == 0):
         raise ArgumentError(f"batch_norm: eps must be {'positive' if training else 'non-negative'}, got {eps}.")
@@ -165,6 +196,7 @@ def instance_norm(
     """
     require_tensors("instance_norm", input=input)
     require_optional("instance_norm", running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    require_both("instance_norm", running_mean, running_var)
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if input._data.ndim < 3:

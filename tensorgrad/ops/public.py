@@ -19,7 +19,7 @@ from . import numeric as nm
 from . import pointwise as pw
 from .checks import integer, real, require_outs
 from .inplace import assign, deliver, deliver_same, write_into
-from .signatures import install_in_place, publish, require_tensor_arguments
+from .signatures import publish, require_tensor_arguments
 
 # by what may be a Python number: see ``signatures``
 _UNARY = (
@@ -126,6 +126,13 @@ def sign(input: Tensor, *, out: Any = None) -> Any:
         raise DTypeError("sign: complex numbers have no sign; their direction is sgn().")
     result = pw.sign(input)
     return result if out is None else deliver_same("sign", result, out)
+
+
+def sign_(self: Tensor) -> Tensor:
+    """In-place form of ``sign``."""
+    if self.dtype.category == 3:
+        raise DTypeError("sign_: complex numbers have no sign; their direction is sgn_().")
+    return write_into(pw.sign, self, (self,), {})
 
 
 class MantissaExponent(NamedTuple):
@@ -287,4 +294,4 @@ for _given in _methods:
     install(_given)
 install(abs, "absolute")
 install(abs_, "absolute_")
-install_in_place("sign", pw.sign)
+install(sign_)

@@ -133,6 +133,19 @@ def randint(
     return _given("randint", result, requires_grad, out, pin_memory)
 
 
+def require_range(name: str, low: int, high: int, dtype: np.dtype[Any]) -> None:
+    """Raises ArgumentError unless the dtype holds the integers from ``low`` to ``high`` (excluded), DTypeError for a
+    complex one."""
+    if dtype.kind == "c":
+        raise DTypeError(f"{name}: integers are drawn for real dtypes, got {dtype.name}.")
+    if dtype.kind in "iu":
+        least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    else:
+        least, most = (0, 1) if dtype.kind == "b" else (-65504, 65504) if dtype.name == "float16" else (low, high)
+    if low < least or high - 1 > most:
+        raise ArgumentError(f"{name}: the range from {low} to {high} does not fit {dtype.name}.")
+
+
 def _integers(
     name: str, low: int, high: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: Any,
     generator: Generator | None,
@@ -141,8 +154,7 @@ def _integers(
         raise ArgumentError(f"{name}: the range from {low} to {high} (excluded) is empty.")
     if low < -(2**63) or high > 2**63:
         raise ArgumentError(f"{name}: the range from {low} to {high} does not fit int64.")
-    if dtype.kind in "iu" and (low < np.iinfo(dtype).min or high - 1 > np.iinfo(dtype).max):
-        raise ArgumentError(f"{name}: the range from {low} to {high} does not fit {dtype.name}.")
+    require_range(name, low, high, dtype)
     return wrap(_drawn("random_integers", device, generator, shape=shape, low=low, high=high, dtype=dtype))
 
 
@@ -181,6 +193,7 @@ def randn_like(
     requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = preserve_format,
 ) -> Tensor:  # fmt: skip
     """Normal numbers in the shape, dtype and device of ``input``."""
+    require_tensors("randn_like", input=input)
     return randn(
         tuple(input.shape), generator=generator, dtype=dtype or input.dtype, layout=layout,
         device=input.device if device is None else device, requires_grad=requires_grad, pin_memory=pin_memory,
@@ -193,6 +206,7 @@ def randint_like(
     memory_format: Any = preserve_format,
 ) -> Tensor:  # fmt: skip
     """Integers from ``low`` (0 if left out) to ``high`` in the shape, dtype and device of ``input``."""
+    require_tensors("randint_like", input=input)
     if low is None and high is None:
         raise TypeError("randint_like: expected randint_like(input, high) or randint_like(input, low, high).")
     return randint(
@@ -216,6 +230,7 @@ def normal(
     if size is not None:  # then both are numbers
         mean, std = (x.item() if isinstance(x, Tensor) and x._data.ndim == 0 else x for x in (mean, std))
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
+    mean, std = (x if isinstance(x, Tensor) else number("normal", "mean and std", x) for x in (mean, std))
     if not isinstance(std, Tensor) and not std >= 0:
         raise ArgumentError(f"normal: std must not be negative, got {std}.")
     if not tensors:
@@ -296,6 +311,7 @@ def multinomial(
     require_float("multinomial", input._data)
     if input._data.ndim not in (1, 2):
         raise ShapeError(f"multinomial: expected 1 or 2 dimensions, got shape {tuple(input.shape)}.")
+    num_samples = integer("multinomial", "num_samples", num_samples)
     if num_samples <= 0:
         raise ArgumentError(f"multinomial: num_samples must be positive, got {num_samples}.")
     weights: Any = input.detach()
@@ -431,7 +447,9 @@ def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: G
     low, high = (0, from_) if to is None and from_ else (from_, to)
     if high is None:
         high = _last_exact(self) + 1
-    drawn = _integers("random_", int(low), int(high), tuple(self.shape), np.dtype(np.int64), self.device, generator)
+    low, high = integer("random_", "from", low), integer("random_", "to", high, 2**63 + 1)
+    require_range("random_", low, high, dtype)
+    drawn = _integers("random_", low, high, tuple(self.shape), np.dtype(np.int64), self.device, generator)
     return _put(self, drawn if dtype.name == "int64" else recorded.cast(drawn, dtype=dtype))
 
 

@@ -102,6 +102,8 @@ def arange(
         count = max(0, int(steps))
     require_addressable("arange", (count,))
     if chosen.category < 2:
+        for bound in (first, by):
+            check_storable("arange", bound, chosen)
         first, by = int(first), int(by)
     if out is None and isinstance(first, int) and isinstance(by, int) and max(abs(first), abs(last)) < _EXACT:
         return _counted(first, by, count, chosen, layout, device, requires_grad, pin_memory)
@@ -186,6 +188,8 @@ def _spaced(name: str, start: Any, end: Any, steps: Any, dtype: DType) -> np.nda
     if count < 0:
         raise ArgumentError(f"{name}: number of steps must be non-negative, got {count}.")
     if dtype.category < 2 and not (name == "logspace" and count == 1):
+        for bound in (start, end):
+            check_storable(name, bound, dtype)
         start, end = int(start), int(end)
     for bound in (start, end):
         check_storable(name, bound, dtype)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..dtypes import of_array
-from ..errors import DimError, ShapeError
+from ..errors import DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import shape_core as core
 from .calls import calls
@@ -110,7 +110,9 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     """
     array = require_tensor("roll", input)
     by = tuple([integer("roll", "shifts", n) for n in integers("roll", (shifts,))])
-    if dims is None or dims == ():
+    if not by:
+        raise ShapeError("roll: `shifts` required, got none.")
+    if dims is None or (isinstance(dims, (tuple, list)) and not dims):
         if len(by) != 1:
             raise ShapeError(f"roll: without dims one shift is expected, got {by}.")
         if array.ndim == 1:
@@ -424,14 +426,19 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
 
     ``indexing="xy"`` swaps the first two dimensions of the results.
 
-    Raises: ShapeError for tensors of more than one dimension; ValueError for another ``indexing``.
+    Raises: ShapeError for tensors of more than one dimension, or none; DTypeError for several dtypes; ValueError for
+        another ``indexing``.
     """
     given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
+    if not given:
+        raise ShapeError("meshgrid: expects a non-empty list of tensors.")
     if indexing not in ("ij", "xy"):
         raise ValueError(f"meshgrid: indexing must be 'ij' or 'xy', got {indexing!r}.")
     for x in given:
         if require_tensor("meshgrid", x).ndim > 1:
             raise ShapeError(f"meshgrid: expected vectors or 0-d tensors, got shape {tuple(x.shape)}.")
+    if len({x.dtype for x in given}) > 1:
+        raise DTypeError(f"meshgrid: expects all tensors to have the same dtype, got {[x.dtype for x in given]}.")
     vectors = [to_shape(x, -1) for x in given]
     swap = indexing == "xy" and len(vectors) > 1
     if swap:

@@ -12,7 +12,7 @@ from ..return_types import named as named
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import np_dtype, number, statistic_dtype
+from .checks import flag, np_dtype, number, statistic_dtype
 from .inplace import deliver, deliver_same
 from .record import Spec, op
 from .samples import Arg, Sample
@@ -191,7 +191,7 @@ def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     if _reduces_itself(input, dim, keepdim, dtype, out):
         return input.sum()
     dtype = dtype_to_reduce_in(dtype, out)
-    x = prepared("sum", input, dtype)
+    x, keepdim = prepared("sum", input, dtype), flag("sum", "keepdim", keepdim)
     dims = dims_of("sum", dim, x._data.ndim)
     if x._data.size > _TOO_MANY:
         few, times = collapsed(x, dims)
@@ -272,7 +272,7 @@ def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
     Raises: DimError for a dim that is out of range or given twice.
     """
     dtype = dtype_to_reduce_in(dtype, out)
-    x = prepared("prod", input, dtype)
+    x, keepdim = prepared("prod", input, dtype), flag("prod", "keepdim", keepdim)
     require_work("prod", x._data)
     result = prod_op(x, dim=dims_of("prod", dim, x._data.ndim), keepdim=keepdim)
     return result if out is None and dtype is None else delivered("prod", result, dtype, out)
@@ -314,7 +314,7 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
     """
     if _reduces_itself(input, dim, keepdim, dtype, out):
         return input.mean()
-    x = prepared("mean", input, dtype)
+    x, keepdim = prepared("mean", input, dtype), flag("mean", "keepdim", keepdim)
     require_float("mean", x._data.dtype)
     if dtype is None and isinstance(out, Tensor) and out.dtype.category > 1:
         dtype, x = out.dtype, prepared("mean", input, out.dtype)
@@ -394,7 +394,7 @@ def _spread_arguments(name: str, dim: Any, unbiased: bool | None, correction: fl
     if unbiased is not None:
         if correction is not None:
             raise TypeError(f"{name}: give unbiased or correction, not both.")
-        return dim, int(unbiased)
+        return dim, int(number(name, "unbiased", unbiased))
     return dim, 1 if correction is None else number(name, "correction", correction)
 
 
@@ -403,7 +403,7 @@ def _spread(record: Any, input: Any, dim: Any, unbiased: Any, keepdim: bool, cor
     require_work(record.name, array)
     dim, correction = _spread_arguments(record.name, dim, unbiased, correction)
     dims = dims_of(record.name, dim, array.ndim)
-    result = record(input, dim=dims, correction=correction, keepdim=keepdim)
+    result = record(input, dim=dims, correction=correction, keepdim=flag(record.name, "keepdim", keepdim))
     return result if out is None else deliver(record.name, result, out)
 
 
@@ -501,7 +501,7 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False, *, out: Any = Non
     Raises: DimError for a bad dim.
     Source: Blanchard, Higham, Higham 2021.
     """
-    array = require_tensor("logsumexp", input)
+    array, keepdim = require_tensor("logsumexp", input), flag("logsumexp", "keepdim", keepdim)
     require_work("logsumexp", array)
     x = prepared("logsumexp", input, get_default_dtype()) if array.dtype.kind in "bui" else input
     result = logsumexp_op(x, dim=dims_of("logsumexp", dim, array.ndim), keepdim=keepdim)
@@ -538,7 +538,7 @@ def _dims_or_none(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
 @calls(any_op, "x dims flag")
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether any element (over ``dim``) is not zero; NaN is not. False over nothing."""
-    array = require_tensor("any", input)
+    array, keepdim = require_tensor("any", input), flag("any", "keepdim", keepdim)
     require_work("any", array)
     result = any_op(input, dim=_dims_or_none("any", dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver_same("any", result, out)
@@ -547,7 +547,7 @@ def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = No
 @calls(all_op, "x dims flag")
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, out: Any = None) -> Tensor:
     """Whether all elements (over ``dim``) are not zero. True over nothing."""
-    array = require_tensor("all", input)
+    array, keepdim = require_tensor("all", input), flag("all", "keepdim", keepdim)
     require_work("all", array)
     result = all_op(input, dim=_dims_or_none("all", dim, array.ndim), keepdim=keepdim)
     return result if out is None else deliver_same("all", result, out)

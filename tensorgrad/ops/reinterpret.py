@@ -312,7 +312,7 @@ def view_as_complex(input: Tensor) -> Tensor:
     if array.ndim == 0 or array.shape[-1] != 2:
         raise ShapeError(f"view_as_complex: Tensor must have a last dimension of size 2, got {tuple(array.shape)}.")
     steps = strides_of(input)
-    if steps[-1] != 1:
+    if steps[-1] != 1 and array.size:
         raise ShapeError("view_as_complex: Tensor must have a last dimension with stride 1.")
     if any(step % 2 and n > 1 for step, n in zip(steps[:-1], array.shape[:-1], strict=True)):
         raise ShapeError(

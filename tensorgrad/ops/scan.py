@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..dispatch import known
-from ..dtypes import numpy_dtype
+from ..dtypes import as_dtype, numpy_dtype
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
@@ -133,14 +133,21 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> T
     return _running(cumprod_op, "cumprod", input, dim, dtype, out)
 
 
+def _own(name: str, self: Tensor, dtype: Any) -> Any:
+    """The dtype asked for of an in-place form. Raises DTypeError unless it is the tensor's own."""
+    if dtype is not None and as_dtype(dtype) is not self.dtype:
+        raise DTypeError(f"{name}: a tensor of {self.dtype} can't take numbers of {as_dtype(dtype)} in place.")
+    return dtype
+
+
 def cumsum_(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """In-place form of ``cumsum``."""
-    return copy_(self, cumsum(self, dim, dtype=dtype))
+    return copy_(self, cumsum(self, dim, dtype=_own("cumsum_", self, dtype)))
 
 
 def cumprod_(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """In-place form of ``cumprod``."""
-    return copy_(self, cumprod(core.contiguous_copy(self), dim, dtype=dtype))
+    return copy_(self, cumprod(core.contiguous_copy(self), dim, dtype=_own("cumprod_", self, dtype)))
 
 
 # --- log space

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..dispatch import local
 from ..dtypes import key_of, numpy_dtype, result_name
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DimError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
@@ -281,6 +281,8 @@ def unique(
         shape: Sequence[int] = tuple(array.shape)
     else:
         at = one_dim("unique", dim, array.ndim)
+        if not array.ndim:
+            raise DimError("unique: a tensor of no dimensions has none to compare along.")
         moved: Any = movedim(input, at, 0)
         rows = moved.reshape(array.shape[at], -1) if array.size else moved.flatten(1)
         shape = (array.shape[at],)
@@ -307,6 +309,8 @@ def unique_consecutive(
 
     array = require_tensor("unique_consecutive", input)
     at = 0 if dim is None else one_dim("unique_consecutive", dim, array.ndim)
+    if dim is not None and not array.ndim:
+        raise DimError("unique_consecutive: a tensor of no dimensions has none to compare along.")
     x: Any = to_shape(input, -1) if dim is None else movedim(input, at, 0)
     count = x._data.shape[0]
     rows = x.reshape(count, -1) if x._data.size else x.flatten(1) if x._data.ndim > 1 else x.reshape(count, 1)

@@ -111,6 +111,7 @@ def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = No
 
 
 def _fill_value(input: Tensor, mask: Any, value: Any) -> Any:
+    require_tensor_arguments("masked_fill", input=input)
     if not isinstance(mask, Tensor) or mask.dtype.name != "bool":
         raise DTypeError(f"masked_fill: the mask must be a bool tensor, got {getattr(mask, 'dtype', type(mask))}.")
     ready = as_operand("masked_fill", value)

@@ -17,6 +17,7 @@ from ..layout import contiguous_format, dense_order, follows, preserve_format
 from ..tensor import Size, Tensor, install
 from . import pointwise as pw
 from . import shape_core as core
+from .checks import integer
 from .reduce import require_tensor
 from .shape_core import dims_of, one_dim, size_of
 
@@ -181,9 +182,9 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     Raises: DimError for dims out of range, ShapeError for dims in the wrong order.
     """
     shape = tuple(require_tensor("flatten", input).shape)
+    first, last = one_dim("flatten", start_dim, len(shape)), one_dim("flatten", end_dim, len(shape))
     if not shape:
         return _to_shape(input, (1,))
-    first, last = one_dim("flatten", start_dim, len(shape)), one_dim("flatten", end_dim, len(shape))
     if first > last:
         raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}.")
     if first == last:
@@ -208,7 +209,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
         tuple(range(len(shape)))
         if dim is None
         else ()
-        if isinstance(dim, tuple) and not dim
+        if isinstance(dim, (tuple, list)) and not dim
         else dims_of("squeeze", dim, len(shape))
     )
     return core.reshape(input, shape=tuple([size for i, size in enumerate(shape) if size != 1 or i not in dims]))
@@ -364,7 +365,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     size = shape[at]
     if isinstance(start, Tensor) and (start._data.ndim or start._data.dtype.kind not in "iu"):
         raise ShapeError("narrow: start must be an 0-dim integral Tensor.")
-    start = start.__index__() if isinstance(start, Tensor) else int(start)
+    start, length = integer("narrow", "start", start), integer("narrow", "length", length)
     if not -size <= start <= size:
         raise IndexOutOfRange(
             f"narrow: start out of range (expected to be in range of [{-size}, {size}], got {start})."

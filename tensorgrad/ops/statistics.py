@@ -285,7 +285,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out
     count = integer("histc", "bins", bins)
     if count <= 0:
         raise ArgumentError(f"histc: bins must be > 0, got {bins}.")
-    low, high = float(min), float(max)
+    low, high = real("histc", "min", min), real("histc", "max", max)
     try:
         result = histc_op(input, bins=count, low=low, high=high)
     except ValueError:  # what is wrong with the range; of no elements, 0 to 1

@@ -60,6 +60,8 @@ def as_stored(value: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "u" and isinstance(value, (int, float)) and value < 0:
         return int(value) % (int(np.iinfo(dtype).max) + 1)
     whole = type(value) is int
+    if whole and dtype.kind == "b":
+        return bool(value)
     if (whole or isinstance(value, float)) and dtype.kind in "fV" and dtype.itemsize == 2 and abs(value) >= 65520:
         largest = 65520 if dtype.name == "float16" else 3.4028235677973366e38
         if largest <= abs(value) < float("inf"):

@@ -13,7 +13,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import number
+from .checks import flag, number
 from .getitem import copy_
 from .inplace import deliver_same
 from .record import Spec, op
@@ -152,7 +152,7 @@ def norm(
         return nuclear if out is None else deliver_same("norm", nuclear, out)
     if isinstance(p, str):
         raise ShapeError(f"norm: p must be a number, 'fro' or 'nuc', got {p!r}.")
-    dims = dims_of("norm", dim, x._data.ndim)
+    dims, keepdim = dims_of("norm", dim, x._data.ndim), flag("norm", "keepdim", keepdim)
     result = vector_norm_op(x, ord=order_of(p, x._data.dtype), dim=dims, keepdim=keepdim)
     return result if out is None else deliver_same("norm", result, out)
 

@@ -61,7 +61,7 @@ def general_cosine(M: int, *, a: Iterable[float], sym: bool = True, **options: A
 def _cosines(name: str, M: int, a: Any, sym: bool, options: dict[str, Any]) -> Tensor:
     if not isinstance(a, Iterable):
         raise TypeError(f"{name}: coefficients must be a list or tuple, got {type(a).__name__}.")
-    factors = list(a)
+    factors = [real(name, "each coefficient", one) for one in a]
     if not factors:
         raise ArgumentError(f"{name}: coefficients cannot be empty.")
 
@@ -76,6 +76,7 @@ def _cosines(name: str, M: int, a: Any, sym: bool, options: dict[str, Any]) -> T
 
 def general_hamming(M: int, *, alpha: float = 0.54, sym: bool = True, **options: Any) -> Tensor:
     """``alpha - (1 - alpha) cos(2 pi k / N)``; otherwise as ``general_cosine``."""
+    alpha = real("general_hamming", "alpha", alpha)
     return _cosines("general_hamming", M, (alpha, 1.0 - alpha), sym, options)
 
 
@@ -131,6 +132,7 @@ def gaussian(M: int, *, std: float = 1.0, sym: bool = True, **options: Any) -> T
 
     Raises: ArgumentError if ``std`` is not positive.
     """
+    std = real("gaussian", "std", std)
     if std <= 0:
         raise ArgumentError(f"gaussian: standard deviation must be positive, got {std}.")
     return _window("gaussian", M, sym, lambda k, n: np.exp(-(((k - (n - 1) / 2) / std) ** 2) / 2), options)
@@ -141,6 +143,7 @@ def kaiser(M: int, *, beta: float = 12.0, sym: bool = True, **options: Any) -> T
 
     Raises: ArgumentError for a negative ``beta``.
     """
+    beta = real("kaiser", "beta", beta)
     if beta < 0:
         raise ArgumentError(f"kaiser: beta must be non-negative, got {beta}.")
 

@@ -198,6 +198,8 @@ class IndexKernels(Checks):
         return self._combine(self.xp.add, out, (0,), (x,), ones)
 
     def histc(self, x: Any, *, bins: int, low: float, high: float) -> Any:
+        if bins <= 0 or not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise ValueError(f"histc: there are no {bins} bins from {low} to {high}")
         xp = self.xp
         w = wide(x).reshape(-1)
         if low == high:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ShapeError
+
 
 class MoreShapeKernels:
     xp: Any
@@ -89,6 +91,8 @@ class MoreShapeKernels:
         return x[(*key, Ellipsis)].copy()
 
     def roll(self, x: Any, *, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Any:
+        if len(shifts) != len(dims):  # NumPy would broadcast one against the other
+            raise ShapeError(f"roll: shifts {shifts} and dims {dims} must have the same length.")
         return self.xp.roll(x, shifts, dims)
 
     def tril(self, x: Any, *, diagonal: int) -> Any:
