@@ -6,7 +6,8 @@ import inspect
 import warnings
 from typing import Any
 
-from ..ops.checks import number
+from ..errors import ShapeError
+from ..ops.checks import number, real
 from ..ops.create import full
 from ..tensor import Tensor
 from . import functional as F
@@ -310,6 +311,8 @@ class Softmax2d(_Plain):
 
     @staticmethod
     def function(input: Tensor) -> Tensor:
+        if input.ndim not in (3, 4):
+            raise ShapeError(f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead")
         return F.softmax(input, -3)
 
 
@@ -320,7 +323,7 @@ class PReLU(Module):
         super().__init__()
         self.num_parameters = num_parameters
         self.init = init
-        self.weight = Parameter(full((num_parameters,), float(init), dtype=dtype, device=device))
+        self.weight = Parameter(full((num_parameters,), real("PReLU", "init", init), dtype=dtype, device=device))
 
     def forward(self, input: Tensor) -> Tensor:
         return F.prelu(input, self.weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import AttentionError
+from ..ops.checks import integer
 from ..ops.create import empty, zeros
 from ..ops.multi_head import multi_head_attention_forward
 from ..tensor import Tensor
@@ -40,6 +41,8 @@ class MultiheadAttention(Module):
         device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        embed_dim = integer("MultiheadAttention", "embed_dim", embed_dim)
+        num_heads = integer("MultiheadAttention", "num_heads", num_heads)
         if embed_dim <= 0 or num_heads <= 0:
             raise ValueError(
                 f"embed_dim and num_heads must be greater than 0, got embed_dim={embed_dim} and num_heads={num_heads} "

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..ops.checks import legacy_reduction
+from ..ops.checks import legacy_reduction, number
 from ..tensor import Tensor
 from . import functional as F
 from .module import Module
@@ -261,7 +261,7 @@ class TripletMarginLoss(_Loss):
         size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
     ) -> None:  # fmt: skip
         reduction = legacy_reduction(reduction, size_average, reduce)
-        if margin <= 0:
+        if number("TripletMarginLoss", "margin", margin) <= 0:
             raise ValueError(f"TripletMarginLoss: expected margin to be greater than 0, got {margin} instead")
         self._keep(margin=margin, p=p, eps=eps, swap=swap, reduction=reduction)
 

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputDTypeError, ShapeError
-from ..ops.checks import integer
+from ..ops.checks import integer, require_tensors
 from ..ops.create import empty
 from ..ops.index_slices import index_select
 from ..ops.join import cat, stack
@@ -120,6 +120,8 @@ class RNNBase(Module):
         parts = tuple(given) if isinstance(given, (tuple, list)) else (given,)
         if len(parts) != len(self._widths()):
             raise ValueError(f"{type(self).__name__}: the state has {len(self._widths())} parts, got {len(parts)}.")
+        for part in parts:
+            require_tensors(type(self).__name__, hx=part)
         ranks = [part.ndim for part in parts]
         if ranks != [3 if batched else 2] * len(parts):
             kind, rank = ("batched 3-D", "3-D") if batched else ("unbatched 2-D", "2-D")

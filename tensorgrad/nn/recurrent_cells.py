@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ..errors import ShapeError
-from ..ops.checks import integer
+from ..ops.checks import integer, require_tensors
 from ..ops.create import empty
 from ..ops.rnn_sequence import sequence
 from ..tensor import Tensor
@@ -54,6 +54,7 @@ class RNNCellBase(Module):
 
     def _next(self, mode: str, input: Any, given: Any) -> tuple[Any, ...]:
         name = type(self).__name__
+        require_tensors(name, input=input)
         if input.ndim not in (1, 2):
             raise ShapeError(f"{name}: Expected input to be 1D or 2D, got {input.ndim}D instead")
         if input.shape[-1] != self.input_size:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..autograd.grad_mode import is_grad_enabled
 from ..errors import ShapeError
+from ..ops.checks import integer, require_tensors
 from ..ops.create import full
 from ..ops.diagonals import triu
 from ..ops.multi_head import canonical_mask
@@ -32,6 +33,8 @@ Activation = str | Callable[[Tensor], Tensor]
 
 def _activation(given: Activation) -> Callable[[Tensor], Tensor]:
     if not isinstance(given, str):
+        if not callable(given):
+            raise TypeError(f"activation should be relu/gelu or a function, not {given!r}.")
         return given
     if given not in ("relu", "gelu"):
         raise ShapeError(f"activation should be relu/gelu, not {given}; or pass a function.")
@@ -57,6 +60,7 @@ def _length(x: Any, batch_first: bool) -> int:
 
 
 def _clones(layer: Module, count: int) -> ModuleList:
+    count = integer("Transformer", "the number of layers", count)
     return ModuleList([copy.deepcopy(layer) for _ in range(count)])
 
 
@@ -316,6 +320,9 @@ class Transformer(Module):
         layer = (
             d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias,
         )  # fmt: skip
+        for label, part in (("custom_encoder", custom_encoder), ("custom_decoder", custom_decoder)):
+            if part is not None and not callable(part):
+                raise TypeError(f"Transformer: {label} must be a module or a function, got {part!r}.")
         norm = {"eps": layer_norm_eps, "bias": bias, **make}
         self.encoder = custom_encoder if custom_encoder is not None else TransformerEncoder(
             TransformerEncoderLayer(*layer, **make), num_encoder_layers, LayerNorm(d_model, **norm)
@@ -340,7 +347,10 @@ class Transformer(Module):
         src_is_causal: bool | None = None, tgt_is_causal: bool | None = None, memory_is_causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """(t, n, d_model) for src (s, n, d_model) and tgt (t, n, d_model); see the layers for the masks."""
+        require_tensors("Transformer", src=src, tgt=tgt)
         axis = 0 if self.batch_first else 1
+        if not src.ndim == tgt.ndim > 1:
+            raise ShapeError(f"Transformer: src and tgt must be matrices or batches, got {src.ndim}-D and {tgt.ndim}-D")
         if src.ndim == 3 and src.shape[axis] != tgt.shape[axis]:
             raise ShapeError(
                 f"the batch number of src and tgt must be equal, got {src.shape[axis]} and {tgt.shape[axis]}"

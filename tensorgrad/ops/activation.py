@@ -204,6 +204,8 @@ def rrelu(
     Source: Xu, Wang, Chen, Li 2015.
     """
     lower, upper = number("rrelu", "lower", lower), number("rrelu", "upper", upper)
+    if not (math.isfinite(lower) and math.isfinite(upper)):
+        raise ArgumentError(f"rrelu: the bounds must be finite, got {lower} and {upper}.")
     if lower > upper:
         raise ArgumentError(f"rrelu: lower {lower} is larger than upper {upper}.")
     if not training:

@@ -14,6 +14,7 @@ from . import pointwise as pw
 from .checks import (
     check_reduction,
     everywhere,
+    flag,
     legacy_reduction,
     number,
     real,
@@ -168,12 +169,18 @@ def _weighted(name: str, losses: Tensor, weight: Tensor, reduction: str) -> Tens
     return pw.div(_sum(total), _sum(expand(weight, shape=tuple(total.shape))))
 
 
+def _require_real(name: str, *given: Tensor) -> None:
+    if any(x.dtype.category == 3 for x in given):
+        raise DTypeError(f"{name}: complex numbers have no such loss; use l1_loss or mse_loss.")
+
+
 def smooth_l1_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", beta: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Squared below ``beta`` (halved and divided by it), absolute (minus ``beta / 2``) above. Source: Girshick 2015."""
     _checked("smooth_l1_loss", input, target)
+    _require_real("smooth_l1_loss", input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     beta = real("smooth_l1_loss", "beta", beta)
     if beta < 0:
@@ -188,6 +195,7 @@ def huber_loss(
 ) -> Tensor:
     """Half the square up to ``delta``, and its tangent beyond. Source: Huber 1964."""
     _checked("huber_loss", input, target)
+    _require_real("huber_loss", input, target)
     if isinstance(delta, bool):
         raise TypeError("huber_loss: delta must be a float or int, got bool.")
     delta = real("huber_loss", "delta", delta)
@@ -393,7 +401,8 @@ def poisson_nll_loss(
     """
     require_tensors("poisson_nll_loss", input=input, target=target)
     reduction = legacy_reduction(reduction, size_average, reduce)
-    eps = real("poisson_nll_loss", "eps", eps)
+    eps, full = real("poisson_nll_loss", "eps", eps), flag("poisson_nll_loss", "full", full)
+    log_input = flag("poisson_nll_loss", "log_input", log_input)
     if full:
         losses = poisson_log(input, target) if log_input else poisson_rate(input, target, eps)
         return reduce_losses("poisson_nll_loss", pw.add(losses, stirling(target)), reduction)

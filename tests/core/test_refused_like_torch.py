@@ -52,6 +52,10 @@ REFUSED: dict[str, Any] = {
         *[t.ones(2, 1, 4)] * 3, 4, 2, t.ones(12, 4), t.ones(12), t.ones(1, 1, 4), t.ones(1, 1, 1), False, 0.0,
         t.ones(4, 4), t.ones(4),
     ),
+    "a window that goes backwards": lambda t: functional(t).unfold(t.ones(1, 4, 6, 6), 2, dilation=-2),
+    "a window of nothing": lambda t: functional(t).unfold(t.ones(1, 4, 6, 6), 0),
+    "a window without its border": lambda t: functional(t).unfold(t.ones(1, 4, 6, 6), 2, padding=-2),
+    "channels of a matrix": lambda t: t.nn.Softmax2d()(t.ones(2, 3)),
     # --- dtypes that would be promoted or cut off
     "slopes of another dtype": lambda t: functional(t).prelu(t.ones(3), t.ones(1, dtype=t.float64)),
     "a bias of another dtype": lambda t: functional(t).bilinear(
@@ -71,6 +75,10 @@ REFUSED: dict[str, Any] = {
     "random numbers beyond half": lambda t: t.randint(0, 100000, (5,), dtype=t.float16),
     "random complex integers": lambda t: t.randint(0, 2, (5,), dtype=t.complex64),
     "random truth values like": lambda t: t.randint_like(t.ones(3), 0, 10, dtype=t.bool),
+    "the smooth loss of complex numbers": lambda t: functional(t).smooth_l1_loss(
+        t.ones(2, dtype=t.complex64), t.ones(2)
+    ),
+    "Huber's loss of complex numbers": lambda t: functional(t).huber_loss(t.ones(2), t.ones(2, dtype=t.complex64)),
     # --- what would be ignored
     "one running statistic": lambda t: functional(t).instance_norm(t.ones(2, 3, 4), t.ones(3)),
     "one running statistic of a batch": lambda t: functional(t).batch_norm(
@@ -107,6 +115,16 @@ REFUSED: dict[str, Any] = {
     "a word as class weights": lambda t: functional(t).nll_loss(t.ones(1, 3), t.tensor([0]), "a"),
     "a list as ind": lambda t: t.linalg.tensorinv(t.ones(2, 2), []),
     "None as matrices": lambda t: t.linalg.multi_dot(None),
+    "a slope of NaN": lambda t: functional(t).rrelu(t.ones(2), 0.1, math.nan, training=True),
+    "a word as a form of rates": lambda t: functional(t).poisson_nll_loss(t.ones(2), t.ones(2), "a"),
+    "a pair of heads": lambda t: t.nn.MultiheadAttention(4, (1, 2)),
+    "a fraction of a layer": lambda t: t.nn.Transformer(4, 2, 0.5, 1, 4),
+    "a number through an activation": lambda t: t.nn.TransformerEncoderLayer(4, 2, 4, activation=3)(t.ones(3, 4)),
+    "a word as a first slope": lambda t: t.nn.PReLU(1, "a"),
+    "a word as a margin": lambda t: t.nn.TripletMarginLoss("a"),
+    "a list through a cell": lambda t: t.nn.RNNCell(2, 2)([1.0, 2.0]),
+    "a number as a state": lambda t: t.nn.RNN(2, 2)(t.ones(3, 2), 2.5),
+    "a number through a Transformer": lambda t: t.nn.Transformer(4, 2, 1, 1, 4)(2.5, t.ones(3, 4)),
     "a word in a window": lambda t: t.signal.windows.general_cosine(3, a=["a", 0.5]),
 }  # fmt: skip
 
