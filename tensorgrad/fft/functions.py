@@ -55,10 +55,17 @@ def _lengths(name: str, s: Any) -> list[int]:
     return [integer(name, "a length", n) for n in (s if hasattr(s, "__iter__") else (s,))]
 
 
+def _require_points(name: str, n: Any) -> None:
+    """Raises ShapeError for one number that is -1, which leaves a dimension as it is in a list alone."""
+    if n is not None and not hasattr(n, "__iter__") and integer(name, "n", n) == -1:
+        raise ShapeError(f"{name}: Invalid number of data points (-1) specified.")
+
+
 def _plan(name: str, x: Tensor, s: Any, dim: Dims) -> tuple[list[int], list[int]]:
     """(dims, sizes) to transform. Raises DimError or ShapeError."""
     shape, ndim = tuple(x.shape), x._data.ndim
     sizes = None if s is None else _lengths(name, s)
+    _require_points(name, s)
     if dim is None and name.endswith("2"):
         raise TypeError(f"{name}: dim must be two integers, got None. All dimensions: {name[:-1]}n.")
     if dim is not None:
@@ -135,6 +142,7 @@ def _from_half(name: str, input: Any, s: Any, dim: Dims, norm: Any, inverse: boo
         if dims:
             sizes[-1] = 2 * (sizes[-1] - 1)
     else:
+        _require_points(name, s)
         s = _lengths(name, s)
         auto = bool(s) and s[-1] == -1
         dims, sizes = _plan(name, x, s, dim)

@@ -38,7 +38,6 @@ def _window_of(name: str, window: Any, win_length: int, n_fft: int, like: Tensor
 
 
 def _lengths(name: str, n_fft: int, hop_length: Any, win_length: Any) -> tuple[int, int]:
-    n_fft = integer(name, "n_fft", n_fft)
     hop = n_fft // 4 if hop_length is None else integer(name, "hop_length", hop_length)
     win = n_fft if win_length is None else integer(name, "win_length", win_length)
     if hop <= 0:
@@ -70,8 +69,10 @@ def stft(
     name = "stft"
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: expected a Tensor, got {type(input).__name__}.")
-    if input.dtype.category < 2:
-        raise DTypeError(f"{name}: expected a floating point or complex tensor, got {input.dtype}.")
+    if input.dtype.name not in ("float32", "float64", "complex64", "complex128"):
+        raise DTypeError(f"{name}: expected a tensor of float32, float64 or complex numbers, got {input.dtype}.")
+    require_optional(name, window=window)
+    n_fft = integer(name, "n_fft", n_fft)
     if input._data.ndim not in (1, 2):
         raise ShapeError(f"{name}: expected a tensor with 1 or 2 dimensions, got shape {tuple(input.shape)}.")
     if center and align_to_window is not None:
@@ -156,6 +157,7 @@ def istft(
         raise ShapeError(f"{name}: expected a tensor with 2 or 3 dimensions, got shape {tuple(input.shape)}.")
     if input._data.size == 0:
         raise ShapeError(f"{name}: input tensor cannot be empty, got shape {tuple(input.shape)}.")
+    n_fft = integer(name, "n_fft", n_fft)
     hop, win = _lengths(name, n_fft, hop_length, win_length)
     if hop > win:
         raise ShapeError(

@@ -195,6 +195,8 @@ def ormqr(
     name = "ormqr"
     require_matrix(name, input, label="input")
     require_same(name, input, tau, label="tau")
+    if not tau._data.ndim:
+        raise ShapeError(f"{name}: tau must be a vector or a batch of them, got a 0-d tensor.")
     require_matrix(name, other, label="other")
     require_same(name, input, other, label="other")
     m, k = input.shape[-2], tau.shape[-1]

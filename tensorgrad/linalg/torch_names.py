@@ -8,7 +8,7 @@ from ..dispatch import recorded
 from ..dtypes import BY_NAME
 from ..errors import DTypeError, ShapeError
 from ..ops import pointwise as pw
-from ..ops.checks import integer, require_optional
+from ..ops.checks import everywhere, integer, require_optional, require_tensors
 from ..ops.create import empty, zeros
 from ..ops.inplace import deliver, deliver_same
 from ..ops.ranges import eye
@@ -203,12 +203,16 @@ def lu_unpack(
     Raises: ShapeError or DTypeError if the pivots are not int32 of shape ``(..., min(m, n))``.
     """
     require_matrix("lu_unpack", LU_data, label="LU_data")
+    if unpack_pivots:
+        require_tensors("lu_unpack", LU_pivots=LU_pivots)
     if unpack_pivots and LU_pivots.dtype.name != "int32":
         raise DTypeError("lu_unpack: LU_pivots is expected to be a contiguous tensor of torch.int32 dtype.")
     if unpack_pivots:
         want = (*LU_data.shape[:-2], min(LU_data.shape[-2:]))
         if tuple(LU_pivots.shape) != want:
             raise ShapeError(f"lu_unpack: LU_pivots has shape {tuple(LU_pivots.shape)}, expected {want}.")
+        if not everywhere(pw.bitwise_and(pw.ge(LU_pivots, 1), pw.le(LU_pivots, int(LU_data.shape[-2])))):
+            raise ShapeError(f"lu_unpack: LU_pivots must be from 1 to {LU_data.shape[-2]}, as lu_factor gives them.")
     parts = unpacked(LU_data, LU_pivots if unpack_pivots else None, unpack_data)
     none = [empty((0,), dtype=LU_data.dtype, device=LU_data.device) if x is None else x for x in parts]
     return write_all("lu_unpack", _Unpacked(*none), out)

@@ -482,6 +482,7 @@ def multi_margin_loss(
     """
     require_tensors("multi_margin_loss", input=input, target=target)
     require_optional("multi_margin_loss", weight=weight)
+    require_same_dtype("multi_margin_loss", input._data, weight=None if weight is None else weight._data)
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("multi_margin_loss", reduction)
     if weight is not None and weight._data.ndim != 1:
@@ -502,6 +503,8 @@ def multi_margin_loss(
     if p == 2:
         apart = pw.square(apart)
     if weight is not None:
+        if weight._data.size != count:
+            raise ShapeError(f"multi_margin_loss: weight has {weight._data.size} numbers for {count} classes.")
         apart = pw.mul(apart, shaped(recorded.index_select(weight, classes, dim=0), (rows, 1)))
     from .ranges import arange
 

@@ -197,7 +197,7 @@ def _rows(targets: Tensor, given: Any, n: int) -> Tensor:
     from .create import from_numpy
 
     lengths = np.asarray(given.tolist() if isinstance(given, Tensor) else given, dtype=np.int64).reshape(n)
-    if lengths.min(initial=0) < 0 or lengths.sum() > targets.numel():
+    if lengths.min(initial=0) < 0 or lengths.sum() != targets.numel():
         raise ShapeError(f"ctc_loss: {targets.numel()} concatenated targets for lengths {lengths.tolist()}.")
     within = np.arange(lengths.max(initial=0)) < lengths[:, None]
     places = np.zeros(within.shape, dtype=np.int64)

@@ -352,7 +352,7 @@ def _scatter(name: str, target: Any, dim: int, index: Any, src: Any, how: str | 
 def _way(reduce: str | None) -> str | None:
     if reduce is None:
         return None
-    if reduce not in _WAYS:
+    if not isinstance(reduce, str) or reduce not in _WAYS:
         raise ValueError(f"scatter: reduce must be 'add' or 'multiply', got {reduce!r}.")
     return _WAYS[reduce]
 

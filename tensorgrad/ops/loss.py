@@ -279,6 +279,9 @@ def binary_cross_entropy(
             "binary_cross_entropy: all elements of input should be between 0 and 1; for logits use "
             "binary_cross_entropy_with_logits."
         )
+    checked = target.detach()
+    if target.dtype.category and not everywhere(pw.bitwise_and(pw.ge(checked, 0), pw.le(checked, 1))):
+        raise ArgumentError("binary_cross_entropy: all elements of target should be between 0 and 1.")
     return reduced(binary_entropy, bce_mean, reduction, input, target, 1.0 if weight is None else weight)
 
 

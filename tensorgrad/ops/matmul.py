@@ -456,7 +456,7 @@ def addr(
     _ranked("outer", vec1, vec2, 1, 1)
     both = promote_types(input.dtype, promote_types(vec1.dtype, vec2.dtype))
     input, product_ = input.to(both), outer(vec1.to(both), vec2.to(both))
-    if input._data.ndim > 2:
+    if broadcast_shape("addr", tuple(input.shape), tuple(product_.shape)) != tuple(product_.shape):
         raise ShapeError(f"addr: input of shape {tuple(input.shape)} does not broadcast to {tuple(product_.shape)}.")
     if both.category == 1 and not (hasattr(beta, "__index__") and hasattr(alpha, "__index__")):
         raise DTypeError(f"addr: integer tensors take integers as beta and alpha, got {beta!r} and {alpha!r}.")
@@ -483,6 +483,8 @@ def addbmm(
 ) -> Tensor:
     """``beta * input + alpha * (the sum over the batch of batch1 @ batch2)``."""
     _ranked("addbmm", batch1, batch2, 3, 3)
+    if batch1.shape[0] != batch2.shape[0] or batch1.shape[2] != batch2.shape[1]:
+        raise ShapeError(f"addbmm: batches of {tuple(batch1.shape)} and {tuple(batch2.shape)} can't be multiplied.")
     result = _blend("addbmm", input, tensordot(batch1, batch2, dims=([0, 2], [0, 1])), beta, alpha)
     return result if out is None else deliver_same("addbmm", result, out)
 

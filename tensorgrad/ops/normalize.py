@@ -237,6 +237,13 @@ def group_norm(
     require_tensors("group_norm", input=input)
     require_optional("group_norm", weight=weight, bias=bias)
     how = {"groups": integer("group_norm", "num_groups", num_groups), "eps": real("group_norm", "eps", eps)}
+    if input._data.ndim > 1 and how["groups"] > 0:
+        n, c, *rest = input._data.shape
+        if n * c // how["groups"] * product(rest) == 1:
+            raise ShapeError(
+                f"group_norm: expected more than 1 value per channel when training, got input size "
+                f"{tuple(input.shape)} in {num_groups} groups."
+            )
     if input._data.ndim > 1 and not product(input.shape[1:]):  # no group has elements, so there are no statistics
         channels.group_norm.infer(*[None if x is None else x._data for x in (input, weight, bias)], **how)
         column = (-1, *(1,) * (input._data.ndim - 2))

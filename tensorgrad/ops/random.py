@@ -276,6 +276,7 @@ def bernoulli(
 
     Raises ArgumentError for probabilities outside of [0, 1].
     """
+    require_tensors("bernoulli", input=input)
     result = _bernoulli("bernoulli", input, input if p is None else p, generator)
     return result if out is None else deliver("bernoulli", result, out)
 
@@ -283,7 +284,7 @@ def bernoulli(
 def _bernoulli(name: str, like: Tensor, p: Any, generator: Generator | None) -> Tensor:
     if isinstance(p, Tensor):
         _probabilities(name, p)
-    elif not 0 <= p <= 1:
+    elif not 0 <= number(name, "p", p) <= 1:
         raise ArgumentError(f"{name}: expected a probability between 0 and 1, got {p}.")
     kind = np.dtype(np.float64 if isinstance(p, Tensor) and p.dtype.name == "float64" else np.float32)
     u = _draw("random_uniform", tuple(like.shape), kind, like.device, generator)
@@ -308,6 +309,7 @@ def multinomial(
         if out.dtype.name != "int64":
             raise DTypeError(f"multinomial: multinomial expects Long tensor out, got {out.dtype}.")
         return deliver("multinomial", multinomial(input, num_samples, replacement, generator=generator), out)
+    require_tensors("multinomial", input=input)
     require_float("multinomial", input._data)
     if input._data.ndim not in (1, 2):
         raise ShapeError(f"multinomial: expected 1 or 2 dimensions, got shape {tuple(input.shape)}.")

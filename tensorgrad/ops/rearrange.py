@@ -234,6 +234,8 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
         if times < 0:
             raise ShapeError(f"repeat_interleave: repeats must not be negative, got {times}.")
         shape = tuple(x._data.shape)
+        if output_size is not None and output_size != size * times:
+            raise ShapeError(f"repeat_interleave: output_size is {output_size}, but {size} times {times} are repeated.")
         before, after = shape[: at + 1], shape[at + 1 :]
         return rearrange(
             x, split=(*before, 1, *after), order=tuple(range(len(shape) + 1)), spread=(*before, times, *after),

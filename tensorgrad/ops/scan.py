@@ -279,7 +279,7 @@ def diff(
         return copy if out is None else deliver("diff", copy, out)
     given = [part for part in (prepend, input, append) if part is not None]
     x = cat(given, at) if len(given) > 1 else input
-    subtract = pw.ne if array.dtype.kind == "b" else pw.sub
+    subtract = pw.ne if x._data.dtype.kind == "b" else pw.sub
     lead = (slice(None),) * at
     for _ in range(min(n, x._data.shape[at])):
         size = x._data.shape[at]

@@ -56,6 +56,14 @@ REFUSED: dict[str, Any] = {
     "a window of nothing": lambda t: functional(t).unfold(t.ones(1, 4, 6, 6), 0),
     "a window without its border": lambda t: functional(t).unfold(t.ones(1, 4, 6, 6), 2, padding=-2),
     "channels of a matrix": lambda t: t.nn.Softmax2d()(t.ones(2, 3)),
+    "factors of other classes": lambda t: functional(t).multi_margin_loss(
+        t.ones(2, 4), t.tensor([0, 1]), weight=t.ones(3)
+    ),
+    "a group of one": lambda t: functional(t).group_norm(t.ones(1, 2), 2),
+    "matrices that a 1 would fit": lambda t: t.addbmm(t.ones(2, 2), t.ones(3, 2, 1), t.ones(3, 5, 2)),
+    "truth values that would broadcast": lambda t: t.addr(
+        t.ones(5, 2, dtype=t.bool), t.ones(5, dtype=t.bool), t.ones(1, dtype=t.bool)
+    ),
     # --- dtypes that would be promoted or cut off
     "slopes of another dtype": lambda t: functional(t).prelu(t.ones(3), t.ones(1, dtype=t.float64)),
     "a bias of another dtype": lambda t: functional(t).bilinear(
@@ -79,7 +87,17 @@ REFUSED: dict[str, Any] = {
         t.ones(2, dtype=t.complex64), t.ones(2)
     ),
     "Huber's loss of complex numbers": lambda t: functional(t).huber_loss(t.ones(2), t.ones(2, dtype=t.complex64)),
+    "factors of another dtype": lambda t: functional(t).multi_margin_loss(
+        t.ones(2, 3), t.tensor([0, 1]), weight=t.ones(3, dtype=t.float64)
+    ),
     # --- what would be ignored
+    "targets that are no probabilities": lambda t: functional(t).binary_cross_entropy(t.ones(2), t.ones(2) * 2),
+    "pivots of nothing": lambda t: t.lu_unpack(t.ones(4, 5), t.zeros(4, dtype=t.int32)),
+    "more targets than lengths": lambda t: functional(t).ctc_loss(
+        t.zeros(5, 2, 3), t.ones(7, dtype=t.int64), t.tensor([5, 5]), t.tensor([2, 3])
+    ),
+    "-1 points": lambda t: t.fft.hfft(t.ones(4), -1),
+    "a size that repeats do not give": lambda t: t.repeat_interleave(t.ones(4), t.tensor([0]), 0, output_size=6),
     "one running statistic": lambda t: functional(t).instance_norm(t.ones(2, 3, 4), t.ones(3)),
     "one running statistic of a batch": lambda t: functional(t).batch_norm(
         t.ones(2, 3, 4), t.ones(3), None, training=True
@@ -125,6 +143,12 @@ REFUSED: dict[str, Any] = {
     "a list through a cell": lambda t: t.nn.RNNCell(2, 2)([1.0, 2.0]),
     "a number as a state": lambda t: t.nn.RNN(2, 2)(t.ones(3, 2), 2.5),
     "a number through a Transformer": lambda t: t.nn.Transformer(4, 2, 1, 1, 4)(2.5, t.ones(3, 4)),
+    "half precision in frames": lambda t: t.stft(t.ones(32, dtype=t.float16), 4, return_complex=True),
+    "a list as a way to scatter": lambda t: t.scatter(t.ones(3), 0, t.tensor([0]), t.ones(1), reduce=["add"]),
+    "rows of truth": lambda t: t.multinomial(False, 4),
+    "a word as probabilities": lambda t: t.bernoulli("a"),
+    "reflectors of a number": lambda t: t.ormqr(t.ones(2, 2), t.tensor(0.0), t.ones(2, 2)),
+    "a pair as pivots": lambda t: t.lu_unpack(t.ones(2, 2), (1, 2)),
     "a word in a window": lambda t: t.signal.windows.general_cosine(3, a=["a", 0.5]),
 }  # fmt: skip
 
@@ -166,6 +190,10 @@ SAME: dict[str, Any] = {
         functional(t).fractional_max_pool3d(t.zeros(0, 3, 9, 9, 9), 3, 2),
     ],
     "a large number as truth": lambda t: t.full_like(t.tensor([True]), 2**63),
+    "differences of truth values and numbers": lambda t: t.diff(
+        t.tensor([True, False, True]), append=t.tensor([2.5])
+    ),
+    "a tensor as a transform's length": lambda t: t.stft(t.arange(32.0), t.tensor(8), return_complex=True),
     "delta as a tensor": lambda t: functional(t).huber_loss(t.ones(2), t.zeros(2), delta=t.tensor(0.5)),
     "a NumPy number as a dim to roll along": lambda t: t.roll(t.arange(6).reshape(2, 3), 1, np.int64(1)),
 }  # fmt: skip
