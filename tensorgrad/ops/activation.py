@@ -9,7 +9,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, install
 from . import pointwise as pw
 from .calls import calls
-from .checks import number, real, require_float, require_same_dtype, require_tensors, shaped
+from .checks import number, real, require_float, require_one_dtype, require_tensors, shaped
 from .elementwise import Elementwise
 from .inplace import write_into
 from .shape_core import one_dim, slice_
@@ -181,7 +181,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """
     require_tensors("prelu", input=input, weight=weight)
     if weight.dtype is not input.dtype:
-        require_same_dtype("prelu", input._data, weight=weight._data)
+        require_one_dtype("prelu", input._data, weight=weight._data)
     if weight._data.ndim > 1:
         raise ShapeError(f"prelu: weight must be a number or a vector, got shape {tuple(weight.shape)}.")
     count = weight._data.size

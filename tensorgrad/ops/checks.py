@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.grad_mode import state as grad_state
 from ..dispatch import recorded
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
@@ -45,6 +46,12 @@ def require_same_dtype(name: str, first: Any, **others: Any) -> None:
                 f"{name}: expected the same dtype everywhere, got {dtype.name} and {label} of {other.dtype.name}. "
                 f"Convert one: {label} = {label}.to(x.dtype)."
             )
+
+
+def require_one_dtype(name: str, first: Any, **others: Any) -> None:
+    """``require_same_dtype``, but within autocast, which brings them to one."""
+    if not grad_state.casting:
+        require_same_dtype(name, first, **others)
 
 
 def require_tensors(name: str, **given: Any) -> None:

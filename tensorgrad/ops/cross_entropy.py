@@ -19,6 +19,7 @@ from .checks import (
     np_dtype,
     number,
     require_float,
+    require_one_dtype,
     require_optional,
     require_same_dtype,
     require_tensors,
@@ -482,7 +483,7 @@ def multi_margin_loss(
     """
     require_tensors("multi_margin_loss", input=input, target=target)
     require_optional("multi_margin_loss", weight=weight)
-    require_same_dtype("multi_margin_loss", input._data, weight=None if weight is None else weight._data)
+    require_one_dtype("multi_margin_loss", input._data, weight=None if weight is None else weight._data)
     reduction = legacy_reduction(reduction, size_average, reduce)
     check_reduction("multi_margin_loss", reduction)
     if weight is not None and weight._data.ndim != 1:

@@ -11,7 +11,7 @@ from ..dispatch import recorded
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import pointwise as pw
-from .checks import product, require_optional, require_same_dtype, require_tensors, shaped
+from .checks import product, require_one_dtype, require_optional, require_tensors, shaped
 from .matmul import matmul_op
 from .precision import widen
 from .shape_core import permute, reshape
@@ -385,7 +385,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         )
     require_optional("bilinear", bias=bias)
     others = {"input2": input2._data, "weight": weight._data, "bias": None if bias is None else bias._data}
-    require_same_dtype("bilinear", input1._data, **others)
+    require_one_dtype("bilinear", input1._data, **others)
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ShapeError(f"bilinear: bias has shape {tuple(bias.shape)}, expected ({weight.shape[0]},).")
     y = einsum("...i,kij,...j->...k", input1, weight, input2)

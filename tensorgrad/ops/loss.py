@@ -252,6 +252,15 @@ bce_logits_mean = _loss(
 )  # fmt: skip
 
 
+def _probable(*given: Tensor) -> Any:
+    """Where all of these, of one shape, are from 0 to 1."""
+    found: Any = None
+    for x in given:
+        within = pw.bitwise_and(pw.ge(x.detach(), 0), pw.le(x.detach(), 1))
+        found = within if found is None else pw.bitwise_and(found, within)
+    return found
+
+
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean",
@@ -273,15 +282,13 @@ def binary_cross_entropy(
         )
     require_optional("binary_cross_entropy", weight=weight)
     require_within("binary_cross_entropy", input, weight=weight)
-    checked = input.detach()
-    if not everywhere(pw.bitwise_and(pw.ge(checked, 0), pw.le(checked, 1))):
+    given = {"input": input, "target": target} if target.dtype.category else {"input": input}
+    if not everywhere(_probable(*given.values())):  # both at once: a device is waited for once
+        wrong = next((label for label, x in given.items() if not everywhere(_probable(x))), "input")
         raise ArgumentError(
-            "binary_cross_entropy: all elements of input should be between 0 and 1; for logits use "
+            f"binary_cross_entropy: all elements of {wrong} should be between 0 and 1; for logits use "
             "binary_cross_entropy_with_logits."
         )
-    checked = target.detach()
-    if target.dtype.category and not everywhere(pw.bitwise_and(pw.ge(checked, 0), pw.le(checked, 1))):
-        raise ArgumentError("binary_cross_entropy: all elements of target should be between 0 and 1.")
     return reduced(binary_entropy, bce_mean, reduction, input, target, 1.0 if weight is None else weight)
 
 
