@@ -44,7 +44,8 @@ class PairEntry(Entry):
         leaves = tree_flatten(self.returned)[0]
         self.live = [i for i, leaf in enumerate(leaves) if is_live(leaf)]
         roots = [leaves[i] for i in self.live]
-        targets = leaves_behind(roots)
+        # a leaf that a function was mapped over has gone with the map
+        targets = [leaf for leaf in leaves_behind(roots) if not hasattr(type(leaf._data), "door")]
         self.hears = any(_runs_python(node) for node in nodes_behind(roots))
         seeds = [_zeros(type(root._data), root._data.shape, root._data.dtype) for root in roots]
         trace.standing.outside = {}
