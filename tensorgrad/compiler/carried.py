@@ -1,7 +1,8 @@
 """Tensors that a function leaves for its next call where it found them: ``self.h = cell(x, self.h)``.
 
-Such a place holds another tensor in each call, so no program can rest on it. It is an argument and a result of one
-instead: ``Carrying`` is the function with its places among both, and what it is called through puts the results there.
+Such a place holds another tensor in each call, or a tuple of others (an LSTM's state), so no program can rest on it. It
+is an argument and a result of one instead: ``Carrying`` is the function with its places among both, and what it is
+called through puts the results there.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def places_in(reach: Facts) -> list[Place]:
     found = reach.replaced()
     for path, holder, _, before, now in found:
         settable = type(holder) in (dict, list) or isinstance(holder, CellType)
-        known = type(now) is Tensor and (before is None or type(before) is Tensor)
+        known = now is not None and _is_left(now) and _is_left(before)
         if not settable or not known or reach.is_of_optimizer(path):
             return []
     return [Place(path, holder, key) for path, holder, key, _, _ in found]
@@ -93,4 +94,4 @@ class Carrying:
 
 
 def _is_left(what: Any) -> bool:
-    return what is None or type(what) is Tensor
+    return what is None or type(what) is Tensor or (type(what) is tuple and all(map(_is_left, what)))

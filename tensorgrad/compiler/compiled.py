@@ -444,7 +444,7 @@ class Compiled(CompiledCore):
                     self._remade.pause(why_not)
             elif trouble is not None and trace.unsplit is None:
                 self._restless += 1
-                if self._restless == _SETTLED and self._carry(reach):
+                if self._restless >= _SETTLED and self._carry(reach):
                     return rejoined(untracked_in(result), before, given, signature.tensors, trace.standing.passes)
                 found = None if tracked is None else tracked.line
                 why = f"it changes what a program would rest on: {trouble.removeprefix('compile: ')}"

@@ -59,6 +59,50 @@ def test_a_state_without_gradients(how):
     assert stats["replays"] >= 4 and stats["captures"] <= 4 and stats["eager"] == 0
 
 
+class Layers(nn.Module):
+    """A state of tensors in a tuple, of tuples where there are several layers; ``seen``: the whole sequence at once."""
+
+    def __init__(self, count=1, *, seen=False):
+        super().__init__()
+        tg.manual_seed(0)
+        self.cells = nn.ModuleList(nn.LSTMCell(3 if i == 0 else 4, 4) for i in range(count))
+        self.whole = nn.LSTM(3, 4) if seen else None
+        self.state = None
+
+    def forward(self, x):
+        if self.whole is not None:
+            y, (h, c) = self.whole(x.unsqueeze(0), self.state)
+            self.state = (h.detach(), c.detach())
+            return y.square().sum()
+        made = []
+        for i, cell in enumerate(self.cells):
+            h, c = cell(x, None if self.state is None else self.state[i] if len(self.cells) > 1 else self.state)
+            made.append((h.detach(), c.detach()))
+            x = h
+        self.state = tuple(made) if len(made) > 1 else made[0]
+        return x.square().sum()
+
+    def told(self):
+        parts = self.state if isinstance(self.state[0], tuple) else (self.state,)
+        return type(self.state) is tuple, [[t.tolist() for t in part] for part in parts]
+
+
+@pytest.mark.parametrize("make", [Layers, lambda: Layers(2), lambda: Layers(seen=True)], ids=["one", "two", "whole"])
+def test_a_state_in_a_tuple(make):
+    def run(f, model, i):
+        if i == 6:
+            model.state = None
+        if i == 10:  # as a user may keep it
+            model.state = [*model.state] if model.whole is None else (model.state[0] * 2, model.state[0])
+        model.zero_grad()
+        y = f(rows(i))
+        y.backward()
+        return y.item(), model.told(), [p.grad is None or p.grad.tolist() for p in model.parameters()]
+
+    stats = beside(make, run, 16).stats()
+    assert stats["replays"] >= 6 and stats["captures"] <= 7
+
+
 def test_a_step_through_a_detached_state():
     def run(f, model, i):
         model.zero_grad()
