@@ -55,11 +55,13 @@ class Attributes(Found):
         """Walk the attributes whose names are known by now; whether there were any to ask for. ``asked``: by holder,
         what has been asked before."""
         news = False
+        known, named = 0, set[str]()  # how many names there were, and those that whoever makes names may ask for
         for path, holder in list(self._later.values()):
             before = asked.setdefault(id(holder), set())
             if self._open_ended:
-                every = {*self._names, *slots(holder), *getattr(holder, "__dict__", ())}
-                fresh = {name for name in every if not name.startswith("__")} - before
+                if len(self._names) != known:
+                    known, named = len(self._names), _asked_for(self._names)
+                fresh = (named | _asked_for((*slots(holder), *getattr(holder, "__dict__", ())))) - before
             elif len(before) == len(self._names):
                 continue
             else:
@@ -99,6 +101,10 @@ class Attributes(Found):
                     self.facts.append((f"{path}.{name}", attributes, name, attributes[name]))
                 continue
             self._fact(f"{path}.{name}", attributes, name, attributes[name])
+
+
+def _asked_for(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not name.startswith("__")}
 
 
 def slots(what: Any) -> set[str]:

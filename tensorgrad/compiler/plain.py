@@ -9,6 +9,7 @@ JSON                      means
 null, true, 1, 0.5, "x"   themselves; a float is written with a point
 [...]                     a list
 {"tuple": [...]}          a tuple
+{"named": ["topk", ...]}  what the function of that name returns
 {"dict": [[k, v], ...]}   a dict
 {"float": "nan"}          a number that JSON lacks
 {"complex": [re, im]}     a complex number
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import return_types
 from ..dtypes import BY_NAME, numpy_dtype, of_array
 from ..errors import CompileError, DTypeError
 from ..expr import Program as Typed
@@ -52,7 +54,7 @@ _LONGEST = 1 << 20  # of a list, and of a text
 _MOST_NODES = 1 << 16  # of a formula
 _INT = 1 << 63
 _LONGEST_TEXT = 300  # of an error
-_CONTAINERS = frozenset(("tuple", "slice", "complex", "dict", "scalar"))
+_CONTAINERS = frozenset(("tuple", "named", "slice", "complex", "dict", "scalar"))
 
 
 def to_json(what: Any, others: Callable[[Any], Any]) -> Any:
@@ -71,6 +73,8 @@ def to_json(what: Any, others: Callable[[Any], Any]) -> Any:
         return [to_json(part, others) for part in what]
     if isinstance(what, tuple) and not hasattr(what, "_fields"):
         return {"tuple": [to_json(part, others) for part in what]}
+    if isinstance(what, tuple) and _named(type(what).__name__) is type(what):
+        return {"named": [type(what).__name__, *(to_json(part, others) for part in what)]}
     if type(what) is dict:
         return {"dict": [[to_json(key, others), to_json(part, others)] for key, part in what.items()]}
     if type(what) is slice:
@@ -114,6 +118,11 @@ def from_json(what: Any, others: dict[str, Callable[[Any], Any]], depth: int = 0
     parts = from_json(content, others, depth + 1)
     if form == "tuple":
         return tuple(parts)
+    if form == "named":
+        kind = _named(parts[0]) if parts and type(parts[0]) is str else None
+        expect(kind is not None and len(kind._fields) == len(parts) - 1, "named: no results of a known function")
+        assert kind is not None
+        return kind(*parts[1:])
     if form == "slice":
         expect(
             len(parts) == 3 and all(x is None or type(x) is int for x in parts), "slice: three numbers were expected"
@@ -136,6 +145,12 @@ def from_json(what: Any, others: dict[str, Callable[[Any], Any]], depth: int = 0
         return dtype.type(number)
     except (TypeError, ValueError, OverflowError):
         raise FileError(f"scalar: {number!r} is no {dtype.name}") from None
+
+
+def _named(name: str) -> Any:
+    """The class of what a function with several results returns, by the function's name; None if there is none."""
+    kind = vars(return_types).get(name)
+    return kind if getattr(kind, "__module__", None) == return_types.__name__ and hasattr(kind, "_fields") else None
 
 
 def dtype_from(name: Any) -> np.dtype[Any]:

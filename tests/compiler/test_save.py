@@ -167,6 +167,23 @@ def test_a_loaded_program_computes_what_the_saved_one_does(name, saved_on, loade
     loaded.draw(tmp_path / "f.svg")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_results_and_arguments_keep_the_names_of_functions_with_several(backend, tmp_path):
+    def largest(x, before):
+        return {"top": x.topk(2), "running": tg.cummax(x + before.values, 0)}, tg.sort(before.values)
+
+    with tg.backend(backend):
+        compiled = tg.compile(largest)
+        x, before = tg.randn(3, 4), tg.max(tg.randn(2, 4), 0)
+        for _ in range(2):
+            expected = compiled(x, before)
+        compiled.save(tmp_path / "f.tgp")
+        got = tg.compiler.load(tmp_path / "f.tgp")(x, before)
+    same(expected, got)
+    assert type(got[0]["top"]) is tg.return_types.topk and got[0]["running"].indices.dtype == tg.int64
+    assert type(got[1]) is tg.return_types.sort
+
+
 def test_state_is_the_programs_own_and_can_be_changed(tmp_path):
     compiled, (x,), _ = saved("network", "numpy", tmp_path / "f.tgp")
     a, b = (tg.compiler.load(tmp_path / "f.tgp", backend="numpy") for _ in range(2))
@@ -602,6 +619,9 @@ LIES = {
     "the arguments": (change((P, "takes"), None), "arguments"),
     "an argument twice": (change((P, "takes", "tuple", 0, "tuple"), [{"tensor": 0}, {"tensor": 0}]), "one argument"),
     "the result": (change((P, "gives"), {"output": 7}), "whole number"),
+    "named results of no function": (change((P, "gives"), {"named": ["namedtuple", {"output": 0}]}), "known function"),
+    "too few named results": (change((P, "gives"), {"named": ["topk", {"output": 0}]}), "known function"),
+    "nameless results": (change((P, "gives"), {"named": [[], {"output": 0}]}), "known function"),
     "the state's array": (change((P, "state", 0, "tensor"), "nothing"), "no array"),
     "the state's offset": (change((P, "state", 0, "offset"), 4), "outside"),
     "the state's odd offset": (change((P, "state", 0, "offset"), 3), "odd"),
