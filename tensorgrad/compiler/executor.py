@@ -88,6 +88,9 @@ class _OnceSettled(_InBlocks):
         super().__init__(Shelf(None))
         self.program = program
         self.numbers = numbers
+        shared = {v.root for call in program.calls for v in call.writes} | {v.root for v in program.outputs}
+        shared.update(program.strided)
+        self.in_place = {*numbers, *(i for i, v in enumerate(program.arguments) if v.root in shared)}
         self.shown = shown
         self.in_python = in_python(program)
         self.seen: list[int] = []  # where they lay in the last call, and in how many calls before
@@ -95,14 +98,19 @@ class _OnceSettled(_InBlocks):
 
     def __call__(self, given: list[Any]) -> list[Any]:
         results = self.try_on(given) if self.shelf.plan is not None or self._settled(given) else None
-        return self.in_python(given) if results is None else results
+        return self.in_python(self._as_in_a_block(given)) if results is None else results
+
+    def _as_in_a_block(self, given: list[Any]) -> list[Any]:
+        """What a block would have copies of lies as these would: sums of what lies otherwise may be added up in another
+        order, and no call may have other bits than the next."""
+        return [x if x.flags.c_contiguous or i in self.in_place else x.copy(order="C") for i, x in enumerate(given)]
 
     def _settled(self, given: list[Any]) -> bool:
         """Whether they have come to lie somewhere; then there is a plan."""
         now = [given[i].__array_interface__["data"][0] for i in self.numbers]
         self.times = self.times + 1 if now == self.seen else 0
         self.seen = now
-        if self.times < _PATIENCE or not all(given[i].flags.c_contiguous for i in self.numbers):
+        if self.times < _PATIENCE or not all(given[i].flags.c_contiguous for i in self.in_place):
             return False
         arguments = self.program.arguments
         self.shelf.plan = self.program.linked = blueprint(

@@ -346,3 +346,21 @@ def test_an_instance_goes_with_its_program(settled):
     del compiled
     gc.collect()
     assert known() is None
+
+
+def test_small_arguments_that_lie_in_steps_give_the_same_bits_in_each_call():
+    """They are read where they lie as long as the program runs in Python, and from a block after that."""
+
+    def sums(x, row, column, shown):
+        d = (x - row) * column
+        return (d * d).mean(-1), (d * 2 + row).sum(-1), shown
+
+    x, shown = big(40, 50, 36), big(3, 4).t()
+    row, column = big(1, 50, 72)[..., ::2], big(40, 1, 72)[..., 1::2]
+    compiled = Compiled(sums)
+    with tg.no_grad(), tg.backend("cpp"):
+        compiled(x, row, column, shown)
+        results = [compiled(x, row, column, shown) for _ in range(2 * TIMES)]
+        assert len({tuple(t.numpy().tobytes() for t in result) for result in results}) == 1
+        assert all(result[2].data_ptr() == shown.data_ptr() for result in results)
+        assert in_blocks(compiled) is not None
