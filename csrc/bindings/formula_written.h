@@ -82,8 +82,8 @@ struct Summing {
     end();
   }
   void end() {
-    if (totals.length) return;
     run.end();
+    if (totals.length) return;
     for (std::size_t i = 0; i < sums.size(); ++i) {
       const Total& t = totals.of[i];
       if (!t.wanted) continue;

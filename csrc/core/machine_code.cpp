@@ -75,6 +75,10 @@ void Encoder::vector_op(const Operation& op, int to, int first, const Place& sec
     case Place::Frame:
       byte(0x80 | reg | 4), byte(0x24);
       return word(static_cast<std::uint32_t>(second.at));
+    case Place::Memory:
+      byte(0x40 | reg | (second.number & 7));
+      if ((second.number & 7) == 4) byte(0x24);
+      return byte(0);
     case Place::Array: return byte(0x40 | reg | 4), byte(second.scale << 6 | (second.number & 7)), byte(second.at);
   }
 }
@@ -140,8 +144,17 @@ void Encoder::repeat(const std::vector<std::uint8_t>& body, int elements) {
 void Encoder::count_from_zero() { byte(0x31), byte(0xC0); }  // xor eax, eax
 
 void Encoder::until_zero(int slot, std::size_t start) {
-  at_slot(0xFF, 1, slot);      // dec qword [rdi + 8 slot]
-  byte(0x0F), byte(0x85);      // jnz start
+  at_slot(0xFF, 1, slot);  // dec qword [rdi + 8 slot]
+  back_to(start);
+}
+
+void Encoder::count_down(int reg, std::size_t start) {
+  byte(0x49), byte(0xFF), byte(0xC8 | (reg & 7));  // dec reg
+  back_to(start);
+}
+
+void Encoder::back_to(std::size_t start) {
+  byte(0x0F), byte(0x85);  // jnz start
   word(static_cast<std::uint32_t>(start) - static_cast<std::uint32_t>(code.size() + 4));
 }
 

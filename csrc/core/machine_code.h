@@ -33,15 +33,17 @@ class CodePages {
   std::size_t size_;
 };
 
-// Where an operand is: in a vector register, in the frame, or in an array, at the counter (in rax) times 2^scale.
+// Where an operand is: in a vector register, in the frame, in memory that a register points to, or in an array, at the counter
+// (in rax) times 2^scale.
 struct Place {
-  enum Kind : std::uint8_t { Vector, Frame, Array } kind;
-  int number;     // of the vector register; of the array's base register
+  enum Kind : std::uint8_t { Vector, Frame, Memory, Array } kind;
+  int number;     // of the vector register; of the base register
   int at = 0;     // frame: bytes from its start; array: bytes behind the counter, fewer than 128
   int scale = 0;  // array
 };
 inline Place vector_register(int number) { return {Place::Vector, number}; }
 inline Place in_frame(int at) { return {Place::Frame, 0, at}; }
+inline Place in_memory(int base) { return {Place::Memory, base}; }
 inline Place in_array(int base, int scale, int behind = 0) { return {Place::Array, base, behind, scale}; }
 
 // x86-64, three operands in VEX form: Intel's manual, volume 2, 2.3. General registers by number: rax 0, rcx 1, rdx 2,
@@ -70,14 +72,16 @@ class Encoder {
   // The body once, if the four bytes at this place of the frame are not zero.
   void unless_zero(int at, const std::vector<std::uint8_t>& body);
 
-  // Back to this place of the code, until what the slot counts is zero.
+  // Back to this place of the code, until what the slot, or the register from r8 on, counts is zero.
   void until_zero(int slot, std::size_t start);
+  void count_down(int reg, std::size_t start);
 
   static int base_register(int number);  // of arrays; -1 beyond the last
   static int saved_by(int bases);        // registers that must be kept for callers if this many bases are used
   static constexpr int kTemporary = 11, kMaskBase = 2;
 
  private:
+  void back_to(std::size_t start);
   void at_slot(int opcode, int reg, int slot) {
     byte(0x48 | reg >> 3 << 2), byte(opcode), byte(0x80 | (reg & 7) << 3 | 7);
     word(static_cast<std::uint32_t>(8 * slot));

@@ -112,6 +112,7 @@ class Program {
   friend class Reader;
   friend class PlacedOperands;
   friend class Runner;
+  friend class TurnedSums;
 
   std::vector<Input> inputs_;
   std::vector<DType> outputs_;

@@ -38,7 +38,7 @@ class Reader {
     return Type::F32;
   }
 
-  std::unique_ptr<Machine> machine(std::uint64_t& sums, bool row_loop) {
+  std::unique_ptr<Machine> machine(std::uint64_t& sums, bool row_loop, bool columns) {
     std::vector<Result> results;
     std::vector<Machine::Touched> touched;
     const int size = values_.lanes() == Type::F64 ? 8 : 4;
@@ -57,7 +57,7 @@ class Reader {
     const bool bytes = std::any_of(touched.begin(), touched.end(), [](const Machine::Touched& t) { return t.size == 1; });
     Encoder code;
     RowLoop rows;
-    if (row_loop || sums) rows = {p_.slots_, p_.input_count() + p_.output_count()};
+    if (row_loop || sums) rows = {p_.slots_, p_.input_count() + p_.output_count(), columns};
     if (row_loop && bytes) return nullptr;
     if (!write(values_.all(), std::move(results), values_.lanes() == Type::F64, !bytes, rows, code)) return nullptr;
     return Machine::with(code.code, std::move(touched), bytes ? 0 : size);
@@ -126,8 +126,8 @@ class Reader {
 };
 
 std::unique_ptr<Machine> Machine::of(const Program& program, int first, int last, std::uint64_t row_values, std::uint64_t& sums,
-                                     bool row_loop) {
-  return Reader(program, first, last, row_values).machine(sums, row_loop);
+                                     bool row_loop, bool columns) {
+  return Reader(program, first, last, row_values).machine(sums, row_loop, columns);
 }
 
 std::unique_ptr<Machine> Machine::with(const std::vector<std::uint8_t>& code, std::vector<Touched> touched, int masked_size) {
@@ -206,7 +206,7 @@ std::unique_ptr<Machines::Body> Machines::make(const Program& program, const std
     std::uint64_t summed = purpose.sums;
     std::unique_ptr<Machine> machine;
     if (last > at || (alone && program.can_compile(at)))
-      machine = Machine::of(program, at, last, purpose.row_values, summed, purpose.row_loop);
+      machine = Machine::of(program, at, last, purpose.row_values, summed, purpose.row_loop, purpose.columns);
     if (last > at && !machine) return made;  // all or none: what is a row value was chosen for these
     if (machine && (last > at || summed || purpose.row_loop)) {
       made->sums |= summed;

@@ -40,9 +40,10 @@ class Machine {
   };
   // Loops `first` to `last` of the program; inputs in `row_values` are one value for all elements. Null if they need too
   // many values at a time. Of outputs in `sums` it takes those that it can sum up: kLanes floats are stored of them, whose
-  // sum is that of all elements. With those, or `row_loop`, it goes on from row to row as formula_registers.h says.
+  // sum is that of all elements. With those, or `row_loop`, it goes on from row to row as formula_registers.h says; or adds
+  // these up, by `columns`.
   static std::unique_ptr<Machine> of(const Program& program, int first, int last, std::uint64_t row_values, std::uint64_t& sums,
-                                     bool row_loop);
+                                     bool row_loop, bool columns);
   static std::unique_ptr<Machine> with(const std::vector<std::uint8_t>& code, std::vector<Touched> touched, int masked_size);
   void run(void** slots, Index n) const;
   const std::vector<Touched>& touched() const { return touched_; }
@@ -60,8 +61,9 @@ class Machine {
 struct Purpose {
   std::uint64_t row_values = 0, sums = 0;  // which inputs are row values, which outputs are to be summed up
   bool row_loop = false;                   // all of it is one piece of code that goes from row to row
+  bool columns = false;                    // sums are of columns
   bool operator==(const Purpose& other) const {
-    return row_values == other.row_values && sums == other.sums && row_loop == other.row_loop;
+    return row_values == other.row_values && sums == other.sums && row_loop == other.row_loop && columns == other.columns;
   }
 };
 

@@ -14,6 +14,7 @@ constexpr int kFirst = 15, kOther = 14;  // those
 constexpr int kMostHomes = 100;          // of 32 bytes: a frame is less than a page
 constexpr int kMaskHome = 0;             // where the frame has the mask of the last vector's elements
 
+constexpr int kMostPointers = 9;         // of sums of columns: one more register counts rows
 constexpr int kSumsAtOnce = 4;           // that many, of few results from several vectors: one waits for the one before
 
 constexpr Encoder::Operation kMove{1, 0, 0, 0x10}, kStore{1, 0, 0, 0x11}, kMaskedMove{2, 1, 0, 0x2C}, kMaskedStore{2, 1, 0, 0x2E};
@@ -31,6 +32,7 @@ class Writer {
     reserve_sums();
     if (!body(false)) return false;
     pin();
+    if (rows_.columns) return masks_last && write_columns(into);
     std::vector<std::uint8_t> several;
     for (copy_ = copies_ - 1; copy_ > 0; --copy_) {
       body(false);
@@ -67,6 +69,65 @@ class Writer {
   }
 
  private:
+  bool write_columns(Encoder& into) {
+    pointers_ = slots_;
+    for (const Value& x : v_)
+      if (is_row_value(x) && std::find(pointers_.begin(), pointers_.end(), x.code) == pointers_.end()) pointers_.push_back(x.code);
+    if (static_cast<int>(pointers_.size()) > kMostPointers) return false;
+    int homes = 0;
+    std::vector<std::vector<std::uint8_t>> wholes;
+    for (int vectors = copies_; vectors; vectors /= 2) wholes.push_back(columns(vectors, false, homes));
+    const std::vector<std::uint8_t> last = columns(1, true, homes);
+    if (homes > kMostHomes) return false;
+    const int saved = Encoder::saved_by(kMostPointers + 1);
+    into.prologue(32 * homes, saved);
+    into.vector_op(kMove, kFirst, 0, in_array(Encoder::kMaskBase, 0));
+    into.vector_op(kStore, kFirst, 0, in_frame(kMaskHome));
+    for (const Value& x : v_)
+      if (x.uses && is_constant(x) && !is_row_value(x)) spread(into, x);
+    int vectors = copies_;
+    for (const auto& whole : wholes) into.repeat(whole, 8 * vectors), vectors /= 2;
+    into.unless_zero(kMaskHome, last);
+    into.epilogue(saved);
+    return true;
+  }
+
+  // All rows of so many vectors of columns; of the `last` one what the mask says.
+  std::vector<std::uint8_t> columns(int vectors, bool last, int& homes) {
+    std::vector<std::uint8_t> each;
+    for (copy_ = vectors - 1; copy_ >= 0; --copy_) {
+      body(last);
+      each.insert(each.end(), e_.code.begin(), e_.code.end());
+    }
+    copy_ = 0;
+    homes = std::max(homes, homes_);
+    Encoder made;
+    for (const int slot : pointers_) made.load_base(pointer(slot), slot);
+    made.load_base(pointer(-1), 2 * rows_.slots);
+    for (int r = kRegisters - sums_ * vectors; r < kRegisters; ++r) made.vector_op({1, 0, 0, kXor}, r, r, vector_register(r));
+    const std::size_t row = made.code.size();
+    for (const Value& x : v_)
+      if (is_row_value(x)) spread(made, x);
+    made.code.insert(made.code.end(), each.begin(), each.end());
+    for (const int slot : pointers_) made.add_to_base(pointer(slot), rows_.slots + slot);
+    made.count_down(pointer(-1), row);
+    if (last) made.vector_op(kMove, kOther, 0, in_frame(kMaskHome));
+    int sum = 0;
+    for (const Result& r : results_) {
+      const int first = kRegisters - 1 - sum++;
+      made.load_base(Encoder::kTemporary, r.slot);
+      if (last) made.vector_op(kMaskedStore, first, kOther, in_array(Encoder::kTemporary, 2));
+      for (int k = 0; k < vectors && !last; ++k) made.vector_op(kStore, first - k * sums_, 0, in_array(Encoder::kTemporary, 2, 32 * k));
+    }
+    return std::move(made.code);
+  }
+  // The register that goes along what the slot points to; that which counts the rows for -1.
+  int pointer(int slot) const {
+    const auto found = std::find(pointers_.begin(), pointers_.end(), slot);
+    return Encoder::base_register(slot < 0 ? kMostPointers : static_cast<int>(found - pointers_.begin()));
+  }
+  bool is_row_value(const Value& x) const { return x.uses && x.kind == Value::One && x.code < rows_.ports; }
+
   static bool is_constant(const Value& x) { return x.kind == Value::One || x.kind == Value::Literal; }
   static bool commutes(const Value& x) {
     return x.kind == Value::Two && (x.code == kAdd || x.code == kMul || x.code == kAnd || x.code == kOr || x.code == kXor);
@@ -220,7 +281,7 @@ class Writer {
   // A product that nothing reads but a sum.
   bool is_added_product(int i) const {
     const Value& x = v_[static_cast<std::size_t>(i)];
-    return !masked_ && x.kind == Value::Two && x.code == kMul && x.uses == 1 &&
+    return (!masked_ || rows_.columns) && x.kind == Value::Two && x.code == kMul && x.uses == 1 &&
            std::any_of(results_.begin(), results_.end(), [i](const Result& r) { return r.summed && r.value == i; });
   }
 
@@ -230,7 +291,7 @@ class Writer {
       const int a = in_register(x.args[0], kFirst);
       return e_.vector_op({2, 1, 0, 0xB8}, sum, a, place(x.args[1]));
     }
-    if (!masked_) return e_.vector_op({1, 0, 0, kAdd}, sum, sum, place(r.value));
+    if (!masked_ || rows_.columns) return e_.vector_op({1, 0, 0, kAdd}, sum, sum, place(r.value));
     e_.vector_op({1, 0, 0, kAnd}, kFirst, in_register(r.value, kFirst), in_frame(kMaskHome));
     e_.vector_op({1, 0, 0, kAdd}, sum, sum, vector_register(kFirst));
   }
@@ -368,8 +429,9 @@ class Writer {
       into.vector_op({1, 1, wide, 0x6E}, to, 0, vector_register(Encoder::kTemporary), false);
       into.vector_op({2, 1, 0, broadcast}, to, 0, vector_register(to));
     } else {
-      into.load_base(Encoder::kTemporary, x.code);
-      const Place here = in_array(Encoder::kTemporary, 0);
+      const bool goes_along = rows_.columns && is_row_value(x);
+      if (!goes_along) into.load_base(Encoder::kTemporary, x.code);
+      const Place here = goes_along ? in_memory(pointer(x.code)) : in_array(Encoder::kTemporary, 0);
       if (x.type == Type::Bool) {
         into.vector_op({2, 1, 0, 0x78}, to, 0, here);
         into.vector_op({1, 1, 0, 0xEF}, kOther, kOther, vector_register(kOther));
@@ -386,7 +448,7 @@ class Writer {
   bool wide_, masked_ = false;
   RowLoop rows_;
   Encoder e_;
-  std::vector<int> slots_;
+  std::vector<int> slots_, pointers_;
   int holds_[kRegisters];
   int at_ = 0, homes_ = 0, most_ = 0, pinned_ = 0;
   int sums_ = 0, copies_ = 1, copy_ = 0;  // registers at the end: of all sums of the first copy, then of the next

@@ -10,6 +10,7 @@
 #include "formula.h"
 #include "formula_operands.h"
 #include "formula_sums.h"
+#include "formula_turned.h"
 #include "reduce_walk.h"
 
 namespace tg {
@@ -125,6 +126,12 @@ class Runner : PlacedOperands {
     // floats' units are added up in the order of a sum's pieces at the end, doubles are compensated within a piece
     grain_ = wide ? Run::kWideUnit : kUnit;
     if (total_ == 0) return;
+    if (kCompiles && rows_.length && total_ >= kWorthCompiling && writes_machine_code())
+      turned_ = TurnedSums::of(p_, numbers_, operands_, ndim_, shape_, rows_);
+    if (turned_) {
+      grain_ = (task_size() + rows_.length - 1) / rows_.length * rows_.length;
+      return;
+    }
     if (rows_.length) find_lane_sums();
     prepare();
     if (rows_.length) hold_rows();
@@ -135,10 +142,12 @@ class Runner : PlacedOperands {
       if (total) *total = 0;
     if (total_ == 0) return;
     prologue();
+    if (turned_) turned_->begin();
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
   }
 
   void piece(Index begin, Index end) {
+    if (turned_) return turned_->results(begin / rows_.length, end / rows_.length);
     if (!summing_ || rows_.length) return stretch(begin, end, nullptr);
     const std::size_t inputs = static_cast<std::size_t>(p_.input_count()), outputs = totals_.size();
     for (Index first = begin; first < end; first += kUnit) {
@@ -155,6 +164,7 @@ class Runner : PlacedOperands {
   }
 
   void end() {
+    if (turned_) return turned_->end();
     const std::size_t outputs = totals_.size(), tasks = outputs ? parts_.size() / outputs : 0;
     const std::size_t group = static_cast<std::size_t>(kReducePiece / grain_);
     for (std::size_t k = 0; k < outputs && tasks; ++k) {
@@ -553,6 +563,7 @@ class Runner : PlacedOperands {
   bool row_loop_ = false;
   std::uint64_t lane_sums_ = 0;  // outputs of which machine code takes sums of rows
   LaneSums lanes_;
+  std::unique_ptr<TurnedSums> turned_;  // does it all
   Index stretch_ = 0;  // of such a row
   std::vector<std::pair<int, Index>> stretch_steps_;
   Index chunk_ = std::numeric_limits<Index>::max();  // elements after which rows are reduced

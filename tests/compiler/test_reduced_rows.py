@@ -160,3 +160,43 @@ def test_sums_of_rows_in_registers(count, length):
     for made, exact in zip(first, expected, strict=True):
         assert (np.isnan(made) == np.isnan(exact)).all()
         np.testing.assert_allclose(made, exact, rtol=3e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize(
+    "shape", [(40, 64, 3), (7, 16, 64), (33, 1030, 2), (3, 5, 50, 17), (2, 3, 21, 9), (300, 37, 12)]
+)
+def test_sums_over_a_short_axis_of_what_is_broadcast_along_the_one_before(shape, count):
+    """Of pairs, by whole vectors of the second of them and what is left: what varies along these lies turned,
+    transposed, in steps, or as it is, with a value for each pair, each of the first or all, and numbers."""
+    tg.manual_seed(count)
+    *outer, first, second, length = (1, *shape)
+    a, b = tg.randn(*outer, first, 1, length), tg.randn(*outer[1:], second, length)
+    steps, turned = tg.randn(second, 2 * length)[:, ::2], tg.randn(length, second).t()
+    pairs, across = tg.rand(first, second, 1), tg.rand(second, first).t()[..., None]
+    row, one = tg.randn(length), tg.rand(())
+    b[..., second // 2, 0] = float("nan")
+
+    def sums(a, b, steps, turned, pairs, across, row, one):
+        b = b[..., None, :, :] if b.dim() > 2 else b
+        made = [(a - b * (k + 1)) * pairs for k in range(count)]
+        lengths = [(m * m).sum(-1) for m in made]
+        others = [(m.abs() + row * one + steps).mean(-1, keepdim=True) for m in made[::2]]
+        return *lengths, *others, ((a > turned) * across).sum(-1), (a * turned).sum(-1).sqrt().amax(-1)
+
+    inputs = a, b, steps, turned, pairs, across, row, one
+    with tg.no_grad(), tg.backend("cpp"), machine_code(True):
+        expected = [t.numpy() for t in sums(*[t.double() for t in inputs])]
+        compiled = tg.compile(sums)
+        compiled(*inputs)
+        threads = tg.get_num_threads()
+        try:
+            found = [t.numpy().copy() for t in compiled(*inputs)]
+            for threads_ in (1, 2, 3):
+                tg.set_num_threads(threads_)
+                assert [t.numpy().tobytes() for t in compiled(*inputs)] == [x.tobytes() for x in found]
+        finally:
+            tg.set_num_threads(threads)
+    for made, exact in zip(found, expected, strict=True):
+        assert (np.isnan(made) == np.isnan(exact)).all()
+        np.testing.assert_allclose(made, exact, rtol=1e-5, atol=1e-5)
