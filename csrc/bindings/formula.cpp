@@ -160,6 +160,18 @@ PyType_Spec spec = {
     slots,
 };
 
+// Whether all that is done for an element of such operands can be compiled, here.
+bool compiles_whole(const py::tuple& program, const py::sequence& keys) {
+  std::vector<Input> inputs;
+  for (const py::handle key : keys) {
+    const std::string name = py::cast<std::string>(key), dtype = name.substr(0, name.find(':'));
+    if (dtype == "py") inputs.push_back({Input::Python, DType::Float64});
+    else inputs.push_back({dtype == name ? Input::Array : Input::Scalar, dtype_named(dtype)});
+  }
+  const Program made(read_source(program, inputs));
+  return writes_machine_code() && made.work() && made.last_compiled(0) == made.work() - 1 && made.can_compile(0);
+}
+
 }  // namespace
 
 }  // namespace formula
@@ -170,6 +182,7 @@ TG_BINDINGS(formula) {
   m.attr("Formula") = type;
   m.def("set_machine_code", &set_machine_code, "Whether formulas are compiled from now on, where that is possible.");
   m.def("writes_machine_code", &writes_machine_code);
+  m.def("compiles_whole", &formula::compiles_whole, "Whether a program (code, outputs) of operands of these keys becomes machine code.");
   m.def("forget_formulas", [] { ++formula::generation; },
         "Programs are specialized anew at their next call: what specialize() answers has changed.");
 }

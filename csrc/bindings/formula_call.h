@@ -84,8 +84,8 @@ class Call {
     return out_;
   }
 
-  // Some results are stored, of others there are sums, or something of each row. NotImplemented for rows that are reduced
-  // only together.
+  // Some results are stored, of others there are sums, or something of each row, or of columns. NotImplemented for rows that
+  // are reduced only together, and for columns that are not summed so.
   py::object run_summing() {
     find_shape();
     check_rolls();
@@ -98,12 +98,16 @@ class Call {
     Totals totals;
     Shape along;  // what rows are reduced to
     if (sums.size() < given.size()) {
-      const int axes = given[sums.size() + 1] - '0', kept = ndim_ - axes;
-      if (axes < 1 || kept < 0) throw std::invalid_argument(name_of(self_) + ": rows have from 1 to 9 of the results' axes");
+      const std::size_t before = given.find('/');
+      const int axes = given[sums.size() + 1] - '0', behind = before == std::string::npos ? 0 : given.back() - '0';
+      const int kept = ndim_ - axes - behind;
+      if (axes < 1 || behind < 0 || kept < 0) throw std::invalid_argument(name_of(self_) + ": rows have from 1 to 9 of the results' axes");
       totals.length = size_of_shape(axes, shape_ + kept);
       along.assign(shape_, shape_ + kept);
-      if (given.back() == 'k') along.resize(static_cast<std::size_t>(ndim_), 1);
-      for (std::size_t i = 0; i < sums.size(); ++i) {
+      if (given[sums.size() + 2] == 'k') along.resize(static_cast<std::size_t>(ndim_ - behind), 1);
+      along.insert(along.end(), shape_ + ndim_ - behind, shape_ + ndim_);
+      if (behind) totals.columns = size_of_shape(behind, shape_ + ndim_ - behind);
+      for (std::size_t i = 0; i < sums.size() && !behind; ++i) {
         const char* found = std::strchr(kLetters, sums[i]);
         const Index item = size_of(program.output_dtype(static_cast<int>(i)));
         if (sums[i] && found && !takes_rows(kReduced[found - kLetters], totals.length, item)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
@@ -132,11 +136,15 @@ class Call {
     }
     Local<Number, 16> numbers(program.numbers().size());
     fill_numbers(program, numbers.data());
+    bool done = true;
     over_operands(program, inputs + outputs, targets.data(), [&](const Operand* operands, int ndim, const Index* shape) {
+      done = !totals.columns || sums_columns(program, operands, ndim, shape, totals.rows());
+      if (!done) return;
       if (writing()) return write_pieces(program, numbers.data(), operands, inputs + outputs, ndim, shape, totals);
       MaybeRelease unlock(work_of(program, ndim, shape));
       Summing(program, numbers.data(), operands, ndim, shape, totals).all();
     });
+    if (!done) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
     return outputs == 1 ? std::move(made[0]) : tuple_of(made);
   }
 

@@ -55,7 +55,13 @@ struct Total {
 struct Totals {
   std::vector<Total> of;  // by result
   Index length = 0;       // of rows, where they are reduced
+  Index columns = 0;      // of matrices of so many rows, where these are
   bool empty() const { return of.empty(); }
+  Rows rows() const {
+    Rows found{length, columns, {}};
+    for (const Total& each : of) found.outputs.push_back({each.of_rows, each.to});
+    return found;
+  }
 };
 
 struct Summing {
@@ -64,16 +70,11 @@ struct Summing {
   formula::Run run;
 
   Summing(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, const Totals& wanted)
-      : totals(wanted), sums(wanted.of.size()), run(program, numbers, operands, ndim, shape, places(), rows()) {}
+      : totals(wanted), sums(wanted.of.size()), run(program, numbers, operands, ndim, shape, places(), wanted.rows()) {}
   std::vector<double*> places() {
     std::vector<double*> found(sums.size(), nullptr);
     for (std::size_t i = 0; i < sums.size(); ++i)
       if (totals.of[i].wanted && !totals.length) found[i] = &sums[i];
-    return found;
-  }
-  Rows rows() const {
-    Rows found{totals.length, {}};
-    for (const Total& each : totals.of) found.outputs.push_back({each.of_rows, each.to});
     return found;
   }
   void all() {
@@ -169,7 +170,7 @@ inline std::unique_ptr<WrittenPieces> in_pieces(std::shared_ptr<Written> call, c
   const Program& program = *call->program;
   const int inputs = program.input_count(), ports = static_cast<int>(call->operands.size());
   const Index* shape = call->shape.data();
-  if (all_contiguous(program, call->operands.data(), inputs, ports)) {
+  if (!totals.columns && all_contiguous(program, call->operands.data(), inputs, ports)) {
     pieces->n = call->size();
     pieces->anywhere = totals.empty();
     for (int i = 0; i < ports; ++i) {

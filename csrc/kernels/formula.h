@@ -112,7 +112,7 @@ class Program {
   friend class Reader;
   friend class PlacedOperands;
   friend class Runner;
-  friend class TurnedSums;
+  friend class MatrixSums;
 
   std::vector<Input> inputs_;
   std::vector<DType> outputs_;
@@ -160,7 +160,8 @@ class Repeated {
   std::unique_ptr<class Runner> runner_;
 };
 
-// Outputs that are reduced along rows and not stored, rows of `length` elements that follow each other; 0 where none are.
+// Outputs that are reduced along rows and not stored, rows of `length` elements that follow each other; 0 where none are. With
+// `columns` they are reduced down the columns of matrices of `length` rows instead, if sums_columns() says so.
 // The bits are those of a stored output's, but for sums and means of floats that machine code takes (formula_machine.h): by
 // lanes, in an order of their own, which depends on the program, the shape and how operands lie.
 struct Rows {
@@ -168,9 +169,10 @@ struct Rows {
     Reduce kind;
     char* to;  // a value for each row; null of an output that is stored
   };
-  Index length = 0;
+  Index length = 0, columns = 0;
   std::vector<Of> outputs;
 };
+bool sums_columns(const Program& program, const Operand* operands, int ndim, const Index* shape, const Rows& rows);
 
 // The same in parts, as often as asked: begin(), pieces that start at multiples of kUnit, by several threads, then end().
 // Where there are sums, pieces from one multiple of `grain` (kUnit; kWideUnit with sums of doubles) to the next come in

@@ -104,21 +104,24 @@ class Writer {
     Encoder made;
     for (const int slot : pointers_) made.load_base(pointer(slot), slot);
     made.load_base(pointer(-1), 2 * rows_.slots);
-    for (int r = kRegisters - sums_ * vectors; r < kRegisters; ++r) made.vector_op({1, 0, 0, kXor}, r, r, vector_register(r));
+    const auto each_sum = [&](auto whole, auto part) {  // of each result's vectors
+      if (last) made.vector_op(kMove, kOther, 0, in_frame(kMaskHome));
+      int sum = 0;
+      for (const Result& r : results_) {
+        const int first = kRegisters - 1 - sum++;
+        made.load_base(Encoder::kTemporary, r.slot);
+        if (last) made.vector_op(part, first, kOther, in_array(Encoder::kTemporary, 2));
+        for (int k = 0; k < vectors && !last; ++k) made.vector_op(whole, first - k * sums_, 0, in_array(Encoder::kTemporary, 2, 32 * k));
+      }
+    };
+    each_sum(kMove, kMaskedMove);
     const std::size_t row = made.code.size();
     for (const Value& x : v_)
       if (is_row_value(x)) spread(made, x);
     made.code.insert(made.code.end(), each.begin(), each.end());
     for (const int slot : pointers_) made.add_to_base(pointer(slot), rows_.slots + slot);
     made.count_down(pointer(-1), row);
-    if (last) made.vector_op(kMove, kOther, 0, in_frame(kMaskHome));
-    int sum = 0;
-    for (const Result& r : results_) {
-      const int first = kRegisters - 1 - sum++;
-      made.load_base(Encoder::kTemporary, r.slot);
-      if (last) made.vector_op(kMaskedStore, first, kOther, in_array(Encoder::kTemporary, 2));
-      for (int k = 0; k < vectors && !last; ++k) made.vector_op(kStore, first - k * sums_, 0, in_array(Encoder::kTemporary, 2, 32 * k));
-    }
+    each_sum(kStore, kMaskedStore);
     return std::move(made.code);
   }
   // The register that goes along what the slot points to; that which counts the rows for -1.

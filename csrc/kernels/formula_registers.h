@@ -17,7 +17,7 @@ struct Result {
 
 // Code for row after row, as many as slot 2 `slots` says, which is zero then: slot `slots` + i has the bytes from a row to the
 // next of what slot i points to, one of the first `ports`. No slots: for one row, without sums. By `columns` all results are
-// summed, and sums are of columns: all rows of a few vectors of them come first, and a sum for each column is stored.
+// summed, and sums are of columns: all rows of a few vectors of them come first, and are added to what there is of each column.
 struct RowLoop {
   int slots = 0, ports = 0;
   bool columns = false;

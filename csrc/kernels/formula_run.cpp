@@ -8,9 +8,9 @@
 #include "../core/allocator.h"
 #include "../core/parallel.h"
 #include "formula.h"
+#include "formula_columns.h"
 #include "formula_operands.h"
 #include "formula_sums.h"
-#include "formula_turned.h"
 #include "reduce_walk.h"
 
 namespace tg {
@@ -58,8 +58,9 @@ constexpr bool kCompiles = true;
 #else
 constexpr bool kCompiles = false;
 #endif
-constexpr Index kTaskUnit = 64;  // elements: tasks begin at a line of every array
 constexpr Index kWorthCompiling = 256;
+bool is_compiled_for(Index elements) { return kCompiles && elements >= kWorthCompiling && writes_machine_code(); }
+constexpr Index kTaskUnit = 64;  // elements: tasks begin at a line of every array
 constexpr Index kLine = 64;  // bytes of a cache line
 // Arrays from this size on are fetched a block ahead, by programs of this many loops: shorter ones wait for memory anyhow.
 constexpr Index kFar = Index(1) << 20;
@@ -84,7 +85,7 @@ class Runner : PlacedOperands {
     // ones where a single loop is all there is to do, and nothing else is in its way
     by_rows_ = inner_ >= (p_.body_.size() == 1 && !defer ? kShortRow : kLongRow) && (ndim > 1 || has_row_value());
     if (by_rows_ && inner_ < kVeryLongRow) by_rows_ = !rolls_rows() && !only_repeats();
-    const bool compiles = kCompiles && total_ >= kWorthCompiling && writes_machine_code();
+    const bool compiles = is_compiled_for(total_);
     if (by_rows_) find_row_values(compiles);
     if (by_rows_ && inner_ < kLongRow) by_rows_ = alone_ = all_in_place();
     if (!by_rows_) row_values_ = 0, body_ = &p_.body_;
@@ -126,10 +127,11 @@ class Runner : PlacedOperands {
     // floats' units are added up in the order of a sum's pieces at the end, doubles are compensated within a piece
     grain_ = wide ? Run::kWideUnit : kUnit;
     if (total_ == 0) return;
-    if (kCompiles && rows_.length && total_ >= kWorthCompiling && writes_machine_code())
-      turned_ = TurnedSums::of(p_, numbers_, operands_, ndim_, shape_, rows_);
-    if (turned_) {
-      grain_ = (task_size() + rows_.length - 1) / rows_.length * rows_.length;
+    if (rows_.columns || (rows_.length && is_compiled_for(total_)))
+      matrices_ = MatrixSums::of(p_, numbers_, operands_, ndim_, shape_, rows_);
+    if (rows_.columns && !matrices_) throw std::runtime_error("Run: these columns are not summed");
+    if (matrices_) {
+      grain_ = matrices_->grain() * (rows_.columns ? 1 : rows_.length);
       return;
     }
     if (rows_.length) find_lane_sums();
@@ -142,12 +144,12 @@ class Runner : PlacedOperands {
       if (total) *total = 0;
     if (total_ == 0) return;
     prologue();
-    if (turned_) turned_->begin();
+    if (matrices_) matrices_->begin();
     if (summing_) parts_.assign(totals_.size() * static_cast<std::size_t>((total_ + grain_ - 1) / grain_), CompensatedSum{});
   }
 
   void piece(Index begin, Index end) {
-    if (turned_) return turned_->results(begin / rows_.length, end / rows_.length);
+    if (const Index each = rows_.columns ? 1 : rows_.length; matrices_) return matrices_->run(begin / each, end / each);
     if (!summing_ || rows_.length) return stretch(begin, end, nullptr);
     const std::size_t inputs = static_cast<std::size_t>(p_.input_count()), outputs = totals_.size();
     for (Index first = begin; first < end; first += kUnit) {
@@ -164,7 +166,7 @@ class Runner : PlacedOperands {
   }
 
   void end() {
-    if (turned_) return turned_->end();
+    if (matrices_) return matrices_->end();
     const std::size_t outputs = totals_.size(), tasks = outputs ? parts_.size() / outputs : 0;
     const std::size_t group = static_cast<std::size_t>(kReducePiece / grain_);
     for (std::size_t k = 0; k < outputs && tasks; ++k) {
@@ -181,7 +183,7 @@ class Runner : PlacedOperands {
       *totals_[k] = compensated ? total.value() : total.high;
     }
   }
-  Index size() const { return total_; }
+  Index size() const { return rows_.columns && matrices_ ? matrices_->parts() : total_; }
   Index grain() const { return grain_; }
 
   // Nothing is stored: blocks are summed where they were computed, in their own type and then in double, and stretches in
@@ -268,8 +270,7 @@ class Runner : PlacedOperands {
       const bool sum = each.to && (each.kind == Reduce::sum || each.kind == Reduce::mean);
       if (sum && p_.ports_[inputs + k].dtype == DType::Float32) wanted |= std::uint64_t(1) << k;
     }
-    if (!kCompiles || !wanted || length < kShortestSummed || inner_ % length) return;
-    if (total_ < kWorthCompiling || !writes_machine_code()) return;
+    if (!wanted || length < kShortestSummed || inner_ % length || !is_compiled_for(total_)) return;
     const Machines::Body* compiled = use_body({0, wanted, false});
     if (!compiled) return;
     lane_sums_ = compiled->sums;
@@ -563,7 +564,7 @@ class Runner : PlacedOperands {
   bool row_loop_ = false;
   std::uint64_t lane_sums_ = 0;  // outputs of which machine code takes sums of rows
   LaneSums lanes_;
-  std::unique_ptr<TurnedSums> turned_;  // does it all
+  std::unique_ptr<MatrixSums> matrices_;  // does it all
   Index stretch_ = 0;  // of such a row
   std::vector<std::pair<int, Index>> stretch_steps_;
   Index chunk_ = std::numeric_limits<Index>::max();  // elements after which rows are reduced
@@ -592,6 +593,12 @@ void run(const Program& program, Number* numbers, const Operand* operands, int n
   Runner runner(program, numbers, operands, ndim, shape, defer);
   runner.prepare();
   runner.run();
+}
+
+bool sums_columns(const Program& program, const Operand* operands, int ndim, const Index* shape, const Rows& rows) {
+  Index total = 1;
+  for (int d = 0; d < ndim; ++d) total *= shape[d];
+  return is_compiled_for(total) && MatrixSums::of(program, nullptr, operands, ndim, shape, rows);
 }
 
 double sum(const Program& program, Number* numbers, const Operand* inputs, int ndim, const Index* shape) {

@@ -73,6 +73,10 @@ class Backend(
     def __init__(self) -> None:
         self.raw = Raw(self)
 
+    def sums_columns(self, formula: Any) -> bool:
+        """Whether formula_kernel sees to sums of axes that others are behind, of float32 results of this formula."""
+        return False
+
     def can_be_written(self, kernel: Any) -> bool:
         """Where the backend ``writes_programs``: whether a kernel leaves all arithmetic to what a ``c.Sequence`` keeps,
         or says that it can't."""

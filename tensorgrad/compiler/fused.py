@@ -33,7 +33,8 @@ class Fused(Elementwise):
     ``parts``: the names of the ops that it stands for, in order. ``sums``: "" or a letter for each result: "." for one
     that is stored, "s" and "m" where the sum or mean of all elements is wanted, with the bits of the op of that name.
     Behind a colon, how many of the last axes are reduced instead of all, and a "k" where they stay with a size of 1:
-    "s.:1k"; then any of ``LETTERS``. ``rolls``: () or, for each input, by how much it is read rolled along each of the
+    "s.:1k"; then any of ``LETTERS``. Behind a slash, how many axes there are behind these, in "ss:1/2": then all
+    results are summed. ``rolls``: () or, for each input, by how much it is read rolled along each of the
     results' axes, () for one that is not. It lives as long as a call has it.
     """
 
@@ -44,7 +45,8 @@ class Fused(Elementwise):
         self.sums = sums
         self.rolls = rolls
         self.letters, _, along = sums.partition(":")
-        self.axes, self.keepdim = int(along[:1] or 0), along[1:] == "k"
+        along, _, behind = along.partition("/")
+        self.axes, self.keepdim, self.behind = int(along[:1] or 0), along[1:] == "k", int(behind or 0)
         self.inputs = tuple(f"x{i}" for i in range(len(program.inputs)))
         self.results = ()
         self.vjp = None
@@ -70,9 +72,9 @@ class Fused(Elementwise):
 
     def reduced(self, letter: str, words: str) -> str:
         """The words of what the letter says of a result with these."""
-        axes = self.axes
-        dims = "" if not axes else ", dim=-1" if axes == 1 else f", dim={tuple(range(-axes, 0))}"
-        return f"{LETTERS[letter]}({words}{dims}{', keepdim=True' if self.keepdim else ''})"
+        dims = tuple(range(-self.axes - self.behind, -self.behind))
+        said = f", dim={dims[0] if len(dims) == 1 else dims}" if dims else ""
+        return f"{LETTERS[letter]}({words}{said}{', keepdim=True' if self.keepdim else ''})"
 
     def rolled(self, arrays: Sequence[Any]) -> list[Any]:
         """Those of the arrays that are read rolled."""
@@ -113,7 +115,8 @@ class Fused(Elementwise):
             found = []
             for array, what in zip(made, self.letters, strict=True):
                 if what != ".":
-                    dims = tuple(range(array.ndim - self.axes if self.axes else 0, array.ndim))
+                    last = array.ndim - self.behind
+                    dims = tuple(range(last - self.axes if self.axes else 0, last))
                     name = LETTERS[what]
                     array = getattr(F, name)(array, dim=dims, keepdim=self.keepdim, **ATTRS.get(name, {}))
                 found.append(array)
@@ -172,9 +175,10 @@ class Fused(Elementwise):
     def _reduced(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if not self.axes:
             return ()
-        if self.axes > len(shape):
-            raise ValueError(f"{self.name}: rows have {self.axes} axes, the results are of shape {shape}")
-        return shape[: -self.axes] + (1,) * (self.axes if self.keepdim else 0)
+        last = len(shape) - self.behind
+        if self.axes > last:
+            raise ValueError(f"{self.name}: {self.axes} axes and {self.behind} are more than there are in {shape}")
+        return shape[: last - self.axes] + (1,) * (self.axes if self.keepdim else 0) + shape[last:]
 
 
 _numbers = count(1)

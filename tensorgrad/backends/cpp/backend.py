@@ -126,6 +126,11 @@ class CppBackend(NumpyBackend):
 
         return self.c.Formula(op.name, specialize, getattr(op, "sums", ""), getattr(op, "rolls", ()))
 
+    def sums_columns(self, formula: Any) -> bool:
+        if not hasattr(self.c, "compiles_whole") or any(dtype != "float32" for _, dtype in formula.outputs):
+            return False
+        return bool(self.c.compiles_whole((formula.code, formula.outputs), formula.inputs))
+
     def kernel(self, op: Op) -> Callable[..., Any]:
         native = None if op.name in vars(type(self)) else getattr(self.c, op.name, None)
         if op.view and native is None and tape is not None:
