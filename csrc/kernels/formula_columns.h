@@ -229,6 +229,7 @@ class MatrixSums : Matrices, PlacedOperands {
     thread_local std::vector<void*> slots;
     slots.resize(std::max(slots.size(), static_cast<std::size_t>(2 * p_.slots_ + 1)));
     Index* steps = reinterpret_cast<Index*>(slots.data()) + p_.slots_;
+    std::fill_n(steps, ports_, 0);  // of what is one number for all too
     for (std::size_t i = 0; i < p_.number_slots_.size(); ++i) slots[static_cast<std::size_t>(p_.number_slots_[i])] = numbers_ + i;
     for (int i = 0; i < given_; ++i) {
       if (!p_.ports_[i].varies) continue;

@@ -89,12 +89,12 @@ def gradient(function: Any) -> Any:
     return both
 
 
-def reduced_by_formulas(function: Any, t: tg.Tensor, left: str) -> None:
+def reduced_by_formulas(function: Any, t: tg.Tensor, left: str, pass_name: str = "reductions") -> None:
     """The calls that are left where formulas reduce what they make, F for one, with the bits of all where loops do it;
     on the backend whose formulas do, and its program on the other."""
     with tg.backend("cpp"):
         program = after("formulas", after("duplicates", after("constants", written(function, t.clone()))))
-        made = after("dead", after("reductions", program))
+        made = after("dead", after(pass_name, program))
         assert " ".join("F" if isinstance(c.op, Fused) else c.op.name for c in made.calls) == left, program
         with machine_code(False):
             same_results(program, made, t)
@@ -104,4 +104,4 @@ def reduced_by_formulas(function: Any, t: tg.Tensor, left: str) -> None:
     with tg.backend("numpy"):
         for a, b in zip(run(made, t), run(program, t), strict=True):
             assert a.tobytes() == b.tobytes()
-        assert after("reductions", program) is program
+        assert after(pass_name, program) is program

@@ -39,6 +39,7 @@ PASSES = (
     "dead",
     "inline",
     "recompute",
+    "column_sums",
     "reductions",
     "rolls",
     "overwrite",

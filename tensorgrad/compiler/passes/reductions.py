@@ -1,7 +1,6 @@
 """A formula whose result is summed is summed while it is computed, and stored only if somebody else reads it.
 
-So are sums, extremes and others along the last axes of what nobody else reads, and sums down columns where all that the
-formula makes is summed so."""
+So are sums, extremes and others along the last axes of what nobody else reads."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from ..fused import Joiner, fused
 from ..program import Action, Call, Program, Value
 from .formulas import formula_of, key_of
 from .memory import Memory, rewritten
-from .summing import Reduced, columns, lies_in_matrices, reduced
+from .summing import Reduced, reduced
 
 __all__ = ["run"]
 
@@ -37,7 +36,7 @@ def run(program: Program) -> Program:
                 continue
             for reader in sorted(readers.get(value, ())):
                 other = program.steps[reader] if reader >= 0 else None
-                how = reduced(other, value) or columns(other, value) if isinstance(other, Call) else None
+                how = reduced(other, value) if isinstance(other, Call) else None
                 if how is not None and isinstance(other, Call) and other.results[0] is not None:
                     found.append((reader, i, how, other.results[0]))
         found = _together(found, step.results, readers)
@@ -54,13 +53,7 @@ def run(program: Program) -> Program:
         typed = joiner.program(outputs, [key_of(x) for x in arrays])
         parts = (*getattr(step.op, "parts", (step.op.name,)), *taken.values())
         how = found[0][2]
-        if how.behind:
-            shape = next(v.shape for v in step.results if v is not None)
-            lie = all(not x.shape or lies_in_matrices(x, shape, how) for x in arrays)
-            if kept or not lie or not local.plain[step.kind].backend.sums_columns(typed):
-                continue
         along = f":{how.axes}{'k' if how.keepdim else ''}" if how.axes else ""
-        along += f"/{how.behind}" if how.behind else ""
         op = fused(typed, parts, "." * len(kept) + "".join(each.letter for _, _, each, _ in found) + along)
         results: list[Any] = [step.results[i] for i in kept] + [made for _, _, _, made in found]
         steps[at] = Call(op, step.kind, tuple(arrays), {}, tuple(results), (), step.line, step.part)
@@ -84,8 +77,7 @@ def _together(
     taken = {reader for reader, _, _, _ in found}
     alone = {i for i, v in enumerate(results) if v is not None and not readers.get(v, set()) - taken}
     rows = [each for each in found if each[1] in alone]
-    alike = [[each for each in rows if each[2][1:] == first[2][1:]] for first in rows]
-    return max(alike, key=lambda group: (not group[0][2].behind, len(group)), default=[])
+    return [each for each in rows if each[2][1:] == rows[0][2][1:]]
 
 
 def _name(step: Call | Action) -> str:
