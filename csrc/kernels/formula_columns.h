@@ -1,9 +1,10 @@
-// Sums of a formula's results down the columns of matrices (rows, columns): machine code adds up all rows of a few vectors of
+// Sums, or extremes, of a formula's results down the columns of matrices (rows, columns): machine code adds up all rows of a few vectors of
 // columns in registers. Sums along a short last axis of what is broadcast along the one before it, of distances of (I, 1, K)
 // from (J, K), say, are such sums with these two axes exchanged. For formula_run.cpp.
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "../core/parallel.h"
 #include "copy.h"
 #include "formula_operands.h"
+#include "reduce_lanes.h"
 
 namespace tg {
 namespace formula {
@@ -69,8 +71,7 @@ class MatrixSums : Matrices, PlacedOperands {
     if (program.last_compiled(0) != program.work() - 1 || program.output_count() > 64) return nullptr;
     for (int i = 0; i < program.output_count(); ++i) {
       const Rows::Of& each = rows.outputs[static_cast<std::size_t>(i)];
-      const bool sum = each.to && (each.kind == Reduce::sum || each.kind == Reduce::mean);
-      if (!sum || program.output_dtype(i) != DType::Float32) return nullptr;
+      if (!each.to || !takes(each.kind) || program.output_dtype(i) != DType::Float32) return nullptr;
     }
     std::unique_ptr<MatrixSums> made(new MatrixSums(program, numbers, operands, ndim, shape, rows));
     return made->can_be_taken() ? std::move(made) : nullptr;
@@ -92,13 +93,12 @@ class MatrixSums : Matrices, PlacedOperands {
   void end() {
     memory_.reset();
     if (blocks_ == 1) return;
-    const Index all = p_.output_count() * results();
+    const Index all = results();
     parallel_for(all, std::max<Index>(1, kTask / blocks_), [&](Index first, Index last) {
-      for (Index i = first; i < last; ++i) {
-        double total = parts_[static_cast<std::size_t>(i)];
-        for (Index b = 1; b < blocks_; ++b) total += parts_[static_cast<std::size_t>(b * all + i)];
-        const int output = static_cast<int>(i / results());
-        results_of(output)[i % results()] = static_cast<float>(total / divisor(output));
+      for (int k = 0; k < p_.output_count(); ++k) {
+        const auto part = [&](Index block) { return parts_.data() + (block * p_.output_count() + k) * all; };
+        for (Index b = 1; b < blocks_; ++b) join(part(0) + first, part(b) + first, last - first, k);
+        for (Index i = first; i < last; ++i) results_of(k)[i] = static_cast<float>(part(0)[i] / divisor(k));
       }
     });
   }
@@ -142,12 +142,12 @@ class MatrixSums : Matrices, PlacedOperands {
     const int outputs = p_.output_count();
     Scratch<float, 4096> sums(outputs * n);
     Scratch<double, 8192> totals(outputs * n);
-    std::fill_n(totals.data(), outputs * n, 0.0);
+    for (int k = 0; k < outputs; ++k) std::fill_n(totals.data() + k * n, n, static_cast<double>(before(k)));
     Index at[kMaxDims];
     locate(matrix * rows() * inner_ + column, at);
     for (Index row = block * block_rows_; row < last; row += kSummed) {
       add(at, row, std::min(kSummed, last - row), n, [&](int k) { return sums.data() + k * n; });
-      for (Index j = 0; j < outputs * n; ++j) totals[j] += sums[j];
+      for (int k = 0; k < outputs; ++k) join(totals.data() + k * n, sums.data() + k * n, n, k);
     }
     const Index first = matrix * inner_ + column;
     for (int k = 0; k < outputs; ++k) {
@@ -187,14 +187,20 @@ class MatrixSums : Matrices, PlacedOperands {
     for (int i = 0; i < given_; ++i) {
       const Operand& operand = operands_[i];
       if (!p_.ports_[i].varies) continue;
-      if (!operand.aligned || operand.shifts || p_.ports_[i].item_size != kItem || i >= 64) return false;
       const Index along = operand.strides[ndim_ - 1];
+      const bool flag = along == 0 && p_.ports_[i].dtype == DType::Bool;
+      if (!operand.aligned || operand.shifts || i >= 64 || (p_.ports_[i].item_size != kItem && !flag)) return false;
       if (along == 0) row_values_ |= std::uint64_t(1) << i;
       else if (along != kItem) moved += move(i);
     }
     if (moved * kShare > total_) return false;
     const std::uint64_t all = ~std::uint64_t(0) >> (64 - p_.output_count());
-    const Machines::Body* compiled = p_.machines_.body(p_, p_.body_, {row_values_, all, true, true});
+    std::uint64_t largest = 0, smallest = 0;
+    for (int k = 0; k < p_.output_count(); ++k) {
+      largest |= std::uint64_t(kind(k) == Reduce::amax) << k;
+      smallest |= std::uint64_t(kind(k) == Reduce::amin) << k;
+    }
+    const Machines::Body* compiled = p_.machines_.body(p_, p_.body_, {row_values_, all, true, true, largest, smallest});
     if (!compiled || compiled->sums != all) return false;
     machine_ = compiled->steps.front().machine;
     chunks_ = (inner_ + kColumns - 1) / kColumns;
@@ -239,7 +245,7 @@ class MatrixSums : Matrices, PlacedOperands {
     }
     for (int k = 0; k < p_.output_count(); ++k) {
       slots[static_cast<std::size_t>(given_ + k)] = sums_of(k);
-      std::fill_n(sums_of(k), n, 0.0f);
+      std::fill_n(sums_of(k), n, before(k));
     }
     for (Index left = count; left > 0; left -= kFollowed) {
       steps[p_.slots_] = std::min(left, kFollowed);
@@ -252,8 +258,22 @@ class MatrixSums : Matrices, PlacedOperands {
   Index rows() const { return shape_[ndim_ - 2]; }
   Index results() const { return total_ / rows(); }
   float* results_of(int output) const { return reinterpret_cast<float*>(rows_.outputs[static_cast<std::size_t>(output)].to); }
-  double divisor(int output) const {
-    return rows_.outputs[static_cast<std::size_t>(output)].kind == Reduce::mean ? static_cast<double>(rows()) : 1;
+  static bool takes(Reduce kind) { return kind == Reduce::sum || kind == Reduce::mean || kind == Reduce::amax || kind == Reduce::amin; }
+  Reduce kind(int output) const { return rows_.outputs[static_cast<std::size_t>(output)].kind; }
+  double divisor(int output) const { return kind(output) == Reduce::mean ? static_cast<double>(rows()) : 1; }
+  float before(int output) const {  // all rows
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    return kind(output) == Reduce::amax ? -infinity : kind(output) == Reduce::amin ? infinity : 0;
+  }
+  // Each of n parts to what there is of it.
+  template <class Part>
+  void join(double* totals, const Part* parts, Index n, int output) const {
+    const auto each = [=](auto joined) {
+      for (Index j = 0; j < n; ++j) totals[j] = joined(totals[j], static_cast<double>(parts[j]));
+    };
+    if (kind(output) == Reduce::amax) each([](double a, double b) { return max_nan(a, b); });
+    else if (kind(output) == Reduce::amin) each([](double a, double b) { return min_nan(a, b); });
+    else each([](double a, double b) { return a + b; });
   }
 
   Number* numbers_;

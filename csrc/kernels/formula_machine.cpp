@@ -21,8 +21,8 @@ constexpr int kMostSums = 8;            // a register at least for each, which l
 // Loops as values: what was written to a slot is what is read from it.
 class Reader {
  public:
-  Reader(const Program& program, int first, int last, std::uint64_t row_values)
-      : p_(program), last_(last), row_values_(row_values), values_(lanes_of(program, first, last)) {
+  Reader(const Program& program, int first, int last, const Purpose& purpose)
+      : p_(program), last_(last), purpose_(purpose), values_(lanes_of(program, first, last)) {
     const auto slots = static_cast<std::size_t>(p_.slots_);
     written_.assign(slots, -1), loaded_.assign(slots, -1), ones_.assign(slots, -1);
     for (const Program::Spread& s : p_.spreads_) at(ones_, s.slot) = s.from;
@@ -38,13 +38,13 @@ class Reader {
     return Type::F32;
   }
 
-  std::unique_ptr<Machine> machine(std::uint64_t& sums, bool row_loop, bool columns) {
+  std::unique_ptr<Machine> machine(std::uint64_t& sums) {
     std::vector<Result> results;
     std::vector<Machine::Touched> touched;
     const int size = values_.lanes() == Type::F64 ? 8 : 4;
     for (int slot = 0; slot < p_.slots_; ++slot)
       if (at(written_, slot) >= 0 && is_read_later(slot)) results.push_back({at(written_, slot), slot});
-    sums = sum_up(results, sums);
+    sums = sum_up(results, purpose_.sums);
     const auto touch = [&](int slot, Type type, bool stored) {
       for (Machine::Touched& t : touched)
         if (t.slot == slot) return static_cast<void>(t.stored |= stored);
@@ -57,8 +57,8 @@ class Reader {
     const bool bytes = std::any_of(touched.begin(), touched.end(), [](const Machine::Touched& t) { return t.size == 1; });
     Encoder code;
     RowLoop rows;
-    if (row_loop || sums) rows = {p_.slots_, p_.input_count() + p_.output_count(), columns};
-    if (row_loop && bytes) return nullptr;
+    if (purpose_.row_loop || sums) rows = {p_.slots_, p_.input_count() + p_.output_count(), purpose_.columns};
+    if (purpose_.row_loop && bytes) return nullptr;
     if (!write(values_.all(), std::move(results), values_.lanes() == Type::F64, !bytes, rows, code)) return nullptr;
     return Machine::with(code.code, std::move(touched), bytes ? 0 : size);
   }
@@ -77,7 +77,7 @@ class Reader {
     if (at(written_, slot) >= 0) return at(written_, slot);
     int& known = at(loaded_, slot);
     if (known >= 0) return known;
-    const bool row = slot < 64 && (row_values_ >> slot & 1);
+    const bool row = slot < 64 && (purpose_.row_values >> slot & 1);
     const int one = row ? slot : at(ones_, slot);
     known = one >= 0 ? values_.one(one, type) : values_.load(slot, type);
     return known;
@@ -98,6 +98,7 @@ class Reader {
       const int output = r.slot - p_.input_count();
       if (output < 0 || output >= 64 || !(wanted >> output & 1) || is_touched_later(r.slot) || count == kMostSums) continue;
       r.summed = true, ++count;
+      r.extreme = (purpose_.largest >> output & 1) ? 1 : (purpose_.smallest >> output & 1) ? -1 : 0;
       found |= std::uint64_t(1) << output;
     }
     return found;
@@ -119,15 +120,14 @@ class Reader {
 
   const Program& p_;
   int last_;
-  std::uint64_t row_values_;
+  const Purpose& purpose_;
   Values values_;
   std::vector<int> written_, loaded_;  // values by slot, -1: none
   std::vector<int> ones_;              // the slot of the one number that a slot has, -1: it has many
 };
 
-std::unique_ptr<Machine> Machine::of(const Program& program, int first, int last, std::uint64_t row_values, std::uint64_t& sums,
-                                     bool row_loop, bool columns) {
-  return Reader(program, first, last, row_values).machine(sums, row_loop, columns);
+std::unique_ptr<Machine> Machine::of(const Program& program, int first, int last, const Purpose& purpose, std::uint64_t& sums) {
+  return Reader(program, first, last, purpose).machine(sums);
 }
 
 std::unique_ptr<Machine> Machine::with(const std::vector<std::uint8_t>& code, std::vector<Touched> touched, int masked_size) {
@@ -203,10 +203,10 @@ std::unique_ptr<Machines::Body> Machines::make(const Program& program, const std
   if (purpose.row_loop && program.last_compiled(0) != count - 1) return made;
   for (int at = 0; at < count;) {
     const int last = program.last_compiled(at);
-    std::uint64_t summed = purpose.sums;
+    std::uint64_t summed = 0;
     std::unique_ptr<Machine> machine;
     if (last > at || (alone && program.can_compile(at)))
-      machine = Machine::of(program, at, last, purpose.row_values, summed, purpose.row_loop, purpose.columns);
+      machine = Machine::of(program, at, last, purpose, summed);
     if (last > at && !machine) return made;  // all or none: what is a row value was chosen for these
     if (machine && (last > at || summed || purpose.row_loop)) {
       made->sums |= summed;

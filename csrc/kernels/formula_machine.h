@@ -30,6 +30,18 @@ struct Meaning {
 // Whether it can be compiled.
 bool compiles(const Meaning& meaning);
 
+// What a body is compiled for.
+struct Purpose {
+  std::uint64_t row_values = 0, sums = 0;  // which inputs are row values, which outputs are to be summed up
+  bool row_loop = false;                   // all of it is one piece of code that goes from row to row
+  bool columns = false;                    // sums are of columns
+  std::uint64_t largest = 0, smallest = 0;  // of these, which are no sums, but the largest or smallest
+  bool operator==(const Purpose& other) const {
+    return row_values == other.row_values && sums == other.sums && row_loop == other.row_loop && columns == other.columns &&
+           largest == other.largest && smallest == other.smallest;
+  }
+};
+
 class Machine {
  public:
   static constexpr Index kLanes = 8;
@@ -38,12 +50,11 @@ class Machine {
     int slot, size;
     bool stored;
   };
-  // Loops `first` to `last` of the program; inputs in `row_values` are one value for all elements. Null if they need too
-  // many values at a time. Of outputs in `sums` it takes those that it can sum up: kLanes floats are stored of them, whose
-  // sum is that of all elements. With those, or `row_loop`, it goes on from row to row as formula_registers.h says; or adds
-  // these up, by `columns`.
-  static std::unique_ptr<Machine> of(const Program& program, int first, int last, std::uint64_t row_values, std::uint64_t& sums,
-                                     bool row_loop, bool columns);
+  // Loops `first` to `last` of the program; inputs that are row values are one value for all elements. Null if they need too
+  // many values at a time. Of outputs to be summed it takes those that it can sum up: kLanes floats are stored of them, whose
+  // sum is that of all elements. With those, or a row loop, it goes on from row to row as formula_registers.h says; or adds
+  // these up, by columns.
+  static std::unique_ptr<Machine> of(const Program& program, int first, int last, const Purpose& purpose, std::uint64_t& sums);
   static std::unique_ptr<Machine> with(const std::vector<std::uint8_t>& code, std::vector<Touched> touched, int masked_size);
   void run(void** slots, Index n) const;
   const std::vector<Touched>& touched() const { return touched_; }
@@ -55,16 +66,6 @@ class Machine {
   void (*code_)(void** slots, Index whole, const void* mask) = nullptr;
   std::vector<Touched> touched_;
   int masked_size_ = 0;  // of elements that the code masks where fewer than a vector are left
-};
-
-// What a body is compiled for.
-struct Purpose {
-  std::uint64_t row_values = 0, sums = 0;  // which inputs are row values, which outputs are to be summed up
-  bool row_loop = false;                   // all of it is one piece of code that goes from row to row
-  bool columns = false;                    // sums are of columns
-  bool operator==(const Purpose& other) const {
-    return row_values == other.row_values && sums == other.sums && row_loop == other.row_loop && columns == other.columns;
-  }
 };
 
 // The bodies of one program with what can be compiled in it compiled.

@@ -285,10 +285,16 @@ class Writer {
   bool is_added_product(int i) const {
     const Value& x = v_[static_cast<std::size_t>(i)];
     return (!masked_ || rows_.columns) && x.kind == Value::Two && x.code == kMul && x.uses == 1 &&
-           std::any_of(results_.begin(), results_.end(), [i](const Result& r) { return r.summed && r.value == i; });
+           std::any_of(results_.begin(), results_.end(), [i](const Result& r) { return r.summed && !r.extreme && r.value == i; });
   }
 
   void add(const Result& r, int sum) {
+    if (r.extreme) {  // NaN stays: the instruction gives its second operand where one is
+      e_.vector_op({1, 0, 0, 0xC2}, kOther, sum, vector_register(sum)), e_.byte(kUnordered);
+      e_.vector_op({1, 0, 0, static_cast<std::uint8_t>(r.extreme > 0 ? kMax : kMin)}, kFirst, sum, place(r.value));
+      e_.vector_op({3, 1, 0, 0x4A}, sum, kFirst, vector_register(sum));
+      return e_.byte(kOther << 4);
+    }
     if (is_added_product(r.value)) {
       const Value& x = value(r.value);
       const int a = in_register(x.args[0], kFirst);

@@ -13,6 +13,7 @@ struct Result {
   int value, slot;
   bool summed = false;  // lane by lane, in floats: the sums go to where the slot points, once, after the last element
   int at = 0;           // after which value it is stored or added
+  int extreme = 0;      // instead of a sum the largest (1) or smallest (-1)
 };
 
 // Code for row after row, as many as slot 2 `slots` says, which is zero then: slot `slots` + i has the bytes from a row to the

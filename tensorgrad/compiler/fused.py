@@ -33,9 +33,9 @@ class Fused(Elementwise):
     ``parts``: the names of the ops that it stands for, in order. ``sums``: "" or a letter for each result: "." for one
     that is stored, "s" and "m" where the sum or mean of all elements is wanted, with the bits of the op of that name.
     Behind a colon, how many of the last axes are reduced instead of all, and a "k" where they stay with a size of 1:
-    "s.:1k"; then any of ``LETTERS``. Behind a slash, how many axes there are behind these, in "ss:1/2": then all
-    results are summed. ``rolls``: () or, for each input, by how much it is read rolled along each of the
-    results' axes, () for one that is not. It lives as long as a call has it.
+    "s.:1k"; then any of ``LETTERS``. Behind a slash, how many axes there are behind these, in "sx:1/2": then all
+    results are reduced, to sums, means and extremes. ``rolls``: () or, for each input, by how much it is read rolled
+    along each of the results' axes, () for one that is not. It lives as long as a call has it.
     """
 
     def __init__(self, name: str, program: Program, parts: tuple[str, ...], sums: str = "", rolls: Rolls = ()):

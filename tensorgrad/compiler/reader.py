@@ -227,7 +227,7 @@ class Reader:
         expect(type(sums) is str, "a letter for each result was expected")
         letters, _, along = str(sums).partition(":")
         expect(len(letters) in (0, len(typed.outputs)), "a letter for each result was expected")
-        rows = re.fullmatch("[1-9]k?(/[1-9])?", along) is not None and ("/" not in along or not letters.strip("sm"))
+        rows = re.fullmatch("[1-9]k?(/[1-9])?", along) is not None and ("/" not in along or not letters.strip("smxn"))
         expect(bool(letters) and rows if ":" in str(sums) else True, f"{along!r} for the axes of rows")
         for letter, (_, dtype) in zip(letters, typed.outputs, strict=False):
             fits = letter == "." or (letter in (LETTERS if along else "sm") and dtype in ("float32", "float64"))

@@ -26,7 +26,9 @@ COLUMNS = [
     (lambda t: (t * 2 + 1).sum(0), lambda: x(1, 50), "F sum"),
     (lambda t: (t * 2).exp().sum(0), lambda: x(50, 40), "F sum"),  # no machine code for all of it
     (lambda t: (t * 2 + 1).sum(0), lambda: x(50, 40, dtype=tg.float64), "F sum"),
-    (lambda t: (t * 2 + 1).amax(0), lambda: x(50, 40), "F amax"),
+    (lambda t: ((t * 2 + 1).amax(0), (t * 3).sum(0), (t - 1).amin(0)), lambda: x(5000, 40), "F"),
+    (lambda t: (t * 2 + 1).norm(dim=0), lambda: x(50, 40), "F vector_norm"),
+    (lambda t: t.masked_fill(t[..., :1] > 0, float("-inf")).amax(1), lambda: x(6, 70, 20), "slice gt F"),
     (lambda t: ((t * 2 + 1).sum(0), (t * 3 + 1).sum(1)), lambda: x(50, 40), "F F sum"),
     (lambda t: ((t * 2 + 1).sum(0), t * 3 + 1), lambda: x(50, 40), "F F"),
     (lambda t: ((y := t * 2 + 1).sum(0), y * t[0]), lambda: x(50, 40), "slice F F"),
@@ -56,8 +58,8 @@ def test_columns_are_summed_by_formulas(case):
     ],
 )
 def test_sums_of_columns_in_registers(shape, count):
-    """Of few rows and many, in one task and in several; with numbers, what there is for each row, each column, or each
-    matrix, in steps or as it lies."""
+    """And extremes. Of few rows and many, in one task and in several; with numbers, what there is for each row, each
+    column, or each matrix, in steps or as it lies."""
     tg.manual_seed(count)
     x, y, steps = tg.randn(*shape), tg.randn(*shape[:-2], 1, shape[-1]), tg.randn(shape[-2], 2 * shape[-1])[:, ::2]
     rows, one = tg.randn(*shape[:-1], 1), tg.rand(())
@@ -71,6 +73,8 @@ def test_sums_of_columns_in_registers(shape, count):
             *[(m * wide[..., 5:]).mean(-2, keepdim=True) for m in made[::2]],
             (rows * y * wide[..., :-5]).sum(-2) * 2,
             (x.clamp(-1, 1) + steps).sum(-2),
+            (x * rows).amax(-2),
+            (x * y).amin(-2, keepdim=True),
         )
 
     inputs = x, y, rows, one, wide, steps

@@ -1,8 +1,8 @@
 """What a formula makes to be summed down columns is summed in registers, by a formula of its own, and not stored.
 
-``((x - y) ** 2).sum(0)``, and in backward passes the gradients of what was broadcast along rows. What else the formula
-makes is stored by what is left of it; both read what they need of its operands. Where that would be more than is saved,
-the formula stays.
+``((x - y) ** 2).sum(0)``, and in backward passes the gradients of what was broadcast along rows; likewise means and
+extremes. What else the formula makes is stored by what is left of it; both read what they need of its operands. Where
+that would be more than is saved, the formula stays.
 
 Only a backend whose formulas do so (``sums_columns``) gets such calls.
 """

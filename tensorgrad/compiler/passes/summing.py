@@ -23,6 +23,7 @@ class Reduced(NamedTuple):
 
 _LETTER = {name: letter for letter, name in LETTERS.items()} | {"sum_to": "s"}
 _TOTALS = frozenset("sm")
+_COLUMNS = frozenset("smxn")
 _FEW = 8  # elements of a row: fewer have no maximum in a vector
 _LONG = 16384  # a longer one is reduced in pieces, by several threads
 _NARROW = 16  # columns: fewer are summed faster side by side, from where they are stored
@@ -41,9 +42,9 @@ def reduced(call: Call, value: Value) -> Reduced | None:
 
 
 def columns(call: Call, value: Value) -> Reduced | None:
-    """The same of axes that others are behind: sums of columns of matrices."""
+    """The same of axes that others are behind: columns of matrices."""
     found = _reduced(call, value)
-    if found is None or not 0 < found.behind < 10 or found.axes >= 10 or found.letter not in _TOTALS:
+    if found is None or not 0 < found.behind < 10 or found.axes >= 10 or found.letter not in _COLUMNS:
         return None
     last = len(value.shape) - found.behind
     enough = prod(value.shape[last:]) >= _NARROW and prod(value.shape[last - found.axes : last]) > 1
