@@ -44,7 +44,8 @@ BINDING_FLAGS = ["-Os" if flag == "-O3" else flag for flag in FLAGS]
 # -O2 makes a third less code: for what is rare, or no faster at -O3 (which pays elsewhere: 1.4 in a step of mlp).
 SMALL_FLAGS = ["-O2" if flag == "-O3" else flag for flag in FLAGS] + ["-ftree-vectorize"]
 SMALL = ("csrc/bindings/formula.cpp", "csrc/kernels/ctc.cpp", "csrc/kernels/fft.cpp", "csrc/kernels/fft_plan.cpp",
-         "csrc/kernels/formula_arith.cpp", "csrc/kernels/formula_complex.cpp", "csrc/kernels/gamma_integrals.cpp",
+         "csrc/kernels/formula_arith.cpp", "csrc/kernels/formula_columns.cpp", "csrc/kernels/formula_complex.cpp",
+         "csrc/kernels/gamma_integrals.cpp",
          "csrc/kernels/lu.cpp", "csrc/kernels/optim_bfloat.cpp", "csrc/kernels/optim_factored.cpp",
          "csrc/kernels/optim_orthogonal.cpp", "csrc/kernels/reduce_rare.cpp", "csrc/kernels/sort_long.cpp",
          "csrc/kernels/sort_select.cpp")  # fmt: skip
@@ -82,8 +83,8 @@ BINDINGS = ("csrc/bindings/*.cpp", "csrc/program/*.cpp")
 # Where the time does not go into arithmetic one build for the baseline serves all. What knows neither Python nor the
 # other kernels lies in one library, which bindings and kernels share.
 SHARED = ("csrc/core/allocator.cpp", "csrc/core/blas.cpp", "csrc/core/cpus.cpp", "csrc/core/parallel.cpp",
-          "csrc/core/machine_code.cpp", "csrc/kernels/formula_machine.cpp", "csrc/kernels/formula_registers.cpp",
-          "csrc/kernels/formula_values.cpp",
+          "csrc/core/machine_code.cpp", "csrc/kernels/formula_columns.cpp", "csrc/kernels/formula_machine.cpp",
+          "csrc/kernels/formula_registers.cpp", "csrc/kernels/formula_values.cpp",
           "csrc/kernels/sort*.cpp", "csrc/kernels/index*.cpp", "csrc/kernels/scan*.cpp", "csrc/kernels/conv_patch.cpp",
           "csrc/kernels/conv_shape.cpp", "csrc/kernels/copy.cpp", "csrc/kernels/fft_plan.cpp", "csrc/kernels/fold.cpp",
           "csrc/kernels/formula_layout.cpp", "csrc/kernels/formula_narrow.cpp", "csrc/kernels/gamma_integrals.cpp",
