@@ -45,7 +45,7 @@ def test_columns_are_summed_by_formulas(case):
 @pytest.mark.parametrize(
     "shape",
     [
-        (2, 64),
+        (2, 200),
         (63, 17),
         (64, 1030),
         (65, 32),

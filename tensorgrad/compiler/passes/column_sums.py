@@ -19,6 +19,7 @@ from ..program import Action, Call, Program, Value
 from . import formulas, inline
 from .formulas import formula_of, key_of
 from .memory import Memory, rewritten
+from .room import Room
 from .summing import Reduced, columns, lies_in_matrices
 
 __all__ = ["run"]
@@ -71,7 +72,9 @@ def run(program: Program) -> Program:
     made = rewritten(program, [one for each in steps for one in each], "column_sums", notes)
     made.needed, made.eager, made.tight = program.needed, program.eager, program.tight
     # what had to be there for a sum may now wait for who else reads it, or be computed by these
-    return inline.run(formulas.run(made))
+    again = inline.run(formulas.run(made))
+    most = max(program.needed, Room(program).most)
+    return next((each for each in (again, made) if Room(each).most <= most), program)
 
 
 def _sums_of(step: Call, program: Program) -> list[_Sum]:

@@ -26,6 +26,7 @@ _TOTALS = frozenset("sm")
 _COLUMNS = frozenset("smxn")
 _FEW = 8  # elements of a row: fewer have no maximum in a vector
 _LONG = 16384  # a longer one is reduced in pieces, by several threads
+_COMPILED = 256  # elements: fewer are no work for machine code
 _NARROW = 16  # columns: fewer are summed faster side by side, from where they are stored
 
 
@@ -47,8 +48,8 @@ def columns(call: Call, value: Value) -> Reduced | None:
     if found is None or not 0 < found.behind < 10 or found.axes >= 10 or found.letter not in _COLUMNS:
         return None
     last = len(value.shape) - found.behind
-    enough = prod(value.shape[last:]) >= _NARROW and prod(value.shape[last - found.axes : last]) > 1
-    return found if enough else None
+    rows, width = prod(value.shape[last - found.axes : last]), prod(value.shape[last:])
+    return found if rows > 1 and width >= _NARROW and prod(value.shape) >= _COMPILED else None
 
 
 def lies_in_matrices(value: Value, shape: tuple[int, ...], how: Reduced) -> bool:
