@@ -137,6 +137,7 @@ class Runner : PlacedOperands {
     if (rows_.length) find_lane_sums();
     prepare();
     if (rows_.length) hold_rows();
+    else if (summing_) hold_sums();
   }
 
   void begin() {
@@ -151,18 +152,7 @@ class Runner : PlacedOperands {
   void piece(Index begin, Index end) {
     if (const Index each = rows_.columns ? 1 : rows_.length; matrices_) return matrices_->run(begin / each, end / each);
     if (!summing_ || rows_.length) return stretch(begin, end, nullptr);
-    const std::size_t inputs = static_cast<std::size_t>(p_.input_count()), outputs = totals_.size();
-    for (Index first = begin; first < end; first += kUnit) {
-      const Index n = std::min(end - first, kUnit);
-      stretch(first, first + n, nullptr);
-      CompensatedSum* mine = parts_.data() + static_cast<std::size_t>(first / grain_) * outputs;
-      for (std::size_t k = 0; k < outputs; ++k) {
-        if (!totals_[k]) continue;
-        const char* from = place_of_sums() + static_cast<Index>(k) * bytes_of_sum();
-        if (p_.ports_[inputs + k].dtype == DType::Float64) SumOp<double>::run(mine[k], reinterpret_cast<const double*>(from), n);
-        else SumOp<float>::run(mine[k].high, reinterpret_cast<const float*>(from), n);
-      }
-    }
+    for (Index first = begin; first < end; first += kUnit) stretch(first, std::min(end, first + kUnit), nullptr);
   }
 
   void end() {
@@ -257,6 +247,28 @@ class Runner : PlacedOperands {
     }
     chunk_ = held_;
     grain_ = (task_size() + held_ - 1) / held_ * held_;
+  }
+
+  // As many elements of what is summed stay near as are summed at a time anyway, or come again.
+  __attribute__((noinline)) void hold_sums() {
+    Index wanted = 0;
+    for (const double* total : totals_) wanted += total != nullptr;
+    const Index unit = std::lcm(kSumBlock, period_), held = std::max<Index>(1, kHeld / wanted / unit) * unit;
+    if (held >= kUnit) return;
+    chunk_ = held;
+    sum_bytes_ = held * 8 + kApart;
+  }
+
+  // Elements that were held are summed. Nobody else has this unit.
+  __attribute__((noinline)) void sum_held(Index begin, Index end, const char* sums) const {
+    const std::size_t inputs = static_cast<std::size_t>(p_.input_count()), outputs = totals_.size();
+    CompensatedSum* mine = parts_.data() + static_cast<std::size_t>(begin / grain_) * outputs;
+    for (std::size_t k = 0; k < outputs; ++k) {
+      if (!totals_[k]) continue;
+      const char* from = sums + static_cast<Index>(k) * bytes_of_sum();
+      if (p_.ports_[inputs + k].dtype == DType::Float64) SumOp<double>::run(mine[k], reinterpret_cast<const double*>(from), end - begin);
+      else SumOp<float>::run(mine[k].high, reinterpret_cast<const float*>(from), end - begin);
+    }
   }
 
   // Sums of rows that machine code takes as it goes, where it does all that is to be done with a row and needs nothing
@@ -375,6 +387,7 @@ class Runner : PlacedOperands {
       i += n;
       if (i == until) {
         if (rows_.length) reduce_held(held, i, sums);
+        else if (summing_) sum_held(held, i, sums);
         held = i;
         until = last - i > chunk_ ? i + chunk_ : last;
       }
@@ -558,7 +571,7 @@ class Runner : PlacedOperands {
   Index part_ = 0;  // one loop's share of a block
   bool summing_ = false;
   std::vector<double*> totals_;
-  std::vector<CompensatedSum> parts_;
+  mutable std::vector<CompensatedSum> parts_;
   Rows rows_;
   Index grain_ = kUnit, held_ = kUnit, sum_bytes_ = kUnit * 8 + kApart;
   bool row_loop_ = false;
@@ -567,7 +580,7 @@ class Runner : PlacedOperands {
   std::unique_ptr<MatrixSums> matrices_;  // does it all
   Index stretch_ = 0;  // of such a row
   std::vector<std::pair<int, Index>> stretch_steps_;
-  Index chunk_ = std::numeric_limits<Index>::max();  // elements after which rows are reduced
+  Index chunk_ = std::numeric_limits<Index>::max();  // elements after which what is held is reduced
 };
 
 Run::Run(const Program& program, Number* numbers, const Operand* operands, int ndim, const Index* shape, std::vector<double*> totals,
