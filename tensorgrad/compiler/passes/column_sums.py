@@ -148,7 +148,8 @@ def _part(
 
 
 def _result(step: Call, sum_: _Sum) -> Value:
-    found: Value = step.results[sum_.number]  # type: ignore[assignment]
+    found = step.results[sum_.number]
+    assert found is not None
     return found
 
 
