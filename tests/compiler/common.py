@@ -54,6 +54,20 @@ def same_results(first: Program, second: Program, *tensors: tg.Tensor) -> None:
         assert t._data.tobytes() == u._data.tobytes()
 
 
+def same_for_any_threads(compiled: Any, *given: tg.Tensor) -> list[Any]:
+    """The results of replays, which have the same bits in each call, for one thread, two and three."""
+    compiled(*given)
+    threads = tg.get_num_threads()
+    try:
+        found = [t.numpy().copy() for t in compiled(*given)]
+        for count in (1, 2, 3, 3, 3):
+            tg.set_num_threads(count)
+            assert [t.numpy().tobytes() for t in compiled(*given)] == [x.tobytes() for x in found]
+    finally:
+        tg.set_num_threads(threads)
+    return found
+
+
 def within_rounding(made: Any, expected: Any) -> None:
     """The same bits, but for float32: machine code adds up rows of formulas in an order of its own."""
     made, expected = (getattr(t, "detach", lambda t=t: t)() for t in (made, expected))

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
-from tests.compiler.common import after, gradient, machine_code, reduced_by_formulas, within_rounding, written
+from tests.compiler.common import (
+    after,
+    gradient,
+    machine_code,
+    reduced_by_formulas,
+    same_for_any_threads,
+    within_rounding,
+    written,
+)  # fmt: skip
 
 
 def x(*shape, dtype=tg.float32):
@@ -147,15 +155,7 @@ def test_sums_of_rows_in_registers(count, length):
     with tg.no_grad(), tg.backend("cpp"), machine_code(True):
         expected = [t.numpy() for t in sums(*[t.double() for t in inputs])]
         compiled = tg.compile(sums)
-        compiled(*inputs)
-        threads = tg.get_num_threads()
-        try:
-            first = [t.numpy().copy() for t in compiled(*inputs)]
-            for threads_ in (1, 2, 3):
-                tg.set_num_threads(threads_)
-                assert [t.numpy().tobytes() for t in compiled(*inputs)] == [a.tobytes() for a in first]
-        finally:
-            tg.set_num_threads(threads)
+        first = same_for_any_threads(compiled, *inputs)
         assert "taken by" in compiled.explain()
     for made, exact in zip(first, expected, strict=True):
         assert (np.isnan(made) == np.isnan(exact)).all()
@@ -187,16 +187,7 @@ def test_sums_over_a_short_axis_of_what_is_broadcast_along_the_one_before(shape,
     inputs = a, b, steps, turned, pairs, across, row, one
     with tg.no_grad(), tg.backend("cpp"), machine_code(True):
         expected = [t.numpy() for t in sums(*[t.double() for t in inputs])]
-        compiled = tg.compile(sums)
-        compiled(*inputs)
-        threads = tg.get_num_threads()
-        try:
-            found = [t.numpy().copy() for t in compiled(*inputs)]
-            for threads_ in (1, 2, 3):
-                tg.set_num_threads(threads_)
-                assert [t.numpy().tobytes() for t in compiled(*inputs)] == [x.tobytes() for x in found]
-        finally:
-            tg.set_num_threads(threads)
+        found = same_for_any_threads(tg.compile(sums), *inputs)
     for made, exact in zip(found, expected, strict=True):
         assert (np.isnan(made) == np.isnan(exact)).all()
         np.testing.assert_allclose(made, exact, rtol=1e-5, atol=1e-5)
