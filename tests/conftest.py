@@ -17,6 +17,7 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad import config, dispatch
+from tests.parity.translate import seed_pytorch
 
 
 def settings() -> dict[str, Any]:
@@ -56,7 +57,7 @@ def nothing_leaks() -> Iterator[None]:
     """Every test draws the same random numbers whoever ran before it, and fails if it leaves global state changed."""
     tg.manual_seed(0)
     if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+        seed_pytorch(sys.modules["torch"], 0)
     before = {name: read() for name, (read, _) in STATE.items()}
     threads = threading.active_count()
     yield

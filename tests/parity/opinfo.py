@@ -14,6 +14,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from random import seed as seed_python
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 import tensorgrad as tg
 
 from . import translate
-from .translate import Untranslatable, dtype_name, flat, host, is_tensor, ours, with_torch
+from .translate import Untranslatable, dtype_name, flat, host, is_tensor, ours, seed_pytorch, with_torch
 
 # PyTorch's own float64 values have seven digits here, as SciPy's and mpmath's show (docs/differences.md)
 SEVEN_DIGITS = dict.fromkeys([f"special.bessel_{kind}{order}" for kind in "jy" for order in (0, 1)], 1000)
@@ -41,7 +42,15 @@ def database() -> list[Any]:
         from torch.testing._internal.opinfo import core
     # both look for a unittest in the source lines of every frame, for each sample: most of the time under pytest
     core.extract_test_fn = common_utils.extract_test_fn = lambda: None
+    # theirs calls torch.manual_seed before each sample: most of the rest
+    common_utils.set_rng_seed = _seed_all
     return list(op_db)
+
+
+def _seed_all(seed: int) -> None:
+    seed_pytorch(translate.torch, seed)
+    seed_python(seed)
+    np.random.seed(seed)
 
 
 def resolve(name: str) -> Callable[..., Any] | None:
@@ -112,7 +121,7 @@ def compare(info: Any, form: str, theirs: Callable[..., Any], mine: Callable[...
     seen: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        translate.torch.manual_seed(0)
+        seed_pytorch(translate.torch, 0)
         their_leaves = [x for x in flat((args, kwargs)) if is_tensor(x) and x.requires_grad]
         my_leaves = [x for x in flat((my_args, my_kwargs)) if is_tensor(x) and x.requires_grad]
         if form == "inplace":
@@ -342,7 +351,7 @@ class Entry:
     def samples(self, dtype: Any, requires_grad: bool) -> list[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            translate.torch.manual_seed(1)
+            seed_pytorch(translate.torch, 1)
             return list(self.info.sample_inputs("cpu", dtype, requires_grad=requires_grad))
 
 
@@ -361,10 +370,10 @@ def differences(entry: Entry, dtypes: list[str], limit: int | None = None) -> It
         if not any(True for _ in forms(entry)):
             yield f"{entry.full_name}: missing"
             return
+        samples = entry.samples(dtype, bool(grads))
+        if limit is not None and len(samples) > limit:
+            samples = samples[:: -(-len(samples) // limit)]
         for form, theirs, mine in forms(entry):
-            samples = entry.samples(dtype, bool(grads))
-            if limit is not None and len(samples) > limit:
-                samples = samples[:: -(-len(samples) // limit)]
             for k, sample in enumerate(samples):
                 if form == "inplace" and sample.broadcasts_input:
                     continue  # PyTorch refuses most, and gives some another shape
