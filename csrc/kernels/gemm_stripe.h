@@ -101,14 +101,21 @@ struct Stripe {
 // columns 0.98; AVX2 1.0, 0.94, 0.85.
 //
 // Rows that lie a multiple of 4096 bytes apart share one set of an L1, which keeps fewer lines than a high tile has rows:
-// a copy pays where it serves many panels (the same processor, 256, 512, 1024 columns: 1.02 to 1.04, 1.05, 1.08).
+// a copy pays where it serves many panels (the same processor, 256, 512, 1024 columns: 1.02 to 1.04, 1.05, 1.08). Where
+// elements are operands (gemm_embedded.h) it pays beside that: Emerald Rapids, us in place and copied, two busy cores,
+// (2048, 384) by (384, 768)' 8158 and 7200, (1024, 384) by (384, 1536)' 8726 and 8118, beside 384 columns the same;
+// (1024, 256)' of 2048 terms 8948 and 7274, (1024, 1536)' by (1024, 384) 7813 and 7177, beside 128 columns 0.86 to 0.99.
 template <class T>
 bool in_place(const Gemm<T>& g) {
   constexpr bool kHigh = kRows >= 12;
   constexpr bool kCopies = kHigh && kRows < Lanes<T>::count;  // by squares: others would be copied element by element
-  if (g.a.col == 1) return !(kCopies && g.m >= kRows && g.n >= kWide && g.a.row * Index(sizeof(T)) % kSetStep == 0);
+  const bool embedded = kCopies && tile::embedded::kPays;
+  if (g.a.col == 1) {
+    const bool pays = g.n >= kWide && g.a.row * Index(sizeof(T)) % kSetStep == 0;
+    return !(kCopies && g.m >= kRows && (pays || (embedded && g.n >= 2 * kWide)));
+  }
   if (g.a.row == 1 && g.n <= kColumns<T>) return true;
-  return (kHigh && g.a.row == 1 && g.n <= 16 * kColumns<T> && g.m >= 4 * kRows);
+  return (kHigh && g.a.row == 1 && g.n <= (embedded ? 4 : 16) * kColumns<T> && g.m >= 4 * kRows);
 }
 
 // Whether tasks sum the rows of a that they read.

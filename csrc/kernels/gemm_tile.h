@@ -15,6 +15,7 @@
 
 #include "../core/transpose.h"
 #include "gemm.h"
+#include "gemm_embedded.h"
 #include "gemm_tasks.h"
 
 namespace tg::tile {
@@ -44,6 +45,7 @@ constexpr int kColumns = kVectors * Lanes<T>::count;
 // four lay in vector registers, moved back and forth at every term (Zen 4, GFLOP/s in L1 at a peak of 118: 109 and 114).
 template <class T, int R>
 struct ByRows {
+  static constexpr bool kByRows = true;
   static constexpr int kBases = (R + 2) / 3;
   const T* base[kBases];
   Index stride;
@@ -61,6 +63,7 @@ struct ByRows {
 };
 template <class T, int R>
 struct ByTerms {
+  static constexpr bool kByRows = false;
   static constexpr Index kAhead = 12;
   const T* term;
   Index stride;
@@ -94,18 +97,14 @@ struct Target {
   Index add_step;
 };
 
+// sum[r] += sum_k a[r][k] b[k] in registers, where `A` walks a's elements.
 template <class T, int R, int V, class A>
-void run(Index k, const T* first, Index stride, const T* b, Index b_step, const Target<T>& t) {
-  constexpr int L = Lanes<T>::count;
-  A a(first, stride);
-  Vec<T> sum[R][V] = {};
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) __builtin_prefetch(t.c + r * t.ldc, 1);
+[[gnu::always_inline]] inline void add_terms(Vec<T> (&sum)[R][V], Index k, A a, const T* b, Index b_step) {
 #pragma GCC unroll 4
   for (Index i = 0; i < k; ++i, b += b_step) {
     Vec<T> bv[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) bv[v] = load(b + v * L);
+    for (int v = 0; v < V; ++v) bv[v] = load(b + v * Lanes<T>::count);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const Vec<T> x = a.at(r) - Vec<T>{};  // minus zero: a broadcast the compiler sees through
@@ -114,6 +113,22 @@ void run(Index k, const T* first, Index stride, const T* b, Index b_step, const 
     }
     a.next();
   }
+}
+
+template <class T, int R, int V, class A>
+void run(Index k, const T* first, Index stride, const T* b, Index b_step, const Target<T>& t) {
+  constexpr int L = Lanes<T>::count;
+  Vec<T> sum[R][V] = {};
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) __builtin_prefetch(t.c + r * t.ldc, 1);
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float> && R == kRows && V == kVectors) {
+    if (!embedded::kPays) add_terms(sum, k, A(first, stride), b, b_step);
+    else if constexpr (A::kByRows) embedded::add_rows<R>(sum, k, first, stride, b, b_step);
+    else embedded::add_columns<R>(sum, k, first, stride, b, b_step);
+  } else
+#endif
+    add_terms(sum, k, A(first, stride), b, b_step);
   // What the sums are added to comes last: begun with, it would make one long sum of all stretches of k, with ten times
   // the error.
   const bool whole = t.columns == V * L;

@@ -29,6 +29,14 @@ inline void tile_of(const T* const* rows, Index k0, Index k, const T* panel, Ind
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < 2; ++v)
         sum[p][r][v] = add ? load(sums + (p * kBlockRows + r) * kPanel<T> + v * L) : Vec<T>{};
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float> && R == kTileRows && P == 1) {
+    if (tile::embedded::kPays) {
+      tile::embedded::add_rows<R>(sum[0], k, x, panel, kPanel<T>);
+      k = 0;
+    }
+  }
+#endif
   for (Index i = 0; i < k; ++i) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
