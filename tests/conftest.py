@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,11 +54,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-def pytest_collection_finish() -> None:
-    """The collector leaves out what all tests share: of 36,000 tests and their modules each of its rounds takes half a
-    second, and so does ``gc.get_referrers``, which the compiler asks for an argument's history."""
-    gc.collect()
-    gc.freeze()
+_file: Path | None = None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The collector leaves out what was there before the first test of a file.
+
+    Each of its rounds walks 36,000 tests and their modules, half a second long, and so does ``gc.get_referrers``, which
+    the compiler asks for an argument's history.
+    """
+    global _file
+    if item.path != _file:
+        _file = item.path
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
