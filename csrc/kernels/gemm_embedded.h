@@ -1,10 +1,11 @@
 // The sums of a full tile where half of a's elements are operands in memory, which multiplications broadcast themselves.
 //
-// The 24 multiplications of a term take 34 instructions so, and 41 where all twelve elements are loaded before. An Intel
-// core multiplies two vectors in a cycle, but of two threads it serves one every other cycle, which is too few for 41.
-// Ladder, Emerald Rapids, GFLOP/s in L1, alone and beside another thread on the same core: rows in place 163 and 121, this
-// 165 and 130; packed 164 and 126, this 166 and 140; more elements in memory gain nothing. Other processors keep what the
-// compiler makes: they may wait for loads, and were not measured.
+// The 24 multiplications of a term take 35 or 36 instructions so, and 42 to 45 where all twelve elements are loaded before.
+// An Intel core multiplies two vectors in a cycle, and alone that is what it waits for; but there are hours with three
+// quarters of that speed, as if a thread of another machine had every other cycle, too few for so many instructions.
+// Ladder, Emerald Rapids, GFLOP/s in L1, in quiet and in such hours: rows in place 163 and 121, this 165 and 130; packed 164
+// and 126, this 166 and 140; more elements in memory gain nothing. Other processors keep what the compiler makes: they may
+// wait for loads, and were not measured.
 #pragma once
 
 #include <utility>
