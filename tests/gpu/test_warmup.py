@@ -16,6 +16,7 @@ from tensorgrad.backends.cupy.backend import CupyBackend
 from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
 from tensorgrad.backends.cupy.launch import Launcher, Prepared
 from tensorgrad.errors import BackendError
+from tensorgrad.ops.elementwise import elementwise
 from tensorgrad.testing.strict_array import StrictArray
 from tensorgrad.testing.strict_backend import StrictCupyBackend, strict_cuda
 
@@ -94,6 +95,13 @@ def test_what_does_not_compile_is_named_in_one_line(monkeypatch: pytest.MonkeyPa
         "tensorgrad warmup: rankedkeys of sort.cu does not compile for device 0: no such header; pip install"
     )
     assert said.count("\n") == 1
+
+
+def test_a_formula_of_many_inputs_is_derived_for_each_and_for_all() -> None:
+    names = [f"x{i}" for i in range(35)]
+    many = elementwise(eval(f"lambda {', '.join(names)}: {' * '.join(names)}"), name="many_of_test_warmup")
+    assert len(ahead.formulas([many])) == 1 + 35 + 1
+    assert len(ahead.formulas([OWN["where"]])) == 1 + 6  # every set but that of the condition alone
 
 
 def test_the_texts_are_those_that_programs_ask_for() -> None:

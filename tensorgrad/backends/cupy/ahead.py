@@ -1,8 +1,9 @@
 """What can be compiled before it is needed: the ``.cu`` files, and the formulas of the op table.
 
 A formula's kernel is compiled when it is first used, for its operands' dtypes and layout. Ahead of that come those that
-most programs need: forward and backward for every set of inputs that may need a gradient, on dense arrays of one dtype;
-formulas of two operands also with a Python number as the second. CuPy keeps what it compiles in a folder
+most programs need: forward and backward for every set of inputs that may need a gradient (of more than six inputs: for
+each by itself and for all), on dense arrays of one dtype; formulas of two operands also with a Python number as the
+second. CuPy keeps what it compiles in a folder
 (``CUPY_CACHE_DIR``), from which later processes load it.
 """
 
@@ -29,11 +30,18 @@ COMMON = ("float32", "float16", "bfloat16", "int64", "bool")
 # inputs that are columns of one array, and so need a gradient together or not at all
 _TOGETHER = {"lstm_gates": (4, 1), "gru_gates": (3, 3, 1)}
 
+# the sets of inputs double with each: of more than these, a program needs a few that cannot be guessed
+_EVERY_SET = 6
+
 
 def _masks(op: Elementwise) -> Iterator[tuple[bool, ...]]:
-    """Every set of inputs that may need a gradient."""
+    """Every set of inputs that may need a gradient; of many inputs each by itself, and all."""
     groups = _TOGETHER.get(op.name, (1,) * len(op.inputs))
-    for chosen in product((False, True), repeat=len(groups)):
+    count = len(groups)
+    every: Iterable[tuple[bool, ...]] = product((False, True), repeat=count)
+    if count > _EVERY_SET:
+        every = [*(tuple(i == alone for i in range(count)) for alone in range(count)), (True,) * count]
+    for chosen in every:
         if any(chosen):
             yield tuple(needed for size, needed in zip(groups, chosen, strict=True) for _ in range(size))
 
