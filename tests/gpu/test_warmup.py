@@ -15,6 +15,7 @@ from tensorgrad.backends.cupy import ahead
 from tensorgrad.backends.cupy.backend import CupyBackend
 from tensorgrad.backends.cupy.kernels import SOURCES, Kernels
 from tensorgrad.backends.cupy.launch import Launcher, Prepared
+from tensorgrad.dtypes import BY_NAME
 from tensorgrad.errors import BackendError
 from tensorgrad.ops.elementwise import elementwise
 from tensorgrad.testing.strict_array import StrictArray
@@ -120,7 +121,7 @@ def test_the_texts_are_those_that_programs_ask_for() -> None:
         for name, keys in (("mul", 2), ("gelu", 1), ("sigmoid", 1), ("mul", 1)):
             given = (dtype,) * keys + ("py:float",) * (len(OWN[name].inputs) - keys)  # type: ignore[attr-defined]
             program = OWN[name].specialize(given)  # type: ignore[attr-defined]
-            array = StrictArray(aligned[: 512 * (2 if dtype == "bfloat16" else 4)].view(dtype))
+            array = StrictArray(aligned[: 512 * BY_NAME[dtype].itemsize].view(BY_NAME[dtype].np))
             prepared = Prepared(program)
             arrays = [array] * (keys + len(program.outputs))
             launcher.plan(prepared, arrays, (512,), [prepared.most_packed])[1].compile()  # type: ignore[attr-defined]
