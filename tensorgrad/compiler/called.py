@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import builtins
-import dis
 import enum
 import importlib.util
 import re
@@ -20,7 +19,7 @@ from typing import Any
 from .. import config
 from .facts import get, gone
 from .found import Found
-from .named import AS_TEXT, all_globals, globals_in, imports_in, names_in, reads_modules, tells_apart, texts_in
+from .named import AS_TEXT, all_globals, globals_in, imports_in, names_in, reads_gradients, reads_modules, tells_apart, texts_in
 from .once import is_once
 from .whose import is_users_class, is_users_function
 
@@ -92,7 +91,7 @@ class Called(Found):
         self._texts.update(texts_in(code))
         self._codes.append(code)
         self._reads_modules = self._reads_modules or reads_modules(code)
-        self._reads_gradients = self._reads_gradients or _reads_gradients(code)
+        self._reads_gradients = self._reads_gradients or reads_gradients(code)
         self.tells_apart = self.tells_apart or tells_apart(code, function.__globals__)
         for name in sorted((names & vars(builtins).keys()) - function.__globals__.keys()):
             self.facts.append((name, function.__globals__, name, gone))  # nobody may hide the built-in
@@ -224,13 +223,3 @@ class Called(Found):
                                 self._method(f"{path}.{name}", name, part, vars(base), own)
                     elif not name.startswith("__"):
                         self._later.setdefault(id(base), (path, base))
-
-
-def _reads_gradients(code: types.CodeType) -> bool:
-    """Whether code asks an object for its ``grad``, other than ``autograd.grad``."""
-    before = None
-    for step in dis.get_instructions(code):
-        if step.argval == "grad" and step.opname in ("LOAD_ATTR", "LOAD_METHOD") and before != "autograd":
-            return True
-        before = step.argval
-    return any(_reads_gradients(part) for part in code.co_consts if isinstance(part, types.CodeType))

@@ -18,7 +18,7 @@ from typing import Any
 
 __all__ = [
     "AS_TEXT", "NAMERS", "all_globals", "globals_in", "goes_through", "imports_in", "names_in", "names_of_getter",
-    "reads_modules", "tells_apart", "texts_in",
+    "reads_gradients", "reads_modules", "tells_apart", "texts_in",
 ]  # fmt: skip
 
 _BY_NAME = frozenset(("getattr", "setattr", "delattr", "hasattr"))
@@ -111,11 +111,22 @@ def reads_modules(code: CodeType) -> bool:
     return False
 
 
+def reads_gradients(code: CodeType) -> bool:
+    """Whether code asks an object for its ``grad``, other than ``autograd.grad``."""
+    for part in _parts(code):
+        before = None
+        for step in _steps(part) if "grad" in part.co_names else ():
+            if step.argval == "grad" and step.opname in ("LOAD_ATTR", "LOAD_METHOD") and before != "autograd":
+                return True
+            before = step.argval
+    return False
+
+
 def tells_apart(code: CodeType, others: Mapping[str, Any]) -> bool:
     """Whether code asks if two objects are the same one, of which the second is no constant and no class, or for an
     ``id()``. ``others``: its globals."""
     for part in _parts(code):
-        steps = [step for step in dis.get_instructions(part) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+        steps = _steps(part)
         if "id" in _globals(steps) or any(
             step.opname == "IS_OP" and not _is_class(steps[:at], others) for at, step in enumerate(steps)
         ):
@@ -179,7 +190,7 @@ def _parts(code: CodeType) -> Iterator[CodeType]:
             yield from _parts(constant)
 
 
-@functools.lru_cache(maxsize=64)  # of a function's code they are asked five times in a row
+@functools.lru_cache(maxsize=256)  # of a function's code they are asked six times in a row
 def _steps(code: CodeType) -> list[dis.Instruction]:
     """The instructions of one code. Nobody changes the list."""
     return [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]

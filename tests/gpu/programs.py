@@ -15,7 +15,7 @@ __all__ = ["DTYPES", "OWN", "all_programs", "formulas"]
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "bool", "complex64")
 
 load_all()
-OWN = dict(OPS)  # what the package defines, before tests make ops of their own: one of 35 inputs has 2^35 masks
+OWN = dict(OPS)  # what the package defines, before tests make ops of their own
 
 
 def formulas() -> list[Elementwise]:
