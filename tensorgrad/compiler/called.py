@@ -19,7 +19,17 @@ from typing import Any
 from .. import config
 from .facts import get, gone
 from .found import Found
-from .named import AS_TEXT, all_globals, globals_in, imports_in, names_in, reads_gradients, reads_modules, tells_apart, texts_in
+from .named import (
+    AS_TEXT,
+    all_globals,
+    globals_in,
+    imports_in,
+    names_in,
+    reads_gradients,
+    reads_modules,
+    tells_apart,
+    texts_in,
+)
 from .once import is_once
 from .whose import is_users_class, is_users_function
 
