@@ -236,7 +236,7 @@ def _pair(equation: str, shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> 
             (None, None if order == plain[: len(order)] else order),
             dots=len(summed),
         )
-    lead = [batch] if batch else []
+    lead = [[label] for label in batch]  # a dimension each: of views of one array they need no copy to be one
 
     def plan(first: Labels, second: Labels, swapped: bool) -> tuple[int, _Pair]:
         """The product with the operands in this order, and how many elements are copied for it or lie turned."""
@@ -358,8 +358,9 @@ def _contract(
         x = permute(a, dims=tuple([left_used.index(label) for label in (*batch, *summed)]))
         y = permute(b, dims=tuple([right_used.index(label) for label in (*batch, *summed)]))
         return _dots(x, y, len(summed)), labels
-    x = _arranged(left_used, size_a, (batch, only_a, summed)).of(a)
-    y = _arranged(right_used, size_b, (batch, summed, only_b)).of(b)
+    apart = [[label] for label in batch]
+    x = _arranged(left_used, size_a, (*apart, only_a, summed)).of(a)
+    y = _arranged(right_used, size_b, (*apart, summed, only_b)).of(b)
     result = matmul_op(x, y)
     return shaped(result, (*lead, *rows, *columns)), labels
 

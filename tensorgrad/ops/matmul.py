@@ -51,20 +51,33 @@ def _folds(a: Any, b: Any) -> bool:
     return b.ndim == 2 and a.ndim > 2
 
 
+def _lies_turned(x: Any) -> bool:
+    """Whether its matrices lie transposed. Gradients are made to lie as their operand does: behind the transposition,
+    where they meet others, they are rows again."""
+    steps = getattr(getattr(x, "_data", x), "strides", None)  # of one that was not kept there is but the shape
+    return steps is not None and steps[-2] < steps[-1] and min(x.shape[-2:]) > 1
+
+
 def _matmul_rule(F: Any, g: Any, a: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     to_a = to_b = None
     if needs[0]:
-        to_a = F.matmul(g, swapped(F, conjugate(F, b)))
+        if _lies_turned(a):
+            to_a = swapped(F, F.matmul(conjugate(F, b), swapped(F, g)))
+        else:
+            to_a = F.matmul(g, swapped(F, conjugate(F, b)))
         if tuple(to_a.shape) != tuple(a.shape):
             to_a = F.sum_to(to_a, shape=tuple(a.shape))
     if needs[1]:
+        left, right = a, g
         if _folds(a, b):
             rows, (k, n) = product(a.shape[:-1]), b.shape
-            to_b = F.matmul(swapped(F, conjugate(F, reshaped(F, a, (rows, k)))), reshaped(F, g, (rows, n)))
+            left, right = reshaped(F, a, (rows, k)), reshaped(F, g, (rows, n))
+        if _lies_turned(b):
+            to_b = swapped(F, F.matmul(swapped(F, right), conjugate(F, left)))
         else:
-            to_b = F.matmul(swapped(F, conjugate(F, a)), g)
-            if tuple(to_b.shape) != tuple(b.shape):
-                to_b = F.sum_to(to_b, shape=tuple(b.shape))
+            to_b = F.matmul(swapped(F, conjugate(F, left)), right)
+        if tuple(to_b.shape) != tuple(b.shape):
+            to_b = F.sum_to(to_b, shape=tuple(b.shape))
     return to_a, to_b
 
 

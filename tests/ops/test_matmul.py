@@ -8,6 +8,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.errors import DTypeError, ShapeError
 from tensorgrad.nn import functional as F
+from tensorgrad.profiler import profile
 
 from .parity import compare, normal
 
@@ -38,6 +39,43 @@ def test_einsum(equation):
     text, *shapes = equation
     arrays = [normal(*shape) for shape in shapes]
     compare(lambda *x: tg.einsum(text, *x), lambda *x: torch.einsum(text, *x), arrays)
+
+
+def test_einsum_reads_views_where_they_lie():
+    heads = tg.randn(2, 5, 3, 4, 6)  # (batch, places, one of three, heads, width)
+    queries, keys, values = heads.permute(2, 0, 3, 1, 4)
+    with profile() as seen:
+        scores = tg.einsum("bhqd,bhkd->bhqk", queries, keys)
+        mixed = tg.einsum("bhqk,bhkd->bhqd", scores, values)
+        summed = tg.einsum("bhnd,bhne->bhde", keys, values)
+    assert {row.key for row in seen.key_averages()} <= {"matmul", "permute", "transpose"}
+    q, k, v = (one.numpy().astype("float64") for one in (queries, keys, values))
+    expected = q @ k.swapaxes(2, 3)
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mixed.numpy(), expected @ v, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(summed.numpy(), k.swapaxes(2, 3) @ v, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5)), ((6, 2, 3, 4), (2, 4, 5)), ((3, 4), (2, 4, 5))],
+)
+def test_gradients_lie_as_their_operands(left, right, backend):
+    with tg.backend(backend):
+        for turned in ((False, True), (True, False), (True, True)):
+            operands, plain = [], []
+            for shape, is_turned in zip((left, right), turned, strict=True):
+                x = tg.randn(*shape[:-2], *(shape[:-3:-1] if is_turned else shape[-2:]), dtype=tg.float64)
+                operands.append((x.transpose(-1, -2) if is_turned else x).requires_grad_())
+                plain.append(operands[-1].detach().clone(memory_format=tg.contiguous_format).requires_grad_())
+            weights = tg.randn(*(operands[0] @ operands[1]).shape, dtype=tg.float64)
+            found = tg.autograd.grad(((operands[0] @ operands[1]) * weights).sum(), operands)
+            expected = tg.autograd.grad(((plain[0] @ plain[1]) * weights).sum(), plain)
+            for x, gradient, same in zip(operands, found, expected, strict=True):
+                if x.ndim == weights.ndim:  # where none is summed over what was broadcast
+                    assert gradient.stride()[-2:] == x.stride()[-2:]
+                np.testing.assert_allclose(gradient.numpy(), same.numpy(), rtol=1e-12, atol=1e-12)
 
 
 def test_a_product_without_a_sum_lies_in_the_order_of_the_output():
