@@ -55,7 +55,7 @@ def _lies_turned(x: Any) -> bool:
     """Whether its matrices lie transposed. Gradients are made to lie as their operand does: behind the transposition,
     where they meet others, they are rows again."""
     steps = getattr(getattr(x, "_data", x), "strides", None)  # of one that was not kept there is but the shape
-    return steps is not None and steps[-2] < steps[-1] and min(x.shape[-2:]) > 1
+    return steps is not None and steps[-2] < steps[-1]
 
 
 def _matmul_rule(F: Any, g: Any, a: Any, b: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
