@@ -3,8 +3,7 @@
 A formula's kernel is compiled when it is first used, for its operands' dtypes and layout. Ahead of that come those that
 most programs need: forward and backward for every set of inputs that may need a gradient (of more than six inputs: for
 each by itself and for all), on dense arrays of one dtype; formulas of two operands also with a Python number as the
-second. CuPy keeps what it compiles in a folder
-(``CUPY_CACHE_DIR``), from which later processes load it.
+second. CuPy keeps what it compiles in a folder (``CUPY_CACHE_DIR``), from which later processes load it.
 """
 
 from __future__ import annotations
