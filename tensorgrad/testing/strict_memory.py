@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +42,25 @@ class _Full(RuntimeError):
     """``cudaErrorMemoryAllocation``."""
 
 
+class _Poisoned:
+    """Rooms that are private copies of a file of poison: only what is written costs time, of workspaces nothing."""
+
+    least = 1 << 20
+    file = -1
+    size = 0
+
+    @classmethod
+    def room(cls, size: int) -> mmap.mmap | None:
+        """``size`` bytes; None where filling them costs little, or a system can't forget what was written."""
+        if sys.platform != "linux" or size < cls.least:
+            return None
+        if cls.file < 0:
+            cls.file = os.memfd_create("poison")
+        while cls.size < size:
+            cls.size += os.write(cls.file, bytes([POISON]) * cls.least)
+        return mmap.mmap(cls.file, size, access=mmap.ACCESS_COPY)
+
+
 class Memory:
     """Raw memory of the current device, as ``cudaMalloc`` gives it."""
 
@@ -48,7 +70,11 @@ class Memory:
         self.counted = 0
         if machine.memory is not None and machine.used[self.device_id] + size > machine.memory:
             raise _Full("cudaErrorMemoryAllocation: out of memory")
-        self.room = np.full(max(size, 1) + _ROUND, POISON, np.uint8)
+        self.mapped = _Poisoned.room(max(size, 1) + _ROUND)
+        if self.mapped is None:
+            self.room = np.full(max(size, 1) + _ROUND, POISON, np.uint8)
+        else:
+            self.room = np.frombuffer(self.mapped, np.uint8)
         self.ptr = -(-self.room.ctypes.data // _ROUND) * _ROUND  # as aligned as cudaMalloc's
         self.uses = machine.used
         self.uses[self.device_id] += size
@@ -57,8 +83,12 @@ class Memory:
     def __del__(self) -> None:
         if self.counted:
             self.uses[self.device_id] -= self.counted
-        if hasattr(self, "room"):
+        if not hasattr(self, "room"):
+            return
+        if self.mapped is None:
             self.room[:] = POISON
+        else:
+            self.mapped.madvise(mmap.MADV_DONTNEED)  # what was written is gone: the file's bytes are seen again
 
 
 class MemoryPointer:

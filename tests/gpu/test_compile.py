@@ -104,15 +104,15 @@ def test_what_may_spill_does() -> None:
 
 
 def test_a_spill_is_found_and_named() -> None:
-    # 300 values that are all alive at once do not fit into the 255 registers that a thread may have
+    # 100 values that are all alive at once do not fit into the 64 registers that each of 1024 threads may have
     text = """
     extern "C" __global__ void calm(float* p) { p[threadIdx.x] *= 2.0f; }
-    extern "C" __global__ void crowded(float* p, int n) {
-      float v[300];
+    extern "C" __global__ void __launch_bounds__(1024) crowded(float* p, int n) {
+      float v[100];
     #pragma unroll
-      for (int i = 0; i < 300; ++i) v[i] = p[i * n];
+      for (int i = 0; i < 100; ++i) v[i] = p[i * n];
     #pragma unroll
-      for (int i = 0; i < 300; ++i) p[i * n + 1] = v[i] * v[299 - i] + v[(i * 7) % 300];
+      for (int i = 0; i < 100; ++i) p[i * n + 1] = v[i] * v[99 - i] + v[(i * 7) % 100];
     }
     """
     for arch in ARCHS:
