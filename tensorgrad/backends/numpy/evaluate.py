@@ -151,7 +151,9 @@ def evaluate(program: Program, args: Sequence[Any], xp: Any = np) -> tuple[Any, 
 
     Raises ValueError if the inputs' shapes do not broadcast.
     """
-    shape = xp.broadcast_shapes(*(a.shape for a in args if hasattr(a, "shape")))
+    shapes = [a.shape for a in args if hasattr(a, "shape")]
+    same = bool(shapes) and shapes.count(shapes[0]) == len(shapes)
+    shape = shapes[0] if same else xp.broadcast_shapes(*shapes)
     values: list[Any] = []
     ends = _ends(program) if len(program.code) > _LONG else None
     with np.errstate(all="ignore"):
@@ -160,9 +162,11 @@ def evaluate(program: Program, args: Sequence[Any], xp: Any = np) -> tuple[Any, 
             if ends is not None:
                 for value in ends[len(values) - 1]:
                     values[value] = None
-        results = []
+        results: list[Any] = []
         for index, name in program.outputs:
-            results.append(_stored(xp, values[index], shape, numpy_dtype(name)))
+            value, dtype = values[index], numpy_dtype(name)
+            own = _is_own(value, shape, dtype) and not any(value is other for other in (*args, *results))
+            results.append(value if own else _stored(xp, value, shape, dtype))
     return tuple(results)
 
 
@@ -223,6 +227,13 @@ def _number(xp: Any, value: Any, dtype: Any) -> Any:
     elif dtype.kind in "fb" and isinstance(value, complex):
         value = value.real
     return xp.asarray(value, dtype=dtype)
+
+
+def _is_own(value: Any, shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether ``value`` is an array like a fresh one of this shape and dtype; not whether somebody else has it too."""
+    if not shape or value.shape != shape or value.dtype != dtype:  # without dimensions NumPy computes scalars
+        return False
+    return value.base is None and bool(value.flags.owndata and value.flags.c_contiguous)
 
 
 def _stored(xp: Any, value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
