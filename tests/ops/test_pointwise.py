@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import tensorgrad as tg
+from tensorgrad.backends.numpy.evaluate import evaluate
+from tensorgrad.expr import functions as fn
+from tensorgrad.expr import lower, symbol
 
 KEEP_SELF = {
     "mul": (0.7,), "div": (1.3,), "pow": (1.7,), "atan2": (0.4,), "fmod": (0.3,), "remainder": (0.3,),
@@ -256,3 +259,30 @@ def test_integers_divide_as_pythons(divisor, backend):
             assert tg.div(x, by, rounding_mode="trunc").tolist() == [
                 abs(n) // abs(divisor) * (1 if (n < 0) == (divisor < 0) else -1) for n in kept
             ]
+
+
+def test_what_numpy_computes_for_a_formula_is_nobody_elses():
+    """What was computed is handed on as it lies, unless it is an input, a result already, a view or a scalar."""
+    x, z = np.ones((3, 4), np.float32), np.ones((3, 4), np.complex64)
+    given, total = symbol(0), symbol(0) + 1.0
+
+    def results(*roots, of=x):
+        return evaluate(lower(list(roots), (str(of.dtype),), name="f"), (of,))
+
+    made = [
+        *results(given),
+        *results(total, total),
+        *results(given, fn.cast(given, "float32")),
+        *results(total, of=x.T),
+    ]
+    made += [
+        *results(total, of=x.T),
+        *results(fn.real(given), fn.imag(given), of=z),
+        *results(total, of=x[:1, :1].reshape(())),
+    ]
+    for array in made:
+        assert type(array) is np.ndarray and array.flags.c_contiguous and array.flags.writeable
+        assert array.base is None and array.dtype == np.float32
+    everything = [x, z, *made]
+    for at, one in enumerate(everything):
+        assert not any(np.shares_memory(one, other) for other in everything[:at])
