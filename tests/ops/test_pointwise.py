@@ -274,9 +274,6 @@ def test_what_numpy_computes_for_a_formula_is_nobody_elses():
         *results(total, total),
         *results(given, fn.cast(given, "float32")),
         *results(total, of=x.T),
-    ]
-    made += [
-        *results(total, of=x.T),
         *results(fn.real(given), fn.imag(given), of=z),
         *results(total, of=x[:1, :1].reshape(())),
     ]
