@@ -43,7 +43,7 @@ template <class T>
 void finish(Index batch, Index channels, Index plane, const Tail<T>& tail, T* y) {
   if (tail.plain() && !tail.shift) return;
   parallel_for(batch * channels, std::max<Index>(1, (Index(1) << 15) / std::max<Index>(1, plane)), [&](Index first, Index last) {
-    for (Index r = first; r < last; ++r) tail.at(r % channels, r * plane).finish(y + r * plane, plane, 0);
+    for (Index r = first; r < last; ++r) tail.finish(y + r * plane, plane, r % channels, r * plane);
   });
 }
 

@@ -184,7 +184,7 @@ class Pointwise {
           }
           if (!plain && !own[p] && k + depth == op_.terms)  // while these rows are in L1
             for (Index i = block; i < std::min(rows, block + kRowBlock); ++i)
-              op_.tail.at(channel, place[p] + i * plane_ - op_.y).finish(place[p] + i * plane_, N, i);
+              op_.tail.finish(place[p] + i * plane_, N, channel + i, place[p] + i * plane_ - op_.y);
         }
     }
     for (const Piece& p : all)
@@ -192,7 +192,7 @@ class Pointwise {
         for (Index i = 0; i < rows; ++i) {
           T* to = y + p.target + i * plane_;
           tile::copy_few<tile::piece_of(N)>(place[p.panel] + i * N + p.lane, p.count, to);
-          if (!plain) op_.tail.at(channel, to - op_.y).finish(to, p.count, i);
+          if (!plain) op_.tail.finish(to, p.count, channel + i, to - op_.y);
         }
     if (op_.tail.finished)
       for (std::size_t p = 0; p < all.size();) {  // pieces that follow each other are one run

@@ -48,13 +48,26 @@ struct Tail {
     return v;
   }
 
-  // One row of one channel in place: the row's first element is the tail's.
-  void finish(T* row, Index count, Index channel) const {
+  // One row of one channel in place; its first element is the result's `element`. Members are copied first: for all that a
+  // compiler knows what is stored may lie over them, and it would read them again for each number.
+  void finish(T* row, Index count, Index channel, Index element) const {
+    constexpr int L = lanes::Lanes<T>::count;
+    using V = lanes::Vec<T>;
+    Tail bounds;
+    bounds.clamps = true;
+    if (clamps) bounds.low = low, bounds.high = high;
     const T by = scale ? scale[channel] : T(1), plus = shift ? shift[channel] : T(0);
-    if (other)
-      for (Index i = 0; i < count; ++i) row[i] = clamped(row[i] * by + plus + other[i]);
-    else
-      for (Index i = 0; i < count; ++i) row[i] = clamped(row[i] * by + plus);
+    const V factor = by - V{}, term = plus - V{};
+    const T* more = other ? other + element : nullptr;
+    Index i = 0;
+    if (more) {
+      for (; i + L <= count; i += L)
+        lanes::store<T>(row + i, bounds.clamped(lanes::load(row + i) * factor + term + lanes::load(more + i)));
+      for (; i < count; ++i) row[i] = bounds.clamped(row[i] * by + plus + more[i]);
+    } else {
+      for (; i + L <= count; i += L) lanes::store<T>(row + i, bounds.clamped(lanes::load(row + i) * factor + term));
+      for (; i < count; ++i) row[i] = bounds.clamped(row[i] * by + plus);
+    }
   }
 };
 
