@@ -9,7 +9,12 @@
 #include <cmath>
 
 #include "../core/allocator.h"
+#include "../core/lanes.h"
 #include "../core/parallel.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace tg {
 namespace {
@@ -117,6 +122,63 @@ inline T read(const T* plane, int32_t index) {
   return index < 0 ? T(0) : v;
 }
 
+using lanes::Lanes;
+using lanes::load;
+using lanes::Vec;
+
+// So for a vector of corners. The compiler does not find these gathers, for the indices below zero. Forward, two Emerald Rapids
+// cores, us, one by one and so: (4, 16, 64, 64) AVX-512 345 and 154, AVX2 419 and 230; (8, 1, 100, 100) 201 and 102, 204 and
+// 127. AVX2 without gathers: 1 to 1.5 times as long as one by one.
+template <class T>
+inline Vec<T> read_lanes(const T* plane, const int32_t* index) {
+  Vec<T> v;
+  for (int l = 0; l < Lanes<T>::count; ++l) v[l] = read(plane, index[l]);
+  return v;
+}
+#if defined(__AVX512F__)
+template <>
+inline Vec<float> read_lanes(const float* plane, const int32_t* index) {
+  const __m512i at = _mm512_loadu_si512(index);
+  const __mmask16 in = _mm512_cmpge_epi32_mask(at, _mm512_setzero_si512());
+  return Vec<float>(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), in, at, plane, sizeof(float)));
+}
+template <>
+inline Vec<double> read_lanes(const double* plane, const int32_t* index) {
+  const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
+  const __mmask8 in = _mm256_cmpge_epi32_mask(at, _mm256_setzero_si256());
+  return Vec<double>(_mm512_mask_i32gather_pd(_mm512_setzero_pd(), in, at, plane, sizeof(double)));
+}
+#elif defined(__AVX2__)
+template <>
+inline Vec<float> read_lanes(const float* plane, const int32_t* index) {
+  const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
+  const __m256 in = _mm256_castsi256_ps(_mm256_cmpgt_epi32(at, _mm256_set1_epi32(-1)));
+  return Vec<float>(_mm256_mask_i32gather_ps(_mm256_setzero_ps(), plane, at, in, sizeof(float)));
+}
+template <>
+inline Vec<double> read_lanes(const double* plane, const int32_t* index) {
+  const __m128i at = _mm_loadu_si128(reinterpret_cast<const __m128i*>(index));
+  const __m256d in = _mm256_castsi256_pd(_mm256_cvtepi32_epi64(_mm_cmpgt_epi32(at, _mm_set1_epi32(-1))));
+  return Vec<double>(_mm256_mask_i32gather_pd(_mm256_setzero_pd(), plane, at, in, sizeof(double)));
+}
+#endif
+
+// The first elements of a vector, `count` of them or all.
+template <class T>
+inline Vec<T> load_first(const T* from, Index count) {
+  if (count >= Lanes<T>::count) return load(from);
+  T some[Lanes<T>::count] = {};
+  std::copy_n(from, count, some);
+  return load(some);
+}
+template <class T>
+inline void store_first(T* to, Vec<T> v, Index count) {
+  if (count >= Lanes<T>::count) return lanes::store(to, v);
+  T some[Lanes<T>::count];
+  lanes::store(some, v);
+  std::copy_n(some, count, to);
+}
+
 // use(image, first place, places, corners) for all places in batches.
 template <class T, class Use>
 void over_places(const GridShape& s, const T* grid, Use use) {
@@ -171,12 +233,10 @@ void grid_sample(const GridShape& s, const T* x, const T* grid, T* y) {
         for (Index p = 0; p < n; ++p) to[p] = read(from, k.index[0][p]);
         continue;
       }
-      for (Index p = 0; p < n; ++p) {
-        T sum = k.weight[0][p] * read(from, k.index[0][p]);
-        sum += k.weight[1][p] * read(from, k.index[1][p]);
-        sum += k.weight[2][p] * read(from, k.index[2][p]);
-        sum += k.weight[3][p] * read(from, k.index[3][p]);
-        to[p] = sum;
+      for (Index p = 0; p < n; p += Lanes<T>::count) {
+        Vec<T> sum = load(k.weight[0] + p) * read_lanes(from, k.index[0] + p);
+        for (int i = 1; i < 4; ++i) sum += load(k.weight[i] + p) * read_lanes(from, k.index[i] + p);
+        store_first(to + p, sum, n - p);
       }
     }
   });
@@ -196,11 +256,12 @@ void grid_sample_backward(const GridShape& s, const T* g, const T* x, const T* g
     for (Index c = 0; c < s.c; ++c) {
       const T* from = x + (image * s.c + c) * plane;
       const T* up = g + (image * s.c + c) * s.count + at;
-      for (Index p = 0; p < n; ++p) {
-        const T v0 = read(from, k.index[0][p]), v1 = read(from, k.index[1][p]), v2 = read(from, k.index[2][p]),
-                v3 = read(from, k.index[3][p]), a = k.part[1][p], b = k.part[0][p];
-        by_y[p] += up[p] * ((v2 - v0) * (T(1) - a) + (v3 - v1) * a);
-        by_x[p] += up[p] * ((v1 - v0) * (T(1) - b) + (v3 - v2) * b);
+      for (Index p = 0; p < n; p += Lanes<T>::count) {
+        Vec<T> v[4];
+        for (int i = 0; i < 4; ++i) v[i] = read_lanes(from, k.index[i] + p);
+        const Vec<T> from_above = load_first(up + p, n - p), a = load(k.part[1] + p), b = load(k.part[0] + p);
+        lanes::store(by_y + p, load(by_y + p) + from_above * ((v[2] - v[0]) * (T(1) - a) + (v[3] - v[1]) * a));
+        lanes::store(by_x + p, load(by_x + p) + from_above * ((v[1] - v[0]) * (T(1) - b) + (v[3] - v[2]) * b));
       }
     }
     T* to = dgrid + 2 * (image * s.count + at);
