@@ -11,7 +11,6 @@ import ctypes
 import gc
 import mmap
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,8 +50,8 @@ class _Poisoned:
 
     @classmethod
     def room(cls, size: int) -> mmap.mmap | None:
-        """``size`` bytes; None where filling them costs little, or a system can't forget what was written."""
-        if sys.platform != "linux" or size < cls.least:
+        """``size`` bytes; None where filling them costs little, or the system has no such files (Linux has)."""
+        if size < cls.least or not hasattr(os, "memfd_create"):
             return None
         if cls.file < 0:
             cls.file = os.memfd_create("poison")
