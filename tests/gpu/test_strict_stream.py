@@ -12,6 +12,7 @@ import pytest
 
 from tensorgrad.testing import strict_stream
 from tensorgrad.testing.strict_array import StrictArray
+from tensorgrad.testing.strict_memory import POISON, Memory, room_at
 from tensorgrad.testing.strict_namespace import xp
 from tensorgrad.testing.strict_stream import MemoryPool, Stream, using_allocator
 
@@ -90,6 +91,18 @@ def test_freed_memory_is_overwritten_and_given_out_again() -> None:
         del view
         y = xp.zeros(4)
         assert y.data.ptr == place and y.data.ptr % 256 == 0
+
+
+@pytest.mark.parametrize("size", [100, (3 << 20) + 5])
+def test_raw_memory_is_poison_before_it_is_written_and_when_it_is_freed(size: int) -> None:
+    memory, other = Memory(size), Memory(size)
+    room = memory.room
+    assert memory.ptr % 256 == 0 and memory.ptr + size <= room.ctypes.data + room.nbytes
+    assert (room == POISON).all()
+    room_at(memory.ptr, size)[:] = 7
+    assert np.count_nonzero(room == 7) == size and (other.room == POISON).all()
+    del memory
+    assert (room == POISON).all() and (Memory(size).room == POISON).all()
 
 
 def test_a_stale_read_within_a_graph_shows() -> None:
