@@ -22,7 +22,7 @@ def _load() -> tuple[str, list[str], ModuleType]:
     have = _cpu.features()
     wanted = config.get("cpu")
     names = list(_NEEDED)
-    if wanted != "auto":
+    if wanted not in ("auto", "amx"):
         names = names[names.index(wanted) :]
     for name in names:
         path = Path(_cpu.__file__).with_name(Path(_cpu.__file__).name.replace("_cpu", f"_C_{name}", 1))
@@ -34,6 +34,8 @@ def _load() -> tuple[str, list[str], ModuleType]:
                 raise ImportError(f"the C++ kernels did not load: {error}") from None
             from . import _C_bindings
 
+            if name == "avx512" and wanted != name and _C_bindings.use_amx(True):
+                name = "amx"  # the same library: tiles are used where they were asked for
             return name, have, _C_bindings
     raise ImportError("no build of the C++ kernels fits this processor")
 
@@ -67,7 +69,7 @@ globals().update({name: value for name, value in vars(_module).items() if not na
 
 
 def isa() -> str:
-    """The instruction set of the loaded kernels: baseline, avx2 or avx512."""
+    """The instruction set of the kernels: baseline, avx2, avx512, or amx: avx512 and tiles."""
     return _isa
 
 

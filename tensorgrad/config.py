@@ -306,7 +306,7 @@ setting(
 setting(
     "cpu",
     default="auto",
-    choices=("auto", "baseline", "avx2", "avx512"),
+    choices=("auto", "baseline", "avx2", "avx512", "amx"),
     doc="which instruction set the C++ kernels use; auto takes the best the processor has",
 )
 setting(

@@ -10,6 +10,7 @@
 #include "../core/blas.h"
 #include "../core/cpus.h"
 #include "../core/parallel.h"
+#include "../kernels/amx_tiles.h"
 
 namespace tg {
 namespace {
@@ -36,6 +37,7 @@ PYBIND11_MODULE(_C_bindings, m) {
   m.def("set_num_threads", &tg::set_num_threads);
   m.def("num_threads", &tg::num_threads);
   m.def("usable_cpus", &tg::usable_cpus, py::arg("proc") = "/proc");
+  m.def("use_amx", &tg::amx::use);
   m.def("blas_load", [](const std::string& path) { tg::blas_load(path.c_str()); });
   m.def("blas_info", [] { return std::string(tg::blas_config()); });
   m.def("trim_memory", &tg::trim_memory);

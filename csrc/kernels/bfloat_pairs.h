@@ -89,7 +89,8 @@ __attribute__((target("avx512bf16"))) inline void multiply_pairs(const Word* a, 
     for (Index v = 0; v < 2; ++v) _mm512_store_ps(sums + (v * 16 + r) * 16, sum[r][v]);
 }
 
-// Pairs of `terms` terms of `columns` of b's columns, at most 16, 2 kWide elements apart; zeros beside them. Its rows or its
+// Pairs of `terms` terms of `columns` of b's columns, at most 16, 2 kWide elements apart; zeros beside them and behind them, up
+// to a multiple of 16 pairs. Its rows or its
 // columns are contiguous; rows `row` and columns `col` apart.
 inline void pack_pairs(const Word* b, Index row, Index col, Index terms, Index columns, Word* to) {
   const __mmask16 mask = first(columns);
@@ -97,7 +98,8 @@ inline void pack_pairs(const Word* b, Index row, Index col, Index terms, Index c
     Index k = 0;
     for (; k + 2 <= terms; k += 2, b += 2 * row, to += 2 * kWide)
       _mm512_store_si512(to, __m512i(load(b, mask) | load(b + row, mask) << 16));
-    if (k < terms) _mm512_store_si512(to, __m512i(load(b, mask)));
+    if (k < terms) _mm512_store_si512(to, __m512i(load(b, mask))), k += 2, to += 2 * kWide;
+    for (; k % 32 != 0; k += 2, to += 2 * kWide) _mm512_store_si512(to, _mm512_setzero_si512());
     return;
   }
   for (Index k = 0; k < terms; k += 32) {
@@ -107,7 +109,7 @@ inline void pack_pairs(const Word* b, Index row, Index col, Index terms, Index c
     for (Index r = 0; r < std::min<Index>(16, columns); ++r)
       lanes::store(rows[r], Floats(_mm512_maskz_loadu_epi16(some, b + r * col + k)));
     transpose(rows);
-    for (Index r = 0; 2 * r < left; ++r, to += 2 * kWide) std::memcpy(to, rows[r], sizeof rows[r]);
+    for (Index r = 0; r < 16; ++r, to += 2 * kWide) std::memcpy(to, rows[r], sizeof rows[r]);
   }
 }
 

@@ -10,8 +10,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "../core/allocator.h"
+#include "amx_tiles.h"
 #include "bfloat_pairs.h"
 #include "gemm_tasks.h"
 
@@ -22,15 +24,41 @@ namespace {
 
 using namespace pairs;
 
-constexpr Index kStretch = 512;          // terms: a panel of them fills an L1
-constexpr Index kRows = 252, kPanels = 8;  // of a task, at most
-constexpr Index kTask = Index(1) << 21;  // multiplications that are worth a task
-constexpr Index kLeast = Index(1) << 15;  // and a product of this kind
-constexpr Index kTile = 2 * 16 * 16;     // floats of a tile's sums: two halves of rows of 16
+constexpr Index kLeast = Index(1) << 15;  // multiplications that are worth a product of this kind
 constexpr Index kSetStep = 2048;         // bytes: two such rows of twelve share a set of an L1
 constexpr Index kApart = 32;             // elements between rows of a copy, so that theirs do not
 
 const Word* words(const bfloat16* data) { return reinterpret_cast<const Word*>(data); }
+
+// What multiplies: tiles of twelve rows in vector registers, or of 32 rows and whole lines of terms in those of AMX.
+struct Kind {
+  bool lines;            // whether a tile uses up the lines of rows that it reads
+  Index tall, terms;     // of a tile: rows, and a number of terms that theirs is a multiple of
+  Index stretch;         // terms at most: a panel of them fills an L1, or leaves room in it for rows
+  Index rows, panels;    // of a task, at most
+  Index task;            // multiplications that are worth a task
+  Index half() const { return round_up(tall, 16) * 16; }  // floats of the sums of a half of a tile's columns, rows of 16
+  Index tile() const { return 2 * half(); }
+};
+constexpr Kind kVectors{false, kTall, 2, 512, 252, 8, Index(1) << 21}, kTiles{true, 32, 32, 384, 512, 8, Index(1) << 23};
+const Kind& kind() { return amx::in_use() ? kTiles : kVectors; }
+
+#ifdef TG_AMX
+// As multiply_pairs(): 32 rows by the panel's 32 columns, of `steps` times 32 terms.
+void multiply_tiles(const Word* a, Index stride, Index steps, const Word* b, bool add, float* sums) {
+  using namespace amx;
+  constexpr Index kSums = kTile / sizeof(float), kPairs = 2 * kWide * sizeof(Word);
+  stride *= sizeof(Word);
+  if (add) load<0>(sums), load<1>(sums + 2 * kSums), load<2>(sums + kSums), load<3>(sums + 3 * kSums);
+  else zero<0>(), zero<1>(), zero<2>(), zero<3>();
+  const char* rows = reinterpret_cast<const char*>(a);
+  for (; steps > 0; --steps, rows += 64, b += 16 * 2 * kWide) {
+    load<4>(rows, stride), load<6>(b, kPairs), load<7>(b + kWide, kPairs), load<5>(rows + 16 * stride, stride);
+    multiply<0, 4, 6>(), multiply<1, 4, 7>(), multiply<2, 5, 6>(), multiply<3, 5, 7>();
+  }
+  store<0>(sums), store<1>(sums + 2 * kSums), store<2>(sums + kSums), store<3>(sums + 3 * kSums);
+}
+#endif
 
 // How a product is cut into tasks.
 struct Cut {
@@ -38,37 +66,39 @@ struct Cut {
   Index tasks() const { return row_blocks * column_blocks; }
 };
 
+// Whether tiles read a's rows where they lie.
+bool in_place(const Gemm<bfloat16>& g) {
+  const Kind& of = kind();
+  return g.a.col == 1 && g.k % of.terms == 0 && g.m >= of.tall && (of.lines || g.a.row * Index(sizeof(Word)) % kSetStep != 0);
+}
+
 Cut cut_product(const Gemm<bfloat16>& g, Index wanted) {
   const Index panels = divide_up(g.n, kWide);
   Cut cut;
-  cut.row_blocks = divide_up(g.m, kRows), cut.column_blocks = divide_up(panels, kPanels);
+  cut.row_blocks = divide_up(g.m, kind().rows), cut.column_blocks = divide_up(panels, kind().panels);
   while (cut.tasks() < wanted) {  // the longer side of a task is cut first
     const Index rows = divide_up(g.m, cut.row_blocks), columns = divide_up(panels, cut.column_blocks) * kWide;
-    if (rows < 2 * kTall && columns < 2 * kWide) break;
-    ++(rows > columns || columns < 2 * kWide ? cut.row_blocks : cut.column_blocks);
+    if (rows < 2 * kind().tall && columns < 2 * kWide) break;
+    const bool rows_pass = kind().lines && in_place(g) && columns >= 4 * kWide;  // they cost less than copies of columns
+    ++((rows > columns && !rows_pass) || columns < 2 * kWide ? cut.row_blocks : cut.column_blocks);
   }
-  cut.tall = round_up(divide_up(g.m, cut.row_blocks), kTall), cut.row_blocks = divide_up(g.m, cut.tall);
+  cut.tall = round_up(divide_up(g.m, cut.row_blocks), kind().tall), cut.row_blocks = divide_up(g.m, cut.tall);
   cut.wide = divide_up(panels, cut.column_blocks), cut.column_blocks = divide_up(panels, cut.wide);
   return cut;
 }
 
-// Whether tiles read a's rows where they lie.
-bool in_place(const Gemm<bfloat16>& g) {
-  return g.a.col == 1 && g.k % 2 == 0 && g.m >= kTall && g.a.row * Index(sizeof(Word)) % kSetStep != 0;
-}
-
-// A copy of `rows` rows of `terms` terms of a, `stride` apart; zeros make the terms even, and the rows whole tiles.
+// A copy of `rows` rows of `terms` terms of a, `stride` apart; zeros make terms and rows those of whole tiles.
 void pack_rows(const Word* a, const Matrix<bfloat16>& as, Index rows, Index terms, Index stride, Word* to) {
-  const Index all = round_up(rows, kTall);
+  const Index all = round_up(rows, kind().tall), padded = round_up(terms, kind().terms);
   if (as.col == 1) {
     for (Index r = 0; r < all; ++r, to += stride) {
       const Index copied = r < rows ? terms : 0;
       std::memcpy(to, a + r * as.row, copied * sizeof(Word));
-      std::fill(to + copied, to + round_up(terms, 2), Word(0));
+      std::fill(to + copied, to + padded, Word(0));
     }
     return;
   }
-  const Index pairs = divide_up(terms, 2);
+  const Index pairs = padded / 2;
   for (Index i = 0; i < all; i += 16) {
     alignas(64) Word square[16][2 * kWide];  // pairs of up to sixteen rows, in the first half of each row
     for (Index k = 0; k < pairs; k += 16) {
@@ -101,7 +131,7 @@ __attribute__((target("avx512bf16"))) void sum_rows(const Word* rows, Index coun
 __attribute__((target("avx512bf16"))) void finish(const Gemm<bfloat16>& g, Word* c, Index row, Index skip, Index rows,
                                                   Index j, const float* sums) {
   c += row * g.n;
-  for (Index half = 0; half < 2; ++half, j += 16, sums += 16 * 16) {
+  for (Index half = 0; half < 2; ++half, j += 16, sums += kind().half()) {
     const __mmask16 mask = first(g.n - j);
     if (!mask) return;
     const Floats bias = g.bias ? Floats(load(words(g.bias) + j, mask) << 16) : Floats{};
@@ -119,21 +149,24 @@ struct Part {
       : i0(task / cut.column_blocks * cut.tall), i1(std::min(g.m, i0 + cut.tall)),
         first_panel(task % cut.column_blocks * cut.wide), last_panel(std::min(divide_up(g.n, kWide), first_panel + cut.wide)) {}
   Index rows() const { return i1 - i0; }
-  Index tiles() const { return divide_up(rows(), kTall); }
-  Index size() const { return tiles() * (last_panel - first_panel) * kTile; }  // floats of all tiles' sums
+  Index tiles() const { return divide_up(rows(), kind().tall); }
+  Index size() const { return tiles() * (last_panel - first_panel) * kind().tile(); }  // floats of all tiles' sums
 };
 
-Index stretches_of(const Gemm<bfloat16>& g) { return divide_up(g.k, kStretch); }
-Index step_of(const Gemm<bfloat16>& g) { return round_up(divide_up(g.k, stretches_of(g)), 2); }
+Index stretches_of(const Gemm<bfloat16>& g) { return divide_up(g.k, kind().stretch); }
+Index step_of(const Gemm<bfloat16>& g) { return round_up(divide_up(g.k, stretches_of(g)), kind().terms); }
 
 // The sums of a task's tiles over stretches [first, last), those of all entries one behind the other; and, unless it is null,
 // of its rows, added to what is there.
 void sum_stretches(const Gemm<bfloat16>& g, const Part& part, Index first, Index last, float* sums, float* row_sum) {
   const auto [i0, i1, first_panel, last_panel] = part;
+  const Kind& of = kind();
   const Index rows = part.rows(), tiles = part.tiles(), step = step_of(g), each = divide_up(g.k, step);
   const bool packs = !in_place(g);
   const Index stride = packs ? round_up(step, 64) + kApart : g.a.row;
-  Scratch<Word> panel(step * kWide), packed(packs ? tiles * kTall * stride : 0);
+  Scratch<Word> panel(round_up(step, 32) * kWide), packed(packs ? tiles * of.tall * stride : 0);
+  std::optional<amx::Tiles> in_use;
+  if (of.lines) in_use.emplace();
   for (Index stretch = first; stretch < last; ++stretch) {
     const Matrix<bfloat16> a = g.left(stretch / each), b = g.right(stretch / each);
     const Index k = stretch % each * step, terms = std::min(step, g.k - k), count = divide_up(terms, 2);
@@ -146,9 +179,15 @@ void sum_stretches(const Gemm<bfloat16>& g, const Part& part, Index first, Index
         const Index j = at * kWide + half * 16;
         pack_pairs(words(b.data) + k * b.row + j * b.col, b.row, b.col, terms, g.n - j, panel.data() + half * kWide);
       }
-      for (Index i = 0; i < rows; i += kTall, tile += kTile) {
+      for (Index i = 0; i < rows; i += of.tall, tile += of.tile()) {
         // of rows read in place the last tile has rows of the one before
-        const Index row = packs ? i : std::min(i0 + i, g.m - kTall) - i0;
+        const Index row = packs ? i : std::min(i0 + i, g.m - of.tall) - i0;
+#ifdef TG_AMX
+        if (of.lines) {
+          multiply_tiles(from + row * stride, stride, divide_up(terms, 32), panel.data(), stretch > first, tile);
+          continue;
+        }
+#endif
         multiply_pairs(from + row * stride, stride, count, panel.data(), stretch > first, tile);
       }
     }
@@ -159,9 +198,9 @@ void store(const Gemm<bfloat16>& g, Index entry, const Part& part, const float* 
   Word* c = reinterpret_cast<Word*>(g.c) + entry * g.m * g.n;
   const bool packs = !in_place(g);
   for (Index at = part.first_panel; at < part.last_panel; ++at)
-    for (Index i = part.i0; i < part.i1; i += kTall, tile += kTile) {
-      const Index row = packs ? i : std::min(i, g.m - kTall);
-      finish(g, c, row, i - row, std::min(kTall, g.m - row), at * kWide, tile);
+    for (Index i = part.i0; i < part.i1; i += kind().tall, tile += kind().tile()) {
+      const Index row = packs ? i : std::min(i, g.m - kind().tall);
+      finish(g, c, row, i - row, std::min(kind().tall, g.m - row), at * kWide, tile);
     }
 }
 
@@ -233,13 +272,13 @@ bool bfloat_gemm_takes(Index m, Index n, Index k, bool dots) {
 void bfloat_gemm(const Gemm<bfloat16>& g) {
   if (g.batch == 0) return;
   if (dots_fit(g)) {
-    const Index blocks = divide_up(g.n, 16), grain = std::max<Index>(1, kTask / 8 / (16 * g.m * g.k));
+    const Index blocks = divide_up(g.n, 16), grain = std::max<Index>(1, kVectors.task / 8 / (16 * g.m * g.k));
     return parallel_for(g.batch * blocks, grain, [&](Index first_block, Index last) {
       for (Index block = first_block; block < last; ++block) run_dots(g, block / blocks, block % blocks);
     });
   }
-  const Cut cut = cut_product(g, divide_up(std::clamp<Index>(g.batch * g.m * g.n * g.k / kTask, 1, 16), g.batch));
-  const Index grain = std::max<Index>(1, kTask / 8 / std::max<Index>(1, g.m * g.n * g.k / cut.tasks()));
+  const Cut cut = cut_product(g, divide_up(std::clamp<Index>(g.batch * g.m * g.n * g.k / kind().task, 1, 16), g.batch));
+  const Index grain = std::max<Index>(1, kind().task / 8 / std::max<Index>(1, g.m * g.n * g.k / cut.tasks()));
   parallel_for(g.batch * cut.tasks(), grain, [&](Index first_task, Index last) {
     for (Index task = first_task; task < last; ++task) run_task(g, task / cut.tasks(), {g, cut, task % cut.tasks()});
   });
@@ -249,7 +288,7 @@ void bfloat_gemm(const Gemm<bfloat16>& g) {
 void bfloat_gemm_sum(const Gemm<bfloat16>& g) {
   const Cut cut = cut_product(g, 1);
   const Index stretches = g.batch * divide_up(g.k, step_of(g)), tasks = cut.tasks();
-  const Index shares = std::clamp<Index>(g.batch * g.m * g.n * g.k / kTask / tasks, 1, std::min<Index>(16, stretches));
+  const Index shares = std::clamp<Index>(g.batch * g.m * g.n * g.k / kind().task / tasks, 1, std::min<Index>(16, stretches));
   const Index size = Part(g, cut, 0).size();
   Scratch<float> sums(tasks * shares * size);
   for_each_task(tasks * shares, [&](Index at) {

@@ -13,4 +13,4 @@ def get_cpu_capability() -> str:
         isa = str(extension().isa())
     except ImportError:
         return "DEFAULT"
-    return {"avx512": "AVX512", "avx2": "AVX2"}.get(isa.lower(), "DEFAULT")
+    return {"amx": "AVX512", "avx512": "AVX512", "avx2": "AVX2"}.get(isa.lower(), "DEFAULT")

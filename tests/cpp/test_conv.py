@@ -299,6 +299,7 @@ def test_bad_gradients():
 ONE_TAP_SHAPES = [(2, 16, 40, 35), (3, 33, 12, 17), (1, 5, 64, 200), (4, 130, 13, 49), (2, 600, 24, 64), (0, 32, 9, 64)]
 
 
+@pytest.mark.usefixtures("multiplied_by")
 @pytest.mark.parametrize("sizes", ONE_TAP_SHAPES)
 def test_one_tap_of_bfloat16(sizes: tuple[int, int, int, int]):
     """Sums of float32, rounded once, the same for any number of threads."""

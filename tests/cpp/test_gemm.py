@@ -126,10 +126,11 @@ def same_on_three_threads(call: Callable[[], Any], got: np.ndarray) -> None:
 # few rows, rows that fill no tile, columns that fill no panel, odd numbers of terms, several stretches of them
 BFLOAT_SHAPES = [
     (1, 70, 530), (3, 33, 1025), (9, 12, 40), (5, 600, 96), (12, 16, 260), (13, 31, 1027), (25, 33, 71), (37, 300, 512),
-    (300, 17, 129), (530, 45, 1030),
+    (300, 17, 129), (530, 45, 1030), (33, 70, 64), (100, 300, 800),
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("multiplied_by")
 @pytest.mark.parametrize(("m", "n", "k"), BFLOAT_SHAPES)
 def test_matmul_bfloat16(m: int, n: int, k: int):
     rng = default_rng(0)
@@ -144,6 +145,7 @@ def test_matmul_bfloat16(m: int, n: int, k: int):
             same_on_three_threads(lambda a=a, b=b: _C.matmul(a, b), got)
 
 
+@pytest.mark.usefixtures("multiplied_by")
 @pytest.mark.parametrize(("m", "n", "k"), BFLOAT_SHAPES)
 def test_linear_bfloat16(m: int, n: int, k: int):
     rng = default_rng(1)
@@ -167,6 +169,7 @@ def test_linear_bfloat16(m: int, n: int, k: int):
                 same_on_three_threads(lambda g=g, x=x, w=w, n=needs, at=at: _C.linear_backward(g, x, w, n)[at], grad)
 
 
+@pytest.mark.usefixtures("multiplied_by")
 def test_bfloat16_carries_infinities_and_nans():
     bfloat16 = numpy_dtype("bfloat16")
     x, w = np.ones((40, 64), bfloat16), np.ones((48, 64), bfloat16)
