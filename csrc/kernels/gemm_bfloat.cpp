@@ -24,7 +24,7 @@ namespace {
 
 using namespace pairs;
 
-constexpr Index kLeast = Index(1) << 15;  // multiplications that are worth a product of this kind
+constexpr Index kLeast = Index(1) << 13;  // multiplications that are worth a product of this kind
 constexpr Index kSetStep = 2048;         // bytes: two such rows of twelve share a set of an L1
 constexpr Index kApart = 32;             // elements between rows of a copy, so that theirs do not
 
@@ -37,10 +37,12 @@ struct Kind {
   Index stretch;         // terms at most: a panel of them fills an L1, or leaves room in it for rows
   Index rows, panels;    // of a task, at most
   Index task;            // multiplications that are worth a task
+  Index few;             // rows up to which dot products are faster, where both factors' terms are contiguous
   Index half() const { return round_up(tall, 16) * 16; }  // floats of the sums of a half of a tile's columns, rows of 16
   Index tile() const { return 2 * half(); }
 };
-constexpr Kind kVectors{false, kTall, 2, 512, 252, 8, Index(1) << 21}, kTiles{true, 32, 32, 384, 512, 8, Index(1) << 23};
+constexpr Kind kVectors{false, kTall, 2, 512, 252, 8, Index(1) << 21, 16};
+constexpr Kind kTiles{true, 32, 32, 384, 512, 8, Index(1) << 23, 8};
 const Kind& kind() { return amx::in_use() ? kTiles : kVectors; }
 
 #ifdef TG_AMX
@@ -215,9 +217,8 @@ void run_task(const Gemm<bfloat16>& g, Index entry, const Part& part) {
 }
 
 // Few rows by columns that are contiguous: dot products of both as they lie.
-constexpr Index kFew = 16;
 bool dots_fit(const Gemm<bfloat16>& g) {
-  return g.m <= kFew && g.a.col == 1 && g.b.row == 1 && g.b.col != 1 && !g.row_sums && !g.row_bias;
+  return g.m <= kind().few && g.a.col == 1 && g.b.row == 1 && g.b.col != 1 && !g.row_sums && !g.row_bias;
 }
 
 // R rows from i on by 16 / R columns from j on: sixteen sums in registers.
@@ -266,7 +267,7 @@ void run_dots(const Gemm<bfloat16>& g, Index entry, Index block) {
 }  // namespace
 
 bool bfloat_gemm_takes(Index m, Index n, Index k, bool dots) {
-  return has_bfloat_pairs() && n >= 16 && m * n * k >= kLeast && (dots || m >= kTall / 3);
+  return has_bfloat_pairs() && n >= 16 && m * n * k >= kLeast;
 }
 
 void bfloat_gemm(const Gemm<bfloat16>& g) {

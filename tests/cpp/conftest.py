@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from tensorgrad import _C
-
 
 @pytest.fixture(params=["tiles", "vectors"])
 def multiplied_by(request):
     """Products of bfloat16 by tiles of AMX, where there are any, and as they are without."""
+    from tensorgrad import _C
+
     found = _C.isa() == "amx"
     if request.param == "tiles" and not found:
         pytest.skip("this processor has no AMX, or it was not asked for")
