@@ -103,13 +103,15 @@ inline void pack_pairs(const Word* b, Index row, Index col, Index terms, Index c
     return;
   }
   for (Index k = 0; k < terms; k += 32) {
-    float rows[16][16] = {};
     const Index left = std::min<Index>(32, terms - k);
     const __mmask32 some = left == 32 ? ~__mmask32(0) : (__mmask32(1) << left) - 1;
-    for (Index r = 0; r < std::min<Index>(16, columns); ++r)
-      lanes::store(rows[r], Floats(_mm512_maskz_loadu_epi16(some, b + r * col + k)));
-    transpose(rows);
-    for (Index r = 0; r < 16; ++r, to += 2 * kWide) std::memcpy(to, rows[r], sizeof rows[r]);
+    Floats r[16];
+#pragma GCC unroll 16
+    for (Index i = 0; i < 16; ++i)
+      r[i] = Floats(_mm512_maskz_loadu_epi16(i < columns ? some : 0, b + (i < columns ? i : 0) * col + k));
+    lanes::transpose<float>(r);
+#pragma GCC unroll 16
+    for (Index i = 0; i < 16; ++i, to += 2 * kWide) _mm512_store_si512(to, __m512i(r[i]));
   }
 }
 
