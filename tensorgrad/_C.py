@@ -69,7 +69,7 @@ globals().update({name: value for name, value in vars(_module).items() if not na
 
 
 def isa() -> str:
-    """The instruction set of the kernels: baseline, avx2, avx512, or amx: avx512 and tiles."""
+    """The instruction set of the kernels: baseline, avx2, avx512, or amx, which is avx512 with tiles."""
     return _isa
 
 

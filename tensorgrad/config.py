@@ -307,7 +307,7 @@ setting(
     "cpu",
     default="auto",
     choices=("auto", "baseline", "avx2", "avx512", "amx"),
-    doc="which instruction set the C++ kernels use; auto takes the best the processor has",
+    doc="which instruction set the C++ kernels use; auto takes the best the processor has; amx is avx512 and tiles",
 )
 setting(
     "machine_code",

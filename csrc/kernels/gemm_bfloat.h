@@ -1,4 +1,5 @@
-// Products of bfloat16 matrices, summed in float, where the processor multiplies pairs of such numbers (AVX-512 BF16).
+// Products of bfloat16 matrices, summed in float, where the processor multiplies pairs of such numbers (AVX-512 BF16) or
+// tiles of them (AMX).
 #pragma once
 
 #include "gemm.h"

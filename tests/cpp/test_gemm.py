@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,6 +171,17 @@ def test_linear_bfloat16(m: int, n: int, k: int):
             if grad is not None:
                 assert_rounded_once(grad, expected[at], magnitudes[at])
                 same_on_three_threads(lambda g=g, x=x, w=w, n=needs, at=at: _C.linear_backward(g, x, w, n)[at], grad)
+
+
+@pytest.mark.parametrize("asked", ["avx512", "amx"])
+def test_tiles_are_used_where_they_are_asked_for(asked: str):
+    if _C.isa() not in ("avx512", "amx") or sys.platform != "linux":
+        pytest.skip("the kernels that use tiles are those for AVX-512, on Linux")
+    code = "from tensorgrad import _C; print(_C.isa())"
+    environment = {**os.environ, "TENSORGRAD_CPU": asked}
+    made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert made.stdout.strip() == ("amx" if asked == "amx" and "amx_bf16" in flags else "avx512")
 
 
 @pytest.mark.usefixtures("multiplied_by")
