@@ -8,8 +8,8 @@
 // 4 and 8 rows by (1024, 1024)': 76, 24, 91; 245, 36, 125; 315, 66, 160. Two Emerald Rapids cores, microseconds as pairs,
 // by tiles and PyTorch's: (1024, 384) by (384, 1536)' 8590, 890, 510; (1536, 1024)' by (1024, 384) 8540, 1250, 880; 64 rows
 // by (512, 512)' 289, 66, 87; 96 times (64, 256) by (256, 256)' 6920, 1200, 960. A virtual machine's tiles have hours with
-// a quarter of their speed, beside which others multiply as ever: these products gain in them too, those of float, as six
-// products of parts with the same error, would lose a third of theirs, where they gain as much in others.
+// a quarter of their speed, beside which vectors multiply as ever: these products gain in them too. Those of float, as six
+// products of parts with the same error, have 0.75 to 0.8 of their speed in them, 1.4 to 1.6 times that in others.
 #include "gemm_bfloat.h"
 
 #include <algorithm>
