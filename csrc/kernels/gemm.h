@@ -57,7 +57,7 @@ void gemm(const std::vector<Gemm<T>>& products);
 template <class T>
 void gemm(const Gemm<T>& product);
 
-// Integers: c (batch, m, n) = a b, summed in 64 bits and wrapped to T.
+// Integers: c (batch, m, n) = a b, wrapped to T.
 template <class T>
 void integer_gemm(const Gemm<T>& product);
 

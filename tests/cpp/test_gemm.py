@@ -199,10 +199,19 @@ def test_bfloat16_carries_infinities_and_nans():
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8"])
 def test_integers_wrap(dtype):
     rng = default_rng(0)
-    a, b = rng.integers(-99, 99, (6, 30)).astype(dtype), rng.integers(-99, 99, (30, 7)).astype(dtype)
-    exact = a.astype("int64") @ b.astype("int64")
-    np.testing.assert_array_equal(_C.matmul(a, b), exact.astype(dtype))
-    np.testing.assert_array_equal(_C.matmul(b.T, a.T), exact.T.astype(dtype))
+    limits = np.iinfo(dtype)
+    # a tile's rows, panels and stretches of terms that are whole and not, and few columns
+    for m, n, k in [(6, 7, 30), (37, 70, 300), (4, 32, 256), (5, 1, 700), (1, 3, 9), (3, 40, 0)]:
+        a = rng.integers(limits.min, limits.max, (m, k), dtype, endpoint=True)
+        b = rng.integers(limits.min, limits.max, (k, n), dtype, endpoint=True)
+        exact = (a.astype("int64") @ b.astype("int64")).astype(dtype)
+        got = _C.matmul(a, b)
+        np.testing.assert_array_equal(got, exact)
+        np.testing.assert_array_equal(_C.matmul(b.T, a.T), exact.T)
+        both = _C.matmul(np.stack((a, a[::-1])), np.asfortranarray(b))
+        np.testing.assert_array_equal(both, np.stack((exact, exact[::-1])))
+        same = _C.matmul(np.ascontiguousarray(b.T).T, np.eye(n, dtype=dtype)[:, ::-1])
+        np.testing.assert_array_equal(same, b[:, ::-1])
 
 
 def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
