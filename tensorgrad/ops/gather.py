@@ -423,12 +423,26 @@ def scatter_reduce(
     how = "sum" if reduce == "mean" else reduce
     result = _scatter("scatter_reduce", start, dim, index, src, how, False)
     if reduce == "mean":
-        one = as_value("scatter_reduce", input, 1)
-        start = core.expand(one if include_self else as_value("scatter_reduce", input, 0), shape=tuple(input.shape))
-        count = scatter_add(start, dim, index, core.expand(one, shape=tuple(index.shape)))
+        one, where, shape = as_value("scatter_reduce", input, 1), *_counted(input, dim, index)
+        start = core.expand(one if include_self else as_value("scatter_reduce", input, 0), shape=shape)
+        count = scatter_add(start, dim, where, core.expand(one, shape=tuple(where.shape)))
         count = pw.clamp_min(count, 1)  # an element that nothing meets stays
         result = pw.div(result, count) if input._data.dtype.kind not in "iu" else pw.floor_divide(result, count)
     return result if out is None else deliver_same("scatter_reduce", result, out)
+
+
+def _counted(input: Tensor, dim: int, index: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """``index`` and the shape of ``input``, each of size 1 where the index was expanded: it counts the same all along."""
+    shape, have = list(input.shape), tuple(index.shape)
+    at = one_dim("scatter_reduce", dim, len(shape))
+    for axis, step in enumerate(index._data.strides):
+        if axis != at and step == 0 and have[axis] == shape[axis]:
+            shape[axis] = 1
+    if shape == list(input.shape):
+        return index, tuple(shape)
+    once = [size != whole for size, whole in zip(shape, input.shape, strict=True)]
+    key = tuple([slice(0, 1 if narrow else size, 1) for narrow, size in zip(once, have, strict=True)])
+    return core.slice_(index, key=key), tuple(shape)
 
 
 def _neutral(input: Tensor, reduce: str) -> Any:

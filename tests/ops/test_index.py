@@ -227,6 +227,21 @@ def test_scatter_reduce(reduce, include_self):
          order=1 if reduce != "prod" else 0)  # fmt: skip
 
 
+@pytest.mark.parametrize("narrow", [(6, 1, 4), (6, 5, 1), (6, 1, 1), (4, 1, 4), (4, 5, 1)])
+@pytest.mark.parametrize("include_self", (True, False))
+def test_the_mean_counts_once_where_an_index_repeats(narrow, include_self):
+    """An axis along which it repeats counts once, unless the tensor is longer there; the same as written out."""
+    rng = np.random.default_rng(4)
+    x, source = tg.tensor(rng.standard_normal((7, 5, 6))), tg.tensor(rng.standard_normal((6, 5, 4)))
+    index = tg.tensor(rng.integers(0, 7, narrow)).expand(narrow[0], 5, 4)
+    for at in (x, x[:, :, :4].contiguous()):
+        for dtype in (tg.float64, tg.int64):
+            start, added = (at * 9).to(dtype), (source * 9).to(dtype)
+            got = start.scatter_reduce(0, index, added, "mean", include_self=include_self)
+            expected = start.scatter_reduce(0, index.contiguous(), added, "mean", include_self=include_self)
+            assert np.array_equal(got.numpy(), expected.numpy())
+
+
 @pytest.mark.parametrize("shape, dim", [((9, 4), 0), ((7, 3), 0), ((2, 9, 33), 1), ((3, 5, 2), -1), ((40, 64), 0)])
 def test_an_index_that_repeats_along_all_other_axes_names_rows(shape, dim):
     """Whole rows are picked and written then; the results are those of the same index written out."""
@@ -245,7 +260,7 @@ def test_an_index_that_repeats_along_all_other_axes_names_rows(shape, dim):
     same(rows, x, index, source, order=1)
     source.reshape(-1)[::3] = np.nan
     wide, x, source = tg.tensor(index).expand(source.shape), tg.tensor(x), tg.tensor(source)
-    for how in ("sum", "prod", "amax", "amin"):
+    for how in ("sum", "mean", "prod", "amax", "amin"):
         got, expected = x.scatter_reduce(dim, wide, source, how), x.scatter_reduce(dim, wide.contiguous(), source, how)
         assert np.array_equal(got.numpy(), expected.numpy(), equal_nan=True)
     before = x.clone()
