@@ -432,7 +432,7 @@ def scatter_reduce(
 
 
 def _counted(input: Tensor, dim: int, index: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """``index`` and the shape of ``input``, each of size 1 where the index was expanded: it counts the same all along."""
+    """``index`` and the shape of ``input``, of size 1 where the index was expanded: it counts the same all along."""
     shape, have = list(input.shape), tuple(index.shape)
     at = one_dim("scatter_reduce", dim, len(shape))
     for axis, step in enumerate(index._data.strides):
