@@ -294,17 +294,14 @@ class CppBackend(NumpyBackend):
         return found(weight, index, ends, mean=mean)
 
     def cdist(self, a: Any, b: Any, *, p: float, product: bool) -> Any:
-        return self._of_distances("cdist", a, b, product)(a, b, p=p, product=product)
+        if product or a.dtype.char not in "fd":
+            return self._defined("cdist")(a, b, p=p, product=product)
+        return self.c.cdist(a, b, p)
 
     def cdist_backward(self, g: Any, a: Any, b: Any, y: Any, *, p: float, product: bool) -> Any:
-        return self._of_distances("cdist_backward", a, b, product)(g, a, b, y, p=p, product=product)
-
-    def _of_distances(self, name: str, a: Any, b: Any, by_products: bool) -> Callable[..., Any]:
-        """The kernel over NumPy takes a few rows at a time, of which the definition would have a call each where there
-        are many; products of matrices hold no differences."""
-        from ...linalg.distances import in_few_stretches
-
-        return self._defined(name) if by_products or in_few_stretches(a, b) else self._over_numpy(name)
+        if product or a.dtype.char not in "fd":
+            return self._defined("cdist_backward")(g, a, b, y, p=p, product=product)
+        return self.c.cdist_backward(g, a, b, y, p)
 
     def summed_rows(self, x: Any, rows: Any, ends: Any, weights: Any, positions: Any, base: Any) -> Any:
         found = self.c.summed_rows if x.dtype.char in "fd" else self._defined("summed_rows")
