@@ -14,7 +14,11 @@ struct DistanceArguments {
       throw py::type_error(std::string(op) + ": needs float32 or float64, got " + name_of(a.dtype));
     if (a.ndim < 2 || b.ndim < 2) throw py::value_error(std::string(op) + ": needs a (..., n, m) and b (..., k, m)");
     Shape expected = a.shape_vector();
-    shape = {1, a.shape[a.ndim - 2], b.shape[b.ndim - 2], a.shape[a.ndim - 1], PyFloat_AsDouble(p.ptr())};
+    shape.batches = 1;
+    shape.n = a.shape[a.ndim - 2];
+    shape.k = b.shape[b.ndim - 2];
+    shape.m = a.shape[a.ndim - 1];
+    shape.p = PyFloat_AsDouble(p.ptr());
     if (shape.p == -1 && PyErr_Occurred()) throw py::error_already_set();
     if (!(shape.p >= 0)) throw py::value_error(std::string(op) + ": p must be from 0 to inf");
     expected[expected.size() - 2] = shape.k;
@@ -30,6 +34,16 @@ struct DistanceArguments {
   DistanceShape shape{};
   Shape far;  // of the distances
 };
+
+// Whether an array lies as one whose last two dimensions are exchanged: as the gradient to b gets what belongs to pairs.
+bool lies_turned(const View& x) {
+  const int last = x.ndim - 1;
+  Index step = size_of(x.dtype) * x.shape[last] * x.shape[last - 1];
+  if (!x.aligned() || x.strides[last - 1] != size_of(x.dtype) || x.strides[last] != size_of(x.dtype) * x.shape[last - 1]) return false;
+  for (int d = last - 2; d >= 0; step *= x.shape[d--])
+    if (x.strides[d] != step) return false;
+  return true;
+}
 
 }  // namespace
 
@@ -47,13 +61,17 @@ FAST_BINDING(cdist, 3, "a", "b", "p") {
 
 FAST_BINDING(cdist_backward, 5, "g", "a", "b", "y", "p") {
   const char* op = "cdist_backward";
-  const DistanceArguments c(op, a[1], a[2], a[4]);
+  DistanceArguments c(op, a[1], a[2], a[4]);
   const View g = view(a[0], op), y = view(a[3], op);
   require_shape(op, "g", g, c.far);
   require_shape(op, "y", y, c.far);
   require_dtype(op, "g", g, c.a.dtype);
   require_dtype(op, "y", y, c.a.dtype);
-  const py::object up = ready(g), of = ready(c.a), to = ready(c.b), far = ready(y), out = empty(c.a.dtype, c.a.shape_vector());
+  c.shape.g_turned = lies_turned(g);
+  c.shape.y_turned = lies_turned(y);
+  const py::object of = ready(c.a), to = ready(c.b), out = empty(c.a.dtype, c.a.shape_vector());
+  const py::object up = c.shape.g_turned ? py::reinterpret_borrow<py::object>(a[0]) : ready(g);
+  const py::object far = c.shape.y_turned ? py::reinterpret_borrow<py::object>(a[3]) : ready(y);
   visit_real(op, c.a.dtype, [&](auto t) {
     using T = typename decltype(t)::value;
     const T *gradient = data_of<T>(up), *from = data_of<T>(of), *other = data_of<T>(to), *distances = data_of<T>(far);

@@ -85,22 +85,28 @@ inline Vec<T> larger(Vec<T> a, Vec<T> b) {
 inline float pow_of(float x, float p) { return lane::pow(x, p); }
 inline double pow_of(double x, double p) { return std::pow(x, p); }
 
-// x^p of n numbers that are not negative: products and a root where that is all.
+// x^p of numbers that are not negative: products and a root where that is all.
 template <class T>
-[[gnu::noinline]] void power(T* x, Index n, T p) {
+[[gnu::noinline, gnu::flatten]] void power(Vec<T>* x, Index n, T p) {
   constexpr int L = Lanes<T>::count;
   const T twice = std::fabs(2 * p);
-  if (twice > T(16) || twice != std::trunc(twice)) {
-    for (Index i = 0; i < n; ++i) x[i] = pow_of(x[i], p);
-    return;
-  }
-  for (Index i = 0; i < n; i += L) {
-    Vec<T> factor = load_first(x + i, n - i), y = Vec<T>{} + T(1);
-    if (int(twice) & 1)
-      for (int l = 0; l < L; ++l) y[l] = std::sqrt(factor[l]);
+  const bool by_products = twice <= T(16) && twice == std::trunc(twice);
+  for (Index i = 0; i < n; ++i) {
+    T each[L];
+    lanes::store(each, x[i]);
+    if (!by_products) {
+      for (int l = 0; l < L; ++l) each[l] = pow_of(each[l], p);
+      x[i] = load(each);
+      continue;
+    }
+    Vec<T> factor = x[i], y = Vec<T>{} + T(1);
+    if (int(twice) & 1) {
+      for (int l = 0; l < L; ++l) each[l] = std::sqrt(each[l]);
+      y = load(each);
+    }
     for (int left = int(twice) / 2; left; left >>= 1, factor *= factor)
       if (left & 1) y *= factor;
-    store_first(x + i, p < 0 ? 1 / y : y, n - i);
+    x[i] = p < 0 ? 1 / y : y;
   }
 }
 
@@ -113,38 +119,106 @@ inline Vec<T> with(Vec<T> sum, Vec<T> away) {
 }
 
 // The sums of kTile rows of a with the panel, over a stretch.
+template <class T>
+using Tile = void (*)(const T* const* rows, const Vec<T>* panel, Index m, T p, Vec<T>* sums);
+
 template <class T, Order order>
-struct Tile {
-  T p;
-  void operator()(const T* const* rows, const Vec<T>* panel, Index m, Vec<T>* sums) const {
-    Vec<T> sum[kTile] = {};
+void tile(const T* const* rows, const Vec<T>* panel, Index m, T p, Vec<T>* sums) {
+  if constexpr (order == Order::Other) {
+    Vec<T> powers[kStretch];
+    for (int r = 0; r < kTile; ++r) {
+      for (Index c = 0; c < m; ++c) powers[c] = size_of_each<T>(rows[r][c] - panel[c]);
+      power<T>(powers, m, p);
+      sums[r] = Vec<T>{};
+      for (Index c = 0; c < m; ++c) sums[r] += powers[c];
+    }
+  } else {
+    Vec<T> sum[kTile];
+#pragma GCC unroll 8
+    for (int r = 0; r < kTile; ++r) sum[r] = Vec<T>{};
     for (Index c = 0; c < m; ++c) {
       const Vec<T> other = panel[c];
 #pragma GCC unroll 8
       for (int r = 0; r < kTile; ++r) sum[r] = with<T, order>(sum[r], rows[r][c] - other);
     }
-    std::copy_n(sum, kTile, sums);
+#pragma GCC unroll 8
+    for (int r = 0; r < kTile; ++r) sums[r] = sum[r];
   }
-};
+}
+
 template <class T>
-struct Tile<T, Order::Other> {
-  T p;
-  void operator()(const T* const* rows, const Vec<T>* panel, Index m, Vec<T>* sums) const {
-    Vec<T> powers[kStretch];
-    for (int r = 0; r < kTile; ++r) {
-      for (Index c = 0; c < m; ++c) powers[c] = size_of_each<T>(rows[r][c] - panel[c]);
-      power(reinterpret_cast<T*>(powers), m * Lanes<T>::count, p);
-      Vec<T> sum{};
-      for (Index c = 0; c < m; ++c) sum += powers[c];
-      sums[r] = sum;
-    }
+Tile<T> tile_of(Order order) {
+  switch (order) {
+    case Order::Zero: return tile<T, Order::Zero>;
+    case Order::One: return tile<T, Order::One>;
+    case Order::Two: return tile<T, Order::Two>;
+    case Order::Largest: return tile<T, Order::Largest>;
+    case Order::Other: break;
   }
-};
+  return tile<T, Order::Other>;
+}
+
+// What flows through one element of a row, of `weight` through the row.
+template <class T, Order order>
+inline Vec<T> share_of(Vec<T> weight, Vec<T> far, Vec<T> away) {
+  if constexpr (order == Order::Two) return weight * away;
+  if constexpr (order == Order::Largest) weight = size_of_each<T>(away) == far ? weight : Vec<T>{};
+  return weight * sign_of<T>(away);
+}
+
+// Adds, to those of kNarrow columns of a, whose rows are lanes, what flows from k rows of b.
+template <class T>
+using Slope = void (*)(const Vec<T>* a, const T* const* columns, Index stride, Index k, const Vec<T>* weight, const Vec<T>* far,
+                       T p, Vec<T>* sums);
 
 template <class T, Order order>
-void distances(const DistanceShape& s, const T* a, const T* b, T* y) {
+void slope(const Vec<T>* a, const T* const* columns, Index stride, Index k, const Vec<T>* weight, const Vec<T>* far, T p,
+           Vec<T>* sums) {
+  if constexpr (order == Order::Other) {
+    Vec<T> powers[kStretch];
+    for (int c = 0; c < kNarrow; ++c) {
+      for (Index j = 0; j < k; ++j) powers[j] = size_of_each<T>(a[c] - columns[c][j * stride]) / far[j];
+      power<T>(powers, k, p - 1);
+      Vec<T> sum{};
+      for (Index j = 0; j < k; ++j) {
+        const Vec<T> away = a[c] - columns[c][j * stride];
+        sum += weight[j] * (away == 0 ? Vec<T>{} : powers[j]) * sign_of<T>(away);
+      }
+      sums[c] += sum;
+    }
+  } else {
+    Vec<T> sum[kNarrow];
+#pragma GCC unroll 8
+    for (int c = 0; c < kNarrow; ++c) sum[c] = Vec<T>{};
+    for (Index j = 0; j < k; ++j) {
+      const Vec<T> by = weight[j], distance = order == Order::Largest ? far[j] : by;
+#pragma GCC unroll 8
+      for (int c = 0; c < kNarrow; ++c) sum[c] += share_of<T, order>(by, distance, a[c] - columns[c][j * stride]);
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < kNarrow; ++c) sums[c] += sum[c];
+  }
+}
+
+template <class T>
+Slope<T> slope_of(Order order) {
+  switch (order) {
+    case Order::One: return slope<T, Order::One>;
+    case Order::Two: return slope<T, Order::Two>;
+    case Order::Largest: return slope<T, Order::Largest>;
+    default: return slope<T, Order::Other>;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void cdist(const DistanceShape& s, const T* a, const T* b, T* y) {
   constexpr Index L = Lanes<T>::count;
-  const Tile<T, order> tile{T(s.p)};
+  if (s.pairs() == 0) return;
+  if (s.m == 0) return void(std::fill_n(y, s.pairs(), T(0)));
+  const Order order = order_of(s.p);
+  const Tile<T> tile = tile_of<T>(order);
   const Index down = pieces(s.n, kRows), across = pieces(s.k, kColumns);
   const Index each = std::min(s.n, kRows) * std::min(s.k, kColumns) * s.m * (order == Order::Other ? kPower : 1);
   parallel_for(s.batches * down * across, std::max<Index>(1, kWork / each), [&](Index first, Index last) {
@@ -159,22 +233,19 @@ void distances(const DistanceShape& s, const T* a, const T* b, T* y) {
         for (Index j = j0; j < right; j += L) {
           pack(to + j * s.m + c, s.m, right - j, m, panel);
           for (Index i = i0; i < below; i += kTile) {
-            const T* rows[kTile];
-            for (Index r = 0; r < kTile; ++r) rows[r] = of + std::min(i + r, below - 1) * s.m + c;
-            tile(rows, panel, m, sums);
             const Index count = std::min<Index>(kTile, below - i);
-            if (c > 0) {
-              for (Index r = 0; r < count; ++r) {
-                const Vec<T> before = load_first(out + (i + r) * s.k + j, right - j);
-                sums[r] = order == Order::Largest ? larger<T>(before, sums[r]) : before + sums[r];
-              }
+            const T* rows[kTile];
+            for (Index r = 0; r < kTile; ++r) rows[r] = of + (i + std::min(r, count - 1)) * s.m + c;
+            tile(rows, panel, m, T(s.p), sums);
+            for (Index r = 0; c > 0 && r < count; ++r) {
+              const Vec<T> before = load_first(out + (i + r) * s.k + j, right - j);
+              sums[r] = order == Order::Largest ? larger<T>(before, sums[r]) : before + sums[r];
             }
-            T* numbers = reinterpret_cast<T*>(sums);
-            if (c + m == s.m) {
-              if constexpr (order == Order::Two)
-                for (Index l = 0; l < kTile * L; ++l) numbers[l] = std::sqrt(numbers[l]);
-              if constexpr (order == Order::Other) power(numbers, kTile * L, T(1 / s.p));
+            if (c + m == s.m && order == Order::Two) {
+              T* numbers = reinterpret_cast<T*>(sums);
+              for (Index l = 0; l < kTile * L; ++l) numbers[l] = std::sqrt(numbers[l]);
             }
+            if (c + m == s.m && order == Order::Other) power<T>(sums, count, T(1 / s.p));
             for (Index r = 0; r < count; ++r) store_first(out + (i + r) * s.k + j, sums[r], right - j);
           }
         }
@@ -183,117 +254,50 @@ void distances(const DistanceShape& s, const T* a, const T* b, T* y) {
   });
 }
 
-// What flows through one element of a row, of `weight` through the row.
-template <class T, Order order>
-inline Vec<T> share_of(Vec<T> weight, Vec<T> far, Vec<T> away) {
-  if constexpr (order == Order::Two) return weight * away;
-  if constexpr (order == Order::Largest) weight = size_of_each<T>(away) == far ? weight : Vec<T>{};
-  return weight * sign_of<T>(away);
-}
-
-// The sums of kNarrow columns of a, whose rows are lanes, over rows of b.
-template <class T, Order order>
-struct Slope {
-  T p;
-  void operator()(const Vec<T>* a, const T* const* columns, Index stride, Index k, const Vec<T>* weight, const Vec<T>* far,
-                  Vec<T>* sums) const {
-    Vec<T> sum[kNarrow] = {};
-    for (Index j = 0; j < k; ++j) {
-      const Vec<T> by = weight[j], distance = order == Order::Largest ? far[j] : by;
-#pragma GCC unroll 8
-      for (int c = 0; c < kNarrow; ++c) sum[c] += share_of<T, order>(by, distance, a[c] - columns[c][j * stride]);
-    }
-    std::copy_n(sum, kNarrow, sums);
-  }
-};
 template <class T>
-struct Slope<T, Order::Other> {
-  T p;
-  void operator()(const Vec<T>* a, const T* const* columns, Index stride, Index k, const Vec<T>* weight, const Vec<T>* far,
-                  Vec<T>* sums) const {
-    Vec<T> powers[kStretch];
-    for (int c = 0; c < kNarrow; ++c) {
-      for (Index j = 0; j < k; ++j) powers[j] = size_of_each<T>(a[c] - columns[c][j * stride]) / far[j];
-      power(reinterpret_cast<T*>(powers), k * Lanes<T>::count, p - 1);
-      Vec<T> sum{};
-      for (Index j = 0; j < k; ++j) {
-        const Vec<T> away = a[c] - columns[c][j * stride];
-        sum += weight[j] * (away == 0 ? Vec<T>{} : powers[j]) * sign_of<T>(away);
-      }
-      sums[c] = sum;
-    }
-  }
-};
-
-template <class T, Order order>
-void slopes(const DistanceShape& s, const T* g, const T* a, const T* b, const T* y, T* dx) {
+void cdist_backward(const DistanceShape& s, const T* g, const T* a, const T* b, const T* y, T* dx) {
   constexpr Index L = Lanes<T>::count;
-  const Slope<T, order> slope{T(s.p)};
+  const Index size = s.batches * s.n * s.m;
+  const Order order = order_of(s.p);
+  if (size == 0 || s.k == 0 || order == Order::Zero) return void(std::fill_n(dx, size, T(0)));
+  const Slope<T> slope = slope_of<T>(order);
   const Index down = pieces(s.n, L), across = pieces(s.m, kColumns);
   const Index each = std::min(s.n, L) * std::min(s.m, kColumns) * s.k * (order == Order::Other ? kPower : 1);
   parallel_for(s.batches * down * across, std::max<Index>(1, kWork / each), [&](Index first, Index last) {
-    Vec<T> lines[kColumns + kNarrow], totals[kColumns + kNarrow], weight[kStretch], far[kStretch], sums[kNarrow];
+    // a few more columns than there are, which nobody reads
+    Vec<T> lines[kColumns + kNarrow], totals[kColumns + kNarrow], weight[kStretch], far[kStretch];
     for (Index task = first; task < last; ++task) {
       const Index batch = task / (down * across), i0 = task / across % down * L, c0 = task % across * kColumns;
       const Index rows = std::min(s.n - i0, L), width = std::min(s.m - c0, kColumns), place = batch * s.n + i0;
-      const T* to = b + batch * s.k * s.m + c0;
+      const T *to = b + batch * s.k * s.m + c0, *up = g + batch * s.n * s.k, *from = y + batch * s.n * s.k;
+      const auto bring = [&](const T* pairs, bool turned, Index j, Index k, Vec<T>* into) {
+        if (!turned) return pack(pairs + i0 * s.k + j, s.k, rows, k, into);
+        for (Index l = 0; l < k; ++l) into[l] = load_first(pairs + (j + l) * s.n + i0, rows);
+      };
       pack(a + place * s.m + c0, s.m, rows, width, lines);
       std::fill_n(lines + width, kNarrow, Vec<T>{});
       std::fill_n(totals, width + kNarrow, Vec<T>{});
       for (Index j = 0; j < s.k; j += kStretch) {
         const Index k = std::min(kStretch, s.k - j);
-        pack(g + place * s.k + j, s.k, rows, k, weight);
-        if constexpr (order != Order::One) pack(y + place * s.k + j, s.k, rows, k, far);
-        if constexpr (order == Order::Two || order == Order::Other) {
-          for (Index l = 0; l < k; ++l) {
-            far[l] = far[l] == 0 ? Vec<T>{} + T(1) : far[l];
-            if (order == Order::Two) weight[l] /= far[l];
-          }
+        bring(up, s.g_turned, j, k, weight);
+        if (order != Order::One) bring(from, s.y_turned, j, k, far);
+        for (Index l = 0; l < k && (order == Order::Two || order == Order::Other); ++l) {
+          far[l] = far[l] == 0 ? Vec<T>{} + T(1) : far[l];
+          if (order == Order::Two) weight[l] /= far[l];
         }
         for (Index c = 0; c < width; c += kNarrow) {
           const T* columns[kNarrow];
           for (Index t = 0; t < kNarrow; ++t) columns[t] = to + j * s.m + std::min(c + t, width - 1);
-          slope(lines + c, columns, s.m, k, weight, far, sums);
-          for (int t = 0; t < kNarrow; ++t) totals[c + t] += sums[t];
+          slope(lines + c, columns, s.m, k, weight, far, T(s.p), totals + c);
         }
       }
       for (Index c = 0; c < width; c += L) {
         Vec<T> square[L];
-        std::copy_n(totals + c, std::min(L, width - c), square);
-        lanes::transpose<T>(square);
+        pack(reinterpret_cast<const T*>(totals + c), L, width - c, rows, square);
         for (Index r = 0; r < rows; ++r) store_first(dx + (place + r) * s.m + c0 + c, square[r], width - c);
       }
     }
   });
-}
-
-}  // namespace
-
-template <class T>
-void cdist(const DistanceShape& s, const T* a, const T* b, T* y) {
-  if (s.pairs() == 0) return;
-  if (s.m == 0) return void(std::fill_n(y, s.pairs(), T(0)));
-  switch (order_of(s.p)) {
-    case Order::Zero: return distances<T, Order::Zero>(s, a, b, y);
-    case Order::One: return distances<T, Order::One>(s, a, b, y);
-    case Order::Two: return distances<T, Order::Two>(s, a, b, y);
-    case Order::Largest: return distances<T, Order::Largest>(s, a, b, y);
-    case Order::Other: return distances<T, Order::Other>(s, a, b, y);
-  }
-}
-
-template <class T>
-void cdist_backward(const DistanceShape& s, const T* g, const T* a, const T* b, const T* y, T* dx) {
-  const Index size = s.batches * s.n * s.m;
-  if (s.k == 0) std::fill_n(dx, size, T(0));
-  if (size == 0 || s.k == 0) return;
-  switch (order_of(s.p)) {
-    case Order::Zero: return void(std::fill_n(dx, size, T(0)));
-    case Order::One: return slopes<T, Order::One>(s, g, a, b, y, dx);
-    case Order::Two: return slopes<T, Order::Two>(s, g, a, b, y, dx);
-    case Order::Largest: return slopes<T, Order::Largest>(s, g, a, b, y, dx);
-    case Order::Other: return slopes<T, Order::Other>(s, g, a, b, y, dx);
-  }
 }
 
 template void cdist(const DistanceShape&, const float*, const float*, float*);

@@ -9,6 +9,7 @@ namespace tg {
 struct DistanceShape {
   Index batches, n, k, m;
   double p;
+  bool g_turned = false, y_turned = false;  // (k, n) is how these lie
   Index pairs() const { return batches * n * k; }
 };
 

@@ -15,6 +15,7 @@ from .loss import reduce_losses
 from .normalize import vector_norm
 from .precision import in_float32
 from .shape_core import expand, one_dim
+from .vector_norm import order_of
 
 __all__ = ["cosine_similarity", "pairwise_distance", "pdist"]
 
@@ -56,7 +57,14 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     p = number("pdist", "p", p)
     if not p >= 0:
         raise ArgumentError(f"pdist: p must not be negative, got {p}.")
-    first, second = (from_numpy(at).to(input.device) for at in np.triu_indices(input.shape[0], 1))
+    n = input.shape[0]
+    if input.device.type == "cpu" and input.dtype.name in ("float32", "float64"):
+        from ..linalg.distances import cdist_op
+
+        # of all pairs, whose distances cost less than copies of their rows
+        every = cdist_op(input, input, p=order_of(p, input._data.dtype), product=False)
+        return every.reshape(-1)[from_numpy(np.flatnonzero(~np.tri(n, dtype=bool)))]
+    first, second = (from_numpy(at).to(input.device) for at in np.triu_indices(n, 1))
     return vector_norm(pw.sub(input[first], input[second]), float(p), -1, False)
 
 

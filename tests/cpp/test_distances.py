@@ -14,7 +14,7 @@ from tensorgrad.linalg.distances import cdist_backward, cdist_op
 C = pytest.importorskip("tensorgrad._C", exc_type=ImportError)
 
 TOLERANCE = {"float32": 2e-5, "float64": 2e-13}
-ORDERS = [0.0, 0.5, 0.7, 1.0, 1.3, 1.5, 2.0, 2.7, 3.0, 8.0, 40.0, math.inf]
+ORDERS = [0.0, 0.5, 0.7, 1.0, 1.3, 1.5, 2.0, 2.7, 3.0, 8.0, 12.0, math.inf]
 SIZES = [  # batches, rows of a and of b, columns
     ((), 1, 1, 1), ((), 3, 20, 2), ((), 20, 3, 5), ((4,), 7, 9, 3), ((2, 3), 5, 17, 16), ((), 65, 33, 7), ((), 70, 300, 130),
     ((), 9, 260, 1), ((2,), 17, 5, 300), ((), 2, 1, 1000), ((3, 1), 1, 150, 4),
@@ -28,7 +28,9 @@ def numpys(a: np.ndarray, b: np.ndarray, p: float) -> np.ndarray:
 
 
 def numpys_backward(*inputs: np.ndarray, p: float) -> np.ndarray:
-    return np.asarray(cdist_backward.kernel(np, *(x.astype("float64") for x in inputs), p=p, product=False))
+    # the largest differences are those that are equal to the distance, in the dtype it has
+    wide = inputs if math.isinf(p) else tuple(x.astype("float64") for x in inputs)
+    return np.asarray(cdist_backward.kernel(np, *wide, p=p, product=False))
 
 
 def drawn(sizes: Any, dtype: str) -> list[np.ndarray]:
