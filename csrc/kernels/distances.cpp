@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../core/allocator.h"
 #include "../core/parallel.h"
 #include "../core/simd_float.h"
 #include "../core/transpose.h"
@@ -222,7 +223,8 @@ void cdist(const DistanceShape& s, const T* a, const T* b, T* y) {
   const Index down = pieces(s.n, kRows), across = pieces(s.k, kColumns);
   const Index each = std::min(s.n, kRows) * std::min(s.k, kColumns) * s.m * (order == Order::Other ? kPower : 1);
   parallel_for(s.batches * down * across, std::max<Index>(1, kWork / each), [&](Index first, Index last) {
-    Vec<T> panel[kStretch], sums[kTile];
+    const Scratch<Vec<T>, kOnStack> panels(pieces(std::min(s.k, kColumns), L) * std::min(s.m, kStretch));
+    Vec<T> sums[kTile];
     for (Index task = first; task < last; ++task) {
       const Index batch = task / (down * across), i0 = task / across % down * kRows, j0 = task % across * kColumns;
       const Index below = std::min(s.n, i0 + kRows), right = std::min(s.k, j0 + kColumns);
@@ -230,13 +232,13 @@ void cdist(const DistanceShape& s, const T* a, const T* b, T* y) {
       T* out = y + batch * s.n * s.k;
       for (Index c = 0; c < s.m; c += kStretch) {
         const Index m = std::min(kStretch, s.m - c);
-        for (Index j = j0; j < right; j += L) {
-          pack(to + j * s.m + c, s.m, right - j, m, panel);
-          for (Index i = i0; i < below; i += kTile) {
-            const Index count = std::min<Index>(kTile, below - i);
-            const T* rows[kTile];
-            for (Index r = 0; r < kTile; ++r) rows[r] = of + (i + std::min(r, count - 1)) * s.m + c;
-            tile(rows, panel, m, T(s.p), sums);
+        for (Index j = j0; j < right; j += L) pack(to + j * s.m + c, s.m, right - j, m, panels.data() + (j - j0) / L * m);
+        for (Index i = i0; i < below; i += kTile) {
+          const Index count = std::min<Index>(kTile, below - i);
+          const T* rows[kTile];
+          for (Index r = 0; r < kTile; ++r) rows[r] = of + (i + std::min(r, count - 1)) * s.m + c;
+          for (Index j = j0; j < right; j += L) {
+            tile(rows, panels.data() + (j - j0) / L * m, m, T(s.p), sums);
             for (Index r = 0; c > 0 && r < count; ++r) {
               const Vec<T> before = load_first(out + (i + r) * s.k + j, right - j);
               sums[r] = order == Order::Largest ? larger<T>(before, sums[r]) : before + sums[r];
