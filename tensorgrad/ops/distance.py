@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,15 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return vector_norm(pw.add(pw.sub(x1, x2), eps), p, -1, keepdim)
 
 
+_FEW_ROWS = 512  # of which places are kept: a megabyte
+
+
+@lru_cache(maxsize=8)
+def _above_diagonal(n: int) -> Any:
+    """The places above the diagonal of an (n, n) array that is seen as a vector."""
+    return np.flatnonzero(~np.tri(n, dtype=bool))
+
+
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm distances of all pairs of rows: (n, m) gives the n (n - 1) / 2 above the diagonal, row by row.
 
@@ -63,7 +73,8 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
 
         # of all pairs, whose distances cost less than copies of their rows
         every = cdist_op(input, input, p=order_of(p, input._data.dtype), product=False)
-        return every.reshape(-1)[from_numpy(np.flatnonzero(~np.tri(n, dtype=bool)))]
+        above = _above_diagonal(n) if n <= _FEW_ROWS else _above_diagonal.__wrapped__(n)
+        return every.reshape(-1).gather(0, from_numpy(above))
     first, second = (from_numpy(at).to(input.device) for at in np.triu_indices(n, 1))
     return vector_norm(pw.sub(input[first], input[second]), float(p), -1, False)
 

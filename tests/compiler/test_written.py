@@ -25,7 +25,6 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 # Ops that Python computes between two stretches of a program, here and there: everything else is native.
 PYTHON = {
     **dict.fromkeys((name for name in OWN if name.startswith("linalg_")), "LAPACK is NumPy's"),
-    **dict.fromkeys(("cdist", "cdist_backward"), "NumPy's for very many differences"),
     **dict.fromkeys(("frexp", "gcd", "lcm", "mode_dim", "nextafter", "restride"), "rare, and NumPy's"),
     **dict.fromkeys(("igamma", "igammac", "zeta"), "the interpreter of formulas has no such primitives"),
     **dict.fromkeys(("standard_gamma", "standard_gamma_grad", "poisson", "binomial"), "samplers that reject"),

@@ -9,7 +9,9 @@ import pytest
 
 import tensorgrad as tg
 from tensorgrad.autograd import gradcheck, gradgradcheck
+from tensorgrad.backends import registry
 from tensorgrad.dispatch import Listener, listening
+from tensorgrad.nn import functional as F
 from tensorgrad.testing.strict_backend import strict_cuda
 
 rng = np.random.default_rng(7)
@@ -251,6 +253,31 @@ def test_distances_at_zero_have_no_gradient():
         x = tg.tensor([[1.0, 2.0]], requires_grad=True)
         tg.cdist(x, tg.tensor([[1.0, 2.0]]), p=p).sum().backward()
         assert x.grad.tolist() == [[0.0, 0.0]], p
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("backend", ["numpy", "cpp"])
+def test_distances_of_all_pairs_of_rows(backend, p):
+    if backend == "cpp" and registry.class_of("cpp").why_not() is not None:
+        pytest.skip("needs the extension")
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((7, 3))
+    first, second = np.triu_indices(7, 1)
+    apart = rows[first] - rows[second]
+    with tg.backend(backend):
+        x = tg.tensor(rows, requires_grad=True)
+        expected = np.linalg.norm(apart, p, -1) if p >= 1 else (apart != 0).sum(-1)
+        if p == 0.5:
+            expected = np.sqrt(abs(apart)).sum(-1) ** 2
+        np.testing.assert_allclose(F.pdist(x, p).detach().numpy(), expected, rtol=1e-12)
+        np.testing.assert_allclose(tg.compile(lambda x: F.pdist(x, p))(x.detach()).numpy(), expected, rtol=1e-12)
+        if p:
+            assert gradcheck(lambda x: F.pdist(x, p), (x,)) and gradgradcheck(lambda x: F.pdist(x, p), (x,))
+        twice = tg.tensor(np.repeat(rows[:1], 4, 0), requires_grad=True)
+        F.pdist(twice, p).sum().backward()
+        assert not twice.grad.numpy().any()
+        for few in (0, 1):
+            assert F.pdist(tg.ones(few, 3), p).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64"])
