@@ -27,6 +27,7 @@ constexpr Index kColumns = 256;       // of y or of dx, for a task
 constexpr int kTile = 8, kNarrow = 4;  // rows of a, columns of b, in registers
 constexpr Index kWork = 1 << 17;      // differences worth a task
 constexpr Index kPower = 8;           // as many does a power cost
+constexpr Index kAround = 16;         // and all that is done around the terms of a sum
 
 Order order_of(double p) {
   return p == 0 ? Order::Zero : p == 1 ? Order::One : p == 2 ? Order::Two : std::isinf(p) ? Order::Largest : Order::Other;
@@ -55,6 +56,12 @@ template <class T>
   constexpr int L = Lanes<T>::count;
   for (Index c = 0; c < columns; c += L) {
     const Index width = std::min<Index>(L, columns - c);
+    if (width <= kNarrow) {  // one by one they are there sooner
+      T* lines = reinterpret_cast<T*>(to + c);
+      for (Index t = 0; t < width; ++t)
+        for (Index i = 0; i < L; ++i) lines[t * L + i] = i < rows ? from[i * stride + c + t] : T(0);
+      continue;
+    }
     Vec<T> square[L];
     for (int i = 0; i < L; ++i) square[i] = i < rows ? load_first(from + i * stride + c, width) : Vec<T>{};
     lanes::transpose<T>(square);
@@ -221,7 +228,7 @@ void cdist(const DistanceShape& s, const T* a, const T* b, T* y) {
   const Order order = order_of(s.p);
   const Tile<T> tile = tile_of<T>(order);
   const Index down = pieces(s.n, kRows), across = pieces(s.k, kColumns);
-  const Index each = std::min(s.n, kRows) * std::min(s.k, kColumns) * s.m * (order == Order::Other ? kPower : 1);
+  const Index each = std::min(s.n, kRows) * std::min(s.k, kColumns) * (s.m + kAround) * (order == Order::Other ? kPower : 1);
   parallel_for(s.batches * down * across, std::max<Index>(1, kWork / each), [&](Index first, Index last) {
     const Scratch<Vec<T>, kOnStack> panels(pieces(std::min(s.k, kColumns), L) * std::min(s.m, kStretch));
     Vec<T> sums[kTile];
@@ -264,7 +271,7 @@ void cdist_backward(const DistanceShape& s, const T* g, const T* a, const T* b, 
   if (size == 0 || s.k == 0 || order == Order::Zero) return void(std::fill_n(dx, size, T(0)));
   const Slope<T> slope = slope_of<T>(order);
   const Index down = pieces(s.n, L), across = pieces(s.m, kColumns);
-  const Index each = std::min(s.n, L) * std::min(s.m, kColumns) * s.k * (order == Order::Other ? kPower : 1);
+  const Index each = std::min(s.n, L) * std::min(s.m, kColumns) * (s.k + kAround) * (order == Order::Other ? kPower : 1);
   parallel_for(s.batches * down * across, std::max<Index>(1, kWork / each), [&](Index first, Index last) {
     // a few more columns than there are, which nobody reads
     Vec<T> lines[kColumns + kNarrow], totals[kColumns + kNarrow], weight[kStretch], far[kStretch];
