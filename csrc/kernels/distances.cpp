@@ -91,7 +91,18 @@ inline Vec<T> larger(Vec<T> a, Vec<T> b) {
 }
 
 inline float pow_of(float x, float p) { return lane::pow(x, p); }
-inline double pow_of(double x, double p) { return std::pow(x, p); }
+// exp(p log x), with the digits that a rounded logarithm loses.
+inline double pow_of(double x, double p) {
+  double k, f;
+  lane::split(x, k, f);
+  const double whole = k * 0.6931471803691238, near = whole + f;
+  const double rest = f - (near - whole) + lane::fma_(k, 1.9082149292705877e-10, lane::log_low(f));
+  const double high = near + rest, low = rest - (high - near);
+  const double e = p * high, y = lane::exp(e) * (1.0 + lane::fma_(p, low, lane::fma_(p, high, -e)));
+  const double end = (x == 0.0) == (p > 0.0) ? 0.0 : lane::kInfD;
+  const double r = ((x == 0.0) | (x == lane::kInfD)) ? end : y;
+  return x != x ? x : r;
+}
 
 // x^p of numbers that are not negative: products and a root where that is all.
 template <class T>
@@ -99,16 +110,16 @@ template <class T>
   constexpr int L = Lanes<T>::count;
   const T twice = std::fabs(2 * p);
   const bool by_products = twice <= T(16) && twice == std::trunc(twice);
+  if (!by_products) {
+    T* each = reinterpret_cast<T*>(x);
+    for (Index i = 0; i < n * L; ++i) each[i] = pow_of(each[i], p);
+    return;
+  }
   for (Index i = 0; i < n; ++i) {
-    T each[L];
-    lanes::store(each, x[i]);
-    if (!by_products) {
-      for (int l = 0; l < L; ++l) each[l] = pow_of(each[l], p);
-      x[i] = load(each);
-      continue;
-    }
     Vec<T> factor = x[i], y = Vec<T>{} + T(1);
     if (int(twice) & 1) {
+      T each[L];
+      lanes::store(each, x[i]);
       for (int l = 0; l < L; ++l) each[l] = std::sqrt(each[l]);
       y = load(each);
     }
