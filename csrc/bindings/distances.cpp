@@ -38,8 +38,9 @@ struct DistanceArguments {
 // Whether an array lies as one whose last two dimensions are exchanged: as the gradient to b gets what belongs to pairs.
 bool lies_turned(const View& x) {
   const int last = x.ndim - 1;
-  Index step = size_of(x.dtype) * x.shape[last] * x.shape[last - 1];
-  if (!x.aligned() || x.strides[last - 1] != size_of(x.dtype) || x.strides[last] != size_of(x.dtype) * x.shape[last - 1]) return false;
+  Index step = size_of(x.dtype);
+  if (!x.aligned() || x.strides[last - 1] != step || x.strides[last] != step * x.shape[last - 1]) return false;
+  step *= x.shape[last] * x.shape[last - 1];
   for (int d = last - 2; d >= 0; step *= x.shape[d--])
     if (x.strides[d] != step) return false;
   return true;

@@ -1,6 +1,10 @@
-// y = (sum |a - b|^p)^(1/p) for each row of a and each of b. Rows of b are the lanes of a vector, transposed stretch by stretch;
-// a few rows of a, element by element, meet them in registers. Of the gradient rows of a are the lanes, with their g and y, and a
-// few columns of b meet them. Sums are taken in stretches of 128 terms, which are then added: that keeps the digits of float32.
+// y = (sum |a - b|^p)^(1/p) for each row of a and each of b. Rows of b are the lanes of a vector, transposed stretch by
+// stretch; a few rows of a, element by element, meet them in registers. Of the gradient rows of a are the lanes, with their g
+// and y, and a few columns of b meet them. Sums are taken in stretches of 128 terms, which are then added: that keeps the
+// digits of float32.
+//
+// Ladder, two Emerald Rapids cores, us, floats: two arrays of (1000, 3) with p = 1, differences in NumPy 28005, this with the
+// results of 64 rows written panel by panel 430, row by row 340, few columns packed one by one 188; PyTorch 1717.
 #include "distances.h"
 
 #include <algorithm>
