@@ -1,6 +1,7 @@
 // Vectors as wide as the instruction set this build of the module is for, as the compiler's own vector type.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -31,6 +32,22 @@ template <class T>
 inline Vec<T> load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(p); }
 template <class T>
 inline void store(T* p, Vec<T> v) { *reinterpret_cast<typename Lanes<T>::Unaligned*>(p) = v; }
+
+// The first elements of a vector, `count` of them or all.
+template <class T>
+inline Vec<T> load_first(const T* from, Index count) {
+  if (count >= Lanes<T>::count) return load(from);
+  T some[Lanes<T>::count] = {};
+  std::copy_n(from, count, some);
+  return load(some);
+}
+template <class T>
+inline void store_first(T* to, Vec<T> v, Index count) {
+  if (count >= Lanes<T>::count) return store(to, v);
+  T some[Lanes<T>::count];
+  store(some, v);
+  std::copy_n(some, count, to);
+}
 
 // A product as it is rounded: the compiler contracts it with no sum, which it would do in one copy of a loop and not in
 // another.

@@ -39,21 +39,6 @@ Order order_of(double p) {
 
 Index pieces(Index n, Index size) { return (n + size - 1) / size; }
 
-template <class T>
-inline Vec<T> load_first(const T* from, Index count) {
-  if (count >= Lanes<T>::count) return load(from);
-  T some[Lanes<T>::count] = {};
-  std::copy_n(from, count, some);
-  return load(some);
-}
-template <class T>
-inline void store_first(T* to, Vec<T> v, Index count) {
-  if (count >= Lanes<T>::count) return lanes::store(to, v);
-  T some[Lanes<T>::count];
-  lanes::store(some, v);
-  std::copy_n(some, count, to);
-}
-
 // to[c] is element c of each of the rows, and 0 in the lanes behind them.
 template <class T>
 [[gnu::noinline]] void pack(const T* from, Index stride, Index rows, Index columns, Vec<T>* to) {
@@ -67,7 +52,7 @@ template <class T>
       continue;
     }
     Vec<T> square[L];
-    for (int i = 0; i < L; ++i) square[i] = i < rows ? load_first(from + i * stride + c, width) : Vec<T>{};
+    for (int i = 0; i < L; ++i) square[i] = i < rows ? lanes::load_first(from + i * stride + c, width) : Vec<T>{};
     lanes::transpose<T>(square);
     std::copy_n(square, width, to + c);
   }
@@ -262,7 +247,7 @@ void cdist(const DistanceShape& s, const T* a, const T* b, T* y) {
           for (Index j = j0; j < right; j += L) {
             tile(rows, panels.data() + (j - j0) / L * m, m, T(s.p), sums);
             for (Index r = 0; c > 0 && r < count; ++r) {
-              const Vec<T> before = load_first(out + (i + r) * s.k + j, right - j);
+              const Vec<T> before = lanes::load_first(out + (i + r) * s.k + j, right - j);
               sums[r] = order == Order::Largest ? larger<T>(before, sums[r]) : before + sums[r];
             }
             if (c + m == s.m && order == Order::Two) {
@@ -270,7 +255,7 @@ void cdist(const DistanceShape& s, const T* a, const T* b, T* y) {
               for (Index l = 0; l < kTile * L; ++l) numbers[l] = std::sqrt(numbers[l]);
             }
             if (c + m == s.m && order == Order::Other) power<T>(sums, count, T(1 / s.p));
-            for (Index r = 0; r < count; ++r) store_first(out + (i + r) * s.k + j, sums[r], right - j);
+            for (Index r = 0; r < count; ++r) lanes::store_first(out + (i + r) * s.k + j, sums[r], right - j);
           }
         }
       }
@@ -296,7 +281,7 @@ void cdist_backward(const DistanceShape& s, const T* g, const T* a, const T* b, 
       const T *to = b + batch * s.k * s.m + c0, *up = g + batch * s.n * s.k, *from = y + batch * s.n * s.k;
       const auto bring = [&](const T* pairs, bool turned, Index j, Index k, Vec<T>* into) {
         if (!turned) return pack(pairs + i0 * s.k + j, s.k, rows, k, into);
-        for (Index l = 0; l < k; ++l) into[l] = load_first(pairs + (j + l) * s.n + i0, rows);
+        for (Index l = 0; l < k; ++l) into[l] = lanes::load_first(pairs + (j + l) * s.n + i0, rows);
       };
       pack(a + place * s.m + c0, s.m, rows, width, lines);
       std::fill_n(lines + width, kNarrow, Vec<T>{});
@@ -318,7 +303,7 @@ void cdist_backward(const DistanceShape& s, const T* g, const T* a, const T* b, 
       for (Index c = 0; c < width; c += L) {
         Vec<T> square[L];
         pack(reinterpret_cast<const T*>(totals + c), L, width - c, rows, square);
-        for (Index r = 0; r < rows; ++r) store_first(dx + (place + r) * s.m + c0 + c, square[r], width - c);
+        for (Index r = 0; r < rows; ++r) lanes::store_first(dx + (place + r) * s.m + c0 + c, square[r], width - c);
       }
     }
   });

@@ -163,22 +163,6 @@ inline Vec<double> read_lanes(const double* plane, const int32_t* index) {
 }
 #endif
 
-// The first elements of a vector, `count` of them or all.
-template <class T>
-inline Vec<T> load_first(const T* from, Index count) {
-  if (count >= Lanes<T>::count) return load(from);
-  T some[Lanes<T>::count] = {};
-  std::copy_n(from, count, some);
-  return load(some);
-}
-template <class T>
-inline void store_first(T* to, Vec<T> v, Index count) {
-  if (count >= Lanes<T>::count) return lanes::store(to, v);
-  T some[Lanes<T>::count];
-  lanes::store(some, v);
-  std::copy_n(some, count, to);
-}
-
 // use(image, first place, places, corners) for all places in batches.
 template <class T, class Use>
 void over_places(const GridShape& s, const T* grid, Use use) {
@@ -236,7 +220,7 @@ void grid_sample(const GridShape& s, const T* x, const T* grid, T* y) {
       for (Index p = 0; p < n; p += Lanes<T>::count) {
         Vec<T> sum = load(k.weight[0] + p) * read_lanes(from, k.index[0] + p);
         for (int i = 1; i < 4; ++i) sum += load(k.weight[i] + p) * read_lanes(from, k.index[i] + p);
-        store_first(to + p, sum, n - p);
+        lanes::store_first(to + p, sum, n - p);
       }
     }
   });
@@ -259,7 +243,7 @@ void grid_sample_backward(const GridShape& s, const T* g, const T* x, const T* g
       for (Index p = 0; p < n; p += Lanes<T>::count) {
         Vec<T> v[4];
         for (int i = 0; i < 4; ++i) v[i] = read_lanes(from, k.index[i] + p);
-        const Vec<T> from_above = load_first(up + p, n - p), a = load(k.part[1] + p), b = load(k.part[0] + p);
+        const Vec<T> from_above = lanes::load_first(up + p, n - p), a = load(k.part[1] + p), b = load(k.part[0] + p);
         lanes::store(by_y + p, load(by_y + p) + from_above * ((v[2] - v[0]) * (T(1) - a) + (v[3] - v[1]) * a));
         lanes::store(by_x + p, load(by_x + p) + from_above * ((v[1] - v[0]) * (T(1) - b) + (v[3] - v[2]) * b));
       }
