@@ -77,7 +77,7 @@ void run(const Product& p) {
     Index i0 = task % blocks * tall;
     if (p.symmetric) i0 += std::max<Index>(0, j - i0) / kTall * kTall;
     if (i0 >= i1) return;
-    Scratch<Word> packed(step * 2 * kWide);
+    Scratch<Word> packed(round_up(step, 16) * 2 * kWide);
     Scratch<float> sums(divide_up(i1 - i0, kTall) * 2 * 16 * 16);
     const auto each = [&](auto use) {
       float* tile = sums.data();
