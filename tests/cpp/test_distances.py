@@ -71,7 +71,10 @@ def test_what_is_not_finite_goes_as_in_numpy(p: float, dtype: str) -> None:
     g = rng.standard_normal(y.shape).astype(dtype)
     g[3, 4], g[4, 4] = np.nan, np.inf
     np.testing.assert_allclose(
-        C.cdist_backward(g, a, b, y, p), numpys_backward(g, a, b, y, p=p), rtol=TOLERANCE[dtype], atol=20 * TOLERANCE[dtype]
+        C.cdist_backward(g, a, b, y, p),
+        numpys_backward(g, a, b, y, p=p),
+        rtol=TOLERANCE[dtype],
+        atol=20 * TOLERANCE[dtype],
     )
 
 
